@@ -1,0 +1,141 @@
+//! Which claims stand. This is decided for all services before anything is placed, so that no placement pushes a claim
+//! out.
+
+use std::collections::BTreeMap;
+
+use vc_protocol::Slot;
+
+use crate::feasibility::{eligible, room};
+use crate::input::ClaimView;
+use crate::ledger::Account;
+use crate::order::Demand;
+use crate::rendezvous::rendezvous;
+
+/// What became of the claims. Machines are numbered as in the ledger.
+pub(crate) struct Claims<'a> {
+    /// By service, in their order: replica to the machine that keeps it.
+    pub(crate) kept: Vec<BTreeMap<u32, usize>>,
+    /// The others.
+    pub(crate) lost: Vec<Lost<'a>>,
+}
+
+/// A claim that does not stand.
+pub(crate) struct Lost<'a> {
+    pub(crate) slot: &'a Slot,
+    /// Whose claim it is.
+    pub(crate) machine: usize,
+    /// Why, with that machine as the subject.
+    pub(crate) why: String,
+}
+
+/// A claim on a wanted slot by a machine that may run it.
+struct Contender<'a> {
+    slot: &'a Slot,
+    machine: usize,
+    claim: &'a ClaimView,
+}
+
+/// Judges the claims, and enters those that stand into the ledger. In the order of the services and slots, each slot
+/// stays where it is claimed and fits beside what was kept before; the rest is lost. A reservation that has grown, or
+/// two sides of a partition that come together, can thus cost the latest services their places, but nobody else.
+pub(crate) fn judge<'a>(demands: &[Demand<'a>], accounts: &mut [Account<'a>]) -> Claims<'a> {
+    let mut judged = Claims { kept: vec![BTreeMap::new(); demands.len()], lost: Vec::new() };
+    let mut contenders = sort(demands, accounts, &mut judged.lost);
+    for (number, demand) in demands.iter().enumerate() {
+        for (replica, mut of_slot) in std::mem::take(&mut contenders[number]) {
+            if of_slot.len() > 1 {
+                rank(demand, accounts, &mut of_slot);
+            }
+            let mut winner: Option<&Contender<'_>> = None;
+            for contender in &of_slot {
+                let Contender { slot, machine, .. } = *contender;
+                let account = &mut accounts[machine];
+                let why = match (winner, room(demand, account)) {
+                    (Some(winner), _) => beaten(demand, accounts, winner, contender),
+                    (None, Err(obstacle)) => obstacle.to_string(),
+                    (None, Ok(())) => {
+                        account.promise(demand);
+                        account.take_ports(demand, replica);
+                        judged.kept[number].insert(replica, machine);
+                        winner = Some(contender);
+                        continue;
+                    }
+                };
+                judged.lost.push(Lost { slot, machine, why });
+            }
+        }
+    }
+    judged
+}
+
+/// The contenders for each slot, by service and replica. Claims that cannot stand go to `lost`.
+fn sort<'a>(
+    demands: &[Demand<'a>],
+    accounts: &[Account<'a>],
+    lost: &mut Vec<Lost<'a>>,
+) -> Vec<BTreeMap<u32, Vec<Contender<'a>>>> {
+    let numbers: BTreeMap<_, usize> =
+        demands.iter().enumerate().map(|(n, demand)| (demand.key, n)).collect();
+    let mut contenders: Vec<BTreeMap<u32, Vec<Contender<'a>>>> =
+        demands.iter().map(|_| BTreeMap::new()).collect();
+    for (machine, account) in accounts.iter().enumerate() {
+        for (slot, claim) in &account.machine.claims {
+            let why = match numbers.get(&slot.service) {
+                None => format!("still holds it, but {} was removed", slot.service),
+                Some(&n) if !(1..=demands[n].replicas).contains(&slot.replica) => {
+                    format!(
+                        "still holds it, but {} has {} replicas now",
+                        slot.service, demands[n].replicas
+                    )
+                }
+                Some(&n) => match eligible(&demands[n], account) {
+                    Err(obstacle) => obstacle.to_string(),
+                    Ok(()) => {
+                        contenders[n].entry(slot.replica).or_default().push(Contender {
+                            slot,
+                            machine,
+                            claim,
+                        });
+                        continue;
+                    }
+                },
+            };
+            lost.push(Lost { slot, machine, why });
+        }
+    }
+    contenders
+}
+
+/// What a claim is worth beside another on the same slot: it runs, and it runs the current spec.
+fn worth(claim: &ClaimView, current: &str) -> (bool, bool) {
+    (claim.running, claim.digest == current)
+}
+
+/// Puts the strongest claim first; rendezvous hashing of slot and machine decides between equals.
+fn rank(demand: &Demand<'_>, accounts: &[Account<'_>], of_slot: &mut [Contender<'_>]) {
+    let current = demand.container().digest();
+    of_slot.sort_by_cached_key(|contender| {
+        let weight =
+            rendezvous(&[&contender.slot.to_string(), &accounts[contender.machine].id_text]);
+        std::cmp::Reverse((worth(contender.claim, &current), weight))
+    });
+}
+
+/// Why a claim lost against another.
+fn beaten(
+    demand: &Demand<'_>,
+    accounts: &[Account<'_>],
+    winner: &Contender<'_>,
+    loser: &Contender<'_>,
+) -> String {
+    let name = &accounts[winner.machine].machine.name;
+    let current = demand.container().digest();
+    let (won, lost) = (worth(winner.claim, &current), worth(loser.claim, &current));
+    if won.0 && !lost.0 {
+        format!("claims it too, but on {name} it is running")
+    } else if won.1 && !lost.1 {
+        format!("claims it too, but {name} has the current version")
+    } else {
+        format!("claims it too, but {name} comes first by hash")
+    }
+}

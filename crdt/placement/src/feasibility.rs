@@ -1,0 +1,162 @@
+//! Which machines can take a slot, and in words why the others cannot.
+
+use std::fmt;
+
+use vc_protocol::node::RuntimeKind;
+use vc_protocol::spec::{Attribute, Constraint, Port};
+
+use crate::input::Machine;
+use crate::ledger::Account;
+use crate::order::Demand;
+use crate::ports::Holder;
+
+/// Why a machine cannot take a slot. Displayed with the machine as the subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Obstacle<'a> {
+    Down,
+    Draining,
+    Runtime(&'a str),
+    Platform { needed: &'a str, machine: &'a Machine },
+    Constraint { unmet: &'a Constraint, has: Option<&'a str> },
+    Healthcheck,
+    NoCommand,
+    Cpu { needed: u64, free: u64, of: u64 },
+    Memory { needed: u64, free: u64, of: u64 },
+    Port { port: &'a Port, holder: Holder<'a> },
+}
+
+/// Whether the machine may run the service at all, whatever else runs there. The same for all its slots.
+pub(crate) fn eligible<'a>(
+    demand: &Demand<'a>,
+    account: &'a Account<'_>,
+) -> Result<(), Obstacle<'a>> {
+    let (machine, container) = (account.machine, demand.container());
+    if !machine.up {
+        return Err(Obstacle::Down);
+    }
+    if machine.draining {
+        return Err(Obstacle::Draining);
+    }
+    if let Some(error) = &machine.runtime_error {
+        return Err(Obstacle::Runtime(error));
+    }
+    if let Some(needed) =
+        container.platform.as_deref().filter(|needed| !is_platform(machine, needed))
+    {
+        return Err(Obstacle::Platform { needed, machine });
+    }
+    for unmet in &demand.wanted.spec.constraints {
+        let has = property(account, &unmet.attribute);
+        if (has == Some(unmet.value.as_str())) != unmet.equal {
+            return Err(Obstacle::Constraint { unmet, has });
+        }
+    }
+    if machine.runtime == RuntimeKind::Process {
+        let none = |test: &[String]| test.first().is_none_or(|first| first == "NONE");
+        if container.healthcheck.as_ref().is_some_and(|check| !none(&check.test)) {
+            return Err(Obstacle::Healthcheck);
+        }
+        let empty = |words: &Option<Vec<String>>| words.as_ref().is_none_or(Vec::is_empty);
+        if empty(&container.command) && empty(&container.entrypoint) {
+            return Err(Obstacle::NoCommand);
+        }
+    }
+    Ok(())
+}
+
+/// Whether one more slot of the service fits beside what the machine has promised.
+pub(crate) fn room<'a>(demand: &Demand<'a>, account: &Account<'a>) -> Result<(), Obstacle<'a>> {
+    let (ask, free, of) = (demand.reservation(), account.free(), account.machine.capacity);
+    if ask.cpu_millis > free.cpu_millis {
+        return Err(Obstacle::Cpu {
+            needed: ask.cpu_millis,
+            free: free.cpu_millis,
+            of: of.cpu_millis,
+        });
+    }
+    if ask.memory_bytes > free.memory_bytes {
+        return Err(Obstacle::Memory {
+            needed: ask.memory_bytes,
+            free: free.memory_bytes,
+            of: of.memory_bytes,
+        });
+    }
+    match account.ports.conflict(demand.ports()) {
+        Some((port, holder)) => Err(Obstacle::Port { port, holder }),
+        None => Ok(()),
+    }
+}
+
+/// Whether the machine is `os/arch`. A variant (`linux/arm64/v8`) is not compared: machines do not tell theirs.
+fn is_platform(machine: &Machine, platform: &str) -> bool {
+    let mut parts = platform.split('/');
+    parts.next() == Some(machine.os.as_str()) && parts.next() == Some(machine.arch.as_str())
+}
+
+/// The property of a machine that a constraint names; `None`: it has no such label.
+fn property<'a>(account: &'a Account<'_>, attribute: &Attribute) -> Option<&'a str> {
+    let machine = account.machine;
+    match attribute {
+        Attribute::Name => Some(machine.name.as_str()),
+        Attribute::Id => Some(&account.id_text),
+        Attribute::Os => Some(&machine.os),
+        Attribute::Arch => Some(&machine.arch),
+        Attribute::Label(label) => machine.labels.get(label).map(String::as_str),
+    }
+}
+
+impl fmt::Display for Obstacle<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Down => f.write_str("is down"),
+            Self::Draining => f.write_str("is draining"),
+            Self::Runtime(error) => write!(f, "has a runtime that does not answer: {error}"),
+            Self::Platform { needed, machine } => {
+                write!(f, "is {}/{}, needed is {needed}", machine.os, machine.arch)
+            }
+            Self::Constraint { unmet, has: Some(has) } => match &unmet.attribute {
+                Attribute::Label(label) => write!(f, "has {label}={has}, needed is {unmet}"),
+                _ => write!(f, "is {has}, needed is {unmet}"),
+            },
+            Self::Constraint { unmet, has: None } => match &unmet.attribute {
+                Attribute::Label(label) => write!(f, "has no label {label}, needed is {unmet}"),
+                _ => write!(f, "does not meet {unmet}"),
+            },
+            Self::Healthcheck => f.write_str("runs processes, whose health it cannot check"),
+            Self::NoCommand => f.write_str("runs processes, and the service names no command"),
+            Self::Cpu { needed, free, of } => {
+                write!(f, "has {free}m of {of}m CPU free, needed is {needed}m")
+            }
+            Self::Memory { needed, free, of } => {
+                write!(
+                    f,
+                    "has {} of {} memory free, needed is {}",
+                    Bytes(*free),
+                    Bytes(*of),
+                    Bytes(*needed)
+                )
+            }
+            Self::Port { port, holder: (service, replica) } => {
+                f.write_str("has its host port ")?;
+                match port.host_ip.filter(|ip| !ip.is_unspecified()) {
+                    Some(ip) => write!(f, "{}", std::net::SocketAddr::new(ip, port.published))?,
+                    None => write!(f, "{}", port.published)?,
+                }
+                write!(f, "/{} taken by {service}.{replica}", port.protocol.as_str())
+            }
+        }
+    }
+}
+
+/// Bytes in the largest unit that shows them exactly: "512 MiB" beside "511 MiB free" must not both read "511 MiB".
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes if bytes % (1 << 20) == 0 => write!(f, "{} MiB", bytes >> 20),
+            bytes if bytes % (1 << 10) == 0 => write!(f, "{} KiB", bytes >> 10),
+            bytes => write!(f, "{bytes} bytes"),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What each machine has given away so far. There are two counts: one for what fits, one for the score.
+
+use vc_protocol::{NodeId, Resources};
+
+use crate::input::{Machine, PlanInput};
+use crate::order::Demand;
+use crate::ports::HostPorts;
+
+/// The account of one machine. Machines are numbered by their place in the order of their ids.
+pub(crate) struct Account<'a> {
+    /// Who.
+    pub(crate) id: NodeId,
+    /// The id as text: what is hashed.
+    pub(crate) id_text: String,
+    /// What is known of it.
+    pub(crate) machine: &'a Machine,
+    /// Reservations of all kept claims and of all placements so far: feasibility reads it. At most the capacity.
+    promised: Resources,
+    /// Host ports of the same slots.
+    pub(crate) ports: HostPorts<'a>,
+    /// Reservations of the services whose turn is over: the score reads it. Part of `promised`.
+    pub(crate) before: Resources,
+    /// How many slots of the services whose turn is over it holds.
+    pub(crate) instances_before: u32,
+}
+
+impl<'a> Account<'a> {
+    /// An account for each machine, with nothing given away.
+    pub(crate) fn open(input: &'a PlanInput) -> Vec<Self> {
+        let open = |(id, machine): (&NodeId, &'a Machine)| Self {
+            id: *id,
+            id_text: id.to_string(),
+            machine,
+            promised: Resources::default(),
+            ports: HostPorts::default(),
+            before: Resources::default(),
+            instances_before: 0,
+        };
+        input.nodes.iter().map(open).collect()
+    }
+
+    /// What is left to give.
+    pub(crate) fn free(&self) -> Resources {
+        self.machine.capacity.minus(self.promised)
+    }
+
+    /// Sets one reservation of the service aside.
+    pub(crate) fn promise(&mut self, demand: &Demand<'a>) {
+        self.promised = self.promised.plus(demand.reservation());
+    }
+
+    /// Gives host ports to a slot of the service.
+    pub(crate) fn take_ports(&mut self, demand: &Demand<'a>, replica: u32) {
+        self.ports.take(demand.ports(), (demand.key, replica));
+    }
+
+    /// From now on the score knows of one more slot of the service here.
+    pub(crate) fn count(&mut self, demand: &Demand<'a>) {
+        self.before = self.before.plus(demand.reservation());
+        self.instances_before = self.instances_before.saturating_add(1);
+    }
+}

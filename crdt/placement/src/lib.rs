@@ -1,0 +1,58 @@
+//! Placement: which machine runs which slot, and why.
+//!
+//! [`plan`] is a pure function. Every node computes it from the same documents and gets the same bytes, so nobody has
+//! to coordinate: maps are ordered, numbers are integers, and neither a clock nor a random number is read. Nothing
+//! here knows of Automerge, of the network or of Docker.
+//!
+//! # The model
+//! A *slot* is a place that a service asks for (`shop/web.2`). A *claim* is a machine's word that it runs a slot. The
+//! plan keeps the claims that still stand and places the rest:
+//!
+//! 1. **Claims.** In the order of the services, a slot that is claimed by a machine that may run it, and where it
+//!    still fits, stays there. Of several claims the running one wins, then the one with the current spec, then
+//!    rendezvous hashing decides. So a machine's arrival moves nothing, its death moves only what it held, and
+//!    reservations are never overcommitted.
+//! 2. **Placement.** Service by service, each open slot goes to the machine with the fewest replicas of its service,
+//!    then to the best fit (to the fewest instances, if it reserves nothing), then rendezvous hashing decides. What is
+//!    placed never pushes a claim out.
+//!
+//! **The order of the services** is: earliest asked for first, then the larger reservation, then the key. So whoever
+//! asks later, or for more than before, gives way; and the services of one deployment are packed best fit decreasing.
+//!
+//! # Why nothing flaps
+//! Machines claim what the plan gives them one by one, each seeing the claims of the others late. So for every input
+//! this must hold: *if any part of the plan is claimed, the plan for the new input puts every slot in the same place.*
+//! It does, because of three rules:
+//!
+//! - *Feasibility counts all kept claims; the score counts only the services that come earlier in the order*, wherever
+//!   they run, claimed or not. A new claim can therefore make machines infeasible, but never changes how two machines
+//!   compare. The machine that was chosen stays feasible, since the whole plan fits, so it stays the best of fewer.
+//! - *The replicas of a service are placed as one set.* The k-th replica on a machine costs (k, fit), and the cheapest
+//!   are taken. Claiming some of them leaves the same others to be the cheapest.
+//! - *Which replica goes to which machine of the set* is one sorted list against another, and taking a pair out of both
+//!   leaves the other pairs.
+//!
+//! The price: a slot that is placed anew for an old service is scored without regard to the services asked for after
+//! it (it only fits around them). Property tests check the statement itself, over arbitrary claims.
+//!
+//! # Papers
+//! Rendezvous hashing: Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998
+//! ([`rendezvous`]). Best fit decreasing: Johnson, "Near-optimal bin packing algorithms", 1973. The dominant dimension
+//! of a reservation: Ghodsi et al., "Dominant resource fairness", NSDI 2011.
+
+mod claims;
+mod decision;
+mod feasibility;
+mod input;
+mod ledger;
+mod order;
+mod plan;
+mod ports;
+mod reasons;
+mod rendezvous;
+mod score;
+
+pub use decision::{Move, Placement, Plan, Refusal};
+pub use input::{ClaimView, Machine, PlanInput, Wanted};
+pub use plan::plan;
+pub use rendezvous::rendezvous;

@@ -1,0 +1,54 @@
+//! The order in which services are served. It depends on what is wanted alone, never on machines or claims: were it to
+//! change when a machine claims or dies, slots that nobody has claimed yet would jump about.
+
+use std::cmp::Reverse;
+
+use vc_protocol::spec::{ContainerSpec, MAX_REPLICAS, Port};
+use vc_protocol::{Resources, ServiceKey};
+
+use crate::input::{PlanInput, Wanted};
+
+/// A service and what it asks for.
+pub(crate) struct Demand<'a> {
+    /// Which service.
+    pub(crate) key: &'a ServiceKey,
+    /// What is wanted.
+    pub(crate) wanted: &'a Wanted,
+    /// How many slots.
+    pub(crate) replicas: u32,
+}
+
+impl<'a> Demand<'a> {
+    /// What each instance runs.
+    pub(crate) fn container(&self) -> &'a ContainerSpec {
+        &self.wanted.spec.container
+    }
+
+    /// What each instance reserves.
+    pub(crate) fn reservation(&self) -> Resources {
+        self.container().reservation
+    }
+
+    /// What each instance publishes.
+    pub(crate) fn ports(&self) -> &'a [Port] {
+        &self.container().ports
+    }
+}
+
+/// The weight of a reservation, to place the large before the small. The larger dimension counts, at a fixed rate of
+/// 4 MiB to a thousandth of a core (4 GiB to a core, as general-purpose machines are cut).
+fn size(reservation: Resources) -> u64 {
+    reservation.cpu_millis.max(reservation.memory_bytes >> 22)
+}
+
+/// The services in their order: earliest asked for, then largest reservation, then key.
+pub(crate) fn demands(input: &PlanInput) -> Vec<Demand<'_>> {
+    let mut demands: Vec<_> = input
+        .services
+        .iter()
+        .map(|(key, wanted)| Demand { key, wanted, replicas: wanted.replicas.min(MAX_REPLICAS) })
+        .collect();
+    // The sort is stable, and the map is in the order of the keys.
+    demands.sort_by_key(|demand| (demand.wanted.updated, Reverse(size(demand.reservation()))));
+    demands
+}

@@ -1,0 +1,264 @@
+//! Stories of clusters, as text: `tests/golden/*.txt`. `VC_BLESS=1` rewrites what the stories expect.
+//!
+//! A story is a list of scenes, separated by blank lines. A scene changes the cluster, and after `----` says what the
+//! plan is then. Lines that begin with `#` are for the reader. The changes:
+//! ```text
+//! machine NAME [cpu=N] [mem=N] [os=..] [arch=..] [runtime=process] [label=K:V]   a new machine, up
+//! up|down|drain|undrain|leave NAME
+//! broken NAME [WHY]                                its runtime does not answer; without WHY it does again
+//! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [constraint=node.name==X] [platform=..] [check]
+//!         [updated=N]                              a new service, or its new description
+//! remove KEY
+//! claim MACHINE SLOT [stopped] [old]               it claims the slot; not running; with another spec
+//! settle                                           every machine that is up claims what the last plan gave it
+//! ```
+#![allow(clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use support::{MIB, claim, machine, node, port, settle, wanted};
+use vc_placement::{ClaimView, Plan, PlanInput, plan};
+use vc_protocol::node::RuntimeKind;
+use vc_protocol::spec::{Attribute, Constraint, Healthcheck, Port, PortProtocol};
+use vc_protocol::{NodeId, Slot, parse_cpus, parse_memory};
+
+macro_rules! stories {
+    ($($story:ident)*) => {
+        $(#[test] fn $story() { tell(stringify!($story)); })*
+
+        #[test]
+        fn every_story_is_told() {
+            let told = [$(stringify!($story)),*];
+            for file in std::fs::read_dir(folder()).expect("the folder") {
+                let path = file.expect("a file").path();
+                let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
+                assert!(told.contains(&name.as_str()), "{name} is in the folder, but no test tells it");
+            }
+        }
+    };
+}
+
+stories! {
+    an_empty_cluster_places_nothing
+    replicas_spread_over_three_machines
+    a_dead_machine_loses_only_its_own_slots_and_gets_none_back
+    both_sides_of_a_healed_partition_agree_on_one_claim
+    a_draining_machine_is_emptied
+    host_ports_are_given_once
+    machines_must_meet_the_constraints
+    a_reservation_that_is_too_large_is_refused_by_each_machine
+    slots_that_are_not_wanted_any_more_hold_nothing
+    reservations_are_packed_best_fit_decreasing
+    heterogeneous_machines_take_what_they_can
+    a_reservation_that_grows_displaces_only_itself
+    a_machine_without_its_runtime_keeps_nothing
+}
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn tell(name: &str) {
+    let path = folder().join(name).with_extension("txt");
+    let text = std::fs::read_to_string(&path).expect("the story");
+    let mut story = Story::default();
+    let told = text
+        .split("\n\n")
+        .map(|scene| story.scene(scene.trim_end()))
+        .collect::<Vec<_>>()
+        .join("\n\n")
+        + "\n";
+    if std::env::var_os("VC_BLESS").is_some() {
+        std::fs::write(&path, told).expect("written");
+    } else {
+        assert_eq!(text, told, "{name}: look at the difference, then VC_BLESS=1 if it is meant");
+    }
+}
+
+#[derive(Default)]
+struct Story {
+    input: PlanInput,
+    names: BTreeMap<String, NodeId>,
+    last: Plan,
+}
+
+impl Story {
+    /// The scene with the plan as it is.
+    fn scene(&mut self, text: &str) -> String {
+        let Some((changes, _)) = text.split_once("----") else { return text.to_owned() };
+        for line in changes.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty())
+        {
+            self.change(line).unwrap_or_else(|| panic!("cannot read '{line}'"));
+        }
+        self.last = plan(&self.input);
+        format!("{changes}----\n{}", self.show()).trim_end().to_owned()
+    }
+
+    fn change(&mut self, line: &str) -> Option<()> {
+        let mut words = line.split_whitespace();
+        let (verb, subject) = (words.next()?, words.next().unwrap_or_default());
+        let words: Vec<&str> = words.collect();
+        match verb {
+            "machine" => self.machine(subject, &words)?,
+            "service" => self.service(subject, &words)?,
+            "remove" => drop(self.input.services.remove(&subject.parse().ok()?)?),
+            "settle" => settle(&mut self.input, &self.last),
+            "leave" => drop(self.input.nodes.remove(&self.names.remove(subject)?)?),
+            "claim" => {
+                let (id, slot): (_, Slot) =
+                    (*self.names.get(subject)?, words.first()?.parse().ok()?);
+                claim(&mut self.input, id, &slot);
+                let view: &mut ClaimView = self.input.nodes.get_mut(&id)?.claims.get_mut(&slot)?;
+                view.running = !words.contains(&"stopped");
+                if words.contains(&"old") {
+                    view.digest = "old".to_owned();
+                }
+            }
+            _ => {
+                let machine = self.input.nodes.get_mut(self.names.get(subject)?)?;
+                match verb {
+                    "up" => machine.up = true,
+                    "down" => machine.up = false,
+                    "drain" => machine.draining = true,
+                    "undrain" => machine.draining = false,
+                    "broken" => {
+                        machine.runtime_error = (!words.is_empty()).then(|| words.join(" "))
+                    }
+                    _ => return None,
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn machine(&mut self, name: &str, words: &[&str]) -> Option<()> {
+        let mut new = machine(name, 4000, 4096);
+        for word in words {
+            let (key, value) = word.split_once('=')?;
+            match key {
+                "cpu" => new.capacity.cpu_millis = parse_cpus(value).ok()?,
+                "mem" => new.capacity.memory_bytes = parse_memory(value).ok()?,
+                "os" => new.os = value.to_owned(),
+                "arch" => new.arch = value.to_owned(),
+                "runtime" => new.runtime = (value == "process").then_some(RuntimeKind::Process)?,
+                "label" => {
+                    let (label, value) = value.split_once(':')?;
+                    new.labels.insert(label.to_owned(), value.to_owned());
+                }
+                _ => return None,
+            }
+        }
+        // The id follows from the name, so that a new machine in a story changes no other.
+        let number = name
+            .bytes()
+            .fold(0_u16, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
+        let id = node(number);
+        let fresh = self.input.nodes.insert(id, new).is_none();
+        self.names.insert(name.to_owned(), id);
+        fresh.then_some(())
+    }
+
+    fn service(&mut self, key: &str, words: &[&str]) -> Option<()> {
+        let mut new = wanted(1, 0, 0);
+        let (spec, mut reservation) = (&mut new.spec, vc_protocol::Resources::default());
+        for word in words {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            match key {
+                "replicas" => new.replicas = value.parse().ok()?,
+                "cpu" => reservation.cpu_millis = parse_cpus(value).ok()?,
+                "mem" => reservation.memory_bytes = parse_memory(value).ok()?,
+                "port" => spec.container.ports.push(read_port(value)?),
+                "constraint" => spec.constraints.push(read_constraint(value)?),
+                "platform" => spec.container.platform = Some(value.to_owned()),
+                "command" => spec.container.command = Some(vec![value.to_owned()]),
+                "updated" => new.updated = value.parse().ok()?,
+                "check" => {
+                    let test = vec!["CMD".to_owned(), "true".to_owned()];
+                    let (interval_ms, timeout_ms, retries, start_period_ms) = Default::default();
+                    let check =
+                        Healthcheck { test, interval_ms, timeout_ms, retries, start_period_ms };
+                    spec.container.healthcheck = Some(check);
+                }
+                _ => return None,
+            }
+        }
+        spec.container.reservation = reservation;
+        self.input.services.insert(key.parse().ok()?, new);
+        Some(())
+    }
+
+    fn name(&self, id: NodeId) -> &str {
+        self.input.nodes.get(&id).map_or("?", |machine| machine.name.as_str())
+    }
+
+    fn show(&self) -> String {
+        let mut out = String::new();
+        for (slot, placement) in &self.last.placements {
+            let reasons = placement.reasons.join("; ");
+            writeln!(out, "{slot} on {}: {reasons}", self.name(placement.node)).expect("text");
+        }
+        for (slot, refusals) in &self.last.unplaced {
+            writeln!(out, "{slot} nowhere").expect("text");
+            let mut lines: Vec<String> = refusals
+                .iter()
+                .map(|it| format!("  {} {}", self.name(it.node), it.reason))
+                .collect();
+            lines.sort();
+            for line in lines {
+                writeln!(out, "{line}").expect("text");
+            }
+        }
+        let name = |id: Option<NodeId>| id.map_or("nowhere", |id| self.name(id));
+        for it in &self.last.moves {
+            writeln!(out, "move {} from {} to {}: {}", it.slot, name(it.from), name(it.to), it.why)
+                .expect("text");
+        }
+        for (id, machine) in &self.input.nodes {
+            self.check_room(*id, machine.capacity.cpu_millis, machine.capacity.memory_bytes);
+        }
+        out
+    }
+
+    /// No story may end in an overcommitted machine.
+    fn check_room(&self, id: NodeId, cpu: u64, memory: u64) {
+        let held = self
+            .last
+            .slots_of(id)
+            .map(|slot| self.input.services[&slot.service].spec.container.reservation);
+        let sum = held.fold(vc_protocol::Resources::default(), vc_protocol::Resources::plus);
+        assert!(
+            sum.cpu_millis <= cpu && sum.memory_bytes <= memory,
+            "{} holds {sum}",
+            self.name(id)
+        );
+        assert!(sum.memory_bytes % MIB == 0);
+    }
+}
+
+fn read_port(text: &str) -> Option<Port> {
+    let (text, protocol) = match text.strip_suffix("/udp") {
+        Some(text) => (text, PortProtocol::Udp),
+        None => (text, PortProtocol::Tcp),
+    };
+    let (host_ip, number) = match text.rsplit_once(':') {
+        Some((ip, number)) => (Some(ip.parse().ok()?), number),
+        None => (None, text),
+    };
+    Some(Port { host_ip, protocol, ..port(number.parse().ok()?) })
+}
+
+fn read_constraint(text: &str) -> Option<Constraint> {
+    let equal = text.contains("==");
+    let (attribute, value) = text.split_once(if equal { "==" } else { "!=" })?;
+    let attribute = match attribute {
+        "node.name" => Attribute::Name,
+        "node.platform.os" => Attribute::Os,
+        "node.platform.arch" => Attribute::Arch,
+        _ => Attribute::Label(attribute.strip_prefix("node.labels.")?.to_owned()),
+    };
+    Some(Constraint { attribute, equal, value: value.to_owned() })
+}

@@ -1,0 +1,76 @@
+//! Clusters to plan for.
+#![allow(dead_code, reason = "each test binary uses its share")]
+#![allow(clippy::expect_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock};
+
+use vc_placement::{ClaimView, Machine, Plan, PlanInput, Wanted};
+use vc_protocol::node::RuntimeKind;
+use vc_protocol::spec::{ContainerSpec, OnPartition, Port, PortProtocol, ServiceSpec};
+use vc_protocol::{Keypair, NodeId, Resources, Slot};
+
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// The id of the n-th machine. The keys are made once: that is slow without optimisation.
+pub(crate) fn node(number: u16) -> NodeId {
+    static IDS: OnceLock<Mutex<BTreeMap<u16, NodeId>>> = OnceLock::new();
+    let mut ids = IDS.get_or_init(Mutex::default).lock().expect("no panic while held");
+    *ids.entry(number).or_insert_with(|| {
+        let mut seed = [0; 32];
+        seed[..2].copy_from_slice(&number.to_be_bytes());
+        NodeId::of(&Keypair::ed25519_from_bytes(seed).expect("32 bytes").public()).expect("ed25519")
+    })
+}
+
+/// A machine that is up, with nothing on it.
+pub(crate) fn machine(name: &str, cpu_millis: u64, mib: u64) -> Machine {
+    Machine {
+        name: name.parse().expect("a name"),
+        os: "linux".to_owned(),
+        arch: "amd64".to_owned(),
+        runtime: RuntimeKind::Docker,
+        labels: BTreeMap::new(),
+        capacity: Resources { cpu_millis, memory_bytes: mib * MIB },
+        up: true,
+        draining: false,
+        runtime_error: None,
+        claims: BTreeMap::new(),
+    }
+}
+
+/// A service that reserves so much.
+pub(crate) fn wanted(replicas: u32, cpu_millis: u64, mib: u64) -> Wanted {
+    let reservation = Resources { cpu_millis, memory_bytes: mib * MIB };
+    let container =
+        ContainerSpec { image: "app:1".to_owned(), reservation, ..ContainerSpec::default() };
+    let spec = ServiceSpec {
+        container,
+        constraints: Vec::new(),
+        depends_on: BTreeMap::new(),
+        on_partition: OnPartition::default(),
+    };
+    Wanted { spec, replicas, updated: 0 }
+}
+
+/// A TCP port on all addresses.
+pub(crate) fn port(published: u16) -> Port {
+    Port { host_ip: None, published, target: 80, protocol: PortProtocol::Tcp }
+}
+
+/// Lets the machine claim the slot, running what is current.
+pub(crate) fn claim(input: &mut PlanInput, node: NodeId, slot: &Slot) {
+    let digest = input.services.get(&slot.service).map(|wanted| wanted.spec.container.digest());
+    let view = ClaimView { digest: digest.unwrap_or_default(), running: true };
+    input.nodes.get_mut(&node).expect("a member").claims.insert(slot.clone(), view);
+}
+
+/// Lets every machine that is up claim exactly what the plan gives it. The others can withdraw nothing.
+pub(crate) fn settle(input: &mut PlanInput, plan: &Plan) {
+    for machine in input.nodes.values_mut().filter(|machine| machine.up) {
+        machine.claims.clear();
+    }
+    for (slot, placement) in &plan.placements {
+        claim(input, placement.node, slot);
+    }
+}

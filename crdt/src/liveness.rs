@@ -1,0 +1,134 @@
+//! Who is up, as a function of the documents.
+//!
+//! Each machine is watched by observers. An observer that hears nothing of it writes "unreachable, incarnation i" in its
+//! own document: an accusation, in the sense of SWIM (Das et al. 2002) with the incarnations of its suspicion mechanism.
+//! A machine counts as down when a majority of those of its observers that are not accused themselves accuse it. So one
+//! machine with a bad link buries nobody, and the last one of three still sees that the others are gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vc_placement::rendezvous;
+use vc_protocol::NodeId;
+
+use crate::NodeState;
+
+/// Up to so many observers a machine; in a cluster of at most one more, everybody observes everybody.
+pub const OBSERVERS: usize = 8;
+
+/// The observers of a machine: all others, or the first [`OBSERVERS`] of them by rendezvous hash.
+pub fn observers<'a>(
+    of: NodeId,
+    nodes: impl Iterator<Item = &'a NodeId> + Clone,
+) -> BTreeSet<NodeId> {
+    let others = nodes.copied().filter(|&node| node != of);
+    if others.clone().count() <= OBSERVERS {
+        return others.collect();
+    }
+    let of = of.to_string();
+    let mut ranked: Vec<_> =
+        others.map(|node| (std::cmp::Reverse(rendezvous(&["observer", &of, &node.to_string()])), node)).collect();
+    ranked.sort();
+    ranked.into_iter().take(OBSERVERS).map(|(_, node)| node).collect()
+}
+
+/// Whether `by` accuses `of` in its present incarnation.
+fn accuses(nodes: &BTreeMap<NodeId, NodeState>, by: NodeId, of: NodeId) -> bool {
+    let (Some(by), Some(of_state)) = (nodes.get(&by), nodes.get(&of)) else { return false };
+    by.unreachable.get(&of).is_some_and(|&incarnation| incarnation >= of_state.incarnation)
+}
+
+/// Whether anybody accuses `of` in its present incarnation.
+pub fn is_accused(nodes: &BTreeMap<NodeId, NodeState>, of: NodeId) -> bool {
+    nodes.keys().any(|&by| by != of && accuses(nodes, by, of))
+}
+
+/// The machines that are up.
+pub fn up(nodes: &BTreeMap<NodeId, NodeState>) -> BTreeSet<NodeId> {
+    let accused: BTreeSet<NodeId> = nodes.keys().copied().filter(|&node| is_accused(nodes, node)).collect();
+    let is_up = |&node: &NodeId| {
+        if !accused.contains(&node) {
+            return true;
+        }
+        let observers = observers(node, nodes.keys());
+        let mut jury: BTreeSet<NodeId> = observers.difference(&accused).copied().collect();
+        // After a partition healed, everybody may be accused until he has answered: then all count.
+        if jury.is_empty() {
+            jury = observers;
+        }
+        let against = jury.iter().filter(|&&by| accuses(nodes, by, node)).count();
+        against * 2 <= jury.len()
+    };
+    nodes.keys().copied().filter(is_up).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(n: u8) -> Vec<NodeId> {
+        let mut ids: Vec<NodeId> = (1..=n)
+            .map(|i| vc_protocol::Keypair::ed25519_from_bytes([i; 32]).expect("32 bytes"))
+            .map(|key| NodeId::of(&key.public()).expect("ed25519"))
+            .collect();
+        ids.sort();
+        ids
+    }
+
+    /// A cluster in which `accusations` (by, of) stand, all at incarnation 1.
+    fn cluster(ids: &[NodeId], accusations: &[(usize, usize)]) -> BTreeMap<NodeId, NodeState> {
+        let mut nodes: BTreeMap<NodeId, NodeState> = ids
+            .iter()
+            .map(|&id| (id, NodeState { incarnation: 1, ..NodeState::default() }))
+            .collect();
+        for &(by, of) in accusations {
+            nodes.get_mut(&ids[by]).expect("there").unreachable.insert(ids[of], 1);
+        }
+        nodes
+    }
+
+    fn down(ids: &[NodeId], accusations: &[(usize, usize)]) -> Vec<usize> {
+        let up = up(&cluster(ids, accusations));
+        (0..ids.len()).filter(|&i| !up.contains(&ids[i])).collect()
+    }
+
+    #[test]
+    fn a_dead_machine_is_down_once_its_observers_agree() {
+        let ids = ids(5);
+        assert_eq!(down(&ids, &[]), vec![] as Vec<usize>);
+        assert_eq!(down(&ids, &[(1, 0), (2, 0)]), vec![] as Vec<usize>);
+        assert_eq!(down(&ids, &[(1, 0), (2, 0), (3, 0)]), vec![0]);
+    }
+
+    #[test]
+    fn the_last_of_three_sees_that_the_others_are_gone() {
+        let ids = ids(3);
+        assert_eq!(down(&ids, &[(1, 0), (2, 0), (2, 1)]), vec![0, 1]);
+        assert_eq!(down(&ids, &[(2, 0), (2, 1)]), vec![0, 1], "both at once, too");
+    }
+
+    #[test]
+    fn a_bad_link_between_two_buries_neither() {
+        let ids = ids(3);
+        assert_eq!(down(&ids, &[(0, 1), (1, 0)]), vec![] as Vec<usize>);
+        assert_eq!(down(&ids, &[(0, 1)]), vec![] as Vec<usize>);
+    }
+
+    #[test]
+    fn an_answered_accusation_is_void() {
+        let ids = ids(3);
+        let mut nodes = cluster(&ids, &[(1, 0), (2, 0)]);
+        assert!(!up(&nodes).contains(&ids[0]));
+        nodes.get_mut(&ids[0]).expect("there").incarnation = 2;
+        assert!(up(&nodes).contains(&ids[0]));
+    }
+
+    #[test]
+    fn a_large_cluster_has_a_bounded_number_of_observers() {
+        let ids = ids(30);
+        for &id in &ids {
+            let of = observers(id, ids.iter());
+            assert_eq!(of.len(), OBSERVERS);
+            assert!(!of.contains(&id));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The rows that users see, from a view and what is volatile.
+
+use std::collections::BTreeMap;
+
+use vc_crdt::View;
+use vc_placement::Plan;
+use vc_protocol::control::{
+    InstanceRow, MoveRow, NodeRow, NodeState, PlacementRow, PlanReport, ServiceRow, StatusReport, UnplacedRow,
+};
+use vc_protocol::instance::{Claim, InstanceState};
+use vc_protocol::node::Usage;
+use vc_protocol::spec::Deployment;
+use vc_protocol::{ClusterId, NodeId, Resources, ServiceKey, Slot};
+
+/// Every slot that is wanted, with what fills it, and every instance that is on its way out.
+pub fn instances(view: &View) -> Vec<InstanceRow> {
+    let mut rows = BTreeMap::new();
+    for (slot, placement) in &view.plan.placements {
+        let claim = view.nodes.get(&placement.node).and_then(|node| node.claims.get(slot));
+        let row = match claim {
+            Some(claim) => claimed(view, slot, placement.node, claim),
+            None => unclaimed(view, slot, Some(placement.node), String::new()),
+        };
+        rows.insert((slot.clone(), Some(placement.node)), row);
+    }
+    for (slot, refusals) in &view.plan.unplaced {
+        let reason = match refusals.as_slice() {
+            [] => "no machine is there to take it".to_owned(),
+            refusals => {
+                let lines: Vec<String> = refusals
+                    .iter()
+                    .map(|refusal| format!("{}: {}", view.name(refusal.node), refusal.reason))
+                    .collect();
+                lines.join("; ")
+            }
+        };
+        rows.insert((slot.clone(), None), unclaimed(view, slot, None, reason));
+    }
+    for (&node, state) in view.nodes.iter().filter(|(node, _)| view.up.contains(node)) {
+        for (slot, claim) in &state.claims {
+            rows.entry((slot.clone(), Some(node))).or_insert_with(|| claimed(view, slot, node, claim));
+        }
+    }
+    rows.into_values().collect()
+}
+
+fn claimed(view: &View, slot: &Slot, node: NodeId, claim: &Claim) -> InstanceRow {
+    let planned = view.plan.placements.get(slot).is_some_and(|placement| placement.node == node);
+    InstanceRow {
+        state: claim.state,
+        reason: claim.reason.clone(),
+        address: claim.address.clone(),
+        restarts: claim.restarts,
+        since: claim.since,
+        current: planned && view.wanted_digest(&slot.service).as_deref() == Some(&claim.digest),
+        ..unclaimed(view, slot, Some(node), String::new())
+    }
+}
+
+fn unclaimed(view: &View, slot: &Slot, node: Option<NodeId>, reason: String) -> InstanceRow {
+    InstanceRow {
+        service: slot.service.clone(),
+        replica: slot.replica,
+        node,
+        node_name: node.map(|node| view.name(node)),
+        state: InstanceState::Pending,
+        reason,
+        address: String::new(),
+        restarts: 0,
+        since: 0,
+        current: true,
+    }
+}
+
+/// Every service.
+pub fn services(view: &View) -> Vec<ServiceRow> {
+    let instances = instances(view);
+    let count = |service: &ServiceKey, fits: &dyn Fn(&InstanceRow) -> bool| {
+        let rows = instances.iter().filter(|row| row.service == *service && row.current && fits(row));
+        u32::try_from(rows.count()).unwrap_or(u32::MAX)
+    };
+    let row = |(key, record): (&ServiceKey, &vc_crdt::ServiceRecord)| {
+        let checked = record.spec.container.healthcheck.is_some();
+        ServiceRow {
+            service: key.clone(),
+            project: key.project.clone(),
+            image: record.spec.container.image.clone(),
+            replicas: view.cluster.replicas(key),
+            running: count(key, &|row| row.state.is_running()),
+            healthy: count(key, &|row| match row.state {
+                InstanceState::Healthy => true,
+                InstanceState::Running => !checked,
+                _ => false,
+            }),
+            on_partition: record.spec.on_partition,
+            updated: record.updated,
+        }
+    };
+    view.cluster.services.iter().map(row).collect()
+}
+
+/// What the plan gives to a machine.
+fn reserved(view: &View, node: NodeId) -> Resources {
+    let slots = view.plan.placements.iter().filter(|(_, placement)| placement.node == node);
+    slots
+        .filter_map(|(slot, _)| view.cluster.services.get(&slot.service))
+        .fold(Resources::default(), |sum, record| sum.plus(record.spec.container.reservation))
+}
+
+/// Every machine.
+pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
+    let row = |(&id, state): (&NodeId, &vc_crdt::NodeState)| {
+        let up = view.up.contains(&id);
+        let used = usage.get(&id).copied().filter(|_| up).unwrap_or_default();
+        let reserved = reserved(view, id);
+        let running = state.claims.values().filter(|claim| up && claim.state.is_running()).count();
+        let info = state.info.as_ref();
+        let capacity = info.map(|info| info.capacity).unwrap_or_default();
+        NodeRow {
+            id,
+            name: view.name(id),
+            state: if up { NodeState::Up } else { NodeState::Down },
+            problem: state.runtime_error.clone().unwrap_or_default(),
+            draining: view.cluster.drained.get(&id).copied().unwrap_or(false),
+            cpu_millis: capacity.cpu_millis,
+            memory_bytes: capacity.memory_bytes,
+            cpu_reserved: reserved.cpu_millis,
+            memory_reserved: reserved.memory_bytes,
+            cpu_used: used.cpu_millis,
+            memory_used: used.memory_bytes,
+            instances: u32::try_from(running).unwrap_or(u32::MAX),
+            runtime: info.map(|info| info.runtime.as_str().to_owned()).unwrap_or_default(),
+            platform: info.map(|info| format!("{}/{}", info.os, info.arch)).unwrap_or_default(),
+            addresses: info.map(|info| info.addresses.clone()).unwrap_or_default(),
+            labels: info.map(|info| info.labels.clone()).unwrap_or_default(),
+            version: info.map(|info| info.version.clone()).unwrap_or_default(),
+        }
+    };
+    view.nodes.iter().map(row).collect()
+}
+
+/// The cluster at a glance, as `node` sees it.
+pub fn status(view: &View, usage: &BTreeMap<NodeId, Usage>, cluster: ClusterId, node: NodeId) -> StatusReport {
+    let nodes = nodes(view, usage);
+    let services = services(view);
+    let up = || nodes.iter().filter(|row| row.state == NodeState::Up);
+    let sum = |of: fn(&NodeRow) -> u64| up().map(of).fold(0, u64::saturating_add);
+    let mut problems = Vec::new();
+    for row in &nodes {
+        if row.state == NodeState::Down {
+            problems.push(format!("node {} is down", row.name));
+        } else if !row.problem.is_empty() {
+            problems.push(format!("node {}: {}", row.name, row.problem));
+        }
+    }
+    let unwell = |row: &InstanceRow| {
+        let waits = row.state == InstanceState::Pending && !row.reason.is_empty();
+        waits || matches!(row.state, InstanceState::Failed | InstanceState::Unhealthy)
+    };
+    for row in instances(view).iter().filter(|row| unwell(row)) {
+        problems.push(format!("{}.{} is {}: {}", row.service, row.replica, row.state.as_str(), row.reason));
+    }
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    StatusReport {
+        cluster: cluster.to_string(),
+        node,
+        nodes_up: count(up().count()),
+        nodes: count(nodes.len()),
+        services: count(services.len()),
+        replicas: services.iter().map(|row| row.replicas).fold(0, u32::saturating_add),
+        running: services.iter().map(|row| row.running).fold(0, u32::saturating_add),
+        cpu_millis: sum(|row| row.cpu_millis),
+        cpu_reserved: sum(|row| row.cpu_reserved),
+        cpu_used: sum(|row| row.cpu_used),
+        memory_bytes: sum(|row| row.memory_bytes),
+        memory_reserved: sum(|row| row.memory_reserved),
+        memory_used: sum(|row| row.memory_used),
+        problems,
+    }
+}
+
+/// Where everything would go with these services deployed.
+pub fn plan(view: &View, deployments: &[Deployment]) -> PlanReport {
+    let Plan { input_digest, placements, unplaced, moves } = view.plan_with(deployments);
+    PlanReport {
+        input_digest,
+        placements: placements
+            .into_iter()
+            .map(|(slot, placement)| PlacementRow {
+                service: slot.service,
+                replica: slot.replica,
+                node: placement.node,
+                node_name: view.name(placement.node),
+                reasons: placement.reasons,
+            })
+            .collect(),
+        unplaced: unplaced
+            .into_iter()
+            .map(|(slot, refusals)| UnplacedRow {
+                service: slot.service,
+                replica: slot.replica,
+                reasons: refusals
+                    .into_iter()
+                    .map(|refusal| format!("{}: {}", view.name(refusal.node), refusal.reason))
+                    .collect(),
+            })
+            .collect(),
+        moves: moves
+            .into_iter()
+            .map(|change| MoveRow {
+                service: change.slot.service,
+                replica: change.slot.replica,
+                from: change.from,
+                to: change.to,
+                why: change.why,
+            })
+            .collect(),
+    }
+}

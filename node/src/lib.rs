@@ -1,0 +1,3 @@
+//! The shell of a node: what the engine decides, this does.
+
+pub mod runtime;

@@ -1,0 +1,162 @@
+//! Keeps strangers out: a connection gets the members' protocols only if the peer is a member when it comes up.
+//!
+//! The transport proves the peer's id, certificates say which ids are members, so nothing has to be asked again on a
+//! known member's connection. Anybody else's connection carries a handler that knows no protocol at all.
+
+use std::collections::HashSet;
+use std::sync::{Arc, RwLock};
+use std::task::{Context, Poll};
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm, dummy,
+};
+use libp2p::{Multiaddr, PeerId};
+
+use either::Either;
+
+/// Who is a member, and which connections were opened to members. Cheap to clone; all clones are one.
+#[derive(Clone, Default)]
+pub struct Gate {
+    inner: Arc<RwLock<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    members: HashSet<PeerId>,
+    open: HashSet<ConnectionId>,
+}
+
+impl Gate {
+    /// Takes a peer as a member from now on; `true`: it was none.
+    pub fn admit(&self, peer: PeerId) -> bool {
+        self.write(|inner| inner.members.insert(peer))
+    }
+
+    /// Whether a peer is a member.
+    pub fn is_member(&self, peer: &PeerId) -> bool {
+        self.read(|inner| inner.members.contains(peer))
+    }
+
+    /// The members.
+    pub fn members(&self) -> Vec<PeerId> {
+        self.read(|inner| inner.members.iter().copied().collect())
+    }
+
+    /// Whether this connection carries the members' protocols.
+    pub fn is_open(&self, connection: &ConnectionId) -> bool {
+        self.read(|inner| inner.open.contains(connection))
+    }
+
+    fn open(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+        self.write(|inner| inner.members.contains(peer) && inner.open.insert(connection))
+    }
+
+    fn close(&self, connection: &ConnectionId) {
+        self.write(|inner| inner.open.remove(connection));
+    }
+
+    // Nothing panics while the lock is held, so a poisoned lock still holds whole data.
+    fn read<T>(&self, f: impl FnOnce(&Inner) -> T) -> T {
+        f(&self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
+        f(&mut self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+/// A behaviour that only members' connections see.
+pub(crate) struct Gated<B> {
+    pub(crate) inner: B,
+    gate: Gate,
+}
+
+impl<B> Gated<B> {
+    pub(crate) fn new(inner: B, gate: Gate) -> Self {
+        Self { inner, gate }
+    }
+}
+
+impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
+    type ConnectionHandler = Either<THandler<B>, dummy::ConnectionHandler>;
+    type ToSwarm = B::ToSwarm;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.inner.handle_pending_inbound_connection(id, local, remote)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        if !self.gate.open(&peer, id) {
+            return Ok(Either::Right(dummy::ConnectionHandler));
+        }
+        self.inner.handle_established_inbound_connection(id, peer, local, remote).map(Either::Left)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        self.inner.handle_pending_outbound_connection(id, peer, addresses, role)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        if !self.gate.open(&peer, id) {
+            return Ok(Either::Right(dummy::ConnectionHandler));
+        }
+        self.inner.handle_established_outbound_connection(id, peer, address, role, port_use).map(Either::Left)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        let connection = match &event {
+            FromSwarm::ConnectionEstablished(event) => Some(event.connection_id),
+            FromSwarm::ConnectionClosed(event) => Some(event.connection_id),
+            FromSwarm::AddressChange(event) => Some(event.connection_id),
+            _ => None,
+        };
+        if connection.is_some_and(|connection| !self.gate.is_open(&connection)) {
+            return;
+        }
+        // How many connections remain counts those of members only, and those are the same here: a peer whose first
+        // connection came before it was a member is told apart by the caller, who closes that one.
+        self.inner.on_swarm_event(event);
+        if let FromSwarm::ConnectionClosed(event) = &event {
+            self.gate.close(&event.connection_id);
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {
+            Either::Left(event) => self.inner.on_connection_handler_event(peer, id, event),
+            Either::Right(never) => libp2p::core::util::unreachable(never),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        self.inner.poll(cx).map(|event| event.map_in(Either::Left))
+    }
+}
+

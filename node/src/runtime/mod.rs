@@ -1,0 +1,160 @@
+//! What runs instances on this machine: a Docker engine, or plain child processes. Both take the engine's
+//! [`RuntimeAction`]s and answer with [`RuntimeEvent`]s; neither decides anything.
+//!
+//! Each has one loop (`lane`) that owns what is known, and performs at most one action an instance at a time. What the
+//! outside reports (an event of Docker, the end of a process) is never believed as such: it is a reason to look, and
+//! only what is seen then is told. So late, doubled or lost hints cannot leave a wrong picture.
+
+pub mod docker;
+mod lane;
+mod lines;
+pub mod process;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::stream::BoxStream;
+use tokio::sync::mpsc;
+use vc_engine::runtime::{RuntimeAction, RuntimeEvent};
+pub use vc_protocol::control::LogStream;
+use vc_protocol::node::RuntimeKind;
+use vc_protocol::{ClusterId, Millis, NodeId, Slot};
+
+pub use lane::{ACTIONS, LANES};
+pub use lines::MAX_LINE;
+
+/// For whom a runtime runs instances: it sees and touches no others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This machine.
+    pub node: NodeId,
+}
+
+/// Which runtime, and where it is.
+#[derive(Debug, Clone)]
+pub enum Config {
+    /// A Docker engine.
+    Docker(docker::Config),
+    /// Child processes.
+    Process(process::Config),
+}
+
+/// A handle to the runtime. It stops watching when the last handle is dropped; what it started goes on.
+#[derive(Debug, Clone)]
+pub enum Runtime {
+    /// A Docker engine.
+    Docker(docker::Docker),
+    /// Child processes.
+    Process(process::Process),
+}
+
+/// Which lines of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogQuery {
+    /// Go on until the instance exits.
+    pub follow: bool,
+    /// The last so many lines; `None`: all that is kept.
+    pub tail: Option<u32>,
+    /// Not before this time.
+    pub since: Option<Millis>,
+}
+
+/// A line that an instance wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// When; `None` where the runtime does not know (processes write straight to a file).
+    pub time: Option<Millis>,
+    /// Which of the two outputs.
+    pub stream: LogStream,
+    /// The line without its end, at most [`MAX_LINE`] bytes: a longer one comes in pieces.
+    pub line: String,
+}
+
+/// Lines, read no faster than they are taken. Dropping it ends the reading.
+pub type LogLines = BoxStream<'static, LogLine>;
+
+/// Why lines cannot be had. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// Nothing runs there.
+    #[error("{0} is not on this machine: `vc ps` tells where it is")]
+    NoInstance(Slot),
+    /// Docker did not do it.
+    #[error("Docker at {host} gives no logs: {reason}")]
+    Docker {
+        /// Where Docker was asked.
+        host: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The files could not be read.
+    #[error("cannot read the logs of {slot}: {source}")]
+    Read {
+        /// Whose.
+        slot: Slot,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Runtime {
+    /// Starts the tasks of a runtime; needs a tokio runtime around it. It never fails: what is out of reach is reported
+    /// as [`RuntimeEvent::Unavailable`] and tried again.
+    pub fn start(config: Config, identity: Identity, events: mpsc::Sender<RuntimeEvent>) -> Self {
+        match config {
+            Config::Docker(config) => Self::Docker(docker::Docker::start(config, identity, events)),
+            Config::Process(config) => Self::Process(process::Process::start(config, identity, events)),
+        }
+    }
+
+    /// Asks for an action and returns at once. Actions on one instance are performed one after another, the newest of
+    /// those that wait replacing the others; a [`RuntimeAction::Remove`] breaks off a pull. More than [`ACTIONS`] that
+    /// wait, or than [`LANES`] instances at work, are dropped with a warning: the engine repeats itself.
+    pub fn perform(&self, action: RuntimeAction) {
+        let actions = match self {
+            Self::Docker(docker) => docker.actions(),
+            Self::Process(process) => process.actions(),
+        };
+        if let Err(mpsc::error::TrySendError::Full(action)) = actions.try_send(action) {
+            tracing::warn!(instance = %lane::id_of(&action), "the runtime is behind: an action was dropped");
+        }
+    }
+
+    /// What the instance in a slot wrote: of the one that runs, else of the one that ran last.
+    pub async fn logs(&self, slot: &Slot, query: LogQuery) -> Result<LogLines, RuntimeError> {
+        match self {
+            Self::Docker(docker) => docker.logs(slot, query).await,
+            Self::Process(process) => process.logs(slot, query).await,
+        }
+    }
+
+    /// Which runtime it is.
+    pub fn kind(&self) -> RuntimeKind {
+        match self {
+            Self::Docker(_) => RuntimeKind::Docker,
+            Self::Process(_) => RuntimeKind::Process,
+        }
+    }
+}
+
+/// This machine's clock.
+fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// A message as one line of at most 300 characters, as reasons are.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    match line.char_indices().nth(300) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
+    }
+}

@@ -1,0 +1,216 @@
+//! `deploy:` of a service: how many, with what, and where.
+
+use super::duration;
+use super::walk::{At, Fields};
+use crate::spec::{Attribute, Constraint, MAX_REPLICAS, RestartCondition, RestartPolicy};
+use crate::{NodeId, Resources, parse_cpus, parse_memory};
+
+/// What `deploy:` and its older forms beside it say.
+#[derive(Default)]
+pub(super) struct Deploy {
+    pub(super) replicas: Option<u32>,
+    pub(super) reservation: Resources,
+    pub(super) limit: Resources,
+    pub(super) constraints: Vec<Constraint>,
+    pub(super) restart: RestartPolicy,
+}
+
+/// An amount, and where it was said.
+type Said<'a, T> = Option<(At<'a>, T)>;
+
+/// Takes `deploy` and the older forms `scale`, `cpus`, `mem_limit`, `mem_reservation` and `restart` from a service.
+pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
+    let deploy = service.take("deploy");
+    let scale = service.take("scale").and_then(replicas);
+    let old_cpus = service.take("cpus").and_then(cpus);
+    let old_limit = service.take("mem_limit").and_then(memory);
+    let old_reservation = service.take("mem_reservation").and_then(memory);
+    let restart_at = service.take("restart");
+
+    let mut fields = deploy.map_or_else(Fields::none, |at| at.fields());
+    let mut found = Deploy {
+        replicas: either(scale, fields.take("replicas").and_then(replicas)).map(|(_, n)| n),
+        restart: restart_at.as_ref().and_then(|at| at.read(restart)).unwrap_or_default(),
+        ..Deploy::default()
+    };
+    if let Some(at) = fields.take("mode") {
+        match at.text() {
+            None | Some("replicated") => {}
+            Some("global") => at.invalid("global is not supported yet: write replicas"),
+            Some(other) => at.invalid(format!("'{other}' is no mode: write replicated")),
+        }
+    }
+
+    let mut resources = fields.take("resources").map_or_else(Fields::none, |at| at.fields());
+    let (cpus, memory) = amounts(resources.take("limits"));
+    let (cpus, memory) = (either(old_cpus, cpus), either(old_limit, memory));
+    let (kept_cpus, kept_memory) = amounts(resources.take("reservations"));
+    let kept_memory = either(old_reservation, kept_memory);
+    resources.finish(&[]);
+    found.limit = Resources { cpu_millis: amount(&cpus), memory_bytes: amount(&memory) };
+    found.reservation =
+        Resources { cpu_millis: amount(&kept_cpus), memory_bytes: amount(&kept_memory) };
+    for (reservation, limit) in
+        [(kept_cpus, found.limit.cpu_millis), (kept_memory, found.limit.memory_bytes)]
+    {
+        if let Some((at, _)) = reservation.filter(|(_, kept)| limit > 0 && *kept > limit) {
+            at.refuse("is larger than the limit");
+        }
+    }
+
+    if let Some(mut placement) = fields.take("placement").map(|at| at.fields()) {
+        let items = placement.take("constraints").map(|at| at.items()).unwrap_or_default();
+        found.constraints = items.iter().filter_map(|item| item.read(constraint)).collect();
+        placement.finish(&[]);
+    }
+    if let Some(at) = fields.take("restart_policy") {
+        if let Some(restart) = restart_at {
+            restart.refuse("and deploy.restart_policy are both there: keep one");
+        }
+        found.restart = restart_policy(&at);
+    }
+    fields.finish(&[
+        ("update_config", ": rolling updates are not supported yet"),
+        ("rollback_config", " is not supported yet"),
+        ("labels", " is not supported: write labels on the service"),
+    ]);
+    found
+}
+
+fn amounts<'a>(at: Option<At<'a>>) -> (Said<'a, u64>, Said<'a, u64>) {
+    let mut fields = at.map_or_else(Fields::none, |at| at.fields());
+    let amounts = (fields.take("cpus").and_then(cpus), fields.take("memory").and_then(memory));
+    fields.finish(&[]);
+    amounts
+}
+
+fn cpus(at: At<'_>) -> Said<'_, u64> {
+    at.read(parse_cpus).map(|amount| (at, amount))
+}
+
+fn memory(at: At<'_>) -> Said<'_, u64> {
+    at.read(parse_memory).map(|amount| (at, amount))
+}
+
+fn replicas(at: At<'_>) -> Said<'_, u32> {
+    let number = at.number().filter(|&n: &u32| {
+        if n > MAX_REPLICAS {
+            at.refuse(format!("is more than {MAX_REPLICAS}"));
+        }
+        n <= MAX_REPLICAS
+    });
+    number.map(|number| (at, number))
+}
+
+fn amount(said: &Said<'_, u64>) -> u64 {
+    said.as_ref().map_or(0, |(_, amount)| *amount)
+}
+
+/// What an older form or its newer one says. Refuses two that differ.
+fn either<'a, T: PartialEq>(old: Said<'a, T>, new: Said<'a, T>) -> Said<'a, T> {
+    if let (Some((old_at, old)), Some((new_at, new))) = (&old, &new)
+        && old != new
+    {
+        old_at.refuse(format!("and {} differ: keep one", new_at.path));
+    }
+    new.or(old)
+}
+
+/// `restart`: `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`.
+fn restart(text: &str) -> Result<RestartPolicy, String> {
+    let policy = |condition| RestartPolicy { condition, ..RestartPolicy::default() };
+    match text {
+        "no" => Ok(policy(RestartCondition::None)),
+        "always" | "unless-stopped" => Ok(policy(RestartCondition::Any)),
+        "on-failure" => Ok(policy(RestartCondition::OnFailure)),
+        _ => {
+            let times =
+                text.strip_prefix("on-failure:").and_then(|times| times.parse::<u32>().ok());
+            let times = times.ok_or_else(|| {
+                format!("'{text}' is no policy: write no, always or on-failure:3")
+            })?;
+            Ok(RestartPolicy {
+                max_attempts: Some(times).filter(|&n| n > 0),
+                ..policy(RestartCondition::OnFailure)
+            })
+        }
+    }
+}
+
+fn restart_policy(at: &At<'_>) -> RestartPolicy {
+    let mut fields = at.fields();
+    let condition = fields.take("condition").and_then(|at| {
+        at.read(|text| match text {
+            "any" => Ok(RestartCondition::Any),
+            "on-failure" => Ok(RestartCondition::OnFailure),
+            "none" => Ok(RestartCondition::None),
+            _ => Err(format!("'{text}' is no condition: write any, on-failure or none")),
+        })
+    });
+    let policy = RestartPolicy {
+        condition: condition.unwrap_or_default(),
+        delay_ms: fields.take("delay").and_then(|at| at.read(duration::parse)),
+        max_attempts: fields.take("max_attempts").and_then(|at| at.number()).filter(|&n| n > 0),
+    };
+    fields.finish(&[("window", " is not supported: an exit always counts")]);
+    policy
+}
+
+/// `node.labels.disk == ssd`.
+fn constraint(text: &str) -> Result<Constraint, String> {
+    let (equal, (attribute, value)) = match (text.split_once("=="), text.split_once("!=")) {
+        (Some(sides), None) => (true, sides),
+        (None, Some(sides)) => (false, sides),
+        _ => {
+            return Err(format!(
+                "'{text}' is no constraint: write node.labels.disk == ssd, or != to exclude"
+            ));
+        }
+    };
+    let (attribute, value) = (attribute.trim(), value.trim());
+    if value.is_empty() {
+        return Err(format!("'{text}' compares with nothing"));
+    }
+    let (attribute, value) = match attribute {
+        "node.name" | "node.hostname" => (Attribute::Name, value),
+        "node.id" => match value.parse::<NodeId>() {
+            Ok(_) => (Attribute::Id, value),
+            Err(why) => return Err(why.to_string()),
+        },
+        "node.platform.os" => (Attribute::Os, value),
+        "node.platform.arch" => (Attribute::Arch, architecture(value)),
+        _ => match attribute.strip_prefix("node.labels.").filter(|label| !label.is_empty()) {
+            Some(label) => (Attribute::Label(label.to_owned()), value),
+            None => {
+                let known =
+                    "node.labels.NAME, node.name, node.id, node.platform.os or node.platform.arch";
+                return Err(format!("'{attribute}' is not supported: write {known}"));
+            }
+        },
+    };
+    Ok(Constraint { attribute, equal, value: value.to_owned() })
+}
+
+/// An architecture as Docker names it.
+fn architecture(name: &str) -> &str {
+    match name {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// `platform`: `os/arch`.
+pub(super) fn platform(text: &str) -> Result<String, String> {
+    let word = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    match text.split('/').collect::<Vec<_>>()[..] {
+        [os, arch] if word(os) && word(arch) => Ok(format!("{os}/{}", architecture(arch))),
+        [_, _, _] => Err(format!(
+            "the variant in '{text}' is not supported: write os/arch, as in linux/arm64"
+        )),
+        _ => Err(format!("'{text}' is no platform: write os/arch, as in linux/amd64")),
+    }
+}

@@ -1,0 +1,231 @@
+//! A walk over the tree that knows where it is and keeps what it finds wrong.
+//!
+//! A reader that meets a wrong value records it with its path and goes on with a default, so that one run names
+//! everything that is wrong; whoever started the walk asks [`Walk::problems`] at the end and throws the result away
+//! when there is any. [`Fields`] keeps the promise that nothing is ignored: whoever opens a map takes the keys it
+//! knows, and [`Fields::finish`] refuses the rest.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::str::FromStr;
+
+use super::Context;
+use super::yaml::Node;
+
+/// The problems that are listed; more are only counted.
+const MAX_PROBLEMS: usize = 64;
+
+/// One walk: what it may ask the outside, and what it found.
+pub(super) struct Walk<'a> {
+    pub(super) context: &'a Context<'a>,
+    /// Variables that were used, but are not set.
+    pub(super) unset: RefCell<BTreeSet<String>>,
+    problems: RefCell<Vec<String>>,
+    more: Cell<usize>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(context: &'a Context<'a>) -> Self {
+        Self {
+            context,
+            unset: RefCell::default(),
+            problems: RefCell::default(),
+            more: Cell::new(0),
+        }
+    }
+
+    /// Records that what stands at `path` is wrong; `why` continues the path: ` is not supported` or `: is too large`.
+    pub(super) fn refuse(&self, path: &str, why: &str) {
+        let mut problems = self.problems.borrow_mut();
+        if problems.len() >= MAX_PROBLEMS {
+            self.more.set(self.more.get() + 1);
+            return;
+        }
+        let problem = format!("{path}{why}");
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+
+    /// What was refused, in the order of the walk.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = self.problems.borrow().clone();
+        problems.extend((self.more.get() > 0).then(|| format!("and {} more", self.more.get())));
+        problems
+    }
+}
+
+/// A value and its path.
+#[derive(Clone)]
+pub(super) struct At<'a> {
+    pub(super) node: &'a Node,
+    pub(super) path: String,
+    pub(super) walk: &'a Walk<'a>,
+}
+
+impl<'a> At<'a> {
+    pub(super) fn key_path(path: &str, key: &str) -> String {
+        if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    }
+
+    pub(super) fn item_path(path: &str, index: usize) -> String {
+        format!("{path}[{index}]")
+    }
+
+    /// Records a problem as `path why`.
+    pub(super) fn refuse(&self, why: impl Display) {
+        self.walk.refuse(&self.path, &format!(" {why}"));
+    }
+
+    /// Records a problem as `path: why`.
+    pub(super) fn invalid(&self, why: impl Display) {
+        self.walk.refuse(&self.path, &format!(": {why}"));
+    }
+
+    /// The scalar here. Refuses anything else, and an empty one.
+    pub(super) fn text(&self) -> Option<&'a str> {
+        match self.node {
+            Node::Text(text) if !text.is_empty() => return Some(text),
+            Node::Text(_) | Node::Null => self.refuse("is empty"),
+            Node::List(_) | Node::Map(_) => self.refuse("must be a text"),
+        }
+        None
+    }
+
+    /// The scalar here, read by `parse`.
+    pub(super) fn read<T, E: Display>(
+        &self,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        parse(self.text()?).map_err(|why| self.invalid(why)).ok()
+    }
+
+    /// `true` or `false`.
+    pub(super) fn bool(&self) -> Option<bool> {
+        self.read(|text| text.parse().map_err(|_| format!("'{text}' is neither true nor false")))
+    }
+
+    /// A whole number that fits.
+    pub(super) fn number<T: FromStr>(&self) -> Option<T> {
+        self.read(|text| text.parse().map_err(|_| format!("'{text}' is no whole number in range")))
+    }
+
+    /// The items of the list here. Refuses anything else.
+    pub(super) fn items(&self) -> Vec<At<'a>> {
+        let Node::List(items) = self.node else {
+            self.refuse("must be a list");
+            return Vec::new();
+        };
+        let item = |(i, node)| At { node, path: Self::item_path(&self.path, i), walk: self.walk };
+        items.iter().enumerate().map(item).collect()
+    }
+
+    /// The entries of the map here. Refuses anything else.
+    pub(super) fn entries(&self) -> Vec<(&'a str, At<'a>)> {
+        let Node::Map(map) = self.node else {
+            self.refuse("must be a map");
+            return Vec::new();
+        };
+        let entry = |(key, node): (&'a String, _)| {
+            (key.as_str(), At { node, path: Self::key_path(&self.path, key), walk: self.walk })
+        };
+        map.iter().map(entry).collect()
+    }
+
+    /// The texts of the list here; an empty one is a text too.
+    pub(super) fn texts(&self) -> Vec<String> {
+        let text = |item: At<'_>| match item.node {
+            Node::Text(text) => Some(text.clone()),
+            _ => item.text().map(str::to_owned),
+        };
+        self.items().into_iter().filter_map(text).collect()
+    }
+
+    /// The map here, to be taken apart key by key.
+    pub(super) fn fields(&self) -> Fields<'a> {
+        Fields { entries: self.entries().into_iter().collect(), known: Vec::new() }
+    }
+}
+
+/// A map that is taken apart key by key.
+pub(super) struct Fields<'a> {
+    entries: BTreeMap<&'a str, At<'a>>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// A map that is not there.
+    pub(super) fn none() -> Self {
+        Self { entries: BTreeMap::new(), known: Vec::new() }
+    }
+
+    /// Takes the value of a key; `None` when it is not there, or empty.
+    pub(super) fn take(&mut self, key: &'static str) -> Option<At<'a>> {
+        self.known.push(key);
+        self.entries.remove(key).filter(|at| *at.node != Node::Null)
+    }
+
+    /// Whether a key is there that was not taken.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// Refuses every key that was not taken, except the `x-` extensions. `reasons` continue the path of some.
+    pub(super) fn finish(mut self, reasons: &[(&'static str, &str)]) {
+        self.known.extend(reasons.iter().map(|(key, _)| key));
+        for (key, at) in self.entries {
+            if key.starts_with("x-") && key != "x-vc" {
+                continue;
+            }
+            if let Some((_, reason)) = reasons.iter().find(|(refused, _)| *refused == key) {
+                at.walk.refuse(&at.path, reason);
+                continue;
+            }
+            match self.known.iter().find(|known| is_typo(key, known)) {
+                Some(known) => at.refuse(format!("is not supported: did you mean '{known}'?")),
+                None => at.refuse("is not supported"),
+            }
+        }
+    }
+}
+
+/// Whether one letter more, less, changed, or two swapped, make one text the other.
+fn is_typo(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+    let (a, b) = (&a[same..], &b[same..]);
+    let same = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x == y).count();
+    match (&a[..a.len() - same], &b[..b.len() - same]) {
+        ([] | [_], [] | [_]) => true,
+        ([a, b], [c, d]) => a == d && b == c,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_typo;
+
+    #[test]
+    fn a_typo_is_one_slip_of_the_finger() {
+        for (a, b) in [
+            ("imgae", "image"),
+            ("comand", "command"),
+            ("portss", "ports"),
+            ("inage", "image"),
+            ("", "a"),
+        ] {
+            assert!(is_typo(a, b), "{a} {b}");
+        }
+        for (a, b) in [
+            ("cpuset", "cpus"),
+            ("links", "label"),
+            ("expose", "ports"),
+            ("abc", "cab"),
+            ("aab", "b"),
+        ] {
+            assert!(!is_typo(a, b), "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! What users ask of a node, and what it answers. JSON frames, each behind its length as 4 bytes, big endian.
+//!
+//! A session carries one request after another. Each is answered by one [`Reply`], or by a run of them that ends in
+//! [`Reply::End`] ([`Request::Watch`], [`Request::Logs`]). The rows are the CLI's JSON output.
+
+use multiaddr::Multiaddr;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use crate::instance::InstanceState;
+use crate::spec::{Deployment, OnPartition};
+use crate::token::{MachineRole, UserRole};
+use crate::{Millis, Name, NodeId, ServiceKey, Slot};
+
+/// A request of a user. `service` and `node` texts are as people write them: `web` or `shop/web`; a name or an id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Put these services in place. Deployer.
+    Deploy {
+        /// All or none of them.
+        deployments: Vec<Deployment>,
+    },
+    /// Where would these go? Viewer.
+    Plan {
+        /// The services; those deployed already are counted as well.
+        deployments: Vec<Deployment>,
+    },
+    /// Change the number of instances. Deployer.
+    Scale {
+        /// Which service.
+        service: String,
+        /// How many.
+        replicas: u32,
+    },
+    /// Remove a service. Deployer.
+    Remove {
+        /// Which service, or a whole project as `shop/`.
+        service: String,
+    },
+    /// Keep instances off a machine, or let them come back. Admin.
+    Drain {
+        /// Which.
+        node: String,
+        /// `false`: let them come back.
+        drain: bool,
+    },
+    /// List services. Viewer.
+    Services,
+    /// List instances. Viewer.
+    Instances {
+        /// Of one service only.
+        service: Option<String>,
+    },
+    /// List machines. Viewer.
+    Nodes,
+    /// The cluster at a glance. Viewer.
+    Status,
+    /// The instances of these services now, and again whenever they change. Viewer.
+    Watch {
+        /// Which; empty: all.
+        services: Vec<ServiceKey>,
+    },
+    /// What instances wrote. Viewer.
+    Logs(LogRequest),
+    /// Make a token. Admin.
+    CreateToken(TokenRequest),
+}
+
+/// Which lines of which instances.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRequest {
+    /// Of which service.
+    pub service: String,
+    /// Of one replica only.
+    pub replica: Option<u32>,
+    /// Go on as they are written.
+    pub follow: bool,
+    /// The last so many lines of each instance; `None`: all.
+    pub tail: Option<u32>,
+    /// Not before this time.
+    pub since: Option<Millis>,
+}
+
+/// A member asks another for lines of one instance it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceLogRequest {
+    /// Which.
+    pub slot: Slot,
+    /// Go on as they are written.
+    pub follow: bool,
+    /// The last so many lines; `None`: all.
+    pub tail: Option<u32>,
+    /// Not before this time.
+    pub since: Option<Millis>,
+}
+
+/// The token to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRequest {
+    /// For whom.
+    pub subject: TokenSubject,
+    /// Good for so long.
+    pub ttl_ms: Millis,
+}
+
+/// Whom a token lets in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenSubject {
+    /// A machine that joins.
+    Machine(MachineRole),
+    /// A user.
+    User {
+        /// His name.
+        name: Name,
+        /// What he may do.
+        role: UserRole,
+    },
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", content = "value", rename_all = "snake_case")]
+pub enum Reply {
+    /// Done and durable; one line a thing that changed, for people.
+    Done(Vec<String>),
+    /// To [`Request::Plan`].
+    Plan(PlanReport),
+    /// To [`Request::Services`].
+    Services(Vec<ServiceRow>),
+    /// To [`Request::Instances`], and each turn of [`Request::Watch`].
+    Instances(Vec<InstanceRow>),
+    /// To [`Request::Nodes`].
+    Nodes(Vec<NodeRow>),
+    /// To [`Request::Status`].
+    Status(StatusReport),
+    /// To [`Request::CreateToken`].
+    Token(String),
+    /// A line of [`Request::Logs`].
+    Log(LogRow),
+    /// No more follow.
+    End,
+    /// Refused or failed; nothing has changed. One line that says what to do.
+    Error(String),
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRow {
+    /// `project/service`.
+    pub service: ServiceKey,
+    /// Its project.
+    pub project: Name,
+    /// What it runs.
+    pub image: String,
+    /// How many are wanted.
+    pub replicas: u32,
+    /// How many run.
+    pub running: u32,
+    /// How many of those pass their healthcheck, or have none.
+    pub healthy: u32,
+    /// What the sides of a partition do.
+    pub on_partition: OnPartition,
+    /// Last deployed, by the clock of the node that took the command.
+    pub updated: Millis,
+}
+
+/// A slot and what fills it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRow {
+    /// Of which service.
+    pub service: ServiceKey,
+    /// Which replica, from 1.
+    pub replica: u32,
+    /// On which machine; `None`: none can take it.
+    pub node: Option<NodeId>,
+    /// That machine's name.
+    pub node_name: Option<String>,
+    /// How far it is.
+    pub state: InstanceState,
+    /// Why, where there is something to say.
+    pub reason: String,
+    /// Where it is reached; empty: nowhere.
+    pub address: String,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// In this state since; 0 when it never was in one.
+    pub since: Millis,
+    /// Whether it runs what is wanted now, not an earlier version.
+    pub current: bool,
+}
+
+/// Whether a machine is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// It is.
+    Up,
+    /// Its observers cannot reach it.
+    Down,
+    /// It left for good.
+    Left,
+}
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Peer id.
+    pub id: NodeId,
+    /// Name.
+    pub name: String,
+    /// Whether it is there.
+    pub state: NodeState,
+    /// What hinders it from running instances, as in "Docker does not answer"; empty: nothing.
+    pub problem: String,
+    /// Whether it is kept free.
+    pub draining: bool,
+    /// What it has, thousandths of a core.
+    pub cpu_millis: u64,
+    /// What it has, bytes.
+    pub memory_bytes: u64,
+    /// What its instances reserve.
+    pub cpu_reserved: u64,
+    /// What its instances reserve, bytes.
+    pub memory_reserved: u64,
+    /// What is in use now; 0 when nothing is heard of it.
+    pub cpu_used: u64,
+    /// What is in use now, bytes.
+    pub memory_used: u64,
+    /// Instances it runs.
+    pub instances: u32,
+    /// What runs them.
+    pub runtime: String,
+    /// `os/arch`.
+    pub platform: String,
+    /// Where it is dialled.
+    pub addresses: Vec<Multiaddr>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Version of its program.
+    pub version: String,
+}
+
+/// The cluster at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Its id.
+    pub cluster: String,
+    /// The node that answered.
+    pub node: NodeId,
+    /// Machines that are up.
+    pub nodes_up: u32,
+    /// All machines.
+    pub nodes: u32,
+    /// Services.
+    pub services: u32,
+    /// Instances wanted.
+    pub replicas: u32,
+    /// Instances that run.
+    pub running: u32,
+    /// The pool: what machines that are up have, reserve and use.
+    pub cpu_millis: u64,
+    /// Reserved, thousandths of a core.
+    pub cpu_reserved: u64,
+    /// In use, thousandths of a core.
+    pub cpu_used: u64,
+    /// Bytes.
+    pub memory_bytes: u64,
+    /// Reserved, bytes.
+    pub memory_reserved: u64,
+    /// In use, bytes.
+    pub memory_used: u64,
+    /// What wants a person's eye, a line each.
+    pub problems: Vec<String>,
+}
+
+/// Where each replica goes, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanReport {
+    /// SHA-256 over what the plan was computed from: equal on nodes that agree.
+    pub input_digest: String,
+    /// Replicas that have a machine.
+    pub placements: Vec<PlacementRow>,
+    /// Replicas that have none.
+    pub unplaced: Vec<UnplacedRow>,
+    /// What changes against what runs.
+    pub moves: Vec<MoveRow>,
+}
+
+/// A replica that has a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementRow {
+    /// Of which service.
+    pub service: ServiceKey,
+    /// Which replica.
+    pub replica: u32,
+    /// On which machine.
+    pub node: NodeId,
+    /// That machine's name.
+    pub node_name: String,
+    /// Why there.
+    pub reasons: Vec<String>,
+}
+
+/// A replica that has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnplacedRow {
+    /// Of which service.
+    pub service: ServiceKey,
+    /// Which replica.
+    pub replica: u32,
+    /// Why not, a line a machine.
+    pub reasons: Vec<String>,
+}
+
+/// A replica that changes machines, comes or goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveRow {
+    /// Of which service.
+    pub service: ServiceKey,
+    /// Which replica.
+    pub replica: u32,
+    /// From where; `None`: it is new.
+    pub from: Option<NodeId>,
+    /// To where; `None`: it goes.
+    pub to: Option<NodeId>,
+    /// Why.
+    pub why: String,
+}
+
+/// Which of its two outputs a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A line that an instance wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRow {
+    /// Of which service.
+    pub service: ServiceKey,
+    /// Which replica.
+    pub replica: u32,
+    /// On which machine.
+    pub node: NodeId,
+    /// When, if the runtime knows.
+    pub time: Option<Millis>,
+    /// Which output.
+    pub stream: LogStream,
+    /// The line, without its end.
+    pub line: String,
+}

@@ -1,0 +1,242 @@
+//! Identifiers: who, and which service or slot of one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use libp2p_identity::{KeyType, PeerId, PublicKey};
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not an identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// Not the peer id of an Ed25519 key.
+    #[error("'{0}' is not the id of an Ed25519 key")]
+    Peer(String),
+    /// Not a name.
+    #[error("'{0}' is not a name: use 1 to 63 lower-case letters, digits and '-', starting with a letter or a digit")]
+    Name(String),
+    /// Not a `project/service`.
+    #[error("'{0}' is not a service: write project/service")]
+    Service(String),
+    /// Not a `project/service.N`.
+    #[error("'{0}' is not a slot: write project/service.N")]
+    Slot(String),
+}
+
+/// Serialises through `Display` and `FromStr`, so that the type can be a key of a JSON object.
+macro_rules! as_text {
+    ($type:ty) => {
+        impl Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(d)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+/// The Ed25519 public key inside a libp2p peer id, which carries it whole (identity multihash).
+fn ed25519_key(peer: &PeerId) -> Option<PublicKey> {
+    let hash = peer.as_ref();
+    (hash.code() == 0)
+        .then(|| PublicKey::try_decode_protobuf(hash.digest()).ok())
+        .flatten()
+        .filter(|key| key.key_type() == KeyType::Ed25519)
+}
+
+macro_rules! key_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(PeerId);
+
+        impl $name {
+            /// The id of a public key. Errors: the key is not Ed25519.
+            pub fn of(key: &PublicKey) -> Result<Self, IdError> {
+                Self::try_from(key.to_peer_id())
+            }
+
+            /// The key that this id names.
+            ///
+            /// # Panics
+            /// Never: construction checks that the key is there.
+            #[allow(clippy::expect_used, reason = "checked when the id was made")]
+            pub fn public_key(&self) -> PublicKey {
+                ed25519_key(&self.0).expect("checked at construction")
+            }
+
+            /// As a libp2p peer id.
+            pub fn peer_id(&self) -> PeerId {
+                self.0
+            }
+
+            /// The last eight characters: enough to tell a handful apart, for people and labels.
+            pub fn short(&self) -> String {
+                let text = self.0.to_base58();
+                text[text.len().saturating_sub(8)..].to_owned()
+            }
+        }
+
+        impl TryFrom<PeerId> for $name {
+            type Error = IdError;
+            fn try_from(peer: PeerId) -> Result<Self, IdError> {
+                match ed25519_key(&peer) {
+                    Some(_) => Ok(Self(peer)),
+                    None => Err(IdError::Peer(peer.to_base58())),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let peer = text.parse::<PeerId>().map_err(|_| IdError::Peer(text.to_owned()))?;
+                Self::try_from(peer)
+            }
+        }
+
+        as_text!($name);
+    };
+}
+
+key_id! {
+    /// A machine of the cluster: the peer id of its Ed25519 key.
+    NodeId
+}
+key_id! {
+    /// A cluster: the peer id of its root key, so that whoever knows the id can verify what the root signed.
+    ClusterId
+}
+
+/// A DNS label: 1 to 63 of `a-z`, `0-9`, `-` and `_`, starting with a letter or a digit (RFC 1123, and the
+/// underscore that Compose allows in service names).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(String);
+
+impl Name {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let bytes = text.as_bytes();
+        let fits = (1..=63).contains(&bytes.len())
+            && word(bytes[0])
+            && bytes.iter().all(|&b| word(b) || b == b'-' || b == b'_');
+        if fits { Ok(Self(text.to_owned())) } else { Err(IdError::Name(text.chars().take(80).collect())) }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+as_text!(Name);
+
+/// A service of a project: `project/service`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    /// The Compose project.
+    pub project: Name,
+    /// The service in it.
+    pub service: Name,
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.project, self.service)
+    }
+}
+
+impl FromStr for ServiceKey {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let (project, service) = text.split_once('/').ok_or_else(|| IdError::Service(text.to_owned()))?;
+        Ok(Self { project: project.parse()?, service: service.parse()? })
+    }
+}
+
+as_text!(ServiceKey);
+
+/// One of the places a service asks for, numbered from 1: `project/service.N`. An instance fills it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot {
+    /// Of which service.
+    pub service: ServiceKey,
+    /// Which replica, from 1.
+    pub replica: u32,
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.service, self.replica)
+    }
+}
+
+impl FromStr for Slot {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let bad = || IdError::Slot(text.to_owned());
+        let (service, replica) = text.rsplit_once('.').ok_or_else(bad)?;
+        let replica = replica.parse().map_err(|_| bad())?;
+        if replica == 0 {
+            return Err(bad());
+        }
+        Ok(Self { service: service.parse()?, replica })
+    }
+}
+
+as_text!(Slot);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive_text() {
+        let key = libp2p_identity::Keypair::ed25519_from_bytes([7; 32]).expect("32 bytes");
+        let id = NodeId::of(&key.public()).expect("ed25519");
+        assert_eq!(id.to_string().parse::<NodeId>(), Ok(id));
+        assert_eq!(id.public_key(), key.public());
+        let slot: Slot = "shop/web.12".parse().expect("a slot");
+        assert_eq!(slot.to_string(), "shop/web.12");
+        let json = serde_json::to_string(&slot).expect("text");
+        assert_eq!(serde_json::from_str::<Slot>(&json).expect("back"), slot);
+    }
+
+    #[test]
+    fn what_is_not_an_id_is_refused() {
+        for bad in ["", "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N", "12D3KooW", "x"] {
+            assert!(bad.parse::<NodeId>().is_err(), "{bad}");
+        }
+        for bad in ["web", "shop/web", "shop/web.", "shop/web.0", "shop/web.-1", "Shop/web.1", "/web.1", "a/b/c.1"] {
+            assert!(bad.parse::<Slot>().is_err(), "{bad}");
+        }
+        for bad in ["", "-a", "a b", "A", "é", &"x".repeat(64)] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The vocabulary of Virtual Cluster, shared by every node, the CLI and the browser.
+//!
+//! Pure: nothing here does I/O, reads a clock or draws randomness. Encodings are fixed here and nowhere else:
+//! CBOR between nodes ([`wire`]), JSON towards users ([`control`]), JWT for credentials ([`token`]).
+
+pub mod auth;
+pub mod change;
+pub mod compose;
+pub mod control;
+pub mod gossip;
+mod id;
+pub mod instance;
+pub mod node;
+mod resources;
+pub mod spec;
+pub mod token;
+pub mod wire;
+
+pub use id::{ClusterId, IdError, Name, NodeId, ServiceKey, Slot};
+pub use libp2p_identity::{Keypair, PeerId};
+pub use multiaddr::Multiaddr;
+pub use resources::{ParseResourceError, Resources, parse_cpus, parse_memory};
+
+/// Milliseconds since the Unix epoch. Every duration and instant in the workspace is in milliseconds.
+pub type Millis = u64;
+
+/// TCP and QUIC port of a node unless told otherwise.
+pub const DEFAULT_PORT: u16 = 4777;

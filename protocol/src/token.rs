@@ -1,0 +1,374 @@
+//! Credentials: JSON Web Tokens (RFC 7519) signed with Ed25519 (RFC 8037).
+//!
+//! The cluster's id is its root public key. The root signs a *certificate* for each member, bound to the member's peer
+//! id: no secret, checked offline by anybody who knows the cluster's id. A server signs *tokens* (for machines that join
+//! and for users) with its own key and puts its certificate inside, so that the chain root -> server -> subject is
+//! checked offline too. Tokens are bearer secrets until they expire; certificates are not secret and do not expire.
+//! All servers hold the root key, as Swarm's managers do: any of them can admit a machine when the others are gone.
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use libp2p_identity::{Keypair, PublicKey};
+use multiaddr::Multiaddr;
+use serde::{Deserialize, Serialize};
+
+use crate::{ClusterId, Millis, NodeId};
+
+/// The largest token, in bytes.
+pub const MAX_TOKEN: usize = 8 * 1024;
+/// A token may be issued so far in the future: clocks differ. Expiry has no leeway.
+const CLOCK_SKEW: Millis = 60_000;
+
+/// What a machine is in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MachineRole {
+    /// Runs instances.
+    Worker,
+    /// Runs instances and admits machines and users.
+    Server,
+}
+
+/// What a user may do; each may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserRole {
+    /// Look.
+    Viewer,
+    /// Change services.
+    Deployer,
+    /// Change machines, and make tokens.
+    Admin,
+}
+
+impl UserRole {
+    /// As the command line writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Deployer => "deployer",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// What a credential is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// To join as a machine of this role.
+    #[serde(rename = "machine:join")]
+    Join(MachineRole),
+    /// A member of this role: `sub` is its peer id.
+    #[serde(rename = "machine:member")]
+    Member(MachineRole),
+    /// A user of this role: `sub` is the name.
+    #[serde(rename = "user")]
+    User(UserRole),
+}
+
+/// The claims of a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Audience: the cluster's id.
+    pub aud: ClusterId,
+    /// Who signed: the cluster's id, or the peer id of a server.
+    pub iss: NodeId,
+    /// Whom it speaks of.
+    pub sub: String,
+    /// Its own id.
+    pub jti: String,
+    /// Issued at, seconds since the epoch.
+    pub iat: u64,
+    /// Expires at, seconds since the epoch; only certificates have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exp: Option<u64>,
+    /// What it is for.
+    pub scope: Scope,
+    /// Where members are dialled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Multiaddr>,
+    /// The issuer's certificate, where the issuer is not the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+}
+
+/// Why a credential is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not a token at all.
+    #[error("this is not a token of a Virtual Cluster")]
+    Malformed,
+    /// Signed by somebody else, or changed after it was signed.
+    #[error("the token's signature does not match: it was altered, or cut when it was copied")]
+    BadSignature,
+    /// Of another cluster.
+    #[error("the token belongs to another cluster ({0})")]
+    WrongCluster(ClusterId),
+    /// Past its time.
+    #[error("the token expired; ask for a new one with 'vc token create'")]
+    Expired,
+    /// From the future.
+    #[error("the token is not valid yet: check the clocks of both machines")]
+    NotYet,
+    /// Its issuer may not issue.
+    #[error("the token was issued by a machine that may not issue tokens")]
+    IssuerNotPermitted,
+    /// For something else.
+    #[error("this is a {found} token; a {wanted} token is needed here")]
+    WrongScope {
+        /// What it is.
+        found: &'static str,
+        /// What is needed.
+        wanted: &'static str,
+    },
+    /// A certificate of another machine.
+    #[error("the certificate belongs to another machine")]
+    NotYours,
+}
+
+impl Scope {
+    /// In words.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Join(_) => "machine",
+            Self::Member(_) => "membership",
+            Self::User(_) => "user",
+        }
+    }
+}
+
+/// The certificate of a member, signed with the cluster's root key.
+pub fn certify(root: &Keypair, node: NodeId, role: MachineRole, now: Millis) -> Result<String, TokenError> {
+    let cluster = ClusterId::of(&root.public()).map_err(|_| TokenError::Malformed)?;
+    let iss = NodeId::of(&root.public()).map_err(|_| TokenError::Malformed)?;
+    let claims = Claims {
+        aud: cluster,
+        iss,
+        sub: node.to_string(),
+        jti: format!("member-{}", node.short()),
+        iat: now / 1000,
+        exp: None,
+        scope: Scope::Member(role),
+        peers: Vec::new(),
+        issuer: None,
+    };
+    sign(&claims, root)
+}
+
+/// A server that issues tokens: its key, and the certificate that says it may.
+pub struct Issuer<'a> {
+    /// Of which cluster.
+    pub cluster: ClusterId,
+    /// The server's own key.
+    pub key: &'a Keypair,
+    /// The server's certificate.
+    pub certificate: &'a str,
+}
+
+impl Issuer<'_> {
+    /// A token that lets `sub` in with this scope for `ttl`. `id` is random and becomes the token's id.
+    pub fn issue(
+        &self,
+        scope: Scope,
+        sub: &str,
+        peers: Vec<Multiaddr>,
+        id: u64,
+        now: Millis,
+        ttl: Millis,
+    ) -> Result<String, TokenError> {
+        let claims = Claims {
+            aud: self.cluster,
+            iss: NodeId::of(&self.key.public()).map_err(|_| TokenError::Malformed)?,
+            sub: sub.to_owned(),
+            jti: format!("{id:016x}"),
+            iat: now / 1000,
+            exp: Some(now.saturating_add(ttl) / 1000),
+            scope,
+            peers,
+            issuer: Some(self.certificate.to_owned()),
+        };
+        sign(&claims, self.key)
+    }
+}
+
+/// The claims without any check: to learn which cluster a token names and where to find it.
+pub fn peek(token: &str) -> Result<Claims, TokenError> {
+    if token.len() > MAX_TOKEN {
+        return Err(TokenError::Malformed);
+    }
+    let payload = token.split('.').nth(1).ok_or(TokenError::Malformed)?;
+    let json = data_encoding::BASE64URL_NOPAD.decode(payload.as_bytes()).map_err(|_| TokenError::Malformed)?;
+    serde_json::from_slice(&json).map_err(|_| TokenError::Malformed)
+}
+
+/// Checks a token or certificate of this cluster at time `now`, down to the root.
+pub fn verify(token: &str, cluster: ClusterId, now: Millis) -> Result<Claims, TokenError> {
+    let claims = peek(token)?;
+    if claims.aud != cluster {
+        return Err(TokenError::WrongCluster(claims.aud));
+    }
+    let by_root = claims.iss.peer_id() == cluster.peer_id();
+    if !by_root {
+        // The link above: it must be the root's own word that this issuer is a server.
+        let certificate = claims.issuer.as_deref().ok_or(TokenError::IssuerNotPermitted)?;
+        let issuer = peek(certificate)?;
+        check_signature(certificate, cluster, &cluster.public_key())?;
+        let is_server = issuer.aud == cluster && issuer.scope == Scope::Member(MachineRole::Server);
+        if !is_server || issuer.sub != claims.iss.to_string() || matches!(claims.scope, Scope::Member(_)) {
+            return Err(TokenError::IssuerNotPermitted);
+        }
+    }
+    let claims = check_signature(token, cluster, &claims.iss.public_key())?;
+    let is_certificate = matches!(claims.scope, Scope::Member(_));
+    match claims.exp {
+        Some(exp) if now >= exp.saturating_mul(1000) => return Err(TokenError::Expired),
+        None if !is_certificate => return Err(TokenError::Expired),
+        _ => {}
+    }
+    if claims.iat.saturating_mul(1000) > now.saturating_add(CLOCK_SKEW) && !is_certificate {
+        return Err(TokenError::NotYet);
+    }
+    Ok(claims)
+}
+
+/// Checks the certificate of a member, and that it is this peer's; `None`: whoever it names. Certificates hold at any
+/// time: a machine with a wrong clock stays a member.
+pub fn verify_member(
+    certificate: &str,
+    cluster: ClusterId,
+    peer: Option<NodeId>,
+) -> Result<(NodeId, MachineRole), TokenError> {
+    let claims = verify(certificate, cluster, 0)?;
+    let Scope::Member(role) = claims.scope else {
+        return Err(TokenError::WrongScope { found: claims.scope.kind(), wanted: "membership" });
+    };
+    let node: NodeId = claims.sub.parse().map_err(|_| TokenError::Malformed)?;
+    if peer.is_some_and(|peer| peer != node) {
+        return Err(TokenError::NotYours);
+    }
+    Ok((node, role))
+}
+
+fn sign(claims: &Claims, key: &Keypair) -> Result<String, TokenError> {
+    let secret = key.clone().try_into_ed25519().map_err(|_| TokenError::Malformed)?.secret();
+    // PKCS #8 around an Ed25519 seed (RFC 8410, section 7): the prefix is constant.
+    let mut der = data_encoding::HEXLOWER
+        .decode(b"302e020100300506032b657004220420")
+        .map_err(|_| TokenError::Malformed)?;
+    der.extend_from_slice(secret.as_ref());
+    jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &EncodingKey::from_ed_der(&der))
+        .map_err(|_| TokenError::Malformed)
+}
+
+fn check_signature(token: &str, cluster: ClusterId, key: &PublicKey) -> Result<Claims, TokenError> {
+    let key = key.clone().try_into_ed25519().map_err(|_| TokenError::Malformed)?.to_bytes();
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    // Time is an argument here: `verify` checks it.
+    validation.validate_exp = false;
+    validation.set_required_spec_claims(&["aud", "iss", "sub"]);
+    validation.set_audience(&[cluster.to_string()]);
+    jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_ed_der(&key), &validation)
+        .map(|data| data.claims)
+        .map_err(|error| match error.kind() {
+            ErrorKind::InvalidSignature => TokenError::BadSignature,
+            _ => TokenError::Malformed,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Millis = 1_800_000_000_000;
+    const HOUR: Millis = 3_600_000;
+
+    fn key(n: u8) -> Keypair {
+        Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes")
+    }
+
+    fn id(key: &Keypair) -> NodeId {
+        NodeId::of(&key.public()).expect("ed25519")
+    }
+
+    fn cluster(root: &Keypair) -> ClusterId {
+        ClusterId::of(&root.public()).expect("ed25519")
+    }
+
+    fn issue(root: &Keypair, server: &Keypair, role: MachineRole, scope: Scope) -> String {
+        let certificate = certify(root, id(server), role, NOW).expect("signed");
+        Issuer { cluster: cluster(root), key: server, certificate: &certificate }
+            .issue(scope, "ada", vec![], 7, NOW, HOUR)
+            .expect("signed")
+    }
+
+    #[test]
+    fn a_token_holds_for_its_cluster_and_its_time() {
+        let (root, server) = (key(1), key(2));
+        let token = issue(&root, &server, MachineRole::Server, Scope::User(UserRole::Admin));
+        let claims = verify(&token, cluster(&root), NOW + 1).expect("valid");
+        assert_eq!((claims.sub.as_str(), claims.scope), ("ada", Scope::User(UserRole::Admin)));
+        assert_eq!(verify(&token, cluster(&root), NOW + HOUR), Err(TokenError::Expired));
+        assert_eq!(verify(&token, cluster(&root), NOW - HOUR), Err(TokenError::NotYet));
+        let other = cluster(&key(9));
+        assert_eq!(verify(&token, other, NOW), Err(TokenError::WrongCluster(cluster(&root))));
+    }
+
+    #[test]
+    fn a_worker_cannot_issue_and_a_server_cannot_certify() {
+        let (root, node) = (key(1), key(2));
+        let by_worker = issue(&root, &node, MachineRole::Worker, Scope::User(UserRole::Viewer));
+        assert_eq!(verify(&by_worker, cluster(&root), NOW), Err(TokenError::IssuerNotPermitted));
+        let member = issue(&root, &node, MachineRole::Server, Scope::Member(MachineRole::Server));
+        assert_eq!(verify(&member, cluster(&root), NOW), Err(TokenError::IssuerNotPermitted));
+    }
+
+    #[test]
+    fn no_altered_token_is_accepted() {
+        let (root, server) = (key(1), key(2));
+        let token = issue(&root, &server, MachineRole::Server, Scope::Join(MachineRole::Worker));
+        for at in 0..token.len() {
+            let mut bytes = token.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            let altered = String::from_utf8(bytes).expect("ascii");
+            // The last character of base64 carries bits that nobody reads.
+            if data_encoding::BASE64URL_NOPAD.decode(altered.rsplit('.').next().unwrap_or("").as_bytes()).is_err() {
+                continue;
+            }
+            assert!(verify(&altered, cluster(&root), NOW).is_err(), "character {at}");
+        }
+        for cut in 0..token.len() {
+            assert!(verify(&token[..cut], cluster(&root), NOW).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_self_made_root_is_not_the_clusters() {
+        let (root, thief) = (key(1), key(3));
+        let own = certify(&thief, id(&thief), MachineRole::Server, NOW).expect("signed");
+        let token = Issuer { cluster: cluster(&root), key: &thief, certificate: &own }
+            .issue(Scope::User(UserRole::Admin), "eve", vec![], 7, NOW, HOUR)
+            .expect("signed");
+        assert!(verify(&token, cluster(&root), NOW).is_err());
+    }
+
+    #[test]
+    fn a_certificate_is_bound_to_its_machine_and_holds_whatever_the_clock_says() {
+        let (root, node) = (key(1), key(2));
+        let certificate = certify(&root, id(&node), MachineRole::Worker, NOW).expect("signed");
+        let member = verify_member(&certificate, cluster(&root), Some(id(&node)));
+        assert_eq!(member, Ok((id(&node), MachineRole::Worker)));
+        let other = verify_member(&certificate, cluster(&root), Some(id(&key(4))));
+        assert_eq!(other, Err(TokenError::NotYours));
+        let token = issue(&root, &node, MachineRole::Server, Scope::User(UserRole::Admin));
+        assert!(verify_member(&token, cluster(&root), None).is_err());
+    }
+
+    #[test]
+    fn a_token_without_a_signature_is_refused() {
+        let (root, server) = (key(1), key(2));
+        let token = issue(&root, &server, MachineRole::Server, Scope::User(UserRole::Admin));
+        let payload = token.split('.').nth(1).expect("payload");
+        let none = data_encoding::BASE64URL_NOPAD.encode(br#"{"alg":"none","typ":"JWT"}"#);
+        assert!(verify(&format!("{none}.{payload}."), cluster(&root), NOW).is_err());
+    }
+}
