@@ -1,2 +1,51 @@
-//! Placeholder
-fn main() {}
+//! `vc`: drives a Virtual Cluster from any machine.
+//!
+//! One command, one file in [`cmd`]. [`client`] finds a member and speaks the control protocol with it; [`render`]
+//! turns its answers into tables or JSON. Any member will do: none is special, so none is needed.
+
+mod app;
+mod args;
+mod client;
+mod cmd;
+mod credentials;
+mod files;
+mod render;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::app::{App, Stop};
+use crate::args::Cli;
+use crate::render::one_line;
+
+/// As a shell reports a process that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let app = App::new(cli.global);
+    match run(&app, cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast_ref::<Stop>() {
+            Some(Stop::Interrupted) => ExitCode::from(INTERRUPTED),
+            Some(Stop::OutputClosed) => ExitCode::SUCCESS,
+            None => {
+                // When stderr is gone too, the exit code still tells.
+                let _ = writeln!(std::io::stderr(), "error: {}", one_line(&format!("{error:#}")));
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn run(app: &App, command: args::Command) -> anyhow::Result<()> {
+    // QUIC's TLS needs a provider before the first dial. An error means that there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(cmd::run(app, command));
+    // A name that is still being looked up must not hold up the exit.
+    runtime.shutdown_background();
+    result
+}

@@ -1,3 +1,34 @@
 //! The shell of a node: what the engine decides, this does.
 
+pub mod args;
+mod auth;
+pub mod drive;
+mod frames;
+mod identity;
+mod join;
+mod logs;
+mod machine;
+pub mod network;
+mod run;
 pub mod runtime;
+mod session;
+pub mod store;
+
+use std::sync::LazyLock;
+
+use vc_protocol::Millis;
+
+pub use run::start;
+
+/// This machine's time, in milliseconds since the epoch. It never goes back while the process lives.
+pub(crate) fn now() -> Millis {
+    static CLOCK: LazyLock<Box<dyn Fn() -> Millis + Send + Sync>> = LazyLock::new(|| Box::new(drive::clock()));
+    CLOCK()
+}
+
+/// A random number from the operating system.
+pub(crate) fn random() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(u64::from_be_bytes(bytes))
+}

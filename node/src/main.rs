@@ -1,2 +1,47 @@
-//! Placeholder
-fn main() {}
+//! `vc-node`: a machine of a Virtual Cluster.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+use vc_node::args::{Cli, Command, LogFormat};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (Command::Init(options) | Command::Run(options) | Command::Join { options, .. }) = &cli.command;
+    log_to_stderr(options.log_format);
+    // Without it the first handshake would panic: several libraries offer a provider and none is the default.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a crypto provider was installed before");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
+    };
+    let result = runtime.block_on(vc_node::start(cli.command));
+    // Nothing that still waits for the disk or the network may hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "the one line that a failed command owes its user")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let quiet = "info,libp2p=warn,libp2p_mdns=error,libp2p_gossipsub=error,libp2p_kad=error,automerge=warn";
+    let filter = EnvFilter::try_from_env("VC_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => {
+            use std::io::IsTerminal as _;
+            log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+        }
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}

@@ -58,7 +58,11 @@ pub enum Welcome {
     /// To a machine that joined.
     Joined(Box<Admission>),
     /// To a member.
-    Member,
+    Member {
+        /// Whether it was known as one before. If not, this connection came up without the members' protocols and
+        /// has to be made again.
+        known: bool,
+    },
     /// To a user. The stream is his control session now.
     User {
         /// What he may do.

@@ -54,7 +54,9 @@ fn main() {
     let settled = plan(&services);
     settle(&mut services, &settled);
     measure("200 services x 10, settled", &services);
-    services.nodes.get_mut(&node(7)).expect("a machine").up = false;
+    let fullest =
+        (0..MACHINES).map(node).max_by_key(|id| settled.slots_of(*id).count()).expect("a machine");
+    services.nodes.get_mut(&fullest).expect("a machine").up = false;
     measure("200 services x 10, one machine died", &services);
 
     let mut single = cluster(2000, 1, 0, 0);

@@ -131,9 +131,9 @@ fn beaten(
     let name = &accounts[winner.machine].machine.name;
     let current = demand.container().digest();
     let (won, lost) = (worth(winner.claim, &current), worth(loser.claim, &current));
-    if won.0 && !lost.0 {
+    if won.0 != lost.0 {
         format!("claims it too, but on {name} it is running")
-    } else if won.1 && !lost.1 {
+    } else if won.1 != lost.1 {
         format!("claims it too, but {name} has the current version")
     } else {
         format!("claims it too, but {name} comes first by hash")

@@ -5,6 +5,7 @@ use vc_protocol::{NodeId, Resources};
 use crate::input::{Machine, PlanInput};
 use crate::order::Demand;
 use crate::ports::HostPorts;
+use crate::rendezvous::rendezvous;
 
 /// The account of one machine. Machines are numbered by their place in the order of their ids.
 pub(crate) struct Account<'a> {
@@ -12,6 +13,8 @@ pub(crate) struct Account<'a> {
     pub(crate) id: NodeId,
     /// The id as text: what is hashed.
     pub(crate) id_text: String,
+    /// Its part of a [`weight`](crate::rendezvous::combine).
+    pub(crate) hash: u64,
     /// What is known of it.
     pub(crate) machine: &'a Machine,
     /// Reservations of all kept claims and of all placements so far: feasibility reads it. At most the capacity.
@@ -27,14 +30,18 @@ pub(crate) struct Account<'a> {
 impl<'a> Account<'a> {
     /// An account for each machine, with nothing given away.
     pub(crate) fn open(input: &'a PlanInput) -> Vec<Self> {
-        let open = |(id, machine): (&NodeId, &'a Machine)| Self {
-            id: *id,
-            id_text: id.to_string(),
-            machine,
-            promised: Resources::default(),
-            ports: HostPorts::default(),
-            before: Resources::default(),
-            instances_before: 0,
+        let open = |(id, machine): (&NodeId, &'a Machine)| {
+            let id_text = id.to_string();
+            Self {
+                id: *id,
+                hash: rendezvous(&[&id_text]),
+                id_text,
+                machine,
+                promised: Resources::default(),
+                ports: HostPorts::default(),
+                before: Resources::default(),
+                instances_before: 0,
+            }
         };
         input.nodes.iter().map(open).collect()
     }

@@ -11,7 +11,8 @@
 //! 1. **Claims.** In the order of the services, a slot that is claimed by a machine that may run it, and where it
 //!    still fits, stays there. Of several claims the running one wins, then the one with the current spec, then
 //!    rendezvous hashing decides. So a machine's arrival moves nothing, its death moves only what it held, and
-//!    reservations are never overcommitted.
+//!    reservations are never overcommitted. (A machine that comes back with claims on slots that have found
+//!    successors is a case of several claims, as is a partition that heals.)
 //! 2. **Placement.** Service by service, each open slot goes to the machine with the fewest replicas of its service,
 //!    then to the best fit (to the fewest instances, if it reserves nothing), then rendezvous hashing decides. What is
 //!    placed never pushes a claim out.
@@ -33,7 +34,8 @@
 //!   leaves the other pairs.
 //!
 //! The price: a slot that is placed anew for an old service is scored without regard to the services asked for after
-//! it (it only fits around them). Property tests check the statement itself, over arbitrary claims.
+//! it (it only fits around them). Property tests check the statement itself, over arbitrary claims, and
+//! the stronger one that follows: machines may carry out any part of the moves, in any order, and the plan stays.
 //!
 //! # Papers
 //! Rendezvous hashing: Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998

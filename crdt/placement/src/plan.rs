@@ -13,7 +13,7 @@ use crate::ledger::Account;
 use crate::order::{Demand, demands};
 use crate::ports;
 use crate::reasons;
-use crate::rendezvous::rendezvous;
+use crate::rendezvous::{combine, rendezvous};
 use crate::score::{Cost, cost};
 
 /// Decides which machine runs which slot. Total: every input has a plan, and no input panics. Equal inputs give equal
@@ -48,8 +48,8 @@ struct Turn<'t, 'a> {
     eligible: Vec<bool>,
     /// How many of its replicas each machine has.
     replicas: Vec<u32>,
-    /// Rendezvous weight of service and machine, once asked for.
-    weights: Vec<Option<u64>>,
+    /// The service's part of a [`weight`](combine).
+    hash: u64,
 }
 
 impl<'t, 'a> Turn<'t, 'a> {
@@ -59,7 +59,7 @@ impl<'t, 'a> Turn<'t, 'a> {
             replicas[machine] += 1;
         }
         let eligible = accounts.iter().map(|account| eligible(demand, account).is_ok()).collect();
-        Self { demand, eligible, replicas, weights: vec![None; accounts.len()] }
+        Self { demand, eligible, replicas, hash: rendezvous(&[&demand.key.to_string()]) }
     }
 
     /// Chooses machines for up to `count` slots, fewer if no more fit, and sets the reservations aside. The result is
@@ -80,7 +80,7 @@ impl<'t, 'a> Turn<'t, 'a> {
     }
 
     /// The machine with the lowest cost for one more replica; between equals, the one with the highest weight.
-    fn cheapest(&mut self, accounts: &[Account<'a>]) -> Option<usize> {
+    fn cheapest(&self, accounts: &[Account<'a>]) -> Option<usize> {
         let mut best: Option<(usize, Cost)> = None;
         for (machine, account) in accounts.iter().enumerate() {
             // The replica count alone rules most machines out.
@@ -111,10 +111,9 @@ impl<'t, 'a> Turn<'t, 'a> {
             && (self.replicas[machine] == 0 || ports::taken(self.demand.ports()).next().is_none())
     }
 
-    fn weight(&mut self, machine: usize, accounts: &[Account<'a>]) -> u64 {
-        *self.weights[machine].get_or_insert_with(|| {
-            rendezvous(&[&self.demand.key.to_string(), &accounts[machine].id_text])
-        })
+    /// Rendezvous weight of service and machine.
+    fn weight(&self, machine: usize, accounts: &[Account<'a>]) -> u64 {
+        combine(self.hash, accounts[machine].hash)
     }
 
     /// Writes the places of all slots of the service, and the reasons, into the plan.

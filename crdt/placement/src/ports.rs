@@ -20,9 +20,12 @@ fn clash(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
 /// Who holds a port: a slot, by its parts.
 pub(crate) type Holder<'a> = (&'a ServiceKey, u32);
 
+/// The addresses on which one port is bound (`None`: all), and by whom.
+type Bound<'a> = Vec<(Option<IpAddr>, Holder<'a>)>;
+
 /// The host ports in use on one machine.
 #[derive(Default)]
-pub(crate) struct HostPorts<'a>(BTreeMap<(PortProtocol, u16), Vec<(Option<IpAddr>, Holder<'a>)>>);
+pub(crate) struct HostPorts<'a>(BTreeMap<(PortProtocol, u16), Bound<'a>>);
 
 impl<'a> HostPorts<'a> {
     /// Takes the ports for a slot. The ports of one slot may overlap: the runtime has its say on that.

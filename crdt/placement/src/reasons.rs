@@ -36,7 +36,10 @@ pub(crate) fn compare(
     }
     let could = 1 + better + fuller + looser + equal;
     if could == 1 {
-        return vec![format!("the only one of {} that could take it", machines(accounts.len()))];
+        return vec![match accounts.len() {
+            1 => "the only machine".to_owned(),
+            all => format!("the only one of {all} machines that could take it"),
+        }];
     }
     let mut reasons = Vec::new();
     if better > 0 {

@@ -14,9 +14,18 @@ pub fn rendezvous(parts: &[&str]) -> u64 {
     hash.finalize().iter().take(8).fold(0, |weight, &byte| (weight << 8) | u64::from(byte))
 }
 
+/// The weight of two hashes together, by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014). A new deployment
+/// compares every service with every machine: this takes two nanoseconds where SHA-256 takes hundreds.
+pub(crate) fn combine(key: u64, candidate: u64) -> u64 {
+    let mut mixed = key.wrapping_add(candidate.rotate_left(32));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::rendezvous;
+    use super::{combine, rendezvous};
 
     #[test]
     fn weights_are_fixed_for_all_time() {
@@ -27,17 +36,20 @@ mod tests {
 
     #[test]
     fn keys_spread_evenly_and_a_leaving_candidate_moves_only_its_own() {
-        let best = |key: usize, of: u8| {
-            (0..of)
-                .max_by_key(|c| rendezvous(&[&key.to_string(), &c.to_string()]))
-                .unwrap_or_default()
-        };
-        let mut held = [0_u32; 4];
-        for key in 0..1000 {
-            let with_four = best(key, 4);
-            held[usize::from(with_four)] += 1;
-            assert!(with_four == 3 || best(key, 3) == with_four);
+        let whole = |key: &str, candidate: &str| rendezvous(&[key, candidate]);
+        let parts =
+            |key: &str, candidate: &str| combine(rendezvous(&[key]), rendezvous(&[candidate]));
+        for weight in [&whole as &dyn Fn(&str, &str) -> u64, &parts] {
+            let best = |key: &str, of: u8| {
+                (0..of).max_by_key(|c| weight(key, &c.to_string())).unwrap_or_default()
+            };
+            let mut held = [0_u32; 4];
+            for key in 0..1000 {
+                let with_four = best(&key.to_string(), 4);
+                held[usize::from(with_four)] += 1;
+                assert!(with_four == 3 || best(&key.to_string(), 3) == with_four);
+            }
+            assert!(held.iter().all(|&n| (200..300).contains(&n)), "{held:?}");
         }
-        assert!(held.iter().all(|&n| (200..300).contains(&n)), "{held:?}");
     }
 }

@@ -10,6 +10,7 @@
 //!         [updated=N]                              a new service, or its new description
 //! remove KEY
 //! claim MACHINE SLOT [stopped] [old]               it claims the slot; not running; with another spec
+//! withdraw MACHINE                                 it gives up its claims
 //! settle                                           every machine that is up claims what the last plan gave it
 //! ```
 #![allow(clippy::expect_used, reason = "tests")]
@@ -123,6 +124,7 @@ impl Story {
                 match verb {
                     "up" => machine.up = true,
                     "down" => machine.up = false,
+                    "withdraw" => machine.claims.clear(),
                     "drain" => machine.draining = true,
                     "undrain" => machine.draining = false,
                     "broken" => {

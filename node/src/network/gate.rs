@@ -3,12 +3,13 @@
 //! The transport proves the peer's id, certificates say which ids are members, so nothing has to be asked again on a
 //! known member's connection. Anybody else's connection carries a handler that knows no protocol at all.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
+use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
     THandlerOutEvent, ToSwarm, dummy,
@@ -72,11 +73,13 @@ impl Gate {
 pub(crate) struct Gated<B> {
     pub(crate) inner: B,
     gate: Gate,
+    /// Open connections of each member: strangers' do not count.
+    counts: HashMap<PeerId, usize>,
 }
 
 impl<B> Gated<B> {
     pub(crate) fn new(inner: B, gate: Gate) -> Self {
-        Self { inner, gate }
+        Self { inner, gate, counts: HashMap::new() }
     }
 }
 
@@ -131,20 +134,27 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        let connection = match &event {
-            FromSwarm::ConnectionEstablished(event) => Some(event.connection_id),
-            FromSwarm::ConnectionClosed(event) => Some(event.connection_id),
-            FromSwarm::AddressChange(event) => Some(event.connection_id),
-            _ => None,
-        };
-        if connection.is_some_and(|connection| !self.gate.is_open(&connection)) {
-            return;
-        }
-        // How many connections remain counts those of members only, and those are the same here: a peer whose first
-        // connection came before it was a member is told apart by the caller, who closes that one.
-        self.inner.on_swarm_event(event);
-        if let FromSwarm::ConnectionClosed(event) = &event {
-            self.gate.close(&event.connection_id);
+        match event {
+            FromSwarm::ConnectionEstablished(event) if self.gate.is_open(&event.connection_id) => {
+                let count = self.counts.entry(event.peer_id).or_default();
+                let event = ConnectionEstablished { other_established: *count, ..event };
+                *count += 1;
+                self.inner.on_swarm_event(FromSwarm::ConnectionEstablished(event));
+            }
+            FromSwarm::ConnectionClosed(event) if self.gate.is_open(&event.connection_id) => {
+                let count = self.counts.get(&event.peer_id).map_or(0, |count| count.saturating_sub(1));
+                if count == 0 {
+                    self.counts.remove(&event.peer_id);
+                } else {
+                    self.counts.insert(event.peer_id, count);
+                }
+                let event = ConnectionClosed { remaining_established: count, ..event };
+                self.inner.on_swarm_event(FromSwarm::ConnectionClosed(event));
+                self.gate.close(&event.connection_id);
+            }
+            FromSwarm::AddressChange(event) if !self.gate.is_open(&event.connection_id) => {}
+            FromSwarm::ConnectionEstablished(_) | FromSwarm::ConnectionClosed(_) => {}
+            event => self.inner.on_swarm_event(event),
         }
     }
 

@@ -15,6 +15,8 @@ use super::yaml::Node;
 
 /// The problems that are listed; more are only counted.
 const MAX_PROBLEMS: usize = 64;
+/// What is shown of one: paths and values are of the user's making.
+const MAX_PROBLEM_CHARS: usize = 400;
 
 /// One walk: what it may ask the outside, and what it found.
 pub(super) struct Walk<'a> {
@@ -42,7 +44,7 @@ impl<'a> Walk<'a> {
             self.more.set(self.more.get() + 1);
             return;
         }
-        let problem = format!("{path}{why}");
+        let problem: String = format!("{path}{why}").chars().take(MAX_PROBLEM_CHARS).collect();
         if !problems.contains(&problem) {
             problems.push(problem);
         }

@@ -183,6 +183,7 @@ impl<'a> Composer<'a> {
                 entries.insert(key.clone(), value).is_some()
             };
             if repeated {
+                let key: String = key.chars().take(80).collect();
                 return Err(syntax(&span, format!("the key '{key}' is there twice")));
             }
         }

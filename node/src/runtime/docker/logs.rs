@@ -67,10 +67,9 @@ impl Reading {
                         tracing::debug!(error = reason::of(&error), "the logs of a container broke off");
                     }
                     let ready = &mut self.ready;
-                    let mut give = |stream| move |time, line| LogLine { time, stream, line };
-                    let (mut out, mut err) = (give(LogStream::Stdout), give(LogStream::Stderr));
-                    self.out.finish(|time, line| ready.push_back(out(time, line)));
-                    self.err.finish(|time, line| ready.push_back(err(time, line)));
+                    for (lines, stream) in [(&mut self.out, LogStream::Stdout), (&mut self.err, LogStream::Stderr)] {
+                        lines.finish(|time, line| ready.push_back(LogLine { time, stream, line }));
+                    }
                     let line = self.ready.pop_front()?;
                     self.output = futures::stream::empty().boxed();
                     return Some((line, self));

@@ -1,7 +1,5 @@
 //! What Docker says, as reasons for people.
 
-use std::error::Error as _;
-
 use bollard::errors::Error;
 use vc_protocol::spec::ContainerSpec;
 
@@ -50,8 +48,8 @@ pub(super) fn of_start(error: &Error, spec: &ContainerSpec) -> String {
     let text = of(error);
     if text.contains("port is already allocated") || text.contains("address already in use") {
         let named = |port: &u16| {
-            let mut found = text.match_indices(&format!(":{port}")).map(|(at, found)| &text[at + found.len()..]);
-            found.any(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+            let port = format!(":{port}");
+            text.match_indices(&port).map(|(at, _)| &text[at + port.len()..]).any(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
         };
         let mut ports: Vec<u16> = spec.ports.iter().map(|port| port.published).collect();
         ports.dedup();

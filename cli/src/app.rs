@@ -1,0 +1,104 @@
+//! What every command has at hand: where to connect, and how to print.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use vc_protocol::Millis;
+use vc_protocol::control::{Reply, Request};
+
+use crate::args::Global;
+use crate::client::{self, Candidates, Session, SessionError};
+use crate::credentials;
+use crate::render::Output;
+
+/// Ends a command without anything left to say.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Stop {
+    /// The user pressed Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+    /// Whoever read the output has left.
+    #[error("the output was closed")]
+    OutputClosed,
+}
+
+/// The settings that all commands share.
+pub(crate) struct App {
+    global: Global,
+    /// Where results go.
+    pub(crate) out: Output,
+}
+
+impl App {
+    /// With what the user gave.
+    pub(crate) fn new(global: Global) -> Self {
+        let out = Output::new(global.output);
+        Self { global, out }
+    }
+
+    /// A session with the first member that welcomes the user's token.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Session> {
+        let credential = credentials::find(self.global.token.as_deref(), now())?;
+        let candidates = if self.global.peers.is_empty() {
+            Candidates::of(&credential.claims)
+        } else {
+            Candidates::given(self.global.peers.iter().flat_map(|list| list.0.clone()).collect())
+        };
+        Ok(client::connect(&credential, candidates).await?)
+    }
+
+    /// Runs `body` in a session and ends it properly, whatever comes of it.
+    pub(crate) async fn in_session<T>(
+        &self,
+        body: impl AsyncFnOnce(&mut Session) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let mut session = self.connect().await?;
+        let result = body(&mut session).await;
+        session.close().await;
+        result
+    }
+
+    /// One request, one answer.
+    pub(crate) async fn ask(&self, request: Request) -> anyhow::Result<Reply> {
+        self.in_session(async |session| Ok(session.ask(&request).await?)).await
+    }
+
+    /// Requests that change something, one after another; prints what changed. The first refusal ends it.
+    pub(crate) async fn change(&self, requests: Vec<Request>) -> anyhow::Result<()> {
+        let mut lines = Vec::new();
+        let result = self
+            .in_session(async |session| {
+                for request in &requests {
+                    lines.extend(session.change(request).await?);
+                }
+                Ok(())
+            })
+            .await;
+        // What was done before a refusal is done.
+        if result.is_ok() || !lines.is_empty() {
+            self.out.lines(&lines)?;
+        }
+        result
+    }
+}
+
+/// The answer that a request calls for, or the error that it was another.
+macro_rules! expect_reply {
+    ($reply:expr, $variant:ident) => {
+        match $reply {
+            vc_protocol::control::Reply::$variant(value) => Ok(value),
+            _ => Err($crate::app::unexpected()),
+        }
+    };
+}
+pub(crate) use expect_reply;
+
+/// The member answered something else than was asked.
+pub(crate) fn unexpected() -> SessionError {
+    SessionError::Unexpected
+}
+
+/// This machine's clock.
+pub(crate) fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}

@@ -1,0 +1,221 @@
+//! The command line.
+
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::client::PeerList;
+use crate::cmd;
+
+const EXAMPLES: &str = "\
+Examples:
+  vc --token /var/lib/vc/admin.token nodes   use a token that a node wrote
+  vc login admin.token                       keep it; from now on --token is not needed
+  vc deploy compose.yaml --wait              put services in place
+  vc ps                                      where they run
+  vc --peer 10.0.0.1 status                  ask this node
+
+A token names nodes to try; the CLI also remembers those it has seen, and asks the local network last.";
+
+/// Drive a Virtual Cluster from any machine.
+#[derive(Debug, Parser)]
+#[command(name = "vc", version, about, after_help = EXAMPLES, max_term_width = 100)]
+#[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// User token, or a file that holds it; else the one kept by 'vc login'
+    #[arg(long, global = true, env = "VC_TOKEN", hide_env_values = true, value_name = "FILE|TOKEN")]
+    pub(crate) token: Option<String>,
+    /// Ask this node and no other: /ip4/10.0.0.1/tcp/4777, or 10.0.0.1[:4777]; may be repeated
+    #[arg(long = "peer", global = true, env = "VC_PEER", value_name = "MULTIADDR")]
+    pub(crate) peers: Vec<PeerList>,
+    /// How to print results
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) output: Format,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON document
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Put the services of a Compose file in place
+    Deploy(cmd::deploy::Args),
+    /// Say where the services of a Compose file would go, and why
+    Plan(cmd::plan::Args),
+    /// List services
+    Services(cmd::services::Args),
+    /// List instances
+    Ps(cmd::ps::Args),
+    /// List machines
+    Nodes(cmd::nodes::Args),
+    /// The cluster at a glance
+    Status(cmd::status::Args),
+    /// Change how many instances services have
+    Scale(cmd::scale::Args),
+    /// Remove services
+    Rm(cmd::rm::Args),
+    /// What the instances of a service wrote
+    Logs(cmd::logs::Args),
+    /// Move instances off a machine and keep it free
+    Drain(cmd::drain::DrainArgs),
+    /// Let instances come back to a machine
+    Undrain(cmd::drain::UndrainArgs),
+    /// Make tokens for machines and users
+    Token(cmd::token::Args),
+    /// Keep a token for later commands
+    Login(cmd::login::Args),
+    /// Print completions for a shell
+    Completions(cmd::completions::Args),
+}
+
+/// A length of time as people write it: `90s`, `1h30m`, `7d`. Units: ms, s, m, h, d, w.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("'{text}' is not a duration: write 90s, 1h30m or 7d");
+    let mut millis: u64 = 0;
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(bad());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
+        let (number, tail) = rest.split_at(digits);
+        let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        let factor: u64 = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "w" => 7 * 86_400_000,
+            _ => return Err(bad()),
+        };
+        let number: u64 = number.parse().map_err(|_| bad())?;
+        millis = number.checked_mul(factor).and_then(|part| millis.checked_add(part)).ok_or_else(bad)?;
+        rest = tail;
+    }
+    Ok(Duration::from_millis(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_the_manual_shows_is_understood() {
+        for line in [
+            "vc --token t nodes",
+            "vc nodes --token t --output json",
+            "vc --peer /ip4/10.0.0.1/tcp/4777 --peer 10.0.0.2 ps shop/web",
+            "vc deploy compose.yaml -p shop --wait --timeout 90s",
+            "vc deploy -",
+            "vc plan compose.yaml --output json",
+            "vc scale web=3 shop/db=1",
+            "vc rm web shop/",
+            "vc logs -f --tail 10 --since 1h30m web --replica 2",
+            "vc drain attic",
+            "vc undrain attic",
+            "vc token create --machine",
+            "vc token create --machine --role worker --ttl 1h",
+            "vc token create --user ada --role admin --ttl 7d",
+            "vc login admin.token",
+            "vc completions zsh",
+            "vc status",
+            "vc services",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn misuse_is_a_usage_error() {
+        for line in [
+            "vc",
+            "vc frobnicate",
+            "vc exec web",
+            "vc deploy",
+            "vc deploy f --timeout 10s",
+            "vc scale web",
+            "vc scale web=-1",
+            "vc scale web=1001",
+            "vc scale =3",
+            "vc rm",
+            "vc logs",
+            "vc logs web --replica 0",
+            "vc token create",
+            "vc token create --machine --user ada",
+            "vc token create --user Ada",
+            "vc token create --user ada --role worker",
+            "vc token create --machine --role admin",
+            "vc token create --machine --ttl 0s",
+            "vc --output yaml ps",
+            "vc --peer /ip4/10.0.0.1/sctp/1 ps",
+            "vc --peer not:a:peer ps",
+        ] {
+            let error = parse(line).err().unwrap_or_else(|| panic!("{line} was accepted"));
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_a_help_with_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands() {
+                let path = format!("{path} {}", sub.get_name());
+                assert!(sub.get_about().is_some(), "{path} has no description");
+                if sub.has_subcommands() {
+                    check(sub, &path);
+                } else {
+                    let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+                    assert!(help.contains(&path[..]), "{path} has no example");
+                }
+            }
+        }
+        check(&Cli::command(), "vc");
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, millis) in
+            [("0s", 0), ("90s", 90_000), ("1h30m", 5_400_000), ("7d", 604_800_000), ("1w", 604_800_000), ("5ms", 5)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", "5", "s", "-5s", "5 s", "1.5h", "5y", "99999999999999999999s", "18446744073709551615w"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The race: dial everything at once, authenticate with whoever answers, keep the first that welcomes us.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use libp2p::core::upgrade::Version;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, mdns, noise, tcp, yamux};
+use tokio::time::{Instant, sleep_until, timeout};
+use vc_protocol::{ClusterId, Keypair};
+
+use super::address;
+use super::auth::{AuthError, Welcomed, authenticate};
+use super::failure::{Attempts, ConnectError, Reason, Unreachable};
+use super::session::Session;
+use super::{Candidates, MAX_CANDIDATES};
+
+/// No member within this time: give up.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// No member within this time, though some addresses have not failed: ask the local network too.
+const MDNS_AFTER: Duration = Duration::from_secs(2);
+/// How long the local network has to name a node when there is nothing else to wait for. Its answers take up to half a
+/// second, and a query that was lost is repeated after another half.
+const MDNS_WAIT: Duration = Duration::from_secs(3);
+/// A member refused the token: how long another has to accept it (the first may have a wrong clock).
+const REFUSED_WAIT: Duration = Duration::from_secs(1);
+/// A machine that is connected proves itself and answers within this time.
+const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The swarm of a client: it opens streams and accepts none.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    stream: libp2p_stream::Behaviour,
+    mdns: Toggle<mdns::tokio::Behaviour>,
+}
+
+/// A session with the first member that welcomes the token, and the members that it named.
+pub(super) async fn race(
+    cluster: ClusterId,
+    token: &str,
+    candidates: Candidates,
+) -> Result<(Session, Vec<vc_protocol::Multiaddr>), ConnectError> {
+    let swarm = new_swarm().map_err(ConnectError::Local)?;
+    let mut race = Race {
+        swarm,
+        cluster,
+        token,
+        given: candidates.given,
+        started: Instant::now(),
+        dialled: BTreeSet::new(),
+        dialling: HashMap::new(),
+        looking_up: FuturesUnordered::new(),
+        met: HashSet::new(),
+        authenticating: FuturesUnordered::new(),
+        attempts: Attempts::default(),
+        asked_mdns: None,
+        refused: None,
+    };
+    for candidate in candidates.addresses {
+        race.consider(candidate);
+    }
+    race.run().await
+}
+
+fn new_swarm() -> Result<Swarm<Behaviour>, String> {
+    let builder = libp2p::SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .map_err(|error| error.to_string())?
+        .with_quic()
+        .with_behaviour(|_| Behaviour { stream: libp2p_stream::Behaviour::new(), mdns: Toggle::from(None) })
+        .map_err(|error| error.to_string())?
+        // The name of a stream's protocol goes along with the first frame: one round trip less.
+        .with_swarm_config(|config| config.with_substream_upgrade_protocol_override(Version::V1Lazy));
+    Ok(builder.build())
+}
+
+struct Race<'a> {
+    swarm: Swarm<Behaviour>,
+    cluster: ClusterId,
+    token: &'a str,
+    /// The user named the addresses: no other is asked.
+    given: bool,
+    started: Instant,
+    dialled: BTreeSet<Multiaddr>,
+    dialling: HashMap<ConnectionId, Multiaddr>,
+    looking_up: FuturesUnordered<BoxFuture<'static, (Multiaddr, Result<Vec<Multiaddr>, &'static str>)>>,
+    /// Peers that we are authenticated with, or were: over TCP and QUIC one and the same may answer.
+    met: HashSet<PeerId>,
+    authenticating: FuturesUnordered<BoxFuture<'static, (Multiaddr, Result<Welcomed, AuthError>)>>,
+    attempts: Attempts,
+    asked_mdns: Option<Instant>,
+    /// When a member first refused the token, and why.
+    refused: Option<(Instant, String)>,
+}
+
+impl Race<'_> {
+    async fn run(mut self) -> Result<(Session, Vec<vc_protocol::Multiaddr>), ConnectError> {
+        loop {
+            let now = Instant::now();
+            if self.wants_mdns(now) {
+                self.ask_mdns(now);
+            }
+            let wait_until = self.wait_until();
+            if now >= wait_until {
+                return Err(self.failed());
+            }
+            // Before the local network is asked there is a moment to wake up for.
+            let wake = match self.asked_mdns {
+                None if !self.given && self.refused.is_none() => wait_until.min(self.started + MDNS_AFTER),
+                _ => wait_until,
+            };
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_event(event),
+                Some((name, found)) = self.looking_up.next() => match found {
+                    Ok(addresses) => addresses.into_iter().for_each(|address| self.dial(address)),
+                    Err(why) => self.attempts.add(address::label(&name), Reason::unknown_host(why)),
+                },
+                Some((address, result)) = self.authenticating.next() => match result {
+                    Ok(welcomed) => {
+                        let Welcomed { frames, node, role: _, peers } = welcomed;
+                        return Ok((Session::new(frames, node, address, self.swarm), peers));
+                    }
+                    Err(error) => {
+                        self.attempts.add(address::label(&address), Reason::from(&error));
+                        if let (AuthError::Refused(why), None) = (error, &self.refused) {
+                            self.refused = Some((Instant::now(), why));
+                        }
+                    }
+                },
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Nothing is under way.
+    fn is_idle(&self) -> bool {
+        self.dialling.is_empty() && self.looking_up.is_empty() && self.authenticating.is_empty()
+    }
+
+    fn wants_mdns(&self, now: Instant) -> bool {
+        let due = self.is_idle() || now >= self.started + MDNS_AFTER;
+        due && !self.given && self.asked_mdns.is_none() && self.refused.is_none()
+    }
+
+    /// Until when a member may still welcome us.
+    fn wait_until(&self) -> Instant {
+        let deadline = self.started + DEADLINE;
+        match (&self.refused, self.asked_mdns) {
+            _ if self.is_idle() && (self.given || self.refused.is_some()) => self.started,
+            (Some((at, _)), _) => deadline.min(*at + REFUSED_WAIT),
+            (None, Some(asked)) if self.is_idle() => deadline.min(asked + MDNS_WAIT),
+            _ => deadline,
+        }
+    }
+
+    fn ask_mdns(&mut self, now: Instant) {
+        self.asked_mdns = Some(now);
+        // An error means that there is no network to ask.
+        let mdns = mdns::tokio::Behaviour::new(mdns::Config::default(), *self.swarm.local_peer_id());
+        self.swarm.behaviour_mut().mdns = Toggle::from(mdns.ok());
+    }
+
+    /// Dials an address, after its name is looked up.
+    fn consider(&mut self, candidate: Multiaddr) {
+        if address::name(&candidate).is_some() {
+            self.looking_up
+                .push(async move { (candidate.clone(), address::look_up(candidate).await) }.boxed());
+        } else {
+            self.dial(candidate);
+        }
+    }
+
+    fn dial(&mut self, address: Multiaddr) {
+        if self.dialled.len() >= MAX_CANDIDATES || !self.dialled.insert(address.clone()) {
+            return;
+        }
+        let options = DialOpts::from(address.clone());
+        let id = options.connection_id();
+        match self.swarm.dial(options) {
+            Ok(()) => drop(self.dialling.insert(id, address)),
+            Err(error) => self.attempts.add(address::label(&address), Reason::from(&error)),
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
+                let address = self.dialling.remove(&connection_id);
+                if let (Some(address), true) = (address, self.met.insert(peer_id)) {
+                    self.authenticate(peer_id, address);
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                if let Some(address) = self.dialling.remove(&connection_id) {
+                    self.attempts.add(address::label(&address), Reason::from(&error));
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
+                for (_, address) in found {
+                    if let Some(address) = address::without_peer(&address) {
+                        self.consider(address);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn authenticate(&mut self, peer: PeerId, address: Multiaddr) {
+        let control = self.swarm.behaviour().stream.new_control();
+        let (cluster, token) = (self.cluster, self.token.to_owned());
+        self.authenticating.push(
+            async move {
+                let result = timeout(AUTH_TIMEOUT, authenticate(control, peer, cluster, token)).await;
+                let address = match address.iter().last() {
+                    Some(Protocol::P2p(_)) => address,
+                    _ => address.with(Protocol::P2p(peer)),
+                };
+                (address, result.unwrap_or(Err(AuthError::Silent)))
+            }
+            .boxed(),
+        );
+    }
+
+    fn failed(mut self) -> ConnectError {
+        if let Some((_, why)) = self.refused {
+            return ConnectError::Refused(why);
+        }
+        for address in self.dialling.values() {
+            self.attempts.add(address::label(address), Reason::silent());
+        }
+        ConnectError::Unreachable(Unreachable {
+            cluster: self.cluster,
+            attempts: self.attempts,
+            asked_mdns: self.asked_mdns.is_some(),
+            given: self.given,
+        })
+    }
+}

@@ -1,0 +1,133 @@
+//! A session: requests and replies, one after another, on the stream that authentication left us.
+
+use std::io;
+use std::time::Duration;
+
+use futures::{SinkExt as _, StreamExt as _};
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, Swarm};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use vc_protocol::NodeId;
+use vc_protocol::control::{Reply, Request};
+
+use super::auth::Frames;
+use super::dial::Behaviour;
+use crate::app::expect_reply;
+
+/// A member answers a request within this time.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// So long may a goodbye take. It needs no answer, only the chance to be written.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// Why a request came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// The member says why; nothing has changed.
+    #[error("{0}")]
+    Refused(String),
+    /// The member is gone. Whether it did what was asked is not known.
+    #[error("lost the connection to the node before it answered ({0}); try again")]
+    Lost(String),
+    /// The member says nothing. Whether it did what was asked is not known.
+    #[error("the node did not answer within {} s; try again", REPLY_TIMEOUT.as_secs())]
+    Silent,
+    /// Not an answer to what was asked.
+    #[error("the node's answer makes no sense to this version of vc")]
+    Unexpected,
+    /// More than fits in one request.
+    #[error("the request is larger than {} MiB: split the file", vc_protocol::wire::MAX_FRAME >> 20)]
+    TooLarge,
+}
+
+/// A session with a member.
+pub(crate) struct Session {
+    frames: Frames,
+    address: Multiaddr,
+    driver: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Session {
+    /// On this stream of the swarm's connection to `node`.
+    pub(super) fn new(frames: Frames, node: NodeId, address: Multiaddr, swarm: Swarm<Behaviour>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let driver = tokio::spawn(drive(swarm, node, stopped));
+        Self { frames, address, driver, stop }
+    }
+
+    /// Where the member was reached.
+    pub(super) fn address(&self) -> &Multiaddr {
+        &self.address
+    }
+
+    /// Sends a request that is answered by one reply.
+    pub(crate) async fn ask(&mut self, request: &Request) -> Result<Reply, SessionError> {
+        self.send(request).await?;
+        timeout(REPLY_TIMEOUT, self.next()).await.unwrap_or(Err(SessionError::Silent))
+    }
+
+    /// Sends a request that changes something; says what it changed.
+    pub(crate) async fn change(&mut self, request: &Request) -> Result<Vec<String>, SessionError> {
+        expect_reply!(self.ask(request).await?, Done)
+    }
+
+    /// Sends a request; [`next`](Self::next) gives the replies.
+    pub(crate) async fn send(&mut self, request: &Request) -> Result<(), SessionError> {
+        let bytes = serde_json::to_vec(request).map_err(|_| SessionError::Unexpected)?;
+        self.frames.send(bytes.into()).await.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => SessionError::TooLarge,
+            kind => SessionError::Lost(kind.to_string()),
+        })
+    }
+
+    /// The next reply.
+    pub(crate) async fn next(&mut self) -> Result<Reply, SessionError> {
+        let bytes = match self.frames.next().await {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(error)) => return Err(SessionError::Lost(error.kind().to_string())),
+            None => return Err(SessionError::Lost("closed by the node".to_owned())),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(Reply::Error(why)) => Err(SessionError::Refused(why)),
+            Ok(reply) => Ok(reply),
+            Err(_) => Err(SessionError::Unexpected),
+        }
+    }
+
+    /// Says goodbye, so that the member need not wait for us; takes a moment at most.
+    pub(crate) async fn close(mut self) {
+        let goodbye = async {
+            // Either fails only where there is nobody to say it to.
+            let _ = self.frames.close().await;
+            let _ = self.stop.send(());
+            let _ = self.driver.await;
+        };
+        let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
+    }
+}
+
+/// Lets the connection work until the session ends, and drops those that lost the race.
+async fn drive(mut swarm: Swarm<Behaviour>, node: NodeId, mut stopped: oneshot::Receiver<()>) {
+    let node = node.peer_id();
+    let others: Vec<_> = swarm.connected_peers().copied().filter(|peer| *peer != node).collect();
+    for peer in others {
+        let _ = swarm.disconnect_peer_id(peer);
+    }
+    loop {
+        tokio::select! {
+            event = swarm.select_next_some() => {
+                if let SwarmEvent::ConnectionEstablished { connection_id, .. } = event {
+                    swarm.close_connection(connection_id);
+                }
+            }
+            _ = &mut stopped => break,
+        }
+    }
+    if swarm.disconnect_peer_id(node).is_ok() {
+        while swarm.is_connected(&node) {
+            swarm.select_next_some().await;
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Files of the user: where they are by the XDG base directory specification, and how they are read and written.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// `vc/NAME` among the user's configuration; `None`: he has no home.
+pub(crate) fn config(name: &str) -> Option<PathBuf> {
+    base("XDG_CONFIG_HOME", ".config").map(|base| base.join("vc").join(name))
+}
+
+/// `vc/NAME` among what programs remember for the user; `None`: he has no home.
+pub(crate) fn state(name: &str) -> Option<PathBuf> {
+    base("XDG_STATE_HOME", ".local/state").map(|base| base.join("vc").join(name))
+}
+
+/// The specification says to ignore a relative path.
+fn base(variable: &str, fallback: &str) -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    set(variable).or_else(|| set("HOME").map(|home| home.join(fallback)))
+}
+
+/// A text file, at most `limit` bytes and one more, so that the caller can tell that it is larger.
+pub(crate) fn read(path: &Path, limit: usize) -> io::Result<String> {
+    read_from(File::open(path)?, limit)
+}
+
+/// As [`read`], from anything that can be read.
+pub(crate) fn read_from(source: impl io::Read, limit: usize) -> io::Result<String> {
+    let mut text = String::new();
+    source.take(limit as u64 + 1).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Puts a file in place whole or not at all, for nobody else to read.
+pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let temporary = directory.join(name);
+    // Left over from a process that was killed and had the same id.
+    let _ = std::fs::remove_file(&temporary);
+    let result = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| std::fs::rename(&temporary, path));
+    if result.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_private_file_is_replaced_whole_and_stays_private() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("vc/deep/token");
+        for text in ["first, and longer", "second"] {
+            write_private(&path, text).expect("written");
+            assert_eq!(read(&path, 100).expect("read"), text);
+            let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+            assert_eq!(mode(&path), 0o600);
+            assert_eq!(mode(path.parent().expect("parent")), 0o700);
+        }
+        let left = std::fs::read_dir(path.parent().expect("parent")).expect("listed").count();
+        assert_eq!(left, 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn reading_stops_past_the_limit() {
+        assert_eq!(read_from(io::repeat(b'a'), 10).expect("read").len(), 11);
+    }
+}

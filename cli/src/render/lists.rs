@@ -1,0 +1,113 @@
+//! Services, instances, machines and log lines.
+
+use comfy_table::Color;
+use vc_protocol::control::{InstanceRow, LogRow, LogStream, NodeRow, ServiceRow};
+
+use super::table::{lines, number, of_instance, of_node, table, text};
+use super::units::{ago, bytes, cores};
+use super::{Style, one_line};
+
+/// `vc services`.
+pub(crate) fn services(rows: &Vec<ServiceRow>, style: Style) -> String {
+    let cells = rows.iter().map(|row| {
+        let running = text(format!("{}/{}", row.running, row.replicas));
+        vec![
+            text(&row.service),
+            text(&row.image),
+            if row.running < row.replicas { running.fg(Color::Yellow) } else { running.fg(Color::Green) },
+            number(row.healthy),
+            text(on_partition(row)),
+            text(ago(style.now, row.updated)),
+        ]
+    });
+    table(&["SERVICE", "IMAGE", "RUNNING", "HEALTHY", "ON PARTITION", "UPDATED"], cells, style)
+}
+
+fn on_partition(row: &ServiceRow) -> &'static str {
+    match row.on_partition {
+        vc_protocol::spec::OnPartition::Available => "available",
+    }
+}
+
+/// `vc ps`.
+pub(crate) fn instances(rows: &Vec<InstanceRow>, style: Style) -> String {
+    let cells = rows.iter().map(|row| {
+        let state = row.state.as_str();
+        let state = if row.current { state.to_owned() } else { format!("{state} (old)") };
+        vec![
+            text(format!("{}.{}", row.service, row.replica)),
+            text(machine(row)),
+            text(state).fg(of_instance(row.state)),
+            text(ago(style.now, row.since)),
+            number(row.restarts),
+            text(&row.address),
+            text(&row.reason),
+        ]
+    });
+    table(&["INSTANCE", "NODE", "STATE", "SINCE", "RESTARTS", "ADDRESS", "REASON"], cells, style)
+}
+
+/// The machine's name, or its id when it has none.
+fn machine(row: &InstanceRow) -> String {
+    match (&row.node_name, row.node) {
+        (Some(name), _) if !name.is_empty() => name.clone(),
+        (_, Some(node)) => node.short(),
+        (_, None) => String::new(),
+    }
+}
+
+/// `vc nodes`.
+pub(crate) fn nodes(rows: &Vec<NodeRow>, style: Style) -> String {
+    let cells = rows.iter().map(|row| {
+        vec![
+            text(&row.name),
+            text(row.id.short()),
+            of_node(row),
+            number(row.instances),
+            text(format!("{}/{}", cores(row.cpu_reserved), cores(row.cpu_millis))),
+            text(cores(row.cpu_used)),
+            text(format!("{} / {}", bytes(row.memory_reserved), bytes(row.memory_bytes))),
+            text(bytes(row.memory_used)),
+            text(&row.runtime),
+            text(&row.platform),
+            text(&row.version),
+            lines(&labels_and_problem(row)),
+        ]
+    });
+    let columns = [
+        "NAME",
+        "ID",
+        "STATE",
+        "INSTANCES",
+        "CPU RESERVED",
+        "USED",
+        "MEMORY RESERVED",
+        "USED",
+        "RUNTIME",
+        "PLATFORM",
+        "VERSION",
+        "NOTES",
+    ];
+    table(&columns, cells, style)
+}
+
+fn labels_and_problem(row: &NodeRow) -> Vec<String> {
+    let labels: Vec<String> = row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    [row.problem.clone(), labels.join(" ")].into_iter().filter(|line| !line.is_empty()).collect()
+}
+
+/// A line of `vc logs`, as the instance wrote it, behind which instance that was.
+pub(crate) fn log_line(row: &LogRow, style: Style) -> String {
+    const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 96];
+    let who = format!("{}.{} |", one_line(row.service.service.as_str()), row.replica);
+    let line = &row.line;
+    if !style.colour {
+        return format!("{who} {line}\n");
+    }
+    let who_colour = COLOURS[row.replica as usize % COLOURS.len()];
+    // The instance may have left a colour on.
+    match row.stream {
+        LogStream::Stdout => format!("\x1b[{who_colour}m{who}\x1b[0m {line}\x1b[0m\n"),
+        LogStream::Stderr => format!("\x1b[{who_colour}m{who}\x1b[31m!\x1b[0m{line}\x1b[0m\n"),
+    }
+}

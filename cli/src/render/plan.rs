@@ -1,0 +1,47 @@
+//! `vc plan`: where everything would go, and why.
+
+use std::collections::BTreeMap;
+
+use comfy_table::Color;
+use vc_protocol::NodeId;
+use vc_protocol::control::PlanReport;
+
+use super::Style;
+use super::table::{lines, table, text};
+
+/// The tables of a plan, those that have rows.
+pub(crate) fn plan(report: &PlanReport, style: Style) -> String {
+    // Moves name machines by id; where a placement tells the name, people read that.
+    let names: BTreeMap<NodeId, &str> =
+        report.placements.iter().map(|row| (row.node, row.node_name.as_str())).collect();
+    let machine = |node: Option<NodeId>| match node {
+        None => String::new(),
+        Some(node) => names.get(&node).filter(|name| !name.is_empty()).map_or(node.short(), |&name| name.to_owned()),
+    };
+    let mut parts = Vec::new();
+    if !report.placements.is_empty() {
+        let rows = report.placements.iter().map(|row| {
+            vec![text(format!("{}.{}", row.service, row.replica)), text(machine(Some(row.node))), lines(&row.reasons)]
+        });
+        parts.push(table(&["INSTANCE", "NODE", "WHY THERE"], rows, style));
+    }
+    if !report.unplaced.is_empty() {
+        let rows = report.unplaced.iter().map(|row| {
+            vec![text(format!("{}.{}", row.service, row.replica)).fg(Color::Red), lines(&row.reasons)]
+        });
+        parts.push(table(&["UNPLACED", "WHY NOT"], rows, style));
+    }
+    if !report.moves.is_empty() {
+        let rows = report.moves.iter().map(|row| {
+            vec![
+                text(format!("{}.{}", row.service, row.replica)),
+                text(machine(row.from)),
+                text(machine(row.to)),
+                text(&row.why),
+            ]
+        });
+        parts.push(table(&["CHANGES", "FROM", "TO", "WHY"], rows, style));
+    }
+    parts.push(format!("computed from {}\n", report.input_digest));
+    parts.join("\n")
+}

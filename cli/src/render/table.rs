@@ -1,0 +1,70 @@
+//! Tables without lines, as `docker ps` prints them.
+
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, TableStyle};
+use vc_protocol::control::{NodeRow, NodeState};
+use vc_protocol::instance::InstanceState;
+
+use super::{Style, one_line};
+
+/// Between two columns.
+const GAP: u16 = 3;
+
+/// A table with these columns.
+pub(super) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>, style: Style) -> String {
+    let mut table = Table::new();
+    table.load_style(TableStyle::new());
+    // As wide as its content: cutting or folding would make it hard to search and to copy from.
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    if style.colour { table.enforce_styling() } else { table.force_no_tty() };
+    table.set_header(columns.iter().map(Cell::new));
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, GAP));
+    }
+    let mut text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    if text.is_empty() {
+        text.push('\n');
+    }
+    text
+}
+
+/// A cell; `-` when it is empty.
+pub(super) fn text(value: impl ToString) -> Cell {
+    let value = one_line(&value.to_string());
+    Cell::new(if value.is_empty() { "-" } else { &value })
+}
+
+/// Several lines in one cell.
+pub(super) fn lines(lines: &[String]) -> Cell {
+    let lines: Vec<String> = lines.iter().map(|line| one_line(line)).collect();
+    if lines.is_empty() { text("") } else { Cell::new(lines.join("\n")) }
+}
+
+/// A number.
+pub(super) fn number(value: impl ToString) -> Cell {
+    Cell::new(value).set_alignment(CellAlignment::Right)
+}
+
+/// The colour of an instance's state.
+pub(super) fn of_instance(state: InstanceState) -> Color {
+    match state {
+        InstanceState::Running | InstanceState::Healthy => Color::Green,
+        InstanceState::Unhealthy | InstanceState::Failed => Color::Red,
+        InstanceState::Pending | InstanceState::Pulling | InstanceState::Starting | InstanceState::Stopping => {
+            Color::Yellow
+        }
+    }
+}
+
+/// A machine's state in words, with its colour.
+pub(super) fn of_node(node: &NodeRow) -> Cell {
+    let (word, colour) = match node.state {
+        NodeState::Up if node.draining => ("up, draining", Color::Yellow),
+        NodeState::Up if !node.problem.is_empty() => ("up", Color::Yellow),
+        NodeState::Up => ("up", Color::Green),
+        NodeState::Down if node.draining => ("down, draining", Color::Red),
+        NodeState::Down => ("down", Color::Red),
+        NodeState::Left => ("left", Color::DarkGrey),
+    };
+    Cell::new(word).fg(colour)
+}

@@ -1,0 +1,97 @@
+//! Amounts and times as people read them.
+
+use vc_protocol::Millis;
+
+/// `512 B`, `1.5 GiB`: one digit after the point, none when it is zero.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut unit = 0;
+    // Tenths of the unit, rounded, without floats.
+    let mut tenths = u128::from(bytes) * 10;
+    while unit + 1 < UNITS.len() && (tenths + 5) / 10 >= 1024 {
+        unit += 1;
+        tenths = (u128::from(bytes) * 10 + (1 << (10 * unit - 1))) >> (10 * unit);
+    }
+    let text = decimal(tenths, 10);
+    format!("{text} {}", UNITS[unit])
+}
+
+/// `0.5`, `12`: cores out of thousandths.
+pub(super) fn cores(millis: u64) -> String {
+    decimal(u128::from(millis), 1000)
+}
+
+/// `value / scale`, `scale` a power of ten, without zeros at the end.
+fn decimal(value: u128, scale: u128) -> String {
+    let (whole, rest) = (value / scale, value % scale);
+    if rest == 0 {
+        return whole.to_string();
+    }
+    let digits = scale.ilog10() as usize;
+    let text = format!("{whole}.{rest:0digits$}");
+    text.trim_end_matches('0').to_owned()
+}
+
+/// `3m ago`. Times of other machines may lie in the future: that is now. 0 is never.
+pub(super) fn ago(now: Millis, then: Millis) -> String {
+    match now.saturating_sub(then) {
+        _ if then == 0 => "-".to_owned(),
+        0..1000 => "now".to_owned(),
+        millis => format!("{} ago", short_duration(millis)),
+    }
+}
+
+/// `3m`: the largest unit alone. From two units on, so that `90s` is not `1m`.
+pub(crate) fn short_duration(millis: Millis) -> String {
+    let seconds = millis / 1000;
+    let (amount, unit) = match seconds {
+        0..120 => (seconds, "s"),
+        120..7200 => (seconds / 60, "m"),
+        7200..172_800 => (seconds / 3600, "h"),
+        _ => (seconds / 86_400, "d"),
+    };
+    format!("{amount}{unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_short() {
+        for (amount, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            ((1 << 20) - 1, "1 MiB"),
+            (512 << 20, "512 MiB"),
+            (3 << 29, "1.5 GiB"),
+            (8_242_049_024, "7.7 GiB"),
+            (u64::MAX, "16 EiB"),
+        ] {
+            assert_eq!(bytes(amount), text);
+        }
+        for (millis, text) in [(0, "0"), (500, "0.5"), (1250, "1.25"), (12_000, "12"), (1, "0.001")] {
+            assert_eq!(cores(millis), text);
+        }
+    }
+
+    #[test]
+    fn times_are_told_from_now() {
+        let now = 1_800_000_000_000;
+        for (seconds, text) in [
+            (0, "now"),
+            (12, "12s ago"),
+            (119, "119s ago"),
+            (200, "3m ago"),
+            (7200, "2h ago"),
+            (86_400, "24h ago"),
+            (200_000, "2d ago"),
+        ] {
+            assert_eq!(ago(now, now - seconds * 1000), text);
+        }
+        assert_eq!(ago(now, now + 5000), "now", "another machine's clock is ahead");
+        assert_eq!(ago(now, 0), "-");
+    }
+}

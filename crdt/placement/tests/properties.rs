@@ -1,0 +1,394 @@
+//! What holds for every cluster. The clusters here are small and tight: few sizes, few ports, much that does not fit.
+#![allow(clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use support::{claim, machine, node, settle, wanted};
+use vc_placement::{ClaimView, Machine, Plan, PlanInput, Wanted, plan};
+use vc_protocol::spec::{Attribute, Constraint, Port, PortProtocol};
+use vc_protocol::{NodeId, Resources, ServiceKey, Slot};
+
+/// A claim by number: machine, service, replica, then running and current.
+type RawClaim = (u16, u8, u32, bool, bool);
+
+fn a_machine() -> impl Strategy<Value = Machine> {
+    (0_u64..9, 0_u64..9, 0..3_u8, 0..10_u8).prop_map(|(cpu, mem, zone, fate)| {
+        let mut it = machine("m", cpu * 500, mem * 256);
+        if zone > 0 {
+            it.labels.insert("zone".to_owned(), zone.to_string());
+        }
+        it.up = fate != 0;
+        it.draining = fate == 1;
+        it.runtime_error = (fate == 2).then(|| "connection refused".to_owned());
+        it
+    })
+}
+
+fn a_service() -> impl Strategy<Value = Wanted> {
+    let port = (0..3_usize, 80..82_u16).prop_map(|(ip, published)| {
+        let host_ip = [None, Some([127, 0, 0, 1].into()), Some([10, 0, 0, 1].into())][ip];
+        Port { host_ip, published, target: 80, protocol: PortProtocol::Tcp }
+    });
+    let ports = prop_oneof![3 => Just(Vec::new()), 1 => vec(port, 1..3)];
+    (0..6_u32, 0_u64..4, 0_u64..4, ports, 0..6_u8, 0..3_u64).prop_map(
+        |(replicas, cpu, mem, ports, zone, updated)| {
+            let mut it = wanted(replicas, cpu * 500, mem * 256);
+            it.spec.container.ports = ports;
+            if zone > 3 {
+                let attribute = Attribute::Label("zone".to_owned());
+                it.spec.constraints =
+                    vec![Constraint { attribute, equal: zone == 5, value: "1".to_owned() }];
+            }
+            it.updated = updated;
+            it
+        },
+    )
+}
+
+fn key(number: u8) -> ServiceKey {
+    format!("p/s{number}").parse().expect("a service")
+}
+
+prop_compose! {
+    /// Machines and services, with nothing claimed.
+    fn empty_cluster()(machines in vec(a_machine(), 1..7), services in vec(a_service(), 0..7)) -> PlanInput {
+        PlanInput {
+            nodes: (0..).map(node).zip(machines).collect(),
+            services: (0..).map(key).zip(services).collect(),
+        }
+    }
+}
+
+prop_compose! {
+    /// A cluster with claims of all sorts: twice on a slot, too many for a machine, of services that are gone.
+    fn messy_cluster()(
+        mut input in empty_cluster(),
+        claims in vec((0..7_u16, 0..8_u8, 1..7_u32, any::<bool>(), any::<bool>()), 0..30),
+    ) -> PlanInput {
+        claims.into_iter().for_each(|raw| add_claim(&mut input, raw));
+        input
+    }
+}
+
+prop_compose! {
+    /// A cluster where every machine runs what the plan gives it.
+    fn settled_cluster()(mut input in messy_cluster()) -> PlanInput {
+        for machine in input.nodes.values_mut() {
+            machine.claims.clear();
+        }
+        let decided = plan(&input);
+        settle(&mut input, &decided);
+        input
+    }
+}
+
+fn add_claim(input: &mut PlanInput, (number, service, replica, running, current): RawClaim) {
+    let slot = Slot { service: key(service), replica };
+    if input.nodes.contains_key(&node(number)) {
+        claim(input, node(number), &slot);
+        let claims = &mut input.nodes.get_mut(&node(number)).expect("a member").claims;
+        let digest = if current { claims[&slot].digest.clone() } else { "old".to_owned() };
+        claims.insert(slot, ClaimView { digest, running });
+    }
+}
+
+fn places(plan: &Plan) -> BTreeMap<&Slot, NodeId> {
+    plan.placements.iter().map(|(slot, placement)| (slot, placement.node)).collect()
+}
+
+fn container<'a>(input: &'a PlanInput, slot: &Slot) -> &'a vc_protocol::spec::ContainerSpec {
+    &input.services[&slot.service].spec.container
+}
+
+fn ports_clash(a: &[Port], b: &[Port]) -> bool {
+    let pairs = a.iter().flat_map(|a| b.iter().map(move |b| (a, b)));
+    let same = |a: &Port, b: &Port| a.published == b.published && a.protocol == b.protocol;
+    pairs.into_iter().any(|(a, b)| {
+        same(a, b) && (a.host_ip.is_none() || b.host_ip.is_none() || a.host_ip == b.host_ip)
+    })
+}
+
+/// Whether the slots fit on the machine together. Written anew: this is what the plan is checked against.
+fn fit_together(input: &PlanInput, machine: &Machine, slots: &[&Slot]) -> bool {
+    let sum = slots
+        .iter()
+        .map(|slot| container(input, slot).reservation)
+        .fold(Resources::default(), Resources::plus);
+    let ports = |slot: &Slot| &container(input, slot).ports;
+    let apart =
+        |(n, a): (usize, &&Slot)| slots[..n].iter().all(|b| !ports_clash(ports(a), ports(b)));
+    sum.fits(machine.capacity) && slots.iter().enumerate().all(apart)
+}
+
+/// Whether the machine may run the service at all.
+fn may_run(machine: &Machine, wanted: &Wanted) -> bool {
+    let met = |it: &Constraint| (machine.labels.get("zone") == Some(&it.value)) == it.equal;
+    machine.up
+        && !machine.draining
+        && machine.runtime_error.is_none()
+        && wanted.spec.constraints.iter().all(met)
+}
+
+fn is_wanted(input: &PlanInput, slot: &Slot) -> bool {
+    input
+        .services
+        .get(&slot.service)
+        .is_some_and(|wanted| (1..=wanted.replicas).contains(&slot.replica))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_order_of_insertion_changes_nothing(input in messy_cluster(), order in any::<[u16; 7]>()) {
+        let mut nodes: Vec<_> = input.nodes.clone().into_iter().zip(order).collect();
+        let mut services: Vec<_> = input.services.clone().into_iter().zip(order).collect();
+        nodes.sort_by_key(|it| it.1);
+        services.sort_by_key(|it| it.1);
+        let mut shuffled = PlanInput::default();
+        for ((id, mut machine), _) in nodes {
+            machine.claims = machine.claims.into_iter().rev().collect();
+            shuffled.nodes.insert(id, machine);
+        }
+        for ((key, wanted), _) in services {
+            shuffled.services.insert(key, wanted);
+        }
+        let bytes = |input| serde_json::to_vec(&plan(input)).expect("json");
+        prop_assert_eq!(bytes(&input), bytes(&shuffled));
+    }
+
+    #[test]
+    fn no_machine_is_overcommitted_or_runs_what_it_may_not(input in messy_cluster()) {
+        let decided = plan(&input);
+        for (id, machine) in &input.nodes {
+            let slots: Vec<&Slot> = decided.slots_of(*id).collect();
+            prop_assert!(fit_together(&input, machine, &slots), "{slots:?}");
+            prop_assert!(slots.iter().all(|slot| may_run(machine, &input.services[&slot.service])));
+        }
+    }
+
+    #[test]
+    fn every_wanted_slot_is_placed_or_refused_by_every_machine(input in messy_cluster()) {
+        let decided = plan(&input);
+        let all: BTreeSet<Slot> = input
+            .services
+            .iter()
+            .flat_map(|(key, it)| (1..=it.replicas).map(|replica| Slot { service: key.clone(), replica }))
+            .collect();
+        let decided_on: Vec<&Slot> = decided.placements.keys().chain(decided.unplaced.keys()).collect();
+        prop_assert_eq!(decided_on.len(), all.len());
+        prop_assert!(decided_on.iter().all(|slot| all.contains(slot)));
+        prop_assert!(decided.placements.values().all(|it| !it.reasons.is_empty()));
+        for (slot, refusals) in &decided.unplaced {
+            let nodes: Vec<_> = refusals.iter().map(|it| &it.node).collect();
+            prop_assert_eq!(nodes, input.nodes.keys().collect::<Vec<_>>());
+            // And it is true.
+            for (id, machine) in &input.nodes {
+                let mut with: Vec<&Slot> = decided.slots_of(*id).collect();
+                with.push(slot);
+                prop_assert!(!may_run(machine, &input.services[&slot.service]) || !fit_together(&input, machine, &with));
+            }
+        }
+    }
+
+    #[test]
+    fn a_claim_stays_where_nothing_speaks_against_it(input in messy_cluster()) {
+        let decided = plan(&input);
+        for (id, machine) in &input.nodes {
+            let valid = |slot: &&Slot| is_wanted(&input, slot) && may_run(machine, &input.services[&slot.service]);
+            let slots: Vec<&Slot> = machine.claims.keys().filter(valid).collect();
+            if !fit_together(&input, machine, &slots) {
+                continue;
+            }
+            let alone = |slot: &Slot| input.nodes.values().filter(|it| it.claims.contains_key(slot)).count() == 1;
+            for slot in slots.into_iter().filter(|slot| alone(slot)) {
+                prop_assert_eq!(decided.placements.get(slot).map(|it| it.node), Some(*id));
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_that_is_claimed_by_machines_with_room_stays_with_one_of_them(input in messy_cluster()) {
+        let decided = plan(&input);
+        for (slot, placement) in &decided.placements {
+            let valid = |it: &Machine| {
+                let claims: Vec<&Slot> = it.claims.keys().filter(|slot| is_wanted(&input, slot)).collect();
+                it.claims.contains_key(slot)
+                    && may_run(it, &input.services[&slot.service])
+                    && fit_together(&input, it, &claims)
+            };
+            if input.nodes.values().any(valid) {
+                prop_assert!(input.nodes[&placement.node].claims.contains_key(slot), "{slot} left its claimants");
+                prop_assert_eq!(placement.reasons[0].as_str(), "keeps its place");
+            }
+        }
+    }
+
+    #[test]
+    fn a_settled_cluster_needs_no_moves(input in settled_cluster()) {
+        let decided = plan(&input);
+        prop_assert_eq!(&decided.moves, &vec![]);
+        let mut again = input.clone();
+        settle(&mut again, &decided);
+        prop_assert_eq!(input, again);
+    }
+
+    #[test]
+    fn the_death_of_a_machine_moves_only_what_it_held(mut input in settled_cluster(), victim in 0..6_u16, how in 0..3) {
+        let before = plan(&input);
+        let victim = node(victim);
+        let Some(machine) = input.nodes.get_mut(&victim) else { return Ok(()) };
+        match how {
+            0 => machine.up = false,
+            1 => machine.draining = true,
+            _ => machine.runtime_error = Some("connection refused".to_owned()),
+        }
+        let after = plan(&input);
+        for (slot, placement) in &before.placements {
+            let now = after.placements.get(slot).map(|it| it.node);
+            prop_assert_eq!(now == Some(placement.node), placement.node != victim);
+        }
+        prop_assert!(after.moves.iter().all(|it| it.from == Some(victim) && it.to != Some(victim)));
+    }
+
+    #[test]
+    fn a_machine_that_arrives_moves_nothing(mut input in settled_cluster(), mut new in a_machine(), old in 0..6_u16) {
+        let before = plan(&input);
+        new.up = true;
+        input.nodes.insert(node(100), new);
+        let after = plan(&input);
+        prop_assert!(before.placements.iter().all(|(slot, it)| after.placements[slot].node == it.node));
+        prop_assert!(after.moves.iter().all(|it| it.from.is_none() && it.to == Some(node(100))));
+        // Nor does one that comes back and has withdrawn the claims that have found successors.
+        let Some(machine) = input.nodes.get_mut(&node(old)) else { return Ok(()) };
+        machine.up = false;
+        let without = plan(&input);
+        settle(&mut input, &without);
+        let machine = input.nodes.get_mut(&node(old)).expect("a member");
+        machine.up = true;
+        machine.claims.clear();
+        let back = plan(&input);
+        prop_assert!(without.placements.iter().all(|(slot, it)| back.placements[slot].node == it.node));
+    }
+
+    #[test]
+    fn replicas_are_on_distinct_machines_where_they_fit(input in empty_cluster()) {
+        let decided = plan(&input);
+        for (key, wanted) in &input.services {
+            let own = |id| decided.slots_of(id).filter(|slot| slot.service == *key).count();
+            let most = input.nodes.keys().map(|id| own(*id)).max().unwrap_or_default();
+            for (id, machine) in input.nodes.iter().filter(|(id, it)| own(**id) + 1 < most && may_run(it, wanted)) {
+                let mut with: Vec<&Slot> = decided.slots_of(*id).collect();
+                let slot = Slot { service: key.clone(), replica: 1 };
+                with.push(&slot);
+                prop_assert!(!fit_together(&input, machine, &with), "{key} has {most} on one and room on {id}");
+            }
+        }
+    }
+
+    /// The statement of the crate's documentation: nothing flaps while machines carry a plan out.
+    #[test]
+    fn any_part_of_a_plan_may_be_carried_out_and_the_plan_stays(
+        input in messy_cluster(),
+        steps in vec(any::<(bool, bool)>(), 80),
+    ) {
+        let first = plan(&input);
+        let mut now = input.clone();
+        let mut steps = steps.into_iter().cycle();
+        // Some machines have claimed some of what they are given; not all of it runs yet.
+        for (slot, placement) in &first.placements {
+            let (does, running) = steps.next().unwrap_or_default();
+            if does && !input.nodes[&placement.node].claims.contains_key(slot) {
+                claim(&mut now, placement.node, slot);
+                let view = now.nodes.get_mut(&placement.node).and_then(|it| it.claims.get_mut(slot)).expect("a claim");
+                view.running = running;
+            }
+        }
+        // And some have given up some of what they lose.
+        for it in &first.moves {
+            if let (Some(from), (true, _)) = (it.from, steps.next().unwrap_or_default()) {
+                now.nodes.get_mut(&from).expect("a member").claims.remove(&it.slot);
+            }
+        }
+        let second = plan(&now);
+        prop_assert_eq!(places(&first), places(&second));
+        prop_assert_eq!(first.unplaced.keys().collect::<Vec<_>>(), second.unplaced.keys().collect::<Vec<_>>());
+        // No step makes work that was not there: what remains to be moved was to be moved.
+        let all: BTreeSet<_> = first.moves.iter().map(|it| (&it.slot, it.to)).collect();
+        prop_assert!(second.moves.iter().all(|it| all.contains(&(&it.slot, it.to))));
+    }
+
+    #[test]
+    fn extreme_numbers_do_no_harm(
+        mut input in messy_cluster(),
+        extremes in vec((0..7_u16, 0..7_u8, prop_oneof![Just(0), Just(1), Just(u64::MAX - 1), Just(u64::MAX)]), 4),
+    ) {
+        for (at, service, number) in extremes {
+            if let Some(machine) = input.nodes.get_mut(&node(at)) {
+                machine.capacity = Resources { cpu_millis: number, memory_bytes: u64::MAX };
+                machine.claims.insert(Slot { service: key(service), replica: u32::MAX }, ClaimView {
+                    digest: String::new(),
+                    running: true,
+                });
+            }
+            if let Some(wanted) = input.services.get_mut(&key(service)) {
+                wanted.spec.container.reservation = Resources { cpu_millis: number, memory_bytes: number };
+                wanted.updated = number;
+            }
+        }
+        let decided = plan(&input);
+        for (id, machine) in &input.nodes {
+            let held: Vec<_> = decided.slots_of(*id).map(|slot| container(&input, slot).reservation).collect();
+            let sum = |of: fn(Resources) -> u64| held.iter().map(|it| u128::from(of(*it))).sum::<u128>();
+            prop_assert!(sum(|it| it.cpu_millis) <= machine.capacity.cpu_millis.into());
+            prop_assert!(sum(|it| it.memory_bytes) <= machine.capacity.memory_bytes.into());
+        }
+    }
+}
+
+#[test]
+fn more_replicas_than_a_service_may_have_are_cut() {
+    let mut input = PlanInput::default();
+    input.nodes.insert(node(0), machine("m", 1000, 1024));
+    input.services.insert(key(0), wanted(u32::MAX, 0, 0));
+    assert_eq!(plan(&input).placements.len(), 1000);
+}
+
+/// The score does not see later services when it replaces a slot of an earlier one. This is what that costs.
+#[test]
+fn after_deaths_and_arrivals_the_load_is_still_spread() {
+    let mut input = PlanInput::default();
+    for number in 0..6 {
+        input.nodes.insert(node(number), machine("m", 4000, 4096));
+    }
+    for number in 0..60 {
+        let mut wanted = wanted(1, 0, 0);
+        wanted.updated = number.into();
+        input.services.insert(key(number), wanted);
+    }
+    let held = |plan: &Plan| -> Vec<usize> {
+        (0..7).map(|number| plan.slots_of(node(number)).count()).collect()
+    };
+    let mut decided = plan(&input);
+    assert_eq!(held(&decided), [10, 10, 10, 10, 10, 10, 0]);
+    settle(&mut input, &decided);
+    input.nodes.get_mut(&node(2)).expect("a member").up = false;
+    decided = plan(&input);
+    assert_eq!(held(&decided), [12, 12, 0, 12, 12, 12, 0]);
+    settle(&mut input, &decided);
+    // A machine that comes new takes what becomes free next.
+    input.nodes.insert(node(6), machine("m", 4000, 4096));
+    input.nodes.get_mut(&node(3)).expect("a member").up = false;
+    decided = plan(&input);
+    let counts = held(&decided).into_iter().filter(|&count| count > 0);
+    assert_eq!(counts.clone().sum::<usize>(), 60);
+    assert!(
+        counts.clone().max() <= counts.clone().min().map(|least| least + 2),
+        "{:?}",
+        held(&decided)
+    );
+}

@@ -1,0 +1,216 @@
+//! Proving who one is, from both sides: see [`vc_protocol::auth`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use libp2p::{PeerId, Stream, StreamProtocol};
+use tokio::sync::{Semaphore, mpsc};
+use vc_engine::Input;
+use vc_protocol::auth::{Admission, Greeting, Hello, MAX_AUTH_FRAME, Proof, Welcome};
+use vc_protocol::token::{MachineRole, Scope, TokenError, certify, verify, verify_member};
+use vc_protocol::wire::AUTH_PROTOCOL;
+use vc_protocol::{ClusterId, Name, NodeId};
+
+use crate::drive::Event;
+use crate::frames::{FrameError, Frames};
+use crate::identity::Membership;
+use crate::network::gate::Gate;
+use crate::session::{self, Session};
+
+/// Strangers and users at a time.
+const MAX_SESSIONS: usize = 256;
+/// From the first byte to the welcome.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a peer did not let us in, or is not who it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The stream could not be opened.
+    #[error("the node does not answer: {0}")]
+    Open(String),
+    /// The stream broke.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// It is not of the cluster we look for.
+    #[error("the machine that answered is not of this cluster: {0}")]
+    Impostor(#[from] TokenError),
+    /// It said no.
+    #[error("{0}")]
+    Refused(String),
+    /// It took too long.
+    #[error("the node did not answer in time")]
+    TimedOut,
+    /// It said something that does not fit.
+    #[error("the node gave an answer that does not fit the question")]
+    Unexpected,
+}
+
+/// As a member, says so on the connections to `peer`; `false`: it did not know us before.
+pub(crate) async fn prove(
+    mut control: libp2p_stream::Control,
+    peer: NodeId,
+    cluster: ClusterId,
+    certificate: String,
+) -> Result<bool, AuthError> {
+    let talk = async {
+        match introduce(&mut control, peer, cluster, &Hello::Member { certificate }).await?.0 {
+            Welcome::Member { known } => Ok(known),
+            Welcome::Refused { reason } => Err(AuthError::Refused(reason)),
+            _ => Err(AuthError::Unexpected),
+        }
+    };
+    tokio::time::timeout(PATIENCE, talk).await.unwrap_or(Err(AuthError::TimedOut))
+}
+
+/// Asks to join the cluster with a token.
+pub(crate) async fn join(
+    mut control: libp2p_stream::Control,
+    peer: NodeId,
+    cluster: ClusterId,
+    token: String,
+    name: Name,
+) -> Result<Admission, AuthError> {
+    let talk = async {
+        match introduce(&mut control, peer, cluster, &Hello::Join { token, name }).await?.0 {
+            Welcome::Joined(admission) => Ok(*admission),
+            Welcome::Refused { reason } => Err(AuthError::Refused(reason)),
+            _ => Err(AuthError::Unexpected),
+        }
+    };
+    tokio::time::timeout(PATIENCE, talk).await.unwrap_or(Err(AuthError::TimedOut))
+}
+
+/// The dialler's side: no credential leaves before the listener has shown that it is of the cluster.
+async fn introduce(
+    control: &mut libp2p_stream::Control,
+    peer: NodeId,
+    cluster: ClusterId,
+    hello: &Hello,
+) -> Result<(Welcome, Frames<Stream>), AuthError> {
+    let stream = control
+        .open_stream(peer.peer_id(), StreamProtocol::new(AUTH_PROTOCOL))
+        .await
+        .map_err(|error| AuthError::Open(error.to_string()))?;
+    // An admission carries a certificate a member.
+    let mut frames = Frames::new(stream, vc_protocol::wire::MAX_FRAME);
+    frames.send(&Greeting { version: 1 }).await?;
+    let Proof { certificate } = frames.receive().await?;
+    verify_member(&certificate, cluster, Some(peer))?;
+    frames.send(hello).await?;
+    let welcome = frames.receive().await?;
+    Ok((welcome, frames))
+}
+
+/// The listener's side.
+#[derive(Clone)]
+pub(crate) struct Porter {
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) gate: Gate,
+    pub(crate) driver: mpsc::Sender<Event>,
+    pub(crate) session: Session,
+}
+
+impl Porter {
+    /// Takes auth streams, a task each, [`MAX_SESSIONS`] at most.
+    pub(crate) async fn serve(self, mut streams: libp2p_stream::IncomingStreams) {
+        let room = Arc::new(Semaphore::new(MAX_SESSIONS));
+        while let Some((peer, stream)) = streams.next().await {
+            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                tracing::warn!(%peer, "too many sessions; this one is turned away");
+                continue;
+            };
+            let porter = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = porter.meet(peer, stream).await {
+                    tracing::info!(%peer, %error, "a peer was not let in");
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    async fn meet(&self, peer: PeerId, stream: Stream) -> Result<(), AuthError> {
+        let mut frames = Frames::new(stream, MAX_AUTH_FRAME);
+        let greet = async {
+            let Greeting { .. } = frames.receive().await?;
+            frames.send(&Proof { certificate: self.membership.certificate.clone() }).await?;
+            Ok::<Hello, FrameError>(frames.receive().await?)
+        };
+        let hello = tokio::time::timeout(PATIENCE, greet).await.map_err(|_| AuthError::TimedOut)??;
+        let reason = match hello {
+            Hello::Member { certificate } => match self.meet_member(peer, certificate).await {
+                Ok(known) => {
+                    frames.send(&Welcome::Member { known }).await?;
+                    return Ok(frames.close().await?);
+                }
+                Err(error) => error.to_string(),
+            },
+            Hello::Join { token, name } => match self.admit(peer, &token, &name).await {
+                Ok(admission) => {
+                    frames.send(&Welcome::Joined(Box::new(admission))).await?;
+                    return Ok(frames.close().await?);
+                }
+                Err(reason) => reason,
+            },
+            Hello::User { token } => match self.user(&token) {
+                Ok(user) => {
+                    let peers = self.session.peer_addresses();
+                    frames.send(&Welcome::User { role: user.role, peers }).await?;
+                    frames.set_max(vc_protocol::wire::MAX_FRAME);
+                    self.session.serve(user, &mut frames).await;
+                    return Ok(());
+                }
+                Err(error) => error.to_string(),
+            },
+        };
+        frames.send(&Welcome::Refused { reason: reason.clone() }).await?;
+        frames.close().await?;
+        Err(AuthError::Refused(reason))
+    }
+
+    /// A member introduces itself; `true`: it was known.
+    async fn meet_member(&self, peer: PeerId, certificate: String) -> Result<bool, TokenError> {
+        let node = NodeId::try_from(peer).map_err(|_| TokenError::NotYours)?;
+        verify_member(&certificate, self.membership.cluster, Some(node))?;
+        let known = self.gate.is_member(&peer);
+        if !known {
+            let _ = self.driver.send(Event::Input(Input::Certificate(certificate))).await;
+            self.gate.admit(peer);
+        }
+        Ok(known)
+    }
+
+    /// A machine wants to join.
+    async fn admit(&self, peer: PeerId, token: &str, name: &Name) -> Result<Admission, String> {
+        let claims = verify(token, self.membership.cluster, crate::now()).map_err(|error| error.to_string())?;
+        let Scope::Join(role) = claims.scope else {
+            let error = TokenError::WrongScope { found: claims.scope.kind(), wanted: "machine" };
+            return Err(error.to_string());
+        };
+        let root = self
+            .membership
+            .root
+            .as_ref()
+            .ok_or("this node is a worker and cannot admit machines: join through a server")?;
+        let node = NodeId::try_from(peer).map_err(|error| error.to_string())?;
+        let certificate = certify(root, node, role, crate::now()).map_err(|error| error.to_string())?;
+        // Durable here before it is promised there: every other member learns of it from us if need be.
+        let (certificates, peers) = self.session.introduce(certificate.clone()).await?;
+        self.gate.admit(peer);
+        tracing::info!(node = %node, name = %name, token = claims.jti, ?role, "a machine joined");
+        let cluster_key = (role == MachineRole::Server).then(|| crate::identity::encode_key(root)).flatten();
+        Ok(Admission { certificate, certificates, cluster_key, peers })
+    }
+
+    fn user(&self, token: &str) -> Result<session::User, TokenError> {
+        let claims = verify(token, self.membership.cluster, crate::now())?;
+        match claims.scope {
+            Scope::User(role) => {
+                let expires = claims.exp.unwrap_or(0).saturating_mul(1000);
+                Ok(session::User { name: claims.sub, token: claims.jti, role, expires })
+            }
+            other => Err(TokenError::WrongScope { found: other.kind(), wanted: "user" }),
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! The driver: owns the engine, feeds it what happens and carries out what it decides.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use vc_crdt::View;
+use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeEvent};
+use vc_engine::{Config, Durable, Engine, Input, Mutation, Output, Timing};
+use vc_protocol::change::{Batch, Subject};
+use vc_protocol::gossip::SyncMessage;
+use vc_protocol::node::{NodeInfo, Usage};
+use vc_protocol::wire::encode;
+use vc_protocol::{Millis, Multiaddr, NodeId};
+
+use crate::identity::Membership;
+use crate::network::Command;
+use crate::network::gate::Gate;
+use crate::network::link::Links;
+use crate::runtime::Runtime;
+use crate::store::{Store, StoreError};
+
+/// Events that may wait for the driver.
+pub const EVENTS: usize = 1024;
+/// Between two attempts to go on after the disk failed.
+const DISK_PAUSE: Duration = Duration::from_secs(2);
+
+/// What happens.
+pub enum Event {
+    /// Something for the engine.
+    Input(Input),
+    /// A user wants a change.
+    Mutate {
+        /// Who.
+        by: Subject,
+        /// What.
+        mutation: Mutation,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Vec<String>, String>>,
+    },
+    /// A machine is admitted: answered with all certificates once its own is durable.
+    Admit {
+        /// Its certificate.
+        certificate: String,
+        /// Where the certificates go.
+        answer: oneshot::Sender<Result<Vec<String>, String>>,
+    },
+    /// This machine's addresses have changed.
+    Addresses(Vec<Multiaddr>),
+}
+
+/// What everybody may look at: the latest view, and what is volatile.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// What the documents say.
+    pub view: Arc<View>,
+    /// What machines use.
+    pub usage: Arc<BTreeMap<NodeId, Usage>>,
+}
+
+/// What the driver works with.
+pub struct Parts {
+    /// Who we are.
+    pub membership: Arc<Membership>,
+    /// What we say of ourselves.
+    pub info: NodeInfo,
+    /// A random number, new at each start.
+    pub nonce: u64,
+    /// To the swarm.
+    pub network: mpsc::Sender<Command>,
+    /// To other members.
+    pub links: Links,
+    /// To the runtime.
+    pub runtime: Runtime,
+    /// Who is a member.
+    pub gate: Gate,
+}
+
+/// The driver.
+pub struct Driver {
+    parts: Parts,
+    store: Arc<Store>,
+    engine: Engine,
+    events: mpsc::Receiver<Event>,
+    answers: BTreeMap<u64, oneshot::Sender<Result<Vec<String>, String>>>,
+    requests: u64,
+    snapshot: watch::Sender<Snapshot>,
+    known_addresses: BTreeMap<NodeId, Vec<Multiaddr>>,
+    connected: BTreeSet<NodeId>,
+    runtime: LastSeen,
+}
+
+/// What the runtime said last, for an engine that has to begin anew.
+#[derive(Default)]
+struct LastSeen {
+    instances: BTreeMap<InstanceId, Observed>,
+    /// `None`: it has said nothing yet.
+    unavailable: Option<Option<String>>,
+}
+
+impl LastSeen {
+    fn note(&mut self, event: &RuntimeEvent) {
+        match event {
+            RuntimeEvent::Listed(all) => {
+                self.instances = all.iter().map(|seen| (seen.id.clone(), seen.clone())).collect();
+                self.unavailable = Some(None);
+            }
+            RuntimeEvent::Changed(seen) if seen.phase == Phase::Gone => {
+                self.instances.remove(&seen.id);
+            }
+            RuntimeEvent::Changed(seen) => {
+                self.instances.insert(seen.id.clone(), seen.clone());
+            }
+            RuntimeEvent::Unavailable(why) => self.unavailable = Some(Some(why.clone())),
+        }
+    }
+
+    fn last(&self) -> Option<RuntimeEvent> {
+        Some(match self.unavailable.as_ref()? {
+            Some(why) => RuntimeEvent::Unavailable(why.clone()),
+            None => RuntimeEvent::Listed(self.instances.values().cloned().collect()),
+        })
+    }
+}
+
+fn engine(parts: &Parts, store: &Store) -> anyhow::Result<Engine> {
+    let durable = store.load()?;
+    let config = Config {
+        key: parts.membership.key.clone(),
+        id: parts.membership.node,
+        cluster: parts.membership.cluster,
+        info: parts.info.clone(),
+        nonce: parts.nonce,
+        timing: Timing::default(),
+    };
+    Ok(Engine::new(config, durable, crate::now())?)
+}
+
+impl Driver {
+    /// A driver with what is on disk. Errors: the disk cannot be read.
+    pub fn new(
+        mut parts: Parts,
+        store: Store,
+        events: mpsc::Receiver<Event>,
+    ) -> anyhow::Result<(Self, watch::Receiver<Snapshot>)> {
+        let engine = engine(&parts, &store)?;
+        for node in engine.replica().members() {
+            parts.gate.admit(node.peer_id());
+        }
+        parts.info.addresses.sort();
+        let first = Snapshot { view: engine.view(), usage: Arc::new(engine.usage().clone()) };
+        let (snapshot, receiver) = watch::channel(first);
+        let driver = Self {
+            parts,
+            store: Arc::new(store),
+            engine,
+            events,
+            answers: BTreeMap::new(),
+            requests: 0,
+            snapshot,
+            known_addresses: BTreeMap::new(),
+            connected: BTreeSet::new(),
+            runtime: LastSeen::default(),
+        };
+        Ok((driver, receiver))
+    }
+
+    /// Runs until every sender of events is gone.
+    pub async fn run(mut self) {
+        self.tell_addresses();
+        loop {
+            let (due, _) = self.engine.deadline();
+            let wait = Duration::from_millis(due.saturating_sub(crate::now()));
+            let event = tokio::select! {
+                biased;
+                event = self.events.recv() => match event {
+                    Some(event) => event,
+                    None => return,
+                },
+                () = tokio::time::sleep(wait) => Event::Input(Input::Wake),
+            };
+            self.event(event).await;
+            // Many events must not keep the engine from looking at its clock.
+            if crate::now() >= self.engine.deadline().0 && !self.events.is_empty() {
+                self.step(Input::Wake).await;
+            }
+        }
+    }
+
+    async fn event(&mut self, event: Event) {
+        match event {
+            Event::Input(input) => self.step(input).await,
+            Event::Mutate { by, mutation, answer } => {
+                self.requests += 1;
+                self.answers.insert(self.requests, answer);
+                self.step(Input::Mutate { request: self.requests, by, mutation }).await;
+            }
+            Event::Admit { certificate, answer } => {
+                let known = Durable { certificates: vec![certificate.clone()], ..Durable::default() };
+                match self.persist(known).await {
+                    Ok(()) => {
+                        self.step(Input::Certificate(certificate)).await;
+                        let _ = answer.send(Ok(self.engine.replica().certificates()));
+                    }
+                    Err(error) => {
+                        let _ = answer.send(Err(disk_failed(&error)));
+                        self.recover().await;
+                    }
+                }
+            }
+            Event::Addresses(mut addresses) => {
+                addresses.sort();
+                if addresses != self.parts.info.addresses && !addresses.is_empty() {
+                    tracing::info!(?addresses, "this node's addresses changed");
+                    self.parts.info.addresses = addresses;
+                    self.step(Input::Info(self.parts.info.clone())).await;
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self, input: Input) {
+        match &input {
+            Input::Connected(node) => {
+                self.connected.insert(*node);
+            }
+            Input::Disconnected(node) => {
+                self.connected.remove(node);
+                self.parts.links.close(&node.peer_id());
+            }
+            Input::Runtime(event) => self.runtime.note(event),
+            _ => {}
+        }
+        let volatile = matches!(input, Input::Usage(_) | Input::Gossip(..));
+        let outputs = VecDeque::from(self.engine.handle(crate::now(), input));
+        if let Err(error) = self.perform(outputs).await {
+            tracing::error!(%error, "cannot write to the disk; going on from what is on it");
+            let reason = disk_failed(&error);
+            for (_, answer) in std::mem::take(&mut self.answers) {
+                let _ = answer.send(Err(reason.clone()));
+            }
+            self.recover().await;
+        }
+        if volatile && *self.snapshot.borrow().usage != *self.engine.usage() {
+            let usage = Arc::new(self.engine.usage().clone());
+            self.snapshot.send_modify(|snapshot| snapshot.usage = usage);
+        }
+    }
+
+    async fn perform(&mut self, mut outputs: VecDeque<Output>) -> Result<(), StoreError> {
+        while let Some(output) = outputs.pop_front() {
+            match output {
+                Output::Runtime(action) => self.parts.runtime.perform(action),
+                Output::Persist(durable) => {
+                    let members = !durable.certificates.is_empty();
+                    self.persist(durable).await?;
+                    if members {
+                        for node in self.engine.replica().members() {
+                            self.parts.gate.admit(node.peer_id());
+                        }
+                    }
+                }
+                Output::Gossip(gossip) => {
+                    self.network(Command::Publish(encode(&gossip)));
+                }
+                Output::Send(to, message) => self.parts.links.send(to, message),
+                Output::Replay(to, runs) => {
+                    let store = Arc::clone(&self.store);
+                    let certificates = self.engine.replica().certificates();
+                    let links = self.parts.links.clone();
+                    // Reading and sending a long history must not hold up the heartbeat.
+                    tokio::task::spawn_blocking(move || match store.replay(&runs) {
+                        Ok(batches) => {
+                            for changes in batches {
+                                let batch = Batch { certificates: certificates.clone(), changes };
+                                links.send(to, SyncMessage::Changes(batch));
+                            }
+                        }
+                        Err(error) => tracing::warn!(%error, "cannot read changes for a peer"),
+                    });
+                }
+                Output::Disconnect(node) => {
+                    self.parts.links.close(&node.peer_id());
+                    self.network(Command::Disconnect(node));
+                }
+                Output::Answer(request, result) => {
+                    if let Some(answer) = self.answers.remove(&request) {
+                        let _ = answer.send(result);
+                    }
+                }
+                Output::ViewChanged => {
+                    let view = self.engine.view();
+                    self.snapshot.send_modify(|snapshot| snapshot.view = view);
+                    self.tell_addresses();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn persist(&self, durable: Durable) -> Result<(), StoreError> {
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || store.persist(&durable)).await {
+            Ok(result) => result,
+            Err(error) => {
+                tracing::error!(%error, "the disk task ended");
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes on from what is durable, as after a crash: what the disk did not take has not happened.
+    async fn recover(&mut self) {
+        loop {
+            tokio::time::sleep(DISK_PAUSE).await;
+            if let Err(error) = self.reopen() {
+                tracing::error!(%error, "the disk still fails; trying again");
+                continue;
+            }
+            // The new engine has seen nothing yet of what the old one saw.
+            let connected = self.connected.iter().copied().map(Input::Connected);
+            let inputs: Vec<Input> = connected.chain(self.runtime.last().map(Input::Runtime)).collect();
+            let mut failed = false;
+            for input in inputs {
+                let outputs = VecDeque::from(self.engine.handle(crate::now(), input));
+                failed |= self.perform(outputs).await.is_err();
+            }
+            if !failed {
+                return;
+            }
+        }
+    }
+
+    fn reopen(&mut self) -> anyhow::Result<()> {
+        self.store.reopen()?;
+        self.engine = engine(&self.parts, &self.store)?;
+        Ok(())
+    }
+
+    /// Tells the swarm where the members are, and the disk, for the next start.
+    fn tell_addresses(&mut self) {
+        let view = self.engine.view();
+        for (&node, state) in &view.nodes {
+            let Some(info) = &state.info else { continue };
+            let known = self.known_addresses.get(&node) == Some(&info.addresses);
+            if known || node == self.parts.membership.node {
+                continue;
+            }
+            if self.network(Command::Addresses(node, info.addresses.clone())) {
+                self.known_addresses.insert(node, info.addresses.clone());
+            }
+        }
+    }
+
+    /// Tells the swarm, unless it is so far behind that it has no room; `false` then. Never waits: the swarm may be
+    /// waiting for us.
+    fn network(&self, command: Command) -> bool {
+        let told = self.parts.network.try_send(command).is_ok();
+        if !told {
+            tracing::warn!("the network is behind: a command was dropped");
+        }
+        told
+    }
+}
+
+fn disk_failed(error: &StoreError) -> String {
+    format!("this node cannot write to its disk, so nothing was changed ({error}): free some space or use another node with --peer")
+}
+
+/// A clock that never goes back: the time at the start, and how long it has run since.
+pub fn clock() -> impl Fn() -> Millis {
+    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let start = std::time::Instant::now();
+    move || {
+        let now = wall + start.elapsed();
+        Millis::try_from(now.as_millis()).unwrap_or(Millis::MAX)
+    }
+}

@@ -1,0 +1,71 @@
+//! Length-prefixed frames on a stream.
+
+use futures::{AsyncRead, AsyncWrite, SinkExt, StreamExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use libp2p::bytes::Bytes;
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt as _};
+use vc_protocol::wire;
+
+/// Why a frame did not pass.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The stream broke, or the frame was too large.
+    #[error("the connection broke: {0}")]
+    Io(#[from] std::io::Error),
+    /// The other side has closed the stream.
+    #[error("the other side closed the connection")]
+    Closed,
+    /// Not what was expected.
+    #[error("malformed frame: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Not what was expected.
+    #[error(transparent)]
+    Cbor(#[from] wire::WireError),
+}
+
+/// A stream of frames, each behind its length as 4 bytes, big endian.
+pub struct Frames<S> {
+    framed: Framed<Compat<S>, LengthDelimitedCodec>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
+    /// Frames of at most `max` bytes.
+    pub fn new(stream: S, max: usize) -> Self {
+        let codec = LengthDelimitedCodec::builder().max_frame_length(max).new_codec();
+        Self { framed: Framed::new(stream.compat(), codec) }
+    }
+
+    /// Lets larger frames pass from now on.
+    pub fn set_max(&mut self, max: usize) {
+        self.framed.codec_mut().set_max_frame_length(max);
+    }
+
+    /// Sends a value as JSON.
+    pub async fn send<T: Serialize>(&mut self, value: &T) -> Result<(), FrameError> {
+        self.send_bytes(serde_json::to_vec(value)?).await
+    }
+
+    /// Receives a value as JSON. Errors: closed, broken, or not a `T`.
+    pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
+        let frame = self.framed.next().await.ok_or(FrameError::Closed)??;
+        Ok(serde_json::from_slice(&frame)?)
+    }
+
+    /// Sends bytes.
+    pub async fn send_bytes(&mut self, bytes: Vec<u8>) -> Result<(), FrameError> {
+        Ok(self.framed.send(Bytes::from(bytes)).await?)
+    }
+
+    /// Receives a value as CBOR. Errors: closed, broken, or not a `T`.
+    pub async fn receive_cbor<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
+        let frame = self.framed.next().await.ok_or(FrameError::Closed)??;
+        Ok(wire::decode(&frame)?)
+    }
+
+    /// Says that nothing more comes.
+    pub async fn close(&mut self) -> Result<(), FrameError> {
+        Ok(SinkExt::<Bytes>::close(&mut self.framed).await?)
+    }
+}

@@ -1,0 +1,138 @@
+//! Who this node is, on disk: its key, its cluster, its certificate.
+//!
+//! `node.key` and `cluster.key` are Ed25519 seeds, base64, mode 0600; `cluster.key` is there on servers only.
+//! `membership.json` says which cluster and holds the certificate.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, NodeId};
+
+const NODE_KEY: &str = "node.key";
+const CLUSTER_KEY: &str = "cluster.key";
+const MEMBERSHIP: &str = "membership.json";
+/// The admin's token that `init` writes.
+pub const ADMIN_TOKEN: &str = "admin.token";
+
+/// Everything that makes this node a member.
+pub struct Membership {
+    /// Its key.
+    pub key: Keypair,
+    /// Its id.
+    pub node: NodeId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The word of the cluster's root that it is a member.
+    pub certificate: String,
+    /// The cluster's root key, on servers.
+    pub root: Option<Keypair>,
+    /// When the data directory was founded or joined.
+    pub since: Millis,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    cluster: ClusterId,
+    certificate: String,
+    since: Millis,
+    /// Where members were when this node joined: for the first contact.
+    #[serde(default)]
+    peers: Vec<Multiaddr>,
+}
+
+/// A key as text: its seed, base64.
+pub(crate) fn encode_key(key: &Keypair) -> Option<String> {
+    let key = key.clone().try_into_ed25519().ok()?;
+    Some(data_encoding::BASE64.encode(key.secret().as_ref()))
+}
+
+/// A key from text.
+pub(crate) fn decode_key(text: &str) -> anyhow::Result<Keypair> {
+    let seed = data_encoding::BASE64.decode(text.trim().as_bytes()).context("not base64")?;
+    Keypair::ed25519_from_bytes(seed).context("not an Ed25519 seed")
+}
+
+/// Makes the data directory, for its owner alone. Errors: it cannot be made or written.
+pub fn prepare(dir: &Path) -> anyhow::Result<()> {
+    let made = fs::create_dir_all(dir).and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o700)));
+    made.with_context(|| format!("cannot make the data directory {}", dir.display()))
+}
+
+/// Whether a data directory belongs to a cluster already.
+pub fn is_member(dir: &Path) -> bool {
+    dir.join(MEMBERSHIP).exists()
+}
+
+/// The node's key: from disk, or a new one.
+pub fn node_key(dir: &Path) -> anyhow::Result<Keypair> {
+    let path = dir.join(NODE_KEY);
+    match fs::read_to_string(&path) {
+        Ok(text) => decode_key(&text).with_context(|| format!("{} is not a node key", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let key = Keypair::generate_ed25519();
+            write_secret(&path, &encode_key(&key).context("an Ed25519 key")?)?;
+            Ok(key)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Writes a membership. The membership file comes last: it makes the directory a member's.
+pub fn save(dir: &Path, membership: &Membership, peers: &[Multiaddr]) -> anyhow::Result<()> {
+    if let Some(root) = &membership.root {
+        write_secret(&dir.join(CLUSTER_KEY), &encode_key(root).context("an Ed25519 key")?)?;
+    }
+    let saved = Saved {
+        cluster: membership.cluster,
+        certificate: membership.certificate.clone(),
+        since: membership.since,
+        peers: peers.to_vec(),
+    };
+    write_secret(&dir.join(MEMBERSHIP), &serde_json::to_string_pretty(&saved)?)
+}
+
+/// Reads a membership, and where members were at first. Errors: there is none, or a file is damaged.
+pub fn load(dir: &Path) -> anyhow::Result<(Membership, Vec<Multiaddr>)> {
+    let path = dir.join(MEMBERSHIP);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => anyhow::bail!(
+            "{} belongs to no cluster yet: found one with 'vc-node init' or join one with 'vc-node join TOKEN'",
+            dir.display()
+        ),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let saved: Saved = serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
+    let key = node_key(dir)?;
+    let node = NodeId::of(&key.public())?;
+    vc_protocol::token::verify_member(&saved.certificate, saved.cluster, Some(node))
+        .with_context(|| format!("the certificate in {} does not fit node.key", path.display()))?;
+    let root = match fs::read_to_string(dir.join(CLUSTER_KEY)) {
+        Ok(text) => Some(decode_key(&text).context("cluster.key is damaged")?),
+        Err(_) => None,
+    };
+    let membership =
+        Membership { key, node, cluster: saved.cluster, certificate: saved.certificate, root, since: saved.since };
+    Ok((membership, saved.peers))
+}
+
+/// Writes a file that only its owner reads, whole or not at all.
+pub fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+    let write = || -> std::io::Result<()> {
+        let next = path.with_extension("new");
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+        writeln!(file, "{text}")?;
+        file.sync_all()?;
+        fs::rename(&next, path)?;
+        match path.parent() {
+            Some(dir) => fs::File::open(dir)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,108 @@
+//! What this machine has and uses, with the limits of the control group it runs in.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sysinfo::System;
+use tokio::sync::mpsc;
+use vc_engine::Input;
+use vc_protocol::Resources;
+use vc_protocol::node::Usage;
+
+use crate::drive::Event;
+
+/// Between two looks at what is in use.
+const SAMPLE: Duration = Duration::from_secs(5);
+
+/// What this machine has to give. Integer thousandths of a core and bytes.
+pub fn capacity() -> Resources {
+    // Where the operating system does not say, a machine has nothing to give until it is told with --memory.
+    let memory = System::new().map_or(0, |mut system| {
+        system.refresh_memory();
+        system.total_memory()
+    });
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = u64::try_from(cores).unwrap_or(1) * 1000;
+    let (cpu_limit, memory_limit) = cgroup_limits();
+    Resources {
+        cpu_millis: cpu_limit.map_or(cores, |limit| limit.min(cores)),
+        memory_bytes: memory_limit.map_or(memory, |limit| limit.min(memory)),
+    }
+}
+
+/// The tightest limits of our control group and those above it (cgroup v2: `cpu.max`, `memory.max`).
+fn cgroup_limits() -> (Option<u64>, Option<u64>) {
+    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let mut at = PathBuf::from("/sys/fs/cgroup").join(path.trim_start_matches('/'));
+    let (mut cpu, mut memory) = (None, None);
+    while at.starts_with("/sys/fs/cgroup") {
+        cpu = tighter(cpu, cpu_max(&at));
+        memory = tighter(memory, fs::read_to_string(at.join("memory.max")).ok().and_then(|t| t.trim().parse().ok()));
+        if !at.pop() {
+            break;
+        }
+    }
+    (cpu, memory)
+}
+
+fn tighter(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn cpu_max(group: &Path) -> Option<u64> {
+    parse_cpu_max(&fs::read_to_string(group.join("cpu.max")).ok()?)
+}
+
+/// `quota period` in microseconds, or `max period`.
+fn parse_cpu_max(text: &str) -> Option<u64> {
+    let (quota, period) = text.trim().split_once(' ')?;
+    let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
+    (quota.saturating_mul(1000)).checked_div(period)
+}
+
+/// Tells the engine what is in use, from time to time.
+pub async fn watch_usage(driver: mpsc::Sender<Event>) {
+    let Ok(mut system) = System::new() else {
+        tracing::warn!("this system does not tell what is in use");
+        return std::future::pending().await;
+    };
+    let mut pace = tokio::time::interval(SAMPLE);
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        pace.tick().await;
+        system.refresh_cpu_usage();
+        system.refresh_memory();
+        let cores = u64::try_from(system.cpus().len()).unwrap_or(1);
+        // Percent of all cores, as a float by sysinfo; nothing is decided by it.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 100000")]
+        let share = (system.global_cpu_usage() * 10.0) as u64;
+        let usage = Usage { cpu_millis: share * cores, memory_bytes: system.used_memory() };
+        if driver.send(Event::Input(Input::Usage(usage))).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_quota_is_read_in_thousandths_of_a_core() {
+        assert_eq!(parse_cpu_max("150000 100000\n"), Some(1500));
+        assert_eq!(parse_cpu_max("max 100000\n"), None);
+        assert_eq!(parse_cpu_max("1 0"), None);
+        assert_eq!(parse_cpu_max("nonsense"), None);
+    }
+
+    #[test]
+    fn this_machine_has_something_to_give() {
+        let capacity = capacity();
+        assert!(capacity.cpu_millis >= 100 && capacity.memory_bytes > 1 << 20, "{capacity}");
+    }
+}

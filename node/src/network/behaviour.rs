@@ -1,0 +1,108 @@
+//! Which protocols a node speaks, and to whom.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::{NetworkBehaviour, StreamProtocol};
+use libp2p::{Swarm, SwarmBuilder, connection_limits, gossipsub, identify, kad, mdns, noise, ping, tcp, yamux};
+use vc_protocol::wire::MAX_GOSSIP;
+use vc_protocol::{ClusterId, Keypair};
+
+use super::gate::{Gate, Gated};
+
+/// Connections that may be coming up at once, from strangers too.
+const MAX_PENDING: u32 = 64;
+/// Connections in all.
+const MAX_CONNECTIONS: u32 = 512;
+/// Connections of one peer.
+const MAX_PER_PEER: u32 = 8;
+
+/// Everything: strangers see `auth` alone.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    pub(crate) limits: connection_limits::Behaviour,
+    pub(crate) auth: libp2p_stream::Behaviour,
+    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) member: Gated<Member>,
+}
+
+/// What members speak with one another.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Member {
+    pub(crate) gossip: gossipsub::Behaviour,
+    pub(crate) kademlia: kad::Behaviour<kad::store::MemoryStore>,
+    pub(crate) identify: identify::Behaviour,
+    pub(crate) ping: ping::Behaviour,
+    pub(crate) streams: libp2p_stream::Behaviour,
+}
+
+/// Open and accept streams.
+#[derive(Clone)]
+pub struct Controls {
+    /// For anybody: the auth protocol.
+    pub auth: libp2p_stream::Control,
+    /// For members.
+    pub members: libp2p_stream::Control,
+}
+
+pub(crate) fn swarm(
+    key: &Keypair,
+    cluster: ClusterId,
+    gate: Gate,
+    with_mdns: bool,
+) -> anyhow::Result<(Swarm<Behaviour>, Controls)> {
+    let auth = libp2p_stream::Behaviour::new();
+    let streams = libp2p_stream::Behaviour::new();
+    let controls = Controls { auth: auth.new_control(), members: streams.new_control() };
+    let peer = key.public().to_peer_id();
+
+    let gossip_config = gossipsub::ConfigBuilder::default()
+        .max_transmit_size(MAX_GOSSIP)
+        .validate_messages()
+        .build()
+        .context("gossipsub settings")?;
+    let signed = gossipsub::MessageAuthenticity::Signed(key.clone());
+    let gossip =
+        gossipsub::Behaviour::new(signed, gossip_config).map_err(|error| anyhow::anyhow!("gossipsub: {error}"))?;
+
+    let protocol = StreamProtocol::try_from_owned(format!("/vc/{cluster}/kad/1")).context("protocol name")?;
+    let store = kad::store::MemoryStore::new(peer);
+    let mut kademlia = kad::Behaviour::with_config(peer, store, kad::Config::new(protocol));
+    // Without a confirmed external address it would stay a client, and nobody could ask it.
+    kademlia.set_mode(Some(kad::Mode::Server));
+
+    let identify = identify::Behaviour::new(
+        identify::Config::new("/vc/id/1".to_owned(), key.public()).with_interval(Duration::from_secs(300)),
+    );
+    let ping = ping::Behaviour::new(
+        ping::Config::new().with_interval(Duration::from_secs(5)).with_timeout(Duration::from_secs(5)),
+    );
+    let mdns = if with_mdns {
+        Some(mdns::tokio::Behaviour::new(mdns::Config::default(), peer).context("cannot start mDNS; try --no-mdns")?)
+    } else {
+        None
+    };
+    let limits = connection_limits::ConnectionLimits::default()
+        .with_max_pending_incoming(Some(MAX_PENDING))
+        .with_max_established(Some(MAX_CONNECTIONS))
+        .with_max_established_per_peer(Some(MAX_PER_PEER));
+    let behaviour = Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        auth,
+        mdns: Toggle::from(mdns),
+        member: Gated::new(Member { gossip, kademlia, identify, ping, streams }, gate),
+    };
+    let swarm = SwarmBuilder::with_existing_identity(key.clone())
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .context("TCP transport")?
+        .with_quic()
+        .with_behaviour(|_| behaviour)
+        .map_err(|error| anyhow::anyhow!("behaviour: {error}"))?
+        // Members hold a stream open, which keeps the connection; strangers have so long to say who they are.
+        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(10)))
+        .with_connection_timeout(Duration::from_secs(4))
+        .build();
+    Ok((swarm, controls))
+}

@@ -1,0 +1,281 @@
+//! Founding, joining and running: puts the parts together.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use libp2p::StreamProtocol;
+use libp2p::multiaddr::Protocol;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use vc_engine::Input;
+use vc_engine::runtime::RuntimeEvent;
+use vc_protocol::node::{NodeInfo, RuntimeKind};
+use vc_protocol::token::{Issuer, MachineRole, Scope, UserRole, certify};
+use vc_protocol::wire::{AUTH_PROTOCOL, LOGS_PROTOCOL, SYNC_PROTOCOL};
+use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
+
+use crate::args::{Command, Options, RuntimeChoice};
+use crate::auth::Porter;
+use crate::drive::{Driver, EVENTS, Event, Parts, Snapshot};
+use crate::identity::{self, Membership};
+use crate::logs::Logs;
+use crate::network::gate::Gate;
+use crate::network::link::{self, Links};
+use crate::network::{self, Network};
+use crate::runtime::{self, Runtime};
+use crate::session::Session;
+use crate::store::Store;
+use crate::{join, machine};
+
+/// The admin token that `init` writes lives a year.
+const ADMIN_TTL: Millis = 365 * 24 * 3_600_000;
+/// Events of the runtime that may wait.
+const RUNTIME_EVENTS: usize = 256;
+
+/// Does what the command line says; returns when the node was told to stop. Errors: one line that says what to do.
+pub async fn start(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Init(options) => {
+            let store = open(&options)?;
+            anyhow::ensure!(
+                !identity::is_member(&options.data_dir),
+                "{} belongs to a cluster already: use 'vc-node run', or another --data-dir",
+                options.data_dir.display()
+            );
+            let root = Keypair::generate_ed25519();
+            let key = identity::node_key(&options.data_dir)?;
+            let node = NodeId::of(&key.public())?;
+            let cluster = ClusterId::of(&root.public())?;
+            let certificate = certify(&root, node, MachineRole::Server, crate::now())?;
+            let membership =
+                Membership { key, node, cluster, certificate, root: Some(root), since: crate::now() };
+            run(options, membership, Vec::new(), store, true).await
+        }
+        Command::Join { token, options } => {
+            let store = open(&options)?;
+            anyhow::ensure!(
+                !identity::is_member(&options.data_dir),
+                "{} belongs to a cluster already: use 'vc-node run', or another --data-dir",
+                options.data_dir.display()
+            );
+            let token = read_token(&token)?;
+            let key = identity::node_key(&options.data_dir)?;
+            let name = name(&options);
+            let (membership, admission) = join::join(&token, key, &name).await?;
+            let durable =
+                vc_engine::Durable { certificates: admission.certificates, ..vc_engine::Durable::default() };
+            store.persist(&durable)?;
+            identity::save(&options.data_dir, &membership, &admission.peers)?;
+            tracing::info!(node = %membership.node, cluster = %membership.cluster, "joined");
+            run(options, membership, admission.peers, store, false).await
+        }
+        Command::Run(options) => {
+            let store = open(&options)?;
+            let (membership, peers) = identity::load(&options.data_dir)?;
+            run(options, membership, peers, store, false).await
+        }
+    }
+}
+
+fn open(options: &Options) -> anyhow::Result<Store> {
+    identity::prepare(&options.data_dir)?;
+    Ok(Store::open(&options.data_dir)?)
+}
+
+/// A token, or the text of the file that holds it.
+fn read_token(text: &str) -> anyhow::Result<String> {
+    let path = Path::new(text);
+    if path.is_file() {
+        let token = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        return Ok(token.trim().to_owned());
+    }
+    Ok(text.trim().to_owned())
+}
+
+/// The name given, or the host's as far as it is one.
+fn name(options: &Options) -> Name {
+    options.name.clone().unwrap_or_else(|| {
+        let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+        let label = host.split('.').next().unwrap_or_default();
+        let plain: String = label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
+        #[allow(clippy::expect_used, reason = "a constant that is a name")]
+        plain.parse().unwrap_or_else(|_| "node".parse().expect("a name"))
+    })
+}
+
+fn info(options: &Options, addresses: Vec<Multiaddr>) -> NodeInfo {
+    let mut capacity = machine::capacity();
+    capacity.cpu_millis = options.cpus.unwrap_or(capacity.cpu_millis);
+    capacity.memory_bytes = options.memory.unwrap_or(capacity.memory_bytes);
+    NodeInfo {
+        name: name(options),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        os: std::env::consts::OS.to_owned(),
+        arch: match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        }
+        .to_owned(),
+        runtime: match options.runtime {
+            RuntimeChoice::Docker => RuntimeKind::Docker,
+            RuntimeChoice::Process => RuntimeKind::Process,
+        },
+        capacity,
+        labels: options.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+        addresses,
+    }
+}
+
+async fn run(
+    options: Options,
+    membership: Membership,
+    peers: Vec<Multiaddr>,
+    store: Store,
+    found: bool,
+) -> anyhow::Result<()> {
+    let gate = Gate::default();
+    gate.admit(membership.node.peer_id());
+    let (driver, events) = mpsc::channel(EVENTS);
+    let config = network::Config {
+        listen: options.listen,
+        port: options.port,
+        advertise: options.advertise,
+        mdns: !options.no_mdns,
+    };
+    let (mut network, mut handles) = Network::listen(
+        config,
+        &membership.key,
+        membership.cluster,
+        membership.certificate.clone(),
+        gate.clone(),
+        driver.clone(),
+    )
+    .await?;
+    let addresses = network.ready().await?;
+    if found {
+        // Only a node that can listen has founded anything.
+        identity::save(&options.data_dir, &membership, &[])?;
+        store.persist(&vc_engine::Durable {
+            certificates: vec![membership.certificate.clone()],
+            ..vc_engine::Durable::default()
+        })?;
+        write_admin_token(&options.data_dir, &membership, &addresses)?;
+        tracing::info!(node = %membership.node, cluster = %membership.cluster, "cluster founded");
+    }
+    let membership = Arc::new(membership);
+
+    let (runtime_events, from_runtime) = mpsc::channel(RUNTIME_EVENTS);
+    let runtime_config = match options.runtime {
+        RuntimeChoice::Docker => runtime::Config::Docker(runtime::docker::Config { host: options.docker_host.clone() }),
+        RuntimeChoice::Process => {
+            runtime::Config::Process(runtime::process::Config { dir: options.data_dir.clone() })
+        }
+    };
+    let identity = runtime::Identity { cluster: membership.cluster, node: membership.node };
+    let runtime = Runtime::start(runtime_config, identity, runtime_events);
+    let links = Links::new(handles.controls.members.clone());
+    let parts = Parts {
+        membership: Arc::clone(&membership),
+        info: info(&options, addresses.clone()),
+        nonce: crate::random()?,
+        network: handles.commands.clone(),
+        links,
+        runtime: runtime.clone(),
+        gate: gate.clone(),
+    };
+    let (engine, mut snapshot) = Driver::new(parts, store, events)?;
+
+    for (node, address) in peers.into_iter().filter_map(with_node) {
+        handles.commands.send(network::Command::Addresses(node, vec![address])).await?;
+    }
+    let logs = Logs { node: membership.node, runtime, members: handles.controls.members.clone() };
+    let session = Session {
+        membership: Arc::clone(&membership),
+        snapshot: snapshot.clone(),
+        driver: driver.clone(),
+        logs: logs.clone(),
+    };
+    let porter = Porter { membership: Arc::clone(&membership), gate, driver: driver.clone(), session };
+    let auth_streams = handles.controls.auth.accept(StreamProtocol::new(AUTH_PROTOCOL))?;
+    let sync_streams = handles.controls.members.accept(StreamProtocol::new(SYNC_PROTOCOL))?;
+    let log_streams = handles.controls.members.accept(StreamProtocol::new(LOGS_PROTOCOL))?;
+
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(network.run());
+    tasks.spawn(engine.run());
+    tasks.spawn(porter.serve(auth_streams));
+    tasks.spawn(link::accept(sync_streams, driver.clone()));
+    tasks.spawn(logs.serve(log_streams));
+    tasks.spawn(machine::watch_usage(driver.clone()));
+    tasks.spawn(forward(from_runtime, driver));
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ready = announce(&membership, &mut snapshot, &addresses);
+    tokio::pin!(ready);
+    let mut announced = false;
+    loop {
+        tokio::select! {
+            result = &mut ready, if !announced => {
+                announced = true;
+                result?;
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(ended) = tasks.join_next() => {
+                ended.context("a part of the node failed")?;
+                anyhow::bail!("a part of the node ended by itself; the log says why");
+            }
+        }
+    }
+    tracing::info!("stopping; what runs goes on");
+    Ok(())
+}
+
+/// Waits until this node has said who it is in its document, then says on stdout where it is dialled.
+async fn announce(
+    membership: &Membership,
+    snapshot: &mut tokio::sync::watch::Receiver<Snapshot>,
+    addresses: &[Multiaddr],
+) -> anyhow::Result<()> {
+    let present = |snapshot: &Snapshot| {
+        let own = snapshot.view.nodes.get(&membership.node).and_then(|state| state.info.as_ref());
+        own.is_some_and(|info| info.addresses == addresses)
+    };
+    snapshot.wait_for(present).await?;
+    let mut out = std::io::stdout().lock();
+    for address in addresses {
+        let address = address.clone().with(Protocol::P2p(membership.node.peer_id()));
+        writeln!(out, "ready {address}")?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn write_admin_token(dir: &Path, membership: &Membership, addresses: &[Multiaddr]) -> anyhow::Result<()> {
+    let issuer =
+        Issuer { cluster: membership.cluster, key: &membership.key, certificate: &membership.certificate };
+    let peers = addresses.iter().cloned().map(|address| address.with(Protocol::P2p(membership.node.peer_id())));
+    let scope = Scope::User(UserRole::Admin);
+    let token = issuer.issue(scope, "admin", peers.collect(), crate::random()?, crate::now(), ADMIN_TTL)?;
+    identity::write_secret(&dir.join(identity::ADMIN_TOKEN), &token)
+}
+
+fn with_node(address: Multiaddr) -> Option<(NodeId, Multiaddr)> {
+    match address.iter().last() {
+        Some(Protocol::P2p(peer)) => Some((NodeId::try_from(peer).ok()?, address)),
+        _ => None,
+    }
+}
+
+async fn forward(mut from: mpsc::Receiver<RuntimeEvent>, driver: mpsc::Sender<Event>) {
+    while let Some(event) = from.recv().await {
+        if driver.send(Event::Input(Input::Runtime(event))).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A user's session: requests in, answers out, checked against what his token allows.
+
+use std::sync::Arc;
+
+use libp2p::Stream;
+use tokio::sync::{mpsc, oneshot, watch};
+use vc_engine::{Mutation, report};
+use vc_protocol::change::Subject;
+use vc_protocol::control::{Reply, Request, TokenRequest, TokenSubject};
+use vc_protocol::token::{Issuer, Scope, UserRole};
+use vc_protocol::{Millis, Multiaddr, ServiceKey};
+
+use crate::drive::{Event, Snapshot};
+use crate::frames::{FrameError, Frames};
+use crate::identity::Membership;
+use crate::logs::Logs;
+
+/// Addresses in a token: enough to find somebody when its maker is gone.
+const TOKEN_PEERS: usize = 12;
+/// The longest life of a token: ten years.
+const MAX_TTL: Millis = 10 * 365 * 24 * 3_600_000;
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// Name in the token.
+    pub name: String,
+    /// The token's id.
+    pub token: String,
+    /// What he may do.
+    pub role: UserRole,
+    /// When the token ends.
+    pub expires: Millis,
+}
+
+/// Answers users. Cheap to clone.
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) snapshot: watch::Receiver<Snapshot>,
+    pub(crate) driver: mpsc::Sender<Event>,
+    pub(crate) logs: Logs,
+}
+
+/// The role a request needs.
+fn needs(request: &Request) -> UserRole {
+    match request {
+        Request::Plan { .. }
+        | Request::Services
+        | Request::Instances { .. }
+        | Request::Nodes
+        | Request::Status
+        | Request::Watch { .. }
+        | Request::Logs(_) => UserRole::Viewer,
+        Request::Deploy { .. } | Request::Scale { .. } | Request::Remove { .. } => UserRole::Deployer,
+        Request::Drain { .. } | Request::CreateToken(_) => UserRole::Admin,
+    }
+}
+
+impl Session {
+    /// Answers one request after another until the user goes or his token ends.
+    pub(crate) async fn serve(&self, user: User, frames: &mut Frames<Stream>) {
+        loop {
+            let request = match frames.receive::<Request>().await {
+                Ok(request) => request,
+                Err(FrameError::Json(error)) => {
+                    let reason = format!("this node does not understand the request ({error}): is it older than vc?");
+                    let _ = frames.send(&Reply::Error(reason)).await;
+                    return;
+                }
+                Err(_) => return,
+            };
+            if let Err(error) = self.answer(&user, request, frames).await {
+                tracing::debug!(%error, "session ended");
+                return;
+            }
+        }
+    }
+
+    async fn answer(&self, user: &User, request: Request, frames: &mut Frames<Stream>) -> Result<(), FrameError> {
+        let needed = needs(&request);
+        if crate::now() >= user.expires {
+            return frames.send(&Reply::Error("the token expired; ask for a new one".to_owned())).await;
+        }
+        if user.role < needed {
+            let reason = format!(
+                "'{}' is a {}; this needs a {}: ask for a token with --role {}",
+                user.name,
+                user.role.as_str(),
+                needed.as_str(),
+                needed.as_str()
+            );
+            return frames.send(&Reply::Error(reason)).await;
+        }
+        match request {
+            Request::Watch { services } => self.watch(&services, frames).await,
+            Request::Logs(request) => self.logs.stream(&self.snapshot, request, frames).await,
+            request => {
+                let reply = self.reply(user, request).await.unwrap_or_else(Reply::Error);
+                frames.send(&reply).await
+            }
+        }
+    }
+
+    async fn reply(&self, user: &User, request: Request) -> Result<Reply, String> {
+        let Snapshot { view, usage } = self.snapshot.borrow().clone();
+        Ok(match request {
+            Request::Services => Reply::Services(report::services(&view)),
+            Request::Nodes => Reply::Nodes(report::nodes(&view, &usage)),
+            Request::Status => {
+                let (cluster, node) = (self.membership.cluster, self.membership.node);
+                Reply::Status(report::status(&view, &usage, cluster, node))
+            }
+            Request::Plan { deployments } => Reply::Plan(report::plan(&view, &deployments)),
+            Request::Instances { service } => {
+                let mut rows = report::instances(&view);
+                if let Some(service) = service {
+                    let keys = vc_engine::find_services(&view.cluster, &service)?;
+                    rows.retain(|row| keys.contains(&row.service));
+                }
+                Reply::Instances(rows)
+            }
+            Request::Deploy { deployments } => self.mutate(user, Mutation::Deploy(deployments)).await?,
+            Request::Scale { service, replicas } => {
+                self.mutate(user, Mutation::Scale { service, replicas }).await?
+            }
+            Request::Remove { service } => self.mutate(user, Mutation::Remove(service)).await?,
+            Request::Drain { node, drain } => self.mutate(user, Mutation::Drain { node, drain }).await?,
+            Request::CreateToken(request) => Reply::Token(self.create_token(user, &request)?),
+            Request::Watch { .. } | Request::Logs(_) => return Err("not a single answer".to_owned()),
+        })
+    }
+
+    async fn mutate(&self, user: &User, mutation: Mutation) -> Result<Reply, String> {
+        let (answer, result) = oneshot::channel();
+        let by = Subject { name: user.name.clone(), token: user.token.clone() };
+        self.ask(Event::Mutate { by, mutation, answer }, result).await.map(Reply::Done)
+    }
+
+    async fn ask(
+        &self,
+        event: Event,
+        result: oneshot::Receiver<Result<Vec<String>, String>>,
+    ) -> Result<Vec<String>, String> {
+        let stopping = || "this node is stopping: use another with --peer".to_owned();
+        self.driver.send(event).await.map_err(|_| stopping())?;
+        result.await.map_err(|_| stopping())?
+    }
+
+    /// Takes up a machine's certificate: all certificates, and the addresses of members, for the machine.
+    pub(crate) async fn introduce(&self, certificate: String) -> Result<(Vec<String>, Vec<Multiaddr>), String> {
+        let (answer, result) = oneshot::channel();
+        let certificates = self.ask(Event::Admit { certificate, answer }, result).await?;
+        Ok((certificates, self.peer_addresses()))
+    }
+
+    fn create_token(&self, user: &User, request: &TokenRequest) -> Result<String, String> {
+        if self.membership.root.is_none() {
+            return Err("this node is a worker and cannot make tokens: use a server with --peer".to_owned());
+        }
+        if request.ttl_ms < 1000 || request.ttl_ms > MAX_TTL {
+            return Err("a token lives between a second and ten years: choose another --ttl".to_owned());
+        }
+        let issuer = Issuer {
+            cluster: self.membership.cluster,
+            key: &self.membership.key,
+            certificate: &self.membership.certificate,
+        };
+        let (scope, name) = match &request.subject {
+            TokenSubject::Machine(role) => (Scope::Join(*role), "machine".to_owned()),
+            TokenSubject::User { name, role } => (Scope::User(*role), name.to_string()),
+        };
+        let id = crate::random().map_err(|error| error.to_string())?;
+        let token = issuer
+            .issue(scope, &name, self.peer_addresses(), id, crate::now(), request.ttl_ms)
+            .map_err(|error| error.to_string())?;
+        tracing::info!(by = user.name, id = format!("{id:016x}"), kind = scope.kind(), subject = name, "token made");
+        Ok(token)
+    }
+
+    /// Where members are: this node first, and one of each other before a second of any.
+    pub(crate) fn peer_addresses(&self) -> Vec<Multiaddr> {
+        let view = Arc::clone(&self.snapshot.borrow().view);
+        let own = self.membership.node;
+        let mut nodes: Vec<_> = view.nodes.iter().filter(|(id, _)| view.up.contains(id)).collect();
+        nodes.sort_by_key(|&(&id, _)| (id != own, id));
+        let addresses_of = |id: &vc_protocol::NodeId, state: &vc_crdt::NodeState| -> Vec<Multiaddr> {
+            let addresses = state.info.iter().flat_map(|info| info.addresses.clone());
+            addresses.filter_map(|address| address.with_p2p(id.peer_id()).ok()).collect()
+        };
+        let all: Vec<Vec<Multiaddr>> = nodes.into_iter().map(|(id, state)| addresses_of(id, state)).collect();
+        let longest = all.iter().map(Vec::len).max().unwrap_or(0);
+        (0..longest)
+            .flat_map(|i| all.iter().filter_map(move |addresses| addresses.get(i).cloned()))
+            .take(TOKEN_PEERS)
+            .collect()
+    }
+
+    /// The instances now and whenever they change, until the user goes.
+    async fn watch(&self, services: &[ServiceKey], frames: &mut Frames<Stream>) -> Result<(), FrameError> {
+        let mut snapshot = self.snapshot.clone();
+        let mut last = None;
+        loop {
+            let view = Arc::clone(&snapshot.borrow_and_update().view);
+            let mut rows = report::instances(&view);
+            rows.retain(|row| services.is_empty() || services.contains(&row.service));
+            if last.as_ref() != Some(&rows) {
+                frames.send(&Reply::Instances(rows.clone())).await?;
+                last = Some(rows);
+            }
+            tokio::select! {
+                changed = snapshot.changed() => if changed.is_err() {
+                    return frames.send(&Reply::End).await;
+                },
+                // A user who watches says nothing more: a frame or the end of the stream ends it.
+                _ = frames.receive::<serde_json::Value>() => return Err(FrameError::Closed),
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! A disk: what was persisted stays, through crashes of any kind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vc_engine::Durable;
+use vc_protocol::change::{Actor, Batch, DocumentId, Run, SignedChange};
+use vc_protocol::wire::MAX_BATCH;
+
+/// The disk of one machine.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Disk {
+    changes: BTreeMap<(DocumentId, Actor, u64), SignedChange>,
+    certificates: BTreeSet<String>,
+    /// So many writes will fail.
+    pub(crate) failing: u32,
+}
+
+impl Disk {
+    /// A disk with these certificates.
+    pub(crate) fn new(certificates: impl IntoIterator<Item = String>) -> Self {
+        Self { certificates: certificates.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Writes all of it or, `false`, nothing.
+    pub(crate) fn persist(&mut self, durable: Durable) -> bool {
+        if self.failing > 0 {
+            self.failing -= 1;
+            return false;
+        }
+        self.certificates.extend(durable.certificates);
+        for change in durable.changes {
+            let body = change.body().expect("the engine persists what it can read");
+            let held = self.changes.insert((body.document, body.actor, body.seq), change.clone());
+            assert!(held.is_none_or(|held| held == change), "the disk had another change as {:?}", body.actor);
+        }
+        let replaced: BTreeSet<DocumentId> = durable.replaced.into_iter().collect();
+        self.changes.retain(|(document, _, _), _| !replaced.contains(document));
+        true
+    }
+
+    /// Everything.
+    pub(crate) fn load(&self) -> Durable {
+        Durable {
+            changes: self.changes.values().cloned().collect(),
+            certificates: self.certificates.iter().cloned().collect(),
+            replaced: Vec::new(),
+        }
+    }
+
+    /// Whether this very change is there.
+    pub(crate) fn holds(&self, change: &SignedChange) -> bool {
+        let body = change.body().expect("a change of ours");
+        self.changes.get(&(body.document, body.actor, body.seq)) == Some(change)
+    }
+
+    /// The changes of these runs, in batches that a frame holds, all with every certificate.
+    pub(crate) fn replay(&self, runs: &[Run]) -> Vec<Batch> {
+        let certificates: Vec<String> = self.certificates.iter().cloned().collect();
+        let new = || Batch { certificates: certificates.clone(), changes: Vec::new() };
+        let fixed: usize = certificates.iter().map(String::len).sum();
+        let wanted = |(document, actor, seq): &(DocumentId, Actor, u64)| {
+            let holds = |run: &Run| run.document == *document && run.actor.is_none_or(|of| of == *actor);
+            runs.iter().any(|run| holds(run) && (run.from..=run.to).contains(seq))
+        };
+        let mut batches = vec![new()];
+        let mut size = fixed;
+        for (_, change) in self.changes.iter().filter(|(key, _)| wanted(key)) {
+            if size + change.size() > MAX_BATCH && size > fixed {
+                batches.push(new());
+                size = fixed;
+            }
+            size += change.size();
+            batches.last_mut().expect("never empty").changes.push(change.clone());
+        }
+        batches
+    }
+}

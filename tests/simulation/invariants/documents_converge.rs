@@ -1,0 +1,54 @@
+//! At rest all machines that are up have the same documents, see the same, and have it on disk.
+
+use super::Verdict;
+use crate::world::World;
+use vc_crdt::Replica;
+
+/// Versions, views and disks are equal, and everybody who is up counts as up.
+pub(crate) fn check(world: &World) -> Verdict {
+    let running = world.running();
+    let Some(&first) = running.first() else { return Ok(()) };
+    let (one, view) = (world.engine(first), world.engine(first).view());
+    for &of in &running {
+        let other = world.engine(of);
+        if one.replica().versions() != other.replica().versions() {
+            let runs = one.replica().versions().beyond(other.replica().versions());
+            let back = other.replica().versions().beyond(one.replica().versions());
+            return Err(format!("m{first} is ahead of m{of} by {runs:?}, behind by {back:?}"));
+        }
+        if one.replica().nodes() != other.replica().nodes() || one.replica().cluster() != other.replica().cluster() {
+            return Err(format!("m{first} and m{of} have the same versions and other documents"));
+        }
+        if view.input.digest() != other.view().input.digest() {
+            return Err(format!("m{first} and m{of} see other inputs"));
+        }
+    }
+    let up = world.up(first);
+    if !up.iter().eq(running.iter()) {
+        return Err(format!("{running:?} are up, {up:?} count as up"));
+    }
+    Ok(())
+}
+
+/// What is on the disks makes the very documents that the engines have.
+pub(crate) fn disks(world: &World) -> Verdict {
+    for of in world.running() {
+        let (machine, engine) = (&world.machines[of], world.engine(of));
+        let durable = machine.disk.load();
+        let read = Replica::load(
+            machine.key.clone(),
+            machine.id,
+            world.cluster,
+            durable.certificates,
+            durable.changes,
+        )
+        .expect("readable");
+        let same = read.versions() == engine.replica().versions()
+            && read.cluster() == engine.replica().cluster()
+            && read.nodes() == engine.replica().nodes();
+        if !same {
+            return Err(format!("the disk of m{of} does not hold what its engine has"));
+        }
+    }
+    Ok(())
+}

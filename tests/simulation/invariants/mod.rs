@@ -1,0 +1,41 @@
+//! What must hold, one invariant a file: some at every moment, some at rest.
+
+pub(crate) mod acknowledged_is_durable;
+pub(crate) mod documents_converge;
+pub(crate) mod minimal_movement;
+pub(crate) mod no_overcommit;
+pub(crate) mod one_instance_per_slot_at_rest;
+pub(crate) mod orphans_replaced;
+pub(crate) mod quiet_cluster_is_left_alone;
+pub(crate) mod same_heads_same_plan;
+
+use vc_protocol::Millis;
+
+use crate::world::World;
+
+/// `Err`: how it is violated.
+pub(crate) type Verdict = Result<(), String>;
+
+/// What must hold once nothing has happened for a while.
+pub(crate) fn at_rest(world: &World) -> Verdict {
+    documents_converge::check(world)?;
+    one_instance_per_slot_at_rest::check(world)?;
+    no_overcommit::running(world)?;
+    acknowledged_is_durable::check(world)
+}
+
+impl World {
+    /// Lets time pass until everything is as it must be at rest, and still is a few seconds later.
+    pub(crate) fn settle(&mut self, most: Millis) {
+        let until = self.now + most;
+        loop {
+            let left = until.saturating_sub(self.now);
+            self.run_until(left, "everything at rest", at_rest);
+            let mark = self.ledger.mark();
+            self.run(4000);
+            if at_rest(self).is_ok() && quiet_cluster_is_left_alone::check(self, mark).is_ok() {
+                return;
+            }
+        }
+    }
+}

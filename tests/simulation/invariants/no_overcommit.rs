@@ -1,0 +1,48 @@
+//! No plan gives a machine more than it has: at every moment. No machine runs more than it has: at rest, since a
+//! container that is on its way out overlaps with the one that comes after it on another slot.
+
+use std::collections::BTreeMap;
+
+use vc_crdt::View;
+use vc_protocol::{NodeId, Resources};
+
+use super::Verdict;
+use crate::world::World;
+
+/// The plan keeps within the capacities, and gives each host port of a machine once.
+pub(crate) fn plan(view: &View) -> Verdict {
+    let mut promised: BTreeMap<NodeId, Resources> = BTreeMap::new();
+    let mut ports = BTreeMap::new();
+    for (slot, placement) in &view.plan.placements {
+        let Some(wanted) = view.input.services.get(&slot.service) else {
+            return Err(format!("{slot} is planned and nobody wants it"));
+        };
+        let container = &wanted.spec.container;
+        let sum = promised.entry(placement.node).or_default();
+        *sum = sum.plus(container.reservation);
+        for port in container.ports.iter().filter(|port| port.published != 0) {
+            if let Some(other) = ports.insert((placement.node, port.published), slot) {
+                return Err(format!("{slot} and {other} have the same host port"));
+            }
+        }
+    }
+    for (node, sum) in promised {
+        let capacity = view.input.nodes[&node].capacity;
+        if !sum.fits(capacity) {
+            return Err(format!("{} is overcommitted: {sum} of {capacity}", view.name(node)));
+        }
+    }
+    Ok(())
+}
+
+/// What runs keeps within the capacities.
+pub(crate) fn running(world: &World) -> Verdict {
+    for (of, machine) in world.machines.iter().enumerate() {
+        let containers = machine.runtime.containers.values().filter(|it| it.runs());
+        let sum = containers.fold(Resources::default(), |sum, it| sum.plus(it.reservation));
+        if !sum.fits(machine.info.capacity) {
+            return Err(format!("m{of} runs {sum} of {}", machine.info.capacity));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! At rest each slot that has a machine runs there, in its current version, and nowhere else; nothing else runs.
+
+use std::collections::BTreeMap;
+
+use vc_engine::runtime::InstanceId;
+
+use super::Verdict;
+use crate::world::World;
+
+/// What runs is what the plan says.
+pub(crate) fn check(world: &World) -> Verdict {
+    let Some(&first) = world.running().first() else { return Ok(()) };
+    let view = world.engine(first).view();
+    let mut wanted: BTreeMap<InstanceId, usize> = BTreeMap::new();
+    for (slot, placement) in &view.plan.placements {
+        let digest = view.wanted_digest(&slot.service).expect("planned");
+        wanted.insert(InstanceId { slot: slot.clone(), digest }, world.machine_of(placement.node));
+    }
+    for (id, &of) in &wanted {
+        match world.machines[of].runtime.containers.get(id) {
+            Some(it) if it.runs() && !it.removing => {}
+            other => return Err(format!("{id} should run on m{of}: {:?}", other.map(|it| &it.phase))),
+        }
+    }
+    // A machine whose process is down keeps what it runs: nobody is there to stop it.
+    for of in world.running() {
+        for id in world.machines[of].runtime.containers.keys() {
+            if wanted.get(id) != Some(&of) {
+                return Err(format!("{id} is on m{of}, which is not its place"));
+            }
+        }
+    }
+    Ok(())
+}

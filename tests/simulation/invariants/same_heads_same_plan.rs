@@ -1,0 +1,27 @@
+//! Nodes with equal version vectors have byte-identical plans, at every moment.
+
+use std::collections::BTreeMap;
+
+use vc_crdt::View;
+
+use super::Verdict;
+
+/// The plan of every version vector that any machine ever had.
+#[derive(Default)]
+pub(crate) struct Witness(BTreeMap<u64, (usize, String, String)>);
+
+impl Witness {
+    /// A machine with this fingerprint of its version vector has this view.
+    pub(crate) fn saw(&mut self, of: usize, fingerprint: u64, view: &View) -> Verdict {
+        let plan = serde_json::to_string(&view.plan).expect("plain data");
+        let digest = view.input.digest();
+        let known = self.0.entry(fingerprint).or_insert_with(|| (of, digest.clone(), plan.clone()));
+        if known.1 != digest || known.2 != plan {
+            return Err(format!(
+                "same heads, other plan: m{} had {} {}, m{of} has {digest} {plan}",
+                known.0, known.1, known.2
+            ));
+        }
+        Ok(())
+    }
+}

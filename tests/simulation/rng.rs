@@ -1,0 +1,41 @@
+//! Randomness that a seed repeats: SplitMix64 (Steele, Lea, Flood 2014).
+
+/// A stream of random numbers.
+#[derive(Debug, Clone)]
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    /// The stream of a seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5bf0_3635)
+    }
+
+    /// Any number.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number from `range`, both ends included.
+    pub(crate) fn within(&mut self, range: (u64, u64)) -> u64 {
+        range.0 + self.next() % (range.1 - range.0 + 1)
+    }
+
+    /// A place in something of this length.
+    pub(crate) fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.next() % len as u64).expect("less than a length")
+    }
+
+    /// True so many times of a thousand.
+    pub(crate) fn permille(&mut self, times: u64) -> bool {
+        self.next() % 1000 < times
+    }
+
+    /// One of them.
+    pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.index(of.len())]
+    }
+}

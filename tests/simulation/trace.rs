@@ -1,0 +1,102 @@
+//! What happened, for people: the tail of it is printed when a test fails. Takes in what the engine logs.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt::{Debug, Write as _};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata, Subscriber, span};
+
+/// Lines that are kept.
+const TAIL: usize = 250;
+
+thread_local! {
+    static LOGGED: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The last lines.
+pub(crate) struct Trace {
+    lines: VecDeque<String>,
+    live: bool,
+    _subscriber: tracing::subscriber::DefaultGuard,
+}
+
+impl Trace {
+    /// An empty one, which takes in what this thread logs. `VC_SIM_TRACE=1` shows every line at once.
+    pub(crate) fn new() -> Self {
+        LOGGED.with_borrow_mut(Vec::clear);
+        Self {
+            lines: VecDeque::new(),
+            live: std::env::var_os("VC_SIM_TRACE").is_some(),
+            _subscriber: tracing::subscriber::set_default(Capture),
+        }
+    }
+
+    /// A line.
+    pub(crate) fn note(&mut self, line: String) {
+        if self.live {
+            show(&line);
+        }
+        if self.lines.len() == TAIL {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
+
+    /// What was logged since the last call.
+    pub(crate) fn logged(&self) -> Vec<(Level, String)> {
+        LOGGED.take()
+    }
+
+    /// Prints the tail.
+    pub(crate) fn print(&self) {
+        if !self.live {
+            self.lines.iter().for_each(|line| show(line));
+        }
+    }
+}
+
+/// To where a failing test's words go.
+#[allow(clippy::print_stderr, reason = "the words of a failing test")]
+pub(crate) fn show(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Keeps what is logged at INFO and above.
+struct Capture;
+
+impl Subscriber for Capture {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        LOGGED.with_borrow_mut(|logged| logged.push((*event.metadata().level(), line.0)));
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let written = match field.name() {
+            "message" => write!(self.0, "{value:?} "),
+            name => write!(self.0, "{name}={value:?} "),
+        };
+        written.expect("memory");
+    }
+}

@@ -1,0 +1,448 @@
+//! The world: machines with their engines, a queue of events ordered by time, and one source of randomness.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::Level;
+use vc_engine::runtime::InstanceId;
+use vc_engine::{Config, Engine, Input, Output, Timing};
+use vc_protocol::node::{NodeInfo, RuntimeKind};
+use vc_protocol::token::{MachineRole, certify};
+use vc_protocol::{ClusterId, Keypair, Millis, NodeId, Resources};
+
+use crate::disk::Disk;
+use crate::invariants::same_heads_same_plan::Witness;
+use crate::invariants::{self, Verdict};
+use crate::ledger::{Deed, Ledger};
+use crate::network::Network;
+use crate::operators::Operators;
+use crate::rng::Rng;
+use crate::runtime::{Runtime, Temper, Turn};
+use crate::swarm::Fault;
+use crate::trace::{Trace, show};
+
+/// When the world begins: some day in 2027.
+const EPOCH: Millis = 1_800_000_000_000;
+/// An engine that wakes up more often than this between two seconds spins.
+const MAX_WAKES: u32 = 500;
+
+/// Something that will happen.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An engine gets an input, if it still lives the same life.
+    Input { to: usize, life: u64, input: Box<Input> },
+    /// An engine's deadline.
+    Wake { of: usize, life: u64, at: Millis },
+    /// The process of a machine starts, if it is down.
+    Boot { of: usize },
+    /// The runtime lists what there is, and will again.
+    List { of: usize, life: u64 },
+    /// Something becomes of a container.
+    Container { of: usize, id: InstanceId, epoch: u64, turn: Turn },
+    /// Two machines try to connect.
+    Dial { a: usize, b: usize, number: u64 },
+    /// An end of a connection is closed.
+    Close { at: usize, peer: usize, connection: u64 },
+    /// An end of a connection is closed, if nothing gets through.
+    Timeout { at: usize, peer: usize, connection: u64 },
+    /// Something goes wrong, or somebody wants something.
+    Fault(Fault),
+}
+
+/// A machine: what survives its engine, and its engine.
+pub(crate) struct Machine {
+    pub(crate) key: Keypair,
+    pub(crate) id: NodeId,
+    pub(crate) info: NodeInfo,
+    pub(crate) certificate: String,
+    pub(crate) disk: Disk,
+    pub(crate) runtime: Runtime,
+    /// `None`: the process is down.
+    pub(crate) engine: Option<Engine>,
+    /// Counts engines.
+    life: u64,
+    /// How far its clock is ahead.
+    offset: Millis,
+    /// It does nothing before this time.
+    busy_until: Millis,
+    /// The process dies after so many more outputs.
+    pub(crate) crash_after: Option<u32>,
+    wake_at: Option<Millis>,
+    wakes: (Millis, u32),
+}
+
+/// Everything.
+pub(crate) struct World {
+    /// Milliseconds since the world began.
+    pub(crate) now: Millis,
+    pub(crate) rng: Rng,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) network: Network,
+    pub(crate) temper: Temper,
+    pub(crate) operators: Operators,
+    pub(crate) ledger: Ledger,
+    pub(crate) cluster: ClusterId,
+    root: Keypair,
+    queue: BTreeMap<(Millis, u64), Event>,
+    scheduled: u64,
+    witness: Witness,
+    trace: Trace,
+    repeat: String,
+}
+
+impl World {
+    /// An empty world. `repeat`: the command that runs it again.
+    pub(crate) fn new(seed: u64, repeat: String) -> Self {
+        let root = Keypair::ed25519_from_bytes([250; 32]).expect("32 bytes");
+        Self {
+            now: 0,
+            rng: Rng::new(seed),
+            machines: Vec::new(),
+            network: Network::default(),
+            temper: Temper::default(),
+            operators: Operators::default(),
+            ledger: Ledger::default(),
+            cluster: ClusterId::of(&root.public()).expect("ed25519"),
+            root,
+            queue: BTreeMap::new(),
+            scheduled: 0,
+            witness: Witness::default(),
+            trace: Trace::new(),
+            repeat,
+        }
+    }
+
+    /// A machine joins: it has its certificate and those of all others. Its process starts at once.
+    pub(crate) fn join(&mut self, capacity: Resources) -> usize {
+        let of = self.machines.len();
+        let seed = u8::try_from(of + 1).expect("fewer than 255 machines");
+        let key = Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes");
+        let id = NodeId::of(&key.public()).expect("ed25519");
+        let certificate = certify(&self.root, id, MachineRole::Server, EPOCH).expect("signed");
+        let known = self.machines.iter().map(|machine| machine.certificate.clone());
+        let disk = Disk::new(known.chain([certificate.clone()]));
+        let info = NodeInfo {
+            name: format!("m{of}").parse().expect("a name"),
+            version: "0.1.0".to_owned(),
+            os: "linux".to_owned(),
+            arch: "amd64".to_owned(),
+            runtime: RuntimeKind::Docker,
+            capacity,
+            labels: BTreeMap::from([("side".to_owned(), ["even", "odd"][of % 2].to_owned())]),
+            addresses: Vec::new(),
+        };
+        let runtime = Runtime::new(self.rng.permille(500));
+        let offset = self.rng.within((0, 10_000));
+        self.machines.push(Machine {
+            key,
+            id,
+            info,
+            certificate,
+            disk,
+            runtime,
+            engine: None,
+            life: 0,
+            offset,
+            busy_until: 0,
+            crash_after: None,
+            wake_at: None,
+            wakes: (0, 0),
+        });
+        self.boot(of);
+        of
+    }
+
+    /// Now, by the clock of a machine.
+    pub(crate) fn local(&self, of: usize) -> Millis {
+        EPOCH + self.now + self.machines[of].offset
+    }
+
+    /// The machine with this id.
+    pub(crate) fn machine_of(&self, id: NodeId) -> usize {
+        self.machines.iter().position(|machine| machine.id == id).expect("a machine of this world")
+    }
+
+    /// Whether its process is up.
+    pub(crate) fn is_running(&self, of: usize) -> bool {
+        self.machines[of].engine.is_some()
+    }
+
+    /// Whether its process is up and does something.
+    pub(crate) fn is_awake(&self, of: usize) -> bool {
+        self.is_running(of) && self.machines[of].busy_until <= self.now
+    }
+
+    /// All machines whose process is up.
+    pub(crate) fn running(&self) -> Vec<usize> {
+        (0..self.machines.len()).filter(|&of| self.is_running(of)).collect()
+    }
+
+    /// An engine that is up.
+    pub(crate) fn engine(&self, of: usize) -> &Engine {
+        self.machines[of].engine.as_ref().expect("its process is up")
+    }
+
+    pub(crate) fn schedule(&mut self, after: Millis, event: Event) {
+        self.scheduled += 1;
+        self.queue.insert((self.now + after, self.scheduled), event);
+    }
+
+    /// An input for an engine, unless its process ends before.
+    pub(crate) fn deliver(&mut self, after: Millis, to: usize, input: Input) {
+        let life = self.machines[to].life;
+        self.schedule(after, Event::Input { to, life, input: Box::new(input) });
+    }
+
+    pub(crate) fn enter(&mut self, of: usize, deed: Deed) {
+        self.ledger.enter(self.now, of, deed);
+    }
+
+    /// A line of the trace about a machine.
+    pub(crate) fn note(&mut self, of: usize, line: &str) {
+        self.trace.note(format!("{:>8} m{of} {line}", self.now));
+    }
+
+    /// A line of the trace about the world.
+    pub(crate) fn say(&mut self, line: &str) {
+        self.trace.note(format!("{:>8} == {line}", self.now));
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run(&mut self, for_: Millis) {
+        let until = self.now + for_;
+        while let Some(entry) = self.queue.first_entry() {
+            if entry.key().0 > until {
+                break;
+            }
+            let ((at, _), event) = entry.remove_entry();
+            self.now = at;
+            self.happen(event);
+        }
+        self.now = until;
+    }
+
+    /// Lets time pass until something holds. Panics when it does not within `most`.
+    pub(crate) fn run_until(&mut self, most: Millis, what: &str, holds: impl Fn(&Self) -> Verdict) {
+        let until = self.now + most;
+        loop {
+            match holds(self) {
+                Ok(()) => return,
+                Err(why) => assert!(self.now < until, "not within {most} ms: {what}: {why}"),
+            }
+            self.run(250);
+        }
+    }
+
+    /// Panics when something does not hold.
+    pub(crate) fn require(&self, verdict: Verdict) {
+        if let Err(why) = verdict {
+            panic!("{why}");
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        let (of, life) = match &event {
+            Event::Input { to, life, .. } => (Some(*to), *life),
+            Event::Wake { of, life, .. } | Event::List { of, life } => (Some(*of), *life),
+            _ => (None, 0),
+        };
+        if let Some(of) = of {
+            let machine = &self.machines[of];
+            if machine.life != life || machine.engine.is_none() {
+                return;
+            }
+            if machine.busy_until > self.now {
+                let after = machine.busy_until - self.now;
+                return self.schedule(after, event);
+            }
+        }
+        match event {
+            Event::Input { to, input, .. } => self.handle(to, *input),
+            Event::Wake { of, at, .. } => {
+                if self.machines[of].wake_at == Some(at) {
+                    self.machines[of].wake_at = None;
+                    self.handle(of, Input::Wake);
+                }
+            }
+            Event::Boot { of } => self.boot(of),
+            Event::List { of, life } => {
+                self.list(of);
+                self.schedule(30_000, Event::List { of, life });
+            }
+            Event::Container { of, id, epoch, turn } => self.container_turns(of, id, epoch, turn),
+            Event::Dial { a, b, number } => self.dial(a, b, number),
+            Event::Close { at, peer, connection } => self.close(at, peer, connection),
+            Event::Timeout { at, peer, connection } => self.timeout(at, peer, connection),
+            Event::Fault(fault) => self.strike(fault),
+        }
+    }
+
+    /// The process of a machine starts.
+    pub(crate) fn boot(&mut self, of: usize) {
+        if self.is_running(of) {
+            return;
+        }
+        self.note(of, "starts");
+        self.make_engine(of);
+        self.dial_all(of);
+    }
+
+    fn make_engine(&mut self, of: usize) {
+        let (now, nonce) = (self.local(of), self.rng.next());
+        let machine = &mut self.machines[of];
+        let config = Config {
+            key: machine.key.clone(),
+            id: machine.id,
+            cluster: self.cluster,
+            info: machine.info.clone(),
+            nonce,
+            timing: Timing::default(),
+        };
+        machine.engine = Some(Engine::new(config, machine.disk.load(), now).expect("an engine"));
+        machine.life += 1;
+        machine.wake_at = None;
+        machine.crash_after = None;
+        let life = machine.life;
+        self.enter(of, Deed::Booted);
+        let after = self.rng.within((5, 300));
+        self.schedule(after, Event::List { of, life });
+        self.rearm(of);
+    }
+
+    /// The process of a machine dies; what it ran goes on.
+    pub(crate) fn kill_process(&mut self, of: usize) {
+        if self.machines[of].engine.take().is_some() {
+            self.note(of, "process killed");
+            self.connections_end(of, false);
+        }
+    }
+
+    /// A machine loses power.
+    pub(crate) fn kill_host(&mut self, of: usize) {
+        self.note(of, "host killed");
+        if self.machines[of].engine.take().is_some() {
+            self.connections_end(of, true);
+        }
+        self.containers_end(of);
+    }
+
+    /// The process of a machine does nothing for a while, then catches up.
+    pub(crate) fn stall(&mut self, of: usize, for_: Millis) {
+        self.note(of, &format!("does nothing for {for_} ms"));
+        self.machines[of].busy_until = self.now + for_;
+    }
+
+    /// Gives an engine an input and does what it wants done.
+    pub(crate) fn handle(&mut self, of: usize, input: Input) {
+        let now = self.local(of);
+        let Some(engine) = self.machines[of].engine.as_mut() else { return };
+        let mutation = self.operators.before(engine, &input);
+        let outputs = engine.handle(now, input);
+        if let Some(mutation) = mutation {
+            self.operators.after(engine, mutation, &outputs);
+        }
+        self.take_log(of);
+        self.perform(of, outputs);
+        self.rearm(of);
+    }
+
+    fn take_log(&mut self, of: usize) {
+        for (level, line) in self.trace.logged() {
+            self.note(of, &format!("{level} {line}"));
+            assert!(level != Level::ERROR, "m{of} logged an error: {line}");
+        }
+    }
+
+    fn perform(&mut self, of: usize, outputs: Vec<Output>) {
+        for output in outputs {
+            if let Some(left) = &mut self.machines[of].crash_after {
+                if *left == 0 {
+                    return self.kill_process(of);
+                }
+                *left -= 1;
+            }
+            match output {
+                Output::Runtime(action) => self.act(of, action),
+                Output::Persist(durable) => {
+                    let changes = durable.changes.clone();
+                    if !self.machines[of].disk.persist(durable) {
+                        self.note(of, "disk full: its engine starts anew");
+                        self.make_engine(of);
+                        return self.connections_again(of);
+                    }
+                    if !changes.is_empty() {
+                        self.enter(of, Deed::Persisted(changes.len()));
+                        self.operators.persisted(&changes);
+                    }
+                }
+                Output::Gossip(gossip) => {
+                    if matches!(gossip, vc_protocol::gossip::Gossip::Changes(_)) {
+                        self.enter(of, Deed::Published);
+                    }
+                    self.publish(of, &gossip);
+                }
+                Output::Send(peer, message) => {
+                    let peer = self.machine_of(peer);
+                    self.send(of, peer, &message);
+                }
+                Output::Replay(peer, runs) => {
+                    self.enter(of, Deed::Replayed);
+                    let peer = self.machine_of(peer);
+                    for batch in self.machines[of].disk.replay(&runs) {
+                        self.send(of, peer, &vc_protocol::gossip::SyncMessage::Changes(batch));
+                    }
+                }
+                Output::Disconnect(peer) => {
+                    let peer = self.machine_of(peer);
+                    self.enter(of, Deed::Hung);
+                    self.hang_up(of, peer);
+                }
+                Output::Answer(request, answer) => {
+                    self.note(of, &format!("answers {request}: {answer:?}"));
+                    self.operators.answered(request, answer);
+                }
+                Output::ViewChanged => self.look(of),
+            }
+        }
+    }
+
+    /// What must hold at every moment.
+    fn look(&mut self, of: usize) {
+        let view = self.engine(of).view();
+        let fingerprint = self.engine(of).replica().versions().fingerprint();
+        let verdict = self.witness.saw(of, fingerprint, &view).and_then(|()| invariants::no_overcommit::plan(&view));
+        self.require(verdict);
+    }
+
+    fn rearm(&mut self, of: usize) {
+        let now = self.local(of);
+        let second = self.now / 1000;
+        let jitter = self.rng.within((0, 3));
+        let machine = &mut self.machines[of];
+        let Some(engine) = machine.engine.as_ref() else { return };
+        let (deadline, what) = engine.deadline();
+        let at = self.now + deadline.saturating_sub(now).max(1);
+        if machine.wake_at.is_some_and(|planned| planned <= at) {
+            return;
+        }
+        machine.wakes = if machine.wakes.0 == second { (second, machine.wakes.1 + 1) } else { (second, 0) };
+        assert!(machine.wakes.1 < MAX_WAKES, "m{of} spins: its deadline is '{what}', {deadline}, and it is {now}");
+        let at = at + jitter;
+        machine.wake_at = Some(at);
+        let life = machine.life;
+        self.schedule(at - self.now, Event::Wake { of, life, at });
+    }
+
+    /// The ids of the machines that an engine thinks are up.
+    pub(crate) fn up(&self, of: usize) -> BTreeSet<usize> {
+        self.engine(of).view().up.iter().map(|&id| self.machine_of(id)).collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.trace.print();
+            show(&format!("at {} ms. To repeat: {}", self.now, self.repeat));
+        }
+    }
+}
