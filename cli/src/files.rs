@@ -17,7 +17,8 @@ pub(crate) fn state(name: &str) -> Option<PathBuf> {
 
 /// The specification says to ignore a relative path.
 fn base(variable: &str, fallback: &str) -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let set =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     set(variable).or_else(|| set("HOME").map(|home| home.join(fallback)))
 }
 
@@ -68,7 +69,8 @@ mod tests {
         for text in ["first, and longer", "second"] {
             write_private(&path, text).expect("written");
             assert_eq!(read(&path, 100).expect("read"), text);
-            let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+            let mode =
+                |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
             assert_eq!(mode(&path), 0o600);
             assert_eq!(mode(path.parent().expect("parent")), 0o700);
         }

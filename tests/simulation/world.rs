@@ -87,6 +87,8 @@ pub(crate) struct World {
     witness: Witness,
     trace: Trace,
     repeat: String,
+    /// Whether the trace shows what plans want moved: `VC_SIM_MOVES=1`.
+    explain: bool,
 }
 
 impl World {
@@ -108,6 +110,7 @@ impl World {
             witness: Witness::default(),
             trace: Trace::new(),
             repeat,
+            explain: std::env::var_os("VC_SIM_MOVES").is_some(),
         }
     }
 
@@ -411,6 +414,14 @@ impl World {
         let fingerprint = self.engine(of).replica().versions().fingerprint();
         let verdict = self.witness.saw(of, fingerprint, &view).and_then(|()| invariants::no_overcommit::plan(&view));
         self.require(verdict);
+        if self.explain {
+            for (id, node) in &view.nodes { let l = format!("DBG {} inc {} up {} unreach {:?} claims {:?}", view.name(*id), node.incarnation, view.up.contains(id), node.unreachable.values(), node.claims.iter().map(|(s,c)|format!("{s} {:?}",c.state)).collect::<Vec<_>>()); self.note(of,&l);}
+            for it in &view.plan.moves {
+                let name = |node: Option<NodeId>| node.map_or_else(|| "-".to_owned(), |node| view.name(node));
+                let line = format!("plan: {} {} -> {}: {}", it.slot, name(it.from), name(it.to), it.why);
+                self.note(of, &line);
+            }
+        }
     }
 
     fn rearm(&mut self, of: usize) {

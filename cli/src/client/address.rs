@@ -14,14 +14,16 @@ pub(crate) struct PeerList(pub(crate) Vec<Multiaddr>);
 impl FromStr for PeerList {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
+        let parts =
+            text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
         parts.map(parse).collect::<Result<_, _>>().map(Self)
     }
 }
 
 /// A multiaddr, or for convenience an IP address or host name with or without a port.
 fn parse(text: &str) -> Result<Multiaddr, String> {
-    let bad = || format!("'{text}' is not an address of a node: write /ip4/10.0.0.1/tcp/{DEFAULT_PORT}");
+    let bad =
+        || format!("'{text}' is not an address of a node: write /ip4/10.0.0.1/tcp/{DEFAULT_PORT}");
     if text.starts_with('/') {
         let address: Multiaddr = text.parse().map_err(|_| bad())?;
         return if is_dialable(&address) { Ok(address) } else { Err(bad()) };
@@ -36,7 +38,9 @@ fn parse(text: &str) -> Result<Multiaddr, String> {
         Some((host, port)) => (host, port.parse().map_err(|_| bad())?),
         None => (text, DEFAULT_PORT),
     };
-    let label = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    let label = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
     if !host.trim_end_matches('.').split('.').all(label) {
         return Err(bad());
     }
@@ -54,7 +58,8 @@ pub(super) fn of_protocol(address: &vc_protocol::Multiaddr) -> Option<Multiaddr>
 
 /// The address without the peer id at its end; `None`: this program cannot dial it (browsers' WebRTC, relays).
 pub(super) fn without_peer(address: &Multiaddr) -> Option<Multiaddr> {
-    is_dialable(address).then(|| address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect())
+    is_dialable(address)
+        .then(|| address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect())
 }
 
 /// Whether it is a host, and TCP or QUIC, and at most a peer id.
@@ -66,7 +71,11 @@ fn is_dialable(address: &Multiaddr) -> bool {
     };
     matches!(
         host,
-        Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)
+        Protocol::Ip4(_)
+            | Protocol::Ip6(_)
+            | Protocol::Dns(_)
+            | Protocol::Dns4(_)
+            | Protocol::Dns6(_)
     ) && matches!(
         rest,
         [Protocol::Tcp(_)]
@@ -84,7 +93,9 @@ pub(super) fn label(address: &Multiaddr) -> String {
         match part {
             Protocol::Ip4(ip) => host = ip.to_string(),
             Protocol::Ip6(ip) => host = format!("[{ip}]"),
-            Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => host = name.into_owned(),
+            Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => {
+                host = name.into_owned()
+            }
             Protocol::Tcp(number) | Protocol::Udp(number) => port = Some(number),
             _ => {}
         }
@@ -95,7 +106,9 @@ pub(super) fn label(address: &Multiaddr) -> String {
 /// The host name in it that has to be looked up first.
 pub(super) fn name(address: &Multiaddr) -> Option<String> {
     match address.iter().next()? {
-        Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => Some(name.into_owned()),
+        Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => {
+            Some(name.into_owned())
+        }
         _ => None,
     }
 }
@@ -148,7 +161,17 @@ mod tests {
         ] {
             assert_eq!(parse(text).expect(text).to_string(), address);
         }
-        for bad in ["/ip4/10.0.0.1", "/ip4/10.0.0.1/udp/5", "/unix/x", "/x", "a b", "alpha:port", "eyJ.a.b:x", ":5", "a..b"] {
+        for bad in [
+            "/ip4/10.0.0.1",
+            "/ip4/10.0.0.1/udp/5",
+            "/unix/x",
+            "/x",
+            "a b",
+            "alpha:port",
+            "eyJ.a.b:x",
+            ":5",
+            "a..b",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         let list: PeerList = "10.0.0.1, 10.0.0.2".parse().expect("two");
@@ -182,7 +205,8 @@ mod tests {
 
     #[tokio::test]
     async fn names_are_looked_up() {
-        let found = look_up("/dns4/localhost/tcp/7".parse().expect("address")).await.expect("known");
+        let found =
+            look_up("/dns4/localhost/tcp/7".parse().expect("address")).await.expect("known");
         assert_eq!(found, ["/ip4/127.0.0.1/tcp/7".parse::<Multiaddr>().expect("address")]);
         assert!(look_up("/dns/nothing.invalid/tcp/7".parse().expect("address")).await.is_err());
     }

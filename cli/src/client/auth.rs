@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt as _};
 use vc_protocol::auth::{Greeting, Hello, MAX_AUTH_FRAME, Proof, Welcome};
-use vc_protocol::token::{self, TokenError, UserRole};
+use vc_protocol::token::{self, TokenError};
 use vc_protocol::{ClusterId, Multiaddr, NodeId, wire};
 
 /// The version of the protocol that this client speaks.
@@ -48,8 +48,6 @@ pub(super) struct Welcomed {
     pub(super) frames: Frames,
     /// Who it is.
     pub(super) node: NodeId,
-    /// What the user may do.
-    pub(super) role: UserRole,
     /// Addresses of members.
     pub(super) peers: Vec<Multiaddr>,
 }
@@ -67,7 +65,9 @@ pub(super) async fn authenticate(
         .open_stream(peer, StreamProtocol::new(wire::AUTH_PROTOCOL))
         .await
         .map_err(|_| AuthError::NotANode)?;
-    let mut frames = LengthDelimitedCodec::builder().max_frame_length(MAX_AUTH_FRAME).new_framed(stream.compat());
+    let mut frames = LengthDelimitedCodec::builder()
+        .max_frame_length(MAX_AUTH_FRAME)
+        .new_framed(stream.compat());
 
     send(&mut frames, &Greeting { version: VERSION }).await?;
     // The protocol's name went along with the greeting: only now it shows whether the other side knows it.
@@ -79,25 +79,26 @@ pub(super) async fn authenticate(
 
     send(&mut frames, &Hello::User { token }).await?;
     match receive(&mut frames).await? {
-        Welcome::User { role, peers } => {
+        Welcome::User { role: _, peers } => {
             frames.codec_mut().set_max_frame_length(wire::MAX_FRAME);
-            Ok(Welcomed { frames, node, role, peers })
+            Ok(Welcomed { frames, node, peers })
         }
         Welcome::Refused { reason } => Err(AuthError::Refused(reason)),
-        Welcome::Joined(_) | Welcome::Member => Err(AuthError::Broken("it took us for a machine".to_owned())),
+        Welcome::Joined(_) | Welcome::Member { .. } => {
+            Err(AuthError::Broken("it took us for a machine".to_owned()))
+        }
     }
 }
 
 async fn send<T: Serialize>(frames: &mut Frames, value: &T) -> Result<(), AuthError> {
     let bytes = serde_json::to_vec(value).map_err(|error| AuthError::Broken(error.to_string()))?;
-    frames.send(bytes.into()).await.map_err(|error| broken(&error))
+    frames.send(&bytes[..]).await.map_err(|error| broken(&error))
 }
 
 async fn receive<T: DeserializeOwned>(frames: &mut Frames) -> Result<T, AuthError> {
     match frames.next().await {
-        Some(Ok(bytes)) => {
-            serde_json::from_slice(&bytes).map_err(|_| AuthError::Broken("it sent something else".to_owned()))
-        }
+        Some(Ok(bytes)) => serde_json::from_slice(&bytes)
+            .map_err(|_| AuthError::Broken("it sent something else".to_owned())),
         Some(Err(error)) => Err(broken(&error)),
         None => Err(AuthError::Broken("closed by the node".to_owned())),
     }

@@ -73,10 +73,15 @@ fn new_swarm() -> Result<Swarm<Behaviour>, String> {
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
         .map_err(|error| error.to_string())?
         .with_quic()
-        .with_behaviour(|_| Behaviour { stream: libp2p_stream::Behaviour::new(), mdns: Toggle::from(None) })
+        .with_behaviour(|_| Behaviour {
+            stream: libp2p_stream::Behaviour::new(),
+            mdns: Toggle::from(None),
+        })
         .map_err(|error| error.to_string())?
         // The name of a stream's protocol goes along with the first frame: one round trip less.
-        .with_swarm_config(|config| config.with_substream_upgrade_protocol_override(Version::V1Lazy));
+        .with_swarm_config(|config| {
+            config.with_substream_upgrade_protocol_override(Version::V1Lazy)
+        });
     Ok(builder.build())
 }
 
@@ -89,7 +94,8 @@ struct Race<'a> {
     started: Instant,
     dialled: BTreeSet<Multiaddr>,
     dialling: HashMap<ConnectionId, Multiaddr>,
-    looking_up: FuturesUnordered<BoxFuture<'static, (Multiaddr, Result<Vec<Multiaddr>, &'static str>)>>,
+    looking_up:
+        FuturesUnordered<BoxFuture<'static, (Multiaddr, Result<Vec<Multiaddr>, &'static str>)>>,
     /// Peers that we are authenticated with, or were: over TCP and QUIC one and the same may answer.
     met: HashSet<PeerId>,
     authenticating: FuturesUnordered<BoxFuture<'static, (Multiaddr, Result<Welcomed, AuthError>)>>,
@@ -112,7 +118,9 @@ impl Race<'_> {
             }
             // Before the local network is asked there is a moment to wake up for.
             let wake = match self.asked_mdns {
-                None if !self.given && self.refused.is_none() => wait_until.min(self.started + MDNS_AFTER),
+                None if !self.given && self.refused.is_none() => {
+                    wait_until.min(self.started + MDNS_AFTER)
+                }
                 _ => wait_until,
             };
             tokio::select! {
@@ -123,7 +131,7 @@ impl Race<'_> {
                 },
                 Some((address, result)) = self.authenticating.next() => match result {
                     Ok(welcomed) => {
-                        let Welcomed { frames, node, role: _, peers } = welcomed;
+                        let Welcomed { frames, node, peers } = welcomed;
                         return Ok((Session::new(frames, node, address, self.swarm), peers));
                     }
                     Err(error) => {
@@ -162,15 +170,17 @@ impl Race<'_> {
     fn ask_mdns(&mut self, now: Instant) {
         self.asked_mdns = Some(now);
         // An error means that there is no network to ask.
-        let mdns = mdns::tokio::Behaviour::new(mdns::Config::default(), *self.swarm.local_peer_id());
+        let mdns =
+            mdns::tokio::Behaviour::new(mdns::Config::default(), *self.swarm.local_peer_id());
         self.swarm.behaviour_mut().mdns = Toggle::from(mdns.ok());
     }
 
     /// Dials an address, after its name is looked up.
     fn consider(&mut self, candidate: Multiaddr) {
         if address::name(&candidate).is_some() {
-            self.looking_up
-                .push(async move { (candidate.clone(), address::look_up(candidate).await) }.boxed());
+            self.looking_up.push(
+                async move { (candidate.clone(), address::look_up(candidate).await) }.boxed(),
+            );
         } else {
             self.dial(candidate);
         }
@@ -217,7 +227,8 @@ impl Race<'_> {
         let (cluster, token) = (self.cluster, self.token.to_owned());
         self.authenticating.push(
             async move {
-                let result = timeout(AUTH_TIMEOUT, authenticate(control, peer, cluster, token)).await;
+                let result =
+                    timeout(AUTH_TIMEOUT, authenticate(control, peer, cluster, token)).await;
                 let address = match address.iter().last() {
                     Some(Protocol::P2p(_)) => address,
                     _ => address.with(Protocol::P2p(peer)),

@@ -48,13 +48,18 @@ impl fmt::Display for Unreachable {
         if self.attempts.0.is_empty() {
             f.write_str("no address is known")?;
         } else {
-            let named = self.attempts.0.iter().map(|(label, why)| format!("{label} ({})", why.text));
+            let named =
+                self.attempts.0.iter().map(|(label, why)| format!("{label} ({})", why.text));
             write!(f, "tried {}", list(named.collect(), MAX_NAMED))?;
         }
         if self.asked_mdns {
             f.write_str("; no other answered on the local network")?;
         }
-        f.write_str(if self.given { "; is a node running there?" } else { "; is a node running? name one with --peer" })
+        f.write_str(if self.given {
+            "; is a node running there?"
+        } else {
+            "; is a node running? name one with --peer"
+        })
     }
 }
 
@@ -101,14 +106,20 @@ impl From<&AuthError> for Reason {
 impl From<&DialError> for Reason {
     fn from(error: &DialError) -> Self {
         match error {
-            DialError::Transport(errors) => errors.first().map_or_else(Self::silent, |(_, error)| match error {
-                TransportError::MultiaddrNotSupported(_) => {
-                    Self { weight: 1, text: "an address of an unknown kind".to_owned() }
-                }
-                TransportError::Other(error) => of_io(error),
-            }),
-            DialError::WrongPeerId { .. } => Self { weight: 3, text: "another machine answers there".to_owned() },
-            DialError::LocalPeerId { .. } => Self { weight: 3, text: "that is this program".to_owned() },
+            DialError::Transport(errors) => {
+                errors.first().map_or_else(Self::silent, |(_, error)| match error {
+                    TransportError::MultiaddrNotSupported(_) => {
+                        Self { weight: 1, text: "an address of an unknown kind".to_owned() }
+                    }
+                    TransportError::Other(error) => of_io(error),
+                })
+            }
+            DialError::WrongPeerId { .. } => {
+                Self { weight: 3, text: "another machine answers there".to_owned() }
+            }
+            DialError::LocalPeerId { .. } => {
+                Self { weight: 3, text: "that is this program".to_owned() }
+            }
             _ => Self::silent(),
         }
     }
@@ -118,8 +129,10 @@ impl From<&DialError> for Reason {
 /// error is what they have in common.
 fn of_io(error: &io::Error) -> Reason {
     let text = error.to_string();
-    let code = text.split_once("(os error ").and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
-    let kind = code.map(|code| io::Error::from_raw_os_error(code).kind()).unwrap_or_else(|| error.kind());
+    let code =
+        text.split_once("(os error ").and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
+    let kind =
+        code.map(|code| io::Error::from_raw_os_error(code).kind()).unwrap_or_else(|| error.kind());
     if kind == io::ErrorKind::TimedOut || text.to_ascii_lowercase().contains("time") {
         return Reason::silent();
     }
@@ -144,7 +157,10 @@ mod tests {
         let inner = io::Error::from_raw_os_error(111);
         let error = io::Error::other(format!("Transport error: Left(Left({inner}))"));
         assert_eq!(of_io(&error).text, "connection refused");
-        assert_eq!(of_io(&io::Error::other("Handshake with the remote timed out.")).text, "no answer");
+        assert_eq!(
+            of_io(&io::Error::other("Handshake with the remote timed out.")).text,
+            "no answer"
+        );
         assert_eq!(of_io(&io::Error::other("noise: bad key")).text, "bad key");
     }
 
@@ -166,7 +182,8 @@ mod tests {
 
         let mut attempts = Attempts::default();
         (1..=20).for_each(|n| attempts.add(format!("10.0.0.{n}:1"), refused()));
-        let error = Unreachable { cluster: cluster(), attempts, asked_mdns: false, given: true }.to_string();
+        let error = Unreachable { cluster: cluster(), attempts, asked_mdns: false, given: true }
+            .to_string();
         assert!(error.contains("and 14 more; is a node running there?"), "{error}");
     }
 }

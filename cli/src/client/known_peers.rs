@@ -46,10 +46,17 @@ fn path(cluster: ClusterId) -> Option<PathBuf> {
 }
 
 fn load_from(path: &Path) -> File {
-    files::read(path, MAX_FILE).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    files::read(path, MAX_FILE)
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default()
 }
 
-fn remember_in(path: &Path, welcomed_at: &Multiaddr, members: &[vc_protocol::Multiaddr]) -> io::Result<()> {
+fn remember_in(
+    path: &Path,
+    welcomed_at: &Multiaddr,
+    members: &[vc_protocol::Multiaddr],
+) -> io::Result<()> {
     let old = load_from(path);
     let members = members.iter().filter_map(address::of_protocol);
     let all = std::iter::once(welcomed_at.clone()).chain(members).chain(old.peers.iter().cloned());
@@ -104,8 +111,10 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("vc/cluster.json");
         assert!(load_from(&path).peers.is_empty());
-        remember_in(&path, &at(1, 1), &[of_member(&at(1, 1)), of_member(&at(2, 1))]).expect("written");
-        remember_in(&path, &at(3, 1), &[of_member(&at(3, 1)), of_member(&at(2, 1))]).expect("written");
+        remember_in(&path, &at(1, 1), &[of_member(&at(1, 1)), of_member(&at(2, 1))])
+            .expect("written");
+        remember_in(&path, &at(3, 1), &[of_member(&at(3, 1)), of_member(&at(2, 1))])
+            .expect("written");
         assert_eq!(load_from(&path).peers, [at(3, 1), at(2, 1), at(1, 1)]);
         std::fs::write(&path, "{").expect("written");
         assert!(load_from(&path).peers.is_empty(), "a broken file is no memory, and no error");
@@ -114,7 +123,8 @@ mod tests {
     #[test]
     fn every_member_is_kept_before_any_twice() {
         let many = (1..=20).flat_map(|n| (1..=4).map(move |port| at(n, port)));
-        let kept = choose(many.chain(["/ip4/10.0.0.1/udp/1/webrtc-direct".parse().expect("an address")]));
+        let kept =
+            choose(many.chain(["/ip4/10.0.0.1/udp/1/webrtc-direct".parse().expect("an address")]));
         assert_eq!(kept.len(), MAX_REMEMBERED);
         let peers: BTreeSet<_> = kept.iter().map(peer_of).collect();
         assert_eq!(peers.len(), 20);

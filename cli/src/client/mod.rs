@@ -15,7 +15,7 @@ use vc_protocol::token::Claims;
 
 pub(crate) use address::PeerList;
 pub(crate) use failure::ConnectError;
-pub(crate) use session::{Session, SessionError};
+pub(crate) use session::{Session, SessionError, expect_reply};
 
 use crate::credentials::Credential;
 
@@ -41,13 +41,21 @@ impl Candidates {
         let named = claims.peers.iter().filter_map(address::of_protocol);
         // Who answers there must prove to be of the cluster; which of its members it is does not matter, and a machine
         // may have got a new identity. So the peer ids are dropped.
-        let addresses = remembered.iter().cloned().chain(named).filter_map(|it| address::without_peer(&it)).collect();
+        let addresses = remembered
+            .iter()
+            .cloned()
+            .chain(named)
+            .filter_map(|it| address::without_peer(&it))
+            .collect();
         Self { addresses, given: false }
     }
 }
 
 /// A session with the first member that welcomes the token. Errors: none did within ten seconds; nothing has changed.
-pub(crate) async fn connect(credential: &Credential, candidates: Candidates) -> Result<Session, ConnectError> {
+pub(crate) async fn connect(
+    credential: &Credential,
+    candidates: Candidates,
+) -> Result<Session, ConnectError> {
     let cluster = credential.claims.aud;
     let (session, peers) = dial::race(cluster, &credential.token, candidates).await?;
     // The command works without it: a home that is read-only is no reason to fail.

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use futures::{SinkExt as _, StreamExt as _};
+use futures::{SinkExt, StreamExt as _};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, Swarm};
 use tokio::sync::oneshot;
@@ -14,7 +14,6 @@ use vc_protocol::control::{Reply, Request};
 
 use super::auth::Frames;
 use super::dial::Behaviour;
-use crate::app::expect_reply;
 
 /// A member answers a request within this time.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,6 +40,17 @@ pub(crate) enum SessionError {
     TooLarge,
 }
 
+/// The value of the reply that a request calls for; any other is an error.
+macro_rules! expect_reply {
+    ($reply:expr, $variant:ident) => {
+        match $reply {
+            vc_protocol::control::Reply::$variant(value) => Ok(value),
+            _ => Err($crate::client::SessionError::Unexpected),
+        }
+    };
+}
+pub(crate) use expect_reply;
+
 /// A session with a member.
 pub(crate) struct Session {
     frames: Frames,
@@ -51,7 +61,12 @@ pub(crate) struct Session {
 
 impl Session {
     /// On this stream of the swarm's connection to `node`.
-    pub(super) fn new(frames: Frames, node: NodeId, address: Multiaddr, swarm: Swarm<Behaviour>) -> Self {
+    pub(super) fn new(
+        frames: Frames,
+        node: NodeId,
+        address: Multiaddr,
+        swarm: Swarm<Behaviour>,
+    ) -> Self {
         let (stop, stopped) = oneshot::channel();
         let driver = tokio::spawn(drive(swarm, node, stopped));
         Self { frames, address, driver, stop }
@@ -76,7 +91,7 @@ impl Session {
     /// Sends a request; [`next`](Self::next) gives the replies.
     pub(crate) async fn send(&mut self, request: &Request) -> Result<(), SessionError> {
         let bytes = serde_json::to_vec(request).map_err(|_| SessionError::Unexpected)?;
-        self.frames.send(bytes.into()).await.map_err(|error| match error.kind() {
+        self.frames.send(&bytes[..]).await.map_err(|error| match error.kind() {
             io::ErrorKind::InvalidInput => SessionError::TooLarge,
             kind => SessionError::Lost(kind.to_string()),
         })
@@ -100,7 +115,7 @@ impl Session {
     pub(crate) async fn close(mut self) {
         let goodbye = async {
             // Either fails only where there is nobody to say it to.
-            let _ = self.frames.close().await;
+            let _ = SinkExt::<&[u8]>::close(&mut self.frames).await;
             let _ = self.stop.send(());
             let _ = self.driver.await;
         };

@@ -14,7 +14,11 @@ pub(crate) fn services(rows: &Vec<ServiceRow>, style: Style) -> String {
         vec![
             text(&row.service),
             text(&row.image),
-            if row.running < row.replicas { running.fg(Color::Yellow) } else { running.fg(Color::Green) },
+            if row.running < row.replicas {
+                running.fg(Color::Yellow)
+            } else {
+                running.fg(Color::Green)
+            },
             number(row.healthy),
             text(on_partition(row)),
             text(ago(style.now, row.updated)),
@@ -92,7 +96,8 @@ pub(crate) fn nodes(rows: &Vec<NodeRow>, style: Style) -> String {
 }
 
 fn labels_and_problem(row: &NodeRow) -> Vec<String> {
-    let labels: Vec<String> = row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let labels: Vec<String> =
+        row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     [row.problem.clone(), labels.join(" ")].into_iter().filter(|line| !line.is_empty()).collect()
 }
 

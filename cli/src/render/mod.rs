@@ -1,5 +1,7 @@
 //! What a command prints: tables and lines for people, or one JSON document for programs.
 
+#[cfg(test)]
+mod golden;
 mod lists;
 mod plan;
 mod status;
@@ -75,7 +77,9 @@ impl Output {
 
     /// Lines for people; an array of them for programs.
     pub(crate) fn lines(&self, lines: &[String]) -> anyhow::Result<()> {
-        self.show(&lines, |lines, _| lines.iter().map(|line| format!("{}\n", one_line(line))).collect())
+        self.show(&lines, |lines, _| {
+            lines.iter().map(|line| format!("{}\n", one_line(line))).collect()
+        })
     }
 }
 
@@ -97,7 +101,11 @@ pub(crate) fn note(text: &str) {
 /// Text from elsewhere on one line, and without a say over the terminal.
 pub(crate) fn one_line(text: &str) -> String {
     let clean: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if clean.contains("  ") { clean.split_whitespace().collect::<Vec<_>>().join(" ") } else { clean }
+    if clean.contains("  ") {
+        clean.split_whitespace().collect::<Vec<_>>().join(" ")
+    } else {
+        clean
+    }
 }
 
 /// The first `most` of them, and how many more there are.

@@ -16,18 +16,28 @@ pub(crate) fn plan(report: &PlanReport, style: Style) -> String {
         report.placements.iter().map(|row| (row.node, row.node_name.as_str())).collect();
     let machine = |node: Option<NodeId>| match node {
         None => String::new(),
-        Some(node) => names.get(&node).filter(|name| !name.is_empty()).map_or(node.short(), |&name| name.to_owned()),
+        Some(node) => names
+            .get(&node)
+            .filter(|name| !name.is_empty())
+            .map_or(node.short(), |&name| name.to_owned()),
     };
     let mut parts = Vec::new();
     if !report.placements.is_empty() {
         let rows = report.placements.iter().map(|row| {
-            vec![text(format!("{}.{}", row.service, row.replica)), text(machine(Some(row.node))), lines(&row.reasons)]
+            vec![
+                text(format!("{}.{}", row.service, row.replica)),
+                text(machine(Some(row.node))),
+                lines(&row.reasons),
+            ]
         });
         parts.push(table(&["INSTANCE", "NODE", "WHY THERE"], rows, style));
     }
     if !report.unplaced.is_empty() {
         let rows = report.unplaced.iter().map(|row| {
-            vec![text(format!("{}.{}", row.service, row.replica)).fg(Color::Red), lines(&row.reasons)]
+            vec![
+                text(format!("{}.{}", row.service, row.replica)).fg(Color::Red),
+                lines(&row.reasons),
+            ]
         });
         parts.push(table(&["UNPLACED", "WHY NOT"], rows, style));
     }

@@ -15,9 +15,21 @@ pub(crate) fn status(report: &StatusReport, style: Style) -> String {
     let mut lines = vec![
         ("cluster", one_line(&report.cluster)),
         ("answered by", report.node.to_string()),
-        ("nodes", paint(report.nodes_up == report.nodes, format!("{}/{} up", report.nodes_up, report.nodes))),
+        (
+            "nodes",
+            paint(
+                report.nodes_up == report.nodes,
+                format!("{}/{} up", report.nodes_up, report.nodes),
+            ),
+        ),
         ("services", report.services.to_string()),
-        ("instances", paint(report.running >= report.replicas, format!("{}/{} running", report.running, report.replicas))),
+        (
+            "instances",
+            paint(
+                report.running >= report.replicas,
+                format!("{}/{} running", report.running, report.replicas),
+            ),
+        ),
         (
             "CPU",
             format!(

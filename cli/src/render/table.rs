@@ -10,12 +10,20 @@ use super::{Style, one_line};
 const GAP: u16 = 3;
 
 /// A table with these columns.
-pub(super) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>, style: Style) -> String {
+pub(super) fn table(
+    columns: &[&str],
+    rows: impl IntoIterator<Item = Vec<Cell>>,
+    style: Style,
+) -> String {
     let mut table = Table::new();
     table.load_style(TableStyle::new());
     // As wide as its content: cutting or folding would make it hard to search and to copy from.
     table.set_content_arrangement(ContentArrangement::Disabled);
-    if style.colour { table.enforce_styling() } else { table.force_no_tty() };
+    if style.colour {
+        table.enforce_styling()
+    } else {
+        table.force_no_tty()
+    };
     table.set_header(columns.iter().map(Cell::new));
     table.add_rows(rows);
     for column in table.column_iter_mut() {
@@ -50,9 +58,10 @@ pub(super) fn of_instance(state: InstanceState) -> Color {
     match state {
         InstanceState::Running | InstanceState::Healthy => Color::Green,
         InstanceState::Unhealthy | InstanceState::Failed => Color::Red,
-        InstanceState::Pending | InstanceState::Pulling | InstanceState::Starting | InstanceState::Stopping => {
-            Color::Yellow
-        }
+        InstanceState::Pending
+        | InstanceState::Pulling
+        | InstanceState::Starting
+        | InstanceState::Stopping => Color::Yellow,
     }
 }
 

@@ -45,7 +45,8 @@ pub(super) fn ago(now: Millis, then: Millis) -> String {
 pub(crate) fn short_duration(millis: Millis) -> String {
     let seconds = millis / 1000;
     let (amount, unit) = match seconds {
-        0..120 => (seconds, "s"),
+        0 => (millis, "ms"),
+        1..120 => (seconds, "s"),
         120..7200 => (seconds / 60, "m"),
         7200..172_800 => (seconds / 3600, "h"),
         _ => (seconds / 86_400, "d"),
@@ -72,7 +73,8 @@ mod tests {
         ] {
             assert_eq!(bytes(amount), text);
         }
-        for (millis, text) in [(0, "0"), (500, "0.5"), (1250, "1.25"), (12_000, "12"), (1, "0.001")] {
+        for (millis, text) in [(0, "0"), (500, "0.5"), (1250, "1.25"), (12_000, "12"), (1, "0.001")]
+        {
             assert_eq!(cores(millis), text);
         }
     }

@@ -1,0 +1,40 @@
+//! The commands, one file each. Each has its `Args`, with `run`.
+
+pub(crate) mod completions;
+pub(crate) mod deploy;
+pub(crate) mod drain;
+pub(crate) mod login;
+pub(crate) mod logs;
+pub(crate) mod nodes;
+pub(crate) mod plan;
+mod project;
+pub(crate) mod ps;
+pub(crate) mod rm;
+pub(crate) mod scale;
+pub(crate) mod services;
+pub(crate) mod status;
+pub(crate) mod token;
+mod wait;
+
+use crate::app::App;
+use crate::args::Command;
+
+/// Does what the user asked for.
+pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Deploy(args) => args.run(app).await,
+        Command::Plan(args) => args.run(app).await,
+        Command::Services(args) => args.run(app).await,
+        Command::Ps(args) => args.run(app).await,
+        Command::Nodes(args) => args.run(app).await,
+        Command::Status(args) => args.run(app).await,
+        Command::Scale(args) => args.run(app).await,
+        Command::Rm(args) => args.run(app).await,
+        Command::Logs(args) => args.run(app).await,
+        Command::Drain(args) => args.run(app).await,
+        Command::Undrain(args) => args.run(app).await,
+        Command::Token(args) => args.run(app).await,
+        Command::Login(args) => args.run(app),
+        Command::Completions(args) => args.run(),
+    }
+}

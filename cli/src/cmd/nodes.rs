@@ -1,0 +1,23 @@
+//! `vc nodes`: the machines of the cluster.
+
+use vc_protocol::control::Request;
+
+use crate::app::App;
+use crate::client::expect_reply;
+use crate::render;
+
+/// Arguments of `vc nodes`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc nodes
+  vc --token /var/lib/vc/admin.token nodes
+  vc nodes --output json | jq -r '.[] | select(.state == \"down\") | .name'")]
+pub(crate) struct Args {}
+
+impl Args {
+    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+        let rows = expect_reply!(app.ask(Request::Nodes).await?, Nodes)?;
+        app.out.show(&rows, render::nodes)
+    }
+}

@@ -1,0 +1,29 @@
+//! `vc plan`: where the services of a file would go, without putting them there.
+
+use vc_protocol::control::Request;
+
+use super::project::{ProjectArgs, warn};
+use crate::app::App;
+use crate::client::expect_reply;
+use crate::render;
+
+/// Arguments of `vc plan`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc plan compose.yaml
+  vc plan compose.yaml --output json | jq .unplaced")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    project: ProjectArgs,
+}
+
+impl Args {
+    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+        let project = self.project.read()?;
+        let request = Request::Plan { deployments: project.services.clone() };
+        let report = expect_reply!(app.ask(request).await?, Plan)?;
+        warn(&project);
+        app.out.show(&report, render::plan)
+    }
+}

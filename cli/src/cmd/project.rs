@@ -1,0 +1,141 @@
+//! The Compose file that a command is about, with what it refers to.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use vc_protocol::Name;
+use vc_protocol::compose::{self, Context, MAX_FILE_BYTES, Project, parse_env_file};
+
+use crate::files;
+use crate::render::note;
+
+/// Which file, and under which name.
+#[derive(Debug, clap::Args)]
+pub(super) struct ProjectArgs {
+    /// Compose file; '-' reads standard input
+    file: PathBuf,
+    /// Name of the project; else the file's 'name:', else its directory
+    #[arg(short, long, value_name = "NAME")]
+    project: Option<Name>,
+}
+
+impl ProjectArgs {
+    /// Reads the file. Variables come from the environment, then from `.env` beside the file.
+    pub(super) fn read(self) -> anyhow::Result<Project> {
+        let environment = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+        self.read_with(environment.collect())
+    }
+
+    fn read_with(self, mut environment: BTreeMap<String, String>) -> anyhow::Result<Project> {
+        let stdin = self.file == Path::new("-");
+        let (what, text) = if stdin {
+            ("standard input".to_owned(), files::read_from(io::stdin().lock(), MAX_FILE_BYTES))
+        } else {
+            (self.file.display().to_string(), files::read(&self.file, MAX_FILE_BYTES))
+        };
+        let text = text.map_err(|error| anyhow!("cannot read {what}: {}", reason(&error)))?;
+        let directory = if stdin {
+            std::env::current_dir()
+        } else {
+            std::path::absolute(&self.file).map(parent)
+        };
+        // Through `..` and links, so that the directory has a name.
+        let directory = directory
+            .and_then(|it| it.canonicalize())
+            .context("cannot find the file's directory")?;
+
+        let beside = directory.join(".env");
+        match files::read(&beside, MAX_FILE_BYTES) {
+            Ok(text) => {
+                let found = parse_env_file(&text, &environment)
+                    .map_err(|why| anyhow!("{}: {why}", beside.display()))?;
+                for (key, value) in found {
+                    environment.entry(key).or_insert(value);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(anyhow!("cannot read {}: {}", beside.display(), reason(&error)));
+            }
+        }
+
+        let context = Context {
+            project: self.project,
+            directory: directory.file_name().and_then(|name| name.to_str()),
+            env: &environment,
+            read: &|path| files::read(&directory.join(path), MAX_FILE_BYTES),
+        };
+        compose::parse(&text, &context).map_err(|error| anyhow!("{what}: {error}"))
+    }
+}
+
+/// Tells what the file leaves open, once it is known that it was of use.
+pub(super) fn warn(project: &Project) {
+    for warning in &project.warnings {
+        note(&format!("warning: {warning}"));
+    }
+}
+
+fn parent(path: PathBuf) -> PathBuf {
+    path.parent().map(Path::to_owned).unwrap_or(path)
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::InvalidData => "it is not text".to_owned(),
+        kind => kind.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(
+        file: &Path,
+        project: Option<&str>,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Project> {
+        let project = project.map(|name| name.parse().expect("a name"));
+        let environment =
+            environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        ProjectArgs { file: file.to_owned(), project }.read_with(environment.collect())
+    }
+
+    #[test]
+    fn a_file_is_read_with_what_is_beside_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let shop = directory.path().join("My.Shop");
+        std::fs::create_dir_all(shop.join("env")).expect("made");
+        let file = shop.join("compose.yaml");
+        let text = "services:\n  web:\n    image: \"img:${TAG}\"\n    env_file: env/web.env\n    environment:\n      FROM: ${FROM}\n";
+        std::fs::write(&file, text).expect("written");
+        std::fs::write(shop.join(".env"), "TAG=7\nFROM=file\n").expect("written");
+        std::fs::write(shop.join("env/web.env"), "A=1\n").expect("written");
+
+        let project = read(&file, None, &[("FROM", "process")]).expect("a project");
+        assert_eq!(project.name.as_str(), "myshop");
+        let container = &project.services[0].spec.container;
+        assert_eq!(container.image, "img:7");
+        assert_eq!(container.environment["FROM"], "process", "the process's environment wins");
+        assert_eq!(container.environment["A"], "1");
+        assert_eq!(read(&file, Some("other"), &[]).expect("a project").name.as_str(), "other");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_the_files_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("compose.yaml");
+        let error = |file: &Path| read(file, Some("p"), &[]).expect_err("refused").to_string();
+        assert!(error(&file).ends_with("compose.yaml: there is no such file"), "{}", error(&file));
+        std::fs::write(&file, "services:\n  web:\n    image: x\n    privileged: true\n")
+            .expect("written");
+        assert!(error(&file).contains("compose.yaml: services.web.privileged"), "{}", error(&file));
+        std::fs::write(directory.path().join(".env"), "no line\n").expect("written");
+        assert!(error(&file).contains(".env: line 1"), "{}", error(&file));
+    }
+}

@@ -1,0 +1,27 @@
+//! `vc ps`: instances, where they run and how they are.
+
+use vc_protocol::control::Request;
+
+use crate::app::App;
+use crate::client::expect_reply;
+use crate::render;
+
+/// Arguments of `vc ps`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc ps
+  vc ps shop/web
+  vc ps web --output json | jq -r '.[].address'")]
+pub(crate) struct Args {
+    /// Of this service only: web, or shop/web
+    service: Option<String>,
+}
+
+impl Args {
+    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+        let request = Request::Instances { service: self.service };
+        let rows = expect_reply!(app.ask(request).await?, Instances)?;
+        app.out.show(&rows, render::instances)
+    }
+}

@@ -1,0 +1,49 @@
+//! `vc scale`: changes how many instances services have.
+
+use std::str::FromStr;
+
+use vc_protocol::control::Request;
+use vc_protocol::spec::MAX_REPLICAS;
+
+use crate::app::App;
+
+/// Arguments of `vc scale`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc scale web=3
+  vc scale shop/web=5 shop/db=1
+  vc scale web=0                             keep the service, run nothing")]
+pub(crate) struct Args {
+    /// Services (web, or shop/web), each with the number of instances it shall have
+    #[arg(required = true, value_name = "SERVICE=N")]
+    scales: Vec<Scale>,
+}
+
+/// `web=3`.
+#[derive(Debug, Clone)]
+struct Scale {
+    service: String,
+    replicas: u32,
+}
+
+impl FromStr for Scale {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (service, replicas) = text.rsplit_once('=').unwrap_or((text, ""));
+        let replicas = replicas.parse().ok().filter(|n| *n <= MAX_REPLICAS);
+        match replicas {
+            Some(replicas) if !service.is_empty() => {
+                Ok(Self { service: service.to_owned(), replicas })
+            }
+            _ => Err(format!("write a service and a number up to {MAX_REPLICAS}, as in web=3")),
+        }
+    }
+}
+
+impl Args {
+    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+        let request = |Scale { service, replicas }| Request::Scale { service, replicas };
+        app.change(self.scales.into_iter().map(request).collect()).await
+    }
+}

@@ -1,0 +1,22 @@
+//! `vc services`: what is deployed.
+
+use vc_protocol::control::Request;
+
+use crate::app::App;
+use crate::client::expect_reply;
+use crate::render;
+
+/// Arguments of `vc services`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc services
+  vc services --output json | jq '.[] | select(.running < .replicas) | .service'")]
+pub(crate) struct Args {}
+
+impl Args {
+    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+        let rows = expect_reply!(app.ask(Request::Services).await?, Services)?;
+        app.out.show(&rows, render::services)
+    }
+}

@@ -1,0 +1,23 @@
+//! `vc status`: whether all is well.
+
+use vc_protocol::control::Request;
+
+use crate::app::App;
+use crate::client::expect_reply;
+use crate::render;
+
+/// Arguments of `vc status`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc status
+  vc --peer 10.0.0.2 status                  as that node sees it
+  vc status --output json | jq .problems")]
+pub(crate) struct Args {}
+
+impl Args {
+    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+        let report = expect_reply!(app.ask(Request::Status).await?, Status)?;
+        app.out.show(&report, render::status)
+    }
+}

@@ -1,0 +1,232 @@
+//! Tables against the texts in `golden/`. `VC_BLESS=1` writes them anew.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use vc_protocol::control::{
+    InstanceRow, LogRow, LogStream, MoveRow, NodeRow, NodeState, PlacementRow, PlanReport,
+    ServiceRow, StatusReport, UnplacedRow,
+};
+use vc_protocol::instance::InstanceState;
+use vc_protocol::spec::OnPartition;
+use vc_protocol::{Keypair, NodeId};
+
+use super::Style;
+
+const NOW: u64 = 1_800_000_000_000;
+const MINUTE: u64 = 60_000;
+
+fn check(name: &str, found: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/render/golden").join(name);
+    if std::env::var_os("VC_BLESS").is_some() {
+        std::fs::write(&path, found).expect("written");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == expected, "{name} differs; it is now:\n{found}");
+}
+
+fn plain() -> Style {
+    Style { colour: false, now: NOW }
+}
+
+fn node_id(n: u8) -> NodeId {
+    NodeId::of(&Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes").public()).expect("ed25519")
+}
+
+fn node(n: u8, name: &str, state: NodeState) -> NodeRow {
+    NodeRow {
+        id: node_id(n),
+        name: name.to_owned(),
+        state,
+        problem: String::new(),
+        draining: false,
+        cpu_millis: 4000,
+        memory_bytes: 8_242_049_024,
+        cpu_reserved: 1250,
+        memory_reserved: 512 << 20,
+        cpu_used: 310,
+        memory_used: 2 << 30,
+        instances: 3,
+        runtime: "docker".to_owned(),
+        platform: "linux/amd64".to_owned(),
+        addresses: vec![],
+        labels: BTreeMap::new(),
+        version: "0.1.0".to_owned(),
+    }
+}
+
+fn nodes() -> Vec<NodeRow> {
+    let mut alpha = node(1, "alpha", NodeState::Up);
+    alpha.labels = BTreeMap::from([("disk".into(), "ssd".into()), ("room".into(), "attic".into())]);
+    let mut beta = node(2, "beta", NodeState::Up);
+    beta.draining = true;
+    let mut gamma = node(3, "gamma", NodeState::Up);
+    gamma.problem = "Docker does not answer".to_owned();
+    gamma.labels = BTreeMap::from([("disk".into(), "hdd".into())]);
+    let mut delta = node(4, "delta", NodeState::Down);
+    (delta.cpu_used, delta.memory_used, delta.instances) = (0, 0, 12);
+    vec![alpha, beta, gamma, delta, node(5, "epsilon", NodeState::Left)]
+}
+
+fn instance(replica: u32, state: InstanceState) -> InstanceRow {
+    InstanceRow {
+        service: "shop/web".parse().expect("a service"),
+        replica,
+        node: Some(node_id(1)),
+        node_name: Some("alpha".to_owned()),
+        state,
+        reason: String::new(),
+        address: "10.0.0.1:8080".to_owned(),
+        restarts: 0,
+        since: NOW - 3 * MINUTE,
+        current: true,
+    }
+}
+
+fn instances() -> Vec<InstanceRow> {
+    let mut old = instance(1, InstanceState::Stopping);
+    old.current = false;
+    let mut failed = instance(3, InstanceState::Failed);
+    failed.reason = "exited with code 1\n\u{1b}[31mstarted again in 8 s".to_owned();
+    failed.restarts = 12;
+    failed.node_name = None;
+    failed.address = String::new();
+    let mut pending = instance(4, InstanceState::Pending);
+    (pending.node, pending.node_name, pending.since) = (None, None, 0);
+    pending.address = String::new();
+    pending.reason = "no machine has 64 GiB of memory free".to_owned();
+    vec![
+        instance(1, InstanceState::Running),
+        old,
+        instance(2, InstanceState::Healthy),
+        failed,
+        pending,
+    ]
+}
+
+#[test]
+fn lists() {
+    check("nodes.txt", &super::nodes(&nodes(), plain()));
+    check("instances.txt", &super::instances(&instances(), plain()));
+    let service = |name: &str, running| ServiceRow {
+        service: format!("shop/{name}").parse().expect("a service"),
+        project: "shop".parse().expect("a name"),
+        image: format!("registry.example/{name}:1.2"),
+        replicas: 3,
+        running,
+        healthy: running,
+        on_partition: OnPartition::Available,
+        updated: NOW - 26 * 60 * MINUTE,
+    };
+    check(
+        "services.txt",
+        &super::services(&vec![service("web", 3), service("database", 1)], plain()),
+    );
+    check("nothing.txt", &super::instances(&vec![], plain()));
+}
+
+#[test]
+fn colours_change_no_column() {
+    let style = Style { colour: true, now: NOW };
+    let coloured = super::nodes(&nodes(), style) + &super::instances(&instances(), style);
+    assert!(coloured.contains("\u{1b}["), "{coloured}");
+    let mut stripped = String::new();
+    let mut rest = coloured.as_str();
+    while let Some((before, after)) = rest.split_once('\u{1b}') {
+        stripped.push_str(before);
+        rest = after.split_once('m').expect("a whole sequence").1;
+    }
+    stripped.push_str(rest);
+    assert_eq!(
+        stripped,
+        super::nodes(&nodes(), plain()) + &super::instances(&instances(), plain())
+    );
+}
+
+#[test]
+fn glance() {
+    let mut report = StatusReport {
+        cluster: node_id(9).to_string(),
+        node: node_id(1),
+        nodes_up: 3,
+        nodes: 3,
+        services: 4,
+        replicas: 10,
+        running: 10,
+        cpu_millis: 12_000,
+        cpu_reserved: 4500,
+        cpu_used: 1200,
+        memory_bytes: 48 << 30,
+        memory_reserved: 6 << 30,
+        memory_used: 3 << 29,
+        problems: vec![],
+    };
+    let good = super::status(&report, plain());
+    (report.nodes_up, report.running) = (2, 7);
+    report.problems = vec!["delta is down".to_owned(), "shop/web has 2 of 3 instances".to_owned()];
+    check("status.txt", &format!("{good}\n{}", super::status(&report, plain())));
+}
+
+#[test]
+fn plan() {
+    let service = || "shop/web".parse().expect("a service");
+    let placement = |replica, n, name: &str| PlacementRow {
+        service: service(),
+        replica,
+        node: node_id(n),
+        node_name: name.to_owned(),
+        reasons: vec![
+            "the most room left of 3 machines".to_owned(),
+            "no other replica there".to_owned(),
+        ],
+    };
+    let report = PlanReport {
+        input_digest: "9f86d081884c7d65".to_owned(),
+        placements: vec![placement(1, 1, "alpha"), placement(2, 2, "beta")],
+        unplaced: vec![UnplacedRow {
+            service: service(),
+            replica: 3,
+            reasons: vec![
+                "alpha: 2 GiB of memory free, 4 GiB needed".to_owned(),
+                "beta: draining".to_owned(),
+            ],
+        }],
+        moves: vec![
+            MoveRow {
+                service: service(),
+                replica: 1,
+                from: Some(node_id(3)),
+                to: Some(node_id(1)),
+                why: "gamma is down".to_owned(),
+            },
+            MoveRow {
+                service: service(),
+                replica: 2,
+                from: None,
+                to: Some(node_id(2)),
+                why: "new".to_owned(),
+            },
+        ],
+    };
+    check("plan.txt", &super::plan(&report, plain()));
+}
+
+#[test]
+fn log_lines() {
+    let mut row = LogRow {
+        service: "shop/web".parse().expect("a service"),
+        replica: 2,
+        node: node_id(1),
+        time: Some(NOW),
+        stream: LogStream::Stdout,
+        line: "\u{1b}[1mhello\u{1b}[0m  world".to_owned(),
+    };
+    assert_eq!(
+        super::log_line(&row, plain()),
+        "web.2 | \u{1b}[1mhello\u{1b}[0m  world\n",
+        "as it was written"
+    );
+    row.stream = LogStream::Stderr;
+    let coloured = super::log_line(&row, Style { colour: true, now: NOW });
+    assert!(coloured.ends_with("\u{1b}[0m\n"), "no colour is left on");
+}

@@ -1,0 +1,246 @@
+//! What the commands ask for, and what they print.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use vc_protocol::control::{
+    LogRequest, LogRow, LogStream, PlanReport, Reply, Request, TokenRequest, TokenSubject,
+};
+use vc_protocol::token::{MachineRole, UserRole};
+
+use crate::node::{Cluster, Node, member, node_id};
+use crate::{Done, Home};
+
+const OURS: Cluster = Cluster(1);
+const COMPOSE: &str = "services:\n  web:\n    image: img:${TAG:-1}\n    deploy: {replicas: 2}\n";
+
+/// A home with a token for a node that answers so.
+fn with(replies: Vec<Reply>) -> (Home, Node) {
+    let (home, node) = (Home::new(), Node::start(member(OURS, 10, replies)));
+    let token = home.write("token", &OURS.token(&[&node.address]));
+    home.vc(&["login", &token]).ok();
+    (home, node)
+}
+
+fn done(lines: &[&str]) -> Vec<Reply> {
+    vec![Reply::Done(lines.iter().map(|line| (*line).to_owned()).collect())]
+}
+
+#[test]
+fn changes_say_what_they_changed() {
+    let (home, node) = with(done(&["shop/web: 3 instances"]));
+    assert_eq!(home.vc(&["scale", "web=3", "shop/db=0"]).ok(), "shop/web: 3 instances\n".repeat(2));
+    assert_eq!(home.vc(&["rm", "shop/", "--output", "json"]).ok(), "[\"shop/web: 3 instances\"]\n");
+    home.vc(&["drain", "attic"]).ok();
+    home.vc(&["undrain", "attic"]).ok();
+    let expected = [
+        Request::Scale { service: "web".into(), replicas: 3 },
+        Request::Scale { service: "shop/db".into(), replicas: 0 },
+        Request::Remove { service: "shop/".into() },
+        Request::Drain { node: "attic".into(), drain: true },
+        Request::Drain { node: "attic".into(), drain: false },
+    ];
+    assert_eq!(node.requests(), expected);
+    assert_eq!(node.seen(|seen| seen.tokens.len()), 4, "one session a command");
+}
+
+#[test]
+fn a_refusal_after_a_change_tells_both() {
+    let mut plan = member(OURS, 10, vec![]);
+    plan.answer = Box::new(|request| match request {
+        Request::Scale { service, .. } if service == "web" => {
+            vec![Reply::Done(vec!["web: 1 instance".into()])]
+        }
+        _ => vec![Reply::Error("there is no service 'db'\nsee vc services".into())],
+    });
+    let (home, node) = (Home::new(), Node::start(plan));
+    let out = home.vc(&["--token", &OURS.token(&[&node.address]), "scale", "web=1", "db=1"]);
+    assert_eq!(out.stdout, "web: 1 instance\n");
+    assert_eq!(out.error(), "there is no service 'db' see vc services");
+}
+
+#[test]
+fn a_file_is_deployed_as_it_reads() {
+    let (home, node) = with(done(&["shop/web: created, 2 instances"]));
+    home.write("compose.yaml", COMPOSE);
+    home.write(".env", "TAG=7\n");
+    assert_eq!(
+        home.vc(&["deploy", "compose.yaml", "-p", "shop"]).ok(),
+        "shop/web: created, 2 instances\n"
+    );
+    let mut child = home
+        .command(&["deploy", "-", "-p", "shop"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("started");
+    child.stdin.take().expect("piped").write_all(COMPOSE.as_bytes()).expect("written");
+    Done::from(child.wait_with_output().expect("ended")).ok();
+    let requests = node.requests();
+    let Request::Deploy { deployments } = &requests[0] else { panic!("{requests:?}") };
+    assert_eq!(deployments[0].service.to_string(), "shop/web");
+    assert_eq!(
+        (deployments[0].replicas, deployments[0].spec.container.image.as_str()),
+        (Some(2), "img:7")
+    );
+    assert_eq!(requests[0], requests[1]);
+}
+
+#[test]
+fn a_bad_file_asks_nobody() {
+    let (home, node) = with(vec![]);
+    home.write("compose.yaml", "services:\n  web:\n    image: x\n    network_mode: host\n");
+    let error = home.vc(&["deploy", "compose.yaml"]).error();
+    assert!(error.starts_with("compose.yaml: services.web.network_mode"), "{error}");
+    assert_eq!(
+        home.vc(&["plan", "nothing.yaml"]).error(),
+        "cannot read nothing.yaml: there is no such file"
+    );
+    assert_eq!(node.seen(|seen| seen.connections), 0);
+}
+
+#[test]
+fn a_plan_is_printed_for_people_and_for_programs() {
+    let report = PlanReport {
+        input_digest: "abc123".into(),
+        placements: vec![],
+        unplaced: vec![vc_protocol::control::UnplacedRow {
+            service: "shop/web".parse().expect("a service"),
+            replica: 1,
+            reasons: vec!["alpha: draining".into()],
+        }],
+        moves: vec![],
+    };
+    let (home, _node) = with(vec![Reply::Plan(report.clone())]);
+    home.write("compose.yaml", COMPOSE);
+    let out = home.vc(&["plan", "compose.yaml"]).ok();
+    assert!(out.contains("shop/web.1   alpha: draining") && out.contains("abc123"), "{out}");
+    let out = home.vc(&["plan", "compose.yaml", "--output", "json"]).ok();
+    assert_eq!(serde_json::from_str::<PlanReport>(&out).expect("JSON"), report);
+}
+
+#[test]
+fn a_token_alone_is_printed() {
+    let (home, node) = with(vec![Reply::Token("eyJ.new.token".into())]);
+    assert_eq!(
+        home.vc(&["token", "create", "--machine", "--role", "worker", "--ttl", "1h"]).ok(),
+        "eyJ.new.token\n"
+    );
+    home.vc(&["token", "create", "--user", "ada"]).ok();
+    let worker = TokenSubject::Machine(MachineRole::Worker);
+    let ada = TokenSubject::User { name: "ada".parse().expect("a name"), role: UserRole::Viewer };
+    let expected = [
+        Request::CreateToken(TokenRequest { subject: worker, ttl_ms: 3_600_000 }),
+        Request::CreateToken(TokenRequest { subject: ada, ttl_ms: 30 * 86_400_000 }),
+    ];
+    assert_eq!(node.requests(), expected);
+    for args in [
+        ["--machine", "--role=admin"],
+        ["--user=ada", "--role=server"],
+        ["--machine", "--user=ada"],
+    ] {
+        let out = home.vc(&["token", "create", args[0], args[1]]);
+        assert_eq!((out.code, out.stdout.as_str()), (Some(2), ""), "{args:?}: {}", out.stderr);
+    }
+}
+
+fn log(replica: u32, line: &str) -> Reply {
+    Reply::Log(LogRow {
+        service: "shop/web".parse().expect("a service"),
+        replica,
+        node: node_id(10),
+        time: None,
+        stream: LogStream::Stdout,
+        line: line.into(),
+    })
+}
+
+#[test]
+fn logs_are_printed_as_they_were_written() {
+    let (home, node) = with(vec![log(1, "one"), log(2, "two"), Reply::End]);
+    assert_eq!(home.vc(&["logs", "web", "--tail", "5"]).ok(), "web.1 | one\nweb.2 | two\n");
+    let out = home.vc(&["logs", "web", "--output", "json"]).ok();
+    let rows: Vec<LogRow> = serde_json::from_str(&out).expect("one array");
+    assert_eq!(rows.len(), 2);
+    let out = home.vc(&["logs", "-f", "web", "--output", "json"]).ok();
+    assert_eq!(
+        out.lines()
+            .map(|line| serde_json::from_str::<LogRow>(line).expect("a row").replica)
+            .sum::<u32>(),
+        3
+    );
+    home.vc(&["logs", "web", "--since", "1h", "--replica", "2"]).ok();
+    let Some(Request::Logs(LogRequest { since, replica, follow, tail, .. })) =
+        node.requests().pop()
+    else {
+        panic!("no request for logs")
+    };
+    assert_eq!((replica, follow, tail), (Some(2), false, None));
+    let hour_ago = crate::node::now() - crate::node::HOUR;
+    assert!(hour_ago.abs_diff(since.expect("given")) < 60_000);
+}
+
+#[test]
+fn ctrl_c_ends_following() {
+    let mut plan = member(OURS, 10, vec![]);
+    plan.answer = Box::new(|_| vec![log(1, "one")]);
+    let (home, node) = (Home::new(), Node::start(plan));
+    let token = OURS.token(&[&node.address]);
+    let mut child =
+        home.command(&["--token", &token, "logs", "-f", "web"]).spawn().expect("started");
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("read");
+    assert_eq!(line, "web.1 | one\n");
+    let pid = child.id().to_string();
+    let started = Instant::now();
+    std::process::Command::new("kill").args(["-INT", &pid]).status().expect("signalled");
+    let out = Done::from(child.wait_with_output().expect("ended"));
+    assert_eq!((out.code, out.stdout.as_str(), out.stderr.as_str()), (Some(130), "", ""));
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let lines = (0..10_000)
+        .map(|n| log(1, &format!("line {n} of many that nobody reads")))
+        .chain([Reply::End]);
+    let (home, _node) = with(lines.collect());
+    let mut child = home.command(&["logs", "web"]).spawn().expect("started");
+    let mut line = String::new();
+    BufReader::with_capacity(16, child.stdout.take().expect("piped"))
+        .read_line(&mut line)
+        .expect("read");
+    let out = Done::from(child.wait_with_output().expect("ended"));
+    assert_eq!((out.code, out.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_node_that_goes_away_is_told() {
+    // An end where a row is due closes the stream.
+    let (home, _node) = with(vec![Reply::End]);
+    assert_eq!(home.vc(&["ps"]).error(), "the node's answer makes no sense to this version of vc");
+    let mut plan = member(OURS, 10, vec![]);
+    plan.answer = Box::new(|request| match request {
+        Request::Scale { service, .. } if service == "first" => vec![Reply::End],
+        _ => unreachable!("the stream is closed"),
+    });
+    let (home, node) = (Home::new(), Node::start(plan));
+    let token = OURS.token(&[&node.address]);
+    let error = home.vc(&["--token", &token, "scale", "first=1"]).error();
+    assert_eq!(error, "the node's answer makes no sense to this version of vc");
+}
+
+#[test]
+fn what_needs_no_cluster_needs_none() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(home.vc(&["completions", shell]).ok().contains("undrain"), "{shell}");
+    }
+    assert!(home.vc(&["--version"]).ok().starts_with("vc "));
+    assert!(home.vc(&["token", "create", "--help"]).ok().contains("Examples:"));
+    let out = home.vc(&["frobnicate"]);
+    assert_eq!((out.code, out.stdout.as_str()), (Some(2), ""));
+    let out = home.vc(&["--peer", "/ip4/10.0.0.1/udp/1", "ps"]);
+    assert_eq!(out.code, Some(2));
+    assert!(out.stderr.contains("is not an address of a node"), "{}", out.stderr);
+}

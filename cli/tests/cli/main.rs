@@ -1,0 +1,81 @@
+//! The program `vc` against nodes on loopback that are as small as can be: they speak the authentication and answer
+//! with what the test gives them.
+#![allow(clippy::expect_used, clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod commands;
+mod connecting;
+mod node;
+mod waiting;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A user's home, and the program in it.
+pub struct Home(TempDir);
+
+/// What came of a call.
+pub struct Done {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Home {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("text").to_owned()
+    }
+
+    /// The program with nothing of the environment of this test.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vc"));
+        command.args(args).env_clear().env("HOME", self.path()).current_dir(self.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn vc(&self, args: &[&str]) -> Done {
+        self.command(args).output().expect("started").into()
+    }
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        Self {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+impl Done {
+    /// It worked, and said nothing beside the result.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{}", self.stdout);
+        self.stdout
+    }
+
+    /// It failed, with one line that says why.
+    #[track_caller]
+    pub fn error(self) -> String {
+        assert_eq!(self.code, Some(1), "{}{}", self.stdout, self.stderr);
+        let line = self.stderr.strip_prefix("error: ").and_then(|rest| rest.strip_suffix('\n'));
+        let line = line.unwrap_or_else(|| panic!("no error line: {:?}", self.stderr));
+        assert!(!line.contains('\n'), "more than a line: {line}");
+        line.to_owned()
+    }
+}

@@ -1,0 +1,263 @@
+//! A node that authenticates as a real one does, and answers what it is told to.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::{SinkExt as _, StreamExt as _};
+use libp2p::swarm::{StreamProtocol, SwarmEvent};
+use libp2p::{Multiaddr, Stream, noise, tcp, yamux};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+use tokio_util::codec::LengthDelimitedCodec;
+use tokio_util::compat::FuturesAsyncReadCompatExt as _;
+use vc_protocol::auth::{Greeting, Hello, MAX_AUTH_FRAME, Proof, Welcome};
+use vc_protocol::control::{NodeRow, NodeState, Reply, Request};
+use vc_protocol::token::{self, Issuer, MachineRole, Scope, UserRole, certify};
+use vc_protocol::{ClusterId, Keypair, NodeId, wire};
+
+/// A cluster: its root key is made of one number.
+#[derive(Clone, Copy)]
+pub struct Cluster(pub u8);
+
+pub const HOUR: u64 = 3_600_000;
+
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    since.as_millis().try_into().expect("before the year 500 million")
+}
+
+pub fn key(n: u8) -> Keypair {
+    Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes")
+}
+
+pub fn node_id(n: u8) -> NodeId {
+    NodeId::of(&key(n).public()).expect("ed25519")
+}
+
+impl Cluster {
+    pub fn id(self) -> ClusterId {
+        ClusterId::of(&key(self.0).public()).expect("ed25519")
+    }
+
+    pub fn certificate(self, node: u8) -> String {
+        certify(&key(self.0), node_id(node), MachineRole::Server, now()).expect("signed")
+    }
+
+    pub fn token(self, peers: &[&Multiaddr]) -> String {
+        self.token_at(now(), peers)
+    }
+
+    pub fn token_at(self, issued: u64, peers: &[&Multiaddr]) -> String {
+        let peers = peers.iter().map(|it| it.to_string().parse().expect("an address")).collect();
+        let certificate = self.certificate(200);
+        Issuer { cluster: self.id(), key: &key(200), certificate: &certificate }
+            .issue(Scope::User(UserRole::Admin), "ada", peers, 7, issued, HOUR)
+            .expect("signed")
+    }
+}
+
+type Answer = Box<dyn Fn(&Request) -> Vec<Reply> + Send>;
+
+/// How a node behaves.
+pub struct Plan {
+    /// Its key is made of this number.
+    pub key: u8,
+    /// What it shows for a certificate.
+    pub certificate: String,
+    /// It is of this cluster.
+    pub cluster: Cluster,
+    /// It refuses every token.
+    pub refuses: Option<String>,
+    /// It names these members.
+    pub peers: Vec<Multiaddr>,
+    /// What it answers. After an empty list it says no more, after `Reply::End` in a list of one it closes.
+    pub answer: Answer,
+    /// It speaks this protocol.
+    pub protocol: &'static str,
+    /// It listens on QUIC instead of TCP.
+    pub quic: bool,
+}
+
+/// A node of `cluster` that answers every request with `replies`.
+pub fn member(cluster: Cluster, n: u8, replies: Vec<Reply>) -> Plan {
+    Plan {
+        key: n,
+        certificate: cluster.certificate(n),
+        cluster,
+        refuses: None,
+        peers: vec![],
+        answer: Box::new(move |_| replies.clone()),
+        protocol: wire::AUTH_PROTOCOL,
+        quic: false,
+    }
+}
+
+/// What a node saw.
+#[derive(Default)]
+pub struct Seen {
+    pub tokens: Vec<String>,
+    pub requests: Vec<Request>,
+    pub connections: usize,
+    pub goodbyes: usize,
+}
+
+/// A node that runs until it is dropped.
+pub struct Node {
+    pub address: Multiaddr,
+    seen: Arc<Mutex<Seen>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Node {
+    pub fn start(plan: Plan) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (stop, stopped) = oneshot::channel();
+        let (ready, address) = std::sync::mpsc::channel();
+        let shared = seen.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(run(plan, shared, ready, stopped));
+        });
+        let address = address.recv_timeout(Duration::from_secs(10)).expect("listens");
+        Self { address, seen, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub fn seen<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
+        look(&self.seen.lock().expect("not poisoned"))
+    }
+
+    pub fn requests(&self) -> Vec<Request> {
+        self.seen(|seen| seen.requests.clone())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the node did not panic");
+        }
+    }
+}
+
+async fn run(
+    plan: Plan,
+    seen: Arc<Mutex<Seen>>,
+    ready: std::sync::mpsc::Sender<Multiaddr>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut swarm = libp2p::SwarmBuilder::with_existing_identity(key(plan.key))
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .expect("tcp")
+        .with_quic()
+        .with_behaviour(|_| libp2p_stream::Behaviour::new())
+        .expect("a behaviour")
+        .build();
+    let mut streams =
+        swarm.behaviour().new_control().accept(StreamProtocol::new(plan.protocol)).expect("once");
+    let listen = if plan.quic { "/ip4/127.0.0.1/udp/0/quic-v1" } else { "/ip4/127.0.0.1/tcp/0" };
+    swarm.listen_on(listen.parse().expect("an address")).expect("listens");
+    let plan = std::rc::Rc::new(plan);
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            loop {
+                tokio::select! {
+                    event = swarm.select_next_some() => match event {
+                        SwarmEvent::NewListenAddr { address, .. } => {
+                            let id = *swarm.local_peer_id();
+                            let _ = ready.send(address.with_p2p(id).expect("no other peer"));
+                        }
+                        SwarmEvent::ConnectionEstablished { .. } => seen.lock().unwrap().connections += 1,
+                        SwarmEvent::ConnectionClosed { .. } => seen.lock().unwrap().goodbyes += 1,
+                        _ => {}
+                    },
+                    Some((_, stream)) = streams.next() => {
+                        tokio::task::spawn_local(serve(plan.clone(), stream, seen.clone()));
+                    }
+                    _ = &mut stopped => break,
+                }
+            }
+        })
+        .await;
+}
+
+async fn serve(plan: std::rc::Rc<Plan>, stream: Stream, seen: Arc<Mutex<Seen>>) -> Option<()> {
+    let mut frames = LengthDelimitedCodec::builder()
+        .max_frame_length(MAX_AUTH_FRAME)
+        .new_framed(stream.compat());
+    macro_rules! send {
+        ($value:expr) => {
+            frames.send(&json(&$value)[..]).await.ok()?
+        };
+    }
+    let greeting: Greeting = read(frames.next().await)?;
+    assert_eq!(greeting.version, 1);
+    send!(Proof { certificate: plan.certificate.clone() });
+    let Hello::User { token } = read(frames.next().await)? else { panic!("not a user") };
+    seen.lock().unwrap().tokens.push(token.clone());
+    token::verify(&token, plan.cluster.id(), now()).expect("only a valid token is sent");
+    if let Some(reason) = plan.refuses.clone() {
+        send!(Welcome::Refused { reason });
+        return Some(());
+    }
+    let peers = plan.peers.iter().map(|it| it.to_string().parse().expect("an address")).collect();
+    send!(Welcome::User { role: UserRole::Admin, peers });
+    frames.codec_mut().set_max_frame_length(wire::MAX_FRAME);
+    loop {
+        let request: Request = read(frames.next().await)?;
+        let replies = (plan.answer)(&request);
+        seen.lock().unwrap().requests.push(request);
+        if replies.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        let closes = replies == [Reply::End];
+        for reply in replies {
+            send!(reply);
+        }
+        if closes {
+            return Some(());
+        }
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain data")
+}
+
+fn read<T: DeserializeOwned>(
+    frame: Option<std::io::Result<tokio_util::bytes::BytesMut>>,
+) -> Option<T> {
+    Some(serde_json::from_slice(&frame?.ok()?).expect("a known message"))
+}
+
+/// A row for a machine of this name.
+pub fn node_row(n: u8, name: &str) -> NodeRow {
+    NodeRow {
+        id: node_id(n),
+        name: name.to_owned(),
+        state: NodeState::Up,
+        problem: String::new(),
+        draining: false,
+        cpu_millis: 4000,
+        memory_bytes: 8 << 30,
+        cpu_reserved: 500,
+        memory_reserved: 1 << 30,
+        cpu_used: 100,
+        memory_used: 2 << 30,
+        instances: 1,
+        runtime: "process".to_owned(),
+        platform: "linux/amd64".to_owned(),
+        addresses: vec![],
+        labels: BTreeMap::new(),
+        version: "0.1.0".to_owned(),
+    }
+}

@@ -1,0 +1,106 @@
+//! `vc deploy --wait`.
+
+use std::time::{Duration, Instant};
+
+use vc_protocol::control::{InstanceRow, Reply, Request};
+use vc_protocol::instance::InstanceState;
+
+use crate::node::{Cluster, Node, Plan, member, node_id};
+use crate::{Done, Home};
+
+const OURS: Cluster = Cluster(1);
+const COMPOSE: &str = "services:\n  web:\n    image: img\n    deploy: {replicas: 2}\n";
+
+fn row(replica: u32, state: InstanceState, current: bool, reason: &str) -> InstanceRow {
+    InstanceRow {
+        service: "shop/web".parse().expect("a service"),
+        replica,
+        node: Some(node_id(10)),
+        node_name: Some("alpha".into()),
+        state,
+        reason: reason.into(),
+        address: String::new(),
+        restarts: 0,
+        since: 1,
+        current,
+    }
+}
+
+/// A node on which a deployment goes through these turns.
+fn deploys(n: u8, turns: Vec<Vec<InstanceRow>>) -> Plan {
+    let mut plan = member(OURS, n, vec![]);
+    plan.answer = Box::new(move |request| match request {
+        Request::Deploy { .. } => vec![Reply::Done(vec!["shop/web: created".into()])],
+        Request::Watch { services } => {
+            assert_eq!(services.len(), 1);
+            turns.iter().cloned().map(Reply::Instances).collect()
+        }
+        other => panic!("{other:?}"),
+    });
+    plan
+}
+
+fn deploy(home: &Home, node: &Node, more: &[&str]) -> Done {
+    let file = home.write("compose.yaml", COMPOSE);
+    let token = OURS.token(&[&node.address]);
+    home.vc(&[&["--token", &token, "deploy", &file, "-p", "shop", "--wait"], more].concat())
+}
+
+#[test]
+fn it_waits_until_all_runs() {
+    use InstanceState::{Pulling, Running, Starting};
+    let node = Node::start(deploys(
+        10,
+        vec![
+            vec![row(1, Pulling, true, ""), row(2, Starting, true, ""), row(1, Running, false, "")],
+            vec![row(1, Running, true, ""), row(2, Starting, true, ""), row(1, Running, false, "")],
+            vec![row(1, Running, true, ""), row(2, Running, true, ""), row(1, Running, false, "")],
+            vec![row(1, Running, true, ""), row(2, Running, true, "")],
+        ],
+    ));
+    let home = Home::new();
+    let out = deploy(&home, &node, &[]).ok();
+    let (lines, last) = out.trim_end().rsplit_once('\n').expect("lines");
+    let expected = "shop/web: created\nshop/web.1 is pulling on alpha\nshop/web.2 is starting on alpha\n\
+                    shop/web.1 is running on alpha\nshop/web.2 is running on alpha";
+    assert_eq!(lines, expected);
+    assert!(last.starts_with("2/2 running after "), "{last}");
+    let rows: Vec<InstanceRow> =
+        serde_json::from_str(&deploy(&home, &node, &["--output", "json"]).ok())
+            .expect("one document");
+    assert_eq!(rows.len(), 2);
+}
+
+#[test]
+fn what_does_not_run_in_time_is_named() {
+    let turn = vec![
+        row(1, InstanceState::Failed, true, "exited with code 1"),
+        row(2, InstanceState::Pending, true, "no machine has 64 GiB free"),
+    ];
+    let node = Node::start(deploys(10, vec![turn]));
+    let started = Instant::now();
+    let error = deploy(&Home::new(), &node, &["--timeout", "500ms"]).error();
+    let expected = "0/2 running after 500ms: shop/web.1 is failed (exited with code 1), shop/web.2 is pending (no \
+                    machine has 64 GiB free)";
+    assert_eq!(error, expected);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[test]
+fn it_outlives_the_node_it_watched_on() {
+    let good =
+        vec![row(1, InstanceState::Running, true, ""), row(2, InstanceState::Running, true, "")];
+    let other = Node::start(deploys(11, vec![good]));
+    let mut plan = member(OURS, 10, vec![]);
+    plan.peers = vec![other.address.clone()];
+    plan.answer = Box::new(|request| match request {
+        Request::Deploy { .. } => vec![Reply::Done(vec![])],
+        // Closes the stream, as a node does that is stopped.
+        _ => vec![Reply::End],
+    });
+    let first = Node::start(plan);
+    let home = Home::new();
+    let out = deploy(&home, &first, &[]).ok();
+    assert!(out.contains("2/2 running"), "{out}");
+    assert!(other.requests().iter().any(|request| matches!(request, Request::Watch { .. })));
+}

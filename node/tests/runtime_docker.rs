@@ -1,0 +1,435 @@
+//! The Docker runtime, with a Docker engine of each test's own. Needs root, dockerd and a static busybox: `scripts/test`
+//! installs them.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tempfile::TempDir;
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
+use vc_node::runtime::docker::Config;
+use vc_node::runtime::{Config as RuntimeConfig, Identity, LogLine, LogQuery, LogStream, Runtime, RuntimeError};
+use vc_protocol::spec::{ContainerSpec, Healthcheck, Port, PortProtocol};
+use vc_protocol::{ClusterId, Keypair, NodeId, Slot};
+
+/// Longer than anything takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+const IMAGE: &str = "vc-test:1";
+
+/// A Docker engine in a network of its own.
+struct Engine {
+    dir: TempDir,
+    process: Child,
+}
+
+impl Engine {
+    fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("vc-docker").tempdir_in("/tmp").expect("a directory");
+        let process = Self::boot(dir.path());
+        let engine = Self { dir, process };
+        engine.await_ready();
+        engine.import_image();
+        engine
+    }
+
+    /// In namespaces of its own, so that nothing of it is left when it ends: neither containers nor mounts. It ends with
+    /// the test, whatever ends the test.
+    fn boot(dir: &Path) -> Child {
+        let log = File::options().append(true).create(true).open(dir.join("log")).expect("a log");
+        let script = "ip link set lo up && rm -f \"$0/pid\" && dockerd --data-root \"$0/data\" \
+                      --exec-root \"$0/exec\" --pidfile \"$0/pid\" -H unix://\"$0/sock\"; exit $?";
+        Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--mount-proc", "--kill-child"])
+            .args(["sh", "-c", script])
+            .arg(dir)
+            .stdout(log.try_clone().expect("a descriptor"))
+            .stderr(log)
+            .spawn()
+            .expect("dockerd: run scripts/test, which installs what is missing")
+    }
+
+    /// The engine tells nobody when it is ready: only asking helps.
+    fn await_ready(&self) {
+        let ready = || self.docker(&["version"]).output().expect("the docker CLI").status.success();
+        let since = std::time::Instant::now();
+        while !ready() {
+            let log = || std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            assert!(since.elapsed() < PATIENCE, "dockerd does not come up:\n{}", log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn import_image(&self) {
+        let stage = self.dir.path().join("image");
+        std::fs::create_dir_all(stage.join("bin")).expect("a directory");
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists());
+        std::fs::copy(busybox.expect("busybox-static is installed"), stage.join("bin/busybox")).expect("copied");
+        for applet in ["sh", "sleep", "cat", "mkfifo", "test", "seq"] {
+            std::os::unix::fs::symlink("busybox", stage.join("bin").join(applet)).expect("linked");
+        }
+        let tar = self.dir.path().join("image.tar");
+        let made = Command::new("tar").arg("-C").arg(&stage).arg("-cf").arg(&tar).arg(".").status();
+        assert!(made.expect("tar").success());
+        self.run(&["import", "--change", "ENV PATH=/bin", &tar.display().to_string(), IMAGE]);
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}/sock", self.dir.path().display())
+    }
+
+    fn docker(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(["-H", &self.host()]).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = self.docker(arguments).output().expect("the docker CLI");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "docker {arguments:?}: {said}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// As a power cut does.
+    fn kill(&mut self) {
+        self.process.kill().expect("it runs");
+        self.process.wait().expect("it ends");
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Their control groups would stay.
+        let all = self.docker(&["ps", "-aq"]).output().map(|output| output.stdout).unwrap_or_default();
+        let all = String::from_utf8_lossy(&all).into_owned();
+        let ids: Vec<&str> = all.split_whitespace().collect();
+        if !ids.is_empty() {
+            let _ = self.docker(&["rm", "-f"]).args(ids).output();
+        }
+        self.kill();
+    }
+}
+
+fn identity(node: u8) -> Identity {
+    let key = |byte| Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public();
+    Identity { cluster: ClusterId::of(&key(1)).expect("ed25519"), node: NodeId::of(&key(node)).expect("ed25519") }
+}
+
+/// A runtime on an engine, and what it tells.
+struct Host {
+    runtime: Runtime,
+    events: mpsc::Receiver<RuntimeEvent>,
+}
+
+impl Host {
+    fn at(host: String, node: u8) -> Self {
+        let (tx, events) = mpsc::channel(64);
+        let config = RuntimeConfig::Docker(Config { host: Some(host) });
+        Self { runtime: Runtime::start(config, identity(node), tx), events }
+    }
+
+    async fn on(engine: &Engine) -> (Self, Vec<Observed>) {
+        let mut host = Self::at(engine.host(), 2);
+        let all = host.listed().await;
+        (host, all)
+    }
+
+    async fn event(&mut self) -> RuntimeEvent {
+        timeout(PATIENCE, self.events.recv()).await.expect("in time").expect("an event")
+    }
+
+    async fn listed(&mut self) -> Vec<Observed> {
+        loop {
+            if let RuntimeEvent::Listed(all) = self.event().await {
+                return all;
+            }
+        }
+    }
+
+    fn start(&self, slot: &str, spec: &ContainerSpec) -> InstanceId {
+        let id = InstanceId { slot: slot.parse().expect("a slot"), digest: spec.digest() };
+        self.runtime.perform(RuntimeAction::Start { id: id.clone(), spec: Box::new(spec.clone()) });
+        id
+    }
+
+    async fn change(&mut self, id: &InstanceId) -> Observed {
+        loop {
+            match self.event().await {
+                RuntimeEvent::Changed(observed) if observed.id == *id => return observed,
+                _ => {}
+            }
+        }
+    }
+
+    /// The next change to another phase than running.
+    async fn no_more_running(&mut self, id: &InstanceId) -> Phase {
+        loop {
+            let phase = self.change(id).await.phase;
+            if !matches!(phase, Phase::Running { .. }) {
+                return phase;
+            }
+        }
+    }
+
+    async fn running(&mut self, id: &InstanceId) {
+        let phase = self.change(id).await.phase;
+        assert!(matches!(phase, Phase::Running { .. }), "{phase:?}");
+    }
+
+    async fn gone(&mut self, id: &InstanceId, grace_ms: u64) {
+        self.runtime.perform(RuntimeAction::Remove { id: id.clone(), grace_ms });
+        assert_eq!(self.no_more_running(id).await, Phase::Gone);
+    }
+}
+
+fn shell(script: &str) -> ContainerSpec {
+    let command = ["sh", "-c", script].map(str::to_owned).into();
+    ContainerSpec { image: IMAGE.to_owned(), command: Some(command), ..ContainerSpec::default() }
+}
+
+fn slot() -> Slot {
+    "shop/web.1".parse().expect("a slot")
+}
+
+#[tokio::test]
+async fn a_container_is_started_listed_and_adopted_by_the_next_runtime() {
+    let engine = Engine::new();
+    let (mut host, all) = Host::on(&engine).await;
+    assert_eq!(all, []);
+    let mut spec = shell("exec sleep 600");
+    spec.labels.insert("tier".to_owned(), "front".to_owned());
+    spec.limit.memory_bytes = 64 << 20;
+    let id = host.start("shop/web.1", &spec);
+    host.running(&id).await;
+    let seen = host.change(&id).await;
+    assert!(seen.address.parse::<std::net::IpAddr>().is_ok(), "{seen:?}");
+
+    let names = engine.run(&["ps", "--format", "{{.Names}} {{.Label \"vc.service\"}} {{.Label \"tier\"}}"]);
+    let name = format!("vc-shop.web.1-{}-{}", &id.digest[..8], identity(2).node.short());
+    assert_eq!(names, format!("{name} web front"));
+    assert_eq!(engine.run(&["inspect", "-f", "{{.HostConfig.Memory}}", &name]), "67108864");
+
+    drop(host);
+    let (mut host, all) = Host::on(&engine).await;
+    assert_eq!(all, [seen.clone()]);
+    // Another node on the same engine sees nothing of it.
+    assert_eq!(Host::at(engine.host(), 3).listed().await, []);
+    // To start what runs only reports it.
+    host.start("shop/web.1", &spec);
+    assert_eq!(host.change(&id).await, seen);
+    host.gone(&id, 0).await;
+    assert_eq!(engine.run(&["ps", "-aq"]), "");
+    host.gone(&id, 0).await;
+}
+
+#[tokio::test]
+async fn an_exit_is_told_with_its_code_and_a_new_start_keeps_the_container() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let spec = shell("echo run; exit 3");
+    let id = host.start("shop/web.1", &spec);
+    assert_eq!(host.no_more_running(&id).await, Phase::Exited { code: 3 });
+    let container = engine.run(&["ps", "-aq"]);
+    host.start("shop/web.1", &spec);
+    assert_eq!(host.no_more_running(&id).await, Phase::Exited { code: 3 });
+    assert_eq!(engine.run(&["ps", "-aq"]), container);
+    let lines: Vec<LogLine> = host.runtime.logs(&slot(), LogQuery::default()).await.expect("logs").collect().await;
+    assert_eq!(lines.iter().map(|line| line.line.as_str()).collect::<Vec<_>>(), ["run", "run"]);
+
+    // What others do to it is seen.
+    engine.run(&["rm", &container]);
+    assert_eq!(host.change(&id).await.phase, Phase::Gone);
+}
+
+#[tokio::test]
+async fn a_container_that_ignores_sigterm_is_killed_after_its_grace_and_removed() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let id = host.start("shop/web.1", &shell("trap '' TERM; echo up; while :; do sleep 1; done"));
+    host.running(&id).await;
+    let follow = LogQuery { follow: true, ..LogQuery::default() };
+    let mut lines = host.runtime.logs(&slot(), follow).await.expect("logs");
+    assert_eq!(timeout(PATIENCE, lines.next()).await.expect("in time").expect("a line").line, "up");
+    let asked = std::time::Instant::now();
+    host.gone(&id, 1000).await;
+    assert!(asked.elapsed() >= Duration::from_secs(1));
+    assert_eq!(engine.run(&["ps", "-aq"]), "");
+    assert_eq!(timeout(PATIENCE, lines.next()).await.expect("in time"), None);
+    let outcome = host.runtime.logs(&slot(), LogQuery::default()).await;
+    assert!(matches!(outcome.err(), Some(RuntimeError::NoInstance(_))));
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let failed = |phase| match phase {
+        Phase::Failed { reason } => reason,
+        phase => panic!("{phase:?}"),
+    };
+
+    let absent = ContainerSpec { image: "127.0.0.1:1/absent:1".to_owned(), ..shell("exit 0") };
+    let id = host.start("shop/web.1", &absent);
+    assert_eq!(host.change(&id).await.phase, Phase::Pulling);
+    let reason = failed(host.change(&id).await.phase);
+    let told = "image 127.0.0.1:1/absent:1 is not on this machine and cannot be pulled: ";
+    assert!(reason.starts_with(told) && !reason.contains('\n'), "{reason}");
+
+    let mut nameless = shell("exit 0");
+    nameless.command = Some(vec!["/no/such/program".to_owned()]);
+    let id = host.start("shop/web.2", &nameless);
+    let reason = failed(host.change(&id).await.phase);
+    assert!(reason.starts_with("Docker cannot start it: ") && reason.contains("/no/such/program"), "{reason}");
+    // What is left of it is created, but its reason stays.
+    drop(host);
+    let (mut host, all) = Host::on(&engine).await;
+    let left = all.iter().find(|seen| seen.id == id).expect("what is left");
+    assert!(failed(left.phase.clone()).contains("/no/such/program"), "{left:?}");
+    host.gone(&id, 0).await;
+
+    let spec = shell("exit 0");
+    let name = format!("vc-shop.web.3-{}-{}", &spec.digest()[..8], identity(2).node.short());
+    engine.run(&["create", "--name", &name, IMAGE, "sh"]);
+    let id = host.start("shop/web.3", &spec);
+    let reason = failed(host.change(&id).await.phase);
+    assert_eq!(reason, format!("the name {name} is taken by a container that is not ours: docker rm {name}"));
+    host.gone(&id, 0).await;
+    assert_eq!(engine.run(&["ps", "-a", "--format", "{{.Names}}"]), name);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_and_free_again_after_a_removal() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let port = Port { host_ip: None, published: 8080, target: 80, protocol: PortProtocol::Tcp };
+    let spec = ContainerSpec { ports: vec![port], ..shell("exec sleep 600") };
+    let first = host.start("shop/web.1", &spec);
+    host.running(&first).await;
+    let second = host.start("shop/web.2", &spec);
+    let reason = "port 8080 of this machine is in use: free it, or publish another".to_owned();
+    assert_eq!(host.change(&second).await.phase, Phase::Failed { reason });
+    host.gone(&first, 0).await;
+    host.start("shop/web.2", &spec);
+    host.running(&second).await;
+}
+
+#[tokio::test]
+async fn a_healthcheck_shows_in_the_phase() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let check = Healthcheck {
+        test: ["CMD-SHELL", "test -e /ready"].map(str::to_owned).into(),
+        interval_ms: Some(200),
+        timeout_ms: None,
+        retries: Some(1),
+        start_period_ms: None,
+    };
+    let spec = ContainerSpec { healthcheck: Some(check), ..shell("exec sleep 600") };
+    let id = host.start("shop/web.1", &spec);
+    let mut verdict = async |wanted| {
+        while !matches!(host.change(&id).await.phase, Phase::Running { health: Some(health), .. } if health == wanted) {}
+    };
+    verdict(false).await;
+    let container = engine.run(&["ps", "-q"]);
+    engine.run(&["exec", &container, "sh", "-c", ">/ready"]);
+    verdict(true).await;
+}
+
+#[tokio::test]
+async fn logs_have_streams_and_times_and_are_followed_to_the_end() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let script = "mkfifo /a /b; seq 1 5; read x </a; echo trouble >&2; read x </b; echo end; exec sleep 600";
+    let id = host.start("shop/web.1", &shell(script));
+    host.running(&id).await;
+    let query = LogQuery { follow: true, ..LogQuery::default() };
+    let mut lines = host.runtime.logs(&slot(), query).await.expect("logs");
+    let mut next = async || timeout(PATIENCE, lines.next()).await.expect("in time");
+    for number in 1..=5 {
+        let line = next().await.expect("a line");
+        assert_eq!((line.line, line.stream), (number.to_string(), LogStream::Stdout));
+    }
+    let container = engine.run(&["ps", "-q"]);
+    engine.run(&["exec", &container, "sh", "-c", "echo go >/a"]);
+    let trouble = next().await.expect("a line");
+    assert_eq!((trouble.line.as_str(), trouble.stream), ("trouble", LogStream::Stderr));
+    engine.run(&["exec", &container, "sh", "-c", "echo go >/b"]);
+    let end = next().await.expect("a line");
+    assert_eq!((end.line.as_str(), end.stream), ("end", LogStream::Stdout));
+    engine.run(&["kill", &container]);
+    assert_eq!(next().await, None);
+
+    let tail = LogQuery { tail: Some(2), ..LogQuery::default() };
+    let last: Vec<LogLine> = host.runtime.logs(&slot(), tail).await.expect("logs").collect().await;
+    assert_eq!(last, [trouble, end.clone()]);
+    let ended = end.time.expect("a time");
+    let since = LogQuery { since: Some(ended), ..LogQuery::default() };
+    let late: Vec<LogLine> = host.runtime.logs(&slot(), since).await.expect("logs").collect().await;
+    assert_eq!(late, [end]);
+}
+
+#[tokio::test]
+async fn an_engine_that_dies_is_unavailable_once_and_listed_when_it_is_back() {
+    let mut engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let id = host.start("shop/web.1", &shell("exec sleep 600"));
+    host.running(&id).await;
+
+    engine.kill();
+    let why = loop {
+        if let RuntimeEvent::Unavailable(why) = host.event().await {
+            break why;
+        }
+    };
+    assert!(why.starts_with(&format!("Docker does not answer at {}: ", engine.host())), "{why}");
+    // An action meanwhile is lost, not failed: the engine repeats it.
+    host.start("shop/web.2", &shell("exec sleep 600"));
+
+    engine.process = Engine::boot(engine.dir.path());
+    let all = match host.event().await {
+        RuntimeEvent::Listed(all) => all,
+        event => panic!("{event:?}"),
+    };
+    // A new engine ends what an earlier one left.
+    assert!(matches!(all[..], [Observed { phase: Phase::Exited { .. }, .. }]), "{all:?}");
+    assert_eq!(all[0].id, id);
+    host.start("shop/web.1", &shell("exec sleep 600"));
+    host.running(&id).await;
+}
+
+#[tokio::test]
+async fn an_engine_is_reached_over_tcp_too() {
+    let engine = Engine::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let socket = engine.dir.path().join("sock");
+    tokio::spawn(async move {
+        while let Ok((mut outside, _)) = listener.accept().await {
+            let mut inside = UnixStream::connect(&socket).await.expect("the engine");
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut outside, &mut inside).await });
+        }
+    });
+    let mut host = Host::at(format!("tcp://{address}"), 2);
+    assert_eq!(host.listed().await, []);
+    let id = host.start("shop/web.1", &shell("exit 0"));
+    assert_eq!(host.no_more_running(&id).await, Phase::Exited { code: 0 });
+}
+
+#[tokio::test]
+async fn without_an_engine_the_reason_is_told_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = format!("unix://{}/sock", dir.path().display());
+    let mut host = Host::at(url.clone(), 2);
+    let why = format!(
+        "Docker does not answer at {url}: there is no such socket: start Docker, or name another with --docker-host"
+    );
+    assert_eq!(host.event().await, RuntimeEvent::Unavailable(why));
+    let mut host = Host::at("ssh://elsewhere".to_owned(), 2);
+    let why = "Docker does not answer at ssh://elsewhere: write unix:///PATH or tcp://HOST:PORT".to_owned();
+    assert_eq!(host.event().await, RuntimeEvent::Unavailable(why));
+}

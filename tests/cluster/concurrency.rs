@@ -1,0 +1,79 @@
+//! Several operators at once, each at another node.
+
+use std::sync::Barrier;
+
+use crate::deploy::agree;
+use crate::harness::stories::with;
+use crate::harness::{Cluster, PATIENCE, running, sleepers, until};
+
+#[test]
+fn two_operators_who_deploy_different_services_at_once_both_get_theirs() {
+    const EACH: usize = 4;
+    let cluster = Cluster::of(3);
+    let start = Barrier::new(2);
+    std::thread::scope(|scope| {
+        for operator in 0..2 {
+            let (cluster, start) = (&cluster, &start);
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    let name = format!("o{operator}-{n}");
+                    let file = cluster.file(&format!("{name}.yaml"), &sleepers("shop", &name, 2));
+                    start.wait();
+                    cluster.vc(operator, &["deploy", &file]).done();
+                }
+            });
+        }
+    });
+    until("all of both run, as every node says", PATIENCE, || {
+        (0..3).try_for_each(|at| {
+            let rows = cluster.rows(at, &["services"]);
+            let whole = rows.len() == 2 * EACH && rows.iter().all(|row| row["running"] == 2);
+            if whole { Ok(()) } else { Err(format!("node {at}: {rows:?}")) }
+        })
+    });
+    agree(&cluster, &[&["ps"], &["services"]]);
+}
+
+#[test]
+fn of_two_versions_deployed_at_once_every_node_runs_the_same() {
+    let cluster = Cluster::of(3);
+    for round in 0..3 {
+        let start = Barrier::new(2);
+        std::thread::scope(|scope| {
+            for operator in 0..2 {
+                let (cluster, start) = (&cluster, &start);
+                scope.spawn(move || {
+                    let version = format!("    environment: {{VERSION: '{round}-{operator}'}}\n");
+                    let replicas = 2 + operator as u32;
+                    let file = cluster.file(&format!("{operator}.yaml"), &with("shop", "web", replicas, &version));
+                    start.wait();
+                    cluster.vc(operator, &["deploy", &file]).done();
+                });
+            }
+        });
+        until("one of both wins, whole, and everywhere", PATIENCE, || {
+            let rows = cluster.ps(0);
+            let count = rows.len();
+            running(&rows, "shop/web", count)?;
+            let processes: Vec<_> = cluster.nodes.iter().flat_map(|node| node.processes()).collect();
+            let wanted = cluster.rows(0, &["services"])[0]["replicas"].as_u64().unwrap_or(0);
+            let fits = count as u64 == wanted && processes.len() == count && (2..=3).contains(&wanted);
+            if !fits {
+                return Err(format!("{wanted} wanted; {rows:?} {processes:?}"));
+            }
+            Ok(())
+        });
+        agree(&cluster, &[&["ps"], &["services"]]);
+        let versions: std::collections::BTreeSet<String> = cluster
+            .nodes
+            .iter()
+            .flat_map(|node| node.processes())
+            .filter_map(|process| std::fs::read(format!("/proc/{}/environ", process.pid)).ok())
+            .map(|environment| {
+                let text = String::from_utf8_lossy(&environment).into_owned();
+                text.split('\0').find(|variable| variable.starts_with("VERSION=")).unwrap_or_default().to_owned()
+            })
+            .collect();
+        assert_eq!(versions.len(), 1, "no mixture: {versions:?}");
+    }
+}

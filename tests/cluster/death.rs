@@ -1,0 +1,118 @@
+//! Machines die and come back.
+
+use std::collections::BTreeSet;
+
+use crate::harness::processes::Process;
+use crate::harness::{Cluster, InstanceExt as _, Node, PATIENCE, measured, running, sleepers, until};
+
+fn processes(node: &Node) -> BTreeSet<Process> {
+    node.processes().into_iter().collect()
+}
+
+/// Waits until `count` run on machines of these names alone, as seen from node `at`.
+fn all_on(cluster: &Cluster, at: usize, count: usize, names: &[&str]) {
+    let ((), took) = until("all run on those that are left", PATIENCE, || {
+        let machines = running(&cluster.ps(at), "shop/web", count)?;
+        let here = machines.keys().all(|name| names.contains(&name.as_str()));
+        if here { Ok(()) } else { Err(format!("{machines:?}")) }
+    });
+    measured(&format!("{count} run on {names:?}"), took);
+}
+
+/// Waits until there is exactly one process for each of `count` slots in the whole cluster.
+fn no_duplicates(cluster: &Cluster, count: usize) {
+    until("each slot has one process", PATIENCE, || {
+        let all: Vec<Process> = cluster.nodes.iter().flat_map(|node| node.processes()).collect();
+        let slots: BTreeSet<&str> = all.iter().map(|process| process.slot.as_str()).collect();
+        if all.len() == count && slots.len() == count { Ok(()) } else { Err(format!("{all:?}")) }
+    });
+}
+
+#[test]
+fn what_dead_machines_ran_runs_elsewhere_even_when_one_of_three_is_left() {
+    let mut cluster = Cluster::of(3);
+    cluster.deploy(0, &sleepers("shop", "web", 6));
+    let (first, second) = (processes(&cluster.nodes[0]), processes(&cluster.nodes[1]));
+
+    cluster.nodes[2].cut_power();
+    all_on(&cluster, 0, 6, &["n1", "n2"]);
+    assert!(first.is_subset(&processes(&cluster.nodes[0])), "survivors' instances run on");
+    assert!(second.is_subset(&processes(&cluster.nodes[1])), "survivors' instances run on");
+
+    cluster.nodes[1].cut_power();
+    all_on(&cluster, 0, 6, &["n1"]);
+    let six = processes(&cluster.nodes[0]);
+    assert!(first.is_subset(&six), "survivors' instances run on");
+    assert_eq!(six.len(), 6);
+    // A command is taken although most machines are gone.
+    cluster.deploy(0, &sleepers("shop", "api", 1));
+
+    cluster.nodes[2].start(&["run"]);
+    cluster.nodes[1].start(&["run"]);
+    cluster.all_up();
+    no_duplicates(&cluster, 7);
+    all_on(&cluster, 1, 6, &["n1"]);
+    assert!(six.is_subset(&processes(&cluster.nodes[0])), "a return moves nothing and restarts nothing");
+    let rows = cluster.ps(2);
+    assert!(rows.iter().all(|row| row["restarts"] == 0), "{rows:?}");
+}
+
+#[test]
+fn duplicates_end_when_a_node_returns_whose_instances_lived_on() {
+    let mut cluster = Cluster::of(3);
+    cluster.deploy(0, &sleepers("shop", "web", 6));
+    let before: Vec<_> = cluster.nodes.iter().map(processes).collect();
+
+    // The node alone dies: what it ran runs on, and is replaced all the same.
+    cluster.nodes[2].kill();
+    all_on(&cluster, 0, 6, &["n1", "n2"]);
+    assert_eq!(processes(&cluster.nodes[2]), before[2], "nobody is there to stop them");
+    let survivors: Vec<_> = cluster.nodes[..2].iter().map(processes).collect();
+
+    cluster.nodes[2].start(&["run"]);
+    cluster.all_up();
+    no_duplicates(&cluster, 6);
+    until("six run, and nobody says otherwise", PATIENCE, || {
+        (0..3).try_for_each(|at| running(&cluster.ps(at), "shop/web", 6).map(drop))
+    });
+    for at in 0..2 {
+        assert!(before[at].is_subset(&processes(&cluster.nodes[at])), "what was never in doubt runs on");
+        assert!(processes(&cluster.nodes[at]).is_subset(&survivors[at]), "nothing was started anew");
+    }
+}
+
+#[test]
+fn a_node_that_is_back_at_once_keeps_its_instances() {
+    let mut cluster = Cluster::of(3);
+    cluster.deploy(0, &sleepers("shop", "web", 6));
+    let before: Vec<_> = cluster.nodes.iter().map(processes).collect();
+    let rows = cluster.ps(0);
+    cluster.nodes[1].stop();
+    cluster.nodes[1].start(&["run"]);
+    cluster.nodes[2].kill();
+    cluster.nodes[2].start(&["run"]);
+    cluster.all_up();
+    until("all run as before", PATIENCE, || running(&cluster.ps(0), "shop/web", 6));
+    let after: Vec<_> = cluster.nodes.iter().map(processes).collect();
+    assert_eq!(before, after, "the very same processes");
+    for (was, is) in rows.iter().zip(cluster.ps(0)) {
+        assert_eq!((was.slot(), was.machine()), (is.slot(), is.machine()));
+        assert_eq!((&was["restarts"], &was["since"]), (&is["restarts"], &is["since"]), "{is}");
+    }
+}
+
+#[test]
+fn an_instance_that_is_killed_is_started_again_where_it_was() {
+    let cluster = Cluster::of(2);
+    cluster.deploy(0, &sleepers("shop", "web", 2));
+    let victim = cluster.nodes[1].processes().remove(0);
+    crate::harness::command::signal(victim.pid.unsigned_abs(), rustix::process::Signal::KILL);
+    until("it runs again", PATIENCE, || {
+        let rows = cluster.ps(0);
+        running(&rows, "shop/web", 2)?;
+        let row = rows.iter().find(|row| row.slot() == victim.slot).ok_or("no row")?;
+        let again = row["restarts"] == 1 && row.machine() == "n2";
+        if again { Ok(()) } else { Err(row.to_string()) }
+    });
+    assert_ne!(cluster.nodes[1].processes()[0].pid, victim.pid);
+}

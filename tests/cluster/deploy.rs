@@ -1,0 +1,150 @@
+//! Services come, change and go.
+
+use std::collections::BTreeSet;
+
+use crate::harness::stories::with;
+use crate::harness::{Cluster, InstanceExt as _, PATIENCE, measured, running, sleepers, until};
+
+/// Every node says the very same to each of these questions.
+pub fn agree(cluster: &Cluster, questions: &[&[&str]]) {
+    for question in questions {
+        let question = [&["--output", "json"], *question].concat();
+        until("every node gives the same answer", PATIENCE, || {
+            let answers: BTreeSet<String> = cluster.alive().map(|at| cluster.vc(at, &question).done()).collect();
+            if answers.len() == 1 { Ok(()) } else { Err(format!("{question:?}: {answers:#?}")) }
+        });
+    }
+}
+
+#[test]
+fn six_replicas_spread_over_three_machines_and_every_node_says_the_same() {
+    let cluster = Cluster::of(3);
+    let start = std::time::Instant::now();
+    cluster.deploy(1, &sleepers("shop", "web", 6));
+    measured("six replicas deployed and running", start.elapsed());
+
+    let spread = running(&cluster.ps(1), "shop/web", 6).expect("deploy --wait has waited for it");
+    assert_eq!(spread.values().copied().collect::<Vec<_>>(), [2, 2, 2], "{spread:?}");
+    for node in &cluster.nodes {
+        assert_eq!(node.processes().len(), 2, "{} runs its share", node.name);
+    }
+    let more = cluster.file("more.yaml", &sleepers("shop", "api", 5));
+    agree(&cluster, &[&["ps"], &["services"], &["plan", &more]]);
+}
+
+#[test]
+fn a_service_is_scaled_updated_and_removed_at_any_node() {
+    let cluster = Cluster::of(3);
+    cluster.deploy(0, &sleepers("shop", "web", 2));
+    let processes = || cluster.nodes.iter().flat_map(|node| node.processes()).collect::<BTreeSet<_>>();
+    let until_running = |count| {
+        until("as many run as are wanted", PATIENCE, || {
+            let there = processes();
+            running(&cluster.ps(0), "shop/web", count)?;
+            if there.len() == count { Ok(there) } else { Err(format!("{there:?}")) }
+        })
+        .0
+    };
+    let two = until_running(2);
+
+    cluster.vc(1, &["scale", "web=5"]).done();
+    let five = until_running(5);
+    assert!(two.is_subset(&five), "those that ran run on: {two:?} {five:?}");
+    cluster.vc(2, &["scale", "shop/web=3"]).done();
+    let three = until_running(3);
+    assert!(three.is_subset(&five), "scaling down starts nothing: {five:?} {three:?}");
+
+    // The same file again changes nothing; another one replaces each instance.
+    cluster.deploy(0, &sleepers("shop", "web", 3));
+    assert_eq!(until_running(3), three);
+    cluster.deploy(1, &with("shop", "web", 3, "    environment: {VERSION: '2'}\n"));
+    let new = until_running(3);
+    assert!(new.is_disjoint(&three), "each is a new one: {three:?} {new:?}");
+
+    cluster.vc(2, &["rm", "shop/"]).done();
+    until("nothing is left of it", PATIENCE, || {
+        let (rows, there) = (cluster.ps(0), processes());
+        if rows.is_empty() && there.is_empty() { Ok(()) } else { Err(format!("{rows:?} {there:?}")) }
+    });
+    cluster.vc(0, &["scale", "web=1"]).refused_with("web");
+}
+
+#[test]
+fn a_drained_machine_is_emptied_and_taken_back() {
+    let cluster = Cluster::of(2);
+    cluster.deploy(0, &sleepers("shop", "web", 4));
+    cluster.vc(1, &["drain", "n1"]).done();
+    let on = |cluster: &Cluster| running(&cluster.ps(1), "shop/web", 4);
+    until("all have moved", PATIENCE, || match on(&cluster)? {
+        machines if machines.get("n2") == Some(&4) && cluster.nodes[0].processes().is_empty() => Ok(()),
+        machines => Err(format!("{machines:?}")),
+    });
+    cluster.vc(0, &["undrain", "n1"]).done();
+    cluster.vc(0, &["scale", "web=6"]).done();
+    until("new ones come back to it", PATIENCE, || match running(&cluster.ps(0), "shop/web", 6)? {
+        machines if machines.get("n1") == Some(&2) => Ok(()),
+        machines => Err(format!("{machines:?}")),
+    });
+}
+
+#[test]
+fn what_no_machine_can_take_waits_and_says_why() {
+    let cluster = Cluster::of(2);
+    let huge = "    deploy: {resources: {reservations: {memory: 64g}}}\n";
+    let file = cluster.file("huge.yaml", &with("shop", "huge", 1, huge));
+    cluster.vc(0, &["deploy", &file]).done();
+    cluster.vc(0, &["deploy", &file, "--wait", "--timeout", "1s"]).refused_with("huge");
+    for at in 0..2 {
+        let rows = until("the other node knows it too", PATIENCE, || match cluster.ps(at) {
+            rows if rows.is_empty() => Err("nothing".to_owned()),
+            rows => Ok(rows),
+        });
+        let row = &rows.0[0];
+        assert_eq!((row["state"].as_str(), row.machine()), (Some("pending"), String::new()), "{row}");
+        let reason = row["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains("n1") && reason.contains("n2") && reason.contains("memory"), "{reason}");
+    }
+    let plan = cluster.vc(1, &["--output", "json", "plan", &file]).json();
+    assert_eq!(plan["unplaced"].as_array().map(Vec::len), Some(1), "{plan}");
+    assert!(plan["unplaced"][0]["reasons"].to_string().contains("memory"), "{plan}");
+}
+
+#[test]
+fn what_is_not_supported_in_a_compose_file_is_refused_by_name() {
+    let cluster = Cluster::found();
+    for (more, words) in [
+        ("    privileged: true\n", "services.web.privileged"),
+        ("    volumes: ['data:/data']\n", "services.web.volumes"),
+        ("    imagee: x\n", "services.web.imagee"),
+        ("    command: [sleep, '1']\n", "command"),
+        ("    scale: 1001\n", "scale"),
+    ] {
+        let file = cluster.file("compose.yaml", &with("shop", "web", 1, more));
+        cluster.vc(0, &["deploy", &file]).refused_with(words);
+        cluster.vc(0, &["plan", &file]).refused_with(words);
+    }
+    cluster.vc(0, &["deploy", &cluster.path("nothing.yaml").display().to_string()]).refused_with("no such file");
+    assert!(cluster.rows(0, &["services"]).is_empty(), "nothing of it was deployed");
+}
+
+#[test]
+fn a_command_that_fails_is_retried_and_says_why() {
+    let cluster = Cluster::of(2);
+    let file = cluster.file(
+        "bad.yaml",
+        "name: shop\nservices:\n  exits:\n    image: x\n    command: ['false']\n  \
+         missing:\n    image: x\n    command: [no-such-program]\n",
+    );
+    cluster.vc(0, &["deploy", &file]).done();
+    until("both have failed, with a reason", PATIENCE, || {
+        let rows = cluster.ps(1);
+        let failed = |service: &str, words: &str| {
+            rows.iter().any(|row| {
+                let reason = row["reason"].as_str().unwrap_or_default();
+                row["service"] == service && row["state"] == "failed" && reason.contains(words)
+            })
+        };
+        let all = failed("shop/exits", "code 1") && failed("shop/missing", "no-such-program");
+        if all { Ok(()) } else { Err(format!("{rows:?}")) }
+    });
+}

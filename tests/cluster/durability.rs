@@ -1,0 +1,111 @@
+//! What was acknowledged stays, whatever is killed and when.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::process::Signal;
+
+use crate::harness::command::signal;
+use crate::harness::{Cluster, PATIENCE, sleepers, until};
+
+/// Deploys that are acknowledged in a round before the moment comes.
+const ACKNOWLEDGED: usize = 4;
+const ROUNDS: usize = 4;
+
+/// Milliseconds below `bound` that nobody foresees.
+fn moment(bound: u32) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_millis(u64::from(now.subsec_nanos() / 1000 % bound))
+}
+
+#[test]
+fn killed_at_any_moment_the_cluster_loses_nothing_acknowledged_and_restarts_nothing() {
+    let mut cluster = Cluster::of(3);
+    let acknowledged: Mutex<BTreeSet<String>> = Mutex::default();
+    for round in 0..ROUNDS {
+        let pids: Vec<u32> = cluster.nodes.iter().map(|node| node.pid()).collect();
+        let (tell, heard) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let (cluster, acknowledged) = (&cluster, &acknowledged);
+            scope.spawn(move || {
+                for n in 0.. {
+                    let service = format!("s{round}-{n}");
+                    let file = cluster.file("stream.yaml", &sleepers("shop", &service, 1));
+                    let said = cluster.vc(n % 3, &["deploy", &file]);
+                    if said.code != Some(0) {
+                        return;
+                    }
+                    acknowledged.lock().expect("not poisoned").insert(format!("shop/{service}"));
+                    let _ = tell.send(());
+                }
+            });
+            for _ in 0..ACKNOWLEDGED {
+                heard.recv_timeout(PATIENCE).expect("deploys are acknowledged");
+            }
+            let pause = moment(150);
+            println!("round {round}: SIGKILL to all after {pause:?} more");
+            std::thread::sleep(pause);
+            pids.iter().for_each(|&pid| signal(pid, Signal::KILL));
+        });
+        cluster.nodes.iter_mut().for_each(|node| node.kill());
+        let before: Vec<_> = cluster.nodes.iter().map(|node| node.processes()).collect();
+
+        cluster.nodes.iter_mut().for_each(|node| node.launch(&["run"]));
+        cluster.nodes.iter_mut().for_each(|node| node.ready());
+        cluster.all_up();
+        let wanted = acknowledged.lock().expect("not poisoned").clone();
+        let (services, _) = until("every acknowledged deploy is there and runs", PATIENCE, || {
+            let mut services = 0;
+            for at in 0..3 {
+                let rows = cluster.rows(at, &["services"]);
+                let there: BTreeSet<String> = rows
+                    .iter()
+                    .filter(|row| row["running"] == 1)
+                    .filter_map(|row| row["service"].as_str().map(str::to_owned))
+                    .collect();
+                let missing: Vec<_> = wanted.difference(&there).collect();
+                if !missing.is_empty() {
+                    return Err(format!("at node {at}: {missing:?}"));
+                }
+                services = rows.len();
+            }
+            Ok(services)
+        });
+        println!("round {round}: {} acknowledged, {services} there", wanted.len());
+        // A slot may have been started on a machine that did not live to say so; then it has a double that goes. All
+        // others are adopted.
+        let after: Vec<_> = cluster.nodes.iter().map(|node| node.processes()).collect();
+        for (was, is) in before.iter().zip(&after) {
+            for process in was.iter().filter(|process| !is.contains(process)) {
+                let replaced = is.iter().any(|now| now.slot == process.slot);
+                assert!(!replaced, "{process:?} was restarted instead of adopted");
+                let elsewhere = after.iter().flatten().any(|now| now.slot == process.slot);
+                assert!(elsewhere, "{process:?} is gone");
+            }
+        }
+    }
+    let rows = cluster.ps(0);
+    assert!(rows.iter().all(|row| row["restarts"] == 0), "{rows:?}");
+}
+
+#[test]
+fn a_deploy_that_one_node_acknowledged_alone_spreads_when_the_others_return() {
+    let mut cluster = Cluster::of(3);
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    let file = cluster.file("alone.yaml", &sleepers("shop", "alone", 1));
+    cluster.vc(0, &["deploy", &file]).done();
+    cluster.nodes[0].kill();
+    // They come up without it, and know nothing of the service until it is back.
+    cluster.nodes[1].start(&["run"]);
+    cluster.nodes[2].start(&["run"]);
+    assert!(cluster.rows(2, &["services"]).is_empty());
+    cluster.nodes[0].start(&["run"]);
+    until("all know it", PATIENCE, || {
+        (0..3).try_for_each(|at| match cluster.rows(at, &["services"]) {
+            rows if rows.len() == 1 && rows[0]["running"] == 1 => Ok(()),
+            rows => Err(format!("{rows:?}")),
+        })
+    });
+}

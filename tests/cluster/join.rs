@@ -1,0 +1,89 @@
+//! How machines become a cluster, and find each other again.
+
+use std::time::Instant;
+
+use crate::harness::{Cluster, PATIENCE, measured, until};
+
+#[test]
+fn three_machines_join_as_servers_and_workers_and_see_each_other() {
+    let start = Instant::now();
+    let mut cluster = Cluster::found();
+    cluster.join(0, &["server", "worker"]);
+    cluster.all_up();
+    measured("three machines founded, joined and up", start.elapsed());
+
+    for at in 0..3 {
+        let rows = cluster.rows(at, &["nodes"]);
+        let ids: Vec<&str> = rows.iter().filter_map(|row| row["id"].as_str()).collect();
+        assert!(cluster.nodes.iter().all(|node| ids.contains(&node.id())), "peer ids are the machines'");
+        assert!(rows.iter().all(|row| row["cpu_millis"] == 4000 && row["memory_bytes"] == 4_u64 << 30), "{rows:?}");
+    }
+    // A server admits, a worker does not.
+    cluster.machine_token(1, "server");
+    cluster.vc(2, &["token", "create", "--machine"]).refused_with("worker");
+}
+
+#[test]
+fn a_second_server_admits_machines_when_the_first_is_gone() {
+    let mut cluster = Cluster::found();
+    cluster.join(0, &["server"]);
+    cluster.all_up();
+    let old = cluster.machine_token(0, "server");
+    cluster.nodes[0].kill();
+
+    // With a token of the survivor, and with one that the dead machine made.
+    cluster.join(1, &["worker"]);
+    let mut late = cluster.outsider("n4");
+    late.start(&["join", &old]);
+    cluster.nodes.push(late);
+    cluster.all_up();
+    // The command line finds the survivors by itself.
+    let admin = cluster.nodes[0].dir.join("admin.token").display().to_string();
+    cluster.vc_anywhere(&admin, &["nodes"]).done();
+}
+
+#[test]
+fn a_restarted_node_finds_its_way_back_from_its_own_disk() {
+    let mut cluster = Cluster::of(3);
+    let id = cluster.nodes[2].id().to_owned();
+    cluster.nodes[2].kill();
+    cluster.nodes[2].start(&["run"]);
+    assert_eq!(cluster.nodes[2].id(), id, "it is still itself");
+    cluster.all_up();
+    cluster.nodes[1].stop();
+    cluster.nodes[1].start(&["run"]);
+    cluster.all_up();
+
+    // All of them, in another order than they came.
+    cluster.nodes.iter_mut().for_each(|node| node.kill());
+    let start = Instant::now();
+    cluster.nodes.iter_mut().rev().for_each(|node| node.launch(&["run"]));
+    cluster.nodes.iter_mut().for_each(|node| node.ready());
+    cluster.all_up();
+    measured("three machines restarted and up", start.elapsed());
+}
+
+#[test]
+fn a_node_whose_port_has_changed_is_found_again() {
+    let mut cluster = Cluster::of(3);
+    for moved in [2, 0] {
+        cluster.nodes[moved].kill();
+        let other = cluster.outsider("elsewhere").port;
+        cluster.nodes[moved].port = other;
+        cluster.nodes[moved].start(&["run"]);
+    }
+    cluster.all_up();
+    until("its new address is known everywhere", PATIENCE, || {
+        let port = format!("/tcp/{}", cluster.nodes[2].port.number);
+        (0..3).try_for_each(|at| {
+            let rows = cluster.rows(at, &["nodes"]);
+            let row = rows.iter().find(|row| row["name"] == "n3").ok_or("no n3")?;
+            let known = row["addresses"].to_string();
+            if known.contains(&port) { Ok(()) } else { Err(known) }
+        })
+    });
+    // What was learned holds when nobody is left who knew both: n2 alone knows, and is asked.
+    cluster.nodes[1].kill();
+    cluster.nodes[1].start(&["run"]);
+    cluster.all_up();
+}

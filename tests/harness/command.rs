@@ -1,0 +1,162 @@
+//! Programs that run, and what they say.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::PATIENCE;
+
+/// How a program ended.
+#[derive(Debug)]
+pub struct Said {
+    pub line: String,
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    /// It succeeded: its output.
+    #[track_caller]
+    pub fn done(self) -> String {
+        assert_eq!(self.code, Some(0), "{} failed: {}{}", self.line, self.out, self.err);
+        self.out
+    }
+
+    /// It succeeded: its output as JSON.
+    #[track_caller]
+    pub fn json(self) -> Value {
+        let line = self.line.clone();
+        let out = self.done();
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{line} printed no JSON ({error}): {out}"))
+    }
+
+    /// It was refused as users should be: exit code 1, nothing on stdout, one line on stderr, which is returned.
+    #[track_caller]
+    pub fn refused(self) -> String {
+        let Self { line, code, out, err } = self;
+        assert_eq!(code, Some(1), "{line}: exit code; it said: {out}{err}");
+        assert_eq!(out, "", "{line}: a refusal says nothing on stdout");
+        let told: Vec<&str> = err.lines().filter(|line| !line.starts_with('{')).collect();
+        assert_eq!(told.len(), 1, "{line}: one line on stderr, not: {err}");
+        let told = told[0].strip_prefix("error: ").unwrap_or_else(|| panic!("{line}: no 'error:' in {err}"));
+        assert!(!told.contains("panicked") && !told.contains("eyJ"), "{line}: {told}");
+        told.to_owned()
+    }
+
+    /// It was refused, and the line says this.
+    #[track_caller]
+    pub fn refused_with(self, words: &str) {
+        let line = self.line.clone();
+        let told = self.refused();
+        assert!(told.contains(words), "{line}: '{words}' is not in: {told}");
+    }
+}
+
+/// Runs a program to its end. Panics when it has not ended after [`PATIENCE`].
+pub fn run(mut command: Command) -> Said {
+    let line = line(&command);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.unwrap_or_else(|error| panic!("{line}: {error}"));
+    let pid = child.id();
+    let (tell, ended) = channel();
+    std::thread::spawn(move || tell.send(child.wait_with_output()));
+    match ended.recv_timeout(PATIENCE) {
+        Ok(output) => {
+            let output = output.expect("its output can be read");
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            Said { line, code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+        }
+        Err(_) => {
+            signal(pid, Signal::KILL);
+            panic!("{line}: still runs after {} s", PATIENCE.as_secs());
+        }
+    }
+}
+
+/// How a command was called, without secrets.
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let short = |word: &std::ffi::OsStr| {
+        let word = word.to_string_lossy();
+        let word = word.rsplit('/').next().unwrap_or_default();
+        if word.starts_with("eyJ") { "TOKEN".to_owned() } else { word.to_owned() }
+    };
+    words.map(short).collect::<Vec<_>>().join(" ")
+}
+
+/// Signals a process that this test started and has not waited for yet.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    // It may have ended by itself.
+    let _ = kill_process(pid, signal);
+}
+
+/// A program that runs on and whose stdout is read line by line; killed with this.
+pub struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
+        let out = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let (tell, lines) = channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
+        Self { child, lines }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line; `None`: there is none, for it has ended. Panics after `patience`.
+    pub fn next_line(&self, patience: Duration) -> Option<String> {
+        match self.lines.recv_timeout(patience) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("no line for {} s", patience.as_secs()),
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and its exit code. Panics when it does not end.
+    pub fn terminate(&mut self) -> Option<i32> {
+        signal(self.child.id(), Signal::TERM);
+        self.end()
+    }
+
+    /// Its exit code, once it has ended.
+    pub fn end(&mut self) -> Option<i32> {
+        let (status, _) = super::until("a program ends", PATIENCE, || match self.child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            other => Err(format!("{other:?}")),
+        });
+        status.code()
+    }
+
+    /// What it wrote to stderr, where that is a pipe.
+    pub fn errors(&mut self) -> String {
+        let mut text = String::new();
+        if let Some(mut err) = self.child.stderr.take() {
+            let _ = err.read_to_string(&mut text);
+        }
+        text
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,44 @@
+//! What must not be in the log of a node.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Node;
+
+/// Why a node's log is not as it should be, a line each. `announced`: words of the errors that the test brings about.
+pub fn complaints(node: &Node, announced: &[String]) -> Vec<String> {
+    let log = node.log();
+    let secrets = secrets(&node.dir);
+    let mut all = Vec::new();
+    for line in log.lines() {
+        if line.contains("eyJ") || secrets.iter().any(|secret| line.contains(secret)) {
+            all.push(format!("{} logged a token or a key (not repeated here)", node.name));
+            continue;
+        }
+        let level = match serde_json::from_str::<Value>(line) {
+            Ok(entry) => entry["level"].as_str().unwrap_or_default().to_owned(),
+            // A panic, or a dependency that writes to stderr by itself.
+            Err(_) => "not JSON".to_owned(),
+        };
+        let fine = matches!(level.as_str(), "TRACE" | "DEBUG" | "INFO" | "WARN");
+        if line.contains("panicked") || !fine && !announced.iter().any(|words| line.contains(words)) {
+            all.push(format!("{}: {level}: {line}", node.name));
+        }
+    }
+    all
+}
+
+/// The keys in a data directory.
+fn secrets(dir: &Path) -> Vec<String> {
+    let read = |name| std::fs::read_to_string(dir.join(name)).ok();
+    let keys = ["node.key", "cluster.key", "admin.token"].into_iter().filter_map(read);
+    keys.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect()
+}
+
+/// The entries of a log that have these words in their message.
+pub fn entries(node: &Node, message: &str) -> Vec<Value> {
+    let log = node.log();
+    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    entries.filter(|entry| entry["message"].as_str().is_some_and(|text| text.contains(message))).collect()
+}

@@ -1,0 +1,62 @@
+//! The processes that the process runtime leaves behind, found as the runtime finds them.
+
+use std::path::Path;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+
+/// An instance and its process.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    /// `project/service.replica`.
+    pub slot: String,
+    pub pid: i32,
+    /// When it was started: a process started anew has another one.
+    pub started: u64,
+}
+
+/// What is written down in a data directory and lives.
+pub fn of(dir: &Path) -> Vec<Process> {
+    let entries = std::fs::read_dir(dir.join("instances")).into_iter().flatten().flatten();
+    let mut all: Vec<Process> = entries.filter_map(|entry| read(&entry.path())).collect();
+    all.sort();
+    all
+}
+
+fn read(home: &Path) -> Option<Process> {
+    let state: Value = serde_json::from_slice(&std::fs::read(home.join("state.json")).ok()?).ok()?;
+    let pid = i32::try_from(state["life"]["running"]["pid"].as_i64()?).ok()?;
+    let slot = &state["slot"];
+    let slot = match slot.as_str() {
+        Some(slot) => slot.to_owned(),
+        None => format!("{}.{}", slot["service"].as_str()?, slot["replica"]),
+    };
+    let alive = home_of(pid).is_some_and(|it| Path::new(&it) == home);
+    alive.then(|| Process { slot, pid, started: state["started"].as_u64().unwrap_or_default() })
+}
+
+/// The directory of the instance that a process was started for.
+fn home_of(pid: i32) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let variables = environment.split(|&byte| byte == 0).filter_map(|text| std::str::from_utf8(text).ok());
+    variables.filter_map(|variable| variable.strip_prefix("VC_INSTANCE_DIR=")).next().map(str::to_owned)
+}
+
+/// All instances under a directory get SIGKILL, with what they started, whether written down or not.
+pub fn kill_under(dir: &Path) {
+    loop {
+        let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let ours: Vec<i32> =
+            pids.filter(|&pid| home_of(pid).is_some_and(|home| Path::new(&home).starts_with(dir))).collect();
+        if ours.is_empty() {
+            return;
+        }
+        for pid in ours.into_iter().filter_map(Pid::from_raw) {
+            // Each leads its group; what it started is in it, and is found by itself if not.
+            let _ = kill_process_group(pid, Signal::KILL);
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        std::thread::yield_now();
+    }
+}

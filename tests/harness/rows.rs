@@ -1,0 +1,46 @@
+//! Reading what `vc ps` says.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// A row of `vc ps`.
+pub trait InstanceExt {
+    /// `project/service.replica`.
+    fn slot(&self) -> String;
+    /// The name of its machine; empty: none.
+    fn machine(&self) -> String;
+    fn is_running(&self) -> bool;
+}
+
+impl InstanceExt for Value {
+    fn slot(&self) -> String {
+        format!("{}.{}", self["service"].as_str().unwrap_or_default(), self["replica"])
+    }
+
+    fn machine(&self) -> String {
+        self["node_name"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self["state"].as_str(), Some("running" | "healthy"))
+    }
+}
+
+/// How many run on which machine, provided that exactly `count` rows of the service are there and all run.
+pub fn running(rows: &[Value], service: &str, count: usize) -> Result<BTreeMap<String, usize>, String> {
+    let rows: Vec<&Value> = rows.iter().filter(|row| row["service"] == service).collect();
+    let told = || {
+        let rows = rows.iter().map(|row| format!("{} on {}: {}", row.slot(), row.machine(), row["state"]));
+        rows.collect::<Vec<_>>().join(", ")
+    };
+    let whole = rows.len() == count && rows.iter().all(|row| row.is_running() && row["current"] == true);
+    if !whole {
+        return Err(told());
+    }
+    let mut machines = BTreeMap::new();
+    for row in &rows {
+        *machines.entry(row.machine()).or_default() += 1;
+    }
+    Ok(machines)
+}

@@ -1,0 +1,20 @@
+//! The seeded simulator: the very engine that a node runs, any number of them in one process, under virtual time. The
+//! network, the disks, the runtimes and the operators around them are made up and misbehave by a seed, so that every
+//! failure can be run again.
+//!
+//! In the manner of FoundationDB's simulation (Zhou et al. 2021).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's way to say what must not fail")]
+
+mod disk;
+mod invariants;
+mod ledger;
+mod network;
+mod operators;
+mod rng;
+mod runtime;
+mod scenarios;
+mod services;
+mod swarm;
+mod trace;
+mod world;

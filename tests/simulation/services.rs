@@ -1,0 +1,103 @@
+//! Services to deploy.
+
+use std::collections::BTreeMap;
+
+use vc_engine::Mutation;
+use vc_protocol::spec::{
+    Attribute, Constraint, ContainerSpec, Dependency, Deployment, Healthcheck, OnPartition, Port, PortProtocol,
+    ServiceSpec,
+};
+use vc_protocol::{Resources, ServiceKey};
+
+use crate::rng::Rng;
+
+/// An amount of both.
+pub(crate) fn amount(cpu_millis: u64, mebibytes: u64) -> Resources {
+    Resources { cpu_millis, memory_bytes: mebibytes << 20 }
+}
+
+/// A service of project `shop` that behaves.
+pub(crate) fn service(name: &str, replicas: u32) -> Deployment {
+    let service: ServiceKey = format!("shop/{name}").parse().expect("a service");
+    let container = ContainerSpec {
+        image: "steady".to_owned(),
+        stop_grace_ms: 10_000,
+        reservation: amount(100, 64),
+        ..ContainerSpec::default()
+    };
+    let spec = ServiceSpec {
+        container,
+        constraints: Vec::new(),
+        depends_on: BTreeMap::new(),
+        on_partition: OnPartition::Available,
+    };
+    Deployment { service, replicas: Some(replicas), spec }
+}
+
+/// The same in another version.
+pub(crate) fn version(mut of: Deployment, version: u64) -> Deployment {
+    of.spec.container.environment.insert("VERSION".to_owned(), version.to_string());
+    of
+}
+
+/// The command that puts it in place.
+pub(crate) fn deploy(of: Deployment) -> Mutation {
+    Mutation::Deploy(vec![of])
+}
+
+const NAMES: [&str; 6] = ["web", "api", "mail", "jobs", "cache", "search"];
+
+/// Something that an operator may ask for.
+pub(crate) fn any_mutation(rng: &mut Rng, machines: usize) -> Mutation {
+    let name = rng.pick(&NAMES);
+    match rng.index(10) {
+        0..=4 => {
+            let one = any_service(rng, name);
+            let two = any_service(rng, rng.clone().pick(&NAMES));
+            if rng.permille(200) && one.service != two.service {
+                Mutation::Deploy(vec![one, two])
+            } else {
+                deploy(one)
+            }
+        }
+        5 | 6 => {
+            let most = if rng.permille(100) { 20 } else { 5 };
+            Mutation::Scale { service: format!("shop/{name}"), replicas: rng.within((0, most)) as u32 }
+        }
+        7 => Mutation::Remove(if rng.permille(50) { "shop/".to_owned() } else { format!("shop/{name}") }),
+        _ => Mutation::Drain { node: format!("m{}", rng.index(machines)), drain: rng.permille(350) },
+    }
+}
+
+fn any_service(rng: &mut Rng, name: &str) -> Deployment {
+    let replicas = rng.within((1, 4)) as u32;
+    let mut one = version(service(name, replicas), rng.within((1, 3)));
+    if rng.permille(500) {
+        one.replicas = None;
+    }
+    let container = &mut one.spec.container;
+    container.reservation = amount(rng.pick(&[0, 100, 100, 500, 1500]), rng.pick(&[0, 64, 64, 256, 900]));
+    container.image = rng.pick(&["steady", "moody", "moody-2", "steady-2"]).to_owned();
+    if rng.permille(300) {
+        container.healthcheck = Some(Healthcheck {
+            test: vec!["CMD".to_owned(), "true".to_owned()],
+            interval_ms: None,
+            timeout_ms: None,
+            retries: None,
+            start_period_ms: None,
+        });
+    }
+    if rng.permille(200) {
+        let port = Port { host_ip: None, published: 80, target: 80, protocol: PortProtocol::Tcp };
+        container.ports.push(port);
+    }
+    if rng.permille(150) {
+        let value = rng.pick(&["even", "odd"]).to_owned();
+        let attribute = Attribute::Label("side".to_owned());
+        one.spec.constraints.push(Constraint { attribute, equal: true, value });
+    }
+    if name != "web" && rng.permille(200) {
+        one.spec.depends_on.insert("web".parse().expect("a name"), Dependency::ServiceStarted);
+    }
+    one
+}
