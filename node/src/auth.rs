@@ -122,8 +122,12 @@ impl Porter {
             };
             let porter = self.clone();
             tokio::spawn(async move {
-                if let Err(error) = porter.meet(peer, stream).await {
-                    tracing::info!(%peer, %error, "a peer was not let in");
+                match porter.meet(peer, stream).await {
+                    Ok(()) => {}
+                    // A client that dials several nodes and takes the first hangs up on the rest.
+                    Err(AuthError::Frame(FrameError::Io(error))) => tracing::debug!(%peer, %error, "a peer hung up"),
+                    Err(AuthError::Frame(FrameError::Closed)) => tracing::debug!(%peer, "a peer hung up"),
+                    Err(error) => tracing::warn!(%peer, %error, "a peer was not let in"),
                 }
                 drop(permit);
             });

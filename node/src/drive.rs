@@ -235,6 +235,9 @@ impl Driver {
         let volatile = matches!(input, Input::Usage(_) | Input::Gossip(..));
         let outputs = VecDeque::from(self.engine.handle(crate::now(), input));
         if let Err(error) = self.perform(outputs).await {
+            if matches!(error, StoreError::Stopping) {
+                return;
+            }
             tracing::error!(%error, "cannot write to the disk; going on from what is on it");
             let reason = disk_failed(&error);
             for (_, answer) in std::mem::take(&mut self.answers) {
@@ -301,13 +304,7 @@ impl Driver {
 
     async fn persist(&self, durable: Durable) -> Result<(), StoreError> {
         let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || store.persist(&durable)).await {
-            Ok(result) => result,
-            Err(error) => {
-                tracing::error!(%error, "the disk task ended");
-                Ok(())
-            }
-        }
+        tokio::task::spawn_blocking(move || store.persist(&durable)).await.unwrap_or(Err(StoreError::Stopping))
     }
 
     /// Goes on from what is durable, as after a crash: what the disk did not take has not happened.

@@ -247,12 +247,13 @@ async fn announce(
         own.is_some_and(|info| info.addresses == addresses)
     };
     snapshot.wait_for(present).await?;
-    let mut out = std::io::stdout().lock();
-    for address in addresses {
+    let lines = addresses.iter().map(|address| {
         let address = address.clone().with(Protocol::P2p(membership.node.peer_id()));
-        writeln!(out, "ready {address}")?;
-    }
-    out.flush()?;
+        format!("ready {address}\n")
+    });
+    // Whoever started the node may have stopped reading: that is no reason not to serve.
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(lines.collect::<String>().as_bytes()).and_then(|()| out.flush());
     Ok(())
 }
 

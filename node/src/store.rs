@@ -21,6 +21,9 @@ pub enum StoreError {
     /// Another process has it.
     #[error("the data directory {0} is in use by another vc-node: stop that one, or choose another --data-dir")]
     InUse(PathBuf),
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
     /// Anything else: a full disk, a broken file.
     #[error("{path}: {source}")]
     Redb {

@@ -1,6 +1,6 @@
 //! When to compare versions with whom. Gossip makes changes fast; this makes them sure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vc_protocol::change::VersionVector;
 use vc_protocol::{Millis, NodeId};
@@ -16,7 +16,8 @@ pub(crate) struct AntiEntropy {
     /// Connected members, and when each was last sent a summary.
     peers: BTreeMap<NodeId, Millis>,
     last_peer: Option<NodeId>,
-    confirmed: bool,
+    /// Who has no change of our actors that we lack, when last compared.
+    confirmed: BTreeSet<NodeId>,
     cached: Option<(VersionVector, u64)>,
 }
 
@@ -27,7 +28,7 @@ impl AntiEntropy {
             next: now + timing.anti_entropy,
             peers: BTreeMap::new(),
             last_peer: None,
-            confirmed: false,
+            confirmed: BTreeSet::new(),
             cached: None,
         }
     }
@@ -71,13 +72,17 @@ impl AntiEntropy {
     }
 
     /// A peer's summary was read; `confirms`: it has no change of our actors that we lack.
-    pub(crate) fn compared(&mut self, confirms: bool) {
-        self.confirmed = confirms;
+    pub(crate) fn compared(&mut self, peer: NodeId, confirms: bool) {
+        if confirms {
+            self.confirmed.insert(peer);
+        } else {
+            self.confirmed.remove(&peer);
+        }
     }
 
-    /// Whether the last peer to compare confirmed that we have all we ever wrote.
-    pub(crate) fn is_confirmed(&self) -> bool {
-        self.confirmed
+    /// Whether a peer confirmed that we have all that it has of what we ever wrote.
+    pub(crate) fn is_confirmed(&self, peer: NodeId) -> bool {
+        self.confirmed.contains(&peer)
     }
 
     /// The fingerprint of what we have, computed anew only when that has changed.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use vc_crdt::{DocumentError, NodeState, Replica, View, liveness};
 use vc_protocol::change::{Batch, DocumentId, Run, SignedChange, Subject};
+use vc_protocol::instance::InstanceState;
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
 use vc_protocol::node::{NodeInfo, Usage};
 use vc_protocol::spec::Dependency;
@@ -24,7 +25,7 @@ use vc_protocol::{ClusterId, Keypair, Millis, NodeId, Slot};
 
 use anti_entropy::AntiEntropy;
 use detector::Detector;
-use runtime::{RuntimeAction, RuntimeEvent};
+use runtime::{Observed, Phase, RuntimeAction, RuntimeEvent};
 use workload::{Desired, Workload};
 
 pub use mutation::{Mutation, find_node, find_service, find_services};
@@ -166,6 +167,9 @@ pub struct Engine {
     accused_at: BTreeMap<NodeId, Millis>,
     workload: Workload,
     runtime: RuntimeHealth,
+    /// Until then nothing new is started, unless we are known to have caught up before: what we held may run elsewhere
+    /// by now. `None`: caught up.
+    hold: Option<Millis>,
     usage: BTreeMap<NodeId, Usage>,
     anti_entropy: AntiEntropy,
     next_heartbeat: Millis,
@@ -189,7 +193,8 @@ impl Engine {
         let replica = Replica::load(key, id, cluster, durable.certificates, durable.changes)?;
         let before = replica.nodes().get(&id).cloned().unwrap_or_default();
         let own = NodeState {
-            incarnation: before.incarnation + 1,
+            // Incarnations follow the clock, so that a data directory from a backup does not repeat one.
+            incarnation: (before.incarnation + 1).max(now),
             info: Some(info),
             runtime_error: None,
             claims: before.claims.clone(),
@@ -201,6 +206,7 @@ impl Engine {
             detector.incarnation(node, state.incarnation, now);
         }
         let view = Arc::new(View::of(&replica));
+        let alone = replica.members().count() <= 1;
         Ok(Self {
             cluster,
             nonce,
@@ -214,6 +220,7 @@ impl Engine {
             accused_at: BTreeMap::new(),
             workload: Workload::new(before.claims),
             runtime: RuntimeHealth::Unknown,
+            hold: (!alone).then_some(now + timing.first_contact),
             usage: BTreeMap::new(),
             anti_entropy: AntiEntropy::new(now, timing),
             next_heartbeat: now,
@@ -305,6 +312,9 @@ impl Engine {
         if let Some(peer) = self.anti_entropy.due(now) {
             self.summarise(peer, now);
         }
+        if self.hold.is_some_and(|until| now >= until) {
+            self.caught_up();
+        }
         // A restart may have come due, or the runtime's grace may have run out.
         self.dirty |= self.workload.deadline().is_some_and(|at| now >= at);
         if let RuntimeHealth::Away { since, why } = &self.runtime
@@ -322,9 +332,16 @@ impl Engine {
         }
         self.usage.insert(from, heartbeat.usage);
         let ours = self.anti_entropy.fingerprint(self.replica.versions());
-        if heartbeat.fingerprint != ours && self.anti_entropy.may_summarise(from, now) {
+        if heartbeat.fingerprint == ours {
+            self.caught_up();
+        } else if self.anti_entropy.may_summarise(from, now) {
             self.summarise(from, now);
         }
+    }
+
+    /// Whatever happened while we were away is known here now, or nobody is there to tell.
+    fn caught_up(&mut self) {
+        self.dirty |= self.hold.take().is_some();
     }
 
     /// Looks at who is silent, and writes it down.
@@ -362,11 +379,11 @@ impl Engine {
         let id = self.replica.id();
         for (&node, state) in self.replica.nodes().iter().filter(|&(&node, _)| node != id) {
             self.detector.incarnation(node, state.incarnation, now);
-            if self.own.unreachable.get(&node).is_some_and(|&of| of < state.incarnation) {
-                self.own.unreachable.remove(&node);
-                if self.accused_at.remove(&node).is_some_and(|at| now < at + WRONG) {
-                    self.detector.was_wrong(now);
-                }
+            // The accusation stays in our document: it is void where the answer is known. Were it taken back, whoever
+            // hears of that before he hears the answer would see the old claims come back to life.
+            let answered = self.own.unreachable.get(&node).is_some_and(|&of| of < state.incarnation);
+            if answered && self.accused_at.remove(&node).is_some_and(|at| now < at + WRONG) {
+                self.detector.was_wrong(now);
             }
         }
     }
@@ -377,6 +394,9 @@ impl Engine {
             RuntimeEvent::Listed(all) => {
                 if self.own.runtime_error.take().is_some() {
                     tracing::info!("the runtime answers again");
+                }
+                if matches!(self.runtime, RuntimeHealth::Unknown) {
+                    self.disown(&all);
                 }
                 self.runtime = RuntimeHealth::Answers;
                 self.workload.listed(all, now);
@@ -397,10 +417,22 @@ impl Engine {
         }
     }
 
+    /// Of what we claimed in our previous life, what is not running any more is not claimed as running: a successor's
+    /// instance goes before it.
+    fn disown(&mut self, all: &[Observed]) {
+        for (slot, claim) in self.own.claims.iter_mut().filter(|(_, claim)| claim.state.is_running()) {
+            let runs = |seen: &&Observed| matches!(seen.phase, Phase::Running { .. }) && seen.id.slot == *slot;
+            if !all.iter().filter(runs).any(|seen| seen.id.digest == claim.digest) {
+                claim.state = InstanceState::Pending;
+            }
+        }
+    }
+
     fn mutate(&mut self, request: u64, by: Subject, mutation: &Mutation, now: Millis) {
         let result = mutation.apply(&self.view, &by, now).and_then(|(wanted, lines)| {
-            let alone = self.replica.members().count() <= 1;
-            let may_reuse = alone || self.anti_entropy.is_confirmed();
+            let id = self.replica.id();
+            let mut others = self.replica.members().filter(|&member| member != id);
+            let may_reuse = others.all(|member| self.anti_entropy.is_confirmed(member));
             let name = by.name.clone();
             let change = self
                 .replica
@@ -491,7 +523,13 @@ impl Engine {
     }
 
     fn look(&mut self) {
-        let view = View::of(&self.replica);
+        let mut nodes = self.replica.nodes().clone();
+        if !matches!(self.runtime, RuntimeHealth::Unknown) {
+            // What we are about to write counts already, and first of all our incarnation: in our last one we may be
+            // accused, and would see ourselves down and stop everything.
+            nodes.insert(self.replica.id(), self.own.clone());
+        }
+        let view = View::from_states(self.replica.cluster().clone(), nodes);
         let moved = |from: &View, to: &View| -> Vec<NodeId> { from.up.difference(&to.up).copied().collect() };
         for node in moved(&view, &self.view) {
             tracing::info!(node = %node, name = view.name(node), "node is up");
@@ -532,7 +570,7 @@ impl Engine {
                 let mut claims = self.claims_of(slot, name);
                 !claims.any(|claim| match condition {
                     Dependency::ServiceStarted => claim.state.is_running(),
-                    Dependency::ServiceHealthy => claim.state == vc_protocol::instance::InstanceState::Healthy,
+                    Dependency::ServiceHealthy => claim.state == InstanceState::Healthy,
                 })
             })
             .map(|(name, condition)| match condition {
@@ -541,6 +579,7 @@ impl Engine {
             })
             .collect();
         Some(Desired {
+            hold: self.hold.is_some(),
             spec: spec.container.clone(),
             digest: spec.container.digest(),
             waits_for: waits_for.join(", "),
@@ -589,13 +628,15 @@ impl Engine {
     }
 
     fn answer_summary(&mut self, from: NodeId, theirs: &vc_protocol::change::VersionVector, now: Millis) {
-        let ours = self.replica.versions();
         let id = self.replica.id();
-        let behind = theirs.beyond(ours);
+        let behind = theirs.beyond(self.replica.versions());
         // Somebody has changes of ours that we lack: this data directory is older than what it wrote.
         let forgot = behind.iter().any(|run| run.actor.is_some_and(|actor| actor.is_of(id)));
-        self.anti_entropy.compared(!forgot);
-        let runs = ours.beyond(theirs);
+        self.anti_entropy.compared(from, !forgot);
+        if behind.is_empty() {
+            self.caught_up();
+        }
+        let runs = self.replica.versions().beyond(theirs);
         if !runs.is_empty() {
             self.outputs.push(Output::Replay(from, runs));
         }

@@ -18,6 +18,8 @@ const PROVEN: Millis = 30_000;
 /// A slot that the plan gives to this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Desired {
+    /// Nothing that does not run is started yet.
+    pub(crate) hold: bool,
     pub(crate) spec: ContainerSpec,
     pub(crate) digest: String,
     /// What it waits for before it may start; empty: nothing.
@@ -197,10 +199,10 @@ impl Local {
         match &self.phase {
             Some(Phase::Running { .. } | Phase::Pulling) => false,
             None => {
-                wanted.waits_for.is_empty() && self.asked.is_none_or(|asked| now >= asked + REPEAT)
+                !wanted.hold && wanted.waits_for.is_empty() && self.asked.is_none_or(|asked| now >= asked + REPEAT)
             }
             Some(ended) => match self.retry_at {
-                Some(at) if now >= at => {
+                Some(at) if now >= at && !wanted.hold => {
                     self.retry_at = None;
                     self.phase = None;
                     self.restarts += 1;
@@ -226,6 +228,9 @@ impl Local {
             None => format!("{what}; its restart policy leaves it so"),
         };
         match &self.phase {
+            None if self.asked.is_none() && wanted.hold => {
+                (InstanceState::Pending, "waits for word from the other machines".to_owned())
+            }
             None if self.asked.is_none() => (InstanceState::Pending, wanted.waits_for.clone()),
             None => (InstanceState::Starting, String::new()),
             Some(Phase::Pulling) => (InstanceState::Pulling, String::new()),

@@ -334,3 +334,6 @@ fn log(before: Option<&Observed>, observed: &Observed) {
         tracing::info!(%service, %slot, %instance, address, "instance is {phase}");
     }
 }
+
+#[cfg(test)]
+mod tests;
