@@ -308,34 +308,43 @@ impl Replica {
         }
         let mut refused = BTreeSet::new();
         for (document, bodies) in by_document {
-            if let Err((author, error)) = self.enter_document(document, bodies, received) {
-                if error == DocumentError::Poisonous {
-                    self.quarantine.insert(author);
+            if self.enter_document(document, &bodies, received).is_ok() {
+                continue;
+            }
+            // Some of them do not hold. Now one by one, so that nobody pays for what another wrote.
+            for body in &bodies {
+                if follows(&self.versions, body) {
+                    let Err(error) = self.enter_document(document, std::slice::from_ref(body), received) else {
+                        continue;
+                    };
+                    if error == DocumentError::Poisonous {
+                        self.quarantine.insert(body.author);
+                    }
+                    received.rejected.push(Rejected::Document { author: body.author, error });
                 }
-                refused.insert(document);
-                received.rejected.push(Rejected::Document { author, error });
+                refused.insert((document, body.actor, body.seq));
             }
         }
         if !refused.is_empty() {
-            received.accepted.retain(|change| change.body().is_ok_and(|body| !refused.contains(&body.document)));
+            let holds = |body: ChangeBody| !refused.contains(&(body.document, body.actor, body.seq));
+            received.accepted.retain(|change| change.body().is_ok_and(holds));
         }
     }
 
     fn enter_document(
         &mut self,
         id: DocumentId,
-        bodies: Vec<ChangeBody>,
+        bodies: &[ChangeBody],
         received: &mut Received,
-    ) -> Result<(), (NodeId, DocumentError)> {
+    ) -> Result<(), DocumentError> {
         let mut changes = Vec::with_capacity(bodies.len());
-        for body in &bodies {
-            changes.push(decode(&body.bytes, &body.actor, body.seq).map_err(|error| (body.author, error))?);
+        for body in bodies {
+            changes.push(decode(&body.bytes, &body.actor, body.seq)?);
         }
         let Some(last) = bodies.last() else { return Ok(()) };
-        let blame = |error| (last.author, error);
         match id {
             DocumentId::Cluster => {
-                self.cluster.apply(changes).map_err(blame)?;
+                self.cluster.apply(changes)?;
                 self.cluster_state = ClusterState::read(&self.cluster);
             }
             DocumentId::Node { node, generation } => {
@@ -346,19 +355,19 @@ impl Replica {
                 if held == Some(generation)
                     && let Some(held) = self.nodes.get_mut(&node)
                 {
-                    held.document.apply(changes).map_err(blame)?;
+                    held.document.apply(changes)?;
                     held.seq = last.seq;
                     self.node_states.insert(node, NodeState::read(&held.document));
                 } else {
-                    let mut document = Document::new(NODE).map_err(blame)?;
-                    document.apply(changes).map_err(blame)?;
+                    let mut document = Document::new(NODE)?;
+                    document.apply(changes)?;
                     received.replaced.extend(held.map(|old| DocumentId::Node { node, generation: old }));
                     self.node_states.insert(node, NodeState::read(&document));
                     self.nodes.insert(node, NodeDocument { generation, seq: last.seq, document });
                 }
             }
         }
-        for body in &bodies {
+        for body in bodies {
             advance(&mut self.versions, body);
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! Proving who one is, from both sides: see [`vc_protocol::auth`].
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use libp2p::{PeerId, Stream, StreamProtocol};
 use tokio::sync::{Semaphore, mpsc};
 use vc_engine::Input;
@@ -16,10 +16,15 @@ use crate::drive::Event;
 use crate::frames::{FrameError, Frames};
 use crate::identity::Membership;
 use crate::network::gate::Gate;
+use crate::network::inbound::Incoming;
 use crate::session::{self, Session};
 
-/// Strangers and users at a time.
+/// Users at a time.
 const MAX_SESSIONS: usize = 256;
+/// Strangers at a time, who have said nothing yet: each costs a few kilobytes for [`PATIENCE`] at most.
+const MAX_STRANGERS: usize = 2048;
+/// Of those, with one peer id.
+const MAX_OF_ONE: usize = 8;
 /// From the first byte to the welcome.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -102,6 +107,40 @@ async fn introduce(
     Ok((welcome, frames))
 }
 
+/// Strangers that have not said yet who they are, by peer id.
+#[derive(Clone, Default)]
+struct Hall(Arc<Mutex<HashMap<PeerId, usize>>>);
+
+/// One of them; it leaves when this is dropped.
+struct Place {
+    hall: Hall,
+    peer: PeerId,
+}
+
+impl Hall {
+    fn enter(&self, peer: PeerId) -> Option<Place> {
+        let mut here = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = here.values().sum::<usize>() >= MAX_STRANGERS;
+        if full || here.get(&peer).is_some_and(|&of_one| of_one >= MAX_OF_ONE) {
+            return None;
+        }
+        *here.entry(peer).or_default() += 1;
+        Some(Place { hall: self.clone(), peer })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut here = self.hall.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_one) = here.get_mut(&self.peer) {
+            *of_one -= 1;
+            if *of_one == 0 {
+                here.remove(&self.peer);
+            }
+        }
+    }
+}
+
 /// The listener's side.
 #[derive(Clone)]
 pub(crate) struct Porter {
@@ -112,29 +151,29 @@ pub(crate) struct Porter {
 }
 
 impl Porter {
-    /// Takes auth streams, a task each, [`MAX_SESSIONS`] at most.
-    pub(crate) async fn serve(self, mut streams: libp2p_stream::IncomingStreams) {
+    /// Takes auth streams, a task each: strangers within their bounds, so that they cannot keep users out.
+    pub(crate) async fn serve(self, mut streams: Incoming) {
+        let hall = Hall::default();
         let room = Arc::new(Semaphore::new(MAX_SESSIONS));
-        while let Some((peer, stream)) = streams.next().await {
-            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-                tracing::warn!(%peer, "too many sessions; this one is turned away");
+        while let Some((peer, stream)) = streams.recv().await {
+            let Some(place) = hall.enter(peer) else {
+                tracing::debug!(%peer, "too many strangers; this one is turned away");
                 continue;
             };
-            let porter = self.clone();
+            let (porter, room) = (self.clone(), Arc::clone(&room));
             tokio::spawn(async move {
-                match porter.meet(peer, stream).await {
+                match porter.meet(peer, stream, place, &room).await {
                     Ok(()) => {}
                     // A client that dials several nodes and takes the first hangs up on the rest.
                     Err(AuthError::Frame(FrameError::Io(error))) => tracing::debug!(%peer, %error, "a peer hung up"),
                     Err(AuthError::Frame(FrameError::Closed)) => tracing::debug!(%peer, "a peer hung up"),
                     Err(error) => tracing::warn!(%peer, %error, "a peer was not let in"),
                 }
-                drop(permit);
             });
         }
     }
 
-    async fn meet(&self, peer: PeerId, stream: Stream) -> Result<(), AuthError> {
+    async fn meet(&self, peer: PeerId, stream: Stream, place: Place, room: &Semaphore) -> Result<(), AuthError> {
         let mut frames = Frames::new(stream, MAX_AUTH_FRAME);
         let greet = async {
             let Greeting { .. } = frames.receive().await?;
@@ -159,6 +198,13 @@ impl Porter {
             },
             Hello::User { token } => match self.user(&token) {
                 Ok(user) => {
+                    drop(place);
+                    let Ok(_seat) = room.try_acquire() else {
+                        let reason = "this node serves too many users at the moment: use another with --peer".to_owned();
+                        frames.send(&Welcome::Refused { reason: reason.clone() }).await?;
+                        frames.close().await?;
+                        return Err(AuthError::Refused(reason));
+                    };
                     let peers = self.session.peer_addresses();
                     frames.send(&Welcome::User { role: user.role, peers }).await?;
                     frames.set_max(vc_protocol::wire::MAX_FRAME);

@@ -9,6 +9,7 @@ use vc_protocol::wire::{LOGS_PROTOCOL, MAX_FRAME};
 
 use crate::drive::Snapshot;
 use crate::frames::{FrameError, Frames};
+use crate::network::inbound::Incoming;
 use crate::runtime::{LogQuery, Runtime};
 
 /// Logs that other members read here at a time.
@@ -118,9 +119,9 @@ impl Logs {
     }
 
     /// Answers other members.
-    pub(crate) async fn serve(self, mut streams: libp2p_stream::IncomingStreams) {
+    pub(crate) async fn serve(self, mut streams: Incoming) {
         let room = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_READERS));
-        while let Some((peer, stream)) = streams.next().await {
+        while let Some((peer, stream)) = streams.recv().await {
             let Ok(permit) = std::sync::Arc::clone(&room).try_acquire_owned() else {
                 tracing::warn!(%peer, "too many readers of logs; this one is turned away");
                 continue;

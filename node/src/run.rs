@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use libp2p::StreamProtocol;
 use libp2p::multiaddr::Protocol;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -14,7 +13,6 @@ use vc_engine::Input;
 use vc_engine::runtime::RuntimeEvent;
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::token::{Issuer, MachineRole, Scope, UserRole, certify};
-use vc_protocol::wire::{AUTH_PROTOCOL, LOGS_PROTOCOL, SYNC_PROTOCOL};
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
 
 use crate::args::{Command, Options, RuntimeChoice};
@@ -146,7 +144,7 @@ async fn run(
         advertise: options.advertise,
         mdns: !options.no_mdns,
     };
-    let (mut network, mut handles) = Network::listen(
+    let (mut network, handles) = Network::listen(
         config,
         &membership.key,
         membership.cluster,
@@ -200,16 +198,13 @@ async fn run(
         logs: logs.clone(),
     };
     let porter = Porter { membership: Arc::clone(&membership), gate, driver: driver.clone(), session };
-    let auth_streams = handles.controls.auth.accept(StreamProtocol::new(AUTH_PROTOCOL))?;
-    let sync_streams = handles.controls.members.accept(StreamProtocol::new(SYNC_PROTOCOL))?;
-    let log_streams = handles.controls.members.accept(StreamProtocol::new(LOGS_PROTOCOL))?;
 
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(network.run());
     tasks.spawn(engine.run());
-    tasks.spawn(porter.serve(auth_streams));
-    tasks.spawn(link::accept(sync_streams, driver.clone()));
-    tasks.spawn(logs.serve(log_streams));
+    tasks.spawn(porter.serve(handles.streams.auth));
+    tasks.spawn(link::accept(handles.streams.sync, driver.clone()));
+    tasks.spawn(logs.serve(handles.streams.logs));
     tasks.spawn(machine::watch_usage(driver.clone()));
     tasks.spawn(forward(from_runtime, driver));
 

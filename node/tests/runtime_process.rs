@@ -1,5 +1,7 @@
 //! The process runtime, with real processes.
 
+#![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +12,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_node::runtime::process::{Config, UNKNOWN_CODE};
-use vc_node::runtime::{Config as RuntimeConfig, Identity, LogQuery, LogStream, MAX_LINE, Runtime, RuntimeError};
+use vc_node::runtime::{
+    Config as RuntimeConfig, Identity, LogQuery, LogStream, MAX_LINE, Runtime, RuntimeError,
+};
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
@@ -19,7 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn identity() -> Identity {
     let key = |byte| Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public();
-    Identity { cluster: ClusterId::of(&key(1)).expect("ed25519"), node: NodeId::of(&key(2)).expect("ed25519") }
+    Identity {
+        cluster: ClusterId::of(&key(1)).expect("ed25519"),
+        node: NodeId::of(&key(2)).expect("ed25519"),
+    }
 }
 
 /// A runtime on a directory, and what it tells.
@@ -31,7 +38,8 @@ struct Host {
 impl Host {
     async fn on(dir: &Path) -> (Self, Vec<Observed>) {
         let (tx, mut events) = mpsc::channel(64);
-        let runtime = Runtime::start(RuntimeConfig::Process(Config { dir: dir.to_owned() }), identity(), tx);
+        let runtime =
+            Runtime::start(RuntimeConfig::Process(Config { dir: dir.to_owned() }), identity(), tx);
         let first = timeout(PATIENCE, events.recv()).await.expect("in time").expect("an event");
         let RuntimeEvent::Listed(all) = first else { panic!("the first event is {first:?}") };
         (Self { runtime, events }, all)
@@ -50,7 +58,8 @@ impl Host {
     /// The next change of an instance.
     async fn change(&mut self, id: &InstanceId) -> Phase {
         loop {
-            let event = timeout(PATIENCE, self.events.recv()).await.expect("in time").expect("an event");
+            let event =
+                timeout(PATIENCE, self.events.recv()).await.expect("in time").expect("an event");
             if let RuntimeEvent::Changed(observed) = event
                 && observed.id == *id
             {
@@ -156,11 +165,15 @@ async fn a_process_knows_who_it_is_and_nothing_of_the_nodes_environment() {
     assert_eq!(host.change(&id).await, Phase::Exited { code: 0 });
     let lines = host.lines("shop/web.3", LogQuery::default()).await;
     let node = format!("VC_NODE={}", identity().node);
-    for wanted in ["GREETING=good day", "VC_PROJECT=shop", "VC_SERVICE=web", "VC_REPLICA=3", &node] {
+    for wanted in ["GREETING=good day", "VC_PROJECT=shop", "VC_SERVICE=web", "VC_REPLICA=3", &node]
+    {
         assert!(lines.contains(&out(wanted)), "{wanted} in {lines:?}");
     }
     assert!(lines.iter().all(|(_, line)| !line.starts_with("CARGO")), "{lines:?}");
-    assert!(lines.iter().any(|(_, line)| line.ends_with(&format!("shop.web.3-{}/work", id.digest))), "{lines:?}");
+    assert!(
+        lines.iter().any(|(_, line)| line.ends_with(&format!("shop.web.3-{}/work", id.digest))),
+        "{lines:?}"
+    );
 }
 
 #[tokio::test]
@@ -168,12 +181,19 @@ async fn logs_are_followed_until_the_process_exits() {
     let dir = dir();
     let pipe = pipe(&dir);
     let (mut host, _) = Host::on(dir.path()).await;
-    let id = host.start("shop/web.1", &shell(&format!("echo before; read x <{pipe}; echo after $x; printf end")));
+    let id = host.start(
+        "shop/web.1",
+        &shell(&format!("echo before; read x <{pipe}; echo after $x; printf end")),
+    );
     host.running(&id).await;
     let slot = "shop/web.1".parse().expect("a slot");
-    let mut lines =
-        host.runtime.logs(&slot, LogQuery { follow: true, ..LogQuery::default() }).await.expect("logs");
-    let mut next = async || timeout(PATIENCE, lines.next()).await.expect("in time").map(|line| line.line);
+    let mut lines = host
+        .runtime
+        .logs(&slot, LogQuery { follow: true, ..LogQuery::default() })
+        .await
+        .expect("logs");
+    let mut next =
+        async || timeout(PATIENCE, lines.next()).await.expect("in time").map(|line| line.line);
     assert_eq!(next().await.as_deref(), Some("before"));
     let_go(&pipe).await;
     assert_eq!(next().await.as_deref(), Some("after go"));
@@ -203,7 +223,8 @@ async fn the_last_lines_are_had_without_the_others() {
 async fn logs_of_a_slot_that_is_elsewhere_are_refused() {
     let dir = dir();
     let (host, _) = Host::on(dir.path()).await;
-    let outcome = host.runtime.logs(&"shop/web.1".parse().expect("a slot"), LogQuery::default()).await;
+    let outcome =
+        host.runtime.logs(&"shop/web.1".parse().expect("a slot"), LogQuery::default()).await;
     assert!(matches!(outcome.err(), Some(RuntimeError::NoInstance(_))));
 }
 
@@ -213,13 +234,18 @@ async fn a_process_that_ignores_sigterm_is_killed_after_its_grace_with_all_its_c
     let pipe = pipe(&dir);
     let (mut host, _) = Host::on(dir.path()).await;
     // The children hold the pipe open for writing: its end comes when the last of them is gone.
-    let id = host.start("shop/web.1", &shell(&format!("trap '' TERM; (sleep 600 & sleep 600) >{pipe}; sleep 600")));
+    let id = host.start(
+        "shop/web.1",
+        &shell(&format!("trap '' TERM; (sleep 600 & sleep 600) >{pipe}; sleep 600")),
+    );
     host.running(&id).await;
     let held = tokio::spawn(async move { tokio::fs::read(pipe).await });
     let slot = "shop/web.1".parse().expect("a slot");
     host.remove(&id, 300);
     assert_eq!(host.change(&id).await, Phase::Gone);
-    assert!(timeout(PATIENCE, held).await.expect("in time").expect("read").expect("read").is_empty());
+    assert!(
+        timeout(PATIENCE, held).await.expect("in time").expect("read").expect("read").is_empty()
+    );
     assert!(matches!(
         host.runtime.logs(&slot, LogQuery::default()).await.err(),
         Some(RuntimeError::NoInstance(_))
@@ -241,8 +267,11 @@ async fn processes_outlive_the_runtime_and_are_adopted_by_the_next() {
     let dir = dir();
     let pipe = pipe(&dir);
     let (mut host, _) = Host::on(dir.path()).await;
-    let stays = host.start("shop/web.1", &shell(&format!("echo first; read x <{pipe}; echo second")));
-    let Phase::Running { started, .. } = host.change(&stays).await else { panic!("it does not run") };
+    let stays =
+        host.start("shop/web.1", &shell(&format!("echo first; read x <{pipe}; echo second")));
+    let Phase::Running { started, .. } = host.change(&stays).await else {
+        panic!("it does not run")
+    };
     let ended = host.start("shop/web.2", &shell("exit 3"));
     host.running(&ended).await;
     assert_eq!(host.change(&ended).await, Phase::Exited { code: 3 });
@@ -286,9 +315,9 @@ async fn another_process_with_the_recorded_id_is_neither_adopted_nor_touched() {
     // As if the node had not seen the end, and this test's process had got the id since.
     let state = dir.path().join(format!("instances/shop.web.1-{}/state.json", id.digest));
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux");
-    let mut written: serde_json::Value = serde_json::from_slice(&std::fs::read(&state).expect("read")).expect("JSON");
-    written["life"] =
-        serde_json::json!({ "running": { "pid": std::process::id(), "ticks": 1, "boot": boot.trim() } });
+    let mut written: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&state).expect("read")).expect("JSON");
+    written["life"] = serde_json::json!({ "running": { "pid": std::process::id(), "ticks": 1, "boot": boot.trim() } });
     std::fs::write(&state, written.to_string()).expect("written");
 
     let (mut host, all) = Host::on(dir.path()).await;
@@ -305,7 +334,8 @@ async fn a_process_that_was_started_but_not_yet_written_down_is_found_again() {
     host.running(&id).await;
     drop(host);
     let state = dir.path().join(format!("instances/shop.web.1-{}/state.json", id.digest));
-    let mut written: serde_json::Value = serde_json::from_slice(&std::fs::read(&state).expect("read")).expect("JSON");
+    let mut written: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&state).expect("read")).expect("JSON");
     written["life"] = "starting".into();
     std::fs::write(&state, written.to_string()).expect("written");
 
@@ -348,12 +378,14 @@ async fn many_processes_start_and_stop_side_by_side() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let spec = shell("trap '' TERM; sleep 600");
-    let ids: Vec<_> = (1..=20).map(|replica| host.start(&format!("shop/web.{replica}"), &spec)).collect();
+    let ids: Vec<_> =
+        (1..=20).map(|replica| host.start(&format!("shop/web.{replica}"), &spec)).collect();
     let started = std::time::Instant::now();
     ids.iter().for_each(|id| host.remove(id, 1000));
     let mut left = ids.len();
     while left > 0 {
-        let event = timeout(PATIENCE, host.events.recv()).await.expect("in time").expect("an event");
+        let event =
+            timeout(PATIENCE, host.events.recv()).await.expect("in time").expect("an event");
         if let RuntimeEvent::Changed(Observed { phase: Phase::Gone, .. }) = event {
             left -= 1;
         }

@@ -93,7 +93,8 @@ fn what_no_machine_can_take_waits_and_says_why() {
     let huge = "    deploy: {resources: {reservations: {memory: 64g}}}\n";
     let file = cluster.file("huge.yaml", &with("shop", "huge", 1, huge));
     cluster.vc(0, &["deploy", &file]).done();
-    cluster.vc(0, &["deploy", &file, "--wait", "--timeout", "1s"]).refused_with("huge");
+    let told = cluster.vc(0, &["deploy", &file, "--wait", "--timeout", "1s"]).failed();
+    assert!(told.contains("shop/huge.1") && told.contains("memory"), "{told}");
     for at in 0..2 {
         let rows = until("the other node knows it too", PATIENCE, || match cluster.ps(at) {
             rows if rows.is_empty() => Err("nothing".to_owned()),

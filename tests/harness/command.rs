@@ -1,7 +1,8 @@
 //! Programs that run, and what they say.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -35,12 +36,18 @@ impl Said {
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{line} printed no JSON ({error}): {out}"))
     }
 
-    /// It was refused as users should be: exit code 1, nothing on stdout, one line on stderr, which is returned.
+    /// It was refused as users should be: as [`Said::failed`], and nothing on stdout.
     #[track_caller]
     pub fn refused(self) -> String {
+        assert_eq!(self.out, "", "{}: a refusal says nothing on stdout", self.line);
+        self.failed()
+    }
+
+    /// It failed, perhaps after it had said something on stdout: exit code 1, one line on stderr, which is returned.
+    #[track_caller]
+    pub fn failed(self) -> String {
         let Self { line, code, out, err } = self;
         assert_eq!(code, Some(1), "{line}: exit code; it said: {out}{err}");
-        assert_eq!(out, "", "{line}: a refusal says nothing on stdout");
         let told: Vec<&str> = err.lines().filter(|line| !line.starts_with('{')).collect();
         assert_eq!(told.len(), 1, "{line}: one line on stderr, not: {err}");
         let told = told[0].strip_prefix("error: ").unwrap_or_else(|| panic!("{line}: no 'error:' in {err}"));
@@ -99,7 +106,8 @@ pub fn signal(pid: u32, signal: Signal) {
 /// A program that runs on and whose stdout is read line by line; killed with this.
 pub struct Running {
     child: Child,
-    lines: Receiver<String>,
+    /// In a lock only so that threads can share what holds it.
+    lines: Mutex<Receiver<String>>,
 }
 
 impl Running {
@@ -108,7 +116,7 @@ impl Running {
         let out = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let (tell, lines) = channel();
         std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
-        Self { child, lines }
+        Self { child, lines: Mutex::new(lines) }
     }
 
     pub fn pid(&self) -> u32 {
@@ -117,7 +125,7 @@ impl Running {
 
     /// The next line; `None`: there is none, for it has ended. Panics after `patience`.
     pub fn next_line(&self, patience: Duration) -> Option<String> {
-        match self.lines.recv_timeout(patience) {
+        match self.lines.lock().expect("not poisoned").recv_timeout(patience) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => panic!("no line for {} s", patience.as_secs()),
@@ -143,15 +151,6 @@ impl Running {
             other => Err(format!("{other:?}")),
         });
         status.code()
-    }
-
-    /// What it wrote to stderr, where that is a pipe.
-    pub fn errors(&mut self) -> String {
-        let mut text = String::new();
-        if let Some(mut err) = self.child.stderr.take() {
-            let _ = err.read_to_string(&mut text);
-        }
-        text
     }
 }
 

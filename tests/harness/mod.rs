@@ -17,7 +17,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
-pub use command::{Running, Said};
 pub use node::Node;
 pub use rows::{InstanceExt, running};
 pub use stories::sleepers;
@@ -27,12 +26,13 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A program of this workspace. It is built before the tests run: `cargo build --workspace --bins`.
+/// A program of this workspace: in `$VC_BIN`, else where the test was built. It is built before the tests run:
+/// `cargo build --workspace --bins`.
 pub fn program(name: &str) -> PathBuf {
     // target/PROFILE/deps/TEST
     let test = std::env::current_exe().expect("a test has a path");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("a target directory");
-    let program = profile.join(name);
+    let program = std::env::var_os("VC_BIN").map_or(profile.to_owned(), PathBuf::from).join(name);
     assert!(program.is_file(), "no {}: run 'cargo build --workspace --bins' first", program.display());
     program
 }

@@ -415,7 +415,6 @@ impl World {
         let verdict = self.witness.saw(of, fingerprint, &view).and_then(|()| invariants::no_overcommit::plan(&view));
         self.require(verdict);
         if self.explain {
-            for (id, node) in &view.nodes { let l = format!("DBG {} inc {} up {} unreach {:?} claims {:?}", view.name(*id), node.incarnation, view.up.contains(id), node.unreachable.values(), node.claims.iter().map(|(s,c)|format!("{s} {:?}",c.state)).collect::<Vec<_>>()); self.note(of,&l);}
             for it in &view.plan.moves {
                 let name = |node: Option<NodeId>| node.map_or_else(|| "-".to_owned(), |node| view.name(node));
                 let line = format!("plan: {} {} -> {}: {}", it.slot, name(it.from), name(it.to), it.why);

@@ -64,6 +64,7 @@ pub(super) async fn race(
     for candidate in candidates.addresses {
         race.consider(candidate);
     }
+    crate::tick("swarm built");
     race.run().await
 }
 
@@ -85,6 +86,11 @@ fn new_swarm() -> Result<Swarm<Behaviour>, String> {
     Ok(builder.build())
 }
 
+/// A name that is being looked up, and what is behind it.
+type LookUp = BoxFuture<'static, (Multiaddr, Result<Vec<Multiaddr>, &'static str>)>;
+/// An authentication, and where it takes place.
+type Authentication = BoxFuture<'static, (Multiaddr, Result<Welcomed, AuthError>)>;
+
 struct Race<'a> {
     swarm: Swarm<Behaviour>,
     cluster: ClusterId,
@@ -94,11 +100,10 @@ struct Race<'a> {
     started: Instant,
     dialled: BTreeSet<Multiaddr>,
     dialling: HashMap<ConnectionId, Multiaddr>,
-    looking_up:
-        FuturesUnordered<BoxFuture<'static, (Multiaddr, Result<Vec<Multiaddr>, &'static str>)>>,
+    looking_up: FuturesUnordered<LookUp>,
     /// Peers that we are authenticated with, or were: over TCP and QUIC one and the same may answer.
     met: HashSet<PeerId>,
-    authenticating: FuturesUnordered<BoxFuture<'static, (Multiaddr, Result<Welcomed, AuthError>)>>,
+    authenticating: FuturesUnordered<Authentication>,
     attempts: Attempts,
     asked_mdns: Option<Instant>,
     /// When a member first refused the token, and why.
@@ -131,6 +136,7 @@ impl Race<'_> {
                 },
                 Some((address, result)) = self.authenticating.next() => match result {
                     Ok(welcomed) => {
+                        crate::tick("welcomed");
                         let Welcomed { frames, node, peers } = welcomed;
                         return Ok((Session::new(frames, node, address, self.swarm), peers));
                     }
@@ -201,6 +207,7 @@ impl Race<'_> {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
+                crate::tick("established");
                 let address = self.dialling.remove(&connection_id);
                 if let (Some(address), true) = (address, self.met.insert(peer_id)) {
                     self.authenticate(peer_id, address);

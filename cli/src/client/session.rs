@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use futures::{SinkExt, StreamExt as _};
+use futures::{SinkExt as _, StreamExt as _};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, Swarm};
 use tokio::sync::oneshot;
@@ -111,15 +111,17 @@ impl Session {
         }
     }
 
-    /// Says goodbye, so that the member need not wait for us; takes a moment at most.
-    pub(crate) async fn close(mut self) {
-        let goodbye = async {
-            // Either fails only where there is nobody to say it to.
-            let _ = SinkExt::<&[u8]>::close(&mut self.frames).await;
-            let _ = self.stop.send(());
-            let _ = self.driver.await;
-        };
-        let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
+    /// Says goodbye, so that the member need not wait for us; takes a moment at most. The connection is closed and not
+    /// the stream: over QUIC the latter would wait for an acknowledgement.
+    pub(crate) async fn close(self) {
+        crate::tick("close");
+        let Self { frames, driver, stop, .. } = self;
+        drop(frames);
+        // It fails only where the driver has ended; either way there is nobody left to tell.
+        let _ = stop.send(());
+        crate::tick("wait driver");
+        let r = timeout(CLOSE_TIMEOUT, driver).await;
+        crate::tick(&format!("driver {r:?}"));
     }
 }
 

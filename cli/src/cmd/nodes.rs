@@ -12,12 +12,14 @@ use crate::render;
 Examples:
   vc nodes
   vc --token /var/lib/vc/admin.token nodes
-  vc nodes --output json | jq -r '.[] | select(.state == \"down\") | .name'")]
+  vc nodes --output json | jq -r '.[] | select(.state == \"down\") | .name'
+
+CPU and MEMORY tell what instances reserve, of what the machine has; USED, what is in use.")]
 pub(crate) struct Args {}
 
 impl Args {
     pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
         let rows = expect_reply!(app.ask(Request::Nodes).await?, Nodes)?;
-        app.out.show(&rows, render::nodes)
+        app.out.show(rows.as_slice(), render::nodes)
     }
 }

@@ -22,6 +22,6 @@ impl Args {
     pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
         let request = Request::Instances { service: self.service };
         let rows = expect_reply!(app.ask(request).await?, Instances)?;
-        app.out.show(&rows, render::instances)
+        app.out.show(rows.as_slice(), render::instances)
     }
 }

@@ -17,6 +17,6 @@ pub(crate) struct Args {}
 impl Args {
     pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
         let rows = expect_reply!(app.ask(Request::Services).await?, Services)?;
-        app.out.show(&rows, render::services)
+        app.out.show(rows.as_slice(), render::services)
     }
 }

@@ -118,11 +118,8 @@ fn lists() {
         on_partition: OnPartition::Available,
         updated: NOW - 26 * 60 * MINUTE,
     };
-    check(
-        "services.txt",
-        &super::services(&vec![service("web", 3), service("database", 1)], plain()),
-    );
-    check("nothing.txt", &super::instances(&vec![], plain()));
+    check("services.txt", &super::services(&[service("web", 3), service("database", 1)], plain()));
+    check("nothing.txt", &super::instances(&[], plain()));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::units::{ago, bytes, cores};
 use super::{Style, one_line};
 
 /// `vc services`.
-pub(crate) fn services(rows: &Vec<ServiceRow>, style: Style) -> String {
+pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
         let running = text(format!("{}/{}", row.running, row.replicas));
         vec![
@@ -34,7 +34,7 @@ fn on_partition(row: &ServiceRow) -> &'static str {
 }
 
 /// `vc ps`.
-pub(crate) fn instances(rows: &Vec<InstanceRow>, style: Style) -> String {
+pub(crate) fn instances(rows: &[InstanceRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
         let state = row.state.as_str();
         let state = if row.current { state.to_owned() } else { format!("{state} (old)") };
@@ -60,8 +60,8 @@ fn machine(row: &InstanceRow) -> String {
     }
 }
 
-/// `vc nodes`.
-pub(crate) fn nodes(rows: &Vec<NodeRow>, style: Style) -> String {
+/// `vc nodes`. CPU and memory: what is reserved of what is there.
+pub(crate) fn nodes(rows: &[NodeRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
         vec![
             text(&row.name),
@@ -70,10 +70,9 @@ pub(crate) fn nodes(rows: &Vec<NodeRow>, style: Style) -> String {
             number(row.instances),
             text(format!("{}/{}", cores(row.cpu_reserved), cores(row.cpu_millis))),
             text(cores(row.cpu_used)),
-            text(format!("{} / {}", bytes(row.memory_reserved), bytes(row.memory_bytes))),
+            text(format!("{}/{}", bytes(row.memory_reserved), bytes(row.memory_bytes))),
             text(bytes(row.memory_used)),
             text(&row.runtime),
-            text(&row.platform),
             text(&row.version),
             lines(&labels_and_problem(row)),
         ]
@@ -83,12 +82,11 @@ pub(crate) fn nodes(rows: &Vec<NodeRow>, style: Style) -> String {
         "ID",
         "STATE",
         "INSTANCES",
-        "CPU RESERVED",
+        "CPU",
         "USED",
-        "MEMORY RESERVED",
+        "MEMORY",
         "USED",
         "RUNTIME",
-        "PLATFORM",
         "VERSION",
         "NOTES",
     ];

@@ -59,7 +59,7 @@ impl Output {
     }
 
     /// A result: as it is for programs, as `table` says for people.
-    pub(crate) fn show<T: Serialize>(
+    pub(crate) fn show<T: Serialize + ?Sized>(
         &self,
         value: &T,
         table: impl FnOnce(&T, Style) -> String,
@@ -71,13 +71,13 @@ impl Output {
     }
 
     /// One JSON document on one line.
-    pub(crate) fn json<T: Serialize>(&self, value: &T) -> anyhow::Result<()> {
+    pub(crate) fn json<T: Serialize + ?Sized>(&self, value: &T) -> anyhow::Result<()> {
         print(&format!("{}\n", serde_json::to_string(value)?))
     }
 
     /// Lines for people; an array of them for programs.
     pub(crate) fn lines(&self, lines: &[String]) -> anyhow::Result<()> {
-        self.show(&lines, |lines, _| {
+        self.show(lines, |lines, _| {
             lines.iter().map(|line| format!("{}\n", one_line(line))).collect()
         })
     }

@@ -223,3 +223,15 @@ fn a_worthless_token_goes_nowhere() {
     }
     assert_eq!(node.seen(|seen| seen.connections), 0);
 }
+
+#[test]
+#[ignore]
+fn timing() {
+    let mut plan = member(OURS, 10, nodes("alpha"));
+    plan.quic = true;
+    let node = Node::start(plan);
+    std::fs::write("/tmp/quic.token", OURS.token(&[&node.address])).unwrap();
+    let node2 = Node::start(member(OURS, 10, nodes("alpha")));
+    std::fs::write("/tmp/tcp.token", OURS.token(&[&node2.address])).unwrap();
+    std::thread::sleep(Duration::from_secs(400));
+}

@@ -1,6 +1,12 @@
 //! The program `vc` against nodes on loopback that are as small as can be: they speak the authentication and answer
 //! with what the test gives them.
-#![allow(clippy::expect_used, clippy::unwrap_used, missing_docs, reason = "tests")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::new_without_default,
+    missing_docs,
+    reason = "tests"
+)]
 
 mod commands;
 mod connecting;

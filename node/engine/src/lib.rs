@@ -395,8 +395,10 @@ impl Engine {
                 if self.own.runtime_error.take().is_some() {
                     tracing::info!("the runtime answers again");
                 }
-                if matches!(self.runtime, RuntimeHealth::Unknown) {
-                    self.disown(&all);
+                match self.runtime {
+                    RuntimeHealth::Unknown => self.disown(&all),
+                    RuntimeHealth::Away { .. } => self.workload.asked_in_vain(),
+                    RuntimeHealth::Answers => {}
                 }
                 self.runtime = RuntimeHealth::Answers;
                 self.workload.listed(all, now);
@@ -431,8 +433,8 @@ impl Engine {
     fn mutate(&mut self, request: u64, by: Subject, mutation: &Mutation, now: Millis) {
         let result = mutation.apply(&self.view, &by, now).and_then(|(wanted, lines)| {
             let id = self.replica.id();
-            let mut others = self.replica.members().filter(|&member| member != id);
-            let may_reuse = others.all(|member| self.anti_entropy.is_confirmed(member));
+            let confirms = |member| member == id || self.anti_entropy.is_confirmed(member);
+            let may_reuse = self.replica.members().all(confirms);
             let name = by.name.clone();
             let change = self
                 .replica

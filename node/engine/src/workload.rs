@@ -84,7 +84,14 @@ impl Workload {
             .iter()
             .filter(|(id, local)| {
                 let fresh = local.asked.is_some_and(|asked| now < asked + REPEAT);
-                !there.contains(id) && !(fresh && matches!(local.phase, None | Some(Phase::Pulling)))
+                let expected = match local.phase {
+                    None => local.asked.is_some() && !fresh,
+                    Some(Phase::Pulling) => !fresh,
+                    Some(Phase::Running { .. } | Phase::Exited { .. }) => true,
+                    // What could not be made is not there, and that is no news.
+                    Some(Phase::Failed { .. } | Phase::Gone) => local.removing,
+                };
+                expected && !there.contains(id)
             })
             .map(|(id, _)| id.clone())
             .collect();
@@ -124,6 +131,13 @@ impl Workload {
             local.retry_at = None;
         }
         local.phase = Some(seen.phase);
+    }
+
+    /// The runtime was away: what was asked for and not seen to happen is asked for again.
+    pub(crate) fn asked_in_vain(&mut self) {
+        for local in self.local.values_mut().filter(|local| local.phase.is_none() || local.removing) {
+            local.asked = None;
+        }
     }
 
     /// The runtime is lost for good: nothing is known to run.
@@ -201,8 +215,9 @@ impl Local {
             None => {
                 !wanted.hold && wanted.waits_for.is_empty() && self.asked.is_none_or(|asked| now >= asked + REPEAT)
             }
+            Some(_) if wanted.hold => false,
             Some(ended) => match self.retry_at {
-                Some(at) if now >= at && !wanted.hold => {
+                Some(at) if now >= at => {
                     self.retry_at = None;
                     self.phase = None;
                     self.restarts += 1;
@@ -228,9 +243,13 @@ impl Local {
             None => format!("{what}; its restart policy leaves it so"),
         };
         match &self.phase {
-            None if self.asked.is_none() && wanted.hold => {
-                (InstanceState::Pending, "waits for word from the other machines".to_owned())
+            Some(Phase::Pulling | Phase::Running { .. }) => {}
+            _ if wanted.hold && self.asked.is_none() => {
+                return (InstanceState::Pending, "waits for word from the other machines".to_owned());
             }
+            _ => {}
+        }
+        match &self.phase {
             None if self.asked.is_none() => (InstanceState::Pending, wanted.waits_for.clone()),
             None => (InstanceState::Starting, String::new()),
             Some(Phase::Pulling) => (InstanceState::Pulling, String::new()),

@@ -6,14 +6,16 @@ use anyhow::Context as _;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol};
 use libp2p::{Swarm, SwarmBuilder, connection_limits, gossipsub, identify, kad, mdns, noise, ping, tcp, yamux};
-use vc_protocol::wire::MAX_GOSSIP;
+use vc_protocol::wire::{AUTH_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP, SYNC_PROTOCOL};
 use vc_protocol::{ClusterId, Keypair};
 
 use super::gate::{Gate, Gated};
+use super::inbound::{self, Incoming};
 
-/// Connections that may be coming up at once, from strangers too.
-const MAX_PENDING: u32 = 64;
-/// Connections in all.
+/// Connections that may be coming up at once, from strangers too: who connects and says nothing holds a place for the
+/// four seconds of the connection timeout, and must not keep the others out.
+const MAX_PENDING: u32 = 512;
+/// Connections in all, but for those of members.
 const MAX_CONNECTIONS: u32 = 512;
 /// Connections of one peer.
 const MAX_PER_PEER: u32 = 8;
@@ -23,6 +25,7 @@ const MAX_PER_PEER: u32 = 8;
 pub(crate) struct Behaviour {
     pub(crate) limits: connection_limits::Behaviour,
     pub(crate) auth: libp2p_stream::Behaviour,
+    pub(crate) auth_inbound: inbound::Behaviour,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) member: Gated<Member>,
 }
@@ -35,9 +38,11 @@ pub(crate) struct Member {
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) streams: libp2p_stream::Behaviour,
+    pub(crate) sync_inbound: inbound::Behaviour,
+    pub(crate) logs_inbound: inbound::Behaviour,
 }
 
-/// Open and accept streams.
+/// Open streams.
 #[derive(Clone)]
 pub struct Controls {
     /// For anybody: the auth protocol.
@@ -46,14 +51,28 @@ pub struct Controls {
     pub members: libp2p_stream::Control,
 }
 
+/// Streams that others open.
+pub(crate) struct Streams {
+    /// Of anybody: the auth protocol.
+    pub(crate) auth: Incoming,
+    /// Of members: anti-entropy.
+    pub(crate) sync: Incoming,
+    /// Of members: logs.
+    pub(crate) logs: Incoming,
+}
+
 pub(crate) fn swarm(
     key: &Keypair,
     cluster: ClusterId,
     gate: Gate,
     with_mdns: bool,
-) -> anyhow::Result<(Swarm<Behaviour>, Controls)> {
+) -> anyhow::Result<(Swarm<Behaviour>, Controls, Streams)> {
     let auth = libp2p_stream::Behaviour::new();
     let streams = libp2p_stream::Behaviour::new();
+    let (auth_inbound, auth_streams) = inbound::Behaviour::new(AUTH_PROTOCOL);
+    let (sync_inbound, sync_streams) = inbound::Behaviour::new(SYNC_PROTOCOL);
+    let (logs_inbound, logs_streams) = inbound::Behaviour::new(LOGS_PROTOCOL);
+    let incoming = Streams { auth: auth_streams, sync: sync_streams, logs: logs_streams };
     let controls = Controls { auth: auth.new_control(), members: streams.new_control() };
     let peer = key.public().to_peer_id();
 
@@ -90,8 +109,9 @@ pub(crate) fn swarm(
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         auth,
+        auth_inbound,
         mdns: Toggle::from(mdns),
-        member: Gated::new(Member { gossip, kademlia, identify, ping, streams }, gate),
+        member: Gated::new(Member { gossip, kademlia, identify, ping, streams, sync_inbound, logs_inbound }, gate),
     };
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
@@ -104,5 +124,5 @@ pub(crate) fn swarm(
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(10)))
         .with_connection_timeout(Duration::from_secs(4))
         .build();
-    Ok((swarm, controls))
+    Ok((swarm, controls, incoming))
 }

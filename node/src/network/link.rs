@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::StreamExt as _;
 use libp2p::{PeerId, StreamProtocol};
 use tokio::sync::mpsc;
 use vc_engine::Input;
@@ -15,6 +14,7 @@ use vc_protocol::wire::{MAX_FRAME, SYNC_PROTOCOL, encode};
 
 use crate::drive::Event;
 use crate::frames::Frames;
+use crate::network::inbound::Incoming;
 
 /// Messages that may wait for one peer.
 const QUEUE: usize = 64;
@@ -73,8 +73,8 @@ impl Links {
 }
 
 /// Takes what other members send, a task a stream.
-pub(crate) async fn accept(mut streams: libp2p_stream::IncomingStreams, driver: mpsc::Sender<Event>) {
-    while let Some((peer, stream)) = streams.next().await {
+pub(crate) async fn accept(mut streams: Incoming, driver: mpsc::Sender<Event>) {
+    while let Some((peer, stream)) = streams.recv().await {
         let Ok(node) = NodeId::try_from(peer) else { continue };
         let driver = driver.clone();
         tokio::spawn(async move {

@@ -3,6 +3,7 @@
 pub(crate) mod addresses;
 mod behaviour;
 pub mod gate;
+pub(crate) mod inbound;
 pub mod link;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -22,7 +23,7 @@ use vc_protocol::gossip::{Gossip, topic};
 use vc_protocol::{ClusterId, Keypair, NodeId, wire};
 
 use crate::drive::Event;
-use behaviour::{Behaviour, BehaviourEvent, MemberEvent};
+use behaviour::{Behaviour, BehaviourEvent, MemberEvent, Streams};
 use gate::Gate;
 
 pub use behaviour::Controls;
@@ -83,8 +84,10 @@ pub struct Network {
 pub struct Handles {
     /// Sends commands.
     pub commands: mpsc::Sender<Command>,
-    /// Opens and accepts streams.
+    /// Opens streams.
     pub controls: Controls,
+    /// Streams that others open.
+    pub(crate) streams: Streams,
 }
 
 impl Network {
@@ -98,7 +101,7 @@ impl Network {
         driver: mpsc::Sender<Event>,
     ) -> anyhow::Result<(Self, Handles)> {
         check_port(config.listen, config.port)?;
-        let (mut swarm, controls) = behaviour::swarm(key, cluster, gate.clone(), config.mdns)?;
+        let (mut swarm, controls, streams) = behaviour::swarm(key, cluster, gate.clone(), config.mdns)?;
         let topic = gossipsub::IdentTopic::new(topic(cluster));
         swarm.behaviour_mut().member.inner.gossip.subscribe(&topic).context("cannot subscribe to gossip")?;
         let ip = Multiaddr::from(config.listen);
@@ -110,7 +113,7 @@ impl Network {
             swarm.listen_on(address.clone()).with_context(|| format!("cannot listen on {address}"))?;
         }
         let (own, commands) = mpsc::channel(COMMANDS);
-        let handles = Handles { commands: own.clone(), controls: controls.clone() };
+        let handles = Handles { commands: own.clone(), controls: controls.clone(), streams };
         let network = Self {
             swarm,
             config,
@@ -212,6 +215,8 @@ impl Network {
         let now = Instant::now();
         let own = *self.swarm.local_peer_id();
         for peer in self.gate.members() {
+            // However many strangers are here, there is room for members.
+            self.swarm.behaviour_mut().limits.bypass_peer_id(&peer);
             if peer == own || self.open.contains_key(&peer) || !self.contacts.is_due(peer, now) {
                 continue;
             }

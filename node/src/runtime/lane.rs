@@ -153,11 +153,15 @@ pub(super) async fn run<B: Backend>(
         known: BTreeMap::new(),
     };
     loop {
-        // Notes first: a job's last note is then taken in before its end, so that a list finds the lane busy or the
-        // note taken in, never neither.
+        // Actions first: a list then finds the lane of each that was asked for. Notes before ends: a job's last note is
+        // then taken in before its end, so that a list finds the lane busy or the note taken in, never neither.
         tokio::select! {
             biased;
             () = events.closed() => return,
+            action = actions.recv() => match action {
+                Some(action) => this.act(action),
+                None => return,
+            },
             Some(note) = inbox.notes.recv() => this.note(note).await,
             Some(ended) = this.jobs.join_next_with_id() => {
                 let id = match ended {
@@ -169,10 +173,6 @@ pub(super) async fn run<B: Backend>(
                 };
                 this.ended(id);
             }
-            action = actions.recv() => match action {
-                Some(action) => this.act(action),
-                None => return,
-            },
         }
     }
 }
@@ -265,7 +265,8 @@ impl<B: Backend> Loop<B> {
 
     /// Merges a list into what is known: where something was seen after the list began, that is newer.
     async fn listed(&mut self, since: u64, all: Vec<Observed>) {
-        let mut listed: BTreeMap<InstanceId, Observed> = all.into_iter().map(|seen| (seen.id.clone(), seen)).collect();
+        let mut listed: BTreeMap<InstanceId, Observed> =
+            all.into_iter().map(|seen| (seen.id.clone(), seen)).collect();
         let known = std::mem::take(&mut self.known);
         for (id, Known { observed, at }) in known {
             let failed = matches!(observed.phase, Phase::Failed { .. });
@@ -290,13 +291,20 @@ impl<B: Backend> Loop<B> {
                 self.known.insert(id, Known { observed, at: since });
             }
         }
-        let all = self.known.values().map(|known| known.observed.clone()).filter(|seen| seen.phase != Phase::Gone);
-        let all = all.collect();
+        let shown = |seen: &&Observed| match seen.phase {
+            Phase::Gone => false,
+            // An end that a start is about to undo is no news.
+            Phase::Failed { .. } | Phase::Exited { .. } => !self.is_starting(&seen.id),
+            Phase::Running { .. } | Phase::Pulling => true,
+        };
+        let all = self.known.values().map(|known| &known.observed).filter(shown).cloned().collect();
         self.tell(RuntimeEvent::Listed(all)).await;
     }
 
     fn is_starting(&self, id: &InstanceId) -> bool {
-        self.lanes.get(id).is_some_and(|lane| matches!(lane.current, Some(RuntimeAction::Start { .. })))
+        self.lanes
+            .get(id)
+            .is_some_and(|lane| matches!(lane.current, Some(RuntimeAction::Start { .. })))
     }
 
     /// The loop ends by itself when nobody listens.
@@ -308,12 +316,14 @@ impl<B: Backend> Loop<B> {
 /// A failed start leaves behind nothing, or what never started, or what had exited before: its reason says more. It
 /// holds until the next action, or until it runs after all.
 fn keeps_reason(before: &Observed, seen: &Observed) -> bool {
-    matches!(before.phase, Phase::Failed { .. }) && !matches!(seen.phase, Phase::Running { .. } | Phase::Pulling)
+    matches!(before.phase, Phase::Failed { .. })
+        && !matches!(seen.phase, Phase::Running { .. } | Phase::Pulling)
 }
 
 /// One line for each change of state.
 fn log(before: Option<&Observed>, observed: &Observed) {
-    let (service, slot, instance) = (&observed.id.slot.service, &observed.id.slot, &observed.id.digest);
+    let (service, slot, instance) =
+        (&observed.id.slot.service, &observed.id.slot, &observed.id.digest);
     let address = observed.address.as_str();
     let phase = match &observed.phase {
         Phase::Pulling => "pulling".to_owned(),

@@ -15,7 +15,12 @@ pub(super) struct Lines {
 impl Lines {
     /// Takes the next bytes, written at `time`, and gives each line that they complete. A line has the time of its
     /// first byte.
-    pub(super) fn push(&mut self, bytes: &[u8], time: Option<Millis>, mut each: impl FnMut(Option<Millis>, String)) {
+    pub(super) fn push(
+        &mut self,
+        bytes: &[u8],
+        time: Option<Millis>,
+        mut each: impl FnMut(Option<Millis>, String),
+    ) {
         for part in bytes.split_inclusive(|&b| b == b'\n') {
             if self.rest.is_empty() {
                 self.time = time;

@@ -104,7 +104,9 @@ impl Runtime {
     pub fn start(config: Config, identity: Identity, events: mpsc::Sender<RuntimeEvent>) -> Self {
         match config {
             Config::Docker(config) => Self::Docker(docker::Docker::start(config, identity, events)),
-            Config::Process(config) => Self::Process(process::Process::start(config, identity, events)),
+            Config::Process(config) => {
+                Self::Process(process::Process::start(config, identity, events))
+            }
         }
     }
 

@@ -9,12 +9,20 @@ pub(crate) mod orphans_replaced;
 pub(crate) mod quiet_cluster_is_left_alone;
 pub(crate) mod same_heads_same_plan;
 
-use vc_protocol::Millis;
+use vc_crdt::View;
+use vc_protocol::{Millis, Name, Slot};
 
 use crate::world::World;
 
 /// `Err`: how it is violated.
 pub(crate) type Verdict = Result<(), String>;
+
+/// Whether a slot waits for a service that has no place anywhere.
+pub(crate) fn waits_in_vain(view: &View, slot: &Slot) -> bool {
+    let is_of = |other: &Slot, name: &Name| other.service.project == slot.service.project && other.service.service == *name;
+    let depends_on = &view.cluster.services[&slot.service].spec.depends_on;
+    depends_on.keys().any(|name| !view.plan.placements.keys().any(|other| is_of(other, name)))
+}
 
 /// What must hold once nothing has happened for a while.
 pub(crate) fn at_rest(world: &World) -> Verdict {

@@ -1,10 +1,11 @@
-//! At rest each slot that has a machine runs there, in its current version, and nowhere else; nothing else runs.
+//! At rest each slot that has a machine runs there, in its current version, and nowhere else; nothing else runs. What depends on a
+//! service that has no place may wait for ever, unless it was started before.
 
 use std::collections::BTreeMap;
 
 use vc_engine::runtime::InstanceId;
 
-use super::Verdict;
+use super::{Verdict, waits_in_vain};
 use crate::world::World;
 
 /// What runs is what the plan says.
@@ -19,6 +20,7 @@ pub(crate) fn check(world: &World) -> Verdict {
     for (id, &of) in &wanted {
         match world.machines[of].runtime.containers.get(id) {
             Some(it) if it.runs() && !it.removing => {}
+            None if waits_in_vain(&view, &id.slot) => {}
             other => return Err(format!("{id} should run on m{of}: {:?}", other.map(|it| &it.phase))),
         }
     }

@@ -1,6 +1,6 @@
 //! Within a bound after a death, every slot that fits on a survivor runs on one.
 
-use super::Verdict;
+use super::{Verdict, waits_in_vain};
 use crate::world::World;
 use vc_protocol::Millis;
 
@@ -16,6 +16,9 @@ pub(crate) fn check(world: &World, side: &[usize]) -> Verdict {
             let on = world.machine_of(placement.node);
             if !side.contains(&on) {
                 return Err(format!("m{of} still has {slot} on m{on}"));
+            }
+            if waits_in_vain(&view, slot) {
+                continue;
             }
             let digest = view.wanted_digest(&slot.service).expect("planned");
             let mut there = world.machines[on].runtime.containers.iter();

@@ -1,8 +1,8 @@
 //! Machines die and come back.
 
-use super::cluster;
-use crate::invariants::{minimal_movement, orphans_replaced};
-use crate::services::{deploy, service};
+use super::{cluster, moved, runs};
+use crate::invariants::{documents_converge, minimal_movement, orphans_replaced, quiet_cluster_is_left_alone};
+use crate::services::{amount, deploy, service, version};
 
 #[test]
 fn what_one_of_three_held_is_replaced_in_time_and_nothing_else_moves() {
@@ -15,4 +15,143 @@ fn what_one_of_three_held_is_replaced_in_time_and_nothing_else_moves() {
     world.run(world.replacement_bound());
     world.require(orphans_replaced::check(&world, &[0, 1]));
     world.require(minimal_movement::only(&world, mark, &held));
+}
+
+#[test]
+fn the_last_of_three_runs_everything_when_the_second_dies_too() {
+    let mut world = cluster(3, "the_last_of_three");
+    world.command(0, deploy(service("web", 6)));
+    world.settle(20_000);
+    world.kill_host(2);
+    world.run(world.replacement_bound());
+    world.kill_host(1);
+    world.run(world.replacement_bound());
+    world.require(orphans_replaced::check(&world, &[0]));
+    assert_eq!(runs(&world, 0), 6);
+}
+
+#[test]
+fn the_last_of_three_runs_everything_when_two_die_at_once() {
+    let mut world = cluster(3, "when_two_die_at_once");
+    world.command(0, deploy(service("web", 6)));
+    world.settle(20_000);
+    world.kill_host(2);
+    world.kill_host(1);
+    world.run(world.replacement_bound());
+    world.require(orphans_replaced::check(&world, &[0]));
+}
+
+#[test]
+fn a_host_that_returns_moves_nothing() {
+    let mut world = cluster(3, "a_host_that_returns");
+    world.command(0, deploy(service("web", 6)));
+    world.settle(20_000);
+    world.kill_host(1);
+    world.run(world.replacement_bound());
+    let mark = world.ledger.mark();
+    world.boot(1);
+    world.settle(30_000);
+    world.require(minimal_movement::nothing(&world, mark));
+    assert_eq!(runs(&world, 1), 0);
+}
+
+#[test]
+fn a_machine_that_joins_moves_nothing() {
+    let mut world = cluster(2, "a_machine_that_joins");
+    world.command(0, deploy(service("web", 5)));
+    world.settle(20_000);
+    let mark = world.ledger.mark();
+    world.join(amount(16_000, 16_384));
+    world.settle(30_000);
+    world.require(minimal_movement::nothing(&world, mark));
+}
+
+#[test]
+fn a_process_that_is_back_before_it_is_missed_takes_up_its_containers() {
+    let mut world = cluster(3, "a_process_that_is_back");
+    world.command(0, deploy(service("web", 6)));
+    world.settle(20_000);
+    let mark = world.ledger.mark();
+    world.kill_process(2);
+    world.run(800);
+    world.boot(2);
+    world.settle(30_000);
+    assert_eq!(moved(&world, mark), (0, 0));
+}
+
+#[test]
+fn a_process_that_comes_back_late_costs_its_successors_or_its_own_containers_and_no_more() {
+    let mut world = cluster(3, "a_process_that_comes_back_late");
+    world.command(0, deploy(service("web", 6)));
+    world.settle(20_000);
+    let held = minimal_movement::held(&world, 2);
+    let mark = world.ledger.mark();
+    world.kill_process(2);
+    world.run(20_000);
+    world.boot(2);
+    world.settle(30_000);
+    assert_eq!(moved(&world, mark), (held.len(), held.len()), "each was started elsewhere, and one of the two stopped");
+}
+
+#[test]
+fn all_killed_at_once_during_deploys_take_up_their_containers_when_they_are_back() {
+    let mut world = cluster(4, "all_killed_at_once");
+    world.command(0, deploy(service("web", 8)));
+    world.settle(20_000);
+    let before: usize = (0..4).map(|of| runs(&world, of)).sum();
+    let mark = world.ledger.mark();
+    for n in 0..4 {
+        world.command(n, deploy(service(&format!("new{n}"), 2)));
+        world.run(3);
+    }
+    (0..4).for_each(|of| world.kill_process(of));
+    world.run(60_000);
+    (0..4).for_each(|of| world.boot(of));
+    world.settle(60_000);
+    assert_eq!(before, 8);
+    assert_eq!(moved(&world, mark), (8, 0), "the new ones and nothing else");
+}
+
+#[test]
+fn all_hosts_that_lose_power_run_the_same_again() {
+    let mut world = cluster(3, "all_hosts_that_lose_power");
+    world.command(0, deploy(service("web", 6)));
+    world.settle(20_000);
+    let held: Vec<_> = (0..3).map(|of| minimal_movement::held(&world, of)).collect();
+    (0..3).for_each(|of| world.kill_host(of));
+    world.run(10_000);
+    (0..3).for_each(|of| world.boot(of));
+    world.settle(60_000);
+    let now: Vec<_> = (0..3).map(|of| minimal_movement::held(&world, of)).collect();
+    assert_eq!(held, now);
+}
+
+#[test]
+fn a_machine_that_does_nothing_for_a_while_buries_nobody() {
+    let mut world = cluster(4, "a_machine_that_does_nothing");
+    world.command(0, deploy(service("web", 4)));
+    world.settle(20_000);
+    world.stall(3, 20_000);
+    world.run(20_000);
+    assert_eq!(world.up(0).len(), 3, "it was missed itself");
+    let mark = world.ledger.mark();
+    world.run(100);
+    for of in 0..3 {
+        assert!(world.up(3).contains(&of), "m3 buried m{of} when it woke up");
+    }
+    world.settle(30_000);
+    assert!(moved(&world, mark).0 == 0, "nothing had to be started for it");
+}
+
+#[test]
+fn a_cluster_at_rest_is_left_alone_for_ten_minutes() {
+    let mut world = cluster(4, "a_cluster_at_rest");
+    world.network.weather.loss = 50;
+    world.command(0, deploy(service("web", 6)));
+    world.command(1, deploy(version(service("api", 3), 2)));
+    world.settle(30_000);
+    let mark = world.ledger.mark();
+    world.run(600_000);
+    world.require(quiet_cluster_is_left_alone::check(&world, mark));
+    world.require(documents_converge::disks(&world));
 }

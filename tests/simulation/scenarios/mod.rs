@@ -1,7 +1,13 @@
 //! One situation a test.
 
+mod backups;
 mod deaths;
+mod hostile;
+mod operators;
+mod partitions;
+mod runtimes;
 
+use crate::ledger::{Deed, Mark};
 use crate::services::amount;
 use crate::world::World;
 
@@ -15,4 +21,15 @@ pub(crate) fn cluster(machines: usize, name: &str) -> World {
     }
     world.settle(30_000);
     world
+}
+
+/// How many containers were started, and how many stopped, since `mark`.
+pub(crate) fn moved(world: &World, mark: Mark) -> (usize, usize) {
+    let count = |is: fn(&Deed) -> bool| world.ledger.since(mark).iter().filter(|entry| is(&entry.deed)).count();
+    (count(|deed| matches!(deed, Deed::Started(_))), count(|deed| matches!(deed, Deed::Stopped(_))))
+}
+
+/// How many containers run on a machine.
+pub(crate) fn runs(world: &World, of: usize) -> usize {
+    world.machines[of].runtime.containers.values().filter(|it| it.runs()).count()
 }

@@ -43,7 +43,10 @@ pub(super) fn ours_in(identity: &Identity, slot: &Slot) -> Vec<String> {
 }
 
 /// Which instance labels (or an event's attributes, which hold them) speak of; `None`: it is not ours.
-pub(super) fn instance(identity: &Identity, labels: &HashMap<String, String>) -> Option<Result<InstanceId, IdError>> {
+pub(super) fn instance(
+    identity: &Identity,
+    labels: &HashMap<String, String>,
+) -> Option<Result<InstanceId, IdError>> {
     let label = |key: &str| labels.get(key).map_or("", String::as_str);
     if label(CLUSTER) != identity.cluster.to_string() || label(NODE) != identity.node.to_string() {
         return None;
@@ -58,7 +61,11 @@ pub(super) fn seconds(time: Duration) -> i64 {
 }
 
 /// What Docker is asked to create. The restart policy is "no": when to start it again is the engine's decision.
-pub(super) fn body(identity: &Identity, id: &InstanceId, spec: &ContainerSpec) -> ContainerCreateBody {
+pub(super) fn body(
+    identity: &Identity,
+    id: &InstanceId,
+    spec: &ContainerSpec,
+) -> ContainerCreateBody {
     let ServiceKey { project, service } = &id.slot.service;
     let mut labels: HashMap<String, String> = spec.labels.clone().into_iter().collect();
     let our_labels = [
@@ -84,8 +91,12 @@ pub(super) fn body(identity: &Identity, id: &InstanceId, spec: &ContainerSpec) -
     let log_options = [("max-size", "10m"), ("max-file", "3")];
     let host_config = HostConfig {
         memory: (spec.limit.memory_bytes > 0).then(|| whole(spec.limit.memory_bytes)),
-        nano_cpus: (spec.limit.cpu_millis > 0).then(|| whole(spec.limit.cpu_millis.saturating_mul(1_000_000))),
-        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        nano_cpus: (spec.limit.cpu_millis > 0)
+            .then(|| whole(spec.limit.cpu_millis.saturating_mul(1_000_000))),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            maximum_retry_count: None,
+        }),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".to_owned()),
             config: Some(log_options.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
@@ -128,7 +139,11 @@ fn whole(number: u64) -> i64 {
 /// An image reference with its tag written out: Docker pulls *all* tags of one without.
 pub(super) fn tagged(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
-    if last.contains(':') || last.contains('@') { image.to_owned() } else { format!("{image}:latest") }
+    if last.contains(':') || last.contains('@') {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    }
 }
 
 #[cfg(test)]
@@ -145,14 +160,22 @@ mod tests {
 
     #[test]
     fn labels_name_the_instance_and_foreign_ones_none() {
-        let key = |byte| vc_protocol::Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public();
+        let key =
+            |byte| vc_protocol::Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public();
         let identity = Identity {
             cluster: vc_protocol::ClusterId::of(&key(1)).expect("ed25519"),
             node: vc_protocol::NodeId::of(&key(2)).expect("ed25519"),
         };
-        let id = InstanceId { slot: "shop/web.2".parse().expect("a slot"), digest: "0123456789abcdef".to_owned() };
+        let id = InstanceId {
+            slot: "shop/web.2".parse().expect("a slot"),
+            digest: "0123456789abcdef".to_owned(),
+        };
         let spec = ContainerSpec {
-            labels: [("vc.node".to_owned(), "mine".to_owned()), ("tier".to_owned(), "1".to_owned())].into(),
+            labels: [
+                ("vc.node".to_owned(), "mine".to_owned()),
+                ("tier".to_owned(), "1".to_owned()),
+            ]
+            .into(),
             ..ContainerSpec::default()
         };
         let mut labels = body(&identity, &id, &spec).labels.expect("labels");

@@ -19,19 +19,30 @@ use crate::runtime::{LogLine, LogLines, LogQuery, LogStream, RuntimeError};
 const FIRST_LINE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Engine {
-    pub(super) async fn logs(&self, slot: &Slot, query: LogQuery) -> Result<LogLines, RuntimeError> {
-        let refused = |error: Error| RuntimeError::Docker { host: self.host.to_string(), reason: reason::of(&error) };
+    pub(super) async fn logs(
+        &self,
+        slot: &Slot,
+        query: LogQuery,
+    ) -> Result<LogLines, RuntimeError> {
+        let refused = |error: Error| RuntimeError::Docker {
+            host: self.host.to_string(),
+            reason: reason::of(&error),
+        };
         let client = self.client().map_err(refused)?;
         let filters = HashMap::from([("label", container::ours_in(&self.identity, slot))]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let found = client.list_containers(Some(options)).await.map_err(refused)?;
-        let rank =
-            |summary: &ContainerSummary| (summary.state == Some(ContainerSummaryStateEnum::RUNNING), summary.created);
+        let rank = |summary: &ContainerSummary| {
+            (summary.state == Some(ContainerSummaryStateEnum::RUNNING), summary.created)
+        };
         let newest = found.into_iter().max_by_key(rank).and_then(|summary| summary.id);
         let container = newest.ok_or_else(|| RuntimeError::NoInstance(slot.clone()))?;
 
-        let mut options =
-            LogsOptionsBuilder::default().stdout(true).stderr(true).timestamps(true).follow(query.follow);
+        let mut options = LogsOptionsBuilder::default()
+            .stdout(true)
+            .stderr(true)
+            .timestamps(true)
+            .follow(query.follow);
         if let Some(tail) = query.tail {
             options = options.tail(&tail.to_string());
         }
@@ -39,8 +50,15 @@ impl Engine {
             // Whole seconds: `Reading` drops what is too early.
             options = options.since(i32::try_from(since / 1000).unwrap_or(i32::MAX));
         }
-        let output = client.with_timeout(FIRST_LINE).logs(&container, Some(options.build())).boxed();
-        let reading = Reading { output, query, ready: VecDeque::new(), out: Lines::default(), err: Lines::default() };
+        let output =
+            client.with_timeout(FIRST_LINE).logs(&container, Some(options.build())).boxed();
+        let reading = Reading {
+            output,
+            query,
+            ready: VecDeque::new(),
+            out: Lines::default(),
+            err: Lines::default(),
+        };
         Ok(futures::stream::unfold(reading, Reading::next).boxed())
     }
 }
@@ -64,10 +82,15 @@ impl Reading {
                 Some(Ok(output)) => self.take(output),
                 ended => {
                     if let Some(Err(error)) = ended {
-                        tracing::debug!(error = reason::of(&error), "the logs of a container broke off");
+                        tracing::debug!(
+                            error = reason::of(&error),
+                            "the logs of a container broke off"
+                        );
                     }
                     let ready = &mut self.ready;
-                    for (lines, stream) in [(&mut self.out, LogStream::Stdout), (&mut self.err, LogStream::Stderr)] {
+                    for (lines, stream) in
+                        [(&mut self.out, LogStream::Stdout), (&mut self.err, LogStream::Stderr)]
+                    {
                         lines.finish(|time, line| ready.push_back(LogLine { time, stream, line }));
                     }
                     let line = self.ready.pop_front()?;

@@ -4,18 +4,19 @@
 //! with no question before, and a second start of the same instance meets the first one's container. Containers outlive
 //! the node: what carries our labels when the engine answers is ours again.
 
+mod connection;
 mod container;
 mod logs;
 mod observe;
 mod reason;
 mod start;
-mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::errors::Error;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_protocol::Slot;
@@ -33,6 +34,8 @@ const STARTS: usize = 16;
 const REMOVALS: usize = 64;
 /// How many images are pulled at a time.
 const PULLS: usize = 8;
+/// An action that met no engine is tried again after so long, or when the engine is back.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// Which engine.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +60,11 @@ pub struct Docker {
 }
 
 impl Docker {
-    pub(super) fn start(config: Config, identity: Identity, events: mpsc::Sender<RuntimeEvent>) -> Self {
+    pub(super) fn start(
+        config: Config,
+        identity: Identity,
+        events: mpsc::Sender<RuntimeEvent>,
+    ) -> Self {
         let (reports, inbox) = lane::reports();
         let (actions, waiting) = mpsc::channel(lane::ACTIONS);
         let engine = Engine {
@@ -67,6 +74,7 @@ impl Docker {
             starts: Arc::new(Semaphore::new(STARTS)),
             removals: Arc::new(Semaphore::new(REMOVALS)),
             pulls: Arc::new(Semaphore::new(PULLS)),
+            connections: Arc::new(watch::Sender::new(0)),
         };
         let (backend, watcher) = (engine.clone(), engine.clone());
         tokio::spawn(async move {
@@ -82,7 +90,11 @@ impl Docker {
         &self.actions
     }
 
-    pub(super) async fn logs(&self, slot: &Slot, query: LogQuery) -> Result<LogLines, RuntimeError> {
+    pub(super) async fn logs(
+        &self,
+        slot: &Slot,
+        query: LogQuery,
+    ) -> Result<LogLines, RuntimeError> {
         self.engine.logs(slot, query).await
     }
 }
@@ -96,6 +108,8 @@ struct Engine {
     starts: Arc<Semaphore>,
     removals: Arc<Semaphore>,
     pulls: Arc<Semaphore>,
+    /// Counts how often the engine was reached anew.
+    connections: Arc<watch::Sender<u64>>,
 }
 
 impl Engine {
@@ -108,32 +122,54 @@ impl Engine {
 
 impl Backend for Engine {
     async fn start(&self, id: InstanceId, spec: Box<ContainerSpec>, cancel: CancellationToken) {
-        let outcome = self.start_container(&id, &spec, &cancel).await;
-        match outcome {
-            Ok(start::Started { phase, address }) => self.reports.answer(Observed { id, phase, address }).await,
-            Err(start::Refusal::Failed(reason)) => {
-                let phase = Phase::Failed { reason };
-                self.reports.answer(Observed { id, phase, address: String::new() }).await;
-            }
-            Err(start::Refusal::Cancelled) => {}
-            // The watcher notices the same, and says it once; the engine repeats the action afterwards.
-            Err(start::Refusal::Lost(error)) => {
-                tracing::debug!(instance = %id, error = reason::of(&error), "Docker was lost while it started this");
-            }
+        let mut connections = self.connections.subscribe();
+        loop {
+            connections.mark_unchanged();
+            let phase = match self.start_container(&id, &spec, &cancel).await {
+                Ok(observed) => return self.reports.answer(observed).await,
+                Err(start::Refusal::Failed(reason)) => Phase::Failed { reason },
+                Err(start::Refusal::Cancelled) => return,
+                // The watcher notices the same, and tells it once.
+                Err(start::Refusal::Lost(error)) => {
+                    tracing::debug!(instance = %id, error = reason::of(&error), "Docker was lost before this started");
+                    tokio::select! {
+                        () = cancel.cancelled() => return,
+                        _ = timeout(RETRY, connections.changed()) => continue,
+                    }
+                }
+            };
+            return self.reports.answer(Observed { id, phase, address: String::new() }).await;
         }
     }
 
     async fn remove(&self, id: InstanceId, grace: Duration) {
-        match self.remove_container(&id, grace).await {
-            Ok(()) => self.reports.answer(Observed { id, phase: Phase::Gone, address: String::new() }).await,
-            Err(error) => tracing::warn!(instance = %id, error = reason::of(&error), "cannot remove a container"),
+        let mut connections = self.connections.subscribe();
+        loop {
+            connections.mark_unchanged();
+            match self.remove_container(&id, grace).await {
+                Ok(()) => {
+                    let gone = Observed { id, phase: Phase::Gone, address: String::new() };
+                    return self.reports.answer(gone).await;
+                }
+                Err(error) if reason::is_lost(&error) => {
+                    tracing::debug!(instance = %id, error = reason::of(&error), "Docker was lost before this was removed");
+                    let _ = timeout(RETRY, connections.changed()).await;
+                }
+                // The engine asks again.
+                Err(error) => {
+                    let error = reason::of(&error);
+                    return tracing::warn!(instance = %id, error, "Docker cannot remove a container");
+                }
+            }
         }
     }
 
     async fn look(&self, id: InstanceId) {
         match self.observe(&id).await {
             Ok(observed) => self.reports.saw(observed).await,
-            Err(error) => tracing::debug!(instance = %id, error = reason::of(&error), "cannot look at a container"),
+            Err(error) => {
+                tracing::debug!(instance = %id, error = reason::of(&error), "cannot look at a container")
+            }
         }
     }
 }

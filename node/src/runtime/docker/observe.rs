@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum as Status, HealthStatusEnum};
+use bollard::models::{
+    ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerSummary,
+    ContainerSummaryStateEnum as State, EndpointSettings, HealthStatusEnum,
+};
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
 use tokio::time::timeout;
@@ -14,10 +17,17 @@ use vc_protocol::Millis;
 use super::{Engine, container, reason};
 use crate::runtime::one_line;
 
-/// How long a list or a look may take.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long a list may take.
+const LIST: Duration = Duration::from_secs(10);
+/// How long a look may take: Docker lets it wait while it starts or stops that container.
+const LOOK: Duration = Duration::from_secs(60);
+/// How long a list waits for the look at one container.
+const LIST_LOOK: Duration = Duration::from_secs(3);
 /// How many containers are looked at together when all are listed.
 const LOOKS: usize = 8;
+
+/// Of a container that a start left behind half way.
+const NEVER_STARTED: &str = "it was created, but never started";
 
 /// What an instance's name stands for on the engine.
 pub(super) enum Found {
@@ -55,7 +65,13 @@ impl Engine {
         Ok(match whose {
             Some(Ok(whose)) if whose == *id => match phase(&found) {
                 Phase::Gone => Found::Leaving,
-                phase => Found::Ours(Observed { id: whose, phase, address: address(&found) }),
+                phase => {
+                    let networks = found
+                        .network_settings
+                        .as_ref()
+                        .and_then(|settings| settings.networks.as_ref());
+                    Found::Ours(Observed { id: whose, phase, address: address(networks) })
+                }
             },
             _ => Found::Foreign,
         })
@@ -66,27 +82,69 @@ impl Engine {
         let filters = HashMap::from([("label", container::ours(&self.identity))]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let client = self.client()?;
-        let listed = timeout(ANSWER, client.list_containers(Some(options)));
+        let listed = timeout(LIST, client.list_containers(Some(options)));
         let listed = listed.await.map_err(|_| Error::RequestTimeoutError)??;
-        let mut ids = Vec::with_capacity(listed.len());
-        for summary in listed {
-            let container = summary.id.unwrap_or_default();
-            match container::instance(&self.identity, &summary.labels.unwrap_or_default()) {
-                Some(Ok(id)) => ids.push(id),
-                Some(Err(error)) => tracing::warn!(container, %error, "a container with broken labels is left alone"),
-                None => {}
+        let looks = listed.into_iter().filter_map(|mut summary| {
+            match container::instance(&self.identity, &summary.labels.take().unwrap_or_default())? {
+                Ok(id) => Some(self.look_listed(id, summary)),
+                Err(error) => {
+                    let container = summary.id.unwrap_or_default();
+                    tracing::warn!(container, %error, "a container with broken labels is left alone");
+                    None
+                }
             }
-        }
-        // Only a closer look tells the exit code, the time of the start and the health.
-        let looks = ids.into_iter().map(|id| async move { self.observe(&id).await });
-        let all: Vec<Observed> = futures::stream::iter(looks).buffer_unordered(LOOKS).try_collect().await?;
+        });
+        let all: Vec<Observed> =
+            futures::stream::iter(looks).buffer_unordered(LOOKS).try_collect().await?;
         Ok(all.into_iter().filter(|seen| seen.phase != Phase::Gone).collect())
+    }
+
+    /// Only a look tells the exit code, the time of the start and the health for sure; but one container that Docker is
+    /// busy with must not hold up the list.
+    async fn look_listed(
+        &self,
+        id: InstanceId,
+        summary: ContainerSummary,
+    ) -> Result<Observed, Error> {
+        match timeout(LIST_LOOK, self.observe(&id)).await {
+            Ok(observed) => observed,
+            Err(_) => Ok(summarized(id, &summary)),
+        }
     }
 
     async fn inspect(&self, name: &str) -> Result<ContainerInspectResponse, Error> {
         let client = self.client()?;
-        timeout(ANSWER, client.inspect_container(name, None)).await.map_err(|_| Error::RequestTimeoutError)?
+        timeout(LOOK, client.inspect_container(name, None))
+            .await
+            .map_err(|_| Error::RequestTimeoutError)?
     }
+}
+
+/// What the list says of a container.
+fn summarized(id: InstanceId, summary: &ContainerSummary) -> Observed {
+    let text = summary.status.as_deref().unwrap_or_default();
+    let phase = match summary.state {
+        Some(State::CREATED) => Phase::Failed { reason: NEVER_STARTED.to_owned() },
+        Some(State::EXITED | State::DEAD) => {
+            // "Exited (137) 2 minutes ago"
+            let code = text.split(['(', ')']).nth(1).and_then(|code| code.parse().ok());
+            Phase::Exited { code: code.unwrap_or(-1) }
+        }
+        Some(State::REMOVING) | None => Phase::Gone,
+        Some(_) => {
+            let health = if text.contains("(healthy)") {
+                Some(true)
+            } else {
+                text.contains("(unhealthy)").then_some(false)
+            };
+            let created =
+                summary.created.and_then(|seconds| Millis::try_from(seconds).ok()).unwrap_or(0);
+            Phase::Running { health, started: created.saturating_mul(1000) }
+        }
+    };
+    let networks =
+        summary.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+    Observed { id, phase, address: address(networks) }
 }
 
 fn phase(found: &ContainerInspectResponse) -> Phase {
@@ -94,10 +152,12 @@ fn phase(found: &ContainerInspectResponse) -> Phase {
     match state.status {
         Some(Status::CREATED) => {
             let said = state.error.as_deref().filter(|said| !said.is_empty());
-            let reason = said.map_or_else(|| "it was created, but never started".to_owned(), one_line);
+            let reason = said.map_or_else(|| NEVER_STARTED.to_owned(), one_line);
             Phase::Failed { reason }
         }
-        Some(Status::EXITED | Status::DEAD) => Phase::Exited { code: state.exit_code.unwrap_or(-1) },
+        Some(Status::EXITED | Status::DEAD) => {
+            Phase::Exited { code: state.exit_code.unwrap_or(-1) }
+        }
         Some(Status::REMOVING) | None => Phase::Gone,
         // Paused and restarting ones hold their resources as running ones do.
         Some(_) => {
@@ -112,13 +172,13 @@ fn phase(found: &ContainerInspectResponse) -> Phase {
     }
 }
 
-/// The first address of the container in any network; empty when it does not run, or has the host's network.
-fn address(found: &ContainerInspectResponse) -> String {
-    let networks = found.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
-    let mut all: Vec<&String> =
-        networks.into_iter().flat_map(HashMap::values).filter_map(|network| network.ip_address.as_ref()).collect();
-    all.sort();
-    all.into_iter().find(|ip| !ip.is_empty()).cloned().unwrap_or_default()
+/// The first address of a container in any network; empty when it does not run, or has the host's network.
+fn address(networks: Option<&HashMap<String, EndpointSettings>>) -> String {
+    let addresses = networks
+        .into_iter()
+        .flat_map(HashMap::values)
+        .filter_map(|network| network.ip_address.as_ref());
+    addresses.filter(|ip| !ip.is_empty()).min().cloned().unwrap_or_default()
 }
 
 /// Reads a time as Docker writes it, `2026-11-02T15:04:05.678901234Z`.
@@ -132,7 +192,8 @@ pub(super) fn instant(text: &str) -> Option<Millis> {
     };
     let [year, month, day] = numbers(date, '-')?;
     let [hour, minute, second] = numbers(time, ':')?;
-    let millis: i64 = fraction.chars().chain("000".chars()).take(3).collect::<String>().parse().ok()?;
+    let millis: i64 =
+        fraction.chars().chain("000".chars()).take(3).collect::<String>().parse().ok()?;
     if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) {
         return None;
     }
@@ -140,13 +201,49 @@ pub(super) fn instant(text: &str) -> Option<Millis> {
     let shifted = if month <= 2 { year - 1 } else { year };
     let (era, year_of_era) = (shifted / 400, shifted % 400);
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100
+        + day_of_year
+        - 719_468;
     Millis::try_from((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + millis).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_tells_enough_of_a_container_that_cannot_be_looked_at() {
+        let id = InstanceId { slot: "shop/web.1".parse().expect("a slot"), digest: "0".to_owned() };
+        for (state, status, phase) in [
+            (State::RUNNING, "Up 2 minutes", Phase::Running { health: None, started: 5000 }),
+            (
+                State::RUNNING,
+                "Up 2 minutes (healthy)",
+                Phase::Running { health: Some(true), started: 5000 },
+            ),
+            (
+                State::RUNNING,
+                "Up 1 second (unhealthy)",
+                Phase::Running { health: Some(false), started: 5000 },
+            ),
+            (
+                State::RUNNING,
+                "Up 1 second (health: starting)",
+                Phase::Running { health: None, started: 5000 },
+            ),
+            (State::EXITED, "Exited (137) 2 minutes ago", Phase::Exited { code: 137 }),
+            (State::CREATED, "Created", Phase::Failed { reason: NEVER_STARTED.to_owned() }),
+            (State::REMOVING, "Removal In Progress", Phase::Gone),
+        ] {
+            let summary = ContainerSummary {
+                created: Some(5),
+                state: Some(state),
+                status: Some(status.to_owned()),
+                ..ContainerSummary::default()
+            };
+            assert_eq!(summarized(id.clone(), &summary).phase, phase, "{status}");
+        }
+    }
 
     #[test]
     fn dockers_times_are_read() {

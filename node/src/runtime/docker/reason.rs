@@ -30,7 +30,9 @@ pub(super) fn of(error: &Error) -> String {
     match error {
         Error::DockerResponseServerError { message, .. } => one_line(message),
         Error::DockerStreamError { error } => one_line(error),
-        Error::SocketNotFoundError(_) => "there is no such socket: start Docker, or name another with --docker-host".into(),
+        Error::SocketNotFoundError(_) => {
+            "there is no such socket: start Docker, or name another with --docker-host".into()
+        }
         Error::UnsupportedURISchemeError { .. } => "write unix:///PATH or tcp://HOST:PORT".into(),
         Error::RequestTimeoutError => "no answer in time".into(),
         error => {
@@ -49,17 +51,23 @@ pub(super) fn of_start(error: &Error, spec: &ContainerSpec) -> String {
     if text.contains("port is already allocated") || text.contains("address already in use") {
         let named = |port: &u16| {
             let port = format!(":{port}");
-            text.match_indices(&port).map(|(at, _)| &text[at + port.len()..]).any(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+            text.match_indices(&port)
+                .map(|(at, _)| &text[at + port.len()..])
+                .any(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
         };
         let mut ports: Vec<u16> = spec.ports.iter().map(|port| port.published).collect();
         ports.dedup();
-        if let Some(port) = ports.iter().copied().find(|port| named(port)).or_else(|| ports.first().copied()) {
+        if let Some(port) =
+            ports.iter().copied().find(|port| named(port)).or_else(|| ports.first().copied())
+        {
             return format!("port {port} of this machine is in use: free it, or publish another");
         }
     }
     // "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed:
     // unable to start container process: …: unknown"
-    let text = text.rsplit_once("unable to start container process: ").map_or(text.as_str(), |(_, last)| last);
+    let text = text
+        .rsplit_once("unable to start container process: ")
+        .map_or(text.as_str(), |(_, last)| last);
     let text = text.strip_suffix(": unknown").unwrap_or(text);
     format!("Docker cannot start it: {text}")
 }
@@ -76,8 +84,12 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named() {
-        let port = |published| Port { host_ip: None, published, target: 80, protocol: PortProtocol::Tcp };
-        let spec = ContainerSpec { ports: vec![port(80), port(8080), port(808)], ..ContainerSpec::default() };
+        let port =
+            |published| Port { host_ip: None, published, target: 80, protocol: PortProtocol::Tcp };
+        let spec = ContainerSpec {
+            ports: vec![port(80), port(8080), port(808)],
+            ..ContainerSpec::default()
+        };
         for message in [
             "failed to set up container networking: driver failed programming external connectivity on endpoint x \
              (ab): Bind for 0.0.0.0:8080 failed: port is already allocated",

@@ -24,12 +24,6 @@ const REMOVAL: Duration = Duration::from_secs(60);
 /// How often the way from "create" to "start" is taken when others interfere (a removal, a pull).
 const TRIES: usize = 4;
 
-/// What a start came to.
-pub(super) struct Started {
-    pub(super) phase: Phase,
-    pub(super) address: String,
-}
-
 /// Why there was no start.
 pub(super) enum Refusal {
     /// It cannot be, for this reason.
@@ -54,7 +48,7 @@ impl Engine {
         id: &InstanceId,
         spec: &ContainerSpec,
         cancel: &CancellationToken,
-    ) -> Result<Started, Refusal> {
+    ) -> Result<Observed, Refusal> {
         let name = container::name(&self.identity, id);
         let client = self.client().map_err(Refusal::Lost)?;
         let mut options = CreateContainerOptionsBuilder::default().name(&name);
@@ -75,24 +69,31 @@ impl Engine {
                     pulled = true;
                     continue;
                 }
-                Err(error) if reason::status(&error) == Some(409) => match self.find(id).await.map_err(Refusal::Lost)? {
-                    Found::Ours(Observed { phase: phase @ Phase::Running { .. }, address, .. }) => {
-                        return Ok(Started { phase, address });
+                Err(error) if reason::status(&error) == Some(409) => {
+                    match self.find(id).await.map_err(Refusal::Lost)? {
+                        Found::Ours(observed)
+                            if matches!(observed.phase, Phase::Running { .. }) =>
+                        {
+                            return Ok(observed);
+                        }
+                        Found::Ours(_) => {}
+                        Found::Nothing => continue,
+                        Found::Leaving => {
+                            drop(permit);
+                            self.wait_removed(&name).await.map_err(Refusal::Lost)?;
+                            continue;
+                        }
+                        Found::Foreign => {
+                            let told = format!(
+                                "the name {name} is taken by a container that is not ours: docker rm {name}"
+                            );
+                            return Err(Refusal::Failed(told));
+                        }
                     }
-                    Found::Ours(_) => {}
-                    Found::Nothing => continue,
-                    Found::Leaving => {
-                        drop(permit);
-                        self.wait_removed(&name).await.map_err(Refusal::Lost)?;
-                        continue;
-                    }
-                    Found::Foreign => {
-                        let told = format!("the name {name} is taken by a container that is not ours: docker rm {name}");
-                        return Err(Refusal::Failed(told));
-                    }
-                },
+                }
                 Err(error) => {
-                    let tell = |error: &Error| format!("Docker cannot create it: {}", reason::of(error));
+                    let tell =
+                        |error: &Error| format!("Docker cannot create it: {}", reason::of(error));
                     return Err(Refusal::of(error, tell));
                 }
             }
@@ -100,11 +101,13 @@ impl Engine {
                 // Its address follows: the engine's event makes us look.
                 Ok(()) => {
                     let phase = Phase::Running { health: None, started: now() };
-                    return Ok(Started { phase, address: String::new() });
+                    return Ok(Observed { id: id.clone(), phase, address: String::new() });
                 }
                 // Somebody removed it in between. A 404 may also mean a program that is not in the image.
                 Err(error) if reason::status(&error) == Some(404) && self.is_absent(id).await => {}
-                Err(error) => return Err(Refusal::of(error, |error| reason::of_start(error, spec))),
+                Err(error) => {
+                    return Err(Refusal::of(error, |error| reason::of_start(error, spec)));
+                }
             }
         }
         Err(Refusal::Failed(format!("somebody keeps removing the container {name}")))
@@ -114,7 +117,12 @@ impl Engine {
         matches!(self.find(id).await, Ok(Found::Nothing | Found::Leaving))
     }
 
-    async fn pull(&self, id: &InstanceId, spec: &ContainerSpec, cancel: &CancellationToken) -> Result<(), Refusal> {
+    async fn pull(
+        &self,
+        id: &InstanceId,
+        spec: &ContainerSpec,
+        cancel: &CancellationToken,
+    ) -> Result<(), Refusal> {
         let observed = Observed { id: id.clone(), phase: Phase::Pulling, address: String::new() };
         self.reports.answer(observed).await;
         tokio::select! {
@@ -129,7 +137,8 @@ impl Engine {
     }
 
     async fn pull_image(&self, spec: &ContainerSpec) -> Result<(), Error> {
-        let mut options = CreateImageOptionsBuilder::default().from_image(&container::tagged(&spec.image));
+        let mut options =
+            CreateImageOptionsBuilder::default().from_image(&container::tagged(&spec.image));
         if let Some(platform) = &spec.platform {
             options = options.platform(platform);
         }
@@ -139,13 +148,21 @@ impl Engine {
             match timeout(PULL_IDLE, progress.next()).await {
                 Ok(Some(step)) => step.map(drop)?,
                 Ok(None) => return Ok(()),
-                Err(_) => return Err(Error::DockerStreamError { error: "there is no progress any more".into() }),
+                Err(_) => {
+                    return Err(Error::DockerStreamError {
+                        error: "there is no progress any more".into(),
+                    });
+                }
             }
         }
     }
 
     /// Stops it within its grace, then removes it with its anonymous volumes.
-    pub(super) async fn remove_container(&self, id: &InstanceId, grace: Duration) -> Result<(), Error> {
+    pub(super) async fn remove_container(
+        &self,
+        id: &InstanceId,
+        grace: Duration,
+    ) -> Result<(), Error> {
         let name = container::name(&self.identity, id);
         let _permit = self.removals.acquire().await;
         match self.find(id).await? {
@@ -160,7 +177,10 @@ impl Engine {
         // The answer comes when it has stopped.
         let client = self.client()?.with_timeout(grace.saturating_add(REMOVAL));
         let seconds = i32::try_from(container::seconds(grace)).unwrap_or(i32::MAX);
-        match client.stop_container(&name, Some(StopContainerOptionsBuilder::default().t(seconds).build())).await {
+        match client
+            .stop_container(&name, Some(StopContainerOptionsBuilder::default().t(seconds).build()))
+            .await
+        {
             Err(error) if reason::is_lost(&error) => return Err(error),
             Err(error) if reason::status(&error) != Some(404) => {
                 tracing::debug!(instance = %id, error = reason::of(&error), "cannot stop a container: it is killed");

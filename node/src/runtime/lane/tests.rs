@@ -79,13 +79,19 @@ impl Bench {
     }
 
     async fn work(&mut self, job: Job) -> Work {
-        let work = timeout(Duration::from_secs(20), self.work.recv()).await.expect("in time").expect("it runs");
+        let work = timeout(Duration::from_secs(20), self.work.recv())
+            .await
+            .expect("in time")
+            .expect("it runs");
         assert_eq!(work.job, job);
         work
     }
 
     async fn event(&mut self) -> RuntimeEvent {
-        timeout(Duration::from_secs(20), self.events.recv()).await.expect("in time").expect("it runs")
+        timeout(Duration::from_secs(20), self.events.recv())
+            .await
+            .expect("in time")
+            .expect("it runs")
     }
 
     /// Waits until everything sent before is taken in.
@@ -96,7 +102,10 @@ impl Bench {
 }
 
 fn id(replica: u32) -> InstanceId {
-    InstanceId { slot: format!("shop/web.{replica}").parse().expect("a slot"), digest: "0".to_owned() }
+    InstanceId {
+        slot: format!("shop/web.{replica}").parse().expect("a slot"),
+        digest: "0".to_owned(),
+    }
 }
 
 fn start(replica: u32) -> RuntimeAction {
@@ -180,6 +189,17 @@ async fn a_half_made_container_is_not_listed() {
     bench.reports.listed(bench.reports.clock(), vec![]).await;
     assert_eq!(bench.event().await, RuntimeEvent::Listed(vec![seen(1, Phase::Pulling)]));
     drop(job);
+}
+
+#[tokio::test]
+async fn an_end_is_not_listed_while_a_start_undoes_it() {
+    let mut bench = Bench::new();
+    bench.reports.answer(seen(1, failed())).await;
+    bench.event().await;
+    bench.act(start(1)).await;
+    bench.reports.listed(bench.reports.clock(), vec![seen(1, Phase::Exited { code: 0 })]).await;
+    assert_eq!(bench.event().await, RuntimeEvent::Listed(vec![]));
+    drop(bench.work(Job::Start).await);
 }
 
 #[tokio::test]

@@ -33,7 +33,10 @@ pub(super) fn launch(
 ) -> Result<(State, Mark, Child), String> {
     let words = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
     let mut words = words(&spec.entrypoint).into_iter().chain(words(&spec.command));
-    let program = words.next().filter(|program| !program.is_empty()).ok_or("the process runtime needs a command")?;
+    let program = words
+        .next()
+        .filter(|program| !program.is_empty())
+        .ok_or("the process runtime needs a command")?;
 
     let disk = |error: io::Error| format!("cannot write to {}: {}", home.display(), plain(&error));
     let work = home.join("work");
@@ -43,7 +46,8 @@ pub(super) fn launch(
     state.store(home).map_err(disk)?;
     // Without a process the instance is what it was before.
     let undo = |reason: String| {
-        let undone = before.as_ref().map_or_else(|| State::forget(home), |before| before.store(home));
+        let undone =
+            before.as_ref().map_or_else(|| State::forget(home), |before| before.store(home));
         if let Err(error) = undone {
             tracing::warn!(instance = %id, %error, "cannot write the state of a process");
         }
@@ -56,11 +60,16 @@ pub(super) fn launch(
     set_user(&mut command, &work, spec.user.as_deref()).map_err(undo)?;
     let cwd = spec.working_dir.as_deref().map_or(work.as_path(), Path::new);
     if !cwd.is_dir() {
-        return Err(undo(format!("cannot run {program}: its working directory {} does not exist", cwd.display())));
+        return Err(undo(format!(
+            "cannot run {program}: its working directory {} does not exist",
+            cwd.display()
+        )));
     }
     command.current_dir(cwd);
 
-    let child = command.spawn().map_err(|error| undo(format!("cannot run {program}: {}", plain(&error))))?;
+    let child = command
+        .spawn()
+        .map_err(|error| undo(format!("cannot run {program}: {}", plain(&error))))?;
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
     let Some(mark) = pid.and_then(|pid| Mark::of(pid, &boot_id())) else {
         return Err(undo(format!("cannot watch {program}: /proc does not show it")));
@@ -113,7 +122,8 @@ fn set_user(command: &mut Command, work: &Path, user: Option<&str>) -> Result<()
     let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
     let uid: u32 = uid.parse().map_err(|_| wrong())?;
     let gid: u32 = gid.map_or(Ok(uid), str::parse).map_err(|_| wrong())?;
-    chown(work, Some(uid), Some(gid)).map_err(|error| format!("cannot run it as user {user}: {}", plain(&error)))?;
+    chown(work, Some(uid), Some(gid))
+        .map_err(|error| format!("cannot run it as user {user}: {}", plain(&error)))?;
     command.uid(uid).gid(gid);
     Ok(())
 }

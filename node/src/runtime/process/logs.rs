@@ -36,13 +36,20 @@ const LINES: usize = 256;
 const CHUNK: usize = 64 * 1024;
 
 impl Children {
-    pub(super) async fn logs(&self, slot: &Slot, query: LogQuery) -> Result<LogLines, RuntimeError> {
+    pub(super) async fn logs(
+        &self,
+        slot: &Slot,
+        query: LogQuery,
+    ) -> Result<LogLines, RuntimeError> {
         let failed = |source| RuntimeError::Read { slot: slot.clone(), source };
         let wanted = slot.clone();
         let found = self.blocking(move |this| {
-            let states = state::scan(&this.dir).into_iter().filter(|state| state.id().slot == wanted);
+            let states =
+                state::scan(&this.dir).into_iter().filter(|state| state.id().slot == wanted);
             let running = this.running();
-            states.max_by_key(|state| (running.contains_key(&state.id()), state.started)).map(|state| state.id())
+            states
+                .max_by_key(|state| (running.contains_key(&state.id()), state.started))
+                .map(|state| state.id())
         });
         let id = found.await.flatten().ok_or_else(|| RuntimeError::NoInstance(slot.clone()))?;
         let home = self.home(&id);

@@ -58,7 +58,11 @@ pub struct Process {
 }
 
 impl Process {
-    pub(super) fn start(config: Config, identity: Identity, events: mpsc::Sender<RuntimeEvent>) -> Self {
+    pub(super) fn start(
+        config: Config,
+        identity: Identity,
+        events: mpsc::Sender<RuntimeEvent>,
+    ) -> Self {
         let (reports, inbox) = lane::reports();
         let (actions, waiting) = mpsc::channel(lane::ACTIONS);
         let dir = std::path::absolute(&config.dir).unwrap_or(config.dir).join("instances");
@@ -87,7 +91,11 @@ impl Process {
         &self.actions
     }
 
-    pub(super) async fn logs(&self, slot: &Slot, query: LogQuery) -> Result<LogLines, RuntimeError> {
+    pub(super) async fn logs(
+        &self,
+        slot: &Slot,
+        query: LogQuery,
+    ) -> Result<LogLines, RuntimeError> {
         self.children.logs(slot, query).await
     }
 }
@@ -128,7 +136,10 @@ impl Children {
     }
 
     /// Runs something that touches the disk. `None`: it panicked, or the node is ending.
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> T + Send + 'static) -> Option<T> {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
         let this = self.clone();
         spawn_blocking(move || work(&this)).await.ok()
     }
@@ -220,7 +231,13 @@ impl Children {
         run
     }
 
-    async fn wait(self, mut state: State, mark: Mark, child: Option<Child>, end: watch::Sender<bool>) {
+    async fn wait(
+        self,
+        mut state: State,
+        mark: Mark,
+        child: Option<Child>,
+        end: watch::Sender<bool>,
+    ) {
         tokio::select! {
             () = self.dropped.cancelled() => return,
             () = mark.ended() => {}
@@ -263,7 +280,9 @@ impl Backend for Children {
             Some(run) => run.phase(),
             None => {
                 let name = id.clone();
-                let launched = self.blocking(move |this| launch::launch(&this.home(&name), &this.identity, &name, &spec));
+                let launched = self.blocking(move |this| {
+                    launch::launch(&this.home(&name), &this.identity, &name, &spec)
+                });
                 match launched.await {
                     Some(Ok((state, mark, child))) => self.watch(state, mark, Some(child)).phase(),
                     Some(Err(reason)) => Phase::Failed { reason },
@@ -291,7 +310,11 @@ impl Backend for Children {
             Some(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(instance = %id, %error, "cannot remove the directory of a process");
             }
-            Some(_) => self.reports.answer(Observed { id, phase: Phase::Gone, address: String::new() }).await,
+            Some(_) => {
+                self.reports
+                    .answer(Observed { id, phase: Phase::Gone, address: String::new() })
+                    .await
+            }
             None => {}
         }
     }

@@ -36,7 +36,8 @@ impl Mark {
 
     /// Whether it runs, in this boot.
     pub(super) fn lives(&self, boot: &str) -> bool {
-        self.boot == boot && stat(self.pid).is_some_and(|(ticks, ended)| ticks == self.ticks && !ended)
+        self.boot == boot
+            && stat(self.pid).is_some_and(|(ticks, ended)| ticks == self.ticks && !ended)
     }
 
     /// Whether its id is still its own: it runs, or has not been reaped.
@@ -50,8 +51,10 @@ impl Mark {
         if !self.holds_its_id() && stat(self.pid).is_some() {
             return;
         }
-        let outcome = Pid::from_raw(self.pid).map(|pid| rustix::process::kill_process_group(pid, signal));
-        if let Some(Err(error)) = outcome.filter(|outcome| *outcome != Err(rustix::io::Errno::SRCH)) {
+        let outcome =
+            Pid::from_raw(self.pid).map(|pid| rustix::process::kill_process_group(pid, signal));
+        if let Some(Err(error)) = outcome.filter(|outcome| *outcome != Err(rustix::io::Errno::SRCH))
+        {
             tracing::warn!(pid = self.pid, %error, "cannot signal a process group");
         }
     }
@@ -78,7 +81,10 @@ impl Mark {
 }
 
 /// A descriptor of which the runtime tells when it is readable.
-#[allow(deprecated, reason = "unsound only for types that close or change their descriptor; the new one is unsafe")]
+#[allow(
+    deprecated,
+    reason = "unsound only for types that close or change their descriptor; the new one is unsafe"
+)]
 pub(super) fn awaitable(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
@@ -97,10 +103,12 @@ fn stat(pid: i32) -> Option<(u64, bool)> {
 pub(super) fn find_by_home(home: &Path, boot: &str) -> Option<Mark> {
     let wanted = format!("{HOME_VARIABLE}={}", home.display());
     let entries = std::fs::read_dir("/proc").ok()?;
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let pids =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let ours = pids.filter(|pid| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|&b| b == 0).any(|variable| variable == wanted.as_bytes())
     });
-    ours.filter_map(|pid| Mark::of(pid, boot).filter(|mark| mark.lives(boot))).min_by_key(|mark| (mark.ticks, mark.pid))
+    ours.filter_map(|pid| Mark::of(pid, boot).filter(|mark| mark.lives(boot)))
+        .min_by_key(|mark| (mark.ticks, mark.pid))
 }

@@ -38,7 +38,12 @@ fn trim_file(file: &File) -> std::io::Result<()> {
         return Ok(());
     }
     let end = (metadata.len() - KEPT) / BLOCK * BLOCK;
-    match rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, end) {
+    match rustix::fs::fallocate(
+        file,
+        FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+        0,
+        end,
+    ) {
         // This filesystem has no holes: better to lose a log than a disk.
         Err(Errno::OPNOTSUPP) => file.set_len(0),
         outcome => Ok(outcome?),

@@ -34,7 +34,8 @@ impl Engine {
                 tracing::debug!(host = %self.host, error = reason::of(&error), "the events of Docker have ended");
                 (pause, told) = (PAUSES.0, false);
             } else if !told {
-                let why = format!("Docker does not answer at {}: {}", self.host, reason::of(&error));
+                let why =
+                    format!("Docker does not answer at {}: {}", self.host, reason::of(&error));
                 self.reports.unavailable(why).await;
                 told = true;
             }
@@ -61,13 +62,15 @@ impl Engine {
         if !*connected {
             tracing::info!(host = %self.host, "connected to Docker");
             *connected = true;
+            self.connections.send_modify(|count| *count += 1);
         }
         let filters = HashMap::from([
             ("type", vec!["container".to_owned()]),
             ("event", EVENTS.map(str::to_owned).into()),
             ("label", container::ours(&self.identity)),
         ]);
-        let options = EventsOptionsBuilder::default().since(&since.to_string()).filters(&filters).build();
+        let options =
+            EventsOptionsBuilder::default().since(&since.to_string()).filters(&filters).build();
         let mut events = Box::pin(client.events(Some(options)));
         let mut timer = interval(LIST_EVERY);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -95,7 +98,9 @@ impl Engine {
         let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
         match container::instance(&self.identity, &attributes) {
             Some(Ok(id)) => self.reports.look(id).await,
-            Some(Err(error)) => tracing::debug!(%error, "an event of a container with broken labels"),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "an event of a container with broken labels")
+            }
             None => {}
         }
     }

@@ -1,0 +1,236 @@
+//! Peers that are no members, and mean no good. Afterwards the cluster answers as before.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::{TcpStream, UdpSocket};
+
+use futures::future::join_all;
+use serde_json::json;
+use vc_protocol::auth::{MAX_AUTH_FRAME, Proof};
+use vc_protocol::token::{Issuer, MachineRole, Scope, UserRole, certify};
+use vc_protocol::wire::AUTH_PROTOCOL;
+use vc_protocol::{ClusterId, Keypair, NodeId};
+
+use crate::harness::{Cluster, measured, running, sleepers};
+use crate::stranger::{Stranger, ended, frame, read, write};
+
+/// What a node may need more than before.
+const GROWTH: u64 = 96 << 20;
+
+/// A small cluster at work, and what it said before.
+struct Scene {
+    cluster: Cluster,
+    spread: BTreeMap<String, usize>,
+    memory: u64,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let cluster = Cluster::of(2);
+        cluster.deploy(0, &sleepers("shop", "web", 4));
+        let spread = running(&cluster.ps(0), "shop/web", 4).expect("it runs");
+        let memory = cluster.nodes[0].memory();
+        Self { cluster, spread, memory }
+    }
+
+    fn id(&self) -> String {
+        self.cluster.vc(0, &["--output", "json", "status"]).json()["cluster"].as_str().expect("an id").to_owned()
+    }
+
+    fn address(&self) -> &str {
+        self.cluster.nodes[0].address()
+    }
+
+    /// The same instances, the same nodes, and a command is taken.
+    fn is_unmoved(&self) {
+        self.cluster.all_up();
+        assert_eq!(running(&self.cluster.ps(0), "shop/web", 4).as_ref(), Ok(&self.spread));
+        self.cluster.deploy(0, &sleepers("shop", "after", 1));
+        let now = self.cluster.nodes[0].memory();
+        println!("measured: memory of the node: {} MiB before, {} MiB after", self.memory >> 20, now >> 20);
+        assert!(now < self.memory + GROWTH, "memory grew from {} to {now}", self.memory);
+    }
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(future)
+}
+
+#[test]
+fn garbage_on_the_ports_changes_nothing() {
+    let scene = Scene::new();
+    let port = scene.cluster.nodes[0].port.number;
+    let noise: Vec<u8> = (0..200_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    // Held open to the end: some that say nothing, some that begin as libp2p does, some that do not stop.
+    let mut open = Vec::new();
+    for i in 0..300 {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        let begin: &[u8] = match i % 4 {
+            0 => b"",
+            1 => b"\x13/multistream/1.0.0\n",
+            2 => b"\x13/multistream/1.0.0\n\x07/noise\n\xff\xff",
+            _ => b"GET / HTTP/1.1\r\n\r\n",
+        };
+        let _ = stream.write_all(begin);
+        if i % 4 > 1 {
+            let _ = stream.write_all(&noise);
+        }
+        open.push(stream);
+    }
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    for datagram in noise.chunks(1200).cycle().take(2000) {
+        let _ = socket.send_to(datagram, ("127.0.0.1", port));
+    }
+    scene.is_unmoved();
+    drop(open);
+}
+
+#[test]
+fn a_stranger_is_spoken_to_in_no_protocol_but_auth() {
+    let scene = Scene::new();
+    let id = scene.id();
+    wait(async {
+        let stranger = Stranger::unknown(&id, scene.address()).await.expect("connected");
+        let kademlia = format!("/vc/{id}/kad/1");
+        for protocol in [
+            "/vc/sync/1",
+            "/vc/logs/1",
+            "/meshsub/1.3.0",
+            "/meshsub/1.2.0",
+            "/meshsub/1.1.0",
+            "/meshsub/1.0.0",
+            "/floodsub/1.0.0",
+            &kademlia,
+            "/ipfs/kad/1.0.0",
+            "/ipfs/id/1.0.0",
+            "/ipfs/id/push/1.0.0",
+            "/ipfs/ping/1.0.0",
+            "/libp2p/circuit/relay/0.2.0/hop",
+        ] {
+            assert_eq!(stranger.open(protocol).await.err(), Some(true), "{protocol} is spoken with a stranger");
+        }
+        stranger.open_auth().await;
+
+        // Gossip finds no ear, and Kademlia nobody to ask.
+        let topic = libp2p::gossipsub::IdentTopic::new(format!("vc/{id}"));
+        let published = stranger
+            .order(move |swarm| {
+                swarm.behaviour_mut().gossip.subscribe(&topic).expect("subscribed");
+                swarm.behaviour_mut().gossip.publish(topic, b"down with n2".to_vec()).is_ok()
+            })
+            .await;
+        assert!(!published, "nobody listens to a stranger's gossip");
+        let node = stranger.node;
+        let known = stranger
+            .order(move |swarm| {
+                swarm.behaviour_mut().kademlia.get_closest_peers(node);
+                swarm.behaviour_mut().kademlia.kbuckets().map(|bucket| bucket.num_entries()).sum::<usize>()
+            })
+            .await;
+        assert_eq!(known, 0, "a stranger learns no addresses");
+    });
+    scene.is_unmoved();
+}
+
+#[test]
+fn nonsense_in_the_auth_protocol_ends_the_stream() {
+    let scene = Scene::new();
+    let id = scene.id();
+    wait(async {
+        let stranger = Stranger::unknown(&id, scene.address()).await.expect("connected");
+        let greeting = frame(br#"{"version":1}"#);
+        let huge = vec![b'x'; MAX_AUTH_FRAME + 1];
+        let deep = [vec![b'['; MAX_AUTH_FRAME / 2], vec![b']'; MAX_AUTH_FRAME / 2]].concat();
+        for bytes in [
+            b"\xff\xff\xff\xff and on it goes".to_vec(),
+            frame(b""),
+            frame(b"not json"),
+            frame(&huge),
+            frame(&deep),
+            [greeting.clone(), frame(b"{\"join\":{}}")].concat(),
+            [greeting.clone(), frame(&huge)].concat(),
+            [greeting.clone(), frame(&deep)].concat(),
+            [greeting.clone(), b"\x7f\xff\xff\xff".to_vec()].concat(),
+        ] {
+            let mut stream = stranger.open_auth().await;
+            write(&mut stream, &bytes).await;
+            assert!(ended(&mut stream).await, "{:?}…", &bytes[..bytes.len().min(40)]);
+        }
+        // Who never finishes is not waited for.
+        let (mut silent, mut slow) = (stranger.open_auth().await, stranger.open_auth().await);
+        write(&mut slow, &greeting).await;
+        assert!(read(&mut slow).await.is_some(), "the node shows who it is first");
+        write(&mut slow, b"\x00\x00\x10").await;
+        let start = std::time::Instant::now();
+        assert!(ended(&mut silent).await && ended(&mut slow).await);
+        measured("a silent stranger was waited for", start.elapsed());
+    });
+    scene.is_unmoved();
+}
+
+#[test]
+fn forged_and_stolen_credentials_are_refused() {
+    let scene = Scene::new();
+    let id = scene.id();
+    let cluster: ClusterId = id.parse().expect("a cluster's id");
+    let (root, thief) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+    let me = NodeId::of(&thief.public()).expect("ed25519");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+    let own = certify(&root, me, MachineRole::Server, now).expect("signed");
+    let issuer = Issuer { cluster, key: &thief, certificate: &own };
+    let user = issuer.issue(Scope::User(UserRole::Admin), "eve", vec![], 1, now, 60_000).expect("signed");
+    let join = issuer.issue(Scope::Join(MachineRole::Server), "eve", vec![], 2, now, 60_000).expect("signed");
+    wait(async {
+        let seed = thief.clone().try_into_ed25519().expect("ed25519").secret();
+        let key = libp2p::identity::Keypair::ed25519_from_bytes(seed.as_ref().to_vec()).expect("a seed");
+        let stranger = Stranger::connect(key, &id, scene.address()).await.expect("connected");
+        // What the node shows to everybody, shown to it again.
+        let mut stream = stranger.open_auth().await;
+        write(&mut stream, &frame(br#"{"version":1}"#)).await;
+        let proof = read(&mut stream).await.expect("its certificate");
+        let Proof { certificate: stolen } = serde_json::from_slice(&proof).expect("a proof");
+        for hello in [
+            json!({"member": {"certificate": stolen}}),
+            json!({"member": {"certificate": own}}),
+            json!({"user": {"token": user}}),
+            json!({"user": {"token": stolen}}),
+            json!({"join": {"token": join, "name": "eve"}}),
+            json!({"join": {"token": stolen, "name": "eve"}}),
+            json!({"join": {"token": own, "name": "eve"}}),
+        ] {
+            let mut stream = stranger.open_auth().await;
+            write(&mut stream, &frame(br#"{"version":1}"#)).await;
+            read(&mut stream).await.expect("its certificate");
+            write(&mut stream, &frame(hello.to_string().as_bytes())).await;
+            let answer = read(&mut stream).await.expect("an answer");
+            let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
+            assert!(answer["refused"]["reason"].is_string(), "{hello} was answered with {answer}");
+        }
+        assert_eq!(stranger.open("/vc/sync/1").await.err(), Some(true), "still a stranger");
+    });
+    assert_eq!(scene.cluster.rows(0, &["nodes"]).len(), 2, "nobody has joined");
+    scene.is_unmoved();
+}
+
+#[test]
+fn strangers_who_take_all_they_can_get_do_not_lock_users_out() {
+    let scene = Scene::new();
+    let id = scene.id();
+    wait(async {
+        // One peer with many streams, which it opens again as they end.
+        let stranger = Stranger::unknown(&id, scene.address()).await.expect("connected");
+        let mut held = join_all((0..300).map(|_| stranger.open(AUTH_PROTOCOL))).await;
+        scene.cluster.vc(0, &["nodes"]).done();
+        held.retain(Result::is_ok);
+        println!("measured: one stranger holds {} streams", held.len());
+        // Many peers with a connection each.
+        let many = join_all((0..300).map(|_| Stranger::unknown(&id, scene.address()))).await;
+        let many: Vec<Stranger> = many.into_iter().filter_map(Result::ok).collect();
+        println!("measured: {} strangers are connected", many.len());
+        scene.cluster.vc(0, &["nodes"]).done();
+        let streams = join_all(many.iter().map(|stranger| stranger.open(AUTH_PROTOCOL))).await;
+        println!("measured: {} of them have a stream", streams.iter().filter(|stream| stream.is_ok()).count());
+        scene.cluster.vc(0, &["nodes"]).done();
+    });
+    scene.is_unmoved();
+}

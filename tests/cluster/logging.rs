@@ -1,0 +1,32 @@
+//! What a node says of itself. That no log holds an error, a panic or a secret is checked at the end of every test.
+
+use crate::harness::journal::entries;
+use crate::harness::{Cluster, PATIENCE, sleepers, until};
+
+#[test]
+fn each_change_of_state_is_one_line_that_names_what_changed() {
+    let mut cluster = Cluster::of(2);
+    cluster.deploy(0, &sleepers("shop", "web", 2));
+    for node in &cluster.nodes {
+        let lines: Vec<_> = entries(node, "instance")
+            .into_iter()
+            .filter(|line| line["level"] == "INFO" && line["to"] == "running")
+            .collect();
+        assert_eq!(lines.len(), 1, "{}: one line for one change: {lines:#?}", node.name);
+        assert_eq!(lines[0]["service"], "shop/web");
+        assert!(lines[0]["instance"].as_str().is_some_and(|id| id.starts_with("shop/web.")), "{:?}", lines[0]);
+        assert!(lines[0]["timestamp"].is_string());
+    }
+    cluster.nodes[1].cut_power();
+    let id = cluster.nodes[1].id().to_owned();
+    until("its death is one line", PATIENCE, || {
+        let lines = entries(&cluster.nodes[0], "node is down");
+        let right = lines.len() == 1 && lines[0]["node"] == id && lines[0]["name"] == "n2";
+        if right { Ok(()) } else { Err(format!("{lines:?}")) }
+    });
+    cluster.nodes[1].start(&["run"]);
+    until("its return is one line", PATIENCE, || {
+        let lines = entries(&cluster.nodes[0], "node is up");
+        if lines.last().is_some_and(|line| line["node"] == id) { Ok(()) } else { Err(format!("{lines:?}")) }
+    });
+}

@@ -1,0 +1,126 @@
+//! Who is let in, and what the others are told: exit code 1 and one line that says what to do.
+
+use crate::harness::{Cluster, PATIENCE, sleepers, until};
+
+/// A token with one character of one part changed.
+fn altered(token: &str, part: usize) -> String {
+    let mut parts: Vec<String> = token.split('.').map(str::to_owned).collect();
+    let middle = parts[part].len() / 2;
+    let other = if parts[part].as_bytes()[middle] == b'A' { "B" } else { "A" };
+    parts[part].replace_range(middle..=middle, other);
+    parts.join(".")
+}
+
+#[test]
+fn users_do_what_their_role_allows_and_are_told_which_role_it_takes() {
+    let cluster = Cluster::found();
+    let file = cluster.file("web.yaml", &sleepers("shop", "web", 1));
+    let viewer = cluster.user_token(0, "vera", "viewer");
+    let deployer = cluster.user_token(0, "dora", "deployer");
+
+    cluster.vc_as(&viewer, 0, &["deploy", &file]).refused_with("--role deployer");
+    cluster.vc_as(&viewer, 0, &["scale", "web=2"]).refused_with("--role deployer");
+    cluster.vc_as(&viewer, 0, &["rm", "web"]).refused_with("--role deployer");
+    assert!(cluster.rows(0, &["services"]).is_empty(), "a refusal changes nothing");
+    for question in [&["nodes"][..], &["ps"], &["services"], &["status"], &["plan", &file]] {
+        cluster.vc_as(&viewer, 0, question).done();
+    }
+
+    cluster.vc_as(&deployer, 0, &["deploy", &file]).done();
+    cluster.vc_as(&deployer, 0, &["drain", "n1"]).refused_with("--role admin");
+    cluster.vc_as(&deployer, 0, &["token", "create", "--machine"]).refused_with("--role admin");
+    cluster.vc_as(&deployer, 0, &["token", "create", "--user", "eve", "--role", "admin"]).refused_with("--role admin");
+}
+
+#[test]
+fn tokens_that_do_not_hold_let_nobody_in() {
+    let cluster = Cluster::found();
+    let stranger = Cluster::found();
+    let user = cluster.user_token(0, "ada", "admin");
+    let machine = cluster.machine_token(0, "server");
+    let newcomer = cluster.outsider("newcomer");
+
+    // Altered, cut, or no token at all.
+    for part in [1, 2] {
+        cluster.vc_as(&altered(&user, part), 0, &["nodes"]).refused();
+        newcomer.attempt(&["join", &altered(&machine, part)]).refused();
+    }
+    cluster.vc_as(&altered(&user, 2), 0, &["nodes"]).refused_with("altered");
+    newcomer.attempt(&["join", &machine[..machine.len() - 9]]).refused_with("cut");
+    cluster.vc_as("garbage", 0, &["nodes"]).refused_with("not a token");
+    newcomer.attempt(&["join", "garbage"]).refused_with("not a token");
+    newcomer.attempt(&["join", ""]).refused();
+
+    // For something else.
+    cluster.vc_as(&machine, 0, &["nodes"]).refused_with("user token");
+    newcomer.attempt(&["join", &user]).refused_with("--machine");
+
+    // Of another cluster: this one's node is not shown the token, and says nothing.
+    let theirs = stranger.user_token(0, "eve", "admin");
+    cluster.vc_as(&theirs, 0, &["nodes"]).refused_with("cluster");
+    assert!(!newcomer.dir.join("membership.json").exists(), "nothing of this made it a member");
+}
+
+#[test]
+fn tokens_end_when_they_said_they_would() {
+    let cluster = Cluster::found();
+    let create = |arguments: &[&str]| {
+        let arguments = [&["token", "create", "--ttl", "2s"], arguments].concat();
+        cluster.vc(0, &arguments).done().trim().to_owned()
+    };
+    let user = create(&["--user", "ada", "--role", "admin"]);
+    let machine = create(&["--machine"]);
+    cluster.vc_as(&user, 0, &["nodes"]).done();
+    let (said, _) = until("the token expires", PATIENCE, || match cluster.vc_as(&user, 0, &["nodes"]) {
+        said if said.code == Some(0) => Err("it is taken still".to_owned()),
+        said => Ok(said),
+    });
+    said.refused_with("expired");
+    cluster.outsider("late").attempt(&["join", &machine]).refused_with("expired");
+}
+
+#[test]
+fn a_machine_that_cannot_join_or_start_says_what_to_do() {
+    let mut cluster = Cluster::of(2);
+    let token = cluster.machine_token(0, "server");
+
+    let mut newcomer = cluster.outsider("newcomer");
+    newcomer.attempt(&["run"]).refused_with("vc-node init");
+    newcomer.port = cluster.outsider("spare").port;
+    let port = std::net::TcpListener::bind(("127.0.0.1", newcomer.port.number)).expect("free");
+    newcomer.attempt(&["init"]).refused_with("--port");
+    assert!(!newcomer.dir.join("membership.json").exists(), "what cannot listen has founded nothing");
+    drop(port);
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", newcomer.port.number)).expect("free");
+    newcomer.attempt(&["init"]).refused_with("UDP");
+    drop(socket);
+
+    // The directory of a node that runs, and of one that is a member.
+    cluster.nodes[1].attempt(&["run"]).refused_with("in use");
+    cluster.nodes[1].kill();
+    cluster.nodes[1].attempt(&["init"]).refused_with("vc-node run");
+    cluster.nodes[1].attempt(&["join", &token]).refused_with("vc-node run");
+
+    // Nobody is there.
+    cluster.nodes[0].kill();
+    newcomer.attempt(&["join", &token]).refused_with("127.0.0.1");
+    cluster.vc(0, &["nodes"]).refused_with("cannot reach");
+    cluster.nodes[0].start(&["run"]);
+    newcomer.start(&["join", &token]);
+    cluster.nodes.push(newcomer);
+    cluster.all_up();
+}
+
+#[test]
+fn a_worker_keeps_no_key_of_the_cluster_and_secrets_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut cluster = Cluster::found();
+    cluster.join(0, &["worker"]);
+    assert!(cluster.nodes[0].dir.join("cluster.key").exists());
+    assert!(!cluster.nodes[1].dir.join("cluster.key").exists());
+    for (node, file) in [(0, "node.key"), (0, "cluster.key"), (0, "admin.token"), (1, "node.key"), (1, "membership.json")] {
+        let path = cluster.nodes[node].dir.join(file);
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}", path.display());
+    }
+}

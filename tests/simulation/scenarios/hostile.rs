@@ -1,0 +1,101 @@
+//! Somebody sends what he should not.
+
+use vc_engine::Input;
+use vc_protocol::change::{Actor, Batch, ChangeBody, DocumentId, SignedChange};
+use vc_protocol::gossip::{Gossip, SyncMessage};
+use vc_protocol::wire::MAX_BATCH;
+use vc_protocol::{Keypair, NodeId};
+
+use super::cluster;
+use crate::invariants::quiet_cluster_is_left_alone;
+use crate::services::{deploy, service};
+use crate::world::World;
+
+/// A change as its author would make it, with these bytes.
+fn body(world: &World, author: NodeId, document: DocumentId, bytes: Vec<u8>) -> ChangeBody {
+    ChangeBody {
+        cluster: world.cluster,
+        document,
+        actor: Actor::new(author, 666),
+        seq: 1,
+        author,
+        by: None,
+        at: 0,
+        bytes,
+    }
+}
+
+/// Sends a change to everybody, both ways, and sees that nothing comes of it and all goes on.
+fn send_in_vain(world: &mut World, from: NodeId, change: &SignedChange) {
+    let mark = world.ledger.mark();
+    let versions = world.engine(0).replica().versions().clone();
+    let batch = Batch { certificates: Vec::new(), changes: vec![change.clone()] };
+    for of in 0..world.machines.len() {
+        world.handle(of, Input::Gossip(from, Gossip::Changes(batch.clone())));
+        world.handle(of, Input::Sync(from, SyncMessage::Changes(batch.clone())));
+    }
+    world.run(30_000);
+    world.require(quiet_cluster_is_left_alone::check(world, mark));
+    assert_eq!(world.engine(0).replica().versions(), &versions);
+}
+
+#[test]
+fn garbage_from_a_member_enters_nothing() {
+    let mut world = cluster(3, "garbage_from_a_member");
+    let (key, id) = (world.machines[2].key.clone(), world.machines[2].id);
+    for length in [0, 1, 9, 100, 5000] {
+        let bytes = (0..length).map(|_| world.rng.next().to_be_bytes()[0]).collect();
+        let change = SignedChange::sign(&body(&world, id, DocumentId::Cluster, bytes), &key);
+        send_in_vain(&mut world, id, &change);
+    }
+    world.command(2, deploy(service("web", 2)));
+    world.settle(30_000);
+}
+
+#[test]
+fn an_oversized_change_from_a_member_enters_nothing() {
+    let mut world = cluster(3, "an_oversized_change");
+    let (key, id) = (world.machines[2].key.clone(), world.machines[2].id);
+    let change = SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![7; MAX_BATCH]), &key);
+    send_in_vain(&mut world, id, &change);
+}
+
+#[test]
+fn a_genuine_change_in_a_strangers_envelope_enters_nothing() {
+    let mut world = cluster(3, "a_genuine_change_in_a_strangers");
+    world.command(0, deploy(service("web", 2)));
+    world.settle(30_000);
+    let genuine = world.machines[0].disk.load().changes.remove(0).body().expect("a change");
+    let stranger = Keypair::ed25519_from_bytes([200; 32]).expect("32 bytes");
+    let id = NodeId::of(&stranger.public()).expect("ed25519");
+    let change = SignedChange::sign(&body(&world, id, DocumentId::Cluster, genuine.bytes), &stranger);
+    send_in_vain(&mut world, id, &change);
+}
+
+#[test]
+fn a_member_cannot_write_in_anothers_name() {
+    let mut world = cluster(3, "a_member_cannot_write");
+    let (key, member, victim) = (world.machines[2].key.clone(), world.machines[2].id, world.machines[0].id);
+    let document = DocumentId::Node { node: victim, generation: u64::MAX };
+    let genuine = world.machines[0].disk.load().changes.remove(0).body().expect("a change");
+    for author in [member, victim] {
+        let change = SignedChange::sign(&body(&world, author, document, genuine.bytes.clone()), &key);
+        send_in_vain(&mut world, member, &change);
+    }
+}
+
+#[test]
+fn an_honest_change_beside_a_poisonous_one_enters_and_its_author_is_not_blamed() {
+    let mut world = cluster(3, "an_honest_change_beside");
+    // m0 writes a change that nobody hears of yet.
+    world.network.weather.loss = 1000;
+    world.command(0, deploy(service("web", 2)));
+    let (key, id) = (world.machines[2].key.clone(), world.machines[2].id);
+    let honest = world.operators.operations.values().find_map(|it| it.change.clone()).expect("a change").2;
+    let poison = SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![1; 60]), &key);
+    let batch = Batch { certificates: Vec::new(), changes: vec![poison, honest] };
+    world.handle(1, Input::Gossip(id, Gossip::Changes(batch)));
+    assert_eq!(world.engine(1).view().cluster.services.len(), 1, "the honest change was kept out");
+    world.network.weather.loss = 0;
+    world.settle(30_000);
+}
