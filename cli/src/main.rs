@@ -23,18 +23,7 @@ use crate::render::one_line;
 /// As a shell reports a process that SIGINT ended.
 const INTERRUPTED: u8 = 130;
 
-pub(crate) static T0: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-pub(crate) fn tick(what: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "{:?} {what}", T0.get_or_init(std::time::Instant::now).elapsed());
-}
 fn main() -> ExitCode {
-    tick("start");
-    let r = main2();
-    tick("end");
-    r
-}
-fn main2() -> ExitCode {
     let cli = Cli::parse();
     let app = App::new(cli.global);
     match run(&app, cli.command) {
@@ -57,8 +46,6 @@ fn run(app: &App, command: args::Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(cmd::run(app, command));
     // A name that is still being looked up must not hold up the exit.
-    tick("ran");
     runtime.shutdown_background();
-    tick("shut");
     result
 }

@@ -106,7 +106,7 @@ impl Replica {
             let _ = replica.admit(certificate);
         }
         let mut bodies: Vec<ChangeBody> = changes.iter().filter_map(|change| change.body().ok()).collect();
-        bodies.sort_by(|a, b| (a.document, a.actor, a.seq).cmp(&(b.document, b.actor, b.seq)));
+        bodies.sort_by_key(|body| (body.document, body.actor, body.seq));
         replica.enter(bodies, &mut Received::default());
         Ok(replica)
     }

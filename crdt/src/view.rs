@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_placement::{ClaimView, Machine, Plan, PlanInput, Wanted, plan};
+use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::spec::Deployment;
-use vc_protocol::{Millis, NodeId, ServiceKey};
+use vc_protocol::{Millis, NodeId, ServiceKey, Slot};
 
 use crate::{ClusterState, NodeState, Replica, liveness};
 
@@ -32,7 +33,11 @@ impl View {
     /// What these states say together.
     pub fn from_states(cluster: ClusterState, nodes: BTreeMap<NodeId, NodeState>) -> Self {
         let up = liveness::up(&nodes);
-        let machines = nodes.iter().filter_map(|(&id, state)| Some((id, machine(id, state, &cluster, &up)?)));
+        let digests =
+            cluster.services.iter().map(|(key, record)| (key, record.spec.container.digest())).collect();
+        let machines = nodes
+            .iter()
+            .filter_map(|(&id, state)| Some((id, machine(id, state, &cluster, &up, &digests)?)));
         let services = cluster.services.iter().map(|(key, record)| {
             (key.clone(), Wanted { spec: record.spec.clone(), replicas: cluster.replicas(key), updated: record.updated })
         });
@@ -64,9 +69,20 @@ impl View {
     }
 }
 
-fn machine(id: NodeId, state: &NodeState, cluster: &ClusterState, up: &BTreeSet<NodeId>) -> Option<Machine> {
+fn machine(
+    id: NodeId,
+    state: &NodeState,
+    cluster: &ClusterState,
+    up: &BTreeSet<NodeId>,
+    digests: &BTreeMap<&ServiceKey, String>,
+) -> Option<Machine> {
     let info = state.info.as_ref()?;
-    let claims = state.claims.iter().map(|(slot, claim)| {
+    // An instance of the present spec that stops is on its way out and holds nothing: its slot is free to go where it
+    // fits best. One of an earlier spec makes room for its successor in the same place.
+    let leaves = |slot: &Slot, claim: &Claim| {
+        claim.state == InstanceState::Stopping && digests.get(&slot.service) == Some(&claim.digest)
+    };
+    let claims = state.claims.iter().filter(|(slot, claim)| !leaves(slot, claim)).map(|(slot, claim)| {
         (slot.clone(), ClaimView { digest: claim.digest.clone(), running: claim.state.is_running() })
     });
     Some(Machine {

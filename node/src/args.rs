@@ -8,12 +8,17 @@ use vc_protocol::{DEFAULT_PORT, Name, parse_cpus, parse_memory};
 
 /// A machine of a Virtual Cluster: runs its share of the services, and needs no coordinator.
 #[derive(Debug, Parser)]
-#[command(name = "vc-node", version, propagate_version = true, after_help = "\
+#[command(
+    name = "vc-node",
+    version,
+    propagate_version = true,
+    after_help = "\
 Examples:
   vc-node init --data-dir /var/lib/vc              found a cluster on this machine
   vc token create --machine                        make a token for another machine
   vc-node join TOKEN --data-dir /var/lib/vc        join it there
-  vc-node run --data-dir /var/lib/vc               go on after a restart")]
+  vc-node run --data-dir /var/lib/vc               go on after a restart"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -165,22 +165,33 @@ impl Porter {
                 match porter.meet(peer, stream, place, &room).await {
                     Ok(()) => {}
                     // A client that dials several nodes and takes the first hangs up on the rest.
-                    Err(AuthError::Frame(FrameError::Io(error))) => tracing::debug!(%peer, %error, "a peer hung up"),
-                    Err(AuthError::Frame(FrameError::Closed)) => tracing::debug!(%peer, "a peer hung up"),
+                    Err(AuthError::Frame(FrameError::Io(error))) => {
+                        tracing::debug!(%peer, %error, "a peer hung up")
+                    }
+                    Err(AuthError::Frame(FrameError::Closed)) => {
+                        tracing::debug!(%peer, "a peer hung up")
+                    }
                     Err(error) => tracing::warn!(%peer, %error, "a peer was not let in"),
                 }
             });
         }
     }
 
-    async fn meet(&self, peer: PeerId, stream: Stream, place: Place, room: &Semaphore) -> Result<(), AuthError> {
+    async fn meet(
+        &self,
+        peer: PeerId,
+        stream: Stream,
+        place: Place,
+        room: &Semaphore,
+    ) -> Result<(), AuthError> {
         let mut frames = Frames::new(stream, MAX_AUTH_FRAME);
         let greet = async {
             let Greeting { .. } = frames.receive().await?;
             frames.send(&Proof { certificate: self.membership.certificate.clone() }).await?;
-            Ok::<Hello, FrameError>(frames.receive().await?)
+            frames.receive::<Hello>().await
         };
-        let hello = tokio::time::timeout(PATIENCE, greet).await.map_err(|_| AuthError::TimedOut)??;
+        let hello =
+            tokio::time::timeout(PATIENCE, greet).await.map_err(|_| AuthError::TimedOut)??;
         let reason = match hello {
             Hello::Member { certificate } => match self.meet_member(peer, certificate).await {
                 Ok(known) => {
@@ -233,7 +244,8 @@ impl Porter {
 
     /// A machine wants to join.
     async fn admit(&self, peer: PeerId, token: &str, name: &Name) -> Result<Admission, String> {
-        let claims = verify(token, self.membership.cluster, crate::now()).map_err(|error| error.to_string())?;
+        let claims = verify(token, self.membership.cluster, crate::now())
+            .map_err(|error| error.to_string())?;
         let Scope::Join(role) = claims.scope else {
             let error = TokenError::WrongScope { found: claims.scope.kind(), wanted: "machine" };
             return Err(error.to_string());
@@ -244,12 +256,14 @@ impl Porter {
             .as_ref()
             .ok_or("this node is a worker and cannot admit machines: join through a server")?;
         let node = NodeId::try_from(peer).map_err(|error| error.to_string())?;
-        let certificate = certify(root, node, role, crate::now()).map_err(|error| error.to_string())?;
+        let certificate =
+            certify(root, node, role, crate::now()).map_err(|error| error.to_string())?;
         // Durable here before it is promised there: every other member learns of it from us if need be.
         let (certificates, peers) = self.session.introduce(certificate.clone()).await?;
         self.gate.admit(peer);
         tracing::info!(node = %node, name = %name, token = claims.jti, ?role, "a machine joined");
-        let cluster_key = (role == MachineRole::Server).then(|| crate::identity::encode_key(root)).flatten();
+        let cluster_key =
+            (role == MachineRole::Server).then(|| crate::identity::encode_key(root)).flatten();
         Ok(Admission { certificate, certificates, cluster_key, peers })
     }
 

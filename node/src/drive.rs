@@ -197,7 +197,8 @@ impl Driver {
                 self.step(Input::Mutate { request: self.requests, by, mutation }).await;
             }
             Event::Admit { certificate, answer } => {
-                let known = Durable { certificates: vec![certificate.clone()], ..Durable::default() };
+                let known =
+                    Durable { certificates: vec![certificate.clone()], ..Durable::default() };
                 match self.persist(known).await {
                     Ok(()) => {
                         self.step(Input::Certificate(certificate)).await;
@@ -304,7 +305,9 @@ impl Driver {
 
     async fn persist(&self, durable: Durable) -> Result<(), StoreError> {
         let store = Arc::clone(&self.store);
-        tokio::task::spawn_blocking(move || store.persist(&durable)).await.unwrap_or(Err(StoreError::Stopping))
+        tokio::task::spawn_blocking(move || store.persist(&durable))
+            .await
+            .unwrap_or(Err(StoreError::Stopping))
     }
 
     /// Goes on from what is durable, as after a crash: what the disk did not take has not happened.
@@ -317,7 +320,8 @@ impl Driver {
             }
             // The new engine has seen nothing yet of what the old one saw.
             let connected = self.connected.iter().copied().map(Input::Connected);
-            let inputs: Vec<Input> = connected.chain(self.runtime.last().map(Input::Runtime)).collect();
+            let inputs: Vec<Input> =
+                connected.chain(self.runtime.last().map(Input::Runtime)).collect();
             let mut failed = false;
             for input in inputs {
                 let outputs = VecDeque::from(self.engine.handle(crate::now(), input));
@@ -362,12 +366,15 @@ impl Driver {
 }
 
 fn disk_failed(error: &StoreError) -> String {
-    format!("this node cannot write to its disk, so nothing was changed ({error}): free some space or use another node with --peer")
+    format!(
+        "this node cannot write to its disk, so nothing was changed ({error}): free some space or use another node with --peer"
+    )
 }
 
 /// A clock that never goes back: the time at the start, and how long it has run since.
 pub fn clock() -> impl Fn() -> Millis {
-    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let wall =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let start = std::time::Instant::now();
     move || {
         let now = wall + start.elapsed();

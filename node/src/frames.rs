@@ -1,9 +1,9 @@
 //! Length-prefixed frames on a stream.
 
 use futures::{AsyncRead, AsyncWrite, SinkExt, StreamExt as _};
+use libp2p::bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use libp2p::bytes::Bytes;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt as _};
 use vc_protocol::wire;

@@ -58,7 +58,8 @@ pub(crate) fn decode_key(text: &str) -> anyhow::Result<Keypair> {
 
 /// Makes the data directory, for its owner alone. Errors: it cannot be made or written.
 pub fn prepare(dir: &Path) -> anyhow::Result<()> {
-    let made = fs::create_dir_all(dir).and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o700)));
+    let made = fs::create_dir_all(dir)
+        .and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o700)));
     made.with_context(|| format!("cannot make the data directory {}", dir.display()))
 }
 
@@ -71,7 +72,9 @@ pub fn is_member(dir: &Path) -> bool {
 pub fn node_key(dir: &Path) -> anyhow::Result<Keypair> {
     let path = dir.join(NODE_KEY);
     match fs::read_to_string(&path) {
-        Ok(text) => decode_key(&text).with_context(|| format!("{} is not a node key", path.display())),
+        Ok(text) => {
+            decode_key(&text).with_context(|| format!("{} is not a node key", path.display()))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = Keypair::generate_ed25519();
             write_secret(&path, &encode_key(&key).context("an Ed25519 key")?)?;
@@ -106,7 +109,8 @@ pub fn load(dir: &Path) -> anyhow::Result<(Membership, Vec<Multiaddr>)> {
         ),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let saved: Saved = serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
+    let saved: Saved =
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
     let key = node_key(dir)?;
     let node = NodeId::of(&key.public())?;
     vc_protocol::token::verify_member(&saved.certificate, saved.cluster, Some(node))
@@ -115,8 +119,14 @@ pub fn load(dir: &Path) -> anyhow::Result<(Membership, Vec<Multiaddr>)> {
         Ok(text) => Some(decode_key(&text).context("cluster.key is damaged")?),
         Err(_) => None,
     };
-    let membership =
-        Membership { key, node, cluster: saved.cluster, certificate: saved.certificate, root, since: saved.since };
+    let membership = Membership {
+        key,
+        node,
+        cluster: saved.cluster,
+        certificate: saved.certificate,
+        root,
+        since: saved.since,
+    };
     Ok((membership, saved.peers))
 }
 
@@ -124,8 +134,12 @@ pub fn load(dir: &Path) -> anyhow::Result<(Membership, Vec<Multiaddr>)> {
 pub fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
     let write = || -> std::io::Result<()> {
         let next = path.with_extension("new");
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&next)?;
         writeln!(file, "{text}")?;
         file.sync_all()?;
         fs::rename(&next, path)?;

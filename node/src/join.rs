@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId, SwarmBuilder, noise, tcp, yamux};
 use vc_protocol::auth::Admission;
 use vc_protocol::token::{Claims, Scope, peek, verify, verify_member};
@@ -20,24 +20,36 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Joins with a token; returns the membership and where members are. Errors: the token does not hold, nobody answers,
 /// or nobody lets us in.
-pub(crate) async fn join(token: &str, key: Keypair, name: &Name) -> anyhow::Result<(Membership, Admission)> {
+pub(crate) async fn join(
+    token: &str,
+    key: Keypair,
+    name: &Name,
+) -> anyhow::Result<(Membership, Admission)> {
     let claims = peek(token)?;
     let cluster = claims.aud;
     // What can be known without asking is said without asking.
     let claims = verify(token, cluster, crate::now())?;
     let Scope::Join(_) = claims.scope else {
-        anyhow::bail!("this is a {} token: make one for machines with 'vc token create --machine'", claims.scope.kind());
+        anyhow::bail!(
+            "this is a {} token: make one for machines with 'vc token create --machine'",
+            claims.scope.kind()
+        );
     };
     let node = NodeId::of(&key.public())?;
     let asked = ask(token, &claims, key.clone(), name);
-    let admission = tokio::time::timeout(PATIENCE, asked)
-        .await
-        .map_err(|_| anyhow::anyhow!("no member of the cluster answered in time at {}", list(&claims.peers)))??;
-    verify_member(&admission.certificate, cluster, Some(node)).context("the certificate that came is not ours")?;
+    let admission = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| {
+        anyhow::anyhow!("no member of the cluster answered in time at {}", list(&claims.peers))
+    })??;
+    verify_member(&admission.certificate, cluster, Some(node))
+        .context("the certificate that came is not ours")?;
     let root = match &admission.cluster_key {
         Some(text) => {
-            let root = identity::decode_key(text).context("the cluster key that came does not read")?;
-            anyhow::ensure!(root.public().to_peer_id() == cluster.peer_id(), "the cluster key that came is another's");
+            let root =
+                identity::decode_key(text).context("the cluster key that came does not read")?;
+            anyhow::ensure!(
+                root.public().to_peer_id() == cluster.peer_id(),
+                "the cluster key that came is another's"
+            );
             Some(root)
         }
         None => None,
@@ -67,7 +79,11 @@ async fn ask(token: &str, claims: &Claims, key: Keypair, name: &Name) -> anyhow:
             Err(error) => failures.push(error.to_string()),
         }
     }
-    anyhow::ensure!(left > 0, "the token names no machine that can be dialled: {}", failures.join("; "));
+    anyhow::ensure!(
+        left > 0,
+        "the token names no machine that can be dialled: {}",
+        failures.join("; ")
+    );
     let mut talks = FuturesUnordered::new();
     while left > 0 {
         tokio::select! {
@@ -109,6 +125,8 @@ fn by_peer(addresses: &[Multiaddr]) -> Vec<(PeerId, Vec<Multiaddr>)> {
 }
 
 fn list(addresses: &[Multiaddr]) -> String {
-    let short = |address: &Multiaddr| address.to_string().split("/p2p/").next().unwrap_or_default().to_owned();
+    let short = |address: &Multiaddr| {
+        address.to_string().split("/p2p/").next().unwrap_or_default().to_owned()
+    };
     addresses.iter().map(short).collect::<Vec<_>>().join(", ")
 }

@@ -22,7 +22,8 @@ pub use run::start;
 
 /// This machine's time, in milliseconds since the epoch. It never goes back while the process lives.
 pub(crate) fn now() -> Millis {
-    static CLOCK: LazyLock<Box<dyn Fn() -> Millis + Send + Sync>> = LazyLock::new(|| Box::new(drive::clock()));
+    static CLOCK: LazyLock<Box<dyn Fn() -> Millis + Send + Sync>> =
+        LazyLock::new(|| Box::new(drive::clock()));
     CLOCK()
 }
 

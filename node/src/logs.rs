@@ -58,13 +58,22 @@ impl Logs {
     ) -> Result<SelectAll<Rows>, String> {
         let view = std::sync::Arc::clone(&snapshot.borrow().view);
         let service = vc_engine::find_service(&view.cluster, &request.service)?;
-        let claims = view.nodes.iter().filter(|(node, _)| view.up.contains(node)).flat_map(|(&node, state)| {
-            state.claims.keys().filter(|slot| slot.service == service).map(move |slot| (node, slot.clone()))
-        });
-        let wanted: Vec<_> =
-            claims.filter(|(_, slot)| request.replica.is_none_or(|replica| slot.replica == replica)).collect();
+        let claims = view.nodes.iter().filter(|(node, _)| view.up.contains(node)).flat_map(
+            |(&node, state)| {
+                state
+                    .claims
+                    .keys()
+                    .filter(|slot| slot.service == service)
+                    .map(move |slot| (node, slot.clone()))
+            },
+        );
+        let wanted: Vec<_> = claims
+            .filter(|(_, slot)| request.replica.is_none_or(|replica| slot.replica == replica))
+            .collect();
         if wanted.is_empty() {
-            return Err(format!("{service} has no such instance that has started; see 'vc ps {service}'"));
+            return Err(format!(
+                "{service} has no such instance that has started; see 'vc ps {service}'"
+            ));
         }
         let mut rows = SelectAll::new();
         for (node, slot) in wanted {
@@ -74,7 +83,11 @@ impl Logs {
                 tail: request.tail,
                 since: request.since,
             };
-            let opened = if node == self.node { self.local(request).await } else { self.remote(node, request).await };
+            let opened = if node == self.node {
+                self.local(request).await
+            } else {
+                self.remote(node, request).await
+            };
             rows.push(opened.map_err(|reason| format!("logs from {}: {reason}", view.name(node)))?);
         }
         Ok(rows)
@@ -137,7 +150,11 @@ impl Logs {
         }
     }
 
-    async fn send(&self, request: InstanceLogRequest, frames: &mut Frames<Stream>) -> Result<(), FrameError> {
+    async fn send(
+        &self,
+        request: InstanceLogRequest,
+        frames: &mut Frames<Stream>,
+    ) -> Result<(), FrameError> {
         let mut rows = match self.local(request).await {
             Ok(rows) => rows,
             Err(reason) => return frames.send(&Reply::Error(reason)).await,

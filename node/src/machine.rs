@@ -39,7 +39,10 @@ fn cgroup_limits() -> (Option<u64>, Option<u64>) {
     let (mut cpu, mut memory) = (None, None);
     while at.starts_with("/sys/fs/cgroup") {
         cpu = tighter(cpu, cpu_max(&at));
-        memory = tighter(memory, fs::read_to_string(at.join("memory.max")).ok().and_then(|t| t.trim().parse().ok()));
+        memory = tighter(
+            memory,
+            fs::read_to_string(at.join("memory.max")).ok().and_then(|t| t.trim().parse().ok()),
+        );
         if !at.pop() {
             break;
         }
@@ -79,7 +82,11 @@ pub async fn watch_usage(driver: mpsc::Sender<Event>) {
         system.refresh_memory();
         let cores = u64::try_from(system.cpus().len()).unwrap_or(1);
         // Percent of all cores, as a float by sysinfo; nothing is decided by it.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 100000")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and 100000"
+        )]
         let share = (system.global_cpu_usage() * 10.0) as u64;
         let usage = Usage { cpu_millis: share * cores, memory_bytes: system.used_memory() };
         if driver.send(Event::Input(Input::Usage(usage))).await.is_err() {

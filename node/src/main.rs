@@ -6,18 +6,30 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 use vc_node::args::{Cli, Command, LogFormat};
 
+/// Open files that a node asks for.
+const DESCRIPTORS: u64 = 65_536;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let (Command::Init(options) | Command::Run(options) | Command::Join { options, .. }) = &cli.command;
+    let (Command::Init(options) | Command::Run(options) | Command::Join { options, .. }) =
+        &cli.command;
     log_to_stderr(options.log_format);
+    // Sockets of peers and files of instances: the customary 1024 is for programs that still use select().
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let current = files.maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    let more = rustix::process::Rlimit { current: Some(current), maximum: files.maximum };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, more) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
     // Without it the first handshake would panic: several libraries offer a provider and none is the default.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a crypto provider was installed before");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
+        };
     let result = runtime.block_on(vc_node::start(cli.command));
     // Nothing that still waits for the disk or the network may hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
@@ -34,7 +46,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 }
 
 fn log_to_stderr(format: LogFormat) {
-    let quiet = "info,libp2p=warn,libp2p_mdns=error,libp2p_gossipsub=error,libp2p_kad=error,automerge=warn";
+    let quiet =
+        "info,libp2p=warn,libp2p_mdns=error,libp2p_gossipsub=error,libp2p_kad=error,automerge=warn";
     let filter = EnvFilter::try_from_env("VC_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

@@ -48,8 +48,14 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let node = NodeId::of(&key.public())?;
             let cluster = ClusterId::of(&root.public())?;
             let certificate = certify(&root, node, MachineRole::Server, crate::now())?;
-            let membership =
-                Membership { key, node, cluster, certificate, root: Some(root), since: crate::now() };
+            let membership = Membership {
+                key,
+                node,
+                cluster,
+                certificate,
+                root: Some(root),
+                since: crate::now(),
+            };
             run(options, membership, Vec::new(), store, true).await
         }
         Command::Join { token, options } => {
@@ -63,8 +69,10 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let key = identity::node_key(&options.data_dir)?;
             let name = name(&options);
             let (membership, admission) = join::join(&token, key, &name).await?;
-            let durable =
-                vc_engine::Durable { certificates: admission.certificates, ..vc_engine::Durable::default() };
+            let durable = vc_engine::Durable {
+                certificates: admission.certificates,
+                ..vc_engine::Durable::default()
+            };
             store.persist(&durable)?;
             identity::save(&options.data_dir, &membership, &admission.peers)?;
             tracing::info!(node = %membership.node, cluster = %membership.cluster, "joined");
@@ -87,7 +95,8 @@ fn open(options: &Options) -> anyhow::Result<Store> {
 fn read_token(text: &str) -> anyhow::Result<String> {
     let path = Path::new(text);
     if path.is_file() {
-        let token = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let token = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         return Ok(token.trim().to_owned());
     }
     Ok(text.trim().to_owned())
@@ -98,7 +107,8 @@ fn name(options: &Options) -> Name {
     options.name.clone().unwrap_or_else(|| {
         let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
         let label = host.split('.').next().unwrap_or_default();
-        let plain: String = label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
+        let plain: String =
+            label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
         #[allow(clippy::expect_used, reason = "a constant that is a name")]
         plain.parse().unwrap_or_else(|_| "node".parse().expect("a name"))
     })
@@ -168,7 +178,9 @@ async fn run(
 
     let (runtime_events, from_runtime) = mpsc::channel(RUNTIME_EVENTS);
     let runtime_config = match options.runtime {
-        RuntimeChoice::Docker => runtime::Config::Docker(runtime::docker::Config { host: options.docker_host.clone() }),
+        RuntimeChoice::Docker => {
+            runtime::Config::Docker(runtime::docker::Config { host: options.docker_host.clone() })
+        }
         RuntimeChoice::Process => {
             runtime::Config::Process(runtime::process::Config { dir: options.data_dir.clone() })
         }
@@ -197,7 +209,8 @@ async fn run(
         driver: driver.clone(),
         logs: logs.clone(),
     };
-    let porter = Porter { membership: Arc::clone(&membership), gate, driver: driver.clone(), session };
+    let porter =
+        Porter { membership: Arc::clone(&membership), gate, driver: driver.clone(), session };
 
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(network.run());
@@ -252,12 +265,23 @@ async fn announce(
     Ok(())
 }
 
-fn write_admin_token(dir: &Path, membership: &Membership, addresses: &[Multiaddr]) -> anyhow::Result<()> {
-    let issuer =
-        Issuer { cluster: membership.cluster, key: &membership.key, certificate: &membership.certificate };
-    let peers = addresses.iter().cloned().map(|address| address.with(Protocol::P2p(membership.node.peer_id())));
+fn write_admin_token(
+    dir: &Path,
+    membership: &Membership,
+    addresses: &[Multiaddr],
+) -> anyhow::Result<()> {
+    let issuer = Issuer {
+        cluster: membership.cluster,
+        key: &membership.key,
+        certificate: &membership.certificate,
+    };
+    let peers = addresses
+        .iter()
+        .cloned()
+        .map(|address| address.with(Protocol::P2p(membership.node.peer_id())));
     let scope = Scope::User(UserRole::Admin);
-    let token = issuer.issue(scope, "admin", peers.collect(), crate::random()?, crate::now(), ADMIN_TTL)?;
+    let token =
+        issuer.issue(scope, "admin", peers.collect(), crate::random()?, crate::now(), ADMIN_TTL)?;
     identity::write_secret(&dir.join(identity::ADMIN_TOKEN), &token)
 }
 

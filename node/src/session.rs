@@ -52,7 +52,9 @@ fn needs(request: &Request) -> UserRole {
         | Request::Status
         | Request::Watch { .. }
         | Request::Logs(_) => UserRole::Viewer,
-        Request::Deploy { .. } | Request::Scale { .. } | Request::Remove { .. } => UserRole::Deployer,
+        Request::Deploy { .. } | Request::Scale { .. } | Request::Remove { .. } => {
+            UserRole::Deployer
+        }
         Request::Drain { .. } | Request::CreateToken(_) => UserRole::Admin,
     }
 }
@@ -64,7 +66,9 @@ impl Session {
             let request = match frames.receive::<Request>().await {
                 Ok(request) => request,
                 Err(FrameError::Json(error)) => {
-                    let reason = format!("this node does not understand the request ({error}): is it older than vc?");
+                    let reason = format!(
+                        "this node does not understand the request ({error}): is it older than vc?"
+                    );
                     let _ = frames.send(&Reply::Error(reason)).await;
                     return;
                 }
@@ -77,10 +81,17 @@ impl Session {
         }
     }
 
-    async fn answer(&self, user: &User, request: Request, frames: &mut Frames<Stream>) -> Result<(), FrameError> {
+    async fn answer(
+        &self,
+        user: &User,
+        request: Request,
+        frames: &mut Frames<Stream>,
+    ) -> Result<(), FrameError> {
         let needed = needs(&request);
         if crate::now() >= user.expires {
-            return frames.send(&Reply::Error("the token expired; ask for a new one".to_owned())).await;
+            return frames
+                .send(&Reply::Error("the token expired; ask for a new one".to_owned()))
+                .await;
         }
         if user.role < needed {
             let reason = format!(
@@ -120,14 +131,20 @@ impl Session {
                 }
                 Reply::Instances(rows)
             }
-            Request::Deploy { deployments } => self.mutate(user, Mutation::Deploy(deployments)).await?,
+            Request::Deploy { deployments } => {
+                self.mutate(user, Mutation::Deploy(deployments)).await?
+            }
             Request::Scale { service, replicas } => {
                 self.mutate(user, Mutation::Scale { service, replicas }).await?
             }
             Request::Remove { service } => self.mutate(user, Mutation::Remove(service)).await?,
-            Request::Drain { node, drain } => self.mutate(user, Mutation::Drain { node, drain }).await?,
+            Request::Drain { node, drain } => {
+                self.mutate(user, Mutation::Drain { node, drain }).await?
+            }
             Request::CreateToken(request) => Reply::Token(self.create_token(user, &request)?),
-            Request::Watch { .. } | Request::Logs(_) => return Err("not a single answer".to_owned()),
+            Request::Watch { .. } | Request::Logs(_) => {
+                return Err("not a single answer".to_owned());
+            }
         })
     }
 
@@ -148,7 +165,10 @@ impl Session {
     }
 
     /// Takes up a machine's certificate: all certificates, and the addresses of members, for the machine.
-    pub(crate) async fn introduce(&self, certificate: String) -> Result<(Vec<String>, Vec<Multiaddr>), String> {
+    pub(crate) async fn introduce(
+        &self,
+        certificate: String,
+    ) -> Result<(Vec<String>, Vec<Multiaddr>), String> {
         let (answer, result) = oneshot::channel();
         let certificates = self.ask(Event::Admit { certificate, answer }, result).await?;
         Ok((certificates, self.peer_addresses()))
@@ -156,10 +176,14 @@ impl Session {
 
     fn create_token(&self, user: &User, request: &TokenRequest) -> Result<String, String> {
         if self.membership.root.is_none() {
-            return Err("this node is a worker and cannot make tokens: use a server with --peer".to_owned());
+            return Err(
+                "this node is a worker and cannot make tokens: use a server with --peer".to_owned()
+            );
         }
         if request.ttl_ms < 1000 || request.ttl_ms > MAX_TTL {
-            return Err("a token lives between a second and ten years: choose another --ttl".to_owned());
+            return Err(
+                "a token lives between a second and ten years: choose another --ttl".to_owned()
+            );
         }
         let issuer = Issuer {
             cluster: self.membership.cluster,
@@ -174,7 +198,13 @@ impl Session {
         let token = issuer
             .issue(scope, &name, self.peer_addresses(), id, crate::now(), request.ttl_ms)
             .map_err(|error| error.to_string())?;
-        tracing::info!(by = user.name, id = format!("{id:016x}"), kind = scope.kind(), subject = name, "token made");
+        tracing::info!(
+            by = user.name,
+            id = format!("{id:016x}"),
+            kind = scope.kind(),
+            subject = name,
+            "token made"
+        );
         Ok(token)
     }
 
@@ -184,11 +214,13 @@ impl Session {
         let own = self.membership.node;
         let mut nodes: Vec<_> = view.nodes.iter().filter(|(id, _)| view.up.contains(id)).collect();
         nodes.sort_by_key(|&(&id, _)| (id != own, id));
-        let addresses_of = |id: &vc_protocol::NodeId, state: &vc_crdt::NodeState| -> Vec<Multiaddr> {
-            let addresses = state.info.iter().flat_map(|info| info.addresses.clone());
-            addresses.filter_map(|address| address.with_p2p(id.peer_id()).ok()).collect()
-        };
-        let all: Vec<Vec<Multiaddr>> = nodes.into_iter().map(|(id, state)| addresses_of(id, state)).collect();
+        let addresses_of =
+            |id: &vc_protocol::NodeId, state: &vc_crdt::NodeState| -> Vec<Multiaddr> {
+                let addresses = state.info.iter().flat_map(|info| info.addresses.clone());
+                addresses.filter_map(|address| address.with_p2p(id.peer_id()).ok()).collect()
+            };
+        let all: Vec<Vec<Multiaddr>> =
+            nodes.into_iter().map(|(id, state)| addresses_of(id, state)).collect();
         let longest = all.iter().map(Vec::len).max().unwrap_or(0);
         (0..longest)
             .flat_map(|i| all.iter().filter_map(move |addresses| addresses.get(i).cloned()))
@@ -197,7 +229,11 @@ impl Session {
     }
 
     /// The instances now and whenever they change, until the user goes.
-    async fn watch(&self, services: &[ServiceKey], frames: &mut Frames<Stream>) -> Result<(), FrameError> {
+    async fn watch(
+        &self,
+        services: &[ServiceKey],
+        frames: &mut Frames<Stream>,
+    ) -> Result<(), FrameError> {
         let mut snapshot = self.snapshot.clone();
         let mut last = None;
         loop {

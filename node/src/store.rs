@@ -8,8 +8,11 @@ use vc_engine::Durable;
 use vc_protocol::change::{DocumentId, Run, SignedChange};
 use vc_protocol::wire::{MAX_BATCH, decode, encode};
 
+/// Document (with its generation), actor and sequence number.
+type ChangeKey = (&'static [u8], &'static [u8], u64);
+
 /// Signed changes by document (with its generation), actor and sequence number.
-const CHANGES: TableDefinition<'_, (&[u8], &[u8], u64), &[u8]> = TableDefinition::new("changes");
+const CHANGES: TableDefinition<'_, ChangeKey, &[u8]> = TableDefinition::new("changes");
 /// Membership certificates.
 const CERTIFICATES: TableDefinition<'_, &str, ()> = TableDefinition::new("certificates");
 /// The database's page cache, in bytes: the documents are in memory anyway.
@@ -19,7 +22,9 @@ const CACHE: usize = 2 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it.
-    #[error("the data directory {0} is in use by another vc-node: stop that one, or choose another --data-dir")]
+    #[error(
+        "the data directory {0} is in use by another vc-node: stop that one, or choose another --data-dir"
+    )]
     InUse(PathBuf),
     /// The node is stopping.
     #[error("the node is stopping")]
@@ -56,10 +61,15 @@ impl Store {
         let mut held = self.database.write().unwrap_or_else(PoisonError::into_inner);
         *held = None;
         let path = &self.path;
-        let database = Database::builder().set_cache_size(CACHE).create(path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(self.dir.clone()),
-            other => StoreError::Redb { path: path.clone(), source: Box::new(other.into()) },
-        })?;
+        let database =
+            Database::builder().set_cache_size(CACHE).create(path).map_err(
+                |error| match error {
+                    redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(self.dir.clone()),
+                    other => {
+                        StoreError::Redb { path: path.clone(), source: Box::new(other.into()) }
+                    }
+                },
+            )?;
         *held = Some(database);
         drop(held);
         // The tables exist from the start, so that reading needs no special case.
@@ -80,7 +90,9 @@ impl Store {
             for row in transaction.open_table(CHANGES)?.iter()? {
                 match decode::<SignedChange>(row?.1.value()) {
                     Ok(change) => durable.changes.push(change),
-                    Err(error) => tracing::error!(%error, "a stored change does not read; left out"),
+                    Err(error) => {
+                        tracing::error!(%error, "a stored change does not read; left out")
+                    }
                 }
             }
             Ok(durable)
@@ -121,7 +133,8 @@ impl Store {
                     Some(actor) => (actor.as_bytes(), actor.as_bytes()),
                     None => (&[][..], &[0xff; 32][..]),
                 };
-                let range = (document.as_slice(), from, run.from)..=(document.as_slice(), to, run.to);
+                let range =
+                    (document.as_slice(), from, run.from)..=(document.as_slice(), to, run.to);
                 for row in changes.range(range)? {
                     let (key, value) = row?;
                     let (_, _, seq) = key.value();
@@ -144,11 +157,17 @@ impl Store {
         })
     }
 
-    fn read<T>(&self, f: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+    fn read<T>(
+        &self,
+        f: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
         self.with(|database| f(&database.begin_read()?))
     }
 
-    fn write(&self, f: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<(), StoreError> {
+    fn write(
+        &self,
+        f: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), StoreError> {
         self.with(|database| {
             let transaction = database.begin_write()?;
             f(&transaction)?;
@@ -156,9 +175,15 @@ impl Store {
         })
     }
 
-    fn with<T>(&self, f: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+    fn with<T>(
+        &self,
+        f: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
         let held = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().ok_or(redb::Error::PreviousIo).and_then(f).map_err(|source| self.error(source))
+        held.as_ref()
+            .ok_or(redb::Error::PreviousIo)
+            .and_then(f)
+            .map_err(|source| self.error(source))
     }
 
     fn error(&self, source: redb::Error) -> StoreError {
@@ -189,7 +214,16 @@ mod tests {
         let author = NodeId::of(&key.public()).expect("ed25519");
         let cluster = ClusterId::of(&key.public()).expect("ed25519");
         let actor = Actor::new(author, 1);
-        let body = ChangeBody { cluster, document, actor, seq, author, by: None, at: 0, bytes: vec![7; 1000] };
+        let body = ChangeBody {
+            cluster,
+            document,
+            actor,
+            seq,
+            author,
+            by: None,
+            at: 0,
+            bytes: vec![7; 1000],
+        };
         SignedChange::sign(&body, key)
     }
 
@@ -200,12 +234,18 @@ mod tests {
         let node = NodeId::of(&key.public()).expect("ed25519");
         let old = DocumentId::Node { node, generation: 1 };
         let new = DocumentId::Node { node, generation: 2 };
-        let changes: Vec<_> = (1..=1500).map(|seq| change(DocumentId::Cluster, &key, seq)).collect();
+        let changes: Vec<_> =
+            (1..=1500).map(|seq| change(DocumentId::Cluster, &key, seq)).collect();
         let store = Store::open(dir.path()).expect("opened");
         store.persist(&Durable { changes, ..Durable::default() }).expect("stored");
-        store.persist(&Durable { changes: vec![change(old, &key, 1)], ..Durable::default() }).expect("stored");
-        let renewed =
-            Durable { changes: vec![change(new, &key, 1)], replaced: vec![old], certificates: vec!["c".into()] };
+        store
+            .persist(&Durable { changes: vec![change(old, &key, 1)], ..Durable::default() })
+            .expect("stored");
+        let renewed = Durable {
+            changes: vec![change(new, &key, 1)],
+            replaced: vec![old],
+            certificates: vec!["c".into()],
+        };
         store.persist(&renewed).expect("stored");
         assert!(matches!(Store::open(dir.path()), Err(StoreError::InUse(_))), "locked");
         drop(store);
@@ -213,7 +253,12 @@ mod tests {
         let store = Store::open(dir.path()).expect("opened again");
         let loaded = store.load().expect("loaded");
         assert_eq!((loaded.changes.len(), loaded.certificates.len()), (1501, 1));
-        let run = Run { document: DocumentId::Cluster, actor: Some(Actor::new(node, 1)), from: 3, to: 1500 };
+        let run = Run {
+            document: DocumentId::Cluster,
+            actor: Some(Actor::new(node, 1)),
+            from: 3,
+            to: 1500,
+        };
         let batches = store.replay(&[run]).expect("read");
         assert!(batches.len() > 1, "bounded batches");
         assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), 1498);

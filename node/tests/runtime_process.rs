@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
@@ -239,7 +240,8 @@ async fn a_process_that_ignores_sigterm_is_killed_after_its_grace_with_all_its_c
         &shell(&format!("trap '' TERM; (sleep 600 & sleep 600) >{pipe}; sleep 600")),
     );
     host.running(&id).await;
-    let held = tokio::spawn(async move { tokio::fs::read(pipe).await });
+    let mut held =
+        timeout(PATIENCE, tokio::fs::File::open(pipe)).await.expect("in time").expect("opened");
     let slot = "shop/web.1".parse().expect("a slot");
     host.remove(&id, 300);
     assert_eq!(host.change(&id).await, Phase::Gone);

@@ -246,7 +246,12 @@ impl VersionVector {
     pub fn beyond(&self, other: &Self) -> Vec<Run> {
         let cluster = self.cluster.iter().filter_map(|(actor, &to)| {
             let from = other.cluster.get(actor).copied().unwrap_or(0) + 1;
-            (from <= to).then_some(Run { document: DocumentId::Cluster, actor: Some(*actor), from, to })
+            (from <= to).then_some(Run {
+                document: DocumentId::Cluster,
+                actor: Some(*actor),
+                from,
+                to,
+            })
         });
         let nodes = self.nodes.iter().filter_map(|(&node, &(generation, to))| {
             let from = match other.nodes.get(&node) {
@@ -279,7 +284,16 @@ mod tests {
 
     fn body(author: NodeId, document: DocumentId, cluster: ClusterId) -> ChangeBody {
         let actor = Actor::new(author, 1);
-        ChangeBody { cluster, document, actor, seq: 1, author, by: None, at: 0, bytes: vec![1, 2, 3] }
+        ChangeBody {
+            cluster,
+            document,
+            actor,
+            seq: 1,
+            author,
+            by: None,
+            at: 0,
+            bytes: vec![1, 2, 3],
+        }
     }
 
     #[test]

@@ -13,7 +13,9 @@ pub enum IdError {
     #[error("'{0}' is not the id of an Ed25519 key")]
     Peer(String),
     /// Not a name.
-    #[error("'{0}' is not a name: use 1 to 63 lower-case letters, digits and '-', starting with a letter or a digit")]
+    #[error(
+        "'{0}' is not a name: use 1 to 63 lower-case letters, digits and '-', starting with a letter or a digit"
+    )]
     Name(String),
     /// Not a `project/service`.
     #[error("'{0}' is not a service: write project/service")]
@@ -144,7 +146,11 @@ impl FromStr for Name {
         let fits = (1..=63).contains(&bytes.len())
             && word(bytes[0])
             && bytes.iter().all(|&b| word(b) || b == b'-' || b == b'_');
-        if fits { Ok(Self(text.to_owned())) } else { Err(IdError::Name(text.chars().take(80).collect())) }
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(IdError::Name(text.chars().take(80).collect()))
+        }
     }
 }
 
@@ -174,7 +180,8 @@ impl fmt::Display for ServiceKey {
 impl FromStr for ServiceKey {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let (project, service) = text.split_once('/').ok_or_else(|| IdError::Service(text.to_owned()))?;
+        let (project, service) =
+            text.split_once('/').ok_or_else(|| IdError::Service(text.to_owned()))?;
         Ok(Self { project: project.parse()?, service: service.parse()? })
     }
 }
@@ -232,7 +239,16 @@ mod tests {
         for bad in ["", "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N", "12D3KooW", "x"] {
             assert!(bad.parse::<NodeId>().is_err(), "{bad}");
         }
-        for bad in ["web", "shop/web", "shop/web.", "shop/web.0", "shop/web.-1", "Shop/web.1", "/web.1", "a/b/c.1"] {
+        for bad in [
+            "web",
+            "shop/web",
+            "shop/web.",
+            "shop/web.0",
+            "shop/web.-1",
+            "Shop/web.1",
+            "/web.1",
+            "a/b/c.1",
+        ] {
             assert!(bad.parse::<Slot>().is_err(), "{bad}");
         }
         for bad in ["", "-a", "a b", "A", "é", &"x".repeat(64)] {

@@ -138,7 +138,12 @@ impl Scope {
 }
 
 /// The certificate of a member, signed with the cluster's root key.
-pub fn certify(root: &Keypair, node: NodeId, role: MachineRole, now: Millis) -> Result<String, TokenError> {
+pub fn certify(
+    root: &Keypair,
+    node: NodeId,
+    role: MachineRole,
+    now: Millis,
+) -> Result<String, TokenError> {
     let cluster = ClusterId::of(&root.public()).map_err(|_| TokenError::Malformed)?;
     let iss = NodeId::of(&root.public()).map_err(|_| TokenError::Malformed)?;
     let claims = Claims {
@@ -197,7 +202,9 @@ pub fn peek(token: &str) -> Result<Claims, TokenError> {
         return Err(TokenError::Malformed);
     }
     let payload = token.split('.').nth(1).ok_or(TokenError::Malformed)?;
-    let json = data_encoding::BASE64URL_NOPAD.decode(payload.as_bytes()).map_err(|_| TokenError::Malformed)?;
+    let json = data_encoding::BASE64URL_NOPAD
+        .decode(payload.as_bytes())
+        .map_err(|_| TokenError::Malformed)?;
     serde_json::from_slice(&json).map_err(|_| TokenError::Malformed)
 }
 
@@ -214,7 +221,10 @@ pub fn verify(token: &str, cluster: ClusterId, now: Millis) -> Result<Claims, To
         let issuer = peek(certificate)?;
         check_signature(certificate, cluster, &cluster.public_key())?;
         let is_server = issuer.aud == cluster && issuer.scope == Scope::Member(MachineRole::Server);
-        if !is_server || issuer.sub != claims.iss.to_string() || matches!(claims.scope, Scope::Member(_)) {
+        if !is_server
+            || issuer.sub != claims.iss.to_string()
+            || matches!(claims.scope, Scope::Member(_))
+        {
             return Err(TokenError::IssuerNotPermitted);
         }
     }
@@ -270,7 +280,8 @@ fn check_signature(token: &str, cluster: ClusterId, key: &PublicKey) -> Result<C
     jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_ed_der(&key), &validation)
         .map(|data| data.claims)
         .map_err(|error| match error.kind() {
-            ErrorKind::InvalidSignature => TokenError::BadSignature,
+            // What can be read of it is a token's beginning: the rest was cut off, or is not what was signed.
+            ErrorKind::InvalidSignature | ErrorKind::Base64(_) => TokenError::BadSignature,
             _ => TokenError::Malformed,
         })
 }
@@ -331,7 +342,10 @@ mod tests {
             bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
             let altered = String::from_utf8(bytes).expect("ascii");
             // The last character of base64 carries bits that nobody reads.
-            if data_encoding::BASE64URL_NOPAD.decode(altered.rsplit('.').next().unwrap_or("").as_bytes()).is_err() {
+            if data_encoding::BASE64URL_NOPAD
+                .decode(altered.rsplit('.').next().unwrap_or("").as_bytes())
+                .is_err()
+            {
                 continue;
             }
             assert!(verify(&altered, cluster(&root), NOW).is_err(), "character {at}");

@@ -36,7 +36,7 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// A value from CBOR. Errors: not one whole value of this type; deeper than 64 levels.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     let mut rest = bytes;
-    let value =
-        ciborium::de::from_reader_with_recursion_limit(&mut rest, 64).map_err(|e| WireError(e.to_string()))?;
+    let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, 64)
+        .map_err(|e| WireError(e.to_string()))?;
     if rest.is_empty() { Ok(value) } else { Err(WireError("bytes after its end".to_owned())) }
 }

@@ -3,8 +3,9 @@
 use std::sync::Barrier;
 
 use crate::deploy::agree;
+use crate::harness::cluster::Cluster;
 use crate::harness::stories::with;
-use crate::harness::{Cluster, PATIENCE, running, sleepers, until};
+use crate::harness::{PATIENCE, running, sleepers, until};
 
 #[test]
 fn two_operators_who_deploy_different_services_at_once_both_get_theirs() {
@@ -45,7 +46,10 @@ fn of_two_versions_deployed_at_once_every_node_runs_the_same() {
                 scope.spawn(move || {
                     let version = format!("    environment: {{VERSION: '{round}-{operator}'}}\n");
                     let replicas = 2 + operator as u32;
-                    let file = cluster.file(&format!("{operator}.yaml"), &with("shop", "web", replicas, &version));
+                    let file = cluster.file(
+                        &format!("{operator}.yaml"),
+                        &with("shop", "web", replicas, &version),
+                    );
                     start.wait();
                     cluster.vc(operator, &["deploy", &file]).done();
                 });
@@ -55,9 +59,11 @@ fn of_two_versions_deployed_at_once_every_node_runs_the_same() {
             let rows = cluster.ps(0);
             let count = rows.len();
             running(&rows, "shop/web", count)?;
-            let processes: Vec<_> = cluster.nodes.iter().flat_map(|node| node.processes()).collect();
+            let processes: Vec<_> =
+                cluster.nodes.iter().flat_map(|node| node.processes()).collect();
             let wanted = cluster.rows(0, &["services"])[0]["replicas"].as_u64().unwrap_or(0);
-            let fits = count as u64 == wanted && processes.len() == count && (2..=3).contains(&wanted);
+            let fits =
+                count as u64 == wanted && processes.len() == count && (2..=3).contains(&wanted);
             if !fits {
                 return Err(format!("{wanted} wanted; {rows:?} {processes:?}"));
             }
@@ -71,7 +77,10 @@ fn of_two_versions_deployed_at_once_every_node_runs_the_same() {
             .filter_map(|process| std::fs::read(format!("/proc/{}/environ", process.pid)).ok())
             .map(|environment| {
                 let text = String::from_utf8_lossy(&environment).into_owned();
-                text.split('\0').find(|variable| variable.starts_with("VERSION=")).unwrap_or_default().to_owned()
+                text.split('\0')
+                    .find(|variable| variable.starts_with("VERSION="))
+                    .unwrap_or_default()
+                    .to_owned()
             })
             .collect();
         assert_eq!(versions.len(), 1, "no mixture: {versions:?}");

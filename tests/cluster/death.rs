@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::harness::cluster::Cluster;
 use crate::harness::processes::Process;
-use crate::harness::{Cluster, InstanceExt as _, Node, PATIENCE, measured, running, sleepers, until};
+use crate::harness::rows::InstanceExt as _;
+use crate::harness::{Node, PATIENCE, measured, running, sleepers, until};
 
 fn processes(node: &Node) -> BTreeSet<Process> {
     node.processes().into_iter().collect()
@@ -47,12 +49,21 @@ fn what_dead_machines_ran_runs_elsewhere_even_when_one_of_three_is_left() {
     // A command is taken although most machines are gone.
     cluster.deploy(0, &sleepers("shop", "api", 1));
 
+    // One that comes back knows nothing yet of the other's death: its silence must not bring that one back to life.
     cluster.nodes[2].start(&["run"]);
+    cluster.all_up();
+    assert!(
+        six.is_subset(&processes(&cluster.nodes[0])),
+        "a return moves nothing and restarts nothing"
+    );
     cluster.nodes[1].start(&["run"]);
     cluster.all_up();
     no_duplicates(&cluster, 7);
     all_on(&cluster, 1, 6, &["n1"]);
-    assert!(six.is_subset(&processes(&cluster.nodes[0])), "a return moves nothing and restarts nothing");
+    assert!(
+        six.is_subset(&processes(&cluster.nodes[0])),
+        "a return moves nothing and restarts nothing"
+    );
     let rows = cluster.ps(2);
     assert!(rows.iter().all(|row| row["restarts"] == 0), "{rows:?}");
 }
@@ -76,8 +87,14 @@ fn duplicates_end_when_a_node_returns_whose_instances_lived_on() {
         (0..3).try_for_each(|at| running(&cluster.ps(at), "shop/web", 6).map(drop))
     });
     for at in 0..2 {
-        assert!(before[at].is_subset(&processes(&cluster.nodes[at])), "what was never in doubt runs on");
-        assert!(processes(&cluster.nodes[at]).is_subset(&survivors[at]), "nothing was started anew");
+        assert!(
+            before[at].is_subset(&processes(&cluster.nodes[at])),
+            "what was never in doubt runs on"
+        );
+        assert!(
+            processes(&cluster.nodes[at]).is_subset(&survivors[at]),
+            "nothing was started anew"
+        );
     }
 }
 

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use crate::harness::cluster::Cluster;
+use crate::harness::rows::InstanceExt as _;
 use crate::harness::stories::with;
-use crate::harness::{Cluster, InstanceExt as _, PATIENCE, measured, running, sleepers, until};
+use crate::harness::{PATIENCE, measured, running, sleepers, until};
 
 /// Every node says the very same to each of these questions.
 pub fn agree(cluster: &Cluster, questions: &[&[&str]]) {
     for question in questions {
         let question = [&["--output", "json"], *question].concat();
         until("every node gives the same answer", PATIENCE, || {
-            let answers: BTreeSet<String> = cluster.alive().map(|at| cluster.vc(at, &question).done()).collect();
+            let answers: BTreeSet<String> =
+                cluster.alive().map(|at| cluster.vc(at, &question).done()).collect();
             if answers.len() == 1 { Ok(()) } else { Err(format!("{question:?}: {answers:#?}")) }
         });
     }
@@ -36,7 +39,8 @@ fn six_replicas_spread_over_three_machines_and_every_node_says_the_same() {
 fn a_service_is_scaled_updated_and_removed_at_any_node() {
     let cluster = Cluster::of(3);
     cluster.deploy(0, &sleepers("shop", "web", 2));
-    let processes = || cluster.nodes.iter().flat_map(|node| node.processes()).collect::<BTreeSet<_>>();
+    let processes =
+        || cluster.nodes.iter().flat_map(|node| node.processes()).collect::<BTreeSet<_>>();
     let until_running = |count| {
         until("as many run as are wanted", PATIENCE, || {
             let there = processes();
@@ -64,7 +68,11 @@ fn a_service_is_scaled_updated_and_removed_at_any_node() {
     cluster.vc(2, &["rm", "shop/"]).done();
     until("nothing is left of it", PATIENCE, || {
         let (rows, there) = (cluster.ps(0), processes());
-        if rows.is_empty() && there.is_empty() { Ok(()) } else { Err(format!("{rows:?} {there:?}")) }
+        if rows.is_empty() && there.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{rows:?} {there:?}"))
+        }
     });
     cluster.vc(0, &["scale", "web=1"]).refused_with("web");
 }
@@ -76,7 +84,9 @@ fn a_drained_machine_is_emptied_and_taken_back() {
     cluster.vc(1, &["drain", "n1"]).done();
     let on = |cluster: &Cluster| running(&cluster.ps(1), "shop/web", 4);
     until("all have moved", PATIENCE, || match on(&cluster)? {
-        machines if machines.get("n2") == Some(&4) && cluster.nodes[0].processes().is_empty() => Ok(()),
+        machines if machines.get("n2") == Some(&4) && cluster.nodes[0].processes().is_empty() => {
+            Ok(())
+        }
         machines => Err(format!("{machines:?}")),
     });
     cluster.vc(0, &["undrain", "n1"]).done();
@@ -101,9 +111,16 @@ fn what_no_machine_can_take_waits_and_says_why() {
             rows => Ok(rows),
         });
         let row = &rows.0[0];
-        assert_eq!((row["state"].as_str(), row.machine()), (Some("pending"), String::new()), "{row}");
+        assert_eq!(
+            (row["state"].as_str(), row.machine()),
+            (Some("pending"), String::new()),
+            "{row}"
+        );
         let reason = row["reason"].as_str().unwrap_or_default();
-        assert!(reason.contains("n1") && reason.contains("n2") && reason.contains("memory"), "{reason}");
+        assert!(
+            reason.contains("n1") && reason.contains("n2") && reason.contains("memory"),
+            "{reason}"
+        );
     }
     let plan = cluster.vc(1, &["--output", "json", "plan", &file]).json();
     assert_eq!(plan["unplaced"].as_array().map(Vec::len), Some(1), "{plan}");
@@ -124,7 +141,9 @@ fn what_is_not_supported_in_a_compose_file_is_refused_by_name() {
         cluster.vc(0, &["deploy", &file]).refused_with(words);
         cluster.vc(0, &["plan", &file]).refused_with(words);
     }
-    cluster.vc(0, &["deploy", &cluster.path("nothing.yaml").display().to_string()]).refused_with("no such file");
+    cluster
+        .vc(0, &["deploy", &cluster.path("nothing.yaml").display().to_string()])
+        .refused_with("no such file");
     assert!(cluster.rows(0, &["services"]).is_empty(), "nothing of it was deployed");
 }
 

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 
+use crate::harness::cluster::Cluster;
 use crate::harness::command::signal;
-use crate::harness::{Cluster, PATIENCE, sleepers, until};
+use crate::harness::{PATIENCE, sleepers, until};
 
 /// Deploys that are acknowledged in a round before the moment comes.
 const ACKNOWLEDGED: usize = 4;
@@ -16,7 +17,7 @@ const ROUNDS: usize = 4;
 /// Milliseconds below `bound` that nobody foresees.
 fn moment(bound: u32) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Duration::from_millis(u64::from(now.subsec_nanos() / 1000 % bound))
+    Duration::from_millis(u64::from(now.subsec_micros() % bound))
 }
 
 #[test]

@@ -11,7 +11,8 @@ use vc_protocol::token::{Issuer, MachineRole, Scope, UserRole, certify};
 use vc_protocol::wire::AUTH_PROTOCOL;
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
-use crate::harness::{Cluster, measured, running, sleepers};
+use crate::harness::cluster::Cluster;
+use crate::harness::{measured, running, sleepers};
 use crate::stranger::{Stranger, ended, frame, read, write};
 
 /// What a node may need more than before.
@@ -34,7 +35,10 @@ impl Scene {
     }
 
     fn id(&self) -> String {
-        self.cluster.vc(0, &["--output", "json", "status"]).json()["cluster"].as_str().expect("an id").to_owned()
+        self.cluster.vc(0, &["--output", "json", "status"]).json()["cluster"]
+            .as_str()
+            .expect("an id")
+            .to_owned()
     }
 
     fn address(&self) -> &str {
@@ -47,7 +51,11 @@ impl Scene {
         assert_eq!(running(&self.cluster.ps(0), "shop/web", 4).as_ref(), Ok(&self.spread));
         self.cluster.deploy(0, &sleepers("shop", "after", 1));
         let now = self.cluster.nodes[0].memory();
-        println!("measured: memory of the node: {} MiB before, {} MiB after", self.memory >> 20, now >> 20);
+        println!(
+            "measured: memory of the node: {} MiB before, {} MiB after",
+            self.memory >> 20,
+            now >> 20
+        );
         assert!(now < self.memory + GROWTH, "memory grew from {} to {now}", self.memory);
     }
 }
@@ -60,7 +68,8 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 fn garbage_on_the_ports_changes_nothing() {
     let scene = Scene::new();
     let port = scene.cluster.nodes[0].port.number;
-    let noise: Vec<u8> = (0..200_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> =
+        (0..200_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     // Held open to the end: some that say nothing, some that begin as libp2p does, some that do not stop.
     let mut open = Vec::new();
     for i in 0..300 {
@@ -107,7 +116,11 @@ fn a_stranger_is_spoken_to_in_no_protocol_but_auth() {
             "/ipfs/ping/1.0.0",
             "/libp2p/circuit/relay/0.2.0/hop",
         ] {
-            assert_eq!(stranger.open(protocol).await.err(), Some(true), "{protocol} is spoken with a stranger");
+            assert_eq!(
+                stranger.open(protocol).await.err(),
+                Some(true),
+                "{protocol} is spoken with a stranger"
+            );
         }
         stranger.open_auth().await;
 
@@ -124,7 +137,12 @@ fn a_stranger_is_spoken_to_in_no_protocol_but_auth() {
         let known = stranger
             .order(move |swarm| {
                 swarm.behaviour_mut().kademlia.get_closest_peers(node);
-                swarm.behaviour_mut().kademlia.kbuckets().map(|bucket| bucket.num_entries()).sum::<usize>()
+                swarm
+                    .behaviour_mut()
+                    .kademlia
+                    .kbuckets()
+                    .map(|bucket| bucket.num_entries())
+                    .sum::<usize>()
             })
             .await;
         assert_eq!(known, 0, "a stranger learns no addresses");
@@ -175,14 +193,21 @@ fn forged_and_stolen_credentials_are_refused() {
     let cluster: ClusterId = id.parse().expect("a cluster's id");
     let (root, thief) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
     let me = NodeId::of(&thief.public()).expect("ed25519");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis() as u64;
     let own = certify(&root, me, MachineRole::Server, now).expect("signed");
     let issuer = Issuer { cluster, key: &thief, certificate: &own };
-    let user = issuer.issue(Scope::User(UserRole::Admin), "eve", vec![], 1, now, 60_000).expect("signed");
-    let join = issuer.issue(Scope::Join(MachineRole::Server), "eve", vec![], 2, now, 60_000).expect("signed");
+    let user =
+        issuer.issue(Scope::User(UserRole::Admin), "eve", vec![], 1, now, 60_000).expect("signed");
+    let join = issuer
+        .issue(Scope::Join(MachineRole::Server), "eve", vec![], 2, now, 60_000)
+        .expect("signed");
     wait(async {
         let seed = thief.clone().try_into_ed25519().expect("ed25519").secret();
-        let key = libp2p::identity::Keypair::ed25519_from_bytes(seed.as_ref().to_vec()).expect("a seed");
+        let key =
+            libp2p::identity::Keypair::ed25519_from_bytes(seed.as_ref().to_vec()).expect("a seed");
         let stranger = Stranger::connect(key, &id, scene.address()).await.expect("connected");
         // What the node shows to everybody, shown to it again.
         let mut stream = stranger.open_auth().await;
@@ -229,7 +254,10 @@ fn strangers_who_take_all_they_can_get_do_not_lock_users_out() {
         println!("measured: {} strangers are connected", many.len());
         scene.cluster.vc(0, &["nodes"]).done();
         let streams = join_all(many.iter().map(|stranger| stranger.open(AUTH_PROTOCOL))).await;
-        println!("measured: {} of them have a stream", streams.iter().filter(|stream| stream.is_ok()).count());
+        println!(
+            "measured: {} of them have a stream",
+            streams.iter().filter(|stream| stream.is_ok()).count()
+        );
         scene.cluster.vc(0, &["nodes"]).done();
     });
     scene.is_unmoved();

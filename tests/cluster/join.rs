@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use crate::harness::{Cluster, PATIENCE, measured, until};
+use crate::harness::cluster::Cluster;
+use crate::harness::{PATIENCE, measured, until};
 
 #[test]
 fn three_machines_join_as_servers_and_workers_and_see_each_other() {
@@ -15,8 +16,14 @@ fn three_machines_join_as_servers_and_workers_and_see_each_other() {
     for at in 0..3 {
         let rows = cluster.rows(at, &["nodes"]);
         let ids: Vec<&str> = rows.iter().filter_map(|row| row["id"].as_str()).collect();
-        assert!(cluster.nodes.iter().all(|node| ids.contains(&node.id())), "peer ids are the machines'");
-        assert!(rows.iter().all(|row| row["cpu_millis"] == 4000 && row["memory_bytes"] == 4_u64 << 30), "{rows:?}");
+        assert!(
+            cluster.nodes.iter().all(|node| ids.contains(&node.id())),
+            "peer ids are the machines'"
+        );
+        assert!(
+            rows.iter().all(|row| row["cpu_millis"] == 4000 && row["memory_bytes"] == 4_u64 << 30),
+            "{rows:?}"
+        );
     }
     // A server admits, a worker does not.
     cluster.machine_token(1, "server");

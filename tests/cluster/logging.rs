@@ -1,7 +1,8 @@
 //! What a node says of itself. That no log holds an error, a panic or a secret is checked at the end of every test.
 
+use crate::harness::cluster::Cluster;
 use crate::harness::journal::entries;
-use crate::harness::{Cluster, PATIENCE, sleepers, until};
+use crate::harness::{PATIENCE, sleepers, until};
 
 #[test]
 fn each_change_of_state_is_one_line_that_names_what_changed() {
@@ -14,7 +15,11 @@ fn each_change_of_state_is_one_line_that_names_what_changed() {
             .collect();
         assert_eq!(lines.len(), 1, "{}: one line for one change: {lines:#?}", node.name);
         assert_eq!(lines[0]["service"], "shop/web");
-        assert!(lines[0]["instance"].as_str().is_some_and(|id| id.starts_with("shop/web.")), "{:?}", lines[0]);
+        assert!(
+            lines[0]["instance"].as_str().is_some_and(|id| id.starts_with("shop/web.")),
+            "{:?}",
+            lines[0]
+        );
         assert!(lines[0]["timestamp"].is_string());
     }
     cluster.nodes[1].cut_power();
@@ -27,6 +32,10 @@ fn each_change_of_state_is_one_line_that_names_what_changed() {
     cluster.nodes[1].start(&["run"]);
     until("its return is one line", PATIENCE, || {
         let lines = entries(&cluster.nodes[0], "node is up");
-        if lines.last().is_some_and(|line| line["node"] == id) { Ok(()) } else { Err(format!("{lines:?}")) }
+        if lines.last().is_some_and(|line| line["node"] == id) {
+            Ok(())
+        } else {
+            Err(format!("{lines:?}"))
+        }
     });
 }

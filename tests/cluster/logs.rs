@@ -2,15 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use crate::harness::cluster::Cluster;
 use crate::harness::stories::talkers;
-use crate::harness::{Cluster, PATIENCE, until};
+use crate::harness::{PATIENCE, running, until};
 
 #[test]
 fn logs_of_every_instance_are_read_at_a_node_that_runs_none() {
     let cluster = Cluster::of(3);
     cluster.deploy(0, &talkers("shop", "talk", 2));
-    let idle = (0..3).find(|&at| cluster.nodes[at].processes().is_empty()).expect("two run on two machines");
+    let idle = (0..3)
+        .find(|&at| cluster.nodes[at].processes().is_empty())
+        .expect("two run on two machines");
 
+    until("word of both has come here", PATIENCE, || running(&cluster.ps(idle), "shop/talk", 2));
     until("both have written", PATIENCE, || {
         let rows = cluster.rows(idle, &["logs", "talk"]);
         let lines: BTreeSet<&str> = rows.iter().filter_map(|row| row["line"].as_str()).collect();
@@ -19,7 +23,11 @@ fn logs_of_every_instance_are_read_at_a_node_that_runs_none() {
     });
     let rows = cluster.rows(idle, &["logs", "shop/talk", "--replica", "2", "--tail", "1"]);
     assert_eq!(rows.len(), 1, "{rows:?}");
-    assert_eq!((&rows[0]["service"], &rows[0]["replica"]), (&"shop/talk".into(), &2.into()), "{rows:?}");
+    assert_eq!(
+        (&rows[0]["service"], &rows[0]["replica"]),
+        (&"shop/talk".into(), &2.into()),
+        "{rows:?}"
+    );
     assert!(rows[0]["line"].as_str().is_some_and(|line| line.ends_with("of 2")), "{rows:?}");
     cluster.vc(idle, &["logs", "nothing"]).refused_with("nothing");
     cluster.vc(idle, &["logs", "talk", "--replica", "9"]).refused_with("vc ps");
@@ -29,8 +37,12 @@ fn logs_of_every_instance_are_read_at_a_node_that_runs_none() {
 fn logs_are_followed_from_afar() {
     let cluster = Cluster::of(2);
     cluster.deploy(0, &talkers("shop", "talk", 1));
-    let idle = (0..2).find(|&at| cluster.nodes[at].processes().is_empty()).expect("one runs on one machine");
-    let follower = cluster.vc_running(idle, &["--output", "json", "logs", "--follow", "--tail", "1", "talk"]);
+    let idle = (0..2)
+        .find(|&at| cluster.nodes[at].processes().is_empty())
+        .expect("one runs on one machine");
+    until("word of it has come here", PATIENCE, || running(&cluster.ps(idle), "shop/talk", 1));
+    let follower =
+        cluster.vc_running(idle, &["--output", "json", "logs", "--follow", "--tail", "1", "talk"]);
     let number = || -> u64 {
         let line = follower.next_line(PATIENCE).expect("it goes on");
         let row: serde_json::Value = serde_json::from_str(&line).expect("a JSON object a line");

@@ -1,7 +1,11 @@
 //! Whole clusters of real `vc-node` processes on loopback, driven by the real `vc`. Each file is a theme, each test a
 //! sentence that must be true.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's way to say what must not fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test's way to say what must not fail"
+)]
 
 #[allow(dead_code, reason = "each program of tests uses a part of it")]
 #[path = "../harness/mod.rs"]

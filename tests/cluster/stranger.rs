@@ -6,7 +6,10 @@ use futures::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use futures::stream::StreamExt as _;
 use libp2p::identity::Keypair;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, gossipsub, kad, noise, tcp, yamux};
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, gossipsub, kad, noise, tcp,
+    yamux,
+};
 use libp2p_stream::OpenStreamError;
 use tokio::sync::mpsc;
 use vc_protocol::wire::AUTH_PROTOCOL;
@@ -40,16 +43,22 @@ impl Stranger {
         let peer = key.public().to_peer_id();
         let signed = gossipsub::MessageAuthenticity::Signed(key.clone());
         let gossip = gossipsub::Behaviour::new(signed, gossipsub::Config::default())?;
-        let protocol = StreamProtocol::try_from_owned(format!("/vc/{cluster}/kad/1")).expect("a protocol");
-        let kademlia =
-            kad::Behaviour::with_config(peer, kad::store::MemoryStore::new(peer), kad::Config::new(protocol));
+        let protocol =
+            StreamProtocol::try_from_owned(format!("/vc/{cluster}/kad/1")).expect("a protocol");
+        let kademlia = kad::Behaviour::with_config(
+            peer,
+            kad::store::MemoryStore::new(peer),
+            kad::Config::new(protocol),
+        );
         let mut swarm = SwarmBuilder::with_existing_identity(key)
             .with_tokio()
             .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
             .expect("TCP")
             .with_behaviour(|_| Behaviour { streams, gossip, kademlia })
             .expect("a behaviour")
-            .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(600)))
+            .with_swarm_config(|config| {
+                config.with_idle_connection_timeout(Duration::from_secs(600))
+            })
             .build();
         let address: Multiaddr = address.parse().expect("an address");
         swarm.dial(address).map_err(|error| error.to_string())?;
@@ -57,12 +66,15 @@ impl Stranger {
             loop {
                 match swarm.select_next_some().await {
                     SwarmEvent::ConnectionEstablished { peer_id, .. } => return Ok(peer_id),
-                    SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error.to_string()),
+                    SwarmEvent::OutgoingConnectionError { error, .. } => {
+                        return Err(error.to_string());
+                    }
                     _ => {}
                 }
             }
         };
-        let node = tokio::time::timeout(SOON, connected).await.map_err(|_| "no answer".to_owned())??;
+        let node =
+            tokio::time::timeout(SOON, connected).await.map_err(|_| "no answer".to_owned())??;
         let (orders, mut to_do) = mpsc::unbounded_channel::<Order>();
         tokio::spawn(async move {
             loop {

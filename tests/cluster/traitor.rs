@@ -7,7 +7,8 @@ use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
 use vc_protocol::node::Usage;
 use vc_protocol::wire::{MAX_FRAME, encode};
 
-use crate::harness::{Cluster, running, sleepers, until, PATIENCE};
+use crate::harness::cluster::Cluster;
+use crate::harness::{PATIENCE, running, sleepers, until};
 use crate::stranger::{Stranger, ended, frame, write};
 
 /// The key of a node, from its disk.
@@ -22,17 +23,23 @@ fn a_member_that_sends_nonsense_harms_nobody() {
     let mut cluster = Cluster::of(3);
     cluster.deploy(0, &sleepers("shop", "web", 4));
     cluster.nodes[2].cut_power();
-    until("its work is taken over", PATIENCE, || running(&cluster.ps(0), "shop/web", 4).and_then(|machines| {
-        if machines.contains_key("n3") { Err(format!("{machines:?}")) } else { Ok(()) }
-    }));
+    until("its work is taken over", PATIENCE, || {
+        running(&cluster.ps(0), "shop/web", 4).and_then(|machines| {
+            if machines.contains_key("n3") { Err(format!("{machines:?}")) } else { Ok(()) }
+        })
+    });
     let spread = running(&cluster.ps(0), "shop/web", 4);
-    let id = cluster.vc(0, &["--output", "json", "status"]).json()["cluster"].as_str().expect("an id").to_owned();
+    let id = cluster.vc(0, &["--output", "json", "status"]).json()["cluster"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     let memory = cluster.nodes[0].memory();
 
     let key = key_of(&cluster, 2);
     let victim: vc_protocol::NodeId = cluster.nodes[1].id().parse().expect("an id");
     tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
-        let traitor = Stranger::connect(key, &id, cluster.nodes[0].address()).await.expect("connected");
+        let traitor =
+            Stranger::connect(key, &id, cluster.nodes[0].address()).await.expect("connected");
         // Frames that are none, of all sizes, on streams of members.
         let mut streams = Vec::new();
         for bytes in [
@@ -46,12 +53,17 @@ fn a_member_that_sends_nonsense_harms_nobody() {
             for protocol in ["/vc/sync/1", "/vc/logs/1"] {
                 let mut stream = traitor.open(protocol).await.expect("it is a member's");
                 write(&mut stream, &bytes).await;
-                assert!(ended(&mut stream).await, "{protocol}: {:x?}…", &bytes[..bytes.len().min(16)]);
+                assert!(
+                    ended(&mut stream).await,
+                    "{protocol}: {:x?}…",
+                    &bytes[..bytes.len().min(16)]
+                );
             }
         }
         // Streams that are opened and left, and questions without end.
         streams.extend(join_all((0..200).map(|_| traitor.open("/vc/sync/1"))).await);
-        let summary = frame(&encode(&SyncMessage::Summary(vc_protocol::change::VersionVector::default())));
+        let summary =
+            frame(&encode(&SyncMessage::Summary(vc_protocol::change::VersionVector::default())));
         let mut asking = traitor.open("/vc/sync/1").await.expect("it is a member's");
         for _ in 0..2000 {
             write(&mut asking, &summary).await;
@@ -59,8 +71,18 @@ fn a_member_that_sends_nonsense_harms_nobody() {
         // Gossip: garbage, and heartbeats in another's name.
         let topic = IdentTopic::new(format!("vc/{id}"));
         let subscribed = topic.clone();
-        traitor.order(move |swarm| swarm.behaviour_mut().gossip.subscribe(&subscribed).expect("subscribed")).await;
-        let lie = Heartbeat { node: victim, incarnation: u64::MAX, seq: u64::MAX, fingerprint: 7, usage: Usage::default() };
+        traitor
+            .order(move |swarm| {
+                swarm.behaviour_mut().gossip.subscribe(&subscribed).expect("subscribed")
+            })
+            .await;
+        let lie = Heartbeat {
+            node: victim,
+            incarnation: u64::MAX,
+            seq: u64::MAX,
+            fingerprint: 7,
+            usage: Usage::default(),
+        };
         let lie = encode(&Gossip::Heartbeat(lie));
         let deadline = std::time::Instant::now() + PATIENCE;
         loop {

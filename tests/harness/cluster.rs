@@ -144,7 +144,8 @@ impl Cluster {
                     let alive = alive.iter().any(|name| row["name"] == *name);
                     row["state"] == if alive { "up" } else { "down" }
                 });
-            let seen: Vec<String> = rows.iter().map(|row| format!("{} {}", row["name"], row["state"])).collect();
+            let seen: Vec<String> =
+                rows.iter().map(|row| format!("{} {}", row["name"], row["state"])).collect();
             if right { Ok(()) } else { Err(format!("{} says {seen:?}", self.nodes[i].name)) }
         };
         until("every node sees who is up", PATIENCE, || self.alive().try_for_each(as_it_is));
@@ -162,8 +163,9 @@ impl Drop for Cluster {
             node.kill();
         }
         processes::kill_under(self.root.path());
-        let complaints: Vec<String> =
-            self.nodes.iter().flat_map(|node| journal::complaints(node, &self.announced)).collect();
+        let of =
+            |node: &Node| journal::complaints(&node.name, &node.log(), &node.dir, &self.announced);
+        let complaints: Vec<String> = self.nodes.iter().flat_map(of).collect();
         if std::thread::panicking() {
             for node in &self.nodes {
                 println!("--- the last lines of {}:\n{}", node.name, node.last_lines(25));

@@ -33,7 +33,8 @@ impl Said {
     pub fn json(self) -> Value {
         let line = self.line.clone();
         let out = self.done();
-        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{line} printed no JSON ({error}): {out}"))
+        serde_json::from_str(&out)
+            .unwrap_or_else(|error| panic!("{line} printed no JSON ({error}): {out}"))
     }
 
     /// It was refused as users should be: as [`Said::failed`], and nothing on stdout.
@@ -50,7 +51,9 @@ impl Said {
         assert_eq!(code, Some(1), "{line}: exit code; it said: {out}{err}");
         let told: Vec<&str> = err.lines().filter(|line| !line.starts_with('{')).collect();
         assert_eq!(told.len(), 1, "{line}: one line on stderr, not: {err}");
-        let told = told[0].strip_prefix("error: ").unwrap_or_else(|| panic!("{line}: no 'error:' in {err}"));
+        let told = told[0]
+            .strip_prefix("error: ")
+            .unwrap_or_else(|| panic!("{line}: no 'error:' in {err}"));
         assert!(!told.contains("panicked") && !told.contains("eyJ"), "{line}: {told}");
         told.to_owned()
     }
@@ -76,7 +79,12 @@ pub fn run(mut command: Command) -> Said {
         Ok(output) => {
             let output = output.expect("its output can be read");
             let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-            Said { line, code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+            Said {
+                line,
+                code: output.status.code(),
+                out: text(&output.stdout),
+                err: text(&output.stderr),
+            }
         }
         Err(_) => {
             signal(pid, Signal::KILL);
@@ -112,10 +120,13 @@ pub struct Running {
 
 impl Running {
     pub fn start(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
         let out = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let (tell, lines) = channel();
-        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
+        std::thread::spawn(move || {
+            out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
+        });
         Self { child, lines: Mutex::new(lines) }
     }
 
@@ -146,10 +157,11 @@ impl Running {
 
     /// Its exit code, once it has ended.
     pub fn end(&mut self) -> Option<i32> {
-        let (status, _) = super::until("a program ends", PATIENCE, || match self.child.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            other => Err(format!("{other:?}")),
-        });
+        let (status, _) =
+            super::until("a program ends", PATIENCE, || match self.child.try_wait() {
+                Ok(Some(status)) => Ok(status),
+                other => Err(format!("{other:?}")),
+            });
         status.code()
     }
 }

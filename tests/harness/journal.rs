@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::Node;
 
-/// Why a node's log is not as it should be, a line each. `announced`: words of the errors that the test brings about.
-pub fn complaints(node: &Node, announced: &[String]) -> Vec<String> {
-    let log = node.log();
-    let secrets = secrets(&node.dir);
+/// Why the log of a node is not as it should be, a line each. `announced`: words of the errors that the test brings
+/// about.
+pub fn complaints(name: &str, log: &str, dir: &Path, announced: &[String]) -> Vec<String> {
+    let secrets = secrets(dir);
     let mut all = Vec::new();
     for line in log.lines() {
         if line.contains("eyJ") || secrets.iter().any(|secret| line.contains(secret)) {
-            all.push(format!("{} logged a token or a key (not repeated here)", node.name));
+            all.push(format!("{name} logged a token or a key (not repeated here)"));
             continue;
         }
         let level = match serde_json::from_str::<Value>(line) {
@@ -22,8 +22,9 @@ pub fn complaints(node: &Node, announced: &[String]) -> Vec<String> {
             Err(_) => "not JSON".to_owned(),
         };
         let fine = matches!(level.as_str(), "TRACE" | "DEBUG" | "INFO" | "WARN");
-        if line.contains("panicked") || !fine && !announced.iter().any(|words| line.contains(words)) {
-            all.push(format!("{}: {level}: {line}", node.name));
+        if line.contains("panicked") || !fine && !announced.iter().any(|words| line.contains(words))
+        {
+            all.push(format!("{name}: {level}: {line}"));
         }
     }
     all
@@ -40,5 +41,7 @@ fn secrets(dir: &Path) -> Vec<String> {
 pub fn entries(node: &Node, message: &str) -> Vec<Value> {
     let log = node.log();
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    entries.filter(|entry| entry["message"].as_str().is_some_and(|text| text.contains(message))).collect()
+    entries
+        .filter(|entry| entry["message"].as_str().is_some_and(|text| text.contains(message)))
+        .collect()
 }

@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod command;
 pub mod journal;
+pub mod lab;
 pub mod node;
 pub mod ports;
 pub mod processes;
@@ -16,9 +17,8 @@ pub mod stories;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub use cluster::Cluster;
 pub use node::Node;
-pub use rows::{InstanceExt, running};
+pub use rows::running;
 pub use stories::sleepers;
 
 /// How long anything may take that is expected to happen. Machines that compile are slow.
@@ -33,12 +33,20 @@ pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("a target directory");
     let program = std::env::var_os("VC_BIN").map_or(profile.to_owned(), PathBuf::from).join(name);
-    assert!(program.is_file(), "no {}: run 'cargo build --workspace --bins' first", program.display());
+    assert!(
+        program.is_file(),
+        "no {}: run 'cargo build --workspace --bins' first",
+        program.display()
+    );
     program
 }
 
 /// Asks until the answer is `Ok`, and says how long that took. Panics with the last answer after `patience`.
-pub fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Result<T, String>) -> (T, Duration) {
+pub fn until<T>(
+    what: &str,
+    patience: Duration,
+    mut ask: impl FnMut() -> Result<T, String>,
+) -> (T, Duration) {
     let start = Instant::now();
     loop {
         match ask() {

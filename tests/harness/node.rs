@@ -39,7 +39,15 @@ impl Node {
         let mut command = Command::new(program("vc-node"));
         command
             .args(how)
-            .args(["--runtime", "process", "--listen", "127.0.0.1", "--no-mdns", "--log-format", "json"])
+            .args([
+                "--runtime",
+                "process",
+                "--listen",
+                "127.0.0.1",
+                "--no-mdns",
+                "--log-format",
+                "json",
+            ])
             .args(["--name", &self.name, "--port", &self.port.number.to_string()])
             .arg("--data-dir")
             .arg(&self.dir)
@@ -62,8 +70,10 @@ impl Node {
     pub fn ready(&mut self) {
         let program = self.program.as_ref().expect("it was launched");
         // TCP and QUIC.
-        let mut next = || match program.next_line(PATIENCE) {
-            Some(line) => line.strip_prefix("ready ").expect("nothing else comes on stdout").to_owned(),
+        let next = || match program.next_line(PATIENCE) {
+            Some(line) => {
+                line.strip_prefix("ready ").expect("nothing else comes on stdout").to_owned()
+            }
             None => panic!("{} ended: {}", self.name, self.last_lines(5)),
         };
         self.addresses = vec![next(), next()];
@@ -123,8 +133,10 @@ impl Node {
 
     /// Resident memory, in bytes.
     pub fn memory(&self) -> u64 {
-        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("it lives");
-        let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
+        let statm =
+            std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("it lives");
+        let pages: u64 =
+            statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
         pages * 4096
     }
 

@@ -25,9 +25,16 @@ impl Port {
         let begin = std::process::id() as usize % span;
         let ports = (0..span).map(|i| FIRST + ((begin + i) % span * STEP) as u16);
         for number in ports {
-            let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(number.to_string()));
+            let lock = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(dir.join(number.to_string()));
             let Some(lock) = lock.ok().filter(|lock| lock.try_lock().is_ok()) else { continue };
-            let free = |port| TcpListener::bind(("0.0.0.0", port)).is_ok() && UdpSocket::bind(("0.0.0.0", port)).is_ok();
+            let free = |port| {
+                TcpListener::bind(("0.0.0.0", port)).is_ok()
+                    && UdpSocket::bind(("0.0.0.0", port)).is_ok()
+            };
             if (number..number + STEP as u16).all(free) {
                 return Self { number, _lock: lock };
             }

@@ -24,7 +24,8 @@ pub fn of(dir: &Path) -> Vec<Process> {
 }
 
 fn read(home: &Path) -> Option<Process> {
-    let state: Value = serde_json::from_slice(&std::fs::read(home.join("state.json")).ok()?).ok()?;
+    let state: Value =
+        serde_json::from_slice(&std::fs::read(home.join("state.json")).ok()?).ok()?;
     let pid = i32::try_from(state["life"]["running"]["pid"].as_i64()?).ok()?;
     let slot = &state["slot"];
     let slot = match slot.as_str() {
@@ -38,8 +39,12 @@ fn read(home: &Path) -> Option<Process> {
 /// The directory of the instance that a process was started for.
 fn home_of(pid: i32) -> Option<String> {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let variables = environment.split(|&byte| byte == 0).filter_map(|text| std::str::from_utf8(text).ok());
-    variables.filter_map(|variable| variable.strip_prefix("VC_INSTANCE_DIR=")).next().map(str::to_owned)
+    let variables =
+        environment.split(|&byte| byte == 0).filter_map(|text| std::str::from_utf8(text).ok());
+    variables
+        .filter_map(|variable| variable.strip_prefix("VC_INSTANCE_DIR="))
+        .next()
+        .map(str::to_owned)
 }
 
 /// All instances under a directory get SIGKILL, with what they started, whether written down or not.
@@ -47,8 +52,9 @@ pub fn kill_under(dir: &Path) {
     loop {
         let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        let ours: Vec<i32> =
-            pids.filter(|&pid| home_of(pid).is_some_and(|home| Path::new(&home).starts_with(dir))).collect();
+        let ours: Vec<i32> = pids
+            .filter(|&pid| home_of(pid).is_some_and(|home| Path::new(&home).starts_with(dir)))
+            .collect();
         if ours.is_empty() {
             return;
         }

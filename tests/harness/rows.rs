@@ -28,13 +28,19 @@ impl InstanceExt for Value {
 }
 
 /// How many run on which machine, provided that exactly `count` rows of the service are there and all run.
-pub fn running(rows: &[Value], service: &str, count: usize) -> Result<BTreeMap<String, usize>, String> {
+pub fn running(
+    rows: &[Value],
+    service: &str,
+    count: usize,
+) -> Result<BTreeMap<String, usize>, String> {
     let rows: Vec<&Value> = rows.iter().filter(|row| row["service"] == service).collect();
     let told = || {
-        let rows = rows.iter().map(|row| format!("{} on {}: {}", row.slot(), row.machine(), row["state"]));
+        let rows =
+            rows.iter().map(|row| format!("{} on {}: {}", row.slot(), row.machine(), row["state"]));
         rows.collect::<Vec<_>>().join(", ")
     };
-    let whole = rows.len() == count && rows.iter().all(|row| row.is_running() && row["current"] == true);
+    let whole =
+        rows.len() == count && rows.iter().all(|row| row.is_running() && row["current"] == true);
     if !whole {
         return Err(told());
     }

@@ -31,7 +31,11 @@ impl Disk {
         for change in durable.changes {
             let body = change.body().expect("the engine persists what it can read");
             let held = self.changes.insert((body.document, body.actor, body.seq), change.clone());
-            assert!(held.is_none_or(|held| held == change), "the disk had another change as {:?}", body.actor);
+            assert!(
+                held.is_none_or(|held| held == change),
+                "the disk had another change as {:?}",
+                body.actor
+            );
         }
         let replaced: BTreeSet<DocumentId> = durable.replaced.into_iter().collect();
         self.changes.retain(|(document, _, _), _| !replaced.contains(document));
@@ -59,7 +63,8 @@ impl Disk {
         let new = || Batch { certificates: certificates.clone(), changes: Vec::new() };
         let fixed: usize = certificates.iter().map(String::len).sum();
         let wanted = |(document, actor, seq): &(DocumentId, Actor, u64)| {
-            let holds = |run: &Run| run.document == *document && run.actor.is_none_or(|of| of == *actor);
+            let holds =
+                |run: &Run| run.document == *document && run.actor.is_none_or(|of| of == *actor);
             runs.iter().any(|run| holds(run) && (run.from..=run.to).contains(seq))
         };
         let mut batches = vec![new()];

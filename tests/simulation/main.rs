@@ -4,11 +4,16 @@
 //!
 //! In the manner of FoundationDB's simulation (Zhou et al. 2021).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's way to say what must not fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test's way to say what must not fail"
+)]
 
 mod disk;
 mod invariants;
 mod ledger;
+mod machine;
 mod network;
 mod operators;
 mod rng;

@@ -1,7 +1,7 @@
 //! Links, the connections over them, and what gets lost.
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use vc_engine::Input;
 use vc_protocol::Millis;
@@ -120,7 +120,8 @@ impl World {
 
     /// A connection over a link that has stayed dead ends at one end.
     pub(crate) fn timeout(&mut self, at: usize, peer: usize, connection: u64) {
-        let dead = !self.network.is_whole(at, peer) || self.network.end(peer, at) != Some(connection);
+        let dead =
+            !self.network.is_whole(at, peer) || self.network.end(peer, at) != Some(connection);
         if dead {
             self.close(at, peer, connection);
         }
@@ -143,7 +144,11 @@ impl World {
         self.note(at, &format!("hangs up on {peer}"));
         self.close(at, peer, connection);
         let quick = self.network.is_whole(at, peer);
-        let after = self.rng.within(if quick { self.network.weather.latency } else { self.network.weather.linger });
+        let after = self.rng.within(if quick {
+            self.network.weather.latency
+        } else {
+            self.network.weather.linger
+        });
         self.schedule(after, Event::Close { at: peer, peer: at, connection });
     }
 
@@ -185,7 +190,8 @@ impl World {
 
     /// Tries to connect two machines, and goes on trying.
     pub(crate) fn dial(&mut self, a: usize, b: usize, number: u64) {
-        let (there, whole) = (self.is_running(a) && self.is_running(b), self.network.is_whole(a, b));
+        let (there, whole) =
+            (self.is_running(a) && self.is_running(b), self.network.is_whole(a, b));
         let connection = self.network.connection(a, b);
         if connection.dial != number {
             return;
@@ -206,7 +212,8 @@ impl World {
         for (at, peer) in [(a, b), (b, a)] {
             let known = self.network.end(at, peer).is_some();
             self.network.set_end(at, peer, Some(id));
-            let (certificate, peer_id) = (self.machines[peer].certificate.clone(), self.machines[peer].id);
+            let (certificate, peer_id) =
+                (self.machines[peer].certificate.clone(), self.machines[peer].id);
             self.deliver(after, at, Input::Certificate(certificate));
             // Who still believed in an older connection has just one more now.
             if !known {
@@ -217,13 +224,17 @@ impl World {
 
     fn one_way(&mut self) -> Millis {
         let stray = self.rng.permille(self.network.weather.stray);
-        self.rng.within(self.network.weather.latency) + if stray { self.rng.within((100, 1500)) } else { 0 }
+        self.rng.within(self.network.weather.latency)
+            + if stray { self.rng.within((100, 1500)) } else { 0 }
     }
 
     /// A message over a connection.
     pub(crate) fn send(&mut self, from: usize, to: usize, message: &SyncMessage) {
         assert!(encode(message).len() <= MAX_FRAME, "a message that no frame holds");
-        if !self.network.carries(from, to) || !self.is_running(to) || self.rng.permille(self.network.weather.loss) {
+        if !self.network.carries(from, to)
+            || !self.is_running(to)
+            || self.rng.permille(self.network.weather.loss)
+        {
             return;
         }
         let id = self.machines[from].id;
@@ -248,11 +259,17 @@ impl World {
             if !first {
                 let copies = 1 + u32::from(self.rng.permille(self.network.weather.twice));
                 for copy in 0..copies {
-                    self.deliver(after + 700 * u64::from(copy), to, Input::Gossip(id, gossip.clone()));
+                    self.deliver(
+                        after + 700 * u64::from(copy),
+                        to,
+                        Input::Gossip(id, gossip.clone()),
+                    );
                 }
             }
             for next in 0..self.machines.len() {
-                let passes = !reached.contains(&next) && self.network.carries(to, next) && self.is_awake(next);
+                let passes = !reached.contains(&next)
+                    && self.network.carries(to, next)
+                    && self.is_awake(next);
                 if passes && !self.rng.permille(self.network.weather.loss) {
                     let hop = self.one_way();
                     ways.push(Reverse((after + hop, to, next)));

@@ -47,9 +47,14 @@ pub(crate) struct Asked {
 /// The entries of a cluster document, as text.
 pub(crate) fn entries(state: &ClusterState) -> BTreeMap<String, String> {
     let json = |value: &vc_crdt::ServiceRecord| serde_json::to_string(value).expect("plain data");
-    let services = state.services.iter().map(|(key, record)| (format!("services {key}"), json(record)));
-    let scale = state.scale.iter().map(|(key, replicas)| (format!("scale {key}"), replicas.to_string()));
-    let drained = state.drained.iter().map(|(node, drained)| (format!("drained {node}"), drained.to_string()));
+    let services =
+        state.services.iter().map(|(key, record)| (format!("services {key}"), json(record)));
+    let scale =
+        state.scale.iter().map(|(key, replicas)| (format!("scale {key}"), replicas.to_string()));
+    let drained = state
+        .drained
+        .iter()
+        .map(|(node, drained)| (format!("drained {node}"), drained.to_string()));
     services.chain(scale).chain(drained).collect()
 }
 
@@ -71,7 +76,10 @@ impl Operators {
         let (old, new) = (entries(&state), entries(engine.replica().cluster()));
         let put = new.iter().filter(|(key, value)| old.get(*key) != Some(value));
         let gone = old.keys().filter(|key| !new.contains_key(*key));
-        let writes = put.map(|(k, v)| (k.clone(), Some(v.clone()))).chain(gone.map(|k| (k.clone(), None))).collect();
+        let writes = put
+            .map(|(k, v)| (k.clone(), Some(v.clone())))
+            .chain(gone.map(|k| (k.clone(), None)))
+            .collect();
         let persisted = outputs.iter().filter_map(|output| match output {
             Output::Persist(durable) => Some(&durable.changes),
             _ => None,
@@ -80,14 +88,16 @@ impl Operators {
             let body = change.body().expect("a change");
             (body.document == DocumentId::Cluster).then(|| (body.actor, body.seq, change.clone()))
         });
-        let operation = Operation { mutation, knew, change, writes, persisted: false, answer: None };
+        let operation =
+            Operation { mutation, knew, change, writes, persisted: false, answer: None };
         self.operations.insert(request, operation);
     }
 
     /// Changes have come to a disk.
     pub(crate) fn persisted(&mut self, changes: &[SignedChange]) {
         for operation in self.operations.values_mut() {
-            let is_there = operation.change.as_ref().is_some_and(|(_, _, change)| changes.contains(change));
+            let is_there =
+                operation.change.as_ref().is_some_and(|(_, _, change)| changes.contains(change));
             operation.persisted |= is_there;
         }
     }

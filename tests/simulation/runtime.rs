@@ -116,15 +116,17 @@ impl World {
         }
         match action {
             RuntimeAction::Start { id, spec } => self.start(of, id, &spec),
-            RuntimeAction::Remove { id, .. } => match self.machines[of].runtime.containers.get_mut(&id) {
-                None => self.report(of, &id),
-                Some(it) if it.removing => {}
-                Some(it) => {
-                    it.removing = true;
-                    let stop = self.temper.stop;
-                    self.turn(of, &id, stop, Turn::Stopped);
+            RuntimeAction::Remove { id, .. } => {
+                match self.machines[of].runtime.containers.get_mut(&id) {
+                    None => self.report(of, &id),
+                    Some(it) if it.removing => {}
+                    Some(it) => {
+                        it.removing = true;
+                        let stop = self.temper.stop;
+                        self.turn(of, &id, stop, Turn::Stopped);
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -218,7 +220,8 @@ impl World {
     }
 
     fn mood(&mut self, of: usize, id: &InstanceId) {
-        let (turns, code, exits) = (self.temper.turns, self.rng.pick(&[0, 1, 137]), self.rng.permille(600));
+        let (turns, code, exits) =
+            (self.temper.turns, self.rng.pick(&[0, 1, 137]), self.rng.permille(600));
         let acts = self.rng.permille(turns);
         let Some(it) = self.machines[of].runtime.containers.get_mut(id) else { return };
         if !it.runs() || it.removing {
@@ -230,7 +233,8 @@ impl World {
             self.note(of, &format!("{id} exits with {code}"));
             return self.report(of, id);
         }
-        if let (true, true, Some(Phase::Running { health, .. })) = (acts, it.checked, &mut it.phase) {
+        if let (true, true, Some(Phase::Running { health, .. })) = (acts, it.checked, &mut it.phase)
+        {
             *health = Some(*health != Some(true));
             self.report(of, id);
         }
@@ -245,7 +249,8 @@ impl World {
         self.temper.fails = 0;
         self.temper.turns = 0;
         for of in 0..self.machines.len() {
-            let ids: Vec<InstanceId> = self.machines[of].runtime.containers.keys().cloned().collect();
+            let ids: Vec<InstanceId> =
+                self.machines[of].runtime.containers.keys().cloned().collect();
             for id in ids {
                 let Some(it) = self.machines[of].runtime.containers.get_mut(&id) else { continue };
                 if let (true, Some(Phase::Running { health, .. })) = (it.checked, &mut it.phase) {
@@ -303,8 +308,12 @@ impl World {
     /// Everything that runs on a machine ends.
     pub(crate) fn containers_end(&mut self, of: usize) {
         let runtime = &mut self.machines[of].runtime;
-        let ended: Vec<InstanceId> =
-            runtime.containers.iter().filter(|(_, it)| it.runs()).map(|(id, _)| id.clone()).collect();
+        let ended: Vec<InstanceId> = runtime
+            .containers
+            .iter()
+            .filter(|(_, it)| it.runs())
+            .map(|(id, _)| id.clone())
+            .collect();
         if runtime.leaves_remains {
             runtime.containers.retain(|_, it| it.runs());
             for it in runtime.containers.values_mut() {

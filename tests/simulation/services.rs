@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use vc_engine::Mutation;
 use vc_protocol::spec::{
-    Attribute, Constraint, ContainerSpec, Dependency, Deployment, Healthcheck, OnPartition, Port, PortProtocol,
-    ServiceSpec,
+    Attribute, Constraint, ContainerSpec, Dependency, Deployment, Healthcheck, OnPartition, Port,
+    PortProtocol, ServiceSpec,
 };
 use vc_protocol::{Resources, ServiceKey};
 
@@ -62,10 +62,19 @@ pub(crate) fn any_mutation(rng: &mut Rng, machines: usize) -> Mutation {
         }
         5 | 6 => {
             let most = if rng.permille(100) { 20 } else { 5 };
-            Mutation::Scale { service: format!("shop/{name}"), replicas: rng.within((0, most)) as u32 }
+            Mutation::Scale {
+                service: format!("shop/{name}"),
+                replicas: rng.within((0, most)) as u32,
+            }
         }
-        7 => Mutation::Remove(if rng.permille(50) { "shop/".to_owned() } else { format!("shop/{name}") }),
-        _ => Mutation::Drain { node: format!("m{}", rng.index(machines)), drain: rng.permille(350) },
+        7 => Mutation::Remove(if rng.permille(50) {
+            "shop/".to_owned()
+        } else {
+            format!("shop/{name}")
+        }),
+        _ => {
+            Mutation::Drain { node: format!("m{}", rng.index(machines)), drain: rng.permille(350) }
+        }
     }
 }
 
@@ -76,7 +85,8 @@ fn any_service(rng: &mut Rng, name: &str) -> Deployment {
         one.replicas = None;
     }
     let container = &mut one.spec.container;
-    container.reservation = amount(rng.pick(&[0, 100, 100, 500, 1500]), rng.pick(&[0, 64, 64, 256, 900]));
+    container.reservation =
+        amount(rng.pick(&[0, 100, 100, 500, 1500]), rng.pick(&[0, 64, 64, 256, 900]));
     container.image = rng.pick(&["steady", "moody", "moody-2", "steady-2"]).to_owned();
     if rng.permille(300) {
         container.healthcheck = Some(Healthcheck {

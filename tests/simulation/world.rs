@@ -4,24 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::Level;
 use vc_engine::runtime::InstanceId;
-use vc_engine::{Config, Engine, Input, Output, Timing};
-use vc_protocol::node::{NodeInfo, RuntimeKind};
-use vc_protocol::token::{MachineRole, certify};
-use vc_protocol::{ClusterId, Keypair, Millis, NodeId, Resources};
+use vc_engine::{Engine, Input, Output};
+use vc_protocol::{ClusterId, Keypair, Millis, NodeId};
 
-use crate::disk::Disk;
 use crate::invariants::same_heads_same_plan::Witness;
 use crate::invariants::{self, Verdict};
 use crate::ledger::{Deed, Ledger};
+use crate::machine::Machine;
 use crate::network::Network;
 use crate::operators::Operators;
 use crate::rng::Rng;
-use crate::runtime::{Runtime, Temper, Turn};
+use crate::runtime::{Temper, Turn};
 use crate::swarm::Fault;
 use crate::trace::{Trace, show};
 
 /// When the world begins: some day in 2027.
-const EPOCH: Millis = 1_800_000_000_000;
+pub(crate) const EPOCH: Millis = 1_800_000_000_000;
 /// An engine that wakes up more often than this between two seconds spins.
 const MAX_WAKES: u32 = 500;
 
@@ -48,28 +46,6 @@ pub(crate) enum Event {
     Fault(Fault),
 }
 
-/// A machine: what survives its engine, and its engine.
-pub(crate) struct Machine {
-    pub(crate) key: Keypair,
-    pub(crate) id: NodeId,
-    pub(crate) info: NodeInfo,
-    pub(crate) certificate: String,
-    pub(crate) disk: Disk,
-    pub(crate) runtime: Runtime,
-    /// `None`: the process is down.
-    pub(crate) engine: Option<Engine>,
-    /// Counts engines.
-    life: u64,
-    /// How far its clock is ahead.
-    offset: Millis,
-    /// It does nothing before this time.
-    busy_until: Millis,
-    /// The process dies after so many more outputs.
-    pub(crate) crash_after: Option<u32>,
-    wake_at: Option<Millis>,
-    wakes: (Millis, u32),
-}
-
 /// Everything.
 pub(crate) struct World {
     /// Milliseconds since the world began.
@@ -81,7 +57,7 @@ pub(crate) struct World {
     pub(crate) operators: Operators,
     pub(crate) ledger: Ledger,
     pub(crate) cluster: ClusterId,
-    root: Keypair,
+    pub(crate) root: Keypair,
     queue: BTreeMap<(Millis, u64), Event>,
     scheduled: u64,
     witness: Witness,
@@ -112,46 +88,6 @@ impl World {
             repeat,
             explain: std::env::var_os("VC_SIM_MOVES").is_some(),
         }
-    }
-
-    /// A machine joins: it has its certificate and those of all others. Its process starts at once.
-    pub(crate) fn join(&mut self, capacity: Resources) -> usize {
-        let of = self.machines.len();
-        let seed = u8::try_from(of + 1).expect("fewer than 255 machines");
-        let key = Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes");
-        let id = NodeId::of(&key.public()).expect("ed25519");
-        let certificate = certify(&self.root, id, MachineRole::Server, EPOCH).expect("signed");
-        let known = self.machines.iter().map(|machine| machine.certificate.clone());
-        let disk = Disk::new(known.chain([certificate.clone()]));
-        let info = NodeInfo {
-            name: format!("m{of}").parse().expect("a name"),
-            version: "0.1.0".to_owned(),
-            os: "linux".to_owned(),
-            arch: "amd64".to_owned(),
-            runtime: RuntimeKind::Docker,
-            capacity,
-            labels: BTreeMap::from([("side".to_owned(), ["even", "odd"][of % 2].to_owned())]),
-            addresses: Vec::new(),
-        };
-        let runtime = Runtime::new(self.rng.permille(500));
-        let offset = self.rng.within((0, 10_000));
-        self.machines.push(Machine {
-            key,
-            id,
-            info,
-            certificate,
-            disk,
-            runtime,
-            engine: None,
-            life: 0,
-            offset,
-            busy_until: 0,
-            crash_after: None,
-            wake_at: None,
-            wakes: (0, 0),
-        });
-        self.boot(of);
-        of
     }
 
     /// Now, by the clock of a machine.
@@ -279,61 +215,6 @@ impl World {
         }
     }
 
-    /// The process of a machine starts.
-    pub(crate) fn boot(&mut self, of: usize) {
-        if self.is_running(of) {
-            return;
-        }
-        self.note(of, "starts");
-        self.make_engine(of);
-        self.dial_all(of);
-    }
-
-    fn make_engine(&mut self, of: usize) {
-        let (now, nonce) = (self.local(of), self.rng.next());
-        let machine = &mut self.machines[of];
-        let config = Config {
-            key: machine.key.clone(),
-            id: machine.id,
-            cluster: self.cluster,
-            info: machine.info.clone(),
-            nonce,
-            timing: Timing::default(),
-        };
-        machine.engine = Some(Engine::new(config, machine.disk.load(), now).expect("an engine"));
-        machine.life += 1;
-        machine.wake_at = None;
-        machine.crash_after = None;
-        let life = machine.life;
-        self.enter(of, Deed::Booted);
-        let after = self.rng.within((5, 300));
-        self.schedule(after, Event::List { of, life });
-        self.rearm(of);
-    }
-
-    /// The process of a machine dies; what it ran goes on.
-    pub(crate) fn kill_process(&mut self, of: usize) {
-        if self.machines[of].engine.take().is_some() {
-            self.note(of, "process killed");
-            self.connections_end(of, false);
-        }
-    }
-
-    /// A machine loses power.
-    pub(crate) fn kill_host(&mut self, of: usize) {
-        self.note(of, "host killed");
-        if self.machines[of].engine.take().is_some() {
-            self.connections_end(of, true);
-        }
-        self.containers_end(of);
-    }
-
-    /// The process of a machine does nothing for a while, then catches up.
-    pub(crate) fn stall(&mut self, of: usize, for_: Millis) {
-        self.note(of, &format!("does nothing for {for_} ms"));
-        self.machines[of].busy_until = self.now + for_;
-    }
-
     /// Gives an engine an input and does what it wants done.
     pub(crate) fn handle(&mut self, of: usize, input: Input) {
         let now = self.local(of);
@@ -412,18 +293,25 @@ impl World {
     fn look(&mut self, of: usize) {
         let view = self.engine(of).view();
         let fingerprint = self.engine(of).replica().versions().fingerprint();
-        let verdict = self.witness.saw(of, fingerprint, &view).and_then(|()| invariants::no_overcommit::plan(&view));
+        let verdict = self
+            .witness
+            .saw(of, fingerprint, &view)
+            .and_then(|()| invariants::no_overcommit::plan(&view));
         self.require(verdict);
         if self.explain {
             for it in &view.plan.moves {
-                let name = |node: Option<NodeId>| node.map_or_else(|| "-".to_owned(), |node| view.name(node));
-                let line = format!("plan: {} {} -> {}: {}", it.slot, name(it.from), name(it.to), it.why);
+                let name = |node: Option<NodeId>| {
+                    node.map_or_else(|| "-".to_owned(), |node| view.name(node))
+                };
+                let line =
+                    format!("plan: {} {} -> {}: {}", it.slot, name(it.from), name(it.to), it.why);
                 self.note(of, &line);
             }
         }
     }
 
-    fn rearm(&mut self, of: usize) {
+    /// Plans to wake an engine at its deadline.
+    pub(crate) fn rearm(&mut self, of: usize) {
         let now = self.local(of);
         let second = self.now / 1000;
         let jitter = self.rng.within((0, 3));
@@ -434,8 +322,12 @@ impl World {
         if machine.wake_at.is_some_and(|planned| planned <= at) {
             return;
         }
-        machine.wakes = if machine.wakes.0 == second { (second, machine.wakes.1 + 1) } else { (second, 0) };
-        assert!(machine.wakes.1 < MAX_WAKES, "m{of} spins: its deadline is '{what}', {deadline}, and it is {now}");
+        machine.wakes =
+            if machine.wakes.0 == second { (second, machine.wakes.1 + 1) } else { (second, 0) };
+        assert!(
+            machine.wakes.1 < MAX_WAKES,
+            "m{of} spins: its deadline is '{what}', {deadline}, and it is {now}"
+        );
         let at = at + jitter;
         machine.wake_at = Some(at);
         let life = machine.life;

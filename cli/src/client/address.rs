@@ -132,6 +132,11 @@ pub(super) async fn look_up(address: Multiaddr) -> Result<Vec<Multiaddr>, &'stat
     if addresses.is_empty() { Err(failed) } else { Ok(addresses) }
 }
 
+/// Whether it is QUIC, not TCP.
+pub(super) fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::QuicV1))
+}
+
 /// Whether nobody can be there: an address that listens everywhere is not one to dial.
 pub(super) fn is_unspecified(address: &Multiaddr) -> bool {
     match address.iter().next() {

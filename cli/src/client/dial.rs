@@ -1,6 +1,7 @@
 //! The race: dial everything at once, authenticate with whoever answers, keep the first that welcomes us.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
@@ -22,6 +23,10 @@ use super::{Candidates, MAX_CANDIDATES};
 
 /// No member within this time: give up.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// No member over TCP within this time: dial QUIC too. Nodes speak both at one port, so where TCP answers, a second
+/// handshake would only cost them work, and us too: the cryptography library that libp2p's QUIC brings gathers entropy
+/// for 40 ms of CPU when it is first used, which is several times what a whole command takes over TCP.
+const QUIC_AFTER: Duration = Duration::from_millis(150);
 /// No member within this time, though some addresses have not failed: ask the local network too.
 const MDNS_AFTER: Duration = Duration::from_secs(2);
 /// How long the local network has to name a node when there is nothing else to wait for. Its answers take up to half a
@@ -53,9 +58,10 @@ pub(super) async fn race(
         given: candidates.given,
         started: Instant::now(),
         dialled: BTreeSet::new(),
+        held: Vec::new(),
         dialling: HashMap::new(),
         looking_up: FuturesUnordered::new(),
-        met: HashSet::new(),
+        met: HashMap::new(),
         authenticating: FuturesUnordered::new(),
         attempts: Attempts::default(),
         asked_mdns: None,
@@ -64,7 +70,6 @@ pub(super) async fn race(
     for candidate in candidates.addresses {
         race.consider(candidate);
     }
-    crate::tick("swarm built");
     race.run().await
 }
 
@@ -99,10 +104,12 @@ struct Race<'a> {
     given: bool,
     started: Instant,
     dialled: BTreeSet<Multiaddr>,
+    /// QUIC addresses, until TCP has had its chance.
+    held: Vec<Multiaddr>,
     dialling: HashMap<ConnectionId, Multiaddr>,
     looking_up: FuturesUnordered<LookUp>,
-    /// Peers that we are authenticated with, or were: over TCP and QUIC one and the same may answer.
-    met: HashSet<PeerId>,
+    /// Peers that have answered, and where: one may do so at several addresses, and is asked once.
+    met: HashMap<PeerId, Multiaddr>,
     authenticating: FuturesUnordered<Authentication>,
     attempts: Attempts,
     asked_mdns: Option<Instant>,
@@ -114,6 +121,9 @@ impl Race<'_> {
     async fn run(mut self) -> Result<(Session, Vec<vc_protocol::Multiaddr>), ConnectError> {
         loop {
             let now = Instant::now();
+            if self.is_idle() || now >= self.started + QUIC_AFTER {
+                std::mem::take(&mut self.held).into_iter().for_each(|address| self.dial(address));
+            }
             if self.wants_mdns(now) {
                 self.ask_mdns(now);
             }
@@ -121,22 +131,19 @@ impl Race<'_> {
             if now >= wait_until {
                 return Err(self.failed());
             }
-            // Before the local network is asked there is a moment to wake up for.
-            let wake = match self.asked_mdns {
-                None if !self.given && self.refused.is_none() => {
-                    wait_until.min(self.started + MDNS_AFTER)
-                }
-                _ => wait_until,
-            };
+            let wake = [
+                (!self.held.is_empty()).then_some(self.started + QUIC_AFTER),
+                self.may_ask_mdns().then_some(self.started + MDNS_AFTER),
+            ];
+            let wake = wake.into_iter().flatten().fold(wait_until, Instant::min);
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
                 Some((name, found)) = self.looking_up.next() => match found {
-                    Ok(addresses) => addresses.into_iter().for_each(|address| self.dial(address)),
+                    Ok(addresses) => addresses.into_iter().for_each(|address| self.consider(address)),
                     Err(why) => self.attempts.add(address::label(&name), Reason::unknown_host(why)),
                 },
                 Some((address, result)) = self.authenticating.next() => match result {
                     Ok(welcomed) => {
-                        crate::tick("welcomed");
                         let Welcomed { frames, node, peers } = welcomed;
                         return Ok((Session::new(frames, node, address, self.swarm), peers));
                     }
@@ -157,9 +164,12 @@ impl Race<'_> {
         self.dialling.is_empty() && self.looking_up.is_empty() && self.authenticating.is_empty()
     }
 
+    fn may_ask_mdns(&self) -> bool {
+        !self.given && self.asked_mdns.is_none() && self.refused.is_none()
+    }
+
     fn wants_mdns(&self, now: Instant) -> bool {
-        let due = self.is_idle() || now >= self.started + MDNS_AFTER;
-        due && !self.given && self.asked_mdns.is_none() && self.refused.is_none()
+        self.may_ask_mdns() && (self.is_idle() || now >= self.started + MDNS_AFTER)
     }
 
     /// Until when a member may still welcome us.
@@ -181,12 +191,14 @@ impl Race<'_> {
         self.swarm.behaviour_mut().mdns = Toggle::from(mdns.ok());
     }
 
-    /// Dials an address, after its name is looked up.
+    /// Dials an address: after its name is looked up, and QUIC after TCP.
     fn consider(&mut self, candidate: Multiaddr) {
         if address::name(&candidate).is_some() {
             self.looking_up.push(
                 async move { (candidate.clone(), address::look_up(candidate).await) }.boxed(),
             );
+        } else if address::is_quic(&candidate) {
+            self.held.push(candidate);
         } else {
             self.dial(candidate);
         }
@@ -207,9 +219,9 @@ impl Race<'_> {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
-                crate::tick("established");
                 let address = self.dialling.remove(&connection_id);
-                if let (Some(address), true) = (address, self.met.insert(peer_id)) {
+                if let (Some(address), Entry::Vacant(unmet)) = (address, self.met.entry(peer_id)) {
+                    unmet.insert(address.clone());
                     self.authenticate(peer_id, address);
                 }
             }
@@ -250,7 +262,7 @@ impl Race<'_> {
         if let Some((_, why)) = self.refused {
             return ConnectError::Refused(why);
         }
-        for address in self.dialling.values() {
+        for address in self.dialling.values().chain(self.met.values()) {
             self.attempts.add(address::label(address), Reason::silent());
         }
         ConnectError::Unreachable(Unreachable {

@@ -114,14 +114,11 @@ impl Session {
     /// Says goodbye, so that the member need not wait for us; takes a moment at most. The connection is closed and not
     /// the stream: over QUIC the latter would wait for an acknowledgement.
     pub(crate) async fn close(self) {
-        crate::tick("close");
         let Self { frames, driver, stop, .. } = self;
         drop(frames);
         // It fails only where the driver has ended; either way there is nobody left to tell.
         let _ = stop.send(());
-        crate::tick("wait driver");
-        let r = timeout(CLOSE_TIMEOUT, driver).await;
-        crate::tick(&format!("driver {r:?}"));
+        let _ = timeout(CLOSE_TIMEOUT, driver).await;
     }
 }
 

@@ -117,6 +117,21 @@ fn when_nobody_answers_it_says_whom_it_asked() {
     assert!(started.elapsed() < Duration::from_secs(11), "{:?}", started.elapsed());
 }
 
+/// Needs an interface beside loopback that takes multicast: mDNS has no other way.
+#[test]
+fn the_local_network_is_asked_last() {
+    let mut plan = member(OURS, 10, nodes("alpha"));
+    plan.mdns = true;
+    let (home, _node) = (Home::new(), Node::start(plan));
+    let started = Instant::now();
+    assert!(home.vc(&["--token", &OURS.token(&[&nobody()]), "nodes"]).ok().contains("alpha"));
+    println!("{:?}", started.elapsed());
+    // It is known from then on.
+    let started = Instant::now();
+    assert!(home.vc(&["--token", &OURS.token(&[]), "nodes"]).ok().contains("alpha"));
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
 #[test]
 fn what_is_no_node_is_called_so() {
     let mut plan = member(OURS, 10, nodes("alpha"));
@@ -222,16 +237,4 @@ fn a_worthless_token_goes_nowhere() {
         assert_eq!(home.vc(&["login", token]).error(), why);
     }
     assert_eq!(node.seen(|seen| seen.connections), 0);
-}
-
-#[test]
-#[ignore]
-fn timing() {
-    let mut plan = member(OURS, 10, nodes("alpha"));
-    plan.quic = true;
-    let node = Node::start(plan);
-    std::fs::write("/tmp/quic.token", OURS.token(&[&node.address])).unwrap();
-    let node2 = Node::start(member(OURS, 10, nodes("alpha")));
-    std::fs::write("/tmp/tcp.token", OURS.token(&[&node2.address])).unwrap();
-    std::thread::sleep(Duration::from_secs(400));
 }

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::{SinkExt as _, StreamExt as _};
-use libp2p::swarm::{StreamProtocol, SwarmEvent};
-use libp2p::{Multiaddr, Stream, noise, tcp, yamux};
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::{NetworkBehaviour, StreamProtocol, SwarmEvent};
+use libp2p::{Multiaddr, Stream, mdns, noise, tcp, yamux};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
@@ -78,6 +79,8 @@ pub struct Plan {
     pub protocol: &'static str,
     /// It listens on QUIC instead of TCP.
     pub quic: bool,
+    /// It listens on all interfaces, and says so by mDNS.
+    pub mdns: bool,
 }
 
 /// A node of `cluster` that answers every request with `replies`.
@@ -91,6 +94,7 @@ pub fn member(cluster: Cluster, n: u8, replies: Vec<Reply>) -> Plan {
         answer: Box::new(move |_| replies.clone()),
         protocol: wire::AUTH_PROTOCOL,
         quic: false,
+        mdns: false,
     }
 }
 
@@ -146,6 +150,12 @@ impl Drop for Node {
     }
 }
 
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    stream: libp2p_stream::Behaviour,
+    mdns: Toggle<mdns::tokio::Behaviour>,
+}
+
 async fn run(
     plan: Plan,
     seen: Arc<Mutex<Seen>>,
@@ -158,12 +168,25 @@ async fn run(
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
         .expect("tcp")
         .with_quic()
-        .with_behaviour(|_| libp2p_stream::Behaviour::new())
+        .with_behaviour(|key| {
+            let mdns =
+                || mdns::tokio::Behaviour::new(mdns::Config::default(), key.public().to_peer_id());
+            let mdns = plan.mdns.then(|| mdns().expect("a network")).into();
+            Behaviour { stream: libp2p_stream::Behaviour::new(), mdns }
+        })
         .expect("a behaviour")
         .build();
-    let mut streams =
-        swarm.behaviour().new_control().accept(StreamProtocol::new(plan.protocol)).expect("once");
-    let listen = if plan.quic { "/ip4/127.0.0.1/udp/0/quic-v1" } else { "/ip4/127.0.0.1/tcp/0" };
+    let mut streams = swarm
+        .behaviour()
+        .stream
+        .new_control()
+        .accept(StreamProtocol::new(plan.protocol))
+        .expect("once");
+    let listen = match plan.quic {
+        true => "/ip4/127.0.0.1/udp/0/quic-v1",
+        false if plan.mdns => "/ip4/0.0.0.0/tcp/0",
+        false => "/ip4/127.0.0.1/tcp/0",
+    };
     swarm.listen_on(listen.parse().expect("an address")).expect("listens");
     let plan = std::rc::Rc::new(plan);
     let local = tokio::task::LocalSet::new();

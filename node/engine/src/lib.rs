@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use vc_crdt::{DocumentError, NodeState, Replica, View, liveness};
 use vc_protocol::change::{Batch, DocumentId, Run, SignedChange, Subject};
-use vc_protocol::instance::InstanceState;
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
+use vc_protocol::instance::InstanceState;
 use vc_protocol::node::{NodeInfo, Usage};
 use vc_protocol::spec::Dependency;
 use vc_protocol::wire::{MAX_GOSSIP, encode};

@@ -15,6 +15,9 @@ const MAX_PAUSE: Millis = 60_000;
 /// An instance that ran so long has proven itself: the next pause is the first one again.
 const PROVEN: Millis = 30_000;
 
+/// What an instance gets to stop in that ran before this engine and is not wanted by it: Docker's default.
+const DEFAULT_GRACE: Millis = 10_000;
+
 /// A slot that the plan gives to this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Desired {
@@ -34,6 +37,8 @@ struct Local {
     /// When an action was last asked for; `None`: never.
     asked: Option<Millis>,
     removing: bool,
+    /// From SIGTERM to SIGKILL, as it was last asked for; `None`: never by this engine.
+    grace_ms: Option<Millis>,
     /// Exits and failures in a row.
     failures: u32,
     restarts: u32,
@@ -63,6 +68,7 @@ impl Workload {
                 address: String::new(),
                 asked: None,
                 removing: false,
+                grace_ms: None,
                 failures: 0,
                 restarts: old.as_ref().map_or(0, |claim| claim.restarts),
                 retry_at: None,
@@ -167,6 +173,7 @@ impl Workload {
             }
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
             let local = self.entry(&id, now);
+            local.grace_ms = Some(wanted.spec.stop_grace_ms);
             if local.step(wanted, now) {
                 local.asked = Some(now);
                 actions.push(RuntimeAction::Start { id: id.clone(), spec: Box::new(wanted.spec.clone()) });
@@ -198,7 +205,7 @@ impl Workload {
                 local.removing = true;
                 local.asked = Some(now);
                 local.retry_at = Some(now + REPEAT);
-                let grace_ms = desired.get(&id.slot).map_or(10_000, |wanted| wanted.spec.stop_grace_ms);
+                let grace_ms = local.grace_ms.unwrap_or(DEFAULT_GRACE);
                 actions.push(RuntimeAction::Remove { id: id.clone(), grace_ms });
             }
             local.show(id, InstanceState::Stopping, String::new(), now);

@@ -14,7 +14,10 @@ const MAX_ADDRESSES: usize = 16;
 
 /// The addresses to publish: those listened on, without the loopback and the bridges of container engines, which mean
 /// another machine (or none) to everybody else; or just `advertise` with the ports listened on.
-pub(crate) fn publishable(listening: &BTreeSet<Multiaddr>, advertise: Option<IpAddr>) -> Vec<Multiaddr> {
+pub(crate) fn publishable(
+    listening: &BTreeSet<Multiaddr>,
+    advertise: Option<IpAddr>,
+) -> Vec<Multiaddr> {
     let bridges = bridge_addresses();
     let ip_of = |address: &Multiaddr| match address.iter().next() {
         Some(Protocol::Ip4(ip)) => Some(IpAddr::V4(ip)),
@@ -34,8 +37,10 @@ pub(crate) fn publishable(listening: &BTreeSet<Multiaddr>, advertise: Option<IpA
         });
         return with_ip.collect::<BTreeSet<_>>().into_iter().collect();
     }
-    let real = |(ip, _): &&(IpAddr, &Multiaddr)| usable(*ip) && !ip.is_loopback() && !bridges.contains(ip);
-    let mut chosen: Vec<Multiaddr> = addresses.iter().filter(real).map(|(_, address)| (*address).clone()).collect();
+    let real =
+        |(ip, _): &&(IpAddr, &Multiaddr)| usable(*ip) && !ip.is_loopback() && !bridges.contains(ip);
+    let mut chosen: Vec<Multiaddr> =
+        addresses.iter().filter(real).map(|(_, address)| (*address).clone()).collect();
     if chosen.is_empty() {
         chosen = addresses.iter().map(|(_, address)| (*address).clone()).collect();
     }
@@ -46,7 +51,9 @@ pub(crate) fn publishable(listening: &BTreeSet<Multiaddr>, advertise: Option<IpA
 /// The machine's own addresses on bridges that container engines made.
 fn bridge_addresses() -> BTreeSet<IpAddr> {
     let is_bridge = |name: &str| {
-        ["docker", "br-", "veth", "virbr", "cni", "podman", "lxc"].iter().any(|prefix| name.starts_with(prefix))
+        ["docker", "br-", "veth", "virbr", "cni", "podman", "lxc"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
     };
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     interfaces.into_iter().filter(|i| is_bridge(&i.name)).map(|i| i.ip()).collect()
@@ -93,7 +100,8 @@ impl Contacts {
         if contact.next.is_some_and(|next| now < next) {
             return false;
         }
-        let pause = Duration::from_millis(250).saturating_mul(1 << contact.attempts.min(8)).min(MAX_PAUSE);
+        let pause =
+            Duration::from_millis(250).saturating_mul(1 << contact.attempts.min(8)).min(MAX_PAUSE);
         contact.attempts = contact.attempts.saturating_add(1);
         contact.next = Some(now + pause);
         true
@@ -118,15 +126,26 @@ mod tests {
 
     #[test]
     fn loopback_is_published_only_when_there_is_nothing_else() {
-        let lan = set(&["/ip4/127.0.0.1/tcp/4777", "/ip4/10.1.2.3/tcp/4777", "/ip4/169.254.0.9/tcp/4777"]);
-        assert_eq!(publishable(&lan, None), vec!["/ip4/10.1.2.3/tcp/4777".parse().expect("an address")]);
+        let lan = set(&[
+            "/ip4/127.0.0.1/tcp/4777",
+            "/ip4/10.1.2.3/tcp/4777",
+            "/ip4/169.254.0.9/tcp/4777",
+        ]);
+        assert_eq!(
+            publishable(&lan, None),
+            vec!["/ip4/10.1.2.3/tcp/4777".parse().expect("an address")]
+        );
         let alone = set(&["/ip4/127.0.0.1/tcp/4777"]);
         assert_eq!(publishable(&alone, None).len(), 1);
     }
 
     #[test]
     fn an_advertised_address_replaces_all_others() {
-        let lan = set(&["/ip4/10.1.2.3/tcp/4777", "/ip4/10.1.2.3/udp/4777/quic-v1", "/ip4/10.9.9.9/tcp/4777"]);
+        let lan = set(&[
+            "/ip4/10.1.2.3/tcp/4777",
+            "/ip4/10.1.2.3/udp/4777/quic-v1",
+            "/ip4/10.9.9.9/tcp/4777",
+        ]);
         let addresses = publishable(&lan, Some("203.0.113.7".parse().expect("an ip")));
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["/ip4/203.0.113.7/tcp/4777", "/ip4/203.0.113.7/udp/4777/quic-v1"]);

@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol};
-use libp2p::{Swarm, SwarmBuilder, connection_limits, gossipsub, identify, kad, mdns, noise, ping, tcp, yamux};
+use libp2p::{
+    Swarm, SwarmBuilder, connection_limits, gossipsub, identify, kad, mdns, noise, ping, tcp, yamux,
+};
 use vc_protocol::wire::{AUTH_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP, SYNC_PROTOCOL};
 use vc_protocol::{ClusterId, Keypair};
 
@@ -82,23 +84,30 @@ pub(crate) fn swarm(
         .build()
         .context("gossipsub settings")?;
     let signed = gossipsub::MessageAuthenticity::Signed(key.clone());
-    let gossip =
-        gossipsub::Behaviour::new(signed, gossip_config).map_err(|error| anyhow::anyhow!("gossipsub: {error}"))?;
+    let gossip = gossipsub::Behaviour::new(signed, gossip_config)
+        .map_err(|error| anyhow::anyhow!("gossipsub: {error}"))?;
 
-    let protocol = StreamProtocol::try_from_owned(format!("/vc/{cluster}/kad/1")).context("protocol name")?;
+    let protocol =
+        StreamProtocol::try_from_owned(format!("/vc/{cluster}/kad/1")).context("protocol name")?;
     let store = kad::store::MemoryStore::new(peer);
     let mut kademlia = kad::Behaviour::with_config(peer, store, kad::Config::new(protocol));
     // Without a confirmed external address it would stay a client, and nobody could ask it.
     kademlia.set_mode(Some(kad::Mode::Server));
 
     let identify = identify::Behaviour::new(
-        identify::Config::new("/vc/id/1".to_owned(), key.public()).with_interval(Duration::from_secs(300)),
+        identify::Config::new("/vc/id/1".to_owned(), key.public())
+            .with_interval(Duration::from_secs(300)),
     );
     let ping = ping::Behaviour::new(
-        ping::Config::new().with_interval(Duration::from_secs(5)).with_timeout(Duration::from_secs(5)),
+        ping::Config::new()
+            .with_interval(Duration::from_secs(5))
+            .with_timeout(Duration::from_secs(5)),
     );
     let mdns = if with_mdns {
-        Some(mdns::tokio::Behaviour::new(mdns::Config::default(), peer).context("cannot start mDNS; try --no-mdns")?)
+        Some(
+            mdns::tokio::Behaviour::new(mdns::Config::default(), peer)
+                .context("cannot start mDNS; try --no-mdns")?,
+        )
     } else {
         None
     };
@@ -111,7 +120,10 @@ pub(crate) fn swarm(
         auth,
         auth_inbound,
         mdns: Toggle::from(mdns),
-        member: Gated::new(Member { gossip, kademlia, identify, ping, streams, sync_inbound, logs_inbound }, gate),
+        member: Gated::new(
+            Member { gossip, kademlia, identify, ping, streams, sync_inbound, logs_inbound },
+            gate,
+        ),
     };
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()

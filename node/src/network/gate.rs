@@ -11,8 +11,8 @@ use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm, dummy,
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
+    THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
 };
 use libp2p::{Multiaddr, PeerId};
 
@@ -73,13 +73,13 @@ impl Gate {
 pub(crate) struct Gated<B> {
     pub(crate) inner: B,
     gate: Gate,
-    /// Open connections of each member: strangers' do not count.
-    counts: HashMap<PeerId, usize>,
+    /// Open connections of each member: those that came up as a stranger's are not among them.
+    open: HashMap<PeerId, Vec<ConnectionId>>,
 }
 
 impl<B> Gated<B> {
     pub(crate) fn new(inner: B, gate: Gate) -> Self {
-        Self { inner, gate, counts: HashMap::new() }
+        Self { inner, gate, open: HashMap::new() }
     }
 }
 
@@ -130,25 +130,27 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
         if !self.gate.open(&peer, id) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
-        self.inner.handle_established_outbound_connection(id, peer, address, role, port_use).map(Either::Left)
+        self.inner
+            .handle_established_outbound_connection(id, peer, address, role, port_use)
+            .map(Either::Left)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(event) if self.gate.is_open(&event.connection_id) => {
-                let count = self.counts.entry(event.peer_id).or_default();
-                let event = ConnectionEstablished { other_established: *count, ..event };
-                *count += 1;
+                let open = self.open.entry(event.peer_id).or_default();
+                let event = ConnectionEstablished { other_established: open.len(), ..event };
+                open.push(event.connection_id);
                 self.inner.on_swarm_event(FromSwarm::ConnectionEstablished(event));
             }
             FromSwarm::ConnectionClosed(event) if self.gate.is_open(&event.connection_id) => {
-                let count = self.counts.get(&event.peer_id).map_or(0, |count| count.saturating_sub(1));
-                if count == 0 {
-                    self.counts.remove(&event.peer_id);
-                } else {
-                    self.counts.insert(event.peer_id, count);
+                let open = self.open.entry(event.peer_id).or_default();
+                open.retain(|id| *id != event.connection_id);
+                let left = open.len();
+                if left == 0 {
+                    self.open.remove(&event.peer_id);
                 }
-                let event = ConnectionClosed { remaining_established: count, ..event };
+                let event = ConnectionClosed { remaining_established: left, ..event };
                 self.inner.on_swarm_event(FromSwarm::ConnectionClosed(event));
                 self.gate.close(&event.connection_id);
             }
@@ -158,15 +160,38 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
         }
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
         match event {
             Either::Left(event) => self.inner.on_connection_handler_event(peer, id, event),
             Either::Right(never) => libp2p::core::util::unreachable(never),
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        self.inner.poll(cx).map(|event| event.map_in(Either::Left))
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        loop {
+            let event = std::task::ready!(self.inner.poll(cx));
+            let ToSwarm::NotifyHandler { peer_id, handler, event } = event else {
+                return Poll::Ready(event.map_in(Either::Left));
+            };
+            // A peer may have both kinds of connections while it is being admitted. What is meant for any of them must
+            // not get to one whose handler knows no protocol: libp2p would panic.
+            let open = self.open.get(&peer_id);
+            let id = match handler {
+                NotifyHandler::Any => open.and_then(|open| open.last().copied()),
+                NotifyHandler::One(id) => open.and_then(|open| open.contains(&id).then_some(id)),
+            };
+            if let Some(id) = id {
+                let (handler, event) = (NotifyHandler::One(id), Either::Left(event));
+                return Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event });
+            }
+        }
     }
 }
-

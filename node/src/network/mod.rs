@@ -101,16 +101,25 @@ impl Network {
         driver: mpsc::Sender<Event>,
     ) -> anyhow::Result<(Self, Handles)> {
         check_port(config.listen, config.port)?;
-        let (mut swarm, controls, streams) = behaviour::swarm(key, cluster, gate.clone(), config.mdns)?;
+        let (mut swarm, controls, streams) =
+            behaviour::swarm(key, cluster, gate.clone(), config.mdns)?;
         let topic = gossipsub::IdentTopic::new(topic(cluster));
-        swarm.behaviour_mut().member.inner.gossip.subscribe(&topic).context("cannot subscribe to gossip")?;
+        swarm
+            .behaviour_mut()
+            .member
+            .inner
+            .gossip
+            .subscribe(&topic)
+            .context("cannot subscribe to gossip")?;
         let ip = Multiaddr::from(config.listen);
         let tcp = ip.clone().with(libp2p::multiaddr::Protocol::Tcp(config.port));
         let quic = ip
             .with(libp2p::multiaddr::Protocol::Udp(config.port))
             .with(libp2p::multiaddr::Protocol::QuicV1);
         for address in [tcp, quic] {
-            swarm.listen_on(address.clone()).with_context(|| format!("cannot listen on {address}"))?;
+            swarm
+                .listen_on(address.clone())
+                .with_context(|| format!("cannot listen on {address}"))?;
         }
         let (own, commands) = mpsc::channel(COMMANDS);
         let handles = Handles { commands: own.clone(), controls: controls.clone(), streams };
@@ -136,7 +145,8 @@ impl Network {
     /// Waits until every wanted address is listened on, and returns those to publish. Errors: one cannot be had.
     pub async fn ready(&mut self) -> anyhow::Result<Vec<Multiaddr>> {
         let settled = |listening: &BTreeSet<Multiaddr>| {
-            let of = |name: &str| listening.iter().any(|address| address.to_string().contains(name));
+            let of =
+                |name: &str| listening.iter().any(|address| address.to_string().contains(name));
             of("/tcp/") && of("/quic-v1")
         };
         while !settled(&self.listening) {
@@ -190,7 +200,12 @@ impl Network {
             Command::Addresses(node, addresses) => {
                 let peer = node.peer_id();
                 for address in &addresses {
-                    self.swarm.behaviour_mut().member.inner.kademlia.add_address(&peer, address.clone());
+                    self.swarm
+                        .behaviour_mut()
+                        .member
+                        .inner
+                        .kademlia
+                        .add_address(&peer, address.clone());
                 }
                 self.contacts.learn(peer, addresses);
                 self.look_around();
@@ -243,16 +258,12 @@ impl Network {
     async fn swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::NewListenAddr { address, .. } => {
-                if self.listening.insert(address) {
-                    let addresses = self.publishable();
-                    self.tell(Event::Addresses(addresses)).await;
-                }
+                let changed = self.listening.insert(address);
+                self.publish_addresses(changed).await;
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
-                if self.listening.remove(&address) {
-                    let addresses = self.publishable();
-                    self.tell(Event::Addresses(addresses)).await;
-                }
+                let changed = self.listening.remove(&address);
+                self.publish_addresses(changed).await;
             }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.connected(peer_id, connection_id, &endpoint).await;
@@ -284,7 +295,12 @@ impl Network {
         }
     }
 
-    async fn connected(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
+    async fn connected(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        endpoint: &ConnectedPoint,
+    ) {
         let Ok(node) = NodeId::try_from(peer) else {
             self.swarm.close_connection(connection);
             return;
@@ -292,7 +308,8 @@ impl Network {
         tracing::debug!(%peer, %connection, address = %endpoint.get_remote_address(), "connection");
         if endpoint.is_dialer() {
             // The other side may not know yet that we are a member.
-            let (control, certificate, own) = (self.auth.clone(), self.certificate.clone(), self.own.clone());
+            let (control, certificate, own) =
+                (self.auth.clone(), self.certificate.clone(), self.own.clone());
             let cluster = self.cluster;
             tokio::spawn(async move {
                 let outcome = crate::auth::prove(control, node, cluster, certificate).await;
@@ -311,19 +328,32 @@ impl Network {
 
     async fn member_event(&mut self, event: MemberEvent) {
         match event {
-            MemberEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
+            MemberEvent::Gossip(gossipsub::Event::Message {
+                propagation_source,
+                message_id,
+                message,
+            }) => {
                 let source = message.source.filter(|source| self.gate.is_member(source));
                 let node = source.and_then(|source| NodeId::try_from(source).ok());
-                let read = node.and_then(|node| Some((node, wire::decode::<Gossip>(&message.data).ok()?)));
+                let read =
+                    node.and_then(|node| Some((node, wire::decode::<Gossip>(&message.data).ok()?)));
                 let acceptance = match read {
                     Some(_) => MessageAcceptance::Accept,
                     None => MessageAcceptance::Reject,
                 };
                 let gossip = &mut self.swarm.behaviour_mut().member.inner.gossip;
-                gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
+                gossip.report_message_validation_result(
+                    &message_id,
+                    &propagation_source,
+                    acceptance,
+                );
                 match read {
-                    Some((node, gossip)) => self.tell(Event::Input(Input::Gossip(node, gossip))).await,
-                    None => tracing::warn!(from = %propagation_source, "gossip refused: not a member's, or garbage"),
+                    Some((node, gossip)) => {
+                        self.tell(Event::Input(Input::Gossip(node, gossip))).await
+                    }
+                    None => {
+                        tracing::warn!(from = %propagation_source, "gossip refused: not a member's, or garbage")
+                    }
                 }
             }
             MemberEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
@@ -336,7 +366,8 @@ impl Network {
                 ..
             }) => {
                 for peer in found.peers {
-                    if self.gate.is_member(&peer.peer_id) && !self.open.contains_key(&peer.peer_id) {
+                    if self.gate.is_member(&peer.peer_id) && !self.open.contains_key(&peer.peer_id)
+                    {
                         self.contacts.learn(peer.peer_id, peer.addrs);
                     }
                 }

@@ -10,7 +10,8 @@ use crate::world::World;
 /// of its last writers wrote: of those whom no other writer knew of.
 pub(crate) fn check(world: &World) -> Verdict {
     let operations = world.operators.operations.values();
-    let done: Vec<&Operation> = operations.clone().filter(|operation| operation.persisted).collect();
+    let done: Vec<&Operation> =
+        operations.clone().filter(|operation| operation.persisted).collect();
     for operation in operations.filter(|operation| operation.acknowledged()) {
         if operation.change.is_some() && !operation.persisted {
             return Err(format!("acknowledged before it was on disk: {:?}", operation.mutation));
@@ -46,7 +47,10 @@ fn last_writes<'a>(done: &[&'a Operation]) -> BTreeMap<&'a String, Vec<Option<&'
     let mut last: BTreeMap<&String, Vec<Option<&String>>> = BTreeMap::new();
     for operation in done {
         for (key, value) in &operation.writes {
-            if !done.iter().any(|later| later.writes.contains_key(key) && overwrites(later, operation)) {
+            if !done
+                .iter()
+                .any(|later| later.writes.contains_key(key) && overwrites(later, operation))
+            {
                 last.entry(key).or_default().push(value.as_ref());
             }
         }

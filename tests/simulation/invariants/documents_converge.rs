@@ -16,7 +16,9 @@ pub(crate) fn check(world: &World) -> Verdict {
             let back = other.replica().versions().beyond(one.replica().versions());
             return Err(format!("m{first} is ahead of m{of} by {runs:?}, behind by {back:?}"));
         }
-        if one.replica().nodes() != other.replica().nodes() || one.replica().cluster() != other.replica().cluster() {
+        if one.replica().nodes() != other.replica().nodes()
+            || one.replica().cluster() != other.replica().cluster()
+        {
             return Err(format!("m{first} and m{of} have the same versions and other documents"));
         }
         if view.input.digest() != other.view().input.digest() {

@@ -20,8 +20,12 @@ pub(crate) fn only(world: &World, mark: Mark, slots: &BTreeSet<Slot>) -> Verdict
     for entry in world.ledger.since(mark) {
         let of = entry.machine;
         match &entry.deed {
-            Deed::Started(id) if !slots.contains(&id.slot) => return Err(format!("{id} was started on m{of}")),
-            Deed::Started(id) if !started.insert(id.clone()) => return Err(format!("{id} was started twice")),
+            Deed::Started(id) if !slots.contains(&id.slot) => {
+                return Err(format!("{id} was started on m{of}"));
+            }
+            Deed::Started(id) if !started.insert(id.clone()) => {
+                return Err(format!("{id} was started twice"));
+            }
             Deed::Stopped(id) => return Err(format!("{id} was stopped on m{of}")),
             _ => {}
         }

@@ -19,7 +19,9 @@ pub(crate) type Verdict = Result<(), String>;
 
 /// Whether a slot waits for a service that has no place anywhere.
 pub(crate) fn waits_in_vain(view: &View, slot: &Slot) -> bool {
-    let is_of = |other: &Slot, name: &Name| other.service.project == slot.service.project && other.service.service == *name;
+    let is_of = |other: &Slot, name: &Name| {
+        other.service.project == slot.service.project && other.service.service == *name
+    };
     let depends_on = &view.cluster.services[&slot.service].spec.depends_on;
     depends_on.keys().any(|name| !view.plan.placements.keys().any(|other| is_of(other, name)))
 }

@@ -21,7 +21,9 @@ pub(crate) fn check(world: &World) -> Verdict {
         match world.machines[of].runtime.containers.get(id) {
             Some(it) if it.runs() && !it.removing => {}
             None if waits_in_vain(&view, &id.slot) => {}
-            other => return Err(format!("{id} should run on m{of}: {:?}", other.map(|it| &it.phase))),
+            other => {
+                return Err(format!("{id} should run on m{of}: {:?}", other.map(|it| &it.phase)));
+            }
         }
     }
     // A machine whose process is down keeps what it runs: nobody is there to stop it.

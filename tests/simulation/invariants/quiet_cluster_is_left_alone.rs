@@ -8,8 +8,12 @@ use crate::world::World;
 pub(crate) fn check(world: &World, mark: Mark) -> Verdict {
     match world.ledger.since(mark) {
         [] => Ok(()),
-        [first, rest @ ..] => {
-            Err(format!("at {} m{} did {:?}, and {} more deeds", first.at, first.machine, first.deed, rest.len()))
-        }
+        [first, rest @ ..] => Err(format!(
+            "at {} m{} did {:?}, and {} more deeds",
+            first.at,
+            first.machine,
+            first.deed,
+            rest.len()
+        )),
     }
 }

@@ -1,7 +1,9 @@
 //! Machines die and come back.
 
 use super::{cluster, moved, runs};
-use crate::invariants::{documents_converge, minimal_movement, orphans_replaced, quiet_cluster_is_left_alone};
+use crate::invariants::{
+    documents_converge, minimal_movement, orphans_replaced, quiet_cluster_is_left_alone,
+};
 use crate::services::{amount, deploy, service, version};
 
 #[test]
@@ -12,7 +14,12 @@ fn what_one_of_three_held_is_replaced_in_time_and_nothing_else_moves() {
     let held = minimal_movement::held(&world, 2);
     let mark = world.ledger.mark();
     world.kill_host(2);
-    world.run(world.replacement_bound());
+    world.run(3_000);
+    assert!(
+        !world.up(0).contains(&2) && !world.up(1).contains(&2),
+        "three seconds are enough to miss it"
+    );
+    world.run(world.replacement_bound() - 3_000);
     world.require(orphans_replaced::check(&world, &[0, 1]));
     world.require(minimal_movement::only(&world, mark, &held));
 }
@@ -90,7 +97,11 @@ fn a_process_that_comes_back_late_costs_its_successors_or_its_own_containers_and
     world.run(20_000);
     world.boot(2);
     world.settle(30_000);
-    assert_eq!(moved(&world, mark), (held.len(), held.len()), "each was started elsewhere, and one of the two stopped");
+    assert_eq!(
+        moved(&world, mark),
+        (held.len(), held.len()),
+        "each was started elsewhere, and one of the two stopped"
+    );
 }
 
 #[test]

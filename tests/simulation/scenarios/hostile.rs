@@ -56,7 +56,8 @@ fn garbage_from_a_member_enters_nothing() {
 fn an_oversized_change_from_a_member_enters_nothing() {
     let mut world = cluster(3, "an_oversized_change");
     let (key, id) = (world.machines[2].key.clone(), world.machines[2].id);
-    let change = SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![7; MAX_BATCH]), &key);
+    let change =
+        SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![7; MAX_BATCH]), &key);
     send_in_vain(&mut world, id, &change);
 }
 
@@ -68,18 +69,21 @@ fn a_genuine_change_in_a_strangers_envelope_enters_nothing() {
     let genuine = world.machines[0].disk.load().changes.remove(0).body().expect("a change");
     let stranger = Keypair::ed25519_from_bytes([200; 32]).expect("32 bytes");
     let id = NodeId::of(&stranger.public()).expect("ed25519");
-    let change = SignedChange::sign(&body(&world, id, DocumentId::Cluster, genuine.bytes), &stranger);
+    let change =
+        SignedChange::sign(&body(&world, id, DocumentId::Cluster, genuine.bytes), &stranger);
     send_in_vain(&mut world, id, &change);
 }
 
 #[test]
 fn a_member_cannot_write_in_anothers_name() {
     let mut world = cluster(3, "a_member_cannot_write");
-    let (key, member, victim) = (world.machines[2].key.clone(), world.machines[2].id, world.machines[0].id);
+    let (key, member, victim) =
+        (world.machines[2].key.clone(), world.machines[2].id, world.machines[0].id);
     let document = DocumentId::Node { node: victim, generation: u64::MAX };
     let genuine = world.machines[0].disk.load().changes.remove(0).body().expect("a change");
     for author in [member, victim] {
-        let change = SignedChange::sign(&body(&world, author, document, genuine.bytes.clone()), &key);
+        let change =
+            SignedChange::sign(&body(&world, author, document, genuine.bytes.clone()), &key);
         send_in_vain(&mut world, member, &change);
     }
 }
@@ -91,7 +95,8 @@ fn an_honest_change_beside_a_poisonous_one_enters_and_its_author_is_not_blamed()
     world.network.weather.loss = 1000;
     world.command(0, deploy(service("web", 2)));
     let (key, id) = (world.machines[2].key.clone(), world.machines[2].id);
-    let honest = world.operators.operations.values().find_map(|it| it.change.clone()).expect("a change").2;
+    let honest =
+        world.operators.operations.values().find_map(|it| it.change.clone()).expect("a change").2;
     let poison = SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![1; 60]), &key);
     let batch = Batch { certificates: Vec::new(), changes: vec![poison, honest] };
     world.handle(1, Input::Gossip(id, Gossip::Changes(batch)));

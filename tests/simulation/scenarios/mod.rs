@@ -14,7 +14,8 @@ use crate::world::World;
 /// A world of equal machines that know each other and are at rest.
 pub(crate) fn cluster(machines: usize, name: &str) -> World {
     let repeat = format!("cargo nextest run -p vc-tests {name}");
-    let seed = name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let seed =
+        name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let mut world = World::new(seed, repeat);
     for _ in 0..machines {
         world.join(amount(4000, 4096));
@@ -25,7 +26,9 @@ pub(crate) fn cluster(machines: usize, name: &str) -> World {
 
 /// How many containers were started, and how many stopped, since `mark`.
 pub(crate) fn moved(world: &World, mark: Mark) -> (usize, usize) {
-    let count = |is: fn(&Deed) -> bool| world.ledger.since(mark).iter().filter(|entry| is(&entry.deed)).count();
+    let count = |is: fn(&Deed) -> bool| {
+        world.ledger.since(mark).iter().filter(|entry| is(&entry.deed)).count()
+    };
     (count(|deed| matches!(deed, Deed::Started(_))), count(|deed| matches!(deed, Deed::Stopped(_))))
 }
 

@@ -1,0 +1,45 @@
+//! The Docker engine of a host fails.
+
+use rustix::process::Signal;
+
+use crate::harness::command::signal;
+use crate::harness::lab::Lab;
+use crate::harness::{PATIENCE, running, sleepers, until};
+
+#[test]
+fn a_host_whose_engine_dies_stays_up_with_a_problem_and_recovers() {
+    let lab = Lab::cluster(3);
+    lab.deploy(1, &sleepers("shop", "web", 6), &["--wait"]).done();
+    let before = lab.settled(&[1, 2, 3], "shop/web", 6);
+
+    signal(lab.pid(2, "dockerd.pid"), Signal::KILL);
+    let of_h2 = |host: usize| {
+        let rows = lab.rows(host, &["nodes"]);
+        rows.into_iter().find(|row| row["name"] == "h2").expect("h2")
+    };
+    until("its problem is known everywhere", PATIENCE, || {
+        let row = of_h2(3);
+        let told = row["state"] == "up"
+            && row["problem"].as_str().is_some_and(|problem| problem.contains("Docker"));
+        if told { Ok(()) } else { Err(row.to_string()) }
+    });
+    until("its share runs elsewhere", PATIENCE, || {
+        match running(&lab.rows(2, &["ps"]), "shop/web", 6)? {
+            machines if !machines.contains_key("h2") => Ok(()),
+            machines => Err(format!("{machines:?}")),
+        }
+    });
+
+    lab.run(&["up", "3"]).done();
+    until("the problem is gone", PATIENCE, || match of_h2(1) {
+        row if row["problem"] == "" => Ok(()),
+        row => Err(row.to_string()),
+    });
+    let after = lab.settled(&[1, 2, 3], "shop/web", 6);
+    for host in [1, 3] {
+        let kept = before[&host].iter().all(|container| after[&host].contains(container));
+        assert!(kept, "what runs elsewhere was not touched: {before:?} {after:?}");
+    }
+    lab.vc(1, &["scale", "web=9"]).done();
+    assert!(!lab.settled(&[1, 2, 3], "shop/web", 9)[&2].is_empty(), "it takes work again");
+}

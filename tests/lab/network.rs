@@ -1,0 +1,55 @@
+//! The network between hosts fails and heals; members find each other on it.
+
+use crate::harness::lab::Lab;
+use crate::harness::{PATIENCE, running, sleepers, until};
+
+#[test]
+fn a_host_that_is_cut_off_is_replaced_and_its_doubles_go_when_it_is_back() {
+    let lab = Lab::cluster(3);
+    lab.deploy(1, &sleepers("shop", "web", 6), &["--wait"]).done();
+    let before = lab.settled(&[1, 2, 3], "shop/web", 6);
+
+    lab.host("cut", 3);
+    until("the majority's side runs six", PATIENCE, || {
+        match running(&lab.rows(1, &["ps"]), "shop/web", 6)? {
+            machines if !machines.contains_key("h3") => Ok(()),
+            machines => Err(format!("{machines:?}")),
+        }
+    });
+    let apart = lab.all_containers(&[1, 2, 3]);
+    assert!(
+        before[&3].iter().all(|container| apart[&3].contains(container)),
+        "what is cut off runs on: {apart:?}"
+    );
+
+    lab.host("heal", 3);
+    lab.all_up(&[1, 2, 3]);
+    let after = lab.settled(&[1, 2, 3], "shop/web", 6);
+    for host in [1, 2] {
+        let kept = before[&host].iter().all(|container| after[&host].contains(container));
+        assert!(kept, "what was never in doubt runs on: {before:?} {after:?}");
+    }
+    for (host, containers) in &after {
+        let known = containers.iter().all(|container| apart[host].contains(container));
+        assert!(known || *host == 3, "nothing was started anew on h{host}: {apart:?} {after:?}");
+    }
+}
+
+#[test]
+fn members_find_each_other_by_mdns_when_no_address_holds() {
+    let lab = Lab::cluster(3);
+    lab.deploy(1, &sleepers("shop", "web", 3), &["--wait"]).done();
+    (1..=3).for_each(|host| lab.host("node-kill", host));
+    // All ports are new: what is on disk leads nowhere.
+    for host in 1..=3 {
+        lab.node(host, &["run", "--port", &(5000 + 10 * host).to_string()]);
+    }
+    let seen = || lab.vc_anywhere(2, &["--output", "json", "nodes"]).json();
+    until("they have found each other", PATIENCE, || {
+        let rows = seen();
+        let up = rows
+            .as_array()
+            .is_some_and(|rows| rows.len() == 3 && rows.iter().all(|row| row["state"] == "up"));
+        if up { Ok(()) } else { Err(rows.to_string()) }
+    });
+}
