@@ -26,7 +26,7 @@ fn a_published_port_is_reached_from_another_host_and_given_once_a_host() {
     let idle = (1..=3).find(|host| !hosts.contains(host)).expect("one is left").to_string();
     let fetch = |host: usize| {
         let url = format!("http://{}:8080/", Lab::ip(host));
-        lab.run(&["exec", &idle, "--", "busybox", "wget", "-q", "-O", "-", "-T", "5", &url]).done()
+        lab.run(&["exec", &idle, "--", "busybox", "wget", "-q", "-O", "-", &url]).done()
     };
     for &host in &hosts {
         assert_eq!(fetch(host).trim(), "vc-test:1");

@@ -16,7 +16,10 @@ fn a_host_that_is_cut_off_is_replaced_and_its_doubles_go_when_it_is_back() {
             machines => Err(format!("{machines:?}")),
         }
     });
-    let apart = lab.all_containers(&[1, 2, 3]);
+    let (apart, _) = until("each side runs six", PATIENCE, || {
+        let apart = lab.all_containers(&[1, 2, 3]);
+        if apart.values().flatten().count() == 12 { Ok(apart) } else { Err(format!("{apart:?}")) }
+    });
     assert!(
         before[&3].iter().all(|container| apart[&3].contains(container)),
         "what is cut off runs on: {apart:?}"
@@ -25,13 +28,10 @@ fn a_host_that_is_cut_off_is_replaced_and_its_doubles_go_when_it_is_back() {
     lab.host("heal", 3);
     lab.all_up(&[1, 2, 3]);
     let after = lab.settled(&[1, 2, 3], "shop/web", 6);
-    for host in [1, 2] {
-        let kept = before[&host].iter().all(|container| after[&host].contains(container));
-        assert!(kept, "what was never in doubt runs on: {before:?} {after:?}");
-    }
+    // Of two that fill one slot, which is kept is the rule's to say; but one of them it is.
     for (host, containers) in &after {
         let known = containers.iter().all(|container| apart[host].contains(container));
-        assert!(known || *host == 3, "nothing was started anew on h{host}: {apart:?} {after:?}");
+        assert!(known, "nothing was started anew on h{host}: {apart:?} {after:?}");
     }
 }
 

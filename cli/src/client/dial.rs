@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use libp2p::core::upgrade::Version;
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
@@ -58,6 +57,7 @@ pub(super) async fn race(
         given: candidates.given,
         started: Instant::now(),
         dialled: BTreeSet::new(),
+        discovered: BTreeSet::new(),
         held: Vec::new(),
         dialling: HashMap::new(),
         looking_up: FuturesUnordered::new(),
@@ -94,7 +94,7 @@ fn new_swarm() -> Result<Swarm<Behaviour>, String> {
 /// A name that is being looked up, and what is behind it.
 type LookUp = BoxFuture<'static, (Multiaddr, Result<Vec<Multiaddr>, &'static str>)>;
 /// An authentication, and where it takes place.
-type Authentication = BoxFuture<'static, (Multiaddr, Result<Welcomed, AuthError>)>;
+type Authentication = BoxFuture<'static, (PeerId, Multiaddr, Result<Welcomed, AuthError>)>;
 
 struct Race<'a> {
     swarm: Swarm<Behaviour>,
@@ -104,12 +104,14 @@ struct Race<'a> {
     given: bool,
     started: Instant,
     dialled: BTreeSet<Multiaddr>,
+    /// Named by the local network: strangers among them are no news.
+    discovered: BTreeSet<Multiaddr>,
     /// QUIC addresses, until TCP has had its chance.
     held: Vec<Multiaddr>,
     dialling: HashMap<ConnectionId, Multiaddr>,
     looking_up: FuturesUnordered<LookUp>,
-    /// Peers that have answered, and where: one may do so at several addresses, and is asked once.
-    met: HashMap<PeerId, Multiaddr>,
+    /// Peers that have answered, and where as long as we talk. One may answer at several addresses; it is asked once.
+    met: HashMap<PeerId, Option<Multiaddr>>,
     authenticating: FuturesUnordered<Authentication>,
     attempts: Attempts,
     asked_mdns: Option<Instant>,
@@ -142,16 +144,16 @@ impl Race<'_> {
                     Ok(addresses) => addresses.into_iter().for_each(|address| self.consider(address)),
                     Err(why) => self.attempts.add(address::label(&name), Reason::unknown_host(why)),
                 },
-                Some((address, result)) = self.authenticating.next() => match result {
+                Some((peer, address, result)) = self.authenticating.next() => match result {
                     Ok(welcomed) => {
                         let Welcomed { frames, node, peers } = welcomed;
+                        // With its peer id, so that the memory knows whose address it is.
+                        let address = address.with_p2p(node.peer_id()).unwrap_or_else(|other| other);
                         return Ok((Session::new(frames, node, address, self.swarm), peers));
                     }
                     Err(error) => {
-                        self.attempts.add(address::label(&address), Reason::from(&error));
-                        if let (AuthError::Refused(why), None) = (error, &self.refused) {
-                            self.refused = Some((Instant::now(), why));
-                        }
+                        self.met.insert(peer, None);
+                        self.on_auth_error(&address, error);
                     }
                 },
                 () = sleep_until(wake) => {}
@@ -221,7 +223,7 @@ impl Race<'_> {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
                 let address = self.dialling.remove(&connection_id);
                 if let (Some(address), Entry::Vacant(unmet)) = (address, self.met.entry(peer_id)) {
-                    unmet.insert(address.clone());
+                    unmet.insert(Some(address.clone()));
                     self.authenticate(peer_id, address);
                 }
             }
@@ -233,11 +235,23 @@ impl Race<'_> {
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
                 for (_, address) in found {
                     if let Some(address) = address::without_peer(&address) {
+                        self.discovered.insert(address.clone());
                         self.consider(address);
                     }
                 }
             }
             _ => {}
+        }
+    }
+
+    fn on_auth_error(&mut self, address: &Multiaddr, error: AuthError) {
+        let stranger = matches!(error, AuthError::NotANode | AuthError::OtherCluster);
+        if stranger && self.discovered.contains(address) {
+            return;
+        }
+        self.attempts.add(address::label(address), Reason::from(&error));
+        if let (AuthError::Refused(why), None) = (error, &self.refused) {
+            self.refused = Some((Instant::now(), why));
         }
     }
 
@@ -248,11 +262,7 @@ impl Race<'_> {
             async move {
                 let result =
                     timeout(AUTH_TIMEOUT, authenticate(control, peer, cluster, token)).await;
-                let address = match address.iter().last() {
-                    Some(Protocol::P2p(_)) => address,
-                    _ => address.with(Protocol::P2p(peer)),
-                };
-                (address, result.unwrap_or(Err(AuthError::Silent)))
+                (peer, address, result.unwrap_or(Err(AuthError::Silent)))
             }
             .boxed(),
         );
@@ -262,7 +272,7 @@ impl Race<'_> {
         if let Some((_, why)) = self.refused {
             return ConnectError::Refused(why);
         }
-        for address in self.dialling.values().chain(self.met.values()) {
+        for address in self.dialling.values().chain(self.met.values().flatten()) {
             self.attempts.add(address::label(address), Reason::silent());
         }
         ConnectError::Unreachable(Unreachable {

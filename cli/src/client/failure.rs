@@ -53,7 +53,7 @@ impl fmt::Display for Unreachable {
             write!(f, "tried {}", list(named.collect(), MAX_NAMED))?;
         }
         if self.asked_mdns {
-            f.write_str("; no other answered on the local network")?;
+            f.write_str("; none answered on the local network")?;
         }
         f.write_str(if self.given {
             "; is a node running there?"
@@ -175,7 +175,7 @@ mod tests {
         let error = Unreachable { cluster: cluster(), attempts, asked_mdns: true, given: false };
         let expected = format!(
             "cannot reach any node of cluster {}: tried 10.0.0.1:4777 (connection refused), 10.0.0.2:4777 (a node of \
-             another cluster); no other answered on the local network; is a node running? name one with --peer",
+             another cluster); none answered on the local network; is a node running? name one with --peer",
             cluster()
         );
         assert_eq!(error.to_string(), expected);

@@ -60,7 +60,7 @@ pub(super) async fn until_running(
     if app.out.is_json() {
         app.out.json(&rows)
     } else {
-        print(&format!("{} after {:.1}s\n", progress.count(), started.elapsed().as_secs_f32()))
+        print(&format!("{} after {:.1?}\n", progress.count(), started.elapsed()))
     }
 }
 

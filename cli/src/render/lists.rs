@@ -4,7 +4,7 @@ use comfy_table::Color;
 use vc_protocol::control::{InstanceRow, LogRow, LogStream, NodeRow, ServiceRow};
 
 use super::table::{lines, number, of_instance, of_node, table, text};
-use super::units::{ago, bytes, cores};
+use super::units::{ago, bytes, cores, cores_used};
 use super::{Style, one_line};
 
 /// `vc services`.
@@ -69,7 +69,7 @@ pub(crate) fn nodes(rows: &[NodeRow], style: Style) -> String {
             of_node(row),
             number(row.instances),
             text(format!("{}/{}", cores(row.cpu_reserved), cores(row.cpu_millis))),
-            text(cores(row.cpu_used)),
+            text(cores_used(row.cpu_used)),
             text(format!("{}/{}", bytes(row.memory_reserved), bytes(row.memory_bytes))),
             text(bytes(row.memory_used)),
             text(&row.runtime),

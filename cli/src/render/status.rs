@@ -2,7 +2,7 @@
 
 use vc_protocol::control::StatusReport;
 
-use super::units::{bytes, cores};
+use super::units::{bytes, cores, cores_used};
 use super::{Style, one_line};
 
 /// A line a matter, and one a problem.
@@ -36,7 +36,7 @@ pub(crate) fn status(report: &StatusReport, style: Style) -> String {
                 "{} of {} cores reserved, {} used",
                 cores(report.cpu_reserved),
                 cores(report.cpu_millis),
-                cores(report.cpu_used)
+                cores_used(report.cpu_used)
             ),
         ),
         (

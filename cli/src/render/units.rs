@@ -21,6 +21,11 @@ pub(super) fn cores(millis: u64) -> String {
     decimal(u128::from(millis), 1000)
 }
 
+/// As [`cores`], to a hundredth: for what is measured.
+pub(super) fn cores_used(millis: u64) -> String {
+    decimal((u128::from(millis) + 5) / 10, 100)
+}
+
 /// `value / scale`, `scale` a power of ten, without zeros at the end.
 fn decimal(value: u128, scale: u128) -> String {
     let (whole, rest) = (value / scale, value % scale);
@@ -77,6 +82,8 @@ mod tests {
         {
             assert_eq!(cores(millis), text);
         }
+        assert_eq!(cores_used(1088), "1.09");
+        assert_eq!(cores_used(1), "0");
     }
 
     #[test]

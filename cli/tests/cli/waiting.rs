@@ -1,5 +1,7 @@
 //! `vc deploy --wait`.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use vc_protocol::control::{InstanceRow, Reply, Request};
@@ -103,4 +105,22 @@ fn it_outlives_the_node_it_watched_on() {
     let out = deploy(&home, &first, &[]).ok();
     assert!(out.contains("2/2 running"), "{out}");
     assert!(other.requests().iter().any(|request| matches!(request, Request::Watch { .. })));
+}
+
+#[test]
+fn ctrl_c_ends_the_wait() {
+    let turn = vec![row(1, InstanceState::Pulling, true, "")];
+    let node = Node::start(deploys(10, vec![turn]));
+    let home = Home::new();
+    let file = home.write("compose.yaml", COMPOSE);
+    let token = OURS.token(&[&node.address]);
+    let args = ["--token", &token, "deploy", &file, "-p", "shop", "--wait"];
+    let mut child = home.command(&args).spawn().expect("started");
+    let mut lines = BufReader::new(child.stdout.as_mut().expect("piped"))
+        .lines()
+        .map(|line| line.expect("text"));
+    assert!(lines.any(|line| line == "shop/web.1 is pulling on alpha"));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("signalled");
+    let out = Done::from(child.wait_with_output().expect("ended"));
+    assert_eq!((out.code, out.stderr.as_str()), (Some(130), ""));
 }

@@ -77,7 +77,9 @@ impl Detector {
         for heard in self.heard.values_mut() {
             heard.last = (heard.last + by).min(now.max(heard.last));
         }
-        self.doubt_more(now);
+        if by > self.timing.suspect {
+            self.doubt_more(now);
+        }
     }
 
     /// Somebody we accused turned out to be alive.

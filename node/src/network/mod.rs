@@ -295,6 +295,13 @@ impl Network {
         }
     }
 
+    async fn publish_addresses(&mut self, changed: bool) {
+        if changed {
+            let addresses = self.publishable();
+            self.tell(Event::Addresses(addresses)).await;
+        }
+    }
+
     async fn connected(
         &mut self,
         peer: PeerId,
