@@ -1,7 +1,7 @@
 //! A client of the control protocol: finds a member that is there, proves that it is one, and talks with it.
 //!
-//! All addresses that may lead to a member are dialled at once, and the first that passes authentication serves the
-//! session. No member is special; when every known one is gone, the local network is asked.
+//! All addresses that may lead to a member are dialled at once (QUIC a moment after TCP), and the first that passes
+//! authentication serves the session. No member is special; when every known one is gone, the local network is asked.
 
 mod address;
 mod auth;

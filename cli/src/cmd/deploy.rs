@@ -15,7 +15,7 @@ use crate::args::duration;
 Examples:
   vc deploy compose.yaml
   vc deploy compose.yaml -p staging --wait --timeout 2m
-  kustomize-like-tool | vc deploy - -p shop
+  envsubst < compose.yaml | vc deploy - -p shop
 
 Services of the project that are not in the file stay as they are; 'vc rm' removes them.
 With --wait and --output json the instances are printed, once all of them run.")]

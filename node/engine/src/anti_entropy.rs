@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vc_protocol::change::VersionVector;
 use vc_protocol::{Millis, NodeId};
 
-use crate::Timing;
+use crate::interface::Timing;
 
 /// At least so long between two summaries to one peer, unless it has just connected.
 const PAUSE: Millis = 500;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use vc_protocol::{Millis, NodeId};
 
-use crate::Timing;
+use crate::interface::Timing;
 
 /// The largest factor by which self-doubt stretches the timeout.
 const MAX_DOUBT: u64 = 4;

@@ -42,9 +42,12 @@ pub fn find_services(cluster: &ClusterState, text: &str) -> Result<Vec<ServiceKe
         .filter(|key| service.is_empty() || key.service.as_str() == service)
         .cloned()
         .collect();
-    let list = |keys: &[ServiceKey]| keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let list =
+        |keys: &[ServiceKey]| keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match found.as_slice() {
-        [] if project.is_some() && service.is_empty() => Err(format!("no project '{text}'; see 'vc services'")),
+        [] if project.is_some() && service.is_empty() => {
+            Err(format!("no project '{text}'; see 'vc services'"))
+        }
         [] => Err(format!("no service '{text}'; see 'vc services'")),
         [_] => Ok(found),
         _ if project.is_some() => Ok(found),
@@ -72,7 +75,9 @@ pub fn find_node(view: &View, text: &str) -> Result<NodeId, String> {
     match found.as_slice() {
         [one] => Ok(*one),
         [] => Err(format!("no node '{text}'; see 'vc nodes'")),
-        _ => Err(format!("several nodes are called '{text}': use the id from 'vc nodes --output json'")),
+        _ => Err(format!(
+            "several nodes are called '{text}': use the id from 'vc nodes --output json'"
+        )),
     }
 }
 
@@ -126,11 +131,18 @@ impl Mutation {
     }
 }
 
-fn deploy(state: &mut ClusterState, wanted: &Deployment, by: &Subject, now: Millis) -> Result<String, String> {
+fn deploy(
+    state: &mut ClusterState,
+    wanted: &Deployment,
+    by: &Subject,
+    now: Millis,
+) -> Result<String, String> {
     let key = &wanted.service;
     let size = serde_json::to_vec(&wanted.spec).map_or(usize::MAX, |json| json.len());
     if size > MAX_SPEC_BYTES {
-        return Err(format!("{key} is larger than {MAX_SPEC_BYTES} bytes: move large values into the image"));
+        return Err(format!(
+            "{key} is larger than {MAX_SPEC_BYTES} bytes: move large values into the image"
+        ));
     }
     let held = state.services.get(key);
     let same = held.is_some_and(|held| held.spec == wanted.spec);

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use vc_crdt::View;
 use vc_placement::Plan;
 use vc_protocol::control::{
-    InstanceRow, MoveRow, NodeRow, NodeState, PlacementRow, PlanReport, ServiceRow, StatusReport, UnplacedRow,
+    InstanceRow, MoveRow, NodeRow, NodeState, PlacementRow, PlanReport, ServiceRow, StatusReport,
+    UnplacedRow,
 };
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::Usage;
@@ -38,7 +39,8 @@ pub fn instances(view: &View) -> Vec<InstanceRow> {
     }
     for (&node, state) in view.nodes.iter().filter(|(node, _)| view.up.contains(node)) {
         for (slot, claim) in &state.claims {
-            rows.entry((slot.clone(), Some(node))).or_insert_with(|| claimed(view, slot, node, claim));
+            rows.entry((slot.clone(), Some(node)))
+                .or_insert_with(|| claimed(view, slot, node, claim));
         }
     }
     rows.into_values().collect()
@@ -76,7 +78,8 @@ fn unclaimed(view: &View, slot: &Slot, node: Option<NodeId>, reason: String) -> 
 pub fn services(view: &View) -> Vec<ServiceRow> {
     let instances = instances(view);
     let count = |service: &ServiceKey, fits: &dyn Fn(&InstanceRow) -> bool| {
-        let rows = instances.iter().filter(|row| row.service == *service && row.current && fits(row));
+        let rows =
+            instances.iter().filter(|row| row.service == *service && row.current && fits(row));
         u32::try_from(rows.count()).unwrap_or(u32::MAX)
     };
     let row = |(key, record): (&ServiceKey, &vc_crdt::ServiceRecord)| {
@@ -140,7 +143,12 @@ pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
 }
 
 /// The cluster at a glance, as `node` sees it.
-pub fn status(view: &View, usage: &BTreeMap<NodeId, Usage>, cluster: ClusterId, node: NodeId) -> StatusReport {
+pub fn status(
+    view: &View,
+    usage: &BTreeMap<NodeId, Usage>,
+    cluster: ClusterId,
+    node: NodeId,
+) -> StatusReport {
     let nodes = nodes(view, usage);
     let services = services(view);
     let up = || nodes.iter().filter(|row| row.state == NodeState::Up);
@@ -158,7 +166,13 @@ pub fn status(view: &View, usage: &BTreeMap<NodeId, Usage>, cluster: ClusterId, 
         waits || matches!(row.state, InstanceState::Failed | InstanceState::Unhealthy)
     };
     for row in instances(view).iter().filter(|row| unwell(row)) {
-        problems.push(format!("{}.{} is {}: {}", row.service, row.replica, row.state.as_str(), row.reason));
+        problems.push(format!(
+            "{}.{} is {}: {}",
+            row.service,
+            row.replica,
+            row.state.as_str(),
+            row.reason
+        ));
     }
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     StatusReport {

@@ -73,7 +73,9 @@ impl Workload {
                 restarts: old.as_ref().map_or(0, |claim| claim.restarts),
                 retry_at: None,
                 since: old.as_ref().map_or(now, |claim| claim.since),
-                shown: old.map_or((InstanceState::Pending, String::new()), |claim| (claim.state, claim.reason)),
+                shown: old.map_or((InstanceState::Pending, String::new()), |claim| {
+                    (claim.state, claim.reason)
+                }),
             };
             self.local.insert(id.clone(), local);
         }
@@ -116,7 +118,9 @@ impl Workload {
             self.local.remove(&seen.id);
             return;
         }
-        if known.is_some_and(|local| local.phase.as_ref() == Some(&seen.phase) && local.address == seen.address) {
+        if known.is_some_and(|local| {
+            local.phase.as_ref() == Some(&seen.phase) && local.address == seen.address
+        }) {
             return;
         }
         let local = self.entry(&seen.id, now);
@@ -141,7 +145,8 @@ impl Workload {
 
     /// The runtime was away: what was asked for and not seen to happen is asked for again.
     pub(crate) fn asked_in_vain(&mut self) {
-        for local in self.local.values_mut().filter(|local| local.phase.is_none() || local.removing) {
+        for local in self.local.values_mut().filter(|local| local.phase.is_none() || local.removing)
+        {
             local.asked = None;
         }
     }
@@ -176,7 +181,10 @@ impl Workload {
             local.grace_ms = Some(wanted.spec.stop_grace_ms);
             if local.step(wanted, now) {
                 local.asked = Some(now);
-                actions.push(RuntimeAction::Start { id: id.clone(), spec: Box::new(wanted.spec.clone()) });
+                actions.push(RuntimeAction::Start {
+                    id: id.clone(),
+                    spec: Box::new(wanted.spec.clone()),
+                });
             }
             let (state, reason) = local.describe(wanted, now);
             local.show(&id, state, reason, now);
@@ -192,8 +200,9 @@ impl Workload {
         actions: &mut Vec<RuntimeAction>,
         claims: &mut BTreeMap<Slot, Claim>,
     ) {
-        let wanted =
-            |id: &InstanceId| desired.get(&id.slot).is_some_and(|wanted| wanted.digest == id.digest);
+        let wanted = |id: &InstanceId| {
+            desired.get(&id.slot).is_some_and(|wanted| wanted.digest == id.digest)
+        };
         // Never asked for and never seen: nothing to take away.
         self.local.retain(|id, local| wanted(id) || local.phase.is_some() || local.asked.is_some());
         for (id, local) in &mut self.local {
@@ -220,7 +229,9 @@ impl Local {
         match &self.phase {
             Some(Phase::Running { .. } | Phase::Pulling) => false,
             None => {
-                !wanted.hold && wanted.waits_for.is_empty() && self.asked.is_none_or(|asked| now >= asked + REPEAT)
+                !wanted.hold
+                    && wanted.waits_for.is_empty()
+                    && self.asked.is_none_or(|asked| now >= asked + REPEAT)
             }
             Some(_) if wanted.hold => false,
             Some(ended) => match self.retry_at {
@@ -234,8 +245,10 @@ impl Local {
                 None => {
                     if may_restart(wanted, ended, self.failures) {
                         self.failures += 1;
-                        let first = wanted.spec.restart.delay_ms.unwrap_or(1000).clamp(100, MAX_PAUSE);
-                        let pause = first.saturating_mul(1 << (self.failures - 1).min(16)).min(MAX_PAUSE);
+                        let first =
+                            wanted.spec.restart.delay_ms.unwrap_or(1000).clamp(100, MAX_PAUSE);
+                        let pause =
+                            first.saturating_mul(1 << (self.failures - 1).min(16)).min(MAX_PAUSE);
                         self.retry_at = Some(now + pause);
                     }
                     false
@@ -246,13 +259,18 @@ impl Local {
 
     fn describe(&self, wanted: &Desired, now: Millis) -> (InstanceState, String) {
         let next = |what: String| match self.retry_at {
-            Some(at) => format!("{what}; starts again after {} s", (at - now.min(at)).div_ceil(1000)),
+            Some(at) => {
+                format!("{what}; starts again after {} s", (at - now.min(at)).div_ceil(1000))
+            }
             None => format!("{what}; its restart policy leaves it so"),
         };
         match &self.phase {
             Some(Phase::Pulling | Phase::Running { .. }) => {}
             _ if wanted.hold && self.asked.is_none() => {
-                return (InstanceState::Pending, "waits for word from the other machines".to_owned());
+                return (
+                    InstanceState::Pending,
+                    "waits for word from the other machines".to_owned(),
+                );
             }
             _ => {}
         }
@@ -266,12 +284,20 @@ impl Local {
                 Some(false) => (InstanceState::Unhealthy, "its healthcheck fails".to_owned()),
             },
             // A reason must not change as time goes by, or the document would with it.
-            Some(_) if self.retry_at.is_some() && !self.shown.1.is_empty() && self.shown.0 == InstanceState::Failed => {
+            Some(_)
+                if self.retry_at.is_some()
+                    && !self.shown.1.is_empty()
+                    && self.shown.0 == InstanceState::Failed =>
+            {
                 self.shown.clone()
             }
-            Some(Phase::Exited { code }) => (InstanceState::Failed, next(format!("exited with code {code}"))),
+            Some(Phase::Exited { code }) => {
+                (InstanceState::Failed, next(format!("exited with code {code}")))
+            }
             Some(Phase::Failed { reason }) => (InstanceState::Failed, next(reason.clone())),
-            Some(Phase::Gone) => (InstanceState::Failed, next("was removed by somebody else".to_owned())),
+            Some(Phase::Gone) => {
+                (InstanceState::Failed, next("was removed by somebody else".to_owned()))
+            }
         }
     }
 
