@@ -46,7 +46,8 @@ impl Engine {
     /// the test, whatever ends the test.
     fn boot(dir: &Path) -> Child {
         let log = File::options().append(true).create(true).open(dir.join("log")).expect("a log");
-        let script = "ip link set lo up && rm -f \"$0/pid\" && dockerd --data-root \"$0/data\" \
+        // As after a boot, nothing is known of earlier processes: their ids would be taken for others'.
+        let script = "ip link set lo up && rm -rf \"$0/exec\" \"$0/pid\" && dockerd --data-root \"$0/data\" \
                       --exec-root \"$0/exec\" --pidfile \"$0/pid\" -H unix://\"$0/sock\"; exit $?";
         Command::new("setpriv")
             .args([

@@ -195,3 +195,113 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use libp2p::Stream;
+    use libp2p::core::ConnectedPoint;
+    use libp2p::core::upgrade::ReadyUpgrade;
+    use libp2p::swarm::{OneShotHandler, StreamProtocol};
+
+    use super::*;
+
+    type Upgrade = ReadyUpgrade<StreamProtocol>;
+
+    fn handler() -> OneShotHandler<Upgrade, Upgrade, Stream> {
+        let protocol = ReadyUpgrade::new(StreamProtocol::new("/test"));
+        OneShotHandler::new(libp2p::swarm::SubstreamProtocol::new(protocol, ()), Default::default())
+    }
+
+    /// Has something to tell to connections of a peer.
+    struct Talker(PeerId, VecDeque<NotifyHandler>);
+
+    impl NetworkBehaviour for Talker {
+        type ConnectionHandler = OneShotHandler<Upgrade, Upgrade, Stream>;
+        type ToSwarm = ();
+
+        fn handle_established_inbound_connection(
+            &mut self,
+            _: ConnectionId,
+            _: PeerId,
+            _: &Multiaddr,
+            _: &Multiaddr,
+        ) -> Result<THandler<Self>, ConnectionDenied> {
+            Ok(handler())
+        }
+
+        fn handle_established_outbound_connection(
+            &mut self,
+            _: ConnectionId,
+            _: PeerId,
+            _: &Multiaddr,
+            _: Endpoint,
+            _: PortUse,
+        ) -> Result<THandler<Self>, ConnectionDenied> {
+            Ok(handler())
+        }
+
+        fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+
+        fn on_connection_handler_event(
+            &mut self,
+            _: PeerId,
+            _: ConnectionId,
+            _: THandlerOutEvent<Self>,
+        ) {
+        }
+
+        fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<(), THandlerInEvent<Self>>> {
+            let Some(handler) = self.1.pop_front() else { return Poll::Pending };
+            let event = ReadyUpgrade::new(StreamProtocol::new("/test"));
+            Poll::Ready(ToSwarm::NotifyHandler { peer_id: self.0, handler, event })
+        }
+    }
+
+    #[test]
+    fn only_connections_that_came_up_as_a_members_are_told_anything() {
+        let (peer, gate) = (PeerId::random(), Gate::default());
+        let (early, late) = (ConnectionId::new_unchecked(1), ConnectionId::new_unchecked(2));
+        let tell = || {
+            [
+                NotifyHandler::Any,
+                NotifyHandler::One(early),
+                NotifyHandler::Any,
+                NotifyHandler::One(late),
+            ]
+        };
+        let mut gated = Gated::new(Talker(peer, VecDeque::new()), gate.clone());
+        let address = Multiaddr::empty();
+        let endpoint = ConnectedPoint::Listener {
+            local_addr: address.clone(),
+            send_back_addr: address.clone(),
+        };
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for (id, member) in [(early, false), (late, true)] {
+            if member {
+                gate.admit(peer);
+            }
+            let handler = gated.handle_established_inbound_connection(id, peer, &address, &address);
+            assert_eq!(handler.expect("never denied").is_left(), member);
+            gated.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id: peer,
+                connection_id: id,
+                endpoint: &endpoint,
+                failed_addresses: &[],
+                other_established: 0,
+            }));
+            gated.inner.1 = tell().into();
+            let mut told = Vec::new();
+            while let Poll::Ready(ToSwarm::NotifyHandler { handler, .. }) = gated.poll(&mut cx) {
+                told.push(handler);
+            }
+            let expected = if member { 3 } else { 0 };
+            assert_eq!(told.len(), expected);
+            assert!(
+                told.iter().all(|handler| matches!(handler, NotifyHandler::One(id) if *id == late)),
+                "{told:?}"
+            );
+        }
+    }
+}
