@@ -3,13 +3,11 @@
 
 #![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+mod engine;
+
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -21,119 +19,11 @@ use vc_node::runtime::{
 use vc_protocol::spec::{ContainerSpec, Healthcheck, Port, PortProtocol};
 use vc_protocol::{ClusterId, Keypair, NodeId, Slot};
 
+use engine::Engine;
+
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 const IMAGE: &str = "vc-test:1";
-
-/// A Docker engine in a network of its own.
-struct Engine {
-    dir: TempDir,
-    process: Child,
-}
-
-impl Engine {
-    fn new() -> Self {
-        let dir =
-            tempfile::Builder::new().prefix("vc-docker").tempdir_in("/tmp").expect("a directory");
-        let process = Self::boot(dir.path());
-        let engine = Self { dir, process };
-        engine.await_ready();
-        engine.import_image();
-        engine
-    }
-
-    /// In namespaces of its own, so that nothing of it is left when it ends: neither containers nor mounts. It ends with
-    /// the test, whatever ends the test.
-    fn boot(dir: &Path) -> Child {
-        let log = File::options().append(true).create(true).open(dir.join("log")).expect("a log");
-        // As after a boot, nothing is known of earlier processes: their ids would be taken for others'.
-        let script = "ip link set lo up && rm -rf \"$0/exec\" \"$0/pid\" && dockerd --data-root \"$0/data\" \
-                      --exec-root \"$0/exec\" --pidfile \"$0/pid\" -H unix://\"$0/sock\"; exit $?";
-        Command::new("setpriv")
-            .args([
-                "--pdeathsig",
-                "KILL",
-                "unshare",
-                "--net",
-                "--mount",
-                "--pid",
-                "--mount-proc",
-                "--kill-child",
-            ])
-            .args(["sh", "-c", script])
-            .arg(dir)
-            .stdout(log.try_clone().expect("a descriptor"))
-            .stderr(log)
-            .spawn()
-            .expect("dockerd: run scripts/test, which installs what is missing")
-    }
-
-    /// The engine tells nobody when it is ready: only asking helps.
-    fn await_ready(&self) {
-        let ready = || self.docker(&["version"]).output().expect("the docker CLI").status.success();
-        let since = std::time::Instant::now();
-        while !ready() {
-            let log = || std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-            assert!(since.elapsed() < PATIENCE, "dockerd does not come up:\n{}", log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn import_image(&self) {
-        let stage = self.dir.path().join("image");
-        std::fs::create_dir_all(stage.join("bin")).expect("a directory");
-        let busybox = ["/bin/busybox", "/usr/bin/busybox"]
-            .map(PathBuf::from)
-            .into_iter()
-            .find(|path| path.exists());
-        std::fs::copy(busybox.expect("busybox-static is installed"), stage.join("bin/busybox"))
-            .expect("copied");
-        for applet in ["sh", "sleep", "cat", "mkfifo", "test", "seq"] {
-            std::os::unix::fs::symlink("busybox", stage.join("bin").join(applet)).expect("linked");
-        }
-        let tar = self.dir.path().join("image.tar");
-        let made = Command::new("tar").arg("-C").arg(&stage).arg("-cf").arg(&tar).arg(".").status();
-        assert!(made.expect("tar").success());
-        self.run(&["import", "--change", "ENV PATH=/bin", &tar.display().to_string(), IMAGE]);
-    }
-
-    fn host(&self) -> String {
-        format!("unix://{}/sock", self.dir.path().display())
-    }
-
-    fn docker(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("docker");
-        command.args(["-H", &self.host()]).args(arguments).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> String {
-        let output = self.docker(arguments).output().expect("the docker CLI");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "docker {arguments:?}: {said}");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
-
-    /// As a power cut does.
-    fn kill(&mut self) {
-        self.process.kill().expect("it runs");
-        self.process.wait().expect("it ends");
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // Their control groups would stay.
-        let all =
-            self.docker(&["ps", "-aq"]).output().map(|output| output.stdout).unwrap_or_default();
-        let all = String::from_utf8_lossy(&all).into_owned();
-        let ids: Vec<&str> = all.split_whitespace().collect();
-        if !ids.is_empty() {
-            let _ = self.docker(&["rm", "-f"]).args(ids).output();
-        }
-        self.kill();
-    }
-}
 
 fn identity(node: u8) -> Identity {
     let key = |byte| Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public();
@@ -424,7 +314,7 @@ async fn an_engine_that_dies_is_unavailable_once_and_listed_when_it_is_back() {
     // Actions meanwhile do not fail: they wait for the engine.
     let asked = host.start("shop/web.2", &shell("exec sleep 600"));
 
-    engine.process = Engine::boot(engine.dir.path());
+    engine.boot_again();
     let all = match host.event().await {
         RuntimeEvent::Listed(all) => all,
         event => panic!("{event:?}"),
