@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::transaction::{CommitOptions, Transactable as _};
-use automerge::{ActorId, Automerge, Change, ObjId, ObjType, ROOT, ReadDoc as _, ScalarValue, Value};
+use automerge::{
+    ActorId, Automerge, Change, ObjId, ObjType, ROOT, ReadDoc as _, ScalarValue, Value,
+};
 use vc_protocol::Millis;
 use vc_protocol::change::Actor;
 
@@ -75,7 +77,9 @@ impl Document {
             let held = transaction.get(map, &edit.key).map_err(write_error)?;
             match (&edit.value, held) {
                 (Some(new), Some((Value::Scalar(old), _))) if old.as_str() == Some(new) => {}
-                (Some(new), _) => transaction.put(map, &edit.key, new.as_str()).map_err(write_error)?,
+                (Some(new), _) => {
+                    transaction.put(map, &edit.key, new.as_str()).map_err(write_error)?
+                }
                 (None, Some(_)) => transaction.delete(map, &edit.key).map_err(write_error)?,
                 (None, None) => {}
             }
@@ -83,17 +87,17 @@ impl Document {
         let seconds = i64::try_from(at / 1000).unwrap_or(i64::MAX);
         let (hash, _) = transaction.commit_with(CommitOptions::default().with_time(seconds));
         let Some(hash) = hash else { return Ok(None) };
-        let change = self
-            .automerge
-            .get_change_by_hash(&hash)
-            .ok_or_else(|| DocumentError::Write("the change is missing after its commit".to_owned()))?;
+        let change = self.automerge.get_change_by_hash(&hash).ok_or_else(|| {
+            DocumentError::Write("the change is missing after its commit".to_owned())
+        })?;
         Ok(Some(Written { seq: change.seq(), bytes: change.raw_bytes().to_vec() }))
     }
 
     /// Applies changes of others. Automerge is known to panic on malformed input, so it works on a copy and is caught.
     pub(crate) fn apply(&mut self, changes: Vec<Change>) -> Result<(), DocumentError> {
         let mut copy = self.automerge.clone();
-        let applied = catch_unwind(AssertUnwindSafe(move || copy.apply_changes(changes).map(|()| copy)));
+        let applied =
+            catch_unwind(AssertUnwindSafe(move || copy.apply_changes(changes).map(|()| copy)));
         match applied {
             Ok(Ok(automerge)) => {
                 self.automerge = automerge;
@@ -162,7 +166,8 @@ mod tests {
 
     #[test]
     fn two_documents_that_never_met_share_their_maps() {
-        let (mut a, mut b) = (Document::new(SCHEMA).expect("new"), Document::new(SCHEMA).expect("new"));
+        let (mut a, mut b) =
+            (Document::new(SCHEMA).expect("new"), Document::new(SCHEMA).expect("new"));
         let one = a.write(&actor(1), &[put("x", "1")], 5).expect("written").expect("a change");
         let two = b.write(&actor(2), &[put("y", "2")], 5).expect("written").expect("a change");
         b.apply(vec![decode(&one.bytes, &actor(1), 1).expect("decodes")]).expect("applies");
@@ -194,7 +199,10 @@ mod tests {
     #[test]
     fn garbage_in_a_change_never_panics_and_leaves_the_document_usable() {
         let mut a = Document::new(SCHEMA).expect("new");
-        let one = a.write(&actor(1), &[put("x", "1"), put("y", "2")], 0).expect("written").expect("a change");
+        let one = a
+            .write(&actor(1), &[put("x", "1"), put("y", "2")], 0)
+            .expect("written")
+            .expect("a change");
         for at in 0..one.bytes.len() {
             for flip in [0x01, 0x55, 0x80, 0xff] {
                 let mut bytes = one.bytes.clone();

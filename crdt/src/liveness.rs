@@ -2,7 +2,7 @@
 //!
 //! Each machine is watched by observers. An observer that hears nothing of it writes "unreachable, incarnation i" in its
 //! own document: an accusation, in the sense of SWIM (Das et al. 2002) with the incarnations of its suspicion mechanism.
-//! A machine counts as down when a majority of those of its observers that are not accused themselves accuse it. So one
+//! A machine counts as down when a majority of those of its observers that are not accused themselves, and have heard it or accuse it, accuse it. So one
 //! machine with a bad link buries nobody, and the last one of three still sees that the others are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,8 +25,9 @@ pub fn observers<'a>(
         return others.collect();
     }
     let of = of.to_string();
-    let mut ranked: Vec<_> =
-        others.map(|node| (std::cmp::Reverse(rendezvous(&["observer", &of, &node.to_string()])), node)).collect();
+    let mut ranked: Vec<_> = others
+        .map(|node| (std::cmp::Reverse(rendezvous(&["observer", &of, &node.to_string()])), node))
+        .collect();
     ranked.sort();
     ranked.into_iter().take(OBSERVERS).map(|(_, node)| node).collect()
 }
@@ -44,16 +45,20 @@ pub fn is_accused(nodes: &BTreeMap<NodeId, NodeState>, of: NodeId) -> bool {
 
 /// The machines that are up.
 pub fn up(nodes: &BTreeMap<NodeId, NodeState>) -> BTreeSet<NodeId> {
-    let accused: BTreeSet<NodeId> = nodes.keys().copied().filter(|&node| is_accused(nodes, node)).collect();
+    let accused: BTreeSet<NodeId> =
+        nodes.keys().copied().filter(|&node| is_accused(nodes, node)).collect();
     let is_up = |&node: &NodeId| {
         if !accused.contains(&node) {
             return true;
         }
-        let observers = observers(node, nodes.keys());
-        let mut jury: BTreeSet<NodeId> = observers.difference(&accused).copied().collect();
+        // Who has just started and has not heard the machine has no opinion of it: his silence is no word for it.
+        let informed = |by: &NodeId| accuses(nodes, *by, node) || nodes[by].heard.contains(&node);
+        let informed: BTreeSet<NodeId> =
+            observers(node, nodes.keys()).into_iter().filter(informed).collect();
+        let mut jury: BTreeSet<NodeId> = informed.difference(&accused).copied().collect();
         // After a partition healed, everybody may be accused until he has answered: then all count.
         if jury.is_empty() {
-            jury = observers;
+            jury = informed;
         }
         let against = jury.iter().filter(|&&by| accuses(nodes, by, node)).count();
         against * 2 <= jury.len()
@@ -78,7 +83,16 @@ mod tests {
     fn cluster(ids: &[NodeId], accusations: &[(usize, usize)]) -> BTreeMap<NodeId, NodeState> {
         let mut nodes: BTreeMap<NodeId, NodeState> = ids
             .iter()
-            .map(|&id| (id, NodeState { incarnation: 1, ..NodeState::default() }))
+            .map(|&id| {
+                (
+                    id,
+                    NodeState {
+                        incarnation: 1,
+                        heard: ids.iter().copied().collect(),
+                        ..NodeState::default()
+                    },
+                )
+            })
             .collect();
         for &(by, of) in accusations {
             nodes.get_mut(&ids[by]).expect("there").unreachable.insert(ids[of], 1);
@@ -111,6 +125,15 @@ mod tests {
         let ids = ids(3);
         assert_eq!(down(&ids, &[(0, 1), (1, 0)]), vec![] as Vec<usize>);
         assert_eq!(down(&ids, &[(0, 1)]), vec![] as Vec<usize>);
+    }
+
+    #[test]
+    fn who_has_just_started_does_not_speak_for_a_machine_that_he_has_not_heard() {
+        let ids = ids(3);
+        let mut nodes = cluster(&ids, &[(0, 1)]);
+        assert!(up(&nodes).contains(&ids[1]), "one of two informed observers is no majority");
+        nodes.get_mut(&ids[2]).expect("there").heard.clear();
+        assert!(!up(&nodes).contains(&ids[1]), "the one who knows decides");
     }
 
     #[test]

@@ -105,7 +105,8 @@ impl Replica {
             // A certificate that does not hold could not have come to the disk; one that rots there is left out.
             let _ = replica.admit(certificate);
         }
-        let mut bodies: Vec<ChangeBody> = changes.iter().filter_map(|change| change.body().ok()).collect();
+        let mut bodies: Vec<ChangeBody> =
+            changes.iter().filter_map(|change| change.body().ok()).collect();
         bodies.sort_by_key(|body| (body.document, body.actor, body.seq));
         replica.enter(bodies, &mut Received::default());
         Ok(replica)
@@ -188,7 +189,11 @@ impl Replica {
     }
 
     /// Writes the difference to `wanted` into our own node document; `None`: there is none.
-    pub fn write_own(&mut self, wanted: &NodeState, now: Millis) -> Result<Option<SignedChange>, DocumentError> {
+    pub fn write_own(
+        &mut self,
+        wanted: &NodeState,
+        now: Millis,
+    ) -> Result<Option<SignedChange>, DocumentError> {
         let none = NodeState::default();
         let held = self.node_states.get(&self.id).unwrap_or(&none);
         if held == wanted {
@@ -201,7 +206,11 @@ impl Replica {
 
     /// Begins a new generation of our own document with `state`: its history is left behind. Generations follow the
     /// clock, so that a data directory from a backup does not repeat one.
-    pub fn renew_own(&mut self, state: &NodeState, now: Millis) -> Result<Option<SignedChange>, DocumentError> {
+    pub fn renew_own(
+        &mut self,
+        state: &NodeState,
+        now: Millis,
+    ) -> Result<Option<SignedChange>, DocumentError> {
         let generation = self.nodes.get(&self.id).map_or(0, |own| own.generation + 1).max(now);
         self.nodes.remove(&self.id);
         let edits = NodeState::default().edits(state);
@@ -244,7 +253,16 @@ impl Replica {
         at: Millis,
         bytes: Vec<u8>,
     ) -> SignedChange {
-        let body = ChangeBody { cluster: self.cluster_id, document, actor, seq, author: self.id, by, at, bytes };
+        let body = ChangeBody {
+            cluster: self.cluster_id,
+            document,
+            actor,
+            seq,
+            author: self.id,
+            by,
+            at,
+            bytes,
+        };
         SignedChange::sign(&body, &self.key)
     }
 
@@ -314,7 +332,9 @@ impl Replica {
             // Some of them do not hold. Now one by one, so that nobody pays for what another wrote.
             for body in &bodies {
                 if follows(&self.versions, body) {
-                    let Err(error) = self.enter_document(document, std::slice::from_ref(body), received) else {
+                    let Err(error) =
+                        self.enter_document(document, std::slice::from_ref(body), received)
+                    else {
                         continue;
                     };
                     if error == DocumentError::Poisonous {
@@ -326,7 +346,8 @@ impl Replica {
             }
         }
         if !refused.is_empty() {
-            let holds = |body: ChangeBody| !refused.contains(&(body.document, body.actor, body.seq));
+            let holds =
+                |body: ChangeBody| !refused.contains(&(body.document, body.actor, body.seq));
             received.accepted.retain(|change| change.body().is_ok_and(holds));
         }
     }
@@ -361,7 +382,9 @@ impl Replica {
                 } else {
                     let mut document = Document::new(NODE)?;
                     document.apply(changes)?;
-                    received.replaced.extend(held.map(|old| DocumentId::Node { node, generation: old }));
+                    received
+                        .replaced
+                        .extend(held.map(|old| DocumentId::Node { node, generation: old }));
                     self.node_states.insert(node, NodeState::read(&document));
                     self.nodes.insert(node, NodeDocument { generation, seq: last.seq, document });
                 }
@@ -377,7 +400,9 @@ impl Replica {
 /// Whether a change is the next of its actor.
 fn follows(versions: &VersionVector, body: &ChangeBody) -> bool {
     match body.document {
-        DocumentId::Cluster => body.seq == versions.cluster.get(&body.actor).copied().unwrap_or(0) + 1,
+        DocumentId::Cluster => {
+            body.seq == versions.cluster.get(&body.actor).copied().unwrap_or(0) + 1
+        }
         DocumentId::Node { node, generation } => match versions.nodes.get(&node) {
             Some(&(held, seq)) if held == generation => body.seq == seq + 1,
             Some(&(held, _)) if held > generation => false,

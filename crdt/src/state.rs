@@ -1,6 +1,6 @@
 //! What the documents hold, as plain values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
@@ -48,10 +48,12 @@ pub struct NodeState {
     pub claims: BTreeMap<Slot, Claim>,
     /// The machines that it cannot reach, with the incarnation that it could not reach.
     pub unreachable: BTreeMap<NodeId, u64>,
+    /// The machines that it has heard since it started: of the others it cannot say that they are there.
+    pub heard: BTreeSet<NodeId>,
 }
 
 pub(crate) const CLUSTER: Schema = Schema(&["services", "scale", "drained"]);
-pub(crate) const NODE: Schema = Schema(&["self", "claims", "unreachable"]);
+pub(crate) const NODE: Schema = Schema(&["self", "claims", "unreachable", "heard"]);
 
 impl ClusterState {
     pub(crate) fn read(document: &Document) -> Self {
@@ -86,6 +88,7 @@ impl NodeState {
             runtime_error: own.get("runtime_error").and_then(|v| parse(v)),
             claims: read_map(document, "claims"),
             unreachable: read_map(document, "unreachable"),
+            heard: read_map::<_, bool>(document, "heard").into_keys().collect(),
         }
     }
 
@@ -103,13 +106,23 @@ impl NodeState {
             .collect();
         diff("claims", &self.claims, &wanted.claims, &mut edits);
         diff("unreachable", &self.unreachable, &wanted.unreachable, &mut edits);
+        let flags =
+            |of: &Self| of.heard.iter().map(|&node| (node, true)).collect::<BTreeMap<_, _>>();
+        diff("heard", &flags(self), &flags(wanted), &mut edits);
         edits
     }
 }
 
 /// Entries that do not read are left out, on every node alike: they come from a version that knows more.
-fn read_map<K: FromStr + Ord, V: DeserializeOwned>(document: &Document, map: &str) -> BTreeMap<K, V> {
-    document.map(map).iter().filter_map(|(key, value)| Some((key.parse().ok()?, parse(value)?))).collect()
+fn read_map<K: FromStr + Ord, V: DeserializeOwned>(
+    document: &Document,
+    map: &str,
+) -> BTreeMap<K, V> {
+    document
+        .map(map)
+        .iter()
+        .filter_map(|(key, value)| Some((key.parse().ok()?, parse(value)?)))
+        .collect()
 }
 
 fn diff<K: ToString + Ord, V: Serialize + PartialEq>(
@@ -121,7 +134,11 @@ fn diff<K: ToString + Ord, V: Serialize + PartialEq>(
     let gone = held.keys().filter(|key| !wanted.contains_key(key));
     edits.extend(gone.map(|key| Edit { map, key: key.to_string(), value: None }));
     let new = wanted.iter().filter(|(key, value)| held.get(key) != Some(value));
-    edits.extend(new.map(|(key, value)| Edit { map, key: key.to_string(), value: Some(json(value)) }));
+    edits.extend(new.map(|(key, value)| Edit {
+        map,
+        key: key.to_string(),
+        value: Some(json(value)),
+    }));
 }
 
 /// The plain types here have no value that JSON cannot hold.

@@ -33,13 +33,23 @@ impl View {
     /// What these states say together.
     pub fn from_states(cluster: ClusterState, nodes: BTreeMap<NodeId, NodeState>) -> Self {
         let up = liveness::up(&nodes);
-        let digests =
-            cluster.services.iter().map(|(key, record)| (key, record.spec.container.digest())).collect();
+        let digests = cluster
+            .services
+            .iter()
+            .map(|(key, record)| (key, record.spec.container.digest()))
+            .collect();
         let machines = nodes
             .iter()
             .filter_map(|(&id, state)| Some((id, machine(id, state, &cluster, &up, &digests)?)));
         let services = cluster.services.iter().map(|(key, record)| {
-            (key.clone(), Wanted { spec: record.spec.clone(), replicas: cluster.replicas(key), updated: record.updated })
+            (
+                key.clone(),
+                Wanted {
+                    spec: record.spec.clone(),
+                    replicas: cluster.replicas(key),
+                    updated: record.updated,
+                },
+            )
         });
         let input = PlanInput { nodes: machines.collect(), services: services.collect() };
         let plan = plan(&input);
@@ -50,7 +60,8 @@ impl View {
     pub fn plan_with(&self, deployments: &[Deployment]) -> Plan {
         let mut input = self.input.clone();
         for deployment in deployments {
-            let replicas = deployment.replicas.unwrap_or_else(|| self.cluster.replicas(&deployment.service));
+            let replicas =
+                deployment.replicas.unwrap_or_else(|| self.cluster.replicas(&deployment.service));
             let wanted = Wanted { spec: deployment.spec.clone(), replicas, updated: Millis::MAX };
             input.services.insert(deployment.service.clone(), wanted);
         }
@@ -82,9 +93,13 @@ fn machine(
     let leaves = |slot: &Slot, claim: &Claim| {
         claim.state == InstanceState::Stopping && digests.get(&slot.service) == Some(&claim.digest)
     };
-    let claims = state.claims.iter().filter(|(slot, claim)| !leaves(slot, claim)).map(|(slot, claim)| {
-        (slot.clone(), ClaimView { digest: claim.digest.clone(), running: claim.state.is_running() })
-    });
+    let claims =
+        state.claims.iter().filter(|(slot, claim)| !leaves(slot, claim)).map(|(slot, claim)| {
+            (
+                slot.clone(),
+                ClaimView { digest: claim.digest.clone(), running: claim.state.is_running() },
+            )
+        });
     Some(Machine {
         name: info.name.clone(),
         os: info.os.clone(),

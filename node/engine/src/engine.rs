@@ -1,6 +1,6 @@
 //! The engine itself: its state, its clock, and the commands of users.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vc_crdt::{DocumentError, NodeState, Replica, View};
@@ -66,6 +66,7 @@ impl Engine {
             claims: before.claims.clone(),
             // Who was gone before is gone until he says otherwise, or his claims would come back to life.
             unreachable: before.unreachable,
+            heard: BTreeSet::new(),
         };
         let mut detector = Detector::new(timing);
         for (&node, state) in replica.nodes().iter().filter(|&(&node, _)| node != id) {

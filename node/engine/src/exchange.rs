@@ -19,6 +19,7 @@ impl Engine {
             return;
         }
         self.usage.insert(from, heartbeat.usage);
+        self.dirty |= self.own.heard.insert(from);
         let ours = self.anti_entropy.fingerprint(self.replica.versions());
         if heartbeat.fingerprint == ours {
             self.caught_up();

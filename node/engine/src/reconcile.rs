@@ -154,7 +154,7 @@ impl Engine {
             .filter(|(_, placement)| placement.node == id)
             .filter_map(|(slot, _)| Some((slot.clone(), self.desired(slot)?)))
             .collect();
-        let (actions, claims) = self.workload.reconcile(&desired, now);
+        let (actions, claims) = self.workload.reconcile(&desired, self.hold.is_some(), now);
         self.own.claims = claims;
         self.outputs.extend(actions.into_iter().map(Output::Runtime));
     }
@@ -177,7 +177,6 @@ impl Engine {
             })
             .collect();
         Some(Desired {
-            hold: self.hold.is_some(),
             spec: spec.container.clone(),
             digest: spec.container.digest(),
             waits_for: waits_for.join(", "),

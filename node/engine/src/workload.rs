@@ -21,8 +21,6 @@ const DEFAULT_GRACE: Millis = 10_000;
 /// A slot that the plan gives to this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Desired {
-    /// Nothing that does not run is started yet.
-    pub(crate) hold: bool,
     pub(crate) spec: ContainerSpec,
     pub(crate) digest: String,
     /// What it waits for before it may start; empty: nothing.
@@ -162,15 +160,17 @@ impl Workload {
         self.local.values().filter_map(|local| local.retry_at).min()
     }
 
-    /// What to do so that `desired` runs, and what to claim meanwhile.
+    /// What to do so that `desired` runs, and what to claim meanwhile. With `hold`, `desired` may be yesterday's: nothing
+    /// new is started, and nothing that runs is taken away.
     pub(crate) fn reconcile(
         &mut self,
         desired: &BTreeMap<Slot, Desired>,
+        hold: bool,
         now: Millis,
     ) -> (Vec<RuntimeAction>, BTreeMap<Slot, Claim>) {
         let mut actions = Vec::new();
         let mut claims = BTreeMap::new();
-        self.remove_unwanted(desired, now, &mut actions, &mut claims);
+        self.remove_unwanted(desired, hold, now, &mut actions, &mut claims);
         for (slot, wanted) in desired {
             // An earlier version goes first: it may hold the port or the name.
             if claims.contains_key(slot) {
@@ -179,14 +179,14 @@ impl Workload {
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
             let local = self.entry(&id, now);
             local.grace_ms = Some(wanted.spec.stop_grace_ms);
-            if local.step(wanted, now) {
+            if local.step(wanted, hold, now) {
                 local.asked = Some(now);
                 actions.push(RuntimeAction::Start {
                     id: id.clone(),
                     spec: Box::new(wanted.spec.clone()),
                 });
             }
-            let (state, reason) = local.describe(wanted, now);
+            let (state, reason) = local.describe(wanted, hold, now);
             local.show(&id, state, reason, now);
             claims.insert(slot.clone(), local.claim(&id));
         }
@@ -196,6 +196,7 @@ impl Workload {
     fn remove_unwanted(
         &mut self,
         desired: &BTreeMap<Slot, Desired>,
+        hold: bool,
         now: Millis,
         actions: &mut Vec<RuntimeAction>,
         claims: &mut BTreeMap<Slot, Claim>,
@@ -207,6 +208,14 @@ impl Workload {
         self.local.retain(|id, local| wanted(id) || local.phase.is_some() || local.asked.is_some());
         for (id, local) in &mut self.local {
             if wanted(id) && !local.removing {
+                continue;
+            }
+            if hold && !local.removing {
+                if let Some(Phase::Running { health, .. }) = local.phase {
+                    let (state, reason) = running(health);
+                    local.show(id, state, reason, now);
+                    claims.insert(id.slot.clone(), local.claim(id));
+                }
                 continue;
             }
             let repeat = local.asked.is_none_or(|asked| now >= asked + REPEAT);
@@ -225,15 +234,15 @@ impl Workload {
 
 impl Local {
     /// Moves on; `true`: it is to be started now.
-    fn step(&mut self, wanted: &Desired, now: Millis) -> bool {
+    fn step(&mut self, wanted: &Desired, hold: bool, now: Millis) -> bool {
         match &self.phase {
             Some(Phase::Running { .. } | Phase::Pulling) => false,
             None => {
-                !wanted.hold
+                !hold
                     && wanted.waits_for.is_empty()
                     && self.asked.is_none_or(|asked| now >= asked + REPEAT)
             }
-            Some(_) if wanted.hold => false,
+            Some(_) if hold => false,
             Some(ended) => match self.retry_at {
                 Some(at) if now >= at => {
                     self.retry_at = None;
@@ -257,7 +266,7 @@ impl Local {
         }
     }
 
-    fn describe(&self, wanted: &Desired, now: Millis) -> (InstanceState, String) {
+    fn describe(&self, wanted: &Desired, hold: bool, now: Millis) -> (InstanceState, String) {
         let next = |what: String| match self.retry_at {
             Some(at) => {
                 format!("{what}; starts again after {} s", (at - now.min(at)).div_ceil(1000))
@@ -266,7 +275,7 @@ impl Local {
         };
         match &self.phase {
             Some(Phase::Pulling | Phase::Running { .. }) => {}
-            _ if wanted.hold && self.asked.is_none() => {
+            _ if hold && self.asked.is_none() => {
                 return (
                     InstanceState::Pending,
                     "waits for word from the other machines".to_owned(),
@@ -278,11 +287,7 @@ impl Local {
             None if self.asked.is_none() => (InstanceState::Pending, wanted.waits_for.clone()),
             None => (InstanceState::Starting, String::new()),
             Some(Phase::Pulling) => (InstanceState::Pulling, String::new()),
-            Some(Phase::Running { health, .. }) => match health {
-                None => (InstanceState::Running, String::new()),
-                Some(true) => (InstanceState::Healthy, String::new()),
-                Some(false) => (InstanceState::Unhealthy, "its healthcheck fails".to_owned()),
-            },
+            Some(Phase::Running { health, .. }) => running(*health),
             // A reason must not change as time goes by, or the document would with it.
             Some(_)
                 if self.retry_at.is_some()
@@ -326,6 +331,14 @@ impl Local {
             restarts: self.restarts,
             since: self.since,
         }
+    }
+}
+
+fn running(health: Option<bool>) -> (InstanceState, String) {
+    match health {
+        None => (InstanceState::Running, String::new()),
+        Some(true) => (InstanceState::Healthy, String::new()),
+        Some(false) => (InstanceState::Unhealthy, "its healthcheck fails".to_owned()),
     }
 }
 

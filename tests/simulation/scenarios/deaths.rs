@@ -49,6 +49,23 @@ fn the_last_of_three_runs_everything_when_two_die_at_once() {
 }
 
 #[test]
+fn a_host_that_returns_does_not_bring_a_dead_one_back_to_life() {
+    let mut world = cluster(3, "does_not_bring_a_dead_one_back");
+    world.command(0, deploy(service("web", 6)));
+    world.settle(20_000);
+    world.kill_host(2);
+    world.run(world.replacement_bound());
+    world.kill_host(1);
+    world.run(world.replacement_bound());
+    let mark = world.ledger.mark();
+    world.boot(2);
+    world.settle(30_000);
+    assert!(!world.up(0).contains(&1), "it is still dead");
+    world.require(minimal_movement::nothing(&world, mark));
+    assert_eq!(runs(&world, 0), 6);
+}
+
+#[test]
 fn a_host_that_returns_moves_nothing() {
     let mut world = cluster(3, "a_host_that_returns");
     world.command(0, deploy(service("web", 6)));
