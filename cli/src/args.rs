@@ -158,6 +158,7 @@ mod tests {
             "vc drain attic",
             "vc undrain attic",
             "vc token create --machine",
+            "vc token create --machine attic",
             "vc token create --machine --role worker --ttl 1h",
             "vc token create --user ada --role admin --ttl 7d",
             "vc login admin.token",

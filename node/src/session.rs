@@ -191,7 +191,7 @@ impl Session {
             certificate: &self.membership.certificate,
         };
         let (scope, name) = match &request.subject {
-            TokenSubject::Machine(role) => (Scope::Join(*role), "machine".to_owned()),
+            TokenSubject::Machine { name, role } => (Scope::Join(*role), name.to_string()),
             TokenSubject::User { name, role } => (Scope::User(*role), name.to_string()),
         };
         let id = crate::random().map_err(|error| error.to_string())?;

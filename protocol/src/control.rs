@@ -109,7 +109,12 @@ pub struct TokenRequest {
 #[serde(rename_all = "snake_case")]
 pub enum TokenSubject {
     /// A machine that joins.
-    Machine(MachineRole),
+    Machine {
+        /// What to call it in the log; the machine names itself.
+        name: Name,
+        /// What it will be.
+        role: MachineRole,
+    },
     /// A user.
     User {
         /// His name.

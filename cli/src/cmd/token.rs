@@ -50,9 +50,9 @@ Examples:
 
 Whoever holds a token can use it until it expires: hand it over as you would a password.")]
 struct Create {
-    /// For a machine that joins
-    #[arg(long, group = "subject")]
-    machine: bool,
+    /// For a machine that joins; a name tells tokens apart in the log
+    #[arg(long, group = "subject", value_name = "NAME", num_args = 0..=1, default_missing_value = "machine")]
+    machine: Option<Name>,
     /// For a user of this name
     #[arg(long, group = "subject", value_name = "NAME")]
     user: Option<Name>,
@@ -84,7 +84,7 @@ fn some_time(text: &str) -> Result<Duration, String> {
 
 impl Create {
     async fn run(self, app: &App) -> anyhow::Result<()> {
-        let ttl = self.ttl.unwrap_or(if self.machine { MACHINE_TTL } else { USER_TTL });
+        let ttl = self.ttl.unwrap_or(if self.machine.is_some() { MACHINE_TTL } else { USER_TTL });
         let request = TokenRequest {
             subject: self.subject().unwrap_or_else(|why| {
                 Cli::command().error(ErrorKind::ArgumentConflict, why).exit();
@@ -96,13 +96,18 @@ impl Create {
     }
 
     fn subject(&self) -> Result<TokenSubject, &'static str> {
-        let Some(name) = self.user.clone() else {
-            return match self.role {
-                None | Some(Role::Server) => Ok(TokenSubject::Machine(MachineRole::Server)),
-                Some(Role::Worker) => Ok(TokenSubject::Machine(MachineRole::Worker)),
-                Some(_) => Err("a machine is server or worker; the other roles are for users"),
+        if let Some(name) = self.machine.clone() {
+            let role = match self.role {
+                None | Some(Role::Server) => MachineRole::Server,
+                Some(Role::Worker) => MachineRole::Worker,
+                Some(_) => {
+                    return Err("a machine is server or worker; the other roles are for users");
+                }
             };
-        };
+            return Ok(TokenSubject::Machine { name, role });
+        }
+        // One of the two is required.
+        let name = self.user.clone().ok_or("name a machine or a user")?;
         let role = match self.role {
             None | Some(Role::Viewer) => UserRole::Viewer,
             Some(Role::Deployer) => UserRole::Deployer,
@@ -124,16 +129,15 @@ mod tests {
     #[test]
     fn roles_fit_whom_they_are_for() {
         let create = |user: Option<&str>, role| Create {
-            machine: user.is_none(),
+            machine: user.is_none().then(|| "machine".parse().expect("a name")),
             user: user.map(|name| name.parse().expect("a name")),
             role,
             ttl: None,
         };
-        assert_eq!(create(None, None).subject(), Ok(TokenSubject::Machine(MachineRole::Server)));
-        assert_eq!(
-            create(None, Some(Role::Worker)).subject(),
-            Ok(TokenSubject::Machine(MachineRole::Worker))
-        );
+        let machine =
+            |role| TokenSubject::Machine { name: "machine".parse().expect("a name"), role };
+        assert_eq!(create(None, None).subject(), Ok(machine(MachineRole::Server)));
+        assert_eq!(create(None, Some(Role::Worker)).subject(), Ok(machine(MachineRole::Worker)));
         assert!(create(None, Some(Role::Admin)).subject().is_err());
         let name: Name = "ada".parse().expect("a name");
         let viewer = TokenSubject::User { name: name.clone(), role: UserRole::Viewer };

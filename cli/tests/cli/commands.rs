@@ -127,7 +127,8 @@ fn a_token_alone_is_printed() {
         "eyJ.new.token\n"
     );
     home.vc(&["token", "create", "--user", "ada"]).ok();
-    let worker = TokenSubject::Machine(MachineRole::Worker);
+    let worker =
+        TokenSubject::Machine { name: "machine".parse().unwrap(), role: MachineRole::Worker };
     let ada = TokenSubject::User { name: "ada".parse().expect("a name"), role: UserRole::Viewer };
     let expected = [
         Request::CreateToken(TokenRequest { subject: worker, ttl_ms: 3_600_000 }),
