@@ -25,11 +25,12 @@ fn main() -> ExitCode {
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a crypto provider was installed before");
     }
-    let runtime =
-        match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
-        };
+    // One thread: a node's work is small, and an idle one would spend most of its time waking another. The disk has
+    // threads of its own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
+    };
     let result = runtime.block_on(vc_node::start(cli.command));
     // Nothing that still waits for the disk or the network may hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));

@@ -31,7 +31,7 @@ pub use behaviour::Controls;
 /// Commands that may wait for the swarm.
 pub const COMMANDS: usize = 256;
 /// Between two looks at who should be connected and is not.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_secs(1);
 /// Between two questions to Kademlia for a member that cannot be found.
 const ASK_KADEMLIA: Duration = Duration::from_secs(30);
 
