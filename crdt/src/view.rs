@@ -97,7 +97,11 @@ fn machine(
         state.claims.iter().filter(|(slot, claim)| !leaves(slot, claim)).map(|(slot, claim)| {
             (
                 slot.clone(),
-                ClaimView { digest: claim.digest.clone(), running: claim.state.is_running() },
+                ClaimView {
+                    digest: claim.digest.clone(),
+                    running: claim.state.is_running(),
+                    since: claim.since,
+                },
             )
         });
     Some(Machine {

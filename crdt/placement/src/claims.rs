@@ -111,13 +111,15 @@ fn worth(claim: &ClaimView, current: &str) -> (bool, bool) {
     (claim.running, claim.digest == current)
 }
 
-/// Puts the strongest claim first; rendezvous hashing of slot and machine decides between equals.
+/// Puts the strongest claim first: between equals the one that has held longer, so that what ran before a partition
+/// outlives what a side started meanwhile; then rendezvous hashing of slot and machine decides.
 fn rank(demand: &Demand<'_>, accounts: &[Account<'_>], of_slot: &mut [Contender<'_>]) {
     let current = demand.container().digest();
     of_slot.sort_by_cached_key(|contender| {
         let weight =
             rendezvous(&[&contender.slot.to_string(), &accounts[contender.machine].id_text]);
-        std::cmp::Reverse((worth(contender.claim, &current), weight))
+        let since = std::cmp::Reverse(contender.claim.since);
+        std::cmp::Reverse((worth(contender.claim, &current), since, weight))
     });
 }
 
@@ -135,6 +137,8 @@ fn beaten(
         format!("claims it too, but on {name} it is running")
     } else if won.1 != lost.1 {
         format!("claims it too, but {name} has the current version")
+    } else if winner.claim.since != loser.claim.since {
+        format!("claims it too, but {name} has held it longer")
     } else {
         format!("claims it too, but {name} comes first by hash")
     }

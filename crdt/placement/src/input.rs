@@ -56,6 +56,9 @@ pub struct ClaimView {
     pub digest: String,
     /// Whether a process is up for it.
     pub running: bool,
+    /// Since when it is in its state, by its machine's clock, in milliseconds.
+    #[serde(default)]
+    pub since: Millis,
 }
 
 /// A service that users ask for.

@@ -9,8 +9,8 @@
 //! plan keeps the claims that still stand and places the rest:
 //!
 //! 1. **Claims.** In the order of the services, a slot that is claimed by a machine that may run it, and where it
-//!    still fits, stays there. Of several claims the running one wins, then the one with the current spec, then
-//!    rendezvous hashing decides. So a machine's arrival moves nothing, its death moves only what it held, and
+//!    still fits, stays there. Of several claims the running one wins, then the one with the current spec, then the
+//!    older one, then rendezvous hashing decides. So a machine's arrival moves nothing, its death moves only what it held, and
 //!    reservations are never overcommitted. (A machine that comes back with claims on slots that have found
 //!    successors is a case of several claims, as is a partition that heals.)
 //! 2. **Placement.** Service by service, each open slot goes to the machine with the fewest replicas of its service,

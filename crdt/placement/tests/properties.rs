@@ -92,7 +92,7 @@ fn add_claim(input: &mut PlanInput, (number, service, replica, running, current)
         claim(input, node(number), &slot);
         let claims = &mut input.nodes.get_mut(&node(number)).expect("a member").claims;
         let digest = if current { claims[&slot].digest.clone() } else { "old".to_owned() };
-        claims.insert(slot, ClaimView { digest, running });
+        claims.insert(slot, ClaimView { digest, running, since: u64::from(number) % 3 });
     }
 }
 
@@ -333,6 +333,7 @@ proptest! {
                 machine.claims.insert(Slot { service: key(service), replica: u32::MAX }, ClaimView {
                     digest: String::new(),
                     running: true,
+                    since: number,
                 });
             }
             if let Some(wanted) = input.services.get_mut(&key(service)) {

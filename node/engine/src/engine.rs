@@ -85,7 +85,7 @@ impl Engine {
             renewed: false,
             detector,
             accused_at: BTreeMap::new(),
-            workload: Workload::new(before.claims),
+            workload: Workload::new(id, before.claims),
             runtime: RuntimeHealth::Unknown,
             hold: (!alone).then_some(now + timing.first_contact),
             usage: BTreeMap::new(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::spec::{ContainerSpec, RestartCondition};
-use vc_protocol::{Millis, Slot};
+use vc_protocol::{Millis, NodeId, Slot};
 
 use crate::runtime::{InstanceId, Observed, Phase, RuntimeAction};
 
@@ -46,16 +46,18 @@ struct Local {
 }
 
 /// All instances of this machine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Workload {
+    /// This machine, for the log.
+    node: NodeId,
     local: BTreeMap<InstanceId, Local>,
     /// Claims of our previous life: restarts go on counting, and what did not change keeps its time.
     inherited: BTreeMap<Slot, Claim>,
 }
 
 impl Workload {
-    pub(crate) fn new(inherited: BTreeMap<Slot, Claim>) -> Self {
-        Self { local: BTreeMap::new(), inherited }
+    pub(crate) fn new(node: NodeId, inherited: BTreeMap<Slot, Claim>) -> Self {
+        Self { node, local: BTreeMap::new(), inherited }
     }
 
     fn entry(&mut self, id: &InstanceId, now: Millis) -> &mut Local {
@@ -177,6 +179,7 @@ impl Workload {
                 continue;
             }
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
+            let node = self.node;
             let local = self.entry(&id, now);
             local.grace_ms = Some(wanted.spec.stop_grace_ms);
             if local.step(wanted, hold, now) {
@@ -187,7 +190,7 @@ impl Workload {
                 });
             }
             let (state, reason) = local.describe(wanted, hold, now);
-            local.show(&id, state, reason, now);
+            local.show(node, &id, state, reason, now);
             claims.insert(slot.clone(), local.claim(&id));
         }
         (actions, claims)
@@ -213,7 +216,7 @@ impl Workload {
             if hold && !local.removing {
                 if let Some(Phase::Running { health, .. }) = local.phase {
                     let (state, reason) = running(health);
-                    local.show(id, state, reason, now);
+                    local.show(self.node, id, state, reason, now);
                     claims.insert(id.slot.clone(), local.claim(id));
                 }
                 continue;
@@ -226,7 +229,7 @@ impl Workload {
                 let grace_ms = local.grace_ms.unwrap_or(DEFAULT_GRACE);
                 actions.push(RuntimeAction::Remove { id: id.clone(), grace_ms });
             }
-            local.show(id, InstanceState::Stopping, String::new(), now);
+            local.show(self.node, id, InstanceState::Stopping, String::new(), now);
             claims.insert(id.slot.clone(), local.claim(id));
         }
     }
@@ -306,11 +309,19 @@ impl Local {
         }
     }
 
-    fn show(&mut self, id: &InstanceId, state: InstanceState, reason: String, now: Millis) {
+    fn show(
+        &mut self,
+        node: NodeId,
+        id: &InstanceId,
+        state: InstanceState,
+        reason: String,
+        now: Millis,
+    ) {
         if (state, &reason) == (self.shown.0, &self.shown.1) {
             return;
         }
         tracing::info!(
+            node = %node,
             service = %id.slot.service,
             instance = %id,
             from = self.shown.0.as_str(),

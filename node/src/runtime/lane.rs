@@ -255,7 +255,7 @@ impl<B: Backend> Loop<B> {
             None => observed.phase != Phase::Gone,
         };
         if changed {
-            log(before, &observed);
+            log(&observed);
         }
         self.known.insert(observed.id.clone(), Known { observed: observed.clone(), at });
         if changed || answer {
@@ -280,9 +280,9 @@ impl<B: Backend> Loop<B> {
                 listed.remove(&id);
                 self.known.insert(id, Known { observed, at });
             } else if !listed.contains_key(&id) && observed.phase != Phase::Gone {
-                log(Some(&observed), &Observed { id, phase: Phase::Gone, address: String::new() });
+                log(&Observed { id, phase: Phase::Gone, address: String::new() });
             } else if let Some(seen) = listed.get(&id).filter(|seen| **seen != observed) {
-                log(Some(&observed), seen);
+                log(seen);
             }
         }
         for (id, observed) in listed {
@@ -320,8 +320,8 @@ fn keeps_reason(before: &Observed, seen: &Observed) -> bool {
         && !matches!(seen.phase, Phase::Running { .. } | Phase::Pulling)
 }
 
-/// One line for each change of state.
-fn log(before: Option<&Observed>, observed: &Observed) {
+/// What was seen, for whoever looks for a fault: the engine tells of the changes that follow.
+fn log(observed: &Observed) {
     let (service, slot, instance) =
         (&observed.id.slot.service, &observed.id.slot, &observed.id.digest);
     let address = observed.address.as_str();
@@ -334,15 +334,7 @@ fn log(before: Option<&Observed>, observed: &Observed) {
         Phase::Failed { reason } => format!("failed: {reason}"),
         Phase::Gone => "gone".to_owned(),
     };
-    let same = before.is_some_and(|before| match (&before.phase, &observed.phase) {
-        (Phase::Running { health: a, .. }, Phase::Running { health: b, .. }) => a == b,
-        (a, b) => a == b,
-    });
-    if same {
-        tracing::debug!(%service, %slot, %instance, address, "instance is {phase}");
-    } else {
-        tracing::info!(%service, %slot, %instance, address, "instance is {phase}");
-    }
+    tracing::debug!(%service, %slot, %instance, address, "instance is {phase}");
 }
 
 #[cfg(test)]

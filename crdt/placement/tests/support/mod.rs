@@ -61,7 +61,7 @@ pub(crate) fn port(published: u16) -> Port {
 /// Lets the machine claim the slot, running what is current.
 pub(crate) fn claim(input: &mut PlanInput, node: NodeId, slot: &Slot) {
     let digest = input.services.get(&slot.service).map(|wanted| wanted.spec.container.digest());
-    let view = ClaimView { digest: digest.unwrap_or_default(), running: true };
+    let view = ClaimView { digest: digest.unwrap_or_default(), running: true, since: 0 };
     input.nodes.get_mut(&node).expect("a member").claims.insert(slot.clone(), view);
 }
 
