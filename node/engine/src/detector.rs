@@ -55,6 +55,14 @@ impl Detector {
         true
     }
 
+    /// Something else than a heartbeat came from a machine. The first word ends the wait for it; later ones prove
+    /// nothing, for they could be repeated by somebody else.
+    pub(crate) fn spoke(&mut self, node: NodeId, now: Millis) {
+        if let Some(heard) = self.heard.get_mut(&node).filter(|heard| heard.seq == 0) {
+            heard.last = now;
+        }
+    }
+
     /// A machine's document names this incarnation: a newer one than known is a sign of life, and a machine that was
     /// not known at all is given time to be heard.
     pub(crate) fn incarnation(&mut self, node: NodeId, incarnation: u64, now: Millis) {
@@ -162,6 +170,19 @@ mod tests {
         let mut detector = steady(last);
         assert!(!detector.heard(node(), 1, 3, last + 60_000));
         assert!(detector.is_silent(node(), last + 60_000));
+    }
+
+    #[test]
+    fn who_has_spoken_once_is_missed_like_anybody_else() {
+        let timing = Timing::default();
+        let mut detector = Detector::new(timing);
+        detector.incarnation(node(), 1, 1000);
+        detector.spoke(node(), 1200);
+        assert!(!detector.is_silent(node(), 1200 + timing.suspect));
+        assert!(detector.is_silent(node(), 1201 + timing.suspect));
+        detector.heard(node(), 1, 7, 1300);
+        detector.spoke(node(), 60_000);
+        assert!(detector.is_silent(node(), 60_000), "a repeated word is no sign of life");
     }
 
     #[test]

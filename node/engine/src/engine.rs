@@ -15,6 +15,9 @@ use crate::interface::{Config, Durable, Input, Output, Timing};
 use crate::mutation::Mutation;
 use crate::workload::Workload;
 
+/// From a new connection to the next heartbeat at the latest.
+const FIRST_HEARTBEAT: Millis = 100;
+
 /// The state machine.
 pub struct Engine {
     pub(crate) cluster: ClusterId,
@@ -129,13 +132,18 @@ impl Engine {
             Input::Wake => self.wake(now),
             Input::Connected(peer) => {
                 self.anti_entropy.connected(peer);
+                // Whoever is new shall hear of us soon, but not before it listens.
+                self.next_heartbeat = self.next_heartbeat.min(now + FIRST_HEARTBEAT);
                 self.summarise(peer, now);
             }
             Input::Disconnected(peer) => self.anti_entropy.disconnected(peer),
             Input::Gossip(from, Gossip::Heartbeat(heartbeat)) => {
                 self.heartbeat(from, &heartbeat, now)
             }
-            Input::Gossip(_, Gossip::Changes(batch)) => self.receive(batch, now),
+            Input::Gossip(from, Gossip::Changes(batch)) => {
+                self.receive(batch, now);
+                self.detector.spoke(from, now);
+            }
             Input::Sync(from, SyncMessage::Summary(theirs)) => {
                 self.answer_summary(from, &theirs, now)
             }
