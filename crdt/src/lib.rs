@@ -9,11 +9,13 @@
 
 mod document;
 pub mod liveness;
+mod received;
 mod replica;
 mod state;
 mod view;
 
 pub use document::DocumentError;
-pub use replica::{Received, Rejected, Replica};
+pub use received::{Received, Rejected};
+pub use replica::Replica;
 pub use state::{ClusterState, NodeState, ServiceRecord};
 pub use view::View;

@@ -5,12 +5,12 @@ mod behaviour;
 pub mod gate;
 pub(crate) mod inbound;
 pub mod link;
+mod listen;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use futures::StreamExt as _;
 use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::{self, MessageAcceptance};
@@ -19,8 +19,8 @@ use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns};
 use tokio::sync::mpsc;
 use vc_engine::Input;
-use vc_protocol::gossip::{Gossip, topic};
-use vc_protocol::{ClusterId, Keypair, NodeId, wire};
+use vc_protocol::gossip::Gossip;
+use vc_protocol::{ClusterId, NodeId, wire};
 
 use crate::drive::Event;
 use behaviour::{Behaviour, BehaviourEvent, MemberEvent, Streams};
@@ -91,83 +91,6 @@ pub struct Handles {
 }
 
 impl Network {
-    /// A swarm that listens. Errors: the port is in use, the address is not this machine's.
-    pub async fn listen(
-        config: Config,
-        key: &Keypair,
-        cluster: ClusterId,
-        certificate: String,
-        gate: Gate,
-        driver: mpsc::Sender<Event>,
-    ) -> anyhow::Result<(Self, Handles)> {
-        check_port(config.listen, config.port)?;
-        let (mut swarm, controls, streams) =
-            behaviour::swarm(key, cluster, gate.clone(), config.mdns)?;
-        let topic = gossipsub::IdentTopic::new(topic(cluster));
-        swarm
-            .behaviour_mut()
-            .member
-            .inner
-            .gossip
-            .subscribe(&topic)
-            .context("cannot subscribe to gossip")?;
-        let ip = Multiaddr::from(config.listen);
-        let tcp = ip.clone().with(libp2p::multiaddr::Protocol::Tcp(config.port));
-        let quic = ip
-            .with(libp2p::multiaddr::Protocol::Udp(config.port))
-            .with(libp2p::multiaddr::Protocol::QuicV1);
-        for address in [tcp, quic] {
-            swarm
-                .listen_on(address.clone())
-                .with_context(|| format!("cannot listen on {address}"))?;
-        }
-        let (own, commands) = mpsc::channel(COMMANDS);
-        let handles = Handles { commands: own.clone(), controls: controls.clone(), streams };
-        let network = Self {
-            swarm,
-            config,
-            topic,
-            gate,
-            certificate,
-            cluster,
-            auth: controls.auth,
-            commands,
-            own,
-            driver,
-            listening: BTreeSet::new(),
-            contacts: addresses::Contacts::default(),
-            open: HashMap::new(),
-            asked_kademlia: BTreeMap::new(),
-        };
-        Ok((network, handles))
-    }
-
-    /// Waits until every wanted address is listened on, and returns those to publish. Errors: one cannot be had.
-    pub async fn ready(&mut self) -> anyhow::Result<Vec<Multiaddr>> {
-        let settled = |listening: &BTreeSet<Multiaddr>| {
-            let of =
-                |name: &str| listening.iter().any(|address| address.to_string().contains(name));
-            of("/tcp/") && of("/quic-v1")
-        };
-        while !settled(&self.listening) {
-            match self.swarm.select_next_some().await {
-                SwarmEvent::NewListenAddr { address, .. } => {
-                    self.listening.insert(address);
-                }
-                SwarmEvent::ListenerClosed { reason: Err(error), addresses, .. } => {
-                    anyhow::bail!("cannot listen on {addresses:?}: {error}");
-                }
-                SwarmEvent::ListenerError { error, .. } => anyhow::bail!("cannot listen: {error}"),
-                _ => {}
-            }
-        }
-        Ok(self.publishable())
-    }
-
-    fn publishable(&self) -> Vec<Multiaddr> {
-        addresses::publishable(&self.listening, self.config.advertise)
-    }
-
     /// Runs until the last handle is gone.
     pub async fn run(mut self) {
         let mut look = tokio::time::interval(LOOK);
@@ -387,21 +310,4 @@ impl Network {
         // The driver ends first only when the node stops.
         let _ = self.driver.send(event).await;
     }
-}
-
-/// The transports share ports with other programs of the same user without a word; a plain bind does not.
-fn check_port(ip: IpAddr, port: u16) -> anyhow::Result<()> {
-    let advice = |protocol: &str, error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            anyhow::anyhow!("{protocol} port {port} of {ip} is in use: choose another with --port")
-        }
-        std::io::ErrorKind::AddrNotAvailable => {
-            anyhow::anyhow!("{ip} is not an address of this machine: choose another with --listen")
-        }
-        _ => anyhow::anyhow!("cannot listen on {ip}, {protocol} port {port}: {error}"),
-    };
-    let tcp = std::net::TcpListener::bind((ip, port)).map_err(|error| advice("TCP", error))?;
-    let udp = std::net::UdpSocket::bind((ip, port)).map_err(|error| advice("UDP", error))?;
-    drop((tcp, udp));
-    Ok(())
 }
