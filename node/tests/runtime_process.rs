@@ -350,6 +350,23 @@ async fn a_process_that_was_started_but_not_yet_written_down_is_found_again() {
 }
 
 #[tokio::test]
+async fn a_start_that_the_end_of_the_node_cut_short_is_no_failure() {
+    let dir = dir();
+    let (mut host, _) = Host::on(dir.path()).await;
+    let id = host.start("shop/web.1", &shell("exit 0"));
+    while !matches!(host.change(&id).await, Phase::Exited { .. }) {}
+    drop(host);
+    let state = dir.path().join(format!("instances/shop.web.1-{}/state.json", id.digest));
+    let mut written: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&state).expect("read")).expect("JSON");
+    written["life"] = "starting".into();
+    std::fs::write(&state, written.to_string()).expect("written");
+
+    let (_host, all) = Host::on(dir.path()).await;
+    assert!(all.is_empty(), "there is nothing to adopt: {all:?}");
+}
+
+#[tokio::test]
 async fn what_cannot_run_says_why() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;

@@ -53,9 +53,8 @@ impl State {
     /// Of a process that does not run.
     pub(super) fn phase(&self) -> Phase {
         match &self.life {
-            Life::Starting => {
-                Phase::Failed { reason: "the node ended while it started this".to_owned() }
-            }
+            // The node ended before anything came of it.
+            Life::Starting => Phase::Gone,
             Life::Running(_) => Phase::Exited { code: super::UNKNOWN_CODE },
             Life::Exited(code) => Phase::Exited { code: *code },
         }
