@@ -304,6 +304,15 @@ async fn an_adopted_process_is_stopped_as_any_other() {
     }
 }
 
+/// Rewrites how far the state file says that `shop/web.1` is.
+fn write_life(dir: &std::path::Path, id: &InstanceId, life: serde_json::Value) {
+    let state = dir.join(format!("instances/shop.web.1-{}/state.json", id.digest));
+    let mut written: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&state).expect("read")).expect("JSON");
+    written["life"] = life;
+    std::fs::write(&state, written.to_string()).expect("written");
+}
+
 #[tokio::test]
 async fn another_process_with_the_recorded_id_is_neither_adopted_nor_touched() {
     let dir = dir();
@@ -313,12 +322,9 @@ async fn another_process_with_the_recorded_id_is_neither_adopted_nor_touched() {
     assert_eq!(host.change(&id).await, Phase::Exited { code: 0 });
     drop(host);
     // As if the node had not seen the end, and this test's process had got the id since.
-    let state = dir.path().join(format!("instances/shop.web.1-{}/state.json", id.digest));
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux");
-    let mut written: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&state).expect("read")).expect("JSON");
-    written["life"] = serde_json::json!({ "running": { "pid": std::process::id(), "ticks": 1, "boot": boot.trim() } });
-    std::fs::write(&state, written.to_string()).expect("written");
+    let mark = serde_json::json!({ "pid": std::process::id(), "ticks": 1, "boot": boot.trim() });
+    write_life(dir.path(), &id, serde_json::json!({ "running": mark }));
 
     let (mut host, all) = Host::on(dir.path()).await;
     assert_eq!(all[0].phase, Phase::Exited { code: UNKNOWN_CODE });
@@ -333,11 +339,7 @@ async fn a_process_that_was_started_but_not_yet_written_down_is_found_again() {
     let id = host.start("shop/web.1", &shell("exec sleep 600"));
     host.running(&id).await;
     drop(host);
-    let state = dir.path().join(format!("instances/shop.web.1-{}/state.json", id.digest));
-    let mut written: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&state).expect("read")).expect("JSON");
-    written["life"] = "starting".into();
-    std::fs::write(&state, written.to_string()).expect("written");
+    write_life(dir.path(), &id, "starting".into());
 
     let (mut host, all) = Host::on(dir.path()).await;
     assert!(matches!(all[0].phase, Phase::Running { .. }), "{all:?}");
@@ -356,11 +358,7 @@ async fn a_start_that_the_end_of_the_node_cut_short_is_no_failure() {
     let id = host.start("shop/web.1", &shell("exit 0"));
     while !matches!(host.change(&id).await, Phase::Exited { .. }) {}
     drop(host);
-    let state = dir.path().join(format!("instances/shop.web.1-{}/state.json", id.digest));
-    let mut written: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&state).expect("read")).expect("JSON");
-    written["life"] = "starting".into();
-    std::fs::write(&state, written.to_string()).expect("written");
+    write_life(dir.path(), &id, "starting".into());
 
     let (_host, all) = Host::on(dir.path()).await;
     assert!(all.is_empty(), "there is nothing to adopt: {all:?}");
