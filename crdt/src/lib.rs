@@ -17,5 +17,7 @@ mod view;
 pub use document::DocumentError;
 pub use received::{Received, Rejected};
 pub use replica::Replica;
-pub use state::{ClusterState, NodeState, ServiceRecord};
-pub use view::View;
+pub use state::{
+    ClusterState, FileKey, ImageRecord, MoveOrder, NodeState, Outcome, SealedFile, ServiceRecord,
+};
+pub use view::{Update, View, claims_of_slot};

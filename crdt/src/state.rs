@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vc_protocol::instance::Claim;
 use vc_protocol::node::NodeInfo;
-use vc_protocol::spec::ServiceSpec;
-use vc_protocol::{Millis, NodeId, ServiceKey, Slot};
+use vc_protocol::spec::{FileId, FileKind, ServiceSpec};
+use vc_protocol::{InstanceId, Millis, Name, NodeId, ServiceKey, Slot, VolumeKey};
 
 use crate::document::{Document, Edit, Schema};
 
@@ -18,7 +18,11 @@ use crate::document::{Document, Edit, Schema};
 pub struct ServiceRecord {
     /// What it is.
     pub spec: ServiceSpec,
-    /// When it was deployed, by the clock of the node that took the command.
+    /// What it was when it last was as it should be: an update that fails goes back there. `None`: it is new.
+    #[serde(default)]
+    pub previous: Option<ServiceSpec>,
+    /// When it was deployed, by the clock of the node that took the command. It grows with every deployment, so it also
+    /// tells one revision from another.
     pub updated: Millis,
     /// By whom.
     pub by: String,
@@ -33,6 +37,100 @@ pub struct ClusterState {
     pub scale: BTreeMap<ServiceKey, u32>,
     /// Machines to keep free.
     pub drained: BTreeMap<NodeId, bool>,
+    /// Machines that left for good, and when.
+    pub left: BTreeMap<NodeId, Millis>,
+    /// Instances that were told to move.
+    pub moves: BTreeMap<Slot, MoveOrder>,
+    /// Secrets and configs, by [`FileKey`].
+    pub files: BTreeMap<FileKey, SealedFile>,
+    /// Images that were pushed, by reference.
+    pub images: BTreeMap<String, ImageRecord>,
+}
+
+/// An order to move a slot from one machine to another. It holds while the first claims the slot since before `at`, and
+/// is void for ever after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveOrder {
+    /// From where.
+    pub from: NodeId,
+    /// To where.
+    pub to: NodeId,
+    /// When it was given.
+    pub at: Millis,
+}
+
+/// One content of a secret or config: `project/kind/version/name`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileKey {
+    /// The project.
+    pub project: Name,
+    /// Which file.
+    pub file: FileId,
+    /// Which content: see [`FileMount::version`](vc_protocol::spec::FileMount::version).
+    pub version: String,
+}
+
+impl std::fmt::Display for FileKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.file.kind {
+            FileKind::Secret => "secret",
+            FileKind::Config => "config",
+        };
+        write!(f, "{}/{kind}/{}/{}", self.project, self.version, self.file.name)
+    }
+}
+
+impl FromStr for FileKey {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("'{text}' is no file");
+        let mut parts = text.splitn(4, '/');
+        let mut part = || parts.next().ok_or_else(bad);
+        let (project, kind, version, name) = (part()?, part()?, part()?, part()?);
+        let kind = match kind {
+            "secret" => FileKind::Secret,
+            "config" => FileKind::Config,
+            _ => return Err(bad()),
+        };
+        Ok(Self {
+            project: project.parse().map_err(|_| bad())?,
+            file: FileId { kind, name: name.to_owned() },
+            version: version.to_owned(),
+        })
+    }
+}
+
+/// A file as the documents hold it: only members can open it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedFile {
+    /// Nonce and ciphertext (XChaCha20-Poly1305), base64.
+    pub sealed: String,
+}
+
+impl std::fmt::Debug for SealedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SealedFile({} characters)", self.sealed.len())
+    }
+}
+
+/// An image that a user pushed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// Its id, `sha256:…`.
+    pub id: String,
+    /// Bytes, uncompressed.
+    pub size: u64,
+    /// When.
+    pub pushed: Millis,
+}
+
+/// What a machine saw of the update of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// [`ServiceRecord::updated`] of the deployment it is about.
+    pub revision: Millis,
+    /// Why it failed; `None`: every instance has proven itself.
+    pub failed: Option<String>,
 }
 
 /// What one machine says of itself.
@@ -44,16 +142,24 @@ pub struct NodeState {
     pub info: Option<NodeInfo>,
     /// Why its runtime does not answer; `None`: it does.
     pub runtime_error: Option<String>,
-    /// The slots that it fills.
-    pub claims: BTreeMap<Slot, Claim>,
+    /// The instances that it runs.
+    pub claims: BTreeMap<InstanceId, Claim>,
+    /// The named volumes whose data it holds, and since when.
+    pub volumes: BTreeMap<VolumeKey, Millis>,
+    /// What became of updates, as far as it has seen their end.
+    pub outcomes: BTreeMap<ServiceKey, Outcome>,
+    /// Ports that it cannot publish (`8080/tcp`), and why.
+    pub ports: BTreeMap<String, String>,
     /// The machines that it cannot reach, with the incarnation that it could not reach.
     pub unreachable: BTreeMap<NodeId, u64>,
     /// The machines that it has heard since it started: of the others it cannot say that they are there.
     pub heard: BTreeSet<NodeId>,
 }
 
-pub(crate) const CLUSTER: Schema = Schema(&["services", "scale", "drained"]);
-pub(crate) const NODE: Schema = Schema(&["self", "claims", "unreachable", "heard"]);
+pub(crate) const CLUSTER: Schema =
+    Schema(&["services", "scale", "drained", "left", "moves", "files", "images"]);
+pub(crate) const NODE: Schema =
+    Schema(&["self", "claims", "unreachable", "heard", "volumes", "outcomes", "ports"]);
 
 impl ClusterState {
     pub(crate) fn read(document: &Document) -> Self {
@@ -61,6 +167,10 @@ impl ClusterState {
             services: read_map(document, "services"),
             scale: read_map(document, "scale"),
             drained: read_map(document, "drained"),
+            left: read_map(document, "left"),
+            moves: read_map(document, "moves"),
+            files: read_map(document, "files"),
+            images: read_map(document, "images"),
         }
     }
 
@@ -70,6 +180,10 @@ impl ClusterState {
         diff("services", &self.services, &wanted.services, &mut edits);
         diff("scale", &self.scale, &wanted.scale, &mut edits);
         diff("drained", &self.drained, &wanted.drained, &mut edits);
+        diff("left", &self.left, &wanted.left, &mut edits);
+        diff("moves", &self.moves, &wanted.moves, &mut edits);
+        diff("files", &self.files, &wanted.files, &mut edits);
+        diff("images", &self.images, &wanted.images, &mut edits);
         edits
     }
 
@@ -89,6 +203,9 @@ impl NodeState {
             claims: read_map(document, "claims"),
             unreachable: read_map(document, "unreachable"),
             heard: read_map::<_, bool>(document, "heard").into_keys().collect(),
+            volumes: read_map(document, "volumes"),
+            outcomes: read_map(document, "outcomes"),
+            ports: read_map(document, "ports"),
         }
     }
 
@@ -106,6 +223,9 @@ impl NodeState {
             .collect();
         diff("claims", &self.claims, &wanted.claims, &mut edits);
         diff("unreachable", &self.unreachable, &wanted.unreachable, &mut edits);
+        diff("volumes", &self.volumes, &wanted.volumes, &mut edits);
+        diff("outcomes", &self.outcomes, &wanted.outcomes, &mut edits);
+        diff("ports", &self.ports, &wanted.ports, &mut edits);
         let flags =
             |of: &Self| of.heard.iter().map(|&node| (node, true)).collect::<BTreeMap<_, _>>();
         diff("heard", &flags(self), &flags(wanted), &mut edits);

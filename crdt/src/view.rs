@@ -1,27 +1,39 @@
 //! What the documents say together.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_placement::{ClaimView, Machine, Plan, PlanInput, Wanted, plan};
 use vc_protocol::instance::{Claim, InstanceState};
-use vc_protocol::spec::Deployment;
-use vc_protocol::{Millis, NodeId, ServiceKey, Slot};
+use vc_protocol::spec::{Deployment, FailureAction, ServiceSpec};
+use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, VolumeKey};
 
-use crate::{ClusterState, NodeState, Replica, liveness};
+use crate::{ClusterState, MoveOrder, NodeState, Replica, ServiceRecord, liveness};
 
 /// The cluster as the documents describe it, and the plan that follows: equal on nodes that have the same changes.
 #[derive(Debug, Clone)]
 pub struct View {
     /// What users want.
     pub cluster: ClusterState,
-    /// What machines say of themselves.
+    /// What machines say of themselves; those that left for good are not among them.
     pub nodes: BTreeMap<NodeId, NodeState>,
     /// The machines that are up.
     pub up: BTreeSet<NodeId>,
+    /// How the last update of each service ended, as far as anybody saw.
+    pub updates: BTreeMap<ServiceKey, Update>,
     /// What the plan was computed from.
     pub input: PlanInput,
     /// Where every slot goes.
     pub plan: Plan,
+}
+
+/// How the last update of a service ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// Every instance has proven itself.
+    Complete,
+    /// A new instance failed, for this reason.
+    Failed(String),
 }
 
 impl View {
@@ -31,29 +43,50 @@ impl View {
     }
 
     /// What these states say together.
-    pub fn from_states(cluster: ClusterState, nodes: BTreeMap<NodeId, NodeState>) -> Self {
+    pub fn from_states(cluster: ClusterState, mut nodes: BTreeMap<NodeId, NodeState>) -> Self {
+        nodes.retain(|node, _| !cluster.left.contains_key(node));
         let up = liveness::up(&nodes);
-        let digests = cluster
+        let updates = updates(&cluster, &nodes);
+        let effective: BTreeMap<&ServiceKey, &ServiceSpec> = cluster
             .services
             .iter()
-            .map(|(key, record)| (key, record.spec.container.digest()))
+            .map(|(key, record)| (key, effective(record, updates.get(key))))
             .collect();
+        let digests = effective.iter().map(|(&key, spec)| (key, spec.container.digest())).collect();
         let machines = nodes
             .iter()
             .filter_map(|(&id, state)| Some((id, machine(id, state, &cluster, &up, &digests)?)));
         let services = cluster.services.iter().map(|(key, record)| {
-            (
-                key.clone(),
-                Wanted {
-                    spec: record.spec.clone(),
-                    replicas: cluster.replicas(key),
-                    updated: record.updated,
-                },
-            )
+            let wanted = Wanted {
+                spec: effective[key].clone(),
+                replicas: cluster.replicas(key),
+                updated: record.updated,
+            };
+            (key.clone(), wanted)
         });
-        let input = PlanInput { nodes: machines.collect(), services: services.collect() };
+        let input = PlanInput {
+            nodes: machines.collect(),
+            services: services.collect(),
+            volumes: volumes(&nodes),
+            moves: moves(&cluster, &nodes),
+        };
         let plan = plan(&input);
-        Self { cluster, nodes, up, input, plan }
+        Self { cluster, nodes, up, updates, input, plan }
+    }
+
+    /// What a service's instances shall be: what was asked for, or what was before, where an update failed and goes
+    /// back. `None`: the service is not wanted.
+    pub fn spec(&self, service: &ServiceKey) -> Option<&ServiceSpec> {
+        let record = self.cluster.services.get(service)?;
+        Some(effective(record, self.updates.get(service)))
+    }
+
+    /// Whether the last update of a service failed and goes back.
+    pub fn is_rolled_back(&self, service: &ServiceKey) -> bool {
+        self.cluster
+            .services
+            .get(service)
+            .is_some_and(|record| rolled_back(record, self.updates.get(service)))
     }
 
     /// The plan as it would be with these services deployed.
@@ -76,8 +109,97 @@ impl View {
 
     /// Digest of what a service's instances shall run; `None`: it is not wanted.
     pub fn wanted_digest(&self, service: &ServiceKey) -> Option<String> {
-        self.cluster.services.get(service).map(|record| record.spec.container.digest())
+        self.spec(service).map(|spec| spec.container.digest())
     }
+
+    /// The claims of machines that are up on a slot, with whose they are.
+    pub fn claims_on<'a>(
+        &'a self,
+        slot: &'a Slot,
+    ) -> impl Iterator<Item = (NodeId, &'a InstanceId, &'a Claim)> {
+        self.nodes.iter().filter(|(node, _)| self.up.contains(node)).flat_map(
+            move |(&node, state)| {
+                let claims = claims_of_slot(&state.claims, slot);
+                claims.map(move |(id, claim)| (node, id, claim))
+            },
+        )
+    }
+}
+
+/// The claims on one slot, out of a machine's claims.
+pub fn claims_of_slot<'a>(
+    claims: &'a BTreeMap<InstanceId, Claim>,
+    slot: &'a Slot,
+) -> impl Iterator<Item = (&'a InstanceId, &'a Claim)> {
+    let from = InstanceId { slot: slot.clone(), digest: String::new() };
+    claims.range(from..).take_while(move |(id, _)| id.slot == *slot)
+}
+
+fn rolled_back(record: &ServiceRecord, update: Option<&Update>) -> bool {
+    matches!(update, Some(Update::Failed(_)))
+        && record.spec.update.failure_action == FailureAction::Rollback
+        && record.previous.is_some()
+}
+
+fn effective<'a>(record: &'a ServiceRecord, update: Option<&Update>) -> &'a ServiceSpec {
+    match &record.previous {
+        Some(previous) if rolled_back(record, update) => previous,
+        _ => &record.spec,
+    }
+}
+
+/// What the machines together saw of the updates: who saw a failure is believed before who saw the end, for the two
+/// sides of a partition may have seen both.
+fn updates(
+    cluster: &ClusterState,
+    nodes: &BTreeMap<NodeId, NodeState>,
+) -> BTreeMap<ServiceKey, Update> {
+    let mut updates = BTreeMap::new();
+    for (key, outcome) in nodes.values().flat_map(|state| &state.outcomes) {
+        let current = cluster.services.get(key).is_some_and(|it| it.updated == outcome.revision);
+        if !current {
+            continue;
+        }
+        match (&outcome.failed, updates.get(key)) {
+            (Some(reason), None | Some(Update::Complete)) => {
+                updates.insert(key.clone(), Update::Failed(reason.clone()));
+            }
+            (None, None) => {
+                updates.insert(key.clone(), Update::Complete);
+            }
+            _ => {}
+        }
+    }
+    updates
+}
+
+/// Where the data of each volume is. Of two machines that both hold one, as after a partition, the one that has had it
+/// longer counts.
+fn volumes(nodes: &BTreeMap<NodeId, NodeState>) -> BTreeMap<VolumeKey, NodeId> {
+    let mut found: BTreeMap<VolumeKey, (Millis, NodeId)> = BTreeMap::new();
+    for (&node, state) in nodes {
+        for (key, &since) in &state.volumes {
+            let best = found.entry(key.clone()).or_insert((since, node));
+            *best = (*best).min((since, node));
+        }
+    }
+    found.into_iter().map(|(key, (_, node))| (key, node)).collect()
+}
+
+/// The orders to move that hold.
+fn moves(
+    cluster: &ClusterState,
+    nodes: &BTreeMap<NodeId, NodeState>,
+) -> BTreeMap<Slot, (NodeId, NodeId)> {
+    let holds = |(slot, order): &(&Slot, &MoveOrder)| {
+        let held = nodes.get(&order.from).map(|state| &state.claims);
+        held.is_some_and(|claims| {
+            let mut on = claims_of_slot(claims, slot);
+            on.any(|(_, claim)| claim.since < order.at && claim.state.is_running())
+        })
+    };
+    let orders = cluster.moves.iter().filter(holds);
+    orders.map(|(slot, order)| (slot.clone(), (order.from, order.to))).collect()
 }
 
 fn machine(
@@ -90,20 +212,27 @@ fn machine(
     let info = state.info.as_ref()?;
     // An instance of the present spec that stops is on its way out and holds nothing: its slot is free to go where it
     // fits best. One of an earlier spec makes room for its successor in the same place.
-    let leaves = |slot: &Slot, claim: &Claim| {
-        claim.state == InstanceState::Stopping && digests.get(&slot.service) == Some(&claim.digest)
+    let leaves = |id: &InstanceId, claim: &Claim| {
+        claim.state == InstanceState::Stopping && digests.get(&id.slot.service) == Some(&id.digest)
     };
-    let claims =
-        state.claims.iter().filter(|(slot, claim)| !leaves(slot, claim)).map(|(slot, claim)| {
-            (
-                slot.clone(),
-                ClaimView {
-                    digest: claim.digest.clone(),
-                    running: claim.state.is_running(),
-                    since: claim.since,
-                },
-            )
-        });
+    // While an update starts the successor first, a slot has two instances here: what counts is that the slot is
+    // filled, by the present spec if it runs.
+    let mut claims: BTreeMap<Slot, ClaimView> = BTreeMap::new();
+    for (id, claim) in state.claims.iter().filter(|(id, claim)| !leaves(id, claim)) {
+        let seen = ClaimView {
+            digest: id.digest.clone(),
+            running: claim.state.is_running(),
+            since: claim.since,
+        };
+        let worth = |it: &ClaimView| {
+            (it.running, digests.get(&id.slot.service) == Some(&it.digest), Reverse(it.since))
+        };
+        match claims.get_mut(&id.slot) {
+            Some(held) if worth(held) >= worth(&seen) => {}
+            Some(held) => *held = seen,
+            None => drop(claims.insert(id.slot.clone(), seen)),
+        }
+    }
     Some(Machine {
         name: info.name.clone(),
         os: info.os.clone(),
@@ -114,6 +243,6 @@ fn machine(
         up: up.contains(&id),
         draining: cluster.drained.get(&id).copied().unwrap_or(false),
         runtime_error: state.runtime_error.clone(),
-        claims: claims.collect(),
+        claims,
     })
 }

@@ -264,7 +264,8 @@ impl Porter {
         tracing::info!(node = %node, name = %name, token = claims.jti, ?role, "a machine joined");
         let cluster_key =
             (role == MachineRole::Server).then(|| crate::identity::encode_key(root)).flatten();
-        Ok(Admission { certificate, certificates, cluster_key, peers })
+        let file_key = String::new();
+        Ok(Admission { certificate, certificates, cluster_key, file_key, peers })
     }
 
     fn user(&self, token: &str) -> Result<session::User, TokenError> {

@@ -58,16 +58,20 @@ impl Logs {
     ) -> Result<SelectAll<Rows>, String> {
         let view = std::sync::Arc::clone(&snapshot.borrow().view);
         let service = vc_engine::find_service(&view.cluster, &request.service)?;
-        let claims = view.nodes.iter().filter(|(node, _)| view.up.contains(node)).flat_map(
-            |(&node, state)| {
+        let claims: std::collections::BTreeSet<_> = view
+            .nodes
+            .iter()
+            .filter(|(node, _)| view.up.contains(node))
+            .flat_map(|(&node, state)| {
                 state
                     .claims
                     .keys()
-                    .filter(|slot| slot.service == service)
-                    .map(move |slot| (node, slot.clone()))
-            },
-        );
+                    .filter(|id| id.slot.service == service)
+                    .map(move |id| (node, id.slot.clone()))
+            })
+            .collect();
         let wanted: Vec<_> = claims
+            .into_iter()
             .filter(|(_, slot)| request.replica.is_none_or(|replica| slot.replica == replica))
             .collect();
         if wanted.is_empty() {

@@ -46,16 +46,26 @@ pub struct Session {
 fn needs(request: &Request) -> UserRole {
     match request {
         Request::Plan { .. }
+        | Request::Diff { .. }
+        | Request::Inspect { .. }
+        | Request::Images
+        | Request::Volumes
         | Request::Services
         | Request::Instances { .. }
         | Request::Nodes
         | Request::Status
         | Request::Watch { .. }
         | Request::Logs(_) => UserRole::Viewer,
-        Request::Deploy { .. } | Request::Scale { .. } | Request::Remove { .. } => {
-            UserRole::Deployer
-        }
-        Request::Drain { .. } | Request::CreateToken(_) => UserRole::Admin,
+        Request::Deploy { .. }
+        | Request::Scale { .. }
+        | Request::Restart { .. }
+        | Request::Rollback { .. }
+        | Request::Rebalance { .. }
+        | Request::PushImage(_)
+        | Request::RemoveVolume { .. }
+        | Request::Exec(_)
+        | Request::Remove { .. } => UserRole::Deployer,
+        Request::Drain { .. } | Request::Leave { .. } | Request::CreateToken(_) => UserRole::Admin,
     }
 }
 
@@ -131,7 +141,7 @@ impl Session {
                 }
                 Reply::Instances(rows)
             }
-            Request::Deploy { deployments } => {
+            Request::Deploy { deployments, files: _ } => {
                 self.mutate(user, Mutation::Deploy(deployments)).await?
             }
             Request::Scale { service, replicas } => {
@@ -142,9 +152,7 @@ impl Session {
                 self.mutate(user, Mutation::Drain { node, drain }).await?
             }
             Request::CreateToken(request) => Reply::Token(self.create_token(user, &request)?),
-            Request::Watch { .. } | Request::Logs(_) => {
-                return Err("not a single answer".to_owned());
-            }
+            _ => return Err("not a single answer".to_owned()),
         })
     }
 
@@ -238,11 +246,15 @@ impl Session {
         let mut last = None;
         loop {
             let view = Arc::clone(&snapshot.borrow_and_update().view);
-            let mut rows = report::instances(&view);
-            rows.retain(|row| services.is_empty() || services.contains(&row.service));
-            if last.as_ref() != Some(&rows) {
-                frames.send(&Reply::Instances(rows.clone())).await?;
-                last = Some(rows);
+            let watched = |key: &ServiceKey| services.is_empty() || services.contains(key);
+            let mut instances = report::instances(&view);
+            instances.retain(|row| watched(&row.service));
+            let mut rows = report::services(&view);
+            rows.retain(|row| watched(&row.service));
+            let turn = Reply::Watched { services: rows, instances };
+            if last.as_ref() != Some(&turn) {
+                frames.send(&turn).await?;
+                last = Some(turn);
             }
             tokio::select! {
                 changed = snapshot.changed() => if changed.is_err() {

@@ -112,7 +112,7 @@ async fn a_process_runs_and_its_exit_code_is_told() {
     assert_eq!(all, []);
     let id = host.start("shop/web.1", &shell("exit 7"));
     host.running(&id).await;
-    assert_eq!(host.change(&id).await, Phase::Exited { code: 7 });
+    assert_eq!(host.change(&id).await, Phase::Exited { code: 7, output: String::new() });
     host.remove(&id, 1000);
     assert_eq!(host.change(&id).await, Phase::Gone);
     assert_eq!(std::fs::read_dir(dir.path().join("instances")).expect("there").count(), 0);
@@ -124,7 +124,7 @@ async fn a_process_that_a_signal_ends_has_128_and_the_signal_as_code() {
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("kill -KILL $$"));
     host.running(&id).await;
-    assert_eq!(host.change(&id).await, Phase::Exited { code: 137 });
+    assert_eq!(host.change(&id).await, Phase::Exited { code: 137, output: String::new() });
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn a_process_that_exited_is_started_again_and_keeps_its_logs() {
     for _ in 0..2 {
         let id = host.start("shop/web.1", &spec);
         host.running(&id).await;
-        assert_eq!(host.change(&id).await, Phase::Exited { code: 0 });
+        assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: String::new() });
     }
     let trouble = (LogStream::Stderr, "trouble".to_owned());
     let lines = host.lines("shop/web.1", LogQuery::default()).await;
@@ -163,7 +163,7 @@ async fn a_process_knows_who_it_is_and_nothing_of_the_nodes_environment() {
     spec.environment = BTreeMap::from([("GREETING".to_owned(), "good day".to_owned())]);
     let id = host.start("shop/web.3", &spec);
     host.running(&id).await;
-    assert_eq!(host.change(&id).await, Phase::Exited { code: 0 });
+    assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: String::new() });
     let lines = host.lines("shop/web.3", LogQuery::default()).await;
     let node = format!("VC_NODE={}", identity().node);
     for wanted in ["GREETING=good day", "VC_PROJECT=shop", "VC_SERVICE=web", "VC_REPLICA=3", &node]
@@ -208,7 +208,7 @@ async fn the_last_lines_are_had_without_the_others() {
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("seq 1 30000; head -c 40000 /dev/zero | tr '\\0' z"));
     host.running(&id).await;
-    assert_eq!(host.change(&id).await, Phase::Exited { code: 0 });
+    assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: String::new() });
     let tail = |tail| LogQuery { tail: Some(tail), ..LogQuery::default() };
     let last = host.lines("shop/web.1", tail(3)).await;
     assert_eq!(last[..2], [out("29999"), out("30000")]);
@@ -274,16 +274,22 @@ async fn processes_outlive_the_runtime_and_are_adopted_by_the_next() {
     };
     let ended = host.start("shop/web.2", &shell("exit 3"));
     host.running(&ended).await;
-    assert_eq!(host.change(&ended).await, Phase::Exited { code: 3 });
+    assert_eq!(host.change(&ended).await, Phase::Exited { code: 3, output: String::new() });
     drop(host);
 
     let (mut host, mut all) = Host::on(dir.path()).await;
     all.sort_by(|a, b| a.id.cmp(&b.id));
     let seen = |id: &InstanceId, phase| Observed { id: id.clone(), phase, address: String::new() };
     let running = Phase::Running { health: None, started };
-    assert_eq!(all, [seen(&stays, running), seen(&ended, Phase::Exited { code: 3 })]);
+    assert_eq!(
+        all,
+        [seen(&stays, running), seen(&ended, Phase::Exited { code: 3, output: String::new() })]
+    );
     let_go(&pipe).await;
-    assert_eq!(host.change(&stays).await, Phase::Exited { code: UNKNOWN_CODE });
+    assert_eq!(
+        host.change(&stays).await,
+        Phase::Exited { code: UNKNOWN_CODE, output: String::new() }
+    );
     assert_eq!(host.lines("shop/web.1", LogQuery::default()).await, [out("first"), out("second")]);
 }
 
@@ -319,7 +325,7 @@ async fn another_process_with_the_recorded_id_is_neither_adopted_nor_touched() {
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("exit 0"));
     host.running(&id).await;
-    assert_eq!(host.change(&id).await, Phase::Exited { code: 0 });
+    assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: String::new() });
     drop(host);
     // As if the node had not seen the end, and this test's process had got the id since.
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux");
@@ -327,7 +333,7 @@ async fn another_process_with_the_recorded_id_is_neither_adopted_nor_touched() {
     write_life(dir.path(), &id, serde_json::json!({ "running": mark }));
 
     let (mut host, all) = Host::on(dir.path()).await;
-    assert_eq!(all[0].phase, Phase::Exited { code: UNKNOWN_CODE });
+    assert_eq!(all[0].phase, Phase::Exited { code: UNKNOWN_CODE, output: String::new() });
     host.remove(&id, 0);
     assert_eq!(host.change(&id).await, Phase::Gone);
 }

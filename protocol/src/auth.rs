@@ -86,6 +86,8 @@ pub struct Admission {
     pub certificates: Vec<String>,
     /// The cluster's secret key (Ed25519 seed, base64), for servers: with it they admit others.
     pub cluster_key: Option<String>,
+    /// The key that secrets and configs are sealed with in the documents (32 bytes, base64), for every member.
+    pub file_key: String,
     /// Addresses of members.
     pub peers: Vec<Multiaddr>,
 }

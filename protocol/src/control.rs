@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::instance::InstanceState;
-use crate::spec::{Deployment, OnPartition};
+use crate::spec::{Deployment, FileContent, OnPartition, ServiceSpec};
 use crate::token::{MachineRole, UserRole};
-use crate::{Millis, Name, NodeId, ServiceKey, Slot};
+use crate::{Millis, Name, NodeId, ServiceKey, Slot, VolumeKey};
 
 /// A request of a user. `service` and `node` texts are as people write them: `web` or `shop/web`; a name or an id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,37 @@ pub enum Request {
     Deploy {
         /// All or none of them.
         deployments: Vec<Deployment>,
+        /// The secrets and configs that they mount.
+        #[serde(default)]
+        files: Vec<FileContent>,
+    },
+    /// What would [`Request::Deploy`] change? Viewer.
+    Diff {
+        /// The services.
+        deployments: Vec<Deployment>,
+        /// The secrets and configs that they mount.
+        #[serde(default)]
+        files: Vec<FileContent>,
+    },
+    /// Everything about a service. Viewer.
+    Inspect {
+        /// Which service.
+        service: String,
+    },
+    /// Replace its instances by new ones of the same spec, as an update would. Deployer.
+    Restart {
+        /// Which service.
+        service: String,
+    },
+    /// Go back to the spec before the present one. Deployer.
+    Rollback {
+        /// Which service.
+        service: String,
+    },
+    /// Even out what machines run. Deployer.
+    Rebalance {
+        /// `false`: only say what would move.
+        apply: bool,
     },
     /// Where would these go? Viewer.
     Plan {
@@ -45,6 +76,26 @@ pub enum Request {
         /// `false`: let them come back.
         drain: bool,
     },
+    /// Take a machine out of the cluster for good. Admin.
+    Leave {
+        /// Which.
+        node: String,
+        /// Also when it still runs instances.
+        force: bool,
+    },
+    /// List the images that members hold for one another. Viewer.
+    Images,
+    /// Begin to hand an image to the node; the stream carries it from then on. Deployer.
+    PushImage(ImagePush),
+    /// List named volumes and where their data is. Viewer.
+    Volumes,
+    /// Forget a volume that no service uses, and remove its data. Deployer.
+    RemoveVolume {
+        /// `project/volume`.
+        volume: VolumeKey,
+    },
+    /// Run a command in an instance; the stream carries its input and output from then on. Deployer.
+    Exec(ExecRequest),
     /// List services. Viewer.
     Services,
     /// List instances. Viewer.
@@ -67,6 +118,42 @@ pub enum Request {
     CreateToken(TokenRequest),
 }
 
+/// An image that a user hands to a node. After [`Reply::Ready`] the image follows as `docker save` writes it, in frames
+/// of bytes that an empty one ends; then the node answers with [`Reply::Done`] or [`Reply::Error`]. When the node has
+/// the image already, it answers [`Reply::Done`] at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagePush {
+    /// The reference under which services name it.
+    pub reference: String,
+    /// Its id, `sha256:…`.
+    pub id: String,
+    /// Its size in bytes, as Docker tells it.
+    pub size: u64,
+}
+
+/// A command to run in an instance. After [`Reply::Ready`] both sides send frames of bytes, see [`crate::exec`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// Of which service.
+    pub service: String,
+    /// In which replica; `None`: the first that runs.
+    pub replica: Option<u32>,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Whether it gets a terminal.
+    pub tty: bool,
+    /// Whether it gets input.
+    pub stdin: bool,
+    /// Environment variables, `KEY=value`.
+    pub environment: Vec<String>,
+    /// User to run as.
+    pub user: Option<String>,
+    /// Working directory.
+    pub working_dir: Option<String>,
+    /// Columns and rows of the terminal.
+    pub size: Option<(u16, u16)>,
+}
+
 /// Which lines of which instances.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRequest {
@@ -85,7 +172,7 @@ pub struct LogRequest {
 /// A member asks another for lines of one instance it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceLogRequest {
-    /// Which.
+    /// Which slot; its newest instance, unless `digest` names one.
     pub slot: Slot,
     /// Go on as they are written.
     pub follow: bool,
@@ -134,8 +221,27 @@ pub enum Reply {
     Plan(PlanReport),
     /// To [`Request::Services`].
     Services(Vec<ServiceRow>),
-    /// To [`Request::Instances`], and each turn of [`Request::Watch`].
+    /// To [`Request::Instances`].
     Instances(Vec<InstanceRow>),
+    /// Each turn of [`Request::Watch`].
+    Watched {
+        /// The services that are watched.
+        services: Vec<ServiceRow>,
+        /// Their instances.
+        instances: Vec<InstanceRow>,
+    },
+    /// To [`Request::Diff`]: only what changes.
+    Diff(Vec<ServiceDiff>),
+    /// To [`Request::Inspect`].
+    Service(Box<ServiceDetail>),
+    /// To [`Request::Rebalance`]: what moves, or would.
+    Moves(Vec<MoveRow>),
+    /// To [`Request::Images`].
+    Images(Vec<ImageRow>),
+    /// To [`Request::Volumes`].
+    Volumes(Vec<VolumeRow>),
+    /// Go on: the stream is yours.
+    Ready,
     /// To [`Request::Nodes`].
     Nodes(Vec<NodeRow>),
     /// To [`Request::Status`].
@@ -169,6 +275,98 @@ pub struct ServiceRow {
     pub on_partition: OnPartition,
     /// Last deployed, by the clock of the node that took the command.
     pub updated: Millis,
+    /// Ports that machines publish, as `8080:80/tcp`.
+    #[serde(default)]
+    pub ports: Vec<String>,
+    /// How its last update goes.
+    #[serde(default)]
+    pub rollout: Rollout,
+}
+
+/// How the last update of a service goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rollout {
+    /// In which state.
+    pub state: RolloutState,
+    /// Instances that are where it leads, and have proven themselves.
+    pub done: u32,
+    /// Why it failed; empty when it did not.
+    pub reason: String,
+}
+
+/// How far an update is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutState {
+    /// There was none, or it is complete.
+    #[default]
+    Complete,
+    /// Instances are being replaced.
+    Updating,
+    /// It failed, and stays as it is.
+    Paused,
+    /// It failed, and the version before is coming back or is back.
+    RolledBack,
+}
+
+/// What a deployment changes about a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceDiff {
+    /// Which.
+    pub service: ServiceKey,
+    /// Whether it is new.
+    pub created: bool,
+    /// What changes: `container.image: "web:1" -> "web:2"`, a line each.
+    pub changes: Vec<String>,
+}
+
+/// Everything about a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceDetail {
+    /// Its row.
+    pub row: ServiceRow,
+    /// By whom it was deployed.
+    pub by: String,
+    /// What is wanted.
+    pub spec: ServiceSpec,
+    /// What was wanted before: `vc rollback` goes there.
+    pub previous: Option<ServiceSpec>,
+    /// Its instances.
+    pub instances: Vec<InstanceRow>,
+}
+
+/// An image that members hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRow {
+    /// The reference under which it was pushed or deployed.
+    pub reference: String,
+    /// `sha256:…`.
+    pub id: String,
+    /// Bytes, uncompressed.
+    pub size: u64,
+    /// Machines that have it.
+    pub nodes: Vec<String>,
+    /// Services that use it.
+    pub services: Vec<ServiceKey>,
+    /// When it was pushed; 0: it was not.
+    pub pushed: Millis,
+}
+
+/// A named volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRow {
+    /// `project/volume`.
+    pub volume: VolumeKey,
+    /// Where its data is.
+    pub node: NodeId,
+    /// That machine's name.
+    pub node_name: String,
+    /// Whether that machine is up.
+    pub up: bool,
+    /// Services that use it.
+    pub services: Vec<ServiceKey>,
+    /// Since when it is there.
+    pub since: Millis,
 }
 
 /// A slot and what fills it.
@@ -194,6 +392,12 @@ pub struct InstanceRow {
     pub since: Millis,
     /// Whether it runs what is wanted now, not an earlier version.
     pub current: bool,
+    /// Whether it has proven itself: it is healthy, or has run for the time that its update policy asks.
+    #[serde(default)]
+    pub settled: bool,
+    /// Digest of what it runs; empty when nothing does.
+    #[serde(default)]
+    pub digest: String,
 }
 
 /// Whether a machine is there.

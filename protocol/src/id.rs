@@ -218,6 +218,58 @@ impl FromStr for Slot {
 
 as_text!(Slot);
 
+/// One thing that a machine runs: the container of one spec in one slot, `project/service.N@digest`. The same slot with
+/// another spec is another instance.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId {
+    /// The slot it fills.
+    pub slot: Slot,
+    /// [`ContainerSpec::digest`](crate::spec::ContainerSpec::digest) of what it runs.
+    pub digest: String,
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.slot, self.digest)
+    }
+}
+
+impl FromStr for InstanceId {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let (slot, digest) = text.split_once('@').ok_or_else(|| IdError::Slot(text.to_owned()))?;
+        Ok(Self { slot: slot.parse()?, digest: digest.to_owned() })
+    }
+}
+
+as_text!(InstanceId);
+
+/// A named volume of a project: `project/volume`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeKey {
+    /// The Compose project.
+    pub project: Name,
+    /// The volume in it.
+    pub volume: Name,
+}
+
+impl fmt::Display for VolumeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.project, self.volume)
+    }
+}
+
+impl FromStr for VolumeKey {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let (project, volume) =
+            text.split_once('/').ok_or_else(|| IdError::Service(text.to_owned()))?;
+        Ok(Self { project: project.parse()?, volume: volume.parse()? })
+    }
+}
+
+as_text!(VolumeKey);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,6 +24,8 @@ pub enum InstanceState {
     Stopping,
     /// Exited or could not be started; the reason says whether and when it is tried again.
     Failed,
+    /// Exited with code 0, and its restart policy leaves it so: a job that is done.
+    Completed,
 }
 
 impl InstanceState {
@@ -43,15 +45,15 @@ impl InstanceState {
             Self::Unhealthy => "unhealthy",
             Self::Stopping => "stopping",
             Self::Failed => "failed",
+            Self::Completed => "completed",
         }
     }
 }
 
-/// A machine's claim on a slot: that it runs an instance there, and how that is going. Written by that machine alone.
+/// A machine's claim on an instance: that it runs it, and how that is going. Written by that machine alone, under the
+/// [`InstanceId`](crate::InstanceId).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// Digest of the container spec that runs.
-    pub digest: String,
     /// How far it is.
     pub state: InstanceState,
     /// Why it is in that state, in words for people; empty when there is nothing to say.
@@ -65,4 +67,7 @@ pub struct Claim {
     pub restarts: u32,
     /// When it came into its state, by the clock of its machine.
     pub since: Millis,
+    /// Whether it has proven itself as [`UpdatePolicy`](crate::spec::UpdatePolicy) asks: the next step may follow.
+    #[serde(default)]
+    pub settled: bool,
 }

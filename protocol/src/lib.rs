@@ -7,6 +7,7 @@ pub mod auth;
 pub mod change;
 pub mod compose;
 pub mod control;
+pub mod exec;
 pub mod gossip;
 mod id;
 pub mod instance;
@@ -16,7 +17,7 @@ pub mod spec;
 pub mod token;
 pub mod wire;
 
-pub use id::{ClusterId, IdError, Name, NodeId, ServiceKey, Slot};
+pub use id::{ClusterId, IdError, InstanceId, Name, NodeId, ServiceKey, Slot, VolumeKey};
 pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;
 pub use resources::{ParseResourceError, Resources, parse_cpus, parse_memory};

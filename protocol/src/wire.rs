@@ -16,6 +16,12 @@ pub const AUTH_PROTOCOL: &str = "/vc/auth/1";
 pub const SYNC_PROTOCOL: &str = "/vc/sync/1";
 /// Protocol name: a member asks another for the log of an instance it runs.
 pub const LOGS_PROTOCOL: &str = "/vc/logs/1";
+/// Protocol name: a member runs a command in an instance of another, for a user.
+pub const EXEC_PROTOCOL: &str = "/vc/exec/1";
+/// Protocol name: a member forwards a connection to an instance of another.
+pub const ROUTE_PROTOCOL: &str = "/vc/route/1";
+/// Protocol name: a member fetches images from another.
+pub const IMAGE_PROTOCOL: &str = "/vc/image/1";
 
 /// Why bytes are not a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

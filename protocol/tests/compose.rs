@@ -458,7 +458,7 @@ fn scalars_mean_what_they_say_where_they_stand() {
         environment.join(" "),
         "A=yes B=on C=1.10 D=0755 E=true F=1e3 G=22:22 I= J=True TAG=v7"
     );
-    assert_eq!(container.ports.iter().map(|port| port.published).collect::<Vec<_>>(), [22, 2222]);
+    assert_eq!(spec.ports.iter().map(|port| port.published).collect::<Vec<_>>(), [22, 2222]);
     assert_eq!(container.restart.condition, RestartCondition::None);
     assert_eq!(deployment.replicas, Some(3));
     assert_eq!(container.stop_grace_ms, 0);

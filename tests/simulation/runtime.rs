@@ -137,14 +137,15 @@ impl World {
             if it.runs() {
                 return self.report(of, &id);
             }
-            if it.phase.is_none() || it.phase == Some(Phase::Pulling) || it.removing {
+            if it.phase.is_none() || matches!(it.phase, Some(Phase::Pulling { .. })) || it.removing
+            {
                 return;
             }
         }
         runtime.epochs += 1;
         let here = runtime.images.contains(&spec.image);
         let container = Container {
-            phase: (!here).then_some(Phase::Pulling),
+            phase: (!here).then(|| Phase::Pulling { progress: String::new() }),
             removing: false,
             reservation: spec.reservation,
             checked: spec.healthcheck.is_some(),
@@ -228,7 +229,7 @@ impl World {
             return;
         }
         if acts && exits {
-            it.phase = Some(Phase::Exited { code });
+            it.phase = Some(Phase::Exited { code, output: String::new() });
             self.enter(of, Deed::Ended(id.clone()));
             self.note(of, &format!("{id} exits with {code}"));
             return self.report(of, id);
@@ -320,7 +321,7 @@ impl World {
                 runtime.epochs += 1;
                 it.epoch = runtime.epochs;
                 it.removing = false;
-                it.phase = Some(Phase::Exited { code: 255 });
+                it.phase = Some(Phase::Exited { code: 255, output: String::new() });
             }
         } else {
             runtime.containers.clear();

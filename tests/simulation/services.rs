@@ -1,11 +1,9 @@
 //! Services to deploy.
 
-use std::collections::BTreeMap;
-
 use vc_engine::Mutation;
 use vc_protocol::spec::{
-    Attribute, Constraint, ContainerSpec, Dependency, Deployment, Healthcheck, OnPartition, Port,
-    PortProtocol, ServiceSpec,
+    Attribute, Constraint, ContainerSpec, Dependency, Deployment, Healthcheck, Port, PortProtocol,
+    Publish, ServiceSpec,
 };
 use vc_protocol::{Resources, ServiceKey};
 
@@ -25,12 +23,7 @@ pub(crate) fn service(name: &str, replicas: u32) -> Deployment {
         reservation: amount(100, 64),
         ..ContainerSpec::default()
     };
-    let spec = ServiceSpec {
-        container,
-        constraints: Vec::new(),
-        depends_on: BTreeMap::new(),
-        on_partition: OnPartition::Available,
-    };
+    let spec = ServiceSpec { container, ..ServiceSpec::default() };
     Deployment { service, replicas: Some(replicas), spec }
 }
 
@@ -98,8 +91,13 @@ fn any_service(rng: &mut Rng, name: &str) -> Deployment {
         });
     }
     if rng.permille(200) {
-        let port = Port { host_ip: None, published: 80, target: 80, protocol: PortProtocol::Tcp };
-        container.ports.push(port);
+        one.spec.ports.push(Port {
+            host_ip: None,
+            published: 80,
+            target: 80,
+            protocol: PortProtocol::Tcp,
+            publish: Publish::Node,
+        });
     }
     if rng.permille(150) {
         let value = rng.pick(&["even", "odd"]).to_owned();

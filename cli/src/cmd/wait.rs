@@ -121,7 +121,7 @@ async fn follow(
     session.send(request).await?;
     loop {
         match timeout(SILENCE, session.next()).await.unwrap_or(Err(SessionError::Silent))? {
-            Reply::Instances(rows) => {
+            Reply::Watched { instances: rows, .. } => {
                 *progress = Progress::of(deployments, &rows);
                 *known = rows;
                 display.show(progress, known)?;
@@ -263,7 +263,7 @@ impl Display {
 
 #[cfg(test)]
 mod tests {
-    use vc_protocol::spec::{ContainerSpec, Healthcheck, OnPartition, ServiceSpec};
+    use vc_protocol::spec::{ContainerSpec, Healthcheck, ServiceSpec};
 
     use super::*;
 
@@ -280,9 +280,7 @@ mod tests {
             replicas,
             spec: ServiceSpec {
                 container: ContainerSpec { healthcheck, ..ContainerSpec::default() },
-                constraints: vec![],
-                depends_on: BTreeMap::new(),
-                on_partition: OnPartition::Available,
+                ..ServiceSpec::default()
             },
         }
     }
@@ -299,6 +297,8 @@ mod tests {
             restarts: 0,
             since: 0,
             current,
+            settled: false,
+            digest: String::new(),
         }
     }
 

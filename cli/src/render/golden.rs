@@ -80,6 +80,8 @@ fn instance(replica: u32, state: InstanceState) -> InstanceRow {
         restarts: 0,
         since: NOW - 3 * MINUTE,
         current: true,
+        settled: false,
+        digest: String::new(),
     }
 }
 
@@ -117,6 +119,8 @@ fn lists() {
         healthy: running,
         on_partition: OnPartition::Available,
         updated: NOW - 26 * 60 * MINUTE,
+        ports: vec![],
+        rollout: vc_protocol::control::Rollout::default(),
     };
     check("services.txt", &super::services(&[service("web", 3), service("database", 1)], plain()));
     check("nothing.txt", &super::instances(&[], plain()));

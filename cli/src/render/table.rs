@@ -56,7 +56,7 @@ pub(super) fn number(value: impl ToString) -> Cell {
 /// The colour of an instance's state.
 pub(super) fn of_instance(state: InstanceState) -> Color {
     match state {
-        InstanceState::Running | InstanceState::Healthy => Color::Green,
+        InstanceState::Running | InstanceState::Healthy | InstanceState::Completed => Color::Green,
         InstanceState::Unhealthy | InstanceState::Failed => Color::Red,
         InstanceState::Pending
         | InstanceState::Pulling

@@ -77,7 +77,7 @@ fn a_file_is_deployed_as_it_reads() {
     child.stdin.take().expect("piped").write_all(COMPOSE.as_bytes()).expect("written");
     Done::from(child.wait_with_output().expect("ended")).ok();
     let requests = node.requests();
-    let Request::Deploy { deployments } = &requests[0] else { panic!("{requests:?}") };
+    let Request::Deploy { deployments, .. } = &requests[0] else { panic!("{requests:?}") };
     assert_eq!(deployments[0].service.to_string(), "shop/web");
     assert_eq!(
         (deployments[0].replicas, deployments[0].spec.container.image.as_str()),

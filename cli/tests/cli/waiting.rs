@@ -25,6 +25,8 @@ fn row(replica: u32, state: InstanceState, current: bool, reason: &str) -> Insta
         restarts: 0,
         since: 1,
         current,
+        settled: false,
+        digest: String::new(),
     }
 }
 
@@ -35,7 +37,11 @@ fn deploys(n: u8, turns: Vec<Vec<InstanceRow>>) -> Plan {
         Request::Deploy { .. } => vec![Reply::Done(vec!["shop/web: created".into()])],
         Request::Watch { services } => {
             assert_eq!(services.len(), 1);
-            turns.iter().cloned().map(Reply::Instances).collect()
+            turns
+                .iter()
+                .cloned()
+                .map(|instances| Reply::Watched { services: vec![], instances })
+                .collect()
         }
         other => panic!("{other:?}"),
     });

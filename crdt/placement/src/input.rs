@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{self, ServiceSpec};
-use vc_protocol::{Millis, Name, NodeId, Resources, ServiceKey, Slot};
+use vc_protocol::{Millis, Name, NodeId, Resources, ServiceKey, Slot, VolumeKey};
 
 /// Everything that [`plan`](crate::plan) reads. Two nodes with the same documents have equal inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -14,6 +14,14 @@ pub struct PlanInput {
     pub nodes: BTreeMap<NodeId, Machine>,
     /// What users ask for.
     pub services: BTreeMap<ServiceKey, Wanted>,
+    /// The machine that holds the data of a named volume: whatever mounts it runs there. A volume that is not here has
+    /// no data yet.
+    #[serde(default)]
+    pub volumes: BTreeMap<VolumeKey, NodeId>,
+    /// Slots that were told to move, while the order holds: the machine that is to give the slot up, and the one that
+    /// is to take it. The claim of the first gives way where the second can take the slot.
+    #[serde(default)]
+    pub moves: BTreeMap<Slot, (NodeId, NodeId)>,
 }
 
 impl PlanInput {
@@ -49,7 +57,8 @@ pub struct Machine {
     pub claims: BTreeMap<Slot, ClaimView>,
 }
 
-/// What placement reads of a [`Claim`](vc_protocol::instance::Claim).
+/// What placement reads of a machine's [`Claim`](vc_protocol::instance::Claim)s on one slot: of the one that counts,
+/// where there are several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimView {
     /// Digest of the container spec that runs.

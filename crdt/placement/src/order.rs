@@ -31,7 +31,7 @@ impl<'a> Demand<'a> {
 
     /// What each instance publishes.
     pub(crate) fn ports(&self) -> &'a [Port] {
-        &self.container().ports
+        &self.wanted.spec.ports
     }
 }
 

@@ -70,6 +70,9 @@ impl Engine {
             // Who was gone before is gone until he says otherwise, or his claims would come back to life.
             unreachable: before.unreachable,
             heard: BTreeSet::new(),
+            volumes: before.volumes,
+            outcomes: before.outcomes,
+            ports: BTreeMap::new(),
         };
         let mut detector = Detector::new(timing);
         for (&node, state) in replica.nodes().iter().filter(|&(&node, _)| node != id) {

@@ -152,7 +152,10 @@ fn deploy(
         Some(_) => format!("{key} updated"),
     };
     if !same {
-        let record = ServiceRecord { spec: wanted.spec.clone(), updated: now, by: by.name.clone() };
+        let previous = held.map(|held| held.spec.clone());
+        let updated = held.map_or(now, |held| now.max(held.updated + 1));
+        let record =
+            ServiceRecord { spec: wanted.spec.clone(), previous, updated, by: by.name.clone() };
         state.services.insert(key.clone(), record);
     }
     if let Some(replicas) = wanted.replicas {

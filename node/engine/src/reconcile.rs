@@ -7,7 +7,7 @@ use vc_crdt::View;
 use vc_protocol::change::DocumentId;
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::spec::Dependency;
-use vc_protocol::{Millis, Name, NodeId, Slot};
+use vc_protocol::{InstanceId, Millis, Name, NodeId, Slot};
 
 use crate::engine::{Engine, RuntimeHealth};
 use crate::interface::Output;
@@ -54,13 +54,11 @@ impl Engine {
     /// Of what we claimed in our previous life, what is not running any more is not claimed as running: a successor's
     /// instance goes before it.
     fn disown(&mut self, all: &[Observed]) {
-        for (slot, claim) in
-            self.own.claims.iter_mut().filter(|(_, claim)| claim.state.is_running())
+        for (id, claim) in self.own.claims.iter_mut().filter(|(_, claim)| claim.state.is_running())
         {
-            let runs = |seen: &&Observed| {
-                matches!(seen.phase, Phase::Running { .. }) && seen.id.slot == *slot
-            };
-            if !all.iter().filter(runs).any(|seen| seen.id.digest == claim.digest) {
+            let runs =
+                |seen: &Observed| matches!(seen.phase, Phase::Running { .. }) && seen.id == *id;
+            if !all.iter().any(runs) {
                 claim.state = InstanceState::Pending;
             }
         }
@@ -160,7 +158,7 @@ impl Engine {
     }
 
     fn desired(&self, slot: &Slot) -> Option<Desired> {
-        let spec = &self.view.cluster.services.get(&slot.service)?.spec;
+        let spec = self.view.spec(&slot.service)?;
         let waits_for: Vec<String> = spec
             .depends_on
             .iter()
@@ -169,11 +167,17 @@ impl Engine {
                 !claims.any(|claim| match condition {
                     Dependency::ServiceStarted => claim.state.is_running(),
                     Dependency::ServiceHealthy => claim.state == InstanceState::Healthy,
+                    Dependency::ServiceCompletedSuccessfully => {
+                        claim.state == InstanceState::Completed
+                    }
                 })
             })
             .map(|(name, condition)| match condition {
                 Dependency::ServiceStarted => format!("waits for {name} to run"),
                 Dependency::ServiceHealthy => format!("waits for {name} to be healthy"),
+                Dependency::ServiceCompletedSuccessfully => {
+                    format!("waits for {name} to be done")
+                }
             })
             .collect();
         Some(Desired {
@@ -187,8 +191,9 @@ impl Engine {
     fn claims_of<'a>(&'a self, slot: &'a Slot, name: &'a Name) -> impl Iterator<Item = &'a Claim> {
         let up: &BTreeSet<NodeId> = &self.view.up;
         self.view.nodes.iter().filter(|(node, _)| up.contains(node)).flat_map(move |(_, state)| {
-            let of = |other: &Slot| {
-                other.service.project == slot.service.project && other.service.service == *name
+            let of = |other: &InstanceId| {
+                let service = &other.slot.service;
+                service.project == slot.service.project && service.service == *name
             };
             state.claims.iter().filter(move |(other, _)| of(other)).map(|(_, claim)| claim)
         })

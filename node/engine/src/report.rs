@@ -11,18 +11,17 @@ use vc_protocol::control::{
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::Usage;
 use vc_protocol::spec::Deployment;
-use vc_protocol::{ClusterId, NodeId, Resources, ServiceKey, Slot};
+use vc_protocol::{ClusterId, InstanceId, NodeId, Resources, ServiceKey, Slot};
 
 /// Every slot that is wanted, with what fills it, and every instance that is on its way out.
 pub fn instances(view: &View) -> Vec<InstanceRow> {
     let mut rows = BTreeMap::new();
     for (slot, placement) in &view.plan.placements {
-        let claim = view.nodes.get(&placement.node).and_then(|node| node.claims.get(slot));
-        let row = match claim {
-            Some(claim) => claimed(view, slot, placement.node, claim),
-            None => unclaimed(view, slot, Some(placement.node), String::new()),
-        };
-        rows.insert((slot.clone(), Some(placement.node)), row);
+        let mut claims = view.claims_on(slot).filter(|(node, ..)| *node == placement.node);
+        if claims.next().is_none() {
+            let row = unclaimed(view, slot, Some(placement.node), String::new());
+            rows.insert((slot.clone(), Some(placement.node), String::new()), row);
+        }
     }
     for (slot, refusals) in &view.plan.unplaced {
         let reason = match refusals.as_slice() {
@@ -35,18 +34,19 @@ pub fn instances(view: &View) -> Vec<InstanceRow> {
                 lines.join("; ")
             }
         };
-        rows.insert((slot.clone(), None), unclaimed(view, slot, None, reason));
+        rows.insert((slot.clone(), None, String::new()), unclaimed(view, slot, None, reason));
     }
     for (&node, state) in view.nodes.iter().filter(|(node, _)| view.up.contains(node)) {
-        for (slot, claim) in &state.claims {
-            rows.entry((slot.clone(), Some(node)))
-                .or_insert_with(|| claimed(view, slot, node, claim));
+        for (id, claim) in &state.claims {
+            let key = (id.slot.clone(), Some(node), id.digest.clone());
+            rows.insert(key, claimed(view, id, node, claim));
         }
     }
     rows.into_values().collect()
 }
 
-fn claimed(view: &View, slot: &Slot, node: NodeId, claim: &Claim) -> InstanceRow {
+fn claimed(view: &View, id: &InstanceId, node: NodeId, claim: &Claim) -> InstanceRow {
+    let slot = &id.slot;
     let planned = view.plan.placements.get(slot).is_some_and(|placement| placement.node == node);
     InstanceRow {
         state: claim.state,
@@ -54,7 +54,9 @@ fn claimed(view: &View, slot: &Slot, node: NodeId, claim: &Claim) -> InstanceRow
         address: claim.address.clone(),
         restarts: claim.restarts,
         since: claim.since,
-        current: planned && view.wanted_digest(&slot.service).as_deref() == Some(&claim.digest),
+        current: planned && view.wanted_digest(&slot.service).as_deref() == Some(&id.digest),
+        settled: claim.settled,
+        digest: id.digest.clone(),
         ..unclaimed(view, slot, Some(node), String::new())
     }
 }
@@ -71,6 +73,8 @@ fn unclaimed(view: &View, slot: &Slot, node: Option<NodeId>, reason: String) -> 
         restarts: 0,
         since: 0,
         current: true,
+        settled: false,
+        digest: String::new(),
     }
 }
 
@@ -97,6 +101,8 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
             }),
             on_partition: record.spec.on_partition,
             updated: record.updated,
+            ports: Vec::new(),
+            rollout: vc_protocol::control::Rollout::default(),
         }
     };
     view.cluster.services.iter().map(row).collect()
@@ -106,8 +112,8 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
 fn reserved(view: &View, node: NodeId) -> Resources {
     let slots = view.plan.placements.iter().filter(|(_, placement)| placement.node == node);
     slots
-        .filter_map(|(slot, _)| view.cluster.services.get(&slot.service))
-        .fold(Resources::default(), |sum, record| sum.plus(record.spec.container.reservation))
+        .filter_map(|(slot, _)| view.spec(&slot.service))
+        .fold(Resources::default(), |sum, spec| sum.plus(spec.container.reservation))
 }
 
 /// Every machine.

@@ -1,26 +1,8 @@
 //! What the engine asks of a runtime, and what a runtime tells it. Docker and child processes both speak this.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
+pub use vc_protocol::InstanceId;
+use vc_protocol::Millis;
 use vc_protocol::spec::ContainerSpec;
-use vc_protocol::{Millis, Slot};
-
-/// One thing that a runtime runs: the container of one spec in one slot. The same slot with another spec is another
-/// instance.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct InstanceId {
-    /// The slot it fills.
-    pub slot: Slot,
-    /// [`ContainerSpec::digest`] of what it runs.
-    pub digest: String,
-}
-
-impl fmt::Display for InstanceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.slot, self.digest)
-    }
-}
 
 /// What the engine wants of the runtime. Each is idempotent: the engine repeats what it does not see happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +38,10 @@ pub struct Observed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
     /// Its image is being fetched.
-    Pulling,
+    Pulling {
+        /// How far that is, for people.
+        progress: String,
+    },
     /// It runs. `health` is `None` without a healthcheck or before its first verdict.
     Running {
         /// Verdict of its healthcheck.
@@ -68,6 +53,13 @@ pub enum Phase {
     Exited {
         /// Its exit code; 128 + signal when a signal ended it.
         code: i64,
+        /// The last lines it wrote, on one line; empty when it wrote none, or nobody knows.
+        output: String,
+    },
+    /// Its image is nowhere to be had; `reason` says where it was looked for. Asked for again, it looks again.
+    NoImage {
+        /// Where it was looked for.
+        reason: String,
     },
     /// It could not be created or started; `reason` is one line for people.
     Failed {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vc_crdt::claims_of_slot;
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::spec::{ContainerSpec, RestartCondition};
 use vc_protocol::{Millis, NodeId, Slot};
@@ -52,17 +53,17 @@ pub(crate) struct Workload {
     node: NodeId,
     local: BTreeMap<InstanceId, Local>,
     /// Claims of our previous life: restarts go on counting, and what did not change keeps its time.
-    inherited: BTreeMap<Slot, Claim>,
+    inherited: BTreeMap<InstanceId, Claim>,
 }
 
 impl Workload {
-    pub(crate) fn new(node: NodeId, inherited: BTreeMap<Slot, Claim>) -> Self {
+    pub(crate) fn new(node: NodeId, inherited: BTreeMap<InstanceId, Claim>) -> Self {
         Self { node, local: BTreeMap::new(), inherited }
     }
 
     fn entry(&mut self, id: &InstanceId, now: Millis) -> &mut Local {
         if !self.local.contains_key(id) {
-            let old = self.inherited.remove(&id.slot).filter(|claim| claim.digest == id.digest);
+            let old = self.inherited.remove(id);
             let local = Local {
                 phase: None,
                 address: String::new(),
@@ -94,10 +95,12 @@ impl Workload {
                 let fresh = local.asked.is_some_and(|asked| now < asked + REPEAT);
                 let expected = match local.phase {
                     None => local.asked.is_some() && !fresh,
-                    Some(Phase::Pulling) => !fresh,
+                    Some(Phase::Pulling { .. }) => !fresh,
                     Some(Phase::Running { .. } | Phase::Exited { .. }) => true,
                     // What could not be made is not there, and that is no news.
-                    Some(Phase::Failed { .. } | Phase::Gone) => local.removing,
+                    Some(Phase::NoImage { .. } | Phase::Failed { .. } | Phase::Gone) => {
+                        local.removing
+                    }
                 };
                 expected && !there.contains(id)
             })
@@ -169,13 +172,13 @@ impl Workload {
         desired: &BTreeMap<Slot, Desired>,
         hold: bool,
         now: Millis,
-    ) -> (Vec<RuntimeAction>, BTreeMap<Slot, Claim>) {
+    ) -> (Vec<RuntimeAction>, BTreeMap<InstanceId, Claim>) {
         let mut actions = Vec::new();
         let mut claims = BTreeMap::new();
         self.remove_unwanted(desired, hold, now, &mut actions, &mut claims);
         for (slot, wanted) in desired {
             // An earlier version goes first: it may hold the port or the name.
-            if claims.contains_key(slot) {
+            if claims_of_slot(&claims, slot).next().is_some() {
                 continue;
             }
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
@@ -191,7 +194,7 @@ impl Workload {
             }
             let (state, reason) = local.describe(wanted, hold, now);
             local.show(node, &id, state, reason, now);
-            claims.insert(slot.clone(), local.claim(&id));
+            claims.insert(id.clone(), local.claim());
         }
         (actions, claims)
     }
@@ -202,7 +205,7 @@ impl Workload {
         hold: bool,
         now: Millis,
         actions: &mut Vec<RuntimeAction>,
-        claims: &mut BTreeMap<Slot, Claim>,
+        claims: &mut BTreeMap<InstanceId, Claim>,
     ) {
         let wanted = |id: &InstanceId| {
             desired.get(&id.slot).is_some_and(|wanted| wanted.digest == id.digest)
@@ -217,7 +220,7 @@ impl Workload {
                 if let Some(Phase::Running { health, .. }) = local.phase {
                     let (state, reason) = running(health);
                     local.show(self.node, id, state, reason, now);
-                    claims.insert(id.slot.clone(), local.claim(id));
+                    claims.insert(id.clone(), local.claim());
                 }
                 continue;
             }
@@ -230,7 +233,7 @@ impl Workload {
                 actions.push(RuntimeAction::Remove { id: id.clone(), grace_ms });
             }
             local.show(self.node, id, InstanceState::Stopping, String::new(), now);
-            claims.insert(id.slot.clone(), local.claim(id));
+            claims.insert(id.clone(), local.claim());
         }
     }
 }
@@ -239,7 +242,7 @@ impl Local {
     /// Moves on; `true`: it is to be started now.
     fn step(&mut self, wanted: &Desired, hold: bool, now: Millis) -> bool {
         match &self.phase {
-            Some(Phase::Running { .. } | Phase::Pulling) => false,
+            Some(Phase::Running { .. } | Phase::Pulling { .. }) => false,
             None => {
                 !hold
                     && wanted.waits_for.is_empty()
@@ -277,7 +280,7 @@ impl Local {
             None => format!("{what}; its restart policy leaves it so"),
         };
         match &self.phase {
-            Some(Phase::Pulling | Phase::Running { .. }) => {}
+            Some(Phase::Pulling { .. } | Phase::Running { .. }) => {}
             _ if hold && self.asked.is_none() => {
                 return (
                     InstanceState::Pending,
@@ -289,7 +292,7 @@ impl Local {
         match &self.phase {
             None if self.asked.is_none() => (InstanceState::Pending, wanted.waits_for.clone()),
             None => (InstanceState::Starting, String::new()),
-            Some(Phase::Pulling) => (InstanceState::Pulling, String::new()),
+            Some(Phase::Pulling { .. }) => (InstanceState::Pulling, String::new()),
             Some(Phase::Running { health, .. }) => running(*health),
             // A reason must not change as time goes by, or the document would with it.
             Some(_)
@@ -299,10 +302,12 @@ impl Local {
             {
                 self.shown.clone()
             }
-            Some(Phase::Exited { code }) => {
+            Some(Phase::Exited { code, .. }) => {
                 (InstanceState::Failed, next(format!("exited with code {code}")))
             }
-            Some(Phase::Failed { reason }) => (InstanceState::Failed, next(reason.clone())),
+            Some(Phase::NoImage { reason } | Phase::Failed { reason }) => {
+                (InstanceState::Failed, next(reason.clone()))
+            }
             Some(Phase::Gone) => {
                 (InstanceState::Failed, next("was removed by somebody else".to_owned()))
             }
@@ -333,9 +338,9 @@ impl Local {
         self.since = now;
     }
 
-    fn claim(&self, id: &InstanceId) -> Claim {
+    fn claim(&self) -> Claim {
         Claim {
-            digest: id.digest.clone(),
+            settled: false,
             state: self.shown.0,
             reason: self.shown.1.clone(),
             address: self.address.clone(),
@@ -360,7 +365,7 @@ fn may_restart(wanted: &Desired, ended: &Phase, failures: u32) -> bool {
     }
     match (policy.condition, ended) {
         (RestartCondition::None, Phase::Exited { .. }) => false,
-        (RestartCondition::OnFailure, Phase::Exited { code }) => *code != 0,
+        (RestartCondition::OnFailure, Phase::Exited { code, .. }) => *code != 0,
         _ => true,
     }
 }

@@ -8,7 +8,10 @@ use libp2p::swarm::{NetworkBehaviour, StreamProtocol};
 use libp2p::{
     Swarm, SwarmBuilder, connection_limits, gossipsub, identify, kad, mdns, noise, ping, tcp, yamux,
 };
-use vc_protocol::wire::{AUTH_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP, SYNC_PROTOCOL};
+use vc_protocol::wire::{
+    AUTH_PROTOCOL, EXEC_PROTOCOL, IMAGE_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP, ROUTE_PROTOCOL,
+    SYNC_PROTOCOL,
+};
 use vc_protocol::{ClusterId, Keypair};
 
 use super::gate::{Gate, Gated};
@@ -42,6 +45,9 @@ pub(crate) struct Member {
     pub(crate) streams: libp2p_stream::Behaviour,
     pub(crate) sync_inbound: inbound::Behaviour,
     pub(crate) logs_inbound: inbound::Behaviour,
+    pub(crate) exec_inbound: inbound::Behaviour,
+    pub(crate) route_inbound: inbound::Behaviour,
+    pub(crate) image_inbound: inbound::Behaviour,
 }
 
 /// Open streams.
@@ -61,6 +67,12 @@ pub(crate) struct Streams {
     pub(crate) sync: Incoming,
     /// Of members: logs.
     pub(crate) logs: Incoming,
+    /// Of members: commands in instances.
+    pub(crate) exec: Incoming,
+    /// Of members: connections to instances.
+    pub(crate) route: Incoming,
+    /// Of members: images.
+    pub(crate) image: Incoming,
 }
 
 pub(crate) fn swarm(
@@ -74,7 +86,17 @@ pub(crate) fn swarm(
     let (auth_inbound, auth_streams) = inbound::Behaviour::new(AUTH_PROTOCOL);
     let (sync_inbound, sync_streams) = inbound::Behaviour::new(SYNC_PROTOCOL);
     let (logs_inbound, logs_streams) = inbound::Behaviour::new(LOGS_PROTOCOL);
-    let incoming = Streams { auth: auth_streams, sync: sync_streams, logs: logs_streams };
+    let (exec_inbound, exec_streams) = inbound::Behaviour::new(EXEC_PROTOCOL);
+    let (route_inbound, route_streams) = inbound::Behaviour::new(ROUTE_PROTOCOL);
+    let (image_inbound, image_streams) = inbound::Behaviour::new(IMAGE_PROTOCOL);
+    let incoming = Streams {
+        auth: auth_streams,
+        sync: sync_streams,
+        logs: logs_streams,
+        exec: exec_streams,
+        route: route_streams,
+        image: image_streams,
+    };
     let controls = Controls { auth: auth.new_control(), members: streams.new_control() };
     let peer = key.public().to_peer_id();
 
@@ -121,7 +143,18 @@ pub(crate) fn swarm(
         auth_inbound,
         mdns: Toggle::from(mdns),
         member: Gated::new(
-            Member { gossip, kademlia, identify, ping, streams, sync_inbound, logs_inbound },
+            Member {
+                gossip,
+                kademlia,
+                identify,
+                ping,
+                streams,
+                sync_inbound,
+                logs_inbound,
+                exec_inbound,
+                route_inbound,
+                image_inbound,
+            },
             gate,
         ),
     };

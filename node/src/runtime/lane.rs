@@ -294,8 +294,10 @@ impl<B: Backend> Loop<B> {
         let shown = |seen: &&Observed| match seen.phase {
             Phase::Gone => false,
             // An end that a start is about to undo is no news.
-            Phase::Failed { .. } | Phase::Exited { .. } => !self.is_starting(&seen.id),
-            Phase::Running { .. } | Phase::Pulling => true,
+            Phase::NoImage { .. } | Phase::Failed { .. } | Phase::Exited { .. } => {
+                !self.is_starting(&seen.id)
+            }
+            Phase::Running { .. } | Phase::Pulling { .. } => true,
         };
         let all = self.known.values().map(|known| &known.observed).filter(shown).cloned().collect();
         self.tell(RuntimeEvent::Listed(all)).await;
@@ -316,8 +318,8 @@ impl<B: Backend> Loop<B> {
 /// A failed start leaves behind nothing, or what never started, or what had exited before: its reason says more. It
 /// holds until the next action, or until it runs after all.
 fn keeps_reason(before: &Observed, seen: &Observed) -> bool {
-    matches!(before.phase, Phase::Failed { .. })
-        && !matches!(seen.phase, Phase::Running { .. } | Phase::Pulling)
+    matches!(before.phase, Phase::Failed { .. } | Phase::NoImage { .. })
+        && !matches!(seen.phase, Phase::Running { .. } | Phase::Pulling { .. })
 }
 
 /// What was seen, for whoever looks for a fault: the engine tells of the changes that follow.
@@ -326,12 +328,12 @@ fn log(observed: &Observed) {
         (&observed.id.slot.service, &observed.id.slot, &observed.id.digest);
     let address = observed.address.as_str();
     let phase = match &observed.phase {
-        Phase::Pulling => "pulling".to_owned(),
+        Phase::Pulling { .. } => "pulling".to_owned(),
         Phase::Running { health: None, .. } => "running".to_owned(),
         Phase::Running { health: Some(true), .. } => "healthy".to_owned(),
         Phase::Running { health: Some(false), .. } => "unhealthy".to_owned(),
-        Phase::Exited { code } => format!("exited with code {code}"),
-        Phase::Failed { reason } => format!("failed: {reason}"),
+        Phase::Exited { code, .. } => format!("exited with code {code}"),
+        Phase::NoImage { reason } | Phase::Failed { reason } => format!("failed: {reason}"),
         Phase::Gone => "gone".to_owned(),
     };
     tracing::debug!(%service, %slot, %instance, address, "instance is {phase}");

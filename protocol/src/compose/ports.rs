@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::walk::At;
 use super::yaml::Node;
-use crate::spec::{Port, PortProtocol};
+use crate::spec::{Port, PortProtocol, Publish};
 
 /// The largest number of ports one service may publish.
 const MAX_PORTS: usize = 2048;
@@ -62,7 +62,13 @@ fn short(text: &str) -> Result<Vec<Port>, String> {
     }
     Ok(published
         .zip(targets)
-        .map(|(published, target)| Port { host_ip, published, target, protocol })
+        .map(|(published, target)| Port {
+            host_ip,
+            published,
+            target,
+            protocol,
+            publish: Publish::Cluster,
+        })
         .collect())
 }
 
@@ -90,6 +96,7 @@ fn long(at: &At<'_>) -> Option<Port> {
         host_ip: host_ip.map(|at| at.read(address)).unwrap_or_default(),
         published: published?.read(port)?,
         target: target?.read(port)?,
+        publish: Publish::Cluster,
     })
 }
 

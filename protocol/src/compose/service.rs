@@ -38,7 +38,6 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>) -> Deployment {
         entrypoint: fields.take("entrypoint").map(|at| command(&at)),
         environment: environment(fields.take("env_file"), fields.take("environment")),
         labels: fields.take("labels").map(|at| labels(&at)).unwrap_or_default(),
-        ports: fields.take("ports").map(|at| ports::read(&at)).unwrap_or_default(),
         healthcheck: fields.take("healthcheck").and_then(|at| healthcheck(&at)),
         reservation: deploy.reservation,
         limit: deploy.limit,
@@ -47,7 +46,9 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>) -> Deployment {
         working_dir: fields.take("working_dir").and_then(|at| at.text()).map(str::to_owned),
         user: fields.take("user").and_then(|at| at.text()).map(str::to_owned),
         stop_grace_ms: DEFAULT_GRACE_MS,
+        ..ContainerSpec::default()
     };
+    let ports = fields.take("ports").map(|at| ports::read(&at)).unwrap_or_default();
     if let Some(grace) = fields.take("stop_grace_period").and_then(|at| at.read(duration::parse)) {
         container.stop_grace_ms = grace;
     }
@@ -55,7 +56,14 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>) -> Deployment {
     let on_partition = fields.take("x-vc").map(|at| on_partition(&at)).unwrap_or_default();
     fields.finish(&REFUSED);
 
-    let spec = ServiceSpec { container, constraints: deploy.constraints, depends_on, on_partition };
+    let spec = ServiceSpec {
+        container,
+        constraints: deploy.constraints,
+        depends_on,
+        on_partition,
+        ports,
+        ..ServiceSpec::default()
+    };
     let size = serde_json::to_vec(&spec).map_or(usize::MAX, |json| json.len());
     if size > MAX_SPEC_BYTES {
         at.refuse(format!("has {size} bytes, more than {MAX_SPEC_BYTES}"));

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use vc_crdt::View;
+use vc_protocol::spec::Publish;
 use vc_protocol::{NodeId, Resources};
 
 use super::Verdict;
@@ -20,7 +21,7 @@ pub(crate) fn plan(view: &View) -> Verdict {
         let container = &wanted.spec.container;
         let sum = promised.entry(placement.node).or_default();
         *sum = sum.plus(container.reservation);
-        for port in container.ports.iter().filter(|port| port.published != 0) {
+        for port in wanted.spec.ports.iter().filter(|port| port.publish == Publish::Node) {
             if let Some(other) = ports.insert((placement.node, port.published), slot) {
                 return Err(format!("{slot} and {other} have the same host port"));
             }

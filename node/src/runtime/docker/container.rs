@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, RestartPolicy,
     RestartPolicyNameEnum,
 };
 use vc_engine::runtime::InstanceId;
@@ -78,16 +78,6 @@ pub(super) fn body(
     ];
     labels.extend(our_labels.map(|(key, value)| (key.to_owned(), value)));
 
-    let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
-    for port in &spec.ports {
-        let binding = PortBinding {
-            host_ip: port.host_ip.map(|ip| ip.to_string()),
-            host_port: Some(port.published.to_string()),
-        };
-        let target = format!("{}/{}", port.target, port.protocol.as_str());
-        bindings.entry(target).or_default().get_or_insert_default().push(binding);
-    }
-
     let log_options = [("max-size", "10m"), ("max-file", "3")];
     let host_config = HostConfig {
         memory: (spec.limit.memory_bytes > 0).then(|| whole(spec.limit.memory_bytes)),
@@ -101,7 +91,6 @@ pub(super) fn body(
             typ: Some("json-file".to_owned()),
             config: Some(log_options.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
         }),
-        port_bindings: (!bindings.is_empty()).then(|| bindings.clone()),
         ..HostConfig::default()
     };
     ContainerCreateBody {
@@ -110,7 +99,6 @@ pub(super) fn body(
         entrypoint: spec.entrypoint.clone(),
         env: Some(spec.environment.iter().map(|(key, value)| format!("{key}={value}")).collect()),
         labels: Some(labels),
-        exposed_ports: (!bindings.is_empty()).then(|| bindings.into_keys().collect()),
         healthcheck: spec.healthcheck.as_ref().map(health),
         stop_timeout: Some(seconds(Duration::from_millis(spec.stop_grace_ms))),
         working_dir: spec.working_dir.clone(),

@@ -128,7 +128,7 @@ fn summarized(id: InstanceId, summary: &ContainerSummary) -> Observed {
         Some(State::EXITED | State::DEAD) => {
             // "Exited (137) 2 minutes ago"
             let code = text.split(['(', ')']).nth(1).and_then(|code| code.parse().ok());
-            Phase::Exited { code: code.unwrap_or(-1) }
+            Phase::Exited { code: code.unwrap_or(-1), output: String::new() }
         }
         Some(State::REMOVING) | None => Phase::Gone,
         Some(_) => {
@@ -156,7 +156,7 @@ fn phase(found: &ContainerInspectResponse) -> Phase {
             Phase::Failed { reason }
         }
         Some(Status::EXITED | Status::DEAD) => {
-            Phase::Exited { code: state.exit_code.unwrap_or(-1) }
+            Phase::Exited { code: state.exit_code.unwrap_or(-1), output: String::new() }
         }
         Some(Status::REMOVING) | None => Phase::Gone,
         // Paused and restarting ones hold their resources as running ones do.
@@ -231,7 +231,11 @@ mod tests {
                 "Up 1 second (health: starting)",
                 Phase::Running { health: None, started: 5000 },
             ),
-            (State::EXITED, "Exited (137) 2 minutes ago", Phase::Exited { code: 137 }),
+            (
+                State::EXITED,
+                "Exited (137) 2 minutes ago",
+                Phase::Exited { code: 137, output: String::new() },
+            ),
             (State::CREATED, "Created", Phase::Failed { reason: NEVER_STARTED.to_owned() }),
             (State::REMOVING, "Removal In Progress", Phase::Gone),
         ] {

@@ -106,7 +106,7 @@ impl Engine {
                 // Somebody removed it in between. A 404 may also mean a program that is not in the image.
                 Err(error) if reason::status(&error) == Some(404) && self.is_absent(id).await => {}
                 Err(error) => {
-                    return Err(Refusal::of(error, |error| reason::of_start(error, spec)));
+                    return Err(Refusal::of(error, |error| reason::of_start(error)));
                 }
             }
         }
@@ -123,7 +123,11 @@ impl Engine {
         spec: &ContainerSpec,
         cancel: &CancellationToken,
     ) -> Result<(), Refusal> {
-        let observed = Observed { id: id.clone(), phase: Phase::Pulling, address: String::new() };
+        let observed = Observed {
+            id: id.clone(),
+            phase: Phase::Pulling { progress: String::new() },
+            address: String::new(),
+        };
         self.reports.answer(observed).await;
         tokio::select! {
             () = cancel.cancelled() => Err(Refusal::Cancelled),

@@ -55,8 +55,8 @@ impl State {
         match &self.life {
             // The node ended before anything came of it.
             Life::Starting => Phase::Gone,
-            Life::Running(_) => Phase::Exited { code: super::UNKNOWN_CODE },
-            Life::Exited(code) => Phase::Exited { code: *code },
+            Life::Running(_) => Phase::Exited { code: super::UNKNOWN_CODE, output: String::new() },
+            Life::Exited(code) => Phase::Exited { code: *code, output: String::new() },
         }
     }
 
