@@ -185,7 +185,12 @@ impl World {
                 self.turn(of, &id, temper.start, Turn::Started);
             }
             Turn::Started if !it.removing => {
-                if moody && self.rng.permille(temper.fails) {
+                if it.image.contains("broken") {
+                    let output = "cannot open its configuration".to_owned();
+                    it.phase = Some(Phase::Exited { code: 1, output });
+                    self.enter(of, Deed::Ended(id.clone()));
+                    self.note(of, &format!("{id} exits at once"));
+                } else if moody && self.rng.permille(temper.fails) {
                     it.phase = Some(Phase::Failed { reason: "no such image".to_owned() });
                 } else {
                     it.phase = Some(Phase::Running { health: None, started });

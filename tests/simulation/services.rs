@@ -2,8 +2,8 @@
 
 use vc_engine::Mutation;
 use vc_protocol::spec::{
-    Attribute, Constraint, ContainerSpec, Dependency, Deployment, Healthcheck, Port, PortProtocol,
-    Publish, ServiceSpec,
+    Attribute, Constraint, ContainerSpec, Dependency, Deployment, FailureAction, Healthcheck, Port,
+    PortProtocol, Publish, ServiceSpec, UpdateOrder,
 };
 use vc_protocol::{Resources, ServiceKey};
 
@@ -99,6 +99,12 @@ fn any_service(rng: &mut Rng, name: &str) -> Deployment {
             publish: Publish::Node,
         });
     }
+    one.spec.update.parallelism = rng.pick(&[0, 1, 1, 2]);
+    one.spec.update.monitor_ms = rng.pick(&[0, 1000, 5000]);
+    one.spec.update.delay_ms = rng.pick(&[0, 0, 2000]);
+    one.spec.update.order = rng.pick(&[None, None, Some(UpdateOrder::StopFirst)]);
+    one.spec.update.failure_action =
+        rng.pick(&[FailureAction::Rollback, FailureAction::Rollback, FailureAction::Continue]);
     if rng.permille(150) {
         let value = rng.pick(&["even", "odd"]).to_owned();
         let attribute = Attribute::Label("side".to_owned());

@@ -12,6 +12,7 @@ mod interface;
 mod mutation;
 mod reconcile;
 pub mod report;
+pub mod rollout;
 pub mod routes;
 pub mod runtime;
 mod verdict;

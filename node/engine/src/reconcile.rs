@@ -1,16 +1,19 @@
 //! From the documents to what runs here, and back into our own document.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vc_crdt::View;
+use vc_crdt::{Outcome, View};
 use vc_protocol::change::DocumentId;
+use vc_protocol::control::RolloutState;
 use vc_protocol::instance::{Claim, InstanceState};
-use vc_protocol::spec::Dependency;
-use vc_protocol::{InstanceId, Millis, Name, NodeId, Slot};
+use vc_protocol::spec::{Dependency, FailureAction, ServiceSpec};
+use vc_protocol::{InstanceId, Millis, Name, NodeId, ServiceKey, Slot, VolumeKey};
 
 use crate::engine::{Engine, RuntimeHealth};
 use crate::interface::Output;
+use crate::rollout::{Rollout, Version};
 use crate::runtime::{Observed, Phase, RuntimeEvent};
 use crate::workload::Desired;
 
@@ -143,35 +146,55 @@ impl Engine {
             self.own.claims.clear();
             return;
         }
-        let id = self.replica.id();
-        let desired: BTreeMap<Slot, Desired> = self
-            .view
-            .plan
-            .placements
-            .iter()
-            .filter(|(_, placement)| placement.node == id)
-            .filter_map(|(slot, _)| Some((slot.clone(), self.desired(slot)?)))
-            .collect();
-        let (actions, claims) = self.workload.reconcile(&desired, self.hold.is_some(), now);
+        let desired = self.desired();
+        let handed_on = self.handed_on();
+        let hold = self.hold.is_some();
+        let (actions, claims) = self.workload.reconcile(&desired, &handed_on, hold, now);
         self.own.claims = claims;
+        self.note_volumes(now);
+        self.note_outcomes();
         self.outputs.extend(actions.into_iter().map(Output::Runtime));
     }
 
-    fn desired(&self, slot: &Slot) -> Option<Desired> {
-        let spec = self.view.spec(&slot.service)?;
-        let waits_for: Vec<String> = spec
-            .depends_on
-            .iter()
-            .filter(|(name, condition)| {
-                let mut claims = self.claims_of(slot, name);
-                !claims.any(|claim| match condition {
-                    Dependency::ServiceStarted => claim.state.is_running(),
-                    Dependency::ServiceHealthy => claim.state == InstanceState::Healthy,
-                    Dependency::ServiceCompletedSuccessfully => {
-                        claim.state == InstanceState::Completed
-                    }
-                })
+    /// What is to run in each slot that the plan gives to this machine.
+    fn desired(&self) -> BTreeMap<Slot, Desired> {
+        let id = self.replica.id();
+        let mut rollouts = BTreeMap::new();
+        let mut desired = BTreeMap::new();
+        for slot in self.view.plan.slots_of(id) {
+            let rollout = match rollouts.entry(&slot.service) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => match Rollout::of(&self.view, &slot.service) {
+                    Some(rollout) => entry.insert(rollout),
+                    None => continue,
+                },
+            };
+            let Version { spec, digest } = rollout.version(slot.replica);
+            let wanted = Desired {
+                spec: spec.container.clone(),
+                digest: digest.clone(),
+                waits_for: self.waits_for(slot, spec),
+                starts_first: spec.starts_first(),
+                update: spec.update.clone(),
+            };
+            desired.insert(slot.clone(), wanted);
+        }
+        desired
+    }
+
+    /// What an instance waits for before it may start; empty: nothing.
+    fn waits_for(&self, slot: &Slot, spec: &ServiceSpec) -> String {
+        let unmet = spec.depends_on.iter().filter(|(name, condition)| {
+            let mut claims = self.claims_of(slot, name);
+            !claims.any(|claim| match condition {
+                Dependency::ServiceStarted => {
+                    claim.state.is_running() || claim.state == InstanceState::Completed
+                }
+                Dependency::ServiceHealthy => claim.state == InstanceState::Healthy,
+                Dependency::ServiceCompletedSuccessfully => claim.state == InstanceState::Completed,
             })
+        });
+        let mut waits: Vec<String> = unmet
             .map(|(name, condition)| match condition {
                 Dependency::ServiceStarted => format!("waits for {name} to run"),
                 Dependency::ServiceHealthy => format!("waits for {name} to be healthy"),
@@ -180,11 +203,92 @@ impl Engine {
                 }
             })
             .collect();
-        Some(Desired {
-            spec: spec.container.clone(),
-            digest: spec.container.digest(),
-            waits_for: waits_for.join(", "),
-        })
+        if !spec.starts_first() {
+            let elsewhere = self.view.claims_on(slot).find(|(node, _, claim)| {
+                *node != self.replica.id()
+                    && (claim.state.is_running() || claim.state == InstanceState::Stopping)
+            });
+            waits.extend(
+                elsewhere
+                    .map(|(node, ..)| format!("waits for {} to stop it", self.view.name(node))),
+            );
+        }
+        waits.join(", ")
+    }
+
+    /// Slots that this machine is to give up and that another is to fill and has not filled yet: what runs here goes on
+    /// meanwhile. Of a machine that is drained, also what no other can take: better here than nowhere. What must go
+    /// because there is no room for it goes at once.
+    fn handed_on(&self) -> BTreeSet<Slot> {
+        let (id, view) = (self.replica.id(), &self.view);
+        let draining = view.cluster.drained.get(&id).copied().unwrap_or(false);
+        let told_to_move =
+            |slot: &Slot| view.input.moves.get(slot).is_some_and(|&(from, _)| from == id);
+        let goes_on = |slot: &Slot| match view.plan.placements.get(slot) {
+            Some(placement) if placement.node == id => false,
+            Some(placement) => {
+                let mut claims = view.claims_on(slot);
+                (draining || told_to_move(slot))
+                    && view.spec(&slot.service).is_some_and(ServiceSpec::starts_first)
+                    && !claims.any(|(node, _, claim)| node == placement.node && claim.settled)
+            }
+            None => draining && view.plan.unplaced.contains_key(slot),
+        };
+        self.own.claims.keys().map(|id| &id.slot).filter(|slot| goes_on(slot)).cloned().collect()
+    }
+
+    /// From the first instance on that mounts it here, a volume's data is here.
+    fn note_volumes(&mut self, now: Millis) {
+        let view = Arc::clone(&self.view);
+        for id in self.own.claims.keys() {
+            let project = &id.slot.service.project;
+            let Some(spec) = view.spec(&id.slot.service) else { continue };
+            if !view.plan.placements.contains_key(&id.slot) {
+                continue;
+            }
+            for volume in spec.volumes() {
+                let key = VolumeKey { project: project.clone(), volume: volume.clone() };
+                if !view.input.volumes.contains_key(&key) {
+                    self.own.volumes.entry(key).or_insert(now);
+                }
+            }
+        }
+    }
+
+    /// Says in our document how updates ended, as far as we see their end: that of an instance of ours that failed, or
+    /// that every instance is where it should be.
+    fn note_outcomes(&mut self) {
+        let view = Arc::clone(&self.view);
+        let revision = |key: &ServiceKey| view.cluster.services.get(key).map(|it| it.updated);
+        self.own.outcomes.retain(|key, outcome| revision(key) == Some(outcome.revision));
+        let ours: BTreeSet<&ServiceKey> =
+            self.own.claims.keys().map(|id| &id.slot.service).collect();
+        for key in ours {
+            let (Some(rollout), Some(record)) =
+                (Rollout::of(&view, key), view.cluster.services.get(key))
+            else {
+                continue;
+            };
+            if record.previous.is_none() || view.updates.contains_key(key) {
+                continue;
+            }
+            let goes_on = record.spec.update.failure_action == FailureAction::Continue;
+            let failed = self.workload.failures().find(|(id, _)| {
+                !goes_on
+                    && rollout.state == RolloutState::Updating
+                    && id.slot.service == *key
+                    && id.digest == rollout.goal()
+            });
+            let failed = failed
+                .map(|(id, why)| format!("{} on {}: {why}", id.slot, view.name(self.replica.id())));
+            if let Some(reason) = &failed {
+                tracing::warn!(service = %key, reason, "an update failed");
+            }
+            if failed.is_some() || rollout.has_arrived() {
+                let outcome = Outcome { revision: record.updated, failed };
+                self.own.outcomes.insert(key.clone(), outcome);
+            }
+        }
     }
 
     /// The claims of machines that are up on a service of the same project.

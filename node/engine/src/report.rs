@@ -13,6 +13,8 @@ use vc_protocol::node::Usage;
 use vc_protocol::spec::Deployment;
 use vc_protocol::{ClusterId, InstanceId, NodeId, Resources, ServiceKey, Slot};
 
+use crate::rollout::Rollout;
+
 /// Every slot that is wanted, with what fills it, and every instance that is on its way out.
 pub fn instances(view: &View) -> Vec<InstanceRow> {
     let mut rows = BTreeMap::new();
@@ -102,7 +104,7 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
             on_partition: record.spec.on_partition,
             updated: record.updated,
             ports: Vec::new(),
-            rollout: vc_protocol::control::Rollout::default(),
+            rollout: Rollout::of(view, key).map(|rollout| rollout.report()).unwrap_or_default(),
         }
     };
     view.cluster.services.iter().map(row).collect()

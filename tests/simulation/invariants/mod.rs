@@ -8,6 +8,7 @@ pub(crate) mod one_instance_per_slot_at_rest;
 pub(crate) mod orphans_replaced;
 pub(crate) mod quiet_cluster_is_left_alone;
 pub(crate) mod same_heads_same_plan;
+pub(crate) mod updates_end;
 
 use vc_crdt::View;
 use vc_protocol::{Millis, Name, Slot};
@@ -30,6 +31,7 @@ pub(crate) fn waits_in_vain(view: &View, slot: &Slot) -> bool {
 pub(crate) fn at_rest(world: &World) -> Verdict {
     documents_converge::check(world)?;
     one_instance_per_slot_at_rest::check(world)?;
+    updates_end::check(world)?;
     no_overcommit::running(world)?;
     acknowledged_is_durable::check(world)
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use vc_engine::rollout;
 use vc_engine::runtime::InstanceId;
 
 use super::{Verdict, waits_in_vain};
@@ -14,7 +15,7 @@ pub(crate) fn check(world: &World) -> Verdict {
     let view = world.engine(first).view();
     let mut wanted: BTreeMap<InstanceId, usize> = BTreeMap::new();
     for (slot, placement) in &view.plan.placements {
-        let digest = view.wanted_digest(&slot.service).expect("planned");
+        let digest = rollout::version(&view, slot).expect("planned");
         wanted.insert(InstanceId { slot: slot.clone(), digest }, world.machine_of(placement.node));
     }
     for (id, &of) in &wanted {
@@ -29,7 +30,11 @@ pub(crate) fn check(world: &World) -> Verdict {
     // A machine whose process is down keeps what it runs: nobody is there to stop it.
     for of in world.running() {
         for id in world.machines[of].runtime.containers.keys() {
-            if wanted.get(id) != Some(&of) {
+            // A drained machine keeps what no other takes over.
+            let draining = view.cluster.drained.contains_key(&world.machines[of].id);
+            let stranded =
+                || view.plan.unplaced.contains_key(&id.slot) || waits_in_vain(&view, &id.slot);
+            if wanted.get(id) != Some(&of) && !(draining && stranded()) {
                 return Err(format!("{id} is on m{of}, which is not its place"));
             }
         }

@@ -6,6 +6,7 @@ mod hostile;
 mod operators;
 mod partitions;
 mod runtimes;
+mod updates;
 
 use crate::ledger::{Deed, Mark};
 use crate::services::amount;

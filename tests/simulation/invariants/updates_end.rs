@@ -1,0 +1,29 @@
+//! At rest every update has ended, one way or the other, and every instance has proven itself.
+
+use super::{Verdict, waits_in_vain};
+use crate::world::World;
+
+/// Nothing is under way any more.
+pub(crate) fn check(world: &World) -> Verdict {
+    let Some(&first) = world.running().first() else { return Ok(()) };
+    let view = world.engine(first).view();
+    for (slot, placement) in &view.plan.placements {
+        let mut claims = view.claims_on(slot).filter(|(node, ..)| *node == placement.node);
+        if !waits_in_vain(&view, slot) && !claims.any(|(.., claim)| claim.settled) {
+            return Err(format!("{slot} has not proven itself"));
+        }
+    }
+    for (key, record) in &view.cluster.services {
+        let placed = |slot: &&vc_protocol::Slot| slot.service == *key;
+        let mut slots = view.plan.placements.keys().filter(placed);
+        let moves = slots.clone().all(|slot| !waits_in_vain(&view, slot));
+        if slots.next().is_some()
+            && moves
+            && record.previous.is_some()
+            && !view.updates.contains_key(key)
+        {
+            return Err(format!("the update of {key} has not ended"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! Services change, and nobody coordinates it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vc_crdt::Update;
+use vc_engine::{Mutation, rollout};
+use vc_protocol::spec::{Deployment, FailureAction, Healthcheck, UpdateOrder};
+use vc_protocol::{InstanceId, Slot};
+
+use super::cluster;
+use crate::ledger::Deed;
+use crate::services::{deploy, service, version};
+use crate::world::World;
+
+/// What runs, by slot: how many instances, of which digests.
+fn running(world: &World) -> BTreeMap<Slot, Vec<InstanceId>> {
+    let mut slots: BTreeMap<Slot, Vec<InstanceId>> = BTreeMap::new();
+    for machine in &world.machines {
+        for (id, _) in machine.runtime.containers.iter().filter(|(_, it)| it.runs()) {
+            slots.entry(id.slot.clone()).or_default().push(id.clone());
+        }
+    }
+    slots
+}
+
+/// Lets time pass, and sees that something holds every fifty milliseconds.
+fn run_while(world: &mut World, millis: u64, holds: impl Fn(&World)) {
+    for _ in 0..millis / 50 {
+        world.run(50);
+        holds(world);
+    }
+}
+
+/// A service with a healthcheck.
+fn checked(mut of: Deployment) -> Deployment {
+    of.spec.container.healthcheck = Some(Healthcheck {
+        test: vec!["CMD".to_owned(), "true".to_owned()],
+        interval_ms: None,
+        timeout_ms: None,
+        retries: None,
+        start_period_ms: None,
+    });
+    of
+}
+
+fn image(mut of: Deployment, image: &str) -> Deployment {
+    of.spec.container.image = image.to_owned();
+    of
+}
+
+#[test]
+fn an_update_replaces_one_after_the_other_and_no_slot_is_ever_empty() {
+    let mut world = cluster(3, "an_update_replaces_one");
+    world.command(0, deploy(checked(version(service("web", 6), 1))));
+    world.settle(60_000);
+    let before: BTreeSet<InstanceId> = running(&world).into_values().flatten().collect();
+    world.command(1, deploy(checked(version(service("web", 6), 2))));
+    run_while(&mut world, 30_000, |world| {
+        let slots = running(world);
+        assert_eq!(slots.len(), 6, "every slot runs");
+        let twice = slots.values().filter(|ids| ids.len() > 1).count();
+        assert!(twice <= 2, "{twice} slots are replaced at once");
+    });
+    world.settle(60_000);
+    let after: BTreeSet<InstanceId> = running(&world).into_values().flatten().collect();
+    assert!(before.is_disjoint(&after) && after.len() == 6);
+}
+
+#[test]
+fn an_update_to_a_version_that_exits_goes_back_by_itself_and_says_why() {
+    let mut world = cluster(3, "goes_back_by_itself");
+    world.command(0, deploy(service("web", 6)));
+    world.settle(60_000);
+    let mark = world.ledger.mark();
+    let before = running(&world);
+    world.command(1, deploy(image(service("web", 6), "broken")));
+    world.settle(120_000);
+    assert_eq!(running(&world), before, "what ran runs");
+    let stopped = world.ledger.since(mark).iter().any(|it| matches!(it.deed, Deed::Stopped(_)));
+    assert!(!stopped, "nothing that ran was touched");
+    let failed =
+        world.ledger.since(mark).iter().filter(|it| matches!(it.deed, Deed::Ended(_))).count();
+    assert!(failed <= 2, "{failed} instances of the new version were tried");
+    for of in 0..3 {
+        let view = world.engine(of).view();
+        let Some(Update::Failed(why)) = view.updates.values().next() else { panic!("no verdict") };
+        assert!(why.contains("exited with code 1: cannot open its configuration"), "{why}");
+    }
+}
+
+#[test]
+fn the_same_version_deployed_again_is_tried_again() {
+    let mut world = cluster(3, "is_tried_again");
+    world.command(0, deploy(service("web", 2)));
+    world.settle(60_000);
+    world.command(0, deploy(image(service("web", 2), "broken")));
+    world.settle(60_000);
+    let mark = world.ledger.mark();
+    world.command(0, deploy(image(service("web", 2), "broken")));
+    world.settle(60_000);
+    let tried = world.ledger.since(mark).iter().any(|it| matches!(it.deed, Deed::Ended(_)));
+    assert!(tried, "a person's word begins it anew");
+}
+
+#[test]
+fn an_update_that_shall_pause_leaves_both_versions_where_they_are() {
+    let mut world = cluster(3, "shall_pause");
+    world.command(0, deploy(service("web", 3)));
+    world.settle(60_000);
+    let mut update = image(service("web", 3), "broken");
+    update.spec.update.failure_action = FailureAction::Pause;
+    let old = service("web", 3).spec.container.digest();
+    world.command(0, deploy(update));
+    world.run(60_000);
+    let slots = running(&world);
+    assert_eq!(slots.len(), 3, "the old ones still serve");
+    assert!(slots.values().flatten().all(|id| id.digest == old));
+    let view = world.engine(1).view();
+    let new = view
+        .plan
+        .placements
+        .keys()
+        .filter(|slot| rollout::version(&view, slot).as_deref() != Some(&old));
+    assert_eq!(new.count(), 1, "one slot was tried, the others never");
+}
+
+#[test]
+fn with_stop_first_a_slot_never_runs_twice() {
+    let mut world = cluster(3, "with_stop_first");
+    let ordered = |number| {
+        let mut it = checked(version(service("web", 4), number));
+        it.spec.update.order = Some(UpdateOrder::StopFirst);
+        it
+    };
+    world.command(0, deploy(ordered(1)));
+    world.settle(60_000);
+    world.command(1, deploy(ordered(2)));
+    let once = |world: &World| {
+        assert!(running(world).values().all(|ids| ids.len() == 1), "a slot runs twice");
+    };
+    run_while(&mut world, 30_000, once);
+    world.command(1, Mutation::Drain { node: "m1".to_owned(), drain: true });
+    run_while(&mut world, 30_000, once);
+    world.settle(60_000);
+}
+
+#[test]
+fn a_drained_machine_gives_up_its_instances_when_others_have_taken_them_over() {
+    let mut world = cluster(3, "gives_up_its_instances");
+    world.command(0, deploy(service("web", 6)));
+    world.settle(60_000);
+    world.command(2, Mutation::Drain { node: "m1".to_owned(), drain: true });
+    run_while(&mut world, 30_000, |world| assert_eq!(running(world).len(), 6));
+    world.settle(60_000);
+    assert_eq!(super::runs(&world, 1), 0);
+}
+
+#[test]
+fn what_no_other_machine_can_take_goes_on_where_it_is_drained() {
+    let mut world = cluster(2, "goes_on_where_it_is_drained");
+    let mut large = service("web", 2);
+    large.spec.container.reservation = crate::services::amount(3000, 512);
+    world.command(0, deploy(large));
+    world.settle(60_000);
+    world.command(0, Mutation::Drain { node: "m1".to_owned(), drain: true });
+    world.run(30_000);
+    assert_eq!(running(&world).len(), 2, "the second has no room for both");
+}
+
+#[test]
+fn a_node_that_dies_in_the_midst_of_an_update_does_not_stop_it() {
+    let mut world = cluster(3, "in_the_midst_of_an_update");
+    world.command(0, deploy(checked(version(service("web", 6), 1))));
+    world.settle(60_000);
+    world.command(0, deploy(checked(version(service("web", 6), 2))));
+    world.run(2_000);
+    world.kill_host(0);
+    world.run(60_000);
+    let view = world.engine(1).view();
+    let new = version(service("web", 6), 2);
+    let digest = checked(new).spec.container.digest();
+    let slots = running(&world);
+    assert_eq!(slots.len(), 6);
+    assert!(slots.values().flatten().all(|id| id.digest == digest));
+    assert!(matches!(view.updates.values().next(), Some(Update::Complete)));
+}
