@@ -1,14 +1,15 @@
-//! `vc deploy --wait`: watches until every instance runs what was deployed.
+//! `vc deploy --wait`: watches until every instance runs what was deployed and has proven itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, timeout, timeout_at};
-use vc_protocol::control::{InstanceRow, Reply, Request};
+use vc_protocol::control::{InstanceRow, Reply, Request, RolloutState, ServiceRow};
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::Deployment;
+use vc_protocol::{Millis, ServiceKey};
 
 use crate::app::{App, Stop};
 use crate::client::{Session, SessionError};
@@ -18,8 +19,11 @@ use crate::render::{list, one_line, print, short_duration};
 const SILENCE: Duration = Duration::from_secs(10);
 /// At most so many instances are named in an error.
 const MAX_NAMED: usize = 8;
+/// An instance that was started again so often and failed again will not get better by itself.
+const HOPELESS: u32 = 3;
 
-/// Returns when all instances of `deployments` run. Errors: some do not within `limit`; Ctrl-C.
+/// Returns when all instances of `deployments` run and have proven themselves. Errors: an update failed; an instance
+/// fails again and again; some do not run within `limit`; Ctrl-C.
 pub(super) async fn until_running(
     app: &App,
     session: Session,
@@ -34,6 +38,7 @@ pub(super) async fn until_running(
         deployments,
         progress: Progress::default(),
         rows: Vec::new(),
+        revisions: None,
     };
     let outcome = tokio::select! {
         outcome = timeout_at(started + limit, watch.run(&mut display)) => outcome,
@@ -76,6 +81,8 @@ struct Watch<'a> {
     deployments: &'a [Deployment],
     progress: Progress,
     rows: Vec<InstanceRow>,
+    /// Which revision of each service was deployed, as the node knows it that took it: another may not have heard yet.
+    revisions: Option<BTreeMap<ServiceKey, Millis>>,
 }
 
 impl Watch<'_> {
@@ -89,16 +96,20 @@ impl Watch<'_> {
                 // The deployment is safe: only our view of it was lost with the node.
                 none => none.insert(self.app.connect().await?),
             };
-            match follow(
-                session,
-                &request,
-                self.deployments,
-                &mut self.progress,
-                &mut self.rows,
-                display,
-            )
-            .await
-            {
+            let turn = follow(session, &request, |services, rows| {
+                self.progress = Progress::of(self.deployments, &services, &rows);
+                self.rows = rows;
+                display.show(&self.progress, &self.rows)?;
+                let seen = || services.iter().map(|row| (row.service.clone(), row.updated));
+                let known = self.revisions.get_or_insert_with(|| seen().collect());
+                let behind = seen().any(|(key, at)| known.get(&key).is_some_and(|&it| at < it));
+                if behind || services.len() < known.len() {
+                    return Ok(false);
+                }
+                give_up(&services, &self.rows)?;
+                Ok(self.progress.is_done())
+            });
+            match turn.await {
                 Ok(()) => return Ok(()),
                 Err(error) => match error.downcast_ref::<SessionError>() {
                     Some(SessionError::Lost(_) | SessionError::Silent) => self.session = None,
@@ -109,23 +120,17 @@ impl Watch<'_> {
     }
 }
 
-/// Follows the instances on one member until they run.
+/// Follows the services on one member until `take` says that it is enough.
 async fn follow(
     session: &mut Session,
     request: &Request,
-    deployments: &[Deployment],
-    progress: &mut Progress,
-    known: &mut Vec<InstanceRow>,
-    display: &mut Display,
+    mut take: impl FnMut(Vec<ServiceRow>, Vec<InstanceRow>) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
     session.send(request).await?;
     loop {
         match timeout(SILENCE, session.next()).await.unwrap_or(Err(SessionError::Silent))? {
-            Reply::Watched { instances: rows, .. } => {
-                *progress = Progress::of(deployments, &rows);
-                *known = rows;
-                display.show(progress, known)?;
-                if progress.is_done() {
+            Reply::Watched { services, instances } => {
+                if take(services, instances)? {
                     return Ok(());
                 }
             }
@@ -133,6 +138,39 @@ async fn follow(
             Reply::End => return Err(SessionError::Lost("closed by the node".to_owned()).into()),
             _ => return Err(SessionError::Unexpected.into()),
         }
+    }
+}
+
+/// Errors: what is deployed has failed, and waiting makes nothing better.
+fn give_up(services: &[ServiceRow], rows: &[InstanceRow]) -> anyhow::Result<()> {
+    for row in services {
+        let reason = one_line(&row.rollout.reason);
+        match row.rollout.state {
+            RolloutState::RolledBack => {
+                bail!("{} was rolled back to the version before: {reason}", row.service)
+            }
+            RolloutState::Paused => {
+                bail!(
+                    "the update of {} is paused: {reason}; see 'vc ps {}', and 'vc rollback {}' goes back",
+                    row.service,
+                    row.service,
+                    row.service
+                )
+            }
+            RolloutState::Complete | RolloutState::Updating => {}
+        }
+    }
+    let hopeless = rows
+        .iter()
+        .find(|row| row.current && row.state == InstanceState::Failed && row.restarts >= HOPELESS);
+    match hopeless {
+        Some(row) => Err(anyhow!(
+            "{} and was started again {} times; see 'vc logs {}'",
+            describe(row, false),
+            row.restarts,
+            row.service
+        )),
+        None => Ok(()),
     }
 }
 
@@ -146,14 +184,15 @@ struct Progress {
 }
 
 impl Progress {
-    fn of(deployments: &[Deployment], rows: &[InstanceRow]) -> Self {
+    fn of(deployments: &[Deployment], services: &[ServiceRow], rows: &[InstanceRow]) -> Self {
         let mut progress = Self::default();
+        let updating = |row: &&ServiceRow| row.rollout.state == RolloutState::Updating;
         for deployment in deployments {
             let check = deployment.spec.container.healthcheck.as_ref();
             let checked =
                 check.is_some_and(|check| check.test.first().is_some_and(|kind| kind != "NONE"));
             let good = |state| match state {
-                InstanceState::Healthy => true,
+                InstanceState::Healthy | InstanceState::Completed => true,
                 InstanceState::Running => !checked,
                 _ => false,
             };
@@ -167,11 +206,17 @@ impl Progress {
                     continue;
                 }
                 current += 1;
-                if good(row.state) {
+                if good(row.state) && row.settled {
                     progress.running += 1;
                 } else {
                     progress.missing.push(describe(row, checked));
                 }
+            }
+            let key = &deployment.service;
+            if services.iter().filter(updating).any(|row| row.service == *key)
+                && progress.missing.is_empty()
+            {
+                progress.missing.push(format!("{key} is being updated"));
             }
             // Without a number in the file, what the cluster lists is what is wanted.
             let wanted = deployment.replicas.map_or(current, |wanted| wanted as usize).max(current);
@@ -200,6 +245,7 @@ impl Progress {
 fn describe(row: &InstanceRow, checked: bool) -> String {
     let state = match row.state {
         InstanceState::Running if checked => "running, not healthy yet",
+        InstanceState::Running if !row.settled => "running, to be proven",
         state => state.as_str(),
     };
     let reason = one_line(&row.reason);
@@ -297,7 +343,7 @@ mod tests {
             restarts: 0,
             since: 0,
             current,
-            settled: false,
+            settled: true,
             digest: String::new(),
         }
     }
@@ -307,7 +353,7 @@ mod tests {
         use InstanceState::{Healthy, Running, Unhealthy};
         let web = "shop/web";
         let done = |deployment: Deployment, rows: &[InstanceRow]| {
-            Progress::of(&[deployment], rows).is_done()
+            Progress::of(&[deployment], &[], rows).is_done()
         };
         let two = || deployment(web, Some(2), None);
         assert!(done(two(), &[row(web, 1, Running, true), row(web, 2, Healthy, true)]));
@@ -341,7 +387,7 @@ mod tests {
     fn what_is_missing_is_named_with_its_reason() {
         let mut failed = row("shop/web", 1, InstanceState::Failed, true);
         failed.reason = "exited with code 1\nretried in 4s".to_owned();
-        let progress = Progress::of(&[deployment("shop/web", Some(3), None)], &[failed]);
+        let progress = Progress::of(&[deployment("shop/web", Some(3), None)], &[], &[failed]);
         assert_eq!(progress.count(), "0/3 running");
         let expected = [
             "shop/web.1 is failed (exited with code 1 retried in 4s)",

@@ -4,8 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use vc_protocol::control::{InstanceRow, Reply, Request};
+use vc_protocol::control::{InstanceRow, Reply, Request, Rollout, RolloutState, ServiceRow};
 use vc_protocol::instance::InstanceState;
+use vc_protocol::spec::OnPartition;
 
 use crate::node::{Cluster, Node, Plan, member, node_id};
 use crate::{Done, Home};
@@ -25,7 +26,7 @@ fn row(replica: u32, state: InstanceState, current: bool, reason: &str) -> Insta
         restarts: 0,
         since: 1,
         current,
-        settled: false,
+        settled: true,
         digest: String::new(),
     }
 }
@@ -92,6 +93,36 @@ fn what_does_not_run_in_time_is_named() {
                     machine has 64 GiB free)";
     assert_eq!(error, expected);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[test]
+fn an_update_that_was_rolled_back_is_a_failure_with_its_reason() {
+    let reason = "shop/web.1 on alpha: exited with code 1: cannot open its configuration";
+    let service = ServiceRow {
+        service: "shop/web".parse().expect("a service"),
+        project: "shop".parse().expect("a name"),
+        image: "img".to_owned(),
+        replicas: 2,
+        running: 2,
+        healthy: 2,
+        on_partition: OnPartition::Available,
+        updated: 7,
+        ports: vec![],
+        rollout: Rollout { state: RolloutState::RolledBack, done: 2, reason: reason.to_owned() },
+    };
+    let mut plan = member(OURS, 10, vec![]);
+    plan.answer = Box::new(move |request| match request {
+        Request::Deploy { .. } => vec![Reply::Done(vec![])],
+        _ => vec![Reply::Watched {
+            services: vec![service.clone()],
+            instances: vec![
+                row(1, InstanceState::Running, true, ""),
+                row(2, InstanceState::Running, true, ""),
+            ],
+        }],
+    });
+    let error = deploy(&Home::new(), &Node::start(plan), &[]).error();
+    assert_eq!(error, format!("shop/web was rolled back to the version before: {reason}"));
 }
 
 #[test]
