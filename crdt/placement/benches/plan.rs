@@ -68,7 +68,7 @@ fn main() {
     measure("2 services x 1,000, nothing claimed", &cluster(2, 1000, 100, 128));
     let mut ports = cluster(20, 100, 100, 128);
     for (number, wanted) in (8000..).zip(ports.services.values_mut()) {
-        wanted.spec.container.ports = vec![port(number)];
+        wanted.spec.ports = vec![port(number)];
     }
     measure("20 services x 100 with a host port each", &ports);
     measure("200 services x 10 that fit nowhere", &cluster(200, 10, 100_000, 128));

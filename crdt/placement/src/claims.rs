@@ -5,18 +5,28 @@ use std::collections::BTreeMap;
 
 use vc_protocol::Slot;
 
-use crate::feasibility::{eligible, room};
-use crate::input::ClaimView;
+use crate::feasibility::{eligible, has_volumes, room};
+use crate::input::{ClaimView, PlanInput};
 use crate::ledger::Account;
 use crate::order::Demand;
 use crate::rendezvous::rendezvous;
+use crate::volumes::Volumes;
 
 /// What became of the claims. Machines are numbered as in the ledger.
 pub(crate) struct Claims<'a> {
-    /// By service, in their order: replica to the machine that keeps it.
-    pub(crate) kept: Vec<BTreeMap<u32, usize>>,
+    /// By service, in their order: the replicas that have their place already.
+    pub(crate) kept: Vec<BTreeMap<u32, Kept>>,
     /// The others.
     pub(crate) lost: Vec<Lost<'a>>,
+}
+
+/// The place of a slot that is claimed.
+#[derive(Clone, Copy)]
+pub(crate) struct Kept {
+    /// On which machine.
+    pub(crate) machine: usize,
+    /// The machine that claims it, where that one was told to give it up to this one.
+    pub(crate) from: Option<usize>,
 }
 
 /// A claim that does not stand.
@@ -37,26 +47,36 @@ struct Contender<'a> {
 
 /// Judges the claims, and enters those that stand into the ledger. In the order of the services and slots, each slot
 /// stays where it is claimed and fits beside what was kept before; the rest is lost. A reservation that has grown, or
-/// two sides of a partition that come together, can thus cost the latest services their places, but nobody else.
-pub(crate) fn judge<'a>(demands: &[Demand<'a>], accounts: &mut [Account<'a>]) -> Claims<'a> {
+/// two sides of a partition that come together, can thus cost the latest services their places, but nobody else. What
+/// stands says where volumes are that nobody holds. Last come the orders to move.
+pub(crate) fn judge<'a>(
+    input: &PlanInput,
+    demands: &[Demand<'a>],
+    accounts: &mut [Account<'a>],
+    volumes: &mut Volumes<'_>,
+) -> Claims<'a> {
     let mut judged = Claims { kept: vec![BTreeMap::new(); demands.len()], lost: Vec::new() };
-    let mut contenders = sort(demands, accounts, &mut judged.lost);
+    let mut contenders = sort(demands, accounts, volumes, &mut judged.lost);
     for (number, demand) in demands.iter().enumerate() {
         for (replica, mut of_slot) in std::mem::take(&mut contenders[number]) {
             if of_slot.len() > 1 {
                 rank(demand, accounts, &mut of_slot);
+                defer(input, accounts, &mut of_slot);
             }
             let mut winner: Option<&Contender<'_>> = None;
             for contender in &of_slot {
                 let Contender { slot, machine, .. } = *contender;
                 let account = &mut accounts[machine];
-                let why = match (winner, room(demand, account)) {
+                let fits =
+                    has_volumes(demand, account, volumes).and_then(|()| room(demand, account));
+                let why = match (winner, fits) {
                     (Some(winner), _) => beaten(demand, accounts, winner, contender),
                     (None, Err(obstacle)) => obstacle.to_string(),
                     (None, Ok(())) => {
                         account.promise(demand);
                         account.take_ports(demand, replica);
-                        judged.kept[number].insert(replica, machine);
+                        volumes.settle(demand, account.id);
+                        judged.kept[number].insert(replica, Kept { machine, from: None });
                         winner = Some(contender);
                         continue;
                     }
@@ -65,13 +85,68 @@ pub(crate) fn judge<'a>(demands: &[Demand<'a>], accounts: &mut [Account<'a>]) ->
             }
         }
     }
+    give_way(input, demands, accounts, volumes, &mut judged);
     judged
+}
+
+/// Carries out the orders to move: a claim that stands gives way to the machine that is to take the slot, if that one
+/// has room beside all other claims. What it reserves stays reserved on both, for it may run on both until it is
+/// withdrawn here: so nothing else can come in its place before.
+fn give_way<'a>(
+    input: &PlanInput,
+    demands: &[Demand<'a>],
+    accounts: &mut [Account<'a>],
+    volumes: &Volumes<'_>,
+    judged: &mut Claims<'a>,
+) {
+    if input.moves.is_empty() {
+        return;
+    }
+    for (demand, kept) in demands.iter().zip(&mut judged.kept) {
+        for (&replica, place) in kept {
+            let slot = Slot { service: demand.key.clone(), replica };
+            let Some((from, to)) = order(input, accounts, &slot) else { continue };
+            let taker = &mut accounts[to];
+            let takes = has_volumes(demand, taker, volumes).is_ok()
+                && eligible(demand, taker).is_ok()
+                && room(demand, taker).is_ok();
+            if place.machine != from || from == to || !takes {
+                continue;
+            }
+            taker.promise(demand);
+            taker.take_ports(demand, replica);
+            let why = format!("moves to {}", taker.machine.name);
+            *place = Kept { machine: to, from: Some(from) };
+            judged.lost.retain(|lost| lost.machine != to || *lost.slot != slot);
+            if let Some((slot, _)) = accounts[from].machine.claims.get_key_value(&slot) {
+                judged.lost.push(Lost { slot, machine: from, why });
+            }
+        }
+    }
+}
+
+/// The order to move a slot: from which machine, to which.
+fn order(input: &PlanInput, accounts: &[Account<'_>], slot: &Slot) -> Option<(usize, usize)> {
+    let (from, to) = input.moves.get(slot)?;
+    let number = |node| accounts.binary_search_by(|account| account.id.cmp(node)).ok();
+    Some((number(from)?, number(to)?))
+}
+
+/// While a slot moves, the claim of the machine that takes it comes last: it is the order that decides.
+fn defer(input: &PlanInput, accounts: &[Account<'_>], of_slot: &mut [Contender<'_>]) {
+    let Some((from, to)) = of_slot.first().and_then(|it| order(input, accounts, it.slot)) else {
+        return;
+    };
+    if of_slot.iter().any(|it| it.machine == from) {
+        of_slot.sort_by_key(|it| it.machine == to && from != to);
+    }
 }
 
 /// The contenders for each slot, by service and replica. Claims that cannot stand go to `lost`.
 fn sort<'a>(
     demands: &[Demand<'a>],
     accounts: &[Account<'a>],
+    volumes: &Volumes<'_>,
     lost: &mut Vec<Lost<'a>>,
 ) -> Vec<BTreeMap<u32, Vec<Contender<'a>>>> {
     let numbers: BTreeMap<_, usize> =
@@ -88,7 +163,9 @@ fn sort<'a>(
                         slot.service, demands[n].replicas
                     )
                 }
-                Some(&n) => match eligible(&demands[n], account) {
+                Some(&n) => match has_volumes(&demands[n], account, volumes)
+                    .and_then(|()| eligible(&demands[n], account))
+                {
                     Err(obstacle) => obstacle.to_string(),
                     Ok(()) => {
                         contenders[n].entry(slot.replica).or_default().push(Contender {

@@ -3,29 +3,50 @@
 use std::fmt;
 
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::spec::{Attribute, Constraint, Port};
+use vc_protocol::spec::{Attribute, Constraint, ContainerSpec, FileKind, Mount, Port, Settings};
+use vc_protocol::{ServiceKey, VolumeKey};
 
 use crate::input::Machine;
 use crate::ledger::Account;
 use crate::order::Demand;
 use crate::ports::Holder;
+use crate::volumes::{Home, Tie, Volumes};
 
 /// Why a machine cannot take a slot. Displayed with the machine as the subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Obstacle<'a> {
+    Elsewhere { volume: &'a VolumeKey, home: &'a Home },
+    Torn { one: (&'a VolumeKey, &'a Home), other: (&'a VolumeKey, &'a Home) },
+    Companion { service: &'a ServiceKey },
     Down,
     Draining,
     Runtime(&'a str),
     Platform { needed: &'a str, machine: &'a Machine },
     Constraint { unmet: &'a Constraint, has: Option<&'a str> },
-    Healthcheck,
+    Process { lacks: &'static str },
     NoCommand,
     Cpu { needed: u64, free: u64, of: u64 },
     Memory { needed: u64, free: u64, of: u64 },
     Port { port: &'a Port, holder: Holder<'a> },
 }
 
-/// Whether the machine may run the service at all, whatever else runs there. The same for all its slots.
+/// Whether the machine is where the volumes of the service are, as far as that is decided.
+pub(crate) fn has_volumes<'a>(
+    demand: &Demand<'_>,
+    account: &Account<'_>,
+    volumes: &'a Volumes<'_>,
+) -> Result<(), Obstacle<'a>> {
+    match volumes.tie(demand) {
+        Tie::Torn(one, other) => Err(Obstacle::Torn { one, other }),
+        Tie::To(volume, home) if home.node != account.id => {
+            Err(Obstacle::Elsewhere { volume, home })
+        }
+        Tie::To(..) | Tie::Free => Ok(()),
+    }
+}
+
+/// Whether the machine may run the service at all, whatever else runs there and wherever its volumes are. The same for
+/// all its slots.
 pub(crate) fn eligible<'a>(
     demand: &Demand<'a>,
     account: &'a Account<'_>,
@@ -52,9 +73,8 @@ pub(crate) fn eligible<'a>(
         }
     }
     if machine.runtime == RuntimeKind::Process {
-        let none = |test: &[String]| test.first().is_none_or(|first| first == "NONE");
-        if container.healthcheck.as_ref().is_some_and(|check| !none(&check.test)) {
-            return Err(Obstacle::Healthcheck);
+        if let Some(lacks) = beyond_a_process(container) {
+            return Err(Obstacle::Process { lacks });
         }
         let empty = |words: &Option<Vec<String>>| words.as_ref().is_none_or(Vec::is_empty);
         if empty(&container.command) && empty(&container.entrypoint) {
@@ -87,6 +107,70 @@ pub(crate) fn room<'a>(demand: &Demand<'a>, account: &Account<'a>) -> Result<(),
     }
 }
 
+/// The first thing that the container asks for and a process of the machine cannot have.
+fn beyond_a_process(container: &ContainerSpec) -> Option<&'static str> {
+    let unchecked = |test: &[String]| test.first().is_none_or(|first| first == "NONE");
+    if container.healthcheck.as_ref().is_some_and(|check| !unchecked(&check.test)) {
+        return Some("healthchecks");
+    }
+    let mount = container.mounts.first().map(|mount| match mount {
+        Mount::Volume { .. } | Mount::Anonymous { .. } => "volumes",
+        Mount::Bind { .. } => "bind mounts",
+        Mount::Tmpfs { .. } => "tmpfs",
+    });
+    let file = container.files.first().map(|mount| match mount.file.kind {
+        FileKind::Secret => "secrets",
+        FileKind::Config => "configs",
+    });
+    let default = |(name, aliases): (&vc_protocol::Name, &std::collections::BTreeSet<String>)| {
+        name.as_str() == "default" && aliases.is_empty()
+    };
+    let network = (!container.networks.iter().all(default)).then_some("networks of their own");
+    mount.or(file).or(network).or_else(|| beyond_settings(&container.settings))
+}
+
+/// The first setting that is not as it is for a process anyway.
+fn beyond_settings(settings: &Settings) -> Option<&'static str> {
+    // Named one by one, so that a new setting has to be thought of here.
+    let Settings {
+        hostname,
+        cap_add,
+        cap_drop,
+        sysctls,
+        stop_signal,
+        init,
+        read_only,
+        privileged,
+        devices,
+        group_add,
+        security_opt,
+        extra_hosts,
+        ulimits,
+        shm_bytes,
+        tty,
+        stdin_open,
+    } = settings;
+    let asked = [
+        (*privileged, "privileged mode"),
+        (!devices.is_empty(), "devices"),
+        (!cap_add.is_empty(), "cap_add"),
+        (!cap_drop.is_empty(), "cap_drop"),
+        (!sysctls.is_empty(), "sysctls"),
+        (!security_opt.is_empty(), "security_opt"),
+        (!group_add.is_empty(), "group_add"),
+        (!ulimits.is_empty(), "ulimits"),
+        (*shm_bytes != 0, "shm_size"),
+        (hostname.is_some(), "hostname"),
+        (!extra_hosts.is_empty(), "extra_hosts"),
+        (stop_signal.is_some(), "stop_signal"),
+        (*init, "init"),
+        (*read_only, "read_only"),
+        (*tty, "tty"),
+        (*stdin_open, "stdin_open"),
+    ];
+    asked.into_iter().find(|(asked, _)| *asked).map(|(_, name)| name)
+}
+
 /// Whether the machine is `os/arch`. A variant (`linux/arm64/v8`) is not compared: machines do not tell theirs.
 fn is_platform(machine: &Machine, platform: &str) -> bool {
     let mut parts = platform.split('/');
@@ -108,6 +192,18 @@ fn property<'a>(account: &'a Account<'_>, attribute: &Attribute) -> Option<&'a s
 impl fmt::Display for Obstacle<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Elsewhere { volume, home } => {
+                let has = if home.held { "which holds the data of" } else { "the place of" };
+                write!(f, "is not {}, {has} volume {volume}", home.name)
+            }
+            Self::Torn { one: (volume, home), other: (another, elsewhere) } => write!(
+                f,
+                "does not hold all its data: volume {volume} is on {}, volume {another} on {}",
+                home.name, elsewhere.name
+            ),
+            Self::Companion { service } => {
+                write!(f, "cannot run {service}, with which it shares a volume")
+            }
             Self::Down => f.write_str("is down"),
             Self::Draining => f.write_str("is draining"),
             Self::Runtime(error) => write!(f, "has a runtime that does not answer: {error}"),
@@ -122,7 +218,7 @@ impl fmt::Display for Obstacle<'_> {
                 Attribute::Label(label) => write!(f, "has no label {label}, needed is {unmet}"),
                 _ => write!(f, "does not meet {unmet}"),
             },
-            Self::Healthcheck => f.write_str("runs processes, whose health it cannot check"),
+            Self::Process { lacks } => write!(f, "runs processes, which have no {lacks}"),
             Self::NoCommand => f.write_str("runs processes, and the service names no command"),
             Self::Cpu { needed, free, of } => {
                 write!(f, "has {free}m of {of}m CPU free, needed is {needed}m")

@@ -17,7 +17,8 @@ pub(crate) struct Account<'a> {
     pub(crate) hash: u64,
     /// What is known of it.
     pub(crate) machine: &'a Machine,
-    /// Reservations of all kept claims and of all placements so far: feasibility reads it. At most the capacity.
+    /// Reservations of all kept claims and of all placements so far, and of slots that move away but are still claimed:
+    /// feasibility reads it. At most the capacity.
     promised: Resources,
     /// Host ports of the same slots.
     pub(crate) ports: HostPorts<'a>,
@@ -38,7 +39,7 @@ impl<'a> Account<'a> {
                 id_text,
                 machine,
                 promised: Resources::default(),
-                ports: HostPorts::default(),
+                ports: HostPorts::new(machine.runtime),
                 before: Resources::default(),
                 instances_before: 0,
             }
@@ -54,6 +55,13 @@ impl<'a> Account<'a> {
     /// Sets one reservation of the service aside.
     pub(crate) fn promise(&mut self, demand: &Demand<'a>) {
         self.promised = self.promised.plus(demand.reservation());
+    }
+
+    /// Whether so many reservations of the service fit.
+    pub(crate) fn holds(&self, demand: &Demand<'_>, count: u64) -> bool {
+        let (ask, free) = (demand.reservation(), self.free());
+        let within = |ask: u64, free: u64| ask.checked_mul(count).is_some_and(|all| all <= free);
+        within(ask.cpu_millis, free.cpu_millis) && within(ask.memory_bytes, free.memory_bytes)
     }
 
     /// Gives host ports to a slot of the service.

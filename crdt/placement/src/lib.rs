@@ -13,9 +13,19 @@
 //!    older one, then rendezvous hashing decides. So a machine's arrival moves nothing, its death moves only what it held, and
 //!    reservations are never overcommitted. (A machine that comes back with claims on slots that have found
 //!    successors is a case of several claims, as is a partition that heals.)
+//!    Then come the orders to move: a claim that stands gives way to the machine that was told to take the slot, if that
+//!    one has room beside all other claims; else the order is ignored.
 //! 2. **Placement.** Service by service, each open slot goes to the machine with the fewest replicas of its service,
 //!    then to the best fit (to the fewest instances, if it reserves nothing), then rendezvous hashing decides. What is
 //!    placed never pushes a claim out.
+//!
+//! **Named volumes** are on one machine each, and what mounts them runs there or nowhere, for its data is nowhere else.
+//! A volume that nobody holds yet goes where the first slot goes that mounts it, claims before placements, together with
+//! all volumes that it is mounted with somewhere ([`PlanInput::volumes`] says what is held). That slot waits for a
+//! machine that may run all who share the volumes, and prefers one with room for all replicas of its service.
+//!
+//! **Host ports** are a machine's own only where an instance of it takes them: those of services that publish on the
+//! machines that run them (`x-vc.publish: node`), and all of a process.
 //!
 //! **The order of the services** is: earliest asked for first, then the larger reservation, then the key. So whoever
 //! asks later, or for more than before, gives way; and the services of one deployment are packed best fit decreasing.
@@ -23,7 +33,7 @@
 //! # Why nothing flaps
 //! Machines claim what the plan gives them one by one, each seeing the claims of the others late. So for every input
 //! this must hold: *if any part of the plan is claimed, the plan for the new input puts every slot in the same place.*
-//! It does, because of three rules:
+//! It does, because of these rules:
 //!
 //! - *Feasibility counts all kept claims; the score counts only the services that come earlier in the order*, wherever
 //!   they run, claimed or not. A new claim can therefore make machines infeasible, but never changes how two machines
@@ -32,6 +42,10 @@
 //!   are taken. Claiming some of them leaves the same others to be the cheapest.
 //! - *Which replica goes to which machine of the set* is one sorted list against another, and taking a pair out of both
 //!   leaves the other pairs.
+//! - *A volume's first slot decides by what is eligible and what fits*, never by how much fits; the machine that it
+//!   takes stays one where all replicas fit. From then on, placed or claimed, every slot that mounts it says the same.
+//! - *A slot that moves keeps its reservation where it was* until its claim is withdrawn there. So no order makes room
+//!   that something else could take before, and whether the new machine has claimed the slot already does not matter.
 //!
 //! The price: a slot that is placed anew for an old service is scored without regard to the services asked for after
 //! it (it only fits around them). Property tests check the statement itself, over arbitrary claims, and
@@ -53,6 +67,7 @@ mod ports;
 mod reasons;
 mod rendezvous;
 mod score;
+mod volumes;
 
 pub use decision::{Move, Placement, Plan, Refusal};
 pub use input::{ClaimView, Machine, PlanInput, Wanted};

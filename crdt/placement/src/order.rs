@@ -2,9 +2,10 @@
 //! change when a machine claims or dies, slots that nobody has claimed yet would jump about.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use vc_protocol::spec::{ContainerSpec, MAX_REPLICAS, Port};
-use vc_protocol::{Resources, ServiceKey};
+use vc_protocol::{Resources, ServiceKey, VolumeKey};
 
 use crate::input::{PlanInput, Wanted};
 
@@ -16,6 +17,8 @@ pub(crate) struct Demand<'a> {
     pub(crate) wanted: &'a Wanted,
     /// How many slots.
     pub(crate) replicas: u32,
+    /// The named volumes that each instance mounts.
+    pub(crate) volumes: BTreeSet<VolumeKey>,
 }
 
 impl<'a> Demand<'a> {
@@ -29,7 +32,7 @@ impl<'a> Demand<'a> {
         self.container().reservation
     }
 
-    /// What each instance publishes.
+    /// The ports that machines publish for it.
     pub(crate) fn ports(&self) -> &'a [Port] {
         &self.wanted.spec.ports
     }
@@ -46,7 +49,12 @@ pub(crate) fn demands(input: &PlanInput) -> Vec<Demand<'_>> {
     let mut demands: Vec<_> = input
         .services
         .iter()
-        .map(|(key, wanted)| Demand { key, wanted, replicas: wanted.replicas.min(MAX_REPLICAS) })
+        .map(|(key, wanted)| {
+            let replicas = wanted.replicas.min(MAX_REPLICAS);
+            let named = wanted.spec.volumes().cloned();
+            let volumes = named.map(|volume| VolumeKey { project: key.project.clone(), volume });
+            Demand { key, wanted, replicas, volumes: volumes.collect() }
+        })
         .collect();
     // The sort is stable, and the map is in the order of the keys.
     demands.sort_by_key(|demand| (demand.wanted.updated, Reverse(size(demand.reservation()))));

@@ -6,8 +6,11 @@
 //! machine NAME [cpu=N] [mem=N] [os=..] [arch=..] [runtime=process] [label=K:V]   a new machine, up
 //! up|down|drain|undrain|leave NAME
 //! broken NAME [WHY]                                its runtime does not answer; without WHY it does again
-//! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [constraint=node.name==X] [platform=..] [check]
+//! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [everywhere=N] [constraint=node.name==X]
+//!         [platform=..] [command=..] [check] [volume=NAME] [file=SECRET] [network=NAME] [privileged] [tty]
 //!         [updated=N]                              a new service, or its new description
+//! holds MACHINE VOLUME                             it has the data
+//! move SLOT FROM TO                                an order
 //! remove KEY
 //! claim MACHINE SLOT [stopped] [old]               it claims the slot; not running; with another spec
 //! withdraw MACHINE                                 it gives up its claims
@@ -17,14 +20,16 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use support::{MIB, claim, machine, node, port, settle, wanted};
+use support::{MIB, claim, machine, node, port, settle, volume, wanted};
 use vc_placement::{ClaimView, Plan, PlanInput, plan};
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::spec::{Attribute, Constraint, Healthcheck, Port, PortProtocol};
+use vc_protocol::spec::{
+    Attribute, Constraint, FileId, FileKind, FileMount, Healthcheck, Port, PortProtocol, Publish,
+};
 use vc_protocol::{NodeId, Slot, parse_cpus, parse_memory};
 
 macro_rules! stories {
@@ -57,6 +62,10 @@ stories! {
     heterogeneous_machines_take_what_they_can
     a_reservation_that_grows_displaces_only_itself
     a_machine_without_its_runtime_keeps_nothing
+    a_service_stays_with_the_data_of_its_volume
+    what_shares_a_volume_goes_to_one_machine
+    an_order_to_move_is_followed_where_there_is_room
+    a_process_has_only_what_its_machine_gives_it
 }
 
 fn folder() -> std::path::PathBuf {
@@ -109,6 +118,14 @@ impl Story {
             "remove" => drop(self.input.services.remove(&subject.parse().ok()?)?),
             "settle" => settle(&mut self.input, &self.last),
             "leave" => drop(self.input.nodes.remove(&self.names.remove(subject)?)?),
+            "holds" => {
+                let id = *self.names.get(subject)?;
+                self.input.volumes.insert(words.first()?.parse().ok()?, id);
+            }
+            "move" => {
+                let name = |at: usize| self.names.get(*words.get(at)?).copied();
+                self.input.moves.insert(subject.parse().ok()?, (name(0)?, name(1)?));
+            }
             "claim" => {
                 let (id, slot): (_, Slot) =
                     (*self.names.get(subject)?, words.first()?.parse().ok()?);
@@ -173,7 +190,17 @@ impl Story {
                 "replicas" => new.replicas = value.parse().ok()?,
                 "cpu" => reservation.cpu_millis = parse_cpus(value).ok()?,
                 "mem" => reservation.memory_bytes = parse_memory(value).ok()?,
-                "port" => spec.container.ports.push(read_port(value)?),
+                "port" => spec.ports.push(read_port(value)?),
+                "everywhere" => {
+                    spec.ports.push(Port { publish: Publish::Cluster, ..read_port(value)? });
+                }
+                "volume" => spec.container.mounts.push(volume(value)),
+                "file" => spec.container.files.push(secret(value)),
+                "network" => {
+                    spec.container.networks.insert(value.parse().ok()?, BTreeSet::new());
+                }
+                "privileged" => spec.container.settings.privileged = true,
+                "tty" => spec.container.settings.tty = true,
                 "constraint" => spec.constraints.push(read_constraint(value)?),
                 "platform" => spec.container.platform = Some(value.to_owned()),
                 "command" => spec.container.command = Some(vec![value.to_owned()]),
@@ -251,6 +278,17 @@ fn read_port(text: &str) -> Option<Port> {
         None => (None, text),
     };
     Some(Port { host_ip, protocol, ..port(number.parse().ok()?) })
+}
+
+fn secret(name: &str) -> FileMount {
+    FileMount {
+        file: FileId { kind: FileKind::Secret, name: name.to_owned() },
+        version: "1".to_owned(),
+        target: format!("/run/secrets/{name}"),
+        uid: 0,
+        gid: 0,
+        mode: 0o400,
+    }
 }
 
 fn read_constraint(text: &str) -> Option<Constraint> {

@@ -7,16 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use support::{claim, machine, node, settle, wanted};
+use support::{claim, machine, node, settle, volume, wanted};
 use vc_placement::{ClaimView, Machine, Plan, PlanInput, Wanted, plan};
-use vc_protocol::spec::{Attribute, Constraint, Port, PortProtocol};
-use vc_protocol::{NodeId, Resources, ServiceKey, Slot};
+use vc_protocol::node::RuntimeKind;
+use vc_protocol::spec::{Attribute, Constraint, Port, PortProtocol, Publish};
+use vc_protocol::{NodeId, Resources, ServiceKey, Slot, VolumeKey};
 
 /// A claim by number: machine, service, replica, then running and current.
 type RawClaim = (u16, u8, u32, bool, bool);
 
 fn a_machine() -> impl Strategy<Value = Machine> {
-    (0_u64..9, 0_u64..9, 0..3_u8, 0..10_u8).prop_map(|(cpu, mem, zone, fate)| {
+    (0_u64..9, 0_u64..9, 0..3_u8, 0..12_u8).prop_map(|(cpu, mem, zone, fate)| {
         let mut it = machine("m", cpu * 500, mem * 256);
         if zone > 0 {
             it.labels.insert("zone".to_owned(), zone.to_string());
@@ -24,20 +25,28 @@ fn a_machine() -> impl Strategy<Value = Machine> {
         it.up = fate != 0;
         it.draining = fate == 1;
         it.runtime_error = (fate == 2).then(|| "connection refused".to_owned());
+        if fate == 3 {
+            it.runtime = RuntimeKind::Process;
+        }
         it
     })
 }
 
 fn a_service() -> impl Strategy<Value = Wanted> {
-    let port = (0..3_usize, 80..82_u16).prop_map(|(ip, published)| {
+    let port = (0..3_usize, 80..82_u16, 0..4_u8).prop_map(|(ip, published, publish)| {
         let host_ip = [None, Some([127, 0, 0, 1].into()), Some([10, 0, 0, 1].into())][ip];
-        Port { host_ip, published, target: 80, protocol: PortProtocol::Tcp }
+        let publish = if publish == 0 { Publish::Cluster } else { Publish::Node };
+        Port { host_ip, published, target: 80, protocol: PortProtocol::Tcp, publish }
     });
     let ports = prop_oneof![3 => Just(Vec::new()), 1 => vec(port, 1..3)];
-    (0..6_u32, 0_u64..4, 0_u64..4, ports, 0..6_u8, 0..3_u64).prop_map(
-        |(replicas, cpu, mem, ports, zone, updated)| {
+    let volumes = prop_oneof![3 => Just(Vec::new()), 2 => vec(0..4_usize, 1..3)];
+    (0..6_u32, 0_u64..4, 0_u64..4, ports, volumes, 0..6_u8, 0..3_u64).prop_map(
+        |(replicas, cpu, mem, ports, volumes, zone, updated)| {
             let mut it = wanted(replicas, cpu * 500, mem * 256);
-            it.spec.container.ports = ports;
+            it.spec.ports = ports;
+            it.spec.container.command = Some(vec!["run".to_owned()]);
+            it.spec.container.mounts =
+                volumes.into_iter().map(|number| volume(VOLUMES[number])).collect();
             if zone > 3 {
                 let attribute = Attribute::Label("zone".to_owned());
                 it.spec.constraints =
@@ -49,41 +58,119 @@ fn a_service() -> impl Strategy<Value = Wanted> {
     )
 }
 
+const VOLUMES: [&str; 4] = ["a", "b", "c", "d"];
+
+fn volume_key(name: &str) -> VolumeKey {
+    format!("p/{name}").parse().expect("a volume")
+}
+
 fn key(number: u8) -> ServiceKey {
     format!("p/s{number}").parse().expect("a service")
 }
 
 prop_compose! {
-    /// Machines and services, with nothing claimed.
-    fn empty_cluster()(machines in vec(a_machine(), 1..7), services in vec(a_service(), 0..7)) -> PlanInput {
-        PlanInput {
-            nodes: (0..).map(node).zip(machines).collect(),
-            services: (0..).map(key).zip(services).collect(),
-        }
+    /// Machines and services, with nothing claimed. Some volumes have their data already.
+    fn empty_cluster()(
+        machines in vec(a_machine(), 1..7),
+        services in vec(a_service(), 0..7),
+        held in vec((0..VOLUMES.len(), 0..7_u16), 0..3),
+    ) -> PlanInput {
+        let nodes: BTreeMap<_, _> = (0..).map(node).zip(machines).collect();
+        // Now and then by a machine of which nothing else is known.
+        let volumes = held.into_iter().map(|(number, at)| (volume_key(VOLUMES[number]), node(at)));
+        let services = (0..).map(key).zip(services).collect();
+        PlanInput { volumes: volumes.collect(), nodes, services, moves: BTreeMap::new() }
     }
 }
 
 prop_compose! {
-    /// A cluster with claims of all sorts: twice on a slot, too many for a machine, of services that are gone.
+    /// A cluster with claims of all sorts: twice on a slot, too many for a machine, of services that are gone. And with
+    /// orders to move, some of which make no sense.
     fn messy_cluster()(
         mut input in empty_cluster(),
         claims in vec((0..7_u16, 0..8_u8, 1..7_u32, any::<bool>(), any::<bool>()), 0..30),
+        orders in vec((0..7_u16, 0..7_u16, any::<u16>()), 0..6),
     ) -> PlanInput {
         claims.into_iter().for_each(|raw| add_claim(&mut input, raw));
+        for (from, to, which) in orders {
+            let claims: Vec<Slot> =
+                input.nodes.get(&node(from)).into_iter().flat_map(|it| it.claims.keys()).cloned().collect();
+            if let Some(slot) = claims.get(usize::from(which) % claims.len().max(1)) {
+                input.moves.insert(slot.clone(), (node(from), node(to)));
+            }
+        }
         input
     }
 }
 
 prop_compose! {
-    /// A cluster where every machine runs what the plan gives it.
+    /// A cluster where every machine runs what the plan gives it, and holds the volumes of what it runs.
     fn settled_cluster()(mut input in messy_cluster()) -> PlanInput {
         for machine in input.nodes.values_mut() {
             machine.claims.clear();
         }
+        input.moves.clear();
         let decided = plan(&input);
         settle(&mut input, &decided);
+        for (slot, placement) in &decided.placements {
+            hold(&mut input, slot, placement.node);
+        }
         input
     }
+}
+
+/// The machine has the data of what the slot mounts.
+fn hold(input: &mut PlanInput, slot: &Slot, node: NodeId) {
+    for volume in volumes_of(&input.services[&slot.service]) {
+        input.volumes.insert(volume, node);
+    }
+}
+
+fn volumes_of(wanted: &Wanted) -> BTreeSet<VolumeKey> {
+    wanted.spec.volumes().map(|name| volume_key(name.as_str())).collect()
+}
+
+/// All volumes that are mounted together with those of the service, directly or through others.
+fn bundle(input: &PlanInput, wanted: &Wanted) -> BTreeSet<VolumeKey> {
+    let mut all = volumes_of(wanted);
+    for _ in 0..input.services.len() {
+        for other in input.services.values().map(volumes_of) {
+            if !all.is_disjoint(&other) {
+                all.extend(other);
+            }
+        }
+    }
+    all
+}
+
+/// Whether the volumes of a service keep it off the machine, as the plan has placed the others.
+fn volumes_forbid(input: &PlanInput, decided: &Plan, wanted: &Wanted, id: NodeId) -> bool {
+    let at = |volume: &VolumeKey| -> BTreeSet<NodeId> {
+        let placed = decided
+            .placements
+            .iter()
+            .filter(|(slot, _)| volumes_of(&input.services[&slot.service]).contains(volume));
+        placed.map(|(_, it)| it.node).chain(input.volumes.get(volume).copied()).collect()
+    };
+    let all = bundle(input, wanted);
+    let holders: BTreeSet<_> = all.iter().filter_map(|volume| input.volumes.get(volume)).collect();
+    let bound = if holders.len() > 1 { volumes_of(wanted) } else { all.clone() };
+    let homes: BTreeSet<NodeId> = bound.iter().flat_map(at).collect();
+    if !homes.is_empty() {
+        return homes != BTreeSet::from([id]);
+    }
+    let sharing = input.services.values().filter(|it| !volumes_of(it).is_disjoint(&all));
+    holders.len() <= 1 && sharing.into_iter().any(|it| !may_run(&input.nodes[&id], it))
+}
+
+/// The slots that take room on a machine: those that are placed there, and those that are on their way out by an order.
+fn held(decided: &Plan, id: NodeId) -> Vec<&Slot> {
+    let leaving = decided.moves.iter().filter(|it| it.from == Some(id) && is_ordered(it));
+    decided.slots_of(id).chain(leaving.map(|it| &it.slot)).collect()
+}
+
+fn is_ordered(it: &vc_placement::Move) -> bool {
+    it.why.starts_with("moves to ")
 }
 
 fn add_claim(input: &mut PlanInput, (number, service, replica, running, current): RawClaim) {
@@ -104,8 +191,10 @@ fn container<'a>(input: &'a PlanInput, slot: &Slot) -> &'a vc_protocol::spec::Co
     &input.services[&slot.service].spec.container
 }
 
-fn ports_clash(a: &[Port], b: &[Port]) -> bool {
+fn ports_clash(machine: &Machine, a: &[Port], b: &[Port]) -> bool {
+    let bound = |it: &Port| it.publish == Publish::Node || machine.runtime == RuntimeKind::Process;
     let pairs = a.iter().flat_map(|a| b.iter().map(move |b| (a, b)));
+    let pairs = pairs.filter(|(a, b)| bound(a) && bound(b));
     let same = |a: &Port, b: &Port| a.published == b.published && a.protocol == b.protocol;
     pairs.into_iter().any(|(a, b)| {
         same(a, b) && (a.host_ip.is_none() || b.host_ip.is_none() || a.host_ip == b.host_ip)
@@ -118,9 +207,10 @@ fn fit_together(input: &PlanInput, machine: &Machine, slots: &[&Slot]) -> bool {
         .iter()
         .map(|slot| container(input, slot).reservation)
         .fold(Resources::default(), Resources::plus);
-    let ports = |slot: &Slot| &container(input, slot).ports;
-    let apart =
-        |(n, a): (usize, &&Slot)| slots[..n].iter().all(|b| !ports_clash(ports(a), ports(b)));
+    let ports = |slot: &Slot| &input.services[&slot.service].spec.ports;
+    let apart = |(n, a): (usize, &&Slot)| {
+        slots[..n].iter().all(|b| !ports_clash(machine, ports(a), ports(b)))
+    };
     sum.fits(machine.capacity) && slots.iter().enumerate().all(apart)
 }
 
@@ -131,6 +221,7 @@ fn may_run(machine: &Machine, wanted: &Wanted) -> bool {
         && !machine.draining
         && machine.runtime_error.is_none()
         && wanted.spec.constraints.iter().all(met)
+        && (machine.runtime == RuntimeKind::Docker || wanted.spec.container.mounts.is_empty())
 }
 
 fn is_wanted(input: &PlanInput, slot: &Slot) -> bool {
@@ -149,7 +240,7 @@ proptest! {
         let mut services: Vec<_> = input.services.clone().into_iter().zip(order).collect();
         nodes.sort_by_key(|it| it.1);
         services.sort_by_key(|it| it.1);
-        let mut shuffled = PlanInput::default();
+        let mut shuffled = PlanInput { nodes: BTreeMap::new(), services: BTreeMap::new(), ..input.clone() };
         for ((id, mut machine), _) in nodes {
             machine.claims = machine.claims.into_iter().rev().collect();
             shuffled.nodes.insert(id, machine);
@@ -165,7 +256,7 @@ proptest! {
     fn no_machine_is_overcommitted_or_runs_what_it_may_not(input in messy_cluster()) {
         let decided = plan(&input);
         for (id, machine) in &input.nodes {
-            let slots: Vec<&Slot> = decided.slots_of(*id).collect();
+            let slots = held(&decided, *id);
             prop_assert!(fit_together(&input, machine, &slots), "{slots:?}");
             prop_assert!(slots.iter().all(|slot| may_run(machine, &input.services[&slot.service])));
         }
@@ -188,9 +279,14 @@ proptest! {
             prop_assert_eq!(nodes, input.nodes.keys().collect::<Vec<_>>());
             // And it is true.
             for (id, machine) in &input.nodes {
-                let mut with: Vec<&Slot> = decided.slots_of(*id).collect();
+                let mut with = held(&decided, *id);
                 with.push(slot);
-                prop_assert!(!may_run(machine, &input.services[&slot.service]) || !fit_together(&input, machine, &with));
+                let wanted = &input.services[&slot.service];
+                prop_assert!(
+                    !may_run(machine, wanted)
+                        || !fit_together(&input, machine, &with)
+                        || volumes_forbid(&input, &decided, wanted, *id)
+                );
             }
         }
     }
@@ -204,7 +300,11 @@ proptest! {
             if !fit_together(&input, machine, &slots) {
                 continue;
             }
-            let alone = |slot: &Slot| input.nodes.values().filter(|it| it.claims.contains_key(slot)).count() == 1;
+            let alone = |slot: &Slot| {
+                input.nodes.values().filter(|it| it.claims.contains_key(slot)).count() == 1
+                    && !input.moves.contains_key(slot)
+                    && volumes_of(&input.services[&slot.service]).is_empty()
+            };
             for slot in slots.into_iter().filter(|slot| alone(slot)) {
                 prop_assert_eq!(decided.placements.get(slot).map(|it| it.node), Some(*id));
             }
@@ -214,7 +314,10 @@ proptest! {
     #[test]
     fn a_slot_that_is_claimed_by_machines_with_room_stays_with_one_of_them(input in messy_cluster()) {
         let decided = plan(&input);
-        for (slot, placement) in &decided.placements {
+        let ordered: BTreeSet<_> =
+            decided.moves.iter().filter(|it| is_ordered(it)).map(|it| &it.slot).collect();
+        let free = |slot: &Slot| volumes_of(&input.services[&slot.service]).is_empty() && !ordered.contains(slot);
+        for (slot, placement) in decided.placements.iter().filter(|(slot, _)| free(slot)) {
             let valid = |it: &Machine| {
                 let claims: Vec<&Slot> = it.claims.keys().filter(|slot| is_wanted(&input, slot)).collect();
                 it.claims.contains_key(slot)
@@ -278,7 +381,7 @@ proptest! {
     #[test]
     fn replicas_are_on_distinct_machines_where_they_fit(input in empty_cluster()) {
         let decided = plan(&input);
-        for (key, wanted) in &input.services {
+        for (key, wanted) in input.services.iter().filter(|(_, it)| volumes_of(it).is_empty()) {
             let own = |id| decided.slots_of(id).filter(|slot| slot.service == *key).count();
             let most = input.nodes.keys().map(|id| own(*id)).max().unwrap_or_default();
             for (id, machine) in input.nodes.iter().filter(|(id, it)| own(**id) + 1 < most && may_run(it, wanted)) {
@@ -308,8 +411,15 @@ proptest! {
                 view.running = running;
             }
         }
-        // And some have given up some of what they lose.
-        for it in &first.moves {
+        // Of those some hold the data by now.
+        for (slot, placement) in &first.placements {
+            let claims = &now.nodes[&placement.node].claims;
+            if claims.contains_key(slot) && steps.next().unwrap_or_default().0 {
+                hold(&mut now, slot, placement.node);
+            }
+        }
+        // And some have given up some of what they lose, but for what they were told to move: that order would be void.
+        for it in first.moves.iter().filter(|it| !is_ordered(it)) {
             if let (Some(from), (true, _)) = (it.from, steps.next().unwrap_or_default()) {
                 now.nodes.get_mut(&from).expect("a member").claims.remove(&it.slot);
             }
@@ -320,6 +430,47 @@ proptest! {
         // No step makes work that was not there: what remains to be moved was to be moved.
         let all: BTreeSet<_> = first.moves.iter().map(|it| (&it.slot, it.to)).collect();
         prop_assert!(second.moves.iter().all(|it| all.contains(&(&it.slot, it.to))));
+    }
+
+    #[test]
+    fn what_mounts_a_volume_runs_where_its_data_is(input in messy_cluster()) {
+        let decided = plan(&input);
+        let mut homes = input.volumes.clone();
+        for (slot, placement) in &decided.placements {
+            for volume in volumes_of(&input.services[&slot.service]) {
+                prop_assert_eq!(*homes.entry(volume).or_insert(placement.node), placement.node);
+            }
+        }
+    }
+
+    #[test]
+    fn an_order_moves_its_slot_and_nothing_else(
+        mut input in settled_cluster(),
+        which in any::<u16>(),
+        to in 0..6_u16,
+    ) {
+        let before = plan(&input);
+        let slots: Vec<&Slot> = before.placements.keys().collect();
+        let Some(&slot) = slots.get(usize::from(which) % slots.len().max(1)) else { return Ok(()) };
+        let (from, to) = (before.placements[slot].node, node(to));
+        input.moves.insert(slot.clone(), (from, to));
+        let after = plan(&input);
+        let takes = input.nodes.get(&to).is_some_and(|machine| {
+            let wanted = &input.services[&slot.service];
+            let mut with: Vec<&Slot> = before.slots_of(to).collect();
+            with.push(slot);
+            to != from && may_run(machine, wanted) && fit_together(&input, machine, &with) && volumes_of(wanted).is_empty()
+        });
+        let mut expected = places(&before);
+        if takes {
+            expected.insert(slot, to);
+            prop_assert_eq!(after.moves.len(), 1);
+            prop_assert!(is_ordered(&after.moves[0]));
+            prop_assert_eq!((after.moves[0].from, after.moves[0].to), (Some(from), Some(to)));
+        } else {
+            prop_assert_eq!(&after.moves, &vec![]);
+        }
+        prop_assert_eq!(places(&after), expected);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock};
 
 use vc_placement::{ClaimView, Machine, Plan, PlanInput, Wanted};
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::spec::{ContainerSpec, OnPartition, Port, PortProtocol, ServiceSpec};
+use vc_protocol::spec::{ContainerSpec, Mount, Port, PortProtocol, Publish, ServiceSpec};
 use vc_protocol::{Keypair, NodeId, Resources, Slot};
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -44,18 +44,20 @@ pub(crate) fn wanted(replicas: u32, cpu_millis: u64, mib: u64) -> Wanted {
     let reservation = Resources { cpu_millis, memory_bytes: mib * MIB };
     let container =
         ContainerSpec { image: "app:1".to_owned(), reservation, ..ContainerSpec::default() };
-    let spec = ServiceSpec {
-        container,
-        constraints: Vec::new(),
-        depends_on: BTreeMap::new(),
-        on_partition: OnPartition::default(),
-    };
+    let spec = ServiceSpec { container, ..ServiceSpec::default() };
     Wanted { spec, replicas, updated: 0 }
 }
 
-/// A TCP port on all addresses.
+/// A TCP port on all addresses of the machines that run an instance.
 pub(crate) fn port(published: u16) -> Port {
-    Port { host_ip: None, published, target: 80, protocol: PortProtocol::Tcp }
+    let protocol = PortProtocol::Tcp;
+    Port { host_ip: None, published, target: 80, protocol, publish: Publish::Node }
+}
+
+/// A named volume.
+pub(crate) fn volume(name: &str) -> Mount {
+    let name = name.parse().expect("a name");
+    Mount::Volume { name, target: "/data".to_owned(), read_only: false }
 }
 
 /// Lets the machine claim the slot, running what is current.
