@@ -33,7 +33,8 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
         let project = self.project.read()?;
-        let request = Request::Deploy { deployments: project.services.clone(), files: Vec::new() };
+        let request =
+            Request::Deploy { deployments: project.services.clone(), files: project.files.clone() };
         let mut session = app.connect().await?;
         let lines = match session.change(&request).await {
             Ok(lines) => lines,

@@ -1,12 +1,16 @@
 //! The Compose file that a command is about, with what it refers to.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use vc_protocol::Name;
-use vc_protocol::compose::{self, Context, MAX_FILE_BYTES, Project, parse_env_file};
+use vc_protocol::compose::{
+    self, Context, Entry, MAX_CONTENT_BYTES, MAX_FILE_BYTES, Project, parse_env_file,
+};
 
 use crate::files;
 use crate::render::note;
@@ -66,9 +70,19 @@ impl ProjectArgs {
             project: self.project,
             directory: directory.file_name().and_then(|name| name.to_str()),
             env: &environment,
-            read: &|path| files::read(&directory.join(path), MAX_FILE_BYTES),
+            read: &|path| {
+                files::read(&directory.join(path), MAX_FILE_BYTES).map_err(|error| told(&error))
+            },
+            open: &|path| entry(&directory.join(path)).map_err(|error| told(&error)),
         };
-        compose::parse(&text, &context).map_err(|error| anyhow!("{what}: {error}"))
+        let mut project =
+            compose::parse(&text, &context).map_err(|error| anyhow!("{what}: {error}"))?;
+        for build in &mut project.builds {
+            if !is_url(&build.context) {
+                build.context = directory.join(&build.context).to_string_lossy().into_owned();
+            }
+        }
+        Ok(project)
     }
 }
 
@@ -81,6 +95,30 @@ pub(super) fn warn(project: &Project) {
 
 fn parent(path: PathBuf) -> PathBuf {
     path.parent().map(Path::to_owned).unwrap_or(path)
+}
+
+/// What is at a path. A device or a pipe is not opened: that may have effects, or never end.
+fn entry(path: &Path) -> io::Result<Entry> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Ok(Entry::Directory);
+    }
+    if !metadata.is_file() {
+        return Ok(Entry::Other);
+    }
+    let mut content = Vec::new();
+    File::open(path)?.take(MAX_CONTENT_BYTES as u64 + 1).read_to_end(&mut content)?;
+    Ok(Entry::File { content, mode: metadata.permissions().mode() & 0o777 })
+}
+
+/// Whether Docker builds from elsewhere than a directory: `https://…`, `git@host:repository`.
+fn is_url(context: &str) -> bool {
+    context.contains("://") || context.starts_with("git@")
+}
+
+/// An error in the words of [`reason`].
+fn told(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), reason(error))
 }
 
 fn reason(error: &io::Error) -> String {
@@ -127,14 +165,54 @@ mod tests {
     }
 
     #[test]
+    fn what_a_file_refers_to_is_found_beside_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let shop = directory.path().canonicalize().expect("a path").join("shop");
+        std::fs::create_dir_all(shop.join("app")).expect("made");
+        let file = shop.join("compose.yaml");
+        let text = "services:\n  web:\n    build: ./app\n    secrets: [key]\n    volumes: [./web.conf:/etc/web.conf]\n  far:\n    build: https://example.com/far.git\nsecrets:\n  key: {file: key.bin}\n";
+        std::fs::write(&file, text).expect("written");
+        std::fs::write(shop.join("key.bin"), [0, 255, 10]).expect("written");
+        std::fs::write(shop.join("web.conf"), "listen 80").expect("written");
+        let mode = std::fs::Permissions::from_mode(0o640);
+        std::fs::set_permissions(shop.join("web.conf"), mode).expect("set");
+
+        let project = read(&file, None, &[]).expect("a project");
+        let contents: Vec<_> = project.files.iter().map(|it| it.base64.as_str()).collect();
+        assert_eq!(contents, ["AP8K", "bGlzdGVuIDgw"], "any bytes, by kind and name");
+        let web = project.services.iter().find(|it| it.service.service.as_str() == "web");
+        let files = &web.expect("it is there").spec.container.files;
+        assert_eq!(files[0].mode, 0o640, "the mode of the file itself");
+        let contexts: Vec<_> = project.builds.iter().map(|it| it.context.as_str()).collect();
+        let app = shop.join("./app");
+        assert_eq!(contexts, ["https://example.com/far.git", app.to_str().expect("text")]);
+
+        let _socket = std::os::unix::net::UnixListener::bind(shop.join("sock")).expect("bound");
+        for (path, why) in [
+            ("./app", "'./app' is a directory: write a named volume"),
+            ("./sock", "'./sock' is no regular file: pin"),
+            ("./none", "cannot read './none': there is no such file: pin"),
+        ] {
+            let text = format!("services: {{web: {{image: i, volumes: ['{path}:/x']}}}}");
+            std::fs::write(&file, text).expect("written");
+            let error = read(&file, None, &[]).expect_err("refused").to_string();
+            assert!(error.contains(&format!("services.web.volumes[0]: {why}")), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_the_files_name() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("compose.yaml");
         let error = |file: &Path| read(file, Some("p"), &[]).expect_err("refused").to_string();
         assert!(error(&file).ends_with("compose.yaml: there is no such file"), "{}", error(&file));
-        std::fs::write(&file, "services:\n  web:\n    image: x\n    privileged: true\n")
+        std::fs::write(&file, "services:\n  web:\n    image: x\n    network_mode: host\n")
             .expect("written");
-        assert!(error(&file).contains("compose.yaml: services.web.privileged"), "{}", error(&file));
+        assert!(
+            error(&file).contains("compose.yaml: services.web.network_mode"),
+            "{}",
+            error(&file)
+        );
         std::fs::write(directory.path().join(".env"), "no line\n").expect("written");
         assert!(error(&file).contains(".env: line 1"), "{}", error(&file));
     }

@@ -1,8 +1,10 @@
 //! `deploy:` of a service: how many, with what, and where.
 
-use super::duration;
 use super::walk::{At, Fields};
-use crate::spec::{Attribute, Constraint, MAX_REPLICAS, RestartCondition, RestartPolicy};
+use super::{duration, update};
+use crate::spec::{
+    Attribute, Constraint, MAX_REPLICAS, RestartCondition, RestartPolicy, UpdatePolicy,
+};
 use crate::{NodeId, Resources, parse_cpus, parse_memory};
 
 /// What `deploy:` and its older forms beside it say.
@@ -13,6 +15,9 @@ pub(super) struct Deploy {
     pub(super) limit: Resources,
     pub(super) constraints: Vec<Constraint>,
     pub(super) restart: RestartPolicy,
+    /// Whether the file says anything of `restart`.
+    pub(super) says_restart: bool,
+    pub(super) update: UpdatePolicy,
 }
 
 /// An amount, and where it was said.
@@ -30,6 +35,7 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
     let mut fields = deploy.map_or_else(Fields::none, |at| at.fields());
     let mut found = Deploy {
         replicas: either(scale, fields.take("replicas").and_then(replicas)).map(|(_, n)| n),
+        says_restart: restart_at.is_some(),
         restart: restart_at.as_ref().and_then(|at| at.read(restart)).unwrap_or_default(),
         ..Deploy::default()
     };
@@ -67,13 +73,25 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
         if let Some(restart) = restart_at {
             restart.refuse("and deploy.restart_policy are both there: keep one");
         }
+        found.says_restart = true;
         found.restart = restart_policy(&at);
     }
-    fields.finish(&[
-        ("update_config", ": rolling updates are not supported yet"),
-        ("rollback_config", " is not supported yet"),
-        ("labels", " is not supported: write labels on the service"),
-    ]);
+    if let Some(at) = fields.take("update_config") {
+        found.update = update::read(&at, &found.update);
+    }
+    if let Some(at) = fields.take("rollback_config") {
+        update::check_rollback(&at, &found.update);
+    }
+    if let Some(at) = fields.take("endpoint_mode") {
+        match at.text() {
+            None | Some("vip") => {}
+            Some("dnsrr") => {
+                at.invalid("dnsrr is not supported: a name leads to one address that balances")
+            }
+            Some(other) => at.invalid(format!("'{other}' is no mode: write vip")),
+        }
+    }
+    fields.finish(&[("labels", " is not supported: write labels on the service")]);
     found
 }
 
@@ -198,6 +216,12 @@ fn architecture(name: &str) -> &str {
         "aarch64" => "arm64",
         other => other,
     }
+}
+
+/// Whether constraints leave one machine only.
+pub(super) fn is_pinned(constraints: &[Constraint]) -> bool {
+    let one = |it: &Constraint| it.equal && matches!(it.attribute, Attribute::Name | Attribute::Id);
+    constraints.iter().any(one)
 }
 
 /// `platform`: `os/arch`.

@@ -1,19 +1,30 @@
 //! Compose files: text in, deployments out.
 //!
-//! The subset of the [Compose specification](https://github.com/compose-spec/compose-spec/blob/main/spec.md) that a
-//! cluster without volumes and networks can keep its word on; `docs/compose.md` lists it. Everything else is refused
-//! by its path (`services.web.network_mode is not supported`) and never ignored, all of it at once.
+//! The part of the [Compose specification](https://github.com/compose-spec/compose-spec/blob/main/spec.md) that a
+//! cluster of many machines can keep its word on; `docs/compose.md` lists it. Everything else is refused by its path
+//! (`services.web.network_mode is not supported`) and never ignored, all of it at once.
 //!
-//! The way of a file: `yaml` (text to tree, with line and column) → `interpolate` (`${VAR}`) → `service` and `deploy`
-//! (tree to spec, by path) → the services together (names, cycles). Nothing here reads a file or the environment: both
-//! come in with the [`Context`].
+//! The way of a file: `yaml` (text to tree, with line and column) → `interpolate` (`${VAR}`) → what the top declares →
+//! `service` and its parts (tree to spec, by path) → the services together (cycles, ports). Nothing here reads a file
+//! or the environment: both come in with the [`Context`].
 
+mod build;
+mod dependencies;
 mod deploy;
 mod duration;
 mod env_file;
+mod environment;
+mod files;
+mod health;
 mod interpolate;
+mod networks;
 mod ports;
+mod profiles;
 mod service;
+mod settings;
+mod target;
+mod update;
+mod volumes;
 mod walk;
 mod words;
 mod yaml;
@@ -23,15 +34,36 @@ use std::{fmt, io};
 
 pub use env_file::parse_env_file;
 
-use crate::spec::{Dependency, Deployment};
+use crate::spec::{Deployment, FileContent};
 use crate::{Name, ServiceKey};
-use walk::{At, Walk};
+use files::Files;
+use walk::{At, Fields, Walk};
 use yaml::Node;
 
 /// The largest file, in bytes; an env file too.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
 /// The largest number of services in one file.
 pub const MAX_SERVICES: usize = 1000;
+
+/// The largest secret, config or shipped file, in bytes, as Swarm has it.
+pub const MAX_CONTENT_BYTES: usize = 500 << 10;
+/// The most bytes of all of a project's secrets, configs and shipped files: they travel in one request.
+pub const MAX_CONTENTS_BYTES: usize = 2 << 20;
+
+/// What is at a path of the operator's machine.
+pub enum Entry {
+    /// A regular file.
+    File {
+        /// What is in it; of more than [`MAX_CONTENT_BYTES`], so many and one more will do.
+        content: Vec<u8>,
+        /// Its permission bits; 0 where there are none.
+        mode: u32,
+    },
+    /// A directory.
+    Directory,
+    /// A socket, a device or the like.
+    Other,
+}
 
 /// What a file means depends on this too.
 pub struct Context<'a> {
@@ -45,6 +77,8 @@ pub struct Context<'a> {
     pub env: &'a BTreeMap<String, String>,
     /// Reads an `env_file`, whose path is relative to the file. `NotFound` matters: such a file may be optional.
     pub read: &'a dyn Fn(&str) -> io::Result<String>,
+    /// What is at a path, relative to the file: for secrets, configs and bind mounts.
+    pub open: &'a dyn Fn(&str) -> io::Result<Entry>,
 }
 
 /// What a Compose file asks for.
@@ -54,8 +88,31 @@ pub struct Project {
     pub name: Name,
     /// Its services, by name.
     pub services: Vec<Deployment>,
+    /// What is in the secrets, configs and shipped files that its services mount, each once.
+    pub files: Vec<FileContent>,
+    /// Images to build first.
+    pub builds: Vec<Build>,
     /// What a person should hear, one line each: variables that are not set and have no default.
     pub warnings: Vec<String>,
+}
+
+/// An image to build before a service can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// For which service.
+    pub service: ServiceKey,
+    /// A directory, relative to the file, or a URL that Docker can build from.
+    pub context: String,
+    /// The Dockerfile, relative to the context; `None`: `Dockerfile`.
+    pub dockerfile: Option<String>,
+    /// The text of a Dockerfile instead.
+    pub dockerfile_inline: Option<String>,
+    /// Build arguments.
+    pub args: BTreeMap<String, String>,
+    /// The stage to stop at.
+    pub target: Option<String>,
+    /// What to call the image. It is the service's `image`.
+    pub tag: String,
 }
 
 /// Why a text is no Compose file that can be deployed. One line each.
@@ -108,7 +165,7 @@ pub fn parse(text: &str, context: &Context<'_>) -> Result<Project, ComposeError>
     walk.unset.borrow_mut().append(&mut scope.unset);
     check(&walk)?;
 
-    let (name, services) = project(&At { node: &root, path: String::new(), walk: &walk });
+    let (name, parts) = project(&At { node: &root, path: String::new(), walk: &walk });
     check(&walk)?;
     let unset = walk.unset.borrow();
     let warnings = unset
@@ -116,7 +173,10 @@ pub fn parse(text: &str, context: &Context<'_>) -> Result<Project, ComposeError>
         .map(|name| format!("the variable {name} is not set: it counts as empty"))
         .collect();
     match name {
-        Some(name) => Ok(Project { name, services, warnings }),
+        Some(name) => {
+            let Parts { services, files, builds } = parts;
+            Ok(Project { name, services, files, builds, warnings })
+        }
         None => Err(ComposeError::Refused(vec![
             "the project has no name: write name: at the top".to_owned(),
         ])),
@@ -128,58 +188,133 @@ fn check(walk: &Walk<'_>) -> Result<(), ComposeError> {
     if problems.is_empty() { Ok(()) } else { Err(ComposeError::Refused(problems)) }
 }
 
-/// The top of the file.
-fn project(at: &At<'_>) -> (Option<Name>, Vec<Deployment>) {
+/// Reads the top of the file.
+fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
+    let walk = at.walk;
     let mut fields = at.fields();
     let named = fields.take("name").and_then(|at| at.read(str::parse));
-    let name = at
-        .walk
-        .context
-        .project
-        .clone()
-        .or(named)
-        .or_else(|| at.walk.context.directory.and_then(from_directory));
+    let name = (walk.context.project.clone().or(named))
+        .or_else(|| walk.context.directory.and_then(from_directory));
     // Obsolete, and without any effect in Compose too.
     fields.take("version");
     let entries = fields.take("services").map(|at| at.entries()).unwrap_or_default();
-    for (key, why) in [
-        ("networks", " is not supported yet"),
-        ("volumes", ": volumes are not supported yet"),
-        ("secrets", " is not supported yet"),
-        ("configs", " is not supported yet"),
+    let top = Top {
+        volumes: volumes::declared(fields.take("volumes").as_ref()),
+        networks: networks::declared(fields.take("networks").as_ref()),
+        files: Files::take(&mut fields, walk),
+    };
+    fields.finish(&[
         ("include", " is not supported: deploy each file"),
-    ] {
-        let empty = |node: &Node| matches!(node, Node::Map(map) if map.is_empty());
-        if let Some(at) = fields.take(key).filter(|at| !empty(at.node)) {
-            at.walk.refuse(&at.path, why);
-        }
-    }
-    fields.finish(&[("x-vc", " is not supported here: write it in a service")]);
+        ("x-vc", " is not supported here: write it in a service"),
+    ]);
 
     if entries.is_empty() {
-        at.walk.refuse("services", " is empty: name at least one service");
+        walk.refuse("services", " is empty: name at least one service");
     }
     if entries.len() > MAX_SERVICES {
-        at.walk.refuse(
+        walk.refuse(
             "services",
             &format!(" has {} services, more than {MAX_SERVICES}", entries.len()),
         );
-        return (name, Vec::new());
+        return (name, Parts::default());
     }
     // Without a name there is no key, but there may be more to refuse.
     let project = name.clone().or_else(|| "unnamed".parse().ok());
-    let mut services = Vec::new();
-    for (service, at) in entries {
-        match (service.parse(), &project) {
+    let (mut services, mut left_out) = (Vec::new(), BTreeSet::new());
+    for (name, at) in entries {
+        if !profiles::is_on(&at) {
+            left_out.insert(name);
+            continue;
+        }
+        match (name.parse(), &project) {
             (Ok(service), Some(project)) => {
-                services.push(service::read(ServiceKey { project: project.clone(), service }, &at));
+                let key = ServiceKey { project: project.clone(), service };
+                services.push(service::read(key, &at, &top));
             }
             (Err(why), _) => at.invalid(why),
             (Ok(_), None) => {}
         }
     }
-    check_dependencies(&services, at.walk);
-    (name, services)
+    if services.is_empty() && !left_out.is_empty() {
+        walk.refuse("services", " all have profiles that are not on: name one in COMPOSE_PROFILES");
+    }
+    dependencies::let_end(&mut services, walk);
+    dependencies::check(&services, &left_out, walk);
+    ports::check(&services, walk);
+    let files = project.map(|project| top.files.contents(&project)).unwrap_or_default();
+    let mut parts = Parts { files, ..Parts::default() };
+    for service in services {
+        parts.services.push(service.deployment);
+        parts.builds.extend(service.build);
+    }
+    (name, parts)
+}
+
+/// What the top declares, for services to refer to.
+struct Top<'a> {
+    volumes: BTreeSet<Name>,
+    networks: BTreeSet<Name>,
+    files: Files<'a>,
+}
+
+/// What a file asks for, of a project that may have no name.
+#[derive(Default)]
+struct Parts {
+    services: Vec<Deployment>,
+    files: Vec<FileContent>,
+    builds: Vec<Build>,
+}
+
+/// The names that `volumes` or `networks` at the top declares. `drivers` are those that change nothing; `driver` is why
+/// there is no other. `reasons` are why some keys are refused.
+fn declared(
+    at: Option<&At<'_>>,
+    drivers: &[&str],
+    driver: &str,
+    reasons: &[(&'static str, &str)],
+) -> BTreeSet<Name> {
+    let mut found = BTreeSet::new();
+    for (key, at) in at.map(At::entries).unwrap_or_default() {
+        match key.parse::<Name>() {
+            Ok(name) => drop(found.insert(name)),
+            Err(why) => at.invalid(why),
+        }
+        if *at.node == Node::Null {
+            continue;
+        }
+        let mut fields = at.fields();
+        check_renaming(key, &mut fields);
+        if let Some(at) = fields.take("driver")
+            && let Some(other) = at.text().filter(|it| !drivers.contains(it))
+        {
+            at.invalid(format!("'{other}' is not supported: {driver}"));
+        }
+        // Nobody reads them, but they are the user's to write.
+        fields.take("labels").map(|at| environment::labels(&at));
+        for key in ["external", "internal"] {
+            if let Some((_, why)) = reasons.iter().find(|(refused, _)| *refused == key) {
+                refuse_unless_false(&mut fields, key, why);
+            }
+        }
+        fields.finish(reasons);
+    }
+    found
+}
+
+/// Refuses a `name` of something declared at the top that is not its own.
+fn check_renaming(key: &str, fields: &mut Fields<'_>) {
+    if let Some(at) = fields.take("name")
+        && at.text().is_some_and(|name| name != key)
+    {
+        at.refuse(format!("is not supported: within the project it is '{key}'"));
+    }
+}
+
+/// Refuses the value of a key, unless it is `false`. `why` continues the path.
+fn refuse_unless_false(fields: &mut Fields<'_>, key: &'static str, why: &str) {
+    if let Some(at) = fields.take(key).filter(|at| *at.node != Node::Text("false".to_owned())) {
+        at.walk.refuse(&at.path, why);
+    }
 }
 
 /// A project's name from its directory, as Compose makes it.
@@ -187,56 +322,4 @@ fn from_directory(directory: &str) -> Option<Name> {
     let fits = |c: &char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
     let name: String = directory.to_lowercase().chars().filter(fits).collect();
     name.trim_start_matches(['-', '_']).chars().take(63).collect::<String>().parse().ok()
-}
-
-/// Refuses what no order of starting can satisfy.
-fn check_dependencies(services: &[Deployment], walk: &Walk<'_>) {
-    let by_name: BTreeMap<&Name, &Deployment> =
-        services.iter().map(|it| (&it.service.service, it)).collect();
-    for (name, deployment) in &by_name {
-        for (on, dependency) in &deployment.spec.depends_on {
-            let path = format!("services.{name}.depends_on.{on}");
-            let Some(on) = by_name.get(on) else {
-                walk.refuse(&path, " names no service of the file");
-                continue;
-            };
-            let test = on.spec.container.healthcheck.as_ref().and_then(|check| check.test.first());
-            if *dependency == Dependency::ServiceHealthy && test.is_some_and(|test| test == "NONE")
-            {
-                walk.refuse(&path, " waits for a healthcheck that is disabled");
-            }
-        }
-    }
-    // Whatever remains when all that can start has started waits for itself.
-    let mut waiting: BTreeSet<&Name> = by_name.keys().copied().collect();
-    loop {
-        let (blocked, free): (BTreeSet<_>, BTreeSet<_>) =
-            waiting.iter().partition(|name| next(&by_name, name, &waiting).is_some());
-        waiting = blocked;
-        if free.is_empty() {
-            break;
-        }
-    }
-    let mut circle: Vec<&Name> = waiting.first().copied().into_iter().collect();
-    while let Some(on) = circle.last().and_then(|name| next(&by_name, name, &waiting)) {
-        if let Some(at) = circle.iter().position(|name| *name == on) {
-            let names: Vec<&str> =
-                circle[at..].iter().chain([&on]).map(|name| name.as_str()).collect();
-            walk.refuse(
-                &format!("services.{on}.depends_on"),
-                &format!(" is a circle: {}", names.join(" -> ")),
-            );
-            break;
-        }
-        circle.push(on);
-    }
-}
-
-/// The first of those waiting that `name` depends on.
-fn next<'a>(
-    services: &BTreeMap<&'a Name, &'a Deployment>,
-    name: &Name,
-    waiting: &BTreeSet<&'a Name>,
-) -> Option<&'a Name> {
-    services.get(name)?.spec.depends_on.keys().find_map(|on| waiting.get(on).copied())
 }

@@ -1,102 +1,205 @@
-//! `ports:` of a service. Every port is published on the machine that runs the instance.
+//! `ports:` and `expose:` of a service, and the ports of all services together.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use super::walk::At;
+use super::service::Service;
+use super::walk::{At, Walk};
 use super::yaml::Node;
-use crate::spec::{Port, PortProtocol, Publish};
+use crate::Name;
+use crate::spec::{Expose, Port, PortProtocol, Publish};
 
-/// The largest number of ports one service may publish.
+/// The largest number of ports one service may publish, and expose.
 const MAX_PORTS: usize = 2048;
 
-/// Reads the list: short (`[ip:]published:target[/protocol]`, also with ranges) and long items.
-pub(super) fn read(at: &At<'_>) -> Vec<Port> {
-    let mut ports = Vec::new();
-    for item in at.items() {
-        match item.node {
-            Node::Map(_) => ports.extend(long(&item)),
-            _ => ports.extend(item.read(short).unwrap_or_default()),
-        }
-        if ports.len() > MAX_PORTS {
-            at.refuse(format!("publishes more than {MAX_PORTS} ports"));
-            return Vec::new();
-        }
-    }
-    ports.sort_unstable();
-    ports.dedup();
-    let mut taken = BTreeMap::<_, Vec<Option<IpAddr>>>::new();
-    for port in &ports {
-        let bound = taken.entry((port.published, port.protocol)).or_default();
-        let any = |ip: &Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
-        if bound.iter().any(|ip| *ip == port.host_ip || any(ip) || any(&port.host_ip)) {
-            at.refuse(format!(
-                "publishes port {}/{} twice",
-                port.published,
-                port.protocol.as_str()
-            ));
-        }
-        bound.push(port.host_ip);
-    }
-    ports
+/// An item of `ports`. Both ranges have the same length.
+struct Item {
+    host_ip: Option<IpAddr>,
+    published: Option<RangeInclusive<u16>>,
+    targets: RangeInclusive<u16>,
+    protocol: PortProtocol,
+    mode: Option<Publish>,
 }
 
-/// The ports of a short item.
-fn short(text: &str) -> Result<Vec<Port>, String> {
+/// Where a service is reached.
+#[derive(Default)]
+pub(super) struct Reached {
+    ports: Vec<Port>,
+    expose: Vec<Expose>,
+}
+
+impl Reached {
+    /// Reads `ports`: short (`[ip:]published:target[/protocol]`, also with ranges) and long items. They are published
+    /// as `publish` says unless they say it themselves; `None`: they are only exposed.
+    pub(super) fn publish(&mut self, at: &At<'_>, publish: Option<Publish>) {
+        for at in at.items() {
+            let item = match at.node {
+                Node::Map(_) => long(&at),
+                _ => at.read(short),
+            };
+            let Some(item) = item else { continue };
+            let Item { host_ip, published, targets, protocol, mode } = item;
+            match (published, publish) {
+                (_, None) if mode.is_some() => {
+                    at.refuse("says its mode, but x-vc.publish is none: keep one");
+                }
+                (_, None) => self.name(targets, protocol),
+                (None, Some(_)) => at.invalid(format!(
+                    "it publishes no port: write published:target, as in 8080:{}, or x-vc: {{publish: none}}",
+                    targets.start()
+                )),
+                (Some(published), Some(publish)) => {
+                    let publish = mode.unwrap_or(publish);
+                    let ports = published.zip(targets);
+                    self.ports.extend(ports.map(|(published, target)| Port {
+                        host_ip,
+                        published,
+                        target,
+                        protocol,
+                        publish,
+                    }));
+                }
+            }
+            if self.is_too_many(&at) {
+                return;
+            }
+        }
+        self.ports.sort_unstable();
+        self.ports.dedup();
+        let mut taken = BTreeMap::<_, Vec<Option<IpAddr>>>::new();
+        for port in &self.ports {
+            let bound = taken.entry((port.published, port.protocol)).or_default();
+            if bound.iter().any(|ip| overlap(*ip, port.host_ip)) {
+                at.refuse(format!(
+                    "publishes port {}/{} twice",
+                    port.published,
+                    port.protocol.as_str()
+                ));
+            }
+            bound.push(port.host_ip);
+        }
+    }
+
+    /// Reads `expose`: `target[/protocol]`, also ranges.
+    pub(super) fn expose(&mut self, at: &At<'_>) {
+        for item in at.items() {
+            let named = item.read(|text| {
+                let (target, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+                Ok::<_, String>((range(target)?, protocol_of(protocol)?))
+            });
+            if let Some((targets, protocol)) = named {
+                self.name(targets, protocol);
+            }
+            if self.is_too_many(&item) {
+                return;
+            }
+        }
+    }
+
+    /// The ports to publish and those to expose, in their order.
+    pub(super) fn finish(mut self) -> (Vec<Port>, Vec<Expose>) {
+        self.expose.sort_unstable();
+        self.expose.dedup();
+        (self.ports, self.expose)
+    }
+
+    fn name(&mut self, targets: RangeInclusive<u16>, protocol: PortProtocol) {
+        self.expose.extend(targets.map(|target| Expose { target, protocol }));
+    }
+
+    fn is_too_many(&mut self, at: &At<'_>) -> bool {
+        let many = self.ports.len() > MAX_PORTS || self.expose.len() > MAX_PORTS;
+        if many {
+            at.refuse(format!("is one too many: a service has {MAX_PORTS} ports at most"));
+            *self = Self::default();
+        }
+        many
+    }
+}
+
+/// Refuses ports that two services want on the same machine.
+pub(super) fn check(services: &[Service], walk: &Walk<'_>) {
+    let mut taken = BTreeMap::<_, Vec<(&Port, &Name)>>::new();
+    for service in services {
+        let name = &service.deployment.service.service;
+        for port in &service.deployment.spec.ports {
+            let bound = taken.entry((port.published, port.protocol)).or_default();
+            // Placement keeps those apart that only their own machines publish.
+            let clash = bound.iter().find(|(other, _)| {
+                overlap(other.host_ip, port.host_ip)
+                    && (port.publish, other.publish) != (Publish::Node, Publish::Node)
+            });
+            if let Some((_, other)) = clash.filter(|(_, other)| *other != name) {
+                walk.refuse(
+                    &format!("services.{name}.ports"),
+                    &format!(
+                        " publishes port {}/{}, as services.{other} does",
+                        port.published,
+                        port.protocol.as_str()
+                    ),
+                );
+            }
+            // One for all that are alike.
+            let like = |(other, _): &(&Port, &Name)| {
+                (other.host_ip, other.publish) == (port.host_ip, port.publish)
+            };
+            if !bound.iter().any(like) {
+                bound.push((port, name));
+            }
+        }
+    }
+}
+
+/// Whether two addresses to bind are one, or one of them is all of them.
+fn overlap(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
+    let all = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
+    a == b || all(a) || all(b)
+}
+
+/// A short item.
+fn short(text: &str) -> Result<Item, String> {
     let (rest, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol_of(protocol)?;
     let (rest, target) = rest.rsplit_once(':').unwrap_or(("", rest));
     let targets = range(target)?;
     let (ip, published) =
         rest.rsplit_once(':').map_or((None, rest), |(ip, published)| (Some(ip), published));
-    if published.is_empty() {
-        return Err(format!(
-            "'{text}' publishes no port: write published:target, as in 8080:{target}"
-        ));
-    }
     let host_ip = ip.map(address).transpose()?;
-    let published = range(published)?;
-    if published.len() != targets.len() {
+    let published = (!published.is_empty()).then(|| range(published)).transpose()?;
+    if published.as_ref().is_some_and(|published| published.len() != targets.len()) {
         return Err(format!("'{text}' has ranges of different lengths"));
     }
-    Ok(published
-        .zip(targets)
-        .map(|(published, target)| Port {
-            host_ip,
-            published,
-            target,
-            protocol,
-            publish: Publish::Cluster,
-        })
-        .collect())
+    Ok(Item { host_ip, published, targets, protocol, mode: None })
 }
 
-/// The port of a long item.
-fn long(at: &At<'_>) -> Option<Port> {
+/// A long item.
+fn long(at: &At<'_>) -> Option<Item> {
     let mut fields = at.fields();
     let [target, published, protocol, host_ip, mode] =
         ["target", "published", "protocol", "host_ip", "mode"].map(|key| fields.take(key));
     fields.finish(&[]);
-    match mode.as_ref().and_then(At::text) {
-        None | Some("host") => {}
-        Some("ingress") => mode?.invalid(
-            "ingress is not supported yet: ports are published on the node that runs the instance; write mode: host",
-        ),
-        Some(other) => mode?.invalid(format!("'{other}' is no mode: write host")),
-    }
+    let mode = mode.and_then(|at| {
+        at.read(|text| match text {
+            "ingress" => Ok(Publish::Cluster),
+            "host" => Ok(Publish::Node),
+            _ => Err(format!("'{text}' is no mode: write ingress or host")),
+        })
+    });
     if target.is_none() {
         at.refuse("has no target: name the port of the instance");
     }
-    if published.is_none() {
-        at.refuse("has no published: name the port of the machine");
-    }
-    Some(Port {
+    let one = |port: u16| port..=port;
+    let published = match published {
+        Some(at) => Some(one(at.read(port)?)),
+        None => None,
+    };
+    Some(Item {
         protocol: protocol.map_or(Some(PortProtocol::Tcp), |at| at.read(protocol_of))?,
         host_ip: host_ip.map(|at| at.read(address)).unwrap_or_default(),
-        published: published?.read(port)?,
-        target: target?.read(port)?,
-        publish: Publish::Cluster,
+        published,
+        targets: one(target?.read(port)?),
+        mode,
     })
 }
 
@@ -142,25 +245,26 @@ mod tests {
             ("3000-3002:4000-4002", &["- 3000 4000 tcp", "- 3001 4001 tcp", "- 3002 4002 tcp"]),
             ("65535:65535", &["- 65535 65535 tcp"]),
         ] {
-            let ports = short(text).expect(text);
-            let ports: Vec<String> = ports
-                .iter()
-                .map(|p| {
-                    let ip = p.host_ip.map_or("-".to_owned(), |ip| ip.to_string());
-                    format!("{ip} {} {} {}", p.published, p.target, p.protocol.as_str())
-                })
+            let item = short(text).expect(text);
+            let ip = item.host_ip.map_or("-".to_owned(), |ip| ip.to_string());
+            let protocol = item.protocol.as_str();
+            let ports: Vec<String> = (item.published.expect(text).zip(item.targets))
+                .map(|(published, target)| format!("{ip} {published} {target} {protocol}"))
                 .collect();
             assert_eq!(ports, expected, "{text}");
         }
     }
 
     #[test]
-    fn what_publishes_nothing_or_is_no_port_is_refused() {
+    fn a_target_alone_publishes_nothing() {
+        for text in ["80", "80/udp", "127.0.0.1::80", ":80", "80-90"] {
+            assert!(short(text).expect(text).published.is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_port_is_refused() {
         for text in [
-            "80",
-            "80/udp",
-            "127.0.0.1::80",
-            ":80",
             "80:",
             "0:80",
             "80:0",

@@ -123,6 +123,11 @@ impl<'a> At<'a> {
         items.iter().enumerate().map(item).collect()
     }
 
+    /// The items of the list here, or what is here instead of one.
+    pub(super) fn one_or_many(&self) -> Vec<At<'a>> {
+        if let Node::List(_) = self.node { self.items() } else { vec![self.clone()] }
+    }
+
     /// The entries of the map here. Refuses anything else.
     pub(super) fn entries(&self) -> Vec<(&'a str, At<'a>)> {
         let Node::Map(map) = self.node else {
@@ -166,11 +171,6 @@ impl<'a> Fields<'a> {
     pub(super) fn take(&mut self, key: &'static str) -> Option<At<'a>> {
         self.known.push(key);
         self.entries.remove(key).filter(|at| *at.node != Node::Null)
-    }
-
-    /// Whether a key is there that was not taken.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.entries.contains_key(key)
     }
 
     /// Refuses every key that was not taken, except the `x-` extensions. `reasons` continue the path of some.

@@ -1,0 +1,129 @@
+//! `depends_on:` of a service, and the services together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::service::Service;
+use super::walk::{At, Walk};
+use super::yaml::Node;
+use crate::Name;
+use crate::spec::{Dependency, Deployment, RestartCondition};
+
+const CONDITIONS: &str = "service_started, service_healthy or service_completed_successfully";
+
+/// Reads the services that one depends on.
+pub(super) fn read(at: &At<'_>) -> BTreeMap<Name, Dependency> {
+    let mut found = BTreeMap::new();
+    if let Node::List(_) = at.node {
+        let names = at.items().into_iter().filter_map(|item| item.read(str::parse));
+        return names.map(|name| (name, Dependency::ServiceStarted)).collect();
+    }
+    for (name, at) in at.entries() {
+        let Ok(name) = name.parse().map_err(|why: crate::IdError| at.invalid(why)) else {
+            continue;
+        };
+        let mut fields = at.fields();
+        let condition = match fields.take("condition") {
+            None => {
+                at.refuse(format!("has no condition: write {CONDITIONS}"));
+                None
+            }
+            Some(at) => at.read(|text| match text {
+                "service_started" => Ok(Dependency::ServiceStarted),
+                "service_healthy" => Ok(Dependency::ServiceHealthy),
+                "service_completed_successfully" => Ok(Dependency::ServiceCompletedSuccessfully),
+                _ => Err(format!("'{text}' is no condition: write {CONDITIONS}")),
+            }),
+        };
+        if let Some(at) = fields.take("required").filter(|at| at.bool() == Some(false)) {
+            at.invalid("false is not supported: name what must run, or leave it out");
+        }
+        if let Some(at) = fields.take("restart").filter(|at| at.bool() == Some(true)) {
+            at.invalid("true is not supported: a service finds another again by its name");
+        }
+        fields.finish(&[]);
+        found.insert(name, condition.unwrap_or_default());
+    }
+    found
+}
+
+/// Lets services that others wait for end: unless the file says what to do when they exit, they are started again only
+/// when they fail.
+pub(super) fn let_end(services: &mut [Service], walk: &Walk<'_>) {
+    let mut awaited = BTreeMap::new();
+    for service in &*services {
+        for (on, dependency) in &service.deployment.spec.depends_on {
+            if *dependency == Dependency::ServiceCompletedSuccessfully {
+                let name = &service.deployment.service.service;
+                awaited.insert(on.clone(), format!("services.{name}.depends_on.{on}"));
+            }
+        }
+    }
+    for service in services {
+        let Some(path) = awaited.get(&service.deployment.service.service) else { continue };
+        let restart = &mut service.deployment.spec.container.restart;
+        if !service.says_restart {
+            restart.condition = RestartCondition::OnFailure;
+        } else if restart.condition == RestartCondition::Any {
+            walk.refuse(path, " waits for the end of a service that is always started again: write restart: on-failure there");
+        }
+    }
+}
+
+/// Refuses what no order of starting can satisfy. `left_out`: services whose profiles are not on.
+pub(super) fn check(services: &[Service], left_out: &BTreeSet<&str>, walk: &Walk<'_>) {
+    let by_name: BTreeMap<&Name, &Deployment> =
+        services.iter().map(|it| (&it.deployment.service.service, &it.deployment)).collect();
+    for (name, deployment) in &by_name {
+        for (on, dependency) in &deployment.spec.depends_on {
+            let path = format!("services.{name}.depends_on.{on}");
+            let Some(on) = by_name.get(on) else {
+                walk.refuse(
+                    &path,
+                    if left_out.contains(on.as_str()) {
+                        " names a service whose profiles are not on: name one in COMPOSE_PROFILES"
+                    } else {
+                        " names no service of the file"
+                    },
+                );
+                continue;
+            };
+            let test = on.spec.container.healthcheck.as_ref().and_then(|check| check.test.first());
+            if *dependency == Dependency::ServiceHealthy && test.is_some_and(|test| test == "NONE")
+            {
+                walk.refuse(&path, " waits for a healthcheck that is disabled");
+            }
+        }
+    }
+    // Whatever remains when all that can start has started waits for itself.
+    let mut waiting: BTreeSet<&Name> = by_name.keys().copied().collect();
+    loop {
+        let (blocked, free): (BTreeSet<_>, BTreeSet<_>) =
+            waiting.iter().partition(|name| next(&by_name, name, &waiting).is_some());
+        waiting = blocked;
+        if free.is_empty() {
+            break;
+        }
+    }
+    let mut circle: Vec<&Name> = waiting.first().copied().into_iter().collect();
+    while let Some(on) = circle.last().and_then(|name| next(&by_name, name, &waiting)) {
+        if let Some(at) = circle.iter().position(|name| *name == on) {
+            let names: Vec<&str> =
+                circle[at..].iter().chain([&on]).map(|name| name.as_str()).collect();
+            walk.refuse(
+                &format!("services.{on}.depends_on"),
+                &format!(" is a circle: {}", names.join(" -> ")),
+            );
+            break;
+        }
+        circle.push(on);
+    }
+}
+
+/// The first of those waiting that `name` depends on.
+fn next<'a>(
+    services: &BTreeMap<&'a Name, &'a Deployment>,
+    name: &Name,
+    waiting: &BTreeSet<&'a Name>,
+) -> Option<&'a Name> {
+    services.get(name)?.spec.depends_on.keys().find_map(|on| waiting.get(on).copied())
+}

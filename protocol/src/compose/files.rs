@@ -1,0 +1,292 @@
+//! Secrets, configs, and files of the operator that are shipped in place of a bind mount.
+//!
+//! What the top declares is read when a service uses it: a file that nobody uses need not be there.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+
+use super::target::{Targets, absolute};
+use super::walk::{At, Fields, Walk};
+use super::yaml::Node;
+use super::{Entry, MAX_CONTENT_BYTES, MAX_CONTENTS_BYTES};
+use crate::Name;
+use crate::spec::{FileContent, FileId, FileKind, FileMount};
+
+/// For everybody inside to read; nobody can write it anyway.
+const DEFAULT_MODE: u32 = 0o444;
+
+/// Where the content of a declared file comes from; each names its place in the Compose file.
+enum Source<'a> {
+    /// A file of the operator.
+    Path(At<'a>),
+    /// A variable of the environment.
+    Variable(At<'a>),
+    /// The text there.
+    Content(At<'a>),
+}
+
+/// A file that a service uses.
+struct Used {
+    content: Vec<u8>,
+    /// Of the operator's file; 0: there is none.
+    mode: u32,
+}
+
+/// The files of a project.
+pub(super) struct Files<'a> {
+    walk: &'a Walk<'a>,
+    /// `None`: it is declared, but wrong.
+    declared: BTreeMap<FileId, Option<Source<'a>>>,
+    used: RefCell<BTreeMap<FileId, Used>>,
+    /// Bytes that the files may still have.
+    room: Cell<usize>,
+}
+
+impl<'a> Files<'a> {
+    /// Takes `secrets` and `configs` from the top.
+    pub(super) fn take(top: &mut Fields<'a>, walk: &'a Walk<'a>) -> Self {
+        let mut declared = BTreeMap::new();
+        for (key, kind) in [("secrets", FileKind::Secret), ("configs", FileKind::Config)] {
+            let entries = top.take(key).map(|at| at.entries()).unwrap_or_default();
+            for (name, at) in entries {
+                if let Err(why) = check_name(name) {
+                    at.invalid(why);
+                }
+                declared.insert(FileId { kind, name: name.to_owned() }, source(name, kind, &at));
+            }
+        }
+        Self { walk, declared, used: RefCell::default(), room: Cell::new(MAX_CONTENTS_BYTES) }
+    }
+
+    /// Reads `secrets` or `configs` of a service.
+    pub(super) fn read(
+        &self,
+        kind: FileKind,
+        at: &At<'_>,
+        targets: &mut Targets,
+    ) -> Vec<FileMount> {
+        let mut mounts = Vec::new();
+        for item in at.items() {
+            let mount = if let Node::Map(_) = item.node {
+                self.long(kind, &item)
+            } else {
+                item.text().and_then(|name| self.mount(kind, name, None, &item))
+            };
+            if let Some(mount) = mount {
+                targets.take(&item, &mount.target);
+                mounts.push(mount);
+            }
+        }
+        mounts
+    }
+
+    fn long(&self, kind: FileKind, at: &At<'_>) -> Option<FileMount> {
+        let mut fields = at.fields();
+        let [source, target, uid, gid, mode] =
+            ["source", "target", "uid", "gid", "mode"].map(|key| fields.take(key));
+        fields.finish(&[]);
+        let Some(source) = source else {
+            at.refuse("has no source: name what is declared at the top");
+            return None;
+        };
+        let mut mount = self.mount(kind, source.text()?, target.as_ref(), &source)?;
+        mount.uid = uid.and_then(|at| at.number()).unwrap_or_default();
+        mount.gid = gid.and_then(|at| at.number()).unwrap_or_default();
+        mount.mode = mode.and_then(|at| at.read(octal)).unwrap_or(DEFAULT_MODE);
+        Some(mount)
+    }
+
+    fn mount(
+        &self,
+        kind: FileKind,
+        name: &str,
+        target: Option<&At<'_>>,
+        at: &At<'_>,
+    ) -> Option<FileMount> {
+        let (top, base) = match kind {
+            FileKind::Secret => ("secrets", "/run/secrets"),
+            FileKind::Config => ("configs", ""),
+        };
+        let file = FileId { kind, name: name.to_owned() };
+        match self.declared.get(&file) {
+            Some(Some(source)) => self.bring(&file, source),
+            Some(None) => {}
+            None => at.refuse(format!(
+                "names '{name}', which is not declared: write {top}: {{{name}: {{file: …}}}} at the top"
+            )),
+        }
+        let target = match target {
+            Some(at) => at.read(|text| absolute(text, Some(base)))?,
+            None => format!("{base}/{name}"),
+        };
+        Some(FileMount { file, version: String::new(), target, uid: 0, gid: 0, mode: DEFAULT_MODE })
+    }
+
+    /// Brings the content of a declared file along.
+    fn bring(&self, file: &FileId, source: &Source<'_>) {
+        if self.used.borrow().contains_key(file) {
+            return;
+        }
+        let (at, found) = match source {
+            Source::Content(at) => (at, Ok(content_of(at).as_bytes().to_vec())),
+            Source::Variable(at) => {
+                let Some(name) = at.text() else { return };
+                let value = self.walk.context.env.get(name).map(|value| value.clone().into_bytes());
+                (at, value.ok_or_else(|| format!("the variable {name} is not set")))
+            }
+            Source::Path(at) => {
+                let Some(path) = at.text() else { return };
+                (at, self.open(path).map_err(|why| why.of(path)).map(|used| used.content))
+            }
+        };
+        let kept = found.and_then(|content| self.keep(file, Used { content, mode: 0 }));
+        if let Err(why) = kept {
+            at.invalid(why);
+        }
+    }
+
+    /// Ships a file of the operator's machine in place of a bind mount.
+    pub(super) fn ship(&self, path: &str, target: &str) -> Result<FileMount, Unshipped> {
+        let name = if path.contains('/') { path.to_owned() } else { format!("./{path}") };
+        let file = FileId { kind: FileKind::Config, name };
+        if !self.used.borrow().contains_key(&file) {
+            let used = self.open(path)?;
+            self.keep(&file, used).map_err(Unshipped::TooLarge)?;
+        }
+        let mode = self.used.borrow().get(&file).map_or(0, |used| used.mode & 0o777);
+        let mode = if mode == 0 { DEFAULT_MODE } else { mode };
+        let target = target.to_owned();
+        Ok(FileMount { file, version: String::new(), target, uid: 0, gid: 0, mode })
+    }
+
+    fn open(&self, path: &str) -> Result<Used, Unshipped> {
+        let path = expand_home(path, self.walk).ok_or(Unshipped::Homeless)?;
+        match (self.walk.context.open)(&path).map_err(Unshipped::Unread)? {
+            Entry::File { content, mode } => Ok(Used { content, mode }),
+            Entry::Directory => Err(Unshipped::Directory),
+            Entry::Other => Err(Unshipped::Other),
+        }
+    }
+
+    /// Keeps a content, within the bounds.
+    fn keep(&self, file: &FileId, used: Used) -> Result<(), String> {
+        let size = used.content.len();
+        if size > MAX_CONTENT_BYTES {
+            return Err(format!("it has more than {} KiB", MAX_CONTENT_BYTES >> 10));
+        }
+        let Some(room) = self.room.get().checked_sub(size) else {
+            return Err(format!(
+                "the files of the project have more than {} KiB together",
+                MAX_CONTENTS_BYTES >> 10
+            ));
+        };
+        self.room.set(room);
+        self.used.borrow_mut().insert(file.clone(), used);
+        Ok(())
+    }
+
+    /// The contents that were used.
+    pub(super) fn contents(self, project: &Name) -> Vec<FileContent> {
+        let content = |(file, used): (FileId, Used)| FileContent {
+            project: project.clone(),
+            file,
+            base64: data_encoding::BASE64.encode(&used.content),
+        };
+        self.used.into_inner().into_iter().map(content).collect()
+    }
+}
+
+/// Why there is no content to bring along.
+pub(super) enum Unshipped {
+    /// The path begins with `~`, and `HOME` is not set.
+    Homeless,
+    /// It cannot be read.
+    Unread(io::Error),
+    /// It is a directory.
+    Directory,
+    /// It is a socket, a device or the like.
+    Other,
+    /// It is too large, as the text says.
+    TooLarge(String),
+}
+
+impl Unshipped {
+    /// The reason, as it is told of `path`.
+    pub(super) fn of(&self, path: &str) -> String {
+        match self {
+            Self::Homeless => format!("cannot find '{path}': the variable HOME is not set"),
+            Self::Unread(error) => format!("cannot read '{path}': {error}"),
+            Self::Directory => format!("'{path}' is a directory"),
+            Self::Other => format!("'{path}' is no regular file"),
+            Self::TooLarge(why) => why.clone(),
+        }
+    }
+}
+
+fn content_of<'a>(at: &At<'a>) -> &'a str {
+    if let Node::Text(text) = at.node { text } else { "" }
+}
+
+/// `path` with a leading `~` replaced by the operator's home.
+pub(super) fn expand_home(path: &str, walk: &Walk<'_>) -> Option<String> {
+    match path.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+            walk.context.env.get("HOME").map(|home| format!("{home}{rest}"))
+        }
+        _ => Some(path.to_owned()),
+    }
+}
+
+/// Where a secret or config that is declared at the top comes from.
+fn source<'a>(name: &str, kind: FileKind, at: &At<'a>) -> Option<Source<'a>> {
+    let mut fields = at.fields();
+    super::check_renaming(name, &mut fields);
+    super::refuse_unless_false(
+        &mut fields,
+        "external",
+        ": bring it along with file: or environment:",
+    );
+    let mut sources = Vec::new();
+    sources.extend(fields.take("file").map(Source::Path));
+    sources.extend(fields.take("environment").map(Source::Variable));
+    if kind == FileKind::Config {
+        let content = fields.take("content");
+        // An empty text is a content too.
+        sources.extend(
+            content
+                .filter(|at| *at.node == Node::Text(String::new()) || at.text().is_some())
+                .map(Source::Content),
+        );
+    }
+    fields.finish(&[("content", " is not supported: a secret comes from file: or environment:")]);
+    if sources.len() != 1 {
+        let or = if kind == FileKind::Config {
+            ", environment: or content:"
+        } else {
+            " or environment:"
+        };
+        at.refuse(format!("needs one of file:{or}"));
+    }
+    sources.into_iter().next()
+}
+
+/// Whether Compose takes this for the name of a secret or config.
+fn check_name(name: &str) -> Result<(), String> {
+    let fits = (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && !matches!(name, "." | "..");
+    if fits {
+        Ok(())
+    } else {
+        Err(format!("'{name}' is no name: use 1 to 64 letters, digits, '.', '_' and '-'"))
+    }
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    text.strip_prefix("0o")
+        .or_else(|| text.strip_prefix('0'))
+        .and_then(|digits| u32::from_str_radix(digits, 8).ok())
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| format!("'{text}' is no mode: write it in octal, as in 0440"))
+}

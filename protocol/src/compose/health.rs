@@ -1,0 +1,50 @@
+//! `healthcheck:` of a service.
+
+use super::duration;
+use super::walk::At;
+use super::yaml::Node;
+use crate::spec::Healthcheck;
+
+/// Reads the check.
+pub(super) fn read(at: &At<'_>) -> Option<Healthcheck> {
+    let mut fields = at.fields();
+    let (test, disable) =
+        (fields.take("test"), fields.take("disable").and_then(|at| at.bool()).unwrap_or_default());
+    // Docker takes zero for "as the image says".
+    let mut time =
+        |key| fields.take(key).and_then(|at| at.read(duration::parse)).filter(|&ms| ms > 0);
+    let (interval_ms, timeout_ms, start_period_ms) =
+        (time("interval"), time("timeout"), time("start_period"));
+    let retries = fields.take("retries").and_then(|at| at.number()).filter(|&n| n > 0);
+    fields.finish(&[("start_interval", " is not supported: interval counts from the start")]);
+    let test = match test {
+        Some(test) if disable => {
+            test.refuse("and disable are both there: keep one");
+            return None;
+        }
+        Some(test) => check(&test),
+        None if disable => vec!["NONE".to_owned()],
+        None => {
+            at.refuse("has no test: write the command that checks");
+            return None;
+        }
+    };
+    Some(Healthcheck { test, interval_ms, timeout_ms, retries, start_period_ms })
+}
+
+/// `test`: a text for the shell, or a list that says who runs it.
+fn check(at: &At<'_>) -> Vec<String> {
+    if let Node::Text(_) = at.node {
+        return at
+            .text()
+            .map(|text| vec!["CMD-SHELL".to_owned(), text.to_owned()])
+            .unwrap_or_default();
+    }
+    let test = at.texts();
+    match (test.first().map(String::as_str), test.len()) {
+        (Some("NONE"), 1) | (Some("CMD-SHELL"), 2) | (Some("CMD"), 2..) => {}
+        _ => at
+            .refuse("must begin with CMD and a program, or be [\"CMD-SHELL\", text] or [\"NONE\"]"),
+    }
+    test
+}

@@ -1,0 +1,90 @@
+//! Networks: which ones a project has, and by which names a service goes on each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::walk::At;
+use super::yaml::Node;
+use crate::Name;
+
+/// The network of services that name none. It need not be declared.
+const DEFAULT: &str = "default";
+
+/// The most bytes of an alias: those of a DNS name.
+const MAX_ALIAS: usize = 253;
+
+/// Reads `networks:` at the top.
+pub(super) fn declared(at: Option<&At<'_>>) -> BTreeSet<Name> {
+    super::declared(
+        at,
+        &["bridge", "overlay"],
+        "every network spans the machines: leave it out",
+        &[
+            ("external", ": a network is the project's own: declare it without"),
+            ("internal", ": networks without a way out are not supported"),
+            ("ipam", " is not supported: each machine gives out its own addresses"),
+            ("driver_opts", " is not supported: the cluster makes the network"),
+        ],
+    )
+}
+
+/// The networks of a service and its aliases on each, from `networks` and `container_name`. Empty: the default one,
+/// where it goes by its own name only.
+pub(super) fn read(
+    networks: Option<&At<'_>>,
+    container_name: Option<&At<'_>>,
+    declared: &BTreeSet<Name>,
+) -> BTreeMap<Name, BTreeSet<String>> {
+    let mut found: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
+    for (name, aliases, at) in networks.map(entries).unwrap_or_default() {
+        match name.parse::<Name>() {
+            Ok(name) if declared.contains(&name) || name.as_str() == DEFAULT => {
+                found.entry(name).or_default().extend(aliases);
+            }
+            Ok(name) => {
+                at.refuse(format!("is not declared: write networks: {{{name}: }} at the top"))
+            }
+            Err(why) => at.invalid(why),
+        }
+    }
+    if let Some(alias) = container_name.and_then(|at| at.read(alias)) {
+        if found.is_empty() {
+            found.extend(DEFAULT.parse().ok().map(|name: Name| (name, BTreeSet::new())));
+        }
+        found.values_mut().for_each(|aliases| aliases.extend([alias.clone()]));
+    }
+    found
+}
+
+/// Each network of the list or map at `at`, with the aliases there.
+fn entries<'a>(at: &At<'a>) -> Vec<(&'a str, Vec<String>, At<'a>)> {
+    if let Node::List(_) = at.node {
+        let items = at.items().into_iter();
+        return items.filter_map(|item| Some((item.text()?, Vec::new(), item))).collect();
+    }
+    let mut found = Vec::new();
+    for (name, at) in at.entries() {
+        let mut aliases = Vec::new();
+        if *at.node != Node::Null {
+            let mut fields = at.fields();
+            let items = fields.take("aliases").map(|at| at.items()).unwrap_or_default();
+            aliases.extend(items.iter().filter_map(|item| item.read(alias)));
+            let fixed = " is not supported: services are found by name";
+            fields.finish(&[("ipv4_address", fixed), ("ipv6_address", fixed)]);
+        }
+        found.push((name, aliases, at));
+    }
+    found
+}
+
+/// A name of a service beside its own, in lower case as DNS compares it.
+fn alias(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    if text.len() <= MAX_ALIAS && text.split('.').all(label) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(format!("'{text}' is no host name: use letters, digits, '-', '_' and '.'"))
+    }
+}

@@ -1,0 +1,182 @@
+//! Docker's own settings of a container, each under the name that Compose gives it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::environment::pairs;
+use super::target::absolute;
+use super::walk::{At, Fields};
+use super::yaml::Node;
+use crate::parse_memory;
+use crate::spec::Settings;
+
+/// Takes them from a service.
+pub(super) fn take(service: &mut Fields<'_>) -> Settings {
+    let mut texts = |key, parse: fn(&str) -> Result<String, String>| -> Vec<String> {
+        let items = service.take(key).map(|at| at.items()).unwrap_or_default();
+        items.iter().filter_map(|item| item.read(parse)).collect()
+    };
+    let (cap_add, cap_drop) = (texts("cap_add", capability), texts("cap_drop", capability));
+    let group_add = texts("group_add", |text| Ok(text.to_owned()));
+    let security_opt = texts("security_opt", security_option);
+
+    let mut flag = |key| service.take(key).and_then(|at| at.bool()).unwrap_or_default();
+    let [init, read_only, privileged, tty, stdin_open] =
+        ["init", "read_only", "privileged", "tty", "stdin_open"].map(&mut flag);
+
+    let shm = service.take("shm_size").and_then(|at| at.read(parse_memory));
+    Settings {
+        hostname: service.take("hostname").and_then(|at| at.read(hostname)),
+        cap_add,
+        cap_drop,
+        sysctls: service.take("sysctls").map(|at| sysctls(&at)).unwrap_or_default(),
+        stop_signal: service.take("stop_signal").and_then(|at| at.read(signal)),
+        init,
+        read_only,
+        privileged,
+        devices: service.take("devices").map(|at| devices(&at)).unwrap_or_default(),
+        group_add,
+        security_opt,
+        extra_hosts: service.take("extra_hosts").map(|at| extra_hosts(&at)).unwrap_or_default(),
+        ulimits: service.take("ulimits").map(|at| ulimits(&at)).unwrap_or_default(),
+        shm_bytes: shm.unwrap_or_default(),
+        tty,
+        stdin_open,
+    }
+}
+
+fn hostname(text: &str) -> Result<String, String> {
+    let fits = text.len() <= 63
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    fits.then(|| text.to_owned()).ok_or_else(|| {
+        format!("'{text}' is no host name: use at most 63 letters, digits, '-', '_' and '.'")
+    })
+}
+
+fn capability(text: &str) -> Result<String, String> {
+    let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    fits.then(|| text.to_owned())
+        .ok_or_else(|| format!("'{text}' is no capability: write one as in NET_ADMIN"))
+}
+
+fn signal(text: &str) -> Result<String, String> {
+    let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-'));
+    fits.then(|| text.to_owned())
+        .ok_or_else(|| format!("'{text}' is no signal: write one as in SIGINT"))
+}
+
+/// `KEY=VALUE`, also where the older `KEY:VALUE` is written.
+fn security_option(text: &str) -> Result<String, String> {
+    let option = if text.contains('=') { text.to_owned() } else { text.replacen(':', "=", 1) };
+    match option.split_once('=') {
+        Some(("seccomp", profile)) if !matches!(profile, "unconfined" | "builtin") => Err(format!(
+            "the profile in '{text}' is not supported: write seccomp=unconfined or leave it out"
+        )),
+        _ => Ok(option),
+    }
+}
+
+fn sysctls(at: &At<'_>) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for (key, value, at) in pairs(at) {
+        match value {
+            Some(value) => drop(found.insert(key, value)),
+            None => at.refuse("has no value: write net.core.somaxconn=1024"),
+        }
+    }
+    found
+}
+
+/// Docker's three parts, whatever of them is written.
+fn devices(at: &At<'_>) -> Vec<String> {
+    let mut devices = Vec::new();
+    for item in at.items() {
+        let (host, inside, access) = if let Node::Map(_) = item.node {
+            let mut fields = item.fields();
+            let mut text = |key| fields.take(key).and_then(|at| at.text());
+            let parts = (text("source"), text("target"), text("permissions"));
+            fields.finish(&[]);
+            if parts.0.is_none() {
+                item.refuse("has no source: name the device of the machine");
+            }
+            parts
+        } else {
+            let Some(text) = item.text() else { continue };
+            let mut parts = text.splitn(3, ':');
+            (parts.next(), parts.next(), parts.next())
+        };
+        let Some(host) = host else { continue };
+        let access = access.unwrap_or("rwm");
+        let paths = absolute(host, None).and_then(|host| {
+            let inside = inside.map_or_else(|| Ok(host.clone()), |path| absolute(path, None))?;
+            Ok((host, inside))
+        });
+        match paths {
+            Ok(_) if access.is_empty() || access.contains(|c| !matches!(c, 'r' | 'w' | 'm')) => {
+                item.invalid(format!("'{access}' is no access: write some of r, w and m"));
+            }
+            Ok((host, inside)) => devices.push(format!("{host}:{inside}:{access}")),
+            Err(why) => item.invalid(why),
+        }
+    }
+    devices
+}
+
+/// `NAME:IP` of each, from a list or a map.
+fn extra_hosts(at: &At<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut add = |name: &str, address: &str, at: &At<'_>| {
+        let (name, address) = (name.trim(), address.trim());
+        let bare = address.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(address);
+        if let Err(why) = hostname(name) {
+            at.invalid(why);
+        } else if bare == "host-gateway" || bare.parse::<IpAddr>().is_ok() {
+            found.push(format!("{name}:{bare}"));
+        } else {
+            at.invalid(format!("'{address}' is no IP address"));
+        }
+    };
+    if let Node::List(_) = at.node {
+        for item in at.items() {
+            let Some(text) = item.text() else { continue };
+            match text.split_once('=').or_else(|| text.split_once(':')) {
+                Some((name, address)) => add(name, address, &item),
+                None => item.invalid(format!("'{text}' has no address: write name=address")),
+            }
+        }
+    } else {
+        for (name, at) in at.entries() {
+            for item in at.one_or_many() {
+                if let Some(address) = item.text() {
+                    add(name, address, &item);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Soft and hard; a number alone is both.
+fn ulimits(at: &At<'_>) -> BTreeMap<String, (i64, i64)> {
+    let mut found = BTreeMap::new();
+    for (name, at) in at.entries() {
+        let limits = if let Node::Map(_) = at.node {
+            let mut fields = at.fields();
+            let (soft, hard) = (fields.take("soft"), fields.take("hard"));
+            fields.finish(&[]);
+            if soft.is_none() || hard.is_none() {
+                at.refuse("needs soft and hard");
+            }
+            soft.and_then(|at| at.number()).zip(hard.and_then(|at| at.number()))
+        } else {
+            at.number().map(|limit: i64| (limit, limit))
+        };
+        if let Some((soft, hard)) = limits {
+            if soft < -1 || hard < -1 || (hard >= 0 && (soft > hard || soft == -1)) {
+                at.refuse("must be numbers, soft at most hard, or -1 for no limit");
+            }
+            found.insert(name.to_owned(), (soft, hard));
+        }
+    }
+    found
+}

@@ -1,0 +1,58 @@
+//! `deploy.update_config`: how a change replaces instances.
+
+use super::duration;
+use super::walk::At;
+use crate::spec::{FailureAction, UpdateOrder, UpdatePolicy};
+
+/// Reads the policy; what it does not say is as in `base`.
+pub(super) fn read(at: &At<'_>, base: &UpdatePolicy) -> UpdatePolicy {
+    let mut fields = at.fields();
+    let mut policy = base.clone();
+    if let Some(parallelism) = fields.take("parallelism").and_then(|at| at.number()) {
+        policy.parallelism = parallelism;
+    }
+    if let Some(order) = fields.take("order").and_then(|at| at.read(order)) {
+        policy.order = Some(order);
+    }
+    if let Some(delay) = fields.take("delay").and_then(|at| at.read(duration::parse)) {
+        policy.delay_ms = delay;
+    }
+    if let Some(monitor) = fields.take("monitor").and_then(|at| at.read(duration::parse)) {
+        policy.monitor_ms = monitor;
+    }
+    if let Some(action) = fields.take("failure_action").and_then(|at| at.read(failure_action)) {
+        policy.failure_action = action;
+    }
+    if let Some(at) = fields.take("max_failure_ratio") {
+        let zero = |text: &str| text.parse::<f64>().is_ok_and(|ratio| ratio == 0.0);
+        if at.text().is_some_and(|text| !zero(text)) {
+            at.invalid("only 0 is supported: one instance that fails is an update that fails");
+        }
+    }
+    fields.finish(&[]);
+    policy
+}
+
+/// Reads `rollback_config`, which may only repeat what holds anyway.
+pub(super) fn check_rollback(at: &At<'_>, policy: &UpdatePolicy) {
+    if read(at, policy) != *policy {
+        at.invalid("update_config governs a rollback too: leave this out, or repeat what is there");
+    }
+}
+
+fn order(text: &str) -> Result<UpdateOrder, String> {
+    match text {
+        "start-first" => Ok(UpdateOrder::StartFirst),
+        "stop-first" => Ok(UpdateOrder::StopFirst),
+        _ => Err(format!("'{text}' is no order: write start-first or stop-first")),
+    }
+}
+
+fn failure_action(text: &str) -> Result<FailureAction, String> {
+    match text {
+        "rollback" => Ok(FailureAction::Rollback),
+        "pause" => Ok(FailureAction::Pause),
+        "continue" => Ok(FailureAction::Continue),
+        _ => Err(format!("'{text}' is no action: write rollback, pause or continue")),
+    }
+}

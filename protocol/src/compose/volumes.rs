@@ -1,0 +1,243 @@
+//! Volumes, bind mounts and memory file systems.
+
+use std::collections::BTreeSet;
+
+use super::files::{Files, Unshipped};
+use super::target::{Targets, absolute};
+use super::walk::At;
+use super::yaml::Node;
+use crate::spec::{FileMount, Mount};
+use crate::{Name, parse_memory};
+
+/// How to make a machine's own path usable.
+const PIN: &str = "pin the service to the machine that has it with deploy.placement.constraints: [node.name == NAME]";
+
+/// Reads `volumes:` at the top.
+pub(super) fn declared(at: Option<&At<'_>>) -> BTreeSet<Name> {
+    super::declared(
+        at,
+        &["local"],
+        "volumes are on the machine that runs the service: leave it out",
+        &[
+            ("external", ": a volume is the project's own: declare it without"),
+            ("driver_opts", " is not supported: a volume is a directory of its machine"),
+        ],
+    )
+}
+
+/// Reads what one service mounts.
+pub(super) struct Reader<'r, 'a> {
+    /// The volumes of the project.
+    pub(super) declared: &'r BTreeSet<Name>,
+    /// Its files.
+    pub(super) files: &'r Files<'a>,
+    /// Whether the service runs on one machine only.
+    pub(super) pinned: bool,
+    /// What is mounted where.
+    pub(super) targets: &'r mut Targets,
+    /// File systems found.
+    pub(super) mounts: Vec<Mount>,
+    /// Files found.
+    pub(super) shipped: Vec<FileMount>,
+}
+
+impl Reader<'_, '_> {
+    /// Reads `volumes:` of the service.
+    pub(super) fn volumes(&mut self, at: &At<'_>) {
+        for item in at.items() {
+            match item.node {
+                Node::Map(_) => self.long(&item),
+                _ => self.short(&item),
+            }
+        }
+    }
+
+    /// Reads `tmpfs:` of the service.
+    pub(super) fn tmpfs(&mut self, at: &At<'_>) {
+        for item in at.one_or_many() {
+            let read = item.read(|text| {
+                let (target, options) = text.split_once(':').unwrap_or((text, ""));
+                Ok::<_, String>((absolute(target, None)?, tmpfs_bytes(options)?))
+            });
+            if let Some((target, bytes)) = read {
+                self.add(&item, Mount::Tmpfs { target, bytes });
+            }
+        }
+    }
+
+    /// `TARGET`, `SOURCE:TARGET` or `SOURCE:TARGET:OPTIONS`.
+    fn short(&mut self, at: &At<'_>) {
+        let Some(text) = at.text() else { return };
+        let parts: Vec<&str> = text.split(':').collect();
+        let (source, target, options) = match parts[..] {
+            [target] => (None, target, ""),
+            [source, target] => (Some(source), target, ""),
+            [source, target, options] => (Some(source), target, options),
+            _ => {
+                return at.invalid(format!(
+                    "'{text}' is no mount: write source:/target or source:/target:ro"
+                ));
+            }
+        };
+        let Some(read_only) = access(options).map_err(|why| at.invalid(why)).ok() else { return };
+        let Some(target) = absolute(target, None).map_err(|why| at.invalid(why)).ok() else {
+            return;
+        };
+        match source {
+            None => self.add(at, Mount::Anonymous { target }),
+            Some("") => at.invalid(format!("'{text}' has no source: name a volume or a path")),
+            Some(path) if path.starts_with(['.', '/', '~']) => {
+                self.bind(at, path, target, read_only);
+            }
+            Some(name) if name.contains('/') => {
+                at.invalid(format!("'{name}' is no volume: write ./{name} for a path"));
+            }
+            Some(name) => self.volume(at, name, target, read_only),
+        }
+    }
+
+    fn long(&mut self, at: &At<'_>) {
+        let mut fields = at.fields();
+        let [kind, source, target, read_only] =
+            ["type", "source", "target", "read_only"].map(|key| fields.take(key));
+        let [bind, volume, tmpfs] = ["bind", "volume", "tmpfs"].map(|key| fields.take(key));
+        fields.finish(&[]);
+        let read_only = read_only.as_ref().and_then(At::bool).unwrap_or_default();
+        let kind = kind.as_ref().map(|at| (at, at.text().unwrap_or_default()));
+        let kind = match kind {
+            Some((_, kind @ ("volume" | "bind" | "tmpfs"))) => kind,
+            Some((at, other)) => {
+                return at
+                    .invalid(format!("'{other}' is not supported: write volume, bind or tmpfs"));
+            }
+            None => return at.refuse("has no type: write volume, bind or tmpfs"),
+        };
+        for (options, of) in [(&bind, "bind"), (&volume, "volume"), (&tmpfs, "tmpfs")] {
+            if let Some(options) = options.as_ref().filter(|_| kind != of) {
+                options.refuse(format!("is no option of a {kind}"));
+            }
+        }
+        let Some(target) = target else {
+            return at.refuse("has no target: name the path inside");
+        };
+        let Some(target) = target.read(|text| absolute(text, None)) else { return };
+        let source = source.and_then(|at| at.text().map(|text| (at, text)));
+        match (kind, source) {
+            ("tmpfs", None) if !read_only => {
+                let bytes = tmpfs.map(|at| size(&at)).unwrap_or_default();
+                self.add(at, Mount::Tmpfs { target, bytes });
+            }
+            ("tmpfs", None) => at.refuse("is memory that cannot be written: leave read_only out"),
+            ("tmpfs", Some((at, _))) => at.refuse("is not supported: memory has no source"),
+            ("volume", source) => {
+                refuse_true(volume, &["nocopy"]);
+                match source {
+                    Some((source, name)) => self.volume(&source, name, target, read_only),
+                    None if read_only => at.refuse("has no source: name the volume"),
+                    None => self.add(at, Mount::Anonymous { target }),
+                }
+            }
+            (_, Some((_, path))) => {
+                refuse_true(bind, &["create_host_path"]);
+                self.bind(at, path, target, read_only);
+            }
+            (_, None) => at.refuse("has no source: name the path"),
+        }
+    }
+
+    fn volume(&mut self, at: &At<'_>, name: &str, target: String, read_only: bool) {
+        match name.parse::<Name>() {
+            Ok(name) if self.declared.contains(&name) => {
+                self.add(at, Mount::Volume { name, target, read_only });
+            }
+            Ok(name) => at.refuse(format!(
+                "names the volume '{name}', which is not declared: write volumes: {{{name}: }} at the top"
+            )),
+            Err(why) => at.invalid(why),
+        }
+    }
+
+    /// A path: of the one machine that the service runs on, or of the operator's, whose files are shipped.
+    fn bind(&mut self, at: &At<'_>, path: &str, target: String, read_only: bool) {
+        if self.pinned && path.starts_with('/') {
+            let source = path.to_owned();
+            return self.add(at, Mount::Bind { source, target, read_only });
+        }
+        match self.files.ship(path, &target) {
+            Ok(mount) => {
+                self.targets.take(at, &mount.target);
+                self.shipped.push(mount);
+            }
+            Err(why @ (Unshipped::TooLarge(_) | Unshipped::Homeless)) => at.invalid(why.of(path)),
+            Err(why) if self.pinned => {
+                at.invalid(format!("{}: name the machine's path, from / on", why.of(path)));
+            }
+            Err(why @ Unshipped::Directory) => {
+                at.invalid(format!("{}: write a named volume, or {PIN}", why.of(path)));
+            }
+            Err(why) => at.invalid(format!("{}: {PIN}", why.of(path))),
+        }
+    }
+
+    fn add(&mut self, at: &At<'_>, mount: Mount) {
+        let (Mount::Volume { target, .. }
+        | Mount::Anonymous { target }
+        | Mount::Bind { target, .. }
+        | Mount::Tmpfs { target, .. }) = &mount;
+        self.targets.take(at, target);
+        self.mounts.push(mount);
+    }
+}
+
+/// Refuses those of the options that are `true`, and what is no option.
+fn refuse_true(options: Option<At<'_>>, keys: &[&'static str]) {
+    let Some(mut fields) = options.map(|at| at.fields()) else { return };
+    for key in keys {
+        if let Some(at) = fields.take(key).filter(|at| at.bool() == Some(true)) {
+            at.invalid("true is not supported");
+        }
+    }
+    fields.finish(&[]);
+}
+
+/// `tmpfs: {size}` of a long item.
+fn size(at: &At<'_>) -> u64 {
+    let mut fields = at.fields();
+    let size = fields.take("size").and_then(|at| at.read(parse_memory));
+    fields.finish(&[("mode", " is not supported: everybody may write there (1777)")]);
+    size.unwrap_or_default()
+}
+
+/// Whether the options of a short item say that it cannot be written.
+fn access(options: &str) -> Result<bool, String> {
+    let mut read_only = false;
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => read_only = true,
+            // Docker on Linux gives the last three no meaning.
+            "rw" | "cached" | "delegated" | "consistent" => {}
+            "z" | "Z" => {
+                return Err(format!(
+                    "'{option}' is not supported: nothing relabels files for SELinux"
+                ));
+            }
+            _ => return Err(format!("'{option}' is not supported: write ro or rw")),
+        }
+    }
+    Ok(read_only)
+}
+
+/// The size among the options of a short `tmpfs`; 0: none.
+fn tmpfs_bytes(options: &str) -> Result<u64, String> {
+    let mut bytes = 0;
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some(("size", size)) => bytes = parse_memory(size).map_err(|why| why.to_string())?,
+            // What Docker does anyway.
+            Some(("mode", "1777" | "01777")) => {}
+            None if matches!(option, "rw" | "noexec" | "nosuid" | "nodev") => {}
+            _ => return Err(format!("'{option}' is not supported: write size=64m")),
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,168 @@
+//! `deploy`, and the older keys beside it.
+
+use vc_protocol::spec::{FailureAction, UpdateOrder, UpdatePolicy};
+
+use crate::{all_refused, service};
+
+#[test]
+fn an_update_goes_as_the_file_says() {
+    let update = |lines: &str| service(&format!("deploy: {lines}")).unwrap().spec.update;
+    assert_eq!(update("{replicas: 1}"), UpdatePolicy::default());
+    let said = "{parallelism: 0, order: stop-first, delay: 1m, monitor: 20s, failure_action: continue, max_failure_ratio: 0.0}";
+    let policy = UpdatePolicy {
+        parallelism: 0,
+        order: Some(UpdateOrder::StopFirst),
+        delay_ms: 60_000,
+        monitor_ms: 20_000,
+        failure_action: FailureAction::Continue,
+    };
+    assert_eq!(update(&format!("{{update_config: {said}}}")), policy);
+    assert_eq!(
+        update(&format!(
+            "{{update_config: {said}, rollback_config: {{delay: 60s}}, endpoint_mode: vip}}"
+        )),
+        policy,
+        "a rollback that goes the same way"
+    );
+}
+
+#[test]
+fn an_update_that_cannot_be_kept_to_is_refused() {
+    let path = "services.s.deploy";
+    all_refused(&[
+        (
+            "deploy: {update_config: {order: fastest}}",
+            &format!(
+                "{path}.update_config.order: 'fastest' is no order: write start-first or stop-first"
+            ),
+        ),
+        (
+            "deploy: {update_config: {failure_action: stop}}",
+            &format!(
+                "{path}.update_config.failure_action: 'stop' is no action: write rollback, pause or continue"
+            ),
+        ),
+        (
+            "deploy: {update_config: {max_failure_ratio: 0.1}}",
+            &format!(
+                "{path}.update_config.max_failure_ratio: only 0 is supported: one instance that fails is an update that fails"
+            ),
+        ),
+        (
+            "deploy: {update_config: {paralelism: 1}}",
+            &format!(
+                "{path}.update_config.paralelism is not supported: did you mean 'parallelism'?"
+            ),
+        ),
+        (
+            "deploy: {update_config: {parallelism: 1}, rollback_config: {parallelism: 2}}",
+            &format!(
+                "{path}.rollback_config: update_config governs a rollback too: leave this out, or repeat what is there"
+            ),
+        ),
+        (
+            "deploy: {endpoint_mode: dnsrr}",
+            &format!(
+                "{path}.endpoint_mode: dnsrr is not supported: a name leads to one address that balances"
+            ),
+        ),
+    ]);
+}
+
+#[test]
+fn what_else_is_wrong_is_told_by_its_path() {
+    all_refused(&[
+        (
+            "restart: sometimes",
+            "services.s.restart: 'sometimes' is no policy: write no, always or on-failure:3",
+        ),
+        (
+            "restart: on-failure:x",
+            "services.s.restart: 'on-failure:x' is no policy: write no, always or on-failure:3",
+        ),
+        (
+            "restart: always\ndeploy: {restart_policy: {condition: any}}",
+            "services.s.restart and deploy.restart_policy are both there: keep one",
+        ),
+        (
+            "deploy: {restart_policy: {window: 5s}}",
+            "services.s.deploy.restart_policy.window is not supported: an exit always counts",
+        ),
+        (
+            "deploy: {restart_policy: {condition: always}}",
+            "services.s.deploy.restart_policy.condition: 'always' is no condition: write any, on-failure or none",
+        ),
+        ("deploy: {replicas: 1001}", "services.s.deploy.replicas is more than 1000"),
+        (
+            "deploy: {replicas: two}",
+            "services.s.deploy.replicas: 'two' is no whole number in range",
+        ),
+        (
+            "scale: 2\ndeploy: {replicas: 3}",
+            "services.s.scale and services.s.deploy.replicas differ: keep one",
+        ),
+        (
+            "deploy: {mode: global}",
+            "services.s.deploy.mode: global is not supported yet: write replicas",
+        ),
+        (
+            "deploy: {labels: [a]}",
+            "services.s.deploy.labels is not supported: write labels on the service",
+        ),
+        (
+            "deploy: {resources: {limits: {pids: 5}}}",
+            "services.s.deploy.resources.limits.pids is not supported",
+        ),
+        (
+            "deploy: {resources: {reservations: {devices: []}}}",
+            "services.s.deploy.resources.reservations.devices is not supported",
+        ),
+        ("cpus: many", "services.s.cpus: 'many' is not a number of CPUs: write 0.5 or 2"),
+        (
+            "mem_limit: 1 GiBs",
+            "services.s.mem_limit: '1 GiBs' is not an amount of memory: write 64M, 1.5g or a number of bytes",
+        ),
+        (
+            "mem_limit: 1g\ndeploy: {resources: {limits: {memory: 2g}}}",
+            "services.s.mem_limit and services.s.deploy.resources.limits.memory differ: keep one",
+        ),
+        (
+            "cpus: 1\ndeploy: {resources: {reservations: {cpus: 2}}}",
+            "services.s.deploy.resources.reservations.cpus is larger than the limit",
+        ),
+        (
+            "mem_limit: 1m\nmem_reservation: 2m",
+            "services.s.mem_reservation is larger than the limit",
+        ),
+        (
+            "deploy: {placement: {constraints: [node.role == manager]}}",
+            "services.s.deploy.placement.constraints[0]: 'node.role' is not supported: write node.labels.NAME, \
+             node.name, node.id, node.platform.os or node.platform.arch",
+        ),
+        (
+            "deploy: {placement: {constraints: [node.name = a]}}",
+            "services.s.deploy.placement.constraints[0]: 'node.name = a' is no constraint: write node.labels.disk == \
+             ssd, or != to exclude",
+        ),
+        (
+            "deploy: {placement: {constraints: ['node.name == ']}}",
+            "services.s.deploy.placement.constraints[0]: 'node.name == ' compares with nothing",
+        ),
+        (
+            "deploy: {placement: {constraints: [node.id == abc]}}",
+            "services.s.deploy.placement.constraints[0]: 'abc' is not the id of an Ed25519 key",
+        ),
+        (
+            "deploy: {placement: {preferences: []}}",
+            "services.s.deploy.placement.preferences is not supported",
+        ),
+        (
+            "platform: linux",
+            "services.s.platform: 'linux' is no platform: write os/arch, as in linux/amd64",
+        ),
+        (
+            "platform: linux/arm64/v8",
+            "services.s.platform: the variant in 'linux/arm64/v8' is not supported: write os/arch, as in linux/arm64",
+        ),
+    ]);
+}

@@ -1,0 +1,76 @@
+//! Whole files.
+//!
+//! Each `files/NAME.yaml` has its outcome beside it: `NAME.json` (the project) or `NAME.txt` (the line that refuses
+//! it). `UPDATE_GOLDEN=1 cargo nextest run -p vc-protocol --test compose` writes them anew: read the difference.
+
+use std::fs;
+use std::path::Path;
+
+use vc_protocol::compose::Project;
+use vc_protocol::spec::Deployment;
+
+use crate::{fixtures, parse};
+
+#[test]
+fn typical_files_give_what_is_written_beside_them() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut seen = 0;
+    for entry in fs::read_dir(fixtures()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let (extension, outcome) = match parse(&fs::read_to_string(&path).unwrap()) {
+            Ok(Project { name, services, files, builds, warnings }) => {
+                let builds: Vec<String> = builds.iter().map(|it| format!("{it:?}")).collect();
+                let json = serde_json::json!({
+                    "name": name, "services": services, "files": files, "builds": builds, "warnings": warnings
+                });
+                ("json", serde_json::to_string_pretty(&json).unwrap())
+            }
+            Err(error) => ("txt", error.to_string()),
+        };
+        let (golden, other) =
+            (path.with_extension(extension), if extension == "txt" { "json" } else { "txt" });
+        if update {
+            fs::write(&golden, format!("{outcome}\n")).unwrap();
+            let _ = fs::remove_file(path.with_extension(other));
+        }
+        assert!(!path.with_extension(other).exists(), "{}: {outcome}", path.display());
+        let expected = fs::read_to_string(&golden).unwrap_or_default();
+        assert_eq!(outcome.trim_end(), expected.trim_end(), "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen >= 20, "only {seen} files");
+}
+
+#[test]
+fn the_examples_can_be_deployed() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut seen = 0;
+    for entry in fs::read_dir(examples).unwrap() {
+        let path = entry.unwrap().path().join("compose.yaml");
+        let project = parse(&fs::read_to_string(&path).unwrap())
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert_eq!(project.warnings, Vec::<String>::new(), "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen > 0);
+}
+
+#[test]
+fn the_file_in_the_documentation_can_be_deployed() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/compose.md");
+    let page = fs::read_to_string(page).unwrap();
+    let file = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    assert_eq!(parse(file).unwrap().services.len(), 2);
+}
+
+#[test]
+fn what_was_parsed_survives_its_encoding() {
+    let text = fs::read_to_string(fixtures().join("web-api-redis.yaml")).unwrap();
+    for deployment in parse(&text).unwrap().services {
+        let json = serde_json::to_string(&deployment).unwrap();
+        assert_eq!(serde_json::from_str::<Deployment>(&json).unwrap(), deployment);
+    }
+}

@@ -1,0 +1,84 @@
+//! Compose files as people write them, and what comes of them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+mod deploy;
+mod files;
+mod golden;
+mod hostile;
+mod meaning;
+mod networks;
+mod ports;
+mod refused;
+mod services;
+mod top;
+mod volumes;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use vc_protocol::compose::{self, ComposeError, Context, Entry, MAX_CONTENT_BYTES, Project};
+use vc_protocol::spec::Deployment;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compose/files")
+}
+
+/// Parses as `vc` would, in a directory and an environment that never change.
+fn parse(text: &str) -> Result<Project, ComposeError> {
+    parse_with(text, &[])
+}
+
+/// As [`parse`], with more in the environment.
+fn parse_with(text: &str, more: &[(&str, &str)]) -> Result<Project, ComposeError> {
+    let pairs = [("TAG", "v7"), ("HOSTNAME", "lab"), ("EMPTY", ""), ("HOME", "/home/ann")];
+    let env: BTreeMap<_, _> = (pairs.iter().chain(more))
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    let read = |path: &str| match path {
+        "broken.env" => Ok("A=1\n=2\n".to_owned()),
+        "secret.env" => Err(io::Error::new(io::ErrorKind::PermissionDenied, "permission denied")),
+        path => fs::read_to_string(fixtures().join(path))
+            .map_err(|e| io::Error::new(e.kind(), "no such file")),
+    };
+    let context = Context {
+        project: None,
+        directory: Some("My_App 2"),
+        env: &env,
+        read: &read,
+        open: &entry,
+    };
+    compose::parse(text, &context)
+}
+
+/// A disk where a name with an extension is a file, that holds its path, and any other a directory.
+fn entry(path: &str) -> io::Result<Entry> {
+    let file = |content: Vec<u8>| Ok(Entry::File { content, mode: 0o640 });
+    match path {
+        "missing.txt" => Err(io::Error::new(io::ErrorKind::NotFound, "no such file")),
+        "large.bin" => file(vec![0; MAX_CONTENT_BYTES + 1]),
+        "/var/run/docker.sock" => Ok(Entry::Other),
+        _ if path.starts_with("full") => file(vec![0; MAX_CONTENT_BYTES]),
+        _ if Path::new(path).extension().is_some() => file(path.as_bytes().to_vec()),
+        _ => Ok(Entry::Directory),
+    }
+}
+
+/// Parses a file whose only service, `s`, has an image and `lines`.
+fn service(lines: &str) -> Result<Deployment, String> {
+    beside("", lines).map(|mut project| project.services.remove(0))
+}
+
+/// As [`service`], beside `top`.
+fn beside(top: &str, lines: &str) -> Result<Project, String> {
+    let indented: String = lines.lines().map(|line| format!("    {line}\n")).collect();
+    parse(&format!("services:\n  s:\n    image: i\n{indented}{top}")).map_err(|e| e.to_string())
+}
+
+/// Each of these services is refused in these words.
+fn all_refused(cases: &[(&str, &str)]) {
+    for (lines, refusal) in cases {
+        assert_eq!(&service(lines).expect_err(lines), refusal, "{lines}");
+    }
+}

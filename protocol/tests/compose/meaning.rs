@@ -1,0 +1,59 @@
+//! What values mean.
+
+use vc_protocol::spec::{OnPartition, RestartCondition};
+
+use crate::{parse, service};
+
+#[test]
+fn what_a_service_does_not_say_is_as_docker_has_it() {
+    let deployment = service("").unwrap();
+    assert_eq!(deployment.service.to_string(), "my_app2/s");
+    assert_eq!(deployment.replicas, None);
+    assert_eq!(deployment.spec.on_partition, OnPartition::Available);
+    let container = deployment.spec.container;
+    // The defaults of the spec itself, which serde fills in.
+    assert_eq!(container, serde_json::from_str(r#"{"image": "i"}"#).unwrap());
+    assert_eq!(container.stop_grace_ms, 10_000);
+}
+
+#[test]
+fn scalars_mean_what_they_say_where_they_stand() {
+    let deployment = service(
+        "environment: {A: yes, B: on, C: 1.10, D: 0755, E: true, F: 1e3, G: 22:22, H: ~, TAG: , I: \"\", J: 'True'}\n\
+         ports: [22:22, 2222:2222]\nrestart: no\ndeploy: {replicas: \"${REPLICAS:-3}\"}\nstop_grace_period: 0\n\
+         user: 0123\nhealthcheck: {test: [NONE]}\nentrypoint: \"\"\ncommand: [a, 1, true, '']",
+    )
+    .unwrap();
+    let (container, ports) = (deployment.spec.container, deployment.spec.ports);
+    let environment: Vec<String> =
+        container.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(
+        environment.join(" "),
+        "A=yes B=on C=1.10 D=0755 E=true F=1e3 G=22:22 I= J=True TAG=v7"
+    );
+    assert_eq!(ports.iter().map(|port| port.published).collect::<Vec<_>>(), [22, 2222]);
+    assert_eq!(container.restart.condition, RestartCondition::None);
+    assert_eq!(deployment.replicas, Some(3));
+    assert_eq!(container.stop_grace_ms, 0);
+    assert_eq!(container.user.as_deref(), Some("0123"));
+    assert_eq!(container.healthcheck.unwrap().test, ["NONE"]);
+    assert_eq!(container.entrypoint, Some(vec![]));
+    assert_eq!(container.command.unwrap(), ["a", "1", "true", ""]);
+}
+
+#[test]
+fn variables_without_a_value_are_told() {
+    let project =
+        parse("services: {a: {image: i, environment: [A=$NONE, 'B=${ALSO}$EMPTY$NONE', C=$TAG]}}")
+            .unwrap();
+    let told =
+        ["ALSO", "NONE"].map(|name| format!("the variable {name} is not set: it counts as empty"));
+    assert_eq!(project.warnings, told);
+}
+
+#[test]
+fn a_limit_alone_reserves_nothing() {
+    let container = service("mem_limit: 1g\ncpus: 0.5").unwrap().spec.container;
+    assert_eq!((container.limit.cpu_millis, container.limit.memory_bytes), (500, 1 << 30));
+    assert!(container.reservation.is_zero());
+}

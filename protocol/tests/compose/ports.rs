@@ -1,0 +1,116 @@
+//! `ports`, `expose` and `x-vc.publish`.
+
+use vc_protocol::spec::{PortProtocol, Publish};
+
+use crate::{all_refused, parse, service};
+
+/// `published->target/protocol publish` of each port, and `target/protocol` of what is exposed.
+fn reached(lines: &str) -> (Vec<String>, Vec<String>) {
+    let spec = service(lines).unwrap().spec;
+    let protocol = |it: PortProtocol| it.as_str();
+    let ports = spec.ports.iter().map(|it| {
+        let publish = if it.publish == Publish::Cluster { "cluster" } else { "node" };
+        format!("{}->{}/{} {publish}", it.published, it.target, protocol(it.protocol))
+    });
+    let expose = spec.expose.iter().map(|it| format!("{}/{}", it.target, protocol(it.protocol)));
+    (ports.collect(), expose.collect())
+}
+
+#[test]
+fn every_machine_publishes_a_port_unless_the_file_says_otherwise() {
+    let ports = |lines| reached(lines).0;
+    assert_eq!(
+        ports("ports: ['8080:80', '53:53/udp']"),
+        ["53->53/udp cluster", "8080->80/tcp cluster"]
+    );
+    let long = "ports: [{target: 80, published: 8080, mode: host}, {target: 81, published: '8081', mode: ingress}, '82:82']";
+    assert_eq!(ports(long), ["82->82/tcp cluster", "8080->80/tcp node", "8081->81/tcp cluster"]);
+    // For all ports of a service, but for those that say it themselves.
+    assert_eq!(
+        ports(&format!("{long}\nx-vc: {{publish: node}}")),
+        ["82->82/tcp node", "8080->80/tcp node", "8081->81/tcp cluster"]
+    );
+}
+
+#[test]
+fn ports_that_nobody_publishes_are_exposed() {
+    let exposed = |lines| {
+        let (ports, expose) = reached(lines);
+        assert_eq!(ports, Vec::<String>::new(), "{lines}");
+        expose
+    };
+    assert_eq!(
+        exposed("expose: ['8000', 9000-9002, 53/udp, 8000]"),
+        ["53/udp", "8000/tcp", "9000/tcp", "9001/tcp", "9002/tcp"].map(str::to_owned).to_vec()
+    );
+    assert_eq!(
+        exposed(
+            "ports: ['80', '8080:81', {target: 82}, '90-91/udp']\nexpose: [7]\nx-vc: {publish: none}"
+        ),
+        ["7/tcp", "80/tcp", "81/tcp", "82/tcp", "90/udp", "91/udp"]
+    );
+}
+
+#[test]
+fn two_services_cannot_publish_one_port() {
+    let two = |a: &str, b: &str| {
+        let text = format!("services: {{a: {{image: i, {a}}}, b: {{image: i, {b}}}}}");
+        parse(&text).map(|_| ()).map_err(|e| e.to_string())
+    };
+    let clash = Err("services.b.ports publishes port 80/tcp, as services.a does".to_owned());
+    let node = "ports: ['80:80'], x-vc: {publish: node}";
+    assert_eq!(two("ports: ['80:80']", "ports: ['80:81']"), clash);
+    assert_eq!(two(node, "ports: ['1.2.3.4:80:81']"), clash);
+    assert_eq!(two(node, node), Ok(()), "they run on two machines");
+    assert_eq!(two("ports: ['80:80']", "ports: ['80:80/udp']"), Ok(()));
+    assert_eq!(two("ports: ['1.2.3.4:80:80']", "ports: ['1.2.3.5:80:80']"), Ok(()));
+}
+
+#[test]
+fn what_is_no_port_is_refused() {
+    let none =
+        "it publishes no port: write published:target, as in 8080:80, or x-vc: {publish: none}";
+    all_refused(&[
+        ("ports: ['80']", &format!("services.s.ports[0]: {none}")),
+        ("ports: [{target: 80}]", &format!("services.s.ports[0]: {none}")),
+        (
+            "ports: [1-3000:1-3000]",
+            "services.s.ports[0] is one too many: a service has 2048 ports at most",
+        ),
+        (
+            "expose: [1-2000, 2001-3000]",
+            "services.s.expose[1] is one too many: a service has 2048 ports at most",
+        ),
+        ("expose: [80/sctp]", "services.s.expose[0]: 'sctp' is not supported: write tcp or udp"),
+        (
+            "ports: [{target: 80, published: 80, mode: replicated}]",
+            "services.s.ports[0].mode: 'replicated' is no mode: write ingress or host",
+        ),
+        (
+            "ports: [{target: 80, published: 80, mode: host}]\nx-vc: {publish: none}",
+            "services.s.ports[0] says its mode, but x-vc.publish is none: keep one",
+        ),
+        (
+            "x-vc: {publish: all}",
+            "services.s.x-vc.publish: 'all' is not known: write cluster, node or none",
+        ),
+        ("ports: [80:80, 80:81]", "services.s.ports publishes port 80/tcp twice"),
+        (
+            "ports: ['1.2.3.4:80:80', '0.0.0.0:80:81']",
+            "services.s.ports publishes port 80/tcp twice",
+        ),
+        ("ports: 80:80", "services.s.ports must be a list"),
+        (
+            "ports: [{published: 80}]",
+            "services.s.ports[0] has no target: name the port of the instance",
+        ),
+        (
+            "ports: [{target: 80, published: 80-90}]",
+            "services.s.ports[0].published: '80-90' is no port: write a number from 1 to 65535",
+        ),
+        (
+            "ports: [{target: 80, published: 80, name: x}]",
+            "services.s.ports[0].name is not supported",
+        ),
+    ]);
+}

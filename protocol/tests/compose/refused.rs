@@ -1,0 +1,130 @@
+//! Every refusal is one line that begins with the path.
+
+use crate::all_refused;
+
+#[test]
+fn what_is_not_supported_says_why() {
+    all_refused(&[
+        ("imagee: x", "services.s.imagee is not supported: did you mean 'image'?"),
+        (
+            "network_mode: host",
+            "services.s.network_mode is not supported: leave bridge and default out; instead of host write ports",
+        ),
+        (
+            "logging: {driver: json-file}",
+            "services.s.logging is not supported: the cluster keeps the logs, see vc logs",
+        ),
+        (
+            "links: [\"db:database\"]",
+            "services.s.links is not supported: services reach each other by name; for another name write networks: \
+             {default: {aliases: [NAME]}} in the other service",
+        ),
+        (
+            "domainname: a.b",
+            "services.s.domainname is not supported: write the whole name into hostname",
+        ),
+        ("dns: 1.1.1.1", "services.s.dns is not supported: names are resolved by the cluster"),
+        (
+            "extends: {service: a}",
+            "services.s.extends is not supported: write the service out, or use a YAML anchor",
+        ),
+        (
+            "pull_policy: always",
+            "services.s.pull_policy: 'always' is not supported: the image is pinned when it is deployed; write missing",
+        ),
+        ("userns_mode: host", "services.s.userns_mode is not supported"),
+        (
+            "healthcheck: {test: x, start_interval: 1s}",
+            "services.s.healthcheck.start_interval is not supported: interval counts from the start",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_wrong_is_told_by_its_path() {
+    all_refused(&[
+        (
+            "x-vc: {on_partition: exclusive}",
+            "services.s.x-vc.on_partition: exclusive is not supported yet",
+        ),
+        (
+            "x-vc: {on_partition: maybe}",
+            "services.s.x-vc.on_partition: 'maybe' is not known: write available",
+        ),
+        (
+            "x-vc: {on_partitions: x}",
+            "services.s.x-vc.on_partitions is not supported: did you mean 'on_partition'?",
+        ),
+        ("command: {a: b}", "services.s.command must be a list"),
+        ("command: [a, [b]]", "services.s.command[1] must be a text"),
+        ("command: a 'b", "services.s.command has a ' that is never closed"),
+        (
+            "command: a && b",
+            "services.s.command has '&&', but no shell runs it: write [\"sh\", \"-c\", \"…\"] or quote it",
+        ),
+        (
+            "command: echo $",
+            "services.s.command has a $ that begins no variable: write $$ for the character itself",
+        ),
+        ("user: ${NONE:?say who}", "services.s.user needs the variable NONE: say who"),
+        ("user: []", "services.s.user must be a text"),
+        ("user: ''", "services.s.user is empty"),
+        ("environment: 1", "services.s.environment must be a map"),
+        ("environment: {A: [1]}", "services.s.environment.A must be a text"),
+        ("environment: ['=x']", "services.s.environment[0] has no key: write KEY=value"),
+        ("env_file: missing.env", "services.s.env_file: cannot read 'missing.env': no such file"),
+        ("env_file: [broken.env]", "services.s.env_file[0]: 'broken.env' line 2 is no KEY=value"),
+        (
+            "env_file: {path: secret.env, required: false}",
+            "services.s.env_file: cannot read 'secret.env': permission denied",
+        ),
+        (
+            "env_file: {paths: a}",
+            "services.s.env_file.paths is not supported: did you mean 'path'?; services.s.env_file has no path",
+        ),
+        (
+            "env_file: {path: a, format: raw}",
+            "services.s.env_file.format is not supported; services.s.env_file: cannot read 'a': no such file",
+        ),
+        (
+            "labels: {vc.node: x}",
+            "services.s.labels.vc.node is reserved: labels that begin with vc. are the cluster's",
+        ),
+        (
+            "labels: [vc.x]",
+            "services.s.labels[0] is reserved: labels that begin with vc. are the cluster's",
+        ),
+        (
+            "healthcheck: {interval: 5s}",
+            "services.s.healthcheck has no test: write the command that checks",
+        ),
+        (
+            "healthcheck: {test: x, disable: true}",
+            "services.s.healthcheck.test and disable are both there: keep one",
+        ),
+        (
+            "healthcheck: {test: [curl, x]}",
+            "services.s.healthcheck.test must begin with CMD and a program, or be [\"CMD-SHELL\", text] or [\"NONE\"]",
+        ),
+        (
+            "healthcheck: {test: x, interval: 5}",
+            "services.s.healthcheck.interval: '5' is not a duration: write 10s, 1m30s or 500ms",
+        ),
+        (
+            "healthcheck: {test: x, retries: -1}",
+            "services.s.healthcheck.retries: '-1' is no whole number in range",
+        ),
+        (
+            "healthcheck: {test: x, disable: no}",
+            "services.s.healthcheck.disable: 'no' is neither true nor false",
+        ),
+        (
+            "stop_grace_period: 9999999h",
+            "services.s.stop_grace_period: '9999999h' is too long: write a year at most",
+        ),
+        ("a\u{301}: 1", "services.s.a\u{301} is not supported"),
+        ("\"a\\nb\": 1", "services.s.a\\nb is not supported"),
+        ("user: x\nuser: y", "line 5, column 5: the key 'user' is there twice"),
+        ("user: [", "line 4, column 11: unclosed bracket '['"),
+    ]);
+}

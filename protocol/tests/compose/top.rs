@@ -1,0 +1,93 @@
+//! The top of a file.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use vc_protocol::compose::{self, Context};
+
+use crate::{entry, parse};
+
+#[test]
+fn the_top_of_a_file_is_held_to_the_same_rule() {
+    for (text, refusal) in [
+        ("", "the file has no services: write services: at the top"),
+        ("services", "the file has no services: write services: at the top"),
+        ("{}", "services is empty: name at least one service"),
+        ("services: {}", "services is empty: name at least one service"),
+        ("services: [a]", "services must be a map; services is empty: name at least one service"),
+        (
+            "services: {a: }",
+            "services.a has no image: name one with image:, or say how to build it with build:",
+        ),
+        (
+            "services: {a: x}",
+            "services.a must be a map; services.a has no image: name one with image:, or say how to build it with build:",
+        ),
+        ("services: {a: {image: '-x'}}", "services.a.image: '-x' is no image reference"),
+        ("services: {a: {image: a b}}", "services.a.image: 'a b' is no image reference"),
+        ("services: {a: {image: $NONE}}", "services.a.image is empty"),
+        (
+            "services: {A: {image: i}}",
+            "services.A: 'A' is not a name: use 1 to 63 lower-case letters, digits and '-', starting with a letter or \
+             a digit",
+        ),
+        (
+            "servces: {a: {image: i}}",
+            "servces is not supported: did you mean 'services'?; services is empty: name at least one service",
+        ),
+        ("networks: [a]\nservices: {a: {image: i}}", "networks must be a map"),
+        ("volumes: [a]\nservices: {a: {image: i}}", "volumes must be a map"),
+        (
+            "include: [b.yaml]\nservices: {a: {image: i}}",
+            "include is not supported: deploy each file",
+        ),
+        (
+            "x-vc: {}\nservices: {a: {image: i}}",
+            "x-vc is not supported here: write it in a service",
+        ),
+        ("a: 1\n---\nb: 2", "line 3, column 1: a second document begins: deploy one at a time"),
+        (
+            "services: {a: {image: i, depends_on: [b]}, b: {image: i, depends_on: [c]}, c: {image: i, depends_on: [b]}}",
+            "services.b.depends_on is a circle: b -> c -> b",
+        ),
+        (
+            "services:\n  a: {image: i, depends_on: {b: {condition: service_healthy}}}\n  b: {image: i, healthcheck: {disable: true}}",
+            "services.a.depends_on.b waits for a healthcheck that is disabled",
+        ),
+    ] {
+        assert_eq!(parse(text).expect_err(text).to_string(), refusal, "{text}");
+    }
+    for empty in
+        ["networks:", "volumes: {}", "secrets: null", "version: '2.4'", "version: 3", "x-any: [1]"]
+    {
+        assert!(parse(&format!("{empty}\nservices: {{a: {{image: i}}}}\n")).is_ok(), "{empty}");
+    }
+}
+
+#[test]
+fn a_project_is_named_by_the_user_the_file_or_the_directory() {
+    let (env, read) = (BTreeMap::new(), |_: &str| Err(io::ErrorKind::NotFound.into()));
+    let name = |project: Option<&str>, directory, line: &str| {
+        let project = project.map(|name| name.parse().unwrap());
+        let context = Context { project, directory, env: &env, read: &read, open: &entry };
+        let parsed = compose::parse(&format!("{line}\nservices: {{a: {{image: i}}}}"), &context);
+        parsed
+            .map(|parsed| (parsed.name.to_string(), parsed.services[0].service.to_string()))
+            .map_err(|e| e.to_string())
+    };
+    let named = |name: &str| Ok((name.to_owned(), format!("{name}/a")));
+    assert_eq!(name(Some("user"), Some("dir"), "name: file"), named("user"));
+    assert_eq!(name(None, Some("dir"), "name: file"), named("file"));
+    assert_eq!(name(None, Some("_My App (2)"), ""), named("myapp2"));
+    assert_eq!(
+        name(None, None, ""),
+        Err("the project has no name: write name: at the top".to_owned())
+    );
+    assert_eq!(
+        name(None, Some("…"), ""),
+        Err("the project has no name: write name: at the top".to_owned())
+    );
+    assert!(
+        name(Some("user"), None, "name: No").unwrap_err().starts_with("name: 'No' is not a name")
+    );
+}

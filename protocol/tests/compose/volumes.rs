@@ -1,0 +1,221 @@
+//! `volumes` and `tmpfs`.
+
+use vc_protocol::spec::{FileKind, Mount};
+
+use crate::{all_refused, beside};
+
+const TOP: &str =
+    "volumes: {data: , more: {driver: local, labels: {a: b}, name: more, external: false}}";
+const PIN: &str = "deploy: {placement: {constraints: [node.name == attic]}}";
+
+fn mounts(lines: &str) -> Vec<Mount> {
+    beside(TOP, lines).unwrap().services[0].spec.container.mounts.clone()
+}
+
+fn volume(name: &str, target: &str, read_only: bool) -> Mount {
+    Mount::Volume { name: name.parse().unwrap(), target: target.to_owned(), read_only }
+}
+
+#[test]
+fn volumes_and_memory_are_mounted_where_the_file_says() {
+    assert_eq!(
+        mounts("volumes: ['data:/a/', 'more:/b:ro', /c, 'more:/d:rw,cached']"),
+        [
+            volume("data", "/a", false),
+            volume("more", "/b", true),
+            Mount::Anonymous { target: "/c".to_owned() },
+            volume("more", "/d", false),
+        ]
+    );
+    let long = "volumes:\n  - {type: volume, source: data, target: /a, read_only: true, volume: {nocopy: false}}\n  \
+                - {type: volume, target: /b}\n  - {type: tmpfs, target: /c, tmpfs: {size: 64m}}\n  - {type: tmpfs, target: /d}";
+    let memory = |target: &str, bytes| Mount::Tmpfs { target: target.to_owned(), bytes };
+    let anonymous = Mount::Anonymous { target: "/b".to_owned() };
+    assert_eq!(
+        mounts(long),
+        [volume("data", "/a", true), anonymous, memory("/c", 64 << 20), memory("/d", 0)]
+    );
+    assert_eq!(mounts("tmpfs: /run"), [memory("/run", 0)]);
+    assert_eq!(
+        mounts("tmpfs: ['/run:size=1m,mode=1777,noexec', /tmp]"),
+        [memory("/run", 1 << 20), memory("/tmp", 0)]
+    );
+}
+
+#[test]
+fn a_file_of_the_operator_is_shipped_in_place_of_a_bind_mount() {
+    let lines = "volumes:\n  - ./a.conf:/etc/a.conf:ro\n  - ~/b.conf:/etc/b.conf\n  - {type: bind, source: c.conf, target: /etc/c.conf}\n  \
+                 - ./a.conf:/etc/again.conf";
+    let project = beside("", lines).unwrap();
+    let container = &project.services[0].spec.container;
+    assert_eq!(container.mounts, []);
+    let files: Vec<_> = (container.files.iter())
+        .map(|it| (it.file.name.as_str(), it.target.as_str(), it.mode, it.version.as_str()))
+        .collect();
+    assert_eq!(
+        files,
+        [
+            ("./a.conf", "/etc/a.conf", 0o640, ""),
+            ("~/b.conf", "/etc/b.conf", 0o640, ""),
+            ("./c.conf", "/etc/c.conf", 0o640, ""),
+            ("./a.conf", "/etc/again.conf", 0o640, ""),
+        ]
+    );
+    assert!(container.files.iter().all(|it| it.file.kind == FileKind::Config));
+    let contents: Vec<_> = (project.files.iter())
+        .map(|it| {
+            (it.file.name.as_str(), data_encoding::BASE64.decode(it.base64.as_bytes()).unwrap())
+        })
+        .collect();
+    // The test's disk gives back the path that was opened.
+    assert_eq!(
+        contents,
+        [
+            ("./a.conf", b"./a.conf".to_vec()),
+            ("./c.conf", b"c.conf".to_vec()),
+            ("~/b.conf", b"/home/ann/b.conf".to_vec()),
+        ],
+        "each once"
+    );
+}
+
+#[test]
+fn a_service_on_one_machine_mounts_what_that_machine_has() {
+    let bind = |source: &str, target: &str, read_only| Mount::Bind {
+        source: source.to_owned(),
+        target: target.to_owned(),
+        read_only,
+    };
+    let lines = "volumes:\n  - /var/run/docker.sock:/var/run/docker.sock\n  - {type: bind, source: /etc/passwd, target: /p, read_only: true, bind: {create_host_path: false}}\n  \
+                 - ./a.conf:/a.conf";
+    let project = beside("", &format!("{lines}\n{PIN}")).unwrap();
+    let container = &project.services[0].spec.container;
+    assert_eq!(
+        container.mounts,
+        [
+            bind("/var/run/docker.sock", "/var/run/docker.sock", false),
+            bind("/etc/passwd", "/p", true)
+        ]
+    );
+    assert_eq!(container.files[0].file.name, "./a.conf", "a relative path is the operator's");
+}
+
+#[test]
+fn what_another_machine_would_not_have_is_refused() {
+    let pin = "pin the service to the machine that has it with deploy.placement.constraints: [node.name == NAME]";
+    let other = "deploy: {placement: {constraints: [node.name != attic, node.labels.a == b]}}";
+    all_refused(&[
+        (
+            "volumes: ['./src:/src']",
+            &format!(
+                "services.s.volumes[0]: './src' is a directory: write a named volume, or {pin}"
+            ),
+        ),
+        (
+            &format!("volumes: ['/srv:/srv']\n{other}"),
+            &format!(
+                "services.s.volumes[0]: '/srv' is a directory: write a named volume, or {pin}"
+            ),
+        ),
+        (
+            "volumes: ['/var/run/docker.sock:/s']",
+            &format!("services.s.volumes[0]: '/var/run/docker.sock' is no regular file: {pin}"),
+        ),
+        (
+            "volumes: [{type: bind, source: missing.txt, target: /a}]",
+            &format!("services.s.volumes[0]: cannot read 'missing.txt': no such file: {pin}"),
+        ),
+        (
+            &format!("volumes: ['./src:/src']\n{PIN}"),
+            "services.s.volumes[0]: './src' is a directory: name the machine's path, from / on",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_no_mount_is_refused() {
+    all_refused(&[
+        (
+            "volumes: ['data:/data']",
+            "services.s.volumes[0] names the volume 'data', which is not declared: write volumes: {data: } at the top",
+        ),
+        (
+            "volumes: ['a/b:/data']",
+            "services.s.volumes[0]: 'a/b' is no volume: write ./a/b for a path",
+        ),
+        (
+            "volumes: ['$NOWHERE:/data']",
+            "services.s.volumes[0]: ':/data' has no source: name a volume or a path",
+        ),
+        (
+            "volumes: ['data:data']",
+            "services.s.volumes[0]: 'data' is not an absolute path: begin it with /",
+        ),
+        ("volumes: ['data:/']", "services.s.volumes[0]: '/' is the root: name a path below it"),
+        (
+            "volumes: ['data:/a/../b']",
+            "services.s.volumes[0]: '/a/../b' climbs with ..: write the path itself",
+        ),
+        (
+            "volumes: ['a:/b:ro:x']",
+            "services.s.volumes[0]: 'a:/b:ro:x' is no mount: write source:/target or source:/target:ro",
+        ),
+        (
+            "volumes: ['a:/b:z']",
+            "services.s.volumes[0]: 'z' is not supported: nothing relabels files for SELinux",
+        ),
+        ("volumes: ['a:/b:rx']", "services.s.volumes[0]: 'rx' is not supported: write ro or rw"),
+        (
+            "volumes: [/a, /a/]",
+            "services.s.volumes[1] is mounted at /a, as services.s.volumes[0] is",
+        ),
+        (
+            "volumes: [/a]\ntmpfs: [/a]",
+            "services.s.tmpfs[0] is mounted at /a, as services.s.volumes[0] is",
+        ),
+        (
+            "volumes: [{target: /a}]",
+            "services.s.volumes[0] has no type: write volume, bind or tmpfs",
+        ),
+        (
+            "volumes: [{type: npipe, target: /a}]",
+            "services.s.volumes[0].type: 'npipe' is not supported: write volume, bind or tmpfs",
+        ),
+        ("volumes: [{type: volume}]", "services.s.volumes[0] has no target: name the path inside"),
+        (
+            "volumes: [{type: bind, target: /a}]",
+            "services.s.volumes[0] has no source: name the path",
+        ),
+        (
+            "volumes: [{type: tmpfs, target: /a, volume: {nocopy: true}}]",
+            "services.s.volumes[0].volume is no option of a tmpfs",
+        ),
+        (
+            "volumes: [{type: volume, target: /a, volume: {nocopy: true}}]",
+            "services.s.volumes[0].volume.nocopy: true is not supported",
+        ),
+        (
+            "volumes: [{type: volume, target: /a, volume: {subpath: b}}]",
+            "services.s.volumes[0].volume.subpath is not supported",
+        ),
+        (
+            "volumes: [{type: tmpfs, target: /a, tmpfs: {mode: 0700}}]",
+            "services.s.volumes[0].tmpfs.mode is not supported: everybody may write there (1777)",
+        ),
+        ("tmpfs: '/a:uid=5'", "services.s.tmpfs: 'uid=5' is not supported: write size=64m"),
+    ]);
+    for (top, refusal) in [
+        ("external: true", "volumes.v.external: a volume is the project's own: declare it without"),
+        (
+            "driver: nfs",
+            "volumes.v.driver: 'nfs' is not supported: volumes are on the machine that runs the service: leave it out",
+        ),
+        (
+            "driver_opts: {type: nfs}",
+            "volumes.v.driver_opts is not supported: a volume is a directory of its machine",
+        ),
+        ("name: other", "volumes.v.name is not supported: within the project it is 'v'"),
+    ] {
+        assert_eq!(beside(&format!("volumes: {{v: {{{top}}}}}"), "").unwrap_err(), refusal);
+    }
+}
