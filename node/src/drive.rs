@@ -89,6 +89,8 @@ pub struct Driver {
     known_addresses: BTreeMap<NodeId, Vec<Multiaddr>>,
     connected: BTreeSet<NodeId>,
     runtime: LastSeen,
+    /// The ports that could not be published when that was last looked at.
+    ports: BTreeMap<String, String>,
 }
 
 /// What the runtime said last, for an engine that has to begin anew.
@@ -162,6 +164,7 @@ impl Driver {
             known_addresses: BTreeMap::new(),
             connected: BTreeSet::new(),
             runtime: LastSeen::default(),
+            ports: BTreeMap::new(),
         };
         Ok((driver, receiver))
     }
@@ -231,6 +234,7 @@ impl Driver {
                 self.parts.links.close(&node.peer_id());
             }
             Input::Runtime(event) => self.runtime.note(event),
+            Input::Ports(problems) => self.ports.clone_from(problems),
             _ => {}
         }
         let volatile = matches!(input, Input::Usage(_) | Input::Gossip(..));
@@ -320,8 +324,9 @@ impl Driver {
             }
             // The new engine has seen nothing yet of what the old one saw.
             let connected = self.connected.iter().copied().map(Input::Connected);
+            let ports = Input::Ports(self.ports.clone());
             let inputs: Vec<Input> =
-                connected.chain(self.runtime.last().map(Input::Runtime)).collect();
+                connected.chain(self.runtime.last().map(Input::Runtime)).chain([ports]).collect();
             let mut failed = false;
             for input in inputs {
                 let outputs = VecDeque::from(self.engine.handle(crate::now(), input));

@@ -9,6 +9,7 @@ mod join;
 mod logs;
 mod machine;
 pub mod network;
+pub mod routing;
 mod run;
 pub mod runtime;
 mod session;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use libp2p::multiaddr::Protocol;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use vc_engine::Input;
-use vc_engine::runtime::RuntimeEvent;
+use vc_engine::routes::Routes;
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::token::{Issuer, MachineRole, Scope, UserRole, certify};
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
@@ -23,6 +23,7 @@ use crate::logs::Logs;
 use crate::network::gate::Gate;
 use crate::network::link::{self, Links};
 use crate::network::{self, Network};
+use crate::routing::{self, Connections, Ingress, Router};
 use crate::runtime::{self, Runtime};
 use crate::session::Session;
 use crate::store::Store;
@@ -32,6 +33,8 @@ use crate::{join, machine};
 const ADMIN_TTL: Millis = 365 * 24 * 3_600_000;
 /// Events of the runtime that may wait.
 const RUNTIME_EVENTS: usize = 256;
+/// Reports of ports that cannot be published that may wait.
+const PORT_PROBLEMS: usize = 16;
 
 /// Does what the command line says; returns when the node was told to stop. Errors: one line that says what to do.
 pub async fn start(command: Command) -> anyhow::Result<()> {
@@ -185,6 +188,7 @@ async fn run(
             runtime::Config::Process(runtime::process::Config { dir: options.data_dir.clone() })
         }
     };
+    let connections = Connections::default();
     let identity = runtime::Identity { cluster: membership.cluster, node: membership.node };
     let runtime = Runtime::start(runtime_config, identity, runtime_events);
     let links = Links::new(handles.controls.members.clone());
@@ -198,6 +202,11 @@ async fn run(
         gate: gate.clone(),
     };
     let (engine, mut snapshot) = Driver::new(parts, store, events)?;
+
+    let first = Routes::of(&snapshot.borrow().view);
+    let (table, routes) = watch::channel(Arc::new(first));
+    let members = handles.controls.members.clone();
+    let router = Router::new(membership.node, routes, connections, members);
 
     for (node, address) in peers.into_iter().filter_map(with_node) {
         handles.commands.send(network::Command::Addresses(node, vec![address])).await?;
@@ -219,7 +228,15 @@ async fn run(
     tasks.spawn(link::accept(handles.streams.sync, driver.clone()));
     tasks.spawn(logs.serve(handles.streams.logs));
     tasks.spawn(machine::watch_usage(driver.clone()));
-    tasks.spawn(forward(from_runtime, driver));
+    tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
+    tasks.spawn(routing::follow(snapshot.clone(), table));
+    tasks.spawn(routing::serve_members(router.clone(), handles.streams.route));
+    // Child processes bind their ports themselves.
+    if matches!(options.runtime, RuntimeChoice::Docker) {
+        let (problems, from_ingress) = mpsc::channel(PORT_PROBLEMS);
+        tasks.spawn(Ingress::new(router, problems).run());
+        tasks.spawn(forward(from_ingress, driver, Input::Ports));
+    }
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -247,7 +264,7 @@ async fn run(
 /// Waits until this node has said who it is in its document, then says on stdout where it is dialled.
 async fn announce(
     membership: &Membership,
-    snapshot: &mut tokio::sync::watch::Receiver<Snapshot>,
+    snapshot: &mut watch::Receiver<Snapshot>,
     addresses: &[Multiaddr],
 ) -> anyhow::Result<()> {
     let present = |snapshot: &Snapshot| {
@@ -292,9 +309,13 @@ fn with_node(address: Multiaddr) -> Option<(NodeId, Multiaddr)> {
     }
 }
 
-async fn forward(mut from: mpsc::Receiver<RuntimeEvent>, driver: mpsc::Sender<Event>) {
+async fn forward<T>(
+    mut from: mpsc::Receiver<T>,
+    driver: mpsc::Sender<Event>,
+    input: fn(T) -> Input,
+) {
     while let Some(event) = from.recv().await {
-        if driver.send(Event::Input(Input::Runtime(event))).await.is_err() {
+        if driver.send(Event::Input(input(event))).await.is_err() {
             return;
         }
     }

@@ -13,6 +13,7 @@ mod id;
 pub mod instance;
 pub mod node;
 mod resources;
+pub mod route;
 pub mod spec;
 pub mod token;
 pub mod wire;

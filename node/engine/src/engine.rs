@@ -159,6 +159,10 @@ impl Engine {
                 self.own.info = Some(info);
                 self.dirty = true;
             }
+            Input::Ports(problems) => {
+                self.own.ports = problems;
+                self.dirty = true;
+            }
             Input::Certificate(certificate) => {
                 self.receive(Batch { certificates: vec![certificate], changes: Vec::new() }, now);
             }

@@ -1,5 +1,7 @@
 //! What an engine is made of, what comes in and what goes out.
 
+use std::collections::BTreeMap;
+
 use vc_protocol::change::{DocumentId, Run, SignedChange, Subject};
 use vc_protocol::gossip::{Gossip, SyncMessage};
 use vc_protocol::node::{NodeInfo, Usage};
@@ -90,6 +92,8 @@ pub enum Input {
     Usage(Usage),
     /// What this machine says of itself has changed, as its addresses do.
     Info(NodeInfo),
+    /// The ports that this machine cannot publish (`8080/tcp`) now, and why.
+    Ports(BTreeMap<String, String>),
     /// A certificate that authentication brought.
     Certificate(String),
     /// A user wants a change; the caller has checked that he may.

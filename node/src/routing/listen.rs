@@ -1,0 +1,59 @@
+//! Sockets for published ports.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use tokio::net::{TcpListener, UdpSocket};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Listens on a TCP port; without an address on all, of IPv4 and IPv6. Errors: the port is taken, or the address is not
+/// of this machine.
+pub(super) fn tcp(address: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
+    let socket = socket(address, port, SocketType::STREAM)?;
+    listen(&socket, BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Binds a UDP port; without an address on all, of IPv4 and IPv6. Errors: the port is taken, or the address is not of
+/// this machine.
+pub(super) fn udp(address: Option<IpAddr>, port: u16) -> io::Result<UdpSocket> {
+    UdpSocket::from_std(socket(address, port, SocketType::DGRAM)?.into())
+}
+
+fn socket(address: Option<IpAddr>, port: u16, kind: SocketType) -> io::Result<OwnedFd> {
+    let Some(address) = address else {
+        let none = [io::ErrorKind::AddrNotAvailable, io::ErrorKind::Unsupported];
+        return match bound(Ipv6Addr::UNSPECIFIED.into(), port, kind) {
+            // A machine without IPv6.
+            Err(error)
+                if none.contains(&error.kind()) || error.raw_os_error() == Some(EAFNOSUPPORT) =>
+            {
+                bound(Ipv4Addr::UNSPECIFIED.into(), port, kind)
+            }
+            result => result,
+        };
+    };
+    bound(address, port, kind)
+}
+
+/// The system's number for "no such family of addresses here".
+const EAFNOSUPPORT: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+
+fn bound(address: IpAddr, port: u16, kind: SocketType) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(family, kind, flags, None)?;
+    if address.is_ipv6() && address.is_unspecified() {
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    if kind == SocketType::STREAM {
+        // Connections that ended a moment ago do not hold the port.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    bind(&socket, &SocketAddr::new(address, port))?;
+    Ok(socket)
+}
