@@ -8,6 +8,7 @@ mod identity;
 mod join;
 mod logs;
 mod machine;
+pub mod names;
 pub mod network;
 pub mod routing;
 mod run;

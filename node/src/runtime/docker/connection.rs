@@ -90,6 +90,9 @@ impl Engine {
         let since = self.reports.clock();
         let all = self.list().await?;
         self.reports.listed(since, all).await;
+        if let Err(error) = self.remove_unused_networks().await {
+            tracing::debug!(error = reason::of(&error), "unused networks are not removed");
+        }
         Ok(())
     }
 

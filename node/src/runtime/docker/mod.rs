@@ -7,6 +7,7 @@
 mod connection;
 mod container;
 mod logs;
+mod networks;
 mod observe;
 mod reason;
 mod start;
@@ -21,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_protocol::Slot;
 use vc_protocol::spec::ContainerSpec;
+
+pub use networks::Neighbour;
 
 use super::lane::{self, Backend, Reports};
 use super::{Identity, LogLines, LogQuery, RuntimeError};
@@ -75,6 +78,7 @@ impl Docker {
             removals: Arc::new(Semaphore::new(REMOVALS)),
             pulls: Arc::new(Semaphore::new(PULLS)),
             connections: Arc::new(watch::Sender::new(0)),
+            networks: networks::Wishes::default(),
         };
         let (backend, watcher) = (engine.clone(), engine.clone());
         tokio::spawn(async move {
@@ -110,6 +114,8 @@ struct Engine {
     pulls: Arc<Semaphore>,
     /// Counts how often the engine was reached anew.
     connections: Arc<watch::Sender<u64>>,
+    /// The networks that were asked for.
+    networks: networks::Wishes,
 }
 
 impl Engine {

@@ -27,6 +27,11 @@ pub(super) fn is_lost(error: &Error) -> bool {
 /// An error in one line: what Docker said, else the innermost cause.
 pub(super) fn of(error: &Error) -> String {
     match error {
+        Error::DockerResponseServerError { message, .. } if is_out_of_subnets(message) => {
+            "Docker has no addresses left for another network: remove networks that nobody uses ('docker network \
+             prune'), or give it more ('default-address-pools' in /etc/docker/daemon.json)"
+                .into()
+        }
         Error::DockerResponseServerError { message, .. } => one_line(message),
         Error::DockerStreamError { error } => one_line(error),
         Error::SocketNotFoundError(_) => {
@@ -42,6 +47,13 @@ pub(super) fn of(error: &Error) -> String {
             one_line(&cause.to_string())
         }
     }
+}
+
+/// Docker's two ways to say that every address pool is in use, up to and from version 27.
+fn is_out_of_subnets(message: &str) -> bool {
+    ["non-overlapping IPv4 address pool", "predefined address pools have been fully subnetted"]
+        .iter()
+        .any(|said| message.contains(said))
 }
 
 /// Why a container could not be started.
@@ -62,6 +74,16 @@ mod tests {
 
     fn said(message: &str) -> Error {
         Error::DockerResponseServerError { status_code: 500, message: message.to_owned() }
+    }
+
+    #[test]
+    fn a_lack_of_addresses_says_what_to_do() {
+        for message in [
+            "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+            "all predefined address pools have been fully subnetted",
+        ] {
+            assert!(of(&said(message)).contains("docker network prune"), "{message}");
+        }
     }
 
     #[test]

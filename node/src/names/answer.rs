@@ -1,0 +1,213 @@
+//! Answers to questions about names (RFC 1035).
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+
+use super::addresses::RANGE;
+use super::table::{Source, Table};
+
+/// For how many seconds an answer holds. What is behind an address may change at any time; the address itself only when
+/// the service is gone.
+const TTL: u32 = 5;
+/// Addresses in one answer: those of services that share an alias. More would not fit the smallest datagram.
+const MAX_ADDRESSES: usize = 16;
+
+/// What becomes of a question.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// This is the answer.
+    Answer(Vec<u8>),
+    /// Others know.
+    Relay,
+    /// It is no question.
+    Ignore,
+}
+
+/// Answers a question of a container.
+pub(super) fn answer(question: &[u8], source: &Source, table: &Table) -> Verdict {
+    let Ok(message) = Message::from_vec(question) else { return Verdict::Ignore };
+    if message.metadata.message_type != MessageType::Query {
+        return Verdict::Ignore;
+    }
+    if message.metadata.op_code != OpCode::Query {
+        return response(&message, ResponseCode::NotImp, Vec::new());
+    }
+    let [query] = message.queries.as_slice() else {
+        return response(&message, ResponseCode::FormErr, Vec::new());
+    };
+    if query.query_class() != DNSClass::IN {
+        return Verdict::Relay;
+    }
+    if let Some(address) = reverse(query.name()) {
+        return answer_reverse(&message, query, source, table, address);
+    }
+    let addresses = table.lookup(source, &query.name().to_ascii());
+    if addresses.is_empty() {
+        return Verdict::Relay;
+    }
+    // A name that is there but has no record of that kind: no error, or whoever asks for IPv6 first gives up.
+    let asked = matches!(query.query_type(), RecordType::A | RecordType::ANY);
+    let answers = addresses.into_iter().take(MAX_ADDRESSES).filter(|_| asked);
+    let record = |it| Record::from_rdata(query.name().clone(), TTL, RData::A(A(it)));
+    response(&message, ResponseCode::NoError, answers.map(record).collect())
+}
+
+/// Says no to a question, if it is one.
+pub(super) fn refuse(question: &[u8], code: ResponseCode) -> Option<Vec<u8>> {
+    match response(&Message::from_vec(question).ok()?, code, Vec::new()) {
+        Verdict::Answer(bytes) => Some(bytes),
+        Verdict::Relay | Verdict::Ignore => None,
+    }
+}
+
+/// Whether a question is about a name of one label, as hosts of a home network have, and no other domain's.
+pub(super) fn is_single_label(question: &[u8]) -> bool {
+    let Ok(message) = Message::from_vec(question) else { return false };
+    message.queries.iter().all(|query| query.name().num_labels() == 1)
+}
+
+/// The virtual address that a reverse question is about.
+fn reverse(name: &Name) -> Option<Ipv4Addr> {
+    let net = name.parse_arpa_name().ok()?;
+    match net.addr() {
+        IpAddr::V4(address) if net.prefix_len() == 32 && RANGE.contains(&address) => Some(address),
+        _ => None,
+    }
+}
+
+fn answer_reverse(
+    message: &Message,
+    query: &Query,
+    source: &Source,
+    table: &Table,
+    address: Ipv4Addr,
+) -> Verdict {
+    let service = table.reach(source, address);
+    let name = service
+        .and_then(|key| Name::from_ascii(format!("{}.{}.", key.service, key.project)).ok())
+        .map(|name| Record::from_rdata(query.name().clone(), TTL, RData::PTR(PTR(name))));
+    match name {
+        Some(record) => {
+            let asked = matches!(query.query_type(), RecordType::PTR | RecordType::ANY);
+            let records = Some(record).filter(|_| asked).into_iter().collect();
+            response(message, ResponseCode::NoError, records)
+        }
+        // Nobody else has such addresses.
+        None => response(message, ResponseCode::NXDomain, Vec::new()),
+    }
+}
+
+fn response(question: &Message, code: ResponseCode, answers: Vec<Record>) -> Verdict {
+    let mut metadata = Metadata::response_from_request(&question.metadata);
+    metadata.response_code = code;
+    metadata.recursion_available = true;
+    let mut message = Message::new(metadata.id, MessageType::Response, metadata.op_code);
+    message.metadata = metadata;
+    message.add_queries(question.queries.iter().take(1).cloned());
+    message.add_answers(answers);
+    if question.edns.is_some() {
+        message.set_edns(Edns::new());
+    }
+    message.to_vec().map_or(Verdict::Ignore, Verdict::Answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::tests::{source, table};
+    use super::*;
+
+    fn question(name: &str, kind: RecordType) -> Vec<u8> {
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        message.metadata.recursion_desired = true;
+        message.add_query(Query::query(Name::from_ascii(name).expect("a name"), kind));
+        message.to_vec().expect("bytes")
+    }
+
+    fn shop() -> Table {
+        table(&[("shop/api", &[("default", &[])]), ("blog/wiki", &[("default", &[])])])
+    }
+
+    fn ask(project: &str, name: &str, kind: RecordType) -> Option<Message> {
+        match answer(&question(name, kind), &source(project, &["default"]), &shop()) {
+            Verdict::Answer(bytes) => Some(Message::from_vec(&bytes).expect("an answer")),
+            Verdict::Relay => None,
+            Verdict::Ignore => panic!("ignored"),
+        }
+    }
+
+    #[test]
+    fn a_service_has_an_address_and_no_other_records() {
+        let reply = ask("shop", "API.", RecordType::A).expect("an answer");
+        assert_eq!(reply.metadata.id, 7);
+        assert_eq!(reply.metadata.message_type, MessageType::Response);
+        assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+        assert!(reply.metadata.recursion_desired && reply.metadata.recursion_available);
+        assert_eq!(reply.queries[0].name().to_ascii(), "API.");
+        let [record] = reply.answers.as_slice() else { panic!("{:?}", reply.answers) };
+        assert_eq!(record.name.to_ascii(), "API.");
+        assert!(matches!(&record.data, RData::A(A(address)) if RANGE.contains(address)));
+        for kind in [RecordType::AAAA, RecordType::MX, RecordType::HTTPS] {
+            let reply = ask("shop", "api", kind).expect("an answer");
+            assert_eq!(reply.metadata.response_code, ResponseCode::NoError, "{kind}");
+            assert_eq!(reply.answers, [], "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_name_of_ours_is_for_others() {
+        for name in ["example.com.", "wiki", "wiki.blog.", "api.example.com.", "."] {
+            assert_eq!(ask("shop", name, RecordType::A), None, "{name}");
+        }
+        assert!(ask("blog", "wiki", RecordType::A).is_some());
+        assert_eq!(ask("shop", "1.0.0.10.in-addr.arpa.", RecordType::PTR), None);
+    }
+
+    #[test]
+    fn an_address_has_a_name_for_those_who_reach_it() {
+        let reply = ask("shop", "api", RecordType::A).expect("an answer");
+        let RData::A(A(address)) = reply.answers[0].data else { panic!("no address") };
+        let name = Name::from(address).to_ascii();
+        let reply = ask("shop", &name, RecordType::PTR).expect("an answer");
+        assert!(
+            matches!(&reply.answers[0].data, RData::PTR(PTR(name)) if name.to_ascii() == "api.shop.")
+        );
+        let reply = ask("blog", &name, RecordType::PTR).expect("an answer");
+        assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+    }
+
+    #[test]
+    fn garbage_is_ignored_and_odd_questions_are_refused() {
+        let web = source("shop", &["default"]);
+        let verdict = |bytes: &[u8]| answer(bytes, &web, &shop());
+        let whole = question("api", RecordType::A);
+        for cut in 0..whole.len() {
+            assert_eq!(verdict(&whole[..cut]), Verdict::Ignore, "{cut} bytes");
+        }
+        let mut reply = whole.clone();
+        reply[2] |= 0x80; // QR: an answer, which must never be answered.
+        assert_eq!(verdict(&reply), Verdict::Ignore);
+        // A name that points at itself.
+        let mut endless = whole[..12].to_vec();
+        endless.extend([0xc0, 12, 0, 1, 0, 1]);
+        assert_eq!(verdict(&endless), Verdict::Ignore);
+
+        let code = |bytes: &[u8]| match verdict(bytes) {
+            Verdict::Answer(bytes) => {
+                Message::from_vec(&bytes).expect("an answer").metadata.response_code
+            }
+            other => panic!("{other:?}"),
+        };
+        let mut update = Message::new(1, MessageType::Query, OpCode::Update);
+        assert_eq!(code(&update.to_vec().expect("bytes")), ResponseCode::NotImp);
+        update.metadata.op_code = OpCode::Query;
+        assert_eq!(code(&update.to_vec().expect("bytes")), ResponseCode::FormErr);
+        let refused = refuse(&whole, ResponseCode::ServFail).expect("an answer");
+        let refused = Message::from_vec(&refused).expect("a message");
+        assert_eq!(refused.metadata.response_code, ResponseCode::ServFail);
+        assert_eq!(refused.queries.len(), 1);
+        assert_eq!(refuse(b"x", ResponseCode::ServFail), None);
+    }
+}

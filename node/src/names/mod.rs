@@ -1,0 +1,247 @@
+//! Names of services, as containers see them: `http://api:80` reaches service `api` of the same project wherever its
+//! instances are, if both are in one of its networks.
+//!
+//! A name stands for a *virtual address* that is this machine's own invention. Docker's resolver inside a container
+//! passes what it does not know to [`RESOLVER`], which is such an address too; whatever containers send to them is
+//! redirected to us on its way through the machine (`rules`). So a question is answered here (`resolver`), and a
+//! connection is taken here (`proxy`) and goes on the way of published ports, to a healthy instance near or far. One way
+//! for all means that health, drains and updates are honoured whoever connects.
+//!
+//! Who asks is known by his address, which only a container of ours on that bridge has (`sources`); what he may know and
+//! reach follows from the networks that he is in (`table`).
+
+mod addresses;
+mod answer;
+mod proxy;
+mod resolver;
+mod rules;
+mod sources;
+mod table;
+mod turns;
+mod upstream;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use vc_engine::routes::Routes;
+use vc_protocol::ServiceKey;
+
+pub use addresses::{RANGE, RESOLVER};
+use proxy::Proxy;
+use resolver::Resolver;
+use rules::{Ports, Rules};
+use sources::Sources;
+use table::Table;
+use upstream::{RESOLV_CONF, Upstream};
+
+use crate::runtime::docker::Docker;
+
+/// How often it is looked whether the rules are still in place, and tried again when they could not be put there.
+const LOOK: Duration = Duration::from_secs(30);
+/// UDP ports of services that have a socket here.
+const MAX_UDP: usize = 1024;
+
+/// Tells whether datagrams of an address are served.
+pub type Admit = Arc<dyn Fn(IpAddr) -> BoxFuture<'static, bool> + Send + Sync>;
+
+/// The way from here to an instance of a service.
+pub trait Forward: Clone + Send + Sync + 'static {
+    /// Joins a connection with a port of an instance, to the end.
+    fn tcp(
+        &self,
+        stream: TcpStream,
+        service: ServiceKey,
+        port: u16,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Exchanges the datagrams of a socket with a port of instances, for ever. Those of an address that is not admitted
+    /// are dropped.
+    fn udp(
+        &self,
+        socket: UdpSocket,
+        service: ServiceKey,
+        port: u16,
+        admit: Admit,
+    ) -> impl Future<Output = ()> + Send;
+}
+
+/// How names are served.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the machine says which resolvers it asks.
+    pub resolv_conf: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { resolv_conf: RESOLV_CONF.into() }
+    }
+}
+
+/// A handle to the service of names. Dropping it ends the service and leaves the rules behind; [`Names::stop`] does not.
+#[derive(Debug)]
+pub struct Names {
+    problem: watch::Receiver<Option<String>>,
+    stop: CancellationToken,
+    keeper: JoinHandle<()>,
+    _servers: [AbortOnDropHandle<()>; 3],
+}
+
+impl Names {
+    /// Starts to serve the names of these routes to the containers of this engine. Errors: no socket can be had. That
+    /// the machine's packet filter cannot be used is no error: [`Names::problem`] tells it, and it is tried again.
+    pub async fn start<F: Forward>(
+        config: Config,
+        docker: Docker,
+        routes: watch::Receiver<Arc<Routes>>,
+        forward: F,
+    ) -> std::io::Result<Self> {
+        // On every address: bridges, and the addresses that packets are redirected to, come and go. Whoever comes
+        // without having been redirected, or is no container of ours, is turned away.
+        let any = (Ipv4Addr::UNSPECIFIED, 0);
+        let (udp, tcp) = (UdpSocket::bind(any).await?, TcpListener::bind(any).await?);
+        let connections = TcpListener::bind(any).await?;
+        let ports = Ports {
+            resolver_udp: udp.local_addr()?.port(),
+            resolver_tcp: tcp.local_addr()?.port(),
+            proxy: connections.local_addr()?.port(),
+            udp: BTreeMap::new(),
+        };
+        let (tables, table) = watch::channel(Arc::new(Table::default()));
+        let (told, problem) = watch::channel(None);
+        let rules = Rules::new(&docker.identity().node.short(), &docker.bridge_prefix());
+        let sources = Arc::new(Sources::new(docker));
+        let resolver = Resolver {
+            table: table.clone(),
+            sources: Arc::clone(&sources),
+            upstream: Upstream::of(config.resolv_conf),
+        };
+        let proxy = Proxy { table, sources, forward };
+        let servers = [
+            tokio::spawn(resolver.clone().serve_udp(udp)),
+            tokio::spawn(resolver.serve_tcp(tcp)),
+            tokio::spawn(proxy.clone().serve(connections)),
+        ];
+        let stop = CancellationToken::new();
+        let keeper = Keeper { routes, tables, proxy, rules, ports, udp: BTreeMap::new(), told };
+        let keeper = tokio::spawn(keeper.run(stop.clone()));
+        Ok(Self { problem, stop, keeper, _servers: servers.map(AbortOnDropHandle::new) })
+    }
+
+    /// Why containers of this machine cannot use names, in one line; `None`: they can.
+    pub fn problem(&self) -> watch::Receiver<Option<String>> {
+        self.problem.clone()
+    }
+
+    /// Ends the service and removes its rules from the machine.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let _ = self.keeper.await;
+    }
+}
+
+/// Keeps table, sockets and rules as the routes want them.
+struct Keeper<F> {
+    routes: watch::Receiver<Arc<Routes>>,
+    tables: watch::Sender<Arc<Table>>,
+    proxy: Proxy<F>,
+    rules: Rules,
+    ports: Ports,
+    udp: BTreeMap<(Ipv4Addr, u16), AbortOnDropHandle<()>>,
+    told: watch::Sender<Option<String>>,
+}
+
+impl<F: Forward> Keeper<F> {
+    async fn run(mut self, stop: CancellationToken) {
+        self.follow().await;
+        self.apply().await;
+        let mut look = Instant::now() + LOOK;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = self.routes.changed() => {
+                    if changed.is_err() {
+                        // Whoever knew the routes is gone: so is the node, soon.
+                        stop.cancelled().await;
+                        break;
+                    }
+                    if self.follow().await {
+                        self.apply().await;
+                    }
+                }
+                () = sleep_until(look) => {
+                    if self.told.borrow().is_some() || !self.rules.are_in_place().await {
+                        self.apply().await;
+                    }
+                    look = Instant::now() + LOOK;
+                }
+            }
+        }
+        self.rules.remove().await;
+    }
+
+    /// Publishes the table that follows from the routes; whether other rules follow as well.
+    async fn follow(&mut self) -> bool {
+        let routes = Arc::clone(&self.routes.borrow_and_update());
+        let table = Arc::new(self.tables.borrow().next(&routes));
+        self.tables.send_replace(Arc::clone(&table));
+        let before = self.ports.udp.clone();
+        let wanted: BTreeSet<_> = table.udp().keys().take(MAX_UDP).collect();
+        self.udp.retain(|at, _| wanted.contains(at));
+        self.ports.udp.retain(|at, _| wanted.contains(at));
+        for (&at, service) in table.udp().iter().take(MAX_UDP) {
+            if self.udp.contains_key(&at) {
+                continue;
+            }
+            match self.open(at.1, service).await {
+                Ok((port, serving)) => {
+                    self.udp.insert(at, serving);
+                    self.ports.udp.insert(at, port);
+                }
+                Err(error) => {
+                    tracing::warn!(%service, port = at.1, %error, "no socket for a UDP port of a service");
+                }
+            }
+        }
+        before != self.ports.udp
+    }
+
+    async fn open(
+        &self,
+        port: u16,
+        service: &ServiceKey,
+    ) -> std::io::Result<(u16, AbortOnDropHandle<()>)> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+        let ours = socket.local_addr()?.port();
+        let (proxy, service) = (self.proxy.clone(), service.clone());
+        let serving = tokio::spawn(async move {
+            let admit = proxy.admit(service.clone());
+            proxy.forward.udp(socket, service, port, admit).await;
+        });
+        Ok((ours, AbortOnDropHandle::new(serving)))
+    }
+
+    /// Puts the rules in place; tells it once when that cannot be done, and once when it can again.
+    async fn apply(&self) {
+        let before = self.told.borrow().clone();
+        let now = self.rules.apply(&self.ports).await.err();
+        match (&before, &now) {
+            (None, Some(problem)) => {
+                tracing::warn!(problem, "names of services do not work inside containers");
+            }
+            (Some(_), None) => tracing::info!("names of services work inside containers"),
+            _ => {}
+        }
+        self.told.send_replace(now);
+    }
+}

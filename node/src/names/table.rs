@@ -1,0 +1,171 @@
+//! What a name means to whoever asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use vc_engine::routes::Routes;
+use vc_protocol::{Name, ServiceKey};
+
+use super::addresses::Addresses;
+
+/// Who asks: a container, by its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Source {
+    /// Its project.
+    pub(super) project: Name,
+    /// The networks of the project that it is in.
+    pub(super) networks: BTreeSet<Name>,
+}
+
+/// A network of a project.
+type Network = (Name, Name);
+
+/// All names and addresses, as the routes have them. Nothing in it is another project's business, nor another
+/// network's.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Table {
+    addresses: Addresses,
+    names: BTreeMap<Network, BTreeMap<String, BTreeSet<Ipv4Addr>>>,
+    networks: BTreeMap<ServiceKey, BTreeSet<Name>>,
+    udp: BTreeMap<(Ipv4Addr, u16), ServiceKey>,
+}
+
+impl Table {
+    /// What follows from the routes, with the addresses that the last table had.
+    pub(super) fn next(&self, routes: &Routes) -> Self {
+        let mut addresses = self.addresses.clone();
+        addresses.assign(routes.services.keys());
+        let mut table = Self { addresses, ..Self::default() };
+        for (key, service) in &routes.services {
+            let Some(address) = table.addresses.of(key) else { continue };
+            for (network, aliases) in &service.networks {
+                let names = table.names.entry((key.project.clone(), network.clone())).or_default();
+                let own = [key.service.to_string(), format!("{}.{}", key.service, key.project)];
+                for name in own.into_iter().chain(aliases.iter().map(|it| it.to_lowercase())) {
+                    names.entry(name).or_default().insert(address);
+                }
+            }
+            table.networks.insert(key.clone(), service.networks.keys().cloned().collect());
+            table.udp.extend(service.udp.iter().map(|&port| ((address, port), key.clone())));
+        }
+        table
+    }
+
+    /// The addresses behind a name: several when services share an alias, none when it is no name of ours to this one.
+    pub(super) fn lookup(&self, source: &Source, name: &str) -> BTreeSet<Ipv4Addr> {
+        let name = name.strip_suffix('.').unwrap_or(name).to_lowercase();
+        let networks = source.networks.iter();
+        networks
+            .filter_map(|network| self.names.get(&(source.project.clone(), network.clone())))
+            .filter_map(|names| names.get(&name))
+            .flatten()
+            .copied()
+            .collect()
+    }
+
+    /// The service behind an address, if this one may reach it.
+    pub(super) fn reach(&self, source: &Source, address: Ipv4Addr) -> Option<&ServiceKey> {
+        let service = self.addresses.service(address)?;
+        self.admits(source, service).then_some(service)
+    }
+
+    /// Whether this one shares a network with a service.
+    pub(super) fn admits(&self, source: &Source, service: &ServiceKey) -> bool {
+        let shares = |networks: &BTreeSet<Name>| !networks.is_disjoint(&source.networks);
+        service.project == source.project && self.networks.get(service).is_some_and(shares)
+    }
+
+    /// The UDP ports that services have.
+    pub(super) fn udp(&self) -> &BTreeMap<(Ipv4Addr, u16), ServiceKey> {
+        &self.udp
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use vc_engine::routes::ServiceRoutes;
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().expect("a name")
+    }
+
+    pub(in crate::names) fn key(text: &str) -> ServiceKey {
+        text.parse().expect("a service")
+    }
+
+    pub(in crate::names) fn source(project: &str, networks: &[&str]) -> Source {
+        let networks = networks.iter().map(|it| name(it)).collect();
+        Source { project: name(project), networks }
+    }
+
+    /// Services, each with its networks and its aliases there.
+    pub(in crate::names) fn table(services: &[(&str, &[(&str, &[&str])])]) -> Table {
+        let mut routes = Routes::default();
+        for (service, networks) in services {
+            let aliases = |aliases: &[&str]| aliases.iter().map(|&it| it.to_owned()).collect();
+            let networks = networks.iter().map(|(net, names)| (name(net), aliases(names)));
+            let service_routes =
+                ServiceRoutes { networks: networks.collect(), ..ServiceRoutes::default() };
+            routes.services.insert(key(service), service_routes);
+        }
+        Table::default().next(&routes)
+    }
+
+    fn one(table: &Table, source: &Source, name: &str) -> Option<ServiceKey> {
+        let found = table.lookup(source, name);
+        assert!(found.len() <= 1, "{found:?}");
+        table.reach(source, found.first().copied()?).cloned()
+    }
+
+    #[test]
+    fn a_name_is_found_in_any_case_with_a_dot_at_its_end_and_by_its_aliases() {
+        let table = table(&[("shop/api", &[("default", &["Backend", "api.internal"])])]);
+        let web = source("shop", &["default"]);
+        for text in ["api", "API", "api.", "backend", "BackEnd.", "api.internal", "api.shop"] {
+            assert_eq!(one(&table, &web, text), Some(key("shop/api")), "{text}");
+        }
+        for text in ["", ".", "ap", "api.blog", "api.default", "api.shop.x", "internal"] {
+            assert_eq!(one(&table, &web, text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn another_projects_names_do_not_exist_and_its_addresses_lead_nowhere() {
+        let table = table(&[
+            ("shop/api", &[("default", &[])]),
+            ("shop/db", &[("default", &[])]),
+            ("blog/api", &[("default", &[])]),
+        ]);
+        let (shop, blog) = (source("shop", &["default"]), source("blog", &["default"]));
+        assert_eq!(one(&table, &shop, "api"), Some(key("shop/api")));
+        assert_eq!(one(&table, &blog, "api"), Some(key("blog/api")));
+        assert_eq!(one(&table, &blog, "db"), None);
+        assert_eq!(one(&table, &blog, "db.shop"), None);
+        let db = table.lookup(&shop, "db").first().copied().expect("an address");
+        assert_eq!(table.reach(&shop, db), Some(&key("shop/db")));
+        assert_eq!(table.reach(&blog, db), None);
+        assert!(!table.admits(&blog, &key("shop/db")));
+    }
+
+    #[test]
+    fn networks_of_a_project_are_apart_and_who_is_in_two_sees_both() {
+        let table = table(&[
+            ("shop/web", &[("front", &[])]),
+            ("shop/api", &[("front", &[]), ("back", &["store"])]),
+            ("shop/db", &[("back", &["store"])]),
+        ]);
+        let (front, back) = (source("shop", &["front"]), source("shop", &["back"]));
+        let both = source("shop", &["back", "front"]);
+        assert_eq!(one(&table, &front, "db"), None);
+        assert_eq!(one(&table, &back, "web"), None);
+        assert_eq!(one(&table, &both, "web"), Some(key("shop/web")));
+        assert_eq!(one(&table, &both, "db"), Some(key("shop/db")));
+        // An alias is a name in its network only.
+        assert_eq!(table.lookup(&front, "store").len(), 0);
+        assert_eq!(table.lookup(&back, "store").len(), 2);
+        let db = table.lookup(&back, "db").first().copied().expect("an address");
+        assert_eq!(table.reach(&front, db), None);
+    }
+}
