@@ -1,5 +1,6 @@
 //! Length-prefixed frames on a stream.
 
+use futures::stream::{SplitSink, SplitStream};
 use futures::{AsyncRead, AsyncWrite, SinkExt, StreamExt as _};
 use libp2p::bytes::Bytes;
 use serde::Serialize;
@@ -64,8 +65,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         Ok(wire::decode(&frame)?)
     }
 
+    /// Both directions, each for a task of its own.
+    pub fn split(&mut self) -> (FramesOut<'_, S>, FramesIn<'_, S>) {
+        let (sink, stream) = (&mut self.framed).split();
+        (FramesOut(sink), FramesIn(stream))
+    }
+
     /// Says that nothing more comes.
     pub async fn close(&mut self) -> Result<(), FrameError> {
         Ok(SinkExt::<Bytes>::close(&mut self.framed).await?)
+    }
+}
+
+type Inner<'a, S> = &'a mut Framed<Compat<S>, LengthDelimitedCodec>;
+
+/// The outgoing direction of [`Frames`].
+pub struct FramesOut<'a, S>(SplitSink<Inner<'a, S>, Bytes>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> FramesOut<'_, S> {
+    /// Sends bytes.
+    pub async fn send_bytes(&mut self, bytes: impl Into<Bytes>) -> Result<(), FrameError> {
+        Ok(self.0.send(bytes.into()).await?)
+    }
+}
+
+/// The incoming direction of [`Frames`].
+pub struct FramesIn<'a, S>(SplitStream<Inner<'a, S>>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> FramesIn<'_, S> {
+    /// Receives bytes; nothing is lost when this is dropped before it is done. Errors: closed or broken.
+    pub async fn receive_bytes(&mut self) -> Result<Bytes, FrameError> {
+        Ok(self.0.next().await.ok_or(FrameError::Closed)??.freeze())
+    }
+
+    /// Waits until the other side has closed the stream; what it still sends is dropped.
+    pub async fn closed(&mut self) {
+        while self.receive_bytes().await.is_ok() {}
     }
 }

@@ -3,6 +3,7 @@
 pub mod args;
 mod auth;
 pub mod drive;
+mod exec;
 mod frames;
 mod identity;
 mod join;

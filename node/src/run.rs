@@ -18,6 +18,7 @@ use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
 use crate::args::{Command, Options, RuntimeChoice};
 use crate::auth::Porter;
 use crate::drive::{Driver, EVENTS, Event, Parts, Snapshot};
+use crate::exec::Execs;
 use crate::identity::{self, Membership};
 use crate::logs::Logs;
 use crate::network::gate::Gate;
@@ -211,12 +212,15 @@ async fn run(
     for (node, address) in peers.into_iter().filter_map(with_node) {
         handles.commands.send(network::Command::Addresses(node, vec![address])).await?;
     }
+    let members = handles.controls.members.clone();
+    let execs = Execs::new(membership.node, runtime.clone(), members);
     let logs = Logs { node: membership.node, runtime, members: handles.controls.members.clone() };
     let session = Session {
         membership: Arc::clone(&membership),
         snapshot: snapshot.clone(),
         driver: driver.clone(),
         logs: logs.clone(),
+        execs: execs.clone(),
     };
     let porter =
         Porter { membership: Arc::clone(&membership), gate, driver: driver.clone(), session };
@@ -227,6 +231,7 @@ async fn run(
     tasks.spawn(porter.serve(handles.streams.auth));
     tasks.spawn(link::accept(handles.streams.sync, driver.clone()));
     tasks.spawn(logs.serve(handles.streams.logs));
+    tasks.spawn(execs.serve(handles.streams.exec));
     tasks.spawn(machine::watch_usage(driver.clone()));
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(routing::follow(snapshot.clone(), table));

@@ -11,6 +11,7 @@ use vc_protocol::token::{Issuer, Scope, UserRole};
 use vc_protocol::{Millis, Multiaddr, ServiceKey};
 
 use crate::drive::{Event, Snapshot};
+use crate::exec::Execs;
 use crate::frames::{FrameError, Frames};
 use crate::identity::Membership;
 use crate::logs::Logs;
@@ -40,6 +41,7 @@ pub struct Session {
     pub(crate) snapshot: watch::Receiver<Snapshot>,
     pub(crate) driver: mpsc::Sender<Event>,
     pub(crate) logs: Logs,
+    pub(crate) execs: Execs,
 }
 
 /// The role a request needs.
@@ -116,6 +118,9 @@ impl Session {
         match request {
             Request::Watch { services } => self.watch(&services, frames).await,
             Request::Logs(request) => self.logs.stream(&self.snapshot, request, frames).await,
+            Request::Exec(request) => {
+                self.execs.exec(&self.snapshot, &user.name, request, frames).await
+            }
             request => {
                 let reply = self.reply(user, request).await.unwrap_or_else(Reply::Error);
                 frames.send(&reply).await

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::instance::InstanceState;
 use crate::spec::{Deployment, FileContent, OnPartition, ServiceSpec};
 use crate::token::{MachineRole, UserRole};
-use crate::{Millis, Name, NodeId, ServiceKey, Slot, VolumeKey};
+use crate::{InstanceId, Millis, Name, NodeId, ServiceKey, Slot, VolumeKey};
 
 /// A request of a user. `service` and `node` texts are as people write them: `web` or `shop/web`; a name or an id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +152,20 @@ pub struct ExecRequest {
     pub working_dir: Option<String>,
     /// Columns and rows of the terminal.
     pub size: Option<(u16, u16)>,
+}
+
+/// What a member asks of another about one instance there, for a user. Answered as the user's own request would be; the
+/// member between them passes the frames that follow on, both ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum InstanceRequest {
+    /// [`Request::Exec`].
+    Exec {
+        /// Where.
+        instance: InstanceId,
+        /// What.
+        exec: ExecRequest,
+    },
 }
 
 /// Which lines of which instances.

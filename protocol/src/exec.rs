@@ -1,6 +1,16 @@
 //! A command in an instance: what both sides send once it runs. Frames of bytes, each behind its length as 4 bytes, big
 //! endian; the first byte says what it is.
 
+use std::time::Duration;
+
+/// The most bytes that either side puts into one frame; a frame of more than this and its kind is refused.
+pub const CHUNK: usize = 32 * 1024;
+/// Who has had nothing to send for so long sends an empty [`ExecFrame::Stdin`] or [`ExecFrame::Stdout`]: it says that
+/// there still is somebody.
+pub const ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// Of whom nothing is heard for so long is gone.
+pub const SILENCE: Duration = Duration::from_secs(60);
+
 /// What a frame of a running command is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExecFrame {

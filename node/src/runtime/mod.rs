@@ -15,10 +15,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use vc_engine::runtime::{RuntimeAction, RuntimeEvent};
+use vc_protocol::control::ExecRequest;
 pub use vc_protocol::control::LogStream;
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::{ClusterId, Millis, NodeId, Slot};
+use vc_protocol::{ClusterId, InstanceId, Millis, NodeId, Slot};
 
+pub use docker::{Exec, ExecOutput, ExecProcess};
 pub use lane::{ACTIONS, LANES};
 pub use lines::MAX_LINE;
 
@@ -74,7 +76,7 @@ pub struct LogLine {
 /// Lines, read no faster than they are taken. Dropping it ends the reading.
 pub type LogLines = BoxStream<'static, LogLine>;
 
-/// Why lines cannot be had. Nothing was changed.
+/// Why something about an instance cannot be had. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// Nothing runs there.
@@ -88,6 +90,15 @@ pub enum RuntimeError {
         /// What it said.
         reason: String,
     },
+    /// There is such an instance, but it is not up.
+    #[error("{0} is not running: see 'vc ps {service}'", service = .0.service)]
+    NotRunning(Slot),
+    /// Docker did not do it, for this reason.
+    #[error("{0}")]
+    Refused(String),
+    /// What was asked is for containers only.
+    #[error("{0} needs Docker: this machine runs plain processes (--runtime process)")]
+    NeedsDocker(&'static str),
     /// The files could not be read.
     #[error("cannot read the logs of {slot}: {source}")]
     Read {
@@ -128,6 +139,18 @@ impl Runtime {
         match self {
             Self::Docker(docker) => docker.logs(slot, query).await,
             Self::Process(process) => process.logs(slot, query).await,
+        }
+    }
+
+    /// Runs a command in an instance.
+    pub async fn exec(
+        &self,
+        instance: &InstanceId,
+        request: &ExecRequest,
+    ) -> Result<Exec, RuntimeError> {
+        match self {
+            Self::Docker(docker) => docker.exec(instance, request).await,
+            Self::Process(_) => Err(RuntimeError::NeedsDocker("exec")),
         }
     }
 

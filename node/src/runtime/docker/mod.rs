@@ -6,6 +6,8 @@
 
 mod connection;
 mod container;
+mod exec;
+mod hijack;
 mod logs;
 mod networks;
 mod observe;
@@ -21,12 +23,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_protocol::Slot;
+use vc_protocol::control::ExecRequest;
 use vc_protocol::spec::ContainerSpec;
 
 pub use networks::Neighbour;
 
 use super::lane::{self, Backend, Reports};
 use super::{Identity, LogLines, LogQuery, RuntimeError};
+
+pub use exec::{Exec, ExecProcess};
+pub use hijack::ExecOutput;
 
 /// Where Docker is when nobody says otherwise.
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -100,6 +106,14 @@ impl Docker {
         query: LogQuery,
     ) -> Result<LogLines, RuntimeError> {
         self.engine.logs(slot, query).await
+    }
+
+    pub(super) async fn exec(
+        &self,
+        instance: &InstanceId,
+        request: &ExecRequest,
+    ) -> Result<Exec, RuntimeError> {
+        self.engine.exec(instance, request).await
     }
 }
 
