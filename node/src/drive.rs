@@ -57,6 +57,8 @@ pub struct Snapshot {
     pub view: Arc<View>,
     /// What machines use.
     pub usage: Arc<BTreeMap<NodeId, Usage>>,
+    /// Whether this machine has left the cluster for good: there is nothing more to do.
+    pub left: bool,
 }
 
 /// What the driver works with.
@@ -151,7 +153,8 @@ impl Driver {
             parts.gate.admit(node.peer_id());
         }
         parts.info.addresses.sort();
-        let first = Snapshot { view: engine.view(), usage: Arc::new(engine.usage().clone()) };
+        let first =
+            Snapshot { view: engine.view(), usage: Arc::new(engine.usage().clone()), left: false };
         let (snapshot, receiver) = watch::channel(first);
         let driver = Self {
             parts,
@@ -299,7 +302,11 @@ impl Driver {
                 }
                 Output::ViewChanged => {
                     let view = self.engine.view();
-                    self.snapshot.send_modify(|snapshot| snapshot.view = view);
+                    let left = self.engine.has_left();
+                    self.snapshot.send_modify(|snapshot| {
+                        snapshot.view = view;
+                        snapshot.left = left;
+                    });
                     self.tell_addresses();
                 }
             }

@@ -245,6 +245,7 @@ async fn run(
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut last = snapshot.clone();
     let ready = announce(&membership, &mut snapshot, &addresses);
     tokio::pin!(ready);
     let mut announced = false;
@@ -256,6 +257,10 @@ async fn run(
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            Ok(_) = last.wait_for(|snapshot| snapshot.left) => {
+                tracing::info!("this machine has left the cluster: its data directory is of no more use");
+                return Ok(());
+            }
             Some(ended) = tasks.join_next() => {
                 ended.context("a part of the node failed")?;
                 anyhow::bail!("a part of the node ended by itself; the log says why");

@@ -129,7 +129,7 @@ impl Session {
     }
 
     async fn reply(&self, user: &User, request: Request) -> Result<Reply, String> {
-        let Snapshot { view, usage } = self.snapshot.borrow().clone();
+        let Snapshot { view, usage, .. } = self.snapshot.borrow().clone();
         Ok(match request {
             Request::Services => Reply::Services(report::services(&view)),
             Request::Nodes => Reply::Nodes(report::nodes(&view, &usage)),

@@ -23,8 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How long a connection, or a request, may take: longer is a failure.
 const PATIENCE: Duration = Duration::from_secs(5);
-const USAGE: &str =
-    "usage: vc-load http ADDRESS RATE | streams ADDRESS COUNT | idle ADDRESS COUNT | fetch ADDRESS PATH";
+const USAGE: &str = "usage: vc-load http ADDRESS RATE | streams ADDRESS COUNT | idle ADDRESS COUNT | fetch ADDRESS PATH";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {

@@ -113,6 +113,12 @@ impl Engine {
         &self.usage
     }
 
+    /// Whether this machine was taken out of the cluster for good, and has given up what it ran.
+    pub fn has_left(&self) -> bool {
+        let left = self.replica.cluster().left.contains_key(&self.replica.id());
+        left && self.own.claims.is_empty() && !matches!(self.runtime, RuntimeHealth::Unknown)
+    }
+
     /// The documents.
     pub fn replica(&self) -> &Replica {
         &self.replica
