@@ -31,20 +31,22 @@ pub(crate) struct Account<'a> {
 impl<'a> Account<'a> {
     /// An account for each machine, with nothing given away.
     pub(crate) fn open(input: &'a PlanInput) -> Vec<Self> {
-        let open = |(id, machine): (&NodeId, &'a Machine)| {
-            let id_text = id.to_string();
-            Self {
-                id: *id,
-                hash: rendezvous(&[&id_text]),
-                id_text,
-                machine,
-                promised: Resources::default(),
-                ports: HostPorts::new(machine.runtime),
-                before: Resources::default(),
-                instances_before: 0,
-            }
-        };
-        input.nodes.iter().map(open).collect()
+        input.nodes.iter().map(|(id, machine)| Self::new(*id, machine)).collect()
+    }
+
+    /// The account of one machine, with nothing given away.
+    pub(crate) fn new(id: NodeId, machine: &'a Machine) -> Self {
+        let id_text = id.to_string();
+        Self {
+            id,
+            hash: rendezvous(&[&id_text]),
+            id_text,
+            machine,
+            promised: Resources::default(),
+            ports: HostPorts::new(machine.runtime),
+            before: Resources::default(),
+            instances_before: 0,
+        }
     }
 
     /// What is left to give.

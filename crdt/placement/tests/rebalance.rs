@@ -1,0 +1,181 @@
+//! What `rebalance` proposes, and what comes of it when machines follow.
+#![allow(clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use support::{claim, machine, node, settle, volume, wanted};
+use vc_placement::{PlanInput, Relocation, Wanted, plan, rebalance};
+use vc_protocol::spec::{Attribute, Constraint};
+use vc_protocol::{NodeId, Slot};
+
+/// Machines m0, m1, … with 4 cores and 4 GiB each.
+fn machines(count: u16) -> PlanInput {
+    let nodes = (0..count).map(|n| (node(n), machine(&format!("m{n}"), 4000, 4096)));
+    PlanInput { nodes: nodes.collect(), ..PlanInput::default() }
+}
+
+fn slot(text: &str) -> Slot {
+    text.parse().expect("a slot")
+}
+
+/// Adds a service whose replicas run on these machines.
+fn add(input: &mut PlanInput, service: &str, mut wanted: Wanted, on: &[u16]) {
+    wanted.replicas = u32::try_from(on.len()).expect("few");
+    input.services.insert(service.parse().expect("a service"), wanted);
+    for (replica, &number) in (1_u32..).zip(on) {
+        claim(input, node(number), &slot(&format!("{service}.{replica}")));
+    }
+}
+
+/// What is proposed, as text, where the machines are called m0, m1, …
+fn proposed(input: &PlanInput) -> Vec<String> {
+    let name = |id: NodeId| input.nodes[&id].name.to_string();
+    let line =
+        |it: Relocation| format!("{} {} -> {}: {}", it.slot, name(it.from), name(it.to), it.why);
+    rebalance(input).into_iter().map(line).collect()
+}
+
+/// Gives the orders, and lets the machines follow step by step until nothing is left to do.
+fn follow(input: &mut PlanInput, orders: &[Relocation]) {
+    input.moves.extend(orders.iter().map(|it| (it.slot.clone(), (it.from, it.to))));
+    for _ in 0..=orders.len() {
+        let decided = plan(input);
+        settle(input, &decided);
+        // An order is void when the slot has left.
+        let held = |slot: &Slot, from: &NodeId| input.nodes[from].claims.contains_key(slot);
+        input.moves = input
+            .moves
+            .iter()
+            .filter(|(slot, (from, _))| held(slot, from))
+            .map(|(a, b)| (a.clone(), *b))
+            .collect();
+    }
+}
+
+#[test]
+fn replicas_that_share_a_machine_part() {
+    let mut input = machines(3);
+    add(&mut input, "shop/web", wanted(0, 0, 0), &[0, 0, 1]);
+    assert_eq!(proposed(&input), ["shop/web.2 m0 -> m2: m0 has 2 replicas of shop/web, m2 none"]);
+}
+
+#[test]
+fn a_machine_that_came_empty_gets_its_part() {
+    let mut input = machines(3);
+    add(&mut input, "shop/a", wanted(0, 1000, 0), &[0]);
+    add(&mut input, "shop/b", wanted(0, 1000, 0), &[0]);
+    add(&mut input, "shop/c", wanted(0, 2000, 0), &[1]);
+    assert_eq!(proposed(&input), ["shop/a.1 m0 -> m2: 50% of m0 are reserved, 0% of m2"]);
+    for number in 0..6 {
+        add(&mut input, &format!("shop/light{number}"), wanted(0, 0, 0), &[0]);
+    }
+    let orders = rebalance(&input);
+    follow(&mut input, &orders);
+    let counts: Vec<usize> = input.nodes.values().map(|it| it.claims.len()).collect();
+    assert_eq!(counts, [3, 3, 3]);
+}
+
+#[test]
+fn what_is_bound_to_its_machine_stays() {
+    let mut input = machines(2);
+    let mut with_volume = wanted(0, 1500, 0);
+    with_volume.spec.container.mounts = vec![volume("data")];
+    add(&mut input, "shop/db", with_volume, &[0]);
+    let mut pinned = wanted(0, 1500, 0);
+    let on_m0 = Constraint { attribute: Attribute::Name, equal: true, value: "m0".to_owned() };
+    pinned.spec.constraints = vec![on_m0];
+    add(&mut input, "shop/pinned", pinned, &[0]);
+    assert_eq!(proposed(&input), [""; 0]);
+    // But for these two it would.
+    add(&mut input, "shop/free", wanted(0, 500, 0), &[0]);
+    assert_eq!(proposed(&input), ["shop/free.1 m0 -> m1: 87% of m0 are reserved, 0% of m1"]);
+    for change in [
+        |input: &mut PlanInput| input.nodes.get_mut(&node(1)).expect("m1").draining = true,
+        |input: &mut PlanInput| input.nodes.get_mut(&node(1)).expect("m1").up = false,
+        |input: &mut PlanInput| drop(input.moves.insert(slot("shop/free.1"), (node(0), node(1)))),
+    ] {
+        let mut changed = input.clone();
+        change(&mut changed);
+        assert_eq!(proposed(&changed), [""; 0], "to nowhere, or on the move already");
+    }
+}
+
+#[test]
+fn small_differences_move_nothing() {
+    let mut input = machines(2);
+    add(&mut input, "shop/a", wanted(0, 1000, 0), &[0]);
+    add(&mut input, "shop/b", wanted(0, 1100, 0), &[0]);
+    add(&mut input, "shop/c", wanted(0, 1000, 0), &[1]);
+    assert_eq!(proposed(&input), [""; 0]);
+}
+
+prop_compose! {
+    /// A cluster that has grown crooked: machines came and went, and everything that runs fits where it runs.
+    fn crooked_cluster()(
+        machines in vec((2_u64..9, 2_u64..9, 0..8_u8), 2..7),
+        services in vec((1..5_u32, 0_u64..4, 0_u64..4, 0..8_u8), 1..9),
+        crowded in 1..4_usize,
+    ) -> PlanInput {
+        let mut input = PlanInput::default();
+        for (number, (cpu, mem, _)) in (0..).zip(&machines) {
+            let mut new = machine(&format!("m{number}"), cpu * 500, mem * 256);
+            // At first only some are there.
+            new.draining = usize::from(number) >= crowded;
+            input.nodes.insert(node(number), new);
+        }
+        for (number, (replicas, cpu, mem, kind)) in services.into_iter().enumerate() {
+            let mut new = wanted(replicas, cpu * 500, mem * 256);
+            if kind == 0 {
+                new.spec.container.mounts = vec![volume("data")];
+            }
+            if kind == 1 {
+                new.spec.ports = vec![support::port(80)];
+            }
+            input.services.insert(format!("p/s{number}").parse().expect("a service"), new);
+        }
+        let decided = plan(&input);
+        settle(&mut input, &decided);
+        for (machine, (_, _, fate)) in input.nodes.values_mut().zip(&machines) {
+            machine.draining = *fate == 0;
+        }
+        // What waits for room would take what a move leaves, and that is another cluster.
+        for slot in plan(&input).unplaced.keys() {
+            input.services.remove(&slot.service);
+        }
+        let decided = plan(&input);
+        settle(&mut input, &decided);
+        input
+    }
+}
+
+fn places(input: &PlanInput) -> BTreeMap<Slot, NodeId> {
+    plan(input).placements.into_iter().map(|(slot, it)| (slot, it.node)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_shown_is_what_happens_and_then_there_is_nothing_left(mut input in crooked_cluster()) {
+        let mut expected = places(&input);
+        let orders = rebalance(&input);
+        prop_assert_eq!(&orders, &rebalance(&input));
+        for it in &orders {
+            prop_assert_eq!(expected.insert(it.slot.clone(), it.to), Some(it.from));
+            prop_assert!(it.from != it.to && !it.why.is_empty());
+            prop_assert_eq!(input.services[&it.slot.service].spec.volumes().count(), 0);
+        }
+        // Asked again while they are on their way, it says nothing new.
+        let mut ordered = input.clone();
+        ordered.moves.extend(orders.iter().map(|it| (it.slot.clone(), (it.from, it.to))));
+        prop_assert_eq!(rebalance(&ordered), vec![]);
+        follow(&mut input, &orders);
+        let now = places(&input);
+        prop_assert!(expected.iter().all(|(slot, node)| now.get(slot) == Some(node)), "{:?}", orders);
+        prop_assert_eq!(rebalance(&input), vec![]);
+    }
+}
