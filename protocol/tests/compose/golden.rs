@@ -63,7 +63,7 @@ fn the_file_in_the_documentation_can_be_deployed() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/compose.md");
     let page = fs::read_to_string(page).unwrap();
     let file = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
-    assert_eq!(parse(file).unwrap().services.len(), 2);
+    assert_eq!(parse(file).unwrap().services.len(), 3);
 }
 
 #[test]
