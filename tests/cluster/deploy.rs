@@ -131,7 +131,7 @@ fn what_no_machine_can_take_waits_and_says_why() {
 fn what_is_not_supported_in_a_compose_file_is_refused_by_name() {
     let cluster = Cluster::found();
     for (more, words) in [
-        ("    privileged: true\n", "services.web.privileged"),
+        ("    network_mode: host\n", "services.web.network_mode"),
         ("    volumes: ['data:/data']\n", "services.web.volumes"),
         ("    imagee: x\n", "services.web.imagee"),
         ("    command: [sleep, '1']\n", "command"),
