@@ -19,6 +19,9 @@ pub(crate) enum Stop {
     /// Whoever read the output has left.
     #[error("the output was closed")]
     OutputClosed,
+    /// What ran for the user ended with this code, and has said what there is to say.
+    #[error("exit code {0}")]
+    Exit(u8),
 }
 
 /// The settings that all commands share.

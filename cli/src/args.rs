@@ -86,6 +86,10 @@ pub(crate) enum Command {
     Rm(cmd::rm::Args),
     /// What the instances of a service wrote
     Logs(cmd::logs::Args),
+    /// Run a command in an instance
+    Exec(cmd::exec::Args),
+    /// Copy files into an instance, or out of it
+    Cp(cmd::cp::Args),
     /// Move instances off a machine and keep it free
     Drain(cmd::drain::DrainArgs),
     /// Let instances come back to a machine
@@ -155,6 +159,13 @@ mod tests {
             "vc scale web=3 shop/db=1",
             "vc rm web shop/",
             "vc logs -f --tail 10 --since 1h30m web --replica 2",
+            "vc exec web -- ls -l --output",
+            "vc exec web ls -l",
+            "vc exec -it shop/web.2 -- sh",
+            "vc exec -i --replica 2 -e A=b=c -u 0:0 -w / web -- env",
+            "vc cp web:/etc/hosts .",
+            "vc cp ./site shop/web.2:/srv",
+            "vc logs -t --no-prefix web.2",
             "vc drain attic",
             "vc undrain attic",
             "vc token create --machine",
@@ -177,7 +188,12 @@ mod tests {
         for line in [
             "vc",
             "vc frobnicate",
+            "vc cp web:/a",
+            "vc cp web:a .",
             "vc exec web",
+            "vc exec web --",
+            "vc exec web.0 -- sh",
+            "vc exec -e =x web -- sh",
             "vc deploy",
             "vc deploy f --timeout 10s",
             "vc scale web",

@@ -10,6 +10,8 @@ mod cmd;
 mod credentials;
 mod files;
 mod render;
+mod terminal;
+mod unpack;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Err(error) => match error.downcast_ref::<Stop>() {
             Some(Stop::Interrupted) => ExitCode::from(INTERRUPTED),
             Some(Stop::OutputClosed) => ExitCode::SUCCESS,
+            Some(Stop::Exit(code)) => ExitCode::from(*code),
             None => {
                 // When stderr is gone too, the exit code still tells.
                 let _ = writeln!(std::io::stderr(), "error: {}", one_line(&format!("{error:#}")));

@@ -48,6 +48,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         self.send_bytes(serde_json::to_vec(value)?).await
     }
 
+    /// Sends a value as JSON, together with what follows, once there is enough of it or with [`flush`](Self::flush).
+    pub async fn feed<T: Serialize>(&mut self, value: &T) -> Result<(), FrameError> {
+        Ok(self.framed.feed(Bytes::from(serde_json::to_vec(value)?)).await?)
+    }
+
+    /// Sends what was fed.
+    pub async fn flush(&mut self) -> Result<(), FrameError> {
+        Ok(SinkExt::<Bytes>::flush(&mut self.framed).await?)
+    }
+
     /// Receives a value as JSON. Errors: closed, broken, or not a `T`.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
         let frame = self.framed.next().await.ok_or(FrameError::Closed)??;

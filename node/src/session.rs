@@ -11,7 +11,7 @@ use vc_protocol::token::{Issuer, Scope, UserRole};
 use vc_protocol::{Millis, Multiaddr, ServiceKey};
 
 use crate::drive::{Event, Snapshot};
-use crate::exec::Execs;
+use crate::exec::{Execs, UserRequest};
 use crate::frames::{FrameError, Frames};
 use crate::identity::Membership;
 use crate::logs::Logs;
@@ -66,6 +66,8 @@ fn needs(request: &Request) -> UserRole {
         | Request::PushImage(_)
         | Request::RemoveVolume { .. }
         | Request::Exec(_)
+        | Request::CopyOut(_)
+        | Request::CopyIn(_)
         | Request::Remove { .. } => UserRole::Deployer,
         Request::Drain { .. } | Request::Leave { .. } | Request::CreateToken(_) => UserRole::Admin,
     }
@@ -118,14 +120,23 @@ impl Session {
         match request {
             Request::Watch { services } => self.watch(&services, frames).await,
             Request::Logs(request) => self.logs.stream(&self.snapshot, request, frames).await,
-            Request::Exec(request) => {
-                self.execs.exec(&self.snapshot, &user.name, request, frames).await
-            }
+            Request::Exec(it) => self.exec(user, UserRequest::Exec(it), frames).await,
+            Request::CopyOut(it) => self.exec(user, UserRequest::CopyOut(it), frames).await,
+            Request::CopyIn(it) => self.exec(user, UserRequest::CopyIn(it), frames).await,
             request => {
                 let reply = self.reply(user, request).await.unwrap_or_else(Reply::Error);
                 frames.send(&reply).await
             }
         }
+    }
+
+    async fn exec(
+        &self,
+        user: &User,
+        request: UserRequest,
+        frames: &mut Frames<Stream>,
+    ) -> Result<(), FrameError> {
+        self.execs.exec(&self.snapshot, &user.name, request, frames).await
     }
 
     async fn reply(&self, user: &User, request: Request) -> Result<Reply, String> {

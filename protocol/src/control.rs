@@ -96,6 +96,10 @@ pub enum Request {
     },
     /// Run a command in an instance; the stream carries its input and output from then on. Deployer.
     Exec(ExecRequest),
+    /// Read files of an instance. Deployer: they may hold secrets.
+    CopyOut(CopyRequest),
+    /// Put files into an instance. Deployer.
+    CopyIn(CopyRequest),
     /// List services. Viewer.
     Services,
     /// List instances. Viewer.
@@ -154,6 +158,21 @@ pub struct ExecRequest {
     pub size: Option<(u16, u16)>,
 }
 
+/// Files to copy, as a tar archive with one root. After [`Reply::Ready`] both sides send frames as for a command:
+/// [`Request::CopyOut`] writes the archive on its standard output; [`Request::CopyIn`] first writes, in one piece, how the
+/// archive's root shall be called, and then takes the archive as its input. Both end like a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyRequest {
+    /// Of which service.
+    pub service: String,
+    /// In which replica; `None`: the first that runs.
+    pub replica: Option<u32>,
+    /// From or to where in the instance, absolute. A directory that is there gets the files into it.
+    pub path: String,
+    /// How what is put there is called where it comes from; `.`: only what is in it.
+    pub name: String,
+}
+
 /// What a member asks of another about one instance there, for a user. Answered as the user's own request would be; the
 /// member between them passes the frames that follow on, both ways.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +184,20 @@ pub enum InstanceRequest {
         instance: InstanceId,
         /// What.
         exec: ExecRequest,
+    },
+    /// [`Request::CopyOut`].
+    CopyOut {
+        /// Where.
+        instance: InstanceId,
+        /// What.
+        copy: CopyRequest,
+    },
+    /// [`Request::CopyIn`].
+    CopyIn {
+        /// Where.
+        instance: InstanceId,
+        /// What.
+        copy: CopyRequest,
     },
 }
 
@@ -183,11 +216,14 @@ pub struct LogRequest {
     pub since: Option<Millis>,
 }
 
-/// A member asks another for lines of one instance it runs.
+/// A member asks another for lines of one instance it runs. Answered by [`Reply::Ready`] and a [`Reply::Log`] a line, up to
+/// [`Reply::End`]; by [`Reply::End`] alone when it has no such instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceLogRequest {
     /// Which slot; its newest instance, unless `digest` names one.
     pub slot: Slot,
+    /// Of the instance that runs this.
+    pub digest: Option<String>,
     /// Go on as they are written.
     pub follow: bool,
     /// The last so many lines; `None`: all.
@@ -264,6 +300,8 @@ pub enum Reply {
     Token(String),
     /// A line of [`Request::Logs`].
     Log(LogRow),
+    /// Something to tell beside the answer, which goes on. One line.
+    Note(String),
     /// No more follow.
     End,
     /// Refused or failed; nothing has changed. One line that says what to do.

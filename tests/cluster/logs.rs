@@ -16,12 +16,12 @@ fn logs_of_every_instance_are_read_at_a_node_that_runs_none() {
 
     until("word of both has come here", PATIENCE, || running(&cluster.ps(idle), "shop/talk", 2));
     until("both have written", PATIENCE, || {
-        let rows = cluster.rows(idle, &["logs", "talk"]);
+        let rows = cluster.log_rows(idle, &["talk"]);
         let lines: BTreeSet<&str> = rows.iter().filter_map(|row| row["line"].as_str()).collect();
         let both = lines.contains("line 2 of 1") && lines.contains("line 2 of 2");
         if both { Ok(()) } else { Err(format!("{lines:?}")) }
     });
-    let rows = cluster.rows(idle, &["logs", "shop/talk", "--replica", "2", "--tail", "1"]);
+    let rows = cluster.log_rows(idle, &["shop/talk.2", "--tail", "1"]);
     assert_eq!(rows.len(), 1, "{rows:?}");
     assert_eq!(
         (&rows[0]["service"], &rows[0]["replica"]),

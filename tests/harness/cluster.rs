@@ -112,6 +112,12 @@ impl Cluster {
         rows.as_array().expect("rows").clone()
     }
 
+    /// What `vc logs` prints as JSON: a row a line.
+    pub fn log_rows(&self, at: usize, arguments: &[&str]) -> Vec<Value> {
+        let said = self.vc(at, &[&["--output", "json", "logs"], arguments].concat()).done();
+        said.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect()
+    }
+
     pub fn ps(&self, at: usize) -> Vec<Value> {
         self.rows(at, &["ps"])
     }

@@ -69,8 +69,8 @@ fn an_image_that_is_not_there_fails_with_a_reason_and_logs_come_from_afar() {
     let idle = (1..=2).find(|&host| lab.containers(host).is_empty()).expect("one runs it");
     let (rows, _) = until("both lines are there", PATIENCE, || {
         let said = lab.vc(idle, &["--output", "json", "logs", "talk"]);
-        let rows: serde_json::Value = serde_json::from_str(&said.out).unwrap_or_default();
-        let rows = rows.as_array().cloned().unwrap_or_default();
+        let row = |line| serde_json::from_str(line).unwrap_or_default();
+        let rows: Vec<serde_json::Value> = said.out.lines().map(row).collect();
         if rows.len() == 2 { Ok(rows) } else { Err(format!("{said:?}")) }
     });
     for (line, stream) in [("out", "stdout"), ("err", "stderr")] {

@@ -15,7 +15,7 @@ use vc_protocol::token::Claims;
 
 pub(crate) use address::PeerList;
 pub(crate) use failure::ConnectError;
-pub(crate) use session::{Session, SessionError, expect_reply};
+pub(crate) use session::{FramesIn, FramesOut, Session, SessionError, expect_reply};
 
 use crate::credentials::Credential;
 

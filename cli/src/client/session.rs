@@ -3,7 +3,9 @@
 use std::io;
 use std::time::Duration;
 
+use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
+use libp2p::bytes::{Bytes, BytesMut};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, Swarm};
 use tokio::sync::oneshot;
@@ -111,6 +113,12 @@ impl Session {
         }
     }
 
+    /// Both directions, as frames of bytes: what they are after [`Reply::Ready`].
+    pub(crate) fn split(&mut self) -> (FramesOut<'_>, FramesIn<'_>) {
+        let (sink, stream) = (&mut self.frames).split();
+        (FramesOut(sink), FramesIn(stream))
+    }
+
     /// Says goodbye, so that the member need not wait for us; takes a moment at most. The connection is closed and not
     /// the stream: over QUIC the latter would wait for an acknowledgement.
     pub(crate) async fn close(self) {
@@ -119,6 +127,33 @@ impl Session {
         // It fails only where the driver has ended; either way there is nobody left to tell.
         let _ = stop.send(());
         let _ = timeout(CLOSE_TIMEOUT, driver).await;
+    }
+}
+
+/// The outgoing direction of a session.
+pub(crate) struct FramesOut<'a>(SplitSink<&'a mut Frames, Bytes>);
+
+impl FramesOut<'_> {
+    /// Sends one frame, once there is room for it.
+    pub(crate) async fn send(&mut self, bytes: Vec<u8>) -> Result<(), SessionError> {
+        self.0
+            .send(bytes.into())
+            .await
+            .map_err(|error| SessionError::Lost(error.kind().to_string()))
+    }
+}
+
+/// The incoming direction of a session.
+pub(crate) struct FramesIn<'a>(SplitStream<&'a mut Frames>);
+
+impl FramesIn<'_> {
+    /// The next frame.
+    pub(crate) async fn receive(&mut self) -> Result<BytesMut, SessionError> {
+        match self.0.next().await {
+            Some(Ok(bytes)) => Ok(bytes),
+            Some(Err(error)) => Err(SessionError::Lost(error.kind().to_string())),
+            None => Err(SessionError::Lost("closed by the node".to_owned())),
+        }
     }
 }
 

@@ -1,14 +1,15 @@
-//! `vc logs`: what the instances of a service wrote.
+//! `vc logs`: what the instances of a service wrote, in the order in which they wrote it.
 
 use std::time::Duration;
 
 use vc_protocol::Millis;
-use vc_protocol::control::{LogRequest, LogRow, Reply, Request};
+use vc_protocol::control::{LogRequest, Reply, Request};
 
+use super::target::Target;
 use crate::app::{App, Stop, now};
 use crate::args::duration;
 use crate::client::{Session, SessionError};
-use crate::render::{self, print};
+use crate::render::{self, LogStyle, note, print};
 
 /// Arguments of `vc logs`.
 #[derive(Debug, clap::Args)]
@@ -16,11 +17,16 @@ use crate::render::{self, print};
 Examples:
   vc logs web                                all there is, of every instance
   vc logs -f --tail 20 shop/web              the last lines, and on as they are written
-  vc logs --since 10m web --replica 2
-  vc logs -f web --output json               one JSON object a line")]
+  vc logs --since 10m web.2                  of one replica
+  vc logs -t --no-prefix web > web.log
+  vc logs -f web --output json               one JSON object a line
+
+The lines of all instances come in the order in which they were written. With -f, instances that come later are followed
+too, and a line waits a moment (0.15 s) for earlier ones that are still on their way from other machines.")]
 pub(crate) struct Args {
-    /// Service: web, or shop/web
-    service: String,
+    /// Service: web, or shop/web; of one replica web.2
+    #[arg(value_name = "SERVICE")]
+    target: Target,
     /// Go on as lines are written, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
@@ -33,6 +39,12 @@ pub(crate) struct Args {
     /// Only of this replica
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     replica: Option<u32>,
+    /// Say when each line was written
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Leave out which instance wrote each line
+    #[arg(long)]
+    no_prefix: bool,
 }
 
 impl Args {
@@ -41,18 +53,22 @@ impl Args {
             now().saturating_sub(Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX))
         });
         let request = Request::Logs(LogRequest {
-            service: self.service,
-            replica: self.replica,
+            replica: self.target.replica_or(self.replica)?,
+            service: self.target.service,
             follow: self.follow,
             tail: self.tail,
             since,
         });
-        // Without an end there is no array to close: then each line is a document.
-        let mut printer = Printer { app, array: app.out.is_json() && !self.follow, rows: 0 };
+        let style = LogStyle {
+            prefix: !self.no_prefix,
+            timestamps: self.timestamps,
+            width: 0,
+            style: app.out.style(),
+        };
         app.in_session(async |session| {
             session.send(&request).await?;
             tokio::select! {
-                result = copy(session, &mut printer) => result,
+                result = copy(session, app, style) => result,
                 result = tokio::signal::ctrl_c(), if self.follow => {
                     result?;
                     Err(Stop::Interrupted.into())
@@ -63,41 +79,14 @@ impl Args {
     }
 }
 
-async fn copy(session: &mut Session, printer: &mut Printer<'_>) -> anyhow::Result<()> {
+async fn copy(session: &mut Session, app: &App, mut style: LogStyle) -> anyhow::Result<()> {
     loop {
         match session.next().await? {
-            Reply::Log(row) => printer.row(&row)?,
-            Reply::End => return printer.end(),
+            Reply::Log(row) if app.out.is_json() => app.out.json(&row)?,
+            Reply::Log(row) => print(&render::log_line(&row, &mut style))?,
+            Reply::Note(text) => note(&text),
+            Reply::End => return Ok(()),
             _ => return Err(SessionError::Unexpected.into()),
-        }
-    }
-}
-
-/// Prints rows as they come.
-struct Printer<'a> {
-    app: &'a App,
-    array: bool,
-    rows: usize,
-}
-
-impl Printer<'_> {
-    fn row(&mut self, row: &LogRow) -> anyhow::Result<()> {
-        if !self.app.out.is_json() {
-            return print(&render::log_line(row, self.app.out.style()));
-        }
-        if !self.array {
-            return self.app.out.json(row);
-        }
-        let before = if self.rows == 0 { "[" } else { "," };
-        self.rows += 1;
-        print(&format!("{before}{}", serde_json::to_string(row)?))
-    }
-
-    fn end(&self) -> anyhow::Result<()> {
-        match (self.array, self.rows) {
-            (false, _) => Ok(()),
-            (true, 0) => print("[]\n"),
-            (true, _) => print("]\n"),
         }
     }
 }

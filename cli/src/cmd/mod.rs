@@ -1,8 +1,10 @@
 //! The commands, one file each. Each has its `Args`, with `run`.
 
 pub(crate) mod completions;
+pub(crate) mod cp;
 pub(crate) mod deploy;
 pub(crate) mod drain;
+pub(crate) mod exec;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod nodes;
@@ -13,6 +15,7 @@ pub(crate) mod rm;
 pub(crate) mod scale;
 pub(crate) mod services;
 pub(crate) mod status;
+mod target;
 pub(crate) mod token;
 mod wait;
 
@@ -31,6 +34,8 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Scale(args) => args.run(app).await,
         Command::Rm(args) => args.run(app).await,
         Command::Logs(args) => args.run(app).await,
+        Command::Cp(args) => args.run(app).await,
+        Command::Exec(args) => args.run(app).await,
         Command::Drain(args) => args.run(app).await,
         Command::Undrain(args) => args.run(app).await,
         Command::Token(args) => args.run(app).await,

@@ -222,12 +222,18 @@ fn log_lines() {
         stream: LogStream::Stdout,
         line: "\u{1b}[1mhello\u{1b}[0m  world".to_owned(),
     };
-    assert_eq!(
-        super::log_line(&row, plain()),
-        "web.2 | \u{1b}[1mhello\u{1b}[0m  world\n",
-        "as it was written"
-    );
+    let mut look = super::LogStyle { prefix: true, timestamps: false, width: 0, style: plain() };
+    let said = "\u{1b}[1mhello\u{1b}[0m  world\n";
+    assert_eq!(super::log_line(&row, &mut look), format!("web.2 | {said}"), "as it was written");
+    row.replica = 10;
+    assert_eq!(super::log_line(&row, &mut look), format!("web.10 | {said}"));
+    row.replica = 2;
+    assert_eq!(super::log_line(&row, &mut look), format!("web.2  | {said}"), "below one another");
+    look = super::LogStyle { prefix: false, timestamps: true, ..look };
+    let line = super::log_line(&row, &mut look);
+    assert_eq!(line.split_once(' ').map(|(time, line)| (time.len(), line)), Some((24, said)));
     row.stream = LogStream::Stderr;
-    let coloured = super::log_line(&row, Style { colour: true, now: NOW });
+    look.style.colour = true;
+    let coloured = super::log_line(&row, &mut look);
     assert!(coloured.ends_with("\u{1b}[0m\n"), "no colour is left on");
 }

@@ -4,7 +4,7 @@ use comfy_table::Color;
 use vc_protocol::control::{InstanceRow, LogRow, LogStream, NodeRow, ServiceRow};
 
 use super::table::{lines, number, of_instance, of_node, table, text};
-use super::units::{ago, bytes, cores, cores_used};
+use super::units::{ago, bytes, cores, cores_used, timestamp};
 use super::{Style, one_line};
 
 /// `vc services`.
@@ -99,18 +99,42 @@ fn labels_and_problem(row: &NodeRow) -> Vec<String> {
     [row.problem.clone(), labels.join(" ")].into_iter().filter(|line| !line.is_empty()).collect()
 }
 
+/// How lines of `vc logs` look.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogStyle {
+    /// Whether each says which instance wrote it.
+    pub(crate) prefix: bool,
+    /// Whether each says when it was written.
+    pub(crate) timestamps: bool,
+    /// How wide the widest prefix was so far.
+    pub(crate) width: usize,
+    /// Whether there are colours.
+    pub(crate) style: Style,
+}
+
 /// A line of `vc logs`, as the instance wrote it, behind which instance that was.
-pub(crate) fn log_line(row: &LogRow, style: Style) -> String {
+pub(crate) fn log_line(row: &LogRow, look: &mut LogStyle) -> String {
     const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 96];
-    let who = format!("{}.{} |", one_line(row.service.service.as_str()), row.replica);
-    let line = &row.line;
-    if !style.colour {
-        return format!("{who} {line}\n");
+    let colour = look.style.colour;
+    let mut text = String::new();
+    if look.prefix {
+        let who = format!("{}.{}", one_line(row.service.service.as_str()), row.replica);
+        look.width = look.width.max(who.len());
+        let who = format!("{who:<width$} |", width = look.width);
+        let who_colour = COLOURS[row.replica as usize % COLOURS.len()];
+        text +=
+            &if colour { format!("\x1b[{who_colour}m{who}\x1b[0m ") } else { format!("{who} ") };
     }
-    let who_colour = COLOURS[row.replica as usize % COLOURS.len()];
+    if look.timestamps {
+        // As wide as a time, where nobody knows it.
+        let time = row.time.map_or_else(|| format!("{:24}", "-"), timestamp);
+        text += &if colour { format!("\x1b[2m{time}\x1b[0m ") } else { format!("{time} ") };
+    }
+    if colour && row.stream == LogStream::Stderr {
+        text += "\x1b[31m!\x1b[0m ";
+    }
+    text += &row.line;
     // The instance may have left a colour on.
-    match row.stream {
-        LogStream::Stdout => format!("\x1b[{who_colour}m{who}\x1b[0m {line}\x1b[0m\n"),
-        LogStream::Stderr => format!("\x1b[{who_colour}m{who}\x1b[31m!\x1b[0m{line}\x1b[0m\n"),
-    }
+    text += if colour { "\x1b[0m\n" } else { "\n" };
+    text
 }

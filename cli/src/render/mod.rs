@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
-pub(crate) use lists::{instances, log_line, nodes, services};
+pub(crate) use lists::{LogStyle, instances, log_line, nodes, services};
 pub(crate) use plan::plan;
 pub(crate) use status::status;
 pub(crate) use units::short_duration;

@@ -46,6 +46,26 @@ pub(super) fn ago(now: Millis, then: Millis) -> String {
     }
 }
 
+/// `2026-11-23T15:04:05.678Z`: a moment, in UTC (RFC 3339).
+pub(super) fn timestamp(time: Millis) -> String {
+    let (days, millis) = (time / 86_400_000, time % 86_400_000);
+    // Years that begin in March, in eras of 400: then the leap day is the last, and each era is as long as the other.
+    // https://howardhinnant.github.io/date_algorithms.html#civil_from_days
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = match month {
+        0..10 => (era * 400 + year, month + 3),
+        _ => (era * 400 + year + 1, month - 9),
+    };
+    let (seconds, millis) = (millis / 1000, millis % 1000);
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z")
+}
+
 /// `3m`: the largest unit alone. From two units on, so that `90s` is not `1m`.
 pub(crate) fn short_duration(millis: Millis) -> String {
     let seconds = millis / 1000;
@@ -62,6 +82,19 @@ pub(crate) fn short_duration(millis: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_written_in_utc() {
+        for (time, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            (1_795_446_245_678, "2026-11-23T15:04:05.678Z"),
+        ] {
+            assert_eq!(timestamp(time), text);
+        }
+    }
 
     #[test]
     fn amounts_are_short() {

@@ -161,16 +161,13 @@ fn logs_are_printed_as_they_were_written() {
     let (home, node) = with(vec![log(1, "one"), log(2, "two"), Reply::End]);
     assert_eq!(home.vc(&["logs", "web", "--tail", "5"]).ok(), "web.1 | one\nweb.2 | two\n");
     let out = home.vc(&["logs", "web", "--output", "json"]).ok();
-    let rows: Vec<LogRow> = serde_json::from_str(&out).expect("one array");
-    assert_eq!(rows.len(), 2);
-    let out = home.vc(&["logs", "-f", "web", "--output", "json"]).ok();
     assert_eq!(
         out.lines()
             .map(|line| serde_json::from_str::<LogRow>(line).expect("a row").replica)
             .sum::<u32>(),
         3
     );
-    home.vc(&["logs", "web", "--since", "1h", "--replica", "2"]).ok();
+    home.vc(&["logs", "web.2", "--since", "1h"]).ok();
     let Some(Request::Logs(LogRequest { since, replica, follow, tail, .. })) =
         node.requests().pop()
     else {

@@ -1,12 +1,14 @@
-//! Commands in instances, wherever they run: here, or on another member, whose frames are passed on.
+//! Commands in instances, and copies of their files, wherever they run: here, or on another member, whose frames are passed on.
 //!
 //! Nothing is read before there is room for it further on, in either direction: a user who does not read halts the
 //! command, one who does not write costs nothing. Who is silent for longer than a sign of life takes is gone.
 
 mod choose;
+mod copy;
 mod local;
 mod relay;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use libp2p::{Stream, StreamProtocol};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use vc_protocol::NodeId;
-use vc_protocol::control::{ExecRequest, InstanceRequest, Reply};
+use vc_protocol::control::{CopyRequest, ExecRequest, InstanceRequest, Reply};
 use vc_protocol::exec::{CHUNK, ExecFrame};
 use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
 
@@ -29,9 +31,36 @@ const MAX_HERE: usize = 64;
 /// Commands elsewhere that users of this node follow at a time.
 const MAX_RELAYED: usize = 64;
 /// Another member answers within this time whether it does it.
-const ANSWER: Duration = Duration::from_secs(40);
+const ANSWER: Duration = Duration::from_secs(25);
 /// After its last frame a side waits so long for the other to close the stream: what is on its way is not cut off.
 const GOODBYE: Duration = Duration::from_secs(10);
+
+/// What a user wants of an instance.
+pub(crate) enum UserRequest {
+    Exec(ExecRequest),
+    CopyOut(CopyRequest),
+    CopyIn(CopyRequest),
+}
+
+impl UserRequest {
+    fn target(&self) -> (&str, Option<u32>) {
+        match self {
+            Self::Exec(exec) => (&exec.service, exec.replica),
+            Self::CopyOut(copy) | Self::CopyIn(copy) => (&copy.service, copy.replica),
+        }
+    }
+}
+
+/// For the log. A command's arguments may hold secrets: they are left out.
+impl fmt::Display for UserRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exec(exec) => write!(f, "exec {}", exec.command.first().map_or("", |it| it)),
+            Self::CopyOut(copy) => write!(f, "copy out {}", copy.path),
+            Self::CopyIn(copy) => write!(f, "copy in {}", copy.path),
+        }
+    }
+}
 
 /// Runs commands here and elsewhere. Cheap to clone.
 #[derive(Clone)]
@@ -49,24 +78,26 @@ impl Execs {
         Self { node, runtime, members, here: room(MAX_HERE), relayed: room(MAX_RELAYED) }
     }
 
-    /// Runs a user's command in the instance that he means. The session ends with it.
+    /// Runs a user's command in the instance that he means, or copies its files. The session ends with it.
     pub(crate) async fn exec(
         &self,
         snapshot: &watch::Receiver<Snapshot>,
         user: &str,
-        exec: ExecRequest,
+        request: UserRequest,
         frames: &mut Frames<Stream>,
     ) -> Result<(), FrameError> {
         let view = Arc::clone(&snapshot.borrow().view);
-        let chosen = choose::instance(&view, self.node, &exec.service, exec.replica);
-        let (node, instance) = match chosen {
+        let (service, replica) = request.target();
+        let (node, instance) = match choose::instance(&view, self.node, service, replica) {
             Ok(chosen) => chosen,
             Err(reason) => return frames.send(&Reply::Error(reason)).await,
         };
-        // Arguments may hold secrets.
-        let program = exec.command.first().map_or("", String::as_str);
-        tracing::info!(by = user, %instance, program, tty = exec.tty, "a user runs a command");
-        let request = InstanceRequest::Exec { instance, exec };
+        tracing::info!(by = user, %instance, what = request.to_string(), "a user works in an instance");
+        let request = match request {
+            UserRequest::Exec(exec) => InstanceRequest::Exec { instance, exec },
+            UserRequest::CopyOut(copy) => InstanceRequest::CopyOut { instance, copy },
+            UserRequest::CopyIn(copy) => InstanceRequest::CopyIn { instance, copy },
+        };
         if node == self.node {
             return self.perform(request, frames).await;
         }
@@ -130,17 +161,46 @@ impl Execs {
             Ok(permit) => permit,
             Err(reason) => return frames.send(&Reply::Error(reason)).await,
         };
-        let InstanceRequest::Exec { instance, exec } = request;
-        let tty = exec.tty;
-        match self.runtime.exec(&instance, &exec).await {
-            Ok(exec) => {
-                frames.send(&Reply::Ready).await?;
-                frames.set_max(CHUNK + 1);
-                local::attend(exec, tty, frames).await
+        let refused = match request {
+            InstanceRequest::Exec { instance, exec } => {
+                match self.runtime.exec(&instance, &exec).await {
+                    Ok(running) => {
+                        begin(frames).await?;
+                        return local::attend(running, exec.tty, frames).await;
+                    }
+                    Err(error) => error,
+                }
             }
-            Err(error) => frames.send(&Reply::Error(error.to_string())).await,
-        }
+            InstanceRequest::CopyOut { instance, copy } => {
+                match self.runtime.copy_out(&instance, &copy.path).await {
+                    Ok(archive) => {
+                        begin(frames).await?;
+                        return copy::out(archive, frames).await;
+                    }
+                    Err(error) => error,
+                }
+            }
+            InstanceRequest::CopyIn { instance, copy } => {
+                match self.runtime.copy_in(&instance, &copy.path, &copy.name).await {
+                    Ok(upload) => {
+                        begin(frames).await?;
+                        return copy::take(upload, frames).await;
+                    }
+                    Err(error) => error,
+                }
+            }
+        };
+        frames.send(&Reply::Error(refused.to_string())).await
     }
+}
+
+/// Says that it goes on in frames of bytes.
+async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+    frames: &mut Frames<S>,
+) -> Result<(), FrameError> {
+    frames.send(&Reply::Ready).await?;
+    frames.set_max(CHUNK + 1);
+    Ok(())
 }
 
 fn room(of: &Arc<Semaphore>, who: &str, most: usize) -> Result<OwnedSemaphorePermit, String> {

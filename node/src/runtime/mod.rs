@@ -20,7 +20,7 @@ pub use vc_protocol::control::LogStream;
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::{ClusterId, InstanceId, Millis, NodeId, Slot};
 
-pub use docker::{Exec, ExecOutput, ExecProcess};
+pub use docker::{Archive, Exec, ExecOutput, ExecProcess, Upload};
 pub use lane::{ACTIONS, LANES};
 pub use lines::MAX_LINE;
 
@@ -52,8 +52,10 @@ pub enum Runtime {
 }
 
 /// Which lines of an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogQuery {
+    /// Of the instance with this digest; `None`: of the one that runs, else of the one that ran last.
+    pub digest: Option<String>,
     /// Go on until the instance exits.
     pub follow: bool,
     /// The last so many lines; `None`: all that is kept.
@@ -134,7 +136,7 @@ impl Runtime {
         }
     }
 
-    /// What the instance in a slot wrote: of the one that runs, else of the one that ran last.
+    /// What an instance in a slot wrote.
     pub async fn logs(&self, slot: &Slot, query: LogQuery) -> Result<LogLines, RuntimeError> {
         match self {
             Self::Docker(docker) => docker.logs(slot, query).await,
@@ -151,6 +153,31 @@ impl Runtime {
         match self {
             Self::Docker(docker) => docker.exec(instance, request).await,
             Self::Process(_) => Err(RuntimeError::NeedsDocker("exec")),
+        }
+    }
+
+    /// What is at a path in an instance, as a tar archive.
+    pub async fn copy_out(
+        &self,
+        instance: &InstanceId,
+        path: &str,
+    ) -> Result<Archive, RuntimeError> {
+        match self {
+            Self::Docker(docker) => docker.copy_out(instance, path).await,
+            Self::Process(_) => Err(RuntimeError::NeedsDocker("cp")),
+        }
+    }
+
+    /// Prepares to put what is called `name` at a path in an instance.
+    pub async fn copy_in(
+        &self,
+        instance: &InstanceId,
+        path: &str,
+        name: &str,
+    ) -> Result<Upload, RuntimeError> {
+        match self {
+            Self::Docker(docker) => docker.copy_in(instance, path, name).await,
+            Self::Process(_) => Err(RuntimeError::NeedsDocker("cp")),
         }
     }
 

@@ -19,9 +19,11 @@ use super::{Engine, container, reason};
 use crate::runtime::RuntimeError;
 
 /// How long Docker may take to start a command.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(20);
 /// Docker tells nobody that a command has ended: the first and the longest pause between two looks.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
+/// How often a new terminal's size is set before it is left as it is.
+const RESIZES: u32 = 10;
 /// Marks the processes of a command, so that they are found again when its user has gone.
 const MARK: &str = "VC_EXEC";
 /// Hangs up on the process that Docker itself started (its parent is outside the container) with the mark `$1`. When it
@@ -125,6 +127,15 @@ impl Engine {
         let (input, output) = started.map_err(refused)?;
         let output = ExecOutput::new(output, request.tty);
         let process = ExecProcess { client, container, id, user: request.user.clone(), mark };
+        // An older engine does not take it with the start, and not before the command is up.
+        if let (true, Some((columns, rows))) = (request.tty, request.size) {
+            for attempt in 1..=RESIZES {
+                if process.try_resize(columns, rows).await.is_ok() {
+                    break;
+                }
+                sleep(PAUSES.0 * attempt).await;
+            }
+        }
         Ok(Exec { input: Box::pin(input), output, process })
     }
 }
@@ -132,10 +143,14 @@ impl Engine {
 impl ExecProcess {
     /// Its terminal has another size now. It may have none, or have ended: then nobody misses it.
     pub async fn resize(&self, columns: u16, rows: u16) {
-        let size = ResizeExecOptions { width: columns, height: rows };
-        if let Err(error) = self.client.resize_exec(&self.id, size).await {
+        if let Err(error) = self.try_resize(columns, rows).await {
             tracing::debug!(error = reason::of(&error), "a terminal was not resized");
         }
+    }
+
+    async fn try_resize(&self, columns: u16, rows: u16) -> Result<(), Error> {
+        let size = ResizeExecOptions { width: columns, height: rows };
+        self.client.resize_exec(&self.id, size).await
     }
 
     /// Waits for its end. A command may close its outputs long before.

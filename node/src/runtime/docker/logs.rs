@@ -29,7 +29,11 @@ impl Engine {
             reason: reason::of(&error),
         };
         let client = self.client().map_err(refused)?;
-        let filters = HashMap::from([("label", container::ours_in(&self.identity, slot))]);
+        let mut labels = container::ours_in(&self.identity, slot);
+        if let Some(digest) = &query.digest {
+            labels.push(format!("{}={digest}", container::DIGEST));
+        }
+        let filters = HashMap::from([("label", labels)]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let found = client.list_containers(Some(options)).await.map_err(refused)?;
         let rank = |summary: &ContainerSummary| {

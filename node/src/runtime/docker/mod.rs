@@ -4,6 +4,7 @@
 //! with no question before, and a second start of the same instance meets the first one's container. Containers outlive
 //! the node: what carries our labels when the engine answers is ours again.
 
+mod archive;
 mod connection;
 mod container;
 mod exec;
@@ -31,6 +32,7 @@ pub use networks::Neighbour;
 use super::lane::{self, Backend, Reports};
 use super::{Identity, LogLines, LogQuery, RuntimeError};
 
+pub use archive::{Archive, Upload};
 pub use exec::{Exec, ExecProcess};
 pub use hijack::ExecOutput;
 
@@ -114,6 +116,23 @@ impl Docker {
         request: &ExecRequest,
     ) -> Result<Exec, RuntimeError> {
         self.engine.exec(instance, request).await
+    }
+
+    pub(super) async fn copy_out(
+        &self,
+        instance: &InstanceId,
+        path: &str,
+    ) -> Result<Archive, RuntimeError> {
+        self.engine.copy_out(instance, path).await
+    }
+
+    pub(super) async fn copy_in(
+        &self,
+        instance: &InstanceId,
+        path: &str,
+        name: &str,
+    ) -> Result<Upload, RuntimeError> {
+        self.engine.copy_in(instance, path, name).await
     }
 }
 

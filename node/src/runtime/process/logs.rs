@@ -42,10 +42,12 @@ impl Children {
         query: LogQuery,
     ) -> Result<LogLines, RuntimeError> {
         let failed = |source| RuntimeError::Read { slot: slot.clone(), source };
-        let wanted = slot.clone();
+        let (wanted, digest) = (slot.clone(), query.digest.clone());
         let found = self.blocking(move |this| {
-            let states =
-                state::scan(&this.dir).into_iter().filter(|state| state.id().slot == wanted);
+            let states = state::scan(&this.dir).into_iter().filter(|state| {
+                let id = state.id();
+                id.slot == wanted && digest.as_ref().is_none_or(|digest| *digest == id.digest)
+            });
             let running = this.running();
             states
                 .max_by_key(|state| (running.contains_key(&state.id()), state.started))
@@ -57,7 +59,7 @@ impl Children {
         let growth = if query.follow { Some(growth(&home).map_err(failed)?) } else { None };
         let ended = self.running().get(&id).map(|run| run.ended.clone());
         let opened = self.blocking(move |_| {
-            let open = |name, stream| Output::open(&home.join(name), stream, query);
+            let open = |name, stream| Output::open(&home.join(name), stream, &query);
             Ok([open(STDOUT, LogStream::Stdout)?, open(STDERR, LogStream::Stderr)?])
         });
         let cancelled = || io::Error::other("the node is ending");
@@ -128,7 +130,7 @@ struct Output {
 }
 
 impl Output {
-    fn open(path: &Path, stream: LogStream, query: LogQuery) -> io::Result<Self> {
+    fn open(path: &Path, stream: LogStream, query: &LogQuery) -> io::Result<Self> {
         let file = File::open(path)?;
         let at = if query.since.is_some_and(|since| written(&file) < since) {
             file.metadata()?.len()
