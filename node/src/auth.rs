@@ -264,7 +264,7 @@ impl Porter {
         tracing::info!(node = %node, name = %name, token = claims.jti, ?role, "a machine joined");
         let cluster_key =
             (role == MachineRole::Server).then(|| crate::identity::encode_key(root)).flatten();
-        let file_key = String::new();
+        let file_key = self.membership.seal.encode();
         Ok(Admission { certificate, certificates, cluster_key, file_key, peers })
     }
 

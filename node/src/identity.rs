@@ -1,6 +1,7 @@
 //! Who this node is, on disk: its key, its cluster, its certificate.
 //!
-//! `node.key` and `cluster.key` are Ed25519 seeds, base64, mode 0600; `cluster.key` is there on servers only.
+//! `node.key` and `cluster.key` are Ed25519 seeds, base64, mode 0600; `cluster.key` is there on servers only. `files.key`
+//! is what secrets and configs are sealed with, 32 bytes, base64, mode 0600.
 //! `membership.json` says which cluster and holds the certificate.
 
 use std::fs;
@@ -12,8 +13,11 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, NodeId};
 
+use crate::seal::Seal;
+
 const NODE_KEY: &str = "node.key";
 const CLUSTER_KEY: &str = "cluster.key";
+const FILES_KEY: &str = "files.key";
 const MEMBERSHIP: &str = "membership.json";
 /// The admin's token that `init` writes.
 pub const ADMIN_TOKEN: &str = "admin.token";
@@ -30,6 +34,8 @@ pub struct Membership {
     pub certificate: String,
     /// The cluster's root key, on servers.
     pub root: Option<Keypair>,
+    /// The key of the cluster's secrets and configs.
+    pub(crate) seal: Seal,
     /// When the data directory was founded or joined.
     pub since: Millis,
 }
@@ -89,6 +95,7 @@ pub fn save(dir: &Path, membership: &Membership, peers: &[Multiaddr]) -> anyhow:
     if let Some(root) = &membership.root {
         write_secret(&dir.join(CLUSTER_KEY), &encode_key(root).context("an Ed25519 key")?)?;
     }
+    write_secret(&dir.join(FILES_KEY), &membership.seal.encode())?;
     let saved = Saved {
         cluster: membership.cluster,
         certificate: membership.certificate.clone(),
@@ -119,12 +126,22 @@ pub fn load(dir: &Path) -> anyhow::Result<(Membership, Vec<Multiaddr>)> {
         Ok(text) => Some(decode_key(&text).context("cluster.key is damaged")?),
         Err(_) => None,
     };
+    let seal = match fs::read_to_string(dir.join(FILES_KEY)) {
+        Ok(text) => Seal::decode(&text).context("files.key is damaged")?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => anyhow::bail!(
+            "{0}/{FILES_KEY} is missing, the key of the cluster's secrets: copy it from another member's data directory, \
+             or join again with another --data-dir",
+            dir.display()
+        ),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {FILES_KEY}")),
+    };
     let membership = Membership {
         key,
         node,
         cluster: saved.cluster,
         certificate: saved.certificate,
         root,
+        seal,
         since: saved.since,
     };
     Ok((membership, saved.peers))

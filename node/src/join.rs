@@ -14,6 +14,7 @@ use vc_protocol::{Keypair, Name, NodeId};
 
 use crate::auth;
 use crate::identity::{self, Membership};
+use crate::seal::Seal;
 
 /// From the first dial to the admission.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,8 +55,11 @@ pub(crate) async fn join(
         }
         None => None,
     };
+    let seal =
+        Seal::decode(&admission.file_key).context("the files' key that came does not read")?;
     let certificate = admission.certificate.clone();
-    Ok((Membership { key, node, cluster, certificate, root, since: crate::now() }, admission))
+    let since = crate::now();
+    Ok((Membership { key, node, cluster, certificate, root, seal, since }, admission))
 }
 
 /// Dials all peers that the token names and takes the first admission.

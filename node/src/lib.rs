@@ -11,9 +11,11 @@ mod logs;
 mod machine;
 pub mod names;
 pub mod network;
+mod prepare;
 pub mod routing;
 mod run;
 pub mod runtime;
+mod seal;
 mod session;
 pub mod store;
 
@@ -32,7 +34,12 @@ pub(crate) fn now() -> Millis {
 
 /// A random number from the operating system.
 pub(crate) fn random() -> anyhow::Result<u64> {
-    let mut bytes = [0; 8];
+    Ok(u64::from_be_bytes(random_bytes()?))
+}
+
+/// Random bytes from the operating system, good for keys.
+pub(crate) fn random_bytes<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(u64::from_be_bytes(bytes))
+    Ok(bytes)
 }

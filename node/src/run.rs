@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use libp2p::multiaddr::Protocol;
@@ -26,6 +26,7 @@ use crate::network::link::{self, Links};
 use crate::network::{self, Network};
 use crate::routing::{self, Connections, Ingress, Router};
 use crate::runtime::{self, Runtime};
+use crate::seal::Seal;
 use crate::session::Session;
 use crate::store::Store;
 use crate::{join, machine};
@@ -58,6 +59,7 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
                 cluster,
                 certificate,
                 root: Some(root),
+                seal: Seal::generate()?,
                 since: crate::now(),
             };
             run(options, membership, Vec::new(), store, true).await
@@ -181,9 +183,12 @@ async fn run(
     let membership = Arc::new(membership);
 
     let (runtime_events, from_runtime) = mpsc::channel(RUNTIME_EVENTS);
+    let latest = Arc::new(OnceLock::new());
     let runtime_config = match options.runtime {
         RuntimeChoice::Docker => {
-            runtime::Config::Docker(runtime::docker::Config { host: options.docker_host.clone() })
+            let open = open_files(Arc::clone(&membership), Arc::clone(&latest));
+            let host = options.docker_host.clone();
+            runtime::Config::Docker(runtime::docker::Config { host, open, memory: None })
         }
         RuntimeChoice::Process => {
             runtime::Config::Process(runtime::process::Config { dir: options.data_dir.clone() })
@@ -191,7 +196,8 @@ async fn run(
     };
     let connections = Connections::default();
     let identity = runtime::Identity { cluster: membership.cluster, node: membership.node };
-    let runtime = Runtime::start(runtime_config, identity, runtime_events);
+    let drain = Arc::new(connections.clone());
+    let runtime = Runtime::start(runtime_config, identity, drain, runtime_events);
     let links = Links::new(handles.controls.members.clone());
     let parts = Parts {
         membership: Arc::clone(&membership),
@@ -203,6 +209,7 @@ async fn run(
         gate: gate.clone(),
     };
     let (engine, mut snapshot) = Driver::new(parts, store, events)?;
+    latest.get_or_init(|| snapshot.clone());
 
     let first = Routes::of(&snapshot.borrow().view);
     let (table, routes) = watch::channel(Arc::new(first));
@@ -269,6 +276,23 @@ async fn run(
     }
     tracing::info!("stopping; what runs goes on");
     Ok(())
+}
+
+/// Opens secrets and configs as the latest documents have them, once there are any.
+fn open_files(
+    membership: Arc<Membership>,
+    latest: Arc<OnceLock<watch::Receiver<Snapshot>>>,
+) -> Arc<runtime::docker::OpenFile> {
+    Arc::new(move |key| {
+        let view = latest.get().map(|snapshot| Arc::clone(&snapshot.borrow().view));
+        let sealed = view.as_ref().and_then(|view| view.cluster.files.get(key));
+        let sealed = sealed.ok_or_else(|| {
+            format!("{} is not in the cluster any more: deploy it again", key.file)
+        })?;
+        membership.seal.open(membership.cluster, key, sealed).ok_or_else(|| {
+            format!("{} does not open with this node's files.key: deploy it again", key.file)
+        })
+    })
 }
 
 /// Waits until this node has said who it is in its document, then says on stdout where it is dialled.

@@ -15,6 +15,7 @@ use crate::exec::{Execs, UserRequest};
 use crate::frames::{FrameError, Frames};
 use crate::identity::Membership;
 use crate::logs::Logs;
+use crate::prepare::{Prepared, prepare};
 
 /// Addresses in a token: enough to find somebody when its maker is gone.
 const TOKEN_PEERS: usize = 12;
@@ -157,8 +158,10 @@ impl Session {
                 }
                 Reply::Instances(rows)
             }
-            Request::Deploy { deployments, files: _ } => {
-                self.mutate(user, Mutation::Deploy(deployments)).await?
+            Request::Deploy { deployments, files } => {
+                let Membership { seal, cluster, .. } = &*self.membership;
+                let Prepared { deployments, files } = prepare(seal, *cluster, deployments, &files)?;
+                self.mutate(user, Mutation::Deploy { deployments, files }).await?
             }
             Request::Scale { service, replicas } => {
                 self.mutate(user, Mutation::Scale { service, replicas }).await?

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -15,6 +16,7 @@ use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEven
 use vc_node::runtime::process::{Config, UNKNOWN_CODE};
 use vc_node::runtime::{
     Config as RuntimeConfig, Identity, LogQuery, LogStream, MAX_LINE, Runtime, RuntimeError,
+    Unrouted,
 };
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, Keypair, NodeId};
@@ -39,8 +41,8 @@ struct Host {
 impl Host {
     async fn on(dir: &Path) -> (Self, Vec<Observed>) {
         let (tx, mut events) = mpsc::channel(64);
-        let runtime =
-            Runtime::start(RuntimeConfig::Process(Config { dir: dir.to_owned() }), identity(), tx);
+        let config = RuntimeConfig::Process(Config { dir: dir.to_owned() });
+        let runtime = Runtime::start(config, identity(), Arc::new(Unrouted), tx);
         let first = timeout(PATIENCE, events.recv()).await.expect("in time").expect("an event");
         let RuntimeEvent::Listed(all) = first else { panic!("the first event is {first:?}") };
         (Self { runtime, events }, all)
@@ -145,10 +147,11 @@ async fn a_process_that_exited_is_started_again_and_keeps_its_logs() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let spec = shell("echo run; echo trouble >&2");
-    for _ in 0..2 {
+    // What it complained of comes before what it said.
+    for output in ["trouble", "trouble | trouble"] {
         let id = host.start("shop/web.1", &spec);
         host.running(&id).await;
-        assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: String::new() });
+        assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: output.to_owned() });
     }
     let trouble = (LogStream::Stderr, "trouble".to_owned());
     let lines = host.lines("shop/web.1", LogQuery::default()).await;
@@ -163,7 +166,7 @@ async fn a_process_knows_who_it_is_and_nothing_of_the_nodes_environment() {
     spec.environment = BTreeMap::from([("GREETING".to_owned(), "good day".to_owned())]);
     let id = host.start("shop/web.3", &spec);
     host.running(&id).await;
-    assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: String::new() });
+    assert!(matches!(host.change(&id).await, Phase::Exited { code: 0, .. }));
     let lines = host.lines("shop/web.3", LogQuery::default()).await;
     let node = format!("VC_NODE={}", identity().node);
     for wanted in ["GREETING=good day", "VC_PROJECT=shop", "VC_SERVICE=web", "VC_REPLICA=3", &node]
@@ -208,7 +211,8 @@ async fn the_last_lines_are_had_without_the_others() {
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("seq 1 30000; head -c 40000 /dev/zero | tr '\\0' z"));
     host.running(&id).await;
-    assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: String::new() });
+    let Phase::Exited { code: 0, output } = host.change(&id).await else { panic!("it ended") };
+    assert_eq!(output, format!("{}…", "z".repeat(300)));
     let tail = |tail| LogQuery { tail: Some(tail), ..LogQuery::default() };
     let last = host.lines("shop/web.1", tail(3)).await;
     assert_eq!(last[..2], [out("29999"), out("30000")]);
@@ -288,7 +292,7 @@ async fn processes_outlive_the_runtime_and_are_adopted_by_the_next() {
     let_go(&pipe).await;
     assert_eq!(
         host.change(&stays).await,
-        Phase::Exited { code: UNKNOWN_CODE, output: String::new() }
+        Phase::Exited { code: UNKNOWN_CODE, output: "first | second".to_owned() }
     );
     assert_eq!(host.lines("shop/web.1", LogQuery::default()).await, [out("first"), out("second")]);
 }

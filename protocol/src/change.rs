@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use sha2::{Digest as _, Sha256};
 
-use crate::wire::{self, MAX_BATCH};
+use crate::wire::{self, MAX_CHANGE};
 use crate::{ClusterId, Millis, NodeId};
 
 /// Which document.
@@ -140,7 +140,7 @@ pub struct SignedChange {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     /// Larger than any honest change.
-    #[error("a change of {0} bytes is larger than {MAX_BATCH}")]
+    #[error("a change of {0} bytes is larger than {MAX_CHANGE}")]
     TooLarge(usize),
     /// Not a change.
     #[error(transparent)]
@@ -177,7 +177,7 @@ impl SignedChange {
     /// Reads the body after checking all that can be checked without state: size, form, signature, cluster, that the
     /// actor is the author's, and that a node's document is written by its owner. Membership is the caller's question.
     pub fn open(&self, cluster: ClusterId) -> Result<ChangeBody, ChangeError> {
-        if self.size() > MAX_BATCH {
+        if self.size() > MAX_CHANGE {
             return Err(ChangeError::TooLarge(self.size()));
         }
         let body: ChangeBody = wire::decode(&self.body)?;

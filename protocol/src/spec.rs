@@ -11,6 +11,8 @@ use crate::{Millis, Name, Resources, ServiceKey};
 pub const MAX_REPLICAS: u32 = 1000;
 /// The largest encoded service, in bytes: it travels in one change.
 pub const MAX_SPEC_BYTES: usize = 256 * 1024;
+/// The largest secret or config, in bytes; as in Swarm.
+pub const MAX_FILE_BYTES: usize = 500 * 1024;
 
 /// A service: what to run, and where it may run. How many is [`Deployment::replicas`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -245,6 +247,16 @@ pub struct FileId {
     pub kind: FileKind,
     /// Its name in the project, as the file of the project has it: for a shipped bind mount, the path.
     pub name: String,
+}
+
+impl std::fmt::Display for FileId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.kind {
+            FileKind::Secret => "secret",
+            FileKind::Config => "config",
+        };
+        write!(f, "{kind} '{}'", self.name)
+    }
 }
 
 /// Whether anybody may see what is in a file.

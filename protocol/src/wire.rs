@@ -7,8 +7,11 @@ use serde::de::DeserializeOwned;
 pub const MAX_FRAME: usize = 4 * 1024 * 1024;
 /// The largest gossip message, in bytes. A change that does not fit travels by anti-entropy.
 pub const MAX_GOSSIP: usize = 64 * 1024;
-/// The largest set of changes in one frame, in bytes.
+/// The largest set of changes in one frame, in bytes; a larger change travels alone.
 pub const MAX_BATCH: usize = 512 * 1024;
+/// The largest change, in bytes: a deployment with the secrets and configs that it brings along is one, all or nothing.
+/// A frame holds it beside the certificates of all members.
+pub const MAX_CHANGE: usize = 2 * 1024 * 1024;
 
 /// Protocol name: proving who one is; every other protocol is closed until that has happened.
 pub const AUTH_PROTOCOL: &str = "/vc/auth/1";

@@ -134,7 +134,7 @@ impl World {
 
 fn short(mutation: &Mutation) -> String {
     match mutation {
-        Mutation::Deploy(all) => {
+        Mutation::Deploy { deployments: all, .. } => {
             let one = |it: &vc_protocol::spec::Deployment| {
                 format!("{} x{:?} {:?}", it.service, it.replicas, it.spec.container.environment)
             };

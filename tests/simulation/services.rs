@@ -1,5 +1,7 @@
 //! Services to deploy.
 
+use std::collections::BTreeMap;
+
 use vc_engine::Mutation;
 use vc_protocol::spec::{
     Attribute, Constraint, ContainerSpec, Dependency, Deployment, FailureAction, Healthcheck, Port,
@@ -35,7 +37,7 @@ pub(crate) fn version(mut of: Deployment, version: u64) -> Deployment {
 
 /// The command that puts it in place.
 pub(crate) fn deploy(of: Deployment) -> Mutation {
-    Mutation::Deploy(vec![of])
+    Mutation::Deploy { deployments: vec![of], files: BTreeMap::new() }
 }
 
 const NAMES: [&str; 6] = ["web", "api", "mail", "jobs", "cache", "search"];
@@ -48,7 +50,7 @@ pub(crate) fn any_mutation(rng: &mut Rng, machines: usize) -> Mutation {
             let one = any_service(rng, name);
             let two = any_service(rng, rng.clone().pick(&NAMES));
             if rng.permille(200) && one.service != two.service {
-                Mutation::Deploy(vec![one, two])
+                Mutation::Deploy { deployments: vec![one, two], files: BTreeMap::new() }
             } else {
                 deploy(one)
             }

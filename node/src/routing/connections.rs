@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::Notify;
 use vc_protocol::InstanceId;
+
+use crate::runtime::Drain;
 
 /// The connections of this node. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
@@ -116,6 +119,16 @@ impl Connections {
     pub(crate) fn sweep(&self) {
         self.lock()
             .retain(|_, entry| entry.leaving || entry.traffic.active.load(Ordering::Acquire) > 0);
+    }
+}
+
+impl Drain for Connections {
+    fn drain<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> BoxFuture<'a, ()> {
+        self.drain(id, grace).boxed()
+    }
+
+    fn forget(&self, id: &InstanceId) {
+        self.forget(id);
     }
 }
 

@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_protocol::spec::ContainerSpec;
+
+use super::Drain;
 
 /// How many actions may wait to be taken up.
 pub const ACTIONS: usize = 1024;
@@ -19,6 +22,8 @@ pub const ACTIONS: usize = 1024;
 pub const LANES: usize = 1024;
 /// How many notes of jobs and watchers may wait; the writers wait then.
 const NOTES: usize = 256;
+/// What an instance has at least to stop in, however long its connections took.
+const LEAST_GRACE: Duration = Duration::from_secs(1);
 
 /// What a runtime can do to one instance. The loop never runs two of these for one instance at a time.
 pub(super) trait Backend: Clone + Send + Sync + 'static {
@@ -127,6 +132,7 @@ struct Known {
 
 struct Loop<B> {
     backend: B,
+    drain: Arc<dyn Drain>,
     clock: Arc<AtomicU64>,
     events: mpsc::Sender<RuntimeEvent>,
     lanes: BTreeMap<InstanceId, Lane>,
@@ -139,12 +145,14 @@ struct Loop<B> {
 /// Runs until all handles are dropped, or nobody takes the events any more; jobs at work are broken off.
 pub(super) async fn run<B: Backend>(
     backend: B,
+    drain: Arc<dyn Drain>,
     mut inbox: Inbox,
     mut actions: mpsc::Receiver<RuntimeAction>,
     events: mpsc::Sender<RuntimeEvent>,
 ) {
     let mut this = Loop {
         backend,
+        drain,
         clock: inbox.clock,
         events: events.clone(),
         lanes: BTreeMap::new(),
@@ -201,12 +209,20 @@ impl<B: Backend> Loop<B> {
         }
         let cancel = CancellationToken::new();
         let lane = Lane { current: job.clone(), cancel: cancel.clone(), next: None, look: false };
-        let (backend, name) = (self.backend.clone(), id.clone());
+        let (backend, drain, name) = (self.backend.clone(), Arc::clone(&self.drain), id.clone());
         let task = self.jobs.spawn(async move {
             match job {
-                Some(RuntimeAction::Start { id, spec }) => backend.start(id, spec, cancel).await,
+                Some(RuntimeAction::Start { id, spec }) => {
+                    drain.forget(&id);
+                    backend.start(id, spec, cancel).await;
+                }
                 Some(RuntimeAction::Remove { id, grace_ms }) => {
-                    backend.remove(id, Duration::from_millis(grace_ms)).await;
+                    let grace = Duration::from_millis(grace_ms);
+                    let began = Instant::now();
+                    drain.drain(&id, grace).await;
+                    let left = grace.saturating_sub(began.elapsed()).max(grace.min(LEAST_GRACE));
+                    backend.remove(id, left).await;
+                    drain.forget(&name);
                 }
                 None => backend.look(name).await,
             }

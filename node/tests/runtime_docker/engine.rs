@@ -72,7 +72,10 @@ impl Engine {
             .find(|path| path.exists());
         std::fs::copy(busybox.expect("busybox-static is installed"), stage.join("bin/busybox"))
             .expect("copied");
-        for applet in ["sh", "sleep", "cat", "mkfifo", "test", "seq"] {
+        for applet in [
+            "sh", "sleep", "cat", "mkfifo", "test", "seq", "head", "stat", "hostname", "mount",
+            "id",
+        ] {
             std::os::unix::fs::symlink("busybox", stage.join("bin").join(applet)).expect("linked");
         }
         let tar = self.dir.path().join("image.tar");

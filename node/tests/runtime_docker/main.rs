@@ -4,7 +4,12 @@
 #![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
 
 mod engine;
+mod files;
+mod settings;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -15,6 +20,7 @@ use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEven
 use vc_node::runtime::docker::Config;
 use vc_node::runtime::{
     Config as RuntimeConfig, Identity, LogLine, LogQuery, LogStream, Runtime, RuntimeError,
+    Unrouted,
 };
 use vc_protocol::spec::{ContainerSpec, Healthcheck};
 use vc_protocol::{ClusterId, Keypair, NodeId, Slot};
@@ -33,6 +39,9 @@ fn identity(node: u8) -> Identity {
     }
 }
 
+/// What is in the cluster's secrets and configs, by the text of their keys.
+type Contents = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
 /// A runtime on an engine, and what it tells.
 struct Host {
     runtime: Runtime,
@@ -41,9 +50,19 @@ struct Host {
 
 impl Host {
     fn at(host: String, node: u8) -> Self {
+        Self::with_files(host, node, Contents::default(), Vec::new())
+    }
+
+    fn with_files(host: String, node: u8, contents: Contents, memory: Vec<PathBuf>) -> Self {
         let (tx, events) = mpsc::channel(64);
-        let config = RuntimeConfig::Docker(Config { host: Some(host) });
-        Self { runtime: Runtime::start(config, identity(node), tx), events }
+        let open = move |key: &vc_crdt::FileKey| {
+            let contents = contents.lock().expect("not poisoned");
+            let content = contents.get(&key.to_string()).cloned();
+            content.ok_or_else(|| format!("{} is not in the cluster any more", key.file))
+        };
+        let config = Config { host: Some(host), open: Arc::new(open), memory: Some(memory) };
+        let config = RuntimeConfig::Docker(config);
+        Self { runtime: Runtime::start(config, identity(node), Arc::new(Unrouted), tx), events }
     }
 
     async fn on(engine: &Engine) -> (Self, Vec<Observed>) {
@@ -147,10 +166,11 @@ async fn an_exit_is_told_with_its_code_and_a_new_start_keeps_the_container() {
     let (mut host, _) = Host::on(&engine).await;
     let spec = shell("echo run; exit 3");
     let id = host.start("shop/web.1", &spec);
-    assert_eq!(host.no_more_running(&id).await, Phase::Exited { code: 3, output: String::new() });
+    let told = Phase::Exited { code: 3, output: "run".to_owned() };
+    assert_eq!(host.no_more_running(&id).await, told);
     let container = engine.run(&["ps", "-aq"]);
     host.start("shop/web.1", &spec);
-    assert_eq!(host.no_more_running(&id).await, Phase::Exited { code: 3, output: String::new() });
+    assert!(matches!(host.no_more_running(&id).await, Phase::Exited { code: 3, .. }));
     assert_eq!(engine.run(&["ps", "-aq"]), container);
     let lines: Vec<LogLine> =
         host.runtime.logs(&slot(), LogQuery::default()).await.expect("logs").collect().await;
@@ -159,6 +179,23 @@ async fn an_exit_is_told_with_its_code_and_a_new_start_keeps_the_container() {
     // What others do to it is seen.
     engine.run(&["rm", &container]);
     assert_eq!(host.change(&id).await.phase, Phase::Gone);
+}
+
+#[tokio::test]
+async fn an_end_is_told_with_the_last_lines_whatever_came_before() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let script =
+        "seq 1 100000; cat /dev/zero | head -c 3000000; echo; echo 'no database' >&2; exit 1";
+    let id = host.start("shop/web.1", &shell(script));
+    let Phase::Exited { code: 1, output } = host.no_more_running(&id).await else {
+        panic!("it ended")
+    };
+    assert!(output.ends_with("no database"), "{output}");
+    assert!(output.chars().count() <= 301, "{output}");
+    drop(host);
+    let (_, all) = Host::on(&engine).await;
+    assert_eq!(all[0].phase, Phase::Exited { code: 1, output });
 }
 
 #[tokio::test]

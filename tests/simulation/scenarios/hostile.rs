@@ -3,7 +3,7 @@
 use vc_engine::Input;
 use vc_protocol::change::{Actor, Batch, ChangeBody, DocumentId, SignedChange};
 use vc_protocol::gossip::{Gossip, SyncMessage};
-use vc_protocol::wire::MAX_BATCH;
+use vc_protocol::wire::MAX_CHANGE;
 use vc_protocol::{Keypair, NodeId};
 
 use super::cluster;
@@ -57,7 +57,7 @@ fn an_oversized_change_from_a_member_enters_nothing() {
     let mut world = cluster(3, "an_oversized_change");
     let (key, id) = (world.machines[2].key.clone(), world.machines[2].id);
     let change =
-        SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![7; MAX_BATCH]), &key);
+        SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![7; MAX_CHANGE]), &key);
     send_in_vain(&mut world, id, &change);
 }
 

@@ -58,7 +58,8 @@ impl Engine {
         let client = self.client()?;
         timeout(PING, client.ping()).await.map_err(|_| Error::RequestTimeoutError)??;
         let since = (now() / 1000).saturating_sub(OVERLAP);
-        self.list_all().await?;
+        let had_files = self.files.containers();
+        self.list_all(had_files).await?;
         if !*connected {
             tracing::info!(host = %self.host, "connected to Docker");
             *connected = true;
@@ -81,14 +82,19 @@ impl Engine {
                     Some(event) => self.event(event?).await,
                     None => return Ok(()),
                 },
-                _ = timer.tick() => self.list_all().await?,
+                _ = timer.tick() => self.list_all(Vec::new()).await?,
             }
         }
     }
 
-    async fn list_all(&self) -> Result<(), Error> {
+    /// Lists everything, and removes the secrets of those containers of `had_files` that are gone.
+    async fn list_all(&self, mut had_files: Vec<String>) -> Result<(), Error> {
         let since = self.reports.clock();
         let all = self.list().await?;
+        had_files.retain(|name| {
+            all.iter().all(|seen| container::name(&self.identity, &seen.id) != *name)
+        });
+        had_files.iter().for_each(|gone| self.files.remove(gone));
         self.reports.listed(since, all).await;
         if let Err(error) = self.remove_unused_networks().await {
             tracing::debug!(error = reason::of(&error), "unused networks are not removed");

@@ -1,16 +1,18 @@
 //! How an instance is written down as a container: its name, its labels, its configuration.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceMapping, HealthConfig, HostConfig, HostConfigLogConfig,
+    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use vc_engine::runtime::InstanceId;
 use vc_protocol::spec::{ContainerSpec, Healthcheck};
 use vc_protocol::{IdError, Millis, ServiceKey, Slot};
 
+use super::{files, volumes};
 use crate::runtime::Identity;
 
 pub(super) const CLUSTER: &str = "vc.cluster";
@@ -60,11 +62,21 @@ pub(super) fn seconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis().div_ceil(1000)).unwrap_or(i64::MAX)
 }
 
+/// What has to be there before a container is made.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Surroundings {
+    /// Docker's names of its networks, the primary one first.
+    pub(super) networks: Vec<String>,
+    /// The directory of its secrets and configs, when it has any.
+    pub(super) files: Option<PathBuf>,
+}
+
 /// What Docker is asked to create. The restart policy is "no": when to start it again is the engine's decision.
 pub(super) fn body(
     identity: &Identity,
     id: &InstanceId,
     spec: &ContainerSpec,
+    around: &Surroundings,
 ) -> ContainerCreateBody {
     let ServiceKey { project, service } = &id.slot.service;
     let mut labels: HashMap<String, String> = spec.labels.clone().into_iter().collect();
@@ -77,9 +89,47 @@ pub(super) fn body(
         (DIGEST, id.digest.clone()),
     ];
     labels.extend(our_labels.map(|(key, value)| (key.to_owned(), value)));
+    let settings = &spec.settings;
+    ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        cmd: spec.command.clone(),
+        entrypoint: spec.entrypoint.clone(),
+        env: Some(spec.environment.iter().map(|(key, value)| format!("{key}={value}")).collect()),
+        labels: Some(labels),
+        healthcheck: spec.healthcheck.as_ref().map(health),
+        hostname: settings.hostname.clone(),
+        stop_signal: settings.stop_signal.clone(),
+        stop_timeout: Some(seconds(Duration::from_millis(spec.stop_grace_ms))),
+        tty: Some(settings.tty),
+        open_stdin: Some(settings.stdin_open),
+        working_dir: spec.working_dir.clone(),
+        user: spec.user.clone(),
+        host_config: Some(host_config(identity, id, spec, around)),
+        ..ContainerCreateBody::default()
+    }
+}
 
+fn host_config(
+    identity: &Identity,
+    id: &InstanceId,
+    spec: &ContainerSpec,
+    around: &Surroundings,
+) -> HostConfig {
+    let settings = &spec.settings;
+    let some = |texts: &[String]| (!texts.is_empty()).then(|| texts.to_vec());
+    let project = &id.slot.service.project;
+    let mounts = spec.mounts.iter().map(|mount| volumes::mount(identity, project, mount));
+    let files = around.files.iter().flat_map(|directory| {
+        let numbered = spec.files.iter().enumerate();
+        numbered.map(move |(number, mount)| files::mount(directory, number, mount))
+    });
+    let ulimits = settings.ulimits.iter().map(|(name, &(soft, hard))| ResourcesUlimits {
+        name: Some(name.clone()),
+        soft: Some(soft),
+        hard: Some(hard),
+    });
     let log_options = [("max-size", "10m"), ("max-file", "3")];
-    let host_config = HostConfig {
+    HostConfig {
         memory: (spec.limit.memory_bytes > 0).then(|| whole(spec.limit.memory_bytes)),
         nano_cpus: (spec.limit.cpu_millis > 0)
             .then(|| whole(spec.limit.cpu_millis.saturating_mul(1_000_000))),
@@ -91,20 +141,33 @@ pub(super) fn body(
             typ: Some("json-file".to_owned()),
             config: Some(log_options.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
         }),
+        network_mode: around.networks.first().cloned(),
+        mounts: Some(mounts.chain(files).collect()),
+        cap_add: some(&settings.cap_add),
+        cap_drop: some(&settings.cap_drop),
+        sysctls: (!settings.sysctls.is_empty())
+            .then(|| settings.sysctls.clone().into_iter().collect()),
+        init: settings.init.then_some(true),
+        readonly_rootfs: Some(settings.read_only),
+        privileged: Some(settings.privileged),
+        devices: Some(settings.devices.iter().map(|text| device(text)).collect()),
+        group_add: some(&settings.group_add),
+        security_opt: some(&settings.security_opt),
+        extra_hosts: some(&settings.extra_hosts),
+        ulimits: Some(ulimits.collect()),
+        shm_size: (settings.shm_bytes > 0).then(|| whole(settings.shm_bytes)),
         ..HostConfig::default()
-    };
-    ContainerCreateBody {
-        image: Some(spec.image.clone()),
-        cmd: spec.command.clone(),
-        entrypoint: spec.entrypoint.clone(),
-        env: Some(spec.environment.iter().map(|(key, value)| format!("{key}={value}")).collect()),
-        labels: Some(labels),
-        healthcheck: spec.healthcheck.as_ref().map(health),
-        stop_timeout: Some(seconds(Duration::from_millis(spec.stop_grace_ms))),
-        working_dir: spec.working_dir.clone(),
-        user: spec.user.clone(),
-        host_config: Some(host_config),
-        ..ContainerCreateBody::default()
+    }
+}
+
+/// `HOST[:CONTAINER[:rwm]]`.
+fn device(text: &str) -> DeviceMapping {
+    let mut parts = text.splitn(3, ':');
+    let host = parts.next().unwrap_or_default();
+    DeviceMapping {
+        path_on_host: Some(host.to_owned()),
+        path_in_container: Some(parts.next().unwrap_or(host).to_owned()),
+        cgroup_permissions: Some(parts.next().unwrap_or("rwm").to_owned()),
     }
 }
 
@@ -120,7 +183,7 @@ fn health(check: &Healthcheck) -> HealthConfig {
     }
 }
 
-fn whole(number: u64) -> i64 {
+pub(super) fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
@@ -166,7 +229,8 @@ mod tests {
             .into(),
             ..ContainerSpec::default()
         };
-        let mut labels = body(&identity, &id, &spec).labels.expect("labels");
+        let mut labels =
+            body(&identity, &id, &spec, &Surroundings::default()).labels.expect("labels");
         assert_eq!(labels["tier"], "1");
         assert_eq!(instance(&identity, &labels), Some(Ok(id)));
         labels.insert(REPLICA.to_owned(), "x".to_owned());

@@ -41,7 +41,11 @@ impl Engine {
         };
         let newest = found.into_iter().max_by_key(rank).and_then(|summary| summary.id);
         let container = newest.ok_or_else(|| RuntimeError::NoInstance(slot.clone()))?;
+        self.read_logs(&container, query).map_err(refused)
+    }
 
+    /// The lines of a container.
+    pub(super) fn read_logs(&self, container: &str, query: LogQuery) -> Result<LogLines, Error> {
         let mut options = LogsOptionsBuilder::default()
             .stdout(true)
             .stderr(true)
@@ -54,8 +58,8 @@ impl Engine {
             // Whole seconds: `Reading` drops what is too early.
             options = options.since(i32::try_from(since / 1000).unwrap_or(i32::MAX));
         }
-        let output =
-            client.with_timeout(FIRST_LINE).logs(&container, Some(options.build())).boxed();
+        let client = self.client()?.with_timeout(FIRST_LINE);
+        let output = client.logs(container, Some(options.build())).boxed();
         let reading = Reading {
             output,
             query,

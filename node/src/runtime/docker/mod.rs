@@ -8,13 +8,18 @@ mod archive;
 mod connection;
 mod container;
 mod exec;
+mod files;
 mod hijack;
 mod logs;
 mod networks;
 mod observe;
 mod reason;
+mod remove;
 mod start;
+mod volumes;
 
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +34,11 @@ use vc_protocol::spec::ContainerSpec;
 
 pub use networks::Neighbour;
 
+use self::files::Files;
 use super::lane::{self, Backend, Reports};
-use super::{Identity, LogLines, LogQuery, RuntimeError};
+use super::{Drain, Identity, LogLines, LogQuery, RuntimeError};
+
+pub use files::OpenFile;
 
 pub use archive::{Archive, Upload};
 pub use exec::{Exec, ExecProcess};
@@ -48,17 +56,29 @@ const PULLS: usize = 8;
 /// An action that met no engine is tried again after so long, or when the engine is back.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Which engine.
-#[derive(Debug, Clone, Default)]
+/// Which engine, and what its containers read.
+#[derive(Clone)]
 pub struct Config {
     /// `unix:///path` or `tcp://host:port`; `None`: the environment's `DOCKER_HOST`, else [`DEFAULT_HOST`].
     pub host: Option<String>,
+    /// Opens secrets and configs.
+    pub open: Arc<OpenFile>,
+    /// Where they are kept: the first of these that is in memory. `None`: under /run, else under /dev/shm. The engine
+    /// must see the same directory.
+    pub memory: Option<Vec<PathBuf>>,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("host", &self.host).finish_non_exhaustive()
+    }
 }
 
 impl Config {
-    fn host(self) -> String {
+    fn host(&self) -> String {
         let set = |host: &String| !host.is_empty();
-        let host = self.host.filter(set).or_else(|| std::env::var("DOCKER_HOST").ok().filter(set));
+        let host =
+            self.host.clone().filter(set).or_else(|| std::env::var("DOCKER_HOST").ok().filter(set));
         host.unwrap_or_else(|| DEFAULT_HOST.to_owned())
     }
 }
@@ -74,13 +94,18 @@ impl Docker {
     pub(super) fn start(
         config: Config,
         identity: Identity,
+        drain: Arc<dyn Drain>,
         events: mpsc::Sender<RuntimeEvent>,
     ) -> Self {
         let (reports, inbox) = lane::reports();
         let (actions, waiting) = mpsc::channel(lane::ACTIONS);
+        let host = config.host().into();
+        let directories = || files::DIRECTORIES.map(PathBuf::from).into();
+        let directories = config.memory.unwrap_or_else(directories);
         let engine = Engine {
-            host: config.host().into(),
+            host,
             identity,
+            files: Files::new(directories, &identity, config.open),
             reports,
             starts: Arc::new(Semaphore::new(STARTS)),
             removals: Arc::new(Semaphore::new(REMOVALS)),
@@ -91,7 +116,7 @@ impl Docker {
         let (backend, watcher) = (engine.clone(), engine.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = lane::run(backend, inbox, waiting, events) => {}
+                () = lane::run(backend, drain, inbox, waiting, events) => {}
                 () = watcher.watch() => {}
             }
         });
@@ -141,6 +166,7 @@ impl Docker {
 struct Engine {
     host: Arc<str>,
     identity: Identity,
+    files: Files,
     reports: Reports,
     starts: Arc<Semaphore>,
     removals: Arc<Semaphore>,

@@ -15,7 +15,7 @@ use vc_engine::runtime::{InstanceId, Observed, Phase};
 use vc_protocol::Millis;
 
 use super::{Engine, container, reason};
-use crate::runtime::one_line;
+use crate::runtime::{LAST_LINES, LogLine, LogQuery, on_one_line, one_line};
 
 /// How long a list may take.
 const LIST: Duration = Duration::from_secs(10);
@@ -23,6 +23,12 @@ const LIST: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(60);
 /// How long a list waits for the look at one container.
 const LIST_LOOK: Duration = Duration::from_secs(3);
+/// How long the last lines of a container may take: it shall be known to have ended without them, too.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Docker may note the start of a container so many milliseconds after its first lines.
+const BEFORE_START: Millis = 200;
+/// Lines and pieces of lines that are read of them.
+const LAST_PIECES: usize = 8;
 /// How many containers are looked at together when all are listed.
 const LOOKS: usize = 8;
 
@@ -44,37 +50,62 @@ pub(super) enum Found {
 impl Engine {
     /// Looks at one instance.
     pub(super) async fn observe(&self, id: &InstanceId) -> Result<Observed, Error> {
-        Ok(match self.find(id).await? {
-            Found::Ours(observed) => observed,
-            Found::Nothing | Found::Foreign | Found::Leaving => {
-                Observed { id: id.clone(), phase: Phase::Gone, address: String::new() }
-            }
-        })
+        let found = self.inspect(id).await?;
+        let mut observed = match found.as_ref().map(|found| self.judge(id, found)) {
+            Some(Found::Ours(observed)) => observed,
+            _ => Observed { id: id.clone(), phase: Phase::Gone, address: String::new() },
+        };
+        if let (Phase::Exited { output, .. }, Some(found)) = (&mut observed.phase, &found) {
+            *output = self.last_words(found).await;
+        }
+        Ok(observed)
     }
 
     /// Looks what container has the instance's name.
     pub(super) async fn find(&self, id: &InstanceId) -> Result<Found, Error> {
-        let name = container::name(&self.identity, id);
-        let found = match self.inspect(&name).await {
-            Ok(found) => found,
-            Err(error) if reason::status(&error) == Some(404) => return Ok(Found::Nothing),
-            Err(error) => return Err(error),
-        };
+        let found = self.inspect(id).await?;
+        Ok(found.map_or(Found::Nothing, |found| self.judge(id, &found)))
+    }
+
+    fn judge(&self, id: &InstanceId, found: &ContainerInspectResponse) -> Found {
         let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
         let whose = labels.and_then(|labels| container::instance(&self.identity, labels));
-        Ok(match whose {
-            Some(Ok(whose)) if whose == *id => match phase(&found) {
+        match whose {
+            Some(Ok(whose)) if whose == *id => match phase(found) {
                 Phase::Gone => Found::Leaving,
                 phase => {
                     let networks = found
                         .network_settings
                         .as_ref()
                         .and_then(|settings| settings.networks.as_ref());
-                    Found::Ours(Observed { id: whose, phase, address: address(networks) })
+                    let primary = found
+                        .host_config
+                        .as_ref()
+                        .and_then(|config| config.network_mode.as_deref());
+                    Found::Ours(Observed { id: whose, phase, address: address(networks, primary) })
                 }
             },
             _ => Found::Foreign,
-        })
+        }
+    }
+
+    /// The last lines that a container wrote in the life that has ended, on one line.
+    async fn last_words(&self, found: &ContainerInspectResponse) -> String {
+        let started = found.state.as_ref().and_then(|state| state.started_at.as_deref());
+        let query = LogQuery {
+            digest: None,
+            follow: false,
+            tail: Some(LAST_LINES),
+            since: started.and_then(instant).map(|it| it.saturating_sub(BEFORE_START)),
+        };
+        let read = async {
+            let lines = self.read_logs(found.id.as_deref()?, query).ok()?;
+            // Pieces of long lines are lines of their own.
+            let mut last: Vec<LogLine> = lines.take(LAST_PIECES).collect().await;
+            last.sort_by_key(|line| line.time);
+            Some(on_one_line(last.iter().map(|line| line.line.as_str())))
+        };
+        timeout(LAST_WORDS, read).await.ok().flatten().unwrap_or_default()
     }
 
     /// Everything of ours.
@@ -112,11 +143,15 @@ impl Engine {
         }
     }
 
-    async fn inspect(&self, name: &str) -> Result<ContainerInspectResponse, Error> {
+    /// What there is under the instance's name.
+    async fn inspect(&self, id: &InstanceId) -> Result<Option<ContainerInspectResponse>, Error> {
         let client = self.client()?;
-        timeout(LOOK, client.inspect_container(name, None))
-            .await
-            .map_err(|_| Error::RequestTimeoutError)?
+        let name = container::name(&self.identity, id);
+        let found = timeout(LOOK, client.inspect_container(&name, None)).await;
+        match found.map_err(|_| Error::RequestTimeoutError)? {
+            Err(error) if reason::status(&error) == Some(404) => Ok(None),
+            found => found.map(Some),
+        }
     }
 }
 
@@ -144,7 +179,8 @@ fn summarized(id: InstanceId, summary: &ContainerSummary) -> Observed {
     };
     let networks =
         summary.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
-    Observed { id, phase, address: address(networks) }
+    let primary = summary.host_config.as_ref().and_then(|config| config.network_mode.as_deref());
+    Observed { id, phase, address: address(networks, primary) }
 }
 
 fn phase(found: &ContainerInspectResponse) -> Phase {
@@ -172,13 +208,14 @@ fn phase(found: &ContainerInspectResponse) -> Phase {
     }
 }
 
-/// The first address of a container in any network; empty when it does not run, or has the host's network.
-fn address(networks: Option<&HashMap<String, EndpointSettings>>) -> String {
-    let addresses = networks
-        .into_iter()
-        .flat_map(HashMap::values)
-        .filter_map(|network| network.ip_address.as_ref());
-    addresses.filter(|ip| !ip.is_empty()).min().cloned().unwrap_or_default()
+/// The address of a container in its primary network, else in any; empty when it does not run, or has the host's
+/// network.
+fn address(networks: Option<&HashMap<String, EndpointSettings>>, primary: Option<&str>) -> String {
+    let addresses = networks.into_iter().flatten().filter_map(|(name, network)| {
+        let ip = network.ip_address.as_ref().filter(|ip| !ip.is_empty())?;
+        Some((Some(name.as_str()) != primary, ip))
+    });
+    addresses.min().map(|(_, ip)| ip.clone()).unwrap_or_default()
 }
 
 /// Reads a time as Docker writes it, `2026-11-02T15:04:05.678901234Z`.

@@ -1,26 +1,24 @@
-//! Starting and removing containers.
+//! Starting containers.
 
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, RemoveContainerOptionsBuilder,
-    StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
-};
+use bollard::models::NetworkConnectRequest;
+use bollard::query_parameters::{CreateContainerOptionsBuilder, CreateImageOptionsBuilder};
 use futures::StreamExt as _;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vc_engine::runtime::{InstanceId, Observed, Phase};
 use vc_protocol::spec::ContainerSpec;
 
+use super::container::Surroundings;
 use super::observe::Found;
 use super::{Engine, container, reason};
 use crate::runtime::now;
 
 /// A pull that shows no progress for so long has failed.
 const PULL_IDLE: Duration = Duration::from_secs(300);
-/// How long a container on its way out may take, and Docker to stop one beyond its grace.
-const REMOVAL: Duration = Duration::from_secs(60);
 /// How often the way from "create" to "start" is taken when others interfere (a removal, a pull).
 const TRIES: usize = 4;
 
@@ -41,8 +39,8 @@ impl Refusal {
 }
 
 impl Engine {
-    /// Creates and starts a container in two calls. What is in the way (no image, the container itself) shows in their
-    /// answers, so nothing is asked before.
+    /// Creates and starts a container. What is in the way (no image, the container itself) shows in the answers, so
+    /// nothing is asked before.
     pub(super) async fn start_container(
         &self,
         id: &InstanceId,
@@ -60,7 +58,8 @@ impl Engine {
         for _ in 0..TRIES {
             // Never closed.
             let permit = self.starts.acquire().await;
-            let body = container::body(&self.identity, id, spec);
+            let around = self.surround(&name, id, spec).await?;
+            let body = container::body(&self.identity, id, spec, &around);
             match client.create_container(Some(options.clone()), body).await {
                 Ok(_) => {}
                 Err(error) if reason::status(&error) == Some(404) && !pulled => {
@@ -97,6 +96,11 @@ impl Engine {
                     return Err(Refusal::of(error, tell));
                 }
             }
+            match self.complete(&client, &name, id, spec, &around).await {
+                // Somebody removed it in between.
+                Err(Refusal::Failed(_)) if self.is_absent(id).await => continue,
+                outcome => outcome?,
+            }
             match client.start_container(&name, None).await {
                 // Its address follows: the engine's event makes us look.
                 Ok(()) => {
@@ -106,11 +110,77 @@ impl Engine {
                 // Somebody removed it in between. A 404 may also mean a program that is not in the image.
                 Err(error) if reason::status(&error) == Some(404) && self.is_absent(id).await => {}
                 Err(error) => {
-                    return Err(Refusal::of(error, |error| reason::of_start(error)));
+                    return Err(Refusal::of(error, reason::of_start));
                 }
             }
         }
         Err(Refusal::Failed(format!("somebody keeps removing the container {name}")))
+    }
+
+    /// Makes what a container needs before it can be made: volumes, networks, a place for its files.
+    async fn surround(
+        &self,
+        name: &str,
+        id: &InstanceId,
+        spec: &ContainerSpec,
+    ) -> Result<Surroundings, Refusal> {
+        let files = if spec.files.is_empty() {
+            None
+        } else if self.host.starts_with("unix://") {
+            Some(self.files.directory(name).map_err(Refusal::Failed)?)
+        } else {
+            return Err(Refusal::Failed(format!(
+                "it has secrets or configs, and Docker at {} may be on another machine: they are not sent there",
+                self.host
+            )));
+        };
+        let project = &id.slot.service.project;
+        self.make_volumes(project, spec).await.map_err(|error| {
+            Refusal::of(error, |error| {
+                format!("Docker cannot make its volumes: {}", reason::of(error))
+            })
+        })?;
+        let networks = self.networks_of(project, spec).await.map_err(|error| {
+            Refusal::of(error, |error| {
+                format!("Docker cannot make its networks: {}", reason::of(error))
+            })
+        })?;
+        Ok(Surroundings { networks, files })
+    }
+
+    /// What a container that has been made needs before it can be started: the rest of its networks, and its files.
+    async fn complete(
+        &self,
+        client: &bollard::Docker,
+        name: &str,
+        id: &InstanceId,
+        spec: &ContainerSpec,
+        around: &Surroundings,
+    ) -> Result<(), Refusal> {
+        for network in around.networks.iter().skip(1) {
+            let request =
+                NetworkConnectRequest { container: name.to_owned(), endpoint_config: None };
+            match client.connect_network(network, request).await {
+                // An earlier start has come so far already.
+                Err(error) if reason::status(&error) == Some(403) => {}
+                Err(error) => {
+                    let tell = |error: &Error| {
+                        format!("Docker cannot connect it to {network}: {}", reason::of(error))
+                    };
+                    return Err(Refusal::of(error, tell));
+                }
+                Ok(()) => {}
+            }
+        }
+        if around.files.is_some() {
+            let (files, project) = (self.files.clone(), id.slot.service.project.clone());
+            let (name, spec) = (name.to_owned(), spec.clone());
+            let placed = spawn_blocking(move || files.place(&project, &name, &spec)).await;
+            let placed =
+                placed.unwrap_or_else(|_| Err("its secrets could not be opened".to_owned()));
+            placed.map_err(Refusal::Failed)?;
+        }
+        Ok(())
     }
 
     async fn is_absent(&self, id: &InstanceId) -> bool {
@@ -158,61 +228,6 @@ impl Engine {
                     });
                 }
             }
-        }
-    }
-
-    /// Stops it within its grace, then removes it with its anonymous volumes.
-    pub(super) async fn remove_container(
-        &self,
-        id: &InstanceId,
-        grace: Duration,
-    ) -> Result<(), Error> {
-        let name = container::name(&self.identity, id);
-        let _permit = self.removals.acquire().await;
-        match self.find(id).await? {
-            Found::Nothing => return Ok(()),
-            Found::Foreign => {
-                tracing::warn!(instance = %id, name, "a container of this name is not ours: it is left alone");
-                return Ok(());
-            }
-            Found::Leaving => return self.wait_removed(&name).await,
-            Found::Ours(_) => {}
-        }
-        // The answer comes when it has stopped.
-        let client = self.client()?.with_timeout(grace.saturating_add(REMOVAL));
-        let seconds = i32::try_from(container::seconds(grace)).unwrap_or(i32::MAX);
-        match client
-            .stop_container(&name, Some(StopContainerOptionsBuilder::default().t(seconds).build()))
-            .await
-        {
-            Err(error) if reason::is_lost(&error) => return Err(error),
-            Err(error) if reason::status(&error) != Some(404) => {
-                tracing::debug!(instance = %id, error = reason::of(&error), "cannot stop a container: it is killed");
-            }
-            _ => {}
-        }
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match client.remove_container(&name, Some(options)).await {
-            Err(error) => match reason::status(&error) {
-                Some(404) => Ok(()),
-                // "removal of container … is already in progress"
-                Some(409) => self.wait_removed(&name).await,
-                _ => Err(error),
-            },
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// Waits until a container that is on its way out is gone.
-    async fn wait_removed(&self, name: &str) -> Result<(), Error> {
-        let client = self.client()?.with_timeout(REMOVAL);
-        let options = WaitContainerOptionsBuilder::default().condition("removed").build();
-        let mut ended = Box::pin(client.wait_container(name, Some(options)));
-        match timeout(REMOVAL, ended.next()).await {
-            Err(_) => Err(Error::RequestTimeoutError),
-            Ok(Some(Err(error))) if reason::is_lost(&error) => Err(error),
-            // Whatever its exit code was.
-            Ok(_) => Ok(()),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Mutex;
 
-use tokio::sync::oneshot;
+use futures::future::{BoxFuture, FutureExt as _};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::*;
@@ -19,7 +20,24 @@ struct Work {
     id: InstanceId,
     job: Job,
     cancel: Option<CancellationToken>,
+    grace: Option<Duration>,
     end: oneshot::Sender<()>,
+}
+
+/// Connections that end when the test says so.
+struct Connected {
+    over: Semaphore,
+    forgotten: AtomicU64,
+}
+
+impl Drain for Connected {
+    fn drain<'a>(&'a self, _: &'a InstanceId, grace: Duration) -> BoxFuture<'a, ()> {
+        timeout(grace, self.over.acquire()).map(drop).boxed()
+    }
+
+    fn forget(&self, _: &InstanceId) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 #[derive(Clone)]
@@ -29,14 +47,21 @@ struct Fake {
 }
 
 impl Fake {
-    async fn run(&self, id: InstanceId, job: Job, cancel: Option<CancellationToken>) {
+    async fn run(
+        &self,
+        id: InstanceId,
+        job: Job,
+        cancel: Option<CancellationToken>,
+        grace: Option<Duration>,
+    ) {
         {
             let mut busy = self.busy.lock().expect("not poisoned");
             assert!(!busy.contains(&id), "two jobs of {id} at once");
             busy.push(id.clone());
         }
         let (end, ended) = oneshot::channel();
-        self.work.send(Work { id: id.clone(), job, cancel, end }).await.expect("the test listens");
+        let work = Work { id: id.clone(), job, cancel, grace, end };
+        self.work.send(work).await.expect("the test listens");
         let _ = ended.await;
         self.busy.lock().expect("not poisoned").retain(|other| *other != id);
     }
@@ -44,15 +69,15 @@ impl Fake {
 
 impl Backend for Fake {
     async fn start(&self, id: InstanceId, _: Box<ContainerSpec>, cancel: CancellationToken) {
-        self.run(id, Job::Start, Some(cancel)).await;
+        self.run(id, Job::Start, Some(cancel), None).await;
     }
 
-    async fn remove(&self, id: InstanceId, _: Duration) {
-        self.run(id, Job::Remove, None).await;
+    async fn remove(&self, id: InstanceId, grace: Duration) {
+        self.run(id, Job::Remove, None, Some(grace)).await;
     }
 
     async fn look(&self, id: InstanceId) {
-        self.run(id, Job::Look, None).await;
+        self.run(id, Job::Look, None, None).await;
     }
 }
 
@@ -61,6 +86,7 @@ struct Bench {
     reports: Reports,
     events: mpsc::Receiver<RuntimeEvent>,
     work: mpsc::Receiver<Work>,
+    connected: Arc<Connected>,
 }
 
 impl Bench {
@@ -70,8 +96,11 @@ impl Bench {
         let (tell, events) = mpsc::channel(1);
         let (begin, work) = mpsc::channel(2 * LANES);
         let fake = Fake { work: begin, busy: Arc::default() };
-        tokio::spawn(run(fake, inbox, waiting, tell));
-        Self { actions, reports, events, work }
+        let connected =
+            Arc::new(Connected { over: Semaphore::new(0), forgotten: AtomicU64::new(0) });
+        let drain = Arc::clone(&connected);
+        tokio::spawn(run(fake, drain, inbox, waiting, tell));
+        Self { actions, reports, events, work, connected }
     }
 
     async fn act(&self, action: RuntimeAction) {
@@ -124,6 +153,14 @@ const RUNNING: Phase = Phase::Running { health: None, started: 1 };
 
 fn failed() -> Phase {
     Phase::Failed { reason: "no image".to_owned() }
+}
+
+fn exited() -> Phase {
+    Phase::Exited { code: 0, output: String::new() }
+}
+
+fn pulling() -> Phase {
+    Phase::Pulling { progress: String::new() }
 }
 
 #[tokio::test]
@@ -184,10 +221,10 @@ async fn a_half_made_container_is_not_listed() {
     let job = bench.work(Job::Start).await;
     bench.reports.listed(bench.reports.clock(), vec![seen(1, failed())]).await;
     assert_eq!(bench.event().await, RuntimeEvent::Listed(vec![]));
-    bench.reports.answer(seen(1, Phase::Pulling)).await;
+    bench.reports.answer(seen(1, pulling())).await;
     bench.event().await;
     bench.reports.listed(bench.reports.clock(), vec![]).await;
-    assert_eq!(bench.event().await, RuntimeEvent::Listed(vec![seen(1, Phase::Pulling)]));
+    assert_eq!(bench.event().await, RuntimeEvent::Listed(vec![seen(1, pulling())]));
     drop(job);
 }
 
@@ -197,7 +234,7 @@ async fn an_end_is_not_listed_while_a_start_undoes_it() {
     bench.reports.answer(seen(1, failed())).await;
     bench.event().await;
     bench.act(start(1)).await;
-    bench.reports.listed(bench.reports.clock(), vec![seen(1, Phase::Exited { code: 0 })]).await;
+    bench.reports.listed(bench.reports.clock(), vec![seen(1, exited())]).await;
     assert_eq!(bench.event().await, RuntimeEvent::Listed(vec![]));
     drop(bench.work(Job::Start).await);
 }
@@ -207,11 +244,11 @@ async fn why_a_start_failed_stays_known_until_the_next_action() {
     let mut bench = Bench::new();
     bench.reports.answer(seen(1, failed())).await;
     bench.event().await;
-    bench.reports.saw(seen(1, Phase::Exited { code: 0 })).await;
+    bench.reports.saw(seen(1, exited())).await;
     bench.reports.saw(seen(1, Phase::Gone)).await;
     bench.reports.listed(bench.reports.clock(), vec![]).await;
     assert_eq!(bench.event().await, RuntimeEvent::Listed(vec![seen(1, failed())]));
-    bench.reports.listed(bench.reports.clock(), vec![seen(1, Phase::Exited { code: 0 })]).await;
+    bench.reports.listed(bench.reports.clock(), vec![seen(1, exited())]).await;
     assert_eq!(bench.event().await, RuntimeEvent::Listed(vec![seen(1, failed())]));
     bench.reports.answer(seen(1, Phase::Gone)).await;
     assert_eq!(bench.event().await, RuntimeEvent::Changed(seen(1, Phase::Gone)));
@@ -252,4 +289,32 @@ async fn no_more_instances_than_lanes_are_at_work() {
         bench.act(start(lanes + 1)).await;
         bench.settle().await;
     }
+}
+
+#[tokio::test]
+async fn an_instance_stops_when_its_connections_are_over() {
+    let mut bench = Bench::new();
+    let grace = Duration::from_secs(60);
+    bench.act(RuntimeAction::Remove { id: id(1), grace_ms: 60_000 }).await;
+    bench.act(start(2)).await; // Begun after the removal, and not kept waiting by it.
+    bench.work(Job::Start).await.end.send(()).expect("it waits");
+    bench.settle().await;
+    assert!(bench.work.try_recv().is_err());
+    bench.connected.over.add_permits(1);
+    let removal = bench.work(Job::Remove).await;
+    assert!(removal.grace.is_some_and(|left| left < grace && left > grace / 2));
+    assert_eq!(bench.connected.forgotten.load(Ordering::SeqCst), 1); // That of the start.
+    removal.end.send(()).expect("it waits");
+    while bench.connected.forgotten.load(Ordering::SeqCst) < 2 {
+        bench.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn connections_that_do_not_end_leave_a_second_to_stop_in() {
+    let mut bench = Bench::new();
+    bench.act(RuntimeAction::Remove { id: id(1), grace_ms: 1100 }).await;
+    assert_eq!(bench.work(Job::Remove).await.grace, Some(LEAST_GRACE));
+    bench.act(remove(2)).await; // Without any grace.
+    assert_eq!(bench.work(Job::Remove).await.grace, Some(Duration::ZERO));
 }

@@ -23,7 +23,9 @@ use vc_protocol::{Millis, Slot};
 use super::procfs::awaitable;
 use super::{Children, state};
 use crate::runtime::lines::Lines;
-use crate::runtime::{LogLine, LogLines, LogQuery, LogStream, RuntimeError};
+use crate::runtime::{
+    LAST_LINES, LogLine, LogLines, LogQuery, LogStream, RuntimeError, on_one_line,
+};
 
 /// The file of the standard output, in the instance's directory.
 pub(super) const STDOUT: &str = "stdout";
@@ -34,6 +36,8 @@ pub(super) const STDERR: &str = "stderr";
 const LINES: usize = 256;
 /// How much is read at a time.
 const CHUNK: usize = 64 * 1024;
+/// A file's time may be so many milliseconds behind the clock: the kernel takes it from its last tick.
+const COARSE: Millis = 20;
 
 impl Children {
     pub(super) async fn logs(
@@ -72,6 +76,22 @@ impl Children {
         });
         Ok(ReceiverStream::new(lines).boxed())
     }
+}
+
+/// The last lines that a process wrote since it started, on one line: what it complained of, else what it said.
+pub(super) fn last_words(home: &Path, started: Millis) -> String {
+    let of = |name| {
+        let file =
+            File::open(home.join(name)).ok().filter(|file| written(file) + COARSE >= started)?;
+        let from = beginning(&file, Some(LAST_LINES)).ok()?;
+        let end = file.metadata().ok()?.len();
+        let length = end.saturating_sub(from).min(CHUNK as u64);
+        let mut bytes = vec![0; usize::try_from(length).ok()?];
+        file.read_exact_at(&mut bytes, end - length).ok()?;
+        let words = on_one_line(String::from_utf8_lossy(&bytes).lines());
+        Some(words).filter(|words| !words.is_empty())
+    };
+    of(STDERR).or_else(|| of(STDOUT)).unwrap_or_default()
 }
 
 /// Tells when one of the files grows.

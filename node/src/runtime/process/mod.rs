@@ -31,7 +31,7 @@ use vc_protocol::{Millis, Slot};
 use self::procfs::Mark;
 use self::state::{Life, State};
 use super::lane::{self, Backend, Reports};
-use super::{Identity, LogLines, LogQuery, RuntimeError};
+use super::{Drain, Identity, LogLines, LogQuery, RuntimeError};
 
 /// The exit code of a process whose end nobody witnessed, or that was adopted.
 pub const UNKNOWN_CODE: i64 = -1;
@@ -61,6 +61,7 @@ impl Process {
     pub(super) fn start(
         config: Config,
         identity: Identity,
+        drain: Arc<dyn Drain>,
         events: mpsc::Sender<RuntimeEvent>,
     ) -> Self {
         let (reports, inbox) = lane::reports();
@@ -80,7 +81,7 @@ impl Process {
             // Before any action, so that nothing is started twice.
             let adopted = this.adopt_all().await;
             tokio::select! {
-                () = lane::run(this.clone(), inbox, waiting, events) => {}
+                () = lane::run(this.clone(), drain, inbox, waiting, events) => {}
                 () = this.tend(adopted) => {}
             }
         });
@@ -173,7 +174,7 @@ impl Children {
             let id = state.id();
             let phase = match mark {
                 Some(mark) => self.watch(state, mark, None).phase(),
-                None => state.phase(),
+                None => state.phase(&self.home(&id)),
             };
             all.push(Observed { id, phase, address: String::new() });
         }
@@ -208,14 +209,15 @@ impl Children {
 
     fn list(&self) -> Vec<Observed> {
         let states = state::scan(&self.dir);
-        let running = self.running();
+        let running: BTreeMap<InstanceId, Phase> =
+            self.running().iter().map(|(id, run)| (id.clone(), run.phase())).collect();
         let phase = |state: State| {
             let id = state.id();
             let phase = match (running.get(&id), &state.life) {
-                (Some(run), _) => run.phase(),
+                (Some(phase), _) => phase.clone(),
                 // About to be started, or ended just now: its job will tell.
                 (None, Life::Running(_) | Life::Starting) => return None,
-                (None, Life::Exited(_)) => state.phase(),
+                (None, Life::Exited(_)) => state.phase(&self.home(&id)),
             };
             Some(Observed { id, phase, address: String::new() })
         };
@@ -266,10 +268,9 @@ impl Children {
             return run.phase();
         }
         let home = self.home(id);
-        match self.blocking(move |_| State::load(&home)).await {
-            Some(Ok(state)) => state.phase(),
-            _ => Phase::Gone,
-        }
+        let phase =
+            self.blocking(move |_| State::load(&home).map(|state| state.phase(&home))).await;
+        phase.and_then(Result::ok).unwrap_or(Phase::Gone)
     }
 }
 

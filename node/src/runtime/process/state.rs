@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use vc_engine::runtime::{InstanceId, Phase};
 use vc_protocol::{Millis, Slot};
 
+use super::logs;
 use super::procfs::Mark;
 
 const FILE: &str = "state.json";
@@ -50,14 +51,15 @@ impl State {
         InstanceId { slot: self.slot.clone(), digest: self.digest.clone() }
     }
 
-    /// Of a process that does not run.
-    pub(super) fn phase(&self) -> Phase {
-        match &self.life {
+    /// Of a process that does not run, whose directory is `home`.
+    pub(super) fn phase(&self, home: &Path) -> Phase {
+        let code = match &self.life {
             // The node ended before anything came of it.
-            Life::Starting => Phase::Gone,
-            Life::Running(_) => Phase::Exited { code: super::UNKNOWN_CODE, output: String::new() },
-            Life::Exited(code) => Phase::Exited { code: *code, output: String::new() },
-        }
+            Life::Starting => return Phase::Gone,
+            Life::Running(_) => super::UNKNOWN_CODE,
+            Life::Exited(code) => *code,
+        };
+        Phase::Exited { code, output: logs::last_words(home, self.started) }
     }
 
     pub(super) fn load(home: &Path) -> io::Result<Self> {

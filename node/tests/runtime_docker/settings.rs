@@ -1,0 +1,160 @@
+//! What containers are made with: Docker's settings, networks, file systems.
+
+use std::collections::BTreeSet;
+
+use vc_protocol::spec::{Mount, Settings};
+
+use crate::*;
+
+fn volume(target: &str, read_only: bool) -> Mount {
+    Mount::Volume { name: "data".parse().expect("a name"), target: target.to_owned(), read_only }
+}
+
+#[tokio::test]
+async fn a_container_has_the_settings_that_it_asks_for() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    let mut spec = shell("trap 'exit 5' USR1; echo up; while :; do sleep 1; done");
+    spec.settings = Settings {
+        hostname: Some("front".to_owned()),
+        cap_add: texts(&["NET_ADMIN"]),
+        cap_drop: texts(&["CHOWN"]),
+        sysctls: [("net.core.somaxconn".to_owned(), "99".to_owned())].into(),
+        stop_signal: Some("SIGUSR1".to_owned()),
+        init: true,
+        read_only: true,
+        devices: texts(&["/dev/null:/dev/nothing:r"]),
+        group_add: texts(&["4321"]),
+        security_opt: texts(&["no-new-privileges"]),
+        extra_hosts: texts(&["elsewhere:192.0.2.7"]),
+        ulimits: [("nofile".to_owned(), (123, 456))].into(),
+        shm_bytes: 8 << 20,
+        tty: true,
+        stdin_open: true,
+        privileged: false,
+    };
+    spec.networks = [
+        ("back".parse().expect("a name"), BTreeSet::new()),
+        ("front".parse().expect("a name"), BTreeSet::new()),
+    ]
+    .into();
+    let id = host.start("shop/web.1", &spec);
+    host.running(&id).await;
+    let seen = host.change(&id).await;
+
+    let container = engine.run(&["ps", "-q"]);
+    let inside = |script: &str| engine.run(&["exec", &container, "sh", "-c", script]);
+    assert_eq!(inside("hostname"), "front");
+    assert_eq!(inside("cat /proc/sys/net/core/somaxconn"), "99");
+    assert_eq!(inside("cat /proc/1/comm"), "docker-init");
+    assert_eq!(inside(">/file || echo no").lines().last(), Some("no"));
+    assert_eq!(inside("test -e /dev/nothing && echo yes"), "yes");
+    assert_eq!(inside("id -G"), "0 4321");
+    assert_eq!(inside("ulimit -n"), "123");
+    assert!(inside("cat /etc/hosts").contains("192.0.2.7\telsewhere"));
+    let told = |template: &str| engine.run(&["inspect", "-f", template, &container]);
+    assert_eq!(
+        told("{{.HostConfig.CapAdd}} {{.HostConfig.CapDrop}}"),
+        "[CAP_NET_ADMIN] [CAP_CHOWN]"
+    );
+    assert_eq!(
+        told("{{.HostConfig.ShmSize}} {{.HostConfig.SecurityOpt}}"),
+        "8388608 [no-new-privileges]"
+    );
+    assert_eq!(
+        told("{{.Config.Tty}} {{.Config.OpenStdin}} {{.HostConfig.PortBindings}}"),
+        "true true map[]"
+    );
+
+    // In both networks, and reached by the address of the first.
+    let networks = told("{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}");
+    let short = identity(2).node.short();
+    assert_eq!(networks, format!("vc-shop.back-{short} vc-shop.front-{short}"));
+    let first = told(&format!(
+        "{{{{(index .NetworkSettings.Networks \"vc-shop.back-{short}\").IPAddress}}}}"
+    ));
+    assert_eq!(seen.address, first);
+
+    // Its own signal stops it.
+    let follow = LogQuery { follow: true, ..LogQuery::default() };
+    let mut lines = host.runtime.logs(&slot(), follow).await.expect("logs");
+    assert_eq!(timeout(PATIENCE, lines.next()).await.expect("in time").expect("a line").line, "up");
+    let asked = std::time::Instant::now();
+    host.gone(&id, 100_000).await;
+    assert!(asked.elapsed() < Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn a_named_volume_outlives_its_containers_and_an_anonymous_one_does_not() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let mut writer = shell("echo kept >/data/file; echo lost >/scratch/file; exec sleep 600");
+    writer.mounts = vec![
+        volume("/data", false),
+        Mount::Anonymous { target: "/scratch".to_owned() },
+        Mount::Tmpfs { target: "/memory".to_owned(), bytes: 1 << 20 },
+        Mount::Bind {
+            source: engine.dir.path().display().to_string(),
+            target: "/machine".to_owned(),
+            read_only: true,
+        },
+    ];
+    let id = host.start("shop/web.1", &writer);
+    host.running(&id).await;
+    let container = engine.run(&["ps", "-q"]);
+    let inside = |script: &str| engine.run(&["exec", &container, "sh", "-c", script]);
+    let mounts = inside("while ! test -e /scratch/file; do sleep 1; done; mount");
+    assert!(
+        mounts
+            .lines()
+            .any(|it| it.contains(" on /memory type tmpfs ") && it.contains("size=1024k")),
+        "{mounts}"
+    );
+    assert_eq!(inside("test -e /machine/sock && echo yes"), "yes");
+    assert_eq!(inside(">/machine/new || echo no").lines().last(), Some("no"));
+    host.gone(&id, 0).await;
+
+    let name = format!("vc-shop.data-{}", identity(2).node.short());
+    assert_eq!(engine.run(&["volume", "ls", "-q"]), name);
+    let labels = engine.run(&["volume", "inspect", "-f", "{{index .Labels \"vc.volume\"}}", &name]);
+    assert_eq!(labels, "data");
+    let mut reader = shell("cat /data/file; >/data/new || echo 'read only'");
+    reader.mounts = vec![volume("/data", true)];
+    let id = host.start("shop/web.1", &reader);
+    let Phase::Exited { output, .. } = host.no_more_running(&id).await else { panic!("it ended") };
+    assert!(output.starts_with("kept | ") && output.ends_with("read only"), "{output}");
+}
+
+#[tokio::test]
+async fn what_a_container_cannot_be_given_is_said() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let reason = async |host: &mut Host, slot: &str, spec: &ContainerSpec| {
+        let id = host.start(slot, spec);
+        match host.change(&id).await.phase {
+            Phase::Failed { reason } => reason,
+            phase => panic!("{phase:?}"),
+        }
+    };
+    let mut spec = shell("exit 0");
+    spec.mounts = vec![Mount::Bind {
+        source: "/no/such/place".to_owned(),
+        target: "/x".to_owned(),
+        read_only: false,
+    }];
+    let told = reason(&mut host, "shop/web.1", &spec).await;
+    assert!(
+        told.starts_with("Docker cannot create it: ") && told.contains("/no/such/place"),
+        "{told}"
+    );
+
+    let name = format!("vc-shop.data-{}", identity(2).node.short());
+    engine.run(&["volume", "create", &name]);
+    spec.mounts = vec![volume("/data", false)];
+    let told = reason(&mut host, "shop/web.2", &spec).await;
+    let wanted = format!(
+        "Docker cannot make its volumes: the name {name} is taken by a volume that is not ours: docker volume rm {name}"
+    );
+    assert_eq!(told, wanted);
+}
