@@ -2,6 +2,9 @@
 
 mod files;
 pub(crate) mod revision;
+#[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
+mod tests;
 
 use std::collections::BTreeMap;
 
