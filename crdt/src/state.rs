@@ -45,6 +45,8 @@ pub struct ClusterState {
     pub files: BTreeMap<FileKey, SealedFile>,
     /// Images that were pushed, by reference.
     pub images: BTreeMap<String, ImageRecord>,
+    /// Volumes whose data was given up, and when: what a machine has held since before is to be removed there.
+    pub forgotten: BTreeMap<VolumeKey, Millis>,
 }
 
 /// An order to move a slot from one machine to another. It holds while the first claims the slot since before `at`, and
@@ -157,7 +159,7 @@ pub struct NodeState {
 }
 
 pub(crate) const CLUSTER: Schema =
-    Schema(&["services", "scale", "drained", "left", "moves", "files", "images"]);
+    Schema(&["services", "scale", "drained", "left", "moves", "files", "images", "forgotten"]);
 pub(crate) const NODE: Schema =
     Schema(&["self", "claims", "unreachable", "heard", "volumes", "outcomes", "ports"]);
 
@@ -171,6 +173,7 @@ impl ClusterState {
             moves: read_map(document, "moves"),
             files: read_map(document, "files"),
             images: read_map(document, "images"),
+            forgotten: read_map(document, "forgotten"),
         }
     }
 
@@ -184,6 +187,7 @@ impl ClusterState {
         diff("moves", &self.moves, &wanted.moves, &mut edits);
         diff("files", &self.files, &wanted.files, &mut edits);
         diff("images", &self.images, &wanted.images, &mut edits);
+        diff("forgotten", &self.forgotten, &wanted.forgotten, &mut edits);
         edits
     }
 

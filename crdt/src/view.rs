@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_placement::{ClaimView, Machine, Plan, PlanInput, Wanted, plan};
 use vc_protocol::instance::{Claim, InstanceState};
+use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{Deployment, FailureAction, ServiceSpec};
 use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, VolumeKey};
 
@@ -17,6 +18,8 @@ pub struct View {
     pub cluster: ClusterState,
     /// What machines say of themselves; those that left for good are not among them.
     pub nodes: BTreeMap<NodeId, NodeState>,
+    /// The machines that left for good, with what they said of themselves.
+    pub left: BTreeMap<NodeId, Option<NodeInfo>>,
     /// The machines that are up.
     pub up: BTreeSet<NodeId>,
     /// How the last update of each service ended, as far as anybody saw.
@@ -44,7 +47,11 @@ impl View {
 
     /// What these states say together.
     pub fn from_states(cluster: ClusterState, mut nodes: BTreeMap<NodeId, NodeState>) -> Self {
-        nodes.retain(|node, _| !cluster.left.contains_key(node));
+        let left = cluster.left.keys().map(|node| {
+            let state = nodes.remove(node);
+            (*node, state.and_then(|state| state.info))
+        });
+        let left = left.collect();
         let up = liveness::up(&nodes);
         let updates = updates(&cluster, &nodes);
         let effective: BTreeMap<&ServiceKey, &ServiceSpec> = cluster
@@ -67,11 +74,11 @@ impl View {
         let input = PlanInput {
             nodes: machines.collect(),
             services: services.collect(),
-            volumes: volumes(&nodes),
+            volumes: volumes(&cluster, &nodes),
             moves: moves(&cluster, &nodes),
         };
         let plan = plan(&input);
-        Self { cluster, nodes, up, updates, input, plan }
+        Self { cluster, nodes, left, up, updates, input, plan }
     }
 
     /// What a service's instances shall be: what was asked for, or what was before, where an update failed and goes
@@ -103,8 +110,9 @@ impl View {
 
     /// A machine's name, or the end of its id where it has not said one.
     pub fn name(&self, node: NodeId) -> String {
-        let info = self.nodes.get(&node).and_then(|state| state.info.as_ref());
-        info.map_or_else(|| node.short(), |info| info.name.to_string())
+        let here = || self.nodes.get(&node).and_then(|state| state.info.as_ref());
+        let gone = || self.left.get(&node).and_then(Option::as_ref);
+        here().or_else(gone).map_or_else(|| node.short(), |info| info.name.to_string())
     }
 
     /// Digest of what a service's instances shall run; `None`: it is not wanted.
@@ -174,11 +182,17 @@ fn updates(
 }
 
 /// Where the data of each volume is. Of two machines that both hold one, as after a partition, the one that has had it
-/// longer counts.
-fn volumes(nodes: &BTreeMap<NodeId, NodeState>) -> BTreeMap<VolumeKey, NodeId> {
+/// longer counts. What was given up counts no more.
+fn volumes(
+    cluster: &ClusterState,
+    nodes: &BTreeMap<NodeId, NodeState>,
+) -> BTreeMap<VolumeKey, NodeId> {
     let mut found: BTreeMap<VolumeKey, (Millis, NodeId)> = BTreeMap::new();
     for (&node, state) in nodes {
-        for (key, &since) in &state.volumes {
+        let counts = |(key, since): &(&VolumeKey, &Millis)| {
+            cluster.forgotten.get(key).is_none_or(|forgotten| *since > forgotten)
+        };
+        for (key, &since) in state.volumes.iter().filter(counts) {
             let best = found.entry(key.clone()).or_insert((since, node));
             *best = (*best).min((since, node));
         }

@@ -170,6 +170,31 @@ impl Session {
             Request::Drain { node, drain } => {
                 self.mutate(user, Mutation::Drain { node, drain }).await?
             }
+            Request::Restart { service } => {
+                self.mutate(user, Mutation::Restart { service }).await?
+            }
+            Request::Rollback { service } => {
+                self.mutate(user, Mutation::Rollback { service }).await?
+            }
+            Request::Rebalance { apply: false } => Reply::Moves(report::rebalance(&view)),
+            Request::Rebalance { apply: true } => self.mutate(user, Mutation::Rebalance).await?,
+            Request::Leave { node, force } => {
+                self.mutate(user, Mutation::Leave { node, force }).await?
+            }
+            Request::RemoveVolume { volume } => {
+                self.mutate(user, Mutation::RemoveVolume { volume }).await?
+            }
+            Request::Volumes => Reply::Volumes(report::volumes(&view)),
+            Request::Diff { deployments, files } => {
+                let Membership { seal, cluster, .. } = &*self.membership;
+                let Prepared { deployments, .. } = prepare(seal, *cluster, deployments, &files)?;
+                Reply::Diff(vc_engine::diff(&view, &deployments))
+            }
+            Request::Inspect { service } => {
+                let key = vc_engine::find_service(&view.cluster, &service)?;
+                let none = || format!("no service '{service}'; see 'vc services'");
+                Reply::Service(Box::new(report::inspect(&view, &key).ok_or_else(none)?))
+            }
             Request::CreateToken(request) => Reply::Token(self.create_token(user, &request)?),
             _ => return Err("not a single answer".to_owned()),
         })

@@ -6,6 +6,7 @@
 
 mod anti_entropy;
 mod detector;
+mod diff;
 mod engine;
 mod exchange;
 mod interface;
@@ -18,6 +19,7 @@ pub mod runtime;
 mod verdict;
 mod workload;
 
+pub use diff::diff;
 pub use engine::Engine;
 pub use interface::{Config, Durable, Input, Output, Timing};
 pub use mutation::{Mutation, find_node, find_service, find_services};

@@ -1,15 +1,18 @@
 //! What users change, checked against what is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod files;
+pub(crate) mod revision;
+#[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
+mod tests;
 
-use vc_crdt::{ClusterState, FileKey, SealedFile, ServiceRecord, View};
+use std::collections::BTreeMap;
+
+use vc_crdt::{ClusterState, FileKey, MoveOrder, SealedFile, View};
+use vc_placement::rebalance;
 use vc_protocol::change::Subject;
-use vc_protocol::spec::{Deployment, MAX_REPLICAS, MAX_SPEC_BYTES, ServiceSpec};
-use vc_protocol::wire::MAX_CHANGE;
-use vc_protocol::{Millis, NodeId, ServiceKey};
-
-/// What a deployment may add to the documents, in bytes. It is one change, and the rest of that is its envelope.
-const MAX_DEPLOY_BYTES: usize = MAX_CHANGE - 64 * 1024;
+use vc_protocol::spec::Deployment;
+use vc_protocol::{Millis, NodeId, ServiceKey, VolumeKey};
 
 /// A change that a user asks for. `service` and `node` are as people write them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,30 @@ pub enum Mutation {
         node: String,
         /// `false`: no more.
         drain: bool,
+    },
+    /// Replace the instances of a service by new ones of the same spec.
+    Restart {
+        /// Which service.
+        service: String,
+    },
+    /// Go back to the spec before.
+    Rollback {
+        /// Which service.
+        service: String,
+    },
+    /// Even out what machines run: orders to move.
+    Rebalance,
+    /// Take a machine out of the cluster for good.
+    Leave {
+        /// Which.
+        node: String,
+        /// Also when it runs instances, or holds data that a service uses.
+        force: bool,
+    },
+    /// Give up the data of a volume.
+    RemoveVolume {
+        /// Which.
+        volume: VolumeKey,
     },
 }
 
@@ -113,14 +140,14 @@ impl Mutation {
                     state.files.entry(key.clone()).or_insert_with(|| file.clone());
                 }
                 for deployment in deployments {
-                    lines.push(deploy(&mut state, deployment, by, now)?);
+                    lines.push(revision::deploy(view, &mut state, deployment, by, now)?);
                 }
-                drop_unused_files(&mut state);
-                check_size(&view.cluster, &state)?;
+                files::drop_unused(&mut state);
+                files::check_size(&view.cluster, &state)?;
             }
             Self::Scale { service, replicas } => {
                 let key = find_service(&state, service)?;
-                check_replicas(&key, *replicas)?;
+                revision::check_replicas(&key, *replicas)?;
                 let before = state.replicas(&key);
                 lines.push(format!("{key} scaled from {before} to {replicas}"));
                 state.scale.insert(key, *replicas);
@@ -131,7 +158,7 @@ impl Mutation {
                     state.scale.remove(&key);
                     lines.push(format!("{key} removed"));
                 }
-                drop_unused_files(&mut state);
+                files::drop_unused(&mut state);
             }
             Self::Drain { node, drain } => {
                 let id = find_node(view, node)?;
@@ -144,172 +171,108 @@ impl Mutation {
                     lines.push(format!("{name} takes instances again"));
                 }
             }
+            Self::Restart { service } => {
+                let key = find_service(&state, service)?;
+                lines.push(revision::restart(view, &mut state, &key, by, now)?);
+            }
+            Self::Rollback { service } => {
+                let key = find_service(&state, service)?;
+                lines.push(revision::roll_back(view, &mut state, &key, by, now)?);
+            }
+            Self::Rebalance => lines.append(&mut order_moves(view, &mut state, now)),
+            Self::Leave { node, force } => {
+                let id = find_node(view, node)?;
+                let name = view.name(id);
+                if !force {
+                    may_leave(view, id)?;
+                }
+                state.left.insert(id, now);
+                state.drained.remove(&id);
+                state.moves.retain(|_, order| order.from != id && order.to != id);
+                lines.push(format!("{name} has left the cluster"));
+            }
+            Self::RemoveVolume { volume } => {
+                lines.push(remove_volume(view, &mut state, volume, now)?);
+            }
         }
         Ok((state, lines))
     }
 }
 
-fn deploy(
-    state: &mut ClusterState,
-    wanted: &Deployment,
-    by: &Subject,
-    now: Millis,
-) -> Result<String, String> {
-    let key = &wanted.service;
-    let size = serde_json::to_vec(&wanted.spec).map_or(usize::MAX, |json| json.len());
-    if size > MAX_SPEC_BYTES {
+/// Gives the orders that even out what machines run, beside those that hold, and drops the others.
+fn order_moves(view: &View, state: &mut ClusterState, now: Millis) -> Vec<String> {
+    state.moves.retain(|slot, _| view.input.moves.contains_key(slot));
+    let mut lines = Vec::new();
+    for it in rebalance(&view.input) {
+        // By the clock of that machine: the order must be younger than the claim that it is about.
+        let claims = view.input.nodes.get(&it.from).map(|machine| &machine.claims);
+        let since = claims.and_then(|claims| claims.get(&it.slot)).map_or(0, |claim| claim.since);
+        let at = now.max(since.saturating_add(1));
+        let (from, to) = (view.name(it.from), view.name(it.to));
+        lines.push(format!("{} moves from {from} to {to}: {}", it.slot, it.why));
+        state.moves.insert(it.slot, MoveOrder { from: it.from, to: it.to, at });
+    }
+    if lines.is_empty() {
+        lines.push("nothing to move".to_owned());
+    }
+    lines
+}
+
+/// Errors: the machine runs instances, or holds data that a service uses.
+fn may_leave(view: &View, id: NodeId) -> Result<(), String> {
+    let name = view.name(id);
+    let claims = view.nodes.get(&id).map_or(0, |state| state.claims.len());
+    if view.up.contains(&id) && claims > 0 {
+        let instances = if claims == 1 { "1 instance" } else { &format!("{claims} instances") };
         return Err(format!(
-            "{key} is larger than {MAX_SPEC_BYTES} bytes: move large values into the image"
+            "{name} has {instances}: 'vc drain {name}' first, or leave them behind with --force"
         ));
     }
-    if let Some(file) = files(key, &wanted.spec).find(|file| !state.files.contains_key(file)) {
-        return Err(format!(
-            "{key}: the content of {} did not come along: deploy it again",
-            file.file
-        ));
-    }
-    let held = state.services.get(key);
-    let same = held.is_some_and(|held| held.spec == wanted.spec);
-    let line = match held {
-        None => format!("{key} created"),
-        Some(_) if same => format!("{key} unchanged"),
-        Some(_) => format!("{key} updated"),
-    };
-    if !same {
-        let previous = held.map(|held| held.spec.clone());
-        let updated = held.map_or(now, |held| now.max(held.updated + 1));
-        let record =
-            ServiceRecord { spec: wanted.spec.clone(), previous, updated, by: by.name.clone() };
-        state.services.insert(key.clone(), record);
-    }
-    if let Some(replicas) = wanted.replicas {
-        check_replicas(key, replicas)?;
-        state.scale.insert(key.clone(), replicas);
-    }
-    Ok(line)
-}
-
-/// The secrets and configs that a service mounts.
-fn files<'a>(service: &'a ServiceKey, spec: &'a ServiceSpec) -> impl Iterator<Item = FileKey> + 'a {
-    spec.container.files.iter().map(|mount| FileKey {
-        project: service.project.clone(),
-        file: mount.file.clone(),
-        version: mount.version.clone(),
-    })
-}
-
-/// Forgets secrets and configs that no service mounts, nor would after going back to what it was before.
-fn drop_unused_files(state: &mut ClusterState) {
-    let specs = state.services.iter().flat_map(|(key, record)| {
-        std::iter::once(&record.spec).chain(&record.previous).map(move |spec| (key, spec))
-    });
-    let used: BTreeSet<FileKey> = specs.flat_map(|(key, spec)| files(key, spec)).collect();
-    state.files.retain(|key, _| used.contains(key));
-}
-
-/// Whether what is new fits into one change.
-fn check_size(before: &ClusterState, after: &ClusterState) -> Result<(), String> {
-    let new =
-        after.services.iter().filter(|(key, record)| before.services.get(key) != Some(record));
-    let services =
-        new.map(|(_, record)| serde_json::to_vec(record).map_or(usize::MAX, |it| it.len()));
-    let new = after.files.iter().filter(|(key, _)| !before.files.contains_key(key));
-    let files = new.map(|(_, file)| file.sealed.len());
-    let size = services.chain(files).fold(0, usize::saturating_add);
-    if size > MAX_DEPLOY_BYTES {
-        return Err(format!(
-            "this is {} KiB at once, with its secrets and configs, of at most {}: deploy a part of the services first",
-            size / 1024,
-            MAX_DEPLOY_BYTES / 1024
-        ));
-    }
-    Ok(())
-}
-
-fn check_replicas(key: &ServiceKey, replicas: u32) -> Result<(), String> {
-    if replicas > MAX_REPLICAS {
-        return Err(format!("{key}: {replicas} replicas are more than {MAX_REPLICAS}"));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use vc_protocol::spec::{FileId, FileKind, FileMount};
-
-    use super::*;
-
-    fn mounting(service: &str, version: &str) -> Deployment {
-        let mut spec = ServiceSpec::default();
-        spec.container.files.push(FileMount {
-            file: FileId { kind: FileKind::Secret, name: "db".to_owned() },
-            version: version.to_owned(),
-            target: "/run/secrets/db".to_owned(),
-            uid: 0,
-            gid: 0,
-            mode: 0o444,
-        });
-        Deployment { service: service.parse().expect("a service"), replicas: None, spec }
-    }
-
-    fn sealed(text: &str) -> SealedFile {
-        SealedFile { sealed: text.to_owned() }
-    }
-
-    fn deploying(deployments: Vec<Deployment>, text: &str) -> Mutation {
-        let keys =
-            deployments.iter().flat_map(|it| files(&it.service, &it.spec)).collect::<Vec<_>>();
-        Mutation::Deploy {
-            deployments,
-            files: keys.into_iter().map(|key| (key, sealed(text))).collect(),
+    let held = view.input.volumes.iter().filter(|(_, holder)| **holder == id);
+    for (volume, _) in held {
+        if let Some(service) = mounting(&view.cluster, volume).next() {
+            return Err(format!(
+                "{name} holds the data of volume {volume}, which {service} uses: remove {service} \
+                 first, or lose the data with --force"
+            ));
         }
     }
+    Ok(())
+}
 
-    fn apply(state: &mut ClusterState, mutation: &Mutation) -> Result<Vec<String>, String> {
-        let view = View::from_states(state.clone(), BTreeMap::new());
-        let by = Subject { name: "ada".to_owned(), token: "t".to_owned() };
-        let (next, lines) = mutation.apply(&view, &by, 1)?;
-        *state = next;
-        Ok(lines)
+/// Errors: there is none, or a service mounts it.
+fn remove_volume(
+    view: &View,
+    state: &mut ClusterState,
+    volume: &VolumeKey,
+    now: Millis,
+) -> Result<String, String> {
+    let holders = view.nodes.values().filter_map(|node| node.volumes.get(volume).copied());
+    let since = match (view.input.volumes.contains_key(volume), holders.max()) {
+        (true, Some(since)) => since,
+        _ => return Err(format!("no volume '{volume}'; see 'vc volume ls'")),
+    };
+    let services: Vec<String> =
+        mounting(&view.cluster, volume).map(|service| service.to_string()).collect();
+    if let Some(service) = services.first() {
+        let services = services.join(", ");
+        return Err(format!("{services} mounts volume {volume}: 'vc rm {service}' first"));
     }
+    // By whatever clock it was made, it is gone.
+    state.forgotten.insert(volume.clone(), now.max(since));
+    Ok(format!("volume {volume} removed"))
+}
 
-    fn versions(state: &ClusterState) -> Vec<&str> {
-        state.files.keys().map(|key| key.version.as_str()).collect()
-    }
-
-    #[test]
-    fn files_stay_as_long_as_a_service_mounts_them_or_may_go_back_to_them() {
-        let mut state = ClusterState::default();
-        let mut deploy = |state: &mut ClusterState, service, version, text| {
-            let lines = apply(state, &deploying(vec![mounting(service, version)], text));
-            lines.expect("done").remove(0)
-        };
-        assert_eq!(deploy(&mut state, "shop/web", "1", "a"), "shop/web created");
-        // The same content sealed anew changes nothing.
-        let before = state.clone();
-        assert_eq!(deploy(&mut state, "shop/web", "1", "b"), "shop/web unchanged");
-        assert_eq!(state, before);
-        deploy(&mut state, "shop/api", "1", "c");
-        deploy(&mut state, "shop/web", "2", "d");
-        deploy(&mut state, "shop/web", "3", "e");
-        assert_eq!(versions(&state), ["1", "2", "3"]);
-        apply(&mut state, &Mutation::Remove("shop/api".to_owned())).expect("done");
-        assert_eq!(versions(&state), ["2", "3"]);
-        apply(&mut state, &Mutation::Remove("shop/web".to_owned())).expect("done");
-        assert!(state.files.is_empty());
-    }
-
-    #[test]
-    fn a_deployment_without_its_files_or_too_large_changes_nothing() {
-        let mut state = ClusterState::default();
-        let deployments = vec![mounting("shop/web", "1")];
-        let without = Mutation::Deploy { deployments: deployments.clone(), files: BTreeMap::new() };
-        assert_eq!(
-            apply(&mut state, &without).expect_err("refused"),
-            "shop/web: the content of secret 'db' did not come along: deploy it again"
-        );
-        let large = "x".repeat(MAX_DEPLOY_BYTES);
-        let error = apply(&mut state, &deploying(deployments, &large)).expect_err("refused");
-        assert!(error.contains("of at most 1984: deploy a part"), "{error}");
-    }
+/// The services that mount a volume, now or when an update goes back.
+pub(crate) fn mounting<'a>(
+    cluster: &'a ClusterState,
+    volume: &'a VolumeKey,
+) -> impl Iterator<Item = &'a ServiceKey> {
+    let mounts =
+        |spec: &vc_protocol::spec::ServiceSpec| spec.volumes().any(|it| *it == volume.volume);
+    let of_project = cluster.services.iter().filter(|(key, _)| key.project == volume.project);
+    let mounting = of_project.filter(move |(_, record)| {
+        mounts(&record.spec) || record.previous.as_ref().is_some_and(mounts)
+    });
+    mounting.map(|(key, _)| key)
 }

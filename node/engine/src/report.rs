@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use vc_crdt::View;
-use vc_placement::Plan;
+use vc_placement::{Plan, Refusal, Relocation, rebalance as relocations};
 use vc_protocol::control::{
-    InstanceRow, MoveRow, NodeRow, NodeState, PlacementRow, PlanReport, ServiceRow, StatusReport,
-    UnplacedRow,
+    InstanceRow, MoveRow, NodeRow, NodeState, PlacementRow, PlanReport, ServiceDetail, ServiceRow,
+    StatusReport, UnplacedRow, VolumeRow,
 };
 use vc_protocol::instance::{Claim, InstanceState};
-use vc_protocol::node::Usage;
+use vc_protocol::node::{NodeInfo, Usage};
 use vc_protocol::spec::Deployment;
-use vc_protocol::{ClusterId, InstanceId, NodeId, Resources, ServiceKey, Slot};
+use vc_protocol::{ClusterId, InstanceId, NodeId, Resources, ServiceKey, Slot, VolumeKey};
 
+use crate::mutation::mounting;
 use crate::rollout::Rollout;
 
 /// Every slot that is wanted, with what fills it, and every instance that is on its way out.
@@ -26,6 +27,14 @@ pub fn instances(view: &View) -> Vec<InstanceRow> {
         }
     }
     for (slot, refusals) in &view.plan.unplaced {
+        // Where the data is, is what matters: on the others it cannot run anyway.
+        let homes = homes(view, &slot.service);
+        let refusals: Vec<&Refusal> = match homes.as_slice() {
+            [home] if refusals.iter().any(|it| it.node == *home) => {
+                refusals.iter().filter(|it| it.node == *home).collect()
+            }
+            _ => refusals.iter().collect(),
+        };
         let reason = match refusals.as_slice() {
             [] => "no machine is there to take it".to_owned(),
             refusals => {
@@ -45,6 +54,19 @@ pub fn instances(view: &View) -> Vec<InstanceRow> {
         }
     }
     rows.into_values().collect()
+}
+
+/// The machines that hold the data of a service's volumes.
+fn homes(view: &View, service: &ServiceKey) -> Vec<NodeId> {
+    let volumes = view.spec(service).into_iter().flat_map(|spec| spec.volumes());
+    let holder = |volume: &vc_protocol::Name| {
+        let key = VolumeKey { project: service.project.clone(), volume: volume.clone() };
+        view.input.volumes.get(&key).copied()
+    };
+    let mut homes: Vec<NodeId> = volumes.filter_map(holder).collect();
+    homes.sort_unstable();
+    homes.dedup();
+    homes
 }
 
 fn claimed(view: &View, id: &InstanceId, node: NodeId, claim: &Claim) -> InstanceRow {
@@ -110,6 +132,46 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
     view.cluster.services.iter().map(row).collect()
 }
 
+/// Everything about a service; `None`: there is none.
+pub fn inspect(view: &View, service: &ServiceKey) -> Option<ServiceDetail> {
+    let record = view.cluster.services.get(service)?;
+    let row = services(view).into_iter().find(|row| row.service == *service)?;
+    let mut instances = instances(view);
+    instances.retain(|row| row.service == *service);
+    Some(ServiceDetail {
+        row,
+        by: record.by.clone(),
+        spec: record.spec.clone(),
+        previous: record.previous.clone(),
+        instances,
+    })
+}
+
+/// Every named volume that has data somewhere.
+pub fn volumes(view: &View) -> Vec<VolumeRow> {
+    let row = |(volume, &node): (&VolumeKey, &NodeId)| VolumeRow {
+        volume: volume.clone(),
+        node,
+        node_name: view.name(node),
+        up: view.up.contains(&node),
+        services: mounting(&view.cluster, volume).cloned().collect(),
+        since: view.nodes.get(&node).and_then(|it| it.volumes.get(volume)).copied().unwrap_or(0),
+    };
+    view.input.volumes.iter().map(row).collect()
+}
+
+/// What would move if machines were evened out now.
+pub fn rebalance(view: &View) -> Vec<MoveRow> {
+    let row = |Relocation { slot, from, to, why }| MoveRow {
+        service: slot.service,
+        replica: slot.replica,
+        from: Some(from),
+        to: Some(to),
+        why,
+    };
+    relocations(&view.input).into_iter().map(row).collect()
+}
+
 /// What the plan gives to a machine.
 fn reserved(view: &View, node: NodeId) -> Resources {
     let slots = view.plan.placements.iter().filter(|(_, placement)| placement.node == node);
@@ -118,7 +180,7 @@ fn reserved(view: &View, node: NodeId) -> Resources {
         .fold(Resources::default(), |sum, spec| sum.plus(spec.container.reservation))
 }
 
-/// Every machine.
+/// Every machine, then those that left for good.
 pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
     let row = |(&id, state): (&NodeId, &vc_crdt::NodeState)| {
         let up = view.up.contains(&id);
@@ -147,7 +209,26 @@ pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
             version: info.map(|info| info.version.clone()).unwrap_or_default(),
         }
     };
-    view.nodes.iter().map(row).collect()
+    let gone = |(&id, info): (&NodeId, &Option<NodeInfo>)| NodeRow {
+        id,
+        name: view.name(id),
+        state: NodeState::Left,
+        problem: String::new(),
+        draining: false,
+        cpu_millis: 0,
+        memory_bytes: 0,
+        cpu_reserved: 0,
+        memory_reserved: 0,
+        cpu_used: 0,
+        memory_used: 0,
+        instances: 0,
+        runtime: info.as_ref().map(|it| it.runtime.as_str().to_owned()).unwrap_or_default(),
+        platform: info.as_ref().map(|it| format!("{}/{}", it.os, it.arch)).unwrap_or_default(),
+        addresses: Vec::new(),
+        labels: info.as_ref().map(|it| it.labels.clone()).unwrap_or_default(),
+        version: info.as_ref().map(|it| it.version.clone()).unwrap_or_default(),
+    };
+    view.nodes.iter().map(row).chain(view.left.iter().map(gone)).collect()
 }
 
 /// The cluster at a glance, as `node` sees it.
@@ -187,7 +268,7 @@ pub fn status(
         cluster: cluster.to_string(),
         node,
         nodes_up: count(up().count()),
-        nodes: count(nodes.len()),
+        nodes: count(view.nodes.len()),
         services: count(services.len()),
         replicas: services.iter().map(|row| row.replicas).fold(0, u32::saturating_add),
         running: services.iter().map(|row| row.running).fold(0, u32::saturating_add),

@@ -1,0 +1,131 @@
+//! What a deployment changes, in words: the values of the spec that differ, by their paths.
+
+use serde_json::Value;
+use vc_crdt::View;
+use vc_protocol::control::ServiceDiff;
+use vc_protocol::spec::{Deployment, FileKind, FileMount, ServiceSpec};
+
+use crate::mutation::revision;
+
+/// The longest value that is shown, in characters.
+const LONGEST: usize = 200;
+
+/// Only what changes, in the order of the deployments. The versions of files have to be filled in as they are for
+/// [`Deploy`](crate::Mutation::Deploy).
+pub fn diff(view: &View, deployments: &[Deployment]) -> Vec<ServiceDiff> {
+    let all = deployments.iter().map(|wanted| of_service(view, wanted));
+    all.filter(|diff| diff.created || !diff.changes.is_empty()).collect()
+}
+
+fn of_service(view: &View, wanted: &Deployment) -> ServiceDiff {
+    let service = &wanted.service;
+    let spec = revision::adopted(&view.cluster, wanted);
+    let mut changes = Vec::new();
+    let held = view.cluster.services.get(service);
+    match held {
+        None => {
+            changes
+                .push(format!("container.image: {}", show(&spec.container.image.clone().into())));
+            changes.push(format!("replicas: {}", wanted.replicas.unwrap_or(1)));
+        }
+        Some(held) => {
+            changes.append(&mut between(&held.spec, &spec));
+            let before = view.cluster.replicas(service);
+            if let Some(replicas) = wanted.replicas.filter(|&replicas| replicas != before) {
+                changes.push(format!("replicas: {before} -> {replicas}"));
+            }
+            if held.spec == spec && revision::is_another_try(view, service) {
+                changes.push("nothing, but it failed and is tried again".to_owned());
+            }
+        }
+    }
+    ServiceDiff { service: service.clone(), created: held.is_none(), changes }
+}
+
+/// What differs between two specs, a line each.
+fn between(before: &ServiceSpec, after: &ServiceSpec) -> Vec<String> {
+    let mut lines = Vec::new();
+    files(&before.container.files, &after.container.files, &mut lines);
+    // They are told of above, and their versions are nobody's business.
+    let plain = |spec: &ServiceSpec| {
+        let mut spec = spec.clone();
+        spec.container.files.clear();
+        serde_json::to_value(spec).unwrap_or_default()
+    };
+    values("", &plain(before), &plain(after), &mut lines);
+    lines.sort();
+    lines
+}
+
+/// Lines for the values that differ below a path. Lists are compared as a whole.
+fn values(path: &str, before: &Value, after: &Value, lines: &mut Vec<String>) {
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            let mut keys: Vec<&String> = before.keys().chain(after.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            for key in keys {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let of = |map: &serde_json::Map<String, Value>| {
+                    map.get(key).cloned().unwrap_or(Value::Null)
+                };
+                values(&path, &of(before), &of(after), lines);
+            }
+        }
+        _ if before == after => {}
+        _ => lines.push(format!("{path}: {} -> {}", show(before), show(after))),
+    }
+}
+
+/// Lines for the secrets and configs that come, go, or have another content or place.
+fn files(before: &[FileMount], after: &[FileMount], lines: &mut Vec<String>) {
+    let name = |mount: &FileMount| {
+        let kind = match mount.file.kind {
+            FileKind::Secret => "secret",
+            FileKind::Config => "config",
+        };
+        format!("{kind} {}", mount.file.name)
+    };
+    let of = |list: &[FileMount], like: &FileMount| {
+        list.iter().find(|it| it.file == like.file && it.target == like.target).cloned()
+    };
+    let mut say = |text: String| lines.push(format!("container.files: {text}"));
+    for mount in before.iter().filter(|mount| of(after, mount).is_none()) {
+        say(format!("{} no longer at {}", name(mount), mount.target));
+    }
+    for mount in after {
+        match of(before, mount) {
+            None => say(format!("{} at {}", name(mount), mount.target)),
+            Some(held) if held == *mount => {}
+            Some(held) => {
+                if held.version != mount.version {
+                    say(format!("content of {} changed", name(mount)));
+                }
+                if (held.uid, held.gid, held.mode) != (mount.uid, mount.gid, mount.mode) {
+                    say(format!(
+                        "{}: {}:{} {:o} -> {}:{} {:o}",
+                        name(mount),
+                        held.uid,
+                        held.gid,
+                        held.mode,
+                        mount.uid,
+                        mount.gid,
+                        mount.mode
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// A value as JSON, cut where it is long; what is not there is "none".
+fn show(value: &Value) -> String {
+    if value.is_null() {
+        return "none".to_owned();
+    }
+    let text = value.to_string();
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

@@ -1,0 +1,142 @@
+//! The secrets and configs that services mount, as the cluster document holds them.
+
+use std::collections::BTreeSet;
+
+use vc_crdt::{ClusterState, FileKey};
+use vc_protocol::ServiceKey;
+use vc_protocol::spec::ServiceSpec;
+use vc_protocol::wire::MAX_CHANGE;
+
+/// What a deployment may add to the documents, in bytes. It is one change, and the rest of that is its envelope.
+const MAX_DEPLOY_BYTES: usize = MAX_CHANGE - 64 * 1024;
+
+/// The secrets and configs that a service mounts.
+pub(super) fn mounted<'a>(
+    service: &'a ServiceKey,
+    spec: &'a ServiceSpec,
+) -> impl Iterator<Item = FileKey> + 'a {
+    spec.container.files.iter().map(|mount| FileKey {
+        project: service.project.clone(),
+        file: mount.file.clone(),
+        version: mount.version.clone(),
+    })
+}
+
+/// Forgets secrets and configs that no service mounts, nor would after going back to what it was before.
+pub(super) fn drop_unused(state: &mut ClusterState) {
+    let specs = state.services.iter().flat_map(|(key, record)| {
+        std::iter::once(&record.spec).chain(&record.previous).map(move |spec| (key, spec))
+    });
+    let used: BTreeSet<FileKey> = specs.flat_map(|(key, spec)| mounted(key, spec)).collect();
+    state.files.retain(|key, _| used.contains(key));
+}
+
+/// Whether what is new fits into one change.
+/// Errors: it does not.
+pub(super) fn check_size(before: &ClusterState, after: &ClusterState) -> Result<(), String> {
+    let new =
+        after.services.iter().filter(|(key, record)| before.services.get(key) != Some(record));
+    let services =
+        new.map(|(_, record)| serde_json::to_vec(record).map_or(usize::MAX, |it| it.len()));
+    let new = after.files.iter().filter(|(key, _)| !before.files.contains_key(key));
+    let files = new.map(|(_, file)| file.sealed.len());
+    let size = services.chain(files).fold(0, usize::saturating_add);
+    if size > MAX_DEPLOY_BYTES {
+        return Err(format!(
+            "this is {} KiB at once, with its secrets and configs, of at most {}: deploy a part of the services first",
+            size / 1024,
+            MAX_DEPLOY_BYTES / 1024
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use vc_crdt::{SealedFile, View};
+    use vc_protocol::change::Subject;
+    use vc_protocol::spec::{Deployment, FileId, FileKind, FileMount};
+
+    use crate::Mutation;
+
+    use super::*;
+
+    fn mounting(service: &str, version: &str) -> Deployment {
+        let mut spec = ServiceSpec::default();
+        spec.container.files.push(FileMount {
+            file: FileId { kind: FileKind::Secret, name: "db".to_owned() },
+            version: version.to_owned(),
+            target: "/run/secrets/db".to_owned(),
+            uid: 0,
+            gid: 0,
+            mode: 0o444,
+        });
+        Deployment { service: service.parse().expect("a service"), replicas: None, spec }
+    }
+
+    fn sealed(text: &str) -> SealedFile {
+        SealedFile { sealed: text.to_owned() }
+    }
+
+    fn deploying(deployments: Vec<Deployment>, text: &str) -> Mutation {
+        let keys =
+            deployments.iter().flat_map(|it| mounted(&it.service, &it.spec)).collect::<Vec<_>>();
+        Mutation::Deploy {
+            deployments,
+            files: keys.into_iter().map(|key| (key, sealed(text))).collect(),
+        }
+    }
+
+    fn apply(state: &mut ClusterState, mutation: &Mutation) -> Result<Vec<String>, String> {
+        let view = View::from_states(state.clone(), BTreeMap::new());
+        let by = Subject { name: "ada".to_owned(), token: "t".to_owned() };
+        let (next, lines) = mutation.apply(&view, &by, 1)?;
+        *state = next;
+        Ok(lines)
+    }
+
+    fn versions(state: &ClusterState) -> Vec<&str> {
+        state.files.keys().map(|key| key.version.as_str()).collect()
+    }
+
+    #[test]
+    fn files_stay_as_long_as_a_service_mounts_them_or_may_go_back_to_them() {
+        let mut state = ClusterState::default();
+        let mut deploy = |state: &mut ClusterState, service, version, text| {
+            let lines = apply(state, &deploying(vec![mounting(service, version)], text));
+            lines.expect("done").remove(0)
+        };
+        assert_eq!(deploy(&mut state, "shop/web", "1", "a"), "shop/web created");
+        // The same content sealed anew changes nothing.
+        let before = state.clone();
+        assert_eq!(deploy(&mut state, "shop/web", "1", "b"), "shop/web unchanged");
+        assert_eq!(state, before);
+        deploy(&mut state, "shop/api", "1", "c");
+        deploy(&mut state, "shop/web", "2", "d");
+        assert_eq!(versions(&state), ["1", "2"]);
+        // Nobody has seen the second work, so it is the first that the third would go back to.
+        deploy(&mut state, "shop/web", "3", "e");
+        assert_eq!(versions(&state), ["1", "3"]);
+        deploy(&mut state, "shop/api", "4", "f");
+        apply(&mut state, &Mutation::Remove("shop/web".to_owned())).expect("done");
+        assert_eq!(versions(&state), ["1", "4"]);
+        apply(&mut state, &Mutation::Remove("shop/api".to_owned())).expect("done");
+        assert!(state.files.is_empty());
+    }
+
+    #[test]
+    fn a_deployment_without_its_files_or_too_large_changes_nothing() {
+        let mut state = ClusterState::default();
+        let deployments = vec![mounting("shop/web", "1")];
+        let without = Mutation::Deploy { deployments: deployments.clone(), files: BTreeMap::new() };
+        assert_eq!(
+            apply(&mut state, &without).expect_err("refused"),
+            "shop/web: the content of secret 'db' did not come along: deploy it again"
+        );
+        let large = "x".repeat(MAX_DEPLOY_BYTES);
+        let error = apply(&mut state, &deploying(deployments, &large)).expect_err("refused");
+        assert!(error.contains("of at most 1984: deploy a part"), "{error}");
+    }
+}

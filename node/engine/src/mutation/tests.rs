@@ -1,0 +1,335 @@
+//! What each command makes of the cluster document.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vc_crdt::{ClusterState, NodeState, Outcome, View};
+use vc_protocol::change::Subject;
+use vc_protocol::instance::{Claim, InstanceState};
+use vc_protocol::node::{NodeInfo, RuntimeKind};
+use vc_protocol::spec::{
+    ContainerSpec, Deployment, FileId, FileKind, FileMount, Mount, ServiceSpec,
+};
+use vc_protocol::{InstanceId, Keypair, Millis, NodeId, Resources, ServiceKey};
+
+use super::Mutation;
+use crate::{diff, report};
+
+const NOW: Millis = 1000;
+
+fn node(number: u8) -> NodeId {
+    let key = Keypair::ed25519_from_bytes([number; 32]).expect("32 bytes");
+    NodeId::of(&key.public()).expect("ed25519")
+}
+
+fn web() -> ServiceKey {
+    "shop/web".parse().expect("a service")
+}
+
+fn image(version: u32) -> ServiceSpec {
+    let container = ContainerSpec { image: format!("web:{version}"), ..ContainerSpec::default() };
+    ServiceSpec { container, ..ServiceSpec::default() }
+}
+
+fn with_volume(mut spec: ServiceSpec) -> ServiceSpec {
+    let (name, target) = ("data".parse().expect("a name"), "/data".to_owned());
+    spec.container.mounts = vec![Mount::Volume { name, target, read_only: false }];
+    spec
+}
+
+fn deployment(spec: ServiceSpec) -> Deployment {
+    Deployment { service: web(), replicas: None, spec }
+}
+
+/// Two machines, desk and attic, and what the documents say.
+struct Cluster {
+    state: ClusterState,
+    nodes: BTreeMap<NodeId, NodeState>,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let ids = [node(1), node(2)];
+        let state = |name: &str| NodeState {
+            incarnation: 1,
+            heard: BTreeSet::from(ids),
+            info: Some(NodeInfo {
+                name: name.parse().expect("a name"),
+                version: "0.1.0".to_owned(),
+                os: "linux".to_owned(),
+                arch: "amd64".to_owned(),
+                runtime: RuntimeKind::Docker,
+                capacity: Resources { cpu_millis: 4000, memory_bytes: 4 << 30 },
+                labels: BTreeMap::new(),
+                addresses: Vec::new(),
+            }),
+            ..NodeState::default()
+        };
+        let nodes = BTreeMap::from([(ids[0], state("desk")), (ids[1], state("attic"))]);
+        Self { state: ClusterState::default(), nodes }
+    }
+
+    fn view(&self) -> View {
+        View::from_states(self.state.clone(), self.nodes.clone())
+    }
+
+    fn apply(&mut self, mutation: &Mutation) -> Result<Vec<String>, String> {
+        let by = Subject { name: "ada".to_owned(), token: String::new() };
+        let (state, lines) = mutation.apply(&self.view(), &by, NOW)?;
+        self.state = state;
+        Ok(lines)
+    }
+
+    fn deploy(&mut self, spec: ServiceSpec) -> String {
+        self.apply(&Mutation::Deploy(vec![deployment(spec)])).expect("deployed").remove(0)
+    }
+
+    /// A machine saw the end of the present update.
+    fn ends(&mut self, failed: Option<&str>) {
+        let revision = self.state.services[&web()].updated;
+        let outcome = Outcome { revision, failed: failed.map(str::to_owned) };
+        self.nodes.get_mut(&node(1)).expect("desk").outcomes.insert(web(), outcome);
+    }
+
+    /// The machine runs a slot of the service, as it is wanted now.
+    fn runs(&mut self, number: u8, slot: &str) {
+        let slot: vc_protocol::Slot = slot.parse().expect("a slot");
+        let digest = self.view().wanted_digest(&slot.service).expect("wanted");
+        let claim = Claim {
+            state: InstanceState::Running,
+            reason: String::new(),
+            address: String::new(),
+            restarts: 0,
+            since: 10,
+            settled: true,
+        };
+        let claims = &mut self.nodes.get_mut(&node(number)).expect("a member").claims;
+        claims.insert(InstanceId { slot, digest }, claim);
+    }
+
+    /// What is wanted, and what it would go back to.
+    fn versions(&self) -> (ServiceSpec, Option<ServiceSpec>) {
+        let record = &self.state.services[&web()];
+        (record.spec.clone(), record.previous.clone())
+    }
+}
+
+fn restarted(mut spec: ServiceSpec, times: u64) -> ServiceSpec {
+    spec.container.restarted = times;
+    spec
+}
+
+#[test]
+fn a_deployment_remembers_the_last_version_that_was_good() {
+    let mut cluster = Cluster::new();
+    assert_eq!(cluster.deploy(image(1)), "shop/web created");
+    assert_eq!(cluster.versions(), (image(1), None));
+    assert_eq!(cluster.deploy(image(2)), "shop/web updated");
+    assert_eq!(cluster.versions(), (image(2), Some(image(1))));
+    // The second has not proven itself when the third comes.
+    cluster.deploy(image(3));
+    assert_eq!(cluster.versions(), (image(3), Some(image(1))));
+    cluster.ends(None);
+    cluster.deploy(image(4));
+    assert_eq!(cluster.versions(), (image(4), Some(image(3))));
+    cluster.ends(Some("exited with code 1"));
+    assert_eq!(cluster.view().spec(&web()), Some(&image(3)));
+    cluster.deploy(image(5));
+    assert_eq!(cluster.versions(), (image(5), Some(image(3))));
+}
+
+#[test]
+fn the_same_version_is_unchanged_unless_it_failed() {
+    let mut cluster = Cluster::new();
+    cluster.deploy(image(1));
+    cluster.ends(None);
+    let first = cluster.state.services[&web()].updated;
+    assert_eq!(cluster.deploy(image(1)), "shop/web unchanged");
+    assert_eq!(cluster.state.services[&web()].updated, first);
+    cluster.deploy(image(2));
+    let second = cluster.state.services[&web()].updated;
+    cluster.ends(Some("exited with code 1"));
+    assert!(cluster.view().is_rolled_back(&web()));
+    let again = diff(&cluster.view(), &[deployment(image(2))]);
+    assert_eq!(again[0].changes, ["nothing, but it failed and is tried again"]);
+    assert_eq!(cluster.deploy(image(2)), "shop/web deployed again");
+    assert!(cluster.state.services[&web()].updated > second);
+    assert_eq!(cluster.versions(), (image(2), Some(image(1))));
+    assert!(!cluster.view().is_rolled_back(&web()), "it is tried again");
+}
+
+#[test]
+fn a_restart_is_an_update_to_the_same_that_no_deployment_undoes() {
+    let mut cluster = Cluster::new();
+    cluster.deploy(image(1));
+    cluster.ends(None);
+    let restart = Mutation::Restart { service: "web".to_owned() };
+    assert_eq!(cluster.apply(&restart), Ok(vec!["shop/web restarts".to_owned()]));
+    assert_eq!(cluster.versions(), (restarted(image(1), 1), Some(image(1))));
+    cluster.ends(None);
+    assert_eq!(diff(&cluster.view(), &[deployment(image(1))]), []);
+    assert_eq!(cluster.deploy(image(1)), "shop/web unchanged");
+    // What failed is not restarted: what is in effect is, as an instance that was not there before.
+    cluster.deploy(image(2));
+    cluster.ends(Some("exited with code 1"));
+    cluster.apply(&restart).expect("restarts");
+    assert_eq!(cluster.versions(), (restarted(image(1), 2), Some(restarted(image(1), 1))));
+}
+
+#[test]
+fn a_rollback_swaps_the_versions_and_needs_one_to_go_to() {
+    let mut cluster = Cluster::new();
+    let rollback = Mutation::Rollback { service: "web".to_owned() };
+    cluster.deploy(image(1));
+    let refused = cluster.apply(&rollback).expect_err("there is none");
+    assert_eq!(refused, "shop/web has no other version to go back to: deploy the one you want");
+    cluster.deploy(image(2));
+    cluster.ends(None);
+    for versions in [(image(1), Some(image(2))), (image(2), Some(image(1)))] {
+        let before = cluster.state.services[&web()].updated;
+        cluster.apply(&rollback).expect("goes back");
+        assert_eq!(cluster.versions(), versions);
+        assert!(cluster.state.services[&web()].updated > before);
+    }
+}
+
+#[test]
+fn deploying_the_version_before_while_an_update_goes_on_replaces_its_instances_in_turn() {
+    let mut cluster = Cluster::new();
+    cluster.deploy(image(1));
+    cluster.deploy(image(2));
+    cluster.deploy(image(1));
+    assert_eq!(cluster.versions(), (image(1), Some(image(2))));
+}
+
+#[test]
+fn a_machine_leaves_when_it_is_empty_or_forced_and_stays_on_the_list() {
+    let mut cluster = Cluster::new();
+    cluster.deploy(with_volume(image(1)));
+    cluster.runs(2, "shop/web.1");
+    let leave = |force| Mutation::Leave { node: "attic".to_owned(), force };
+    let refused = cluster.apply(&leave(false)).expect_err("it runs something");
+    assert_eq!(
+        refused,
+        "attic has 1 instance: 'vc drain attic' first, or leave them behind with --force"
+    );
+    let attic = cluster.nodes.get_mut(&node(2)).expect("attic");
+    attic.claims.clear();
+    attic.volumes.insert("shop/data".parse().expect("a volume"), 10);
+    let refused = cluster.apply(&leave(false)).expect_err("it holds data");
+    assert!(refused.contains("volume shop/data, which shop/web uses"), "{refused}");
+    cluster.apply(&Mutation::Drain { node: "attic".to_owned(), drain: true }).expect("drained");
+    assert_eq!(cluster.apply(&leave(true)), Ok(vec!["attic has left the cluster".to_owned()]));
+    assert!(cluster.state.drained.is_empty());
+    let view = cluster.view();
+    let rows = report::nodes(&view, &BTreeMap::new());
+    let rows: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.state)).collect();
+    use vc_protocol::control::NodeState::{Left, Up};
+    assert_eq!(rows, [("desk", Up), ("attic", Left)]);
+    assert!(view.plan.placements.values().all(|it| it.node == node(1)));
+    assert!(cluster.apply(&leave(true)).expect_err("gone").starts_with("no node 'attic'"));
+}
+
+#[test]
+fn a_volume_is_removed_when_no_service_mounts_it() {
+    let mut cluster = Cluster::new();
+    let volume: vc_protocol::VolumeKey = "shop/data".parse().expect("a volume");
+    let remove = Mutation::RemoveVolume { volume: volume.clone() };
+    cluster.deploy(with_volume(image(1)));
+    assert!(cluster.apply(&remove).expect_err("no data").starts_with("no volume 'shop/data'"));
+    // By a clock that is ahead.
+    cluster.nodes.get_mut(&node(2)).expect("attic").volumes.insert(volume.clone(), NOW + 500);
+    let rows = report::volumes(&cluster.view());
+    assert_eq!((rows[0].node_name.as_str(), rows[0].services.as_slice()), ("attic", &[web()][..]));
+    let refused = cluster.apply(&remove).expect_err("it is in use");
+    assert_eq!(refused, "shop/web mounts volume shop/data: 'vc rm shop/web' first");
+    cluster.apply(&Mutation::Remove("web".to_owned())).expect("removed");
+    cluster.apply(&remove).expect("removed");
+    assert!(cluster.view().input.volumes.is_empty());
+    assert!(cluster.apply(&remove).is_err(), "it is gone already");
+    // What is made under its name later is another one.
+    cluster.nodes.get_mut(&node(1)).expect("desk").volumes.insert(volume.clone(), NOW + 501);
+    assert_eq!(cluster.view().input.volumes, BTreeMap::from([(volume, node(1))]));
+}
+
+#[test]
+fn a_service_whose_data_is_away_says_where_it_is() {
+    let mut cluster = Cluster::new();
+    cluster.deploy(with_volume(image(1)));
+    let volume = "shop/data".parse().expect("a volume");
+    let attic = cluster.nodes.get_mut(&node(2)).expect("attic");
+    attic.volumes.insert(volume, 10);
+    attic.runtime_error = Some("connection refused".to_owned());
+    let rows = report::instances(&cluster.view());
+    assert_eq!(
+        rows[0].reason,
+        "attic: has a runtime that does not answer: connection refused (it holds the data of volume shop/data)"
+    );
+}
+
+#[test]
+fn rebalance_gives_orders_that_hold_once() {
+    let mut cluster = Cluster::new();
+    cluster.deploy(image(1));
+    cluster.apply(&Mutation::Scale { service: "web".to_owned(), replicas: 2 }).expect("scaled");
+    cluster.runs(1, "shop/web.1");
+    cluster.runs(1, "shop/web.2");
+    let shown = report::rebalance(&cluster.view());
+    assert_eq!(shown.len(), 1);
+    assert_eq!((shown[0].from, shown[0].to), (Some(node(1)), Some(node(2))));
+    let lines = cluster.apply(&Mutation::Rebalance).expect("ordered");
+    assert_eq!(
+        lines,
+        ["shop/web.2 moves from desk to attic: desk has 2 replicas of shop/web, attic none"]
+    );
+    let slot = "shop/web.2".parse().expect("a slot");
+    assert_eq!(cluster.view().plan.placements[&slot].node, node(2));
+    // The order still holds, and there is nothing to add to it.
+    assert_eq!(cluster.apply(&Mutation::Rebalance), Ok(vec!["nothing to move".to_owned()]));
+    assert_eq!(cluster.state.moves.len(), 1);
+    // It is void when the instance is gone there, and dropped with the next.
+    cluster.nodes.get_mut(&node(1)).expect("desk").claims.retain(|id, _| id.slot != slot);
+    cluster.runs(2, "shop/web.2");
+    cluster.apply(&Mutation::Rebalance).expect("nothing");
+    assert!(cluster.state.moves.is_empty());
+}
+
+#[test]
+fn a_diff_names_what_changes_and_no_secret() {
+    let mut cluster = Cluster::new();
+    let secret = |version: &str| FileMount {
+        file: FileId { kind: FileKind::Secret, name: "password".to_owned() },
+        version: version.to_owned(),
+        target: "/run/secrets/password".to_owned(),
+        uid: 0,
+        gid: 0,
+        mode: 0o400,
+    };
+    let mut before = image(1);
+    before.container.environment.insert("LOG".to_owned(), "info".to_owned());
+    before.container.files = vec![secret("1111")];
+    let created = diff(&cluster.view(), &[deployment(before.clone())]);
+    assert!(created[0].created);
+    assert_eq!(created[0].changes, ["container.image: \"web:1\"", "replicas: 1"]);
+    cluster.deploy(before.clone());
+    let mut after = before.clone();
+    after.container.image = "web:2".to_owned();
+    after.container.environment.insert("LOG".to_owned(), "debug".to_owned());
+    after.container.environment.insert("NEW".to_owned(), "é".repeat(300));
+    after.container.command = Some(vec!["serve".to_owned()]);
+    after.container.files = vec![secret("2222")];
+    let wanted = Deployment { replicas: Some(3), ..deployment(after) };
+    let changes = diff(&cluster.view(), std::slice::from_ref(&wanted)).remove(0).changes;
+    assert_eq!(
+        changes,
+        [
+            "container.command: none -> [\"serve\"]".to_owned(),
+            "container.environment.LOG: \"info\" -> \"debug\"".to_owned(),
+            format!("container.environment.NEW: none -> \"{}…", "é".repeat(199)),
+            "container.files: content of secret password changed".to_owned(),
+            "container.image: \"web:1\" -> \"web:2\"".to_owned(),
+            "replicas: 1 -> 3".to_owned(),
+        ]
+    );
+    cluster.apply(&Mutation::Deploy(vec![wanted.clone()])).expect("deployed");
+    assert_eq!(diff(&cluster.view(), &[wanted]), []);
+}
