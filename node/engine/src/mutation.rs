@@ -2,7 +2,7 @@
 
 use vc_crdt::{ClusterState, ServiceRecord, View};
 use vc_protocol::change::Subject;
-use vc_protocol::spec::{Deployment, MAX_REPLICAS, MAX_SPEC_BYTES};
+use vc_protocol::spec::{Deployment, MAX_REPLICAS, MAX_SPEC_BYTES, Port};
 use vc_protocol::{Millis, NodeId, ServiceKey};
 
 /// A change that a user asks for. `service` and `node` are as people write them.
@@ -151,6 +151,7 @@ fn deploy(
         Some(_) if same => format!("{key} unchanged"),
         Some(_) => format!("{key} updated"),
     };
+    check_ports(state, key, &wanted.spec.ports)?;
     if !same {
         let previous = held.map(|held| held.spec.clone());
         let updated = held.map_or(now, |held| now.max(held.updated + 1));
@@ -163,6 +164,20 @@ fn deploy(
         state.scale.insert(key.clone(), replicas);
     }
     Ok(line)
+}
+
+/// Errors: another service has one of these ports.
+fn check_ports(state: &ClusterState, key: &ServiceKey, ports: &[Port]) -> Result<(), String> {
+    for (other, record) in state.services.iter().filter(|(other, _)| *other != key) {
+        let clash = ports.iter().find(|port| record.spec.ports.iter().any(|it| it.overlaps(port)));
+        if let Some(port) = clash {
+            let name = port.name();
+            return Err(format!(
+                "port {name} is published by {other} already: publish another in {key}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn check_replicas(key: &ServiceKey, replicas: u32) -> Result<(), String> {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::View;
 use vc_protocol::instance::InstanceState;
-use vc_protocol::spec::{Expose, Port, PortProtocol, Publish};
+use vc_protocol::spec::{Expose, Port, PortProtocol};
 use vc_protocol::{InstanceId, Name, NodeId, ServiceKey};
 
 /// Where connections go.
@@ -16,8 +16,20 @@ use vc_protocol::{InstanceId, Name, NodeId, ServiceKey};
 pub struct Routes {
     /// Every service that is wanted.
     pub services: BTreeMap<ServiceKey, ServiceRoutes>,
-    /// Which service has a port that every machine publishes. Of two that want it, the one that asked earlier.
+    /// Which services have a port that machines publish. Of two that cannot both have it, the one that asked earlier.
     pub ports: BTreeMap<(PortProtocol, u16), Vec<Published>>,
+    /// The ports that services asked for later, and who has them. Only who deployed at two nodes at once, or apart in
+    /// a partition, gets that far.
+    pub clashes: Vec<Clash>,
+}
+
+/// A port that a service cannot have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clash {
+    /// Who wants it.
+    pub wanted: Published,
+    /// Who has it.
+    pub held_by: ServiceKey,
 }
 
 /// How a service is reached.
@@ -80,21 +92,17 @@ impl Routes {
         }
         wanted.sort();
         let mut ports: BTreeMap<(PortProtocol, u16), Vec<Published>> = BTreeMap::new();
+        let mut clashes = Vec::new();
         for (_, service, port) in wanted {
             let held = ports.entry((port.protocol, port.published)).or_default();
-            let overlaps = |other: &Published| {
-                other.service != *service
-                    && port.publish == Publish::Cluster
-                    && other.port.publish == Publish::Cluster
-                    && (other.port.host_ip.is_none()
-                        || port.host_ip.is_none()
-                        || other.port.host_ip == port.host_ip)
-            };
-            if !held.iter().any(overlaps) {
-                held.push(Published { service: service.clone(), port: port.clone() });
+            let wanted = Published { service: service.clone(), port: port.clone() };
+            let mut others = held.iter().filter(|other| other.service != *service);
+            match others.find(|other| other.port.overlaps(port)) {
+                Some(other) => clashes.push(Clash { wanted, held_by: other.service.clone() }),
+                None => held.push(wanted),
             }
         }
-        Self { services, ports }
+        Self { services, ports, clashes }
     }
 }
 
