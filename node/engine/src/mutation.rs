@@ -100,6 +100,10 @@ impl Mutation {
                 for deployment in deployments {
                     lines.push(deploy(&mut state, deployment, by, now)?);
                 }
+                // One of them may give up a port that another takes.
+                for Deployment { service, spec, .. } in deployments {
+                    check_ports(&state, service, &spec.ports)?;
+                }
             }
             Self::Scale { service, replicas } => {
                 let key = find_service(&state, service)?;
@@ -151,7 +155,6 @@ fn deploy(
         Some(_) if same => format!("{key} unchanged"),
         Some(_) => format!("{key} updated"),
     };
-    check_ports(state, key, &wanted.spec.ports)?;
     if !same {
         let previous = held.map(|held| held.spec.clone());
         let updated = held.map_or(now, |held| now.max(held.updated + 1));
@@ -185,4 +188,46 @@ fn check_replicas(key: &ServiceKey, replicas: u32) -> Result<(), String> {
         return Err(format!("{key}: {replicas} replicas are more than {MAX_REPLICAS}"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use vc_protocol::spec::{PortProtocol, Publish, ServiceSpec};
+
+    use super::*;
+
+    #[test]
+    fn a_port_that_another_service_publishes_is_refused_with_both_names() {
+        let port = Port {
+            host_ip: None,
+            published: 8080,
+            target: 80,
+            protocol: PortProtocol::Tcp,
+            publish: Publish::Cluster,
+        };
+        let publishing = ServiceSpec { ports: vec![port], ..ServiceSpec::default() };
+        let wanted = |service: &str, spec: &ServiceSpec| Deployment {
+            service: service.parse().expect("a service"),
+            replicas: None,
+            spec: spec.clone(),
+        };
+        let by = Subject { name: "tester".to_owned(), token: "t1".to_owned() };
+        let apply = |state: &ClusterState, deployments| {
+            let view = View::from_states(state.clone(), BTreeMap::new());
+            Mutation::Deploy(deployments).apply(&view, &by, 1).map(|(state, _)| state)
+        };
+        let state = apply(&ClusterState::default(), vec![wanted("shop/web", &publishing)]);
+        let state = state.expect("the port is free");
+        apply(&state, vec![wanted("shop/web", &publishing)]).expect("its own");
+        let refused = "port 8080/tcp is published by shop/web already: publish another in blog/web";
+        let taken = apply(&state, vec![wanted("blog/web", &publishing)]);
+        assert_eq!(taken, Err(refused.to_owned()));
+        let both = vec![wanted("blog/web", &publishing), wanted("shop/web", &publishing)];
+        assert!(apply(&ClusterState::default(), both).is_err());
+        let passed_on =
+            vec![wanted("blog/web", &publishing), wanted("shop/web", &ServiceSpec::default())];
+        apply(&state, passed_on).expect("it is free by then");
+    }
 }
