@@ -385,6 +385,34 @@ pub struct Port {
     pub publish: Publish,
 }
 
+impl Port {
+    /// Whether a machine cannot publish both for two services: the same port of the same addresses, and not each only
+    /// beside its own instances.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let addresses = [self.host_ip, other.host_ip];
+        (self.published, self.protocol) == (other.published, other.protocol)
+            && (addresses.contains(&None) || self.host_ip == other.host_ip)
+            && (self.publish == Publish::Cluster || other.publish == Publish::Cluster)
+    }
+
+    /// The machines' side of it, as `8080/tcp`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.published, self.protocol.as_str())
+    }
+}
+
+impl std::fmt::Display for Port {
+    /// As Docker writes it: `8080:80/tcp`, `127.0.0.1:8080:80/tcp`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host_ip {
+            Some(std::net::IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
+            Some(ip) => write!(f, "{ip}:")?,
+            None => {}
+        }
+        write!(f, "{}:{}/{}", self.published, self.target, self.protocol.as_str())
+    }
+}
+
 /// Which machines publish a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,6 +1,7 @@
 //! What users change, checked against what is there.
 
 mod files;
+mod ports;
 pub(crate) mod revision;
 #[cfg(test)]
 #[allow(clippy::expect_used, reason = "tests")]
@@ -144,6 +145,10 @@ impl Mutation {
                 }
                 files::drop_unused(&mut state);
                 files::check_size(&view.cluster, &state)?;
+                // One of them may give up a port that another takes.
+                for Deployment { service, spec, .. } in deployments {
+                    ports::check(&state, service, &spec.ports)?;
+                }
             }
             Self::Scale { service, replicas } => {
                 let key = find_service(&state, service)?;

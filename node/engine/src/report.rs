@@ -1,6 +1,6 @@
 //! The rows that users see, from a view and what is volatile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::View;
 use vc_placement::{Plan, Refusal, Relocation, rebalance as relocations};
@@ -15,6 +15,7 @@ use vc_protocol::{ClusterId, InstanceId, NodeId, Resources, ServiceKey, Slot, Vo
 
 use crate::mutation::mounting;
 use crate::rollout::Rollout;
+use crate::routes::{Clash, Routes};
 
 /// Every slot that is wanted, with what fills it, and every instance that is on its way out.
 pub fn instances(view: &View) -> Vec<InstanceRow> {
@@ -112,6 +113,7 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
     };
     let row = |(key, record): (&ServiceKey, &vc_crdt::ServiceRecord)| {
         let checked = record.spec.container.healthcheck.is_some();
+        let ports = view.spec(key).map(|spec| spec.ports.as_slice()).unwrap_or_default();
         ServiceRow {
             service: key.clone(),
             project: key.project.clone(),
@@ -125,7 +127,7 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
             }),
             on_partition: record.spec.on_partition,
             updated: record.updated,
-            ports: Vec::new(),
+            ports: ports.iter().map(ToString::to_string).collect(),
             rollout: Rollout::of(view, key).map(|rollout| rollout.report()).unwrap_or_default(),
         }
     };
@@ -263,6 +265,7 @@ pub fn status(
             row.reason
         ));
     }
+    problems.extend(unpublished(view));
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     StatusReport {
         cluster: cluster.to_string(),
@@ -280,6 +283,33 @@ pub fn status(
         memory_used: sum(|row| row.memory_used),
         problems,
     }
+}
+
+/// The ports that are not published where they should be, a line each.
+fn unpublished(view: &View) -> Vec<String> {
+    let routes = Routes::of(view);
+    let clash = |Clash { wanted, held_by }: &Clash| {
+        let (port, service) = (wanted.port.name(), &wanted.service);
+        format!("port {port} of {service} is not published: {held_by} has it, and had it earlier")
+    };
+    let mut problems: Vec<String> = routes.clashes.iter().map(clash).collect();
+    let published = || routes.ports.values().flatten();
+    for (&node, state) in view.nodes.iter().filter(|(node, _)| view.up.contains(node)) {
+        for (port, why) in &state.ports {
+            let services: BTreeSet<String> = published()
+                .filter(|it| it.port.name() == *port)
+                .map(|it| it.service.to_string())
+                .collect();
+            // What is not wanted any more is no problem.
+            if !services.is_empty() {
+                let services = services.into_iter().collect::<Vec<_>>().join(" and ");
+                let node = view.name(node);
+                problems
+                    .push(format!("port {port} of {services} is not published on {node}: {why}"));
+            }
+        }
+    }
+    problems
 }
 
 /// Where everything would go with these services deployed.

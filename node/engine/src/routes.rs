@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::View;
 use vc_protocol::instance::InstanceState;
-use vc_protocol::spec::{Expose, Port, PortProtocol, Publish};
+use vc_protocol::spec::{Expose, Port, PortProtocol};
 use vc_protocol::{InstanceId, Name, NodeId, ServiceKey};
 
 /// Where connections go.
@@ -16,8 +16,20 @@ use vc_protocol::{InstanceId, Name, NodeId, ServiceKey};
 pub struct Routes {
     /// Every service that is wanted.
     pub services: BTreeMap<ServiceKey, ServiceRoutes>,
-    /// Which service has a port that every machine publishes. Of two that want it, the one that asked earlier.
+    /// Which services have a port that machines publish. Of two that cannot both have it, the one that asked earlier.
     pub ports: BTreeMap<(PortProtocol, u16), Vec<Published>>,
+    /// The ports that services asked for later, and who has them. Only who deployed at two nodes at once, or apart in
+    /// a partition, gets that far.
+    pub clashes: Vec<Clash>,
+}
+
+/// A port that a service cannot have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clash {
+    /// Who wants it.
+    pub wanted: Published,
+    /// Who has it.
+    pub held_by: ServiceKey,
 }
 
 /// How a service is reached.
@@ -80,21 +92,17 @@ impl Routes {
         }
         wanted.sort();
         let mut ports: BTreeMap<(PortProtocol, u16), Vec<Published>> = BTreeMap::new();
+        let mut clashes = Vec::new();
         for (_, service, port) in wanted {
             let held = ports.entry((port.protocol, port.published)).or_default();
-            let overlaps = |other: &Published| {
-                other.service != *service
-                    && port.publish == Publish::Cluster
-                    && other.port.publish == Publish::Cluster
-                    && (other.port.host_ip.is_none()
-                        || port.host_ip.is_none()
-                        || other.port.host_ip == port.host_ip)
-            };
-            if !held.iter().any(overlaps) {
-                held.push(Published { service: service.clone(), port: port.clone() });
+            let wanted = Published { service: service.clone(), port: port.clone() };
+            let mut others = held.iter().filter(|other| other.service != *service);
+            match others.find(|other| other.port.overlaps(port)) {
+                Some(other) => clashes.push(Clash { wanted, held_by: other.service.clone() }),
+                None => held.push(wanted),
             }
         }
-        Self { services, ports }
+        Self { services, ports, clashes }
     }
 }
 
@@ -121,4 +129,105 @@ fn endpoints(view: &View, service: &ServiceKey, checked: bool) -> Vec<Endpoint> 
         .collect();
     endpoints.sort_by(|a, b| (&a.instance, a.node).cmp(&(&b.instance, b.node)));
     endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use vc_crdt::{ClusterState, NodeState, ServiceRecord};
+    use vc_protocol::instance::Claim;
+    use vc_protocol::spec::{Healthcheck, Publish, ServiceSpec};
+
+    use super::*;
+
+    fn key(text: &str) -> ServiceKey {
+        text.parse().expect("a service")
+    }
+
+    fn port(publish: Publish, host_ip: Option<&str>) -> Port {
+        Port {
+            host_ip: host_ip.map(|ip| ip.parse().expect("an address")),
+            published: 8080,
+            target: 80,
+            protocol: PortProtocol::Tcp,
+            publish,
+        }
+    }
+
+    /// A cluster of one machine, with services that were deployed one after another.
+    fn view(services: Vec<(&str, ServiceSpec)>, claims: &[(&str, InstanceState, &str)]) -> View {
+        let mut cluster = ClusterState::default();
+        for ((name, spec), updated) in services.into_iter().zip(1..) {
+            let record = ServiceRecord { spec, previous: None, updated, by: "tester".to_owned() };
+            cluster.services.insert(key(name), record);
+        }
+        let mut state = NodeState { incarnation: 1, ..NodeState::default() };
+        for &(id, claim, address) in claims {
+            let claim = Claim {
+                state: claim,
+                reason: String::new(),
+                address: address.to_owned(),
+                restarts: 0,
+                since: 1,
+                settled: false,
+            };
+            state.claims.insert(id.parse().expect("an instance"), claim);
+        }
+        let own = vc_protocol::Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
+        let node = NodeId::of(&own.public()).expect("ed25519");
+        View::from_states(cluster, BTreeMap::from([(node, state)]))
+    }
+
+    fn publishing(ports: Vec<Port>) -> ServiceSpec {
+        ServiceSpec { ports, ..ServiceSpec::default() }
+    }
+
+    #[test]
+    fn of_two_services_that_want_a_port_the_earlier_has_it() {
+        let everywhere = || publishing(vec![port(Publish::Cluster, None)]);
+        let beside = || publishing(vec![port(Publish::Node, None)]);
+        let routes =
+            Routes::of(&view(vec![("shop/web", everywhere()), ("blog/web", beside())], &[]));
+        let held = &routes.ports[&(PortProtocol::Tcp, 8080)];
+        assert_eq!(held.iter().map(|it| &it.service).collect::<Vec<_>>(), [&key("shop/web")]);
+        let [clash] = routes.clashes.as_slice() else { panic!("{:?}", routes.clashes) };
+        assert_eq!(clash.wanted.service, key("blog/web"));
+        assert_eq!(clash.held_by, key("shop/web"));
+        // Each beside its own instances: machines tell when both meet on one.
+        let routes = Routes::of(&view(vec![("shop/web", beside()), ("blog/web", beside())], &[]));
+        assert_eq!(routes.clashes, []);
+    }
+
+    #[test]
+    fn different_addresses_and_protocols_do_not_clash() {
+        let one = port(Publish::Cluster, Some("10.0.0.1"));
+        let other = port(Publish::Cluster, Some("10.0.0.2"));
+        let all = port(Publish::Cluster, None);
+        let udp = Port { protocol: PortProtocol::Udp, ..all.clone() };
+        assert!(!one.overlaps(&other) && !all.overlaps(&udp));
+        assert!(one.overlaps(&all) && all.overlaps(&one) && one.overlaps(&one));
+    }
+
+    #[test]
+    fn only_instances_that_can_answer_are_endpoints() {
+        use InstanceState::{Failed, Healthy, Running, Starting, Stopping, Unhealthy};
+        let states = [Failed, Healthy, Running, Starting, Stopping, Unhealthy];
+        let ids: Vec<String> = (1..=states.len()).map(|n| format!("shop/web.{n}@0")).collect();
+        let claims: Vec<_> =
+            ids.iter().zip(states).map(|(id, state)| (id.as_str(), state, "10.0.0.1")).collect();
+        let replicas = |spec: ServiceSpec| {
+            let routes = Routes::of(&view(vec![("shop/web", spec)], &claims));
+            let endpoints = routes.services[&key("shop/web")].endpoints.clone();
+            endpoints.iter().map(|it| it.instance.slot.replica).collect::<Vec<_>>()
+        };
+        assert_eq!(replicas(ServiceSpec::default()), [2, 3]);
+        let mut checked = ServiceSpec::default();
+        checked.container.healthcheck = Some(Healthcheck {
+            test: vec!["CMD".to_owned(), "true".to_owned()],
+            interval_ms: None,
+            timeout_ms: None,
+            retries: None,
+            start_period_ms: None,
+        });
+        assert_eq!(replicas(checked), [2]);
+    }
 }

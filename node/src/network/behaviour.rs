@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use libp2p::core::upgrade::Version;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol};
 use libp2p::{
@@ -24,6 +25,13 @@ const MAX_PENDING: u32 = 512;
 const MAX_CONNECTIONS: u32 = 512;
 /// Connections of one peer.
 const MAX_PER_PEER: u32 = 8;
+/// Streams on one connection, of both sides together. Yamux by itself allows 512, and gives up the whole connection
+/// with one more. Each may have 256 KiB under way, and yamux hands out 1 GiB a connection: what is left of that lets
+/// streams over long distances have more.
+pub(crate) const MAX_STREAMS: usize = 3072;
+/// Bytes under way on one stream of a QUIC connection. All streams together may have as many: with less, a few readers
+/// that rest would hold up everybody else on the connection.
+const QUIC_WINDOW: u32 = 512 * 1024;
 
 /// Everything: strangers see `auth` alone.
 #[derive(NetworkBehaviour)]
@@ -160,13 +168,29 @@ pub(crate) fn swarm(
     };
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, || {
+            let mut yamux = yamux::Config::default();
+            yamux.set_max_num_streams(MAX_STREAMS);
+            yamux
+        })
         .context("TCP transport")?
-        .with_quic()
+        .with_quic_config(|mut quic| {
+            // Each side counts the streams that the other opens.
+            quic.max_concurrent_stream_limit = MAX_STREAMS as u32 / 2;
+            quic.max_stream_data = QUIC_WINDOW;
+            quic.max_connection_data = QUIC_WINDOW * (MAX_STREAMS as u32 / 2);
+            quic
+        })
         .with_behaviour(|_| behaviour)
         .map_err(|error| anyhow::anyhow!("behaviour: {error}"))?
         // Members hold a stream open, which keeps the connection; strangers have so long to say who they are.
-        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(10)))
+        .with_swarm_config(|config| {
+            config
+                .with_idle_connection_timeout(Duration::from_secs(10))
+                // A stream is of use at once, instead of after a round trip: whoever opens one names one protocol, and
+                // speaks first.
+                .with_substream_upgrade_protocol_override(Version::V1Lazy)
+        })
         .with_connection_timeout(Duration::from_secs(4))
         .build();
     Ok((swarm, controls, incoming))

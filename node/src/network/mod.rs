@@ -27,6 +27,7 @@ use behaviour::{Behaviour, BehaviourEvent, MemberEvent, Streams};
 use gate::Gate;
 
 pub use behaviour::Controls;
+pub(crate) use behaviour::MAX_STREAMS;
 
 /// Commands that may wait for the swarm.
 pub const COMMANDS: usize = 256;

@@ -103,7 +103,7 @@ mod tests {
             address: "10.0.0.1".to_owned(),
         });
         let routes = ServiceRoutes { endpoints: endpoints.collect(), ..ServiceRoutes::default() };
-        Routes { services: BTreeMap::from([(service(), routes)]), ports: BTreeMap::new() }
+        Routes { services: BTreeMap::from([(service(), routes)]), ..Routes::default() }
     }
 
     fn replica(endpoint: Option<&Endpoint>) -> Option<u32> {

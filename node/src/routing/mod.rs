@@ -35,9 +35,10 @@ use connect::{Streams, Upstream};
 
 /// Connections that this node forwards at once. Those beyond are reset.
 pub const MAX_CONNECTIONS: usize = 16_384;
-/// Streams to one member, and from one, at once: a connection between two nodes carries 3,072 streams in all, and the
-/// multiplexer gives up a connection with more.
+/// Streams to one member, and from one, at once: what a connection between two nodes can carry is not without end.
 pub const MAX_STREAMS: usize = 1280;
+// Both sides open streams for connections, and for everything else.
+const _: () = assert!(2 * MAX_STREAMS + 512 <= crate::network::MAX_STREAMS);
 /// An instance here has so long to take a connection. Shorter than [`ANSWER`], so that a member says in time that its
 /// instance does not.
 pub const CONNECT: Duration = Duration::from_millis(500);

@@ -80,7 +80,12 @@ impl Cluster {
     }
 
     fn deploy(&mut self, spec: ServiceSpec) -> String {
-        self.apply(&Mutation::Deploy(vec![deployment(spec)])).expect("deployed").remove(0)
+        self.apply(&Mutation::Deploy {
+            deployments: vec![deployment(spec)],
+            files: BTreeMap::new(),
+        })
+        .expect("deployed")
+        .remove(0)
     }
 
     /// A machine saw the end of the present update.
@@ -330,6 +335,8 @@ fn a_diff_names_what_changes_and_no_secret() {
             "replicas: 1 -> 3".to_owned(),
         ]
     );
-    cluster.apply(&Mutation::Deploy(vec![wanted.clone()])).expect("deployed");
+    cluster
+        .apply(&Mutation::Deploy { deployments: vec![wanted.clone()], files: BTreeMap::new() })
+        .expect("deployed");
     assert_eq!(diff(&cluster.view(), &[wanted]), []);
 }

@@ -1,0 +1,67 @@
+//! Ports that several services want.
+
+use vc_crdt::ClusterState;
+use vc_protocol::ServiceKey;
+use vc_protocol::spec::Port;
+
+/// Errors: another service has one of these ports.
+pub(super) fn check(state: &ClusterState, key: &ServiceKey, ports: &[Port]) -> Result<(), String> {
+    for (other, record) in state.services.iter().filter(|(other, _)| *other != key) {
+        let clash = ports.iter().find(|port| record.spec.ports.iter().any(|it| it.overlaps(port)));
+        if let Some(port) = clash {
+            let name = port.name();
+            return Err(format!(
+                "port {name} is published by {other} already: publish another in {key}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use vc_crdt::View;
+    use vc_protocol::change::Subject;
+    use vc_protocol::spec::{Deployment, PortProtocol, Publish, ServiceSpec};
+
+    use super::super::Mutation;
+    use super::*;
+
+    #[test]
+    fn a_port_that_another_service_publishes_is_refused_with_both_names() {
+        let port = Port {
+            host_ip: None,
+            published: 8080,
+            target: 80,
+            protocol: PortProtocol::Tcp,
+            publish: Publish::Cluster,
+        };
+        let publishing = ServiceSpec { ports: vec![port], ..ServiceSpec::default() };
+        let wanted = |service: &str, spec: &ServiceSpec| Deployment {
+            service: service.parse().expect("a service"),
+            replicas: None,
+            spec: spec.clone(),
+        };
+        let by = Subject { name: "tester".to_owned(), token: "t1".to_owned() };
+        let apply = |state: &ClusterState, deployments| {
+            let view = View::from_states(state.clone(), BTreeMap::new());
+            Mutation::Deploy { deployments, files: BTreeMap::new() }
+                .apply(&view, &by, 1)
+                .map(|(state, _)| state)
+        };
+        let state = apply(&ClusterState::default(), vec![wanted("shop/web", &publishing)]);
+        let state = state.expect("the port is free");
+        apply(&state, vec![wanted("shop/web", &publishing)]).expect("its own");
+        let refused = "port 8080/tcp is published by shop/web already: publish another in blog/web";
+        let taken = apply(&state, vec![wanted("blog/web", &publishing)]);
+        assert_eq!(taken, Err(refused.to_owned()));
+        let both = vec![wanted("blog/web", &publishing), wanted("shop/web", &publishing)];
+        assert!(apply(&ClusterState::default(), both).is_err());
+        let passed_on =
+            vec![wanted("blog/web", &publishing), wanted("shop/web", &ServiceSpec::default())];
+        apply(&state, passed_on).expect("it is free by then");
+    }
+}

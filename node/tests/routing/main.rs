@@ -1,0 +1,9 @@
+//! The routing mesh over real sockets: two nodes' routers in one process, each with a swarm of its own, and plain
+//! listeners on the loopback in place of containers.
+
+mod hostile;
+mod nodes;
+mod ports;
+mod tcp;
+mod udp;
+mod weight;

@@ -1,0 +1,150 @@
+//! Nodes as far as routing goes: a swarm, a table that the test writes, and a router.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use libp2p::core::upgrade::Version;
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use vc_engine::routes::{Endpoint, Routes, ServiceRoutes};
+use vc_node::routing::{Connections, Router, serve_members};
+use vc_protocol::wire::ROUTE_PROTOCOL;
+use vc_protocol::{InstanceId, Keypair, NodeId, ServiceKey};
+
+/// One node.
+pub struct Node {
+    pub id: NodeId,
+    pub router: Router,
+    pub connections: Connections,
+    pub members: libp2p_stream::Control,
+    pub table: watch::Sender<Arc<Routes>>,
+}
+
+pub fn service() -> ServiceKey {
+    "shop/web".parse().expect("a service")
+}
+
+pub fn instance(replica: u32) -> InstanceId {
+    format!("shop/web.{replica}@0123456789abcdef").parse().expect("an instance")
+}
+
+fn swarm() -> (NodeId, Swarm<libp2p_stream::Behaviour>) {
+    let key = Keypair::generate_ed25519();
+    let swarm = SwarmBuilder::with_existing_identity(key.clone())
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, || {
+            let mut yamux = yamux::Config::default();
+            yamux.set_max_num_streams(3072);
+            yamux
+        })
+        .expect("TCP")
+        .with_behaviour(|_| libp2p_stream::Behaviour::new())
+        .expect("a behaviour")
+        .with_swarm_config(|config| {
+            config
+                .with_idle_connection_timeout(Duration::from_secs(600))
+                .with_substream_upgrade_protocol_override(Version::V1Lazy)
+        })
+        .build();
+    (NodeId::of(&key.public()).expect("ed25519"), swarm)
+}
+
+fn node(id: NodeId, swarm: &Swarm<libp2p_stream::Behaviour>) -> Node {
+    let mut members = swarm.behaviour().new_control();
+    let mut incoming =
+        members.accept(StreamProtocol::new(ROUTE_PROTOCOL)).expect("nobody else takes them");
+    let (sender, streams) = mpsc::channel(256);
+    tokio::spawn(async move {
+        while let Some(stream) = incoming.next().await {
+            if sender.send(stream).await.is_err() {
+                return;
+            }
+        }
+    });
+    let (table, routes) = watch::channel(Arc::default());
+    let connections = Connections::default();
+    let router = Router::new(id, routes, connections.clone(), members.clone());
+    tokio::spawn(serve_members(router.clone(), streams));
+    Node { id, router, connections, members, table }
+}
+
+/// Two nodes that are connected.
+pub async fn pair() -> (Node, Node) {
+    let ((here, mut one), (there, mut other)) = (swarm(), swarm());
+    let nodes = (node(here, &one), node(there, &other));
+    other.listen_on("/ip4/127.0.0.1/tcp/0".parse().expect("an address")).expect("listens");
+    let address: Multiaddr = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = other.select_next_some().await {
+            break address;
+        }
+    };
+    one.dial(address).expect("dials");
+    tokio::spawn(async move { while other.next().await.is_some() {} });
+    while !matches!(one.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
+    tokio::spawn(async move { while one.next().await.is_some() {} });
+    nodes
+}
+
+/// A node alone.
+pub fn alone() -> Node {
+    let (id, mut own) = swarm();
+    let node = node(id, &own);
+    tokio::spawn(async move { while own.next().await.is_some() {} });
+    node
+}
+
+/// Says to these nodes where the instances of the service are: replica, node, address.
+pub fn place(nodes: &[&Node], endpoints: &[(u32, NodeId, &str)]) {
+    place_with(nodes, endpoints, |_| {});
+}
+
+/// The same, with more in the table.
+pub fn place_with(
+    nodes: &[&Node],
+    endpoints: &[(u32, NodeId, &str)],
+    more: impl FnOnce(&mut Routes),
+) {
+    let endpoints = endpoints
+        .iter()
+        .map(|&(replica, node, address)| Endpoint {
+            instance: instance(replica),
+            node,
+            address: address.to_owned(),
+        })
+        .collect();
+    let routes = ServiceRoutes { endpoints, networks: BTreeMap::new(), udp: BTreeSet::from([53]) };
+    let services = BTreeMap::from([(service(), routes)]);
+    let mut routes = Routes { services, ..Routes::default() };
+    more(&mut routes);
+    let routes = Arc::new(routes);
+    for node in nodes {
+        node.table.send_replace(Arc::clone(&routes));
+    }
+}
+
+/// Loopback addresses stand for containers: each has all ports of its own.
+pub async fn container(address: &str) -> (TcpListener, u16) {
+    let listener = TcpListener::bind((address, 0)).await.expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    (listener, port)
+}
+
+/// Another container that listens on the same port.
+pub async fn replica(address: &str, port: u16) -> TcpListener {
+    TcpListener::bind((address, port)).await.expect("the port is free on this address")
+}
+
+/// A client's connection to the service through a node's router.
+pub async fn client(node: &Node, port: u16) -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let client = TcpStream::connect(listener.local_addr().expect("bound"));
+    let (client, accepted) = tokio::join!(client, listener.accept());
+    let (accepted, _) = accepted.expect("accepted");
+    let router = node.router.clone();
+    tokio::spawn(async move { router.serve(accepted, service(), port).await });
+    client.expect("connected")
+}

@@ -1,0 +1,167 @@
+//! Ports that a node publishes.
+
+use std::io::ErrorKind;
+use std::net::IpAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::mpsc;
+use vc_engine::routes::{Published, Routes};
+use vc_node::routing::{Ingress, Problems};
+use vc_protocol::spec::{Port, PortProtocol, Publish};
+
+use crate::nodes::{Node, alone, container, pair, place_with, service};
+
+fn port(published: u16, target: u16, publish: Publish) -> Port {
+    Port { host_ip: None, published, target, protocol: PortProtocol::Tcp, publish }
+}
+
+fn publish(routes: &mut Routes, port: Port) {
+    let held = routes.ports.entry((port.protocol, port.published)).or_default();
+    held.push(Published { service: service(), port });
+}
+
+fn ingress(node: &Node) -> mpsc::Receiver<Problems> {
+    let (problems, receiver) = mpsc::channel(16);
+    tokio::spawn(Ingress::new(node.router.clone(), problems).run());
+    receiver
+}
+
+/// A port that nothing has now.
+async fn free() -> u16 {
+    let listener = TcpListener::bind("[::]:0").await.expect("a port");
+    listener.local_addr().expect("bound").port()
+}
+
+/// Connects as soon as somebody listens.
+async fn connect(port: u16) -> TcpStream {
+    loop {
+        match TcpStream::connect(("127.0.0.1", port)).await {
+            Ok(stream) => return stream,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn until_refused(port: u16) {
+    while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn listeners_come_and_go_and_what_was_accepted_stays() {
+    let here = alone();
+    let (listener, target) = container("127.0.14.1").await;
+    let (first, second) = (free().await, free().await);
+    let _problems = ingress(&here);
+    let on = [(1, here.id, "127.0.14.1")];
+    place_with(&[&here], &on, |routes| publish(routes, port(first, target, Publish::Cluster)));
+    let mut client = connect(first).await;
+    let (mut served, _) = listener.accept().await.expect("accepted");
+    place_with(&[&here], &on, |routes| publish(routes, port(second, target, Publish::Cluster)));
+    until_refused(first).await;
+    client.write_all(&[1]).await.expect("written");
+    assert_eq!(served.read_u8().await.expect("still there"), 1);
+    let mut other = connect(second).await;
+    let (mut served, _) = listener.accept().await.expect("accepted");
+    other.write_all(&[2]).await.expect("written");
+    assert_eq!(served.read_u8().await.expect("connected"), 2);
+    let mut six = TcpStream::connect(("::1", second)).await.expect("IPv6 too");
+    let (mut served, _) = listener.accept().await.expect("accepted");
+    six.write_all(&[3]).await.expect("written");
+    assert_eq!(served.read_u8().await.expect("connected"), 3);
+}
+
+#[tokio::test]
+async fn a_port_of_the_node_is_open_where_an_instance_runs_and_leads_to_it_alone() {
+    let (here, there) = pair().await;
+    let (near, target) = container("127.0.15.1").await;
+    let published = free().await;
+    let _problems = ingress(&here);
+    let with = |routes: &mut Routes| publish(routes, port(published, target, Publish::Node));
+    place_with(&[&here, &there], &[(1, there.id, "127.0.15.2")], with);
+    tokio::task::yield_now().await;
+    assert!(TcpStream::connect(("127.0.0.1", published)).await.is_err());
+    let both = [(1, there.id, "127.0.15.2"), (2, here.id, "127.0.15.1")];
+    place_with(&[&here, &there], &both, with);
+    for _ in 0..2 {
+        let _client = connect(published).await;
+        near.accept().await.expect("it leads here");
+    }
+    place_with(&[&here, &there], &both[..1], with);
+    until_refused(published).await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told_with_who_has_it_and_had_when_it_is_free() {
+    let here = alone();
+    let (listener, target) = container("127.0.16.1").await;
+    let taken = TcpListener::bind("0.0.0.0:0").await.expect("a port");
+    let published = taken.local_addr().expect("bound").port();
+    let mut problems = ingress(&here);
+    let on = [(1, here.id, "127.0.16.1")];
+    place_with(&[&here], &on, |routes| publish(routes, port(published, target, Publish::Cluster)));
+    let told = problems.recv().await.expect("a problem");
+    let why = &told[&format!("{published}/tcp")];
+    assert!(why.starts_with("it is taken there by routing"), "{why}");
+    assert!(why.ends_with(&format!("(pid {})", std::process::id())), "{why}");
+    drop(taken);
+    assert_eq!(problems.recv().await.expect("no problem"), Problems::new());
+    let _client = connect(published).await;
+    listener.accept().await.expect("accepted");
+}
+
+#[tokio::test]
+async fn the_address_of_a_port_is_kept_to() {
+    let here = alone();
+    let (listener, target) = container("127.0.17.1").await;
+    let published = free().await;
+    let mut problems = ingress(&here);
+    let at = |address: &str| Port {
+        host_ip: Some(address.parse::<IpAddr>().expect("an address")),
+        ..port(published, target, Publish::Cluster)
+    };
+    place_with(&[&here], &[(1, here.id, "127.0.17.1")], |routes| {
+        publish(routes, at("127.0.17.2"));
+        // Of another machine: it is that one's to publish, and no problem here.
+        publish(routes, at("192.0.2.1"));
+    });
+    let client = loop {
+        match TcpStream::connect(("127.0.17.2", published)).await {
+            Ok(client) => break client,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    listener.accept().await.expect("accepted");
+    drop(client);
+    assert!(TcpStream::connect(("127.0.0.1", published)).await.is_err());
+    assert!(problems.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_datagram_port_is_published_too() {
+    let here = alone();
+    let container = UdpSocket::bind("127.0.18.1:0").await.expect("a port");
+    let target = container.local_addr().expect("bound").port();
+    let published = free().await;
+    let _problems = ingress(&here);
+    let udp = Port { protocol: PortProtocol::Udp, ..port(published, target, Publish::Cluster) };
+    place_with(&[&here], &[(1, here.id, "127.0.18.1")], |routes| publish(routes, udp));
+    let client = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    client.connect(("127.0.0.1", published)).await.expect("connected");
+    let mut buffer = [0; 16];
+    let (length, from) = loop {
+        let _ = client.send(b"ping").await;
+        let asked = container.recv_from(&mut buffer);
+        let wait = std::time::Duration::from_millis(100);
+        if let Ok(asked) = tokio::time::timeout(wait, asked).await {
+            break asked.expect("asked");
+        }
+    };
+    assert_eq!(&buffer[..length], b"ping");
+    container.send_to(b"pong", from).await.expect("sent");
+    let length = client.recv(&mut buffer).await.expect("an answer");
+    assert_eq!(&buffer[..length], b"pong");
+}

@@ -1,0 +1,328 @@
+//! TCP connections.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use vc_node::routing::{ANSWER, PERSISTENCE};
+use vc_protocol::Keypair;
+
+use crate::nodes::{Node, alone, client, container, instance, pair, place, replica};
+
+/// A pattern that shows when bytes are lost or change places.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at / 251 + at) as u8).collect()
+}
+
+/// Accepts connections and says its name on each.
+fn names(listener: TcpListener, name: &'static str) {
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(name.as_bytes()).await;
+        }
+    });
+}
+
+async fn ask(node: &Node, port: u16) -> String {
+    let mut text = String::new();
+    client(node, port).await.read_to_string(&mut text).await.expect("an answer");
+    text
+}
+
+/// Client and container talk, over both kinds of way.
+async fn ways(mut talk: impl AsyncFnMut(TcpStream, TcpStream)) {
+    let (here, there) = pair().await;
+    let (listener, port) = container("127.0.1.1").await;
+    for node in [&here, &there] {
+        place(&[&here, &there], &[(1, node.id, "127.0.1.1")]);
+        let client = client(&here, port).await;
+        let (served, _) = listener.accept().await.expect("accepted");
+        talk(client, served).await;
+    }
+}
+
+#[tokio::test]
+async fn each_side_ends_when_it_has_said_all_and_hears_the_rest() {
+    ways(async |mut client, mut served| {
+        client.write_all(b"question").await.expect("written");
+        client.shutdown().await.expect("no more to say");
+        let mut question = String::new();
+        served.read_to_string(&mut question).await.expect("up to the end");
+        assert_eq!(question, "question");
+        // The other direction goes on after the first has ended.
+        for part in ["long ", "answer"] {
+            served.write_all(part.as_bytes()).await.expect("written");
+        }
+        let mut beginning = [0; 5];
+        client.read_exact(&mut beginning).await.expect("the first part");
+        served.shutdown().await.expect("no more to say");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("up to the end");
+        assert_eq!(answer, "answer");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_instance_may_end_first() {
+    ways(async |mut client, mut served| {
+        served.write_all(b"hello").await.expect("written");
+        served.shutdown().await.expect("no more to say");
+        let mut hello = String::new();
+        client.read_to_string(&mut hello).await.expect("up to the end");
+        assert_eq!(hello, "hello");
+        client.write_all(b"thanks").await.expect("written");
+        client.shutdown().await.expect("no more to say");
+        let mut thanks = String::new();
+        served.read_to_string(&mut thanks).await.expect("up to the end");
+        assert_eq!(thanks, "thanks");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_bytes_arrive_in_both_directions_at_once() {
+    ways(async |client, served| {
+        let sent = pattern(5_000_000);
+        let talk = |stream: TcpStream| {
+            let (mut from, mut to) = stream.into_split();
+            let sent = sent.clone();
+            async move {
+                let mut received = Vec::new();
+                let write = async {
+                    to.write_all(&sent).await.expect("written");
+                    to.shutdown().await.expect("no more to say");
+                };
+                let read = from.read_to_end(&mut received);
+                let (_, read) = tokio::join!(write, read);
+                read.expect("up to the end");
+                received
+            }
+        };
+        let (a, b) = tokio::join!(talk(client), talk(served));
+        assert!(a == sent && b == sent, "{} and {} of {}", a.len(), b.len(), sent.len());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_does_not_read_stops_the_sender() {
+    ways(async |mut client, mut served| {
+        let chunk = vec![7; 64 * 1024];
+        let mut written = 0;
+        // The sender is stopped when every buffer on the way is full: that takes megabytes, not everything.
+        while let Ok(result) =
+            tokio::time::timeout(Duration::from_millis(500), client.write_all(&chunk)).await
+        {
+            result.expect("written");
+            written += chunk.len();
+            assert!(written < 100_000_000, "nothing stops the sender");
+        }
+        let mut read = 0;
+        let mut buffer = vec![0; 64 * 1024];
+        while read < written {
+            read += served.read(&mut buffer).await.expect("still there");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reset_reaches_the_other_end() {
+    // Until a byte has passed, a connection that is cut is one that was refused.
+    let pass = async |client: &mut TcpStream, served: &mut TcpStream| {
+        client.write_all(&[1]).await.expect("written");
+        assert_eq!(served.read_u8().await.expect("connected"), 1);
+    };
+    ways(async |mut client, mut served| {
+        pass(&mut client, &mut served).await;
+        served.set_zero_linger().expect("a reset");
+        drop(served);
+        let error = client.read(&mut [0]).await.expect_err("the connection was cut");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    })
+    .await;
+    ways(async |mut client, mut served| {
+        pass(&mut client, &mut served).await;
+        client.set_zero_linger().expect("a reset");
+        drop(client);
+        let error = served.read(&mut [0]).await.expect_err("the connection was cut");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_after_its_last_word_takes_the_instances_end_along() {
+    ways(async |mut client, mut served| {
+        client.write_all(b"a question").await.expect("written");
+        client.shutdown().await.expect("no more to say");
+        let mut question = Vec::new();
+        served.read_to_end(&mut question).await.expect("up to the end");
+        drop(client);
+        // Only what is written tells whether anybody is there; without the mesh it is no different.
+        let chunk = vec![0; 64 * 1024];
+        let told = async { while served.write_all(&chunk).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(10), told).await.expect("it is told");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_arrives_from_who_does_not_hear_all_of_the_question() {
+    ways(async |mut client, mut served| {
+        served.write_all(b"too long").await.expect("written");
+        drop(served);
+        let upload = pattern(3_000_000);
+        // Whether the upload is taken does not matter.
+        let _ = client.write_all(&upload).await;
+        let mut answer = [0; 8];
+        client.read_exact(&mut answer).await.expect("the answer");
+        assert_eq!(&answer, b"too long");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_instance_here_is_preferred_and_others_serve_when_it_refuses() {
+    let (here, there) = pair().await;
+    let (near, port) = container("127.0.2.1").await;
+    names(replica("127.0.2.2", port).await, "far");
+    place(&[&here, &there], &[(1, there.id, "127.0.2.2"), (2, here.id, "127.0.2.1")]);
+    let accepted = tokio::spawn(async move {
+        for _ in 0..3 {
+            let (mut stream, _) = near.accept().await.expect("accepted");
+            stream.write_all(b"near").await.expect("written");
+        }
+    });
+    for _ in 0..3 {
+        assert_eq!(ask(&here, port).await, "near");
+    }
+    // Its listener is gone now: connections are refused.
+    accepted.await.expect("three were served");
+    for _ in 0..3 {
+        assert_eq!(ask(&here, port).await, "far");
+    }
+}
+
+#[tokio::test]
+async fn an_instance_elsewhere_that_refuses_is_passed_over() {
+    let (here, there) = pair().await;
+    let (far, port) = container("127.0.3.1").await;
+    names(far, "far");
+    // Nobody listens on the second address; the third instance is unknown there.
+    let all = [(1, there.id, "127.0.3.2"), (2, there.id, "127.0.3.1")];
+    place(&[&there], &all);
+    place(&[&here], &[all[0], all[1], (3, there.id, "127.0.3.1")]);
+    for _ in 0..6 {
+        assert_eq!(ask(&here, port).await, "far");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_says_nothing_delays_few_connections_and_fails_none() {
+    let here = alone();
+    let (listener, port) = container("127.0.4.1").await;
+    names(listener, "alive");
+    let key = Keypair::generate_ed25519();
+    let dead = vc_protocol::NodeId::of(&key.public()).expect("ed25519");
+    let (near, lone) = ((1, here.id, "127.0.4.1"), (2, dead, "127.0.4.2"));
+    place(&[&here], &[lone]);
+    let before = Instant::now();
+    let mut waiting = client(&here, port).await;
+    // The only instance says nothing; one appears while the connection is held.
+    tokio::time::sleep(ANSWER / 2).await;
+    place(&[&here], &[near, lone]);
+    let mut text = String::new();
+    waiting.read_to_string(&mut text).await.expect("an answer");
+    assert_eq!(text, "alive");
+    assert!(before.elapsed() < PERSISTENCE);
+}
+
+#[tokio::test]
+async fn without_an_instance_a_connection_waits_for_one_and_then_is_reset() {
+    let here = alone();
+    let (listener, port) = container("127.0.5.1").await;
+    names(listener, "late");
+    place(&[&here], &[]);
+    let mut early = client(&here, port).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    place(&[&here], &[(1, here.id, "127.0.5.1")]);
+    let mut text = String::new();
+    early.read_to_string(&mut text).await.expect("an answer");
+    assert_eq!(text, "late");
+    place(&[&here], &[]);
+    let before = Instant::now();
+    let mut hopeless = client(&here, port).await;
+    let error = hopeless.read(&mut [0]).await.expect_err("nobody is there");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert!(before.elapsed() >= PERSISTENCE);
+}
+
+#[tokio::test]
+async fn connections_are_balanced_over_instances_elsewhere() {
+    let (here, there) = pair().await;
+    let (one, port) = container("127.0.6.1").await;
+    let other = replica("127.0.6.2", port).await;
+    place(&[&here, &there], &[(1, there.id, "127.0.6.1"), (2, there.id, "127.0.6.2")]);
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(client(&here, port).await);
+    }
+    let ten = async |listener: TcpListener| {
+        let mut held = Vec::new();
+        for _ in 0..10 {
+            held.push(listener.accept().await.expect("accepted"));
+        }
+        held
+    };
+    let _held = tokio::join!(ten(one), ten(other));
+    assert_eq!(here.connections.active(&instance(1)), 10);
+    assert_eq!(here.connections.active(&instance(2)), 10);
+}
+
+#[tokio::test]
+async fn an_instance_that_leaves_the_table_keeps_its_connections_and_gets_no_new_ones() {
+    let (here, there) = pair().await;
+    let (old, port) = container("127.0.7.1").await;
+    names(replica("127.0.7.2", port).await, "new");
+    for node in [&here, &there] {
+        place(&[&here, &there], &[(1, node.id, "127.0.7.1")]);
+        let mut client = client(&here, port).await;
+        let (mut served, _) = old.accept().await.expect("accepted");
+        place(&[&here, &there], &[(2, node.id, "127.0.7.2")]);
+        assert_eq!(ask(&here, port).await, "new");
+        for turn in 0..3 {
+            client.write_all(&[turn]).await.expect("written");
+            assert_eq!(served.read_u8().await.expect("still there"), turn);
+            served.write_all(&[turn]).await.expect("written");
+            assert_eq!(client.read_u8().await.expect("still there"), turn);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_drain_refuses_new_connections_and_waits_for_those_that_are_there() {
+    let (here, there) = pair().await;
+    let (old, port) = container("127.0.8.1").await;
+    names(replica("127.0.8.2", port).await, "other");
+    place(&[&here, &there], &[(1, there.id, "127.0.8.1")]);
+    let client = client(&here, port).await;
+    let (served, _) = old.accept().await.expect("accepted");
+    place(&[&here, &there], &[(1, there.id, "127.0.8.1"), (2, there.id, "127.0.8.2")]);
+    assert_eq!(there.connections.active(&instance(1)), 1);
+    let connections = there.connections.clone();
+    let mut drain = tokio::spawn(async move {
+        connections.drain(&instance(1), Duration::from_secs(60)).await;
+    });
+    while !there.connections.is_leaving(&instance(1)) {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..4 {
+        assert_eq!(ask(&here, port).await, "other");
+    }
+    assert!(futures::poll!(&mut drain).is_pending());
+    drop((client, served));
+    tokio::time::timeout(Duration::from_secs(10), drain).await.expect("in time").expect("drained");
+}

@@ -1,0 +1,101 @@
+//! Datagrams.
+
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+
+use crate::nodes::{Node, instance, pair, place, service};
+
+/// A container that answers each datagram with its name before it.
+async fn echo(address: &str, port: u16, name: &'static str) -> u16 {
+    let socket = UdpSocket::bind((address, port)).await.expect("a port");
+    let port = socket.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 65_536];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let answer = [name.as_bytes(), &buffer[..length]].concat();
+            let _ = socket.send_to(&answer, from).await;
+        }
+    });
+    port
+}
+
+/// A port of a node that leads to the service.
+async fn publish(node: &Node, target: u16) -> std::net::SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("bound");
+    let router = node.router.clone();
+    tokio::spawn(async move { router.serve_udp(socket, service(), target).await });
+    address
+}
+
+/// Asks until an answer comes: datagrams may be lost.
+async fn ask(client: &UdpSocket, question: &[u8]) -> Vec<u8> {
+    let mut buffer = vec![0; 65_536];
+    for _ in 0..20 {
+        client.send(question).await.expect("sent");
+        let answer = tokio::time::timeout(Duration::from_millis(500), client.recv(&mut buffer));
+        if let Ok(Ok(length)) = answer.await {
+            return buffer[..length].to_vec();
+        }
+    }
+    panic!("no answer");
+}
+
+#[tokio::test]
+async fn each_client_keeps_its_instance_here_and_elsewhere() {
+    let (here, there) = pair().await;
+    let port = echo("127.0.11.1", 0, "one ").await;
+    echo("127.0.11.2", port, "two ").await;
+    for node in [&here, &there] {
+        place(&[&here, &there], &[(1, node.id, "127.0.11.1"), (2, node.id, "127.0.11.2")]);
+        let address = publish(&here, port).await;
+        let mut names = std::collections::BTreeSet::new();
+        for _ in 0..4 {
+            let client = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+            client.connect(address).await.expect("connected");
+            let first = ask(&client, b"hello").await;
+            assert!(first.ends_with(b" hello"));
+            for _ in 0..3 {
+                assert_eq!(ask(&client, b"hello").await, first);
+            }
+            names.insert(first);
+        }
+        assert_eq!(names.len(), 2, "both instances serve");
+    }
+}
+
+#[tokio::test]
+async fn large_and_empty_datagrams_pass_whole() {
+    let (here, there) = pair().await;
+    let port = echo("127.0.12.1", 0, "").await;
+    place(&[&here, &there], &[(1, there.id, "127.0.12.1")]);
+    let client = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    client.connect(publish(&here, port).await).await.expect("connected");
+    for length in [0, 1, 1400, 65_507] {
+        let question: Vec<u8> = (0..length).map(|at| at as u8).collect();
+        assert!(ask(&client, &question).await == question, "{length} bytes");
+    }
+}
+
+#[tokio::test]
+async fn a_session_goes_on_with_another_instance_when_its_own_goes() {
+    let (here, there) = pair().await;
+    let port = echo("127.0.13.1", 0, "one ").await;
+    echo("127.0.13.2", port, "two ").await;
+    place(&[&here, &there], &[(1, there.id, "127.0.13.1")]);
+    let client = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    client.connect(publish(&here, port).await).await.expect("connected");
+    assert_eq!(ask(&client, b"hello").await, b"one hello");
+    place(&[&here, &there], &[(2, there.id, "127.0.13.2")]);
+    assert_eq!(ask(&client, b"hello").await, b"two hello");
+    // One that refuses is left for one that does not.
+    place(&[&here, &there], &[(2, there.id, "127.0.13.3"), (3, here.id, "127.0.13.4")]);
+    let _ = tokio::time::timeout(Duration::from_millis(100), client.send(b"lost")).await;
+    place(
+        &[&here, &there],
+        &[(1, there.id, "127.0.13.1"), (2, there.id, "127.0.13.3"), (3, here.id, "127.0.13.4")],
+    );
+    assert_eq!(ask(&client, b"hello").await, b"one hello");
+    assert_eq!(here.connections.active(&instance(1)), 0, "datagrams hold up no drain");
+}
