@@ -41,11 +41,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn swarm() -> Result<Swarm<libp2p_stream::Behaviour>> {
     Ok(SwarmBuilder::with_new_identity()
         .with_tokio()
-        .with_tcp(
-            tcp::Config::default().nodelay(true),
-            noise::Config::new,
-            yamux::Config::default,
-        )?
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)?
         .with_behaviour(|_| libp2p_stream::Behaviour::new())?
         .build())
 }
@@ -106,11 +102,7 @@ async fn fetch(peer: &str, bytes: &str) -> Result<Value> {
     report
 }
 
-async fn receive(
-    mut control: libp2p_stream::Control,
-    peer: PeerId,
-    wanted: u64,
-) -> Result<Value> {
+async fn receive(mut control: libp2p_stream::Control, peer: PeerId, wanted: u64) -> Result<Value> {
     let mut stream = control.open_stream(peer, PROTOCOL).await?;
     stream.write_all(&wanted.to_be_bytes()).await?;
     stream.flush().await?;
