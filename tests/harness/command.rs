@@ -68,14 +68,19 @@ impl Said {
 }
 
 /// Runs a program to its end. Panics when it has not ended after [`PATIENCE`].
-pub fn run(mut command: Command) -> Said {
+pub fn run(command: Command) -> Said {
+    run_for(PATIENCE, command)
+}
+
+/// Runs a program to its end. Panics when it has not ended after `patience`.
+pub fn run_for(patience: Duration, mut command: Command) -> Said {
     let line = line(&command);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.unwrap_or_else(|error| panic!("{line}: {error}"));
     let pid = child.id();
     let (tell, ended) = channel();
     std::thread::spawn(move || tell.send(child.wait_with_output()));
-    match ended.recv_timeout(PATIENCE) {
+    match ended.recv_timeout(patience) {
         Ok(output) => {
             let output = output.expect("its output can be read");
             let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -88,7 +93,7 @@ pub fn run(mut command: Command) -> Said {
         }
         Err(_) => {
             signal(pid, Signal::KILL);
-            panic!("{line}: still runs after {} s", PATIENCE.as_secs());
+            panic!("{line}: still runs after {} s", patience.as_secs());
         }
     }
 }

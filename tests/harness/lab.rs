@@ -13,7 +13,10 @@ use super::{PATIENCE, journal, program, until};
 pub struct Lab {
     dir: PathBuf,
     hosts: usize,
+    /// Of the hosts, the first so many are the cluster's.
+    members: usize,
     home: tempfile::TempDir,
+    announced: Vec<String>,
 }
 
 /// A container of the cluster.
@@ -30,7 +33,8 @@ impl Lab {
     /// Hosts without nodes.
     pub fn up(hosts: usize) -> Self {
         let home = tempfile::Builder::new().prefix("vc-lab-").tempdir().expect("a directory");
-        let lab = Self { dir: std::env::temp_dir().join("vc-lab-test"), hosts, home };
+        let dir = std::env::temp_dir().join("vc-lab-test");
+        let lab = Self { dir, hosts, members: 0, home, announced: Vec::new() };
         // What an earlier run may have left when it was killed.
         lab.run(&["down"]).done();
         lab.run(&["up", &hosts.to_string()]).done();
@@ -39,18 +43,37 @@ impl Lab {
 
     /// Hosts whose nodes are one cluster, and see each other up.
     pub fn cluster(hosts: usize) -> Self {
-        let lab = Self::up(hosts);
-        lab.node(1, &["init"]);
-        for host in 2..=hosts {
-            let token = lab.vc(1, &["token", "create", "--machine"]).done();
-            lab.node(host, &["join", token.trim()]);
+        Self::up(hosts).with_cluster_of(hosts)
+    }
+
+    /// A cluster of so many hosts, and one host more that only has an engine: an operator's.
+    pub fn cluster_and_operator(members: usize) -> Self {
+        Self::up(members + 1).with_cluster_of(members)
+    }
+
+    fn with_cluster_of(mut self, members: usize) -> Self {
+        self.members = members;
+        self.node(1, &["init"]);
+        for host in 2..=members {
+            let token = self.vc(1, &["token", "create", "--machine"]).done();
+            self.node(host, &["join", token.trim()]);
         }
-        lab.all_up(&(1..=hosts).collect::<Vec<_>>());
-        lab
+        self.all_up(&(1..=members).collect::<Vec<_>>());
+        self
+    }
+
+    /// Says before it happens that nodes will log errors with these words.
+    pub fn announce(&mut self, words: &str) {
+        self.announced.push(words.to_owned());
     }
 
     /// `scripts/lab` with these words.
     pub fn run(&self, words: &[&str]) -> Said {
+        run(self.command(words))
+    }
+
+    /// `scripts/lab` with these words, not yet begun.
+    pub fn command(&self, words: &[&str]) -> Command {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/lab");
         let mut command = Command::new(script);
         let programs = program("vc-node");
@@ -58,7 +81,34 @@ impl Lab {
             .args(words)
             .env("VC_LAB_DIR", &self.dir)
             .env("VC_BIN", programs.parent().expect("its directory"));
-        run(command)
+        command
+    }
+
+    /// `docker` on a host.
+    pub fn docker(&self, host: usize, words: &[&str]) -> Said {
+        self.run(&[&["docker", &host.to_string()], words].concat())
+    }
+
+    /// A command in a running container of the cluster.
+    pub fn inside(&self, host: usize, container: &Container, words: &[&str]) -> Said {
+        self.docker(host, &[&["exec", &container.id], words].concat())
+    }
+
+    /// What a host gets from a URL.
+    pub fn get(&self, host: usize, url: &str) -> Said {
+        self.run(&[
+            "exec",
+            &host.to_string(),
+            "--",
+            "busybox",
+            "wget",
+            "-q",
+            "-T",
+            "5",
+            "-O",
+            "-",
+            url,
+        ])
     }
 
     /// `scripts/lab VERB HOST`; it must succeed.
@@ -84,17 +134,21 @@ impl Lab {
         run(command)
     }
 
-    /// `vc` in a host's network with nothing but the token: it has to find a node.
+    /// `vc` in a host's network and with its engine, with nothing but the token: it has to find a node.
     pub fn vc_anywhere(&self, host: usize, words: &[&str]) -> Said {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/lab");
-        let mut command = Command::new(script);
-        command.args(["exec", &host.to_string(), "--"]).arg(program("vc")).args(words);
-        command.env("VC_LAB_DIR", &self.dir);
+        let vc = program("vc").display().to_string();
+        let mut command = self.command(&[&["exec", &host.to_string(), "--", &vc], words].concat());
         self.as_admin(&mut command);
         run(command)
     }
 
-    fn as_admin(&self, command: &mut Command) {
+    /// `vc` in the network of the host that is not of the cluster, and with its engine, asking a host's node.
+    pub fn operator(&self, at: usize, words: &[&str]) -> Said {
+        self.vc_anywhere(self.hosts, &[&["--peer", &Self::ip(at)], words].concat())
+    }
+
+    /// Gives a command of `vc` the admin's token, and nothing of whoever runs the tests.
+    pub fn as_admin(&self, command: &mut Command) {
         command
             .env("VC_TOKEN", self.dir.join("h1/node/admin.token"))
             .env("XDG_CONFIG_HOME", self.home.path())
@@ -109,22 +163,56 @@ impl Lab {
 
     /// Deploys a Compose file at a host's node.
     pub fn deploy(&self, host: usize, compose: &str, options: &[&str]) -> Said {
-        let file = self.home.path().join("compose.yaml");
-        std::fs::write(&file, compose).expect("written");
-        self.vc(host, &[&["deploy", &file.display().to_string()], options].concat())
+        let file = self.file("compose.yaml", compose);
+        self.vc(host, &[&["deploy", &file], options].concat())
+    }
+
+    /// Writes a file that is gone with the lab; its path. Those of one lab are in one directory.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let file = self.home.path().join(name);
+        std::fs::write(&file, text).expect("written");
+        file.display().to_string()
+    }
+
+    /// What the lab keeps of a host: `node/`, `node.log`, `docker/`, and more.
+    pub fn files_of(&self, host: usize) -> PathBuf {
+        self.dir.join(format!("h{host}"))
+    }
+
+    /// Bytes that a host has sent to the others.
+    pub fn sent(&self, host: usize) -> u64 {
+        // The bridge's end of the cable: what it received, the host sent.
+        let counter = format!("/sys/class/net/vclab{host}/statistics/rx_bytes");
+        let text = std::fs::read_to_string(counter).expect("the host is on");
+        text.trim().parse().expect("a number")
+    }
+
+    /// The one running container of a service, and its host.
+    pub fn only(&self, service: &str) -> (usize, Container) {
+        let hosts: Vec<usize> = (1..=self.members).filter(|&host| self.on(host)).collect();
+        let all = self.all_containers(&hosts);
+        let mut found: Vec<(usize, Container)> = all
+            .into_iter()
+            .flat_map(|(host, of)| of.into_iter().map(move |container| (host, container)))
+            .filter(|(_, it)| it.service() == service)
+            .collect();
+        assert_eq!(found.len(), 1, "{service} has one container: {found:?}");
+        found.remove(0)
+    }
+
+    fn on(&self, host: usize) -> bool {
+        Path::new(&format!("/sys/class/net/vclab{host}")).exists()
     }
 
     /// The cluster's running containers on a host, as its engine tells.
     pub fn containers(&self, host: usize) -> Vec<Container> {
-        let number = host.to_string();
-        let ids = self
-            .run(&["docker", &number, "ps", "-q", "--no-trunc", "--filter", "label=vc.service"])
-            .done();
+        let ids =
+            self.docker(host, &["ps", "-q", "--no-trunc", "--filter", "label=vc.service"]).done();
         if ids.trim().is_empty() {
             return Vec::new();
         }
         let ids: Vec<&str> = ids.lines().collect();
-        let said = self.run(&[&["docker", &number, "inspect"], ids.as_slice()].concat());
+        let said = self.docker(host, &[&["inspect"], ids.as_slice()].concat());
         // One of them may have gone in between.
         let all: Value = serde_json::from_str(&said.out).unwrap_or_default();
         let mut all: Vec<Container> = all.as_array().into_iter().flatten().map(container).collect();
@@ -145,7 +233,7 @@ impl Lab {
             let right = rows.iter().all(|row| row["state"] == if up(row) { "up" } else { "down" });
             let seen: Vec<String> =
                 rows.iter().map(|row| format!("{} {}", row["name"], row["state"])).collect();
-            if right && rows.len() == self.hosts {
+            if right && rows.len() == self.members {
                 Ok(())
             } else {
                 Err(format!("h{host} says {seen:?}"))
@@ -178,6 +266,24 @@ impl Lab {
         there
     }
 
+    /// Waits until a row of `vc ps` is as it should be, and returns it.
+    pub fn row(
+        &self,
+        host: usize,
+        what: &str,
+        service: &str,
+        right: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let (row, _) = until(what, PATIENCE, || {
+            let rows = self.rows(host, &["ps", service]);
+            match rows.iter().find(|row| right(row)) {
+                Some(row) => Ok(row.clone()),
+                None => Err(format!("{rows:?}")),
+            }
+        });
+        row
+    }
+
     fn log(&self, host: usize) -> String {
         std::fs::read_to_string(self.dir.join(format!("h{host}/node.log"))).unwrap_or_default()
     }
@@ -187,6 +293,13 @@ impl Lab {
         let text =
             std::fs::read_to_string(self.dir.join(format!("h{host}/{file}"))).expect("a pid file");
         text.trim().parse().expect("a process id")
+    }
+}
+
+impl Container {
+    /// `project/service`.
+    pub fn service(&self) -> &str {
+        self.slot.rsplit_once('.').map_or("", |(service, _)| service)
     }
 }
 
@@ -209,7 +322,7 @@ impl Drop for Lab {
                 &name,
                 &log,
                 &self.dir.join(&name).join("node"),
-                &[],
+                &self.announced,
             ));
             if std::thread::panicking() {
                 let lines: Vec<&str> = log.lines().collect();

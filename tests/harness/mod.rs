@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod command;
 pub mod journal;
 pub mod lab;
+pub mod load;
 pub mod node;
 pub mod ports;
 pub mod processes;

@@ -21,3 +21,13 @@ pub fn talkers(project: &str, service: &str, replicas: u32) -> String {
          command: [sh, -c, '{script}']\n    stop_grace_period: 1s\n    scale: {replicas}\n"
     )
 }
+
+/// A service that answers HTTP requests on port 80 with the name of its image, and says after a moment that it is
+/// healthy. With more lines in the service, indented by four.
+pub fn web(project: &str, service: &str, replicas: u32, more: &str) -> String {
+    format!(
+        "name: {project}\nservices:\n  {service}:\n    image: vc-test:1\n    command: [httpd, -f, -h, /www]\n    \
+         healthcheck: {{test: [CMD, wget, -q, -O, /dev/null, 'http://127.0.0.1/'], interval: 500ms, retries: 3}}\n    \
+         stop_grace_period: 2s\n    scale: {replicas}\n{more}"
+    )
+}

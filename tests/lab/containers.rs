@@ -1,81 +1,130 @@
-//! What only containers have: images, ports of the host, logs with times.
+//! What containers do that nobody wished for, and what they say.
 
-use crate::harness::lab::Lab;
-use crate::harness::{PATIENCE, until};
+use std::collections::BTreeSet;
+use std::time::Instant;
 
-const WEB: &str = "
-name: shop
-services:
-  web:
-    image: vc-test:1
-    command: [httpd, -f, -h, /www]
-    ports: ['8080:80']
-    healthcheck: {test: [CMD, wget, -q, -O, /dev/null, 'http://127.0.0.1/'], interval: 1s, retries: 3}
-    stop_grace_period: 1s
-    deploy: {replicas: 2}
-";
+use serde_json::Value;
 
-#[test]
-fn a_published_port_is_reached_from_another_host_and_given_once_a_host() {
-    let lab = Lab::cluster(3);
-    lab.deploy(1, WEB, &["--wait"]).done();
-    let rows = lab.rows(1, &["ps"]);
-    assert!(rows.iter().all(|row| row["state"] == "healthy"), "{rows:?}");
-    let hosts: Vec<usize> = (1..=3).filter(|&host| !lab.containers(host).is_empty()).collect();
-    assert_eq!(hosts.len(), 2, "two instances with one port are on two hosts");
-    let idle = (1..=3).find(|host| !hosts.contains(host)).expect("one is left").to_string();
-    let fetch = |host: usize| {
-        let url = format!("http://{}:8080/", Lab::ip(host));
-        lab.run(&["exec", &idle, "--", "busybox", "wget", "-q", "-O", "-", &url]).done()
-    };
-    for &host in &hosts {
-        assert_eq!(fetch(host).trim(), "vc-test:1");
-    }
+use crate::harness::lab::{Container, Lab};
+use crate::harness::load::Load;
+use crate::harness::stories::{talkers, web};
+use crate::harness::{PATIENCE, measured, until};
 
-    // Another version takes the place, port and all, of the first.
-    lab.deploy(2, &WEB.replace("vc-test:1", "vc-test:2"), &["--wait"]).done();
-    let hosts: Vec<usize> = (1..=3).filter(|&host| !lab.containers(host).is_empty()).collect();
-    assert_eq!(fetch(hosts[0]).trim(), "vc-test:2");
+fn service(name: &str, script: &str, more: &str) -> String {
+    format!(
+        "name: shop\nservices:\n  {name}:\n    image: vc-test:1\n    command: [sh, -c, '{script}']\n    \
+         stop_grace_period: 1s\n{more}"
+    )
+}
 
-    // More than there are hosts: the rest waits and says why.
-    lab.vc(1, &["scale", "web=4"]).done();
-    until("the fourth waits for a port", PATIENCE, || {
-        let rows = lab.rows(1, &["ps"]);
-        let waits = rows.iter().any(|row| {
-            row["state"] == "pending"
-                && row["reason"].as_str().is_some_and(|reason| reason.contains("8080"))
-        });
-        if waits && rows.len() == 4 { Ok(()) } else { Err(format!("{rows:?}")) }
-    });
+fn reason(row: &Value) -> &str {
+    row["reason"].as_str().unwrap_or_default()
 }
 
 #[test]
-fn an_image_that_is_not_there_fails_with_a_reason_and_logs_come_from_afar() {
+fn bad_containers_are_told_of_and_disturb_nobody() {
     let lab = Lab::cluster(2);
-    lab.deploy(1, "name: shop\nservices:\n  no:\n    image: nowhere.invalid/no:1\n", &[]).done();
-    until("it says why", PATIENCE, || {
-        let rows = lab.rows(2, &["ps"]);
-        let reason =
-            rows.first().and_then(|row| row["reason"].as_str()).unwrap_or_default().to_owned();
-        let told = rows.first().is_some_and(|row| row["state"] == "failed")
-            && reason.contains("nowhere.invalid/no:1");
-        if told { Ok(()) } else { Err(format!("{rows:?}")) }
-    });
-    lab.vc(1, &["rm", "no"]).done();
+    lab.deploy(1, &web("calm", "web", 2, "    ports: ['8080:80']\n"), &["--wait"]).done();
+    let calm = |container: &Container| container.service() == "calm/web";
+    let before: Vec<Container> =
+        lab.all_containers(&[1, 2]).into_values().flatten().filter(calm).collect();
+    let load = Load::requests(&lab, 1, "10.77.0.11:8080", 50);
 
-    let talk = "name: shop\nservices:\n  talk:\n    image: vc-test:1\n    \
-                command: [sh, -c, 'echo out; echo err >&2; exec sleep 900']\n    stop_grace_period: 1s\n";
-    lab.deploy(1, talk, &["--wait"]).done();
-    let idle = (1..=2).find(|&host| lab.containers(host).is_empty()).expect("one runs it");
+    // Nobody has its image.
+    lab.deploy(1, "name: shop\nservices:\n  no:\n    image: nowhere.invalid/no:1\n", &[]).done();
+    let row = lab.row(2, "it says where it looked", "no", |row| {
+        matches!(row["state"].as_str(), Some("pending" | "failed"))
+            && reason(row).contains("nowhere.invalid/no:1")
+    });
+    measured(&format!("an image that nobody has: {}", reason(&row)), std::time::Duration::ZERO);
+
+    // One that crashes again and again.
+    lab.deploy(1, &service("crash", "echo no till; exit 4", ""), &[]).done();
+    lab.row(2, "a loop of crashes shows the last lines", "crash", |row| {
+        row["restarts"].as_u64() >= Some(2)
+            && reason(row).contains('4')
+            && reason(row).contains("no till")
+    });
+
+    // One that does not stop when it is asked to.
+    lab.deploy(2, &service("deaf", "trap : TERM; while true; do sleep 1; done", ""), &["--wait"])
+        .done();
+    let (host, deaf) = lab.only("shop/deaf");
+    let start = Instant::now();
+    lab.vc(1, &["rm", "deaf"]).done();
+    until("it is gone after its grace", PATIENCE, || {
+        let left = lab.containers(host);
+        if left.contains(&deaf) { Err(format!("{left:?}")) } else { Ok(()) }
+    });
+    measured("a container that ignores SIGTERM is gone, with a grace of 1 s", start.elapsed());
+
+    // One that writes a line of 100 megabytes, and one more.
+    let script = "head -c 104857600 /dev/zero | tr \"\\\\0\" x; echo; echo done; exec sleep 900";
+    lab.deploy(1, &service("wordy", script, ""), &["--wait"]).done();
+    let (tail, _) = until("its last line is read", PATIENCE, || {
+        let said = lab.vc(2, &["logs", "--tail", "1", "wordy"]);
+        if said.code == Some(0) && said.out.contains("done") { Ok(said.out) } else { Err(said.err) }
+    });
+    assert!(tail.len() < 1000, "{} bytes", tail.len());
+    for host in [1, 2] {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", lab.pid(host, "node.pid")));
+        let status = status.expect("the node runs");
+        let peak = status.lines().find(|line| line.starts_with("VmHWM:")).expect("its peak");
+        let peak: u64 = peak.split_whitespace().nth(1).expect("a number").parse().expect("kB");
+        assert!(peak < 200_000, "the node of h{host} took {peak} kB");
+    }
+
+    load.end_requests().all_answered(100);
+    let after: Vec<Container> =
+        lab.all_containers(&[1, 2]).into_values().flatten().filter(calm).collect();
+    assert_eq!(after, before, "the very same containers");
+}
+
+#[test]
+fn logs_come_merged_from_all_machines_and_commands_run_in_an_instance_on_any() {
+    let lab = Lab::cluster(3);
+    lab.deploy(1, &talkers("shop", "talk", 3), &["--wait"]).done();
+    let (rows, _) = until("each has written three lines", PATIENCE, || {
+        let rows = lab.rows(1, &["logs", "talk"]);
+        let of = |replica: u64| rows.iter().filter(|row| row["replica"] == replica).count();
+        if (1..=3).all(|replica| of(replica) >= 3) { Ok(rows) } else { Err(format!("{rows:?}")) }
+    });
+    let times: Vec<u64> = rows.iter().map(|row| row["time"].as_u64().expect("a time")).collect();
+    assert!(times.is_sorted(), "merged by time: {times:?}");
+    let machines: BTreeSet<&str> = rows.iter().filter_map(|row| row["node"].as_str()).collect();
+    assert_eq!(machines.len(), 3, "{machines:?}");
+    let tail = lab.rows(2, &["logs", "--tail", "1", "talk"]);
+    assert_eq!(tail.len(), 3, "one of each: {tail:?}");
+
+    // Each line says which output it came from.
+    let both = "echo out; echo err >&2; exec sleep 900";
+    lab.deploy(1, &service("both", both, ""), &["--wait"]).done();
     let (rows, _) = until("both lines are there", PATIENCE, || {
-        let said = lab.vc(idle, &["--output", "json", "logs", "talk"]);
-        let row = |line| serde_json::from_str(line).unwrap_or_default();
-        let rows: Vec<serde_json::Value> = said.out.lines().map(row).collect();
-        if rows.len() == 2 { Ok(rows) } else { Err(format!("{said:?}")) }
+        let rows = lab.rows(3, &["logs", "both"]);
+        if rows.len() == 2 { Ok(rows) } else { Err(format!("{rows:?}")) }
     });
     for (line, stream) in [("out", "stdout"), ("err", "stderr")] {
         let row = rows.iter().find(|row| row["line"] == line).expect("the line");
         assert_eq!(row["stream"], stream);
-        assert!(row["time"].is_u64(), "{row}");
     }
+
+    // In each of them, from any machine.
+    for (at, replica) in [(1, "1"), (2, "2"), (3, "3")] {
+        let said = lab.vc(
+            at,
+            &["exec", "--replica", replica, "talk", "--", "sh", "-c", "echo $VC_REPLICA; exit 7"],
+        );
+        assert_eq!((said.out.trim(), said.code), (replica, Some(7)), "{said:?}");
+    }
+    let said = lab.vc(1, &["exec", "talk", "--", "sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!((said.out.as_str(), said.err.as_str(), said.code), ("out\n", "err\n", Some(0)));
+    lab.vc(1, &["exec", "talk", "--", "no-such-program"]).failed();
+
+    // One that has ended takes none.
+    lab.deploy(1, &service("once", "echo bye", "    restart: \"no\"\n"), &[]).done();
+    lab.row(1, "it has ended", "once", |row| {
+        !matches!(row["state"].as_str(), Some("running" | "starting" | "pending" | "pulling"))
+    });
+    let told = lab.vc(2, &["exec", "once", "--", "true"]).failed();
+    assert!(told.contains("once"), "{told}");
 }

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::lab::{Container, Lab};
+use crate::harness::load::{Load, between, now};
+use crate::harness::stories::web;
 use crate::harness::{PATIENCE, measured, running, sleepers, until};
 
 /// More than five seconds, which is what is promised: this machine is small, and the programs are not optimised.
@@ -78,4 +80,67 @@ fn nodes_that_are_killed_adopt_their_containers() {
     assert_eq!(lab.settled(&[1, 2, 3], "shop/web", 6), before, "the very same containers");
     let rows = lab.rows(2, &["ps"]);
     assert!(rows.iter().all(|row| row["restarts"] == 0), "{rows:?}");
+}
+
+#[test]
+fn clients_of_a_machine_that_dies_wait_no_longer_than_it_takes_to_notice_and_others_never() {
+    let lab = Lab::cluster(3);
+    // Not on h3, where the clients are.
+    let elsewhere = "    deploy: {placement: {constraints: [node.name != h3]}}\n";
+    lab.deploy(
+        1,
+        &web("shop", "web", 4, &format!("    ports: ['8080:80']\n{elsewhere}")),
+        &["--wait"],
+    )
+    .done();
+    let script = "while echo $$VC_REPLICA; do sleep 0.2; done";
+    let ticks = sleepers("clock", "ticks", 2)
+        .replace("[sleep, '900']", &format!("[nc, -ll, -p, '9000', -e, sh, -c, '{script}']"));
+    lab.deploy(1, &format!("{ticks}    ports: ['9000:9000']\n{elsewhere}"), &["--wait"]).done();
+    let before = lab.all_containers(&[1, 2]);
+    let slot = |host: usize| {
+        let mut of = before[&host].iter().filter(|it| it.service() == "clock/ticks");
+        of.next().expect("one on each").slot.rsplit('.').next().expect("a number").to_owned()
+    };
+    let (survives, dies) = (slot(1), slot(2));
+
+    let streams = Load::streams(&lab, 3, "10.77.0.13:9000", 8);
+    let load = Load::requests(&lab, 3, "10.77.0.13:8080", 200);
+    let killed = now();
+    lab.host("kill", 2);
+    until("all runs on the one that is left", PATIENCE, || {
+        let rows = lab.rows(3, &["ps"]);
+        let web = running(&rows, "shop/web", 4)?;
+        running(&rows, "clock/ticks", 2)?;
+        if web.contains_key("h2") { Err(format!("{web:?}")) } else { Ok(()) }
+    });
+    let replaced = now();
+    // Long enough after it to see that all is well.
+    until("two more seconds", PATIENCE, || {
+        if between(replaced, now()) > Duration::from_secs(2) { Ok(()) } else { Err(String::new()) }
+    });
+
+    let report = load.end_requests();
+    let last = report.failures.iter().map(|failure| failure.begun).max().unwrap_or(killed);
+    let (failed, all) = (report.failures.len(), report.requests);
+    measured(
+        &format!("{failed} of {all} requests failed, the last one begun after the death by"),
+        between(killed, last),
+    );
+    measured("the slowest answer", Duration::from_secs_f64(report.max_ms / 1000.0));
+    assert!(between(killed, last) < BOUND, "{:?}", report.failures.last());
+    assert!(report.requests > 400 && report.bodies["vc-test:1"] > 400, "{report:?}");
+
+    let streams = streams.end_streams();
+    let of =
+        |replica: &str| -> Vec<_> { streams.iter().filter(|it| it.first == replica).collect() };
+    assert!(!of(&survives).is_empty() && !of(&dies).is_empty(), "to both: {streams:?}");
+    for stream in of(&survives) {
+        assert!(stream.ended.is_none(), "a connection to what survives was cut: {stream:?}");
+        assert!(stream.silence_ms < 2000, "a connection to what survives stood still: {stream:?}");
+    }
+    for stream in of(&dies) {
+        let (at, _) = stream.ended.as_ref().expect("who waits for the dead is told");
+        assert!(between(killed, *at) < BOUND, "{stream:?}");
+    }
 }

@@ -21,7 +21,6 @@ async fn read(address: &str, path: &str) -> std::io::Result<Value> {
         let line = String::from_utf8_lossy(&buffer[..bytes.min(80)]).into_owned();
         return Err(std::io::Error::other(format!("the answer is: {line}")));
     }
-    println!("ready");
     let start = Instant::now();
     loop {
         match stream.read(&mut buffer).await? {

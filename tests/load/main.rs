@@ -1,15 +1,18 @@
-//! A client to put load on a published port, and to see what it suffers. It runs until SIGTERM, then prints one line of
-//! JSON.
+//! A client to put load on a published port, and to see what it suffers. It prints one line of JSON; where nothing
+//! else is said, after SIGTERM.
 //!
 //! - `vc-load http ADDRESS RATE`: so many GET requests a second, each on a connection of its own, begun when they are
 //!   due however long the others take. Prints a [`http::Report`].
 //! - `vc-load streams ADDRESS COUNT`: keeps connections open to a service that writes lines. Prints what
 //!   [`streams::Stream`] says of each.
 //! - `vc-load idle ADDRESS COUNT`: keeps connections open that carry nothing. Prints how many are open at the end.
+//! - `vc-load datagrams ADDRESS COUNT`: sends so many, each when the one before was answered; ends by itself. Prints the
+//!   answers.
 //! - `vc-load fetch ADDRESS PATH`: one GET, as fast as it comes; ends by itself. Prints bytes and seconds.
 //!
-//! The first line on stdout is `ready`: the first request was answered, or all connections are open.
+//! Those that run until SIGTERM first print `ready`: the first request was answered, or all connections are open.
 
+mod datagrams;
 mod fetch;
 mod http;
 mod idle;
@@ -23,7 +26,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How long a connection, or a request, may take: longer is a failure.
 const PATIENCE: Duration = Duration::from_secs(5);
-const USAGE: &str = "usage: vc-load http ADDRESS RATE | streams ADDRESS COUNT | idle ADDRESS COUNT | fetch ADDRESS PATH";
+const USAGE: &str =
+    "usage: vc-load http ADDRESS RATE | streams|idle|datagrams ADDRESS COUNT | fetch ADDRESS PATH";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -50,6 +54,7 @@ async fn run(words: &[&str]) -> Result<Value, String> {
         ["http", address, rate] => http::load(address, number(rate)?, stop).await,
         ["streams", address, count] => streams::watch(address, number(count)?, stop).await,
         ["idle", address, count] => idle::hold(address, number(count)?, stop).await,
+        ["datagrams", address, count] => datagrams::send(address, number(count)?).await,
         ["fetch", address, path] => fetch::get(address, path).await,
         _ => Err(USAGE.to_owned()),
     }

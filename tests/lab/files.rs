@@ -1,0 +1,106 @@
+//! Secrets and configs.
+
+use std::path::{Path, PathBuf};
+
+use data_encoding::{BASE64, HEXLOWER};
+
+use crate::harness::lab::Lab;
+
+const COMPOSE: &str = "
+name: shop
+services:
+  bank:
+    image: vc-test:1
+    command: [sleep, '900']
+    stop_grace_period: 1s
+    secrets:
+      - source: password
+        target: till
+        uid: '12'
+        mode: 0400
+    configs:
+      - source: motto
+        target: /etc/motto
+secrets:
+  password: {file: ./password}
+configs:
+  motto: {file: ./motto}
+";
+
+/// Files under a directory that hold one of these, wherever in them.
+fn holding(dir: &Path, needles: &[Vec<u8>]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() {
+            found.extend(holding(&entry.path(), needles));
+        } else if kind.is_file() {
+            let bytes = std::fs::read(entry.path()).unwrap_or_default();
+            let holds =
+                |needle: &Vec<u8>| bytes.windows(needle.len()).any(|window| window == needle);
+            if needles.iter().any(holds) {
+                found.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+/// A secret as it is, and as others might write it.
+fn spellings(secret: &str) -> Vec<Vec<u8>> {
+    // Base64 of the whole; and of a text that it may be a part of.
+    let encoded = BASE64.encode(secret.as_bytes());
+    vec![
+        secret.as_bytes().to_vec(),
+        encoded.trim_end_matches('=').as_bytes()[..20].to_vec(),
+        HEXLOWER.encode(secret.as_bytes()).into_bytes(),
+    ]
+}
+
+#[test]
+fn a_secret_is_read_inside_and_nowhere_else_and_a_new_one_is_an_update() {
+    let lab = Lab::cluster(2);
+    let (first, second) = ("seventeen-grey-herons", "eighteen-white-egrets");
+    lab.file("password", first);
+    lab.file("motto", "in coin we trust\n");
+    lab.deploy(1, COMPOSE, &["--wait"]).done();
+    let (host, container) = lab.only("shop/bank");
+    let inside = |words: &[&str]| lab.inside(host, &container, words).done();
+    assert_eq!(inside(&["cat", "/run/secrets/till"]), first);
+    assert_eq!(inside(&["stat", "-c", "%a %u", "/run/secrets/till"]).trim(), "400 12");
+    assert_eq!(inside(&["cat", "/etc/motto"]), "in coin we trust\n");
+    let mounts = inside(&["cat", "/proc/mounts"]);
+    for place in ["/run/secrets", "/etc/motto"] {
+        let mount = mounts
+            .lines()
+            .find(|line| line.split(' ').nth(1).is_some_and(|at| at.starts_with(place)));
+        let mount = mount.unwrap_or_else(|| panic!("{place} is no mount: {mounts}"));
+        let words: Vec<&str> = mount.split(' ').collect();
+        assert!(words[2] == "tmpfs" && words[3].split(',').any(|it| it == "ro"), "{mount}");
+    }
+
+    let engine = lab.docker(host, &["inspect", &container.id]).done();
+    let detail = lab.vc(2, &["--output", "json", "inspect", "bank"]).done();
+    for needle in spellings(first) {
+        let needle = String::from_utf8(needle).expect("text");
+        assert!(!engine.contains(&needle) && !detail.contains(&needle), "{needle} was told");
+    }
+    // The vocabulary of a healthy test: what is not secret is found.
+    assert!(detail.contains("password"), "{detail}");
+
+    lab.file("password", second);
+    lab.deploy(2, COMPOSE, &["--wait"]).done();
+    let (host, updated) = lab.only("shop/bank");
+    assert_ne!(updated.id, container.id, "another content is another instance");
+    assert_eq!(lab.inside(host, &updated, &["cat", "/run/secrets/till"]).done(), second);
+
+    // Neither in the documents, nor in the logs, nor in what the engines keep.
+    let needles: Vec<Vec<u8>> = [first, second].iter().flat_map(|it| spellings(it)).collect();
+    for host in [1, 2] {
+        let found = holding(&lab.files_of(host), &needles);
+        assert!(found.is_empty(), "{found:?}");
+    }
+    // Such a search finds what is there.
+    lab.inside(host, &updated, &["sh", "-c", "cat /run/secrets/till >/leaked"]).done();
+    assert!(!holding(&lab.files_of(host), &needles).is_empty(), "the search is blind");
+}

@@ -1,0 +1,77 @@
+//! Published ports: every machine answers, whoever runs the instance.
+
+use rustix::process::Signal;
+
+use crate::harness::command::{Running, signal};
+use crate::harness::lab::Lab;
+use crate::harness::stories::web;
+use crate::harness::{PATIENCE, until};
+
+fn problems(lab: &Lab, host: usize) -> Vec<String> {
+    let status = lab.vc(host, &["--output", "json", "status"]).json();
+    let problems = status["problems"].as_array().expect("a list");
+    problems.iter().filter_map(|it| it.as_str()).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_port_is_open_on_every_machine_and_leads_to_every_replica_even_two_on_one_machine() {
+    let lab = Lab::cluster(3);
+    let here =
+        "    ports: ['8080:80']\n    deploy: {placement: {constraints: [node.name == h1]}}\n";
+    // Each replica answers with its own number.
+    let command =
+        "[sh, -c, 'mkdir /own; echo $$VC_REPLICA >/own/index.html; exec httpd -f -h /own']";
+    let compose = web("shop", "web", 3, here).replace("[httpd, -f, -h, /www]", command);
+    lab.deploy(2, &compose, &["--wait"]).done();
+    assert_eq!(lab.containers(1).len(), 3, "three with one port, on one machine");
+    for host in 1..=3 {
+        let url = format!("http://{}:8080/", Lab::ip(host));
+        let (answers, _) = until("every replica answers", PATIENCE, || {
+            let mut seen: Vec<String> =
+                (0..12).map(|_| lab.get(3, &url).done().trim().to_owned()).collect();
+            seen.sort_unstable();
+            seen.dedup();
+            if seen.len() == 3 { Ok(seen) } else { Err(format!("{seen:?}")) }
+        });
+        assert_eq!(answers, ["1", "2", "3"], "through h{host}");
+    }
+}
+
+#[test]
+fn a_port_that_is_wanted_twice_or_taken_is_told_with_both_names() {
+    let lab = Lab::cluster(2);
+    lab.deploy(1, &web("shop", "web", 1, "    ports: ['8080:80']\n"), &["--wait"]).done();
+    let told = lab.deploy(2, &web("other", "front", 1, "    ports: ['8080:80']\n"), &[]).refused();
+    for word in ["8080", "shop/web", "other/front"] {
+        assert!(told.contains(word), "'{word}' is not in: {told}");
+    }
+    assert_eq!(lab.rows(1, &["ps"]).len(), 1, "nothing was changed");
+
+    // Somebody else of the machine has the port: that machine says so, the others publish it.
+    let squatter =
+        lab.command(&["exec", "2", "--", "busybox", "nc", "-ll", "-p", "8099", "-e", "true"]);
+    let mut squatter = Running::start(squatter);
+    until("it listens", PATIENCE, || {
+        let sockets = lab.run(&["exec", "2", "--", "busybox", "netstat", "-ltn"]).done();
+        if sockets.contains(":8099 ") { Ok(()) } else { Err(sockets) }
+    });
+    lab.deploy(1, &web("other", "front", 1, "    ports: ['8099:80']\n"), &["--wait"]).done();
+    until("the problem is told everywhere", PATIENCE, || {
+        let told = problems(&lab, 1);
+        let words = ["h2", "8099", "other/front"];
+        if told.iter().any(|line| words.iter().all(|word| line.contains(word))) {
+            Ok(())
+        } else {
+            Err(format!("{told:?}"))
+        }
+    });
+    assert_eq!(lab.get(2, "http://10.77.0.11:8099/").done().trim(), "vc-test:1");
+    signal(squatter.pid(), Signal::TERM);
+    squatter.end();
+    until("it is published there as soon as it is free", PATIENCE, || {
+        match lab.get(1, "http://10.77.0.12:8099/").out.trim() {
+            "vc-test:1" => Ok(()),
+            other => Err(format!("'{other}'; {:?}", problems(&lab, 1))),
+        }
+    });
+}

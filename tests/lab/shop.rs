@@ -1,0 +1,99 @@
+//! The shop in `examples/`, as its readers would put it up.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::harness::command::run_for;
+use crate::harness::lab::Lab;
+use crate::harness::load::{Load, datagrams};
+use crate::harness::{PATIENCE, until};
+
+/// The images are made of Debian's packages, which come over the network when they are made for the first time.
+const DOWNLOADS: Duration = Duration::from_secs(300);
+const IMAGES: [&str; 4] = ["nginx", "redis", "postgres", "python"];
+
+fn example(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(path).display().to_string()
+}
+
+fn post(lab: &Lab, host: usize, item: &str) {
+    let url = format!("http://{}:8080/api/items", Lab::ip(host));
+    let words = [
+        "exec",
+        &host.to_string(),
+        "--",
+        "busybox",
+        "wget",
+        "-q",
+        "-T",
+        "5",
+        "-O",
+        "-",
+        "--post-data",
+        item,
+        &url,
+    ];
+    let said = lab.run(&words).done();
+    assert!(said.contains(item), "{said}");
+}
+
+#[test]
+fn the_shop_opens_answers_through_every_machine_and_changes_while_people_are_in_it() {
+    let lab = Lab::cluster_and_operator(3);
+    run_for(DOWNLOADS, lab.command(&["exec", "4", "--", &example("images/build")])).done();
+    for (at, image) in IMAGES.iter().enumerate() {
+        // To one machine or another: those that need it get it from there.
+        lab.operator(at % 3 + 1, &["image", "push", &format!("example/{image}:1")]).done();
+    }
+    let compose = example("shop/compose.yaml");
+    lab.operator(2, &["deploy", &compose, "--wait", "--timeout", "50s"]).done();
+    for host in 1..=3 {
+        let address = format!("http://{}:8080/", Lab::ip(host));
+        assert!(lab.get(host, &address).done().contains("<title>Shop</title>"));
+        post(&lab, host, &format!("a bicycle of h{host}"));
+    }
+    let shop = lab.get(1, "http://10.77.0.12:8080/api/items").json();
+    assert_eq!(shop["greeting"], "Welcome");
+    assert_eq!(shop["items"].as_array().map(Vec::len), Some(3), "{shop}");
+    assert!(shop["visits"].as_u64() > Some(0), "{shop}");
+
+    // Who is in front does not see the database.
+    let (db, _) = lab.only("shop/db");
+    let all = lab.all_containers(&[1, 2, 3]);
+    let (front, web) = all
+        .iter()
+        .flat_map(|(&host, of)| of.iter().map(move |it| (host, it)))
+        .find(|(_, it)| it.service() == "shop/web")
+        .expect("it runs");
+    let seen = |name: &str| lab.inside(front, web, &["nslookup", "-type=a", name]).code == Some(0);
+    assert!(seen("api") && !seen("db"), "web on h{front}, db on h{db}");
+
+    // Another greeting is an update, which a client of a machine does not notice.
+    let load = Load::requests(&lab, 1, "10.77.0.11:8080", 50);
+    let mut greeting = lab.command(&["exec", "4", "--"]);
+    greeting.args([&crate::harness::program("vc").display().to_string(), "--peer", "10.77.0.13"]);
+    greeting.args(["deploy", &compose, "--wait"]).env("GREETING", "Hello");
+    lab.as_admin(&mut greeting);
+    run_for(PATIENCE, greeting).done();
+    load.end_requests().all_answered(50);
+    until("the new greeting, and the same items", PATIENCE, || {
+        let shop = lab.get(3, "http://10.77.0.11:8080/api/items").json();
+        let right =
+            shop["greeting"] == "Hello" && shop["items"].as_array().map(Vec::len) == Some(3);
+        if right { Ok(()) } else { Err(shop.to_string()) }
+    });
+
+    // Datagrams go the same way.
+    let echo = "name: echo\nservices:\n  echo:\n    image: example/python:1\n    ports: ['9053:53/udp']\n    \
+                stop_grace_period: 1s\n    command:\n      - python3\n      - -c\n      - |\n        \
+                import socket\n        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n        \
+                s.bind(('', 53))\n        while True:\n            data, peer = s.recvfrom(1500)\n            \
+                s.sendto(b'echo ' + data, peer)\n";
+    lab.deploy(1, echo, &["--wait"]).done();
+    let (home, _) = lab.only("echo/echo");
+    let idle = home % 3 + 1;
+    let (answers, _) = until("an answer comes back", PATIENCE, || {
+        datagrams(&lab, idle, &format!("{}:9053", Lab::ip(idle)), 3)
+    });
+    assert_eq!(answers, ["echo 0", "echo 1", "echo 2"]);
+}

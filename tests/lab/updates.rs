@@ -1,0 +1,104 @@
+//! A service changes under load, and changes for the worse.
+
+use crate::harness::lab::{Container, Lab};
+use crate::harness::load::Load;
+use crate::harness::stories::web;
+use crate::harness::{PATIENCE, running, until};
+
+/// Not on h3, whose clients everything is forwarded for; two at a time, to be quick.
+const MORE: &str = "    ports: ['8080:80']
+    deploy:
+      placement: {constraints: [node.name != h3]}
+      update_config: {parallelism: 2, order: start-first, monitor: 1s}
+";
+
+/// Waits until so many run, and nothing else is left of the service; where.
+fn settled(lab: &Lab, count: usize) -> Vec<(usize, Container)> {
+    let there = lab.settled(&[1, 2, 3], "shop/web", count);
+    there.into_iter().flat_map(|(host, of)| of.into_iter().map(move |it| (host, it))).collect()
+}
+
+#[test]
+fn a_client_of_a_machine_without_instances_notices_no_update_no_drain_and_no_change_of_scale() {
+    let lab = Lab::cluster(3);
+    let first = web("shop", "web", 6, MORE);
+    lab.deploy(1, &first, &["--wait"]).done();
+    let before = settled(&lab, 6);
+    assert!(before.iter().all(|(host, _)| *host != 3), "{before:?}");
+
+    let load = Load::requests(&lab, 3, "10.77.0.13:8080", 200);
+    lab.deploy(2, &first.replace("vc-test:1", "vc-test:2"), &["--wait"]).done();
+    let updated = settled(&lab, 6);
+    assert!(updated.iter().all(|it| !before.contains(it)), "all were replaced: {updated:?}");
+
+    lab.vc(1, &["drain", "h1"]).done();
+    let drained = settled(&lab, 6);
+    assert!(drained.iter().all(|(host, _)| *host == 2), "{drained:?}");
+    let stayed = updated.iter().filter(|(host, _)| *host == 2);
+    assert!(stayed.clone().count() > 0 && stayed.clone().all(|it| drained.contains(it)));
+    lab.vc(1, &["undrain", "h1"]).done();
+
+    for count in [2, 6] {
+        lab.vc(3, &["scale", &format!("web={count}")]).done();
+        settled(&lab, count);
+    }
+    let report = load.end_requests();
+    report.all_answered(2000);
+    let versions: Vec<&str> = report.bodies.keys().map(String::as_str).collect();
+    assert_eq!(versions, ["vc-test:1", "vc-test:2"], "both versions answered, and nothing else");
+}
+
+#[test]
+fn a_version_that_fails_goes_back_by_itself_and_the_instances_before_it_never_notice() {
+    let lab = Lab::cluster(3);
+    let good = web(
+        "shop",
+        "web",
+        3,
+        "    ports: ['8080:80']\n    deploy: {update_config: {monitor: 1s}}\n",
+    );
+    lab.deploy(1, &good, &["--wait"]).done();
+    let before = settled(&lab, 3);
+    let load = Load::requests(&lab, 1, "10.77.0.11:8080", 50);
+
+    let told = |compose: &str, what: &str| {
+        let told = lab.deploy(2, compose, &["--wait"]).failed();
+        assert!(told.contains(what), "'{what}' is not in: {told}");
+        let (reason, _) = until("it is rolled back", PATIENCE, || {
+            let rows = lab.rows(3, &["services"]);
+            match rows.first() {
+                Some(row) if row["rollout"]["state"] == "rolled_back" => {
+                    Ok(row["rollout"]["reason"].as_str().unwrap_or_default().to_owned())
+                }
+                _ => Err(format!("{rows:?}")),
+            }
+        });
+        assert!(!reason.is_empty(), "it says why");
+        assert_eq!(settled(&lab, 3), before, "the very same containers");
+    };
+    let exits = "[sh, -c, 'echo opening; echo the till is empty >&2; exit 3']";
+    told(&good.replace("[httpd, -f, -h, /www]", exits), "the till is empty");
+    // A check that hangs is one that fails.
+    let hangs =
+        good.replace("[CMD, wget, -q, -O, /dev/null, 'http://127.0.0.1/']", "[CMD, sleep, '100']");
+    let hangs = hangs
+        .replace("interval: 500ms, retries: 3", "interval: 500ms, timeout: 500ms, retries: 2")
+        .replace("[httpd, -f, -h, /www]", "[sh, -c, 'echo nobody is in; exec httpd -f -h /www']");
+    told(&hangs, "nobody is in");
+    load.end_requests().all_answered(100);
+
+    // One that works is taken after that.
+    lab.deploy(3, &good.replace("vc-test:1", "vc-test:2"), &["--wait"]).done();
+    let after = settled(&lab, 3);
+    assert!(after.iter().all(|it| !before.contains(it)), "{after:?}");
+    assert_eq!(lab.get(1, "http://10.77.0.12:8080/").done().trim(), "vc-test:2");
+    // And the version before is a word away.
+    lab.vc(1, &["rollback", "web"]).done();
+    until("the version before answers again", PATIENCE, || {
+        running(&lab.rows(1, &["ps"]), "shop/web", 3)?;
+        match lab.get(1, "http://10.77.0.12:8080/").out.trim() {
+            "vc-test:1" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+}
