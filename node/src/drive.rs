@@ -263,6 +263,7 @@ impl Driver {
         while let Some(output) = outputs.pop_front() {
             match output {
                 Output::Runtime(action) => self.parts.runtime.perform(action),
+                Output::RemoveVolume(volume) => self.parts.runtime.remove_volume(volume),
                 Output::Persist(durable) => {
                     let members = !durable.certificates.is_empty();
                     self.persist(durable).await?;

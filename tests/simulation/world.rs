@@ -246,6 +246,7 @@ impl World {
             }
             match output {
                 Output::Runtime(action) => self.act(of, action),
+                Output::RemoveVolume(_) => {}
                 Output::Persist(durable) => {
                     let changes = durable.changes.clone();
                     if !self.machines[of].disk.persist(durable) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use vc_protocol::change::{DocumentId, Run, SignedChange, Subject};
 use vc_protocol::gossip::{Gossip, SyncMessage};
 use vc_protocol::node::{NodeInfo, Usage};
-use vc_protocol::{ClusterId, Keypair, Millis, NodeId};
+use vc_protocol::{ClusterId, Keypair, Millis, NodeId, VolumeKey};
 
 use crate::mutation::Mutation;
 use crate::runtime::{RuntimeAction, RuntimeEvent};
@@ -112,6 +112,8 @@ pub enum Input {
 pub enum Output {
     /// Tell the runtime.
     Runtime(RuntimeAction),
+    /// Remove the data of a volume.
+    RemoveVolume(VolumeKey),
     /// Make this durable before going on. When that fails: perform nothing of what follows, and make a new engine from
     /// what is durable.
     Persist(Durable),

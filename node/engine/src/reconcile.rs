@@ -237,9 +237,19 @@ impl Engine {
         self.own.claims.keys().map(|id| &id.slot).filter(|slot| goes_on(slot)).cloned().collect()
     }
 
-    /// From the first instance on that mounts it here, a volume's data is here.
+    /// From the first instance on that mounts it here, a volume's data is here; until somebody removes it.
     fn note_volumes(&mut self, now: Millis) {
         let view = Arc::clone(&self.view);
+        let forgotten = &view.cluster.forgotten;
+        let is_forgotten =
+            |key: &VolumeKey, since: Millis| forgotten.get(key).is_some_and(|&at| since <= at);
+        let removed: Vec<VolumeKey> = self
+            .own
+            .volumes
+            .extract_if(.., |key, since| is_forgotten(key, *since))
+            .map(|(key, _)| key)
+            .collect();
+        self.outputs.extend(removed.into_iter().map(Output::RemoveVolume));
         for id in self.own.claims.keys() {
             let project = &id.slot.service.project;
             let Some(spec) = view.spec(&id.slot.service) else { continue };
@@ -249,7 +259,9 @@ impl Engine {
             for volume in spec.volumes() {
                 let key = VolumeKey { project: project.clone(), volume: volume.clone() };
                 if !view.input.volumes.contains_key(&key) {
-                    self.own.volumes.entry(key).or_insert(now);
+                    // What was removed by a clock ahead of ours begins after that.
+                    let since = forgotten.get(&key).map_or(now, |&at| now.max(at + 1));
+                    self.own.volumes.entry(key).or_insert(since);
                 }
             }
         }

@@ -20,7 +20,7 @@ use vc_engine::runtime::{RuntimeAction, RuntimeEvent};
 use vc_protocol::control::ExecRequest;
 pub use vc_protocol::control::LogStream;
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::{ClusterId, InstanceId, Millis, NodeId, Slot};
+use vc_protocol::{ClusterId, InstanceId, Millis, NodeId, Slot, VolumeKey};
 
 pub use docker::{Archive, Exec, ExecOutput, ExecProcess, Upload};
 pub use drain::{Drain, Unrouted};
@@ -143,6 +143,14 @@ impl Runtime {
         };
         if let Err(mpsc::error::TrySendError::Full(action)) = actions.try_send(action) {
             tracing::warn!(instance = %lane::id_of(&action), "the runtime is behind: an action was dropped");
+        }
+    }
+
+    /// Removes the data of a named volume, in its own time. Child processes have none.
+    pub fn remove_volume(&self, volume: VolumeKey) {
+        if let Self::Docker(docker) = self {
+            let docker = docker.clone();
+            tokio::spawn(async move { docker.remove_volume(&volume).await });
         }
     }
 

@@ -6,6 +6,7 @@
 #[path = "../runtime_docker/engine.rs"]
 mod engine;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -14,7 +15,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vc_engine::runtime::{Phase, RuntimeAction, RuntimeEvent};
 use vc_node::runtime::docker::Config;
-use vc_node::runtime::{Config as RuntimeConfig, Exec, Identity, LogStream, Runtime, RuntimeError};
+use vc_node::runtime::{
+    Config as RuntimeConfig, Exec, Identity, LogStream, Runtime, RuntimeError, Unrouted,
+};
 use vc_protocol::control::ExecRequest;
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, InstanceId, Keypair, NodeId};
@@ -42,8 +45,12 @@ impl Host {
             cluster: ClusterId::of(&key(1)).expect("ed25519"),
             node: NodeId::of(&key(2)).expect("ed25519"),
         };
-        let config = RuntimeConfig::Docker(Config { host: Some(engine.host()) });
-        let runtime = Runtime::start(config, identity, to);
+        let config = RuntimeConfig::Docker(Config {
+            host: Some(engine.host()),
+            open: Arc::new(|_| Err("there are none".to_owned())),
+            memory: None,
+        });
+        let runtime = Runtime::start(config, identity, Arc::new(Unrouted), to);
         let script = "mkfifo /end; read x </end; exit 3";
         let spec = ContainerSpec {
             image: IMAGE.to_owned(),

@@ -28,9 +28,9 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
-use vc_protocol::Slot;
 use vc_protocol::control::ExecRequest;
 use vc_protocol::spec::ContainerSpec;
+use vc_protocol::{Slot, VolumeKey};
 
 pub use networks::Neighbour;
 
@@ -125,6 +125,10 @@ impl Docker {
 
     pub(super) fn actions(&self) -> &mpsc::Sender<RuntimeAction> {
         &self.actions
+    }
+
+    pub(super) async fn remove_volume(&self, volume: &VolumeKey) {
+        self.engine.remove_volume(volume).await;
     }
 
     pub(super) async fn logs(

@@ -2,17 +2,24 @@
 //! comes and goes with a container.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::models::{Mount as DockerMount, MountTmpfsOptions, MountType, VolumeCreateRequest};
+use bollard::query_parameters::RemoveVolumeOptions;
+use tokio::time::sleep;
 use vc_protocol::spec::{ContainerSpec, Mount};
 use vc_protocol::{Name, VolumeKey};
 
-use super::{Engine, container};
+use super::{Engine, container, reason};
 use crate::runtime::Identity;
 
 /// The label that holds a volume's name in its project.
 const VOLUME: &str = "vc.volume";
+
+/// How often the removal of a volume's data is tried, and the pause between.
+const REMOVALS: usize = 10;
+const HELD: Duration = Duration::from_secs(2);
 
 /// Docker's name of a named volume. The dot cannot occur in a project's or volume's name, so that no two share one.
 pub(super) fn docker_name(
@@ -55,6 +62,26 @@ pub(super) fn mount(identity: &Identity, project: &Name, mount: &Mount) -> Docke
 }
 
 impl Engine {
+    /// Removes the data of a volume; tries again while a container on its way out still holds it.
+    pub(in crate::runtime) async fn remove_volume(&self, key: &VolumeKey) {
+        let name = docker_name(&self.identity, key);
+        for _ in 0..REMOVALS {
+            let removed = match self.client() {
+                Ok(client) => client.remove_volume(&name, None::<RemoveVolumeOptions>).await,
+                Err(error) => Err(error),
+            };
+            match removed {
+                Err(error) if reason::status(&error) == Some(409) => sleep(HELD).await,
+                Err(error) if reason::status(&error) != Some(404) => {
+                    let error = reason::of(&error);
+                    return tracing::warn!(volume = %key, name, error, "cannot remove the data of a volume");
+                }
+                _ => return tracing::info!(volume = %key, name, "removed the data of a volume"),
+            }
+        }
+        tracing::warn!(volume = %key, name, "the data of a volume is in use and was not removed: docker volume rm");
+    }
+
     /// Makes the named volumes of an instance that are not there yet. Docker would make them too, but without our
     /// labels. Errors: as Docker says, or a volume of that name is not ours.
     pub(super) async fn make_volumes(
