@@ -184,10 +184,13 @@ async fn a_half_made_container_is_not_listed() {
     let job = bench.work(Job::Start).await;
     bench.reports.listed(bench.reports.clock(), vec![seen(1, failed())]).await;
     assert_eq!(bench.event().await, RuntimeEvent::Listed(vec![]));
-    bench.reports.answer(seen(1, Phase::Pulling)).await;
+    bench.reports.answer(seen(1, Phase::Pulling { progress: String::new() })).await;
     bench.event().await;
     bench.reports.listed(bench.reports.clock(), vec![]).await;
-    assert_eq!(bench.event().await, RuntimeEvent::Listed(vec![seen(1, Phase::Pulling)]));
+    assert_eq!(
+        bench.event().await,
+        RuntimeEvent::Listed(vec![seen(1, Phase::Pulling { progress: String::new() })])
+    );
     drop(job);
 }
 
@@ -197,7 +200,13 @@ async fn an_end_is_not_listed_while_a_start_undoes_it() {
     bench.reports.answer(seen(1, failed())).await;
     bench.event().await;
     bench.act(start(1)).await;
-    bench.reports.listed(bench.reports.clock(), vec![seen(1, Phase::Exited { code: 0 })]).await;
+    bench
+        .reports
+        .listed(
+            bench.reports.clock(),
+            vec![seen(1, Phase::Exited { code: 0, output: String::new() })],
+        )
+        .await;
     assert_eq!(bench.event().await, RuntimeEvent::Listed(vec![]));
     drop(bench.work(Job::Start).await);
 }
@@ -207,11 +216,17 @@ async fn why_a_start_failed_stays_known_until_the_next_action() {
     let mut bench = Bench::new();
     bench.reports.answer(seen(1, failed())).await;
     bench.event().await;
-    bench.reports.saw(seen(1, Phase::Exited { code: 0 })).await;
+    bench.reports.saw(seen(1, Phase::Exited { code: 0, output: String::new() })).await;
     bench.reports.saw(seen(1, Phase::Gone)).await;
     bench.reports.listed(bench.reports.clock(), vec![]).await;
     assert_eq!(bench.event().await, RuntimeEvent::Listed(vec![seen(1, failed())]));
-    bench.reports.listed(bench.reports.clock(), vec![seen(1, Phase::Exited { code: 0 })]).await;
+    bench
+        .reports
+        .listed(
+            bench.reports.clock(),
+            vec![seen(1, Phase::Exited { code: 0, output: String::new() })],
+        )
+        .await;
     assert_eq!(bench.event().await, RuntimeEvent::Listed(vec![seen(1, failed())]));
     bench.reports.answer(seen(1, Phase::Gone)).await;
     assert_eq!(bench.event().await, RuntimeEvent::Changed(seen(1, Phase::Gone)));
