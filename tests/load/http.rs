@@ -111,7 +111,7 @@ async fn exchange(address: &str) -> Result<String, String> {
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .ok_or_else(|| format!("closed after {} bytes of an answer", answer.len()))?;
-    if !head.split(' ').nth(1).is_some_and(|status| status == "200") {
+    if head.split(' ').nth(1) != Some("200") {
         return Err(head.lines().next().unwrap_or_default().to_owned());
     }
     let length = head
