@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn files_stay_as_long_as_a_service_mounts_them_or_may_go_back_to_them() {
         let mut state = ClusterState::default();
-        let mut deploy = |state: &mut ClusterState, service, version, text| {
+        let deploy = |state: &mut ClusterState, service, version, text| {
             let lines = apply(state, &deploying(vec![mounting(service, version)], text));
             lines.expect("done").remove(0)
         };
