@@ -80,6 +80,12 @@ pub(crate) enum Command {
     Nodes(cmd::nodes::Args),
     /// The cluster at a glance
     Status(cmd::status::Args),
+    /// Everything about a service
+    Inspect(cmd::inspect::Args),
+    /// Replace the instances of services by new ones
+    Restart(cmd::restart::RestartArgs),
+    /// Go back to the version of a service before
+    Rollback(cmd::restart::RollbackArgs),
     /// Change how many instances services have
     Scale(cmd::scale::Args),
     /// Remove services
@@ -94,6 +100,12 @@ pub(crate) enum Command {
     Drain(cmd::drain::DrainArgs),
     /// Let instances come back to a machine
     Undrain(cmd::drain::UndrainArgs),
+    /// Even out what machines run
+    Rebalance(cmd::rebalance::Args),
+    /// Take a machine out of the cluster for good
+    Leave(cmd::leave::Args),
+    /// Named volumes, and where their data is
+    Volume(cmd::volume::Args),
     /// Make tokens for machines and users
     Token(cmd::token::Args),
     /// Keep a token for later commands
@@ -168,6 +180,13 @@ mod tests {
             "vc logs -t --no-prefix web.2",
             "vc drain attic",
             "vc undrain attic",
+            "vc leave attic --force",
+            "vc rebalance --yes",
+            "vc inspect shop/web",
+            "vc restart web api",
+            "vc rollback web",
+            "vc volume ls",
+            "vc volume rm shop/data",
             "vc token create --machine",
             "vc token create --machine attic",
             "vc token create --machine --role worker --ttl 1h",
@@ -201,6 +220,9 @@ mod tests {
             "vc scale web=1001",
             "vc scale =3",
             "vc rm",
+            "vc restart",
+            "vc rollback web api",
+            "vc volume rm data",
             "vc logs",
             "vc logs web --replica 0",
             "vc token create",

@@ -5,18 +5,23 @@ pub(crate) mod cp;
 pub(crate) mod deploy;
 pub(crate) mod drain;
 pub(crate) mod exec;
+pub(crate) mod inspect;
+pub(crate) mod leave;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod nodes;
 pub(crate) mod plan;
 mod project;
 pub(crate) mod ps;
+pub(crate) mod rebalance;
+pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod scale;
 pub(crate) mod services;
 pub(crate) mod status;
 mod target;
 pub(crate) mod token;
+pub(crate) mod volume;
 mod wait;
 
 use crate::app::App;
@@ -38,6 +43,12 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Exec(args) => args.run(app).await,
         Command::Drain(args) => args.run(app).await,
         Command::Undrain(args) => args.run(app).await,
+        Command::Leave(args) => args.run(app).await,
+        Command::Rebalance(args) => args.run(app).await,
+        Command::Inspect(args) => args.run(app).await,
+        Command::Restart(args) => args.run(app).await,
+        Command::Rollback(args) => args.run(app).await,
+        Command::Volume(args) => args.run(app).await,
         Command::Token(args) => args.run(app).await,
         Command::Login(args) => args.run(app),
         Command::Completions(args) => args.run(),

@@ -1,7 +1,7 @@
 //! Services, instances, machines and log lines.
 
 use comfy_table::Color;
-use vc_protocol::control::{InstanceRow, LogRow, LogStream, NodeRow, ServiceRow};
+use vc_protocol::control::{InstanceRow, LogRow, LogStream, NodeRow, ServiceRow, VolumeRow};
 
 use super::table::{lines, number, of_instance, of_node, table, text};
 use super::units::{ago, bytes, cores, cores_used, timestamp};
@@ -97,6 +97,21 @@ fn labels_and_problem(row: &NodeRow) -> Vec<String> {
     let labels: Vec<String> =
         row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     [row.problem.clone(), labels.join(" ")].into_iter().filter(|line| !line.is_empty()).collect()
+}
+
+/// `vc volume ls`.
+pub(crate) fn volumes(rows: &[VolumeRow], style: Style) -> String {
+    let cells = rows.iter().map(|row| {
+        let services: Vec<String> = row.services.iter().map(ToString::to_string).collect();
+        let node = text(&row.node_name);
+        vec![
+            text(&row.volume),
+            if row.up { node } else { text(format!("{} (down)", row.node_name)).fg(Color::Red) },
+            text(services.join(", ")),
+            text(ago(style.now, row.since)),
+        ]
+    });
+    table(&["VOLUME", "NODE", "USED BY", "SINCE"], cells, style)
 }
 
 /// How lines of `vc logs` look.

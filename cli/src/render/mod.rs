@@ -1,5 +1,6 @@
 //! What a command prints: tables and lines for people, or one JSON document for programs.
 
+mod detail;
 #[cfg(test)]
 mod golden;
 mod lists;
@@ -12,8 +13,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
-pub(crate) use lists::{LogStyle, instances, log_line, nodes, services};
-pub(crate) use plan::plan;
+pub(crate) use detail::inspect;
+pub(crate) use lists::{LogStyle, instances, log_line, nodes, services, volumes};
+pub(crate) use plan::{moves, plan};
 pub(crate) use status::status;
 pub(crate) use units::short_duration;
 

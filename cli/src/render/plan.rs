@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::Color;
 use vc_protocol::NodeId;
-use vc_protocol::control::PlanReport;
+use vc_protocol::control::{MoveRow, NodeRow, PlanReport};
 
 use super::Style;
 use super::table::{lines, table, text};
@@ -54,4 +54,24 @@ pub(crate) fn plan(report: &PlanReport, style: Style) -> String {
     }
     parts.push(format!("computed from {}\n", report.input_digest));
     parts.join("\n")
+}
+
+/// `vc rebalance`: what would move.
+pub(crate) fn moves(rows: &[MoveRow], nodes: &[NodeRow], style: Style) -> String {
+    if rows.is_empty() {
+        return "nothing to move\n".to_owned();
+    }
+    let machine = |node: Option<NodeId>| {
+        let name = nodes.iter().find(|row| Some(row.id) == node).map(|row| row.name.clone());
+        name.or_else(|| node.map(|node| node.short())).unwrap_or_default()
+    };
+    let rows = rows.iter().map(|row| {
+        vec![
+            text(format!("{}.{}", row.service, row.replica)),
+            text(machine(row.from)),
+            text(machine(row.to)),
+            text(&row.why),
+        ]
+    });
+    table(&["MOVES", "FROM", "TO", "WHY"], rows, style)
 }

@@ -5,7 +5,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use vc_protocol::control::{
-    LogRequest, LogRow, LogStream, PlanReport, Reply, Request, TokenRequest, TokenSubject,
+    LogRequest, LogRow, LogStream, MoveRow, PlanReport, Reply, Request, TokenRequest, TokenSubject,
+    VolumeRow,
 };
 use vc_protocol::token::{MachineRole, UserRole};
 
@@ -43,6 +44,67 @@ fn changes_say_what_they_changed() {
     ];
     assert_eq!(node.requests(), expected);
     assert_eq!(node.seen(|seen| seen.tokens.len()), 4, "one session a command");
+}
+
+#[test]
+fn restart_rollback_leave_and_volumes_ask_for_what_they_say() {
+    let (home, node) = with(done(&["done"]));
+    assert_eq!(home.vc(&["restart", "web", "shop/api"]).ok(), "done\ndone\n");
+    assert_eq!(home.vc(&["rollback", "web", "--output", "json"]).ok(), "[\"done\"]\n");
+    home.vc(&["leave", "attic", "--force"]).ok();
+    home.vc(&["volume", "rm", "shop/data"]).ok();
+    let expected = [
+        Request::Restart { service: "web".into() },
+        Request::Restart { service: "shop/api".into() },
+        Request::Rollback { service: "web".into() },
+        Request::Leave { node: "attic".into(), force: true },
+        Request::RemoveVolume { volume: "shop/data".parse().expect("a volume") },
+    ];
+    assert_eq!(node.requests(), expected);
+}
+
+#[test]
+fn volumes_are_listed_with_where_their_data_is() {
+    let row = VolumeRow {
+        volume: "shop/data".parse().expect("a volume"),
+        node: node_id(1),
+        node_name: "attic".into(),
+        up: false,
+        services: vec!["shop/db".parse().expect("a service")],
+        since: 1,
+    };
+    let (home, _node) = with(vec![Reply::Volumes(vec![row.clone()])]);
+    let out = home.vc(&["volume", "ls"]).ok();
+    assert!(out.contains("shop/data   attic (down)   shop/db"), "{out}");
+    let out = home.vc(&["volume", "ls", "--output", "json"]).ok();
+    assert_eq!(serde_json::from_str::<Vec<VolumeRow>>(&out).expect("JSON"), [row]);
+}
+
+#[test]
+fn rebalance_shows_what_would_move_and_moves_it_when_told() {
+    let row = MoveRow {
+        service: "shop/web".parse().expect("a service"),
+        replica: 2,
+        from: Some(node_id(1)),
+        to: Some(node_id(2)),
+        why: "too full".into(),
+    };
+    let mut plan = member(OURS, 10, vec![]);
+    let shown = row.clone();
+    plan.answer = Box::new(move |request| match request {
+        Request::Rebalance { apply: false } => vec![Reply::Moves(vec![shown.clone()])],
+        Request::Rebalance { apply: true } => vec![Reply::Done(vec!["it moves".into()])],
+        _ => vec![Reply::Nodes(vec![])],
+    });
+    let (home, node) = (Home::new(), Node::start(plan));
+    home.vc(&["login", &home.write("token", &OURS.token(&[&node.address]))]).ok();
+    // Nobody is there to say yes.
+    let out = home.vc(&["rebalance"]).ok();
+    assert!(out.contains("shop/web.2") && out.contains("too full"), "{out}");
+    let out = home.vc(&["rebalance", "--output", "json"]).ok();
+    assert_eq!(serde_json::from_str::<Vec<MoveRow>>(&out).expect("JSON"), [row]);
+    assert!(!node.requests().contains(&Request::Rebalance { apply: true }));
+    assert_eq!(home.vc(&["rebalance", "--yes"]).ok(), "it moves\n");
 }
 
 #[test]

@@ -96,9 +96,7 @@ fn what_is_bound_to_its_machine_stays() {
     for change in [
         |input: &mut PlanInput| input.nodes.get_mut(&node(1)).expect("m1").draining = true,
         |input: &mut PlanInput| input.nodes.get_mut(&node(1)).expect("m1").up = false,
-        |input: &mut PlanInput| {
-            input.moves.insert(slot("shop/free.1"), (node(0), node(1)));
-        },
+        |input: &mut PlanInput| input.moves.extend([(slot("shop/free.1"), (node(0), node(1)))]),
     ] {
         let mut changed = input.clone();
         change(&mut changed);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_crdt::{ClusterState, NodeState, Outcome, View};
+use vc_crdt::{ClusterState, FileKey, NodeState, Outcome, SealedFile, View};
 use vc_protocol::change::Subject;
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
@@ -38,6 +38,18 @@ fn with_volume(mut spec: ServiceSpec) -> ServiceSpec {
 
 fn deployment(spec: ServiceSpec) -> Deployment {
     Deployment { service: web(), replicas: None, spec }
+}
+
+/// Along with the files that it mounts.
+fn deploying(wanted: Deployment) -> Mutation {
+    let key = |mount: &FileMount| FileKey {
+        project: wanted.service.project.clone(),
+        file: mount.file.clone(),
+        version: mount.version.clone(),
+    };
+    let sealed = SealedFile { sealed: "sealed".to_owned() };
+    let files = wanted.spec.container.files.iter().map(|mount| (key(mount), sealed.clone()));
+    Mutation::Deploy { files: files.collect(), deployments: vec![wanted] }
 }
 
 /// Two machines, desk and attic, and what the documents say.
@@ -80,12 +92,7 @@ impl Cluster {
     }
 
     fn deploy(&mut self, spec: ServiceSpec) -> String {
-        self.apply(&Mutation::Deploy {
-            deployments: vec![deployment(spec)],
-            files: BTreeMap::new(),
-        })
-        .expect("deployed")
-        .remove(0)
+        self.apply(&deploying(deployment(spec))).expect("deployed").remove(0)
     }
 
     /// A machine saw the end of the present update.
@@ -335,8 +342,6 @@ fn a_diff_names_what_changes_and_no_secret() {
             "replicas: 1 -> 3".to_owned(),
         ]
     );
-    cluster
-        .apply(&Mutation::Deploy { deployments: vec![wanted.clone()], files: BTreeMap::new() })
-        .expect("deployed");
+    cluster.apply(&deploying(wanted.clone())).expect("deployed");
     assert_eq!(diff(&cluster.view(), &[wanted]), []);
 }

@@ -1,0 +1,27 @@
+//! `vc inspect`: everything about a service.
+
+use vc_protocol::control::Request;
+
+use crate::app::App;
+use crate::client::expect_reply;
+use crate::render;
+
+/// Arguments of `vc inspect`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc inspect web
+  vc inspect shop/web --output json | jq .previous.container.image")]
+pub(crate) struct Args {
+    /// Service (web, or shop/web)
+    #[arg(value_name = "SERVICE")]
+    service: String,
+}
+
+impl Args {
+    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+        let reply = app.ask(Request::Inspect { service: self.service }).await?;
+        let detail = expect_reply!(reply, Service)?;
+        app.out.show(detail.as_ref(), render::inspect)
+    }
+}
