@@ -70,17 +70,13 @@ impl Rules {
         true
     }
 
-    /// Removes every trace.
+    /// Redirects nothing any more. What rejects stays: containers go on, and must learn at once that nobody answers.
     pub(super) async fn remove(&self) {
-        for (table, from) in ENTRIES {
-            let _ = self.entry(table, "-D", from).await;
-        }
-        for table in ["nat", "filter"] {
-            for action in ["-F", "-X"] {
-                let arguments = ["--wait", LOCK, "-t", table, action, &self.chain];
-                if let Err(error) = run("iptables", &arguments, "").await {
-                    tracing::debug!(error, table, "a chain is not removed");
-                }
+        let _ = self.entry("nat", "-D", "PREROUTING").await;
+        for action in ["-F", "-X"] {
+            let arguments = ["--wait", LOCK, "-t", "nat", action, &self.chain];
+            if let Err(error) = run("iptables", &arguments, "").await {
+                tracing::debug!(error, "a chain is not removed");
             }
         }
     }
