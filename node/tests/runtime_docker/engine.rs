@@ -76,7 +76,7 @@ impl Engine {
             .expect("copied");
         for applet in [
             "sh", "sleep", "cat", "mkfifo", "test", "seq", "head", "stat", "hostname", "mount",
-            "id", "nslookup", "wget",
+            "id", "nslookup", "nc",
         ] {
             std::os::unix::fs::symlink("busybox", stage.join("bin").join(applet)).expect("linked");
         }
