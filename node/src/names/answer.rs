@@ -104,6 +104,8 @@ fn response(question: &Message, code: ResponseCode, answers: Vec<Record>) -> Ver
     let mut metadata = Metadata::response_from_request(&question.metadata);
     metadata.response_code = code;
     metadata.recursion_available = true;
+    // Docker 20 asks its next resolver when a name is said not to exist, unless whoever says so must know.
+    metadata.authoritative = true;
     let mut message = Message::new(metadata.id, MessageType::Response, metadata.op_code);
     message.metadata = metadata;
     message.add_queries(question.queries.iter().take(1).cloned());

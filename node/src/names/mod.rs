@@ -18,7 +18,7 @@ mod rules;
 mod sources;
 mod table;
 mod turns;
-mod upstream;
+pub(crate) mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -88,7 +88,7 @@ impl Default for Config {
     }
 }
 
-/// A handle to the service of names. Dropping it ends the service and leaves the rules behind; [`Names::stop`] does not.
+/// A handle to the service of names. Dropping it ends the service and leaves its rules behind; [`Names::stop`] does not.
 #[derive(Debug)]
 pub struct Names {
     problem: watch::Receiver<Option<String>>,
@@ -120,7 +120,7 @@ impl Names {
         let (tables, table) = watch::channel(Arc::new(Table::default()));
         let (told, problem) = watch::channel(None);
         let rules = Rules::new(&docker.identity().node.short(), &docker.bridge_prefix());
-        let sources = Arc::new(Sources::new(docker));
+        let sources = Arc::new(Sources::new(docker.clone()));
         let resolver = Resolver {
             table: table.clone(),
             sources: Arc::clone(&sources),
@@ -133,7 +133,8 @@ impl Names {
             tokio::spawn(proxy.clone().serve(connections)),
         ];
         let stop = CancellationToken::new();
-        let keeper = Keeper { routes, tables, proxy, rules, ports, udp: BTreeMap::new(), told };
+        let udp = BTreeMap::new();
+        let keeper = Keeper { docker, routes, tables, proxy, rules, ports, udp, told };
         let keeper = tokio::spawn(keeper.run(stop.clone()));
         Ok(Self { problem, stop, keeper, _servers: servers.map(AbortOnDropHandle::new) })
     }
@@ -143,7 +144,8 @@ impl Names {
         self.problem.clone()
     }
 
-    /// Ends the service and removes its rules from the machine.
+    /// Ends the service: nothing comes to it any more. What containers send to names is rejected, at once, until the
+    /// next one starts.
     pub async fn stop(self) {
         self.stop.cancel();
         let _ = self.keeper.await;
@@ -152,6 +154,7 @@ impl Names {
 
 /// Keeps table, sockets and rules as the routes want them.
 struct Keeper<F> {
+    docker: Docker,
     routes: watch::Receiver<Arc<Routes>>,
     tables: watch::Sender<Arc<Table>>,
     proxy: Proxy<F>,
@@ -234,7 +237,14 @@ impl<F: Forward> Keeper<F> {
     /// Puts the rules in place; tells it once when that cannot be done, and once when it can again.
     async fn apply(&self) {
         let before = self.told.borrow().clone();
-        let now = self.rules.apply(&self.ports).await.err();
+        let now = match self.docker.is_local() {
+            true => self.rules.apply(&self.ports).await.err(),
+            false => Some(
+                "Docker may be on another machine: they work with a unix:// engine only".into(),
+            ),
+        };
+        // Containers that are made while this cannot be put right ask the machine's resolvers instead.
+        self.docker.serves_names(now.is_none());
         match (&before, &now) {
             (None, Some(problem)) => {
                 tracing::warn!(problem, "names of services do not work inside containers");

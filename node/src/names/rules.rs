@@ -22,8 +22,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 const LOCK: &str = "10";
 
 /// From where our chain is entered: table and chain.
-const ENTRIES: [(&str, &str); 3] =
-    [("nat", "PREROUTING"), ("filter", "INPUT"), ("filter", "FORWARD")];
+const ENTRIES: [(&str, &str); 2] = [("nat", "PREROUTING"), ("filter", "INPUT")];
+/// The same, on the way through the machine: before Docker's own rules, which would let everything out; where Docker
+/// leaves the packet filter alone, from the beginning of that way.
+const PASSING: [&str; 2] = ["DOCKER-USER", "FORWARD"];
 
 /// The rules of a node.
 #[derive(Debug, Clone)]
@@ -53,9 +55,10 @@ impl Rules {
         let restore = ["--noflush", "--wait", LOCK];
         run("iptables-restore", &restore, &self.text(ports)).await?;
         for (table, from) in ENTRIES {
-            if self.entry(table, "-C", from).await.is_err() {
-                self.entry(table, "-I", from).await?;
-            }
+            self.enter(table, from).await?;
+        }
+        if self.enter("filter", PASSING[0]).await.is_err() {
+            self.enter("filter", PASSING[1]).await?;
         }
         Ok(())
     }
@@ -67,20 +70,25 @@ impl Rules {
                 return false;
             }
         }
-        true
+        self.entry("filter", "-C", PASSING[0]).await.is_ok()
+            || self.entry("filter", "-C", PASSING[1]).await.is_ok()
     }
 
-    /// Removes every trace.
-    pub(super) async fn remove(&self) {
-        for (table, from) in ENTRIES {
-            let _ = self.entry(table, "-D", from).await;
+    /// Makes sure that our chain is entered from there.
+    async fn enter(&self, table: &str, from: &str) -> Result<(), String> {
+        match self.entry(table, "-C", from).await {
+            Ok(()) => Ok(()),
+            Err(_) => self.entry(table, "-I", from).await,
         }
-        for table in ["nat", "filter"] {
-            for action in ["-F", "-X"] {
-                let arguments = ["--wait", LOCK, "-t", table, action, &self.chain];
-                if let Err(error) = run("iptables", &arguments, "").await {
-                    tracing::debug!(error, table, "a chain is not removed");
-                }
+    }
+
+    /// Redirects nothing any more. What rejects stays: containers go on, and must learn at once that nobody answers.
+    pub(super) async fn remove(&self) {
+        let _ = self.entry("nat", "-D", "PREROUTING").await;
+        for action in ["-F", "-X"] {
+            let arguments = ["--wait", LOCK, "-t", "nat", action, &self.chain];
+            if let Err(error) = run("iptables", &arguments, "").await {
+                tracing::debug!(error, "a chain is not removed");
             }
         }
     }
@@ -111,6 +119,8 @@ impl Rules {
         redirect(&RANGE.to_string(), "tcp", None, ports.proxy);
         let _ = write!(text, "COMMIT\n*filter\n:{chain} - [0:0]\n");
         // What was not redirected is for nobody, and must not leave the machine.
+        let _ =
+            writeln!(text, "-A {chain} -d {RANGE} -p tcp -m tcp -j REJECT --reject-with tcp-reset");
         let _ = writeln!(text, "-A {chain} -d {RANGE} -j REJECT");
         // What was, must not fall to a firewall that lets in only what it knows.
         let _ = writeln!(text, "-A {chain} -m conntrack --ctorigdst {RANGE} -j ACCEPT\nCOMMIT");
@@ -170,6 +180,7 @@ mod tests {
 COMMIT
 *filter
 :VC-abc - [0:0]
+-A VC-abc -d 198.18.0.0/15 -p tcp -m tcp -j REJECT --reject-with tcp-reset
 -A VC-abc -d 198.18.0.0/15 -j REJECT
 -A VC-abc -m conntrack --ctorigdst 198.18.0.0/15 -j ACCEPT
 COMMIT

@@ -1,7 +1,7 @@
 //! Questions about the rest of the world: passed on, byte for byte, to the resolvers that the machine itself asks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use resolv_conf::ScopedIp;
@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 /// Where a machine says whom it asks.
-pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How long one resolver may take. Docker waits four seconds for us.
 const ATTEMPT: Duration = Duration::from_millis(1200);
 /// How many resolvers are asked, one after another: as many as the C library asks.
@@ -53,7 +53,7 @@ impl Upstream {
         question: &[u8],
         transport: Transport,
     ) -> Result<Vec<u8>, NoAnswer> {
-        let servers = self.servers();
+        let servers = servers(&self.resolv_conf);
         if servers.is_empty() {
             return Err(NoAnswer::Nobody);
         }
@@ -72,19 +72,19 @@ impl Upstream {
         }
         Err(NoAnswer::Silence)
     }
+}
 
-    /// The file is small and read for each question, so that a change needs no watching.
-    fn servers(&self) -> Vec<SocketAddr> {
-        let text = std::fs::read(&self.resolv_conf).unwrap_or_default();
-        let Ok(config) = resolv_conf::Config::parse(text) else { return Vec::new() };
-        let address = |server: ScopedIp| match server {
-            ScopedIp::V4(ip) => Some(SocketAddr::from((ip, PORT))),
-            ScopedIp::V6(ip, None) => Some(SocketAddr::from((ip, PORT))),
-            // One that means something on one link only.
-            ScopedIp::V6(_, Some(_)) => None,
-        };
-        config.nameservers.into_iter().filter_map(address).take(SERVERS).collect()
-    }
+/// The resolvers that a file names. It is small and read for each question, so that a change needs no watching.
+pub(crate) fn servers(resolv_conf: &Path) -> Vec<SocketAddr> {
+    let text = std::fs::read(resolv_conf).unwrap_or_default();
+    let Ok(config) = resolv_conf::Config::parse(text) else { return Vec::new() };
+    let address = |server: ScopedIp| match server {
+        ScopedIp::V4(ip) => Some(SocketAddr::from((ip, PORT))),
+        ScopedIp::V6(ip, None) => Some(SocketAddr::from((ip, PORT))),
+        // One that means something on one link only.
+        ScopedIp::V6(_, Some(_)) => None,
+    };
+    config.nameservers.into_iter().filter_map(address).take(SERVERS).collect()
 }
 
 /// From a port of its own, so that an answer cannot be guessed.
@@ -142,10 +142,10 @@ mod tests {
         let text = "# made by hand\nsearch lan\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n\
                     nameserver 2001:db8::1\noptions ndots:1\n";
         std::fs::write(&path, text).expect("written");
-        let servers = ["192.0.2.1:53", "[2001:db8::1]:53"].map(|it| it.parse().expect("one"));
-        assert_eq!(upstream.servers(), servers);
+        let named = ["192.0.2.1:53", "[2001:db8::1]:53"].map(|it| it.parse().expect("one"));
+        assert_eq!(servers(&path), named);
         std::fs::write(&path, "nameserver 192.0.2.2\n").expect("written");
-        assert_eq!(upstream.servers(), ["192.0.2.2:53".parse().expect("one")]);
+        assert_eq!(servers(&path), ["192.0.2.2:53".parse().expect("one")]);
     }
 
     #[tokio::test]

@@ -1,10 +1,12 @@
 //! A Docker engine of a test's own.
 
 use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
 use crate::{IMAGE, PATIENCE};
@@ -74,7 +76,7 @@ impl Engine {
             .expect("copied");
         for applet in [
             "sh", "sleep", "cat", "mkfifo", "test", "seq", "head", "stat", "hostname", "mount",
-            "id",
+            "id", "nslookup", "nc",
         ] {
             std::os::unix::fs::symlink("busybox", stage.join("bin").join(applet)).expect("linked");
         }
@@ -88,7 +90,22 @@ impl Engine {
         format!("unix://{}/sock", self.dir.path().display())
     }
 
-    fn docker(&self, arguments: &[&str]) -> Command {
+    /// Takes this thread, and whatever it starts from now on, into the engine's network.
+    pub(crate) fn enter_network(&self) {
+        let path = format!("/proc/{}/ns/net", self.process.id());
+        let network = File::open(path).expect("the engine's network");
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).expect("root");
+    }
+
+    /// Runs a program in a container without holding up the thread: whether it succeeded, and what it said.
+    pub(crate) async fn exec(&self, container: &str, arguments: &[&str]) -> (bool, String) {
+        let mut command = tokio::process::Command::from(self.docker(&["exec", container]));
+        let output = command.args(arguments).output().await.expect("the docker CLI");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    pub(crate) fn docker(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command.args(["-H", &self.host()]).args(arguments).stdin(Stdio::null());
         command

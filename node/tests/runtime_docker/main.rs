@@ -5,6 +5,7 @@
 
 mod engine;
 mod files;
+mod names;
 mod settings;
 
 use std::collections::BTreeMap;

@@ -67,6 +67,8 @@ pub(super) fn seconds(time: Duration) -> i64 {
 pub(super) struct Surroundings {
     /// Docker's names of its networks, the primary one first.
     pub(super) networks: Vec<String>,
+    /// Whom it asks for names that Docker does not know; `None`: as Docker has it.
+    pub(super) resolvers: Option<Vec<String>>,
     /// The directory of its secrets and configs, when it has any.
     pub(super) files: Option<PathBuf>,
 }
@@ -142,6 +144,7 @@ fn host_config(
             config: Some(log_options.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
         }),
         network_mode: around.networks.first().cloned(),
+        dns: around.resolvers.clone(),
         mounts: Some(mounts.chain(files).collect()),
         cap_add: some(&settings.cap_add),
         cap_drop: some(&settings.cap_drop),

@@ -21,6 +21,7 @@ mod volumes;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -112,6 +113,7 @@ impl Docker {
             pulls: Arc::new(Semaphore::new(PULLS)),
             connections: Arc::new(watch::Sender::new(0)),
             networks: networks::Wishes::default(),
+            serves_names: Arc::new(AtomicBool::new(true)),
         };
         let (backend, watcher) = (engine.clone(), engine.clone());
         tokio::spawn(async move {
@@ -179,6 +181,8 @@ struct Engine {
     connections: Arc<watch::Sender<u64>>,
     /// The networks that were asked for.
     networks: networks::Wishes,
+    /// Whether containers may ask for names at `names::RESOLVER`.
+    serves_names: Arc<AtomicBool>,
 }
 
 impl Engine {

@@ -4,8 +4,10 @@
 //! each other. Nothing is registered with Docker's names: `names` answers those, the same on every machine.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bollard::errors::Error;
@@ -21,6 +23,7 @@ use vc_protocol::Name;
 use vc_protocol::spec::ContainerSpec;
 
 use super::{Docker, Engine, container, reason};
+use crate::names::{RESOLVER, upstream};
 use crate::runtime::Identity;
 
 /// The label that holds the network's name in its project.
@@ -71,6 +74,17 @@ impl Docker {
         bridge_prefix(&self.engine.identity)
     }
 
+    /// Whether the engine is on this machine.
+    pub fn is_local(&self) -> bool {
+        self.engine.host.starts_with("unix://")
+    }
+
+    /// Says whether containers that are made from now on may ask for names at [`RESOLVER`]. (Until it is said, they
+    /// may.)
+    pub fn serves_names(&self, serves: bool) {
+        self.engine.serves_names.store(serves, Ordering::Relaxed);
+    }
+
     /// For whom it runs containers.
     pub fn identity(&self) -> Identity {
         self.engine.identity
@@ -91,6 +105,17 @@ impl Engine {
             names.push(self.ensure_network(project, network).await?);
         }
         Ok(names)
+    }
+
+    /// Whom a container asks for names that Docker does not know: us, and while nobody answers there the machine's own
+    /// resolvers. `None`: as Docker has it.
+    pub(super) fn resolvers(&self) -> Option<Vec<String>> {
+        let others = upstream::servers(Path::new(upstream::RESOLV_CONF));
+        // A container has another loopback than the machine.
+        let others =
+            others.iter().map(SocketAddr::ip).filter(|ip| ip.is_ipv4() && !ip.is_loopback());
+        let all = std::iter::once(IpAddr::from(RESOLVER)).chain(others);
+        self.serves_names.load(Ordering::Relaxed).then(|| all.map(|ip| ip.to_string()).collect())
     }
 
     async fn ensure_network(&self, project: &Name, network: &Name) -> Result<String, Error> {

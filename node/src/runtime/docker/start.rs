@@ -145,7 +145,7 @@ impl Engine {
                 format!("Docker cannot make its networks: {}", reason::of(error))
             })
         })?;
-        Ok(Surroundings { networks, files })
+        Ok(Surroundings { networks, resolvers: self.resolvers(), files })
     }
 
     /// What a container that has been made needs before it can be started: the rest of its networks, and its files.
