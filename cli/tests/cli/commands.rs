@@ -99,8 +99,9 @@ fn rebalance_shows_what_would_move_and_moves_it_when_told() {
     let (home, node) = (Home::new(), Node::start(plan));
     home.vc(&["login", &home.write("token", &OURS.token(&[&node.address]))]).ok();
     // Nobody is there to say yes.
-    let out = home.vc(&["rebalance"]).ok();
-    assert!(out.contains("shop/web.2") && out.contains("too full"), "{out}");
+    let out = home.vc(&["rebalance"]);
+    assert_eq!((out.code, out.stderr.as_str()), (Some(0), "nothing has moved: say --yes\n"));
+    assert!(out.stdout.contains("shop/web.2") && out.stdout.contains("too full"), "{}", out.stdout);
     let out = home.vc(&["rebalance", "--output", "json"]).ok();
     assert_eq!(serde_json::from_str::<Vec<MoveRow>>(&out).expect("JSON"), [row]);
     assert!(!node.requests().contains(&Request::Rebalance { apply: true }));
