@@ -21,6 +21,7 @@ use crate::drive::{Driver, EVENTS, Event, Parts, Snapshot};
 use crate::exec::Execs;
 use crate::identity::{self, Membership};
 use crate::logs::Logs;
+use crate::names::{self, Names};
 use crate::network::gate::Gate;
 use crate::network::link::{self, Links};
 use crate::network::{self, Network};
@@ -221,6 +222,10 @@ async fn run(
     }
     let members = handles.controls.members.clone();
     let execs = Execs::new(membership.node, runtime.clone(), members);
+    let docker = match &runtime {
+        Runtime::Docker(docker) => Some(docker.clone()),
+        Runtime::Process(_) => None,
+    };
     let logs = Logs { node: membership.node, runtime, members: handles.controls.members.clone() };
     let session = Session {
         membership: Arc::clone(&membership),
@@ -243,8 +248,12 @@ async fn run(
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(routing::follow(snapshot.clone(), table));
     tasks.spawn(routing::serve_members(router.clone(), handles.streams.route));
-    // Child processes bind their ports themselves.
-    if matches!(options.runtime, RuntimeChoice::Docker) {
+    // Child processes bind their ports themselves, and have the machine's names.
+    let mut names = None;
+    if let Some(docker) = docker {
+        let table = router.table();
+        let started = Names::start(names::Config::default(), docker, table, router.clone()).await;
+        names = Some(started.context("cannot serve names")?);
         let (problems, from_ingress) = mpsc::channel(PORT_PROBLEMS);
         tasks.spawn(Ingress::new(router, problems).run());
         tasks.spawn(forward(from_ingress, driver, Input::Ports));
@@ -266,7 +275,7 @@ async fn run(
             _ = interrupt.recv() => break,
             Ok(_) = last.wait_for(|snapshot| snapshot.left) => {
                 tracing::info!("this machine has left the cluster: its data directory is of no more use");
-                return Ok(());
+                break;
             }
             Some(ended) = tasks.join_next() => {
                 ended.context("a part of the node failed")?;
@@ -274,7 +283,12 @@ async fn run(
             }
         }
     }
-    tracing::info!("stopping; what runs goes on");
+    if !last.borrow().left {
+        tracing::info!("stopping; what runs goes on");
+    }
+    if let Some(names) = names {
+        names.stop().await;
+    }
     Ok(())
 }
 

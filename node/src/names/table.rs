@@ -100,8 +100,11 @@ pub(super) mod tests {
         Source { project: name(project), networks }
     }
 
+    /// A network, and names there.
+    type Aliases<'a> = (&'a str, &'a [&'a str]);
+
     /// Services, each with its networks and its aliases there.
-    pub(in crate::names) fn table(services: &[(&str, &[(&str, &[&str])])]) -> Table {
+    pub(in crate::names) fn table(services: &[(&str, &[Aliases<'_>])]) -> Table {
         let mut routes = Routes::default();
         for (service, networks) in services {
             let aliases = |aliases: &[&str]| aliases.iter().map(|&it| it.to_owned()).collect();

@@ -163,7 +163,7 @@ impl Ingress {
             PortProtocol::Udp => {
                 let socket = listen::udp(place.address, place.port)?;
                 let Target { service, port, scope } = target;
-                tokio::spawn(udp::serve(router, socket, service, port, scope))
+                tokio::spawn(udp::serve(router, socket, service, port, scope, None))
             }
         };
         Ok(Listener { target: sender, task })

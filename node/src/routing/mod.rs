@@ -30,6 +30,7 @@ pub use inbound::serve as serve_members;
 pub use ingress::{Ingress, Problems};
 
 use crate::drive::Snapshot;
+use crate::names::{Admit, Forward};
 use choose::Chooser;
 use connect::{Streams, Upstream};
 
@@ -96,9 +97,10 @@ impl Router {
     }
 
     /// Forwards what comes to a UDP socket to a port of the instances of a service, and their answers from the same
-    /// socket; as long as it is polled. Each client keeps its instance while that is there.
-    pub async fn serve_udp(&self, socket: UdpSocket, service: ServiceKey, port: u16) {
-        udp::serve(self.clone(), socket, service, port, Scope::Cluster).await;
+    /// socket; as long as it is polled. Each client keeps its instance while that is there; one who is not admitted
+    /// gets nowhere.
+    pub async fn serve_udp(&self, socket: UdpSocket, service: ServiceKey, port: u16, admit: Admit) {
+        udp::serve(self.clone(), socket, service, port, Scope::Cluster, Some(admit)).await;
     }
 
     /// Where connections go now, and how to learn of changes.
@@ -128,6 +130,16 @@ impl Router {
             // Nobody asked for that.
             Upstream::Udp(_) => pump::cut(client),
         }
+    }
+}
+
+impl Forward for Router {
+    async fn tcp(&self, stream: TcpStream, service: ServiceKey, port: u16) {
+        self.serve(stream, service, port).await;
+    }
+
+    async fn udp(&self, socket: UdpSocket, service: ServiceKey, port: u16, admit: Admit) {
+        self.serve_udp(socket, service, port, admit).await;
     }
 }
 

@@ -22,6 +22,7 @@ use super::choose::Suspect;
 use super::connect::{Route, Upstream};
 use super::pump::with_scratch;
 use super::{Router, Scope};
+use crate::names::Admit;
 
 /// Clients of one port at once; for one more, the one that was silent longest is forgotten.
 pub const MAX_SESSIONS: usize = 4096;
@@ -46,13 +47,14 @@ struct Session {
     _task: AbortOnDropHandle<()>,
 }
 
-/// Forwards what comes to a socket, as long as it is polled.
+/// Forwards what comes to a socket from those who are admitted (`None`: all), as long as it is polled.
 pub(super) async fn serve(
     router: Router,
     socket: UdpSocket,
     service: ServiceKey,
     port: u16,
     scope: Scope,
+    admit: Option<Admit>,
 ) {
     let socket = Arc::new(socket);
     let room = Arc::new(Semaphore::new(WAITING));
@@ -87,6 +89,17 @@ pub(super) async fn serve(
             datagrams,
             (service.clone(), port, scope),
         );
+        let admit = admit.clone();
+        let session = async move {
+            // It is asked once a session.
+            let admitted = match admit {
+                Some(admit) => admit(client.ip()).await,
+                None => true,
+            };
+            if admitted {
+                session.await;
+            }
+        };
         let task = AbortOnDropHandle::new(tokio::spawn(session));
         sessions.insert(client, Session { queue, spoke: Instant::now(), _task: task });
     }

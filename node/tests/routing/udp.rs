@@ -1,8 +1,11 @@
 //! Datagrams.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::net::UdpSocket;
+use vc_node::names::Admit;
 
 use crate::nodes::{Node, instance, pair, place, service};
 
@@ -25,7 +28,8 @@ async fn publish(node: &Node, target: u16) -> std::net::SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     let address = socket.local_addr().expect("bound");
     let router = node.router.clone();
-    tokio::spawn(async move { router.serve_udp(socket, service(), target).await });
+    let all: Admit = Arc::new(|_| async { true }.boxed());
+    tokio::spawn(async move { router.serve_udp(socket, service(), target, all).await });
     address
 }
 

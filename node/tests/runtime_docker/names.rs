@@ -116,8 +116,9 @@ async fn container(host: &mut Host, engine: &Engine, slot: &str, networks: &[&st
 async fn lookup(engine: &Engine, container: &str, name: &str) -> Option<Ipv4Addr> {
     let (found, said) = engine.exec(container, &["nslookup", name]).await;
     // The first address is the resolver's.
-    let addresses = said.lines().filter_map(|line| line.strip_prefix("Address: ")?.parse().ok());
-    let address = addresses.last();
+    let mut addresses =
+        said.lines().filter_map(|line| line.strip_prefix("Address: ")?.parse().ok());
+    let address = addresses.next_back();
     assert_eq!(found, address.is_some(), "{said}");
     assert!(found || said.contains("NXDOMAIN"), "{said}");
     address
