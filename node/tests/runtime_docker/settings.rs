@@ -51,13 +51,13 @@ async fn a_container_has_the_settings_that_it_asks_for() {
     assert_eq!(inside(">/file || echo no").lines().last(), Some("no"));
     assert_eq!(inside("test -e /dev/nothing && echo yes"), "yes");
     assert_eq!(inside("id -G"), "0 4321");
-    assert_eq!(inside("ulimit -n"), "123");
     assert!(inside("cat /etc/hosts").contains("192.0.2.7\telsewhere"));
     let told = |template: &str| engine.run(&["inspect", "-f", template, &container]);
-    assert_eq!(
-        told("{{.HostConfig.CapAdd}} {{.HostConfig.CapDrop}}"),
-        "[CAP_NET_ADMIN] [CAP_CHOWN]"
-    );
+    let limits = told("{{range .HostConfig.Ulimits}}{{.Name}} {{.Soft}} {{.Hard}}{{end}}");
+    assert_eq!(limits, "nofile 123 456");
+    // Later engines write CAP_ before them.
+    let capabilities = told("{{.HostConfig.CapAdd}} {{.HostConfig.CapDrop}}").replace("CAP_", "");
+    assert_eq!(capabilities, "[NET_ADMIN] [CHOWN]");
     assert_eq!(
         told("{{.HostConfig.ShmSize}} {{.HostConfig.SecurityOpt}}"),
         "8388608 [no-new-privileges]"
@@ -123,7 +123,7 @@ async fn a_named_volume_outlives_its_containers_and_an_anonymous_one_does_not() 
     reader.mounts = vec![volume("/data", true)];
     let id = host.start("shop/web.1", &reader);
     let Phase::Exited { output, .. } = host.no_more_running(&id).await else { panic!("it ended") };
-    assert!(output.starts_with("kept | ") && output.ends_with("read only"), "{output}");
+    assert!(output.starts_with("kept | ") && output.contains("read only"), "{output}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Secrets and configs, where containers find them: in this machine's memory, and mounted from there read-only.
 //!
-//! Each container has a directory of its own, that only the node's user enters. It is written before each start, for
-//! memory is empty after a boot, and removed with the container.
+//! Each container has a directory of its own, that only the node's user enters. It is there, whole, before the container
+//! is made and before each start, for memory is empty after a boot; and it is removed with the container.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
@@ -58,7 +58,7 @@ impl Files {
     }
 
     /// The directory of a container. Errors: this machine has no memory to keep files in.
-    pub(super) fn directory(&self, container: &str) -> Result<PathBuf, String> {
+    fn directory(&self, container: &str) -> Result<PathBuf, String> {
         let mut failures = Vec::new();
         for directory in self.directories.iter() {
             match private(directory).and_then(|()| private(&directory.join(&*self.node))) {
@@ -72,14 +72,18 @@ impl Files {
         ))
     }
 
-    /// Writes all files of a container anew. Errors: one line for people, without anything of what is in them.
+    /// Writes all files of a container, unless they are there: another content is another container. Returns the
+    /// directory. Errors: one line for people, without anything of what is in them.
     pub(super) fn place(
         &self,
         project: &Name,
         container: &str,
         spec: &ContainerSpec,
-    ) -> Result<(), String> {
+    ) -> Result<PathBuf, String> {
         let directory = self.directory(container)?;
+        if directory.exists() {
+            return Ok(directory);
+        }
         let contents: Vec<(&FileMount, Vec<u8>)> = spec
             .files
             .iter()
@@ -89,16 +93,21 @@ impl Files {
                 Ok((mount, (self.open)(&key)?))
             })
             .collect::<Result<_, String>>()?;
-        let failed =
-            |error: io::Error| format!("cannot keep its secrets and configs in memory: {error}");
-        remove(&directory).and_then(|()| private(&directory)).map_err(failed)?;
-        for (number, (mount, content)) in contents.iter().enumerate() {
-            if let Err(error) = write(&directory.join(number.to_string()), mount, content) {
-                let _ = remove(&directory);
-                return Err(failed(error));
+        // What a node left half written that ended meanwhile is written anew, or swept out.
+        let new = directory.with_file_name(format!("{}.new", plain(container)));
+        let write_all = || {
+            remove(&new)?;
+            private(&new)?;
+            for (number, (mount, content)) in contents.iter().enumerate() {
+                write(&new.join(number.to_string()), mount, content)?;
             }
-        }
-        Ok(())
+            fs::rename(&new, &directory)
+        };
+        write_all().map_err(|error| {
+            let _ = remove(&new);
+            format!("cannot keep its secrets and configs in memory: {error}")
+        })?;
+        Ok(directory)
     }
 
     /// Removes what a container had.

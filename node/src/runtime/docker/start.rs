@@ -96,7 +96,7 @@ impl Engine {
                     return Err(Refusal::of(error, tell));
                 }
             }
-            match self.complete(&client, &name, id, spec, &around).await {
+            match self.connect(&client, &name, &around.networks).await {
                 // Somebody removed it in between.
                 Err(Refusal::Failed(_)) if self.is_absent(id).await => continue,
                 outcome => outcome?,
@@ -117,7 +117,7 @@ impl Engine {
         Err(Refusal::Failed(format!("somebody keeps removing the container {name}")))
     }
 
-    /// Makes what a container needs before it can be made: volumes, networks, a place for its files.
+    /// Makes what a container needs before it can be made or started again: its files, volumes, networks.
     async fn surround(
         &self,
         name: &str,
@@ -127,7 +127,11 @@ impl Engine {
         let files = if spec.files.is_empty() {
             None
         } else if self.host.starts_with("unix://") {
-            Some(self.files.directory(name).map_err(Refusal::Failed)?)
+            let (files, project) = (self.files.clone(), id.slot.service.project.clone());
+            let (name, spec) = (name.to_owned(), spec.clone());
+            let placed = spawn_blocking(move || files.place(&project, &name, &spec)).await;
+            let placed = placed.unwrap_or_else(|_| Err("its secrets cannot be opened".to_owned()));
+            Some(placed.map_err(Refusal::Failed)?)
         } else {
             return Err(Refusal::Failed(format!(
                 "it has secrets or configs, and Docker at {} may be on another machine: they are not sent there",
@@ -148,16 +152,14 @@ impl Engine {
         Ok(Surroundings { networks, resolvers: self.resolvers(), files })
     }
 
-    /// What a container that has been made needs before it can be started: the rest of its networks, and its files.
-    async fn complete(
+    /// Connects a container that has been made to the rest of its networks.
+    async fn connect(
         &self,
         client: &bollard::Docker,
         name: &str,
-        id: &InstanceId,
-        spec: &ContainerSpec,
-        around: &Surroundings,
+        networks: &[String],
     ) -> Result<(), Refusal> {
-        for network in around.networks.iter().skip(1) {
+        for network in networks.iter().skip(1) {
             let request =
                 NetworkConnectRequest { container: name.to_owned(), endpoint_config: None };
             match client.connect_network(network, request).await {
@@ -171,14 +173,6 @@ impl Engine {
                 }
                 Ok(()) => {}
             }
-        }
-        if around.files.is_some() {
-            let (files, project) = (self.files.clone(), id.slot.service.project.clone());
-            let (name, spec) = (name.to_owned(), spec.clone());
-            let placed = spawn_blocking(move || files.place(&project, &name, &spec)).await;
-            let placed =
-                placed.unwrap_or_else(|_| Err("its secrets could not be opened".to_owned()));
-            placed.map_err(Refusal::Failed)?;
         }
         Ok(())
     }
