@@ -213,6 +213,8 @@ pub(super) async fn local(
             };
             let socket = UdpSocket::bind((any, 0)).await?;
             socket.connect(to).await?;
+            // Until it is known that the socket takes datagrams, it loses them.
+            socket.writable().await?;
             Ok(Upstream::Udp(socket))
         }
     }

@@ -140,12 +140,12 @@ impl Ingress {
                 }
                 // An address of other machines: it is for them to publish.
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+                // Who has it was looked for the first time.
+                Err(_) if self.failed.contains_key(&place) => {}
                 Err(error) => {
-                    if !self.failed.contains_key(&place) {
-                        let why = reason(&place, &error).await;
-                        tracing::warn!(port = place.name(), why, "cannot be published");
-                        self.failed.insert(place, why);
-                    }
+                    let why = reason(&place, &error).await;
+                    tracing::warn!(port = place.name(), why, "cannot be published");
+                    self.failed.insert(place, why);
                 }
             }
         }

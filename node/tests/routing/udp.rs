@@ -58,7 +58,11 @@ async fn each_client_keeps_its_instance_here_and_elsewhere() {
         for _ in 0..4 {
             let client = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
             client.connect(address).await.expect("connected");
-            let first = ask(&client, b"hello").await;
+            // A port that nobody has used loses nothing, not even the first word.
+            client.send(b"hello").await.expect("sent");
+            let mut first = vec![0; 16];
+            let length = client.recv(&mut first).await.expect("an answer");
+            first.truncate(length);
             assert!(first.ends_with(b" hello"));
             for _ in 0..3 {
                 assert_eq!(ask(&client, b"hello").await, first);
