@@ -1,12 +1,10 @@
 //! A Docker engine of a test's own.
 
 use std::fs::File;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
 use crate::{IMAGE, PATIENCE};
@@ -14,7 +12,7 @@ use crate::{IMAGE, PATIENCE};
 /// A Docker engine in a network of its own.
 pub(crate) struct Engine {
     pub(crate) dir: TempDir,
-    process: Child,
+    pub(crate) process: Child,
 }
 
 impl Engine {
@@ -88,21 +86,6 @@ impl Engine {
 
     pub(crate) fn host(&self) -> String {
         format!("unix://{}/sock", self.dir.path().display())
-    }
-
-    /// Takes this thread, and whatever it starts from now on, into the engine's network.
-    pub(crate) fn enter_network(&self) {
-        let path = format!("/proc/{}/ns/net", self.process.id());
-        let network = File::open(path).expect("the engine's network");
-        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).expect("root");
-    }
-
-    /// Runs a program in a container without holding up the thread: whether it succeeded, and what it said.
-    pub(crate) async fn exec(&self, container: &str, arguments: &[&str]) -> (bool, String) {
-        let mut command = tokio::process::Command::from(self.docker(&["exec", container]));
-        let output = command.args(arguments).output().await.expect("the docker CLI");
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     }
 
     pub(crate) fn docker(&self, arguments: &[&str]) -> Command {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use futures::future::BoxFuture;
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{RData, Record, RecordType};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::watch;
@@ -29,6 +32,23 @@ use crate::{Host, PATIENCE, identity, shell};
 const WORLD: (&str, Ipv4Addr) = ("example.test.", Ipv4Addr::new(192, 0, 2, 7));
 /// What a service that answers over UDP knows, whatever it is asked.
 const TOLD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+
+impl Engine {
+    /// Takes this thread, and whatever it starts from now on, into the engine's network.
+    fn enter_network(&self) {
+        let path = format!("/proc/{}/ns/net", self.process.id());
+        let network = File::open(path).expect("the engine's network");
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).expect("root");
+    }
+
+    /// Runs a program in a container without holding up the thread: whether it succeeded, and what it said.
+    async fn exec(&self, container: &str, arguments: &[&str]) -> (bool, String) {
+        let mut command = tokio::process::Command::from(self.docker(&["exec", container]));
+        let output = command.args(arguments).output().await.expect("the docker CLI");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+}
 
 /// Stands for the mesh: tells which service and port it was asked for.
 #[derive(Clone)]
