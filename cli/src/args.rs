@@ -106,6 +106,8 @@ pub(crate) enum Command {
     Leave(cmd::leave::Args),
     /// Named volumes, and where their data is
     Volume(cmd::volume::Args),
+    /// Hand images to the mesh, and list them
+    Image(cmd::image::Args),
     /// Make tokens for machines and users
     Token(cmd::token::Args),
     /// Keep a token for later commands
@@ -194,6 +196,8 @@ mod tests {
             "vc login admin.token",
             "vc completions zsh",
             "vc status",
+            "vc image push web:1 worker:1 --docker-host unix:///run/docker.sock",
+            "vc image ls",
             "vc services",
         ] {
             if let Err(error) = parse(line) {
@@ -224,6 +228,8 @@ mod tests {
             "vc rollback web api",
             "vc volume rm data",
             "vc logs",
+            "vc image",
+            "vc image push",
             "vc logs web --replica 0",
             "vc token create",
             "vc token create --machine --user ada",

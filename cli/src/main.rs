@@ -8,6 +8,7 @@ mod args;
 mod client;
 mod cmd;
 mod credentials;
+mod docker;
 mod files;
 mod render;
 mod terminal;

@@ -69,6 +69,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         Ok(self.framed.send(Bytes::from(bytes)).await?)
     }
 
+    /// Receives bytes. Errors: closed, or broken.
+    pub async fn receive_bytes(&mut self) -> Result<Bytes, FrameError> {
+        Ok(self.framed.next().await.ok_or(FrameError::Closed)??.freeze())
+    }
+
     /// Receives a value as CBOR. Errors: closed, broken, or not a `T`.
     pub async fn receive_cbor<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
         let frame = self.framed.next().await.ok_or(FrameError::Closed)??;

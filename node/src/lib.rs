@@ -6,6 +6,7 @@ pub mod drive;
 mod exec;
 mod frames;
 mod identity;
+pub mod images;
 mod join;
 mod logs;
 mod machine;

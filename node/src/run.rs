@@ -20,6 +20,7 @@ use crate::auth::Porter;
 use crate::drive::{Driver, EVENTS, Event, Parts, Snapshot};
 use crate::exec::Execs;
 use crate::identity::{self, Membership};
+use crate::images::{self, Images};
 use crate::logs::Logs;
 use crate::names::{self, Names};
 use crate::network::gate::Gate;
@@ -183,13 +184,18 @@ async fn run(
     }
     let membership = Arc::new(membership);
 
+    let docker = runtime::docker::host(options.docker_host.clone());
+    let docker = (options.runtime == RuntimeChoice::Docker).then_some(docker);
+    let open = images::over(handles.controls.members.clone());
+    let images = Images::with(&options.data_dir, docker.as_deref(), open)
+        .with_context(|| format!("cannot keep images in {}", options.data_dir.display()))?;
     let (runtime_events, from_runtime) = mpsc::channel(RUNTIME_EVENTS);
     let latest = Arc::new(OnceLock::new());
     let runtime_config = match options.runtime {
         RuntimeChoice::Docker => {
             let open = open_files(Arc::clone(&membership), Arc::clone(&latest));
-            let host = options.docker_host.clone();
-            runtime::Config::Docker(runtime::docker::Config { host, open, memory: None })
+            let (host, images) = (options.docker_host.clone(), images.clone());
+            runtime::Config::Docker(runtime::docker::Config { host, open, memory: None, images })
         }
         RuntimeChoice::Process => {
             runtime::Config::Process(runtime::process::Config { dir: options.data_dir.clone() })
@@ -233,6 +239,7 @@ async fn run(
         driver: driver.clone(),
         logs: logs.clone(),
         execs: execs.clone(),
+        images: images.clone(),
     };
     let porter =
         Porter { membership: Arc::clone(&membership), gate, driver: driver.clone(), session };
@@ -244,6 +251,7 @@ async fn run(
     tasks.spawn(link::accept(handles.streams.sync, driver.clone()));
     tasks.spawn(logs.serve(handles.streams.logs));
     tasks.spawn(execs.serve(handles.streams.exec));
+    tasks.spawn(images.run(membership.node, handles.streams.image, snapshot.clone()));
     tasks.spawn(machine::watch_usage(driver.clone()));
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(routing::follow(snapshot.clone(), table));

@@ -6,7 +6,7 @@ use libp2p::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 use vc_engine::{Mutation, report};
 use vc_protocol::change::Subject;
-use vc_protocol::control::{Reply, Request, TokenRequest, TokenSubject};
+use vc_protocol::control::{ImagePush, Reply, Request, TokenRequest, TokenSubject};
 use vc_protocol::token::{Issuer, Scope, UserRole};
 use vc_protocol::{Millis, Multiaddr, ServiceKey};
 
@@ -14,6 +14,7 @@ use crate::drive::{Event, Snapshot};
 use crate::exec::{Execs, UserRequest};
 use crate::frames::{FrameError, Frames};
 use crate::identity::Membership;
+use crate::images::{Images, Pushed};
 use crate::logs::Logs;
 use crate::prepare::{Prepared, prepare};
 
@@ -43,6 +44,7 @@ pub struct Session {
     pub(crate) driver: mpsc::Sender<Event>,
     pub(crate) logs: Logs,
     pub(crate) execs: Execs,
+    pub(crate) images: Images,
 }
 
 /// The role a request needs.
@@ -124,6 +126,7 @@ impl Session {
             Request::Exec(it) => self.exec(user, UserRequest::Exec(it), frames).await,
             Request::CopyOut(it) => self.exec(user, UserRequest::CopyOut(it), frames).await,
             Request::CopyIn(it) => self.exec(user, UserRequest::CopyIn(it), frames).await,
+            Request::PushImage(push) => self.push_image(user, &push, frames).await,
             request => {
                 let reply = self.reply(user, request).await.unwrap_or_else(Reply::Error);
                 frames.send(&reply).await
@@ -158,7 +161,9 @@ impl Session {
                 }
                 Reply::Instances(rows)
             }
-            Request::Deploy { deployments, files } => {
+            Request::Images => Reply::Images(self.images.rows(&view, self.membership.node).await),
+            Request::Deploy { mut deployments, files } => {
+                self.images.pin(&view, self.membership.node, &mut deployments).await;
                 let Membership { seal, cluster, .. } = &*self.membership;
                 let Prepared { deployments, files } = prepare(seal, *cluster, deployments, &files)?;
                 self.mutate(user, Mutation::Deploy { deployments, files }).await?
@@ -204,6 +209,27 @@ impl Session {
         let (answer, result) = oneshot::channel();
         let by = Subject { name: user.name.clone(), token: user.token.clone() };
         self.ask(Event::Mutate { by, mutation, answer }, result).await.map(Reply::Done)
+    }
+
+    /// Takes an image, then lets its reference mean it.
+    async fn push_image(
+        &self,
+        user: &User,
+        push: &ImagePush,
+        frames: &mut Frames<Stream>,
+    ) -> Result<(), FrameError> {
+        let pushed = match self.images.receive(push, frames).await? {
+            Ok(pushed) => pushed,
+            Err(why) => {
+                frames.send(&Reply::Error(why)).await?;
+                // What the user still sends is no request.
+                return Err(FrameError::Closed);
+            }
+        };
+        let Pushed { reference, id, size } = pushed;
+        let mutation = Mutation::Image { reference, id: id.into(), size };
+        let reply = self.mutate(user, mutation).await.unwrap_or_else(Reply::Error);
+        frames.send(&reply).await
     }
 
     async fn ask(

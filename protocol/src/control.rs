@@ -124,7 +124,7 @@ pub enum Request {
 
 /// An image that a user hands to a node. After [`Reply::Ready`] the image follows as `docker save` writes it, in frames
 /// of bytes that an empty one ends; then the node answers with [`Reply::Done`] or [`Reply::Error`]. When the node has
-/// the image already, it answers [`Reply::Done`] at once.
+/// the image already, it answers [`Reply::Done`] without it; [`Reply::Working`] may come before any other answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImagePush {
     /// The reference under which services name it.
@@ -292,6 +292,8 @@ pub enum Reply {
     Volumes(Vec<VolumeRow>),
     /// Go on: the stream is yours.
     Ready,
+    /// It takes time; the answer follows.
+    Working,
     /// To [`Request::Nodes`].
     Nodes(Vec<NodeRow>),
     /// To [`Request::Status`].

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt as _, StreamExt as _};
+use futures::{SinkExt as _, Stream, StreamExt as _};
 use libp2p::bytes::{Bytes, BytesMut};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, Swarm};
@@ -19,6 +19,8 @@ use super::dial::Behaviour;
 
 /// A member answers a request within this time.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest frame of a stream of bytes.
+const STREAM_FRAME: usize = 1024 * 1024;
 /// So long may a goodbye take. It needs no answer, only the chance to be written.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(50);
 
@@ -99,18 +101,54 @@ impl Session {
         })
     }
 
+    /// The reply to what takes time: the member says from time to time that it is at it.
+    pub(crate) async fn patient_reply(&mut self) -> Result<Reply, SessionError> {
+        loop {
+            match timeout(REPLY_TIMEOUT, self.next()).await.unwrap_or(Err(SessionError::Silent))? {
+                Reply::Working => {}
+                reply => return Ok(reply),
+            }
+        }
+    }
+
+    /// Sends these pieces as frames of bytes, and an empty one at the end; gives the reply. One that comes before the
+    /// end is a refusal, and ends it. `sent` hears how many bytes went.
+    pub(crate) async fn send_stream(
+        &mut self,
+        pieces: &mut (impl Stream<Item = anyhow::Result<Bytes>> + Unpin),
+        mut sent: impl FnMut(u64),
+    ) -> anyhow::Result<Reply> {
+        let (mut sink, mut replies) = (&mut self.frames).split();
+        let send = async {
+            let lost = |error: io::Error| SessionError::Lost(error.kind().to_string());
+            while let Some(piece) = pieces.next().await {
+                // An empty one would be the end; a long one would not pass.
+                for part in piece?.chunks(STREAM_FRAME) {
+                    sink.send(Bytes::copy_from_slice(part)).await.map_err(lost)?;
+                    sent(part.len() as u64);
+                }
+            }
+            sink.send(Bytes::new()).await.map_err(lost)?;
+            anyhow::Ok(())
+        };
+        let early = tokio::select! {
+            biased;
+            early = replies.next() => Some(early),
+            result = send => {
+                result?;
+                None
+            }
+        };
+        drop((sink, replies));
+        match early {
+            None => Ok(self.patient_reply().await?),
+            Some(early) => Ok(reply_in(early)?),
+        }
+    }
+
     /// The next reply.
     pub(crate) async fn next(&mut self) -> Result<Reply, SessionError> {
-        let bytes = match self.frames.next().await {
-            Some(Ok(bytes)) => bytes,
-            Some(Err(error)) => return Err(SessionError::Lost(error.kind().to_string())),
-            None => return Err(SessionError::Lost("closed by the node".to_owned())),
-        };
-        match serde_json::from_slice(&bytes) {
-            Ok(Reply::Error(why)) => Err(SessionError::Refused(why)),
-            Ok(reply) => Ok(reply),
-            Err(_) => Err(SessionError::Unexpected),
-        }
+        reply_in(self.frames.next().await)
     }
 
     /// Both directions, as frames of bytes: what they are after [`Reply::Ready`].
@@ -154,6 +192,20 @@ impl FramesIn<'_> {
             Some(Err(error)) => Err(SessionError::Lost(error.kind().to_string())),
             None => Err(SessionError::Lost("closed by the node".to_owned())),
         }
+    }
+}
+
+/// The reply in a frame.
+fn reply_in(frame: Option<io::Result<BytesMut>>) -> Result<Reply, SessionError> {
+    let bytes = match frame {
+        Some(Ok(bytes)) => bytes,
+        Some(Err(error)) => return Err(SessionError::Lost(error.kind().to_string())),
+        None => return Err(SessionError::Lost("closed by the node".to_owned())),
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(Reply::Error(why)) => Err(SessionError::Refused(why)),
+        Ok(reply) => Ok(reply),
+        Err(_) => Err(SessionError::Unexpected),
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod cp;
 pub(crate) mod deploy;
 pub(crate) mod drain;
 pub(crate) mod exec;
+pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod leave;
 pub(crate) mod login;
@@ -49,6 +50,7 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Restart(args) => args.run(app).await,
         Command::Rollback(args) => args.run(app).await,
         Command::Volume(args) => args.run(app).await,
+        Command::Image(args) => args.run(app).await,
         Command::Token(args) => args.run(app).await,
         Command::Login(args) => args.run(app),
         Command::Completions(args) => args.run(),

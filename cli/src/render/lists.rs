@@ -1,11 +1,13 @@
 //! Services, instances, machines and log lines.
 
 use comfy_table::Color;
-use vc_protocol::control::{InstanceRow, LogRow, LogStream, NodeRow, ServiceRow, VolumeRow};
+use vc_protocol::control::{
+    ImageRow, InstanceRow, LogRow, LogStream, NodeRow, ServiceRow, VolumeRow,
+};
 
 use super::table::{lines, number, of_instance, of_node, table, text};
 use super::units::{ago, bytes, cores, cores_used, timestamp};
-use super::{Style, one_line};
+use super::{Style, list, one_line};
 
 /// `vc services`.
 pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
@@ -97,6 +99,23 @@ fn labels_and_problem(row: &NodeRow) -> Vec<String> {
     let labels: Vec<String> =
         row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     [row.problem.clone(), labels.join(" ")].into_iter().filter(|line| !line.is_empty()).collect()
+}
+
+/// `vc image ls`.
+pub(crate) fn images(rows: &[ImageRow], style: Style) -> String {
+    let cells = rows.iter().map(|row| {
+        let id = row.id.strip_prefix("sha256:").unwrap_or(&row.id);
+        let services = row.services.iter().map(ToString::to_string).collect();
+        vec![
+            text(&row.reference),
+            text(id.get(..12).unwrap_or(id)),
+            if row.size == 0 { text("") } else { text(bytes(row.size)) },
+            text(row.nodes.join(", ")),
+            text(list(services, 3)),
+            text(ago(style.now, row.pushed)),
+        ]
+    });
+    table(&["IMAGE", "ID", "SIZE", "NODES", "SERVICES", "PUSHED"], cells, style)
 }
 
 /// `vc volume ls`.

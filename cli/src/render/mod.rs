@@ -14,7 +14,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde::Serialize;
 
 pub(crate) use detail::inspect;
-pub(crate) use lists::{LogStyle, instances, log_line, nodes, services, volumes};
+pub(crate) use lists::{LogStyle, images, instances, log_line, nodes, services, volumes};
 pub(crate) use plan::{moves, plan};
 pub(crate) use status::status;
 pub(crate) use units::short_duration;

@@ -9,7 +9,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use vc_crdt::{ClusterState, FileKey, MoveOrder, SealedFile, View};
+use vc_crdt::{ClusterState, FileKey, ImageRecord, MoveOrder, SealedFile, View};
 use vc_placement::rebalance;
 use vc_protocol::change::Subject;
 use vc_protocol::spec::Deployment;
@@ -35,6 +35,15 @@ pub enum Mutation {
     },
     /// Remove a service, or a project (`shop/`).
     Remove(String),
+    /// A user pushed an image: from now on, its reference means this one.
+    Image {
+        /// Canonical reference.
+        reference: String,
+        /// Its id, `sha256:…`.
+        id: String,
+        /// Bytes, uncompressed.
+        size: u64,
+    },
     /// Keep a machine free, or no more.
     Drain {
         /// Which.
@@ -164,6 +173,12 @@ impl Mutation {
                     lines.push(format!("{key} removed"));
                 }
                 files::drop_unused(&mut state);
+            }
+            Self::Image { reference, id, size } => {
+                let record = ImageRecord { id: id.clone(), size: *size, pushed: now };
+                let held = state.images.insert(reference.clone(), record);
+                let known = held.is_some_and(|held| held.id == *id);
+                lines.push(format!("{reference} {}", if known { "unchanged" } else { "pushed" }));
             }
             Self::Drain { node, drain } => {
                 let id = find_node(view, node)?;

@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vc_engine::runtime::{Phase, RuntimeAction, RuntimeEvent};
+use vc_node::images::Images;
 use vc_node::runtime::docker::Config;
 use vc_node::runtime::{
     Config as RuntimeConfig, Exec, Identity, LogStream, Runtime, RuntimeError, Unrouted,
@@ -49,6 +50,7 @@ impl Host {
             host: Some(engine.host()),
             open: Arc::new(|_| Err("there are none".to_owned())),
             memory: None,
+            images: Images::open(engine.dir.path(), Some(&engine.host())).expect("a store"),
         });
         let runtime = Runtime::start(config, identity, Arc::new(Unrouted), to);
         let script = "mkfifo /end; read x </end; exit 3";

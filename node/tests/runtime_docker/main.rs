@@ -5,6 +5,7 @@
 
 mod engine;
 mod files;
+mod images;
 mod names;
 mod settings;
 
@@ -14,10 +15,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
+use vc_node::images::Images;
 use vc_node::runtime::docker::Config;
 use vc_node::runtime::{
     Config as RuntimeConfig, Identity, LogLine, LogQuery, LogStream, Runtime, RuntimeError,
@@ -47,6 +50,7 @@ type Contents = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 struct Host {
     runtime: Runtime,
     events: mpsc::Receiver<RuntimeEvent>,
+    _dir: TempDir,
 }
 
 impl Host {
@@ -55,15 +59,34 @@ impl Host {
     }
 
     fn with_files(host: String, node: u8, contents: Contents, memory: Vec<PathBuf>) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        Self::with(host, node, contents, memory, dir)
+    }
+
+    /// With what is in a store of images.
+    fn with_images(host: String, dir: TempDir) -> Self {
+        Self::with(host, 2, Contents::default(), Vec::new(), dir)
+    }
+
+    fn with(
+        host: String,
+        node: u8,
+        contents: Contents,
+        memory: Vec<PathBuf>,
+        dir: TempDir,
+    ) -> Self {
         let (tx, events) = mpsc::channel(64);
+        let images = Images::open(dir.path(), Some(&host)).expect("a store");
         let open = move |key: &vc_crdt::FileKey| {
             let contents = contents.lock().expect("not poisoned");
             let content = contents.get(&key.to_string()).cloned();
             content.ok_or_else(|| format!("{} is not in the cluster any more", key.file))
         };
-        let config = Config { host: Some(host), open: Arc::new(open), memory: Some(memory) };
+        let (host, open) = (Some(host), Arc::new(open));
+        let config = Config { host, open, memory: Some(memory), images };
         let config = RuntimeConfig::Docker(config);
-        Self { runtime: Runtime::start(config, identity(node), Arc::new(Unrouted), tx), events }
+        let runtime = Runtime::start(config, identity(node), Arc::new(Unrouted), tx);
+        Self { runtime, events, _dir: dir }
     }
 
     async fn on(engine: &Engine) -> (Self, Vec<Observed>) {
@@ -227,9 +250,15 @@ async fn what_cannot_start_says_why() {
 
     let absent = ContainerSpec { image: "127.0.0.1:1/absent:1".to_owned(), ..shell("exit 0") };
     let id = host.start("shop/web.1", &absent);
-    assert!(matches!(host.change(&id).await.phase, Phase::Pulling { .. }));
-    let reason = failed(host.change(&id).await.phase);
-    let told = "image 127.0.0.1:1/absent:1 is not on this machine and cannot be pulled: ";
+    let reason = loop {
+        match host.change(&id).await.phase {
+            Phase::Pulling { .. } => {}
+            Phase::NoImage { reason } => break reason,
+            phase => panic!("{phase:?}"),
+        }
+    };
+    let told =
+        "image 127.0.0.1:1/absent:1 is nowhere: not in Docker here, and no registry gives it (";
     assert!(reason.starts_with(told) && !reason.contains('\n'), "{reason}");
 
     let mut nameless = shell("exit 0");

@@ -93,7 +93,7 @@ pub(super) fn body(
     labels.extend(our_labels.map(|(key, value)| (key.to_owned(), value)));
     let settings = &spec.settings;
     ContainerCreateBody {
-        image: Some(spec.image.clone()),
+        image: Some(spec.image_id.as_ref().unwrap_or(&spec.image).clone()),
         cmd: spec.command.clone(),
         entrypoint: spec.entrypoint.clone(),
         env: Some(spec.environment.iter().map(|(key, value)| format!("{key}={value}")).collect()),
@@ -190,27 +190,9 @@ pub(super) fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// An image reference with its tag written out: Docker pulls *all* tags of one without.
-pub(super) fn tagged(image: &str) -> String {
-    let last = image.rsplit('/').next().unwrap_or(image);
-    if last.contains(':') || last.contains('@') {
-        image.to_owned()
-    } else {
-        format!("{image}:latest")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_image_without_a_tag_is_the_latest() {
-        assert_eq!(tagged("nginx"), "nginx:latest");
-        assert_eq!(tagged("localhost:5000/shop/web"), "localhost:5000/shop/web:latest");
-        assert_eq!(tagged("localhost:5000/shop/web:2"), "localhost:5000/shop/web:2");
-        assert_eq!(tagged("nginx@sha256:00"), "nginx@sha256:00");
-    }
 
     #[test]
     fn labels_name_the_instance_and_foreign_ones_none() {

@@ -13,7 +13,7 @@ mod hijack;
 mod logs;
 mod networks;
 mod observe;
-mod reason;
+pub(crate) mod reason;
 mod remove;
 mod start;
 mod volumes;
@@ -38,6 +38,7 @@ pub use networks::Neighbour;
 use self::files::Files;
 use super::lane::{self, Backend, Reports};
 use super::{Drain, Identity, LogLines, LogQuery, RuntimeError};
+use crate::images::Images;
 
 pub use files::OpenFile;
 
@@ -52,16 +53,16 @@ pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 const STARTS: usize = 16;
 /// How many containers are stopped and removed at a time: each may take its whole grace.
 const REMOVALS: usize = 64;
-/// How many images are pulled at a time.
-const PULLS: usize = 8;
 /// An action that met no engine is tried again after so long, or when the engine is back.
 const RETRY: Duration = Duration::from_secs(30);
 
 /// Which engine, and what its containers read.
 #[derive(Clone)]
 pub struct Config {
-    /// `unix:///path` or `tcp://host:port`; `None`: the environment's `DOCKER_HOST`, else [`DEFAULT_HOST`].
+    /// As [`host`] takes it.
     pub host: Option<String>,
+    /// Where images come from that the engine does not have.
+    pub images: Images,
     /// Opens secrets and configs.
     pub open: Arc<OpenFile>,
     /// Where they are kept: the first of these that is in memory. `None`: under /run, else under /dev/shm. The engine
@@ -75,13 +76,11 @@ impl fmt::Debug for Config {
     }
 }
 
-impl Config {
-    fn host(&self) -> String {
-        let set = |host: &String| !host.is_empty();
-        let host =
-            self.host.clone().filter(set).or_else(|| std::env::var("DOCKER_HOST").ok().filter(set));
-        host.unwrap_or_else(|| DEFAULT_HOST.to_owned())
-    }
+/// Where Docker is: `unix:///path` or `tcp://host:port`; `None`: the environment's `DOCKER_HOST`, else [`DEFAULT_HOST`].
+pub fn host(given: Option<String>) -> String {
+    let set = |host: &String| !host.is_empty();
+    let host = given.filter(set).or_else(|| std::env::var("DOCKER_HOST").ok().filter(set));
+    host.unwrap_or_else(|| DEFAULT_HOST.to_owned())
 }
 
 /// A handle to the Docker runtime.
@@ -100,17 +99,16 @@ impl Docker {
     ) -> Self {
         let (reports, inbox) = lane::reports();
         let (actions, waiting) = mpsc::channel(lane::ACTIONS);
-        let host = config.host().into();
         let directories = || files::DIRECTORIES.map(PathBuf::from).into();
         let directories = config.memory.unwrap_or_else(directories);
         let engine = Engine {
-            host,
+            host: host(config.host).into(),
+            images: config.images,
             identity,
             files: Files::new(directories, &identity, config.open),
             reports,
             starts: Arc::new(Semaphore::new(STARTS)),
             removals: Arc::new(Semaphore::new(REMOVALS)),
-            pulls: Arc::new(Semaphore::new(PULLS)),
             connections: Arc::new(watch::Sender::new(0)),
             networks: networks::Wishes::default(),
             serves_names: Arc::new(AtomicBool::new(true)),
@@ -171,12 +169,12 @@ impl Docker {
 #[derive(Debug, Clone)]
 struct Engine {
     host: Arc<str>,
+    images: Images,
     identity: Identity,
     files: Files,
     reports: Reports,
     starts: Arc<Semaphore>,
     removals: Arc<Semaphore>,
-    pulls: Arc<Semaphore>,
     /// Counts how often the engine was reached anew.
     connections: Arc<watch::Sender<u64>>,
     /// The networks that were asked for.
@@ -201,6 +199,7 @@ impl Backend for Engine {
             let phase = match self.start_container(&id, &spec, &cancel).await {
                 Ok(observed) => return self.reports.answer(observed).await,
                 Err(start::Refusal::Failed(reason)) => Phase::Failed { reason },
+                Err(start::Refusal::NoImage(reason)) => Phase::NoImage { reason },
                 Err(start::Refusal::Cancelled) => return,
                 // The watcher notices the same, and tells it once.
                 Err(start::Refusal::Lost(error)) => {

@@ -5,7 +5,7 @@ use bollard::errors::Error;
 use crate::runtime::one_line;
 
 /// The status of an answer; `None`: there was no answer.
-pub(super) fn status(error: &Error) -> Option<u16> {
+pub(crate) fn status(error: &Error) -> Option<u16> {
     match error {
         Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
         _ => None,
@@ -13,7 +13,7 @@ pub(super) fn status(error: &Error) -> Option<u16> {
 }
 
 /// Whether the engine is out of reach, rather than unwilling.
-pub(super) fn is_lost(error: &Error) -> bool {
+pub(crate) fn is_lost(error: &Error) -> bool {
     !matches!(
         error,
         Error::DockerResponseServerError { .. }
@@ -25,7 +25,7 @@ pub(super) fn is_lost(error: &Error) -> bool {
 }
 
 /// An error in one line: what Docker said, else the innermost cause.
-pub(super) fn of(error: &Error) -> String {
+pub(crate) fn of(error: &Error) -> String {
     match error {
         Error::DockerResponseServerError { message, .. } if is_out_of_subnets(message) => {
             "Docker has no addresses left for another network: remove networks that nobody uses ('docker network \
@@ -57,7 +57,7 @@ fn is_out_of_subnets(message: &str) -> bool {
 }
 
 /// Why a container could not be started.
-pub(super) fn of_start(error: &Error) -> String {
+pub(crate) fn of_start(error: &Error) -> String {
     let text = of(error);
     // "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed:
     // unable to start container process: …: unknown"

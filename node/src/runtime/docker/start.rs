@@ -1,13 +1,9 @@
 //! Starting containers.
 
-use std::time::Duration;
-
 use bollard::errors::Error;
 use bollard::models::NetworkConnectRequest;
-use bollard::query_parameters::{CreateContainerOptionsBuilder, CreateImageOptionsBuilder};
-use futures::StreamExt as _;
+use bollard::query_parameters::CreateContainerOptionsBuilder;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vc_engine::runtime::{InstanceId, Observed, Phase};
 use vc_protocol::spec::ContainerSpec;
@@ -15,10 +11,10 @@ use vc_protocol::spec::ContainerSpec;
 use super::container::Surroundings;
 use super::observe::Found;
 use super::{Engine, container, reason};
-use crate::runtime::now;
+use crate::images::manifest::DigestError;
+use crate::images::{News, Want};
+use crate::runtime::{now, one_line};
 
-/// A pull that shows no progress for so long has failed.
-const PULL_IDLE: Duration = Duration::from_secs(300);
 /// How often the way from "create" to "start" is taken when others interfere (a removal, a pull).
 const TRIES: usize = 4;
 
@@ -26,6 +22,8 @@ const TRIES: usize = 4;
 pub(super) enum Refusal {
     /// It cannot be, for this reason.
     Failed(String),
+    /// Its image is not to be had, for this reason.
+    NoImage(String),
     /// It is no longer wanted.
     Cancelled,
     /// The engine is out of reach.
@@ -181,45 +179,36 @@ impl Engine {
         matches!(self.find(id).await, Ok(Found::Nothing | Found::Leaving))
     }
 
+    /// Gets the image from wherever it is, and tells how far that is.
     async fn pull(
         &self,
         id: &InstanceId,
         spec: &ContainerSpec,
         cancel: &CancellationToken,
     ) -> Result<(), Refusal> {
-        let observed = Observed {
-            id: id.clone(),
-            phase: Phase::Pulling { progress: String::new() },
-            address: String::new(),
-        };
-        self.reports.answer(observed).await;
-        tokio::select! {
-            () = cancel.cancelled() => Err(Refusal::Cancelled),
-            outcome = async {
-                let _permit = self.pulls.acquire().await;
-                self.pull_image(spec).await
-            } => outcome.map_err(|error| Refusal::of(error, |error| {
-                format!("image {} is not on this machine and cannot be pulled: {}", spec.image, reason::of(error))
-            })),
-        }
-    }
-
-    async fn pull_image(&self, spec: &ContainerSpec) -> Result<(), Error> {
-        let mut options =
-            CreateImageOptionsBuilder::default().from_image(&container::tagged(&spec.image));
-        if let Some(platform) = &spec.platform {
-            options = options.platform(platform);
-        }
-        let client = self.client()?.with_timeout(PULL_IDLE);
-        let mut progress = Box::pin(client.create_image(Some(options.build()), None, None));
+        let pinned = spec.image_id.as_deref().map(str::parse).transpose();
+        let mut transfer = self.images.obtain(Want {
+            reference: spec.image.clone(),
+            id: pinned.map_err(|error: DigestError| Refusal::Failed(error.to_string()))?,
+            platform: spec.platform.clone(),
+        });
+        let mut progress = String::new();
         loop {
-            match timeout(PULL_IDLE, progress.next()).await {
-                Ok(Some(step)) => step.map(drop)?,
-                Ok(None) => return Ok(()),
-                Err(_) => {
-                    return Err(Error::DockerStreamError {
-                        error: "there is no progress any more".into(),
-                    });
+            let phase = Phase::Pulling { progress };
+            let observed = Observed { id: id.clone(), phase, address: String::new() };
+            self.reports.answer(observed).await;
+            let news = tokio::select! {
+                () = cancel.cancelled() => return Err(Refusal::Cancelled),
+                news = transfer.next() => news,
+            };
+            match news {
+                Some(News::Progress(now)) => progress = now,
+                Some(News::Outcome(Ok(()))) => return Ok(()),
+                Some(News::Outcome(Err(reason))) => {
+                    return Err(Refusal::NoImage(one_line(&reason)));
+                }
+                None => {
+                    return Err(Refusal::Failed("the transfer of its image broke down".to_owned()));
                 }
             }
         }
