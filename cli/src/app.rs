@@ -50,6 +50,18 @@ impl App {
         Ok(client::connect(&credential, candidates).await?)
     }
 
+    /// Puts a new session in the place of one that takes no more requests: with the same member, which knows what it has
+    /// told us, or with another when that is gone.
+    pub(crate) async fn renew(&self, session: &mut Session) -> anyhow::Result<()> {
+        let credential = credentials::find(self.global.token.as_deref(), now())?;
+        let fresh = match client::connect(&credential, Candidates::member(session)).await {
+            Ok(fresh) => fresh,
+            Err(_) => self.connect().await?,
+        };
+        std::mem::replace(session, fresh).close().await;
+        Ok(())
+    }
+
     /// Runs `body` in a session and ends it properly, whatever comes of it.
     pub(crate) async fn in_session<T>(
         &self,
@@ -70,12 +82,7 @@ impl App {
     pub(crate) async fn change(&self, requests: Vec<Request>) -> anyhow::Result<()> {
         let mut lines = Vec::new();
         let result = self
-            .in_session(async |session| {
-                for request in &requests {
-                    lines.extend(session.change(request).await?);
-                }
-                Ok(())
-            })
+            .in_session(async |session| Ok(session.change_all(&requests, &mut lines).await?))
             .await;
         // What was done before a refusal is done.
         if result.is_ok() || !lines.is_empty() {

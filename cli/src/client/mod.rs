@@ -35,6 +35,11 @@ impl Candidates {
         Self { addresses, given: true }
     }
 
+    /// The member that a session is with.
+    pub(crate) fn member(session: &Session) -> Self {
+        Self::given(vec![session.address().clone()])
+    }
+
     /// What is remembered of the token's cluster, best first, and what the token names.
     pub(crate) fn of(claims: &Claims) -> Self {
         let remembered = known_peers::load(claims.aud);

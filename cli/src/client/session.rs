@@ -92,6 +92,18 @@ impl Session {
         expect_reply!(self.ask(request).await?, Done)
     }
 
+    /// Sends such requests, one after another, and adds what each changed to `lines`. The first refusal ends it.
+    pub(crate) async fn change_all(
+        &mut self,
+        requests: &[Request],
+        lines: &mut Vec<String>,
+    ) -> Result<(), SessionError> {
+        for request in requests {
+            lines.extend(self.change(request).await?);
+        }
+        Ok(())
+    }
+
     /// Sends a request; [`next`](Self::next) gives the replies.
     pub(crate) async fn send(&mut self, request: &Request) -> Result<(), SessionError> {
         let bytes = serde_json::to_vec(request).map_err(|_| SessionError::Unexpected)?;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use vc_protocol::control::Request;
 use vc_protocol::spec::MAX_REPLICAS;
 
+use super::wait::{self, WaitArgs};
 use crate::app::App;
 
 /// Arguments of `vc scale`.
@@ -12,12 +13,14 @@ use crate::app::App;
 #[command(after_help = "\
 Examples:
   vc scale web=3
-  vc scale shop/web=5 shop/db=1
+  vc scale shop/web=5 shop/db=1 --wait
   vc scale web=0                             keep the service, run nothing")]
 pub(crate) struct Args {
     /// Services (web, or shop/web), each with the number of instances it shall have
     #[arg(required = true, value_name = "SERVICE=N")]
     scales: Vec<Scale>,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 /// `web=3`.
@@ -43,7 +46,9 @@ impl FromStr for Scale {
 
 impl Args {
     pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+        let services = self.scales.iter().map(|scale| scale.service.clone()).collect();
         let request = |Scale { service, replicas }| Request::Scale { service, replicas };
-        app.change(self.scales.into_iter().map(request).collect()).await
+        let requests = self.scales.into_iter().map(request).collect();
+        wait::change(app, requests, services, self.wait).await
     }
 }

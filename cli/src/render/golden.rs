@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use vc_protocol::control::{
-    InstanceRow, LogRow, LogStream, MoveRow, NodeRow, NodeState, PlacementRow, PlanReport,
-    ServiceRow, StatusReport, UnplacedRow,
+    InstanceRow, LogRow, LogStream, MoveRow, NodeRow, NodeState, PlacementRow, PlanReport, Rollout,
+    RolloutState, ServiceDiff, ServiceRow, StatusReport, UnplacedRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::OnPartition;
@@ -89,7 +89,10 @@ fn instances() -> Vec<InstanceRow> {
     let mut old = instance(1, InstanceState::Stopping);
     old.current = false;
     let mut failed = instance(3, InstanceState::Failed);
-    failed.reason = "exited with code 1\n\u{1b}[31mstarted again in 8 s".to_owned();
+    failed.reason =
+        "exited with code 1: reading configuration\n\u{1b}[31mno such file: web.conf; starts \
+                     again after 8 s"
+            .to_owned();
     failed.restarts = 12;
     failed.node_name = None;
     failed.address = String::new();
@@ -120,9 +123,21 @@ fn lists() {
         on_partition: OnPartition::Available,
         updated: NOW - 26 * 60 * MINUTE,
         ports: vec![],
-        rollout: vc_protocol::control::Rollout::default(),
+        rollout: Rollout::default(),
     };
-    check("services.txt", &super::services(&[service("web", 3), service("database", 1)], plain()));
+    let goes = |name: &str, state, reason: &str| ServiceRow {
+        rollout: Rollout { state, done: 2, reason: reason.to_owned() },
+        ..service(name, 3)
+    };
+    let failed = "shop/api.1 on alpha: exited with code 1: cannot open\nits configuration";
+    let services = [
+        ServiceRow { ports: vec!["8080:80/tcp".into(), "53:53/udp".into()], ..service("web", 3) },
+        service("database", 1),
+        goes("cart", RolloutState::Updating, ""),
+        goes("api", RolloutState::RolledBack, failed),
+        goes("mail", RolloutState::Paused, "shop/mail.3 on beta: not healthy"),
+    ];
+    check("services.txt", &super::services(&services, plain()));
     check("nothing.txt", &super::instances(&[], plain()));
 }
 
@@ -210,6 +225,23 @@ fn plan() {
         ],
     };
     check("plan.txt", &super::plan(&report, plain()));
+}
+
+#[test]
+fn diff() {
+    let change = |name: &str, created, changes: &[&str]| ServiceDiff {
+        service: format!("shop/{name}").parse().expect("a service"),
+        created,
+        changes: changes.iter().map(|it| (*it).to_owned()).collect(),
+    };
+    let web = change("web", true, &["container.image: \"web:1\"", "replicas: 2"]);
+    let api = change(
+        "api",
+        false,
+        &["container.image: \"api:1\" -> \"api:2\"", "replicas: 2 -> 3", "a\u{1b}[2J\nb: 1"],
+    );
+    let some = super::diff(&[web, api], plain());
+    check("diff.txt", &format!("{some}\n{}", super::diff(&[], plain())));
 }
 
 #[test]

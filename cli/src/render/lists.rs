@@ -1,9 +1,10 @@
 //! Services, instances, machines and log lines.
 
-use comfy_table::Color;
+use comfy_table::{Cell, Color};
 use vc_protocol::control::{
-    ImageRow, InstanceRow, LogRow, LogStream, NodeRow, ServiceRow, VolumeRow,
+    ImageRow, InstanceRow, LogRow, LogStream, NodeRow, Rollout, RolloutState, ServiceRow, VolumeRow,
 };
+use vc_protocol::instance::InstanceState;
 
 use super::table::{lines, number, of_instance, of_node, table, text};
 use super::units::{ago, bytes, cores, cores_used, timestamp};
@@ -22,11 +23,28 @@ pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
                 running.fg(Color::Green)
             },
             number(row.healthy),
+            text(row.ports.join(", ")),
             text(on_partition(row)),
             text(ago(style.now, row.updated)),
+            rollout(row),
         ]
     });
-    table(&["SERVICE", "IMAGE", "RUNNING", "HEALTHY", "ON PARTITION", "UPDATED"], cells, style)
+    let columns =
+        ["SERVICE", "IMAGE", "RUNNING", "HEALTHY", "PORTS", "ON PARTITION", "UPDATED", "ROLLOUT"];
+    table(&columns, cells, style)
+}
+
+/// How the last update goes; nothing to say when it is complete.
+fn rollout(row: &ServiceRow) -> Cell {
+    let Rollout { state, done, reason } = &row.rollout;
+    match state {
+        RolloutState::Complete => text(""),
+        RolloutState::Updating => {
+            text(format!("updating {done}/{}", row.replicas)).fg(Color::Yellow)
+        }
+        RolloutState::Paused => text(format!("paused: {reason}")).fg(Color::Red),
+        RolloutState::RolledBack => text(format!("rolled back: {reason}")).fg(Color::Red),
+    }
 }
 
 fn on_partition(row: &ServiceRow) -> &'static str {
@@ -45,12 +63,27 @@ pub(crate) fn instances(rows: &[InstanceRow], style: Style) -> String {
             text(machine(row)),
             text(state).fg(of_instance(row.state)),
             text(ago(style.now, row.since)),
-            number(row.restarts),
+            restarts(row),
             text(&row.address),
-            text(&row.reason),
+            reason(row),
         ]
     });
     table(&["INSTANCE", "NODE", "STATE", "SINCE", "RESTARTS", "ADDRESS", "REASON"], cells, style)
+}
+
+/// How often it was started again, marked as long as it has not proven that it goes on by itself now.
+fn restarts(row: &InstanceRow) -> Cell {
+    let cell = number(row.restarts);
+    if row.restarts > 0 && !row.settled { cell.fg(Color::Red) } else { cell }
+}
+
+/// Why it is as it is; of one that failed with the last lines that it wrote.
+fn reason(row: &InstanceRow) -> Cell {
+    let cell = text(&row.reason);
+    match row.state {
+        InstanceState::Failed | InstanceState::Unhealthy => cell.fg(Color::Red),
+        _ => cell,
+    }
 }
 
 /// The machine's name, or its id when it has none.

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub(crate) use detail::inspect;
 pub(crate) use lists::{LogStyle, images, instances, log_line, nodes, services, volumes};
-pub(crate) use plan::{moves, plan};
+pub(crate) use plan::{diff, moves, plan};
 pub(crate) use status::status;
 pub(crate) use units::short_duration;
 

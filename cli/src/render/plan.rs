@@ -1,13 +1,13 @@
-//! `vc plan`: where everything would go, and why.
+//! What would be: where everything would go and why, what would move, what a deployment changes.
 
 use std::collections::BTreeMap;
 
 use comfy_table::Color;
 use vc_protocol::NodeId;
-use vc_protocol::control::{MoveRow, NodeRow, PlanReport};
+use vc_protocol::control::{MoveRow, NodeRow, PlanReport, ServiceDiff};
 
-use super::Style;
 use super::table::{lines, table, text};
+use super::{Style, one_line};
 
 /// The tables of a plan, those that have rows.
 pub(crate) fn plan(report: &PlanReport, style: Style) -> String {
@@ -74,4 +74,26 @@ pub(crate) fn moves(rows: &[MoveRow], nodes: &[NodeRow], style: Style) -> String
         ]
     });
     table(&["MOVES", "FROM", "TO", "WHY"], rows, style)
+}
+
+/// `vc deploy`: what changes, a service and below it a line a value.
+pub(crate) fn diff(rows: &[ServiceDiff], style: Style) -> String {
+    if rows.is_empty() {
+        return "nothing changes\n".to_owned();
+    }
+    let mut text = String::new();
+    for row in rows {
+        let (line, colour) = match row.created {
+            true => (format!("+ {} (new)", row.service), 32),
+            false => (format!("~ {}", row.service), 33),
+        };
+        text += &match style.colour {
+            true => format!("\x1b[{colour}m{line}\x1b[0m\n"),
+            false => format!("{line}\n"),
+        };
+        for change in &row.changes {
+            text += &format!("    {}\n", one_line(change));
+        }
+    }
+    text
 }

@@ -5,8 +5,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use vc_protocol::control::{
-    LogRequest, LogRow, LogStream, MoveRow, PlanReport, Reply, Request, TokenRequest, TokenSubject,
-    VolumeRow,
+    LogRequest, LogRow, LogStream, MoveRow, PlanReport, Reply, Request, ServiceDiff, TokenRequest,
+    TokenSubject, VolumeRow,
 };
 use vc_protocol::token::{MachineRole, UserRole};
 
@@ -33,7 +33,7 @@ fn changes_say_what_they_changed() {
     let (home, node) = with(done(&["shop/web: 3 instances"]));
     assert_eq!(home.vc(&["scale", "web=3", "shop/db=0"]).ok(), "shop/web: 3 instances\n".repeat(2));
     assert_eq!(home.vc(&["rm", "shop/", "--output", "json"]).ok(), "[\"shop/web: 3 instances\"]\n");
-    home.vc(&["drain", "attic"]).ok();
+    home.vc(&["drain", "attic", "--no-wait"]).ok();
     home.vc(&["undrain", "attic"]).ok();
     let expected = [
         Request::Scale { service: "web".into(), replicas: 3 },
@@ -105,7 +105,7 @@ fn rebalance_shows_what_would_move_and_moves_it_when_told() {
     let out = home.vc(&["rebalance", "--output", "json"]).ok();
     assert_eq!(serde_json::from_str::<Vec<MoveRow>>(&out).expect("JSON"), [row]);
     assert!(!node.requests().contains(&Request::Rebalance { apply: true }));
-    assert_eq!(home.vc(&["rebalance", "--yes"]).ok(), "it moves\n");
+    assert_eq!(home.vc(&["rebalance", "--yes", "--no-wait"]).ok(), "it moves\n");
 }
 
 #[test]
@@ -147,6 +147,60 @@ fn a_file_is_deployed_as_it_reads() {
         (Some(2), "img:7")
     );
     assert_eq!(requests[0], requests[1]);
+}
+
+#[test]
+fn a_deployment_tells_first_what_it_changes_where_that_is_asked_for() {
+    let diff = ServiceDiff {
+        service: "shop/web".parse().expect("a service"),
+        created: false,
+        changes: vec!["replicas: 1 -> 2".into()],
+    };
+    let mut plan = member(OURS, 10, vec![]);
+    let rows = vec![diff.clone()];
+    plan.answer = Box::new(move |request| match request {
+        Request::Diff { .. } => vec![Reply::Diff(rows.clone())],
+        _ => done(&["shop/web updated"]),
+    });
+    let node = Node::start(plan);
+    let home = Home::new();
+    home.write("compose.yaml", COMPOSE);
+    let token = OURS.token(&[&node.address]);
+    let deploy = |more: &[&str]| {
+        home.command(&[&["--token", &token, "deploy", "compose.yaml", "-p", "shop"], more].concat())
+    };
+    let run = |more: &[&str]| Done::from(deploy(more).output().expect("started"));
+    let told = "~ shop/web\n    replicas: 1 -> 2\n";
+    assert_eq!(run(&["--dry-run"]).ok(), told);
+    let out = run(&["--dry-run", "--output", "json"]).ok();
+    assert_eq!(serde_json::from_str::<Vec<ServiceDiff>>(&out).expect("JSON"), [diff]);
+    let changes = |it: &Request| !matches!(it, Request::Diff { .. });
+    assert!(!node.requests().iter().any(changes), "a dry run changes nothing");
+    let before = node.requests().len();
+    assert_eq!(run(&[]).ok(), "shop/web updated\n");
+    assert!(node.requests()[before..].iter().all(changes), "nobody watches");
+    assert_eq!(run(&["--diff"]).ok(), format!("{told}shop/web updated\n"));
+    let error = run(&["--diff", "--output", "json"]).error();
+    assert_eq!(error, "--diff is for people: with --output json, say --dry-run");
+}
+
+#[test]
+fn a_node_that_cannot_tell_what_changes_is_deployed_to_all_the_same() {
+    let mut plan = member(OURS, 10, vec![]);
+    plan.answer = Box::new(|request| match request {
+        Request::Diff { .. } => vec![Reply::Error("this node does not understand it".into())],
+        _ => done(&["shop/web updated"]),
+    });
+    let node = Node::start(plan);
+    let home = Home::new();
+    home.write("compose.yaml", COMPOSE);
+    let token = OURS.token(&[&node.address]);
+    let out = home.vc(&["--token", &token, "deploy", "compose.yaml", "--diff"]);
+    let note = "what changes is not known: this node does not understand it\n";
+    assert_eq!((out.code, out.stdout.as_str()), (Some(0), "shop/web updated\n"));
+    assert_eq!(out.stderr, note);
+    let out = home.vc(&["--token", &token, "deploy", "compose.yaml", "--dry-run"]);
+    assert_eq!(out.error(), "this node does not understand it");
 }
 
 #[test]

@@ -1,12 +1,14 @@
-//! `vc deploy --wait`.
+//! `--wait`: of `vc deploy`, and of `vc restart`, `vc rollback` and `vc scale`.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use vc_protocol::control::{InstanceRow, Reply, Request, Rollout, RolloutState, ServiceRow};
+use vc_protocol::control::{
+    InstanceRow, Reply, Request, Rollout, RolloutState, ServiceDetail, ServiceRow,
+};
 use vc_protocol::instance::InstanceState;
-use vc_protocol::spec::OnPartition;
+use vc_protocol::spec::{ContainerSpec, Healthcheck, OnPartition, ServiceSpec};
 
 use crate::node::{Cluster, Node, Plan, member, node_id};
 use crate::{Done, Home};
@@ -28,6 +30,21 @@ fn row(replica: u32, state: InstanceState, current: bool, reason: &str) -> Insta
         current,
         settled: true,
         digest: String::new(),
+    }
+}
+
+fn service() -> ServiceRow {
+    ServiceRow {
+        service: "shop/web".parse().expect("a service"),
+        project: "shop".parse().expect("a name"),
+        image: "img".to_owned(),
+        replicas: 2,
+        running: 2,
+        healthy: 2,
+        on_partition: OnPartition::Available,
+        updated: 7,
+        ports: vec![],
+        rollout: Rollout::default(),
     }
 }
 
@@ -62,6 +79,7 @@ fn it_waits_until_all_runs() {
         10,
         vec![
             vec![row(1, Pulling, true, ""), row(2, Starting, true, ""), row(1, Running, false, "")],
+            vec![row(1, Pulling, true, "120 of 300 MiB"), row(2, Starting, true, "")],
             vec![row(1, Running, true, ""), row(2, Starting, true, ""), row(1, Running, false, "")],
             vec![row(1, Running, true, ""), row(2, Running, true, ""), row(1, Running, false, "")],
             vec![row(1, Running, true, ""), row(2, Running, true, "")],
@@ -71,6 +89,7 @@ fn it_waits_until_all_runs() {
     let out = deploy(&home, &node, &[]).ok();
     let (lines, last) = out.trim_end().rsplit_once('\n').expect("lines");
     let expected = "shop/web: created\nshop/web.1 is pulling on alpha\nshop/web.2 is starting on alpha\n\
+                    shop/web.1 is pulling (120 of 300 MiB) on alpha\n\
                     shop/web.1 is running on alpha\nshop/web.2 is running on alpha";
     assert_eq!(lines, expected);
     assert!(last.starts_with("2/2 running after "), "{last}");
@@ -98,18 +117,8 @@ fn what_does_not_run_in_time_is_named() {
 #[test]
 fn an_update_that_was_rolled_back_is_a_failure_with_its_reason() {
     let reason = "shop/web.1 on alpha: exited with code 1: cannot open its configuration";
-    let service = ServiceRow {
-        service: "shop/web".parse().expect("a service"),
-        project: "shop".parse().expect("a name"),
-        image: "img".to_owned(),
-        replicas: 2,
-        running: 2,
-        healthy: 2,
-        on_partition: OnPartition::Available,
-        updated: 7,
-        ports: vec![],
-        rollout: Rollout { state: RolloutState::RolledBack, done: 2, reason: reason.to_owned() },
-    };
+    let rollout = Rollout { state: RolloutState::RolledBack, done: 2, reason: reason.to_owned() };
+    let service = ServiceRow { rollout, ..service() };
     let mut plan = member(OURS, 10, vec![]);
     plan.answer = Box::new(move |request| match request {
         Request::Deploy { .. } => vec![Reply::Done(vec![])],
@@ -123,6 +132,52 @@ fn an_update_that_was_rolled_back_is_a_failure_with_its_reason() {
     });
     let error = deploy(&Home::new(), &Node::start(plan), &[]).error();
     assert_eq!(error, format!("shop/web was rolled back to the version before: {reason}"));
+}
+
+#[test]
+fn restart_rollback_and_scale_wait_as_a_deployment_does() {
+    use InstanceState::{Healthy, Running};
+    let spec = ServiceSpec {
+        container: ContainerSpec {
+            healthcheck: Some(Healthcheck {
+                test: vec!["CMD".into(), "true".into()],
+                interval_ms: None,
+                timeout_ms: None,
+                retries: None,
+                start_period_ms: None,
+            }),
+            ..ContainerSpec::default()
+        },
+        ..ServiceSpec::default()
+    };
+    let detail =
+        ServiceDetail { row: service(), by: "ada".into(), spec, previous: None, instances: vec![] };
+    let mut plan = member(OURS, 10, vec![]);
+    plan.answer = Box::new(move |request| match request {
+        Request::Inspect { service } if service == "web" => {
+            vec![Reply::Service(Box::new(detail.clone()))]
+        }
+        Request::Watch { services } => {
+            assert_eq!(services, &["shop/web".parse().expect("a service")]);
+            // It runs, and is not healthy yet.
+            let first = vec![row(1, Healthy, true, ""), row(2, Running, true, "")];
+            let last = vec![row(1, Healthy, true, ""), row(2, Healthy, true, "")];
+            let turn = |instances| Reply::Watched { services: vec![], instances };
+            [first, last].map(turn).to_vec()
+        }
+        _ => vec![Reply::Done(vec!["told".into()])],
+    });
+    let node = Node::start(plan);
+    let home = Home::new();
+    let token = OURS.token(&[&node.address]);
+    for command in [["restart", "web"], ["rollback", "web"], ["scale", "web=2"]] {
+        let out = home.vc(&[&["--token", &token][..], &command, &["--wait"]].concat()).ok();
+        let seen = "told\nshop/web.1 is healthy on alpha\nshop/web.2 is running on alpha\n\
+                    shop/web.2 is healthy on alpha\n2/2 running after ";
+        assert!(out.starts_with(seen), "{command:?}: {out}");
+    }
+    let out = home.vc(&["--token", &token, "restart", "web", "--wait", "--output", "json"]).ok();
+    assert_eq!(serde_json::from_str::<Vec<InstanceRow>>(&out).expect("JSON").len(), 2);
 }
 
 #[test]

@@ -1,0 +1,241 @@
+//! `vc drain`, `vc leave` and `vc rebalance`, which wait until instances have moved.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Command;
+
+use vc_protocol::ServiceKey;
+use vc_protocol::control::{
+    InstanceRow, MoveRow, NodeState, PlanReport, Reply, Request, UnplacedRow, VolumeRow,
+};
+use vc_protocol::instance::InstanceState::{self, Pending, Pulling, Running, Stopping};
+
+use crate::node::{Cluster, Node, Plan, member, node_id, node_row};
+use crate::{Done, Home};
+
+const OURS: Cluster = Cluster(1);
+const ATTIC: u8 = 1;
+const DESK: u8 = 2;
+
+/// What one turn of a watch tells.
+type Turn = Vec<InstanceRow>;
+
+fn row(name: &str, replica: u32, on: Option<u8>, state: InstanceState) -> InstanceRow {
+    let machine = |n| if n == ATTIC { "attic" } else { "desk" };
+    InstanceRow {
+        service: key(name),
+        replica,
+        node: on.map(node_id),
+        node_name: on.map(|n| machine(n).to_owned()),
+        state,
+        reason: String::new(),
+        address: String::new(),
+        restarts: 0,
+        since: 1,
+        current: on != Some(ATTIC),
+        settled: true,
+        digest: String::new(),
+    }
+}
+
+fn key(name: &str) -> ServiceKey {
+    format!("shop/{name}").parse().expect("a service")
+}
+
+/// A node on which attic is emptied in these turns; db's data is on it, and big fits nowhere else.
+fn drains(turns: Vec<Turn>) -> Plan {
+    let done = |line: &str| vec![Reply::Done(vec![line.to_owned()])];
+    let unplaced = |name: &str, reasons: &[&str]| UnplacedRow {
+        service: key(name),
+        replica: 1,
+        reasons: reasons.iter().map(|it| (*it).to_owned()).collect(),
+    };
+    let mut plan = member(OURS, 10, vec![]);
+    plan.answer = Box::new(move |request| match request {
+        Request::Drain { drain: true, .. } => done("attic is drained"),
+        Request::Leave { .. } => done("attic has left the cluster"),
+        Request::Rebalance { apply: true } => done("shop/web.1 moves from attic to desk: too full"),
+        Request::Rebalance { apply: false } => vec![Reply::Moves(vec![MoveRow {
+            service: key("web"),
+            replica: 1,
+            from: Some(node_id(ATTIC)),
+            to: Some(node_id(DESK)),
+            why: "too full".into(),
+        }])],
+        Request::Nodes => {
+            vec![Reply::Nodes(vec![node_row(DESK, "desk"), node_row(ATTIC, "attic")])]
+        }
+        Request::Watch { .. } => turns
+            .iter()
+            .map(|turn| Reply::Watched { services: vec![], instances: turn.clone() })
+            .collect(),
+        Request::Plan { deployments } if deployments.is_empty() => vec![Reply::Plan(PlanReport {
+            input_digest: String::new(),
+            placements: vec![],
+            unplaced: vec![
+                unplaced("big", &["attic: is draining", "desk: has 1 GiB of 8 GiB memory free"]),
+                unplaced("db", &["attic: is draining", "desk: is not attic"]),
+            ],
+            moves: vec![],
+        })],
+        Request::Volumes => vec![Reply::Volumes(vec![VolumeRow {
+            volume: "shop/data".parse().expect("a volume"),
+            node: node_id(ATTIC),
+            node_name: "attic".into(),
+            up: true,
+            services: vec![key("db")],
+            since: 1,
+        }])],
+        other => panic!("{other:?}"),
+    });
+    plan
+}
+
+/// One instance moves, first starting where it goes.
+fn one_moves() -> Vec<Turn> {
+    let mut pulling = row("web", 1, Some(DESK), Pulling);
+    pulling.reason = "40%".to_owned();
+    vec![
+        vec![row("web", 1, Some(ATTIC), Running), pulling],
+        vec![row("web", 1, Some(ATTIC), Stopping), row("web", 1, Some(DESK), Running)],
+        vec![row("web", 1, Some(DESK), Running)],
+    ]
+}
+
+/// What no other machine can take.
+fn two_stay() -> Vec<Turn> {
+    let stays =
+        ["big", "db"].map(|name| [row(name, 1, Some(ATTIC), Running), row(name, 1, None, Pending)]);
+    vec![stays.concat()]
+}
+
+fn vc(home: &Home, node: &Node, args: &[&str]) -> Done {
+    home.vc(&[&["--token", &OURS.token(&[&node.address])], args].concat())
+}
+
+const PROGRESS: &str = "shop/web.1 waits for desk, where it is pulling (40%)\n\
+                        shop/web.1 is stopping on attic\n\
+                        shop/web.1 is running on desk\n";
+
+#[test]
+fn a_drain_waits_until_the_machine_is_empty() {
+    let node = Node::start(drains(one_moves()));
+    let home = Home::new();
+    let out = vc(&home, &node, &["drain", "attic"]).ok();
+    assert_eq!(out, format!("attic is drained\n{PROGRESS}attic is empty\n"));
+    assert_eq!(vc(&home, &node, &["drain", "attic", "--output", "json"]).ok(), "[]\n");
+    let before = node.requests().len();
+    let out = vc(&home, &node, &["drain", "attic", "--no-wait"]).ok();
+    assert_eq!((out.as_str(), node.requests().len()), ("attic is drained\n", before + 1));
+}
+
+#[test]
+fn what_cannot_move_is_listed_with_the_reason() {
+    let node = Node::start(drains(two_stay()));
+    let home = Home::new();
+    let out = vc(&home, &node, &["drain", "attic"]).ok();
+    let expected = "attic is drained\n\
+                    shop/big.1 stays on attic\n\
+                    shop/db.1 stays on attic\n\
+                    shop/big.1 stays: desk has 1 GiB of 8 GiB memory free\n\
+                    shop/db.1 stays: attic holds the data of volume shop/data\n";
+    assert_eq!(out, expected);
+    let out = vc(&home, &node, &["drain", "attic", "--output", "json"]).ok();
+    let rows: Vec<InstanceRow> = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(rows[1].reason, "attic holds the data of volume shop/data");
+}
+
+#[test]
+fn a_drain_that_takes_too_long_goes_on_without_us() {
+    let node = Node::start(drains(one_moves()[..1].to_vec()));
+    let error = vc(&Home::new(), &node, &["drain", "attic", "--timeout", "300ms"]);
+    let expected = "0 of 1 moved after 300ms: shop/web.1 waits for desk, where it is pulling (40%); \
+                    attic stays drained";
+    assert_eq!(error.error(), expected);
+}
+
+#[test]
+fn ctrl_c_ends_the_wait_and_not_the_drain() {
+    let node = Node::start(drains(one_moves()[..1].to_vec()));
+    let home = Home::new();
+    let token = OURS.token(&[&node.address]);
+    let mut child = home.command(&["--token", &token, "drain", "attic"]).spawn().expect("started");
+    let lines = BufReader::new(child.stdout.as_mut().expect("piped")).lines();
+    let mut lines = lines.map(|line| line.expect("text"));
+    assert!(lines.any(|line| line.contains("pulling")));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("signalled");
+    let out = Done::from(child.wait_with_output().expect("ended"));
+    let told = "attic stays drained; 'vc undrain attic' takes that back\n";
+    assert_eq!((out.code, out.stderr.as_str()), (Some(130), told));
+    let is_undone = |it: &Request| matches!(it, Request::Drain { drain: false, .. });
+    assert!(!node.requests().iter().any(is_undone));
+}
+
+#[test]
+fn a_drain_outlives_the_node_it_is_watched_on() {
+    let other = Node::start(drains(one_moves()));
+    let mut plan = drains(vec![]);
+    let rest = std::mem::replace(&mut plan.answer, Box::new(|_| vec![]));
+    plan.peers = vec![other.address.clone()];
+    plan.answer = Box::new(move |request| match request {
+        Request::Watch { .. } => vec![Reply::End],
+        request => rest(request),
+    });
+    let out = vc(&Home::new(), &Node::start(plan), &["drain", "attic"]).ok();
+    assert!(out.ends_with("attic is empty\n"), "{out}");
+}
+
+#[test]
+fn a_machine_that_is_down_is_not_waited_for() {
+    let mut plan = drains(vec![]);
+    let rest = std::mem::replace(&mut plan.answer, Box::new(|_| vec![]));
+    let mut attic = node_row(ATTIC, "attic");
+    attic.state = NodeState::Down;
+    plan.answer = Box::new(move |request| match request {
+        Request::Nodes => vec![Reply::Nodes(vec![attic.clone()])],
+        request => rest(request),
+    });
+    let node = Node::start(plan);
+    let home = Home::new();
+    let out = vc(&home, &node, &["drain", "attic"]).ok();
+    assert_eq!(out, "attic is drained\nattic is down: nothing is known to run there\n");
+    let out = vc(&home, &node, &["leave", "attic"]).ok();
+    assert_eq!(out, "attic is drained\nattic has left the cluster\n");
+}
+
+#[test]
+fn a_machine_leaves_when_it_is_empty() {
+    let node = Node::start(drains(one_moves()));
+    let home = Home::new();
+    let out = vc(&home, &node, &["leave", "attic"]).ok();
+    assert_eq!(out, format!("attic is drained\n{PROGRESS}attic has left the cluster\n"));
+    let leave = |force| Request::Leave { node: "attic".into(), force };
+    assert_eq!(node.requests().last(), Some(&leave(false)));
+    let before = node.requests().len();
+    vc(&home, &node, &["leave", "attic", "--force"]).ok();
+    assert_eq!(node.requests()[before..], [leave(true)]);
+}
+
+#[test]
+fn a_machine_that_cannot_be_emptied_does_not_leave() {
+    let node = Node::start(drains(two_stay()));
+    let out = vc(&Home::new(), &node, &["leave", "attic"]);
+    let expected = "shop/big.1 stays: desk has 1 GiB of 8 GiB memory free, shop/db.1 stays: attic holds the data of \
+                    volume shop/data; 'vc leave attic --force' leaves that behind; attic stays drained";
+    assert_eq!(out.error(), expected);
+    assert!(!node.requests().iter().any(|it| matches!(it, Request::Leave { .. })));
+}
+
+#[test]
+fn rebalance_waits_until_what_was_told_to_move_has_moved() {
+    let node = Node::start(drains(one_moves()));
+    let home = Home::new();
+    let told = "shop/web.1 moves from attic to desk: too full\n";
+    let out = vc(&home, &node, &["rebalance", "--yes"]).ok();
+    let rest = out.strip_prefix(&format!("{told}{PROGRESS}")).unwrap_or_else(|| panic!("{out}"));
+    assert!(rest.starts_with("1 of 1 moved after "), "{rest}");
+    let watched =
+        |request: &Request| matches!(request, Request::Watch { services } if services.len() == 1);
+    assert_eq!(node.requests().iter().filter(|it| watched(it)).count(), 1);
+    assert_eq!(vc(&home, &node, &["rebalance", "--yes", "--no-wait"]).ok(), told);
+    assert_eq!(node.requests().iter().filter(|it| watched(it)).count(), 1);
+}
