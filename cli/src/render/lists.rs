@@ -4,7 +4,6 @@ use comfy_table::{Cell, Color};
 use vc_protocol::control::{
     ImageRow, InstanceRow, LogRow, LogStream, NodeRow, Rollout, RolloutState, ServiceRow, VolumeRow,
 };
-use vc_protocol::instance::InstanceState;
 
 use super::table::{lines, number, of_instance, of_node, table, text};
 use super::units::{ago, bytes, cores, cores_used, timestamp};
@@ -26,7 +25,7 @@ pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
             text(row.ports.join(", ")),
             text(on_partition(row)),
             text(ago(style.now, row.updated)),
-            rollout(row),
+            text(rollout(row)),
         ]
     });
     let columns =
@@ -34,16 +33,14 @@ pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
     table(&columns, cells, style)
 }
 
-/// How the last update goes; nothing to say when it is complete.
-fn rollout(row: &ServiceRow) -> Cell {
+/// How the last update goes; nothing when it is complete.
+fn rollout(row: &ServiceRow) -> String {
     let Rollout { state, done, reason } = &row.rollout;
     match state {
-        RolloutState::Complete => text(""),
-        RolloutState::Updating => {
-            text(format!("updating {done}/{}", row.replicas)).fg(Color::Yellow)
-        }
-        RolloutState::Paused => text(format!("paused: {reason}")).fg(Color::Red),
-        RolloutState::RolledBack => text(format!("rolled back: {reason}")).fg(Color::Red),
+        RolloutState::Complete => String::new(),
+        RolloutState::Updating => format!("updating {done}/{}", row.replicas),
+        RolloutState::Paused => format!("paused: {reason}"),
+        RolloutState::RolledBack => format!("rolled back: {reason}"),
     }
 }
 
@@ -65,7 +62,7 @@ pub(crate) fn instances(rows: &[InstanceRow], style: Style) -> String {
             text(ago(style.now, row.since)),
             restarts(row),
             text(&row.address),
-            reason(row),
+            text(&row.reason),
         ]
     });
     table(&["INSTANCE", "NODE", "STATE", "SINCE", "RESTARTS", "ADDRESS", "REASON"], cells, style)
@@ -75,15 +72,6 @@ pub(crate) fn instances(rows: &[InstanceRow], style: Style) -> String {
 fn restarts(row: &InstanceRow) -> Cell {
     let cell = number(row.restarts);
     if row.restarts > 0 && !row.settled { cell.fg(Color::Red) } else { cell }
-}
-
-/// Why it is as it is; of one that failed with the last lines that it wrote.
-fn reason(row: &InstanceRow) -> Cell {
-    let cell = text(&row.reason);
-    match row.state {
-        InstanceState::Failed | InstanceState::Unhealthy => cell.fg(Color::Red),
-        _ => cell,
-    }
 }
 
 /// The machine's name, or its id when it has none.
