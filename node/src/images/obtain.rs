@@ -79,7 +79,7 @@ impl Images {
             let found = if engine.has(id).await {
                 Ok(())
             } else {
-                self.from_members(engine, id, teller).await
+                self.bring_from_members(engine, id, teller).await
             };
             match found {
                 Ok(()) => {
@@ -174,7 +174,7 @@ impl Images {
         text
     }
 
-    async fn from_members(
+    async fn bring_from_members(
         &self,
         engine: &Engine,
         id: &Digest,
