@@ -190,7 +190,8 @@ impl Session {
                 self.mutate(user, Mutation::RemoveVolume { volume }).await?
             }
             Request::Volumes => Reply::Volumes(report::volumes(&view)),
-            Request::Diff { deployments, files } => {
+            Request::Diff { mut deployments, files } => {
+                self.images.pin(&view, self.membership.node, &mut deployments).await;
                 let Membership { seal, cluster, .. } = &*self.membership;
                 let Prepared { deployments, .. } = prepare(seal, *cluster, deployments, &files)?;
                 Reply::Diff(vc_engine::diff(&view, &deployments))
