@@ -190,7 +190,9 @@ impl Session {
                 self.mutate(user, Mutation::RemoveVolume { volume }).await?
             }
             Request::Volumes => Reply::Volumes(report::volumes(&view)),
-            Request::Diff { deployments, files } => {
+            Request::Diff { mut deployments, files } => {
+                // As a deployment would be, or each would seem to unpin its image.
+                self.images.pin(&view, self.membership.node, &mut deployments).await;
                 let Membership { seal, cluster, .. } = &*self.membership;
                 let Prepared { deployments, .. } = prepare(seal, *cluster, deployments, &files)?;
                 Reply::Diff(vc_engine::diff(&view, &deployments))
