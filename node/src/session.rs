@@ -191,6 +191,7 @@ impl Session {
             }
             Request::Volumes => Reply::Volumes(report::volumes(&view)),
             Request::Diff { mut deployments, files } => {
+                // As a deployment would be, or each would seem to unpin its image.
                 self.images.pin(&view, self.membership.node, &mut deployments).await;
                 let Membership { seal, cluster, .. } = &*self.membership;
                 let Prepared { deployments, .. } = prepare(seal, *cluster, deployments, &files)?;

@@ -81,20 +81,53 @@ fn a_service_is_scaled_updated_and_removed_at_any_node() {
 fn a_drained_machine_is_emptied_and_taken_back() {
     let cluster = Cluster::of(2);
     cluster.deploy(0, &sleepers("shop", "web", 4));
-    cluster.vc(1, &["drain", "n1"]).done();
-    let on = |cluster: &Cluster| running(&cluster.ps(1), "shop/web", 4);
-    until("all have moved", PATIENCE, || match on(&cluster)? {
-        machines if machines.get("n2") == Some(&4) && cluster.nodes[0].processes().is_empty() => {
-            Ok(())
-        }
+    let said = cluster.vc(1, &["drain", "n1"]).done();
+    assert!(said.ends_with("n1 is empty\n"), "{said}");
+    assert!(cluster.nodes[0].processes().is_empty(), "it waited until they had ended");
+    until("all have moved", PATIENCE, || match running(&cluster.ps(1), "shop/web", 4)? {
+        machines if machines.get("n2") == Some(&4) => Ok(()),
         machines => Err(format!("{machines:?}")),
     });
+    // What runs goes on where it is until somebody evens it out.
     cluster.vc(0, &["undrain", "n1"]).done();
-    cluster.vc(0, &["scale", "web=6"]).done();
-    until("new ones come back to it", PATIENCE, || match running(&cluster.ps(0), "shop/web", 6)? {
+    let said = cluster.vc(0, &["rebalance", "--yes"]).done();
+    assert!(said.contains("2 of 2 moved after"), "{said}");
+    until("half of them are back", PATIENCE, || match running(&cluster.ps(0), "shop/web", 4)? {
         machines if machines.get("n1") == Some(&2) => Ok(()),
         machines => Err(format!("{machines:?}")),
     });
+    let said = cluster.vc(0, &["scale", "web=6", "--wait"]).done();
+    assert!(said.contains("6/6 running after"), "{said}");
+    assert_eq!(running(&cluster.ps(0), "shop/web", 6).map(|on| on.get("n1").copied()), Ok(Some(3)));
+}
+
+#[test]
+fn a_machine_that_leaves_is_emptied_first_and_its_program_ends() {
+    let mut cluster = Cluster::of(2);
+    let pinned = "    deploy: {placement: {constraints: [node.name == n2]}}\n";
+    cluster.deploy(0, &with("shop", "pinned", 1, pinned));
+    cluster.deploy(0, &sleepers("shop", "web", 2));
+    let told = cluster.vc(0, &["leave", "n2"]).failed();
+    assert!(told.contains("shop/pinned.1 stays: n1 is n1, needed is node.name == n2"), "{told}");
+    cluster.vc(0, &["rm", "pinned"]).done();
+    let said = cluster.vc(1, &["leave", "n2"]).done();
+    assert!(said.ends_with("n2 has left the cluster\n"), "{said}");
+    cluster.nodes[1].ends();
+    let on = running(&cluster.ps(0), "shop/web", 2);
+    assert_eq!(on.map(|on| on.get("n1").copied()), Ok(Some(2)), "nothing was lost");
+}
+
+#[test]
+fn a_dry_run_says_what_would_change_and_changes_nothing() {
+    let cluster = Cluster::of(2);
+    let file = cluster.file("shop.yaml", &sleepers("shop", "web", 1));
+    let dry = |at: usize| cluster.vc(at, &["deploy", &file, "--dry-run"]).done();
+    assert!(dry(0).starts_with("+ shop/web (new)\n"), "{}", dry(0));
+    assert!(cluster.rows(0, &["services"]).is_empty());
+    cluster.vc(0, &["deploy", &file, "--wait"]).done();
+    assert_eq!(dry(0), "nothing changes\n");
+    cluster.file("shop.yaml", &sleepers("shop", "web", 2));
+    assert_eq!(dry(0), "~ shop/web\n    replicas: 1 -> 2\n");
 }
 
 #[test]

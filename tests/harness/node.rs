@@ -107,6 +107,12 @@ impl Node {
         assert_eq!(code, Some(0), "{} ends cleanly: {}", self.name, self.last_lines(5));
     }
 
+    /// It ends by itself, and well.
+    pub fn ends(&mut self) {
+        let code = self.program.take().expect("it runs").end();
+        assert_eq!(code, Some(0), "{} ends cleanly: {}", self.name, self.last_lines(5));
+    }
+
     pub fn runs(&self) -> bool {
         self.program.is_some()
     }
