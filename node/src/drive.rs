@@ -297,22 +297,31 @@ impl Driver {
                     self.network(Command::Disconnect(node));
                 }
                 Output::Answer(request, result) => {
+                    // Who has the answer finds the change in whatever he asks next.
+                    if result.is_ok() {
+                        self.show_view();
+                    }
                     if let Some(answer) = self.answers.remove(&request) {
                         let _ = answer.send(result);
                     }
                 }
                 Output::ViewChanged => {
-                    let view = self.engine.view();
-                    let left = self.engine.has_left();
-                    self.snapshot.send_modify(|snapshot| {
-                        snapshot.view = view;
-                        snapshot.left = left;
-                    });
+                    self.show_view();
                     self.tell_addresses();
                 }
             }
         }
         Ok(())
+    }
+
+    /// Lets all others see what the engine makes of the documents.
+    fn show_view(&self) {
+        let view = self.engine.view();
+        let left = self.engine.has_left();
+        self.snapshot.send_modify(|snapshot| {
+            snapshot.view = view;
+            snapshot.left = left;
+        });
     }
 
     async fn persist(&self, durable: Durable) -> Result<(), StoreError> {

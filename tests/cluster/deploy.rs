@@ -113,6 +113,11 @@ fn a_machine_that_leaves_is_emptied_first_and_its_program_ends() {
     let said = cluster.vc(1, &["leave", "n2"]).done();
     assert!(said.ends_with("n2 has left the cluster\n"), "{said}");
     cluster.nodes[1].ends();
+    until("the other knows that it is gone for good", PATIENCE, || {
+        let rows = cluster.rows(0, &["nodes"]);
+        let is_gone = rows.iter().any(|row| row["name"] == "n2" && row["state"] == "left");
+        if is_gone { Ok(()) } else { Err(format!("{rows:?}")) }
+    });
     let on = running(&cluster.ps(0), "shop/web", 2);
     assert_eq!(on.map(|on| on.get("n1").copied()), Ok(Some(2)), "nothing was lost");
 }
