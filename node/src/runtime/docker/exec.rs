@@ -22,8 +22,6 @@ use crate::runtime::RuntimeError;
 const START: Duration = Duration::from_secs(20);
 /// Docker tells nobody that a command has ended: the first and the longest pause between two looks.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
-/// How often a new terminal's size is set before it is left as it is.
-const RESIZES: u32 = 10;
 /// Marks the processes of a command, so that they are found again when its user has gone.
 const MARK: &str = "VC_EXEC";
 /// Hangs up on the process that Docker itself started (its parent is outside the container) with the mark `$1`. When it
@@ -129,12 +127,7 @@ impl Engine {
         let process = ExecProcess { client, container, id, user: request.user.clone(), mark };
         // An older engine does not take it with the start, and not before the command is up.
         if let (true, Some((columns, rows))) = (request.tty, request.size) {
-            for attempt in 1..=RESIZES {
-                if process.try_resize(columns, rows).await.is_ok() {
-                    break;
-                }
-                sleep(PAUSES.0 * attempt).await;
-            }
+            process.first_size(columns, rows).await;
         }
         Ok(Exec { input: Box::pin(input), output, process })
     }
@@ -145,6 +138,19 @@ impl ExecProcess {
     pub async fn resize(&self, columns: u16, rows: u16) {
         if let Err(error) = self.try_resize(columns, rows).await {
             tracing::debug!(error = reason::of(&error), "a terminal was not resized");
+        }
+    }
+
+    /// Sets the size as soon as there is a terminal to have it, or the command has ended.
+    async fn first_size(&self, columns: u16, rows: u16) {
+        let mut pause = PAUSES.0;
+        while self.try_resize(columns, rows).await.is_err() {
+            match self.client.inspect_exec(&self.id).await {
+                Ok(seen) if seen.running == Some(true) || seen.exit_code.is_none() => {}
+                _ => return,
+            }
+            sleep(pause).await;
+            pause = PAUSES.1.min(pause * 2);
         }
     }
 
