@@ -161,6 +161,12 @@ impl Lab {
         rows.as_array().expect("rows").clone()
     }
 
+    /// What `vc logs` prints as JSON: a row a line.
+    pub fn log_rows(&self, host: usize, words: &[&str]) -> Vec<Value> {
+        let said = self.vc(host, &[&["--output", "json", "logs"], words].concat()).done();
+        said.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect()
+    }
+
     /// Deploys a Compose file at a host's node.
     pub fn deploy(&self, host: usize, compose: &str, options: &[&str]) -> Said {
         let file = self.file("compose.yaml", compose);

@@ -23,7 +23,7 @@ Examples:
   vc exec web -- cat /data/file > copy       bytes come as they are
   vc exec -u root -w /srv -e DEBUG=1 web -- make
 
-The exit code is that of the command; 1 where it could not be run.")]
+The exit code is that of the command; 126 or 127 where there is no such program, 1 where there is no such instance.")]
 pub(crate) struct Args {
     /// Give it standard input
     #[arg(short, long)]
