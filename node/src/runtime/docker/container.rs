@@ -96,7 +96,7 @@ pub(super) fn body(
         image: Some(spec.image_id.as_ref().unwrap_or(&spec.image).clone()),
         cmd: spec.command.clone(),
         entrypoint: spec.entrypoint.clone(),
-        env: Some(spec.environment.iter().map(|(key, value)| format!("{key}={value}")).collect()),
+        env: Some(environment(identity, id, spec)),
         labels: Some(labels),
         healthcheck: spec.healthcheck.as_ref().map(health),
         hostname: settings.hostname.clone(),
@@ -172,6 +172,19 @@ fn device(text: &str) -> DeviceMapping {
         path_in_container: Some(parts.next().unwrap_or(host).to_owned()),
         cgroup_permissions: Some(parts.next().unwrap_or("rwm").to_owned()),
     }
+}
+
+/// What the file asks for, and which instance this is, as the process runtime tells it too.
+fn environment(identity: &Identity, id: &InstanceId, spec: &ContainerSpec) -> Vec<String> {
+    let ServiceKey { project, service } = &id.slot.service;
+    let ours = [
+        ("VC_PROJECT", project.to_string()),
+        ("VC_SERVICE", service.to_string()),
+        ("VC_REPLICA", id.slot.replica.to_string()),
+        ("VC_NODE", identity.node.to_string()),
+    ];
+    let wanted = spec.environment.iter().map(|(key, value)| format!("{key}={value}"));
+    wanted.chain(ours.map(|(key, value)| format!("{key}={value}"))).collect()
 }
 
 fn health(check: &Healthcheck) -> HealthConfig {
