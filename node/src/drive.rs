@@ -260,9 +260,17 @@ impl Driver {
     }
 
     async fn perform(&mut self, mut outputs: VecDeque<Output>) -> Result<(), StoreError> {
+        let mut shown = false;
         while let Some(output) = outputs.pop_front() {
             match output {
-                Output::Runtime(action) => self.parts.runtime.perform(action),
+                Output::Runtime(action) => {
+                    // It may need what has just come, as a secret.
+                    if !shown {
+                        self.show_view();
+                        shown = true;
+                    }
+                    self.parts.runtime.perform(action);
+                }
                 Output::RemoveVolume(volume) => self.parts.runtime.remove_volume(volume),
                 Output::Persist(durable) => {
                     let members = !durable.certificates.is_empty();

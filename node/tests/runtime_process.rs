@@ -284,7 +284,7 @@ async fn processes_outlive_the_runtime_and_are_adopted_by_the_next() {
     let (mut host, mut all) = Host::on(dir.path()).await;
     all.sort_by(|a, b| a.id.cmp(&b.id));
     let seen = |id: &InstanceId, phase| Observed { id: id.clone(), phase, address: String::new() };
-    let running = Phase::Running { health: None, started };
+    let running = Phase::Running { health: None, started, said: String::new() };
     assert_eq!(
         all,
         [seen(&stays, running), seen(&ended, Phase::Exited { code: 3, output: String::new() })]

@@ -25,8 +25,6 @@ fn post(lab: &Lab, host: usize, item: &str) {
         "busybox",
         "wget",
         "-q",
-        "-T",
-        "5",
         "-O",
         "-",
         "--post-data",

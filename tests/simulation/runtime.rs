@@ -193,7 +193,7 @@ impl World {
                 } else if moody && self.rng.permille(temper.fails) {
                     it.phase = Some(Phase::Failed { reason: "no such image".to_owned() });
                 } else {
-                    it.phase = Some(Phase::Running { health: None, started });
+                    it.phase = Some(Phase::Running { health: None, started, said: String::new() });
                     let checked = it.checked;
                     self.enter(of, Deed::Started(id.clone()));
                     self.note(of, &format!("runs {id}"));

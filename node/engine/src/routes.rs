@@ -16,6 +16,8 @@ use vc_protocol::{InstanceId, Name, NodeId, ServiceKey};
 pub struct Routes {
     /// Every service that is wanted.
     pub services: BTreeMap<ServiceKey, ServiceRoutes>,
+    /// Machines that are down: nothing comes from them any more.
+    pub down: BTreeSet<NodeId>,
     /// Which services have a port that machines publish. Of two that cannot both have it, the one that asked earlier.
     pub ports: BTreeMap<(PortProtocol, u16), Vec<Published>>,
     /// The ports that services asked for later, and who has them. Only who deployed at two nodes at once, or apart in
@@ -102,7 +104,8 @@ impl Routes {
                 None => held.push(wanted),
             }
         }
-        Self { services, ports, clashes }
+        let down = view.nodes.keys().filter(|node| !view.up.contains(node)).copied().collect();
+        Self { services, down, ports, clashes }
     }
 }
 

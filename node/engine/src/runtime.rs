@@ -48,6 +48,8 @@ pub enum Phase {
         health: Option<bool>,
         /// When it was started, by this machine's clock.
         started: Millis,
+        /// What its failing healthcheck and it itself wrote last, on one line; empty while it does not fail.
+        said: String,
     },
     /// It ran and exited by itself.
     Exited {

@@ -36,7 +36,7 @@ pub async fn serve(router: Router, mut streams: mpsc::Receiver<(PeerId, Stream)>
             // What it takes to connect is not held as long as the connection lives.
             match Box::pin(router.accept(&mut stream)).await {
                 Ok(Some((_connection, Upstream::Tcp(instance)))) => {
-                    pump::records(instance, stream).await;
+                    pump::records(instance, stream, std::future::pending()).await;
                 }
                 Ok(Some((_, Upstream::Udp(instance)))) => udp::records(instance, stream).await,
                 Ok(Some((_, Upstream::Stream(_))) | None) => {}

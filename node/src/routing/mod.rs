@@ -126,7 +126,16 @@ impl Router {
         let Some(route) = route else { return pump::cut(client) };
         match route.upstream {
             Upstream::Tcp(instance) => pump::plain(client, instance).await,
-            Upstream::Stream(stream) => pump::records(client, stream).await,
+            Upstream::Stream(stream) => {
+                let mut table = self.table();
+                let lost = async move {
+                    let node = route.endpoint.node;
+                    if table.wait_for(|routes| routes.down.contains(&node)).await.is_err() {
+                        std::future::pending().await
+                    }
+                };
+                pump::records(client, stream, lost).await;
+            }
             // Nobody asked for that.
             Upstream::Udp(_) => pump::cut(client),
         }

@@ -45,11 +45,20 @@ pub(super) async fn plain(client: TcpStream, instance: TcpStream) {
 }
 
 /// Copies between a TCP connection and the records of a stream until both directions are over. When one end is cut, so
-/// is the other.
-pub(super) async fn records(tcp: TcpStream, stream: Compat<Stream>) {
+/// is the other; and both are when `lost` comes true: the machine at the other end of the stream is gone.
+pub(super) async fn records(
+    tcp: TcpStream,
+    stream: Compat<Stream>,
+    lost: impl Future<Output = ()>,
+) {
+    let mut lost = std::pin::pin!(lost);
     let (to, from) = (Way { encodes: true, ..Way::plain() }, Way { decodes: true, ..Way::plain() });
     let mut pump = Pump { tcp, other: stream, to, from };
-    match std::future::poll_fn(|cx| pump.poll(cx)).await {
+    let run = |cx: &mut Context<'_>| match lost.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+        Poll::Pending => pump.poll(cx),
+    };
+    match std::future::poll_fn(run).await {
         // Both sides know that it is over; whether this close arrives does not matter.
         Ok(()) => {
             let close = |cx: &mut Context<'_>| {

@@ -166,7 +166,7 @@ impl Local {
     /// Why it failed, if it did since it was made, and has not run long enough since to be forgiven.
     pub(super) fn failure(&self) -> Option<&str> {
         match self.phase {
-            Some(Phase::Running { health: Some(false), .. }) => Some(UNHEALTHY),
+            Some(Phase::Running { health: Some(false), .. }) => Some(self.shown.1.as_str()),
             _ if self.shown.0 == InstanceState::Failed || self.failures > 0 => {
                 Some(self.failed_with.as_str())
             }
@@ -177,8 +177,19 @@ impl Local {
     /// What it shows while it runs; `None`: it does not.
     pub(super) fn running(&self) -> Option<(InstanceState, String)> {
         match self.phase {
-            Some(Phase::Running { health, .. }) => Some(running(health)),
+            Some(Phase::Running { health, ref said, .. }) => Some(self.shown_running(health, said)),
             _ => None,
+        }
+    }
+
+    fn shown_running(&self, health: Option<bool>, said: &str) -> (InstanceState, String) {
+        match health {
+            None => (InstanceState::Running, String::new()),
+            Some(true) => (InstanceState::Healthy, String::new()),
+            // What it says may change all the time, and the document must not.
+            Some(false) if self.shown.0 == InstanceState::Unhealthy => self.shown.clone(),
+            Some(false) if said.is_empty() => (InstanceState::Unhealthy, UNHEALTHY.to_owned()),
+            Some(false) => (InstanceState::Unhealthy, format!("{UNHEALTHY}: {said}")),
         }
     }
 
@@ -212,7 +223,7 @@ impl Local {
                 InstanceState::Healthy => Some(self.since),
                 _ => Some(now),
             },
-            Some(Phase::Running { health: None, started }) if !checked(wanted) => {
+            Some(Phase::Running { health: None, started, .. }) if !checked(wanted) => {
                 Some((*started).min(now) + policy.monitor_ms)
             }
             Some(Phase::Exited { code: 0, .. }) if !restarts(wanted, 0) => Some(self.since),
@@ -298,7 +309,7 @@ impl Local {
             None if self.asked.is_none() => (InstanceState::Pending, wanted.waits_for.clone()),
             None => (InstanceState::Starting, String::new()),
             Some(Phase::Pulling { progress }) => (InstanceState::Pulling, progress.clone()),
-            Some(Phase::Running { health, .. }) => running(*health),
+            Some(Phase::Running { health, said, .. }) => self.shown_running(*health, said),
             Some(Phase::NoImage { reason }) => (InstanceState::Pending, reason.clone()),
             Some(Phase::Exited { code: 0, .. }) if !restarts(wanted, 0) => {
                 (InstanceState::Completed, String::new())
@@ -350,14 +361,6 @@ impl Local {
             restarts: self.restarts,
             since: self.since,
         }
-    }
-}
-
-fn running(health: Option<bool>) -> (InstanceState, String) {
-    match health {
-        None => (InstanceState::Running, String::new()),
-        Some(true) => (InstanceState::Healthy, String::new()),
-        Some(false) => (InstanceState::Unhealthy, UNHEALTHY.to_owned()),
     }
 }
 

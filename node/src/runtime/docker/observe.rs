@@ -55,8 +55,13 @@ impl Engine {
             Some(Found::Ours(observed)) => observed,
             _ => Observed { id: id.clone(), phase: Phase::Gone, address: String::new() },
         };
-        if let (Phase::Exited { output, .. }, Some(found)) = (&mut observed.phase, &found) {
-            *output = self.last_words(found).await;
+        match (&mut observed.phase, &found) {
+            (Phase::Exited { output, .. }, Some(found)) => *output = self.last_words(found).await,
+            (Phase::Running { health: Some(false), said, .. }, Some(found)) => {
+                let lines = [last_check(found), self.last_words(found).await];
+                *said = on_one_line(lines.iter().map(String::as_str).filter(|it| !it.is_empty()));
+            }
+            _ => {}
         }
         Ok(observed)
     }
@@ -174,13 +179,20 @@ fn summarized(id: InstanceId, summary: &ContainerSummary) -> Observed {
             };
             let created =
                 summary.created.and_then(|seconds| Millis::try_from(seconds).ok()).unwrap_or(0);
-            Phase::Running { health, started: created.saturating_mul(1000) }
+            Phase::Running { health, started: created.saturating_mul(1000), said: String::new() }
         }
     };
     let networks =
         summary.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
     let primary = summary.host_config.as_ref().and_then(|config| config.network_mode.as_deref());
     Observed { id, phase, address: address(networks, primary) }
+}
+
+/// What the last healthcheck wrote.
+fn last_check(found: &ContainerInspectResponse) -> String {
+    let health = found.state.as_ref().and_then(|state| state.health.as_ref());
+    let last = health.and_then(|health| health.log.as_ref()?.last()?.output.clone());
+    last.map(|text| one_line(&text)).unwrap_or_default()
 }
 
 fn phase(found: &ContainerInspectResponse) -> Phase {
@@ -203,7 +215,7 @@ fn phase(found: &ContainerInspectResponse) -> Phase {
                 _ => None,
             };
             let started = state.started_at.as_deref().and_then(instant).unwrap_or(0);
-            Phase::Running { health, started }
+            Phase::Running { health, started, said: String::new() }
         }
     }
 }
@@ -252,21 +264,25 @@ mod tests {
     fn a_list_tells_enough_of_a_container_that_cannot_be_looked_at() {
         let id = InstanceId { slot: "shop/web.1".parse().expect("a slot"), digest: "0".to_owned() };
         for (state, status, phase) in [
-            (State::RUNNING, "Up 2 minutes", Phase::Running { health: None, started: 5000 }),
+            (
+                State::RUNNING,
+                "Up 2 minutes",
+                Phase::Running { health: None, started: 5000, said: String::new() },
+            ),
             (
                 State::RUNNING,
                 "Up 2 minutes (healthy)",
-                Phase::Running { health: Some(true), started: 5000 },
+                Phase::Running { health: Some(true), started: 5000, said: String::new() },
             ),
             (
                 State::RUNNING,
                 "Up 1 second (unhealthy)",
-                Phase::Running { health: Some(false), started: 5000 },
+                Phase::Running { health: Some(false), started: 5000, said: String::new() },
             ),
             (
                 State::RUNNING,
                 "Up 1 second (health: starting)",
-                Phase::Running { health: None, started: 5000 },
+                Phase::Running { health: None, started: 5000, said: String::new() },
             ),
             (
                 State::EXITED,

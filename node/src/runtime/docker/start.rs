@@ -102,7 +102,8 @@ impl Engine {
             match client.start_container(&name, None).await {
                 // Its address follows: the engine's event makes us look.
                 Ok(()) => {
-                    let phase = Phase::Running { health: None, started: now() };
+                    let phase =
+                        Phase::Running { health: None, started: now(), said: String::new() };
                     return Ok(Observed { id: id.clone(), phase, address: String::new() });
                 }
                 // Somebody removed it in between. A 404 may also mean a program that is not in the image.

@@ -149,7 +149,7 @@ fn seen(replica: u32, phase: Phase) -> Observed {
     Observed { id: id(replica), phase, address: String::new() }
 }
 
-const RUNNING: Phase = Phase::Running { health: None, started: 1 };
+const RUNNING: Phase = Phase::Running { health: None, started: 1, said: String::new() };
 
 fn failed() -> Phase {
     Phase::Failed { reason: "no image".to_owned() }

@@ -112,7 +112,7 @@ struct Running {
 
 impl Running {
     fn phase(&self) -> Phase {
-        Phase::Running { health: None, started: self.started }
+        Phase::Running { health: None, started: self.started, said: String::new() }
     }
 }
 
