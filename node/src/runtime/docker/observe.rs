@@ -15,7 +15,7 @@ use vc_engine::runtime::{InstanceId, Observed, Phase};
 use vc_protocol::Millis;
 
 use super::{Engine, container, reason};
-use crate::runtime::{LAST_LINES, LogLine, LogQuery, on_one_line, one_line};
+use crate::runtime::{LAST_LINES, LogLine, LogQuery, LogStream, on_one_line, one_line};
 
 /// How long a list may take.
 const LIST: Duration = Duration::from_secs(10);
@@ -107,7 +107,8 @@ impl Engine {
             let lines = self.read_logs(found.id.as_deref()?, query).ok()?;
             // Pieces of long lines are lines of their own.
             let mut last: Vec<LogLine> = lines.take(LAST_PIECES).collect().await;
-            last.sort_by_key(|line| line.time);
+            // Docker takes down the two outputs each in its own time; what was said on the second tells most.
+            last.sort_by_key(|line| (line.stream == LogStream::Stderr, line.time));
             Some(on_one_line(last.iter().map(|line| line.line.as_str())))
         };
         timeout(LAST_WORDS, read).await.ok().flatten().unwrap_or_default()
