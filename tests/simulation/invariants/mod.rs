@@ -7,6 +7,7 @@ pub(crate) mod no_overcommit;
 pub(crate) mod one_instance_per_slot_at_rest;
 pub(crate) mod orphans_replaced;
 pub(crate) mod quiet_cluster_is_left_alone;
+pub(crate) mod routes_lead_to_instances;
 pub(crate) mod same_heads_same_plan;
 pub(crate) mod updates_end;
 
@@ -32,6 +33,7 @@ pub(crate) fn at_rest(world: &World) -> Verdict {
     documents_converge::check(world)?;
     one_instance_per_slot_at_rest::check(world)?;
     updates_end::check(world)?;
+    routes_lead_to_instances::check(world)?;
     no_overcommit::running(world)?;
     acknowledged_is_durable::check(world)
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::Update;
+use vc_engine::routes::Routes;
 use vc_engine::{Mutation, rollout};
 use vc_protocol::spec::{Deployment, FailureAction, Healthcheck, UpdateOrder};
 use vc_protocol::{InstanceId, Slot};
@@ -29,6 +30,19 @@ fn run_while(world: &mut World, millis: u64, holds: impl Fn(&World)) {
         world.run(50);
         holds(world);
     }
+}
+
+/// Whether a connection that comes to any node finds an instance that runs.
+fn everybody_is_served(world: &World) -> bool {
+    world.running().into_iter().all(|of| {
+        let routes = Routes::of(&world.engine(of).view());
+        routes.services.values().all(|service| {
+            service.endpoints.iter().any(|it| {
+                let machine = &world.machines[world.machine_of(it.node)];
+                machine.runtime.containers.get(&it.instance).is_some_and(|it| it.runs())
+            })
+        })
+    })
 }
 
 /// A service with a healthcheck.
@@ -58,6 +72,7 @@ fn an_update_replaces_one_after_the_other_and_no_slot_is_ever_empty() {
     run_while(&mut world, 30_000, |world| {
         let slots = running(world);
         assert_eq!(slots.len(), 6, "every slot runs");
+        assert!(everybody_is_served(world), "a connection finds nobody");
         let twice = slots.values().filter(|ids| ids.len() > 1).count();
         assert!(twice <= 2, "{twice} slots are replaced at once");
     });
@@ -150,7 +165,10 @@ fn a_drained_machine_gives_up_its_instances_when_others_have_taken_them_over() {
     world.command(0, deploy(service("web", 6)));
     world.settle(60_000);
     world.command(2, Mutation::Drain { node: "m1".to_owned(), drain: true });
-    run_while(&mut world, 30_000, |world| assert_eq!(running(world).len(), 6));
+    run_while(&mut world, 30_000, |world| {
+        assert_eq!(running(world).len(), 6);
+        assert!(everybody_is_served(world), "a connection finds nobody");
+    });
     world.settle(60_000);
     assert_eq!(super::runs(&world, 1), 0);
 }

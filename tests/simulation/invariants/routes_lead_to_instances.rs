@@ -1,0 +1,36 @@
+//! At rest every node sends connections to the same instances: to each that has proven itself, and to none that does
+//! not run.
+
+use vc_engine::routes::Routes;
+
+use super::Verdict;
+use crate::world::World;
+
+/// The routes of all nodes lead to what runs.
+pub(crate) fn check(world: &World) -> Verdict {
+    let tables: Vec<Routes> =
+        world.running().into_iter().map(|of| Routes::of(&world.engine(of).view())).collect();
+    let Some(first) = tables.first() else { return Ok(()) };
+    if tables.iter().any(|table| table != first) {
+        return Err("two nodes have different routes".to_owned());
+    }
+    for endpoint in first.services.values().flat_map(|routes| &routes.endpoints) {
+        let containers = &world.machines[world.machine_of(endpoint.node)].runtime.containers;
+        if !containers.get(&endpoint.instance).is_some_and(|it| it.runs()) {
+            return Err(format!("{} does not run, and connections go there", endpoint.instance));
+        }
+    }
+    let Some(&of) = world.running().first() else { return Ok(()) };
+    let view = world.engine(of).view();
+    for slot in view.plan.placements.keys() {
+        let proven = |(_, _, claim): (_, _, &vc_protocol::instance::Claim)| {
+            claim.settled && claim.state.is_running()
+        };
+        let mut endpoints =
+            first.services.get(&slot.service).into_iter().flat_map(|it| &it.endpoints);
+        if view.claims_on(slot).any(proven) && !endpoints.any(|it| it.instance.slot == *slot) {
+            return Err(format!("no connection goes to {slot}"));
+        }
+    }
+    Ok(())
+}
