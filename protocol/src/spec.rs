@@ -150,6 +150,12 @@ fn default_grace() -> Millis {
 }
 
 impl ContainerSpec {
+    /// Whether it has a healthcheck: one whose test is `NONE` only takes the image's away.
+    pub fn is_checked(&self) -> bool {
+        let test = self.healthcheck.as_ref().and_then(|check| check.test.first());
+        test.is_some_and(|kind| kind != "NONE")
+    }
+
     /// Identifies what runs: SHA-256 over the canonical JSON, the first 16 hex digits.
     pub fn digest(&self) -> String {
         digest(self)

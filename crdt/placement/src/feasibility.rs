@@ -109,8 +109,7 @@ pub(crate) fn room<'a>(demand: &Demand<'a>, account: &Account<'a>) -> Result<(),
 
 /// The first thing that the container asks for and a process of the machine cannot have.
 fn beyond_a_process(container: &ContainerSpec) -> Option<&'static str> {
-    let unchecked = |test: &[String]| test.first().is_none_or(|first| first == "NONE");
-    if container.healthcheck.as_ref().is_some_and(|check| !unchecked(&check.test)) {
+    if container.is_checked() {
         return Some("healthchecks");
     }
     let mount = container.mounts.first().map(|mount| match mount {

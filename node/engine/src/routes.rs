@@ -75,9 +75,6 @@ impl Routes {
         let mut wanted: Vec<(u64, &ServiceKey, &Port)> = Vec::new();
         for (key, record) in &view.cluster.services {
             let Some(spec) = view.spec(key) else { continue };
-            let checked = spec.container.healthcheck.as_ref();
-            let checked = checked
-                .is_some_and(|check| check.test.first().is_some_and(|first| first != "NONE"));
             let exposed = |&&Expose { protocol, .. }: &&Expose| protocol == PortProtocol::Udp;
             let published = |port: &&Port| port.protocol == PortProtocol::Udp;
             let udp = spec.expose.iter().filter(exposed).map(|it| it.target);
@@ -88,7 +85,7 @@ impl Routes {
             {
                 networks.insert(name, BTreeSet::new());
             }
-            let endpoints = endpoints(view, key, checked);
+            let endpoints = endpoints(view, key, spec.container.is_checked());
             services.insert(key.clone(), ServiceRoutes { endpoints, networks, udp });
             wanted.extend(spec.ports.iter().map(|port| (record.updated, key, port)));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use vc_protocol::control::{InstanceRow, Request, RolloutState, ServiceDetail, ServiceRow};
 use vc_protocol::instance::InstanceState;
-use vc_protocol::spec::{Deployment, ServiceSpec};
+use vc_protocol::spec::Deployment;
 use vc_protocol::{Millis, ServiceKey};
 
 use super::{Goal, Standing, Verdict, WaitArgs, condition, place, slot, until};
@@ -32,7 +32,7 @@ impl From<&Deployment> for Wanted {
         Self {
             service: deployment.service.clone(),
             replicas: deployment.replicas,
-            checked: is_checked(&deployment.spec),
+            checked: deployment.spec.container.is_checked(),
         }
     }
 }
@@ -42,14 +42,9 @@ impl From<&ServiceDetail> for Wanted {
         Self {
             service: detail.row.service.clone(),
             replicas: Some(detail.row.replicas),
-            checked: is_checked(&detail.spec),
+            checked: detail.spec.container.is_checked(),
         }
     }
-}
-
-fn is_checked(spec: &ServiceSpec) -> bool {
-    let check = spec.container.healthcheck.as_ref();
-    check.is_some_and(|check| check.test.first().is_some_and(|kind| kind != "NONE"))
 }
 
 /// Makes changes, one after another, and says what they changed; waits for these services if it is told to.

@@ -223,7 +223,7 @@ impl Local {
                 InstanceState::Healthy => Some(self.since),
                 _ => Some(now),
             },
-            Some(Phase::Running { health: None, started, .. }) if !checked(wanted) => {
+            Some(Phase::Running { health: None, started, .. }) if !wanted.spec.is_checked() => {
                 Some((*started).min(now) + policy.monitor_ms)
             }
             Some(Phase::Exited { code: 0, .. }) if !restarts(wanted, 0) => Some(self.since),
@@ -362,12 +362,6 @@ impl Local {
             since: self.since,
         }
     }
-}
-
-/// Whether it has a healthcheck.
-fn checked(wanted: &Desired) -> bool {
-    let test = wanted.spec.healthcheck.as_ref().and_then(|check| check.test.first());
-    test.is_some_and(|first| first != "NONE")
 }
 
 /// Whether its policy starts it again after it exited with this code.
