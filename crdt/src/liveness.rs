@@ -2,8 +2,9 @@
 //!
 //! Each machine is watched by observers. An observer that hears nothing of it writes "unreachable, incarnation i" in its
 //! own document: an accusation, in the sense of SWIM (Das et al. 2002) with the incarnations of its suspicion mechanism.
-//! A machine counts as down when a majority of those of its observers that are not accused themselves, and have heard it or accuse it, accuse it. So one
-//! machine with a bad link buries nobody, and the last one of three still sees that the others are gone.
+//! A machine counts as down when a majority of those of its observers that are not accused themselves, and have heard it
+//! or accuse it, accuse it. So one machine with a bad link buries nobody, and the last one of three still sees that the
+//! others are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +34,7 @@ pub fn observers<'a>(
 }
 
 /// Whether `by` accuses `of` in its present incarnation.
-fn accuses(nodes: &BTreeMap<NodeId, NodeState>, by: NodeId, of: NodeId) -> bool {
+pub fn accuses(nodes: &BTreeMap<NodeId, NodeState>, by: NodeId, of: NodeId) -> bool {
     let (Some(by), Some(of_state)) = (nodes.get(&by), nodes.get(&of)) else { return false };
     by.unreachable.get(&of).is_some_and(|&incarnation| incarnation >= of_state.incarnation)
 }

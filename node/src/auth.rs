@@ -219,7 +219,7 @@ impl Porter {
                     let peers = self.session.peer_addresses();
                     frames.send(&Welcome::User { role: user.role, peers }).await?;
                     frames.set_max(vc_protocol::wire::MAX_FRAME);
-                    self.session.serve(user, &mut frames).await;
+                    self.session.serve(user, frames).await;
                     return Ok(());
                 }
                 Err(error) => error.to_string(),

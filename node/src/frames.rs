@@ -26,6 +26,11 @@ pub enum FrameError {
     Cbor(#[from] wire::WireError),
 }
 
+/// A stream that bytes go both ways on: libp2p's, or one inside of another.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Duplex for S {}
+
 /// A stream of frames, each behind its length as 4 bytes, big endian.
 pub struct Frames<S> {
     framed: Framed<Compat<S>, LengthDelimitedCodec>,
@@ -36,6 +41,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     pub fn new(stream: S, max: usize) -> Self {
         let codec = LengthDelimitedCodec::builder().max_frame_length(max).new_codec();
         Self { framed: Framed::new(stream.compat(), codec) }
+    }
+
+    /// The stream itself. What was received of it and not asked for is lost.
+    pub(crate) fn into_inner(self) -> S {
+        self.framed.into_inner().into_inner()
     }
 
     /// Lets larger frames pass from now on.

@@ -7,14 +7,15 @@ mod rows;
 
 use serde::{Deserialize, Serialize};
 
+use crate::http::{FetchRequest, ResponseHead, SocketRequest};
 use crate::spec::{Deployment, FileContent};
 use crate::token::{MachineRole, UserRole};
 use crate::{InstanceId, Millis, Name, ServiceKey, Slot, VolumeKey};
 
 pub use rows::{
-    ImageRow, InstanceRow, LogRow, LogStream, MoveRow, NodeRow, NodeState, PlacementRow,
-    PlanReport, Rollout, RolloutState, ServiceDetail, ServiceDiff, ServiceRow, StatusReport,
-    UnplacedRow, VolumeRow,
+    Composed, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream, MoveRow,
+    NodeRow, NodeState, PlacementRow, PlanReport, Rollout, RolloutState, ServiceDetail,
+    ServiceDiff, ServiceRow, StatusReport, UnplacedRow, VolumeRow,
 };
 
 /// A request of a user. `service` and `node` texts are as people write them: `web` or `shop/web`; a name or an id.
@@ -125,6 +126,28 @@ pub enum Request {
     Logs(LogRequest),
     /// Make a token. Admin.
     CreateToken(TokenRequest),
+    /// What the text of a Compose file asks for. Viewer.
+    Compose {
+        /// The text. It cannot refer to other files: there are none.
+        text: String,
+        /// The project's name, when the user says it; else the file's `name:`.
+        project: Option<Name>,
+    },
+    /// The whole cluster now, and what changes of it from then on; nothing else is answered on this stream. Viewer.
+    Live,
+    /// What happened lately, oldest first: answered by [`Reply::Event`] a thing, up to [`Reply::End`]. Viewer.
+    Events {
+        /// Go on as things happen.
+        follow: bool,
+    },
+    /// Many sessions on this stream: after [`Reply::Ready`] it carries
+    /// [yamux](https://github.com/hashicorp/yamux/blob/master/spec.md), and every stream in there that the user opens is a
+    /// session of its own. For clients for whom one stream is cheap and many are not: browsers. Viewer.
+    Multiplex,
+    /// An HTTP request to an instance of a service. Viewer.
+    Fetch(FetchRequest),
+    /// A WebSocket to an instance of a service. Viewer.
+    Socket(SocketRequest),
 }
 
 /// An image that a user hands to a node. After [`Reply::Ready`] the image follows as `docker save` writes it, in frames
@@ -307,6 +330,14 @@ pub enum Reply {
     Token(String),
     /// A line of [`Request::Logs`].
     Log(LogRow),
+    /// To [`Request::Compose`].
+    Composed(Composed),
+    /// Each turn of [`Request::Live`]: at least one a second, so that silence means that the node is gone.
+    Live(Box<LiveUpdate>),
+    /// A line of [`Request::Events`].
+    Event(EventRow),
+    /// To [`Request::Fetch`] and [`Request::Socket`].
+    Response(ResponseHead),
     /// Something to tell beside the answer, which goes on. One line.
     Note(String),
     /// No more follow.

@@ -9,6 +9,7 @@ pub mod compose;
 pub mod control;
 pub mod exec;
 pub mod gossip;
+pub mod http;
 mod id;
 pub mod instance;
 pub mod node;

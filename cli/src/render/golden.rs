@@ -52,6 +52,7 @@ fn node(n: u8, name: &str, state: NodeState) -> NodeRow {
         addresses: vec![],
         labels: BTreeMap::new(),
         version: "0.1.0".to_owned(),
+        unreachable: vec![],
     }
 }
 

@@ -282,5 +282,6 @@ pub fn node_row(n: u8, name: &str) -> NodeRow {
         addresses: vec![],
         labels: BTreeMap::new(),
         version: "0.1.0".to_owned(),
+        unreachable: vec![],
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::View;
+use vc_crdt::liveness::accuses;
 use vc_placement::{Plan, Refusal, Relocation, rebalance as relocations};
 use vc_protocol::control::{
     InstanceRow, MoveRow, NodeRow, NodeState, PlacementRow, PlanReport, ServiceDetail, ServiceRow,
@@ -112,7 +113,7 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
         u32::try_from(rows.count()).unwrap_or(u32::MAX)
     };
     let row = |(key, record): (&ServiceKey, &vc_crdt::ServiceRecord)| {
-        let checked = record.spec.container.healthcheck.is_some();
+        let checked = record.spec.container.is_checked();
         let ports = view.spec(key).map(|spec| spec.ports.as_slice()).unwrap_or_default();
         ServiceRow {
             service: key.clone(),
@@ -182,6 +183,11 @@ fn reserved(view: &View, node: NodeId) -> Resources {
         .fold(Resources::default(), |sum, spec| sum.plus(spec.container.reservation))
 }
 
+/// The members that a machine cannot hear.
+fn unheard(view: &View, by: NodeId) -> Vec<NodeId> {
+    view.nodes.keys().copied().filter(|&of| accuses(&view.nodes, by, of)).collect()
+}
+
 /// Every machine, then those that left for good.
 pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
     let row = |(&id, state): (&NodeId, &vc_crdt::NodeState)| {
@@ -209,6 +215,7 @@ pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
             addresses: info.map(|info| info.addresses.clone()).unwrap_or_default(),
             labels: info.map(|info| info.labels.clone()).unwrap_or_default(),
             version: info.map(|info| info.version.clone()).unwrap_or_default(),
+            unreachable: if up { unheard(view, id) } else { Vec::new() },
         }
     };
     let gone = |(&id, info): (&NodeId, &Option<NodeInfo>)| NodeRow {
@@ -229,6 +236,7 @@ pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
         addresses: Vec::new(),
         labels: info.as_ref().map(|it| it.labels.clone()).unwrap_or_default(),
         version: info.as_ref().map(|it| it.version.clone()).unwrap_or_default(),
+        unreachable: Vec::new(),
     };
     view.nodes.iter().map(row).chain(view.left.iter().map(gone)).collect()
 }

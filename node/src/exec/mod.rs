@@ -22,7 +22,7 @@ use vc_protocol::exec::{CHUNK, ExecFrame};
 use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
 
 use crate::drive::Snapshot;
-use crate::frames::{FrameError, Frames};
+use crate::frames::{Duplex, FrameError, Frames};
 use crate::network::inbound::Incoming;
 use crate::runtime::Runtime;
 
@@ -84,7 +84,7 @@ impl Execs {
         snapshot: &watch::Receiver<Snapshot>,
         user: &str,
         request: UserRequest,
-        frames: &mut Frames<Stream>,
+        frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
         let view = Arc::clone(&snapshot.borrow().view);
         let (service, replica) = request.target();

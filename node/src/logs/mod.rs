@@ -15,7 +15,7 @@ use vc_protocol::wire::{LOGS_PROTOCOL, MAX_FRAME};
 use vc_protocol::{InstanceId, NodeId};
 
 use crate::drive::Snapshot;
-use crate::frames::{FrameError, Frames};
+use crate::frames::{Duplex, FrameError, Frames};
 use crate::network::inbound::Incoming;
 use crate::runtime::{LogQuery, Runtime, RuntimeError};
 
@@ -41,7 +41,7 @@ impl Logs {
         &self,
         snapshot: &watch::Receiver<Snapshot>,
         request: LogRequest,
-        frames: &mut Frames<Stream>,
+        frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
         let logs = self.clone();
         let open = move |node, request: InstanceLogRequest| {

@@ -6,7 +6,7 @@ use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use crate::instance::InstanceState;
-use crate::spec::{OnPartition, ServiceSpec};
+use crate::spec::{Deployment, FileContent, OnPartition, ServiceSpec};
 use crate::{Millis, Name, NodeId, ServiceKey, VolumeKey};
 
 /// A service.
@@ -202,6 +202,9 @@ pub struct NodeRow {
     pub labels: BTreeMap<String, String>,
     /// Version of its program.
     pub version: String,
+    /// Members that it cannot hear.
+    #[serde(default)]
+    pub unreachable: Vec<NodeId>,
 }
 
 /// The cluster at a glance.
@@ -316,4 +319,62 @@ pub struct LogRow {
     pub stream: LogStream,
     /// The line, without its end.
     pub line: String,
+}
+
+/// What a Compose file asks for: to be handed to a diff, a plan or a deployment as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Composed {
+    /// Its project.
+    pub project: Name,
+    /// Its services.
+    pub deployments: Vec<Deployment>,
+    /// Secrets and configs whose content the file itself holds.
+    pub files: Vec<FileContent>,
+    /// What a person should hear, a line each.
+    pub warnings: Vec<String>,
+}
+
+/// What changed since the turn before; the first has everything. Nothing at all: the node is there.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LiveUpdate {
+    /// The cluster at a glance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<StatusReport>,
+    /// All machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Vec<NodeRow>>,
+    /// All services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<Vec<ServiceRow>>,
+    /// All instances.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<Vec<InstanceRow>>,
+    /// What happened, oldest first; at first what happened lately.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<EventRow>,
+}
+
+/// How much something that happened matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventLevel {
+    /// As it should be.
+    Info,
+    /// Worth a look.
+    Warning,
+    /// Something broke.
+    Error,
+}
+
+/// Something that happened, as the node that answers saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// When, by that node's clock.
+    pub time: Millis,
+    /// How much it matters.
+    pub level: EventLevel,
+    /// What it is about: `shop/web.2`, `shop/web`, or a machine's name.
+    pub subject: String,
+    /// What happened, in a few words.
+    pub text: String,
 }

@@ -1,8 +1,12 @@
 //! A user's session: requests in, answers out, checked against what his token allows.
 
-use std::sync::Arc;
+mod compose;
+mod live;
+mod multiplex;
 
-use libp2p::Stream;
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot, watch};
 use vc_engine::{Mutation, report};
 use vc_protocol::change::Subject;
@@ -12,7 +16,7 @@ use vc_protocol::{Millis, Multiaddr, ServiceKey};
 
 use crate::drive::{Event, Snapshot};
 use crate::exec::{Execs, UserRequest};
-use crate::frames::{FrameError, Frames};
+use crate::frames::{Duplex, FrameError, Frames};
 use crate::identity::Membership;
 use crate::images::{Images, Pushed};
 use crate::logs::Logs;
@@ -34,6 +38,15 @@ pub struct User {
     pub role: UserRole,
     /// When the token ends.
     pub expires: Millis,
+}
+
+/// What becomes of a stream whose session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Nothing.
+    Over,
+    /// It carries many sessions.
+    Multiplex,
 }
 
 /// Answers users. Cheap to clone.
@@ -60,6 +73,12 @@ fn needs(request: &Request) -> UserRole {
         | Request::Nodes
         | Request::Status
         | Request::Watch { .. }
+        | Request::Live
+        | Request::Events { .. }
+        | Request::Compose { .. }
+        | Request::Multiplex
+        | Request::Fetch(_)
+        | Request::Socket(_)
         | Request::Logs(_) => UserRole::Viewer,
         Request::Deploy { .. }
         | Request::Scale { .. }
@@ -77,8 +96,23 @@ fn needs(request: &Request) -> UserRole {
 }
 
 impl Session {
-    /// Answers one request after another until the user goes or his token ends.
-    pub(crate) async fn serve(&self, user: User, frames: &mut Frames<Stream>) {
+    /// Answers a user on a stream until he goes or his token ends.
+    pub(crate) async fn serve(&self, user: User, mut frames: Frames<impl Duplex>) {
+        let left = user.expires.saturating_sub(crate::now());
+        let serve = async {
+            if self.answer_all(&user, &mut frames).await == Next::Multiplex
+                && frames.send(&Reply::Ready).await.is_ok()
+            {
+                multiplex::serve(self, &user, frames.into_inner()).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_millis(left), serve).await.is_err() {
+            tracing::info!(user = user.name, "a session ended with its token");
+        }
+    }
+
+    /// Answers one request after another.
+    async fn answer_all(&self, user: &User, frames: &mut Frames<impl Duplex>) -> Next {
         loop {
             let request = match frames.receive::<Request>().await {
                 Ok(request) => request,
@@ -87,13 +121,16 @@ impl Session {
                         "this node does not understand the request ({error}): is it older than vc?"
                     );
                     let _ = frames.send(&Reply::Error(reason)).await;
-                    return;
+                    return Next::Over;
                 }
-                Err(_) => return,
+                Err(_) => return Next::Over,
             };
-            if let Err(error) = self.answer(&user, request, frames).await {
+            if request == Request::Multiplex {
+                return Next::Multiplex;
+            }
+            if let Err(error) = self.answer(user, request, frames).await {
                 tracing::debug!(%error, "session ended");
-                return;
+                return Next::Over;
             }
         }
     }
@@ -102,14 +139,9 @@ impl Session {
         &self,
         user: &User,
         request: Request,
-        frames: &mut Frames<Stream>,
+        frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
         let needed = needs(&request);
-        if crate::now() >= user.expires {
-            return frames
-                .send(&Reply::Error("the token expired; ask for a new one".to_owned()))
-                .await;
-        }
         if user.role < needed {
             let reason = format!(
                 "'{}' is a {}; this needs a {}: ask for a token with --role {}",
@@ -122,6 +154,7 @@ impl Session {
         }
         match request {
             Request::Watch { services } => self.watch(&services, frames).await,
+            Request::Live => self.live(frames).await,
             Request::Logs(request) => self.logs.stream(&self.snapshot, request, frames).await,
             Request::Exec(it) => self.exec(user, UserRequest::Exec(it), frames).await,
             Request::CopyOut(it) => self.exec(user, UserRequest::CopyOut(it), frames).await,
@@ -138,7 +171,7 @@ impl Session {
         &self,
         user: &User,
         request: UserRequest,
-        frames: &mut Frames<Stream>,
+        frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
         self.execs.exec(&self.snapshot, &user.name, request, frames).await
     }
@@ -202,6 +235,7 @@ impl Session {
                 let none = || format!("no service '{service}'; see 'vc services'");
                 Reply::Service(Box::new(report::inspect(&view, &key).ok_or_else(none)?))
             }
+            Request::Compose { text, project } => Reply::Composed(compose::read(&text, project)?),
             Request::CreateToken(request) => Reply::Token(self.create_token(user, &request)?),
             _ => return Err("not a single answer".to_owned()),
         })
@@ -218,7 +252,7 @@ impl Session {
         &self,
         user: &User,
         push: &ImagePush,
-        frames: &mut Frames<Stream>,
+        frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
         let pushed = match self.images.receive(push, frames).await? {
             Ok(pushed) => pushed,
@@ -312,7 +346,7 @@ impl Session {
     async fn watch(
         &self,
         services: &[ServiceKey],
-        frames: &mut Frames<Stream>,
+        frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
         let mut snapshot = self.snapshot.clone();
         let mut last = None;

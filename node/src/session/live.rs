@@ -1,0 +1,77 @@
+//! The whole cluster, pushed as it changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+use vc_engine::report;
+use vc_protocol::control::{LiveUpdate, Reply};
+
+use super::Session;
+use crate::drive::Snapshot;
+use crate::frames::{Duplex, FrameError, Frames};
+
+/// Between two turns at least: what changes together is told together.
+const PACE: Duration = Duration::from_millis(100);
+/// Between two turns at most, so that whoever watches can tell silence from quiet.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
+
+impl Session {
+    /// Everything now, and what changes, until the user goes.
+    pub(super) async fn live(&self, frames: &mut Frames<impl Duplex>) -> Result<(), FrameError> {
+        let mut snapshot = self.snapshot.clone();
+        let mut told = LiveUpdate::default();
+        loop {
+            let at = Instant::now();
+            let now = self.now(&snapshot.borrow_and_update());
+            frames.send(&Reply::Live(Box::new(changes(&told, &now)))).await?;
+            told = now;
+            tokio::select! {
+                ended = next(&mut snapshot, at) => if ended {
+                    return frames.send(&Reply::End).await;
+                },
+                // A user who watches says nothing more: a frame or the end of the stream ends it.
+                _ = frames.receive::<serde_json::Value>() => return Err(FrameError::Closed),
+            }
+        }
+    }
+
+    fn now(&self, snapshot: &Snapshot) -> LiveUpdate {
+        let Snapshot { view, usage, .. } = snapshot;
+        let (view, usage) = (Arc::clone(view), Arc::clone(usage));
+        let (cluster, node) = (self.membership.cluster, self.membership.node);
+        LiveUpdate {
+            status: Some(report::status(&view, &usage, cluster, node)),
+            nodes: Some(report::nodes(&view, &usage)),
+            services: Some(report::services(&view)),
+            instances: Some(report::instances(&view)),
+            events: Vec::new(),
+        }
+    }
+}
+
+/// Waits for the next turn after the one `at`; `true`: there is none.
+async fn next(snapshot: &mut tokio::sync::watch::Receiver<Snapshot>, at: Instant) -> bool {
+    match timeout_at(at + SIGN_OF_LIFE, snapshot.changed()).await {
+        Ok(Err(_)) => true,
+        Ok(Ok(())) => {
+            sleep_until(at + PACE).await;
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+/// The sections that are not as they were told.
+fn changes(told: &LiveUpdate, now: &LiveUpdate) -> LiveUpdate {
+    fn changed<T: PartialEq + Clone>(told: &Option<T>, now: &Option<T>) -> Option<T> {
+        (told != now).then(|| now.clone()).flatten()
+    }
+    LiveUpdate {
+        status: changed(&told.status, &now.status),
+        nodes: changed(&told.nodes, &now.nodes),
+        services: changed(&told.services, &now.services),
+        instances: changed(&told.instances, &now.instances),
+        events: now.events.clone(),
+    }
+}
