@@ -283,7 +283,11 @@ async fn processes_outlive_the_runtime_and_are_adopted_by_the_next() {
 
     let (mut host, mut all) = Host::on(dir.path()).await;
     all.sort_by(|a, b| a.id.cmp(&b.id));
-    let seen = |id: &InstanceId, phase| Observed { id: id.clone(), phase, address: String::new() };
+    let seen = |id: &InstanceId, phase| Observed {
+        id: id.clone(),
+        phase,
+        address: "127.0.0.1".to_owned(),
+    };
     let running = Phase::Running { health: None, started, said: String::new() };
     assert_eq!(
         all,

@@ -36,6 +36,8 @@ use super::{Drain, Identity, LogLines, LogQuery, RuntimeError};
 /// The exit code of a process whose end nobody witnessed, or that was adopted.
 pub const UNKNOWN_CODE: i64 = -1;
 
+/// Where a process is reached from its own machine: it has no address of its own.
+const HERE: &str = "127.0.0.1";
 /// How often everything is listed.
 const LIST_EVERY: Duration = Duration::from_secs(30);
 /// How often the logs are trimmed.
@@ -176,7 +178,7 @@ impl Children {
                 Some(mark) => self.watch(state, mark, None).phase(),
                 None => state.phase(&self.home(&id)),
             };
-            all.push(Observed { id, phase, address: String::new() });
+            all.push(Observed { id, phase, address: HERE.to_owned() });
         }
         tracing::info!(dir = %self.dir.display(), processes = all.len(), "the process runtime is ready");
         all
@@ -219,7 +221,7 @@ impl Children {
                 (None, Life::Running(_) | Life::Starting) => return None,
                 (None, Life::Exited(_)) => state.phase(&self.home(&id)),
             };
-            Some(Observed { id, phase, address: String::new() })
+            Some(Observed { id, phase, address: HERE.to_owned() })
         };
         states.into_iter().filter_map(phase).collect()
     }
@@ -291,7 +293,7 @@ impl Backend for Children {
                 }
             }
         };
-        self.reports.answer(Observed { id, phase, address: String::new() }).await;
+        self.reports.answer(Observed { id, phase, address: HERE.to_owned() }).await;
     }
 
     async fn remove(&self, id: InstanceId, grace: Duration) {
@@ -322,6 +324,6 @@ impl Backend for Children {
 
     async fn look(&self, id: InstanceId) {
         let phase = self.phase(&id).await;
-        self.reports.saw(Observed { id, phase, address: String::new() }).await;
+        self.reports.saw(Observed { id, phase, address: HERE.to_owned() }).await;
     }
 }
