@@ -5,6 +5,7 @@ mod auth;
 pub mod drive;
 mod exec;
 mod frames;
+mod http;
 mod identity;
 pub mod images;
 mod join;

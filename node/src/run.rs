@@ -19,6 +19,7 @@ use crate::args::{Command, Options, RuntimeChoice};
 use crate::auth::Porter;
 use crate::drive::{Driver, EVENTS, Event, Parts, Snapshot};
 use crate::exec::Execs;
+use crate::http::Http;
 use crate::identity::{self, Membership};
 use crate::images::{self, Images};
 use crate::logs::Logs;
@@ -240,6 +241,7 @@ async fn run(
         logs: logs.clone(),
         execs: execs.clone(),
         images: images.clone(),
+        http: Http::new(router.clone(), snapshot.clone()),
     };
     let porter =
         Porter { membership: Arc::clone(&membership), gate, driver: driver.clone(), session };
