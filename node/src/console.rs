@@ -22,7 +22,7 @@ pub(crate) async fn serve(node_port: u16) {
     };
     tracing::info!("the console is at http://127.0.0.1:{port}/");
     tokio::spawn(async move {
-        let error = vc_console::serve(listener).await;
+        let error = vc_console::serve(listener, None).await;
         tracing::warn!(%error, "the console is not served any more");
     });
 }

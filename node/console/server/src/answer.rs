@@ -6,12 +6,22 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
 
+use crate::Origin;
 use crate::files::{Files, content_type};
 
 /// What a page says that was asked of a program without the console.
 const NOT_BUILT: &str = "This program was built without its console.\n\
     In its source directory: npm --prefix node/console ci && npm --prefix node/console run build\n\
-    Then build it again with cargo.\n";
+    Then build it again with cargo.";
+
+/// What may be done in the console: nothing comes from elsewhere, and nothing goes there.
+const CONSOLE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// What may be done in the page that sets up a tunnel. What comes through it has the policy of its service.
+const BOOT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+    worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// The page that sets up a tunnel.
+const BOOT: &str = "tunnel/boot.html";
 
 /// What is served under a host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,80 +42,117 @@ impl Site {
         }
         match authority.host().to_ascii_lowercase().as_str() {
             "127.0.0.1" | "localhost" | "[::1]" => Some(Self::Console),
-            name if name.strip_suffix(".localhost").is_some_and(|label| !label.is_empty()) => {
-                Some(Self::Service)
-            }
-            _ => None,
-        }
-    }
-
-    /// The file behind a path, which begins with a slash.
-    fn file(self, path: &str) -> String {
-        match self {
-            Self::Console if path == "/" => "index.html".to_owned(),
-            Self::Console => path.trim_start_matches('/').to_owned(),
-            // Every page of a service begins with the one that sets up its tunnel.
-            Self::Service => {
-                format!("tunnel/{}", path.strip_prefix("/__vc/").unwrap_or("boot.html"))
+            name => {
+                let label = name.strip_suffix(".localhost")?;
+                (!label.is_empty() && !label.contains('.')).then_some(Self::Service)
             }
         }
     }
 }
 
 /// The answer to a request that came to this port.
-pub(crate) fn answer<B>(files: Files, port: u16, request: &Request<B>) -> Response<Full<Bytes>> {
-    let mut response = choose(files, port, request);
+pub(crate) fn answer<B>(origin: &Origin, request: &Request<B>) -> Response<Full<Bytes>> {
+    let mut response = choose(origin, request);
     let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(headers, header::REFERRER_POLICY, "no-referrer");
     response
 }
 
-fn choose<B>(files: Files, port: u16, request: &Request<B>) -> Response<Full<Bytes>> {
+fn choose<B>(origin: &Origin, request: &Request<B>) -> Response<Full<Bytes>> {
     let hosts: Vec<_> = request.headers().get_all(header::HOST).iter().collect();
     // A target with a host of its own is for proxies.
     let site = match (hosts.as_slice(), request.uri().authority()) {
-        ([host], None) => host.to_str().ok().and_then(|host| Site::named(host, port)),
+        ([host], None) => host.to_str().ok().and_then(|host| Site::named(host, origin.port)),
         _ => None,
     };
     let Some(site) = site else {
-        let text = format!("This is not served here: open http://127.0.0.1:{port}/\n");
-        return plain(StatusCode::MISDIRECTED_REQUEST, text);
+        let text = format!("This is not served here: open http://127.0.0.1:{}/", origin.port);
+        return plain(StatusCode::MISDIRECTED_REQUEST, &text);
     };
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.\n".to_owned());
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.");
+        set(response.headers_mut(), header::ALLOW, "GET, HEAD");
         return response;
     }
-    if files("index.html").is_none() {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, NOT_BUILT.to_owned());
+    if (origin.files)("index.html").is_none() {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, NOT_BUILT);
     }
-    let path = site.file(request.uri().path());
-    // The tunnel's files are of no use on the origin that they are to be kept from.
-    let file = (site == Site::Service || !path.starts_with("tunnel/")).then(|| files(&path));
-    let Some(file) = file.flatten() else {
-        return plain(StatusCode::NOT_FOUND, "There is no such file.\n".to_owned());
-    };
-    let tag = HeaderValue::try_from(&file.tag).ok();
-    let mut response = match site {
-        Site::Console if tag.as_ref().is_some_and(|tag| has(request.headers(), tag)) => {
-            let mut response = Response::new(Full::default());
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            response
-        }
-        _ => Response::new(Full::new(file.content)),
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(&path)));
     match site {
-        Site::Console => console_headers(headers, &path, port, tag),
-        Site::Service => service_headers(headers),
+        Site::Console => console(origin, request),
+        Site::Service => service(origin.files, request),
+    }
+}
+
+/// A file of the console.
+fn console<B>(origin: &Origin, request: &Request<B>) -> Response<Full<Bytes>> {
+    let path = match request.uri().path() {
+        "/" => "index.html",
+        path => path.trim_start_matches('/'),
+    };
+    if let Some(link) = origin.admission.as_ref().and_then(|it| it.take(request.method(), path)) {
+        let mut response = plain(StatusCode::SEE_OTHER, "");
+        response
+            .headers_mut()
+            .extend(HeaderValue::try_from(link).ok().map(|link| (header::LOCATION, link)));
+        return response;
+    }
+    // The tunnel's files are of no use on the origin that they are to be kept from.
+    let Some(file) = Some(path).filter(|path| !path.starts_with("tunnel/")).and_then(origin.files)
+    else {
+        return plain(StatusCode::NOT_FOUND, "There is no such file.");
+    };
+    let known = has(request.headers(), &file.tag);
+    let mut response = Response::new(if known { Full::default() } else { Full::new(file.content) });
+    if known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = response.headers_mut();
+    set(headers, header::CONTENT_TYPE, content_type(path));
+    // The names of assets have a hash of their content in them.
+    let cached = path.starts_with("assets/");
+    let cache = if cached { "public, max-age=31536000, immutable" } else { "no-cache" };
+    set(headers, header::CACHE_CONTROL, cache);
+    headers.extend(HeaderValue::try_from(file.tag).ok().map(|tag| (header::ETAG, tag)));
+    set(headers, header::CONTENT_SECURITY_POLICY, CONSOLE_POLICY);
+    // A page elsewhere that opens this one gets no hold of it; this one keeps hold of the services that it opens.
+    let opener = HeaderName::from_static("cross-origin-opener-policy");
+    set(headers, opener, "same-origin-allow-popups");
+    response
+}
+
+/// A file of the tunnel, by the rules in its README.
+fn service<B>(files: Files, request: &Request<B>) -> Response<Full<Bytes>> {
+    let own = request.uri().path().strip_prefix("/__vc/");
+    let navigates =
+        request.headers().get("sec-fetch-mode").is_none_or(|mode| mode.as_bytes() == b"navigate");
+    let path = match own {
+        Some(name) => format!("tunnel/{name}"),
+        None if navigates => BOOT.to_owned(),
+        None => {
+            let text =
+                "This is a part of a service that came past its tunnel: load the page again.";
+            return plain(StatusCode::SERVICE_UNAVAILABLE, text);
+        }
+    };
+    let Some(file) = files(&path) else {
+        return plain(StatusCode::NOT_FOUND, "There is no such file.");
+    };
+    let mut response = Response::new(Full::new(file.content));
+    let headers = response.headers_mut();
+    set(headers, header::CONTENT_TYPE, content_type(&path));
+    set(headers, header::CACHE_CONTROL, "no-store");
+    if path == BOOT {
+        set(headers, header::CONTENT_SECURITY_POLICY, BOOT_POLICY);
+    }
+    if path == "tunnel/sw.js" {
+        set(headers, HeaderName::from_static("service-worker-allowed"), "/");
     }
     response
 }
 
 /// Whether the browser has the file already.
-fn has(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+fn has(headers: &HeaderMap, tag: &str) -> bool {
     let values = headers.get_all(header::IF_NONE_MATCH).iter();
     values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|given| {
         let given = given.trim();
@@ -113,41 +160,15 @@ fn has(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     })
 }
 
-fn console_headers(headers: &mut HeaderMap, path: &str, port: u16, tag: Option<HeaderValue>) {
-    // The names of assets have a hash of their content in them.
-    let cache = if path.starts_with("assets/") {
-        "public, max-age=31536000, immutable"
-    } else {
-        "no-cache"
-    };
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
-    headers.extend(tag.map(|tag| (header::ETAG, tag)));
-    // Nothing comes from elsewhere and nothing goes there; only services are shown in frames.
-    let policy = format!(
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
-         frame-src http://*.localhost:{port}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    );
-    headers.extend(
-        HeaderValue::try_from(policy).ok().map(|policy| (header::CONTENT_SECURITY_POLICY, policy)),
-    );
-    // A page elsewhere that opens this one gets no hold of it; this one keeps hold of the services that it opens.
-    headers.insert(
-        HeaderName::from_static("cross-origin-opener-policy"),
-        HeaderValue::from_static("same-origin-allow-popups"),
-    );
-}
-
-fn service_headers(headers: &mut HeaderMap) {
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers
-        .insert(HeaderName::from_static("service-worker-allowed"), HeaderValue::from_static("/"));
-}
-
-fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text));
+/// One line that is no page.
+fn plain(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(format!("{line}\n")));
     *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type("answer.txt")));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    set(response.headers_mut(), header::CONTENT_TYPE, content_type("line.txt"));
+    set(response.headers_mut(), header::CACHE_CONTROL, "no-store");
     response
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
+    headers.insert(name, HeaderValue::from_static(value));
 }

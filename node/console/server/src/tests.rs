@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::files::{File, Files};
-use crate::serve_files;
+use crate::{Admission, serve_files};
 
 /// A console as its build leaves it.
 fn built(path: &str) -> Option<File> {
@@ -17,7 +17,7 @@ fn built(path: &str) -> Option<File> {
         "index.html" => "<console>",
         "assets/main-4f2a.js" => "console()",
         "tunnel/boot.html" => "<boot>",
-        "tunnel/worker.js" => "tunnel()",
+        "tunnel/sw.js" => "tunnel()",
         _ => return None,
     };
     Some(File { content: Bytes::from_static(content.as_bytes()), tag: format!("\"{path}\"") })
@@ -32,7 +32,7 @@ fn not_built(_: &str) -> Option<File> {
 async fn served(files: Files) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(serve_files(listener, files));
+    tokio::spawn(serve_files(listener, files, None));
     port
 }
 
@@ -47,7 +47,12 @@ async fn exchange(port: u16, request: &str) -> (String, String) {
 }
 
 async fn get(port: u16, host: &str, path: &str) -> (String, String) {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    get_with(port, host, path, "").await
+}
+
+/// With one more line of the head.
+async fn get_with(port: u16, host: &str, path: &str, line: &str) -> (String, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{line}\r\n");
     exchange(port, &request).await
 }
 
@@ -59,16 +64,13 @@ async fn this_machines_names_get_the_console_and_may_run_nothing_else() {
         assert!(head.starts_with("http/1.1 200"), "{host}: {head}");
         assert_eq!(body, "<console>");
         for line in [
-            "content-type: text/html; charset=utf-8".to_owned(),
-            "cache-control: no-cache".to_owned(),
-            "x-content-type-options: nosniff".to_owned(),
-            "referrer-policy: no-referrer".to_owned(),
-            "cross-origin-opener-policy: same-origin-allow-popups".to_owned(),
-            format!(
-                "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; \
-                 img-src 'self' data:; connect-src 'self'; frame-src http://*.localhost:{port}; \
-                 base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-            ),
+            "content-type: text/html; charset=utf-8",
+            "cache-control: no-cache",
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+            "cross-origin-opener-policy: same-origin-allow-popups",
+            "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+             connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         ] {
             assert!(head.lines().any(|it| it == line), "no '{line}' in {head}");
         }
@@ -79,17 +81,28 @@ async fn this_machines_names_get_the_console_and_may_run_nothing_else() {
 async fn a_service_has_a_name_of_its_own_and_gets_the_tunnel_on_every_path() {
     let port = served(built).await;
     let host = format!("web--shop.localhost:{port}");
-    for path in ["/", "/cart?item=1", "/index.html", "/tunnel/worker.js", "/__vc"] {
-        let (head, body) = get(port, &host, path).await;
+    let boot = "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; \
+        connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    for path in ["/", "/cart?item=1", "/index.html", "/tunnel/sw.js", "/__vc", "/__vc/boot.html"] {
+        let (head, body) = get_with(port, &host, path, "Sec-Fetch-Mode: navigate\r\n").await;
         assert!(head.starts_with("http/1.1 200"), "{path}: {head}");
         assert_eq!(body, "<boot>", "{path}");
-        assert!(head.contains("cache-control: no-store"), "{head}");
-        assert!(!head.contains("content-security-policy"), "the service has its own: {head}");
+        for line in [boot, "cache-control: no-store", "x-content-type-options: nosniff"] {
+            assert!(head.lines().any(|it| it == line), "no '{line}' in {head}");
+        }
     }
-    let (head, body) = get(port, &host, "/__vc/worker.js").await;
+    let (_, body) = get(port, &host, "/cart").await;
+    assert_eq!(body, "<boot>", "a browser that does not say how it fetches");
+    let (head, _) = get_with(port, &host, "/logo.png", "Sec-Fetch-Mode: no-cors\r\n").await;
+    assert!(head.starts_with("http/1.1 503"), "no picture is a page: {head}");
+
+    let (head, body) =
+        get_with(port, &host, "/__vc/sw.js", "Sec-Fetch-Mode: same-origin\r\n").await;
     assert_eq!(body, "tunnel()");
     assert!(head.contains("content-type: text/javascript"), "{head}");
     assert!(head.contains("service-worker-allowed: /"), "{head}");
+    assert!(head.contains("cache-control: no-store"), "{head}");
+    assert!(!head.contains("content-security-policy"), "{head}");
     let (head, _) = get(port, &host, "/__vc/nothing.js").await;
     assert!(head.starts_with("http/1.1 404"), "{head}");
 }
@@ -97,7 +110,7 @@ async fn a_service_has_a_name_of_its_own_and_gets_the_tunnel_on_every_path() {
 #[tokio::test]
 async fn the_tunnel_is_not_on_the_consoles_origin() {
     let port = served(built).await;
-    for path in ["/tunnel/worker.js", "/__vc/worker.js", "//tunnel/worker.js", "/nothing"] {
+    for path in ["/tunnel/sw.js", "/__vc/sw.js", "//tunnel/sw.js", "/nothing"] {
         let (head, _) = get(port, &format!("127.0.0.1:{port}"), path).await;
         assert!(head.starts_with("http/1.1 404"), "{path}: {head}");
     }
@@ -111,6 +124,7 @@ async fn any_other_name_is_refused() {
         format!("localhost.evil.example:{port}"),
         format!("evillocalhost:{port}"),
         format!(".localhost:{port}"),
+        format!("web.shop.localhost:{port}"),
         format!("192.168.0.1:{port}"),
         format!("127.0.0.1@localhost:{port}"),
         "127.0.0.1".to_owned(),
@@ -149,10 +163,7 @@ async fn what_has_not_changed_is_not_sent_again() {
         ("*", "304"),
         ("\"older\"", "200"),
     ] {
-        let request = format!(
-            "GET / HTTP/1.1\r\nHost: {host}\r\nIf-None-Match: {given}\r\nConnection: close\r\n\r\n"
-        );
-        let (head, body) = exchange(port, &request).await;
+        let (head, body) = get_with(port, &host, "/", &format!("If-None-Match: {given}\r\n")).await;
         assert!(head.starts_with(&format!("http/1.1 {status}")), "{given}: {head}");
         assert_eq!(body.is_empty(), status == "304");
     }
@@ -180,6 +191,25 @@ async fn a_program_without_the_console_says_how_to_build_it() {
         assert!(head.starts_with("http/1.1 503"), "{head}");
         assert!(body.contains("npm --prefix node/console run build"), "{body}");
     }
+}
+
+#[tokio::test]
+async fn one_browser_is_let_in_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let admission = Admission::new("open/unguessable".to_owned(), "/#token=secret".to_owned());
+    tokio::spawn(serve_files(listener, built, Some(admission)));
+    let host = format!("127.0.0.1:{port}");
+    let (head, _) = get(port, &host, "/open/guessed").await;
+    assert!(head.starts_with("http/1.1 404"), "{head}");
+    let (head, _) = get(port, &format!("web--shop.localhost:{port}"), "/open/unguessable").await;
+    assert!(head.starts_with("http/1.1 200") && !head.contains("secret"), "{head}");
+    let (head, _) = get(port, &host, "/open/unguessable").await;
+    assert!(head.starts_with("http/1.1 303"), "{head}");
+    assert!(head.contains("location: /#token=secret"), "{head}");
+    assert!(head.contains("cache-control: no-store"), "{head}");
+    let (head, _) = get(port, &host, "/open/unguessable").await;
+    assert!(head.starts_with("http/1.1 404"), "{head}");
 }
 
 #[tokio::test]
