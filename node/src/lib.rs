@@ -2,6 +2,7 @@
 
 pub mod args;
 mod auth;
+mod console;
 pub mod drive;
 mod exec;
 mod frames;
