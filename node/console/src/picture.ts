@@ -1,0 +1,80 @@
+// Where machines stand in the picture of the mesh, and which of them hear each other.
+
+import type { NodeRow } from 'vc-mesh'
+
+export interface Point {
+  x: number
+  y: number
+}
+
+export interface Link {
+  from: Point
+  to: Point
+  /** `alpha cannot hear beta`; empty: they hear each other. */
+  broken: string
+  id: string
+}
+
+export interface Picture {
+  width: number
+  height: number
+  /** Half the side of a machine. */
+  radius: number
+  machines: { row: NodeRow; at: Point }[]
+  links: Link[]
+}
+
+/** Space around the middle of a machine for its name and state below it, in units of its radius. */
+const LABEL = 1.7
+
+/** The mesh in a picture of this width. Machines that left for good are not in it. */
+export function drawMesh(nodes: readonly NodeRow[], width: number): Picture {
+  const rows = nodes.filter((row) => row.state !== 'left').toSorted((a, b) => a.name.localeCompare(b.name))
+  const isNarrow = width < 480
+  const radius = rows.length > 6 && isNarrow ? 20 : 27
+  const height = heightOf(rows.length, isNarrow)
+  const middle = { x: width / 2, y: (height - radius * (LABEL - 0.4)) / 2 + 4 }
+  const reach = {
+    x: Math.min(Math.max(0, width / 2 - radius * 1.9), rows.length > 6 ? 400 : 250),
+    y: Math.max(0, middle.y - radius - 6),
+  }
+  const machines = rows.map((row, index) => ({ row, at: place(index, rows.length, middle, reach) }))
+  const links = machines.flatMap((a, index) =>
+    machines.slice(index + 1).map((b) => ({
+      from: a.at,
+      to: b.at,
+      broken: whyBroken(a.row, b.row),
+      id: `${a.row.id}-${b.row.id}`,
+    })),
+  )
+  return { width, height, radius, machines, links }
+}
+
+function heightOf(machines: number, isNarrow: boolean): number {
+  if (machines <= 2) return 130
+  if (machines <= 6) return isNarrow ? 260 : 240
+  return isNarrow ? 440 : 300
+}
+
+/** On an ellipse, beginning so that the picture stands upright: three with one at the top, four as a square. */
+function place(index: number, total: number, middle: Point, reach: Point): Point {
+  if (total === 1) return middle
+  const start = total === 2 ? Math.PI : total % 2 === 0 ? -Math.PI / 2 - Math.PI / total : -Math.PI / 2
+  const angle = start + (2 * Math.PI * index) / total
+  return { x: middle.x + reach.x * Math.cos(angle), y: middle.y + reach.y * Math.sin(angle) }
+}
+
+function whyBroken(a: NodeRow, b: NodeRow): string {
+  const down = [a, b].filter((it) => it.state === 'down').map((it) => it.name)
+  if (down.length > 0) return `${down.join(' and ')} ${down.length === 1 ? 'is' : 'are'} down`
+  const deaf = (one: NodeRow, other: NodeRow) => one.unreachable.includes(other.id)
+  if (deaf(a, b) && deaf(b, a)) return `${a.name} and ${b.name} cannot hear each other`
+  if (deaf(a, b)) return `${a.name} cannot hear ${b.name}`
+  if (deaf(b, a)) return `${b.name} cannot hear ${a.name}`
+  return ''
+}
+
+/** A share between 0 and 1; 0 of nothing is 0. */
+export function share(part: number, whole: number): number {
+  return whole <= 0 ? 0 : Math.min(1, Math.max(0, part / whole))
+}
