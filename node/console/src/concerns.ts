@@ -1,7 +1,8 @@
 // What wants a person's eye, with the place on the page where it can be looked at.
 
-import type { ServiceRow, StatusReport } from 'vc-mesh'
+import type { NodeRow, ServiceRow, StatusReport } from 'vc-mesh'
 
+import { whyBroken } from './picture'
 import { serviceHref } from './route'
 
 export interface Concern {
@@ -10,15 +11,21 @@ export interface Concern {
   href: string | null
 }
 
-/** The node's list, and the updates that failed: those stay until somebody deploys again. */
-export function concerns(status: StatusReport | null, services: readonly ServiceRow[]): Concern[] {
+/** The node's list; the links that are cut; the updates that failed: those stay until somebody deploys again. */
+export function concerns(
+  status: StatusReport | null,
+  services: readonly ServiceRow[],
+  nodes: readonly NodeRow[],
+): Concern[] {
   const problems = status?.problems.map((text) => ({ text, href: hrefOf(text, services) })) ?? []
   const failed = services.flatMap(({ service, rollout: { state, reason } }) => {
     if (state !== 'paused' && state !== 'rolled_back') return []
     const what = state === 'paused' ? 'is paused' : 'was rolled back'
     return [{ text: `the update of ${service} ${what}${reason ? `: ${reason}` : ''}`, href: serviceHref(service) }]
   })
-  return [...problems, ...failed]
+  const up = nodes.filter((row) => row.state === 'up')
+  const cut = up.flatMap((row, index) => up.slice(index + 1).map((other) => whyBroken(row, other)))
+  return [...problems, ...cut.filter(Boolean).map((text) => ({ text, href: null })), ...failed]
 }
 
 /** Problems name what they are about: `shop/web.2 is failed: …`, `port 80/tcp of shop/web is not published …`. */

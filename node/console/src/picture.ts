@@ -24,21 +24,29 @@ export interface Picture {
   links: Link[]
 }
 
-/** Space around the middle of a machine for its name and state below it, in units of its radius. */
-const LABEL = 1.7
+/** What the name and the state of a machine take below it. Pixels. */
+const LABEL = 38
+/** Above the highest machine: the mark of the attached one is around it. Pixels. */
+const MARGIN = 6
 
 /** The mesh in a picture of this width. Machines that left for good are not in it. */
 export function drawMesh(nodes: readonly NodeRow[], width: number): Picture {
   const rows = nodes.filter((row) => row.state !== 'left').toSorted((a, b) => a.name.localeCompare(b.name))
   const isNarrow = width < 480
-  const radius = rows.length > 6 && isNarrow ? 20 : 27
-  const height = heightOf(rows.length, isNarrow)
-  const middle = { x: width / 2, y: (height - radius * (LABEL - 0.4)) / 2 + 4 }
+  const isCrowded = rows.length > 6
+  const radius = isCrowded && isNarrow ? 20 : 28
   const reach = {
-    x: Math.min(Math.max(0, width / 2 - radius * 1.9), rows.length > 6 ? 400 : 250),
-    y: Math.max(0, middle.y - radius - 6),
+    x: Math.min(Math.max(0, width / 2 - radius * 1.9), isCrowded ? 400 : 250),
+    y: reachDown(rows.length, isNarrow),
   }
-  const machines = rows.map((row, index) => ({ row, at: place(index, rows.length, middle, reach) }))
+  const places = rows.map((_, index) => place(index, rows.length, reach))
+  // The highest stands just below the upper edge, and the picture ends below the label of the lowest.
+  const top = radius + MARGIN - Math.min(...places.map((it) => it.y))
+  const machines = rows.map((row, index) => {
+    const { x, y } = places[index] as Point
+    return { row, at: { x: width / 2 + x, y: top + y } }
+  })
+  const height = Math.max(0, ...machines.map((it) => it.at.y + radius + LABEL))
   const links = machines.flatMap((a, index) =>
     machines.slice(index + 1).map((b) => ({
       from: a.at,
@@ -50,21 +58,23 @@ export function drawMesh(nodes: readonly NodeRow[], width: number): Picture {
   return { width, height, radius, machines, links }
 }
 
-function heightOf(machines: number, isNarrow: boolean): number {
-  if (machines <= 2) return 130
-  if (machines <= 6) return isNarrow ? 260 : 240
-  return isNarrow ? 440 : 300
+/** Half the height of the ellipse on which the machines stand. */
+function reachDown(machines: number, isNarrow: boolean): number {
+  if (machines <= 2) return 0
+  if (machines <= 6) return 90
+  return isNarrow ? 190 : 120
 }
 
 /** On an ellipse, beginning so that the picture stands upright: three with one at the top, four as a square. */
-function place(index: number, total: number, middle: Point, reach: Point): Point {
-  if (total === 1) return middle
+function place(index: number, total: number, reach: Point): Point {
+  if (total === 1) return { x: 0, y: 0 }
   const start = total === 2 ? Math.PI : total % 2 === 0 ? -Math.PI / 2 - Math.PI / total : -Math.PI / 2
   const angle = start + (2 * Math.PI * index) / total
-  return { x: middle.x + reach.x * Math.cos(angle), y: middle.y + reach.y * Math.sin(angle) }
+  return { x: reach.x * Math.cos(angle), y: reach.y * Math.sin(angle) }
 }
 
-function whyBroken(a: NodeRow, b: NodeRow): string {
+/** What is wrong between two machines, in words; empty: nothing. */
+export function whyBroken(a: NodeRow, b: NodeRow): string {
   const down = [a, b].filter((it) => it.state === 'down').map((it) => it.name)
   if (down.length > 0) return `${down.join(' and ')} ${down.length === 1 ? 'is' : 'are'} down`
   const deaf = (one: NodeRow, other: NodeRow) => one.unreachable.includes(other.id)

@@ -40,6 +40,7 @@ export function openSession(mesh: Mesh): Session {
 
   const offState = mesh.onState((state) => {
     batch(() => {
+      now.value = Date.now()
       link.value = state
       if (state.state === 'live') attached.value = state
     })

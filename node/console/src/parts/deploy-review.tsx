@@ -4,6 +4,7 @@ import { deploy, DEPLOYING, draft, startOver, tryDry, type Review } from '../dep
 import { useSession } from '../state'
 import { count } from '../units'
 import { Act } from './act'
+import { Changes } from './changes'
 import { Shaped } from './mark'
 import { Placements } from './placements'
 
@@ -72,18 +73,13 @@ function isMoved(moves: Review['plan']['moves'], row: { service: string; replica
   return moves.some((it) => it.service === row.service && it.replica === row.replica)
 }
 
-/** A line a change. `a -> b` is shown as what goes and what comes. */
 function Diff({ diff }: { diff: ServiceDiff }) {
   return (
     <div class="diff">
       <h3>
         {diff.service} <span class="tag">{diff.created ? 'new' : 'changed'}</span>
       </h3>
-      <ul class="changes">
-        {diff.changes.map((line) => (
-          <li key={line}>{line}</li>
-        ))}
-      </ul>
+      <Changes lines={diff.changes} />
     </div>
   )
 }

@@ -60,8 +60,8 @@ function Placed({ row, move, isOpen }: PlacedProps) {
             <span class="quiet">{move?.from ? `${nodeName(nodes.value, move.from)} → ` : 'on '}</span>
             {row.node_name}
           </span>
-          {move && <span class="tag">{move.from ? 'moves' : 'new'}</span>}
-          <span class="quiet first-reason">{move?.why ?? row.reasons[0]}</span>
+          <span>{move && <span class="tag">{move.from ? 'moves' : 'new'}</span>}</span>
+          <span class="quiet first-reason">{move?.from ? move.why : row.reasons[0]}</span>
         </summary>
         <Reasons reasons={row.reasons} />
       </details>

@@ -10,6 +10,7 @@ import { readPort } from '../services'
 import { hindrance, useSession, type Session } from '../state'
 import { count } from '../units'
 import { Act } from './act'
+import { Changes } from './changes'
 import { confirm } from './confirm'
 
 /** The largest number of replicas that a node takes. */
@@ -32,6 +33,7 @@ export function Scale({ row }: { row: ServiceRow }) {
   }
   return (
     <span class="scale" role="group" aria-label={`Replicas of ${row.service}`} title={because || undefined}>
+      <span class="stepper">
       <button type="button" aria-label="One less" aria-disabled={because !== '' || shown === 0} onClick={() => set(shown - 1)}>
         −
       </button>
@@ -50,6 +52,7 @@ export function Scale({ row }: { row: ServiceRow }) {
       <button type="button" aria-label="One more" aria-disabled={because !== ''} onClick={() => set(shown + 1)}>
         +
       </button>
+      </span>
       {isOther && (
         <>
           <Act needs="deployer" subject={row.service} class="button primary small" onAct={() => void apply()}>
@@ -138,11 +141,7 @@ async function askRollback(session: Session, row: ServiceRow): Promise<void> {
     body: (
       <>
         <p>{changes.length > 0 ? 'It goes back to the version before. This changes:' : 'The version before is the same.'}</p>
-        <ul class="changes">
-          {changes.map((line) => (
-            <li key={line}>{line}</li>
-          ))}
-        </ul>
+        <Changes lines={changes} />
       </>
     ),
     verb: 'Roll back',

@@ -69,8 +69,9 @@ function Event({ row }: { row: EventRow }) {
   const service = /^([\w-]+\/[\w-]+)(\.\d+)?$/.exec(row.subject)?.[1]
   return (
     <li class="row">
-      <span class="quiet event-time">
-        {clock(row.time)} <span class="event-ago"><Ago time={row.time} /></span>
+      <span class="event-time">{clock(row.time)}</span>
+      <span class="event-ago quiet">
+        <Ago time={row.time} />
       </span>
       <Mark condition={CONDITIONS[row.level]} />
       <span class="event-subject">{service ? <a href={serviceHref(service)}>{row.subject}</a> : row.subject}</span>

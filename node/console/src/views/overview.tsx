@@ -12,7 +12,7 @@ export function Overview() {
   const session = useSession()
   const status = session.status.value
   if (!status) return <p class="quiet">Waiting for the first word of the node …</p>
-  const found = concerns(status, session.services.value)
+  const found = concerns(status, session.services.value, session.nodes.value)
   return (
     <>
       <section class="headline" aria-labelledby="headline">

@@ -13,7 +13,7 @@ import { Spec } from '../parts/spec'
 import { logsHref } from '../route'
 import { serviceCondition } from '../services'
 import { useSession } from '../state'
-import { RolloutLine, RunningCount } from './services'
+import { Image, RolloutLine, RunningCount } from './services'
 
 export function Service({ service }: { service: string }) {
   const session = useSession()
@@ -39,7 +39,7 @@ export function Service({ service }: { service: string }) {
             <Slots instances={instances} />
             <RunningCount row={row} />
           </span>
-          <span class="image">{row.image}</span>
+          <Image reference={row.image} />
           <Ports row={row} />
         </div>
         <RolloutLine row={row} />

@@ -49,9 +49,7 @@ function Service({ row, instances }: { row: ServiceRow; instances: readonly Inst
         <Slots instances={own} />
         <RunningCount row={row} />
       </div>
-      <div class="image" title={row.image}>
-        {row.image}
-      </div>
+      <Image reference={row.image} />
       <Ports row={row} />
       <div class="actions">
         <Scale row={row} />
@@ -66,15 +64,24 @@ function Service({ row, instances }: { row: ServiceRow; instances: readonly Inst
   )
 }
 
-/** `3/3 healthy`; where some run and are not healthy, both are told. */
+/** `3 of 3`; where some run and are not healthy, both are told. */
 export function RunningCount({ row }: { row: ServiceRow }) {
-  const word = row.running > row.healthy ? `${row.healthy} healthy, ${row.running}` : `${row.healthy}`
+  const isMixed = row.running > row.healthy
   return (
     <span>
-      {word}
-      <span class="quiet">
-        /{row.replicas} {row.running > row.healthy ? 'running' : 'healthy'}
-      </span>
+      {isMixed ? `${row.healthy} healthy, ${row.running} running` : row.running}
+      <span class="quiet"> of {row.replicas}</span>
+    </span>
+  )
+}
+
+/** An image's reference. Its tag or digest stays in sight when there is little room. */
+export function Image({ reference }: { reference: string }) {
+  const end = /[:@][^:@/]*$/.exec(reference)?.index ?? reference.length
+  return (
+    <span class="image" title={reference}>
+      <span>{reference.slice(0, end)}</span>
+      <span>{reference.slice(end)}</span>
     </span>
   )
 }

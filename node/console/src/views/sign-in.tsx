@@ -5,7 +5,7 @@ import { Emblem } from '../parts/header'
 import { Shaped } from '../parts/mark'
 import { now } from '../state'
 import { readToken, type Claims } from '../token'
-import { ago, count, duration, moment } from '../units'
+import { ago, duration, moment } from '../units'
 import type { MeshState } from 'vc-mesh'
 
 export interface SignInProps {
@@ -109,11 +109,13 @@ function Whose({ claims }: { claims: Claims }) {
     <p>
       For <b>{claims.user}</b>, {claims.role}, until {moment(claims.expires)}{' '}
       <span class="quiet">
-        ({duration(claims.expires - now.value)} from now); {count(claims.peers.length, 'node')} to try
+        ({duration(claims.expires - now.value)} left; {addresses(claims.peers.length)} to try)
       </span>
     </p>
   )
 }
+
+const addresses = (amount: number) => (amount === 1 ? '1 address' : `${amount} addresses`)
 
 interface DiallingProps {
   state: MeshState
@@ -128,7 +130,7 @@ function Dialling({ state, claims, onCancel }: DiallingProps) {
       <div role="status">
         {state.state === 'connecting' && (
           <p>
-            <Shaped tone="busy" /> Dialling {claims ? count(claims.peers.length, 'node') : 'the cluster'} over WebRTC …
+            <Shaped tone="busy" /> Dialling {claims ? addresses(claims.peers.length) : 'the cluster'} over WebRTC …
           </p>
         )}
         {state.state === 'lost' && (
