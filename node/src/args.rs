@@ -54,7 +54,7 @@ pub struct Options {
     /// Address to listen on
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     pub listen: IpAddr,
-    /// TCP and QUIC port
+    /// TCP and QUIC port; the console is on the one after the next, for this machine's browsers only
     #[arg(long, default_value_t = DEFAULT_PORT)]
     pub port: u16,
     /// Address to tell others, where it is not the one listened on
@@ -78,6 +78,9 @@ pub struct Options {
     /// Do not look for members in the same network by mDNS
     #[arg(long)]
     pub no_mdns: bool,
+    /// Do not serve the console
+    #[arg(long)]
+    pub no_console: bool,
     /// How to write the log, to stderr. VC_LOG sets the level, as in VC_LOG=debug
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

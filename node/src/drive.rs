@@ -89,6 +89,7 @@ pub struct Driver {
     requests: u64,
     snapshot: watch::Sender<Snapshot>,
     known_addresses: BTreeMap<NodeId, Vec<Multiaddr>>,
+    known_up: BTreeSet<NodeId>,
     connected: BTreeSet<NodeId>,
     runtime: LastSeen,
     /// The ports that could not be published when that was last looked at.
@@ -165,6 +166,7 @@ impl Driver {
             requests: 0,
             snapshot,
             known_addresses: BTreeMap::new(),
+            known_up: BTreeSet::new(),
             connected: BTreeSet::new(),
             runtime: LastSeen::default(),
             ports: BTreeMap::new(),
@@ -174,7 +176,7 @@ impl Driver {
 
     /// Runs until every sender of events is gone.
     pub async fn run(mut self) {
-        self.tell_addresses();
+        self.tell_network();
         loop {
             let (due, _) = self.engine.deadline();
             let wait = Duration::from_millis(due.saturating_sub(crate::now()));
@@ -315,7 +317,7 @@ impl Driver {
                 }
                 Output::ViewChanged => {
                     self.show_view();
-                    self.tell_addresses();
+                    self.tell_network();
                 }
             }
         }
@@ -369,9 +371,12 @@ impl Driver {
         Ok(())
     }
 
-    /// Tells the swarm where the members are, and the disk, for the next start.
-    fn tell_addresses(&mut self) {
+    /// Tells the swarm where the members are, and which are up.
+    fn tell_network(&mut self) {
         let view = self.engine.view();
+        if self.known_up != view.up && self.network(Command::Up(view.up.clone())) {
+            self.known_up.clone_from(&view.up);
+        }
         for (&node, state) in &view.nodes {
             let Some(info) = &state.info else { continue };
             let known = self.known_addresses.get(&node) == Some(&info.addresses);

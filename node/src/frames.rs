@@ -108,9 +108,24 @@ type Inner<'a, S> = &'a mut Framed<Compat<S>, LengthDelimitedCodec>;
 pub struct FramesOut<'a, S>(SplitSink<Inner<'a, S>, Bytes>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> FramesOut<'_, S> {
+    /// Sends a value as JSON.
+    pub async fn send<T: Serialize>(&mut self, value: &T) -> Result<(), FrameError> {
+        self.send_bytes(serde_json::to_vec(value)?).await
+    }
+
     /// Sends bytes.
     pub async fn send_bytes(&mut self, bytes: impl Into<Bytes>) -> Result<(), FrameError> {
         Ok(self.0.send(bytes.into()).await?)
+    }
+
+    /// Sends bytes together with what follows, once there is enough of it or with [`flush`](Self::flush).
+    pub async fn feed_bytes(&mut self, bytes: impl Into<Bytes>) -> Result<(), FrameError> {
+        Ok(self.0.feed(bytes.into()).await?)
+    }
+
+    /// Sends what was fed.
+    pub async fn flush(&mut self) -> Result<(), FrameError> {
+        Ok(self.0.flush().await?)
     }
 }
 

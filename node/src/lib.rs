@@ -2,9 +2,11 @@
 
 pub mod args;
 mod auth;
+mod console;
 pub mod drive;
 mod exec;
 mod frames;
+mod http;
 mod identity;
 pub mod images;
 mod join;

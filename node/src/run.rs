@@ -19,6 +19,7 @@ use crate::args::{Command, Options, RuntimeChoice};
 use crate::auth::Porter;
 use crate::drive::{Driver, EVENTS, Event, Parts, Snapshot};
 use crate::exec::Execs;
+use crate::http::Http;
 use crate::identity::{self, Membership};
 use crate::images::{self, Images};
 use crate::logs::Logs;
@@ -31,7 +32,7 @@ use crate::runtime::{self, Runtime};
 use crate::seal::Seal;
 use crate::session::Session;
 use crate::store::Store;
-use crate::{join, machine};
+use crate::{console, join, machine};
 
 /// The admin token that `init` writes lives a year.
 const ADMIN_TTL: Millis = 365 * 24 * 3_600_000;
@@ -240,6 +241,7 @@ async fn run(
         logs: logs.clone(),
         execs: execs.clone(),
         images: images.clone(),
+        http: Http::new(router.clone(), snapshot.clone()),
     };
     let porter =
         Porter { membership: Arc::clone(&membership), gate, driver: driver.clone(), session };
@@ -256,6 +258,9 @@ async fn run(
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(routing::follow(snapshot.clone(), table));
     tasks.spawn(routing::serve_members(router.clone(), handles.streams.route));
+    if !options.no_console {
+        console::serve(options.port).await;
+    }
     // Child processes bind their ports themselves, and have the machine's names.
     let mut names = None;
     if let Some(docker) = docker {

@@ -19,6 +19,7 @@ mod hostile;
 mod join;
 mod logging;
 mod logs;
+mod multiplex;
 mod stranger;
 mod traitor;
 mod trust;

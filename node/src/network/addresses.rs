@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
-/// The longest pause between two attempts to reach a member.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+use super::backoff::Backoff;
+use super::paths::is_circuit;
+
 /// Addresses kept for one member.
 const MAX_ADDRESSES: usize = 16;
 
@@ -63,8 +64,7 @@ fn bridge_addresses() -> BTreeSet<IpAddr> {
 #[derive(Debug, Default)]
 struct Contact {
     addresses: Vec<Multiaddr>,
-    attempts: u32,
-    next: Option<Instant>,
+    backoff: Backoff,
 }
 
 /// Where members were last known, and when to try them again.
@@ -74,17 +74,16 @@ pub(crate) struct Contacts {
 }
 
 impl Contacts {
-    /// Addresses of a member; the newest word counts most.
+    /// Addresses of a member, but for circuits; the newest word counts most.
     pub(crate) fn learn(&mut self, peer: PeerId, addresses: impl IntoIterator<Item = Multiaddr>) {
         let contact = self.contacts.entry(peer).or_default();
-        for address in addresses {
+        for address in addresses.into_iter().filter(|address| !is_circuit(address)) {
             let address = address.with_p2p(peer).unwrap_or_else(|address| address);
             if contact.addresses.first() != Some(&address) {
                 contact.addresses.retain(|known| *known != address);
                 contact.addresses.insert(0, address);
                 // A new address is worth trying at once.
-                contact.next = None;
-                contact.attempts = 0;
+                contact.backoff.reset();
             }
         }
         contact.addresses.truncate(MAX_ADDRESSES);
@@ -94,24 +93,15 @@ impl Contacts {
         self.contacts.get(peer).map(|contact| contact.addresses.clone()).unwrap_or_default()
     }
 
-    /// Whether it is time to dial a member that is not connected. Takes the attempt as made.
-    pub(crate) fn is_due(&mut self, peer: PeerId, now: Instant) -> bool {
-        let contact = self.contacts.entry(peer).or_default();
-        if contact.next.is_some_and(|next| now < next) {
-            return false;
-        }
-        let pause =
-            Duration::from_millis(250).saturating_mul(1 << contact.attempts.min(8)).min(MAX_PAUSE);
-        contact.attempts = contact.attempts.saturating_add(1);
-        contact.next = Some(now + pause);
-        true
+    /// Whether it is time to dial a member, with no pause longer than `longest`. Takes the attempt as made.
+    pub(crate) fn is_due(&mut self, peer: PeerId, now: Instant, longest: Duration) -> bool {
+        self.contacts.entry(peer).or_default().backoff.is_due(now, longest)
     }
 
     /// It was reached.
     pub(crate) fn reached(&mut self, peer: &PeerId) {
         if let Some(contact) = self.contacts.get_mut(peer) {
-            contact.attempts = 0;
-            contact.next = None;
+            contact.backoff.reset();
         }
     }
 }

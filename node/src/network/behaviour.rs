@@ -7,7 +7,8 @@ use libp2p::core::upgrade::Version;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol};
 use libp2p::{
-    Swarm, SwarmBuilder, connection_limits, gossipsub, identify, kad, mdns, noise, ping, tcp, yamux,
+    Swarm, SwarmBuilder, connection_limits, gossipsub, identify, kad, mdns, noise, ping, relay,
+    tcp, yamux,
 };
 use vc_protocol::wire::{
     AUTH_PROTOCOL, EXEC_PROTOCOL, IMAGE_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP, ROUTE_PROTOCOL,
@@ -15,6 +16,7 @@ use vc_protocol::wire::{
 };
 use vc_protocol::{ClusterId, Keypair};
 
+use super::circuits;
 use super::gate::{Gate, Gated};
 use super::inbound::{self, Incoming};
 
@@ -50,6 +52,8 @@ pub(crate) struct Member {
     pub(crate) kademlia: kad::Behaviour<kad::store::MemoryStore>,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
+    pub(crate) relay: relay::Behaviour,
+    pub(crate) relay_client: relay::client::Behaviour,
     pub(crate) streams: libp2p_stream::Behaviour,
     pub(crate) sync_inbound: inbound::Behaviour,
     pub(crate) logs_inbound: inbound::Behaviour,
@@ -145,7 +149,7 @@ pub(crate) fn swarm(
         .with_max_pending_incoming(Some(MAX_PENDING))
         .with_max_established(Some(MAX_CONNECTIONS))
         .with_max_established_per_peer(Some(MAX_PER_PEER));
-    let behaviour = Behaviour {
+    let behaviour = |_: &Keypair, relay_client| Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         auth,
         auth_inbound,
@@ -156,6 +160,8 @@ pub(crate) fn swarm(
                 kademlia,
                 identify,
                 ping,
+                relay: circuits::server(peer),
+                relay_client,
                 streams,
                 sync_inbound,
                 logs_inbound,
@@ -166,13 +172,14 @@ pub(crate) fn swarm(
             gate,
         ),
     };
+    let multiplexed = || {
+        let mut yamux = yamux::Config::default();
+        yamux.set_max_num_streams(MAX_STREAMS);
+        yamux
+    };
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, || {
-            let mut yamux = yamux::Config::default();
-            yamux.set_max_num_streams(MAX_STREAMS);
-            yamux
-        })
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexed)
         .context("TCP transport")?
         .with_quic_config(|mut quic| {
             // Each side counts the streams that the other opens.
@@ -181,7 +188,9 @@ pub(crate) fn swarm(
             quic.max_connection_data = QUIC_WINDOW * (MAX_STREAMS as u32 / 2);
             quic
         })
-        .with_behaviour(|_| behaviour)
+        .with_relay_client(noise::Config::new, multiplexed)
+        .context("relayed transport")?
+        .with_behaviour(behaviour)
         .map_err(|error| anyhow::anyhow!("behaviour: {error}"))?
         // Members hold a stream open, which keeps the connection; strangers have so long to say who they are.
         .with_swarm_config(|config| {

@@ -182,11 +182,11 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
                 return Poll::Ready(event.map_in(Either::Left));
             };
             // A peer may have both kinds of connections while it is being admitted. What is meant for any of them must
-            // not get to one whose handler knows no protocol: libp2p would panic.
-            let open = self.open.get(&peer_id);
+            // not get to one whose handler knows no protocol: libp2p would panic. Which peer it is for says little when a
+            // connection is named: the relay's messages to the end of a circuit bear the name of its beginning.
             let id = match handler {
-                NotifyHandler::Any => open.and_then(|open| open.last().copied()),
-                NotifyHandler::One(id) => open.and_then(|open| open.contains(&id).then_some(id)),
+                NotifyHandler::Any => self.open.get(&peer_id).and_then(|open| open.last().copied()),
+                NotifyHandler::One(id) => self.gate.is_open(&id).then_some(id),
             };
             if let Some(id) = id {
                 let (handler, event) = (NotifyHandler::One(id), Either::Left(event));

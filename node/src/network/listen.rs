@@ -1,6 +1,6 @@
 //! Making the swarm, and getting the addresses it listens on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::Context as _;
@@ -11,7 +11,9 @@ use tokio::sync::mpsc;
 use vc_protocol::gossip::topic;
 use vc_protocol::{ClusterId, Keypair};
 
+use super::circuits::Circuits;
 use super::gate::Gate;
+use super::paths::{Paths, is_circuit};
 use super::{COMMANDS, Config, Handles, Network, addresses, behaviour};
 use crate::drive::Event;
 
@@ -61,7 +63,8 @@ impl Network {
             driver,
             listening: BTreeSet::new(),
             contacts: addresses::Contacts::default(),
-            open: HashMap::new(),
+            paths: Paths::default(),
+            circuits: Circuits::new(key.public().to_peer_id()),
             asked_kademlia: BTreeMap::new(),
         };
         Ok((network, handles))
@@ -77,7 +80,7 @@ impl Network {
         while !settled(&self.listening) {
             match self.swarm.select_next_some().await {
                 SwarmEvent::NewListenAddr { address, .. } => {
-                    self.listening.insert(address);
+                    self.listens_on(address);
                 }
                 SwarmEvent::ListenerClosed { reason: Err(error), addresses, .. } => {
                     anyhow::bail!("cannot listen on {addresses:?}: {error}");
@@ -87,6 +90,22 @@ impl Network {
             }
         }
         Ok(self.publishable())
+    }
+
+    /// Takes note of an address that is listened on; `true`: it was not known. Circuits are not listened on for others
+    /// to dial: who wants one finds it by himself.
+    pub(super) fn listens_on(&mut self, address: Multiaddr) -> bool {
+        if is_circuit(&address) {
+            return false;
+        }
+        // A relay says where it is when it grants a reservation, and one that says nothing is taken for broken.
+        self.swarm.add_external_address(address.clone());
+        self.listening.insert(address)
+    }
+
+    pub(super) fn listens_no_more_on(&mut self, address: &Multiaddr) -> bool {
+        self.swarm.remove_external_address(address);
+        self.listening.remove(address)
     }
 
     pub(super) fn publishable(&self) -> Vec<Multiaddr> {

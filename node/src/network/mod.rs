@@ -1,14 +1,18 @@
 //! The swarm: who is connected, gossip, discovery. One task owns it; everybody else sends it commands.
 
 pub(crate) mod addresses;
+mod backoff;
 mod behaviour;
+mod circuits;
 pub mod gate;
 pub(crate) mod inbound;
 pub mod link;
 mod listen;
+mod paths;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -16,7 +20,7 @@ use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns, ping, relay};
 use tokio::sync::mpsc;
 use vc_engine::Input;
 use vc_protocol::gossip::Gossip;
@@ -24,7 +28,9 @@ use vc_protocol::{ClusterId, NodeId, wire};
 
 use crate::drive::Event;
 use behaviour::{Behaviour, BehaviourEvent, MemberEvent, Streams};
+use circuits::{Circuits, Step};
 use gate::Gate;
+use paths::{Path, Paths, is_circuit};
 
 pub use behaviour::Controls;
 pub(crate) use behaviour::MAX_STREAMS;
@@ -33,6 +39,10 @@ pub(crate) use behaviour::MAX_STREAMS;
 pub const COMMANDS: usize = 256;
 /// Between two looks at who should be connected and is not.
 const LOOK: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts to reach a member.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// The same, for one that a circuit leads to.
+const MAX_PAUSE_BESIDE_CIRCUIT: Duration = Duration::from_secs(30);
 /// Between two questions to Kademlia for a member that cannot be found.
 const ASK_KADEMLIA: Duration = Duration::from_secs(30);
 
@@ -57,6 +67,8 @@ pub enum Command {
     Disconnect(NodeId),
     /// A member's addresses.
     Addresses(NodeId, Vec<Multiaddr>),
+    /// The machines that are up.
+    Up(BTreeSet<NodeId>),
     /// Authentication on an outgoing connection is over; `Ok(false)`: the member did not know us before and could not
     /// give this connection the members' protocols.
     Proven(PeerId, ConnectionId, Result<bool, String>),
@@ -76,8 +88,8 @@ pub struct Network {
     driver: mpsc::Sender<Event>,
     listening: BTreeSet<Multiaddr>,
     contacts: addresses::Contacts,
-    /// Open connections of members that carry their protocols.
-    open: HashMap<PeerId, HashSet<ConnectionId>>,
+    paths: Paths,
+    circuits: Circuits,
     asked_kademlia: BTreeMap<PeerId, Instant>,
 }
 
@@ -134,6 +146,9 @@ impl Network {
                 self.contacts.learn(peer, addresses);
                 self.look_around();
             }
+            Command::Up(nodes) => {
+                self.circuits.are_up(nodes.iter().map(NodeId::peer_id).collect());
+            }
             Command::Proven(peer, connection, outcome) => match outcome {
                 Ok(true) => self.contacts.reached(&peer),
                 // Known from now on: the next connection carries everything.
@@ -149,22 +164,54 @@ impl Network {
         }
     }
 
-    /// Dials the members that are not connected and whose time has come.
+    /// Dials the members that are not connected directly and whose time has come.
     fn look_around(&mut self) {
         let now = Instant::now();
         let own = *self.swarm.local_peer_id();
         for peer in self.gate.members() {
             // However many strangers are here, there is room for members.
             self.swarm.behaviour_mut().limits.bypass_peer_id(&peer);
-            if peer == own || self.open.contains_key(&peer) || !self.contacts.is_due(peer, now) {
+            if peer == own || self.paths.is_direct(&peer) {
+                continue;
+            }
+            let connected = self.paths.is_connected(&peer);
+            let longest = if connected { MAX_PAUSE_BESIDE_CIRCUIT } else { MAX_PAUSE };
+            if !self.contacts.is_due(peer, now, longest) {
                 continue;
             }
             let asked = self.asked_kademlia.get(&peer);
-            if !self.open.is_empty() && asked.is_none_or(|&at| now > at + ASK_KADEMLIA) {
+            let ask = !connected && !self.paths.is_empty();
+            if ask && asked.is_none_or(|&at| now > at + ASK_KADEMLIA) {
                 self.asked_kademlia.insert(peer, now);
                 self.swarm.behaviour_mut().member.inner.kademlia.get_closest_peers(peer);
             }
             self.dial(peer);
+        }
+        for step in self.circuits.look(now, &self.paths) {
+            self.circuit_step(step);
+        }
+    }
+
+    fn circuit_step(&mut self, step: Step) {
+        match step {
+            Step::Reserve(relay, address) => {
+                let listener = self.swarm.listen_on(address);
+                self.circuits.reserved(relay, listener.ok());
+            }
+            Step::Release(listener) => {
+                self.swarm.remove_listener(listener);
+            }
+            Step::Dial(peer, addresses) => {
+                let options = DialOpts::peer_id(peer)
+                    // It is dialled directly all the time.
+                    .condition(PeerCondition::Always)
+                    .addresses(addresses)
+                    .override_dial_concurrency_factor(NonZeroU8::MIN)
+                    .build();
+                if let Err(error) = self.swarm.dial(options) {
+                    tracing::trace!(%peer, %error, "not dialled through a relay");
+                }
+            }
         }
     }
 
@@ -182,24 +229,26 @@ impl Network {
     async fn swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::NewListenAddr { address, .. } => {
-                let changed = self.listening.insert(address);
+                let changed = self.listens_on(address);
                 self.publish_addresses(changed).await;
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
-                let changed = self.listening.remove(&address);
+                let changed = self.listens_no_more_on(&address);
                 self.publish_addresses(changed).await;
+            }
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                tracing::debug!(?reason, "listener closed");
+                self.circuits.ended(listener_id);
             }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.connected(peer_id, connection_id, &endpoint).await;
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 tracing::debug!(peer = %peer_id, connection = %connection_id, ?cause, "connection closed");
-                let Some(open) = self.open.get_mut(&peer_id) else { return };
-                if open.remove(&connection_id) && open.is_empty() {
-                    self.open.remove(&peer_id);
-                    if let Ok(node) = NodeId::try_from(peer_id) {
-                        self.tell(Event::Input(Input::Disconnected(node))).await;
-                    }
+                if self.paths.closed(&peer_id, connection_id)
+                    && let Ok(node) = NodeId::try_from(peer_id)
+                {
+                    self.tell(Event::Input(Input::Disconnected(node))).await;
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
@@ -209,7 +258,7 @@ impl Network {
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
                 for (peer, address) in found {
                     // Foreign libp2p programs appear here too.
-                    if self.gate.is_member(&peer) && !self.open.contains_key(&peer) {
+                    if self.gate.is_member(&peer) && !self.paths.is_direct(&peer) {
                         self.contacts.learn(peer, [address]);
                         self.look_around();
                     }
@@ -249,9 +298,16 @@ impl Network {
             });
         }
         if self.gate.is_open(&connection) {
-            let open = self.open.entry(peer).or_default();
-            open.insert(connection);
-            if open.len() == 1 {
+            let path = Path::of(endpoint);
+            if path == Path::Circuit {
+                tracing::info!(%peer, "a member that cannot be dialled is reached through another");
+            }
+            let first = self.paths.opened(peer, connection, path);
+            // Direct first, whichever came first.
+            for circuit in self.paths.surplus(&peer) {
+                self.swarm.close_connection(circuit);
+            }
+            if first {
                 self.tell(Event::Input(Input::Connected(node))).await;
             }
         }
@@ -288,7 +344,8 @@ impl Network {
                 }
             }
             MemberEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
-                for address in info.listen_addrs {
+                // What is learnt here is dialled directly.
+                for address in info.listen_addrs.into_iter().filter(|it| !is_circuit(it)) {
                     self.swarm.behaviour_mut().member.inner.kademlia.add_address(&peer_id, address);
                 }
             }
@@ -297,11 +354,21 @@ impl Network {
                 ..
             }) => {
                 for peer in found.peers {
-                    if self.gate.is_member(&peer.peer_id) && !self.open.contains_key(&peer.peer_id)
-                    {
+                    if self.gate.is_member(&peer.peer_id) && !self.paths.is_direct(&peer.peer_id) {
                         self.contacts.learn(peer.peer_id, peer.addrs);
                     }
                 }
+            }
+            MemberEvent::RelayClient(relay::client::Event::ReservationReqAccepted {
+                relay_peer_id,
+                ..
+            }) => self.circuits.granted(&relay_peer_id),
+            // The relay may have lost the other end without knowing it.
+            MemberEvent::Ping(ping::Event { peer, connection, result: Err(error) })
+                if self.paths.is_circuit(&peer, connection) =>
+            {
+                tracing::debug!(%peer, %error, "a circuit leads nowhere");
+                self.swarm.close_connection(connection);
             }
             _ => {}
         }

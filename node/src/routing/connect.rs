@@ -35,7 +35,7 @@ pub(super) struct Route {
     /// The way.
     pub(super) upstream: Upstream,
     /// Its place among the connections of the instance; UDP, which has no connections, has none.
-    _connection: Option<Connection>,
+    pub(super) connection: Option<Connection>,
     /// Its place among the streams to its machine.
     pub(super) place: Option<OwnedSemaphorePermit>,
 }
@@ -166,12 +166,8 @@ impl Router {
             }
             PortProtocol::Udp => None,
         };
-        let route = |upstream, place| Route {
-            endpoint: endpoint.clone(),
-            upstream,
-            place,
-            _connection: connection,
-        };
+        let route =
+            |upstream, place| Route { endpoint: endpoint.clone(), upstream, place, connection };
         if endpoint.node == self.inner.node {
             return match local(&endpoint.address, port, protocol).await {
                 Ok(upstream) => Ok(route(upstream, None)),

@@ -14,6 +14,7 @@ mod holder;
 mod inbound;
 mod ingress;
 mod listen;
+pub(crate) mod pipe;
 mod pump;
 mod udp;
 
@@ -127,13 +128,7 @@ impl Router {
         match route.upstream {
             Upstream::Tcp(instance) => pump::plain(client, instance).await,
             Upstream::Stream(stream) => {
-                let mut table = self.table();
-                let lost = async move {
-                    let node = route.endpoint.node;
-                    if table.wait_for(|routes| routes.down.contains(&node)).await.is_err() {
-                        std::future::pending().await
-                    }
-                };
+                let lost = self.lost(&route.endpoint);
                 pump::records(client, stream, lost).await;
             }
             // Nobody asked for that.

@@ -17,6 +17,7 @@ use vc_protocol::{Millis, Multiaddr, ServiceKey};
 use crate::drive::{Event, Snapshot};
 use crate::exec::{Execs, UserRequest};
 use crate::frames::{Duplex, FrameError, Frames};
+use crate::http::Http;
 use crate::identity::Membership;
 use crate::images::{Images, Pushed};
 use crate::logs::Logs;
@@ -58,6 +59,7 @@ pub struct Session {
     pub(crate) logs: Logs,
     pub(crate) execs: Execs,
     pub(crate) images: Images,
+    pub(crate) http: Http,
 }
 
 /// The role a request needs.
@@ -155,6 +157,8 @@ impl Session {
         match request {
             Request::Watch { services } => self.watch(&services, frames).await,
             Request::Live => self.live(frames).await,
+            Request::Fetch(request) => self.http.fetch(request, frames).await,
+            Request::Socket(request) => self.http.socket(request, frames).await,
             Request::Logs(request) => self.logs.stream(&self.snapshot, request, frames).await,
             Request::Exec(it) => self.exec(user, UserRequest::Exec(it), frames).await,
             Request::CopyOut(it) => self.exec(user, UserRequest::CopyOut(it), frames).await,

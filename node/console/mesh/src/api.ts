@@ -2,6 +2,7 @@ import type {
   EventRow,
   InstanceRow,
   NodeRow,
+  ResponseHead,
   ServiceRow,
   StatusReport,
   UserRole,
@@ -69,6 +70,13 @@ export interface TokenClaims {
   scope: unknown
   /** The cluster's id. */
   aud: string
+}
+
+/** An answer of an instance, with its headers as they came: `set-cookie` is among them, which a `Response` hides. */
+export interface Exchange {
+  head: ResponseHead
+  /** It ends where the instance ended it; it fails with a `MeshError` when it was cut. Cancel it, or read all of it. */
+  body: ReadableStream<Uint8Array<ArrayBuffer>>
 }
 
 /** A WebSocket to an instance, through the mesh: the part of `WebSocket` that pages use. */

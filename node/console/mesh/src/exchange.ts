@@ -1,0 +1,83 @@
+import { MeshError } from './api.js'
+import type { Exchange } from './api.js'
+import { MAX_BODY_FRAME } from './frames.js'
+import type { Frames } from './frames.js'
+import { aborted } from './mux.js'
+import type { FetchRequest, Reply } from './types.js'
+
+/** Opens a stream to the node. Errors: there is no node, or `signal`. */
+export type Open = (signal?: AbortSignal) => Promise<Frames>
+
+const NOTHING = new Uint8Array()
+
+/** One HTTP exchange with an instance, on a stream of its own. Errors: `MeshError`; so does the body when it is cut. */
+export async function exchange(
+  open: Open,
+  request: FetchRequest,
+  body: ReadableStream<Uint8Array> | null,
+  signal?: AbortSignal,
+): Promise<Exchange> {
+  if (signal?.aborted) throw aborted(signal)
+  const frames = await open(signal)
+  const stop = (): void => frames.abort(aborted(signal as AbortSignal))
+  signal?.addEventListener('abort', stop)
+  const done = (): void => signal?.removeEventListener('abort', stop)
+  try {
+    await frames.sendJson({ op: 'fetch', ...request })
+    if (body) sendBody(frames, body)
+    const reply = await frames.receiveJson<Reply>()
+    if (reply.reply === 'error') throw new MeshError('refused', reply.value)
+    if (reply.reply !== 'response') throw new MeshError('failed', 'the node gave an answer that does not fit')
+    return { head: reply.value, body: bodyOf(frames, done) }
+  } catch (error) {
+    done()
+    throw fail(frames, error)
+  }
+}
+
+/** The body that follows on a stream: frames that an empty one ends. It is fetched as fast as it is read. */
+function bodyOf(frames: Frames, done: () => void): ReadableStream<Uint8Array<ArrayBuffer>> {
+  return new ReadableStream({
+    async pull(controller): Promise<void> {
+      try {
+        const frame = await frames.receive()
+        if (!frame) throw new MeshError('lost', 'the answer was cut: the instance or its machine is gone')
+        if (frame.byteLength > 0) return controller.enqueue(frame as Uint8Array<ArrayBuffer>)
+        done()
+        frames.finish()
+        controller.close()
+      } catch (error) {
+        done()
+        controller.error(fail(frames, error))
+      }
+    },
+    cancel(): void {
+      done()
+      frames.abort(new MeshError('aborted', 'the answer was not read to its end'))
+    },
+  })
+}
+
+/** Sends a body beside the wait for the answer, which may come before its end. */
+function sendBody(frames: Frames, body: ReadableStream<Uint8Array>): void {
+  const reader = body.getReader()
+  const pump = async (): Promise<void> => {
+    for (let next = await reader.read(); !next.done; next = await reader.read()) {
+      for (let at = 0; at < next.value.byteLength; at += MAX_BODY_FRAME) {
+        await frames.send(next.value.subarray(at, at + MAX_BODY_FRAME))
+      }
+    }
+    // The stream stays open: its end would say that nobody waits for the answer.
+    await frames.send(NOTHING)
+  }
+  pump().catch((cause: unknown) => {
+    frames.abort(new MeshError('failed', 'the body of the request could not be sent', { cause }))
+    reader.cancel(cause).catch(() => {})
+  })
+}
+
+function fail(frames: Frames, error: unknown): MeshError {
+  const failed = error instanceof MeshError ? error : new MeshError('failed', String(error), { cause: error })
+  frames.abort(failed)
+  return failed
+}

@@ -1,0 +1,229 @@
+//! The rules as a browser meets them: bytes over loopback.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use crate::files::{File, Files};
+use crate::{Admission, serve_files};
+
+/// A console as its build leaves it.
+fn built(path: &str) -> Option<File> {
+    let content = match path {
+        "index.html" => "<console>",
+        "assets/main-4f2a.js" => "console()",
+        "tunnel/boot.html" => "<boot>",
+        "tunnel/sw.js" => "tunnel()",
+        _ => return None,
+    };
+    Some(File { content: Bytes::from_static(content.as_bytes()), tag: format!("\"{path}\"") })
+}
+
+/// A program that was built without one.
+fn not_built(_: &str) -> Option<File> {
+    None
+}
+
+/// The port of a server of these files.
+async fn served(files: Files) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(serve_files(listener, files, None));
+    port
+}
+
+/// What comes back for these bytes: the head in lower case, and the body.
+async fn exchange(port: u16, request: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connected");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.to_ascii_lowercase(), body.to_owned())
+}
+
+async fn get(port: u16, host: &str, path: &str) -> (String, String) {
+    get_with(port, host, path, "").await
+}
+
+/// With one more line of the head.
+async fn get_with(port: u16, host: &str, path: &str, line: &str) -> (String, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{line}\r\n");
+    exchange(port, &request).await
+}
+
+#[tokio::test]
+async fn this_machines_names_get_the_console_and_may_run_nothing_else() {
+    let port = served(built).await;
+    for host in ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"] {
+        let (head, body) = get(port, &format!("{host}:{port}"), "/").await;
+        assert!(head.starts_with("http/1.1 200"), "{host}: {head}");
+        assert_eq!(body, "<console>");
+        for line in [
+            "content-type: text/html; charset=utf-8",
+            "cache-control: no-cache",
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+            "cross-origin-opener-policy: same-origin-allow-popups",
+            "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+             connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ] {
+            assert!(head.lines().any(|it| it == line), "no '{line}' in {head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_has_a_name_of_its_own_and_gets_the_tunnel_on_every_path() {
+    let port = served(built).await;
+    let host = format!("web--shop.localhost:{port}");
+    let boot = "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; \
+        connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    for path in ["/", "/cart?item=1", "/index.html", "/tunnel/sw.js", "/__vc", "/__vc/boot.html"] {
+        let (head, body) = get_with(port, &host, path, "Sec-Fetch-Mode: navigate\r\n").await;
+        assert!(head.starts_with("http/1.1 200"), "{path}: {head}");
+        assert_eq!(body, "<boot>", "{path}");
+        for line in [boot, "cache-control: no-store", "x-content-type-options: nosniff"] {
+            assert!(head.lines().any(|it| it == line), "no '{line}' in {head}");
+        }
+    }
+    let (_, body) = get(port, &host, "/cart").await;
+    assert_eq!(body, "<boot>", "a browser that does not say how it fetches");
+    let (head, _) = get_with(port, &host, "/logo.png", "Sec-Fetch-Mode: no-cors\r\n").await;
+    assert!(head.starts_with("http/1.1 503"), "no picture is a page: {head}");
+
+    let (head, body) =
+        get_with(port, &host, "/__vc/sw.js", "Sec-Fetch-Mode: same-origin\r\n").await;
+    assert_eq!(body, "tunnel()");
+    assert!(head.contains("content-type: text/javascript"), "{head}");
+    assert!(head.contains("service-worker-allowed: /"), "{head}");
+    assert!(head.contains("cache-control: no-store"), "{head}");
+    assert!(!head.contains("content-security-policy"), "{head}");
+    let (head, _) = get(port, &host, "/__vc/nothing.js").await;
+    assert!(head.starts_with("http/1.1 404"), "{head}");
+}
+
+#[tokio::test]
+async fn the_tunnel_is_not_on_the_consoles_origin() {
+    let port = served(built).await;
+    for path in ["/tunnel/sw.js", "/__vc/sw.js", "//tunnel/sw.js", "/nothing"] {
+        let (head, _) = get(port, &format!("127.0.0.1:{port}"), path).await;
+        assert!(head.starts_with("http/1.1 404"), "{path}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn any_other_name_is_refused() {
+    let port = served(built).await;
+    for host in [
+        format!("evil.example:{port}"),
+        format!("localhost.evil.example:{port}"),
+        format!("evillocalhost:{port}"),
+        format!(".localhost:{port}"),
+        format!("web.shop.localhost:{port}"),
+        format!("192.168.0.1:{port}"),
+        format!("127.0.0.1@localhost:{port}"),
+        "127.0.0.1".to_owned(),
+        "127.0.0.1:1".to_owned(),
+        "localhost:".to_owned(),
+        String::new(),
+    ] {
+        let (head, body) = get(port, &host, "/").await;
+        assert!(head.starts_with("http/1.1 421"), "'{host}': {head}");
+        assert_eq!(body, format!("This is not served here: open http://127.0.0.1:{port}/\n"));
+    }
+    let own = format!("Host: 127.0.0.1:{port}\r\n");
+    for (what, request) in [
+        ("none", "GET / HTTP/1.0\r\n\r\n".to_owned()),
+        ("two", format!("GET / HTTP/1.1\r\n{own}{own}Connection: close\r\n\r\n")),
+        (
+            "one in the target",
+            format!("GET http://evil.example/ HTTP/1.1\r\n{own}Connection: close\r\n\r\n"),
+        ),
+    ] {
+        let (head, _) = exchange(port, &request).await;
+        assert!(head.contains(" 421 "), "{what}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_not_changed_is_not_sent_again() {
+    let port = served(built).await;
+    let host = format!("127.0.0.1:{port}");
+    let (head, _) = get(port, &host, "/assets/main-4f2a.js").await;
+    assert!(head.contains("cache-control: public, max-age=31536000, immutable"), "{head}");
+    assert!(head.contains("etag: \"assets/main-4f2a.js\""), "{head}");
+    for (given, status) in [
+        ("\"index.html\"", "304"),
+        ("\"older\", W/\"index.html\"", "304"),
+        ("*", "304"),
+        ("\"older\"", "200"),
+    ] {
+        let (head, body) = get_with(port, &host, "/", &format!("If-None-Match: {given}\r\n")).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{given}: {head}");
+        assert_eq!(body.is_empty(), status == "304");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_taken_only_given() {
+    let port = served(built).await;
+    let rest = format!("/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    let (head, body) = exchange(port, &format!("HEAD {rest}")).await;
+    assert!(head.starts_with("http/1.1 200") && head.contains("content-length: 9"), "{head}");
+    assert_eq!(body, "");
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        let (head, _) = exchange(port, &format!("{method} {rest}")).await;
+        assert!(head.starts_with("http/1.1 405"), "{method}: {head}");
+        assert!(head.contains("allow: get, head"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_without_the_console_says_how_to_build_it() {
+    let port = served(not_built).await;
+    for host in ["127.0.0.1", "web--shop.localhost"] {
+        let (head, body) = get(port, &format!("{host}:{port}"), "/").await;
+        assert!(head.starts_with("http/1.1 503"), "{head}");
+        assert!(body.contains("npm --prefix node/console run build"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn one_browser_is_let_in_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let admission = Admission::new("open/unguessable".to_owned(), "/#token=secret".to_owned());
+    tokio::spawn(serve_files(listener, built, Some(admission)));
+    let host = format!("127.0.0.1:{port}");
+    let (head, _) = get(port, &host, "/open/guessed").await;
+    assert!(head.starts_with("http/1.1 404"), "{head}");
+    let (head, _) = get(port, &format!("web--shop.localhost:{port}"), "/open/unguessable").await;
+    assert!(head.starts_with("http/1.1 200") && !head.contains("secret"), "{head}");
+    let (head, _) = get(port, &host, "/open/unguessable").await;
+    assert!(head.starts_with("http/1.1 303"), "{head}");
+    assert!(head.contains("location: /#token=secret"), "{head}");
+    assert!(head.contains("cache-control: no-store"), "{head}");
+    let (head, _) = get(port, &host, "/open/unguessable").await;
+    assert!(head.starts_with("http/1.1 404"), "{head}");
+}
+
+#[tokio::test]
+async fn who_comes_after_a_crowd_that_says_nothing_has_his_turn_when_one_leaves() {
+    let port = served(built).await;
+    let mut crowd = Vec::new();
+    for _ in 0..crate::CONNECTIONS {
+        crowd.push(TcpStream::connect(("127.0.0.1", port)).await.expect("connected"));
+    }
+    let host = format!("127.0.0.1:{port}");
+    let mut late = pin!(get(port, &host, "/"));
+    let early = timeout(Duration::from_millis(200), &mut late).await;
+    assert!(early.is_err(), "all places are taken");
+    crowd.pop();
+    let (head, _) = late.await;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+}

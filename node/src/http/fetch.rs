@@ -1,0 +1,178 @@
+//! One HTTP exchange.
+
+use std::io;
+
+use futures::{AsyncRead, AsyncWrite, FutureExt as _};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::body::{Body, Bytes, Frame};
+use hyper::client::conn::http1;
+use hyper::header::CONTENT_LENGTH;
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use vc_protocol::control::Reply;
+use vc_protocol::http::{FetchRequest, MAX_BODY_FRAME, ResponseHead};
+
+use super::{Http, headers};
+use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
+use crate::routing::pipe::Opened;
+
+/// Frames of a request's body that may wait for the instance.
+const PIECES: usize = 4;
+
+type Request = hyper::Request<BoxBody<Bytes, io::Error>>;
+
+impl Http {
+    /// Does one exchange, and ends the session. Errors: the user is gone, or the exchange broke off.
+    pub(crate) async fn fetch<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        request: FetchRequest,
+        frames: &mut Frames<S>,
+    ) -> Result<(), FrameError> {
+        let FetchRequest { service, port, .. } = &request;
+        let opened = match self.open(service, *port).await {
+            Ok((key, opened)) => match begin(request, &key) {
+                Ok(begun) => Ok((begun, opened)),
+                Err(reason) => Err(reason),
+            },
+            Err(reason) => Err(reason),
+        };
+        let ((request, body), opened) = match opened {
+            Ok(opened) => opened,
+            Err(reason) => {
+                frames.send(&Reply::Error(reason)).await?;
+                // What follows the request, if anything does, is no request.
+                return Err(FrameError::Closed);
+            }
+        };
+        let lost = self.router.lost(&opened.endpoint);
+        let done = {
+            let (mut out, mut input) = frames.split();
+            tokio::select! {
+                done = exchange(request, opened, &mut out) => done,
+                gone = take(&mut input, body) => Err(gone),
+                () = lost => Err(FrameError::Io(io::ErrorKind::ConnectionReset.into())),
+            }
+        };
+        done?;
+        frames.close().await?;
+        Err(FrameError::Closed)
+    }
+}
+
+/// Where the frames of a request's body go.
+type Pieces = Option<mpsc::Sender<Result<Bytes, io::Error>>>;
+
+/// The request for the instance. Errors: what cannot be one.
+fn begin(
+    request: FetchRequest,
+    service: &vc_protocol::ServiceKey,
+) -> Result<(Request, Pieces), String> {
+    let mut headers = headers::read(&request.headers, service)?;
+    let (pieces, body) = match request.body {
+        true => {
+            let (pieces, arriving) = mpsc::channel::<Result<Bytes, io::Error>>(PIECES);
+            let frames = ReceiverStream::new(arriving).map(|piece| piece.map(Frame::data));
+            (Some(pieces), StreamBody::new(frames).boxed())
+        }
+        false => {
+            headers.remove(CONTENT_LENGTH);
+            (None, Empty::new().map_err(|never| match never {}).boxed())
+        }
+    };
+    if !request.target.starts_with('/') {
+        return Err("a path begins with a slash".to_owned());
+    }
+    let built =
+        hyper::Request::builder().method(request.method.as_bytes()).uri(&request.target).body(body);
+    let mut built = built.map_err(|error| format!("not a request that can be sent: {error}"))?;
+    if *built.method() == hyper::Method::CONNECT {
+        return Err("CONNECT is not for services".to_owned());
+    }
+    *built.headers_mut() = headers;
+    Ok((built, pieces))
+}
+
+/// Hands on the frames of the request's body, then waits until the user goes.
+async fn take<S: AsyncRead + AsyncWrite + Unpin>(
+    input: &mut FramesIn<'_, S>,
+    mut pieces: Pieces,
+) -> FrameError {
+    while let Some(to) = &pieces {
+        match input.receive_bytes().await {
+            Ok(piece) if piece.is_empty() => pieces = None,
+            // An instance that takes no more of it may still answer.
+            Ok(piece) => drop(to.send(Ok(piece)).await),
+            Err(error) => {
+                // Without its end, what was sent so far is no whole request.
+                let _ = to.send(Err(io::ErrorKind::ConnectionAborted.into())).await;
+                return error;
+            }
+        }
+    }
+    input.closed().await;
+    FrameError::Closed
+}
+
+/// Sends the request and passes on the answer.
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    request: Request,
+    opened: Opened,
+    out: &mut FramesOut<'_, S>,
+) -> Result<(), FrameError> {
+    let Opened { endpoint, pipe, _held } = opened;
+    let broken = |error: hyper::Error| format!("{} broke off: {error}", endpoint.instance);
+    let (mut sender, connection) = match http1::handshake(TokioIo::new(pipe)).await {
+        Ok(connected) => connected,
+        Err(error) => return out.send(&Reply::Error(broken(error))).await,
+    };
+    let mut connection = std::pin::pin!(connection.fuse());
+    let answer = while_driving(connection.as_mut(), sender.send_request(request)).await;
+    let (head, mut body) = match answer {
+        Ok(answer) => answer.into_parts(),
+        Err(error) => return out.send(&Reply::Error(broken(error))).await,
+    };
+    let reply = ResponseHead {
+        status: head.status.as_u16(),
+        headers: headers::write(&head.headers),
+        instance: endpoint.instance.clone(),
+        node: endpoint.node,
+    };
+    out.feed_bytes(serde_json::to_vec(&Reply::Response(reply))?).await?;
+    while_driving(connection, relay(&mut body, out)).await
+}
+
+/// Does `work` that a connection makes progress for. What the connection has to say, `work` is told by it.
+async fn while_driving<T>(connection: impl Future + Unpin, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        done = &mut work => done,
+        _ = connection => work.await,
+    }
+}
+
+/// Passes on a body, and its end; what comes together goes together. Errors: it broke off, or the user is gone.
+pub(super) async fn relay<S, B>(body: &mut B, out: &mut FramesOut<'_, S>) -> Result<(), FrameError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    loop {
+        let frame = match body.frame().now_or_never() {
+            Some(frame) => frame,
+            None => {
+                out.flush().await?;
+                body.frame().await
+            }
+        };
+        let Some(frame) = frame else { break };
+        let Ok(mut data) = frame.map_err(io::Error::other)?.into_data() else { continue };
+        while !data.is_empty() {
+            out.feed_bytes(data.split_to(data.len().min(MAX_BODY_FRAME))).await?;
+        }
+    }
+    out.send_bytes(Bytes::new()).await
+}

@@ -1,0 +1,122 @@
+//! Which connections lead to each member, and whether directly.
+
+use std::collections::BTreeMap;
+
+use libp2p::core::ConnectedPoint;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, PeerId};
+
+/// How a connection came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// From machine to machine; where the other end is.
+    Direct(Multiaddr),
+    /// Through another member.
+    Circuit,
+}
+
+impl Path {
+    pub(crate) fn of(endpoint: &ConnectedPoint) -> Self {
+        if endpoint.is_relayed() {
+            Self::Circuit
+        } else {
+            Self::Direct(endpoint.get_remote_address().clone())
+        }
+    }
+}
+
+/// Whether an address leads through another peer.
+pub(crate) fn is_circuit(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// Open connections of members that carry their protocols.
+#[derive(Debug, Default)]
+pub(crate) struct Paths {
+    open: BTreeMap<PeerId, BTreeMap<ConnectionId, Path>>,
+}
+
+impl Paths {
+    /// A connection came up; `true`: it is the member's first.
+    pub(crate) fn opened(&mut self, peer: PeerId, connection: ConnectionId, path: Path) -> bool {
+        let open = self.open.entry(peer).or_default();
+        open.insert(connection, path);
+        open.len() == 1
+    }
+
+    /// A connection is gone; `true`: it was the member's last.
+    pub(crate) fn closed(&mut self, peer: &PeerId, connection: ConnectionId) -> bool {
+        let Some(open) = self.open.get_mut(peer) else { return false };
+        let last = open.remove(&connection).is_some() && open.is_empty();
+        if last {
+            self.open.remove(peer);
+        }
+        last
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(crate) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.open.contains_key(peer)
+    }
+
+    pub(crate) fn is_direct(&self, peer: &PeerId) -> bool {
+        self.open.get(peer).is_some_and(|open| address(open).is_some())
+    }
+
+    /// Members that are connected directly, and where they are.
+    pub(crate) fn direct(&self) -> impl Iterator<Item = (PeerId, &Multiaddr)> {
+        self.open.iter().filter_map(|(&peer, open)| Some((peer, address(open)?)))
+    }
+
+    /// Whether this connection is a circuit.
+    pub(crate) fn is_circuit(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+        self.circuits(peer).any(|circuit| circuit == connection)
+    }
+
+    /// The circuits to a member that is connected directly, too. Streams are opened on any connection, and circuits are
+    /// the slower ones.
+    pub(crate) fn surplus(&self, peer: &PeerId) -> Vec<ConnectionId> {
+        if self.is_direct(peer) { self.circuits(peer).collect() } else { Vec::new() }
+    }
+
+    fn circuits(&self, peer: &PeerId) -> impl Iterator<Item = ConnectionId> {
+        let open = self.open.get(peer).into_iter().flatten();
+        open.filter(|(_, path)| **path == Path::Circuit).map(|(&connection, _)| connection)
+    }
+}
+
+fn address(open: &BTreeMap<ConnectionId, Path>) -> Option<&Multiaddr> {
+    open.values().find_map(|path| match path {
+        Path::Direct(address) => Some(address),
+        Path::Circuit => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn circuits_are_surplus_as_soon_as_there_is_a_direct_connection() {
+        let peer = PeerId::random();
+        let [circuit, direct] = [1, 2].map(ConnectionId::new_unchecked);
+        let mut paths = Paths::default();
+        assert!(paths.opened(peer, circuit, Path::Circuit), "the first");
+        assert!(paths.is_connected(&peer) && !paths.is_direct(&peer));
+        assert_eq!((paths.surplus(&peer), paths.direct().count()), (Vec::new(), 0));
+
+        let address: Multiaddr = "/ip4/10.1.2.3/tcp/4777".parse().expect("an address");
+        assert!(!paths.opened(peer, direct, Path::Direct(address.clone())), "the second");
+        assert_eq!(paths.surplus(&peer), [circuit]);
+        assert_eq!(paths.direct().collect::<Vec<_>>(), [(peer, &address)]);
+
+        assert!(!paths.closed(&peer, circuit), "one is left");
+        assert!(paths.closed(&peer, direct), "the last");
+        assert!(!paths.closed(&peer, direct), "it is gone already");
+        assert!(paths.is_empty());
+    }
+}

@@ -1,0 +1,255 @@
+//! A data channel as the task of a connection sees it: what has been said in which direction, and what is due.
+
+use std::{io, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+
+use crate::{
+    message::{Decoder, Flag, Malformed, Message},
+    stream::Pipe,
+};
+
+/// The message that opens a channel (RFC 8832): reliable, ordered, no label, no protocol.
+pub(crate) const OPEN: [u8; 12] = [3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// The answer to it.
+pub(crate) const ACK: [u8; 1] = [2];
+
+/// Whether a message of the channel protocol asks for a channel. Its label and protocol mean nothing to libp2p, and with
+/// the other kinds of channel (unordered, unreliable) the streams above would not work.
+pub(crate) fn asks_for_channel(message: &[u8]) -> bool {
+    message.len() >= OPEN.len() && message[..2] == OPEN[..2]
+}
+
+#[derive(Debug)]
+pub(crate) struct Channel {
+    pub pipe: Arc<Pipe>,
+    /// The peer opened it.
+    pub inbound: bool,
+    /// SCTP may hold messages that were not read.
+    pub readable: bool,
+    /// When the channel goes even if the peer has not acknowledged the end.
+    pub linger: Option<Instant>,
+    decoder: Decoder,
+    halves: Halves,
+}
+
+/// How far the two directions are.
+#[derive(Debug, Default)]
+struct Halves {
+    /// We said that nothing more comes from us, and the peer has it all.
+    fin_sent: bool,
+    fin_acked: bool,
+    /// The peer said that it reads no more.
+    stopped: bool,
+    /// We said that we read no more.
+    stop_sent: bool,
+    /// The peer said that nothing more comes from it.
+    fin_received: bool,
+    /// Either side gave up.
+    reset: bool,
+}
+
+/// What a channel has to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Tell the peer.
+    Send(Flag),
+    /// Wait for the peer's acknowledgement, but not for ever.
+    Linger,
+    /// Close the channel.
+    Close,
+}
+
+impl Channel {
+    pub(crate) fn new(pipe: Arc<Pipe>, inbound: bool) -> Self {
+        Self {
+            pipe,
+            inbound,
+            readable: false,
+            linger: None,
+            decoder: Decoder::default(),
+            halves: Halves::default(),
+        }
+    }
+
+    /// A message of the channel came. Gives how many acknowledgements the peer is owed.
+    pub(crate) fn receive(&mut self, bytes: Bytes) -> Result<usize, Malformed> {
+        let Self { decoder, halves, pipe, .. } = self;
+        let mut acknowledgements = 0;
+        decoder.push(bytes, |Message { flag, data }| {
+            pipe.receive(data);
+            match flag {
+                None => {}
+                Some(Flag::Fin) => {
+                    halves.fin_received = true;
+                    pipe.finish_read();
+                    acknowledgements += 1;
+                }
+                Some(Flag::FinAck) => halves.fin_acked = halves.fin_sent,
+                Some(Flag::StopSending) => {
+                    halves.stopped = true;
+                    pipe.stop_write();
+                }
+                Some(Flag::Reset) => {
+                    halves.reset = true;
+                    pipe.break_off(io::ErrorKind::ConnectionReset);
+                }
+            }
+        })?;
+        Ok(acknowledgements)
+    }
+
+    /// What is due, given what the application has done; to be asked again after it was done.
+    pub(crate) fn due(&mut self) -> Option<Due> {
+        let wishes = self.pipe.attend();
+        let halves = &mut self.halves;
+        if halves.reset {
+            return Some(Due::Close);
+        }
+        if wishes.finished && !halves.fin_sent && !halves.stopped {
+            halves.fin_sent = true;
+            return Some(Due::Send(Flag::Fin));
+        }
+        let written = halves.fin_acked || halves.stopped;
+        if written && halves.fin_received {
+            return Some(Due::Close);
+        }
+        if !wishes.dropped {
+            return None;
+        }
+        if !halves.fin_sent && !halves.stopped {
+            if wishes.pending {
+                return None;
+            }
+            halves.reset = true;
+            return Some(Due::Send(Flag::Reset));
+        }
+        if written {
+            return Some(Due::Close);
+        }
+        if !halves.fin_received && !halves.stop_sent {
+            halves.stop_sent = true;
+            return Some(Due::Send(Flag::StopSending));
+        }
+        self.linger.is_none().then_some(Due::Linger)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        message,
+        stream::{Stream, stream},
+    };
+    use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
+
+    fn new() -> (Stream, Channel) {
+        let (stream, pipe) = stream(1, &Arc::default(), 1000);
+        (stream, Channel::new(pipe, true))
+    }
+
+    /// All that is due, as far as it goes without the peer.
+    fn due(channel: &mut Channel) -> Vec<Due> {
+        let mut all = Vec::new();
+        while let Some(due) = channel.due() {
+            all.push(due);
+            match due {
+                Due::Close => break,
+                Due::Linger => channel.linger = Some(Instant::now()),
+                Due::Send(_) => {}
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn both_ends_close_and_acknowledge_and_the_channel_goes() {
+        let (mut stream, mut channel) = new();
+        stream.close().now_or_never().unwrap().unwrap();
+        assert_eq!(due(&mut channel), [Due::Send(Flag::Fin)]);
+        assert_eq!(channel.receive(message::flag(Flag::FinAck)), Ok(0));
+        assert_eq!(due(&mut channel), []);
+        assert_eq!(channel.receive(message::flag(Flag::Fin)), Ok(1));
+        assert_eq!(due(&mut channel), [Due::Close]);
+    }
+
+    #[test]
+    fn a_half_closed_stream_still_reads() {
+        let (mut stream, mut channel) = new();
+        stream.close().now_or_never().unwrap().unwrap();
+        due(&mut channel);
+        channel.receive(Bytes::from_static(b"\x06\x12\x04late")).unwrap();
+        let mut bytes = [0; 4];
+        stream.read_exact(&mut bytes).now_or_never().unwrap().unwrap();
+        assert_eq!(&bytes, b"late");
+        assert_eq!(due(&mut channel), []);
+    }
+
+    #[test]
+    fn a_stream_dropped_unclosed_is_reset() {
+        let (stream, mut channel) = new();
+        drop(stream);
+        assert_eq!(due(&mut channel), [Due::Send(Flag::Reset), Due::Close]);
+    }
+
+    #[test]
+    fn a_stream_dropped_half_closed_says_that_it_reads_no_more_and_waits_for_the_acknowledgement() {
+        let (mut stream, mut channel) = new();
+        stream.close().now_or_never().unwrap().unwrap();
+        drop(stream);
+        assert_eq!(
+            due(&mut channel),
+            [Due::Send(Flag::Fin), Due::Send(Flag::StopSending), Due::Linger]
+        );
+        channel.receive(message::flag(Flag::FinAck)).unwrap();
+        assert_eq!(due(&mut channel), [Due::Close]);
+    }
+
+    #[test]
+    fn an_acknowledgement_of_nothing_closes_nothing() {
+        let (_stream, mut channel) = new();
+        channel.receive(message::flag(Flag::FinAck)).unwrap();
+        channel.receive(message::flag(Flag::Fin)).unwrap();
+        assert_eq!(due(&mut channel), []);
+    }
+
+    #[test]
+    fn a_peer_that_stops_reading_breaks_the_writer_only() {
+        let (mut stream, mut channel) = new();
+        channel.receive(message::flag(Flag::StopSending)).unwrap();
+        let write = stream.write(b"x").now_or_never().unwrap();
+        assert_eq!(write.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        channel.receive(Bytes::from_static(b"\x06\x12\x04more")).unwrap();
+        let mut bytes = [0; 4];
+        stream.read_exact(&mut bytes).now_or_never().unwrap().unwrap();
+        assert_eq!(due(&mut channel), []);
+        channel.receive(message::flag(Flag::Fin)).unwrap();
+        assert_eq!(due(&mut channel), [Due::Close]);
+    }
+
+    #[test]
+    fn a_reset_breaks_both_directions() {
+        let (mut stream, mut channel) = new();
+        channel.receive(message::flag(Flag::Reset)).unwrap();
+        assert_eq!(due(&mut channel), [Due::Close]);
+        let mut byte = [0];
+        let read = stream.read(&mut byte).now_or_never().unwrap();
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn only_reliable_ordered_channels_are_opened() {
+        assert!(asks_for_channel(&OPEN));
+        assert!(asks_for_channel(&[&OPEN[..], b"label"].concat()));
+        for refused in [
+            &OPEN[..11],
+            &ACK,
+            b"",
+            b"\x03\x80\0\0\0\0\0\0\0\0\0\0",
+            b"\x03\x01\0\0\0\0\0\0\0\0\0\0",
+        ] {
+            assert!(!asks_for_channel(refused));
+        }
+    }
+}

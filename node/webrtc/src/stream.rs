@@ -1,0 +1,501 @@
+//! A stream of a connection: the end that the application holds, and the pipe to the task that drives the connection.
+//!
+//! A pipe holds a bounded number of bytes each way. Towards the peer it is filled with ready messages, which the task hands to
+//! SCTP as the peer takes them; towards the application it is filled by the task, which leaves what does not fit in SCTP's
+//! receive window, so that a reader that does not read stops the peer instead of filling this node's memory. (That window is
+//! one for the whole connection: a stream that is never read ends up stopping the others, so whoever multiplexes over several
+//! streams has to read them all. Our client has one long-lived stream.)
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+
+use crate::message::{self, HEADER};
+
+/// How much an application may write before the peer takes it, in bytes (beside what SCTP holds).
+const SEND_BUFFER: usize = 256 * 1024;
+
+/// How much is read ahead of the application, in bytes.
+pub(crate) const RECEIVE_BUFFER: usize = 256 * 1024;
+
+/// A bidirectional stream: one data channel.
+///
+/// Closing it tells the peer that nothing more comes; the other direction goes on. Dropping it unclosed resets it.
+#[derive(Debug)]
+pub struct Stream(Arc<Pipe>);
+
+/// What lies between a [`Stream`] and the task of its connection.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    id: u16,
+    attention: Arc<Attention>,
+    ends: Mutex<Ends>,
+}
+
+/// Which streams of a connection want something of its task. Each of them is in the list at most once.
+#[derive(Debug, Default)]
+pub(crate) struct Attention {
+    streams: Mutex<Vec<u16>>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct Ends {
+    /// Messages for the peer, all but the last one full.
+    frames: VecDeque<Frame>,
+    frames_bytes: usize,
+    /// How long the data of a message is at most.
+    frame_size: usize,
+    writer: Option<Waker>,
+    write: Write,
+
+    received: VecDeque<Bytes>,
+    received_bytes: usize,
+    /// The task has left something unread because there was no room.
+    starved: bool,
+    reader: Option<Waker>,
+    read: Read,
+
+    dropped: bool,
+    /// Whether the stream is on the list of those that want something.
+    listed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Write {
+    Open,
+    /// The application closed: a FIN comes behind the frames.
+    Closed,
+    /// The peer reads no more, or the stream is no more.
+    Broken(io::ErrorKind),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Open,
+    /// The peer sent its last byte.
+    Finished,
+    Broken(io::ErrorKind),
+}
+
+/// A message under construction: room for the header, then data.
+#[derive(Debug)]
+struct Frame(BytesMut);
+
+/// What a stream's application wants the peer to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    /// Nothing more will be written: all frames were taken, so a FIN is due.
+    pub finished: bool,
+    /// The application's end is gone.
+    pub dropped: bool,
+    /// Frames wait, with an end to come behind them.
+    pub pending: bool,
+}
+
+impl Frame {
+    fn new(size: usize) -> Self {
+        let mut bytes = BytesMut::with_capacity(HEADER + size);
+        bytes.resize(HEADER, 0);
+        Self(bytes)
+    }
+
+    fn len(&self) -> usize {
+        self.0.len() - HEADER
+    }
+
+    fn seal(mut self) -> Bytes {
+        let mut space = [0; HEADER];
+        let unused = message::header(&mut space, self.len());
+        self.0[..HEADER].copy_from_slice(&space);
+        self.0.advance(unused);
+        self.0.freeze()
+    }
+}
+
+impl Attention {
+    /// Waits until a stream wants something.
+    pub(crate) async fn wanted(&self) {
+        self.wake.notified().await;
+    }
+
+    /// The streams that wanted something since the last call.
+    pub(crate) fn take(&self, into: &mut Vec<u16>) {
+        into.append(&mut lock(&self.streams));
+    }
+
+    fn list(&self, id: u16) {
+        lock(&self.streams).push(id);
+        self.wake.notify_one();
+    }
+}
+
+/// A panic while such a lock is held can leave nothing half done that would matter: the fields are independent.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A stream for the application, and its pipe for the task. `frame_size`: how long the data of a message is at most.
+pub(crate) fn stream(
+    id: u16,
+    attention: &Arc<Attention>,
+    frame_size: usize,
+) -> (Stream, Arc<Pipe>) {
+    let ends = Ends {
+        frames: VecDeque::new(),
+        frames_bytes: 0,
+        frame_size,
+        writer: None,
+        write: Write::Open,
+        received: VecDeque::new(),
+        received_bytes: 0,
+        starved: false,
+        reader: None,
+        read: Read::Open,
+        dropped: false,
+        listed: false,
+    };
+    let pipe = Arc::new(Pipe { id, attention: attention.clone(), ends: Mutex::new(ends) });
+    (Stream(pipe.clone()), pipe)
+}
+
+impl Pipe {
+    fn ends(&self) -> MutexGuard<'_, Ends> {
+        lock(&self.ends)
+    }
+
+    /// Tells the task to look at this stream.
+    fn list(&self, ends: &mut Ends) {
+        if !std::mem::replace(&mut ends.listed, true) {
+            self.attention.list(self.id);
+        }
+    }
+
+    /// The task looks: from now on the next wish lists the stream again.
+    pub(crate) fn attend(&self) -> Wishes {
+        let mut ends = self.ends();
+        ends.listed = false;
+        let closed = ends.write == Write::Closed;
+        Wishes {
+            finished: closed && ends.frames.is_empty(),
+            dropped: ends.dropped,
+            pending: closed && !ends.frames.is_empty(),
+        }
+    }
+
+    /// The next message for the peer.
+    pub(crate) fn next_frame(&self) -> Option<Bytes> {
+        let mut ends = self.ends();
+        let frame = ends.frames.pop_front()?;
+        ends.frames_bytes -= frame.len();
+        if (ends.frames_bytes <= SEND_BUFFER / 2 || ends.frames.is_empty())
+            && let Some(writer) = ends.writer.take()
+        {
+            writer.wake();
+        }
+        Some(frame.seal())
+    }
+
+    /// Whether there is room for more of what the peer sent. If not, the stream is listed when there is.
+    pub(crate) fn has_room(&self) -> bool {
+        let mut ends = self.ends();
+        ends.starved = ends.received_bytes >= RECEIVE_BUFFER && !ends.dropped;
+        !ends.starved
+    }
+
+    /// Data from the peer.
+    pub(crate) fn receive(&self, data: Bytes) {
+        let mut ends = self.ends();
+        if ends.read == Read::Open && !ends.dropped && !data.is_empty() {
+            ends.received_bytes += data.len();
+            ends.received.push_back(data);
+            wake(&mut ends.reader);
+        }
+    }
+
+    /// The peer sent all that it had.
+    pub(crate) fn finish_read(&self) {
+        let mut ends = self.ends();
+        if ends.read == Read::Open {
+            ends.read = Read::Finished;
+            wake(&mut ends.reader);
+        }
+    }
+
+    /// The peer reads no more.
+    pub(crate) fn stop_write(&self) {
+        self.ends().break_write(io::ErrorKind::BrokenPipe);
+    }
+
+    /// Neither side can use the stream any more. What was received and not read is lost, unless the peer had finished.
+    pub(crate) fn break_off(&self, why: io::ErrorKind) {
+        let mut ends = self.ends();
+        ends.break_write(why);
+        if ends.read == Read::Open {
+            ends.read = Read::Broken(why);
+            ends.received.clear();
+            ends.received_bytes = 0;
+            wake(&mut ends.reader);
+        }
+    }
+}
+
+impl Ends {
+    fn break_write(&mut self, why: io::ErrorKind) {
+        if self.write == Write::Open || (self.write == Write::Closed && !self.frames.is_empty()) {
+            self.write = Write::Broken(why);
+        }
+        self.frames.clear();
+        self.frames_bytes = 0;
+        wake(&mut self.writer);
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+/// Keeps the waker of a task that has to wait.
+fn wait(waker: &mut Option<Waker>, cx: &Context<'_>) {
+    match waker {
+        Some(known) => known.clone_from(cx.waker()),
+        None => *waker = Some(cx.waker().clone()),
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut ends = self.0.ends();
+        let mut read = 0;
+        while read < buffer.len()
+            && let Some(first) = ends.received.front_mut()
+        {
+            let length = first.len().min(buffer.len() - read);
+            first.copy_to_slice(&mut buffer[read..read + length]);
+            read += length;
+            if first.is_empty() {
+                ends.received.pop_front();
+            }
+        }
+        ends.received_bytes -= read;
+        if ends.starved && ends.received_bytes <= RECEIVE_BUFFER / 2 {
+            ends.starved = false;
+            self.0.list(&mut ends);
+        }
+        if read > 0 || buffer.is_empty() {
+            return Poll::Ready(Ok(read));
+        }
+        match ends.read {
+            Read::Open => {
+                wait(&mut ends.reader, cx);
+                Poll::Pending
+            }
+            Read::Finished => Poll::Ready(Ok(0)),
+            Read::Broken(why) => Poll::Ready(Err(why.into())),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut ends = self.0.ends();
+        match ends.write {
+            Write::Open => {}
+            Write::Closed => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Write::Broken(why) => return Poll::Ready(Err(why.into())),
+        }
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let room = SEND_BUFFER.saturating_sub(ends.frames_bytes);
+        if room == 0 {
+            wait(&mut ends.writer, cx);
+            return Poll::Pending;
+        }
+        data = &data[..data.len().min(room)];
+        let written = data.len();
+        let size = ends.frame_size;
+        while !data.is_empty() {
+            if ends.frames.back().is_none_or(|frame| frame.len() >= size) {
+                ends.frames.push_back(Frame::new(size.min(data.len().max(1024))));
+            }
+            if let Some(frame) = ends.frames.back_mut() {
+                let (now, later) = data.split_at(data.len().min(size - frame.len()));
+                frame.0.extend_from_slice(now);
+                data = later;
+            }
+        }
+        ends.frames_bytes += written;
+        self.0.list(&mut ends);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut ends = self.0.ends();
+        if let Write::Broken(why) = ends.write {
+            return Poll::Ready(Err(why.into()));
+        }
+        if ends.frames.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        wait(&mut ends.writer, cx);
+        Poll::Pending
+    }
+
+    /// Ready once all that was written, and the news that it was the last, are SCTP's to deliver. The task keeps the channel
+    /// until the peer has acknowledged them.
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut ends = self.0.ends();
+        match ends.write {
+            Write::Broken(why) => return Poll::Ready(Err(why.into())),
+            Write::Open => {
+                ends.write = Write::Closed;
+                self.0.list(&mut ends);
+            }
+            Write::Closed => {}
+        }
+        if ends.frames.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        wait(&mut ends.writer, cx);
+        Poll::Pending
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut ends = self.0.ends();
+        ends.dropped = true;
+        ends.received.clear();
+        ends.received_bytes = 0;
+        if ends.write == Write::Open {
+            ends.frames.clear();
+            ends.frames_bytes = 0;
+        }
+        self.0.list(&mut ends);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
+
+    fn new() -> (Stream, Arc<Pipe>, Arc<Attention>) {
+        let attention = Arc::default();
+        let (stream, pipe) = stream(3, &attention, 1000);
+        (stream, pipe, attention)
+    }
+
+    fn listed(attention: &Attention) -> Vec<u16> {
+        let mut list = Vec::new();
+        attention.take(&mut list);
+        list
+    }
+
+    #[test]
+    fn small_writes_become_one_message() {
+        let (mut stream, pipe, attention) = new();
+        for part in [&b"one "[..], b"two ", b"three"] {
+            assert_eq!(stream.write(part).now_or_never().unwrap().unwrap(), part.len());
+        }
+        assert_eq!(listed(&attention), [3], "a stream is listed once");
+        let frame = pipe.next_frame().unwrap();
+        assert_eq!(&frame[..], b"\x0f\x12\x0done two three");
+        assert_eq!(pipe.next_frame(), None);
+    }
+
+    #[test]
+    fn a_writer_waits_when_the_peer_takes_nothing_and_goes_on_when_it_does() {
+        let (mut stream, pipe, _) = new();
+        let data = vec![1; SEND_BUFFER + 10];
+        assert_eq!(stream.write(&data).now_or_never().unwrap().unwrap(), SEND_BUFFER);
+        assert!(stream.write(&data).now_or_never().is_none());
+        while pipe.next_frame().is_some() {}
+        assert_eq!(stream.write(&data).now_or_never().unwrap().unwrap(), SEND_BUFFER);
+    }
+
+    #[test]
+    fn no_message_is_longer_than_asked_for() {
+        let (mut stream, pipe, _) = new();
+        stream.write_all(&[1; 5500]).now_or_never().unwrap().unwrap();
+        let lengths: Vec<usize> =
+            std::iter::from_fn(|| pipe.next_frame()).map(|frame| frame.len()).collect();
+        assert_eq!(lengths, [1005, 1005, 1005, 1005, 1005, 505]);
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_stops_the_task_until_it_does() {
+        let (mut stream, pipe, attention) = new();
+        pipe.receive(Bytes::from(vec![1; RECEIVE_BUFFER]));
+        assert!(!pipe.has_room());
+        assert_eq!(listed(&attention), []);
+        let mut buffer = vec![0; RECEIVE_BUFFER];
+        stream.read_exact(&mut buffer).now_or_never().unwrap().unwrap();
+        assert_eq!(listed(&attention), [3]);
+        assert!(pipe.has_room());
+    }
+
+    #[test]
+    fn the_end_comes_after_the_data() {
+        let (mut stream, pipe, _) = new();
+        pipe.receive(Bytes::from_static(b"last"));
+        pipe.finish_read();
+        pipe.break_off(io::ErrorKind::ConnectionReset);
+        let mut text = String::new();
+        assert_eq!(stream.read_to_string(&mut text).now_or_never().unwrap().unwrap(), 4);
+    }
+
+    #[test]
+    fn both_directions_fail_when_the_stream_is_broken_off() {
+        let (mut stream, pipe, _) = new();
+        pipe.receive(Bytes::from_static(b"lost"));
+        pipe.break_off(io::ErrorKind::ConnectionReset);
+        let mut buffer = [0; 4];
+        let read = stream.read(&mut buffer).now_or_never().unwrap();
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        let write = stream.write(b"x").now_or_never().unwrap();
+        assert_eq!(write.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_closed_stream_is_finished_when_its_data_was_taken() {
+        let (mut stream, pipe, _) = new();
+        stream.write_all(b"data").now_or_never().unwrap().unwrap();
+        assert!(stream.close().now_or_never().is_none());
+        assert!(pipe.attend().pending);
+        pipe.next_frame().unwrap();
+        assert!(stream.close().now_or_never().unwrap().is_ok());
+        assert_eq!(pipe.attend(), Wishes { finished: true, dropped: false, pending: false });
+        drop(stream);
+        assert_eq!(pipe.attend(), Wishes { finished: true, dropped: true, pending: false });
+    }
+
+    #[test]
+    fn a_stream_dropped_unclosed_forgets_what_was_not_sent() {
+        let (mut stream, pipe, attention) = new();
+        stream.write_all(b"data").now_or_never().unwrap().unwrap();
+        drop(stream);
+        assert_eq!(listed(&attention), [3]);
+        assert_eq!(pipe.attend(), Wishes { finished: false, dropped: true, pending: false });
+        assert_eq!(pipe.next_frame(), None);
+    }
+}

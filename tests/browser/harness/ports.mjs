@@ -1,0 +1,26 @@
+// Ports that nobody has at the moment.
+import { createSocket } from 'node:dgram'
+import { createServer } from 'node:net'
+
+/** Below the range that the kernel gives to outgoing connections. */
+const [FIRST, LAST] = [20_000, 31_996]
+/** A node takes the port it is given and those after it. */
+const STEP = 4
+
+function free(port, socket) {
+  return new Promise((done) => {
+    socket.once('error', () => done(false))
+    const bound = () => socket.close(() => done(true))
+    if (socket.bind) socket.bind(port, '0.0.0.0', bound)
+    else socket.listen(port, '0.0.0.0', bound)
+  })
+}
+
+/** A port that is free for TCP and UDP, with the three after it. */
+export async function freePort() {
+  for (;;) {
+    const port = FIRST + Math.floor((Math.random() * (LAST - FIRST)) / STEP) * STEP
+    const checks = [0, 1, 2, 3].flatMap((i) => [free(port + i, createServer()), free(port + i, createSocket('udp4'))])
+    if ((await Promise.all(checks)).every(Boolean)) return port
+  }
+}

@@ -1,0 +1,246 @@
+//! Many sessions of a user on one stream, as browsers have them: the pushed view, and HTTP to instances.
+
+use std::task::Poll;
+
+use futures::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use serde_json::{Value, json};
+use vc_protocol::Keypair;
+
+use crate::harness::cluster::Cluster;
+use crate::harness::ports::Port;
+use crate::stranger::{SOON, Stranger, frame};
+
+/// A user whose one stream carries many sessions.
+struct User {
+    _peer: Stranger,
+    opener: tokio::sync::mpsc::Sender<tokio::sync::oneshot::Sender<yamux::Stream>>,
+}
+
+/// One of them.
+struct Session(yamux::Stream);
+
+async fn receive(stream: &mut (impl futures::AsyncRead + Unpin)) -> Option<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).await.ok()?;
+    let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut bytes).await.ok()?;
+    Some(bytes)
+}
+
+impl User {
+    async fn attach(cluster: &Cluster, at: usize, token: &str) -> Self {
+        let id = cluster.vc(at, &["--output", "json", "status"]).json()["cluster"].to_string();
+        let address = cluster.nodes[at].address();
+        let key = Keypair::generate_ed25519();
+        let peer = Stranger::connect(key, &id, address).await.expect("connected");
+        let mut stream = peer.open_auth().await;
+        let mut say = async |value: Value| {
+            let bytes = frame(value.to_string().as_bytes());
+            stream.write_all(&bytes).await.expect("written");
+            stream.flush().await.expect("flushed");
+            let answer = receive(&mut stream).await.expect("an answer");
+            serde_json::from_slice::<Value>(&answer).expect("JSON")
+        };
+        assert!(say(json!({"version": 1})).await["certificate"].is_string());
+        let welcome = say(json!({"user": {"token": token}})).await;
+        assert!(welcome["user"]["role"].is_string(), "{welcome}");
+        assert_eq!(say(json!({"op": "multiplex"})).await, json!({"reply": "ready"}));
+        let (opener, mut wanted) =
+            tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<yamux::Stream>>(1);
+        tokio::spawn(async move {
+            let config = yamux::Config::default();
+            let mut connection = yamux::Connection::new(stream, config, yamux::Mode::Client);
+            let mut wants: Vec<tokio::sync::oneshot::Sender<yamux::Stream>> = Vec::new();
+            std::future::poll_fn(|cx| {
+                while let Poll::Ready(want) = wanted.poll_recv(cx) {
+                    match want {
+                        Some(want) => wants.push(want),
+                        None => return Poll::Ready(()),
+                    }
+                }
+                while !wants.is_empty()
+                    && let Poll::Ready(opened) = connection.poll_new_outbound(cx)
+                {
+                    let (Ok(stream), Some(want)) = (opened, wants.pop()) else {
+                        return Poll::Ready(());
+                    };
+                    let _ = want.send(stream);
+                }
+                // It makes progress only while it is polled.
+                match connection.poll_next_inbound(cx) {
+                    Poll::Ready(None | Some(Err(_))) => Poll::Ready(()),
+                    Poll::Ready(Some(Ok(_))) => panic!("the node opens no streams"),
+                    Poll::Pending => Poll::Pending,
+                }
+            })
+            .await;
+        });
+        Self { _peer: peer, opener }
+    }
+
+    async fn open(&self) -> Session {
+        let (want, stream) = tokio::sync::oneshot::channel();
+        self.opener.send(want).await.expect("the connection lives");
+        Session(stream.await.expect("the connection lives"))
+    }
+
+    async fn ask(&self, request: Value) -> Value {
+        let mut session = self.open().await;
+        session.say(request).await;
+        session.answer().await
+    }
+
+    /// One exchange: the head, and the body's bytes; `None`: it was cut.
+    async fn fetch(&self, request: Value, body: Option<&[u8]>) -> (Value, Option<Vec<u8>>) {
+        let mut session = self.open().await;
+        session.say(request).await;
+        if let Some(body) = body {
+            for piece in body.chunks(60_000) {
+                session.0.write_all(&frame(piece)).await.expect("written");
+            }
+            session.0.write_all(&frame(&[])).await.expect("written");
+        }
+        session.0.flush().await.expect("flushed");
+        let head = session.answer().await;
+        let mut all = Vec::new();
+        loop {
+            match receive(&mut session.0).await {
+                Some(piece) if piece.is_empty() => return (head, Some(all)),
+                Some(piece) => all.extend(piece),
+                None => return (head, None),
+            }
+        }
+    }
+}
+
+impl Session {
+    async fn say(&mut self, value: Value) {
+        self.0.write_all(&frame(value.to_string().as_bytes())).await.expect("written");
+        self.0.flush().await.expect("flushed");
+    }
+
+    async fn answer(&mut self) -> Value {
+        let bytes = tokio::time::timeout(SOON, receive(&mut self.0)).await.expect("in time");
+        serde_json::from_slice(&bytes.expect("an answer")).expect("JSON")
+    }
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(future)
+}
+
+/// A service with one instance that serves a directory over HTTP, and its port.
+fn web(cluster: &Cluster, files: &[(&str, &[u8])]) -> u16 {
+    let dir = cluster.path("www");
+    std::fs::create_dir_all(&dir).expect("a directory");
+    for (name, content) in files {
+        std::fs::write(dir.join(name), content).expect("written");
+    }
+    let port = Port::free().number;
+    let dir = dir.display();
+    cluster.deploy(
+        0,
+        &format!(
+            "name: shop\nservices:\n  web:\n    image: vc-test:1\n    \
+             command: [busybox, httpd, -f, -p, '127.0.0.1:{port}', -h, '{dir}']\n    \
+             ports: ['{port}:{port}']\n    stop_grace_period: 1s\n"
+        ),
+    );
+    port
+}
+
+#[test]
+fn the_view_is_pushed_whole_and_then_what_changes() {
+    let cluster = Cluster::of(2);
+    let token = cluster.user_token(0, "eve", "viewer");
+    wait(async {
+        let user = User::attach(&cluster, 1, &token).await;
+        let mut live = user.open().await;
+        live.say(json!({"op": "live"})).await;
+        let first = live.answer().await["value"].take();
+        assert_eq!(first["nodes"].as_array().map(Vec::len), Some(2), "{first}");
+        assert_eq!(first["status"]["nodes_up"], 2);
+        assert_eq!(first["services"], json!([]));
+        cluster.deploy(0, &crate::harness::sleepers("shop", "web", 2));
+        let mut seen = Vec::new();
+        let runs = async {
+            loop {
+                let turn = live.answer().await["value"].take();
+                if turn["instances"].as_array().is_some_and(|rows| {
+                    rows.len() == 2 && rows.iter().all(|row| row["state"] == "running")
+                }) {
+                    return;
+                }
+                seen.push(turn);
+            }
+        };
+        tokio::time::timeout(SOON, runs).await.expect("it is told");
+        // Nothing is told twice.
+        assert!(seen.iter().filter(|turn| !turn["services"].is_null()).count() < 20, "{seen:?}");
+    });
+}
+
+#[test]
+fn a_viewer_looks_and_opens_services_and_may_change_nothing() {
+    let cluster = Cluster::of(2);
+    let port = web(&cluster, &[("hello.txt", b"hello from the mesh")]);
+    let token = cluster.user_token(0, "eve", "viewer");
+    wait(async {
+        let user = User::attach(&cluster, 1, &token).await;
+        let refused = user.ask(json!({"op": "scale", "service": "web", "replicas": 3})).await;
+        assert_eq!(refused["reply"], "error");
+        assert!(refused["value"].as_str().is_some_and(|it| it.contains("deployer")), "{refused}");
+        let twice = user.ask(json!({"op": "multiplex"})).await;
+        assert_eq!(twice["reply"], "error");
+
+        let get = |target: &str, port: Value| {
+            json!({"op": "fetch", "service": "web", "port": port, "method": "GET", "target": target,
+                   "headers": [["accept", "*/*"]]})
+        };
+        let (head, body) = user.fetch(get("/hello.txt", json!(port)), None).await;
+        assert_eq!(head["value"]["status"], 200, "{head}");
+        assert_eq!(body.as_deref(), Some(b"hello from the mesh".as_slice()));
+        let (head, body) = user.fetch(get("/none", Value::Null), None).await;
+        assert_eq!(head["value"]["status"], 404, "{head}");
+        assert!(body.is_some(), "an answer of another status has its body too");
+        for (request, word) in [
+            (get("/hello.txt", json!(1)), "does not publish port 1"),
+            (get("hello.txt", Value::Null), "slash"),
+            (
+                json!({"op": "fetch", "service": "attic", "port": null, "method": "GET", "target": "/", "headers": []}),
+                "no service 'attic'",
+            ),
+            (
+                json!({"op": "fetch", "service": "web", "port": null, "method": "GE T", "target": "/", "headers": []}),
+                "not a request",
+            ),
+            (
+                json!({"op": "fetch", "service": "web", "port": null, "method": "GET", "target": "/", "headers": [["a", "b\r\nc: d"]]}),
+                "not a header",
+            ),
+        ] {
+            let (head, _) = user.fetch(request, None).await;
+            assert!(head["value"].as_str().is_some_and(|it| it.contains(word)), "{word}: {head}");
+        }
+    });
+}
+
+#[test]
+fn a_large_body_arrives_whole_from_an_instance_on_another_node() {
+    let cluster = Cluster::of(2);
+    let content: Vec<u8> = (0..8_000_000_u32).map(|n| (n ^ (n >> 9)) as u8).collect();
+    let port = web(&cluster, &[("large", &content)]);
+    let on = cluster.ps(0)[0]["node_name"].as_str().expect("a machine").to_owned();
+    // Once by way of the machine that has it, once through the other.
+    for at in 0..2 {
+        let token = cluster.user_token(at, "ada", "viewer");
+        wait(async {
+            let user = User::attach(&cluster, at, &token).await;
+            let request = json!({"op": "fetch", "service": "shop/web", "port": port, "method": "GET",
+                "target": "/large", "headers": []});
+            let (head, body) = user.fetch(request, None).await;
+            assert_eq!(head["value"]["status"], 200, "{head}; it runs on {on}");
+            assert!(body == Some(content.clone()), "the bytes through node {at} differ");
+        });
+    }
+}
