@@ -20,8 +20,8 @@ export interface Session {
   readonly instances: ReadonlySignal<InstanceRow[]>
   /** Newest last. */
   readonly events: ReadonlySignal<EventRow[]>
-  /** When the last push came. Milliseconds since the epoch. */
-  readonly heard: ReadonlySignal<number>
+  /** Until when what is shown is known to have been so: when the link broke. Milliseconds since the epoch. */
+  readonly knownUntil: ReadonlySignal<number>
   /** Ends it: nothing is heard any more. */
   end(): void
 }
@@ -36,24 +36,23 @@ export function openSession(mesh: Mesh): Session {
   const services = signal(mesh.view.services)
   const instances = signal(mesh.view.instances)
   const events = signal(mesh.view.events)
-  const heard = signal(Date.now())
+  const knownUntil = signal(Date.now())
 
   const offState = mesh.onState((state) => {
     batch(() => {
       now.value = Date.now()
+      if (link.peek().state === 'live' && state.state !== 'live') knownUntil.value = now.value
       link.value = state
       if (state.state === 'live') attached.value = state
     })
   })
   const offView = mesh.onView((view, changed) => {
     batch(() => {
-      // Copies: the mesh may hand out the list that it goes on filling.
-      if (changed.has('status')) status.value = view.status
-      if (changed.has('nodes')) nodes.value = [...view.nodes]
-      if (changed.has('services')) services.value = [...view.services]
-      if (changed.has('instances')) instances.value = [...view.instances]
-      if (changed.has('events')) events.value = [...view.events]
-      heard.value = Date.now()
+      status.value = view.status
+      nodes.value = view.nodes
+      services.value = view.services
+      instances.value = view.instances
+      events.value = view.events
     })
     if (changed.has('nodes')) keepPeers(mesh.claims.aud, mesh.known())
   })
@@ -68,7 +67,7 @@ export function openSession(mesh: Mesh): Session {
     services,
     instances,
     events,
-    heard,
+    knownUntil,
     end() {
       offState()
       offView()

@@ -106,7 +106,7 @@ function LinkLine() {
 export function LinkBanner({ onSignOut }: { onSignOut: () => void }) {
   const session = useSession()
   const link = session.link.value
-  const seen = `you see how things were at ${clock(session.heard.value)}`
+  const seen = `you see how things were at ${clock(session.knownUntil.value)}`
   return (
     <div role="status" class="banner-place">
       {link.state === 'lost' && (
