@@ -2,7 +2,7 @@
 
 import type { NodeRow, ServiceRow, StatusReport } from 'vc-mesh'
 
-import { whyBroken } from './picture'
+import { linkBetween } from './picture'
 import { serviceHref } from './route'
 
 export interface Concern {
@@ -24,8 +24,9 @@ export function concerns(
     return [{ text: `the update of ${service} ${what}${reason ? `: ${reason}` : ''}`, href: serviceHref(service) }]
   })
   const up = nodes.filter((row) => row.state === 'up')
-  const cut = up.flatMap((row, index) => up.slice(index + 1).map((other) => whyBroken(row, other)))
-  return [...problems, ...cut.filter(Boolean).map((text) => ({ text, href: null })), ...failed]
+  const links = up.flatMap((row, index) => up.slice(index + 1).map((other) => linkBetween(row, other)))
+  const cut = links.filter((link) => link.state === 'cut').map((link) => ({ text: link.why, href: null }))
+  return [...problems, ...cut, ...failed]
 }
 
 /** Problems name what they are about: `shop/web.2 is failed: …`, `port 80/tcp of shop/web is not published …`. */

@@ -10,8 +10,9 @@ export interface Point {
 export interface Link {
   from: Point
   to: Point
-  /** `alpha cannot hear beta`; empty: they hear each other. */
-  broken: string
+  state: 'heard' | 'cut' | 'down'
+  /** What is wrong with it: `alpha cannot hear beta`; empty: they hear each other. */
+  why: string
   id: string
 }
 
@@ -28,6 +29,8 @@ export interface Picture {
 const LABEL = 38
 /** Above the highest machine: the mark of the attached one is around it. Pixels. */
 const MARGIN = 6
+
+const DRAWN: readonly Link['state'][] = ['heard', 'down', 'cut']
 
 /** The mesh in a picture of this width. Machines that left for good are not in it. */
 export function drawMesh(nodes: readonly NodeRow[], width: number): Picture {
@@ -47,14 +50,16 @@ export function drawMesh(nodes: readonly NodeRow[], width: number): Picture {
     return { row, at: { x: width / 2 + x, y: top + y } }
   })
   const height = Math.max(0, ...machines.map((it) => it.at.y + radius + LABEL))
-  const links = machines.flatMap((a, index) =>
+  const pairs = machines.flatMap((a, index) =>
     machines.slice(index + 1).map((b) => ({
       from: a.at,
       to: b.at,
-      broken: whyBroken(a.row, b.row),
+      ...linkBetween(a.row, b.row),
       id: `${a.row.id}-${b.row.id}`,
     })),
   )
+  // What is cut is drawn above what is not.
+  const links = pairs.toSorted((a, b) => DRAWN.indexOf(a.state) - DRAWN.indexOf(b.state))
   return { width, height, radius, machines, links }
 }
 
@@ -73,15 +78,15 @@ function place(index: number, total: number, reach: Point): Point {
   return { x: reach.x * Math.cos(angle), y: reach.y * Math.sin(angle) }
 }
 
-/** What is wrong between two machines, in words; empty: nothing. */
-export function whyBroken(a: NodeRow, b: NodeRow): string {
+/** Whether two machines hear each other. */
+export function linkBetween(a: NodeRow, b: NodeRow): Pick<Link, 'state' | 'why'> {
   const down = [a, b].filter((it) => it.state === 'down').map((it) => it.name)
-  if (down.length > 0) return `${down.join(' and ')} ${down.length === 1 ? 'is' : 'are'} down`
+  if (down.length > 0) return { state: 'down', why: `${down.join(' and ')} ${down.length === 1 ? 'is' : 'are'} down` }
   const deaf = (one: NodeRow, other: NodeRow) => one.unreachable.includes(other.id)
-  if (deaf(a, b) && deaf(b, a)) return `${a.name} and ${b.name} cannot hear each other`
-  if (deaf(a, b)) return `${a.name} cannot hear ${b.name}`
-  if (deaf(b, a)) return `${b.name} cannot hear ${a.name}`
-  return ''
+  if (deaf(a, b) && deaf(b, a)) return { state: 'cut', why: `${a.name} and ${b.name} cannot hear each other` }
+  if (deaf(a, b)) return { state: 'cut', why: `${a.name} cannot hear ${b.name}` }
+  if (deaf(b, a)) return { state: 'cut', why: `${b.name} cannot hear ${a.name}` }
+  return { state: 'heard', why: '' }
 }
 
 /** A share between 0 and 1; 0 of nothing is 0. */

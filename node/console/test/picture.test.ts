@@ -35,16 +35,17 @@ test('machines are inside the picture and do not cover each other, on a phone as
 
 test('every pair has a link, and a link that is cut says between whom', () => {
   const rows = machines(4, (index) => ({ unreachable: index === 0 ? ['id1'] : index === 2 ? ['id3'] : index === 3 ? ['id2'] : [] }))
-  const broken = drawMesh(rows, 600).links.map((link) => link.broken)
-  expect(broken).toHaveLength(6)
-  expect(broken.filter(Boolean)).toEqual(['m0 cannot hear m1', 'm2 and m3 cannot hear each other'])
+  const { links } = drawMesh(rows, 600)
+  expect(links).toHaveLength(6)
+  const cut = links.filter((link) => link.state === 'cut').map((link) => link.why)
+  expect(cut).toEqual(['m0 cannot hear m1', 'm2 and m3 cannot hear each other'])
 })
 
 test('all links of a machine that is down are cut; one that left is not in the picture', () => {
   const rows = machines(4, (index) => ({ state: index === 0 ? 'down' : index === 3 ? 'left' : 'up' }))
   const picture = drawMesh(rows, 600)
   expect(picture.machines.map((it) => it.row.name)).toEqual(['m0', 'm1', 'm2'])
-  expect(picture.links.map((link) => link.broken)).toEqual(['m0 is down', 'm0 is down', ''])
+  expect(picture.links.map((link) => link.why)).toEqual(['', 'm0 is down', 'm0 is down'])
 })
 
 test('machines stand where they stood, in whatever order they are told', () => {

@@ -35,13 +35,13 @@ export function MeshPicture() {
         {picture.links.map((link) => (
           <line
             key={link.id}
-            class={link.broken ? 'wire broken' : 'wire'}
+            class={`wire ${link.state}`}
             x1={link.from.x}
             y1={link.from.y}
             x2={link.to.x}
             y2={link.to.y}
           >
-            {link.broken && <title>{link.broken}</title>}
+            {link.why && <title>{link.why}</title>}
           </line>
         ))}
         {picture.machines.map(({ row, at }) => (
@@ -127,6 +127,6 @@ function Tank({ x, y, width, height, used, reserved }: TankProps) {
 
 function describe(nodes: readonly NodeRow[], links: readonly Link[]): string {
   const machines = nodes.map((row) => `${row.name} ${nodeCondition(row).word}`)
-  const broken = [...new Set(links.map((link) => link.broken).filter(Boolean))]
+  const broken = [...new Set(links.map((link) => link.why).filter(Boolean))]
   return `Machines: ${machines.join(', ')}. ${broken.length > 0 ? broken.join('; ') : 'All hear each other'}.`
 }
