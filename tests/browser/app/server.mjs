@@ -1,7 +1,7 @@
 // An app like those that people run, for tests of the way to it: `node server.mjs PORT`, on 127.0.0.1.
 //
 //   /                    a page that loads a script, a style and a picture, all by relative links
-//   /bytes?n=N           N bytes, the same each time; with `chunked`, without a length
+//   /bytes?n=N           N bytes, the same each time, for pages of any origin; with `chunked`, without a length
 //   /digest?n=N          SHA-256 of those, hexadecimal
 //   /range               1 MiB of them, of which parts can be had (Range, If-Range, 206, 416)
 //   /echo                method, target and headers of a request as JSON; the body of one that has one, as it came
@@ -91,7 +91,8 @@ const server = createServer(async (request, response) => {
     case '/bytes': {
       const n = number('n', 1024)
       const length = url.searchParams.has('chunked') ? {} : { 'content-length': n }
-      response.writeHead(200, { 'content-type': 'application/octet-stream', 'cache-control': 'no-store', ...length })
+      const anybody = { 'access-control-allow-origin': '*' }
+      response.writeHead(200, { 'content-type': 'application/octet-stream', 'cache-control': 'no-store', ...anybody, ...length })
       return request.method === 'HEAD' ? response.end() : send(response, content(n))
     }
     case '/digest':

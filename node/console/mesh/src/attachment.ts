@@ -10,6 +10,8 @@ const PATIENCE = 5000
 /** Before a node is dialled again; twice as long after each failure. */
 const FIRST_PAUSE = 200
 const LONGEST_PAUSE = 5000
+/** Why a dial is ended that was not needed in the end. */
+const ENOUGH = new MeshError('aborted', 'others answered first')
 
 /** Dials a node and is let in. Errors: `MeshError`; `refused` means that no node will. */
 export type Connect = (address: string, signal: AbortSignal) => Promise<Session>
@@ -129,9 +131,9 @@ export class Attachment {
       this.#take(session)
     } catch (error) {
       this.#dialling.delete(peer)
-      if (this.#ended) return
+      if (this.#ended || error === ENOUGH) return
       if (error instanceof MeshError && error.code === 'refused') return this.#refuse(error.message)
-      this.#reason = error instanceof MeshError ? error.message : 'no node answers'
+      this.#reason = error instanceof MeshError ? error.message : `no node answers (${error instanceof Error ? error.message : String(error)})`
       this.#blame(candidate)
       this.fill()
     } finally {
@@ -169,7 +171,7 @@ export class Attachment {
     void session.mux.closed.then((reason) => this.#lose(session, reason))
     if (this.#active) this.#standby = session
     else this.#use(session)
-    if (this.#active && this.#standby) for (const dialling of this.#dialling.values()) dialling.abort()
+    if (this.#active && this.#standby) for (const dialling of this.#dialling.values()) dialling.abort(ENOUGH)
     this.fill()
   }
 

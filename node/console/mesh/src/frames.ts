@@ -165,7 +165,8 @@ export class Frames {
   }
 
   readonly #onEnd = (): void => {
-    this.#over(this.#decoder.isAmid ? lost() : null)
+    const broken = this.#stream.status === 'reset' || this.#stream.status === 'aborted'
+    this.#over(broken || this.#decoder.isAmid ? lost() : null)
   }
 
   readonly #onClose = (event: Event & { error?: Error }): void => {

@@ -1,0 +1,206 @@
+import './older-node.js'
+
+import { afterEach, describe, expect, it } from 'vitest'
+
+import { exchange } from '../src/exchange.js'
+import { outgoing, responseOf } from '../src/fetch.js'
+import type { Frames } from '../src/frames.js'
+import type { Mux } from '../src/mux.js'
+import type { FetchRequest } from '../src/types.js'
+import { utf8 } from './bytes.js'
+import { muxPair } from './pair.js'
+import type { Serve } from './pair.js'
+
+let mux: Mux | null = null
+afterEach(() => {
+  mux?.end(Object.assign(new Error('the test is over'), { code: 'lost' }) as never)
+  mux = null
+})
+
+const head = { status: 200, headers: [['content-type', 'text/plain']], instance: 'shop/web.1@0', node: 'n' }
+const answer = (frames: Frames, more: object = {}) => frames.sendJson({ reply: 'response', value: { ...head, ...more } })
+const NOTHING = new Uint8Array()
+
+/** `fetch` to a node that does as `serve` says. */
+async function fetching(serve: (request: FetchRequest, frames: Frames) => Promise<void>) {
+  const pair = await muxPair(async (frames) => serve(await frames.receiveJson<FetchRequest>(), frames))
+  mux = pair.mux
+  return async (path: string, init: RequestInit = {}) => {
+    const { request, body, signal } = await outgoing('shop/web', null, path, init)
+    return responseOf(await exchange((signal) => pair.mux.open(signal), request, body, signal), request.method)
+  }
+}
+
+/** Serves with the body that came, and what was asked. */
+const echo: Parameters<typeof fetching>[0] = async (request, frames) => {
+  const pieces: Uint8Array[] = []
+  if (request.body) for (let f = await frames.receive(); f?.byteLength; f = await frames.receive()) pieces.push(f)
+  await answer(frames, { headers: [['x-sizes', pieces.map((piece) => piece.byteLength).join()]] })
+  await frames.send(utf8(JSON.stringify(request)))
+  for (const piece of pieces) await frames.send(piece)
+  await frames.send(NOTHING)
+}
+
+describe('fetch', () => {
+  it('asks for a path of a service, with headers that pages cannot set themselves', async () => {
+    const fetch = await fetching(echo)
+    const response = await fetch('/a?b=c#d', { headers: { cookie: 'x=y', 'X-Own': '1' } })
+    expect(await response.json()).toEqual({
+      op: 'fetch',
+      service: 'shop/web',
+      port: null,
+      method: 'GET',
+      target: '/a?b=c',
+      headers: [
+        ['accept-encoding', 'identity'],
+        ['cookie', 'x=y'],
+        ['x-own', '1'],
+      ],
+      body: false,
+    })
+  })
+
+  it('sends bodies of every kind, in frames that are not too large', async () => {
+    const fetch = await fetching(echo)
+    const large = new Uint8Array(200_000).fill(7)
+    for (const [body, type, length] of [
+      ['text', 'text/plain;charset=UTF-8', '4'],
+      [new URLSearchParams({ a: 'b' }), 'application/x-www-form-urlencoded;charset=UTF-8', '3'],
+      [new Blob(['blob'], { type: 'image/png' }), 'image/png', '4'],
+      [large, undefined, '200000'],
+      [new Blob([large]).stream(), undefined, undefined],
+    ] as const) {
+      const response = await fetch('/', { method: 'post', body, duplex: 'half' } as RequestInit)
+      const sizes = response.headers.get('x-sizes')?.split(',').map(Number) ?? []
+      const text = await response.text()
+      const asked = JSON.parse(text.slice(0, text.indexOf('}') + 1)) as FetchRequest
+      const sent = Object.fromEntries(asked.headers)
+      expect([asked.method, asked.body, sent['content-type'], sent['content-length']]).toEqual(['POST', true, type, length])
+      expect(Math.max(...sizes)).toBeLessThanOrEqual(65536)
+      if (length) expect(sizes.reduce((a, b) => a + b)).toBe(Number(length))
+    }
+  })
+
+  it('streams the answer as it comes', async () => {
+    let more = (): void => {}
+    const asked = new Promise<void>((resolve) => (more = resolve))
+    const fetch = await fetching(async (_, frames) => {
+      await answer(frames)
+      await frames.send(utf8('one'))
+      await asked
+      await frames.send(utf8('two'))
+      await frames.send(NOTHING)
+    })
+    const reader = (await fetch('/')).body?.getReader()
+    expect(new TextDecoder().decode((await reader?.read())?.value)).toBe('one')
+    more()
+    expect(new TextDecoder().decode((await reader?.read())?.value)).toBe('two')
+    expect((await reader?.read())?.done).toBe(true)
+  })
+
+  it('does not take a cut answer for a short one', async () => {
+    const fetch = await fetching(async (_, frames) => {
+      await answer(frames)
+      await frames.send(utf8('half'))
+    })
+    const response = await fetch('/')
+    await expect(response.text()).rejects.toMatchObject({ code: 'lost', message: expect.stringContaining('cut') })
+  })
+
+  it('is lost with its connection, before the answer and within it', async () => {
+    const serving: ((request: FetchRequest, frames: Frames) => Promise<void>)[] = [
+      async () => new Promise(() => {}),
+      async (_, frames) => {
+        await answer(frames)
+        return await new Promise(() => {})
+      },
+    ]
+    for (const serve of serving) {
+      let come = (): void => {}
+      const here = new Promise<void>((resolve) => (come = resolve))
+      const pair = await muxPair(async (frames) => {
+        const request = await frames.receiveJson<FetchRequest>()
+        const served = serve(request, frames)
+        come()
+        return await served
+      })
+      const { request } = await outgoing('web', null, '/', {})
+      const whole = exchange((signal) => pair.mux.open(signal), request, null).then(({ body }) => new Response(body).text())
+      await here
+      pair.outer.abort(new Error('the machine is gone'))
+      await expect(whole).rejects.toMatchObject({ code: 'lost' })
+    }
+  })
+
+  it('says why a node refuses it', async () => {
+    const fetch = await fetching((_, frames) => frames.sendJson({ reply: 'error', value: 'no service shop/web' }))
+    await expect(fetch('/')).rejects.toMatchObject({ code: 'refused', message: 'no service shop/web' })
+  })
+
+  it('ends at the node when it is aborted, at any time', async () => {
+    let ended = 0
+    const wait: Serve = async (frames) => {
+      const whenOver = (): void => void (ended += 1)
+      await frames.receive().then(whenOver, whenOver)
+    }
+    const fetch = await fetching(async (request, frames) => {
+      if (request.target === '/answer') await answer(frames)
+      await wait(frames)
+    })
+    await expect(fetch('/', { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'aborted' })
+
+    const before = new AbortController()
+    const waiting = fetch('/none', { signal: before.signal })
+    setTimeout(() => before.abort(), 20)
+    await expect(waiting).rejects.toMatchObject({ code: 'aborted' })
+
+    const within = new AbortController()
+    const response = await fetch('/answer', { signal: within.signal })
+    within.abort()
+    await expect(response.text()).rejects.toMatchObject({ code: 'aborted' })
+
+    await (await fetch('/answer')).body?.cancel()
+    await expect.poll(() => ended).toBe(3)
+  })
+
+  it('gives no body where HTTP has none', async () => {
+    const fetch = await fetching(async (request, frames) => {
+      await answer(frames, { status: Number(request.target.slice(1)) })
+      await frames.send(NOTHING)
+    })
+    for (const status of [204, 205, 304]) expect(await fetch(`/${status}`)).toMatchObject({ status, body: null })
+    expect(await fetch('/200', { method: 'HEAD' })).toMatchObject({ status: 200, body: null })
+    expect(await (await fetch('/404')).text()).toBe('')
+    await expect(fetch('/101')).rejects.toMatchObject({ code: 'failed' })
+    await expect(fetch('/999')).rejects.toMatchObject({ code: 'failed' })
+  })
+
+  it('fails when the body to send does', async () => {
+    const fetch = await fetching(echo)
+    const body = new ReadableStream({
+      pull(controller) {
+        controller.error(new Error('the disk is gone'))
+      },
+    })
+    await expect(fetch('/', { method: 'POST', body, duplex: 'half' } as RequestInit)).rejects.toMatchObject({
+      code: 'failed',
+      message: expect.stringContaining('could not be sent'),
+    })
+  })
+
+  it('reads a large answer no faster than it is taken', async () => {
+    let sent = 0
+    const piece = new Uint8Array(64 * 1024)
+    const fetch = await fetching(async (_, frames) => {
+      await answer(frames)
+      for (; sent < 512; sent++) await frames.send(piece)
+      await frames.send(NOTHING)
+    })
+    const response = await fetch('/')
+    let before = -1
+    // It comes to rest by itself, far from the end.
+    await expect.poll(() => before === (before = sent) && sent > 0, { interval: 100, timeout: 5000 }).toBe(true)
+    expect(sent).toBeLessThan(128)
+    expect((await response.arrayBuffer()).byteLength).toBe(512 * piece.byteLength)
+  })
+})

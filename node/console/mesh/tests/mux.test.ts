@@ -1,0 +1,61 @@
+import './older-node.js'
+
+import { streamPair } from '@libp2p/utils'
+import { describe, expect, it, vi } from 'vitest'
+
+import { MeshError } from '../src/api.js'
+import { Mux } from '../src/mux.js'
+import { muxPair } from './pair.js'
+
+describe('many streams on one', () => {
+  it('are at most 200: the next waits until one is over', async () => {
+    let opened = 0
+    const { mux } = await muxPair(async (frames) => {
+      opened += 1
+      await frames.receive()
+    })
+    const first = await Promise.all(Array.from({ length: 200 }, () => mux.open()))
+    const more = mux.open()
+    const given = mux.open(AbortSignal.timeout(50))
+    await expect(given).rejects.toMatchObject({ code: 'aborted' })
+    await expect.poll(() => opened).toBe(200)
+    first[0]?.finish()
+    await (await more).sendJson('here')
+    await expect.poll(() => opened).toBe(201)
+    mux.end(new MeshError('lost', 'the test is over'))
+    await expect(mux.open()).rejects.toMatchObject({ code: 'lost' })
+  })
+
+  it('tell the round trip', async () => {
+    const { mux } = await muxPair(async () => {})
+    const rtt = await new Promise<number>((resolve) => (mux.onRtt = resolve))
+    expect(rtt).toBeGreaterThan(0)
+    expect(mux.rttMs).toBe(rtt)
+    mux.end(new MeshError('lost', 'the test is over'))
+  })
+
+  it('are over when the node has been silent for too long', async () => {
+    vi.useFakeTimers()
+    try {
+      const pair = streamPair()
+      await vi.advanceTimersByTimeAsync(10)
+      const [own, silent] = await pair
+      silent.addEventListener('message', () => {})
+      const mux = new Mux(own)
+      let reason: MeshError | null = null
+      void mux.closed.then((why) => (reason = why))
+      await vi.advanceTimersByTimeAsync(1400)
+      expect(reason).toBeNull()
+      await vi.advanceTimersByTimeAsync(700)
+      expect(reason).toMatchObject({ code: 'lost', message: 'the node does not answer any more' })
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+
+  it('are over with the connection', async () => {
+    const { mux, outer } = await muxPair(async () => {})
+    outer.abort(new Error('broken'))
+    expect(await mux.closed).toMatchObject({ code: 'lost' })
+  })
+})
