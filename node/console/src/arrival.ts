@@ -1,0 +1,54 @@
+// How somebody arrives: with a link that carries a token in its fragment, which no server sees; or with what this tab
+// or this browser kept.
+
+/** What a link brings. */
+export interface Arrival {
+  token: string
+  peers: string[]
+}
+
+/** Reads `#token=…&peer=…&peer=…`; `null`: this is another fragment. */
+export function readFragment(fragment: string): Arrival | null {
+  const fields = new URLSearchParams(fragment.replace(/^#/, ''))
+  const token = fields.get('token')
+  return token ? { token, peers: fields.getAll('peer') } : null
+}
+
+/** Takes the token out of the page's address and its history, at once. */
+export function takeFragment(): Arrival | null {
+  const arrival = readFragment(location.hash)
+  if (arrival) history.replaceState(null, '', `${location.pathname}${location.search}#/`)
+  return arrival
+}
+
+const TOKEN = 'vc.token'
+const PEERS = 'vc.peers.'
+/** So many addresses of a cluster are kept. */
+const MAX_PEERS = 32
+
+/** The token that the user asked this tab to remember. */
+export function rememberedToken(): string | null {
+  return sessionStorage.getItem(TOKEN)
+}
+
+export function rememberToken(token: string): void {
+  sessionStorage.setItem(TOKEN, token)
+}
+
+export function forgetToken(): void {
+  sessionStorage.removeItem(TOKEN)
+}
+
+/** Addresses under which nodes of a cluster were seen: they outlive those in an old token. */
+export function knownPeers(cluster: string): string[] {
+  try {
+    const kept: unknown = JSON.parse(localStorage.getItem(PEERS + cluster) ?? '[]')
+    return Array.isArray(kept) ? kept.filter((it) => typeof it === 'string') : []
+  } catch {
+    return []
+  }
+}
+
+export function keepPeers(cluster: string, peers: readonly string[]): void {
+  localStorage.setItem(PEERS + cluster, JSON.stringify(peers.slice(0, MAX_PEERS)))
+}

@@ -1,0 +1,39 @@
+import { messageOf } from './actions'
+import type { LogBuffer } from './log-buffer'
+import type { Session } from './state'
+
+/** So many lines of each instance to begin with. */
+const TAIL = 200
+
+interface LogEvents {
+  line: () => void
+  /** Something to tell beside the lines; empty: nothing any more. */
+  note: (text: string) => void
+}
+
+/** Fills the buffer until it is aborted or the node is lost; after that it goes on where it was. */
+export async function followLogs(
+  session: Session,
+  service: string,
+  buffer: LogBuffer,
+  events: LogEvents,
+  signal: AbortSignal,
+): Promise<void> {
+  const last = buffer.lastTime
+  const from = last === null ? { tail: TAIL, since: null } : { tail: null, since: last + 1 }
+  events.note('')
+  try {
+    const replies = session.mesh.stream({ op: 'logs', service, replica: null, follow: true, ...from }, { signal })
+    for await (const reply of replies) {
+      if (reply.reply === 'log') {
+        buffer.push(reply.value)
+        events.line()
+      } else if (reply.reply === 'note') {
+        events.note(reply.value)
+      }
+    }
+    events.note('The log has ended.')
+  } catch (error) {
+    if (!signal.aborted) events.note(messageOf(error))
+  }
+}

@@ -1,0 +1,80 @@
+// Where replicas go, and why: those without a place first.
+
+import type { MoveRow, PlacementRow, PlanReport, UnplacedRow } from 'vc-mesh'
+
+import { useSession } from '../state'
+import { nodeName } from './header'
+import { Mark } from './mark'
+
+export function Placements({ plan, isOpen = false }: { plan: PlanReport; isOpen?: boolean }) {
+  return (
+    <>
+      {plan.unplaced.length > 0 && (
+        <ul class="rows placements">
+          {plan.unplaced.map((row) => (
+            <Unplaced key={slotOf(row)} row={row} />
+          ))}
+        </ul>
+      )}
+      <ul class="rows placements">
+        {plan.placements.map((row) => (
+          <Placed key={slotOf(row)} row={row} move={plan.moves.find((it) => slotOf(it) === slotOf(row))} isOpen={isOpen} />
+        ))}
+      </ul>
+    </>
+  )
+}
+
+function slotOf(row: { service: string; replica: number }): string {
+  return `${row.service}.${row.replica}`
+}
+
+function Unplaced({ row }: { row: UnplacedRow }) {
+  return (
+    <li class="row">
+      <details open>
+        <summary>
+          <span class="slot">{slotOf(row)}</span>
+          <Mark condition={{ tone: 'bad', word: 'no place' }} />
+        </summary>
+        <Reasons reasons={row.reasons} />
+      </details>
+    </li>
+  )
+}
+
+interface PlacedProps {
+  row: PlacementRow
+  move: MoveRow | undefined
+  isOpen: boolean
+}
+
+function Placed({ row, move, isOpen }: PlacedProps) {
+  const { nodes } = useSession()
+  return (
+    <li class="row">
+      <details open={isOpen}>
+        <summary>
+          <span class="slot">{slotOf(row)}</span>
+          <span>
+            <span class="quiet">{move?.from ? `${nodeName(nodes.value, move.from)} → ` : 'on '}</span>
+            {row.node_name}
+          </span>
+          <span>{move && <span class="tag">{move.from ? 'moves' : 'new'}</span>}</span>
+          <span class="quiet first-reason">{move?.from ? move.why : row.reasons[0]}</span>
+        </summary>
+        <Reasons reasons={row.reasons} />
+      </details>
+    </li>
+  )
+}
+
+function Reasons({ reasons }: { reasons: readonly string[] }) {
+  return (
+    <ul class="reasons">
+      {reasons.map((reason) => (
+        <li key={reason}>{reason}</li>
+      ))}
+    </ul>
+  )
+}

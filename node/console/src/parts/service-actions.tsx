@@ -1,0 +1,168 @@
+// What can be done to a service.
+
+import { useSignal } from '@preact/signals'
+import type { ServiceRow } from 'vc-mesh'
+
+import { during, perform } from '../actions'
+import { ask } from '../ask'
+import { openService } from '../open'
+import { readPort } from '../services'
+import { hindrance, useSession, type Session } from '../state'
+import { count } from '../units'
+import { Act } from './act'
+import { Changes } from './changes'
+import { confirm } from './confirm'
+
+/** The largest number of replicas that a node takes. */
+const MAX_REPLICAS = 1000
+
+/** How many are wanted; another number is asked for only when it is confirmed. */
+export function Scale({ row }: { row: ServiceRow }) {
+  const session = useSession()
+  const draft = useSignal<number | null>(null)
+  const shown = draft.value ?? row.replicas
+  const isOther = draft.value !== null && draft.value !== row.replicas
+  const because = hindrance(session, 'deployer')
+  const set = (value: number) => {
+    if (!because && Number.isInteger(value)) draft.value = Math.min(MAX_REPLICAS, Math.max(0, value))
+  }
+  const apply = async () => {
+    if (!isOther) return
+    const replicas = shown
+    if (await perform(session, row.service, { op: 'scale', service: row.service, replicas })) draft.value = null
+  }
+  return (
+    <span class="scale" role="group" aria-label={`Replicas of ${row.service}`} title={because || undefined}>
+      <span class="stepper">
+      <button type="button" aria-label="One less" aria-disabled={because !== '' || shown === 0} onClick={() => set(shown - 1)}>
+        −
+      </button>
+      <input
+        type="text"
+        inputMode="numeric"
+        aria-label="Replicas wanted"
+        readOnly={because !== ''}
+        value={String(shown)}
+        onInput={(event) => set(Number(event.currentTarget.value || NaN))}
+        onKeyDown={(event) => {
+          if (event.key === 'Enter') void apply()
+          if (event.key === 'Escape') draft.value = null
+        }}
+      />
+      <button type="button" aria-label="One more" aria-disabled={because !== ''} onClick={() => set(shown + 1)}>
+        +
+      </button>
+      </span>
+      {isOther && (
+        <>
+          <Act needs="deployer" subject={row.service} class="button primary small" onAct={() => void apply()}>
+            Scale to {shown}
+          </Act>
+          <button type="button" class="plain" onClick={() => (draft.value = null)}>
+            Cancel
+          </button>
+        </>
+      )}
+    </span>
+  )
+}
+
+/** Its published ports, each opened straight from the mesh. */
+export function Ports({ row }: { row: ServiceRow }) {
+  const session = useSession()
+  const ports = row.ports.map(readPort).filter((it) => it !== null)
+  return (
+    <span class="ports">
+      {ports.map((port) => {
+        const text = `:${port.published}`
+        if (port.protocol !== 'tcp') {
+          return (
+            <span key={`${port.published}/${port.protocol}`} class="quiet">
+              {text}/{port.protocol}
+            </span>
+          )
+        }
+        const subject = `open ${row.service} ${port.published}`
+        const open = () => void during(subject, () => openService(session.mesh, row.service, port.published))
+        return (
+          <Act
+            key={port.published}
+            needs="viewer"
+            subject={subject}
+            class="button small"
+            label={`Open :${port.published} of ${row.service}`}
+            because={row.running === 0 ? 'Nothing of it runs.' : ''}
+            onAct={open}
+          >
+            Open {text}
+          </Act>
+        )
+      })}
+    </span>
+  )
+}
+
+export function RestartButton({ row }: { row: ServiceRow }) {
+  const session = useSession()
+  const onAct = () =>
+    confirm({
+      title: `Restart ${row.service}?`,
+      body: <p>Its {count(row.replicas, 'instance')} are replaced by new ones of the same spec, as an update would.</p>,
+      verb: 'Restart',
+      onYes: () => void perform(session, row.service, { op: 'restart', service: row.service }),
+    })
+  return (
+    <Act needs="deployer" subject={row.service} label={`Restart ${row.service}`} onAct={onAct}>
+      Restart
+    </Act>
+  )
+}
+
+export function RollbackButton({ row }: { row: ServiceRow }) {
+  const session = useSession()
+  const onAct = () => void during(row.service, () => askRollback(session, row))
+  return (
+    <Act needs="deployer" subject={row.service} label={`Roll back ${row.service}`} onAct={onAct}>
+      Roll back
+    </Act>
+  )
+}
+
+/** Asks the node what going back would change before it asks the user. */
+async function askRollback(session: Session, row: ServiceRow): Promise<void> {
+  const { service } = row
+  const { previous } = await ask(session, { op: 'inspect', service }, 'service')
+  if (!previous) throw new Error(`there is no earlier version of ${service} to go back to`)
+  const deployments = [{ service, replicas: null, spec: previous }]
+  const diff = await ask(session, { op: 'diff', deployments, files: [] }, 'diff')
+  const changes = diff.flatMap((it) => it.changes)
+  confirm({
+    title: `Roll back ${service}?`,
+    body: (
+      <>
+        <p>{changes.length > 0 ? 'It goes back to the version before. This changes:' : 'The version before is the same.'}</p>
+        <Changes lines={changes} />
+      </>
+    ),
+    verb: 'Roll back',
+    onYes: () => void perform(session, service, { op: 'rollback', service }),
+  })
+}
+
+export function RemoveButton({ row }: { row: ServiceRow }) {
+  const session = useSession()
+  const { service } = row
+  const onAct = () =>
+    confirm({
+      title: `Remove ${service}?`,
+      body: <p>Its {count(row.running, 'running instance')} stop and it is deployed no more. Named volumes keep their data.</p>,
+      verb: `Remove ${service}`,
+      isDangerous: true,
+      onYes: () => void perform(session, service, { op: 'remove', service }),
+    })
+  return (
+    <Act needs="deployer" subject={service} class="button danger-text" label={`Remove ${service}`} onAct={onAct}>
+      Remove
+    </Act>
+  )
+}

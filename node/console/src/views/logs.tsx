@@ -1,0 +1,70 @@
+import { useComputed, useSignal } from '@preact/signals'
+import { useEffect } from 'preact/hooks'
+
+import { LogPane } from '../parts/log-pane'
+import { logsHref } from '../route'
+import { useSession } from '../state'
+
+export function Logs({ service }: { service: string | null }) {
+  const session = useSession()
+  const replica = useSignal<number | null>(null)
+  const text = useSignal('')
+  const filter = useComputed(() => ({ replica: replica.value, text: text.value }))
+  const services = session.services.value.map((row) => row.service).toSorted()
+  useEffect(() => {
+    replica.value = null
+  }, [service])
+  const numbers = session.instances.value.filter((it) => it.service === service).map((it) => it.replica)
+  const replicas = [...new Set(numbers)].toSorted((a, b) => a - b)
+  return (
+    <div class="logs-view">
+      <div class="logs-bar">
+        <h1>Logs</h1>
+        <label>
+          <span class="unseen">Service</span>
+          <select
+            value={service ?? ''}
+            onChange={(event) => (location.hash = event.currentTarget.value ? logsHref(event.currentTarget.value) : '#/logs')}
+          >
+            <option value="">Choose a service</option>
+            {services.map((it) => (
+              <option key={it} value={it}>
+                {it}
+              </option>
+            ))}
+          </select>
+        </label>
+        {service && (
+          <>
+            <label>
+              <span class="unseen">Replica</span>
+              <select
+                value={replica.value ?? ''}
+                onChange={(event) => (replica.value = Number(event.currentTarget.value) || null)}
+              >
+                <option value="">All replicas</option>
+                {replicas.map((it) => (
+                  <option key={it} value={it}>
+                    Replica {it}
+                  </option>
+                ))}
+              </select>
+            </label>
+            <input
+              type="search"
+              aria-label="Only lines with this text"
+              placeholder="Only lines with …"
+              value={text.value}
+              onInput={(event) => (text.value = event.currentTarget.value)}
+            />
+          </>
+        )}
+      </div>
+      {service ? (
+        <LogPane key={service} service={service} filter={filter} />
+      ) : (
+        <p class="empty">Choose a service to read what its instances write.</p>
+      )}
+    </div>
+  )
+}

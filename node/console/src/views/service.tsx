@@ -1,0 +1,99 @@
+import { useSignal } from '@preact/signals'
+import { useEffect } from 'preact/hooks'
+import type { ServiceDetail, ServiceRow } from 'vc-mesh'
+
+import { messageOf } from '../actions'
+import { ask } from '../ask'
+import { Ago } from '../parts/ago'
+import { InstanceList } from '../parts/instance-list'
+import { Mark } from '../parts/mark'
+import { Ports, RemoveButton, RestartButton, RollbackButton, Scale } from '../parts/service-actions'
+import { Slots } from '../parts/slots'
+import { Spec } from '../parts/spec'
+import { logsHref } from '../route'
+import { serviceCondition } from '../services'
+import { useSession } from '../state'
+import { Image, RolloutLine, RunningCount } from './services'
+
+export function Service({ service }: { service: string }) {
+  const session = useSession()
+  const row = session.services.value.find((it) => it.service === service)
+  if (!row) {
+    return (
+      <>
+        <h1>{service}</h1>
+        <p class="empty">
+          There is no such service. <a href="#/services">All services</a>
+        </p>
+      </>
+    )
+  }
+  const instances = session.instances.value.filter((it) => it.service === service)
+  return (
+    <>
+      <section class="headline">
+        <h1>{service}</h1>
+        <div class="service-line">
+          <Mark condition={serviceCondition(row, instances)} />
+          <span class="service-slots">
+            <Slots instances={instances} />
+            <RunningCount row={row} />
+          </span>
+          <Image reference={row.image} />
+          <Ports row={row} />
+        </div>
+        <RolloutLine row={row} />
+      </section>
+      <div class="actions">
+        <Scale row={row} />
+        <a class="button" href={logsHref(service)}>
+          Logs
+        </a>
+        <RestartButton row={row} />
+        <RollbackButton row={row} />
+        <RemoveButton row={row} />
+      </div>
+      <section aria-labelledby="instances-title">
+        <h2 id="instances-title">Instances</h2>
+        <InstanceList instances={instances} />
+      </section>
+      <Details key={service} row={row} />
+    </>
+  )
+}
+
+/** Its specification: asked for again when another revision is pushed. */
+function Details({ row }: { row: ServiceRow }) {
+  const session = useSession()
+  const detail = useSignal<ServiceDetail | null>(null)
+  const problem = useSignal('')
+  const isLive = session.isLive.value
+  useEffect(() => {
+    if (!isLive) return
+    const abort = new AbortController()
+    ask(session, { op: 'inspect', service: row.service }, 'service', abort.signal).then(
+      (value) => {
+        detail.value = value
+        problem.value = ''
+      },
+      (error: unknown) => {
+        if (!abort.signal.aborted) problem.value = messageOf(error)
+      },
+    )
+    return () => abort.abort()
+  }, [isLive, row.service, row.updated, row.rollout.state])
+  return (
+    <section aria-labelledby="spec-title">
+      <h2 id="spec-title">Specification</h2>
+      {problem.value && <p class="bad-text">{problem.value}</p>}
+      {detail.value && (
+        <>
+          <p class="quiet">
+            Deployed <Ago time={detail.value.row.updated} /> by {detail.value.by}
+          </p>
+          <Spec now={detail.value.spec} before={detail.value.previous} />
+        </>
+      )}
+    </section>
+  )
+}

@@ -1,0 +1,143 @@
+// Stands in for the mesh client where the page itself is looked at: it answers from the scene, and says what it was asked.
+
+import type { MeshOptions, MeshState, Reply, Request, ServiceRow, TokenClaims, View } from 'vc-mesh'
+
+import { ID, plan, previousSpec, scene, spec, statusOf } from './scene'
+
+export class MeshError extends Error {}
+
+type ViewListener = (view: View, changed: ReadonlySet<keyof View>) => void
+
+export class Mesh {
+  state: MeshState = { state: 'connecting', since: Date.now() }
+  view: View = { status: null, nodes: [], services: [], instances: [], events: [] }
+  readonly claims: TokenClaims
+  readonly asked: Request[] = []
+  /** Lines a second that a log brings. */
+  logRate = 20
+  readonly #states = new Set<(state: MeshState) => void>()
+  readonly #views = new Set<ViewListener>()
+  readonly #role: 'viewer' | 'deployer' | 'admin'
+
+  constructor({ token }: MeshOptions) {
+    const claims = JSON.parse(atob(token.split('.')[1] ?? '')) as TokenClaims & { scope: { user: 'viewer' } }
+    this.claims = claims
+    this.#role = claims.scope.user
+    ;(globalThis as { fakeMesh?: Mesh }).fakeMesh = this
+  }
+
+  onState(listener: (state: MeshState) => void): () => void {
+    this.#states.add(listener)
+    listener(this.state)
+    return () => this.#states.delete(listener)
+  }
+
+  onView(listener: ViewListener): () => void {
+    this.#views.add(listener)
+    return () => this.#views.delete(listener)
+  }
+
+  start(): void {
+    setTimeout(() => {
+      this.become({ state: 'live', node: ID.alpha, address: '', rttMs: 2.4, role: this.#role, user: this.claims.sub })
+      this.show(scene(Date.now()))
+    }, 50)
+  }
+
+  become(state: MeshState): void {
+    this.state = state
+    for (const listener of this.#states) listener(state)
+  }
+
+  show(view: View): void {
+    this.view = { ...view, status: statusOf(view.nodes, view.services, view.instances) }
+    const changed = new Set(Object.keys(view) as (keyof View)[])
+    for (const listener of this.#views) listener(this.view, changed)
+  }
+
+  known(): string[] {
+    return []
+  }
+
+  async request(request: Request): Promise<Reply> {
+    this.asked.push(request)
+    await new Promise((resolve) => setTimeout(resolve, 60))
+    switch (request.op) {
+      case 'plan':
+        return { reply: 'plan', value: request.deployments.length > 0 ? plan : { ...plan, unplaced: [], placements: plan.placements.slice(0, 3), moves: [] } }
+      case 'inspect': {
+        const row = this.view.services.find((it) => it.service === request.service)
+        if (!row) throw new MeshError(`there is no service ${request.service}`)
+        return { reply: 'service', value: { row, by: 'anna', spec, previous: previousSpec, instances: [] } }
+      }
+      case 'diff':
+        return {
+          reply: 'diff',
+          value: [
+            { service: 'shop/queue', created: true, changes: ['container.image: "rabbitmq:4"', 'container.reservation.memory: "4 GiB"', 'replicas: 2'] },
+            { service: 'shop/web', created: false, changes: ['container.image: "web:1.5.0" -> "web:1.6.0"', 'container.environment.WORKERS: "4" -> "8"'] },
+          ],
+        }
+      case 'compose':
+        if (!request.text.includes('services')) throw new MeshError('compose.yaml: services: missing; a file needs at least one service')
+        return {
+          reply: 'composed',
+          value: {
+            project: 'shop',
+            deployments: [
+              { service: 'shop/web', replicas: 3, spec },
+              { service: 'shop/queue', replicas: 2, spec },
+            ],
+            files: [],
+            warnings: ['services.web.environment.TOKEN: it is in the file as text; a secret would keep it from the logs'],
+          },
+        }
+      case 'deploy': {
+        const queue: ServiceRow = { ...(this.view.services[0] as ServiceRow), service: 'shop/queue', replicas: 2, running: 0, healthy: 0, ports: [], updated: Date.now() }
+        this.show({ ...this.view, services: [...this.view.services, queue] })
+        return { reply: 'done', value: ['shop/web updated', 'shop/queue created'] }
+      }
+      case 'scale':
+        this.show({
+          ...this.view,
+          services: this.view.services.map((row) => (row.service === request.service ? { ...row, replicas: request.replicas } : row)),
+        })
+        return { reply: 'done', value: [`${request.service} scaled to ${request.replicas}`] }
+      case 'drain':
+        this.show({ ...this.view, nodes: this.view.nodes.map((row) => (row.id === request.node ? { ...row, draining: request.drain } : row)) })
+        return { reply: 'done', value: [`${request.node.slice(-8)} ${request.drain ? 'is drained' : 'takes instances again'}`] }
+      case 'restart':
+        throw new MeshError('an update of this service is under way: wait for its end, or roll it back')
+      default:
+        return { reply: 'done', value: [`${request.op} done`] }
+    }
+  }
+
+  async *stream(request: Request, { signal }: { signal?: AbortSignal } = {}): AsyncGenerator<Reply> {
+    this.asked.push(request)
+    if (request.op !== 'logs') return
+    const line = (n: number): Reply => ({
+      reply: 'log',
+      value: {
+        service: request.service,
+        replica: (n % 3) + 1,
+        node: ID.alpha,
+        time: Date.now(),
+        stream: n % 11 === 0 ? 'stderr' : 'stdout',
+        line: n % 11 === 0 ? `\x1b[31mWARN\x1b[0m slow query: ${200 + (n % 70)} ms` : `GET /products/${n} 200 ${(n * 7) % 40} ms`,
+      },
+    })
+    for (let n = 0; n < 200; n += 1) yield line(n)
+    let sent = 200
+    const began = performance.now()
+    while (!signal?.aborted) {
+      await new Promise((resolve) => setTimeout(resolve, 16))
+      const due = 200 + ((performance.now() - began) / 1000) * this.logRate
+      while (sent < due) yield line(sent++)
+    }
+  }
+
+  close(): void {
+    this.become({ state: 'closed' })
+  }
+}

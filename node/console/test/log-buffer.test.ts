@@ -1,0 +1,68 @@
+import { expect, test } from 'vitest'
+import type { LogRow } from 'vc-mesh'
+
+import { LogBuffer, MAX_LINES, windowOf } from '../src/log-buffer'
+
+const everything = { replica: null, text: '' }
+
+function row(line: string, more: Partial<LogRow> = {}): LogRow {
+  return { service: 'shop/web', replica: 1, node: 'n1', time: 1, stream: 'stdout', line, ...more }
+}
+
+test('the last lines are kept, and each keeps its number', () => {
+  const buffer = new LogBuffer()
+  for (let n = 1; n <= 3 * MAX_LINES; n += 1) buffer.push(row(`line ${n}`))
+  const lines = buffer.lines(everything)
+  expect(lines).toHaveLength(MAX_LINES)
+  expect(lines.at(-1)).toMatchObject({ number: 3 * MAX_LINES, text: `line ${3 * MAX_LINES}` })
+  expect(lines[0]?.number).toBe(2 * MAX_LINES + 1)
+  expect(buffer.received).toBe(3 * MAX_LINES)
+})
+
+test('a list that was handed out stays as it is', () => {
+  const buffer = new LogBuffer()
+  buffer.push(row('one'))
+  const before = buffer.lines(everything)
+  buffer.push(row('two'))
+  expect(before.map((it) => it.text)).toEqual(['one'])
+})
+
+test('lines are chosen by replica and by text, whatever the case', () => {
+  const buffer = new LogBuffer()
+  buffer.push(row('GET /cart'))
+  buffer.push(row('get /home', { replica: 2 }))
+  buffer.push(row('POST /cart', { replica: 2, stream: 'stderr' }))
+  const texts = (filter: { replica: number | null; text: string }) => buffer.lines(filter).map((it) => it.text)
+  expect(texts({ replica: 2, text: '' })).toEqual(['get /home', 'POST /cart'])
+  expect(texts({ replica: null, text: 'Get' })).toEqual(['GET /cart', 'get /home'])
+  expect(texts({ replica: 1, text: 'post' })).toEqual([])
+  expect(buffer.lines(everything).map((it) => it.isError)).toEqual([false, false, true])
+})
+
+test('terminals are not imitated: colours and cursor movements go, text stays; endless lines are cut', () => {
+  const buffer = new LogBuffer()
+  buffer.push(row('\x1b[31mred\x1b[0m\x1b[2K \tgrün\r\x07'))
+  buffer.push(row('\x1b]0;title\x07done'))
+  buffer.push(row('x'.repeat(1_000_000)))
+  const [colour, title, long] = buffer.lines(everything)
+  expect(colour?.text).toBe('red \tgrün')
+  expect(title?.text).toBe('done')
+  expect(long?.text.length).toBeLessThan(5000)
+})
+
+test('it knows from when to go on after a pause', () => {
+  const buffer = new LogBuffer()
+  expect(buffer.lastTime).toBeNull()
+  for (const time of [5, 9, null, 7]) buffer.push(row('', { time }))
+  expect(buffer.lastTime).toBe(9)
+})
+
+test('only what is in sight is drawn, and some around it', () => {
+  expect(windowOf(0, 600, 20, 5000)).toEqual({ first: 0, end: 42 })
+  const middle = windowOf(2000, 600, 20, 5000)
+  expect(middle.first).toBeLessThanOrEqual(100)
+  expect(middle.end).toBeGreaterThanOrEqual(130)
+  expect(middle.end - middle.first).toBeLessThan(80)
+  expect(windowOf(99_999, 600, 20, 10), 'scrolled further than there is').toEqual({ first: 10, end: 10 })
+  expect(windowOf(0, 600, 20, 0)).toEqual({ first: 0, end: 0 })
+})
