@@ -1,0 +1,88 @@
+import { peerIdFromString } from '@libp2p/peer-id'
+
+import { MeshError } from './api.js'
+import type { TokenClaims } from './api.js'
+import type { MachineRole } from './types.js'
+
+/** The largest token or certificate, in bytes. */
+const MAX_TOKEN = 8 * 1024
+
+/** The claims of a credential, as `protocol/src/token.rs` has them. */
+export interface Claims extends TokenClaims {
+  iss: string
+  peers: string[]
+}
+
+/** The claims without any check: to learn which cluster a token names and where to find it; `null`: it is no token. */
+export function peek(token: string): Claims | null {
+  const payload = token.length > MAX_TOKEN ? undefined : token.split('.')[1]
+  const claims = payload === undefined ? null : json(payload)
+  if (!isRecord(claims) || typeof claims.aud !== 'string' || typeof claims.sub !== 'string') return null
+  return {
+    aud: claims.aud,
+    sub: claims.sub,
+    iss: typeof claims.iss === 'string' ? claims.iss : '',
+    exp: typeof claims.exp === 'number' ? claims.exp : 0,
+    scope: claims.scope,
+    peers: Array.isArray(claims.peers) ? claims.peers.filter((peer) => typeof peer === 'string') : [],
+  }
+}
+
+/**
+ * Checks a membership certificate: signed by the cluster's root, whose key the cluster's id holds, for this peer.
+ * Certificates do not expire.
+ *
+ * @throws MeshError: it is not.
+ */
+export async function verifyMember(certificate: string, cluster: string, peer: string): Promise<MachineRole> {
+  const [header = '', payload = '', signature = '', ...more] = certificate.split('.')
+  const [fields, claims, bytes] = [json(header), peek(certificate), fromBase64Url(signature)]
+  const role = isRecord(claims?.scope) ? claims.scope['machine:member'] : undefined
+  const fits =
+    more.length === 0 &&
+    isRecord(fields) &&
+    fields.alg === 'EdDSA' &&
+    claims?.aud === cluster &&
+    claims.iss === cluster &&
+    claims.sub === peer
+  if (!fits || !bytes || (role !== 'server' && role !== 'worker')) throw impostor()
+  if (!(await signedBy(cluster, `${header}.${payload}`, bytes))) throw impostor()
+  return role
+}
+
+async function signedBy(cluster: string, text: string, signature: Uint8Array): Promise<boolean> {
+  try {
+    const key = peerIdFromString(cluster).publicKey
+    return key?.type === 'Ed25519' && (await key.verify(new TextEncoder().encode(text), signature))
+  } catch {
+    return false
+  }
+}
+
+function impostor(): MeshError {
+  return new MeshError('failed', 'the machine that answered is not of this cluster')
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null
+}
+
+function json(part: string): unknown {
+  const bytes = fromBase64Url(part)
+  try {
+    return bytes && JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+  } catch {
+    return null
+  }
+}
+
+/** Base64 for URLs, without padding; `null`: it is not. */
+export function fromBase64Url(text: string): Uint8Array | null {
+  if (!/^[\w-]+$/.test(text)) return null
+  try {
+    const binary = atob(text.replaceAll('-', '+').replaceAll('_', '/'))
+    return Uint8Array.from(binary, (character) => character.charCodeAt(0))
+  } catch {
+    return null
+  }
+}

@@ -1,0 +1,203 @@
+import type { Stream } from '@libp2p/interface'
+import { Uint8ArrayList } from 'uint8arraylist'
+
+import { MeshError } from './api.js'
+
+/** The largest frame between a client and a node, in bytes. */
+export const MAX_FRAME = 4 * 1024 * 1024
+/** The largest frame of a body, in bytes. */
+export const MAX_BODY_FRAME = 64 * 1024
+/** With so many bytes of frames that nobody has taken yet, the stream rests. */
+const ENOUGH = 1024 * 1024
+/** With so few it goes on. */
+const FEW = 256 * 1024
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+
+/** A frame: what it holds, in pieces, behind its length as 4 bytes, big endian. */
+export function encodeFrame(...pieces: Uint8Array[]): Uint8Array {
+  const length = pieces.reduce((sum, piece) => sum + piece.byteLength, 0)
+  const frame = new Uint8Array(4 + length)
+  new DataView(frame.buffer).setUint32(0, length)
+  let at = 4
+  for (const piece of pieces) {
+    frame.set(piece, at)
+    at += piece.byteLength
+  }
+  return frame
+}
+
+/** Finds frames in bytes, wherever those were split. */
+export class FrameDecoder {
+  readonly #bytes = new Uint8ArrayList()
+  readonly #max: number
+
+  /** Frames of at most `max` bytes. */
+  constructor(max: number) {
+    this.#max = max
+  }
+
+  /** Takes the bytes that came next. They are not copied: do not change them. */
+  push(bytes: Uint8Array | Uint8ArrayList): void {
+    this.#bytes.append(bytes)
+  }
+
+  /** The next frame; `null`: it is not complete yet. Errors: it is larger than allowed. */
+  next(): Uint8Array | null {
+    if (this.#bytes.byteLength < 4) return null
+    const length = this.#bytes.getUint32(0)
+    if (length > this.#max) {
+      throw new MeshError('failed', `the node sent a frame of ${length} bytes; ${this.#max} are allowed`)
+    }
+    if (this.#bytes.byteLength < 4 + length) return null
+    const frame = this.#bytes.subarray(4, 4 + length)
+    this.#bytes.consume(4 + length)
+    return frame
+  }
+
+  /** Whether it has the beginning of a frame. */
+  get isAmid(): boolean {
+    return this.#bytes.byteLength > 0
+  }
+
+  /** What is left, which is no frame of this stream. */
+  rest(): Uint8Array {
+    return this.#bytes.subarray()
+  }
+}
+
+/** How a stream came to its end. */
+type End = { error: MeshError | null }
+
+/** Frames on a stream, both ways. What nobody takes stays with the node: the stream's window closes. */
+export class Frames {
+  readonly #stream: Stream
+  readonly #decoder: FrameDecoder
+  readonly #ready: Uint8Array[] = []
+  #bytes = 0
+  #end: End | null = null
+  #wake: (() => void) | null = null
+
+  /** Frames of at most `max` bytes. The stream is theirs from now on. */
+  constructor(stream: Stream, max = MAX_FRAME) {
+    this.#stream = stream
+    this.#decoder = new FrameDecoder(max)
+    stream.addEventListener('message', this.#onMessage)
+    stream.addEventListener('end', this.#onEnd)
+    stream.addEventListener('close', this.#onClose)
+  }
+
+  /** The next frame; `null`: the node has said that there are no more. Errors: cut, or not a frame. */
+  async receive(): Promise<Uint8Array | null> {
+    for (;;) {
+      const frame = this.#ready.shift()
+      if (frame) {
+        this.#bytes -= frame.byteLength
+        if (this.#bytes <= FEW && this.#stream.readStatus === 'paused') this.#stream.resume()
+        return frame
+      }
+      if (this.#end?.error) throw this.#end.error
+      if (this.#end) return null
+      await new Promise<void>((resolve) => (this.#wake = resolve))
+    }
+  }
+
+  /** The next frame as JSON. Errors: there is none, or it is not JSON. What it holds is the node's word. */
+  async receiveJson<T>(): Promise<T> {
+    const frame = await this.receive()
+    if (!frame) throw new MeshError('lost', 'the node ended the stream before it answered')
+    try {
+      return JSON.parse(decoder.decode(frame)) as T
+    } catch (cause) {
+      throw new MeshError('failed', 'the node gave an answer that cannot be read', { cause })
+    }
+  }
+
+  /** Sends a frame; done when there is room for another. Errors: the stream is gone. */
+  async send(...pieces: Uint8Array[]): Promise<void> {
+    try {
+      if (!this.#stream.send(encodeFrame(...pieces))) await this.#drained()
+    } catch (cause) {
+      throw this.#end?.error ?? lost(cause)
+    }
+  }
+
+  /** Sends a value as JSON. */
+  async sendJson(value: unknown): Promise<void> {
+    await this.send(encoder.encode(JSON.stringify(value)))
+  }
+
+  /** Says that nothing more is sent. */
+  finish(): void {
+    this.#stream.close().catch(() => this.#stream.abort(new Error('the stream did not take its end')))
+  }
+
+  /** Ends both directions at once; whoever waits gets `error`. */
+  abort(error: MeshError): void {
+    this.#over(error)
+    this.#stream.abort(error)
+  }
+
+  /** The stream itself, with what was received and not asked for still in it. */
+  detach(): Stream {
+    this.#stream.removeEventListener('message', this.#onMessage)
+    this.#stream.removeEventListener('end', this.#onEnd)
+    this.#stream.removeEventListener('close', this.#onClose)
+    const rest = new Uint8ArrayList(...this.#ready.map((frame) => encodeFrame(frame)), this.#decoder.rest())
+    if (rest.byteLength > 0) this.#stream.unshift(rest)
+    return this.#stream
+  }
+
+  readonly #onMessage = (event: { data: Uint8Array | Uint8ArrayList }): void => {
+    try {
+      this.#decoder.push(event.data)
+      for (let frame = this.#decoder.next(); frame; frame = this.#decoder.next()) {
+        this.#ready.push(frame)
+        this.#bytes += frame.byteLength
+      }
+    } catch (error) {
+      this.abort(error instanceof MeshError ? error : lost(error))
+      return
+    }
+    if (this.#bytes >= ENOUGH && this.#stream.readStatus === 'readable') this.#stream.pause()
+    this.#notify()
+  }
+
+  readonly #onEnd = (): void => {
+    this.#over(this.#decoder.isAmid ? lost() : null)
+  }
+
+  readonly #onClose = (event: Event & { error?: Error }): void => {
+    if (event.error) this.#over(lost(event.error))
+    // What has come before may still be waiting in the stream: its end follows.
+    else if (this.#stream.readBufferLength === 0) this.#onEnd()
+  }
+
+  #over(error: MeshError | null): void {
+    this.#end ??= { error }
+    this.#notify()
+  }
+
+  #notify(): void {
+    this.#wake?.()
+    this.#wake = null
+  }
+
+  #drained(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const done = (event: Event & { error?: Error }): void => {
+        this.#stream.removeEventListener('drain', done)
+        this.#stream.removeEventListener('close', done)
+        if (event.type === 'close') reject(event.error ?? new Error('closed'))
+        else resolve()
+      }
+      this.#stream.addEventListener('drain', done)
+      this.#stream.addEventListener('close', done)
+    })
+  }
+}
+
+function lost(cause?: unknown): MeshError {
+  return new MeshError('lost', 'the connection to the node was lost', { cause })
+}

@@ -1,0 +1,115 @@
+import type { Stream, StreamMuxer } from '@libp2p/interface'
+import { yamux } from '@libp2p/yamux'
+
+import { MeshError } from './api.js'
+import { Frames } from './frames.js'
+
+/** Streams at once. A node ends the connection with more than 256. */
+const MAX_STREAMS = 200
+/** The most that a stream may have under way, in bytes: enough for 20 MB/s over 100 ms. */
+const MAX_WINDOW = 2 * 1024 * 1024
+/** How often the node is asked for a sign of life, and how often somebody looks whether there was one. */
+const PING_EVERY = 500
+/** A node that says nothing for so long is gone. A live view alone says something every 500 ms. */
+export const SILENCE = 1500
+
+/** Many streams on one: yamux, as its client. */
+export class Mux {
+  /** Resolved when the connection is over, with the reason. */
+  readonly closed: Promise<MeshError>
+  /** The last round trip, milliseconds; `null`: none yet. */
+  rttMs: number | null = null
+  /** Called with each round trip. */
+  onRtt: (rttMs: number) => void = () => {}
+
+  readonly #muxer: StreamMuxer & { ping(): Promise<number> }
+  readonly #stream: Stream
+  readonly #waiting = new Set<() => void>()
+  #open = 0
+  #heard = performance.now()
+  #looked = performance.now()
+  #pinged = 0
+  readonly #timer: ReturnType<typeof setInterval>
+  #close!: (reason: MeshError) => void
+
+  /** Takes a stream whose other side is a yamux server. */
+  constructor(stream: Stream) {
+    this.#stream = stream
+    stream.addEventListener('message', () => (this.#heard = performance.now()))
+    const create = yamux({
+      // Pings here say more, and end with the connection.
+      enableKeepAlive: false,
+      maxInboundStreams: 0,
+      streamOptions: { maxStreamWindowSize: MAX_WINDOW },
+    })
+    this.#muxer = create().createStreamMuxer(stream)
+    this.closed = new Promise((resolve) => (this.#close = resolve))
+    void this.closed.then(() => this.#waiting.forEach((wake) => wake()))
+    stream.addEventListener('close', () => this.end(new MeshError('lost', 'the node closed the connection')))
+    this.#timer = setInterval(() => this.#look(), PING_EVERY)
+    this.#ping()
+  }
+
+  /** Opens a stream; waits while too many are open. Errors: the connection is over, or `signal`. */
+  async open(signal?: AbortSignal): Promise<Frames> {
+    while (this.#open >= MAX_STREAMS && this.#muxer.status === 'open' && !signal?.aborted) await this.#room(signal)
+    if (signal?.aborted) throw aborted(signal)
+    if (this.#muxer.status !== 'open') throw new MeshError('lost', 'the connection to the node was lost')
+    this.#open += 1
+    const stream = await this.#muxer.createStream()
+    stream.addEventListener('close', () => {
+      this.#open -= 1
+      const [next] = this.#waiting
+      next?.()
+    })
+    return new Frames(stream)
+  }
+
+  /** Ends the connection and everything on it. */
+  end(reason: MeshError): void {
+    clearInterval(this.#timer)
+    this.#close(reason)
+    this.#muxer.abort(reason)
+    this.#stream.abort(reason)
+  }
+
+  #room(signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = (): void => {
+        this.#waiting.delete(wake)
+        signal?.removeEventListener('abort', wake)
+        resolve()
+      }
+      this.#waiting.add(wake)
+      signal?.addEventListener('abort', wake)
+    })
+  }
+
+  #look(): void {
+    const now = performance.now()
+    // A page that slept has not listened: the node gets its time again.
+    if (now - this.#looked > SILENCE) this.#heard = now
+    this.#looked = now
+    if (now - this.#heard > SILENCE) this.end(new MeshError('lost', 'the node does not answer any more'))
+    else this.#ping()
+  }
+
+  #ping(): void {
+    // One at a time: behind a large download an answer may be on its way for a while.
+    if (this.#pinged) return
+    const at = (this.#pinged = performance.now())
+    this.#muxer.ping().then(
+      () => {
+        this.#pinged = 0
+        this.rttMs = performance.now() - at
+        this.onRtt(this.rttMs)
+      },
+      () => (this.#pinged = 0),
+    )
+  }
+}
+
+/** What an aborted request fails with. */
+export function aborted(signal: AbortSignal): MeshError {
+  return new MeshError('aborted', 'the request was aborted', { cause: signal.reason })
+}

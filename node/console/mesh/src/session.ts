@@ -1,0 +1,73 @@
+import type { Stream } from '@libp2p/interface'
+
+import { MeshError } from './api.js'
+import { verifyMember } from './certificate.js'
+import { Frames } from './frames.js'
+import { Mux } from './mux.js'
+import type { Reply, UserRole } from './types.js'
+
+/** A connection to a node with a stream on it that speaks `/vc/auth/1`; nothing has been said on that yet. */
+export interface Link {
+  stream: Stream
+  /** Whose it is, proven by the transport: a peer id. */
+  peer: string
+  /** Where it was dialled. */
+  address: string
+  /** Ends the connection. */
+  close(): void
+}
+
+/** Makes a connection. Errors: nobody answers, another peer answers, or `signal`. */
+export type Dial = (address: string, signal: AbortSignal) => Promise<Link>
+
+/** A node that has let us in. */
+export interface Session {
+  node: string
+  address: string
+  role: UserRole
+  /** Addresses of members, to remember for the day this one is gone. */
+  peers: string[]
+  mux: Mux
+  close(): void
+}
+
+/** How a node answers a user. */
+type Welcome = { user: { role: UserRole; peers: string[] } } | { refused: { reason: string } }
+
+/** How a node says that it has no room, which another may have. */
+const FULL = 'this node serves too many users'
+
+/**
+ * Shows a node the token, once it has shown that it is of the cluster, and goes on to many streams.
+ *
+ * @throws MeshError `refused`: the token is not accepted, and no other node will; else this node cannot be used now
+ */
+export async function enter(link: Link, token: string, cluster: string, signal: AbortSignal): Promise<Session> {
+  const frames = new Frames(link.stream)
+  const stop = (): void => frames.abort(new MeshError('aborted', 'the node did not answer in time'))
+  signal.addEventListener('abort', stop)
+  try {
+    await frames.sendJson({ version: 1 })
+    const { certificate } = await frames.receiveJson<{ certificate: string }>()
+    await verifyMember(String(certificate), cluster, link.peer)
+    await frames.sendJson({ user: { token } })
+    const welcome = await frames.receiveJson<Welcome>()
+    if ('refused' in welcome) {
+      const { reason } = welcome.refused
+      throw new MeshError(reason.startsWith(FULL) ? 'failed' : 'refused', reason)
+    }
+    await frames.sendJson({ op: 'multiplex' })
+    const reply = await frames.receiveJson<Reply>()
+    if (reply.reply !== 'ready') throw new MeshError('failed', 'this node is too old for browsers: update it')
+    const mux = new Mux(frames.detach())
+    void mux.closed.then(() => link.close())
+    const { role, peers } = welcome.user
+    const close = (): void => mux.end(new MeshError('lost', 'the connection was closed'))
+    return { node: link.peer, address: link.address, role, peers, mux, close }
+  } catch (error) {
+    link.close()
+    throw error
+  } finally {
+    signal.removeEventListener('abort', stop)
+  }
+}

@@ -1,0 +1,141 @@
+import { MeshError } from './api.js'
+import type { MeshSocket } from './api.js'
+import type { Open } from './fetch.js'
+import type { Frames } from './frames.js'
+import type { Reply, SocketRequest } from './types.js'
+
+/** The largest message, in bytes. */
+const MAX_MESSAGE = 1024 * 1024
+/** The longest reason for a close, in bytes. */
+const MAX_REASON = 123
+/** Kinds of frames. */
+const TEXT = 1
+const BINARY = 2
+const CLOSE = 8
+/** Codes of a close that nobody sends: it said none; it was cut. */
+const NO_CODE = 1005
+const CUT = 1006
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+
+/** Opens a WebSocket to an instance, on a stream of its own. */
+export class Socket extends EventTarget implements MeshSocket {
+  readyState: 0 | 1 | 2 | 3 = 0
+  protocol = ''
+  bufferedAmount = 0
+  binaryType: 'blob' | 'arraybuffer' = 'blob'
+  onopen: ((event: Event) => void) | null = null
+  onmessage: ((event: MessageEvent) => void) | null = null
+  onerror: ((event: Event) => void) | null = null
+  onclose: ((event: CloseEvent) => void) | null = null
+
+  #frames: Frames | null = null
+  readonly #cancel = new AbortController()
+  /** What is sent, in its order. */
+  #sending: Promise<void> = Promise.resolve()
+
+  constructor(open: Open, request: SocketRequest) {
+    super()
+    void this.#run(open, request)
+  }
+
+  send(data: string | ArrayBuffer | ArrayBufferView | Blob): void {
+    if (this.readyState === 0) throw new DOMException('the WebSocket is not open yet', 'InvalidStateError')
+    const [kind, bytes] = typeof data === 'string' ? [TEXT, encoder.encode(data)] : [BINARY, bytesOf(data)]
+    const size = bytes instanceof Blob ? bytes.size : bytes.byteLength
+    if (size > MAX_MESSAGE) throw new MeshError('failed', `a message of ${size} bytes is too large: send at most ${MAX_MESSAGE}`)
+    this.bufferedAmount += size
+    if (this.readyState !== 1) return
+    this.#enqueue(async (frames) => {
+      await frames.send(Uint8Array.of(kind), bytes instanceof Blob ? new Uint8Array(await bytes.arrayBuffer()) : bytes)
+      this.bufferedAmount -= size
+    })
+  }
+
+  close(code?: number, reason = ''): void {
+    if (code !== undefined && code !== 1000 && (code < 3000 || code > 4999)) {
+      throw new DOMException(`${code} is not a code to close with: use 1000 or 3000 to 4999`, 'InvalidAccessError')
+    }
+    const text = encoder.encode(reason)
+    if (text.byteLength > MAX_REASON) throw new DOMException('the reason is too long', 'SyntaxError')
+    if (this.readyState >= 2) return
+    const wasOpen = this.readyState === 1
+    this.readyState = 2
+    if (!wasOpen) return this.#cancel.abort()
+    const said = code === undefined ? [] : [Uint8Array.of(code >> 8, code & 0xff), text]
+    this.#enqueue((frames) => frames.send(Uint8Array.of(CLOSE), ...said))
+  }
+
+  override dispatchEvent(event: Event): boolean {
+    const { onopen, onmessage, onerror, onclose } = this
+    if (event.type === 'open') onopen?.(event)
+    else if (event.type === 'message') onmessage?.(event as MessageEvent)
+    else if (event.type === 'error') onerror?.(event)
+    else if (event.type === 'close') onclose?.(event as CloseEvent)
+    return super.dispatchEvent(event)
+  }
+
+  async #run(open: Open, request: SocketRequest): Promise<void> {
+    let end = { code: CUT, reason: '', wasClean: false }
+    try {
+      const frames = await this.#begin(open, request)
+      for (let frame = await frames.receive(); frame; frame = await frames.receive()) {
+        const [kind] = frame
+        const rest = frame.subarray(1)
+        if (kind === CLOSE) {
+          end = { code: rest.byteLength < 2 ? NO_CODE : (rest[0]! << 8) | rest[1]!, reason: decoder.decode(rest.subarray(2)), wasClean: true }
+          if (this.readyState === 1) this.#enqueue((frames) => frames.send(frame))
+          break
+        }
+        if (this.readyState !== 1) continue
+        if (kind === TEXT) this.dispatchEvent(new MessageEvent('message', { data: decoder.decode(rest) }))
+        else if (kind === BINARY) this.dispatchEvent(new MessageEvent('message', { data: this.#binary(rest) }))
+        else throw new MeshError('failed', 'the node sent a message of a kind that is not known')
+      }
+      await this.#sending
+      frames.finish()
+    } catch (error) {
+      end.reason = error instanceof MeshError ? error.message : ''
+      this.#frames?.abort(error instanceof MeshError ? error : new MeshError('failed', String(error)))
+    }
+    this.readyState = 3
+    if (!end.wasClean) this.dispatchEvent(new Event('error'))
+    this.dispatchEvent(new CloseEvent('close', end))
+  }
+
+  async #begin(open: Open, request: SocketRequest): Promise<Frames> {
+    const frames = await open(this.#cancel.signal)
+    this.#frames = frames
+    const stop = (): void => frames.abort(new MeshError('aborted', 'the WebSocket was closed before it was open'))
+    this.#cancel.signal.addEventListener('abort', stop)
+    await frames.sendJson({ op: 'socket', ...request })
+    const reply = await frames.receiveJson<Reply>()
+    if (reply.reply === 'error') throw new MeshError('refused', reply.value)
+    if (reply.reply !== 'response') throw new MeshError('failed', 'the node gave an answer that does not fit')
+    const { status, headers } = reply.value
+    if (status !== 101) throw new MeshError('refused', `the service answered with status ${status}`)
+    this.protocol = headers.find(([name]) => name.toLowerCase() === 'sec-websocket-protocol')?.[1] ?? ''
+    this.readyState = 1
+    this.dispatchEvent(new Event('open'))
+    return frames
+  }
+
+  #enqueue(step: (frames: Frames) => Promise<void>): void {
+    const frames = this.#frames
+    // A step that fails has lost its stream: `#run` hears of that as well.
+    if (frames) this.#sending = this.#sending.then(() => step(frames)).catch(() => {})
+  }
+
+  #binary(bytes: Uint8Array): Blob | ArrayBuffer {
+    const copy = bytes.slice()
+    return this.binaryType === 'blob' ? new Blob([copy]) : copy.buffer
+  }
+}
+
+/** What is sent, as it is now: the caller may change it afterwards. */
+function bytesOf(data: ArrayBuffer | ArrayBufferView | Blob): Uint8Array | Blob {
+  if (data instanceof Blob) return data
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice()
+  return new Uint8Array(data.slice(0))
+}

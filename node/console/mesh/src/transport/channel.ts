@@ -1,0 +1,83 @@
+import type { Logger } from '@libp2p/interface'
+import { AbstractStream } from '@libp2p/utils'
+import type { SendResult } from '@libp2p/utils'
+import type { Uint8ArrayList } from 'uint8arraylist'
+
+import { Flag, MAX_MESSAGE, MessageDecoder, OVERHEAD, encodeMessage } from './message.js'
+
+/** With so many bytes in the browser's hands, sending rests. */
+const ENOUGH = 256 * 1024
+/** With so few it goes on. */
+const FEW = 64 * 1024
+
+/** A stream on a data channel of its own. */
+export class ChannelStream extends AbstractStream {
+  readonly #channel: RTCDataChannel
+  readonly #decoder = new MessageDecoder()
+  #acknowledge: () => void = () => {}
+
+  /** The channel is the stream's from now on. */
+  constructor(channel: RTCDataChannel, log: Logger) {
+    super({ id: String(channel.id), direction: 'outbound', log, maxMessageSize: MAX_MESSAGE - OVERHEAD })
+    this.#channel = channel
+    channel.binaryType = 'arraybuffer'
+    channel.bufferedAmountLowThreshold = FEW
+    channel.addEventListener('message', ({ data }: MessageEvent<ArrayBuffer>) => this.#take(new Uint8Array(data)))
+    channel.addEventListener('bufferedamountlow', () => this.safeDispatchEvent('drain'))
+    channel.addEventListener('close', () => {
+      this.#acknowledge()
+      this.onTransportClosed()
+    })
+    this.addEventListener('close', () => channel.close())
+  }
+
+  override sendData(data: Uint8ArrayList): SendResult {
+    const sentBytes = data.byteLength
+    this.#channel.send(encodeMessage(data.subarray(), null))
+    return { sentBytes, canSendMore: this.#channel.bufferedAmount < ENOUGH }
+  }
+
+  override sendReset(): void {
+    if (this.#channel.readyState === 'open') this.#channel.send(encodeMessage(null, Flag.Reset))
+  }
+
+  override async sendCloseWrite(): Promise<void> {
+    const acknowledged = new Promise<void>((resolve) => (this.#acknowledge = resolve))
+    this.#channel.send(encodeMessage(null, Flag.Fin))
+    await acknowledged
+  }
+
+  override async sendCloseRead(): Promise<void> {
+    this.#channel.send(encodeMessage(null, Flag.StopSending))
+  }
+
+  // Data channels cannot hold the sender back: yamux inside of this one does.
+  override sendPause(): void {}
+  override sendResume(): void {}
+
+  #take(bytes: Uint8Array): void {
+    try {
+      for (const { flag, data } of this.#decoder.push(bytes)) {
+        if (data) this.onData(data)
+        if (flag === Flag.Fin) {
+          this.#channel.send(encodeMessage(null, Flag.FinAck))
+          this.onRemoteCloseWrite()
+        } else if (flag === Flag.StopSending) this.onRemoteCloseRead()
+        else if (flag === Flag.Reset) this.onRemoteReset()
+        else if (flag === Flag.FinAck) this.#acknowledge()
+      }
+    } catch (error) {
+      this.abort(error instanceof Error ? error : new Error(String(error)))
+    }
+  }
+}
+
+/** Waits until a data channel is open. Errors: it never opens, or `signal`. */
+export function opened(channel: RTCDataChannel, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (channel.readyState === 'open') return resolve()
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+    channel.addEventListener('open', () => resolve(), { once: true })
+    channel.addEventListener('close', () => reject(new Error('the connection was closed')), { once: true })
+  })
+}

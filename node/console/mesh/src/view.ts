@@ -1,0 +1,31 @@
+import type { View } from './api.js'
+import type { LiveUpdate } from './types.js'
+
+/** Events that are kept. */
+const MAX_EVENTS = 500
+
+/** Nothing is known yet. */
+export function emptyView(): View {
+  return { status: null, nodes: [], services: [], instances: [], events: [] }
+}
+
+/** The view after an update, and what of it is another. Sections that did not change stay the same objects. */
+export function apply(view: View, update: LiveUpdate): { view: View; changed: ReadonlySet<keyof View> } {
+  const changed = new Set<keyof View>()
+  const next = { ...view }
+  if (update.status) {
+    next.status = update.status
+    changed.add('status')
+  }
+  for (const section of ['nodes', 'services', 'instances'] as const) {
+    const rows = update[section]
+    if (!rows) continue
+    Object.assign(next, { [section]: rows })
+    changed.add(section)
+  }
+  if (update.events && update.events.length > 0) {
+    next.events = [...view.events, ...update.events].slice(-MAX_EVENTS)
+    changed.add('events')
+  }
+  return { view: next, changed }
+}
