@@ -87,17 +87,19 @@ async function boot(nonce: string): Promise<void> {
 
 /** Waits for a way to the app, and then shows what was asked for. */
 async function wait(): Promise<void> {
+  // The service worker says so of its own pages: what it got for an answer, and to what.
+  const { status, method } = document.documentElement.dataset
+  // A service that does not answer is tried again by people, and what was sent with a form is not sent twice.
+  if (status === '502' || method === 'POST') return
   const worker = await serviceWorker()
   const again = location.pathname.startsWith('/__vc/') ? '/' : location.href
-  // What was sent with a form is not sent twice.
-  const once = document.documentElement.dataset['method'] === 'POST'
   told('ready', (it) => {
-    if (it.worker !== 'ready' || !it.ready || once) return
+    if (it.worker !== 'ready' || !it.ready) return
     if (again === location.href) location.reload()
     else location.replace(again)
   })
   const ask = (): void => (navigator.serviceWorker.controller ?? worker).postMessage({ page: 'ready' } satisfies PageAsk)
-  ask()
+  if (status === undefined) ask()
   setInterval(ask, ASK_EVERY)
 }
 

@@ -2,8 +2,9 @@
  * The cookies of an app.
  *
  * A service worker's answers cannot set cookies. Those that scripts may see go to the browser's own store, where
- * `document.cookie` has them and puts more; those that they may not (HttpOnly) are kept in a jar here. Without a Cookie
- * Store API all are in the jar: sent, but unseen by scripts. Whatever `Domain` says, a cookie stays with its app.
+ * `document.cookie` has them and puts more; those that they may not (HttpOnly) are kept in a jar here. So are those for a
+ * part of the app's paths, for the browser tells a service worker only of those for all. Without a Cookie Store API every
+ * cookie is in the jar: sent, but unseen by scripts. Whatever `Domain` says, a cookie stays with its app.
  */
 import { Cookie, CookieJar, MemoryCookieStore } from 'tough-cookie'
 
@@ -18,7 +19,7 @@ interface VisibleCookie {
 
 /** What of the browser's `CookieStore` is used. */
 export interface VisibleCookies {
-  getAll(options: { url: string }): Promise<VisibleCookie[]>
+  getAll(): Promise<VisibleCookie[]>
   set(cookie: { name: string; value: string; path: string; expires: number | null; sameSite: SameSite }): Promise<void>
   delete(cookie: { name: string; path: string }): Promise<void>
 }
@@ -49,8 +50,8 @@ export class Cookies {
   /** The `Cookie` header of a request; empty: none. */
   async header(url: string, context: SameSite): Promise<string> {
     const hidden = this.#jar.getCookiesSync(url, { sameSiteContext: context })
-    const names = new Set(hidden.map((cookie) => cookie.key))
-    const seen = (await this.#visible?.getAll({ url })) ?? []
+    const names = new Set(hidden.filter((cookie) => cookie.path === '/').map((cookie) => cookie.key))
+    const seen = (await this.#visible?.getAll()) ?? []
     const sent = seen.filter(({ name, sameSite }) => !names.has(name ?? '') && goes(sameSite, context))
     return [
       ...hidden.map((cookie) => cookie.cookieString()),
@@ -61,34 +62,47 @@ export class Cookies {
   /** Takes what an answer sets. What is no cookie is passed over, as browsers do. */
   async take(url: string, setCookies: string[]): Promise<void> {
     for (const line of setCookies) {
-      const cookie = Cookie.parse(line, { loose: true })
-      if (!cookie || (cookie.key.startsWith('__Host-') && cookie.domain !== null)) continue
-      cookie.domain = null
-      cookie.sameSite = sameSite(cookie.sameSite)
-      await this.#put(url, cookie)
+      const kept = this.#put(url, line, true)
+      if (kept) await this.#show(kept)
     }
     if (setCookies.length > 0) await this.#save()
   }
 
-  async #put(url: string, cookie: Cookie): Promise<void> {
-    // The jar says whether it may be here at all, and for which path.
-    const kept = this.#jar.setCookieSync(cookie, url, { ignoreError: true })
-    if (!kept || !this.#visible) return
-    const { key: name, value } = kept
-    const path = kept.path ?? '/'
-    if (kept.httpOnly) {
-      await this.#visible.delete({ name, path }).catch(() => {})
-      return
-    }
-    this.#jar.store.removeCookie(kept.domain, kept.path, kept.key)
-    const until = kept.expiryTime()
-    if (until !== undefined && until <= Date.now()) return void (await this.#visible.delete({ name, path }).catch(() => {}))
-    const expires = until === undefined || until === Infinity ? null : until
+  /** Takes what a script of a page sets: the browser has it already, and shows it for all paths. */
+  async takeFromScript(url: string, line: string): Promise<void> {
+    const kept = this.#put(url, line, false)
+    if (this.#visible && kept?.path === '/') await this.#forget(kept)
+    await this.#save()
+  }
+
+  /** Puts a cookie into the jar, which says whether it may be here, and for which path. */
+  #put(url: string, line: string, http: boolean): Cookie | null {
+    const cookie = Cookie.parse(line, { loose: true })
+    if (!cookie || (cookie.key.startsWith('__Host-') && cookie.domain !== null)) return null
+    if (!http && cookie.httpOnly) return null
+    cookie.domain = null
+    cookie.sameSite = sameSite(cookie.sameSite)
+    return this.#jar.setCookieSync(cookie, url, { http, ignoreError: true }) ?? null
+  }
+
+  /** Lets scripts see a cookie, or not. */
+  async #show(cookie: Cookie): Promise<void> {
+    if (!this.#visible) return
+    const { key: name, value } = cookie
+    const path = cookie.path ?? '/'
+    const until = cookie.expiryTime() ?? Infinity
+    if (path === '/' && !cookie.httpOnly) await this.#forget(cookie)
     try {
-      await this.#visible.set({ name, value, path, expires, sameSite: sameSite(kept.sameSite) })
+      if (cookie.httpOnly || until <= Date.now()) return await this.#visible.delete({ name, path })
+      const expires = until === Infinity ? null : until
+      await this.#visible.set({ name, value, path, expires, sameSite: sameSite(cookie.sameSite) })
     } catch {
       // The browser does not take it (too long, say), as it would not from a server.
     }
+  }
+
+  async #forget({ domain, path, key }: Cookie): Promise<void> {
+    await this.#jar.store.removeCookie(domain, path, key)
   }
 
   /** One after another: the last one saved is the last one taken. */

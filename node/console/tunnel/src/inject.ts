@@ -40,6 +40,18 @@ addEventListener('pageshow', (event) => {
   if (event.persisted) tell({ page: 'want-line' })
 })
 
+// The service worker sees what scripts set for all paths, but not what they set for some.
+const native = Object.getOwnPropertyDescriptor(Document.prototype, 'cookie')
+if (native) {
+  Object.defineProperty(Document.prototype, 'cookie', {
+    ...native,
+    set(this: Document, line: string) {
+      native.set?.call(this, line)
+      tell({ page: 'cookie', url: location.href, line: String(line) })
+    },
+  })
+}
+
 const refused = 'Seen through a Virtual Cluster console, an app has no service worker of its own: that place is taken.'
 workers.register = () => {
   console.warn(refused)

@@ -68,6 +68,8 @@ export type PageAsk =
   | { page: 'ready' }
   /** Opens a WebSocket that talks over the port in the message's ports. */
   | { page: 'socket'; target: string; protocols: string[] }
+  /** A script has set a cookie. */
+  | { page: 'cookie'; url: string; line: string }
   /** Anything, so that the worker lives on. */
   | { page: 'held' }
 export type WorkerTold =

@@ -96,6 +96,8 @@ async function attend(event: ExtendableMessageEvent, ask: PageAsk): Promise<void
     }
     case 'socket':
       return port && socket(ask, port)
+    case 'cookie':
+      return (await cookies).takeFromScript(ask.url, ask.line)
     case 'held':
       await Promise.all(underWay)
   }
