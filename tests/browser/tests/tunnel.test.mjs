@@ -14,6 +14,9 @@ import { site } from '../tunnel/site.mjs'
 const APP = join(import.meta.dirname, '../app/server.mjs')
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 
+/** A story has so long, milliseconds; the longest moves 100 MB. */
+const story = (name, act) => test(name, { timeout: 60_000 }, act)
+
 const apps = []
 let served
 let browser
@@ -92,7 +95,7 @@ async function stopServiceWorkers(page) {
   await session.detach()
 }
 
-test('a service opens at an origin of its own, with what its page links to', async () => {
+story('a service opens at an origin of its own, with what its page links to', async () => {
   const app = await open()
   assert.match(new URL(app.url()).host, /^web--shop--[a-z2-7]{12}\.localhost:\d+$/)
   assert.equal(await app.innerText('#answer'), '/echo?from=the+page')
@@ -106,7 +109,7 @@ test('a service opens at an origin of its own, with what its page links to', asy
   assert.equal(headers.referer, app.url())
 })
 
-test('redirects are followed by the browser, also those that name the service by another name', async () => {
+story('redirects are followed by the browser, also those that name the service by another name', async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   for (const to of ['/page?html=there', `${origin}/page?html=there`, 'http://web.shop/page?html=there', 'http://localhost/page?html=there']) {
@@ -121,7 +124,7 @@ test('redirects are followed by the browser, also those that name the service by
   assert.equal(await app.evaluate(async () => (await fetch('/redirect?to=/echo', { redirect: 'manual' })).type), 'opaqueredirect')
 })
 
-test('cookies that scripts must not see are sent unseen, the others go both ways', async () => {
+story('cookies that scripts must not see are sent unseen, the others go both ways', async () => {
   const app = await open()
   const set = (cookie) => json(app, `/cookie?set=${encodeURIComponent(cookie)}`)
   const sent = async (path = '/cookie') => (await json(app, path)).split('; ').sort()
@@ -143,7 +146,7 @@ test('cookies that scripts must not see are sent unseen, the others go both ways
   assert.deepEqual(await sent(), ['session=s1'], 'a service worker that was stopped has them again')
 })
 
-test("what another site's page posts comes without cookies", async () => {
+story("what another site's page posts comes without cookies", async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   await json(app, `/cookie?set=${encodeURIComponent('session=s1; HttpOnly; Path=/')}`)
@@ -162,7 +165,7 @@ test("what another site's page posts comes without cookies", async () => {
   assert.equal(await app.innerText('body'), '"session=s1"')
 })
 
-test('an upload of 50 MB arrives as it was sent', async () => {
+story('an upload of 50 MB arrives as it was sent', async () => {
   const app = await open()
   const length = 50 * 1024 * 1024
   const got = await app.evaluate(async (length) => {
@@ -173,7 +176,7 @@ test('an upload of 50 MB arrives as it was sent', async () => {
   assert.deepEqual(got, { bytes: length, sha256: bytes(length), type: null })
 })
 
-test('a form posts a file', async () => {
+story('a form posts a file', async () => {
   const app = await open()
   await app.setInputFiles('input[type=file]', { name: 'a.txt', mimeType: 'text/plain', buffer: Buffer.from('content') })
   await Promise.all([app.waitForURL(/\/upload$/), app.click('form button')])
@@ -182,7 +185,7 @@ test('a form posts a file', async () => {
   assert.ok(got.bytes > 100, `${got.bytes}`)
 })
 
-test('a download of 100 MB arrives as an attachment, whole', async () => {
+story('a download of 100 MB arrives as an attachment, whole', async () => {
   const app = await open()
   const length = 100 * 1024 * 1024
   const disposition = encodeURIComponent('content-disposition: attachment; filename="all.bin"')
@@ -195,7 +198,7 @@ test('a download of 100 MB arrives as an attachment, whole', async () => {
   assert.match(await app.title(), /An app/)
 })
 
-test('a link that says download is one, through the mesh', async () => {
+story('a link that says download is one, through the mesh', async () => {
   const app = await open()
   for (const press of ['in the page', 'by a script']) {
     const [download] = await Promise.all([
@@ -211,7 +214,7 @@ test('a link that says download is one, through the mesh', async () => {
   }
 })
 
-test('events arrive one by one', async () => {
+story('events arrive one by one', async () => {
   const app = await open()
   const times = await app.evaluate(
     () =>
@@ -230,7 +233,7 @@ test('events arrive one by one', async () => {
   assert.ok(times[4] - times[0] > 600, `they came together: ${times}`)
 })
 
-test('a part of a file can be had', async () => {
+story('a part of a file can be had', async () => {
   const app = await open()
   const part = await app.evaluate(async () => {
     const answer = await fetch('/range', { headers: { range: 'bytes=1000-1999' } })
@@ -240,7 +243,7 @@ test('a part of a file can be had', async () => {
   assert.equal(await app.evaluate(async () => (await fetch('/range', { headers: { range: 'bytes=9999999-' } })).status), 416)
 })
 
-test('a WebSocket talks text and bytes, and closes with a word', async () => {
+story('a WebSocket talks text and bytes, and closes with a word', async () => {
   const app = await open()
   await json(app, `/cookie?set=${encodeURIComponent('session=s1; HttpOnly; Path=/')}`)
   const got = await app.evaluate(
@@ -271,7 +274,7 @@ test('a WebSocket talks text and bytes, and closes with a word', async () => {
   assert.deepEqual(refused, [1006, false])
 })
 
-test('a WebSocket outlives the service worker', async () => {
+story('a WebSocket outlives the service worker', async () => {
   const app = await open()
   await app.evaluate(
     () =>
@@ -291,7 +294,7 @@ test('a WebSocket outlives the service worker', async () => {
   assert.equal(echoed, 'still there')
 })
 
-test('when the browser has stopped the service worker, the next click works', async () => {
+story('when the browser has stopped the service worker, the next click works', async () => {
   const app = await open()
   for (let i = 0; i < 3; i++) {
     await stopServiceWorkers(app)
@@ -302,7 +305,7 @@ test('when the browser has stopped the service worker, the next click works', as
   }
 })
 
-test('a page that believes nobody but itself still has its WebSockets', async () => {
+story('a page that believes nobody but itself still has its WebSockets', async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   const html = '<!doctype html><title>strict</title><body>' + 'x'.repeat(2000)
@@ -327,7 +330,7 @@ test('a page that believes nobody but itself still has its WebSockets', async ()
   }
 })
 
-test('an app cannot reach the console', async () => {
+story('an app cannot reach the console', async () => {
   const app = await open()
   const seen = await app.evaluate(async (console_) => {
     const attempt = async (what) => {
@@ -349,7 +352,13 @@ test('an app cannot reach the console', async () => {
           new Promise((resolve, reject) => {
             const frame = document.createElement('iframe')
             frame.src = console_
-            frame.onload = () => resolve(frame.contentWindow.secret)
+            frame.onload = () => {
+              try {
+                resolve(frame.contentWindow.secret)
+              } catch (error) {
+                reject(error)
+              }
+            }
             frame.onerror = reject
             document.body.append(frame)
           }),
@@ -368,14 +377,14 @@ test('an app cannot reach the console', async () => {
   assert.equal(console_.url(), `${served.origin}/`)
 })
 
-test('an app cannot take the console elsewhere by its name', async () => {
+story('an app cannot take the console elsewhere by its name', async () => {
   await console_.evaluate(() => void (window.name = 'the-console'))
   const app = await open()
   await Promise.all([context.waitForEvent('page'), app.evaluate(() => void window.open('/page?html=trap', 'the-console'))])
   assert.equal(console_.url(), `${served.origin}/`)
 })
 
-test('a line leads to one service, whatever is asked on it', async () => {
+story('a line leads to one service, whatever is asked on it', async () => {
   const app = await open()
   // With what the tunnel's own script uses, a page asks for a line; and on it, for another service.
   const answer = await app.evaluate(
@@ -407,7 +416,7 @@ test('a line leads to one service, whatever is asked on it', async () => {
   assert.ok(host)
 })
 
-test('a page elsewhere cannot give an app another way', async () => {
+story('a page elsewhere cannot give an app another way', async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   const elsewhere = await open('shop/api')
@@ -427,7 +436,7 @@ test('a page elsewhere cannot give an app another way', async () => {
   assert.equal(await trap.evaluate(() => window.opener), null)
 })
 
-test('two services are apart', async () => {
+story('two services are apart', async () => {
   const [web, api] = [await open('shop/web'), await open('shop/api')]
   assert.notEqual(new URL(web.url()).origin, new URL(api.url()).origin)
   await json(web, `/cookie?set=${encodeURIComponent('of=web; Path=/; HttpOnly')}&set=${encodeURIComponent('seen=web; Path=/; Domain=localhost')}`)
@@ -437,7 +446,7 @@ test('two services are apart', async () => {
   assert.equal(await api.evaluate(() => document.cookie), '')
 })
 
-test('one service of two clusters is two apps', async () => {
+story('one service of two clusters is two apps', async () => {
   const web = await open()
   const other = await context.newPage()
   await other.goto(`${served.origin}/?cluster=12D3KooWother`)
@@ -445,7 +454,7 @@ test('one service of two clusters is two apps', async () => {
   assert.notEqual(new URL(web.url()).origin, new URL(twin.url()).origin)
 })
 
-test('without its console an app says so, and goes on when it is opened again', async () => {
+story('without its console an app says so, and goes on when it is opened again', async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   await console_.close()
@@ -459,7 +468,7 @@ test('without its console an app says so, and goes on when it is opened again', 
   await app.waitForFunction(() => document.body.textContent === 'later')
 })
 
-test('while the cluster is out of reach an app says so, and goes on by itself', async () => {
+story('while the cluster is out of reach an app says so, and goes on by itself', async () => {
   const app = await open()
   await console_.evaluate(() => window.lose())
   await app.reload()
@@ -468,14 +477,14 @@ test('while the cluster is out of reach an app says so, and goes on by itself', 
   await app.waitForSelector('body[data-ready=yes]')
 })
 
-test('a service that does not answer is said to', async () => {
+story('a service that does not answer is said to', async () => {
   const [app] = await Promise.all([context.waitForEvent('page'), console_.click('[data-service="shop/down"]')])
   await app.waitForURL((url) => url.pathname === '/')
   assert.match(await app.innerText('h1'), /does not answer/)
   assert.match(await app.innerText('p'), /ECONNREFUSED/)
 })
 
-test('a page opened past its service worker finds it again', async () => {
+story('a page opened past its service worker finds it again', async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   const session = await context.newCDPSession(app)
@@ -486,7 +495,7 @@ test('a page opened past its service worker finds it again', async () => {
   await app.waitForFunction(() => document.body.textContent === 'there')
 })
 
-test('an answer that breaks off does not look whole, and what is not wanted any more is not fetched', async () => {
+story('an answer that breaks off does not look whole, and what is not wanted any more is not fetched', async () => {
   const app = await open()
   const cut = await app.evaluate(() => fetch('/cut').then((answer) => answer.arrayBuffer()).then(() => 'whole', (error) => error.name))
   assert.equal(cut, 'TypeError')

@@ -1,10 +1,6 @@
 /** A console with nothing but `Open`, and a mesh that is one HTTP server (`site.mjs`): what the tunnel does does not depend on it. */
-import type { AppMesh, AppSocket } from '../../../node/console/tunnel/src/opener'
+import type { AppMesh } from '../../../node/console/tunnel/src/opener'
 import { openService } from '../../../node/console/tunnel/src/opener'
-
-class FakeSocket extends WebSocket implements AppSocket {
-  override binaryType: 'blob' | 'arraybuffer' = 'arraybuffer'
-}
 
 const state = { state: 'live' }
 const mesh: AppMesh = {
@@ -23,7 +19,7 @@ const mesh: AppMesh = {
   },
   socket(service, port, target, protocols = [], headers = []) {
     const request = encodeURIComponent(JSON.stringify({ service, port, target, headers }))
-    return new FakeSocket(`ws://${location.host}/fake/socket?request=${request}`, protocols)
+    return new WebSocket(`ws://${location.host}/fake/socket?request=${request}`, protocols)
   },
 }
 

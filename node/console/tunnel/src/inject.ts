@@ -1,4 +1,5 @@
-/** In each page of an app, before anything of its own: WebSockets through the tunnel, and a line kept for the service worker. */
+/** In each page of an app, before anything of its own: what the service worker cannot do, and a line kept for it. */
+import { leadDownloads } from './download'
 import { Line } from './line'
 import type { PageAsk, WorkerTold } from './protocol'
 import { isRecord } from './protocol'
@@ -51,6 +52,8 @@ if (native) {
     },
   })
 }
+
+leadDownloads()
 
 const refused = 'Seen through a Virtual Cluster console, an app has no service worker of its own: that place is taken.'
 workers.register = () => {

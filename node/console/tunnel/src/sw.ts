@@ -7,6 +7,7 @@ import { LineError } from './line'
 import type { PageAsk, SocketTold, WorkerTold } from './protocol'
 import { isRecord } from './protocol'
 import { answer } from './worker/answer'
+import { asDownload, attachment } from './worker/download'
 import { findLine, giveLine, pages, takeLine } from './worker/lines'
 import { ownFile, unavailable } from './worker/pages'
 import { shelf } from './worker/shelf'
@@ -29,17 +30,19 @@ self.addEventListener('fetch', (event) => {
   if (url.origin !== self.location.origin) return
   const own = ownFile(url.pathname)
   if (own) return event.respondWith(own)
-  if (!url.pathname.startsWith('/__vc/')) event.respondWith(respond(event))
+  const download = asDownload(url)
+  if (download) event.respondWith(respond(event, download.url).then((answer) => attachment(answer, download.name)))
+  else if (!url.pathname.startsWith('/__vc/')) event.respondWith(respond(event, url))
 })
 
-async function respond(event: FetchEvent): Promise<Response> {
+async function respond(event: FetchEvent, url: URL): Promise<Response> {
   const line = await findLine()
   if (!line) {
     const text = 'Its way to the cluster is a tab with the console. Open the service there; this page then goes on by itself.'
     return unavailable(event.request, 503, 'The console is not open', text)
   }
   try {
-    return streamed(event, await answer(event, line, await cookies))
+    return streamed(event, await answer(event.request, url, line, await cookies))
   } catch (error) {
     const code = error instanceof LineError ? error.code : 'failed'
     const message = error instanceof Error ? error.message : String(error)

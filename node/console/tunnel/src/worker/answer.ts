@@ -14,10 +14,8 @@ const MEASURED = 1024 * 1024
 const NO_BODY = [101, 103, 204, 205, 304]
 const DECODED: Record<string, CompressionFormat> = { gzip: 'gzip', 'x-gzip': 'gzip', deflate: 'deflate' }
 
-/** Passes a request on and its answer back. Errors: `LineError`. */
-export async function answer(event: FetchEvent, line: Line, cookies: Cookies): Promise<Response> {
-  const { request } = event
-  const url = new URL(request.url)
+/** Passes a request for `url` on and its answer back. Errors: `LineError`. */
+export async function answer(request: Request, url: URL, line: Line, cookies: Cookies): Promise<Response> {
   const again = 'isReloadNavigation' in request && request.isReloadNavigation === true
   const from = initiator(request, self.location.origin, again)
   const context = cookieContext(request, from)
