@@ -54,8 +54,9 @@ pub struct Options {
     /// Address to listen on
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     pub listen: IpAddr,
-    /// TCP and QUIC port; the console is on the one after the next, for this machine's browsers only
-    #[arg(long, default_value_t = DEFAULT_PORT)]
+    /// TCP and QUIC port. Browsers get in at the next one (UDP); the console is on the one after that, for this machine's
+    /// browsers only
+    #[arg(long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..=65533))]
     pub port: u16,
     /// Address to tell others, where it is not the one listened on
     #[arg(long, value_name = "IP")]

@@ -1,7 +1,8 @@
 //! Who this node is, on disk: its key, its cluster, its certificate.
 //!
 //! `node.key` and `cluster.key` are Ed25519 seeds, base64, mode 0600; `cluster.key` is there on servers only. `files.key`
-//! is what secrets and configs are sealed with, 32 bytes, base64, mode 0600.
+//! is what secrets and configs are sealed with, 32 bytes, base64, mode 0600. `webrtc.pem` is the certificate, with its key,
+//! whose hash is in the addresses that browsers dial.
 //! `membership.json` says which cluster and holds the certificate.
 
 use std::fs;
@@ -18,6 +19,7 @@ use crate::seal::Seal;
 const NODE_KEY: &str = "node.key";
 const CLUSTER_KEY: &str = "cluster.key";
 const FILES_KEY: &str = "files.key";
+const WEBRTC: &str = "webrtc.pem";
 const MEMBERSHIP: &str = "membership.json";
 /// The admin's token that `init` writes.
 pub const ADMIN_TOKEN: &str = "admin.token";
@@ -85,6 +87,23 @@ pub fn node_key(dir: &Path) -> anyhow::Result<Keypair> {
             let key = Keypair::generate_ed25519();
             write_secret(&path, &encode_key(&key).context("an Ed25519 key")?)?;
             Ok(key)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// The certificate that browsers know this node by: from disk, or a new one. With another one, every address that a
+/// browser has kept would be wrong.
+pub fn webrtc_certificate(dir: &Path) -> anyhow::Result<vc_webrtc::Certificate> {
+    let path = dir.join(WEBRTC);
+    match fs::read_to_string(&path) {
+        Ok(pem) => vc_webrtc::Certificate::from_pem(&pem).with_context(|| {
+            format!("{} is damaged: remove it, and browsers need new links", path.display())
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let certificate = vc_webrtc::Certificate::generate()?;
+            write_secret(&path, certificate.to_pem())?;
+            Ok(certificate)
         }
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }

@@ -160,6 +160,7 @@ async fn run(
     let config = network::Config {
         listen: options.listen,
         port: options.port,
+        certificate: identity::webrtc_certificate(&options.data_dir)?,
         advertise: options.advertise,
         mdns: !options.no_mdns,
     };

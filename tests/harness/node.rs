@@ -69,14 +69,14 @@ impl Node {
     /// Waits until it says that it is ready.
     pub fn ready(&mut self) {
         let program = self.program.as_ref().expect("it was launched");
-        // TCP and QUIC.
+        // TCP, QUIC and WebRTC.
         let next = || match program.next_line(PATIENCE) {
             Some(line) => {
                 line.strip_prefix("ready ").expect("nothing else comes on stdout").to_owned()
             }
             None => panic!("{} ended: {}", self.name, self.last_lines(5)),
         };
-        self.addresses = vec![next(), next()];
+        self.addresses = vec![next(), next(), next()];
     }
 
     /// Starts it and waits until it is ready.

@@ -49,6 +49,11 @@ pub(crate) fn publishable(
     chosen
 }
 
+/// Whether members dial it as it is: where browsers get in, only browsers do, and circuits are a matter of their own.
+pub(crate) fn is_dialled(address: &Multiaddr) -> bool {
+    !is_circuit(address) && !address.iter().any(|part| part == Protocol::WebRTCDirect)
+}
+
 /// The machine's own addresses on bridges that container engines made.
 fn bridge_addresses() -> BTreeSet<IpAddr> {
     let is_bridge = |name: &str| {
@@ -77,7 +82,7 @@ impl Contacts {
     /// Addresses of a member, but for circuits; the newest word counts most.
     pub(crate) fn learn(&mut self, peer: PeerId, addresses: impl IntoIterator<Item = Multiaddr>) {
         let contact = self.contacts.entry(peer).or_default();
-        for address in addresses.into_iter().filter(|address| !is_circuit(address)) {
+        for address in addresses.into_iter().filter(is_dialled) {
             let address = address.with_p2p(peer).unwrap_or_else(|address| address);
             if contact.addresses.first() != Some(&address) {
                 contact.addresses.retain(|known| *known != address);

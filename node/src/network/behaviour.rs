@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use libp2p::core::Transport as _;
+use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::upgrade::Version;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol};
@@ -16,6 +18,7 @@ use vc_protocol::wire::{
 };
 use vc_protocol::{ClusterId, Keypair};
 
+use super::Config;
 use super::circuits;
 use super::gate::{Gate, Gated};
 use super::inbound::{self, Incoming};
@@ -91,7 +94,7 @@ pub(crate) fn swarm(
     key: &Keypair,
     cluster: ClusterId,
     gate: Gate,
-    with_mdns: bool,
+    config: &Config,
 ) -> anyhow::Result<(Swarm<Behaviour>, Controls, Streams)> {
     let auth = libp2p_stream::Behaviour::new();
     let streams = libp2p_stream::Behaviour::new();
@@ -137,7 +140,7 @@ pub(crate) fn swarm(
             .with_interval(Duration::from_secs(5))
             .with_timeout(Duration::from_secs(5)),
     );
-    let mdns = if with_mdns {
+    let mdns = if config.mdns {
         Some(
             mdns::tokio::Behaviour::new(mdns::Config::default(), peer)
                 .context("cannot start mDNS; try --no-mdns")?,
@@ -188,6 +191,16 @@ pub(crate) fn swarm(
             quic.max_connection_data = QUIC_WINDOW * (MAX_STREAMS as u32 / 2);
             quic
         })
+        .with_other_transport(|key| {
+            let config = vc_webrtc::Config {
+                key: key.clone(),
+                certificate: config.certificate.clone(),
+                limits: vc_webrtc::Limits::default(),
+            };
+            vc_webrtc::Transport::new(config)
+                .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+        })
+        .context("WebRTC transport")?
         .with_relay_client(noise::Config::new, multiplexed)
         .context("relayed transport")?
         .with_behaviour(behaviour)

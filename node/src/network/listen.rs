@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, gossipsub};
 use tokio::sync::mpsc;
@@ -28,8 +29,7 @@ impl Network {
         driver: mpsc::Sender<Event>,
     ) -> anyhow::Result<(Self, Handles)> {
         check_port(config.listen, config.port)?;
-        let (mut swarm, controls, streams) =
-            behaviour::swarm(key, cluster, gate.clone(), config.mdns)?;
+        let (mut swarm, controls, streams) = behaviour::swarm(key, cluster, gate.clone(), &config)?;
         let topic = gossipsub::IdentTopic::new(topic(cluster));
         swarm
             .behaviour_mut()
@@ -39,11 +39,10 @@ impl Network {
             .subscribe(&topic)
             .context("cannot subscribe to gossip")?;
         let ip = Multiaddr::from(config.listen);
-        let tcp = ip.clone().with(libp2p::multiaddr::Protocol::Tcp(config.port));
-        let quic = ip
-            .with(libp2p::multiaddr::Protocol::Udp(config.port))
-            .with(libp2p::multiaddr::Protocol::QuicV1);
-        for address in [tcp, quic] {
+        let tcp = ip.clone().with(Protocol::Tcp(config.port));
+        let quic = ip.clone().with(Protocol::Udp(config.port)).with(Protocol::QuicV1);
+        let browsers = ip.with(Protocol::Udp(config.port + 1)).with(Protocol::WebRTCDirect);
+        for address in [tcp, quic, browsers] {
             swarm
                 .listen_on(address.clone())
                 .with_context(|| format!("cannot listen on {address}"))?;
@@ -75,7 +74,7 @@ impl Network {
         let settled = |listening: &BTreeSet<Multiaddr>| {
             let of =
                 |name: &str| listening.iter().any(|address| address.to_string().contains(name));
-            of("/tcp/") && of("/quic-v1")
+            of("/tcp/") && of("/quic-v1") && of("/webrtc-direct")
         };
         while !settled(&self.listening) {
             match self.swarm.select_next_some().await {
@@ -115,7 +114,7 @@ impl Network {
 
 /// The transports share ports with other programs of the same user without a word; a plain bind does not.
 fn check_port(ip: IpAddr, port: u16) -> anyhow::Result<()> {
-    let advice = |protocol: &str, error: std::io::Error| match error.kind() {
+    let advice = |protocol: &str, port: u16, error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             anyhow::anyhow!("{protocol} port {port} of {ip} is in use: choose another with --port")
         }
@@ -124,8 +123,9 @@ fn check_port(ip: IpAddr, port: u16) -> anyhow::Result<()> {
         }
         _ => anyhow::anyhow!("cannot listen on {ip}, {protocol} port {port}: {error}"),
     };
-    let tcp = std::net::TcpListener::bind((ip, port)).map_err(|error| advice("TCP", error))?;
-    let udp = std::net::UdpSocket::bind((ip, port)).map_err(|error| advice("UDP", error))?;
-    drop((tcp, udp));
+    std::net::TcpListener::bind((ip, port)).map_err(|error| advice("TCP", port, error))?;
+    for port in [port, port + 1] {
+        std::net::UdpSocket::bind((ip, port)).map_err(|error| advice("UDP", port, error))?;
+    }
     Ok(())
 }

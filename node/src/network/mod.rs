@@ -30,7 +30,7 @@ use crate::drive::Event;
 use behaviour::{Behaviour, BehaviourEvent, MemberEvent, Streams};
 use circuits::{Circuits, Step};
 use gate::Gate;
-use paths::{Path, Paths, is_circuit};
+use paths::{Path, Paths};
 
 pub use behaviour::Controls;
 pub(crate) use behaviour::MAX_STREAMS;
@@ -47,12 +47,14 @@ const MAX_PAUSE_BESIDE_CIRCUIT: Duration = Duration::from_secs(30);
 const ASK_KADEMLIA: Duration = Duration::from_secs(30);
 
 /// Where and how to listen.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// Address to listen on; unspecified: all.
     pub listen: IpAddr,
-    /// TCP and QUIC port.
+    /// TCP and QUIC port; browsers get in at the next one.
     pub port: u16,
+    /// What browsers know this node by.
+    pub certificate: vc_webrtc::Certificate,
     /// The address to tell others instead of those listened on.
     pub advertise: Option<IpAddr>,
     /// Whether to find members in the same network by mDNS.
@@ -135,7 +137,7 @@ impl Network {
             }
             Command::Addresses(node, addresses) => {
                 let peer = node.peer_id();
-                for address in &addresses {
+                for address in addresses.iter().filter(|it| addresses::is_dialled(it)) {
                     self.swarm
                         .behaviour_mut()
                         .member
@@ -345,7 +347,7 @@ impl Network {
             }
             MemberEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 // What is learnt here is dialled directly.
-                for address in info.listen_addrs.into_iter().filter(|it| !is_circuit(it)) {
+                for address in info.listen_addrs.into_iter().filter(addresses::is_dialled) {
                     self.swarm.behaviour_mut().member.inner.kademlia.add_address(&peer_id, address);
                 }
             }

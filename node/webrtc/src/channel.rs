@@ -47,6 +47,8 @@ struct Halves {
     fin_received: bool,
     /// Either side gave up.
     reset: bool,
+    /// Nothing is left to be said.
+    over: bool,
 }
 
 /// What a channel has to do next.
@@ -56,7 +58,7 @@ pub(crate) enum Due {
     Send(Flag),
     /// Wait for the peer's acknowledgement, but not for ever.
     Linger,
-    /// Close the channel.
+    /// Nothing is left to be said: the channel is to be closed.
     Close,
 }
 
@@ -103,7 +105,11 @@ impl Channel {
     pub(crate) fn due(&mut self) -> Option<Due> {
         let wishes = self.pipe.attend();
         let halves = &mut self.halves;
+        if halves.over {
+            return None;
+        }
         if halves.reset {
+            halves.over = true;
             return Some(Due::Close);
         }
         if wishes.finished && !halves.fin_sent && !halves.stopped {
@@ -112,6 +118,7 @@ impl Channel {
         }
         let written = halves.fin_acked || halves.stopped;
         if written && halves.fin_received {
+            halves.over = true;
             return Some(Due::Close);
         }
         if !wishes.dropped {
@@ -124,7 +131,8 @@ impl Channel {
             halves.reset = true;
             return Some(Due::Send(Flag::Reset));
         }
-        if written {
+        if written && halves.stop_sent {
+            halves.over = true;
             return Some(Due::Close);
         }
         if !halves.fin_received && !halves.stop_sent {
@@ -154,10 +162,8 @@ mod tests {
         let mut all = Vec::new();
         while let Some(due) = channel.due() {
             all.push(due);
-            match due {
-                Due::Close => break,
-                Due::Linger => channel.linger = Some(Instant::now()),
-                Due::Send(_) => {}
+            if due == Due::Linger {
+                channel.linger = Some(Instant::now());
             }
         }
         all

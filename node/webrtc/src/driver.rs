@@ -49,6 +49,11 @@ const UNAUTHENTICATED: u64 = 256 * 1024;
 /// How long a closed stream's last bytes may go unacknowledged.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// How long the browser has to close a channel that is over, before this side does. Browsers' libp2p closes every such channel
+/// at once, and it takes one side: SCTP would answer a reset that crosses its own with another one, which would then hit
+/// the next stream of the same number.
+const LEAVE: Duration = Duration::from_secs(2);
+
 /// The channel on which Noise runs.
 const NOISE_CHANNEL: u16 = 0;
 
@@ -315,6 +320,7 @@ impl Driver {
     }
 
     fn event(&mut self, event: Event) -> Result<(), ConnectionError> {
+        tracing::trace!(?event, "SCTP");
         match event {
             Event::Connected => self.begin_noise(),
             Event::HandshakeFailed { reason } => Err(failed(reason)),
@@ -540,10 +546,11 @@ impl Driver {
             && let Some(due) = channel.due()
         {
             moved = true;
+            tracing::trace!(id, ?due, "a stream");
             match due {
                 Due::Send(flag) => self.write_flag(id, flag),
                 Due::Linger => channel.linger = Some(now + LINGER),
-                Due::Close => self.close_channel(id),
+                Due::Close => channel.linger = Some(now + LEAVE),
             }
         }
         moved

@@ -1,4 +1,5 @@
 // An app like those that people run, for tests of the way to it: `node server.mjs PORT`, on 127.0.0.1.
+// Whatever is asked for, `header=NAME: VALUE` adds a header to the answer.
 //
 //   /                    a page that loads a script, a style and a picture, all by relative links
 //   /bytes?n=N           N bytes, the same each time, for pages of any origin; with `chunked`, without a length
@@ -12,6 +13,7 @@
 //   /status?code=S       an answer without a body
 //   /cut?n=N             promises N bytes, sends half of them, and hangs up
 //   /gone                how many answers were not wanted any more before they were complete
+//   /page?html=HTML      a page
 //   /ws                  a WebSocket that sends back what it gets; `close CODE REASON` closes it
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
@@ -87,6 +89,7 @@ const server = createServer(async (request, response) => {
   const url = new URL(request.url, 'http://app')
   const number = (name, otherwise) => Number(url.searchParams.get(name) ?? otherwise)
   response.on('close', () => response.writableFinished || gone++)
+  for (const header of url.searchParams.getAll('header')) response.appendHeader(...header.split(': ', 2))
   switch (url.pathname) {
     case '/bytes': {
       const n = number('n', 1024)
@@ -131,6 +134,9 @@ const server = createServer(async (request, response) => {
       return setImmediate(() => response.destroy())
     case '/gone':
       return json(response, gone)
+    case '/page':
+      response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' })
+      return response.end(url.searchParams.get('html'))
   }
   const file = FILES[url.pathname]
   if (!file) {

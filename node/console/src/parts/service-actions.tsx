@@ -5,7 +5,7 @@ import type { ServiceRow } from 'vc-mesh'
 
 import { during, perform } from '../actions'
 import { ask } from '../ask'
-import { openService } from '../open'
+import { openService } from 'vc-tunnel'
 import { readPort } from '../services'
 import { hindrance, useSession, type Session } from '../state'
 import { count } from '../units'

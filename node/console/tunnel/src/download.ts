@@ -1,0 +1,34 @@
+/** Links that say `download` go past the service worker, and so past the app: they are led there. */
+
+/** A link's download, of the app, as a request that the service worker sees; `null`: not one of those. */
+function led(link: HTMLAnchorElement): string | null {
+  if (!link.hasAttribute('download') || link.origin !== location.origin) return null
+  const query = new URLSearchParams({ url: link.href, name: link.download })
+  return `/__vc/download?${query.toString()}`
+}
+
+function download(path: string): void {
+  const frame = document.createElement('iframe')
+  frame.hidden = true
+  frame.src = path
+  document.documentElement.append(frame)
+}
+
+/** Watches the page's links, those that its scripts press as well. */
+export function leadDownloads(): void {
+  // Last, so that the page's own listeners have said whether they want it.
+  addEventListener('click', (event) => {
+    const link = event.composedPath().find((it) => it instanceof HTMLAnchorElement)
+    const path = link && !event.defaultPrevented && event.button === 0 ? led(link) : null
+    if (path === null) return
+    event.preventDefault()
+    download(path)
+  })
+  const { click } = HTMLElement.prototype
+  HTMLAnchorElement.prototype.click = function (this: HTMLAnchorElement): void {
+    // One that is in no page tells no page of it.
+    const path = this.isConnected ? null : led(this)
+    if (path === null) click.call(this)
+    else download(path)
+  }
+}

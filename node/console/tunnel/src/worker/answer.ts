@@ -1,0 +1,96 @@
+/// <reference lib="webworker" />
+/** One request of the browser, answered by the app. */
+import type { Cookies } from '../cookies'
+import { allowScript } from '../csp'
+import { cookieContext, incoming, initiator, outgoing, values } from '../headers'
+import { insertInHead } from '../html'
+import type { Incoming, Line } from '../line'
+import { rewriteLocation } from '../location'
+
+declare const self: ServiceWorkerGlobalScope
+
+/** A body up to this size is sent with its length, which simple servers need; a larger one as it comes. */
+const MEASURED = 1024 * 1024
+const NO_BODY = [101, 103, 204, 205, 304]
+const DECODED: Record<string, CompressionFormat> = { gzip: 'gzip', 'x-gzip': 'gzip', deflate: 'deflate' }
+
+/** Passes a request for `url` on and its answer back. Errors: `LineError`. */
+export async function answer(request: Request, url: URL, line: Line, cookies: Cookies): Promise<Response> {
+  const again = 'isReloadNavigation' in request && request.isReloadNavigation === true
+  const from = initiator(request, self.location.origin, again)
+  const context = cookieContext(request, from)
+  const headers = outgoing(request, url, from, context ? await cookies.header(url.href, context) : '')
+  const body = await measured(await requestBody(request))
+  if (body?.length !== undefined) headers.push(['content-length', String(body.length)])
+  const target = url.pathname + url.search
+  const got = await line.request({ method: request.method, target, headers, body: body?.stream ?? null, signal: request.signal })
+  if (context !== null) await cookies.take(url.href, values(got.headers, 'set-cookie'))
+  return response(request, url, line, got)
+}
+
+function response(request: Request, url: URL, line: Line, got: Incoming): Response {
+  const without = new Set<string>()
+  const encoding = values(got.headers, 'content-encoding').join().trim().toLowerCase()
+  const format = request.method === 'HEAD' ? undefined : DECODED[encoding]
+  const page =
+    request.mode === 'navigate' && /^(text\/html|application\/xhtml\+xml)\b/i.test(values(got.headers, 'content-type')[0] ?? '')
+  if (format) without.add('content-encoding')
+  if (format || page) without.add('content-length')
+  const headers = incoming(got.headers, without)
+  const location = headers.get('location')
+  if (location !== null) headers.set('location', rewriteLocation(location, url, line.app))
+  const empty = NO_BODY.includes(got.status) || request.method === 'HEAD'
+  let body: ReadableStream<Uint8Array> = got.body
+  if (empty) void body.cancel()
+  else if (format) body = body.pipeThrough(new DecompressionStream(format) as TransformStream<Uint8Array, Uint8Array>)
+  if (page && !empty) body = body.pipeThrough(insertInHead(ourScript(headers)))
+  return new Response(empty ? null : (body as ReadableStream<Uint8Array<ArrayBuffer>>), { status: got.status, headers })
+}
+
+/** Lets our script into a page, and has the page say where requests come from: forms that do not look like another site's. */
+function ourScript(headers: Headers): string {
+  const nonce = crypto.randomUUID()
+  const policy = headers.get('content-security-policy')
+  if (policy !== null) headers.set('content-security-policy', allowScript(policy, `${self.location.origin}/__vc/inject.js`, nonce))
+  if (/\bno-referrer\s*$/.test(headers.get('referrer-policy') ?? '')) headers.set('referrer-policy', 'same-origin')
+  return `<script nonce="${nonce}" src="/__vc/inject.js"></script>`
+}
+
+async function requestBody(request: Request): Promise<ReadableStream<Uint8Array> | null> {
+  if (request.method === 'GET' || request.method === 'HEAD') return null
+  if (request.body !== undefined) return request.body
+  // Where requests have no streams, what is sent is on disk or in memory already.
+  const blob = await request.blob()
+  return blob.size > 0 ? blob.stream() : null
+}
+
+async function measured(
+  body: ReadableStream<Uint8Array> | null,
+): Promise<{ stream: ReadableStream<Uint8Array>; length?: number } | null> {
+  if (body === null) return null
+  const reader = body.getReader()
+  const begun: Uint8Array[] = []
+  let length = 0
+  while (length <= MEASURED) {
+    const { done, value } = await reader.read()
+    if (done) return { stream: continued(begun, null), length }
+    begun.push(value)
+    length += value.byteLength
+  }
+  return { stream: continued(begun, reader) }
+}
+
+/** What was read of a stream, and then the rest. */
+function continued(
+  begun: Uint8Array[],
+  rest: ReadableStreamDefaultReader<Uint8Array> | null,
+): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    async pull(controller) {
+      const next = begun.shift() ?? (await rest?.read())?.value
+      if (next) controller.enqueue(next)
+      else controller.close()
+    },
+    cancel: (reason) => rest?.cancel(reason),
+  })
+}
