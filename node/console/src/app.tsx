@@ -3,6 +3,7 @@
 import { signal } from '@preact/signals'
 import { useEffect, useRef } from 'preact/hooks'
 
+import { messageOf } from './actions'
 import { forgetToken, knownPeers, rememberToken, type Arrival } from './arrival'
 import { startOver } from './deployment'
 import { listenToKeys, overlay } from './keys'
@@ -15,7 +16,7 @@ import { ToastList } from './parts/toast-list'
 import { placeOf, route, type Route } from './route'
 import { openSession, SessionContext, useSession, type Session } from './state'
 import { say } from './toasts'
-import { messageOf } from './actions'
+import { readToken } from './token'
 import { Deploy } from './views/deploy'
 import { Events } from './views/events'
 import { Logs } from './views/logs'
@@ -26,11 +27,21 @@ import { Services } from './views/services'
 import { SignIn } from './views/sign-in'
 
 const session = signal<Session | null>(null)
+/** What the sign-in begins with. */
+const offered = signal<Arrival | null>(null)
 
 /** The part that dials is large: it is fetched while the sign-in is already there. */
 const loadMesh = () => import('vc-mesh')
 
-export async function signIn(token: string, peers: string[], isRemembered: boolean): Promise<void> {
+/** Signs in with what a link brought or this tab kept. What cannot be used is shown in the sign-in, with the reason. */
+export function arrive(arrival: Arrival, isRemembered: boolean): void {
+  if (session.value) signOut()
+  offered.value = arrival
+  const reading = readToken(arrival.token, arrival.peers, Date.now(), knownPeers)
+  if ('claims' in reading) void signIn(arrival.token, reading.claims.peers, isRemembered)
+}
+
+async function signIn(token: string, peers: string[], isRemembered: boolean): Promise<void> {
   try {
     const { Mesh } = await loadMesh()
     const mesh = new Mesh({ token, peers })
@@ -45,11 +56,12 @@ export async function signIn(token: string, peers: string[], isRemembered: boole
 function signOut(): void {
   session.value?.end()
   session.value = null
+  offered.value = null
   forgetToken()
   startOver()
 }
 
-export function App({ arrival }: { arrival: Arrival | null }) {
+export function App() {
   useEffect(() => void loadMesh(), [])
   const now = session.value
   if (!now?.attached.value || !now.status.value) {
@@ -57,7 +69,7 @@ export function App({ arrival }: { arrival: Arrival | null }) {
       <>
         <SignIn
           link={now?.link ?? null}
-          arrival={arrival}
+          arrival={offered.value}
           known={knownPeers}
           onSignIn={(...how) => void signIn(...how)}
           onCancel={signOut}
@@ -86,10 +98,14 @@ function Shell() {
   }, [at])
   return (
     <>
-      <a class="skip" href="#main" onClick={(event) => {
-        event.preventDefault()
-        main.current?.focus()
-      }}>
+      <a
+        class="skip"
+        href="#main"
+        onClick={(event) => {
+          event.preventDefault()
+          main.current?.focus()
+        }}
+      >
         Skip to the view
       </a>
       <Header onSignOut={signOut} />

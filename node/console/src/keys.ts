@@ -11,7 +11,7 @@ export const overlay = signal<'none' | 'keys' | 'palette'>('none')
 /** What `?` shows. */
 export const KEYS: readonly (readonly [key: string, what: string])[] = [
   ...PLACES.map(({ key, title }) => [key, title] as const),
-  ['/', 'Go to a service, machine or view (also Ctrl K)'],
+  ['/', 'Go to a service or view (also Ctrl K)'],
   ['t', 'Theme: system, light, dark'],
   ['?', 'These keys'],
   ['Esc', 'Close what is open'],
@@ -20,17 +20,12 @@ export const KEYS: readonly (readonly [key: string, what: string])[] = [
 export function listenToKeys(): () => void {
   const onKey = (event: KeyboardEvent) => {
     const { key } = event
-    if ((event.ctrlKey || event.metaKey) && key.toLowerCase() === 'k') {
-      event.preventDefault()
-      overlay.value = 'palette'
-      return
-    }
-    if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector('dialog[open]')) {
-      return
-    }
+    const isPalette = (event.ctrlKey || event.metaKey) && key.toLowerCase() === 'k'
+    const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey && !isTyping(event.target)
+    if (document.querySelector('dialog[open]') || !(isPalette || isPlain)) return
     const place = PLACES.find((it) => it.key === key)
-    if (place) location.hash = place.href
-    else if (key === '/') overlay.value = 'palette'
+    if (isPalette || key === '/') overlay.value = 'palette'
+    else if (place) location.hash = place.href
     else if (key === '?') overlay.value = 'keys'
     else if (key === 't') nextTheme()
     else return

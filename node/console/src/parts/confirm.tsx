@@ -60,17 +60,24 @@ interface ModalProps {
 /** A dialog that is open as long as it is there. The browser keeps the focus in it and gives it back. */
 export function Modal({ label, onClose, children, class: kind = '' }: ModalProps) {
   const dialog = useRef<HTMLDialogElement>(null)
+  const isGone = useRef(false)
   useEffect(() => {
     const element = dialog.current
     element?.showModal()
-    return () => element?.close()
+    return () => {
+      // Its event comes later, when something else may be open.
+      isGone.current = true
+      element?.close()
+    }
   }, [])
   return (
     <dialog
       ref={dialog}
       class={kind}
       aria-label={label}
-      onClose={onClose}
+      onClose={() => {
+        if (!isGone.current) onClose()
+      }}
       onClick={(event) => {
         // A click beside it: on its backdrop, which belongs to the element itself.
         if (event.target === dialog.current) onClose()

@@ -46,7 +46,7 @@ export function Palette() {
         aria-activedescendant={offered[at] && `palette-${at}`}
         autocomplete="off"
         spellcheck={false}
-        placeholder="Service, machine or view"
+        placeholder="Service or view"
         value={text.value}
         onInput={(event) => {
           text.value = event.currentTarget.value
@@ -57,7 +57,7 @@ export function Palette() {
       <ul id="palette-list" role="listbox" aria-label="Places">
         {offered.map((target, index) => (
           <li
-            key={target.href + target.kind}
+            key={target.href}
             id={`palette-${index}`}
             role="option"
             aria-selected={index === at}
@@ -78,7 +78,6 @@ function targets(session: Session): Target[] {
     ...PLACES.map(({ title, href }) => ({ title, kind: 'view', href })),
     ...services.map((it) => ({ title: it, kind: 'service', href: serviceHref(it) })),
     ...services.map((it) => ({ title: it, kind: 'logs', href: logsHref(it) })),
-    ...session.nodes.value.map((row) => ({ title: row.name, kind: 'machine', href: '#/' })),
   ]
 }
 

@@ -6,7 +6,7 @@ import { useSession } from '../state'
 import { nodeName } from './header'
 import { Mark } from './mark'
 
-export function Placements({ plan, isOpen = false }: { plan: PlanReport; isOpen?: boolean }) {
+export function Placements({ plan }: { plan: PlanReport }) {
   return (
     <>
       {plan.unplaced.length > 0 && (
@@ -18,7 +18,7 @@ export function Placements({ plan, isOpen = false }: { plan: PlanReport; isOpen?
       )}
       <ul class="rows placements">
         {plan.placements.map((row) => (
-          <Placed key={slotOf(row)} row={row} move={plan.moves.find((it) => slotOf(it) === slotOf(row))} isOpen={isOpen} />
+          <Placed key={slotOf(row)} row={row} move={plan.moves.find((it) => slotOf(it) === slotOf(row))} />
         ))}
       </ul>
     </>
@@ -43,17 +43,11 @@ function Unplaced({ row }: { row: UnplacedRow }) {
   )
 }
 
-interface PlacedProps {
-  row: PlacementRow
-  move: MoveRow | undefined
-  isOpen: boolean
-}
-
-function Placed({ row, move, isOpen }: PlacedProps) {
+function Placed({ row, move }: { row: PlacementRow; move: MoveRow | undefined }) {
   const { nodes } = useSession()
   return (
     <li class="row">
-      <details open={isOpen}>
+      <details>
         <summary>
           <span class="slot">{slotOf(row)}</span>
           <span>

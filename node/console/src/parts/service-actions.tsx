@@ -34,24 +34,29 @@ export function Scale({ row }: { row: ServiceRow }) {
   return (
     <span class="scale" role="group" aria-label={`Replicas of ${row.service}`} title={because || undefined}>
       <span class="stepper">
-      <button type="button" aria-label="One less" aria-disabled={because !== '' || shown === 0} onClick={() => set(shown - 1)}>
-        −
-      </button>
-      <input
-        type="text"
-        inputMode="numeric"
-        aria-label="Replicas wanted"
-        readOnly={because !== ''}
-        value={String(shown)}
-        onInput={(event) => set(Number(event.currentTarget.value || NaN))}
-        onKeyDown={(event) => {
-          if (event.key === 'Enter') void apply()
-          if (event.key === 'Escape') draft.value = null
-        }}
-      />
-      <button type="button" aria-label="One more" aria-disabled={because !== ''} onClick={() => set(shown + 1)}>
-        +
-      </button>
+        <button
+          type="button"
+          aria-label="One less"
+          aria-disabled={because !== '' || shown === 0}
+          onClick={() => set(shown - 1)}
+        >
+          −
+        </button>
+        <input
+          type="text"
+          inputMode="numeric"
+          aria-label="Replicas wanted"
+          readOnly={because !== ''}
+          value={String(shown)}
+          onInput={(event) => set(Number(event.currentTarget.value || NaN))}
+          onKeyDown={(event) => {
+            if (event.key === 'Enter') void apply()
+            if (event.key === 'Escape') draft.value = null
+          }}
+        />
+        <button type="button" aria-label="One more" aria-disabled={because !== ''} onClick={() => set(shown + 1)}>
+          +
+        </button>
       </span>
       {isOther && (
         <>

@@ -16,7 +16,7 @@ export function Overview() {
   return (
     <>
       <section class="headline" aria-labelledby="headline">
-        <h1 id="headline">
+        <h1 id="headline" aria-live="polite">
           {found.length === 0 ? 'All is well' : `${count(found.length, 'thing')} to look at`}
         </h1>
         <p class="quiet">{summary(status)}</p>
