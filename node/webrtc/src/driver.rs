@@ -32,9 +32,9 @@ use crate::{
 pub(crate) const INBOUND_STREAMS: usize = 32;
 /// Streams that this node may have open at once; further ones wait.
 const OUTBOUND_STREAMS: usize = 64;
-/// Channels that wait for the peer to confirm that they are closed. A browser does at once; one that does not has its
-/// connection closed, for SCTP remembers each of them.
-const CLOSING_STREAMS: usize = 512;
+/// Streams of SCTP, of whatever state. SCTP remembers one until both sides have closed it; browsers do that at once, and a
+/// client that does not has its connection closed.
+const STREAMS: usize = 512;
 /// What SCTP holds of a connection's data until the peer acknowledges it, in bytes. Enough for 10 MB/s over 100 ms; more only
 /// makes what comes behind it wait.
 const SEND_WINDOW: usize = 1024 * 1024;
@@ -50,8 +50,8 @@ const UNAUTHENTICATED: u64 = 256 * 1024;
 const LINGER: Duration = Duration::from_secs(10);
 
 /// How long the browser has to close a channel that is over, before this side does. Browsers' libp2p closes every such channel
-/// at once, and it takes one side: SCTP would answer a reset that crosses its own with another one, which would then hit
-/// the next stream of the same number.
+/// at once, and it takes only one side. It had better be the browser: when this side has begun, sctp-proto resets the channel
+/// once more in answer to the browser's answer, and that can hit the next channel of the same number.
 const LEAVE: Duration = Duration::from_secs(2);
 
 /// The channel on which Noise runs.
@@ -245,7 +245,7 @@ impl Driver {
         } else if self.link.received() > UNAUTHENTICATED {
             return Err(failed("too much came before the handshake was over"));
         }
-        if self.closing.len() > CLOSING_STREAMS {
+        if self.channels.len() + self.unasked.len() + self.closing.len() > STREAMS {
             return Err(failed("too many streams that the browser does not close"));
         }
         let late: Vec<u16> = self
@@ -328,13 +328,7 @@ impl Driver {
             Event::Stream(StreamEvent::Opened { id }) => {
                 let association = self.link.association().ok_or(ConnectionError::Closed)?;
                 while association.accept_stream().is_some() {}
-                let inbound = self.channels.values().filter(|channel| channel.inbound).count();
-                if self.unasked.len() + inbound >= INBOUND_STREAMS {
-                    tracing::debug!(id, "the browser opens too many streams");
-                    self.close_sctp(id);
-                } else {
-                    self.unasked.insert(id);
-                }
+                self.unasked.insert(id);
                 Ok(())
             }
             Event::Stream(StreamEvent::Readable { id }) => {
@@ -408,7 +402,8 @@ impl Driver {
 
     /// Opens the stream that the application waits for, if there is room.
     fn open_wanted(&mut self) -> Result<(), ConnectionError> {
-        let outbound = self.channels.values().filter(|channel| !channel.inbound).count();
+        let outbound =
+            self.channels.values().filter(|channel| !channel.inbound && !channel.is_over()).count();
         if !self.established || self.wanted.is_none() || outbound >= OUTBOUND_STREAMS {
             return Ok(());
         }
@@ -456,8 +451,8 @@ impl Driver {
                         }
                         Err(error) => {
                             tracing::debug!(id, %error, "a stream is reset");
-                            self.write_flag(id, message::Flag::Reset);
-                            self.close_channel(id);
+                            channel.refuse();
+                            self.list(id);
                         }
                     },
                     // The confirmation of a channel that this side opened.
@@ -466,7 +461,8 @@ impl Driver {
                     (PayloadProtocolIdentifier::BinaryEmpty, _) => {}
                     _ => {
                         tracing::debug!(id, "a stream has messages of another kind");
-                        self.close_channel(id);
+                        channel.refuse();
+                        self.list(id);
                     }
                 }
             }
@@ -476,6 +472,10 @@ impl Driver {
 
     /// Reads the first message of a stream that the peer began: it has to ask for a channel.
     fn answer(&mut self, id: u16) -> Result<bool, ConnectionError> {
+        if self.closing.contains(&id) {
+            // The stream that had this number before: SCTP lets nothing through until that is done with.
+            return Ok(false);
+        }
         let Some((kind, bytes)) = read(&mut self.link, id) else { return Ok(false) };
         self.unasked.remove(&id);
         if kind != PayloadProtocolIdentifier::Dcep || !channel::asks_for_channel(&bytes) {
@@ -487,9 +487,14 @@ impl Driver {
         let (stream, pipe) = stream(id, &self.attention, FRAME_DATA);
         let mut channel = Channel::new(pipe, true);
         channel.readable = true;
+        let open =
+            self.channels.values().filter(|channel| channel.inbound && !channel.is_over()).count();
+        if open >= INBOUND_STREAMS || self.handle.inbound.try_send(stream).is_err() {
+            tracing::debug!(id, "the browser opens too many streams");
+            channel.refuse();
+            self.list(id);
+        }
         self.channels.insert(id, channel);
-        // There is room for as many as may be open; without a taker the stream goes, and the channel with it.
-        let _ = self.handle.inbound.try_send(stream);
         Ok(true)
     }
 
@@ -548,6 +553,10 @@ impl Driver {
             moved = true;
             tracing::trace!(id, ?due, "a stream");
             match due {
+                // It stays, so that nothing has to take its number: see LEAVE.
+                Due::Linger | Due::Close if id == NOISE_CHANNEL && !channel.inbound => {
+                    return moved;
+                }
                 Due::Send(flag) => self.write_flag(id, flag),
                 Due::Linger => channel.linger = Some(now + LINGER),
                 Due::Close => channel.linger = Some(now + LEAVE),
