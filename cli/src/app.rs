@@ -7,7 +7,7 @@ use vc_protocol::control::{Reply, Request};
 
 use crate::args::Global;
 use crate::client::{self, Candidates, Session};
-use crate::credentials;
+use crate::credentials::{self, Credential};
 use crate::render::Output;
 
 /// Ends a command without anything left to say.
@@ -38,9 +38,14 @@ impl App {
         Self { global, out }
     }
 
+    /// The user's token.
+    pub(crate) fn credential(&self) -> anyhow::Result<Credential> {
+        Ok(credentials::find(self.global.token.as_deref(), now())?)
+    }
+
     /// A session with the first member that welcomes the user's token.
     pub(crate) async fn connect(&self) -> anyhow::Result<Session> {
-        let credential = credentials::find(self.global.token.as_deref(), now())?;
+        let credential = self.credential()?;
         let given: Vec<_> = self.global.peers.iter().flat_map(|list| list.0.clone()).collect();
         let candidates = if given.is_empty() {
             Candidates::of(&credential.claims)
@@ -53,7 +58,7 @@ impl App {
     /// Puts a new session in the place of one that takes no more requests: with the same member, which knows what it has
     /// told us, or with another when that is gone.
     pub(crate) async fn renew(&self, session: &mut Session) -> anyhow::Result<()> {
-        let credential = credentials::find(self.global.token.as_deref(), now())?;
+        let credential = self.credential()?;
         let fresh = match client::connect(&credential, Candidates::member(session)).await {
             Ok(fresh) => fresh,
             Err(_) => self.connect().await?,

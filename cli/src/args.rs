@@ -108,6 +108,8 @@ pub(crate) enum Command {
     Volume(cmd::volume::Args),
     /// Hand images to the mesh, and list them
     Image(cmd::image::Args),
+    /// Open the console in a browser
+    Console(cmd::console::Args),
     /// Make tokens for machines and users
     Token(cmd::token::Args),
     /// Keep a token for later commands
@@ -198,6 +200,11 @@ mod tests {
             "vc token create --machine attic",
             "vc token create --machine --role worker --ttl 1h",
             "vc token create --user ada --role admin --ttl 7d",
+            "vc token create --user phone --ttl 12h --browser",
+            "vc console",
+            "vc console --listen [::1]:8080 --no-open",
+            "vc console --url https://console.example/ --qr",
+            "vc nodes --addresses",
             "vc login admin.token",
             "vc completions zsh",
             "vc status",
@@ -241,9 +248,13 @@ mod tests {
             "vc logs web --replica 0",
             "vc token create",
             "vc token create --machine --user ada",
+            "vc token create --machine --browser",
             "vc token create --user Ada",
             "vc token create --user ada --role king",
             "vc token create --machine --ttl 0s",
+            "vc console --listen 0.0.0.0:80",
+            "vc console --url http://console.example/",
+            "vc console --url https://console.example/ --listen 127.0.0.1:1",
             "vc --output yaml ps",
             "vc --peer /ip4/10.0.0.1/sctp/1 ps",
             "vc --peer not:a:peer ps",

@@ -10,6 +10,7 @@ mod cmd;
 mod credentials;
 mod docker;
 mod files;
+mod link;
 mod render;
 mod terminal;
 mod unpack;

@@ -17,7 +17,7 @@ use crate::frames::{FrameError, Frames};
 use crate::identity::Membership;
 use crate::network::gate::Gate;
 use crate::network::inbound::Incoming;
-use crate::session::{self, Session};
+use crate::session::{self, Audience, Session};
 
 /// Users at a time.
 const MAX_SESSIONS: usize = 256;
@@ -216,7 +216,7 @@ impl Porter {
                         frames.close().await?;
                         return Err(AuthError::Refused(reason));
                     };
-                    let peers = self.session.peer_addresses();
+                    let peers = self.session.peer_addresses(Audience::User);
                     frames.send(&Welcome::User { role: user.role, peers }).await?;
                     frames.set_max(vc_protocol::wire::MAX_FRAME);
                     self.session.serve(user, frames).await;

@@ -10,7 +10,7 @@ use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId, SwarmBuilder, noise, tcp, yamux};
 use vc_protocol::auth::Admission;
 use vc_protocol::token::{Claims, Scope, peek, verify, verify_member};
-use vc_protocol::{Keypair, Name, NodeId};
+use vc_protocol::{Dialer, Keypair, Name, NodeId};
 
 use crate::auth;
 use crate::identity::{self, Membership};
@@ -39,7 +39,7 @@ pub(crate) async fn join(
     let node = NodeId::of(&key.public())?;
     let asked = ask(token, &claims, key.clone(), name);
     let admission = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| {
-        anyhow::anyhow!("no member of the cluster answered in time at {}", list(&claims.peers))
+        anyhow::anyhow!("no member of the cluster answered in time at {}", list(&dialable(&claims)))
     })??;
     verify_member(&admission.certificate, cluster, Some(node))
         .context("the certificate that came is not ours")?;
@@ -76,7 +76,7 @@ async fn ask(token: &str, claims: &Claims, key: Keypair, name: &Name) -> anyhow:
         .build();
     let mut failures = Vec::new();
     let mut left = 0;
-    for (peer, addresses) in by_peer(&claims.peers) {
+    for (peer, addresses) in by_peer(&dialable(claims)) {
         let options = DialOpts::peer_id(peer).addresses(addresses).build();
         match swarm.dial(options) {
             Ok(()) => left += 1,
@@ -112,7 +112,13 @@ async fn ask(token: &str, claims: &Claims, key: Keypair, name: &Name) -> anyhow:
             },
         }
     }
-    anyhow::bail!("cannot join through {}: {}", list(&claims.peers), failures.join("; "))
+    anyhow::bail!("cannot join through {}: {}", list(&dialable(claims)), failures.join("; "))
+}
+
+/// The addresses in a token that a machine can dial: not those for browsers, nor those that lead through a member.
+fn dialable(claims: &Claims) -> Vec<Multiaddr> {
+    let native = |address: &&Multiaddr| Dialer::of(address) == Some(Dialer::Native);
+    claims.peers.iter().filter(native).cloned().collect()
 }
 
 /// Addresses by the peer they end in.

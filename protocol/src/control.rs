@@ -267,6 +267,9 @@ pub struct TokenRequest {
     pub subject: TokenSubject,
     /// Good for so long.
     pub ttl_ms: Millis,
+    /// For a link or a QR code: it names a few addresses for browsers, and no others.
+    #[serde(default)]
+    pub browser: bool,
 }
 
 /// Whom a token lets in.

@@ -3,6 +3,7 @@
 //! Pure: nothing here does I/O, reads a clock or draws randomness. Encodings are fixed here and nowhere else:
 //! CBOR between nodes ([`wire`]), JSON towards users ([`control`]), JWT for credentials ([`token`]).
 
+mod address;
 pub mod auth;
 pub mod change;
 pub mod compose;
@@ -19,6 +20,7 @@ pub mod spec;
 pub mod token;
 pub mod wire;
 
+pub use address::Dialer;
 pub use id::{ClusterId, IdError, InstanceId, Name, NodeId, ServiceKey, Slot, VolumeKey};
 pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;

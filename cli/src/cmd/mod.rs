@@ -1,6 +1,7 @@
 //! The commands, one file each. Each has its `Args`, with `run`.
 
 pub(crate) mod completions;
+pub(crate) mod console;
 pub(crate) mod cp;
 pub(crate) mod deploy;
 pub(crate) mod drain;
@@ -51,6 +52,7 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Rollback(args) => args.run(app).await,
         Command::Volume(args) => args.run(app).await,
         Command::Image(args) => args.run(app).await,
+        Command::Console(args) => args.run(app).await,
         Command::Token(args) => args.run(app).await,
         Command::Login(args) => args.run(app),
         Command::Completions(args) => args.run(),

@@ -12,14 +12,20 @@ use crate::render;
 Examples:
   vc nodes
   vc --token /var/lib/vc/admin.token nodes
+  vc nodes --addresses                       where each is dialled, an address a line
   vc nodes --output json | jq -r '.[] | select(.state == \"down\") | .name'
 
 CPU and MEMORY tell what instances reserve, of what the machine has; USED, what is in use.")]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// List where each machine is dialled: /webrtc-direct is for browsers
+    #[arg(long)]
+    addresses: bool,
+}
 
 impl Args {
     pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
         let rows = expect_reply!(app.ask(Request::Nodes).await?, Nodes)?;
-        app.out.show(rows.as_slice(), render::nodes)
+        let table = if self.addresses { render::addresses } else { render::nodes };
+        app.out.show(rows.as_slice(), table)
     }
 }

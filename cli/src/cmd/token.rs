@@ -47,6 +47,7 @@ Examples:
   vc-node join $(vc token create --machine)
   vc token create --machine --role worker --ttl 1h
   vc token create --user ada --role deployer --ttl 7d > ada.token
+  vc token create --user phone --role viewer --ttl 12h --browser > phone.token
 
 Whoever holds a token can use it until it expires: hand it over as you would a password.")]
 struct Create {
@@ -62,6 +63,9 @@ struct Create {
     /// Good for so long [default: 1d for a machine, 30d for a user]
     #[arg(long, value_name = "DURATION", value_parser = some_time)]
     ttl: Option<Duration>,
+    /// For a link to the console: short, with addresses for browsers alone, and of no use to this program from afar
+    #[arg(long, conflicts_with = "machine")]
+    browser: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -90,6 +94,7 @@ impl Create {
                 Cli::command().error(ErrorKind::ArgumentConflict, why).exit();
             }),
             ttl_ms: Millis::try_from(ttl.as_millis()).unwrap_or(Millis::MAX),
+            browser: self.browser,
         };
         let token = expect_reply!(app.ask(Request::CreateToken(request)).await?, Token)?;
         app.out.show(&token, |token, _| format!("{token}\n"))
@@ -133,6 +138,7 @@ mod tests {
             user: user.map(|name| name.parse().expect("a name")),
             role,
             ttl: None,
+            browser: false,
         };
         let machine =
             |role| TokenSubject::Machine { name: "machine".parse().expect("a name"), role };

@@ -116,6 +116,14 @@ pub(crate) fn nodes(rows: &[NodeRow], style: Style) -> String {
     table(&columns, cells, style)
 }
 
+/// `vc nodes --addresses`: a line an address.
+pub(crate) fn addresses(rows: &[NodeRow], style: Style) -> String {
+    let cells = rows.iter().flat_map(|row| {
+        row.addresses.iter().map(|address| vec![text(&row.name), of_node(row), text(address)])
+    });
+    table(&["NAME", "STATE", "ADDRESS"], cells, style)
+}
+
 fn labels_and_problem(row: &NodeRow) -> Vec<String> {
     let labels: Vec<String> =
         row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();

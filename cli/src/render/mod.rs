@@ -5,6 +5,7 @@ mod detail;
 mod golden;
 mod lists;
 mod plan;
+mod qr;
 mod status;
 mod table;
 mod units;
@@ -14,10 +15,13 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde::Serialize;
 
 pub(crate) use detail::inspect;
-pub(crate) use lists::{LogStyle, images, instances, log_line, nodes, services, volumes};
+pub(crate) use lists::{
+    LogStyle, addresses, images, instances, log_line, nodes, services, volumes,
+};
 pub(crate) use plan::{diff, moves, plan};
+pub(crate) use qr::qr;
 pub(crate) use status::status;
-pub(crate) use units::short_duration;
+pub(crate) use units::{minute, short_duration};
 
 use crate::app::Stop;
 use crate::args::Format;

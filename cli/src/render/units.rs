@@ -66,6 +66,13 @@ pub(super) fn timestamp(time: Millis) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z")
 }
 
+/// `2026-11-23 15:04 UTC`: a moment, for a sentence.
+pub(crate) fn minute(time: Millis) -> String {
+    let text = timestamp(time);
+    let (day, rest) = text.split_once('T').unwrap_or((&text, ""));
+    format!("{day} {} UTC", rest.get(..5).unwrap_or(rest))
+}
+
 /// `3m`: the largest unit alone. From two units on, so that `90s` is not `1m`.
 pub(crate) fn short_duration(millis: Millis) -> String {
     let seconds = millis / 1000;
@@ -94,6 +101,7 @@ mod tests {
         ] {
             assert_eq!(timestamp(time), text);
         }
+        assert_eq!(minute(1_795_446_245_678), "2026-11-23 15:04 UTC");
     }
 
     #[test]

@@ -248,8 +248,12 @@ fn a_token_alone_is_printed() {
         TokenSubject::Machine { name: "machine".parse().unwrap(), role: MachineRole::Worker };
     let ada = TokenSubject::User { name: "ada".parse().expect("a name"), role: UserRole::Viewer };
     let expected = [
-        Request::CreateToken(TokenRequest { subject: worker, ttl_ms: 3_600_000 }),
-        Request::CreateToken(TokenRequest { subject: ada, ttl_ms: 30 * 86_400_000 }),
+        Request::CreateToken(TokenRequest { subject: worker, ttl_ms: 3_600_000, browser: false }),
+        Request::CreateToken(TokenRequest {
+            subject: ada,
+            ttl_ms: 30 * 86_400_000,
+            browser: false,
+        }),
     ];
     assert_eq!(node.requests(), expected);
     for args in [

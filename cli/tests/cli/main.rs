@@ -10,6 +10,7 @@
 
 mod commands;
 mod connecting;
+mod console;
 mod moving;
 mod node;
 mod waiting;

@@ -3,6 +3,7 @@
 mod compose;
 mod live;
 mod multiplex;
+mod peers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +24,8 @@ use crate::images::{Images, Pushed};
 use crate::logs::Logs;
 use crate::prepare::{Prepared, prepare};
 
-/// Addresses in a token: enough to find somebody when its maker is gone.
-const TOKEN_PEERS: usize = 12;
+pub(crate) use peers::Audience;
+
 /// The longest life of a token: ten years.
 const MAX_TTL: Millis = 10 * 365 * 24 * 3_600_000;
 
@@ -289,7 +290,7 @@ impl Session {
     ) -> Result<(Vec<String>, Vec<Multiaddr>), String> {
         let (answer, result) = oneshot::channel();
         let certificates = self.ask(Event::Admit { certificate, answer }, result).await?;
-        Ok((certificates, self.peer_addresses()))
+        Ok((certificates, self.peer_addresses(Audience::Machine)))
     }
 
     fn create_token(&self, user: &User, request: &TokenRequest) -> Result<String, String> {
@@ -313,8 +314,20 @@ impl Session {
             TokenSubject::User { name, role } => (Scope::User(*role), name.to_string()),
         };
         let id = crate::random().map_err(|error| error.to_string())?;
+        let audience = match request.subject {
+            TokenSubject::Machine { .. } => Audience::Machine,
+            TokenSubject::User { .. } if request.browser => Audience::Browser,
+            TokenSubject::User { .. } => Audience::User,
+        };
+        let peers = self.peer_addresses(audience);
+        if audience == Audience::Browser && peers.is_empty() {
+            return Err(
+                "no machine that is up can be dialled by browsers: see 'vc nodes --addresses'"
+                    .to_owned(),
+            );
+        }
         let token = issuer
-            .issue(scope, &name, self.peer_addresses(), id, crate::now(), request.ttl_ms)
+            .issue(scope, &name, peers, id, crate::now(), request.ttl_ms)
             .map_err(|error| error.to_string())?;
         tracing::info!(
             by = user.name,
@@ -326,24 +339,10 @@ impl Session {
         Ok(token)
     }
 
-    /// Where members are: this node first, and one of each other before a second of any.
-    pub(crate) fn peer_addresses(&self) -> Vec<Multiaddr> {
+    /// Where members are, for this audience.
+    pub(crate) fn peer_addresses(&self, audience: Audience) -> Vec<Multiaddr> {
         let view = Arc::clone(&self.snapshot.borrow().view);
-        let own = self.membership.node;
-        let mut nodes: Vec<_> = view.nodes.iter().filter(|(id, _)| view.up.contains(id)).collect();
-        nodes.sort_by_key(|&(&id, _)| (id != own, id));
-        let addresses_of =
-            |id: &vc_protocol::NodeId, state: &vc_crdt::NodeState| -> Vec<Multiaddr> {
-                let addresses = state.info.iter().flat_map(|info| info.addresses.clone());
-                addresses.filter_map(|address| address.with_p2p(id.peer_id()).ok()).collect()
-            };
-        let all: Vec<Vec<Multiaddr>> =
-            nodes.into_iter().map(|(id, state)| addresses_of(id, state)).collect();
-        let longest = all.iter().map(Vec::len).max().unwrap_or(0);
-        (0..longest)
-            .flat_map(|i| all.iter().filter_map(move |addresses| addresses.get(i).cloned()))
-            .take(TOKEN_PEERS)
-            .collect()
+        peers::choose(audience, &view, self.membership.node)
     }
 
     /// The instances now and whenever they change, until the user goes.

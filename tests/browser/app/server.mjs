@@ -1,5 +1,5 @@
-// An app like those that people run, for tests of the way to it: `node server.mjs PORT`, on 127.0.0.1.
-// Whatever is asked for, `header=NAME: VALUE` adds a header to the answer.
+// An app like those that people run, for tests of the way to it: `node server.mjs PORT [NAME]`, on 127.0.0.1.
+// Whatever is asked for, `header=NAME: VALUE` adds a header to the answer, and `x-app` is the name of this one.
 //
 //   /                    a page that loads a script, a style and a picture, all by relative links
 //   /bytes?n=N           N bytes, the same each time, for pages of any origin; with `chunked`, without a length
@@ -89,6 +89,7 @@ const server = createServer(async (request, response) => {
   const url = new URL(request.url, 'http://app')
   const number = (name, otherwise) => Number(url.searchParams.get(name) ?? otherwise)
   response.on('close', () => response.writableFinished || gone++)
+  response.setHeader('x-app', process.argv[3] ?? 'app')
   for (const header of url.searchParams.getAll('header')) response.appendHeader(...header.split(': ', 2))
   switch (url.pathname) {
     case '/bytes': {

@@ -1,0 +1,154 @@
+//! A link that signs a browser in: the console's address, with a token and where members are in its fragment, which
+//! browsers keep to themselves.
+
+use vc_protocol::control::{NodeRow, NodeState};
+use vc_protocol::{Dialer, Millis, Multiaddr};
+
+use crate::credentials::Credential;
+
+/// At most so many addresses are in a link, those in its token counted: who has one member hears of the others.
+const MAX_PEERS: usize = 6;
+
+/// A link to the console at this address, which ends in a slash or a file's name.
+pub(crate) fn to(console: &str, credential: &Credential, nodes: &[NodeRow]) -> String {
+    let mut link = format!("{console}#token={}", credential.token);
+    let known = credential.claims.peers.iter().filter(is_for_browsers);
+    let known: Vec<&Multiaddr> = known.collect();
+    let more = of_members(nodes).into_iter().filter(|address| !known.contains(&address));
+    for address in more.take(MAX_PEERS.saturating_sub(known.len())) {
+        link += "&peer=";
+        link += &escaped(&address.to_string());
+    }
+    link
+}
+
+fn is_for_browsers(address: &&Multiaddr) -> bool {
+    Dialer::of(address) == Some(Dialer::Browser)
+}
+
+/// Addresses for browsers of the machines that are up: of each one before a second of any.
+fn of_members(nodes: &[NodeRow]) -> Vec<Multiaddr> {
+    let up = nodes.iter().filter(|row| row.state == NodeState::Up);
+    let mut ranked: Vec<(usize, Multiaddr)> = up
+        .flat_map(|row| {
+            let addresses = row.addresses.iter().filter(is_for_browsers);
+            // With its peer id, which the browser checks.
+            addresses.filter_map(|it| it.clone().with_p2p(row.id.peer_id()).ok()).enumerate()
+        })
+        .collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, address)| address).collect()
+}
+
+/// What a fragment's value may hold stays; the rest is escaped. Slashes may, and an address has many.
+fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+/// When the token in a link ends.
+pub(crate) fn expires(credential: &Credential) -> Millis {
+    credential.claims.exp.unwrap_or(0).saturating_mul(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use vc_protocol::token::{Claims, Scope, UserRole};
+    use vc_protocol::{ClusterId, Keypair, NodeId};
+
+    use super::*;
+
+    fn id(n: u8) -> NodeId {
+        NodeId::of(&Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes").public())
+            .expect("ed25519")
+    }
+
+    /// Where browsers dial member `n`, at its `i`th address.
+    fn browser(n: u8, i: u8) -> Multiaddr {
+        let hash = "uEiDDq4_xNyDorZBH3TlGazyJdOWSwvo4PUo5YHFMrvDE8g";
+        let text = format!("/ip4/10.0.{i}.{n}/udp/4778/webrtc-direct/certhash/{hash}");
+        text.parse::<Multiaddr>().expect("an address").with_p2p(id(n).peer_id()).expect("a peer")
+    }
+
+    fn node(n: u8, state: NodeState) -> NodeRow {
+        NodeRow {
+            id: id(n),
+            name: format!("n{n}"),
+            state,
+            problem: String::new(),
+            draining: false,
+            cpu_millis: 0,
+            memory_bytes: 0,
+            cpu_reserved: 0,
+            memory_reserved: 0,
+            cpu_used: 0,
+            memory_used: 0,
+            instances: 0,
+            runtime: String::new(),
+            platform: String::new(),
+            addresses: vec![
+                format!("/ip4/10.0.0.{n}/tcp/4777").parse().expect("an address"),
+                browser(n, 0),
+                browser(n, 1),
+            ],
+            labels: BTreeMap::new(),
+            version: String::new(),
+            unreachable: Vec::new(),
+        }
+    }
+
+    fn credential(peers: Vec<Multiaddr>) -> Credential {
+        let root = Keypair::ed25519_from_bytes([9; 32]).expect("32 bytes");
+        let claims = Claims {
+            aud: ClusterId::of(&root.public()).expect("ed25519"),
+            iss: id(1),
+            sub: "ada".to_owned(),
+            jti: "7".to_owned(),
+            iat: 0,
+            exp: Some(5),
+            scope: Scope::User(UserRole::Viewer),
+            peers,
+            issuer: None,
+        };
+        Credential { token: "a.b-c.d_e".to_owned(), claims }
+    }
+
+    fn link(peers: Vec<Multiaddr>, nodes: &[NodeRow]) -> String {
+        to("https://console.example/", &credential(peers), nodes)
+    }
+
+    #[test]
+    fn a_link_names_each_member_that_is_up_before_any_twice() {
+        let nodes = [node(1, NodeState::Up), node(2, NodeState::Down), node(3, NodeState::Up)];
+        let peers = [browser(1, 0), browser(3, 0), browser(1, 1), browser(3, 1)];
+        let expected: String = peers.iter().map(|address| format!("&peer={address}")).collect();
+        let start = "https://console.example/#token=a.b-c.d_e";
+        assert_eq!(link(vec![], &nodes), format!("{start}{expected}"));
+    }
+
+    #[test]
+    fn what_the_token_names_already_is_not_said_twice_and_counts() {
+        let nodes: Vec<NodeRow> = (1..=9).map(|n| node(n, NodeState::Up)).collect();
+        let count = |link: &str| link.matches("&peer=").count();
+        assert_eq!(count(&link(vec![], &nodes)), MAX_PEERS);
+        let named: Vec<Multiaddr> = (1..=4).map(|n| browser(n, 0)).collect();
+        let short = link(named.clone(), &nodes);
+        assert_eq!(count(&short), 2, "{short}");
+        assert!(named.iter().all(|address| !short.contains(&address.to_string())), "{short}");
+        assert_eq!(count(&link((1..=9).map(|n| browser(n, 0)).collect(), &nodes)), 0);
+    }
+
+    #[test]
+    fn nothing_in_an_address_ends_a_value_early() {
+        assert_eq!(escaped("/ip6zone/a&b=c#d%/x:1"), "/ip6zone/a%26b%3Dc%23d%25/x:1");
+        assert_eq!(expires(&credential(vec![])), 5000);
+    }
+}

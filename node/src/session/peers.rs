@@ -1,0 +1,111 @@
+//! Which addresses of members go into a token, or are told to whoever was let in.
+
+use vc_crdt::View;
+use vc_protocol::{Dialer, Multiaddr, NodeId};
+
+/// Enough to find somebody when the maker of a token is gone.
+const MOST: usize = 12;
+/// As many as a link or a QR code has room for.
+const MOST_IN_LINK: usize = 4;
+
+/// Whom addresses are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// A machine that joins.
+    Machine,
+    /// A user, with whichever program.
+    User,
+    /// A user with a browser, who gets them in a link.
+    Browser,
+}
+
+/// Where the members that are up can be dialled: this node first, and one address of each before a second of any.
+pub(super) fn choose(audience: Audience, view: &View, own: NodeId) -> Vec<Multiaddr> {
+    let mut nodes: Vec<_> = view.nodes.iter().filter(|(id, _)| view.up.contains(id)).collect();
+    nodes.sort_by_key(|&(&id, _)| (id != own, id));
+    let members = nodes.into_iter().map(|(id, state)| {
+        let addresses = state.info.iter().flat_map(|info| info.addresses.clone());
+        addresses.filter_map(|address| address.with_p2p(id.peer_id()).ok()).collect()
+    });
+    of_members(audience, &members.collect::<Vec<_>>())
+}
+
+fn of_members(audience: Audience, members: &[Vec<Multiaddr>]) -> Vec<Multiaddr> {
+    match audience {
+        Audience::Machine => in_turn(members, Dialer::Native).take(MOST).collect(),
+        Audience::Browser => in_turn(members, Dialer::Browser).take(MOST_IN_LINK).collect(),
+        Audience::User => {
+            let (mut native, mut browser) =
+                (in_turn(members, Dialer::Native), in_turn(members, Dialer::Browser));
+            // One of each kind, as long as there are both.
+            let pairs = std::iter::from_fn(|| {
+                let pair = [native.next(), browser.next()];
+                pair.iter().any(Option::is_some).then_some(pair)
+            });
+            pairs.flatten().flatten().take(MOST).collect()
+        }
+    }
+}
+
+/// The addresses for this dialer: the first of each member, the second of each, and so on.
+fn in_turn(members: &[Vec<Multiaddr>], dialer: Dialer) -> impl Iterator<Item = Multiaddr> {
+    let mut ranked: Vec<(usize, &Multiaddr)> = members
+        .iter()
+        .flat_map(|addresses| {
+            addresses.iter().filter(move |it| Dialer::of(it) == Some(dialer)).enumerate()
+        })
+        .collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, address)| address.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A member with one address of each kind, and one that leads through the first member.
+    fn member(n: u8) -> Vec<Multiaddr> {
+        let hash = "uEiDDq4_xNyDorZBH3TlGazyJdOWSwvo4PUo5YHFMrvDE8g";
+        let peer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+        [
+            format!("/ip4/10.0.0.1/tcp/1/p2p/{peer}/p2p-circuit/p2p/{peer}"),
+            format!("/ip4/10.0.0.{n}/tcp/1/p2p/{peer}"),
+            format!("/ip4/10.0.0.{n}/udp/1/quic-v1/p2p/{peer}"),
+            format!("/ip4/10.0.0.{n}/udp/2/webrtc-direct/certhash/{hash}/p2p/{peer}"),
+        ]
+        .map(|text| text.parse().expect("an address"))
+        .to_vec()
+    }
+
+    /// In short: `1t` is the first member's TCP, `q` QUIC, `w` WebRTC.
+    fn chosen(audience: Audience, members: u8) -> Vec<String> {
+        let members: Vec<_> = (1..=members).map(member).collect();
+        let short = |address: Multiaddr| {
+            let text = address.to_string();
+            assert!(!text.contains("circuit"), "nobody can dial it: {text}");
+            let kind = if text.contains("webrtc") {
+                'w'
+            } else if text.contains("quic") {
+                'q'
+            } else {
+                't'
+            };
+            let host =
+                text.split('/').nth(2).expect("a host").rsplit('.').next().expect("a number");
+            format!("{host}{kind}")
+        };
+        of_members(audience, &members).into_iter().map(short).collect()
+    }
+
+    #[test]
+    fn each_gets_what_he_can_dial_of_as_many_members_as_there_is_room_for() {
+        assert_eq!(chosen(Audience::Machine, 2), ["1t", "2t", "1q", "2q"]);
+        assert_eq!(chosen(Audience::Browser, 2), ["1w", "2w"]);
+        assert_eq!(chosen(Audience::Browser, 9), ["1w", "2w", "3w", "4w"]);
+        assert_eq!(chosen(Audience::User, 2), ["1t", "1w", "2t", "2w", "1q", "2q"]);
+        let many = chosen(Audience::User, 9);
+        assert_eq!(many.len(), MOST);
+        assert_eq!(many[10..], ["6t", "6w"]);
+        assert!(chosen(Audience::User, 0).is_empty());
+    }
+}

@@ -1,0 +1,67 @@
+//! Who can dial an address.
+
+use multiaddr::{Multiaddr, Protocol};
+
+/// By what a member is dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialer {
+    /// Nodes and the CLI: TCP and QUIC.
+    Native,
+    /// Browsers: WebRTC.
+    Browser,
+    /// Through another member, by those who know how.
+    Relayed,
+}
+
+impl Dialer {
+    /// Of this address; `None`: nobody of ours.
+    pub fn of(address: &Multiaddr) -> Option<Self> {
+        let has = |wanted: Protocol| address.iter().any(|part| part == wanted);
+        if has(Protocol::P2pCircuit) {
+            Some(Self::Relayed)
+        } else if has(Protocol::WebRTCDirect) {
+            Some(Self::Browser)
+        } else {
+            // A host, how to get there, and at most who it is.
+            let parts: Vec<_> = address.iter().skip(1).collect();
+            matches!(
+                parts.as_slice(),
+                [Protocol::Tcp(_)]
+                    | [Protocol::Tcp(_), Protocol::P2p(_)]
+                    | [Protocol::Udp(_), Protocol::QuicV1]
+                    | [Protocol::Udp(_), Protocol::QuicV1, Protocol::P2p(_)]
+            )
+            .then_some(Self::Native)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_has_those_who_can_dial_it() {
+        let peer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+        let hash = "uEiDDq4_xNyDorZBH3TlGazyJdOWSwvo4PUo5YHFMrvDE8g";
+        for (address, dialer) in [
+            ("/ip4/10.0.0.1/tcp/1".to_owned(), Some(Dialer::Native)),
+            (format!("/ip4/10.0.0.1/tcp/1/p2p/{peer}"), Some(Dialer::Native)),
+            (format!("/ip6/::1/udp/1/quic-v1/p2p/{peer}"), Some(Dialer::Native)),
+            (format!("/ip4/10.0.0.1/udp/2/webrtc-direct/certhash/{hash}"), Some(Dialer::Browser)),
+            (
+                format!("/ip4/10.0.0.1/udp/2/webrtc-direct/certhash/{hash}/p2p/{peer}"),
+                Some(Dialer::Browser),
+            ),
+            (
+                format!("/ip4/10.0.0.1/tcp/1/p2p/{peer}/p2p-circuit/p2p/{peer}"),
+                Some(Dialer::Relayed),
+            ),
+            ("/ip4/10.0.0.1/tcp/1/ws".to_owned(), None),
+            ("/ip4/10.0.0.1/udp/1".to_owned(), None),
+            (format!("/p2p/{peer}"), None),
+        ] {
+            assert_eq!(Dialer::of(&address.parse().expect("an address")), dialer, "{address}");
+        }
+    }
+}
