@@ -2,7 +2,7 @@
 
 import { signal } from '@preact/signals'
 import type { ComponentChildren } from 'preact'
-import { useEffect, useRef } from 'preact/hooks'
+import { useLayoutEffect, useRef } from 'preact/hooks'
 
 interface Question {
   title: string
@@ -61,7 +61,8 @@ interface ModalProps {
 export function Modal({ label, onClose, children, class: kind = '' }: ModalProps) {
   const dialog = useRef<HTMLDialogElement>(null)
   const isGone = useRef(false)
-  useEffect(() => {
+  // At once, so that the next key goes into it.
+  useLayoutEffect(() => {
     const element = dialog.current
     element?.showModal()
     return () => {
