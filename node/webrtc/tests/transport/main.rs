@@ -1,5 +1,7 @@
 //! The transport as browsers and others meet it: over UDP on loopback.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 mod browser;
 mod dial;
 mod node;
