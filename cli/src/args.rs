@@ -92,6 +92,8 @@ pub(crate) enum Command {
     Rm(cmd::rm::Args),
     /// What the instances of a service wrote
     Logs(cmd::logs::Args),
+    /// What happened in the cluster
+    Events(cmd::events::Args),
     /// Run a command in an instance
     Exec(cmd::exec::Args),
     /// Copy files into an instance, or out of it
@@ -205,6 +207,8 @@ mod tests {
             "vc console --listen [::1]:8080 --no-open",
             "vc console --url https://console.example/ --qr",
             "vc nodes --addresses",
+            "vc events",
+            "vc events -f --output json",
             "vc login admin.token",
             "vc completions zsh",
             "vc status",

@@ -4,6 +4,7 @@ pub mod args;
 mod auth;
 mod console;
 pub mod drive;
+mod events;
 mod exec;
 mod frames;
 mod http;

@@ -18,6 +18,7 @@ use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
 use crate::args::{Command, Options, RuntimeChoice};
 use crate::auth::Porter;
 use crate::drive::{Driver, EVENTS, Event, Parts, Snapshot};
+use crate::events::{self, Events};
 use crate::exec::Execs;
 use crate::http::Http;
 use crate::identity::{self, Membership};
@@ -235,6 +236,7 @@ async fn run(
         Runtime::Process(_) => None,
     };
     let logs = Logs { node: membership.node, runtime, members: handles.controls.members.clone() };
+    let (kept, events) = Events::new();
     let session = Session {
         membership: Arc::clone(&membership),
         snapshot: snapshot.clone(),
@@ -242,6 +244,7 @@ async fn run(
         logs: logs.clone(),
         execs: execs.clone(),
         images: images.clone(),
+        events,
         http: Http::new(router.clone(), snapshot.clone()),
     };
     let porter =
@@ -258,6 +261,7 @@ async fn run(
     tasks.spawn(machine::watch_usage(driver.clone()));
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(routing::follow(snapshot.clone(), table));
+    tasks.spawn(events::follow(snapshot.clone(), kept));
     tasks.spawn(routing::serve_members(router.clone(), handles.streams.route));
     if !options.no_console {
         console::serve(options.port).await;

@@ -115,6 +115,7 @@ fn a_stranger_is_spoken_to_in_no_protocol_but_auth() {
             "/ipfs/id/push/1.0.0",
             "/ipfs/ping/1.0.0",
             "/libp2p/circuit/relay/0.2.0/hop",
+            "/libp2p/circuit/relay/0.2.0/stop",
         ] {
             assert_eq!(
                 stranger.open(protocol).await.err(),

@@ -15,6 +15,7 @@ mod concurrency;
 mod death;
 mod deploy;
 mod durability;
+mod events;
 mod hostile;
 mod join;
 mod logging;

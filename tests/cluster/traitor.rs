@@ -60,6 +60,12 @@ fn a_member_that_sends_nonsense_harms_nobody() {
                 );
             }
         }
+        // Members relay for each other: garbage there too, and no end of it.
+        for protocol in ["/libp2p/circuit/relay/0.2.0/hop", "/libp2p/circuit/relay/0.2.0/stop"] {
+            let mut stream = traitor.open(protocol).await.expect("it is a member's");
+            write(&mut stream, &[0xff; 10_000]).await;
+            streams.extend(join_all((0..100).map(|_| traitor.open(protocol))).await);
+        }
         // Streams that are opened and left, and questions without end.
         streams.extend(join_all((0..200).map(|_| traitor.open("/vc/sync/1"))).await);
         let summary =

@@ -114,7 +114,16 @@ impl Cluster {
 
     /// What `vc logs` prints as JSON: a row a line.
     pub fn log_rows(&self, at: usize, arguments: &[&str]) -> Vec<Value> {
-        let said = self.vc(at, &[&["--output", "json", "logs"], arguments].concat()).done();
+        self.lines(at, &[&["logs"], arguments].concat())
+    }
+
+    /// What `vc events` prints as JSON: a row a line.
+    pub fn event_rows(&self, at: usize) -> Vec<Value> {
+        self.lines(at, &["events"])
+    }
+
+    fn lines(&self, at: usize, arguments: &[&str]) -> Vec<Value> {
+        let said = self.vc(at, &[&["--output", "json"], arguments].concat()).done();
         said.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect()
     }
 

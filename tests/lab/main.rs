@@ -17,6 +17,7 @@ mod engine;
 mod files;
 mod images;
 mod names;
+mod nat;
 mod network;
 mod ports;
 mod shop;

@@ -5,6 +5,7 @@ pub(crate) mod console;
 pub(crate) mod cp;
 pub(crate) mod deploy;
 pub(crate) mod drain;
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod inspect;
@@ -41,6 +42,7 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Scale(args) => args.run(app).await,
         Command::Rm(args) => args.run(app).await,
         Command::Logs(args) => args.run(app).await,
+        Command::Events(args) => args.run(app).await,
         Command::Cp(args) => args.run(app).await,
         Command::Exec(args) => args.run(app).await,
         Command::Drain(args) => args.run(app).await,

@@ -2,7 +2,8 @@
 
 use comfy_table::{Cell, Color};
 use vc_protocol::control::{
-    ImageRow, InstanceRow, LogRow, LogStream, NodeRow, Rollout, RolloutState, ServiceRow, VolumeRow,
+    EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, NodeRow, Rollout, RolloutState,
+    ServiceRow, VolumeRow,
 };
 
 use super::table::{lines, number, of_instance, of_node, table, text};
@@ -160,6 +161,22 @@ pub(crate) fn volumes(rows: &[VolumeRow], style: Style) -> String {
         ]
     });
     table(&["VOLUME", "NODE", "USED BY", "SINCE"], cells, style)
+}
+
+/// A line of `vc events`: when, about what, and what happened.
+pub(crate) fn event_line(row: &EventRow, style: Style) -> String {
+    let (time, subject) = (timestamp(row.time), one_line(&row.subject));
+    let text = one_line(&row.text);
+    let colour = match row.level {
+        EventLevel::Error => "31",
+        EventLevel::Warning => "33",
+        EventLevel::Info => "0",
+    };
+    if style.colour {
+        format!("\x1b[2m{time}\x1b[0m {subject}: \x1b[{colour}m{text}\x1b[0m\n")
+    } else {
+        format!("{time} {subject}: {text}\n")
+    }
 }
 
 /// How lines of `vc logs` look.

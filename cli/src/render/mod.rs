@@ -16,7 +16,7 @@ use serde::Serialize;
 
 pub(crate) use detail::inspect;
 pub(crate) use lists::{
-    LogStyle, addresses, images, instances, log_line, nodes, services, volumes,
+    LogStyle, addresses, event_line, images, instances, log_line, nodes, services, volumes,
 };
 pub(crate) use plan::{diff, moves, plan};
 pub(crate) use qr::qr;

@@ -5,8 +5,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use vc_protocol::control::{
-    LogRequest, LogRow, LogStream, MoveRow, PlanReport, Reply, Request, ServiceDiff, TokenRequest,
-    TokenSubject, VolumeRow,
+    EventLevel, EventRow, LogRequest, LogRow, LogStream, MoveRow, PlanReport, Reply, Request,
+    ServiceDiff, TokenRequest, TokenSubject, VolumeRow,
 };
 use vc_protocol::token::{MachineRole, UserRole};
 
@@ -297,6 +297,30 @@ fn logs_are_printed_as_they_were_written() {
     assert_eq!((replica, follow, tail), (Some(2), false, None));
     let hour_ago = crate::node::now() - crate::node::HOUR;
     assert!(hour_ago.abs_diff(since.expect("given")) < 60_000);
+}
+
+#[test]
+fn events_are_a_line_each() {
+    let row = |level, text: &str| EventRow {
+        time: 1_795_446_245_678,
+        level,
+        subject: "shop/web.2".into(),
+        text: text.into(),
+    };
+    let rows =
+        [row(EventLevel::Info, "runs on attic"), row(EventLevel::Error, "failed: \x1b[2Jcode 1")];
+    let replies = rows.iter().cloned().map(Reply::Event).chain([Reply::End]);
+    let (home, node) = with(replies.collect());
+    assert_eq!(
+        home.vc(&["events"]).ok(),
+        "2026-11-23T15:04:05.678Z shop/web.2: runs on attic\n\
+         2026-11-23T15:04:05.678Z shop/web.2: failed: [2Jcode 1\n"
+    );
+    let out = home.vc(&["events", "-f", "--output", "json"]).ok();
+    let shown: Vec<EventRow> =
+        out.lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
+    assert_eq!(shown, rows);
+    assert_eq!(node.requests(), [false, true].map(|follow| Request::Events { follow }));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod anti_entropy;
 mod detector;
 mod diff;
 mod engine;
+pub mod events;
 mod exchange;
 mod interface;
 mod mutation;

@@ -29,24 +29,7 @@ pub fn instances(view: &View) -> Vec<InstanceRow> {
         }
     }
     for (slot, refusals) in &view.plan.unplaced {
-        // Where the data is, is what matters: on the others it cannot run anyway.
-        let homes = homes(view, &slot.service);
-        let refusals: Vec<&Refusal> = match homes.as_slice() {
-            [home] if refusals.iter().any(|it| it.node == *home) => {
-                refusals.iter().filter(|it| it.node == *home).collect()
-            }
-            _ => refusals.iter().collect(),
-        };
-        let reason = match refusals.as_slice() {
-            [] => "no machine is there to take it".to_owned(),
-            refusals => {
-                let lines: Vec<String> = refusals
-                    .iter()
-                    .map(|refusal| format!("{}: {}", view.name(refusal.node), refusal.reason))
-                    .collect();
-                lines.join("; ")
-            }
-        };
+        let reason = unplaced_reason(view, slot, refusals);
         rows.insert((slot.clone(), None, String::new()), unclaimed(view, slot, None, reason));
     }
     for (&node, state) in view.nodes.iter().filter(|(node, _)| view.up.contains(node)) {
@@ -56,6 +39,28 @@ pub fn instances(view: &View) -> Vec<InstanceRow> {
         }
     }
     rows.into_values().collect()
+}
+
+/// Why no machine takes a slot.
+pub(crate) fn unplaced_reason(view: &View, slot: &Slot, refusals: &[Refusal]) -> String {
+    // Where the data is, is what matters: on the others it cannot run anyway.
+    let homes = homes(view, &slot.service);
+    let refusals: Vec<&Refusal> = match homes.as_slice() {
+        [home] if refusals.iter().any(|it| it.node == *home) => {
+            refusals.iter().filter(|it| it.node == *home).collect()
+        }
+        _ => refusals.iter().collect(),
+    };
+    match refusals.as_slice() {
+        [] => "no machine is there to take it".to_owned(),
+        refusals => {
+            let lines: Vec<String> = refusals
+                .iter()
+                .map(|refusal| format!("{}: {}", view.name(refusal.node), refusal.reason))
+                .collect();
+            lines.join("; ")
+        }
+    }
 }
 
 /// The machines that hold the data of a service's volumes.

@@ -16,14 +16,19 @@ const PACE: Duration = Duration::from_millis(100);
 /// Between two turns at most, so that whoever watches can tell silence from quiet.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
+/// Events in one turn: of more the last.
+const MAX_EVENTS: usize = 200;
+
 impl Session {
     /// Everything now, and what changes, until the user goes.
     pub(super) async fn live(&self, frames: &mut Frames<impl Duplex>) -> Result<(), FrameError> {
         let mut snapshot = self.snapshot.clone();
         let mut told = LiveUpdate::default();
+        let mut events = self.events.clone();
         loop {
             let at = Instant::now();
-            let now = self.now(&snapshot.borrow_and_update());
+            let mut now = self.now(&snapshot.borrow_and_update());
+            now.events = events.take(MAX_EVENTS);
             frames.send(&Reply::Live(Box::new(changes(&told, &now)))).await?;
             told = now;
             tokio::select! {

@@ -16,6 +16,7 @@ use vc_protocol::token::{Issuer, Scope, UserRole};
 use vc_protocol::{Millis, Multiaddr, ServiceKey};
 
 use crate::drive::{Event, Snapshot};
+use crate::events::Events;
 use crate::exec::{Execs, UserRequest};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::http::Http;
@@ -60,6 +61,7 @@ pub struct Session {
     pub(crate) logs: Logs,
     pub(crate) execs: Execs,
     pub(crate) images: Images,
+    pub(crate) events: Events,
     pub(crate) http: Http,
 }
 
@@ -158,6 +160,7 @@ impl Session {
         match request {
             Request::Watch { services } => self.watch(&services, frames).await,
             Request::Live => self.live(frames).await,
+            Request::Events { follow } => self.events(follow, frames).await,
             Request::Fetch(request) => self.http.fetch(request, frames).await,
             Request::Socket(request) => self.http.socket(request, frames).await,
             Request::Logs(request) => self.logs.stream(&self.snapshot, request, frames).await,
@@ -343,6 +346,30 @@ impl Session {
     pub(crate) fn peer_addresses(&self, audience: Audience) -> Vec<Multiaddr> {
         let view = Arc::clone(&self.snapshot.borrow().view);
         peers::choose(audience, &view, self.membership.node)
+    }
+
+    /// What happened lately, and what happens until the user goes.
+    async fn events(
+        &self,
+        follow: bool,
+        frames: &mut Frames<impl Duplex>,
+    ) -> Result<(), FrameError> {
+        let mut events = self.events.clone();
+        loop {
+            for row in events.take(usize::MAX) {
+                frames.send(&Reply::Event(row)).await?;
+            }
+            if !follow {
+                return frames.send(&Reply::End).await;
+            }
+            tokio::select! {
+                more = events.more() => if !more {
+                    return frames.send(&Reply::End).await;
+                },
+                // A user who follows says nothing more: a frame or the end of the stream ends it.
+                _ = frames.receive::<serde_json::Value>() => return Err(FrameError::Closed),
+            }
+        }
     }
 
     /// The instances now and whenever they change, until the user goes.

@@ -45,6 +45,8 @@ struct Halves {
     stop_sent: bool,
     /// The peer said that nothing more comes from it.
     fin_received: bool,
+    /// This side gives up, and has not said so yet.
+    refused: bool,
     /// Either side gave up.
     reset: bool,
     /// Nothing is left to be said.
@@ -78,6 +80,9 @@ impl Channel {
     pub(crate) fn receive(&mut self, bytes: Bytes) -> Result<usize, Malformed> {
         let Self { decoder, halves, pipe, .. } = self;
         let mut acknowledgements = 0;
+        if halves.refused {
+            return Ok(0);
+        }
         decoder.push(bytes, |Message { flag, data }| {
             pipe.receive(data);
             match flag {
@@ -101,6 +106,17 @@ impl Channel {
         Ok(acknowledgements)
     }
 
+    /// Gives up the stream: what is due tells the peer.
+    pub(crate) fn refuse(&mut self) {
+        self.pipe.break_off(io::ErrorKind::ConnectionReset);
+        self.halves.refused = true;
+    }
+
+    /// Whether nothing is left to be said: the channel is there only because it is not closed yet.
+    pub(crate) fn is_over(&self) -> bool {
+        self.halves.over
+    }
+
     /// What is due, given what the application has done; to be asked again after it was done.
     pub(crate) fn due(&mut self) -> Option<Due> {
         let wishes = self.pipe.attend();
@@ -108,11 +124,16 @@ impl Channel {
         if halves.over {
             return None;
         }
+        if halves.refused && !halves.reset {
+            halves.reset = true;
+            return Some(Due::Send(Flag::Reset));
+        }
         if halves.reset {
             halves.over = true;
             return Some(Due::Close);
         }
-        if wishes.finished && !halves.fin_sent && !halves.stopped {
+        // Also to a peer that reads no more: js-libp2p closes the channel only when both have said so.
+        if (wishes.finished || halves.stopped) && !halves.fin_sent {
             halves.fin_sent = true;
             return Some(Due::Send(Flag::Fin));
         }
@@ -124,7 +145,7 @@ impl Channel {
         if !wishes.dropped {
             return None;
         }
-        if !halves.fin_sent && !halves.stopped {
+        if !halves.fin_sent {
             if wishes.pending {
                 return None;
             }
@@ -193,6 +214,17 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_closes_after_the_application_has_gone_is_still_answered() {
+        let (mut stream, mut channel) = new();
+        stream.close().now_or_never().unwrap().unwrap();
+        drop(stream);
+        due(&mut channel);
+        channel.receive(message::flag(Flag::FinAck)).unwrap();
+        assert_eq!(due(&mut channel), [Due::Close]);
+        assert_eq!(channel.receive(message::flag(Flag::Fin)), Ok(1));
+    }
+
+    #[test]
     fn a_stream_dropped_unclosed_is_reset() {
         let (stream, mut channel) = new();
         drop(stream);
@@ -229,7 +261,7 @@ mod tests {
         channel.receive(Bytes::from_static(b"\x06\x12\x04more")).unwrap();
         let mut bytes = [0; 4];
         stream.read_exact(&mut bytes).now_or_never().unwrap().unwrap();
-        assert_eq!(due(&mut channel), []);
+        assert_eq!(due(&mut channel), [Due::Send(Flag::Fin)]);
         channel.receive(message::flag(Flag::Fin)).unwrap();
         assert_eq!(due(&mut channel), [Due::Close]);
     }
@@ -239,6 +271,22 @@ mod tests {
         let (mut stream, mut channel) = new();
         channel.receive(message::flag(Flag::Reset)).unwrap();
         assert_eq!(due(&mut channel), [Due::Close]);
+        let mut byte = [0];
+        let read = stream.read(&mut byte).now_or_never().unwrap();
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_refused_stream_is_reset_and_takes_no_more() {
+        let (mut stream, mut channel) = new();
+        channel.refuse();
+        assert_eq!(due(&mut channel), [Due::Send(Flag::Reset), Due::Close]);
+        assert!(channel.is_over());
+        assert_eq!(
+            channel.receive(Bytes::from_static(b"\xff\xff\xff\xff")),
+            Ok(0),
+            "not even looked at"
+        );
         let mut byte = [0];
         let read = stream.read(&mut byte).now_or_never().unwrap();
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);

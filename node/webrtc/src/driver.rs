@@ -1,6 +1,8 @@
 //! The task of a connection: owns its DTLS and SCTP, authenticates the peer by Noise, and moves bytes between streams and the
 //! network. It ends with the connection.
 
+mod channels;
+
 use std::{
     collections::{BTreeMap, HashSet},
     io,
@@ -15,26 +17,25 @@ use futures::{
     future::{BoxFuture, OptionFuture},
 };
 use libp2p::{PeerId, core::upgrade::OutboundConnectionUpgrade, identity::Keypair, noise};
-use sctp_proto::{Event, PayloadProtocolIdentifier, StreamEvent};
+use sctp_proto::{Event, StreamEvent};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     certificate::Fingerprint,
-    channel::{self, Channel, Due},
+    channel::Channel,
     connection::{self, Connection, ConnectionError, Handle},
-    link::{FRAME_DATA, Failure, Link, LinkConfig},
-    message,
+    link::{Failure, Link, LinkConfig},
     socket::{Path, Socket},
-    stream::{Attention, Stream, stream},
+    stream::{Attention, Stream},
 };
 
 /// Streams that the browser may have open at once; further ones are closed as they come.
 pub(crate) const INBOUND_STREAMS: usize = 32;
 /// Streams that this node may have open at once; further ones wait.
 const OUTBOUND_STREAMS: usize = 64;
-/// Channels that wait for the peer to confirm that they are closed. A browser does at once; one that does not has its
-/// connection closed, for SCTP remembers each of them.
-const CLOSING_STREAMS: usize = 512;
+/// Streams of SCTP, of whatever state. SCTP remembers one until both sides have closed it; browsers do that at once, and a
+/// client that does not has its connection closed.
+const STREAMS: usize = 512;
 /// What SCTP holds of a connection's data until the peer acknowledges it, in bytes. Enough for 10 MB/s over 100 ms; more only
 /// makes what comes behind it wait.
 const SEND_WINDOW: usize = 1024 * 1024;
@@ -50,8 +51,8 @@ const UNAUTHENTICATED: u64 = 256 * 1024;
 const LINGER: Duration = Duration::from_secs(10);
 
 /// How long the browser has to close a channel that is over, before this side does. Browsers' libp2p closes every such channel
-/// at once, and it takes one side: SCTP would answer a reset that crosses its own with another one, which would then hit
-/// the next stream of the same number.
+/// at once, and it takes only one side. It had better be the browser: when this side has begun, sctp-proto resets the channel
+/// once more in answer to the browser's answer, and that can hit the next channel of the same number.
 const LEAVE: Duration = Duration::from_secs(2);
 
 /// The channel on which Noise runs.
@@ -245,7 +246,7 @@ impl Driver {
         } else if self.link.received() > UNAUTHENTICATED {
             return Err(failed("too much came before the handshake was over"));
         }
-        if self.closing.len() > CLOSING_STREAMS {
+        if self.channels.len() + self.unasked.len() + self.closing.len() > STREAMS {
             return Err(failed("too many streams that the browser does not close"));
         }
         let late: Vec<u16> = self
@@ -328,13 +329,7 @@ impl Driver {
             Event::Stream(StreamEvent::Opened { id }) => {
                 let association = self.link.association().ok_or(ConnectionError::Closed)?;
                 while association.accept_stream().is_some() {}
-                let inbound = self.channels.values().filter(|channel| channel.inbound).count();
-                if self.unasked.len() + inbound >= INBOUND_STREAMS {
-                    tracing::debug!(id, "the browser opens too many streams");
-                    self.close_sctp(id);
-                } else {
-                    self.unasked.insert(id);
-                }
+                self.unasked.insert(id);
                 Ok(())
             }
             Event::Stream(StreamEvent::Readable { id }) => {
@@ -397,200 +392,4 @@ impl Driver {
             Established { peer, connection, remote: self.path.remote, local: self.path.local };
         self.report.send((self.id, established)).await.map_err(|_| ConnectionError::Closed)
     }
-
-    /// Opens a channel of SCTP's and takes it in.
-    fn open_channel(&mut self, id: u16) -> Option<Stream> {
-        self.link.association()?.open_stream(id, PayloadProtocolIdentifier::Binary).ok()?;
-        let (stream, pipe) = stream(id, &self.attention, FRAME_DATA);
-        self.channels.insert(id, Channel::new(pipe, false));
-        Some(stream)
-    }
-
-    /// Opens the stream that the application waits for, if there is room.
-    fn open_wanted(&mut self) -> Result<(), ConnectionError> {
-        let outbound = self.channels.values().filter(|channel| !channel.inbound).count();
-        if !self.established || self.wanted.is_none() || outbound >= OUTBOUND_STREAMS {
-            return Ok(());
-        }
-        // The DTLS server's channels are the odd ones.
-        let free = (1..u16::MAX).step_by(2).find(|id| {
-            !self.channels.contains_key(id)
-                && !self.unasked.contains(id)
-                && !self.closing.contains(id)
-        });
-        let Some((id, stream)) = free.and_then(|id| Some((id, self.open_channel(id)?))) else {
-            return Ok(());
-        };
-        self.write(id, &Bytes::from_static(&channel::OPEN), PayloadProtocolIdentifier::Dcep);
-        if let Some(wanted) = self.wanted.take() {
-            // Nobody waits any more: the stream goes, and with it the channel.
-            let _ = wanted.send(stream);
-        }
-        Ok(())
-    }
-
-    fn read_channels(&mut self) -> Result<bool, ConnectionError> {
-        let mut moved = false;
-        for id in self.unasked.iter().copied().collect::<Vec<_>>() {
-            moved |= self.answer(id)?;
-        }
-        let readable: Vec<u16> =
-            self.channels.iter().filter(|(_, c)| c.readable).map(|(id, _)| *id).collect();
-        for id in readable {
-            while let Some(channel) = self.channels.get_mut(&id)
-                && channel.readable
-                && channel.pipe.has_room()
-            {
-                let Some(message) = read(&mut self.link, id) else {
-                    channel.readable = false;
-                    break;
-                };
-                moved = true;
-                match message {
-                    (PayloadProtocolIdentifier::Binary, bytes) => match channel.receive(bytes) {
-                        Ok(acknowledgements) => {
-                            for _ in 0..acknowledgements {
-                                self.write_flag(id, message::Flag::FinAck);
-                            }
-                            self.list(id);
-                        }
-                        Err(error) => {
-                            tracing::debug!(id, %error, "a stream is reset");
-                            self.write_flag(id, message::Flag::Reset);
-                            self.close_channel(id);
-                        }
-                    },
-                    // The confirmation of a channel that this side opened.
-                    (PayloadProtocolIdentifier::Dcep, bytes) if bytes[..] == channel::ACK => {}
-                    // What browsers send for a message without bytes.
-                    (PayloadProtocolIdentifier::BinaryEmpty, _) => {}
-                    _ => {
-                        tracing::debug!(id, "a stream has messages of another kind");
-                        self.close_channel(id);
-                    }
-                }
-            }
-        }
-        Ok(moved)
-    }
-
-    /// Reads the first message of a stream that the peer began: it has to ask for a channel.
-    fn answer(&mut self, id: u16) -> Result<bool, ConnectionError> {
-        let Some((kind, bytes)) = read(&mut self.link, id) else { return Ok(false) };
-        self.unasked.remove(&id);
-        if kind != PayloadProtocolIdentifier::Dcep || !channel::asks_for_channel(&bytes) {
-            tracing::debug!(id, "a stream begins with something else than a channel");
-            self.close_sctp(id);
-            return Ok(true);
-        }
-        self.write(id, &Bytes::from_static(&channel::ACK), PayloadProtocolIdentifier::Dcep);
-        let (stream, pipe) = stream(id, &self.attention, FRAME_DATA);
-        let mut channel = Channel::new(pipe, true);
-        channel.readable = true;
-        self.channels.insert(id, channel);
-        // There is room for as many as may be open; without a taker the stream goes, and the channel with it.
-        let _ = self.handle.inbound.try_send(stream);
-        Ok(true)
-    }
-
-    fn list(&mut self, id: u16) {
-        if !self.sending.contains(&id) {
-            self.sending.push(id);
-        }
-    }
-
-    /// Hands to SCTP what the streams have for the peer, as much as it should hold.
-    fn write_channels(&mut self, now: Instant) -> Result<bool, ConnectionError> {
-        if self.sending.is_empty() || self.link.outbox.len() > BACKLOG {
-            return Ok(false);
-        }
-        let Some(association) = self.link.association() else { return Ok(false) };
-        let mut held = 0;
-        for id in self.channels.keys() {
-            held +=
-                association.stream(*id).and_then(|stream| stream.buffered_amount()).unwrap_or(0);
-        }
-        let mut moved = false;
-        let mut again = Vec::new();
-        for id in std::mem::take(&mut self.sending) {
-            let mut turn = 0;
-            let more = loop {
-                let Some(channel) = self.channels.get(&id) else { break false };
-                if held >= SEND_WINDOW || turn >= TURN {
-                    break true;
-                }
-                let Some(frame) = channel.pipe.next_frame() else { break false };
-                held += frame.len();
-                turn += 1;
-                moved = true;
-                self.write(id, &frame, PayloadProtocolIdentifier::Binary);
-            };
-            if more {
-                again.push(id);
-            }
-            moved |= self.settle(id, now);
-        }
-        // Whoever had its turn goes behind those that had none.
-        let rest = std::mem::take(&mut self.sending);
-        self.sending = again;
-        for id in rest {
-            self.list(id);
-        }
-        Ok(moved)
-    }
-
-    /// Does what is due for a channel beside its data.
-    fn settle(&mut self, id: u16, now: Instant) -> bool {
-        let mut moved = false;
-        while let Some(channel) = self.channels.get_mut(&id)
-            && let Some(due) = channel.due()
-        {
-            moved = true;
-            tracing::trace!(id, ?due, "a stream");
-            match due {
-                Due::Send(flag) => self.write_flag(id, flag),
-                Due::Linger => channel.linger = Some(now + LINGER),
-                Due::Close => channel.linger = Some(now + LEAVE),
-            }
-        }
-        moved
-    }
-
-    fn write_flag(&mut self, id: u16, flag: message::Flag) {
-        self.write(id, &message::flag(flag), PayloadProtocolIdentifier::Binary);
-    }
-
-    fn write(&mut self, id: u16, bytes: &Bytes, kind: PayloadProtocolIdentifier) {
-        if let Some(association) = self.link.association()
-            && let Ok(mut stream) = association.stream(id)
-            && let Err(error) = stream.write_sctp(bytes, kind)
-        {
-            // The peer has closed the channel, or the association ends: the event of that is on its way.
-            tracing::debug!(id, %error, "a message is not sent");
-        }
-    }
-
-    fn close_channel(&mut self, id: u16) {
-        if let Some(channel) = self.channels.remove(&id) {
-            channel.pipe.break_off(io::ErrorKind::ConnectionReset);
-            self.close_sctp(id);
-        }
-    }
-
-    fn close_sctp(&mut self, id: u16) {
-        if let Some(association) = self.link.association()
-            && let Ok(mut stream) = association.stream(id)
-            && stream.close().is_ok()
-        {
-            self.closing.insert(id);
-        }
-    }
-}
-
-/// The next whole message of a stream.
-fn read(link: &mut Link, id: u16) -> Option<(PayloadProtocolIdentifier, Bytes)> {
-    let chunks = link.association()?.stream(id).ok()?.read_sctp().ok()??;
-    let mut bytes = vec![0; chunks.len()];
-    chunks.read(&mut bytes).ok()?;
-    Some((chunks.ppi, bytes.into()))
 }

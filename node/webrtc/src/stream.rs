@@ -28,7 +28,8 @@ pub(crate) const RECEIVE_BUFFER: usize = 256 * 1024;
 
 /// A bidirectional stream: one data channel.
 ///
-/// Closing it tells the peer that nothing more comes; the other direction goes on. Dropping it unclosed resets it.
+/// Closing it tells the peer that nothing more comes; the other direction goes on. Dropping it unclosed resets it, unless the
+/// peer has closed its direction: then this one is closed as well.
 #[derive(Debug)]
 pub struct Stream(Arc<Pipe>);
 
@@ -386,7 +387,9 @@ impl Drop for Stream {
         ends.dropped = true;
         ends.received.clear();
         ends.received_bytes = 0;
-        if ends.write == Write::Open {
+        if ends.write == Write::Open && ends.read == Read::Finished {
+            ends.write = Write::Closed;
+        } else if ends.write == Write::Open {
             ends.frames.clear();
             ends.frames_bytes = 0;
         }
@@ -486,6 +489,17 @@ mod tests {
         assert!(stream.close().now_or_never().unwrap().is_ok());
         assert_eq!(pipe.attend(), Wishes { finished: true, dropped: false, pending: false });
         drop(stream);
+        assert_eq!(pipe.attend(), Wishes { finished: true, dropped: true, pending: false });
+    }
+
+    #[test]
+    fn a_stream_that_the_peer_has_closed_is_closed_when_it_is_dropped() {
+        let (mut stream, pipe, _) = new();
+        stream.write_all(b"answer").now_or_never().unwrap().unwrap();
+        pipe.finish_read();
+        drop(stream);
+        assert_eq!(pipe.attend(), Wishes { finished: false, dropped: true, pending: true });
+        assert!(pipe.next_frame().is_some());
         assert_eq!(pipe.attend(), Wishes { finished: true, dropped: true, pending: false });
     }
 

@@ -1,0 +1,223 @@
+//! Browsers dial a node: version 1 and 2, streams in both directions, their ends, and much data.
+
+mod browser;
+
+use std::{net::SocketAddr, pin::Pin, time::Duration};
+
+use browser::{Browser, FIN, FIN_ACK, RESET, STOP_SENDING, Version};
+use futures::{AsyncReadExt, AsyncWriteExt, future::poll_fn};
+use libp2p::{
+    Multiaddr, PeerId, Transport as _,
+    core::{
+        muxing::StreamMuxerExt,
+        transport::{ListenerId, TransportEvent},
+    },
+    identity::Keypair,
+    multiaddr::Protocol,
+};
+use sha2::{Digest, Sha256};
+use tokio::{sync::mpsc, time::timeout};
+use vc_webrtc::{Certificate, Config, Connection, Fingerprint, Limits, Transport};
+
+struct Node {
+    address: SocketAddr,
+    fingerprint: Fingerprint,
+    peer: PeerId,
+    connections: mpsc::UnboundedReceiver<Connection>,
+}
+
+/// A node that listens on loopback.
+async fn node(limits: Limits) -> Node {
+    let key = Keypair::generate_ed25519();
+    let peer = key.public().to_peer_id();
+    let certificate = Certificate::generate().unwrap();
+    let fingerprint = certificate.fingerprint();
+    let mut transport = Transport::new(Config { key, certificate, limits });
+    transport
+        .listen_on(ListenerId::next(), "/ip4/127.0.0.1/udp/0/webrtc-direct".parse().unwrap())
+        .unwrap();
+    let TransportEvent::NewAddress { listen_addr, .. } =
+        poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await
+    else {
+        panic!("a listener announces its address");
+    };
+    let address = socket(&listen_addr);
+    assert_eq!(listen_addr.iter().last(), Some(fingerprint.certhash()));
+    let (sender, connections) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            if let TransportEvent::Incoming { upgrade, .. } =
+                poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await
+            {
+                let _ = sender.send(upgrade.await.unwrap().1);
+            }
+        }
+    });
+    Node { address, fingerprint, peer, connections }
+}
+
+fn socket(address: &Multiaddr) -> SocketAddr {
+    let mut parts = address.iter();
+    let (Some(Protocol::Ip4(ip)), Some(Protocol::Udp(port))) = (parts.next(), parts.next()) else {
+        panic!("not an address of a socket: {address}");
+    };
+    SocketAddr::new(ip.into(), port)
+}
+
+/// Answers every stream with what comes over it.
+fn echo(mut connection: Connection) {
+    tokio::spawn(async move {
+        while let Ok(mut stream) = poll_fn(|cx| connection.poll_inbound_unpin(cx)).await {
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 16384];
+                while let Ok(length) = stream.read(&mut buffer).await {
+                    if length == 0 {
+                        let _ = stream.close().await;
+                        break;
+                    }
+                    if stream.write_all(&buffer[..length]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_browser_dials_by_either_version_and_learns_who_the_node_is() {
+    let mut node = node(Limits::default()).await;
+    for version in [Version::One, Version::Two] {
+        let (mut browser, peer) = Browser::dial(node.address, version, &node.fingerprint).await;
+        assert_eq!(peer, node.peer);
+        echo(node.connections.recv().await.unwrap());
+        browser.open(2).await;
+        browser.send(2, b"hello").await;
+        assert_eq!(browser.data(2).await, b"hello");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_half_closed_by_the_browser_is_answered_and_both_ends_are_acknowledged() {
+    let mut node = node(Limits::default()).await;
+    let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    let mut connection = node.connections.recv().await.unwrap();
+    browser.open(2).await;
+    browser.send(2, b"question").await;
+    browser.send_flag(2, FIN).await;
+    let mut stream = poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.unwrap();
+    let mut question = String::new();
+    stream.read_to_string(&mut question).await.unwrap();
+    assert_eq!(question, "question");
+    browser.flag(2, FIN_ACK).await;
+    stream.write_all(b"answer").await.unwrap();
+    stream.close().await.unwrap();
+    assert_eq!(browser.data(2).await, b"answer");
+    browser.flag(2, FIN).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_either_side_resets_fails_on_the_other() {
+    let mut node = node(Limits::default()).await;
+    let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    let mut connection = node.connections.recv().await.unwrap();
+    browser.open(2).await;
+    let mut stream = poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.unwrap();
+    browser.send_flag(2, RESET).await;
+    let error = stream.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+
+    browser.open(4).await;
+    let stream = poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.unwrap();
+    drop(stream);
+    browser.flag(4, RESET).await;
+
+    browser.open(6).await;
+    let mut stream = poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.unwrap();
+    browser.send_flag(6, STOP_SENDING).await;
+    browser.flag(6, FIN).await;
+    let error = stream.write(b"x").await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+}
+
+#[tokio::test]
+async fn the_node_opens_streams_too() {
+    let mut node = node(Limits::default()).await;
+    let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    let mut connection = node.connections.recv().await.unwrap();
+    for id in [1, 3] {
+        let opened = poll_fn(|cx| connection.poll_outbound_unpin(cx));
+        let opening = tokio::spawn(async move { id });
+        let _ = opening.await;
+        let mut stream = opened.await.unwrap();
+        stream.write_all(b"from the node").await.unwrap();
+        assert_eq!(browser.data(id).await, b"from the node");
+        std::mem::forget(stream);
+    }
+}
+
+#[tokio::test]
+async fn the_browser_has_as_many_streams_as_it_may_and_the_next_one_is_reset() {
+    let mut node = node(Limits::default()).await;
+    let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    echo(node.connections.recv().await.unwrap());
+    for id in (2..).step_by(2).take(32) {
+        browser.open(id).await;
+        browser.send(id, &id.to_be_bytes()).await;
+        assert_eq!(browser.data(id).await, id.to_be_bytes());
+    }
+    browser.open(100).await;
+    browser.flag(100, RESET).await;
+    browser.send(2, b"still").await;
+    assert_eq!(browser.data(2).await, b"still");
+}
+
+#[tokio::test]
+async fn much_data_comes_back_unchanged() {
+    let mut node = node(Limits::default()).await;
+    let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    echo(node.connections.recv().await.unwrap());
+    browser.open(2).await;
+    let (mut sent, mut received) = (Sha256::new(), Sha256::new());
+    let (mut ahead, mut block) = (0, vec![0; 16000]);
+    for n in 0..500u32 {
+        block
+            .iter_mut()
+            .zip(0u32..)
+            .for_each(|(byte, at)| *byte = (n.wrapping_mul(31) ^ at.wrapping_mul(7)) as u8);
+        sent.update(&block);
+        browser.send(2, &block).await;
+        ahead += block.len();
+        while ahead > 200_000 {
+            let data = browser.data(2).await;
+            received.update(&data);
+            ahead -= data.len();
+        }
+    }
+    while ahead > 0 {
+        let data = browser.data(2).await;
+        received.update(&data);
+        ahead -= data.len();
+    }
+    assert_eq!(sent.finalize(), received.finalize());
+}
+
+#[tokio::test]
+async fn a_browser_that_says_good_bye_or_nothing_at_all_is_let_go() {
+    let mut node = node(Limits { silence: Duration::from_millis(500), ..Limits::default() }).await;
+    let (browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    let mut connection = node.connections.recv().await.unwrap();
+    drop(browser);
+    let end =
+        timeout(Duration::from_secs(5), poll_fn(|cx| connection.poll_unpin(cx))).await.unwrap();
+    assert!(matches!(end, Err(vc_webrtc::ConnectionError::Silent(_))), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_node_drops_ends_at_the_browser() {
+    let mut node = node(Limits::default()).await;
+    let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    drop(node.connections.recv().await.unwrap());
+    browser.until(|browser| browser.closed).await;
+    assert!(!browser.check().await, "a client that is gone is not answered");
+}
