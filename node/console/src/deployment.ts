@@ -4,7 +4,7 @@ import { signal } from '@preact/signals'
 import type { Composed, Deployment, PlanReport, ServiceDiff } from 'vc-mesh'
 
 import { during, messageOf } from './actions'
-import { ask } from './ask'
+import { ask, askAgain } from './ask'
 import type { Wanted } from './rollout'
 import type { Session } from './state'
 
@@ -49,11 +49,11 @@ export async function tryDry(session: Session): Promise<void> {
   step.value = { step: 'reading' }
   const { text, project } = draft.value
   try {
-    const composed = await ask(session, { op: 'compose', text, project: project.trim() || null }, 'composed')
+    const composed = await askAgain(session, { op: 'compose', text, project: project.trim() || null }, 'composed')
     const { deployments, files } = composed
     const [diff, plan] = await Promise.all([
-      ask(session, { op: 'diff', deployments, files }, 'diff'),
-      ask(session, { op: 'plan', deployments }, 'plan'),
+      askAgain(session, { op: 'diff', deployments, files }, 'diff'),
+      askAgain(session, { op: 'plan', deployments }, 'plan'),
     ])
     step.value = { step: 'review', review: { composed, diff, plan } }
   } catch (error) {
@@ -68,7 +68,7 @@ export async function deploy(session: Session, review: Review): Promise<void> {
   await during(DEPLOYING, async () => {
     const { deployments, files } = review.composed
     const lines = await ask(session, { op: 'deploy', deployments, files }, 'done')
-    const details = await Promise.all(deployments.map(({ service }) => ask(session, { op: 'inspect', service }, 'service')))
+    const details = await Promise.all(deployments.map(({ service }) => askAgain(session, { op: 'inspect', service }, 'service')))
     const wanted = details.map(({ row, spec }) => ({
       service: row.service,
       replicas: row.replicas,

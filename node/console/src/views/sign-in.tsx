@@ -27,6 +27,7 @@ export function SignIn({ link, arrival, known, onSignIn, onCancel }: SignInProps
   const claimed = token.value.trim() === '' ? null : readToken(token.value, addresses, now.value, known)
   const problem = claimed && 'problem' in claimed ? claimed.problem : ''
   const state = link?.value
+  const missing = whatIsMissing()
   return (
     <main class="sign-in">
       <form
@@ -39,7 +40,11 @@ export function SignIn({ link, arrival, known, onSignIn, onCancel }: SignInProps
           <Emblem />
           <h1>Virtual Cluster</h1>
         </div>
-        {state ? (
+        {missing ? (
+          <p role="alert" class="bad-text">
+            {missing}
+          </p>
+        ) : state ? (
           <Dialling state={state} claims={claimed && 'claims' in claimed ? claimed.claims : null} onCancel={onCancel} />
         ) : (
           <>
@@ -102,6 +107,15 @@ export function SignIn({ link, arrival, known, onSignIn, onCancel }: SignInProps
       </form>
     </main>
   )
+}
+
+/** What the browser does not give this page, without which nothing here works; empty: nothing. */
+function whatIsMissing(): string {
+  if (!isSecureContext) {
+    return "Browsers let a page reach the machines only over https or from 127.0.0.1. 'vc console' opens it there."
+  }
+  if (!('RTCPeerConnection' in globalThis)) return 'This browser has no WebRTC, or it is turned off: use another one.'
+  return ''
 }
 
 function Whose({ claims }: { claims: Claims }) {
