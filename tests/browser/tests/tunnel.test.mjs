@@ -388,9 +388,14 @@ story('an app cannot reach the console', async () => {
   assert.equal(console_.url(), `${served.origin}/`)
 })
 
-story('an app cannot take the console elsewhere by its name', async () => {
-  await console_.evaluate(() => void (window.name = 'the-console'))
+story('the windows of an app and of the console have no way to each other', async () => {
+  await console_.evaluate(() => {
+    window.name = 'the-console'
+    const { open } = window
+    window.open = (...how) => (window.opened = open.apply(window, how))
+  })
   const app = await open()
+  await console_.waitForFunction(() => window.opened.closed, null, { timeout: 5000 })
   await Promise.all([context.waitForEvent('page'), app.evaluate(() => void window.open('/page?html=trap', 'the-console'))])
   assert.equal(console_.url(), `${served.origin}/`)
 })
