@@ -441,9 +441,8 @@ story('a page elsewhere cannot give an app another way', async () => {
       window.heard = []
       addEventListener('message', ({ data }) => window.heard.push(data))
       window.trap = window.open(`${url}/__vc/boot.html#guess`)
-      const { port2 } = new MessageChannel()
-      setInterval(() => window.trap.postMessage({ vcWelcome: 'guess', app: { service: 'shop/web', port: 1 } }, '*', []), 50)
-      return port2 !== null
+      const app = { service: 'shop/web', port: 1 }
+      setInterval(() => window.trap.postMessage({ vcWelcome: 'guess', app }, '*', [new MessageChannel().port2]), 50)
     }, origin),
   ])
   await trap.waitForFunction(() => document.title === 'This service cannot be opened here', null, { timeout: 20_000 })
