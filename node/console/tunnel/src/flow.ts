@@ -38,24 +38,25 @@ export class Flow {
 
   /**
    * `onOther` gets messages that are none of a flow's; `onEnd` is called once, when both directions are over: `send` or
-   * `abort` has to be called for that.
+   * `abort` has to be called for that. Only with `ahead` may the other side send before somebody reads.
    */
-  constructor(port: MessagePort, onOther: (message: unknown) => void, onEnd: () => void = () => {}) {
+  constructor(port: MessagePort, onOther: (message: unknown) => void, onEnd: () => void = () => {}, ahead = true) {
     this.#port = port
     this.#onEnd = onEnd
+    const highWaterMark = ahead ? WINDOW : 0
     this.incoming = new ReadableStream(
       {
         start: (controller) => {
           this.#controller = controller
         },
-        pull: () => this.#grant(),
+        pull: () => this.#grant(WINDOW - highWaterMark),
         cancel: () => {
           this.#controller = null
           this.#post({ flow: 'enough' })
           this.#settle(false)
         },
       },
-      { highWaterMark: WINDOW, size: (chunk) => chunk.byteLength },
+      { highWaterMark, size: (chunk) => chunk.byteLength },
     )
     port.addEventListener('message', (event: MessageEvent<unknown>) => {
       if (isRecord(event.data) && 'flow' in event.data) this.#receive(event.data as Message)
@@ -121,6 +122,7 @@ export class Flow {
         if (!(message.bytes instanceof Uint8Array) || message.bytes.byteLength > this.#granted) {
           return this.abort('more than was granted')
         }
+        if (message.bytes.byteLength === 0) return
         this.#granted -= message.bytes.byteLength
         return this.#controller?.enqueue(message.bytes)
       case 'end':
@@ -141,8 +143,8 @@ export class Flow {
     }
   }
 
-  #grant(): void {
-    const bytes = (this.#controller?.desiredSize ?? 0) - this.#granted
+  #grant(beyond: number): void {
+    const bytes = (this.#controller?.desiredSize ?? -WINDOW) + beyond - this.#granted
     if (bytes < MIN_GRANT) return
     this.#granted += bytes
     this.#post({ flow: 'grant', bytes })

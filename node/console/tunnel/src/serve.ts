@@ -124,10 +124,12 @@ export class AppServer {
 
   async #fetch(line: Line, ask: Ask & { ask: 'fetch' }): Promise<void> {
     const stop = new AbortController()
-    const flow = new Flow(ask.port, () => {}, () => {
+    const onEnd = (): void => {
       line.running.delete(flow)
       stop.abort()
-    })
+    }
+    // What waits for its turn takes no room.
+    const flow = new Flow(ask.port, () => {}, onEnd, false)
     line.running.add(flow)
     const tell = (answer: Answer): void => ask.port.postMessage(answer)
     const fail = (code: FailureCode, message: string): void => {

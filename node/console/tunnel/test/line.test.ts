@@ -152,6 +152,19 @@ describe('a flow', () => {
     there.abort('enough')
   })
 
+  it('is sent nothing before somebody reads, when it is not to be ahead', async () => {
+    const { port1, port2 } = new MessageChannel()
+    const [here, there] = [new Flow(port1, () => {}), new Flow(port2, () => {}, () => {}, false)]
+    let begun = false
+    const large = new Uint8Array(2 * WINDOW)
+    port2.addEventListener('message', ({ data }) => (begun ||= data.flow === 'chunk'))
+    void here.send(new Blob([large]).stream())
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    expect(begun).toBe(false)
+    expect((await new Response(there.incoming).arrayBuffer()).byteLength).toBe(2 * WINDOW)
+    there.abort('over')
+  })
+
   it('breaks off on one side when the other does, or sends more than it may', async () => {
     const [here, there] = pair()
     const broken = new ReadableStream<Uint8Array>({
