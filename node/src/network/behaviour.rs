@@ -9,8 +9,7 @@ use libp2p::core::upgrade::Version;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol};
 use libp2p::{
-    Swarm, SwarmBuilder, connection_limits, gossipsub, identify, kad, mdns, noise, ping, relay,
-    tcp, yamux,
+    Swarm, SwarmBuilder, connection_limits, gossipsub, identify, kad, mdns, noise, ping, relay, tcp,
 };
 use vc_protocol::wire::{
     AUTH_PROTOCOL, EXEC_PROTOCOL, IMAGE_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP, ROUTE_PROTOCOL,
@@ -22,6 +21,7 @@ use super::Config;
 use super::circuits;
 use super::gate::{Gate, Gated};
 use super::inbound::{self, Incoming};
+use super::muxer;
 
 /// Connections that may be coming up at once, from strangers too: who connects and says nothing holds a place for the
 /// four seconds of the connection timeout, and must not keep the others out.
@@ -44,13 +44,13 @@ pub(crate) struct Behaviour {
     pub(crate) limits: connection_limits::Behaviour,
     pub(crate) auth: libp2p_stream::Behaviour,
     pub(crate) auth_inbound: inbound::Behaviour,
-    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) member: Gated<Member>,
 }
 
 /// What members speak with one another.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Member {
+    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) gossip: gossipsub::Behaviour,
     pub(crate) kademlia: kad::Behaviour<kad::store::MemoryStore>,
     pub(crate) identify: identify::Behaviour,
@@ -156,9 +156,9 @@ pub(crate) fn swarm(
         limits: connection_limits::Behaviour::new(limits),
         auth,
         auth_inbound,
-        mdns: Toggle::from(mdns),
         member: Gated::new(
             Member {
+                mdns: Toggle::from(mdns),
                 gossip,
                 kademlia,
                 identify,
@@ -175,11 +175,7 @@ pub(crate) fn swarm(
             gate,
         ),
     };
-    let multiplexed = || {
-        let mut yamux = yamux::Config::default();
-        yamux.set_max_num_streams(MAX_STREAMS);
-        yamux
-    };
+    let multiplexed = || muxer::Config::with_max_streams(MAX_STREAMS);
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexed)

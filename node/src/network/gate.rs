@@ -9,7 +9,9 @@ use std::task::{Context, Poll};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
+use libp2p::swarm::behaviour::{
+    ConnectionClosed, ConnectionEstablished, ExternalAddrConfirmed, NewListenAddr,
+};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
     THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
@@ -17,6 +19,8 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 
 use either::Either;
+
+use super::paths::is_circuit;
 
 /// Who is a member, and which connections were opened to members. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
@@ -116,7 +120,10 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
         addresses: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.inner.handle_pending_outbound_connection(id, peer, addresses, role)
+        let mut known = self.inner.handle_pending_outbound_connection(id, peer, addresses, role)?;
+        // Whoever wants a circuit says so himself.
+        known.retain(|address| !is_circuit(address));
+        Ok(known)
     }
 
     fn handle_established_outbound_connection(
@@ -155,6 +162,10 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
                 self.gate.close(&event.connection_id);
             }
             FromSwarm::AddressChange(event) if !self.gate.is_open(&event.connection_id) => {}
+            // Where this node waits for circuits is nobody's business: it would be told, and dialled, all around.
+            FromSwarm::NewListenAddr(NewListenAddr { addr, .. })
+            | FromSwarm::ExternalAddrConfirmed(ExternalAddrConfirmed { addr })
+                if is_circuit(addr) => {}
             FromSwarm::ConnectionEstablished(_) | FromSwarm::ConnectionClosed(_) => {}
             event => self.inner.on_swarm_event(event),
         }

@@ -8,6 +8,7 @@ pub mod gate;
 pub(crate) mod inbound;
 pub mod link;
 mod listen;
+mod muxer;
 mod paths;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -152,7 +153,13 @@ impl Network {
                 self.circuits.are_up(nodes.iter().map(NodeId::peer_id).collect());
             }
             Command::Proven(peer, connection, outcome) => match outcome {
-                Ok(true) => self.contacts.reached(&peer),
+                Ok(true) => {
+                    self.contacts.reached(&peer);
+                    // Not before, and not by the other side: the proof may have gone through one of them.
+                    for circuit in self.paths.surplus(&peer) {
+                        self.swarm.close_connection(circuit);
+                    }
+                }
                 // Known from now on: the next connection carries everything.
                 Ok(false) => {
                     self.swarm.close_connection(connection);
@@ -257,15 +264,6 @@ impl Network {
                 tracing::debug!(%peer, %error, "member not reached");
             }
             SwarmEvent::Behaviour(BehaviourEvent::Member(event)) => self.member_event(event).await,
-            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
-                for (peer, address) in found {
-                    // Foreign libp2p programs appear here too.
-                    if self.gate.is_member(&peer) && !self.paths.is_direct(&peer) {
-                        self.contacts.learn(peer, [address]);
-                        self.look_around();
-                    }
-                }
-            }
             _ => {}
         }
     }
@@ -305,10 +303,6 @@ impl Network {
                 tracing::info!(%peer, "a member that cannot be dialled is reached through another");
             }
             let first = self.paths.opened(peer, connection, path);
-            // Direct first, whichever came first.
-            for circuit in self.paths.surplus(&peer) {
-                self.swarm.close_connection(circuit);
-            }
             if first {
                 self.tell(Event::Input(Input::Connected(node))).await;
             }
@@ -342,6 +336,15 @@ impl Network {
                     }
                     None => {
                         tracing::warn!(from = %propagation_source, "gossip refused: not a member's, or garbage")
+                    }
+                }
+            }
+            MemberEvent::Mdns(mdns::Event::Discovered(found)) => {
+                for (peer, address) in found {
+                    // Foreign libp2p programs appear here too.
+                    if self.gate.is_member(&peer) && !self.paths.is_direct(&peer) {
+                        self.contacts.learn(peer, [address]);
+                        self.look_around();
                     }
                 }
             }

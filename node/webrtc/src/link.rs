@@ -212,11 +212,9 @@ impl Link {
                     let packet = Bytes::copy_from_slice(packet);
                     match self.endpoint.handle(now, NOWHERE, None, None, packet) {
                         Some((handle, DatagramEvent::NewAssociation(association))) => {
-                            if self.association.is_none() {
-                                self.association = Some((handle, association));
-                                // One association a connection: further ones would only cost memory.
-                                self.endpoint.reject_new_associations();
-                            }
+                            // One association a connection: further ones would only cost memory.
+                            self.endpoint.reject_new_associations();
+                            self.association.get_or_insert((handle, association));
                         }
                         Some((_, DatagramEvent::AssociationEvent(event))) => {
                             if let Some((_, association)) = &mut self.association {
@@ -333,6 +331,6 @@ mod tests {
     #[test]
     fn a_full_message_fills_its_packets() {
         assert_eq!((FRAME_DATA + message::HEADER) % FRAGMENT, 0);
-        assert!(FRAME_DATA + message::HEADER <= message::MAX_MESSAGE);
+        const { assert!(FRAME_DATA + message::HEADER <= message::MAX_MESSAGE) };
     }
 }

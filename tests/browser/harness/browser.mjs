@@ -8,7 +8,8 @@ import { chromium } from 'playwright-core'
 
 import { ROOT } from './node.mjs'
 
-const FLAGS = [
+/** How Chromium runs without a screen, and without talking to its maker. */
+export const FLAGS = [
   '--no-sandbox',
   '--disable-gpu',
   '--disable-quic',

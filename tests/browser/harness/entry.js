@@ -3,6 +3,18 @@ import { sha256 as hashing } from '@noble/hashes/sha2.js'
 
 export * from 'vc-mesh-source'
 
+/** Looks at the age of a view from now on; what it returns ends that, and says how old it was at most, milliseconds. */
+export function watchAge(mesh) {
+  let oldest = 0
+  const look = () => (oldest = Math.max(oldest, Date.now() - mesh.seen))
+  const timer = setInterval(look, 20)
+  return () => {
+    clearInterval(timer)
+    look()
+    return oldest
+  }
+}
+
 /** How many bytes a stream has, and their SHA-256, hexadecimal. */
 export async function sha256(stream) {
   const hash = hashing.create()

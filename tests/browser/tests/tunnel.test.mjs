@@ -1,61 +1,72 @@
 // Services opened in the browser: what apps do there, and what they cannot do to the console.
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { once } from 'node:events'
-import { createServer } from 'node:net'
-import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { join } from 'node:path'
+import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { chromium } from 'playwright-core'
 
+import { FLAGS } from '../harness/browser.mjs'
+import { Cluster } from '../harness/cluster.mjs'
+import { ROOT } from '../harness/node.mjs'
+import { freePort } from '../harness/ports.mjs'
 import { site } from '../tunnel/site.mjs'
 
-const APP = join(import.meta.dirname, '../app/server.mjs')
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+const APP = join(ROOT, 'tests/browser/app/server.mjs')
 
 /** A story has so long, milliseconds; the longest moves 100 MB. */
 const story = (name, act) => test(name, { timeout: 60_000 }, act)
 
-const apps = []
 let served
+let cluster
+let other
 let browser
 let context
 let console_
 
-async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address()
-  await new Promise((done) => server.close(done))
-  return port
+/** `shop/web` on one machine, `shop/api` on the other, and `shop/down`, which runs but takes no connection. */
+async function deployApps(cluster) {
+  const service = async (name, node, ...command) => {
+    const target = await freePort()
+    const words = JSON.stringify([process.execPath, ...command.map((word) => word.replace('PORT', target))])
+    return `  ${name}:
+    image: app
+    command: ${words}
+    ports: ["${await freePort()}:${target}"]
+    stop_grace_period: 1s
+    deploy: {update_config: {monitor: 1s}, placement: {constraints: [node.name == ${node}]}}
+`
+  }
+  const services = [
+    await service('web', 'n1', APP, 'PORT', 'web'),
+    await service('api', cluster.nodes.at(-1).name, APP, 'PORT', 'api'),
+    await service('down', 'n1', '-e', 'setInterval(() => {}, 60000)'),
+  ]
+  await cluster.deploy(`name: shop\nservices:\n${services.join('')}`)
 }
 
-async function startApp(name) {
-  const port = await freePort()
-  const app = spawn(process.execPath, [APP, String(port), name], { stdio: 'inherit' })
-  apps.push(app)
-  for (;;) {
-    const up = await fetch(`http://127.0.0.1:${port}/status`).then(() => true, () => false)
-    if (up) return port
-    assert.equal(app.exitCode, null, 'the app runs')
-  }
+async function signedIn(cluster) {
+  const page = await context.newPage()
+  await page.goto(served.origin)
+  await page.evaluate((token) => window.signIn(token), await cluster.userToken('viewer'))
+  return page
 }
 
 before(async () => {
-  const [web, api] = [await startApp('web'), await startApp('api')]
-  served = await site({ 'shop/web': web, 'shop/api': api, 'shop/down': await freePort() })
-  browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: FLAGS })
+  served = await site()
+  cluster = await Cluster.of(2)
+  await deployApps(cluster)
+  browser = await chromium.launch({ executablePath: process.env.VC_CHROMIUM ?? '/usr/bin/chromium', args: FLAGS })
 })
 after(async () => {
   await browser?.close()
   served?.close()
-  for (const app of apps) app.kill()
+  await other?.stop()
+  await cluster?.stop()
 })
 beforeEach(async () => {
   context = await browser.newContext({ acceptDownloads: true })
-  console_ = await context.newPage()
-  await console_.goto(served.origin)
+  console_ = await signedIn(cluster)
 })
 afterEach(() => context.close())
 
@@ -377,9 +388,14 @@ story('an app cannot reach the console', async () => {
   assert.equal(console_.url(), `${served.origin}/`)
 })
 
-story('an app cannot take the console elsewhere by its name', async () => {
-  await console_.evaluate(() => void (window.name = 'the-console'))
+story('the windows of an app and of the console have no way to each other', async () => {
+  await console_.evaluate(() => {
+    window.name = 'the-console'
+    const { open } = window
+    window.open = (...how) => (window.opened = open.apply(window, how))
+  })
   const app = await open()
+  await console_.waitForFunction(() => window.opened.closed, null, { timeout: 5000 })
   await Promise.all([context.waitForEvent('page'), app.evaluate(() => void window.open('/page?html=trap', 'the-console'))])
   assert.equal(console_.url(), `${served.origin}/`)
 })
@@ -446,10 +462,9 @@ story('two services are apart', async () => {
 })
 
 story('one service of two clusters is two apps', async () => {
-  const web = await open()
-  const other = await context.newPage()
-  await other.goto(`${served.origin}/?cluster=12D3KooWother`)
-  const twin = await open('shop/web', other)
+  other = await Cluster.of(1)
+  await deployApps(other)
+  const [web, twin] = [await open(), await open('shop/web', await signedIn(other))]
   assert.notEqual(new URL(web.url()).origin, new URL(twin.url()).origin)
 })
 
@@ -460,18 +475,17 @@ story('without its console an app says so, and goes on when it is opened again',
   assert.equal(await app.evaluate(async () => (await fetch('/echo')).status), 503)
   await app.goto(`${origin}/page?html=later`)
   assert.match(await app.innerText('h1'), /The console is not open/)
-  const again = await context.newPage()
-  await again.goto(served.origin)
-  await open('shop/web', again)
+  await open('shop/web', await signedIn(cluster))
   await app.waitForFunction(() => document.body.textContent === 'later')
 })
 
 story('while the cluster is out of reach an app says so, and goes on by itself', async () => {
   const app = await open()
-  await console_.evaluate(() => window.lose())
+  for (const node of cluster.nodes) await node.kill()
+  await console_.waitForFunction(() => window.mesh.state.state !== 'live')
   await app.reload()
   assert.match(await app.innerText('h1'), /out of reach/)
-  await console_.evaluate(() => window.find())
+  for (const node of cluster.nodes) await node.start('run')
   await app.waitForSelector('body[data-ready=yes]')
 })
 
@@ -479,7 +493,7 @@ story('a service that does not answer is said to', async () => {
   const [app] = await Promise.all([context.waitForEvent('page'), console_.click('[data-service="shop/down"]')])
   await app.waitForURL((url) => url.pathname === '/')
   assert.match(await app.innerText('h1'), /does not answer/)
-  assert.match(await app.innerText('p'), /ECONNREFUSED/)
+  assert.match(await app.innerText('p'), /no instance of shop\/down takes a connection/)
 })
 
 story('a page opened past its service worker finds it again', async () => {

@@ -37,7 +37,10 @@ export interface Listener {
 /** Stays attached to the cluster: holds one session that is used and one that stands by, on different nodes. */
 export class Attachment {
   #active: Session | null = null
-  #standby: Session | null = null
+  /** All that are held, the eldest first. */
+  readonly #sessions = new Set<Session>()
+  /** Those of them whose node says nothing at the moment. */
+  readonly #quiet = new Set<Session>()
   readonly #candidates = new Map<string, Candidate>()
   readonly #dialling = new Map<string, AbortController>()
   readonly #connect: Connect
@@ -89,7 +92,7 @@ export class Attachment {
     clearTimeout(this.#timer)
     const now = Date.now()
     const idle = [...this.#candidates].filter(([peer]) => !this.#dialling.has(peer) && !this.#holds(peer))
-    idle.sort(([, a], [, b]) => a.failures - b.failures)
+    idle.sort((a, b) => this.#rank(a) - this.#rank(b))
     const due = idle.filter(([, candidate]) => candidate.from <= now)
     for (const [peer, candidate] of due.slice(0, Math.max(0, this.#wanted()))) void this.#dial(peer, candidate)
     if (this.#wanted() <= 0) return
@@ -104,20 +107,28 @@ export class Attachment {
     this.#ended = true
     clearTimeout(this.#timer)
     for (const dialling of this.#dialling.values()) dialling.abort()
-    const [active, standby] = [this.#active, this.#standby]
-    this.#active = this.#standby = null
-    active?.close()
-    standby?.close()
+    this.#active = null
+    for (const session of [...this.#sessions]) session.close()
   }
 
   /** How many more nodes to dial now. */
   #wanted(): number {
-    const held = (this.#active ? 1 : 0) + (this.#standby ? 1 : 0)
-    return (held === 0 ? RACE : SESSIONS - held) - this.#dialling.size
+    const lively = this.#lively().length
+    return (lively === 0 ? RACE : SESSIONS - lively) - this.#dialling.size
   }
 
+  #lively(): Session[] {
+    return [...this.#sessions].filter((session) => !this.#quiet.has(session))
+  }
+
+  /** A node that is quiet may be dialled again: over another network, it may answer there. */
   #holds(peer: string): boolean {
-    return this.#active?.node === peer || this.#standby?.node === peer
+    return this.#lively().some(({ node }) => node === peer)
+  }
+
+  /** The better the sooner: nodes without a session first, and those that failed less often. */
+  #rank([peer, { failures }]: [string, Candidate]): number {
+    return failures + ([...this.#sessions].some(({ node }) => node === peer) ? 1000 : 0)
   }
 
   async #dial(peer: string, candidate: Candidate): Promise<void> {
@@ -167,25 +178,38 @@ export class Attachment {
   }
 
   #take(session: Session): void {
-    if (this.#ended || (this.#active && this.#standby) || this.#holds(session.node)) return session.close()
+    if (this.#ended || this.#lively().length >= SESSIONS || this.#holds(session.node)) return session.close()
+    this.#sessions.add(session)
+    session.mux.onQuiet = (isQuiet) => this.#hush(session, isQuiet)
     void session.mux.closed.then((reason) => this.#lose(session, reason))
-    if (this.#active) this.#standby = session
-    else this.#use(session)
-    if (this.#active && this.#standby) for (const dialling of this.#dialling.values()) dialling.abort(ENOUGH)
+    if (!this.#active || this.#quiet.has(this.#active)) this.#use(session)
+    if (this.#lively().length >= SESSIONS) for (const dialling of this.#dialling.values()) dialling.abort(ENOUGH)
+    this.fill()
+  }
+
+  /** A session that is quiet is not given up, only not used: what was asked on it may still be answered. */
+  #hush(session: Session, isQuiet: boolean): void {
+    if (isQuiet) {
+      this.#quiet.add(session)
+      const [other] = this.#lively()
+      if (session === this.#active && other) this.#use(other)
+    } else {
+      this.#quiet.delete(session)
+      if (this.#active && this.#quiet.has(this.#active)) this.#use(session)
+      const idle = this.#lively().findLast((one) => one !== this.#active && one.mux.isIdle)
+      if (this.#lively().length > SESSIONS && idle) idle.close()
+    }
     this.fill()
   }
 
   #lose(session: Session, reason: MeshError): void {
+    this.#sessions.delete(session)
+    this.#quiet.delete(session)
     if (this.#ended) return
     this.#reason = reason.message
     const candidate = this.#candidates.get(session.node)
     if (candidate) this.#blame(candidate)
-    if (this.#standby === session) this.#standby = null
-    if (this.#active === session) {
-      const next = this.#standby
-      this.#standby = null
-      this.#use(next)
-    }
+    if (this.#active === session) this.#use(this.#lively()[0] ?? [...this.#sessions][0] ?? null)
     this.fill()
   }
 

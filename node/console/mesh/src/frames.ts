@@ -165,8 +165,9 @@ export class Frames {
   }
 
   readonly #onEnd = (): void => {
-    const broken = this.#stream.status === 'reset' || this.#stream.status === 'aborted'
-    this.#over(broken || this.#decoder.isAmid ? lost() : null)
+    // Of a stream that is broken, what broke it is told next.
+    if (this.#stream.status === 'reset' || this.#stream.status === 'aborted') return
+    this.#over(this.#decoder.isAmid ? lost() : null)
   }
 
   readonly #onClose = (event: Event & { error?: Error }): void => {

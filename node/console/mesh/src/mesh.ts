@@ -43,6 +43,9 @@ export class Mesh {
   readonly #waiting = new Set<() => void>()
   #state: MeshState = { state: 'connecting', since: Date.now() }
   #view: View = emptyView()
+  #seen = 0
+  /** The view that is followed. */
+  #watched: symbol | null = null
   #forget: () => void = () => {}
 
   /** @throws MeshError: the token is not one of a user */
@@ -73,6 +76,11 @@ export class Mesh {
   /** The cluster, as it was last heard of; also while the connection is lost. */
   get view(): View {
     return this.#view
+  }
+
+  /** When a node last told how the cluster is, or that it is as before: milliseconds since the epoch; 0: never. */
+  get seen(): number {
+    return this.#seen
   }
 
   /** Calls `listener` now and whenever the state changes. Returns what ends that. */
@@ -237,22 +245,24 @@ export class Mesh {
     this.#wake()
   }
 
-  /** Follows the cluster at a node; its silence or its end is the session's. */
+  /** Follows the cluster at a node for as long as it is the one that is used; the end of the view is the session's. */
   async #watch(session: Session): Promise<void> {
+    const watch = (this.#watched = Symbol('watch'))
     if (this.#state.state !== 'connecting') this.#become({ state: 'connecting', since: Date.now() })
     try {
       const frames = await session.mux.open()
       await frames.sendJson({ op: 'live' })
       for (let first = true; ; first = false) {
         const reply = await frames.receiveJson<Reply>()
+        if (watch !== this.#watched) return frames.abort(new MeshError('aborted', 'another node is watched'))
         if (reply.reply !== 'live') break
         this.#take(reply.value, first)
-        if (this.#attachment.active === session && this.#state.state !== 'live') this.#live(session)
+        if (first) this.#live(session)
       }
     } catch {
       // Whatever it was: this session does not show the cluster any more.
     }
-    session.close()
+    if (watch === this.#watched) session.close()
   }
 
   #live(session: Session): void {
@@ -269,6 +279,7 @@ export class Mesh {
   }
 
   #take(update: LiveUpdate, first: boolean): void {
+    this.#seen = Date.now()
     const { view, changed } = apply(this.#view, update, first)
     if (changed.size === 0) return
     this.#view = view

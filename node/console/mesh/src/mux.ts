@@ -8,10 +8,14 @@ import { Frames } from './frames.js'
 const MAX_STREAMS = 200
 /** The most that a stream may have under way, in bytes: enough for 20 MB/s over 100 ms. */
 const MAX_WINDOW = 2 * 1024 * 1024
-/** How often the node is asked for a sign of life, and how often somebody looks whether there was one. */
+/** How often somebody looks whether the node has said anything. */
+const LOOK_EVERY = 250
+/** How often the node is asked for a sign of life. */
 const PING_EVERY = 500
-/** A node that says nothing for so long is gone. A live view alone says something every 500 ms. */
-export const SILENCE = 1500
+/** A node that says nothing for so long is quiet: a live view alone says something every 500 ms. */
+const QUIET = 1000
+/** After so long it is gone, and what was asked of it is lost. Before, SCTP may be busy to send again what was lost. */
+const GONE = 6000
 
 /** Many streams on one: yamux, as its client. */
 export class Mux {
@@ -19,6 +23,8 @@ export class Mux {
   readonly closed: Promise<MeshError>
   /** The round trip, smoothed as TCP does it (RFC 6298), milliseconds; `null`: not measured yet. */
   rttMs: number | null = null
+  /** Called when the node becomes quiet, and when it is heard again. */
+  onQuiet: (isQuiet: boolean) => void = () => {}
   /** Called with each round trip. */
   onRtt: (rttMs: number) => void = () => {}
 
@@ -27,15 +33,18 @@ export class Mux {
   readonly #waiting = new Set<() => void>()
   #open = 0
   #heard = performance.now()
+  #isQuiet = false
   #looked = performance.now()
-  #pinged = 0
+  /** When the last ping was sent, and whether its answer is still on the way. */
+  #pinged = Number.NEGATIVE_INFINITY
+  #isPinging = false
   readonly #timer: ReturnType<typeof setInterval>
   #close!: (reason: MeshError) => void
 
   /** Takes a stream whose other side is a yamux server. */
   constructor(stream: Stream) {
     this.#stream = stream
-    stream.addEventListener('message', () => (this.#heard = performance.now()))
+    stream.addEventListener('message', () => this.#hear())
     const create = yamux({
       // Pings here say more, and end with the connection.
       enableKeepAlive: false,
@@ -46,8 +55,13 @@ export class Mux {
     this.closed = new Promise((resolve) => (this.#close = resolve))
     void this.closed.then(() => this.#waiting.forEach((wake) => wake()))
     stream.addEventListener('close', () => this.end(new MeshError('lost', 'the node closed the connection')))
-    this.#timer = setInterval(() => this.#look(), PING_EVERY)
+    this.#timer = setInterval(() => this.#look(), LOOK_EVERY)
     this.#ping()
+  }
+
+  /** Whether nothing is asked here. */
+  get isIdle(): boolean {
+    return this.#open === 0
   }
 
   /** Opens a stream; waits while too many are open. Errors: the connection is over, or `signal`. */
@@ -85,27 +99,35 @@ export class Mux {
     })
   }
 
+  #hear(): void {
+    this.#heard = performance.now()
+    if (this.#isQuiet) this.onQuiet((this.#isQuiet = false))
+  }
+
   #look(): void {
     const now = performance.now()
     // A page that slept has not listened: the node gets its time again.
-    if (now - this.#looked > SILENCE) this.#heard = now
+    if (now - this.#looked > QUIET) this.#heard = now
     this.#looked = now
-    if (now - this.#heard > SILENCE) this.end(new MeshError('lost', 'the node does not answer any more'))
-    else this.#ping()
+    if (now - this.#heard > GONE) return this.end(new MeshError('lost', 'the node does not answer any more'))
+    if (now - this.#heard > QUIET && !this.#isQuiet) this.onQuiet((this.#isQuiet = true))
+    this.#ping()
   }
 
   #ping(): void {
     // One at a time: behind a large download an answer may be on its way for a while.
-    if (this.#pinged) return
-    const at = (this.#pinged = performance.now())
+    const at = performance.now()
+    if (this.#isPinging || at - this.#pinged < PING_EVERY) return
+    this.#pinged = at
+    this.#isPinging = true
     this.#muxer.ping().then(
       () => {
-        this.#pinged = 0
+        this.#isPinging = false
         const sample = performance.now() - at
         this.rttMs = this.rttMs === null ? sample : this.rttMs + (sample - this.rttMs) / 8
         this.onRtt(this.rttMs)
       },
-      () => (this.#pinged = 0),
+      () => (this.#isPinging = false),
     )
   }
 }

@@ -33,7 +33,8 @@ class Network {
       if (answer !== 'in') return
       let lose!: (reason: MeshError) => void
       const closed = new Promise<MeshError>((over) => (lose = over))
-      const session = { node, address, role: 'admin', peers: [], mux: { closed }, close: vi.fn(), lose: () => lose(new MeshError('lost', `${node} is silent`)) }
+      const mux = { closed, onQuiet: () => {}, isIdle: true }
+      const session = { node, address, role: 'admin', peers: [], mux, close: vi.fn(), lose: () => lose(new MeshError('lost', `${node} is silent`)) }
       this.sessions.set(node, session as unknown as Session & { lose(): void })
       resolve(session as unknown as Session)
     })
@@ -161,6 +162,47 @@ describe('the attachment', () => {
     await network.pass(60_000)
     expect(network.dialled).toEqual(['/a'])
     expect(network.told).toEqual(['active a'])
+  })
+
+  it('uses another while a node is quiet, without giving it up', async () => {
+    const network = new Network('a', 'b', 'c').all('in', 'a', 'b')
+    await network.start()
+    network.all('in', 'c')
+    const a = network.sessions.get('a')
+    a?.mux.onQuiet(true)
+    await network.pass(0)
+    expect(network.told).toEqual(['active a', 'active b'])
+    expect(a?.close).not.toHaveBeenCalled()
+    expect(network.dialled.slice(3)).toEqual(['/c'])
+
+    a?.mux.onQuiet(false)
+    await network.pass(0)
+    expect(network.told).toEqual(['active a', 'active b'])
+    expect(network.sessions.get('c')?.close).toHaveBeenCalled()
+    expect(a?.close).not.toHaveBeenCalled()
+  })
+
+  it('dials a quiet node again when there is no other: the network may be another', async () => {
+    const network = new Network('a').all('in', 'a')
+    await network.start()
+    const first = network.sessions.get('a')
+    first?.mux.onQuiet(true)
+    await network.pass(0)
+    expect(network.dialled).toEqual(['/a', '/a'])
+    expect(network.told).toEqual(['active a', 'active a'])
+    expect(first?.close).not.toHaveBeenCalled()
+  })
+
+  it('stays with a quiet node when there is no other, and leaves it for the first that answers', async () => {
+    const network = new Network('a', 'b').all('in', 'a').all('down', 'b')
+    await network.start()
+    network.all('down', 'a').sessions.get('a')?.mux.onQuiet(true)
+    await network.pass(0)
+    expect(network.told).toEqual(['active a'])
+    network.all('in', 'b')
+    await network.pass(5000)
+    expect(network.told).toEqual(['active a', 'active b'])
+    expect(network.sessions.get('a')?.close).not.toHaveBeenCalled()
   })
 
   it('says that it knows nobody', async () => {

@@ -34,7 +34,7 @@ describe('many streams on one', () => {
     mux.end(new MeshError('lost', 'the test is over'))
   })
 
-  it('are over when the node has been silent for too long', async () => {
+  it('are quiet when the node says nothing for a second, and over after six', async () => {
     vi.useFakeTimers()
     try {
       const pair = streamPair()
@@ -44,9 +44,18 @@ describe('many streams on one', () => {
       const mux = new Mux(own)
       let reason: MeshError | null = null
       void mux.closed.then((why) => (reason = why))
-      await vi.advanceTimersByTimeAsync(1400)
+      const quiet = vi.fn()
+      mux.onQuiet = quiet
+      await vi.advanceTimersByTimeAsync(900)
+      expect(quiet).not.toHaveBeenCalled()
+      await vi.advanceTimersByTimeAsync(400)
+      expect(quiet).toHaveBeenLastCalledWith(true)
+      silent.send(Uint8Array.of(0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9))
+      await vi.advanceTimersByTimeAsync(50)
+      expect(quiet).toHaveBeenLastCalledWith(false)
+      await vi.advanceTimersByTimeAsync(5900)
       expect(reason).toBeNull()
-      await vi.advanceTimersByTimeAsync(700)
+      await vi.advanceTimersByTimeAsync(500)
       expect(reason).toMatchObject({ code: 'lost', message: 'the node does not answer any more' })
     } finally {
       vi.useRealTimers()

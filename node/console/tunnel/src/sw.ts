@@ -14,8 +14,12 @@ import { shelf } from './worker/shelf'
 
 declare const self: ServiceWorkerGlobalScope & { cookieStore?: VisibleCookies }
 
-/** How often pages are asked for a sign of life while an answer is on its way: browsers stop a worker that hears nothing. */
+/**
+ * How often pages are asked for a sign of life while an answer is on its way: browsers stop a worker that hears nothing.
+ * Each sign keeps it for a while, milliseconds; one event that took minutes would have it stopped for that.
+ */
 const HOLD_EVERY = 20_000
+const HOLD_FOR = 60_000
 
 const cookies = Cookies.open(shelf, self.cookieStore ?? null)
 const underWay = new Set<Promise<unknown>>()
@@ -51,7 +55,7 @@ async function respond(event: FetchEvent, url: URL): Promise<Response> {
   }
 }
 
-/** Keeps the worker alive until an answer is there whole, as far as browsers let it. */
+/** Keeps the worker alive until an answer is there whole. */
 function streamed(event: FetchEvent, response: Response): Response {
   if (response.body === null) return response
   const { readable, writable } = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>()
@@ -65,13 +69,18 @@ function streamed(event: FetchEvent, response: Response): Response {
       holding = null
     })
   underWay.add(whole)
-  event.waitUntil(whole)
-  holding ??= setInterval(() => void hold(), HOLD_EVERY)
+  event.waitUntil(holdOn())
+  holding ??= setInterval(() => void askPages(), HOLD_EVERY)
   const { status, headers } = response
   return new Response(readable, { status, headers })
 }
 
-async function hold(): Promise<void> {
+/** Done when every answer is there whole, or after a while. */
+async function holdOn(): Promise<void> {
+  await Promise.race([Promise.all(underWay), new Promise((resolve) => setTimeout(resolve, HOLD_FOR))])
+}
+
+async function askPages(): Promise<void> {
   for (const page of await pages()) page.postMessage({ worker: 'hold' } satisfies WorkerTold)
 }
 
@@ -102,7 +111,7 @@ async function attend(event: ExtendableMessageEvent, ask: PageAsk): Promise<void
     case 'cookie':
       return (await cookies).takeFromScript(ask.url, ask.line)
     case 'held':
-      await Promise.all(underWay)
+      return holdOn()
   }
 }
 

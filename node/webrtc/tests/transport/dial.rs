@@ -1,88 +1,17 @@
 //! Browsers dial a node: version 1 and 2, streams in both directions, their ends, and much data.
 
-mod browser;
+use std::time::Duration;
 
-use std::{net::SocketAddr, pin::Pin, time::Duration};
-
-use browser::{Browser, FIN, FIN_ACK, RESET, STOP_SENDING, Version};
 use futures::{AsyncReadExt, AsyncWriteExt, future::poll_fn};
-use libp2p::{
-    Multiaddr, PeerId, Transport as _,
-    core::{
-        muxing::StreamMuxerExt,
-        transport::{ListenerId, TransportEvent},
-    },
-    identity::Keypair,
-    multiaddr::Protocol,
-};
+use libp2p::core::muxing::StreamMuxerExt;
 use sha2::{Digest, Sha256};
-use tokio::{sync::mpsc, time::timeout};
-use vc_webrtc::{Certificate, Config, Connection, Fingerprint, Limits, Transport};
+use tokio::time::timeout;
+use vc_webrtc::Limits;
 
-struct Node {
-    address: SocketAddr,
-    fingerprint: Fingerprint,
-    peer: PeerId,
-    connections: mpsc::UnboundedReceiver<Connection>,
-}
-
-/// A node that listens on loopback.
-async fn node(limits: Limits) -> Node {
-    let key = Keypair::generate_ed25519();
-    let peer = key.public().to_peer_id();
-    let certificate = Certificate::generate().unwrap();
-    let fingerprint = certificate.fingerprint();
-    let mut transport = Transport::new(Config { key, certificate, limits });
-    transport
-        .listen_on(ListenerId::next(), "/ip4/127.0.0.1/udp/0/webrtc-direct".parse().unwrap())
-        .unwrap();
-    let TransportEvent::NewAddress { listen_addr, .. } =
-        poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await
-    else {
-        panic!("a listener announces its address");
-    };
-    let address = socket(&listen_addr);
-    assert_eq!(listen_addr.iter().last(), Some(fingerprint.certhash()));
-    let (sender, connections) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        loop {
-            if let TransportEvent::Incoming { upgrade, .. } =
-                poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await
-            {
-                let _ = sender.send(upgrade.await.unwrap().1);
-            }
-        }
-    });
-    Node { address, fingerprint, peer, connections }
-}
-
-fn socket(address: &Multiaddr) -> SocketAddr {
-    let mut parts = address.iter();
-    let (Some(Protocol::Ip4(ip)), Some(Protocol::Udp(port))) = (parts.next(), parts.next()) else {
-        panic!("not an address of a socket: {address}");
-    };
-    SocketAddr::new(ip.into(), port)
-}
-
-/// Answers every stream with what comes over it.
-fn echo(mut connection: Connection) {
-    tokio::spawn(async move {
-        while let Ok(mut stream) = poll_fn(|cx| connection.poll_inbound_unpin(cx)).await {
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 16384];
-                while let Ok(length) = stream.read(&mut buffer).await {
-                    if length == 0 {
-                        let _ = stream.close().await;
-                        break;
-                    }
-                    if stream.write_all(&buffer[..length]).await.is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-    });
-}
+use crate::{
+    browser::{Browser, FIN, FIN_ACK, RESET, STOP_SENDING, Version},
+    node::{echo, node},
+};
 
 #[tokio::test]
 async fn a_browser_dials_by_either_version_and_learns_who_the_node_is() {
@@ -145,14 +74,12 @@ async fn the_node_opens_streams_too() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     let mut connection = node.connections.recv().await.unwrap();
+    let mut streams = Vec::new();
     for id in [1, 3] {
-        let opened = poll_fn(|cx| connection.poll_outbound_unpin(cx));
-        let opening = tokio::spawn(async move { id });
-        let _ = opening.await;
-        let mut stream = opened.await.unwrap();
+        let mut stream = poll_fn(|cx| connection.poll_outbound_unpin(cx)).await.unwrap();
         stream.write_all(b"from the node").await.unwrap();
         assert_eq!(browser.data(id).await, b"from the node");
-        std::mem::forget(stream);
+        streams.push(stream);
     }
 }
 

@@ -215,8 +215,11 @@ impl Browser {
             .await;
     }
 
+    /// A message of any bytes. Lost if the connection is over.
     pub async fn write(&mut self, id: u16, bytes: &[u8], kind: PayloadProtocolIdentifier) {
-        self.association().stream(id).unwrap().write_with_ppi(bytes, kind).unwrap();
+        let written =
+            self.association().stream(id).and_then(|mut stream| stream.write_with_ppi(bytes, kind));
+        assert!(written.is_ok() || self.closed || self.association().is_closed(), "{written:?}");
         self.flush().await;
     }
 

@@ -1,0 +1,171 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { Flow, WINDOW } from '../src/flow'
+import { Line } from '../src/line'
+import type { HeaderList } from '../src/protocol'
+import type { AppMesh } from '../src/serve'
+import { AppServer, MAX_REQUESTS } from '../src/serve'
+
+const APP = { service: 'shop/web', port: 8080 }
+const GET = { method: 'GET', target: '/', headers: [] as HeaderList, body: null, signal: null }
+type Exchange = AppMesh['exchange']
+
+/** A console with this mesh, and a line to it. */
+function connected(exchange: Exchange): { line: Line; server: AppServer; state: { state: string } } {
+  const state = { state: 'live' }
+  const socket = (): never => {
+    throw new Error('not here')
+  }
+  const server = new AppServer({ state, claims: { aud: 'cluster' }, exchange, socket }, APP)
+  const { port1, port2 } = new MessageChannel()
+  server.serve(port2)
+  const line = new Line(port1, APP)
+  onTestFinished(() => {
+    line.close()
+    server.close()
+  })
+  return { line, server, state }
+}
+
+const answering = (body: BodyInit | null = null): Exchange => async () => ({
+  head: { status: 200, headers: [] },
+  body: new Response(body).body ?? new ReadableStream({ start: (it) => it.close() }),
+})
+
+const text = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> => new Response(stream).text()
+
+describe('a line', () => {
+  it("asks for its own service's port, whoever uses it", async () => {
+    const asked: unknown[] = []
+    const { line } = connected(async (request, body) => {
+      asked.push(request)
+      return { head: { status: 201, headers: [['x-a', 'b']] }, body: body ?? new ReadableStream() }
+    })
+    const body = new Response('up and down').body
+    const answer = await line.request({ ...GET, method: 'POST', target: '/a?b', headers: [['x', 'y']], body })
+    expect(answer).toMatchObject({ status: 201, headers: [['x-a', 'b']] })
+    expect(await text(answer.body)).toBe('up and down')
+    expect(asked).toEqual([{ ...APP, method: 'POST', target: '/a?b', headers: [['x', 'y']], body: true }])
+  })
+
+  it('makes others, which outlive it', async () => {
+    const { line } = connected(answering('there'))
+    const other = new Line(line.fork(), APP)
+    expect(await other.alive()).toBe(true)
+    line.close()
+    expect(await text((await other.request(GET)).body)).toBe('there')
+    other.close()
+  })
+
+  it('says whether the cluster is in reach, and what stands in the way', async () => {
+    const { line, state } = connected(async () => Promise.reject(Object.assign(new Error('no such port'), { code: 'refused' })))
+    expect(await line.reachesCluster()).toBe(true)
+    await expect(line.request(GET)).rejects.toMatchObject({ code: 'refused', message: 'no such port' })
+    state.state = 'lost'
+    expect(await line.reachesCluster()).toBe(false)
+    await expect(line.request(GET)).rejects.toMatchObject({ code: 'lost' })
+  })
+
+  it('ends with the console, and so does what is under way on it', async () => {
+    const { line, server } = connected(() => new Promise(() => {}))
+    const waiting = line.request(GET)
+    await line.alive()
+    server.close()
+    await expect(waiting).rejects.toMatchObject({ code: 'gone' })
+    expect(await line.alive()).toBe(false)
+    await expect(line.request(GET)).rejects.toMatchObject({ code: 'gone' })
+  })
+
+  it('has so many requests under way at once, and the rest wait', async () => {
+    let running = 0
+    let most = 0
+    const { line } = connected(async (_request, _body, options) => {
+      most = Math.max(most, ++running)
+      await new Promise((resolve) => setTimeout(resolve, 5))
+      expect(options?.signal?.aborted).toBe(false)
+      running -= 1
+      return { head: { status: 200, headers: [] }, body: new ReadableStream({ start: (it) => it.close() }) }
+    })
+    const answers = await Promise.all(Array.from({ length: 3 * MAX_REQUESTS }, () => line.request(GET)))
+    await Promise.all(answers.map(({ body }) => text(body)))
+    expect(most).toBe(MAX_REQUESTS)
+  })
+
+  it('tells the mesh when an answer is not wanted any more', async () => {
+    const stop = new AbortController()
+    let tell = (): void => {}
+    const stopped = new Promise<void>((resolve) => (tell = resolve))
+    const { line } = connected(async (_request, _body, options) => {
+      options?.signal?.addEventListener('abort', () => tell())
+      return { head: { status: 200, headers: [] }, body: new ReadableStream() }
+    })
+    const answer = await line.request({ ...GET, signal: stop.signal })
+    stop.abort()
+    await stopped
+    await expect(text(answer.body)).rejects.toThrow(/not wanted/)
+  })
+
+  it('passes over what is no request', async () => {
+    const { port1, port2 } = new MessageChannel()
+    new AppServer({ state: { state: 'live' }, claims: { aud: 'c' }, exchange: answering(), socket: () => expect.fail() }, APP).serve(port2)
+    for (const message of [null, 7, 'ask', {}, { ask: 'fetch' }, { ask: 'line' }, { ask: 'socket', target: '/', headers: [['a']], protocols: [] }]) {
+      port1.postMessage(message)
+    }
+    const line = new Line(port1, APP)
+    expect(await line.alive()).toBe(true)
+    line.close()
+  })
+})
+
+describe('a flow', () => {
+  function pair(): [Flow, Flow] {
+    const { port1, port2 } = new MessageChannel()
+    return [new Flow(port1, () => {}), new Flow(port2, () => {})]
+  }
+
+  it('carries bytes both ways, whatever their number', async () => {
+    const [here, there] = pair()
+    const large = new Uint8Array(3 * WINDOW + 7).map((_, i) => i)
+    void here.send(new Blob([large]).stream())
+    void there.send(new Response('back').body)
+    const arrived = new Uint8Array(await new Response(there.incoming).arrayBuffer())
+    expect(arrived.length).toBe(large.length)
+    expect(arrived.every((byte, i) => byte === large[i])).toBe(true)
+    expect(await text(here.incoming)).toBe('back')
+  })
+
+  it('sends no more than who reads has room for', async () => {
+    const [here, there] = pair()
+    let read = 0
+    const endless = new ReadableStream<Uint8Array>({
+      pull(controller) {
+        read += 1000
+        controller.enqueue(new Uint8Array(1000))
+      },
+    })
+    void here.send(endless)
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    expect(read).toBeGreaterThan(WINDOW / 2)
+    expect(read).toBeLessThan(WINDOW + 10_000)
+    const reader = there.incoming.getReader()
+    await reader.read()
+    await reader.cancel()
+    there.abort('enough')
+  })
+
+  it('breaks off on one side when the other does, or sends more than it may', async () => {
+    const [here, there] = pair()
+    const broken = new ReadableStream<Uint8Array>({
+      pull: (controller) => controller.error(new Error('the disk is gone')),
+    })
+    void here.send(broken)
+    await expect(text(there.incoming)).rejects.toThrow('the disk is gone')
+    here.abort('over')
+
+    const { port1, port2 } = new MessageChannel()
+    const flow = new Flow(port2, () => {})
+    port1.start()
+    port1.postMessage({ flow: 'chunk', bytes: new Uint8Array(WINDOW + 1) })
+    await expect(text(flow.incoming)).rejects.toThrow('more than was granted')
+    port1.close()
+  })
+})
