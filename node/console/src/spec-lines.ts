@@ -19,9 +19,9 @@ function flatten(value: unknown): Map<string, string> {
   return lines
 }
 
-/** What is empty, nothing or not set says nothing and is left out. */
+/** What is empty, zero or not set says nothing and is left out: there, zero is no limit, no pause, nothing reserved. */
 function walk(path: string, value: unknown, lines: Map<string, string>): void {
-  if (value === null || value === undefined || value === '' || value === false) return
+  if (value === null || value === undefined || value === '' || value === false || value === 0) return
   if (typeof value !== 'object') {
     lines.set(path, String(value))
   } else if (Array.isArray(value) && value.every((it) => typeof it !== 'object')) {

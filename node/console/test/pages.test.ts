@@ -16,7 +16,7 @@ test('the address names the view', () => {
 })
 
 test('two specifications are laid side by side, a value a line', () => {
-  const now = { container: { image: 'web:2', environment: { A: '1' }, mounts: [{ target: '/data' }], user: null }, ports: [] }
+  const now = { container: { image: 'web:2', environment: { A: '1' }, mounts: [{ target: '/data' }], user: null, stop_grace_ms: 0 }, ports: [] }
   const before = { container: { image: 'web:1', command: ['serve', '-v'] } }
   expect(specLines(now, before)).toEqual([
     { path: 'container.command', now: null, before: 'serve -v' },

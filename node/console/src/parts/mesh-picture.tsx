@@ -120,7 +120,7 @@ function Tank({ x, y, width, height, used, reserved }: TankProps) {
     <>
       <rect class="tank" x={x} y={y} width={width} height={height} rx="5" />
       <rect class="reserved" x={x} width={width} {...level(reserved)} rx="4" />
-      <rect class="used" x={x} width={width} {...level(used)} rx="4" />
+      <rect class={used > 0.9 ? 'used full' : 'used'} x={x} width={width} {...level(used)} rx="4" />
     </>
   )
 }
