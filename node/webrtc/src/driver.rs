@@ -27,6 +27,7 @@ use crate::{
     link::{Failure, Link, LinkConfig},
     socket::{Path, Socket},
     stream::{Attention, Stream},
+    window::Window,
 };
 
 /// Streams that the browser may have open at once; further ones are closed as they come.
@@ -36,9 +37,6 @@ const OUTBOUND_STREAMS: usize = 64;
 /// Streams of SCTP, of whatever state. SCTP remembers one until both sides have closed it; browsers do that at once, and a
 /// client that does not has its connection closed.
 const STREAMS: usize = 512;
-/// What SCTP holds of a connection's data until the peer acknowledges it, in bytes. Enough for 10 MB/s over 100 ms; more only
-/// makes what comes behind it wait.
-const SEND_WINDOW: usize = 1024 * 1024;
 /// Messages that one stream may send before it is another's turn.
 const TURN: usize = 8;
 /// Datagrams that wait for the kernel before no more are made.
@@ -101,6 +99,9 @@ pub(crate) struct Driver {
     closing: HashSet<u16>,
     /// Channels with messages to send, in turn.
     sending: Vec<u16>,
+    /// How much may be under way, and what was written so far, in bytes.
+    window: Window,
+    written: u64,
     handle: Handle,
     /// For the application, once the peer is known.
     connection: Option<Connection>,
@@ -159,6 +160,8 @@ impl Driver {
             unasked: HashSet::new(),
             closing: HashSet::new(),
             sending: Vec::new(),
+            window: Window::default(),
+            written: 0,
             handle,
             connection: Some(connection),
             wanted: None,

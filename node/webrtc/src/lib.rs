@@ -19,7 +19,7 @@
 //! # Bounds
 //!
 //! Strangers: [`Limits`]. A connection: 32 streams that the browser opened, 1 MiB that SCTP has received and no stream had room
-//! for, 256 KiB a stream in either direction, 1 MiB that SCTP has to send.
+//! for, 256 KiB a stream in either direction, what the path holds twice (`window`) and at most 1 MiB that SCTP has to send.
 
 mod address;
 mod admission;
@@ -34,6 +34,7 @@ mod socket;
 mod stream;
 mod stun;
 mod transport;
+mod window;
 
 pub use admission::Limits;
 pub use certificate::{Certificate, CertificateError, Fingerprint};

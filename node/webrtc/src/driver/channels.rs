@@ -6,8 +6,7 @@ use bytes::Bytes;
 use sctp_proto::PayloadProtocolIdentifier;
 
 use super::{
-    BACKLOG, Driver, INBOUND_STREAMS, LEAVE, LINGER, NOISE_CHANNEL, OUTBOUND_STREAMS, SEND_WINDOW,
-    TURN,
+    BACKLOG, Driver, INBOUND_STREAMS, LEAVE, LINGER, NOISE_CHANNEL, OUTBOUND_STREAMS, TURN,
 };
 use crate::{
     channel::{self, Channel, Due},
@@ -132,26 +131,29 @@ impl Driver {
 
     /// Hands to SCTP what the streams have for the peer, as much as it should hold.
     pub(super) fn write_channels(&mut self, now: Instant) -> Result<bool, ConnectionError> {
-        if self.sending.is_empty() || self.link.outbox.len() > BACKLOG {
-            return Ok(false);
-        }
         let Some(association) = self.link.association() else { return Ok(false) };
         let mut held = 0;
         for id in self.channels.keys() {
             held +=
                 association.stream(*id).and_then(|stream| stream.buffered_amount()).unwrap_or(0);
         }
+        self.window.observe(now, self.written, self.written.saturating_sub(held as u64));
+        if self.sending.is_empty() || self.link.outbox.len() > BACKLOG {
+            return Ok(false);
+        }
+        let room = self.window.size();
         let mut moved = false;
         let mut again = Vec::new();
         for id in std::mem::take(&mut self.sending) {
             let mut turn = 0;
             let more = loop {
                 let Some(channel) = self.channels.get(&id) else { break false };
-                if held >= SEND_WINDOW || turn >= TURN {
+                if held >= room || turn >= TURN {
                     break true;
                 }
                 let Some(frame) = channel.pipe.next_frame() else { break false };
                 held += frame.len();
+                self.written += frame.len() as u64;
                 turn += 1;
                 moved = true;
                 self.write(id, &frame, PayloadProtocolIdentifier::Binary);
