@@ -20,6 +20,7 @@ use libp2p::{Multiaddr, PeerId};
 
 use either::Either;
 
+use super::addresses::is_dialled;
 use super::paths::is_circuit;
 
 /// Who is a member, and which connections were opened to members. Cheap to clone; all clones are one.
@@ -121,8 +122,8 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         let mut known = self.inner.handle_pending_outbound_connection(id, peer, addresses, role)?;
-        // Whoever wants a circuit says so himself.
-        known.retain(|address| !is_circuit(address));
+        // Circuits are dialled by whoever means to, and where browsers get in, members do not.
+        known.retain(is_dialled);
         Ok(known)
     }
 
