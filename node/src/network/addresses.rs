@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
+use vc_protocol::Dialer;
 
 use super::backoff::Backoff;
-use super::paths::is_circuit;
 
 /// Addresses kept for one member.
 const MAX_ADDRESSES: usize = 16;
@@ -51,7 +51,7 @@ pub(crate) fn publishable(
 
 /// Whether members dial it as it is: where browsers get in, only browsers do, and circuits are a matter of their own.
 pub(crate) fn is_dialled(address: &Multiaddr) -> bool {
-    !is_circuit(address) && !address.iter().any(|part| part == Protocol::WebRTCDirect)
+    Dialer::of(address) == Some(Dialer::Native)
 }
 
 /// The machine's own addresses on bridges that container engines made.
