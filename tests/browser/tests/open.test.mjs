@@ -1,0 +1,57 @@
+// A service opened from the console: the pages that a node itself serves, from the click to the app.
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+
+import { Browser } from '../harness/browser.mjs'
+import { Cluster } from '../harness/cluster.mjs'
+
+let cluster, browser, app
+
+before(async () => {
+  cluster = await Cluster.of(2)
+  // The browser attaches to one node, the instance is on the other.
+  app = await cluster.deployApp('n2')
+  browser = await Browser.start()
+  // The app has no icon, as many have none.
+  browser.announce('/favicon.ico')
+})
+
+after(async () => {
+  await browser?.stop()
+  await cluster?.stop()
+})
+
+test('a viewer opens a service from the console, at an origin that knows nothing of the console', { timeout: 60_000 }, async () => {
+  const token = await cluster.userToken('viewer', 'eve')
+  const console_ = await browser.open(`${cluster.nodes[0].console}#token=${token}`)
+  await console_.waitForSelector('.glance')
+  await console_.evaluate(() => (location.hash = '#/services'))
+  const [page] = await Promise.all([
+    browser.context.waitForEvent('page'),
+    console_.getByRole('button', { name: `Open :${app.port} of shop/web` }).click(),
+  ])
+  await page.waitForSelector('body[data-ready=yes]')
+  assert.match(new URL(page.url()).hostname, /^web--shop--[a-z0-9]+\.localhost$/)
+
+  const heard = await page.evaluate(async () => {
+    const socket = new WebSocket(`ws://${location.host}/ws`)
+    await new Promise((opened, failed) => Object.assign(socket, { onopen: opened, onerror: failed }))
+    const answer = new Promise((said) => (socket.onmessage = ({ data }) => said(data)))
+    socket.send('over the mesh')
+    const bytes = await (await fetch('/bytes?n=1000000')).arrayBuffer()
+    const digest = [...new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))]
+    return {
+      socket: await answer,
+      digest: digest.map((byte) => byte.toString(16).padStart(2, '0')).join(''),
+      opener: window.opener,
+      kept: [...Object.keys(localStorage), ...Object.keys(sessionStorage)],
+      address: location.href,
+    }
+  })
+  assert.equal(heard.socket, 'over the mesh')
+  assert.equal(heard.digest, await (await fetch(`${app.direct}/digest?n=1000000`)).json())
+  assert.equal(heard.opener, null, 'the app has no way to the console')
+  const secret = token.split('.')[2]
+  assert.ok(!JSON.stringify(heard).includes(secret), 'the token is nowhere to be seen')
+  assert.ok(!(await console_.evaluate(() => location.href)).includes(secret), 'not in the address of the console either')
+})
