@@ -8,7 +8,7 @@ use vc_protocol::Keypair;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::ports::Port;
-use crate::stranger::{SOON, Stranger, frame};
+use crate::stranger::{SOON, Stranger, ended, frame};
 
 /// A user whose one stream carries many sessions.
 struct User {
@@ -27,24 +27,31 @@ async fn receive(stream: &mut (impl futures::AsyncRead + Unpin)) -> Option<Vec<u
     Some(bytes)
 }
 
+/// A stream that carries many sessions from now on.
+async fn multiplexed(cluster: &Cluster, at: usize, token: &str) -> (Stranger, libp2p::Stream) {
+    let id = cluster.vc(at, &["--output", "json", "status"]).json()["cluster"].to_string();
+    let address = cluster.nodes[at].address();
+    let key = Keypair::generate_ed25519();
+    let peer = Stranger::connect(key, &id, address).await.expect("connected");
+    let mut stream = peer.open_auth().await;
+    let mut say = async |value: Value| {
+        let bytes = frame(value.to_string().as_bytes());
+        stream.write_all(&bytes).await.expect("written");
+        stream.flush().await.expect("flushed");
+        let answer = receive(&mut stream).await.expect("an answer");
+        serde_json::from_slice::<Value>(&answer).expect("JSON")
+    };
+    assert!(say(json!({"version": 1})).await["certificate"].is_string());
+    let welcome = say(json!({"user": {"token": token}})).await;
+    assert!(welcome["user"]["role"].is_string(), "{welcome}");
+    assert_eq!(say(json!({"op": "multiplex"})).await, json!({"reply": "ready"}));
+    drop(say);
+    (peer, stream)
+}
+
 impl User {
     async fn attach(cluster: &Cluster, at: usize, token: &str) -> Self {
-        let id = cluster.vc(at, &["--output", "json", "status"]).json()["cluster"].to_string();
-        let address = cluster.nodes[at].address();
-        let key = Keypair::generate_ed25519();
-        let peer = Stranger::connect(key, &id, address).await.expect("connected");
-        let mut stream = peer.open_auth().await;
-        let mut say = async |value: Value| {
-            let bytes = frame(value.to_string().as_bytes());
-            stream.write_all(&bytes).await.expect("written");
-            stream.flush().await.expect("flushed");
-            let answer = receive(&mut stream).await.expect("an answer");
-            serde_json::from_slice::<Value>(&answer).expect("JSON")
-        };
-        assert!(say(json!({"version": 1})).await["certificate"].is_string());
-        let welcome = say(json!({"user": {"token": token}})).await;
-        assert!(welcome["user"]["role"].is_string(), "{welcome}");
-        assert_eq!(say(json!({"op": "multiplex"})).await, json!({"reply": "ready"}));
+        let (peer, stream) = multiplexed(cluster, at, token).await;
         let (opener, mut wanted) =
             tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<yamux::Stream>>(1);
         tokio::spawn(async move {
@@ -79,9 +86,14 @@ impl User {
     }
 
     async fn open(&self) -> Session {
+        self.try_open().await.expect("the connection lives")
+    }
+
+    /// `None`: the connection is over.
+    async fn try_open(&self) -> Option<Session> {
         let (want, stream) = tokio::sync::oneshot::channel();
-        self.opener.send(want).await.expect("the connection lives");
-        Session(stream.await.expect("the connection lives"))
+        self.opener.send(want).await.ok()?;
+        stream.await.ok().map(Session)
     }
 
     async fn ask(&self, request: Value) -> Value {
@@ -243,4 +255,39 @@ fn a_large_body_arrives_whole_from_an_instance_on_another_node() {
             assert!(body == Some(content.clone()), "the bytes through node {at} differ");
         });
     }
+}
+
+#[test]
+fn a_user_who_sends_garbage_or_opens_no_end_of_streams_loses_his_own_session() {
+    let cluster = Cluster::of(1);
+    let token = cluster.user_token(0, "eve", "viewer");
+    wait(async {
+        let well = User::attach(&cluster, 0, &token).await;
+        let mut garbage = multiplexed(&cluster, 0, &token).await;
+        garbage.1.write_all(&[0xff; 4096]).await.expect("written");
+        garbage.1.flush().await.expect("flushed");
+        assert!(ended(&mut garbage.1).await, "what is no yamux ends the stream");
+
+        // Each stays open, for each watches.
+        let greedy = User::attach(&cluster, 0, &token).await;
+        let mut held = Vec::new();
+        let most = async {
+            while let Some(mut session) = greedy.try_open().await {
+                let live = frame(json!({"op": "live"}).to_string().as_bytes());
+                if session.0.write_all(&live).await.is_err() || session.0.flush().await.is_err() {
+                    break;
+                }
+                held.push(session);
+                assert!(held.len() < 2000, "there is no end to what a node takes");
+            }
+        };
+        tokio::time::timeout(SOON, most).await.expect("the node puts an end to it");
+
+        let mut large = well.open().await;
+        large.0.write_all(&u32::MAX.to_be_bytes()).await.expect("written");
+        large.0.flush().await.expect("flushed");
+        assert_eq!(receive(&mut large.0).await, None, "no frame is that large");
+        assert_eq!(well.ask(json!({"op": "status"})).await["reply"], "status");
+    });
+    cluster.all_up();
 }
