@@ -180,16 +180,21 @@ export class AppServer {
     socket.addEventListener('close', (event) => {
       const { code, reason, wasClean } = event as CloseEvent
       this.#sockets.delete(socket)
+      // What was sent before the end was sent, though nobody looked yet.
+      if (socket.bufferedAmount === 0) told()
       closed(code, reason, wasClean)
     })
     let sent = 0
     let draining = false
+    const told = (): void => {
+      tell({ socket: 'sent', bytes: sent })
+      sent = 0
+    }
     const drain = async (): Promise<void> => {
       draining = true
       while (socket.bufferedAmount > 0) await new Promise((resolve) => setTimeout(resolve, DRAIN_EVERY))
       draining = false
-      tell({ socket: 'sent', bytes: sent })
-      sent = 0
+      told()
     }
     port.addEventListener('message', (event: MessageEvent<unknown>) => {
       const ask = readSocketAsk(event.data)
