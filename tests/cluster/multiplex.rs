@@ -45,7 +45,6 @@ async fn multiplexed(cluster: &Cluster, at: usize, token: &str) -> (Stranger, li
     let welcome = say(json!({"user": {"token": token}})).await;
     assert!(welcome["user"]["role"].is_string(), "{welcome}");
     assert_eq!(say(json!({"op": "multiplex"})).await, json!({"reply": "ready"}));
-    drop(say);
     (peer, stream)
 }
 
