@@ -15,7 +15,6 @@ use crate::frames::{Duplex, FrameError, Frames};
 const PACE: Duration = Duration::from_millis(100);
 /// Between two turns at most, so that whoever watches can tell silence from quiet.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
-
 /// Events in one turn: of more the last.
 const MAX_EVENTS: usize = 200;
 
