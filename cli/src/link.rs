@@ -59,57 +59,33 @@ pub(crate) fn expires(credential: &Credential) -> Millis {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use vc_protocol::token::{Claims, Scope, UserRole};
-    use vc_protocol::{ClusterId, Keypair, NodeId};
+    use vc_protocol::{ClusterId, Keypair};
 
     use super::*;
-
-    fn id(n: u8) -> NodeId {
-        NodeId::of(&Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes").public())
-            .expect("ed25519")
-    }
+    use crate::render::golden::{self, node_id};
 
     /// Where browsers dial member `n`, at its `i`th address.
     fn browser(n: u8, i: u8) -> Multiaddr {
         let hash = "uEiDDq4_xNyDorZBH3TlGazyJdOWSwvo4PUo5YHFMrvDE8g";
         let text = format!("/ip4/10.0.{i}.{n}/udp/4778/webrtc-direct/certhash/{hash}");
-        text.parse::<Multiaddr>().expect("an address").with_p2p(id(n).peer_id()).expect("a peer")
+        text.parse::<Multiaddr>()
+            .expect("an address")
+            .with_p2p(node_id(n).peer_id())
+            .expect("a peer")
     }
 
     fn node(n: u8, state: NodeState) -> NodeRow {
-        NodeRow {
-            id: id(n),
-            name: format!("n{n}"),
-            state,
-            problem: String::new(),
-            draining: false,
-            cpu_millis: 0,
-            memory_bytes: 0,
-            cpu_reserved: 0,
-            memory_reserved: 0,
-            cpu_used: 0,
-            memory_used: 0,
-            instances: 0,
-            runtime: String::new(),
-            platform: String::new(),
-            addresses: vec![
-                format!("/ip4/10.0.0.{n}/tcp/4777").parse().expect("an address"),
-                browser(n, 0),
-                browser(n, 1),
-            ],
-            labels: BTreeMap::new(),
-            version: String::new(),
-            unreachable: Vec::new(),
-        }
+        let native = format!("/ip4/10.0.0.{n}/tcp/4777").parse().expect("an address");
+        let addresses = vec![native, browser(n, 0), browser(n, 1)];
+        NodeRow { addresses, ..golden::node(n, &format!("n{n}"), state) }
     }
 
     fn credential(peers: Vec<Multiaddr>) -> Credential {
         let root = Keypair::ed25519_from_bytes([9; 32]).expect("32 bytes");
         let claims = Claims {
             aud: ClusterId::of(&root.public()).expect("ed25519"),
-            iss: id(1),
+            iss: node_id(1),
             sub: "ada".to_owned(),
             jti: "7".to_owned(),
             iat: 0,

@@ -29,11 +29,11 @@ fn plain() -> Style {
     Style { colour: false, now: NOW }
 }
 
-fn node_id(n: u8) -> NodeId {
+pub(crate) fn node_id(n: u8) -> NodeId {
     NodeId::of(&Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes").public()).expect("ed25519")
 }
 
-fn node(n: u8, name: &str, state: NodeState) -> NodeRow {
+pub(crate) fn node(n: u8, name: &str, state: NodeState) -> NodeRow {
     NodeRow {
         id: node_id(n),
         name: name.to_owned(),

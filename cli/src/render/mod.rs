@@ -2,7 +2,7 @@
 
 mod detail;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 mod lists;
 mod plan;
 mod qr;

@@ -31,15 +31,9 @@ impl Http {
         request: FetchRequest,
         frames: &mut Frames<S>,
     ) -> Result<(), FrameError> {
-        let FetchRequest { service, port, .. } = &request;
-        let opened = match self.open(service, *port).await {
-            Ok((key, opened)) => match begin(request, &key) {
-                Ok(begun) => Ok((begun, opened)),
-                Err(reason) => Err(reason),
-            },
-            Err(reason) => Err(reason),
-        };
-        let ((request, body), opened) = match opened {
+        let opened = self.open(&request.service, request.port).await;
+        let begun = opened.and_then(|(key, opened)| Ok((begin(request, &key)?, opened)));
+        let ((request, body), opened) = match begun {
             Ok(opened) => opened,
             Err(reason) => {
                 frames.send(&Reply::Error(reason)).await?;

@@ -58,19 +58,17 @@ fn target(service: &ServiceKey, published: &[Published], port: Option<u16>) -> R
     let ports: Vec<_> = published.iter().filter(open).map(|it| &it.port).collect();
     let numbers =
         || ports.iter().map(|port| port.published.to_string()).collect::<Vec<_>>().join(", ");
-    let found = ports.iter().find(|it| port.is_none_or(|port| it.published == port));
-    match (found, port) {
-        (None, _) if ports.is_empty() => Err(format!(
+    match (ports.as_slice(), port) {
+        ([], _) => Err(format!(
             "{service} publishes no TCP port to others: give it one with 'ports:' in its Compose file"
         )),
-        (None, Some(port)) => {
-            Err(format!("{service} does not publish port {port}, but {}", numbers()))
+        ([only], None) => Ok(only.target),
+        (_, None) => Err(format!("{service} publishes several ports: name one of {}", numbers())),
+        (_, Some(port)) => {
+            let found = ports.iter().find(|it| it.published == port).map(|it| it.target);
+            found
+                .ok_or_else(|| format!("{service} does not publish port {port}, but {}", numbers()))
         }
-        (Some(_), None) if ports.len() > 1 => {
-            Err(format!("{service} publishes several ports: name one of {}", numbers()))
-        }
-        (Some(port), _) => Ok(port.target),
-        (None, None) => Err(format!("{service} publishes no TCP port")),
     }
 }
 

@@ -35,11 +35,9 @@ impl Http {
         request: SocketRequest,
         frames: &mut Frames<S>,
     ) -> Result<(), FrameError> {
-        let opened = match self.open(&request.service, request.port).await {
-            Ok((key, opened)) => begin(&request, &key).map(|begun| (begun, opened)),
-            Err(reason) => Err(reason),
-        };
-        let (begun, opened) = match opened {
+        let opened = self.open(&request.service, request.port).await;
+        let begun = opened.and_then(|(key, opened)| Ok((begin(&request, &key)?, opened)));
+        let (begun, opened) = match begun {
             Ok(opened) => opened,
             Err(reason) => return frames.send(&Reply::Error(reason)).await,
         };

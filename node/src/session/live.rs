@@ -1,8 +1,8 @@
 //! The whole cluster, pushed as it changes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use vc_engine::report;
 use vc_protocol::control::{LiveUpdate, Reply};
@@ -24,15 +24,23 @@ impl Session {
         let mut snapshot = self.snapshot.clone();
         let mut told = LiveUpdate::default();
         let mut events = self.events.clone();
+        let mut changed = true;
         loop {
             let at = Instant::now();
-            let mut now = self.now(&snapshot.borrow_and_update());
-            now.events = events.take(MAX_EVENTS);
-            frames.send(&Reply::Live(Box::new(changes(&told, &now)))).await?;
-            told = now;
+            let mut update = LiveUpdate::default();
+            if changed {
+                // Cloned, so that nobody who has something new waits for the reports.
+                let latest = snapshot.borrow_and_update().clone();
+                let now = self.now(&latest);
+                update = changes(&told, &now);
+                told = now;
+            }
+            update.events = events.take(MAX_EVENTS);
+            frames.send(&Reply::Live(Box::new(update))).await?;
             tokio::select! {
-                ended = next(&mut snapshot, at) => if ended {
-                    return frames.send(&Reply::End).await;
+                next = next(&mut snapshot, at) => match next {
+                    Some(is_new) => changed = is_new,
+                    None => return frames.send(&Reply::End).await,
                 },
                 // A user who watches says nothing more: a frame or the end of the stream ends it.
                 _ = frames.receive::<serde_json::Value>() => return Err(FrameError::Closed),
@@ -42,27 +50,26 @@ impl Session {
 
     fn now(&self, snapshot: &Snapshot) -> LiveUpdate {
         let Snapshot { view, usage, .. } = snapshot;
-        let (view, usage) = (Arc::clone(view), Arc::clone(usage));
         let (cluster, node) = (self.membership.cluster, self.membership.node);
         LiveUpdate {
-            status: Some(report::status(&view, &usage, cluster, node)),
-            nodes: Some(report::nodes(&view, &usage)),
-            services: Some(report::services(&view)),
-            instances: Some(report::instances(&view)),
+            status: Some(report::status(view, usage, cluster, node)),
+            nodes: Some(report::nodes(view, usage)),
+            services: Some(report::services(view)),
+            instances: Some(report::instances(view)),
             events: Vec::new(),
         }
     }
 }
 
-/// Waits for the next turn after the one `at`; `true`: there is none.
-async fn next(snapshot: &mut tokio::sync::watch::Receiver<Snapshot>, at: Instant) -> bool {
+/// Waits for the next turn after the one `at`, and says whether anything is new; `None`: there will be none.
+async fn next(snapshot: &mut watch::Receiver<Snapshot>, at: Instant) -> Option<bool> {
     match timeout_at(at + SIGN_OF_LIFE, snapshot.changed()).await {
-        Ok(Err(_)) => true,
+        Ok(Err(_)) => None,
         Ok(Ok(())) => {
             sleep_until(at + PACE).await;
-            false
+            Some(true)
         }
-        Err(_) => false,
+        Err(_) => Some(false),
     }
 }
 
@@ -76,6 +83,6 @@ fn changes(told: &LiveUpdate, now: &LiveUpdate) -> LiveUpdate {
         nodes: changed(&told.nodes, &now.nodes),
         services: changed(&told.services, &now.services),
         instances: changed(&told.instances, &now.instances),
-        events: now.events.clone(),
+        events: Vec::new(),
     }
 }

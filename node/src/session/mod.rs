@@ -4,6 +4,7 @@ mod compose;
 mod live;
 mod multiplex;
 mod peers;
+mod roles;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,41 +66,6 @@ pub struct Session {
     pub(crate) http: Http,
 }
 
-/// The role a request needs.
-fn needs(request: &Request) -> UserRole {
-    match request {
-        Request::Plan { .. }
-        | Request::Diff { .. }
-        | Request::Inspect { .. }
-        | Request::Images
-        | Request::Volumes
-        | Request::Services
-        | Request::Instances { .. }
-        | Request::Nodes
-        | Request::Status
-        | Request::Watch { .. }
-        | Request::Live
-        | Request::Events { .. }
-        | Request::Compose { .. }
-        | Request::Multiplex
-        | Request::Fetch(_)
-        | Request::Socket(_)
-        | Request::Logs(_) => UserRole::Viewer,
-        Request::Deploy { .. }
-        | Request::Scale { .. }
-        | Request::Restart { .. }
-        | Request::Rollback { .. }
-        | Request::Rebalance { .. }
-        | Request::PushImage(_)
-        | Request::RemoveVolume { .. }
-        | Request::Exec(_)
-        | Request::CopyOut(_)
-        | Request::CopyIn(_)
-        | Request::Remove { .. } => UserRole::Deployer,
-        Request::Drain { .. } | Request::Leave { .. } | Request::CreateToken(_) => UserRole::Admin,
-    }
-}
-
 impl Session {
     /// Answers a user on a stream until he goes or his token ends.
     pub(crate) async fn serve(&self, user: User, mut frames: Frames<impl Duplex>) {
@@ -146,7 +112,7 @@ impl Session {
         request: Request,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
-        let needed = needs(&request);
+        let needed = roles::needs(&request);
         if user.role < needed {
             let reason = format!(
                 "'{}' is a {}; this needs a {}: ask for a token with --role {}",

@@ -1,4 +1,3 @@
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{ClusterState, NodeState, Outcome, ServiceRecord};
