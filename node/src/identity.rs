@@ -76,37 +76,38 @@ pub fn is_member(dir: &Path) -> bool {
     dir.join(MEMBERSHIP).exists()
 }
 
+/// The text of a file; `None`: there is no such file.
+fn read_if_there(path: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
 /// The node's key: from disk, or a new one.
 pub fn node_key(dir: &Path) -> anyhow::Result<Keypair> {
     let path = dir.join(NODE_KEY);
-    match fs::read_to_string(&path) {
-        Ok(text) => {
-            decode_key(&text).with_context(|| format!("{} is not a node key", path.display()))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let key = Keypair::generate_ed25519();
-            write_secret(&path, &encode_key(&key).context("an Ed25519 key")?)?;
-            Ok(key)
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    if let Some(text) = read_if_there(&path)? {
+        return decode_key(&text).with_context(|| format!("{} is not a node key", path.display()));
     }
+    let key = Keypair::generate_ed25519();
+    write_secret(&path, &encode_key(&key).context("an Ed25519 key")?)?;
+    Ok(key)
 }
 
 /// The certificate that browsers know this node by: from disk, or a new one. With another one, every address that a
 /// browser has kept would be wrong.
 pub fn webrtc_certificate(dir: &Path) -> anyhow::Result<vc_webrtc::Certificate> {
     let path = dir.join(WEBRTC);
-    match fs::read_to_string(&path) {
-        Ok(pem) => vc_webrtc::Certificate::from_pem(&pem).with_context(|| {
+    if let Some(pem) = read_if_there(&path)? {
+        return vc_webrtc::Certificate::from_pem(&pem).with_context(|| {
             format!("{} is damaged: remove it, and browsers need new links", path.display())
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let certificate = vc_webrtc::Certificate::generate()?;
-            write_secret(&path, certificate.to_pem())?;
-            Ok(certificate)
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        });
     }
+    let certificate = vc_webrtc::Certificate::generate()?;
+    write_secret(&path, certificate.to_pem())?;
+    Ok(certificate)
 }
 
 /// Writes a membership. The membership file comes last: it makes the directory a member's.
@@ -127,33 +128,29 @@ pub fn save(dir: &Path, membership: &Membership, peers: &[Multiaddr]) -> anyhow:
 /// Reads a membership, and where members were at first. Errors: there is none, or a file is damaged.
 pub fn load(dir: &Path) -> anyhow::Result<(Membership, Vec<Multiaddr>)> {
     let path = dir.join(MEMBERSHIP);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => anyhow::bail!(
+    let text = read_if_there(&path)?.with_context(|| {
+        format!(
             "{} belongs to no cluster yet: found one with 'vc-node init' or join one with 'vc-node join TOKEN'",
             dir.display()
-        ),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-    };
+        )
+    })?;
     let saved: Saved =
         serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
     let key = node_key(dir)?;
     let node = NodeId::of(&key.public())?;
     vc_protocol::token::verify_member(&saved.certificate, saved.cluster, Some(node))
         .with_context(|| format!("the certificate in {} does not fit node.key", path.display()))?;
-    let root = match fs::read_to_string(dir.join(CLUSTER_KEY)) {
-        Ok(text) => Some(decode_key(&text).context("cluster.key is damaged")?),
-        Err(_) => None,
-    };
-    let seal = match fs::read_to_string(dir.join(FILES_KEY)) {
-        Ok(text) => Seal::decode(&text).context("files.key is damaged")?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => anyhow::bail!(
+    let root = read_if_there(&dir.join(CLUSTER_KEY))?
+        .map(|text| decode_key(&text).context("cluster.key is damaged"))
+        .transpose()?;
+    let text = read_if_there(&dir.join(FILES_KEY))?.with_context(|| {
+        format!(
             "{0}/{FILES_KEY} is missing, the key of the cluster's secrets: copy it from another member's data directory, \
              or join again with another --data-dir",
             dir.display()
-        ),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {FILES_KEY}")),
-    };
+        )
+    })?;
+    let seal = Seal::decode(&text).context("files.key is damaged")?;
     let membership = Membership {
         key,
         node,

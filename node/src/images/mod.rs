@@ -30,6 +30,7 @@ mod push;
 pub mod reference;
 mod serve;
 pub mod store;
+mod transfer;
 pub mod unpack;
 mod wire;
 

@@ -1,0 +1,139 @@
+//! Clusters of all sorts: small and tight ones, with few sizes, few ports, and much that does not fit.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use vc_placement::{ClaimView, Machine, PlanInput, Wanted, plan};
+use vc_protocol::node::RuntimeKind;
+use vc_protocol::spec::{Attribute, Constraint, Port, PortProtocol, Publish};
+use vc_protocol::{NodeId, ServiceKey, Slot, VolumeKey};
+
+use crate::rules::volumes_of;
+use crate::support::{claim, machine, node, settle, volume, wanted};
+
+/// A claim by number: machine, service, replica, then running and current.
+type RawClaim = (u16, u8, u32, bool, bool);
+
+pub(crate) fn a_machine() -> impl Strategy<Value = Machine> {
+    (0_u64..9, 0_u64..9, 0..3_u8, 0..12_u8).prop_map(|(cpu, mem, zone, fate)| {
+        let mut it = machine("m", cpu * 500, mem * 256);
+        if zone > 0 {
+            it.labels.insert("zone".to_owned(), zone.to_string());
+        }
+        it.up = fate != 0;
+        it.draining = fate == 1;
+        it.runtime_error = (fate == 2).then(|| "connection refused".to_owned());
+        if fate == 3 {
+            it.runtime = RuntimeKind::Process;
+        }
+        it
+    })
+}
+
+fn a_service() -> impl Strategy<Value = Wanted> {
+    let port = (0..3_usize, 80..82_u16, 0..4_u8).prop_map(|(ip, published, publish)| {
+        let host_ip = [None, Some([127, 0, 0, 1].into()), Some([10, 0, 0, 1].into())][ip];
+        let publish = if publish == 0 { Publish::Cluster } else { Publish::Node };
+        Port { host_ip, published, target: 80, protocol: PortProtocol::Tcp, publish }
+    });
+    let ports = prop_oneof![3 => Just(Vec::new()), 1 => vec(port, 1..3)];
+    let volumes = prop_oneof![3 => Just(Vec::new()), 2 => vec(0..4_usize, 1..3)];
+    (0..6_u32, 0_u64..4, 0_u64..4, ports, volumes, 0..6_u8, 0..3_u64).prop_map(
+        |(replicas, cpu, mem, ports, volumes, zone, updated)| {
+            let mut it = wanted(replicas, cpu * 500, mem * 256);
+            it.spec.ports = ports;
+            it.spec.container.command = Some(vec!["run".to_owned()]);
+            it.spec.container.mounts =
+                volumes.into_iter().map(|number| volume(VOLUMES[number])).collect();
+            if zone > 3 {
+                let attribute = Attribute::Label("zone".to_owned());
+                it.spec.constraints =
+                    vec![Constraint { attribute, equal: zone == 5, value: "1".to_owned() }];
+            }
+            it.updated = updated;
+            it
+        },
+    )
+}
+
+const VOLUMES: [&str; 4] = ["a", "b", "c", "d"];
+
+pub(crate) fn volume_key(name: &str) -> VolumeKey {
+    format!("p/{name}").parse().expect("a volume")
+}
+
+pub(crate) fn key(number: u8) -> ServiceKey {
+    format!("p/s{number}").parse().expect("a service")
+}
+
+prop_compose! {
+    /// Machines and services, with nothing claimed. Some volumes have their data already.
+    pub(crate) fn empty_cluster()(
+        machines in vec(a_machine(), 1..7),
+        services in vec(a_service(), 0..7),
+        held in vec((0..VOLUMES.len(), 0..7_u16), 0..3),
+    ) -> PlanInput {
+        let nodes: BTreeMap<_, _> = (0..).map(node).zip(machines).collect();
+        // Now and then by a machine of which nothing else is known.
+        let volumes = held.into_iter().map(|(number, at)| (volume_key(VOLUMES[number]), node(at)));
+        let services = (0..).map(key).zip(services).collect();
+        PlanInput { volumes: volumes.collect(), nodes, services, moves: BTreeMap::new() }
+    }
+}
+
+prop_compose! {
+    /// A cluster with claims of all sorts: twice on a slot, too many for a machine, of services that are gone. And with
+    /// orders to move, some of which make no sense.
+    pub(crate) fn messy_cluster()(
+        mut input in empty_cluster(),
+        claims in vec((0..7_u16, 0..8_u8, 1..7_u32, any::<bool>(), any::<bool>()), 0..30),
+        orders in vec((0..7_u16, 0..7_u16, any::<u16>()), 0..6),
+    ) -> PlanInput {
+        claims.into_iter().for_each(|raw| add_claim(&mut input, raw));
+        for (from, to, which) in orders {
+            let claims: Vec<Slot> =
+                input.nodes.get(&node(from)).into_iter().flat_map(|it| it.claims.keys()).cloned().collect();
+            if let Some(slot) = claims.get(usize::from(which) % claims.len().max(1)) {
+                input.moves.insert(slot.clone(), (node(from), node(to)));
+            }
+        }
+        input
+    }
+}
+
+prop_compose! {
+    /// A cluster where every machine runs what the plan gives it, and holds the volumes of what it runs.
+    pub(crate) fn settled_cluster()(mut input in messy_cluster()) -> PlanInput {
+        for machine in input.nodes.values_mut() {
+            machine.claims.clear();
+        }
+        input.moves.clear();
+        let decided = plan(&input);
+        settle(&mut input, &decided);
+        for (slot, placement) in &decided.placements {
+            hold(&mut input, slot, placement.node);
+        }
+        input
+    }
+}
+
+/// The machine has the data of what the slot mounts.
+pub(crate) fn hold(input: &mut PlanInput, slot: &Slot, node: NodeId) {
+    for volume in volumes_of(&input.services[&slot.service]) {
+        input.volumes.insert(volume, node);
+    }
+}
+
+pub(crate) fn add_claim(
+    input: &mut PlanInput,
+    (number, service, replica, running, current): RawClaim,
+) {
+    let slot = Slot { service: key(service), replica };
+    if input.nodes.contains_key(&node(number)) {
+        claim(input, node(number), &slot);
+        let claims = &mut input.nodes.get_mut(&node(number)).expect("a member").claims;
+        let digest = if current { claims[&slot].digest.clone() } else { "old".to_owned() };
+        claims.insert(slot, ClaimView { digest, running, since: u64::from(number) % 3 });
+    }
+}

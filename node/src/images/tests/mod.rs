@@ -1,0 +1,129 @@
+//! Images made for tests, and stores in directories of their own.
+
+#![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
+
+mod keeping;
+mod members;
+mod packing;
+
+use tempfile::TempDir;
+
+use super::pack::pack;
+use super::*;
+
+/// Bytes that do not shrink, the same for the same seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let next = || {
+        // xorshift64*
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+/// An image: its layers' tars, and its configuration.
+struct Sample {
+    layers: Vec<Vec<u8>>,
+    config: String,
+    id: Digest,
+}
+
+impl Sample {
+    fn new(layers: Vec<Vec<u8>>) -> Self {
+        let diff_ids: Vec<String> = layers.iter().map(|tar| Digest::of(tar).to_string()).collect();
+        let config = serde_json::json!({ "os": "linux", "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+        let config = config.to_string();
+        let id = Digest::of(config.as_bytes());
+        Self { layers, config, id }
+    }
+
+    /// One layer that shrinks, one that does not, one that occurs twice.
+    fn usual() -> Self {
+        let text = b"a line of text that shrinks\n".repeat(300_000);
+        Self::new(vec![text.clone(), noise(1, 9_000_000), text])
+    }
+
+    fn bytes(&self) -> u64 {
+        self.layers.iter().map(|tar| tar.len() as u64).sum()
+    }
+
+    /// As Docker 20 saves it: a directory a layer, a link for one that occurs again.
+    fn saved_as_before_25(&self) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut names = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let directory = Digest::of(&[index as u8]).hex().to_owned();
+            let name = format!("{directory}/layer.tar");
+            let first = self.layers.iter().position(|it| it == layer).expect("itself");
+            add(&mut tar, &format!("{directory}/VERSION"), b"1.0");
+            if first < index {
+                let mut header = tar::Header::new_gnu();
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_size(0);
+                let target = format!("../{}/layer.tar", Digest::of(&[first as u8]).hex());
+                tar.append_link(&mut header, &name, target).expect("appended");
+            } else {
+                add(&mut tar, &name, layer);
+            }
+            names.push(name);
+        }
+        let config = format!("{}.json", self.id.hex());
+        add(&mut tar, &config, self.config.as_bytes());
+        self.finish(tar, &config, &names)
+    }
+
+    /// As later ones do: blobs by hash, in the order of their names.
+    fn saved_since_25(&self) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut blobs: BTreeMap<String, &[u8]> = BTreeMap::new();
+        let name = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
+        blobs.insert(name(self.config.as_bytes()), self.config.as_bytes());
+        blobs.insert(name(b"{}"), b"{}");
+        blobs.extend(self.layers.iter().map(|layer| (name(layer), &layer[..])));
+        for (path, bytes) in &blobs {
+            add(&mut tar, path, bytes);
+        }
+        add(&mut tar, "index.json", b"{}");
+        let names: Vec<String> = self.layers.iter().map(|layer| name(layer)).collect();
+        self.finish(tar, &name(self.config.as_bytes()), &names)
+    }
+
+    fn finish(&self, mut tar: tar::Builder<Vec<u8>>, config: &str, layers: &[String]) -> Vec<u8> {
+        let manifest =
+            serde_json::json!([{ "Config": config, "RepoTags": ["a:1"], "Layers": layers }]);
+        add(&mut tar, "manifest.json", manifest.to_string().as_bytes());
+        tar.into_inner().expect("whole")
+    }
+
+    fn pack_into(&self, store: &Store) -> Manifest {
+        pack(store, &self.id, &self.saved_since_25()[..], |_| {}).expect("packed")
+    }
+}
+
+fn add(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, path, content).expect("appended");
+}
+
+fn store() -> (TempDir, Store) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(dir.path()).expect("a store");
+    (dir, store)
+}
+
+/// How many files the store has, of any kind.
+fn files(dir: &TempDir) -> usize {
+    let subs = ["blobs", "manifests", "partial"].map(|sub| dir.path().join("images").join(sub));
+    subs.iter().map(|sub| std::fs::read_dir(sub).expect("listed").count()).sum()
+}
+
+fn images() -> (TempDir, Images) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let images = Images::open(dir.path(), None).expect("a store");
+    (dir, images)
+}

@@ -1,0 +1,139 @@
+//! Packing and unpacking.
+
+use std::io::Read as _;
+
+use super::super::manifest::{Encoding, Layer};
+use super::super::pack::PackError;
+use super::super::unpack::{UnpackError, unpack};
+use super::*;
+
+/// Reads a tar with another reader than ours.
+fn unpacked(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let mut archive = tar::Archive::new(tar);
+    let entries = archive.entries().expect("entries").map(|entry| {
+        let mut entry = entry.expect("an entry");
+        let path = entry.path().expect("a path").display().to_string();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).expect("read");
+        (path, content)
+    });
+    entries.collect()
+}
+
+#[test]
+fn an_image_survives_packing_and_unpacking_whichever_docker_saved_it() {
+    let sample = Sample::usual();
+    let mut manifests = Vec::new();
+    for saved in [sample.saved_as_before_25(), sample.saved_since_25()] {
+        let (dir, store) = store();
+        let manifest = pack(&store, &sample.id, &saved[..], |_| {}).expect("packed");
+        assert_eq!(store.complete(&sample.id).as_ref(), Some(&manifest));
+        // Two blobs and a manifest: nothing else is left of the stream.
+        assert_eq!(files(&dir), 3);
+        assert_eq!(
+            (manifest.layers[0].encoding, manifest.layers[1].encoding),
+            (Encoding::Zstd, Encoding::Raw)
+        );
+        assert!(manifest.layers[0].blob_size * 10 < manifest.layers[0].size);
+
+        let mut tar = Vec::new();
+        unpack(&manifest, 0, |layer| store.blob(&layer.blob), &mut tar).expect("unpacked");
+        let files = unpacked(&tar);
+        assert_eq!(files[&format!("{}.json", sample.id.hex())], sample.config.as_bytes());
+        for (index, layer) in sample.layers.iter().enumerate() {
+            assert!(files[&format!("{index}/layer.tar")] == *layer, "layer {index} differs");
+        }
+        // What came out goes in again.
+        let (_dir, other) = self::store();
+        assert_eq!(pack(&other, &sample.id, &tar[..], |_| {}).expect("packed"), manifest);
+
+        let mut without = Vec::new();
+        unpack(&manifest, 2, |layer| store.blob(&layer.blob), &mut without).expect("unpacked");
+        let names: Vec<String> = unpacked(&without).into_keys().collect();
+        assert_eq!(names, ["2/layer.tar", &format!("{}.json", sample.id.hex()), "manifest.json"]);
+        manifests.push(manifest);
+    }
+    assert_eq!(manifests[0], manifests[1]);
+}
+
+#[test]
+fn a_stream_that_is_not_the_image_leaves_nothing_behind() {
+    let sample = Sample::new(vec![noise(1, 2_000_000), b"small".to_vec()]);
+    let whole = sample.saved_since_25();
+    let other = Sample::new(vec![noise(2, 1000)]);
+    let evil = {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (path, target) in [("a", "a"), ("b", "../../../../etc/passwd"), ("manifest.json", "b")]
+        {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            tar.append_link(&mut header, path, target).expect("appended");
+        }
+        tar.into_inner().expect("whole")
+    };
+    let endless_header = {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::XHeader);
+        header.set_size(1 << 40);
+        header.set_path("x").expect("a path");
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    };
+    let lies_about_layers = {
+        let mut tar = tar::Builder::new(Vec::new());
+        add(&mut tar, "config", sample.config.as_bytes());
+        add(&mut tar, "wrong", &noise(3, 2_000_000));
+        sample.finish(tar, "config", &["wrong".to_owned(), "wrong".to_owned()])
+    };
+    let damaged = {
+        let mut damaged = whole.clone();
+        damaged[3] ^= 1;
+        damaged
+    };
+    let cases: [(&str, &[u8]); 9] = [
+        ("nothing", &[]),
+        ("garbage", &noise(9, 5000)),
+        ("only an end", &[0; 1024]),
+        ("another image", &other.saved_since_25()),
+        ("cut off", &whole[..1_500_000]),
+        ("links in circles and to elsewhere", &evil),
+        ("an endless header", &endless_header),
+        ("other layers", &lies_about_layers),
+        ("damaged", &damaged),
+    ];
+    for (what, bytes) in cases {
+        let (dir, store) = store();
+        let outcome = pack(&store, &sample.id, bytes, |_| {});
+        assert!(outcome.is_err(), "{what} was taken");
+        assert_eq!(files(&dir), 0, "{what} left something");
+    }
+    let (_dir, store) = store();
+    let outcome = pack(&store, &sample.id, &other.saved_since_25()[..], |_| {});
+    assert!(matches!(outcome, Err(PackError::Other { id, .. }) if id == sample.id));
+}
+
+#[test]
+fn blobs_that_do_not_hold_the_layers_never_get_the_file_that_makes_an_image_of_them() {
+    let sample = Sample::usual();
+    let (_dir, store) = store();
+    let honest = sample.pack_into(&store);
+    let text = &honest.layers[0];
+    let swapped = Layer {
+        diff_id: honest.layers[1].diff_id.clone(),
+        size: honest.layers[1].size,
+        ..text.clone()
+    };
+    let short = Layer { size: text.size + 1, ..text.clone() };
+    let long = Layer { size: 10, ..text.clone() };
+    let no_zstd = Layer { encoding: Encoding::Zstd, ..honest.layers[1].clone() };
+    for wrong in [swapped, short, long, no_zstd] {
+        let manifest = Manifest { layers: vec![wrong.clone()], ..honest.clone() };
+        let mut tar = Vec::new();
+        let outcome = unpack(&manifest, 0, |layer| store.blob(&layer.blob), &mut tar);
+        assert!(matches!(outcome, Err(UnpackError::Wrong { .. })), "{wrong:?}: {outcome:?}");
+        let end = b"RepoTags";
+        assert!(!tar.windows(end.len()).any(|window| window == end));
+        assert!(tar.len() as u64 <= wrong.size + 4096);
+    }
+}
