@@ -6,7 +6,7 @@ import { multiaddr } from '@multiformats/multiaddr'
 let node, connection
 
 /** Dials; every `pingInterval` ms the library sees whether the connection is alive, and ends one that is not. */
-export async function dial(address, pingInterval) {
+async function dial(address, pingInterval) {
   node = await createLibp2p({
     transports: [webRTCDirect()],
     connectionMonitor: { pingInterval, abortConnectionOnPingFailure: true },
@@ -18,7 +18,7 @@ export async function dial(address, pingInterval) {
 }
 
 /** One stream of the auth protocol: says hello, hears the node's certificate, and closes it in order. */
-export async function greet() {
+async function greet() {
   const stream = await connection.newStream('/vc/auth/1')
   const hello = new TextEncoder().encode('{"version":1}')
   const frame = new Uint8Array(4 + hello.length)
@@ -34,5 +34,4 @@ export async function greet() {
   return JSON.parse(new TextDecoder().decode(heard.subarray(4)))
 }
 
-export const status = () => connection.status
-export const stop = () => node.stop()
+globalThis.stock = { dial, greet, status: () => connection.status, stop: () => node.stop() }

@@ -8,6 +8,8 @@ import { chromium } from 'playwright-core'
 
 import { ROOT } from './node.mjs'
 
+/** The program. */
+export const CHROMIUM = process.env.VC_CHROMIUM ?? '/usr/bin/chromium'
 /** How Chromium runs without a screen, and without talking to its maker. */
 export const FLAGS = [
   '--no-sandbox',
@@ -29,12 +31,12 @@ export class Browser {
   #complaints = []
   #announced = []
 
-  /** @param {{flags?: string[], viewport?: {width: number, height: number}, colorScheme?: 'light'|'dark', isMobile?: boolean}} how */
+  /** @param {{flags?: string[], viewport?: {width: number, height: number}, colorScheme?: 'light'|'dark', isMobile?: boolean, executablePath?: string}} how */
   static async start({ flags = [], ...how } = {}) {
     const browser = new Browser()
     browser.#profile = await mkdtemp(join(tmpdir(), 'vc-chromium-'))
     browser.#context = await chromium.launchPersistentContext(browser.#profile, {
-      executablePath: process.env.VC_CHROMIUM ?? '/usr/bin/chromium',
+      executablePath: CHROMIUM,
       headless: true,
       args: [...FLAGS, ...flags],
       viewport: { width: 1280, height: 800 },

@@ -1,58 +1,51 @@
 // The console's files on an https host that has nothing to do with the cluster, as people put them on one for a phone.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { once } from 'node:events'
-import { readFile } from 'node:fs/promises'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import { tmpdir } from 'node:os'
-import { extname, join } from 'node:path'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 
 import { Browser } from '../harness/browser.mjs'
 import { Cluster } from '../harness/cluster.mjs'
-import { ROOT } from '../harness/node.mjs'
+import { CONSOLE, serve } from '../harness/serve.mjs'
+import { answerApp, send } from '../harness/static-host.mjs'
 
-const DIST = join(ROOT, 'node/console/dist')
+const DIST = join(CONSOLE, 'dist')
 const HOST = 'console.example.org'
-const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.json': 'application/json' }
-const BOOT_POLICY =
-  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; worker-src 'self'; base-uri 'none'; " +
-  "form-action 'none'; frame-ancestors 'none'"
 
 let cluster, browser, app, server, keys, origin
 
-/** A static host, by the rules of node/console/tunnel/README.md: the console at one name, apps at a wildcard. */
-async function host() {
-  keys = await mkdtemp(join(tmpdir(), 'vc-https-'))
+/** A key and a certificate in PEM, for the days of a test. */
+async function credentials() {
   const [key, cert] = [join(keys, 'key.pem'), join(keys, 'cert.pem')]
   execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2',
     '-subj', `/CN=${HOST}`, '-keyout', key, '-out', cert], { stdio: 'ignore' })
-  const made = createServer({ key: await readFile(key), cert: await readFile(cert) }, async (request, response) => {
-    const name = request.headers.host.replace(/:\d+$/, '')
-    const { pathname } = new URL(request.url, origin)
-    const isApp = name.endsWith('.apps.example.org')
-    const file = isApp ? (pathname.startsWith('/__vc/') ? `tunnel/${pathname.slice(6)}` : 'tunnel/boot.html') : pathname.replace(/\/$/, '/index.html')
-    const port = server.address().port
-    const config = {
-      'tunnel/console.json': { consoleOrigin: `https://${HOST}:${port}` },
-      '/console.json': { appsOrigin: `https://{app}.apps.example.org:${port}` },
-    }[file]
-    const content = config ? JSON.stringify(config) : await readFile(join(DIST, file)).catch(() => null)
-    const headers = { 'content-type': TYPES[extname(file)] ?? 'text/plain', 'cache-control': 'no-store' }
-    if (file.endsWith('boot.html')) headers['content-security-policy'] = BOOT_POLICY
-    if (file.endsWith('sw.js')) headers['service-worker-allowed'] = '/'
-    response.writeHead(content === null ? 404 : 200, headers)
-    response.end(content)
+  return { key: await readFile(key), cert: await readFile(cert) }
+}
+
+const inDist = (name) => readFile(join(DIST, name)).catch(() => null)
+
+/** The console at one name, apps at a wildcard, each told of the other by a file of the host's. */
+async function host() {
+  const made = createServer(await credentials(), async (request, response) => {
+    const own = `:${server.port}`
+    if (request.headers.host.replace(own, '').endsWith('.apps.example.org')) {
+      const toConsole = JSON.stringify({ consoleOrigin: `https://${HOST}${own}` })
+      return answerApp(request, response, (name) => (name === 'console.json' ? toConsole : inDist(`tunnel/${name}`)))
+    }
+    const file = new URL(request.url, origin).pathname.replace(/\/$/, '/index.html').slice(1)
+    const toApps = JSON.stringify({ appsOrigin: `https://{app}.apps.example.org${own}` })
+    send(response, file, file === 'console.json' ? toApps : await inDist(file))
   })
-  made.listen(0, '127.0.0.1')
-  await once(made, 'listening')
-  return made
+  return serve(made)
 }
 
 before(async () => {
+  keys = await mkdtemp(join(tmpdir(), 'vc-https-'))
   server = await host()
-  origin = `https://${HOST}:${server.address().port}`
+  origin = `https://${HOST}:${server.port}`
   cluster = await Cluster.of(2)
   app = await cluster.deployApp('n2')
   browser = await Browser.start({
@@ -67,7 +60,6 @@ before(async () => {
 after(async () => {
   await browser?.stop()
   await cluster?.stop()
-  server?.closeAllConnections()
   server?.close()
   if (keys) await rm(keys, { recursive: true })
 })

@@ -1,15 +1,11 @@
 // Any js-libp2p can dial a node: the library as it comes, in a real Chromium, by the handshake that it knows.
 import assert from 'node:assert/strict'
-import { createServer } from 'node:http'
-import { createRequire } from 'node:module'
-import { once } from 'node:events'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { pathToFileURL } from 'node:url'
 
 import { Browser } from '../harness/browser.mjs'
 import { Cluster } from '../harness/cluster.mjs'
-import { ROOT } from '../harness/node.mjs'
+import { bundleScript, serveScript } from '../harness/serve.mjs'
 
 /** How often the library asks whether the connection is alive, milliseconds. */
 const PING_INTERVAL = 200
@@ -19,26 +15,15 @@ const STREAMS = 100
 let cluster, browser, page, server
 
 before(async () => {
-  const vite = createRequire(join(ROOT, 'node/console/package.json')).resolve('vite')
-  const { build } = await import(pathToFileURL(vite))
-  const lib = { entry: join(import.meta.dirname, '../interop-page.js'), formats: ['iife'], name: 'stock' }
-  const [{ output }] = await build({ configFile: false, logLevel: 'error', build: { write: false, lib } })
-  server = createServer((request, response) => {
-    const script = request.url === '/stock.js'
-    response.writeHead(200, { 'content-type': script ? 'text/javascript' : 'text/html' })
-    response.end(script ? output[0].code : '<!doctype html><link rel="icon" href="data:,"><script src="/stock.js"></script>')
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
+  server = await serveScript(await bundleScript(join(import.meta.dirname, '../interop-page.js')))
   cluster = await Cluster.of(1)
   browser = await Browser.start()
-  page = await browser.open(`http://127.0.0.1:${server.address().port}/`)
+  page = await browser.open(server.url)
 })
 
 after(async () => {
   await browser?.stop()
   await cluster?.stop()
-  server?.closeAllConnections()
   server?.close()
 })
 

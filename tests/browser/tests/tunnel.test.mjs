@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { chromium } from 'playwright-core'
 
-import { FLAGS } from '../harness/browser.mjs'
+import { CHROMIUM, FLAGS } from '../harness/browser.mjs'
 import { Cluster } from '../harness/cluster.mjs'
 import { ROOT } from '../harness/node.mjs'
 import { freePort } from '../harness/ports.mjs'
@@ -58,7 +58,7 @@ before(async () => {
   served = await site()
   cluster = await Cluster.of(2)
   await deployApps(cluster)
-  browser = await chromium.launch({ executablePath: process.env.VC_CHROMIUM ?? '/usr/bin/chromium', args: FLAGS })
+  browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS })
 })
 after(async () => {
   await browser?.close()

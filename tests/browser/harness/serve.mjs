@@ -1,0 +1,54 @@
+// What pages come from: servers on 127.0.0.1, and what Vite makes of sources.
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+
+import { ROOT } from './node.mjs'
+
+export const CONSOLE = join(ROOT, 'node/console')
+
+/**
+ * Has a server listen on 127.0.0.1, at a port that nobody has.
+ * @returns {Promise<{port: number, close: () => void}>} closing it ends its connections as well
+ */
+export async function serve(server) {
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const close = () => {
+    server.closeAllConnections()
+    server.close()
+  }
+  return { port: server.address().port, close }
+}
+
+/** Serves a page that has nothing but this script. */
+export async function serveScript(code) {
+  const html = '<!doctype html><html lang="en"><title>A page</title><link rel="icon" href="data:,"><script type="module" src="/page.js"></script></html>'
+  const { port, close } = await serve(
+    createServer((request, response) => {
+      const isScript = request.url === '/page.js'
+      response.writeHead(200, { 'content-type': isScript ? 'text/javascript' : 'text/html; charset=utf-8' })
+      response.end(isScript ? code : html)
+    }),
+  )
+  return { url: `http://127.0.0.1:${port}/`, code, close }
+}
+
+/**
+ * What the console's Vite builds, nothing of it written to disk.
+ * @returns {Promise<{fileName: string, code?: string, source?: string | Uint8Array}[]>}
+ */
+export async function bundle({ build: options = {}, ...config }) {
+  const { build } = await import(pathToFileURL(createRequire(join(CONSOLE, 'package.json')).resolve('vite')))
+  const made = await build({ logLevel: 'error', build: { write: false, ...options }, ...config })
+  return [made].flat().flatMap(({ output }) => output)
+}
+
+/** One script of a source and all that it imports: what others need of it, it sets itself. */
+export async function bundleScript(entry) {
+  const lib = { entry, formats: ['iife'], name: '_' }
+  const [{ code }] = await bundle({ configFile: false, root: CONSOLE, build: { lib } })
+  return code
+}
