@@ -1,6 +1,6 @@
 // Nodes that are one cluster, and `vc` against any of them.
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { readFileSync, readdirSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -32,13 +32,16 @@ export class Cluster {
   #announced = []
   #root
 
-  constructor(root) {
+  #where
+
+  constructor(root, where) {
     this.#root = root
+    this.#where = where
   }
 
-  /** `count` servers `n1`, `n2`, …, each of which sees all of them up. */
-  static async of(count) {
-    const cluster = new Cluster(await mkdtemp(join(tmpdir(), 'vc-browser-')))
+  /** `count` servers `n1`, `n2`, …, each of which sees all of them up; `where`: what each `Node` is told. */
+  static async of(count, where) {
+    const cluster = new Cluster(await mkdtemp(join(tmpdir(), 'vc-browser-')), where)
     try {
       await cluster.#add('init')
       const token = () => cluster.vc('token', 'create', '--machine', '--role', 'server')
@@ -52,7 +55,7 @@ export class Cluster {
   }
 
   async #add(...how) {
-    const node = new Node(this.#root, `n${this.nodes.length + 1}`, await freePort())
+    const node = new Node(this.#root, `n${this.nodes.length + 1}`, await freePort(), this.#where)
     this.nodes.push(node)
     await node.start(...how)
   }
@@ -64,11 +67,21 @@ export class Cluster {
 
   /** What `vc` prints, asking a node that runs, as the admin. */
   async vc(...args) {
+    const [program, words, options] = this.#command(this.#any.within, args)
+    return (await promisify(execFile)(program, words, options)).stdout
+  }
+
+  /** A `vc` that runs until it is ended, in the network of `within`. */
+  spawnVc(within, ...args) {
+    const [program, words, options] = this.#command(within, args)
+    return spawn(program, words, { ...options, stdio: ['ignore', 'pipe', 'inherit'] })
+  }
+
+  #command(within, args) {
     const token = join(this.nodes[0].dir, 'admin.token')
     const config = { XDG_CONFIG_HOME: join(this.#root, 'config'), XDG_STATE_HOME: join(this.#root, 'state') }
-    const all = ['--token', token, '--peer', this.#any.address, ...args]
-    const { stdout } = await promisify(execFile)(join(BIN, 'vc'), all, { env: environment(config) })
-    return stdout
+    const [program, ...words] = [...within, join(BIN, 'vc'), '--token', token, '--peer', this.#any.address, ...args]
+    return [program, words, { env: environment(config) }]
   }
 
   /** What `vc` prints as JSON. */

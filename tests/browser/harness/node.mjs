@@ -20,9 +20,12 @@ export class Node {
   #child = null
   #exited = null
 
-  constructor(root, name, port) {
+  /** `within`: the words before a command that have it run in another network; `listen`: the node's address there. */
+  constructor(root, name, port, { within = [], listen = '127.0.0.1' } = {}) {
     this.name = name
     this.port = port
+    this.within = within
+    this.listen = listen
     this.dir = join(root, name)
     this.log = join(root, `${name}.log`)
   }
@@ -52,10 +55,11 @@ export class Node {
 
   /** Starts it with `init`, `join TOKEN` or `run`; done once it serves. */
   async start(...how) {
-    const fixed = '--runtime process --listen 127.0.0.1 --no-mdns --log-format json --cpus 4 --memory 4g'.split(' ')
-    const own = ['--name', this.name, '--port', String(this.port), '--data-dir', this.dir]
+    const fixed = '--runtime process --no-mdns --log-format json --cpus 4 --memory 4g'.split(' ')
+    const own = ['--name', this.name, '--listen', this.listen, '--port', String(this.port), '--data-dir', this.dir]
     const stdio = ['ignore', 'pipe', openSync(this.log, 'a')]
-    this.#child = spawn(join(BIN, 'vc-node'), [...how, ...fixed, ...own], { env: environment(), stdio })
+    const [program, ...words] = [...this.within, join(BIN, 'vc-node'), ...how, ...fixed, ...own]
+    this.#child = spawn(program, words, { env: environment(), stdio })
     this.#exited = new Promise((done) => this.#child.once('exit', (code, signal) => done(signal ?? code)))
     await Promise.race([this.#ready(), this.#exited.then((code) => this.#failed(code))])
   }

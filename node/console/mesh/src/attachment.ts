@@ -12,6 +12,8 @@ const FIRST_PAUSE = 200
 const LONGEST_PAUSE = 5000
 /** Why a dial is ended that was not needed in the end. */
 const ENOUGH = new MeshError('aborted', 'others answered first')
+/** A dial that has taken longer than this is overdue when the network may be another: it may have gone over the one before. */
+const PROMPT = 1000
 
 /** Dials a node and is let in. Errors: `MeshError`; `refused` means that no node will. */
 export type Connect = (address: string, signal: AbortSignal) => Promise<Session>
@@ -22,6 +24,15 @@ interface Candidate {
   failures: number
   /** Not before this time. */
   from: number
+}
+
+/** A node that is being dialled. */
+interface Dialling {
+  peer: string
+  begun: number
+  control: AbortController
+  /** It may still answer; meanwhile it is as if nobody were dialled. */
+  isOverdue: boolean
 }
 
 /** What the attachment tells. */
@@ -42,7 +53,7 @@ export class Attachment {
   /** Those of them whose node says nothing at the moment. */
   readonly #quiet = new Set<Session>()
   readonly #candidates = new Map<string, Candidate>()
-  readonly #dialling = new Map<string, AbortController>()
+  readonly #dialling = new Set<Dialling>()
   readonly #connect: Connect
   readonly #listener: Listener
   #timer: ReturnType<typeof setTimeout> | undefined
@@ -80,9 +91,10 @@ export class Attachment {
     this.fill()
   }
 
-  /** Dials at once whoever waits for his turn: the network may be another. */
+  /** Dials at once whoever waits for his turn, or for an answer that is overdue: the network may be another. */
   retry(): void {
     for (const candidate of this.#candidates.values()) candidate.from = 0
+    for (const dialling of this.#dialling) dialling.isOverdue ||= Date.now() - dialling.begun > PROMPT
     this.fill()
   }
 
@@ -91,12 +103,12 @@ export class Attachment {
     if (!this.#running) return
     clearTimeout(this.#timer)
     const now = Date.now()
-    const idle = [...this.#candidates].filter(([peer]) => !this.#dialling.has(peer) && !this.#holds(peer))
+    const idle = [...this.#candidates].filter(([peer]) => !this.#dials(peer) && !this.#holds(peer))
     idle.sort((a, b) => this.#rank(a) - this.#rank(b))
     const due = idle.filter(([, candidate]) => candidate.from <= now)
     for (const [peer, candidate] of due.slice(0, Math.max(0, this.#wanted()))) void this.#dial(peer, candidate)
     if (this.#wanted() <= 0) return
-    const next = Math.min(...idle.filter(([peer]) => !this.#dialling.has(peer)).map(([, { from }]) => from))
+    const next = Math.min(...idle.filter(([peer]) => !this.#dials(peer)).map(([, { from }]) => from))
     if (Number.isFinite(next)) this.#timer = setTimeout(() => this.fill(), Math.max(next - now, 0))
     if (!this.#active && this.#dialling.size === 0) this.#listener.onLost(this.#reason, Number.isFinite(next) ? next : now)
   }
@@ -106,7 +118,7 @@ export class Attachment {
     this.#running = false
     this.#ended = true
     clearTimeout(this.#timer)
-    for (const dialling of this.#dialling.values()) dialling.abort()
+    for (const { control } of this.#dialling) control.abort()
     this.#active = null
     for (const session of [...this.#sessions]) session.close()
   }
@@ -114,7 +126,16 @@ export class Attachment {
   /** How many more nodes to dial now. */
   #wanted(): number {
     const lively = this.#lively().length
-    return (lively === 0 ? RACE : SESSIONS - lively) - this.#dialling.size
+    return (lively === 0 ? RACE : SESSIONS - lively) - this.#prompt().length
+  }
+
+  /** The dials whose answer is not overdue. */
+  #prompt(): Dialling[] {
+    return [...this.#dialling].filter(({ isOverdue }) => !isOverdue)
+  }
+
+  #dials(peer: string): boolean {
+    return this.#prompt().some((dialling) => dialling.peer === peer)
   }
 
   #lively(): Session[] {
@@ -133,19 +154,22 @@ export class Attachment {
 
   async #dial(peer: string, candidate: Candidate): Promise<void> {
     const control = new AbortController()
-    this.#dialling.set(peer, control)
+    const dialling: Dialling = { peer, begun: Date.now(), control, isOverdue: false }
+    this.#dialling.add(dialling)
     const timer = setTimeout(() => control.abort(new MeshError('lost', 'the node did not answer in time')), PATIENCE)
     try {
       const session = await this.#race(candidate.addresses, control)
       candidate.failures = 0
-      this.#dialling.delete(peer)
+      this.#dialling.delete(dialling)
       this.#take(session)
     } catch (error) {
-      this.#dialling.delete(peer)
+      this.#dialling.delete(dialling)
       if (this.#ended || error === ENOUGH) return
       if (error instanceof MeshError && error.code === 'refused') return this.#refuse(error.message)
-      this.#reason = error instanceof MeshError ? error.message : `no node answers (${error instanceof Error ? error.message : String(error)})`
-      this.#blame(candidate)
+      if (!dialling.isOverdue) {
+        this.#reason = error instanceof MeshError ? error.message : `no node answers (${error instanceof Error ? error.message : String(error)})`
+        this.#blame(candidate)
+      }
       this.fill()
     } finally {
       clearTimeout(timer)
@@ -183,7 +207,7 @@ export class Attachment {
     session.mux.onQuiet = (isQuiet) => this.#hush(session, isQuiet)
     void session.mux.closed.then((reason) => this.#lose(session, reason))
     if (!this.#active || this.#quiet.has(this.#active)) this.#use(session)
-    if (this.#lively().length >= SESSIONS) for (const dialling of this.#dialling.values()) dialling.abort(ENOUGH)
+    if (this.#lively().length >= SESSIONS) for (const { control } of this.#dialling) control.abort(ENOUGH)
     this.fill()
   }
 

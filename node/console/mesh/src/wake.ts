@@ -1,7 +1,16 @@
-/** Calls `listener` when the network may be there again or be another. Returns what ends that. */
-export function whenReachable(listener: () => void): () => void {
+/** A network that has just come may take this long until it leads anywhere, ms: it has an address before it has a route. */
+const SETTLING = 1200
+
+/** Calls `reached` when the network may be there again or be another, and again when that has settled. Returns what ends that. */
+export function whenReachable(reached: () => void): () => void {
   const control = new AbortController()
   const { signal } = control
+  let settled: ReturnType<typeof setTimeout> | undefined
+  const listener = (): void => {
+    reached()
+    clearTimeout(settled)
+    settled = setTimeout(reached, SETTLING)
+  }
   globalThis.addEventListener?.('online', listener, { signal })
   if (typeof document !== 'undefined') {
     document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && listener(), { signal })
@@ -9,5 +18,8 @@ export function whenReachable(listener: () => void): () => void {
   // Chromium's alone: a phone goes from one network to another without having been offline.
   const { connection } = navigator as Navigator & { connection?: EventTarget }
   connection?.addEventListener('change', listener, { signal })
-  return () => control.abort()
+  return () => {
+    clearTimeout(settled)
+    control.abort()
+  }
 }

@@ -111,6 +111,22 @@ describe('the attachment', () => {
     expect(network.told.at(-1)).toBe('active a')
   })
 
+  it('dials anew whoever has not answered for a second when the network may be another', async () => {
+    const network = new Network('a')
+    await network.start()
+    await network.pass(1000)
+    network.attachment.retry()
+    await network.pass(0)
+    expect(network.dialled).toEqual(['/a'])
+    await network.pass(1)
+    network.all('in', 'a').attachment.retry()
+    await network.pass(0)
+    expect(network.dialled).toEqual(['/a', '/a'])
+    expect(network.told).toEqual(['active a'])
+    await network.pass(60_000)
+    expect(network.told).toEqual(['active a'])
+  })
+
   it('gives a node that says nothing five seconds', async () => {
     const network = new Network('a', 'b').all('in', 'b')
     await network.start()

@@ -131,6 +131,8 @@ function Whose({ claims }: { claims: Claims }) {
 
 const addresses = (amount: number) => (amount === 1 ? '1 address' : `${amount} addresses`)
 
+const isLoopback = (address: string) => /^\/(ip4\/127\.|ip6\/::1\/)/.test(address)
+
 interface DiallingProps {
   state: MeshState
   claims: Claims | null
@@ -156,6 +158,12 @@ function Dialling({ state, claims, onCancel }: DiallingProps) {
               Since {ago(now.value, state.since)}. Is this device in a network that reaches a node? A token that names current
               nodes comes from <code>vc token create --user {claims?.user ?? 'NAME'}</code>.
             </p>
+            {claims?.peers.every(isLoopback) && (
+              <p>
+                Its addresses are those of a machine to itself (127.0.0.1). Firefox does not dial them: use another browser on that
+                machine, or have the nodes listen in a network.
+              </p>
+            )}
           </>
         )}
         {state.state === 'live' && <p>Connected; waiting for the first view …</p>}

@@ -1,0 +1,89 @@
+// A phone that goes from one network to another, and through a tunnel where there is none: real interfaces, real routes.
+import assert from 'node:assert/strict'
+import { createInterface } from 'node:readline'
+import { after, before, test } from 'node:test'
+
+import { Browser, CHROMIUM } from '../harness/browser.mjs'
+import { Cluster, until } from '../harness/cluster.mjs'
+import { Network } from '../harness/network.mjs'
+
+/** From the moment in which another network is there to a view that is live, milliseconds. */
+const BACK = 3000
+const TALKER = `let n = 0; setInterval(() => console.log('tick ' + ++n), 50)`
+
+const compose = (replicas) => `name: lab
+services:
+  talker:
+    image: talker
+    command: [${JSON.stringify(process.execPath)}, "-e", ${JSON.stringify(TALKER)}]
+    stop_grace_period: 1s
+    deploy: {replicas: ${replicas}, update_config: {monitor: 1s}}
+`
+
+let network, cluster, served, browser, page
+
+before(async () => {
+  network = await Network.make()
+  await network.use('wifi')
+  cluster = await Cluster.of(2, { within: network.atHome, listen: network.listen })
+  await cluster.deploy(compose(1))
+  served = cluster.spawnVc(network.onPhone, 'console', '--no-open')
+  const [link] = await new Promise((done) => createInterface({ input: served.stdout }).once('line', (line) => done([line])))
+  browser = await Browser.start({ executablePath: await network.chromium(CHROMIUM), viewport: { width: 390, height: 844 } })
+  page = await browser.open(link)
+  await page.waitForSelector('.glance')
+})
+
+after(async () => {
+  await browser?.stop()
+  served?.kill('SIGKILL')
+  await cluster?.stop()
+  await network?.remove()
+})
+
+/** Shows a view of the console. */
+const show = (view) => page.evaluate((view) => (location.hash = `#/${view}`), view)
+
+/** Scales the service, and waits until the page shows it. */
+async function scaled(replicas) {
+  await cluster.vc('scale', `lab/talker=${replicas}`)
+  await page.waitForFunction((count) => document.querySelectorAll('.instances .row').length === count, replicas)
+}
+
+/** Waits until the page shows a line that was written after now. */
+async function linesGoOn() {
+  const last = () => page.evaluate(() => Number(/tick (\d+)/.exec([...document.querySelectorAll('.line')].at(-1)?.textContent)?.[1] ?? 0))
+  const before = await last()
+  await until('another line', async () => assert.ok((await last()) > before))
+}
+
+/** Changes the network; the phone is live again within `BACK` as `seen` finds. */
+async function moves(to, seen) {
+  const begun = Date.now()
+  await network.use(to)
+  await seen()
+  const took = Date.now() - begun
+  console.log(`measured: live over ${to} after ${took} ms`)
+  assert.ok(took < BACK, `${took} ms`)
+}
+
+test('the view of a phone goes on over another network', { timeout: 60_000 }, async () => {
+  await show('services/lab/talker')
+  await scaled(2)
+  await moves('mobile', () => scaled(1))
+})
+
+test('a log that is followed goes on over another network', { timeout: 60_000 }, async () => {
+  await show('logs/lab/talker')
+  await linesGoOn()
+  await moves('wifi', linesGoOn)
+})
+
+test('after a time without any network all is live again as soon as there is one', { timeout: 60_000 }, async () => {
+  await show('services/lab/talker')
+  await network.use(null)
+  // Long enough that dials are under way which nothing can answer any more.
+  await page.waitForSelector('.banner.warn:has-text("Connection lost")')
+  await cluster.vc('scale', 'lab/talker=2')
+  await moves('mobile', () => scaled(3))
+})
