@@ -25,6 +25,12 @@ export interface LogFilter {
   text: string
 }
 
+/** So many lines of each instance to begin with. */
+export const TAIL = 200
+
+/** A line may come so much later than a younger one of another instance, ms: after a pause that much is asked for again. */
+const LATE = 2000
+
 /** So many more may wait until they are dropped together: dropping moves all the others. */
 const SLACK = 1000
 
@@ -32,22 +38,42 @@ export class LogBuffer {
   #lines: LogLine[] = []
   #received = 0
   #lastTime: number | null = null
+  /** What may come again after a pause, and how often. */
+  #repeats = new Map<string, number>()
 
   /** Lines that ever came. */
   get received(): number {
     return this.#received
   }
 
-  /** When the youngest line was written; `null`: none says. Milliseconds since the epoch. */
-  get lastTime(): number | null {
-    return this.#lastTime
+  /** What to ask for: at first the last lines, after a pause what follows those that are there. Lines that come twice are left out. */
+  resume(): { tail: number | null; since: number | null } {
+    const since = this.#lastTime === null ? null : this.#lastTime - LATE
+    this.#repeats = new Map()
+    for (const line of since === null ? this.#tails() : this.#lines.filter((it) => (it.time ?? 0) >= since)) {
+      this.#repeats.set(identity(line), (this.#repeats.get(identity(line)) ?? 0) + 1)
+    }
+    return since === null ? { tail: TAIL, since } : { tail: null, since }
   }
 
   push(row: LogRow): void {
+    const line = readable(row, this.#received + 1)
+    const repeats = this.#repeats.get(identity(line)) ?? 0
+    if (repeats > 0) return void this.#repeats.set(identity(line), repeats - 1)
     this.#received += 1
     if (row.time !== null) this.#lastTime = Math.max(row.time, this.#lastTime ?? 0)
-    this.#lines.push(readable(row, this.#received))
+    this.#lines.push(line)
     if (this.#lines.length > MAX_LINES + SLACK) this.#lines = this.#lines.slice(-MAX_LINES)
+  }
+
+  /** The last lines of each instance. */
+  #tails(): LogLine[] {
+    const taken = new Map<string, number>()
+    return this.#lines.toReversed().filter(({ replica, node }) => {
+      const instance = `${replica} ${node}`
+      taken.set(instance, (taken.get(instance) ?? 0) + 1)
+      return (taken.get(instance) ?? 0) <= TAIL
+    })
   }
 
   /** Those that pass, as they are now: the list does not change any more. */
@@ -60,6 +86,9 @@ export class LogBuffer {
     )
   }
 }
+
+/** What makes a line that comes again the same. */
+const identity = ({ replica, node, time, isError, text }: LogLine): string => `${replica} ${node} ${time} ${isError} ${text}`
 
 // Colours and cursor movements of terminals, and other control characters than the tab.
 const CONTROL = /\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]/g

@@ -2,9 +2,6 @@ import { messageOf } from './actions'
 import type { LogBuffer } from './log-buffer'
 import type { Session } from './state'
 
-/** So many lines of each instance to begin with. */
-const TAIL = 200
-
 interface LogEvents {
   line: () => void
   /** Something to tell beside the lines; empty: nothing any more. */
@@ -19,11 +16,9 @@ export async function followLogs(
   events: LogEvents,
   signal: AbortSignal,
 ): Promise<void> {
-  const last = buffer.lastTime
-  const from = last === null ? { tail: TAIL, since: null } : { tail: null, since: last + 1 }
   events.note('')
   try {
-    const replies = session.mesh.stream({ op: 'logs', service, replica: null, follow: true, ...from }, { signal })
+    const replies = session.mesh.stream({ op: 'logs', service, replica: null, follow: true, ...buffer.resume() }, { signal })
     for await (const reply of replies) {
       if (reply.reply === 'log') {
         buffer.push(reply.value)

@@ -50,11 +50,25 @@ test('terminals are not imitated: colours and cursor movements go, text stays; e
   expect(long?.text.length).toBeLessThan(5000)
 })
 
-test('it knows from when to go on after a pause', () => {
+test('after a pause it goes on where it was: nothing is missing, and nothing is there twice', () => {
   const buffer = new LogBuffer()
-  expect(buffer.lastTime).toBeNull()
-  for (const time of [5, 9, null, 7]) buffer.push(row('', { time }))
-  expect(buffer.lastTime).toBe(9)
+  expect(buffer.resume()).toEqual({ tail: 200, since: null })
+  for (const [time, line] of [[5000, 'a'], [9000, 'b'], [9000, 'b']] as const) buffer.push(row(line, { time }))
+  expect(buffer.resume()).toEqual({ tail: null, since: 7000 })
+  const other = { replica: 2, time: 8999 }
+  buffer.push(row('late', other))
+  for (let n = 0; n < 3; n += 1) buffer.push(row('b', { time: 9000 }))
+  buffer.push(row('c', { time: 9001 }))
+  expect(buffer.lines(everything).map(({ text }) => text)).toEqual(['a', 'b', 'b', 'late', 'b', 'c'])
+})
+
+test('lines that nobody knows the time of are not there twice either', () => {
+  const buffer = new LogBuffer()
+  const time = null
+  for (let n = 1; n <= 300; n += 1) buffer.push(row(`line ${n}`, { time }))
+  expect(buffer.resume()).toEqual({ tail: 200, since: null })
+  for (let n = 111; n <= 310; n += 1) buffer.push(row(`line ${n}`, { time }))
+  expect(buffer.lines(everything).map(({ text }) => text)).toEqual(Array.from({ length: 310 }, (_, n) => `line ${n + 1}`))
 })
 
 test('only what is in sight is drawn, and some around it', () => {

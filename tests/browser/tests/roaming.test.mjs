@@ -50,11 +50,18 @@ async function scaled(replicas) {
   await page.waitForFunction((count) => document.querySelectorAll('.instances .row').length === count, replicas)
 }
 
-/** Waits until the page shows a line that was written after now. */
+/** The numbers of the lines that are in sight. */
+const ticks = () => page.evaluate(() => [...document.querySelectorAll('.line')].map((line) => Number(/tick (\d+)/.exec(line.textContent)?.[1])))
+
+/** Waits until the page shows a line that was written after now; those in sight are all there, each once. */
 async function linesGoOn() {
-  const last = () => page.evaluate(() => Number(/tick (\d+)/.exec([...document.querySelectorAll('.line')].at(-1)?.textContent)?.[1] ?? 0))
-  const before = await last()
-  await until('another line', async () => assert.ok((await last()) > before))
+  const before = (await ticks()).at(-1) ?? 0
+  const shown = await until('another line', async () => {
+    const shown = await ticks()
+    assert.ok(shown.at(-1) > before)
+    return shown
+  })
+  assert.deepEqual(shown, shown.map((_, index) => shown[0] + index))
 }
 
 /** Changes the network; the phone is live again within `BACK` as `seen` finds. */
