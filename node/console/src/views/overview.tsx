@@ -27,7 +27,13 @@ export function Overview() {
           <h2 id="mesh-title">Mesh</h2>
           <MeshPicture />
           <p class="legend quiet">
-            <span class="swatch used" /> used <span class="swatch reserved" /> reserved; left tank CPU, right tank memory
+            <span>
+              <span class="swatch used" /> used
+            </span>
+            <span>
+              <span class="swatch reserved" /> reserved
+            </span>
+            <span>left tank CPU, right tank memory</span>
           </p>
         </section>
         <section aria-labelledby="pool-title" class="pool">
