@@ -1,11 +1,12 @@
 //! Proving who one is, from both sides: see [`vc_protocol::auth`].
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use libp2p::{PeerId, Stream, StreamProtocol};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use vc_engine::Input;
 use vc_protocol::auth::{Admission, Greeting, Hello, MAX_AUTH_FRAME, Proof, Welcome};
 use vc_protocol::token::{MachineRole, Scope, TokenError, certify, verify, verify_member};
@@ -21,6 +22,8 @@ use crate::session::{self, Audience, Session};
 
 /// Users at a time.
 const MAX_SESSIONS: usize = 256;
+/// Of those, with one token.
+const MAX_OF_TOKEN: usize = 64;
 /// Strangers at a time, who have said nothing yet: each costs a few kilobytes for [`PATIENCE`] at most.
 const MAX_STRANGERS: usize = 2048;
 /// Of those, with one peer id.
@@ -65,7 +68,7 @@ pub(crate) async fn prove(
             _ => Err(AuthError::Unexpected),
         }
     };
-    tokio::time::timeout(PATIENCE, talk).await.unwrap_or(Err(AuthError::TimedOut))
+    timeout(PATIENCE, talk).await.unwrap_or(Err(AuthError::TimedOut))
 }
 
 /// Asks to join the cluster with a token.
@@ -83,7 +86,7 @@ pub(crate) async fn join(
             _ => Err(AuthError::Unexpected),
         }
     };
-    tokio::time::timeout(PATIENCE, talk).await.unwrap_or(Err(AuthError::TimedOut))
+    timeout(PATIENCE, talk).await.unwrap_or(Err(AuthError::TimedOut))
 }
 
 /// The dialler's side: no credential leaves before the listener has shown that it is of the cluster.
@@ -107,35 +110,87 @@ async fn introduce(
     Ok((welcome, frames))
 }
 
-/// Strangers that have not said yet who they are, by peer id.
+/// Strangers that have not said yet who they are, the first comer first.
 #[derive(Clone, Default)]
-struct Hall(Arc<Mutex<HashMap<PeerId, usize>>>);
+struct Hall(Arc<Mutex<Waiting>>);
 
-/// One of them; it leaves when this is dropped.
+#[derive(Default)]
+struct Waiting {
+    /// Who it is, and what sends him away when it is dropped.
+    here: BTreeMap<u64, (PeerId, oneshot::Sender<()>)>,
+    next: u64,
+}
+
+/// One of them; he leaves when this is dropped.
 struct Place {
     hall: Hall,
-    peer: PeerId,
+    number: u64,
+    sent_away: oneshot::Receiver<()>,
 }
 
 impl Hall {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets one in. In a full hall whoever has said nothing for the longest time goes: somebody who means it needs a
+    /// moment only. `None`: too many have this peer id.
     fn enter(&self, peer: PeerId) -> Option<Place> {
-        let mut here = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = here.values().sum::<usize>() >= MAX_STRANGERS;
-        if full || here.get(&peer).is_some_and(|&of_one| of_one >= MAX_OF_ONE) {
+        let mut waiting = self.lock();
+        if waiting.here.values().filter(|(of, _)| *of == peer).count() >= MAX_OF_ONE {
             return None;
         }
-        *here.entry(peer).or_default() += 1;
-        Some(Place { hall: self.clone(), peer })
+        if waiting.here.len() >= MAX_STRANGERS {
+            waiting.here.pop_first();
+        }
+        let number = waiting.next;
+        waiting.next += 1;
+        let (stay, sent_away) = oneshot::channel();
+        waiting.here.insert(number, (peer, stay));
+        Some(Place { hall: self.clone(), number, sent_away })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut here = self.hall.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_one) = here.get_mut(&self.peer) {
+        self.hall.lock().here.remove(&self.number);
+    }
+}
+
+/// Seats of users, by token.
+#[derive(Clone, Default)]
+struct Seats(Arc<Mutex<BTreeMap<String, usize>>>);
+
+/// One of them; it is free again when this is dropped.
+struct Seat {
+    seats: Seats,
+    token: String,
+}
+
+impl Seats {
+    /// Errors: what to do about it.
+    fn take(&self, token: &str) -> Result<Seat, &'static str> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.get(token).is_some_and(|&of_one| of_one >= MAX_OF_TOKEN) {
+            return Err(
+                "too many sessions have this token: end some, or make another with 'vc token create'",
+            );
+        }
+        if taken.values().sum::<usize>() >= MAX_SESSIONS {
+            return Err("this node serves too many users at the moment: use another with --peer");
+        }
+        *taken.entry(token.to_owned()).or_default() += 1;
+        Ok(Seat { seats: self.clone(), token: token.to_owned() })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_one) = taken.get_mut(&self.token) {
             *of_one -= 1;
             if *of_one == 0 {
-                here.remove(&self.peer);
+                taken.remove(&self.token);
             }
         }
     }
@@ -153,16 +208,18 @@ pub(crate) struct Porter {
 impl Porter {
     /// Takes auth streams, a task each: strangers within their bounds, so that they cannot keep users out.
     pub(crate) async fn serve(self, mut streams: Incoming) {
-        let hall = Hall::default();
-        let room = Arc::new(Semaphore::new(MAX_SESSIONS));
+        // However many strangers are here, members do not wait among them.
+        let (strangers, members) = (Hall::default(), Hall::default());
+        let seats = Seats::default();
         while let Some((peer, stream)) = streams.recv().await {
+            let hall = if self.gate.is_member(&peer) { &members } else { &strangers };
             let Some(place) = hall.enter(peer) else {
-                tracing::debug!(%peer, "too many strangers; this one is turned away");
+                tracing::debug!(%peer, "too many streams of one peer; this one is turned away");
                 continue;
             };
-            let (porter, room) = (self.clone(), Arc::clone(&room));
+            let (porter, seats) = (self.clone(), seats.clone());
             tokio::spawn(async move {
-                match porter.meet(peer, stream, place, &room).await {
+                match porter.meet(peer, stream, place, &seats).await {
                     Ok(()) => {}
                     // A client that dials several nodes and takes the first hangs up on the rest.
                     Err(AuthError::Frame(FrameError::Io(error))) => {
@@ -181,8 +238,8 @@ impl Porter {
         &self,
         peer: PeerId,
         stream: Stream,
-        place: Place,
-        room: &Semaphore,
+        mut place: Place,
+        seats: &Seats,
     ) -> Result<(), AuthError> {
         let mut frames = Frames::new(stream, MAX_AUTH_FRAME);
         let greet = async {
@@ -190,44 +247,43 @@ impl Porter {
             frames.send(&Proof { certificate: self.membership.certificate.clone() }).await?;
             frames.receive::<Hello>().await
         };
-        let hello =
-            tokio::time::timeout(PATIENCE, greet).await.map_err(|_| AuthError::TimedOut)??;
-        let reason = match hello {
-            Hello::Member { certificate } => match self.meet_member(peer, certificate).await {
-                Ok(known) => {
-                    frames.send(&Welcome::Member { known }).await?;
-                    return Ok(frames.close().await?);
-                }
-                Err(error) => error.to_string(),
-            },
-            Hello::Join { token, name } => match self.admit(peer, &token, &name).await {
-                Ok(admission) => {
-                    frames.send(&Welcome::Joined(Box::new(admission))).await?;
-                    return Ok(frames.close().await?);
-                }
-                Err(reason) => reason,
-            },
-            Hello::User { token } => match self.user(&token) {
-                Ok(user) => {
-                    drop(place);
-                    let Ok(_seat) = room.try_acquire() else {
-                        let reason = "this node serves too many users at the moment: use another with --peer".to_owned();
-                        frames.send(&Welcome::Refused { reason: reason.clone() }).await?;
-                        frames.close().await?;
-                        return Err(AuthError::Refused(reason));
-                    };
+        let hello = tokio::select! {
+            said = timeout(PATIENCE, greet) => said.map_err(|_| AuthError::TimedOut)??,
+            _ = &mut place.sent_away => return Err(AuthError::TimedOut),
+        };
+        let (welcome, session) = match hello {
+            Hello::Member { certificate } => {
+                let known = self.meet_member(peer, certificate).await;
+                (known.map(|known| Welcome::Member { known }).map_err(|it| it.to_string()), None)
+            }
+            Hello::Join { token, name } => {
+                let admission = self.admit(peer, &token, &name).await;
+                (admission.map(|it| Welcome::Joined(Box::new(it))), None)
+            }
+            Hello::User { token } => match self.user(&token, seats) {
+                Ok((user, seat)) => {
                     let peers = self.session.peer_addresses(Audience::User);
-                    frames.send(&Welcome::User { role: user.role, peers }).await?;
-                    frames.set_max(vc_protocol::wire::MAX_FRAME);
-                    self.session.serve(user, frames).await;
-                    return Ok(());
+                    (Ok(Welcome::User { role: user.role, peers }), Some((user, seat)))
                 }
-                Err(error) => error.to_string(),
+                Err(reason) => (Err(reason), None),
             },
         };
-        frames.send(&Welcome::Refused { reason: reason.clone() }).await?;
-        frames.close().await?;
-        Err(AuthError::Refused(reason))
+        drop(place);
+        // Who does not take what he is told is not waited for.
+        let say = async |frames: &mut Frames<Stream>, welcome: &Welcome, is_last: bool| {
+            frames.send(welcome).await?;
+            if is_last { frames.close().await } else { Ok(()) }
+        };
+        let refused = welcome.as_ref().err().cloned();
+        let welcome = welcome.unwrap_or_else(|reason| Welcome::Refused { reason });
+        timeout(PATIENCE, say(&mut frames, &welcome, session.is_none()))
+            .await
+            .map_err(|_| AuthError::TimedOut)??;
+        if let Some((user, _seat)) = session {
+            frames.set_max(vc_protocol::wire::MAX_FRAME);
+            self.session.serve(user, frames).await;
+        }
+        refused.map_or(Ok(()), |reason| Err(AuthError::Refused(reason)))
     }
 
     /// A member introduces itself; `true`: it was known.
@@ -268,14 +324,61 @@ impl Porter {
         Ok(Admission { certificate, certificates, cluster_key, file_key, peers })
     }
 
-    fn user(&self, token: &str) -> Result<session::User, TokenError> {
-        let claims = verify(token, self.membership.cluster, crate::now())?;
-        match claims.scope {
-            Scope::User(role) => {
-                let expires = claims.exp.unwrap_or(0).saturating_mul(1000);
-                Ok(session::User { name: claims.sub, token: claims.jti, role, expires })
-            }
-            other => Err(TokenError::WrongScope { found: other.kind(), wanted: "user" }),
-        }
+    /// Who comes with this token, and his seat.
+    fn user(&self, token: &str, seats: &Seats) -> Result<(session::User, Seat), String> {
+        let claims = verify(token, self.membership.cluster, crate::now())
+            .map_err(|error| error.to_string())?;
+        let Scope::User(role) = claims.scope else {
+            let error = TokenError::WrongScope { found: claims.scope.kind(), wanted: "user" };
+            return Err(error.to_string());
+        };
+        let seat = seats.take(&claims.jti)?;
+        let expires = claims.exp.unwrap_or(0).saturating_mul(1000);
+        Ok((session::User { name: claims.sub, token: claims.jti, role, expires }, seat))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_full_hall_who_has_waited_longest_makes_room() {
+        let hall = Hall::default();
+        let mut places: Vec<Place> =
+            (0..MAX_STRANGERS).map(|_| hall.enter(PeerId::random()).expect("room")).collect();
+        let late = hall.enter(PeerId::random());
+        assert!(late.is_some(), "somebody who comes now is heard");
+        assert!(
+            places[0]
+                .sent_away
+                .try_recv()
+                .is_err_and(|it| it == oneshot::error::TryRecvError::Closed)
+        );
+        assert!(
+            places[1]
+                .sent_away
+                .try_recv()
+                .is_err_and(|it| it == oneshot::error::TryRecvError::Empty)
+        );
+        drop((places, late));
+        assert!(hall.lock().here.is_empty());
+    }
+
+    #[test]
+    fn one_stranger_has_a_few_places_and_one_token_a_part_of_the_seats() {
+        let (hall, peer) = (Hall::default(), PeerId::random());
+        let places: Vec<_> = (0..MAX_OF_ONE).map(|_| hall.enter(peer).expect("room")).collect();
+        assert!(hall.enter(peer).is_none());
+        drop(places);
+        assert!(hall.enter(peer).is_some());
+
+        let seats = Seats::default();
+        let taken: Vec<_> = (0..MAX_OF_TOKEN).map(|_| seats.take("a").expect("a seat")).collect();
+        let refused = seats.take("a").err().expect("too many");
+        assert!(refused.contains("vc token create"), "{refused}");
+        assert!(seats.take("b").is_ok());
+        drop(taken);
+        assert!(seats.take("a").is_ok() && seats.0.lock().expect("whole").is_empty());
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context as _;
 use libp2p::multiaddr::Protocol;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use vc_engine::Input;
 use vc_engine::routes::Routes;
 use vc_protocol::node::{NodeInfo, RuntimeKind};
@@ -246,6 +246,8 @@ async fn run(
         images: images.clone(),
         events,
         http: Http::new(router.clone(), snapshot.clone()),
+        planning: Arc::new(Semaphore::new(1)),
+        reports: Arc::default(),
     };
     let porter =
         Porter { membership: Arc::clone(&membership), gate, driver: driver.clone(), session };

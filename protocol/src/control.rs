@@ -30,7 +30,7 @@ pub enum Request {
         #[serde(default)]
         files: Vec<FileContent>,
     },
-    /// What would [`Request::Deploy`] change? Viewer.
+    /// What would [`Request::Deploy`] change? Viewer; with secrets deployer, as the answer says whether they are others.
     Diff {
         /// The services.
         deployments: Vec<Deployment>,

@@ -73,6 +73,10 @@ fn begin(
         }
         false => {
             headers.remove(CONTENT_LENGTH);
+            // RFC 9110, 8.6: where a body is usual, that there is none is said; some servers ask for it (411).
+            if ["POST", "PUT", "PATCH"].contains(&request.method.as_str()) {
+                headers.insert(CONTENT_LENGTH, 0.into());
+            }
             (None, Empty::new().map_err(|never| match never {}).boxed())
         }
     };

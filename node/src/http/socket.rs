@@ -156,6 +156,8 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
             let over = matches!(frame, SocketFrame::Close(_));
             out.send_bytes(frame.to_bytes()).await?;
             if over {
+                // The library sends its own goodbye when it is asked for more.
+                let _ = timeout(GOODBYE, from.next()).await;
                 return Ok(());
             }
         }

@@ -74,7 +74,7 @@ struct Inner {
     connections: Connections,
     chooser: Chooser,
     streams: Streams,
-    places: Semaphore,
+    places: Arc<Semaphore>,
 }
 
 impl Router {
@@ -87,7 +87,7 @@ impl Router {
     ) -> Self {
         let chooser = Chooser::new(node, connections.clone());
         let streams = Streams::new(members);
-        let places = Semaphore::new(MAX_CONNECTIONS);
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         Self { inner: Arc::new(Inner { node, table, connections, chooser, streams, places }) }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::{Sink, StreamExt as _, ready};
@@ -9,6 +10,7 @@ use libp2p::Stream;
 use libp2p::bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tokio_util::compat::Compat;
 use vc_engine::routes::Endpoint;
@@ -16,6 +18,7 @@ use vc_protocol::ServiceKey;
 use vc_protocol::route::MAX_RECORD;
 
 use super::connect::{Route, Upstream};
+use super::connections::Connection;
 use super::{Router, Scope};
 
 /// A connection to an instance.
@@ -29,12 +32,12 @@ pub(crate) struct Opened {
 }
 
 /// Places among connections and streams.
-pub(crate) type Held =
-    (Option<super::connections::Connection>, Option<tokio::sync::OwnedSemaphorePermit>);
+pub(crate) type Held = (OwnedSemaphorePermit, Option<Connection>, Option<OwnedSemaphorePermit>);
 
 impl Router {
-    /// Connects to a TCP port of an instance of a service; `None`: none takes the connection.
+    /// Connects to a TCP port of an instance of a service; `None`: none takes the connection, or there are too many.
     pub(crate) async fn open(&self, service: &ServiceKey, port: u16) -> Option<Opened> {
+        let among_all = Arc::clone(&self.inner.places).try_acquire_owned().ok()?;
         let Route { endpoint, upstream, connection, place } =
             self.connect(service, port, Scope::Cluster).await?;
         let pipe = match upstream {
@@ -43,7 +46,7 @@ impl Router {
             // Nobody asked for that.
             Upstream::Udp(_) => return None,
         };
-        Some(Opened { endpoint, pipe, _held: (connection, place) })
+        Some(Opened { endpoint, pipe, _held: (among_all, connection, place) })
     }
 
     /// Comes when the cluster holds the machine of an endpoint for down.

@@ -1,5 +1,6 @@
 //! The whole cluster, pushed as it changes.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -22,7 +23,7 @@ impl Session {
     /// Everything now, and what changes, until the user goes.
     pub(super) async fn live(&self, frames: &mut Frames<impl Duplex>) -> Result<(), FrameError> {
         let mut snapshot = self.snapshot.clone();
-        let mut told = LiveUpdate::default();
+        let mut told = Arc::new(LiveUpdate::default());
         let mut events = self.events.clone();
         let mut changed = true;
         loop {
@@ -48,18 +49,31 @@ impl Session {
         }
     }
 
-    fn now(&self, snapshot: &Snapshot) -> LiveUpdate {
+    /// Everything in a snapshot. Whoever looks at the same one is shown the same, so that many who look cost what one does.
+    fn now(&self, snapshot: &Snapshot) -> Arc<LiveUpdate> {
+        let mut latest = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, reports)) = &*latest
+            && Arc::ptr_eq(&of.view, &snapshot.view)
+            && Arc::ptr_eq(&of.usage, &snapshot.usage)
+        {
+            return Arc::clone(reports);
+        }
         let Snapshot { view, usage, .. } = snapshot;
         let (cluster, node) = (self.membership.cluster, self.membership.node);
-        LiveUpdate {
+        let reports = Arc::new(LiveUpdate {
             status: Some(report::status(view, usage, cluster, node)),
             nodes: Some(report::nodes(view, usage)),
             services: Some(report::services(view)),
             instances: Some(report::instances(view)),
             events: Vec::new(),
-        }
+        });
+        *latest = Some((snapshot.clone(), Arc::clone(&reports)));
+        reports
     }
 }
+
+/// What was last pushed, and the snapshot that it is of.
+pub(crate) type Reports = Arc<Mutex<Option<(Snapshot, Arc<LiveUpdate>)>>>;
 
 /// Waits for the next turn after the one `at`, and says whether anything is new; `None`: there will be none.
 async fn next(snapshot: &mut watch::Receiver<Snapshot>, at: Instant) -> Option<bool> {

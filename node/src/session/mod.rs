@@ -4,12 +4,14 @@ mod compose;
 mod live;
 mod multiplex;
 mod peers;
+mod plan;
 mod roles;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::timeout;
 use vc_engine::{Mutation, report};
 use vc_protocol::change::Subject;
 use vc_protocol::control::{ImagePush, Reply, Request, TokenRequest, TokenSubject};
@@ -30,6 +32,8 @@ pub(crate) use peers::Audience;
 
 /// The longest life of a token: ten years.
 const MAX_TTL: Millis = 10 * 365 * 24 * 3_600_000;
+/// A user who asks for nothing for so long has gone, and only his machine has not said so.
+const IDLE: Duration = Duration::from_secs(30 * 60);
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -64,6 +68,9 @@ pub struct Session {
     pub(crate) images: Images,
     pub(crate) events: Events,
     pub(crate) http: Http,
+    /// Whose turn it is to have something planned.
+    pub(crate) planning: Arc<Semaphore>,
+    pub(crate) reports: live::Reports,
 }
 
 impl Session {
@@ -77,7 +84,7 @@ impl Session {
                 multiplex::serve(self, &user, frames.into_inner()).await;
             }
         };
-        if tokio::time::timeout(Duration::from_millis(left), serve).await.is_err() {
+        if timeout(Duration::from_millis(left), serve).await.is_err() {
             tracing::info!(user = user.name, "a session ended with its token");
         }
     }
@@ -85,7 +92,8 @@ impl Session {
     /// Answers one request after another.
     async fn answer_all(&self, user: &User, frames: &mut Frames<impl Duplex>) -> Next {
         loop {
-            let request = match frames.receive::<Request>().await {
+            let received = timeout(IDLE, frames.receive::<Request>()).await;
+            let request = match received.unwrap_or(Err(FrameError::Closed)) {
                 Ok(request) => request,
                 Err(FrameError::Json(error)) => {
                     let reason = format!(
@@ -159,7 +167,7 @@ impl Session {
                 let (cluster, node) = (self.membership.cluster, self.membership.node);
                 Reply::Status(report::status(&view, &usage, cluster, node))
             }
-            Request::Plan { deployments } => Reply::Plan(report::plan(&view, &deployments)),
+            Request::Plan { deployments } => self.plan(view, deployments).await?,
             Request::Instances { service } => {
                 let mut rows = report::instances(&view);
                 if let Some(service) = service {
@@ -170,6 +178,7 @@ impl Session {
             }
             Request::Images => Reply::Images(self.images.rows(&view, self.membership.node).await),
             Request::Deploy { mut deployments, files } => {
+                plan::check(&deployments)?;
                 self.images.pin(&view, self.membership.node, &mut deployments).await;
                 let Membership { seal, cluster, .. } = &*self.membership;
                 let Prepared { deployments, files } = prepare(seal, *cluster, deployments, &files)?;
@@ -198,6 +207,7 @@ impl Session {
             }
             Request::Volumes => Reply::Volumes(report::volumes(&view)),
             Request::Diff { mut deployments, files } => {
+                plan::check(&deployments)?;
                 // As a deployment would be, or each would seem to unpin its image.
                 self.images.pin(&view, self.membership.node, &mut deployments).await;
                 let Membership { seal, cluster, .. } = &*self.membership;

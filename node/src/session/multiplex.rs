@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use vc_protocol::control::Reply;
+use vc_protocol::token::UserRole;
 use vc_protocol::wire::MAX_FRAME;
 use yamux::{Config, Connection, Mode};
 
@@ -17,6 +18,8 @@ use crate::frames::{Duplex, Frames};
 const MAX_STREAMS: usize = 256;
 /// What a stream may have under way from the start, in bytes: yamux's own.
 const WINDOW: usize = 256 * 1024;
+/// A request of somebody who may only look, in bytes: as many as there are streams may be under way at once.
+const MAX_LOOKING: usize = 256 * 1024;
 /// Sessions that may begin at once after a quiet time.
 const BURST: usize = 1000;
 /// After that, one more each so often.
@@ -40,7 +43,8 @@ pub(super) async fn serve(session: &Session, user: &User, stream: impl Duplex) {
                     // A user beyond his budget waits.
                     let Ok(permit) = budget.acquire_owned().await else { return };
                     permit.forget();
-                    let mut frames = Frames::new(stream, MAX_FRAME);
+                    let max = if user.role < UserRole::Deployer { MAX_LOOKING } else { MAX_FRAME };
+                    let mut frames = Frames::new(stream, max);
                     if session.answer_all(&user, &mut frames).await == Next::Multiplex {
                         let reason = "this stream is one of many already".to_owned();
                         let _ = frames.send(&Reply::Error(reason)).await;

@@ -1,0 +1,71 @@
+//! What would be if: plans for users, which may take long.
+
+use std::sync::Arc;
+
+use vc_crdt::View;
+use vc_engine::report;
+use vc_protocol::compose::MAX_SERVICES;
+use vc_protocol::control::Reply;
+use vc_protocol::spec::Deployment;
+
+use super::Session;
+
+/// Instances that one request may name.
+const MAX_INSTANCES: u64 = 20_000;
+
+impl Session {
+    /// The plan with these deployments. The node goes on meanwhile, and there is one at a time.
+    pub(super) async fn plan(
+        &self,
+        view: Arc<View>,
+        deployments: Vec<Deployment>,
+    ) -> Result<Reply, String> {
+        check(&deployments)?;
+        let stopping = || "this node is stopping: use another with --peer".to_owned();
+        let turn = Arc::clone(&self.planning).acquire_owned().await.map_err(|_| stopping())?;
+        let plan = move || {
+            let _turn = turn;
+            Reply::Plan(report::plan(&view, &deployments))
+        };
+        tokio::task::spawn_blocking(plan).await.map_err(|_| stopping())
+    }
+}
+
+/// Errors: more than can be planned in a time that anybody waits.
+pub(super) fn check(deployments: &[Deployment]) -> Result<(), String> {
+    let instances: u64 = deployments.iter().map(|it| u64::from(it.replicas.unwrap_or(1))).sum();
+    if deployments.len() <= MAX_SERVICES && instances <= MAX_INSTANCES {
+        return Ok(());
+    }
+    Err(format!(
+        "{} services with {instances} instances are more than one request may name: {MAX_SERVICES} with {MAX_INSTANCES}",
+        deployments.len()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use vc_protocol::compose::{self, Context};
+
+    use super::*;
+
+    #[test]
+    fn nobody_has_millions_of_instances_planned() {
+        let (env, nothing) = (std::collections::BTreeMap::new(), || std::io::Error::other("alone"));
+        let context = Context {
+            project: None,
+            directory: None,
+            env: &env,
+            read: &|_| Err(nothing()),
+            open: &|_| Err(nothing()),
+        };
+        let text = "name: shop\nservices: {web: {image: 'web:1', deploy: {replicas: 1000}}}";
+        let [web]: [Deployment; 1] =
+            compose::parse(text, &context).expect("a project").services.try_into().expect("one");
+        assert_eq!(check(&vec![web.clone(); 20]), Ok(()));
+        let refused = check(&vec![web.clone(); 21]).expect_err("too many");
+        assert!(refused.contains("21 services with 21000 instances"), "{refused}");
+        let single = Deployment { replicas: None, ..web };
+        assert!(check(&vec![single; MAX_SERVICES + 1]).is_err());
+    }
+}
