@@ -167,10 +167,57 @@ where
             }
         };
         let Some(frame) = frame else { break };
-        let Ok(mut data) = frame.map_err(io::Error::other)?.into_data() else { continue };
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                // The head, and what there was of the body, are the user's all the same.
+                out.flush().await?;
+                return Err(io::Error::other(error).into());
+            }
+        };
+        let Ok(mut data) = frame.into_data() else { continue };
         while !data.is_empty() {
             out.feed_bytes(data.split_to(data.len().min(MAX_BODY_FRAME))).await?;
         }
     }
     out.send_bytes(Bytes::new()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::compat::TokioAsyncReadCompatExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_an_answer_that_breaks_off_the_head_and_what_there_was_arrive() {
+        let (near, far) = tokio::io::duplex(1024);
+        let (mut near, mut far) =
+            (Frames::new(near.compat(), 1024), Frames::new(far.compat(), 1024));
+        let pieces = [Ok(Frame::data(Bytes::from("half"))), Err(io::Error::other("a bad chunk"))];
+        let mut body = StreamBody::new(tokio_stream::iter(pieces));
+        let (mut out, _input) = near.split();
+        out.feed_bytes("head").await.expect("room");
+        assert!(relay(&mut body, &mut out).await.is_err());
+        assert_eq!(far.receive_bytes().await.expect("the head"), "head");
+        assert_eq!(far.receive_bytes().await.expect("what there was"), "half");
+    }
+
+    #[test]
+    fn a_post_without_a_body_says_that_it_has_none() {
+        let key: vc_protocol::ServiceKey = "shop/web".parse().expect("a service");
+        let length = |method: &str| {
+            let request = FetchRequest {
+                service: "web".to_owned(),
+                port: None,
+                method: method.to_owned(),
+                target: "/".to_owned(),
+                headers: vec![("content-length".to_owned(), "7".to_owned())],
+                body: false,
+            };
+            begin(request, &key).expect("a request").0.headers().get(CONTENT_LENGTH).cloned()
+        };
+        assert_eq!(length("POST").expect("a length"), "0");
+        assert_eq!(length("GET"), None);
+    }
 }
