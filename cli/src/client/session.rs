@@ -113,7 +113,7 @@ impl Session {
         })
     }
 
-    /// The reply to what takes time: the member says from time to time that it is at it.
+    /// The next reply to what takes time, or never ends: the member says from time to time that it is at it.
     pub(crate) async fn patient_reply(&mut self) -> Result<Reply, SessionError> {
         loop {
             match timeout(REPLY_TIMEOUT, self.next()).await.unwrap_or(Err(SessionError::Silent))? {

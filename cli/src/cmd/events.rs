@@ -41,7 +41,7 @@ impl Args {
 async fn copy(session: &mut Session, app: &App) -> anyhow::Result<()> {
     let style = app.out.style();
     loop {
-        match session.next().await? {
+        match session.patient_reply().await? {
             Reply::Event(row) if app.out.is_json() => app.out.json(&row)?,
             Reply::Event(row) => print(&render::event_line(&row, style))?,
             Reply::End => return Ok(()),

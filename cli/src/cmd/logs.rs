@@ -81,7 +81,7 @@ impl Args {
 
 async fn copy(session: &mut Session, app: &App, mut style: LogStyle) -> anyhow::Result<()> {
     loop {
-        match session.next().await? {
+        match session.patient_reply().await? {
             Reply::Log(row) if app.out.is_json() => app.out.json(&row)?,
             Reply::Log(row) => print(&render::log_line(&row, &mut style))?,
             Reply::Note(text) => note(&text),

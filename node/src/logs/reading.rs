@@ -11,9 +11,10 @@ use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{AbortHandle, FuturesUnordered, StreamExt as _, abortable};
 use futures::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use vc_crdt::View;
 use vc_protocol::control::{InstanceLogRequest, LogRequest, LogRow, Reply};
+use vc_protocol::exec::ALIVE_EVERY;
 use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey};
 
 use super::merge::Merge;
@@ -136,6 +137,7 @@ where
         tokio::select! {
             Some(next) = reading.asked.next() => reading.take(next, crate::now()),
             () = sleep_until(wake), if due.is_some() => {}
+            () = sleep(ALIVE_EVERY) => frames.feed(&Reply::Working).await?,
             changed = snapshot.changed() => {
                 if changed.is_err() {
                     return frames.send(&Reply::End).await;

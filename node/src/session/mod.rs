@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use vc_engine::{Mutation, report};
 use vc_protocol::change::Subject;
 use vc_protocol::control::{ImagePush, Reply, Request, TokenRequest, TokenSubject};
+use vc_protocol::exec::ALIVE_EVERY;
 use vc_protocol::token::{Issuer, Scope, UserRole};
 use vc_protocol::{Millis, Multiaddr, ServiceKey};
 
@@ -342,6 +343,7 @@ impl Session {
                 more = events.more() => if !more {
                     return frames.send(&Reply::End).await;
                 },
+                () = sleep(ALIVE_EVERY) => frames.send(&Reply::Working).await?,
                 // A user who follows says nothing more: a frame or the end of the stream ends it.
                 _ = frames.receive::<serde_json::Value>() => return Err(FrameError::Closed),
             }
