@@ -9,6 +9,7 @@ import { Confirm } from './parts/confirm'
 import { Drop } from './parts/drop'
 import { Header, LinkBanner } from './parts/header'
 import { KeyList } from './parts/key-list'
+import { Guarded } from './parts/mishap'
 import { Palette } from './parts/palette'
 import { ToastList } from './parts/toast-list'
 import { placeOf, route, type Route } from './route'
@@ -59,7 +60,9 @@ export function App() {
   }
   return (
     <SessionContext.Provider value={now}>
-      <Shell />
+      <Guarded>
+        <Shell />
+      </Guarded>
     </SessionContext.Provider>
   )
 }
