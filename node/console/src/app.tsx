@@ -1,22 +1,19 @@
 // The page: the sign-in until a node has answered, then the views.
 
-import { signal } from '@preact/signals'
 import { useEffect, useRef } from 'preact/hooks'
 
-import { messageOf } from './actions'
-import { forgetToken, knownPeers, rememberToken, type Arrival } from './arrival'
-import { startOver } from './deployment'
+import { knownPeers } from './arrival'
+import { brought, loadMesh, offered, session, signIn, signInInstead, signOut, stay } from './entrance'
 import { listenToKeys, overlay } from './keys'
 import { Confirm } from './parts/confirm'
 import { Drop } from './parts/drop'
 import { Header, LinkBanner } from './parts/header'
 import { KeyList } from './parts/key-list'
+import { Guarded } from './parts/mishap'
 import { Palette } from './parts/palette'
 import { ToastList } from './parts/toast-list'
 import { placeOf, route, type Route } from './route'
-import { openSession, SessionContext, useSession, type Session } from './state'
-import { say } from './toasts'
-import { readToken } from './token'
+import { SessionContext, useSession } from './state'
 import { Deploy } from './views/deploy'
 import { Events } from './views/events'
 import { Logs } from './views/logs'
@@ -26,50 +23,33 @@ import { Service } from './views/service'
 import { Services } from './views/services'
 import { SignIn } from './views/sign-in'
 
-const session = signal<Session | null>(null)
-/** What the sign-in begins with. */
-const offered = signal<Arrival | null>(null)
-
-/** The part that dials is large: it is fetched while the sign-in is already there. */
-const loadMesh = () => import('vc-mesh')
-
-/** Signs in with what a link brought or this tab kept. What cannot be used is shown in the sign-in, with the reason. */
-export function arrive(arrival: Arrival, isRemembered: boolean): void {
-  if (session.value) signOut()
-  offered.value = arrival
-  const reading = readToken(arrival.token, arrival.peers, Date.now(), knownPeers)
-  if ('claims' in reading) void signIn(arrival.token, reading.claims.peers, isRemembered)
-}
-
-async function signIn(token: string, peers: string[], isRemembered: boolean): Promise<void> {
-  try {
-    const { Mesh } = await loadMesh()
-    const mesh = new Mesh({ token, peers })
-    session.value = openSession(mesh)
-    mesh.start()
-    if (isRemembered) rememberToken(token)
-  } catch (error) {
-    say(messageOf(error), true)
-  }
-}
-
-function signOut(): void {
-  session.value?.end()
-  session.value = null
-  offered.value = null
-  forgetToken()
-  startOver()
-}
-
 export function App() {
   useEffect(() => void loadMesh(), [])
   const now = session.value
+  const other = brought.value
+  if (other) {
+    return (
+      <>
+        <SignIn
+          key={other.arrival.token}
+          link={null}
+          arrival={other.arrival}
+          instead={{ of: other.instead, isIn: now !== null }}
+          known={knownPeers}
+          onSignIn={signInInstead}
+          onCancel={stay}
+        />
+        <ToastList />
+      </>
+    )
+  }
   if (!now?.attached.value || !now.status.value) {
     return (
       <>
         <SignIn
           link={now?.link ?? null}
           arrival={offered.value}
+          instead={null}
           known={knownPeers}
           onSignIn={(...how) => void signIn(...how)}
           onCancel={signOut}
@@ -80,7 +60,9 @@ export function App() {
   }
   return (
     <SessionContext.Provider value={now}>
-      <Shell />
+      <Guarded>
+        <Shell />
+      </Guarded>
     </SessionContext.Provider>
   )
 }

@@ -1,7 +1,8 @@
 import { render } from 'preact'
 
-import { App, arrive } from './app'
+import { App } from './app'
 import { rememberedToken, takeFragment } from './arrival'
+import { arriveAgain, arriveByLink } from './entrance'
 import { followAddress } from './route'
 import { startClock } from './state'
 import './style/base.css'
@@ -10,17 +11,18 @@ import './style/parts.css'
 import './style/views.css'
 import './theme'
 
-/** Takes the token out of the page's address before anything else looks at it. `false`: there is none. */
-function arriveByLink(): boolean {
-  const brought = takeFragment()
-  if (brought) arrive(brought, false)
-  return brought !== null
+/** Takes the token out of the page's address before anything else looks at it. */
+function followLink(): void {
+  const arrival = takeFragment()
+  if (arrival) arriveByLink(arrival)
 }
 
+// Who is here already is known before the link is looked at.
 const kept = rememberedToken()
-if (!arriveByLink() && kept) arrive({ token: kept, peers: [] }, true)
+if (kept) arriveAgain(kept)
+followLink()
 // A link may be opened in a tab that has the console already.
-addEventListener('hashchange', arriveByLink)
+addEventListener('hashchange', followLink)
 
 followAddress()
 startClock()

@@ -12,6 +12,12 @@ export interface Claims {
   peers: string[]
 }
 
+/** Whom a token is for, whether or not it can be used. */
+export interface Owner {
+  user: string
+  cluster: string
+}
+
 export type TokenReading = { claims: Claims } | { problem: string }
 
 const ASK_FOR_ONE = "Ask for one with 'vc token create --user NAME'."
@@ -47,6 +53,12 @@ export function readToken(
     }
   }
   return { claims: { user: sub, role, cluster: aud, expires: exp * 1000, peers: dialable } }
+}
+
+/** Whose a token is by its own words; `null`: nobody's. */
+export function ownerOf(token: string): Owner | null {
+  const { sub, aud } = payloadOf(token.trim()) ?? {}
+  return typeof sub === 'string' && typeof aud === 'string' ? { user: sub, cluster: aud } : null
 }
 
 /** Whether a browser can dial a multiaddr. */

@@ -1,17 +1,12 @@
 import { expect, test } from 'vitest'
 
 import { readFragment } from '../src/arrival'
-import { readToken } from '../src/token'
+import { ownerOf, readToken } from '../src/token'
+import { token } from './tokens'
 
 const NOW = 1_800_000_000_000
 const DIALABLE = '/ip4/192.168.1.11/udp/4778/webrtc-direct/certhash/uEi/p2p/12D3'
 const nobody = () => []
-
-function token(claims: object): string {
-  const bytes = new TextEncoder().encode(JSON.stringify(claims))
-  const payload = btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
-  return `e30.${payload}.c2ln`
-}
 
 const good = { sub: 'ada', aud: 'C1', exp: NOW / 1000 + 60, scope: { user: 'deployer' }, peers: [DIALABLE, '/ip4/192.168.1.11/tcp/4777/p2p/12D3'] }
 
@@ -27,6 +22,11 @@ test('a token tells whose it is, until when, and which nodes a browser can dial'
   expect(readToken(` ${token(good)}\n`, [], NOW, nobody)).toEqual({
     claims: { user: 'ada', role: 'deployer', cluster: 'C1', expires: NOW + 60_000, peers: [DIALABLE] },
   })
+})
+
+test('a token tells whose it is when it has expired, too', () => {
+  expect(ownerOf(token({ ...good, exp: 1 }))).toEqual({ user: 'ada', cluster: 'C1' })
+  for (const nobodys of ['', 'a.b.c', token([1]), token({ sub: 'ada' })]) expect(ownerOf(nobodys), nobodys).toBeNull()
 })
 
 test('names outside ASCII are read', () => {

@@ -141,6 +141,33 @@ describe('The sign-in', () => {
     assert.equal(await page.inputValue('textarea'), '')
     await page.close()
   })
+
+  it('asks before a link takes the place of who is signed in, and says whose token it brought', async () => {
+    const page = await signedIn(browser)
+    const other = await cluster.userToken('viewer', 'vera')
+    const follow = () => page.evaluate((token) => (location.hash = `#token=${token}`), other)
+    await follow()
+    const alert = page.locator('[role="alert"].banner')
+    assert.match(await alert.textContent(), /A link brought a token of vera on the cluster .* You are signed in as ada on the cluster/)
+    assert.equal(await page.inputValue('textarea'), other)
+    assert.deepEqual(await barriers(page), [])
+    await browser.picture(page, 'console-link')
+    await page.click('text=Go on as ada')
+    await page.waitForSelector('.glance')
+    assert.match(await page.textContent('.top'), /ada/)
+    await follow()
+    await page.click('text=Sign in with this token instead')
+    await page.waitForSelector('.top:has-text("vera")')
+    await page.close()
+  })
+
+  it('takes a new token of the same user from a link at once', async () => {
+    const page = await signedIn(browser)
+    await page.evaluate(() => document.querySelector('.glance').setAttribute('data-old', ''))
+    await page.evaluate((token) => (location.hash = `#token=${token}`), await cluster.userToken())
+    await page.waitForSelector('.glance:not([data-old])')
+    await page.close()
+  })
 })
 
 describe('Somebody with a keyboard', () => {

@@ -169,6 +169,8 @@ story("what another site's page posts comes without cookies", async () => {
     await elsewhere.goto(`${new URL(elsewhere.url()).origin}/page?html=${encodeURIComponent(form(referrer))}`)
     await Promise.all([elsewhere.waitForURL(`${origin}/cookie`), elsewhere.click('button')])
     assert.equal(await elsewhere.innerText('body'), '""', referrer)
+    await elsewhere.reload()
+    assert.equal(await elsewhere.innerText('body'), '""', `${referrer}, and again`)
     await elsewhere.goBack()
   }
   // The app's own pages post with them, also where they say no referrer.

@@ -4,22 +4,30 @@ import type { Arrival } from '../arrival'
 import { Emblem } from '../parts/header'
 import { Shaped } from '../parts/mark'
 import { now } from '../state'
-import { readToken, type Claims } from '../token'
-import { ago, duration, moment } from '../units'
+import { readToken, type Claims, type Owner } from '../token'
+import { ago, duration, moment, shortId } from '../units'
 import type { MeshState } from 'vc-mesh'
+
+interface Instead {
+  of: Owner
+  /** Whether he is signed in; otherwise this tab remembers his token. */
+  isIn: boolean
+}
 
 export interface SignInProps {
   /** `null`: nothing is being dialled. */
   link: ReadonlySignal<MeshState> | null
   /** What came with the link or was remembered. */
   arrival: Arrival | null
+  /** In whose place it would be: a link brought the token, and nothing has happened yet. */
+  instead: Instead | null
   /** Addresses that earlier visits learned, of the cluster that a token names. */
   known: (cluster: string) => string[]
   onSignIn: (token: string, peers: string[], isRemembered: boolean) => void
   onCancel: () => void
 }
 
-export function SignIn({ link, arrival, known, onSignIn, onCancel }: SignInProps) {
+export function SignIn({ link, arrival, instead, known, onSignIn, onCancel }: SignInProps) {
   const token = useSignal(arrival?.token ?? '')
   const peers = useSignal(arrival?.peers.join('\n') ?? '')
   const isRemembered = useSignal(false)
@@ -48,8 +56,9 @@ export function SignIn({ link, arrival, known, onSignIn, onCancel }: SignInProps
           <Dialling state={state} claims={claimed && 'claims' in claimed ? claimed.claims : null} onCancel={onCancel} />
         ) : (
           <>
+            {instead && <FromLink claims={claimed && 'claims' in claimed ? claimed.claims : null} instead={instead} />}
             <label class="field">
-              <span>Your token</span>
+              <span>{instead ? "The link's token" : 'Your token'}</span>
               <textarea
                 rows={5}
                 spellcheck={false}
@@ -100,8 +109,13 @@ export function SignIn({ link, arrival, known, onSignIn, onCancel }: SignInProps
               Remember in this tab
             </label>
             <button type="submit" class="button primary wide" aria-disabled={!claimed || problem !== ''}>
-              Connect
+              {instead ? 'Sign in with this token instead' : 'Connect'}
             </button>
+            {instead && (
+              <button type="button" class="button wide" onClick={onCancel}>
+                Go on as {instead.of.user}
+              </button>
+            )}
           </>
         )}
       </form>
@@ -116,6 +130,27 @@ function whatIsMissing(): string {
   }
   if (!('RTCPeerConnection' in globalThis)) return 'This browser has no WebRTC, or it is turned off: use another one.'
   return ''
+}
+
+/** Says what a link would change. */
+function FromLink({ claims, instead }: { claims: Claims | null; instead: Instead }) {
+  return (
+    <p role="alert" class="banner warn">
+      <Shaped tone="warn" />
+      <span>
+        <b>A link brought {claims ? 'a token' : 'what cannot be used'}</b>
+        {claims && (
+          <>
+            {' '}
+            of <b>{claims.user}</b> on the cluster <b>{shortId(claims.cluster)}</b>
+          </>
+        )}
+        . {instead.isIn ? 'You are signed in as' : 'This tab remembers the token of'} <b>{instead.of.user}</b> on the cluster{' '}
+        <b>{shortId(instead.of.cluster)}</b>.{' '}
+        {claims && 'Use it only if you know who made the link: what you deploy there, they may see.'}
+      </span>
+    </p>
+  )
 }
 
 function Whose({ claims }: { claims: Claims }) {

@@ -13,10 +13,11 @@ export type Initiator = 'same-origin' | 'cross-site' | 'none'
 
 /**
  * What is not a navigation comes from a page of the app. A navigation names where it comes from; one that does not may be
- * the user's own, or that of a page elsewhere which hides.
+ * the user's own, or that of a page elsewhere which hides. A reload by the user names what the navigation did that it repeats,
+ * and counts as that did, as RFC 6265bis says; one by a script of the page names the page.
  */
-export function initiator(request: Seen, own: string, again: boolean): Initiator {
-  if (request.mode !== 'navigate' || again) return 'same-origin'
+export function initiator(request: Seen, own: string): Initiator {
+  if (request.mode !== 'navigate') return 'same-origin'
   const origin = request.headers.get('origin') ?? URL.parse(request.referrer)?.origin
   if (origin === own) return 'same-origin'
   return origin || request.method !== 'GET' ? 'cross-site' : 'none'

@@ -172,6 +172,8 @@ export class AppServer {
     socket.binaryType = 'arraybuffer'
     this.#sockets.add(socket)
     let open = false
+    // What a WebSocket held when it closed it holds for ever: nobody is to wait for that.
+    let over = false
     socket.addEventListener('open', () => {
       open = true
       tell({ socket: 'open', protocol: socket.protocol })
@@ -180,6 +182,7 @@ export class AppServer {
     socket.addEventListener('close', (event) => {
       const { code, reason, wasClean } = event as CloseEvent
       this.#sockets.delete(socket)
+      over = true
       // What was sent before the end was sent, though nobody looked yet.
       if (socket.bufferedAmount === 0) told()
       closed(code, reason, wasClean)
@@ -192,13 +195,13 @@ export class AppServer {
     }
     const drain = async (): Promise<void> => {
       draining = true
-      while (socket.bufferedAmount > 0) await new Promise((resolve) => setTimeout(resolve, DRAIN_EVERY))
+      while (!over && socket.bufferedAmount > 0) await new Promise((resolve) => setTimeout(resolve, DRAIN_EVERY))
       draining = false
-      told()
+      if (!over) told()
     }
     port.addEventListener('message', (event: MessageEvent<unknown>) => {
       const ask = readSocketAsk(event.data)
-      if (!ask) return
+      if (!ask || over) return
       try {
         if ('close' in ask) return socket.close(ask.code, ask.reason)
         if (!open) return

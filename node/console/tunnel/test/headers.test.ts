@@ -14,14 +14,13 @@ const seen = (request: Partial<Omit<Seen, 'headers'>> & { headers?: Record<strin
   ...request,
   headers: new Headers(request.headers),
 })
-const context = (request: Seen, again = false): string | null => cookieContext(request, initiator(request, OWN, again))
+const context = (request: Seen): string | null => cookieContext(request, initiator(request, OWN))
 
 describe('which cookies go with a request', () => {
   it("all of them with those of the app's pages", () => {
     expect(context(seen({ method: 'POST' }))).toBe('strict')
     expect(context(seen({ mode: 'navigate', referrer: `${OWN}/x` }))).toBe('strict')
     expect(context(seen({ mode: 'navigate', method: 'POST', referrer: `${OWN}/x` }))).toBe('strict')
-    expect(context(seen({ mode: 'navigate' }), true)).toBe('strict')
   })
 
   it("those that may with a link from elsewhere, none with another site's form", () => {
@@ -39,7 +38,7 @@ describe('which cookies go with a request', () => {
 
 describe('what an app is told', () => {
   const url = new URL(`${OWN}/a?b`)
-  const told = (request: Seen): Map<string, string> => new Map(outgoing(request, url, initiator(request, OWN, false), 'c=1'))
+  const told = (request: Seen): Map<string, string> => new Map(outgoing(request, url, initiator(request, OWN), 'c=1'))
 
   it('is where it is seen, and from where it is asked', () => {
     const headers = told(seen({ method: 'POST', referrer: `${OWN}/x`, headers: { 'x-own': 'kept' } }))

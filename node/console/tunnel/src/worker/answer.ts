@@ -16,8 +16,7 @@ const DECODED: Record<string, CompressionFormat> = { gzip: 'gzip', 'x-gzip': 'gz
 
 /** Passes a request for `url` on and its answer back. Errors: `LineError`. */
 export async function answer(request: Request, url: URL, line: Line, cookies: Cookies): Promise<Response> {
-  const again = 'isReloadNavigation' in request && request.isReloadNavigation === true
-  const from = initiator(request, self.location.origin, again)
+  const from = initiator(request, self.location.origin)
   const context = cookieContext(request, from)
   const headers = outgoing(request, url, from, context ? await cookies.header(url.href, context) : '')
   const body = await measured(await requestBody(request))

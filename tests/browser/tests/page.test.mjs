@@ -1,0 +1,55 @@
+// The console's page alone, on a mesh that is not there: what no node says by itself.
+import assert from 'node:assert/strict'
+import { createServer } from 'node:http'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+
+import { Browser } from '../harness/browser.mjs'
+import { CONSOLE, bundle, serve } from '../harness/serve.mjs'
+import { send } from '../harness/static-host.mjs'
+
+let browser, server, page
+
+/** A token that this mesh takes. */
+function token() {
+  const peers = ['/ip4/127.0.0.1/udp/1/webrtc-direct/certhash/uEi/p2p/12D3']
+  const claims = { sub: 'ada', aud: 'C1', exp: 4_000_000_000, scope: { user: 'admin' }, peers }
+  return `e30.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.c2ln`
+}
+
+before(async () => {
+  const made = await bundle({ configFile: join(CONSOLE, 'test/vite.config.ts'), root: CONSOLE })
+  const files = new Map(made.map(({ fileName, code, source }) => [fileName, code ?? source]))
+  server = await serve(
+    createServer((request, response) => {
+      const file = new URL(request.url, 'http://page').pathname.replace(/\/$/, '/index.html').slice(1)
+      send(response, file, files.get(file) ?? null)
+    }),
+  )
+  browser = await Browser.start()
+  page = await browser.open(`http://127.0.0.1:${server.port}/#token=${token()}`)
+  await page.waitForSelector('.glance')
+})
+
+after(async () => {
+  await browser?.stop()
+  server?.close()
+})
+
+test('a view that cannot be shown says so, and goes on where it was once it can be', async () => {
+  browser.announce('Cannot read properties')
+  await page.evaluate(() => {
+    const { fakeMesh } = globalThis
+    globalThis.good = fakeMesh.view
+    fakeMesh.show({ ...fakeMesh.view, services: [{ ...fakeMesh.view.services[0], service: null, project: null, rollout: null }] })
+  })
+  await page.waitForSelector('h1:text-is("This page cannot be shown")')
+  assert.match(await page.textContent('[role="alert"]'), /Cannot read properties/)
+  assert.equal(await page.locator('button:text-is("Reload")').count(), 1)
+  await browser.picture(page, 'console-mishap')
+  await page.evaluate(() => globalThis.fakeMesh.show(globalThis.good))
+  await page.click('button:text-is("Try again")')
+  await page.waitForSelector('.glance')
+  await page.evaluate(() => (location.hash = '#/services'))
+  await page.waitForSelector('.services .row')
+})
