@@ -323,8 +323,8 @@ pub enum Reply {
     Volumes(Vec<VolumeRow>),
     /// Go on: the stream is yours.
     Ready,
-    /// It takes time; the answer follows. Between logs and events that are followed too, after fifteen quiet seconds: so
-    /// that each side notices when the other is gone.
+    /// It takes time; the answer follows. Among logs and events that are followed every fifteen seconds or so, so that each
+    /// side notices when the other is gone.
     Working,
     /// To [`Request::Nodes`].
     Nodes(Vec<NodeRow>),

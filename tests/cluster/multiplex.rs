@@ -192,6 +192,25 @@ fn the_view_is_pushed_whole_and_then_what_changes() {
 }
 
 #[test]
+fn who_follows_what_says_nothing_hears_that_somebody_is_there() {
+    let cluster = Cluster::of(1);
+    let token = cluster.user_token(0, "eve", "viewer");
+    cluster.deploy(0, &crate::harness::sleepers("shop", "web", 1));
+    wait(async {
+        let user = User::attach(&cluster, 0, &token).await;
+        let logs = json!({"op": "logs", "service": "shop/web", "replica": null, "follow": true, "tail": null, "since": null});
+        let requests = [logs, json!({"op": "events", "follow": true})];
+        futures::future::join_all(requests.map(async |request| {
+            let mut session = user.open().await;
+            session.say(request).await;
+            // Each answer comes in time, whatever it is.
+            while session.answer().await != json!({"reply": "working"}) {}
+        }))
+        .await;
+    });
+}
+
+#[test]
 fn a_viewer_looks_and_opens_services_and_may_change_nothing() {
     let cluster = Cluster::of(2);
     let port = web(&cluster, &[("hello.txt", b"hello from the mesh")]);

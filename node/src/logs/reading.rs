@@ -11,7 +11,7 @@ use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{AbortHandle, FuturesUnordered, StreamExt as _, abortable};
 use futures::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, interval_at, sleep_until};
 use vc_crdt::View;
 use vc_protocol::control::{InstanceLogRequest, LogRequest, LogRow, Reply};
 use vc_protocol::exec::ALIVE_EVERY;
@@ -114,6 +114,7 @@ where
         present: Arc::default(),
     };
     reading.update(&view, crate::now());
+    let mut alive = interval_at(Instant::now() + ALIVE_EVERY, ALIVE_EVERY);
     loop {
         // Before a line is given, all who have one must have said so.
         while let Some(Some(next)) = reading.asked.next().now_or_never() {
@@ -137,7 +138,7 @@ where
         tokio::select! {
             Some(next) = reading.asked.next() => reading.take(next, crate::now()),
             () = sleep_until(wake), if due.is_some() => {}
-            () = sleep(ALIVE_EVERY) => frames.feed(&Reply::Working).await?,
+            _ = alive.tick() => frames.feed(&Reply::Working).await?,
             changed = snapshot.changed() => {
                 if changed.is_err() {
                     return frames.send(&Reply::End).await;
