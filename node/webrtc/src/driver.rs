@@ -43,8 +43,12 @@ const TURN: usize = 8;
 const BACKLOG: usize = 1024;
 /// Bursts of datagrams from the listener that are looked at before anything is sent.
 const BURSTS: usize = 32;
-/// What a peer may send before it has authenticated itself, in bytes. The handshake takes less than one thousand.
-const UNAUTHENTICATED: u64 = 256 * 1024;
+/// Chunks of SCTP that are received before what they brought is read and acknowledged, and before it is another task's turn: all
+/// connections share a thread.
+const SLICE: usize = 256;
+/// What a peer may send before it has authenticated itself, in bytes. The handshake takes less than one thousand; the rest is for
+/// a peer that goes on before this side has noticed that it may.
+const UNAUTHENTICATED: u64 = 32 * 1024;
 /// How long a closed stream's last bytes may go unacknowledged.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -212,7 +216,7 @@ impl Driver {
                 Wake::Inbound(0) | Wake::Close => return Ok(()),
                 Wake::Inbound(_) => {
                     for burst in bursts.drain(..) {
-                        self.receive(now, burst)?;
+                        self.receive(now, burst).await?;
                     }
                 }
                 Wake::Attention => {
@@ -246,8 +250,6 @@ impl Driver {
             }
         } else if now >= self.born + self.shared.handshake {
             return Err(failed("no handshake in time"));
-        } else if self.link.received() > UNAUTHENTICATED {
-            return Err(failed("too much came before the handshake was over"));
         }
         if self.channels.len() + self.unasked.len() + self.closing.len() > STREAMS {
             return Err(failed("too many streams that the browser does not close"));
@@ -264,12 +266,20 @@ impl Driver {
         Ok(())
     }
 
-    fn receive(&mut self, now: Instant, inbound: Inbound) -> Result<(), ConnectionError> {
+    async fn receive(&mut self, now: Instant, inbound: Inbound) -> Result<(), ConnectionError> {
         match inbound {
             Inbound::Datagrams { bytes, stride } => {
                 let before = self.link.received();
                 for datagram in bytes.chunks(stride) {
                     self.link.receive(now, datagram)?;
+                    if !self.established && self.link.received() > UNAUTHENTICATED {
+                        return Err(failed("too much came before the handshake was over"));
+                    }
+                    if self.link.intake.turn(SLICE) {
+                        self.pump(now)?;
+                        self.check_limits(now)?;
+                        tokio::task::yield_now().await;
+                    }
                 }
                 if self.link.received() != before {
                     self.heard = now;

@@ -111,7 +111,7 @@ async fn much_data_before_authentication_ends_the_connection() {
     let mut browser = Browser::new(node.address, Version::Two).await;
     browser.connect().await;
     browser.open(2).await;
-    for _ in 0..30 {
+    for _ in 0..4 {
         if !browser.closed {
             browser.send(2, &[0; 15_000]).await;
         }
