@@ -47,7 +47,7 @@ fn no_message_is_longer_than_asked_for() {
 #[test]
 fn a_reader_that_does_not_read_stops_the_task_until_it_does() {
     let (mut stream, pipe, attention) = new();
-    pipe.receive(Bytes::from(vec![1; RECEIVE_BUFFER]));
+    pipe.receive(&[1; RECEIVE_BUFFER]);
     assert!(!pipe.has_room());
     assert_eq!(listed(&attention), []);
     let mut buffer = vec![0; RECEIVE_BUFFER];
@@ -57,9 +57,23 @@ fn a_reader_that_does_not_read_stops_the_task_until_it_does() {
 }
 
 #[test]
+fn a_read_stream_holds_no_more_than_its_bound_however_much_came() {
+    let (mut stream, pipe, _) = new();
+    let mut buffer = vec![0; RECEIVE_BUFFER / 2];
+    for _ in 0..50 {
+        while pipe.has_room() {
+            pipe.receive(&[1; 16_000]);
+        }
+        stream.read_exact(&mut buffer).now_or_never().unwrap().unwrap();
+    }
+    let held = pipe.ends().received.capacity();
+    assert!(held <= 3 * RECEIVE_BUFFER, "{held}");
+}
+
+#[test]
 fn the_end_comes_after_the_data() {
     let (mut stream, pipe, _) = new();
-    pipe.receive(Bytes::from_static(b"last"));
+    pipe.receive(b"last");
     pipe.finish_read();
     pipe.break_off(io::ErrorKind::ConnectionReset);
     let mut text = String::new();
@@ -69,7 +83,7 @@ fn the_end_comes_after_the_data() {
 #[test]
 fn both_directions_fail_when_the_stream_is_broken_off() {
     let (mut stream, pipe, _) = new();
-    pipe.receive(Bytes::from_static(b"lost"));
+    pipe.receive(b"lost");
     pipe.break_off(io::ErrorKind::ConnectionReset);
     let mut buffer = [0; 4];
     let read = stream.read(&mut buffer).now_or_never().unwrap();
