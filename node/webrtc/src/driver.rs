@@ -1,6 +1,7 @@
 //! The task of a connection: owns its DTLS and SCTP, authenticates the peer by Noise, and moves bytes between streams and the
 //! network. It ends with the connection.
 
+mod authentication;
 mod channels;
 
 use std::{
@@ -12,11 +13,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{
-    AsyncWriteExt, FutureExt,
-    future::{BoxFuture, OptionFuture},
-};
-use libp2p::{PeerId, core::upgrade::OutboundConnectionUpgrade, identity::Keypair, noise};
+use futures::future::{BoxFuture, OptionFuture};
+use libp2p::{PeerId, identity::Keypair};
 use sctp_proto::{Event, StreamEvent};
 use tokio::sync::{mpsc, oneshot};
 
@@ -79,6 +77,14 @@ pub(crate) struct Shared {
     pub silence: Duration,
 }
 
+/// What the task tells the listener.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// DTLS is complete: the client is where it says it is.
+    Secured,
+    Established(Box<Established>),
+}
+
 /// A browser has authenticated itself.
 #[derive(Debug)]
 pub(crate) struct Established {
@@ -114,7 +120,7 @@ pub(crate) struct Driver {
     noise: Option<BoxFuture<'static, Result<PeerId, String>>>,
     established: bool,
     id: u64,
-    report: mpsc::Sender<(u64, Established)>,
+    report: mpsc::Sender<(u64, Report)>,
     born: Instant,
     heard: Instant,
 }
@@ -149,7 +155,7 @@ impl Driver {
         nominated: bool,
         inbound: mpsc::Receiver<Inbound>,
         id: u64,
-        report: mpsc::Sender<(u64, Established)>,
+        report: mpsc::Sender<(u64, Report)>,
     ) -> Result<Self, ConnectionError> {
         let now = Instant::now();
         let (connection, handle) = connection::connection(INBOUND_STREAMS);
@@ -271,7 +277,11 @@ impl Driver {
             Inbound::Datagrams { bytes, stride } => {
                 let before = self.link.received();
                 for datagram in bytes.chunks(stride) {
+                    let secured = self.link.secured();
                     self.link.receive(now, datagram)?;
+                    if self.link.secured() && !secured {
+                        self.report(Report::Secured).await?;
+                    }
                     if !self.established && self.link.received() > UNAUTHENTICATED {
                         return Err(failed("too much came before the handshake was over"));
                     }
@@ -366,43 +376,5 @@ impl Driver {
             }
             _ => Ok(()),
         }
-    }
-
-    fn begin_noise(&mut self) -> Result<(), ConnectionError> {
-        let peer = self.link.peer().ok_or_else(|| failed("no certificate"))?;
-        let stream = self
-            .open_channel(NOISE_CHANNEL)
-            .ok_or_else(|| failed("the channel of the handshake is taken"))?;
-        let prologue = [
-            b"libp2p-webrtc-noise:",
-            &peer.multihash().to_bytes()[..],
-            &self.shared.fingerprint.multihash().to_bytes(),
-        ]
-        .concat();
-        let config = noise::Config::new(&self.shared.key).map_err(failed)?.with_prologue(prologue);
-        self.noise = Some(
-            async move {
-                // The server is the initiator: it can speak first.
-                let (peer, mut stream) = config
-                    .upgrade_outbound(stream, "/noise")
-                    .await
-                    .map_err(|error| error.to_string())?;
-                // Nothing but the handshake runs over this channel.
-                let _ = stream.close().await;
-                Ok(peer)
-            }
-            .boxed(),
-        );
-        Ok(())
-    }
-
-    async fn authenticated(&mut self, peer: PeerId) -> Result<(), ConnectionError> {
-        self.noise = None;
-        self.established = true;
-        self.heard = Instant::now();
-        let connection = self.connection.take().ok_or(ConnectionError::Closed)?;
-        let established =
-            Established { peer, connection, remote: self.path.remote, local: self.path.local };
-        self.report.send((self.id, established)).await.map_err(|_| ConnectionError::Closed)
     }
 }

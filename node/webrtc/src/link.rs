@@ -310,6 +310,11 @@ impl Link {
         self.peer.filter(|_| self.secured)
     }
 
+    /// Whether DTLS is complete.
+    pub(crate) fn secured(&self) -> bool {
+        self.secured
+    }
+
     /// Payload that came so far, in bytes.
     pub(crate) fn received(&self) -> u64 {
         self.received

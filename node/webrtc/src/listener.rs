@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     admission::{Admission, Limits, Source, Verdict},
-    driver::{Driver, Established, Inbound, Shared},
+    driver::{Driver, Established, Inbound, Report, Shared},
     socket::{Buffers, Path},
     stun::{self, Check},
 };
@@ -48,10 +48,9 @@ pub(crate) struct Listener {
     /// Clients whose connection is over, and when.
     gone: VecDeque<(Arc<str>, Instant)>,
     next_id: u64,
-    established: usize,
     tasks: JoinSet<u64>,
-    reports: mpsc::Receiver<(u64, Established)>,
-    reporter: mpsc::Sender<(u64, Established)>,
+    reports: mpsc::Receiver<(u64, Report)>,
+    reporter: mpsc::Sender<(u64, Report)>,
     accepted: mpsc::Sender<Established>,
 }
 
@@ -89,7 +88,6 @@ impl Listener {
             by_address: HashMap::new(),
             gone: VecDeque::new(),
             next_id: 0,
-            established: 0,
             tasks: JoinSet::new(),
             reports,
             reporter,
@@ -110,7 +108,10 @@ impl Listener {
                     // An answer of the network's to something that was sent; it says nothing of the socket itself.
                     Err(error) => tracing::debug!(%error, "the socket reports an error"),
                 },
-                Some((id, established)) = self.reports.recv() => self.establish(id, established),
+                Some((id, report)) = self.reports.recv() => match report {
+                    Report::Secured => self.admission.answered(id),
+                    Report::Established(established) => self.establish(id, *established),
+                },
                 Some(ended) = self.tasks.join_next() => if let Ok(id) = ended {
                     self.forget(id, Instant::now());
                 },
@@ -162,7 +163,7 @@ impl Listener {
             return None;
         }
         let id = self.next_id;
-        match self.admission.begin(id, Source::of(path.remote.ip()), self.established, now) {
+        match self.admission.begin(id, Source::of(path.remote.ip()), now) {
             Verdict::Refuse => {
                 tracing::debug!(remote = %path.remote, "too many handshakes");
                 None
@@ -220,7 +221,6 @@ impl Listener {
             }
             let (path, nominated) = (*path, *nominated);
             let inbound = self.spawn(id, path, nominated);
-            self.admission.answered(id);
             if let Some(client) = self.clients.get_mut(&id) {
                 client.stage = Stage::Connecting(inbound);
             }
@@ -255,9 +255,11 @@ impl Listener {
     fn establish(&mut self, id: u64, established: Established) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         if let Stage::Connecting(inbound) = &client.stage {
+            if !self.admission.establish(id) {
+                tracing::debug!(remote = %established.remote, "too many connections");
+                return self.forget(id, Instant::now());
+            }
             client.stage = Stage::Established(inbound.clone());
-            self.established += 1;
-            self.admission.end(id);
             if self.accepted.try_send(established).is_err() {
                 tracing::debug!("a connection is dropped: nobody takes it");
             }
@@ -277,9 +279,6 @@ impl Listener {
     fn remove(&mut self, id: u64) -> Option<Arc<str>> {
         let client = self.clients.remove(&id)?;
         self.admission.end(id);
-        if let Stage::Established(_) = client.stage {
-            self.established -= 1;
-        }
         self.by_username.remove(&client.username);
         for address in client.paths {
             if self.by_address.get(&address) == Some(&id) {

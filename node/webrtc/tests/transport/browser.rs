@@ -151,11 +151,16 @@ impl Browser {
         answer[0] == 1 && answer[8..20] == request[8..20] && received.unwrap().1 == self.server
     }
 
-    /// From the first check to an association.
-    pub async fn connect(&mut self) {
+    /// A check, and the first packet of DTLS.
+    pub async fn hello(&mut self) {
         assert!(self.check().await, "no answer to a check");
         self.dtls.handle_timeout(Instant::now()).unwrap();
         self.read_records().await;
+    }
+
+    /// From the first check to an association.
+    pub async fn connect(&mut self) {
+        self.hello().await;
         self.until(|browser| browser.connected).await;
         let transport = TransportConfig::default().with_rto_initial_ms(200).with_rto_min_ms(200);
         let mut config = ClientConfig::new();
