@@ -143,7 +143,7 @@ impl Driver {
         }
         let room = self.window.size();
         let mut moved = false;
-        let mut again = Vec::new();
+        let (mut again, mut had) = (Vec::new(), Vec::new());
         for id in std::mem::take(&mut self.sending) {
             let mut turn = 0;
             let more = loop {
@@ -159,16 +159,13 @@ impl Driver {
                 self.write(id, &frame, PayloadProtocolIdentifier::Binary);
             };
             if more {
-                again.push(id);
+                if turn == 0 { &mut again } else { &mut had }.push(id);
             }
             moved |= self.settle(id, now);
         }
         // Whoever had its turn goes behind those that had none.
-        let rest = std::mem::take(&mut self.sending);
+        again.append(&mut had);
         self.sending = again;
-        for id in rest {
-            self.list(id);
-        }
         Ok(moved)
     }
 

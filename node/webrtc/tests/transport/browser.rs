@@ -272,7 +272,7 @@ impl Browser {
         .await;
     }
 
-    fn take_data(&mut self, id: u16) -> Option<Vec<u8>> {
+    pub fn take_data(&mut self, id: u16) -> Option<Vec<u8>> {
         let queue = self.received.get_mut(&id)?;
         let at = queue.iter().position(|(kind, m)| {
             *kind == PayloadProtocolIdentifier::Binary && m.contains(&0x12) && m[..2] != [2, 8]
@@ -342,7 +342,7 @@ impl Browser {
     }
 
     /// One datagram or one tick.
-    async fn step(&mut self) {
+    pub async fn step(&mut self) {
         let now = Instant::now();
         let sctp = self.association.as_ref().and_then(|(_, a)| a.poll_timeout());
         let deadline = sctp
