@@ -148,6 +148,15 @@ fn failed(why: impl ToString) -> ConnectionError {
     ConnectionError::Failed(why.to_string())
 }
 
+/// However the task ends, also by a fault or because it is aborted: nobody waits for its streams any more.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        for channel in self.channels.values() {
+            channel.pipe.break_off(io::ErrorKind::ConnectionReset);
+        }
+    }
+}
+
 impl Driver {
     pub(crate) fn new(
         shared: Arc<Shared>,
@@ -192,9 +201,6 @@ impl Driver {
         };
         if self.link.close(Instant::now()).is_ok() {
             self.send();
-        }
-        for channel in self.channels.values() {
-            channel.pipe.break_off(io::ErrorKind::ConnectionReset);
         }
         if let Some(end) = self.handle.end.take() {
             let _ = end.send(error.clone());

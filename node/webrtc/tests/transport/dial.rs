@@ -163,6 +163,18 @@ async fn a_browser_that_says_good_bye_or_nothing_at_all_is_let_go() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_with_the_transport_it_came_by() {
+    let mut node = node(Limits::default()).await;
+    let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    let mut connection = node.connections.recv().await.unwrap();
+    browser.open(2).await;
+    let mut stream = poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.unwrap();
+    node.task.abort();
+    let read = timeout(Duration::from_secs(5), stream.read(&mut [0])).await;
+    assert_eq!(read.unwrap().unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
 async fn a_connection_that_the_node_drops_ends_at_the_browser() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
