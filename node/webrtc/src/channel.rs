@@ -119,7 +119,7 @@ impl Channel {
 
     /// What is due, given what the application has done; to be asked again after it was done.
     pub(crate) fn due(&mut self) -> Option<Due> {
-        let wishes = self.pipe.attend();
+        let wishes = self.pipe.wishes();
         let halves = &mut self.halves;
         if halves.over {
             return None;

@@ -326,6 +326,9 @@ impl Driver {
             self.attention.take(&mut listed);
             for id in listed {
                 moved = true;
+                if let Some(channel) = self.channels.get(&id) {
+                    channel.pipe.unlist();
+                }
                 self.list(id);
             }
             moved |= self.read_channels()?;

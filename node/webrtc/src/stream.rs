@@ -179,10 +179,15 @@ impl Pipe {
         }
     }
 
-    /// The task looks: from now on the next wish lists the stream again.
-    pub(crate) fn attend(&self) -> Wishes {
-        let mut ends = self.ends();
-        ends.listed = false;
+    /// The task is about to look: from now on the next wish lists the stream again. (Afterwards would be too late for what is
+    /// written while it looks.)
+    pub(crate) fn unlist(&self) {
+        self.ends().listed = false;
+    }
+
+    /// What the application wants now.
+    pub(crate) fn wishes(&self) -> Wishes {
+        let ends = self.ends();
         let closed = ends.write == Write::Closed;
         Wishes {
             finished: closed && ends.frames.is_empty(),
