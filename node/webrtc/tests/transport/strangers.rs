@@ -90,6 +90,18 @@ async fn one_source_has_only_so_many_connections_whatever_keys_it_makes() {
 }
 
 #[tokio::test]
+async fn a_check_in_anothers_name_takes_no_address_from_a_client_that_is_there() {
+    let mut node = node(Limits::default()).await;
+    let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    echo(node.connections.recv().await.unwrap());
+    let (username, password) = credentials(Version::Two);
+    browser.socket.send_to(&check(&username, &password), node.address).await.unwrap();
+    browser.open(2).await;
+    browser.send(2, b"still me").await;
+    assert_eq!(browser.data(2).await, b"still me");
+}
+
+#[tokio::test]
 async fn garbage_that_claims_to_be_dtls_or_stun_is_passed_over() {
     let mut node = node(Limits::default()).await;
     let mut browser = Browser::new(node.address, Version::Two).await;
