@@ -222,13 +222,12 @@ impl Driver {
                 () = tokio::time::sleep_until(deadline.into()) => Wake::Clock,
                 _ = &mut self.handle.close => Wake::Close,
             };
-            let now = Instant::now();
             match wake {
                 // The listener has gone.
                 Wake::Inbound(0) | Wake::Close => return Ok(()),
                 Wake::Inbound(_) => {
                     for burst in bursts.drain(..) {
-                        self.receive(now, burst).await?;
+                        self.receive(burst).await?;
                     }
                 }
                 Wake::Attention => {
@@ -239,6 +238,7 @@ impl Driver {
                 Wake::Noise(result) => self.authenticated(result.map_err(failed)?).await?,
                 Wake::Writable | Wake::Clock => {}
             }
+            let now = Instant::now();
             self.link.tick(now)?;
             self.check_limits(now)?;
             self.pump(now)?;
@@ -278,7 +278,9 @@ impl Driver {
         Ok(())
     }
 
-    async fn receive(&mut self, now: Instant, inbound: Inbound) -> Result<(), ConnectionError> {
+    async fn receive(&mut self, inbound: Inbound) -> Result<(), ConnectionError> {
+        // Others may have had their turn since the last burst.
+        let now = Instant::now();
         match inbound {
             Inbound::Datagrams { bytes, stride } => {
                 let before = self.link.received();

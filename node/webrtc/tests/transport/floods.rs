@@ -11,8 +11,8 @@ use crate::{
 
 /// Chunks in a packet.
 const BUNDLE: u32 = 40;
-/// Chunks that a client sends before it gives up.
-const FLOOD: u32 = 60_000;
+/// Chunks that a client sends at most: fewer than one message has bytes, at which SCTP would end it by itself.
+const FLOOD: u32 = 15_000;
 /// How long an answer over another connection may take while the flood is on.
 const PATIENCE: Duration = Duration::from_millis(500);
 
