@@ -1,9 +1,10 @@
 //! Who may begin a connection: bounds on strangers, in all and of one source.
 //!
-//! A stranger costs this node an entry of a table when it has sent a signed check, and DTLS and SCTP when it answers from the
-//! address it claims to have. At the bound, the oldest stranger that has got no further than the check gives way: one of the
-//! same source if the source is at its own bound, else any. So a flood displaces itself, and somebody who knocks in between
-//! has as long as the flood takes to fill the table.
+//! A stranger costs this node an entry of a table when it has sent a signed check, and a task when it begins with DTLS; both
+//! can come from an address that is not the sender's. Whoever has completed DTLS has answered from it. At the bound, the oldest
+//! stranger that has not gives way: one of the same source if the source is at its own bound, else any. So a flood displaces
+//! itself, and somebody who knocks in between has as long as the flood takes to fill the table. Keys cost nothing, so those who
+//! have authenticated themselves are bounded by source as well.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -33,6 +34,8 @@ pub struct Limits {
     pub handshake: Duration,
     /// Authenticated connections.
     pub connections: usize,
+    /// Of these, how many one source may have.
+    pub connections_of_source: usize,
     /// How long nothing may be heard of a browser before its connection is closed. Browsers let hear of themselves every 2 to 3
     /// seconds.
     pub silence: Duration,
@@ -45,6 +48,7 @@ impl Default for Limits {
             handshakes_of_source: 64,
             handshake: Duration::from_secs(10),
             connections: 256,
+            connections_of_source: 64,
             silence: Duration::from_secs(15),
         }
     }
@@ -59,7 +63,7 @@ pub(crate) enum Verdict {
     Refuse,
 }
 
-/// The strangers of a listener.
+/// The strangers of a listener, and those who are none any more.
 #[derive(Debug)]
 pub(crate) struct Admission {
     limits: Limits,
@@ -68,12 +72,13 @@ pub(crate) struct Admission {
     /// In the order in which they came; those that have gone stay until their turn or [`Admission::compact`].
     order: VecDeque<u64>,
     buckets: HashMap<Source, Bucket>,
+    connections: HashMap<u64, Source>,
 }
 
 #[derive(Debug)]
 struct Stranger {
     source: Source,
-    /// Has got past the check: it cannot be displaced any more.
+    /// Has completed DTLS: it cannot be displaced any more.
     answered: bool,
 }
 
@@ -109,19 +114,13 @@ impl Admission {
             of_source: HashMap::new(),
             order: VecDeque::new(),
             buckets: HashMap::new(),
+            connections: HashMap::new(),
         }
     }
 
-    /// Whether `id` from `source` may begin while there are `connections` authenticated ones. If it may, it is a stranger from
-    /// now on, and the one that it displaces is not.
-    pub(crate) fn begin(
-        &mut self,
-        id: u64,
-        source: Source,
-        connections: usize,
-        now: Instant,
-    ) -> Verdict {
-        if connections >= self.limits.connections || !self.spend(source, now) {
+    /// Whether `id` from `source` may begin. If it may, it is a stranger from now on, and the one that it displaces is not.
+    pub(crate) fn begin(&mut self, id: u64, source: Source, now: Instant) -> Verdict {
+        if !self.has_room(source) || !self.spend(source, now) {
             return Verdict::Refuse;
         }
         let of_source = self.of_source.get(&source).copied().unwrap_or(0);
@@ -149,6 +148,26 @@ impl Admission {
         Verdict::Admit { displace }
     }
 
+    /// Whether there may be one more authenticated connection from a source.
+    fn has_room(&self, source: Source) -> bool {
+        let of_source = self.connections.values().filter(|other| **other == source).count();
+        self.connections.len() < self.limits.connections
+            && of_source < self.limits.connections_of_source
+    }
+
+    /// A stranger has authenticated itself: whether it may stay.
+    pub(crate) fn establish(&mut self, id: u64) -> bool {
+        let Some(source) = self.strangers.get(&id).map(|stranger| stranger.source) else {
+            return false;
+        };
+        self.end(id);
+        let stays = self.has_room(source);
+        if stays {
+            self.connections.insert(id, source);
+        }
+        stays
+    }
+
     /// A stranger has answered from the address it claimed.
     pub(crate) fn answered(&mut self, id: u64) {
         if let Some(stranger) = self.strangers.get_mut(&id) {
@@ -156,8 +175,9 @@ impl Admission {
         }
     }
 
-    /// A stranger is authenticated, or gone.
+    /// A stranger or a connection is gone.
     pub(crate) fn end(&mut self, id: u64) {
+        self.connections.remove(&id);
         let Some(stranger) = self.strangers.remove(&id) else { return };
         if let Some(count) = self.of_source.get_mut(&stranger.source) {
             *count -= 1;
@@ -221,48 +241,47 @@ mod tests {
         let (mut admission, now) = (Admission::new(limits(10, 2)), Instant::now());
         for id in [1, 2, 3] {
             let source = source(if id == 1 { 9 } else { 7 });
-            assert_eq!(admission.begin(id, source, 0, now), Verdict::Admit { displace: None });
+            assert_eq!(admission.begin(id, source, now), Verdict::Admit { displace: None });
         }
-        assert_eq!(admission.begin(4, source(7), 0, now), Verdict::Admit { displace: Some(2) });
-        assert_eq!(admission.begin(5, source(7), 0, now), Verdict::Admit { displace: Some(3) });
+        assert_eq!(admission.begin(4, source(7), now), Verdict::Admit { displace: Some(2) });
+        assert_eq!(admission.begin(5, source(7), now), Verdict::Admit { displace: Some(3) });
     }
 
     #[test]
     fn at_the_bound_in_all_the_oldest_of_all_gives_way() {
         let (mut admission, now) = (Admission::new(limits(2, 2)), Instant::now());
-        admission.begin(1, source(1), 0, now);
-        admission.begin(2, source(2), 0, now);
-        assert_eq!(admission.begin(3, source(3), 0, now), Verdict::Admit { displace: Some(1) });
+        admission.begin(1, source(1), now);
+        admission.begin(2, source(2), now);
+        assert_eq!(admission.begin(3, source(3), now), Verdict::Admit { displace: Some(1) });
     }
 
     #[test]
     fn whoever_has_answered_is_not_displaced() {
         let (mut admission, now) = (Admission::new(limits(2, 2)), Instant::now());
-        admission.begin(1, source(1), 0, now);
-        admission.begin(2, source(2), 0, now);
+        admission.begin(1, source(1), now);
+        admission.begin(2, source(2), now);
         admission.answered(1);
-        assert_eq!(admission.begin(3, source(3), 0, now), Verdict::Admit { displace: Some(2) });
+        assert_eq!(admission.begin(3, source(3), now), Verdict::Admit { displace: Some(2) });
         admission.answered(3);
-        assert_eq!(admission.begin(4, source(4), 0, now), Verdict::Refuse);
+        assert_eq!(admission.begin(4, source(4), now), Verdict::Refuse);
         admission.end(1);
-        assert_eq!(admission.begin(4, source(4), 0, now), Verdict::Admit { displace: None });
+        assert_eq!(admission.begin(4, source(4), now), Verdict::Admit { displace: None });
     }
 
     #[test]
     fn a_source_that_knocks_too_often_waits() {
         let (mut admission, now) = (Admission::new(Limits::default()), Instant::now());
-        let burst = (0..200)
-            .filter(|id| admission.begin(*id, source(1), 0, now) != Verdict::Refuse)
-            .count();
+        let burst =
+            (0..200).filter(|id| admission.begin(*id, source(1), now) != Verdict::Refuse).count();
         assert_eq!(burst, BURST as usize);
         assert_ne!(
-            admission.begin(500, source(2), 0, now),
+            admission.begin(500, source(2), now),
             Verdict::Refuse,
             "another source does not wait"
         );
         let later = now + Duration::from_secs(1);
         let second = (600..800)
-            .filter(|id| admission.begin(*id, source(1), 0, later) != Verdict::Refuse)
+            .filter(|id| admission.begin(*id, source(1), later) != Verdict::Refuse)
             .count();
         assert_eq!(second, RATE as usize);
     }
@@ -275,9 +294,21 @@ mod tests {
     }
 
     #[test]
-    fn nobody_begins_when_all_connections_are_taken() {
-        let mut admission = Admission::new(Limits { connections: 3, ..Limits::default() });
-        assert_eq!(admission.begin(1, source(1), 3, Instant::now()), Verdict::Refuse);
+    fn nobody_begins_when_all_connections_are_taken_or_all_of_the_source() {
+        let limits = Limits { connections: 3, connections_of_source: 2, ..Limits::default() };
+        let (mut admission, now) = (Admission::new(limits), Instant::now());
+        let admitted = Verdict::Admit { displace: None };
+        for id in [1, 2, 3] {
+            assert_eq!(admission.begin(id, source(1), now), admitted);
+        }
+        assert!(admission.establish(1) && admission.establish(2));
+        assert!(!admission.establish(3), "it began when there was room");
+        assert_eq!(admission.begin(4, source(1), now), Verdict::Refuse);
+        assert_eq!(admission.begin(5, source(2), now), admitted);
+        assert!(admission.establish(5));
+        assert_eq!(admission.begin(6, source(3), now), Verdict::Refuse);
+        admission.end(1);
+        assert_eq!(admission.begin(7, source(1), now), admitted);
     }
 
     proptest! {
@@ -288,7 +319,7 @@ mod tests {
             for (next, (what, from, which)) in steps.into_iter().enumerate() {
                 now += Duration::from_millis(20);
                 match what {
-                    0 | 1 => { admission.begin(1000 + next as u64, source(from % 5), 0, now); }
+                    0 | 1 => { admission.begin(1000 + next as u64, source(from % 5), now); }
                     2 => admission.answered(1000 + which * 10),
                     _ => admission.end(1000 + which * 10),
                 }

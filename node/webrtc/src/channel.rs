@@ -84,7 +84,7 @@ impl Channel {
             return Ok(0);
         }
         decoder.push(bytes, |Message { flag, data }| {
-            pipe.receive(data);
+            pipe.receive(&data);
             match flag {
                 None => {}
                 Some(Flag::Fin) => {
@@ -119,7 +119,7 @@ impl Channel {
 
     /// What is due, given what the application has done; to be asked again after it was done.
     pub(crate) fn due(&mut self) -> Option<Due> {
-        let wishes = self.pipe.attend();
+        let wishes = self.pipe.wishes();
         let halves = &mut self.halves;
         if halves.over {
             return None;
@@ -242,6 +242,17 @@ mod tests {
         );
         channel.receive(message::flag(Flag::FinAck)).unwrap();
         assert_eq!(due(&mut channel), [Due::Close]);
+    }
+
+    /// What a message carries beside its data counts for nothing, so nothing of it may stay.
+    #[test]
+    fn of_a_message_that_was_received_only_its_data_is_kept() {
+        let (mut stream, mut channel) = new();
+        let unknown = [&[0x96, 0x4e, 0x22, 0x90, 0x4e][..], &[7; 10_000]].concat();
+        let message = Bytes::from([&unknown[..], &[0x12, 1, b'x']].concat());
+        channel.receive(message.clone()).unwrap();
+        assert!(message.is_unique());
+        assert_eq!(stream.read(&mut [0; 9]).now_or_never().unwrap().unwrap(), 1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The task of a connection: owns its DTLS and SCTP, authenticates the peer by Noise, and moves bytes between streams and the
 //! network. It ends with the connection.
 
+mod authentication;
 mod channels;
 
 use std::{
@@ -12,11 +13,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{
-    AsyncWriteExt, FutureExt,
-    future::{BoxFuture, OptionFuture},
-};
-use libp2p::{PeerId, core::upgrade::OutboundConnectionUpgrade, identity::Keypair, noise};
+use futures::future::{BoxFuture, OptionFuture};
+use libp2p::{PeerId, identity::Keypair};
 use sctp_proto::{Event, StreamEvent};
 use tokio::sync::{mpsc, oneshot};
 
@@ -43,8 +41,12 @@ const TURN: usize = 8;
 const BACKLOG: usize = 1024;
 /// Bursts of datagrams from the listener that are looked at before anything is sent.
 const BURSTS: usize = 32;
-/// What a peer may send before it has authenticated itself, in bytes. The handshake takes less than one thousand.
-const UNAUTHENTICATED: u64 = 256 * 1024;
+/// Chunks of SCTP that are received before what they brought is read and acknowledged, and before it is another task's turn: all
+/// connections share a thread.
+const SLICE: usize = 256;
+/// What a peer may send before it has authenticated itself, in bytes. The handshake takes less than one thousand; the rest is for
+/// a peer that goes on before this side has noticed that it may.
+const UNAUTHENTICATED: u64 = 32 * 1024;
 /// How long a closed stream's last bytes may go unacknowledged.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -73,6 +75,14 @@ pub(crate) struct Shared {
     pub fingerprint: Fingerprint,
     pub handshake: Duration,
     pub silence: Duration,
+}
+
+/// What the task tells the listener.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// DTLS is complete: the client is where it says it is.
+    Secured,
+    Established(Box<Established>),
 }
 
 /// A browser has authenticated itself.
@@ -110,7 +120,7 @@ pub(crate) struct Driver {
     noise: Option<BoxFuture<'static, Result<PeerId, String>>>,
     established: bool,
     id: u64,
-    report: mpsc::Sender<(u64, Established)>,
+    report: mpsc::Sender<(u64, Report)>,
     born: Instant,
     heard: Instant,
 }
@@ -138,6 +148,15 @@ fn failed(why: impl ToString) -> ConnectionError {
     ConnectionError::Failed(why.to_string())
 }
 
+/// However the task ends, also by a fault or because it is aborted: nobody waits for its streams any more.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        for channel in self.channels.values() {
+            channel.pipe.break_off(io::ErrorKind::ConnectionReset);
+        }
+    }
+}
+
 impl Driver {
     pub(crate) fn new(
         shared: Arc<Shared>,
@@ -145,7 +164,7 @@ impl Driver {
         nominated: bool,
         inbound: mpsc::Receiver<Inbound>,
         id: u64,
-        report: mpsc::Sender<(u64, Established)>,
+        report: mpsc::Sender<(u64, Report)>,
     ) -> Result<Self, ConnectionError> {
         let now = Instant::now();
         let (connection, handle) = connection::connection(INBOUND_STREAMS);
@@ -183,9 +202,6 @@ impl Driver {
         if self.link.close(Instant::now()).is_ok() {
             self.send();
         }
-        for channel in self.channels.values() {
-            channel.pipe.break_off(io::ErrorKind::ConnectionReset);
-        }
         if let Some(end) = self.handle.end.take() {
             let _ = end.send(error.clone());
         }
@@ -206,13 +222,12 @@ impl Driver {
                 () = tokio::time::sleep_until(deadline.into()) => Wake::Clock,
                 _ = &mut self.handle.close => Wake::Close,
             };
-            let now = Instant::now();
             match wake {
                 // The listener has gone.
                 Wake::Inbound(0) | Wake::Close => return Ok(()),
                 Wake::Inbound(_) => {
                     for burst in bursts.drain(..) {
-                        self.receive(now, burst)?;
+                        self.receive(burst).await?;
                     }
                 }
                 Wake::Attention => {
@@ -223,6 +238,7 @@ impl Driver {
                 Wake::Noise(result) => self.authenticated(result.map_err(failed)?).await?,
                 Wake::Writable | Wake::Clock => {}
             }
+            let now = Instant::now();
             self.link.tick(now)?;
             self.check_limits(now)?;
             self.pump(now)?;
@@ -246,8 +262,6 @@ impl Driver {
             }
         } else if now >= self.born + self.shared.handshake {
             return Err(failed("no handshake in time"));
-        } else if self.link.received() > UNAUTHENTICATED {
-            return Err(failed("too much came before the handshake was over"));
         }
         if self.channels.len() + self.unasked.len() + self.closing.len() > STREAMS {
             return Err(failed("too many streams that the browser does not close"));
@@ -264,12 +278,26 @@ impl Driver {
         Ok(())
     }
 
-    fn receive(&mut self, now: Instant, inbound: Inbound) -> Result<(), ConnectionError> {
+    async fn receive(&mut self, inbound: Inbound) -> Result<(), ConnectionError> {
+        // Others may have had their turn since the last burst.
+        let now = Instant::now();
         match inbound {
             Inbound::Datagrams { bytes, stride } => {
                 let before = self.link.received();
                 for datagram in bytes.chunks(stride) {
+                    let secured = self.link.secured();
                     self.link.receive(now, datagram)?;
+                    if self.link.secured() && !secured {
+                        self.report(Report::Secured).await?;
+                    }
+                    if !self.established && self.link.received() > UNAUTHENTICATED {
+                        return Err(failed("too much came before the handshake was over"));
+                    }
+                    if self.link.intake.turn(SLICE) {
+                        self.pump(now)?;
+                        self.check_limits(now)?;
+                        tokio::task::yield_now().await;
+                    }
                 }
                 if self.link.received() != before {
                     self.heard = now;
@@ -300,6 +328,9 @@ impl Driver {
             self.attention.take(&mut listed);
             for id in listed {
                 moved = true;
+                if let Some(channel) = self.channels.get(&id) {
+                    channel.pipe.unlist();
+                }
                 self.list(id);
             }
             moved |= self.read_channels()?;
@@ -356,43 +387,5 @@ impl Driver {
             }
             _ => Ok(()),
         }
-    }
-
-    fn begin_noise(&mut self) -> Result<(), ConnectionError> {
-        let peer = self.link.peer().ok_or_else(|| failed("no certificate"))?;
-        let stream = self
-            .open_channel(NOISE_CHANNEL)
-            .ok_or_else(|| failed("the channel of the handshake is taken"))?;
-        let prologue = [
-            b"libp2p-webrtc-noise:",
-            &peer.multihash().to_bytes()[..],
-            &self.shared.fingerprint.multihash().to_bytes(),
-        ]
-        .concat();
-        let config = noise::Config::new(&self.shared.key).map_err(failed)?.with_prologue(prologue);
-        self.noise = Some(
-            async move {
-                // The server is the initiator: it can speak first.
-                let (peer, mut stream) = config
-                    .upgrade_outbound(stream, "/noise")
-                    .await
-                    .map_err(|error| error.to_string())?;
-                // Nothing but the handshake runs over this channel.
-                let _ = stream.close().await;
-                Ok(peer)
-            }
-            .boxed(),
-        );
-        Ok(())
-    }
-
-    async fn authenticated(&mut self, peer: PeerId) -> Result<(), ConnectionError> {
-        self.noise = None;
-        self.established = true;
-        self.heard = Instant::now();
-        let connection = self.connection.take().ok_or(ConnectionError::Closed)?;
-        let established =
-            Established { peer, connection, remote: self.path.remote, local: self.path.local };
-        self.report.send((self.id, established)).await.map_err(|_| ConnectionError::Closed)
     }
 }

@@ -19,7 +19,7 @@
 //! # Bounds
 //!
 //! Strangers: [`Limits`]. A connection: 32 streams that the browser opened, 1 MiB that SCTP has received and no stream had room
-//! for, 256 KiB a stream in either direction, what the path holds twice (`window`) and at most 1 MiB that SCTP has to send.
+//! for, in at most 3072 chunks (`intake`), 256 KiB a stream in either direction, what the path holds twice (`window`) and at most 1 MiB that SCTP has to send.
 
 mod address;
 mod admission;
@@ -27,6 +27,7 @@ mod certificate;
 mod channel;
 mod connection;
 mod driver;
+mod intake;
 mod link;
 mod listener;
 mod message;

@@ -11,16 +11,21 @@ use bytes::{Bytes, BytesMut};
 use dimpl::{Dtls, Output};
 use sctp_proto::{
     Association, AssociationHandle, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
-    ServerConfig, TransportConfig,
+    PayloadProtocolIdentifier, ServerConfig, TransportConfig,
 };
 
 use crate::{
     certificate::{Certificate, Fingerprint},
+    intake::{Abuse, Intake},
     message,
 };
 
 /// The longest datagram that is sent, in bytes: passes every path that QUIC passes.
 const DATAGRAM: usize = 1200;
+
+/// The longest datagram that is looked at, in bytes: longer ones pass no path that is not the peer's own, and a few of them
+/// would be much work at once.
+const LONGEST: usize = 2048;
 
 /// What DTLS 1.2 adds to a record (1.3 adds less), in bytes: header, explicit nonce, tag.
 const RECORD_OVERHEAD: usize = 13 + 8 + 16;
@@ -36,7 +41,7 @@ const FRAGMENT: usize = (DATAGRAM - RECORD_OVERHEAD - PACKET_OVERHEAD) / 4 * 4;
 pub(crate) const FRAME_DATA: usize = message::MAX_MESSAGE / FRAGMENT * FRAGMENT - message::HEADER;
 
 /// How much SCTP holds of what the peer sent and no stream has room for, in bytes.
-const RECEIVE_WINDOW: u32 = 1024 * 1024;
+pub(crate) const RECEIVE_WINDOW: u32 = 1024 * 1024;
 
 /// How long a lost packet is waited for at least, in milliseconds. SCTP's second is for the Internet of its time; browsers
 /// wait 400.
@@ -51,6 +56,9 @@ pub(crate) enum Failure {
     /// The peer said good-bye.
     #[error("the peer closed the connection")]
     Closed,
+    /// The peer sends what SCTP had better not see.
+    #[error("SCTP: {0}")]
+    Abuse(#[from] Abuse),
 }
 
 /// What all connections of a listener have in common.
@@ -75,6 +83,7 @@ pub(crate) struct Link {
     peer: Option<Fingerprint>,
     endpoint: Endpoint,
     association: Option<(AssociationHandle, Association)>,
+    pub intake: Intake,
     /// Where records are put together.
     record: Vec<u8>,
     /// Payload that came out of DTLS so far, in bytes.
@@ -161,6 +170,7 @@ impl Link {
             peer: None,
             endpoint: Endpoint::new(config.endpoint.clone(), Some(config.server.clone())),
             association: None,
+            intake: Intake::new(),
             record: vec![0; 2048],
             received: 0,
             outbox: Outbox::default(),
@@ -171,6 +181,9 @@ impl Link {
 
     /// A datagram came.
     pub(crate) fn receive(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Failure> {
+        if datagram.len() > LONGEST {
+            return Ok(());
+        }
         self.dtls.handle_packet(datagram)?;
         self.read_records(now)
     }
@@ -209,6 +222,9 @@ impl Link {
                 Output::Connected => self.secured = true,
                 Output::ApplicationData(packet) => {
                     self.received += packet.len() as u64;
+                    if !self.intake.arrives(packet)? {
+                        continue;
+                    }
                     let packet = Bytes::copy_from_slice(packet);
                     match self.endpoint.handle(now, NOWHERE, None, None, packet) {
                         Some((handle, DatagramEvent::NewAssociation(association))) => {
@@ -263,6 +279,7 @@ impl Link {
             return Ok(());
         }
         for packet in packets {
+            self.intake.leaves(&packet);
             self.dtls.send_application_data(&packet)?;
             self.read_records(now)?;
         }
@@ -279,9 +296,23 @@ impl Link {
         self.association.as_mut().map(|(_, association)| association)
     }
 
+    /// The next whole message of a stream.
+    pub(crate) fn read(&mut self, id: u16) -> Option<(PayloadProtocolIdentifier, Bytes)> {
+        let message = self.association()?.stream(id).ok()?.read_sctp().ok()??;
+        self.intake.read(message.chunks.len());
+        let mut bytes = vec![0; message.len()];
+        message.read(&mut bytes).ok()?;
+        Some((message.ppi, bytes.into()))
+    }
+
     /// The fingerprint of the peer's certificate, once it has shown that it has the key.
     pub(crate) fn peer(&self) -> Option<Fingerprint> {
         self.peer.filter(|_| self.secured)
+    }
+
+    /// Whether DTLS is complete.
+    pub(crate) fn secured(&self) -> bool {
+        self.secured
     }
 
     /// Payload that came so far, in bytes.

@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     admission::{Admission, Limits, Source, Verdict},
-    driver::{Driver, Established, Inbound, Shared},
+    driver::{Driver, Established, Inbound, Report, Shared},
     socket::{Buffers, Path},
     stun::{self, Check},
 };
@@ -34,6 +34,10 @@ const PATHS: usize = 8;
 const FORGET: Duration = Duration::from_secs(60);
 /// Clients that are gone and not answered, at most.
 const GONE: usize = 1024;
+
+/// How long a client that has a task keeps an address of which only somebody else lets hear. Checks can be forged in another's
+/// name, but a NAT may also give an address to another browser.
+const KEEP: Duration = Duration::from_secs(5);
 
 /// The type of a DTLS record that carries a handshake in the clear: what a new session begins with.
 const HANDSHAKE_RECORD: u8 = 22;
@@ -48,16 +52,17 @@ pub(crate) struct Listener {
     /// Clients whose connection is over, and when.
     gone: VecDeque<(Arc<str>, Instant)>,
     next_id: u64,
-    established: usize,
     tasks: JoinSet<u64>,
-    reports: mpsc::Receiver<(u64, Established)>,
-    reporter: mpsc::Sender<(u64, Established)>,
+    reports: mpsc::Receiver<(u64, Report)>,
+    reporter: mpsc::Sender<(u64, Report)>,
     accepted: mpsc::Sender<Established>,
 }
 
 struct Client {
     username: Arc<str>,
     since: Instant,
+    /// When it last showed that it is there: by a check, or by what only an open session sends.
+    heard: Instant,
     paths: VecDeque<SocketAddr>,
     stage: Stage,
 }
@@ -71,6 +76,13 @@ enum Stage {
     /// Has a task.
     Connecting(mpsc::Sender<Inbound>),
     Established(mpsc::Sender<Inbound>),
+}
+
+impl Client {
+    /// Whether its addresses are its own, though another client sends checks from one.
+    fn keeps_addresses(&self, now: Instant) -> bool {
+        !matches!(self.stage, Stage::Checked { .. }) && now < self.heard + KEEP
+    }
 }
 
 impl Listener {
@@ -89,7 +101,6 @@ impl Listener {
             by_address: HashMap::new(),
             gone: VecDeque::new(),
             next_id: 0,
-            established: 0,
             tasks: JoinSet::new(),
             reports,
             reporter,
@@ -110,7 +121,10 @@ impl Listener {
                     // An answer of the network's to something that was sent; it says nothing of the socket itself.
                     Err(error) => tracing::debug!(%error, "the socket reports an error"),
                 },
-                Some((id, established)) = self.reports.recv() => self.establish(id, established),
+                Some((id, report)) = self.reports.recv() => match report {
+                    Report::Secured => self.admission.answered(id),
+                    Report::Established(established) => self.establish(id, *established),
+                },
                 Some(ended) = self.tasks.join_next() => if let Ok(id) = ended {
                     self.forget(id, Instant::now());
                 },
@@ -150,7 +164,7 @@ impl Listener {
                 None => return,
             },
         };
-        self.learn(id, path, check.nominated);
+        self.learn(id, path, check.nominated, now);
         if let Some(answer) = check.answer(path.remote) {
             // Lost if the kernel's buffer is full: the browser asks again.
             let _ = self.shared.socket.send(path, &answer, answer.len());
@@ -162,7 +176,7 @@ impl Listener {
             return None;
         }
         let id = self.next_id;
-        match self.admission.begin(id, Source::of(path.remote.ip()), self.established, now) {
+        match self.admission.begin(id, Source::of(path.remote.ip()), now) {
             Verdict::Refuse => {
                 tracing::debug!(remote = %path.remote, "too many handshakes");
                 None
@@ -175,16 +189,22 @@ impl Listener {
                 let username: Arc<str> = check.username.into();
                 let stage = Stage::Checked { path, nominated: check.nominated };
                 self.by_username.insert(username.clone(), id);
-                self.clients
-                    .insert(id, Client { username, since: now, paths: VecDeque::new(), stage });
+                let client =
+                    Client { username, since: now, heard: now, paths: VecDeque::new(), stage };
+                self.clients.insert(id, client);
                 Some(id)
             }
         }
     }
 
     /// A client can be reached over a path.
-    fn learn(&mut self, id: u64, path: Path, nominated: bool) {
+    fn learn(&mut self, id: u64, path: Path, nominated: bool, now: Instant) {
+        let holder = self.by_address.get(&path.remote).filter(|holder| **holder != id);
+        let taken = holder
+            .and_then(|holder| self.clients.get(holder))
+            .is_some_and(|holder| holder.keeps_addresses(now));
         let Some(client) = self.clients.get_mut(&id) else { return };
+        client.heard = now;
         if !client.paths.contains(&path.remote) {
             if client.paths.len() == PATHS
                 && let Some(oldest) = client.paths.pop_front()
@@ -194,7 +214,9 @@ impl Listener {
             }
             client.paths.push_back(path.remote);
         }
-        self.by_address.insert(path.remote, id);
+        if !taken {
+            self.by_address.insert(path.remote, id);
+        }
         match &mut client.stage {
             Stage::Checked { path: known, nominated: chosen } => {
                 if nominated || !*chosen {
@@ -220,12 +242,14 @@ impl Listener {
             }
             let (path, nominated) = (*path, *nominated);
             let inbound = self.spawn(id, path, nominated);
-            self.admission.answered(id);
             if let Some(client) = self.clients.get_mut(&id) {
                 client.stage = Stage::Connecting(inbound);
             }
         }
-        let Some(client) = self.clients.get(&id) else { return };
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        if bytes.first() != Some(&HANDSHAKE_RECORD) {
+            client.heard = now;
+        }
         if let Stage::Connecting(inbound) | Stage::Established(inbound) = &client.stage {
             let _ = inbound
                 .try_send(Inbound::Datagrams { bytes: Bytes::copy_from_slice(bytes), stride });
@@ -255,9 +279,11 @@ impl Listener {
     fn establish(&mut self, id: u64, established: Established) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         if let Stage::Connecting(inbound) = &client.stage {
+            if !self.admission.establish(id) {
+                tracing::debug!(remote = %established.remote, "too many connections");
+                return self.forget(id, Instant::now());
+            }
             client.stage = Stage::Established(inbound.clone());
-            self.established += 1;
-            self.admission.end(id);
             if self.accepted.try_send(established).is_err() {
                 tracing::debug!("a connection is dropped: nobody takes it");
             }
@@ -277,9 +303,6 @@ impl Listener {
     fn remove(&mut self, id: u64) -> Option<Arc<str>> {
         let client = self.clients.remove(&id)?;
         self.admission.end(id);
-        if let Stage::Established(_) = client.stage {
-            self.established -= 1;
-        }
         self.by_username.remove(&client.username);
         for address in client.paths {
             if self.by_address.get(&address) == Some(&id) {
@@ -303,5 +326,23 @@ impl Listener {
         for id in late {
             self.remove(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_kept_by_a_client_that_has_a_task_until_it_falls_silent() {
+        let now = Instant::now();
+        let path = Path { remote: ([127, 0, 0, 1], 1).into(), local: None };
+        let stage = Stage::Checked { path, nominated: true };
+        let paths = VecDeque::new();
+        let mut client = Client { username: "".into(), since: now, heard: now, paths, stage };
+        assert!(!client.keeps_addresses(now));
+        client.stage = Stage::Connecting(mpsc::channel(1).0);
+        assert!(client.keeps_addresses(now));
+        assert!(!client.keeps_addresses(now + KEEP));
     }
 }

@@ -58,8 +58,8 @@ struct Ends {
     writer: Option<Waker>,
     write: Write,
 
-    received: VecDeque<Bytes>,
-    received_bytes: usize,
+    /// Copied, so that the bytes counted are the bytes held: a slice would keep the whole message.
+    received: BytesMut,
     /// The task has left something unread because there was no room.
     starved: bool,
     reader: Option<Waker>,
@@ -156,8 +156,7 @@ pub(crate) fn stream(
         frame_size,
         writer: None,
         write: Write::Open,
-        received: VecDeque::new(),
-        received_bytes: 0,
+        received: BytesMut::new(),
         starved: false,
         reader: None,
         read: Read::Open,
@@ -180,10 +179,15 @@ impl Pipe {
         }
     }
 
-    /// The task looks: from now on the next wish lists the stream again.
-    pub(crate) fn attend(&self) -> Wishes {
-        let mut ends = self.ends();
-        ends.listed = false;
+    /// The task is about to look: from now on the next wish lists the stream again. (Afterwards would be too late for what is
+    /// written while it looks.)
+    pub(crate) fn unlist(&self) {
+        self.ends().listed = false;
+    }
+
+    /// What the application wants now.
+    pub(crate) fn wishes(&self) -> Wishes {
+        let ends = self.ends();
         let closed = ends.write == Write::Closed;
         Wishes {
             finished: closed && ends.frames.is_empty(),
@@ -208,16 +212,15 @@ impl Pipe {
     /// Whether there is room for more of what the peer sent. If not, the stream is listed when there is.
     pub(crate) fn has_room(&self) -> bool {
         let mut ends = self.ends();
-        ends.starved = ends.received_bytes >= RECEIVE_BUFFER && !ends.dropped;
+        ends.starved = ends.received.len() >= RECEIVE_BUFFER && !ends.dropped;
         !ends.starved
     }
 
     /// Data from the peer.
-    pub(crate) fn receive(&self, data: Bytes) {
+    pub(crate) fn receive(&self, data: &[u8]) {
         let mut ends = self.ends();
         if ends.read == Read::Open && !ends.dropped && !data.is_empty() {
-            ends.received_bytes += data.len();
-            ends.received.push_back(data);
+            ends.received.extend_from_slice(data);
             wake(&mut ends.reader);
         }
     }
@@ -242,8 +245,7 @@ impl Pipe {
         ends.break_write(why);
         if ends.read == Read::Open {
             ends.read = Read::Broken(why);
-            ends.received.clear();
-            ends.received_bytes = 0;
+            ends.received = BytesMut::new();
             wake(&mut ends.reader);
         }
     }
@@ -281,19 +283,12 @@ impl AsyncRead for Stream {
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let mut ends = self.0.ends();
-        let mut read = 0;
-        while read < buffer.len()
-            && let Some(first) = ends.received.front_mut()
-        {
-            let length = first.len().min(buffer.len() - read);
-            first.copy_to_slice(&mut buffer[read..read + length]);
-            read += length;
-            if first.is_empty() {
-                ends.received.pop_front();
-            }
+        let read = ends.received.len().min(buffer.len());
+        ends.received.copy_to_slice(&mut buffer[..read]);
+        if ends.received.is_empty() {
+            ends.received = BytesMut::new();
         }
-        ends.received_bytes -= read;
-        if ends.starved && ends.received_bytes <= RECEIVE_BUFFER / 2 {
+        if ends.starved && ends.received.len() <= RECEIVE_BUFFER / 2 {
             ends.starved = false;
             self.0.list(&mut ends);
         }
@@ -385,8 +380,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let mut ends = self.0.ends();
         ends.dropped = true;
-        ends.received.clear();
-        ends.received_bytes = 0;
+        ends.received = BytesMut::new();
         if ends.write == Write::Open && ends.read == Read::Finished {
             ends.write = Write::Closed;
         } else if ends.write == Write::Open {

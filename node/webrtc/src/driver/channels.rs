@@ -11,7 +11,7 @@ use super::{
 use crate::{
     channel::{self, Channel, Due},
     connection::ConnectionError,
-    link::{FRAME_DATA, Link},
+    link::FRAME_DATA,
     message,
     stream::{Stream, stream},
 };
@@ -61,7 +61,7 @@ impl Driver {
                 && channel.readable
                 && channel.pipe.has_room()
             {
-                let Some(message) = read(&mut self.link, id) else {
+                let Some(message) = self.link.read(id) else {
                     channel.readable = false;
                     break;
                 };
@@ -101,7 +101,7 @@ impl Driver {
             // The stream that had this number before: SCTP lets nothing through until that is done with.
             return Ok(false);
         }
-        let Some((kind, bytes)) = read(&mut self.link, id) else { return Ok(false) };
+        let Some((kind, bytes)) = self.link.read(id) else { return Ok(false) };
         self.unasked.remove(&id);
         if kind != PayloadProtocolIdentifier::Dcep || !channel::asks_for_channel(&bytes) {
             tracing::debug!(id, "a stream begins with something else than a channel");
@@ -143,7 +143,7 @@ impl Driver {
         }
         let room = self.window.size();
         let mut moved = false;
-        let mut again = Vec::new();
+        let (mut again, mut had) = (Vec::new(), Vec::new());
         for id in std::mem::take(&mut self.sending) {
             let mut turn = 0;
             let more = loop {
@@ -159,16 +159,13 @@ impl Driver {
                 self.write(id, &frame, PayloadProtocolIdentifier::Binary);
             };
             if more {
-                again.push(id);
+                if turn == 0 { &mut again } else { &mut had }.push(id);
             }
             moved |= self.settle(id, now);
         }
         // Whoever had its turn goes behind those that had none.
-        let rest = std::mem::take(&mut self.sending);
+        again.append(&mut had);
         self.sending = again;
-        for id in rest {
-            self.list(id);
-        }
         Ok(moved)
     }
 
@@ -222,12 +219,4 @@ impl Driver {
             self.closing.insert(id);
         }
     }
-}
-
-/// The next whole message of a stream.
-fn read(link: &mut Link, id: u16) -> Option<(PayloadProtocolIdentifier, Bytes)> {
-    let chunks = link.association()?.stream(id).ok()?.read_sctp().ok()??;
-    let mut bytes = vec![0; chunks.len()];
-    chunks.read(&mut bytes).ok()?;
-    Some((chunks.ppi, bytes.into()))
 }

@@ -26,6 +26,18 @@ fn small_writes_become_one_message() {
 }
 
 #[test]
+fn what_is_written_while_the_task_looks_is_seen_the_next_time() {
+    let (mut stream, pipe, attention) = new();
+    stream.write_all(b"first").now_or_never().unwrap().unwrap();
+    assert_eq!(listed(&attention), [3]);
+    pipe.unlist();
+    while pipe.next_frame().is_some() {}
+    stream.write_all(b"second").now_or_never().unwrap().unwrap();
+    pipe.wishes();
+    assert_eq!(listed(&attention), [3]);
+}
+
+#[test]
 fn a_writer_waits_when_the_peer_takes_nothing_and_goes_on_when_it_does() {
     let (mut stream, pipe, _) = new();
     let data = vec![1; SEND_BUFFER + 10];
@@ -47,7 +59,7 @@ fn no_message_is_longer_than_asked_for() {
 #[test]
 fn a_reader_that_does_not_read_stops_the_task_until_it_does() {
     let (mut stream, pipe, attention) = new();
-    pipe.receive(Bytes::from(vec![1; RECEIVE_BUFFER]));
+    pipe.receive(&[1; RECEIVE_BUFFER]);
     assert!(!pipe.has_room());
     assert_eq!(listed(&attention), []);
     let mut buffer = vec![0; RECEIVE_BUFFER];
@@ -57,9 +69,23 @@ fn a_reader_that_does_not_read_stops_the_task_until_it_does() {
 }
 
 #[test]
+fn a_read_stream_holds_no_more_than_its_bound_however_much_came() {
+    let (mut stream, pipe, _) = new();
+    let mut buffer = vec![0; RECEIVE_BUFFER / 2];
+    for _ in 0..50 {
+        while pipe.has_room() {
+            pipe.receive(&[1; 16_000]);
+        }
+        stream.read_exact(&mut buffer).now_or_never().unwrap().unwrap();
+    }
+    let held = pipe.ends().received.capacity();
+    assert!(held <= 3 * RECEIVE_BUFFER, "{held}");
+}
+
+#[test]
 fn the_end_comes_after_the_data() {
     let (mut stream, pipe, _) = new();
-    pipe.receive(Bytes::from_static(b"last"));
+    pipe.receive(b"last");
     pipe.finish_read();
     pipe.break_off(io::ErrorKind::ConnectionReset);
     let mut text = String::new();
@@ -69,7 +95,7 @@ fn the_end_comes_after_the_data() {
 #[test]
 fn both_directions_fail_when_the_stream_is_broken_off() {
     let (mut stream, pipe, _) = new();
-    pipe.receive(Bytes::from_static(b"lost"));
+    pipe.receive(b"lost");
     pipe.break_off(io::ErrorKind::ConnectionReset);
     let mut buffer = [0; 4];
     let read = stream.read(&mut buffer).now_or_never().unwrap();
@@ -83,12 +109,12 @@ fn a_closed_stream_is_finished_when_its_data_was_taken() {
     let (mut stream, pipe, _) = new();
     stream.write_all(b"data").now_or_never().unwrap().unwrap();
     assert!(stream.close().now_or_never().is_none());
-    assert!(pipe.attend().pending);
+    assert!(pipe.wishes().pending);
     pipe.next_frame().unwrap();
     assert!(stream.close().now_or_never().unwrap().is_ok());
-    assert_eq!(pipe.attend(), Wishes { finished: true, dropped: false, pending: false });
+    assert_eq!(pipe.wishes(), Wishes { finished: true, dropped: false, pending: false });
     drop(stream);
-    assert_eq!(pipe.attend(), Wishes { finished: true, dropped: true, pending: false });
+    assert_eq!(pipe.wishes(), Wishes { finished: true, dropped: true, pending: false });
 }
 
 #[test]
@@ -97,9 +123,9 @@ fn a_stream_that_the_peer_has_closed_is_closed_when_it_is_dropped() {
     stream.write_all(b"answer").now_or_never().unwrap().unwrap();
     pipe.finish_read();
     drop(stream);
-    assert_eq!(pipe.attend(), Wishes { finished: false, dropped: true, pending: true });
+    assert_eq!(pipe.wishes(), Wishes { finished: false, dropped: true, pending: true });
     assert!(pipe.next_frame().is_some());
-    assert_eq!(pipe.attend(), Wishes { finished: true, dropped: true, pending: false });
+    assert_eq!(pipe.wishes(), Wishes { finished: true, dropped: true, pending: false });
 }
 
 #[test]
@@ -108,6 +134,6 @@ fn a_stream_dropped_unclosed_forgets_what_was_not_sent() {
     stream.write_all(b"data").now_or_never().unwrap().unwrap();
     drop(stream);
     assert_eq!(listed(&attention), [3]);
-    assert_eq!(pipe.attend(), Wishes { finished: false, dropped: true, pending: false });
+    assert_eq!(pipe.wishes(), Wishes { finished: false, dropped: true, pending: false });
     assert_eq!(pipe.next_frame(), None);
 }

@@ -1,6 +1,8 @@
 //! A browser, as far as the transport can tell: checks, DTLS, SCTP, channels and Noise over a UDP socket of its own, made of the
 //! same libraries but not of the crate's code. It can also misbehave in ways that no browser would.
 
+mod hostile;
+
 use std::{
     collections::{HashMap, VecDeque},
     net::SocketAddr,
@@ -59,6 +61,10 @@ pub struct Browser {
     pub closed: bool,
     /// Channels that the other side has closed.
     pub finished: Vec<u16>,
+    /// What a packet of SCTP's begins with, but for the checksum.
+    header: [u8; 8],
+    /// The number of the next chunk of data.
+    pub tsn: u32,
 }
 
 fn random(length: usize) -> String {
@@ -129,6 +135,8 @@ impl Browser {
             received: HashMap::new(),
             closed: false,
             finished: Vec::new(),
+            header: [0; 8],
+            tsn: 0,
         }
     }
 
@@ -145,11 +153,16 @@ impl Browser {
         answer[0] == 1 && answer[8..20] == request[8..20] && received.unwrap().1 == self.server
     }
 
-    /// From the first check to an association.
-    pub async fn connect(&mut self) {
+    /// A check, and the first packet of DTLS.
+    pub async fn hello(&mut self) {
         assert!(self.check().await, "no answer to a check");
         self.dtls.handle_timeout(Instant::now()).unwrap();
         self.read_records().await;
+    }
+
+    /// From the first check to an association.
+    pub async fn connect(&mut self) {
+        self.hello().await;
         self.until(|browser| browser.connected).await;
         let transport = TransportConfig::default().with_rto_initial_ms(200).with_rto_min_ms(200);
         let mut config = ClientConfig::new();
@@ -261,7 +274,7 @@ impl Browser {
         .await;
     }
 
-    fn take_data(&mut self, id: u16) -> Option<Vec<u8>> {
+    pub fn take_data(&mut self, id: u16) -> Option<Vec<u8>> {
         let queue = self.received.get_mut(&id)?;
         let at = queue.iter().position(|(kind, m)| {
             *kind == PayloadProtocolIdentifier::Binary && m.contains(&0x12) && m[..2] != [2, 8]
@@ -273,12 +286,6 @@ impl Browser {
         let length = get_varint(&mut message);
         assert_eq!(length, message.len());
         Some(message.to_vec())
-    }
-
-    /// Sends a packet of any bytes inside the DTLS session.
-    pub async fn inject(&mut self, packet: &[u8]) {
-        self.dtls.send_application_data(packet).unwrap();
-        self.read_records().await;
     }
 
     /// Goes on until something holds.
@@ -298,7 +305,7 @@ impl Browser {
     }
 
     /// One datagram or one tick.
-    async fn step(&mut self) {
+    pub async fn step(&mut self) {
         let now = Instant::now();
         let sctp = self.association.as_ref().and_then(|(_, a)| a.poll_timeout());
         let deadline = sctp
@@ -387,6 +394,8 @@ impl Browser {
             };
             let Payload::RawEncode(packets) = transmit.payload else { return };
             for packet in packets {
+                self.header.copy_from_slice(&packet[..8]);
+                self.note_numbers(&packet[12..]);
                 if self.dtls.send_application_data(&packet).is_err() {
                     self.closed = true;
                     return;

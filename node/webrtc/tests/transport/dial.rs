@@ -130,6 +130,28 @@ async fn much_data_comes_back_unchanged() {
 }
 
 #[tokio::test]
+async fn streams_that_are_written_without_end_are_sent_in_turn() {
+    let mut node = node(Limits::default()).await;
+    let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    let mut connection = node.connections.recv().await.unwrap();
+    for id in [2, 4, 6] {
+        browser.open(id).await;
+        let mut stream = poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.unwrap();
+        tokio::spawn(async move { while stream.write_all(&[id as u8; 16_000]).await.is_ok() {} });
+    }
+    let mut received = [0; 3];
+    while received.iter().sum::<usize>() < 6_000_000 {
+        for (received, id) in received.iter_mut().zip([2, 4, 6]) {
+            while let Some(data) = browser.take_data(id) {
+                *received += data.len();
+            }
+        }
+        browser.step().await;
+    }
+    assert!(received.iter().all(|bytes| *bytes > 1_000_000), "{received:?}");
+}
+
+#[tokio::test]
 async fn a_browser_that_says_good_bye_or_nothing_at_all_is_let_go() {
     let mut node = node(Limits { silence: Duration::from_millis(500), ..Limits::default() }).await;
     let (browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
@@ -138,6 +160,18 @@ async fn a_browser_that_says_good_bye_or_nothing_at_all_is_let_go() {
     let end =
         timeout(Duration::from_secs(5), poll_fn(|cx| connection.poll_unpin(cx))).await.unwrap();
     assert!(matches!(end, Err(vc_webrtc::ConnectionError::Silent(_))), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_transport_it_came_by() {
+    let mut node = node(Limits::default()).await;
+    let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    let mut connection = node.connections.recv().await.unwrap();
+    browser.open(2).await;
+    let mut stream = poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.unwrap();
+    node.task.abort();
+    let read = timeout(Duration::from_secs(5), stream.read(&mut [0])).await;
+    assert_eq!(read.unwrap().unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]

@@ -8,5 +8,6 @@
 
 mod browser;
 mod dial;
+mod floods;
 mod node;
 mod strangers;

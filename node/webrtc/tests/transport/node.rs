@@ -12,7 +12,7 @@ use libp2p::{
     identity::Keypair,
     multiaddr::Protocol,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 use vc_webrtc::{Certificate, Config, Connection, Fingerprint, Limits, Transport};
 
 pub struct Node {
@@ -20,6 +20,8 @@ pub struct Node {
     pub fingerprint: Fingerprint,
     pub peer: PeerId,
     pub connections: mpsc::UnboundedReceiver<Connection>,
+    /// Holds the transport.
+    pub task: JoinHandle<()>,
 }
 
 /// A node that listens on loopback.
@@ -40,7 +42,7 @@ pub async fn node(limits: Limits) -> Node {
     let address = socket(&listen_addr);
     assert_eq!(listen_addr.iter().last(), Some(fingerprint.certhash()));
     let (sender, connections) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         loop {
             if let TransportEvent::Incoming { upgrade, .. } =
                 poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await
@@ -49,7 +51,7 @@ pub async fn node(limits: Limits) -> Node {
             }
         }
     });
-    Node { address, fingerprint, peer, connections }
+    Node { address, fingerprint, peer, connections, task }
 }
 
 fn socket(address: &Multiaddr) -> SocketAddr {

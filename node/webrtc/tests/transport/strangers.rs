@@ -56,6 +56,52 @@ async fn ten_thousand_first_contacts_cost_little_memory_and_keep_nobody_out() {
 }
 
 #[tokio::test]
+async fn those_who_only_begin_with_dtls_keep_nobody_out() {
+    let limits = Limits { handshakes: 4, handshakes_of_source: 4, ..Limits::default() };
+    let mut node = node(limits).await;
+    let mut strangers = Vec::new();
+    for _ in 0..4 {
+        let mut stranger = Browser::new(node.address, Version::Two).await;
+        stranger.hello().await;
+        strangers.push(stranger);
+    }
+    serves(&mut node).await;
+}
+
+#[tokio::test]
+async fn those_who_have_completed_dtls_keep_their_places() {
+    let limits = Limits { handshakes: 2, handshakes_of_source: 2, ..Limits::default() };
+    let node = node(limits).await;
+    let mut strangers = Vec::new();
+    for _ in 0..2 {
+        let mut stranger = Browser::new(node.address, Version::Two).await;
+        stranger.connect().await;
+        strangers.push(stranger);
+    }
+    assert!(!Browser::new(node.address, Version::Two).await.check().await);
+}
+
+#[tokio::test]
+async fn one_source_has_only_so_many_connections_whatever_keys_it_makes() {
+    let mut node = node(Limits { connections_of_source: 1, ..Limits::default() }).await;
+    let (_browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    let _connection = node.connections.recv().await.unwrap();
+    assert!(!Browser::new(node.address, Version::Two).await.check().await);
+}
+
+#[tokio::test]
+async fn a_check_in_anothers_name_takes_no_address_from_a_client_that_is_there() {
+    let mut node = node(Limits::default()).await;
+    let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    echo(node.connections.recv().await.unwrap());
+    let (username, password) = credentials(Version::Two);
+    browser.socket.send_to(&check(&username, &password), node.address).await.unwrap();
+    browser.open(2).await;
+    browser.send(2, b"still me").await;
+    assert_eq!(browser.data(2).await, b"still me");
+}
+
+#[tokio::test]
 async fn garbage_that_claims_to_be_dtls_or_stun_is_passed_over() {
     let mut node = node(Limits::default()).await;
     let mut browser = Browser::new(node.address, Version::Two).await;
@@ -111,7 +157,7 @@ async fn much_data_before_authentication_ends_the_connection() {
     let mut browser = Browser::new(node.address, Version::Two).await;
     browser.connect().await;
     browser.open(2).await;
-    for _ in 0..30 {
+    for _ in 0..4 {
         if !browser.closed {
             browser.send(2, &[0; 15_000]).await;
         }

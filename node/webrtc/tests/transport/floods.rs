@@ -1,0 +1,90 @@
+//! A client that got in and then sends what costs it little and SCTP much. Its own connection ends; another one goes on.
+
+use std::time::{Duration, Instant};
+
+use vc_webrtc::Limits;
+
+use crate::{
+    browser::{Browser, Version},
+    node::{echo, node},
+};
+
+/// Chunks in a packet.
+const BUNDLE: u32 = 40;
+/// Chunks that a client sends at most: fewer than one message has bytes, at which SCTP would end it by itself.
+const FLOOD: u32 = 15_000;
+/// How long an answer over another connection may take while the flood is on.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+const MIDDLE: u8 = 0;
+const WHOLE: u8 = 3;
+
+/// A chunk of ordered data.
+fn chunk(flags: u8, tsn: u32, stream: u16, sequence: u16, data: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, flags, 0, 16 + data.len() as u8];
+    bytes.extend_from_slice(&tsn.to_be_bytes());
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(&sequence.to_be_bytes());
+    bytes.extend_from_slice(&53u32.to_be_bytes());
+    bytes.extend_from_slice(data);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// Sends chunks, the first one with the number that is next, until the connection ends. Meanwhile another one has to be served.
+async fn flood(each: impl Fn(u32, u32) -> Vec<u8>) {
+    let mut node = node(Limits::default()).await;
+    let (mut hostile, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    echo(node.connections.recv().await.unwrap());
+    let (mut honest, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    echo(node.connections.recv().await.unwrap());
+    hostile.open(2).await;
+    honest.open(2).await;
+    hostile.leave_sctp();
+    let flood = async {
+        let first = hostile.tsn;
+        for bundle in 0..FLOOD / BUNDLE {
+            if hostile.closed {
+                return;
+            }
+            let chunks = (bundle * BUNDLE..).take(BUNDLE as usize);
+            let chunks: Vec<u8> = chunks.flat_map(|n| each(n, first.wrapping_add(n))).collect();
+            hostile.inject_chunks(&chunks).await;
+        }
+        hostile.until(|browser| browser.closed).await;
+    };
+    let mut flood = std::pin::pin!(flood);
+    let mut over = false;
+    while !over {
+        let asked = Instant::now();
+        honest.send(2, b"still there?").await;
+        let mut answer = std::pin::pin!(honest.data(2));
+        loop {
+            tokio::select! {
+                () = &mut flood, if !over => over = true,
+                data = &mut answer => break assert_eq!(data, b"still there?"),
+            }
+        }
+        assert!(asked.elapsed() < PATIENCE, "{:?}", asked.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_chunks_without_data_ends_its_own_connection_only() {
+    flood(|_, tsn| chunk(WHOLE, tsn, 2, 1, &[])).await;
+}
+
+#[tokio::test]
+async fn a_message_of_ever_more_tiny_fragments_ends_its_own_connection_only() {
+    flood(|n, tsn| chunk(if n == 0 { 2 } else { MIDDLE }, tsn, 2, 1, &[7])).await;
+}
+
+#[tokio::test]
+async fn tiny_messages_behind_one_that_never_comes_end_their_own_connection_only() {
+    flood(|n, tsn| chunk(WHOLE, tsn, 2, (n % 30_000) as u16 + 9, &[7])).await;
+}
+
+#[tokio::test]
+async fn tiny_messages_behind_a_missing_chunk_end_their_own_connection_only() {
+    flood(|n, tsn| chunk(WHOLE, tsn.wrapping_add(9), 2, (n % 30_000) as u16 + 9, &[7])).await;
+}
