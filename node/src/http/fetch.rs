@@ -22,6 +22,9 @@ use crate::routing::pipe::Opened;
 /// Frames of a request's body that may wait for the instance.
 const PIECES: usize = 4;
 
+/// Headers of an answer: their bytes are bounded by the library.
+const MAX_HEADERS: usize = 1024;
+
 type Request = hyper::Request<BoxBody<Bytes, io::Error>>;
 
 impl Http {
@@ -122,7 +125,8 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<(), FrameError> {
     let Opened { endpoint, pipe, _held } = opened;
     let broken = |error: hyper::Error| format!("{} broke off: {error}", endpoint.instance);
-    let (mut sender, connection) = match http1::handshake(TokioIo::new(pipe)).await {
+    let handshake = http1::Builder::new().max_headers(MAX_HEADERS).handshake(TokioIo::new(pipe));
+    let (mut sender, connection) = match handshake.await {
         Ok(connected) => connected,
         Err(error) => return out.send(&Reply::Error(broken(error))).await,
     };
