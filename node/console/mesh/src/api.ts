@@ -40,7 +40,8 @@ export type MeshState =
 export class MeshError extends Error {
   override readonly name = 'MeshError'
   /**
-   * `refused`: a node said no, and nothing has changed. `failed`: it cannot be done like this. `lost`: the connection
+   * `refused`: a node said no, and nothing has changed. `failed`: it cannot be done like this, or an instance's
+   * answer broke off before it began. `lost`: the connection
    * went away; whether a change was made is not known. `aborted`: by the caller.
    */
   readonly code: 'refused' | 'failed' | 'lost' | 'aborted'

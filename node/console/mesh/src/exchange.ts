@@ -31,7 +31,9 @@ export async function exchange(
     return { head: reply.value, body: bodyOf(frames, done) }
   } catch (error) {
     done()
-    throw fail(frames, error)
+    // While the node is there, the cluster is not out of reach: it is this answer that did not come.
+    const isCut = error instanceof MeshError && error.code === 'lost' && frames.isLinked
+    throw fail(frames, isCut ? new MeshError('failed', 'the answer broke off before it began', { cause: error }) : error)
   }
 }
 

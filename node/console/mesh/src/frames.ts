@@ -78,14 +78,21 @@ export class Frames {
   #bytes = 0
   #end: End | null = null
   #wake: (() => void) | null = null
+  readonly #isLinked: () => boolean
 
-  /** Frames of at most `max` bytes. The stream is theirs from now on. */
-  constructor(stream: Stream, max = MAX_FRAME) {
+  /** Frames of at most `max` bytes. The stream is theirs from now on. `isLinked` says whether the connection below it is there. */
+  constructor(stream: Stream, max = MAX_FRAME, isLinked: () => boolean = () => false) {
     this.#stream = stream
+    this.#isLinked = isLinked
     this.#decoder = new FrameDecoder(max)
     stream.addEventListener('message', this.#onMessage)
     stream.addEventListener('end', this.#onEnd)
     stream.addEventListener('close', this.#onClose)
+  }
+
+  /** Whether the connection to the node is there, though the stream may be over. */
+  get isLinked(): boolean {
+    return this.#isLinked()
   }
 
   /** The next frame; `null`: the node has said that there are no more. Errors: cut, or not a frame. */

@@ -2,7 +2,7 @@ import type { Stream, StreamMuxer } from '@libp2p/interface'
 import { yamux } from '@libp2p/yamux'
 
 import { MeshError } from './api.js'
-import { Frames } from './frames.js'
+import { Frames, MAX_FRAME } from './frames.js'
 
 /** Streams at once. A node ends the connection with more than 256. */
 const MAX_STREAMS = 200
@@ -76,7 +76,7 @@ export class Mux {
       const [next] = this.#waiting
       next?.()
     })
-    return new Frames(stream)
+    return new Frames(stream, MAX_FRAME, () => this.#muxer.status === 'open')
   }
 
   /** Ends the connection and everything on it. */

@@ -2,6 +2,7 @@ import './older-node.js'
 
 import { afterEach, describe, expect, it } from 'vitest'
 
+import { MeshError } from '../src/api.js'
 import { exchange } from '../src/exchange.js'
 import { outgoing, responseOf } from '../src/fetch.js'
 import type { Frames } from '../src/frames.js'
@@ -105,6 +106,24 @@ describe('fetch', () => {
     })
     const response = await fetch('/')
     await expect(response.text()).rejects.toMatchObject({ code: 'lost', message: expect.stringContaining('cut') })
+  })
+
+  it('fails, and is not lost, when the answer breaks off before it began and the node is there', async () => {
+    const endings: Serve[] = [
+      async () => {},
+      async (frames) => frames.abort(new MeshError('lost', 'the instance is gone')),
+      async (frames) => {
+        // Without an end behind it, the beginning of a frame is none.
+        const stream = frames.detach()
+        stream.send(Uint8Array.of(0, 0, 1, 0, 123))
+        await stream.close()
+      },
+    ]
+    for (const end of endings) {
+      const fetch = await fetching((_, frames) => end(frames))
+      await expect(fetch('/')).rejects.toMatchObject({ code: 'failed', message: expect.stringContaining('broke off') })
+      mux?.end(new MeshError('lost', 'the next one'))
+    }
   })
 
   it('is lost with its connection, before the answer and within it', async () => {
