@@ -83,6 +83,21 @@ export type WorkerTold =
 const MAX_HEADERS = 128
 const MAX_TEXT = 64 * 1024
 
+/**
+ * Why a message is none that `readAsk` takes, for whoever waits for its answer; the commonest first. A browser sends what is
+ * too large as it sends anything.
+ */
+export function whyNot(it: unknown): string {
+  if (!isRecord(it)) return 'this is no request'
+  const { target, headers } = it
+  const more = `larger than ${MAX_TEXT / 1024} KiB`
+  if (typeof target === 'string' && !isText(target)) return `the URL is ${more}`
+  if (!Array.isArray(headers)) return 'this is no request'
+  if (headers.length > MAX_HEADERS) return `the request has more than ${MAX_HEADERS} headers`
+  const large: unknown = headers.find((row) => Array.isArray(row) && !isText(row[1]))
+  return Array.isArray(large) && isText(large[0]) ? `the header '${large[0]}' is ${more}` : 'this is no request'
+}
+
 /** A message on a line, if it is one that can be. */
 export function readAsk(event: MessageEvent<unknown>): Ask | null {
   const it = event.data

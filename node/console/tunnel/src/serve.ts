@@ -1,7 +1,7 @@
 /** The console's end of the lines of one app. */
 import { Flow } from './flow'
 import type { Answer, App, Ask, FailureCode, HeaderList, SocketTold, Told } from './protocol'
-import { readAsk, readSocketAsk } from './protocol'
+import { isRecord, readAsk, readSocketAsk, whyNot } from './protocol'
 
 /** Requests of an app that are under way at once; more wait. */
 export const MAX_REQUESTS = 64
@@ -75,7 +75,8 @@ export class AppServer {
     this.#watch ??= setInterval(() => this.#endSilent(), SILENCE / 3)
     port.addEventListener('message', (event: MessageEvent<unknown>) => {
       const ask = readAsk(event)
-      if (!ask || !this.#lines.delete(port)) return
+      if (!ask) return turnAway(event)
+      if (!this.#lines.delete(port)) return
       line.heard = Date.now()
       this.#lines.set(port, line)
       this.#answer(line, ask)
@@ -216,6 +217,13 @@ export class AppServer {
     port.addEventListener('close', () => socket.close())
     port.start()
   }
+}
+
+/** Answers what is no request, where somebody waits for that. */
+function turnAway({ data, ports: [port] }: MessageEvent<unknown>): void {
+  if (!port || !isRecord(data)) return
+  if (data['ask'] === 'fetch') port.postMessage({ answer: 'failed', code: 'refused', message: whyNot(data) } satisfies Answer)
+  if (data['ask'] === 'socket') port.postMessage({ socket: 'closed', code: 1006, reason: '', clean: false } satisfies SocketTold)
 }
 
 function failureCode(error: unknown): FailureCode {

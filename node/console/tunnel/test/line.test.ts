@@ -104,6 +104,24 @@ describe('a line', () => {
     await expect(text(answer.body)).rejects.toThrow(/not wanted/)
   })
 
+  it('answers at once what is too large to be passed on', async () => {
+    const { line } = connected(() => expect.fail('not passed on'))
+    const long = 'u'.repeat(64 * 1024 + 1)
+    const many: HeaderList = Array.from({ length: 129 }, () => ['a', 'b'])
+    for (const [what, message] of [
+      [{ target: `/${long}` }, 'the URL is larger than 64 KiB'],
+      [{ headers: [['cookie', long]] }, "the header 'cookie' is larger than 64 KiB"],
+      [{ headers: many }, 'the request has more than 128 headers'],
+    ] satisfies [Partial<typeof GET>, string][]) {
+      await expect(line.request({ ...GET, ...what })).rejects.toMatchObject({ code: 'refused', message })
+    }
+    const { port1, port2 } = new MessageChannel()
+    const told = new Promise((resolve) => (port1.onmessage = ({ data }) => resolve(data)))
+    line.socket('/', [['cookie', long]], [], port2)
+    expect(await told).toEqual({ socket: 'closed', code: 1006, reason: '', clean: false })
+    port1.close()
+  })
+
   it('passes over what is no request', async () => {
     const { port1, port2 } = new MessageChannel()
     new AppServer({ state: { state: 'live' }, claims: { aud: 'c' }, exchange: answering(), socket: () => expect.fail() }, APP).serve(port2)
