@@ -481,6 +481,19 @@ story('without its console an app says so, and goes on when it is opened again',
   await app.waitForFunction(() => document.body.textContent === 'later')
 })
 
+story('when its user signs out an app says that the console is not open, and goes on when it is opened again', async () => {
+  const app = await open()
+  const { origin } = new URL(app.url())
+  await app.evaluate(async () => (window.answer = await fetch('/slow?count=1000&every=100')) && null)
+  await console_.evaluate(() => window.mesh.close())
+  assert.equal(await app.evaluate(() => window.answer.text().catch((error) => error.name)), 'TypeError')
+  await app.goto(`${origin}/page?html=later`)
+  assert.match(await app.innerText('h1'), /The console is not open/)
+  assert.match(await app.innerText('p'), /Open the service there/)
+  await open('shop/web', await signedIn(cluster))
+  await app.waitForFunction(() => document.body.textContent === 'later')
+})
+
 story('while the cluster is out of reach an app says so, and goes on by itself', async () => {
   const app = await open()
   for (const node of cluster.nodes) await node.kill()

@@ -21,6 +21,8 @@ const DRAIN_EVERY = 20
 /** What of `Mesh` apps are shown with. */
 export interface AppMesh {
   readonly state: { readonly state: string }
+  /** Calls `listener` now and whenever the state changes. */
+  onState(listener: (state: { readonly state: string }) => void): () => void
   readonly claims: { readonly aud: string }
   /** One request with its headers as they are: `fetch` keeps from its callers cookies, both ways. */
   exchange(
@@ -64,10 +66,21 @@ export class AppServer {
   constructor(mesh: AppMesh, app: App) {
     this.#mesh = mesh
     this.#app = app
+    // Nobody is to wait for a mesh that does not come back.
+    mesh.onState(() => this.#isOver && this.close())
+  }
+
+  /** Whether the mesh has ended for good: somebody has signed out, or the token is not accepted any more. */
+  get #isOver(): boolean {
+    return ['closed', 'refused'].includes(this.#mesh.state.state)
   }
 
   /** Answers on a line, until it is over. */
   serve(port: MessagePort): void {
+    if (this.#isOver) {
+      port.postMessage({ told: 'bye' } satisfies Told)
+      return port.close()
+    }
     const line: Line = { port, running: new Set(), heard: Date.now() }
     const [silent] = this.#lines.values()
     if (silent && this.#lines.size >= MAX_LINES) this.#end(silent, 'too many pages of this service are open')
@@ -85,7 +98,7 @@ export class AppServer {
     port.start()
   }
 
-  /** Tells every line that the console goes away. */
+  /** Tells every line that the console, or its way to the cluster, goes away. */
   close(): void {
     for (const line of [...this.#lines.values()]) this.#end(line, 'the console was closed')
     for (const socket of this.#sockets) socket.close()

@@ -41,18 +41,21 @@ self.addEventListener('fetch', (event) => {
 
 async function respond(event: FetchEvent, url: URL): Promise<Response> {
   const line = await findLine()
-  if (!line) {
-    const text = 'Its way to the cluster is a tab with the console. Open the service there; this page then goes on by itself.'
-    return unavailable(event.request, 503, 'The console is not open', text)
-  }
+  if (!line) return notOpen(event.request)
   try {
     return streamed(event, await answer(event.request, url, line, await cookies))
   } catch (error) {
     const code = error instanceof LineError ? error.code : 'failed'
+    if (code === 'gone') return notOpen(event.request)
     const message = error instanceof Error ? error.message : String(error)
     if (code === 'failed' || code === 'refused') return unavailable(event.request, 502, 'The service does not answer', message)
     return unavailable(event.request, 503, 'The cluster is out of reach', `${message}. This page goes on by itself.`)
   }
+}
+
+function notOpen(request: Request): Response {
+  const text = 'Its way to the cluster is a tab with the console. Open the service there; this page then goes on by itself.'
+  return unavailable(request, 503, 'The console is not open', text)
 }
 
 /** Keeps the worker alive until an answer is there whole. */

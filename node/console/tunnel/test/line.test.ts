@@ -9,13 +9,34 @@ const APP = { service: 'shop/web', port: 8080 }
 const GET = { method: 'GET', target: '/', headers: [] as HeaderList, body: null, signal: null }
 type Exchange = AppMesh['exchange']
 
+/** A mesh that is asked nothing but how it is. */
+const quiet = { state: { state: 'live' }, claims: { aud: 'c' }, onState: () => () => {}, socket: () => expect.fail() }
+
+interface Connected {
+  line: Line
+  server: AppServer
+  /** How the mesh is; whoever changes it says so with `become`. */
+  state: { state: string }
+  become(state: string): void
+}
+
 /** A console with this mesh, and a line to it. */
-function connected(exchange: Exchange): { line: Line; server: AppServer; state: { state: string } } {
+function connected(exchange: Exchange): Connected {
   const state = { state: 'live' }
+  const listeners: ((now: typeof state) => void)[] = []
+  const onState: AppMesh['onState'] = (listener) => {
+    listeners.push(listener)
+    listener(state)
+    return () => {}
+  }
+  const become = (now: string): void => {
+    state.state = now
+    for (const listener of listeners) listener(state)
+  }
   const socket = (): never => {
     throw new Error('not here')
   }
-  const server = new AppServer({ state, claims: { aud: 'cluster' }, exchange, socket }, APP)
+  const server = new AppServer({ state, claims: { aud: 'cluster' }, onState, exchange, socket }, APP)
   const { port1, port2 } = new MessageChannel()
   server.serve(port2)
   const line = new Line(port1, APP)
@@ -23,7 +44,7 @@ function connected(exchange: Exchange): { line: Line; server: AppServer; state: 
     line.close()
     server.close()
   })
-  return { line, server, state }
+  return { line, server, state, become }
 }
 
 const answering = (body: BodyInit | null = null): Exchange => async () => ({
@@ -75,6 +96,24 @@ describe('a line', () => {
     await expect(line.request(GET)).rejects.toMatchObject({ code: 'gone' })
   })
 
+  it('ends with the mesh, when that does not come back, and not while it may', async () => {
+    for (const end of ['closed', 'refused']) {
+      const { line, server, become } = connected(() => new Promise(() => {}))
+      for (const state of ['lost', 'connecting']) become(state)
+      expect(await line.alive()).toBe(true)
+      become('live')
+      const waiting = line.request(GET)
+      await line.reachesCluster()
+      become(end)
+      await expect(waiting).rejects.toMatchObject({ code: 'gone' })
+      expect(await line.alive()).toBe(false)
+      // Nor is there one for a window that was opened before and comes up after.
+      const { port1, port2 } = new MessageChannel()
+      server.serve(port2)
+      expect(await new Line(port1, APP).alive()).toBe(false)
+    }
+  })
+
   it('has so many requests under way at once, and the rest wait', async () => {
     let running = 0
     let most = 0
@@ -124,7 +163,7 @@ describe('a line', () => {
 
   it('passes over what is no request', async () => {
     const { port1, port2 } = new MessageChannel()
-    new AppServer({ state: { state: 'live' }, claims: { aud: 'c' }, exchange: answering(), socket: () => expect.fail() }, APP).serve(port2)
+    new AppServer({ ...quiet, exchange: answering() }, APP).serve(port2)
     for (const message of [null, 7, 'ask', {}, { ask: 'fetch' }, { ask: 'line' }, { ask: 'socket', target: '/', headers: [['a']], protocols: [] }]) {
       port1.postMessage(message)
     }

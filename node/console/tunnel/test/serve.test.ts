@@ -28,7 +28,8 @@ class StuckSocket extends EventTarget implements AppSocket {
 async function connected(): Promise<{ app: MessagePort; told: SocketTold[]; socket: StuckSocket }> {
   const socket = new StuckSocket()
   const exchange = (): never => expect.fail('not here')
-  const server = new AppServer({ state: { state: 'live' }, claims: { aud: 'c' }, exchange, socket: () => socket }, APP)
+  const mesh = { state: { state: 'live' }, claims: { aud: 'c' }, onState: () => () => {}, exchange, socket: () => socket }
+  const server = new AppServer(mesh, APP)
   const [line, app] = [new MessageChannel(), new MessageChannel()]
   server.serve(line.port2)
   const told: SocketTold[] = []
