@@ -511,6 +511,23 @@ story('a service that does not answer is said to', async () => {
   assert.match(await app.innerText('p'), /no instance of shop\/down takes a connection/)
 })
 
+story('an answer that no browser takes is said to be one', async () => {
+  const app = await open()
+  const { origin } = new URL(app.url())
+  for (const [path, why] of [
+    ['/status?code=600', /status is 600/],
+    ['/status?code=999', /status is 999/],
+  ]) {
+    await app.goto(`${origin}/`)
+    const [status, text] = await app.evaluate((path) => fetch(path).then(async (it) => [it.status, await it.text()]), path)
+    assert.equal(status, 502, path)
+    assert.match(text, why)
+    await app.goto(origin + path)
+    assert.match(await app.innerText('h1'), /The answer of the service cannot be shown/)
+    assert.match(await app.innerText('p'), why)
+  }
+})
+
 story('a page opened past its service worker finds it again', async () => {
   const app = await open()
   const { origin } = new URL(app.url())

@@ -6,7 +6,7 @@ import { cookieContext, outgoing } from './headers'
 import { LineError } from './line'
 import type { PageAsk, SocketTold, WorkerTold } from './protocol'
 import { isRecord } from './protocol'
-import { answer } from './worker/answer'
+import { UnfitAnswer, answer } from './worker/answer'
 import { asDownload, attachment } from './worker/download'
 import { findLine, giveLine, pages, takeLine } from './worker/lines'
 import { ownFile, unavailable } from './worker/pages'
@@ -48,6 +48,7 @@ async function respond(event: FetchEvent, url: URL): Promise<Response> {
     const code = error instanceof LineError ? error.code : 'failed'
     if (code === 'gone') return notOpen(event.request)
     const message = error instanceof Error ? error.message : String(error)
+    if (error instanceof UnfitAnswer) return unavailable(event.request, 502, 'The answer of the service cannot be shown', message)
     if (code === 'failed' || code === 'refused') return unavailable(event.request, 502, 'The service does not answer', message)
     return unavailable(event.request, 503, 'The cluster is out of reach', `${message}. This page goes on by itself.`)
   }

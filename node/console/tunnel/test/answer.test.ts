@@ -1,6 +1,6 @@
 import { beforeEach, expect, it, vi } from 'vitest'
 import type { Cookies } from '../src/cookies'
-import type { Line } from '../src/line'
+import type { Incoming, Line } from '../src/line'
 import { answer } from '../src/worker/answer'
 
 const OWN = 'http://web.localhost:4779'
@@ -10,6 +10,16 @@ beforeEach(() => {
   vi.stubGlobal('self', { location: new URL(OWN) })
   vi.stubGlobal('navigator', { userAgent: 'a browser', languages: ['en'] })
 })
+
+const noCookies: Pick<Cookies, 'header' | 'take'> = { header: async () => '', take: async () => {} }
+
+/** What the browser gets for an app's answer. */
+async function passedOn(got: Partial<Incoming>, method = 'GET'): Promise<Response> {
+  const body = new Response('as it came').body as Incoming['body']
+  const line = { request: async (): Promise<Incoming> => ({ status: 200, headers: [], body, ...got }) } as unknown as Line
+  const request = new Request(`${OWN}/a`, { method })
+  return answer(request, new URL(request.url), line, noCookies as Cookies)
+}
 
 /** Which cookies an app gets with a navigation that the user's reload repeats, and what it is told of where that began. */
 async function reloaded(how: { method?: string; referrer?: string; origin?: string }): Promise<[cookies: unknown, from: unknown]> {
@@ -33,4 +43,14 @@ it("a reload has the cookies of what it repeats: another site's form gets none t
   expect(await reloaded({ referrer: `${ELSEWHERE}/` })).toEqual(['lax', 'cross-site'])
   expect(await reloaded({})).toEqual(['lax', 'none'])
   expect(await reloaded({ method: 'POST', origin: OWN })).toEqual(['strict', 'same-origin'])
+})
+
+it('a status that no page can get is said to be one, and its body is not fetched', async () => {
+  for (const status of [100, 101, 199, 600, 999]) {
+    const cancel = vi.fn()
+    const got = passedOn({ status, body: new ReadableStream({ cancel }) })
+    await expect(got).rejects.toThrow(`status is ${status}`)
+    expect(cancel).toHaveBeenCalledOnce()
+  }
+  for (const status of [200, 204, 304, 418, 599]) expect((await passedOn({ status })).status).toBe(status)
 })

@@ -11,10 +11,13 @@ declare const self: ServiceWorkerGlobalScope
 
 /** A body up to this size is sent with its length, which simple servers need; a larger one as it comes. */
 const MEASURED = 1024 * 1024
-const NO_BODY = [101, 103, 204, 205, 304]
+const NO_BODY = [204, 205, 304]
 const DECODED: Record<string, CompressionFormat> = { gzip: 'gzip', 'x-gzip': 'gzip', deflate: 'deflate' }
 
-/** Passes a request for `url` on and its answer back. Errors: `LineError`. */
+/** There is an answer, but none that a page can get. The message is for people. */
+export class UnfitAnswer extends Error {}
+
+/** Passes a request for `url` on and its answer back. Errors: `LineError`, `UnfitAnswer`. */
 export async function answer(request: Request, url: URL, line: Line, cookies: Cookies): Promise<Response> {
   const from = initiator(request, self.location.origin)
   const context = cookieContext(request, from)
@@ -23,8 +26,19 @@ export async function answer(request: Request, url: URL, line: Line, cookies: Co
   if (body?.length !== undefined) headers.push(['content-length', String(body.length)])
   const target = url.pathname + url.search
   const got = await line.request({ method: request.method, target, headers, body: body?.stream ?? null, signal: request.signal })
+  const why = unfit(got)
+  if (why !== null) {
+    got.body.cancel().catch(() => {})
+    throw new UnfitAnswer(why)
+  }
   if (context !== null) await cookies.take(url.href, values(got.headers, 'set-cookie'))
   return response(request, url, line, got)
+}
+
+/** Why an answer is none that a page can get; `null`: it is one. */
+function unfit({ status }: Incoming): string | null {
+  // Others a `Response` cannot have.
+  return status < 200 || status > 599 ? `Its status is ${status}, which browsers do not take.` : null
 }
 
 function response(request: Request, url: URL, line: Line, got: Incoming): Response {
