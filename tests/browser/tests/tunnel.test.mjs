@@ -517,6 +517,8 @@ story('an answer that no browser takes is said to be one', async () => {
   for (const [path, why] of [
     ['/status?code=600', /status is 600/],
     ['/status?code=999', /status is 999/],
+    ['/echo?header=content-encoding: br', /encoded as 'br'/],
+    ['/echo?header=content-encoding: gzip, gzip', /encoded as 'gzip, gzip'/],
   ]) {
     await app.goto(`${origin}/`)
     const [status, text] = await app.evaluate((path) => fetch(path).then(async (it) => [it.status, await it.text()]), path)

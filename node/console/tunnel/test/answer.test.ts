@@ -54,3 +54,18 @@ it('a status that no page can get is said to be one, and its body is not fetched
   }
   for (const status of [200, 204, 304, 418, 599]) expect((await passedOn({ status })).status).toBe(status)
 })
+
+it('an answer in an encoding that cannot be decoded is not handed on for what it is not', async () => {
+  const encoded = (...encodings: string[]): Partial<Incoming> => ({ headers: encodings.map((it) => ['Content-Encoding', it]) })
+  for (const encodings of [['br'], ['zstd'], ['gzip, gzip'], ['gzip', 'br'], ['constructor']]) {
+    await expect(passedOn(encoded(...encodings))).rejects.toThrow(`encoded as '${encodings.join(', ')}'`)
+  }
+  for (const plain of ['identity', 'none', 'UTF-8', ' ']) expect(await (await passedOn(encoded(plain))).text()).toBe('as it came')
+  const gzip = (): Incoming['body'] => new Blob(['packed']).stream().pipeThrough(new CompressionStream('gzip'))
+  for (const known of ['gzip', ' X-GZIP']) {
+    expect(await (await passedOn({ ...encoded(known), body: gzip() })).text()).toBe('packed')
+  }
+  // Where there is nothing to decode, the header is only said.
+  expect((await passedOn(encoded('br'), 'HEAD')).headers.get('content-encoding')).toBe('br')
+  expect((await passedOn({ ...encoded('br'), status: 304 })).status).toBe(304)
+})

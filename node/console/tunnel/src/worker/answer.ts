@@ -6,13 +6,20 @@ import { cookieContext, incoming, initiator, outgoing, values } from '../headers
 import { insertInHead } from '../html'
 import type { Incoming, Line } from '../line'
 import { rewriteLocation } from '../location'
+import type { HeaderList } from '../protocol'
 
 declare const self: ServiceWorkerGlobalScope
 
 /** A body up to this size is sent with its length, which simple servers need; a larger one as it comes. */
 const MEASURED = 1024 * 1024
 const NO_BODY = [204, 205, 304]
-const DECODED: Record<string, CompressionFormat> = { gzip: 'gzip', 'x-gzip': 'gzip', deflate: 'deflate' }
+const DECODED: ReadonlyMap<string, CompressionFormat> = new Map([
+  ['gzip', 'gzip'],
+  ['x-gzip', 'gzip'],
+  ['deflate', 'deflate'],
+])
+/** What servers say that encode nothing. */
+const PLAIN = ['', 'identity', 'none', 'utf-8', 'binary']
 
 /** There is an answer, but none that a page can get. The message is for people. */
 export class UnfitAnswer extends Error {}
@@ -26,7 +33,7 @@ export async function answer(request: Request, url: URL, line: Line, cookies: Co
   if (body?.length !== undefined) headers.push(['content-length', String(body.length)])
   const target = url.pathname + url.search
   const got = await line.request({ method: request.method, target, headers, body: body?.stream ?? null, signal: request.signal })
-  const why = unfit(got)
+  const why = unfit(request, got)
   if (why !== null) {
     got.body.cancel().catch(() => {})
     throw new UnfitAnswer(why)
@@ -36,15 +43,28 @@ export async function answer(request: Request, url: URL, line: Line, cookies: Co
 }
 
 /** Why an answer is none that a page can get; `null`: it is one. */
-function unfit({ status }: Incoming): string | null {
+function unfit(request: Request, { status, headers }: Incoming): string | null {
   // Others a `Response` cannot have.
-  return status < 200 || status > 599 ? `Its status is ${status}, which browsers do not take.` : null
+  if (status < 200 || status > 599) return `Its status is ${status}, which browsers do not take.`
+  const encoding = encodingOf(headers)
+  // Handed on as it is, it would look like what it is not: browsers do not decode what comes from a service worker.
+  if (isEmpty(request, status) || PLAIN.includes(encoding) || DECODED.has(encoding)) return null
+  return `It is encoded as '${encoding}', which was not asked for and cannot be decoded here.`
+}
+
+function encodingOf(headers: HeaderList): string {
+  return values(headers, 'content-encoding').join(', ').trim().toLowerCase()
+}
+
+/** Whether an answer has no body, whatever its headers say. */
+function isEmpty(request: Request, status: number): boolean {
+  return NO_BODY.includes(status) || request.method === 'HEAD'
 }
 
 function response(request: Request, url: URL, line: Line, got: Incoming): Response {
   const without = new Set<string>()
-  const encoding = values(got.headers, 'content-encoding').join().trim().toLowerCase()
-  const format = request.method === 'HEAD' ? undefined : DECODED[encoding]
+  const empty = isEmpty(request, got.status)
+  const format = request.method === 'HEAD' ? undefined : DECODED.get(encodingOf(got.headers))
   const page =
     request.mode === 'navigate' && /^(text\/html|application\/xhtml\+xml)\b/i.test(values(got.headers, 'content-type')[0] ?? '')
   if (format) without.add('content-encoding')
@@ -52,7 +72,6 @@ function response(request: Request, url: URL, line: Line, got: Incoming): Respon
   const headers = incoming(got.headers, without)
   const location = headers.get('location')
   if (location !== null) headers.set('location', rewriteLocation(location, url, line.app))
-  const empty = NO_BODY.includes(got.status) || request.method === 'HEAD'
   let body: ReadableStream<Uint8Array> = got.body
   if (empty) void body.cancel()
   else if (format) body = body.pipeThrough(new DecompressionStream(format) as TransformStream<Uint8Array, Uint8Array>)
