@@ -80,7 +80,7 @@ export class Line {
     return Date.now() - this.#heard < FRESH || this.#ping()
   }
 
-  /** One request. Errors: `LineError`. Requests over the console's limit wait there. */
+  /** One request. Errors: `LineError`. Requests over the console's limit wait there, up to another. */
   request(outgoing: OutgoingRequest): Promise<Incoming> {
     return new Promise((resolve, reject) => {
       if (this.#closed) return reject(new LineError('gone', GONE))

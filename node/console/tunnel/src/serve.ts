@@ -5,8 +5,8 @@ import { isRecord, readAsk, readSocketAsk, whyNot } from './protocol'
 
 /** Requests of an app that are under way at once; more wait. */
 export const MAX_REQUESTS = 64
-/** More than these do not even wait. */
-const MAX_WAITING = 512
+/** Requests of an app that wait; more fail at once. */
+export const MAX_WAITING = 512
 /** WebSockets of an app at once. */
 const MAX_SOCKETS = 64
 /** Lines of an app: one for its service worker, one for each of its pages. The one longest silent makes room. */
@@ -150,7 +150,7 @@ export class AppServer {
       tell({ answer: 'failed', code, message })
       flow.abort(message)
     }
-    if (this.#waiting.length >= MAX_WAITING) return fail('failed', 'too many requests of this service wait already')
+    if (this.#waiting.length >= MAX_WAITING) return fail('failed', `${MAX_WAITING} requests of this service wait already, and no more can`)
     await this.#turn()
     try {
       if (stop.signal.aborted) return

@@ -3,7 +3,7 @@ import { Flow, WINDOW } from '../src/flow'
 import { Line } from '../src/line'
 import type { HeaderList } from '../src/protocol'
 import type { AppMesh } from '../src/serve'
-import { AppServer, MAX_REQUESTS } from '../src/serve'
+import { AppServer, MAX_REQUESTS, MAX_WAITING } from '../src/serve'
 
 const APP = { service: 'shop/web', port: 8080 }
 const GET = { method: 'GET', target: '/', headers: [] as HeaderList, body: null, signal: null }
@@ -127,6 +127,18 @@ describe('a line', () => {
     const answers = await Promise.all(Array.from({ length: 3 * MAX_REQUESTS }, () => line.request(GET)))
     await Promise.all(answers.map(({ body }) => text(body)))
     expect(most).toBe(MAX_REQUESTS)
+  })
+
+  it('has so many requests wait, and fails the next at once, saying how many', async () => {
+    let answerAll = (): void => {}
+    const asked = new Promise<void>((resolve) => (answerAll = resolve))
+    const { line } = connected(async (...request) => asked.then(() => answering()(...request)))
+    const ask = async (): Promise<string> => line.request(GET).then(({ body }) => text(body))
+    const taken = Array.from({ length: MAX_REQUESTS + MAX_WAITING }, ask)
+    await expect(ask()).rejects.toMatchObject({ code: 'failed', message: expect.stringContaining('512 requests') })
+    answerAll()
+    expect(new Set(await Promise.all(taken))).toEqual(new Set(['']))
+    expect(await ask()).toBe('')
   })
 
   it('tells the mesh when an answer is not wanted any more', async () => {
