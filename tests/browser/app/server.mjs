@@ -12,6 +12,7 @@
 //   /cookie?set=a%3D1&set=b%3D2   sets cookies; answers with those that came
 //   /status?code=S       an answer without a body
 //   /cut?n=N             promises N bytes, sends half of them, and hangs up
+//   /broken              a head, and right behind it what is no body
 //   /gone                how many answers were not wanted any more before they were complete
 //   /page?html=HTML      a page
 //   /ws                  a WebSocket that sends back what it gets; `close CODE REASON` closes it
@@ -133,6 +134,8 @@ const server = createServer(async (request, response) => {
       response.writeHead(200, { 'content-length': number('n', 100_000) })
       response.write(Buffer.alloc(number('n', 100_000) / 2))
       return setImmediate(() => response.destroy())
+    case '/broken':
+      return request.socket.end('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nno chunk\r\n')
     case '/gone':
       return json(response, gone)
     case '/page':

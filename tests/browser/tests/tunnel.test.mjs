@@ -511,6 +511,22 @@ story('a service that does not answer is said to', async () => {
   assert.match(await app.innerText('p'), /no instance of shop\/down takes a connection/)
 })
 
+story('a request that is too large for the way is answered, and says what of it is', async () => {
+  const app = await open()
+  const ask = (path, headers) => app.evaluate(async (ask) => (await fetch(...ask)).text(), [path, { headers }])
+  const long = 'u'.repeat(70_000)
+  assert.match(await ask(`/echo?${long}`), /the URL is larger than 64 KiB/)
+  assert.match(await ask('/echo', { 'x-long': long }), /the header 'x-long' is larger than 64 KiB/)
+  const many = Object.fromEntries(Array.from({ length: 140 }, (_, i) => [`x-${i}`, 'a']))
+  assert.match(await ask('/echo', many), /more than 128 headers/)
+  await app.evaluate(() => {
+    for (let i = 0; i < 20; i++) document.cookie = `c${i}=${'c'.repeat(4000)}; path=/`
+  })
+  assert.match(await ask('/echo'), /the header 'cookie' is larger than 64 KiB/)
+  await app.reload()
+  assert.match(await app.innerText('p'), /the header 'cookie' is larger than 64 KiB/)
+})
+
 story('an answer that no browser takes is said to be one', async () => {
   const app = await open()
   const { origin } = new URL(app.url())
@@ -545,6 +561,9 @@ story('an answer that breaks off does not look whole, and what is not wanted any
   const app = await open()
   const cut = await app.evaluate(() => fetch('/cut').then((answer) => answer.arrayBuffer()).then(() => 'whole', (error) => error.name))
   assert.equal(cut, 'TypeError')
+  // Whether its head was on its way already or not, the cluster is there.
+  const broken = await app.evaluate(() => fetch('/broken').then(async (it) => (await it.text()) && it.status).catch((error) => error.name))
+  assert.ok(['TypeError', 502].includes(broken), `${broken}`)
   const before = await json(app, '/gone')
   await app.evaluate(async () => {
     const stop = new AbortController()
