@@ -38,8 +38,9 @@ export async function during(subject: string, work: () => Promise<void>): Promis
   }
 }
 
-/** The line to show of something that was thrown. */
+/** The line to show of something that was thrown: a sentence, unless it begins with a key, a path or a name of the cluster. */
 export function messageOf(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error)
+  if (/^\S*[./]\S/.test(text)) return text
   return text.charAt(0).toUpperCase() + text.slice(1)
 }
