@@ -33,7 +33,8 @@ export async function askAgain<K extends keyof Values>(session: Session, request
   }
 }
 
-function isLost(error: unknown): boolean {
+/** Whether the connection went away: whether a change was made is not known. */
+export function isLost(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'lost'
 }
 

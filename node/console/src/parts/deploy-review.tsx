@@ -1,6 +1,6 @@
 import type { ServiceDiff } from 'vc-mesh'
 
-import { deploy, DEPLOYING, draft, startOver, tryDry, type Review } from '../deployment'
+import { concerned, deploy, DEPLOYING, startOver, tryDry, type Review } from '../deployment'
 import { useSession } from '../state'
 import { count } from '../units'
 import { Act } from './act'
@@ -11,19 +11,17 @@ import { Placements } from './placements'
 /** What would change, and where it would go: nothing has happened yet. */
 export function DeployReview({ review }: { review: Review }) {
   const session = useSession()
-  const { composed, diff, plan } = review
-  const own = new Set(composed.deployments.map((it) => it.service))
-  const concerned = {
-    ...plan,
-    placements: plan.placements.filter((it) => own.has(it.service) || isMoved(plan.moves, it)),
-    unplaced: plan.unplaced,
-  }
+  const { name, composed, diff, isInDoubt } = review
   return (
     <>
       <p class="headline-line">
-        <b>{draft.value.name || 'The file'}</b> as project <b>{composed.project}</b>:{' '}
+        <b>{name || 'The file'}</b> as project <b>{composed.project}</b>:{' '}
         {diff.length === 0 ? 'nothing changes' : `${count(diff.length, 'service')} would change`}.{' '}
-        <span class="quiet">This is a dry run: nothing has happened yet.</span>
+        {isInDoubt ? (
+          <span class="bad-text">A node was lost while it deployed this and may have done it. What you see here is asked anew.</span>
+        ) : (
+          <span class="quiet">This is a dry run: nothing has happened yet.</span>
+        )}
       </p>
       {composed.warnings.length > 0 && (
         <ul class="concerns" aria-label="Warnings">
@@ -45,14 +43,14 @@ export function DeployReview({ review }: { review: Review }) {
         </section>
         <section aria-labelledby="places-title">
           <h2 id="places-title">Where it would go</h2>
-          <Placements plan={concerned} />
+          <Placements plan={concerned(review)} />
         </section>
       </div>
       <div class="actions end">
         <button type="button" class="button" onClick={startOver}>
           Edit
         </button>
-        <button type="button" class="button" onClick={() => void tryDry(session)}>
+        <button type="button" class="button" onClick={() => void tryDry(session, isInDoubt)}>
           Check again
         </button>
         <Act
@@ -67,10 +65,6 @@ export function DeployReview({ review }: { review: Review }) {
       </div>
     </>
   )
-}
-
-function isMoved(moves: Review['plan']['moves'], row: { service: string; replica: number }): boolean {
-  return moves.some((it) => it.service === row.service && it.replica === row.replica)
 }
 
 function Diff({ diff }: { diff: ServiceDiff }) {
