@@ -1,10 +1,11 @@
 // A Compose file on its way into the cluster: read by the node, tried dry, deployed, followed.
 
 import { signal } from '@preact/signals'
-import type { Composed, Deployment, PlanReport, ServiceDiff } from 'vc-mesh'
+import type { Composed, Deployment, PlanReport, ServiceDetail, ServiceDiff } from 'vc-mesh'
 
 import { during, messageOf } from './actions'
 import { ask, askAgain, isLost } from './ask'
+import { follow, type Following } from './following'
 import type { Wanted } from './rollout'
 import type { Session } from './state'
 import { say } from './toasts'
@@ -33,7 +34,7 @@ export type Step =
   | { step: 'choose'; problem: string }
   | { step: 'reading' }
   | { step: 'review'; review: Review }
-  | { step: 'follow'; review: Review; lines: string[]; wanted: Wanted[] }
+  | { step: 'follow'; review: Review; lines: string[]; following: Following }
 
 const NO_DRAFT: Draft = { name: '', text: '', project: '' }
 
@@ -46,8 +47,14 @@ const MAX_FILE = 1024 * 1024
 /** What the user began last. Whatever an earlier one still brings must not be shown as if it were of this. */
 let latest = 0
 
+/** What was begun before is over. */
+function begin(): number {
+  if (step.value.step === 'follow') step.value.following.end()
+  return ++latest
+}
+
 export async function takeFile(file: File, session: Session): Promise<void> {
-  const run = ++latest
+  const run = begin()
   step.value = { step: 'reading' }
   try {
     if (file.size > MAX_FILE) throw tooLarge(file.name)
@@ -66,7 +73,7 @@ export async function takeFile(file: File, session: Session): Promise<void> {
 
 /** Asks the node what the draft would change. Viewer. */
 export async function tryDry(session: Session, isInDoubt = false): Promise<void> {
-  const run = ++latest
+  const run = begin()
   step.value = { step: 'reading' }
   const { name, text, project } = draft.value
   let next: Step
@@ -99,7 +106,7 @@ export const DEPLOYING = 'deploy'
 
 /** Deploys what was reviewed, and begins to follow it. */
 export async function deploy(session: Session, review: Review): Promise<void> {
-  const run = ++latest
+  const run = begin()
   await during(DEPLOYING, async () => {
     const { deployments, files } = review.composed
     let lines: string[]
@@ -112,31 +119,31 @@ export async function deploy(session: Session, review: Review): Promise<void> {
       throw new Error('the node was lost before it answered; it may have deployed this', { cause: error })
     }
     const next = await followed(session, review, lines)
+    if (run === latest) step.value = next()
     // The user is somewhere else already.
-    if (run !== latest) say(lines.join('; '))
-    else step.value = next
+    else say(lines.join('; '))
   })
 }
 
 /** What comes after a deployment: it has happened, whatever goes wrong from here on. */
-async function followed(session: Session, review: Review, lines: string[]): Promise<Step> {
-  const { deployments } = review.composed
+async function followed(session: Session, review: Review, lines: string[]): Promise<() => Step> {
+  const { composed } = review
   try {
-    const details = await Promise.all(deployments.map(({ service }) => askAgain(session, { op: 'inspect', service }, 'service')))
-    const wanted = details.map(({ row, spec }) => ({
-      service: row.service,
-      replicas: row.replicas,
-      updated: row.updated,
-      checked: isChecked(spec),
-    }))
-    return { step: 'follow', review, lines, wanted }
+    const inspected = composed.deployments.map(({ service }) => askAgain(session, { op: 'inspect', service }, 'service'))
+    const wanted = (await Promise.all(inspected)).map(wantedOf)
+    return () => ({ step: 'follow', review, lines, following: follow(session, composed, wanted) })
   } catch (error) {
-    return { step: 'choose', problem: `It is deployed (${lines.join('; ')}), but cannot be followed: ${messageOf(error)}` }
+    const problem = `It is deployed (${lines.join('; ')}), but cannot be followed: ${messageOf(error)}`
+    return () => ({ step: 'choose', problem })
   }
 }
 
+function wantedOf({ row, spec }: ServiceDetail): Wanted {
+  return { service: row.service, replicas: row.replicas, updated: row.updated, checked: isChecked(spec) }
+}
+
 export function startOver(): void {
-  latest += 1
+  begin()
   step.value = { step: 'choose', problem: '' }
 }
 

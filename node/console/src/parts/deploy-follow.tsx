@@ -1,32 +1,34 @@
-import { useComputed } from '@preact/signals'
-
 import { startOver } from '../deployment'
-import { standing, type Wanted } from '../rollout'
+import type { Following } from '../following'
+import type { Standing } from '../rollout'
 import { serviceHref } from '../route'
+import type { Condition } from '../services'
 import { useSession } from '../state'
 import { InstanceList } from './instance-list'
 import { Mark } from './mark'
-import type { Condition } from '../services'
+
+const CONDITIONS: Record<Standing['verdict']['state'], Condition> = {
+  waiting: { tone: 'busy', word: 'Rolling out' },
+  settled: { tone: 'good', word: 'Settled' },
+  failed: { tone: 'bad', word: 'Failed' },
+  over: { tone: 'warn', word: 'Over' },
+}
 
 /** A deployment until it has settled or failed, as the nodes push it. */
-export function DeployFollow({ lines, wanted }: { lines: readonly string[]; wanted: readonly Wanted[] }) {
+export function DeployFollow({ lines, following }: { lines: readonly string[]; following: Following }) {
   const session = useSession()
-  const now = useComputed(() => standing(wanted, session.services.value, session.instances.value))
-  const { running, wanted: total, verdict } = now.value
-  const condition: Condition =
-    verdict.state === 'settled'
-      ? { tone: 'good', word: 'Settled' }
-      : verdict.state === 'failed'
-        ? { tone: 'bad', word: 'Failed' }
-        : { tone: 'busy', word: 'Rolling out' }
+  const { wanted } = following
+  const { running, wanted: total, verdict } = following.standing.value
   return (
     <>
       <div role="status" class="verdict">
-        <Mark condition={condition} />
-        <span>
-          {running} of {total} run and are proven
-        </span>
-        {verdict.state === 'failed' && <span class="bad-text">{verdict.reason}</span>}
+        <Mark condition={CONDITIONS[verdict.state]} />
+        {verdict.state !== 'over' && (
+          <span>
+            {running} of {total} run and are proven
+          </span>
+        )}
+        {'reason' in verdict && <span class="bad-text">{verdict.reason}</span>}
       </div>
       <ul class="changes">
         {lines.map((line) => (

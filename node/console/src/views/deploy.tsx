@@ -17,7 +17,7 @@ export function Deploy() {
       {at.step === 'choose' && <Choose problem={at.problem} />}
       {at.step === 'reading' && <p class="quiet">The node reads the file and plans …</p>}
       {at.step === 'review' && <DeployReview review={at.review} />}
-      {at.step === 'follow' && <DeployFollow lines={at.lines} wanted={at.wanted} />}
+      {at.step === 'follow' && <DeployFollow lines={at.lines} following={at.following} />}
     </>
   )
 }
