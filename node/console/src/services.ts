@@ -97,3 +97,13 @@ export function readPort(text: string): PublishedPort | null {
   if (!match) return null
   return { published: Number(match[1]), target: Number(match[2]), protocol: match[3] ?? 'tcp' }
 }
+
+/** The largest number of replicas that a node takes. */
+export const MAX_REPLICAS = 1000
+
+/** How many replicas somebody has typed; `null`: no number, or none that there can be. */
+export function readReplicas(text: string): number | null {
+  if (!/^\s*\d+\s*$/.test(text)) return null
+  const replicas = Number(text)
+  return replicas <= MAX_REPLICAS ? replicas : null
+}

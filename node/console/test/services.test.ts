@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import type { InstanceRow, ServiceRow, View } from 'vc-mesh'
 
 import { concerns } from '../src/concerns'
-import { byProject, instanceCondition, nodeCondition, readPort, serviceCondition } from '../src/services'
+import { byProject, instanceCondition, nodeCondition, readPort, readReplicas, serviceCondition } from '../src/services'
 import { scene } from './scene'
 
 const view = scene(1_800_000_000_000)
@@ -68,4 +68,11 @@ test('what wants a look: problems, links that are cut, updates that failed', () 
     { text: expect.stringContaining('the update of lab/dns was rolled back'), href: '#/services/lab/dns' },
   ])
   expect(concerns(null, [], [])).toEqual([])
+})
+
+test('only a number that a node takes is taken for a number of replicas', () => {
+  expect(['0', '12', ' 4 ', '007', '1000'].map(readReplicas)).toEqual([0, 12, 4, 7, 1000])
+  for (const other of ['', '-3', '3.5', '3x', '1e2', '0x10', '1001', '99999', '9'.repeat(400), '٣']) {
+    expect(readReplicas(other), other).toBeNull()
+  }
 })

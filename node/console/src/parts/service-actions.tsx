@@ -1,72 +1,91 @@
 // What can be done to a service.
 
 import { useSignal } from '@preact/signals'
+import { useId, useRef } from 'preact/hooks'
 import type { ServiceRow } from 'vc-mesh'
 
-import { during, perform } from '../actions'
+import { during, isPending, perform } from '../actions'
 import { ask } from '../ask'
 import { openService } from 'vc-tunnel'
-import { readPort } from '../services'
+import { MAX_REPLICAS, readPort, readReplicas } from '../services'
 import { hindrance, useSession, type Session } from '../state'
 import { count } from '../units'
 import { Act } from './act'
 import { Changes } from './changes'
 import { confirm } from './confirm'
 
-/** The largest number of replicas that a node takes. */
-const MAX_REPLICAS = 1000
-
 /** How many are wanted; another number is asked for only when it is confirmed. */
 export function Scale({ row }: { row: ServiceRow }) {
   const session = useSession()
-  const draft = useSignal<number | null>(null)
-  const shown = draft.value ?? row.replicas
-  const isOther = draft.value !== null && draft.value !== row.replicas
+  const hint = useId()
+  const group = useRef<HTMLSpanElement>(null)
+  const input = useRef<HTMLInputElement>(null)
+  /** What was typed, as it was typed; `null`: nothing. */
+  const draft = useSignal<string | null>(null)
+  const text = draft.value ?? String(row.replicas)
+  const replicas = readReplicas(text)
   const because = hindrance(session, 'deployer')
-  const set = (value: number) => {
-    if (!because && Number.isInteger(value)) draft.value = Math.min(MAX_REPLICAS, Math.max(0, value))
+  const canStep = (by: number) => !because && replicas !== null && readReplicas(String(replicas + by)) !== null
+  const take = (typed: string) => {
+    draft.value = readReplicas(typed) === row.replicas ? null : typed
+  }
+  const step = (by: number) => {
+    if (canStep(by)) take(String(Number(replicas) + by))
+  }
+  // Nothing else takes the buttons away, so that nothing else takes the focus with them.
+  const settle = () => {
+    if (group.current?.contains(document.activeElement)) input.current?.focus()
+    draft.value = null
   }
   const apply = async () => {
-    if (!isOther) return
-    const replicas = shown
-    if (await perform(session, row.service, { op: 'scale', service: row.service, replicas })) draft.value = null
+    if (because || replicas === null || replicas === row.replicas || isPending(row.service)) return
+    if (await perform(session, row.service, { op: 'scale', service: row.service, replicas })) settle()
   }
   return (
-    <span class="scale" role="group" aria-label={`Replicas of ${row.service}`} title={because || undefined}>
+    <span ref={group} class="scale" role="group" aria-label={`Replicas of ${row.service}`} title={because || undefined}>
       <span class="stepper">
-        <button
-          type="button"
-          aria-label="One less"
-          aria-disabled={because !== '' || shown === 0}
-          onClick={() => set(shown - 1)}
-        >
+        <button type="button" aria-label="One less" aria-disabled={!canStep(-1)} onClick={() => step(-1)}>
           −
         </button>
         <input
+          ref={input}
           type="text"
           inputMode="numeric"
           aria-label="Replicas wanted"
+          aria-invalid={replicas === null}
+          aria-describedby={replicas === null ? hint : undefined}
           readOnly={because !== ''}
-          value={String(shown)}
-          onInput={(event) => set(Number(event.currentTarget.value || NaN))}
+          value={text}
+          onInput={(event) => take(event.currentTarget.value)}
           onKeyDown={(event) => {
             if (event.key === 'Enter') void apply()
             if (event.key === 'Escape') draft.value = null
           }}
         />
-        <button type="button" aria-label="One more" aria-disabled={because !== ''} onClick={() => set(shown + 1)}>
+        <button type="button" aria-label="One more" aria-disabled={!canStep(1)} onClick={() => step(1)}>
           +
         </button>
       </span>
-      {isOther && (
-        <>
-          <Act needs="deployer" subject={row.service} class="button primary small" onAct={() => void apply()}>
-            Scale to {shown}
-          </Act>
-          <button type="button" class="plain" onClick={() => (draft.value = null)}>
-            Cancel
-          </button>
-        </>
+      {replicas === null && (
+        <span id={hint} class="bad-text">
+          0 to {MAX_REPLICAS}
+        </span>
+      )}
+      {draft.value !== null && replicas !== null && (
+        <Act
+          needs="deployer"
+          subject={row.service}
+          class="button primary small"
+          because={replicas === row.replicas ? 'So many are wanted already.' : ''}
+          onAct={() => void apply()}
+        >
+          Scale to {replicas}
+        </Act>
+      )}
+      {draft.value !== null && (
+        <button type="button" class="plain" onClick={settle}>
+          Cancel
+        </button>
       )}
     </span>
   )
