@@ -1,6 +1,8 @@
 // How somebody arrives: with a link that carries a token in its fragment, which no server sees; or with what this tab
 // or this browser kept.
 
+import { bareToken } from './token'
+
 /** What a link brings. */
 export interface Arrival {
   token: string
@@ -10,7 +12,7 @@ export interface Arrival {
 /** Reads `#token=…&peer=…&peer=…`; `null`: this is another fragment. */
 export function readFragment(fragment: string): Arrival | null {
   const fields = new URLSearchParams(fragment.replace(/^#/, ''))
-  const token = fields.get('token')
+  const token = bareToken(fields.get('token') ?? '')
   return token ? { token, peers: fields.getAll('peer') } : null
 }
 

@@ -20,6 +20,9 @@ export interface Owner {
 
 export type TokenReading = { claims: Claims } | { problem: string }
 
+/** The last time that a `Date` can be, milliseconds. */
+const LAST_TIME = 8.64e15
+
 const ASK_FOR_ONE = "Ask for one with 'vc token create --user NAME'."
 
 /**
@@ -32,12 +35,12 @@ export function readToken(
   now: number,
   known: (cluster: string) => readonly string[],
 ): TokenReading {
-  const payload = payloadOf(token.trim())
+  const payload = payloadOf(token)
   if (!payload) return { problem: `This is not a token: it has three long parts with dots between. ${ASK_FOR_ONE}` }
   const { sub, exp, aud, scope, peers } = payload
   const role = roleIn(scope)
   if (!role) return { problem: `This token is for machines; the console needs a user's. ${ASK_FOR_ONE}` }
-  if (typeof sub !== 'string' || typeof exp !== 'number' || typeof aud !== 'string') {
+  if (typeof sub !== 'string' || typeof exp !== 'number' || exp * 1000 > LAST_TIME || typeof aud !== 'string') {
     return { problem: `This is not a token of a Virtual Cluster. ${ASK_FOR_ONE}` }
   }
   if (exp * 1000 <= now) {
@@ -57,8 +60,13 @@ export function readToken(
 
 /** Whose a token is by its own words; `null`: nobody's. */
 export function ownerOf(token: string): Owner | null {
-  const { sub, aud } = payloadOf(token.trim()) ?? {}
+  const { sub, aud } = payloadOf(token) ?? {}
   return typeof sub === 'string' && typeof aud === 'string' ? { user: sub, cluster: aud } : null
+}
+
+/** A token without the spaces and line breaks that terminals and mails put into it: it has none itself. */
+export function bareToken(token: string): string {
+  return token.replace(/\s+/g, '')
 }
 
 /** Whether a browser can dial a multiaddr. */
@@ -67,7 +75,7 @@ export function isDialable(address: string): boolean {
 }
 
 function payloadOf(token: string): Record<string, unknown> | null {
-  const parts = token.split('.')
+  const parts = bareToken(token).split('.')
   if (parts.length !== 3 || !parts[1]) return null
   try {
     const bytes = Uint8Array.from(atob(parts[1].replaceAll('-', '+').replaceAll('_', '/')), (it) => it.charCodeAt(0))

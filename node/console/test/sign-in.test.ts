@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 
 import { readFragment } from '../src/arrival'
-import { ownerOf, readToken } from '../src/token'
+import { bareToken, ownerOf, readToken } from '../src/token'
 import { token } from './tokens'
 
 const NOW = 1_800_000_000_000
@@ -15,6 +15,7 @@ test('a link brings its token and the addresses to try', () => {
     token: 'a.b.c',
     peers: ['/ip4/10.0.0.1', '/ip4/10.0.0.2'],
   })
+  expect(readFragment('#token=a.%0Ab.%20c')?.token, 'it was broken into lines').toBe('a.b.c')
   for (const other of ['', '#', '#/services/shop/web', '#token=']) expect(readFragment(other), other).toBeNull()
 })
 
@@ -27,6 +28,12 @@ test('a token tells whose it is, until when, and which nodes a browser can dial'
 test('a token tells whose it is when it has expired, too', () => {
   expect(ownerOf(token({ ...good, exp: 1 }))).toEqual({ user: 'ada', cluster: 'C1' })
   for (const nobodys of ['', 'a.b.c', token([1]), token({ sub: 'ada' })]) expect(ownerOf(nobodys), nobodys).toBeNull()
+})
+
+test('a token that was broken into lines is read, and goes to the cluster, as one', () => {
+  const broken = token(good).replace(/(.{40})/g, '$1\r\n  ')
+  expect(readToken(broken, [], NOW, nobody)).toMatchObject({ claims: { user: 'ada' } })
+  expect(bareToken(broken)).toBe(token(good))
 })
 
 test('names outside ASCII are read', () => {
@@ -48,6 +55,8 @@ test('what cannot be used is told with what to do', () => {
     [token({ ...good, scope: { 'machine:join': 'server' } }), /for machines.*vc token create --user/s],
     [token({ ...good, exp: NOW / 1000 }), /of ada has expired.*vc token create --user ada/s],
     [token({ ...good, exp: undefined }), /not a token of a Virtual Cluster/],
+    [token({ ...good, exp: 1e15 }), /not a token of a Virtual Cluster/],
+    [token({ ...good, exp: 8.64e12 + 1 }), /not a token of a Virtual Cluster/],
     [token({ ...good, peers: ['/ip4/10.0.0.1/tcp/4777'] }), /no node that a browser can dial.*vc console/s],
   ]
   for (const [text, wanted] of cases) {

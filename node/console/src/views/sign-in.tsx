@@ -4,7 +4,7 @@ import type { Arrival } from '../arrival'
 import { Emblem } from '../parts/header'
 import { Shaped } from '../parts/mark'
 import { now } from '../state'
-import { readToken, type Claims, type Owner } from '../token'
+import { bareToken, readToken, type Claims, type Owner } from '../token'
 import { ago, duration, moment, shortId } from '../units'
 import type { MeshState } from 'vc-mesh'
 
@@ -41,7 +41,7 @@ export function SignIn({ link, arrival, instead, known, onSignIn, onCancel }: Si
       <form
         onSubmit={(event) => {
           event.preventDefault()
-          if (claimed && 'claims' in claimed) onSignIn(token.value.trim(), claimed.claims.peers, isRemembered.value)
+          if (claimed && 'claims' in claimed) onSignIn(bareToken(token.value), claimed.claims.peers, isRemembered.value)
         }}
       >
         <div class="sign-in-brand">
