@@ -2,6 +2,8 @@
 
 import type { LogRow } from 'vc-mesh'
 
+import { withoutTurns } from './bidi'
+
 /** So many lines are kept. */
 export const MAX_LINES = 5000
 
@@ -101,7 +103,7 @@ function readable(row: LogRow, number: number): LogLine {
     node: row.node,
     time: row.time,
     isError: row.stream === 'stderr',
-    text: cut.replace(CONTROL, ''),
+    text: withoutTurns(cut.replace(CONTROL, '')),
   }
 }
 

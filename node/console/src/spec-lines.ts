@@ -1,5 +1,7 @@
 // A service's specification as lines, so that two of them can be laid side by side.
 
+import { withoutTurns } from './bidi'
+
 export interface SpecLine {
   path: string
   now: string | null
@@ -22,10 +24,11 @@ function flatten(value: unknown): Map<string, string> {
 /** What is empty, zero or not set says nothing and is left out: there, zero is no limit, no pause, nothing reserved. */
 function walk(path: string, value: unknown, lines: Map<string, string>): void {
   if (value === null || value === undefined || value === '' || value === false || value === 0) return
+  const set = (text: string) => lines.set(withoutTurns(path), withoutTurns(text))
   if (typeof value !== 'object') {
-    lines.set(path, String(value))
+    set(String(value))
   } else if (Array.isArray(value) && value.every((it) => typeof it !== 'object')) {
-    if (value.length > 0) lines.set(path, value.map(String).join(' '))
+    if (value.length > 0) set(value.map(String).join(' '))
   } else {
     for (const [key, inner] of Object.entries(value)) {
       const step = Array.isArray(value) ? `[${key}]` : path === '' ? key : `.${key}`

@@ -50,6 +50,12 @@ test('terminals are not imitated: colours and cursor movements go, text stays; e
   expect(long?.text.length).toBeLessThan(5000)
 })
 
+test('signs that turn the direction of reading are seen', () => {
+  const buffer = new LogBuffer()
+  buffer.push(row('login \u202etoor\u2069'))
+  expect(buffer.lines(everything)[0]?.text).toBe('login \\u{202e}toor\\u{2069}')
+})
+
 test('after a pause it goes on where it was: nothing is missing, and nothing is there twice', () => {
   const buffer = new LogBuffer()
   expect(buffer.resume()).toEqual({ tail: 200, since: null })

@@ -26,3 +26,11 @@ test('two specifications are laid side by side, a value a line', () => {
   ])
   expect(specLines(null, null)).toEqual([])
 })
+
+test('signs that turn the direction of reading are seen in a specification', () => {
+  const spec = { environment: { 'A\u2066': 'user\u202e nimda' }, command: ['\u200fx', 'עברית'] }
+  expect(specLines(spec, null)).toEqual([
+    { path: 'command', now: '\\u{200f}x עברית', before: null },
+    { path: 'environment.A\\u{2066}', now: 'user\\u{202e} nimda', before: null },
+  ])
+})
