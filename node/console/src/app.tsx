@@ -3,7 +3,7 @@
 import { useEffect, useRef } from 'preact/hooks'
 
 import { knownPeers } from './arrival'
-import { brought, loadMesh, offered, session, signIn, signInInstead, signOut, stay } from './entrance'
+import { brought, dialled, loadMesh, offered, session, signIn, signInInstead, signOut, stay } from './entrance'
 import { listenToKeys, overlay } from './keys'
 import { Confirm } from './parts/confirm'
 import { Drop } from './parts/drop'
@@ -47,7 +47,7 @@ export function App() {
     return (
       <>
         <SignIn
-          link={now?.link ?? null}
+          link={dialled.value}
           arrival={offered.value}
           instead={null}
           known={knownPeers}

@@ -1,10 +1,11 @@
 // Who is signed in: by what a link brought, by what this tab kept, or by what somebody typed.
 
-import { signal } from '@preact/signals'
+import { computed, signal } from '@preact/signals'
+import type { MeshState } from 'vc-mesh'
 
 import { messageOf } from './actions'
 import { forgetToken, knownPeers, rememberToken, type Arrival } from './arrival'
-import { startOver } from './deployment'
+import { forgetDraft } from './deployment'
 import { openSession, type Session } from './state'
 import { say } from './toasts'
 import { ownerOf, readToken, type Owner } from './token'
@@ -17,6 +18,13 @@ export const brought = signal<{ arrival: Arrival; instead: Owner } | null>(null)
 
 /** Whose this tab is: from when a token is taken, for a session takes a while to begin, until it is signed out. */
 let owner: Owner | null = null
+
+/** Somebody signs in: the part that dials is not there yet. */
+const isOpening = signal(false)
+const OPENING = signal<MeshState>({ state: 'connecting', since: 0 })
+
+/** The link that the sign-in shows; `null`: nobody signs in. */
+export const dialled = computed(() => session.value?.link ?? (isOpening.value ? OPENING : null))
 
 /** The part that dials is large: it is fetched while the sign-in is already there. */
 export const loadMesh = () => import('vc-mesh')
@@ -47,16 +55,23 @@ export function arriveByLink(arrival: Arrival): void {
 
 export async function signIn(token: string, peers: string[], isRemembered: boolean): Promise<void> {
   const mine = (owner = ownerOf(token))
+  isOpening.value = true
   try {
     const { Mesh } = await loadMesh()
     // Meanwhile another token may have been taken.
     if (owner !== mine) return
     const mesh = new Mesh({ token, peers })
+    // Nobody would end it any more.
+    session.value?.end()
     session.value = openSession(mesh)
+    isOpening.value = false
     mesh.start()
     if (isRemembered) rememberToken(token)
   } catch (error) {
-    if (owner === mine) owner = null
+    if (owner === mine) {
+      owner = null
+      isOpening.value = false
+    }
     say(messageOf(error), true)
   }
 }
@@ -76,9 +91,10 @@ export function stay(): void {
 export function signOut(): void {
   session.value?.end()
   session.value = null
+  isOpening.value = false
   offered.value = null
   brought.value = null
   owner = null
   forgetToken()
-  startOver()
+  forgetDraft()
 }

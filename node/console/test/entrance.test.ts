@@ -1,7 +1,9 @@
 import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
+import type { Mesh } from 'vc-mesh'
 
 import { rememberedToken } from '../src/arrival'
-import { arriveAgain, arriveByLink, brought, loadMesh, offered, session, signInInstead, signOut, stay } from '../src/entrance'
+import { draft } from '../src/deployment'
+import { arriveAgain, arriveByLink, brought, dialled, loadMesh, offered, session, signIn, signInInstead, signOut, stay } from '../src/entrance'
 import { tokenOf } from './tokens'
 
 vi.mock('vc-mesh', () => import('./fake-mesh'))
@@ -101,4 +103,32 @@ test('of two tokens that are taken at once the later one counts, and only one se
   expect(await user()).toBe('ada@C1')
   expect(begun).toEqual([4_000_000_001])
   end()
+})
+
+test('whoever signs in often has one session, which ends with the sign-out', async () => {
+  const begun = new Set<Mesh>()
+  const end = session.subscribe((it) => void (it && begun.add(it.mesh)))
+  for (let n = 0; n < 3; n += 1) void signIn(tokenOf(ada), [], false)
+  await user()
+  await signIn(tokenOf(ada), [], false)
+  expect([...begun].map((it) => it.state.state === 'closed')).toEqual([true, false])
+  signOut()
+  expect([...begun].map((it) => it.state.state)).toEqual(['closed', 'closed'])
+  end()
+})
+
+test('while the part that dials is fetched the sign-in waits, and can be cancelled', async () => {
+  expect(dialled.value).toBeNull()
+  const begun = signIn(tokenOf(ada), [], false)
+  expect(dialled.value?.value.state).toBe('connecting')
+  signOut()
+  expect(dialled.value).toBeNull()
+  await begun
+  expect(session.value).toBeNull()
+})
+
+test('nobody finds the draft of who was here before', () => {
+  draft.value = { name: 'a.yaml', text: 'PASSWORD: hunter2', project: 'shop' }
+  signOut()
+  expect(draft.value).toEqual({ name: '', text: '', project: '' })
 })
