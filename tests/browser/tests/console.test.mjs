@@ -206,7 +206,7 @@ describe('Somebody with a keyboard', () => {
     await page.waitForSelector('.service-slots:has-text("2 of 2")')
     assert.equal((await service('lab/talker')).replicas, 2)
     const focused = await page.evaluate(() => document.activeElement?.getAttribute('aria-label'))
-    assert.equal(focused, 'Replicas wanted', 'the focus does not go with the button')
+    assert.equal(focused, 'One more', 'the focus does not go with the button')
   })
 
   it('drains a machine after a question that names it, and undrains it', async () => {

@@ -19,7 +19,7 @@ export function Scale({ row }: { row: ServiceRow }) {
   const session = useSession()
   const hint = useId()
   const group = useRef<HTMLSpanElement>(null)
-  const input = useRef<HTMLInputElement>(null)
+  const more = useRef<HTMLButtonElement>(null)
   /** What was typed, as it was typed; `null`: nothing. */
   const draft = useSignal<string | null>(null)
   const text = draft.value ?? String(row.replicas)
@@ -32,9 +32,10 @@ export function Scale({ row }: { row: ServiceRow }) {
   const step = (by: number) => {
     if (canStep(by)) take(String(Number(replicas) + by))
   }
-  // Nothing else takes the buttons away, so that nothing else takes the focus with them.
+  // Nothing else takes the buttons away, and with them the focus. It goes to a button, where the keys of the page still work.
   const settle = () => {
-    if (group.current?.contains(document.activeElement)) input.current?.focus()
+    const focused = document.activeElement
+    if (focused instanceof HTMLButtonElement && group.current?.contains(focused)) more.current?.focus()
     draft.value = null
   }
   const apply = async () => {
@@ -48,7 +49,6 @@ export function Scale({ row }: { row: ServiceRow }) {
           −
         </button>
         <input
-          ref={input}
           type="text"
           inputMode="numeric"
           aria-label="Replicas wanted"
@@ -62,7 +62,7 @@ export function Scale({ row }: { row: ServiceRow }) {
             if (event.key === 'Escape') draft.value = null
           }}
         />
-        <button type="button" aria-label="One more" aria-disabled={!canStep(1)} onClick={() => step(1)}>
+        <button ref={more} type="button" aria-label="One more" aria-disabled={!canStep(1)} onClick={() => step(1)}>
           +
         </button>
       </span>
