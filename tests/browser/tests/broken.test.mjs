@@ -1,0 +1,108 @@
+// Services opened in the browser, when something is not there or breaks.
+import assert from 'node:assert/strict'
+
+import { cluster, console_, context, json, open, signedIn, story } from '../tunnel/stage.mjs'
+
+story('without its console an app says so, and goes on when it is opened again', async () => {
+  const app = await open()
+  const { origin } = new URL(app.url())
+  await console_.close()
+  assert.equal(await app.evaluate(async () => (await fetch('/echo')).status), 503)
+  await app.goto(`${origin}/page?html=later`)
+  assert.match(await app.innerText('h1'), /The console is not open/)
+  await open('shop/web', await signedIn(cluster))
+  await app.waitForFunction(() => document.body.textContent === 'later')
+})
+
+story('when its user signs out an app says that the console is not open, and goes on when it is opened again', async () => {
+  const app = await open()
+  const { origin } = new URL(app.url())
+  await app.evaluate(async () => (window.answer = await fetch('/slow?count=1000&every=100')) && null)
+  await console_.evaluate(() => window.mesh.close())
+  assert.equal(await app.evaluate(() => window.answer.text().catch((error) => error.name)), 'TypeError')
+  await app.goto(`${origin}/page?html=later`)
+  assert.match(await app.innerText('h1'), /The console is not open/)
+  assert.match(await app.innerText('p'), /Open the service there/)
+  await open('shop/web', await signedIn(cluster))
+  await app.waitForFunction(() => document.body.textContent === 'later')
+})
+
+story('while the cluster is out of reach an app says so, and goes on by itself', async () => {
+  const app = await open()
+  for (const node of cluster.nodes) await node.kill()
+  await console_.waitForFunction(() => window.mesh.state.state !== 'live')
+  await app.reload()
+  assert.match(await app.innerText('h1'), /out of reach/)
+  for (const node of cluster.nodes) await node.start('run')
+  await app.waitForSelector('body[data-ready=yes]')
+})
+
+story('a service that does not answer is said to', async () => {
+  const [app] = await Promise.all([context.waitForEvent('page'), console_.click('[data-service="shop/down"]')])
+  await app.waitForURL((url) => url.pathname === '/')
+  assert.match(await app.innerText('h1'), /does not answer/)
+  assert.match(await app.innerText('p'), /no instance of shop\/down takes a connection/)
+})
+
+story('a request that is too large for the way is answered, and says what of it is', async () => {
+  const app = await open()
+  const ask = (path, headers) => app.evaluate(async (ask) => (await fetch(...ask)).text(), [path, { headers }])
+  const long = 'u'.repeat(70_000)
+  assert.match(await ask(`/echo?${long}`), /the URL is larger than 64 KiB/)
+  assert.match(await ask('/echo', { 'x-long': long }), /the header 'x-long' is larger than 64 KiB/)
+  const many = Object.fromEntries(Array.from({ length: 140 }, (_, i) => [`x-${i}`, 'a']))
+  assert.match(await ask('/echo', many), /more than 128 headers/)
+  await app.evaluate(() => {
+    for (let i = 0; i < 20; i++) document.cookie = `c${i}=${'c'.repeat(4000)}; path=/`
+  })
+  assert.match(await ask('/echo'), /the header 'cookie' is larger than 64 KiB/)
+  await app.reload()
+  assert.match(await app.innerText('p'), /the header 'cookie' is larger than 64 KiB/)
+})
+
+story('an answer that no browser takes is said to be one', async () => {
+  const app = await open()
+  const { origin } = new URL(app.url())
+  for (const [path, why] of [
+    ['/status?code=600', /status is 600/],
+    ['/status?code=999', /status is 999/],
+    ['/echo?header=content-encoding: br', /encoded as 'br'/],
+    ['/echo?header=content-encoding: gzip, gzip', /encoded as 'gzip, gzip'/],
+  ]) {
+    await app.goto(`${origin}/`)
+    const [status, text] = await app.evaluate((path) => fetch(path).then(async (it) => [it.status, await it.text()]), path)
+    assert.equal(status, 502, path)
+    assert.match(text, why)
+    await app.goto(origin + path)
+    assert.match(await app.innerText('h1'), /The answer of the service cannot be shown/)
+    assert.match(await app.innerText('p'), why)
+  }
+})
+
+story('a page opened past its service worker finds it again', async () => {
+  const app = await open()
+  const { origin } = new URL(app.url())
+  const session = await context.newCDPSession(app)
+  await session.send('Network.enable')
+  await session.send('Network.setBypassServiceWorker', { bypass: true })
+  await app.goto(`${origin}/page?html=there`)
+  await session.send('Network.setBypassServiceWorker', { bypass: false })
+  await app.waitForFunction(() => document.body.textContent === 'there')
+})
+
+story('an answer that breaks off does not look whole, and what is not wanted any more is not fetched', async () => {
+  const app = await open()
+  const cut = await app.evaluate(() => fetch('/cut').then((answer) => answer.arrayBuffer()).then(() => 'whole', (error) => error.name))
+  assert.equal(cut, 'TypeError')
+  // Whether its head was on its way already or not, the cluster is there.
+  const broken = await app.evaluate(() => fetch('/broken').then(async (it) => (await it.text()) && it.status).catch((error) => error.name))
+  assert.ok(['TypeError', 502].includes(broken), `${broken}`)
+  const before = await json(app, '/gone')
+  await app.evaluate(async () => {
+    const stop = new AbortController()
+    const answer = await fetch('/slow?count=1000&every=100', { signal: stop.signal })
+    await answer.body.getReader().read()
+    stop.abort()
+  })
+  await app.waitForFunction(async (before) => (await (await fetch('/gone')).json()) > before, before, { polling: 200 })
+})
