@@ -251,34 +251,33 @@ impl Porter {
             said = timeout(PATIENCE, greet) => said.map_err(|_| AuthError::TimedOut)??,
             _ = &mut place.sent_away => return Err(AuthError::TimedOut),
         };
-        let (welcome, session) = match hello {
+        let answer = match hello {
             Hello::Member { certificate } => {
                 let known = self.meet_member(peer, certificate).await;
-                (known.map(|known| Welcome::Member { known }).map_err(|it| it.to_string()), None)
+                known.map(|known| (Welcome::Member { known }, None)).map_err(|it| it.to_string())
             }
             Hello::Join { token, name } => {
                 let admission = self.admit(peer, &token, &name).await;
-                (admission.map(|it| Welcome::Joined(Box::new(it))), None)
+                admission.map(|it| (Welcome::Joined(Box::new(it)), None))
             }
-            Hello::User { token } => match self.user(&token, seats) {
-                Ok((user, seat)) => {
-                    let peers = self.session.peer_addresses(Audience::User);
-                    (Ok(Welcome::User { role: user.role, peers }), Some((user, seat)))
-                }
-                Err(reason) => (Err(reason), None),
-            },
+            Hello::User { token } => self.user(&token, seats).map(|(user, seat)| {
+                let peers = self.session.peer_addresses(Audience::User);
+                (Welcome::User { role: user.role, peers }, Some((user, seat)))
+            }),
         };
         drop(place);
-        // Who does not take what he is told is not waited for.
-        let say = async |frames: &mut Frames<Stream>, welcome: &Welcome, is_last: bool| {
-            frames.send(welcome).await?;
-            if is_last { frames.close().await } else { Ok(()) }
+        let refused = answer.as_ref().err().cloned();
+        let (welcome, session) =
+            answer.unwrap_or_else(|reason| (Welcome::Refused { reason }, None));
+        let say = async {
+            frames.send(&welcome).await?;
+            if session.is_none() {
+                frames.close().await?;
+            }
+            Ok::<(), FrameError>(())
         };
-        let refused = welcome.as_ref().err().cloned();
-        let welcome = welcome.unwrap_or_else(|reason| Welcome::Refused { reason });
-        timeout(PATIENCE, say(&mut frames, &welcome, session.is_none()))
-            .await
-            .map_err(|_| AuthError::TimedOut)??;
+        // Who does not take what he is told is not waited for.
+        timeout(PATIENCE, say).await.map_err(|_| AuthError::TimedOut)??;
         if let Some((user, _seat)) = session {
             frames.set_max(vc_protocol::wire::MAX_FRAME);
             self.session.serve(user, frames).await;

@@ -74,6 +74,11 @@ pub struct Session {
     pub(crate) reports: live::Reports,
 }
 
+/// Why a part of this node does not answer any more.
+fn stopping(_: impl std::error::Error) -> String {
+    "this node is stopping: use another with --peer".to_owned()
+}
+
 impl Session {
     /// Answers a user on a stream until he goes or his token ends.
     pub(crate) async fn serve(&self, user: User, mut frames: Frames<impl Duplex>) {
@@ -258,9 +263,8 @@ impl Session {
         event: Event,
         result: oneshot::Receiver<Result<Vec<String>, String>>,
     ) -> Result<Vec<String>, String> {
-        let stopping = || "this node is stopping: use another with --peer".to_owned();
-        self.driver.send(event).await.map_err(|_| stopping())?;
-        result.await.map_err(|_| stopping())?
+        self.driver.send(event).await.map_err(stopping)?;
+        result.await.map_err(stopping)?
     }
 
     /// Takes up a machine's certificate: all certificates, and the addresses of members, for the machine.

@@ -8,7 +8,7 @@ use vc_protocol::compose::MAX_SERVICES;
 use vc_protocol::control::Reply;
 use vc_protocol::spec::Deployment;
 
-use super::Session;
+use super::{Session, stopping};
 
 /// Instances that one request may name.
 const MAX_INSTANCES: u64 = 20_000;
@@ -21,13 +21,12 @@ impl Session {
         deployments: Vec<Deployment>,
     ) -> Result<Reply, String> {
         check(&deployments)?;
-        let stopping = || "this node is stopping: use another with --peer".to_owned();
-        let turn = Arc::clone(&self.planning).acquire_owned().await.map_err(|_| stopping())?;
+        let turn = Arc::clone(&self.planning).acquire_owned().await.map_err(stopping)?;
         let plan = move || {
             let _turn = turn;
             Reply::Plan(report::plan(&view, &deployments))
         };
-        tokio::task::spawn_blocking(plan).await.map_err(|_| stopping())
+        tokio::task::spawn_blocking(plan).await.map_err(stopping)
     }
 }
 
