@@ -53,19 +53,31 @@ export class LogBuffer {
     const since = this.#lastTime === null ? null : this.#lastTime - LATE
     this.#repeats = new Map()
     for (const line of since === null ? this.#tails() : this.#lines.filter((it) => (it.time ?? 0) >= since)) {
-      this.#repeats.set(identity(line), (this.#repeats.get(identity(line)) ?? 0) + 1)
+      const same = identity(line)
+      this.#repeats.set(same, (this.#repeats.get(same) ?? 0) + 1)
     }
     return since === null ? { tail: TAIL, since } : { tail: null, since }
   }
 
   push(row: LogRow): void {
     const line = readable(row, this.#received + 1)
-    const repeats = this.#repeats.get(identity(line)) ?? 0
-    if (repeats > 0) return void this.#repeats.set(identity(line), repeats - 1)
+    if (this.#isRepeat(line)) return
     this.#received += 1
     if (row.time !== null) this.#lastTime = Math.max(row.time, this.#lastTime ?? 0)
     this.#lines.push(line)
     if (this.#lines.length > MAX_LINES + SLACK) this.#lines = this.#lines.slice(-MAX_LINES)
+  }
+
+  /** Whether it is one of those that may come again; each does so once. */
+  #isRepeat(line: LogLine): boolean {
+    // Most of the time there are none, and lines come fast.
+    if (this.#repeats.size === 0) return false
+    const same = identity(line)
+    const left = this.#repeats.get(same)
+    if (left === undefined) return false
+    if (left > 1) this.#repeats.set(same, left - 1)
+    else this.#repeats.delete(same)
+    return true
   }
 
   /** The last lines of each instance. */
