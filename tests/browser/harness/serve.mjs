@@ -33,7 +33,7 @@ export async function serveScript(code) {
       response.end(isScript ? code : html)
     }),
   )
-  return { url: `http://127.0.0.1:${port}/`, code, close }
+  return { url: `http://127.0.0.1:${port}/`, close }
 }
 
 /**
