@@ -73,6 +73,16 @@ export class Network {
     if (name) await this.#ip(this.#phone, `route replace default via ${NETWORKS[name]}.0.1`)
   }
 
+  /** Has the phone's networks lose so many of a hundred packets of UDP, each way. */
+  async lose(percent) {
+    const rule = ['-p', 'udp', '-m', 'statistic', '--mode', 'random', '--probability', String(percent / 100), '-j', 'DROP']
+    for (const chain of ['INPUT', 'OUTPUT']) {
+      const [program, ...words] = [...this.onPhone, 'iptables', '-w']
+      await run(program, [...words, '-F', chain])
+      if (percent > 0) await run(program, [...words, '-A', chain, ...rule])
+    }
+  }
+
   async remove() {
     for (const namespace of [this.#home, this.#phone]) await run('ip', ['netns', 'delete', namespace]).catch(() => {})
     await rm(this.#dir, { recursive: true, force: true })

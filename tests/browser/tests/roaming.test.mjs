@@ -1,15 +1,21 @@
 // A phone that goes from one network to another, and through a tunnel where there is none: real interfaces, real routes.
 import assert from 'node:assert/strict'
 import { createInterface } from 'node:readline'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 
 import { Browser, CHROMIUM } from '../harness/browser.mjs'
 import { Cluster, until } from '../harness/cluster.mjs'
 import { Network } from '../harness/network.mjs'
+import { ROOT } from '../harness/node.mjs'
 
 /** From the moment in which another network is there to a view that is live, milliseconds. */
 const BACK = 3000
 const TALKER = `let n = 0; setInterval(() => console.log('tick ' + ++n), 50)`
+
+const APP = join(ROOT, 'tests/browser/app/server.mjs')
+/** Bytes of a download over a path that loses packets. */
+const LENGTH = 20_000_000
 
 const compose = (replicas) => `name: lab
 services:
@@ -18,6 +24,12 @@ services:
     command: [${JSON.stringify(process.execPath)}, "-e", ${JSON.stringify(TALKER)}]
     stop_grace_period: 1s
     deploy: {replicas: ${replicas}, update_config: {monitor: 1s}}
+  web:
+    image: app
+    command: [${JSON.stringify(process.execPath)}, ${JSON.stringify(APP)}, "7080"]
+    ports: ["7090:7080"]
+    stop_grace_period: 1s
+    deploy: {update_config: {monitor: 1s}}
 `
 
 let network, cluster, served, browser, page
@@ -31,6 +43,8 @@ before(async () => {
   const [link] = await new Promise((done) => createInterface({ input: served.stdout }).once('line', (line) => done([line])))
   browser = await Browser.start({ executablePath: await network.chromium(CHROMIUM), viewport: { width: 390, height: 844 } })
   page = await browser.open(link)
+  // The app has no icon, as many have none.
+  browser.announce('/favicon.ico')
   await page.waitForSelector('.glance')
 })
 
@@ -93,4 +107,28 @@ test('after a time without any network all is live again as soon as there is one
   await page.waitForSelector('.banner.warn:has-text("Connection lost")')
   await cluster.vc('scale', 'lab/talker=2')
   await moves('mobile', () => scaled(3))
+})
+
+test('downloads over a network that loses packets arrive whole', { timeout: 120_000 }, async () => {
+  await show('services')
+  const [app] = await Promise.all([
+    browser.context.waitForEvent('page'),
+    page.getByRole('button', { name: 'Open :7090 of lab/web' }).click(),
+  ])
+  await app.waitForSelector('body[data-ready=yes]')
+  await network.lose(2)
+  const got = await app.evaluate(async (length) => {
+    const digest = async () => {
+      const bytes = await (await fetch(`/bytes?n=${length}`)).arrayBuffer()
+      const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
+      return [...digest].map((byte) => byte.toString(16).padStart(2, '0')).join('')
+    }
+    const begun = performance.now()
+    const digests = await Promise.all([digest(), digest()])
+    const took = performance.now() - begun
+    return { digests, took, right: await (await fetch(`/digest?n=${length}`)).json() }
+  }, LENGTH)
+  await network.lose(0)
+  assert.deepEqual(got.digests, [got.right, got.right])
+  console.log(`measured: ${((2 * LENGTH) / 1000 / got.took).toFixed(1)} MB/s while two packets of a hundred are lost each way`)
 })

@@ -107,6 +107,27 @@ story('a large download arrives as an attachment, whole', async () => {
   assert.match(await app.title(), /An app/)
 })
 
+story('what a page reads slowly arrives whole', async () => {
+  const app = await open()
+  const length = 40_000_000
+  const read = await app.evaluate(async (length) => {
+    const slowly = async () => {
+      const body = (await fetch(`/bytes?n=${length}`)).body.getReader()
+      let read = 0
+      let rest = 5_000_000
+      for (let next = await body.read(); !next.done; next = await body.read()) {
+        read += next.value.byteLength
+        if (read < rest) continue
+        rest = read + 300_000
+        await new Promise((resolve) => setTimeout(resolve, 50))
+      }
+      return read
+    }
+    return Promise.all([slowly(), slowly()])
+  }, length)
+  assert.deepEqual(read, [length, length])
+})
+
 story('a link that says download is one, through the mesh', async () => {
   const app = await open()
   for (const press of ['in the page', 'by a script']) {

@@ -76,6 +76,7 @@ export class Frames {
   readonly #decoder: FrameDecoder
   readonly #ready: Uint8Array[] = []
   #bytes = 0
+  #isResuming = false
   #end: End | null = null
   #wake: (() => void) | null = null
   readonly #isLinked: () => boolean
@@ -101,7 +102,7 @@ export class Frames {
       const frame = this.#ready.shift()
       if (frame) {
         this.#bytes -= frame.byteLength
-        if (this.#bytes <= FEW && this.#stream.readStatus === 'paused') this.#stream.resume()
+        if (this.#bytes <= FEW && this.#stream.readStatus === 'paused') this.#resume()
         return frame
       }
       if (this.#end?.error) throw this.#end.error
@@ -167,8 +168,24 @@ export class Frames {
       this.abort(error instanceof MeshError ? error : lost(error))
       return
     }
-    if (this.#bytes >= ENOUGH && this.#stream.readStatus === 'readable') this.#stream.pause()
+    this.#rest()
     this.#notify()
+  }
+
+  /** Rests while there is enough. */
+  #rest(): void {
+    if (!this.#isResuming && this.#bytes >= ENOUGH && this.#stream.readStatus === 'readable') this.#stream.pause()
+  }
+
+  /**
+   * Goes on. The stream hands out what it has kept meanwhile, and only then tells the node to send more: a rest that began
+   * in between would be forgotten, and what comes then would be too much for the stream to keep.
+   */
+  #resume(): void {
+    this.#isResuming = true
+    this.#stream.resume()
+    this.#isResuming = false
+    this.#rest()
   }
 
   readonly #onEnd = (): void => {

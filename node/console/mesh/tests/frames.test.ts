@@ -1,7 +1,7 @@
 import './older-node.js'
 
 import { streamPair } from '@libp2p/utils'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 
 import { FrameDecoder, Frames, MAX_FRAME, encodeFrame } from '../src/frames.js'
 import { cuts, join, utf8 } from './bytes.js'
@@ -68,6 +68,23 @@ describe('frames on a stream', () => {
     await expect.poll(() => own.readStatus).toBe('paused')
     for (let i = 0; i < 5; i++) expect((await frames.receive())?.byteLength).toBe(piece.byteLength)
     expect(own.readStatus).toBe('readable')
+  })
+
+  it('hold the sender back again when the stream had kept as much meanwhile', async () => {
+    const [own, other] = await streamPair()
+    const last = vi.fn()
+    Object.assign(own, { sendPause: () => last('pause'), sendResume: () => last('resume') })
+    const frames = new Frames(own)
+    const piece = new Uint8Array(256 * 1024)
+    for (let i = 0; i < 4; i++) other.send(encodeFrame(piece))
+    await expect.poll(() => own.readStatus).toBe('paused')
+    for (let i = 4; i < 10; i++) other.send(encodeFrame(piece))
+    await expect.poll(() => own.readBufferLength).toBeGreaterThan(5 * piece.byteLength)
+    for (let i = 0; i < 4; i++) await frames.receive()
+    expect(own.readStatus).toBe('paused')
+    expect(last.mock.calls.flat()).toEqual(['pause', 'resume', 'pause'])
+    for (let i = 4; i < 10; i++) expect((await frames.receive())?.byteLength).toBe(piece.byteLength)
+    expect(last).toHaveBeenLastCalledWith('resume')
   })
 
   it('leave in the stream what is not theirs', async () => {
