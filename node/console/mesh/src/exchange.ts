@@ -19,16 +19,31 @@ export async function exchange(
 ): Promise<Exchange> {
   if (signal?.aborted) throw aborted(signal)
   const frames = await open(signal)
-  const stop = (): void => frames.abort(aborted(signal as AbortSignal))
+  let upload: Upload | null = null
+  const done = (): void => {
+    signal?.removeEventListener('abort', stop)
+    upload?.stop()
+  }
+  const stop = (): void => {
+    done()
+    frames.abort(aborted(signal as AbortSignal))
+  }
   signal?.addEventListener('abort', stop)
-  const done = (): void => signal?.removeEventListener('abort', stop)
   try {
+    // It may have been aborted while the stream was opened.
+    if (signal?.aborted) stop()
     await frames.sendJson({ op: 'fetch', ...request })
-    if (body) sendBody(frames, body)
+    if (body) upload = sendBody(frames, body)
     const reply = await frames.receiveJson<Reply>()
     if (reply.reply === 'error') throw new MeshError('refused', reply.value)
     if (reply.reply !== 'response') throw new MeshError('failed', 'the node gave an answer that does not fit')
-    return { head: reply.value, body: bodyOf(frames, done) }
+    const finish = (): void => {
+      // Who has answered takes nothing more: what is left would wait for ever.
+      if (upload?.isWhole === false) frames.abort(new MeshError('aborted', 'the answer came before all of the request was sent'))
+      else frames.finish()
+      done()
+    }
+    return { head: reply.value, body: bodyOf(frames, finish, done) }
   } catch (error) {
     done()
     // While the node is there, the cluster is not out of reach: it is this answer that did not come.
@@ -38,15 +53,14 @@ export async function exchange(
 }
 
 /** The body that follows on a stream: frames that an empty one ends. It is fetched as fast as it is read. */
-function bodyOf(frames: Frames, done: () => void): ReadableStream<Uint8Array<ArrayBuffer>> {
+function bodyOf(frames: Frames, finish: () => void, done: () => void): ReadableStream<Uint8Array<ArrayBuffer>> {
   return new ReadableStream({
     async pull(controller): Promise<void> {
       try {
         const frame = await frames.receive()
         if (!frame) throw new MeshError('lost', 'the answer was cut: the instance or its machine is gone')
         if (frame.byteLength > 0) return controller.enqueue(frame as Uint8Array<ArrayBuffer>)
-        done()
-        frames.finish()
+        finish()
         controller.close()
       } catch (error) {
         done()
@@ -60,9 +74,18 @@ function bodyOf(frames: Frames, done: () => void): ReadableStream<Uint8Array<Arr
   })
 }
 
+/** A request's body on its way. */
+interface Upload {
+  /** Whether all of it was sent. */
+  readonly isWhole: boolean
+  /** Reads no more of it. */
+  stop(): void
+}
+
 /** Sends a body beside the wait for the answer, which may come before its end. */
-function sendBody(frames: Frames, body: ReadableStream<Uint8Array>): void {
+function sendBody(frames: Frames, body: ReadableStream<Uint8Array>): Upload {
   const reader = body.getReader()
+  const upload = { isWhole: false, stop: (): void => void reader.cancel().catch(() => {}) }
   const pump = async (): Promise<void> => {
     for (let next = await reader.read(); !next.done; next = await reader.read()) {
       for (let at = 0; at < next.value.byteLength; at += MAX_BODY_FRAME) {
@@ -71,11 +94,13 @@ function sendBody(frames: Frames, body: ReadableStream<Uint8Array>): void {
     }
     // The stream stays open: its end would say that nobody waits for the answer.
     await frames.send(NOTHING)
+    upload.isWhole = true
   }
   pump().catch((cause: unknown) => {
     frames.abort(new MeshError('failed', 'the body of the request could not be sent', { cause }))
     reader.cancel(cause).catch(() => {})
   })
+  return upload
 }
 
 function fail(frames: Frames, error: unknown): MeshError {

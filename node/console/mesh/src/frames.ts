@@ -125,7 +125,10 @@ export class Frames {
   /** Sends a frame; done when there is room for another. Errors: the stream is gone. */
   async send(...pieces: Uint8Array[]): Promise<void> {
     try {
-      if (!this.#stream.send(encodeFrame(...pieces))) await this.#drained()
+      if (this.#stream.send(encodeFrame(...pieces))) return
+      // When there is room on the connection every stream hears of it, those as well whose own window is still closed.
+      do await this.#drained()
+      while (this.#stream.writableNeedsDrain)
     } catch (cause) {
       throw this.#end?.error ?? lost(cause)
     }

@@ -189,6 +189,8 @@ export class Mesh {
     signal?.addEventListener('abort', stop)
     let over = false
     try {
+      // It may have been aborted while the stream was opened.
+      if (signal?.aborted) stop()
       await frames.sendJson(request)
       while (!over) {
         const reply = await frames.receiveJson<Reply>()

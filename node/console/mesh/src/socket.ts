@@ -12,6 +12,8 @@ const MAX_REASON = 123
 const TEXT = 1
 const BINARY = 2
 const CLOSE = 8
+/** When, after a close, nothing leaves for so long, milliseconds, and the other side says nothing, it is cut. */
+const PATIENCE = 10_000
 /** Codes of a close that nobody sends: it said none; it was cut. */
 const NO_CODE = 1005
 const CUT = 1006
@@ -34,6 +36,7 @@ export class Socket extends EventTarget implements MeshSocket {
   readonly #cancel = new AbortController()
   /** What is sent, in its order. */
   #sending: Promise<void> = Promise.resolve()
+  #timer: ReturnType<typeof setTimeout> | undefined
 
   constructor(open: Open, request: SocketRequest) {
     super()
@@ -65,6 +68,7 @@ export class Socket extends EventTarget implements MeshSocket {
     if (!wasOpen) return this.#cancel.abort()
     const said = code === undefined ? [] : [Uint8Array.of(code >> 8, code & 0xff), text]
     this.#enqueue((frames) => frames.send(Uint8Array.of(CLOSE), ...said))
+    this.#hurry()
   }
 
   override dispatchEvent(event: Event): boolean {
@@ -93,12 +97,15 @@ export class Socket extends EventTarget implements MeshSocket {
         else if (kind === BINARY) this.dispatchEvent(new MessageEvent('message', { data: this.#binary(rest) }))
         else throw new MeshError('failed', 'the node sent a message of a kind that is not known')
       }
-      await this.#sending
-      frames.finish()
+      // Who has said that it is over may take no more: then its stream ends, and what was not sent stays here.
+      const isOver = frames.receive().then(() => false, () => false)
+      if (await Promise.race([this.#sending.then(() => true), isOver])) frames.finish()
+      else frames.abort(new MeshError('aborted', 'the WebSocket is over'))
     } catch (error) {
       end.reason = error instanceof MeshError ? error.message : ''
       this.#frames?.abort(error instanceof MeshError ? error : new MeshError('failed', String(error)))
     }
+    clearTimeout(this.#timer)
     this.readyState = 3
     if (!end.wasClean) this.dispatchEvent(new Event('error'))
     this.dispatchEvent(new CloseEvent('close', end))
@@ -109,6 +116,7 @@ export class Socket extends EventTarget implements MeshSocket {
     this.#frames = frames
     const stop = (): void => frames.abort(new MeshError('aborted', 'the WebSocket was closed before it was open'))
     this.#cancel.signal.addEventListener('abort', stop)
+    if (this.#cancel.signal.aborted) stop()
     await frames.sendJson({ op: 'socket', ...request })
     const reply = await frames.receiveJson<Reply>()
     if (reply.reply === 'error') throw new MeshError('refused', reply.value)
@@ -119,6 +127,15 @@ export class Socket extends EventTarget implements MeshSocket {
     this.readyState = 1
     this.dispatchEvent(new Event('open'))
     return frames
+  }
+
+  /** Waits for an end as long as something leaves: an instance that reads nothing would never let it come. */
+  #hurry(): void {
+    const { bufferedAmount } = this
+    this.#timer = setTimeout(() => {
+      if (this.bufferedAmount < bufferedAmount) this.#hurry()
+      else this.#frames?.abort(new MeshError('aborted', 'the instance did not take the close'))
+    }, PATIENCE)
   }
 
   #enqueue(step: (frames: Frames) => Promise<void>): void {

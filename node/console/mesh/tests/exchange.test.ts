@@ -182,6 +182,36 @@ describe('fetch', () => {
     await expect.poll(() => ended).toBe(3)
   })
 
+  it('is aborted also while its stream is opened', async () => {
+    const { mux: own } = await muxPair(async (frames) => void (await frames.receive()))
+    mux = own
+    const { request } = await outgoing('web', null, '/', {})
+    const stop = new AbortController()
+    const answer = exchange((signal) => own.open(signal), request, null, stop.signal)
+    stop.abort()
+    await expect(answer).rejects.toMatchObject({ code: 'aborted' })
+    expect(own.isIdle).toBe(true)
+  })
+
+  it('sends no more of a body once the answer is whole, or not wanted', async () => {
+    const full = (controller: ReadableStreamDefaultController<Uint8Array>): void => controller.enqueue(new Uint8Array(64 * 1024))
+    const waiting = async (): Promise<void> => new Promise(() => {})
+    for (const pull of [full, waiting]) {
+      const fetch = await fetching(async (_, frames) => {
+        await answer(frames)
+        await frames.send(NOTHING)
+      })
+      for (const end of ['read', 'cancelled'] as const) {
+        let isCancelled = false
+        const body = new ReadableStream({ pull, cancel: () => void (isCancelled = true) })
+        const response = await fetch('/', { method: 'POST', body, duplex: 'half' } as RequestInit)
+        await (end === 'read' ? response.text() : response.body?.cancel())
+        await expect.poll(() => [isCancelled, mux?.isIdle], end).toEqual([true, true])
+      }
+      mux?.end(new MeshError('lost', 'the next one'))
+    }
+  })
+
   it('gives no body where HTTP has none', async () => {
     const fetch = await fetching(async (request, frames) => {
       await answer(frames, { status: Number(request.target.slice(1)) })

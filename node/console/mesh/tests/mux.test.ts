@@ -26,6 +26,32 @@ describe('many streams on one', () => {
     await expect(mux.open()).rejects.toMatchObject({ code: 'lost' })
   })
 
+  it('have a sender wait whose node reads nothing, though there is room for others', async () => {
+    const { mux } = await muxPair(async (frames) => {
+      const { reads } = await frames.receiveJson<{ reads: boolean }>()
+      if (!reads) return new Promise(() => {})
+      while (await frames.receive());
+    })
+    const piece = new Uint8Array(64 * 1024)
+    const [stuck, other] = [await mux.open(), await mux.open()]
+    await stuck.sendJson({ reads: false })
+    await other.sendJson({ reads: true })
+    let taken = 0
+    const sending = (async () => {
+      for (;;) {
+        await stuck.send(piece)
+        taken += 1
+      }
+    })()
+    sending.catch(() => {})
+    await expect.poll(() => taken).toBeGreaterThan(10)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    const before = taken
+    for (let i = 0; i < 200; i++) await other.send(piece)
+    expect(taken).toBe(before)
+    mux.end(new MeshError('lost', 'the test is over'))
+  })
+
   it('tell the round trip', async () => {
     const { mux } = await muxPair(async () => {})
     const rtt = await new Promise<number>((resolve) => (mux.onRtt = resolve))

@@ -1,0 +1,90 @@
+import './older-node.js'
+
+import { afterEach, describe, expect, it, vi } from 'vitest'
+
+import { MeshError } from '../src/api.js'
+import type { Frames } from '../src/frames.js'
+import type { Mux } from '../src/mux.js'
+import { Socket } from '../src/socket.js'
+import { muxPair } from './pair.js'
+
+let mux: Mux | null = null
+afterEach(() => {
+  vi.useRealTimers()
+  mux?.end(new MeshError('lost', 'the test is over'))
+  mux = null
+})
+
+const REQUEST = { service: 'shop/web', port: null, target: '/', headers: [], protocols: [] }
+const HEAD = { status: 101, headers: [], instance: 'shop/web.1@0', node: 'n' }
+const MUCH = 5
+
+/** A WebSocket that is open, with a node that does as `serve` says. */
+async function opened(serve: (frames: Frames) => Promise<void>): Promise<Socket> {
+  const pair = await muxPair(async (frames) => {
+    await frames.receive()
+    await frames.sendJson({ reply: 'response', value: HEAD })
+    await serve(frames)
+  })
+  mux = pair.mux
+  const socket = new Socket((signal) => pair.mux.open(signal), REQUEST)
+  await new Promise((resolve) => socket.addEventListener('open', resolve))
+  return socket
+}
+
+const closing = (socket: Socket): Promise<CloseEvent> =>
+  new Promise((resolve) => socket.addEventListener('close', (event) => resolve(event as CloseEvent)))
+
+/** More than the node takes that reads nothing. */
+const fill = (socket: Socket): void => {
+  for (let i = 0; i < MUCH; i++) socket.send(new Uint8Array(1_000_000))
+}
+
+describe('a WebSocket', () => {
+  it('is over when the other side says so, though that takes nothing more', async () => {
+    let end = (): void => {}
+    const told = new Promise<void>((resolve) => (end = resolve))
+    const socket = await opened(async (frames) => {
+      await told
+      await frames.send(Uint8Array.of(8, 4001 >> 8, 4001 & 0xff))
+    })
+    const closed = closing(socket)
+    fill(socket)
+    end()
+    expect(await closed).toMatchObject({ code: 4001, wasClean: true })
+    await expect.poll(() => mux?.isIdle).toBe(true)
+  })
+
+  it('is cut a while after its close, when the other side reads nothing', async () => {
+    const socket = await opened(() => new Promise(() => {}))
+    const closed = closing(socket)
+    fill(socket)
+    await expect.poll(() => socket.bufferedAmount).toBeLessThan(MUCH * 1_000_000)
+    // The connection says something all the while.
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    socket.close()
+    await vi.advanceTimersByTimeAsync(9_900)
+    expect(socket.readyState).toBe(2)
+    await vi.advanceTimersByTimeAsync(200)
+    expect(await closed).toMatchObject({ code: 1006, wasClean: false })
+    expect(mux?.isIdle).toBe(true)
+  })
+
+  it('says all that it has to say before its close, however slowly it is read', async () => {
+    let bytes = 0
+    let code: number | undefined
+    const socket = await opened(async (frames) => {
+      for (let frame = await frames.receive(); frame; frame = await frames.receive()) {
+        await new Promise((resolve) => setTimeout(resolve, 20))
+        code = frame[0]
+        if (code === 8) return frames.send(frame)
+        bytes += frame.byteLength - 1
+      }
+    })
+    const closed = closing(socket)
+    fill(socket)
+    socket.close()
+    expect(await closed).toMatchObject({ code: 1005, wasClean: true })
+    expect([bytes, code]).toEqual([MUCH * 1_000_000, 8])
+  })
+})
