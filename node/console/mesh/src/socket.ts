@@ -13,7 +13,7 @@ const TEXT = 1
 const BINARY = 2
 const CLOSE = 8
 /** When, after a close, nothing leaves for so long, milliseconds, and the other side says nothing, it is cut. */
-const PATIENCE = 10_000
+const PATIENCE = 60_000
 /** Codes of a close that nobody sends: it said none; it was cut. */
 const NO_CODE = 1005
 const CUT = 1006
@@ -36,6 +36,8 @@ export class Socket extends EventTarget implements MeshSocket {
   readonly #cancel = new AbortController()
   /** What is sent, in its order. */
   #sending: Promise<void> = Promise.resolve()
+  /** How many messages have left. */
+  #sent = 0
   #timer: ReturnType<typeof setTimeout> | undefined
 
   constructor(open: Open, request: SocketRequest) {
@@ -131,17 +133,22 @@ export class Socket extends EventTarget implements MeshSocket {
 
   /** Waits for an end as long as something leaves: an instance that reads nothing would never let it come. */
   #hurry(): void {
-    const { bufferedAmount } = this
+    const before = this.#sent
     this.#timer = setTimeout(() => {
-      if (this.bufferedAmount < bufferedAmount) this.#hurry()
+      if (this.#sent > before) this.#hurry()
       else this.#frames?.abort(new MeshError('aborted', 'the instance did not take the close'))
     }, PATIENCE)
   }
 
   #enqueue(step: (frames: Frames) => Promise<void>): void {
     const frames = this.#frames
-    // A step that fails has lost its stream: `#run` hears of that as well.
-    if (frames) this.#sending = this.#sending.then(() => step(frames)).catch(() => {})
+    if (!frames) return
+    const send = async (): Promise<void> => {
+      await step(frames)
+      this.#sent += 1
+    }
+    // Of a stream that is lost `#run` hears as well; what cannot be read ends it here.
+    this.#sending = this.#sending.then(send).catch((cause: unknown) => frames.abort(new MeshError('failed', 'a message could not be sent', { cause })))
   }
 
   #binary(bytes: Uint8Array): Blob | ArrayBuffer {

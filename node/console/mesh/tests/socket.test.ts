@@ -63,11 +63,21 @@ describe('a WebSocket', () => {
     // The connection says something all the while.
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
     socket.close()
-    await vi.advanceTimersByTimeAsync(9_900)
+    await vi.advanceTimersByTimeAsync(59_900)
     expect(socket.readyState).toBe(2)
-    await vi.advanceTimersByTimeAsync(200)
+    // Something may still have left since.
+    await vi.advanceTimersByTimeAsync(60_200)
     expect(await closed).toMatchObject({ code: 1006, wasClean: false })
     expect(mux?.isIdle).toBe(true)
+  })
+
+  it('is over when a message cannot be read, for what comes after would not be what was sent', async () => {
+    const socket = await opened(async (frames) => void (await frames.receive()))
+    const closed = closing(socket)
+    const gone = new Blob(['a file that is gone'])
+    gone.arrayBuffer = async () => Promise.reject(new DOMException('gone', 'NotReadableError'))
+    socket.send(gone)
+    expect(await closed).toMatchObject({ code: 1006, reason: 'a message could not be sent' })
   })
 
   it('says all that it has to say before its close, however slowly it is read', async () => {

@@ -33,6 +33,8 @@ export class Flow {
   #reader: ReadableStreamDefaultReader<Uint8Array> | null = null
   /** Until `send` is done. */
   #outgoing = true
+  /** The other side wants nothing, or nothing more. */
+  #unwanted = false
   #closed = false
   readonly #onEnd: () => void
 
@@ -71,6 +73,7 @@ export class Flow {
   async send(stream: ReadableStream<Uint8Array> | null): Promise<void> {
     const reader = stream?.getReader()
     this.#reader = reader ?? null
+    if (this.#unwanted || this.#closed) this.#stopSending()
     try {
       while (reader && !this.#closed) {
         const { done, value } = await reader.read()
@@ -139,7 +142,11 @@ export class Flow {
         this.#onCredit = null
         return
       case 'enough':
-        return this.#stopSending()
+        // Who has not begun to send need not begin.
+        this.#outgoing &&= this.#reader !== null
+        this.#unwanted = true
+        this.#stopSending()
+        return this.#settle(true)
     }
   }
 
@@ -167,9 +174,10 @@ export class Flow {
    * before that word arrived.
    */
   #settle(heard: boolean): void {
-    if (this.#closed || this.#outgoing || this.#controller !== null) return
-    this.#closed = true
+    if (this.#outgoing || this.#controller !== null) return
     if (heard) this.#port.close()
+    if (this.#closed) return
+    this.#closed = true
     this.#onEnd()
   }
 }

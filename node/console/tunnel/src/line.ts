@@ -105,6 +105,7 @@ export class Line {
       this.#flows.add(flow)
       this.#watchFlows()
       outgoing.signal?.addEventListener('abort', abort)
+      if (outgoing.signal?.aborted) return abort()
       const { method, target, headers, body } = outgoing
       this.#ask({ ask: 'fetch', method, target, headers, body: body !== null, port: port2 })
       void flow.send(body)

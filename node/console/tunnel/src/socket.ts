@@ -20,6 +20,9 @@ export class TunnelSocket extends EventTarget {
   /** Messages go one after another, though a Blob has to be read first. */
   #sending = Promise.resolve()
   readonly #handlers = new Map<string, EventListener>()
+  readonly #onHide = ({ persisted }: PageTransitionEvent): void => {
+    if (!persisted) this.#tell({ close: true, code: 1001 })
+  }
 
   constructor(url: URL, protocols: string | string[], open: (ask: PageAsk, port: MessagePort) => void) {
     super()
@@ -33,9 +36,7 @@ export class TunnelSocket extends EventTarget {
     this.#port = port1
     port1.onmessage = (event: MessageEvent<SocketTold>) => this.#receive(event.data)
     port1.addEventListener('close', () => this.#over(1006, '', false))
-    addEventListener('pagehide', (event) => {
-      if (!event.persisted) this.#tell({ close: true, code: 1001 })
-    })
+    addEventListener('pagehide', this.#onHide)
     open({ page: 'socket', target: url.pathname + url.search, protocols: offered }, port2)
   }
 
@@ -90,9 +91,14 @@ export class TunnelSocket extends EventTarget {
     const content = copied(data)
     this.#buffered += size(content)
     if (this.#state !== 1) return
-    this.#sending = this.#sending.then(async () => {
+    const tell = async (): Promise<void> => {
       const send = content instanceof Blob ? await content.arrayBuffer() : content
       this.#tell({ send }, typeof send === 'string' ? [] : [send])
+    }
+    // What comes after a file that cannot be read would not be what was sent.
+    this.#sending = this.#sending.then(tell).catch(() => {
+      this.#tell({ close: true })
+      this.#over(1006, '', false)
     })
   }
 
@@ -136,6 +142,7 @@ export class TunnelSocket extends EventTarget {
     if (this.#state === 3) return
     this.#state = 3
     this.#port.close()
+    removeEventListener('pagehide', this.#onHide)
     if (!wasClean) this.dispatchEvent(new Event('error'))
     this.dispatchEvent(new CloseEvent('close', { code, reason, wasClean }))
   }

@@ -1,4 +1,4 @@
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Flow, WINDOW } from '../src/flow'
 import { Line } from '../src/line'
 import type { HeaderList } from '../src/protocol'
@@ -155,6 +155,44 @@ describe('a line', () => {
     await expect(text(answer.body)).rejects.toThrow(/not wanted/)
   })
 
+  it('tells the mesh so before there is an answer, also where browsers do not say that a port was closed', async () => {
+    const { addEventListener } = MessagePort.prototype
+    const spy = vi.spyOn(MessagePort.prototype, 'addEventListener')
+    spy.mockImplementation(function (this: MessagePort, type: string, ...rest: [never]) {
+      if (type !== 'close') addEventListener.call(this, type, ...rest)
+    })
+    onTestFinished(() => spy.mockRestore())
+    const stops: AbortController[] = []
+    let asked = 0
+    let stopped = 0
+    const { line } = connected((_request, _body, options) => {
+      asked += 1
+      return new Promise((_, reject) => {
+        options?.signal?.addEventListener('abort', () => {
+          stopped += 1
+          reject(new Error('aborted'))
+        })
+      })
+    })
+    const ask = (signal: AbortSignal): Promise<unknown> => line.request({ ...GET, signal }).catch((error: Error) => error)
+    for (let i = 0; i < MAX_REQUESTS; i++) {
+      const stop = new AbortController()
+      stops.push(stop)
+      void ask(stop.signal)
+    }
+    await expect.poll(() => asked).toBe(MAX_REQUESTS)
+    for (const stop of stops) stop.abort()
+    await expect.poll(() => stopped).toBe(MAX_REQUESTS)
+    void ask(new AbortController().signal)
+    await expect.poll(() => asked, 'there is room for others').toBe(MAX_REQUESTS + 1)
+  })
+
+  it('does not ask for what is not wanted any more', async () => {
+    const { line } = connected(() => expect.fail('asked'))
+    await expect(line.request({ ...GET, signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'gone' })
+    expect(await line.alive()).toBe(true)
+  })
+
   it('answers at once what is too large to be passed on', async () => {
     const { line } = connected(() => expect.fail('not passed on'))
     const long = 'u'.repeat(64 * 1024 + 1)
@@ -219,6 +257,27 @@ describe('a flow', () => {
     await reader.read()
     await reader.cancel()
     there.abort('enough')
+  })
+
+  it('closes its port when it is over, also when an answer was not read to its end', async () => {
+    for (const end of ['read', 'cancelled'] as const) {
+      const { port1, port2 } = new MessageChannel()
+      const [here, there] = [new Flow(port1, () => {}), new Flow(port2, () => {})]
+      const closed = new Promise((resolve) => port1.addEventListener('close', resolve))
+      void here.send(new Blob([new Uint8Array(end === 'read' ? WINDOW : 3 * WINDOW)]).stream())
+      void there.send(null)
+      await (end === 'read' ? new Response(there.incoming).arrayBuffer() : there.incoming.cancel())
+      await closed
+    }
+  })
+
+  it('reads nothing of what it has to send when the other side was done before', async () => {
+    const [here, there] = pair()
+    there.abort('not wanted')
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    let isCancelled = false
+    await here.send(new ReadableStream({ cancel: () => void (isCancelled = true) }))
+    expect(isCancelled).toBe(true)
   })
 
   it('is sent nothing before somebody reads, when it is not to be ahead', async () => {
