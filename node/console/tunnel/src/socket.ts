@@ -3,6 +3,8 @@ import type { PageAsk, SocketAsk, SocketTold } from './protocol'
 
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 const MAX_REASON = 123
+/** Bytes that may be on their way through the console, which ends a WebSocket with too many; what is more waits here. */
+const AHEAD = 4 * 1024 * 1024
 
 type Handler<E extends Event> = ((event: E) => void) | null
 
@@ -16,6 +18,9 @@ export class TunnelSocket extends EventTarget {
   #state = 0
   #protocol = ''
   #buffered = 0
+  /** Bytes on their way through the console. */
+  #ahead = 0
+  #onRoom: () => void = () => {}
   #binaryType: BinaryType = 'blob'
   /** Messages go one after another, though a Blob has to be read first. */
   #sending = Promise.resolve()
@@ -93,6 +98,8 @@ export class TunnelSocket extends EventTarget {
     if (this.#state !== 1) return
     const tell = async (): Promise<void> => {
       const send = content instanceof Blob ? await content.arrayBuffer() : content
+      while (this.#ahead >= AHEAD && this.#state < 3) await new Promise<void>((resolve) => (this.#onRoom = resolve))
+      this.#ahead += size(send)
       this.#tell({ send }, typeof send === 'string' ? [] : [send])
     }
     // What comes after a file that cannot be read would not be what was sent.
@@ -132,7 +139,8 @@ export class TunnelSocket extends EventTarget {
       }
       case 'sent':
         this.#buffered = Math.max(0, this.#buffered - told.bytes)
-        return
+        this.#ahead -= told.bytes
+        return this.#onRoom()
       case 'closed':
         return this.#over(told.code, told.reason, told.clean)
     }
@@ -142,6 +150,7 @@ export class TunnelSocket extends EventTarget {
     if (this.#state === 3) return
     this.#state = 3
     this.#port.close()
+    this.#onRoom()
     removeEventListener('pagehide', this.#onHide)
     if (!wasClean) this.dispatchEvent(new Event('error'))
     this.dispatchEvent(new CloseEvent('close', { code, reason, wasClean }))
