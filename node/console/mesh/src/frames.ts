@@ -186,7 +186,12 @@ export class Frames {
    */
   #resume(): void {
     this.#isResuming = true
-    this.#stream.resume()
+    try {
+      this.#stream.resume()
+    } catch (cause) {
+      // There is no connection to tell the node on. What was kept is here all the same.
+      this.#over(lost(cause))
+    }
     this.#isResuming = false
     this.#rest()
   }

@@ -1,15 +1,16 @@
 import './older-node.js'
 
+import { streamPair } from '@libp2p/utils'
 import { afterEach, describe, expect, it } from 'vitest'
 
 import { MeshError } from '../src/api.js'
 import { exchange } from '../src/exchange.js'
 import { outgoing, responseOf } from '../src/fetch.js'
 import type { Frames } from '../src/frames.js'
-import type { Mux } from '../src/mux.js'
+import { Mux } from '../src/mux.js'
 import type { FetchRequest } from '../src/types.js'
 import { utf8 } from './bytes.js'
-import { muxPair } from './pair.js'
+import { muxPair, serveMux } from './pair.js'
 import type { Serve } from './pair.js'
 
 let mux: Mux | null = null
@@ -149,6 +150,29 @@ describe('fetch', () => {
       pair.outer.abort(new Error('the machine is gone'))
       await expect(whole).rejects.toMatchObject({ code: 'lost' })
     }
+  })
+
+  it('is lost, not failed, when its connection is closed while nobody reads it; what had come can be read', async () => {
+    const [own, other] = await streamPair()
+    serveMux(other, async (frames) => {
+      await frames.receive()
+      await answer(frames)
+      for (let i = 0; i < 100; i++) await frames.send(new Uint8Array(64 * 1024))
+    })
+    mux = new Mux(own)
+    const { request } = await outgoing('web', null, '/', {})
+    const { body } = await exchange((signal) => (mux as Mux).open(signal), request, null)
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    // As a data channel that is closed does.
+    const closing = own as unknown as { onTransportClosed(): void }
+    closing.onTransportClosed()
+    const reader = body.getReader()
+    let bytes = 0
+    const all = (async () => {
+      for (let next = await reader.read(); !next.done; next = await reader.read()) bytes += next.value.byteLength
+    })()
+    await expect(all).rejects.toMatchObject({ code: 'lost' })
+    expect(bytes).toBeGreaterThan(1024 * 1024)
   })
 
   it('says why a node refuses it', async () => {
