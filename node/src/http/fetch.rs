@@ -10,12 +10,13 @@ use hyper::client::conn::http1;
 use hyper::header::CONTENT_LENGTH;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
+use tokio::time::Duration;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use vc_protocol::control::Reply;
 use vc_protocol::http::{FetchRequest, MAX_BODY_FRAME, ResponseHead};
 
-use super::{Http, headers};
+use super::{Http, STUCK, given, headers};
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
 use crate::routing::pipe::Opened;
 
@@ -49,7 +50,7 @@ impl Http {
             let (mut out, mut input) = frames.split();
             tokio::select! {
                 done = exchange(request, opened, &mut out) => done,
-                gone = take(&mut input, body) => Err(gone),
+                gone = take(&mut input, body, STUCK) => Err(gone),
                 () = lost => Err(FrameError::Io(io::ErrorKind::ConnectionReset.into())),
             }
         };
@@ -96,19 +97,23 @@ fn begin(
     Ok((built, pieces))
 }
 
-/// Hands on the frames of the request's body, then waits until the user goes.
+/// Hands on the frames of the request's body, for as long as the instance takes some now and then; then waits until the user goes.
 async fn take<S: AsyncRead + AsyncWrite + Unpin>(
     input: &mut FramesIn<'_, S>,
     mut pieces: Pieces,
+    patience: Duration,
 ) -> FrameError {
     while let Some(to) = &pieces {
         match input.receive_bytes().await {
             Ok(piece) if piece.is_empty() => pieces = None,
-            // An instance that takes no more of it may still answer.
-            Ok(piece) => drop(to.send(Ok(piece)).await),
+            Ok(piece) => match given(patience, to.send(Ok(piece))).await {
+                // An instance that takes no more of it may still answer.
+                Ok(_) => {}
+                Err(stuck) => return stuck.into(),
+            },
             Err(error) => {
                 // Without its end, what was sent so far is no whole request.
-                let _ = to.send(Err(io::ErrorKind::ConnectionAborted.into())).await;
+                let _ = to.try_send(Err(io::ErrorKind::ConnectionAborted.into()));
                 return error;
             }
         }
@@ -205,6 +210,31 @@ mod tests {
         assert!(relay(&mut body, &mut out).await.is_err());
         assert_eq!(far.receive_bytes().await.expect("the head"), "head");
         assert_eq!(far.receive_bytes().await.expect("what there was"), "half");
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_takes_nothing_of_a_body_is_given_up() {
+        let (near, far) = tokio::io::duplex(1024);
+        let (mut near, mut far) =
+            (Frames::new(near.compat(), 1024), Frames::new(far.compat(), 1024));
+        let (pieces, _instance) = mpsc::channel(1);
+        let sending =
+            tokio::spawn(async move { while far.send_bytes(vec![7; 100]).await.is_ok() {} });
+        let end = take(&mut near.split().1, Some(pieces), Duration::from_millis(20)).await;
+        assert!(matches!(end, FrameError::Io(error) if error.kind() == io::ErrorKind::TimedOut));
+        drop(near);
+        sending.await.expect("it ends with its stream");
+    }
+
+    #[tokio::test]
+    async fn a_user_who_goes_amid_a_body_is_missed_at_once_though_the_instance_takes_nothing() {
+        let (near, far) = tokio::io::duplex(1024);
+        let (mut near, mut far) =
+            (Frames::new(near.compat(), 1024), Frames::new(far.compat(), 1024));
+        let (pieces, _instance) = mpsc::channel(1);
+        far.send_bytes(vec![7; 100]).await.expect("room");
+        drop(far);
+        assert!(matches!(take(&mut near.split().1, Some(pieces), STUCK).await, FrameError::Closed));
     }
 
     #[test]

@@ -7,9 +7,11 @@ mod fetch;
 mod headers;
 mod socket;
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::{Duration, timeout};
 use vc_engine::routes::Published;
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::PortProtocol;
@@ -17,6 +19,17 @@ use vc_protocol::spec::PortProtocol;
 use crate::drive::Snapshot;
 use crate::routing::Router;
 use crate::routing::pipe::Opened;
+
+/// An instance that takes nothing of what it is sent for so long is given up, as proxies do: whether the user is still there
+/// cannot be seen before what he has sent is taken.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// Sends something to an instance. Errors: it takes nothing for so long.
+async fn given<T>(patience: Duration, sending: impl Future<Output = T>) -> io::Result<T> {
+    timeout(patience, sending).await.map_err(|_| {
+        io::Error::new(io::ErrorKind::TimedOut, "the instance does not take what it is sent")
+    })
+}
 
 /// Talks to instances for users. Cheap to clone.
 #[derive(Clone)]

@@ -16,7 +16,7 @@ use vc_protocol::ServiceKey;
 use vc_protocol::control::Reply;
 use vc_protocol::http::{MAX_MESSAGE, ResponseHead, SocketFrame, SocketRequest};
 
-use super::{Http, fetch, headers};
+use super::{Http, STUCK, fetch, given, headers};
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
 use crate::routing::pipe::{Opened, Pipe};
 
@@ -134,12 +134,12 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
                         code: CloseCode::from(code),
                         reason: reason.into(),
                     });
-                    let _ = to.send(Message::Close(frame)).await;
+                    let _ = given(STUCK, to.send(Message::Close(frame))).await;
                     return Ok(());
                 }
                 None => return Err(FrameError::Closed),
             };
-            to.send(message).await.map_err(io::Error::other)?;
+            given(STUCK, to.send(message)).await?.map_err(io::Error::other)?;
         }
     };
     let down = async {
