@@ -13,6 +13,8 @@
 //   /status?code=S       an answer without a body
 //   /cut?n=N             promises N bytes, sends half of them, and hangs up
 //   /broken              a head, and right behind it what is no body
+//   /silent              no answer, for as long as somebody waits for it
+//   /waiting             how many wait for that
 //   /gone                how many answers were not wanted any more before they were complete
 //   /page?html=HTML      a page
 //   /ws                  a WebSocket that sends back what it gets; `close CODE REASON` closes it
@@ -29,6 +31,7 @@ const FILES = { '/': 'index.html', '/app.js': 'app.js', '/app.css': 'app.css', '
 const TYPES = { html: 'text/html; charset=utf-8', js: 'text/javascript', css: 'text/css', svg: 'image/svg+xml' }
 
 let gone = 0
+let silent = 0
 
 /** Byte i of all content is the same whatever is asked for; blocks differ, so that none can be taken for another. */
 function* content(total) {
@@ -136,6 +139,11 @@ const server = createServer(async (request, response) => {
       return setImmediate(() => response.destroy())
     case '/broken':
       return request.socket.end('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nno chunk\r\n')
+    case '/silent':
+      silent++
+      return response.on('close', () => silent--)
+    case '/waiting':
+      return json(response, silent)
     case '/gone':
       return json(response, gone)
     case '/page':

@@ -106,3 +106,54 @@ story('an answer that breaks off does not look whole, and what is not wanted any
   })
   await app.waitForFunction(async (before) => (await (await fetch('/gone')).json()) > before, before, { polling: 200 })
 })
+
+/** Has a page begin more than an app may have under way, of what is never answered, and give it up after `wait` milliseconds. */
+const GIVE_UP = {
+  fetch: (wait) => {
+    for (let i = 0; i < 80; i++) fetch('/silent', { signal: AbortSignal.timeout(wait) }).catch(() => {})
+  },
+  Request: (wait) => {
+    for (let i = 0; i < 80; i++) fetch(new Request('/silent', { signal: AbortSignal.timeout(wait) })).catch(() => {})
+  },
+  POST: (wait) => {
+    for (let i = 0; i < 80; i++) fetch('/silent', { method: 'POST', body: 'b', signal: AbortSignal.timeout(wait) }).catch(() => {})
+  },
+  XMLHttpRequest: (wait) => {
+    for (let i = 0; i < 80; i++) {
+      const request = new XMLHttpRequest()
+      request.open('GET', '/silent')
+      if (i % 2 === 0) request.timeout = wait
+      else setTimeout(() => request.abort(), wait)
+      request.send()
+    }
+  },
+}
+
+const none = (page) => page.waitForFunction(async () => (await (await fetch('/waiting')).json()) === 0, null, { polling: 200 })
+
+story('what a script gives up before it is answered holds up nothing, and is not waited for', async () => {
+  const app = await open()
+  for (const giveUp of Object.values(GIVE_UP)) {
+    for (const wait of [1, 300]) {
+      await app.evaluate(giveUp, wait)
+      await none(app)
+    }
+  }
+  const unseen = await app.evaluate(async () => {
+    const { url } = await fetch('/echo#a', { signal: AbortSignal.timeout(60_000) })
+    const own = await (await fetch('/echo', { signal: new AbortController().signal, method: 'POST', body: 'b' })).text()
+    return { url, own, asked: (await (await fetch('/echo?a#b', { signal: null })).json()).target }
+  })
+  assert.deepEqual(unseen, { url: new URL('/echo', app.url()).href, own: 'b', asked: '/echo?a' })
+})
+
+story('what a page waits for that is gone holds up nothing, and is not waited for', async () => {
+  const app = await open()
+  const other = await context.newPage()
+  await other.goto(app.url())
+  await other.evaluate(() => {
+    for (let i = 0; i < 80; i++) void fetch('/silent')
+  })
+  await other.close()
+  await none(app)
+})

@@ -4,6 +4,7 @@ import { Line } from './line'
 import type { PageAsk, WorkerTold } from './protocol'
 import { isRecord } from './protocol'
 import { TunnelSocket } from './socket'
+import { followAborts } from './unwanted'
 
 const workers = navigator.serviceWorker
 let line: Line | null = null
@@ -54,6 +55,7 @@ if (native) {
 }
 
 leadDownloads()
+followAborts((url) => tell({ page: 'unwanted', url }))
 
 const refused = 'Seen through a Virtual Cluster console, an app has no service worker of its own: that place is taken.'
 workers.register = () => {

@@ -11,6 +11,7 @@ import { asDownload, attachment } from './worker/download'
 import { findLine, giveLine, pages, takeLine } from './worker/lines'
 import { ownFile, unavailable } from './worker/pages'
 import { shelf } from './worker/shelf'
+import { giveUp, whileWanted } from './worker/wanted'
 
 declare const self: ServiceWorkerGlobalScope & { cookieStore?: VisibleCookies }
 
@@ -40,10 +41,12 @@ self.addEventListener('fetch', (event) => {
 })
 
 async function respond(event: FetchEvent, url: URL): Promise<Response> {
-  const line = await findLine()
-  if (!line) return notOpen(event.request)
   try {
-    return streamed(event, await answer(event.request, url, line, await cookies))
+    return await whileWanted(event, async (signal) => {
+      const line = await findLine()
+      if (!line) return notOpen(event.request)
+      return streamed(event, await answer(event.request, url, line, await cookies, signal))
+    })
   } catch (error) {
     const code = error instanceof LineError ? error.code : 'failed'
     if (code === 'gone') return notOpen(event.request)
@@ -112,6 +115,8 @@ async function attend(event: ExtendableMessageEvent, ask: PageAsk): Promise<void
     }
     case 'socket':
       return port && socket(ask, port)
+    case 'unwanted':
+      return page && giveUp(page.id, ask.url)
     case 'cookie':
       return (await cookies).takeFromScript(ask.url, ask.line)
     case 'held':

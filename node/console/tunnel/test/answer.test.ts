@@ -18,7 +18,7 @@ async function passedOn(got: Partial<Incoming>, method = 'GET'): Promise<Respons
   const body = new Response('as it came').body as Incoming['body']
   const line = { request: async (): Promise<Incoming> => ({ status: 200, headers: [], body, ...got }) } as unknown as Line
   const request = new Request(`${OWN}/a`, { method })
-  return answer(request, new URL(request.url), line, noCookies as Cookies)
+  return answer(request, new URL(request.url), line, noCookies as Cookies, request.signal)
 }
 
 /** Which cookies an app gets with a navigation that the user's reload repeats, and what it is told of where that began. */
@@ -33,7 +33,7 @@ async function reloaded(how: { method?: string; referrer?: string; origin?: stri
   const ask = vi.fn<Line['request']>(async () => ({ status: 204, headers: [], body: new ReadableStream() }))
   const header = vi.fn<Cookies['header']>(async () => '')
   const cookies: Pick<Cookies, 'header' | 'take'> = { header, take: async () => {} }
-  await answer(request, new URL(request.url), { request: ask } as unknown as Line, cookies as Cookies)
+  await answer(request, new URL(request.url), { request: ask } as unknown as Line, cookies as Cookies, request.signal)
   return [header.mock.lastCall?.[1], ask.mock.lastCall?.[0].headers.find(([name]) => name === 'sec-fetch-site')?.[1]]
 }
 

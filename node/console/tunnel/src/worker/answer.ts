@@ -24,15 +24,21 @@ const PLAIN = ['', 'identity', 'none', 'utf-8', 'binary']
 /** There is an answer, but none that a page can get. The message is for people. */
 export class UnfitAnswer extends Error {}
 
-/** Passes a request for `url` on and its answer back. Errors: `LineError`, `UnfitAnswer`. */
-export async function answer(request: Request, url: URL, line: Line, cookies: Cookies): Promise<Response> {
+/** Passes a request for `url` on and its answer back; `signal`: nobody waits for it. Errors: `LineError`, `UnfitAnswer`. */
+export async function answer(
+  request: Request,
+  url: URL,
+  line: Line,
+  cookies: Cookies,
+  signal: AbortSignal,
+): Promise<Response> {
   const from = initiator(request, self.location.origin)
   const context = cookieContext(request, from)
   const headers = outgoing(request, url, from, context ? await cookies.header(url.href, context) : '')
   const body = await measured(await requestBody(request))
   if (body?.length !== undefined) headers.push(['content-length', String(body.length)])
   const target = url.pathname + url.search
-  const got = await line.request({ method: request.method, target, headers, body: body?.stream ?? null, signal: request.signal })
+  const got = await line.request({ method: request.method, target, headers, body: body?.stream ?? null, signal })
   const why = unfit(request, got)
   if (why !== null) {
     got.body.cancel().catch(() => {})
