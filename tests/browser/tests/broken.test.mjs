@@ -141,10 +141,12 @@ story('what a script gives up before it is answered holds up nothing, and is not
   }
   const unseen = await app.evaluate(async () => {
     const { url } = await fetch('/echo#a', { signal: AbortSignal.timeout(60_000) })
-    const own = await (await fetch('/echo', { signal: new AbortController().signal, method: 'POST', body: 'b' })).text()
-    return { url, own, asked: (await (await fetch('/echo?a#b', { signal: null })).json()).target }
+    const given = { signal: new AbortController().signal, method: 'POST', body: 'b' }
+    const bodies = await Promise.all(['/echo', new Request('/echo', given)].map(async (it) => (await fetch(it, given)).text()))
+    const one = await (await fetch(new Request('/echo', given))).text()
+    return { url, bodies, one, asked: (await (await fetch('/echo?a#b', { signal: null })).json()).target }
   })
-  assert.deepEqual(unseen, { url: new URL('/echo', app.url()).href, own: 'b', asked: '/echo?a' })
+  assert.deepEqual(unseen, { url: new URL('/echo', app.url()).href, bodies: ['b', 'b'], one: 'b', asked: '/echo?a' })
 })
 
 story('what a page waits for that is gone holds up nothing, and is not waited for', async () => {

@@ -22,8 +22,9 @@ export function followAborts(unwanted: (url: string) => void): void {
       const [input, init] = args
       const request = input instanceof Request ? input : null
       const signal = init?.signal === undefined ? request?.signal : init.signal
-      // A body can be in one request only.
-      const url = signal instanceof AbortSignal && (request?.body ?? null) === null ? mark(request?.url ?? input) : null
+      // A copy of one with a body would have none in some browsers.
+      const copies = request === null || ['GET', 'HEAD'].includes(request.method)
+      const url = signal instanceof AbortSignal && copies ? mark(request?.url ?? input) : null
       if (!signal || url === null) return Reflect.apply(native, self, args)
       const onAbort = (): void => unwanted(url)
       signal.addEventListener('abort', onAbort)
