@@ -116,7 +116,8 @@ async function attend(event: ExtendableMessageEvent, ask: PageAsk): Promise<void
     case 'socket':
       return port && socket(ask, port)
     case 'unwanted':
-      return page && giveUp(page.id, ask.url)
+      if (page) giveUp(page.id, ask.url)
+      return
     case 'cookie':
       return (await cookies).takeFromScript(ask.url, ask.line)
     case 'held':
