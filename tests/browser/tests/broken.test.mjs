@@ -1,7 +1,7 @@
 // Services opened in the browser, when something is not there or breaks.
 import assert from 'node:assert/strict'
 
-import { cluster, console_, context, json, open, signedIn, story } from '../tunnel/stage.mjs'
+import { cluster, console_, context, json, open, signedIn, stopServiceWorkers, story } from '../tunnel/stage.mjs'
 
 story('without its console an app says so, and goes on when it is opened again', async () => {
   const app = await open()
@@ -129,15 +129,20 @@ const GIVE_UP = {
   },
 }
 
-const none = (page) => page.waitForFunction(async () => (await (await fetch('/waiting')).json()) === 0, null, { polling: 200 })
+const waiting = (page, count) =>
+  page.waitForFunction(async (count) => (await (await fetch('/waiting')).json()) === count, count, { polling: 200 })
 
 story('what a script gives up before it is answered holds up nothing, and is not waited for', async () => {
   const app = await open()
   for (const giveUp of Object.values(GIVE_UP)) {
     for (const wait of [1, 300]) {
       await app.evaluate(giveUp, wait)
-      await none(app)
+      await waiting(app, 0)
     }
+    // One that is started hears of it before it hears of the requests.
+    await stopServiceWorkers(app)
+    await app.evaluate(giveUp, 1)
+    await waiting(app, 0)
   }
   const unseen = await app.evaluate(async () => {
     const { url } = await fetch('/echo#a', { signal: AbortSignal.timeout(60_000) })
@@ -154,8 +159,10 @@ story('what a page waits for that is gone holds up nothing, and is not waited fo
   const other = await context.newPage()
   await other.goto(app.url())
   await other.evaluate(() => {
-    for (let i = 0; i < 80; i++) void fetch('/silent')
+    void fetch('/silent', { keepalive: true })
+    for (let i = 0; i < 40; i++) void fetch('/silent')
   })
+  await waiting(app, 41)
   await other.close()
-  await none(app)
+  await waiting(app, 1)
 })

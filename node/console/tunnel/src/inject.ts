@@ -55,7 +55,7 @@ if (native) {
 }
 
 leadDownloads()
-followAborts((url) => tell({ page: 'unwanted', url }))
+followAborts((mark) => tell({ page: 'unwanted', mark }))
 
 const refused = 'Seen through a Virtual Cluster console, an app has no service worker of its own: that place is taken.'
 workers.register = () => {

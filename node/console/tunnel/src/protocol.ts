@@ -68,8 +68,8 @@ export type PageAsk =
   | { page: 'ready' }
   /** Opens a WebSocket that talks over the port in the message's ports. */
   | { page: 'socket'; target: string; protocols: string[] }
-  /** A request was given up; the URL as `followAborts` has marked it. */
-  | { page: 'unwanted'; url: string }
+  /** What `followAborts` has marked so was given up. */
+  | { page: 'unwanted'; mark: string }
   /** A script has set a cookie. */
   | { page: 'cookie'; url: string; line: string }
   /** Anything, so that the worker lives on. */

@@ -116,7 +116,7 @@ async function attend(event: ExtendableMessageEvent, ask: PageAsk): Promise<void
     case 'socket':
       return port && socket(ask, port)
     case 'unwanted':
-      if (page) giveUp(page.id, ask.url)
+      if (page) giveUp(page.id, ask.mark)
       return
     case 'cookie':
       return (await cookies).takeFromScript(ask.url, ask.line)

@@ -5,28 +5,48 @@ declare const self: ServiceWorkerGlobalScope
 
 /** How often it is asked whether the pages are there that wait, milliseconds. */
 const LOOK_EVERY = 5_000
+/** Of so many marks it is remembered that they were given up: a message may be here before the request that it is about. */
+const MAX_GIVEN_UP = 1024
 
 interface Wanted {
-  /** As the page has it, `followAborts`' mark included. */
-  readonly url: string
+  /** By whom; empty for a navigation. */
+  readonly page: string
+  /** As `followAborts` has it, if it is marked. */
+  readonly mark: string
+  /** It is wanted though its page is gone. */
+  readonly outlives: boolean
   readonly stop: AbortController
 }
 
-/** By the page that waits. A navigation has none. */
-const wanted = new Map<string, Set<Wanted>>()
+const wanted = new Set<Wanted>()
+/** Page and mark, the oldest first. A page gives no mark twice, but to where a request is redirected. */
+const givenUp = new Set<string>()
 let watch: ReturnType<typeof setInterval> | null = null
 
-/** What `ask` comes to. Its signal says that its page does not want that any more, or is gone. */
-export async function whileWanted<T>({ request, clientId }: FetchEvent, ask: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const one: Wanted = { url: request.url, stop: new AbortController() }
-  const ofPage = wanted.get(clientId) ?? new Set()
-  wanted.set(clientId, ofPage.add(one))
+/**
+ * The answer that `ask` gets. Its signal says that the page does not want that any more, or is gone; one that comes back, from
+ * where browsers keep pages for the way back, finds its request failed.
+ */
+export async function whileWanted(
+  { request, clientId }: FetchEvent,
+  ask: (signal: AbortSignal) => Promise<Response>,
+): Promise<Response> {
+  const one: Wanted = {
+    page: clientId,
+    mark: new URL(request.url).hash,
+    outlives: request.keepalive || clientId === '',
+    stop: new AbortController(),
+  }
+  wanted.add(one)
+  if (givenUp.has(one.page + one.mark)) one.stop.abort()
   watch ??= setInterval(() => void dropGone(), LOOK_EVERY)
   try {
     return await ask(AbortSignal.any([request.signal, one.stop.signal]))
+  } catch (error) {
+    if (one.stop.signal.aborted) return Response.error()
+    throw error
   } finally {
-    ofPage.delete(one)
-    if (ofPage.size === 0 && wanted.get(clientId) === ofPage) wanted.delete(clientId)
+    wanted.delete(one)
     if (wanted.size === 0 && watch !== null) {
       clearInterval(watch)
       watch = null
@@ -35,13 +55,19 @@ export async function whileWanted<T>({ request, clientId }: FetchEvent, ask: (si
 }
 
 /** A page says that it does not want something any more. */
-export function giveUp(page: string, url: string): void {
-  for (const one of wanted.get(page) ?? []) if (one.url === url) one.stop.abort()
+export function giveUp(page: string, mark: string): void {
+  givenUp.add(page + mark)
+  for (const oldest of givenUp) {
+    if (givenUp.size <= MAX_GIVEN_UP) break
+    givenUp.delete(oldest)
+  }
+  for (const one of wanted) if (one.page === page && one.mark === mark) one.stop.abort()
 }
 
 async function dropGone(): Promise<void> {
-  for (const [page, all] of [...wanted]) {
-    if (page === '' || (await self.clients.get(page))) continue
-    for (const one of all) one.stop.abort()
+  const waiting = [...wanted].filter((one) => !one.outlives)
+  for (const page of new Set(waiting.map((one) => one.page))) {
+    if (await self.clients.get(page)) continue
+    for (const one of waiting) if (one.page === page) one.stop.abort()
   }
 }
