@@ -72,8 +72,9 @@ fn tokens_end_when_they_said_they_would() {
         let arguments = [&["token", "create", "--ttl", "2s"], arguments].concat();
         cluster.vc(0, &arguments).done().trim().to_owned()
     };
-    let user = create(&["--user", "ada", "--role", "admin"]);
+    // They end by the second: the one that was made first is not the last to end.
     let machine = create(&["--machine"]);
+    let user = create(&["--user", "ada", "--role", "admin"]);
     cluster.vc_as(&user, 0, &["nodes"]).done();
     let (said, _) =
         until("the token expires", PATIENCE, || match cluster.vc_as(&user, 0, &["nodes"]) {

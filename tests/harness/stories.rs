@@ -27,7 +27,7 @@ pub fn talkers(project: &str, service: &str, replicas: u32) -> String {
 pub fn web(project: &str, service: &str, replicas: u32, more: &str) -> String {
     format!(
         "name: {project}\nservices:\n  {service}:\n    image: vc-test:1\n    command: [httpd, -f, -h, /www]\n    \
-         healthcheck: {{test: [CMD, wget, -q, -O, /dev/null, 'http://127.0.0.1/'], interval: 500ms, retries: 3}}\n    \
+         healthcheck: {{test: [CMD, wget, -q, -O, /dev/null, 'http://127.0.0.1/'], interval: 1s, retries: 3}}\n    \
          stop_grace_period: 2s\n    scale: {replicas}\n{more}"
     )
 }
