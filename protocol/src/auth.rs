@@ -74,6 +74,9 @@ pub enum Welcome {
     Refused {
         /// Why.
         reason: String,
+        /// Whether it is only that there is no room here at the moment.
+        #[serde(default)]
+        busy: bool,
     },
 }
 

@@ -83,7 +83,7 @@ pub(super) async fn authenticate(
             frames.codec_mut().set_max_frame_length(wire::MAX_FRAME);
             Ok(Welcomed { frames, node, peers })
         }
-        Welcome::Refused { reason } => Err(AuthError::Refused(reason)),
+        Welcome::Refused { reason, busy: _ } => Err(AuthError::Refused(reason)),
         Welcome::Joined(_) | Welcome::Member { .. } => {
             Err(AuthError::Broken("it took us for a machine".to_owned()))
         }

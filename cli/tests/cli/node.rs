@@ -229,7 +229,7 @@ async fn serve(plan: std::rc::Rc<Plan>, stream: Stream, seen: Arc<Mutex<Seen>>) 
     seen.lock().unwrap().tokens.push(token.clone());
     token::verify(&token, plan.cluster.id(), now()).expect("only a valid token is sent");
     if let Some(reason) = plan.refuses.clone() {
-        send!(Welcome::Refused { reason });
+        send!(Welcome::Refused { reason, busy: false });
         return Some(());
     }
     let peers = plan.peers.iter().map(|it| it.to_string().parse().expect("an address")).collect();

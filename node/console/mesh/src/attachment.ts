@@ -20,8 +20,13 @@ export type Connect = (address: string, signal: AbortSignal) => Promise<Session>
 
 /** What is known of a node that could be dialled. */
 interface Candidate {
-  addresses: Set<string>
+  /** Where it is, as whoever signed in was told. */
+  given: Set<string>
+  /** Where it is, as the cluster lists it now. */
+  listed: string[]
   failures: number
+  /** Why it did not accept the token, when it was asked last. Another may: this one's clock may be wrong. */
+  refusal: string | null
   /** Not before this time. */
   from: number
 }
@@ -71,18 +76,30 @@ export class Attachment {
     return this.#active
   }
 
-  /** Remembers where a node is dialled. The first that it is told of are dialled first. */
+  /** Remembers where a node is dialled, whatever the cluster lists. The first that it is told of are dialled first. */
   learn(peer: string, address: string): void {
-    const candidate = this.#candidates.get(peer) ?? { addresses: new Set(), failures: 0, from: 0 }
-    this.#candidates.set(peer, candidate)
-    if (candidate.addresses.has(address)) return
-    candidate.addresses.add(address)
+    this.#candidate(peer).given.add(address)
     if (this.#wanted() > 0) this.fill()
   }
 
-  /** Every address that it knows. */
+  /** Takes the place of what was listed before: addresses come and go. */
+  list(addresses: ReadonlyMap<string, string[]>): void {
+    for (const peer of addresses.keys()) this.#candidate(peer)
+    for (const [peer, candidate] of this.#candidates) candidate.listed = addresses.get(peer) ?? []
+    if (this.#wanted() > 0) this.fill()
+  }
+
+  /** Every address that it knows: those in use, those that are listed, and the others. */
   known(): string[] {
-    return [...this.#candidates.values()].flatMap(({ addresses }) => [...addresses])
+    const all = [...this.#candidates.values()]
+    const used = Array.from(this.#sessions, ({ address }) => address)
+    return [...new Set([...used, ...all.flatMap(({ listed }) => listed), ...all.flatMap(({ given }) => [...given])])]
+  }
+
+  #candidate(peer: string): Candidate {
+    const candidate = this.#candidates.get(peer) ?? { given: new Set(), listed: [], failures: 0, refusal: null, from: 0 }
+    this.#candidates.set(peer, candidate)
+    return candidate
   }
 
   /** Begins. Ended, it does not begin again. */
@@ -158,22 +175,32 @@ export class Attachment {
     this.#dialling.add(dialling)
     const timer = setTimeout(() => control.abort(new MeshError('lost', 'the node did not answer in time')), PATIENCE)
     try {
-      const session = await this.#race(candidate.addresses, control)
+      const session = await this.#race(new Set([...candidate.given, ...candidate.listed]), control)
       candidate.failures = 0
+      candidate.refusal = null
       this.#dialling.delete(dialling)
       this.#take(session)
     } catch (error) {
       this.#dialling.delete(dialling)
       if (this.#ended || error === ENOUGH) return
-      if (error instanceof MeshError && error.code === 'refused') return this.#refuse(error.message)
-      if (!dialling.isOverdue) {
+      candidate.refusal = error instanceof MeshError && error.code === 'refused' ? error.message : null
+      if (candidate.refusal !== null || !dialling.isOverdue) {
         this.#reason = error instanceof MeshError ? error.message : `no node answers (${error instanceof Error ? error.message : String(error)})`
         this.#blame(candidate)
       }
-      this.fill()
+      const refusal = this.#refusal()
+      if (refusal === null) this.fill()
+      else this.#refuse(refusal)
     } finally {
       clearTimeout(timer)
     }
+  }
+
+  /** Why the token is not accepted, once there is nobody left who might; `null`: there is, or nobody said so. */
+  #refusal(): string | null {
+    const all = [...this.#candidates.values()]
+    const isOpen = this.#sessions.size > 0 || this.#prompt().length > 0 || all.some(({ failures }) => failures === 0)
+    return isOpen ? null : (all.find(({ refusal }) => refusal !== null)?.refusal ?? null)
   }
 
   #blame(candidate: Candidate): void {

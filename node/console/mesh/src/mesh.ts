@@ -65,7 +65,10 @@ export class Mesh {
       onLost: (reason, retryAt) => this.#onLost(reason, retryAt),
       onRefused: (reason) => this.#become({ state: 'refused', reason }),
     })
-    this.#learn([...claims.peers, ...(options.peers ?? [])])
+    for (const address of [...claims.peers, ...(options.peers ?? [])]) {
+      const peer = this.#inside.peerOf(address)
+      if (peer !== null) this.#attachment.learn(peer, address)
+    }
   }
 
   /** How the connection is. */
@@ -98,11 +101,12 @@ export class Mesh {
 
   /** Begins to dial, and goes on until `close`: nodes may come and go. */
   start(): void {
+    this.#forget()
     this.#forget = whenReachable(() => this.#attachment.retry())
     this.#attachment.start()
   }
 
-  /** Addresses of members learned so far: to keep for the next visit. */
+  /** Addresses of members: to keep for the next visit. What the cluster lists now comes first. */
   known(): string[] {
     return this.#attachment.known()
   }
@@ -223,16 +227,7 @@ export class Mesh {
 
   async #connect(address: string, signal: AbortSignal): Promise<Session> {
     const link = await this.#inside.dial(address, signal)
-    const session = await enter(link, this.#token, this.claims.aud, signal)
-    this.#learn(session.peers)
-    return session
-  }
-
-  #learn(addresses: string[]): void {
-    for (const address of addresses) {
-      const peer = this.#inside.peerOf(address)
-      if (peer !== null) this.#attachment.learn(peer, address)
-    }
+    return await enter(link, this.#token, this.claims.aud, signal)
   }
 
   #onActive(session: Session | null): void {
@@ -285,13 +280,19 @@ export class Mesh {
     const { view, changed } = apply(this.#view, update, first)
     if (changed.size === 0) return
     this.#view = view
-    if (update.nodes) this.#learn(update.nodes.flatMap(addressesOf))
-    for (const listener of [...this.#viewListeners]) listener(view, changed)
+    if (update.nodes) this.#attachment.list(new Map(update.nodes.map((node) => [node.id, this.#dialable(node)])))
+    for (const listener of [...this.#viewListeners]) report(() => listener(view, changed))
   }
 
   #become(state: MeshState): void {
     this.#state = state
-    for (const listener of [...this.#stateListeners]) listener(state)
+    for (const listener of [...this.#stateListeners]) report(() => listener(state))
+  }
+
+  /** Where a machine can be dialled from here. */
+  #dialable({ id, addresses }: NodeRow): string[] {
+    const whole = addresses.map((address) => (address.includes('/p2p/') ? address : `${address}/p2p/${id}`))
+    return whole.filter((address) => this.#inside.peerOf(address) === id)
   }
 
   #wake(): void {
@@ -301,7 +302,11 @@ export class Mesh {
   }
 }
 
-/** Where a machine is dialled, with its peer id. */
-function addressesOf({ id, addresses }: NodeRow): string[] {
-  return addresses.map((address) => (address.includes('/p2p/') ? address : `${address}/p2p/${id}`))
+/** Tells a listener. What it throws is its own affair, not the connection's. */
+function report(tell: () => void): void {
+  try {
+    tell()
+  } catch (error) {
+    reportError(error)
+  }
 }

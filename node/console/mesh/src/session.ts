@@ -25,22 +25,17 @@ export interface Session {
   node: string
   address: string
   role: UserRole
-  /** Addresses of members, to remember for the day this one is gone. */
-  peers: string[]
   mux: Mux
   close(): void
 }
 
 /** How a node answers a user. */
-type Welcome = { user: { role: UserRole; peers: string[] } } | { refused: { reason: string } }
-
-/** How a node says that it has no room, which another may have. */
-const FULL = 'this node serves too many users'
+type Welcome = { user: { role: UserRole } } | { refused: { reason: string; busy?: boolean } }
 
 /**
  * Shows a node the token, once it has shown that it is of the cluster, and goes on to many streams.
  *
- * @throws MeshError `refused`: the token is not accepted, and no other node will; else this node cannot be used now
+ * @throws MeshError `refused`: this node does not accept the token; else it cannot be used now
  */
 export async function enter(link: Link, token: string, cluster: string, signal: AbortSignal): Promise<Session> {
   const frames = new Frames(link.stream)
@@ -53,17 +48,17 @@ export async function enter(link: Link, token: string, cluster: string, signal: 
     await frames.sendJson({ user: { token } })
     const welcome = await frames.receiveJson<Welcome>()
     if ('refused' in welcome) {
-      const { reason } = welcome.refused
-      throw new MeshError(reason.startsWith(FULL) ? 'failed' : 'refused', reason)
+      const { reason, busy } = welcome.refused
+      throw new MeshError(busy ? 'failed' : 'refused', reason)
     }
     await frames.sendJson({ op: 'multiplex' })
     const reply = await frames.receiveJson<Reply>()
     if (reply.reply !== 'ready') throw new MeshError('failed', 'this node is too old for browsers: update it')
     const mux = new Mux(frames.detach())
     void mux.closed.then(() => link.close())
-    const { role, peers } = welcome.user
+    const { role } = welcome.user
     const close = (): void => mux.end(new MeshError('lost', 'the connection was closed'))
-    return { node: link.peer, address: link.address, role, peers, mux, close }
+    return { node: link.peer, address: link.address, role, mux, close }
   } catch (error) {
     link.close()
     throw error

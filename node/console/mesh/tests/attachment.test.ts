@@ -34,7 +34,7 @@ class Network {
       let lose!: (reason: MeshError) => void
       const closed = new Promise<MeshError>((over) => (lose = over))
       const mux = { closed, onQuiet: () => {}, isIdle: true }
-      const session = { node, address, role: 'admin', peers: [], mux, close: vi.fn(), lose: () => lose(new MeshError('lost', `${node} is silent`)) }
+      const session = { node, address, role: 'admin', mux, close: vi.fn(), lose: () => lose(new MeshError('lost', `${node} is silent`)) }
       this.sessions.set(node, session as unknown as Session & { lose(): void })
       resolve(session as unknown as Session)
     })
@@ -154,12 +154,39 @@ describe('the attachment', () => {
     network.sessions.get('a')?.lose()
     await network.pass(0)
     expect(network.told).toEqual(['active a', 'active b'])
-    expect(network.attachment.known()).toEqual(['/a', '/b'])
+    expect(network.attachment.known()).toEqual(['/b', '/a'])
   })
 
-  it('stops when the token is refused', async () => {
-    const network = new Network('a', 'b').all('refused', 'a').all('in', 'b')
+  it('dials a machine where the cluster lists it now, and where it was told', async () => {
+    const network = new Network('a').all('in', 'a', 'b')
+    const list = (b: string) => network.attachment.list(new Map([['a', ['/a/1']], ['b', [b]]]))
+    list('/b/1')
+    list('/b/2')
     await network.start()
+    expect(network.dialled).toEqual(['/a', '/a/1', '/b/2'])
+    expect(network.attachment.known()).toEqual(['/a', '/b/2', '/a/1'])
+    network.attachment.list(new Map([['b', ['/b/2']]]))
+    expect(network.attachment.known()).toEqual(['/a', '/b/2'])
+  })
+
+  it('goes on to the next when a node refuses the token, and keeps the sessions that it has', async () => {
+    const network = new Network('a', 'b', 'c').all('refused', 'a').all('down', 'c').all('in', 'b')
+    await network.start()
+    expect(network.told).toEqual(['active b'])
+    await network.pass(60_000)
+    expect(network.told).toEqual(['active b'])
+    network.all('in', 'a')
+    await network.pass(5000)
+    network.sessions.get('b')?.lose()
+    await network.pass(0)
+    expect(network.told).toEqual(['active b', 'active a'])
+  })
+
+  it('stops when the token is refused by all that answer', async () => {
+    const network = new Network('a', 'b', 'c').all('refused', 'a', 'b')
+    await network.start()
+    expect(network.told).toEqual([])
+    await network.pass(5000)
     expect(network.told.at(-1)).toBe('refused: the token expired')
     const before = network.dialled.length
     network.attachment.retry()
