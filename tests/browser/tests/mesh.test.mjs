@@ -171,10 +171,14 @@ describe('A page with the mesh client', () => {
     })
   })
 
-  it('talks over a WebSocket', async () => {
+  it('talks over a WebSocket, whatever a handler of the page throws', async () => {
+    browser.announce('a fault of the page')
     const heard = await page.evaluate(async () => {
       const socket = mesh.socket('shop/web', null, '/ws', ['other', 'echo'])
       socket.binaryType = 'arraybuffer'
+      socket.onmessage = () => {
+        throw new Error('a fault of the page')
+      }
       const next = (type) => new Promise((done) => socket.addEventListener(type, done, { once: true }))
       await next('open')
       const echo = async (message) => {

@@ -16,6 +16,8 @@ const PING_EVERY = 500
 const QUIET = 1000
 /** After so long it is gone, and what was asked of it is lost. Before, SCTP may be busy to send again what was lost. */
 const GONE = 6000
+/** A page that has not looked for so long slept, and has not listened. One in the background looks once a second. */
+const SLEPT = 2500
 
 /** Many streams on one: yamux, as its client. */
 export class Mux {
@@ -35,6 +37,8 @@ export class Mux {
   #heard = performance.now()
   #isQuiet = false
   #looked = performance.now()
+  /** Looks since the node was heard. */
+  #looks = 0
   /** When the last ping was sent, and whether its answer is still on the way. */
   #pinged = Number.NEGATIVE_INFINITY
   #isPinging = false
@@ -101,16 +105,20 @@ export class Mux {
 
   #hear(): void {
     this.#heard = performance.now()
+    this.#looks = 0
     if (this.#isQuiet) this.onQuiet((this.#isQuiet = false))
   }
 
   #look(): void {
     const now = performance.now()
-    // A page that slept has not listened: the node gets its time again.
-    if (now - this.#looked > QUIET) this.#heard = now
+    // The node gets its time again.
+    if (now - this.#looked > SLEPT) this.#heard = now
     this.#looked = now
-    if (now - this.#heard > GONE) return this.end(new MeshError('lost', 'the node does not answer any more'))
-    if (now - this.#heard > QUIET && !this.#isQuiet) this.onQuiet((this.#isQuiet = true))
+    this.#looks += 1
+    // What came while the page was busy is heard after this look.
+    const silent = this.#looks > 1 ? now - this.#heard : 0
+    if (silent > GONE) return this.end(new MeshError('lost', 'the node does not answer any more'))
+    if (silent > QUIET && !this.#isQuiet) this.onQuiet((this.#isQuiet = true))
     this.#ping()
   }
 

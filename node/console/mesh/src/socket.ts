@@ -21,7 +21,7 @@ const CUT = 1006
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 
-/** Opens a WebSocket to an instance, on a stream of its own. */
+/** Opens a WebSocket to an instance, on a stream of its own. Beside a WebSocket's events there is `drain`: all has left. */
 export class Socket extends EventTarget implements MeshSocket {
   readyState: 0 | 1 | 2 | 3 = 0
   protocol = ''
@@ -42,6 +42,11 @@ export class Socket extends EventTarget implements MeshSocket {
 
   constructor(open: Open, request: SocketRequest) {
     super()
+    // As listeners, so that what they throw is reported, and stops nothing here.
+    this.addEventListener('open', (event) => this.onopen?.(event))
+    this.addEventListener('message', (event) => this.onmessage?.(event as MessageEvent))
+    this.addEventListener('error', (event) => this.onerror?.(event))
+    this.addEventListener('close', (event) => this.onclose?.(event as CloseEvent))
     void this.#run(open, request)
   }
 
@@ -55,6 +60,7 @@ export class Socket extends EventTarget implements MeshSocket {
     this.#enqueue(async (frames) => {
       await frames.send(Uint8Array.of(kind), bytes instanceof Blob ? new Uint8Array(await bytes.arrayBuffer()) : bytes)
       this.bufferedAmount -= size
+      if (this.bufferedAmount === 0) this.dispatchEvent(new Event('drain'))
     })
   }
 
@@ -71,15 +77,6 @@ export class Socket extends EventTarget implements MeshSocket {
     const said = code === undefined ? [] : [Uint8Array.of(code >> 8, code & 0xff), text]
     this.#enqueue((frames) => frames.send(Uint8Array.of(CLOSE), ...said))
     this.#hurry()
-  }
-
-  override dispatchEvent(event: Event): boolean {
-    const { onopen, onmessage, onerror, onclose } = this
-    if (event.type === 'open') onopen?.(event)
-    else if (event.type === 'message') onmessage?.(event as MessageEvent)
-    else if (event.type === 'error') onerror?.(event)
-    else if (event.type === 'close') onclose?.(event as CloseEvent)
-    return super.dispatchEvent(event)
   }
 
   async #run(open: Open, request: SocketRequest): Promise<void> {

@@ -88,6 +88,30 @@ describe('many streams on one', () => {
     }
   })
 
+  it('notice a silent node in a page in the background, where browsers have timers run once a second', async () => {
+    vi.useFakeTimers()
+    const every = globalThis.setInterval
+    vi.stubGlobal('setInterval', (look: () => void) => every(look, 1001))
+    try {
+      const pair = streamPair()
+      await vi.advanceTimersByTimeAsync(10)
+      const [own, silent] = await pair
+      silent.addEventListener('message', () => {})
+      const mux = new Mux(own)
+      let reason: MeshError | null = null
+      void mux.closed.then((why) => (reason = why))
+      const quiet = vi.fn()
+      mux.onQuiet = quiet
+      await vi.advanceTimersByTimeAsync(2100)
+      expect(quiet).toHaveBeenCalledExactlyOnceWith(true)
+      await vi.advanceTimersByTimeAsync(5000)
+      expect(reason).toMatchObject({ code: 'lost' })
+    } finally {
+      vi.unstubAllGlobals()
+      vi.useRealTimers()
+    }
+  })
+
   it('are over with the connection', async () => {
     const { mux, outer } = await muxPair(async () => {})
     outer.abort(new Error('broken'))

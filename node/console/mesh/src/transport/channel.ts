@@ -75,6 +75,7 @@ export class ChannelStream extends AbstractStream {
 /** Waits until a data channel is open. Errors: it never opens, or `signal`. */
 export function opened(channel: RTCDataChannel, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
+    signal.throwIfAborted()
     if (channel.readyState === 'open') return resolve()
     signal.addEventListener('abort', () => reject(signal.reason), { once: true })
     channel.addEventListener('open', () => resolve(), { once: true })
