@@ -18,7 +18,7 @@ use crate::frames::{FrameError, Frames};
 use crate::identity::Membership;
 use crate::network::gate::Gate;
 use crate::network::inbound::Incoming;
-use crate::session::{self, Audience, Session};
+use crate::session::{self, Audience, Quota, Session};
 
 /// Users at a time.
 const MAX_SESSIONS: usize = 256;
@@ -64,7 +64,7 @@ pub(crate) async fn prove(
     let talk = async {
         match introduce(&mut control, peer, cluster, &Hello::Member { certificate }).await?.0 {
             Welcome::Member { known } => Ok(known),
-            Welcome::Refused { reason } => Err(AuthError::Refused(reason)),
+            Welcome::Refused { reason, .. } => Err(AuthError::Refused(reason)),
             _ => Err(AuthError::Unexpected),
         }
     };
@@ -82,7 +82,7 @@ pub(crate) async fn join(
     let talk = async {
         match introduce(&mut control, peer, cluster, &Hello::Join { token, name }).await?.0 {
             Welcome::Joined(admission) => Ok(*admission),
-            Welcome::Refused { reason } => Err(AuthError::Refused(reason)),
+            Welcome::Refused { reason, .. } => Err(AuthError::Refused(reason)),
             _ => Err(AuthError::Unexpected),
         }
     };
@@ -157,37 +157,57 @@ impl Drop for Place {
     }
 }
 
-/// Seats of users, by token.
+/// Seats of users, by token: how many are taken, and what all of these may have.
 #[derive(Clone, Default)]
-struct Seats(Arc<Mutex<BTreeMap<String, usize>>>);
+struct Seats(Arc<Mutex<BTreeMap<String, (usize, Arc<Quota>)>>>);
 
 /// One of them; it is free again when this is dropped.
 struct Seat {
     seats: Seats,
     token: String,
+    quota: Arc<Quota>,
+}
+
+/// Why somebody is not let in.
+#[derive(Debug)]
+struct Refusal {
+    reason: String,
+    /// There is no room here at the moment.
+    busy: bool,
+}
+
+impl<E: ToString> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self { reason: error.to_string(), busy: false }
+    }
 }
 
 impl Seats {
-    /// Errors: what to do about it.
-    fn take(&self, token: &str) -> Result<Seat, &'static str> {
+    /// Errors: there is none.
+    fn take(&self, token: &str) -> Result<Seat, Refusal> {
+        let full = |reason: &str| Refusal { reason: reason.to_owned(), busy: true };
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.get(token).is_some_and(|&of_one| of_one >= MAX_OF_TOKEN) {
-            return Err(
+        if taken.get(token).is_some_and(|(of_one, _)| *of_one >= MAX_OF_TOKEN) {
+            return Err(full(
                 "too many sessions have this token: end some, or make another with 'vc token create'",
-            );
+            ));
         }
-        if taken.values().sum::<usize>() >= MAX_SESSIONS {
-            return Err("this node serves too many users at the moment: use another with --peer");
+        if taken.values().map(|(of_one, _)| of_one).sum::<usize>() >= MAX_SESSIONS {
+            return Err(full(
+                "this node serves too many users at the moment: use another with --peer",
+            ));
         }
-        *taken.entry(token.to_owned()).or_default() += 1;
-        Ok(Seat { seats: self.clone(), token: token.to_owned() })
+        let (of_one, quota) = taken.entry(token.to_owned()).or_default();
+        *of_one += 1;
+        let quota = Arc::clone(quota);
+        Ok(Seat { seats: self.clone(), token: token.to_owned(), quota })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_one) = taken.get_mut(&self.token) {
+        if let Some((of_one, _)) = taken.get_mut(&self.token) {
             *of_one -= 1;
             if *of_one == 0 {
                 taken.remove(&self.token);
@@ -254,21 +274,20 @@ impl Porter {
         let answer = match hello {
             Hello::Member { certificate } => {
                 let known = self.meet_member(peer, certificate).await;
-                known.map(|known| (Welcome::Member { known }, None)).map_err(|it| it.to_string())
+                known.map(|known| (Welcome::Member { known }, None)).map_err(Refusal::from)
             }
             Hello::Join { token, name } => {
                 let admission = self.admit(peer, &token, &name).await;
-                admission.map(|it| (Welcome::Joined(Box::new(it)), None))
+                admission.map(|it| (Welcome::Joined(Box::new(it)), None)).map_err(Refusal::from)
             }
             Hello::User { token } => self.user(&token, seats).map(|(user, seat)| {
                 let peers = self.session.peer_addresses(Audience::User);
                 (Welcome::User { role: user.role, peers }, Some((user, seat)))
             }),
         };
-        drop(place);
-        let refused = answer.as_ref().err().cloned();
-        let (welcome, session) =
-            answer.unwrap_or_else(|reason| (Welcome::Refused { reason }, None));
+        let refused = answer.as_ref().err().map(|refusal| refusal.reason.clone());
+        let (welcome, session) = answer
+            .unwrap_or_else(|Refusal { reason, busy }| (Welcome::Refused { reason, busy }, None));
         let say = async {
             frames.send(&welcome).await?;
             if session.is_none() {
@@ -278,8 +297,8 @@ impl Porter {
         };
         // Who does not take what he is told is not waited for.
         timeout(PATIENCE, say).await.map_err(|_| AuthError::TimedOut)??;
+        drop(place);
         if let Some((user, _seat)) = session {
-            frames.set_max(vc_protocol::wire::MAX_FRAME);
             self.session.serve(user, frames).await;
         }
         refused.map_or(Ok(()), |reason| Err(AuthError::Refused(reason)))
@@ -324,16 +343,16 @@ impl Porter {
     }
 
     /// Who comes with this token, and his seat.
-    fn user(&self, token: &str, seats: &Seats) -> Result<(session::User, Seat), String> {
-        let claims = verify(token, self.membership.cluster, crate::now())
-            .map_err(|error| error.to_string())?;
+    fn user(&self, token: &str, seats: &Seats) -> Result<(session::User, Seat), Refusal> {
+        let claims = verify(token, self.membership.cluster, crate::now())?;
         let Scope::User(role) = claims.scope else {
             let error = TokenError::WrongScope { found: claims.scope.kind(), wanted: "user" };
-            return Err(error.to_string());
+            return Err(error.into());
         };
         let seat = seats.take(&claims.jti)?;
         let expires = claims.exp.unwrap_or(0).saturating_mul(1000);
-        Ok((session::User { name: claims.sub, token: claims.jti, role, expires }, seat))
+        let quota = Arc::clone(&seat.quota);
+        Ok((session::User { name: claims.sub, token: claims.jti, role, expires, quota }, seat))
     }
 }
 
@@ -375,7 +394,7 @@ mod tests {
         let seats = Seats::default();
         let taken: Vec<_> = (0..MAX_OF_TOKEN).map(|_| seats.take("a").expect("a seat")).collect();
         let refused = seats.take("a").err().expect("too many");
-        assert!(refused.contains("vc token create"), "{refused}");
+        assert!(refused.busy && refused.reason.contains("vc token create"), "{}", refused.reason);
         assert!(seats.take("b").is_ok());
         drop(taken);
         assert!(seats.take("a").is_ok() && seats.0.lock().expect("whole").is_empty());

@@ -54,7 +54,10 @@ impl User {
         let (opener, mut wanted) =
             tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<yamux::Stream>>(1);
         tokio::spawn(async move {
-            let config = yamux::Config::default();
+            let mut config = yamux::Config::default();
+            // The bound that is looked for is the node's.
+            config.set_max_connection_receive_window(None);
+            config.set_max_num_streams(4096);
             let mut connection = yamux::Connection::new(stream, config, yamux::Mode::Client);
             let mut wants: Vec<tokio::sync::oneshot::Sender<yamux::Stream>> = Vec::new();
             std::future::poll_fn(|cx| {

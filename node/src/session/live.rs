@@ -1,11 +1,14 @@
-//! The whole cluster, pushed as it changes.
+//! The cluster, or some services of it, pushed as it changes.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use vc_engine::report;
+use vc_protocol::ServiceKey;
+use vc_protocol::compose::MAX_SERVICES;
 use vc_protocol::control::{LiveUpdate, Reply};
 
 use super::Session;
@@ -38,6 +41,48 @@ impl Session {
             }
             update.events = events.take(MAX_EVENTS);
             frames.send(&Reply::Live(Box::new(update))).await?;
+            tokio::select! {
+                next = next(&mut snapshot, at) => match next {
+                    Some(is_new) => changed = is_new,
+                    None => return frames.send(&Reply::End).await,
+                },
+                // A user who watches says nothing more: a frame or the end of the stream ends it.
+                _ = frames.receive::<serde_json::Value>() => return Err(FrameError::Closed),
+            }
+        }
+    }
+
+    /// The instances of these services, of all when there are none, now and whenever they change, until the user goes.
+    pub(super) async fn watch(
+        &self,
+        services: Vec<ServiceKey>,
+        frames: &mut Frames<impl Duplex>,
+    ) -> Result<(), FrameError> {
+        if services.len() > MAX_SERVICES {
+            let reason = format!("watch at most {MAX_SERVICES} services, or all");
+            return frames.send(&Reply::Error(reason)).await;
+        }
+        let services: BTreeSet<ServiceKey> = services.into_iter().collect();
+        let watched = |key: &ServiceKey| services.is_empty() || services.contains(key);
+        let mut snapshot = self.snapshot.clone();
+        let mut last = None;
+        let mut changed = true;
+        loop {
+            let at = Instant::now();
+            if changed {
+                let latest = snapshot.borrow_and_update().clone();
+                let now = self.now(&latest);
+                let services = now.services.iter().flatten().filter(|row| watched(&row.service));
+                let instances = now.instances.iter().flatten().filter(|row| watched(&row.service));
+                let turn = Reply::Watched {
+                    services: services.cloned().collect(),
+                    instances: instances.cloned().collect(),
+                };
+                if last.as_ref() != Some(&turn) {
+                    frames.send(&turn).await?;
+                    last = Some(turn);
+                }
+            }
             tokio::select! {
                 next = next(&mut snapshot, at) => match next {
                     Some(is_new) => changed = is_new,

@@ -5,6 +5,7 @@ mod live;
 mod multiplex;
 mod peers;
 mod plan;
+mod quota;
 mod roles;
 
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use vc_protocol::change::Subject;
 use vc_protocol::control::{ImagePush, Reply, Request, TokenRequest, TokenSubject};
 use vc_protocol::exec::ALIVE_EVERY;
 use vc_protocol::token::{Issuer, Scope, UserRole};
-use vc_protocol::{Millis, Multiaddr, ServiceKey};
+use vc_protocol::wire::MAX_FRAME;
+use vc_protocol::{Millis, Multiaddr};
 
 use crate::drive::{Event, Snapshot};
 use crate::events::Events;
@@ -30,11 +32,14 @@ use crate::logs::Logs;
 use crate::prepare::{Prepared, prepare};
 
 pub(crate) use peers::Audience;
+pub(crate) use quota::Quota;
 
 /// The longest life of a token: ten years.
 const MAX_TTL: Millis = 10 * 365 * 24 * 3_600_000;
 /// A user who asks for nothing for so long has gone, and only his machine has not said so.
 const IDLE: Duration = Duration::from_secs(30 * 60);
+/// A request of somebody who may only look, in bytes: as many as he has streams may be under way at once.
+const MAX_LOOKING: usize = 256 * 1024;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -47,6 +52,15 @@ pub struct User {
     pub role: UserRole,
     /// When the token ends.
     pub expires: Millis,
+    /// What his token may have here.
+    pub(crate) quota: Arc<Quota>,
+}
+
+impl User {
+    /// The largest frame that is taken of him, in bytes.
+    fn max_frame(&self) -> usize {
+        if self.role < UserRole::Deployer { MAX_LOOKING } else { MAX_FRAME }
+    }
 }
 
 /// What becomes of a stream whose session is over.
@@ -82,6 +96,7 @@ fn stopping(_: impl std::error::Error) -> String {
 impl Session {
     /// Answers a user on a stream until he goes or his token ends.
     pub(crate) async fn serve(&self, user: User, mut frames: Frames<impl Duplex>) {
+        frames.set_max(user.max_frame());
         let left = user.expires.saturating_sub(crate::now());
         let serve = async {
             if self.answer_all(&user, &mut frames).await == Next::Multiplex
@@ -113,6 +128,7 @@ impl Session {
             if request == Request::Multiplex {
                 return Next::Multiplex;
             }
+            user.quota.turn().await;
             if let Err(error) = self.answer(user, request, frames).await {
                 tracing::debug!(%error, "session ended");
                 return Next::Over;
@@ -138,7 +154,7 @@ impl Session {
             return frames.send(&Reply::Error(reason)).await;
         }
         match request {
-            Request::Watch { services } => self.watch(&services, frames).await,
+            Request::Watch { services } => self.watch(services, frames).await,
             Request::Live => self.live(frames).await,
             Request::Events { follow } => self.events(follow, frames).await,
             Request::Fetch(request) => self.http.fetch(request, frames).await,
@@ -225,7 +241,7 @@ impl Session {
                 let none = || format!("no service '{service}'; see 'vc services'");
                 Reply::Service(Box::new(report::inspect(&view, &key).ok_or_else(none)?))
             }
-            Request::Compose { text, project } => Reply::Composed(compose::read(&text, project)?),
+            Request::Compose { text, project } => self.compose(text, project).await?,
             Request::CreateToken(request) => Reply::Token(self.create_token(user, &request)?),
             _ => return Err("not a single answer".to_owned()),
         })
@@ -349,36 +365,6 @@ impl Session {
                 },
                 () = sleep(ALIVE_EVERY) => frames.send(&Reply::Working).await?,
                 // A user who follows says nothing more: a frame or the end of the stream ends it.
-                _ = frames.receive::<serde_json::Value>() => return Err(FrameError::Closed),
-            }
-        }
-    }
-
-    /// The instances now and whenever they change, until the user goes.
-    async fn watch(
-        &self,
-        services: &[ServiceKey],
-        frames: &mut Frames<impl Duplex>,
-    ) -> Result<(), FrameError> {
-        let mut snapshot = self.snapshot.clone();
-        let mut last = None;
-        loop {
-            let view = Arc::clone(&snapshot.borrow_and_update().view);
-            let watched = |key: &ServiceKey| services.is_empty() || services.contains(key);
-            let mut instances = report::instances(&view);
-            instances.retain(|row| watched(&row.service));
-            let mut rows = report::services(&view);
-            rows.retain(|row| watched(&row.service));
-            let turn = Reply::Watched { services: rows, instances };
-            if last.as_ref() != Some(&turn) {
-                frames.send(&turn).await?;
-                last = Some(turn);
-            }
-            tokio::select! {
-                changed = snapshot.changed() => if changed.is_err() {
-                    return frames.send(&Reply::End).await;
-                },
-                // A user who watches says nothing more: a frame or the end of the stream ends it.
                 _ = frames.receive::<serde_json::Value>() => return Err(FrameError::Closed),
             }
         }

@@ -1,32 +1,50 @@
-//! What would be if: plans for users, which may take long.
+//! What would be if: for users, which may take long.
 
 use std::sync::Arc;
 
 use vc_crdt::View;
 use vc_engine::report;
+use vc_protocol::Name;
 use vc_protocol::compose::MAX_SERVICES;
 use vc_protocol::control::Reply;
 use vc_protocol::spec::Deployment;
 
-use super::{Session, stopping};
+use super::{Session, compose, stopping};
 
 /// Instances that one request may name.
 const MAX_INSTANCES: u64 = 20_000;
 
 impl Session {
-    /// The plan with these deployments. The node goes on meanwhile, and there is one at a time.
+    /// The plan with these deployments.
     pub(super) async fn plan(
         &self,
         view: Arc<View>,
         deployments: Vec<Deployment>,
     ) -> Result<Reply, String> {
         check(&deployments)?;
+        self.aside(move || Reply::Plan(report::plan(&view, &deployments))).await
+    }
+
+    /// What a Compose file asks for.
+    pub(super) async fn compose(
+        &self,
+        text: String,
+        project: Option<Name>,
+    ) -> Result<Reply, String> {
+        self.aside(move || compose::read(&text, project)).await?.map(Reply::Composed)
+    }
+
+    /// Does what may take long. The node goes on meanwhile, and there is one such thing at a time.
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
         let turn = Arc::clone(&self.planning).acquire_owned().await.map_err(stopping)?;
-        let plan = move || {
+        let work = move || {
             let _turn = turn;
-            Reply::Plan(report::plan(&view, &deployments))
+            work()
         };
-        tokio::task::spawn_blocking(plan).await.map_err(stopping)
+        tokio::task::spawn_blocking(work).await.map_err(stopping)
     }
 }
 
