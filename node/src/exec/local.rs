@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use futures::{AsyncRead, AsyncWrite};
 use tokio::io::AsyncWriteExt as _;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use vc_protocol::exec::{ALIVE_EVERY, ExecFrame, SILENCE};
 
@@ -20,6 +21,7 @@ pub(super) async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
     frames: &mut Frames<S>,
 ) -> Result<(), FrameError> {
     let Exec { mut input, mut output, process } = exec;
+    let mut terminal = Terminal(tty.then(|| process.clone()));
     let ended = {
         let (mut to, mut from) = frames.split();
         let ended = tokio::select! {
@@ -29,14 +31,25 @@ pub(super) async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
         ended
     };
     match ended {
-        Ok(last) => say_goodbye(last, frames).await,
+        Ok(last) => {
+            terminal.0 = None;
+            say_goodbye(last, frames).await
+        }
         Err(gone) => {
             tracing::debug!(%gone, "the user of a command has gone");
-            drop((input, output));
-            if tty {
-                process.hang_up().await;
-            }
             Err(gone)
+        }
+    }
+}
+
+/// A terminal with a command on it, which is hung up when this is dropped: also when nobody waits for that, as when the user's
+/// token ends.
+struct Terminal(Option<ExecProcess>);
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let (Some(process), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(async move { process.hang_up().await });
         }
     }
 }

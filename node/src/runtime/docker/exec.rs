@@ -45,6 +45,7 @@ pub struct Exec {
 }
 
 /// A command that Docker runs.
+#[derive(Clone)]
 pub struct ExecProcess {
     client: bollard::Docker,
     container: String,
