@@ -7,7 +7,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::{Body, Bytes, Frame};
 use hyper::client::conn::http1;
-use hyper::header::CONTENT_LENGTH;
+use hyper::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::time::Duration;
@@ -45,6 +45,7 @@ impl Http {
                 return Err(FrameError::Closed);
             }
         };
+        frames.set_max(MAX_BODY_FRAME);
         let lost = self.router.lost(&opened.endpoint);
         let done = {
             let (mut out, mut input) = frames.split();
@@ -73,6 +74,10 @@ fn begin(
         true => {
             let (pieces, arriving) = mpsc::channel::<Result<Bytes, io::Error>>(PIECES);
             let frames = ReceiverStream::new(arriving).map(|piece| piece.map(Frame::data));
+            if !headers.contains_key(CONTENT_LENGTH) {
+                // Said, for with some methods nobody expects a body.
+                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
             (Some(pieces), StreamBody::new(frames).boxed())
         }
         false => {
@@ -237,21 +242,34 @@ mod tests {
         assert!(matches!(take(&mut near.split().1, Some(pieces), STUCK).await, FrameError::Closed));
     }
 
+    /// The headers of a request as the instance gets them.
+    fn sent(method: &str, given: Option<&str>, body: bool) -> hyper::HeaderMap {
+        let key: vc_protocol::ServiceKey = "shop/web".parse().expect("a service");
+        let request = FetchRequest {
+            service: "web".to_owned(),
+            port: None,
+            method: method.to_owned(),
+            target: "/".to_owned(),
+            headers: given
+                .map(|it| ("content-length".to_owned(), it.to_owned()))
+                .into_iter()
+                .collect(),
+            body,
+        };
+        begin(request, &key).expect("a request").0.headers().clone()
+    }
+
     #[test]
     fn a_post_without_a_body_says_that_it_has_none() {
-        let key: vc_protocol::ServiceKey = "shop/web".parse().expect("a service");
-        let length = |method: &str| {
-            let request = FetchRequest {
-                service: "web".to_owned(),
-                port: None,
-                method: method.to_owned(),
-                target: "/".to_owned(),
-                headers: vec![("content-length".to_owned(), "7".to_owned())],
-                body: false,
-            };
-            begin(request, &key).expect("a request").0.headers().get(CONTENT_LENGTH).cloned()
-        };
-        assert_eq!(length("POST").expect("a length"), "0");
-        assert_eq!(length("GET"), None);
+        assert_eq!(sent("POST", Some("7"), false)[CONTENT_LENGTH], "0");
+        assert_eq!(sent("GET", Some("7"), false).get(CONTENT_LENGTH), None);
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_is_said_to_be_one_whatever_the_method() {
+        for method in ["GET", "DELETE", "POST"] {
+            assert_eq!(sent(method, None, true)[TRANSFER_ENCODING], "chunked");
+            assert_eq!(sent(method, Some("7"), true).get(TRANSFER_ENCODING), None);
+        }
     }
 }

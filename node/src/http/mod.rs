@@ -66,7 +66,8 @@ impl Http {
 /// The instances' port behind a published one, or behind the only one.
 fn target(service: &ServiceKey, published: &[Published], port: Option<u16>) -> Result<u16, String> {
     let open = |it: &&Published| {
-        it.port.protocol == PortProtocol::Tcp && !it.port.host_ip.is_some_and(|ip| ip.is_loopback())
+        it.port.protocol == PortProtocol::Tcp
+            && !it.port.host_ip.is_some_and(|ip| ip.to_canonical().is_loopback())
     };
     let ports: Vec<_> = published.iter().filter(open).map(|it| &it.port).collect();
     let numbers =
@@ -121,8 +122,9 @@ mod tests {
     #[test]
     fn what_others_cannot_reach_at_a_machine_cannot_be_reached_here_either() {
         let local = published(8080, PortProtocol::Tcp, Some("127.0.0.1"));
+        let mapped = published(8080, PortProtocol::Tcp, Some("::ffff:127.0.0.1"));
         let udp = published(8053, PortProtocol::Udp, None);
-        for ports in [vec![], vec![local], vec![udp]] {
+        for ports in [vec![], vec![local], vec![mapped], vec![udp]] {
             assert!(target(&key(), &ports, None).is_err(), "{ports:?}");
             assert!(target(&key(), &ports, Some(8080)).is_err(), "{ports:?}");
         }
