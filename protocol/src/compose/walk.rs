@@ -68,11 +68,11 @@ pub(super) struct At<'a> {
 
 impl<'a> At<'a> {
     pub(super) fn key_path(path: &str, key: &str) -> String {
-        if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+        shown(if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") })
     }
 
     pub(super) fn item_path(path: &str, index: usize) -> String {
-        format!("{path}[{index}]")
+        shown(format!("{path}[{index}]"))
     }
 
     /// Records a problem as `path why`.
@@ -155,6 +155,14 @@ impl<'a> At<'a> {
     }
 }
 
+/// What may be shown of a path. More of it would only be copied, for each value below: keys may be long.
+fn shown(path: String) -> String {
+    match path.char_indices().nth(MAX_PROBLEM_CHARS) {
+        Some((end, _)) => path[..end].to_owned(),
+        None => path,
+    }
+}
+
 /// A map that is taken apart key by key.
 pub(super) struct Fields<'a> {
     entries: BTreeMap<&'a str, At<'a>>,
@@ -207,7 +215,14 @@ fn is_typo(a: &str, b: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_typo;
+    use super::{At, MAX_PROBLEM_CHARS, is_typo};
+
+    #[test]
+    fn a_path_is_no_longer_than_what_is_shown_of_it() {
+        let long = At::key_path("services", &"é".repeat(100_000));
+        assert_eq!(long.chars().count(), MAX_PROBLEM_CHARS);
+        assert_eq!(At::item_path(&At::key_path(&long, "a"), 7), long);
+    }
 
     #[test]
     fn a_typo_is_one_slip_of_the_finger() {
