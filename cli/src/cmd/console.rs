@@ -68,7 +68,9 @@ fn secure(text: &str) -> Result<String, String> {
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let is_local = ["127.0.0.1", "localhost", "[::1]"].iter().any(|it| [host, name].contains(it));
-    let fits = !host.is_empty() && (scheme == "https" || scheme == "http" && is_local);
+    let fits = !host.is_empty()
+        && !host.contains('@')
+        && (scheme == "https" || scheme == "http" && is_local);
     if !fits || text.contains(|c: char| c == '#' || c.is_whitespace() || c.is_control()) {
         return Err(bad.to_owned());
     }
@@ -206,6 +208,7 @@ mod tests {
             "https://console.example/#token=x",
             "https://console.example/ x",
             "ftp://console.example/",
+            "http://127.0.0.1:80@console.example/",
         ] {
             assert!(secure(bad).is_err(), "{bad}");
         }
