@@ -44,7 +44,7 @@ test('a viewer opens a service from the console, at an origin that knows nothing
       socket: await answer,
       digest: digest.map((byte) => byte.toString(16).padStart(2, '0')).join(''),
       opener: window.opener,
-      kept: [...Object.keys(localStorage), ...Object.keys(sessionStorage)],
+      kept: [...Object.entries(localStorage), ...Object.entries(sessionStorage)],
       address: location.href,
     }
   })

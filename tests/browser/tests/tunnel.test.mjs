@@ -1,5 +1,6 @@
 // Services opened in the browser: what apps do there.
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
 
 import { digestOf, json, LARGE, open, sha256OfFile, stopServiceWorkers, story } from '../tunnel/stage.mjs'
 
@@ -142,6 +143,29 @@ story('a link that says download is one, through the mesh', async () => {
     assert.equal(download.suggestedFilename(), 'some.bin', press)
     assert.equal(await sha256OfFile(await download.path()), await json(app, '/digest?n=100000'), press)
   }
+})
+
+story('what a page has made itself is downloaded as it is', async () => {
+  const app = await open()
+  const [download] = await Promise.all([
+    app.waitForEvent('download'),
+    app.evaluate(() => {
+      const href = URL.createObjectURL(new Blob(['a;b\n1;2\n'], { type: 'text/csv' }))
+      const link = Object.assign(document.createElement('a'), { href, download: 'table.csv' })
+      document.body.append(link)
+      link.click()
+    }),
+  ])
+  assert.equal(download.suggestedFilename(), 'table.csv')
+  assert.equal(await readFile(await download.path(), 'utf8'), 'a;b\n1;2\n')
+})
+
+story('an app that does away with the service worker it once had keeps its way', async () => {
+  const app = await open()
+  const gone = await app.evaluate(async () => (await navigator.serviceWorker.ready).unregister())
+  assert.equal(gone, false)
+  await app.reload()
+  assert.match(await app.title(), /An app/)
 })
 
 story('events arrive one by one', async () => {

@@ -21,7 +21,7 @@ const CUT = 1006
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 
-/** Opens a WebSocket to an instance, on a stream of its own. Beside a WebSocket's events there is `drain`: all has left. */
+/** Opens a WebSocket to an instance, on a stream of its own. Beside a WebSocket's events there is `drain`: the next message has left. */
 export class Socket extends EventTarget implements MeshSocket {
   readyState: 0 | 1 | 2 | 3 = 0
   protocol = ''
@@ -60,7 +60,7 @@ export class Socket extends EventTarget implements MeshSocket {
     this.#enqueue(async (frames) => {
       await frames.send(Uint8Array.of(kind), bytes instanceof Blob ? new Uint8Array(await bytes.arrayBuffer()) : bytes)
       this.bufferedAmount -= size
-      if (this.bufferedAmount === 0) this.dispatchEvent(new Event('drain'))
+      this.dispatchEvent(new Event('drain'))
     })
   }
 

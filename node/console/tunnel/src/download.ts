@@ -2,16 +2,22 @@
 
 /** A link's download, of the app, as a request that the service worker sees; `null`: not one of those. */
 function led(link: HTMLAnchorElement): string | null {
-  if (!link.hasAttribute('download') || link.origin !== location.origin) return null
+  // Not by its origin: that of what a page has made itself (blob:) is the page's.
+  const isOfApp = link.protocol === location.protocol && link.host === location.host
+  if (!link.hasAttribute('download') || !isOfApp) return null
   const query = new URLSearchParams({ url: link.href, name: link.download })
   return `/__vc/download?${query.toString()}`
 }
+
+/** After so long, ms, an answer has begun, or never will: what has begun needs its frame no more. */
+const BEGUN = 300_000
 
 function download(path: string): void {
   const frame = document.createElement('iframe')
   frame.hidden = true
   frame.src = path
   document.documentElement.append(frame)
+  setTimeout(() => frame.remove(), BEGUN)
 }
 
 /** Watches the page's links, those that its scripts press as well. */

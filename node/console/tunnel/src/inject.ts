@@ -63,6 +63,9 @@ workers.register = () => {
   return Promise.reject(new DOMException(refused, 'SecurityError'))
 }
 
+// Apps that once had a service worker say this in all their pages, and would be without a way to their instance.
+ServiceWorkerRegistration.prototype.unregister = () => Promise.resolve(false)
+
 const Native = window.WebSocket
 /** Those to the app's own host; others are the browser's. */
 window.WebSocket = new Proxy(Native, {

@@ -15,8 +15,8 @@ const MAX_LINES = 64
 const SILENCE = 90_000
 /** What may wait in a WebSocket for the cluster to take it, bytes. */
 const MAX_BUFFERED = 16 * 1024 * 1024
-/** How often a WebSocket with something in it is looked at, milliseconds. */
-const DRAIN_EVERY = 20
+/** A WebSocket that was sent a message too large for it (RFC 6455, section 7.4.1). */
+const TOO_LARGE = 1009
 
 /** What of `Mesh` apps are shown with. */
 export interface AppMesh {
@@ -33,7 +33,7 @@ export interface AppMesh {
   socket(service: string, port: number | null, path: string, protocols?: string[], headers?: HeaderList): AppSocket
 }
 
-/** What of `MeshSocket` is used. */
+/** What of `MeshSocket` is used: its `drain` says that the next of the messages that were sent has left. */
 export interface AppSocket extends EventTarget {
   readonly protocol: string
   readonly bufferedAmount: number
@@ -60,7 +60,8 @@ export class AppServer {
   readonly #lines = new Map<MessagePort, Line>()
   readonly #sockets = new Set<AppSocket>()
   #running = 0
-  readonly #waiting: (() => void)[] = []
+  /** Those who wait for their turn, and hear whether they have it. */
+  readonly #waiting = new Set<(isTurn: boolean) => void>()
   #watch: ReturnType<typeof setInterval> | null = null
 
   constructor(mesh: AppMesh, app: App) {
@@ -150,8 +151,8 @@ export class AppServer {
       tell({ answer: 'failed', code, message })
       flow.abort(message)
     }
-    if (this.#waiting.length >= MAX_WAITING) return fail('failed', `${MAX_WAITING} requests of this service wait already, and no more can`)
-    await this.#turn()
+    if (this.#waiting.size >= MAX_WAITING) return fail('failed', `${MAX_WAITING} requests of this service wait already, and no more can`)
+    if (!(await this.#turn(stop.signal))) return
     try {
       if (stop.signal.aborted) return
       if (this.#mesh.state.state !== 'live') return fail('lost', 'the console has no connection to the cluster')
@@ -164,14 +165,23 @@ export class AppServer {
     } catch (error) {
       fail(failureCode(error), error instanceof Error ? error.message : String(error))
     } finally {
-      this.#running -= 1
-      this.#waiting.shift()?.()
+      const [next] = this.#waiting
+      if (next) this.#waiting.delete(next)
+      else this.#running -= 1
+      next?.(true)
     }
   }
 
-  async #turn(): Promise<void> {
-    if (this.#running >= MAX_REQUESTS) await new Promise<void>((resolve) => this.#waiting.push(resolve))
-    this.#running += 1
+  /** Waits for a request's turn; `false`: it is not wanted any more. */
+  #turn(signal: AbortSignal): Promise<boolean> {
+    return new Promise((resolve) => {
+      if (this.#running < MAX_REQUESTS) {
+        this.#running += 1
+        return resolve(true)
+      }
+      this.#waiting.add(resolve)
+      signal.addEventListener('abort', () => this.#waiting.delete(resolve) && resolve(false), { once: true })
+    })
   }
 
   #socket({ port, target, headers, protocols }: Ask & { ask: 'socket' }): void {
@@ -186,8 +196,9 @@ export class AppServer {
     socket.binaryType = 'arraybuffer'
     this.#sockets.add(socket)
     let open = false
-    // What a WebSocket held when it closed it holds for ever: nobody is to wait for that.
     let over = false
+    /** Of the messages that have not left yet, the eldest first. */
+    const sizes: number[] = []
     socket.addEventListener('open', () => {
       open = true
       tell({ socket: 'open', protocol: socket.protocol })
@@ -196,23 +207,12 @@ export class AppServer {
     socket.addEventListener('close', (event) => {
       const { code, reason, wasClean } = event as CloseEvent
       this.#sockets.delete(socket)
+      if (!over) closed(code, reason, wasClean)
       over = true
-      // What was sent before the end was sent, though nobody looked yet.
-      if (socket.bufferedAmount === 0) told()
-      closed(code, reason, wasClean)
     })
-    let sent = 0
-    let draining = false
-    const told = (): void => {
-      tell({ socket: 'sent', bytes: sent })
-      sent = 0
-    }
-    const drain = async (): Promise<void> => {
-      draining = true
-      while (!over && socket.bufferedAmount > 0) await new Promise((resolve) => setTimeout(resolve, DRAIN_EVERY))
-      draining = false
-      if (!over) told()
-    }
+    socket.addEventListener('drain', () => {
+      if (!over) tell({ socket: 'sent', bytes: sizes.shift() ?? 0 })
+    })
     port.addEventListener('message', (event: MessageEvent<unknown>) => {
       const ask = readSocketAsk(event.data)
       if (!ask || over) return
@@ -220,10 +220,11 @@ export class AppServer {
         if ('close' in ask) return socket.close(ask.code, ask.reason)
         if (!open) return
         socket.send(ask.send)
-        sent += typeof ask.send === 'string' ? ask.send.length : ask.send.byteLength
+        sizes.push(typeof ask.send === 'string' ? ask.send.length : ask.send.byteLength)
         if (socket.bufferedAmount > MAX_BUFFERED) return socket.close()
-        if (!draining) void drain()
-      } catch {
+      } catch (error) {
+        closed(TOO_LARGE, error instanceof Error ? error.message : '', false)
+        over = true
         socket.close()
       }
     })

@@ -1,7 +1,7 @@
-import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import type { SocketAsk, SocketTold } from '../src/protocol'
 import type { AppSocket } from '../src/serve'
-import { AppServer } from '../src/serve'
+import { AppServer, MAX_REQUESTS, MAX_WAITING } from '../src/serve'
 
 const APP = { service: 'shop/web', port: 8080 }
 
@@ -46,10 +46,8 @@ async function connected(): Promise<{ app: MessagePort; told: SocketTold[]; sock
   return { app: app.port1, told, socket }
 }
 
-/** The clock's own, whatever the tests make of it. */
-const { setTimeout: later } = globalThis
 /** What was posted before has arrived. */
-const delivered = (): Promise<void> => new Promise((resolve) => void later(resolve, 20))
+const delivered = (): Promise<void> => new Promise((resolve) => void setTimeout(resolve, 20))
 
 const say = async (app: MessagePort, ask: SocketAsk): Promise<void> => {
   app.postMessage(ask)
@@ -57,17 +55,11 @@ const say = async (app: MessagePort, ask: SocketAsk): Promise<void> => {
 }
 
 describe('a WebSocket of an app', () => {
-  // Only what waits for a WebSocket to be empty.
-  beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }))
-  afterEach(() => void vi.useRealTimers())
-
-  it('that has closed is not looked at any more, whatever was left in it', async () => {
+  it('that has closed says nothing more', async () => {
     const { app, told, socket } = await connected()
     await say(app, { send: 'never taken' })
-    expect(vi.getTimerCount()).toBe(1)
     socket.close()
-    await vi.advanceTimersByTimeAsync(100)
-    expect(vi.getTimerCount()).toBe(0)
+    socket.dispatchEvent(new Event('drain'))
     await delivered()
     expect(told.map((it) => it.socket)).toEqual(['open', 'closed'])
   })
@@ -77,17 +69,60 @@ describe('a WebSocket of an app', () => {
     socket.close()
     await say(app, { send: 'too late' })
     expect(socket.bufferedAmount).toBe(0)
-    expect(vi.getTimerCount()).toBe(0)
   })
 
-  it('says what was sent as soon as it is on its way', async () => {
+  it('says what was sent as soon as it is on its way, message by message', async () => {
     const { app, told, socket } = await connected()
     await say(app, { send: 'four' })
-    await vi.advanceTimersByTimeAsync(100)
+    await say(app, { send: 'grün' })
     expect(told).toHaveLength(1)
-    socket.bufferedAmount = 0
-    await vi.advanceTimersByTimeAsync(100)
+    socket.dispatchEvent(new Event('drain'))
     await delivered()
-    expect(told.at(-1)).toEqual({ socket: 'sent', bytes: 4 })
+    expect(told.slice(1)).toEqual([{ socket: 'sent', bytes: 4 }])
+  })
+
+  it('ends as one that was sent too much, when a message is too large', async () => {
+    const { app, told, socket } = await connected()
+    socket.send = () => {
+      throw new Error('too large')
+    }
+    await say(app, { send: 'x' })
+    expect(told.slice(1)).toEqual([{ socket: 'closed', code: 1009, reason: 'too large', clean: false }])
+  })
+})
+
+describe('requests of an app', () => {
+  it('that are given up before their turn make room for others', async () => {
+    const begun: string[] = []
+    const exchange = (request: { target: string }, _: unknown, options?: { signal?: AbortSignal }): Promise<never> => {
+      begun.push(request.target)
+      return new Promise((_resolve, reject) => options?.signal?.addEventListener('abort', () => reject(new Error('given up'))))
+    }
+    const socket = (): never => expect.fail('not here')
+    const server = new AppServer({ state: { state: 'live' }, claims: { aud: 'c' }, onState: () => () => {}, exchange, socket }, APP)
+    const line = new MessageChannel()
+    server.serve(line.port2)
+    const ports: MessagePort[] = []
+    onTestFinished(() => {
+      line.port1.close()
+      for (const port of ports) port.close()
+      server.close()
+    })
+    const ask = (target: string): MessagePort => {
+      const { port1, port2 } = new MessageChannel()
+      ports.push(port1)
+      line.port1.postMessage({ ask: 'fetch', method: 'GET', target, headers: [], body: false }, [port2])
+      return port1
+    }
+    const stuck = Array.from({ length: MAX_REQUESTS }, (_, i) => ask(`/stuck/${i}`))
+    const given = Array.from({ length: MAX_WAITING }, (_, i) => ask(`/given/${i}`))
+    await delivered()
+    for (const port of given) port.close()
+    await delivered()
+    ask('/wanted')
+    await delivered()
+    stuck[0]?.close()
+    await expect.poll(() => begun.at(-1)).toBe('/wanted')
+    expect(begun).toHaveLength(MAX_REQUESTS + 1)
   })
 })

@@ -6,7 +6,7 @@ const PATH = '/__vc/download'
 export function asDownload(url: URL): { url: URL; name: string } | null {
   if (url.pathname !== PATH) return null
   const target = URL.parse(url.searchParams.get('url') ?? '', url.origin)
-  if (target?.origin !== url.origin || target.pathname.startsWith('/__vc/')) return null
+  if (target?.protocol !== url.protocol || target.host !== url.host || target.pathname.startsWith('/__vc/')) return null
   return { url: target, name: url.searchParams.get('name') ?? '' }
 }
 
