@@ -3,7 +3,7 @@
 import { useEffect, useRef } from 'preact/hooks'
 
 import { knownPeers } from './arrival'
-import { brought, dialled, loadMesh, offered, session, signIn, signInInstead, signOut, stay } from './entrance'
+import { brought, dialled, leave, loadMesh, offered, session, signIn, signInInstead, signOut, stay } from './entrance'
 import { listenToKeys, overlay } from './keys'
 import { Confirm } from './parts/confirm'
 import { Drop } from './parts/drop'
@@ -72,6 +72,7 @@ function Shell() {
   const main = useRef<HTMLElement>(null)
   const at = route.value
   useEffect(listenToKeys, [])
+  useEffect(() => () => void (overlay.value = 'none'), [])
   useEffect(() => {
     document.title = `${placeOf(at).title} – Virtual Cluster`
     // Whoever listens hears the new view from its beginning, and Tab goes on from there.
@@ -91,7 +92,7 @@ function Shell() {
         Skip to the view
       </a>
       <Header onSignOut={signOut} />
-      <LinkBanner onSignOut={signOut} />
+      <LinkBanner onSignOut={leave} />
       <main ref={main} id="main" tabIndex={-1} class={isLive.value ? 'view' : 'view stale'}>
         <View at={at} />
       </main>
@@ -111,7 +112,7 @@ function View({ at }: { at: Route }) {
     case 'services':
       return <Services />
     case 'service':
-      return <Service service={at.service} />
+      return <Service key={at.service} service={at.service} />
     case 'logs':
       return <Logs service={at.service} />
     case 'events':

@@ -1,6 +1,7 @@
 // How somebody arrives: with a link that carries a token in its fragment, which no server sees; or with what this tab
 // or this browser kept.
 
+import { keep, kept } from './kept'
 import { bareToken } from './token'
 
 /** What a link brings. */
@@ -30,27 +31,27 @@ const MAX_PEERS = 32
 
 /** The token that the user asked this tab to remember. */
 export function rememberedToken(): string | null {
-  return sessionStorage.getItem(TOKEN)
+  return kept('sessionStorage', TOKEN)
 }
 
 export function rememberToken(token: string): void {
-  sessionStorage.setItem(TOKEN, token)
+  keep('sessionStorage', TOKEN, token)
 }
 
 export function forgetToken(): void {
-  sessionStorage.removeItem(TOKEN)
+  keep('sessionStorage', TOKEN, null)
 }
 
 /** Addresses under which nodes of a cluster were seen: they outlive those in an old token. */
 export function knownPeers(cluster: string): string[] {
   try {
-    const kept: unknown = JSON.parse(localStorage.getItem(PEERS + cluster) ?? '[]')
-    return Array.isArray(kept) ? kept.filter((it) => typeof it === 'string') : []
+    const peers: unknown = JSON.parse(kept('localStorage', PEERS + cluster) ?? '[]')
+    return Array.isArray(peers) ? peers.filter((it) => typeof it === 'string') : []
   } catch {
     return []
   }
 }
 
 export function keepPeers(cluster: string, peers: readonly string[]): void {
-  localStorage.setItem(PEERS + cluster, JSON.stringify(peers.slice(0, MAX_PEERS)))
+  keep('localStorage', PEERS + cluster, JSON.stringify(peers.slice(0, MAX_PEERS)))
 }

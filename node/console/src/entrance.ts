@@ -5,7 +5,7 @@ import type { MeshState } from 'vc-mesh'
 
 import { messageOf } from './actions'
 import { forgetToken, knownPeers, rememberToken, type Arrival } from './arrival'
-import { forgetDraft } from './deployment'
+import { forgetDraft, startOver } from './deployment'
 import { openSession, type Session } from './state'
 import { say } from './toasts'
 import { ownerOf, readToken, type Owner } from './token'
@@ -18,6 +18,8 @@ export const brought = signal<{ arrival: Arrival; instead: Owner } | null>(null)
 
 /** Whose this tab is: from when a token is taken, for a session takes a while to begin, until it is signed out. */
 let owner: Owner | null = null
+/** Whose it was last: what he was about to deploy waits for him, and for nobody else. */
+let before: Owner | null = null
 
 /** Somebody signs in: the part that dials is not there yet. */
 const isOpening = signal(false)
@@ -48,13 +50,15 @@ export function arriveByLink(arrival: Arrival): void {
     brought.value = { arrival, instead: owner }
     return
   }
-  if (owner) signOut()
+  if (owner) leave()
   offered.value = arrival
   if (claims) void signIn(arrival.token, claims.peers, false)
 }
 
 export async function signIn(token: string, peers: string[], isRemembered: boolean): Promise<void> {
   const mine = (owner = ownerOf(token))
+  if (before && (mine?.user !== before.user || mine.cluster !== before.cluster)) forgetDraft()
+  before = mine
   isOpening.value = true
   try {
     const { Mesh } = await loadMesh()
@@ -89,6 +93,12 @@ export function stay(): void {
 }
 
 export function signOut(): void {
+  leave()
+  forgetDraft()
+}
+
+/** Ends the session of somebody who comes again. */
+export function leave(): void {
   session.value?.end()
   session.value = null
   isOpening.value = false
@@ -96,5 +106,5 @@ export function signOut(): void {
   brought.value = null
   owner = null
   forgetToken()
-  forgetDraft()
+  startOver()
 }

@@ -33,13 +33,25 @@ export const TAIL = 200
 /** A line may come so much later than a younger one of another instance, ms: after a pause that much is asked for again. */
 const LATE = 2000
 
+/** What comes so long after it was asked for, ms, was written just now: before, it may be what had been written before. */
+const CAUGHT_UP = 2000
+
+/** A line by two clocks, ms since the epoch: that of its machine, and this one when it came. */
+interface Arrival {
+  time: number
+  at: number
+}
+
 /** So many more may wait until they are dropped together: dropping moves all the others. */
 const SLACK = 1000
 
 export class LogBuffer {
   #lines: LogLine[] = []
   #received = 0
-  #lastTime: number | null = null
+  #asked = 0
+  /** The youngest line of all, and the last that each machine wrote while it was followed: their clocks may differ. */
+  #youngest: Arrival | null = null
+  readonly #followed = new Map<string, Arrival>()
   /** What may come again after a pause, and how often. */
   #repeats = new Map<string, number>()
 
@@ -49,8 +61,9 @@ export class LogBuffer {
   }
 
   /** What to ask for: at first the last lines, after a pause what follows those that are there. Lines that come twice are left out. */
-  resume(): { tail: number | null; since: number | null } {
-    const since = this.#lastTime === null ? null : this.#lastTime - LATE
+  resume(now: number): { tail: number | null; since: number | null } {
+    const since = this.#since()
+    this.#asked = now
     this.#repeats = new Map()
     for (const line of since === null ? this.#tails() : this.#lines.filter((it) => (it.time ?? 0) >= since)) {
       const same = identity(line)
@@ -59,11 +72,25 @@ export class LogBuffer {
     return since === null ? { tail: TAIL, since } : { tail: null, since }
   }
 
-  push(row: LogRow): void {
+  /** From when on lines may be missing, by the clock that is furthest behind; `null`: nobody knows. */
+  #since(): number | null {
+    if (!this.#youngest) return null
+    const followed = [...this.#followed.values()]
+    const last = Math.max(...followed.map(({ at }) => at))
+    const clocks = followed.map(({ time, at }) => time + last - at)
+    return Math.min(...clocks, this.#youngest.time) - LATE
+  }
+
+  /** Takes a line that came `now`, milliseconds since the epoch. */
+  push(row: LogRow, now: number): void {
     const line = readable(row, this.#received + 1)
     if (this.#isRepeat(line)) return
     this.#received += 1
-    if (row.time !== null) this.#lastTime = Math.max(row.time, this.#lastTime ?? 0)
+    if (row.time !== null) {
+      const arrival = { time: row.time, at: now }
+      if (now - this.#asked > CAUGHT_UP) this.#followed.set(row.node, arrival)
+      if (row.time >= (this.#youngest?.time ?? 0)) this.#youngest = arrival
+    }
     this.#lines.push(line)
     if (this.#lines.length > MAX_LINES + SLACK) this.#lines = this.#lines.slice(-MAX_LINES)
   }

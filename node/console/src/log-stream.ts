@@ -18,10 +18,10 @@ export async function followLogs(
 ): Promise<void> {
   events.note('')
   try {
-    const replies = session.mesh.stream({ op: 'logs', service, replica: null, follow: true, ...buffer.resume() }, { signal })
+    const replies = session.mesh.stream({ op: 'logs', service, replica: null, follow: true, ...buffer.resume(Date.now()) }, { signal })
     for await (const reply of replies) {
       if (reply.reply === 'log') {
-        buffer.push(reply.value)
+        buffer.push(reply.value, Date.now())
         events.line()
       } else if (reply.reply === 'note') {
         events.note(reply.value)

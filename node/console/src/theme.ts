@@ -2,21 +2,19 @@
 
 import { signal } from '@preact/signals'
 
+import { keep, kept } from './kept'
+
 export type Theme = 'system' | 'light' | 'dark'
 
 const KEY = 'vc.theme'
 const ORDER: readonly Theme[] = ['system', 'light', 'dark']
 
-export const theme = signal<Theme>(ORDER.find((it) => it === localStorage.getItem(KEY)) ?? 'system')
+export const theme = signal<Theme>(ORDER.find((it) => it === kept('localStorage', KEY)) ?? 'system')
 
 theme.subscribe((value) => {
-  if (value === 'system') {
-    delete document.documentElement.dataset['theme']
-    localStorage.removeItem(KEY)
-  } else {
-    document.documentElement.dataset['theme'] = value
-    localStorage.setItem(KEY, value)
-  }
+  if (value === 'system') delete document.documentElement.dataset['theme']
+  else document.documentElement.dataset['theme'] = value
+  keep('localStorage', KEY, value === 'system' ? null : value)
 })
 
 export function nextTheme(): void {

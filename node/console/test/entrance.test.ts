@@ -3,7 +3,7 @@ import type { Mesh } from 'vc-mesh'
 
 import { rememberedToken } from '../src/arrival'
 import { draft } from '../src/deployment'
-import { arriveAgain, arriveByLink, brought, dialled, loadMesh, offered, session, signIn, signInInstead, signOut, stay } from '../src/entrance'
+import { arriveAgain, arriveByLink, brought, dialled, leave, loadMesh, offered, session, signIn, signInInstead, signOut, stay } from '../src/entrance'
 import { tokenOf } from './tokens'
 
 vi.mock('vc-mesh', () => import('./fake-mesh'))
@@ -127,8 +127,41 @@ test('while the part that dials is fetched the sign-in waits, and can be cancell
   expect(session.value).toBeNull()
 })
 
-test('nobody finds the draft of who was here before', () => {
-  draft.value = { name: 'a.yaml', text: 'PASSWORD: hunter2', project: 'shop' }
+const NOTHING = { name: '', text: '', project: '' }
+const SECRET = { name: 'a.yaml', text: 'PASSWORD: hunter2', project: 'shop' }
+
+test('nobody finds the draft of who was here before', async () => {
+  draft.value = SECRET
   signOut()
-  expect(draft.value).toEqual({ name: '', text: '', project: '' })
+  expect(draft.value).toEqual(NOTHING)
+
+  arriveByLink(link(ada))
+  await user()
+  draft.value = SECRET
+  leave()
+  arriveByLink(link(mallory))
+  expect(await user()).toBe('mallory@C1')
+  expect(draft.value).toEqual(NOTHING)
+})
+
+test('whoever comes again after his token ended finds his draft', async () => {
+  arriveByLink(link(ada))
+  await user()
+  draft.value = SECRET
+  leave()
+  expect(await user()).toBeNull()
+  await signIn(tokenOf({ ...ada, exp: 4_000_000_002 }), [], false)
+  expect(draft.value).toEqual(SECRET)
+})
+
+test('a browser that keeps nothing signs in all the same', async () => {
+  const refuse = (): never => {
+    throw new DOMException('site data is blocked', 'SecurityError')
+  }
+  const blocked = { getItem: refuse, setItem: refuse, removeItem: refuse }
+  vi.stubGlobal('sessionStorage', blocked)
+  vi.stubGlobal('localStorage', blocked)
+  await signIn(tokenOf(ada), [], true)
+  expect(await user()).toBe('ada@C1')
+  expect(rememberedToken()).toBeNull()
 })

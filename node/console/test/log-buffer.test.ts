@@ -9,9 +9,13 @@ function row(line: string, more: Partial<LogRow> = {}): LogRow {
   return { service: 'shop/web', replica: 1, node: 'n1', time: 1, stream: 'stdout', line, ...more }
 }
 
+function push(buffer: LogBuffer, row: LogRow, now = 0): void {
+  buffer.push(row, now)
+}
+
 test('the last lines are kept, and each keeps its number', () => {
   const buffer = new LogBuffer()
-  for (let n = 1; n <= 3 * MAX_LINES; n += 1) buffer.push(row(`line ${n}`))
+  for (let n = 1; n <= 3 * MAX_LINES; n += 1) push(buffer, row(`line ${n}`))
   const lines = buffer.lines(everything)
   expect(lines).toHaveLength(MAX_LINES)
   expect(lines.at(-1)).toMatchObject({ number: 3 * MAX_LINES, text: `line ${3 * MAX_LINES}` })
@@ -21,17 +25,17 @@ test('the last lines are kept, and each keeps its number', () => {
 
 test('a list that was handed out stays as it is', () => {
   const buffer = new LogBuffer()
-  buffer.push(row('one'))
+  push(buffer, row('one'))
   const before = buffer.lines(everything)
-  buffer.push(row('two'))
+  push(buffer, row('two'))
   expect(before.map((it) => it.text)).toEqual(['one'])
 })
 
 test('lines are chosen by replica and by text, whatever the case', () => {
   const buffer = new LogBuffer()
-  buffer.push(row('GET /cart'))
-  buffer.push(row('get /home', { replica: 2 }))
-  buffer.push(row('POST /cart', { replica: 2, stream: 'stderr' }))
+  push(buffer, row('GET /cart'))
+  push(buffer, row('get /home', { replica: 2 }))
+  push(buffer, row('POST /cart', { replica: 2, stream: 'stderr' }))
   const texts = (filter: { replica: number | null; text: string }) => buffer.lines(filter).map((it) => it.text)
   expect(texts({ replica: 2, text: '' })).toEqual(['get /home', 'POST /cart'])
   expect(texts({ replica: null, text: 'Get' })).toEqual(['GET /cart', 'get /home'])
@@ -41,9 +45,9 @@ test('lines are chosen by replica and by text, whatever the case', () => {
 
 test('terminals are not imitated: colours and cursor movements go, text stays; endless lines are cut', () => {
   const buffer = new LogBuffer()
-  buffer.push(row('\x1b[31mred\x1b[0m\x1b[2K \tgrün\r\x07'))
-  buffer.push(row('\x1b]0;title\x07done'))
-  buffer.push(row('x'.repeat(1_000_000)))
+  push(buffer, row('\x1b[31mred\x1b[0m\x1b[2K \tgrün\r\x07'))
+  push(buffer, row('\x1b]0;title\x07done'))
+  push(buffer, row('x'.repeat(1_000_000)))
   const [colour, title, long] = buffer.lines(everything)
   expect(colour?.text).toBe('red \tgrün')
   expect(title?.text).toBe('done')
@@ -52,28 +56,42 @@ test('terminals are not imitated: colours and cursor movements go, text stays; e
 
 test('signs that turn the direction of reading are seen', () => {
   const buffer = new LogBuffer()
-  buffer.push(row('login \u202etoor\u2069'))
+  push(buffer, row('login \u202etoor\u2069'))
   expect(buffer.lines(everything)[0]?.text).toBe('login \\u{202e}toor\\u{2069}')
 })
 
 test('after a pause it goes on where it was: nothing is missing, and nothing is there twice', () => {
   const buffer = new LogBuffer()
-  expect(buffer.resume()).toEqual({ tail: 200, since: null })
-  for (const [time, line] of [[5000, 'a'], [9000, 'b'], [9000, 'b']] as const) buffer.push(row(line, { time }))
-  expect(buffer.resume()).toEqual({ tail: null, since: 7000 })
+  expect(buffer.resume(0)).toEqual({ tail: 200, since: null })
+  for (const [time, line] of [[5000, 'a'], [9000, 'b'], [9000, 'b']] as const) push(buffer, row(line, { time }))
+  expect(buffer.resume(0)).toEqual({ tail: null, since: 7000 })
   const other = { replica: 2, time: 8999 }
-  buffer.push(row('late', other))
-  for (let n = 0; n < 3; n += 1) buffer.push(row('b', { time: 9000 }))
-  buffer.push(row('c', { time: 9001 }))
+  push(buffer, row('late', other))
+  for (let n = 0; n < 3; n += 1) push(buffer, row('b', { time: 9000 }))
+  push(buffer, row('c', { time: 9001 }))
   expect(buffer.lines(everything).map(({ text }) => text)).toEqual(['a', 'b', 'b', 'late', 'b', 'c'])
+})
+
+test('after a pause nothing of any machine is missing, though their clocks differ and some were quiet', () => {
+  const buffer = new LogBuffer()
+  buffer.resume(1_000_000)
+  push(buffer, row('of an hour ago', { node: 'idle', time: 1_000_000 - 3_600_000 }), 1_000_100)
+  push(buffer, row('first', { time: 1_010_000 }), 1_010_000)
+  const ahead = { node: 'n2', replica: 2 }
+  push(buffer, row('ahead', { ...ahead, time: 1_320_000 }), 1_020_000)
+  // n1 was quiet for ten seconds when the pause began, at 1,020,000 by its clock.
+  expect(buffer.resume(1_090_000)).toEqual({ tail: null, since: 1_018_000 })
+  push(buffer, row('ahead', { ...ahead, time: 1_320_000 }), 1_090_100)
+  push(buffer, row('second', { time: 1_030_000 }), 1_090_100)
+  expect(buffer.lines(everything).map(({ text }) => text)).toEqual(['of an hour ago', 'first', 'ahead', 'second'])
 })
 
 test('lines that nobody knows the time of are not there twice either', () => {
   const buffer = new LogBuffer()
   const time = null
-  for (let n = 1; n <= 300; n += 1) buffer.push(row(`line ${n}`, { time }))
-  expect(buffer.resume()).toEqual({ tail: 200, since: null })
-  for (let n = 111; n <= 310; n += 1) buffer.push(row(`line ${n}`, { time }))
+  for (let n = 1; n <= 300; n += 1) push(buffer, row(`line ${n}`, { time }))
+  expect(buffer.resume(0)).toEqual({ tail: 200, since: null })
+  for (let n = 111; n <= 310; n += 1) push(buffer, row(`line ${n}`, { time }))
   expect(buffer.lines(everything).map(({ text }) => text)).toEqual(Array.from({ length: 310 }, (_, n) => `line ${n + 1}`))
 })
 

@@ -2,7 +2,7 @@
 
 import { signal } from '@preact/signals'
 import type { ComponentChildren } from 'preact'
-import { useLayoutEffect, useRef } from 'preact/hooks'
+import { useEffect, useLayoutEffect, useRef } from 'preact/hooks'
 
 interface Question {
   title: string
@@ -22,6 +22,8 @@ export function confirm(question: Question): void {
 /** The one dialog of the page for questions. */
 export function Confirm() {
   const question = asked.value
+  // It was asked of whoever was here.
+  useEffect(() => () => void (asked.value = null), [])
   return question && <ConfirmDialog question={question} />
 }
 

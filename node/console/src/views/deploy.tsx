@@ -7,9 +7,16 @@ import { useSession } from '../state'
 
 export function Deploy() {
   const at = step.value
+  const title = useRef<HTMLHeadingElement>(null)
+  useEffect(() => {
+    // What was pressed has gone with its step, and the focus with it.
+    if (document.activeElement === document.body) title.current?.focus()
+  }, [at.step])
   return (
     <>
-      <h1>Deploy</h1>
+      <h1 ref={title} tabIndex={-1}>
+        Deploy
+      </h1>
       <div role="status" class="unseen">
         {at.step === 'reading' && 'The node reads the file.'}
         {at.step === 'review' && 'Dry run is ready.'}

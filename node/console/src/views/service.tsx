@@ -57,7 +57,7 @@ export function Service({ service }: { service: string }) {
         <h2 id="instances-title">Instances</h2>
         <InstanceList instances={instances} />
       </section>
-      <Details key={service} row={row} />
+      <Details row={row} />
     </>
   )
 }
