@@ -1,8 +1,8 @@
 //! HTTP and WebSockets to the instances of a service, asked of any node: [`Request::Fetch`] and [`Request::Socket`].
 //!
 //! The node chooses an instance as it does for a published port, speaks HTTP/1.1 with it, and passes on what it says.
-//! Only ports that a service publishes can be asked for: what is reached like this could be reached at any machine's
-//! port as well.
+//! Only TCP ports that a service publishes beyond the machine itself can be asked for. One that is bound to an address of
+//! some network is among them: a user of any role gets to it by way of the mesh.
 //!
 //! [`Request::Fetch`]: crate::control::Request::Fetch
 //! [`Request::Socket`]: crate::control::Request::Socket
@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{InstanceId, NodeId};
 
-/// The largest frame of a body, and the largest message of a WebSocket, in bytes.
+/// The largest frame of a body, in bytes.
 pub const MAX_BODY_FRAME: usize = 64 * 1024;
 /// The largest message of a WebSocket, in bytes.
 pub const MAX_MESSAGE: usize = 1024 * 1024;
-/// The most headers of a request or an answer.
+/// The most headers of a request.
 pub const MAX_HEADERS: usize = 128;
 
 /// A request to an instance.

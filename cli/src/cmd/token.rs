@@ -49,6 +49,10 @@ Examples:
   vc token create --user ada --role deployer --ttl 7d > ada.token
   vc token create --user phone --role viewer --ttl 12h --browser > phone.token
 
+A viewer sees everything but secrets (specifications with their environment, logs) and opens the
+services that publish TCP ports, as anybody at a machine could. A deployer changes services, runs commands in instances and
+copies their files. An admin also makes tokens, drains machines and takes them out.
+
 Whoever holds a token can use it until it expires: hand it over as you would a password.")]
 struct Create {
     /// For a machine that joins; a name tells tokens apart in the log
