@@ -36,8 +36,8 @@ const LATE = 2000
 /** What comes so long after it was asked for, ms, was written just now: before, it may be what had been written before. */
 const CAUGHT_UP = 2000
 
-/** A line by two clocks, ms since the epoch: that of its machine, and this one when it came. */
-interface Arrival {
+/** The same instant by two clocks, ms since the epoch: a machine's, and this one. */
+interface Clock {
   time: number
   at: number
 }
@@ -49,9 +49,14 @@ export class LogBuffer {
   #lines: LogLine[] = []
   #received = 0
   #asked = 0
-  /** The youngest line of all, and the last that each machine wrote while it was followed: their clocks may differ. */
-  #youngest: Arrival | null = null
-  readonly #followed = new Map<string, Arrival>()
+  /** The time of the youngest line. */
+  #youngest: number | null = null
+  /** What each machine's clock says, by the last line that it wrote while it was followed; until then, what this one says. */
+  readonly #clocks = new Map<string, Clock>()
+  /** Up to when the lines of each source are gone: they were dropped, or came before the first ones. */
+  readonly #gone = new Map<string, number>()
+  /** The same, of those sources that have not come to what is kept since the pause. */
+  #returning = new Map<string, number>()
   /** What may come again after a pause, and how often. */
   #repeats = new Map<string, number>()
 
@@ -64,6 +69,7 @@ export class LogBuffer {
   resume(now: number): { tail: number | null; since: number | null } {
     const since = this.#since()
     this.#asked = now
+    this.#returning = new Map(this.#gone)
     this.#repeats = new Map()
     for (const line of since === null ? this.#tails() : this.#lines.filter((it) => (it.time ?? 0) >= since)) {
       const same = identity(line)
@@ -74,25 +80,38 @@ export class LogBuffer {
 
   /** From when on lines may be missing, by the clock that is furthest behind; `null`: nobody knows. */
   #since(): number | null {
-    if (!this.#youngest) return null
-    const followed = [...this.#followed.values()]
-    const last = Math.max(...followed.map(({ at }) => at))
-    const clocks = followed.map(({ time, at }) => time + last - at)
-    return Math.min(...clocks, this.#youngest.time) - LATE
+    if (this.#youngest === null) return null
+    const known = [...this.#clocks.values()]
+    const last = Math.max(...known.map(({ at }) => at))
+    return Math.min(...known.map(({ time, at }) => time + last - at), this.#youngest) - LATE
   }
 
   /** Takes a line that came `now`, milliseconds since the epoch. */
   push(row: LogRow, now: number): void {
     const line = readable(row, this.#received + 1)
-    if (this.#isRepeat(line)) return
+    if (this.#isGone(line) || this.#isRepeat(line)) return
     this.#received += 1
-    if (row.time !== null) {
-      const arrival = { time: row.time, at: now }
-      if (now - this.#asked > CAUGHT_UP) this.#followed.set(row.node, arrival)
-      if (row.time >= (this.#youngest?.time ?? 0)) this.#youngest = arrival
-    }
+    if (row.time !== null) this.#learn(row.node, sourceOf(line), row.time, now)
     this.#lines.push(line)
-    if (this.#lines.length > MAX_LINES + SLACK) this.#lines = this.#lines.slice(-MAX_LINES)
+    if (this.#lines.length <= MAX_LINES + SLACK) return
+    for (const it of this.#lines.splice(0, SLACK + 1)) if (it.time !== null) this.#gone.set(sourceOf(it), it.time)
+  }
+
+  #learn(node: string, source: string, time: number, now: number): void {
+    const isNew = now - this.#asked > CAUGHT_UP
+    if (isNew || !this.#clocks.has(node)) this.#clocks.set(node, { time: isNew ? time : now, at: now })
+    if (!this.#gone.has(source)) this.#gone.set(source, time - 1)
+    this.#youngest = Math.max(time, this.#youngest ?? 0)
+  }
+
+  /** Whether it was written before what is kept of its source, and comes only because another machine's clock is behind. */
+  #isGone(line: LogLine): boolean {
+    if (this.#returning.size === 0 || line.time === null) return false
+    const source = sourceOf(line)
+    const gone = this.#returning.get(source)
+    if (gone !== undefined && line.time <= gone) return true
+    this.#returning.delete(source)
+    return false
   }
 
   /** Whether it is one of those that may come again; each does so once. */
@@ -110,26 +129,30 @@ export class LogBuffer {
   /** The last lines of each instance. */
   #tails(): LogLine[] {
     const taken = new Map<string, number>()
-    return this.#lines.toReversed().filter(({ replica, node }) => {
-      const instance = `${replica} ${node}`
-      taken.set(instance, (taken.get(instance) ?? 0) + 1)
-      return (taken.get(instance) ?? 0) <= TAIL
+    return this.#lines.toReversed().filter((line) => {
+      const source = sourceOf(line)
+      taken.set(source, (taken.get(source) ?? 0) + 1)
+      return (taken.get(source) ?? 0) <= TAIL
     })
   }
 
-  /** Those that pass, as they are now: the list does not change any more. */
-  lines(filter: LogFilter): LogLine[] {
+  /** Those that pass, of what came after the so manieth, as they are now: the list does not change any more. */
+  lines(filter: LogFilter, after = 0): LogLine[] {
     const text = filter.text.toLowerCase()
     return this.#lines.slice(-MAX_LINES).filter(
       (it) =>
+        it.number > after &&
         (filter.replica === null || it.replica === filter.replica) &&
         (text === '' || it.text.toLowerCase().includes(text)),
     )
   }
 }
 
+/** Whose line it is; each source's lines come in the order of their times. */
+const sourceOf = ({ replica, node }: LogLine): string => `${replica} ${node}`
+
 /** What makes a line that comes again the same. */
-const identity = ({ replica, node, time, isError, text }: LogLine): string => `${replica} ${node} ${time} ${isError} ${text}`
+const identity = (line: LogLine): string => `${sourceOf(line)} ${line.time} ${line.isError} ${line.text}`
 
 // Colours and cursor movements of terminals, and other control characters than the tab.
 const CONTROL = /\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]/g

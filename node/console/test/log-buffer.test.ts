@@ -31,7 +31,7 @@ test('a list that was handed out stays as it is', () => {
   expect(before.map((it) => it.text)).toEqual(['one'])
 })
 
-test('lines are chosen by replica and by text, whatever the case', () => {
+test('lines are chosen by replica, by text, whatever the case, and by when they came', () => {
   const buffer = new LogBuffer()
   push(buffer, row('GET /cart'))
   push(buffer, row('get /home', { replica: 2 }))
@@ -40,6 +40,7 @@ test('lines are chosen by replica and by text, whatever the case', () => {
   expect(texts({ replica: 2, text: '' })).toEqual(['get /home', 'POST /cart'])
   expect(texts({ replica: null, text: 'Get' })).toEqual(['GET /cart', 'get /home'])
   expect(texts({ replica: 1, text: 'post' })).toEqual([])
+  expect(buffer.lines({ replica: null, text: 'get' }, 1).map((it) => it.text)).toEqual(['get /home'])
   expect(buffer.lines(everything).map((it) => it.isError)).toEqual([false, false, true])
 })
 
@@ -63,8 +64,8 @@ test('signs that turn the direction of reading are seen', () => {
 test('after a pause it goes on where it was: nothing is missing, and nothing is there twice', () => {
   const buffer = new LogBuffer()
   expect(buffer.resume(0)).toEqual({ tail: 200, since: null })
-  for (const [time, line] of [[5000, 'a'], [9000, 'b'], [9000, 'b']] as const) push(buffer, row(line, { time }))
-  expect(buffer.resume(0)).toEqual({ tail: null, since: 7000 })
+  for (const [time, line] of [[5000, 'a'], [9000, 'b'], [9000, 'b']] as const) push(buffer, row(line, { time }), time)
+  expect(buffer.resume(9000)).toEqual({ tail: null, since: 7000 })
   const other = { replica: 2, time: 8999 }
   push(buffer, row('late', other))
   for (let n = 0; n < 3; n += 1) push(buffer, row('b', { time: 9000 }))
@@ -81,9 +82,32 @@ test('after a pause nothing of any machine is missing, though their clocks diffe
   push(buffer, row('ahead', { ...ahead, time: 1_320_000 }), 1_020_000)
   // n1 was quiet for ten seconds when the pause began, at 1,020,000 by its clock.
   expect(buffer.resume(1_090_000)).toEqual({ tail: null, since: 1_018_000 })
+  push(buffer, row('before its tail', { ...ahead, time: 1_319_000 }), 1_090_100)
   push(buffer, row('ahead', { ...ahead, time: 1_320_000 }), 1_090_100)
   push(buffer, row('second', { time: 1_030_000 }), 1_090_100)
   expect(buffer.lines(everything).map(({ text }) => text)).toEqual(['of an hour ago', 'first', 'ahead', 'second'])
+})
+
+test('a machine that has only been quiet so far is taken to be as late as it is here, whatever others say', () => {
+  const buffer = new LogBuffer()
+  buffer.resume(1_000_000)
+  push(buffer, row('of an hour ago', { time: 1_000_000 - 3_600_000 }), 1_000_100)
+  push(buffer, row('ahead', { node: 'n2', replica: 2, time: 1_320_000 }), 1_020_000)
+  expect(buffer.resume(1_090_000)).toEqual({ tail: null, since: 1_018_000 })
+})
+
+test('what has been dropped does not come as if it were new when a machine that is ahead is asked for more than is kept', () => {
+  const buffer = new LogBuffer()
+  buffer.resume(1_000_000)
+  push(buffer, row('behind', { time: 1_010_000 }), 1_010_000)
+  const ahead = (n: number) => row(`line ${n}`, { node: 'n2', replica: 2, time: 1_310_000 + n })
+  for (let n = 1; n <= 2 * MAX_LINES; n += 1) push(buffer, ahead(n), 1_010_000 + n)
+  const before = buffer.lines(everything)
+  expect(buffer.resume(1_030_000).since).toBeLessThan(1_020_000)
+  for (let n = 1; n <= 2 * MAX_LINES; n += 1) push(buffer, ahead(n), 1_030_100)
+  expect(buffer.lines(everything)).toEqual(before)
+  push(buffer, ahead(2 * MAX_LINES + 1), 1_030_100)
+  expect(buffer.lines(everything).at(-1)?.text).toBe(`line ${2 * MAX_LINES + 1}`)
 })
 
 test('lines that nobody knows the time of are not there twice either', () => {

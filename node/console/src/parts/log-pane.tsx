@@ -37,7 +37,7 @@ class Shown {
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0
       if (this.isFollowing.value) this.refresh()
-      else this.fresh.value = this.#buffer.lines(this.#filter.value).filter((it) => it.number > this.#at).length
+      else this.fresh.value = this.#buffer.lines(this.#filter.value, this.#at).length
     })
   }
 
@@ -66,15 +66,13 @@ export function LogPane({ service, filter }: LogPaneProps) {
   }, [filter])
   const note = useSignal('')
   const isLive = session.isLive.value
-  // A log ends with its service, and begins anew with it.
-  const isThere = session.services.value.some((it) => it.service === service)
   useEffect(() => {
     if (!isLive) return
     const abort = new AbortController()
     const take = { line: () => shown.touch(), note: (text: string) => (note.value = text) }
     void followLogs(session, service, buffer, take, abort.signal)
     return () => abort.abort()
-  }, [isLive, isThere, service])
+  }, [isLive, service])
   useEffect(() => () => shown.stop(), [shown])
   useEffect(() => filter.subscribe(() => shown.refresh()), [filter, shown])
   return (

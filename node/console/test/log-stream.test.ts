@@ -1,0 +1,73 @@
+import { signal } from '@preact/signals'
+import { afterEach, expect, test } from 'vitest'
+import type { Mesh, Reply } from 'vc-mesh'
+
+import { LogBuffer } from '../src/log-buffer'
+import { followLogs } from '../src/log-stream'
+import type { Session } from '../src/state'
+import { ID, scene } from './scene'
+
+const { nodes, services: rows } = scene(0)
+const [template] = rows
+if (!template) throw new Error('the scene has services')
+const { service } = template
+
+const line = (text: string, node: string): Reply => ({
+  reply: 'log',
+  value: { service, replica: 1, node, time: null, stream: 'stdout', line: text },
+})
+const note = (value: string): Reply => ({ reply: 'note', value })
+
+let abort: AbortController
+afterEach(() => abort.abort())
+
+/** A log that is followed; each time that it is asked for, it brings the next of `runs`, and after the last one nothing more. */
+function followed(...runs: Reply[][]) {
+  abort = new AbortController()
+  const notes: string[] = []
+  const buffer = new LogBuffer()
+  const services = signal(rows)
+  const mesh = {
+    async *stream() {
+      yield* runs.shift() ?? []
+    },
+  }
+  const session = { nodes: signal(nodes), services, mesh: mesh as unknown as Mesh } as unknown as Session
+  const events = { line: () => notes.push('line'), note: (text: string) => notes.push(text) }
+  const done = followLogs(session, service, buffer, events, abort.signal)
+  const texts = () => buffer.lines({ replica: null, text: '' }).map(({ text }) => text)
+  return { notes, services, texts, done }
+}
+
+test('a log that ended with its service begins anew when the service comes again', async () => {
+  const { notes, services, texts } = followed([line('old', ID.alpha)], [line('new', ID.alpha)])
+  await expect.poll(() => notes.at(-1)).toBe('The log has ended.')
+  services.value = []
+  expect(notes.at(-1)).toBe('The log has ended.')
+  services.value = rows
+  await expect.poll(texts).toEqual(['old', 'new'])
+})
+
+test('the last lines of a service that was removed still come', async () => {
+  const { services, texts, notes } = followed([line('running', ID.alpha), line('stopping', ID.alpha), line('stopped', ID.alpha)], [])
+  services.value = []
+  await expect.poll(() => notes.at(-1)).toBe('The log has ended.')
+  expect(texts()).toEqual(['running', 'stopping', 'stopped'])
+})
+
+test('that the lines of a machine have ended is told until more of it come', async () => {
+  const ended = 'logs from beta ended: the machine is down'
+  const { notes } = followed([note(ended), line('a', ID.alpha), line('b', ID.beta), line('c', ID.beta)])
+  await expect.poll(() => notes.at(-1)).toBe('The log has ended.')
+  expect(notes).toEqual(['', ended, 'line', 'line', '', 'line', 'The log has ended.'])
+})
+
+test('nothing is asked any more once it is let go', async () => {
+  const { notes, services, texts, done } = followed([], [line('new', ID.alpha)])
+  await expect.poll(() => notes.at(-1)).toBe('The log has ended.')
+  abort.abort()
+  await done
+  services.value = []
+  services.value = rows
+  expect(texts()).toEqual([])
+})
