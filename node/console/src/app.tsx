@@ -52,7 +52,7 @@ export function App() {
           instead={null}
           known={knownPeers}
           onSignIn={(...how) => void signIn(...how)}
-          onCancel={signOut}
+          onCancel={leave}
         />
         <ToastList />
       </>

@@ -82,7 +82,7 @@ export async function signIn(token: string, peers: string[], isRemembered: boole
 
 /** Signs in with what a link brought, or what it was made into, in place of who is here. */
 export function signInInstead(token: string, peers: string[], isRemembered: boolean): void {
-  signOut()
+  leave()
   offered.value = { token, peers }
   void signIn(token, peers, isRemembered)
 }

@@ -152,6 +152,9 @@ test('whoever comes again after his token ended finds his draft', async () => {
   expect(await user()).toBeNull()
   await signIn(tokenOf({ ...ada, exp: 4_000_000_002 }), [], false)
   expect(draft.value).toEqual(SECRET)
+  arriveByLink(link({ ...ada, exp: 4_000_000_003 }))
+  expect(await user()).toBe('ada@C1')
+  expect(draft.value).toEqual(SECRET)
 })
 
 test('a browser that keeps nothing signs in all the same', async () => {

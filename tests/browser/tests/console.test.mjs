@@ -155,9 +155,12 @@ describe('The sign-in', () => {
     await page.click('text=Go on as ada')
     await page.waitForSelector('.glance')
     assert.match(await page.textContent('.top'), /ada/)
+    await page.click('[aria-label="Drain n3"]')
+    await page.waitForSelector('dialog')
     await follow()
     await page.click('text=Sign in with this token instead')
     await page.waitForSelector('.top:has-text("vera")')
+    assert.equal(await page.locator('dialog').count(), 0, 'what was asked of one is not asked of the other')
     await page.close()
   })
 
@@ -209,6 +212,16 @@ describe('Somebody with a keyboard', () => {
     assert.equal(focused, 'One more', 'the focus does not go with the button')
   })
 
+  it('does not find what was typed for one service at another', async () => {
+    await cluster.deploy(compose(1, 'hello').replace('name: lab', 'name: other'))
+    await go(page, 'services/lab/talker')
+    await page.fill('[aria-label="Replicas wanted"]', '9')
+    await go(page, 'services/other/talker')
+    await page.waitForSelector('h1:text-is("other/talker")')
+    assert.equal(await page.inputValue('[aria-label="Replicas wanted"]'), '1')
+    await cluster.vc('rm', 'other/talker')
+  })
+
   it('drains a machine after a question that names it, and undrains it', async () => {
     await page.keyboard.press('o')
     await page.waitForSelector('.machines .row')
@@ -237,6 +250,16 @@ describe('A deployment', () => {
     page = await signedIn(browser)
   })
   after(() => browser?.stop())
+
+  it('goes step by step with a keyboard, whose focus does not get lost', async () => {
+    await go(page, 'deploy')
+    await page.fill('.choose textarea', compose(2, 'goodbye'))
+    for (const step of ['Dry run', 'Check again', 'Edit']) {
+      await page.focus(`button:text-is("${step}")`)
+      await page.keyboard.press('Enter')
+      await page.waitForFunction(() => document.activeElement?.matches('h1'))
+    }
+  })
 
   it('is dropped on any view, tried dry, and followed until it has settled', async () => {
     await go(page, 'events')
