@@ -88,9 +88,10 @@ impl Channel {
             match flag {
                 None => {}
                 Some(Flag::Fin) => {
+                    // The first alone: whoever repeats it would have as many answers wait for him.
+                    acknowledgements += usize::from(!halves.fin_received);
                     halves.fin_received = true;
                     pipe.finish_read();
-                    acknowledgements += 1;
                 }
                 Some(Flag::FinAck) => halves.fin_acked = halves.fin_sent,
                 Some(Flag::StopSending) => {
@@ -199,6 +200,14 @@ mod tests {
         assert_eq!(due(&mut channel), []);
         assert_eq!(channel.receive(message::flag(Flag::Fin)), Ok(1));
         assert_eq!(due(&mut channel), [Due::Close]);
+    }
+
+    #[test]
+    fn an_end_that_is_said_again_and_again_is_answered_once() {
+        let (_stream, mut channel) = new();
+        let again: Vec<u8> = message::flag(Flag::Fin).repeat(5000);
+        assert_eq!(channel.receive(again.into()), Ok(1));
+        assert_eq!(channel.receive(message::flag(Flag::Fin)), Ok(0));
     }
 
     #[test]

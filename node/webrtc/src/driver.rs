@@ -63,7 +63,7 @@ const NOISE_CHANNEL: u16 = 0;
 pub(crate) enum Inbound {
     /// Datagrams, each `stride` bytes long, but the last, which may be shorter.
     Datagrams { bytes: Bytes, stride: usize },
-    /// The client has shown that it can be reached over a path. `nominated`: it is the one to use.
+    /// A signed check of the client came over a path. `nominated`: it is the one to use.
     Checked { path: Path, nominated: bool },
 }
 
@@ -381,8 +381,15 @@ impl Driver {
                 }
                 Ok(())
             }
+            // The number of that stream is lost.
+            Event::Stream(StreamEvent::ResetFailed { .. }) => {
+                Err(failed("the browser does not let a stream end"))
+            }
             Event::Stream(StreamEvent::ResetComplete { id }) => {
                 self.closing.remove(&id);
+                if self.closing.is_empty() {
+                    self.link.intake.settled();
+                }
                 Ok(())
             }
             _ => Ok(()),

@@ -10,7 +10,8 @@
 //! 1. **ICE** (`stun`): the browser sends checks; their `USERNAME` carries all that there is to know. `listener` answers them
 //!    and tells clients apart; `admission` says how many strangers there may be.
 //! 2. **DTLS and SCTP** (`link`), by [`dimpl`] and [`sctp_proto`], neither of which knows sockets or clocks. DTLS asks the
-//!    client for a cookie first, so nothing but short answers goes to an address that somebody else wrote into a packet.
+//!    client for a cookie first, so nothing but short answers goes to an address that somebody else wrote into a packet. Later
+//!    the path is the one that the client's signed checks come by, as ICE has it.
 //! 3. **Noise** over channel 0 (`driver`): says who the browser is, and binds both certificates.
 //! 4. Streams are data channels (`channel`, `stream`), their messages framed by `message`.
 //!
@@ -19,7 +20,8 @@
 //! # Bounds
 //!
 //! Strangers: [`Limits`]. A connection: 32 streams that the browser opened, 1 MiB that SCTP has received and no stream had room
-//! for, in at most 3072 chunks (`intake`), 256 KiB a stream in either direction, what the path holds twice (`window`) and at most 1 MiB that SCTP has to send.
+//! for, in at most 3072 chunks, 512 streams that the browser closes without an end (`intake`), 256 KiB a stream in either direction,
+//! what the path holds twice (`window`) and at most 1 MiB that SCTP has to send.
 
 mod address;
 mod admission;

@@ -184,6 +184,10 @@ impl Link {
         if datagram.len() > LONGEST {
             return Ok(());
         }
+        if !self.secured {
+            // What it answers is sent again by this clock.
+            self.dtls.handle_timeout(now)?;
+        }
         self.dtls.handle_packet(datagram)?;
         self.read_records(now)
     }

@@ -26,6 +26,8 @@ const PASSWORD: std::ops::RangeInclusive<usize> = 22..=256;
 
 /// The longest check that is looked at, in bytes. Browsers send some 200.
 const MAX_CHECK: usize = 1200;
+/// The type of a request for a binding (RFC 8489, section 5).
+const BINDING_REQUEST: [u8; 2] = [0, 1];
 
 /// A connectivity check whose signature is right.
 #[derive(Debug)]
@@ -84,9 +86,9 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
 }
 
 impl<'a> Check<'a> {
-    /// Reads a datagram. Allocates nothing for one that is refused.
+    /// Reads a datagram.
     pub(crate) fn read(datagram: &'a [u8]) -> Result<Self, Refused> {
-        if datagram.len() > MAX_CHECK {
+        if datagram.len() > MAX_CHECK || !datagram.starts_with(&BINDING_REQUEST) {
             return Err(Refused::NotACheck);
         }
         let message = StunMessage::parse(datagram).map_err(|_| Refused::NotACheck)?;

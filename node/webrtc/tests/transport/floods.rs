@@ -69,6 +69,17 @@ async fn flood(each: impl Fn(u32, u32) -> Vec<u8>) {
     }
 }
 
+/// A chunk that asks to reset a stream.
+fn reset(request: u32, stream: u16) -> Vec<u8> {
+    let head = [130, 0, 0, 22, 0, 13, 0, 18];
+    [&head[..], &request.to_be_bytes(), &[0; 8], &stream.to_be_bytes(), &[0; 2]].concat()
+}
+
+#[tokio::test]
+async fn a_stream_that_is_closed_again_and_again_amid_a_message_ends_its_own_connection_only() {
+    flood(|n, tsn| if n == 0 { chunk(2, tsn, 2, 1, &[7]) } else { reset(tsn, 2) }).await;
+}
+
 #[tokio::test]
 async fn a_flood_of_chunks_without_data_ends_its_own_connection_only() {
     flood(|_, tsn| chunk(WHOLE, tsn, 2, 1, &[])).await;

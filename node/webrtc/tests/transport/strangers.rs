@@ -104,8 +104,8 @@ async fn a_check_in_anothers_name_takes_no_address_from_a_client_that_is_there()
 #[tokio::test]
 async fn garbage_that_claims_to_be_dtls_or_stun_is_passed_over() {
     let mut node = node(Limits::default()).await;
-    let mut browser = Browser::new(node.address, Version::Two).await;
-    assert!(browser.check().await);
+    let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    echo(node.connections.recv().await.unwrap());
     for first in 0..=255u8 {
         for length in [1usize, 2, 13, 25, 60, 1200] {
             let mut datagram: Vec<u8> =
@@ -114,6 +114,22 @@ async fn garbage_that_claims_to_be_dtls_or_stun_is_passed_over() {
             browser.socket.send_to(&datagram, node.address).await.unwrap();
         }
         tokio::task::yield_now().await;
+    }
+    browser.open(2).await;
+    browser.send(2, b"whatever came in my name").await;
+    assert_eq!(browser.data(2).await, b"whatever came in my name");
+    serves(&mut node).await;
+}
+
+#[tokio::test]
+async fn garbage_in_place_of_a_handshake_disturbs_nobody() {
+    let mut node = node(Limits::default()).await;
+    for length in [1usize, 13, 14, 25, 60, 1200] {
+        let mut browser = Browser::new(node.address, Version::Two).await;
+        assert!(browser.check().await);
+        let mut datagram: Vec<u8> = (0..length).map(|at| (at as u8).wrapping_mul(37)).collect();
+        datagram[0] = 22;
+        browser.socket.send_to(&datagram, node.address).await.unwrap();
     }
     serves(&mut node).await;
 }
@@ -128,6 +144,26 @@ async fn garbage_inside_dtls_ends_at_most_the_connection_it_came_by() {
         let packet: Vec<u8> =
             (0..length).map(|at| (seed.wrapping_mul(2_654_435_761) >> (at % 24)) as u8).collect();
         browser.inject(&packet).await;
+    }
+    // Behind a good head and checksum: chunks of all kinds, with lengths that are true, or are not.
+    for kind in [0, 1, 3, 4, 7, 9, 10, 14, 77, 130, 192] {
+        let mut browser = Browser::new(node.address, Version::Two).await;
+        browser.connect().await;
+        browser.open(2).await;
+        browser.leave_sctp();
+        for seed in 0..100u32 {
+            if browser.closed {
+                break;
+            }
+            let random =
+                |at: u32| (seed.wrapping_mul(2_654_435_761).wrapping_add(at * 40_503) >> 11) as u8;
+            let mut chunk: Vec<u8> = (0..4 + seed % 80).map(random).collect();
+            chunk[0] = kind;
+            let more = if seed % 3 == 0 { u16::from(random(2)) } else { 0 };
+            let length = chunk.len() as u16 + more;
+            chunk[2..4].copy_from_slice(&length.to_be_bytes());
+            browser.inject_chunks(&chunk).await;
+        }
     }
     serves(&mut node).await;
 }
