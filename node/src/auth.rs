@@ -157,9 +157,12 @@ impl Drop for Place {
     }
 }
 
-/// Seats of users, by token: how many are taken, and what all of these may have.
+/// By token: how many seats are taken, and what all who sit there may have.
+type Taken = BTreeMap<String, (usize, Arc<Quota>)>;
+
+/// Seats of users.
 #[derive(Clone, Default)]
-struct Seats(Arc<Mutex<BTreeMap<String, (usize, Arc<Quota>)>>>);
+struct Seats(Arc<Mutex<Taken>>);
 
 /// One of them; it is free again when this is dropped.
 struct Seat {
