@@ -82,7 +82,7 @@ fn a_version_that_fails_goes_back_by_itself_and_the_instances_before_it_never_no
     let hangs =
         good.replace("[CMD, wget, -q, -O, /dev/null, 'http://127.0.0.1/']", "[CMD, sleep, '100']");
     let hangs = hangs
-        .replace("interval: 500ms, retries: 3", "interval: 500ms, timeout: 500ms, retries: 2")
+        .replace("interval: 1s, retries: 3", "interval: 500ms, timeout: 500ms, retries: 2")
         .replace("[httpd, -f, -h, /www]", "[sh, -c, 'echo nobody is in; exec httpd -f -h /www']");
     told(&hangs, "nobody is in");
     load.end_requests().all_answered(100);
