@@ -1,11 +1,13 @@
 //! Length-prefixed frames on a stream.
 
+use std::io;
+
 use futures::stream::{SplitSink, SplitStream};
 use futures::{AsyncRead, AsyncWrite, SinkExt, StreamExt as _};
-use libp2p::bytes::Bytes;
+use libp2p::bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio_util::codec::{Framed, LengthDelimitedCodec};
+use tokio_util::codec::{Decoder, Encoder, Framed, LengthDelimitedCodec};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt as _};
 use vc_protocol::wire;
 
@@ -31,15 +33,39 @@ pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Duplex for S {}
 
+/// What the other side may send is bounded by who it is; what this side has to say is not.
+struct Codec {
+    taken: LengthDelimitedCodec,
+    sent: LengthDelimitedCodec,
+}
+
+impl Decoder for Codec {
+    type Item = BytesMut;
+    type Error = io::Error;
+
+    fn decode(&mut self, bytes: &mut BytesMut) -> io::Result<Option<BytesMut>> {
+        self.taken.decode(bytes)
+    }
+}
+
+impl Encoder<Bytes> for Codec {
+    type Error = io::Error;
+
+    fn encode(&mut self, frame: Bytes, to: &mut BytesMut) -> io::Result<()> {
+        self.sent.encode(frame, to)
+    }
+}
+
 /// A stream of frames, each behind its length as 4 bytes, big endian.
 pub struct Frames<S> {
-    framed: Framed<Compat<S>, LengthDelimitedCodec>,
+    framed: Framed<Compat<S>, Codec>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
-    /// Frames of at most `max` bytes.
+    /// Takes frames of at most `max` bytes.
     pub fn new(stream: S, max: usize) -> Self {
-        let codec = LengthDelimitedCodec::builder().max_frame_length(max).new_codec();
+        let of = |max| LengthDelimitedCodec::builder().max_frame_length(max).new_codec();
+        let codec = Codec { taken: of(max), sent: of(max.max(wire::MAX_FRAME)) };
         Self { framed: Framed::new(stream.compat(), codec) }
     }
 
@@ -48,9 +74,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         self.framed.into_inner().into_inner()
     }
 
-    /// Lets larger frames pass from now on.
+    /// Takes frames of at most so many bytes from now on. What is sent is no less for that.
     pub fn set_max(&mut self, max: usize) {
-        self.framed.codec_mut().set_max_frame_length(max);
+        self.framed.codec_mut().taken.set_max_frame_length(max);
     }
 
     /// Sends a value as JSON.
@@ -102,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     }
 }
 
-type Inner<'a, S> = &'a mut Framed<Compat<S>, LengthDelimitedCodec>;
+type Inner<'a, S> = &'a mut Framed<Compat<S>, Codec>;
 
 /// The outgoing direction of [`Frames`].
 pub struct FramesOut<'a, S>(SplitSink<Inner<'a, S>, Bytes>);
@@ -141,5 +167,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FramesIn<'_, S> {
     /// Waits until the other side has closed the stream; what it still sends is dropped.
     pub async fn closed(&mut self) {
         while self.receive_bytes().await.is_ok() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::compat::TokioAsyncReadCompatExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_may_say_little_is_told_much_all_the_same() {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let (mut near, mut far) =
+            (Frames::new(near.compat(), 100), Frames::new(far.compat(), 100_000));
+        near.send_bytes(vec![7; 50_000]).await.expect("it leaves");
+        assert_eq!(far.receive_bytes().await.expect("it arrives").len(), 50_000);
+        far.send_bytes(vec![7; 101]).await.expect("it leaves");
+        assert!(near.receive_bytes().await.is_err(), "it is too much");
     }
 }
