@@ -339,6 +339,9 @@ impl Driver {
             if !moved {
                 self.link.write_records(now)?;
                 self.send();
+                if self.closing.is_empty() {
+                    self.link.intake.settled();
+                }
                 return Ok(());
             }
         }
@@ -387,9 +390,6 @@ impl Driver {
             }
             Event::Stream(StreamEvent::ResetComplete { id }) => {
                 self.closing.remove(&id);
-                if self.closing.is_empty() {
-                    self.link.intake.settled();
-                }
                 Ok(())
             }
             _ => Ok(()),

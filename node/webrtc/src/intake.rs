@@ -232,7 +232,7 @@ impl Intake {
 
     /// Of every stream that SCTP has told the end of, all is over. Of those that it holds something of it has not told.
     pub(crate) fn settled(&mut self) {
-        if self.empty {
+        if self.empty || self.unread == 0 {
             self.resets.clear();
             (self.asked, self.late) = (0, 0);
         }
