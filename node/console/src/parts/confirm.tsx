@@ -24,7 +24,8 @@ export function Confirm() {
   const question = asked.value
   // It was asked of whoever was here.
   useEffect(() => () => void (asked.value = null), [])
-  return question && <ConfirmDialog question={question} />
+  // Another question has another dialog, even if the one before has just been closed: it would not be opened again.
+  return question && <ConfirmDialog key={question} question={question} />
 }
 
 function ConfirmDialog({ question }: { question: Question }) {
