@@ -29,7 +29,9 @@ export function Confirm() {
 }
 
 function ConfirmDialog({ question }: { question: Question }) {
-  const close = () => (asked.value = null)
+  const close = () => {
+    if (asked.value === question) asked.value = null
+  }
   return (
     <Modal label={question.title} onClose={close}>
       <h2>{question.title}</h2>
