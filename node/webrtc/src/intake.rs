@@ -80,8 +80,6 @@ pub(crate) struct Intake {
     /// Chunks that came behind that one. Each is counted as unread once, however often it comes.
     ahead: HashSet<u32>,
     unread: usize,
-    /// SCTP holds nothing: that is what this side said last, and nothing has come since.
-    empty: bool,
     /// The peer has shown that it can be reached, and begins no association any more.
     begun: bool,
     /// Streams that the peer has asked to close since all was over of those before, and with which request last.
@@ -95,36 +93,32 @@ pub(crate) struct Intake {
     taken: usize,
 }
 
-/// The chunks of a packet: type, and all bytes but the padding. `None` is where their lengths make no sense any more.
-fn chunks(packet: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
-    let mut rest = packet.get(PACKET_HEADER..).unwrap_or_default();
+/// Things that each begin with four bytes, the last two of which are a length, one behind the padding of the other: all their
+/// bytes but the padding. `None` is where their lengths make no sense any more.
+fn things(mut rest: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let (bytes, next) = cut(std::mem::take(&mut rest))
-            .map_or((None, None), |(chunk, rest)| (Some(chunk), Some(rest)));
-        rest = next.unwrap_or_default();
-        Some(bytes.map(|chunk| (chunk[0], chunk)))
+        let first = rest.get(2..4).and_then(|length| {
+            let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+            rest.get(..length).filter(|it| it.len() >= 4)
+        });
+        let behind = first.map_or(rest.len(), |it| it.len().next_multiple_of(4));
+        rest = rest.get(behind..).unwrap_or_default();
+        Some(first)
     })
 }
 
-/// The first of the things that are each a type, or flags, and a length in four bytes, and what is behind its padding.
-fn cut(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let length = usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]));
-    let first = bytes.get(..length).filter(|it| it.len() >= 4)?;
-    Some((first, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+/// The chunks of a packet, with their kinds.
+fn chunks(packet: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
+    things(packet.get(PACKET_HEADER..).unwrap_or_default()).map(|chunk| Some((chunk?[0], chunk?)))
 }
 
-/// The parameters of a chunk, with their types; `None`: they do not fill it.
+/// The parameters of a chunk, with their kinds; `None`: they do not fill it.
 fn parameters(chunk: &[u8]) -> Option<Vec<(u16, &[u8])>> {
-    let (mut found, mut rest) = (Vec::new(), chunk.get(4..)?);
-    while !rest.is_empty() {
-        let (parameter, next) = cut(rest)?;
-        found.push((u16::from_be_bytes([parameter[0], parameter[1]]), parameter));
-        rest = next;
-    }
-    Some(found)
+    let kind = |it: &[u8]| u16::from_be_bytes([it[0], it[1]]);
+    things(chunk.get(4..)?).map(|parameter| Some((kind(parameter?), parameter?))).collect()
 }
 
 /// Whether SCTP finds a chunk as long as it says it is. `last`: there is none behind it.
@@ -168,7 +162,6 @@ impl Intake {
             acknowledged: None,
             ahead: HashSet::new(),
             unread: 0,
-            empty: true,
             begun: false,
             resets: HashSet::new(),
             asked: 0,
@@ -232,7 +225,7 @@ impl Intake {
 
     /// Of every stream that SCTP has told the end of, all is over. Of those that it holds something of it has not told.
     pub(crate) fn settled(&mut self) {
-        if self.empty || self.unread == 0 {
+        if self.unread == 0 {
             self.resets.clear();
             (self.asked, self.late) = (0, 0);
         }
@@ -242,7 +235,6 @@ impl Intake {
         let Some(tsn) = number(chunk, 4).filter(|_| chunk.len() > DATA_HEADER) else {
             return Err(Abuse::Empty);
         };
-        self.empty = false;
         self.late += usize::from(self.resets.contains(&u16::from_be_bytes([chunk[8], chunk[9]])));
         if self.late > LATE {
             return Err(Abuse::Resets);
@@ -262,7 +254,6 @@ impl Intake {
         for (_, chunk) in chunks(packet).flatten().filter(|(kind, _)| *kind == SACK) {
             if let (Some(tsn), Some(window)) = (number(chunk, 4), number(chunk, 8)) {
                 self.acknowledged = Some(tsn);
-                self.empty = window >= RECEIVE_WINDOW;
                 self.ahead.retain(|other| behind(*other, tsn));
                 // What SCTP has thrown away was not read and is not held: no chunk has less than a byte.
                 self.unread = self.unread.min(RECEIVE_WINDOW.saturating_sub(window) as usize);
