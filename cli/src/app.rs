@@ -97,7 +97,7 @@ impl App {
     }
 }
 
-/// This machine's clock.
+/// This node's clock.
 pub(crate) fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)

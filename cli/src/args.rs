@@ -17,7 +17,7 @@ Examples:
 
 A token names nodes to try; the CLI also remembers those it has seen, and asks the local network last.";
 
-/// Drive a Virtual Cluster from any machine.
+/// Drive a Virtual Cluster from any node.
 #[derive(Debug, Parser)]
 #[command(name = "vc", version, about, after_help = EXAMPLES, max_term_width = 100)]
 #[command(
@@ -76,7 +76,7 @@ pub(crate) enum Command {
     Services(cmd::services::Args),
     /// List instances
     Ps(cmd::ps::Args),
-    /// List machines
+    /// List nodes
     Nodes(cmd::nodes::Args),
     /// The cluster at a glance
     Status(cmd::status::Args),
@@ -98,13 +98,13 @@ pub(crate) enum Command {
     Exec(cmd::exec::Args),
     /// Copy files into an instance, or out of it
     Cp(cmd::cp::Args),
-    /// Move instances off a machine and keep it free
+    /// Move instances off a node and keep it free
     Drain(cmd::drain::DrainArgs),
-    /// Let instances come back to a machine
+    /// Let instances come back to a node
     Undrain(cmd::drain::UndrainArgs),
-    /// Even out what machines run
+    /// Even out what nodes run
     Rebalance(cmd::rebalance::Args),
-    /// Take a machine out of the cluster for good
+    /// Take a node out of the cluster for good
     Leave(cmd::leave::Args),
     /// Named volumes, and where their data is
     Volume(cmd::volume::Args),
@@ -112,7 +112,7 @@ pub(crate) enum Command {
     Image(cmd::image::Args),
     /// Open the console in a browser
     Console(cmd::console::Args),
-    /// Make tokens for machines and users
+    /// Make tokens for nodes and users
     Token(cmd::token::Args),
     /// Keep a token for later commands
     Login(cmd::login::Args),
@@ -198,9 +198,9 @@ mod tests {
             "vc rollback web --wait --timeout 1m",
             "vc volume ls",
             "vc volume rm shop/data",
-            "vc token create --machine",
-            "vc token create --machine attic",
-            "vc token create --machine --role worker --ttl 1h",
+            "vc token create --node",
+            "vc token create --node attic",
+            "vc token create --node --role worker --ttl 1h",
             "vc token create --user ada --role admin --ttl 7d",
             "vc token create --user phone --ttl 12h --browser",
             "vc console",
@@ -251,11 +251,11 @@ mod tests {
             "vc image push",
             "vc logs web --replica 0",
             "vc token create",
-            "vc token create --machine --user ada",
-            "vc token create --machine --browser",
+            "vc token create --node --user ada",
+            "vc token create --node --browser",
             "vc token create --user Ada",
             "vc token create --user ada --role king",
-            "vc token create --machine --ttl 0s",
+            "vc token create --node --ttl 0s",
             "vc console --listen 0.0.0.0:80",
             "vc console --url http://console.example/",
             "vc console --url https://console.example/ --listen 127.0.0.1:1",

@@ -33,7 +33,7 @@ pub(crate) enum CredentialError {
     Unwritable(PathBuf, io::Error),
 }
 
-/// A token that is good as far as this machine can tell.
+/// A token that is good as far as this node can tell.
 pub(crate) struct Credential {
     /// The secret.
     pub(crate) token: String,
@@ -97,7 +97,7 @@ pub(crate) fn check(text: &str, now: Millis) -> Result<Credential, CredentialErr
     let token = text.trim().to_owned();
     let claims = token::peek(&token)?;
     match token::verify(&token, claims.aud, now) {
-        // It is this machine's clock against the issuer's: let the node judge.
+        // It is this node's clock against the issuer's: let the node judge.
         Ok(_) | Err(TokenError::NotYet) => {}
         Err(error) => return Err(error.into()),
     }
@@ -118,7 +118,7 @@ pub(crate) fn keep(credential: &Credential) -> Result<PathBuf, CredentialError> 
 
 #[cfg(test)]
 mod tests {
-    use vc_protocol::token::{Issuer, MachineRole, UserRole, certify};
+    use vc_protocol::token::{Issuer, NodeRole, UserRole, certify};
     use vc_protocol::{ClusterId, Keypair, NodeId};
 
     use super::*;
@@ -130,7 +130,7 @@ mod tests {
         let root = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
         let server = Keypair::ed25519_from_bytes([2; 32]).expect("32 bytes");
         let node = NodeId::of(&server.public()).expect("ed25519");
-        let certificate = certify(&root, node, MachineRole::Server, NOW).expect("signed");
+        let certificate = certify(&root, node, NodeRole::Server, NOW).expect("signed");
         let cluster = ClusterId::of(&root.public()).expect("ed25519");
         Issuer { cluster, key: &server, certificate: &certificate }
             .issue(scope, name, vec![], 7, NOW, HOUR)
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(text(&good[..good.len() - 6]), TokenError::BadSignature.to_string());
         assert_eq!(text(&good[..good.len() / 2]), TokenError::Malformed.to_string());
         assert!(text("missing.token").contains("no file 'missing.token'"));
-        let machine = text(&token("m", Scope::Join(MachineRole::Worker)));
-        assert_eq!(machine, "this is a machine token; a user token is needed here");
+        let node = text(&token("m", Scope::Join(NodeRole::Worker)));
+        assert_eq!(node, "this is a node token; a user token is needed here");
     }
 }

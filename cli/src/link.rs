@@ -26,7 +26,7 @@ fn is_for_browsers(address: &&Multiaddr) -> bool {
     Dialer::of(address) == Some(Dialer::Browser)
 }
 
-/// Addresses for browsers of the machines that are up: of each one before a second of any.
+/// Addresses for browsers of the nodes that are up: of each one before a second of any.
 fn of_members(nodes: &[NodeRow]) -> Vec<Multiaddr> {
     let up = nodes.iter().filter(|row| row.state == NodeState::Up);
     let mut ranked: Vec<(usize, Multiaddr)> = up

@@ -1,4 +1,4 @@
-//! `vc`: drives a Virtual Cluster from any machine.
+//! `vc`: drives a Virtual Cluster from any node.
 //!
 //! One command, one file in [`cmd`]. [`client`] finds a member and speaks the control protocol with it; [`render`]
 //! turns its answers into tables or JSON. Any member will do: none is special, so none is needed.

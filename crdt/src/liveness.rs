@@ -1,9 +1,9 @@
 //! Who is up, as a function of the documents.
 //!
-//! Each machine is watched by observers. An observer that hears nothing of it writes "unreachable, incarnation i" in its
+//! Each node is watched by observers. An observer that hears nothing of it writes "unreachable, incarnation i" in its
 //! own document: an accusation, in the sense of SWIM (Das et al. 2002) with the incarnations of its suspicion mechanism.
-//! A machine counts as down when a majority of those of its observers that are not accused themselves, and have heard it
-//! or accuse it, accuse it. So one machine with a bad link buries nobody, and the last one of three still sees that the
+//! A node counts as down when a majority of those of its observers that are not accused themselves, and have observed it
+//! or accuse it, accuse it. So one node with a bad link buries nobody, and the last one of three still sees that the
 //! others are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,10 +13,10 @@ use vc_protocol::NodeId;
 
 use crate::NodeState;
 
-/// Up to so many observers a machine; in a cluster of at most one more, everybody observes everybody.
+/// Up to so many observers a node; in a cluster of at most one more, everybody observes everybody.
 pub const OBSERVERS: usize = 8;
 
-/// The observers of a machine: all others, or the first [`OBSERVERS`] of them by rendezvous hash.
+/// The observers of a node: all others, or the first [`OBSERVERS`] of them by rendezvous hash.
 pub fn observers<'a>(
     of: NodeId,
     nodes: impl Iterator<Item = &'a NodeId> + Clone,
@@ -44,7 +44,7 @@ pub fn is_accused(nodes: &BTreeMap<NodeId, NodeState>, of: NodeId) -> bool {
     nodes.keys().any(|&by| by != of && accuses(nodes, by, of))
 }
 
-/// The machines that are up.
+/// The nodes that are up.
 pub fn up(nodes: &BTreeMap<NodeId, NodeState>) -> BTreeSet<NodeId> {
     let accused: BTreeSet<NodeId> =
         nodes.keys().copied().filter(|&node| is_accused(nodes, node)).collect();
@@ -52,17 +52,18 @@ pub fn up(nodes: &BTreeMap<NodeId, NodeState>) -> BTreeSet<NodeId> {
         if !accused.contains(&node) {
             return true;
         }
-        // Who has just started and has not heard the machine has no opinion of it: his silence is no word for it.
-        let informed = |by: &NodeId| accuses(nodes, *by, node) || nodes[by].heard.contains(&node);
+        // Who has just started and has not observed the node has no opinion of it: his silence is no word for it.
+        let informed =
+            |by: &NodeId| accuses(nodes, *by, node) || nodes[by].observed.contains(&node);
         let informed: BTreeSet<NodeId> =
             observers(node, nodes.keys()).into_iter().filter(informed).collect();
-        let mut jury: BTreeSet<NodeId> = informed.difference(&accused).copied().collect();
+        let mut electorate: BTreeSet<NodeId> = informed.difference(&accused).copied().collect();
         // After a partition healed, everybody may be accused until he has answered: then all count.
-        if jury.is_empty() {
-            jury = informed;
+        if electorate.is_empty() {
+            electorate = informed;
         }
-        let against = jury.iter().filter(|&&by| accuses(nodes, by, node)).count();
-        against * 2 <= jury.len()
+        let against = electorate.iter().filter(|&&by| accuses(nodes, by, node)).count();
+        against * 2 <= electorate.len()
     };
     nodes.keys().copied().filter(is_up).collect()
 }
@@ -89,7 +90,7 @@ mod tests {
                     id,
                     NodeState {
                         incarnation: 1,
-                        heard: ids.iter().copied().collect(),
+                        observed: ids.iter().copied().collect(),
                         ..NodeState::default()
                     },
                 )
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_machine_is_down_once_its_observers_agree() {
+    fn a_dead_node_is_down_once_its_observers_agree() {
         let ids = ids(5);
         assert_eq!(down(&ids, &[]), vec![] as Vec<usize>);
         assert_eq!(down(&ids, &[(1, 0), (2, 0)]), vec![] as Vec<usize>);
@@ -129,11 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn who_has_just_started_does_not_speak_for_a_machine_that_he_has_not_heard() {
+    fn who_has_just_started_does_not_speak_for_a_node_that_he_has_not_heard() {
         let ids = ids(3);
         let mut nodes = cluster(&ids, &[(0, 1)]);
         assert!(up(&nodes).contains(&ids[1]), "one of two informed observers is no majority");
-        nodes.get_mut(&ids[2]).expect("there").heard.clear();
+        nodes.get_mut(&ids[2]).expect("there").observed.clear();
         assert!(!up(&nodes).contains(&ids[1]), "the one who knows decides");
     }
 

@@ -1,11 +1,11 @@
-//! One machine's copy of every document.
+//! One node's copy of every document.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_protocol::change::{
     Actor, Batch, ChangeBody, ChangeError, DocumentId, SignedChange, Subject, VersionVector,
 };
-use vc_protocol::token::{MachineRole, TokenError, verify_member};
+use vc_protocol::token::{NodeRole, TokenError, verify_member};
 use vc_protocol::{ClusterId, Keypair, Millis, NodeId};
 
 use crate::document::{Document, DocumentError, decode};
@@ -16,7 +16,7 @@ use crate::state::{CLUSTER, ClusterState, NODE, NodeState};
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Member {
     certificate: String,
-    role: MachineRole,
+    role: NodeRole,
 }
 
 /// A node's document with what was read out of it.
@@ -26,7 +26,7 @@ struct NodeDocument {
     document: Document,
 }
 
-/// All documents, as this machine has them.
+/// All documents, as this node has them.
 pub struct Replica {
     id: NodeId,
     key: Keypair,
@@ -75,7 +75,7 @@ impl Replica {
         Ok(replica)
     }
 
-    /// This machine.
+    /// This node.
     pub fn id(&self) -> NodeId {
         self.id
     }
@@ -103,7 +103,7 @@ impl Replica {
         self.members.keys().copied()
     }
 
-    /// Whether a machine is a member.
+    /// Whether a node is a member.
     pub fn is_member(&self, node: NodeId) -> bool {
         self.members.contains_key(&node)
     }
@@ -118,7 +118,7 @@ impl Replica {
         &self.cluster_state
     }
 
-    /// What machines say of themselves.
+    /// What nodes say of themselves.
     pub fn nodes(&self) -> &BTreeMap<NodeId, NodeState> {
         &self.node_states
     }

@@ -35,9 +35,9 @@ pub struct ClusterState {
     pub services: BTreeMap<ServiceKey, ServiceRecord>,
     /// Replicas wanted of each; a service without an entry wants one.
     pub scale: BTreeMap<ServiceKey, u32>,
-    /// Machines to keep free.
+    /// Nodes to keep free.
     pub drained: BTreeMap<NodeId, bool>,
-    /// Machines that left for good, and when.
+    /// Nodes that left for good, and when.
     pub left: BTreeMap<NodeId, Millis>,
     /// Instances that were told to move.
     pub moves: BTreeMap<Slot, MoveOrder>,
@@ -45,11 +45,11 @@ pub struct ClusterState {
     pub files: BTreeMap<FileKey, SealedFile>,
     /// Images that were pushed, by reference.
     pub images: BTreeMap<String, ImageRecord>,
-    /// Volumes whose data was given up, and when: what a machine has held since before is to be removed there.
-    pub forgotten: BTreeMap<VolumeKey, Millis>,
+    /// Volumes whose data was given up, and when: what a node has held since before is to be removed there.
+    pub tombstones: BTreeMap<VolumeKey, Millis>,
 }
 
-/// An order to move a slot from one machine to another. It holds while the first claims the slot since before `at`, and
+/// An order to move a slot from one node to another. It holds while the first claims the slot since before `at`, and
 /// is void for ever after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveOrder {
@@ -126,16 +126,16 @@ pub struct ImageRecord {
     pub pushed: Millis,
 }
 
-/// What a machine saw of the update of a service.
+/// What a node saw of the update of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct UpdateResult {
     /// [`ServiceRecord::updated`] of the deployment it is about.
     pub revision: Millis,
     /// Why it failed; `None`: every instance has proven itself.
     pub failed: Option<String>,
 }
 
-/// What one machine says of itself.
+/// What one node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeState {
     /// Grows at each start, and whenever it finds itself called unreachable.
@@ -149,19 +149,19 @@ pub struct NodeState {
     /// The named volumes whose data it holds, and since when.
     pub volumes: BTreeMap<VolumeKey, Millis>,
     /// What became of updates, as far as it has seen their end.
-    pub outcomes: BTreeMap<ServiceKey, Outcome>,
+    pub update_results: BTreeMap<ServiceKey, UpdateResult>,
     /// Ports that it cannot publish (`8080/tcp`), and why.
     pub ports: BTreeMap<String, String>,
-    /// The machines that it cannot reach, with the incarnation that it could not reach.
+    /// The nodes that it cannot reach, with the incarnation that it could not reach.
     pub unreachable: BTreeMap<NodeId, u64>,
-    /// The machines that it has heard since it started: of the others it cannot say that they are there.
-    pub heard: BTreeSet<NodeId>,
+    /// The nodes that it has observed since it started: of the others it cannot say that they are there.
+    pub observed: BTreeSet<NodeId>,
 }
 
 pub(crate) const CLUSTER: Schema =
-    Schema(&["services", "scale", "drained", "left", "moves", "files", "images", "forgotten"]);
+    Schema(&["services", "scale", "drained", "left", "moves", "files", "images", "tombstones"]);
 pub(crate) const NODE: Schema =
-    Schema(&["self", "claims", "unreachable", "heard", "volumes", "outcomes", "ports"]);
+    Schema(&["self", "claims", "unreachable", "observed", "volumes", "update_results", "ports"]);
 
 impl ClusterState {
     pub(crate) fn read(document: &Document) -> Self {
@@ -173,7 +173,7 @@ impl ClusterState {
             moves: read_map(document, "moves"),
             files: read_map(document, "files"),
             images: read_map(document, "images"),
-            forgotten: read_map(document, "forgotten"),
+            tombstones: read_map(document, "tombstones"),
         }
     }
 
@@ -187,7 +187,7 @@ impl ClusterState {
         diff("moves", &self.moves, &wanted.moves, &mut edits);
         diff("files", &self.files, &wanted.files, &mut edits);
         diff("images", &self.images, &wanted.images, &mut edits);
-        diff("forgotten", &self.forgotten, &wanted.forgotten, &mut edits);
+        diff("tombstones", &self.tombstones, &wanted.tombstones, &mut edits);
         edits
     }
 
@@ -206,9 +206,9 @@ impl NodeState {
             runtime_error: own.get("runtime_error").and_then(|v| parse(v)),
             claims: read_map(document, "claims"),
             unreachable: read_map(document, "unreachable"),
-            heard: read_map::<_, bool>(document, "heard").into_keys().collect(),
+            observed: read_map::<_, bool>(document, "observed").into_keys().collect(),
             volumes: read_map(document, "volumes"),
-            outcomes: read_map(document, "outcomes"),
+            update_results: read_map(document, "update_results"),
             ports: read_map(document, "ports"),
         }
     }
@@ -228,11 +228,11 @@ impl NodeState {
         diff("claims", &self.claims, &wanted.claims, &mut edits);
         diff("unreachable", &self.unreachable, &wanted.unreachable, &mut edits);
         diff("volumes", &self.volumes, &wanted.volumes, &mut edits);
-        diff("outcomes", &self.outcomes, &wanted.outcomes, &mut edits);
+        diff("update_results", &self.update_results, &wanted.update_results, &mut edits);
         diff("ports", &self.ports, &wanted.ports, &mut edits);
         let flags =
-            |of: &Self| of.heard.iter().map(|&node| (node, true)).collect::<BTreeMap<_, _>>();
-        diff("heard", &flags(self), &flags(wanted), &mut edits);
+            |of: &Self| of.observed.iter().map(|&node| (node, true)).collect::<BTreeMap<_, _>>();
+        diff("observed", &flags(self), &flags(wanted), &mut edits);
         edits
     }
 }

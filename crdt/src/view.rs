@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_placement::{ClaimView, Machine, Plan, PlanInput, Wanted, plan};
+use vc_placement::{ClaimView, Node, Plan, PlanInput, Wanted, plan};
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{Deployment, FailureAction, ServiceSpec};
@@ -16,11 +16,11 @@ use crate::{ClusterState, MoveOrder, NodeState, Replica, ServiceRecord, liveness
 pub struct View {
     /// What users want.
     pub cluster: ClusterState,
-    /// What machines say of themselves; those that left for good are not among them.
+    /// What nodes say of themselves; those that left for good are not among them.
     pub nodes: BTreeMap<NodeId, NodeState>,
-    /// The machines that left for good, with what they said of themselves.
+    /// The nodes that left for good, with what they said of themselves.
     pub left: BTreeMap<NodeId, Option<NodeInfo>>,
-    /// The machines that are up.
+    /// The nodes that are up.
     pub up: BTreeSet<NodeId>,
     /// How the last update of each service ended, as far as anybody saw.
     pub updates: BTreeMap<ServiceKey, Update>,
@@ -60,9 +60,9 @@ impl View {
             .map(|(key, record)| (key, effective(record, updates.get(key))))
             .collect();
         let digests = effective.iter().map(|(&key, spec)| (key, spec.container.digest())).collect();
-        let machines = nodes
+        let placeable = nodes
             .iter()
-            .filter_map(|(&id, state)| Some((id, machine(id, state, &cluster, &up, &digests)?)));
+            .filter_map(|(&id, state)| Some((id, node(id, state, &cluster, &up, &digests)?)));
         let services = cluster.services.iter().map(|(key, record)| {
             let wanted = Wanted {
                 spec: effective[key].clone(),
@@ -72,7 +72,7 @@ impl View {
             (key.clone(), wanted)
         });
         let input = PlanInput {
-            nodes: machines.collect(),
+            nodes: placeable.collect(),
             services: services.collect(),
             volumes: volumes(&cluster, &nodes),
             moves: moves(&cluster, &nodes),
@@ -108,7 +108,7 @@ impl View {
         plan(&input)
     }
 
-    /// A machine's name, or the end of its id where it has not said one.
+    /// A node's name, or the end of its id where it has not said one.
     pub fn name(&self, node: NodeId) -> String {
         let here = || self.nodes.get(&node).and_then(|state| state.info.as_ref());
         let gone = || self.left.get(&node).and_then(Option::as_ref);
@@ -120,7 +120,7 @@ impl View {
         self.spec(service).map(|spec| spec.container.digest())
     }
 
-    /// The claims of machines that are up on a slot, with whose they are.
+    /// The claims of nodes that are up on a slot, with whose they are.
     pub fn claims_on<'a>(
         &'a self,
         slot: &'a Slot,
@@ -134,7 +134,7 @@ impl View {
     }
 }
 
-/// The claims on one slot, out of a machine's claims.
+/// The claims on one slot, out of a node's claims.
 pub fn claims_of_slot<'a>(
     claims: &'a BTreeMap<InstanceId, Claim>,
     slot: &'a Slot,
@@ -156,19 +156,19 @@ fn effective<'a>(record: &'a ServiceRecord, update: Option<&Update>) -> &'a Serv
     }
 }
 
-/// What the machines together saw of the updates: who saw a failure is believed before who saw the end, for the two
+/// What the nodes together saw of the updates: who saw a failure is believed before who saw the end, for the two
 /// sides of a partition may have seen both.
 fn updates(
     cluster: &ClusterState,
     nodes: &BTreeMap<NodeId, NodeState>,
 ) -> BTreeMap<ServiceKey, Update> {
     let mut updates = BTreeMap::new();
-    for (key, outcome) in nodes.values().flat_map(|state| &state.outcomes) {
-        let current = cluster.services.get(key).is_some_and(|it| it.updated == outcome.revision);
+    for (key, result) in nodes.values().flat_map(|state| &state.update_results) {
+        let current = cluster.services.get(key).is_some_and(|it| it.updated == result.revision);
         if !current {
             continue;
         }
-        match (&outcome.failed, updates.get(key)) {
+        match (&result.failed, updates.get(key)) {
             (Some(reason), None | Some(Update::Complete)) => {
                 updates.insert(key.clone(), Update::Failed(reason.clone()));
             }
@@ -181,7 +181,7 @@ fn updates(
     updates
 }
 
-/// Where the data of each volume is. Of two machines that both hold one, as after a partition, the one that has had it
+/// Where the data of each volume is. Of two nodes that both hold one, as after a partition, the one that has had it
 /// longer counts. What was given up counts no more.
 fn volumes(
     cluster: &ClusterState,
@@ -190,7 +190,7 @@ fn volumes(
     let mut found: BTreeMap<VolumeKey, (Millis, NodeId)> = BTreeMap::new();
     for (&node, state) in nodes {
         let counts = |(key, since): &(&VolumeKey, &Millis)| {
-            cluster.forgotten.get(key).is_none_or(|forgotten| *since > forgotten)
+            cluster.tombstones.get(key).is_none_or(|tombstones| *since > tombstones)
         };
         for (key, &since) in state.volumes.iter().filter(counts) {
             let best = found.entry(key.clone()).or_insert((since, node));
@@ -216,13 +216,13 @@ fn moves(
     orders.map(|(slot, order)| (slot.clone(), (order.from, order.to))).collect()
 }
 
-fn machine(
+fn node(
     id: NodeId,
     state: &NodeState,
     cluster: &ClusterState,
     up: &BTreeSet<NodeId>,
     digests: &BTreeMap<&ServiceKey, String>,
-) -> Option<Machine> {
+) -> Option<Node> {
     let info = state.info.as_ref()?;
     // An instance of the present spec that stops is on its way out and holds nothing: its slot is free to go where it
     // fits best. One of an earlier spec makes room for its successor in the same place.
@@ -247,7 +247,7 @@ fn machine(
             None => drop(claims.insert(id.slot.clone(), seen)),
         }
     }
-    Some(Machine {
+    Some(Node {
         name: info.name.clone(),
         os: info.os.clone(),
         arch: info.arch.clone(),

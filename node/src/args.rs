@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vc_protocol::{DEFAULT_PORT, Name, parse_cpus, parse_memory};
 
-/// A machine of a Virtual Cluster: runs its share of the services, and needs no coordinator.
+/// A node of a Virtual Cluster: runs its share of the services, and needs no coordinator.
 #[derive(Debug, Parser)]
 #[command(
     name = "vc-node",
@@ -14,8 +14,8 @@ use vc_protocol::{DEFAULT_PORT, Name, parse_cpus, parse_memory};
     propagate_version = true,
     after_help = "\
 Examples:
-  vc-node init --data-dir /var/lib/vc              found a cluster on this machine
-  vc token create --machine                        make a token for another machine
+  vc-node init --data-dir /var/lib/vc              found a cluster on this node
+  vc token create --node                        make a token for another node
   vc-node join TOKEN --data-dir /var/lib/vc        join it there
   vc-node run --data-dir /var/lib/vc               go on after a restart"
 )]
@@ -30,7 +30,7 @@ pub struct Cli {
 pub enum Command {
     /// Found a cluster and run its first node. Writes an admin's token to DIR/admin.token
     Init(Options),
-    /// Join a cluster with a token from 'vc token create --machine', and run
+    /// Join a cluster with a token from 'vc token create --node', and run
     Join {
         /// The token, or a file that holds it
         token: String,
@@ -48,13 +48,13 @@ pub struct Options {
     /// Where the node keeps its key and its state
     #[arg(long, value_name = "DIR", default_value = "/var/lib/vc", env = "VC_DATA_DIR")]
     pub data_dir: PathBuf,
-    /// Name of this machine, for people and for constraints [default: its host name]
+    /// Name of this node, for people and for constraints [default: its host name]
     #[arg(long)]
     pub name: Option<Name>,
     /// Address to listen on
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     pub listen: IpAddr,
-    /// TCP and QUIC port. Browsers get in at the next one (UDP); the console is on the one after that, for this machine's
+    /// TCP and QUIC port. Browsers get in at the next one (UDP); the console is on the one after that, for this node's
     /// browsers only
     #[arg(long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..=65533))]
     pub port: u16,

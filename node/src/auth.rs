@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vc_engine::Input;
 use vc_protocol::auth::{Admission, Greeting, Hello, MAX_AUTH_FRAME, Proof, Welcome};
-use vc_protocol::token::{MachineRole, Scope, TokenError, certify, verify, verify_member};
+use vc_protocol::token::{NodeRole, Scope, TokenError, certify, verify, verify_member};
 use vc_protocol::wire::AUTH_PROTOCOL;
 use vc_protocol::{ClusterId, Name, NodeId};
 
@@ -36,7 +36,7 @@ pub enum AuthError {
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// It is not of the cluster we look for.
-    #[error("the machine that answered is not of this cluster: {0}")]
+    #[error("the node that answered is not of this cluster: {0}")]
     Impostor(#[from] TokenError),
     /// It said no.
     #[error("{0}")]
@@ -205,28 +205,28 @@ impl Porter {
         Ok(known)
     }
 
-    /// A machine wants to join.
+    /// A node wants to join.
     async fn admit(&self, peer: PeerId, token: &str, name: &Name) -> Result<Admission, String> {
         let claims = verify(token, self.membership.cluster, crate::now())
             .map_err(|error| error.to_string())?;
         let Scope::Join(role) = claims.scope else {
-            let error = TokenError::WrongScope { found: claims.scope.kind(), wanted: "machine" };
+            let error = TokenError::WrongScope { found: claims.scope.kind(), wanted: "node" };
             return Err(error.to_string());
         };
         let root = self
             .membership
             .root
             .as_ref()
-            .ok_or("this node is a worker and cannot admit machines: join through a server")?;
+            .ok_or("this node is a worker and cannot admit nodes: join through a server")?;
         let node = NodeId::try_from(peer).map_err(|error| error.to_string())?;
         let certificate =
             certify(root, node, role, crate::now()).map_err(|error| error.to_string())?;
         // Durable here before it is promised there: every other member learns of it from us if need be.
         let (certificates, peers) = self.session.introduce(certificate.clone()).await?;
         self.gate.admit(peer);
-        tracing::info!(node = %node, name = %name, token = claims.jti, ?role, "a machine joined");
+        tracing::info!(node = %node, name = %name, token = claims.jti, ?role, "a node joined");
         let cluster_key =
-            (role == MachineRole::Server).then(|| crate::identity::encode_key(root)).flatten();
+            (role == NodeRole::Server).then(|| crate::identity::encode_key(root)).flatten();
         let file_key = self.membership.seal.encode();
         Ok(Admission { certificate, certificates, cluster_key, file_key, peers })
     }

@@ -1,4 +1,4 @@
-//! The console for browsers on this machine: a convenience, without which a node runs as well.
+//! The console for browsers on this node: a convenience, without which a node runs as well.
 
 use std::net::Ipv4Addr;
 

@@ -39,14 +39,14 @@ pub enum Event {
         /// Where the answer goes.
         answer: oneshot::Sender<Result<Vec<String>, String>>,
     },
-    /// A machine is admitted: answered with all certificates once its own is durable.
+    /// A node is admitted: answered with all certificates once its own is durable.
     Admit {
         /// Its certificate.
         certificate: String,
         /// Where the certificates go.
         answer: oneshot::Sender<Result<Vec<String>, String>>,
     },
-    /// This machine's addresses have changed.
+    /// This node's addresses have changed.
     Addresses(Vec<Multiaddr>),
 }
 
@@ -55,9 +55,9 @@ pub enum Event {
 pub struct Snapshot {
     /// What the documents say.
     pub view: Arc<View>,
-    /// What machines use.
+    /// What nodes use.
     pub usage: Arc<BTreeMap<NodeId, Usage>>,
-    /// Whether this machine has left the cluster for good: there is nothing more to do.
+    /// Whether this node has left the cluster for good: there is nothing more to do.
     pub left: bool,
 }
 

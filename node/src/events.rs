@@ -70,7 +70,7 @@ pub(crate) async fn follow(mut snapshot: watch::Receiver<Snapshot>, kept: watch:
     let mut view = Arc::clone(&snapshot.borrow_and_update().view);
     while snapshot.changed().await.is_ok() {
         let latest = Arc::clone(&snapshot.borrow_and_update().view);
-        // What machines use changes more often than what is.
+        // What nodes use changes more often than what is.
         if Arc::ptr_eq(&view, &latest) {
             continue;
         }

@@ -32,7 +32,7 @@ pub(crate) async fn join(
     let claims = verify(token, cluster, crate::now())?;
     let Scope::Join(_) = claims.scope else {
         anyhow::bail!(
-            "this is a {} token: make one for machines with 'vc token create --machine'",
+            "this is a {} token: make one for nodes with 'vc token create --node'",
             claims.scope.kind()
         );
     };
@@ -85,7 +85,7 @@ async fn ask(token: &str, claims: &Claims, key: Keypair, name: &Name) -> anyhow:
     }
     anyhow::ensure!(
         left > 0,
-        "the token names no machine that can be dialled: {}",
+        "the token names no node that can be dialled: {}",
         failures.join("; ")
     );
     let mut talks = FuturesUnordered::new();
@@ -115,7 +115,7 @@ async fn ask(token: &str, claims: &Claims, key: Keypair, name: &Name) -> anyhow:
     anyhow::bail!("cannot join through {}: {}", list(&dialable(claims)), failures.join("; "))
 }
 
-/// The addresses in a token that a machine can dial: not those for browsers, nor those that lead through a member.
+/// The addresses in a token that a node can dial: not those for browsers, nor those that lead through a member.
 fn dialable(claims: &Claims) -> Vec<Multiaddr> {
     let native = |address: &&Multiaddr| Dialer::of(address) == Some(Dialer::Native);
     claims.peers.iter().filter(native).cloned().collect()

@@ -7,12 +7,12 @@ pub mod drive;
 mod events;
 mod exec;
 mod frames;
+mod host;
 mod http;
 mod identity;
 pub mod images;
 mod join;
 mod logs;
-mod machine;
 pub mod names;
 pub mod network;
 mod prepare;
@@ -29,7 +29,7 @@ use vc_protocol::Millis;
 
 pub use run::start;
 
-/// This machine's time, in milliseconds since the epoch. It never goes back while the process lives.
+/// This node's time, in milliseconds since the epoch. It never goes back while the process lives.
 pub(crate) fn now() -> Millis {
     static CLOCK: LazyLock<Box<dyn Fn() -> Millis + Send + Sync>> =
         LazyLock::new(|| Box::new(drive::clock()));

@@ -1,4 +1,4 @@
-//! `vc-node`: a machine of a Virtual Cluster.
+//! `vc-node`: a node of a Virtual Cluster.
 
 use std::process::ExitCode;
 

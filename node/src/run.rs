@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use vc_engine::Input;
 use vc_engine::routes::Routes;
 use vc_protocol::node::{NodeInfo, RuntimeKind};
-use vc_protocol::token::{Issuer, MachineRole, Scope, UserRole, certify};
+use vc_protocol::token::{Issuer, NodeRole, Scope, UserRole, certify};
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
 
 use crate::args::{Command, Options, RuntimeChoice};
@@ -33,7 +33,7 @@ use crate::runtime::{self, Runtime};
 use crate::seal::Seal;
 use crate::session::Session;
 use crate::store::Store;
-use crate::{console, join, machine};
+use crate::{console, host, join};
 
 /// The admin token that `init` writes lives a year.
 const ADMIN_TTL: Millis = 365 * 24 * 3_600_000;
@@ -56,7 +56,7 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let key = identity::node_key(&options.data_dir)?;
             let node = NodeId::of(&key.public())?;
             let cluster = ClusterId::of(&root.public())?;
-            let certificate = certify(&root, node, MachineRole::Server, crate::now())?;
+            let certificate = certify(&root, node, NodeRole::Server, crate::now())?;
             let membership = Membership {
                 key,
                 node,
@@ -125,7 +125,7 @@ fn name(options: &Options) -> Name {
 }
 
 fn info(options: &Options, addresses: Vec<Multiaddr>) -> NodeInfo {
-    let mut capacity = machine::capacity();
+    let mut capacity = host::capacity();
     capacity.cpu_millis = options.cpus.unwrap_or(capacity.cpu_millis);
     capacity.memory_bytes = options.memory.unwrap_or(capacity.memory_bytes);
     NodeInfo {
@@ -260,7 +260,7 @@ async fn run(
     tasks.spawn(logs.serve(handles.streams.logs));
     tasks.spawn(execs.serve(handles.streams.exec));
     tasks.spawn(images.run(membership.node, handles.streams.image, snapshot.clone()));
-    tasks.spawn(machine::watch_usage(driver.clone()));
+    tasks.spawn(host::watch_usage(driver.clone()));
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(routing::follow(snapshot.clone(), table));
     tasks.spawn(events::follow(snapshot.clone(), kept));
@@ -268,7 +268,7 @@ async fn run(
     if !options.no_console {
         console::serve(options.port).await;
     }
-    // Child processes bind their ports themselves, and have the machine's names.
+    // Child processes bind their ports themselves, and have the node's names.
     let mut names = None;
     if let Some(docker) = docker {
         let table = router.table();
@@ -294,7 +294,7 @@ async fn run(
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             Ok(_) = last.wait_for(|snapshot| snapshot.left) => {
-                tracing::info!("this machine has left the cluster: its data directory is of no more use");
+                tracing::info!("this node has left the cluster: its data directory is of no more use");
                 break;
             }
             Some(ended) = tasks.join_next() => {

@@ -21,7 +21,7 @@ use vc_node::runtime::{
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
-/// Longer than anything takes on a busy machine.
+/// Longer than anything takes on a busy node.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn identity() -> Identity {

@@ -1,7 +1,7 @@
 //! The one protocol that a stranger may speak: proving who he is.
 //!
 //! The transport (Noise or TLS) has proven the peer id of both sides. The dialler greets, the listener shows its
-//! membership certificate first, so that no credential is given to a machine that is not of the cluster; then the
+//! membership certificate first, so that no credential is given to a node that is not of the cluster; then the
 //! dialler says who it is and is welcomed or refused. A welcomed user goes on in [`crate::control`] on the same stream.
 //! Frames are JSON, each behind its length as 4 bytes, big endian.
 
@@ -32,7 +32,7 @@ pub struct Proof {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hello {
-    /// A machine that wants to join.
+    /// A node that wants to join.
     Join {
         /// Join token.
         token: String,
@@ -55,7 +55,7 @@ pub enum Hello {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Welcome {
-    /// To a machine that joined.
+    /// To a node that joined.
     Joined(Box<Admission>),
     /// To a member.
     Member {
@@ -80,7 +80,7 @@ pub enum Welcome {
     },
 }
 
-/// What a machine that joined needs from now on.
+/// What a node that joined needs from now on.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admission {
     /// Its membership certificate.

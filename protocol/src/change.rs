@@ -19,9 +19,9 @@ use crate::{ClusterId, Millis, NodeId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DocumentId {
-    /// What users want: services, scale, drained machines. Every member may write it.
+    /// What users want: services, scale, drained nodes. Every member may write it.
     Cluster,
-    /// What one machine says of itself. Only that machine writes it. It starts a new generation to leave its history
+    /// What one node says of itself. Only that node writes it. It starts a new generation to leave its history
     /// behind: the highest generation is the document.
     Node {
         /// Its owner.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::http::{FetchRequest, ResponseHead, SocketRequest};
 use crate::spec::{Deployment, FileContent};
-use crate::token::{MachineRole, UserRole};
+use crate::token::{NodeRole, UserRole};
 use crate::{InstanceId, Millis, Name, ServiceKey, Slot, VolumeKey};
 
 pub use rows::{
@@ -53,7 +53,7 @@ pub enum Request {
         /// Which service.
         service: String,
     },
-    /// Even out what machines run. Deployer.
+    /// Even out what nodes run. Deployer.
     Rebalance {
         /// `false`: only say what would move.
         apply: bool,
@@ -75,14 +75,14 @@ pub enum Request {
         /// Which service, or a whole project as `shop/`.
         service: String,
     },
-    /// Keep instances off a machine, or let them come back. Admin.
+    /// Keep instances off a node, or let them come back. Admin.
     Drain {
         /// Which.
         node: String,
         /// `false`: let them come back.
         drain: bool,
     },
-    /// Take a machine out of the cluster for good. Admin.
+    /// Take a node out of the cluster for good. Admin.
     Leave {
         /// Which.
         node: String,
@@ -113,7 +113,7 @@ pub enum Request {
         /// Of one service only.
         service: Option<String>,
     },
-    /// List machines. Viewer.
+    /// List nodes. Viewer.
     Nodes,
     /// The cluster at a glance. Viewer.
     Status,
@@ -276,12 +276,12 @@ pub struct TokenRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenSubject {
-    /// A machine that joins.
-    Machine {
-        /// What to call it in the log; the machine names itself.
+    /// A node that joins.
+    Node {
+        /// What to call it in the log; the node names itself.
         name: Name,
         /// What it will be.
-        role: MachineRole,
+        role: NodeRole,
     },
     /// A user.
     User {

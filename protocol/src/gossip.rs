@@ -16,7 +16,7 @@ pub enum Gossip {
     Changes(Batch),
 }
 
-/// A sign of life, and what is volatile about a machine.
+/// A sign of life, and what is volatile about a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Whose.

@@ -1,7 +1,7 @@
 //! HTTP and WebSockets to the instances of a service, asked of any node: [`Request::Fetch`] and [`Request::Socket`].
 //!
 //! The node chooses an instance as it does for a published port, speaks HTTP/1.1 with it, and passes on what it says.
-//! Only TCP ports that a service publishes beyond the machine itself can be asked for. One that is bound to an address of
+//! Only TCP ports that a service publishes beyond the node itself can be asked for. One that is bound to an address of
 //! some network is among them: a user of any role gets to it by way of the mesh.
 //!
 //! [`Request::Fetch`]: crate::control::Request::Fetch
@@ -51,7 +51,7 @@ pub struct ResponseHead {
     pub headers: Vec<(String, String)>,
     /// Which instance answered.
     pub instance: InstanceId,
-    /// On which machine.
+    /// On which node.
     pub node: NodeId,
 }
 

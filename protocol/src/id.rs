@@ -118,7 +118,7 @@ macro_rules! key_id {
 }
 
 key_id! {
-    /// A machine of the cluster: the peer id of its Ed25519 key.
+    /// A node of the cluster: the peer id of its Ed25519 key.
     NodeId
 }
 key_id! {
@@ -218,7 +218,7 @@ impl FromStr for Slot {
 
 as_text!(Slot);
 
-/// One thing that a machine runs: the container of one spec in one slot, `project/service.N@digest`. The same slot with
+/// One thing that a node runs: the container of one spec in one slot, `project/service.N@digest`. The same slot with
 /// another spec is another instance.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId {

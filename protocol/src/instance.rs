@@ -1,4 +1,4 @@
-//! Instances: what a machine runs for a slot, and how that is going.
+//! Instances: what a node runs for a slot, and how that is going.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::Millis;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InstanceState {
-    /// Waits: for a machine, or for a service it depends on.
+    /// Waits: for a node, or for a service it depends on.
     Pending,
     /// The image is on its way.
     Pulling,
@@ -50,7 +50,7 @@ impl InstanceState {
     }
 }
 
-/// A machine's claim on an instance: that it runs it, and how that is going. Written by that machine alone, under the
+/// A node's claim on an instance: that it runs it, and how that is going. Written by that node alone, under the
 /// [`InstanceId`](crate::InstanceId).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
@@ -65,9 +65,9 @@ pub struct Claim {
     /// How often it was started again.
     #[serde(default)]
     pub restarts: u32,
-    /// When it came into its state, by the clock of its machine.
+    /// When it came into its state, by the clock of its node.
     pub since: Millis,
     /// Whether it has proven itself as [`UpdatePolicy`](crate::spec::UpdatePolicy) asks: the next step may follow.
     #[serde(default)]
-    pub settled: bool,
+    pub available: bool,
 }

@@ -1,4 +1,4 @@
-//! What a machine says of itself in its own document.
+//! What a node says of itself in its own document.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Name, Resources};
 
-/// The stable facts of a machine.
+/// The stable facts of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
     /// Name for people; not unique by force.
@@ -28,7 +28,7 @@ pub struct NodeInfo {
     pub addresses: Vec<Multiaddr>,
 }
 
-/// What runs instances on a machine.
+/// What runs instances on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuntimeKind {
@@ -48,7 +48,7 @@ impl RuntimeKind {
     }
 }
 
-/// What a machine uses at the moment. Ephemeral: it travels in heartbeats, never in a document.
+/// What a node uses at the moment. Ephemeral: it travels in heartbeats, never in a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// CPU in use, thousandths of a core.

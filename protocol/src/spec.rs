@@ -28,7 +28,7 @@ pub const MAX_SPEC_BYTES: usize = 256 * 1024;
 pub struct ServiceSpec {
     /// What each instance runs.
     pub container: ContainerSpec,
-    /// What a machine must offer.
+    /// What a node must offer.
     #[serde(default)]
     pub constraints: Vec<Constraint>,
     /// Services of the same project that must run before an instance starts.
@@ -37,7 +37,7 @@ pub struct ServiceSpec {
     /// What the sides of a partition do.
     #[serde(default)]
     pub on_partition: OnPartition,
-    /// Ports that machines publish for it. A change of these leaves its containers alone.
+    /// Ports that nodes publish for it. A change of these leaves its containers alone.
     #[serde(default)]
     pub ports: Vec<Port>,
     /// Ports of its instances that it names without publishing them. Every TCP port is reached under the service's
@@ -217,7 +217,7 @@ pub enum RestartCondition {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Constraint {
-    /// Which property of the machine.
+    /// Which property of the node.
     pub attribute: Attribute,
     /// `true`: must be equal; `false`: must differ.
     pub equal: bool,
@@ -238,7 +238,7 @@ impl std::fmt::Display for Constraint {
     }
 }
 
-/// A property of a machine that a constraint can name.
+/// A property of a node that a constraint can name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Attribute {

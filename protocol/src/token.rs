@@ -1,10 +1,10 @@
 //! Credentials: JSON Web Tokens (RFC 7519) signed with Ed25519 (RFC 8037).
 //!
 //! The cluster's id is its root public key. The root signs a *certificate* for each member, bound to the member's peer
-//! id: no secret, checked offline by anybody who knows the cluster's id. A server signs *tokens* (for machines that join
+//! id: no secret, checked offline by anybody who knows the cluster's id. A server signs *tokens* (for nodes that join
 //! and for users) with its own key and puts its certificate inside, so that the chain root -> server -> subject is
 //! checked offline too. Tokens are bearer secrets until they expire; certificates are not secret and do not expire.
-//! All servers hold the root key, as Swarm's managers do: any of them can admit a machine when the others are gone.
+//! All servers hold the root key, as Swarm's managers do: any of them can admit a node when the others are gone.
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -19,13 +19,13 @@ pub const MAX_TOKEN: usize = 8 * 1024;
 /// A token may be issued so far in the future: clocks differ. Expiry has no leeway.
 const CLOCK_SKEW: Millis = 60_000;
 
-/// What a machine is in the cluster.
+/// What a node is in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum MachineRole {
+pub enum NodeRole {
     /// Runs instances.
     Worker,
-    /// Runs instances and admits machines and users.
+    /// Runs instances and admits nodes and users.
     Server,
 }
 
@@ -37,7 +37,7 @@ pub enum UserRole {
     Viewer,
     /// Change services.
     Deployer,
-    /// Change machines, and make tokens.
+    /// Change nodes, and make tokens.
     Admin,
 }
 
@@ -55,12 +55,12 @@ impl UserRole {
 /// What a credential is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
-    /// To join as a machine of this role.
-    #[serde(rename = "machine:join")]
-    Join(MachineRole),
+    /// To join as a node of this role.
+    #[serde(rename = "node:join")]
+    Join(NodeRole),
     /// A member of this role: `sub` is its peer id.
-    #[serde(rename = "machine:member")]
-    Member(MachineRole),
+    #[serde(rename = "node:member")]
+    Member(NodeRole),
     /// A user of this role: `sub` is the name.
     #[serde(rename = "user")]
     User(UserRole),
@@ -108,10 +108,10 @@ pub enum TokenError {
     #[error("the token expired; ask for a new one with 'vc token create'")]
     Expired,
     /// From the future.
-    #[error("the token is not valid yet: check the clocks of both machines")]
+    #[error("the token is not valid yet: check the clocks of both nodes")]
     NotYet,
     /// Its issuer may not issue.
-    #[error("the token was issued by a machine that may not issue tokens")]
+    #[error("the token was issued by a node that may not issue tokens")]
     IssuerNotPermitted,
     /// For something else.
     #[error("this is a {found} token; a {wanted} token is needed here")]
@@ -121,8 +121,8 @@ pub enum TokenError {
         /// What is needed.
         wanted: &'static str,
     },
-    /// A certificate of another machine.
-    #[error("the certificate belongs to another machine")]
+    /// A certificate of another node.
+    #[error("the certificate belongs to another node")]
     NotYours,
 }
 
@@ -130,7 +130,7 @@ impl Scope {
     /// In words.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Join(_) => "machine",
+            Self::Join(_) => "node",
             Self::Member(_) => "membership",
             Self::User(_) => "user",
         }
@@ -141,7 +141,7 @@ impl Scope {
 pub fn certify(
     root: &Keypair,
     node: NodeId,
-    role: MachineRole,
+    role: NodeRole,
     now: Millis,
 ) -> Result<String, TokenError> {
     let cluster = ClusterId::of(&root.public()).map_err(|_| TokenError::Malformed)?;
@@ -220,7 +220,7 @@ pub fn verify(token: &str, cluster: ClusterId, now: Millis) -> Result<Claims, To
         let certificate = claims.issuer.as_deref().ok_or(TokenError::IssuerNotPermitted)?;
         let issuer = peek(certificate)?;
         check_signature(certificate, cluster, &cluster.public_key())?;
-        let is_server = issuer.aud == cluster && issuer.scope == Scope::Member(MachineRole::Server);
+        let is_server = issuer.aud == cluster && issuer.scope == Scope::Member(NodeRole::Server);
         if !is_server
             || issuer.sub != claims.iss.to_string()
             || matches!(claims.scope, Scope::Member(_))
@@ -242,12 +242,12 @@ pub fn verify(token: &str, cluster: ClusterId, now: Millis) -> Result<Claims, To
 }
 
 /// Checks the certificate of a member, and that it is this peer's; `None`: whoever it names. Certificates hold at any
-/// time: a machine with a wrong clock stays a member.
+/// time: a node with a wrong clock stays a member.
 pub fn verify_member(
     certificate: &str,
     cluster: ClusterId,
     peer: Option<NodeId>,
-) -> Result<(NodeId, MachineRole), TokenError> {
+) -> Result<(NodeId, NodeRole), TokenError> {
     let claims = verify(certificate, cluster, 0)?;
     let Scope::Member(role) = claims.scope else {
         return Err(TokenError::WrongScope { found: claims.scope.kind(), wanted: "membership" });
@@ -305,7 +305,7 @@ mod tests {
         ClusterId::of(&root.public()).expect("ed25519")
     }
 
-    fn issue(root: &Keypair, server: &Keypair, role: MachineRole, scope: Scope) -> String {
+    fn issue(root: &Keypair, server: &Keypair, role: NodeRole, scope: Scope) -> String {
         let certificate = certify(root, id(server), role, NOW).expect("signed");
         Issuer { cluster: cluster(root), key: server, certificate: &certificate }
             .issue(scope, "ada", vec![], 7, NOW, HOUR)
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn a_token_holds_for_its_cluster_and_its_time() {
         let (root, server) = (key(1), key(2));
-        let token = issue(&root, &server, MachineRole::Server, Scope::User(UserRole::Admin));
+        let token = issue(&root, &server, NodeRole::Server, Scope::User(UserRole::Admin));
         let claims = verify(&token, cluster(&root), NOW + 1).expect("valid");
         assert_eq!((claims.sub.as_str(), claims.scope), ("ada", Scope::User(UserRole::Admin)));
         assert_eq!(verify(&token, cluster(&root), NOW + HOUR), Err(TokenError::Expired));
@@ -327,16 +327,16 @@ mod tests {
     #[test]
     fn a_worker_cannot_issue_and_a_server_cannot_certify() {
         let (root, node) = (key(1), key(2));
-        let by_worker = issue(&root, &node, MachineRole::Worker, Scope::User(UserRole::Viewer));
+        let by_worker = issue(&root, &node, NodeRole::Worker, Scope::User(UserRole::Viewer));
         assert_eq!(verify(&by_worker, cluster(&root), NOW), Err(TokenError::IssuerNotPermitted));
-        let member = issue(&root, &node, MachineRole::Server, Scope::Member(MachineRole::Server));
+        let member = issue(&root, &node, NodeRole::Server, Scope::Member(NodeRole::Server));
         assert_eq!(verify(&member, cluster(&root), NOW), Err(TokenError::IssuerNotPermitted));
     }
 
     #[test]
     fn no_altered_token_is_accepted() {
         let (root, server) = (key(1), key(2));
-        let token = issue(&root, &server, MachineRole::Server, Scope::Join(MachineRole::Worker));
+        let token = issue(&root, &server, NodeRole::Server, Scope::Join(NodeRole::Worker));
         for at in 0..token.len() {
             let mut bytes = token.clone().into_bytes();
             bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_self_made_root_is_not_the_clusters() {
         let (root, thief) = (key(1), key(3));
-        let own = certify(&thief, id(&thief), MachineRole::Server, NOW).expect("signed");
+        let own = certify(&thief, id(&thief), NodeRole::Server, NOW).expect("signed");
         let token = Issuer { cluster: cluster(&root), key: &thief, certificate: &own }
             .issue(Scope::User(UserRole::Admin), "eve", vec![], 7, NOW, HOUR)
             .expect("signed");
@@ -366,21 +366,21 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_bound_to_its_machine_and_holds_whatever_the_clock_says() {
+    fn a_certificate_is_bound_to_its_node_and_holds_whatever_the_clock_says() {
         let (root, node) = (key(1), key(2));
-        let certificate = certify(&root, id(&node), MachineRole::Worker, NOW).expect("signed");
+        let certificate = certify(&root, id(&node), NodeRole::Worker, NOW).expect("signed");
         let member = verify_member(&certificate, cluster(&root), Some(id(&node)));
-        assert_eq!(member, Ok((id(&node), MachineRole::Worker)));
+        assert_eq!(member, Ok((id(&node), NodeRole::Worker)));
         let other = verify_member(&certificate, cluster(&root), Some(id(&key(4))));
         assert_eq!(other, Err(TokenError::NotYours));
-        let token = issue(&root, &node, MachineRole::Server, Scope::User(UserRole::Admin));
+        let token = issue(&root, &node, NodeRole::Server, Scope::User(UserRole::Admin));
         assert!(verify_member(&token, cluster(&root), None).is_err());
     }
 
     #[test]
     fn a_token_without_a_signature_is_refused() {
         let (root, server) = (key(1), key(2));
-        let token = issue(&root, &server, MachineRole::Server, Scope::User(UserRole::Admin));
+        let token = issue(&root, &server, NodeRole::Server, Scope::User(UserRole::Admin));
         let payload = token.split('.').nth(1).expect("payload");
         let none = data_encoding::BASE64URL_NOPAD.encode(br#"{"alg":"none","typ":"JWT"}"#);
         assert!(verify(&format!("{none}.{payload}."), cluster(&root), NOW).is_err());

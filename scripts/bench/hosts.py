@@ -83,7 +83,7 @@ class Cluster:
         peer = next((a for a in addresses if "/tcp/" in a), addresses[0])
         self.ours = [program("vc"), "--token", STATE / "h1/node/admin.token", "--peer", peer]
         for host in range(2, nodes + 1):
-            lab("node", host, "join", self.vc("token", "create", "--machine", f"h{host}"))
+            lab("node", host, "join", self.vc("token", "create", "--node", f"h{host}"))
         must(until(lambda: [r["state"] for r in self.rows("nodes")] == ["up"] * nodes, time.monotonic(), every=0.1),
              f"{nodes} nodes up")
 

@@ -10,7 +10,7 @@ async function dial(address, pingInterval) {
   node = await createLibp2p({
     transports: [webRTCDirect()],
     connectionMonitor: { pingInterval, abortConnectionOnPingFailure: true },
-    // It does not dial addresses of this machine by itself.
+    // It does not dial addresses of this node by itself.
     connectionGater: { denyDialMultiaddr: () => false },
   })
   connection = await node.dial(multiaddr(address))

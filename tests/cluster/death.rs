@@ -1,4 +1,4 @@
-//! Machines die and come back.
+//! Nodes die and come back.
 
 use std::collections::BTreeSet;
 
@@ -11,12 +11,12 @@ fn processes(node: &Node) -> BTreeSet<Process> {
     node.processes().into_iter().collect()
 }
 
-/// Waits until `count` run on machines of these names alone, as seen from node `at`.
+/// Waits until `count` run on nodes of these names alone, as seen from node `at`.
 fn all_on(cluster: &Cluster, at: usize, count: usize, names: &[&str]) {
     let ((), took) = until("all run on those that are left", PATIENCE, || {
-        let machines = running(&cluster.ps(at), "shop/web", count)?;
-        let here = machines.keys().all(|name| names.contains(&name.as_str()));
-        if here { Ok(()) } else { Err(format!("{machines:?}")) }
+        let nodes = running(&cluster.ps(at), "shop/web", count)?;
+        let here = nodes.keys().all(|name| names.contains(&name.as_str()));
+        if here { Ok(()) } else { Err(format!("{nodes:?}")) }
     });
     measured(&format!("{count} run on {names:?}"), took);
 }
@@ -31,7 +31,7 @@ fn no_duplicates(cluster: &Cluster, count: usize) {
 }
 
 #[test]
-fn what_dead_machines_ran_runs_elsewhere_even_when_one_of_three_is_left() {
+fn what_dead_nodes_ran_runs_elsewhere_even_when_one_of_three_is_left() {
     let mut cluster = Cluster::of(3);
     cluster.deploy(0, &sleepers("shop", "web", 6));
     let (first, second) = (processes(&cluster.nodes[0]), processes(&cluster.nodes[1]));
@@ -46,7 +46,7 @@ fn what_dead_machines_ran_runs_elsewhere_even_when_one_of_three_is_left() {
     let six = processes(&cluster.nodes[0]);
     assert!(first.is_subset(&six), "survivors' instances run on");
     assert_eq!(six.len(), 6);
-    // A command is taken although most machines are gone.
+    // A command is taken although most nodes are gone.
     cluster.deploy(0, &sleepers("shop", "api", 1));
 
     // One that comes back knows nothing yet of the other's death: its silence must not bring that one back to life.
@@ -113,7 +113,7 @@ fn a_node_that_is_back_at_once_keeps_its_instances() {
     let after: Vec<_> = cluster.nodes.iter().map(processes).collect();
     assert_eq!(before, after, "the very same processes");
     for (was, is) in rows.iter().zip(cluster.ps(0)) {
-        assert_eq!((was.slot(), was.machine()), (is.slot(), is.machine()));
+        assert_eq!((was.slot(), was.node()), (is.slot(), is.node()));
         assert_eq!((&was["restarts"], &was["since"]), (&is["restarts"], &is["since"]), "{is}");
     }
 }
@@ -128,7 +128,7 @@ fn an_instance_that_is_killed_is_started_again_where_it_was() {
         let rows = cluster.ps(0);
         running(&rows, "shop/web", 2)?;
         let row = rows.iter().find(|row| row.slot() == victim.slot).ok_or("no row")?;
-        let again = row["restarts"] == 1 && row.machine() == "n2";
+        let again = row["restarts"] == 1 && row.node() == "n2";
         if again { Ok(()) } else { Err(row.to_string()) }
     });
     assert_ne!(cluster.nodes[1].processes()[0].pid, victim.pid);

@@ -20,7 +20,7 @@ pub fn agree(cluster: &Cluster, questions: &[&[&str]]) {
 }
 
 #[test]
-fn six_replicas_spread_over_three_machines_and_every_node_says_the_same() {
+fn six_replicas_spread_over_three_nodes_and_every_node_says_the_same() {
     let cluster = Cluster::of(3);
     let start = std::time::Instant::now();
     cluster.deploy(1, &sleepers("shop", "web", 6));
@@ -78,23 +78,23 @@ fn a_service_is_scaled_updated_and_removed_at_any_node() {
 }
 
 #[test]
-fn a_drained_machine_is_emptied_and_taken_back() {
+fn a_drained_node_is_emptied_and_taken_back() {
     let cluster = Cluster::of(2);
     cluster.deploy(0, &sleepers("shop", "web", 4));
     let said = cluster.vc(1, &["drain", "n1"]).done();
     assert!(said.ends_with("n1 is empty\n"), "{said}");
     assert!(cluster.nodes[0].processes().is_empty(), "it waited until they had ended");
     until("all have moved", PATIENCE, || match running(&cluster.ps(1), "shop/web", 4)? {
-        machines if machines.get("n2") == Some(&4) => Ok(()),
-        machines => Err(format!("{machines:?}")),
+        nodes if nodes.get("n2") == Some(&4) => Ok(()),
+        nodes => Err(format!("{nodes:?}")),
     });
     // What runs goes on where it is until somebody evens it out.
     cluster.vc(0, &["undrain", "n1"]).done();
     let said = cluster.vc(0, &["rebalance", "--yes"]).done();
     assert!(said.contains("2 of 2 moved after"), "{said}");
     until("half of them are back", PATIENCE, || match running(&cluster.ps(0), "shop/web", 4)? {
-        machines if machines.get("n1") == Some(&2) => Ok(()),
-        machines => Err(format!("{machines:?}")),
+        nodes if nodes.get("n1") == Some(&2) => Ok(()),
+        nodes => Err(format!("{nodes:?}")),
     });
     let said = cluster.vc(0, &["scale", "web=6", "--wait"]).done();
     assert!(said.contains("6/6 running after"), "{said}");
@@ -102,7 +102,7 @@ fn a_drained_machine_is_emptied_and_taken_back() {
 }
 
 #[test]
-fn a_machine_that_leaves_is_emptied_first_and_its_program_ends() {
+fn a_node_that_leaves_is_emptied_first_and_its_program_ends() {
     let mut cluster = Cluster::of(2);
     let pinned = "    deploy: {placement: {constraints: [node.name == n2]}}\n";
     cluster.deploy(0, &with("shop", "pinned", 1, pinned));
@@ -136,7 +136,7 @@ fn a_dry_run_says_what_would_change_and_changes_nothing() {
 }
 
 #[test]
-fn what_no_machine_can_take_waits_and_says_why() {
+fn what_no_node_can_take_waits_and_says_why() {
     let cluster = Cluster::of(2);
     let huge = "    deploy: {resources: {reservations: {memory: 64g}}}\n";
     let file = cluster.file("huge.yaml", &with("shop", "huge", 1, huge));
@@ -149,11 +149,7 @@ fn what_no_machine_can_take_waits_and_says_why() {
             rows => Ok(rows),
         });
         let row = &rows.0[0];
-        assert_eq!(
-            (row["state"].as_str(), row.machine()),
-            (Some("pending"), String::new()),
-            "{row}"
-        );
+        assert_eq!((row["state"].as_str(), row.node()), (Some("pending"), String::new()), "{row}");
         let reason = row["reason"].as_str().unwrap_or_default();
         assert!(
             reason.contains("n1") && reason.contains("n2") && reason.contains("memory"),

@@ -74,7 +74,7 @@ fn killed_at_any_moment_the_cluster_loses_nothing_acknowledged_and_restarts_noth
             Ok(services)
         });
         println!("round {round}: {} acknowledged, {services} there", wanted.len());
-        // A slot may have been started on a machine that did not live to say so; then it has a double that goes. All
+        // A slot may have been started on a node that did not live to say so; then it has a double that goes. All
         // others are adopted.
         let after: Vec<_> = cluster.nodes.iter().map(|node| node.processes()).collect();
         for (was, is) in before.iter().zip(&after) {

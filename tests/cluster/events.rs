@@ -23,7 +23,7 @@ fn tells(cluster: &Cluster, at: usize, story: &[&str]) {
 }
 
 #[test]
-fn the_story_of_a_service_whose_machine_dies_is_told_by_the_others() {
+fn the_story_of_a_service_whose_node_dies_is_told_by_the_others() {
     let mut cluster = Cluster::of(2);
     cluster.deploy(0, &sleepers("shop", "web", 2));
     tells(&cluster, 0, &["n2: joined the cluster", "shop/web: deployed by admin: 2 of"]);

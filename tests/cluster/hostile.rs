@@ -7,7 +7,7 @@ use std::net::{TcpStream, UdpSocket};
 use futures::future::join_all;
 use serde_json::json;
 use vc_protocol::auth::{MAX_AUTH_FRAME, Proof};
-use vc_protocol::token::{Issuer, MachineRole, Scope, UserRole, certify};
+use vc_protocol::token::{Issuer, NodeRole, Scope, UserRole, certify};
 use vc_protocol::wire::AUTH_PROTOCOL;
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
@@ -198,13 +198,12 @@ fn forged_and_stolen_credentials_are_refused() {
         .duration_since(std::time::UNIX_EPOCH)
         .expect("after 1970")
         .as_millis() as u64;
-    let own = certify(&root, me, MachineRole::Server, now).expect("signed");
+    let own = certify(&root, me, NodeRole::Server, now).expect("signed");
     let issuer = Issuer { cluster, key: &thief, certificate: &own };
     let user =
         issuer.issue(Scope::User(UserRole::Admin), "eve", vec![], 1, now, 60_000).expect("signed");
-    let join = issuer
-        .issue(Scope::Join(MachineRole::Server), "eve", vec![], 2, now, 60_000)
-        .expect("signed");
+    let join =
+        issuer.issue(Scope::Join(NodeRole::Server), "eve", vec![], 2, now, 60_000).expect("signed");
     wait(async {
         let seed = thief.clone().try_into_ed25519().expect("ed25519").secret();
         let key =

@@ -1,4 +1,4 @@
-//! How machines become a cluster, and find each other again.
+//! How nodes become a cluster, and find each other again.
 
 use std::time::Instant;
 
@@ -6,19 +6,19 @@ use crate::harness::cluster::Cluster;
 use crate::harness::{PATIENCE, measured, until};
 
 #[test]
-fn three_machines_join_as_servers_and_workers_and_see_each_other() {
+fn three_nodes_join_as_servers_and_workers_and_see_each_other() {
     let start = Instant::now();
     let mut cluster = Cluster::found();
     cluster.join(0, &["server", "worker"]);
     cluster.all_up();
-    measured("three machines founded, joined and up", start.elapsed());
+    measured("three nodes founded, joined and up", start.elapsed());
 
     for at in 0..3 {
         let rows = cluster.rows(at, &["nodes"]);
         let ids: Vec<&str> = rows.iter().filter_map(|row| row["id"].as_str()).collect();
         assert!(
             cluster.nodes.iter().all(|node| ids.contains(&node.id())),
-            "peer ids are the machines'"
+            "peer ids are the nodes'"
         );
         assert!(
             rows.iter().all(|row| row["cpu_millis"] == 4000 && row["memory_bytes"] == 4_u64 << 30),
@@ -26,19 +26,19 @@ fn three_machines_join_as_servers_and_workers_and_see_each_other() {
         );
     }
     // A server admits, a worker does not.
-    cluster.machine_token(1, "server");
-    cluster.vc(2, &["token", "create", "--machine"]).refused_with("worker");
+    cluster.node_token(1, "server");
+    cluster.vc(2, &["token", "create", "--node"]).refused_with("worker");
 }
 
 #[test]
-fn a_second_server_admits_machines_when_the_first_is_gone() {
+fn a_second_server_admits_nodes_when_the_first_is_gone() {
     let mut cluster = Cluster::found();
     cluster.join(0, &["server"]);
     cluster.all_up();
-    let old = cluster.machine_token(0, "server");
+    let old = cluster.node_token(0, "server");
     cluster.nodes[0].kill();
 
-    // With a token of the survivor, and with one that the dead machine made.
+    // With a token of the survivor, and with one that the dead node made.
     cluster.join(1, &["worker"]);
     let mut late = cluster.outsider("n4");
     late.start(&["join", &old]);
@@ -67,7 +67,7 @@ fn a_restarted_node_finds_its_way_back_from_its_own_disk() {
     cluster.nodes.iter_mut().rev().for_each(|node| node.launch(&["run"]));
     cluster.nodes.iter_mut().for_each(|node| node.ready());
     cluster.all_up();
-    measured("three machines restarted and up", start.elapsed());
+    measured("three nodes restarted and up", start.elapsed());
 }
 
 #[test]

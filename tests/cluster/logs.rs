@@ -10,9 +10,8 @@ use crate::harness::{PATIENCE, running, until};
 fn logs_of_every_instance_are_read_at_a_node_that_runs_none() {
     let cluster = Cluster::of(3);
     cluster.deploy(0, &talkers("shop", "talk", 2));
-    let idle = (0..3)
-        .find(|&at| cluster.nodes[at].processes().is_empty())
-        .expect("two run on two machines");
+    let idle =
+        (0..3).find(|&at| cluster.nodes[at].processes().is_empty()).expect("two run on two nodes");
 
     until("word of both has come here", PATIENCE, || running(&cluster.ps(idle), "shop/talk", 2));
     until("both have written", PATIENCE, || {
@@ -37,9 +36,8 @@ fn logs_of_every_instance_are_read_at_a_node_that_runs_none() {
 fn logs_are_followed_from_afar() {
     let cluster = Cluster::of(2);
     cluster.deploy(0, &talkers("shop", "talk", 1));
-    let idle = (0..2)
-        .find(|&at| cluster.nodes[at].processes().is_empty())
-        .expect("one runs on one machine");
+    let idle =
+        (0..2).find(|&at| cluster.nodes[at].processes().is_empty()).expect("one runs on one node");
     until("word of it has come here", PATIENCE, || running(&cluster.ps(idle), "shop/talk", 1));
     let follower =
         cluster.vc_running(idle, &["--output", "json", "logs", "--follow", "--tail", "1", "talk"]);

@@ -263,8 +263,8 @@ fn a_large_body_arrives_whole_from_an_instance_on_another_node() {
     let cluster = Cluster::of(2);
     let content: Vec<u8> = (0..8_000_000_u32).map(|n| (n ^ (n >> 9)) as u8).collect();
     let port = web(&cluster, &[("large", &content)]);
-    let on = cluster.ps(0)[0]["node_name"].as_str().expect("a machine").to_owned();
-    // Once by way of the machine that has it, once through the other.
+    let on = cluster.ps(0)[0]["node_name"].as_str().expect("a node").to_owned();
+    // Once by way of the node that has it, once through the other.
     for at in 0..2 {
         let token = cluster.user_token(at, "ada", "viewer");
         wait(async {

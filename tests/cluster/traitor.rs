@@ -1,4 +1,4 @@
-//! A machine that is a member, but not our program: it has a member's key and says what it likes.
+//! A node that is a member, but not our program: it has a member's key and says what it likes.
 
 use futures::future::join_all;
 use libp2p::gossipsub::IdentTopic;
@@ -24,8 +24,8 @@ fn a_member_that_sends_nonsense_harms_nobody() {
     cluster.deploy(0, &sleepers("shop", "web", 4));
     cluster.nodes[2].cut_power();
     until("its work is taken over", PATIENCE, || {
-        running(&cluster.ps(0), "shop/web", 4).and_then(|machines| {
-            if machines.contains_key("n3") { Err(format!("{machines:?}")) } else { Ok(()) }
+        running(&cluster.ps(0), "shop/web", 4).and_then(|nodes| {
+            if nodes.contains_key("n3") { Err(format!("{nodes:?}")) } else { Ok(()) }
         })
     });
     let spread = running(&cluster.ps(0), "shop/web", 4);

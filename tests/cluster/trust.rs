@@ -29,7 +29,7 @@ fn users_do_what_their_role_allows_and_are_told_which_role_it_takes() {
 
     cluster.vc_as(&deployer, 0, &["deploy", &file]).done();
     cluster.vc_as(&deployer, 0, &["drain", "n1"]).refused_with("--role admin");
-    cluster.vc_as(&deployer, 0, &["token", "create", "--machine"]).refused_with("--role admin");
+    cluster.vc_as(&deployer, 0, &["token", "create", "--node"]).refused_with("--role admin");
     cluster
         .vc_as(&deployer, 0, &["token", "create", "--user", "eve", "--role", "admin"])
         .refused_with("--role admin");
@@ -40,24 +40,24 @@ fn tokens_that_do_not_hold_let_nobody_in() {
     let cluster = Cluster::found();
     let stranger = Cluster::found();
     let user = cluster.user_token(0, "ada", "admin");
-    let machine = cluster.machine_token(0, "server");
+    let node = cluster.node_token(0, "server");
     let newcomer = cluster.outsider("newcomer");
 
     // Altered, cut, or no token at all.
     for part in [1, 2] {
         cluster.vc_as(&altered(&user, part), 0, &["nodes"]).refused();
-        newcomer.attempt(&["join", &altered(&machine, part)]).refused();
+        newcomer.attempt(&["join", &altered(&node, part)]).refused();
     }
     cluster.vc_as(&altered(&user, 2), 0, &["nodes"]).refused_with("altered");
-    newcomer.attempt(&["join", &machine[..machine.len() - 4]]).refused_with("cut");
-    newcomer.attempt(&["join", &machine[..machine.len() / 2]]).refused_with("not a token");
+    newcomer.attempt(&["join", &node[..node.len() - 4]]).refused_with("cut");
+    newcomer.attempt(&["join", &node[..node.len() / 2]]).refused_with("not a token");
     cluster.vc_as("garbage", 0, &["nodes"]).refused_with("not a token");
     newcomer.attempt(&["join", "garbage"]).refused_with("not a token");
     newcomer.attempt(&["join", ""]).refused();
 
     // For something else.
-    cluster.vc_as(&machine, 0, &["nodes"]).refused_with("user token");
-    newcomer.attempt(&["join", &user]).refused_with("--machine");
+    cluster.vc_as(&node, 0, &["nodes"]).refused_with("user token");
+    newcomer.attempt(&["join", &user]).refused_with("--node");
 
     // Of another cluster: this one's node is not shown the token, and says nothing.
     let theirs = stranger.user_token(0, "eve", "admin");
@@ -73,7 +73,7 @@ fn tokens_end_when_they_said_they_would() {
         cluster.vc(0, &arguments).done().trim().to_owned()
     };
     // They end by the second: the one that was made first is not the last to end.
-    let machine = create(&["--machine"]);
+    let node = create(&["--node"]);
     let user = create(&["--user", "ada", "--role", "admin"]);
     cluster.vc_as(&user, 0, &["nodes"]).done();
     let (said, _) =
@@ -82,13 +82,13 @@ fn tokens_end_when_they_said_they_would() {
             said => Ok(said),
         });
     said.refused_with("expired");
-    cluster.outsider("late").attempt(&["join", &machine]).refused_with("expired");
+    cluster.outsider("late").attempt(&["join", &node]).refused_with("expired");
 }
 
 #[test]
-fn a_machine_that_cannot_join_or_start_says_what_to_do() {
+fn a_node_that_cannot_join_or_start_says_what_to_do() {
     let mut cluster = Cluster::of(2);
-    let token = cluster.machine_token(0, "server");
+    let token = cluster.node_token(0, "server");
 
     let mut newcomer = cluster.outsider("newcomer");
     newcomer.attempt(&["run"]).refused_with("vc-node init");

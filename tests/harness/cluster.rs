@@ -34,10 +34,10 @@ impl Cluster {
         cluster
     }
 
-    /// Lets machines of these roles join at a node, all at once.
+    /// Lets nodes of these roles join at a node, all at once.
     pub fn join(&mut self, at: usize, roles: &[&str]) {
         for role in roles {
-            let token = self.machine_token(at, role);
+            let token = self.node_token(at, role);
             let name = format!("n{}", self.nodes.len() + 1);
             let mut node = Node::new(self.root.path(), &name);
             node.launch(&["join", &token]);
@@ -47,8 +47,8 @@ impl Cluster {
         self.nodes[first..].iter_mut().for_each(Node::ready);
     }
 
-    pub fn machine_token(&self, at: usize, role: &str) -> String {
-        self.vc(at, &["token", "create", "--machine", "--role", role]).done().trim().to_owned()
+    pub fn node_token(&self, at: usize, role: &str) -> String {
+        self.vc(at, &["token", "create", "--node", "--role", role]).done().trim().to_owned()
     }
 
     pub fn user_token(&self, at: usize, name: &str, role: &str) -> String {

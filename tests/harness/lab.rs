@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::command::{Said, run};
 use super::{PATIENCE, journal, program, until};
 
-/// The lab, whose hosts are numbered from 1. There is one at a time on a machine; it ends with this.
+/// The lab, whose hosts are numbered from 1. There is one at a time on a node; it ends with this.
 pub struct Lab {
     dir: PathBuf,
     hosts: usize,
@@ -55,7 +55,7 @@ impl Lab {
         self.members = members;
         self.node(1, &["init"]);
         for host in 2..=members {
-            let token = self.vc(1, &["token", "create", "--machine"]).done();
+            let token = self.vc(1, &["token", "create", "--node"]).done();
             self.node(host, &["join", token.trim()]);
         }
         self.all_up(&(1..=members).collect::<Vec<_>>());

@@ -22,7 +22,7 @@ pub use node::Node;
 pub use rows::running;
 pub use stories::sleepers;
 
-/// How long anything may take that is expected to happen. Machines that compile are slow.
+/// How long anything may take that is expected to happen. Nodes that compile are slow.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(50);

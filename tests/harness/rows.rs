@@ -8,8 +8,8 @@ use serde_json::Value;
 pub trait InstanceExt {
     /// `project/service.replica`.
     fn slot(&self) -> String;
-    /// The name of its machine; empty: none.
-    fn machine(&self) -> String;
+    /// The name of its node; empty: none.
+    fn node(&self) -> String;
     fn is_running(&self) -> bool;
 }
 
@@ -18,7 +18,7 @@ impl InstanceExt for Value {
         format!("{}.{}", self["service"].as_str().unwrap_or_default(), self["replica"])
     }
 
-    fn machine(&self) -> String {
+    fn node(&self) -> String {
         self["node_name"].as_str().unwrap_or_default().to_owned()
     }
 
@@ -27,7 +27,7 @@ impl InstanceExt for Value {
     }
 }
 
-/// How many run on which machine, provided that exactly `count` rows of the service are there and all run.
+/// How many run on which node, provided that exactly `count` rows of the service are there and all run.
 pub fn running(
     rows: &[Value],
     service: &str,
@@ -36,7 +36,7 @@ pub fn running(
     let rows: Vec<&Value> = rows.iter().filter(|row| row["service"] == service).collect();
     let told = || {
         let rows =
-            rows.iter().map(|row| format!("{} on {}: {}", row.slot(), row.machine(), row["state"]));
+            rows.iter().map(|row| format!("{} on {}: {}", row.slot(), row.node(), row["state"]));
         rows.collect::<Vec<_>>().join(", ")
     };
     let whole =
@@ -44,9 +44,9 @@ pub fn running(
     if !whole {
         return Err(told());
     }
-    let mut machines = BTreeMap::new();
+    let mut nodes = BTreeMap::new();
     for row in &rows {
-        *machines.entry(row.machine()).or_default() += 1;
+        *nodes.entry(row.node()).or_default() += 1;
     }
-    Ok(machines)
+    Ok(nodes)
 }

@@ -81,7 +81,7 @@ fn bad_containers_are_told_of_and_disturb_nobody() {
 }
 
 #[test]
-fn logs_come_merged_from_all_machines_and_commands_run_in_an_instance_on_any() {
+fn logs_come_merged_from_all_nodes_and_commands_run_in_an_instance_on_any() {
     let lab = Lab::cluster(3);
     lab.deploy(1, &talkers("shop", "talk", 3), &["--wait"]).done();
     let (rows, _) = until("each has written three lines", PATIENCE, || {
@@ -91,8 +91,8 @@ fn logs_come_merged_from_all_machines_and_commands_run_in_an_instance_on_any() {
     });
     let times: Vec<u64> = rows.iter().map(|row| row["time"].as_u64().expect("a time")).collect();
     assert!(times.is_sorted(), "merged by time: {times:?}");
-    let machines: BTreeSet<&str> = rows.iter().filter_map(|row| row["node"].as_str()).collect();
-    assert_eq!(machines.len(), 3, "{machines:?}");
+    let nodes: BTreeSet<&str> = rows.iter().filter_map(|row| row["node"].as_str()).collect();
+    assert_eq!(nodes.len(), 3, "{nodes:?}");
     let tail = lab.log_rows(2, &["--tail", "1", "talk"]);
     assert_eq!(tail.len(), 3, "one of each: {tail:?}");
 
@@ -108,7 +108,7 @@ fn logs_come_merged_from_all_machines_and_commands_run_in_an_instance_on_any() {
         assert_eq!(row["stream"], stream);
     }
 
-    // In each of them, from any machine.
+    // In each of them, from any node.
     for (at, replica) in [(1, "1"), (2, "2"), (3, "3")] {
         let said = lab.vc(
             at,

@@ -7,18 +7,18 @@ use crate::harness::load::{Load, between, now};
 use crate::harness::stories::web;
 use crate::harness::{PATIENCE, measured, running, sleepers, until};
 
-/// More than five seconds, which is what is promised: this machine is small, and the programs are not optimised.
+/// More than five seconds, which is what is promised: this node is small, and the programs are not optimised.
 const BOUND: Duration = Duration::from_secs(15);
 
 /// Waits until six run on these hosts, as `vc` and as the engines say; how long that took.
 fn six_on(lab: &Lab, hosts: &[usize], since: Instant) {
     let names: Vec<String> = hosts.iter().map(|host| format!("h{host}")).collect();
     until("six run on those that are left", PATIENCE, || {
-        let machines = running(&lab.rows(hosts[0], &["ps"]), "shop/web", 6)?;
-        if machines.keys().all(|name| names.contains(name)) {
+        let nodes = running(&lab.rows(hosts[0], &["ps"]), "shop/web", 6)?;
+        if nodes.keys().all(|name| names.contains(name)) {
             Ok(())
         } else {
-            Err(format!("{machines:?}"))
+            Err(format!("{nodes:?}"))
         }
     });
     let told = since.elapsed();
@@ -83,7 +83,7 @@ fn nodes_that_are_killed_adopt_their_containers() {
 }
 
 #[test]
-fn clients_of_a_machine_that_dies_wait_no_longer_than_it_takes_to_notice_and_others_never() {
+fn clients_of_a_node_that_dies_wait_no_longer_than_it_takes_to_notice_and_others_never() {
     let lab = Lab::cluster(3);
     // Not on h3, where the clients are.
     let elsewhere = "    deploy: {placement: {constraints: [node.name != h3]}}\n";

@@ -25,8 +25,8 @@ fn a_host_whose_engine_dies_stays_up_with_a_problem_and_recovers() {
     });
     until("its share runs elsewhere", PATIENCE, || {
         match running(&lab.rows(2, &["ps"]), "shop/web", 6)? {
-            machines if !machines.contains_key("h2") => Ok(()),
-            machines => Err(format!("{machines:?}")),
+            nodes if !nodes.contains_key("h2") => Ok(()),
+            nodes => Err(format!("{nodes:?}")),
         }
     });
 

@@ -1,4 +1,4 @@
-//! Images without a registry: from the operator to one machine, and from there to those that need it.
+//! Images without a registry: from the operator to one node, and from there to those that need it.
 
 use std::process::Command;
 
@@ -59,7 +59,7 @@ fn compose(hosts: &[usize]) -> String {
 }
 
 #[test]
-fn an_image_that_was_pushed_to_one_machine_runs_on_all_even_when_that_one_dies() {
+fn an_image_that_was_pushed_to_one_node_runs_on_all_even_when_that_one_dies() {
     let lab = Lab::cluster_and_operator(3);
     let pushed = make(&lab, 4, "big:1", megabytes());
     let bytes = u64::try_from(megabytes()).expect("a number") << 20;
@@ -69,10 +69,10 @@ fn an_image_that_was_pushed_to_one_machine_runs_on_all_even_when_that_one_dies()
     assert_eq!(row["id"], pushed.as_str());
     assert_eq!(row["nodes"], serde_json::json!(["h1"]), "{row}");
 
-    // To the second machine, once.
+    // To the second node, once.
     let (sent, start) = (lab.sent(1), std::time::Instant::now());
     lab.deploy(3, &compose(&[1, 2]), &["--wait"]).done();
-    measured(&format!("{} MB fetched by another machine", megabytes()), start.elapsed());
+    measured(&format!("{} MB fetched by another node", megabytes()), start.elapsed());
     let sent = lab.sent(1) - sent;
     assert!(sent > bytes && sent < bytes + bytes / 4, "{sent} bytes sent of {bytes}");
     for host in [1, 2] {

@@ -29,7 +29,7 @@ fn pinned(compose: &str, host: usize) -> String {
 }
 
 #[test]
-fn a_service_is_called_by_its_name_from_another_machine_and_other_projects_cannot() {
+fn a_service_is_called_by_its_name_from_another_node_and_other_projects_cannot() {
     let lab = Lab::cluster(3);
     let api = pinned(&web("shop", "api", 2, "    container_name: till\n"), 2);
     let services = api.replace(

@@ -1,4 +1,4 @@
-//! Machines behind NAT: they dial out, and nobody dials them.
+//! Nodes behind NAT: they dial out, and nobody dials them.
 
 use crate::harness::command::Said;
 use crate::harness::lab::Lab;
@@ -8,7 +8,7 @@ use crate::harness::{PATIENCE, measured, program, until};
 const RELAYS: [usize; 2] = [1, 4];
 /// Bytes of the file that is fetched.
 const BIG: u64 = 32 << 20;
-/// Its service, on a machine behind NAT.
+/// Its service, on a node behind NAT.
 const COMPOSE: &str = "name: shop
 services:
   web:
@@ -27,7 +27,7 @@ fn cluster() -> Lab {
     lab.host("nat", 3);
     lab.node(1, &["init"]);
     for host in 2..=4 {
-        let token = lab.vc(1, &["token", "create", "--machine"]).done();
+        let token = lab.vc(1, &["token", "create", "--node"]).done();
         lab.node(host, &["join", token.trim()]);
     }
     lab
@@ -77,7 +77,7 @@ fn relayed(lab: &Lab) -> Result<(usize, u64), String> {
 }
 
 #[test]
-fn two_machines_behind_nat_reach_each_other_through_any_that_is_not() {
+fn two_nodes_behind_nat_reach_each_other_through_any_that_is_not() {
     let lab = cluster();
     for host in 1..=4 {
         sees_up(&lab, host, &[1, 2, 3, 4]);
@@ -112,7 +112,7 @@ fn two_machines_behind_nat_reach_each_other_through_any_that_is_not() {
 }
 
 #[test]
-fn machines_that_come_to_reach_each_other_need_no_relay_any_more() {
+fn nodes_that_come_to_reach_each_other_need_no_relay_any_more() {
     let lab = cluster();
     sees_up(&lab, 2, &[1, 2, 3, 4]);
     lab.deploy(1, COMPOSE, &["--wait"]).done();

@@ -12,8 +12,8 @@ fn a_host_that_is_cut_off_is_replaced_and_its_doubles_go_when_it_is_back() {
     lab.host("cut", 3);
     until("the majority's side runs six", PATIENCE, || {
         match running(&lab.rows(1, &["ps"]), "shop/web", 6)? {
-            machines if !machines.contains_key("h3") => Ok(()),
-            machines => Err(format!("{machines:?}")),
+            nodes if !nodes.contains_key("h3") => Ok(()),
+            nodes => Err(format!("{nodes:?}")),
         }
     });
     let (apart, _) = until("each side runs six", PATIENCE, || {

@@ -1,4 +1,4 @@
-//! Published ports: every machine answers, whoever runs the instance.
+//! Published ports: every node answers, whoever runs the instance.
 
 use rustix::process::Signal;
 
@@ -14,7 +14,7 @@ fn problems(lab: &Lab, host: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_port_is_open_on_every_machine_and_leads_to_every_replica_even_two_on_one_machine() {
+fn a_port_is_open_on_every_node_and_leads_to_every_replica_even_two_on_one_node() {
     let lab = Lab::cluster(3);
     let here =
         "    ports: ['8080:80']\n    deploy: {placement: {constraints: [node.name == h1]}}\n";
@@ -23,7 +23,7 @@ fn a_port_is_open_on_every_machine_and_leads_to_every_replica_even_two_on_one_ma
         "[sh, -c, 'mkdir /own; echo $$VC_REPLICA >/own/index.html; exec httpd -f -h /own']";
     let compose = web("shop", "web", 3, here).replace("[httpd, -f, -h, /www]", command);
     lab.deploy(2, &compose, &["--wait"]).done();
-    assert_eq!(lab.containers(1).len(), 3, "three with one port, on one machine");
+    assert_eq!(lab.containers(1).len(), 3, "three with one port, on one node");
     for host in 1..=3 {
         let url = format!("http://{}:8080/", Lab::ip(host));
         let (answers, _) = until("every replica answers", PATIENCE, || {
@@ -47,7 +47,7 @@ fn a_port_that_is_wanted_twice_or_taken_is_told_with_both_names() {
     }
     assert_eq!(lab.rows(1, &["ps"]).len(), 1, "nothing was changed");
 
-    // Somebody else of the machine has the port: that machine says so, the others publish it.
+    // Somebody else of the node has the port: that node says so, the others publish it.
     let squatter =
         lab.command(&["exec", "2", "--", "busybox", "nc", "-ll", "-p", "8099", "-e", "true"]);
     let mut squatter = Running::start(squatter);

@@ -37,14 +37,14 @@ fn post(lab: &Lab, host: usize, item: &str) {
 }
 
 #[test]
-fn the_shop_opens_answers_through_every_machine_and_changes_while_people_are_in_it() {
+fn the_shop_opens_answers_through_every_node_and_changes_while_people_are_in_it() {
     let lab = Lab::cluster_and_operator(3);
-    // Hosts of the lab reach nobody outside of it; the machine itself may.
+    // Hosts of the lab reach nobody outside of it; the node itself may.
     let mut build = Command::new(example("images/build"));
     build.env("DOCKER_HOST", format!("unix://{}", lab.files_of(4).join("docker.sock").display()));
     run_for(DOWNLOADS, build).done();
     for (at, image) in IMAGES.iter().enumerate() {
-        // To one machine or another: those that need it get it from there.
+        // To one node or another: those that need it get it from there.
         lab.operator(at % 3 + 1, &["image", "push", &format!("example/{image}:1")]).done();
     }
     let compose = example("shop/compose.yaml");
@@ -70,7 +70,7 @@ fn the_shop_opens_answers_through_every_machine_and_changes_while_people_are_in_
     let seen = |name: &str| lab.inside(front, web, &["nslookup", "-type=a", name]).code == Some(0);
     assert!(seen("api") && !seen("db"), "web on h{front}, db on h{db}");
 
-    // Another greeting is an update, which a client of a machine does not notice.
+    // Another greeting is an update, which a client of a node does not notice.
     let load = Load::requests(&lab, 1, "10.77.0.11:8080", 50);
     let mut greeting = lab.command(&["exec", "4", "--"]);
     greeting.args([&crate::harness::program("vc").display().to_string(), "--peer", "10.77.0.13"]);

@@ -19,7 +19,7 @@ fn settled(lab: &Lab, count: usize) -> Vec<(usize, Container)> {
 }
 
 #[test]
-fn a_client_of_a_machine_without_instances_notices_no_update_no_drain_and_no_change_of_scale() {
+fn a_client_of_a_node_without_instances_notices_no_update_no_drain_and_no_change_of_scale() {
     let lab = Lab::cluster(3);
     let first = web("shop", "web", 6, MORE);
     lab.deploy(1, &first, &["--wait"]).done();

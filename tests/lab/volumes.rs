@@ -17,7 +17,7 @@ volumes:
 ";
 
 #[test]
-fn a_service_stays_with_its_data_and_waits_for_it_when_its_machine_dies() {
+fn a_service_stays_with_its_data_and_waits_for_it_when_its_node_dies() {
     let lab = Lab::cluster(3);
     lab.deploy(1, COMPOSE, &["--wait"]).done();
     let (home, first) = lab.only("shop/db");
@@ -26,7 +26,7 @@ fn a_service_stays_with_its_data_and_waits_for_it_when_its_machine_dies() {
     let data = born((home, &first));
     assert!(data.len() > 30, "{data}");
 
-    // Other machines have more room by now; still it comes back to its data.
+    // Other nodes have more room by now; still it comes back to its data.
     let more = "name: other\nservices:\n  calm:\n    image: vc-test:1\n    command: [sleep, '900']\n    deploy:\n      \
                 replicas: 3\n      placement: {constraints: [node.name == NAME]}\n";
     lab.deploy(1, &more.replace("NAME", &name), &["--wait"]).done();

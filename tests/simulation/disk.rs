@@ -6,7 +6,7 @@ use vc_engine::Durable;
 use vc_protocol::change::{Actor, Batch, DocumentId, Run, SignedChange};
 use vc_protocol::wire::MAX_BATCH;
 
-/// The disk of one machine.
+/// The disk of one node.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     changes: BTreeMap<(DocumentId, Actor, u64), SignedChange>,

@@ -3,7 +3,7 @@
 use vc_engine::runtime::InstanceId;
 use vc_protocol::Millis;
 
-/// Something that was done on a machine.
+/// Something that was done on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Deed {
     /// Its engine asked the runtime for something.
@@ -26,11 +26,11 @@ pub(crate) enum Deed {
     Booted,
 }
 
-/// A deed, when, and of which machine.
+/// A deed, when, and of which node.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) at: Millis,
-    pub(crate) machine: usize,
+    pub(crate) node: usize,
     pub(crate) deed: Deed,
 }
 
@@ -43,8 +43,8 @@ pub(crate) struct Mark(usize);
 pub(crate) struct Ledger(Vec<Entry>);
 
 impl Ledger {
-    pub(crate) fn enter(&mut self, at: Millis, machine: usize, deed: Deed) {
-        self.0.push(Entry { at, machine, deed });
+    pub(crate) fn enter(&mut self, at: Millis, node: usize, deed: Deed) {
+        self.0.push(Entry { at, node, deed });
     }
 
     /// Here.

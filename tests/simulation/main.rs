@@ -13,8 +13,8 @@
 mod disk;
 mod invariants;
 mod ledger;
-mod machine;
 mod network;
+mod node;
 mod operators;
 mod rng;
 mod runtime;

@@ -34,7 +34,7 @@ impl Default for Weather {
 /// A connection: each end has its own idea of whether it is there.
 #[derive(Debug, Default)]
 struct Connection {
-    /// Of the machine with the lower, and with the higher number: the connection that this end believes in.
+    /// Of the node with the lower, and with the higher number: the connection that this end believes in.
     ends: [Option<u64>; 2],
     /// Only the latest plan to dial counts.
     dial: u64,
@@ -80,7 +80,7 @@ impl Network {
         !self.cut.contains(&(a, b)) && !self.cut.contains(&(b, a))
     }
 
-    /// The peers that a machine believes itself connected to.
+    /// The peers that a node believes itself connected to.
     pub(crate) fn peers(&self, of: usize, count: usize) -> Vec<usize> {
         (0..count).filter(|&other| other != of && self.end(of, other).is_some()).collect()
     }
@@ -99,7 +99,7 @@ impl World {
         }
     }
 
-    /// Cuts the links between the sides; machines that are in none are on no side.
+    /// Cuts the links between the sides; nodes that are in none are on no side.
     pub(crate) fn partition(&mut self, sides: &[&[usize]]) {
         self.say(&format!("partition {sides:?}"));
         for (n, one) in sides.iter().enumerate() {
@@ -133,7 +133,7 @@ impl World {
             return;
         }
         self.network.set_end(at, peer, None);
-        let id = self.machines[peer].id;
+        let id = self.nodes[peer].id;
         self.deliver(1, at, Input::Disconnected(id));
         self.plan_dial(at, peer, (200, 1500));
     }
@@ -152,9 +152,9 @@ impl World {
         self.schedule(after, Event::Close { at: peer, peer: at, connection });
     }
 
-    /// The process of a machine is gone; `host`: and nobody is left to say so.
+    /// The process of a node is gone; `host`: and nobody is left to say so.
     pub(crate) fn connections_end(&mut self, of: usize, host: bool) {
-        for peer in (0..self.machines.len()).filter(|&peer| peer != of) {
+        for peer in (0..self.nodes.len()).filter(|&peer| peer != of) {
             let Some(connection) = self.network.end(of, peer) else { continue };
             self.network.set_end(of, peer, None);
             let quick = !host && self.network.is_whole(of, peer);
@@ -165,13 +165,13 @@ impl World {
 
     /// The engine was made anew in a process that lives on: it learns what is connected.
     pub(crate) fn connections_again(&mut self, of: usize) {
-        for peer in self.network.peers(of, self.machines.len()) {
-            let id = self.machines[peer].id;
+        for peer in self.network.peers(of, self.nodes.len()) {
+            let id = self.nodes[peer].id;
             self.deliver(1, of, Input::Connected(id));
         }
     }
 
-    /// Plans to connect two machines; an earlier plan is void.
+    /// Plans to connect two nodes; an earlier plan is void.
     pub(crate) fn plan_dial(&mut self, a: usize, b: usize, within: (Millis, Millis)) {
         let connection = self.network.connection(a, b);
         connection.dial += 1;
@@ -180,15 +180,15 @@ impl World {
         self.schedule(after, Event::Dial { a, b, number });
     }
 
-    /// A machine that has just started dials everybody.
+    /// A node that has just started dials everybody.
     pub(crate) fn dial_all(&mut self, of: usize) {
-        for peer in (0..self.machines.len()).filter(|&peer| peer != of) {
+        for peer in (0..self.nodes.len()).filter(|&peer| peer != of) {
             self.network.connection(of, peer).failures = 0;
             self.plan_dial(of, peer, (20, 400));
         }
     }
 
-    /// Tries to connect two machines, and goes on trying.
+    /// Tries to connect two nodes, and goes on trying.
     pub(crate) fn dial(&mut self, a: usize, b: usize, number: u64) {
         let (there, whole) =
             (self.is_running(a) && self.is_running(b), self.network.is_whole(a, b));
@@ -213,7 +213,7 @@ impl World {
             let known = self.network.end(at, peer).is_some();
             self.network.set_end(at, peer, Some(id));
             let (certificate, peer_id) =
-                (self.machines[peer].certificate.clone(), self.machines[peer].id);
+                (self.nodes[peer].certificate.clone(), self.nodes[peer].id);
             self.deliver(after, at, Input::Certificate(certificate));
             // Who still believed in an older connection has just one more now.
             if !known {
@@ -237,7 +237,7 @@ impl World {
         {
             return;
         }
-        let id = self.machines[from].id;
+        let id = self.nodes[from].id;
         let copies = 1 + u32::from(self.rng.permille(self.network.weather.twice));
         for _ in 0..copies {
             let after = self.one_way();
@@ -245,10 +245,10 @@ impl World {
         }
     }
 
-    /// A message for everybody, handed on from machine to machine.
+    /// A message for everybody, handed on from node to node.
     pub(crate) fn publish(&mut self, from: usize, gossip: &Gossip) {
         assert!(encode(gossip).len() <= MAX_GOSSIP, "a message that gossip does not take");
-        let id = self.machines[from].id;
+        let id = self.nodes[from].id;
         let mut reached = BTreeSet::from([from]);
         let mut ways = BinaryHeap::from([Reverse((0, from, from))]);
         while let Some(Reverse((after, via, to))) = ways.pop() {
@@ -266,7 +266,7 @@ impl World {
                     );
                 }
             }
-            for next in 0..self.machines.len() {
+            for next in 0..self.nodes.len() {
                 let passes = !reached.contains(&next)
                     && self.network.carries(to, next)
                     && self.is_awake(next);

@@ -11,7 +11,7 @@ use crate::world::World;
 /// A mutation and what became of it.
 pub(crate) struct Operation {
     pub(crate) mutation: Mutation,
-    /// What the cluster document of that machine was made of when it was asked.
+    /// What the cluster document of that node was made of when it was asked.
     pub(crate) knew: BTreeMap<Actor, u64>,
     /// The change that it became, with its actor and number; `None`: it changed nothing.
     pub(crate) change: Option<(Actor, u64, SignedChange)>,
@@ -111,7 +111,7 @@ impl Operators {
 }
 
 impl World {
-    /// An operator asks something of a machine; returns the number of the request. `None`: nobody is there.
+    /// An operator asks something of a node; returns the number of the request. `None`: nobody is there.
     pub(crate) fn ask(&mut self, of: usize, mutation: Mutation) -> Option<u64> {
         if !self.is_awake(of) {
             return None;
@@ -124,9 +124,9 @@ impl World {
         Some(request)
     }
 
-    /// An operator asks something of a machine and is told that it is done.
+    /// An operator asks something of a node and is told that it is done.
     pub(crate) fn command(&mut self, of: usize, mutation: Mutation) {
-        let request = self.ask(of, mutation).expect("the machine is there");
+        let request = self.ask(of, mutation).expect("the node is there");
         let operation = &self.operators.operations[&request];
         assert!(operation.acknowledged(), "{}: {:?}", short(&operation.mutation), operation.answer);
     }

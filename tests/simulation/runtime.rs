@@ -13,7 +13,7 @@ use crate::world::{Event, World};
 /// How containers behave whose image is called `moody`; all others only take their time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Temper {
-    /// How long an image takes that is not on the machine.
+    /// How long an image takes that is not on the node.
     pub(crate) pull: (Millis, Millis),
     /// From the action until it runs.
     pub(crate) start: (Millis, Millis),
@@ -62,7 +62,7 @@ pub(crate) enum Turn {
     Mood,
 }
 
-/// What runs containers on one machine.
+/// What runs containers on one node.
 #[derive(Debug)]
 pub(crate) struct Runtime {
     pub(crate) containers: BTreeMap<InstanceId, Container>,
@@ -111,13 +111,13 @@ impl World {
         };
         self.note(of, &format!("asks its runtime: {asked}"));
         self.enter(of, Deed::Asked(asked));
-        if !self.machines[of].runtime.available {
+        if !self.nodes[of].runtime.available {
             return;
         }
         match action {
             RuntimeAction::Start { id, spec } => self.start(of, id, &spec),
             RuntimeAction::Remove { id, .. } => {
-                match self.machines[of].runtime.containers.get_mut(&id) {
+                match self.nodes[of].runtime.containers.get_mut(&id) {
                     None => self.report(of, &id),
                     Some(it) if it.removing => {}
                     Some(it) => {
@@ -132,7 +132,7 @@ impl World {
 
     fn start(&mut self, of: usize, id: InstanceId, spec: &ContainerSpec) {
         let temper = self.temper;
-        let runtime = &mut self.machines[of].runtime;
+        let runtime = &mut self.nodes[of].runtime;
         if let Some(it) = runtime.containers.get(&id) {
             if it.runs() {
                 return self.report(of, &id);
@@ -163,7 +163,7 @@ impl World {
     }
 
     fn turn(&mut self, of: usize, id: &InstanceId, within: (Millis, Millis), turn: Turn) {
-        let Some(it) = self.machines[of].runtime.containers.get(id) else { return };
+        let Some(it) = self.nodes[of].runtime.containers.get(id) else { return };
         let (id, epoch) = (id.clone(), it.epoch);
         let after = self.rng.within(within);
         self.schedule(after, Event::Container { of, id, epoch, turn });
@@ -172,7 +172,7 @@ impl World {
     /// Something is due for a container.
     pub(crate) fn container_turns(&mut self, of: usize, id: InstanceId, epoch: u64, turn: Turn) {
         let (started, temper) = (self.local(of), self.temper);
-        let Some(it) = self.machines[of].runtime.containers.get_mut(&id) else { return };
+        let Some(it) = self.nodes[of].runtime.containers.get_mut(&id) else { return };
         if it.epoch != epoch {
             return;
         }
@@ -181,7 +181,7 @@ impl World {
             Turn::Pulled if !it.removing => {
                 it.phase = None;
                 let image = it.image.clone();
-                self.machines[of].runtime.images.insert(image);
+                self.nodes[of].runtime.images.insert(image);
                 self.turn(of, &id, temper.start, Turn::Started);
             }
             Turn::Started if !it.removing => {
@@ -211,7 +211,7 @@ impl World {
                     self.enter(of, Deed::Stopped(id.clone()));
                     self.note(of, &format!("stopped {id}"));
                 }
-                self.machines[of].runtime.containers.remove(&id);
+                self.nodes[of].runtime.containers.remove(&id);
                 self.report(of, &id);
             }
             Turn::Judged => {
@@ -229,7 +229,7 @@ impl World {
         let (turns, code, exits) =
             (self.temper.turns, self.rng.pick(&[0, 1, 137]), self.rng.permille(600));
         let acts = self.rng.permille(turns);
-        let Some(it) = self.machines[of].runtime.containers.get_mut(id) else { return };
+        let Some(it) = self.nodes[of].runtime.containers.get_mut(id) else { return };
         if !it.runs() || it.removing {
             return;
         }
@@ -254,11 +254,10 @@ impl World {
     pub(crate) fn calm(&mut self) {
         self.temper.fails = 0;
         self.temper.turns = 0;
-        for of in 0..self.machines.len() {
-            let ids: Vec<InstanceId> =
-                self.machines[of].runtime.containers.keys().cloned().collect();
+        for of in 0..self.nodes.len() {
+            let ids: Vec<InstanceId> = self.nodes[of].runtime.containers.keys().cloned().collect();
             for id in ids {
-                let Some(it) = self.machines[of].runtime.containers.get_mut(&id) else { continue };
+                let Some(it) = self.nodes[of].runtime.containers.get_mut(&id) else { continue };
                 if let (true, Some(Phase::Running { health, .. })) = (it.checked, &mut it.phase) {
                     *health = Some(true);
                     self.report(of, &id);
@@ -269,7 +268,7 @@ impl World {
 
     /// Tells the engine how a container is.
     fn report(&mut self, of: usize, id: &InstanceId) {
-        let phase = match self.machines[of].runtime.containers.get(id) {
+        let phase = match self.nodes[of].runtime.containers.get(id) {
             Some(it) => it.phase.clone(),
             None => Some(Phase::Gone),
         };
@@ -279,7 +278,7 @@ impl World {
     }
 
     fn tell_engine(&mut self, of: usize, event: RuntimeEvent) {
-        let runtime = &mut self.machines[of].runtime;
+        let runtime = &mut self.nodes[of].runtime;
         if !runtime.available && !matches!(event, RuntimeEvent::Unavailable(_)) {
             return;
         }
@@ -290,7 +289,7 @@ impl World {
 
     /// The runtime lists what there is, or says that it cannot.
     pub(crate) fn list(&mut self, of: usize) {
-        let runtime = &self.machines[of].runtime;
+        let runtime = &self.nodes[of].runtime;
         let event = match runtime.available {
             true => RuntimeEvent::Listed(runtime.list()),
             false => RuntimeEvent::Unavailable("Docker does not answer".to_owned()),
@@ -300,20 +299,20 @@ impl World {
 
     /// The runtime goes away or comes back; `containers_die`: and with it what it ran.
     pub(crate) fn runtime_answers(&mut self, of: usize, answers: bool, containers_die: bool) {
-        if self.machines[of].runtime.available == answers {
+        if self.nodes[of].runtime.available == answers {
             return;
         }
         self.note(of, if answers { "its runtime is back" } else { "its runtime goes away" });
-        self.machines[of].runtime.available = answers;
+        self.nodes[of].runtime.available = answers;
         if containers_die {
             self.containers_end(of);
         }
         self.list(of);
     }
 
-    /// Everything that runs on a machine ends.
+    /// Everything that runs on a node ends.
     pub(crate) fn containers_end(&mut self, of: usize) {
-        let runtime = &mut self.machines[of].runtime;
+        let runtime = &mut self.nodes[of].runtime;
         let ended: Vec<InstanceId> = runtime
             .containers
             .iter()

@@ -43,7 +43,7 @@ pub(crate) fn deploy(of: Deployment) -> Mutation {
 const NAMES: [&str; 6] = ["web", "api", "mail", "jobs", "cache", "search"];
 
 /// Something that an operator may ask for.
-pub(crate) fn any_mutation(rng: &mut Rng, machines: usize) -> Mutation {
+pub(crate) fn any_mutation(rng: &mut Rng, nodes: usize) -> Mutation {
     let name = rng.pick(&NAMES);
     match rng.index(10) {
         0..=4 => {
@@ -67,9 +67,7 @@ pub(crate) fn any_mutation(rng: &mut Rng, machines: usize) -> Mutation {
         } else {
             format!("shop/{name}")
         }),
-        _ => {
-            Mutation::Drain { node: format!("m{}", rng.index(machines)), drain: rng.permille(350) }
-        }
+        _ => Mutation::Drain { node: format!("m{}", rng.index(nodes)), drain: rng.permille(350) },
     }
 }
 

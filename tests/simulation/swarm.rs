@@ -1,4 +1,4 @@
-//! Random worlds: machines, services, operators and everything that goes wrong, from a seed. `VC_SIM_SEED=7` runs that
+//! Random worlds: nodes, services, operators and everything that goes wrong, from a seed. `VC_SIM_SEED=7` runs that
 //! one, `VC_SIM_SEEDS=500` so many.
 
 use vc_protocol::Millis;
@@ -18,39 +18,39 @@ pub(crate) enum Fault {
     Operators(u32),
     /// A process dies, at once or between two of its next outputs.
     KillProcess,
-    /// A machine loses power.
+    /// A node loses power.
     KillHost,
     /// All processes die at once.
     KillAll,
-    /// The links between some machines and the rest are cut.
+    /// The links between some nodes and the rest are cut.
     Partition,
-    /// Nothing gets from one machine to another.
+    /// Nothing gets from one node to another.
     CutOneWay,
     /// All links work again.
     Heal,
     /// A runtime stops answering for a while.
     Runtime,
-    /// The runtime of this machine answers again.
+    /// The runtime of this node answers again.
     RuntimeBack(usize),
-    /// A machine does nothing for a while.
+    /// A node does nothing for a while.
     Stall,
     /// A write fails.
     DiskFull,
-    /// Another machine joins.
+    /// Another node joins.
     Join,
 }
 
 impl World {
     /// Something happens.
     pub(crate) fn strike(&mut self, fault: Fault) {
-        let victim = self.rng.index(self.machines.len());
-        let other = self.rng.index(self.machines.len());
+        let victim = self.rng.index(self.nodes.len());
+        let other = self.rng.index(self.nodes.len());
         let back = self.rng.within((300, 20_000));
         match fault {
             Fault::Operators(count) => {
                 for _ in 0..count {
-                    let (of, machines) = (self.rng.index(self.machines.len()), self.machines.len());
-                    let mutation = any_mutation(&mut self.rng, machines);
+                    let (of, nodes) = (self.rng.index(self.nodes.len()), self.nodes.len());
+                    let mutation = any_mutation(&mut self.rng, nodes);
                     self.ask(of, mutation);
                 }
             }
@@ -59,7 +59,7 @@ impl World {
                     self.kill_process(victim);
                 } else {
                     let after = self.rng.within((0, 12)) as u32;
-                    self.machines[victim].crash_after = Some(after);
+                    self.nodes[victim].crash_after = Some(after);
                 }
                 self.schedule(back, Event::Boot { of: victim });
             }
@@ -68,7 +68,7 @@ impl World {
                 self.schedule(back, Event::Boot { of: victim });
             }
             Fault::KillAll => {
-                for of in 0..self.machines.len() {
+                for of in 0..self.nodes.len() {
                     self.kill_process(of);
                     let back = self.rng.within((300, 5000));
                     self.schedule(back, Event::Boot { of });
@@ -76,7 +76,7 @@ impl World {
             }
             Fault::Partition => {
                 let mut sides = [Vec::new(), Vec::new()];
-                for of in 0..self.machines.len() {
+                for of in 0..self.nodes.len() {
                     sides[self.rng.index(2)].push(of);
                 }
                 self.partition(&[&sides[0], &sides[1]]);
@@ -96,7 +96,7 @@ impl World {
             }
             Fault::RuntimeBack(of) => self.runtime_answers(of, true, false),
             Fault::Stall => self.stall(victim, back / 2),
-            Fault::DiskFull => self.machines[victim].disk.failing = 1,
+            Fault::DiskFull => self.nodes[victim].disk.failing = 1,
             Fault::Join => {
                 self.join(amount(4000, 4096));
             }
@@ -109,10 +109,10 @@ impl World {
         self.calm();
         let weather = self.network.weather;
         self.network.weather = Weather { loss: weather.loss / 10, stray: 0, ..weather };
-        for of in 0..self.machines.len() {
+        for of in 0..self.nodes.len() {
             self.runtime_answers(of, true, false);
-            self.machines[of].crash_after = None;
-            self.machines[of].disk.failing = 0;
+            self.nodes[of].crash_after = None;
+            self.nodes[of].disk.failing = 0;
             self.boot(of);
         }
     }
@@ -177,10 +177,10 @@ pub(crate) fn run(seed: u64) {
 
 /// From rest: a host dies and comes back.
 fn single_death(world: &mut World) {
-    if world.machines.len() < 2 {
+    if world.nodes.len() < 2 {
         return;
     }
-    let victim = world.rng.index(world.machines.len());
+    let victim = world.rng.index(world.nodes.len());
     let held = minimal_movement::held(world, victim);
     let mark = world.ledger.mark();
     world.say(&format!("a single death, which takes {held:?}"));
@@ -189,7 +189,7 @@ fn single_death(world: &mut World) {
     let side = world.running();
     world.require(orphans_replaced::check(world, &side));
     world.require(minimal_movement::only(world, mark, &held));
-    // What found no place meanwhile may start when the machine is back; nothing else.
+    // What found no place meanwhile may start when the node is back; nothing else.
     let unplaced = world.engine(side[0]).view().plan.unplaced.keys().cloned().collect();
     let mark = world.ledger.mark();
     world.boot(victim);

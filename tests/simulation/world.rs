@@ -1,4 +1,4 @@
-//! The world: machines with their engines, a queue of events ordered by time, and one source of randomness.
+//! The world: nodes with their engines, a queue of events ordered by time, and one source of randomness.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,8 +10,8 @@ use vc_protocol::{ClusterId, Keypair, Millis, NodeId};
 use crate::invariants::same_heads_same_plan::Witness;
 use crate::invariants::{self, Verdict};
 use crate::ledger::{Deed, Ledger};
-use crate::machine::Machine;
 use crate::network::Network;
+use crate::node::Node;
 use crate::operators::Operators;
 use crate::rng::Rng;
 use crate::runtime::{Temper, Turn};
@@ -30,13 +30,13 @@ pub(crate) enum Event {
     Input { to: usize, life: u64, input: Box<Input> },
     /// An engine's deadline.
     Wake { of: usize, life: u64, at: Millis },
-    /// The process of a machine starts, if it is down.
+    /// The process of a node starts, if it is down.
     Boot { of: usize },
     /// The runtime lists what there is, and will again.
     List { of: usize, life: u64 },
     /// Something becomes of a container.
     Container { of: usize, id: InstanceId, epoch: u64, turn: Turn },
-    /// Two machines try to connect.
+    /// Two nodes try to connect.
     Dial { a: usize, b: usize, number: u64 },
     /// An end of a connection is closed.
     Close { at: usize, peer: usize, connection: u64 },
@@ -51,7 +51,7 @@ pub(crate) struct World {
     /// Milliseconds since the world began.
     pub(crate) now: Millis,
     pub(crate) rng: Rng,
-    pub(crate) machines: Vec<Machine>,
+    pub(crate) nodes: Vec<Node>,
     pub(crate) network: Network,
     pub(crate) temper: Temper,
     pub(crate) operators: Operators,
@@ -74,7 +74,7 @@ impl World {
         Self {
             now: 0,
             rng: Rng::new(seed),
-            machines: Vec::new(),
+            nodes: Vec::new(),
             network: Network::default(),
             temper: Temper::default(),
             operators: Operators::default(),
@@ -90,34 +90,34 @@ impl World {
         }
     }
 
-    /// Now, by the clock of a machine.
+    /// Now, by the clock of a node.
     pub(crate) fn local(&self, of: usize) -> Millis {
-        EPOCH + self.now + self.machines[of].offset
+        EPOCH + self.now + self.nodes[of].offset
     }
 
-    /// The machine with this id.
-    pub(crate) fn machine_of(&self, id: NodeId) -> usize {
-        self.machines.iter().position(|machine| machine.id == id).expect("a machine of this world")
+    /// The node with this id.
+    pub(crate) fn node_of(&self, id: NodeId) -> usize {
+        self.nodes.iter().position(|node| node.id == id).expect("a node of this world")
     }
 
     /// Whether its process is up.
     pub(crate) fn is_running(&self, of: usize) -> bool {
-        self.machines[of].engine.is_some()
+        self.nodes[of].engine.is_some()
     }
 
     /// Whether its process is up and does something.
     pub(crate) fn is_awake(&self, of: usize) -> bool {
-        self.is_running(of) && self.machines[of].busy_until <= self.now
+        self.is_running(of) && self.nodes[of].busy_until <= self.now
     }
 
-    /// All machines whose process is up.
+    /// All nodes whose process is up.
     pub(crate) fn running(&self) -> Vec<usize> {
-        (0..self.machines.len()).filter(|&of| self.is_running(of)).collect()
+        (0..self.nodes.len()).filter(|&of| self.is_running(of)).collect()
     }
 
     /// An engine that is up.
     pub(crate) fn engine(&self, of: usize) -> &Engine {
-        self.machines[of].engine.as_ref().expect("its process is up")
+        self.nodes[of].engine.as_ref().expect("its process is up")
     }
 
     pub(crate) fn schedule(&mut self, after: Millis, event: Event) {
@@ -127,7 +127,7 @@ impl World {
 
     /// An input for an engine, unless its process ends before.
     pub(crate) fn deliver(&mut self, after: Millis, to: usize, input: Input) {
-        let life = self.machines[to].life;
+        let life = self.nodes[to].life;
         self.schedule(after, Event::Input { to, life, input: Box::new(input) });
     }
 
@@ -135,7 +135,7 @@ impl World {
         self.ledger.enter(self.now, of, deed);
     }
 
-    /// A line of the trace about a machine.
+    /// A line of the trace about a node.
     pub(crate) fn note(&mut self, of: usize, line: &str) {
         self.trace.note(format!("{:>8} m{of} {line}", self.now));
     }
@@ -185,20 +185,20 @@ impl World {
             _ => (None, 0),
         };
         if let Some(of) = of {
-            let machine = &self.machines[of];
-            if machine.life != life || machine.engine.is_none() {
+            let node = &self.nodes[of];
+            if node.life != life || node.engine.is_none() {
                 return;
             }
-            if machine.busy_until > self.now {
-                let after = machine.busy_until - self.now;
+            if node.busy_until > self.now {
+                let after = node.busy_until - self.now;
                 return self.schedule(after, event);
             }
         }
         match event {
             Event::Input { to, input, .. } => self.handle(to, *input),
             Event::Wake { of, at, .. } => {
-                if self.machines[of].wake_at == Some(at) {
-                    self.machines[of].wake_at = None;
+                if self.nodes[of].wake_at == Some(at) {
+                    self.nodes[of].wake_at = None;
                     self.handle(of, Input::Wake);
                 }
             }
@@ -218,7 +218,7 @@ impl World {
     /// Gives an engine an input and does what it wants done.
     pub(crate) fn handle(&mut self, of: usize, input: Input) {
         let now = self.local(of);
-        let Some(engine) = self.machines[of].engine.as_mut() else { return };
+        let Some(engine) = self.nodes[of].engine.as_mut() else { return };
         let mutation = self.operators.before(engine, &input);
         let outputs = engine.handle(now, input);
         if let Some(mutation) = mutation {
@@ -238,7 +238,7 @@ impl World {
 
     fn perform(&mut self, of: usize, outputs: Vec<Output>) {
         for output in outputs {
-            if let Some(left) = &mut self.machines[of].crash_after {
+            if let Some(left) = &mut self.nodes[of].crash_after {
                 if *left == 0 {
                     return self.kill_process(of);
                 }
@@ -249,7 +249,7 @@ impl World {
                 Output::RemoveVolume(_) => {}
                 Output::Persist(durable) => {
                     let changes = durable.changes.clone();
-                    if !self.machines[of].disk.persist(durable) {
+                    if !self.nodes[of].disk.persist(durable) {
                         self.note(of, "disk full: its engine starts anew");
                         self.make_engine(of);
                         return self.connections_again(of);
@@ -266,18 +266,18 @@ impl World {
                     self.publish(of, &gossip);
                 }
                 Output::Send(peer, message) => {
-                    let peer = self.machine_of(peer);
+                    let peer = self.node_of(peer);
                     self.send(of, peer, &message);
                 }
                 Output::Replay(peer, runs) => {
                     self.enter(of, Deed::Replayed);
-                    let peer = self.machine_of(peer);
-                    for batch in self.machines[of].disk.replay(&runs) {
+                    let peer = self.node_of(peer);
+                    for batch in self.nodes[of].disk.replay(&runs) {
                         self.send(of, peer, &vc_protocol::gossip::SyncMessage::Changes(batch));
                     }
                 }
                 Output::Disconnect(peer) => {
-                    let peer = self.machine_of(peer);
+                    let peer = self.node_of(peer);
                     self.enter(of, Deed::Hung);
                     self.hang_up(of, peer);
                 }
@@ -316,28 +316,27 @@ impl World {
         let now = self.local(of);
         let second = self.now / 1000;
         let jitter = self.rng.within((0, 3));
-        let machine = &mut self.machines[of];
-        let Some(engine) = machine.engine.as_ref() else { return };
+        let node = &mut self.nodes[of];
+        let Some(engine) = node.engine.as_ref() else { return };
         let (deadline, what) = engine.deadline();
         let at = self.now + deadline.saturating_sub(now).max(1);
-        if machine.wake_at.is_some_and(|planned| planned <= at) {
+        if node.wake_at.is_some_and(|planned| planned <= at) {
             return;
         }
-        machine.wakes =
-            if machine.wakes.0 == second { (second, machine.wakes.1 + 1) } else { (second, 0) };
+        node.wakes = if node.wakes.0 == second { (second, node.wakes.1 + 1) } else { (second, 0) };
         assert!(
-            machine.wakes.1 < MAX_WAKES,
+            node.wakes.1 < MAX_WAKES,
             "m{of} spins: its deadline is '{what}', {deadline}, and it is {now}"
         );
         let at = at + jitter;
-        machine.wake_at = Some(at);
-        let life = machine.life;
+        node.wake_at = Some(at);
+        let life = node.life;
         self.schedule(at - self.now, Event::Wake { of, life, at });
     }
 
-    /// The ids of the machines that an engine thinks are up.
+    /// The ids of the nodes that an engine thinks are up.
     pub(crate) fn up(&self, of: usize) -> BTreeSet<usize> {
-        self.engine(of).view().up.iter().map(|&id| self.machine_of(id)).collect()
+        self.engine(of).view().up.iter().map(|&id| self.node_of(id)).collect()
     }
 }
 

@@ -1,3 +1,3 @@
-//! Tests of Virtual Cluster that need more than one machine.
+//! Tests of Virtual Cluster that need more than one node.
 //!
 //! `simulation/` runs any number of engines in one process under virtual time; a failure prints the seed that repeats it.

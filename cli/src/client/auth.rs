@@ -1,4 +1,4 @@
-//! Proving who we are, to a machine that has proven that it is of the cluster ([`vc_protocol::auth`]).
+//! Proving who we are, to a node that has proven that it is of the cluster ([`vc_protocol::auth`]).
 
 use std::io;
 
@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 /// The stream of a session, in frames.
 pub(super) type Frames = Framed<Compat<Stream>, LengthDelimitedCodec>;
 
-/// Why a machine that answered is not the one to talk to.
+/// Why a node that answered is not the one to talk to.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AuthError {
     /// It speaks other protocols.
@@ -85,7 +85,7 @@ pub(super) async fn authenticate(
         }
         Welcome::Refused { reason, busy: _ } => Err(AuthError::Refused(reason)),
         Welcome::Joined(_) | Welcome::Member { .. } => {
-            Err(AuthError::Broken("it took us for a machine".to_owned()))
+            Err(AuthError::Broken("it took us for a node".to_owned()))
         }
     }
 }

@@ -33,7 +33,7 @@ const MDNS_AFTER: Duration = Duration::from_secs(2);
 const MDNS_WAIT: Duration = Duration::from_secs(3);
 /// A member refused the token: how long another has to accept it (the first may have a wrong clock).
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
-/// A machine that is connected proves itself and answers within this time.
+/// A node that is connected proves itself and answers within this time.
 const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The swarm of a client: it opens streams and accepts none.

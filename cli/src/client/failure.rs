@@ -24,7 +24,7 @@ pub(crate) enum ConnectError {
     /// Nobody of the cluster answered.
     #[error(transparent)]
     Unreachable(Unreachable),
-    /// This machine cannot open connections at all.
+    /// This node cannot open connections at all.
     #[error("cannot open a connection: {0}")]
     Local(String),
 }
@@ -115,7 +115,7 @@ impl From<&DialError> for Reason {
                 })
             }
             DialError::WrongPeerId { .. } => {
-                Self { weight: 3, text: "another machine answers there".to_owned() }
+                Self { weight: 3, text: "another node answers there".to_owned() }
             }
             DialError::LocalPeerId { .. } => {
                 Self { weight: 3, text: "that is this program".to_owned() }

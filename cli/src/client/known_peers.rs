@@ -1,4 +1,4 @@
-//! Addresses of members seen in earlier sessions, a file a cluster: with them the CLI works when the machine that made
+//! Addresses of members seen in earlier sessions, a file a cluster: with them the CLI works when the node that made
 //! the token is long gone.
 
 use std::collections::{BTreeMap, BTreeSet};

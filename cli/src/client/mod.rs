@@ -44,7 +44,7 @@ impl Candidates {
     pub(crate) fn of(claims: &Claims) -> Self {
         let remembered = known_peers::load(claims.aud);
         let named = claims.peers.iter().filter_map(address::of_protocol);
-        // Who answers there must prove to be of the cluster; which of its members it is does not matter, and a machine
+        // Who answers there must prove to be of the cluster; which of its members it is does not matter, and a node
         // may have got a new identity. So the peer ids are dropped.
         let addresses = remembered
             .iter()

@@ -25,7 +25,7 @@ use crate::render::{self, note, print};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vc console                                 serve it on this machine, and open it
+  vc console                                 serve it on this node, and open it
   vc console --no-open                       only print the link
   vc console --listen 127.0.0.1:8080         on a port that stays the same
   vc console --url https://console.example/  a link to a console that is hosted elsewhere
@@ -35,7 +35,7 @@ The link has your token in it, in the part that browsers keep to themselves: who
 phone make a token that can do less, for less time:
   vc token create --user phone --role viewer --ttl 12h --browser > phone.token")]
 pub(crate) struct Args {
-    /// Address of this machine to serve it on; port 0 is any that is free
+    /// Address of this node to serve it on; port 0 is any that is free
     #[arg(long, value_name = "ADDRESS", default_value_t = (Ipv4Addr::LOCALHOST, 0).into(), value_parser = loopback)]
     listen: SocketAddr,
     /// Serve nothing: print a link to the console that is hosted here
@@ -49,12 +49,12 @@ pub(crate) struct Args {
     qr: bool,
 }
 
-/// Only this machine's browsers shall come.
+/// Only this node's browsers shall come.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr =
         text.parse().map_err(|_| "write an address with a port, as 127.0.0.1:8080".to_owned())?;
     if !address.ip().is_loopback() {
-        let why = "browsers give pages of other machines no cryptography over plain HTTP: listen on 127.0.0.1";
+        let why = "browsers give pages of other nodes no cryptography over plain HTTP: listen on 127.0.0.1";
         return Err(why.to_owned());
     }
     Ok(address)
@@ -87,7 +87,7 @@ struct Row<'a> {
 impl Args {
     pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
         if self.qr && self.url.is_none() {
-            let why = "a phone cannot reach this machine's 127.0.0.1: name a console that is hosted elsewhere with --url";
+            let why = "a phone cannot reach this node's 127.0.0.1: name a console that is hosted elsewhere with --url";
             Cli::command().error(ErrorKind::MissingRequiredArgument, why).exit();
         }
         let credential = app.credential()?;

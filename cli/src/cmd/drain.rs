@@ -1,4 +1,4 @@
-//! `vc drain` and `vc undrain`: keeps a machine free, or gives it back.
+//! `vc drain` and `vc undrain`: keeps a node free, or gives it back.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ Examples:
   vc drain attic --no-wait
   vc undrain attic                           afterwards
 
-What no other machine can take goes on where it is, and is listed with the reason; with --output json that list is
+What no other node can take goes on where it is, and is listed with the reason; with --output json that list is
 printed. Ctrl-C and --timeout end the wait and not the drain.")]
 pub(crate) struct DrainArgs {
-    /// Name or id of the machine
+    /// Name or id of the node
     node: String,
     #[command(flatten)]
     moves: MoveArgs,
@@ -33,7 +33,7 @@ pub(crate) struct DrainArgs {
 Examples:
   vc undrain attic")]
 pub(crate) struct UndrainArgs {
-    /// Name or id of the machine
+    /// Name or id of the node
     node: String,
 }
 
@@ -66,17 +66,17 @@ impl UndrainArgs {
     }
 }
 
-/// A machine from which all has moved that can.
+/// A node from which all has moved that can.
 pub(super) struct Drained {
     /// As it was when the drain began.
     pub(super) node: NodeRow,
     /// What the member said of it.
     pub(super) lines: Vec<String>,
-    /// What no other machine can take, with the reason.
+    /// What no other node can take, with the reason.
     pub(super) stays: Vec<InstanceRow>,
 }
 
-/// Drains a machine and waits, with progress, until nothing is left that can move.
+/// Drains a node and waits, with progress, until nothing is left that can move.
 pub(super) async fn empty(
     app: &App,
     session: &mut Session,
@@ -93,11 +93,11 @@ pub(super) async fn empty(
         |row: &NodeRow| row.name == node || row.id.to_string() == node || row.id.short() == node;
     let node = nodes.into_iter().find(|row| row.state != NodeState::Left && is_it(row));
     let node = node.ok_or(SessionError::Unexpected)?;
-    // Of a machine that is down nothing is heard.
+    // Of a node that is down nothing is heard.
     if node.state != NodeState::Up {
         return Ok(Drained { node, lines, stays: Vec::new() });
     }
-    let mut departure = Departure::from_machine(node.id);
+    let mut departure = Departure::from_node(node.id);
     until(app, session, Vec::new(), &mut departure, limit)
         .await
         .map_err(|error| still_drained(error, &node.name))?;

@@ -1,4 +1,4 @@
-//! `vc leave`: takes a machine out of the cluster for good.
+//! `vc leave`: takes a node out of the cluster for good.
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ Examples:
   vc leave attic                             its instances move first; then it goes, and its program ends
   vc leave attic --force                     at once, whatever it runs or holds, as when it is broken
 
-What no other machine can take keeps it: then it stays drained and does not leave.")]
+What no other node can take keeps it: then it stays drained and does not leave.")]
 pub(crate) struct Args {
-    /// Name or id of the machine
+    /// Name or id of the node
     node: String,
     /// At once, also when it runs instances or holds the data of volumes that services use
     #[arg(long)]

@@ -22,7 +22,7 @@ Examples:
   vc logs -f web --output json               one JSON object a line
 
 The lines of all instances come in the order in which they were written. With -f, instances that come later are followed
-too, and a line waits a moment (0.15 s) for earlier ones that are still on their way from other machines.")]
+too, and a line waits a moment (0.15 s) for earlier ones that are still on their way from other nodes.")]
 pub(crate) struct Args {
     /// Service: web, or shop/web; of one replica web.2
     #[arg(value_name = "SERVICE")]

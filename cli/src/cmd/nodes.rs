@@ -1,4 +1,4 @@
-//! `vc nodes`: the machines of the cluster.
+//! `vc nodes`: the nodes of the cluster.
 
 use vc_protocol::control::Request;
 
@@ -15,9 +15,9 @@ Examples:
   vc nodes --addresses                       where each is dialled, an address a line
   vc nodes --output json | jq -r '.[] | select(.state == \"down\") | .name'
 
-CPU and MEMORY tell what instances reserve, of what the machine has; USED, what is in use.")]
+CPU and MEMORY tell what instances reserve, of what the node has; USED, what is in use.")]
 pub(crate) struct Args {
-    /// List where each machine is dialled: /webrtc-direct is for browsers
+    /// List where each node is dialled: /webrtc-direct is for browsers
     #[arg(long)]
     addresses: bool,
 }

@@ -1,4 +1,4 @@
-//! `vc rebalance`: evens out what machines run.
+//! `vc rebalance`: evens out what nodes run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -21,7 +21,7 @@ Examples:
   vc rebalance --yes --no-wait
   vc rebalance --output json                 what would move, for programs
 
-Nothing moves by itself when a machine comes back or joins. Slots with named volumes stay where they are.
+Nothing moves by itself when a node comes back or joins. Slots with named volumes stay where they are.
 Ctrl-C and --timeout end the wait: what was told to move moves all the same.")]
 pub(crate) struct Args {
     /// Do not ask

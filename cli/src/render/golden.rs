@@ -81,7 +81,7 @@ fn instance(replica: u32, state: InstanceState) -> InstanceRow {
         restarts: 0,
         since: NOW - 3 * MINUTE,
         current: true,
-        settled: false,
+        available: false,
         digest: String::new(),
     }
 }
@@ -100,7 +100,7 @@ fn instances() -> Vec<InstanceRow> {
     let mut pending = instance(4, InstanceState::Pending);
     (pending.node, pending.node_name, pending.since) = (None, None, 0);
     pending.address = String::new();
-    pending.reason = "no machine has 64 GiB of memory free".to_owned();
+    pending.reason = "no node has 64 GiB of memory free".to_owned();
     vec![
         instance(1, InstanceState::Running),
         old,
@@ -193,7 +193,7 @@ fn plan() {
         node: node_id(n),
         node_name: name.to_owned(),
         reasons: vec![
-            "the most room left of 3 machines".to_owned(),
+            "the most room left of 3 nodes".to_owned(),
             "no other replica there".to_owned(),
         ],
     };

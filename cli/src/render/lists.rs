@@ -1,4 +1,4 @@
-//! Services, instances, machines and log lines.
+//! Services, instances, nodes and log lines.
 
 use comfy_table::{Cell, Color};
 use vc_protocol::control::{
@@ -58,7 +58,7 @@ pub(crate) fn instances(rows: &[InstanceRow], style: Style) -> String {
         let state = if row.current { state.to_owned() } else { format!("{state} (old)") };
         vec![
             text(format!("{}.{}", row.service, row.replica)),
-            text(machine(row)),
+            text(node(row)),
             text(state).fg(of_instance(row.state)),
             text(ago(style.now, row.since)),
             restarts(row),
@@ -72,11 +72,11 @@ pub(crate) fn instances(rows: &[InstanceRow], style: Style) -> String {
 /// How often it was started again, marked as long as it has not proven that it goes on by itself now.
 fn restarts(row: &InstanceRow) -> Cell {
     let cell = number(row.restarts);
-    if row.restarts > 0 && !row.settled { cell.fg(Color::Red) } else { cell }
+    if row.restarts > 0 && !row.available { cell.fg(Color::Red) } else { cell }
 }
 
-/// The machine's name, or its id when it has none.
-fn machine(row: &InstanceRow) -> String {
+/// The node's name, or its id when it has none.
+fn node(row: &InstanceRow) -> String {
     match (&row.node_name, row.node) {
         (Some(name), _) if !name.is_empty() => name.clone(),
         (_, Some(node)) => node.short(),

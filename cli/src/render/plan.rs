@@ -11,10 +11,10 @@ use super::{Style, one_line};
 
 /// The tables of a plan, those that have rows.
 pub(crate) fn plan(report: &PlanReport, style: Style) -> String {
-    // Moves name machines by id; where a placement tells the name, people read that.
+    // Moves name nodes by id; where a placement tells the name, people read that.
     let names: BTreeMap<NodeId, &str> =
         report.placements.iter().map(|row| (row.node, row.node_name.as_str())).collect();
-    let machine = |node: Option<NodeId>| match node {
+    let node = |node: Option<NodeId>| match node {
         None => String::new(),
         Some(node) => names
             .get(&node)
@@ -26,7 +26,7 @@ pub(crate) fn plan(report: &PlanReport, style: Style) -> String {
         let rows = report.placements.iter().map(|row| {
             vec![
                 text(format!("{}.{}", row.service, row.replica)),
-                text(machine(Some(row.node))),
+                text(node(Some(row.node))),
                 lines(&row.reasons),
             ]
         });
@@ -45,8 +45,8 @@ pub(crate) fn plan(report: &PlanReport, style: Style) -> String {
         let rows = report.moves.iter().map(|row| {
             vec![
                 text(format!("{}.{}", row.service, row.replica)),
-                text(machine(row.from)),
-                text(machine(row.to)),
+                text(node(row.from)),
+                text(node(row.to)),
                 text(&row.why),
             ]
         });
@@ -61,15 +61,15 @@ pub(crate) fn moves(rows: &[MoveRow], nodes: &[NodeRow], style: Style) -> String
     if rows.is_empty() {
         return "nothing to move\n".to_owned();
     }
-    let machine = |node: Option<NodeId>| {
+    let node = |node: Option<NodeId>| {
         let name = nodes.iter().find(|row| Some(row.id) == node).map(|row| row.name.clone());
         name.or_else(|| node.map(|node| node.short())).unwrap_or_default()
     };
     let rows = rows.iter().map(|row| {
         vec![
             text(format!("{}.{}", row.service, row.replica)),
-            text(machine(row.from)),
-            text(machine(row.to)),
+            text(node(row.from)),
+            text(node(row.to)),
             text(&row.why),
         ]
     });

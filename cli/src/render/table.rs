@@ -65,7 +65,7 @@ pub(super) fn of_instance(state: InstanceState) -> Color {
     }
 }
 
-/// A machine's state in words, with its colour.
+/// A node's state in words, with its colour.
 pub(super) fn of_node(node: &NodeRow) -> Cell {
     let (word, colour) = match node.state {
         NodeState::Up if node.draining => ("up, draining", Color::Yellow),

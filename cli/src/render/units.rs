@@ -37,7 +37,7 @@ fn decimal(value: u128, scale: u128) -> String {
     text.trim_end_matches('0').to_owned()
 }
 
-/// `3m ago`. Times of other machines may lie in the future: that is now. 0 is never.
+/// `3m ago`. Times of other nodes may lie in the future: that is now. 0 is never.
 pub(super) fn ago(now: Millis, then: Millis) -> String {
     match now.saturating_sub(then) {
         _ if then == 0 => "-".to_owned(),
@@ -141,7 +141,7 @@ mod tests {
         ] {
             assert_eq!(ago(now, now - seconds * 1000), text);
         }
-        assert_eq!(ago(now, now + 5000), "now", "another machine's clock is ahead");
+        assert_eq!(ago(now, now + 5000), "now", "another node's clock is ahead");
         assert_eq!(ago(now, 0), "-");
     }
 }

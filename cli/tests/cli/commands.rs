@@ -8,7 +8,7 @@ use vc_protocol::control::{
     EventLevel, EventRow, LogRequest, LogRow, LogStream, MoveRow, PlanReport, Reply, Request,
     ServiceDiff, TokenRequest, TokenSubject, VolumeRow,
 };
-use vc_protocol::token::{MachineRole, UserRole};
+use vc_protocol::token::{NodeRole, UserRole};
 
 use crate::node::{Cluster, Node, member, node_id};
 use crate::{Done, Home};
@@ -240,12 +240,11 @@ fn a_plan_is_printed_for_people_and_for_programs() {
 fn a_token_alone_is_printed() {
     let (home, node) = with(vec![Reply::Token("eyJ.new.token".into())]);
     assert_eq!(
-        home.vc(&["token", "create", "--machine", "--role", "worker", "--ttl", "1h"]).ok(),
+        home.vc(&["token", "create", "--node", "--role", "worker", "--ttl", "1h"]).ok(),
         "eyJ.new.token\n"
     );
     home.vc(&["token", "create", "--user", "ada"]).ok();
-    let worker =
-        TokenSubject::Machine { name: "machine".parse().unwrap(), role: MachineRole::Worker };
+    let worker = TokenSubject::Node { name: "node".parse().unwrap(), role: NodeRole::Worker };
     let ada = TokenSubject::User { name: "ada".parse().expect("a name"), role: UserRole::Viewer };
     let expected = [
         Request::CreateToken(TokenRequest { subject: worker, ttl_ms: 3_600_000, browser: false }),
@@ -256,11 +255,9 @@ fn a_token_alone_is_printed() {
         }),
     ];
     assert_eq!(node.requests(), expected);
-    for args in [
-        ["--machine", "--role=admin"],
-        ["--user=ada", "--role=server"],
-        ["--machine", "--user=ada"],
-    ] {
+    for args in
+        [["--node", "--role=admin"], ["--user=ada", "--role=server"], ["--node", "--user=ada"]]
+    {
         let out = home.vc(&["token", "create", args[0], args[1]]);
         assert_eq!((out.code, out.stdout.as_str()), (Some(2), ""), "{args:?}: {}", out.stderr);
     }

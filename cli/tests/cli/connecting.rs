@@ -48,12 +48,12 @@ fn quic_is_spoken_too() {
 
 #[test]
 fn an_impostor_gets_no_token() {
-    // It has a certificate of its own cluster, or one of ours that is another machine's.
+    // It has a certificate of its own cluster, or one of ours that is another node's.
     let mut stolen = member(OURS, 11, nodes("stolen"));
     stolen.certificate = OURS.certificate(10);
     for (plan, why) in [
         (member(THEIRS, 11, nodes("theirs")), "a node of another cluster"),
-        (stolen, "its certificate does not hold: the certificate belongs to another machine"),
+        (stolen, "its certificate does not hold: the certificate belongs to another node"),
     ] {
         let (home, node) = (Home::new(), Node::start(plan));
         let address = node.address.to_string();

@@ -10,8 +10,8 @@ use crate::{Done, Home};
 
 const OURS: Cluster = Cluster(1);
 
-/// A machine that browsers can dial, and where.
-fn machine() -> (NodeRow, String) {
+/// A node that browsers can dial, and where.
+fn node() -> (NodeRow, String) {
     let hash = "uEiDDq4_xNyDorZBH3TlGazyJdOWSwvo4PUo5YHFMrvDE8g";
     let address = format!("/ip4/10.0.0.1/udp/4778/webrtc-direct/certhash/{hash}");
     let mut row = node_row(10, "attic");
@@ -20,9 +20,9 @@ fn machine() -> (NodeRow, String) {
     (row, format!("{address}/p2p/{}", node_id(10).peer_id()))
 }
 
-/// A home with a token, a node that knows one machine, and what a link to it ends in.
+/// A home with a token, a node that knows one node, and what a link to it ends in.
 fn home() -> (Home, Node, String) {
-    let (row, address) = machine();
+    let (row, address) = node();
     let (home, node) = (Home::new(), Node::start(member(OURS, 10, vec![Reply::Nodes(vec![row])])));
     let token = OURS.token(&[&node.address]);
     home.vc(&["login", &token]).ok();
@@ -49,7 +49,7 @@ fn the_console_is_served_until_ctrl_c_under_a_link_that_signs_in() {
     let (console, rest) = link.trim_end().split_once("/#").expect("a fragment");
     assert_eq!(format!("#{rest}"), fragment);
     assert_eq!(node.requests(), [Request::Nodes]);
-    let port = console.strip_prefix("http://127.0.0.1:").expect("on this machine");
+    let port = console.strip_prefix("http://127.0.0.1:").expect("on this node");
 
     let (status, body) = get(port, &format!("127.0.0.1:{port}"));
     // A program that was built without npm says so.
@@ -83,7 +83,7 @@ fn a_link_leads_to_a_console_that_is_hosted_elsewhere() {
 }
 
 #[test]
-fn a_phone_is_not_sent_to_this_machines_loopback() {
+fn a_phone_is_not_sent_to_this_nodes_loopback() {
     let (home, node, _) = home();
     let out = home.vc(&["console", "--qr"]);
     assert_eq!((out.code, out.stdout.as_str()), (Some(2), ""));
@@ -109,7 +109,7 @@ fn addresses_are_listed_a_line_each() {
     let (home, _node, _) = home();
     let out = home.vc(&["nodes", "--addresses"]).ok();
     let lines: Vec<Vec<&str>> = out.lines().map(|it| it.split_whitespace().collect()).collect();
-    let (row, _) = machine();
+    let (row, _) = node();
     let addresses: Vec<String> = row.addresses.iter().map(ToString::to_string).collect();
     assert_eq!(
         lines,

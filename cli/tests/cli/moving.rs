@@ -20,19 +20,19 @@ const DESK: u8 = 2;
 type Turn = Vec<InstanceRow>;
 
 fn row(name: &str, replica: u32, on: Option<u8>, state: InstanceState) -> InstanceRow {
-    let machine = |n| if n == ATTIC { "attic" } else { "desk" };
+    let node = |n| if n == ATTIC { "attic" } else { "desk" };
     InstanceRow {
         service: key(name),
         replica,
         node: on.map(node_id),
-        node_name: on.map(|n| machine(n).to_owned()),
+        node_name: on.map(|n| node(n).to_owned()),
         state,
         reason: String::new(),
         address: String::new(),
         restarts: 0,
         since: 1,
         current: on != Some(ATTIC),
-        settled: true,
+        available: true,
         digest: String::new(),
     }
 }
@@ -101,7 +101,7 @@ fn one_moves() -> Vec<Turn> {
     ]
 }
 
-/// What no other machine can take.
+/// What no other node can take.
 fn two_stay() -> Vec<Turn> {
     let stays =
         ["big", "db"].map(|name| [row(name, 1, Some(ATTIC), Running), row(name, 1, None, Pending)]);
@@ -117,7 +117,7 @@ const PROGRESS: &str = "shop/web.1 waits for desk, where it is pulling (40%)\n\
                         shop/web.1 is running on desk\n";
 
 #[test]
-fn a_drain_waits_until_the_machine_is_empty() {
+fn a_drain_waits_until_the_node_is_empty() {
     let node = Node::start(drains(one_moves()));
     let home = Home::new();
     let out = vc(&home, &node, &["drain", "attic"]).ok();
@@ -185,7 +185,7 @@ fn a_drain_outlives_the_node_it_is_watched_on() {
 }
 
 #[test]
-fn a_machine_that_is_down_is_not_waited_for() {
+fn a_node_that_is_down_is_not_waited_for() {
     let mut plan = drains(vec![]);
     let rest = std::mem::replace(&mut plan.answer, Box::new(|_| vec![]));
     let mut attic = node_row(ATTIC, "attic");
@@ -203,7 +203,7 @@ fn a_machine_that_is_down_is_not_waited_for() {
 }
 
 #[test]
-fn a_machine_leaves_when_it_is_empty() {
+fn a_node_leaves_when_it_is_empty() {
     let node = Node::start(drains(one_moves()));
     let home = Home::new();
     let out = vc(&home, &node, &["leave", "attic"]).ok();
@@ -216,7 +216,7 @@ fn a_machine_leaves_when_it_is_empty() {
 }
 
 #[test]
-fn a_machine_that_cannot_be_emptied_does_not_leave() {
+fn a_node_that_cannot_be_emptied_does_not_leave() {
     let node = Node::start(drains(two_stay()));
     let out = vc(&Home::new(), &node, &["leave", "attic"]);
     let expected = "shop/big.1 stays: desk has 1 GiB of 8 GiB memory free, shop/db.1 stays: attic holds the data of \

@@ -15,7 +15,7 @@ use tokio_util::codec::LengthDelimitedCodec;
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 use vc_protocol::auth::{Greeting, Hello, MAX_AUTH_FRAME, Proof, Welcome};
 use vc_protocol::control::{NodeRow, NodeState, Reply, Request};
-use vc_protocol::token::{self, Issuer, MachineRole, Scope, UserRole, certify};
+use vc_protocol::token::{self, Issuer, NodeRole, Scope, UserRole, certify};
 use vc_protocol::{ClusterId, Keypair, NodeId, wire};
 
 /// A cluster: its root key is made of one number.
@@ -43,7 +43,7 @@ impl Cluster {
     }
 
     pub fn certificate(self, node: u8) -> String {
-        certify(&key(self.0), node_id(node), MachineRole::Server, now()).expect("signed")
+        certify(&key(self.0), node_id(node), NodeRole::Server, now()).expect("signed")
     }
 
     pub fn token(self, peers: &[&Multiaddr]) -> String {
@@ -262,7 +262,7 @@ fn read<T: DeserializeOwned>(
     Some(serde_json::from_slice(&frame?.ok()?).expect("a known message"))
 }
 
-/// A row for a machine of this name.
+/// A row for a node of this name.
 pub fn node_row(n: u8, name: &str) -> NodeRow {
     NodeRow {
         id: node_id(n),

@@ -28,7 +28,7 @@ fn row(replica: u32, state: InstanceState, current: bool, reason: &str) -> Insta
         restarts: 0,
         since: 1,
         current,
-        settled: true,
+        available: true,
         digest: String::new(),
     }
 }
@@ -103,13 +103,13 @@ fn it_waits_until_all_runs() {
 fn what_does_not_run_in_time_is_named() {
     let turn = vec![
         row(1, InstanceState::Failed, true, "exited with code 1"),
-        row(2, InstanceState::Pending, true, "no machine has 64 GiB free"),
+        row(2, InstanceState::Pending, true, "no node has 64 GiB free"),
     ];
     let node = Node::start(deploys(10, vec![turn]));
     let started = Instant::now();
     let error = deploy(&Home::new(), &node, &["--timeout", "500ms"]).error();
     let expected = "0/2 running after 500ms: shop/web.1 is failed (exited with code 1), shop/web.2 is pending (no \
-                    machine has 64 GiB free)";
+                    node has 64 GiB free)";
     assert_eq!(error, expected);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }

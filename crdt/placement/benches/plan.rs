@@ -1,4 +1,4 @@
-//! How long a plan takes: `cargo bench -p vc-placement`. 100 machines and 2,000 slots, in several states.
+//! How long a plan takes: `cargo bench -p vc-placement`. 100 nodes and 2,000 slots, in several states.
 #![allow(clippy::expect_used, reason = "a benchmark")]
 
 #[path = "../tests/support/mod.rs"]
@@ -7,7 +7,7 @@ mod support;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use support::{machine, node, port, settle, wanted};
+use support::{node, node_id, port, settle, wanted};
 use vc_placement::{PlanInput, plan};
 
 const MACHINES: u16 = 100;
@@ -17,7 +17,7 @@ const ROUNDS: usize = 31;
 fn cluster(services: u16, replicas: u32, cpu_millis: u64, mib: u64) -> PlanInput {
     let mut input = PlanInput::default();
     for number in 0..MACHINES {
-        input.nodes.insert(node(number), machine(&format!("m{number}"), 32_000, 64 * 1024));
+        input.nodes.insert(node_id(number), node(&format!("m{number}"), 32_000, 64 * 1024));
     }
     for number in 0..services {
         let mut wanted = wanted(replicas, cpu_millis * (1 + u64::from(number) % 4), mib);
@@ -55,9 +55,9 @@ fn main() {
     settle(&mut services, &settled);
     measure("200 services x 10, settled", &services);
     let fullest =
-        (0..MACHINES).map(node).max_by_key(|id| settled.slots_of(*id).count()).expect("a machine");
-    services.nodes.get_mut(&fullest).expect("a machine").up = false;
-    measure("200 services x 10, one machine died", &services);
+        (0..MACHINES).map(node_id).max_by_key(|id| settled.slots_of(*id).count()).expect("a node");
+    services.nodes.get_mut(&fullest).expect("a node").up = false;
+    measure("200 services x 10, one node died", &services);
 
     let mut single = cluster(2000, 1, 0, 0);
     measure("2,000 services x 1 without reservation, new", &single);

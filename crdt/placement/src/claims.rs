@@ -12,7 +12,7 @@ use crate::order::Demand;
 use crate::rendezvous::rendezvous;
 use crate::volumes::Volumes;
 
-/// What became of the claims. Machines are numbered as in the ledger.
+/// What became of the claims. Nodes are numbered as in the ledger.
 pub(crate) struct Claims<'a> {
     /// By service, in their order: the replicas that have their place already.
     pub(crate) kept: Vec<BTreeMap<u32, Kept>>,
@@ -23,9 +23,9 @@ pub(crate) struct Claims<'a> {
 /// The place of a slot that is claimed.
 #[derive(Clone, Copy)]
 pub(crate) struct Kept {
-    /// On which machine.
-    pub(crate) machine: usize,
-    /// The machine that claims it, where that one was told to give it up to this one.
+    /// On which node.
+    pub(crate) node: usize,
+    /// The node that claims it, where that one was told to give it up to this one.
     pub(crate) from: Option<usize>,
 }
 
@@ -33,15 +33,15 @@ pub(crate) struct Kept {
 pub(crate) struct Lost<'a> {
     pub(crate) slot: &'a Slot,
     /// Whose claim it is.
-    pub(crate) machine: usize,
-    /// Why, with that machine as the subject.
+    pub(crate) node: usize,
+    /// Why, with that node as the subject.
     pub(crate) why: String,
 }
 
-/// A claim on a wanted slot by a machine that may run it.
+/// A claim on a wanted slot by a node that may run it.
 struct Contender<'a> {
     slot: &'a Slot,
-    machine: usize,
+    node: usize,
     claim: &'a ClaimView,
 }
 
@@ -65,8 +65,8 @@ pub(crate) fn judge<'a>(
             }
             let mut winner: Option<&Contender<'_>> = None;
             for contender in &of_slot {
-                let Contender { slot, machine, .. } = *contender;
-                let account = &mut accounts[machine];
+                let Contender { slot, node, .. } = *contender;
+                let account = &mut accounts[node];
                 let fits =
                     has_volumes(demand, account, volumes).and_then(|()| room(demand, account));
                 let why = match (winner, fits) {
@@ -76,12 +76,12 @@ pub(crate) fn judge<'a>(
                         account.promise(demand);
                         account.take_ports(demand, replica);
                         volumes.settle(demand, account.id);
-                        judged.kept[number].insert(replica, Kept { machine, from: None });
+                        judged.kept[number].insert(replica, Kept { node, from: None });
                         winner = Some(contender);
                         continue;
                     }
                 };
-                judged.lost.push(Lost { slot, machine, why });
+                judged.lost.push(Lost { slot, node, why });
             }
         }
     }
@@ -89,7 +89,7 @@ pub(crate) fn judge<'a>(
     judged
 }
 
-/// Carries out the orders to move: a claim that stands gives way to the machine that is to take the slot, if that one
+/// Carries out the orders to move: a claim that stands gives way to the node that is to take the slot, if that one
 /// has room beside all other claims. What it reserves stays reserved on both, for it may run on both until it is
 /// withdrawn here: so nothing else can come in its place before.
 fn give_way<'a>(
@@ -110,35 +110,35 @@ fn give_way<'a>(
             let takes = has_volumes(demand, taker, volumes).is_ok()
                 && eligible(demand, taker).is_ok()
                 && room(demand, taker).is_ok();
-            if place.machine != from || from == to || !takes {
+            if place.node != from || from == to || !takes {
                 continue;
             }
             taker.promise(demand);
             taker.take_ports(demand, replica);
-            let why = format!("moves to {}", taker.machine.name);
-            *place = Kept { machine: to, from: Some(from) };
-            judged.lost.retain(|lost| lost.machine != to || *lost.slot != slot);
-            if let Some((slot, _)) = accounts[from].machine.claims.get_key_value(&slot) {
-                judged.lost.push(Lost { slot, machine: from, why });
+            let why = format!("moves to {}", taker.node.name);
+            *place = Kept { node: to, from: Some(from) };
+            judged.lost.retain(|lost| lost.node != to || *lost.slot != slot);
+            if let Some((slot, _)) = accounts[from].node.claims.get_key_value(&slot) {
+                judged.lost.push(Lost { slot, node: from, why });
             }
         }
     }
 }
 
-/// The order to move a slot: from which machine, to which.
+/// The order to move a slot: from which node, to which.
 fn order(input: &PlanInput, accounts: &[Account<'_>], slot: &Slot) -> Option<(usize, usize)> {
     let (from, to) = input.moves.get(slot)?;
     let number = |node| accounts.binary_search_by(|account| account.id.cmp(node)).ok();
     Some((number(from)?, number(to)?))
 }
 
-/// While a slot moves, the claim of the machine that takes it comes last: it is the order that decides.
+/// While a slot moves, the claim of the node that takes it comes last: it is the order that decides.
 fn defer(input: &PlanInput, accounts: &[Account<'_>], of_slot: &mut [Contender<'_>]) {
     let Some((from, to)) = of_slot.first().and_then(|it| order(input, accounts, it.slot)) else {
         return;
     };
-    if of_slot.iter().any(|it| it.machine == from) {
-        of_slot.sort_by_key(|it| it.machine == to && from != to);
+    if of_slot.iter().any(|it| it.node == from) {
+        of_slot.sort_by_key(|it| it.node == to && from != to);
     }
 }
 
@@ -153,8 +153,8 @@ fn sort<'a>(
         demands.iter().enumerate().map(|(n, demand)| (demand.key, n)).collect();
     let mut contenders: Vec<BTreeMap<u32, Vec<Contender<'a>>>> =
         demands.iter().map(|_| BTreeMap::new()).collect();
-    for (machine, account) in accounts.iter().enumerate() {
-        for (slot, claim) in &account.machine.claims {
+    for (node, account) in accounts.iter().enumerate() {
+        for (slot, claim) in &account.node.claims {
             let why = match numbers.get(&slot.service) {
                 None => format!("still holds it, but {} was removed", slot.service),
                 Some(&n) if !(1..=demands[n].replicas).contains(&slot.replica) => {
@@ -170,14 +170,14 @@ fn sort<'a>(
                     Ok(()) => {
                         contenders[n].entry(slot.replica).or_default().push(Contender {
                             slot,
-                            machine,
+                            node,
                             claim,
                         });
                         continue;
                     }
                 },
             };
-            lost.push(Lost { slot, machine, why });
+            lost.push(Lost { slot, node, why });
         }
     }
     contenders
@@ -189,12 +189,11 @@ fn worth(claim: &ClaimView, current: &str) -> (bool, bool) {
 }
 
 /// Puts the strongest claim first: between equals the one that has held longer, so that what ran before a partition
-/// outlives what a side started meanwhile; then rendezvous hashing of slot and machine decides.
+/// outlives what a side started meanwhile; then rendezvous hashing of slot and node decides.
 fn rank(demand: &Demand<'_>, accounts: &[Account<'_>], of_slot: &mut [Contender<'_>]) {
     let current = demand.container().digest();
     of_slot.sort_by_cached_key(|contender| {
-        let weight =
-            rendezvous(&[&contender.slot.to_string(), &accounts[contender.machine].id_text]);
+        let weight = rendezvous(&[&contender.slot.to_string(), &accounts[contender.node].id_text]);
         let since = std::cmp::Reverse(contender.claim.since);
         std::cmp::Reverse((worth(contender.claim, &current), since, weight))
     });
@@ -207,7 +206,7 @@ fn beaten(
     winner: &Contender<'_>,
     loser: &Contender<'_>,
 ) -> String {
-    let name = &accounts[winner.machine].machine.name;
+    let name = &accounts[winner.node].node.name;
     let current = demand.container().digest();
     let (won, lost) = (worth(winner.claim, &current), worth(loser.claim, &current));
     if won.0 != lost.0 {

@@ -1,4 +1,4 @@
-//! Which machines can take a slot, and in words why the others cannot.
+//! Which nodes can take a slot, and in words why the others cannot.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{Attribute, Constraint, ContainerSpec, FileKind, Mount, Port, Settings};
 use vc_protocol::{ServiceKey, VolumeKey};
 
-use crate::input::Machine;
+use crate::input::Node;
 use crate::ledger::Account;
 use crate::order::Demand;
 use crate::ports::Holder;
 use crate::volumes::{Home, Tie, Volumes};
 
-/// Why a machine cannot take a slot. Displayed with the machine as the subject.
+/// Why a node cannot take a slot. Displayed with the node as the subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Obstacle<'a> {
     Elsewhere { volume: &'a VolumeKey, home: &'a Home },
@@ -21,7 +21,7 @@ pub(crate) enum Obstacle<'a> {
     Down,
     Draining,
     Runtime(&'a str),
-    Platform { needed: &'a str, machine: &'a Machine },
+    Platform { needed: &'a str, node: &'a Node },
     Constraint { unmet: &'a Constraint, has: Option<&'a str> },
     Process { lacks: &'static str },
     NoCommand,
@@ -30,7 +30,7 @@ pub(crate) enum Obstacle<'a> {
     Port { port: &'a Port, holder: Holder<'a> },
 }
 
-/// Whether the machine is where the volumes of the service are, as far as that is decided.
+/// Whether the node is where the volumes of the service are, as far as that is decided.
 pub(crate) fn has_volumes<'a>(
     demand: &Demand<'_>,
     account: &Account<'_>,
@@ -45,26 +45,25 @@ pub(crate) fn has_volumes<'a>(
     }
 }
 
-/// Whether the machine may run the service at all, whatever else runs there and wherever its volumes are. The same for
+/// Whether the node may run the service at all, whatever else runs there and wherever its volumes are. The same for
 /// all its slots.
 pub(crate) fn eligible<'a>(
     demand: &Demand<'a>,
     account: &'a Account<'_>,
 ) -> Result<(), Obstacle<'a>> {
-    let (machine, container) = (account.machine, demand.container());
-    if !machine.up {
+    let (node, container) = (account.node, demand.container());
+    if !node.up {
         return Err(Obstacle::Down);
     }
-    if machine.draining {
+    if node.draining {
         return Err(Obstacle::Draining);
     }
-    if let Some(error) = &machine.runtime_error {
+    if let Some(error) = &node.runtime_error {
         return Err(Obstacle::Runtime(error));
     }
-    if let Some(needed) =
-        container.platform.as_deref().filter(|needed| !is_platform(machine, needed))
+    if let Some(needed) = container.platform.as_deref().filter(|needed| !is_platform(node, needed))
     {
-        return Err(Obstacle::Platform { needed, machine });
+        return Err(Obstacle::Platform { needed, node });
     }
     for unmet in &demand.wanted.spec.constraints {
         let has = property(account, &unmet.attribute);
@@ -72,7 +71,7 @@ pub(crate) fn eligible<'a>(
             return Err(Obstacle::Constraint { unmet, has });
         }
     }
-    if machine.runtime == RuntimeKind::Process {
+    if node.runtime == RuntimeKind::Process {
         if let Some(lacks) = beyond_a_process(container) {
             return Err(Obstacle::Process { lacks });
         }
@@ -84,9 +83,9 @@ pub(crate) fn eligible<'a>(
     Ok(())
 }
 
-/// Whether one more slot of the service fits beside what the machine has promised.
+/// Whether one more slot of the service fits beside what the node has promised.
 pub(crate) fn room<'a>(demand: &Demand<'a>, account: &Account<'a>) -> Result<(), Obstacle<'a>> {
-    let (ask, free, of) = (demand.reservation(), account.free(), account.machine.capacity);
+    let (ask, free, of) = (demand.reservation(), account.free(), account.node.capacity);
     if ask.cpu_millis > free.cpu_millis {
         return Err(Obstacle::Cpu {
             needed: ask.cpu_millis,
@@ -107,7 +106,7 @@ pub(crate) fn room<'a>(demand: &Demand<'a>, account: &Account<'a>) -> Result<(),
     }
 }
 
-/// The first thing that the container asks for and a process of the machine cannot have.
+/// The first thing that the container asks for and a process of the node cannot have.
 fn beyond_a_process(container: &ContainerSpec) -> Option<&'static str> {
     if container.is_checked() {
         return Some("healthchecks");
@@ -170,21 +169,21 @@ fn beyond_settings(settings: &Settings) -> Option<&'static str> {
     asked.into_iter().find(|(asked, _)| *asked).map(|(_, name)| name)
 }
 
-/// Whether the machine is `os/arch`. A variant (`linux/arm64/v8`) is not compared: machines do not tell theirs.
-fn is_platform(machine: &Machine, platform: &str) -> bool {
+/// Whether the node is `os/arch`. A variant (`linux/arm64/v8`) is not compared: nodes do not tell theirs.
+fn is_platform(node: &Node, platform: &str) -> bool {
     let mut parts = platform.split('/');
-    parts.next() == Some(machine.os.as_str()) && parts.next() == Some(machine.arch.as_str())
+    parts.next() == Some(node.os.as_str()) && parts.next() == Some(node.arch.as_str())
 }
 
-/// The property of a machine that a constraint names; `None`: it has no such label.
+/// The property of a node that a constraint names; `None`: it has no such label.
 fn property<'a>(account: &'a Account<'_>, attribute: &Attribute) -> Option<&'a str> {
-    let machine = account.machine;
+    let node = account.node;
     match attribute {
-        Attribute::Name => Some(machine.name.as_str()),
+        Attribute::Name => Some(node.name.as_str()),
         Attribute::Id => Some(&account.id_text),
-        Attribute::Os => Some(&machine.os),
-        Attribute::Arch => Some(&machine.arch),
-        Attribute::Label(label) => machine.labels.get(label).map(String::as_str),
+        Attribute::Os => Some(&node.os),
+        Attribute::Arch => Some(&node.arch),
+        Attribute::Label(label) => node.labels.get(label).map(String::as_str),
     }
 }
 
@@ -206,8 +205,8 @@ impl fmt::Display for Obstacle<'_> {
             Self::Down => f.write_str("is down"),
             Self::Draining => f.write_str("is draining"),
             Self::Runtime(error) => write!(f, "has a runtime that does not answer: {error}"),
-            Self::Platform { needed, machine } => {
-                write!(f, "is {}/{}, needed is {needed}", machine.os, machine.arch)
+            Self::Platform { needed, node } => {
+                write!(f, "is {}/{}, needed is {needed}", node.os, node.arch)
             }
             Self::Constraint { unmet, has: Some(has) } => match &unmet.attribute {
                 Attribute::Label(label) => write!(f, "has {label}={has}, needed is {unmet}"),

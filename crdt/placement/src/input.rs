@@ -11,14 +11,14 @@ use vc_protocol::{Millis, Name, NodeId, Resources, ServiceKey, Slot, VolumeKey};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PlanInput {
     /// The members of the cluster, those that are down too: a refusal names each of them.
-    pub nodes: BTreeMap<NodeId, Machine>,
+    pub nodes: BTreeMap<NodeId, Node>,
     /// What users ask for.
     pub services: BTreeMap<ServiceKey, Wanted>,
-    /// The machine that holds the data of a named volume: whatever mounts it runs there. A volume that is not here has
+    /// The node that holds the data of a named volume: whatever mounts it runs there. A volume that is not here has
     /// no data yet.
     #[serde(default)]
     pub volumes: BTreeMap<VolumeKey, NodeId>,
-    /// Slots that were told to move, while the order holds: the machine that is to give the slot up, and the one that
+    /// Slots that were told to move, while the order holds: the node that is to give the slot up, and the one that
     /// is to take it. The claim of the first gives way where the second can take the slot.
     #[serde(default)]
     pub moves: BTreeMap<Slot, (NodeId, NodeId)>,
@@ -32,9 +32,9 @@ impl PlanInput {
     }
 }
 
-/// A machine, as the documents tell of it.
+/// A node, as the documents tell of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Machine {
+pub struct Node {
     /// Name for people.
     pub name: Name,
     /// Operating system, as Docker names it.
@@ -47,17 +47,17 @@ pub struct Machine {
     pub labels: BTreeMap<String, String>,
     /// What it has to give.
     pub capacity: Resources,
-    /// Whether it counts as up. A machine that is down keeps nothing.
+    /// Whether it counts as up. A node that is down keeps nothing.
     pub up: bool,
-    /// Whether it is to be emptied. A draining machine keeps nothing.
+    /// Whether it is to be emptied. A draining node keeps nothing.
     pub draining: bool,
-    /// Why its runtime does not answer; `None`: it does. Without a runtime a machine keeps nothing.
+    /// Why its runtime does not answer; `None`: it does. Without a runtime a node keeps nothing.
     pub runtime_error: Option<String>,
     /// The slots that it says it runs.
     pub claims: BTreeMap<Slot, ClaimView>,
 }
 
-/// What placement reads of a machine's [`Claim`](vc_protocol::instance::Claim)s on one slot: of the one that counts,
+/// What placement reads of a node's [`Claim`](vc_protocol::instance::Claim)s on one slot: of the one that counts,
 /// where there are several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimView {
@@ -65,7 +65,7 @@ pub struct ClaimView {
     pub digest: String,
     /// Whether a process is up for it.
     pub running: bool,
-    /// Since when it is in its state, by its machine's clock, in milliseconds.
+    /// Since when it is in its state, by its node's clock, in milliseconds.
     #[serde(default)]
     pub since: Millis,
 }

@@ -1,13 +1,13 @@
-//! What each machine has given away so far. There are two counts: one for what fits, one for the score.
+//! What each node has given away so far. There are two counts: one for what fits, one for the score.
 
 use vc_protocol::{NodeId, Resources};
 
-use crate::input::{Machine, PlanInput};
+use crate::input::{Node, PlanInput};
 use crate::order::Demand;
 use crate::ports::HostPorts;
 use crate::rendezvous::rendezvous;
 
-/// The account of one machine. Machines are numbered by their place in the order of their ids.
+/// The account of one node. Nodes are numbered by their place in the order of their ids.
 pub(crate) struct Account<'a> {
     /// Who.
     pub(crate) id: NodeId,
@@ -16,7 +16,7 @@ pub(crate) struct Account<'a> {
     /// Its part of a [`weight`](crate::rendezvous::combine).
     pub(crate) hash: u64,
     /// What is known of it.
-    pub(crate) machine: &'a Machine,
+    pub(crate) node: &'a Node,
     /// Reservations of all kept claims and of all placements so far, and of slots that move away but are still claimed:
     /// feasibility reads it. At most the capacity.
     promised: Resources,
@@ -29,21 +29,21 @@ pub(crate) struct Account<'a> {
 }
 
 impl<'a> Account<'a> {
-    /// An account for each machine, with nothing given away.
+    /// An account for each node, with nothing given away.
     pub(crate) fn open(input: &'a PlanInput) -> Vec<Self> {
-        input.nodes.iter().map(|(id, machine)| Self::new(*id, machine)).collect()
+        input.nodes.iter().map(|(id, node)| Self::new(*id, node)).collect()
     }
 
-    /// The account of one machine, with nothing given away.
-    pub(crate) fn new(id: NodeId, machine: &'a Machine) -> Self {
+    /// The account of one node, with nothing given away.
+    pub(crate) fn new(id: NodeId, node: &'a Node) -> Self {
         let id_text = id.to_string();
         Self {
             id,
             hash: rendezvous(&[&id_text]),
             id_text,
-            machine,
+            node,
             promised: Resources::default(),
-            ports: HostPorts::new(machine.runtime),
+            ports: HostPorts::new(node.runtime),
             before: Resources::default(),
             instances_before: 0,
         }
@@ -51,7 +51,7 @@ impl<'a> Account<'a> {
 
     /// What is left to give.
     pub(crate) fn free(&self) -> Resources {
-        self.machine.capacity.minus(self.promised)
+        self.node.capacity.minus(self.promised)
     }
 
     /// Sets one reservation of the service aside.

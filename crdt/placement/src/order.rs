@@ -1,5 +1,5 @@
-//! The order in which services are served. It depends on what is wanted alone, never on machines or claims: were it to
-//! change when a machine claims or dies, slots that nobody has claimed yet would jump about.
+//! The order in which services are served. It depends on what is wanted alone, never on nodes or claims: were it to
+//! change when a node claims or dies, slots that nobody has claimed yet would jump about.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -32,14 +32,14 @@ impl<'a> Demand<'a> {
         self.container().reservation
     }
 
-    /// The ports that machines publish for it.
+    /// The ports that nodes publish for it.
     pub(crate) fn ports(&self) -> &'a [Port] {
         &self.wanted.spec.ports
     }
 }
 
 /// The weight of a reservation, to place the large before the small. The larger dimension counts, at a fixed rate of
-/// 4 MiB to a thousandth of a core (4 GiB to a core, as general-purpose machines are cut).
+/// 4 MiB to a thousandth of a core (4 GiB to a core, as general-purpose nodes are cut).
 fn size(reservation: Resources) -> u64 {
     reservation.cpu_millis.max(reservation.memory_bytes >> 22)
 }

@@ -17,8 +17,8 @@ use crate::rendezvous::{combine, rendezvous};
 use crate::score::{Cost, cost};
 use crate::volumes::{Tie, Volumes};
 
-/// Decides which machine runs which slot. Total: every input has a plan, and no input panics. Equal inputs give equal
-/// plans, byte for byte. Time: services times machines, plus slots times machines for what nobody claims.
+/// Decides which node runs which slot. Total: every input has a plan, and no input panics. Equal inputs give equal
+/// plans, byte for byte. Time: services times nodes, plus slots times nodes for what nobody claims.
 pub fn plan(input: &PlanInput) -> Plan {
     let demands = demands(input);
     let mut accounts = Account::open(input);
@@ -32,12 +32,12 @@ pub fn plan(input: &PlanInput) -> Plan {
             (1..=demand.replicas).filter(|replica| !kept.contains_key(replica)).collect();
         let chosen = turn.choose(open.len(), &mut accounts, &mut volumes);
         let placed: BTreeMap<u32, usize> = open.iter().copied().zip(chosen).collect();
-        for (&replica, &machine) in &placed {
-            accounts[machine].take_ports(demand, replica);
+        for (&replica, &node) in &placed {
+            accounts[node].take_ports(demand, replica);
         }
         turn.record(&accounts, &volumes, kept, &placed, &mut plan);
-        for machine in kept.values().map(|it| it.machine).chain(placed.values().copied()) {
-            accounts[machine].count(demand);
+        for node in kept.values().map(|it| it.node).chain(placed.values().copied()) {
+            accounts[node].count(demand);
         }
     }
     plan.moves = moves(input, &plan, &accounts, claims.lost);
@@ -47,11 +47,11 @@ pub fn plan(input: &PlanInput) -> Plan {
 /// One service's turn.
 struct Turn<'t, 'a> {
     demand: &'t Demand<'a>,
-    /// Whether each machine may run it at all.
+    /// Whether each node may run it at all.
     eligible: Vec<bool>,
     /// The services whose place its first slot decides together with its own, since they share volumes.
     companions: Vec<&'t Demand<'a>>,
-    /// How many of its replicas each machine has.
+    /// How many of its replicas each node has.
     replicas: Vec<u32>,
     /// The service's part of a [`weight`](combine).
     hash: u64,
@@ -68,7 +68,7 @@ impl<'t, 'a> Turn<'t, 'a> {
         let demand = &demands[number];
         let mut replicas = vec![0; accounts.len()];
         for place in kept.values() {
-            replicas[place.machine] += 1;
+            replicas[place.node] += 1;
         }
         let may = |account: &Account<'a>| {
             has_volumes(demand, account, volumes).is_ok() && eligible(demand, account).is_ok()
@@ -82,20 +82,20 @@ impl<'t, 'a> Turn<'t, 'a> {
         };
         if volumes.tie(demand) == Tie::Free {
             turn.companions = volumes.companions(number).map(|other| &demands[other]).collect();
-            for (machine, account) in accounts.iter().enumerate() {
-                turn.eligible[machine] &= turn.left_out(account).is_none();
+            for (node, account) in accounts.iter().enumerate() {
+                turn.eligible[node] &= turn.left_out(account).is_none();
             }
         }
         turn
     }
 
-    /// The first of the companions that the machine may not run.
+    /// The first of the companions that the node may not run.
     fn left_out(&self, account: &Account<'a>) -> Option<&'a ServiceKey> {
         let out = self.companions.iter().find(|other| eligible(other, account).is_err());
         out.map(|other| other.key)
     }
 
-    /// Chooses machines for up to `count` slots, fewer if no more fit, and sets the reservations aside. The result is
+    /// Chooses nodes for up to `count` slots, fewer if no more fit, and sets the reservations aside. The result is
     /// in the order in which the slots take them.
     fn choose(
         &mut self,
@@ -106,65 +106,64 @@ impl<'t, 'a> Turn<'t, 'a> {
         let mut chosen = Vec::with_capacity(count);
         while chosen.len() < count {
             let brings = !self.demand.volumes.is_empty() && volumes.tie(self.demand) == Tie::Free;
-            // Where the volume goes all its replicas go: better a machine that has room for them.
+            // Where the volume goes all its replicas go: better a node that has room for them.
             let all = if brings { self.cheapest(accounts, count) } else { None };
-            let Some(machine) = all.or_else(|| self.cheapest(accounts, 1)) else { break };
-            volumes.settle(self.demand, accounts[machine].id);
+            let Some(node) = all.or_else(|| self.cheapest(accounts, 1)) else { break };
+            volumes.settle(self.demand, accounts[node].id);
             if brings {
                 for (number, eligible) in self.eligible.iter_mut().enumerate() {
-                    *eligible = number == machine;
+                    *eligible = number == node;
                 }
             }
-            accounts[machine].promise(self.demand);
-            self.replicas[machine] += 1;
-            chosen.push(machine);
+            accounts[node].promise(self.demand);
+            self.replicas[node] += 1;
+            chosen.push(node);
         }
         if chosen.len() > 1 {
-            chosen
-                .sort_by_cached_key(|&machine| (Reverse(self.weight(machine, accounts)), machine));
+            chosen.sort_by_cached_key(|&node| (Reverse(self.weight(node, accounts)), node));
         }
         chosen
     }
 
-    /// The machine with the lowest cost for one more replica, of those where `count` more fit; between equals, the one
+    /// The node with the lowest cost for one more replica, of those where `count` more fit; between equals, the one
     /// with the highest weight.
     fn cheapest(&self, accounts: &[Account<'a>], count: usize) -> Option<usize> {
         let mut best: Option<(usize, Cost)> = None;
-        for (machine, account) in accounts.iter().enumerate() {
-            // The replica count alone rules most machines out.
-            if best.is_some_and(|(_, lowest)| self.replicas[machine] > lowest.replicas)
-                || !self.takes(machine, account, count)
+        for (node, account) in accounts.iter().enumerate() {
+            // The replica count alone rules most nodes out.
+            if best.is_some_and(|(_, lowest)| self.replicas[node] > lowest.replicas)
+                || !self.takes(node, account, count)
             {
                 continue;
             }
-            let cost = cost(self.demand, account, self.replicas[machine]);
+            let cost = cost(self.demand, account, self.replicas[node]);
             let better = match best {
                 None => true,
                 Some((other, lowest)) if cost == lowest => {
-                    self.weight(machine, accounts) > self.weight(other, accounts)
+                    self.weight(node, accounts) > self.weight(other, accounts)
                 }
                 Some((_, lowest)) => cost < lowest,
             };
             if better {
-                best = Some((machine, cost));
+                best = Some((node, cost));
             }
         }
-        best.map(|(machine, _)| machine)
+        best.map(|(node, _)| node)
     }
 
     /// Whether so many more replicas fit. Replicas chosen in this turn have no ports yet, so they are looked at here.
-    fn takes(&self, machine: usize, account: &Account<'a>, count: usize) -> bool {
-        let alone = self.replicas[machine] == 0 && count == 1;
-        let runtime = account.machine.runtime;
-        self.eligible[machine]
+    fn takes(&self, node: usize, account: &Account<'a>, count: usize) -> bool {
+        let alone = self.replicas[node] == 0 && count == 1;
+        let runtime = account.node.runtime;
+        self.eligible[node]
             && room(self.demand, account).is_ok()
             && (count == 1 || account.holds(self.demand, count as u64))
             && (alone || ports::taken(self.demand.ports(), runtime).next().is_none())
     }
 
-    /// Rendezvous weight of service and machine.
-    fn weight(&self, machine: usize, accounts: &[Account<'a>]) -> u64 {
-        combine(self.hash, accounts[machine].hash)
+    /// Rendezvous weight of service and node.
+    fn weight(&self, node: usize, accounts: &[Account<'a>]) -> u64 {
+        combine(self.hash, accounts[node].hash)
     }
 
     /// Writes the places of all slots of the service, and the reasons, into the plan.
@@ -180,22 +179,22 @@ impl<'t, 'a> Turn<'t, 'a> {
         let others: Vec<Option<Cost>> = accounts
             .iter()
             .enumerate()
-            .map(|(machine, account)| {
-                self.takes(machine, account, 1)
-                    .then(|| cost(self.demand, account, self.replicas[machine]))
+            .map(|(node, account)| {
+                self.takes(node, account, 1)
+                    .then(|| cost(self.demand, account, self.replicas[node]))
             })
             .collect();
         let mut known: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         let stays = kept.iter().map(|(&replica, place)| {
             let why = match place.from {
                 None => reasons::KEEPS.to_owned(),
-                Some(from) => format!("was told to move here from {}", accounts[from].machine.name),
+                Some(from) => format!("was told to move here from {}", accounts[from].node.name),
             };
-            (replica, place.machine, Some(why))
+            (replica, place.node, Some(why))
         });
-        let comes = placed.iter().map(|(&replica, &machine)| (replica, machine, None));
-        for (replica, machine, first) in stays.chain(comes) {
-            let compared = known.entry(machine).or_insert_with(|| {
+        let comes = placed.iter().map(|(&replica, &node)| (replica, node, None));
+        for (replica, node, first) in stays.chain(comes) {
+            let compared = known.entry(node).or_insert_with(|| {
                 if let Tie::To(volume, home) = volumes.tie(self.demand) {
                     let has = if home.held { "holds the data of" } else { "is the place of" };
                     return vec![format!("{has} volume {volume}")];
@@ -203,14 +202,13 @@ impl<'t, 'a> Turn<'t, 'a> {
                 reasons::compare(
                     self.demand,
                     accounts,
-                    machine,
-                    self.replicas[machine].saturating_sub(1),
+                    node,
+                    self.replicas[node].saturating_sub(1),
                     &others,
                 )
             });
             let reasons = first.into_iter().chain(compared.iter().cloned()).collect();
-            plan.placements
-                .insert(slot(replica), Placement { node: accounts[machine].id, reasons });
+            plan.placements.insert(slot(replica), Placement { node: accounts[node].id, reasons });
         }
         let mut refusals: Option<Vec<Refusal>> = None;
         for replica in
@@ -221,7 +219,7 @@ impl<'t, 'a> Turn<'t, 'a> {
         }
     }
 
-    /// Why each machine cannot take one more replica.
+    /// Why each node cannot take one more replica.
     fn refusals(&self, accounts: &[Account<'a>], volumes: &Volumes<'_>) -> Vec<Refusal> {
         let refuse = |account: &Account<'a>| {
             let bar = || match self.left_out(account) {
@@ -253,18 +251,18 @@ fn moves(
     lost: Vec<Lost<'_>>,
 ) -> Vec<Move> {
     let claims = |node: NodeId, slot| {
-        input.nodes.get(&node).is_some_and(|machine| machine.claims.contains_key(slot))
+        input.nodes.get(&node).is_some_and(|node| node.claims.contains_key(slot))
     };
     let mut moves = Vec::new();
-    for Lost { slot, machine, why } in lost {
-        let account = &accounts[machine];
+    for Lost { slot, node, why } in lost {
+        let account = &accounts[node];
         let to = plan.placements.get(slot).map(|placement| placement.node);
-        // Nobody can act on the claim of a machine that is down, unless the slot needs a successor.
+        // Nobody can act on the claim of a node that is down, unless the slot needs a successor.
         let settled = match to {
             Some(successor) => claims(successor, slot),
             None => !plan.unplaced.contains_key(slot),
         };
-        if account.machine.up || !settled {
+        if account.node.up || !settled {
             moves.push(Move { slot: slot.clone(), from: Some(account.id), to, why });
         }
     }

@@ -1,4 +1,4 @@
-//! Host ports: a machine has each only once. A port that all machines publish takes nothing from the one that runs an
+//! Host ports: a node has each only once. A port that all nodes publish takes nothing from the one that runs an
 //! instance: there it is the node that binds it, whoever runs what. But a process binds its port itself.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use vc_protocol::ServiceKey;
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{Port, PortProtocol, Publish};
 
-/// The host ports that an instance takes from its machine. Port 0 is left out: it lets the machine pick a free one.
+/// The host ports that an instance takes from its node. Port 0 is left out: it lets the node pick a free one.
 pub(crate) fn taken(ports: &[Port], runtime: RuntimeKind) -> impl Iterator<Item = &Port> {
     let binds = move |port: &Port| port.publish == Publish::Node || runtime == RuntimeKind::Process;
     ports.iter().filter(move |port| port.published != 0 && binds(port))
@@ -26,14 +26,14 @@ pub(crate) type Holder<'a> = (&'a ServiceKey, u32);
 /// The addresses on which one port is bound (`None`: all), and by whom.
 type Bound<'a> = Vec<(Option<IpAddr>, Holder<'a>)>;
 
-/// The host ports in use on one machine.
+/// The host ports in use on one node.
 pub(crate) struct HostPorts<'a> {
     runtime: RuntimeKind,
     held: BTreeMap<(PortProtocol, u16), Bound<'a>>,
 }
 
 impl<'a> HostPorts<'a> {
-    /// Of a machine that gives none away yet.
+    /// Of a node that gives none away yet.
     pub(crate) fn new(runtime: RuntimeKind) -> Self {
         Self { runtime, held: BTreeMap::new() }
     }

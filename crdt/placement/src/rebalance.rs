@@ -1,10 +1,10 @@
-//! What to move so that machines are evenly used. Nothing moves for this by itself: a person asks for it, and what he is
+//! What to move so that nodes are evenly used. Nothing moves for this by itself: a person asks for it, and what he is
 //! shown is what the plan does with the orders.
 //!
 //! Greedy: as long as there is a step that helps, the first of
-//! 1. a replica leaves a machine that has several of its service for one that has none;
-//! 2. a slot leaves the machine of which most is reserved, if that evens out clearly;
-//! 3. a slot that reserves nothing leaves the machine with the most instances.
+//! 1. a replica leaves a node that has several of its service for one that has none;
+//! 2. a slot leaves the node of which most is reserved, if that evens out clearly;
+//! 3. a slot that reserves nothing leaves the node with the most instances.
 //!
 //! No step undoes what an earlier kind is for, and each makes its own measure smaller. So it ends, and whoever has
 //! followed all of it is told nothing more, unless something that waited for room has taken what became free.
@@ -17,14 +17,14 @@ use vc_protocol::{NodeId, Resources, ServiceKey, Slot};
 
 use crate::decision::Plan;
 use crate::feasibility::{eligible, room};
-use crate::input::{Machine, PlanInput};
+use crate::input::{Node, PlanInput};
 use crate::ledger::Account;
 use crate::order::{Demand, demands};
 use crate::plan::plan;
 
 /// The most steps of one answer. Who has more to even out asks again.
 const MOST_STEPS: usize = 500;
-/// What a step must take off the fuller of two machines: 5% of it, in parts per million.
+/// What a step must take off the fuller of two nodes: 5% of it, in parts per million.
 const CLEARLY: u64 = 50_000;
 /// An order may have to wait for the room that another one makes. So often at most.
 const MOST_STAGES: usize = 16;
@@ -34,9 +34,9 @@ const MOST_STAGES: usize = 16;
 pub struct Relocation {
     /// Which slot.
     pub slot: Slot,
-    /// The machine that runs it.
+    /// The node that runs it.
     pub from: NodeId,
-    /// The machine that is to run it.
+    /// The node that is to run it.
     pub to: NodeId,
     /// Why, in words for people.
     pub why: String,
@@ -90,8 +90,8 @@ fn carry_out(input: &mut PlanInput, before: &Plan) -> bool {
         for (slot, from, to) in arrived {
             input.moves.remove(&slot);
             let claim = input.nodes.get_mut(&from).and_then(|it| it.claims.remove(&slot));
-            if let (Some(claim), Some(machine)) = (claim, input.nodes.get_mut(&to)) {
-                machine.claims.insert(slot, claim);
+            if let (Some(claim), Some(node)) = (claim, input.nodes.get_mut(&to)) {
+                node.claims.insert(slot, claim);
             }
         }
     }
@@ -105,20 +105,20 @@ struct Trial<'a> {
     ordered: &'a BTreeMap<Slot, (NodeId, NodeId)>,
     before: &'a Plan,
     demands: BTreeMap<&'a ServiceKey, &'a Demand<'a>>,
-    machines: Vec<Site<'a>>,
-    /// The machine, by its number, to which a slot was moved last, and why.
+    nodes: Vec<Site<'a>>,
+    /// The node, by its number, to which a slot was moved last, and why.
     moved: BTreeMap<&'a Slot, (usize, String)>,
 }
 
-/// A machine, and what would run there.
+/// A node, and what would run there.
 struct Site<'a> {
     id: NodeId,
-    machine: &'a Machine,
+    node: &'a Node,
     slots: BTreeSet<&'a Slot>,
     reserved: Resources,
 }
 
-/// One move, between machines by their numbers.
+/// One move, between nodes by their numbers.
 struct Step<'a> {
     slot: &'a Slot,
     from: usize,
@@ -134,29 +134,29 @@ impl<'a> Trial<'a> {
         ordered: &'a BTreeMap<Slot, (NodeId, NodeId)>,
     ) -> Self {
         let demands: BTreeMap<_, _> = demands.iter().map(|demand| (demand.key, demand)).collect();
-        let site = |(&id, machine): (&NodeId, &'a Machine)| {
+        let site = |(&id, node): (&NodeId, &'a Node)| {
             let slots: BTreeSet<&Slot> = before.slots_of(id).collect();
             let reserved = slots.iter().filter_map(|slot| demands.get(&slot.service));
             let reserved =
                 reserved.fold(Resources::default(), |sum, it| sum.plus(it.reservation()));
-            Site { id, machine, slots, reserved }
+            Site { id, node, slots, reserved }
         };
-        let machines = input.nodes.iter().map(site).collect();
-        Self { input, ordered, before, demands, machines, moved: BTreeMap::new() }
+        let nodes = input.nodes.iter().map(site).collect();
+        Self { input, ordered, before, demands, nodes, moved: BTreeMap::new() }
     }
 
-    /// From a machine with several replicas of a service to one with none.
+    /// From a node with several replicas of a service to one with none.
     fn spread(&self) -> Option<Step<'a>> {
         let doubled = |site: &Site<'a>, service: &ServiceKey| site.replicas(service) > 1;
-        for (number, site) in self.machines.iter().enumerate() {
+        for (number, site) in self.nodes.iter().enumerate() {
             for slot in site.slots.iter().rev().filter(|slot| doubled(site, &slot.service)) {
-                let none = |to: &usize| self.machines[*to].replicas(&slot.service) == 0;
+                let none = |to: &usize| self.nodes[*to].replicas(&slot.service) == 0;
                 let takes = |to: &usize| self.takes(slot, number, *to);
                 let step = self.emptiest().into_iter().filter(none).find(takes).map(|to| {
-                    let (has, name) = (site.replicas(&slot.service), &site.machine.name);
+                    let (has, name) = (site.replicas(&slot.service), &site.node.name);
                     let why = format!(
                         "{name} has {has} replicas of {}, {} none",
-                        slot.service, self.machines[to].machine.name
+                        slot.service, self.nodes[to].node.name
                     );
                     Step { slot, from: number, to, why }
                 });
@@ -168,16 +168,16 @@ impl<'a> Trial<'a> {
         None
     }
 
-    /// From a machine of which much is reserved to one of which less would be.
+    /// From a node of which much is reserved to one of which less would be.
     fn even_reservations(&self) -> Option<Step<'a>> {
         for from in self.emptiest().into_iter().rev() {
-            let site = &self.machines[from];
+            let site = &self.nodes[from];
             let share = site.share(site.reserved);
             let mut steps = Vec::new();
             for &slot in &site.slots {
                 let ask = self.reservation(slot);
                 let left = site.share(site.reserved.minus(ask));
-                for (to, other) in self.machines.iter().enumerate().filter(|(to, _)| *to != from) {
+                for (to, other) in self.nodes.iter().enumerate().filter(|(to, _)| *to != from) {
                     let highest = left.max(other.share(other.reserved.plus(ask)));
                     if !ask.is_zero() && highest.saturating_add(CLEARLY) <= share {
                         steps.push((highest, to, slot));
@@ -188,13 +188,13 @@ impl<'a> Trial<'a> {
             let fits = |(_, to, slot): &(u64, usize, &'a Slot)| self.is_no_worse(slot, from, *to);
             if let Some((_, to, slot)) = steps.into_iter().find(fits) {
                 let percent = |site: &Site<'_>| site.share(site.reserved) / 10_000;
-                let other = &self.machines[to];
+                let other = &self.nodes[to];
                 let why = format!(
                     "{}% of {} are reserved, {}% of {}",
                     percent(site),
-                    site.machine.name,
+                    site.node.name,
                     percent(other),
-                    other.machine.name
+                    other.node.name
                 );
                 return Some(Step { slot, from, to, why });
             }
@@ -202,24 +202,24 @@ impl<'a> Trial<'a> {
         None
     }
 
-    /// From a machine with many instances to one with fewer, by a slot that reserves nothing.
+    /// From a node with many instances to one with fewer, by a slot that reserves nothing.
     fn even_counts(&self) -> Option<Step<'a>> {
-        let mut by_count: Vec<usize> = (0..self.machines.len()).collect();
-        by_count.sort_by_key(|&number| self.machines[number].slots.len());
+        let mut by_count: Vec<usize> = (0..self.nodes.len()).collect();
+        by_count.sort_by_key(|&number| self.nodes[number].slots.len());
         for &from in by_count.iter().rev() {
-            let site = &self.machines[from];
-            let fewer = |to: &&usize| self.machines[**to].slots.len() + 2 <= site.slots.len();
+            let site = &self.nodes[from];
+            let fewer = |to: &&usize| self.nodes[**to].slots.len() + 2 <= site.slots.len();
             for &to in by_count.iter().filter(fewer) {
                 let mut light = site.slots.iter().filter(|slot| self.reservation(slot).is_zero());
                 let Some(slot) = light.find(|slot| self.is_no_worse(slot, from, to)) else {
                     continue;
                 };
-                let other = &self.machines[to];
+                let other = &self.nodes[to];
                 let why = format!(
                     "{} runs {} instances, {} {}",
-                    site.machine.name,
+                    site.node.name,
                     site.slots.len(),
-                    other.machine.name,
+                    other.node.name,
                     other.slots.len()
                 );
                 return Some(Step { slot, from, to, why });
@@ -232,27 +232,27 @@ impl<'a> Trial<'a> {
         let Step { slot, from, to, why } = step;
         let ask = self.reservation(slot);
         let (left, joined) =
-            (self.machines[from].reserved.minus(ask), self.machines[to].reserved.plus(ask));
-        self.machines[from].slots.remove(slot);
-        self.machines[from].reserved = left;
-        self.machines[to].slots.insert(slot);
-        self.machines[to].reserved = joined;
+            (self.nodes[from].reserved.minus(ask), self.nodes[to].reserved.plus(ask));
+        self.nodes[from].slots.remove(slot);
+        self.nodes[from].reserved = left;
+        self.nodes[to].slots.insert(slot);
+        self.nodes[to].reserved = joined;
         self.moved.insert(slot, (to, why));
     }
 
     fn relocations(self) -> Vec<Relocation> {
         let ends = self.moved.into_iter().filter_map(|(slot, (to, why))| {
-            let (from, to) = (self.before.placements.get(slot)?.node, self.machines[to].id);
+            let (from, to) = (self.before.placements.get(slot)?.node, self.nodes[to].id);
             (from != to).then(|| Relocation { slot: slot.clone(), from, to, why })
         });
         ends.collect()
     }
 
-    /// The machines, those first of which the least is reserved.
+    /// The nodes, those first of which the least is reserved.
     fn emptiest(&self) -> Vec<usize> {
-        let mut numbers: Vec<usize> = (0..self.machines.len()).collect();
+        let mut numbers: Vec<usize> = (0..self.nodes.len()).collect();
         numbers.sort_by_key(|&number| {
-            let site = &self.machines[number];
+            let site = &self.nodes[number];
             (site.share(site.reserved), site.slots.len(), Reverse(site.id))
         });
         numbers
@@ -262,9 +262,9 @@ impl<'a> Trial<'a> {
         self.demands.get(&slot.service).map(|demand| demand.reservation()).unwrap_or_default()
     }
 
-    /// Whether the slot may move so without putting more replicas of its service on one machine.
+    /// Whether the slot may move so without putting more replicas of its service on one node.
     fn is_no_worse(&self, slot: &Slot, from: usize, to: usize) -> bool {
-        let replicas = |number: usize| self.machines[number].replicas(&slot.service);
+        let replicas = |number: usize| self.nodes[number].replicas(&slot.service);
         replicas(to) < replicas(from) && self.takes(slot, from, to)
     }
 
@@ -283,8 +283,8 @@ impl<'a> Trial<'a> {
         {
             return false;
         }
-        let site = &self.machines[to];
-        let mut account = Account::new(site.id, site.machine);
+        let site = &self.nodes[to];
+        let mut account = Account::new(site.id, site.node);
         for held in &site.slots {
             if let Some(other) = self.demands.get(&held.service) {
                 account.promise(other);
@@ -302,13 +302,13 @@ impl Site<'_> {
         self.slots.range::<Slot, _>(slot(0)..=slot(u32::MAX)).count()
     }
 
-    /// Which part of the machine these reservations are, in parts per million of the dominant dimension.
+    /// Which part of the node these reservations are, in parts per million of the dominant dimension.
     fn share(&self, reserved: Resources) -> u64 {
         let part = |of: u64, all: u64| {
             let parts = u128::from(of) * 1_000_000 / u128::from(all.max(1));
             u64::try_from(parts).unwrap_or(u64::MAX)
         };
-        let all = self.machine.capacity;
+        let all = self.node.capacity;
         part(reserved.cpu_millis, all.cpu_millis).max(part(reserved.memory_bytes, all.memory_bytes))
     }
 }

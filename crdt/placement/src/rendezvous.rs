@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The weight of a combination, such as a key and a candidate: the candidate with the highest weight gets the key.
 /// When a candidate leaves, only its keys move. The first 8 bytes of SHA-256 over the parts, each preceded by its
-/// length, as a big-endian number: the same on every machine, and `["ab", "c"]` differs from `["a", "bc"]`.
+/// length, as a big-endian number: the same on every node, and `["ab", "c"]` differs from `["a", "bc"]`.
 pub fn rendezvous(parts: &[&str]) -> u64 {
     let mut hash = Sha256::new();
     for part in parts {
@@ -15,7 +15,7 @@ pub fn rendezvous(parts: &[&str]) -> u64 {
 }
 
 /// The weight of two hashes together, by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014). A new deployment
-/// compares every service with every machine: this takes two nanoseconds where SHA-256 takes hundreds.
+/// compares every service with every node: this takes two nanoseconds where SHA-256 takes hundreds.
 pub(crate) fn combine(key: u64, candidate: u64) -> u64 {
     let mut mixed = key.wrapping_add(candidate.rotate_left(32));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

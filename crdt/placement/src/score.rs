@@ -1,4 +1,4 @@
-//! How machines that could take a slot compare.
+//! How nodes that could take a slot compare.
 
 use vc_protocol::Resources;
 
@@ -31,18 +31,18 @@ impl Dimension {
     }
 }
 
-/// The cost of a machine for one more replica; the lowest is the best. The number of replicas comes first, and the
-/// rest is fixed during a service's turn but for the replicas themselves: so costs on one machine only rise.
+/// The cost of a node for one more replica; the lowest is the best. The number of replicas comes first, and the
+/// rest is fixed during a service's turn but for the replicas themselves: so costs on one node only rise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cost {
     /// Other replicas of the service there.
     pub(crate) replicas: u32,
-    /// With a reservation: parts per million of the machine left after it, in the dominant dimension. Without: other
+    /// With a reservation: parts per million of the node left after it, in the dominant dimension. Without: other
     /// instances there.
     pub(crate) fit: u64,
 }
 
-/// The cost of a replica on a machine that holds `replicas` others of its service.
+/// The cost of a replica on a node that holds `replicas` others of its service.
 pub(crate) fn cost(demand: &Demand<'_>, account: &Account<'_>, replicas: u32) -> Cost {
     let fit = if demand.reservation().is_zero() {
         u64::from(account.instances_before).saturating_add(u64::from(replicas))
@@ -52,8 +52,8 @@ pub(crate) fn cost(demand: &Demand<'_>, account: &Account<'_>, replicas: u32) ->
     Cost { replicas, fit }
 }
 
-/// How many parts of `parts` of the machine are left after a replica, rounded down, and of what: of the dominant
-/// dimension, which is the one of which the reservation takes the larger share of this machine, CPU if both are equal.
+/// How many parts of `parts` of the node are left after a replica, rounded down, and of what: of the dominant
+/// dimension, which is the one of which the reservation takes the larger share of this node, CPU if both are equal.
 /// What counts as used are the services before this one and `replicas + 1` of this one.
 pub(crate) fn left(
     demand: &Demand<'_>,
@@ -61,7 +61,7 @@ pub(crate) fn left(
     replicas: u32,
     parts: u32,
 ) -> (u64, Dimension) {
-    let (ask, capacity) = (demand.reservation(), account.machine.capacity);
+    let (ask, capacity) = (demand.reservation(), account.node.capacity);
     // a/b > c/d without a division; all factors are 64 bits wide.
     let memory = u128::from(ask.memory_bytes) * u128::from(capacity.cpu_millis);
     let cpu = u128::from(ask.cpu_millis) * u128::from(capacity.memory_bytes);

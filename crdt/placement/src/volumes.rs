@@ -1,7 +1,7 @@
-//! Where named volumes are. Their data is on one machine, and whatever mounts them runs there.
+//! Where named volumes are. Their data is on one node, and whatever mounts them runs there.
 //!
 //! Volumes that one service mounts belong together: they and all the services that mount any of them are a *bundle*,
-//! and a bundle has one home. Otherwise two services could each bring a volume to a machine of their own, and a third
+//! and a bundle has one home. Otherwise two services could each bring a volume to a node of their own, and a third
 //! that mounts both would have no place for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use crate::order::Demand;
 /// Where a volume is, or will be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Home {
-    /// On which machine.
+    /// On which node.
     pub(crate) node: NodeId,
     /// What it is called.
     pub(crate) name: String,
@@ -29,7 +29,7 @@ pub(crate) enum Tie<'a> {
     Free,
     /// It runs there.
     To(&'a VolumeKey, &'a Home),
-    /// It cannot run: two of them are on two machines.
+    /// It cannot run: two of them are on two nodes.
     Torn((&'a VolumeKey, &'a Home), (&'a VolumeKey, &'a Home)),
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Volumes<'a> {
     bundles: Vec<Bundle>,
 }
 
-/// Volumes that belong together, and who mounts them. One whose data is on several machines already is none.
+/// Volumes that belong together, and who mounts them. One whose data is on several nodes already is none.
 struct Bundle {
     volumes: BTreeSet<VolumeKey>,
     /// Numbers of services, in their order.
@@ -83,14 +83,14 @@ impl<'a> Volumes<'a> {
         }
     }
 
-    /// The volume of the service whose data the machine has.
+    /// The volume of the service whose data the node has.
     pub(crate) fn held_by(&self, demand: &Demand<'_>, node: NodeId) -> Option<&VolumeKey> {
         let here = |home: &Home| home.held && home.node == node;
         let found = demand.volumes.iter().filter_map(|volume| self.homes.get_key_value(volume));
         found.filter(|(_, home)| here(home)).map(|(volume, _)| volume).next()
     }
 
-    /// An instance of the service is on the machine: what it mounts is there from now on.
+    /// An instance of the service is on the node: what it mounts is there from now on.
     pub(crate) fn settle(&mut self, demand: &Demand<'_>, node: NodeId) {
         let Some(first) = demand.volumes.first() else { return };
         let bundle = self.bundles.iter().find(|bundle| bundle.volumes.contains(first));
@@ -114,8 +114,8 @@ impl<'a> Volumes<'a> {
     }
 
     fn home(&self, node: NodeId, held: bool) -> Home {
-        let machine = self.input.nodes.get(&node);
-        let name = machine.map_or_else(|| node.short(), |machine| machine.name.to_string());
+        let known = self.input.nodes.get(&node);
+        let name = known.map_or_else(|| node.short(), |known| known.name.to_string());
         Home { node, name, held }
     }
 }

@@ -3,7 +3,7 @@
 //! A story is a list of scenes, separated by blank lines. A scene changes the cluster, and after `----` says what the
 //! plan is then. Lines that begin with `#` are for the reader. The changes:
 //! ```text
-//! machine NAME [cpu=N] [mem=N] [os=..] [arch=..] [runtime=process] [label=K:V]   a new machine, up
+//! node NAME [cpu=N] [mem=N] [os=..] [arch=..] [runtime=process] [label=K:V]   a new node, up
 //! up|down|drain|undrain|leave NAME
 //! broken NAME [WHY]                                its runtime does not answer; without WHY it does again
 //! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [everywhere=N] [constraint=node.name==X]
@@ -14,7 +14,7 @@
 //! remove KEY
 //! claim MACHINE SLOT [stopped] [old]               it claims the slot; not running; with another spec
 //! withdraw MACHINE                                 it gives up its claims
-//! settle                                           every machine that is up claims what the last plan gave it
+//! settle                                           every node that is up claims what the last plan gave it
 //! ```
 #![allow(clippy::expect_used, reason = "tests")]
 
@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use support::{MIB, claim, machine, node, port, settle, volume, wanted};
+use support::{MIB, claim, node, node_id, port, settle, volume, wanted};
 use vc_placement::{ClaimView, Plan, PlanInput, plan};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{
@@ -50,22 +50,22 @@ macro_rules! stories {
 
 stories! {
     an_empty_cluster_places_nothing
-    replicas_spread_over_three_machines
-    a_dead_machine_loses_only_its_own_slots_and_gets_none_back
+    replicas_spread_over_three_nodes
+    a_dead_node_loses_only_its_own_slots_and_gets_none_back
     both_sides_of_a_healed_partition_agree_on_one_claim
-    a_draining_machine_is_emptied
+    a_draining_node_is_emptied
     host_ports_are_given_once
-    machines_must_meet_the_constraints
-    a_reservation_that_is_too_large_is_refused_by_each_machine
+    nodes_must_meet_the_constraints
+    a_reservation_that_is_too_large_is_refused_by_each_node
     slots_that_are_not_wanted_any_more_hold_nothing
     reservations_are_packed_best_fit_decreasing
-    heterogeneous_machines_take_what_they_can
+    heterogeneous_nodes_take_what_they_can
     a_reservation_that_grows_displaces_only_itself
-    a_machine_without_its_runtime_keeps_nothing
+    a_node_without_its_runtime_keeps_nothing
     a_service_stays_with_the_data_of_its_volume
-    what_shares_a_volume_goes_to_one_machine
+    what_shares_a_volume_goes_to_one_node
     an_order_to_move_is_followed_where_there_is_room
-    a_process_has_only_what_its_machine_gives_it
+    a_process_has_only_what_its_node_gives_it
 }
 
 fn folder() -> std::path::PathBuf {
@@ -113,7 +113,7 @@ impl Story {
         let (verb, subject) = (words.next()?, words.next().unwrap_or_default());
         let words: Vec<&str> = words.collect();
         match verb {
-            "machine" => self.machine(subject, &words)?,
+            "node" => self.node(subject, &words)?,
             "service" => self.service(subject, &words)?,
             "remove" => drop(self.input.services.remove(&subject.parse().ok()?)?),
             "settle" => settle(&mut self.input, &self.last),
@@ -137,16 +137,14 @@ impl Story {
                 }
             }
             _ => {
-                let machine = self.input.nodes.get_mut(self.names.get(subject)?)?;
+                let node = self.input.nodes.get_mut(self.names.get(subject)?)?;
                 match verb {
-                    "up" => machine.up = true,
-                    "down" => machine.up = false,
-                    "withdraw" => machine.claims.clear(),
-                    "drain" => machine.draining = true,
-                    "undrain" => machine.draining = false,
-                    "broken" => {
-                        machine.runtime_error = (!words.is_empty()).then(|| words.join(" "))
-                    }
+                    "up" => node.up = true,
+                    "down" => node.up = false,
+                    "withdraw" => node.claims.clear(),
+                    "drain" => node.draining = true,
+                    "undrain" => node.draining = false,
+                    "broken" => node.runtime_error = (!words.is_empty()).then(|| words.join(" ")),
                     _ => return None,
                 }
             }
@@ -154,8 +152,8 @@ impl Story {
         Some(())
     }
 
-    fn machine(&mut self, name: &str, words: &[&str]) -> Option<()> {
-        let mut new = machine(name, 4000, 4096);
+    fn node(&mut self, name: &str, words: &[&str]) -> Option<()> {
+        let mut new = node(name, 4000, 4096);
         for word in words {
             let (key, value) = word.split_once('=')?;
             match key {
@@ -171,11 +169,11 @@ impl Story {
                 _ => return None,
             }
         }
-        // The id follows from the name, so that a new machine in a story changes no other.
+        // The id follows from the name, so that a new node in a story changes no other.
         let number = name
             .bytes()
             .fold(0_u16, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
-        let id = node(number);
+        let id = node_id(number);
         let fresh = self.input.nodes.insert(id, new).is_none();
         self.names.insert(name.to_owned(), id);
         fresh.then_some(())
@@ -221,7 +219,7 @@ impl Story {
     }
 
     fn name(&self, id: NodeId) -> &str {
-        self.input.nodes.get(&id).map_or("?", |machine| machine.name.as_str())
+        self.input.nodes.get(&id).map_or("?", |node| node.name.as_str())
     }
 
     fn show(&self) -> String {
@@ -246,13 +244,13 @@ impl Story {
             writeln!(out, "move {} from {} to {}: {}", it.slot, name(it.from), name(it.to), it.why)
                 .expect("text");
         }
-        for (id, machine) in &self.input.nodes {
-            self.check_room(*id, machine.capacity.cpu_millis, machine.capacity.memory_bytes);
+        for (id, node) in &self.input.nodes {
+            self.check_room(*id, node.capacity.cpu_millis, node.capacity.memory_bytes);
         }
         out
     }
 
-    /// No story may end in an overcommitted machine.
+    /// No story may end in an overcommitted node.
     fn check_room(&self, id: NodeId, cpu: u64, memory: u64) {
         let held = self
             .last

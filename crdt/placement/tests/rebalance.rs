@@ -1,4 +1,4 @@
-//! What `rebalance` proposes, and what comes of it when machines follow.
+//! What `rebalance` proposes, and what comes of it when nodes follow.
 #![allow(clippy::expect_used, reason = "tests")]
 
 mod support;
@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use support::{claim, machine, node, settle, volume, wanted};
+use support::{claim, node, node_id, settle, volume, wanted};
 use vc_placement::{PlanInput, Relocation, Wanted, plan, rebalance};
 use vc_protocol::spec::{Attribute, Constraint};
 use vc_protocol::{NodeId, Slot};
 
-/// Machines m0, m1, … with 4 cores and 4 GiB each.
-fn machines(count: u16) -> PlanInput {
-    let nodes = (0..count).map(|n| (node(n), machine(&format!("m{n}"), 4000, 4096)));
+/// Nodes m0, m1, … with 4 cores and 4 GiB each.
+fn nodes(count: u16) -> PlanInput {
+    let nodes = (0..count).map(|n| (node_id(n), node(&format!("m{n}"), 4000, 4096)));
     PlanInput { nodes: nodes.collect(), ..PlanInput::default() }
 }
 
@@ -22,16 +22,16 @@ fn slot(text: &str) -> Slot {
     text.parse().expect("a slot")
 }
 
-/// Adds a service whose replicas run on these machines.
+/// Adds a service whose replicas run on these nodes.
 fn add(input: &mut PlanInput, service: &str, mut wanted: Wanted, on: &[u16]) {
     wanted.replicas = u32::try_from(on.len()).expect("few");
     input.services.insert(service.parse().expect("a service"), wanted);
     for (replica, &number) in (1_u32..).zip(on) {
-        claim(input, node(number), &slot(&format!("{service}.{replica}")));
+        claim(input, node_id(number), &slot(&format!("{service}.{replica}")));
     }
 }
 
-/// What is proposed, as text, where the machines are called m0, m1, …
+/// What is proposed, as text, where the nodes are called m0, m1, …
 fn proposed(input: &PlanInput) -> Vec<String> {
     let name = |id: NodeId| input.nodes[&id].name.to_string();
     let line =
@@ -39,7 +39,7 @@ fn proposed(input: &PlanInput) -> Vec<String> {
     rebalance(input).into_iter().map(line).collect()
 }
 
-/// Gives the orders, and lets the machines follow step by step until nothing is left to do.
+/// Gives the orders, and lets the nodes follow step by step until nothing is left to do.
 fn follow(input: &mut PlanInput, orders: &[Relocation]) {
     input.moves.extend(orders.iter().map(|it| (it.slot.clone(), (it.from, it.to))));
     for _ in 0..=orders.len() {
@@ -57,15 +57,15 @@ fn follow(input: &mut PlanInput, orders: &[Relocation]) {
 }
 
 #[test]
-fn replicas_that_share_a_machine_part() {
-    let mut input = machines(3);
+fn replicas_that_share_a_node_part() {
+    let mut input = nodes(3);
     add(&mut input, "shop/web", wanted(0, 0, 0), &[0, 0, 1]);
     assert_eq!(proposed(&input), ["shop/web.2 m0 -> m2: m0 has 2 replicas of shop/web, m2 none"]);
 }
 
 #[test]
-fn a_machine_that_came_empty_gets_its_part() {
-    let mut input = machines(3);
+fn a_node_that_came_empty_gets_its_part() {
+    let mut input = nodes(3);
     add(&mut input, "shop/a", wanted(0, 1000, 0), &[0]);
     add(&mut input, "shop/b", wanted(0, 1000, 0), &[0]);
     add(&mut input, "shop/c", wanted(0, 2000, 0), &[1]);
@@ -80,8 +80,8 @@ fn a_machine_that_came_empty_gets_its_part() {
 }
 
 #[test]
-fn what_is_bound_to_its_machine_stays() {
-    let mut input = machines(2);
+fn what_is_bound_to_its_node_stays() {
+    let mut input = nodes(2);
     let mut with_volume = wanted(0, 1500, 0);
     with_volume.spec.container.mounts = vec![volume("data")];
     add(&mut input, "shop/db", with_volume, &[0]);
@@ -94,9 +94,11 @@ fn what_is_bound_to_its_machine_stays() {
     add(&mut input, "shop/free", wanted(0, 500, 0), &[0]);
     assert_eq!(proposed(&input), ["shop/free.1 m0 -> m1: 87% of m0 are reserved, 0% of m1"]);
     for change in [
-        |input: &mut PlanInput| input.nodes.get_mut(&node(1)).expect("m1").draining = true,
-        |input: &mut PlanInput| input.nodes.get_mut(&node(1)).expect("m1").up = false,
-        |input: &mut PlanInput| input.moves.extend([(slot("shop/free.1"), (node(0), node(1)))]),
+        |input: &mut PlanInput| input.nodes.get_mut(&node_id(1)).expect("m1").draining = true,
+        |input: &mut PlanInput| input.nodes.get_mut(&node_id(1)).expect("m1").up = false,
+        |input: &mut PlanInput| {
+            input.moves.extend([(slot("shop/free.1"), (node_id(0), node_id(1)))])
+        },
     ] {
         let mut changed = input.clone();
         change(&mut changed);
@@ -106,7 +108,7 @@ fn what_is_bound_to_its_machine_stays() {
 
 #[test]
 fn small_differences_move_nothing() {
-    let mut input = machines(2);
+    let mut input = nodes(2);
     add(&mut input, "shop/a", wanted(0, 1000, 0), &[0]);
     add(&mut input, "shop/b", wanted(0, 1100, 0), &[0]);
     add(&mut input, "shop/c", wanted(0, 1000, 0), &[1]);
@@ -114,18 +116,18 @@ fn small_differences_move_nothing() {
 }
 
 prop_compose! {
-    /// A cluster that has grown crooked: machines came and went, and everything that runs fits where it runs.
+    /// A cluster that has grown crooked: nodes came and went, and everything that runs fits where it runs.
     fn crooked_cluster()(
-        machines in vec((2_u64..9, 2_u64..9, 0..8_u8), 2..7),
+        nodes in vec((2_u64..9, 2_u64..9, 0..8_u8), 2..7),
         services in vec((1..5_u32, 0_u64..4, 0_u64..4, 0..8_u8), 1..9),
         crowded in 1..4_usize,
     ) -> PlanInput {
         let mut input = PlanInput::default();
-        for (number, (cpu, mem, _)) in (0..).zip(&machines) {
-            let mut new = machine(&format!("m{number}"), cpu * 500, mem * 256);
+        for (number, (cpu, mem, _)) in (0..).zip(&nodes) {
+            let mut new = node(&format!("m{number}"), cpu * 500, mem * 256);
             // At first only some are there.
             new.draining = usize::from(number) >= crowded;
-            input.nodes.insert(node(number), new);
+            input.nodes.insert(node_id(number), new);
         }
         for (number, (replicas, cpu, mem, kind)) in services.into_iter().enumerate() {
             let mut new = wanted(replicas, cpu * 500, mem * 256);
@@ -139,8 +141,8 @@ prop_compose! {
         }
         let decided = plan(&input);
         settle(&mut input, &decided);
-        for (machine, (_, _, fate)) in input.nodes.values_mut().zip(&machines) {
-            machine.draining = *fate == 0;
+        for (node, (_, _, fate)) in input.nodes.values_mut().zip(&nodes) {
+            node.draining = *fate == 0;
         }
         // What waits for room would take what a move leaves, and that is another cluster.
         for slot in plan(&input).unplaced.keys() {

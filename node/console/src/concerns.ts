@@ -7,7 +7,7 @@ import { serviceHref } from './route'
 
 export interface Concern {
   text: string
-  /** `null`: it is about a machine, or nothing that has a page. */
+  /** `null`: it is about a node, or nothing that has a page. */
   href: string | null
 }
 

@@ -36,7 +36,7 @@ const LATE = 2000
 /** What comes so long after it was asked for, ms, was written just now: before, it may be what had been written before. */
 const CAUGHT_UP = 2000
 
-/** The same instant by two clocks, ms since the epoch: a machine's, and this one. */
+/** The same instant by two clocks, ms since the epoch: a node's, and this one. */
 interface Clock {
   time: number
   at: number
@@ -51,7 +51,7 @@ export class LogBuffer {
   #asked = 0
   /** The time of the youngest line. */
   #youngest: number | null = null
-  /** What each machine's clock says, by the last line that it wrote while it was followed; until then, what this one says. */
+  /** What each node's clock says, by the last line that it wrote while it was followed; until then, what this one says. */
   readonly #clocks = new Map<string, Clock>()
   /** Up to when the lines of each source are gone: they were dropped, or came before the first ones. */
   readonly #gone = new Map<string, number>()
@@ -104,7 +104,7 @@ export class LogBuffer {
     this.#youngest = Math.max(time, this.#youngest ?? 0)
   }
 
-  /** Whether it was written before what is kept of its source, and comes only because another machine's clock is behind. */
+  /** Whether it was written before what is kept of its source, and comes only because another node's clock is behind. */
   #isGone(line: LogLine): boolean {
     if (this.#returning.size === 0 || line.time === null) return false
     const source = sourceOf(line)

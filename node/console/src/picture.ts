@@ -1,4 +1,4 @@
-// Where machines stand in the picture of the mesh, and which of them hear each other.
+// Where nodes stand in the picture of the mesh, and which of them hear each other.
 
 import type { NodeRow } from 'vc-mesh'
 
@@ -19,20 +19,20 @@ export interface Link {
 export interface Picture {
   width: number
   height: number
-  /** Half the side of a machine. */
+  /** Half the side of a node. */
   radius: number
-  machines: { row: NodeRow; at: Point }[]
+  nodes: { row: NodeRow; at: Point }[]
   links: Link[]
 }
 
-/** What the name and the state of a machine take below it. Pixels. */
+/** What the name and the state of a node take below it. Pixels. */
 const LABEL = 38
-/** Above the highest machine: the mark of the attached one is around it. Pixels. */
+/** Above the highest node: the mark of the attached one is around it. Pixels. */
 const MARGIN = 6
 
 const DRAWN: readonly Link['state'][] = ['heard', 'down', 'cut']
 
-/** The mesh in a picture of this width. Machines that left for good are not in it. */
+/** The mesh in a picture of this width. Nodes that left for good are not in it. */
 export function drawMesh(nodes: readonly NodeRow[], width: number): Picture {
   const rows = nodes.filter((row) => row.state !== 'left').toSorted((a, b) => a.name.localeCompare(b.name))
   const isNarrow = width < 480
@@ -45,13 +45,13 @@ export function drawMesh(nodes: readonly NodeRow[], width: number): Picture {
   const places = rows.map((_, index) => place(index, rows.length, reach))
   // The highest stands just below the upper edge, and the picture ends below the label of the lowest.
   const top = radius + MARGIN - Math.min(...places.map((it) => it.y))
-  const machines = rows.map((row, index) => {
+  const drawn = rows.map((row, index) => {
     const { x, y } = places[index] as Point
     return { row, at: { x: width / 2 + x, y: top + y } }
   })
-  const height = Math.max(0, ...machines.map((it) => it.at.y + radius + LABEL))
-  const pairs = machines.flatMap((a, index) =>
-    machines.slice(index + 1).map((b) => ({
+  const height = Math.max(0, ...drawn.map((it) => it.at.y + radius + LABEL))
+  const pairs = drawn.flatMap((a, index) =>
+    drawn.slice(index + 1).map((b) => ({
       from: a.at,
       to: b.at,
       ...linkBetween(a.row, b.row),
@@ -60,13 +60,13 @@ export function drawMesh(nodes: readonly NodeRow[], width: number): Picture {
   )
   // What is cut is drawn above what is not.
   const links = pairs.toSorted((a, b) => DRAWN.indexOf(a.state) - DRAWN.indexOf(b.state))
-  return { width, height, radius, machines, links }
+  return { width, height, radius, nodes: drawn, links }
 }
 
-/** Half the height of the ellipse on which the machines stand. */
-function reachDown(machines: number, isNarrow: boolean): number {
-  if (machines <= 2) return 0
-  if (machines <= 6) return 90
+/** Half the height of the ellipse on which the nodes stand. */
+function reachDown(nodes: number, isNarrow: boolean): number {
+  if (nodes <= 2) return 0
+  if (nodes <= 6) return 90
   return isNarrow ? 190 : 120
 }
 
@@ -78,7 +78,7 @@ function place(index: number, total: number, reach: Point): Point {
   return { x: reach.x * Math.cos(angle), y: reach.y * Math.sin(angle) }
 }
 
-/** Whether two machines hear each other. */
+/** Whether two nodes hear each other. */
 export function linkBetween(a: NodeRow, b: NodeRow): Pick<Link, 'state' | 'why'> {
   const down = [a, b].filter((it) => it.state === 'down').map((it) => it.name)
   if (down.length > 0) return { state: 'down', why: `${down.join(' and ')} ${down.length === 1 ? 'is' : 'are'} down` }

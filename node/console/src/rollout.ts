@@ -81,7 +81,7 @@ export function revisionsOf(
 
 function isProven(row: InstanceRow, checked: boolean): boolean {
   const good = row.state === 'healthy' || row.state === 'completed' || (row.state === 'running' && !checked)
-  return good && row.settled
+  return good && row.available
 }
 
 function failureOf(row: ServiceRow, instances: readonly InstanceRow[]): string | null {

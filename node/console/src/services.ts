@@ -61,7 +61,7 @@ export function instanceCondition(row: InstanceRow): Condition {
     case 'healthy':
       return { tone: 'good', word }
     case 'running':
-      return { tone: row.settled ? 'good' : 'busy', word }
+      return { tone: row.available ? 'good' : 'busy', word }
     case 'completed':
       return { tone: 'idle', word }
     case 'failed':

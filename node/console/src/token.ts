@@ -39,7 +39,7 @@ export function readToken(
   if (!payload) return { problem: `This is not a token: it has three long parts with dots between. ${ASK_FOR_ONE}` }
   const { sub, exp, aud, scope, peers } = payload
   const role = roleIn(scope)
-  if (!role) return { problem: `This token is for machines; the console needs a user's. ${ASK_FOR_ONE}` }
+  if (!role) return { problem: `This token is for nodes; the console needs a user's. ${ASK_FOR_ONE}` }
   if (typeof sub !== 'string' || typeof exp !== 'number' || exp * 1000 > LAST_TIME || typeof aud !== 'string') {
     return { problem: `This is not a token of a Virtual Cluster. ${ASK_FOR_ONE}` }
   }

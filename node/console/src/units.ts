@@ -17,7 +17,7 @@ export function cores(millis: number): string {
   return trimmed(millis / 1000, 2)
 }
 
-/** `3m ago`. Other machines' clocks may be ahead: that is now. 0 is never. */
+/** `3m ago`. Other nodes' clocks may be ahead: that is now. 0 is never. */
 export function ago(now: number, then: number): string {
   if (then === 0) return '–'
   const millis = now - then
@@ -46,7 +46,7 @@ export function moment(time: number): string {
   return MOMENT.format(time)
 }
 
-/** `1 machine`, `3 machines`. */
+/** `1 node`, `3 nodes`. */
 export function count(amount: number, noun: string): string {
   return `${amount} ${noun}${amount === 1 ? '' : 's'}`
 }

@@ -73,7 +73,7 @@ test('after a pause it goes on where it was: nothing is missing, and nothing is 
   expect(buffer.lines(everything).map(({ text }) => text)).toEqual(['a', 'b', 'b', 'late', 'b', 'c'])
 })
 
-test('after a pause nothing of any machine is missing, though their clocks differ and some were quiet', () => {
+test('after a pause nothing of any node is missing, though their clocks differ and some were quiet', () => {
   const buffer = new LogBuffer()
   buffer.resume(1_000_000)
   push(buffer, row('of an hour ago', { node: 'idle', time: 1_000_000 - 3_600_000 }), 1_000_100)
@@ -88,7 +88,7 @@ test('after a pause nothing of any machine is missing, though their clocks diffe
   expect(buffer.lines(everything).map(({ text }) => text)).toEqual(['of an hour ago', 'first', 'ahead', 'second'])
 })
 
-test('a machine that has only been quiet so far is taken to be as late as it is here, whatever others say', () => {
+test('a node that has only been quiet so far is taken to be as late as it is here, whatever others say', () => {
   const buffer = new LogBuffer()
   buffer.resume(1_000_000)
   push(buffer, row('of an hour ago', { time: 1_000_000 - 3_600_000 }), 1_000_100)
@@ -96,7 +96,7 @@ test('a machine that has only been quiet so far is taken to be as late as it is 
   expect(buffer.resume(1_090_000)).toEqual({ tail: null, since: 1_018_000 })
 })
 
-test('what has been dropped does not come as if it were new when a machine that is ahead is asked for more than is kept', () => {
+test('what has been dropped does not come as if it were new when a node that is ahead is asked for more than is kept', () => {
   const buffer = new LogBuffer()
   buffer.resume(1_000_000)
   push(buffer, row('behind', { time: 1_010_000 }), 1_010_000)

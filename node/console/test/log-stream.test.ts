@@ -55,8 +55,8 @@ test('the last lines of a service that was removed still come', async () => {
   expect(texts()).toEqual(['running', 'stopping', 'stopped'])
 })
 
-test('that the lines of a machine have ended is told until more of it come', async () => {
-  const ended = 'logs from beta ended: the machine is down'
+test('that the lines of a node have ended is told until more of it come', async () => {
+  const ended = 'logs from beta ended: the node is down'
   const { notes } = followed([note(ended), line('a', ID.alpha), line('b', ID.beta), line('c', ID.beta)])
   await expect.poll(() => notes.at(-1)).toBe('The log has ended.')
   expect(notes).toEqual(['', ended, 'line', 'line', '', 'line', 'The log has ended.'])

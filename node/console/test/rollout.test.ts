@@ -30,7 +30,7 @@ function instance(replica: number, more: Partial<InstanceRow> = {}): InstanceRow
     restarts: 0,
     since: 1,
     current: true,
-    settled: true,
+    available: true,
     digest: 'd',
     ...more,
   }
@@ -45,7 +45,7 @@ const state = (rows: InstanceRow[], row: Partial<ServiceRow> = {}, want: Partial
 test('a deployment has settled when everything new runs and is proven, and nothing old is left', () => {
   expect(standing([wanted], [service], both, kept)).toEqual({ running: 2, wanted: 2, verdict: { state: 'settled' } })
   expect(state([instance(1)]), 'one is missing').toBe('waiting')
-  expect(state([instance(1), instance(2, { settled: false })]), 'one is not proven').toBe('waiting')
+  expect(state([instance(1), instance(2, { available: false })]), 'one is not proven').toBe('waiting')
   expect(state([...both, instance(2, { current: false, state: 'stopping' })]), 'an old one is left').toBe('waiting')
   expect(state(both, { rollout: { state: 'updating', done: 1, reason: '' } })).toBe('waiting')
   expect(state(both, {}, { checked: true }), 'it runs, and is not healthy').toBe('waiting')
@@ -63,7 +63,7 @@ test('a failure is told with its reason', () => {
   }
   expect(failed(both, { rollout: { state: 'rolled_back', done: 0, reason: 'exited with code 1' } })).toMatch(/rolled back.*code 1/)
   expect(failed(both, { rollout: { state: 'paused', done: 0, reason: 'not healthy' } })).toMatch(/paused: not healthy/)
-  const hopeless = instance(1, { state: 'failed', settled: false, restarts: 3, reason: 'exited with code 2' })
+  const hopeless = instance(1, { state: 'failed', available: false, restarts: 3, reason: 'exited with code 2' })
   expect(failed([hopeless, instance(2)])).toMatch(/shop\/web\.1 failed \(exited with code 2\).*3 times/)
   expect(failed([{ ...hopeless, restarts: 2 }, instance(2)]), 'it may still come').toBe('waiting')
 })

@@ -1,4 +1,4 @@
-// A cluster of three machines with two projects: an update is under way, an instance fails, a link is cut.
+// A cluster of three nodes with two projects: an update is under way, an instance fails, a link is cut.
 
 import type { EventRow, InstanceRow, NodeRow, PlanReport, ServiceRow, ServiceSpec, StatusReport, View } from 'vc-mesh'
 
@@ -11,9 +11,9 @@ export const ID = {
   gamma: '12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez99r3ANaba',
 } as const
 
-type MachineName = keyof typeof ID
+type NodeName = keyof typeof ID
 
-function node(name: MachineName, more: Partial<NodeRow>): NodeRow {
+function node(name: NodeName, more: Partial<NodeRow>): NodeRow {
   return {
     id: ID[name],
     name,
@@ -56,7 +56,7 @@ function service(key: string, more: Partial<ServiceRow>, now: number): ServiceRo
   }
 }
 
-function instance(key: string, replica: number, on: MachineName | null, more: Partial<InstanceRow>, now: number): InstanceRow {
+function instance(key: string, replica: number, on: NodeName | null, more: Partial<InstanceRow>, now: number): InstanceRow {
   return {
     service: key,
     replica,
@@ -68,7 +68,7 @@ function instance(key: string, replica: number, on: MachineName | null, more: Pa
     restarts: 0,
     since: now - 182 * MINUTE,
     current: true,
-    settled: true,
+    available: true,
     digest: 'a3c5e1f09b7d2468',
     ...more,
   }
@@ -101,7 +101,7 @@ export function scene(now: number): View {
   ]
   const instances = [
     instance('shop/web', 1, 'alpha', { since: now - 40_000 }, now),
-    instance('shop/web', 2, 'beta', { state: 'running', settled: false, since: now - 4000 }, now),
+    instance('shop/web', 2, 'beta', { state: 'running', available: false, since: now - 4000 }, now),
     instance('shop/web', 2, 'beta', { state: 'stopping', current: false, since: now - 2000, digest: 'old' }, now),
     instance('shop/web', 3, 'gamma', { digest: 'old' }, now),
     ...([1, 2, 3] as const).map((it) => instance('shop/api', it, it === 1 ? 'alpha' : it === 2 ? 'beta' : 'gamma', {}, now)),
@@ -109,7 +109,7 @@ export function scene(now: number): View {
     instance('shop/mail', 1, 'alpha', {}, now),
     instance('shop/mail', 2, 'beta', {
       state: 'failed',
-      settled: false,
+      available: false,
       restarts: 4,
       address: '',
       since: now - 9000,
@@ -169,7 +169,7 @@ export const plan: PlanReport = {
       replica: 1,
       node: ID.gamma,
       node_name: 'gamma',
-      reasons: ['fewest replicas of shop/queue (0)', 'best fit: 61% of its memory left after it', '2 of 3 machines could take it'],
+      reasons: ['fewest replicas of shop/queue (0)', 'best fit: 61% of its memory left after it', '2 of 3 nodes could take it'],
     },
   ],
   unplaced: [

@@ -41,12 +41,12 @@ test('an instance that runs without a healthcheck is good; one that waits for it
   expect(word('lab/metrics', view.instances, { healthy: 0 })).toBe('starting')
 })
 
-test('instances and machines say their state in a word, and why they have no place', () => {
+test('instances and nodes say their state in a word, and why they have no place', () => {
   const [first] = view.instances as [InstanceRow]
   expect(instanceCondition({ ...first, state: 'pending', node: null, reason: 'no room' })).toEqual({ tone: 'warn', word: 'no place' })
   expect(instanceCondition({ ...first, current: false, state: 'stopping' }).word).toBe('stopping, old')
   const [alpha, beta] = view.nodes
-  if (!alpha || !beta) throw new Error('no machines in the scene')
+  if (!alpha || !beta) throw new Error('no nodes in the scene')
   expect(nodeCondition(alpha).word).toBe('up')
   expect(nodeCondition(beta).word).toBe('up, link lost')
   expect(nodeCondition({ ...alpha, draining: true }).word).toBe('draining')

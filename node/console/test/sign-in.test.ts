@@ -51,8 +51,8 @@ test('what cannot be used is told with what to do', () => {
   const cases: [string, RegExp][] = [
     ['hello', /not a token.*vc token create --user/s],
     ['a.b.c', /not a token/],
-    [token([1, 2]), /for machines|not a token/],
-    [token({ ...good, scope: { 'machine:join': 'server' } }), /for machines.*vc token create --user/s],
+    [token([1, 2]), /for nodes|not a token/],
+    [token({ ...good, scope: { 'node:join': 'server' } }), /for nodes.*vc token create --user/s],
     [token({ ...good, exp: NOW / 1000 }), /of ada has expired.*vc token create --user ada/s],
     [token({ ...good, exp: undefined }), /not a token of a Virtual Cluster/],
     [token({ ...good, exp: 1e15 }), /not a token of a Virtual Cluster/],

@@ -21,8 +21,8 @@ test('times are told from now, in the largest unit of which there are two', () =
   const now = 1_800_000_000_000
   const told = [12, 119, 200, 7200, 86_400, 200_000].map((seconds) => ago(now, now - seconds * 1000))
   expect(told).toEqual(['12s ago', '119s ago', '3m ago', '2h ago', '24h ago', '2d ago'])
-  expect(ago(now, now + 60_000), "another machine's clock is ahead").toBe('just now')
+  expect(ago(now, now + 60_000), "another node's clock is ahead").toBe('just now')
   expect(ago(now, 0), 'never').toBe('–')
   expect(duration(-5)).toBe('0s')
-  expect([count(1, 'machine'), count(0, 'machine')]).toEqual(['1 machine', '0 machines'])
+  expect([count(1, 'node'), count(0, 'node')]).toEqual(['1 node', '0 nodes'])
 })

@@ -1,9 +1,9 @@
-//! Whom this machine cannot hear.
+//! Whom this node cannot hear.
 //!
 //! An adaptive timeout on heartbeats, in the spirit of the phi-accrual detector (Hayashibara et al. 2004) with the
 //! normal distribution replaced by a bound on the mean and the mean deviation of the gaps (as TCP bounds its
-//! retransmissions, RFC 6298); suspicion slows down while this machine itself is late or was proven wrong before
-//! (Lifeguard, Dadgar et al. 2017). What comes out is this machine's opinion alone; documents make it count.
+//! retransmissions, RFC 6298); suspicion slows down while this node itself is late or was proven wrong before
+//! (Lifeguard, Dadgar et al. 2017). What comes out is this node's opinion alone; documents make it count.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ impl Detector {
         true
     }
 
-    /// Something else than a heartbeat came from a machine. The first word ends the wait for it; later ones prove
+    /// Something else than a heartbeat came from a node. The first word ends the wait for it; later ones prove
     /// nothing, for they could be repeated by somebody else.
     pub(crate) fn spoke(&mut self, node: NodeId, now: Millis) {
         if let Some(heard) = self.heard.get_mut(&node).filter(|heard| heard.seq == 0) {
@@ -63,7 +63,7 @@ impl Detector {
         }
     }
 
-    /// A machine's document names this incarnation: a newer one than known is a sign of life, and a machine that was
+    /// A node's document names this incarnation: a newer one than known is a sign of life, and a node that was
     /// not known at all is given time to be heard.
     pub(crate) fn incarnation(&mut self, node: NodeId, incarnation: u64, now: Millis) {
         let fresh = self.fresh(incarnation, now);
@@ -80,7 +80,7 @@ impl Detector {
         Heard { incarnation, seq: 0, last, mean8: self.timing.heartbeat * 8, deviation8: 0 }
     }
 
-    /// This machine was late by so much: what it did not hear meanwhile is no evidence.
+    /// This node was late by so much: what it did not hear meanwhile is no evidence.
     pub(crate) fn was_late(&mut self, by: Millis, now: Millis) {
         for heard in self.heard.values_mut() {
             heard.last = (heard.last + by).min(now.max(heard.last));
@@ -108,7 +108,7 @@ impl Detector {
         }
     }
 
-    /// Whether this machine has not been heard for longer than its heartbeats allow.
+    /// Whether this node has not been heard for longer than its heartbeats allow.
     pub(crate) fn is_silent(&self, node: NodeId, now: Millis) -> bool {
         self.heard.get(&node).is_some_and(|heard| now > heard.last + self.patience(heard))
     }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_was_late_itself_does_not_blame_others() {
+    fn a_node_that_was_late_itself_does_not_blame_others() {
         let last = Timing::default().heartbeat * 40;
         let mut detector = steady(last);
         let now = last + 60_000;

@@ -69,9 +69,9 @@ impl Engine {
             claims: before.claims.clone(),
             // Who was gone before is gone until he says otherwise, or his claims would come back to life.
             unreachable: before.unreachable,
-            heard: BTreeSet::new(),
+            observed: BTreeSet::new(),
             volumes: before.volumes,
-            outcomes: before.outcomes,
+            update_results: before.update_results,
             ports: BTreeMap::new(),
         };
         let mut detector = Detector::new(timing);
@@ -108,12 +108,12 @@ impl Engine {
         Arc::clone(&self.view)
     }
 
-    /// What the machines use, as their last heartbeats said.
+    /// What the nodes use, as their last heartbeats said.
     pub fn usage(&self) -> &BTreeMap<NodeId, Usage> {
         &self.usage
     }
 
-    /// Whether this machine was taken out of the cluster for good, and has given up what it ran.
+    /// Whether this node was taken out of the cluster for good, and has given up what it ran.
     pub fn has_left(&self) -> bool {
         let left = self.replica.cluster().left.contains_key(&self.replica.id());
         left && self.own.claims.is_empty() && !matches!(self.runtime, RuntimeHealth::Unknown)
@@ -182,7 +182,7 @@ impl Engine {
         let (due, _) = self.deadline();
         let late = now.saturating_sub(due);
         if late > self.timing.suspect / 4 {
-            tracing::debug!(late, "this machine is late; its judgement slows down");
+            tracing::debug!(late, "this node is late; its judgement slows down");
             self.detector.was_late(late, now);
         }
         if now >= self.next_heartbeat {

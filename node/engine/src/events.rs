@@ -1,4 +1,4 @@
-//! What happened, as the difference between two views: nobody has to say that he did something, and what one machine sees
+//! What happened, as the difference between two views: nobody has to say that he did something, and what one node sees
 //! of another's doings is what the documents came to mean.
 
 use vc_crdt::View;
@@ -12,10 +12,10 @@ use crate::rollout::Rollout;
 /// The longest reason that is told, in characters.
 const MAX_REASON: usize = 200;
 
-/// What happened between two views, told `now`: machines first, then services, then instances. Each fact once.
+/// What happened between two views, told `now`: nodes first, then services, then instances. Each fact once.
 pub fn between(before: &View, after: &View, now: Millis) -> Vec<EventRow> {
     let mut told = Told { now, rows: Vec::new() };
-    machines(before, after, &mut told);
+    nodes(before, after, &mut told);
     services(before, after, &mut told);
     slots(before, after, &mut told);
     instances(before, after, &mut told);
@@ -56,7 +56,7 @@ fn brief(reason: &str) -> String {
     text
 }
 
-fn machines(before: &View, after: &View, told: &mut Told) {
+fn nodes(before: &View, after: &View, told: &mut Told) {
     for (node, state) in &after.nodes {
         let name = after.name(*node);
         // Before it has said who it is, there is nothing to tell of it.
@@ -68,7 +68,7 @@ fn machines(before: &View, after: &View, told: &mut Told) {
             (_, true) if held.is_none() => told.info(&name, "joined the cluster"),
             (false, true) => told.info(&name, "is up again"),
             (true, false) if held.is_some() => {
-                told.error(&name, "is down: the other machines cannot hear it");
+                told.error(&name, "is down: the other nodes cannot hear it");
             }
             _ => {}
         }
@@ -143,7 +143,7 @@ fn slots(before: &View, after: &View, told: &mut Told) {
     for (slot, refusals) in &after.plan.unplaced {
         if !before.plan.unplaced.contains_key(slot) {
             let reason = brief(&unplaced_reason(after, slot, refusals));
-            told.warning(slot, format!("has no machine: {reason}"));
+            told.warning(slot, format!("has no node: {reason}"));
         }
     }
     for (slot, placement) in &after.plan.placements {
@@ -153,14 +153,14 @@ fn slots(before: &View, after: &View, told: &mut Told) {
                 told.info(slot, format!("moves from {} to {to}", after.name(held.node)));
             }
             None if before.plan.unplaced.contains_key(slot) => {
-                told.info(slot, format!("has a machine: {to}"));
+                told.info(slot, format!("has a node: {to}"));
             }
             _ => {}
         }
     }
 }
 
-/// The claims of a machine in a view; none while it is down, for nobody knows then.
+/// The claims of a node in a view; none while it is down, for nobody knows then.
 fn claims(view: &View, node: NodeId) -> impl Iterator<Item = (&InstanceId, &Claim)> {
     let state = view.nodes.get(&node).filter(|_| view.up.contains(&node));
     state.into_iter().flat_map(|state| &state.claims)
@@ -173,9 +173,9 @@ fn claim<'a>(view: &'a View, node: NodeId, id: &InstanceId) -> Option<&'a Claim>
 /// What instances do.
 fn instances(before: &View, after: &View, told: &mut Told) {
     for &node in &after.up {
-        let machine = after.name(node);
+        let name = after.name(node);
         for (id, claim) in claims(after, node) {
-            instance(self::claim(before, node, id), id, claim, &machine, told);
+            instance(self::claim(before, node, id), id, claim, &name, told);
         }
         for (id, held) in claims(before, node) {
             let ran = held.state.is_running() || held.state == InstanceState::Stopping;
@@ -186,13 +186,13 @@ fn instances(before: &View, after: &View, told: &mut Told) {
                 } else {
                     ""
                 };
-                told.info(&id.slot, format!("{old}stopped on {machine}"));
+                told.info(&id.slot, format!("{old}stopped on {name}"));
             }
         }
     }
 }
 
-fn instance(held: Option<&Claim>, id: &InstanceId, claim: &Claim, machine: &str, told: &mut Told) {
+fn instance(held: Option<&Claim>, id: &InstanceId, claim: &Claim, node: &str, told: &mut Told) {
     use InstanceState::{
         Completed, Failed, Healthy, Pending, Pulling, Running, Starting, Stopping, Unhealthy,
     };
@@ -202,18 +202,18 @@ fn instance(held: Option<&Claim>, id: &InstanceId, claim: &Claim, machine: &str,
     let slot = &id.slot;
     match claim.state {
         Running | Healthy if same && again => {
-            told.warning(slot, format!("ended and was started again on {machine}"));
+            told.warning(slot, format!("ended and was started again on {node}"));
         }
         Failed if same && again => {
-            told.error(slot, format!("failed again on {machine}: {}", brief(&claim.reason)));
+            told.error(slot, format!("failed again on {node}: {}", brief(&claim.reason)));
         }
         _ if same => {}
-        Running if !ran => told.info(slot, format!("runs on {machine}")),
-        Healthy if !ran => told.info(slot, format!("runs on {machine} and is healthy")),
+        Running if !ran => told.info(slot, format!("runs on {node}")),
+        Healthy if !ran => told.info(slot, format!("runs on {node} and is healthy")),
         Healthy => told.info(slot, "is healthy"),
         Unhealthy => told.warning(slot, format!("is unhealthy: {}", brief(&claim.reason))),
-        Failed => told.error(slot, format!("failed on {machine}: {}", brief(&claim.reason))),
-        Completed => told.info(slot, format!("is done on {machine}")),
+        Failed => told.error(slot, format!("failed on {node}: {}", brief(&claim.reason))),
+        Completed => told.info(slot, format!("is done on {node}")),
         Running | Pending | Pulling | Starting | Stopping => {}
     }
 }

@@ -8,7 +8,7 @@ use vc_protocol::{Millis, NodeId};
 use crate::engine::Engine;
 use crate::interface::Output;
 
-/// An accusation answered within this time was wrong, not a machine that came back.
+/// An accusation answered within this time was wrong, not a node that came back.
 const WRONG: Millis = 3000;
 
 impl Engine {
@@ -19,7 +19,7 @@ impl Engine {
             return;
         }
         self.usage.insert(from, heartbeat.usage);
-        self.dirty |= self.own.heard.insert(from);
+        self.dirty |= self.own.observed.insert(from);
         let ours = self.anti_entropy.fingerprint(self.replica.versions());
         if heartbeat.fingerprint == ours {
             self.caught_up();

@@ -88,11 +88,11 @@ pub enum Input {
     Sync(NodeId, SyncMessage),
     /// Something happened in the runtime.
     Runtime(RuntimeEvent),
-    /// What this machine uses now.
+    /// What this node uses now.
     Usage(Usage),
-    /// What this machine says of itself has changed, as its addresses do.
+    /// What this node says of itself has changed, as its addresses do.
     Info(NodeInfo),
-    /// The ports that this machine cannot publish (`8080/tcp`) now, and why.
+    /// The ports that this node cannot publish (`8080/tcp`) now, and why.
     Ports(BTreeMap<String, String>),
     /// A certificate that authentication brought.
     Certificate(String),

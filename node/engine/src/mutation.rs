@@ -44,7 +44,7 @@ pub enum Mutation {
         /// Bytes, uncompressed.
         size: u64,
     },
-    /// Keep a machine free, or no more.
+    /// Keep a node free, or no more.
     Drain {
         /// Which.
         node: String,
@@ -61,9 +61,9 @@ pub enum Mutation {
         /// Which service.
         service: String,
     },
-    /// Even out what machines run: orders to move.
+    /// Even out what nodes run: orders to move.
     Rebalance,
-    /// Take a machine out of the cluster for good.
+    /// Take a node out of the cluster for good.
     Leave {
         /// Which.
         node: String,
@@ -113,7 +113,7 @@ pub fn find_service(cluster: &ClusterState, text: &str) -> Result<ServiceKey, St
     }
 }
 
-/// The machine that a name or an id names. Errors: none, or several.
+/// The node that a name or an id names. Errors: none, or several.
 pub fn find_node(view: &View, text: &str) -> Result<NodeId, String> {
     let found: Vec<NodeId> = view
         .nodes
@@ -219,13 +219,13 @@ impl Mutation {
     }
 }
 
-/// Gives the orders that even out what machines run, beside those that hold, and drops the others.
+/// Gives the orders that even out what nodes run, beside those that hold, and drops the others.
 fn order_moves(view: &View, state: &mut ClusterState, now: Millis) -> Vec<String> {
     state.moves.retain(|slot, _| view.input.moves.contains_key(slot));
     let mut lines = Vec::new();
     for it in rebalance(&view.input) {
-        // By the clock of that machine: the order must be younger than the claim that it is about.
-        let claims = view.input.nodes.get(&it.from).map(|machine| &machine.claims);
+        // By the clock of that node: the order must be younger than the claim that it is about.
+        let claims = view.input.nodes.get(&it.from).map(|node| &node.claims);
         let since = claims.and_then(|claims| claims.get(&it.slot)).map_or(0, |claim| claim.since);
         let at = now.max(since.saturating_add(1));
         let (from, to) = (view.name(it.from), view.name(it.to));
@@ -238,7 +238,7 @@ fn order_moves(view: &View, state: &mut ClusterState, now: Millis) -> Vec<String
     lines
 }
 
-/// Errors: the machine runs instances, or holds data that a service uses.
+/// Errors: the node runs instances, or holds data that a service uses.
 fn may_leave(view: &View, id: NodeId) -> Result<(), String> {
     let name = view.name(id);
     let claims = view.nodes.get(&id).map_or(0, |state| state.claims.len());
@@ -279,7 +279,7 @@ fn remove_volume(
         return Err(format!("{services} mounts volume {volume}: 'vc rm {service}' first"));
     }
     // By whatever clock it was made, it is gone.
-    state.forgotten.insert(volume.clone(), now.max(since));
+    state.tombstones.insert(volume.clone(), now.max(since));
     Ok(format!("volume {volume} removed"))
 }
 

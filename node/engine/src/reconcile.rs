@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vc_crdt::{Outcome, View};
+use vc_crdt::{UpdateResult, View};
 use vc_protocol::change::DocumentId;
 use vc_protocol::control::RolloutState;
 use vc_protocol::instance::{Claim, InstanceState};
@@ -156,7 +156,7 @@ impl Engine {
         self.outputs.extend(actions.into_iter().map(Output::Runtime));
     }
 
-    /// What is to run in each slot that the plan gives to this machine.
+    /// What is to run in each slot that the plan gives to this node.
     fn desired(&self) -> BTreeMap<Slot, Desired> {
         let id = self.replica.id();
         let mut rollouts = BTreeMap::new();
@@ -216,8 +216,8 @@ impl Engine {
         waits.join(", ")
     }
 
-    /// Slots that this machine is to give up and that another is to fill and has not filled yet: what runs here goes on
-    /// meanwhile. Of a machine that is drained, also what no other can take: better here than nowhere. What must go
+    /// Slots that this node is to give up and that another is to fill and has not filled yet: what runs here goes on
+    /// meanwhile. Of a node that is drained, also what no other can take: better here than nowhere. What must go
     /// because there is no room for it goes at once.
     fn handed_on(&self) -> BTreeSet<Slot> {
         let (id, view) = (self.replica.id(), &self.view);
@@ -230,7 +230,7 @@ impl Engine {
                 let mut claims = view.claims_on(slot);
                 (draining || told_to_move(slot))
                     && view.spec(&slot.service).is_some_and(ServiceSpec::starts_first)
-                    && !claims.any(|(node, _, claim)| node == placement.node && claim.settled)
+                    && !claims.any(|(node, _, claim)| node == placement.node && claim.available)
             }
             None => draining && view.plan.unplaced.contains_key(slot),
         };
@@ -240,9 +240,9 @@ impl Engine {
     /// From the first instance on that mounts it here, a volume's data is here; until somebody removes it.
     fn note_volumes(&mut self, now: Millis) {
         let view = Arc::clone(&self.view);
-        let forgotten = &view.cluster.forgotten;
+        let tombstones = &view.cluster.tombstones;
         let is_forgotten =
-            |key: &VolumeKey, since: Millis| forgotten.get(key).is_some_and(|&at| since <= at);
+            |key: &VolumeKey, since: Millis| tombstones.get(key).is_some_and(|&at| since <= at);
         let removed: Vec<VolumeKey> = self
             .own
             .volumes
@@ -260,7 +260,7 @@ impl Engine {
                 let key = VolumeKey { project: project.clone(), volume: volume.clone() };
                 if !view.input.volumes.contains_key(&key) {
                     // What was removed by a clock ahead of ours begins after that.
-                    let since = forgotten.get(&key).map_or(now, |&at| now.max(at + 1));
+                    let since = tombstones.get(&key).map_or(now, |&at| now.max(at + 1));
                     self.own.volumes.entry(key).or_insert(since);
                 }
             }
@@ -272,7 +272,7 @@ impl Engine {
     fn note_outcomes(&mut self) {
         let view = Arc::clone(&self.view);
         let revision = |key: &ServiceKey| view.cluster.services.get(key).map(|it| it.updated);
-        self.own.outcomes.retain(|key, outcome| revision(key) == Some(outcome.revision));
+        self.own.update_results.retain(|key, result| revision(key) == Some(result.revision));
         let ours: BTreeSet<&ServiceKey> =
             self.own.claims.keys().map(|id| &id.slot.service).collect();
         for key in ours {
@@ -297,13 +297,13 @@ impl Engine {
                 tracing::warn!(service = %key, reason, "an update failed");
             }
             if failed.is_some() || rollout.has_arrived() {
-                let outcome = Outcome { revision: record.updated, failed };
-                self.own.outcomes.insert(key.clone(), outcome);
+                let result = UpdateResult { revision: record.updated, failed };
+                self.own.update_results.insert(key.clone(), result);
             }
         }
     }
 
-    /// The claims of machines that are up on a service of the same project.
+    /// The claims of nodes that are up on a service of the same project.
     fn claims_of<'a>(&'a self, slot: &'a Slot, name: &'a Name) -> impl Iterator<Item = &'a Claim> {
         let up: &BTreeSet<NodeId> = &self.view.up;
         self.view.nodes.iter().filter(|(node, _)| up.contains(node)).flat_map(move |(_, state)| {

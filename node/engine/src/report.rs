@@ -41,7 +41,7 @@ pub fn instances(view: &View) -> Vec<InstanceRow> {
     rows.into_values().collect()
 }
 
-/// Why no machine takes a slot.
+/// Why no node takes a slot.
 pub(crate) fn unplaced_reason(view: &View, slot: &Slot, refusals: &[Refusal]) -> String {
     // Where the data is, is what matters: on the others it cannot run anyway.
     let homes = homes(view, &slot.service);
@@ -52,7 +52,7 @@ pub(crate) fn unplaced_reason(view: &View, slot: &Slot, refusals: &[Refusal]) ->
         _ => refusals.iter().collect(),
     };
     match refusals.as_slice() {
-        [] => "no machine is there to take it".to_owned(),
+        [] => "no node is there to take it".to_owned(),
         refusals => {
             let lines: Vec<String> = refusals
                 .iter()
@@ -63,7 +63,7 @@ pub(crate) fn unplaced_reason(view: &View, slot: &Slot, refusals: &[Refusal]) ->
     }
 }
 
-/// The machines that hold the data of a service's volumes.
+/// The nodes that hold the data of a service's volumes.
 fn homes(view: &View, service: &ServiceKey) -> Vec<NodeId> {
     let volumes = view.spec(service).into_iter().flat_map(|spec| spec.volumes());
     let holder = |volume: &vc_protocol::Name| {
@@ -86,7 +86,7 @@ fn claimed(view: &View, id: &InstanceId, node: NodeId, claim: &Claim) -> Instanc
         restarts: claim.restarts,
         since: claim.since,
         current: planned && view.wanted_digest(&slot.service).as_deref() == Some(&id.digest),
-        settled: claim.settled,
+        available: claim.available,
         digest: id.digest.clone(),
         ..unclaimed(view, slot, Some(node), String::new())
     }
@@ -104,7 +104,7 @@ fn unclaimed(view: &View, slot: &Slot, node: Option<NodeId>, reason: String) -> 
         restarts: 0,
         since: 0,
         current: true,
-        settled: false,
+        available: false,
         digest: String::new(),
     }
 }
@@ -168,7 +168,7 @@ pub fn volumes(view: &View) -> Vec<VolumeRow> {
     view.input.volumes.iter().map(row).collect()
 }
 
-/// What would move if machines were evened out now.
+/// What would move if nodes were evened out now.
 pub fn rebalance(view: &View) -> Vec<MoveRow> {
     let row = |Relocation { slot, from, to, why }| MoveRow {
         service: slot.service,
@@ -180,7 +180,7 @@ pub fn rebalance(view: &View) -> Vec<MoveRow> {
     relocations(&view.input).into_iter().map(row).collect()
 }
 
-/// What the plan gives to a machine.
+/// What the plan gives to a node.
 fn reserved(view: &View, node: NodeId) -> Resources {
     let slots = view.plan.placements.iter().filter(|(_, placement)| placement.node == node);
     slots
@@ -188,12 +188,12 @@ fn reserved(view: &View, node: NodeId) -> Resources {
         .fold(Resources::default(), |sum, spec| sum.plus(spec.container.reservation))
 }
 
-/// The members that a machine cannot hear.
+/// The members that a node cannot hear.
 fn unheard(view: &View, by: NodeId) -> Vec<NodeId> {
     view.nodes.keys().copied().filter(|&of| accuses(&view.nodes, by, of)).collect()
 }
 
-/// Every machine, then those that left for good.
+/// Every node, then those that left for good.
 pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
     let row = |(&id, state): (&NodeId, &vc_crdt::NodeState)| {
         let up = view.up.contains(&id);

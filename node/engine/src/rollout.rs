@@ -30,7 +30,7 @@ pub(crate) struct Rollout<'a> {
     pub(crate) state: RolloutState,
     /// Replicas that run the goal and have proven themselves.
     settled: u32,
-    /// Replicas that have a machine.
+    /// Replicas that have a node.
     placed: u32,
     reason: String,
 }
@@ -90,7 +90,7 @@ impl<'a> Rollout<'a> {
             self.placed += u32::from(placed);
             if of_goal.peek().is_some() {
                 self.turn.insert(replica);
-                if of_goal.any(|(.., claim)| claim.settled) {
+                if of_goal.any(|(.., claim)| claim.available) {
                     self.settled += 1;
                 } else {
                     on_their_way += 1;
@@ -127,7 +127,7 @@ impl<'a> Rollout<'a> {
         }
     }
 
-    /// Whether every replica that has a machine runs the goal and has proven itself.
+    /// Whether every replica that has a node runs the goal and has proven itself.
     pub(crate) fn has_arrived(&self) -> bool {
         self.settled >= self.placed
     }

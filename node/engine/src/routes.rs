@@ -1,7 +1,7 @@
 //! Where connections go: from a published port, or a service's name, to the instances that can answer.
 //!
 //! A function of the view, so every node has the same table as soon as it has the same documents. What a table cannot
-//! know (a machine that died a moment ago, an instance that refuses) is for whoever connects to find out: he tries the
+//! know (a node that died a moment ago, an instance that refuses) is for whoever connects to find out: he tries the
 //! next endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +16,9 @@ use vc_protocol::{InstanceId, Name, NodeId, ServiceKey};
 pub struct Routes {
     /// Every service that is wanted.
     pub services: BTreeMap<ServiceKey, ServiceRoutes>,
-    /// Machines that are down: nothing comes from them any more.
+    /// Nodes that are down: nothing comes from them any more.
     pub down: BTreeSet<NodeId>,
-    /// Which services have a port that machines publish. Of two that cannot both have it, the one that asked earlier.
+    /// Which services have a port that nodes publish. Of two that cannot both have it, the one that asked earlier.
     pub ports: BTreeMap<(PortProtocol, u16), Vec<Published>>,
     /// The ports that services asked for later, and who has them. Only who deployed at two nodes at once, or apart in
     /// a partition, gets that far.
@@ -50,13 +50,13 @@ pub struct ServiceRoutes {
 pub struct Endpoint {
     /// Which.
     pub instance: InstanceId,
-    /// On which machine.
+    /// On which node.
     pub node: NodeId,
-    /// Its address on that machine; means something there only.
+    /// Its address on that node; means something there only.
     pub address: String,
 }
 
-/// A port that machines publish.
+/// A port that nodes publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
     /// Of which service.
@@ -106,7 +106,7 @@ impl Routes {
     }
 }
 
-/// The instances of a service that take connections: those that run, on machines that are up; with a healthcheck, those
+/// The instances of a service that take connections: those that run, on nodes that are up; with a healthcheck, those
 /// that pass it.
 fn endpoints(view: &View, service: &ServiceKey, checked: bool) -> Vec<Endpoint> {
     let answers = |state: InstanceState| match state {
@@ -153,7 +153,7 @@ mod tests {
         }
     }
 
-    /// A cluster of one machine, with services that were deployed one after another.
+    /// A cluster of one node, with services that were deployed one after another.
     fn view(services: Vec<(&str, ServiceSpec)>, claims: &[(&str, InstanceState, &str)]) -> View {
         let mut cluster = ClusterState::default();
         for ((name, spec), updated) in services.into_iter().zip(1..) {
@@ -168,7 +168,7 @@ mod tests {
                 address: address.to_owned(),
                 restarts: 0,
                 since: 1,
-                settled: false,
+                available: false,
             };
             state.claims.insert(id.parse().expect("an instance"), claim);
         }
@@ -192,7 +192,7 @@ mod tests {
         let [clash] = routes.clashes.as_slice() else { panic!("{:?}", routes.clashes) };
         assert_eq!(clash.wanted.service, key("blog/web"));
         assert_eq!(clash.held_by, key("shop/web"));
-        // Each beside its own instances: machines tell when both meet on one.
+        // Each beside its own instances: nodes tell when both meet on one.
         let routes = Routes::of(&view(vec![("shop/web", beside()), ("blog/web", beside())], &[]));
         assert_eq!(routes.clashes, []);
     }

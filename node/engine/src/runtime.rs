@@ -46,7 +46,7 @@ pub enum Phase {
     Running {
         /// Verdict of its healthcheck.
         health: Option<bool>,
-        /// When it was started, by this machine's clock.
+        /// When it was started, by this node's clock.
         started: Millis,
         /// What its failing healthcheck and it itself wrote last, on one line; empty while it does not fail.
         said: String,

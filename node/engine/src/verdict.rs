@@ -1,4 +1,4 @@
-//! Accusing machines that are silent, and answering when we are accused.
+//! Accusing nodes that are silent, and answering when we are accused.
 
 use vc_crdt::liveness;
 use vc_protocol::Millis;

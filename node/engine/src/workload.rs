@@ -1,7 +1,7 @@
-//! What runs here, against what should: the reconcile loop of one machine.
+//! What runs here, against what should: the reconcile loop of one node.
 //!
 //! A slot has one instance that is wanted, and for a while perhaps one more: with *start first*, what ran before goes on
-//! until its successor, here or on another machine, has proven itself.
+//! until its successor, here or on another node, has proven itself.
 
 mod instance;
 
@@ -15,7 +15,7 @@ use vc_protocol::{Millis, NodeId, Slot};
 use crate::runtime::{InstanceId, Observed, Phase, RuntimeAction};
 use instance::Local;
 
-/// What is to run in a slot of this machine.
+/// What is to run in a slot of this node.
 #[derive(Debug, Clone)]
 pub(crate) struct Desired {
     pub(crate) spec: ContainerSpec,
@@ -27,10 +27,10 @@ pub(crate) struct Desired {
     pub(crate) update: UpdatePolicy,
 }
 
-/// All instances of this machine.
+/// All instances of this node.
 #[derive(Debug)]
 pub(crate) struct Workload {
-    /// This machine, for the log.
+    /// This node, for the log.
     node: NodeId,
     local: BTreeMap<InstanceId, Local>,
     /// Claims of our previous life: restarts go on counting, and what did not change keeps its time.
@@ -99,7 +99,7 @@ impl Workload {
         self.local.iter().filter_map(|(id, local)| Some((id, local.failure()?)))
     }
 
-    /// What to do so that `desired` runs, and what to claim meanwhile. `handed_on`: slots that another machine is to
+    /// What to do so that `desired` runs, and what to claim meanwhile. `handed_on`: slots that another node is to
     /// fill and does not yet, in which what runs here goes on. With `hold`, `desired` may be yesterday's: nothing new is
     /// started, and nothing that runs is taken away.
     pub(crate) fn reconcile(

@@ -7,7 +7,7 @@ use vc_engine::report;
 use vc_protocol::{InstanceId, NodeId};
 
 /// The instance of a service that runs: of one replica, or the best of all: one of the present version before one that
-/// is being replaced, one on this machine before others. Errors: none runs, and why.
+/// is being replaced, one on this node before others. Errors: none runs, and why.
 pub(super) fn instance(
     view: &View,
     own: NodeId,

@@ -11,7 +11,7 @@ use super::say_goodbye;
 use crate::drive::Snapshot;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
 
-/// Comes when the cluster holds a machine for down.
+/// Comes when the cluster holds a node for down.
 pub(super) async fn lost(mut snapshot: watch::Receiver<Snapshot>, node: NodeId) {
     // An error: this node is ending, and says nothing of others.
     if snapshot.wait_for(|snapshot| !snapshot.view.up.contains(&node)).await.is_err() {

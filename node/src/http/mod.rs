@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_cannot_reach_at_a_machine_cannot_be_reached_here_either() {
+    fn what_others_cannot_reach_at_a_node_cannot_be_reached_here_either() {
         let local = published(8080, PortProtocol::Tcp, Some("127.0.0.1"));
         let mapped = published(8080, PortProtocol::Tcp, Some("::ffff:127.0.0.1"));
         let udp = published(8053, PortProtocol::Udp, None);

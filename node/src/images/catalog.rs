@@ -41,7 +41,7 @@ impl Images {
             let container = &deployment.spec.container;
             let held = view.cluster.services.get(&deployment.service);
             let held = held.map(|record| &record.spec.container);
-            // Machines of several kinds run several images of one name: only a push says which is meant.
+            // Nodes of several kinds run several images of one name: only a push says which is meant.
             let alike = platforms.len() == 1 || container.platform.is_some();
             self.resolve(view, own, container, held, alike)
         });

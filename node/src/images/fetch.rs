@@ -28,7 +28,7 @@ pub(super) enum FetchError {
     /// What came is not what it should be. It was thrown away.
     #[error("what came was not what it should be")]
     Wrong,
-    /// This machine's disk refused.
+    /// This node's disk refused.
     #[error("{0}")]
     Disk(String),
 }
@@ -286,9 +286,9 @@ fn write(
 pub(super) fn disk_refused(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "this machine's disk is full: free some space".to_owned()
+            "this node's disk is full: free some space".to_owned()
         }
-        _ => format!("this machine's disk refuses: {error}"),
+        _ => format!("this node's disk refuses: {error}"),
     }
 }
 

@@ -4,17 +4,17 @@
 //! source has a first line or has ended. That is all there is to history. When lines are followed, most sources are
 //! silent most of the time, and nobody knows what is on its way: then a source without a line is waited for, but not
 //! longer than [`WINDOW`], counted from the arrival of the line that waits, or from when it was first found silent,
-//! whichever is later. So lines that several machines wrote at about the same time come in order, and who is silent
+//! whichever is later. So lines that several nodes wrote at about the same time come in order, and who is silent
 //! holds nobody up for longer.
 //!
-//! Machines' clocks differ. A line that comes live has been written just now, whatever it says: its time counts only
+//! Nodes' clocks differ. A line that comes live has been written just now, whatever it says: its time counts only
 //! within the window before its arrival.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use vc_protocol::Millis;
 
-/// So long a line waits for earlier ones of other machines.
+/// So long a line waits for earlier ones of other nodes.
 pub(super) const WINDOW: Millis = 150;
 /// A source that was just opened is waited for so long.
 pub(super) const OPENING: Millis = 500;

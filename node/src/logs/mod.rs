@@ -1,4 +1,4 @@
-//! Logs of a service's instances, from whichever machines hold them, merged by time.
+//! Logs of a service's instances, from whichever nodes hold them, merged by time.
 
 mod merge;
 mod reading;
@@ -166,7 +166,7 @@ impl Logs {
     }
 }
 
-/// What to ask of the machine that has an instance.
+/// What to ask of the node that has an instance.
 fn of_instance(id: &InstanceId, request: &LogRequest) -> InstanceLogRequest {
     InstanceLogRequest {
         slot: id.slot.clone(),

@@ -35,7 +35,7 @@ type Next = (usize, Option<Result<LogRow, String>>, Rows);
 /// An instance that is read, or was.
 struct Source {
     holder: Holder,
-    /// The machine's name.
+    /// The node's name.
     name: String,
     state: State,
     /// When the claim came into the state in which it was when this was opened.
@@ -175,7 +175,7 @@ fn not_started(service: &ServiceKey) -> String {
     format!("{service} has not started yet: wait for it with -f, or see 'vc ps {service}'")
 }
 
-/// The instances of a service on machines that are up, by replica, with when they came into their state and whether they
+/// The instances of a service on nodes that are up, by replica, with when they came into their state and whether they
 /// run.
 fn holders(view: &View, service: &ServiceKey, replica: Option<u32>) -> Vec<(Holder, Millis, bool)> {
     let up = view.nodes.iter().filter(|(node, _)| view.up.contains(node));
@@ -224,7 +224,7 @@ where
         for id in down.map(|(&id, _)| id).collect::<Vec<_>>() {
             self.let_go(id);
         }
-        // Those of machines that are down may be back.
+        // Those of nodes that are down may be back.
         self.sources.retain(|_, source| {
             let (node, id) = &source.holder;
             let state = view.nodes.get(node).filter(|_| view.up.contains(node));
@@ -237,17 +237,17 @@ where
         self.sources.values().filter(|source| matches!(source.state, State::Open(_))).count()
     }
 
-    /// The machine of a source is down, and a connection to it may not have noticed.
+    /// The node of a source is down, and a connection to it may not have noticed.
     fn let_go(&mut self, id: usize) {
         let Some(source) = self.sources.get_mut(&id) else { return };
         let state = std::mem::replace(&mut source.state, State::Ended);
-        // When the machine is back, it is read on, whatever its claim says.
+        // When the node is back, it is read on, whatever its claim says.
         source.since = Millis::MAX;
         if let State::Open(abort) = state {
             abort.abort();
             self.parked.remove(&id);
             self.merge.end(id);
-            self.broken(id, "the machine is down");
+            self.broken(id, "the node is down");
         }
     }
 

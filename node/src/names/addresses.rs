@@ -18,7 +18,7 @@ const BLOCKS: u32 = 511;
 const HOSTS: u32 = 254;
 const SERVICES: u32 = BLOCKS * HOSTS;
 
-/// The addresses of services. They mean something on this machine only, but follow from the service's name (two names
+/// The addresses of services. They mean something on this node only, but follow from the service's name (two names
 /// of 130,000 addresses seldom meet), so that a program that looked a service up once still reaches it when the node
 /// was restarted.
 #[derive(Debug, Clone, Default)]

@@ -1,9 +1,9 @@
 //! Names of services, as containers see them: `http://api:80` reaches service `api` of the same project wherever its
 //! instances are, if both are in one of its networks.
 //!
-//! A name stands for a *virtual address* that is this machine's own invention. Docker's resolver inside a container
+//! A name stands for a *virtual address* that is this node's own invention. Docker's resolver inside a container
 //! passes what it does not know to [`RESOLVER`], which is such an address too; whatever containers send to them is
-//! redirected to us on its way through the machine (`rules`). So a question is answered here (`resolver`), and a
+//! redirected to us on its way through the node (`rules`). So a question is answered here (`resolver`), and a
 //! connection is taken here (`proxy`) and goes on the way of published ports, to a healthy instance near or far. One way
 //! for all means that health, drains and updates are honoured whoever connects.
 //!
@@ -78,7 +78,7 @@ pub trait Forward: Clone + Send + Sync + 'static {
 /// How names are served.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the machine says which resolvers it asks.
+    /// Where the node says which resolvers it asks.
     pub resolv_conf: PathBuf,
 }
 
@@ -99,7 +99,7 @@ pub struct Names {
 
 impl Names {
     /// Starts to serve the names of these routes to the containers of this engine. Errors: no socket can be had. That
-    /// the machine's packet filter cannot be used is no error: [`Names::problem`] tells it, and it is tried again.
+    /// the node's packet filter cannot be used is no error: [`Names::problem`] tells it, and it is tried again.
     pub async fn start<F: Forward>(
         config: Config,
         docker: Docker,
@@ -139,7 +139,7 @@ impl Names {
         Ok(Self { problem, stop, keeper, _servers: servers.map(AbortOnDropHandle::new) })
     }
 
-    /// Why containers of this machine cannot use names, in one line; `None`: they can.
+    /// Why containers of this node cannot use names, in one line; `None`: they can.
     pub fn problem(&self) -> watch::Receiver<Option<String>> {
         self.problem.clone()
     }
@@ -239,11 +239,11 @@ impl<F: Forward> Keeper<F> {
         let before = self.told.borrow().clone();
         let now = match self.docker.is_local() {
             true => self.rules.apply(&self.ports).await.err(),
-            false => Some(
-                "Docker may be on another machine: they work with a unix:// engine only".into(),
-            ),
+            false => {
+                Some("Docker may be on another node: they work with a unix:// engine only".into())
+            }
         };
-        // Containers that are made while this cannot be put right ask the machine's resolvers instead.
+        // Containers that are made while this cannot be put right ask the node's resolvers instead.
         self.docker.serves_names(now.is_none());
         match (&before, &now) {
             (None, Some(problem)) => {

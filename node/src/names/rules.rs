@@ -1,4 +1,4 @@
-//! The machine's packet filter: what containers send to the resolver and to virtual addresses comes to us.
+//! The node's packet filter: what containers send to the resolver and to virtual addresses comes to us.
 //!
 //! Only packets from the bridges of this node's own networks are touched. All rules are in one chain a node in the
 //! tables `nat` and `filter`, replaced as a whole.
@@ -23,7 +23,7 @@ const LOCK: &str = "10";
 
 /// From where our chain is entered: table and chain.
 const ENTRIES: [(&str, &str); 2] = [("nat", "PREROUTING"), ("filter", "INPUT")];
-/// The same, on the way through the machine: before Docker's own rules, which would let everything out; where Docker
+/// The same, on the way through the node: before Docker's own rules, which would let everything out; where Docker
 /// leaves the packet filter alone, from the beginning of that way.
 const PASSING: [&str; 2] = ["DOCKER-USER", "FORWARD"];
 
@@ -118,7 +118,7 @@ impl Rules {
         }
         redirect(&RANGE.to_string(), "tcp", None, ports.proxy);
         let _ = write!(text, "COMMIT\n*filter\n:{chain} - [0:0]\n");
-        // What was not redirected is for nobody, and must not leave the machine.
+        // What was not redirected is for nobody, and must not leave the node.
         let _ =
             writeln!(text, "-A {chain} -d {RANGE} -p tcp -m tcp -j REJECT --reject-with tcp-reset");
         let _ = writeln!(text, "-A {chain} -d {RANGE} -j REJECT");
@@ -132,7 +132,7 @@ async fn run(program: &str, arguments: &[&str], input: &str) -> Result<(), Strin
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.kill_on_drop(true).spawn().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => format!("there is no '{program}' on this machine: install iptables"),
+        ErrorKind::NotFound => format!("there is no '{program}' on this node: install iptables"),
         _ => format!("cannot run {program}: {error}"),
     })?;
     let feed = child.stdin.take();

@@ -16,7 +16,7 @@ const FRESH: Duration = Duration::from_secs(5);
 /// For how long it is believed that nobody of ours has an address. (Docker knows a container's address before the
 /// container's program begins.)
 const UNKNOWN: Duration = Duration::from_secs(1);
-/// Addresses that are remembered: more than the containers of a machine.
+/// Addresses that are remembered: more than the containers of a node.
 const MAX_KNOWN: usize = 4096;
 /// Questions that may wait for Docker's answer; it gets one at a time.
 const MAX_WAITING: usize = 64;

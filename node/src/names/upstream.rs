@@ -1,4 +1,4 @@
-//! Questions about the rest of the world: passed on, byte for byte, to the resolvers that the machine itself asks.
+//! Questions about the rest of the world: passed on, byte for byte, to the resolvers that the node itself asks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-/// Where a machine says whom it asks.
+/// Where a node says whom it asks.
 pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How long one resolver may take. Docker waits four seconds for us.
 const ATTEMPT: Duration = Duration::from_millis(1200);
@@ -20,7 +20,7 @@ pub(super) const MAX_DATAGRAM: usize = 4096;
 /// Where resolvers listen.
 const PORT: u16 = 53;
 
-/// The machine's resolvers.
+/// The node's resolvers.
 #[derive(Debug, Clone)]
 pub(super) struct Upstream {
     resolv_conf: PathBuf,
@@ -36,7 +36,7 @@ pub(super) enum Transport {
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoAnswer {
-    /// The machine has nobody to ask.
+    /// The node has nobody to ask.
     Nobody,
     /// None of those it asks has answered.
     Silence,
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_machines_resolvers_are_read_anew_and_without_any_the_answer_is_at_once() {
+    async fn the_nodes_resolvers_are_read_anew_and_without_any_the_answer_is_at_once() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("resolv.conf");
         let upstream = Upstream::of(path.clone());

@@ -1,4 +1,4 @@
-//! Where this machine can be dialled, and where others were.
+//! Where this node can be dialled, and where others were.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use super::backoff::Backoff;
 const MAX_ADDRESSES: usize = 16;
 
 /// The addresses to publish: those listened on, without the loopback and the bridges of container engines, which mean
-/// another machine (or none) to everybody else; or just `advertise` with the ports listened on.
+/// another node (or none) to everybody else; or just `advertise` with the ports listened on.
 pub(crate) fn publishable(
     listening: &BTreeSet<Multiaddr>,
     advertise: Option<IpAddr>,
@@ -54,7 +54,7 @@ pub(crate) fn is_dialled(address: &Multiaddr) -> bool {
     Dialer::of(address) == Some(Dialer::Native)
 }
 
-/// The machine's own addresses on bridges that container engines made.
+/// The node's own addresses on bridges that container engines made.
 fn bridge_addresses() -> BTreeSet<IpAddr> {
     let is_bridge = |name: &str| {
         ["docker", "br-", "veth", "virbr", "cni", "podman", "lxc"]

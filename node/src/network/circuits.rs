@@ -1,6 +1,6 @@
 //! Circuits: connections to members that cannot be dialled, through members that can (libp2p's circuit relay v2).
 //!
-//! A machine behind NAT dials out, and on what it dialled streams go both ways. Two such machines cannot dial each other;
+//! A node behind NAT dials out, and on what it dialled streams go both ways. Two such nodes cannot dial each other;
 //! a third that both are connected to is their relay. One holds a *reservation* there, the other asks the relay for a
 //! *circuit* to it: a stream on each one's connection to the relay. In it they speak Noise and Yamux end to end, as on
 //! any connection, so the relay reads nothing, and who is a member is as certain as ever.
@@ -8,7 +8,7 @@
 //! Who does what follows from what both sides see anyway. Two members are *apart* when both are up and have had no
 //! direct connection for [`APART`]. Then the one with the smaller id dials through the members it is connected to, and
 //! the one with the larger holds reservations at those that *it* is connected to. So there is one circuit a pair, nobody
-//! needs to find out what kind of NAT he is behind, a cluster whose machines reach each other holds no reservations, and
+//! needs to find out what kind of NAT he is behind, a cluster whose nodes reach each other holds no reservations, and
 //! no address of a circuit is ever written into a document: relays come and go without a word. That two members meet at
 //! all asks for each to try all its relays, which it does up to [`MAX_RELAYS`], the same ones first on both sides.
 //!
@@ -26,7 +26,7 @@ use libp2p::{Multiaddr, PeerId, relay};
 use super::backoff::Backoff;
 use super::paths::Paths;
 
-/// So long without a direct connection, and two members are apart. A dial between machines that reach each other takes
+/// So long without a direct connection, and two members are apart. A dial between nodes that reach each other takes
 /// a fraction of it.
 const APART: Duration = Duration::from_secs(2);
 /// The longest pause between two attempts at one thing.

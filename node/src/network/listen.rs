@@ -19,7 +19,7 @@ use super::{COMMANDS, Config, Handles, Network, addresses, behaviour};
 use crate::drive::Event;
 
 impl Network {
-    /// A swarm that listens. Errors: the port is in use, the address is not this machine's.
+    /// A swarm that listens. Errors: the port is in use, the address is not this node's.
     pub async fn listen(
         config: Config,
         key: &Keypair,
@@ -119,7 +119,7 @@ fn check_port(ip: IpAddr, port: u16) -> anyhow::Result<()> {
             anyhow::anyhow!("{protocol} port {port} of {ip} is in use: choose another with --port")
         }
         std::io::ErrorKind::AddrNotAvailable => {
-            anyhow::anyhow!("{ip} is not an address of this machine: choose another with --listen")
+            anyhow::anyhow!("{ip} is not an address of this node: choose another with --listen")
         }
         _ => anyhow::anyhow!("cannot listen on {ip}, {protocol} port {port}: {error}"),
     };

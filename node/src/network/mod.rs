@@ -70,7 +70,7 @@ pub enum Command {
     Disconnect(NodeId),
     /// A member's addresses.
     Addresses(NodeId, Vec<Multiaddr>),
-    /// The machines that are up.
+    /// The nodes that are up.
     Up(BTreeSet<NodeId>),
     /// Authentication on an outgoing connection is over; `Ok(false)`: the member did not know us before and could not
     /// give this connection the members' protocols.

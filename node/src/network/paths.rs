@@ -10,7 +10,7 @@ use libp2p::{Multiaddr, PeerId};
 /// How a connection came about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Path {
-    /// From machine to machine; where the other end is.
+    /// From node to node; where the other end is.
     Direct(Multiaddr),
     /// Through another member.
     Circuit,

@@ -13,7 +13,7 @@ use super::{Connections, SUSPECT, Scope};
 /// Who did not answer lately.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Suspect {
-    /// A machine.
+    /// A node.
     Node(NodeId),
     /// An instance.
     Instance(InstanceId),
@@ -95,7 +95,7 @@ mod tests {
         "shop/web".parse().expect("a service")
     }
 
-    /// Instances of `shop/web`, numbered from 1, on these machines.
+    /// Instances of `shop/web`, numbered from 1, on these nodes.
     fn routes(on: &[u8]) -> Routes {
         let endpoints = on.iter().zip(1..).map(|(&seed, replica)| Endpoint {
             instance: format!("shop/web.{replica}@0").parse().expect("an instance"),

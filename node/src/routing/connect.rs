@@ -36,7 +36,7 @@ pub(super) struct Route {
     pub(super) upstream: Upstream,
     /// Its place among the connections of the instance; UDP, which has no connections, has none.
     pub(super) connection: Option<Connection>,
-    /// Its place among the streams to its machine.
+    /// Its place among the streams to its node.
     pub(super) place: Option<OwnedSemaphorePermit>,
 }
 
@@ -46,7 +46,7 @@ pub(super) enum Upstream {
     Tcp(TcpStream),
     /// An instance here.
     Udp(UdpSocket),
-    /// An instance on another machine, by records.
+    /// An instance on another node, by records.
     Stream(Compat<Stream>),
 }
 
@@ -188,7 +188,7 @@ impl Router {
     }
 }
 
-/// Connects to an instance on this machine. Errors: it refuses, or says nothing within [`CONNECT`] (`TimedOut`).
+/// Connects to an instance on this node. Errors: it refuses, or says nothing within [`CONNECT`] (`TimedOut`).
 pub(super) async fn local(
     address: &str,
     port: u16,

@@ -1,4 +1,4 @@
-//! Who has a port of this machine, for people: as Linux tells it under /proc.
+//! Who has a port of this node, for people: as Linux tells it under /proc.
 
 use std::fs;
 use std::path::Path;

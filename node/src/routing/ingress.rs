@@ -1,4 +1,4 @@
-//! The ports that this machine publishes: listeners come and go as the table changes.
+//! The ports that this node publishes: listeners come and go as the table changes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,7 +23,7 @@ const REST: Duration = Duration::from_millis(100);
 /// Ports that cannot be published (`8080/tcp`), and why.
 pub type Problems = BTreeMap<String, String>;
 
-/// A port of this machine.
+/// A port of this node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     protocol: PortProtocol,
@@ -57,7 +57,7 @@ struct Listener {
     task: JoinHandle<()>,
 }
 
-/// The listeners of this machine.
+/// The listeners of this node.
 pub struct Ingress {
     router: Router,
     problems: mpsc::Sender<Problems>,
@@ -101,7 +101,7 @@ impl Ingress {
         }
     }
 
-    /// Opens and closes what it takes. Returns the ports that two services want of this machine.
+    /// Opens and closes what it takes. Returns the ports that two services want of this node.
     async fn follow(&mut self, routes: &Routes) -> Problems {
         let (wanted, clashes) = wanted(routes, self.router.inner.node);
         self.failed.retain(|place, _| wanted.contains_key(place));
@@ -138,7 +138,7 @@ impl Ingress {
                     self.listeners.insert(place.clone(), listener);
                     self.failed.remove(&place);
                 }
-                // An address of other machines: it is for them to publish.
+                // An address of other nodes: it is for them to publish.
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
                 // Who has it was looked for the first time.
                 Err(_) if self.failed.contains_key(&place) => {}
@@ -178,7 +178,7 @@ impl Drop for Ingress {
     }
 }
 
-/// What this machine is to publish, and what it cannot because another service has it.
+/// What this node is to publish, and what it cannot because another service has it.
 fn wanted(routes: &Routes, node: NodeId) -> (BTreeMap<Place, Target>, Problems) {
     let mut wanted: BTreeMap<Place, Target> = BTreeMap::new();
     let mut clashes = Problems::new();

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, UdpSocket};
 const BACKLOG: i32 = 1024;
 
 /// Listens on a TCP port; without an address on all, of IPv4 and IPv6. Errors: the port is taken, or the address is not
-/// of this machine.
+/// of this node.
 pub(super) fn tcp(address: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
     let socket = socket(address, port, SocketType::STREAM)?;
     listen(&socket, BACKLOG)?;
@@ -19,7 +19,7 @@ pub(super) fn tcp(address: Option<IpAddr>, port: u16) -> io::Result<TcpListener>
 }
 
 /// Binds a UDP port; without an address on all, of IPv4 and IPv6. Errors: the port is taken, or the address is not of
-/// this machine.
+/// this node.
 pub(super) fn udp(address: Option<IpAddr>, port: u16) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket(address, port, SocketType::DGRAM)?.into())
 }
@@ -28,7 +28,7 @@ fn socket(address: Option<IpAddr>, port: u16, kind: SocketType) -> io::Result<Ow
     let Some(address) = address else {
         let none = [io::ErrorKind::AddrNotAvailable, io::ErrorKind::Unsupported];
         return match bound(Ipv6Addr::UNSPECIFIED.into(), port, kind) {
-            // A machine without IPv6.
+            // A node without IPv6.
             Err(error)
                 if none.contains(&error.kind()) || error.raw_os_error() == Some(EAFNOSUPPORT) =>
             {

@@ -1,9 +1,9 @@
 //! The routing mesh: connections to services, wherever their instances are.
 //!
-//! Three ways lead in: a port that this machine publishes (`ingress`), a connection that came to a service's name
+//! Three ways lead in: a port that this node publishes (`ingress`), a connection that came to a service's name
 //! ([`Router::serve`]), and a stream of another member (`inbound`). The first two look for an instance: here if there
-//! is one, else on another machine over a libp2p stream. [`Routes`] says which there are; what it cannot know, as that
-//! a machine died a moment ago, is found out by trying: as long as no byte has been relayed, the next instance may do
+//! is one, else on another node over a libp2p stream. [`Routes`] says which there are; what it cannot know, as that
+//! a node died a moment ago, is found out by trying: as long as no byte has been relayed, the next instance may do
 //! as well. A connection that is established lives as long as its two ends: no change of the table touches it, and it
 //! has no timeout.
 
@@ -58,7 +58,7 @@ const ROUND: Duration = Duration::from_millis(100);
 pub(crate) enum Scope {
     /// All.
     Cluster,
-    /// Those on this machine.
+    /// Those on this node.
     Node,
 }
 
@@ -159,7 +159,7 @@ pub async fn follow(mut snapshot: watch::Receiver<Snapshot>, table: watch::Sende
             }
             new
         });
-        // What machines use changes more often than what is.
+        // What nodes use changes more often than what is.
         loop {
             tokio::select! {
                 changed = snapshot.changed() => if changed.is_err() { return },

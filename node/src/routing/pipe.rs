@@ -49,7 +49,7 @@ impl Router {
         Some(Opened { endpoint, pipe, _held: (among_all, connection, place) })
     }
 
-    /// Comes when the cluster holds the machine of an endpoint for down.
+    /// Comes when the cluster holds the node of an endpoint for down.
     pub(crate) fn lost(&self, endpoint: &Endpoint) -> impl Future<Output = ()> + use<> {
         let (mut table, node) = (self.table(), endpoint.node);
         async move {
@@ -64,7 +64,7 @@ impl Router {
 pub(crate) enum Pipe {
     /// Here.
     Tcp(TcpStream),
-    /// On another machine.
+    /// On another node.
     Records(Box<Records>),
 }
 

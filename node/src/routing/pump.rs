@@ -45,7 +45,7 @@ pub(super) async fn plain(client: TcpStream, instance: TcpStream) {
 }
 
 /// Copies between a TCP connection and the records of a stream until both directions are over. When one end is cut, so
-/// is the other; and both are when `lost` comes true: the machine at the other end of the stream is gone.
+/// is the other; and both are when `lost` comes true: the node at the other end of the stream is gone.
 pub(super) async fn records(
     tcp: TcpStream,
     stream: Compat<Stream>,

@@ -1,4 +1,4 @@
-//! What runs instances on this machine: a Docker engine, or plain child processes. Both take the engine's
+//! What runs instances on this node: a Docker engine, or plain child processes. Both take the engine's
 //! [`RuntimeAction`]s and answer with [`RuntimeEvent`]s; neither decides anything.
 //!
 //! Each has one loop (`lane`) that owns what is known, and performs at most one action an instance at a time. What the
@@ -32,7 +32,7 @@ pub use lines::MAX_LINE;
 pub struct Identity {
     /// The cluster.
     pub cluster: ClusterId,
-    /// This machine.
+    /// This node.
     pub node: NodeId,
 }
 
@@ -85,7 +85,7 @@ pub type LogLines = BoxStream<'static, LogLine>;
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// Nothing runs there.
-    #[error("{0} is not on this machine: `vc ps` tells where it is")]
+    #[error("{0} is not on this node: `vc ps` tells where it is")]
     NoInstance(Slot),
     /// Docker did not do it.
     #[error("Docker at {host} gives no logs: {reason}")]
@@ -102,7 +102,7 @@ pub enum RuntimeError {
     #[error("{0}")]
     Refused(String),
     /// What was asked is for containers only.
-    #[error("{0} needs Docker: this machine runs plain processes (--runtime process)")]
+    #[error("{0} needs Docker: this node runs plain processes (--runtime process)")]
     NeedsDocker(&'static str),
     /// The files could not be read.
     #[error("cannot read the logs of {slot}: {source}")]
@@ -208,7 +208,7 @@ impl Runtime {
     }
 }
 
-/// This machine's clock.
+/// This node's clock.
 fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)

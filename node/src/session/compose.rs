@@ -19,7 +19,7 @@ pub(super) fn read(text: &str, project: Option<Name>) -> Result<Composed, String
     let read = compose::parse(text, &context).map_err(|error| error.to_string())?;
     if let Some(build) = read.builds.first() {
         return Err(format!(
-            "{} is to be built, which only a machine with its sources can: deploy it with 'vc deploy --build'",
+            "{} is to be built, which only a node with its sources can: deploy it with 'vc deploy --build'",
             build.service
         ));
     }

@@ -36,7 +36,7 @@ pub(crate) use quota::Quota;
 
 /// The longest life of a token: ten years.
 const MAX_TTL: Millis = 10 * 365 * 24 * 3_600_000;
-/// A user who asks for nothing for so long has gone, and only his machine has not said so.
+/// A user who asks for nothing for so long has gone, and only his node has not said so.
 const IDLE: Duration = Duration::from_secs(30 * 60);
 /// A request of somebody who may only look, in bytes: as many as he has streams may be under way at once.
 const MAX_LOOKING: usize = 256 * 1024;
@@ -283,14 +283,14 @@ impl Session {
         result.await.map_err(stopping)?
     }
 
-    /// Takes up a machine's certificate: all certificates, and the addresses of members, for the machine.
+    /// Takes up a node's certificate: all certificates, and the addresses of members, for the node.
     pub(crate) async fn introduce(
         &self,
         certificate: String,
     ) -> Result<(Vec<String>, Vec<Multiaddr>), String> {
         let (answer, result) = oneshot::channel();
         let certificates = self.ask(Event::Admit { certificate, answer }, result).await?;
-        Ok((certificates, self.peer_addresses(Audience::Machine)))
+        Ok((certificates, self.peer_addresses(Audience::Node)))
     }
 
     fn create_token(&self, user: &User, request: &TokenRequest) -> Result<String, String> {
@@ -310,19 +310,19 @@ impl Session {
             certificate: &self.membership.certificate,
         };
         let (scope, name) = match &request.subject {
-            TokenSubject::Machine { name, role } => (Scope::Join(*role), name.to_string()),
+            TokenSubject::Node { name, role } => (Scope::Join(*role), name.to_string()),
             TokenSubject::User { name, role } => (Scope::User(*role), name.to_string()),
         };
         let id = crate::random().map_err(|error| error.to_string())?;
         let audience = match request.subject {
-            TokenSubject::Machine { .. } => Audience::Machine,
+            TokenSubject::Node { .. } => Audience::Node,
             TokenSubject::User { .. } if request.browser => Audience::Browser,
             TokenSubject::User { .. } => Audience::User,
         };
         let peers = self.peer_addresses(audience);
         if audience == Audience::Browser && peers.is_empty() {
             return Err(
-                "no machine that is up can be dialled by browsers: see 'vc nodes --addresses'"
+                "no node that is up can be dialled by browsers: see 'vc nodes --addresses'"
                     .to_owned(),
             );
         }

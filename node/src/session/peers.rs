@@ -11,8 +11,8 @@ const MOST_IN_LINK: usize = 4;
 /// Whom addresses are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
-    /// A machine that joins.
-    Machine,
+    /// A node that joins.
+    Node,
     /// A user, with whichever program.
     User,
     /// A user with a browser, who gets them in a link.
@@ -32,7 +32,7 @@ pub(super) fn choose(audience: Audience, view: &View, own: NodeId) -> Vec<Multia
 
 fn of_members(audience: Audience, members: &[Vec<Multiaddr>]) -> Vec<Multiaddr> {
     match audience {
-        Audience::Machine => in_turn(members, Dialer::Native).take(MOST).collect(),
+        Audience::Node => in_turn(members, Dialer::Native).take(MOST).collect(),
         Audience::Browser => in_turn(members, Dialer::Browser).take(MOST_IN_LINK).collect(),
         Audience::User => {
             let (mut native, mut browser) =
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn each_gets_what_he_can_dial_of_as_many_members_as_there_is_room_for() {
-        assert_eq!(chosen(Audience::Machine, 2), ["1t", "2t", "1q", "2q"]);
+        assert_eq!(chosen(Audience::Node, 2), ["1t", "2t", "1q", "2q"]);
         assert_eq!(chosen(Audience::Browser, 2), ["1w", "2w"]);
         assert_eq!(chosen(Audience::Browser, 9), ["1w", "2w", "3w", "4w"]);
         assert_eq!(chosen(Audience::User, 2), ["1t", "1w", "2t", "2w", "1q", "2q"]);

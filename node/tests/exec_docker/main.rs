@@ -25,7 +25,7 @@ use vc_protocol::{ClusterId, InstanceId, Keypair, NodeId};
 
 use engine::Engine;
 
-/// Longer than anything takes on a busy machine.
+/// Longer than anything takes on a busy node.
 const PATIENCE: Duration = Duration::from_secs(120);
 const IMAGE: &str = "vc-test:1";
 

@@ -125,7 +125,7 @@ async fn the_address_of_a_port_is_kept_to() {
     };
     place_with(&[&here], &[(1, here.id, "127.0.17.1")], |routes| {
         publish(routes, at("127.0.17.2"));
-        // Of another machine: it is that one's to publish, and no problem here.
+        // Of another node: it is that one's to publish, and no problem here.
         publish(routes, at("192.0.2.1"));
     });
     let client = loop {

@@ -221,7 +221,7 @@ async fn an_instance_elsewhere_that_refuses_is_passed_over() {
 }
 
 #[tokio::test]
-async fn a_machine_that_says_nothing_delays_few_connections_and_fails_none() {
+async fn a_node_that_says_nothing_delays_few_connections_and_fails_none() {
     let here = alone();
     let (listener, port) = container("127.0.4.1").await;
     names(listener, "alive");

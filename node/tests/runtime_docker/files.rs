@@ -141,9 +141,9 @@ async fn without_its_files_a_container_does_not_start_and_says_which() {
         format!("there is no place in memory for secrets and configs ({place}: not in memory)");
     assert_eq!(host.change(&id).await.phase, failed(&told));
 
-    // An engine behind TCP may see another machine's memory.
+    // An engine behind TCP may see another node's memory.
     let mut host = Host::at("tcp://127.0.0.1:9".to_owned(), 2);
     let id = host.start("shop/web.3", &spec);
-    let told = "it has secrets or configs, and Docker at tcp://127.0.0.1:9 may be on another machine: they are not sent there";
+    let told = "it has secrets or configs, and Docker at tcp://127.0.0.1:9 may be on another node: they are not sent there";
     assert_eq!(host.change(&id).await.phase, failed(told));
 }

@@ -31,7 +31,7 @@ use vc_protocol::{ClusterId, Keypair, NodeId, Slot};
 
 use engine::Engine;
 
-/// Longer than anything takes on a busy machine.
+/// Longer than anything takes on a busy node.
 const PATIENCE: Duration = Duration::from_secs(120);
 const IMAGE: &str = "vc-test:1";
 

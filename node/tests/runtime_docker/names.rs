@@ -28,7 +28,7 @@ use vc_protocol::spec::ContainerSpec;
 use crate::engine::Engine;
 use crate::{Host, PATIENCE, identity, shell};
 
-/// What the machine's own resolver knows: one name.
+/// What the node's own resolver knows: one name.
 const WORLD: (&str, Ipv4Addr) = ("example.test.", Ipv4Addr::new(192, 0, 2, 7));
 /// What a service that answers over UDP knows, whatever it is asked.
 const TOLD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
@@ -81,7 +81,7 @@ async fn answer_questions(
         let (bytes, from) = socket.recv_from(&mut question).await.expect("a question");
         let mut message = Message::from_vec(&question[..bytes]).expect("a question");
         message.metadata.message_type = MessageType::Response;
-        // Else Docker asks the next resolver, which is the machine's own and not reached from here.
+        // Else Docker asks the next resolver, which is the node's own and not reached from here.
         message.metadata.authoritative = true;
         let query = message.queries[0].clone();
         match know(query.name().to_ascii(), from.ip()).await {
@@ -210,7 +210,7 @@ async fn a_service_is_reached_by_its_name_and_only_from_the_networks_that_it_is_
     let (answered, said) = engine.exec(&web, &["nslookup", "-type=a", "x.test", &server]).await;
     assert!(!answered && !said.contains(&TOLD.to_string()), "{said}");
 
-    // The rest of the world is as the machine sees it.
+    // The rest of the world is as the node sees it.
     assert_eq!(lookup(&engine, &blog, "example.test").await, Some(WORLD.1));
     assert_eq!(lookup(&engine, &blog, "printer").await, None);
 

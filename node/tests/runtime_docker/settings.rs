@@ -96,7 +96,7 @@ async fn a_named_volume_outlives_its_containers_and_an_anonymous_one_does_not() 
         Mount::Tmpfs { target: "/memory".to_owned(), bytes: 1 << 20 },
         Mount::Bind {
             source: engine.dir.path().display().to_string(),
-            target: "/machine".to_owned(),
+            target: "/node".to_owned(),
             read_only: true,
         },
     ];
@@ -111,8 +111,8 @@ async fn a_named_volume_outlives_its_containers_and_an_anonymous_one_does_not() 
             .any(|it| it.contains(" on /memory type tmpfs ") && it.contains("size=1024k")),
         "{mounts}"
     );
-    assert_eq!(inside("test -e /machine/sock && echo yes"), "yes");
-    assert_eq!(inside(">/machine/new || echo no").lines().last(), Some("no"));
+    assert_eq!(inside("test -e /node/sock && echo yes"), "yes");
+    assert_eq!(inside(">/node/new || echo no").lines().last(), Some("no"));
     host.gone(&id, 0).await;
 
     let name = format!("vc-shop.data-{}", identity(2).node.short());

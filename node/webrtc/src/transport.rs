@@ -46,7 +46,7 @@ pub struct Config {
 /// Why the transport cannot do something.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The socket, or the watch over the machine's addresses.
+    /// The socket, or the watch over the node's addresses.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The certificate does not do for DTLS.
@@ -75,7 +75,7 @@ struct Listening {
     id: ListenerId,
     address: SocketAddr,
     accepted: mpsc::Receiver<Established>,
-    /// For a socket that listens on all addresses of the machine.
+    /// For a socket that listens on all addresses of the node.
     interfaces: Option<IfWatcher>,
     task: AbortHandle,
 }
@@ -153,7 +153,7 @@ impl Listening {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    // The socket serves on; new addresses of the machine stay unknown.
+                    // The socket serves on; new addresses of the node stay unknown.
                     self.interfaces = None;
                     return Poll::Ready(TransportEvent::ListenerError {
                         listener_id,

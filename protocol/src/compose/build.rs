@@ -41,7 +41,7 @@ pub(super) fn read(service: &ServiceKey, image: Option<&str>, at: &At<'_>) -> Bu
         let context = fields.take("context");
         fields.finish(&[(
             "platforms",
-            " is not supported: the image is built for the machine it is built on",
+            " is not supported: the image is built for the node it is built on",
         )]);
         context
     } else {

@@ -218,7 +218,7 @@ fn architecture(name: &str) -> &str {
     }
 }
 
-/// Whether constraints leave one machine only.
+/// Whether constraints leave one node only.
 pub(super) fn is_pinned(constraints: &[Constraint]) -> bool {
     let one = |it: &Constraint| it.equal && matches!(it.attribute, Attribute::Name | Attribute::Id);
     constraints.iter().any(one)

@@ -146,7 +146,7 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// Ships a file of the operator's machine in place of a bind mount.
+    /// Ships a file of the operator's node in place of a bind mount.
     pub(super) fn ship(&self, path: &str, target: &str) -> Result<FileMount, Unshipped> {
         let name = if path.contains('/') { path.to_owned() } else { format!("./{path}") };
         let file = FileId { kind: FileKind::Config, name };

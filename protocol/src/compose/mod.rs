@@ -1,7 +1,7 @@
 //! Compose files: text in, deployments out.
 //!
 //! The part of the [Compose specification](https://github.com/compose-spec/compose-spec/blob/main/spec.md) that a
-//! cluster of many machines can keep its word on; `docs/compose.md` lists it. Everything else is refused by its path
+//! cluster of many nodes can keep its word on; `docs/compose.md` lists it. Everything else is refused by its path
 //! (`services.web.network_mode is not supported`) and never ignored, all of it at once.
 //!
 //! The way of a file: `yaml` (text to tree, with line and column) → `interpolate` (`${VAR}`) → what the top declares →
@@ -50,7 +50,7 @@ pub const MAX_CONTENT_BYTES: usize = 500 << 10;
 /// The most bytes of all of a project's secrets, configs and shipped files: they travel in one request.
 pub const MAX_CONTENTS_BYTES: usize = 2 << 20;
 
-/// What is at a path of the operator's machine.
+/// What is at a path of the operator's node.
 pub enum Entry {
     /// A regular file.
     File {

@@ -17,11 +17,11 @@ pub(super) fn declared(at: Option<&At<'_>>) -> BTreeSet<Name> {
     super::declared(
         at,
         &["bridge", "overlay"],
-        "every network spans the machines: leave it out",
+        "every network spans the nodes: leave it out",
         &[
             ("external", ": a network is the project's own: declare it without"),
             ("internal", ": networks without a way out are not supported"),
-            ("ipam", " is not supported: each machine gives out its own addresses"),
+            ("ipam", " is not supported: each node gives out its own addresses"),
             ("driver_opts", " is not supported: the cluster makes the network"),
         ],
     )

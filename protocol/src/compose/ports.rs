@@ -118,14 +118,14 @@ impl Reached {
     }
 }
 
-/// Refuses ports that two services want on the same machine.
+/// Refuses ports that two services want on the same node.
 pub(super) fn check(services: &[Service], walk: &Walk<'_>) {
     let mut taken = BTreeMap::<_, Vec<(&Port, &Name)>>::new();
     for service in services {
         let name = &service.deployment.service.service;
         for port in &service.deployment.spec.ports {
             let bound = taken.entry((port.published, port.protocol)).or_default();
-            // Placement keeps those apart that only their own machines publish.
+            // Placement keeps those apart that only their own nodes publish.
             let clash = bound.iter().find(|(other, _)| {
                 overlap(other.host_ip, port.host_ip)
                     && (port.publish, other.publish) != (Publish::Node, Publish::Node)

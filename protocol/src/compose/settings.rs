@@ -97,7 +97,7 @@ fn devices(at: &At<'_>) -> Vec<String> {
             let parts = (text("source"), text("target"), text("permissions"));
             fields.finish(&[]);
             if parts.0.is_none() {
-                item.refuse("has no source: name the device of the machine");
+                item.refuse("has no source: name the device of the node");
             }
             parts
         } else {

@@ -9,18 +9,18 @@ use super::yaml::Node;
 use crate::spec::{FileMount, Mount};
 use crate::{Name, parse_memory};
 
-/// How to make a machine's own path usable.
-const PIN: &str = "pin the service to the machine that has it with deploy.placement.constraints: [node.name == NAME]";
+/// How to make a node's own path usable.
+const PIN: &str = "pin the service to the node that has it with deploy.placement.constraints: [node.name == NAME]";
 
 /// Reads `volumes:` at the top.
 pub(super) fn declared(at: Option<&At<'_>>) -> BTreeSet<Name> {
     super::declared(
         at,
         &["local"],
-        "volumes are on the machine that runs the service: leave it out",
+        "volumes are on the node that runs the service: leave it out",
         &[
             ("external", ": a volume is the project's own: declare it without"),
-            ("driver_opts", " is not supported: a volume is a directory of its machine"),
+            ("driver_opts", " is not supported: a volume is a directory of its node"),
         ],
     )
 }
@@ -31,7 +31,7 @@ pub(super) struct Reader<'r, 'a> {
     pub(super) declared: &'r BTreeSet<Name>,
     /// Its files.
     pub(super) files: &'r Files<'a>,
-    /// Whether the service runs on one machine only.
+    /// Whether the service runs on one node only.
     pub(super) pinned: bool,
     /// What is mounted where.
     pub(super) targets: &'r mut Targets,
@@ -157,7 +157,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// A path: of the one machine that the service runs on, or of the operator's, whose files are shipped.
+    /// A path: of the one node that the service runs on, or of the operator's, whose files are shipped.
     fn bind(&mut self, at: &At<'_>, path: &str, target: String, read_only: bool) {
         if self.pinned && path.starts_with('/') {
             let source = path.to_owned();
@@ -170,7 +170,7 @@ impl Reader<'_, '_> {
             }
             Err(why @ (Unshipped::TooLarge(_) | Unshipped::Homeless)) => at.invalid(why.of(path)),
             Err(why) if self.pinned => {
-                at.invalid(format!("{}: name the machine's path, from / on", why.of(path)));
+                at.invalid(format!("{}: name the node's path, from / on", why.of(path)));
             }
             Err(why @ Unshipped::Directory) => {
                 at.invalid(format!("{}: write a named volume, or {PIN}", why.of(path)));

@@ -28,7 +28,7 @@ pub struct ServiceRow {
     pub on_partition: OnPartition,
     /// Last deployed, by the clock of the node that took the command.
     pub updated: Millis,
-    /// Ports that machines publish, as `8080:80/tcp`.
+    /// Ports that nodes publish, as `8080:80/tcp`.
     #[serde(default)]
     pub ports: Vec<String>,
     /// How its last update goes.
@@ -97,7 +97,7 @@ pub struct ImageRow {
     pub id: String,
     /// Bytes, uncompressed.
     pub size: u64,
-    /// Machines that have it.
+    /// Nodes that have it.
     pub nodes: Vec<String>,
     /// Services that use it.
     pub services: Vec<ServiceKey>,
@@ -112,9 +112,9 @@ pub struct VolumeRow {
     pub volume: VolumeKey,
     /// Where its data is.
     pub node: NodeId,
-    /// That machine's name.
+    /// That node's name.
     pub node_name: String,
-    /// Whether that machine is up.
+    /// Whether that node is up.
     pub up: bool,
     /// Services that use it.
     pub services: Vec<ServiceKey>,
@@ -129,9 +129,9 @@ pub struct InstanceRow {
     pub service: ServiceKey,
     /// Which replica, from 1.
     pub replica: u32,
-    /// On which machine; `None`: none can take it.
+    /// On which node; `None`: none can take it.
     pub node: Option<NodeId>,
-    /// That machine's name.
+    /// That node's name.
     pub node_name: Option<String>,
     /// How far it is.
     pub state: InstanceState,
@@ -147,13 +147,13 @@ pub struct InstanceRow {
     pub current: bool,
     /// Whether it has proven itself: it is healthy, or has run for the time that its update policy asks.
     #[serde(default)]
-    pub settled: bool,
+    pub available: bool,
     /// Digest of what it runs; empty when nothing does.
     #[serde(default)]
     pub digest: String,
 }
 
-/// Whether a machine is there.
+/// Whether a node is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
@@ -165,7 +165,7 @@ pub enum NodeState {
     Left,
 }
 
-/// A machine.
+/// A node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRow {
     /// Peer id.
@@ -214,9 +214,9 @@ pub struct StatusReport {
     pub cluster: String,
     /// The node that answered.
     pub node: NodeId,
-    /// Machines that are up.
+    /// Nodes that are up.
     pub nodes_up: u32,
-    /// All machines.
+    /// All nodes.
     pub nodes: u32,
     /// Services.
     pub services: u32,
@@ -224,7 +224,7 @@ pub struct StatusReport {
     pub replicas: u32,
     /// Instances that run.
     pub running: u32,
-    /// The pool: what machines that are up have, reserve and use.
+    /// The pool: what nodes that are up have, reserve and use.
     pub cpu_millis: u64,
     /// Reserved, thousandths of a core.
     pub cpu_reserved: u64,
@@ -245,7 +245,7 @@ pub struct StatusReport {
 pub struct PlanReport {
     /// SHA-256 over what the plan was computed from: equal on nodes that agree.
     pub input_digest: String,
-    /// Replicas that have a machine.
+    /// Replicas that have a node.
     pub placements: Vec<PlacementRow>,
     /// Replicas that have none.
     pub unplaced: Vec<UnplacedRow>,
@@ -253,16 +253,16 @@ pub struct PlanReport {
     pub moves: Vec<MoveRow>,
 }
 
-/// A replica that has a machine.
+/// A replica that has a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementRow {
     /// Of which service.
     pub service: ServiceKey,
     /// Which replica.
     pub replica: u32,
-    /// On which machine.
+    /// On which node.
     pub node: NodeId,
-    /// That machine's name.
+    /// That node's name.
     pub node_name: String,
     /// Why there.
     pub reasons: Vec<String>,
@@ -275,11 +275,11 @@ pub struct UnplacedRow {
     pub service: ServiceKey,
     /// Which replica.
     pub replica: u32,
-    /// Why not, a line a machine.
+    /// Why not, a line a node.
     pub reasons: Vec<String>,
 }
 
-/// A replica that changes machines, comes or goes.
+/// A replica that changes nodes, comes or goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveRow {
     /// Of which service.
@@ -311,7 +311,7 @@ pub struct LogRow {
     pub service: ServiceKey,
     /// Which replica.
     pub replica: u32,
-    /// On which machine.
+    /// On which node.
     pub node: NodeId,
     /// When, if the runtime knows.
     pub time: Option<Millis>,
@@ -340,7 +340,7 @@ pub struct LiveUpdate {
     /// The cluster at a glance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<StatusReport>,
-    /// All machines.
+    /// All nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<Vec<NodeRow>>,
     /// All services.
@@ -373,7 +373,7 @@ pub struct EventRow {
     pub time: Millis,
     /// How much it matters.
     pub level: EventLevel,
-    /// What it is about: `shop/web.2`, `shop/web`, or a machine's name.
+    /// What it is about: `shop/web.2`, `shop/web`, or a node's name.
     pub subject: String,
     /// What happened, in a few words.
     pub text: String,

@@ -10,7 +10,7 @@ pub const MAX_FILE_BYTES: usize = 500 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mount {
-    /// A named volume of the project. Its data is on one machine, and instances that use it run there.
+    /// A named volume of the project. Its data is on one node, and instances that use it run there.
     Volume {
         /// Its name in the project.
         name: Name,
@@ -24,9 +24,9 @@ pub enum Mount {
         /// Where it is mounted.
         target: String,
     },
-    /// A directory or file of the machine; only for services that are pinned to one machine.
+    /// A directory or file of the node; only for services that are pinned to one node.
     Bind {
-        /// Absolute path on the machine.
+        /// Absolute path on the node.
         source: String,
         /// Where it is mounted.
         target: String,
@@ -49,7 +49,7 @@ impl Mount {
     }
 }
 
-/// A secret or a config that an instance reads as a file, from memory and never from its machine's disk.
+/// A secret or a config that an instance reads as a file, from memory and never from its node's disk.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileMount {

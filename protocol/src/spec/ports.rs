@@ -12,25 +12,25 @@ pub struct Expose {
     pub protocol: PortProtocol,
 }
 
-/// A port of an instance that machines publish.
+/// A port of an instance that nodes publish.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
-    /// Address of the machines to bind; `None`: all.
+    /// Address of the nodes to bind; `None`: all.
     pub host_ip: Option<std::net::IpAddr>,
-    /// Port of the machine.
+    /// Port of the node.
     pub published: u16,
     /// Port of the instance.
     pub target: u16,
     /// Protocol.
     pub protocol: PortProtocol,
-    /// Which machines.
+    /// Which nodes.
     #[serde(default)]
     pub publish: Publish,
 }
 
 impl Port {
-    /// Whether a machine cannot publish both for two services: the same port of the same addresses, and not each only
+    /// Whether a node cannot publish both for two services: the same port of the same addresses, and not each only
     /// beside its own instances.
     pub fn overlaps(&self, other: &Self) -> bool {
         let addresses = [self.host_ip, other.host_ip];
@@ -39,7 +39,7 @@ impl Port {
             && (self.publish == Publish::Cluster || other.publish == Publish::Cluster)
     }
 
-    /// The machines' side of it, as `8080/tcp`.
+    /// The nodes' side of it, as `8080/tcp`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.published, self.protocol.as_str())
     }
@@ -57,7 +57,7 @@ impl std::fmt::Display for Port {
     }
 }
 
-/// Which machines publish a port.
+/// Which nodes publish a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Publish {

@@ -22,7 +22,7 @@ pub struct Settings {
     pub init: bool,
     /// Its root file system cannot be written.
     pub read_only: bool,
-    /// Gives it the machine's devices and all capabilities.
+    /// Gives it the node's devices and all capabilities.
     pub privileged: bool,
     /// Devices, `HOST:CONTAINER[:rwm]`.
     pub devices: Vec<String>,

@@ -62,14 +62,14 @@ fn what_no_network_here_does_is_refused() {
             "networks.n.external: a network is the project's own: declare it without",
         ),
         ("internal: true", "networks.n.internal: networks without a way out are not supported"),
-        ("ipam: {}", "networks.n.ipam is not supported: each machine gives out its own addresses"),
+        ("ipam: {}", "networks.n.ipam is not supported: each node gives out its own addresses"),
         (
             "driver_opts: {a: b}",
             "networks.n.driver_opts is not supported: the cluster makes the network",
         ),
         (
             "driver: macvlan",
-            "networks.n.driver: 'macvlan' is not supported: every network spans the machines: leave it out",
+            "networks.n.driver: 'macvlan' is not supported: every network spans the nodes: leave it out",
         ),
         ("name: other", "networks.n.name is not supported: within the project it is 'n'"),
         ("attachable: true", "networks.n.attachable is not supported"),

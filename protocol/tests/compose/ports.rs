@@ -17,7 +17,7 @@ fn reached(lines: &str) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn every_machine_publishes_a_port_unless_the_file_says_otherwise() {
+fn every_node_publishes_a_port_unless_the_file_says_otherwise() {
     let ports = |lines| reached(lines).0;
     assert_eq!(
         ports("ports: ['8080:80', '53:53/udp']"),
@@ -61,7 +61,7 @@ fn two_services_cannot_publish_one_port() {
     let node = "ports: ['80:80'], x-vc: {publish: node}";
     assert_eq!(two("ports: ['80:80']", "ports: ['80:81']"), clash);
     assert_eq!(two(node, "ports: ['1.2.3.4:80:81']"), clash);
-    assert_eq!(two(node, node), Ok(()), "they run on two machines");
+    assert_eq!(two(node, node), Ok(()), "they run on two nodes");
     assert_eq!(two("ports: ['80:80']", "ports: ['80:80/udp']"), Ok(()));
     assert_eq!(two("ports: ['1.2.3.4:80:80']", "ports: ['1.2.3.5:80:80']"), Ok(()));
 }

@@ -37,7 +37,7 @@ fn an_image_can_be_built_first() {
         ),
         (
             "build: {platforms: [linux/arm64]}",
-            "services.s.build.platforms is not supported: the image is built for the machine it is built on",
+            "services.s.build.platforms is not supported: the image is built for the node it is built on",
         ),
         (
             "build: {dockerfile: a, dockerfile_inline: b}",

@@ -80,7 +80,7 @@ fn a_file_of_the_operator_is_shipped_in_place_of_a_bind_mount() {
 }
 
 #[test]
-fn a_service_on_one_machine_mounts_what_that_machine_has() {
+fn a_service_on_one_node_mounts_what_that_node_has() {
     let bind = |source: &str, target: &str, read_only| Mount::Bind {
         source: source.to_owned(),
         target: target.to_owned(),
@@ -101,8 +101,8 @@ fn a_service_on_one_machine_mounts_what_that_machine_has() {
 }
 
 #[test]
-fn what_another_machine_would_not_have_is_refused() {
-    let pin = "pin the service to the machine that has it with deploy.placement.constraints: [node.name == NAME]";
+fn what_another_node_would_not_have_is_refused() {
+    let pin = "pin the service to the node that has it with deploy.placement.constraints: [node.name == NAME]";
     let other = "deploy: {placement: {constraints: [node.name != attic, node.labels.a == b]}}";
     all_refused(&[
         (
@@ -127,7 +127,7 @@ fn what_another_machine_would_not_have_is_refused() {
         ),
         (
             &format!("volumes: ['./src:/src']\n{PIN}"),
-            "services.s.volumes[0]: './src' is a directory: name the machine's path, from / on",
+            "services.s.volumes[0]: './src' is a directory: name the node's path, from / on",
         ),
     ]);
 }
@@ -208,11 +208,11 @@ fn what_is_no_mount_is_refused() {
         ("external: true", "volumes.v.external: a volume is the project's own: declare it without"),
         (
             "driver: nfs",
-            "volumes.v.driver: 'nfs' is not supported: volumes are on the machine that runs the service: leave it out",
+            "volumes.v.driver: 'nfs' is not supported: volumes are on the node that runs the service: leave it out",
         ),
         (
             "driver_opts: {type: nfs}",
-            "volumes.v.driver_opts is not supported: a volume is a directory of its machine",
+            "volumes.v.driver_opts is not supported: a volume is a directory of its node",
         ),
         ("name: other", "volumes.v.name is not supported: within the project it is 'v'"),
     ] {

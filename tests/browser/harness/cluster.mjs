@@ -44,7 +44,7 @@ export class Cluster {
     const cluster = new Cluster(await mkdtemp(join(tmpdir(), 'vc-browser-')), where)
     try {
       await cluster.#add('init')
-      const token = () => cluster.vc('token', 'create', '--machine', '--role', 'server')
+      const token = () => cluster.vc('token', 'create', '--node', '--role', 'server')
       for (let i = 1; i < count; i++) await cluster.#add('join', (await token()).trim())
       await cluster.allUp()
     } catch (error) {

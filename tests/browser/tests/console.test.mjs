@@ -7,7 +7,7 @@ import { after, before, describe, it } from 'node:test'
 import { Browser } from '../harness/browser.mjs'
 import { Cluster } from '../harness/cluster.mjs'
 
-/** From an empty browser to the first live view on this machine, milliseconds. */
+/** From an empty browser to the first live view on this node, milliseconds. */
 const COLD_START = 1500
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 
@@ -26,7 +26,7 @@ services:
 
 /** Each view, and what shows that it is there. */
 const VIEWS = {
-  '': '.machines .row',
+  '': '.nodes .row',
   services: '.services .row',
   'services/lab/talker': '.spec tr',
   'logs/lab/talker': '.line',
@@ -106,8 +106,8 @@ describe('The sign-in', () => {
     const page = await browser.open(cluster.nodes[0].console)
     await page.fill('textarea', 'not a token')
     await page.waitForSelector('text=This is not a token')
-    await page.fill('textarea', (await cluster.vc('token', 'create', '--machine')).trim())
-    await page.waitForSelector('text=This token is for machines')
+    await page.fill('textarea', (await cluster.vc('token', 'create', '--node')).trim())
+    await page.waitForSelector('text=This token is for nodes')
     await page.fill('textarea', token)
     await page.waitForSelector('text=For ada, admin, until')
     assert.deepEqual(await barriers(page), [])
@@ -222,9 +222,9 @@ describe('Somebody with a keyboard', () => {
     await cluster.vc('rm', 'other/talker')
   })
 
-  it('drains a machine after a question that names it, and undrains it', async () => {
+  it('drains a node after a question that names it, and undrains it', async () => {
     await page.keyboard.press('o')
-    await page.waitForSelector('.machines .row')
+    await page.waitForSelector('.nodes .row')
     await tabTo(page, 'Drain n3')
     await page.keyboard.press('Enter')
     await page.waitForSelector('dialog:has-text("Drain n3?")')
@@ -392,8 +392,8 @@ describe('When nodes die', () => {
     const alive = cluster.nodes.filter(({ runs }) => runs)
     for (const node of alive) await node.kill()
     await page.waitForSelector('.banner:has-text("Connection lost")')
-    assert.equal(await page.locator('.view.stale .machines .row').count(), 3)
-    const drain = page.locator('.machines [aria-disabled="true"]').first()
+    assert.equal(await page.locator('.view.stale .nodes .row').count(), 3)
+    const drain = page.locator('.nodes [aria-disabled="true"]').first()
     assert.equal(await drain.getAttribute('title'), 'Not connected to a node.')
     assert.deepEqual(await barriers(page), [])
     for (const node of alive) await node.start('run')

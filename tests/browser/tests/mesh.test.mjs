@@ -45,7 +45,7 @@ describe('A page with the mesh client', () => {
   })
   after(() => browser?.stop())
 
-  it('sees machines, services and instances, and hears of changes by itself', async () => {
+  it('sees nodes, services and instances, and hears of changes by itself', async () => {
     const seen = await page.evaluate(() => ({
       nodes: mesh.view.nodes.map(({ name }) => name).sort(),
       services: mesh.view.services.map(({ service }) => service),

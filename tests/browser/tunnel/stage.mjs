@@ -24,7 +24,7 @@ let browser
 export let context
 export let console_
 
-/** `shop/web` on one machine, `shop/api` on the other, and `shop/down`, which runs but takes no connection. */
+/** `shop/web` on one node, `shop/api` on the other, and `shop/down`, which runs but takes no connection. */
 export async function deployApps(cluster) {
   const service = async (name, node, ...command) => {
     const target = await freePort()

@@ -20,7 +20,7 @@ pub(crate) fn check(world: &World) -> Verdict {
     for of in world.running() {
         for operation in &done {
             let Some((actor, seq, change)) = &operation.change else { continue };
-            if !world.machines[of].disk.holds(change) {
+            if !world.nodes[of].disk.holds(change) {
                 return Err(format!("m{of} lacks {actor} {seq}: {:?}", operation.mutation));
             }
         }

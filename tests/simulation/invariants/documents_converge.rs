@@ -1,4 +1,4 @@
-//! At rest all machines that are up have the same documents, see the same, and have it on disk.
+//! At rest all nodes that are up have the same documents, see the same, and have it on disk.
 
 use super::Verdict;
 use crate::world::World;
@@ -35,11 +35,11 @@ pub(crate) fn check(world: &World) -> Verdict {
 /// What is on the disks makes the very documents that the engines have.
 pub(crate) fn disks(world: &World) -> Verdict {
     for of in world.running() {
-        let (machine, engine) = (&world.machines[of], world.engine(of));
-        let durable = machine.disk.load();
+        let (node, engine) = (&world.nodes[of], world.engine(of));
+        let durable = node.disk.load();
         let read = Replica::load(
-            machine.key.clone(),
-            machine.id,
+            node.key.clone(),
+            node.id,
             world.cluster,
             durable.certificates,
             durable.changes,

@@ -1,4 +1,4 @@
-//! No plan gives a machine more than it has: at every moment. No machine runs more than it has: at rest, since a
+//! No plan gives a node more than it has: at every moment. No node runs more than it has: at rest, since a
 //! container that is on its way out overlaps with the one that comes after it on another slot.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use vc_protocol::{NodeId, Resources};
 use super::Verdict;
 use crate::world::World;
 
-/// The plan keeps within the capacities, and gives each host port of a machine once.
+/// The plan keeps within the capacities, and gives each host port of a node once.
 pub(crate) fn plan(view: &View) -> Verdict {
     let mut promised: BTreeMap<NodeId, Resources> = BTreeMap::new();
     let mut ports = BTreeMap::new();
@@ -38,11 +38,11 @@ pub(crate) fn plan(view: &View) -> Verdict {
 
 /// What runs keeps within the capacities.
 pub(crate) fn running(world: &World) -> Verdict {
-    for (of, machine) in world.machines.iter().enumerate() {
-        let containers = machine.runtime.containers.values().filter(|it| it.runs());
+    for (of, node) in world.nodes.iter().enumerate() {
+        let containers = node.runtime.containers.values().filter(|it| it.runs());
         let sum = containers.fold(Resources::default(), |sum, it| sum.plus(it.reservation));
-        if !sum.fits(machine.info.capacity) {
-            return Err(format!("m{of} runs {sum} of {}", machine.info.capacity));
+        if !sum.fits(node.info.capacity) {
+            return Err(format!("m{of} runs {sum} of {}", node.info.capacity));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! At rest each slot that has a machine runs there, in its current version, and nowhere else; nothing else runs. What depends on a
+//! At rest each slot that has a node runs there, in its current version, and nowhere else; nothing else runs. What depends on a
 //! service that has no place may wait for ever, unless it was started before.
 
 use std::collections::BTreeMap;
@@ -16,10 +16,10 @@ pub(crate) fn check(world: &World) -> Verdict {
     let mut wanted: BTreeMap<InstanceId, usize> = BTreeMap::new();
     for (slot, placement) in &view.plan.placements {
         let digest = rollout::version(&view, slot).expect("planned");
-        wanted.insert(InstanceId { slot: slot.clone(), digest }, world.machine_of(placement.node));
+        wanted.insert(InstanceId { slot: slot.clone(), digest }, world.node_of(placement.node));
     }
     for (id, &of) in &wanted {
-        match world.machines[of].runtime.containers.get(id) {
+        match world.nodes[of].runtime.containers.get(id) {
             Some(it) if it.runs() && !it.removing => {}
             None if waits_in_vain(&view, &id.slot) => {}
             other => {
@@ -27,11 +27,11 @@ pub(crate) fn check(world: &World) -> Verdict {
             }
         }
     }
-    // A machine whose process is down keeps what it runs: nobody is there to stop it.
+    // A node whose process is down keeps what it runs: nobody is there to stop it.
     for of in world.running() {
-        for id in world.machines[of].runtime.containers.keys() {
-            // A drained machine keeps what no other takes over.
-            let draining = view.cluster.drained.contains_key(&world.machines[of].id);
+        for id in world.nodes[of].runtime.containers.keys() {
+            // A drained node keeps what no other takes over.
+            let draining = view.cluster.drained.contains_key(&world.nodes[of].id);
             let stranded =
                 || view.plan.unplaced.contains_key(&id.slot) || waits_in_vain(&view, &id.slot);
             if wanted.get(id) != Some(&of) && !(draining && stranded()) {

@@ -13,7 +13,7 @@ pub(crate) fn check(world: &World, side: &[usize]) -> Verdict {
     for &of in side {
         let view = world.engine(of).view();
         for (slot, placement) in &view.plan.placements {
-            let on = world.machine_of(placement.node);
+            let on = world.node_of(placement.node);
             if !side.contains(&on) {
                 return Err(format!("m{of} still has {slot} on m{on}"));
             }
@@ -21,7 +21,7 @@ pub(crate) fn check(world: &World, side: &[usize]) -> Verdict {
                 continue;
             }
             let digest = view.wanted_digest(&slot.service).expect("planned");
-            let mut there = world.machines[on].runtime.containers.iter();
+            let mut there = world.nodes[on].runtime.containers.iter();
             if !there.any(|(id, it)| id.slot == *slot && id.digest == digest && it.runs()) {
                 return Err(format!("{slot} does not run on m{on} yet"));
             }

@@ -11,7 +11,7 @@ pub(crate) fn check(world: &World, mark: Mark) -> Verdict {
         [first, rest @ ..] => Err(format!(
             "at {} m{} did {:?}, and {} more deeds",
             first.at,
-            first.machine,
+            first.node,
             first.deed,
             rest.len()
         )),

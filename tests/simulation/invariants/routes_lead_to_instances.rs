@@ -15,7 +15,7 @@ pub(crate) fn check(world: &World) -> Verdict {
         return Err("two nodes have different routes".to_owned());
     }
     for endpoint in first.services.values().flat_map(|routes| &routes.endpoints) {
-        let containers = &world.machines[world.machine_of(endpoint.node)].runtime.containers;
+        let containers = &world.nodes[world.node_of(endpoint.node)].runtime.containers;
         if !containers.get(&endpoint.instance).is_some_and(|it| it.runs()) {
             return Err(format!("{} does not run, and connections go there", endpoint.instance));
         }
@@ -24,7 +24,7 @@ pub(crate) fn check(world: &World) -> Verdict {
     let view = world.engine(of).view();
     for slot in view.plan.placements.keys() {
         let proven = |(_, _, claim): (_, _, &vc_protocol::instance::Claim)| {
-            claim.settled && claim.state.is_running()
+            claim.available && claim.state.is_running()
         };
         let mut endpoints =
             first.services.get(&slot.service).into_iter().flat_map(|it| &it.endpoints);

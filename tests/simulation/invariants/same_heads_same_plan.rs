@@ -6,12 +6,12 @@ use vc_crdt::View;
 
 use super::Verdict;
 
-/// The plan of every version vector that any machine ever had.
+/// The plan of every version vector that any node ever had.
 #[derive(Default)]
 pub(crate) struct Witness(BTreeMap<u64, (usize, String, String)>);
 
 impl Witness {
-    /// A machine with this fingerprint of its version vector has this view.
+    /// A node with this fingerprint of its version vector has this view.
     pub(crate) fn saw(&mut self, of: usize, fingerprint: u64, view: &View) -> Verdict {
         let plan = serde_json::to_string(&view.plan).expect("plain data");
         let digest = view.input.digest();

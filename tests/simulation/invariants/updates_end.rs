@@ -9,7 +9,7 @@ pub(crate) fn check(world: &World) -> Verdict {
     let view = world.engine(first).view();
     for (slot, placement) in &view.plan.placements {
         let mut claims = view.claims_on(slot).filter(|(node, ..)| *node == placement.node);
-        if !waits_in_vain(&view, slot) && !claims.any(|(.., claim)| claim.settled) {
+        if !waits_in_vain(&view, slot) && !claims.any(|(.., claim)| claim.available) {
             return Err(format!("{slot} has not proven itself"));
         }
     }

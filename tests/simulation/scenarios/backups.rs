@@ -1,4 +1,4 @@
-//! A data directory that is older than what its machine wrote.
+//! A data directory that is older than what its node wrote.
 
 use super::{cluster, moved, runs};
 use crate::invariants::documents_converge;
@@ -9,7 +9,7 @@ fn a_data_directory_from_an_old_backup_catches_up_and_loses_nothing() {
     let mut world = cluster(3, "a_data_directory_from_an_old");
     world.command(1, deploy(service("web", 3)));
     world.settle(30_000);
-    let backup = world.machines[1].disk.clone();
+    let backup = world.nodes[1].disk.clone();
     for number in 0..5 {
         world.command(1, deploy(version(service("web", 3), number)));
         world.settle(60_000);
@@ -19,7 +19,7 @@ fn a_data_directory_from_an_old_backup_catches_up_and_loses_nothing() {
     }
     world.settle(60_000);
     world.kill_process(1);
-    world.machines[1].disk = backup;
+    world.nodes[1].disk = backup;
     let mark = world.ledger.mark();
     world.boot(1);
     world.settle(60_000);
@@ -31,11 +31,11 @@ fn a_data_directory_from_an_old_backup_catches_up_and_loses_nothing() {
 }
 
 #[test]
-fn a_backup_does_not_write_a_number_twice_that_only_an_absent_machine_knows() {
+fn a_backup_does_not_write_a_number_twice_that_only_an_absent_node_knows() {
     let mut world = cluster(3, "a_backup_does_not_write_a_number_twice");
     world.command(1, deploy(service("web", 1)));
     world.settle(30_000);
-    let backup = world.machines[1].disk.clone();
+    let backup = world.nodes[1].disk.clone();
     // Only m2 hears of this one, and then is away while m1 comes back from its backup.
     world.kill_process(0);
     world.run(500);
@@ -43,7 +43,7 @@ fn a_backup_does_not_write_a_number_twice_that_only_an_absent_machine_knows() {
     world.run(2_000);
     world.kill_process(2);
     world.kill_process(1);
-    world.machines[1].disk = backup;
+    world.nodes[1].disk = backup;
     world.boot(0);
     world.boot(1);
     world.run(20_000);

@@ -1,4 +1,4 @@
-//! Machines die and come back.
+//! Nodes die and come back.
 
 use super::{cluster, moved, runs};
 use crate::invariants::{
@@ -80,8 +80,8 @@ fn a_host_that_returns_moves_nothing() {
 }
 
 #[test]
-fn a_machine_that_joins_moves_nothing() {
-    let mut world = cluster(2, "a_machine_that_joins");
+fn a_node_that_joins_moves_nothing() {
+    let mut world = cluster(2, "a_node_that_joins");
     world.command(0, deploy(service("web", 5)));
     world.settle(20_000);
     let mark = world.ledger.mark();
@@ -155,8 +155,8 @@ fn all_hosts_that_lose_power_run_the_same_again() {
 }
 
 #[test]
-fn a_machine_that_does_nothing_for_a_while_buries_nobody() {
-    let mut world = cluster(4, "a_machine_that_does_nothing");
+fn a_node_that_does_nothing_for_a_while_buries_nobody() {
+    let mut world = cluster(4, "a_node_that_does_nothing");
     world.command(0, deploy(service("web", 4)));
     world.settle(20_000);
     world.stall(3, 20_000);

@@ -30,7 +30,7 @@ fn send_in_vain(world: &mut World, from: NodeId, change: &SignedChange) {
     let mark = world.ledger.mark();
     let versions = world.engine(0).replica().versions().clone();
     let batch = Batch { certificates: Vec::new(), changes: vec![change.clone()] };
-    for of in 0..world.machines.len() {
+    for of in 0..world.nodes.len() {
         world.handle(of, Input::Gossip(from, Gossip::Changes(batch.clone())));
         world.handle(of, Input::Sync(from, SyncMessage::Changes(batch.clone())));
     }
@@ -42,7 +42,7 @@ fn send_in_vain(world: &mut World, from: NodeId, change: &SignedChange) {
 #[test]
 fn garbage_from_a_member_enters_nothing() {
     let mut world = cluster(3, "garbage_from_a_member");
-    let (key, id) = (world.machines[2].key.clone(), world.machines[2].id);
+    let (key, id) = (world.nodes[2].key.clone(), world.nodes[2].id);
     for length in [0, 1, 9, 100, 5000] {
         let bytes = (0..length).map(|_| world.rng.next().to_be_bytes()[0]).collect();
         let change = SignedChange::sign(&body(&world, id, DocumentId::Cluster, bytes), &key);
@@ -55,7 +55,7 @@ fn garbage_from_a_member_enters_nothing() {
 #[test]
 fn an_oversized_change_from_a_member_enters_nothing() {
     let mut world = cluster(3, "an_oversized_change");
-    let (key, id) = (world.machines[2].key.clone(), world.machines[2].id);
+    let (key, id) = (world.nodes[2].key.clone(), world.nodes[2].id);
     let change =
         SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![7; MAX_CHANGE]), &key);
     send_in_vain(&mut world, id, &change);
@@ -66,7 +66,7 @@ fn a_genuine_change_in_a_strangers_envelope_enters_nothing() {
     let mut world = cluster(3, "a_genuine_change_in_a_strangers");
     world.command(0, deploy(service("web", 2)));
     world.settle(30_000);
-    let genuine = world.machines[0].disk.load().changes.remove(0).body().expect("a change");
+    let genuine = world.nodes[0].disk.load().changes.remove(0).body().expect("a change");
     let stranger = Keypair::ed25519_from_bytes([200; 32]).expect("32 bytes");
     let id = NodeId::of(&stranger.public()).expect("ed25519");
     let change =
@@ -77,10 +77,9 @@ fn a_genuine_change_in_a_strangers_envelope_enters_nothing() {
 #[test]
 fn a_member_cannot_write_in_anothers_name() {
     let mut world = cluster(3, "a_member_cannot_write");
-    let (key, member, victim) =
-        (world.machines[2].key.clone(), world.machines[2].id, world.machines[0].id);
+    let (key, member, victim) = (world.nodes[2].key.clone(), world.nodes[2].id, world.nodes[0].id);
     let document = DocumentId::Node { node: victim, generation: u64::MAX };
-    let genuine = world.machines[0].disk.load().changes.remove(0).body().expect("a change");
+    let genuine = world.nodes[0].disk.load().changes.remove(0).body().expect("a change");
     for author in [member, victim] {
         let change =
             SignedChange::sign(&body(&world, author, document, genuine.bytes.clone()), &key);
@@ -94,7 +93,7 @@ fn an_honest_change_beside_a_poisonous_one_enters_and_its_author_is_not_blamed()
     // m0 writes a change that nobody hears of yet.
     world.network.weather.loss = 1000;
     world.command(0, deploy(service("web", 2)));
-    let (key, id) = (world.machines[2].key.clone(), world.machines[2].id);
+    let (key, id) = (world.nodes[2].key.clone(), world.nodes[2].id);
     let honest =
         world.operators.operations.values().find_map(|it| it.change.clone()).expect("a change").2;
     let poison = SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![1; 60]), &key);

@@ -12,13 +12,13 @@ use crate::ledger::{Deed, Mark};
 use crate::services::amount;
 use crate::world::World;
 
-/// A world of equal machines that know each other and are at rest.
-pub(crate) fn cluster(machines: usize, name: &str) -> World {
+/// A world of equal nodes that know each other and are at rest.
+pub(crate) fn cluster(nodes: usize, name: &str) -> World {
     let repeat = format!("cargo nextest run -p vc-tests {name}");
     let seed =
         name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let mut world = World::new(seed, repeat);
-    for _ in 0..machines {
+    for _ in 0..nodes {
         world.join(amount(4000, 4096));
     }
     world.settle(30_000);
@@ -33,7 +33,7 @@ pub(crate) fn moved(world: &World, mark: Mark) -> (usize, usize) {
     (count(|deed| matches!(deed, Deed::Started(_))), count(|deed| matches!(deed, Deed::Stopped(_))))
 }
 
-/// How many containers run on a machine.
+/// How many containers run on a node.
 pub(crate) fn runs(world: &World, of: usize) -> usize {
-    world.machines[of].runtime.containers.values().filter(|it| it.runs()).count()
+    world.nodes[of].runtime.containers.values().filter(|it| it.runs()).count()
 }

@@ -6,7 +6,7 @@ use super::{cluster, moved};
 use crate::services::{deploy, service, version};
 
 #[test]
-fn two_services_deployed_at_the_same_moment_on_two_machines_both_run() {
+fn two_services_deployed_at_the_same_moment_on_two_nodes_both_run() {
     let mut world = cluster(3, "two_services_deployed");
     world.command(0, deploy(service("web", 3)));
     world.command(1, deploy(service("api", 3)));
@@ -15,7 +15,7 @@ fn two_services_deployed_at_the_same_moment_on_two_machines_both_run() {
 }
 
 #[test]
-fn one_service_deployed_at_the_same_moment_on_two_machines_runs_in_one_version() {
+fn one_service_deployed_at_the_same_moment_on_two_nodes_runs_in_one_version() {
     let mut world = cluster(3, "one_service_deployed");
     world.command(0, deploy(version(service("web", 3), 1)));
     world.command(1, deploy(version(service("web", 4), 2)));
@@ -52,7 +52,7 @@ fn what_was_acknowledged_survives_the_death_of_all_right_after() {
 }
 
 #[test]
-fn what_was_acknowledged_arrives_late_when_its_machine_died_right_after() {
+fn what_was_acknowledged_arrives_late_when_its_node_died_right_after() {
     let mut world = cluster(3, "what_was_acknowledged_arrives_late");
     world.network.weather.loss = 1000;
     world.command(1, deploy(service("web", 3)));
@@ -66,8 +66,8 @@ fn what_was_acknowledged_arrives_late_when_its_machine_died_right_after() {
 }
 
 #[test]
-fn a_drained_machine_is_emptied_and_takes_nothing_back_by_itself() {
-    let mut world = cluster(3, "a_drained_machine");
+fn a_drained_node_is_emptied_and_takes_nothing_back_by_itself() {
+    let mut world = cluster(3, "a_drained_node");
     world.command(0, deploy(service("web", 6)));
     world.settle(30_000);
     world.command(2, Mutation::Drain { node: "m1".to_owned(), drain: true });
@@ -82,7 +82,7 @@ fn a_drained_machine_is_emptied_and_takes_nothing_back_by_itself() {
 #[test]
 fn a_command_whose_write_fails_is_not_acknowledged_and_leaves_nothing_behind() {
     let mut world = cluster(3, "a_command_whose_write_fails");
-    world.machines[0].disk.failing = 1;
+    world.nodes[0].disk.failing = 1;
     let request = world.ask(0, deploy(service("web", 3))).expect("it is there");
     assert!(!world.operators.operations[&request].acknowledged());
     world.settle(30_000);

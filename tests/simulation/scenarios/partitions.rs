@@ -20,8 +20,8 @@ fn each_side_of_a_partition_runs_everything_and_duplicates_go_when_it_heals() {
 }
 
 #[test]
-fn two_machines_that_lost_each_other_stop_only_duplicates_when_they_meet_again() {
-    let mut world = cluster(2, "two_machines_that_lost");
+fn two_nodes_that_lost_each_other_stop_only_duplicates_when_they_meet_again() {
+    let mut world = cluster(2, "two_nodes_that_lost");
     world.command(0, deploy(service("web", 6)));
     world.settle(20_000);
     world.partition(&[&[0], &[1]]);

@@ -49,8 +49,8 @@ fn what_was_asked_of_a_runtime_that_was_away_is_asked_again_when_it_is_back() {
 }
 
 #[test]
-fn a_machine_that_returns_with_containers_nobody_wants_removes_them() {
-    let mut world = cluster(3, "a_machine_that_returns_with");
+fn a_node_that_returns_with_containers_nobody_wants_removes_them() {
+    let mut world = cluster(3, "a_node_that_returns_with");
     world.command(0, deploy(service("old", 3)));
     world.settle(30_000);
     world.kill_process(2);
@@ -69,8 +69,8 @@ fn an_instance_that_somebody_removes_by_hand_is_started_again() {
     let mut world = cluster(1, "an_instance_that_somebody_removes");
     world.command(0, deploy(service("web", 1)));
     world.settle(30_000);
-    world.machines[0].runtime.containers.clear();
-    let listed = world.machines[0].runtime.list();
+    world.nodes[0].runtime.containers.clear();
+    let listed = world.nodes[0].runtime.list();
     world.handle(0, Input::Runtime(vc_engine::runtime::RuntimeEvent::Listed(listed)));
     world.settle(30_000);
     assert_eq!(runs(&world, 0), 1);

@@ -16,8 +16,8 @@ use crate::world::World;
 /// What runs, by slot: how many instances, of which digests.
 fn running(world: &World) -> BTreeMap<Slot, Vec<InstanceId>> {
     let mut slots: BTreeMap<Slot, Vec<InstanceId>> = BTreeMap::new();
-    for machine in &world.machines {
-        for (id, _) in machine.runtime.containers.iter().filter(|(_, it)| it.runs()) {
+    for node in &world.nodes {
+        for (id, _) in node.runtime.containers.iter().filter(|(_, it)| it.runs()) {
             slots.entry(id.slot.clone()).or_default().push(id.clone());
         }
     }
@@ -38,8 +38,8 @@ fn everybody_is_served(world: &World) -> bool {
         let routes = Routes::of(&world.engine(of).view());
         routes.services.values().all(|service| {
             service.endpoints.iter().any(|it| {
-                let machine = &world.machines[world.machine_of(it.node)];
-                machine.runtime.containers.get(&it.instance).is_some_and(|it| it.runs())
+                let node = &world.nodes[world.node_of(it.node)];
+                node.runtime.containers.get(&it.instance).is_some_and(|it| it.runs())
             })
         })
     })
@@ -160,7 +160,7 @@ fn with_stop_first_a_slot_never_runs_twice() {
 }
 
 #[test]
-fn a_drained_machine_gives_up_its_instances_when_others_have_taken_them_over() {
+fn a_drained_node_gives_up_its_instances_when_others_have_taken_them_over() {
     let mut world = cluster(3, "gives_up_its_instances");
     world.command(0, deploy(service("web", 6)));
     world.settle(60_000);
@@ -174,7 +174,7 @@ fn a_drained_machine_gives_up_its_instances_when_others_have_taken_them_over() {
 }
 
 #[test]
-fn what_no_other_machine_can_take_goes_on_where_it_is_drained() {
+fn what_no_other_node_can_take_goes_on_where_it_is_drained() {
     let mut world = cluster(2, "goes_on_where_it_is_drained");
     let mut large = service("web", 2);
     large.spec.container.reservation = crate::services::amount(3000, 512);

@@ -178,7 +178,7 @@ fn place(row: &InstanceRow) -> String {
 fn condition(row: &InstanceRow, checked: bool) -> String {
     let state = match row.state {
         InstanceState::Running if checked => "running, not healthy yet",
-        InstanceState::Running if !row.settled => "running, to be proven",
+        InstanceState::Running if !row.available => "running, to be proven",
         state => state.as_str(),
     };
     let reason = one_line(&row.reason);
@@ -209,7 +209,7 @@ fn row(
         restarts: 0,
         since: 0,
         current,
-        settled: true,
+        available: true,
         digest: String::new(),
     }
 }

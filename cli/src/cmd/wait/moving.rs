@@ -23,19 +23,19 @@ pub(in crate::cmd) struct Departure {
 
 /// From where.
 enum Origin {
-    /// Whatever is on this machine.
-    Machine(NodeId),
-    /// Each of these from one machine.
+    /// Whatever is on this node.
+    Node(NodeId),
+    /// Each of these from one node.
     Slots(BTreeMap<Slot, NodeId>),
 }
 
 impl Departure {
-    /// Everything leaves a machine.
-    pub(in crate::cmd) fn from_machine(node: NodeId) -> Self {
-        Self::new(Origin::Machine(node), BTreeSet::new())
+    /// Everything leaves a node.
+    pub(in crate::cmd) fn from_node(node: NodeId) -> Self {
+        Self::new(Origin::Node(node), BTreeSet::new())
     }
 
-    /// These leave the machine that is named with each.
+    /// These leave the node that is named with each.
     pub(in crate::cmd) fn of_slots(slots: BTreeMap<Slot, NodeId>) -> Self {
         let all = slots.keys().cloned().collect();
         Self::new(Origin::Slots(slots), all)
@@ -47,7 +47,7 @@ impl Departure {
 
     fn is_there(&self, row: &InstanceRow) -> bool {
         row.node.is_some_and(|node| match &self.from {
-            Origin::Machine(from) => *from == node,
+            Origin::Node(from) => *from == node,
             Origin::Slots(slots) => slots.get(&slot(row)) == Some(&node),
         })
     }
@@ -124,7 +124,7 @@ fn leaves(row: &InstanceRow, all: &[InstanceRow]) -> String {
 }
 
 /// Says of rows that stay why they do, as far as the member knows: the data that is where they are, else what is wrong
-/// with every other machine.
+/// with every other node.
 pub(in crate::cmd) async fn explain(
     session: &mut Session,
     stays: &mut [InstanceRow],
@@ -143,12 +143,12 @@ pub(in crate::cmd) async fn explain(
             .filter(|it| Some(it.node) == row.node && it.services.contains(&row.service))
             .map(|it| it.volume.to_string())
             .collect();
-        // What is wrong with the machine that it is to leave is that it is to leave it.
+        // What is wrong with the node that it is to leave is that it is to leave it.
         let own = format!("{name}: ");
         let others = refused.reasons.iter().filter(|reason| !reason.starts_with(&own));
         let others: Vec<String> = others.map(|reason| reason.replacen(": ", " ", 1)).collect();
         row.reason = match (held.as_slice(), others.as_slice()) {
-            ([], []) => "there is no other machine".to_owned(),
+            ([], []) => "there is no other node".to_owned(),
             ([], others) => others.join("; "),
             ([volume], _) => format!("{name} holds the data of volume {volume}"),
             (volumes, _) => format!("{name} holds the data of volumes {}", volumes.join(", ")),
@@ -170,13 +170,13 @@ mod tests {
         (count, missing, matches!(verdict, Verdict::Done))
     }
 
-    fn machine() -> NodeId {
+    fn node() -> NodeId {
         row(WEB, 1, Some(1), Running, true).node.expect("named")
     }
 
     #[test]
-    fn a_machine_is_left_when_nothing_remains_that_can_go() {
-        let mut goal = Departure::from_machine(machine());
+    fn a_node_is_left_when_nothing_remains_that_can_go() {
+        let mut goal = Departure::from_node(node());
         let mut pulling = row(WEB, 2, Some(2), Pulling, true);
         pulling.reason = "40%".to_owned();
         let first = vec![
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_is_told_to_stay_after_all_is_not_waited_for() {
-        let mut goal = Departure::from_machine(machine());
+        let mut goal = Departure::from_node(node());
         let wanted = |current| vec![row(WEB, 1, Some(1), Running, current)];
         assert!(!looked(&mut goal, wanted(true)).2, "the member may not have heard yet");
         assert!(!looked(&mut goal, wanted(false)).2);
@@ -214,9 +214,9 @@ mod tests {
     }
 
     #[test]
-    fn ordered_moves_are_done_when_each_has_left_the_machine_it_was_on() {
+    fn ordered_moves_are_done_when_each_has_left_the_node_it_was_on() {
         let slot = Slot { service: WEB.parse().expect("a service"), replica: 2 };
-        let mut goal = Departure::of_slots(BTreeMap::from([(slot, machine())]));
+        let mut goal = Departure::of_slots(BTreeMap::from([(slot, node())]));
         let others = row(WEB, 1, Some(1), Running, true);
         let (count, _, done) =
             looked(&mut goal, vec![others.clone(), row(WEB, 2, Some(1), Running, false)]);

@@ -189,7 +189,7 @@ impl Progress {
                 continue;
             }
             current += 1;
-            if good(row.state) && row.settled {
+            if good(row.state) && row.available {
                 self.running += 1;
             } else {
                 self.missing.push(describe(row, *checked));

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use vc_placement::{ClaimView, Machine, PlanInput, Wanted, plan};
+use vc_placement::{ClaimView, Node, PlanInput, Wanted, plan};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{Attribute, Constraint, Port, PortProtocol, Publish};
 use vc_protocol::{NodeId, ServiceKey, Slot, VolumeKey};
 
 use crate::rules::volumes_of;
-use crate::support::{claim, machine, node, settle, volume, wanted};
+use crate::support::{claim, node, node_id, settle, volume, wanted};
 
-/// A claim by number: machine, service, replica, then running and current.
+/// A claim by number: node, service, replica, then running and current.
 type RawClaim = (u16, u8, u32, bool, bool);
 
-pub(crate) fn a_machine() -> impl Strategy<Value = Machine> {
+pub(crate) fn a_node() -> impl Strategy<Value = Node> {
     (0_u64..9, 0_u64..9, 0..3_u8, 0..12_u8).prop_map(|(cpu, mem, zone, fate)| {
-        let mut it = machine("m", cpu * 500, mem * 256);
+        let mut it = node("m", cpu * 500, mem * 256);
         if zone > 0 {
             it.labels.insert("zone".to_owned(), zone.to_string());
         }
@@ -68,22 +68,22 @@ pub(crate) fn key(number: u8) -> ServiceKey {
 }
 
 prop_compose! {
-    /// Machines and services, with nothing claimed. Some volumes have their data already.
+    /// Nodes and services, with nothing claimed. Some volumes have their data already.
     pub(crate) fn empty_cluster()(
-        machines in vec(a_machine(), 1..7),
+        nodes in vec(a_node(), 1..7),
         services in vec(a_service(), 0..7),
         held in vec((0..VOLUMES.len(), 0..7_u16), 0..3),
     ) -> PlanInput {
-        let nodes: BTreeMap<_, _> = (0..).map(node).zip(machines).collect();
-        // Now and then by a machine of which nothing else is known.
-        let volumes = held.into_iter().map(|(number, at)| (volume_key(VOLUMES[number]), node(at)));
+        let nodes: BTreeMap<_, _> = (0..).map(node_id).zip(nodes).collect();
+        // Now and then by a node of which nothing else is known.
+        let volumes = held.into_iter().map(|(number, at)| (volume_key(VOLUMES[number]), node_id(at)));
         let services = (0..).map(key).zip(services).collect();
         PlanInput { volumes: volumes.collect(), nodes, services, moves: BTreeMap::new() }
     }
 }
 
 prop_compose! {
-    /// A cluster with claims of all sorts: twice on a slot, too many for a machine, of services that are gone. And with
+    /// A cluster with claims of all sorts: twice on a slot, too many for a node, of services that are gone. And with
     /// orders to move, some of which make no sense.
     pub(crate) fn messy_cluster()(
         mut input in empty_cluster(),
@@ -93,9 +93,9 @@ prop_compose! {
         claims.into_iter().for_each(|raw| add_claim(&mut input, raw));
         for (from, to, which) in orders {
             let claims: Vec<Slot> =
-                input.nodes.get(&node(from)).into_iter().flat_map(|it| it.claims.keys()).cloned().collect();
+                input.nodes.get(&node_id(from)).into_iter().flat_map(|it| it.claims.keys()).cloned().collect();
             if let Some(slot) = claims.get(usize::from(which) % claims.len().max(1)) {
-                input.moves.insert(slot.clone(), (node(from), node(to)));
+                input.moves.insert(slot.clone(), (node_id(from), node_id(to)));
             }
         }
         input
@@ -103,10 +103,10 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// A cluster where every machine runs what the plan gives it, and holds the volumes of what it runs.
+    /// A cluster where every node runs what the plan gives it, and holds the volumes of what it runs.
     pub(crate) fn settled_cluster()(mut input in messy_cluster()) -> PlanInput {
-        for machine in input.nodes.values_mut() {
-            machine.claims.clear();
+        for node in input.nodes.values_mut() {
+            node.claims.clear();
         }
         input.moves.clear();
         let decided = plan(&input);
@@ -118,7 +118,7 @@ prop_compose! {
     }
 }
 
-/// The machine has the data of what the slot mounts.
+/// The node has the data of what the slot mounts.
 pub(crate) fn hold(input: &mut PlanInput, slot: &Slot, node: NodeId) {
     for volume in volumes_of(&input.services[&slot.service]) {
         input.volumes.insert(volume, node);
@@ -130,9 +130,9 @@ pub(crate) fn add_claim(
     (number, service, replica, running, current): RawClaim,
 ) {
     let slot = Slot { service: key(service), replica };
-    if input.nodes.contains_key(&node(number)) {
-        claim(input, node(number), &slot);
-        let claims = &mut input.nodes.get_mut(&node(number)).expect("a member").claims;
+    if input.nodes.contains_key(&node_id(number)) {
+        claim(input, node_id(number), &slot);
+        let claims = &mut input.nodes.get_mut(&node_id(number)).expect("a member").claims;
         let digest = if current { claims[&slot].digest.clone() } else { "old".to_owned() };
         claims.insert(slot, ClaimView { digest, running, since: u64::from(number) % 3 });
     }

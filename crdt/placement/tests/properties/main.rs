@@ -12,8 +12,8 @@ use clusters::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rules::*;
-use support::{claim, machine, node, settle, wanted};
-use vc_placement::{ClaimView, Machine, Plan, PlanInput, plan};
+use support::{claim, node, node_id, settle, wanted};
+use vc_placement::{ClaimView, Node, Plan, PlanInput, plan};
 use vc_protocol::{NodeId, Resources, Slot};
 
 fn places(plan: &Plan) -> BTreeMap<&Slot, NodeId> {
@@ -30,9 +30,9 @@ proptest! {
         nodes.sort_by_key(|it| it.1);
         services.sort_by_key(|it| it.1);
         let mut shuffled = PlanInput { nodes: BTreeMap::new(), services: BTreeMap::new(), ..input.clone() };
-        for ((id, mut machine), _) in nodes {
-            machine.claims = machine.claims.into_iter().rev().collect();
-            shuffled.nodes.insert(id, machine);
+        for ((id, mut node), _) in nodes {
+            node.claims = node.claims.into_iter().rev().collect();
+            shuffled.nodes.insert(id, node);
         }
         for ((key, wanted), _) in services {
             shuffled.services.insert(key, wanted);
@@ -42,17 +42,17 @@ proptest! {
     }
 
     #[test]
-    fn no_machine_is_overcommitted_or_runs_what_it_may_not(input in messy_cluster()) {
+    fn no_node_is_overcommitted_or_runs_what_it_may_not(input in messy_cluster()) {
         let decided = plan(&input);
-        for (id, machine) in &input.nodes {
+        for (id, node) in &input.nodes {
             let slots = held(&decided, *id);
-            prop_assert!(fit_together(&input, machine, &slots), "{slots:?}");
-            prop_assert!(slots.iter().all(|slot| may_run(machine, &input.services[&slot.service])));
+            prop_assert!(fit_together(&input, node, &slots), "{slots:?}");
+            prop_assert!(slots.iter().all(|slot| may_run(node, &input.services[&slot.service])));
         }
     }
 
     #[test]
-    fn every_wanted_slot_is_placed_or_refused_by_every_machine(input in messy_cluster()) {
+    fn every_wanted_slot_is_placed_or_refused_by_every_node(input in messy_cluster()) {
         let decided = plan(&input);
         let all: BTreeSet<Slot> = input
             .services
@@ -67,13 +67,13 @@ proptest! {
             let nodes: Vec<_> = refusals.iter().map(|it| &it.node).collect();
             prop_assert_eq!(nodes, input.nodes.keys().collect::<Vec<_>>());
             // And it is true.
-            for (id, machine) in &input.nodes {
+            for (id, node) in &input.nodes {
                 let mut with = held(&decided, *id);
                 with.push(slot);
                 let wanted = &input.services[&slot.service];
                 prop_assert!(
-                    !may_run(machine, wanted)
-                        || !fit_together(&input, machine, &with)
+                    !may_run(node, wanted)
+                        || !fit_together(&input, node, &with)
                         || volumes_forbid(&input, &decided, wanted, *id)
                 );
             }
@@ -83,10 +83,10 @@ proptest! {
     #[test]
     fn a_claim_stays_where_nothing_speaks_against_it(input in messy_cluster()) {
         let decided = plan(&input);
-        for (id, machine) in &input.nodes {
-            let valid = |slot: &&Slot| is_wanted(&input, slot) && may_run(machine, &input.services[&slot.service]);
-            let slots: Vec<&Slot> = machine.claims.keys().filter(valid).collect();
-            if !fit_together(&input, machine, &slots) {
+        for (id, node) in &input.nodes {
+            let valid = |slot: &&Slot| is_wanted(&input, slot) && may_run(node, &input.services[&slot.service]);
+            let slots: Vec<&Slot> = node.claims.keys().filter(valid).collect();
+            if !fit_together(&input, node, &slots) {
                 continue;
             }
             let alone = |slot: &Slot| {
@@ -101,13 +101,13 @@ proptest! {
     }
 
     #[test]
-    fn a_slot_that_is_claimed_by_machines_with_room_stays_with_one_of_them(input in messy_cluster()) {
+    fn a_slot_that_is_claimed_by_nodes_with_room_stays_with_one_of_them(input in messy_cluster()) {
         let decided = plan(&input);
         let ordered: BTreeSet<_> =
             decided.moves.iter().filter(|it| is_ordered(it)).map(|it| &it.slot).collect();
         let free = |slot: &Slot| volumes_of(&input.services[&slot.service]).is_empty() && !ordered.contains(slot);
         for (slot, placement) in decided.placements.iter().filter(|(slot, _)| free(slot)) {
-            let valid = |it: &Machine| {
+            let valid = |it: &Node| {
                 let claims: Vec<&Slot> = it.claims.keys().filter(|slot| is_wanted(&input, slot)).collect();
                 it.claims.contains_key(slot)
                     && may_run(it, &input.services[&slot.service])
@@ -130,14 +130,14 @@ proptest! {
     }
 
     #[test]
-    fn the_death_of_a_machine_moves_only_what_it_held(mut input in settled_cluster(), victim in 0..6_u16, how in 0..3) {
+    fn the_death_of_a_node_moves_only_what_it_held(mut input in settled_cluster(), victim in 0..6_u16, how in 0..3) {
         let before = plan(&input);
-        let victim = node(victim);
-        let Some(machine) = input.nodes.get_mut(&victim) else { return Ok(()) };
+        let victim = node_id(victim);
+        let Some(node) = input.nodes.get_mut(&victim) else { return Ok(()) };
         match how {
-            0 => machine.up = false,
-            1 => machine.draining = true,
-            _ => machine.runtime_error = Some("connection refused".to_owned()),
+            0 => node.up = false,
+            1 => node.draining = true,
+            _ => node.runtime_error = Some("connection refused".to_owned()),
         }
         let after = plan(&input);
         for (slot, placement) in &before.placements {
@@ -148,41 +148,41 @@ proptest! {
     }
 
     #[test]
-    fn a_machine_that_arrives_moves_nothing(mut input in settled_cluster(), mut new in a_machine(), old in 0..6_u16) {
+    fn a_node_that_arrives_moves_nothing(mut input in settled_cluster(), mut new in a_node(), old in 0..6_u16) {
         let before = plan(&input);
         new.up = true;
-        input.nodes.insert(node(100), new);
+        input.nodes.insert(node_id(100), new);
         let after = plan(&input);
         prop_assert!(before.placements.iter().all(|(slot, it)| after.placements[slot].node == it.node));
-        prop_assert!(after.moves.iter().all(|it| it.from.is_none() && it.to == Some(node(100))));
+        prop_assert!(after.moves.iter().all(|it| it.from.is_none() && it.to == Some(node_id(100))));
         // Nor does one that comes back and has withdrawn the claims that have found successors.
-        let Some(machine) = input.nodes.get_mut(&node(old)) else { return Ok(()) };
-        machine.up = false;
+        let Some(node) = input.nodes.get_mut(&node_id(old)) else { return Ok(()) };
+        node.up = false;
         let without = plan(&input);
         settle(&mut input, &without);
-        let machine = input.nodes.get_mut(&node(old)).expect("a member");
-        machine.up = true;
-        machine.claims.clear();
+        let node = input.nodes.get_mut(&node_id(old)).expect("a member");
+        node.up = true;
+        node.claims.clear();
         let back = plan(&input);
         prop_assert!(without.placements.iter().all(|(slot, it)| back.placements[slot].node == it.node));
     }
 
     #[test]
-    fn replicas_are_on_distinct_machines_where_they_fit(input in empty_cluster()) {
+    fn replicas_are_on_distinct_nodes_where_they_fit(input in empty_cluster()) {
         let decided = plan(&input);
         for (key, wanted) in input.services.iter().filter(|(_, it)| volumes_of(it).is_empty()) {
             let own = |id| decided.slots_of(id).filter(|slot| slot.service == *key).count();
             let most = input.nodes.keys().map(|id| own(*id)).max().unwrap_or_default();
-            for (id, machine) in input.nodes.iter().filter(|(id, it)| own(**id) + 1 < most && may_run(it, wanted)) {
+            for (id, node) in input.nodes.iter().filter(|(id, it)| own(**id) + 1 < most && may_run(it, wanted)) {
                 let mut with: Vec<&Slot> = decided.slots_of(*id).collect();
                 let slot = Slot { service: key.clone(), replica: 1 };
                 with.push(&slot);
-                prop_assert!(!fit_together(&input, machine, &with), "{key} has {most} on one and room on {id}");
+                prop_assert!(!fit_together(&input, node, &with), "{key} has {most} on one and room on {id}");
             }
         }
     }
 
-    /// The statement of the crate's documentation: nothing flaps while machines carry a plan out.
+    /// The statement of the crate's documentation: nothing flaps while nodes carry a plan out.
     #[test]
     fn any_part_of_a_plan_may_be_carried_out_and_the_plan_stays(
         input in messy_cluster(),
@@ -191,7 +191,7 @@ proptest! {
         let first = plan(&input);
         let mut now = input.clone();
         let mut steps = steps.into_iter().cycle();
-        // Some machines have claimed some of what they are given; not all of it runs yet.
+        // Some nodes have claimed some of what they are given; not all of it runs yet.
         for (slot, placement) in &first.placements {
             let (does, running) = steps.next().unwrap_or_default();
             if does && !input.nodes[&placement.node].claims.contains_key(slot) {
@@ -241,14 +241,14 @@ proptest! {
         let before = plan(&input);
         let slots: Vec<&Slot> = before.placements.keys().collect();
         let Some(&slot) = slots.get(usize::from(which) % slots.len().max(1)) else { return Ok(()) };
-        let (from, to) = (before.placements[slot].node, node(to));
+        let (from, to) = (before.placements[slot].node, node_id(to));
         input.moves.insert(slot.clone(), (from, to));
         let after = plan(&input);
-        let takes = input.nodes.get(&to).is_some_and(|machine| {
+        let takes = input.nodes.get(&to).is_some_and(|node| {
             let wanted = &input.services[&slot.service];
             let mut with: Vec<&Slot> = before.slots_of(to).collect();
             with.push(slot);
-            to != from && may_run(machine, wanted) && fit_together(&input, machine, &with) && volumes_of(wanted).is_empty()
+            to != from && may_run(node, wanted) && fit_together(&input, node, &with) && volumes_of(wanted).is_empty()
         });
         let mut expected = places(&before);
         if takes {
@@ -268,9 +268,9 @@ proptest! {
         extremes in vec((0..7_u16, 0..7_u8, prop_oneof![Just(0), Just(1), Just(u64::MAX - 1), Just(u64::MAX)]), 4),
     ) {
         for (at, service, number) in extremes {
-            if let Some(machine) = input.nodes.get_mut(&node(at)) {
-                machine.capacity = Resources { cpu_millis: number, memory_bytes: u64::MAX };
-                machine.claims.insert(Slot { service: key(service), replica: u32::MAX }, ClaimView {
+            if let Some(node) = input.nodes.get_mut(&node_id(at)) {
+                node.capacity = Resources { cpu_millis: number, memory_bytes: u64::MAX };
+                node.claims.insert(Slot { service: key(service), replica: u32::MAX }, ClaimView {
                     digest: String::new(),
                     running: true,
                     since: number,
@@ -282,11 +282,11 @@ proptest! {
             }
         }
         let decided = plan(&input);
-        for (id, machine) in &input.nodes {
+        for (id, node) in &input.nodes {
             let held: Vec<_> = decided.slots_of(*id).map(|slot| container(&input, slot).reservation).collect();
             let sum = |of: fn(Resources) -> u64| held.iter().map(|it| u128::from(of(*it))).sum::<u128>();
-            prop_assert!(sum(|it| it.cpu_millis) <= machine.capacity.cpu_millis.into());
-            prop_assert!(sum(|it| it.memory_bytes) <= machine.capacity.memory_bytes.into());
+            prop_assert!(sum(|it| it.cpu_millis) <= node.capacity.cpu_millis.into());
+            prop_assert!(sum(|it| it.memory_bytes) <= node.capacity.memory_bytes.into());
         }
     }
 }
@@ -294,7 +294,7 @@ proptest! {
 #[test]
 fn more_replicas_than_a_service_may_have_are_cut() {
     let mut input = PlanInput::default();
-    input.nodes.insert(node(0), machine("m", 1000, 1024));
+    input.nodes.insert(node_id(0), node("m", 1000, 1024));
     input.services.insert(key(0), wanted(u32::MAX, 0, 0));
     assert_eq!(plan(&input).placements.len(), 1000);
 }
@@ -304,7 +304,7 @@ fn more_replicas_than_a_service_may_have_are_cut() {
 fn after_deaths_and_arrivals_the_load_is_still_spread() {
     let mut input = PlanInput::default();
     for number in 0..6 {
-        input.nodes.insert(node(number), machine("m", 4000, 4096));
+        input.nodes.insert(node_id(number), node("m", 4000, 4096));
     }
     for number in 0..60 {
         let mut wanted = wanted(1, 0, 0);
@@ -312,18 +312,18 @@ fn after_deaths_and_arrivals_the_load_is_still_spread() {
         input.services.insert(key(number), wanted);
     }
     let held = |plan: &Plan| -> Vec<usize> {
-        (0..7).map(|number| plan.slots_of(node(number)).count()).collect()
+        (0..7).map(|number| plan.slots_of(node_id(number)).count()).collect()
     };
     let mut decided = plan(&input);
     assert_eq!(held(&decided), [10, 10, 10, 10, 10, 10, 0]);
     settle(&mut input, &decided);
-    input.nodes.get_mut(&node(2)).expect("a member").up = false;
+    input.nodes.get_mut(&node_id(2)).expect("a member").up = false;
     decided = plan(&input);
     assert_eq!(held(&decided), [12, 12, 0, 12, 12, 12, 0]);
     settle(&mut input, &decided);
-    // A machine that comes new takes what becomes free next.
-    input.nodes.insert(node(6), machine("m", 4000, 4096));
-    input.nodes.get_mut(&node(3)).expect("a member").up = false;
+    // A node that comes new takes what becomes free next.
+    input.nodes.insert(node_id(6), node("m", 4000, 4096));
+    input.nodes.get_mut(&node_id(3)).expect("a member").up = false;
     decided = plan(&input);
     let counts = held(&decided).into_iter().filter(|&count| count > 0);
     assert_eq!(counts.clone().sum::<usize>(), 60);

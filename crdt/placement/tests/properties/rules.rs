@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vc_placement::{Machine, Plan, PlanInput, Wanted};
+use vc_placement::{Node, Plan, PlanInput, Wanted};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{Constraint, Port, Publish};
 use vc_protocol::{NodeId, Resources, Slot, VolumeKey};
@@ -26,7 +26,7 @@ pub(crate) fn bundle(input: &PlanInput, wanted: &Wanted) -> BTreeSet<VolumeKey> 
     all
 }
 
-/// Whether the volumes of a service keep it off the machine, as the plan has placed the others.
+/// Whether the volumes of a service keep it off the node, as the plan has placed the others.
 pub(crate) fn volumes_forbid(
     input: &PlanInput,
     decided: &Plan,
@@ -51,7 +51,7 @@ pub(crate) fn volumes_forbid(
     holders.len() <= 1 && sharing.into_iter().any(|it| !may_run(&input.nodes[&id], it))
 }
 
-/// The slots that take room on a machine: those that are placed there, and those that are on their way out by an order.
+/// The slots that take room on a node: those that are placed there, and those that are on their way out by an order.
 pub(crate) fn held(decided: &Plan, id: NodeId) -> Vec<&Slot> {
     let leaving = decided.moves.iter().filter(|it| it.from == Some(id) && is_ordered(it));
     decided.slots_of(id).chain(leaving.map(|it| &it.slot)).collect()
@@ -68,8 +68,8 @@ pub(crate) fn container<'a>(
     &input.services[&slot.service].spec.container
 }
 
-pub(crate) fn ports_clash(machine: &Machine, a: &[Port], b: &[Port]) -> bool {
-    let bound = |it: &Port| it.publish == Publish::Node || machine.runtime == RuntimeKind::Process;
+pub(crate) fn ports_clash(node: &Node, a: &[Port], b: &[Port]) -> bool {
+    let bound = |it: &Port| it.publish == Publish::Node || node.runtime == RuntimeKind::Process;
     let pairs = a.iter().flat_map(|a| b.iter().map(move |b| (a, b)));
     let pairs = pairs.filter(|(a, b)| bound(a) && bound(b));
     let same = |a: &Port, b: &Port| a.published == b.published && a.protocol == b.protocol;
@@ -78,27 +78,26 @@ pub(crate) fn ports_clash(machine: &Machine, a: &[Port], b: &[Port]) -> bool {
     })
 }
 
-/// Whether the slots fit on the machine together. Written anew: this is what the plan is checked against.
-pub(crate) fn fit_together(input: &PlanInput, machine: &Machine, slots: &[&Slot]) -> bool {
+/// Whether the slots fit on the node together. Written anew: this is what the plan is checked against.
+pub(crate) fn fit_together(input: &PlanInput, node: &Node, slots: &[&Slot]) -> bool {
     let sum = slots
         .iter()
         .map(|slot| container(input, slot).reservation)
         .fold(Resources::default(), Resources::plus);
     let ports = |slot: &Slot| &input.services[&slot.service].spec.ports;
-    let apart = |(n, a): (usize, &&Slot)| {
-        slots[..n].iter().all(|b| !ports_clash(machine, ports(a), ports(b)))
-    };
-    sum.fits(machine.capacity) && slots.iter().enumerate().all(apart)
+    let apart =
+        |(n, a): (usize, &&Slot)| slots[..n].iter().all(|b| !ports_clash(node, ports(a), ports(b)));
+    sum.fits(node.capacity) && slots.iter().enumerate().all(apart)
 }
 
-/// Whether the machine may run the service at all.
-pub(crate) fn may_run(machine: &Machine, wanted: &Wanted) -> bool {
-    let met = |it: &Constraint| (machine.labels.get("zone") == Some(&it.value)) == it.equal;
-    machine.up
-        && !machine.draining
-        && machine.runtime_error.is_none()
+/// Whether the node may run the service at all.
+pub(crate) fn may_run(node: &Node, wanted: &Wanted) -> bool {
+    let met = |it: &Constraint| (node.labels.get("zone") == Some(&it.value)) == it.equal;
+    node.up
+        && !node.draining
+        && node.runtime_error.is_none()
         && wanted.spec.constraints.iter().all(met)
-        && (machine.runtime == RuntimeKind::Docker || wanted.spec.container.mounts.is_empty())
+        && (node.runtime == RuntimeKind::Docker || wanted.spec.container.mounts.is_empty())
 }
 
 pub(crate) fn is_wanted(input: &PlanInput, slot: &Slot) -> bool {

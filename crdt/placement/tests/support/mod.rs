@@ -5,15 +5,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
 
-use vc_placement::{ClaimView, Machine, Plan, PlanInput, Wanted};
+use vc_placement::{ClaimView, Node, Plan, PlanInput, Wanted};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{ContainerSpec, Mount, Port, PortProtocol, Publish, ServiceSpec};
 use vc_protocol::{Keypair, NodeId, Resources, Slot};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// The id of the n-th machine. The keys are made once: that is slow without optimisation.
-pub(crate) fn node(number: u16) -> NodeId {
+/// The id of the n-th node. The keys are made once: that is slow without optimisation.
+pub(crate) fn node_id(number: u16) -> NodeId {
     static IDS: OnceLock<Mutex<BTreeMap<u16, NodeId>>> = OnceLock::new();
     let mut ids = IDS.get_or_init(Mutex::default).lock().expect("no panic while held");
     *ids.entry(number).or_insert_with(|| {
@@ -23,9 +23,9 @@ pub(crate) fn node(number: u16) -> NodeId {
     })
 }
 
-/// A machine that is up, with nothing on it.
-pub(crate) fn machine(name: &str, cpu_millis: u64, mib: u64) -> Machine {
-    Machine {
+/// A node that is up, with nothing on it.
+pub(crate) fn node(name: &str, cpu_millis: u64, mib: u64) -> Node {
+    Node {
         name: name.parse().expect("a name"),
         os: "linux".to_owned(),
         arch: "amd64".to_owned(),
@@ -48,7 +48,7 @@ pub(crate) fn wanted(replicas: u32, cpu_millis: u64, mib: u64) -> Wanted {
     Wanted { spec, replicas, updated: 0 }
 }
 
-/// A TCP port on all addresses of the machines that run an instance.
+/// A TCP port on all addresses of the nodes that run an instance.
 pub(crate) fn port(published: u16) -> Port {
     let protocol = PortProtocol::Tcp;
     Port { host_ip: None, published, target: 80, protocol, publish: Publish::Node }
@@ -60,17 +60,17 @@ pub(crate) fn volume(name: &str) -> Mount {
     Mount::Volume { name, target: "/data".to_owned(), read_only: false }
 }
 
-/// Lets the machine claim the slot, running what is current.
+/// Lets the node claim the slot, running what is current.
 pub(crate) fn claim(input: &mut PlanInput, node: NodeId, slot: &Slot) {
     let digest = input.services.get(&slot.service).map(|wanted| wanted.spec.container.digest());
     let view = ClaimView { digest: digest.unwrap_or_default(), running: true, since: 0 };
     input.nodes.get_mut(&node).expect("a member").claims.insert(slot.clone(), view);
 }
 
-/// Lets every machine that is up claim exactly what the plan gives it. The others can withdraw nothing.
+/// Lets every node that is up claim exactly what the plan gives it. The others can withdraw nothing.
 pub(crate) fn settle(input: &mut PlanInput, plan: &Plan) {
-    for machine in input.nodes.values_mut().filter(|machine| machine.up) {
-        machine.claims.clear();
+    for node in input.nodes.values_mut().filter(|node| node.up) {
+        node.claims.clear();
     }
     for (slot, placement) in &plan.placements {
         claim(input, placement.node, slot);

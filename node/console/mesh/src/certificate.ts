@@ -2,7 +2,7 @@ import { peerIdFromString } from '@libp2p/peer-id'
 
 import { MeshError } from './api.js'
 import type { TokenClaims } from './api.js'
-import type { MachineRole } from './types.js'
+import type { NodeRole } from './types.js'
 
 /** The largest token or certificate, in bytes. */
 const MAX_TOKEN = 8 * 1024
@@ -34,10 +34,10 @@ export function peek(token: string): Claims | null {
  *
  * @throws MeshError: it is not.
  */
-export async function verifyMember(certificate: string, cluster: string, peer: string): Promise<MachineRole> {
+export async function verifyMember(certificate: string, cluster: string, peer: string): Promise<NodeRole> {
   const [header = '', payload = '', signature = '', ...more] = certificate.split('.')
   const [fields, claims, bytes] = [json(header), peek(certificate), fromBase64Url(signature)]
-  const role = isRecord(claims?.scope) ? claims.scope['machine:member'] : undefined
+  const role = isRecord(claims?.scope) ? claims.scope['node:member'] : undefined
   const fits =
     more.length === 0 &&
     isRecord(fields) &&
@@ -60,7 +60,7 @@ async function signedBy(cluster: string, text: string, signature: Uint8Array): P
 }
 
 function impostor(): MeshError {
-  return new MeshError('failed', 'the machine that answered is not of this cluster')
+  return new MeshError('failed', 'the node that answered is not of this cluster')
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

@@ -58,7 +58,7 @@ function bodyOf(frames: Frames, finish: () => void, done: () => void): ReadableS
     async pull(controller): Promise<void> {
       try {
         const frame = await frames.receive()
-        if (!frame) throw new MeshError('lost', 'the answer was cut: the instance or its machine is gone')
+        if (!frame) throw new MeshError('lost', 'the answer was cut: the instance or its node is gone')
         if (frame.byteLength > 0) return controller.enqueue(frame as Uint8Array<ArrayBuffer>)
         finish()
         controller.close()

@@ -289,7 +289,7 @@ export class Mesh {
     for (const listener of [...this.#stateListeners]) report(() => listener(state))
   }
 
-  /** Where a machine can be dialled from here. */
+  /** Where a node can be dialled from here. */
   #dialable({ id, addresses }: NodeRow): string[] {
     const whole = addresses.map((address) => (address.includes('/p2p/') ? address : `${address}/p2p/${id}`))
     return whole.filter((address) => this.#inside.peerOf(address) === id)

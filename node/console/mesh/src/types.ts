@@ -4,7 +4,7 @@
  * core.
  */
 
-/** A machine: its peer id. */
+/** A node: its peer id. */
 export type NodeId = string
 /** `project/service`. */
 export type ServiceKey = string
@@ -12,8 +12,8 @@ export type ServiceKey = string
 export type Millis = number
 /** What a user may do; each may do what those before it may. */
 export type UserRole = 'viewer' | 'deployer' | 'admin'
-/** What a machine is in the cluster. */
-export type MachineRole = 'worker' | 'server'
+/** What a node is in the cluster. */
+export type NodeRole = 'worker' | 'server'
 
 /** Where an instance is in its life. */
 export type InstanceState =
@@ -50,7 +50,7 @@ export interface ServiceRow {
   /** What the sides of a partition do. */
   on_partition: string
   updated: Millis
-  /** Ports that machines publish, as `8080:80/tcp`. */
+  /** Ports that nodes publish, as `8080:80/tcp`. */
   ports: string[]
   rollout: Rollout
 }
@@ -60,7 +60,7 @@ export interface InstanceRow {
   service: ServiceKey
   /** Which replica, from 1. */
   replica: number
-  /** On which machine; `null`: none can take it. */
+  /** On which node; `null`: none can take it. */
   node: NodeId | null
   node_name: string | null
   state: InstanceState
@@ -74,12 +74,12 @@ export interface InstanceRow {
   /** Whether it runs what is wanted now, not an earlier version. */
   current: boolean
   /** Whether it has proven itself. */
-  settled: boolean
+  available: boolean
   /** Digest of what it runs; empty when nothing does. */
   digest: string
 }
 
-/** A machine. */
+/** A node. */
 export interface NodeRow {
   id: NodeId
   name: string
@@ -132,7 +132,7 @@ export interface StatusReport {
 export interface EventRow {
   time: Millis
   level: 'info' | 'warning' | 'error'
-  /** What it is about: `shop/web.2`, `shop/web`, or a machine's name. */
+  /** What it is about: `shop/web.2`, `shop/web`, or a node's name. */
   subject: string
   text: string
 }
@@ -202,7 +202,7 @@ export interface ServiceDetail {
   instances: InstanceRow[]
 }
 
-/** A replica that has a machine. */
+/** A replica that has a node. */
 export interface PlacementRow {
   service: ServiceKey
   replica: number
@@ -215,11 +215,11 @@ export interface PlacementRow {
 export interface UnplacedRow {
   service: ServiceKey
   replica: number
-  /** Why not, a line a machine. */
+  /** Why not, a line a node. */
   reasons: string[]
 }
 
-/** A replica that changes machines, comes (`from` is `null`) or goes (`to` is `null`). */
+/** A replica that changes nodes, comes (`from` is `null`) or goes (`to` is `null`). */
 export interface MoveRow {
   service: ServiceKey
   replica: number
@@ -288,13 +288,13 @@ export interface ResponseHead {
   headers: HeaderList
   /** Which instance answered: `project/service.N@digest`. */
   instance: string
-  /** On which machine. */
+  /** On which node. */
   node: NodeId
 }
 
 /** Whom a token lets in. */
 export type TokenSubject =
-  | { machine: { name: string; role: MachineRole } }
+  | { node: { name: string; role: NodeRole } }
   | { user: { name: string; role: UserRole } }
 
 /** An HTTP request to an instance; {@link Mesh.fetch} makes it. */

@@ -157,7 +157,7 @@ describe('the attachment', () => {
     expect(network.attachment.known()).toEqual(['/b', '/a'])
   })
 
-  it('dials a machine where the cluster lists it now, and where it was told', async () => {
+  it('dials a node where the cluster lists it now, and where it was told', async () => {
     const network = new Network('a').all('in', 'a', 'b')
     const list = (b: string) => network.attachment.list(new Map([['a', ['/a/1']], ['b', [b]]]))
     list('/b/1')

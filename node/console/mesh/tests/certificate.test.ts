@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { peek, verifyMember } from '../src/certificate.js'
 import { identity, jwt, memberClaims, userToken } from './credentials.js'
 
-const impostor = { code: 'failed', message: 'the machine that answered is not of this cluster' }
+const impostor = { code: 'failed', message: 'the node that answered is not of this cluster' }
 
 describe('a membership certificate', () => {
   it("is the root's word about a peer", async () => {
@@ -33,8 +33,8 @@ describe('a membership certificate', () => {
     const [root, member] = [await identity(), await identity()]
     const refused = [
       await userToken(root, []),
-      await jwt(root, memberClaims(root, member, { scope: { 'machine:join': 'server' } })),
-      await jwt(root, memberClaims(root, member, { scope: { 'machine:member': 'admin' } })),
+      await jwt(root, memberClaims(root, member, { scope: { 'node:join': 'server' } })),
+      await jwt(root, memberClaims(root, member, { scope: { 'node:member': 'admin' } })),
       await jwt(root, memberClaims(root, member, { scope: null })),
       await jwt(root, memberClaims(root, member), { typ: 'JWT', alg: 'none' }),
       await jwt(root, memberClaims(root, member), { typ: 'JWT', alg: 'HS256' }),

@@ -2,7 +2,7 @@ import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { Ed25519PrivateKey } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 
-/** A key and its peer id: a cluster's root, or a machine. */
+/** A key and its peer id: a cluster's root, or a node. */
 export interface Identity {
   key: Ed25519PrivateKey
   id: string
@@ -26,7 +26,7 @@ export async function jwt(signer: Identity, claims: object, header: object = { t
 
 /** What a membership certificate says. */
 export function memberClaims(root: Identity, member: Identity, more: object = {}): object {
-  return { aud: root.id, iss: root.id, sub: member.id, jti: 'member', iat: 1, scope: { 'machine:member': 'server' }, ...more }
+  return { aud: root.id, iss: root.id, sub: member.id, jti: 'member', iat: 1, scope: { 'node:member': 'server' }, ...more }
 }
 
 /** A user's token. It is never checked on this side. */

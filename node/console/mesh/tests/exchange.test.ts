@@ -147,7 +147,7 @@ describe('fetch', () => {
       const { request } = await outgoing('web', null, '/', {})
       const whole = exchange((signal) => pair.mux.open(signal), request, null).then(({ body }) => new Response(body).text())
       await here
-      pair.outer.abort(new Error('the machine is gone'))
+      pair.outer.abort(new Error('the node is gone'))
       await expect(whole).rejects.toMatchObject({ code: 'lost' })
     }
   })

@@ -17,13 +17,13 @@ afterEach(() => {
   vi.unstubAllGlobals()
 })
 
-/** A machine of the cluster: it lets users in, or says why not, and tells of itself whatever it is asked. */
-async function admit(root: Identity, machine: Identity, refused: object | null): Promise<Frames> {
+/** A node of the cluster: it lets users in, or says why not, and tells of itself whatever it is asked. */
+async function admit(root: Identity, node: Identity, refused: object | null): Promise<Frames> {
   const [own, other] = await streamPair({ delay: 0 })
   const frames = new Frames(other)
   const serve = async (): Promise<void> => {
     await frames.receiveJson()
-    await frames.sendJson({ certificate: await jwt(root, memberClaims(root, machine)) })
+    await frames.sendJson({ certificate: await jwt(root, memberClaims(root, node)) })
     await frames.receiveJson()
     if (refused) return await frames.sendJson({ refused })
     await frames.sendJson({ user: { role: 'admin', peers: [] } })
@@ -31,7 +31,7 @@ async function admit(root: Identity, machine: Identity, refused: object | null):
     await frames.sendJson({ reply: 'ready' })
     serveMux(frames.detach(), async (stream) => {
       await stream.receiveJson()
-      await stream.sendJson({ reply: 'live', value: { nodes: [{ id: machine.id, addresses: [] }] } })
+      await stream.sendJson({ reply: 'live', value: { nodes: [{ id: node.id, addresses: [] }] } })
       await stream.receive()
     })
   }
@@ -39,15 +39,15 @@ async function admit(root: Identity, machine: Identity, refused: object | null):
   return new Frames(own)
 }
 
-/** A mesh whose only machine answers like this. */
+/** A mesh whose only node answers like this. */
 async function attached(refused: object | null): Promise<Mesh> {
-  const [root, machine] = [await identity(), await identity()]
+  const [root, node] = [await identity(), await identity()]
   const dial = async (address: string) => {
-    const frames = await admit(root, machine, refused)
-    return { stream: frames.detach(), peer: machine.id, address, close: () => {} }
+    const frames = await admit(root, node, refused)
+    return { stream: frames.detach(), peer: node.id, address, close: () => {} }
   }
   const token = await userToken(root, ['/node'])
-  return new Mesh({ token }, { dial, peerOf: () => machine.id })
+  return new Mesh({ token }, { dial, peerOf: () => node.id })
 }
 
 const reached = (state: MeshState['state']): Promise<MeshState> =>

@@ -1,9 +1,9 @@
-//! The console of a Virtual Cluster, served to this machine's browsers.
+//! The console of a Virtual Cluster, served to this node's browsers.
 //!
 //! The files are built into the program. They are the same whoever serves them and hold no secret: the console talks with
 //! the cluster by itself, over WebRTC, with a token that its user gives it. All that this server decides is under which
 //! names the files appear. `127.0.0.1`, `localhost` and `[::1]` get the console; any `NAME.localhost`, which browsers
-//! take for this machine, gets the tunnel (`node/console/tunnel`) through which the console shows a service, so that
+//! take for this node, gets the tunnel (`node/console/tunnel`) through which the console shows a service, so that
 //! the service has an origin of its own and cannot read the console's. Any other name is refused.
 
 mod answer;
@@ -36,7 +36,7 @@ const LIFETIME: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Lets one browser in with a link that nobody else should see: a command line, which would name the link, can be read by
-/// every user of a machine. Whoever comes first with the path is sent on to the link; from then on it leads nowhere.
+/// every user of a node. Whoever comes first with the path is sent on to the link; from then on it leads nowhere.
 #[derive(Debug)]
 pub struct Admission {
     path: String,

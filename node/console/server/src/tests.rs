@@ -57,7 +57,7 @@ async fn get_with(port: u16, host: &str, path: &str, line: &str) -> (String, Str
 }
 
 #[tokio::test]
-async fn this_machines_names_get_the_console_and_may_run_nothing_else() {
+async fn this_nodes_names_get_the_console_and_may_run_nothing_else() {
     let port = served(built).await;
     for host in ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"] {
         let (head, body) = get(port, &format!("{host}:{port}"), "/").await;

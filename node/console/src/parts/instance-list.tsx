@@ -15,11 +15,11 @@ export function InstanceList({ instances }: { instances: readonly InstanceRow[] 
             {row.service}.{row.replica}
           </h3>
           <Mark condition={instanceCondition(row)} />
-          <span>{row.node_name ?? <span class="quiet">no machine</span>}</span>
+          <span>{row.node_name ?? <span class="quiet">no node</span>}</span>
           <span class="quiet">
             <Ago time={row.since} />
           </span>
-          <span class="quiet">{row.settled ? 'proven' : 'not proven yet'}</span>
+          <span class="quiet">{row.available ? 'proven' : 'not proven yet'}</span>
           <span class={row.restarts > 0 ? '' : 'quiet'}>{count(row.restarts, 'restart')}</span>
           {row.reason && <p class={row.state === 'failed' || row.state === 'unhealthy' ? 'reason bad-text' : 'reason'}>{row.reason}</p>}
         </li>

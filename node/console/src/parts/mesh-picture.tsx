@@ -1,4 +1,4 @@
-// The mesh at a glance: machines as pairs of tanks, CPU and memory, and the links between them.
+// The mesh at a glance: nodes as pairs of tanks, CPU and memory, and the links between them.
 
 import { useSignal } from '@preact/signals'
 import { useLayoutEffect, useRef } from 'preact/hooks'
@@ -44,28 +44,28 @@ export function MeshPicture() {
             {link.why && <title>{link.why}</title>}
           </line>
         ))}
-        {picture.machines.map(({ row, at }) => (
-          <Machine key={row.id} row={row} at={at} radius={picture.radius} isAttached={row.id === attached} />
+        {picture.nodes.map(({ row, at }) => (
+          <Node key={row.id} row={row} at={at} radius={picture.radius} isAttached={row.id === attached} />
         ))}
       </svg>
     </div>
   )
 }
 
-interface MachineProps {
+interface NodeProps {
   row: NodeRow
   at: Point
   radius: number
   isAttached: boolean
 }
 
-function Machine({ row, at, radius, isAttached }: MachineProps) {
+function Node({ row, at, radius, isAttached }: NodeProps) {
   const condition = nodeCondition(row)
   const side = radius * 2
   const gap = 4
   const tank = (side - 3 * gap) / 2
   return (
-    <g class={`machine ${condition.tone}`} transform={`translate(${at.x} ${at.y})`}>
+    <g class={`node ${condition.tone}`} transform={`translate(${at.x} ${at.y})`}>
       <title>
         {`${row.name}: ${condition.word}${isAttached ? ', attached' : ''}. CPU ${cores(row.cpu_used)} used, ` +
           `${cores(row.cpu_reserved)} reserved of ${cores(row.cpu_millis)}; memory ${bytes(row.memory_used)} used, ` +
@@ -126,7 +126,7 @@ function Tank({ x, y, width, height, used, reserved }: TankProps) {
 }
 
 function describe(nodes: readonly NodeRow[], links: readonly Link[]): string {
-  const machines = nodes.map((row) => `${row.name} ${nodeCondition(row).word}`)
+  const conditions = nodes.map((row) => `${row.name} ${nodeCondition(row).word}`)
   const broken = [...new Set(links.map((link) => link.why).filter(Boolean))]
-  return `Machines: ${machines.join(', ')}. ${broken.length > 0 ? broken.join('; ') : 'All hear each other'}.`
+  return `Nodes: ${conditions.join(', ')}. ${broken.length > 0 ? broken.join('; ') : 'All hear each other'}.`
 }

@@ -1,7 +1,7 @@
 import type { StatusReport } from 'vc-mesh'
 
 import { concerns, type Concern } from '../concerns'
-import { MachineList } from '../parts/machine-list'
+import { NodeList } from '../parts/node-list'
 import { Shaped } from '../parts/mark'
 import { MeshPicture } from '../parts/mesh-picture'
 import { Meter } from '../parts/meter'
@@ -54,15 +54,15 @@ export function Overview() {
             write={bytes}
           />
           <dl class="facts">
-            <Fact name="Machines up" value={`${status.nodes_up}`} of={status.nodes} />
+            <Fact name="Nodes up" value={`${status.nodes_up}`} of={status.nodes} />
             <Fact name="Services" value={`${status.services}`} />
             <Fact name="Instances running" value={`${status.running}`} of={status.replicas} />
           </dl>
         </section>
       </div>
-      <section aria-labelledby="machines-title">
-        <h2 id="machines-title">Machines</h2>
-        <MachineList />
+      <section aria-labelledby="nodes-title">
+        <h2 id="nodes-title">Nodes</h2>
+        <NodeList />
       </section>
     </>
   )
@@ -82,7 +82,7 @@ function Fact({ name, value, of }: { name: string; value: string; of?: number })
 
 function summary(status: StatusReport): string {
   return (
-    `${status.nodes_up} of ${count(status.nodes, 'machine')} up, ` +
+    `${status.nodes_up} of ${count(status.nodes, 'node')} up, ` +
     `${status.running} of ${count(status.replicas, 'instance')} running in ${count(status.services, 'service')}`
   )
 }

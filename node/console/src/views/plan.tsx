@@ -40,7 +40,7 @@ export function Plan() {
         <>
           <Placements plan={shown.report} />
           <p class="quiet">
-            Every machine computes the same plan from the same input, <code>{shown.report.input_digest.slice(0, 16)}</code>.
+            Every node computes the same plan from the same input, <code>{shown.report.input_digest.slice(0, 16)}</code>.
             As of {clock(shown.at)}.
           </p>
         </>

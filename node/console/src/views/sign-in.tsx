@@ -126,7 +126,7 @@ export function SignIn({ link, arrival, instead, known, onSignIn, onCancel }: Si
 /** What the browser does not give this page, without which nothing here works; empty: nothing. */
 function whatIsMissing(): string {
   if (!isSecureContext) {
-    return "Browsers let a page reach the machines only over https or from 127.0.0.1. 'vc console' opens it there."
+    return "Browsers let a page reach the nodes only over https or from 127.0.0.1. 'vc console' opens it there."
   }
   if (!('RTCPeerConnection' in globalThis)) return 'This browser has no WebRTC, or it is turned off: use another one.'
   return ''
@@ -195,8 +195,8 @@ function Dialling({ state, claims, onCancel }: DiallingProps) {
             </p>
             {claims?.peers.every(isLoopback) && (
               <p>
-                Its addresses are those of a machine to itself (127.0.0.1). Firefox does not dial them: use another browser on that
-                machine, or have the nodes listen in a network.
+                Its addresses are those of a node to itself (127.0.0.1). Firefox does not dial them: use another browser on that
+                node, or have the nodes listen in a network.
               </p>
             )}
           </>

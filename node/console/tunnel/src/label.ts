@@ -28,7 +28,7 @@ export type AppsPattern = string
 
 /** What it says when there is nowhere to open apps. */
 export const NO_APPS =
-  'This console is not set up to open services: its console.json names no "appsOrigin". On your own machine: vc console'
+  'This console is not set up to open services: its console.json names no "appsOrigin". On your own node: vc console'
 
 /** Where the apps of a console are that a node or `vc console` serves; `null`: it is served otherwise. */
 export function loopbackPattern(console: URL | Location): AppsPattern | null {
@@ -36,7 +36,7 @@ export function loopbackPattern(console: URL | Location): AppsPattern | null {
   return here ? `http://{app}.localhost:${console.port || '80'}` : null
 }
 
-/** The origins at which the console of an app on this machine may be. */
+/** The origins at which the console of an app on this node may be. */
 export function loopbackConsoles(app: URL | Location): string[] {
   if (app.protocol !== 'http:' || !app.hostname.endsWith('.localhost')) return []
   const port = app.port === '' ? '' : `:${app.port}`

@@ -21,7 +21,7 @@ const servers = new WeakMap<AppMesh, Map<string, AppServer>>()
 let pattern: Promise<AppsPattern> | null = null
 
 /**
- * Where this console's apps are, asked for once: `http://{app}.localhost:PORT` when it is served on this machine, else
+ * Where this console's apps are, asked for once: `http://{app}.localhost:PORT` when it is served on this node, else
  * what `console.json` beside it says. Errors: one line for people on why services cannot be opened here.
  */
 export function appsPattern(): Promise<AppsPattern> {

@@ -35,7 +35,7 @@ describe('the label of an app', () => {
 })
 
 describe('where apps are', () => {
-  it('is beside a console on this machine', () => {
+  it('is beside a console on this node', () => {
     for (const host of ['127.0.0.1', 'localhost', '[::1]']) {
       expect(loopbackPattern(new URL(`http://${host}:4779/`))).toBe('http://{app}.localhost:4779')
     }
@@ -65,7 +65,7 @@ describe('where apps are', () => {
 })
 
 describe('whom the first page of an app believes', () => {
-  it('is the console at the same port of this machine', () => {
+  it('is the console at the same port of this node', () => {
     expect(loopbackConsoles(new URL('http://web.localhost:4779/'))).toEqual(['http://127.0.0.1:4779', 'http://localhost:4779', 'http://[::1]:4779'])
   })
 

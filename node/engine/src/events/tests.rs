@@ -1,13 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_crdt::{ClusterState, NodeState, Outcome, ServiceRecord};
+use vc_crdt::{ClusterState, NodeState, ServiceRecord, UpdateResult};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::spec::{FailureAction, ServiceSpec};
 use vc_protocol::{Keypair, Resources, ServiceKey};
 
 use super::*;
 
-/// Three machines, and what was told of them so far.
+/// Three nodes, and what was told of them so far.
 struct World {
     cluster: ClusterState,
     nodes: BTreeMap<NodeId, NodeState>,
@@ -36,7 +36,7 @@ fn node(n: u8) -> NodeState {
     NodeState {
         incarnation: 1,
         info: Some(info),
-        heard: (1..=3).map(id).collect::<BTreeSet<_>>(),
+        observed: (1..=3).map(id).collect::<BTreeSet<_>>(),
         ..NodeState::default()
     }
 }
@@ -50,7 +50,7 @@ impl World {
     }
 
     fn node(&mut self, n: u8) -> &mut NodeState {
-        self.nodes.get_mut(&id(n)).expect("a machine")
+        self.nodes.get_mut(&id(n)).expect("a node")
     }
 
     /// What is told of what has changed since this was asked before: the first letter of the level, then the line.
@@ -100,7 +100,7 @@ impl World {
             address: String::new(),
             restarts,
             since: 1,
-            settled: false,
+            available: false,
         };
         let id = format!("{slot}@{digest}").parse().expect("an instance");
         self.node(n).claims.insert(id, claim);
@@ -108,7 +108,7 @@ impl World {
 }
 
 #[test]
-fn machines_come_and_go() {
+fn nodes_come_and_go() {
     let mut world = World::new();
     world.nodes.insert(id(4), NodeState { incarnation: 1, ..NodeState::default() });
     assert!(world.told().is_empty(), "who has not said his name is nobody yet");
@@ -122,10 +122,10 @@ fn machines_come_and_go() {
     world.cluster.drained.insert(id(4), false);
     assert_eq!(world.told(), ["i n4: takes instances again"]);
     for n in 1..=3 {
-        world.node(n).heard.insert(id(4));
+        world.node(n).observed.insert(id(4));
         world.node(n).unreachable.insert(id(4), 1);
     }
-    assert_eq!(world.told(), ["e n4: is down: the other machines cannot hear it"]);
+    assert_eq!(world.told(), ["e n4: is down: the other nodes cannot hear it"]);
     world.node(4).incarnation = 2;
     assert_eq!(world.told(), ["i n4: is up again"]);
     world.cluster.left.insert(id(4), 1);
@@ -143,12 +143,15 @@ fn a_service_is_deployed_scaled_updated_and_removed() {
 
     world.deploy("shop/web", "web:2", 2);
     assert_eq!(world.told(), ["i shop/web: ada updates it to web:2"]);
-    world.node(2).outcomes.insert(key("shop/web"), Outcome { revision: 2, failed: None });
+    world
+        .node(2)
+        .update_results
+        .insert(key("shop/web"), UpdateResult { revision: 2, failed: None });
     assert_eq!(world.told(), ["i shop/web: the update is complete"]);
     world.deploy("shop/web", "web:3", 3);
     let failed = Some("web.1 failed: exit code 1\nlast words".to_owned());
     world.told();
-    world.node(2).outcomes.insert(key("shop/web"), Outcome { revision: 3, failed });
+    world.node(2).update_results.insert(key("shop/web"), UpdateResult { revision: 3, failed });
     assert_eq!(
         world.told(),
         ["e shop/web: the update failed, the version before returns: web.1 failed: exit code 1"]
@@ -212,7 +215,7 @@ fn an_update_names_the_version_that_stops() {
 }
 
 #[test]
-fn what_a_dead_machine_held_moves_or_waits() {
+fn what_a_dead_node_held_moves_or_waits() {
     let mut world = World::new();
     world.deploy("shop/web", "web:1", 1);
     world.told();
@@ -225,7 +228,7 @@ fn what_a_dead_machine_held_moves_or_waits() {
     let told = world.told();
     let to = world.place("shop/web.1");
     let expected = [
-        format!("e n{n}: is down: the other machines cannot hear it"),
+        format!("e n{n}: is down: the other nodes cannot hear it"),
         format!("i shop/web.1: moves from n{n} to n{to}"),
     ];
     assert_eq!(told, expected, "that nobody hears its instances is no news");
@@ -237,9 +240,9 @@ fn what_a_dead_machine_held_moves_or_waits() {
     let told = world.told();
     let waits: Vec<_> = told.iter().filter(|line| line.contains("shop/web.1")).collect();
     assert_eq!(waits.len(), 1, "{told:?}");
-    assert!(waits[0].starts_with("w shop/web.1: has no machine: "), "{told:?}");
+    assert!(waits[0].starts_with("w shop/web.1: has no node: "), "{told:?}");
     world.cluster.drained.clear();
     let told = world.told();
-    let back = format!("i shop/web.1: has a machine: n{}", world.place("shop/web.1"));
+    let back = format!("i shop/web.1: has a node: n{}", world.place("shop/web.1"));
     assert!(told.contains(&back), "{told:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_crdt::{ClusterState, FileKey, NodeState, Outcome, SealedFile, View};
+use vc_crdt::{ClusterState, FileKey, NodeState, SealedFile, UpdateResult, View};
 use vc_protocol::change::Subject;
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
@@ -52,7 +52,7 @@ fn deploying(wanted: Deployment) -> Mutation {
     Mutation::Deploy { files: files.collect(), deployments: vec![wanted] }
 }
 
-/// Two machines, desk and attic, and what the documents say.
+/// Two nodes, desk and attic, and what the documents say.
 struct Cluster {
     state: ClusterState,
     nodes: BTreeMap<NodeId, NodeState>,
@@ -63,7 +63,7 @@ impl Cluster {
         let ids = [node(1), node(2)];
         let state = |name: &str| NodeState {
             incarnation: 1,
-            heard: BTreeSet::from(ids),
+            observed: BTreeSet::from(ids),
             info: Some(NodeInfo {
                 name: name.parse().expect("a name"),
                 version: "0.1.0".to_owned(),
@@ -95,14 +95,14 @@ impl Cluster {
         self.apply(&deploying(deployment(spec))).expect("deployed").remove(0)
     }
 
-    /// A machine saw the end of the present update.
+    /// A node saw the end of the present update.
     fn ends(&mut self, failed: Option<&str>) {
         let revision = self.state.services[&web()].updated;
-        let outcome = Outcome { revision, failed: failed.map(str::to_owned) };
-        self.nodes.get_mut(&node(1)).expect("desk").outcomes.insert(web(), outcome);
+        let result = UpdateResult { revision, failed: failed.map(str::to_owned) };
+        self.nodes.get_mut(&node(1)).expect("desk").update_results.insert(web(), result);
     }
 
-    /// The machine runs a slot of the service, as it is wanted now.
+    /// The node runs a slot of the service, as it is wanted now.
     fn runs(&mut self, number: u8, slot: &str) {
         let slot: vc_protocol::Slot = slot.parse().expect("a slot");
         let digest = self.view().wanted_digest(&slot.service).expect("wanted");
@@ -112,7 +112,7 @@ impl Cluster {
             address: String::new(),
             restarts: 0,
             since: 10,
-            settled: true,
+            available: true,
         };
         let claims = &mut self.nodes.get_mut(&node(number)).expect("a member").claims;
         claims.insert(InstanceId { slot, digest }, claim);
@@ -214,7 +214,7 @@ fn deploying_the_version_before_while_an_update_goes_on_replaces_its_instances_i
 }
 
 #[test]
-fn a_machine_leaves_when_it_is_empty_or_forced_and_stays_on_the_list() {
+fn a_node_leaves_when_it_is_empty_or_forced_and_stays_on_the_list() {
     let mut cluster = Cluster::new();
     cluster.deploy(with_volume(image(1)));
     cluster.runs(2, "shop/web.1");

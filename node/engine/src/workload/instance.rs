@@ -1,4 +1,4 @@
-//! One instance of this machine, as far as we know: when to start it, when to give up, what to say of it.
+//! One instance of this node, as far as we know: when to start it, when to give up, what to say of it.
 
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::spec::RestartCondition;
@@ -53,7 +53,7 @@ enum Proof {
     /// It has; the next step may follow at this time.
     Given(Millis),
     /// It has, and the next step may follow.
-    Settled,
+    Available,
 }
 
 impl Local {
@@ -94,7 +94,7 @@ impl Local {
 
     /// Whether it has proven itself.
     pub(super) fn is_proven(&self) -> bool {
-        matches!(self.proof, Proof::Given(_) | Proof::Settled)
+        matches!(self.proof, Proof::Given(_) | Proof::Available)
     }
 
     /// Whether a list of all instances should have it.
@@ -196,7 +196,7 @@ impl Local {
     /// It is not wanted any more and goes on for a while: nobody waits for its proof.
     pub(super) fn stay(&mut self) {
         self.proof = match self.proof {
-            Proof::Given(_) | Proof::Settled => Proof::Settled,
+            Proof::Given(_) | Proof::Available => Proof::Available,
             Proof::Open | Proof::At(_) => Proof::Open,
         };
     }
@@ -233,7 +233,7 @@ impl Local {
             None => Proof::Open,
             Some(at) if now < at => Proof::At(at),
             Some(at) if now < at + policy.delay_ms => Proof::Given(at + policy.delay_ms),
-            Some(_) => Proof::Settled,
+            Some(_) => Proof::Available,
         };
     }
 
@@ -298,10 +298,7 @@ impl Local {
         match &self.phase {
             Some(Phase::Pulling { .. } | Phase::Running { .. }) => {}
             _ if hold && self.asked.is_none() => {
-                return (
-                    InstanceState::Pending,
-                    "waits for word from the other machines".to_owned(),
-                );
+                return (InstanceState::Pending, "waits for word from the other nodes".to_owned());
             }
             _ => {}
         }
@@ -354,7 +351,7 @@ impl Local {
     /// Our claim on it.
     pub(super) fn claim(&self) -> Claim {
         Claim {
-            settled: self.proof == Proof::Settled,
+            available: self.proof == Proof::Available,
             state: self.shown.0,
             reason: self.shown.1.clone(),
             address: self.address.clone(),

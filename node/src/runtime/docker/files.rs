@@ -1,4 +1,4 @@
-//! Secrets and configs, where containers find them: in this machine's memory, and mounted from there read-only.
+//! Secrets and configs, where containers find them: in this node's memory, and mounted from there read-only.
 //!
 //! Each container has a directory of its own, that only the node's user enters. It is there, whole, before the container
 //! is made and before each start, for memory is empty after a boot; and it is removed with the container.
@@ -57,7 +57,7 @@ impl Files {
         Self { directories: directories.into(), node: identity.node.short().into(), open }
     }
 
-    /// The directory of a container. Errors: this machine has no memory to keep files in.
+    /// The directory of a container. Errors: this node has no memory to keep files in.
     fn directory(&self, container: &str) -> Result<PathBuf, String> {
         let mut failures = Vec::new();
         for directory in self.directories.iter() {

@@ -1,7 +1,7 @@
-//! The networks of projects on this machine's engine.
+//! The networks of projects on this node's engine.
 //!
 //! Each network of a project is a Docker bridge of its own here, so that containers of different networks cannot reach
-//! each other. Nothing is registered with Docker's names: `names` answers those, the same on every machine.
+//! each other. Nothing is registered with Docker's names: `names` answers those, the same on every node.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -68,13 +68,13 @@ impl Docker {
         self.engine.neighbours(address).await.map_err(|error| reason::of(&error))
     }
 
-    /// What the names of all bridges of our networks begin with, and of no others, another node's on this machine
+    /// What the names of all bridges of our networks begin with, and of no others, another node's on this node
     /// included.
     pub fn bridge_prefix(&self) -> String {
         bridge_prefix(&self.engine.identity)
     }
 
-    /// Whether the engine is on this machine.
+    /// Whether the engine is on this node.
     pub fn is_local(&self) -> bool {
         self.engine.host.starts_with("unix://")
     }
@@ -107,11 +107,11 @@ impl Engine {
         Ok(names)
     }
 
-    /// Whom a container asks for names that Docker does not know: us, and while nobody answers there the machine's own
+    /// Whom a container asks for names that Docker does not know: us, and while nobody answers there the node's own
     /// resolvers. `None`: as Docker has it.
     pub(super) fn resolvers(&self) -> Option<Vec<String>> {
         let others = upstream::servers(Path::new(upstream::RESOLV_CONF));
-        // A container has another loopback than the machine.
+        // A container has another loopback than the node.
         let others =
             others.iter().map(SocketAddr::ip).filter(|ip| ip.is_ipv4() && !ip.is_loopback());
         let all = std::iter::once(IpAddr::from(RESOLVER)).chain(others);
@@ -287,12 +287,12 @@ fn docker_name(identity: &Identity, project: &Name, network: &Name) -> String {
     format!("vc-{project}.{network}-{}", identity.node.short())
 }
 
-/// Five characters tell a handful of nodes on a machine apart.
+/// Five characters tell a handful of nodes on a node apart.
 fn bridge_prefix(identity: &Identity) -> String {
     format!("vc{}", hashed(&identity.node.to_string(), 5))
 }
 
-/// An interface's name has at most fifteen characters: 40 bits of hash tell a machine's networks apart.
+/// An interface's name has at most fifteen characters: 40 bits of hash tell a node's networks apart.
 fn bridge_name(identity: &Identity, project: &Name, network: &Name) -> String {
     bridge_prefix(identity) + &hashed(&format!("{project}.{network}"), 8)
 }

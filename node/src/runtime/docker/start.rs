@@ -133,7 +133,7 @@ impl Engine {
             Some(placed.map_err(Refusal::Failed)?)
         } else {
             return Err(Refusal::Failed(format!(
-                "it has secrets or configs, and Docker at {} may be on another machine: they are not sent there",
+                "it has secrets or configs, and Docker at {} may be on another node: they are not sent there",
                 self.host
             )));
         };

@@ -115,7 +115,7 @@ fn command(
     command
 }
 
-/// Names would need the machine's user database; numbers say what they mean.
+/// Names would need the node's user database; numbers say what they mean.
 fn set_user(command: &mut Command, work: &Path, user: Option<&str>) -> Result<(), String> {
     let Some(user) = user else { return Ok(()) };
     let wrong = || format!("the process runtime takes a numeric user, not '{user}'");

@@ -1,4 +1,4 @@
-//! Instances as plain child processes: opt-in, for demos, tests and machines without Docker (Nomad calls it raw_exec).
+//! Instances as plain child processes: opt-in, for demos, tests and nodes without Docker (Nomad calls it raw_exec).
 //!
 //! No isolation and no image: `entrypoint` and `command` run as the node's user (or the spec's numeric one), in a process
 //! group of their own. Limits, the published ports, the platform and the healthcheck are not enforced or run. The output
@@ -36,7 +36,7 @@ use super::{Drain, Identity, LogLines, LogQuery, RuntimeError};
 /// The exit code of a process whose end nobody witnessed, or that was adopted.
 pub const UNKNOWN_CODE: i64 = -1;
 
-/// Where a process is reached from its own machine: it has no address of its own.
+/// Where a process is reached from its own node: it has no address of its own.
 const HERE: &str = "127.0.0.1";
 /// How often everything is listed.
 const LIST_EVERY: Duration = Duration::from_secs(30);

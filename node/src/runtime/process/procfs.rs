@@ -23,7 +23,7 @@ pub(super) struct Mark {
     boot: String,
 }
 
-/// Which boot of the machine this is.
+/// Which boot of the node this is.
 pub(super) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
@@ -66,7 +66,7 @@ impl Mark {
         {
             return;
         }
-        // It has ended, or the machine is out of descriptors.
+        // It has ended, or the node is out of descriptors.
         let boot = boot_id();
         while self.lives(&boot) {
             tokio::time::sleep(LOOK_EVERY).await;

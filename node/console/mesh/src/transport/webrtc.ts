@@ -47,7 +47,7 @@ export async function dial(text: string, signal: AbortSignal): Promise<Link> {
     const proof = new ChannelStream(handshake, log)
     const remotePeer = peerIdFromString(address.peer)
     const secured = await secure.secureInbound(proof, { remotePeer, signal, skipStreamMuxerNegotiation: true })
-    if (!secured.remotePeer.equals(remotePeer)) throw new MeshError('failed', 'another machine answered')
+    if (!secured.remotePeer.equals(remotePeer)) throw new MeshError('failed', 'another node answered')
     handshake.close()
 
     const channel = connection.createDataChannel('')

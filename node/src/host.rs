@@ -1,4 +1,4 @@
-//! What this machine has and uses, with the limits of the control group it runs in.
+//! What this node has and uses, with the limits of the control group it runs in.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use crate::drive::Event;
 /// Between two looks at what is in use.
 const SAMPLE: Duration = Duration::from_secs(5);
 
-/// What this machine has to give. Integer thousandths of a core and bytes.
+/// What this node has to give. Integer thousandths of a core and bytes.
 pub fn capacity() -> Resources {
-    // Where the operating system does not say, a machine has nothing to give until it is told with --memory.
+    // Where the operating system does not say, a node has nothing to give until it is told with --memory.
     let memory = System::new().map_or(0, |mut system| {
         system.refresh_memory();
         system.total_memory()
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_something_to_give() {
+    fn this_node_has_something_to_give() {
         let capacity = capacity();
         assert!(capacity.cpu_millis >= 100 && capacity.memory_bytes > 1 << 20, "{capacity}");
     }

@@ -10,13 +10,13 @@ import { confirm } from './confirm'
 import { Mark } from './mark'
 import { Bar } from './meter'
 
-export function MachineList() {
+export function NodeList() {
   const session = useSession()
   const rows = session.nodes.value.toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name))
   return (
-    <ul class="rows machines">
+    <ul class="rows nodes">
       {rows.map((row) => (
-        <Machine key={row.id} row={row} />
+        <Node key={row.id} row={row} />
       ))}
     </ul>
   )
@@ -27,12 +27,12 @@ function rank(row: NodeRow): number {
   return row.state === 'left' ? 1 : 0
 }
 
-function Machine({ row }: { row: NodeRow }) {
+function Node({ row }: { row: NodeRow }) {
   const session = useSession()
   const isAttached = session.attached.value?.node === row.id
   return (
     <li class={`row ${row.state}`}>
-      <div class="machine-name">
+      <div class="node-name">
         <h3>{row.name}</h3>
         <Mark condition={nodeCondition(row)} />
         {isAttached && <span class="tag">attached</span>}
@@ -47,13 +47,13 @@ function Machine({ row }: { row: NodeRow }) {
             total={row.memory_bytes}
             write={bytes}
           />
-          <div class="machine-runs">{count(row.instances, 'instance')}</div>
+          <div class="node-runs">{count(row.instances, 'instance')}</div>
           <div class="actions">
             <DrainButton row={row} />
           </div>
         </>
       )}
-      <div class="machine-foot quiet">
+      <div class="node-foot quiet">
         {row.problem && <span class="bad-text">{row.problem}</span>}
         <span>{[row.runtime, row.platform, row.version].filter(Boolean).join(' · ')}</span>
         {Object.entries(row.labels).map(([key, value]) => (
@@ -111,7 +111,7 @@ function DrainButton({ row }: { row: NodeRow }) {
       title: `Drain ${row.name}?`,
       body: (
         <p>
-          {row.instances === 0 ? 'It runs nothing now.' : `Its ${count(row.instances, 'instance')} move to other machines.`}{' '}
+          {row.instances === 0 ? 'It runs nothing now.' : `Its ${count(row.instances, 'instance')} move to other nodes.`}{' '}
           Nothing new starts on it until you undrain it.
         </p>
       ),

@@ -1,10 +1,10 @@
-//! A machine: joining, starting and dying.
+//! A node: joining, starting and dying.
 
 use std::collections::BTreeMap;
 
 use vc_engine::{Config, Engine, Timing};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
-use vc_protocol::token::{MachineRole, certify};
+use vc_protocol::token::{NodeRole, certify};
 use vc_protocol::{Keypair, Millis, NodeId, Resources};
 
 use crate::disk::Disk;
@@ -12,8 +12,8 @@ use crate::ledger::Deed;
 use crate::runtime::Runtime;
 use crate::world::{EPOCH, Event, World};
 
-/// A machine: what survives its engine, and its engine.
-pub(crate) struct Machine {
+/// A node: what survives its engine, and its engine.
+pub(crate) struct Node {
     pub(crate) key: Keypair,
     pub(crate) id: NodeId,
     pub(crate) info: NodeInfo,
@@ -35,14 +35,14 @@ pub(crate) struct Machine {
 }
 
 impl World {
-    /// A machine joins: it has its certificate and those of all others. Its process starts at once.
+    /// A node joins: it has its certificate and those of all others. Its process starts at once.
     pub(crate) fn join(&mut self, capacity: Resources) -> usize {
-        let of = self.machines.len();
-        let seed = u8::try_from(of + 1).expect("fewer than 255 machines");
+        let of = self.nodes.len();
+        let seed = u8::try_from(of + 1).expect("fewer than 255 nodes");
         let key = Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes");
         let id = NodeId::of(&key.public()).expect("ed25519");
-        let certificate = certify(&self.root, id, MachineRole::Server, EPOCH).expect("signed");
-        let known = self.machines.iter().map(|machine| machine.certificate.clone());
+        let certificate = certify(&self.root, id, NodeRole::Server, EPOCH).expect("signed");
+        let known = self.nodes.iter().map(|node| node.certificate.clone());
         let disk = Disk::new(known.chain([certificate.clone()]));
         let info = NodeInfo {
             name: format!("m{of}").parse().expect("a name"),
@@ -56,7 +56,7 @@ impl World {
         };
         let runtime = Runtime::new(self.rng.permille(500));
         let offset = self.rng.within((0, 10_000));
-        self.machines.push(Machine {
+        self.nodes.push(Node {
             key,
             id,
             info,
@@ -75,7 +75,7 @@ impl World {
         of
     }
 
-    /// The process of a machine starts.
+    /// The process of a node starts.
     pub(crate) fn boot(&mut self, of: usize) {
         if self.is_running(of) {
             return;
@@ -88,46 +88,46 @@ impl World {
     /// An engine from what is on disk, in the place of the one before.
     pub(crate) fn make_engine(&mut self, of: usize) {
         let (now, nonce) = (self.local(of), self.rng.next());
-        let machine = &mut self.machines[of];
+        let node = &mut self.nodes[of];
         let config = Config {
-            key: machine.key.clone(),
-            id: machine.id,
+            key: node.key.clone(),
+            id: node.id,
             cluster: self.cluster,
-            info: machine.info.clone(),
+            info: node.info.clone(),
             nonce,
             timing: Timing::default(),
         };
-        machine.engine = Some(Engine::new(config, machine.disk.load(), now).expect("an engine"));
-        machine.life += 1;
-        machine.wake_at = None;
-        machine.crash_after = None;
-        let life = machine.life;
+        node.engine = Some(Engine::new(config, node.disk.load(), now).expect("an engine"));
+        node.life += 1;
+        node.wake_at = None;
+        node.crash_after = None;
+        let life = node.life;
         self.enter(of, Deed::Booted);
         let after = self.rng.within((5, 300));
         self.schedule(after, Event::List { of, life });
         self.rearm(of);
     }
 
-    /// The process of a machine dies; what it ran goes on.
+    /// The process of a node dies; what it ran goes on.
     pub(crate) fn kill_process(&mut self, of: usize) {
-        if self.machines[of].engine.take().is_some() {
+        if self.nodes[of].engine.take().is_some() {
             self.note(of, "process killed");
             self.connections_end(of, false);
         }
     }
 
-    /// A machine loses power.
+    /// A node loses power.
     pub(crate) fn kill_host(&mut self, of: usize) {
         self.note(of, "host killed");
-        if self.machines[of].engine.take().is_some() {
+        if self.nodes[of].engine.take().is_some() {
             self.connections_end(of, true);
         }
         self.containers_end(of);
     }
 
-    /// The process of a machine does nothing for a while, then catches up.
+    /// The process of a node does nothing for a while, then catches up.
     pub(crate) fn stall(&mut self, of: usize, for_: Millis) {
         self.note(of, &format!("does nothing for {for_} ms"));
-        self.machines[of].busy_until = self.now + for_;
+        self.nodes[of].busy_until = self.now + for_;
     }
 }
