@@ -9,7 +9,7 @@ use futures::stream::{Stream, StreamExt as _};
 use libp2p::bytes::Bytes;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
-use vc_protocol::compose::Build;
+use vc_compose::Build;
 
 /// Where Docker is when nobody says otherwise.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";

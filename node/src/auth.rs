@@ -14,12 +14,12 @@ use vc_protocol::token::{NodeRole, Scope, TokenError, certify, verify, verify_me
 use vc_protocol::wire::AUTH_PROTOCOL;
 use vc_protocol::{ClusterId, Name, NodeId};
 
-use crate::drive::Event;
+use crate::api::{self, Audience, Session};
+use crate::driver::Event;
 use crate::frames::{FrameError, Frames};
 use crate::identity::Membership;
 use crate::network::gate::Gate;
 use crate::network::inbound::Incoming;
-use crate::session::{self, Audience, Session};
 
 use room::{Hall, Place, Refusal, Seat, Seats};
 
@@ -232,7 +232,7 @@ impl Porter {
     }
 
     /// Who comes with this token, and his seat.
-    fn user(&self, token: &str, seats: &Seats) -> Result<(session::User, Seat), Refusal> {
+    fn user(&self, token: &str, seats: &Seats) -> Result<(api::User, Seat), Refusal> {
         let claims = verify(token, self.membership.cluster, crate::now())?;
         let Scope::User(role) = claims.scope else {
             let error = TokenError::WrongScope { found: claims.scope.kind(), wanted: "user" };
@@ -241,6 +241,6 @@ impl Porter {
         let seat = seats.take(&claims.jti)?;
         let expires = claims.exp.unwrap_or(0).saturating_mul(1000);
         let quota = Arc::clone(&seat.quota);
-        Ok((session::User { name: claims.sub, token: claims.jti, role, expires, quota }, seat))
+        Ok((api::User { name: claims.sub, token: claims.jti, role, expires, quota }, seat))
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use vc_engine::events::between;
 use vc_protocol::control::EventRow;
 
-use crate::drive::Snapshot;
+use crate::driver::Snapshot;
 
 /// Events that are kept. Who follows and falls further behind than that misses some.
 const KEPT: usize = 500;

@@ -10,7 +10,7 @@ use vc_engine::Input;
 use vc_protocol::Resources;
 use vc_protocol::node::Usage;
 
-use crate::drive::Event;
+use crate::driver::Event;
 
 /// Between two looks at what is in use.
 const SAMPLE: Duration = Duration::from_secs(5);

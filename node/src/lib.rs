@@ -1,9 +1,11 @@
 //! The shell of a node: what the engine decides, this does.
 
+mod api;
 pub mod args;
 mod auth;
 mod console;
-pub mod drive;
+pub mod dns;
+pub mod driver;
 mod events;
 mod exec;
 mod frames;
@@ -13,14 +15,12 @@ mod identity;
 pub mod images;
 mod join;
 mod logs;
-pub mod names;
 pub mod network;
 mod prepare;
-pub mod routing;
+pub mod proxy;
 mod run;
 pub mod runtime;
 mod seal;
-mod session;
 pub mod store;
 
 use std::sync::LazyLock;
@@ -32,7 +32,7 @@ pub use run::start;
 /// This node's time, in milliseconds since the epoch. It never goes back while the process lives.
 pub(crate) fn now() -> Millis {
     static CLOCK: LazyLock<Box<dyn Fn() -> Millis + Send + Sync>> =
-        LazyLock::new(|| Box::new(drive::clock()));
+        LazyLock::new(|| Box::new(driver::clock()));
     CLOCK()
 }
 

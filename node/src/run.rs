@@ -15,23 +15,23 @@ use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::token::{Issuer, NodeRole, Scope, UserRole, certify};
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
 
+use crate::api::Session;
 use crate::args::{Command, Options, RuntimeChoice};
 use crate::auth::Porter;
-use crate::drive::{Driver, EVENTS, Event, Parts, Snapshot};
+use crate::dns::{self, Names};
+use crate::driver::{Driver, EVENTS, Event, Parts, Snapshot};
 use crate::events::{self, Events};
 use crate::exec::Execs;
 use crate::http::Http;
 use crate::identity::{self, Membership};
 use crate::images::{self, Images};
 use crate::logs::Logs;
-use crate::names::{self, Names};
 use crate::network::gate::Gate;
 use crate::network::link::{self, Links};
 use crate::network::{self, Network};
-use crate::routing::{self, Connections, Ingress, Router};
+use crate::proxy::{self, Connections, Ingress, Router};
 use crate::runtime::{self, Runtime};
 use crate::seal::Seal;
-use crate::session::Session;
 use crate::store::Store;
 use crate::{console, host, join};
 
@@ -262,9 +262,9 @@ async fn run(
     tasks.spawn(images.run(membership.node, handles.streams.image, snapshot.clone()));
     tasks.spawn(host::watch_usage(driver.clone()));
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
-    tasks.spawn(routing::follow(snapshot.clone(), table));
+    tasks.spawn(proxy::follow(snapshot.clone(), table));
     tasks.spawn(events::follow(snapshot.clone(), kept));
-    tasks.spawn(routing::serve_members(router.clone(), handles.streams.route));
+    tasks.spawn(proxy::serve_members(router.clone(), handles.streams.route));
     if !options.no_console {
         console::serve(options.port).await;
     }
@@ -272,7 +272,7 @@ async fn run(
     let mut names = None;
     if let Some(docker) = docker {
         let table = router.table();
-        let started = Names::start(names::Config::default(), docker, table, router.clone()).await;
+        let started = Names::start(dns::Config::default(), docker, table, router.clone()).await;
         names = Some(started.context("cannot serve names")?);
         let (problems, from_ingress) = mpsc::channel(PORT_PROBLEMS);
         tasks.spawn(Ingress::new(router, problems).run());

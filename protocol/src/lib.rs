@@ -6,7 +6,7 @@
 mod address;
 pub mod auth;
 pub mod change;
-pub mod compose;
+
 pub mod control;
 pub mod exec;
 pub mod gossip;

@@ -7,10 +7,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use vc_protocol::Name;
-use vc_protocol::compose::{
+use vc_compose::{
     self, Context, Entry, MAX_CONTENT_BYTES, MAX_FILE_BYTES, Project, parse_env_file,
 };
+use vc_protocol::Name;
 
 use crate::files;
 use crate::render::note;
@@ -76,7 +76,7 @@ impl ProjectArgs {
             open: &|path| entry(&directory.join(path)).map_err(|error| told(&error)),
         };
         let mut project =
-            compose::parse(&text, &context).map_err(|error| anyhow!("{what}: {error}"))?;
+            vc_compose::parse(&text, &context).map_err(|error| anyhow!("{what}: {error}"))?;
         for build in &mut project.builds {
             if !is_url(&build.context) {
                 build.context = directory.join(&build.context).to_string_lossy().into_owned();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use libp2p::PeerId;
 use tokio::sync::oneshot;
 
-use crate::session::Quota;
+use crate::api::Quota;
 
 /// Users at a time.
 const MAX_SESSIONS: usize = 256;

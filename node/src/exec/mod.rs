@@ -21,7 +21,7 @@ use vc_protocol::control::{CopyRequest, ExecRequest, InstanceRequest, Reply};
 use vc_protocol::exec::{CHUNK, ExecFrame};
 use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
 
-use crate::drive::Snapshot;
+use crate::driver::Snapshot;
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::network::inbound::Incoming;
 use crate::runtime::Runtime;

@@ -8,7 +8,7 @@ use vc_protocol::NodeId;
 use vc_protocol::exec::{CHUNK, ExecFrame};
 
 use super::say_goodbye;
-use crate::drive::Snapshot;
+use crate::driver::Snapshot;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
 
 /// Comes when the cluster holds a node for down.

@@ -18,7 +18,7 @@ use vc_protocol::http::{FetchRequest, MAX_BODY_FRAME, ResponseHead};
 
 use super::{Http, STUCK, given, headers};
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
-use crate::routing::pipe::Opened;
+use crate::proxy::pipe::Opened;
 
 /// Frames of a request's body that may wait for the instance.
 const PIECES: usize = 4;

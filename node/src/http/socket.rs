@@ -18,7 +18,7 @@ use vc_protocol::http::{MAX_MESSAGE, ResponseHead, SocketFrame, SocketRequest};
 
 use super::{Http, STUCK, fetch, given, headers};
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
-use crate::routing::pipe::{Opened, Pipe};
+use crate::proxy::pipe::{Opened, Pipe};
 
 /// An instance has so long to answer that it takes a WebSocket.
 const ANSWER: Duration = Duration::from_secs(10);

@@ -44,7 +44,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use vc_crdt::View;
 use vc_protocol::NodeId;
 
-use crate::drive::Snapshot;
+use crate::driver::Snapshot;
 use crate::network::inbound::Incoming;
 use engine::Engine;
 pub(crate) use flight::News;

@@ -19,7 +19,7 @@ use super::fetch::blocking;
 use super::manifest::Digest;
 use super::store::Store;
 use super::{Images, reference};
-use crate::drive::Snapshot;
+use crate::driver::Snapshot;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(3600);

@@ -14,7 +14,7 @@ use vc_protocol::control::{InstanceLogRequest, LogRequest, LogRow, Reply};
 use vc_protocol::wire::{LOGS_PROTOCOL, MAX_FRAME};
 use vc_protocol::{InstanceId, NodeId};
 
-use crate::drive::Snapshot;
+use crate::driver::Snapshot;
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::network::inbound::Incoming;
 use crate::runtime::{LogQuery, Runtime, RuntimeError};

@@ -19,7 +19,7 @@ use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey};
 
 use super::merge::Merge;
 use super::{Rows, of_instance};
-use crate::drive::Snapshot;
+use crate::driver::Snapshot;
 use crate::frames::{FrameError, Frames};
 
 /// Instances whose logs one reading merges at most.

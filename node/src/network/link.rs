@@ -12,7 +12,7 @@ use vc_protocol::NodeId;
 use vc_protocol::gossip::SyncMessage;
 use vc_protocol::wire::{MAX_FRAME, SYNC_PROTOCOL, encode};
 
-use crate::drive::Event;
+use crate::driver::Event;
 use crate::frames::Frames;
 use crate::network::inbound::Incoming;
 

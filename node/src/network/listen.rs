@@ -16,7 +16,7 @@ use super::circuits::Circuits;
 use super::gate::Gate;
 use super::paths::{Paths, is_circuit};
 use super::{COMMANDS, Config, Handles, Network, addresses, behaviour};
-use crate::drive::Event;
+use crate::driver::Event;
 
 impl Network {
     /// A swarm that listens. Errors: the port is in use, the address is not this node's.

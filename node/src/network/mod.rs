@@ -27,7 +27,7 @@ use vc_engine::Input;
 use vc_protocol::gossip::Gossip;
 use vc_protocol::{ClusterId, NodeId, wire};
 
-use crate::drive::Event;
+use crate::driver::Event;
 use behaviour::{Behaviour, BehaviourEvent, MemberEvent, Streams};
 use circuits::{Circuits, Step};
 use gate::Gate;

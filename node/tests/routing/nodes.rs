@@ -11,7 +11,7 @@ use libp2p::{Multiaddr, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use vc_engine::routes::{Endpoint, Routes, ServiceRoutes};
-use vc_node::routing::{Connections, Router, serve_members};
+use vc_node::proxy::{Connections, Router, serve_members};
 use vc_protocol::wire::ROUTE_PROTOCOL;
 use vc_protocol::{InstanceId, Keypair, NodeId, ServiceKey};
 

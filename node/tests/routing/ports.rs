@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use vc_engine::routes::{Published, Routes};
-use vc_node::routing::{Ingress, Problems};
+use vc_node::proxy::{Ingress, Problems};
 use vc_protocol::spec::{Port, PortProtocol, Publish};
 
 use crate::nodes::{Node, alone, container, pair, place_with, service};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use vc_node::routing::{ANSWER, PERSISTENCE};
+use vc_node::proxy::{ANSWER, PERSISTENCE};
 use vc_protocol::Keypair;
 
 use crate::nodes::{Node, alone, client, container, instance, pair, place, replica};

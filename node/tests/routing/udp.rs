@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::net::UdpSocket;
-use vc_node::names::Admit;
+use vc_node::dns::Admit;
 
 use crate::nodes::{Node, instance, pair, place, service};
 

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use vc_engine::routes::{Routes, ServiceRoutes};
 use vc_engine::runtime::RuntimeAction;
-use vc_node::names::{Admit, Config, Forward, Names};
+use vc_node::dns::{Admit, Config, Forward, Names};
 use vc_node::runtime::Runtime;
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::ContainerSpec;

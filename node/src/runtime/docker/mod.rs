@@ -179,7 +179,7 @@ struct Engine {
     connections: Arc<watch::Sender<u64>>,
     /// The networks that were asked for.
     networks: networks::Wishes,
-    /// Whether containers may ask for names at `names::RESOLVER`.
+    /// Whether containers may ask for names at `dns::RESOLVER`.
     serves_names: Arc<AtomicBool>,
 }
 

@@ -23,7 +23,7 @@ use vc_protocol::Name;
 use vc_protocol::spec::ContainerSpec;
 
 use super::{Docker, Engine, container, reason};
-use crate::names::{RESOLVER, upstream};
+use crate::dns::{RESOLVER, upstream};
 use crate::runtime::Identity;
 
 /// The label that holds the network's name in its project.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::service::Service;
 use super::walk::{At, Walk};
 use super::yaml::Node;
-use crate::Name;
-use crate::spec::{Dependency, Deployment, RestartCondition};
+use vc_protocol::Name;
+use vc_protocol::spec::{Dependency, Deployment, RestartCondition};
 
 const CONDITIONS: &str = "service_started, service_healthy or service_completed_successfully";
 
@@ -18,7 +18,7 @@ pub(super) fn read(at: &At<'_>) -> BTreeMap<Name, Dependency> {
         return names.map(|name| (name, Dependency::ServiceStarted)).collect();
     }
     for (name, at) in at.entries() {
-        let Ok(name) = name.parse().map_err(|why: crate::IdError| at.invalid(why)) else {
+        let Ok(name) = name.parse().map_err(|why: vc_protocol::IdError| at.invalid(why)) else {
             continue;
         };
         let mut fields = at.fields();

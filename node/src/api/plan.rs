@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use vc_compose::MAX_SERVICES;
 use vc_crdt::View;
 use vc_engine::report;
 use vc_protocol::Name;
-use vc_protocol::compose::MAX_SERVICES;
 use vc_protocol::control::Reply;
 use vc_protocol::spec::Deployment;
 
@@ -62,7 +62,7 @@ pub(super) fn check(deployments: &[Deployment]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use vc_protocol::compose::{self, Context};
+    use vc_compose::Context;
 
     use super::*;
 
@@ -78,7 +78,7 @@ mod tests {
         };
         let text = "name: shop\nservices: {web: {image: 'web:1', deploy: {replicas: 1000}}}";
         let [web]: [Deployment; 1] =
-            compose::parse(text, &context).expect("a project").services.try_into().expect("one");
+            vc_compose::parse(text, &context).expect("a project").services.try_into().expect("one");
         assert_eq!(check(&vec![web.clone(); 20]), Ok(()));
         let refused = check(&vec![web.clone(); 21]).expect_err("too many");
         assert!(refused.contains("21 services with 21000 instances"), "{refused}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use vc_protocol::compose::{self, Context};
+use vc_compose::Context;
 
 use crate::{entry, parse};
 
@@ -70,7 +70,7 @@ fn a_project_is_named_by_the_user_the_file_or_the_directory() {
     let name = |project: Option<&str>, directory, line: &str| {
         let project = project.map(|name| name.parse().unwrap());
         let context = Context { project, directory, env: &env, read: &read, open: &entry };
-        let parsed = compose::parse(&format!("{line}\nservices: {{a: {{image: i}}}}"), &context);
+        let parsed = vc_compose::parse(&format!("{line}\nservices: {{a: {{image: i}}}}"), &context);
         parsed
             .map(|parsed| (parsed.name.to_string(), parsed.services[0].service.to_string()))
             .map_err(|e| e.to_string())

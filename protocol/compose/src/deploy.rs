@@ -2,10 +2,10 @@
 
 use super::walk::{At, Fields};
 use super::{duration, update};
-use crate::spec::{
+use vc_protocol::spec::{
     Attribute, Constraint, MAX_REPLICAS, RestartCondition, RestartPolicy, UpdatePolicy,
 };
-use crate::{NodeId, Resources, parse_cpus, parse_memory};
+use vc_protocol::{NodeId, Resources, parse_cpus, parse_memory};
 
 /// What `deploy:` and its older forms beside it say.
 #[derive(Default)]

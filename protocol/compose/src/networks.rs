@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::walk::At;
 use super::yaml::Node;
-use crate::Name;
+use vc_protocol::Name;
 
 /// The network of services that name none. It need not be declared.
 const DEFAULT: &str = "default";

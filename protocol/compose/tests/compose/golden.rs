@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use vc_protocol::compose::{self, Context, Entry, Project};
+use vc_compose::{Context, Entry, Project};
 use vc_protocol::spec::Deployment;
 
 use crate::{fixtures, parse};
@@ -62,7 +62,7 @@ fn the_examples_can_be_deployed() {
                 Ok(Entry::File { content, mode: 0o644 })
             },
         };
-        let project = compose::parse(&text, &context)
+        let project = vc_compose::parse(&text, &context)
             .unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
         assert_eq!(project.warnings, Vec::<String>::new(), "{}", directory.display());
         seen += 1;

@@ -22,7 +22,7 @@ use super::choose::Suspect;
 use super::connect::{Route, Upstream};
 use super::pump::with_scratch;
 use super::{Router, Scope};
-use crate::names::Admit;
+use crate::dns::Admit;
 
 /// Clients of one port at once; for one more, the one that was silent longest is forgotten.
 pub const MAX_SESSIONS: usize = 4096;

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use vc_protocol::compose::{self, ComposeError, Context, Entry, MAX_CONTENT_BYTES, Project};
+use vc_compose::{ComposeError, Context, Entry, MAX_CONTENT_BYTES, Project};
 use vc_protocol::spec::Deployment;
 
 fn fixtures() -> PathBuf {
@@ -49,7 +49,7 @@ fn parse_with(text: &str, more: &[(&str, &str)]) -> Result<Project, ComposeError
         read: &read,
         open: &entry,
     };
-    compose::parse(text, &context)
+    vc_compose::parse(text, &context)
 }
 
 /// A disk where a name with an extension is a file, that holds its path, and any other a directory.

@@ -21,7 +21,7 @@ use vc_protocol::token::{Issuer, Scope, UserRole};
 use vc_protocol::wire::MAX_FRAME;
 use vc_protocol::{Millis, Multiaddr};
 
-use crate::drive::{Event, Snapshot};
+use crate::driver::{Event, Snapshot};
 use crate::events::Events;
 use crate::exec::{Execs, UserRequest};
 use crate::frames::{Duplex, FrameError, Frames};

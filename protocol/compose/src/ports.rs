@@ -7,8 +7,8 @@ use std::ops::RangeInclusive;
 use super::service::Service;
 use super::walk::{At, Walk};
 use super::yaml::Node;
-use crate::Name;
-use crate::spec::{Expose, Port, PortProtocol, Publish};
+use vc_protocol::Name;
+use vc_protocol::spec::{Expose, Port, PortProtocol, Publish};
 
 /// The largest number of ports one service may publish, and expose.
 const MAX_PORTS: usize = 2048;

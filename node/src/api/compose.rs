@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use vc_compose::Context;
 use vc_protocol::Name;
-use vc_protocol::compose::{self, Context};
 use vc_protocol::control::Composed;
 
 /// What the text asks for. Errors: it is no Compose file; it refers to something beside itself.
@@ -16,7 +16,7 @@ pub(super) fn read(text: &str, project: Option<Name>) -> Result<Composed, String
         read: &|_| Err(alone()),
         open: &|_| Err(alone()),
     };
-    let read = compose::parse(text, &context).map_err(|error| error.to_string())?;
+    let read = vc_compose::parse(text, &context).map_err(|error| error.to_string())?;
     if let Some(build) = read.builds.first() {
         return Err(format!(
             "{} is to be built, which only a node with its sources can: deploy it with 'vc deploy --build'",

@@ -7,7 +7,7 @@ use super::environment::pairs;
 use super::files::expand_home;
 use super::walk::At;
 use super::yaml::Node;
-use crate::ServiceKey;
+use vc_protocol::ServiceKey;
 
 /// Reads a context, or the long form. `image`: what to call it; else `PROJECT-SERVICE:latest`.
 pub(super) fn read(service: &ServiceKey, image: Option<&str>, at: &At<'_>) -> Build {

@@ -10,8 +10,8 @@ use super::target::{Targets, absolute};
 use super::walk::{At, Fields, Walk};
 use super::yaml::Node;
 use super::{Entry, MAX_CONTENT_BYTES, MAX_CONTENTS_BYTES};
-use crate::Name;
-use crate::spec::{FileContent, FileId, FileKind, FileMount};
+use vc_protocol::Name;
+use vc_protocol::spec::{FileContent, FileId, FileKind, FileMount};
 
 /// For everybody inside to read; nobody can write it anyway.
 const DEFAULT_MODE: u32 = 0o444;

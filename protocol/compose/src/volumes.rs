@@ -6,8 +6,8 @@ use super::files::{Files, Unshipped};
 use super::target::{Targets, absolute};
 use super::walk::At;
 use super::yaml::Node;
-use crate::spec::{FileMount, Mount};
-use crate::{Name, parse_memory};
+use vc_protocol::spec::{FileMount, Mount};
+use vc_protocol::{Name, parse_memory};
 
 /// How to make a node's own path usable.
 const PIN: &str = "pin the service to the node that has it with deploy.placement.constraints: [node.name == NAME]";

@@ -30,8 +30,8 @@ pub use connections::Connections;
 pub use inbound::serve as serve_members;
 pub use ingress::{Ingress, Problems};
 
-use crate::drive::Snapshot;
-use crate::names::{Admit, Forward};
+use crate::dns::{Admit, Forward};
+use crate::driver::Snapshot;
 use choose::Chooser;
 use connect::{Streams, Upstream};
 

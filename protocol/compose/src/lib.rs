@@ -34,9 +34,9 @@ use std::{fmt, io};
 
 pub use env_file::parse_env_file;
 
-use crate::spec::{Deployment, FileContent};
-use crate::{Name, ServiceKey};
 use files::Files;
+use vc_protocol::spec::{Deployment, FileContent};
+use vc_protocol::{Name, ServiceKey};
 use walk::{At, Fields, Walk};
 use yaml::Node;
 

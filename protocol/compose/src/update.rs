@@ -2,7 +2,7 @@
 
 use super::duration;
 use super::walk::At;
-use crate::spec::{FailureAction, UpdateOrder, UpdatePolicy};
+use vc_protocol::spec::{FailureAction, UpdateOrder, UpdatePolicy};
 
 /// Reads the policy; what it does not say is as in `base`.
 pub(super) fn read(at: &At<'_>, base: &UpdatePolicy) -> UpdatePolicy {

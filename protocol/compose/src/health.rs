@@ -3,7 +3,7 @@
 use super::duration;
 use super::walk::At;
 use super::yaml::Node;
-use crate::spec::Healthcheck;
+use vc_protocol::spec::Healthcheck;
 
 /// Reads the check.
 pub(super) fn read(at: &At<'_>) -> Option<Healthcheck> {

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use vc_compose::MAX_SERVICES;
 use vc_engine::report;
 use vc_protocol::ServiceKey;
-use vc_protocol::compose::MAX_SERVICES;
 use vc_protocol::control::{LiveUpdate, Reply};
 
 use super::Session;
-use crate::drive::Snapshot;
+use crate::driver::Snapshot;
 use crate::frames::{Duplex, FrameError, Frames};
 
 /// Between two turns at least: what changes together is told together.

@@ -1,6 +1,6 @@
 //! Durations as Compose writes them.
 
-use crate::Millis;
+use vc_protocol::Millis;
 
 /// The longest: a year.
 const MAX: u128 = 365 * 24 * 3600 * 1000;

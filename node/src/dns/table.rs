@@ -91,11 +91,11 @@ pub(super) mod tests {
         text.parse().expect("a name")
     }
 
-    pub(in crate::names) fn key(text: &str) -> ServiceKey {
+    pub(in crate::dns) fn key(text: &str) -> ServiceKey {
         text.parse().expect("a service")
     }
 
-    pub(in crate::names) fn source(project: &str, networks: &[&str]) -> Source {
+    pub(in crate::dns) fn source(project: &str, networks: &[&str]) -> Source {
         let networks = networks.iter().map(|it| name(it)).collect();
         Source { project: name(project), networks }
     }
@@ -104,7 +104,7 @@ pub(super) mod tests {
     type Aliases<'a> = (&'a str, &'a [&'a str]);
 
     /// Services, each with its networks and its aliases there.
-    pub(in crate::names) fn table(services: &[(&str, &[Aliases<'_>])]) -> Table {
+    pub(in crate::dns) fn table(services: &[(&str, &[Aliases<'_>])]) -> Table {
         let mut routes = Routes::default();
         for (service, networks) in services {
             let aliases = |aliases: &[&str]| aliases.iter().map(|&it| it.to_owned()).collect();

@@ -7,8 +7,8 @@ use super::environment::pairs;
 use super::target::absolute;
 use super::walk::{At, Fields};
 use super::yaml::Node;
-use crate::parse_memory;
-use crate::spec::Settings;
+use vc_protocol::parse_memory;
+use vc_protocol::spec::Settings;
 
 /// Takes them from a service.
 pub(super) fn take(service: &mut Fields<'_>) -> Settings {

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use proptest::prelude::*;
-use vc_protocol::compose::{self, ComposeError};
+use vc_compose::ComposeError;
 
 use crate::{fixtures, parse, service};
 
 #[test]
 fn what_is_too_large_is_refused() {
-    let large = " ".repeat(compose::MAX_FILE_BYTES + 1);
+    let large = " ".repeat(vc_compose::MAX_FILE_BYTES + 1);
     assert_eq!(parse(&large), Err(ComposeError::TooLarge(large.len())));
     let many: String = (0..1001).map(|i| format!("  s{i}: {{image: i}}\n")).collect();
     let error = parse(&format!("services:\n{many}")).unwrap_err().to_string();
@@ -135,7 +135,7 @@ proptest! {
         answers(&text);
         let indented = text.replace('\n', "\n    ");
         answers(&format!("services:\n  s:\n    image: i\n    {indented}\n"));
-        let _ = compose::parse_env_file(&text, &BTreeMap::new());
+        let _ = vc_compose::parse_env_file(&text, &BTreeMap::new());
     }
 
     #[test]

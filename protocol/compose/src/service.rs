@@ -7,8 +7,8 @@ use super::{
     Build, Top, build, dependencies, deploy, duration, environment, health, networks, ports,
     settings, volumes, words,
 };
-use crate::ServiceKey;
-use crate::spec::{
+use vc_protocol::ServiceKey;
+use vc_protocol::spec::{
     ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, OnPartition, Publish,
     ServiceSpec,
 };
