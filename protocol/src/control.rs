@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::http::{FetchRequest, ResponseHead, SocketRequest};
 use crate::spec::{Deployment, FileContent};
 use crate::token::{NodeRole, UserRole};
-use crate::{InstanceId, Millis, Name, ServiceKey, Slot, VolumeKey};
+use crate::{ApiError, InstanceId, Millis, Name, ServiceKey, Slot, VolumeKey};
 
 pub use rows::{
     Composed, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream, MoveRow,
@@ -346,6 +346,6 @@ pub enum Reply {
     Note(String),
     /// No more follow.
     End,
-    /// Refused or failed; nothing has changed. One line that says what to do.
-    Error(String),
+    /// The request was refused or failed.
+    Error(ApiError),
 }

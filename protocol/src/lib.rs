@@ -8,6 +8,7 @@ pub mod auth;
 pub mod change;
 
 pub mod control;
+pub mod error;
 pub mod exec;
 pub mod gossip;
 pub mod http;
@@ -21,6 +22,7 @@ pub mod token;
 pub mod wire;
 
 pub use address::Dialer;
+pub use error::{ApiError, ErrorCode};
 pub use id::{ClusterId, IdError, InstanceId, Name, NodeId, ServiceKey, Slot, VolumeKey};
 pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;

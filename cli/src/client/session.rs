@@ -215,7 +215,7 @@ fn reply_in(frame: Option<io::Result<BytesMut>>) -> Result<Reply, SessionError> 
         None => return Err(SessionError::Lost("closed by the node".to_owned())),
     };
     match serde_json::from_slice(&bytes) {
-        Ok(Reply::Error(why)) => Err(SessionError::Refused(why)),
+        Ok(Reply::Error(error)) => Err(SessionError::Refused(error.to_string())),
         Ok(reply) => Ok(reply),
         Err(_) => Err(SessionError::Unexpected),
     }

@@ -9,6 +9,7 @@ use vc_protocol::control::{
     ServiceDiff, TokenRequest, TokenSubject, VolumeRow,
 };
 use vc_protocol::token::{NodeRole, UserRole};
+use vc_protocol::{ApiError, ErrorCode};
 
 use crate::node::{Cluster, Node, member, node_id};
 use crate::{Done, Home};
@@ -115,7 +116,10 @@ fn a_refusal_after_a_change_tells_both() {
         Request::Scale { service, .. } if service == "web" => {
             vec![Reply::Done(vec!["web: 1 instance".into()])]
         }
-        _ => vec![Reply::Error("there is no service 'db'\nsee vc services".into())],
+        _ => vec![Reply::Error(ApiError::new(
+            ErrorCode::NotFound,
+            "there is no service 'db'\nsee vc services",
+        ))],
     });
     let (home, node) = (Home::new(), Node::start(plan));
     let out = home.vc(&["--token", &OURS.token(&[&node.address]), "scale", "web=1", "db=1"]);
@@ -188,7 +192,10 @@ fn a_deployment_tells_first_what_it_changes_where_that_is_asked_for() {
 fn a_node_that_cannot_tell_what_changes_is_deployed_to_all_the_same() {
     let mut plan = member(OURS, 10, vec![]);
     plan.answer = Box::new(|request| match request {
-        Request::Diff { .. } => vec![Reply::Error("this node does not understand it".into())],
+        Request::Diff { .. } => vec![Reply::Error(ApiError::new(
+            ErrorCode::NotFound,
+            "this node does not understand it",
+        ))],
         _ => done(&["shop/web updated"]),
     });
     let node = Node::start(plan);

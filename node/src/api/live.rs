@@ -10,6 +10,7 @@ use vc_compose::MAX_SERVICES;
 use vc_engine::report;
 use vc_protocol::ServiceKey;
 use vc_protocol::control::{LiveUpdate, Reply};
+use vc_protocol::{ApiError, ErrorCode};
 
 use super::Session;
 use crate::driver::Snapshot;
@@ -60,7 +61,9 @@ impl Session {
     ) -> Result<(), FrameError> {
         if services.len() > MAX_SERVICES {
             let reason = format!("watch at most {MAX_SERVICES} services, or all");
-            return frames.send(&Reply::Error(reason)).await;
+            return frames
+                .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
+                .await;
         }
         let services: BTreeSet<ServiceKey> = services.into_iter().collect();
         let watched = |key: &ServiceKey| services.is_empty() || services.contains(key);

@@ -19,7 +19,7 @@ use vc_protocol::control::{ImagePush, Reply, Request, TokenRequest, TokenSubject
 use vc_protocol::exec::ALIVE_EVERY;
 use vc_protocol::token::{Issuer, Scope, UserRole};
 use vc_protocol::wire::MAX_FRAME;
-use vc_protocol::{Millis, Multiaddr};
+use vc_protocol::{ApiError, ErrorCode, Millis, Multiaddr};
 
 use crate::driver::{Event, Snapshot};
 use crate::events::Events;
@@ -120,7 +120,9 @@ impl Session {
                     let reason = format!(
                         "this node does not understand the request ({error}): is it older than vc?"
                     );
-                    let _ = frames.send(&Reply::Error(reason)).await;
+                    let _ = frames
+                        .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
+                        .await;
                     return Next::Over;
                 }
                 Err(_) => return Next::Over,
@@ -151,7 +153,9 @@ impl Session {
                 needed.as_str(),
                 needed.as_str()
             );
-            return frames.send(&Reply::Error(reason)).await;
+            return frames
+                .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
+                .await;
         }
         match request {
             Request::Watch { services } => self.watch(services, frames).await,
@@ -165,7 +169,9 @@ impl Session {
             Request::CopyIn(it) => self.exec(user, UserRequest::CopyIn(it), frames).await,
             Request::PushImage(push) => self.push_image(user, &push, frames).await,
             request => {
-                let reply = self.reply(user, request).await.unwrap_or_else(Reply::Error);
+                let reply = self.reply(user, request).await.unwrap_or_else(|reason| {
+                    Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason))
+                });
                 frames.send(&reply).await
             }
         }
@@ -263,14 +269,18 @@ impl Session {
         let pushed = match self.images.receive(push, frames).await? {
             Ok(pushed) => pushed,
             Err(why) => {
-                frames.send(&Reply::Error(why)).await?;
+                frames
+                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, why)))
+                    .await?;
                 // What the user still sends is no request.
                 return Err(FrameError::Closed);
             }
         };
         let Pushed { reference, id, size } = pushed;
         let mutation = Mutation::Image { reference, id: id.into(), size };
-        let reply = self.mutate(user, mutation).await.unwrap_or_else(Reply::Error);
+        let reply = self.mutate(user, mutation).await.unwrap_or_else(|reason| {
+            Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason))
+        });
         frames.send(&reply).await
     }
 

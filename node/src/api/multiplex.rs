@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use vc_protocol::control::Reply;
+use vc_protocol::{ApiError, ErrorCode};
 use yamux::{Config, Connection, Mode};
 
 use super::{IDLE, Next, Session, User};
@@ -31,12 +32,12 @@ pub(super) async fn serve(session: &Session, user: &User, stream: impl Duplex) {
                     let mut frames = Frames::new(stream, user.max_frame());
                     let Some(_place) = user.quota.stream() else {
                         let reason = "too many streams have this token: end some".to_owned();
-                        let _ = frames.send(&Reply::Error(reason)).await;
+                        let _ = frames.send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason))).await;
                         return;
                     };
                     if session.answer_all(&user, &mut frames).await == Next::Multiplex {
                         let reason = "this stream is one of many already".to_owned();
-                        let _ = frames.send(&Reply::Error(reason)).await;
+                        let _ = frames.send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason))).await;
                     }
                     let _ = frames.close().await;
                 });

@@ -20,6 +20,7 @@ use vc_protocol::NodeId;
 use vc_protocol::control::{CopyRequest, ExecRequest, InstanceRequest, Reply};
 use vc_protocol::exec::{CHUNK, ExecFrame};
 use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
+use vc_protocol::{ApiError, ErrorCode};
 
 use crate::driver::Snapshot;
 use crate::frames::{Duplex, FrameError, Frames};
@@ -90,7 +91,11 @@ impl Execs {
         let (service, replica) = request.target();
         let (node, instance) = match choose::instance(&view, self.node, service, replica) {
             Ok(chosen) => chosen,
-            Err(reason) => return frames.send(&Reply::Error(reason)).await,
+            Err(reason) => {
+                return frames
+                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
+                    .await;
+            }
         };
         tracing::info!(by = user, %instance, what = request.to_string(), "a user works in an instance");
         let request = match request {
@@ -108,7 +113,14 @@ impl Execs {
                 frames.send(&Reply::Ready).await?;
                 relay::relay(frames, &mut there, relay::lost(snapshot.clone(), node), &name).await
             }
-            Err(reason) => frames.send(&Reply::Error(format!("{name}: {reason}"))).await,
+            Err(reason) => {
+                frames
+                    .send(&Reply::Error(ApiError::new(
+                        ErrorCode::FailedPrecondition,
+                        format!("{name}: {reason}"),
+                    )))
+                    .await
+            }
         }
     }
 
@@ -129,7 +141,7 @@ impl Execs {
             frames.send(request).await.map_err(|error| error.to_string())?;
             match frames.receive().await {
                 Ok(Reply::Ready) => Ok(frames),
-                Ok(Reply::Error(reason)) => Err(reason),
+                Ok(Reply::Error(error)) => Err(error.to_string()),
                 Ok(_) => Err("it gave no answer that makes sense: is it older?".to_owned()),
                 Err(error) => Err(error.to_string()),
             }
@@ -159,7 +171,11 @@ impl Execs {
     ) -> Result<(), FrameError> {
         let _permit = match room(&self.here, "it runs", MAX_HERE) {
             Ok(permit) => permit,
-            Err(reason) => return frames.send(&Reply::Error(reason)).await,
+            Err(reason) => {
+                return frames
+                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
+                    .await;
+            }
         };
         let refused = match request {
             InstanceRequest::Exec { instance, exec } => {
@@ -190,7 +206,9 @@ impl Execs {
                 }
             }
         };
-        frames.send(&Reply::Error(refused.to_string())).await
+        frames
+            .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, refused.to_string())))
+            .await
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use vc_protocol::control::Reply;
 use vc_protocol::http::{FetchRequest, MAX_BODY_FRAME, ResponseHead};
+use vc_protocol::{ApiError, ErrorCode};
 
 use super::{Http, STUCK, given, headers};
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
@@ -40,7 +41,9 @@ impl Http {
         let ((request, body), opened) = match begun {
             Ok(opened) => opened,
             Err(reason) => {
-                frames.send(&Reply::Error(reason)).await?;
+                frames
+                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
+                    .await?;
                 // What follows the request, if anything does, is no request.
                 return Err(FrameError::Closed);
             }
@@ -138,13 +141,21 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     let handshake = http1::Builder::new().max_headers(MAX_HEADERS).handshake(TokioIo::new(pipe));
     let (mut sender, connection) = match handshake.await {
         Ok(connected) => connected,
-        Err(error) => return out.send(&Reply::Error(broken(error))).await,
+        Err(error) => {
+            return out
+                .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, broken(error))))
+                .await;
+        }
     };
     let mut connection = std::pin::pin!(connection.fuse());
     let answer = while_driving(connection.as_mut(), sender.send_request(request)).await;
     let (head, mut body) = match answer {
         Ok(answer) => answer.into_parts(),
-        Err(error) => return out.send(&Reply::Error(broken(error))).await,
+        Err(error) => {
+            return out
+                .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, broken(error))))
+                .await;
+        }
     };
     let reply = ResponseHead {
         status: head.status.as_u16(),

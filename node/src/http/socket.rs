@@ -15,6 +15,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use vc_protocol::ServiceKey;
 use vc_protocol::control::Reply;
 use vc_protocol::http::{MAX_MESSAGE, ResponseHead, SocketFrame, SocketRequest};
+use vc_protocol::{ApiError, ErrorCode};
 
 use super::{Http, STUCK, fetch, given, headers};
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
@@ -39,7 +40,11 @@ impl Http {
         let begun = opened.and_then(|(key, opened)| Ok((begin(&request, &key)?, opened)));
         let (begun, opened) = match begun {
             Ok(opened) => opened,
-            Err(reason) => return frames.send(&Reply::Error(reason)).await,
+            Err(reason) => {
+                return frames
+                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
+                    .await;
+            }
         };
         let Opened { endpoint, pipe, _held } = opened;
         let mut config = WebSocketConfig::default();
@@ -51,11 +56,15 @@ impl Http {
             Ok(Err(Error::Http(answer))) => (None, *answer),
             Ok(Err(error)) => {
                 let reason = format!("{} takes no WebSocket here: {error}", endpoint.instance);
-                return frames.send(&Reply::Error(reason)).await;
+                return frames
+                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
+                    .await;
             }
             Err(_) => {
                 let reason = format!("{} did not answer in time", endpoint.instance);
-                return frames.send(&Reply::Error(reason)).await;
+                return frames
+                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
+                    .await;
             }
         };
         let head = ResponseHead {

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use vc_protocol::control::{InstanceLogRequest, LogRequest, LogRow, Reply};
 use vc_protocol::wire::{LOGS_PROTOCOL, MAX_FRAME};
-use vc_protocol::{InstanceId, NodeId};
+use vc_protocol::{ApiError, ErrorCode, InstanceId, NodeId};
 
 use crate::driver::Snapshot;
 use crate::frames::{Duplex, FrameError, Frames};
@@ -94,7 +94,7 @@ impl Logs {
             match frames.receive::<Reply>().await.map_err(|error| error.to_string())? {
                 Reply::Ready => Ok(Some(frames)),
                 Reply::End => Ok(None),
-                Reply::Error(reason) => Err(reason),
+                Reply::Error(error) => Err(error.to_string()),
                 _ => Err("it gave no answer that makes sense: is it older?".to_owned()),
             }
         };
@@ -112,7 +112,7 @@ impl Logs {
                         return Some((Ok(row), Some(frames)));
                     }
                     Ok(Reply::End) => return None,
-                    Ok(Reply::Error(reason)) => reason,
+                    Ok(Reply::Error(error)) => error.to_string(),
                     Ok(_) => "it sent something else".to_owned(),
                     Err(error) => error.to_string(),
                 };
@@ -149,7 +149,11 @@ impl Logs {
         let mut rows = match self.local(request).await {
             Ok(Some(rows)) => rows,
             Ok(None) => return frames.send(&Reply::End).await,
-            Err(reason) => return frames.send(&Reply::Error(reason)).await,
+            Err(reason) => {
+                return frames
+                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
+                    .await;
+            }
         };
         frames.send(&Reply::Ready).await?;
         loop {
@@ -159,7 +163,11 @@ impl Logs {
             };
             match next {
                 Some(Ok(row)) => frames.send(&Reply::Log(row)).await?,
-                Some(Err(reason)) => return frames.send(&Reply::Error(reason)).await,
+                Some(Err(reason)) => {
+                    return frames
+                        .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
+                        .await;
+                }
                 None => return frames.send(&Reply::End).await,
             }
         }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, interval_at, sleep_until};
 use vc_crdt::View;
 use vc_protocol::control::{InstanceLogRequest, LogRequest, LogRow, Reply};
 use vc_protocol::exec::ALIVE_EVERY;
-use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey};
+use vc_protocol::{ApiError, ErrorCode, InstanceId, Millis, NodeId, ServiceKey};
 
 use super::merge::Merge;
 use super::{Rows, of_instance};
@@ -96,7 +96,11 @@ where
     let mut view = Arc::clone(&snapshot.borrow_and_update().view);
     let service = match subject(&view, &request) {
         Ok(service) => service,
-        Err(reason) => return frames.send(&Reply::Error(reason)).await,
+        Err(reason) => {
+            return frames
+                .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
+                .await;
+        }
     };
     let mut reading = Reading {
         merge: Merge::new(request.follow),
@@ -373,7 +377,7 @@ where
             not_started(&self.service)
         };
         Some(if self.broke || !self.present.load(Relaxed) {
-            Reply::Error(reason)
+            Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason))
         } else {
             Reply::End
         })

@@ -4,6 +4,7 @@ import { MAX_BODY_FRAME } from './frames.js'
 import type { Frames } from './frames.js'
 import { aborted } from './mux.js'
 import type { FetchRequest, Reply } from './types.js'
+import { describeError } from './types.js'
 
 /** Opens a stream to the node. Errors: there is no node, or `signal`. */
 export type Open = (signal?: AbortSignal) => Promise<Frames>
@@ -35,7 +36,7 @@ export async function exchange(
     await frames.sendJson({ op: 'fetch', ...request })
     if (body) upload = sendBody(frames, body)
     const reply = await frames.receiveJson<Reply>()
-    if (reply.reply === 'error') throw new MeshError('refused', reply.value)
+    if (reply.reply === 'error') throw new MeshError('refused', describeError(reply.value))
     if (reply.reply !== 'response') throw new MeshError('failed', 'the node gave an answer that does not fit')
     const finish = (): void => {
       // Who has answered takes nothing more: what is left would wait for ever.

@@ -12,6 +12,7 @@ import { Socket } from './socket.js'
 import { parseAddress } from './transport/address.js'
 import { dial } from './transport/webrtc.js'
 import type { FetchRequest, HeaderList, LiveUpdate, NodeRow, Reply, Request as ClusterRequest } from './types.js'
+import { describeError } from './types.js'
 import { apply, emptyView } from './view.js'
 import { whenReachable } from './wake.js'
 
@@ -199,7 +200,7 @@ export class Mesh {
       while (!over) {
         const reply = await frames.receiveJson<Reply>()
         over = reply.reply === 'error' || isLast(reply)
-        if (reply.reply === 'error') throw new MeshError('refused', reply.value)
+        if (reply.reply === 'error') throw new MeshError('refused', describeError(reply.value))
         yield reply
       }
     } finally {

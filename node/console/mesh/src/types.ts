@@ -367,5 +367,20 @@ export type Reply =
   | { reply: 'event'; value: EventRow }
   | { reply: 'response'; value: ResponseHead }
   | { reply: 'note'; value: string }
-  | { reply: 'error'; value: string }
+  | { reply: 'error'; value: ApiError }
   | { reply: 'ready' | 'working' | 'end' }
+
+/** Why a node refused a request or failed at it. */
+export interface ApiError {
+  /** One of gRPC's canonical status codes in snake case, such as `not_found`. */
+  code: string
+  /** What failed and why, in one line. */
+  message: string
+  /** What to do about it; absent where there is nothing to do. */
+  hint?: string
+}
+
+/** Returns the text of an error for people, in one line. */
+export function describeError(error: ApiError): string {
+  return error.hint ? `${error.message}: ${error.hint}` : error.message
+}

@@ -176,7 +176,7 @@ describe('fetch', () => {
   })
 
   it('says why a node refuses it', async () => {
-    const fetch = await fetching((_, frames) => frames.sendJson({ reply: 'error', value: 'no service shop/web' }))
+    const fetch = await fetching((_, frames) => frames.sendJson({ reply: 'error', value: { code: 'not_found', message: 'no service shop/web' } }))
     await expect(fetch('/')).rejects.toMatchObject({ code: 'refused', message: 'no service shop/web' })
   })
 

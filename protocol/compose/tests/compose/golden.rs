@@ -47,7 +47,7 @@ fn typical_files_give_what_is_written_beside_them() {
 
 #[test]
 fn the_examples_can_be_deployed() {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let mut seen = 0;
     for entry in fs::read_dir(examples).unwrap() {
         let directory = entry.unwrap().path();
@@ -72,7 +72,7 @@ fn the_examples_can_be_deployed() {
 
 #[test]
 fn the_file_in_the_documentation_can_be_deployed() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/compose.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/compose.md");
     let page = fs::read_to_string(page).unwrap();
     let file = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
     assert_eq!(parse(file).unwrap().services.len(), 3);
