@@ -198,7 +198,14 @@ async fn run(
         RuntimeChoice::Docker => {
             let open = open_files(Arc::clone(&membership), Arc::clone(&latest));
             let (host, images) = (options.docker_host.clone(), images.clone());
-            runtime::Config::Docker(runtime::docker::Config { host, open, memory: None, images })
+            let dns = Arc::new(|| dns::container_servers(Path::new(dns::RESOLV_CONF)));
+            runtime::Config::Docker(runtime::docker::Config {
+                host,
+                open,
+                memory: None,
+                images,
+                dns,
+            })
         }
         RuntimeChoice::Process => {
             runtime::Config::Process(runtime::process::Config { dir: options.data_dir.clone() })

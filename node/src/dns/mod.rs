@@ -18,7 +18,7 @@ mod rules;
 mod sources;
 mod table;
 mod turns;
-pub(crate) mod upstream;
+mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -42,7 +42,9 @@ use resolver::Resolver;
 use rules::{Ports, Rules};
 use sources::Sources;
 use table::Table;
-use upstream::{RESOLV_CONF, Upstream};
+pub use upstream::RESOLV_CONF;
+use upstream::Upstream;
+pub use upstream::container_servers;
 
 use crate::runtime::docker::Docker;
 
@@ -244,7 +246,7 @@ impl<F: Forward> Keeper<F> {
             }
         };
         // Containers that are made while this cannot be put right ask the node's resolvers instead.
-        self.docker.serves_names(now.is_none());
+        self.docker.enable_dns(now.is_none());
         match (&before, &now) {
             (None, Some(problem)) => {
                 tracing::warn!(problem, "names of services do not work inside containers");

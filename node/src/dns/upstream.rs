@@ -9,8 +9,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+use super::addresses::RESOLVER;
+
 /// Where a node says whom it asks.
-pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How long one resolver may take. Docker waits four seconds for us.
 const ATTEMPT: Duration = Duration::from_millis(1200);
 /// How many resolvers are asked, one after another: as many as the C library asks.
@@ -75,7 +77,7 @@ impl Upstream {
 }
 
 /// The resolvers that a file names. It is small and read for each question, so that a change needs no watching.
-pub(crate) fn servers(resolv_conf: &Path) -> Vec<SocketAddr> {
+fn servers(resolv_conf: &Path) -> Vec<SocketAddr> {
     let text = std::fs::read(resolv_conf).unwrap_or_default();
     let Ok(config) = resolv_conf::Config::parse(text) else { return Vec::new() };
     let address = |server: ScopedIp| match server {
@@ -85,6 +87,14 @@ pub(crate) fn servers(resolv_conf: &Path) -> Vec<SocketAddr> {
         ScopedIp::V6(_, Some(_)) => None,
     };
     config.nameservers.into_iter().filter_map(address).take(SERVERS).collect()
+}
+
+/// Returns the DNS servers for a container's `dns` option: this node's DNS server, then the host's resolvers as a
+/// fallback for when it is down. Those on the host's loopback are left out, since a container has its own.
+pub fn container_servers(resolv_conf: &Path) -> Vec<IpAddr> {
+    let host = servers(resolv_conf).into_iter().map(|server| server.ip());
+    let host = host.filter(|ip| ip.is_ipv4() && !ip.is_loopback());
+    std::iter::once(IpAddr::from(RESOLVER)).chain(host).collect()
 }
 
 /// From a port of its own, so that an answer cannot be guessed.

@@ -51,6 +51,7 @@ impl Host {
             open: Arc::new(|_| Err("there are none".to_owned())),
             memory: None,
             images: Images::open(engine.dir.path(), Some(&engine.host())).expect("a store"),
+            dns: Arc::new(Vec::new),
         });
         let runtime = Runtime::start(config, identity, Arc::new(Unrouted), to);
         let script = "mkfifo /end; read x </end; exit 3";

@@ -10,7 +10,7 @@ mod names;
 mod settings;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
+use vc_node::dns::{RESOLV_CONF, container_servers};
 use vc_node::images::Images;
 use vc_node::runtime::docker::Config;
 use vc_node::runtime::{
@@ -83,7 +84,8 @@ impl Host {
             content.ok_or_else(|| format!("{} is not in the cluster any more", key.file))
         };
         let (host, open) = (Some(host), Arc::new(open));
-        let config = Config { host, open, memory: Some(memory), images };
+        let dns = Arc::new(|| container_servers(Path::new(RESOLV_CONF)));
+        let config = Config { host, open, memory: Some(memory), images, dns };
         let config = RuntimeConfig::Docker(config);
         let runtime = Runtime::start(config, identity(node), Arc::new(Unrouted), tx);
         Self { runtime, events, _dir: dir }

@@ -19,6 +19,7 @@ mod start;
 mod volumes;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -68,7 +69,12 @@ pub struct Config {
     /// Where they are kept: the first of these that is in memory. `None`: under /run, else under /dev/shm. The engine
     /// must see the same directory.
     pub memory: Option<Vec<PathBuf>>,
+    /// Returns the DNS servers of a container that is about to be created.
+    pub dns: Arc<DnsServers>,
 }
+
+/// Returns the addresses of DNS servers, in the order in which they are asked.
+pub type DnsServers = dyn Fn() -> Vec<IpAddr> + Send + Sync;
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,7 +117,7 @@ impl Docker {
             removals: Arc::new(Semaphore::new(REMOVALS)),
             connections: Arc::new(watch::Sender::new(0)),
             networks: networks::Wishes::default(),
-            serves_names: Arc::new(AtomicBool::new(true)),
+            dns: DnsConfig { servers: config.dns, enabled: Arc::new(AtomicBool::new(true)) },
         };
         let (backend, watcher) = (engine.clone(), engine.clone());
         tokio::spawn(async move {
@@ -179,8 +185,20 @@ struct Engine {
     connections: Arc<watch::Sender<u64>>,
     /// The networks that were asked for.
     networks: networks::Wishes,
-    /// Whether containers may ask for names at `dns::RESOLVER`.
-    serves_names: Arc<AtomicBool>,
+    dns: DnsConfig,
+}
+
+/// The DNS servers that new containers are given, or Docker's defaults while they are disabled.
+#[derive(Clone)]
+struct DnsConfig {
+    servers: Arc<DnsServers>,
+    enabled: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for DnsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DnsConfig").field("enabled", &self.enabled).finish_non_exhaustive()
+    }
 }
 
 impl Engine {

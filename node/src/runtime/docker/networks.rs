@@ -4,8 +4,7 @@
 //! each other. Nothing is registered with Docker's names: `names` answers those, the same on every node.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,7 +22,6 @@ use vc_protocol::Name;
 use vc_protocol::spec::ContainerSpec;
 
 use super::{Docker, Engine, container, reason};
-use crate::dns::{RESOLVER, upstream};
 use crate::runtime::Identity;
 
 /// The label that holds the network's name in its project.
@@ -79,10 +77,10 @@ impl Docker {
         self.engine.host.starts_with("unix://")
     }
 
-    /// Says whether containers that are made from now on may ask for names at [`RESOLVER`]. (Until it is said, they
-    /// may.)
-    pub fn serves_names(&self, serves: bool) {
-        self.engine.serves_names.store(serves, Ordering::Relaxed);
+    /// Sets whether containers created from now on get the DNS servers of [`Config::dns`](super::Config::dns), which
+    /// they do by default, or Docker's own.
+    pub fn enable_dns(&self, enabled: bool) {
+        self.engine.dns.enabled.store(enabled, Ordering::Relaxed);
     }
 
     /// For whom it runs containers.
@@ -107,15 +105,10 @@ impl Engine {
         Ok(names)
     }
 
-    /// Whom a container asks for names that Docker does not know: us, and while nobody answers there the node's own
-    /// resolvers. `None`: as Docker has it.
+    /// Returns the DNS servers that Docker's resolver forwards to; `None`: Docker's default.
     pub(super) fn resolvers(&self) -> Option<Vec<String>> {
-        let others = upstream::servers(Path::new(upstream::RESOLV_CONF));
-        // A container has another loopback than the node.
-        let others =
-            others.iter().map(SocketAddr::ip).filter(|ip| ip.is_ipv4() && !ip.is_loopback());
-        let all = std::iter::once(IpAddr::from(RESOLVER)).chain(others);
-        self.serves_names.load(Ordering::Relaxed).then(|| all.map(|ip| ip.to_string()).collect())
+        let enabled = self.dns.enabled.load(Ordering::Relaxed);
+        enabled.then(|| (self.dns.servers)().iter().map(ToString::to_string).collect())
     }
 
     async fn ensure_network(&self, project: &Name, network: &Name) -> Result<String, Error> {
