@@ -95,10 +95,10 @@ fn looks_like_a_token(text: &str) -> bool {
 /// Refuses what no node would accept. The chain down to the root is in the token, so all but revocation shows here.
 pub(crate) fn check(text: &str, now: Millis) -> Result<Credential, CredentialError> {
     let token = text.trim().to_owned();
-    let claims = token::peek(&token)?;
+    let claims = token::decode_unverified(&token)?;
     match token::verify(&token, claims.aud, now) {
         // It is this node's clock against the issuer's: let the node judge.
-        Ok(_) | Err(TokenError::NotYet) => {}
+        Ok(_) | Err(TokenError::NotYetValid) => {}
         Err(error) => return Err(error.into()),
     }
     match claims.scope {
@@ -118,7 +118,7 @@ pub(crate) fn keep(credential: &Credential) -> Result<PathBuf, CredentialError> 
 
 #[cfg(test)]
 mod tests {
-    use vc_protocol::token::{Issuer, NodeRole, UserRole, certify};
+    use vc_protocol::token::{Issuer, NodeRole, UserRole, issue_certificate};
     use vc_protocol::{ClusterId, Keypair, NodeId};
 
     use super::*;
@@ -130,7 +130,7 @@ mod tests {
         let root = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
         let server = Keypair::ed25519_from_bytes([2; 32]).expect("32 bytes");
         let node = NodeId::of(&server.public()).expect("ed25519");
-        let certificate = certify(&root, node, NodeRole::Server, NOW).expect("signed");
+        let certificate = issue_certificate(&root, node, NodeRole::Server, NOW).expect("signed");
         let cluster = ClusterId::of(&root.public()).expect("ed25519");
         Issuer { cluster, key: &server, certificate: &certificate }
             .issue(scope, name, vec![], 7, NOW, HOUR)

@@ -1,8 +1,8 @@
 //! A link that signs a browser in: the console's address, with a token and where members are in its fragment, which
 //! browsers keep to themselves.
 
-use vc_protocol::control::{NodeRow, NodeState};
-use vc_protocol::{Dialer, Millis, Multiaddr};
+use vc_protocol::control::{NodeRow, NodeStatus};
+use vc_protocol::{AddressKind, Millis, Multiaddr};
 
 use crate::credentials::Credential;
 
@@ -23,12 +23,12 @@ pub(crate) fn to(console: &str, credential: &Credential, nodes: &[NodeRow]) -> S
 }
 
 fn is_for_browsers(address: &&Multiaddr) -> bool {
-    Dialer::of(address) == Some(Dialer::Browser)
+    AddressKind::of(address) == Some(AddressKind::WebRtc)
 }
 
 /// Addresses for browsers of the nodes that are up: of each one before a second of any.
 fn of_members(nodes: &[NodeRow]) -> Vec<Multiaddr> {
-    let up = nodes.iter().filter(|row| row.state == NodeState::Up);
+    let up = nodes.iter().filter(|row| row.state == NodeStatus::Up);
     let mut ranked: Vec<(usize, Multiaddr)> = up
         .flat_map(|row| {
             let addresses = row.addresses.iter().filter(is_for_browsers);
@@ -75,7 +75,7 @@ mod tests {
             .expect("a peer")
     }
 
-    fn node(n: u8, state: NodeState) -> NodeRow {
+    fn node(n: u8, state: NodeStatus) -> NodeRow {
         let native = format!("/ip4/10.0.0.{n}/tcp/4777").parse().expect("an address");
         let addresses = vec![native, browser(n, 0), browser(n, 1)];
         NodeRow { addresses, ..golden::node(n, &format!("n{n}"), state) }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_link_names_each_member_that_is_up_before_any_twice() {
-        let nodes = [node(1, NodeState::Up), node(2, NodeState::Down), node(3, NodeState::Up)];
+        let nodes = [node(1, NodeStatus::Up), node(2, NodeStatus::Down), node(3, NodeStatus::Up)];
         let peers = [browser(1, 0), browser(3, 0), browser(1, 1), browser(3, 1)];
         let expected: String = peers.iter().map(|address| format!("&peer={address}")).collect();
         let start = "https://console.example/#token=a.b-c.d_e";
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_the_token_names_already_is_not_said_twice_and_counts() {
-        let nodes: Vec<NodeRow> = (1..=9).map(|n| node(n, NodeState::Up)).collect();
+        let nodes: Vec<NodeRow> = (1..=9).map(|n| node(n, NodeStatus::Up)).collect();
         let count = |link: &str| link.matches("&peer=").count();
         assert_eq!(count(&link(vec![], &nodes)), MAX_PEERS);
         let named: Vec<Multiaddr> = (1..=4).map(|n| browser(n, 0)).collect();

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
-use vc_protocol::exec::CHUNK;
+use vc_protocol::exec::MAX_EXEC_CHUNK;
 
 use crate::app::Stop;
 
@@ -72,7 +72,7 @@ pub(crate) fn input() -> mpsc::Receiver<Vec<u8>> {
     let (to, pieces) = mpsc::channel(PIECES);
     spawn_blocking(move || {
         let mut stdin = io::stdin().lock();
-        let mut bytes = vec![0; CHUNK];
+        let mut bytes = vec![0; MAX_EXEC_CHUNK];
         loop {
             match stdin.read(&mut bytes) {
                 Ok(count) if count > 0 => {

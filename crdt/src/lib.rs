@@ -21,4 +21,4 @@ pub use state::{
     ClusterState, FileKey, ImageRecord, MoveOrder, NodeState, SealedFile, ServiceRecord,
     UpdateResult,
 };
-pub use view::{Update, View, claims_of_slot};
+pub use view::{UpdateStatus, View, claims_of_slot};

@@ -14,15 +14,15 @@ use vc_protocol::NodeId;
 use crate::NodeState;
 
 /// Up to so many observers a node; in a cluster of at most one more, everybody observes everybody.
-pub const OBSERVERS: usize = 8;
+pub const MAX_OBSERVERS: usize = 8;
 
-/// The observers of a node: all others, or the first [`OBSERVERS`] of them by rendezvous hash.
+/// The observers of a node: all others, or the first [`MAX_OBSERVERS`] of them by rendezvous hash.
 pub fn observers<'a>(
     of: NodeId,
     nodes: impl Iterator<Item = &'a NodeId> + Clone,
 ) -> BTreeSet<NodeId> {
     let others = nodes.copied().filter(|&node| node != of);
-    if others.clone().count() <= OBSERVERS {
+    if others.clone().count() <= MAX_OBSERVERS {
         return others.collect();
     }
     let of = of.to_string();
@@ -30,7 +30,7 @@ pub fn observers<'a>(
         .map(|node| (std::cmp::Reverse(rendezvous(&["observer", &of, &node.to_string()])), node))
         .collect();
     ranked.sort();
-    ranked.into_iter().take(OBSERVERS).map(|(_, node)| node).collect()
+    ranked.into_iter().take(MAX_OBSERVERS).map(|(_, node)| node).collect()
 }
 
 /// Whether `by` accuses `of` in its present incarnation.
@@ -45,7 +45,7 @@ pub fn is_accused(nodes: &BTreeMap<NodeId, NodeState>, of: NodeId) -> bool {
 }
 
 /// The nodes that are up.
-pub fn up(nodes: &BTreeMap<NodeId, NodeState>) -> BTreeSet<NodeId> {
+pub fn up_nodes(nodes: &BTreeMap<NodeId, NodeState>) -> BTreeSet<NodeId> {
     let accused: BTreeSet<NodeId> =
         nodes.keys().copied().filter(|&node| is_accused(nodes, node)).collect();
     let is_up = |&node: &NodeId| {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     fn down(ids: &[NodeId], accusations: &[(usize, usize)]) -> Vec<usize> {
-        let up = up(&cluster(ids, accusations));
+        let up = up_nodes(&cluster(ids, accusations));
         (0..ids.len()).filter(|&i| !up.contains(&ids[i])).collect()
     }
 
@@ -133,18 +133,18 @@ mod tests {
     fn who_has_just_started_does_not_speak_for_a_node_that_he_has_not_heard() {
         let ids = ids(3);
         let mut nodes = cluster(&ids, &[(0, 1)]);
-        assert!(up(&nodes).contains(&ids[1]), "one of two informed observers is no majority");
+        assert!(up_nodes(&nodes).contains(&ids[1]), "one of two informed observers is no majority");
         nodes.get_mut(&ids[2]).expect("there").observed.clear();
-        assert!(!up(&nodes).contains(&ids[1]), "the one who knows decides");
+        assert!(!up_nodes(&nodes).contains(&ids[1]), "the one who knows decides");
     }
 
     #[test]
     fn an_answered_accusation_is_void() {
         let ids = ids(3);
         let mut nodes = cluster(&ids, &[(1, 0), (2, 0)]);
-        assert!(!up(&nodes).contains(&ids[0]));
+        assert!(!up_nodes(&nodes).contains(&ids[0]));
         nodes.get_mut(&ids[0]).expect("there").incarnation = 2;
-        assert!(up(&nodes).contains(&ids[0]));
+        assert!(up_nodes(&nodes).contains(&ids[0]));
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
         let ids = ids(30);
         for &id in &ids {
             let of = observers(id, ids.iter());
-            assert_eq!(of.len(), OBSERVERS);
+            assert_eq!(of.len(), MAX_OBSERVERS);
             assert!(!of.contains(&id));
         }
     }

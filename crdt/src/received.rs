@@ -30,7 +30,7 @@ pub enum Rejected {
     Change(#[from] ChangeError),
     /// The author is no member.
     #[error("change refused: {0} is not a member")]
-    Stranger(NodeId),
+    NotAMember(NodeId),
     /// The author sent a poisonous change before.
     #[error("change refused: {0} is in quarantine")]
     Quarantined(NodeId),

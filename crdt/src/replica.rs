@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vc_protocol::change::{
     Actor, Batch, ChangeBody, ChangeError, DocumentId, SignedChange, Subject, VersionVector,
 };
-use vc_protocol::token::{NodeRole, TokenError, verify_member};
+use vc_protocol::token::{NodeRole, TokenError, verify_certificate};
 use vc_protocol::{ClusterId, Keypair, Millis, NodeId};
 
 use crate::document::{Document, DocumentError, decode};
@@ -66,10 +66,10 @@ impl Replica {
         };
         for certificate in certificates {
             // A certificate that does not hold could not have come to the disk; one that rots there is left out.
-            let _ = replica.admit(certificate);
+            let _ = replica.add_certificate(certificate);
         }
         let mut bodies: Vec<ChangeBody> =
-            changes.iter().filter_map(|change| change.body().ok()).collect();
+            changes.iter().filter_map(|change| change.decode_unverified().ok()).collect();
         bodies.sort_by_key(|body| (body.document, body.actor, body.seq));
         replica.enter(bodies, &mut Received::default());
         Ok(replica)
@@ -81,11 +81,11 @@ impl Replica {
     }
 
     /// Takes up a certificate; `Ok(true)`: it is a new member.
-    pub fn admit(&mut self, certificate: String) -> Result<bool, TokenError> {
+    pub fn add_certificate(&mut self, certificate: String) -> Result<bool, TokenError> {
         if self.members.values().any(|member| member.certificate == certificate) {
             return Ok(false);
         }
-        let (node, role) = verify_member(&certificate, self.cluster_id, None)?;
+        let (node, role) = verify_certificate(&certificate, self.cluster_id, None)?;
         if self.members.get(&node).is_some_and(|member| member.role >= role) {
             return Ok(false);
         }
@@ -127,7 +127,8 @@ impl Replica {
     /// a data directory that came back from a backup would use sequence numbers twice.
     fn actor(&mut self, may_reuse: bool, nonce: u64) -> Actor {
         let id = self.id;
-        let held = || self.versions.cluster.keys().rev().find(|actor| actor.is_of(id)).copied();
+        let held =
+            || self.versions.cluster.keys().rev().find(|actor| actor.belongs_to(id)).copied();
         let actor = self.actor.or_else(|| may_reuse.then(held).flatten());
         *self.actor.insert(actor.unwrap_or_else(|| Actor::new(id, nonce)))
     }
@@ -152,7 +153,7 @@ impl Replica {
     }
 
     /// Writes the difference to `wanted` into our own node document; `None`: there is none.
-    pub fn write_own(
+    pub fn write_node(
         &mut self,
         wanted: &NodeState,
         now: Millis,
@@ -169,7 +170,7 @@ impl Replica {
 
     /// Begins a new generation of our own document with `state`: its history is left behind. Generations follow the
     /// clock, so that a data directory from a backup does not repeat one.
-    pub fn renew_own(
+    pub fn start_generation(
         &mut self,
         state: &NodeState,
         now: Millis,
@@ -181,7 +182,7 @@ impl Replica {
     }
 
     /// Changes in our own document's present generation.
-    pub fn own_history(&self) -> u64 {
+    pub fn own_change_count(&self) -> u64 {
         self.nodes.get(&self.id).map_or(0, |own| own.seq)
     }
 
@@ -222,9 +223,9 @@ impl Replica {
             actor,
             seq,
             author: self.id,
-            by,
-            at,
-            bytes,
+            on_behalf_of: by,
+            timestamp: at,
+            payload: bytes,
         };
         SignedChange::sign(&body, &self.key)
     }
@@ -240,7 +241,7 @@ impl Replica {
     pub fn receive(&mut self, batch: Batch) -> Received {
         let mut received = Received::default();
         for certificate in batch.certificates {
-            match self.admit(certificate.clone()) {
+            match self.add_certificate(certificate.clone()) {
                 Ok(true) => received.certificates.push(certificate),
                 Ok(false) => {}
                 Err(error) => received.rejected.push(error.into()),
@@ -250,8 +251,8 @@ impl Replica {
         let mut bodies = Vec::new();
         for change in batch.changes {
             // Cheap first: most of what comes is known already.
-            let Ok(claimed) = change.body() else {
-                received.rejected.push(ChangeError::TooLarge(change.size()).into());
+            let Ok(claimed) = change.decode_unverified() else {
+                received.rejected.push(ChangeError::TooLarge(change.encoded_len()).into());
                 continue;
             };
             if !follows(&next, &claimed) {
@@ -271,9 +272,9 @@ impl Replica {
     }
 
     fn check(&self, change: &SignedChange) -> Result<ChangeBody, Rejected> {
-        let body = change.open(self.cluster_id)?;
+        let body = change.verify(self.cluster_id)?;
         if !self.members.contains_key(&body.author) {
-            return Err(Rejected::Stranger(body.author));
+            return Err(Rejected::NotAMember(body.author));
         }
         if self.quarantine.contains(&body.author) {
             return Err(Rejected::Quarantined(body.author));
@@ -311,7 +312,7 @@ impl Replica {
         if !refused.is_empty() {
             let holds =
                 |body: ChangeBody| !refused.contains(&(body.document, body.actor, body.seq));
-            received.accepted.retain(|change| change.body().is_ok_and(holds));
+            received.accepted.retain(|change| change.decode_unverified().is_ok_and(holds));
         }
     }
 
@@ -323,7 +324,7 @@ impl Replica {
     ) -> Result<(), DocumentError> {
         let mut changes = Vec::with_capacity(bodies.len());
         for body in bodies {
-            changes.push(decode(&body.bytes, &body.actor, body.seq)?);
+            changes.push(decode(&body.payload, &body.actor, body.seq)?);
         }
         let Some(last) = bodies.last() else { return Ok(()) };
         match id {

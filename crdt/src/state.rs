@@ -25,7 +25,7 @@ pub struct ServiceRecord {
     /// tells one revision from another.
     pub updated: Millis,
     /// By whom.
-    pub by: String,
+    pub deployed_by: String,
 }
 
 /// What users want.
@@ -58,7 +58,7 @@ pub struct MoveOrder {
     /// To where.
     pub to: NodeId,
     /// When it was given.
-    pub at: Millis,
+    pub ordered_at: Millis,
 }
 
 /// One content of a secret or config: `project/kind/version/name`.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_placement::{ClaimView, Node, Plan, PlanInput, Wanted, plan};
+use vc_placement::{ClaimView, Node, Plan, PlanInput, ServiceDemand, plan};
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{Deployment, FailureAction, ServiceSpec};
@@ -23,7 +23,7 @@ pub struct View {
     /// The nodes that are up.
     pub up: BTreeSet<NodeId>,
     /// How the last update of each service ended, as far as anybody saw.
-    pub updates: BTreeMap<ServiceKey, Update>,
+    pub updates: BTreeMap<ServiceKey, UpdateStatus>,
     /// What the plan was computed from.
     pub input: PlanInput,
     /// Where every slot goes.
@@ -32,7 +32,7 @@ pub struct View {
 
 /// How the last update of a service ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Update {
+pub enum UpdateStatus {
     /// Every instance has proven itself.
     Complete,
     /// A new instance failed, for this reason.
@@ -52,7 +52,7 @@ impl View {
             (*node, state.and_then(|state| state.info))
         });
         let left = left.collect();
-        let up = liveness::up(&nodes);
+        let up = liveness::up_nodes(&nodes);
         let updates = updates(&cluster, &nodes);
         let effective: BTreeMap<&ServiceKey, &ServiceSpec> = cluster
             .services
@@ -64,7 +64,7 @@ impl View {
             .iter()
             .filter_map(|(&id, state)| Some((id, node(id, state, &cluster, &up, &digests)?)));
         let services = cluster.services.iter().map(|(key, record)| {
-            let wanted = Wanted {
+            let wanted = ServiceDemand {
                 spec: effective[key].clone(),
                 replicas: cluster.replicas(key),
                 updated: record.updated,
@@ -102,7 +102,8 @@ impl View {
         for deployment in deployments {
             let replicas =
                 deployment.replicas.unwrap_or_else(|| self.cluster.replicas(&deployment.service));
-            let wanted = Wanted { spec: deployment.spec.clone(), replicas, updated: Millis::MAX };
+            let wanted =
+                ServiceDemand { spec: deployment.spec.clone(), replicas, updated: Millis::MAX };
             input.services.insert(deployment.service.clone(), wanted);
         }
         plan(&input)
@@ -116,7 +117,7 @@ impl View {
     }
 
     /// Digest of what a service's instances shall run; `None`: it is not wanted.
-    pub fn wanted_digest(&self, service: &ServiceKey) -> Option<String> {
+    pub fn desired_digest(&self, service: &ServiceKey) -> Option<String> {
         self.spec(service).map(|spec| spec.container.digest())
     }
 
@@ -143,13 +144,13 @@ pub fn claims_of_slot<'a>(
     claims.range(from..).take_while(move |(id, _)| id.slot == *slot)
 }
 
-fn rolled_back(record: &ServiceRecord, update: Option<&Update>) -> bool {
-    matches!(update, Some(Update::Failed(_)))
+fn rolled_back(record: &ServiceRecord, update: Option<&UpdateStatus>) -> bool {
+    matches!(update, Some(UpdateStatus::Failed(_)))
         && record.spec.update.failure_action == FailureAction::Rollback
         && record.previous.is_some()
 }
 
-fn effective<'a>(record: &'a ServiceRecord, update: Option<&Update>) -> &'a ServiceSpec {
+fn effective<'a>(record: &'a ServiceRecord, update: Option<&UpdateStatus>) -> &'a ServiceSpec {
     match &record.previous {
         Some(previous) if rolled_back(record, update) => previous,
         _ => &record.spec,
@@ -161,7 +162,7 @@ fn effective<'a>(record: &'a ServiceRecord, update: Option<&Update>) -> &'a Serv
 fn updates(
     cluster: &ClusterState,
     nodes: &BTreeMap<NodeId, NodeState>,
-) -> BTreeMap<ServiceKey, Update> {
+) -> BTreeMap<ServiceKey, UpdateStatus> {
     let mut updates = BTreeMap::new();
     for (key, result) in nodes.values().flat_map(|state| &state.update_results) {
         let current = cluster.services.get(key).is_some_and(|it| it.updated == result.revision);
@@ -169,11 +170,11 @@ fn updates(
             continue;
         }
         match (&result.failed, updates.get(key)) {
-            (Some(reason), None | Some(Update::Complete)) => {
-                updates.insert(key.clone(), Update::Failed(reason.clone()));
+            (Some(reason), None | Some(UpdateStatus::Complete)) => {
+                updates.insert(key.clone(), UpdateStatus::Failed(reason.clone()));
             }
             (None, None) => {
-                updates.insert(key.clone(), Update::Complete);
+                updates.insert(key.clone(), UpdateStatus::Complete);
             }
             _ => {}
         }
@@ -209,7 +210,7 @@ fn moves(
         let held = nodes.get(&order.from).map(|state| &state.claims);
         held.is_some_and(|claims| {
             let mut on = claims_of_slot(claims, slot);
-            on.any(|(_, claim)| claim.since < order.at && claim.state.is_running())
+            on.any(|(_, claim)| claim.since < order.ordered_at && claim.state.is_running())
         })
     };
     let orders = cluster.moves.iter().filter(holds);

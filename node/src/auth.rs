@@ -9,8 +9,12 @@ use libp2p::{PeerId, Stream, StreamProtocol};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vc_engine::Input;
-use vc_protocol::auth::{Admission, Greeting, Hello, MAX_AUTH_FRAME, Proof, Welcome};
-use vc_protocol::token::{NodeRole, Scope, TokenError, certify, verify, verify_member};
+use vc_protocol::auth::{
+    AuthResponse, ClientHello, Credentials, JoinResponse, MAX_AUTH_FRAME, ServerHello,
+};
+use vc_protocol::token::{
+    NodeRole, Scope, TokenError, issue_certificate, verify, verify_certificate,
+};
 use vc_protocol::wire::AUTH_PROTOCOL;
 use vc_protocol::{ClusterId, Name, NodeId};
 
@@ -57,9 +61,10 @@ pub(crate) async fn prove(
     certificate: String,
 ) -> Result<bool, AuthError> {
     let talk = async {
-        match introduce(&mut control, peer, cluster, &Hello::Member { certificate }).await?.0 {
-            Welcome::Member { known } => Ok(known),
-            Welcome::Refused { reason, .. } => Err(AuthError::Refused(reason)),
+        match introduce(&mut control, peer, cluster, &Credentials::Member { certificate }).await?.0
+        {
+            AuthResponse::Member { known } => Ok(known),
+            AuthResponse::Refused { reason, .. } => Err(AuthError::Refused(reason)),
             _ => Err(AuthError::Unexpected),
         }
     };
@@ -73,11 +78,11 @@ pub(crate) async fn join(
     cluster: ClusterId,
     token: String,
     name: Name,
-) -> Result<Admission, AuthError> {
+) -> Result<JoinResponse, AuthError> {
     let talk = async {
-        match introduce(&mut control, peer, cluster, &Hello::Join { token, name }).await?.0 {
-            Welcome::Joined(admission) => Ok(*admission),
-            Welcome::Refused { reason, .. } => Err(AuthError::Refused(reason)),
+        match introduce(&mut control, peer, cluster, &Credentials::Join { token, name }).await?.0 {
+            AuthResponse::Joined(admission) => Ok(*admission),
+            AuthResponse::Refused { reason, .. } => Err(AuthError::Refused(reason)),
             _ => Err(AuthError::Unexpected),
         }
     };
@@ -89,17 +94,17 @@ async fn introduce(
     control: &mut libp2p_stream::Control,
     peer: NodeId,
     cluster: ClusterId,
-    hello: &Hello,
-) -> Result<(Welcome, Frames<Stream>), AuthError> {
+    hello: &Credentials,
+) -> Result<(AuthResponse, Frames<Stream>), AuthError> {
     let stream = control
         .open_stream(peer.peer_id(), StreamProtocol::new(AUTH_PROTOCOL))
         .await
         .map_err(|error| AuthError::Open(error.to_string()))?;
     // An admission carries a certificate a member.
     let mut frames = Frames::new(stream, vc_protocol::wire::MAX_FRAME);
-    frames.send(&Greeting { version: 1 }).await?;
-    let Proof { certificate } = frames.receive().await?;
-    verify_member(&certificate, cluster, Some(peer))?;
+    frames.send(&ClientHello { version: 1 }).await?;
+    let ServerHello { certificate } = frames.receive().await?;
+    verify_certificate(&certificate, cluster, Some(peer))?;
     frames.send(hello).await?;
     let welcome = frames.receive().await?;
     Ok((welcome, frames))
@@ -152,31 +157,34 @@ impl Porter {
     ) -> Result<(), AuthError> {
         let mut frames = Frames::new(stream, MAX_AUTH_FRAME);
         let greet = async {
-            let Greeting { .. } = frames.receive().await?;
-            frames.send(&Proof { certificate: self.membership.certificate.clone() }).await?;
-            frames.receive::<Hello>().await
+            let ClientHello { .. } = frames.receive().await?;
+            frames.send(&ServerHello { certificate: self.membership.certificate.clone() }).await?;
+            frames.receive::<Credentials>().await
         };
         let hello = tokio::select! {
             said = timeout(PATIENCE, greet) => said.map_err(|_| AuthError::TimedOut)??,
             _ = &mut place.sent_away => return Err(AuthError::TimedOut),
         };
         let answer = match hello {
-            Hello::Member { certificate } => {
+            Credentials::Member { certificate } => {
                 let known = self.meet_member(peer, certificate).await;
-                known.map(|known| (Welcome::Member { known }, None)).map_err(Refusal::from)
+                known.map(|known| (AuthResponse::Member { known }, None)).map_err(Refusal::from)
             }
-            Hello::Join { token, name } => {
+            Credentials::Join { token, name } => {
                 let admission = self.admit(peer, &token, &name).await;
-                admission.map(|it| (Welcome::Joined(Box::new(it)), None)).map_err(Refusal::from)
+                admission
+                    .map(|it| (AuthResponse::Joined(Box::new(it)), None))
+                    .map_err(Refusal::from)
             }
-            Hello::User { token } => self.user(&token, seats).map(|(user, seat)| {
+            Credentials::User { token } => self.user(&token, seats).map(|(user, seat)| {
                 let peers = self.session.peer_addresses(Audience::User);
-                (Welcome::User { role: user.role, peers }, Some((user, seat)))
+                (AuthResponse::User { role: user.role, peers }, Some((user, seat)))
             }),
         };
         let refused = answer.as_ref().err().map(|refusal| refusal.reason.clone());
-        let (welcome, session) = answer
-            .unwrap_or_else(|Refusal { reason, busy }| (Welcome::Refused { reason, busy }, None));
+        let (welcome, session) = answer.unwrap_or_else(|Refusal { reason, busy }| {
+            (AuthResponse::Refused { reason, busy }, None)
+        });
         let say = async {
             frames.send(&welcome).await?;
             if session.is_none() {
@@ -195,8 +203,8 @@ impl Porter {
 
     /// A member introduces itself; `true`: it was known.
     async fn meet_member(&self, peer: PeerId, certificate: String) -> Result<bool, TokenError> {
-        let node = NodeId::try_from(peer).map_err(|_| TokenError::NotYours)?;
-        verify_member(&certificate, self.membership.cluster, Some(node))?;
+        let node = NodeId::try_from(peer).map_err(|_| TokenError::WrongNode)?;
+        verify_certificate(&certificate, self.membership.cluster, Some(node))?;
         let known = self.gate.is_member(&peer);
         if !known {
             let _ = self.driver.send(Event::Input(Input::Certificate(certificate))).await;
@@ -206,7 +214,7 @@ impl Porter {
     }
 
     /// A node wants to join.
-    async fn admit(&self, peer: PeerId, token: &str, name: &Name) -> Result<Admission, String> {
+    async fn admit(&self, peer: PeerId, token: &str, name: &Name) -> Result<JoinResponse, String> {
         let claims = verify(token, self.membership.cluster, crate::now())
             .map_err(|error| error.to_string())?;
         let Scope::Join(role) = claims.scope else {
@@ -220,7 +228,7 @@ impl Porter {
             .ok_or("this node is a worker and cannot admit nodes: join through a server")?;
         let node = NodeId::try_from(peer).map_err(|error| error.to_string())?;
         let certificate =
-            certify(root, node, role, crate::now()).map_err(|error| error.to_string())?;
+            issue_certificate(root, node, role, crate::now()).map_err(|error| error.to_string())?;
         // Durable here before it is promised there: every other member learns of it from us if need be.
         let (certificates, peers) = self.session.introduce(certificate.clone()).await?;
         self.gate.admit(peer);
@@ -228,7 +236,7 @@ impl Porter {
         let cluster_key =
             (role == NodeRole::Server).then(|| crate::identity::encode_key(root)).flatten();
         let file_key = self.membership.seal.encode();
-        Ok(Admission { certificate, certificates, cluster_key, file_key, peers })
+        Ok(JoinResponse { certificate, certificates, cluster_key, file_key, peers })
     }
 
     /// Who comes with this token, and his seat.

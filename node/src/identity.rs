@@ -138,7 +138,7 @@ pub fn load(dir: &Path) -> anyhow::Result<(Membership, Vec<Multiaddr>)> {
         serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
     let key = node_key(dir)?;
     let node = NodeId::of(&key.public())?;
-    vc_protocol::token::verify_member(&saved.certificate, saved.cluster, Some(node))
+    vc_protocol::token::verify_certificate(&saved.certificate, saved.cluster, Some(node))
         .with_context(|| format!("the certificate in {} does not fit node.key", path.display()))?;
     let root = read_if_there(&dir.join(CLUSTER_KEY))?
         .map(|text| decode_key(&text).context("cluster.key is damaged"))

@@ -8,9 +8,9 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId, SwarmBuilder, noise, tcp, yamux};
-use vc_protocol::auth::Admission;
-use vc_protocol::token::{Claims, Scope, peek, verify, verify_member};
-use vc_protocol::{Dialer, Keypair, Name, NodeId};
+use vc_protocol::auth::JoinResponse;
+use vc_protocol::token::{Claims, Scope, decode_unverified, verify, verify_certificate};
+use vc_protocol::{AddressKind, Keypair, Name, NodeId};
 
 use crate::auth;
 use crate::identity::{self, Membership};
@@ -25,8 +25,8 @@ pub(crate) async fn join(
     token: &str,
     key: Keypair,
     name: &Name,
-) -> anyhow::Result<(Membership, Admission)> {
-    let claims = peek(token)?;
+) -> anyhow::Result<(Membership, JoinResponse)> {
+    let claims = decode_unverified(token)?;
     let cluster = claims.aud;
     // What can be known without asking is said without asking.
     let claims = verify(token, cluster, crate::now())?;
@@ -41,7 +41,7 @@ pub(crate) async fn join(
     let admission = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| {
         anyhow::anyhow!("no member of the cluster answered in time at {}", list(&dialable(&claims)))
     })??;
-    verify_member(&admission.certificate, cluster, Some(node))
+    verify_certificate(&admission.certificate, cluster, Some(node))
         .context("the certificate that came is not ours")?;
     let root = match &admission.cluster_key {
         Some(text) => {
@@ -63,7 +63,12 @@ pub(crate) async fn join(
 }
 
 /// Dials all peers that the token names and takes the first admission.
-async fn ask(token: &str, claims: &Claims, key: Keypair, name: &Name) -> anyhow::Result<Admission> {
+async fn ask(
+    token: &str,
+    claims: &Claims,
+    key: Keypair,
+    name: &Name,
+) -> anyhow::Result<JoinResponse> {
     let streams = libp2p_stream::Behaviour::new();
     let control = streams.new_control();
     let mut swarm = SwarmBuilder::with_existing_identity(key)
@@ -117,7 +122,7 @@ async fn ask(token: &str, claims: &Claims, key: Keypair, name: &Name) -> anyhow:
 
 /// The addresses in a token that a node can dial: not those for browsers, nor those that lead through a member.
 fn dialable(claims: &Claims) -> Vec<Multiaddr> {
-    let native = |address: &&Multiaddr| Dialer::of(address) == Some(Dialer::Native);
+    let native = |address: &&Multiaddr| AddressKind::of(address) == Some(AddressKind::Direct);
     claims.peers.iter().filter(native).cloned().collect()
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use vc_engine::Input;
 use vc_engine::routes::Routes;
 use vc_protocol::node::{NodeInfo, RuntimeKind};
-use vc_protocol::token::{Issuer, NodeRole, Scope, UserRole, certify};
+use vc_protocol::token::{Issuer, NodeRole, Scope, UserRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
 
 use crate::api::Session;
@@ -56,7 +56,7 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let key = identity::node_key(&options.data_dir)?;
             let node = NodeId::of(&key.public())?;
             let cluster = ClusterId::of(&root.public())?;
-            let certificate = certify(&root, node, NodeRole::Server, crate::now())?;
+            let certificate = issue_certificate(&root, node, NodeRole::Server, crate::now())?;
             let membership = Membership {
                 key,
                 node,

@@ -5,7 +5,7 @@ use std::sync::{PoisonError, RwLock};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use vc_engine::Durable;
-use vc_protocol::change::{DocumentId, Run, SignedChange};
+use vc_protocol::change::{ChangeRange, DocumentId, SignedChange};
 use vc_protocol::wire::{MAX_BATCH, decode, encode};
 
 /// Document (with its generation), actor and sequence number.
@@ -112,7 +112,7 @@ impl Store {
                 changes.retain(|(of, _, _), _| of != document.as_slice())?;
             }
             for change in &durable.changes {
-                let Ok(body) = change.body() else { continue };
+                let Ok(body) = change.decode_unverified() else { continue };
                 let document = document_key(body.document);
                 let key = (document.as_slice(), body.actor.as_bytes(), body.seq);
                 changes.insert(key, encode(change).as_slice())?;
@@ -122,7 +122,7 @@ impl Store {
     }
 
     /// These runs, in batches of at most [`MAX_BATCH`] bytes.
-    pub fn replay(&self, runs: &[Run]) -> Result<Vec<Vec<SignedChange>>, StoreError> {
+    pub fn replay(&self, runs: &[ChangeRange]) -> Result<Vec<Vec<SignedChange>>, StoreError> {
         self.read(|transaction| {
             let changes = transaction.open_table(CHANGES)?;
             let mut batches = vec![Vec::new()];
@@ -142,10 +142,10 @@ impl Store {
                     if seq < run.from || seq > run.to {
                         continue;
                     }
-                    size += change.size();
+                    size += change.encoded_len();
                     if size > MAX_BATCH {
                         batches.push(Vec::new());
-                        size = change.size();
+                        size = change.encoded_len();
                     }
                     if let Some(batch) = batches.last_mut() {
                         batch.push(change);
@@ -220,9 +220,9 @@ mod tests {
             actor,
             seq,
             author,
-            by: None,
-            at: 0,
-            bytes: vec![7; 1000],
+            on_behalf_of: None,
+            timestamp: 0,
+            payload: vec![7; 1000],
         };
         SignedChange::sign(&body, key)
     }
@@ -253,7 +253,7 @@ mod tests {
         let store = Store::open(dir.path()).expect("opened again");
         let loaded = store.load().expect("loaded");
         assert_eq!((loaded.changes.len(), loaded.certificates.len()), (1501, 1));
-        let run = Run {
+        let run = ChangeRange {
             document: DocumentId::Cluster,
             actor: Some(Actor::new(node, 1)),
             from: 3,
@@ -262,7 +262,7 @@ mod tests {
         let batches = store.replay(&[run]).expect("read");
         assert!(batches.len() > 1, "bounded batches");
         assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), 1498);
-        let run = Run { document: new, actor: None, from: 1, to: 1 };
+        let run = ChangeRange { document: new, actor: None, from: 1, to: 1 };
         assert_eq!(store.replay(&[run]).expect("read").len(), 1);
     }
 }

@@ -4,23 +4,23 @@ use multiaddr::{Multiaddr, Protocol};
 
 /// By what a member is dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialer {
+pub enum AddressKind {
     /// Nodes and the CLI: TCP and QUIC.
-    Native,
+    Direct,
     /// Browsers: WebRTC.
-    Browser,
+    WebRtc,
     /// Through another member, by those who know how.
     Relayed,
 }
 
-impl Dialer {
+impl AddressKind {
     /// Of this address; `None`: nobody of ours.
     pub fn of(address: &Multiaddr) -> Option<Self> {
         let has = |wanted: Protocol| address.iter().any(|part| part == wanted);
         if has(Protocol::P2pCircuit) {
             Some(Self::Relayed)
         } else if has(Protocol::WebRTCDirect) {
-            Some(Self::Browser)
+            Some(Self::WebRtc)
         } else {
             // A host, how to get there, and at most who it is.
             let parts: Vec<_> = address.iter().skip(1).collect();
@@ -31,7 +31,7 @@ impl Dialer {
                     | [Protocol::Udp(_), Protocol::QuicV1]
                     | [Protocol::Udp(_), Protocol::QuicV1, Protocol::P2p(_)]
             )
-            .then_some(Self::Native)
+            .then_some(Self::Direct)
         }
     }
 }
@@ -45,23 +45,26 @@ mod tests {
         let peer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
         let hash = "uEiDDq4_xNyDorZBH3TlGazyJdOWSwvo4PUo5YHFMrvDE8g";
         for (address, dialer) in [
-            ("/ip4/10.0.0.1/tcp/1".to_owned(), Some(Dialer::Native)),
-            (format!("/ip4/10.0.0.1/tcp/1/p2p/{peer}"), Some(Dialer::Native)),
-            (format!("/ip6/::1/udp/1/quic-v1/p2p/{peer}"), Some(Dialer::Native)),
-            (format!("/ip4/10.0.0.1/udp/2/webrtc-direct/certhash/{hash}"), Some(Dialer::Browser)),
+            ("/ip4/10.0.0.1/tcp/1".to_owned(), Some(AddressKind::Direct)),
+            (format!("/ip4/10.0.0.1/tcp/1/p2p/{peer}"), Some(AddressKind::Direct)),
+            (format!("/ip6/::1/udp/1/quic-v1/p2p/{peer}"), Some(AddressKind::Direct)),
+            (
+                format!("/ip4/10.0.0.1/udp/2/webrtc-direct/certhash/{hash}"),
+                Some(AddressKind::WebRtc),
+            ),
             (
                 format!("/ip4/10.0.0.1/udp/2/webrtc-direct/certhash/{hash}/p2p/{peer}"),
-                Some(Dialer::Browser),
+                Some(AddressKind::WebRtc),
             ),
             (
                 format!("/ip4/10.0.0.1/tcp/1/p2p/{peer}/p2p-circuit/p2p/{peer}"),
-                Some(Dialer::Relayed),
+                Some(AddressKind::Relayed),
             ),
             ("/ip4/10.0.0.1/tcp/1/ws".to_owned(), None),
             ("/ip4/10.0.0.1/udp/1".to_owned(), None),
             (format!("/p2p/{peer}"), None),
         ] {
-            assert_eq!(Dialer::of(&address.parse().expect("an address")), dialer, "{address}");
+            assert_eq!(AddressKind::of(&address.parse().expect("an address")), dialer, "{address}");
         }
     }
 }

@@ -16,14 +16,14 @@ pub const MAX_AUTH_FRAME: usize = 16 * 1024;
 
 /// The dialler's first frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Greeting {
+pub struct ClientHello {
     /// Version of this protocol.
     pub version: u32,
 }
 
 /// The listener's first frame: it is of this cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proof {
+pub struct ServerHello {
     /// Its membership certificate, bound to its peer id.
     pub certificate: String,
 }
@@ -31,7 +31,7 @@ pub struct Proof {
 /// Who the dialler is.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Hello {
+pub enum Credentials {
     /// A node that wants to join.
     Join {
         /// Join token.
@@ -54,9 +54,9 @@ pub enum Hello {
 /// The listener's answer.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Welcome {
+pub enum AuthResponse {
     /// To a node that joined.
-    Joined(Box<Admission>),
+    Joined(Box<JoinResponse>),
     /// To a member.
     Member {
         /// Whether it was known as one before. If not, this connection came up without the members' protocols and
@@ -82,7 +82,7 @@ pub enum Welcome {
 
 /// What a node that joined needs from now on.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Admission {
+pub struct JoinResponse {
     /// Its membership certificate.
     pub certificate: String,
     /// Those of the members that the admitting one knows.

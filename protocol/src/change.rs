@@ -46,7 +46,7 @@ impl Actor {
     }
 
     /// Whether it is one of this author's.
-    pub fn is_of(&self, author: NodeId) -> bool {
+    pub fn belongs_to(&self, author: NodeId) -> bool {
         self.0[..16] == Self::binding(author)
     }
 
@@ -110,12 +110,12 @@ pub struct ChangeBody {
     /// Who wrote and signed it.
     pub author: NodeId,
     /// The user on whose behalf, and the id of the token; `None`: the node itself.
-    pub by: Option<Subject>,
+    pub on_behalf_of: Option<Subject>,
     /// When, by the author's clock. For people: no decision reads it.
-    pub at: Millis,
+    pub timestamp: Millis,
     /// The Automerge change.
     #[serde(with = "serde_bytes")]
-    pub bytes: Vec<u8>,
+    pub payload: Vec<u8>,
 }
 
 /// A user as a token names him.
@@ -124,7 +124,7 @@ pub struct Subject {
     /// His name.
     pub name: String,
     /// The id of the token that let him in.
-    pub token: String,
+    pub token_id: String,
 }
 
 /// A change as it travels and as it is stored: the body's exact bytes, and the author's Ed25519 signature over them.
@@ -147,7 +147,7 @@ pub enum ChangeError {
     Malformed(#[from] wire::WireError),
     /// The signature is not the author's.
     #[error("the signature is not {0}'s")]
-    Forged(NodeId),
+    BadSignature(NodeId),
     /// Made for another cluster.
     #[error("made for cluster {0}")]
     WrongCluster(ClusterId),
@@ -176,13 +176,13 @@ impl SignedChange {
 
     /// Reads the body after checking all that can be checked without state: size, form, signature, cluster, that the
     /// actor is the author's, and that a node's document is written by its owner. Membership is the caller's question.
-    pub fn open(&self, cluster: ClusterId) -> Result<ChangeBody, ChangeError> {
-        if self.size() > MAX_CHANGE {
-            return Err(ChangeError::TooLarge(self.size()));
+    pub fn verify(&self, cluster: ClusterId) -> Result<ChangeBody, ChangeError> {
+        if self.encoded_len() > MAX_CHANGE {
+            return Err(ChangeError::TooLarge(self.encoded_len()));
         }
         let body: ChangeBody = wire::decode(&self.body)?;
         if !body.author.public_key().verify(&[DOMAIN, &self.body].concat(), &self.signature) {
-            return Err(ChangeError::Forged(body.author));
+            return Err(ChangeError::BadSignature(body.author));
         }
         if body.cluster != cluster {
             return Err(ChangeError::WrongCluster(body.cluster));
@@ -191,19 +191,19 @@ impl SignedChange {
             DocumentId::Cluster => body.author,
             DocumentId::Node { node, .. } => node,
         };
-        if owner != body.author || !body.actor.is_of(body.author) || body.seq == 0 {
+        if owner != body.author || !body.actor.belongs_to(body.author) || body.seq == 0 {
             return Err(ChangeError::NotPermitted { author: body.author });
         }
         Ok(body)
     }
 
     /// Reads the body without checking anything: for changes from our own disk, checked before they came there.
-    pub fn body(&self) -> Result<ChangeBody, wire::WireError> {
+    pub fn decode_unverified(&self) -> Result<ChangeBody, wire::WireError> {
         wire::decode(&self.body)
     }
 
     /// Its size on the wire, in bytes, to within a few.
-    pub fn size(&self) -> usize {
+    pub fn encoded_len(&self) -> usize {
         self.body.len() + self.signature.len() + 16
     }
 }
@@ -230,7 +230,7 @@ pub struct VersionVector {
 
 /// A run of changes of one actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Run {
+pub struct ChangeRange {
     /// Of which document.
     pub document: DocumentId,
     /// Of which actor; `None` for a node's document, which has one.
@@ -243,10 +243,10 @@ pub struct Run {
 
 impl VersionVector {
     /// What `self` has and `other` lacks.
-    pub fn beyond(&self, other: &Self) -> Vec<Run> {
+    pub fn missing_in(&self, other: &Self) -> Vec<ChangeRange> {
         let cluster = self.cluster.iter().filter_map(|(actor, &to)| {
             let from = other.cluster.get(actor).copied().unwrap_or(0) + 1;
-            (from <= to).then_some(Run {
+            (from <= to).then_some(ChangeRange {
                 document: DocumentId::Cluster,
                 actor: Some(*actor),
                 from,
@@ -260,7 +260,7 @@ impl VersionVector {
                 _ => 1,
             };
             let document = DocumentId::Node { node, generation };
-            (from <= to).then_some(Run { document, actor: None, from, to })
+            (from <= to).then_some(ChangeRange { document, actor: None, from, to })
         });
         cluster.chain(nodes).collect()
     }
@@ -290,9 +290,9 @@ mod tests {
             actor,
             seq: 1,
             author,
-            by: None,
-            at: 0,
-            bytes: vec![1, 2, 3],
+            on_behalf_of: None,
+            timestamp: 0,
+            payload: vec![1, 2, 3],
         }
     }
 
@@ -302,24 +302,24 @@ mod tests {
         let (b, other) = key(2);
         let cluster = ClusterId::of(&a.public()).expect("ed25519");
         let signed = SignedChange::sign(&body(id, DocumentId::Cluster, cluster), &a);
-        assert_eq!(signed.open(cluster).expect("genuine").author, id);
+        assert_eq!(signed.verify(cluster).expect("genuine").author, id);
 
         for i in 0..signed.body.len() {
             let mut tampered = signed.clone();
             tampered.body[i] ^= 1;
-            assert!(tampered.open(cluster).is_err(), "byte {i}");
+            assert!(tampered.verify(cluster).is_err(), "byte {i}");
         }
         let forged = SignedChange::sign(&body(id, DocumentId::Cluster, cluster), &b);
-        assert_eq!(forged.open(cluster), Err(ChangeError::Forged(id)));
+        assert_eq!(forged.verify(cluster), Err(ChangeError::BadSignature(id)));
         let elsewhere = ClusterId::of(&b.public()).expect("ed25519");
-        assert_eq!(signed.open(elsewhere), Err(ChangeError::WrongCluster(cluster)));
+        assert_eq!(signed.verify(elsewhere), Err(ChangeError::WrongCluster(cluster)));
         let document = DocumentId::Node { node: other, generation: 1 };
         let trespass = SignedChange::sign(&body(id, document, cluster), &a);
-        assert_eq!(trespass.open(cluster), Err(ChangeError::NotPermitted { author: id }));
+        assert_eq!(trespass.verify(cluster), Err(ChangeError::NotPermitted { author: id }));
         let mut stolen = body(id, DocumentId::Cluster, cluster);
         stolen.actor = Actor::new(other, 1);
         assert_eq!(
-            SignedChange::sign(&stolen, &a).open(cluster),
+            SignedChange::sign(&stolen, &a).verify(cluster),
             Err(ChangeError::NotPermitted { author: id })
         );
     }
@@ -331,11 +331,11 @@ mod tests {
             nodes: BTreeMap::from([(node, (generation, seq))]),
             ..VersionVector::default()
         };
-        let runs = at(2, 5).beyond(&at(1, 9));
+        let runs = at(2, 5).missing_in(&at(1, 9));
         assert_eq!(runs.len(), 1);
         assert_eq!((runs[0].from, runs[0].to), (1, 5));
-        assert_eq!(at(1, 9).beyond(&at(2, 5)), vec![]);
-        assert_eq!(at(2, 5).beyond(&at(2, 3))[0].from, 4);
-        assert_eq!(at(2, 5).beyond(&at(2, 5)), vec![]);
+        assert_eq!(at(1, 9).missing_in(&at(2, 5)), vec![]);
+        assert_eq!(at(2, 5).missing_in(&at(2, 3))[0].from, 4);
+        assert_eq!(at(2, 5).missing_in(&at(2, 5)), vec![]);
     }
 }

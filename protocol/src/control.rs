@@ -13,8 +13,8 @@ use crate::token::{NodeRole, UserRole};
 use crate::{ApiError, InstanceId, Millis, Name, ServiceKey, Slot, VolumeKey};
 
 pub use rows::{
-    Composed, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream, MoveRow,
-    NodeRow, NodeState, PlacementRow, PlanReport, Rollout, RolloutState, ServiceDetail,
+    ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
+    MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, Rollout, RolloutState, ServiceDetail,
     ServiceDiff, ServiceRow, StatusReport, UnplacedRow, VolumeRow,
 };
 
@@ -152,7 +152,7 @@ pub enum Request {
 
 /// An image that a user hands to a node. After [`Reply::Ready`] the image follows as `docker save` writes it, in frames
 /// of bytes that an empty one ends; then the node answers with [`Reply::Done`] or [`Reply::Error`]. When the node has
-/// the image already, it answers [`Reply::Done`] without it; [`Reply::Working`] may come before any other answer.
+/// the image already, it answers [`Reply::Done`] without it; [`Reply::KeepAlive`] may come before any other answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImagePush {
     /// The reference under which services name it.
@@ -325,7 +325,7 @@ pub enum Reply {
     Ready,
     /// It takes time; the answer follows. Among logs and events that are followed every fifteen seconds or so, so that each
     /// side notices when the other is gone.
-    Working,
+    KeepAlive,
     /// To [`Request::Nodes`].
     Nodes(Vec<NodeRow>),
     /// To [`Request::Status`].
@@ -335,7 +335,7 @@ pub enum Reply {
     /// A line of [`Request::Logs`].
     Log(LogRow),
     /// To [`Request::Compose`].
-    Composed(Composed),
+    Composed(ComposeProject),
     /// Each turn of [`Request::Live`]: at least one a second, so that silence means that the node is gone.
     Live(Box<LiveUpdate>),
     /// A line of [`Request::Events`].

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 /// The most bytes that either side puts into one frame; a frame of more than this and its kind is refused.
-pub const CHUNK: usize = 32 * 1024;
+pub const MAX_EXEC_CHUNK: usize = 32 * 1024;
 /// Who has had nothing to send for so long sends an empty [`ExecFrame::Stdin`] or [`ExecFrame::Stdout`]: it says that
 /// there still is somebody.
-pub const ALIVE_EVERY: Duration = Duration::from_secs(15);
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Of whom nothing is heard for so long is gone.
-pub const SILENCE: Duration = Duration::from_secs(60);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a frame of a running command is.
 #[derive(Debug, Clone, PartialEq, Eq)]

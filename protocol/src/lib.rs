@@ -21,7 +21,7 @@ pub mod spec;
 pub mod token;
 pub mod wire;
 
-pub use address::Dialer;
+pub use address::AddressKind;
 pub use error::{ApiError, ErrorCode};
 pub use id::{ClusterId, IdError, InstanceId, Name, NodeId, ServiceKey, Slot, VolumeKey};
 pub use libp2p_identity::{Keypair, PeerId};

@@ -141,7 +141,7 @@ pub struct ContainerSpec {
     pub settings: Settings,
     /// Grows with each `vc restart`: another number is another instance.
     #[serde(default)]
-    pub restarted: u64,
+    pub force_update: u64,
 }
 
 /// Docker's default grace.
@@ -151,7 +151,7 @@ fn default_grace() -> Millis {
 
 impl ContainerSpec {
     /// Whether it has a healthcheck: one whose test is `NONE` only takes the image's away.
-    pub fn is_checked(&self) -> bool {
+    pub fn has_healthcheck(&self) -> bool {
         let test = self.healthcheck.as_ref().and_then(|check| check.test.first());
         test.is_some_and(|kind| kind != "NONE")
     }

@@ -109,7 +109,7 @@ pub enum TokenError {
     Expired,
     /// From the future.
     #[error("the token is not valid yet: check the clocks of both nodes")]
-    NotYet,
+    NotYetValid,
     /// Its issuer may not issue.
     #[error("the token was issued by a node that may not issue tokens")]
     IssuerNotPermitted,
@@ -123,7 +123,7 @@ pub enum TokenError {
     },
     /// A certificate of another node.
     #[error("the certificate belongs to another node")]
-    NotYours,
+    WrongNode,
 }
 
 impl Scope {
@@ -138,7 +138,7 @@ impl Scope {
 }
 
 /// The certificate of a member, signed with the cluster's root key.
-pub fn certify(
+pub fn issue_certificate(
     root: &Keypair,
     node: NodeId,
     role: NodeRole,
@@ -197,7 +197,7 @@ impl Issuer<'_> {
 }
 
 /// The claims without any check: to learn which cluster a token names and where to find it.
-pub fn peek(token: &str) -> Result<Claims, TokenError> {
+pub fn decode_unverified(token: &str) -> Result<Claims, TokenError> {
     if token.len() > MAX_TOKEN {
         return Err(TokenError::Malformed);
     }
@@ -210,7 +210,7 @@ pub fn peek(token: &str) -> Result<Claims, TokenError> {
 
 /// Checks a token or certificate of this cluster at time `now`, down to the root.
 pub fn verify(token: &str, cluster: ClusterId, now: Millis) -> Result<Claims, TokenError> {
-    let claims = peek(token)?;
+    let claims = decode_unverified(token)?;
     if claims.aud != cluster {
         return Err(TokenError::WrongCluster(claims.aud));
     }
@@ -218,7 +218,7 @@ pub fn verify(token: &str, cluster: ClusterId, now: Millis) -> Result<Claims, To
     if !by_root {
         // The link above: it must be the root's own word that this issuer is a server.
         let certificate = claims.issuer.as_deref().ok_or(TokenError::IssuerNotPermitted)?;
-        let issuer = peek(certificate)?;
+        let issuer = decode_unverified(certificate)?;
         check_signature(certificate, cluster, &cluster.public_key())?;
         let is_server = issuer.aud == cluster && issuer.scope == Scope::Member(NodeRole::Server);
         if !is_server
@@ -236,14 +236,14 @@ pub fn verify(token: &str, cluster: ClusterId, now: Millis) -> Result<Claims, To
         _ => {}
     }
     if claims.iat.saturating_mul(1000) > now.saturating_add(CLOCK_SKEW) && !is_certificate {
-        return Err(TokenError::NotYet);
+        return Err(TokenError::NotYetValid);
     }
     Ok(claims)
 }
 
 /// Checks the certificate of a member, and that it is this peer's; `None`: whoever it names. Certificates hold at any
 /// time: a node with a wrong clock stays a member.
-pub fn verify_member(
+pub fn verify_certificate(
     certificate: &str,
     cluster: ClusterId,
     peer: Option<NodeId>,
@@ -254,7 +254,7 @@ pub fn verify_member(
     };
     let node: NodeId = claims.sub.parse().map_err(|_| TokenError::Malformed)?;
     if peer.is_some_and(|peer| peer != node) {
-        return Err(TokenError::NotYours);
+        return Err(TokenError::WrongNode);
     }
     Ok((node, role))
 }
@@ -306,7 +306,7 @@ mod tests {
     }
 
     fn issue(root: &Keypair, server: &Keypair, role: NodeRole, scope: Scope) -> String {
-        let certificate = certify(root, id(server), role, NOW).expect("signed");
+        let certificate = issue_certificate(root, id(server), role, NOW).expect("signed");
         Issuer { cluster: cluster(root), key: server, certificate: &certificate }
             .issue(scope, "ada", vec![], 7, NOW, HOUR)
             .expect("signed")
@@ -319,7 +319,7 @@ mod tests {
         let claims = verify(&token, cluster(&root), NOW + 1).expect("valid");
         assert_eq!((claims.sub.as_str(), claims.scope), ("ada", Scope::User(UserRole::Admin)));
         assert_eq!(verify(&token, cluster(&root), NOW + HOUR), Err(TokenError::Expired));
-        assert_eq!(verify(&token, cluster(&root), NOW - HOUR), Err(TokenError::NotYet));
+        assert_eq!(verify(&token, cluster(&root), NOW - HOUR), Err(TokenError::NotYetValid));
         let other = cluster(&key(9));
         assert_eq!(verify(&token, other, NOW), Err(TokenError::WrongCluster(cluster(&root))));
     }
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_self_made_root_is_not_the_clusters() {
         let (root, thief) = (key(1), key(3));
-        let own = certify(&thief, id(&thief), NodeRole::Server, NOW).expect("signed");
+        let own = issue_certificate(&thief, id(&thief), NodeRole::Server, NOW).expect("signed");
         let token = Issuer { cluster: cluster(&root), key: &thief, certificate: &own }
             .issue(Scope::User(UserRole::Admin), "eve", vec![], 7, NOW, HOUR)
             .expect("signed");
@@ -368,13 +368,14 @@ mod tests {
     #[test]
     fn a_certificate_is_bound_to_its_node_and_holds_whatever_the_clock_says() {
         let (root, node) = (key(1), key(2));
-        let certificate = certify(&root, id(&node), NodeRole::Worker, NOW).expect("signed");
-        let member = verify_member(&certificate, cluster(&root), Some(id(&node)));
+        let certificate =
+            issue_certificate(&root, id(&node), NodeRole::Worker, NOW).expect("signed");
+        let member = verify_certificate(&certificate, cluster(&root), Some(id(&node)));
         assert_eq!(member, Ok((id(&node), NodeRole::Worker)));
-        let other = verify_member(&certificate, cluster(&root), Some(id(&key(4))));
-        assert_eq!(other, Err(TokenError::NotYours));
+        let other = verify_certificate(&certificate, cluster(&root), Some(id(&key(4))));
+        assert_eq!(other, Err(TokenError::WrongNode));
         let token = issue(&root, &node, NodeRole::Server, Scope::User(UserRole::Admin));
-        assert!(verify_member(&token, cluster(&root), None).is_err());
+        assert!(verify_certificate(&token, cluster(&root), None).is_err());
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::net::{TcpStream, UdpSocket};
 
 use futures::future::join_all;
 use serde_json::json;
-use vc_protocol::auth::{MAX_AUTH_FRAME, Proof};
-use vc_protocol::token::{Issuer, NodeRole, Scope, UserRole, certify};
+use vc_protocol::auth::{MAX_AUTH_FRAME, ServerHello};
+use vc_protocol::token::{Issuer, NodeRole, Scope, UserRole, issue_certificate};
 use vc_protocol::wire::AUTH_PROTOCOL;
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
@@ -198,7 +198,7 @@ fn forged_and_stolen_credentials_are_refused() {
         .duration_since(std::time::UNIX_EPOCH)
         .expect("after 1970")
         .as_millis() as u64;
-    let own = certify(&root, me, NodeRole::Server, now).expect("signed");
+    let own = issue_certificate(&root, me, NodeRole::Server, now).expect("signed");
     let issuer = Issuer { cluster, key: &thief, certificate: &own };
     let user =
         issuer.issue(Scope::User(UserRole::Admin), "eve", vec![], 1, now, 60_000).expect("signed");
@@ -213,7 +213,7 @@ fn forged_and_stolen_credentials_are_refused() {
         let mut stream = stranger.open_auth().await;
         write(&mut stream, &frame(br#"{"version":1}"#)).await;
         let proof = read(&mut stream).await.expect("its certificate");
-        let Proof { certificate: stolen } = serde_json::from_slice(&proof).expect("a proof");
+        let ServerHello { certificate: stolen } = serde_json::from_slice(&proof).expect("a proof");
         for hello in [
             json!({"member": {"certificate": stolen}}),
             json!({"member": {"certificate": own}}),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_engine::Durable;
-use vc_protocol::change::{Actor, Batch, DocumentId, Run, SignedChange};
+use vc_protocol::change::{Actor, Batch, ChangeRange, DocumentId, SignedChange};
 use vc_protocol::wire::MAX_BATCH;
 
 /// The disk of one node.
@@ -29,7 +29,7 @@ impl Disk {
         }
         self.certificates.extend(durable.certificates);
         for change in durable.changes {
-            let body = change.body().expect("the engine persists what it can read");
+            let body = change.decode_unverified().expect("the engine persists what it can read");
             let held = self.changes.insert((body.document, body.actor, body.seq), change.clone());
             assert!(
                 held.is_none_or(|held| held == change),
@@ -53,28 +53,29 @@ impl Disk {
 
     /// Whether this very change is there.
     pub(crate) fn holds(&self, change: &SignedChange) -> bool {
-        let body = change.body().expect("a change of ours");
+        let body = change.decode_unverified().expect("a change of ours");
         self.changes.get(&(body.document, body.actor, body.seq)) == Some(change)
     }
 
     /// The changes of these runs, in batches that a frame holds, all with every certificate.
-    pub(crate) fn replay(&self, runs: &[Run]) -> Vec<Batch> {
+    pub(crate) fn replay(&self, runs: &[ChangeRange]) -> Vec<Batch> {
         let certificates: Vec<String> = self.certificates.iter().cloned().collect();
         let new = || Batch { certificates: certificates.clone(), changes: Vec::new() };
         let fixed: usize = certificates.iter().map(String::len).sum();
         let wanted = |(document, actor, seq): &(DocumentId, Actor, u64)| {
-            let holds =
-                |run: &Run| run.document == *document && run.actor.is_none_or(|of| of == *actor);
+            let holds = |run: &ChangeRange| {
+                run.document == *document && run.actor.is_none_or(|of| of == *actor)
+            };
             runs.iter().any(|run| holds(run) && (run.from..=run.to).contains(seq))
         };
         let mut batches = vec![new()];
         let mut size = fixed;
         for (_, change) in self.changes.iter().filter(|(key, _)| wanted(key)) {
-            if size + change.size() > MAX_BATCH && size > fixed {
+            if size + change.encoded_len() > MAX_BATCH && size > fixed {
                 batches.push(new());
                 size = fixed;
             }
-            size += change.size();
+            size += change.encoded_len();
             batches.last_mut().expect("never empty").changes.push(change.clone());
         }
         batches

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vc_engine::{Config, Engine, Timing};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
-use vc_protocol::token::{NodeRole, certify};
+use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{Keypair, Millis, NodeId, Resources};
 
 use crate::disk::Disk;
@@ -41,7 +41,8 @@ impl World {
         let seed = u8::try_from(of + 1).expect("fewer than 255 nodes");
         let key = Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes");
         let id = NodeId::of(&key.public()).expect("ed25519");
-        let certificate = certify(&self.root, id, NodeRole::Server, EPOCH).expect("signed");
+        let certificate =
+            issue_certificate(&self.root, id, NodeRole::Server, EPOCH).expect("signed");
         let known = self.nodes.iter().map(|node| node.certificate.clone());
         let disk = Disk::new(known.chain([certificate.clone()]));
         let info = NodeInfo {

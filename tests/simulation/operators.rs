@@ -85,7 +85,7 @@ impl Operators {
             _ => None,
         });
         let change = persisted.flatten().find_map(|change| {
-            let body = change.body().expect("a change");
+            let body = change.decode_unverified().expect("a change");
             (body.document == DocumentId::Cluster).then(|| (body.actor, body.seq, change.clone()))
         });
         let operation =
@@ -119,7 +119,7 @@ impl World {
         self.operators.asked += 1;
         let request = self.operators.asked;
         self.note(of, &format!("is asked {request}: {}", short(&mutation)));
-        let by = Subject { name: "ada".to_owned(), token: "t".to_owned() };
+        let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned() };
         self.handle(of, Input::Mutate { request, by, mutation });
         Some(request)
     }

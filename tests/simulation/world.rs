@@ -304,8 +304,13 @@ impl World {
                 let name = |node: Option<NodeId>| {
                     node.map_or_else(|| "-".to_owned(), |node| view.name(node))
                 };
-                let line =
-                    format!("plan: {} {} -> {}: {}", it.slot, name(it.from), name(it.to), it.why);
+                let line = format!(
+                    "plan: {} {} -> {}: {}",
+                    it.slot,
+                    name(it.from),
+                    name(it.to),
+                    it.reason
+                );
                 self.note(of, &line);
             }
         }

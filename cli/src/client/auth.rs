@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt as _};
-use vc_protocol::auth::{Greeting, Hello, MAX_AUTH_FRAME, Proof, Welcome};
+use vc_protocol::auth::{AuthResponse, ClientHello, Credentials, MAX_AUTH_FRAME, ServerHello};
 use vc_protocol::token::{self, TokenError};
 use vc_protocol::{ClusterId, Multiaddr, NodeId, wire};
 
@@ -69,22 +69,24 @@ pub(super) async fn authenticate(
         .max_frame_length(MAX_AUTH_FRAME)
         .new_framed(stream.compat());
 
-    send(&mut frames, &Greeting { version: VERSION }).await?;
+    send(&mut frames, &ClientHello { version: VERSION }).await?;
     // The protocol's name went along with the greeting: only now it shows whether the other side knows it.
-    let proof: Proof = receive(&mut frames).await.map_err(|_| AuthError::NotANode)?;
-    token::verify_member(&proof.certificate, cluster, Some(node)).map_err(|error| match error {
-        TokenError::WrongCluster(_) => AuthError::OtherCluster,
-        error => AuthError::Unproven(error),
-    })?;
+    let proof: ServerHello = receive(&mut frames).await.map_err(|_| AuthError::NotANode)?;
+    token::verify_certificate(&proof.certificate, cluster, Some(node)).map_err(
+        |error| match error {
+            TokenError::WrongCluster(_) => AuthError::OtherCluster,
+            error => AuthError::Unproven(error),
+        },
+    )?;
 
-    send(&mut frames, &Hello::User { token }).await?;
+    send(&mut frames, &Credentials::User { token }).await?;
     match receive(&mut frames).await? {
-        Welcome::User { role: _, peers } => {
+        AuthResponse::User { role: _, peers } => {
             frames.codec_mut().set_max_frame_length(wire::MAX_FRAME);
             Ok(Welcomed { frames, node, peers })
         }
-        Welcome::Refused { reason, busy: _ } => Err(AuthError::Refused(reason)),
-        Welcome::Joined(_) | Welcome::Member { .. } => {
+        AuthResponse::Refused { reason, busy: _ } => Err(AuthError::Refused(reason)),
+        AuthResponse::Joined(_) | AuthResponse::Member { .. } => {
             Err(AuthError::Broken("it took us for a node".to_owned()))
         }
     }

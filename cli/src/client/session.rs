@@ -117,7 +117,7 @@ impl Session {
     pub(crate) async fn patient_reply(&mut self) -> Result<Reply, SessionError> {
         loop {
             match timeout(REPLY_TIMEOUT, self.next()).await.unwrap_or(Err(SessionError::Silent))? {
-                Reply::Working => {}
+                Reply::KeepAlive => {}
                 reply => return Ok(reply),
             }
         }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use vc_protocol::control::{CopyRequest, Reply, Request};
-use vc_protocol::exec::{ALIVE_EVERY, CHUNK, ExecFrame, SILENCE};
+use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, MAX_EXEC_CHUNK};
 
 use super::target::Target;
 use crate::app::App;
@@ -119,7 +119,7 @@ async fn begin(session: &mut Session, copy: &Request) -> anyhow::Result<()> {
 async fn receive(from: &mut FramesIn<'_>) -> anyhow::Result<Option<Vec<u8>>> {
     loop {
         let silent = |_| SessionError::Lost("nothing was heard of it".to_owned());
-        let frame = timeout(SILENCE, from.receive()).await.map_err(silent)??;
+        let frame = timeout(IDLE_TIMEOUT, from.receive()).await.map_err(silent)??;
         match ExecFrame::decode(&frame) {
             Some(ExecFrame::Stdout(bytes)) if bytes.is_empty() => {}
             Some(ExecFrame::Stdout(bytes)) => return Ok(Some(bytes)),
@@ -133,7 +133,7 @@ async fn receive(from: &mut FramesIn<'_>) -> anyhow::Result<Option<Vec<u8>>> {
 /// Says now and then that we are here.
 async fn alive(to: &mut FramesOut<'_>) -> std::convert::Infallible {
     loop {
-        tokio::time::sleep(ALIVE_EVERY).await;
+        tokio::time::sleep(KEEPALIVE_INTERVAL).await;
         if to.send(ExecFrame::Stdin(Vec::new()).encode()).await.is_err() {
             return std::future::pending().await;
         }
@@ -177,7 +177,7 @@ async fn into(session: &mut Session, source: PathBuf) -> anyhow::Result<()> {
     let packing = spawn_blocking(move || pack(&source, &root, pieces));
     let sending = async {
         loop {
-            match timeout(ALIVE_EVERY, waiting.recv()).await {
+            match timeout(KEEPALIVE_INTERVAL, waiting.recv()).await {
                 Ok(Some(bytes)) => to.send(ExecFrame::Stdin(bytes).encode()).await?,
                 Ok(None) => break,
                 Err(_) => to.send(ExecFrame::Stdin(Vec::new()).encode()).await?,
@@ -205,7 +205,7 @@ async fn into(session: &mut Session, source: PathBuf) -> anyhow::Result<()> {
 /// Writes a file or a directory as an archive with this root.
 fn pack(source: &Path, root: &str, pieces: mpsc::Sender<Vec<u8>>) -> anyhow::Result<()> {
     let cannot = || format!("cannot read {}", source.display());
-    let to = io::BufWriter::with_capacity(CHUNK, Sending(pieces));
+    let to = io::BufWriter::with_capacity(MAX_EXEC_CHUNK, Sending(pieces));
     let mut archive = tar::Builder::new(to);
     archive.follow_symlinks(false);
     if std::fs::metadata(source).with_context(cannot)?.is_dir() {
@@ -223,7 +223,7 @@ struct Sending(mpsc::Sender<Vec<u8>>);
 
 impl Write for Sending {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let piece = &bytes[..bytes.len().min(CHUNK)];
+        let piece = &bytes[..bytes.len().min(MAX_EXEC_CHUNK)];
         let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         self.0.blocking_send(piece.to_vec()).map_err(gone)?;
         Ok(piece.len())

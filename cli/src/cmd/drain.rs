@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
-use vc_protocol::control::{InstanceRow, NodeRow, NodeState, Request};
+use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus, Request};
 
 use super::wait::{Departure, MoveArgs, explain, until};
 use crate::app::{App, Stop};
@@ -50,7 +50,7 @@ impl DrainArgs {
             }
             if stays.is_empty() {
                 return print(&match node.state {
-                    NodeState::Up => format!("{} is empty\n", one_line(&node.name)),
+                    NodeStatus::Up => format!("{} is empty\n", one_line(&node.name)),
                     _ => format!("{} is down: nothing is known to run there\n", node.name),
                 });
             }
@@ -91,10 +91,10 @@ pub(super) async fn empty(
     // One that left may have had the same name.
     let is_it =
         |row: &NodeRow| row.name == node || row.id.to_string() == node || row.id.short() == node;
-    let node = nodes.into_iter().find(|row| row.state != NodeState::Left && is_it(row));
+    let node = nodes.into_iter().find(|row| row.state != NodeStatus::Left && is_it(row));
     let node = node.ok_or(SessionError::Unexpected)?;
     // Of a node that is down nothing is heard.
-    if node.state != NodeState::Up {
+    if node.state != NodeStatus::Up {
         return Ok(Drained { node, lines, stays: Vec::new() });
     }
     let mut departure = Departure::from_node(node.id);

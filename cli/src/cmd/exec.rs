@@ -6,7 +6,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vc_protocol::control::{ExecRequest, Reply, Request};
-use vc_protocol::exec::{ALIVE_EVERY, ExecFrame, SILENCE};
+use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL};
 
 use super::target::Target;
 use crate::app::{App, Stop};
@@ -130,7 +130,7 @@ async fn attend(
 async fn receive(from: &mut FramesIn<'_>, output: &Output) -> anyhow::Result<i64> {
     loop {
         let silent = |_| SessionError::Lost("nothing was heard of it".to_owned());
-        let frame = timeout(SILENCE, from.receive()).await.map_err(silent)??;
+        let frame = timeout(IDLE_TIMEOUT, from.receive()).await.map_err(silent)??;
         let (pipe, bytes) = match ExecFrame::decode(&frame) {
             Some(ExecFrame::Stdout(bytes)) => (Pipe::Stdout, bytes),
             Some(ExecFrame::Stderr(bytes)) => (Pipe::Stderr, bytes),
@@ -159,7 +159,7 @@ async fn send(
                 let Some((columns, rows)) = terminal::size() else { continue };
                 ExecFrame::Resize(columns, rows)
             }
-            () = tokio::time::sleep(ALIVE_EVERY) => ExecFrame::Stdin(Vec::new()),
+            () = tokio::time::sleep(KEEPALIVE_INTERVAL) => ExecFrame::Stdin(Vec::new()),
         };
         if to.send(frame.encode()).await.is_err() {
             return std::future::pending().await;

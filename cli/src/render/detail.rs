@@ -13,6 +13,6 @@ pub(crate) fn inspect(detail: &ServiceDetail, style: Style) -> String {
         None => "no version before".to_owned(),
         Some(previous) => format!("the version before ran {}", one_line(&previous.container.image)),
     };
-    let by = one_line(&detail.by);
+    let by = one_line(&detail.deployed_by);
     format!("{row}\n{instances}\ndeployed by {by}; {before}\n{spec}\n")
 }

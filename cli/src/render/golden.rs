@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use vc_protocol::control::{
-    InstanceRow, LogRow, LogStream, MoveRow, NodeRow, NodeState, PlacementRow, PlanReport, Rollout,
-    RolloutState, ServiceDiff, ServiceRow, StatusReport, UnplacedRow,
+    InstanceRow, LogRow, LogStream, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport,
+    Rollout, RolloutState, ServiceDiff, ServiceRow, StatusReport, UnplacedRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::OnPartition;
@@ -33,7 +33,7 @@ pub(crate) fn node_id(n: u8) -> NodeId {
     NodeId::of(&Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes").public()).expect("ed25519")
 }
 
-pub(crate) fn node(n: u8, name: &str, state: NodeState) -> NodeRow {
+pub(crate) fn node(n: u8, name: &str, state: NodeStatus) -> NodeRow {
     NodeRow {
         id: node_id(n),
         name: name.to_owned(),
@@ -57,16 +57,16 @@ pub(crate) fn node(n: u8, name: &str, state: NodeState) -> NodeRow {
 }
 
 fn nodes() -> Vec<NodeRow> {
-    let mut alpha = node(1, "alpha", NodeState::Up);
+    let mut alpha = node(1, "alpha", NodeStatus::Up);
     alpha.labels = BTreeMap::from([("disk".into(), "ssd".into()), ("room".into(), "attic".into())]);
-    let mut beta = node(2, "beta", NodeState::Up);
+    let mut beta = node(2, "beta", NodeStatus::Up);
     beta.draining = true;
-    let mut gamma = node(3, "gamma", NodeState::Up);
+    let mut gamma = node(3, "gamma", NodeStatus::Up);
     gamma.problem = "Docker does not answer".to_owned();
     gamma.labels = BTreeMap::from([("disk".into(), "hdd".into())]);
-    let mut delta = node(4, "delta", NodeState::Down);
+    let mut delta = node(4, "delta", NodeStatus::Down);
     (delta.cpu_used, delta.memory_used, delta.instances) = (0, 0, 12);
-    vec![alpha, beta, gamma, delta, node(5, "epsilon", NodeState::Left)]
+    vec![alpha, beta, gamma, delta, node(5, "epsilon", NodeStatus::Left)]
 }
 
 fn instance(replica: u32, state: InstanceState) -> InstanceRow {
@@ -214,14 +214,14 @@ fn plan() {
                 replica: 1,
                 from: Some(node_id(3)),
                 to: Some(node_id(1)),
-                why: "gamma is down".to_owned(),
+                reason: "gamma is down".to_owned(),
             },
             MoveRow {
                 service: service(),
                 replica: 2,
                 from: None,
                 to: Some(node_id(2)),
-                why: "new".to_owned(),
+                reason: "new".to_owned(),
             },
         ],
     };

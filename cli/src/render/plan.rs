@@ -47,7 +47,7 @@ pub(crate) fn plan(report: &PlanReport, style: Style) -> String {
                 text(format!("{}.{}", row.service, row.replica)),
                 text(node(row.from)),
                 text(node(row.to)),
-                text(&row.why),
+                text(&row.reason),
             ]
         });
         parts.push(table(&["CHANGES", "FROM", "TO", "WHY"], rows, style));
@@ -70,7 +70,7 @@ pub(crate) fn moves(rows: &[MoveRow], nodes: &[NodeRow], style: Style) -> String
             text(format!("{}.{}", row.service, row.replica)),
             text(node(row.from)),
             text(node(row.to)),
-            text(&row.why),
+            text(&row.reason),
         ]
     });
     table(&["MOVES", "FROM", "TO", "WHY"], rows, style)

@@ -1,7 +1,7 @@
 //! Tables without lines, as `docker ps` prints them.
 
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, TableStyle};
-use vc_protocol::control::{NodeRow, NodeState};
+use vc_protocol::control::{NodeRow, NodeStatus};
 use vc_protocol::instance::InstanceState;
 
 use super::{Style, one_line};
@@ -68,12 +68,12 @@ pub(super) fn of_instance(state: InstanceState) -> Color {
 /// A node's state in words, with its colour.
 pub(super) fn of_node(node: &NodeRow) -> Cell {
     let (word, colour) = match node.state {
-        NodeState::Up if node.draining => ("up, draining", Color::Yellow),
-        NodeState::Up if !node.problem.is_empty() => ("up", Color::Yellow),
-        NodeState::Up => ("up", Color::Green),
-        NodeState::Down if node.draining => ("down, draining", Color::Red),
-        NodeState::Down => ("down", Color::Red),
-        NodeState::Left => ("left", Color::DarkGrey),
+        NodeStatus::Up if node.draining => ("up, draining", Color::Yellow),
+        NodeStatus::Up if !node.problem.is_empty() => ("up", Color::Yellow),
+        NodeStatus::Up => ("up", Color::Green),
+        NodeStatus::Down if node.draining => ("down, draining", Color::Red),
+        NodeStatus::Down => ("down", Color::Red),
+        NodeStatus::Left => ("left", Color::DarkGrey),
     };
     Cell::new(word).fg(colour)
 }

@@ -88,7 +88,7 @@ fn rebalance_shows_what_would_move_and_moves_it_when_told() {
         replica: 2,
         from: Some(node_id(1)),
         to: Some(node_id(2)),
-        why: "too full".into(),
+        reason: "too full".into(),
     };
     let mut plan = member(OURS, 10, vec![]);
     let shown = row.clone();

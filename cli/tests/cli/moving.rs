@@ -5,7 +5,7 @@ use std::process::Command;
 
 use vc_protocol::ServiceKey;
 use vc_protocol::control::{
-    InstanceRow, MoveRow, NodeState, PlanReport, Reply, Request, UnplacedRow, VolumeRow,
+    InstanceRow, MoveRow, NodeStatus, PlanReport, Reply, Request, UnplacedRow, VolumeRow,
 };
 use vc_protocol::instance::InstanceState::{self, Pending, Pulling, Running, Stopping};
 
@@ -59,7 +59,7 @@ fn drains(turns: Vec<Turn>) -> Plan {
             replica: 1,
             from: Some(node_id(ATTIC)),
             to: Some(node_id(DESK)),
-            why: "too full".into(),
+            reason: "too full".into(),
         }])],
         Request::Nodes => {
             vec![Reply::Nodes(vec![node_row(DESK, "desk"), node_row(ATTIC, "attic")])]
@@ -189,7 +189,7 @@ fn a_node_that_is_down_is_not_waited_for() {
     let mut plan = drains(vec![]);
     let rest = std::mem::replace(&mut plan.answer, Box::new(|_| vec![]));
     let mut attic = node_row(ATTIC, "attic");
-    attic.state = NodeState::Down;
+    attic.state = NodeStatus::Down;
     plan.answer = Box::new(move |request| match request {
         Request::Nodes => vec![Reply::Nodes(vec![attic.clone()])],
         request => rest(request),

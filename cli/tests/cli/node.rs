@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio_util::codec::LengthDelimitedCodec;
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
-use vc_protocol::auth::{Greeting, Hello, MAX_AUTH_FRAME, Proof, Welcome};
-use vc_protocol::control::{NodeRow, NodeState, Reply, Request};
-use vc_protocol::token::{self, Issuer, NodeRole, Scope, UserRole, certify};
+use vc_protocol::auth::{AuthResponse, ClientHello, Credentials, MAX_AUTH_FRAME, ServerHello};
+use vc_protocol::control::{NodeRow, NodeStatus, Reply, Request};
+use vc_protocol::token::{self, Issuer, NodeRole, Scope, UserRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId, wire};
 
 /// A cluster: its root key is made of one number.
@@ -43,7 +43,7 @@ impl Cluster {
     }
 
     pub fn certificate(self, node: u8) -> String {
-        certify(&key(self.0), node_id(node), NodeRole::Server, now()).expect("signed")
+        issue_certificate(&key(self.0), node_id(node), NodeRole::Server, now()).expect("signed")
     }
 
     pub fn token(self, peers: &[&Multiaddr]) -> String {
@@ -222,18 +222,18 @@ async fn serve(plan: std::rc::Rc<Plan>, stream: Stream, seen: Arc<Mutex<Seen>>) 
             frames.send(&json(&$value)[..]).await.ok()?
         };
     }
-    let greeting: Greeting = read(frames.next().await)?;
+    let greeting: ClientHello = read(frames.next().await)?;
     assert_eq!(greeting.version, 1);
-    send!(Proof { certificate: plan.certificate.clone() });
-    let Hello::User { token } = read(frames.next().await)? else { panic!("not a user") };
+    send!(ServerHello { certificate: plan.certificate.clone() });
+    let Credentials::User { token } = read(frames.next().await)? else { panic!("not a user") };
     seen.lock().unwrap().tokens.push(token.clone());
     token::verify(&token, plan.cluster.id(), now()).expect("only a valid token is sent");
     if let Some(reason) = plan.refuses.clone() {
-        send!(Welcome::Refused { reason, busy: false });
+        send!(AuthResponse::Refused { reason, busy: false });
         return Some(());
     }
     let peers = plan.peers.iter().map(|it| it.to_string().parse().expect("an address")).collect();
-    send!(Welcome::User { role: UserRole::Admin, peers });
+    send!(AuthResponse::User { role: UserRole::Admin, peers });
     frames.codec_mut().set_max_frame_length(wire::MAX_FRAME);
     loop {
         let request: Request = read(frames.next().await)?;
@@ -267,7 +267,7 @@ pub fn node_row(n: u8, name: &str) -> NodeRow {
     NodeRow {
         id: node_id(n),
         name: name.to_owned(),
-        state: NodeState::Up,
+        state: NodeStatus::Up,
         problem: String::new(),
         draining: false,
         cpu_millis: 4000,

@@ -150,8 +150,13 @@ fn restart_rollback_and_scale_wait_as_a_deployment_does() {
         },
         ..ServiceSpec::default()
     };
-    let detail =
-        ServiceDetail { row: service(), by: "ada".into(), spec, previous: None, instances: vec![] };
+    let detail = ServiceDetail {
+        row: service(),
+        deployed_by: "ada".into(),
+        spec,
+        previous: None,
+        instances: vec![],
+    };
     let mut plan = member(OURS, 10, vec![]);
     plan.answer = Box::new(move |request| match request {
         Request::Inspect { service } if service == "web" => {

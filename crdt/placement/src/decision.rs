@@ -59,5 +59,5 @@ pub struct Move {
     /// The node that should run it; `None`: it is not wanted any more, or no node can take it.
     pub to: Option<NodeId>,
     /// Why, in words for people; where `from` is given, it is the subject.
-    pub why: String,
+    pub reason: String,
 }

@@ -108,7 +108,7 @@ pub(crate) fn room<'a>(demand: &Demand<'a>, account: &Account<'a>) -> Result<(),
 
 /// The first thing that the container asks for and a process of the node cannot have.
 fn beyond_a_process(container: &ContainerSpec) -> Option<&'static str> {
-    if container.is_checked() {
+    if container.has_healthcheck() {
         return Some("healthchecks");
     }
     let mount = container.mounts.first().map(|mount| match mount {

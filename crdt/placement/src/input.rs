@@ -13,7 +13,7 @@ pub struct PlanInput {
     /// The members of the cluster, those that are down too: a refusal names each of them.
     pub nodes: BTreeMap<NodeId, Node>,
     /// What users ask for.
-    pub services: BTreeMap<ServiceKey, Wanted>,
+    pub services: BTreeMap<ServiceKey, ServiceDemand>,
     /// The node that holds the data of a named volume: whatever mounts it runs there. A volume that is not here has
     /// no data yet.
     #[serde(default)]
@@ -72,7 +72,7 @@ pub struct ClaimView {
 
 /// A service that users ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wanted {
+pub struct ServiceDemand {
     /// What it is, and where it may run.
     pub spec: ServiceSpec,
     /// How many slots it has: 1 to `replicas`. More than [`MAX_REPLICAS`](spec::MAX_REPLICAS) count as that many.

@@ -71,7 +71,7 @@ mod score;
 mod volumes;
 
 pub use decision::{Move, Placement, Plan, Refusal};
-pub use input::{ClaimView, Node, PlanInput, Wanted};
+pub use input::{ClaimView, Node, PlanInput, ServiceDemand};
 pub use plan::plan;
 pub use rebalance::{Relocation, rebalance};
 pub use rendezvous::rendezvous;

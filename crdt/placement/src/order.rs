@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 use vc_protocol::spec::{ContainerSpec, MAX_REPLICAS, Port};
 use vc_protocol::{Resources, ServiceKey, VolumeKey};
 
-use crate::input::{PlanInput, Wanted};
+use crate::input::{PlanInput, ServiceDemand};
 
 /// A service and what it asks for.
 pub(crate) struct Demand<'a> {
     /// Which service.
     pub(crate) key: &'a ServiceKey,
     /// What is wanted.
-    pub(crate) wanted: &'a Wanted,
+    pub(crate) wanted: &'a ServiceDemand,
     /// How many slots.
     pub(crate) replicas: u32,
     /// The named volumes that each instance mounts.

@@ -263,14 +263,14 @@ fn moves(
             None => !plan.unplaced.contains_key(slot),
         };
         if account.node.up || !settled {
-            moves.push(Move { slot: slot.clone(), from: Some(account.id), to, why });
+            moves.push(Move { slot: slot.clone(), from: Some(account.id), to, reason: why });
         }
     }
     let moved: BTreeSet<Slot> = moves.iter().map(|it| it.slot.clone()).collect();
     for (slot, placement) in &plan.placements {
         if !moved.contains(slot) && !claims(placement.node, slot) {
-            let (to, why) = (Some(placement.node), "nobody claims it".to_owned());
-            moves.push(Move { slot: slot.clone(), from: None, to, why });
+            let (to, reason) = (Some(placement.node), "nobody claims it".to_owned());
+            moves.push(Move { slot: slot.clone(), from: None, to, reason });
         }
     }
     moves.sort_by(|a, b| (&a.slot, a.from).cmp(&(&b.slot, b.from)));

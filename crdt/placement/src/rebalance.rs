@@ -39,7 +39,7 @@ pub struct Relocation {
     /// The node that is to run it.
     pub to: NodeId,
     /// Why, in words for people.
-    pub why: String,
+    pub reason: String,
 }
 
 /// What to move, by slot. Given as [`moves`](PlanInput::moves) beside those that are there already, the plan follows all
@@ -243,7 +243,7 @@ impl<'a> Trial<'a> {
     fn relocations(self) -> Vec<Relocation> {
         let ends = self.moved.into_iter().filter_map(|(slot, (to, why))| {
             let (from, to) = (self.before.placements.get(slot)?.node, self.nodes[to].id);
-            (from != to).then(|| Relocation { slot: slot.clone(), from, to, why })
+            (from != to).then(|| Relocation { slot: slot.clone(), from, to, reason: why })
         });
         ends.collect()
     }

@@ -241,8 +241,15 @@ impl Story {
         }
         let name = |id: Option<NodeId>| id.map_or("nowhere", |id| self.name(id));
         for it in &self.last.moves {
-            writeln!(out, "move {} from {} to {}: {}", it.slot, name(it.from), name(it.to), it.why)
-                .expect("text");
+            writeln!(
+                out,
+                "move {} from {} to {}: {}",
+                it.slot,
+                name(it.from),
+                name(it.to),
+                it.reason
+            )
+            .expect("text");
         }
         for (id, node) in &self.input.nodes {
             self.check_room(*id, node.capacity.cpu_millis, node.capacity.memory_bytes);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use support::{claim, node, node_id, settle, volume, wanted};
-use vc_placement::{PlanInput, Relocation, Wanted, plan, rebalance};
+use vc_placement::{PlanInput, Relocation, ServiceDemand, plan, rebalance};
 use vc_protocol::spec::{Attribute, Constraint};
 use vc_protocol::{NodeId, Slot};
 
@@ -23,7 +23,7 @@ fn slot(text: &str) -> Slot {
 }
 
 /// Adds a service whose replicas run on these nodes.
-fn add(input: &mut PlanInput, service: &str, mut wanted: Wanted, on: &[u16]) {
+fn add(input: &mut PlanInput, service: &str, mut wanted: ServiceDemand, on: &[u16]) {
     wanted.replicas = u32::try_from(on.len()).expect("few");
     input.services.insert(service.parse().expect("a service"), wanted);
     for (replica, &number) in (1_u32..).zip(on) {
@@ -35,7 +35,7 @@ fn add(input: &mut PlanInput, service: &str, mut wanted: Wanted, on: &[u16]) {
 fn proposed(input: &PlanInput) -> Vec<String> {
     let name = |id: NodeId| input.nodes[&id].name.to_string();
     let line =
-        |it: Relocation| format!("{} {} -> {}: {}", it.slot, name(it.from), name(it.to), it.why);
+        |it: Relocation| format!("{} {} -> {}: {}", it.slot, name(it.from), name(it.to), it.reason);
     rebalance(input).into_iter().map(line).collect()
 }
 
@@ -168,7 +168,7 @@ proptest! {
         prop_assert_eq!(&orders, &rebalance(&input));
         for it in &orders {
             prop_assert_eq!(expected.insert(it.slot.clone(), it.to), Some(it.from));
-            prop_assert!(it.from != it.to && !it.why.is_empty());
+            prop_assert!(it.from != it.to && !it.reason.is_empty());
             prop_assert_eq!(input.services[&it.slot.service].spec.volumes().count(), 0);
         }
         // Asked again while they are on their way, it says nothing new.

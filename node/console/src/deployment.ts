@@ -1,7 +1,7 @@
 // A Compose file on its way into the cluster: read by the node, tried dry, deployed, followed.
 
 import { signal } from '@preact/signals'
-import type { Composed, Deployment, PlanReport, ServiceDetail, ServiceDiff } from 'vc-mesh'
+import type { ComposeProject, Deployment, PlanReport, ServiceDetail, ServiceDiff } from 'vc-mesh'
 
 import { during, messageOf } from './actions'
 import { ask, askAgain, isLost } from './ask'
@@ -23,7 +23,7 @@ export interface Draft {
 export interface Review {
   /** The name of the file that it is of; empty: it was pasted. */
   name: string
-  composed: Composed
+  composed: ComposeProject
   diff: ServiceDiff[]
   plan: PlanReport
   /** A node was lost while it deployed this: nobody knows whether it did. */

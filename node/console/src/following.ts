@@ -1,7 +1,7 @@
 // A deployment from when the node took it: how far it is, and whether it is still what is deployed.
 
 import { computed, effect, signal, type ReadonlySignal } from '@preact/signals'
-import type { Composed, ServiceDiff } from 'vc-mesh'
+import type { ComposeProject, ServiceDiff } from 'vc-mesh'
 
 import { askAgain } from './ask'
 import { revisionsOf, standing, type Standing, type Wanted } from './rollout'
@@ -18,7 +18,7 @@ export interface Following {
  * Follows what was deployed. Rows say that a service has another revision, not whose: so the node is asked whether what
  * was deployed would still change anything.
  */
-export function follow(session: Session, { deployments, files }: Composed, wanted: readonly Wanted[]): Following {
+export function follow(session: Session, { deployments, files }: ComposeProject, wanted: readonly Wanted[]): Following {
   // How many are wanted is no part of it: whoever scales a service does not replace it.
   const same = deployments.map((it) => ({ ...it, replicas: null }))
   const seen = signal<ReadonlySet<string>>(new Set())

@@ -26,7 +26,7 @@ function answerTo(request: Request): Reply {
     case 'plan':
       return { reply: 'plan', value: plan }
     case 'inspect':
-      return { reply: 'service', value: { row, by: 'ada', spec, previous: null, instances: [] } }
+      return { reply: 'service', value: { row, deployed_by: 'ada', spec, previous: null, instances: [] } }
     default:
       return { reply: 'done', value: ['done'] }
   }
@@ -133,7 +133,7 @@ test('a deployment that a node refuses has not happened', async () => {
 test('a review leaves out what has no place anyway, and keeps what loses its place', async () => {
   await takeFile(file('web'), willing)
   const slot = (service: string) => ({ service, replica: 1, reasons: [] })
-  const moves = [{ service: 'other/loses', replica: 1, from: 'n1', to: null, why: 'no room' }]
+  const moves = [{ service: 'other/loses', replica: 1, from: 'n1', to: null, reason: 'no room' }]
   const all = [row.service, 'other/waits', 'other/loses'].map(slot)
   const { unplaced } = concerned({ ...review(), plan: { ...plan, unplaced: all, moves } })
   expect(unplaced.map((it) => it.service)).toEqual([row.service, 'other/loses'])

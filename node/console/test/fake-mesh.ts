@@ -68,7 +68,7 @@ export class Mesh {
       case 'inspect': {
         const row = this.view.services.find((it) => it.service === request.service)
         if (!row) throw new MeshError(`there is no service ${request.service}`)
-        return { reply: 'service', value: { row, by: 'anna', spec, previous: previousSpec, instances: [] } }
+        return { reply: 'service', value: { row, deployed_by: 'anna', spec, previous: previousSpec, instances: [] } }
       }
       case 'diff':
         return {

@@ -1,6 +1,6 @@
 import { signal } from '@preact/signals'
 import { expect, test } from 'vitest'
-import type { Composed, Mesh, MeshState, Request, ServiceRow } from 'vc-mesh'
+import type { ComposeProject, Mesh, MeshState, Request, ServiceRow } from 'vc-mesh'
 
 import { follow } from '../src/following'
 import type { Wanted } from '../src/rollout'
@@ -15,7 +15,7 @@ const rows = (updated: number, replicas = 0): ServiceRow[] => [
   { ...template, replicas, updated, rollout: { state: 'complete', done: 0, reason: '' } },
 ]
 const wanted: Wanted[] = [{ service: template.service, replicas: 0, updated: 10, checked: false }]
-const composed: Composed = {
+const composed: ComposeProject = {
   project: template.project,
   deployments: [{ service: template.service, replicas: 0, spec }],
   files: [],

@@ -179,7 +179,7 @@ export const plan: PlanReport = {
       reasons: ['alpha: 2 GiB of memory free, 4 GiB needed', 'beta: 1.5 GiB of memory free, 4 GiB needed', 'gamma: holds shop/queue.1 already'],
     },
   ],
-  moves: [{ service: 'shop/queue', replica: 1, from: null, to: ID.gamma, why: 'new' }],
+  moves: [{ service: 'shop/queue', replica: 1, from: null, to: ID.gamma, reason: 'new' }],
 }
 
 export const spec: ServiceSpec = {

@@ -96,7 +96,7 @@ fn services(before: &View, after: &View, told: &mut Told) {
         let image = &record.spec.container.image;
         let wanted = after.cluster.replicas(key);
         let Some(held) = before.cluster.services.get(key) else {
-            told.info(key, format!("deployed by {}: {wanted} of {image}", record.by));
+            told.info(key, format!("deployed by {}: {wanted} of {image}", record.deployed_by));
             continue;
         };
         let had = before.cluster.replicas(key);
@@ -109,8 +109,10 @@ fn services(before: &View, after: &View, told: &mut Told) {
             told.info(
                 key,
                 match is.state {
-                    RolloutState::Updating => format!("{} updates it to {image}", record.by),
-                    _ => format!("changed by {}", record.by),
+                    RolloutState::Updating => {
+                        format!("{} updates it to {image}", record.deployed_by)
+                    }
+                    _ => format!("changed by {}", record.deployed_by),
                 },
             );
         }
@@ -180,7 +182,7 @@ fn instances(before: &View, after: &View, told: &mut Told) {
         for (id, held) in claims(before, node) {
             let ran = held.state.is_running() || held.state == InstanceState::Stopping;
             if ran && claim(after, node, id).is_none() {
-                let wanted = after.wanted_digest(&id.slot.service);
+                let wanted = after.desired_digest(&id.slot.service);
                 let old = if wanted.is_some_and(|wanted| wanted != id.digest) {
                     "an earlier version "
                 } else {

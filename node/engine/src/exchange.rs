@@ -78,14 +78,14 @@ impl Engine {
 
     pub(crate) fn answer_summary(&mut self, from: NodeId, theirs: &VersionVector, now: Millis) {
         let id = self.replica.id();
-        let behind = theirs.beyond(self.replica.versions());
+        let behind = theirs.missing_in(self.replica.versions());
         // Somebody has changes of ours that we lack: this data directory is older than what it wrote.
-        let forgot = behind.iter().any(|run| run.actor.is_some_and(|actor| actor.is_of(id)));
+        let forgot = behind.iter().any(|run| run.actor.is_some_and(|actor| actor.belongs_to(id)));
         self.anti_entropy.compared(from, !forgot);
         if behind.is_empty() {
             self.caught_up();
         }
-        let runs = self.replica.versions().beyond(theirs);
+        let runs = self.replica.versions().missing_in(theirs);
         if !runs.is_empty() {
             self.outputs.push(Output::Replay(from, runs));
         }

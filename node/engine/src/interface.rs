@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vc_protocol::change::{DocumentId, Run, SignedChange, Subject};
+use vc_protocol::change::{ChangeRange, DocumentId, SignedChange, Subject};
 use vc_protocol::gossip::{Gossip, SyncMessage};
 use vc_protocol::node::{NodeInfo, Usage};
 use vc_protocol::{ClusterId, Keypair, Millis, NodeId, VolumeKey};
@@ -122,7 +122,7 @@ pub enum Output {
     /// Send to a connected member; may be lost.
     Send(NodeId, SyncMessage),
     /// Read these runs of changes from disk and send them to a connected member, in batches; may be lost.
-    Replay(NodeId, Vec<Run>),
+    Replay(NodeId, Vec<ChangeRange>),
     /// Its connections are dead: close them.
     Disconnect(NodeId),
     /// Answer a [`Input::Mutate`]: lines for people, or why not.

@@ -229,8 +229,8 @@ fn order_moves(view: &View, state: &mut ClusterState, now: Millis) -> Vec<String
         let since = claims.and_then(|claims| claims.get(&it.slot)).map_or(0, |claim| claim.since);
         let at = now.max(since.saturating_add(1));
         let (from, to) = (view.name(it.from), view.name(it.to));
-        lines.push(format!("{} moves from {from} to {to}: {}", it.slot, it.why));
-        state.moves.insert(it.slot, MoveOrder { from: it.from, to: it.to, at });
+        lines.push(format!("{} moves from {from} to {to}: {}", it.slot, it.reason));
+        state.moves.insert(it.slot, MoveOrder { from: it.from, to: it.to, ordered_at: at });
     }
     if lines.is_empty() {
         lines.push("nothing to move".to_owned());

@@ -87,9 +87,9 @@ impl Engine {
             let written = if self.needs_renewal() {
                 self.renewed = true;
                 self.pending.replaced.extend(self.own_document());
-                self.replica.renew_own(&self.own, now)
+                self.replica.start_generation(&self.own, now)
             } else {
-                self.replica.write_own(&self.own, now)
+                self.replica.write_node(&self.own, now)
             };
             match written {
                 Ok(Some(change)) => {
@@ -110,7 +110,7 @@ impl Engine {
 
     /// Our document starts a new generation at each start and when its history has grown.
     fn needs_renewal(&self) -> bool {
-        !self.renewed || self.replica.own_history() >= HISTORY
+        !self.renewed || self.replica.own_change_count() >= HISTORY
     }
 
     fn own_document(&self) -> Option<DocumentId> {

@@ -6,7 +6,7 @@ use vc_crdt::View;
 use vc_crdt::liveness::accuses;
 use vc_placement::{Plan, Refusal, Relocation, rebalance as relocations};
 use vc_protocol::control::{
-    InstanceRow, MoveRow, NodeRow, NodeState, PlacementRow, PlanReport, ServiceDetail, ServiceRow,
+    InstanceRow, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ServiceDetail, ServiceRow,
     StatusReport, UnplacedRow, VolumeRow,
 };
 use vc_protocol::instance::{Claim, InstanceState};
@@ -85,7 +85,7 @@ fn claimed(view: &View, id: &InstanceId, node: NodeId, claim: &Claim) -> Instanc
         address: claim.address.clone(),
         restarts: claim.restarts,
         since: claim.since,
-        current: planned && view.wanted_digest(&slot.service).as_deref() == Some(&id.digest),
+        current: planned && view.desired_digest(&slot.service).as_deref() == Some(&id.digest),
         available: claim.available,
         digest: id.digest.clone(),
         ..unclaimed(view, slot, Some(node), String::new())
@@ -118,7 +118,7 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
         u32::try_from(rows.count()).unwrap_or(u32::MAX)
     };
     let row = |(key, record): (&ServiceKey, &vc_crdt::ServiceRecord)| {
-        let checked = record.spec.container.is_checked();
+        let checked = record.spec.container.has_healthcheck();
         let ports = view.spec(key).map(|spec| spec.ports.as_slice()).unwrap_or_default();
         ServiceRow {
             service: key.clone(),
@@ -148,7 +148,7 @@ pub fn inspect(view: &View, service: &ServiceKey) -> Option<ServiceDetail> {
     instances.retain(|row| row.service == *service);
     Some(ServiceDetail {
         row,
-        by: record.by.clone(),
+        deployed_by: record.deployed_by.clone(),
         spec: record.spec.clone(),
         previous: record.previous.clone(),
         instances,
@@ -170,12 +170,12 @@ pub fn volumes(view: &View) -> Vec<VolumeRow> {
 
 /// What would move if nodes were evened out now.
 pub fn rebalance(view: &View) -> Vec<MoveRow> {
-    let row = |Relocation { slot, from, to, why }| MoveRow {
+    let row = |Relocation { slot, from, to, reason }| MoveRow {
         service: slot.service,
         replica: slot.replica,
         from: Some(from),
         to: Some(to),
-        why,
+        reason,
     };
     relocations(&view.input).into_iter().map(row).collect()
 }
@@ -205,7 +205,7 @@ pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
         NodeRow {
             id,
             name: view.name(id),
-            state: if up { NodeState::Up } else { NodeState::Down },
+            state: if up { NodeStatus::Up } else { NodeStatus::Down },
             problem: state.runtime_error.clone().unwrap_or_default(),
             draining: view.cluster.drained.get(&id).copied().unwrap_or(false),
             cpu_millis: capacity.cpu_millis,
@@ -226,7 +226,7 @@ pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
     let gone = |(&id, info): (&NodeId, &Option<NodeInfo>)| NodeRow {
         id,
         name: view.name(id),
-        state: NodeState::Left,
+        state: NodeStatus::Left,
         problem: String::new(),
         draining: false,
         cpu_millis: 0,
@@ -255,11 +255,11 @@ pub fn status(
 ) -> StatusReport {
     let nodes = nodes(view, usage);
     let services = services(view);
-    let up = || nodes.iter().filter(|row| row.state == NodeState::Up);
+    let up = || nodes.iter().filter(|row| row.state == NodeStatus::Up);
     let sum = |of: fn(&NodeRow) -> u64| up().map(of).fold(0, u64::saturating_add);
     let mut problems = Vec::new();
     for row in &nodes {
-        if row.state == NodeState::Down {
+        if row.state == NodeStatus::Down {
             problems.push(format!("node {} is down", row.name));
         } else if !row.problem.is_empty() {
             problems.push(format!("node {}: {}", row.name, row.problem));
@@ -358,7 +358,7 @@ pub fn plan(view: &View, deployments: &[Deployment]) -> PlanReport {
                 replica: change.slot.replica,
                 from: change.from,
                 to: change.to,
-                why: change.why,
+                reason: change.reason,
             })
             .collect(),
     }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use vc_crdt::{Update, View};
+use vc_crdt::{UpdateStatus, View};
 use vc_protocol::control::{Rollout as Report, RolloutState};
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::ServiceSpec;
@@ -55,19 +55,19 @@ impl<'a> Rollout<'a> {
         let goal = Version::of(view.spec(service)?);
         let rolled_back = view.is_rolled_back(service);
         let before = match (&record.previous, view.updates.get(service)) {
-            (_, Some(Update::Complete)) => None,
-            (_, Some(Update::Failed(_))) if rolled_back => Some(Version::of(&record.spec)),
+            (_, Some(UpdateStatus::Complete)) => None,
+            (_, Some(UpdateStatus::Failed(_))) if rolled_back => Some(Version::of(&record.spec)),
             (previous, _) => previous.as_ref().map(Version::of),
         };
         let before = before.filter(|before| before.digest != goal.digest);
         let state = match view.updates.get(service) {
-            Some(Update::Failed(_)) if rolled_back => RolloutState::RolledBack,
-            Some(Update::Failed(_)) => RolloutState::Paused,
+            Some(UpdateStatus::Failed(_)) if rolled_back => RolloutState::RolledBack,
+            Some(UpdateStatus::Failed(_)) => RolloutState::Paused,
             _ if before.is_some() => RolloutState::Updating,
             _ => RolloutState::Complete,
         };
         let reason = match view.updates.get(service) {
-            Some(Update::Failed(reason)) => reason.clone(),
+            Some(UpdateStatus::Failed(reason)) => reason.clone(),
             _ => String::new(),
         };
         let mut rollout =

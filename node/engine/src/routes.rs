@@ -85,7 +85,7 @@ impl Routes {
             {
                 networks.insert(name, BTreeSet::new());
             }
-            let endpoints = endpoints(view, key, spec.container.is_checked());
+            let endpoints = endpoints(view, key, spec.container.has_healthcheck());
             services.insert(key.clone(), ServiceRoutes { endpoints, networks, udp });
             wanted.extend(spec.ports.iter().map(|port| (record.updated, key, port)));
         }
@@ -157,7 +157,8 @@ mod tests {
     fn view(services: Vec<(&str, ServiceSpec)>, claims: &[(&str, InstanceState, &str)]) -> View {
         let mut cluster = ClusterState::default();
         for ((name, spec), updated) in services.into_iter().zip(1..) {
-            let record = ServiceRecord { spec, previous: None, updated, by: "tester".to_owned() };
+            let record =
+                ServiceRecord { spec, previous: None, updated, deployed_by: "tester".to_owned() };
             cluster.services.insert(key(name), record);
         }
         let mut state = NodeState { incarnation: 1, ..NodeState::default() };

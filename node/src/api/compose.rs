@@ -5,10 +5,10 @@ use std::io;
 
 use vc_compose::Context;
 use vc_protocol::Name;
-use vc_protocol::control::Composed;
+use vc_protocol::control::ComposeProject;
 
 /// What the text asks for. Errors: it is no Compose file; it refers to something beside itself.
-pub(super) fn read(text: &str, project: Option<Name>) -> Result<Composed, String> {
+pub(super) fn read(text: &str, project: Option<Name>) -> Result<ComposeProject, String> {
     let context = Context {
         project,
         directory: None,
@@ -23,7 +23,7 @@ pub(super) fn read(text: &str, project: Option<Name>) -> Result<Composed, String
             build.service
         ));
     }
-    Ok(Composed {
+    Ok(ComposeProject {
         project: read.name,
         deployments: read.services,
         files: read.files,

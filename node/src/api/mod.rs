@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use vc_engine::{Mutation, report};
 use vc_protocol::change::Subject;
 use vc_protocol::control::{ImagePush, Reply, Request, TokenRequest, TokenSubject};
-use vc_protocol::exec::ALIVE_EVERY;
+use vc_protocol::exec::KEEPALIVE_INTERVAL;
 use vc_protocol::token::{Issuer, Scope, UserRole};
 use vc_protocol::wire::MAX_FRAME;
 use vc_protocol::{ApiError, ErrorCode, Millis, Multiaddr};
@@ -255,7 +255,7 @@ impl Session {
 
     async fn mutate(&self, user: &User, mutation: Mutation) -> Result<Reply, String> {
         let (answer, result) = oneshot::channel();
-        let by = Subject { name: user.name.clone(), token: user.token.clone() };
+        let by = Subject { name: user.name.clone(), token_id: user.token.clone() };
         self.ask(Event::Mutate { by, mutation, answer }, result).await.map(Reply::Done)
     }
 
@@ -373,7 +373,7 @@ impl Session {
                 more = events.more() => if !more {
                     return frames.send(&Reply::End).await;
                 },
-                () = sleep(ALIVE_EVERY) => frames.send(&Reply::Working).await?,
+                () = sleep(KEEPALIVE_INTERVAL) => frames.send(&Reply::KeepAlive).await?,
                 // A user who follows says nothing more: a frame or the end of the stream ends it.
                 _ = frames.receive::<serde_json::Value>() => return Err(FrameError::Closed),
             }

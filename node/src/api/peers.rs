@@ -1,7 +1,7 @@
 //! Which addresses of members go into a token, or are told to whoever was let in.
 
 use vc_crdt::View;
-use vc_protocol::{Dialer, Multiaddr, NodeId};
+use vc_protocol::{AddressKind, Multiaddr, NodeId};
 
 /// Enough to find somebody when the maker of a token is gone.
 const MOST: usize = 12;
@@ -32,11 +32,11 @@ pub(super) fn choose(audience: Audience, view: &View, own: NodeId) -> Vec<Multia
 
 fn of_members(audience: Audience, members: &[Vec<Multiaddr>]) -> Vec<Multiaddr> {
     match audience {
-        Audience::Node => in_turn(members, Dialer::Native).take(MOST).collect(),
-        Audience::Browser => in_turn(members, Dialer::Browser).take(MOST_IN_LINK).collect(),
+        Audience::Node => in_turn(members, AddressKind::Direct).take(MOST).collect(),
+        Audience::Browser => in_turn(members, AddressKind::WebRtc).take(MOST_IN_LINK).collect(),
         Audience::User => {
             let (mut native, mut browser) =
-                (in_turn(members, Dialer::Native), in_turn(members, Dialer::Browser));
+                (in_turn(members, AddressKind::Direct), in_turn(members, AddressKind::WebRtc));
             // One of each kind, as long as there are both.
             let pairs = std::iter::from_fn(|| {
                 let pair = [native.next(), browser.next()];
@@ -48,11 +48,11 @@ fn of_members(audience: Audience, members: &[Vec<Multiaddr>]) -> Vec<Multiaddr> 
 }
 
 /// The addresses for this dialer: the first of each member, the second of each, and so on.
-fn in_turn(members: &[Vec<Multiaddr>], dialer: Dialer) -> impl Iterator<Item = Multiaddr> {
+fn in_turn(members: &[Vec<Multiaddr>], dialer: AddressKind) -> impl Iterator<Item = Multiaddr> {
     let mut ranked: Vec<(usize, &Multiaddr)> = members
         .iter()
         .flat_map(|addresses| {
-            addresses.iter().filter(move |it| Dialer::of(it) == Some(dialer)).enumerate()
+            addresses.iter().filter(move |it| AddressKind::of(it) == Some(dialer)).enumerate()
         })
         .collect();
     ranked.sort_by_key(|(rank, _)| *rank);

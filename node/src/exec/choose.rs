@@ -15,7 +15,7 @@ pub(super) fn instance(
     replica: Option<u32>,
 ) -> Result<(NodeId, InstanceId), String> {
     let service = vc_engine::find_service(&view.cluster, service)?;
-    let wanted = view.wanted_digest(&service);
+    let wanted = view.desired_digest(&service);
     let up = view.nodes.iter().filter(|(node, _)| view.up.contains(node));
     let running = up
         .flat_map(|(&node, state)| state.claims.iter().map(move |(id, claim)| (node, id, claim)))

@@ -5,7 +5,7 @@ use libp2p::bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use vc_protocol::exec::{ALIVE_EVERY, CHUNK, ExecFrame, SILENCE};
+use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, MAX_EXEC_CHUNK};
 
 use super::say_goodbye;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
@@ -34,9 +34,9 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     to: &mut FramesOut<'_, S>,
 ) -> Result<ExecFrame, FrameError> {
     loop {
-        match timeout(ALIVE_EVERY, archive.next()).await {
+        match timeout(KEEPALIVE_INTERVAL, archive.next()).await {
             Ok(Some(Ok(bytes))) => {
-                for piece in bytes.chunks(CHUNK) {
+                for piece in bytes.chunks(MAX_EXEC_CHUNK) {
                     to.send_bytes(ExecFrame::Stdout(piece.to_vec()).encode()).await?;
                 }
             }
@@ -50,7 +50,7 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
 /// Comes when nobody is there any more.
 async fn heard<S: AsyncRead + AsyncWrite + Unpin>(from: &mut FramesIn<'_, S>) -> FrameError {
     loop {
-        match timeout(SILENCE, from.receive_bytes()).await {
+        match timeout(IDLE_TIMEOUT, from.receive_bytes()).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return error,
             Err(_) => return FrameError::Closed,
@@ -72,7 +72,7 @@ pub(super) async fn take<S: AsyncRead + AsyncWrite + Unpin>(
         tokio::pin!(unpacked);
         let receiving = receive(&mut from, pieces);
         tokio::pin!(receiving);
-        let mut alive = interval(ALIVE_EVERY);
+        let mut alive = interval(KEEPALIVE_INTERVAL);
         loop {
             tokio::select! {
                 // A user who goes has broken off the archive, too: that is his word, not Docker's.
@@ -95,7 +95,7 @@ async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     pieces: mpsc::Sender<std::io::Result<Bytes>>,
 ) -> FrameError {
     loop {
-        let gone = match timeout(SILENCE, from.receive_bytes()).await {
+        let gone = match timeout(IDLE_TIMEOUT, from.receive_bytes()).await {
             Ok(Ok(bytes)) => match ExecFrame::decode(&bytes) {
                 Some(ExecFrame::Stdin(bytes)) if bytes.is_empty() => continue,
                 // Docker has refused the rest: what it says comes at once.

@@ -6,7 +6,7 @@ use futures::{AsyncRead, AsyncWrite};
 use tokio::io::AsyncWriteExt as _;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use vc_protocol::exec::{ALIVE_EVERY, ExecFrame, SILENCE};
+use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL};
 
 use super::say_goodbye;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
@@ -61,7 +61,7 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     to: &mut FramesOut<'_, S>,
 ) -> Result<ExecFrame, FrameError> {
     loop {
-        let frame = match timeout(ALIVE_EVERY, output.next()).await {
+        let frame = match timeout(KEEPALIVE_INTERVAL, output.next()).await {
             Ok(Ok(Some((LogStream::Stdout, bytes)))) => ExecFrame::Stdout(bytes),
             Ok(Ok(Some((LogStream::Stderr, bytes)))) => ExecFrame::Stderr(bytes),
             Ok(Ok(None)) => break,
@@ -75,7 +75,7 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     let exit = process.exit_code();
     tokio::pin!(exit);
     loop {
-        match timeout(ALIVE_EVERY, &mut exit).await {
+        match timeout(KEEPALIVE_INTERVAL, &mut exit).await {
             Ok(Ok(code)) => return Ok(ExecFrame::Exit(code)),
             Ok(Err(error)) => return Ok(ExecFrame::Failed(error.to_string())),
             Err(_) => to.send_bytes(ExecFrame::Stdout(Vec::new()).encode()).await?,
@@ -93,7 +93,7 @@ async fn take<S: AsyncRead + AsyncWrite + Unpin>(
     // A command that reads no more may still write: what comes for it is dropped then.
     let mut reads = true;
     loop {
-        let bytes = match timeout(SILENCE, from.receive_bytes()).await {
+        let bytes = match timeout(IDLE_TIMEOUT, from.receive_bytes()).await {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(error)) => return error,
             Err(_) => return FrameError::Closed,

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use vc_protocol::NodeId;
 use vc_protocol::control::{CopyRequest, ExecRequest, InstanceRequest, Reply};
-use vc_protocol::exec::{CHUNK, ExecFrame};
+use vc_protocol::exec::{ExecFrame, MAX_EXEC_CHUNK};
 use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
 use vc_protocol::{ApiError, ErrorCode};
 
@@ -217,7 +217,7 @@ async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     frames: &mut Frames<S>,
 ) -> Result<(), FrameError> {
     frames.send(&Reply::Ready).await?;
-    frames.set_max(CHUNK + 1);
+    frames.set_max(MAX_EXEC_CHUNK + 1);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use futures::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use vc_protocol::NodeId;
-use vc_protocol::exec::{CHUNK, ExecFrame};
+use vc_protocol::exec::{ExecFrame, MAX_EXEC_CHUNK};
 
 use super::say_goodbye;
 use crate::driver::Snapshot;
@@ -30,8 +30,8 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    user.set_max(CHUNK + 1);
-    there.set_max(CHUNK + 1);
+    user.set_max(MAX_EXEC_CHUNK + 1);
+    there.set_max(MAX_EXEC_CHUNK + 1);
     let last = {
         let (mut to_user, mut from_user) = user.split();
         let (mut to_there, mut from_there) = there.split();
@@ -98,8 +98,8 @@ mod tests {
 
     /// Two ends of a pipe that holds little.
     fn pipe() -> (End, End) {
-        let (a, b) = tokio::io::duplex(CHUNK);
-        (Frames::new(a.compat(), CHUNK + 1), Frames::new(b.compat(), CHUNK + 1))
+        let (a, b) = tokio::io::duplex(MAX_EXEC_CHUNK);
+        (Frames::new(a.compat(), MAX_EXEC_CHUNK + 1), Frames::new(b.compat(), MAX_EXEC_CHUNK + 1))
     }
 
     async fn next(end: &mut End) -> Option<ExecFrame> {
@@ -129,7 +129,7 @@ mod tests {
             let (mut to, mut from) = user.split();
             let write = async {
                 for n in 0..200_u8 {
-                    let frame = ExecFrame::Stdin(vec![n; CHUNK]).encode();
+                    let frame = ExecFrame::Stdin(vec![n; MAX_EXEC_CHUNK]).encode();
                     to.send_bytes(frame).await.expect("sent");
                 }
                 to.send_bytes(ExecFrame::StdinEnd.encode()).await.expect("sent");
@@ -137,7 +137,7 @@ mod tests {
             let read = async {
                 for n in 0..200_u8 {
                     let bytes = from.receive_bytes().await.expect("a frame");
-                    assert_eq!(bytes[..], ExecFrame::Stdout(vec![n; CHUNK]).encode());
+                    assert_eq!(bytes[..], ExecFrame::Stdout(vec![n; MAX_EXEC_CHUNK]).encode());
                 }
                 from.receive_bytes().await.expect("a frame")
             };

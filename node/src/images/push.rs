@@ -52,7 +52,7 @@ impl Images {
                     _ = pace.tick() => Some(News::Progress(String::new())),
                 };
                 match news {
-                    Some(News::Progress(_)) => frames.send(&Reply::Working).await?,
+                    Some(News::Progress(_)) => frames.send(&Reply::KeepAlive).await?,
                     Some(News::Outcome(packed)) => break packed.map(|manifest| manifest.size()),
                     None => break Err("the image could not be taken out of Docker".to_owned()),
                 }
@@ -106,7 +106,7 @@ impl Images {
             }
             tokio::select! {
                 outcome = &mut packing => packed = Some(outcome),
-                _ = pace.tick() => frames.send(&Reply::Working).await?,
+                _ = pace.tick() => frames.send(&Reply::KeepAlive).await?,
             }
         };
         Ok(packed.map(|manifest| manifest.size()))

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval_at, sleep_until};
 use vc_crdt::View;
 use vc_protocol::control::{InstanceLogRequest, LogRequest, LogRow, Reply};
-use vc_protocol::exec::ALIVE_EVERY;
+use vc_protocol::exec::KEEPALIVE_INTERVAL;
 use vc_protocol::{ApiError, ErrorCode, InstanceId, Millis, NodeId, ServiceKey};
 
 use super::merge::Merge;
@@ -118,7 +118,7 @@ where
         present: Arc::default(),
     };
     reading.update(&view, crate::now());
-    let mut alive = interval_at(Instant::now() + ALIVE_EVERY, ALIVE_EVERY);
+    let mut alive = interval_at(Instant::now() + KEEPALIVE_INTERVAL, KEEPALIVE_INTERVAL);
     loop {
         // Before a line is given, all who have one must have said so.
         while let Some(Some(next)) = reading.asked.next().now_or_never() {
@@ -142,7 +142,7 @@ where
         tokio::select! {
             Some(next) = reading.asked.next() => reading.take(next, crate::now()),
             () = sleep_until(wake), if due.is_some() => {}
-            _ = alive.tick() => frames.feed(&Reply::Working).await?,
+            _ = alive.tick() => frames.feed(&Reply::KeepAlive).await?,
             changed = snapshot.changed() => {
                 if changed.is_err() {
                     return frames.send(&Reply::End).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
-use vc_protocol::Dialer;
+use vc_protocol::AddressKind;
 
 use super::backoff::Backoff;
 
@@ -51,7 +51,7 @@ pub(crate) fn publishable(
 
 /// Whether members dial it as it is: where browsers get in, only browsers do, and circuits are a matter of their own.
 pub(crate) fn is_dialled(address: &Multiaddr) -> bool {
-    Dialer::of(address) == Some(Dialer::Native)
+    AddressKind::of(address) == Some(AddressKind::Direct)
 }
 
 /// The node's own addresses on bridges that container engines made.

@@ -79,7 +79,7 @@ pub struct ServiceDetail {
     /// Its row.
     pub row: ServiceRow,
     /// By whom it was deployed.
-    pub by: String,
+    pub deployed_by: String,
     /// What is wanted.
     pub spec: ServiceSpec,
     /// What was wanted before: `vc rollback` goes there.
@@ -156,7 +156,7 @@ pub struct InstanceRow {
 /// Whether a node is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum NodeState {
+pub enum NodeStatus {
     /// It is.
     Up,
     /// Its observers cannot reach it.
@@ -173,7 +173,7 @@ pub struct NodeRow {
     /// Name.
     pub name: String,
     /// Whether it is there.
-    pub state: NodeState,
+    pub state: NodeStatus,
     /// What hinders it from running instances, as in "Docker does not answer"; empty: nothing.
     pub problem: String,
     /// Whether it is kept free.
@@ -291,7 +291,7 @@ pub struct MoveRow {
     /// To where; `None`: it goes.
     pub to: Option<NodeId>,
     /// Why.
-    pub why: String,
+    pub reason: String,
 }
 
 /// Which of its two outputs a line came from.
@@ -323,7 +323,7 @@ pub struct LogRow {
 
 /// What a Compose file asks for: to be handed to a diff, a plan or a deployment as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Composed {
+pub struct ComposeProject {
     /// Its project.
     pub project: Name,
     /// Its services.

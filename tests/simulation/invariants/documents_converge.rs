@@ -12,8 +12,8 @@ pub(crate) fn check(world: &World) -> Verdict {
     for &of in &running {
         let other = world.engine(of);
         if one.replica().versions() != other.replica().versions() {
-            let runs = one.replica().versions().beyond(other.replica().versions());
-            let back = other.replica().versions().beyond(one.replica().versions());
+            let runs = one.replica().versions().missing_in(other.replica().versions());
+            let back = other.replica().versions().missing_in(one.replica().versions());
             return Err(format!("m{first} is ahead of m{of} by {runs:?}, behind by {back:?}"));
         }
         if one.replica().nodes() != other.replica().nodes()

@@ -20,7 +20,7 @@ pub(crate) fn check(world: &World, side: &[usize]) -> Verdict {
             if waits_in_vain(&view, slot) {
                 continue;
             }
-            let digest = view.wanted_digest(&slot.service).expect("planned");
+            let digest = view.desired_digest(&slot.service).expect("planned");
             let mut there = world.nodes[on].runtime.containers.iter();
             if !there.any(|(id, it)| id.slot == *slot && id.digest == digest && it.runs()) {
                 return Err(format!("{slot} does not run on m{on} yet"));

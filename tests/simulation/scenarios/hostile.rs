@@ -19,9 +19,9 @@ fn body(world: &World, author: NodeId, document: DocumentId, bytes: Vec<u8>) -> 
         actor: Actor::new(author, 666),
         seq: 1,
         author,
-        by: None,
-        at: 0,
-        bytes,
+        on_behalf_of: None,
+        timestamp: 0,
+        payload: bytes,
     }
 }
 
@@ -66,11 +66,12 @@ fn a_genuine_change_in_a_strangers_envelope_enters_nothing() {
     let mut world = cluster(3, "a_genuine_change_in_a_strangers");
     world.command(0, deploy(service("web", 2)));
     world.settle(30_000);
-    let genuine = world.nodes[0].disk.load().changes.remove(0).body().expect("a change");
+    let genuine =
+        world.nodes[0].disk.load().changes.remove(0).decode_unverified().expect("a change");
     let stranger = Keypair::ed25519_from_bytes([200; 32]).expect("32 bytes");
     let id = NodeId::of(&stranger.public()).expect("ed25519");
     let change =
-        SignedChange::sign(&body(&world, id, DocumentId::Cluster, genuine.bytes), &stranger);
+        SignedChange::sign(&body(&world, id, DocumentId::Cluster, genuine.payload), &stranger);
     send_in_vain(&mut world, id, &change);
 }
 
@@ -79,10 +80,11 @@ fn a_member_cannot_write_in_anothers_name() {
     let mut world = cluster(3, "a_member_cannot_write");
     let (key, member, victim) = (world.nodes[2].key.clone(), world.nodes[2].id, world.nodes[0].id);
     let document = DocumentId::Node { node: victim, generation: u64::MAX };
-    let genuine = world.nodes[0].disk.load().changes.remove(0).body().expect("a change");
+    let genuine =
+        world.nodes[0].disk.load().changes.remove(0).decode_unverified().expect("a change");
     for author in [member, victim] {
         let change =
-            SignedChange::sign(&body(&world, author, document, genuine.bytes.clone()), &key);
+            SignedChange::sign(&body(&world, author, document, genuine.payload.clone()), &key);
         send_in_vain(&mut world, member, &change);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_crdt::Update;
+use vc_crdt::UpdateStatus;
 use vc_engine::routes::Routes;
 use vc_engine::{Mutation, rollout};
 use vc_protocol::spec::{Deployment, FailureAction, Healthcheck, UpdateOrder};
@@ -98,7 +98,9 @@ fn an_update_to_a_version_that_exits_goes_back_by_itself_and_says_why() {
     assert!(failed <= 2, "{failed} instances of the new version were tried");
     for of in 0..3 {
         let view = world.engine(of).view();
-        let Some(Update::Failed(why)) = view.updates.values().next() else { panic!("no verdict") };
+        let Some(UpdateStatus::Failed(why)) = view.updates.values().next() else {
+            panic!("no verdict")
+        };
         assert!(why.contains("exited with code 1: cannot open its configuration"), "{why}");
     }
 }
@@ -200,5 +202,5 @@ fn a_node_that_dies_in_the_midst_of_an_update_does_not_stop_it() {
     let slots = running(&world);
     assert_eq!(slots.len(), 6);
     assert!(slots.values().flatten().all(|id| id.digest == digest));
-    assert!(matches!(view.updates.values().next(), Some(Update::Complete)));
+    assert!(matches!(view.updates.values().next(), Some(UpdateStatus::Complete)));
 }

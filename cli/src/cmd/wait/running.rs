@@ -32,7 +32,7 @@ impl From<&Deployment> for Wanted {
         Self {
             service: deployment.service.clone(),
             replicas: deployment.replicas,
-            checked: deployment.spec.container.is_checked(),
+            checked: deployment.spec.container.has_healthcheck(),
         }
     }
 }
@@ -42,7 +42,7 @@ impl From<&ServiceDetail> for Wanted {
         Self {
             service: detail.row.service.clone(),
             replicas: Some(detail.row.replicas),
-            checked: detail.spec.container.is_checked(),
+            checked: detail.spec.container.has_healthcheck(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use vc_placement::{ClaimView, Node, PlanInput, Wanted, plan};
+use vc_placement::{ClaimView, Node, PlanInput, ServiceDemand, plan};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{Attribute, Constraint, Port, PortProtocol, Publish};
 use vc_protocol::{NodeId, ServiceKey, Slot, VolumeKey};
@@ -31,7 +31,7 @@ pub(crate) fn a_node() -> impl Strategy<Value = Node> {
     })
 }
 
-fn a_service() -> impl Strategy<Value = Wanted> {
+fn a_service() -> impl Strategy<Value = ServiceDemand> {
     let port = (0..3_usize, 80..82_u16, 0..4_u8).prop_map(|(ip, published, publish)| {
         let host_ip = [None, Some([127, 0, 0, 1].into()), Some([10, 0, 0, 1].into())][ip];
         let publish = if publish == 0 { Publish::Cluster } else { Publish::Node };

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use vc_placement::{Node, Plan, PlanInput, Wanted};
+use vc_placement::{Node, Plan, PlanInput, ServiceDemand};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{Constraint, Port, Publish};
 use vc_protocol::{NodeId, Resources, Slot, VolumeKey};
 
 use crate::clusters::volume_key;
 
-pub(crate) fn volumes_of(wanted: &Wanted) -> BTreeSet<VolumeKey> {
+pub(crate) fn volumes_of(wanted: &ServiceDemand) -> BTreeSet<VolumeKey> {
     wanted.spec.volumes().map(|name| volume_key(name.as_str())).collect()
 }
 
 /// All volumes that are mounted together with those of the service, directly or through others.
-pub(crate) fn bundle(input: &PlanInput, wanted: &Wanted) -> BTreeSet<VolumeKey> {
+pub(crate) fn bundle(input: &PlanInput, wanted: &ServiceDemand) -> BTreeSet<VolumeKey> {
     let mut all = volumes_of(wanted);
     for _ in 0..input.services.len() {
         for other in input.services.values().map(volumes_of) {
@@ -30,7 +30,7 @@ pub(crate) fn bundle(input: &PlanInput, wanted: &Wanted) -> BTreeSet<VolumeKey> 
 pub(crate) fn volumes_forbid(
     input: &PlanInput,
     decided: &Plan,
-    wanted: &Wanted,
+    wanted: &ServiceDemand,
     id: NodeId,
 ) -> bool {
     let at = |volume: &VolumeKey| -> BTreeSet<NodeId> {
@@ -58,7 +58,7 @@ pub(crate) fn held(decided: &Plan, id: NodeId) -> Vec<&Slot> {
 }
 
 pub(crate) fn is_ordered(it: &vc_placement::Move) -> bool {
-    it.why.starts_with("moves to ")
+    it.reason.starts_with("moves to ")
 }
 
 pub(crate) fn container<'a>(
@@ -91,7 +91,7 @@ pub(crate) fn fit_together(input: &PlanInput, node: &Node, slots: &[&Slot]) -> b
 }
 
 /// Whether the node may run the service at all.
-pub(crate) fn may_run(node: &Node, wanted: &Wanted) -> bool {
+pub(crate) fn may_run(node: &Node, wanted: &ServiceDemand) -> bool {
     let met = |it: &Constraint| (node.labels.get("zone") == Some(&it.value)) == it.equal;
     node.up
         && !node.draining

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
 
-use vc_placement::{ClaimView, Node, Plan, PlanInput, Wanted};
+use vc_placement::{ClaimView, Node, Plan, PlanInput, ServiceDemand};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{ContainerSpec, Mount, Port, PortProtocol, Publish, ServiceSpec};
 use vc_protocol::{Keypair, NodeId, Resources, Slot};
@@ -40,12 +40,12 @@ pub(crate) fn node(name: &str, cpu_millis: u64, mib: u64) -> Node {
 }
 
 /// A service that reserves so much.
-pub(crate) fn wanted(replicas: u32, cpu_millis: u64, mib: u64) -> Wanted {
+pub(crate) fn wanted(replicas: u32, cpu_millis: u64, mib: u64) -> ServiceDemand {
     let reservation = Resources { cpu_millis, memory_bytes: mib * MIB };
     let container =
         ContainerSpec { image: "app:1".to_owned(), reservation, ..ContainerSpec::default() };
     let spec = ServiceSpec { container, ..ServiceSpec::default() };
-    Wanted { spec, replicas, updated: 0 }
+    ServiceDemand { spec, replicas, updated: 0 }
 }
 
 /// A TCP port on all addresses of the nodes that run an instance.

@@ -26,7 +26,7 @@ export interface Inside {
 const browser: Inside = { dial, peerOf: (address) => parseAddress(address)?.peer ?? null }
 
 /** Whether a reply is the answer, not a word beside it. */
-const isAnswer = (reply: Reply): boolean => reply.reply !== 'working' && reply.reply !== 'note'
+const isAnswer = (reply: Reply): boolean => reply.reply !== 'keep_alive' && reply.reply !== 'note'
 /** Whether a reply ends a run of them. */
 const isEnd = (reply: Reply): boolean => reply.reply === 'end'
 

@@ -174,7 +174,7 @@ export interface FileContent {
 }
 
 /** What a Compose file asks for: to be handed to a diff, a plan or a deployment as it is. */
-export interface Composed {
+export interface ComposeProject {
   project: string
   deployments: Deployment[]
   files: FileContent[]
@@ -195,7 +195,7 @@ export interface ServiceDiff {
 export interface ServiceDetail {
   row: ServiceRow
   /** By whom it was deployed. */
-  by: string
+  deployed_by: string
   spec: ServiceSpec
   /** What was wanted before: a rollback goes there. */
   previous: ServiceSpec | null
@@ -225,7 +225,7 @@ export interface MoveRow {
   replica: number
   from: NodeId | null
   to: NodeId | null
-  why: string
+  reason: string
 }
 
 /** Where each replica goes, and why. */
@@ -362,13 +362,13 @@ export type Reply =
   | { reply: 'status'; value: StatusReport }
   | { reply: 'token'; value: string }
   | { reply: 'log'; value: LogRow }
-  | { reply: 'composed'; value: Composed }
+  | { reply: 'composed'; value: ComposeProject }
   | { reply: 'live'; value: LiveUpdate }
   | { reply: 'event'; value: EventRow }
   | { reply: 'response'; value: ResponseHead }
   | { reply: 'note'; value: string }
   | { reply: 'error'; value: ApiError }
-  | { reply: 'ready' | 'working' | 'end' }
+  | { reply: 'ready' | 'keep_alive' | 'end' }
 
 /** Why a node refused a request or failed at it. */
 export interface ApiError {

@@ -55,7 +55,7 @@ function Placed({ row, move }: { row: PlacementRow; move: MoveRow | undefined })
             {row.node_name}
           </span>
           <span>{move && <span class="tag">{move.from ? 'moves' : 'new'}</span>}</span>
-          <span class="quiet first-reason">{move?.from ? move.why : row.reasons[0]}</span>
+          <span class="quiet first-reason">{move?.from ? move.reason : row.reasons[0]}</span>
         </summary>
         <Reasons reasons={row.reasons} />
       </details>

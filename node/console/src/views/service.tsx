@@ -89,7 +89,7 @@ function Details({ row }: { row: ServiceRow }) {
       {detail.value && (
         <>
           <p class="quiet">
-            Deployed <Ago time={detail.value.row.updated} /> by {detail.value.by}
+            Deployed <Ago time={detail.value.row.updated} /> by {detail.value.deployed_by}
           </p>
           <Spec now={detail.value.spec} before={detail.value.previous} />
         </>

@@ -72,8 +72,12 @@ impl World {
         let mut spec = ServiceSpec::default();
         spec.container.image = image.to_owned();
         let held = self.cluster.services.get(&key(service)).map(|held| held.spec.clone());
-        let record =
-            ServiceRecord { spec, previous: held, updated: revision, by: "ada".to_owned() };
+        let record = ServiceRecord {
+            spec,
+            previous: held,
+            updated: revision,
+            deployed_by: "ada".to_owned(),
+        };
         self.cluster.services.insert(key(service), record);
     }
 

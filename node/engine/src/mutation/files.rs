@@ -91,7 +91,7 @@ mod tests {
 
     fn apply(state: &mut ClusterState, mutation: &Mutation) -> Result<Vec<String>, String> {
         let view = View::from_states(state.clone(), BTreeMap::new());
-        let by = Subject { name: "ada".to_owned(), token: "t".to_owned() };
+        let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned() };
         let (next, lines) = mutation.apply(&view, &by, 1)?;
         *state = next;
         Ok(lines)

@@ -45,7 +45,7 @@ mod tests {
             replicas: None,
             spec: spec.clone(),
         };
-        let by = Subject { name: "tester".to_owned(), token: "t1".to_owned() };
+        let by = Subject { name: "tester".to_owned(), token_id: "t1".to_owned() };
         let apply = |state: &ClusterState, deployments| {
             let view = View::from_states(state.clone(), BTreeMap::new());
             Mutation::Deploy { deployments, files: BTreeMap::new() }

@@ -1,6 +1,6 @@
 //! What deployments, restarts and rollbacks make of a service.
 
-use vc_crdt::{ClusterState, ServiceRecord, Update, View};
+use vc_crdt::{ClusterState, ServiceRecord, UpdateStatus, View};
 use vc_protocol::change::Subject;
 use vc_protocol::spec::{Deployment, MAX_REPLICAS, MAX_SPEC_BYTES, ServiceSpec};
 use vc_protocol::{Millis, ServiceKey};
@@ -11,14 +11,14 @@ use super::files;
 pub(crate) fn adopted(cluster: &ClusterState, wanted: &Deployment) -> ServiceSpec {
     let mut spec = wanted.spec.clone();
     if let Some(held) = cluster.services.get(&wanted.service) {
-        spec.container.restarted = held.spec.container.restarted;
+        spec.container.force_update = held.spec.container.force_update;
     }
     spec
 }
 
 /// Whether a deployment of the spec that is there already is another try: the last one failed.
 pub(crate) fn is_another_try(view: &View, service: &ServiceKey) -> bool {
-    matches!(view.updates.get(service), Some(Update::Failed(_)))
+    matches!(view.updates.get(service), Some(UpdateStatus::Failed(_)))
 }
 
 /// Puts a service in place, in `state`. A line for people. Errors: too large, or too many replicas.
@@ -79,8 +79,8 @@ pub(super) fn restart(
     };
     let mut spec = spec.clone();
     // Also beyond what a failed update had: no two restarts are the same instance.
-    let last = held.spec.container.restarted.max(spec.container.restarted);
-    spec.container.restarted = last.saturating_add(1);
+    let last = held.spec.container.force_update.max(spec.container.force_update);
+    spec.container.force_update = last.saturating_add(1);
     revise(state, key, spec, good(view, key).cloned(), by, now);
     Ok(format!("{key} restarts"))
 }
@@ -117,7 +117,7 @@ pub(super) fn check_replicas(key: &ServiceKey, replicas: u32) -> Result<(), Stri
 fn good<'a>(view: &'a View, key: &ServiceKey) -> Option<&'a ServiceSpec> {
     let held = view.cluster.services.get(key)?;
     match (&held.previous, view.updates.get(key)) {
-        (None, _) | (_, Some(Update::Complete)) => Some(&held.spec),
+        (None, _) | (_, Some(UpdateStatus::Complete)) => Some(&held.spec),
         (Some(previous), _) => Some(previous),
     }
 }
@@ -132,6 +132,6 @@ fn revise(
     now: Millis,
 ) {
     let updated = state.services.get(key).map_or(now, |held| now.max(held.updated + 1));
-    let record = ServiceRecord { spec, previous, updated, by: by.name.clone() };
+    let record = ServiceRecord { spec, previous, updated, deployed_by: by.name.clone() };
     state.services.insert(key.clone(), record);
 }

@@ -85,7 +85,7 @@ impl Cluster {
     }
 
     fn apply(&mut self, mutation: &Mutation) -> Result<Vec<String>, String> {
-        let by = Subject { name: "ada".to_owned(), token: String::new() };
+        let by = Subject { name: "ada".to_owned(), token_id: String::new() };
         let (state, lines) = mutation.apply(&self.view(), &by, NOW)?;
         self.state = state;
         Ok(lines)
@@ -105,7 +105,7 @@ impl Cluster {
     /// The node runs a slot of the service, as it is wanted now.
     fn runs(&mut self, number: u8, slot: &str) {
         let slot: vc_protocol::Slot = slot.parse().expect("a slot");
-        let digest = self.view().wanted_digest(&slot.service).expect("wanted");
+        let digest = self.view().desired_digest(&slot.service).expect("wanted");
         let claim = Claim {
             state: InstanceState::Running,
             reason: String::new(),
@@ -126,7 +126,7 @@ impl Cluster {
 }
 
 fn restarted(mut spec: ServiceSpec, times: u64) -> ServiceSpec {
-    spec.container.restarted = times;
+    spec.container.force_update = times;
     spec
 }
 
@@ -235,7 +235,7 @@ fn a_node_leaves_when_it_is_empty_or_forced_and_stays_on_the_list() {
     let view = cluster.view();
     let rows = report::nodes(&view, &BTreeMap::new());
     let rows: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.state)).collect();
-    use vc_protocol::control::NodeState::{Left, Up};
+    use vc_protocol::control::NodeStatus::{Left, Up};
     assert_eq!(rows, [("desk", Up), ("attic", Left)]);
     assert!(view.plan.placements.values().all(|it| it.node == node(1)));
     assert!(cluster.apply(&leave(true)).expect_err("gone").starts_with("no node 'attic'"));

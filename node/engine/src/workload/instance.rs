@@ -223,7 +223,9 @@ impl Local {
                 InstanceState::Healthy => Some(self.since),
                 _ => Some(now),
             },
-            Some(Phase::Running { health: None, started, .. }) if !wanted.spec.is_checked() => {
+            Some(Phase::Running { health: None, started, .. })
+                if !wanted.spec.has_healthcheck() =>
+            {
                 Some((*started).min(now) + policy.monitor_ms)
             }
             Some(Phase::Exited { code: 0, .. }) if !restarts(wanted, 0) => Some(self.since),

@@ -12,7 +12,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, UnixStream};
-use vc_protocol::exec::CHUNK;
+use vc_protocol::exec::MAX_EXEC_CHUNK;
 
 use crate::runtime::{LogStream, one_line};
 
@@ -83,10 +83,10 @@ impl ExecOutput {
         }
     }
 
-    /// The next bytes, at most [`CHUNK`]; `None`: no more come. Nothing is lost when this is dropped before it is done.
+    /// The next bytes, at most [`MAX_EXEC_CHUNK`]; `None`: no more come. Nothing is lost when this is dropped before it is done.
     pub async fn next(&mut self) -> io::Result<Option<(LogStream, Vec<u8>)>> {
         if self.tty {
-            let bytes = self.read(CHUNK).await?;
+            let bytes = self.read(MAX_EXEC_CHUNK).await?;
             return Ok((!bytes.is_empty()).then_some((LogStream::Stdout, bytes)));
         }
         while self.piece.0 == 0 {
@@ -102,8 +102,8 @@ impl ExecOutput {
                 self.header.clear();
             }
         }
-        let left = usize::try_from(self.piece.0).unwrap_or(CHUNK);
-        let bytes = self.read(left.min(CHUNK)).await?;
+        let left = usize::try_from(self.piece.0).unwrap_or(MAX_EXEC_CHUNK);
+        let bytes = self.read(left.min(MAX_EXEC_CHUNK)).await?;
         if bytes.is_empty() {
             return Err(io::Error::other("Docker broke off the output"));
         }
