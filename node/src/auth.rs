@@ -18,7 +18,7 @@ use vc_protocol::token::{
 use vc_protocol::wire::AUTH_PROTOCOL;
 use vc_protocol::{ClusterId, Name, NodeId};
 
-use crate::api::{self, Audience, Session};
+use crate::api::{self, Audience, ControlService};
 use crate::driver::Event;
 use crate::frames::{FrameError, Frames};
 use crate::identity::Membership;
@@ -116,7 +116,7 @@ pub(crate) struct Porter {
     pub(crate) membership: Arc<Membership>,
     pub(crate) gate: Gate,
     pub(crate) driver: mpsc::Sender<Event>,
-    pub(crate) session: Session,
+    pub(crate) session: ControlService,
 }
 
 impl Porter {
@@ -230,7 +230,8 @@ impl Porter {
         let certificate =
             issue_certificate(root, node, role, crate::now()).map_err(|error| error.to_string())?;
         // Durable here before it is promised there: every other member learns of it from us if need be.
-        let (certificates, peers) = self.session.introduce(certificate.clone()).await?;
+        let (certificates, peers) =
+            self.session.introduce(certificate.clone()).await.map_err(|error| error.to_string())?;
         self.gate.admit(peer);
         tracing::info!(node = %node, name = %name, token = claims.jti, ?role, "a node joined");
         let cluster_key =

@@ -15,7 +15,7 @@ use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::token::{Issuer, NodeRole, Scope, UserRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
 
-use crate::api::Session;
+use crate::api::ControlService;
 use crate::args::{Command, Options, RuntimeChoice};
 use crate::auth::Porter;
 use crate::dns::{self, Names};
@@ -244,7 +244,7 @@ async fn run(
     };
     let logs = Logs { node: membership.node, runtime, members: handles.controls.members.clone() };
     let (kept, events) = Events::new();
-    let session = Session {
+    let session = ControlService {
         membership: Arc::clone(&membership),
         snapshot: snapshot.clone(),
         driver: driver.clone(),
@@ -254,7 +254,7 @@ async fn run(
         events,
         http: Http::new(router.clone(), snapshot.clone()),
         planning: Arc::new(Semaphore::new(1)),
-        reports: Arc::default(),
+        reports: Default::default(),
     };
     let porter =
         Porter { membership: Arc::clone(&membership), gate, driver: driver.clone(), session };

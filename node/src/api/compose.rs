@@ -1,27 +1,44 @@
-//! Compose files of users who cannot read them themselves: browsers.
+//! Reads Compose files for clients that cannot read them themselves, such as the browser's console.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use vc_compose::Context;
-use vc_protocol::Name;
 use vc_protocol::control::ComposeProject;
+use vc_protocol::{ApiError, ErrorCode, Name, ServiceKey};
 
-/// What the text asks for. Errors: it is no Compose file; it refers to something beside itself.
-pub(super) fn read(text: &str, project: Option<Name>) -> Result<ComposeProject, String> {
+/// Why the text of a Compose file could not be turned into deployments.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ComposeError {
+    #[error("{0}")]
+    Parse(String),
+    #[error("{0} has a build section, and its sources are not on this node")]
+    Build(ServiceKey),
+}
+
+impl From<ComposeError> for ApiError {
+    fn from(error: ComposeError) -> Self {
+        let hint = match error {
+            ComposeError::Parse(_) => "",
+            ComposeError::Build(_) => "deploy it with 'vc deploy --build'",
+        };
+        Self::new(ErrorCode::InvalidArgument, error.to_string()).with_hint(hint)
+    }
+}
+
+/// Parses the text of a Compose file that refers to no other file.
+pub(super) fn read(text: &str, project: Option<Name>) -> Result<ComposeProject, ComposeError> {
     let context = Context {
         project,
         directory: None,
         env: &BTreeMap::new(),
-        read: &|_| Err(alone()),
-        open: &|_| Err(alone()),
+        read: &|_| Err(no_files()),
+        open: &|_| Err(no_files()),
     };
-    let read = vc_compose::parse(text, &context).map_err(|error| error.to_string())?;
+    let read = vc_compose::parse(text, &context)
+        .map_err(|error| ComposeError::Parse(error.to_string()))?;
     if let Some(build) = read.builds.first() {
-        return Err(format!(
-            "{} is to be built, which only a node with its sources can: deploy it with 'vc deploy --build'",
-            build.service
-        ));
+        return Err(ComposeError::Build(build.service.clone()));
     }
     Ok(ComposeProject {
         project: read.name,
@@ -31,10 +48,10 @@ pub(super) fn read(text: &str, project: Option<Name>) -> Result<ComposeProject, 
     })
 }
 
-/// Why nothing beside the text can be read.
-fn alone() -> io::Error {
+/// The error of every file that the text refers to.
+fn no_files() -> io::Error {
     io::Error::other(
-        "only the file itself is here: deploy with 'vc deploy', which reads what it refers to",
+        "only the Compose file itself was sent: deploy with 'vc deploy', which also reads what it refers to",
     )
 }
 
@@ -51,12 +68,12 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_needs_more_than_itself_is_refused_with_what_to_do() {
+    fn a_text_that_refers_to_files_is_rejected_with_a_hint() {
         let needs_file = "name: shop\nservices: {web: {image: 'web:1', env_file: web.env}}";
         let builds = "name: shop\nservices: {web: {build: .}}";
         for text in [needs_file, builds] {
-            let refused = read(text, None).expect_err("it refers to files");
-            assert!(refused.contains("vc deploy"), "{refused}");
+            let refused = ApiError::from(read(text, None).expect_err("it refers to files"));
+            assert!(refused.to_string().contains("vc deploy"), "{refused}");
         }
     }
 }

@@ -1,63 +1,78 @@
-//! What would be if: for users, which may take long.
+//! Requests that compute without changing anything: plans and Compose files.
 
 use std::sync::Arc;
 
 use vc_compose::MAX_SERVICES;
-use vc_crdt::View;
 use vc_engine::report;
-use vc_protocol::Name;
 use vc_protocol::control::Reply;
 use vc_protocol::spec::Deployment;
+use vc_protocol::{ApiError, ErrorCode, Name};
 
-use super::{Session, compose, stopping};
+use super::service::stopping;
+use super::{ControlService, compose};
 
-/// Instances that one request may name.
+/// Instances that one request may ask for.
 const MAX_INSTANCES: u64 = 20_000;
 
-impl Session {
-    /// The plan with these deployments.
-    pub(super) async fn plan(
-        &self,
-        view: Arc<View>,
-        deployments: Vec<Deployment>,
-    ) -> Result<Reply, String> {
+/// A request for more services or instances than are planned at once.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{services} services with {instances} instances are more than one request may name \
+     ({MAX_SERVICES} services with {MAX_INSTANCES} instances)"
+)]
+pub(super) struct PlanTooLarge {
+    services: usize,
+    instances: u64,
+}
+
+impl From<PlanTooLarge> for ApiError {
+    fn from(error: PlanTooLarge) -> Self {
+        Self::new(ErrorCode::InvalidArgument, error.to_string())
+            .with_hint("split the file into several projects")
+    }
+}
+
+impl ControlService {
+    /// Returns the plan with these deployments in place.
+    pub(super) async fn plan(&self, deployments: Vec<Deployment>) -> Result<Reply, ApiError> {
         check(&deployments)?;
-        self.aside(move || Reply::Plan(report::plan(&view, &deployments))).await
+        let view = self.latest().view;
+        self.run_blocking(move || Reply::Plan(report::plan(&view, &deployments))).await
     }
 
-    /// What a Compose file asks for.
+    /// Returns the deployments that the text of a Compose file describes.
     pub(super) async fn compose(
         &self,
         text: String,
         project: Option<Name>,
-    ) -> Result<Reply, String> {
-        self.aside(move || compose::read(&text, project)).await?.map(Reply::Composed)
+    ) -> Result<Reply, ApiError> {
+        let composed = self.run_blocking(move || compose::read(&text, project)).await??;
+        Ok(Reply::Composed(composed))
     }
 
-    /// Does what may take long. The node goes on meanwhile, and there is one such thing at a time.
-    async fn aside<T: Send + 'static>(
+    /// Runs `work` on the blocking pool. One at a time, so that clients cannot occupy the pool.
+    async fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, String> {
-        let turn = Arc::clone(&self.planning).acquire_owned().await.map_err(stopping)?;
+    ) -> Result<T, ApiError> {
+        let permit = Arc::clone(&self.planning).acquire_owned().await.map_err(stopping)?;
         let work = move || {
-            let _turn = turn;
+            let _permit = permit;
             work()
         };
         tokio::task::spawn_blocking(work).await.map_err(stopping)
     }
 }
 
-/// Errors: more than can be planned in a time that anybody waits.
-pub(super) fn check(deployments: &[Deployment]) -> Result<(), String> {
-    let instances: u64 = deployments.iter().map(|it| u64::from(it.replicas.unwrap_or(1))).sum();
-    if deployments.len() <= MAX_SERVICES && instances <= MAX_INSTANCES {
-        return Ok(());
+/// Checks that the deployments are few enough to plan within the time that a client waits.
+pub(super) fn check(deployments: &[Deployment]) -> Result<(), PlanTooLarge> {
+    let instances = deployments.iter().map(|it| u64::from(it.replicas.unwrap_or(1))).sum();
+    let services = deployments.len();
+    if services <= MAX_SERVICES && instances <= MAX_INSTANCES {
+        Ok(())
+    } else {
+        Err(PlanTooLarge { services, instances })
     }
-    Err(format!(
-        "{} services with {instances} instances are more than one request may name: {MAX_SERVICES} with {MAX_INSTANCES}",
-        deployments.len()
-    ))
 }
 
 #[cfg(test)]
@@ -67,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_has_millions_of_instances_planned() {
+    fn deployments_over_the_limits_are_rejected() {
         let (env, nothing) = (std::collections::BTreeMap::new(), || std::io::Error::other("alone"));
         let context = Context {
             project: None,
@@ -80,7 +95,7 @@ mod tests {
         let [web]: [Deployment; 1] =
             vc_compose::parse(text, &context).expect("a project").services.try_into().expect("one");
         assert_eq!(check(&vec![web.clone(); 20]), Ok(()));
-        let refused = check(&vec![web.clone(); 21]).expect_err("too many");
+        let refused = check(&vec![web.clone(); 21]).expect_err("too many").to_string();
         assert!(refused.contains("21 services with 21000 instances"), "{refused}");
         let single = Deployment { replicas: None, ..web };
         assert!(check(&vec![single; MAX_SERVICES + 1]).is_err());

@@ -1,13 +1,28 @@
-//! What a user may ask for.
+//! The role that each request needs.
 
 use vc_protocol::control::Request;
 use vc_protocol::spec::FileKind;
 use vc_protocol::token::UserRole;
+use vc_protocol::{ApiError, ErrorCode};
 
-/// The role a request needs.
-pub(super) fn needs(request: &Request) -> UserRole {
+use super::User;
+
+/// Checks that the user's role allows the request.
+pub(super) fn check(user: &User, request: &Request) -> Result<(), ApiError> {
+    let required = required(request);
+    if user.role >= required {
+        return Ok(());
+    }
+    let (role, required) = (user.role.as_str(), required.as_str());
+    let message = format!("'{}' has the role {role}, and this request needs {required}", user.name);
+    Err(ApiError::new(ErrorCode::PermissionDenied, message)
+        .with_hint(format!("ask for a token with --role {required}")))
+}
+
+/// Returns the least role that a request needs.
+fn required(request: &Request) -> UserRole {
     match request {
-        // Whether a secret would change says whether a guess of it is right.
+        // Whether a secret would change tells whether a guess of it is right.
         Request::Diff { files, .. } if files.iter().any(|it| it.file.kind == FileKind::Secret) => {
             UserRole::Deployer
         }
@@ -50,12 +65,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_viewer_may_not_try_out_what_a_secret_is() {
+    fn a_diff_of_secrets_needs_a_deployer() {
         let diff = |kind| {
             let file = FileId { kind, name: "password".parse().expect("a name") };
             let project = "shop".parse().expect("a name");
             let content = FileContent { project, file, base64: "aHVudGVyMg==".to_owned() };
-            needs(&Request::Diff { deployments: Vec::new(), files: vec![content] })
+            required(&Request::Diff { deployments: Vec::new(), files: vec![content] })
         };
         assert_eq!(diff(FileKind::Secret), UserRole::Deployer);
         assert_eq!(diff(FileKind::Config), UserRole::Viewer);

@@ -1,0 +1,35 @@
+//! The events of this node, past and to come.
+
+use tokio::time::sleep;
+use vc_protocol::control::Reply;
+use vc_protocol::exec::KEEPALIVE_INTERVAL;
+
+use super::ControlService;
+use crate::frames::{Duplex, FrameError, Frames};
+
+impl ControlService {
+    /// Sends the events that are kept; with `follow` also those to come, until the client closes the stream.
+    pub(super) async fn events(
+        &self,
+        follow: bool,
+        frames: &mut Frames<impl Duplex>,
+    ) -> Result<(), FrameError> {
+        let mut events = self.events.clone();
+        loop {
+            for row in events.take(usize::MAX) {
+                frames.send(&Reply::Event(row)).await?;
+            }
+            if !follow {
+                return frames.send(&Reply::End).await;
+            }
+            tokio::select! {
+                more = events.more() => if !more {
+                    return frames.send(&Reply::End).await;
+                },
+                () = sleep(KEEPALIVE_INTERVAL) => frames.send(&Reply::KeepAlive).await?,
+                // A client that follows sends nothing: any frame, or the end of the stream, ends it.
+                _ = frames.receive::<serde_json::Value>() => return Err(FrameError::Closed),
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Requests about images.
+
+use vc_engine::Mutation;
+use vc_protocol::ApiError;
+use vc_protocol::control::{ImagePush, Reply};
+
+use super::service::refused;
+use super::{ControlService, User};
+use crate::frames::{Duplex, FrameError, Frames};
+use crate::images::Pushed;
+
+impl ControlService {
+    /// Lists the images that members hold.
+    pub(super) async fn images(&self) -> Reply {
+        let view = self.latest().view;
+        Reply::Images(self.images.rows(&view, self.membership.node).await)
+    }
+
+    /// Receives an image from the client, then points its reference at it.
+    ///
+    /// # Errors
+    /// The stream is closed, or an image was refused: what the client still sends is no request.
+    pub(super) async fn push_image(
+        &self,
+        user: &User,
+        push: &ImagePush,
+        frames: &mut Frames<impl Duplex>,
+    ) -> Result<Result<Reply, ApiError>, FrameError> {
+        match self.images.receive(push, frames).await? {
+            Ok(Pushed { reference, id, size }) => {
+                let mutation = Mutation::Image { reference, id: id.into(), size };
+                Ok(self.mutate(user, mutation).await)
+            }
+            Err(reason) => {
+                frames.send(&Reply::Error(refused(reason))).await?;
+                Err(FrameError::Closed)
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Requests about nodes and the cluster as a whole.
+
+use vc_engine::report;
+use vc_protocol::control::Reply;
+
+use super::ControlService;
+use crate::driver::Snapshot;
+
+impl ControlService {
+    /// Lists nodes.
+    pub(super) fn nodes(&self) -> Reply {
+        let Snapshot { view, usage, .. } = self.latest();
+        Reply::Nodes(report::nodes(&view, &usage))
+    }
+
+    /// Summarises the cluster.
+    pub(super) fn status(&self) -> Reply {
+        let Snapshot { view, usage, .. } = self.latest();
+        let (cluster, node) = (self.membership.cluster, self.membership.node);
+        Reply::Status(report::status(&view, &usage, cluster, node))
+    }
+}

@@ -1,0 +1,41 @@
+//! The reports of a snapshot, computed once for all streams that show it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vc_engine::report;
+use vc_protocol::control::LiveUpdate;
+use vc_protocol::{ClusterId, NodeId};
+
+use crate::driver::Snapshot;
+
+/// Holds the reports of the latest snapshot. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct ReportCache(Arc<Mutex<Option<(Snapshot, Arc<LiveUpdate>)>>>);
+
+impl ReportCache {
+    /// Returns all reports of a snapshot. Callers with the same snapshot get the same reports.
+    pub(super) fn of(
+        &self,
+        snapshot: &Snapshot,
+        cluster: ClusterId,
+        node: NodeId,
+    ) -> Arc<LiveUpdate> {
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, reports)) = &*cached
+            && Arc::ptr_eq(&of.view, &snapshot.view)
+            && Arc::ptr_eq(&of.usage, &snapshot.usage)
+        {
+            return Arc::clone(reports);
+        }
+        let Snapshot { view, usage, .. } = snapshot;
+        let reports = Arc::new(LiveUpdate {
+            status: Some(report::status(view, usage, cluster, node)),
+            nodes: Some(report::nodes(view, usage)),
+            services: Some(report::services(view)),
+            instances: Some(report::instances(view)),
+            events: Vec::new(),
+        });
+        *cached = Some((snapshot.clone(), Arc::clone(&reports)));
+        reports
+    }
+}

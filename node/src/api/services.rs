@@ -1,0 +1,83 @@
+//! Requests about services and their instances.
+
+use vc_engine::{Mutation, report};
+use vc_protocol::control::Reply;
+use vc_protocol::spec::{Deployment, FileContent};
+use vc_protocol::{ApiError, ErrorCode};
+
+use super::service::refused;
+use super::{ControlService, User, plan};
+use crate::identity::Membership;
+use crate::prepare::{Prepared, prepare};
+
+impl ControlService {
+    /// Lists services.
+    pub(super) fn services(&self) -> Reply {
+        Reply::Services(report::services(&self.latest().view))
+    }
+
+    /// Lists instances: those of the services that `service` names, or all.
+    pub(super) fn instances(&self, service: Option<&str>) -> Result<Reply, ApiError> {
+        let view = self.latest().view;
+        let mut rows = report::instances(&view);
+        if let Some(service) = service {
+            let keys = vc_engine::find_services(&view.cluster, service).map_err(refused)?;
+            rows.retain(|row| keys.contains(&row.service));
+        }
+        Ok(Reply::Instances(rows))
+    }
+
+    /// Describes one service.
+    pub(super) fn inspect(&self, service: &str) -> Result<Reply, ApiError> {
+        let view = self.latest().view;
+        let key = vc_engine::find_service(&view.cluster, service).map_err(refused)?;
+        let detail = report::inspect(&view, &key).ok_or_else(|| {
+            ApiError::new(ErrorCode::NotFound, format!("no service '{service}'"))
+                .with_hint("see 'vc services'")
+        })?;
+        Ok(Reply::Service(Box::new(detail)))
+    }
+
+    /// Says what a deployment would change.
+    pub(super) async fn diff(
+        &self,
+        deployments: Vec<Deployment>,
+        files: &[FileContent],
+    ) -> Result<Reply, ApiError> {
+        let Prepared { deployments, .. } = self.complete(deployments, files).await?;
+        Ok(Reply::Diff(vc_engine::diff(&self.latest().view, &deployments)))
+    }
+
+    /// Puts services in place, all or none.
+    pub(super) async fn deploy(
+        &self,
+        user: &User,
+        deployments: Vec<Deployment>,
+        files: &[FileContent],
+    ) -> Result<Reply, ApiError> {
+        let Prepared { deployments, files } = self.complete(deployments, files).await?;
+        self.mutate(user, Mutation::Deploy { deployments, files }).await
+    }
+
+    /// Pins images and seals files, as a deployment and the diff against one both need.
+    async fn complete(
+        &self,
+        mut deployments: Vec<Deployment>,
+        files: &[FileContent],
+    ) -> Result<Prepared, ApiError> {
+        plan::check(&deployments)?;
+        let view = self.latest().view;
+        self.images.pin(&view, self.membership.node, &mut deployments).await;
+        let Membership { seal, cluster, .. } = &*self.membership;
+        prepare(seal, *cluster, deployments, files).map_err(refused)
+    }
+
+    /// Evens out the load of nodes, or with `apply` unset lists what would move.
+    pub(super) async fn rebalance(&self, user: &User, apply: bool) -> Result<Reply, ApiError> {
+        if apply {
+            self.mutate(user, Mutation::Rebalance).await
+        } else {
+            Ok(Reply::Moves(report::rebalance(&self.latest().view)))
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Requests about tokens.
+
+use vc_protocol::control::{Reply, TokenRequest, TokenSubject};
+use vc_protocol::token::{Issuer, Scope, TokenError};
+use vc_protocol::{ApiError, ErrorCode, Millis};
+
+use super::{Audience, ControlService, User};
+
+/// Longest lifetime of a token: ten years.
+const MAX_TTL: Millis = 10 * 365 * 24 * 3_600_000;
+/// Shortest lifetime of a token: tokens count in seconds.
+const MIN_TTL: Millis = 1000;
+
+/// Why a token was not issued.
+#[derive(Debug, thiserror::Error)]
+enum TokenRequestError {
+    #[error("this node is a worker and cannot issue tokens")]
+    Worker,
+    #[error("a token's lifetime must be between 1 second and 10 years")]
+    Lifetime,
+    #[error("no node that is up has an address that browsers can dial")]
+    NoBrowserAddress,
+    #[error("cannot sign the token: {0}")]
+    Sign(#[from] TokenError),
+    #[error("cannot draw a token id: {0}")]
+    Random(String),
+}
+
+impl From<TokenRequestError> for ApiError {
+    fn from(error: TokenRequestError) -> Self {
+        use TokenRequestError as E;
+        let (code, hint) = match &error {
+            E::Worker => (ErrorCode::FailedPrecondition, "use a server with --peer"),
+            E::Lifetime => (ErrorCode::InvalidArgument, "choose another --ttl"),
+            E::NoBrowserAddress => (ErrorCode::FailedPrecondition, "see 'vc nodes --addresses'"),
+            E::Sign(_) | E::Random(_) => (ErrorCode::Internal, ""),
+        };
+        Self::new(code, error.to_string()).with_hint(hint)
+    }
+}
+
+impl ControlService {
+    /// Issues a join token or a user token.
+    pub(super) fn create_token(
+        &self,
+        user: &User,
+        request: &TokenRequest,
+    ) -> Result<Reply, ApiError> {
+        Ok(Reply::Token(self.issue_token(user, request)?))
+    }
+
+    fn issue_token(
+        &self,
+        user: &User,
+        request: &TokenRequest,
+    ) -> Result<String, TokenRequestError> {
+        if self.membership.root.is_none() {
+            return Err(TokenRequestError::Worker);
+        }
+        if !(MIN_TTL..=MAX_TTL).contains(&request.ttl_ms) {
+            return Err(TokenRequestError::Lifetime);
+        }
+        let (scope, name, audience) = match &request.subject {
+            TokenSubject::Node { name, role } => (Scope::Join(*role), name, Audience::Node),
+            TokenSubject::User { name, role } => {
+                let audience = if request.browser { Audience::Browser } else { Audience::User };
+                (Scope::User(*role), name, audience)
+            }
+        };
+        let peers = self.peer_addresses(audience);
+        if audience == Audience::Browser && peers.is_empty() {
+            return Err(TokenRequestError::NoBrowserAddress);
+        }
+        let id = crate::random().map_err(|error| TokenRequestError::Random(error.to_string()))?;
+        let issuer = Issuer {
+            cluster: self.membership.cluster,
+            key: &self.membership.key,
+            certificate: &self.membership.certificate,
+        };
+        let token = issuer.issue(scope, name.as_str(), peers, id, crate::now(), request.ttl_ms)?;
+        tracing::info!(
+            user = user.name,
+            id = format!("{id:016x}"),
+            kind = scope.kind(),
+            subject = name.as_str(),
+            "token issued"
+        );
+        Ok(token)
+    }
+}

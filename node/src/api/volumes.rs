@@ -1,0 +1,13 @@
+//! Requests about named volumes.
+
+use vc_engine::report;
+use vc_protocol::control::Reply;
+
+use super::ControlService;
+
+impl ControlService {
+    /// Lists volumes and the nodes that hold their data.
+    pub(super) fn volumes(&self) -> Reply {
+        Reply::Volumes(report::volumes(&self.latest().view))
+    }
+}
