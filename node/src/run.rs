@@ -18,7 +18,7 @@ use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
 use crate::api::ControlService;
 use crate::args::{Command, Options, RuntimeChoice};
 use crate::auth::Porter;
-use crate::dns::{self, Names};
+use crate::dns::{self, DnsServer};
 use crate::driver::{Driver, EVENTS, Event, Parts, Snapshot};
 use crate::events::{self, Events};
 use crate::exec::Execs;
@@ -269,9 +269,9 @@ async fn run(
     tasks.spawn(images.run(membership.node, handles.streams.image, snapshot.clone()));
     tasks.spawn(host::watch_usage(driver.clone()));
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
-    tasks.spawn(proxy::follow(snapshot.clone(), table));
+    tasks.spawn(proxy::maintain_routes(snapshot.clone(), table));
     tasks.spawn(events::follow(snapshot.clone(), kept));
-    tasks.spawn(proxy::serve_members(router.clone(), handles.streams.route));
+    tasks.spawn(proxy::serve_member_streams(router.clone(), handles.streams.route));
     if !options.no_console {
         console::serve(options.port).await;
     }
@@ -279,7 +279,7 @@ async fn run(
     let mut names = None;
     if let Some(docker) = docker {
         let table = router.table();
-        let started = Names::start(dns::Config::default(), docker, table, router.clone()).await;
+        let started = DnsServer::start(dns::Config::default(), docker, table, router.clone()).await;
         names = Some(started.context("cannot serve names")?);
         let (problems, from_ingress) = mpsc::channel(PORT_PROBLEMS);
         tasks.spawn(Ingress::new(router, problems).run());

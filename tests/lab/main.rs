@@ -12,14 +12,14 @@
 mod harness;
 
 mod containers;
-mod death;
-mod engine;
-mod files;
+mod dns;
+mod docker_failure;
+mod example_shop;
+mod host_failure;
 mod images;
-mod names;
 mod nat;
 mod network;
 mod ports;
-mod shop;
+mod secrets;
 mod updates;
 mod volumes;

@@ -6,31 +6,31 @@ use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, Res
 use hickory_proto::rr::rdata::{A, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
-use super::addresses::RANGE;
-use super::table::{Source, Table};
+use super::table::{Querier, Table};
+use super::virtual_ips::VIRTUAL_IPS;
 
 /// For how many seconds an answer holds. What is behind an address may change at any time; the address itself only when
 /// the service is gone.
 const TTL: u32 = 5;
-/// Addresses in one answer: those of services that share an alias. More would not fit the smallest datagram.
+/// VirtualIps in one answer: those of services that share an alias. More would not fit the smallest datagram.
 const MAX_ADDRESSES: usize = 16;
 
 /// What becomes of a question.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Response {
     /// This is the answer.
     Answer(Vec<u8>),
     /// Others know.
-    Relay,
+    Forward,
     /// It is no question.
     Ignore,
 }
 
 /// Answers a question of a container.
-pub(super) fn answer(question: &[u8], source: &Source, table: &Table) -> Verdict {
-    let Ok(message) = Message::from_vec(question) else { return Verdict::Ignore };
+pub(super) fn answer(question: &[u8], querier: &Querier, table: &Table) -> Response {
+    let Ok(message) = Message::from_vec(question) else { return Response::Ignore };
     if message.metadata.message_type != MessageType::Query {
-        return Verdict::Ignore;
+        return Response::Ignore;
     }
     if message.metadata.op_code != OpCode::Query {
         return response(&message, ResponseCode::NotImp, Vec::new());
@@ -39,14 +39,14 @@ pub(super) fn answer(question: &[u8], source: &Source, table: &Table) -> Verdict
         return response(&message, ResponseCode::FormErr, Vec::new());
     };
     if query.query_class() != DNSClass::IN {
-        return Verdict::Relay;
+        return Response::Forward;
     }
     if let Some(address) = reverse(query.name()) {
-        return answer_reverse(&message, query, source, table, address);
+        return answer_reverse(&message, query, querier, table, address);
     }
-    let addresses = table.lookup(source, &query.name().to_ascii());
+    let addresses = table.lookup(querier, &query.name().to_ascii());
     if addresses.is_empty() {
-        return Verdict::Relay;
+        return Response::Forward;
     }
     // A name that is there but has no record of that kind: no error, or whoever asks for IPv6 first gives up.
     let asked = matches!(query.query_type(), RecordType::A | RecordType::ANY);
@@ -58,8 +58,8 @@ pub(super) fn answer(question: &[u8], source: &Source, table: &Table) -> Verdict
 /// Says no to a question, if it is one.
 pub(super) fn refuse(question: &[u8], code: ResponseCode) -> Option<Vec<u8>> {
     match response(&Message::from_vec(question).ok()?, code, Vec::new()) {
-        Verdict::Answer(bytes) => Some(bytes),
-        Verdict::Relay | Verdict::Ignore => None,
+        Response::Answer(bytes) => Some(bytes),
+        Response::Forward | Response::Ignore => None,
     }
 }
 
@@ -73,7 +73,9 @@ pub(super) fn is_single_label(question: &[u8]) -> bool {
 fn reverse(name: &Name) -> Option<Ipv4Addr> {
     let net = name.parse_arpa_name().ok()?;
     match net.addr() {
-        IpAddr::V4(address) if net.prefix_len() == 32 && RANGE.contains(&address) => Some(address),
+        IpAddr::V4(address) if net.prefix_len() == 32 && VIRTUAL_IPS.contains(&address) => {
+            Some(address)
+        }
         _ => None,
     }
 }
@@ -81,11 +83,11 @@ fn reverse(name: &Name) -> Option<Ipv4Addr> {
 fn answer_reverse(
     message: &Message,
     query: &Query,
-    source: &Source,
+    querier: &Querier,
     table: &Table,
     address: Ipv4Addr,
-) -> Verdict {
-    let service = table.reach(source, address);
+) -> Response {
+    let service = table.reach(querier, address);
     let name = service
         .and_then(|key| Name::from_ascii(format!("{}.{}.", key.service, key.project)).ok())
         .map(|name| Record::from_rdata(query.name().clone(), TTL, RData::PTR(PTR(name))));
@@ -100,7 +102,7 @@ fn answer_reverse(
     }
 }
 
-fn response(question: &Message, code: ResponseCode, answers: Vec<Record>) -> Verdict {
+fn response(question: &Message, code: ResponseCode, answers: Vec<Record>) -> Response {
     let mut metadata = Metadata::response_from_request(&question.metadata);
     metadata.response_code = code;
     metadata.recursion_available = true;
@@ -113,12 +115,12 @@ fn response(question: &Message, code: ResponseCode, answers: Vec<Record>) -> Ver
     if question.edns.is_some() {
         message.set_edns(Edns::new());
     }
-    message.to_vec().map_or(Verdict::Ignore, Verdict::Answer)
+    message.to_vec().map_or(Response::Ignore, Response::Answer)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::tests::{source, table};
+    use super::super::table::tests::{querier, table};
     use super::*;
 
     fn question(name: &str, kind: RecordType) -> Vec<u8> {
@@ -133,10 +135,10 @@ mod tests {
     }
 
     fn ask(project: &str, name: &str, kind: RecordType) -> Option<Message> {
-        match answer(&question(name, kind), &source(project, &["default"]), &shop()) {
-            Verdict::Answer(bytes) => Some(Message::from_vec(&bytes).expect("an answer")),
-            Verdict::Relay => None,
-            Verdict::Ignore => panic!("ignored"),
+        match answer(&question(name, kind), &querier(project, &["default"]), &shop()) {
+            Response::Answer(bytes) => Some(Message::from_vec(&bytes).expect("an answer")),
+            Response::Forward => None,
+            Response::Ignore => panic!("ignored"),
         }
     }
 
@@ -150,7 +152,7 @@ mod tests {
         assert_eq!(reply.queries[0].name().to_ascii(), "API.");
         let [record] = reply.answers.as_slice() else { panic!("{:?}", reply.answers) };
         assert_eq!(record.name.to_ascii(), "API.");
-        assert!(matches!(&record.data, RData::A(A(address)) if RANGE.contains(address)));
+        assert!(matches!(&record.data, RData::A(A(address)) if VIRTUAL_IPS.contains(address)));
         for kind in [RecordType::AAAA, RecordType::MX, RecordType::HTTPS] {
             let reply = ask("shop", "api", kind).expect("an answer");
             assert_eq!(reply.metadata.response_code, ResponseCode::NoError, "{kind}");
@@ -182,22 +184,22 @@ mod tests {
 
     #[test]
     fn garbage_is_ignored_and_odd_questions_are_refused() {
-        let web = source("shop", &["default"]);
+        let web = querier("shop", &["default"]);
         let verdict = |bytes: &[u8]| answer(bytes, &web, &shop());
         let whole = question("api", RecordType::A);
         for cut in 0..whole.len() {
-            assert_eq!(verdict(&whole[..cut]), Verdict::Ignore, "{cut} bytes");
+            assert_eq!(verdict(&whole[..cut]), Response::Ignore, "{cut} bytes");
         }
         let mut reply = whole.clone();
         reply[2] |= 0x80; // QR: an answer, which must never be answered.
-        assert_eq!(verdict(&reply), Verdict::Ignore);
+        assert_eq!(verdict(&reply), Response::Ignore);
         // A name that points at itself.
         let mut endless = whole[..12].to_vec();
         endless.extend([0xc0, 12, 0, 1, 0, 1]);
-        assert_eq!(verdict(&endless), Verdict::Ignore);
+        assert_eq!(verdict(&endless), Response::Ignore);
 
         let code = |bytes: &[u8]| match verdict(bytes) {
-            Verdict::Answer(bytes) => {
+            Response::Answer(bytes) => {
                 Message::from_vec(&bytes).expect("an answer").metadata.response_code
             }
             other => panic!("{other:?}"),

@@ -1,24 +1,24 @@
-//! Names of services, as containers see them: `http://api:80` reaches service `api` of the same project wherever its
+//! DnsServer of services, as containers see them: `http://api:80` reaches service `api` of the same project wherever its
 //! instances are, if both are in one of its networks.
 //!
 //! A name stands for a *virtual address* that is this node's own invention. Docker's resolver inside a container
-//! passes what it does not know to [`RESOLVER`], which is such an address too; whatever containers send to them is
+//! passes what it does not know to [`DNS_SERVER_IP`], which is such an address too; whatever containers send to them is
 //! redirected to us on its way through the node (`rules`). So a question is answered here (`resolver`), and a
 //! connection is taken here (`proxy`) and goes on the way of published ports, to a healthy instance near or far. One way
 //! for all means that health, drains and updates are honoured whoever connects.
 //!
-//! Who asks is known by his address, which only a container of ours on that bridge has (`sources`); what he may know and
+//! Who asks is known by his address, which only a container of ours on that bridge has (`containers`); what he may know and
 //! reach follows from the networks that he is in (`table`).
 
-mod addresses;
 mod answer;
-mod proxy;
+mod container_lookup;
+mod nat_rules;
+mod per_ip_limiter;
 mod resolver;
-mod rules;
-mod sources;
 mod table;
-mod turns;
+mod transparent_proxy;
 mod upstream;
+mod virtual_ips;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -36,20 +36,20 @@ use tokio_util::task::AbortOnDropHandle;
 use vc_engine::routes::Routes;
 use vc_protocol::ServiceKey;
 
-pub use addresses::{RANGE, RESOLVER};
-use proxy::Proxy;
+use container_lookup::ContainerLookup;
+use nat_rules::{NatRules, Ports};
 use resolver::Resolver;
-use rules::{Ports, Rules};
-use sources::Sources;
 use table::Table;
+use transparent_proxy::TransparentProxy;
 pub use upstream::RESOLV_CONF;
 use upstream::Upstream;
 pub use upstream::container_servers;
+pub use virtual_ips::{DNS_SERVER_IP, VIRTUAL_IPS};
 
 use crate::runtime::docker::Docker;
 
 /// How often it is looked whether the rules are still in place, and tried again when they could not be put there.
-const LOOK: Duration = Duration::from_secs(30);
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// UDP ports of services that have a socket here.
 const MAX_UDP: usize = 1024;
 
@@ -57,7 +57,7 @@ const MAX_UDP: usize = 1024;
 pub type Admit = Arc<dyn Fn(IpAddr) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// The way from here to an instance of a service.
-pub trait Forward: Clone + Send + Sync + 'static {
+pub trait ServiceRouter: Clone + Send + Sync + 'static {
     /// Joins a connection with a port of an instance, to the end.
     fn tcp(
         &self,
@@ -90,23 +90,23 @@ impl Default for Config {
     }
 }
 
-/// A handle to the service of names. Dropping it ends the service and leaves its rules behind; [`Names::stop`] does not.
+/// A handle to the service of names. Dropping it ends the service and leaves its rules behind; [`DnsServer::stop`] does not.
 #[derive(Debug)]
-pub struct Names {
+pub struct DnsServer {
     problem: watch::Receiver<Option<String>>,
     stop: CancellationToken,
-    keeper: JoinHandle<()>,
+    reconciler: JoinHandle<()>,
     _servers: [AbortOnDropHandle<()>; 3],
 }
 
-impl Names {
+impl DnsServer {
     /// Starts to serve the names of these routes to the containers of this engine. Errors: no socket can be had. That
-    /// the node's packet filter cannot be used is no error: [`Names::problem`] tells it, and it is tried again.
-    pub async fn start<F: Forward>(
+    /// the node's packet filter cannot be used is no error: [`DnsServer::problem`] tells it, and it is tried again.
+    pub async fn start<F: ServiceRouter>(
         config: Config,
         docker: Docker,
         routes: watch::Receiver<Arc<Routes>>,
-        forward: F,
+        router: F,
     ) -> std::io::Result<Self> {
         // On every address: bridges, and the addresses that packets are redirected to, come and go. Whoever comes
         // without having been redirected, or is no container of ours, is turned away.
@@ -121,14 +121,14 @@ impl Names {
         };
         let (tables, table) = watch::channel(Arc::new(Table::default()));
         let (told, problem) = watch::channel(None);
-        let rules = Rules::new(&docker.identity().node.short(), &docker.bridge_prefix());
-        let sources = Arc::new(Sources::new(docker.clone()));
+        let rules = NatRules::new(&docker.identity().node.short(), &docker.bridge_prefix());
+        let containers = Arc::new(ContainerLookup::new(docker.clone()));
         let resolver = Resolver {
             table: table.clone(),
-            sources: Arc::clone(&sources),
+            containers: Arc::clone(&containers),
             upstream: Upstream::of(config.resolv_conf),
         };
-        let proxy = Proxy { table, sources, forward };
+        let proxy = TransparentProxy { table, containers, router };
         let servers = [
             tokio::spawn(resolver.clone().serve_udp(udp)),
             tokio::spawn(resolver.serve_tcp(tcp)),
@@ -136,9 +136,9 @@ impl Names {
         ];
         let stop = CancellationToken::new();
         let udp = BTreeMap::new();
-        let keeper = Keeper { docker, routes, tables, proxy, rules, ports, udp, told };
-        let keeper = tokio::spawn(keeper.run(stop.clone()));
-        Ok(Self { problem, stop, keeper, _servers: servers.map(AbortOnDropHandle::new) })
+        let reconciler = Reconciler { docker, routes, tables, proxy, rules, ports, udp, told };
+        let reconciler = tokio::spawn(reconciler.run(stop.clone()));
+        Ok(Self { problem, stop, reconciler, _servers: servers.map(AbortOnDropHandle::new) })
     }
 
     /// Why containers of this node cannot use names, in one line; `None`: they can.
@@ -150,27 +150,27 @@ impl Names {
     /// next one starts.
     pub async fn stop(self) {
         self.stop.cancel();
-        let _ = self.keeper.await;
+        let _ = self.reconciler.await;
     }
 }
 
 /// Keeps table, sockets and rules as the routes want them.
-struct Keeper<F> {
+struct Reconciler<F> {
     docker: Docker,
     routes: watch::Receiver<Arc<Routes>>,
     tables: watch::Sender<Arc<Table>>,
-    proxy: Proxy<F>,
-    rules: Rules,
+    proxy: TransparentProxy<F>,
+    rules: NatRules,
     ports: Ports,
     udp: BTreeMap<(Ipv4Addr, u16), AbortOnDropHandle<()>>,
     told: watch::Sender<Option<String>>,
 }
 
-impl<F: Forward> Keeper<F> {
+impl<F: ServiceRouter> Reconciler<F> {
     async fn run(mut self, stop: CancellationToken) {
         self.follow().await;
         self.apply().await;
-        let mut look = Instant::now() + LOOK;
+        let mut look = Instant::now() + CHECK_INTERVAL;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -188,7 +188,7 @@ impl<F: Forward> Keeper<F> {
                     if self.told.borrow().is_some() || !self.rules.are_in_place().await {
                         self.apply().await;
                     }
-                    look = Instant::now() + LOOK;
+                    look = Instant::now() + CHECK_INTERVAL;
                 }
             }
         }
@@ -231,7 +231,7 @@ impl<F: Forward> Keeper<F> {
         let (proxy, service) = (self.proxy.clone(), service.clone());
         let serving = tokio::spawn(async move {
             let admit = proxy.admit(service.clone());
-            proxy.forward.udp(socket, service, port, admit).await;
+            proxy.router.udp(socket, service, port, admit).await;
         });
         Ok((ours, AbortOnDropHandle::new(serving)))
     }

@@ -10,33 +10,33 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::answer::{self, Verdict};
-use super::sources::Sources;
+use super::answer::{self, Response};
+use super::container_lookup::ContainerLookup;
+use super::per_ip_limiter::{PerIpLimiter, Permit};
 use super::table::Table;
-use super::turns::{Turn, Turns};
 use super::upstream::{self, MAX_DATAGRAM, NoAnswer, Transport, Upstream};
 
 /// Questions that are being answered at a time: in all, and of one container.
-const MAX_QUESTIONS: (usize, usize) = (512, 64);
+const MAX_QUERIES: (usize, usize) = (512, 64);
 /// TCP connections at a time: in all, and of one container.
 const MAX_CONNECTIONS: (usize, usize) = (128, 8);
 /// How long a TCP connection may be silent, or slow with a question.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long to wait when the system has no descriptors left.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Answers questions. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Resolver {
     pub(super) table: watch::Receiver<Arc<Table>>,
-    pub(super) sources: Arc<Sources>,
+    pub(super) containers: Arc<ContainerLookup>,
     pub(super) upstream: Upstream,
 }
 
 impl Resolver {
     /// Answers datagrams, for ever.
     pub(super) async fn serve_udp(self, socket: UdpSocket) {
-        let turns = Turns::new(MAX_QUESTIONS.0, MAX_QUESTIONS.1);
+        let limiter = PerIpLimiter::new(MAX_QUERIES.0, MAX_QUERIES.1);
         let socket = Arc::new(socket);
         let mut tasks = JoinSet::new();
         let mut question = vec![0; MAX_DATAGRAM];
@@ -47,21 +47,21 @@ impl Resolver {
                     Err(error) => {
                         // Somebody was not there for his answer any more.
                         tracing::debug!(%error, "no question could be read");
-                        sleep(PAUSE).await;
+                        sleep(ACCEPT_BACKOFF).await;
                         continue;
                     }
                 },
                 Some(_) = tasks.join_next() => continue,
             };
             let IpAddr::V4(address) = from.ip() else { continue };
-            let Some(turn) = turns.take(address) else {
+            let Some(permit) = limiter.take(address) else {
                 tracing::debug!(%from, "too many questions at once: one is dropped");
                 continue;
             };
             let question = question.get(..bytes).unwrap_or_default().to_vec();
             let (resolver, socket) = (self.clone(), Arc::clone(&socket));
             tasks.spawn(async move {
-                let _turn: Turn = turn;
+                let _turn: Permit = permit;
                 if let Some(answer) = resolver.answer(&question, address, Transport::Udp).await {
                     let _ = socket.send_to(&answer, from).await;
                 }
@@ -71,7 +71,7 @@ impl Resolver {
 
     /// Answers connections, for ever.
     pub(super) async fn serve_tcp(self, listener: TcpListener) {
-        let turns = Turns::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
+        let limiter = PerIpLimiter::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
         let mut tasks = JoinSet::new();
         loop {
             let (stream, from) = tokio::select! {
@@ -79,17 +79,17 @@ impl Resolver {
                     Ok(accepted) => accepted,
                     Err(error) => {
                         tracing::debug!(%error, "no connection could be accepted");
-                        sleep(PAUSE).await;
+                        sleep(ACCEPT_BACKOFF).await;
                         continue;
                     }
                 },
                 Some(_) = tasks.join_next() => continue,
             };
             let SocketAddr::V4(from) = from else { continue };
-            let Some(turn) = turns.take(*from.ip()) else { continue };
+            let Some(permit) = limiter.take(*from.ip()) else { continue };
             let resolver = self.clone();
             tasks.spawn(async move {
-                let _turn: Turn = turn;
+                let _turn: Permit = permit;
                 resolver.converse(stream, *from.ip()).await;
             });
         }
@@ -112,18 +112,18 @@ impl Resolver {
         from: Ipv4Addr,
         transport: Transport,
     ) -> Option<Vec<u8>> {
-        let source = match self.sources.of(from).await {
-            Ok(source) => source?,
+        let querier = match self.containers.of(from).await {
+            Ok(querier) => querier?,
             Err(error) => {
                 tracing::debug!(%from, error, "Docker does not say who asks");
                 return answer::refuse(question, ResponseCode::ServFail);
             }
         };
         let table = Arc::clone(&self.table.borrow());
-        match answer::answer(question, &source, &table) {
-            Verdict::Answer(answer) => Some(answer),
-            Verdict::Ignore => None,
-            Verdict::Relay => match self.upstream.ask(question, transport).await {
+        match answer::answer(question, &querier, &table) {
+            Response::Answer(answer) => Some(answer),
+            Response::Ignore => None,
+            Response::Forward => match self.upstream.ask(question, transport).await {
                 Ok(answer) => Some(answer),
                 // Nobody else knows such names: it does not exist, which is said at once.
                 Err(NoAnswer::Nobody) if answer::is_single_label(question) => {

@@ -6,11 +6,11 @@ use std::net::Ipv4Addr;
 use vc_engine::routes::Routes;
 use vc_protocol::{Name, ServiceKey};
 
-use super::addresses::Addresses;
+use super::virtual_ips::VirtualIps;
 
 /// Who asks: a container, by its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Source {
+pub(super) struct Querier {
     /// Its project.
     pub(super) project: Name,
     /// The networks of the project that it is in.
@@ -24,7 +24,7 @@ type Network = (Name, Name);
 /// network's.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
-    addresses: Addresses,
+    addresses: VirtualIps,
     names: BTreeMap<Network, BTreeMap<String, BTreeSet<Ipv4Addr>>>,
     networks: BTreeMap<ServiceKey, BTreeSet<Name>>,
     udp: BTreeMap<(Ipv4Addr, u16), ServiceKey>,
@@ -52,11 +52,11 @@ impl Table {
     }
 
     /// The addresses behind a name: several when services share an alias, none when it is no name of ours to this one.
-    pub(super) fn lookup(&self, source: &Source, name: &str) -> BTreeSet<Ipv4Addr> {
+    pub(super) fn lookup(&self, querier: &Querier, name: &str) -> BTreeSet<Ipv4Addr> {
         let name = name.strip_suffix('.').unwrap_or(name).to_lowercase();
-        let networks = source.networks.iter();
+        let networks = querier.networks.iter();
         networks
-            .filter_map(|network| self.names.get(&(source.project.clone(), network.clone())))
+            .filter_map(|network| self.names.get(&(querier.project.clone(), network.clone())))
             .filter_map(|names| names.get(&name))
             .flatten()
             .copied()
@@ -64,15 +64,15 @@ impl Table {
     }
 
     /// The service behind an address, if this one may reach it.
-    pub(super) fn reach(&self, source: &Source, address: Ipv4Addr) -> Option<&ServiceKey> {
+    pub(super) fn reach(&self, querier: &Querier, address: Ipv4Addr) -> Option<&ServiceKey> {
         let service = self.addresses.service(address)?;
-        self.admits(source, service).then_some(service)
+        self.admits(querier, service).then_some(service)
     }
 
     /// Whether this one shares a network with a service.
-    pub(super) fn admits(&self, source: &Source, service: &ServiceKey) -> bool {
-        let shares = |networks: &BTreeSet<Name>| !networks.is_disjoint(&source.networks);
-        service.project == source.project && self.networks.get(service).is_some_and(shares)
+    pub(super) fn admits(&self, querier: &Querier, service: &ServiceKey) -> bool {
+        let shares = |networks: &BTreeSet<Name>| !networks.is_disjoint(&querier.networks);
+        service.project == querier.project && self.networks.get(service).is_some_and(shares)
     }
 
     /// The UDP ports that services have.
@@ -95,9 +95,9 @@ pub(super) mod tests {
         text.parse().expect("a service")
     }
 
-    pub(in crate::dns) fn source(project: &str, networks: &[&str]) -> Source {
+    pub(in crate::dns) fn querier(project: &str, networks: &[&str]) -> Querier {
         let networks = networks.iter().map(|it| name(it)).collect();
-        Source { project: name(project), networks }
+        Querier { project: name(project), networks }
     }
 
     /// A network, and names there.
@@ -116,16 +116,16 @@ pub(super) mod tests {
         Table::default().next(&routes)
     }
 
-    fn one(table: &Table, source: &Source, name: &str) -> Option<ServiceKey> {
-        let found = table.lookup(source, name);
+    fn one(table: &Table, querier: &Querier, name: &str) -> Option<ServiceKey> {
+        let found = table.lookup(querier, name);
         assert!(found.len() <= 1, "{found:?}");
-        table.reach(source, found.first().copied()?).cloned()
+        table.reach(querier, found.first().copied()?).cloned()
     }
 
     #[test]
     fn a_name_is_found_in_any_case_with_a_dot_at_its_end_and_by_its_aliases() {
         let table = table(&[("shop/api", &[("default", &["Backend", "api.internal"])])]);
-        let web = source("shop", &["default"]);
+        let web = querier("shop", &["default"]);
         for text in ["api", "API", "api.", "backend", "BackEnd.", "api.internal", "api.shop"] {
             assert_eq!(one(&table, &web, text), Some(key("shop/api")), "{text}");
         }
@@ -141,7 +141,7 @@ pub(super) mod tests {
             ("shop/db", &[("default", &[])]),
             ("blog/api", &[("default", &[])]),
         ]);
-        let (shop, blog) = (source("shop", &["default"]), source("blog", &["default"]));
+        let (shop, blog) = (querier("shop", &["default"]), querier("blog", &["default"]));
         assert_eq!(one(&table, &shop, "api"), Some(key("shop/api")));
         assert_eq!(one(&table, &blog, "api"), Some(key("blog/api")));
         assert_eq!(one(&table, &blog, "db"), None);
@@ -159,8 +159,8 @@ pub(super) mod tests {
             ("shop/api", &[("front", &[]), ("back", &["store"])]),
             ("shop/db", &[("back", &["store"])]),
         ]);
-        let (front, back) = (source("shop", &["front"]), source("shop", &["back"]));
-        let both = source("shop", &["back", "front"]);
+        let (front, back) = (querier("shop", &["front"]), querier("shop", &["back"]));
+        let both = querier("shop", &["back", "front"]);
         assert_eq!(one(&table, &front, "db"), None);
         assert_eq!(one(&table, &back, "web"), None);
         assert_eq!(one(&table, &both, "web"), Some(key("shop/web")));

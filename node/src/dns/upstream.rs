@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-use super::addresses::RESOLVER;
+use super::virtual_ips::DNS_SERVER_IP;
 
 /// Where a node says whom it asks.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -94,7 +94,7 @@ fn servers(resolv_conf: &Path) -> Vec<SocketAddr> {
 pub fn container_servers(resolv_conf: &Path) -> Vec<IpAddr> {
     let host = servers(resolv_conf).into_iter().map(|server| server.ip());
     let host = host.filter(|ip| ip.is_ipv4() && !ip.is_loopback());
-    std::iter::once(IpAddr::from(RESOLVER)).chain(host).collect()
+    std::iter::once(IpAddr::from(DNS_SERVER_IP)).chain(host).collect()
 }
 
 /// From a port of its own, so that an answer cannot be guessed.

@@ -19,7 +19,7 @@ use vc_protocol::{ApiError, ErrorCode};
 
 use super::{Http, STUCK, given, headers};
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
-use crate::proxy::pipe::Opened;
+use crate::proxy::instance_stream::InstanceConnection;
 
 /// Frames of a request's body that may wait for the instance.
 const PIECES: usize = 4;
@@ -49,7 +49,7 @@ impl Http {
             }
         };
         frames.set_max(MAX_BODY_FRAME);
-        let lost = self.router.lost(&opened.endpoint);
+        let lost = self.router.node_down(&opened.endpoint);
         let done = {
             let (mut out, mut input) = frames.split();
             tokio::select! {
@@ -133,12 +133,12 @@ async fn take<S: AsyncRead + AsyncWrite + Unpin>(
 /// Sends the request and passes on the answer.
 async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     request: Request,
-    opened: Opened,
+    opened: InstanceConnection,
     out: &mut FramesOut<'_, S>,
 ) -> Result<(), FrameError> {
-    let Opened { endpoint, pipe, _held } = opened;
+    let InstanceConnection { endpoint, stream, _permits } = opened;
     let broken = |error: hyper::Error| format!("{} broke off: {error}", endpoint.instance);
-    let handshake = http1::Builder::new().max_headers(MAX_HEADERS).handshake(TokioIo::new(pipe));
+    let handshake = http1::Builder::new().max_headers(MAX_HEADERS).handshake(TokioIo::new(stream));
     let (mut sender, connection) = match handshake.await {
         Ok(connected) => connected,
         Err(error) => {

@@ -18,7 +18,7 @@ use vc_protocol::spec::PortProtocol;
 
 use crate::driver::Snapshot;
 use crate::proxy::Router;
-use crate::proxy::pipe::Opened;
+use crate::proxy::instance_stream::InstanceConnection;
 
 /// An instance that takes nothing of what it is sent for so long is given up, as proxies do: whether the user is still there
 /// cannot be seen before what he has sent is taken.
@@ -44,7 +44,11 @@ impl Http {
     }
 
     /// Connects to an instance that answers at a published port. Errors: one line for the user.
-    async fn open(&self, service: &str, port: Option<u16>) -> Result<(ServiceKey, Opened), String> {
+    async fn open(
+        &self,
+        service: &str,
+        port: Option<u16>,
+    ) -> Result<(ServiceKey, InstanceConnection), String> {
         let key = {
             let view = Arc::clone(&self.snapshot.borrow().view);
             vc_engine::find_service(&view.cluster, service)?

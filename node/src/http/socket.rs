@@ -19,14 +19,14 @@ use vc_protocol::{ApiError, ErrorCode};
 
 use super::{Http, STUCK, fetch, given, headers};
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
-use crate::proxy::pipe::{Opened, Pipe};
+use crate::proxy::instance_stream::{InstanceConnection, InstanceStream};
 
 /// An instance has so long to answer that it takes a WebSocket.
 const ANSWER: Duration = Duration::from_secs(10);
 /// An instance that was told that it is over has so long to agree.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-type Socket = WebSocketStream<Pipe>;
+type Socket = WebSocketStream<InstanceStream>;
 
 impl Http {
     /// Opens a WebSocket and passes on messages until it is over, and the session with it. Errors: the user is gone, or
@@ -46,11 +46,11 @@ impl Http {
                     .await;
             }
         };
-        let Opened { endpoint, pipe, _held } = opened;
+        let InstanceConnection { endpoint, stream, _permits } = opened;
         let mut config = WebSocketConfig::default();
         config.max_message_size = Some(MAX_MESSAGE);
         config.max_frame_size = Some(MAX_MESSAGE);
-        let handshake = client_async_with_config(begun, pipe, Some(config));
+        let handshake = client_async_with_config(begun, stream, Some(config));
         let (socket, refusal) = match timeout(ANSWER, handshake).await {
             Ok(Ok((socket, answer))) => (Some(socket), answer.map(|_| None)),
             Ok(Err(Error::Http(answer))) => (None, *answer),
@@ -77,7 +77,7 @@ impl Http {
         match socket {
             Some(socket) => {
                 frames.set_max(MAX_MESSAGE + 1);
-                let lost = self.router.lost(&endpoint);
+                let lost = self.router.node_down(&endpoint);
                 let (mut out, mut input) = frames.split();
                 let done = tokio::select! {
                     done = relay(socket, &mut out, &mut input) => done,

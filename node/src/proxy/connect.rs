@@ -19,9 +19,11 @@ use vc_protocol::spec::PortProtocol;
 use vc_protocol::wire::{ROUTE_PROTOCOL, encode};
 use vc_protocol::{NodeId, ServiceKey};
 
-use super::choose::Suspect;
 use super::connections::Connection;
-use super::{ANSWER, CONNECT, MAX_STREAMS, PERSISTENCE, ROUND, Router, Scope};
+use super::load_balancer::Ejected;
+use super::{
+    CONNECT_DEADLINE, INSTANCE_TIMEOUT, MAX_STREAMS, MEMBER_TIMEOUT, RETRY_INTERVAL, Router, Scope,
+};
 
 /// A silent end of a TCP connection is asked after so long whether it is still there, and then again and again.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -55,7 +57,7 @@ enum Failure {
     /// It said so, or takes none now: another attempt may find it changed.
     Refused,
     /// No answer came.
-    Silent(Suspect),
+    Silent(Ejected),
 }
 
 /// The streams to other members.
@@ -107,7 +109,7 @@ impl Router {
         self.connect_by(PortProtocol::Tcp, service, port, scope).await
     }
 
-    /// A way to an instance of a service; `None`: none was found within [`PERSISTENCE`].
+    /// A way to an instance of a service; `None`: none was found within [`CONNECT_DEADLINE`].
     pub(super) async fn connect_by(
         &self,
         protocol: PortProtocol,
@@ -115,23 +117,23 @@ impl Router {
         port: u16,
         scope: Scope,
     ) -> Option<Route> {
-        let give_up = Instant::now() + PERSISTENCE;
+        let give_up = Instant::now() + CONNECT_DEADLINE;
         let left = || give_up.saturating_duration_since(Instant::now());
         let mut table = self.inner.table.clone();
-        let mut patience = ANSWER;
+        let mut patience = MEMBER_TIMEOUT;
         loop {
             let mut tried = Vec::new();
             loop {
                 let routes = Arc::clone(&table.borrow_and_update());
-                let chooser = &self.inner.chooser;
-                let chosen = chooser.choose(&routes, service, scope, &tried, Instant::now());
+                let balancer = &self.inner.balancer;
+                let chosen = balancer.choose(&routes, service, scope, &tried, Instant::now());
                 let Some(endpoint) = chosen else { break };
                 match self.attempt(endpoint, port, protocol, patience.min(left())).await {
                     Ok(route) => return Some(route),
                     Err(Failure::Refused) => {}
                     Err(Failure::Silent(suspect)) => {
                         tracing::debug!(?suspect, %service, "no answer; another instance is tried");
-                        chooser.suspect(suspect, Instant::now());
+                        balancer.eject(suspect, Instant::now());
                     }
                 }
                 tried.push(endpoint.clone());
@@ -141,7 +143,7 @@ impl Router {
             }
             // Whoever needs long gets longer, when nobody else is there.
             patience *= 2;
-            let pause = if tried.is_empty() { left() } else { left().min(ROUND) };
+            let pause = if tried.is_empty() { left() } else { left().min(RETRY_INTERVAL) };
             match timeout(pause, table.changed()).await {
                 Ok(Ok(())) => {}
                 // The node ends.
@@ -172,7 +174,7 @@ impl Router {
             return match local(&endpoint.address, port, protocol).await {
                 Ok(upstream) => Ok(route(upstream, None)),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    Err(Failure::Silent(Suspect::Instance(endpoint.instance.clone())))
+                    Err(Failure::Silent(Ejected::Instance(endpoint.instance.clone())))
                 }
                 Err(_) => Err(Failure::Refused),
             };
@@ -183,12 +185,12 @@ impl Router {
         match timeout(patience, streams.open(endpoint.node, &request)).await {
             Ok(Ok(Some(opened))) => Ok(route(Upstream::Stream(opened), Some(place))),
             Ok(Ok(None)) => Err(Failure::Refused),
-            Ok(Err(_)) | Err(_) => Err(Failure::Silent(Suspect::Node(endpoint.node))),
+            Ok(Err(_)) | Err(_) => Err(Failure::Silent(Ejected::Node(endpoint.node))),
         }
     }
 }
 
-/// Connects to an instance on this node. Errors: it refuses, or says nothing within [`CONNECT`] (`TimedOut`).
+/// Connects to an instance on this node. Errors: it refuses, or says nothing within [`INSTANCE_TIMEOUT`] (`TimedOut`).
 pub(super) async fn local(
     address: &str,
     port: u16,
@@ -198,7 +200,7 @@ pub(super) async fn local(
     let to = SocketAddr::new(ip, port);
     match protocol {
         PortProtocol::Tcp => {
-            let stream = timeout(CONNECT, TcpStream::connect(to)).await??;
+            let stream = timeout(INSTANCE_TIMEOUT, TcpStream::connect(to)).await??;
             settings(&stream);
             Ok(Upstream::Tcp(stream))
         }

@@ -15,7 +15,7 @@ use vc_protocol::wire::decode;
 
 use super::connect::{Upstream, local};
 use super::connections::Connection;
-use super::{MAX_STREAMS, Router, pump, udp};
+use super::{MAX_STREAMS, Router, splice, udp};
 
 /// Who opened a stream has so long to say where it goes.
 const REQUEST: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ pub async fn serve(router: Router, mut streams: mpsc::Receiver<(PeerId, Stream)>
             // What it takes to connect is not held as long as the connection lives.
             match Box::pin(router.accept(&mut stream)).await {
                 Ok(Some((_connection, Upstream::Tcp(instance)))) => {
-                    pump::records(instance, stream, std::future::pending()).await;
+                    splice::records(instance, stream, std::future::pending()).await;
                 }
                 Ok(Some((_, Upstream::Udp(instance)))) => udp::records(instance, stream).await,
                 Ok(Some((_, Upstream::Stream(_))) | None) => {}

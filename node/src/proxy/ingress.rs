@@ -13,25 +13,25 @@ use vc_engine::routes::Routes;
 use vc_protocol::spec::{PortProtocol, Publish};
 use vc_protocol::{NodeId, ServiceKey};
 
-use super::{Router, Scope, holder, listen, udp};
+use super::{Router, Scope, listen, port_owner, udp};
 
 /// Between two attempts to get a port that was taken.
-const RETRY: Duration = Duration::from_secs(3);
+const BIND_RETRY_INTERVAL: Duration = Duration::from_secs(3);
 /// A listener that cannot accept, as when files run out, rests so long.
-const REST: Duration = Duration::from_millis(100);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Ports that cannot be published (`8080/tcp`), and why.
-pub type Problems = BTreeMap<String, String>;
+pub type PublishErrors = BTreeMap<String, String>;
 
 /// A port of this node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct BindAddr {
     protocol: PortProtocol,
     port: u16,
     address: Option<IpAddr>,
 }
 
-impl Place {
+impl BindAddr {
     fn name(&self) -> String {
         format!("{}/{}", self.port, self.protocol.as_str())
     }
@@ -60,18 +60,18 @@ struct Listener {
 /// The listeners of this node.
 pub struct Ingress {
     router: Router,
-    problems: mpsc::Sender<Problems>,
-    listeners: BTreeMap<Place, Listener>,
+    problems: mpsc::Sender<PublishErrors>,
+    listeners: BTreeMap<BindAddr, Listener>,
     /// Ports that could not be had, and why.
-    failed: BTreeMap<Place, String>,
-    reported: Problems,
+    failed: BTreeMap<BindAddr, String>,
+    reported: PublishErrors,
 }
 
 impl Ingress {
     /// Will publish what the router's table says, and tell of ports that it cannot, all of them with each change.
-    pub fn new(router: Router, problems: mpsc::Sender<Problems>) -> Self {
+    pub fn new(router: Router, problems: mpsc::Sender<PublishErrors>) -> Self {
         let (listeners, failed) = (BTreeMap::new(), BTreeMap::new());
-        Self { router, problems, listeners, failed, reported: Problems::new() }
+        Self { router, problems, listeners, failed, reported: PublishErrors::new() }
     }
 
     /// Listens, until the table ends. Connections that were accepted go on after that.
@@ -91,7 +91,7 @@ impl Ingress {
             let again = async {
                 match self.failed.is_empty() {
                     true => std::future::pending().await,
-                    false => tokio::time::sleep(RETRY).await,
+                    false => tokio::time::sleep(BIND_RETRY_INTERVAL).await,
                 }
             };
             tokio::select! {
@@ -102,17 +102,17 @@ impl Ingress {
     }
 
     /// Opens and closes what it takes. Returns the ports that two services want of this node.
-    async fn follow(&mut self, routes: &Routes) -> Problems {
+    async fn follow(&mut self, routes: &Routes) -> PublishErrors {
         let (wanted, clashes) = wanted(routes, self.router.inner.node);
         self.failed.retain(|place, _| wanted.contains_key(place));
-        let kept = |place: &Place, listener: &Listener| match wanted.get(place) {
+        let kept = |place: &BindAddr, listener: &Listener| match wanted.get(place) {
             // A datagram's way is kept per client, and begins anew with another target.
             Some(target) => {
                 place.protocol == PortProtocol::Tcp || *listener.target.borrow() == *target
             }
             None => false,
         };
-        let over: Vec<Place> = self
+        let over: Vec<BindAddr> = self
             .listeners
             .iter()
             .filter(|(place, listener)| !kept(place, listener) || listener.task.is_finished())
@@ -152,7 +152,7 @@ impl Ingress {
         clashes
     }
 
-    fn open(&self, place: &Place, target: Target) -> io::Result<Listener> {
+    fn open(&self, place: &BindAddr, target: Target) -> io::Result<Listener> {
         let router = self.router.clone();
         let (sender, receiver) = watch::channel(target.clone());
         let task = match place.protocol {
@@ -179,9 +179,9 @@ impl Drop for Ingress {
 }
 
 /// What this node is to publish, and what it cannot because another service has it.
-fn wanted(routes: &Routes, node: NodeId) -> (BTreeMap<Place, Target>, Problems) {
-    let mut wanted: BTreeMap<Place, Target> = BTreeMap::new();
-    let mut clashes = Problems::new();
+fn wanted(routes: &Routes, node: NodeId) -> (BTreeMap<BindAddr, Target>, PublishErrors) {
+    let mut wanted: BTreeMap<BindAddr, Target> = BTreeMap::new();
+    let mut clashes = PublishErrors::new();
     let runs_here = |service: &ServiceKey| {
         let routes = routes.services.get(service);
         routes.is_some_and(|routes| routes.endpoints.iter().any(|it| it.node == node))
@@ -195,7 +195,7 @@ fn wanted(routes: &Routes, node: NodeId) -> (BTreeMap<Place, Target>, Problems) 
             if scope == Scope::Node && !runs_here(&published.service) {
                 continue;
             }
-            let place = Place { protocol, port, address: published.port.host_ip };
+            let place = BindAddr { protocol, port, address: published.port.host_ip };
             let service = published.service.clone();
             match wanted.iter().find(|(held, _)| held.overlaps(&place)) {
                 Some((_, held)) if held.service != service => {
@@ -213,14 +213,15 @@ fn wanted(routes: &Routes, node: NodeId) -> (BTreeMap<Place, Target>, Problems) 
 }
 
 /// Why a port could not be had, for people.
-async fn reason(place: &Place, error: &io::Error) -> String {
+async fn reason(place: &BindAddr, error: &io::Error) -> String {
     if error.kind() != io::ErrorKind::AddrInUse {
         return error.to_string();
     }
     let (protocol, port) = (place.protocol, place.port);
-    let holder = tokio::task::spawn_blocking(move || holder::holder(protocol, port)).await;
-    match holder {
-        Ok(Some(holder)) => format!("it is taken there by {holder}"),
+    let port_owner =
+        tokio::task::spawn_blocking(move || port_owner::port_owner(protocol, port)).await;
+    match port_owner {
+        Ok(Some(port_owner)) => format!("it is taken there by {port_owner}"),
         _ => "it is taken there by another program".to_owned(),
     }
 }
@@ -235,7 +236,7 @@ async fn accept(router: Router, listener: TcpListener, target: watch::Receiver<T
             }
             Err(error) => {
                 tracing::debug!(%error, "a connection was not accepted");
-                tokio::time::sleep(REST).await;
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }

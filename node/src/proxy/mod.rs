@@ -7,15 +7,15 @@
 //! as well. A connection that is established lives as long as its two ends: no change of the table touches it, and it
 //! has no timeout.
 
-mod choose;
 mod connect;
 pub mod connections;
-mod holder;
 mod inbound;
 mod ingress;
+pub(crate) mod instance_stream;
 mod listen;
-pub(crate) mod pipe;
-mod pump;
+mod load_balancer;
+mod port_owner;
+mod splice;
 mod udp;
 
 use std::sync::Arc;
@@ -27,13 +27,13 @@ use vc_engine::routes::Routes;
 use vc_protocol::{NodeId, ServiceKey};
 
 pub use connections::Connections;
-pub use inbound::serve as serve_members;
-pub use ingress::{Ingress, Problems};
+pub use inbound::serve as serve_member_streams;
+pub use ingress::{Ingress, PublishErrors};
 
-use crate::dns::{Admit, Forward};
+use crate::dns::{Admit, ServiceRouter};
 use crate::driver::Snapshot;
-use choose::Chooser;
 use connect::{Streams, Upstream};
+use load_balancer::LoadBalancer;
 
 /// Connections that this node forwards at once. Those beyond are reset.
 pub const MAX_CONNECTIONS: usize = 16_384;
@@ -41,17 +41,17 @@ pub const MAX_CONNECTIONS: usize = 16_384;
 pub const MAX_STREAMS: usize = 1280;
 // Both sides open streams for connections, and for everything else.
 const _: () = assert!(2 * MAX_STREAMS + 512 <= crate::network::MAX_STREAMS);
-/// An instance here has so long to take a connection. Shorter than [`ANSWER`], so that a member says in time that its
+/// An instance here has so long to take a connection. Shorter than [`MEMBER_TIMEOUT`], so that a member says in time that its
 /// instance does not.
-pub const CONNECT: Duration = Duration::from_millis(500);
+pub const INSTANCE_TIMEOUT: Duration = Duration::from_millis(500);
 /// A member has so long to answer before another one is tried.
-pub const ANSWER: Duration = Duration::from_millis(700);
+pub const MEMBER_TIMEOUT: Duration = Duration::from_millis(700);
 /// Who did not answer is tried last for so long.
-pub const SUSPECT: Duration = Duration::from_secs(2);
+pub const EJECTION_TIME: Duration = Duration::from_secs(2);
 /// A connection that no instance takes is held so long, for one that may come; then it is reset.
-pub const PERSISTENCE: Duration = Duration::from_secs(3);
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// Between two rounds through all instances.
-const ROUND: Duration = Duration::from_millis(100);
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Which instances may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ struct Inner {
     node: NodeId,
     table: watch::Receiver<Arc<Routes>>,
     connections: Connections,
-    chooser: Chooser,
+    balancer: LoadBalancer,
     streams: Streams,
     places: Arc<Semaphore>,
 }
@@ -85,14 +85,14 @@ impl Router {
         connections: Connections,
         members: libp2p_stream::Control,
     ) -> Self {
-        let chooser = Chooser::new(node, connections.clone());
+        let balancer = LoadBalancer::new(node, connections.clone());
         let streams = Streams::new(members);
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        Self { inner: Arc::new(Inner { node, table, connections, chooser, streams, places }) }
+        Self { inner: Arc::new(Inner { node, table, connections, balancer, streams, places }) }
     }
 
     /// Forwards a TCP connection to a port of an instance of a service, and returns when it is over. When no instance
-    /// takes it within [`PERSISTENCE`], it is reset.
+    /// takes it within [`CONNECT_DEADLINE`], it is reset.
     pub async fn serve(&self, client: TcpStream, service: ServiceKey, port: u16) {
         self.forward(client, service, port, Scope::Cluster).await;
     }
@@ -118,26 +118,26 @@ impl Router {
     ) {
         let Ok(_place) = self.inner.places.try_acquire() else {
             tracing::debug!(%service, "too many connections; this one is reset");
-            return pump::cut(client);
+            return splice::reset(client);
         };
         connect::settings(&client);
         // What it takes to connect is not held as long as the connection lives.
         let route = Box::pin(self.connect(&service, port, scope)).await;
         drop(service);
-        let Some(route) = route else { return pump::cut(client) };
+        let Some(route) = route else { return splice::reset(client) };
         match route.upstream {
-            Upstream::Tcp(instance) => pump::plain(client, instance).await,
+            Upstream::Tcp(instance) => splice::tcp(client, instance).await,
             Upstream::Stream(stream) => {
-                let lost = self.lost(&route.endpoint);
-                pump::records(client, stream, lost).await;
+                let lost = self.node_down(&route.endpoint);
+                splice::records(client, stream, lost).await;
             }
             // Nobody asked for that.
-            Upstream::Udp(_) => pump::cut(client),
+            Upstream::Udp(_) => splice::reset(client),
         }
     }
 }
 
-impl Forward for Router {
+impl ServiceRouter for Router {
     async fn tcp(&self, stream: TcpStream, service: ServiceKey, port: u16) {
         self.serve(stream, service, port).await;
     }
@@ -148,7 +148,10 @@ impl Forward for Router {
 }
 
 /// Keeps the table that follows from the latest view. Ends when nobody tells of views or listens any more.
-pub async fn follow(mut snapshot: watch::Receiver<Snapshot>, table: watch::Sender<Arc<Routes>>) {
+pub async fn maintain_routes(
+    mut snapshot: watch::Receiver<Snapshot>,
+    table: watch::Sender<Arc<Routes>>,
+) {
     let mut view = Arc::clone(&snapshot.borrow_and_update().view);
     loop {
         let routes = Routes::of(&view);

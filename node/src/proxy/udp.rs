@@ -1,4 +1,4 @@
-//! Datagrams: each client of a port has a session, which keeps to one instance as long as that is there.
+//! DatagramStream: each client of a port has a session, which keeps to one instance as long as that is there.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,22 +18,22 @@ use vc_protocol::ServiceKey;
 use vc_protocol::route::MAX_RECORD;
 use vc_protocol::spec::PortProtocol;
 
-use super::choose::Suspect;
 use super::connect::{Route, Upstream};
-use super::pump::with_scratch;
+use super::load_balancer::Ejected;
+use super::splice::with_scratch;
 use super::{Router, Scope};
 use crate::dns::Admit;
 
 /// Clients of one port at once; for one more, the one that was silent longest is forgotten.
 pub const MAX_SESSIONS: usize = 4096;
 /// A client that is silent so long, and hears nothing, is forgotten.
-pub const IDLE: Duration = Duration::from_secs(60);
-/// Datagrams of one client that may wait; what comes beyond is dropped, as the network itself would.
-const QUEUE: usize = 64;
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// DatagramStream of one client that may wait; what comes beyond is dropped, as the network itself would.
+const MAX_QUEUED: usize = 64;
 /// Bytes that may wait for all sessions of one port.
-const WAITING: usize = 16 * 1024 * 1024;
+const MAX_QUEUED_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes that may wait for a stream that does not keep up.
-const BEHIND: usize = 256 * 1024;
+const MAX_UNSENT: usize = 256 * 1024;
 
 /// What a client sent.
 struct Datagram {
@@ -57,7 +57,7 @@ pub(super) async fn serve(
     admit: Option<Admit>,
 ) {
     let socket = Arc::new(socket);
-    let room = Arc::new(Semaphore::new(WAITING));
+    let room = Arc::new(Semaphore::new(MAX_QUEUED_BYTES));
     let mut sessions: HashMap<SocketAddr, Session> = HashMap::new();
     loop {
         let Ok((client, bytes)) = receive(&socket).await else { continue };
@@ -79,7 +79,7 @@ pub(super) async fn serve(
                 sessions.remove(&client);
             }
         }
-        let (queue, datagrams) = mpsc::channel(QUEUE);
+        let (queue, datagrams) = mpsc::channel(MAX_QUEUED);
         // A fresh queue has room.
         let _ = queue.try_send(datagram);
         let session = session(
@@ -127,12 +127,14 @@ async fn session(
 ) {
     loop {
         // Who says nothing needs no instance.
-        let Ok(Some(first)) = tokio::time::timeout(IDLE, datagrams.recv()).await else { return };
+        let Ok(Some(first)) = tokio::time::timeout(IDLE_TIMEOUT, datagrams.recv()).await else {
+            return;
+        };
         let found = Box::pin(router.connect_by(PortProtocol::Udp, &service, port, scope)).await;
         let Some(Route { endpoint, upstream, place: _place, .. }) = found else { continue };
         let mut way = match upstream {
-            Upstream::Udp(socket) => Way::Local(socket),
-            Upstream::Stream(stream) => Way::Remote(Datagrams::new(stream)),
+            Upstream::Udp(socket) => UdpUpstream::Local(socket),
+            Upstream::Stream(stream) => UdpUpstream::Remote(DatagramStream::new(stream)),
             // Nobody asked for that.
             Upstream::Tcp(_) => return,
         };
@@ -167,19 +169,19 @@ async fn session(
                         break;
                     }
                 }
-                () = tokio::time::sleep_until((spoke + IDLE).into()) => return,
+                () = tokio::time::sleep_until((spoke + IDLE_TIMEOUT).into()) => return,
             }
         }
         if failed {
-            let suspect = Suspect::Instance(endpoint.instance);
-            router.inner.chooser.suspect(suspect, Instant::now());
+            let suspect = Ejected::Instance(endpoint.instance);
+            router.inner.balancer.eject(suspect, Instant::now());
         }
     }
 }
 
 /// Copies between an instance here and the stream of another member, until the stream or the instance ends.
 pub(super) async fn records(instance: UdpSocket, stream: Compat<Stream>) {
-    let mut stream = Datagrams::new(stream);
+    let mut stream = DatagramStream::new(stream);
     loop {
         tokio::select! {
             asked = stream.receive() => {
@@ -215,12 +217,12 @@ fn broken<T>(sent: &io::Result<T>) -> bool {
     matches!(sent, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-enum Way {
+enum UdpUpstream {
     Local(UdpSocket),
-    Remote(Datagrams),
+    Remote(DatagramStream),
 }
 
-impl Way {
+impl UdpUpstream {
     /// Sends, or loses the datagram. Errors: the way is broken.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
@@ -241,17 +243,17 @@ impl Way {
     }
 }
 
-/// Datagrams as records on a stream.
-struct Datagrams {
+/// DatagramStream as records on a stream.
+struct DatagramStream {
     stream: Compat<Stream>,
-    /// Records that are not written yet; `written` bytes of them are.
+    /// RecordStream that are not written yet; `written` bytes of them are.
     behind: Vec<u8>,
     written: usize,
     /// The beginning of a record.
     begun: Vec<u8>,
 }
 
-impl Datagrams {
+impl DatagramStream {
     fn new(stream: Compat<Stream>) -> Self {
         Self { stream, behind: Vec::new(), written: 0, begun: Vec::new() }
     }
@@ -259,7 +261,7 @@ impl Datagrams {
     /// Has a datagram sent by the next [`Self::receive`], or drops it when too many wait. Errors: it is no datagram.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
-        if self.behind.len() + bytes.len() <= BEHIND {
+        if self.behind.len() + bytes.len() <= MAX_UNSENT {
             self.behind.extend(length.to_be_bytes());
             self.behind.extend(bytes);
         }

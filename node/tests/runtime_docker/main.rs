@@ -3,10 +3,10 @@
 
 #![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
 
+mod dns;
 mod engine;
 mod files;
 mod images;
-mod names;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -167,8 +167,11 @@ async fn a_container_is_started_listed_and_adopted_by_the_next_runtime() {
     let seen = host.change(&id).await;
     assert!(seen.address.parse::<std::net::IpAddr>().is_ok(), "{seen:?}");
 
-    let names =
-        engine.run(&["ps", "--format", "{{.Names}} {{.Label \"vc.service\"}} {{.Label \"tier\"}}"]);
+    let names = engine.run(&[
+        "ps",
+        "--format",
+        "{{.DnsServer}} {{.Label \"vc.service\"}} {{.Label \"tier\"}}",
+    ]);
     let name = format!("vc-shop.web.1-{}-{}", &id.digest[..8], identity(2).node.short());
     assert_eq!(names, format!("{name} web front"));
     assert_eq!(engine.run(&["inspect", "-f", "{{.HostConfig.Memory}}", &name]), "67108864");
@@ -288,7 +291,7 @@ async fn what_cannot_start_says_why() {
         format!("the name {name} is taken by a container that is not ours: docker rm {name}")
     );
     host.gone(&id, 0).await;
-    assert_eq!(engine.run(&["ps", "-a", "--format", "{{.Names}}"]), name);
+    assert_eq!(engine.run(&["ps", "-a", "--format", "{{.DnsServer}}"]), name);
 }
 
 #[tokio::test]

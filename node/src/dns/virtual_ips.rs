@@ -8,9 +8,9 @@ use sha2::{Digest as _, Sha256};
 use vc_protocol::ServiceKey;
 
 /// All virtual addresses: the range that is set aside for benchmarks (RFC 2544), which is routed nowhere.
-pub const RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15);
+pub const VIRTUAL_IPS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15);
 /// Where containers send their questions.
-pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 53);
+pub const DNS_SERVER_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 53);
 
 /// The first block of 256 is the resolver's; of the others, what could be taken for a network or a broadcast is left
 /// out.
@@ -22,12 +22,12 @@ const SERVICES: u32 = BLOCKS * HOSTS;
 /// of 130,000 addresses seldom meet), so that a program that looked a service up once still reaches it when the node
 /// was restarted.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Addresses {
+pub(super) struct VirtualIps {
     of: BTreeMap<ServiceKey, Ipv4Addr>,
     services: BTreeMap<Ipv4Addr, ServiceKey>,
 }
 
-impl Addresses {
+impl VirtualIps {
     /// Gives every wanted service an address and takes those of the others back. A service keeps the address that it
     /// has; of new ones that meet, the first in order gets its own and the other the next.
     pub(super) fn assign<'a>(&mut self, wanted: impl Iterator<Item = &'a ServiceKey> + Clone) {
@@ -67,7 +67,7 @@ fn start(key: &ServiceKey) -> u32 {
 
 fn address(index: u32) -> Ipv4Addr {
     let (block, host) = (1 + index / HOSTS, 1 + index % HOSTS);
-    Ipv4Addr::from(u32::from(RANGE.network()) + block * 256 + host)
+    Ipv4Addr::from(u32::from(VIRTUAL_IPS.network()) + block * 256 + host)
 }
 
 #[cfg(test)]
@@ -85,7 +85,7 @@ mod tests {
         let all: BTreeSet<Ipv4Addr> = (0..SERVICES).map(address).collect();
         assert_eq!(all.len(), SERVICES as usize);
         for address in all {
-            assert!(RANGE.contains(&address) && address != RESOLVER, "{address}");
+            assert!(VIRTUAL_IPS.contains(&address) && address != DNS_SERVER_IP, "{address}");
             assert!(!matches!(address.octets()[3], 0 | 255), "{address}");
         }
     }
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn an_address_survives_a_restart_and_the_coming_and_going_of_others() {
         let (few, many) = (keys(0..10), keys(0..2000));
-        let mut addresses = Addresses::default();
+        let mut addresses = VirtualIps::default();
         addresses.assign(few.iter());
         let before: Vec<_> = few.iter().map(|key| addresses.of(key).expect("an address")).collect();
         addresses.assign(many.iter());
@@ -102,7 +102,7 @@ mod tests {
         let now: Vec<_> = few.iter().map(|key| addresses.of(key).expect("an address")).collect();
         assert_eq!(before, now);
 
-        let mut restarted = Addresses::default();
+        let mut restarted = VirtualIps::default();
         restarted.assign(few.iter());
         assert_eq!(restarted.of, {
             addresses.assign(few.iter());
@@ -119,7 +119,7 @@ mod tests {
         let mut taken = BTreeMap::new();
         let meeting = all.iter().find_map(|key| Some((taken.insert(start(key), key)?, key)));
         let (one, other) = meeting.expect("two of 2000 meet");
-        let mut addresses = Addresses::default();
+        let mut addresses = VirtualIps::default();
         addresses.assign([other].into_iter());
         assert_eq!(addresses.of(other), Some(address(start(other))));
         addresses.assign([one, other].into_iter());

@@ -22,35 +22,38 @@ use super::connections::Connection;
 use super::{Router, Scope};
 
 /// A connection to an instance.
-pub(crate) struct Opened {
+pub(crate) struct InstanceConnection {
     /// Which instance.
     pub(crate) endpoint: Endpoint,
     /// Its bytes.
-    pub(crate) pipe: Pipe,
+    pub(crate) stream: InstanceStream,
     /// Its places among connections and streams, to be held until it is over.
-    pub(crate) _held: Held,
+    pub(crate) _permits: ConnectionPermits,
 }
 
 /// Places among connections and streams.
-pub(crate) type Held = (OwnedSemaphorePermit, Option<Connection>, Option<OwnedSemaphorePermit>);
+pub(crate) type ConnectionPermits =
+    (OwnedSemaphorePermit, Option<Connection>, Option<OwnedSemaphorePermit>);
 
 impl Router {
     /// Connects to a TCP port of an instance of a service; `None`: none takes the connection, or there are too many.
-    pub(crate) async fn open(&self, service: &ServiceKey, port: u16) -> Option<Opened> {
+    pub(crate) async fn open(&self, service: &ServiceKey, port: u16) -> Option<InstanceConnection> {
         let among_all = Arc::clone(&self.inner.places).try_acquire_owned().ok()?;
         let Route { endpoint, upstream, connection, place } =
             self.connect(service, port, Scope::Cluster).await?;
-        let pipe = match upstream {
-            Upstream::Tcp(stream) => Pipe::Tcp(stream),
-            Upstream::Stream(stream) => Pipe::Records(Box::new(Records::new(stream))),
+        let stream = match upstream {
+            Upstream::Tcp(stream) => InstanceStream::Tcp(stream),
+            Upstream::Stream(stream) => {
+                InstanceStream::RecordStream(Box::new(RecordStream::new(stream)))
+            }
             // Nobody asked for that.
             Upstream::Udp(_) => return None,
         };
-        Some(Opened { endpoint, pipe, _held: (among_all, connection, place) })
+        Some(InstanceConnection { endpoint, stream, _permits: (among_all, connection, place) })
     }
 
     /// Comes when the cluster holds the node of an endpoint for down.
-    pub(crate) fn lost(&self, endpoint: &Endpoint) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn node_down(&self, endpoint: &Endpoint) -> impl Future<Output = ()> + use<> {
         let (mut table, node) = (self.table(), endpoint.node);
         async move {
             if table.wait_for(|routes| routes.down.contains(&node)).await.is_err() {
@@ -61,15 +64,15 @@ impl Router {
 }
 
 /// Bytes to and from an instance.
-pub(crate) enum Pipe {
+pub(crate) enum InstanceStream {
     /// Here.
     Tcp(TcpStream),
     /// On another node.
-    Records(Box<Records>),
+    RecordStream(Box<RecordStream>),
 }
 
 /// The records of a stream, see [`vc_protocol::route`], as the bytes that they carry.
-pub(crate) struct Records {
+pub(crate) struct RecordStream {
     framed: Framed<Compat<Stream>, LengthDelimitedCodec>,
     /// Received and not read yet.
     rest: Bytes,
@@ -77,7 +80,7 @@ pub(crate) struct Records {
     closed: bool,
 }
 
-impl Records {
+impl RecordStream {
     fn new(stream: Compat<Stream>) -> Self {
         let codec = LengthDelimitedCodec::builder()
             .length_field_length(2)
@@ -130,7 +133,7 @@ impl Records {
     }
 }
 
-impl AsyncRead for Pipe {
+impl AsyncRead for InstanceStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -138,12 +141,12 @@ impl AsyncRead for Pipe {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Records(records) => records.poll_read(cx, buf),
+            Self::RecordStream(records) => records.poll_read(cx, buf),
         }
     }
 }
 
-impl AsyncWrite for Pipe {
+impl AsyncWrite for InstanceStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -151,21 +154,21 @@ impl AsyncWrite for Pipe {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Records(records) => records.poll_write(cx, buf),
+            Self::RecordStream(records) => records.poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Records(records) => records.poll_flush(cx),
+            Self::RecordStream(records) => records.poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Records(records) => records.poll_shutdown(cx),
+            Self::RecordStream(records) => records.poll_shutdown(cx),
         }
     }
 }

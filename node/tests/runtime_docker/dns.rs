@@ -1,4 +1,4 @@
-//! Names of services, as containers see them: with a real engine, and the packet filter of a network of the test's own.
+//! DnsServer of services, as containers see them: with a real engine, and the packet filter of a network of the test's own.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use vc_engine::routes::{Routes, ServiceRoutes};
 use vc_engine::runtime::RuntimeAction;
-use vc_node::dns::{Admit, Config, Forward, Names};
+use vc_node::dns::{Admit, Config, DnsServer, ServiceRouter};
 use vc_node::runtime::Runtime;
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::ContainerSpec;
@@ -54,7 +54,7 @@ impl Engine {
 #[derive(Clone)]
 struct Teller;
 
-impl Forward for Teller {
+impl ServiceRouter for Teller {
     async fn tcp(&self, mut stream: TcpStream, service: ServiceKey, port: u16) {
         let mut request = [0; 1024];
         let _ = stream.read(&mut request).await;
@@ -175,7 +175,7 @@ async fn a_service_is_reached_by_its_name_and_only_from_the_networks_that_it_is_
     ];
     let (table, watched) = watch::channel(Arc::new(Routes::default()));
     let config = Config { resolv_conf };
-    let names = Names::start(config, docker, watched, Teller).await.expect("sockets");
+    let names = DnsServer::start(config, docker, watched, Teller).await.expect("sockets");
     table.send_replace(Arc::new(routes(&services)));
 
     let web = container(&mut host, &engine, "shop/web.1", &["front"]).await;

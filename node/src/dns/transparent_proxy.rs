@@ -13,28 +13,28 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use vc_protocol::ServiceKey;
 
-use super::sources::Sources;
+use super::container_lookup::ContainerLookup;
+use super::per_ip_limiter::{PerIpLimiter, Permit};
 use super::table::Table;
-use super::turns::{Turn, Turns};
-use super::{Admit, Forward};
+use super::{Admit, ServiceRouter};
 
 /// Connections at a time: in all, and of one container.
 const MAX_CONNECTIONS: (usize, usize) = (16_384, 4096);
 /// How long to wait when the system has no descriptors left.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Lets through what may pass. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Proxy<F> {
+pub(super) struct TransparentProxy<F> {
     pub(super) table: watch::Receiver<Arc<Table>>,
-    pub(super) sources: Arc<Sources>,
-    pub(super) forward: F,
+    pub(super) containers: Arc<ContainerLookup>,
+    pub(super) router: F,
 }
 
-impl<F: Forward> Proxy<F> {
+impl<F: ServiceRouter> TransparentProxy<F> {
     /// Serves connections, for ever.
     pub(super) async fn serve(self, listener: TcpListener) {
-        let turns = Turns::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
+        let limiter = PerIpLimiter::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
         let mut tasks = JoinSet::new();
         loop {
             let (stream, from) = tokio::select! {
@@ -43,22 +43,22 @@ impl<F: Forward> Proxy<F> {
                     Ok(_) => continue,
                     Err(error) => {
                         tracing::debug!(%error, "no connection could be accepted");
-                        sleep(PAUSE).await;
+                        sleep(ACCEPT_BACKOFF).await;
                         continue;
                     }
                 },
                 Some(_) = tasks.join_next() => continue,
             };
-            let Some(turn) = turns.take(*from.ip()) else {
+            let Some(permit) = limiter.take(*from.ip()) else {
                 tracing::debug!(%from, "too many connections at once: one is refused");
                 reset(&stream);
                 continue;
             };
             let proxy = self.clone();
             tasks.spawn(async move {
-                let _turn: Turn = turn;
+                let _turn: Permit = permit;
                 match proxy.target(&stream, from).await {
-                    Some((service, port)) => proxy.forward.tcp(stream, service, port).await,
+                    Some((service, port)) => proxy.router.tcp(stream, service, port).await,
                     None => reset(&stream),
                 }
             });
@@ -69,21 +69,22 @@ impl<F: Forward> Proxy<F> {
     async fn target(&self, stream: &TcpStream, from: SocketAddrV4) -> Option<(ServiceKey, u16)> {
         // One that was not redirected has our own address here, which is no service's.
         let to = original_destination(stream).ok()?;
-        let source = self.sources.of(*from.ip()).await.ok().flatten()?;
+        let querier = self.containers.of(*from.ip()).await.ok().flatten()?;
         let table = Arc::clone(&self.table.borrow());
-        let service = table.reach(&source, *to.ip())?.clone();
+        let service = table.reach(&querier, *to.ip())?.clone();
         Some((service, to.port()))
     }
 
     /// Who may send datagrams to a service.
     pub(super) fn admit(&self, service: ServiceKey) -> Admit {
-        let (table, sources) = (self.table.clone(), Arc::clone(&self.sources));
+        let (table, containers) = (self.table.clone(), Arc::clone(&self.containers));
         Arc::new(move |from: IpAddr| {
-            let (table, sources, service) = (table.clone(), Arc::clone(&sources), service.clone());
+            let (table, containers, service) =
+                (table.clone(), Arc::clone(&containers), service.clone());
             Box::pin(async move {
                 let IpAddr::V4(from) = from else { return false };
-                let Ok(Some(source)) = sources.of(from).await else { return false };
-                table.borrow().admits(&source, &service)
+                let Ok(Some(querier)) = containers.of(from).await else { return false };
+                table.borrow().admits(&querier, &service)
             })
         })
     }

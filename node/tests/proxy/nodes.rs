@@ -11,7 +11,7 @@ use libp2p::{Multiaddr, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use vc_engine::routes::{Endpoint, Routes, ServiceRoutes};
-use vc_node::proxy::{Connections, Router, serve_members};
+use vc_node::proxy::{Connections, Router, serve_member_streams};
 use vc_protocol::wire::ROUTE_PROTOCOL;
 use vc_protocol::{InstanceId, Keypair, NodeId, ServiceKey};
 
@@ -68,7 +68,7 @@ fn node(id: NodeId, swarm: &Swarm<libp2p_stream::Behaviour>) -> Node {
     let (table, routes) = watch::channel(Arc::default());
     let connections = Connections::default();
     let router = Router::new(id, routes, connections.clone(), members.clone());
-    tokio::spawn(serve_members(router.clone(), streams));
+    tokio::spawn(serve_member_streams(router.clone(), streams));
     Node { id, router, connections, members, table }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Semaphore};
 
-use super::table::Source;
+use super::table::Querier;
 use crate::runtime::docker::Docker;
 
 /// For how long an answer of Docker's is believed. Only within it can the address of a container that is gone pass to
@@ -16,13 +16,13 @@ const FRESH: Duration = Duration::from_secs(5);
 /// For how long it is believed that nobody of ours has an address. (Docker knows a container's address before the
 /// container's program begins.)
 const UNKNOWN: Duration = Duration::from_secs(1);
-/// Addresses that are remembered: more than the containers of a node.
+/// VirtualIps that are remembered: more than the containers of a node.
 const MAX_KNOWN: usize = 4096;
 /// Questions that may wait for Docker's answer; it gets one at a time.
 const MAX_WAITING: usize = 64;
 
 /// Knows containers by their addresses.
-pub(super) struct Sources {
+pub(super) struct ContainerLookup {
     docker: Docker,
     known: Lock<BTreeMap<Ipv4Addr, Known>>,
     asking: Mutex<()>,
@@ -32,17 +32,17 @@ pub(super) struct Sources {
 #[derive(Clone)]
 struct Known {
     /// `None`: none of ours.
-    source: Option<Arc<Source>>,
+    querier: Option<Arc<Querier>>,
     since: Instant,
 }
 
 impl Known {
     fn is_fresh(&self) -> bool {
-        self.since.elapsed() < if self.source.is_some() { FRESH } else { UNKNOWN }
+        self.since.elapsed() < if self.querier.is_some() { FRESH } else { UNKNOWN }
     }
 }
 
-impl Sources {
+impl ContainerLookup {
     pub(super) fn new(docker: Docker) -> Self {
         Self {
             docker,
@@ -54,16 +54,16 @@ impl Sources {
 
     /// The container that has this address; `None`: none of ours. While Docker does not answer, what was known stays
     /// true. Errors: it is not known.
-    pub(super) async fn of(&self, address: Ipv4Addr) -> Result<Option<Arc<Source>>, String> {
+    pub(super) async fn of(&self, address: Ipv4Addr) -> Result<Option<Arc<Querier>>, String> {
         if let Some(known) = self.remembered(address).filter(Known::is_fresh) {
-            return Ok(known.source);
+            return Ok(known.querier);
         }
         let _waiting = self.waiting.try_acquire().map_err(|_| "too many ask at once")?;
         let _asking = self.asking.lock().await;
         // Whoever asked meanwhile may have brought it along.
         let known = self.remembered(address);
         if let Some(known) = known.as_ref().filter(|known| known.is_fresh()) {
-            return Ok(known.source.clone());
+            return Ok(known.querier.clone());
         }
         match (self.docker.neighbours(address).await, known) {
             (Ok(neighbours), _) => {
@@ -71,16 +71,16 @@ impl Sources {
                 let mut found: BTreeMap<Ipv4Addr, Known> = neighbours
                     .into_iter()
                     .map(|it| {
-                        let source = Source { project: it.project, networks: it.networks };
-                        (it.address, Known { source: Some(Arc::new(source)), since })
+                        let querier = Querier { project: it.project, networks: it.networks };
+                        (it.address, Known { querier: Some(Arc::new(querier)), since })
                     })
                     .collect();
-                let own = found.entry(address).or_insert(Known { source: None, since });
-                let source = own.source.clone();
+                let own = found.entry(address).or_insert(Known { querier: None, since });
+                let querier = own.querier.clone();
                 self.remember(found);
-                Ok(source)
+                Ok(querier)
             }
-            (Err(_), Some(Known { source: Some(source), .. })) => Ok(Some(source)),
+            (Err(_), Some(Known { querier: Some(querier), .. })) => Ok(Some(querier)),
             (Err(error), _) => Err(error),
         }
     }

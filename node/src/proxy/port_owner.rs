@@ -10,7 +10,7 @@ const LISTENS: [&str; 2] = ["0A", "07"];
 
 /// A program that has this port, as `nginx (pid 12)`; `None`: nobody can be seen. Reads files of every process: not for
 /// a thread that has something to do.
-pub(super) fn holder(protocol: PortProtocol, port: u16) -> Option<String> {
+pub(super) fn port_owner(protocol: PortProtocol, port: u16) -> Option<String> {
     let sockets = sockets(protocol, port);
     let holds = |process: &Path| {
         let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
@@ -59,11 +59,11 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let own = format!("(pid {})", std::process::id());
-        let found = holder(PortProtocol::Tcp, port).expect("this process has it");
+        let found = port_owner(PortProtocol::Tcp, port).expect("this process has it");
         assert!(found.ends_with(&own), "{found}");
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
         let port = socket.local_addr().expect("bound").port();
-        let found = holder(PortProtocol::Udp, port).expect("this process has it");
+        let found = port_owner(PortProtocol::Udp, port).expect("this process has it");
         assert!(found.ends_with(&own), "{found}");
     }
 }

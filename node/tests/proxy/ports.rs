@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use vc_engine::routes::{Published, Routes};
-use vc_node::proxy::{Ingress, Problems};
+use vc_node::proxy::{Ingress, PublishErrors};
 use vc_protocol::spec::{Port, PortProtocol, Publish};
 
 use crate::nodes::{Node, alone, container, pair, place_with, service};
@@ -21,7 +21,7 @@ fn publish(routes: &mut Routes, port: Port) {
     held.push(Published { service: service(), port });
 }
 
-fn ingress(node: &Node) -> mpsc::Receiver<Problems> {
+fn ingress(node: &Node) -> mpsc::Receiver<PublishErrors> {
     let (problems, receiver) = mpsc::channel(16);
     tokio::spawn(Ingress::new(node.router.clone(), problems).run());
     receiver
@@ -105,10 +105,10 @@ async fn a_port_that_is_taken_is_told_with_who_has_it_and_had_when_it_is_free() 
     place_with(&[&here], &on, |routes| publish(routes, port(published, target, Publish::Cluster)));
     let told = problems.recv().await.expect("a problem");
     let why = &told[&format!("{published}/tcp")];
-    assert!(why.starts_with("it is taken there by routing"), "{why}");
+    assert!(why.starts_with("it is taken there by proxy"), "{why}");
     assert!(why.ends_with(&format!("(pid {})", std::process::id())), "{why}");
     drop(taken);
-    assert_eq!(problems.recv().await.expect("no problem"), Problems::new());
+    assert_eq!(problems.recv().await.expect("no problem"), PublishErrors::new());
     let _client = connect(published).await;
     listener.accept().await.expect("accepted");
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use vc_node::proxy::{ANSWER, PERSISTENCE};
+use vc_node::proxy::{CONNECT_DEADLINE, MEMBER_TIMEOUT};
 use vc_protocol::Keypair;
 
 use crate::nodes::{Node, alone, client, container, instance, pair, place, replica};
@@ -232,12 +232,12 @@ async fn a_node_that_says_nothing_delays_few_connections_and_fails_none() {
     let before = Instant::now();
     let mut waiting = client(&here, port).await;
     // The only instance says nothing; one appears while the connection is held.
-    tokio::time::sleep(ANSWER / 2).await;
+    tokio::time::sleep(MEMBER_TIMEOUT / 2).await;
     place(&[&here], &[near, lone]);
     let mut text = String::new();
     waiting.read_to_string(&mut text).await.expect("an answer");
     assert_eq!(text, "alive");
-    assert!(before.elapsed() < PERSISTENCE);
+    assert!(before.elapsed() < CONNECT_DEADLINE);
 }
 
 #[tokio::test]
@@ -257,7 +257,7 @@ async fn without_an_instance_a_connection_waits_for_one_and_then_is_reset() {
     let mut hopeless = client(&here, port).await;
     let error = hopeless.read(&mut [0]).await.expect_err("nobody is there");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    assert!(before.elapsed() >= PERSISTENCE);
+    assert!(before.elapsed() >= CONNECT_DEADLINE);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::addresses::{RANGE, RESOLVER};
+use super::virtual_ips::{DNS_SERVER_IP, VIRTUAL_IPS};
 
 /// How long `iptables` may take; others may hold its lock.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -29,7 +29,7 @@ const PASSING: [&str; 2] = ["DOCKER-USER", "FORWARD"];
 
 /// The rules of a node.
 #[derive(Debug, Clone)]
-pub(super) struct Rules {
+pub(super) struct NatRules {
     chain: String,
     bridges: String,
 }
@@ -44,7 +44,7 @@ pub(super) struct Ports {
     pub(super) udp: BTreeMap<(Ipv4Addr, u16), u16>,
 }
 
-impl Rules {
+impl NatRules {
     /// Those of a node, for packets from bridges whose names begin so.
     pub(super) fn new(node: &str, bridges: &str) -> Self {
         Self { chain: format!("VC-{node}"), bridges: format!("{bridges}+") }
@@ -110,20 +110,23 @@ impl Rules {
                 "-A {chain} -d {to} -p {protocol} -m {protocol}{port} -j REDIRECT --to-ports {ours}"
             );
         };
-        let resolver = format!("{RESOLVER}/32");
+        let resolver = format!("{DNS_SERVER_IP}/32");
         redirect(&resolver, "udp", Some(53), ports.resolver_udp);
         redirect(&resolver, "tcp", Some(53), ports.resolver_tcp);
         for (&(address, port), &ours) in &ports.udp {
             redirect(&format!("{address}/32"), "udp", Some(port), ours);
         }
-        redirect(&RANGE.to_string(), "tcp", None, ports.proxy);
+        redirect(&VIRTUAL_IPS.to_string(), "tcp", None, ports.proxy);
         let _ = write!(text, "COMMIT\n*filter\n:{chain} - [0:0]\n");
         // What was not redirected is for nobody, and must not leave the node.
-        let _ =
-            writeln!(text, "-A {chain} -d {RANGE} -p tcp -m tcp -j REJECT --reject-with tcp-reset");
-        let _ = writeln!(text, "-A {chain} -d {RANGE} -j REJECT");
+        let _ = writeln!(
+            text,
+            "-A {chain} -d {VIRTUAL_IPS} -p tcp -m tcp -j REJECT --reject-with tcp-reset"
+        );
+        let _ = writeln!(text, "-A {chain} -d {VIRTUAL_IPS} -j REJECT");
         // What was, must not fall to a firewall that lets in only what it knows.
-        let _ = writeln!(text, "-A {chain} -m conntrack --ctorigdst {RANGE} -j ACCEPT\nCOMMIT");
+        let _ =
+            writeln!(text, "-A {chain} -m conntrack --ctorigdst {VIRTUAL_IPS} -j ACCEPT\nCOMMIT");
         text
     }
 }
@@ -169,7 +172,7 @@ mod tests {
             proxy: 1003,
             udp: [((Ipv4Addr::new(198, 18, 7, 7), 514), 1004)].into(),
         };
-        let text = Rules::new("abc", "vcxyz").text(&ports);
+        let text = NatRules::new("abc", "vcxyz").text(&ports);
         let told = "\
 *nat
 :VC-abc - [0:0]

@@ -21,7 +21,7 @@ const SCRATCH: usize = HEADER + MAX_RECORD;
 /// The length before a record, in bytes.
 const HEADER: usize = 2;
 /// After so many bytes in a row a connection lets others go on.
-const TURN: usize = 1024 * 1024;
+const COOP_BUDGET: usize = 1024 * 1024;
 /// A connection whose other end takes no more may read so long what it was told last.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -35,10 +35,15 @@ pub(super) fn with_scratch<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
 }
 
 /// Copies between two TCP connections until both directions are over. When one is cut, so is the other.
-pub(super) async fn plain(client: TcpStream, instance: TcpStream) {
-    let mut pump = Pump { tcp: client, other: instance, to: Way::plain(), from: Way::plain() };
-    if std::future::poll_fn(|cx| pump.poll(cx)).await.is_err() {
-        let Pump { tcp, other, to, from } = pump;
+pub(super) async fn tcp(client: TcpStream, instance: TcpStream) {
+    let mut splice = CopyBidirectional {
+        tcp: client,
+        other: instance,
+        to: HalfCopy::plain(),
+        from: HalfCopy::plain(),
+    };
+    if std::future::poll_fn(|cx| splice.poll(cx)).await.is_err() {
+        let CopyBidirectional { tcp, other, to, from } = splice;
         let (client, instance) = (end(tcp, &to, &from), end(other, &from, &to));
         tokio::join!(client, instance);
     }
@@ -52,24 +57,27 @@ pub(super) async fn records(
     lost: impl Future<Output = ()>,
 ) {
     let mut lost = std::pin::pin!(lost);
-    let (to, from) = (Way { encodes: true, ..Way::plain() }, Way { decodes: true, ..Way::plain() });
-    let mut pump = Pump { tcp, other: stream, to, from };
+    let (to, from) = (
+        HalfCopy { encodes: true, ..HalfCopy::plain() },
+        HalfCopy { decodes: true, ..HalfCopy::plain() },
+    );
+    let mut splice = CopyBidirectional { tcp, other: stream, to, from };
     let run = |cx: &mut Context<'_>| match lost.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-        Poll::Pending => pump.poll(cx),
+        Poll::Pending => splice.poll(cx),
     };
     match std::future::poll_fn(run).await {
         // Both sides know that it is over; whether this close arrives does not matter.
         Ok(()) => {
             let close = |cx: &mut Context<'_>| {
-                let _ = Pin::new(&mut pump.other).poll_shutdown(cx);
+                let _ = Pin::new(&mut splice.other).poll_shutdown(cx);
                 Poll::Ready(())
             };
             std::future::poll_fn(close).await;
         }
         // A stream that is dropped while it is open is reset.
         Err(_) => {
-            let Pump { tcp, other, to, from } = pump;
+            let CopyBidirectional { tcp, other, to, from } = splice;
             drop(other);
             end(tcp, &to, &from).await;
         }
@@ -78,7 +86,11 @@ pub(super) async fn records(
 
 /// Ends a connection that did not end in order. An end that was told that nothing more comes, and whose own words
 /// nobody wants, has a moment to read what it was told: a reset may overtake that.
-fn end(tcp: TcpStream, said: &Way, told: &Way) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+fn end(
+    tcp: TcpStream,
+    said: &HalfCopy,
+    told: &HalfCopy,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let lingers = said.stage == Stage::Broken && told.stage == Stage::Over;
     Box::pin(async move {
         let mut tcp = tcp;
@@ -89,25 +101,25 @@ fn end(tcp: TcpStream, said: &Way, told: &Way) -> Pin<Box<dyn Future<Output = ()
                 return;
             }
         }
-        cut(tcp);
+        reset(tcp);
     })
 }
 
 /// Resets a connection, so that its end is not taken for the end of what was said.
-pub(super) fn cut(tcp: TcpStream) {
+pub(super) fn reset(tcp: TcpStream) {
     let _ = tcp.set_zero_linger();
 }
 
-struct Pump<S> {
+struct CopyBidirectional<S> {
     tcp: TcpStream,
     other: S,
     /// From `tcp` to `other`.
-    to: Way,
+    to: HalfCopy,
     /// From `other` to `tcp`.
-    from: Way,
+    from: HalfCopy,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> CopyBidirectional<S> {
     /// Errors: one end was cut.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         with_scratch(|scratch| {
@@ -119,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                     Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
                 }
                 _ => {
-                    self.from.watch(cx, &mut self.other)?;
+                    self.from.detect_reset(cx, &mut self.other)?;
                     Poll::Pending
                 }
             }
@@ -141,7 +153,7 @@ enum Stage {
 }
 
 /// One direction.
-struct Way {
+struct HalfCopy {
     /// What was read and not written yet, as it was read.
     rest: Vec<u8>,
     /// How much of it has been written meanwhile.
@@ -159,7 +171,7 @@ struct Way {
     stage: Stage,
 }
 
-impl Way {
+impl HalfCopy {
     fn plain() -> Self {
         Self {
             rest: Vec::new(),
@@ -208,7 +220,7 @@ impl Way {
                 }
                 Stage::Copying => {}
             }
-            if copied >= TURN {
+            if copied >= COOP_BUDGET {
                 cx.waker().wake_by_ref();
                 return Ok(());
             }
@@ -313,7 +325,11 @@ impl Way {
     }
 
     /// Notices that a stream was reset after its last record, which nobody reads for any more. Errors: it was.
-    fn watch<R: AsyncRead + Unpin>(&self, cx: &mut Context<'_>, from: &mut R) -> io::Result<()> {
+    fn detect_reset<R: AsyncRead + Unpin>(
+        &self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+    ) -> io::Result<()> {
         if !self.decodes || self.stage == Stage::Copying {
             return Ok(());
         }

@@ -8,11 +8,11 @@ use std::time::Instant;
 use vc_engine::routes::{Endpoint, Routes};
 use vc_protocol::{InstanceId, NodeId, ServiceKey};
 
-use super::{Connections, SUSPECT, Scope};
+use super::{Connections, EJECTION_TIME, Scope};
 
 /// Who did not answer lately.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Suspect {
+pub(super) enum Ejected {
     /// A node.
     Node(NodeId),
     /// An instance.
@@ -20,29 +20,29 @@ pub(super) enum Suspect {
 }
 
 /// Chooses by what this node has seen.
-pub(super) struct Chooser {
+pub(super) struct LoadBalancer {
     node: NodeId,
     connections: Connections,
-    suspects: Mutex<HashMap<Suspect, Instant>>,
+    ejected: Mutex<HashMap<Ejected, Instant>>,
     /// Grows with each choice, so that equals take turns.
     turn: AtomicUsize,
 }
 
-impl Chooser {
+impl LoadBalancer {
     pub(super) fn new(node: NodeId, connections: Connections) -> Self {
-        let (suspects, turn) = (Mutex::default(), AtomicUsize::new(0));
-        Self { node, connections, suspects, turn }
+        let (ejected, turn) = (Mutex::default(), AtomicUsize::new(0));
+        Self { node, connections, ejected, turn }
     }
 
-    fn suspects(&self) -> MutexGuard<'_, HashMap<Suspect, Instant>> {
-        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ejected(&self) -> MutexGuard<'_, HashMap<Ejected, Instant>> {
+        self.ejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on it is tried last, for a while.
-    pub(super) fn suspect(&self, whom: Suspect, now: Instant) {
-        let mut suspects = self.suspects();
-        suspects.retain(|_, until| *until > now);
-        suspects.insert(whom, now + SUSPECT);
+    pub(super) fn eject(&self, whom: Ejected, now: Instant) {
+        let mut ejected = self.ejected();
+        ejected.retain(|_, until| *until > now);
+        ejected.insert(whom, now + EJECTION_TIME);
     }
 
     /// The best of those that were not tried: one that answers before a suspect, one here before another, then the one
@@ -57,8 +57,8 @@ impl Chooser {
     ) -> Option<&'a Endpoint> {
         let endpoints = &routes.services.get(service)?.endpoints;
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let suspects = self.suspects();
-        let suspect = |whom: Suspect| suspects.get(&whom).is_some_and(|until| *until > now);
+        let ejected = self.ejected();
+        let suspect = |whom: Ejected| ejected.get(&whom).is_some_and(|until| *until > now);
         let count = endpoints.len();
         let candidates = endpoints.iter().enumerate().filter(|(_, endpoint)| {
             let here = endpoint.node == self.node;
@@ -67,11 +67,11 @@ impl Chooser {
                 && !self.connections.is_leaving(&endpoint.instance)
         });
         let (_, best) = candidates.min_by_key(|(place, endpoint)| {
-            let suspected = !suspects.is_empty()
-                && (suspect(Suspect::Node(endpoint.node))
-                    || suspect(Suspect::Instance(endpoint.instance.clone())));
+            let is_ejected = !ejected.is_empty()
+                && (suspect(Ejected::Node(endpoint.node))
+                    || suspect(Ejected::Instance(endpoint.instance.clone())));
             let active = self.connections.active(&endpoint.instance);
-            (suspected, endpoint.node != self.node, active, (place + turn) % count)
+            (is_ejected, endpoint.node != self.node, active, (place + turn) % count)
         })?;
         Some(best)
     }
@@ -112,11 +112,11 @@ mod tests {
 
     #[test]
     fn an_instance_here_is_taken_before_others_and_others_when_it_was_tried() {
-        let chooser = Chooser::new(node(1), Connections::default());
+        let balancer = LoadBalancer::new(node(1), Connections::default());
         let routes = routes(&[2, 1]);
         let choose = |tried: &[Endpoint], scope| {
             let now = Instant::now();
-            replica(chooser.choose(&routes, &service(), scope, tried, now))
+            replica(balancer.choose(&routes, &service(), scope, tried, now))
         };
         assert_eq!(choose(&[], Scope::Cluster), Some(2));
         let here = routes.services[&service()].endpoints[1].clone();
@@ -127,12 +127,12 @@ mod tests {
     #[test]
     fn the_one_with_fewest_connections_is_next_and_equals_take_turns() {
         let connections = Connections::default();
-        let chooser = Chooser::new(node(9), connections.clone());
+        let balancer = LoadBalancer::new(node(9), connections.clone());
         let routes = routes(&[1, 2, 3]);
         let mut held = Vec::new();
         let mut counts = BTreeMap::new();
         for _ in 0..300 {
-            let chosen = chooser.choose(&routes, &service(), Scope::Cluster, &[], Instant::now());
+            let chosen = balancer.choose(&routes, &service(), Scope::Cluster, &[], Instant::now());
             let chosen = chosen.expect("there are some");
             held.extend(connections.begin(&chosen.instance));
             *counts.entry(chosen.instance.slot.replica).or_insert(0) += 1;
@@ -142,7 +142,7 @@ mod tests {
         let mut seen: Vec<_> = (0..3)
             .map(|_| {
                 let now = Instant::now();
-                replica(chooser.choose(&routes, &service(), Scope::Cluster, &[], now))
+                replica(balancer.choose(&routes, &service(), Scope::Cluster, &[], now))
             })
             .collect();
         seen.sort();
@@ -151,25 +151,25 @@ mod tests {
 
     #[test]
     fn a_suspect_is_taken_last_until_it_is_forgiven() {
-        let chooser = Chooser::new(node(1), Connections::default());
+        let balancer = LoadBalancer::new(node(1), Connections::default());
         let routes = routes(&[1, 2]);
         let now = Instant::now();
         let here = routes.services[&service()].endpoints[0].instance.clone();
-        chooser.suspect(Suspect::Instance(here), now);
-        let choose = |at| replica(chooser.choose(&routes, &service(), Scope::Cluster, &[], at));
+        balancer.eject(Ejected::Instance(here), now);
+        let choose = |at| replica(balancer.choose(&routes, &service(), Scope::Cluster, &[], at));
         assert_eq!(choose(now), Some(2));
-        chooser.suspect(Suspect::Node(node(2)), now);
+        balancer.eject(Ejected::Node(node(2)), now);
         assert_eq!(choose(now), Some(1));
-        assert_eq!(choose(now + SUSPECT), Some(1));
+        assert_eq!(choose(now + EJECTION_TIME), Some(1));
     }
 
     #[test]
     fn an_instance_that_leaves_is_not_taken() {
         let connections = Connections::default();
-        let chooser = Chooser::new(node(1), connections.clone());
+        let balancer = LoadBalancer::new(node(1), connections.clone());
         let routes = routes(&[1]);
         connections.leaving(&routes.services[&service()].endpoints[0].instance);
         let now = Instant::now();
-        assert_eq!(chooser.choose(&routes, &service(), Scope::Cluster, &[], now), None);
+        assert_eq!(balancer.choose(&routes, &service(), Scope::Cluster, &[], now), None);
     }
 }
