@@ -2,12 +2,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use vc_protocol::Millis;
+use vc_client::{Candidates, ConnectError, Session, SessionError};
 use vc_protocol::control::{Reply, Request};
+use vc_protocol::{ApiError, Millis};
 
 use crate::args::Global;
-use crate::client::{self, Candidates, Session};
 use crate::credentials::{self, Credential};
+use crate::known_peers;
 use crate::render::Output;
 
 /// Ends a command without anything left to say.
@@ -48,18 +49,20 @@ impl App {
         let credential = self.credential()?;
         let given: Vec<_> = self.global.peers.iter().flat_map(|list| list.0.clone()).collect();
         let candidates = if given.is_empty() {
-            Candidates::of(&credential.claims)
+            let remembered = known_peers::load(credential.claims.aud);
+            Candidates::known(remembered.into_iter().chain(credential.claims.peers.clone()))
         } else {
-            Candidates::given(given)
+            Candidates::only(given)
         };
-        Ok(client::connect(&credential, candidates).await?)
+        Ok(connect(&credential, candidates).await.map_err(ApiError::from)?)
     }
 
     /// Puts a new session in the place of one that takes no more requests: with the same member, which knows what it has
     /// told us, or with another when that is gone.
     pub(crate) async fn renew(&self, session: &mut Session) -> anyhow::Result<()> {
         let credential = self.credential()?;
-        let fresh = match client::connect(&credential, Candidates::member(session)).await {
+        let same = Candidates::only(vec![session.address().clone()]);
+        let fresh = match connect(&credential, same).await {
             Ok(fresh) => fresh,
             Err(_) => self.connect().await?,
         };
@@ -87,7 +90,7 @@ impl App {
     pub(crate) async fn change(&self, requests: Vec<Request>) -> anyhow::Result<()> {
         let mut lines = Vec::new();
         let result = self
-            .in_session(async |session| Ok(session.change_all(&requests, &mut lines).await?))
+            .in_session(async |session| Ok(change_all(session, &requests, &mut lines).await?))
             .await;
         // What was done before a refusal is done.
         if result.is_ok() || !lines.is_empty() {
@@ -97,7 +100,29 @@ impl App {
     }
 }
 
-/// This node's clock.
+/// Connects to the first member that accepts the token, and remembers the members that it names.
+async fn connect(credential: &Credential, candidates: Candidates) -> Result<Session, ConnectError> {
+    let cluster = credential.claims.aud;
+    let (session, peers) = vc_client::connect(cluster, &credential.token, candidates).await?;
+    // The command works without it: a read-only home is no reason to fail.
+    let _ = known_peers::remember(cluster, session.address(), &peers);
+    Ok(session)
+}
+
+/// Sends requests that change something, one after another, and adds what each changed to `lines`. Stops at the first
+/// refusal; what was done before stays done.
+pub(crate) async fn change_all(
+    session: &mut Session,
+    requests: &[Request],
+    lines: &mut Vec<String>,
+) -> Result<(), SessionError> {
+    for request in requests {
+        lines.extend(session.change(request).await?);
+    }
+    Ok(())
+}
+
+/// The clock of this computer.
 pub(crate) fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)

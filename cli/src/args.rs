@@ -1,10 +1,12 @@
 //! The command line.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use libp2p::Multiaddr;
+use vc_client::address::{self, AddressError};
 
-use crate::client::PeerList;
 use crate::cmd;
 
 const EXAMPLES: &str = "\
@@ -53,6 +55,20 @@ pub(crate) struct Global {
     /// How to print results
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Format,
+}
+
+/// The addresses in one `--peer`; VC_PEER may hold several, separated by commas or white space, or none.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerList(pub(crate) Vec<Multiaddr>);
+
+impl FromStr for PeerList {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let parts =
+            text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
+        parts.map(address::parse).collect::<Result<_, _>>().map(Self)
+    }
 }
 
 /// How results are printed.
@@ -283,6 +299,13 @@ mod tests {
             }
         }
         check(&Cli::command(), "vc");
+    }
+
+    #[test]
+    fn one_peer_option_may_hold_several_addresses() {
+        let list: PeerList = "10.0.0.1, 10.0.0.2".parse().expect("two");
+        assert_eq!(list.0.len(), 2);
+        assert!("".parse::<PeerList>().expect("none").0.is_empty());
     }
 
     #[test]

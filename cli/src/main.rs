@@ -1,15 +1,15 @@
 //! `vc`: drives a Virtual Cluster from any node.
 //!
-//! One command, one file in [`cmd`]. [`client`] finds a member and speaks the control protocol with it; [`render`]
+//! One command, one file in [`cmd`]. `vc-client` finds a member and speaks the control protocol with it; [`render`]
 //! turns its answers into tables or JSON. Any member will do: none is special, so none is needed.
 
 mod app;
 mod args;
-mod client;
 mod cmd;
 mod credentials;
 mod docker;
 mod files;
+mod known_peers;
 mod link;
 mod render;
 mod terminal;
@@ -19,10 +19,10 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use vc_client::text::one_line;
 
 use crate::app::{App, Stop};
 use crate::args::Cli;
-use crate::render::one_line;
 
 /// As a shell reports a process that SIGINT ended.
 const INTERRUPTED: u8 = 130;

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::Context as _;
 use tar::{Archive, Entry, EntryType};
 
-use crate::render::one_line;
+use vc_client::text::one_line;
 
 /// At most so many of the entries that were left out are told.
 const TOLD: usize = 20;

@@ -5,7 +5,7 @@ mod room;
 use std::sync::Arc;
 use std::time::Duration;
 
-use libp2p::{PeerId, Stream, StreamProtocol};
+use libp2p::{PeerId, Stream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vc_engine::Input;
@@ -15,8 +15,7 @@ use vc_protocol::auth::{
 use vc_protocol::token::{
     NodeRole, Scope, TokenError, issue_certificate, verify, verify_certificate,
 };
-use vc_protocol::wire::AUTH_PROTOCOL;
-use vc_protocol::{ClusterId, Name, NodeId};
+use vc_protocol::{Name, NodeId};
 
 use crate::api::{self, Audience, ControlService};
 use crate::driver::Event;
@@ -33,81 +32,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Why a peer did not let us in, or is not who it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// The stream could not be opened.
-    #[error("the node does not answer: {0}")]
-    Open(String),
     /// The stream broke.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// It is not of the cluster we look for.
-    #[error("the node that answered is not of this cluster: {0}")]
-    Impostor(#[from] TokenError),
     /// It said no.
     #[error("{0}")]
     Refused(String),
     /// It took too long.
     #[error("the node did not answer in time")]
     TimedOut,
-    /// It said something that does not fit.
-    #[error("the node gave an answer that does not fit the question")]
-    Unexpected,
-}
-
-/// As a member, says so on the connections to `peer`; `false`: it did not know us before.
-pub(crate) async fn prove(
-    mut control: libp2p_stream::Control,
-    peer: NodeId,
-    cluster: ClusterId,
-    certificate: String,
-) -> Result<bool, AuthError> {
-    let talk = async {
-        match introduce(&mut control, peer, cluster, &Credentials::Member { certificate }).await?.0
-        {
-            AuthResponse::Member { known } => Ok(known),
-            AuthResponse::Refused { reason, .. } => Err(AuthError::Refused(reason)),
-            _ => Err(AuthError::Unexpected),
-        }
-    };
-    timeout(PATIENCE, talk).await.unwrap_or(Err(AuthError::TimedOut))
-}
-
-/// Asks to join the cluster with a token.
-pub(crate) async fn join(
-    mut control: libp2p_stream::Control,
-    peer: NodeId,
-    cluster: ClusterId,
-    token: String,
-    name: Name,
-) -> Result<JoinResponse, AuthError> {
-    let talk = async {
-        match introduce(&mut control, peer, cluster, &Credentials::Join { token, name }).await?.0 {
-            AuthResponse::Joined(admission) => Ok(*admission),
-            AuthResponse::Refused { reason, .. } => Err(AuthError::Refused(reason)),
-            _ => Err(AuthError::Unexpected),
-        }
-    };
-    timeout(PATIENCE, talk).await.unwrap_or(Err(AuthError::TimedOut))
-}
-
-/// The dialler's side: no credential leaves before the listener has shown that it is of the cluster.
-async fn introduce(
-    control: &mut libp2p_stream::Control,
-    peer: NodeId,
-    cluster: ClusterId,
-    hello: &Credentials,
-) -> Result<(AuthResponse, Frames<Stream>), AuthError> {
-    let stream = control
-        .open_stream(peer.peer_id(), StreamProtocol::new(AUTH_PROTOCOL))
-        .await
-        .map_err(|error| AuthError::Open(error.to_string()))?;
-    // An admission carries a certificate a member.
-    let mut frames = Frames::new(stream, vc_protocol::wire::MAX_FRAME);
-    frames.send(&ClientHello { version: 1 }).await?;
-    let ServerHello { certificate } = frames.receive().await?;
-    verify_certificate(&certificate, cluster, Some(peer))?;
-    frames.send(hello).await?;
-    let welcome = frames.receive().await?;
-    Ok((welcome, frames))
 }
 
 /// The listener's side.

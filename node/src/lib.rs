@@ -8,7 +8,6 @@ pub mod dns;
 pub mod driver;
 mod events;
 mod exec;
-mod frames;
 mod host;
 mod http;
 mod identity;
@@ -28,6 +27,7 @@ use std::sync::LazyLock;
 use vc_protocol::Millis;
 
 pub use run::start;
+pub(crate) use vc_client::frames;
 
 /// This node's time, in milliseconds since the epoch. It never goes back while the process lives.
 pub(crate) fn now() -> Millis {

@@ -16,10 +16,10 @@ use vc_protocol::token::Scope;
 
 use crate::app::{App, Stop};
 use crate::args::Cli;
-use crate::client::expect_reply;
 use crate::credentials::Credential;
 use crate::link;
 use crate::render::{self, note, print};
+use vc_client::expect_reply;
 
 /// Arguments of `vc console`.
 #[derive(Debug, clap::Args)]

@@ -12,9 +12,12 @@ use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, MAX_EXEC_CH
 
 use super::target::Target;
 use crate::app::App;
-use crate::client::{FramesIn, FramesOut, Session, SessionError};
 use crate::render::note;
 use crate::unpack::unpack;
+use libp2p::Stream;
+use vc_client::frames::{FramesIn, FramesOut};
+use vc_client::{Session, SessionError};
+use vc_protocol::{ApiError, ErrorCode};
 
 /// Pieces of an archive that may wait between the files and the network.
 const PIECES: usize = 8;
@@ -116,25 +119,34 @@ async fn begin(session: &mut Session, copy: &Request) -> anyhow::Result<()> {
 }
 
 /// What the member sends next; `None`: it is done.
-async fn receive(from: &mut FramesIn<'_>) -> anyhow::Result<Option<Vec<u8>>> {
+async fn receive(from: &mut FramesIn<'_, Stream>) -> anyhow::Result<Option<Vec<u8>>> {
     loop {
         let silent = |_| SessionError::Lost("nothing was heard of it".to_owned());
-        let frame = timeout(IDLE_TIMEOUT, from.receive()).await.map_err(silent)??;
+        let frame = timeout(IDLE_TIMEOUT, from.receive_bytes())
+            .await
+            .map_err(silent)?
+            .map_err(SessionError::from)?;
         match ExecFrame::decode(&frame) {
             Some(ExecFrame::Stdout(bytes)) if bytes.is_empty() => {}
             Some(ExecFrame::Stdout(bytes)) => return Ok(Some(bytes)),
             Some(ExecFrame::Exit(0)) => return Ok(None),
-            Some(ExecFrame::Failed(reason)) => return Err(SessionError::Refused(reason).into()),
+            Some(ExecFrame::Failed(reason)) => {
+                return Err(SessionError::Refused(ApiError::new(
+                    ErrorCode::FailedPrecondition,
+                    reason,
+                ))
+                .into());
+            }
             _ => return Err(SessionError::Unexpected.into()),
         }
     }
 }
 
 /// Says now and then that we are here.
-async fn alive(to: &mut FramesOut<'_>) -> std::convert::Infallible {
+async fn alive(to: &mut FramesOut<'_, Stream>) -> std::convert::Infallible {
     loop {
         tokio::time::sleep(KEEPALIVE_INTERVAL).await;
-        if to.send(ExecFrame::Stdin(Vec::new()).encode()).await.is_err() {
+        if to.send_bytes(ExecFrame::Stdin(Vec::new()).encode()).await.is_err() {
             return std::future::pending().await;
         }
     }
@@ -178,14 +190,20 @@ async fn into(session: &mut Session, source: PathBuf) -> anyhow::Result<()> {
     let sending = async {
         loop {
             match timeout(KEEPALIVE_INTERVAL, waiting.recv()).await {
-                Ok(Some(bytes)) => to.send(ExecFrame::Stdin(bytes).encode()).await?,
+                Ok(Some(bytes)) => to
+                    .send_bytes(ExecFrame::Stdin(bytes).encode())
+                    .await
+                    .map_err(SessionError::from)?,
                 Ok(None) => break,
-                Err(_) => to.send(ExecFrame::Stdin(Vec::new()).encode()).await?,
+                Err(_) => to
+                    .send_bytes(ExecFrame::Stdin(Vec::new()).encode())
+                    .await
+                    .map_err(SessionError::from)?,
             }
         }
         // An archive that broke off has no end: who takes it must not believe that it is whole.
         packing.await??;
-        to.send(ExecFrame::StdinEnd.encode()).await?;
+        to.send_bytes(ExecFrame::StdinEnd.encode()).await.map_err(SessionError::from)?;
         match alive(&mut to).await {}
     };
     tokio::select! {

@@ -7,9 +7,9 @@ use super::image;
 use super::project::{ProjectArgs, warn};
 use super::wait::{WaitArgs, Wanted, until_running};
 use crate::app::App;
-use crate::client::{Session, SessionError, expect_reply};
 use crate::docker::DockerArgs;
 use crate::render::{self, note};
+use vc_client::{Session, SessionError, expect_reply};
 
 /// Arguments of `vc deploy`.
 #[derive(Debug, clap::Args)]

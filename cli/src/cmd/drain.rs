@@ -7,8 +7,9 @@ use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus, Request};
 
 use super::wait::{Departure, MoveArgs, explain, until};
 use crate::app::{App, Stop};
-use crate::client::{Session, SessionError, expect_reply};
-use crate::render::{note, one_line, print};
+use crate::render::{note, print};
+use vc_client::text::one_line;
+use vc_client::{Session, SessionError, expect_reply};
 
 /// Arguments of `vc drain`.
 #[derive(Debug, clap::Args)]

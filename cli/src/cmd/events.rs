@@ -3,8 +3,8 @@
 use vc_protocol::control::{Reply, Request};
 
 use crate::app::{App, Stop};
-use crate::client::{Session, SessionError};
 use crate::render::{self, print};
+use vc_client::{Session, SessionError};
 
 /// Arguments of `vc events`.
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,7 @@ impl Args {
 async fn copy(session: &mut Session, app: &App) -> anyhow::Result<()> {
     let style = app.out.style();
     loop {
-        match session.patient_reply().await? {
+        match session.receive_result().await? {
             Reply::Event(row) if app.out.is_json() => app.out.json(&row)?,
             Reply::Event(row) => print(&render::event_line(&row, style))?,
             Reply::End => return Ok(()),

@@ -10,8 +10,11 @@ use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL};
 
 use super::target::Target;
 use crate::app::{App, Stop};
-use crate::client::{FramesIn, FramesOut, Session, SessionError};
 use crate::terminal::{self, Ending, Output, Pipe, RawMode};
+use libp2p::Stream;
+use vc_client::frames::{FramesIn, FramesOut};
+use vc_client::{Session, SessionError};
+use vc_protocol::{ApiError, ErrorCode};
 
 /// Arguments of `vc exec`.
 #[derive(Debug, clap::Args)]
@@ -127,15 +130,24 @@ async fn attend(
 }
 
 /// Takes what the command writes; at its end gives its exit code.
-async fn receive(from: &mut FramesIn<'_>, output: &Output) -> anyhow::Result<i64> {
+async fn receive(from: &mut FramesIn<'_, Stream>, output: &Output) -> anyhow::Result<i64> {
     loop {
         let silent = |_| SessionError::Lost("nothing was heard of it".to_owned());
-        let frame = timeout(IDLE_TIMEOUT, from.receive()).await.map_err(silent)??;
+        let frame = timeout(IDLE_TIMEOUT, from.receive_bytes())
+            .await
+            .map_err(silent)?
+            .map_err(SessionError::from)?;
         let (pipe, bytes) = match ExecFrame::decode(&frame) {
             Some(ExecFrame::Stdout(bytes)) => (Pipe::Stdout, bytes),
             Some(ExecFrame::Stderr(bytes)) => (Pipe::Stderr, bytes),
             Some(ExecFrame::Exit(code)) => return Ok(code),
-            Some(ExecFrame::Failed(reason)) => return Err(SessionError::Refused(reason).into()),
+            Some(ExecFrame::Failed(reason)) => {
+                return Err(SessionError::Refused(ApiError::new(
+                    ErrorCode::FailedPrecondition,
+                    reason,
+                ))
+                .into());
+            }
             _ => return Err(SessionError::Unexpected.into()),
         };
         if !bytes.is_empty() && !output.write(pipe, bytes).await {
@@ -146,7 +158,7 @@ async fn receive(from: &mut FramesIn<'_>, output: &Output) -> anyhow::Result<i64
 
 /// Sends input, sizes and signs of life. What ends the session shows where output is awaited.
 async fn send(
-    to: &mut FramesOut<'_>,
+    to: &mut FramesOut<'_, Stream>,
     mut input: Option<mpsc::Receiver<Vec<u8>>>,
     mut resized: Option<Signal>,
 ) -> std::convert::Infallible {
@@ -161,7 +173,7 @@ async fn send(
             }
             () = tokio::time::sleep(KEEPALIVE_INTERVAL) => ExecFrame::Stdin(Vec::new()),
         };
-        if to.send(frame.encode()).await.is_err() {
+        if to.send_bytes(frame.encode()).await.is_err() {
             return std::future::pending().await;
         }
     }

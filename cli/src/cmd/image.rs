@@ -7,9 +7,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vc_protocol::control::{ImagePush, Reply, Request};
 
 use crate::app::{App, Stop};
-use crate::client::{Session, SessionError, expect_reply};
 use crate::docker::{Docker, DockerArgs};
 use crate::render;
+use vc_client::{SendStreamError, Session, SessionError, expect_reply};
 
 /// Arguments of `vc image`.
 #[derive(Debug, clap::Args)]
@@ -95,7 +95,7 @@ async fn send(
     let push =
         ImagePush { reference: reference.to_owned(), id: image.id.clone(), size: image.size };
     session.send(&Request::PushImage(push)).await?;
-    match session.patient_reply().await? {
+    match session.receive_result().await? {
         Reply::Done(lines) => return Ok(lines),
         Reply::Ready => {}
         _ => return Err(SessionError::Unexpected.into()),
@@ -103,6 +103,10 @@ async fn send(
     let bar = bar(app, reference, image.size);
     let mut pieces = docker.save(&image);
     let reply = session.send_stream(&mut pieces, |bytes| bar.inc(bytes)).await;
+    let reply = reply.map_err(|error| match error {
+        SendStreamError::Source(error) => error,
+        SendStreamError::Session(error) => error.into(),
+    });
     bar.finish_and_clear();
     let lines = expect_reply!(reply.with_context(|| format!("cannot push {reference}"))?, Done)?;
     Ok(lines)

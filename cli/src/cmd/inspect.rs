@@ -3,8 +3,8 @@
 use vc_protocol::control::Request;
 
 use crate::app::App;
-use crate::client::expect_reply;
 use crate::render;
+use vc_client::expect_reply;
 
 /// Arguments of `vc inspect`.
 #[derive(Debug, clap::Args)]

@@ -8,7 +8,7 @@ use vc_protocol::control::Request;
 use super::drain::{Drained, empty, still_drained, told};
 use crate::app::App;
 use crate::args::duration;
-use crate::render::list;
+use vc_client::text::list;
 
 /// At most so many instances are named in an error.
 const MAX_NAMED: usize = 8;

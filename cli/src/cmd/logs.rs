@@ -8,8 +8,8 @@ use vc_protocol::control::{LogRequest, Reply, Request};
 use super::target::Target;
 use crate::app::{App, Stop, now};
 use crate::args::duration;
-use crate::client::{Session, SessionError};
 use crate::render::{self, LogStyle, note, print};
+use vc_client::{Session, SessionError};
 
 /// Arguments of `vc logs`.
 #[derive(Debug, clap::Args)]
@@ -81,7 +81,7 @@ impl Args {
 
 async fn copy(session: &mut Session, app: &App, mut style: LogStyle) -> anyhow::Result<()> {
     loop {
-        match session.patient_reply().await? {
+        match session.receive_result().await? {
             Reply::Log(row) if app.out.is_json() => app.out.json(&row)?,
             Reply::Log(row) => print(&render::log_line(&row, &mut style))?,
             Reply::Note(text) => note(&text),

@@ -4,8 +4,8 @@ use vc_protocol::control::Request;
 
 use super::project::{ProjectArgs, warn};
 use crate::app::App;
-use crate::client::expect_reply;
 use crate::render;
+use vc_client::expect_reply;
 
 /// Arguments of `vc plan`.
 #[derive(Debug, clap::Args)]

@@ -9,8 +9,8 @@ use vc_protocol::control::{MoveRow, Request};
 use super::drain::told;
 use super::wait::{Departure, MoveArgs, explain, until};
 use crate::app::{App, Stop};
-use crate::client::{Session, expect_reply};
 use crate::render::{self, note, print};
+use vc_client::{Session, expect_reply};
 
 /// Arguments of `vc rebalance`.
 #[derive(Debug, clap::Args)]

@@ -10,7 +10,7 @@ use vc_protocol::{Millis, Name};
 
 use crate::app::App;
 use crate::args::{Cli, duration};
-use crate::client::expect_reply;
+use vc_client::expect_reply;
 
 /// A node joins at once, or soon.
 const NODE_TTL: Duration = Duration::from_secs(24 * 3600);

@@ -2,7 +2,8 @@
 
 use vc_protocol::control::ServiceDetail;
 
-use super::{Style, instances, one_line, services};
+use super::{Style, instances, services};
+use vc_client::text::one_line;
 
 /// The service's row, its instances, and its spec as JSON.
 pub(crate) fn inspect(detail: &ServiceDetail, style: Style) -> String {

@@ -6,9 +6,10 @@ use vc_protocol::control::{
     ServiceRow, VolumeRow,
 };
 
+use super::Style;
 use super::table::{lines, number, of_instance, of_node, table, text};
 use super::units::{ago, bytes, cores, cores_used, timestamp};
-use super::{Style, list, one_line};
+use vc_client::text::{list, one_line};
 
 /// `vc services`.
 pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {

@@ -13,6 +13,7 @@ mod units;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
+use vc_client::text::one_line;
 
 pub(crate) use detail::inspect;
 pub(crate) use lists::{
@@ -102,40 +103,4 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 pub(crate) fn note(text: &str) {
     // Without a stderr there is nobody to tell.
     let _ = writeln!(io::stderr(), "{}", one_line(text));
-}
-
-/// Text from elsewhere on one line, and without a say over the terminal.
-pub(crate) fn one_line(text: &str) -> String {
-    let clean: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if clean.contains("  ") {
-        clean.split_whitespace().collect::<Vec<_>>().join(" ")
-    } else {
-        clean
-    }
-}
-
-/// The first `most` of them, and how many more there are.
-pub(crate) fn list(mut items: Vec<String>, most: usize) -> String {
-    let more = items.len().saturating_sub(most);
-    items.truncate(most);
-    let text = items.join(", ");
-    if more == 0 { text } else { format!("{text} and {more} more") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_from_elsewhere_cannot_command_the_terminal() {
-        assert_eq!(one_line("a\x1b[31mb\r\n c\n"), "a [31mb c");
-        assert_eq!(one_line("plain"), "plain");
-    }
-
-    #[test]
-    fn long_lists_are_cut() {
-        let items = |n: usize| (1..=n).map(|n| n.to_string()).collect::<Vec<_>>();
-        assert_eq!(list(items(3), 3), "1, 2, 3");
-        assert_eq!(list(items(5), 3), "1, 2, 3 and 2 more");
-    }
 }

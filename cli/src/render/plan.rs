@@ -6,8 +6,9 @@ use comfy_table::Color;
 use vc_protocol::NodeId;
 use vc_protocol::control::{MoveRow, NodeRow, PlanReport, ServiceDiff};
 
+use super::Style;
 use super::table::{lines, table, text};
-use super::{Style, one_line};
+use vc_client::text::one_line;
 
 /// The tables of a plan, those that have rows.
 pub(crate) fn plan(report: &PlanReport, style: Style) -> String {

@@ -2,8 +2,9 @@
 
 use vc_protocol::control::StatusReport;
 
+use super::Style;
 use super::units::{bytes, cores, cores_used};
-use super::{Style, one_line};
+use vc_client::text::one_line;
 
 /// A line a matter, and one a problem.
 pub(crate) fn status(report: &StatusReport, style: Style) -> String {

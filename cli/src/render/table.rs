@@ -4,7 +4,8 @@ use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, TableSt
 use vc_protocol::control::{NodeRow, NodeStatus};
 use vc_protocol::instance::InstanceState;
 
-use super::{Style, one_line};
+use super::Style;
+use vc_client::text::one_line;
 
 /// Between two columns.
 const GAP: u16 = 3;

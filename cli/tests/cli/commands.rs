@@ -365,7 +365,10 @@ fn a_reader_that_leaves_is_no_error() {
 fn a_node_that_goes_away_is_told() {
     // An end where a row is due closes the stream.
     let (home, _node) = with(vec![Reply::End]);
-    assert_eq!(home.vc(&["ps"]).error(), "the node's answer makes no sense to this version of vc");
+    assert_eq!(
+        home.vc(&["ps"]).error(),
+        "this version of vc does not understand the node's answer"
+    );
     let mut plan = member(OURS, 10, vec![]);
     plan.answer = Box::new(|request| match request {
         Request::Scale { service, .. } if service == "first" => vec![Reply::End],
@@ -374,7 +377,7 @@ fn a_node_that_goes_away_is_told() {
     let (home, node) = (Home::new(), Node::start(plan));
     let token = OURS.token(&[&node.address]);
     let error = home.vc(&["--token", &token, "scale", "first=1"]).error();
-    assert_eq!(error, "the node's answer makes no sense to this version of vc");
+    assert_eq!(error, "this version of vc does not understand the node's answer");
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn nobody() -> Multiaddr {
 }
 
 #[test]
-fn a_token_is_all_it_takes() {
+fn a_token_suffices_to_connect() {
     let (home, node) = (Home::new(), Node::start(member(OURS, 10, nodes("alpha"))));
     let token = OURS.token(&[&node.address]);
     let file = home.write("admin.token", &token);
@@ -36,7 +36,7 @@ fn a_token_is_all_it_takes() {
 }
 
 #[test]
-fn quic_is_spoken_too() {
+fn a_node_is_reached_over_quic() {
     let mut plan = member(OURS, 10, nodes("alpha"));
     plan.quic = true;
     let (home, node) = (Home::new(), Node::start(plan));
@@ -47,13 +47,13 @@ fn quic_is_spoken_too() {
 }
 
 #[test]
-fn an_impostor_gets_no_token() {
+fn the_token_is_sent_to_no_node_without_a_valid_certificate() {
     // It has a certificate of its own cluster, or one of ours that is another node's.
     let mut stolen = member(OURS, 11, nodes("stolen"));
     stolen.certificate = OURS.certificate(10);
     for (plan, why) in [
         (member(THEIRS, 11, nodes("theirs")), "a node of another cluster"),
-        (stolen, "its certificate does not hold: the certificate belongs to another node"),
+        (stolen, "invalid certificate: the certificate belongs to another node"),
     ] {
         let (home, node) = (Home::new(), Node::start(plan));
         let address = node.address.to_string();
@@ -62,13 +62,13 @@ fn an_impostor_gets_no_token() {
             "cannot reach any node of cluster {}: tried 127.0.0.1:",
             OURS.id()
         )));
-        assert!(error.ends_with(&format!(" ({why}); is a node running there?")), "{error}");
+        assert!(error.ends_with(&format!(" ({why}): is a node running there?")), "{error}");
         assert_eq!(node.seen(|seen| (seen.connections, seen.tokens.len())), (1, 0));
     }
 }
 
 #[test]
-fn an_impostor_cannot_stand_in_for_a_member() {
+fn a_node_of_another_cluster_does_not_prevent_the_connection() {
     let impostor = Node::start(member(THEIRS, 11, nodes("theirs")));
     let node = Node::start(member(OURS, 10, nodes("alpha")));
     let home = Home::new();
@@ -80,7 +80,7 @@ fn an_impostor_cannot_stand_in_for_a_member() {
 }
 
 #[test]
-fn one_that_answers_is_enough() {
+fn one_reachable_address_suffices() {
     let (home, node) = (Home::new(), Node::start(member(OURS, 10, nodes("alpha"))));
     // One refuses, one leads nowhere (TEST-NET-2, RFC 5737), one takes connections and is silent, one is no name.
     let nowhere: Multiaddr = "/ip4/198.51.100.1/tcp/4777".parse().expect("an address");
@@ -95,7 +95,7 @@ fn one_that_answers_is_enough() {
 }
 
 #[test]
-fn when_nobody_answers_it_says_whom_it_asked() {
+fn an_unreachable_cluster_is_reported_with_every_address() {
     let home = Home::new();
     let error = home.vc(&[
         "--token",
@@ -108,7 +108,7 @@ fn when_nobody_answers_it_says_whom_it_asked() {
     ]);
     let tried = "tried 127.0.0.1:1 (connection refused), 127.0.0.1:2 (connection refused)";
     let expected = format!(
-        "cannot reach any node of cluster {}: {tried}; is a node running there?",
+        "cannot reach any node of cluster {}: {tried}: is a node running there?",
         OURS.id()
     );
     assert_eq!(error.error(), expected);
@@ -122,7 +122,7 @@ fn when_nobody_answers_it_says_whom_it_asked() {
 
 /// Needs an interface beside loopback that takes multicast: mDNS has no other way.
 #[test]
-fn the_local_network_is_asked_last() {
+fn mdns_is_asked_last() {
     // A cluster of its own: other tests ask the local network as well.
     let lonely = Cluster(3);
     let mut plan = member(lonely, 10, nodes("alpha"));
@@ -134,7 +134,7 @@ fn the_local_network_is_asked_last() {
 }
 
 #[test]
-fn what_is_no_node_is_called_so() {
+fn a_peer_without_the_auth_protocol_is_reported() {
     let mut plan = member(OURS, 10, nodes("alpha"));
     plan.protocol = "/something/else";
     let (home, node) = (Home::new(), Node::start(plan));
@@ -144,7 +144,7 @@ fn what_is_no_node_is_called_so() {
 }
 
 #[test]
-fn a_refusal_is_told_as_the_node_tells_it() {
+fn a_refusal_is_reported_in_the_words_of_the_node() {
     let mut plan = member(OURS, 10, nodes("alpha"));
     plan.refuses = Some("the token was revoked".to_owned());
     let (home, node) = (Home::new(), Node::start(plan));
@@ -155,7 +155,7 @@ fn a_refusal_is_told_as_the_node_tells_it() {
 }
 
 #[test]
-fn members_are_remembered_for_the_day_the_first_is_gone() {
+fn members_are_remembered_for_when_the_first_is_gone() {
     let home = Home::new();
     let other = Node::start(member(OURS, 11, nodes("beta")));
     let mut plan = member(OURS, 10, nodes("alpha"));
@@ -178,7 +178,7 @@ fn members_are_remembered_for_the_day_the_first_is_gone() {
 }
 
 #[test]
-fn tokens_come_from_the_flag_then_the_environment_then_the_login() {
+fn the_token_is_taken_from_the_flag_then_the_environment_then_the_login() {
     let node = Node::start(member(OURS, 10, nodes("alpha")));
     let home = Home::new();
     let none = home.vc(&["nodes"]).error();
@@ -220,7 +220,7 @@ fn tokens_come_from_the_flag_then_the_environment_then_the_login() {
 }
 
 #[test]
-fn a_worthless_token_goes_nowhere() {
+fn an_invalid_token_is_not_sent() {
     let node = Node::start(member(OURS, 10, nodes("alpha")));
     let home = Home::new();
     let expired = OURS.token_at(now() - 2 * HOUR, &[&node.address]);

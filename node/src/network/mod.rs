@@ -292,7 +292,9 @@ impl Network {
                 (self.auth.clone(), self.certificate.clone(), self.own.clone());
             let cluster = self.cluster;
             tokio::spawn(async move {
-                let outcome = crate::auth::prove(control, node, cluster, certificate).await;
+                let outcome =
+                    vc_client::handshake::prove_membership(control, node, cluster, certificate)
+                        .await;
                 let outcome = outcome.map_err(|error| error.to_string());
                 let _ = own.send(Command::Proven(peer, connection, outcome)).await;
             });

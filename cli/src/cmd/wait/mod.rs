@@ -16,8 +16,9 @@ use vc_protocol::{ServiceKey, Slot};
 use self::display::Display;
 use crate::app::{App, Stop};
 use crate::args::duration;
-use crate::client::{Session, SessionError};
-use crate::render::{list, one_line, short_duration};
+use crate::render::short_duration;
+use vc_client::text::{list, one_line};
+use vc_client::{Session, SessionError};
 
 pub(super) use moving::{Departure, explain};
 pub(super) use running::{Wanted, change, until_running};
@@ -113,7 +114,7 @@ pub(super) async fn until(
                 Ok(()) => return Ok(()),
                 Err(error) => match error.downcast_ref::<SessionError>() {
                     // What was asked for is safe: only our view of it was lost with the node.
-                    Some(SessionError::Lost(_) | SessionError::Silent) => {
+                    Some(SessionError::Lost(_) | SessionError::TimedOut) => {
                         *session = app.connect().await?;
                     }
                     _ => return Err(error),
@@ -152,7 +153,7 @@ async fn follow(
 ) -> anyhow::Result<()> {
     session.send(request).await?;
     loop {
-        match timeout(SILENCE, session.next()).await.unwrap_or(Err(SessionError::Silent))? {
+        match timeout(SILENCE, session.receive()).await.unwrap_or(Err(SessionError::TimedOut))? {
             Reply::Watched { services, instances } => {
                 if take(services, instances)? {
                     return Ok(());

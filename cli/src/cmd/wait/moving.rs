@@ -7,8 +7,8 @@ use vc_protocol::instance::InstanceState;
 use vc_protocol::{NodeId, Slot};
 
 use super::{Goal, Standing, Verdict, condition, place, slot};
-use crate::client::{Session, expect_reply};
-use crate::render::one_line;
+use vc_client::text::one_line;
+use vc_client::{Session, expect_reply};
 
 /// Instances that are to leave, and those that cannot.
 pub(in crate::cmd) struct Departure {

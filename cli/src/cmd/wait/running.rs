@@ -10,9 +10,10 @@ use vc_protocol::spec::Deployment;
 use vc_protocol::{Millis, ServiceKey};
 
 use super::{Goal, Standing, Verdict, WaitArgs, condition, place, slot, until};
-use crate::app::App;
-use crate::client::{Session, expect_reply};
-use crate::render::{one_line, print};
+use crate::app::{App, change_all};
+use crate::render::print;
+use vc_client::text::one_line;
+use vc_client::{Session, expect_reply};
 
 /// An instance that was started again so often and failed again will not get better by itself.
 const HOPELESS: u32 = 3;
@@ -59,7 +60,7 @@ pub(in crate::cmd) async fn change(
     }
     app.in_session(async |session| {
         let mut lines = Vec::new();
-        let result = session.change_all(&requests, &mut lines).await;
+        let result = change_all(session, &requests, &mut lines).await;
         if !app.out.is_json() {
             app.out.lines(&lines)?;
         }

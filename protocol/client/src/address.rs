@@ -1,29 +1,26 @@
-//! Addresses of nodes: what users write, what can be dialled, and how people read it.
+//! Addresses of nodes: reads what users write, tells what can be dialled, and resolves host names.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
+use std::net::{IpAddr, SocketAddr};
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
-use vc_protocol::DEFAULT_PORT;
+use vc_protocol::{AddressKind, DEFAULT_PORT};
 
-/// The addresses in one `--peer`; VC_PEER may hold several, or none.
-#[derive(Debug, Clone)]
-pub(crate) struct PeerList(pub(crate) Vec<Multiaddr>);
+/// The text is not an address of a node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{0}' is not an address of a node: write /ip4/10.0.0.1/tcp/{DEFAULT_PORT} or 10.0.0.1[:{DEFAULT_PORT}]"
+)]
+pub struct AddressError(String);
 
-impl FromStr for PeerList {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts =
-            text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
-        parts.map(parse).collect::<Result<_, _>>().map(Self)
-    }
-}
+/// The host name in an address has no IP addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no such host")]
+pub struct LookupError;
 
-/// A multiaddr, or for convenience an IP address or host name with or without a port.
-fn parse(text: &str) -> Result<Multiaddr, String> {
-    let bad =
-        || format!("'{text}' is not an address of a node: write /ip4/10.0.0.1/tcp/{DEFAULT_PORT}");
+/// Parses a multiaddr, or an IP address or host name with or without a port (default [`DEFAULT_PORT`], TCP).
+pub fn parse(text: &str) -> Result<Multiaddr, AddressError> {
+    let bad = || AddressError(text.to_owned());
     if text.starts_with('/') {
         let address: Multiaddr = text.parse().map_err(|_| bad())?;
         return if is_dialable(&address) { Ok(address) } else { Err(bad()) };
@@ -38,10 +35,10 @@ fn parse(text: &str) -> Result<Multiaddr, String> {
         Some((host, port)) => (host, port.parse().map_err(|_| bad())?),
         None => (text, DEFAULT_PORT),
     };
-    let label = |part: &str| {
+    let is_label = |part: &str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
     };
-    if !host.trim_end_matches('.').split('.').all(label) {
+    if !host.trim_end_matches('.').split('.').all(is_label) {
         return Err(bad());
     }
     Ok(tcp(Protocol::Dns(host.into()), port))
@@ -51,42 +48,29 @@ fn tcp(host: Protocol<'_>, port: u16) -> Multiaddr {
     Multiaddr::empty().with(host).with(Protocol::Tcp(port))
 }
 
-/// The protocol crate reads addresses with another version of the library than libp2p has; the bytes are the same.
-pub(super) fn of_protocol(address: &vc_protocol::Multiaddr) -> Option<Multiaddr> {
-    Multiaddr::try_from(address.to_vec()).ok()
-}
-
-/// The address without the peer id at its end; `None`: this program cannot dial it (browsers' WebRTC, relays).
-pub(super) fn without_peer(address: &Multiaddr) -> Option<Multiaddr> {
+/// Returns the address without its peer id; `None` when this program cannot dial it (WebRTC, relayed, not a host).
+pub fn without_peer(address: &Multiaddr) -> Option<Multiaddr> {
     is_dialable(address)
         .then(|| address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect())
 }
 
-/// Whether it is a host, and TCP or QUIC, and at most a peer id.
+/// Returns whether it is a host, then TCP or QUIC, then at most a peer id.
 fn is_dialable(address: &Multiaddr) -> bool {
-    let parts: Vec<_> = address.iter().collect();
-    let (host, rest) = match parts.split_first() {
-        Some((host, rest)) => (host, rest),
-        None => return false,
-    };
-    matches!(
-        host,
-        Protocol::Ip4(_)
-            | Protocol::Ip6(_)
-            | Protocol::Dns(_)
-            | Protocol::Dns4(_)
-            | Protocol::Dns6(_)
-    ) && matches!(
-        rest,
-        [Protocol::Tcp(_)]
-            | [Protocol::Tcp(_), Protocol::P2p(_)]
-            | [Protocol::Udp(_), Protocol::QuicV1]
-            | [Protocol::Udp(_), Protocol::QuicV1, Protocol::P2p(_)]
-    )
+    let host = matches!(
+        address.iter().next(),
+        Some(
+            Protocol::Ip4(_)
+                | Protocol::Ip6(_)
+                | Protocol::Dns(_)
+                | Protocol::Dns4(_)
+                | Protocol::Dns6(_)
+        )
+    );
+    host && AddressKind::of(address) == Some(AddressKind::Direct)
 }
 
-/// `10.0.0.1:4777`: the same for TCP and QUIC, which go to one node.
-pub(super) fn label(address: &Multiaddr) -> String {
+/// Returns host and port, `10.0.0.1:4777`: the same for TCP and QUIC, which lead to one node.
+pub fn label(address: &Multiaddr) -> String {
     let mut host = String::new();
     let mut port = None;
     for part in address {
@@ -103,8 +87,8 @@ pub(super) fn label(address: &Multiaddr) -> String {
     port.map_or(host.clone(), |port| format!("{host}:{port}"))
 }
 
-/// The host name in it that has to be looked up first.
-pub(super) fn name(address: &Multiaddr) -> Option<String> {
+/// Returns the host name that has to be resolved before the address can be dialled.
+pub(crate) fn host_name(address: &Multiaddr) -> Option<String> {
     match address.iter().next()? {
         Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => {
             Some(name.into_owned())
@@ -113,12 +97,11 @@ pub(super) fn name(address: &Multiaddr) -> Option<String> {
     }
 }
 
-/// The addresses behind a host name, asked of the system (so that /etc/hosts counts). Errors: it has none.
-pub(super) async fn look_up(address: Multiaddr) -> Result<Vec<Multiaddr>, &'static str> {
-    let failed = "no such host";
-    let name = name(&address).ok_or(failed)?;
+/// Resolves the host name of an address with the system's resolver, so that /etc/hosts counts.
+pub(crate) async fn look_up(address: Multiaddr) -> Result<Vec<Multiaddr>, LookupError> {
+    let name = host_name(&address).ok_or(LookupError)?;
     let first = address.iter().next();
-    let found = tokio::net::lookup_host((name, 0)).await.map_err(|_| failed)?;
+    let found = tokio::net::lookup_host((name, 0)).await.map_err(|_| LookupError)?;
     let rest: Multiaddr = address.iter().skip(1).collect();
     let addresses: Vec<Multiaddr> = found
         .map(|socket| socket.ip())
@@ -129,19 +112,19 @@ pub(super) async fn look_up(address: Multiaddr) -> Result<Vec<Multiaddr>, &'stat
         })
         .map(|ip| Multiaddr::empty().with(ip.into()).into_iter().chain(&rest).collect())
         .collect();
-    if addresses.is_empty() { Err(failed) } else { Ok(addresses) }
+    if addresses.is_empty() { Err(LookupError) } else { Ok(addresses) }
 }
 
-/// Whether it is QUIC, not TCP.
-pub(super) fn is_quic(address: &Multiaddr) -> bool {
+/// Returns whether the address is QUIC.
+pub(crate) fn is_quic(address: &Multiaddr) -> bool {
     address.iter().any(|part| matches!(part, Protocol::QuicV1))
 }
 
-/// Whether nobody can be there: an address that listens everywhere is not one to dial.
-pub(super) fn is_unspecified(address: &Multiaddr) -> bool {
+/// Returns whether it is `0.0.0.0` or `::`, where a node can listen but not be dialled.
+pub fn is_unspecified(address: &Multiaddr) -> bool {
     match address.iter().next() {
         Some(Protocol::Ip4(ip)) => ip.is_unspecified(),
-        Some(Protocol::Ip6(ip)) => ip == Ipv6Addr::UNSPECIFIED,
+        Some(Protocol::Ip6(ip)) => ip.is_unspecified(),
         _ => false,
     }
 }
@@ -153,7 +136,7 @@ mod tests {
     const PEER: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
 
     #[test]
-    fn people_may_write_a_peer_in_short() {
+    fn short_forms_of_addresses_are_parsed() {
         for (text, address) in [
             ("/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.1/tcp/1"),
             ("/ip4/10.0.0.1/udp/1/quic-v1", "/ip4/10.0.0.1/udp/1/quic-v1"),
@@ -179,13 +162,10 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-        let list: PeerList = "10.0.0.1, 10.0.0.2".parse().expect("two");
-        assert_eq!(list.0.len(), 2);
-        assert!("".parse::<PeerList>().expect("none").0.is_empty());
     }
 
     #[test]
-    fn only_what_can_be_dialled_is() {
+    fn only_dialable_addresses_are_kept() {
         let plain = |text: &str| without_peer(&text.parse().expect(text)).map(|it| it.to_string());
         let with_peer = format!("/ip4/10.0.0.1/udp/1/quic-v1/p2p/{PEER}");
         assert_eq!(plain(&with_peer), Some("/ip4/10.0.0.1/udp/1/quic-v1".to_owned()));
@@ -201,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn one_node_has_one_label() {
+    fn tcp_and_quic_of_one_node_have_one_label() {
         let of = |text: &str| label(&text.parse().expect(text));
         assert_eq!(of("/ip4/10.0.0.1/udp/1/quic-v1"), "10.0.0.1:1");
         assert_eq!(of(&format!("/ip6/::1/tcp/1/p2p/{PEER}")), "[::1]:1");
@@ -209,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_are_looked_up() {
+    async fn host_names_are_resolved() {
         let found =
             look_up("/dns4/localhost/tcp/7".parse().expect("address")).await.expect("known");
         assert_eq!(found, ["/ip4/127.0.0.1/tcp/7".parse::<Multiaddr>().expect("address")]);

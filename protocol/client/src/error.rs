@@ -7,37 +7,70 @@ use std::io;
 
 use libp2p::core::transport::TransportError;
 use libp2p::swarm::DialError;
-use vc_protocol::ClusterId;
+use vc_protocol::{ApiError, ClusterId, ErrorCode};
 
-use super::auth::AuthError;
-use crate::render::{list, one_line};
+use crate::address::LookupError;
+use crate::handshake::HandshakeError;
+use crate::text::{list, one_line};
 
-/// At most so many addresses are named in an error.
+/// The most addresses that an error names.
 const MAX_NAMED: usize = 6;
 
-/// Why there is no session.
+/// Why no member accepted.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
-    /// A member does not accept the token.
-    #[error("the cluster refuses the token: {0}")]
-    Refused(String),
-    /// Nobody of the cluster answered.
+pub enum ConnectError {
+    /// A member rejected the token, and no other accepted it.
+    #[error("the cluster refuses the token: {reason}")]
+    Refused {
+        /// The reason that the member gave.
+        reason: String,
+        /// Whether that member has only reached a limit.
+        busy: bool,
+    },
+    /// No member of the cluster answered.
     #[error(transparent)]
     Unreachable(Unreachable),
-    /// This node cannot open connections at all.
+    /// This program cannot open connections, or the member broke the protocol.
     #[error("cannot open a connection: {0}")]
     Local(String),
 }
 
-/// What was tried, and how that went.
+impl From<ConnectError> for ApiError {
+    fn from(error: ConnectError) -> Self {
+        let code = match &error {
+            ConnectError::Refused { busy: true, .. } => ErrorCode::ResourceExhausted,
+            ConnectError::Refused { .. } => ErrorCode::Unauthenticated,
+            ConnectError::Unreachable(_) => ErrorCode::Unavailable,
+            ConnectError::Local(_) => ErrorCode::Internal,
+        };
+        let hint = match &error {
+            ConnectError::Unreachable(unreachable) => unreachable.hint(),
+            _ => "",
+        };
+        Self::new(code, error.to_string()).with_hint(hint)
+    }
+}
+
+/// The addresses that were tried, and how each failed.
 #[derive(Debug)]
-pub(crate) struct Unreachable {
-    pub(super) cluster: ClusterId,
-    pub(super) attempts: Attempts,
-    /// Whether the local network was asked.
-    pub(super) asked_mdns: bool,
-    /// Whether the user named the addresses.
-    pub(super) given: bool,
+pub struct Unreachable {
+    pub(crate) cluster: ClusterId,
+    pub(crate) attempts: Attempts,
+    /// Whether mDNS was asked.
+    pub(crate) asked_mdns: bool,
+    /// Whether it could be; not when the user named the addresses.
+    pub(crate) discover: bool,
+}
+
+impl Unreachable {
+    /// Returns what the user can do about it.
+    pub fn hint(&self) -> &'static str {
+        if self.discover {
+            "is a node running? name one with --peer"
+        } else {
+            "is a node running there?"
+        }
+    }
 }
 
 impl Error for Unreachable {}
@@ -55,21 +88,17 @@ impl fmt::Display for Unreachable {
         if self.asked_mdns {
             f.write_str("; none answered on the local network")?;
         }
-        f.write_str(if self.given {
-            "; is a node running there?"
-        } else {
-            "; is a node running? name one with --peer"
-        })
+        Ok(())
     }
 }
 
-/// How each address failed. TCP and QUIC of one node count as one: what tells most about it stays.
+/// How each address failed. TCP and QUIC of one node count as one; the most informative reason is kept.
 #[derive(Debug, Default)]
-pub(super) struct Attempts(BTreeMap<String, Reason>);
+pub(crate) struct Attempts(BTreeMap<String, Reason>);
 
 impl Attempts {
-    /// Notes a failure.
-    pub(super) fn add(&mut self, label: String, reason: Reason) {
+    /// Records a failure.
+    pub(crate) fn add(&mut self, label: String, reason: Reason) {
         match self.0.get(&label) {
             Some(known) if known.weight >= reason.weight => {}
             _ => drop(self.0.insert(label, reason)),
@@ -79,26 +108,27 @@ impl Attempts {
 
 /// Why one address failed.
 #[derive(Debug)]
-pub(super) struct Reason {
-    /// How much it tells.
+pub(crate) struct Reason {
+    /// How informative it is: 0 (no answer) to 3 (a node answered).
     weight: u8,
     text: String,
 }
 
 impl Reason {
-    /// Nothing came back.
-    pub(super) fn silent() -> Self {
+    /// Nothing answered.
+    pub(crate) fn silent() -> Self {
         Self { weight: 0, text: "no answer".to_owned() }
-    }
-
-    /// Its name is unknown.
-    pub(super) fn unknown_host(text: &str) -> Self {
-        Self { weight: 2, text: text.to_owned() }
     }
 }
 
-impl From<&AuthError> for Reason {
-    fn from(error: &AuthError) -> Self {
+impl From<&LookupError> for Reason {
+    fn from(error: &LookupError) -> Self {
+        Self { weight: 2, text: error.to_string() }
+    }
+}
+
+impl From<&HandshakeError> for Reason {
+    fn from(error: &HandshakeError) -> Self {
         Self { weight: 3, text: one_line(&error.to_string()) }
     }
 }
@@ -109,7 +139,7 @@ impl From<&DialError> for Reason {
             DialError::Transport(errors) => {
                 errors.first().map_or_else(Self::silent, |(_, error)| match error {
                     TransportError::MultiaddrNotSupported(_) => {
-                        Self { weight: 1, text: "an address of an unknown kind".to_owned() }
+                        Self { weight: 1, text: "unsupported address".to_owned() }
                     }
                     TransportError::Other(error) => of_io(error),
                 })
@@ -118,15 +148,15 @@ impl From<&DialError> for Reason {
                 Self { weight: 3, text: "another node answers there".to_owned() }
             }
             DialError::LocalPeerId { .. } => {
-                Self { weight: 3, text: "that is this program".to_owned() }
+                Self { weight: 3, text: "it is this program".to_owned() }
             }
             _ => Self::silent(),
         }
     }
 }
 
-/// libp2p wraps what the system said in several layers, of which not all name their source: the number of the system's
-/// error is what they have in common.
+/// libp2p wraps the system's error in several layers, not all of which name their source: the error number in the text
+/// is what they have in common.
 fn of_io(error: &io::Error) -> Reason {
     let text = error.to_string();
     let code =
@@ -153,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_is_heard_through_the_layers() {
+    fn the_system_error_is_found_in_wrapped_errors() {
         let inner = io::Error::from_raw_os_error(111);
         let error = io::Error::other(format!("Transport error: Left(Left({inner}))"));
         assert_eq!(of_io(&error).text, "connection refused");
@@ -165,25 +195,29 @@ mod tests {
     }
 
     #[test]
-    fn one_line_says_what_was_tried() {
+    fn an_unreachable_cluster_is_reported_with_every_attempt() {
         let mut attempts = Attempts::default();
         let refused = || Reason { weight: 1, text: "connection refused".to_owned() };
         attempts.add("10.0.0.1:4777".to_owned(), refused());
         attempts.add("10.0.0.1:4777".to_owned(), Reason::silent());
         attempts.add("10.0.0.2:4777".to_owned(), Reason::silent());
-        attempts.add("10.0.0.2:4777".to_owned(), Reason::from(&AuthError::OtherCluster));
-        let error = Unreachable { cluster: cluster(), attempts, asked_mdns: true, given: false };
+        attempts.add("10.0.0.2:4777".to_owned(), Reason::from(&HandshakeError::OtherCluster));
+        let error = Unreachable { cluster: cluster(), attempts, asked_mdns: true, discover: true };
+        let error = ApiError::from(ConnectError::Unreachable(error));
         let expected = format!(
             "cannot reach any node of cluster {}: tried 10.0.0.1:4777 (connection refused), 10.0.0.2:4777 (a node of \
-             another cluster); none answered on the local network; is a node running? name one with --peer",
+             another cluster); none answered on the local network",
             cluster()
         );
-        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.message, expected);
+        assert_eq!(error.hint, "is a node running? name one with --peer");
+        assert_eq!(error.code, ErrorCode::Unavailable);
 
         let mut attempts = Attempts::default();
         (1..=20).for_each(|n| attempts.add(format!("10.0.0.{n}:1"), refused()));
-        let error = Unreachable { cluster: cluster(), attempts, asked_mdns: false, given: true }
-            .to_string();
-        assert!(error.contains("and 14 more; is a node running there?"), "{error}");
+        let error =
+            Unreachable { cluster: cluster(), attempts, asked_mdns: false, discover: false };
+        assert!(error.to_string().ends_with("and 14 more"), "{error}");
+        assert_eq!(error.hint(), "is a node running there?");
     }
 }

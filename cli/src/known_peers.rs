@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
+use vc_client::address;
 use vc_protocol::ClusterId;
 
-use super::address;
 use crate::files;
 
 /// At most so many addresses are remembered of a cluster.
@@ -25,15 +25,15 @@ struct File {
 }
 
 /// What is remembered of a cluster, best first. A file that cannot be read counts as none: it is only a memory.
-pub(super) fn load(cluster: ClusterId) -> Vec<Multiaddr> {
+pub(crate) fn load(cluster: ClusterId) -> Vec<Multiaddr> {
     path(cluster).map(|path| load_from(&path).peers).unwrap_or_default()
 }
 
 /// Keeps where we were welcomed, the members named there, and as many of the earlier ones as there is room for.
-pub(super) fn remember(
+pub(crate) fn remember(
     cluster: ClusterId,
     welcomed_at: &Multiaddr,
-    members: &[vc_protocol::Multiaddr],
+    members: &[Multiaddr],
 ) -> io::Result<()> {
     match path(cluster) {
         Some(path) => remember_in(&path, welcomed_at, members),
@@ -52,14 +52,9 @@ fn load_from(path: &Path) -> File {
         .unwrap_or_default()
 }
 
-fn remember_in(
-    path: &Path,
-    welcomed_at: &Multiaddr,
-    members: &[vc_protocol::Multiaddr],
-) -> io::Result<()> {
+fn remember_in(path: &Path, welcomed_at: &Multiaddr, members: &[Multiaddr]) -> io::Result<()> {
     let old = load_from(path);
-    let members = members.iter().filter_map(address::of_protocol);
-    let all = std::iter::once(welcomed_at.clone()).chain(members).chain(old.peers.iter().cloned());
+    let all = std::iter::once(welcomed_at).chain(members).chain(&old.peers).cloned();
     let new = File { peers: choose(all) };
     if new == old {
         return Ok(());
@@ -102,19 +97,13 @@ mod tests {
         format!("/ip4/10.0.0.{n}/tcp/{port}/p2p/{}", peer(n)).parse().expect("an address")
     }
 
-    fn of_member(address: &Multiaddr) -> vc_protocol::Multiaddr {
-        address.to_string().parse().expect("an address")
-    }
-
     #[test]
     fn what_worked_comes_first_and_old_ones_stay_while_there_is_room() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("vc/cluster.json");
         assert!(load_from(&path).peers.is_empty());
-        remember_in(&path, &at(1, 1), &[of_member(&at(1, 1)), of_member(&at(2, 1))])
-            .expect("written");
-        remember_in(&path, &at(3, 1), &[of_member(&at(3, 1)), of_member(&at(2, 1))])
-            .expect("written");
+        remember_in(&path, &at(1, 1), &[at(1, 1), at(2, 1)]).expect("written");
+        remember_in(&path, &at(3, 1), &[at(3, 1), at(2, 1)]).expect("written");
         assert_eq!(load_from(&path).peers, [at(3, 1), at(2, 1), at(1, 1)]);
         std::fs::write(&path, "{").expect("written");
         assert!(load_from(&path).peers.is_empty(), "a broken file is no memory, and no error");
