@@ -46,8 +46,6 @@ fn main() -> ExitCode {
 }
 
 fn run(app: &App, command: args::Command) -> anyhow::Result<()> {
-    // QUIC's TLS needs a provider before the first dial. An error means that there is one already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(cmd::run(app, command));
     // A name that is still being looked up must not hold up the exit.

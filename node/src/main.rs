@@ -21,10 +21,6 @@ fn main() -> ExitCode {
     if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, more) {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
-    // Without it the first handshake would panic: several libraries offer a provider and none is the default.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
-        tracing::debug!("a crypto provider was installed before");
-    }
     // One thread: a node's work is small, and an idle one would spend most of its time waking another. The disk has
     // threads of its own.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

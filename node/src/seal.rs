@@ -71,7 +71,7 @@ impl Seal {
         let payload = Payload { msg: content, aad: place.as_bytes() };
         let sealed = self
             .cipher()
-            .encrypt(XNonce::from_slice(&nonce), payload)
+            .encrypt(&XNonce::from(nonce), payload)
             .map_err(|_| anyhow::anyhow!("{} cannot be sealed", key.file))?;
         Ok(SealedFile { sealed: BASE64.encode(&[&nonce[..], &sealed].concat()) })
     }
@@ -84,10 +84,10 @@ impl Seal {
         file: &SealedFile,
     ) -> Option<Vec<u8>> {
         let bytes = BASE64.decode(file.sealed.as_bytes()).ok()?;
-        let (nonce, sealed) = bytes.split_at_checked(NONCE)?;
+        let (nonce, sealed) = bytes.split_first_chunk::<NONCE>()?;
         let place = place(cluster, key);
         let payload = Payload { msg: sealed, aad: place.as_bytes() };
-        self.cipher().decrypt(XNonce::from_slice(nonce), payload).ok()
+        self.cipher().decrypt(&XNonce::from(*nonce), payload).ok()
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {

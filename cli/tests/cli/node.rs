@@ -162,7 +162,6 @@ async fn run(
     ready: std::sync::mpsc::Sender<Multiaddr>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut swarm = libp2p::SwarmBuilder::with_existing_identity(key(plan.key))
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)

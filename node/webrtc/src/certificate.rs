@@ -4,7 +4,7 @@ use std::fmt;
 
 use dimpl::DtlsCertificate;
 use libp2p::{core::multihash::Multihash, multiaddr::Protocol};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 
 /// The code of SHA2-256 among multihashes: the only hash that both the specification and browsers have.
@@ -27,7 +27,7 @@ pub enum CertificateError {
     Generate(#[from] rcgen::Error),
     /// The text is not a certificate followed by its private key.
     #[error("not a certificate and its key in PEM form: {0}")]
-    Pem(rustls::pki_types::pem::Error),
+    Pem(rustls_pki_types::pem::Error),
     /// The key in the text is not the one that the certificate was signed with.
     #[error("the key does not belong to the certificate")]
     Mismatch,
