@@ -54,12 +54,19 @@ def must(seconds, what):
     return seconds
 
 
+def build():
+    """Installs and builds what the benchmarks need, into target/release; VC_BIN=FOLDER says that it is there already."""
+    if "VC_BIN" not in os.environ:
+        subprocess.run([ROOT / "scripts/packages", "build", "lab"], check=True)
+        subprocess.run(["cargo", "build", "--release", "--locked", "--workspace", "--bins"], cwd=ROOT, check=True)
+        os.environ["VC_BIN"] = str(ROOT / "target/release")
+
+
 def program(name):
-    for folder in filter(None, [os.environ.get("VC_BIN"), ROOT / "target/release", ROOT / "target/debug"]):
-        path = pathlib.Path(folder).resolve() / name
-        if path.exists():
-            return path
-    raise Failed(f"{name} is not built: run cargo build --release --workspace --bins, or set VC_BIN")
+    path = pathlib.Path(os.environ["VC_BIN"]).resolve() / name
+    if not path.exists():
+        raise Failed(f"{path} does not exist: unset VC_BIN to have it built")
+    return path
 
 
 def start(host, *argv):
@@ -105,6 +112,10 @@ class Cluster:
 def a_lab(keep=False):
     """Sees to it that no lab is up before, and none after; ends the program with one line when it failed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab goes down
+    try:
+        build()
+    except subprocess.CalledProcessError as failed:
+        sys.exit(f"bench: {failed}")
     if not lab("status").startswith("no lab"):
         sys.exit("bench: a lab is up, and this would take it down: run scripts/lab down first")
     kept = False
