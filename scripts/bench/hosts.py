@@ -12,7 +12,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LAB = ROOT / "scripts/lab"
 STATE = pathlib.Path(os.environ.get("VC_LAB_DIR", "/tmp/vc-lab")).resolve()
-PATIENCE = 120  # seconds until a failure is called one
+TIMEOUT = 120  # seconds until a failure is called one
 
 
 class Failed(Exception):
@@ -39,7 +39,7 @@ def docker(host, *args):
     return ["docker", "--host", f"unix://{STATE}/h{host}/docker.sock", *args]
 
 
-def until(condition, start, limit=PATIENCE, every=0.02):
+def until(condition, start, limit=TIMEOUT, every=0.02):
     """Seconds from `start` until the condition holds, or None when the limit passes."""
     while not condition():
         if time.monotonic() - start > limit:
@@ -50,7 +50,7 @@ def until(condition, start, limit=PATIENCE, every=0.02):
 
 def must(seconds, what):
     if seconds is None:
-        raise Failed(f"{what}: not within {PATIENCE} s")
+        raise Failed(f"{what}: not within {TIMEOUT} s")
     return seconds
 
 
