@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use vc_engine::events::between;
 use vc_protocol::control::EventRow;
 
-use crate::driver::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// Events that are kept. Who follows and falls further behind than that misses some.
 const KEPT: usize = 500;
@@ -74,7 +74,7 @@ pub(crate) async fn follow(mut snapshot: watch::Receiver<Snapshot>, kept: watch:
         if Arc::ptr_eq(&view, &latest) {
             continue;
         }
-        let happened = between(&view, &latest, crate::now());
+        let happened = between(&view, &latest, crate::clock::now());
         view = latest;
         if !happened.is_empty() {
             kept.send_modify(|kept| kept.add(happened));

@@ -10,7 +10,7 @@ use vc_engine::Input;
 use vc_protocol::Resources;
 use vc_protocol::node::Usage;
 
-use crate::driver::Event;
+use crate::driver_message::DriverMessage;
 
 /// Between two looks at what is in use.
 const SAMPLE: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ fn parse_cpu_max(text: &str) -> Option<u64> {
 }
 
 /// Tells the engine what is in use, from time to time.
-pub async fn watch_usage(driver: mpsc::Sender<Event>) {
+pub async fn watch_usage(driver: mpsc::Sender<DriverMessage>) {
     let Ok(mut system) = System::new() else {
         tracing::warn!("this system does not tell what is in use");
         return std::future::pending().await;
@@ -89,7 +89,7 @@ pub async fn watch_usage(driver: mpsc::Sender<Event>) {
         )]
         let share = (system.global_cpu_usage() * 10.0) as u64;
         let usage = Usage { cpu_millis: share * cores, memory_bytes: system.used_memory() };
-        if driver.send(Event::Input(Input::Usage(usage))).await.is_err() {
+        if driver.send(DriverMessage::Input(Input::Usage(usage))).await.is_err() {
             return;
         }
     }

@@ -18,7 +18,7 @@ pub(crate) async fn join(
     let claims = decode_unverified(token)?;
     let cluster = claims.aud;
     // What can be known without asking is said without asking.
-    let claims = verify(token, cluster, crate::now())?;
+    let claims = verify(token, cluster, crate::clock::now())?;
     let Scope::Join(_) = claims.scope else {
         anyhow::bail!(
             "this is a {} token: make one for nodes with 'vc token create --node'",
@@ -49,7 +49,7 @@ pub(crate) async fn join(
     let seal =
         Seal::decode(&admission.file_key).context("the files' key that came does not read")?;
     let certificate = admission.certificate.clone();
-    let since = crate::now();
+    let since = crate::clock::now();
     Ok((Membership { key, node, cluster, certificate, root, seal, since }, admission))
 }
 

@@ -17,21 +17,23 @@ use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
 
 use crate::api::ControlService;
 use crate::args::{Command, Options, RuntimeChoice};
-use crate::auth::Porter;
+use crate::auth::AuthServer;
 use crate::dns::{self, DnsServer};
-use crate::driver::{Driver, EVENTS, Event, Parts, Snapshot};
+use crate::driver::{Driver, DriverContext};
+use crate::driver_message::{DRIVER_QUEUE, DriverMessage};
 use crate::events::{self, Events};
 use crate::exec::Execs;
 use crate::http::Http;
 use crate::identity::{self, Membership};
 use crate::images::{self, Images};
 use crate::logs::Logs;
-use crate::network::gate::Gate;
-use crate::network::link::{self, Links};
+use crate::network::connection_gater::ConnectionGater;
+use crate::network::sync_streams::{self, SyncStreams};
 use crate::network::{self, Network};
 use crate::proxy::{self, Connections, Ingress, Router};
 use crate::runtime::{self, Runtime};
 use crate::seal::Seal;
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::{console, host, join};
 
@@ -56,7 +58,8 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let key = identity::node_key(&options.data_dir)?;
             let node = NodeId::of(&key.public())?;
             let cluster = ClusterId::of(&root.public())?;
-            let certificate = issue_certificate(&root, node, NodeRole::Server, crate::now())?;
+            let certificate =
+                issue_certificate(&root, node, NodeRole::Server, crate::clock::now())?;
             let membership = Membership {
                 key,
                 node,
@@ -64,7 +67,7 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
                 certificate,
                 root: Some(root),
                 seal: Seal::generate()?,
-                since: crate::now(),
+                since: crate::clock::now(),
             };
             run(options, membership, Vec::new(), store, true).await
         }
@@ -155,9 +158,9 @@ async fn run(
     store: Store,
     found: bool,
 ) -> anyhow::Result<()> {
-    let gate = Gate::default();
-    gate.admit(membership.node.peer_id());
-    let (driver, events) = mpsc::channel(EVENTS);
+    let gater = ConnectionGater::default();
+    gater.admit(membership.node.peer_id());
+    let (driver, events) = mpsc::channel(DRIVER_QUEUE);
     let config = network::Config {
         listen: options.listen,
         port: options.port,
@@ -170,7 +173,7 @@ async fn run(
         &membership.key,
         membership.cluster,
         membership.certificate.clone(),
-        gate.clone(),
+        gater.clone(),
         driver.clone(),
     )
     .await?;
@@ -215,15 +218,15 @@ async fn run(
     let identity = runtime::Identity { cluster: membership.cluster, node: membership.node };
     let drain = Arc::new(connections.clone());
     let runtime = Runtime::start(runtime_config, identity, drain, runtime_events);
-    let links = Links::new(handles.controls.members.clone());
-    let parts = Parts {
+    let sync_streams = SyncStreams::new(handles.controls.members.clone());
+    let parts = DriverContext {
         membership: Arc::clone(&membership),
         info: info(&options, addresses.clone()),
-        nonce: crate::random()?,
+        nonce: crate::random::random_u64()?,
         network: handles.commands.clone(),
-        links,
+        sync_streams,
         runtime: runtime.clone(),
-        gate: gate.clone(),
+        gater: gater.clone(),
     };
     let (engine, mut snapshot) = Driver::new(parts, store, events)?;
     latest.get_or_init(|| snapshot.clone());
@@ -244,7 +247,7 @@ async fn run(
     };
     let logs = Logs { node: membership.node, runtime, members: handles.controls.members.clone() };
     let (kept, events) = Events::new();
-    let session = ControlService {
+    let api = ControlService {
         membership: Arc::clone(&membership),
         snapshot: snapshot.clone(),
         driver: driver.clone(),
@@ -256,14 +259,21 @@ async fn run(
         planning: Arc::new(Semaphore::new(1)),
         reports: Default::default(),
     };
-    let porter =
-        Porter { membership: Arc::clone(&membership), gate, driver: driver.clone(), session };
+    let auth = AuthServer {
+        membership: Arc::clone(&membership),
+        gater,
+        driver: driver.clone(),
+        snapshot: snapshot.clone(),
+    };
 
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(network.run());
     tasks.spawn(engine.run());
-    tasks.spawn(porter.serve(handles.streams.auth));
-    tasks.spawn(link::accept(handles.streams.sync, driver.clone()));
+    tasks.spawn(auth.serve(handles.streams.auth, move |user, frames| {
+        let api = api.clone();
+        async move { api.serve(user, frames).await }
+    }));
+    tasks.spawn(sync_streams::accept(handles.streams.sync, driver.clone()));
     tasks.spawn(logs.serve(handles.streams.logs));
     tasks.spawn(execs.serve(handles.streams.exec));
     tasks.spawn(images.run(membership.node, handles.streams.image, snapshot.clone()));
@@ -372,8 +382,14 @@ fn write_admin_token(
         .cloned()
         .map(|address| address.with(Protocol::P2p(membership.node.peer_id())));
     let scope = Scope::User(UserRole::Admin);
-    let token =
-        issuer.issue(scope, "admin", peers.collect(), crate::random()?, crate::now(), ADMIN_TTL)?;
+    let token = issuer.issue(
+        scope,
+        "admin",
+        peers.collect(),
+        crate::random::random_u64()?,
+        crate::clock::now(),
+        ADMIN_TTL,
+    )?;
     identity::write_secret(&dir.join(identity::ADMIN_TOKEN), &token)
 }
 
@@ -386,11 +402,11 @@ fn with_node(address: Multiaddr) -> Option<(NodeId, Multiaddr)> {
 
 async fn forward<T>(
     mut from: mpsc::Receiver<T>,
-    driver: mpsc::Sender<Event>,
+    driver: mpsc::Sender<DriverMessage>,
     input: fn(T) -> Input,
 ) {
     while let Some(event) = from.recv().await {
-        if driver.send(Event::Input(input(event))).await.is_err() {
+        if driver.send(DriverMessage::Input(input(event))).await.is_err() {
             return;
         }
     }

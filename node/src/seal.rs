@@ -33,7 +33,7 @@ impl fmt::Debug for Seal {
 impl Seal {
     /// A new one. Errors: the operating system has no random numbers.
     pub(crate) fn generate() -> anyhow::Result<Self> {
-        Ok(Self(crate::random_bytes()?))
+        Ok(Self(crate::random::random_bytes()?))
     }
 
     /// As text: base64.
@@ -66,7 +66,7 @@ impl Seal {
         key: &FileKey,
         content: &[u8],
     ) -> anyhow::Result<SealedFile> {
-        let nonce: [u8; NONCE] = crate::random_bytes()?;
+        let nonce: [u8; NONCE] = crate::random::random_bytes()?;
         let place = place(cluster, key);
         let payload = Payload { msg: content, aad: place.as_bytes() };
         let sealed = self

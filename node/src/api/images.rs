@@ -4,8 +4,9 @@ use vc_engine::Mutation;
 use vc_protocol::ApiError;
 use vc_protocol::control::{ImagePush, Reply};
 
+use super::ControlService;
 use super::service::refused;
-use super::{ControlService, User};
+use crate::auth::User;
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::images::Pushed;
 

@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use vc_protocol::control::{LiveUpdate, Reply};
 
 use super::ControlService;
-use crate::driver::Snapshot;
 use crate::frames::{Duplex, FrameError, Frames};
+use crate::snapshot::Snapshot;
 
 /// Shortest time between two updates: changes within it go in one.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);

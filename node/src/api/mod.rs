@@ -5,7 +5,6 @@
 //!
 //! [`Request`]: vc_protocol::control::Request
 
-mod addresses;
 mod compose;
 mod events;
 mod images;
@@ -13,17 +12,12 @@ mod live;
 mod multiplex;
 mod nodes;
 mod plan;
-mod quota;
 mod reports;
 mod roles;
 mod service;
 mod services;
 mod tokens;
-mod user;
 mod volumes;
 mod watch;
 
-pub(crate) use addresses::Audience;
-pub(crate) use quota::Quota;
 pub use service::ControlService;
-pub use user::User;

@@ -8,8 +8,9 @@ use vc_protocol::control::Reply;
 use vc_protocol::{ApiError, ErrorCode};
 use yamux::{Config, Connection, Mode};
 
+use super::ControlService;
 use super::service::{IDLE_TIMEOUT, Next};
-use super::{ControlService, User};
+use crate::auth::User;
 use crate::frames::{Duplex, Frames};
 
 /// Streams open at once. Yamux closes the connection on one more, so clients keep below.

@@ -4,7 +4,7 @@ use vc_engine::report;
 use vc_protocol::control::Reply;
 
 use super::ControlService;
-use crate::driver::Snapshot;
+use crate::snapshot::Snapshot;
 
 impl ControlService {
     /// Lists nodes.

@@ -6,7 +6,7 @@ use vc_engine::report;
 use vc_protocol::control::LiveUpdate;
 use vc_protocol::{ClusterId, NodeId};
 
-use crate::driver::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// Holds the reports of the latest snapshot. Cheap to clone.
 #[derive(Clone, Default)]

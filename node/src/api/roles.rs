@@ -5,7 +5,7 @@ use vc_protocol::spec::FileKind;
 use vc_protocol::token::UserRole;
 use vc_protocol::{ApiError, ErrorCode};
 
-use super::User;
+use crate::auth::User;
 
 /// Checks that the user's role allows the request.
 pub(super) fn check(user: &User, request: &Request) -> Result<(), ApiError> {

@@ -10,8 +10,9 @@ use vc_protocol::control::{Reply, Request};
 use vc_protocol::{ApiError, ErrorCode, Multiaddr};
 
 use super::reports::ReportCache;
-use super::{Audience, User, addresses, multiplex, roles};
-use crate::driver::{Event, Snapshot};
+use super::{multiplex, roles};
+use crate::auth::{Audience, User, peer_addresses};
+use crate::driver_message::DriverMessage;
 use crate::events::Events;
 use crate::exec::{Execs, UserRequest};
 use crate::frames::{Duplex, FrameError, Frames};
@@ -19,6 +20,7 @@ use crate::http::Http;
 use crate::identity::Membership;
 use crate::images::Images;
 use crate::logs::Logs;
+use crate::snapshot::Snapshot;
 
 /// A session without a request for this long is closed.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -39,7 +41,7 @@ pub(super) enum Next {
 pub struct ControlService {
     pub(crate) membership: Arc<Membership>,
     pub(crate) snapshot: watch::Receiver<Snapshot>,
-    pub(crate) driver: mpsc::Sender<Event>,
+    pub(crate) driver: mpsc::Sender<DriverMessage>,
     pub(crate) logs: Logs,
     pub(crate) execs: Execs,
     pub(crate) images: Images,
@@ -65,7 +67,7 @@ impl ControlService {
     /// Runs a session on an authenticated stream until the client closes it or the token expires.
     pub(crate) async fn serve(&self, user: User, mut frames: Frames<impl Duplex>) {
         frames.set_max(user.max_frame());
-        let left = user.expires.saturating_sub(crate::now());
+        let left = user.expires.saturating_sub(crate::clock::now());
         let serve = async {
             if self.serve_requests(&user, &mut frames).await == Next::Multiplex
                 && frames.send(&Reply::Ready).await.is_ok()
@@ -99,7 +101,7 @@ impl ControlService {
                 }
                 Err(_) => return Next::Close,
             };
-            user.quota.turn().await;
+            user.quota.acquire().await;
             match self.answer(user, request, frames).await {
                 Ok(Next::Request) => {}
                 Ok(next) => return next,
@@ -209,31 +211,21 @@ impl ControlService {
     pub(super) async fn mutate(&self, user: &User, mutation: Mutation) -> Result<Reply, ApiError> {
         let (answer, result) = oneshot::channel();
         let by = user.subject();
-        self.ask(Event::Mutate { by, mutation, answer }, result).await.map(Reply::Done)
+        self.ask(DriverMessage::Mutate { by, mutation, answer }, result).await.map(Reply::Done)
     }
 
     async fn ask(
         &self,
-        event: Event,
+        message: DriverMessage,
         result: oneshot::Receiver<Result<Vec<String>, String>>,
     ) -> Result<Vec<String>, ApiError> {
-        self.driver.send(event).await.map_err(stopping)?;
+        self.driver.send(message).await.map_err(stopping)?;
         result.await.map_err(stopping)?.map_err(refused)
-    }
-
-    /// Stores a joining node's certificate. Returns all certificates and the members' addresses, for the node.
-    pub(crate) async fn introduce(
-        &self,
-        certificate: String,
-    ) -> Result<(Vec<String>, Vec<Multiaddr>), ApiError> {
-        let (answer, result) = oneshot::channel();
-        let certificates = self.ask(Event::Admit { certificate, answer }, result).await?;
-        Ok((certificates, self.peer_addresses(Audience::Node)))
     }
 
     /// Returns members' addresses that this audience can dial.
     pub(crate) fn peer_addresses(&self, audience: Audience) -> Vec<Multiaddr> {
         let view = Arc::clone(&self.snapshot.borrow().view);
-        addresses::choose(audience, &view, self.membership.node)
+        peer_addresses(audience, &view, self.membership.node)
     }
 }

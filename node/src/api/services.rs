@@ -6,9 +6,10 @@ use vc_protocol::spec::{Deployment, FileContent};
 use vc_protocol::{ApiError, ErrorCode};
 
 use super::service::refused;
-use super::{ControlService, User, plan};
+use super::{ControlService, plan};
+use crate::auth::User;
 use crate::identity::Membership;
-use crate::prepare::{Prepared, prepare};
+use crate::secrets::{SealedDeployment, seal_deployment_files};
 
 impl ControlService {
     /// Lists services.
@@ -44,7 +45,7 @@ impl ControlService {
         deployments: Vec<Deployment>,
         files: &[FileContent],
     ) -> Result<Reply, ApiError> {
-        let Prepared { deployments, .. } = self.complete(deployments, files).await?;
+        let SealedDeployment { deployments, .. } = self.complete(deployments, files).await?;
         Ok(Reply::Diff(vc_engine::diff(&self.latest().view, &deployments)))
     }
 
@@ -55,7 +56,7 @@ impl ControlService {
         deployments: Vec<Deployment>,
         files: &[FileContent],
     ) -> Result<Reply, ApiError> {
-        let Prepared { deployments, files } = self.complete(deployments, files).await?;
+        let SealedDeployment { deployments, files } = self.complete(deployments, files).await?;
         self.mutate(user, Mutation::Deploy { deployments, files }).await
     }
 
@@ -64,12 +65,12 @@ impl ControlService {
         &self,
         mut deployments: Vec<Deployment>,
         files: &[FileContent],
-    ) -> Result<Prepared, ApiError> {
+    ) -> Result<SealedDeployment, ApiError> {
         plan::check(&deployments)?;
         let view = self.latest().view;
         self.images.pin(&view, self.membership.node, &mut deployments).await;
         let Membership { seal, cluster, .. } = &*self.membership;
-        prepare(seal, *cluster, deployments, files).map_err(refused)
+        seal_deployment_files(seal, *cluster, deployments, files).map_err(refused)
     }
 
     /// Evens out the load of nodes, or with `apply` unset lists what would move.

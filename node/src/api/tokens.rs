@@ -4,7 +4,8 @@ use vc_protocol::control::{Reply, TokenRequest, TokenSubject};
 use vc_protocol::token::{Issuer, Scope, TokenError};
 use vc_protocol::{ApiError, ErrorCode, Millis};
 
-use super::{Audience, ControlService, User};
+use super::ControlService;
+use crate::auth::{Audience, User};
 
 /// Longest lifetime of a token: ten years.
 const MAX_TTL: Millis = 10 * 365 * 24 * 3_600_000;
@@ -71,13 +72,15 @@ impl ControlService {
         if audience == Audience::Browser && peers.is_empty() {
             return Err(TokenRequestError::NoBrowserAddress);
         }
-        let id = crate::random().map_err(|error| TokenRequestError::Random(error.to_string()))?;
+        let id = crate::random::random_u64()
+            .map_err(|error| TokenRequestError::Random(error.to_string()))?;
         let issuer = Issuer {
             cluster: self.membership.cluster,
             key: &self.membership.key,
             certificate: &self.membership.certificate,
         };
-        let token = issuer.issue(scope, name.as_str(), peers, id, crate::now(), request.ttl_ms)?;
+        let token =
+            issuer.issue(scope, name.as_str(), peers, id, crate::clock::now(), request.ttl_ms)?;
         tracing::info!(
             user = user.name,
             id = format!("{id:016x}"),

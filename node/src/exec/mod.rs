@@ -22,10 +22,10 @@ use vc_protocol::exec::{ExecFrame, MAX_EXEC_CHUNK};
 use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
 use vc_protocol::{ApiError, ErrorCode};
 
-use crate::driver::Snapshot;
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::network::inbound::Incoming;
 use crate::runtime::Runtime;
+use crate::snapshot::Snapshot;
 
 /// Commands that run here at a time, for users of any node.
 const MAX_HERE: usize = 64;

@@ -8,8 +8,8 @@ use vc_protocol::NodeId;
 use vc_protocol::exec::{ExecFrame, MAX_EXEC_CHUNK};
 
 use super::say_goodbye;
-use crate::driver::Snapshot;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
+use crate::snapshot::Snapshot;
 
 /// Comes when the cluster holds a node for down.
 pub(super) async fn lost(mut snapshot: watch::Receiver<Snapshot>, node: NodeId) {

@@ -16,9 +16,9 @@ use vc_engine::routes::Published;
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::PortProtocol;
 
-use crate::driver::Snapshot;
 use crate::proxy::Router;
 use crate::proxy::instance_stream::InstanceConnection;
+use crate::snapshot::Snapshot;
 
 /// An instance that takes nothing of what it is sent for so long is given up, as proxies do: whether the user is still there
 /// cannot be seen before what he has sent is taken.

@@ -44,8 +44,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use vc_crdt::View;
 use vc_protocol::NodeId;
 
-use crate::driver::Snapshot;
 use crate::network::inbound::Incoming;
+use crate::snapshot::Snapshot;
 use engine::Engine;
 pub(crate) use flight::News;
 use flight::{Flights, Waiter};

@@ -19,7 +19,7 @@ use super::fetch::blocking;
 use super::manifest::Digest;
 use super::store::Store;
 use super::{Images, reference};
-use crate::driver::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -44,7 +44,7 @@ impl Loaded {
     /// Notes that an image was loaded; gives all that were.
     pub(super) async fn note(&self, store: &Arc<Store>, id: &Digest) -> BTreeSet<Digest> {
         let add = |all: &mut BTreeMap<Digest, Millis>| {
-            all.insert(id.clone(), crate::now());
+            all.insert(id.clone(), crate::clock::now());
         };
         self.change(store, add).await
     }
@@ -103,7 +103,7 @@ impl Images {
             if view.cluster.services.is_empty() && view.cluster.images.is_empty() {
                 continue;
             }
-            self.prune_blobs(kept(&view, crate::now()), GRACE, IDLE).await;
+            self.prune_blobs(kept(&view, crate::clock::now()), GRACE, IDLE).await;
             self.prune_docker(&in_use(&view)).await;
         }
     }
@@ -133,7 +133,7 @@ impl Images {
 
     async fn prune_docker(&self, in_use: &BTreeSet<Digest>) {
         let Some(engine) = &self.0.engine else { return };
-        let now = crate::now();
+        let now = crate::clock::now();
         let mut due = Vec::new();
         let refresh = |all: &mut BTreeMap<Digest, Millis>| {
             for (id, needed) in all.iter_mut() {

@@ -14,10 +14,10 @@ use vc_protocol::control::{InstanceLogRequest, LogRequest, LogRow, Reply};
 use vc_protocol::wire::{LOGS_PROTOCOL, MAX_FRAME};
 use vc_protocol::{ApiError, ErrorCode, InstanceId, NodeId};
 
-use crate::driver::Snapshot;
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::network::inbound::Incoming;
 use crate::runtime::{LogQuery, Runtime, RuntimeError};
+use crate::snapshot::Snapshot;
 
 /// Logs that other members read here at a time.
 const MAX_READERS: usize = 256;

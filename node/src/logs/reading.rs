@@ -19,8 +19,8 @@ use vc_protocol::{ApiError, ErrorCode, InstanceId, Millis, NodeId, ServiceKey};
 
 use super::merge::Merge;
 use super::{Rows, of_instance};
-use crate::driver::Snapshot;
 use crate::frames::{FrameError, Frames};
+use crate::snapshot::Snapshot;
 
 /// Instances whose logs one reading merges at most.
 const MAX_SOURCES: usize = 256;
@@ -117,17 +117,17 @@ where
         broke: false,
         present: Arc::default(),
     };
-    reading.update(&view, crate::now());
+    reading.update(&view, crate::clock::now());
     let mut alive = interval_at(Instant::now() + KEEPALIVE_INTERVAL, KEEPALIVE_INTERVAL);
     loop {
         // Before a line is given, all who have one must have said so.
         while let Some(Some(next)) = reading.asked.next().now_or_never() {
-            reading.take(next, crate::now());
+            reading.take(next, crate::clock::now());
         }
         for note in std::mem::take(&mut reading.notes) {
             frames.feed(&Reply::Note(note)).await?;
         }
-        let now = crate::now();
+        let now = crate::clock::now();
         if let Some((id, row)) = reading.merge.pop(now) {
             reading.unpark(id);
             frames.feed(&Reply::Log(row)).await?;
@@ -140,7 +140,7 @@ where
         let due = [reading.merge.found_silent(now), reading.retry()].into_iter().flatten().min();
         let wake = Instant::now() + Duration::from_millis(due.unwrap_or(now).saturating_sub(now));
         tokio::select! {
-            Some(next) = reading.asked.next() => reading.take(next, crate::now()),
+            Some(next) = reading.asked.next() => reading.take(next, crate::clock::now()),
             () = sleep_until(wake), if due.is_some() => {}
             _ = alive.tick() => frames.feed(&Reply::KeepAlive).await?,
             changed = snapshot.changed() => {
@@ -152,7 +152,7 @@ where
             _ = frames.receive::<serde_json::Value>() => return Err(FrameError::Closed),
         }
         let latest = Arc::clone(&snapshot.borrow_and_update().view);
-        let now = crate::now();
+        let now = crate::clock::now();
         if !Arc::ptr_eq(&view, &latest) || reading.retry().is_some_and(|at| at <= now) {
             view = latest;
             reading.update(&view, now);

@@ -74,14 +74,14 @@ struct Contact {
 
 /// Where members were last known, and when to try them again.
 #[derive(Debug, Default)]
-pub(crate) struct Contacts {
-    contacts: BTreeMap<PeerId, Contact>,
+pub(crate) struct AddressBook {
+    address_book: BTreeMap<PeerId, Contact>,
 }
 
-impl Contacts {
+impl AddressBook {
     /// Addresses of a member, but for circuits; the newest word counts most.
     pub(crate) fn learn(&mut self, peer: PeerId, addresses: impl IntoIterator<Item = Multiaddr>) {
-        let contact = self.contacts.entry(peer).or_default();
+        let contact = self.address_book.entry(peer).or_default();
         for address in addresses.into_iter().filter(is_dialled) {
             let address = address.with_p2p(peer).unwrap_or_else(|address| address);
             if contact.addresses.first() != Some(&address) {
@@ -95,17 +95,17 @@ impl Contacts {
     }
 
     pub(crate) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        self.contacts.get(peer).map(|contact| contact.addresses.clone()).unwrap_or_default()
+        self.address_book.get(peer).map(|contact| contact.addresses.clone()).unwrap_or_default()
     }
 
     /// Whether it is time to dial a member, with no pause longer than `longest`. Takes the attempt as made.
     pub(crate) fn is_due(&mut self, peer: PeerId, now: Instant, longest: Duration) -> bool {
-        self.contacts.entry(peer).or_default().backoff.is_due(now, longest)
+        self.address_book.entry(peer).or_default().backoff.is_due(now, longest)
     }
 
     /// It was reached.
     pub(crate) fn reached(&mut self, peer: &PeerId) {
-        if let Some(contact) = self.contacts.get_mut(peer) {
+        if let Some(contact) = self.address_book.get_mut(peer) {
             contact.backoff.reset();
         }
     }

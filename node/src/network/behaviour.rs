@@ -19,7 +19,7 @@ use vc_protocol::{ClusterId, Keypair};
 
 use super::Config;
 use super::circuits;
-use super::gate::{Gate, Gated};
+use super::connection_gater::{ConnectionGater, MembersOnly};
 use super::inbound::{self, Incoming};
 use super::muxer;
 
@@ -44,7 +44,7 @@ pub(crate) struct Behaviour {
     pub(crate) limits: connection_limits::Behaviour,
     pub(crate) auth: libp2p_stream::Behaviour,
     pub(crate) auth_inbound: inbound::Behaviour,
-    pub(crate) member: Gated<Member>,
+    pub(crate) member: MembersOnly<Member>,
 }
 
 /// What members speak with one another.
@@ -93,7 +93,7 @@ pub(crate) struct Streams {
 pub(crate) fn swarm(
     key: &Keypair,
     cluster: ClusterId,
-    gate: Gate,
+    gater: ConnectionGater,
     config: &Config,
 ) -> anyhow::Result<(Swarm<Behaviour>, Controls, Streams)> {
     let auth = libp2p_stream::Behaviour::new();
@@ -156,7 +156,7 @@ pub(crate) fn swarm(
         limits: connection_limits::Behaviour::new(limits),
         auth,
         auth_inbound,
-        member: Gated::new(
+        member: MembersOnly::new(
             Member {
                 mdns: Toggle::from(mdns),
                 gossip,
@@ -172,7 +172,7 @@ pub(crate) fn swarm(
                 route_inbound,
                 image_inbound,
             },
-            gate,
+            gater,
         ),
     };
     let multiplexed = || muxer::Config::with_max_streams(MAX_STREAMS);

@@ -9,7 +9,7 @@
 //! direct connection for [`APART`]. Then the one with the smaller id dials through the members it is connected to, and
 //! the one with the larger holds reservations at those that *it* is connected to. So there is one circuit a pair, nobody
 //! needs to find out what kind of NAT he is behind, a cluster whose nodes reach each other holds no reservations, and
-//! no address of a circuit is ever written into a document: relays come and go without a word. That two members meet at
+//! no address of a circuit is ever written into a document: relays come and go without a word. That two members handle_stream at
 //! all asks for each to try all its relays, which it does up to [`MAX_RELAYS`], the same ones first on both sides.
 //!
 //! Direct is better: both go on dialling directly, and circuits are closed when that succeeds.
@@ -24,7 +24,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, relay};
 
 use super::backoff::Backoff;
-use super::paths::Paths;
+use super::connections::Connections;
 
 /// So long without a direct connection, and two members are apart. A dial between nodes that reach each other takes
 /// a fraction of it.
@@ -131,12 +131,12 @@ impl Circuits {
     }
 
     /// What is to be done at this moment.
-    pub(crate) fn look(&mut self, now: Instant, paths: &Paths) -> Vec<Step> {
+    pub(crate) fn look(&mut self, now: Instant, connections: &Connections) -> Vec<Step> {
         let own = self.own;
         let missing: BTreeMap<PeerId, Instant> = self
             .up
             .iter()
-            .filter(|peer| **peer != own && !paths.is_direct(peer))
+            .filter(|peer| **peer != own && !connections.is_direct(peer))
             .map(|peer| (*peer, self.apart.get(peer).copied().unwrap_or(now)))
             .collect();
         self.apart = missing;
@@ -146,14 +146,15 @@ impl Circuits {
             .filter(|&(_, &since)| now.duration_since(since) >= APART)
             .map(|(&peer, _)| peer)
             .collect();
-        let relays: BTreeMap<PeerId, Multiaddr> = paths
+        let relays: BTreeMap<PeerId, Multiaddr> = connections
             .direct()
             .take(MAX_RELAYS)
             .map(|(relay, address)| (relay, through(relay, address)))
             .collect();
         let mut steps = self.reserve(now, &relays, apart.iter().any(|peer| *peer < own));
-        self.dials.retain(|peer, _| apart.contains(peer) && !paths.is_connected(peer));
-        for peer in apart.into_iter().filter(|peer| *peer > own && !paths.is_connected(peer)) {
+        self.dials.retain(|peer, _| apart.contains(peer) && !connections.is_connected(peer));
+        for peer in apart.into_iter().filter(|peer| *peer > own && !connections.is_connected(peer))
+        {
             if relays.is_empty() || !self.dials.entry(peer).or_default().is_due(now, MAX_PAUSE) {
                 continue;
             }
@@ -208,41 +209,41 @@ fn rank(relay: &PeerId, peer: &PeerId, own: &PeerId) -> u64 {
 mod tests {
     use libp2p::swarm::ConnectionId;
 
-    use super::super::paths::Path;
+    use super::super::connections::Path;
     use super::*;
 
     const FIRST: u64 = 1_000;
 
     /// A relay that both are connected to, and a pair; the smaller id first.
-    struct Story {
+    struct Fixture {
         start: Instant,
         relay: PeerId,
         pair: [PeerId; 2],
-        paths: Paths,
-        connections: usize,
+        connections: Connections,
+        opened: usize,
     }
 
-    impl Story {
+    impl Fixture {
         fn new() -> Self {
             let mut pair = [PeerId::random(), PeerId::random()];
             pair.sort();
-            let mut story = Self {
+            let mut fixture = Self {
                 start: Instant::now(),
                 relay: PeerId::random(),
                 pair,
-                paths: Paths::default(),
-                connections: 0,
+                connections: Connections::default(),
+                opened: 0,
             };
-            story.connect(story.relay, true);
-            story
+            fixture.connect(fixture.relay, true);
+            fixture
         }
 
         fn connect(&mut self, peer: PeerId, directly: bool) -> ConnectionId {
-            self.connections += 1;
-            let id = ConnectionId::new_unchecked(self.connections);
-            let address = format!("/ip4/10.0.0.{}/tcp/4777", self.connections);
+            self.opened += 1;
+            let id = ConnectionId::new_unchecked(self.opened);
+            let address = format!("/ip4/10.0.0.{}/tcp/4777", self.opened);
             let direct = Path::Direct(address.parse().expect("an address"));
-            self.paths.opened(peer, id, if directly { direct } else { Path::Circuit });
+            self.connections.opened(peer, id, if directly { direct } else { Path::Circuit });
             id
         }
 
@@ -253,7 +254,7 @@ mod tests {
         }
 
         fn look(&self, circuits: &mut Circuits, after: u64) -> Vec<Step> {
-            circuits.look(self.start + Duration::from_millis(after), &self.paths)
+            circuits.look(self.start + Duration::from_millis(after), &self.connections)
         }
 
         /// What is done `after` as many milliseconds, when nothing was done before.
@@ -271,78 +272,78 @@ mod tests {
 
     #[test]
     fn of_two_members_apart_the_smaller_id_dials_and_the_larger_waits_at_the_relay() {
-        let story = Story::new();
-        let [smaller, larger] = story.pair;
-        let target = story.at_relay().with(Protocol::P2p(larger));
+        let fixture = Fixture::new();
+        let [smaller, larger] = fixture.pair;
+        let target = fixture.at_relay().with(Protocol::P2p(larger));
         assert_eq!(
-            story.first_steps(&mut story.circuits(smaller)),
+            fixture.first_steps(&mut fixture.circuits(smaller)),
             [Step::Dial(larger, vec![target])]
         );
         assert_eq!(
-            story.first_steps(&mut story.circuits(larger)),
-            [Step::Reserve(story.relay, story.at_relay())]
+            fixture.first_steps(&mut fixture.circuits(larger)),
+            [Step::Reserve(fixture.relay, fixture.at_relay())]
         );
     }
 
     #[test]
     fn nothing_is_done_for_members_that_are_down_or_connected_directly() {
-        let mut story = Story::new();
-        let [smaller, larger] = story.pair;
-        let mut alone = story.circuits(smaller);
-        alone.are_up([story.relay, smaller].into());
-        assert_eq!(story.first_steps(&mut alone), []);
+        let mut fixture = Fixture::new();
+        let [smaller, larger] = fixture.pair;
+        let mut alone = fixture.circuits(smaller);
+        alone.are_up([fixture.relay, smaller].into());
+        assert_eq!(fixture.first_steps(&mut alone), []);
 
-        story.connect(larger, true);
-        assert_eq!(story.first_steps(&mut story.circuits(smaller)), []);
+        fixture.connect(larger, true);
+        assert_eq!(fixture.first_steps(&mut fixture.circuits(smaller)), []);
     }
 
     #[test]
     fn a_reservation_is_asked_for_again_when_it_ended_and_released_when_nobody_is_apart() {
-        let mut story = Story::new();
-        let [smaller, larger] = story.pair;
-        let mut circuits = story.circuits(larger);
-        assert_eq!(story.first_steps(&mut circuits).len(), 1);
+        let mut fixture = Fixture::new();
+        let [smaller, larger] = fixture.pair;
+        let mut circuits = fixture.circuits(larger);
+        assert_eq!(fixture.first_steps(&mut circuits).len(), 1);
         let listener = ListenerId::next();
-        circuits.reserved(story.relay, Some(listener));
-        circuits.granted(&story.relay);
-        assert_eq!(story.look(&mut circuits, 60_000), [], "held");
+        circuits.reserved(fixture.relay, Some(listener));
+        circuits.granted(&fixture.relay);
+        assert_eq!(fixture.look(&mut circuits, 60_000), [], "held");
 
         circuits.ended(listener);
-        let again = Step::Reserve(story.relay, story.at_relay());
-        assert_eq!(story.look(&mut circuits, 61_000), [again]);
+        let again = Step::Reserve(fixture.relay, fixture.at_relay());
+        assert_eq!(fixture.look(&mut circuits, 61_000), [again]);
         let listener = ListenerId::next();
-        circuits.reserved(story.relay, Some(listener));
+        circuits.reserved(fixture.relay, Some(listener));
         // Through the circuit they are still apart: it may break.
-        story.connect(smaller, false);
-        assert_eq!(story.look(&mut circuits, 90_000), []);
+        fixture.connect(smaller, false);
+        assert_eq!(fixture.look(&mut circuits, 90_000), []);
 
-        story.connect(smaller, true);
-        assert_eq!(story.look(&mut circuits, 91_000), [Step::Release(listener)]);
+        fixture.connect(smaller, true);
+        assert_eq!(fixture.look(&mut circuits, 91_000), [Step::Release(listener)]);
     }
 
     #[test]
     fn a_member_is_dialled_through_relays_until_it_is_connected_and_again_when_the_circuit_breaks()
     {
-        let mut story = Story::new();
-        let [smaller, larger] = story.pair;
-        let mut circuits = story.circuits(smaller);
-        assert_eq!(story.first_steps(&mut circuits).len(), 1);
-        assert_eq!(story.look(&mut circuits, FIRST + 2_100), [], "it was just tried");
-        let second = story.connect(PeerId::random(), true);
-        let steps = story.look(&mut circuits, FIRST + 3_000);
+        let mut fixture = Fixture::new();
+        let [smaller, larger] = fixture.pair;
+        let mut circuits = fixture.circuits(smaller);
+        assert_eq!(fixture.first_steps(&mut circuits).len(), 1);
+        assert_eq!(fixture.look(&mut circuits, FIRST + 2_100), [], "it was just tried");
+        let second = fixture.connect(PeerId::random(), true);
+        let steps = fixture.look(&mut circuits, FIRST + 3_000);
         let [Step::Dial(_, addresses)] = steps.as_slice() else { panic!("{steps:?}") };
         assert_eq!(addresses.len(), 2, "through every relay: {addresses:?}");
 
-        let circuit = story.connect(larger, false);
-        assert_eq!(story.look(&mut circuits, FIRST + 9_000), []);
-        story.paths.closed(&larger, circuit);
-        assert_eq!(story.look(&mut circuits, FIRST + 9_001).len(), 1, "at once");
+        let circuit = fixture.connect(larger, false);
+        assert_eq!(fixture.look(&mut circuits, FIRST + 9_000), []);
+        fixture.connections.closed(&larger, circuit);
+        assert_eq!(fixture.look(&mut circuits, FIRST + 9_001).len(), 1, "at once");
 
-        let relays: Vec<PeerId> = story.paths.direct().map(|(relay, _)| relay).collect();
+        let relays: Vec<PeerId> = fixture.connections.direct().map(|(relay, _)| relay).collect();
         for relay in relays {
-            story.paths.closed(&relay, ConnectionId::new_unchecked(1));
-            story.paths.closed(&relay, second);
+            fixture.connections.closed(&relay, ConnectionId::new_unchecked(1));
+            fixture.connections.closed(&relay, second);
         }
-        assert_eq!(story.look(&mut circuits, FIRST + 60_000), [], "there is no relay left");
+        assert_eq!(fixture.look(&mut circuits, FIRST + 60_000), [], "there is no relay left");
     }
 }

@@ -13,10 +13,10 @@ use vc_protocol::gossip::topic;
 use vc_protocol::{ClusterId, Keypair};
 
 use super::circuits::Circuits;
-use super::gate::Gate;
-use super::paths::{Paths, is_circuit};
+use super::connection_gater::ConnectionGater;
+use super::connections::{Connections, is_circuit};
 use super::{COMMANDS, Config, Handles, Network, addresses, behaviour};
-use crate::driver::Event;
+use crate::driver_message::DriverMessage;
 
 impl Network {
     /// A swarm that listens. Errors: the port is in use, the address is not this node's.
@@ -25,11 +25,12 @@ impl Network {
         key: &Keypair,
         cluster: ClusterId,
         certificate: String,
-        gate: Gate,
-        driver: mpsc::Sender<Event>,
+        gater: ConnectionGater,
+        driver: mpsc::Sender<DriverMessage>,
     ) -> anyhow::Result<(Self, Handles)> {
         check_port(config.listen, config.port)?;
-        let (mut swarm, controls, streams) = behaviour::swarm(key, cluster, gate.clone(), &config)?;
+        let (mut swarm, controls, streams) =
+            behaviour::swarm(key, cluster, gater.clone(), &config)?;
         let topic = gossipsub::IdentTopic::new(topic(cluster));
         swarm
             .behaviour_mut()
@@ -53,7 +54,7 @@ impl Network {
             swarm,
             config,
             topic,
-            gate,
+            gater,
             certificate,
             cluster,
             auth: controls.auth,
@@ -61,8 +62,8 @@ impl Network {
             own,
             driver,
             listening: BTreeSet::new(),
-            contacts: addresses::Contacts::default(),
-            paths: Paths::default(),
+            address_book: addresses::AddressBook::default(),
+            connections: Connections::default(),
             circuits: Circuits::new(key.public().to_peer_id()),
             asked_kademlia: BTreeMap::new(),
         };

@@ -4,12 +4,12 @@ pub(crate) mod addresses;
 mod backoff;
 mod behaviour;
 mod circuits;
-pub mod gate;
+pub mod connection_gater;
+mod connections;
 pub(crate) mod inbound;
-pub mod link;
 mod listen;
 mod muxer;
-mod paths;
+pub mod sync_streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,11 +27,11 @@ use vc_engine::Input;
 use vc_protocol::gossip::Gossip;
 use vc_protocol::{ClusterId, NodeId, wire};
 
-use crate::driver::Event;
+use crate::driver_message::DriverMessage;
 use behaviour::{Behaviour, BehaviourEvent, MemberEvent, Streams};
 use circuits::{Circuits, Step};
-use gate::Gate;
-use paths::{Path, Paths};
+use connection_gater::ConnectionGater;
+use connections::{Connections, Path};
 
 pub use behaviour::Controls;
 pub(crate) use behaviour::MAX_STREAMS;
@@ -74,7 +74,7 @@ pub enum Command {
     Up(BTreeSet<NodeId>),
     /// Authentication on an outgoing connection is over; `Ok(false)`: the member did not know us before and could not
     /// give this connection the members' protocols.
-    Proven(PeerId, ConnectionId, Result<bool, String>),
+    Authenticated(PeerId, ConnectionId, Result<bool, String>),
 }
 
 /// The swarm's state beside the swarm.
@@ -82,16 +82,16 @@ pub struct Network {
     swarm: Swarm<Behaviour>,
     config: Config,
     topic: gossipsub::IdentTopic,
-    gate: Gate,
+    gater: ConnectionGater,
     certificate: String,
     cluster: ClusterId,
     auth: libp2p_stream::Control,
     commands: mpsc::Receiver<Command>,
     own: mpsc::Sender<Command>,
-    driver: mpsc::Sender<Event>,
+    driver: mpsc::Sender<DriverMessage>,
     listening: BTreeSet<Multiaddr>,
-    contacts: addresses::Contacts,
-    paths: Paths,
+    address_book: addresses::AddressBook,
+    connections: Connections,
     circuits: Circuits,
     asked_kademlia: BTreeMap<PeerId, Instant>,
 }
@@ -118,7 +118,7 @@ impl Network {
                     Some(command) => self.command(command),
                     None => return,
                 },
-                _ = look.tick() => self.look_around(),
+                _ = look.tick() => self.dial_missing_members(),
             }
         }
     }
@@ -146,17 +146,17 @@ impl Network {
                         .kademlia
                         .add_address(&peer, address.clone());
                 }
-                self.contacts.learn(peer, addresses);
-                self.look_around();
+                self.address_book.learn(peer, addresses);
+                self.dial_missing_members();
             }
             Command::Up(nodes) => {
                 self.circuits.are_up(nodes.iter().map(NodeId::peer_id).collect());
             }
-            Command::Proven(peer, connection, outcome) => match outcome {
+            Command::Authenticated(peer, connection, outcome) => match outcome {
                 Ok(true) => {
-                    self.contacts.reached(&peer);
+                    self.address_book.reached(&peer);
                     // Not before, and not by the other side: the proof may have gone through one of them.
-                    for circuit in self.paths.surplus(&peer) {
+                    for circuit in self.connections.surplus(&peer) {
                         self.swarm.close_connection(circuit);
                     }
                 }
@@ -174,29 +174,29 @@ impl Network {
     }
 
     /// Dials the members that are not connected directly and whose time has come.
-    fn look_around(&mut self) {
+    fn dial_missing_members(&mut self) {
         let now = Instant::now();
         let own = *self.swarm.local_peer_id();
-        for peer in self.gate.members() {
+        for peer in self.gater.members() {
             // However many strangers are here, there is room for members.
             self.swarm.behaviour_mut().limits.bypass_peer_id(&peer);
-            if peer == own || self.paths.is_direct(&peer) {
+            if peer == own || self.connections.is_direct(&peer) {
                 continue;
             }
-            let connected = self.paths.is_connected(&peer);
+            let connected = self.connections.is_connected(&peer);
             let longest = if connected { MAX_PAUSE_BESIDE_CIRCUIT } else { MAX_PAUSE };
-            if !self.contacts.is_due(peer, now, longest) {
+            if !self.address_book.is_due(peer, now, longest) {
                 continue;
             }
             let asked = self.asked_kademlia.get(&peer);
-            let ask = !connected && !self.paths.is_empty();
+            let ask = !connected && !self.connections.is_empty();
             if ask && asked.is_none_or(|&at| now > at + ASK_KADEMLIA) {
                 self.asked_kademlia.insert(peer, now);
                 self.swarm.behaviour_mut().member.inner.kademlia.get_closest_peers(peer);
             }
             self.dial(peer);
         }
-        for step in self.circuits.look(now, &self.paths) {
+        for step in self.circuits.look(now, &self.connections) {
             self.circuit_step(step);
         }
     }
@@ -227,7 +227,7 @@ impl Network {
     fn dial(&mut self, peer: PeerId) {
         let options = DialOpts::peer_id(peer)
             .condition(PeerCondition::NotDialing)
-            .addresses(self.contacts.addresses(&peer))
+            .addresses(self.address_book.addresses(&peer))
             .extend_addresses_through_behaviour()
             .build();
         if let Err(error) = self.swarm.dial(options) {
@@ -254,10 +254,10 @@ impl Network {
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 tracing::debug!(peer = %peer_id, connection = %connection_id, ?cause, "connection closed");
-                if self.paths.closed(&peer_id, connection_id)
+                if self.connections.closed(&peer_id, connection_id)
                     && let Ok(node) = NodeId::try_from(peer_id)
                 {
-                    self.tell(Event::Input(Input::Disconnected(node))).await;
+                    self.notify_driver(DriverMessage::Input(Input::Disconnected(node))).await;
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
@@ -271,7 +271,7 @@ impl Network {
     async fn publish_addresses(&mut self, changed: bool) {
         if changed {
             let addresses = self.publishable();
-            self.tell(Event::Addresses(addresses)).await;
+            self.notify_driver(DriverMessage::Addresses(addresses)).await;
         }
     }
 
@@ -296,17 +296,17 @@ impl Network {
                     vc_client::handshake::prove_membership(control, node, cluster, certificate)
                         .await;
                 let outcome = outcome.map_err(|error| error.to_string());
-                let _ = own.send(Command::Proven(peer, connection, outcome)).await;
+                let _ = own.send(Command::Authenticated(peer, connection, outcome)).await;
             });
         }
-        if self.gate.is_open(&connection) {
+        if self.gater.is_open(&connection) {
             let path = Path::of(endpoint);
             if path == Path::Circuit {
                 tracing::info!(%peer, "a member that cannot be dialled is reached through another");
             }
-            let first = self.paths.opened(peer, connection, path);
+            let first = self.connections.opened(peer, connection, path);
             if first {
-                self.tell(Event::Input(Input::Connected(node))).await;
+                self.notify_driver(DriverMessage::Input(Input::Connected(node))).await;
             }
         }
     }
@@ -318,7 +318,7 @@ impl Network {
                 message_id,
                 message,
             }) => {
-                let source = message.source.filter(|source| self.gate.is_member(source));
+                let source = message.source.filter(|source| self.gater.is_member(source));
                 let node = source.and_then(|source| NodeId::try_from(source).ok());
                 let read =
                     node.and_then(|node| Some((node, wire::decode::<Gossip>(&message.data).ok()?)));
@@ -334,7 +334,7 @@ impl Network {
                 );
                 match read {
                     Some((node, gossip)) => {
-                        self.tell(Event::Input(Input::Gossip(node, gossip))).await
+                        self.notify_driver(DriverMessage::Input(Input::Gossip(node, gossip))).await
                     }
                     None => {
                         tracing::warn!(from = %propagation_source, "gossip refused: not a member's, or garbage")
@@ -344,9 +344,9 @@ impl Network {
             MemberEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, address) in found {
                     // Foreign libp2p programs appear here too.
-                    if self.gate.is_member(&peer) && !self.paths.is_direct(&peer) {
-                        self.contacts.learn(peer, [address]);
-                        self.look_around();
+                    if self.gater.is_member(&peer) && !self.connections.is_direct(&peer) {
+                        self.address_book.learn(peer, [address]);
+                        self.dial_missing_members();
                     }
                 }
             }
@@ -361,8 +361,10 @@ impl Network {
                 ..
             }) => {
                 for peer in found.peers {
-                    if self.gate.is_member(&peer.peer_id) && !self.paths.is_direct(&peer.peer_id) {
-                        self.contacts.learn(peer.peer_id, peer.addrs);
+                    if self.gater.is_member(&peer.peer_id)
+                        && !self.connections.is_direct(&peer.peer_id)
+                    {
+                        self.address_book.learn(peer.peer_id, peer.addrs);
                     }
                 }
             }
@@ -372,7 +374,7 @@ impl Network {
             }) => self.circuits.granted(&relay_peer_id),
             // The relay may have lost the other end without knowing it.
             MemberEvent::Ping(ping::Event { peer, connection, result: Err(error) })
-                if self.paths.is_circuit(&peer, connection) =>
+                if self.connections.is_circuit(&peer, connection) =>
             {
                 tracing::debug!(%peer, %error, "a circuit leads nowhere");
                 self.swarm.close_connection(connection);
@@ -381,8 +383,8 @@ impl Network {
         }
     }
 
-    async fn tell(&mut self, event: Event) {
+    async fn notify_driver(&mut self, message: DriverMessage) {
         // The driver ends first only when the node stops.
-        let _ = self.driver.send(event).await;
+        let _ = self.driver.send(message).await;
     }
 }

@@ -31,7 +31,7 @@ pub use inbound::serve as serve_member_streams;
 pub use ingress::{Ingress, PublishErrors};
 
 use crate::dns::{Admit, ServiceRouter};
-use crate::driver::Snapshot;
+use crate::snapshot::Snapshot;
 use connect::{Streams, Upstream};
 use load_balancer::LoadBalancer;
 

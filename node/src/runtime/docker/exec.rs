@@ -102,7 +102,8 @@ impl Engine {
         request: &ExecRequest,
     ) -> Result<Exec, RuntimeError> {
         let container = self.running(&client, instance).await?;
-        let random = crate::random().map_err(|error| RuntimeError::Refused(error.to_string()))?;
+        let random = crate::random::random_u64()
+            .map_err(|error| RuntimeError::Refused(error.to_string()))?;
         let mark = format!("{MARK}={random:016x}");
         let options = CreateExecOptions {
             attach_stdin: Some(request.stdin),

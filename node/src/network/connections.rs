@@ -33,11 +33,11 @@ pub(crate) fn is_circuit(address: &Multiaddr) -> bool {
 
 /// Open connections of members that carry their protocols.
 #[derive(Debug, Default)]
-pub(crate) struct Paths {
+pub(crate) struct Connections {
     open: BTreeMap<PeerId, BTreeMap<ConnectionId, Path>>,
 }
 
-impl Paths {
+impl Connections {
     /// A connection came up; `true`: it is the member's first.
     pub(crate) fn opened(&mut self, peer: PeerId, connection: ConnectionId, path: Path) -> bool {
         let open = self.open.entry(peer).or_default();
@@ -104,19 +104,19 @@ mod tests {
     fn circuits_are_surplus_as_soon_as_there_is_a_direct_connection() {
         let peer = PeerId::random();
         let [circuit, direct] = [1, 2].map(ConnectionId::new_unchecked);
-        let mut paths = Paths::default();
-        assert!(paths.opened(peer, circuit, Path::Circuit), "the first");
-        assert!(paths.is_connected(&peer) && !paths.is_direct(&peer));
-        assert_eq!((paths.surplus(&peer), paths.direct().count()), (Vec::new(), 0));
+        let mut connections = Connections::default();
+        assert!(connections.opened(peer, circuit, Path::Circuit), "the first");
+        assert!(connections.is_connected(&peer) && !connections.is_direct(&peer));
+        assert_eq!((connections.surplus(&peer), connections.direct().count()), (Vec::new(), 0));
 
         let address: Multiaddr = "/ip4/10.1.2.3/tcp/4777".parse().expect("an address");
-        assert!(!paths.opened(peer, direct, Path::Direct(address.clone())), "the second");
-        assert_eq!(paths.surplus(&peer), [circuit]);
-        assert_eq!(paths.direct().collect::<Vec<_>>(), [(peer, &address)]);
+        assert!(!connections.opened(peer, direct, Path::Direct(address.clone())), "the second");
+        assert_eq!(connections.surplus(&peer), [circuit]);
+        assert_eq!(connections.direct().collect::<Vec<_>>(), [(peer, &address)]);
 
-        assert!(!paths.closed(&peer, circuit), "one is left");
-        assert!(paths.closed(&peer, direct), "the last");
-        assert!(!paths.closed(&peer, direct), "it is gone already");
-        assert!(paths.is_empty());
+        assert!(!connections.closed(&peer, circuit), "one is left");
+        assert!(connections.closed(&peer, direct), "the last");
+        assert!(!connections.closed(&peer, direct), "it is gone already");
+        assert!(connections.is_empty());
     }
 }

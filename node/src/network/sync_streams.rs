@@ -12,7 +12,7 @@ use vc_protocol::NodeId;
 use vc_protocol::gossip::SyncMessage;
 use vc_protocol::wire::{MAX_FRAME, SYNC_PROTOCOL, encode};
 
-use crate::driver::Event;
+use crate::driver_message::DriverMessage;
 use crate::frames::Frames;
 use crate::network::inbound::Incoming;
 
@@ -21,12 +21,12 @@ const QUEUE: usize = 64;
 
 /// The outgoing streams, by peer. Cheap to clone.
 #[derive(Clone)]
-pub struct Links {
+pub struct SyncStreams {
     control: libp2p_stream::Control,
     queues: Arc<Mutex<HashMap<PeerId, mpsc::Sender<SyncMessage>>>>,
 }
 
-impl Links {
+impl SyncStreams {
     pub(crate) fn new(control: libp2p_stream::Control) -> Self {
         Self { control, queues: Arc::default() }
     }
@@ -73,7 +73,7 @@ impl Links {
 }
 
 /// Takes what other members send, a task a stream.
-pub(crate) async fn accept(mut streams: Incoming, driver: mpsc::Sender<Event>) {
+pub(crate) async fn accept(mut streams: Incoming, driver: mpsc::Sender<DriverMessage>) {
     while let Some((peer, stream)) = streams.recv().await {
         let Ok(node) = NodeId::try_from(peer) else { continue };
         let driver = driver.clone();
@@ -82,7 +82,11 @@ pub(crate) async fn accept(mut streams: Incoming, driver: mpsc::Sender<Event>) {
             loop {
                 match frames.receive_cbor::<SyncMessage>().await {
                     Ok(message) => {
-                        if driver.send(Event::Input(Input::Sync(node, message))).await.is_err() {
+                        if driver
+                            .send(DriverMessage::Input(Input::Sync(node, message)))
+                            .await
+                            .is_err()
+                        {
                             return;
                         }
                     }

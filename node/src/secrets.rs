@@ -12,18 +12,18 @@ use vc_protocol::{ClusterId, Name};
 use crate::seal::Seal;
 
 /// Deployments that are complete, with the files that they mount.
-pub(crate) struct Prepared {
+pub(crate) struct SealedDeployment {
     pub(crate) deployments: Vec<Deployment>,
     pub(crate) files: BTreeMap<FileKey, SealedFile>,
 }
 
 /// Completes deployments. Errors: one line that says what to do; never what is in a file.
-pub(crate) fn prepare(
+pub(crate) fn seal_deployment_files(
     seal: &Seal,
     cluster: ClusterId,
     mut deployments: Vec<Deployment>,
     files: &[FileContent],
-) -> Result<Prepared, String> {
+) -> Result<SealedDeployment, String> {
     let contents = contents(files)?;
     let mut sealed = BTreeMap::new();
     for Deployment { service, spec, .. } in &mut deployments {
@@ -46,7 +46,7 @@ pub(crate) fn prepare(
             }
         }
     }
-    Ok(Prepared { deployments, files: sealed })
+    Ok(SealedDeployment { deployments, files: sealed })
 }
 
 /// What is in each file.
@@ -106,7 +106,7 @@ mod tests {
 
     fn refused(files: &[FileContent]) -> String {
         let seal = Seal::generate().expect("random numbers");
-        prepare(&seal, cluster(), vec![mounting("db")], files).err().expect("refused")
+        seal_deployment_files(&seal, cluster(), vec![mounting("db")], files).err().expect("refused")
     }
 
     #[test]
@@ -114,9 +114,9 @@ mod tests {
         let seal = Seal::generate().expect("random numbers");
         let prepared = |text: &[u8]| {
             let files = [content("db", text), content("unused", b"x")];
-            prepare(&seal, cluster(), vec![mounting("db")], &files).expect("prepared")
+            seal_deployment_files(&seal, cluster(), vec![mounting("db")], &files).expect("prepared")
         };
-        let digest = |prepared: &Prepared| prepared.deployments[0].spec.container.digest();
+        let digest = |prepared: &SealedDeployment| prepared.deployments[0].spec.container.digest();
         let (first, again, other) = (prepared(b"1"), prepared(b"1"), prepared(b"2"));
         assert_eq!(digest(&first), digest(&again));
         assert_ne!(digest(&first), digest(&other));

@@ -21,11 +21,11 @@ use libp2p::{Multiaddr, PeerId};
 use either::Either;
 
 use super::addresses::is_dialled;
-use super::paths::is_circuit;
+use super::connections::is_circuit;
 
 /// Who is a member, and which connections were opened to members. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
-pub struct Gate {
+pub struct ConnectionGater {
     inner: Arc<RwLock<Inner>>,
 }
 
@@ -35,7 +35,7 @@ struct Inner {
     open: HashSet<ConnectionId>,
 }
 
-impl Gate {
+impl ConnectionGater {
     /// Takes a peer as a member from now on; `true`: it was none.
     pub fn admit(&self, peer: PeerId) -> bool {
         self.write(|inner| inner.members.insert(peer))
@@ -75,20 +75,20 @@ impl Gate {
 }
 
 /// A behaviour that only members' connections see.
-pub(crate) struct Gated<B> {
+pub(crate) struct MembersOnly<B> {
     pub(crate) inner: B,
-    gate: Gate,
+    gater: ConnectionGater,
     /// Open connections of each member: those that came up as a stranger's are not among them.
     open: HashMap<PeerId, Vec<ConnectionId>>,
 }
 
-impl<B> Gated<B> {
-    pub(crate) fn new(inner: B, gate: Gate) -> Self {
-        Self { inner, gate, open: HashMap::new() }
+impl<B> MembersOnly<B> {
+    pub(crate) fn new(inner: B, gater: ConnectionGater) -> Self {
+        Self { inner, gater, open: HashMap::new() }
     }
 }
 
-impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
+impl<B: NetworkBehaviour> NetworkBehaviour for MembersOnly<B> {
     type ConnectionHandler = Either<THandler<B>, dummy::ConnectionHandler>;
     type ToSwarm = B::ToSwarm;
 
@@ -108,7 +108,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        if !self.gate.open(&peer, id) {
+        if !self.gater.open(&peer, id) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
         self.inner.handle_established_inbound_connection(id, peer, local, remote).map(Either::Left)
@@ -135,7 +135,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
         role: Endpoint,
         port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        if !self.gate.open(&peer, id) {
+        if !self.gater.open(&peer, id) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
         self.inner
@@ -145,13 +145,13 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::ConnectionEstablished(event) if self.gate.is_open(&event.connection_id) => {
+            FromSwarm::ConnectionEstablished(event) if self.gater.is_open(&event.connection_id) => {
                 let open = self.open.entry(event.peer_id).or_default();
                 let event = ConnectionEstablished { other_established: open.len(), ..event };
                 open.push(event.connection_id);
                 self.inner.on_swarm_event(FromSwarm::ConnectionEstablished(event));
             }
-            FromSwarm::ConnectionClosed(event) if self.gate.is_open(&event.connection_id) => {
+            FromSwarm::ConnectionClosed(event) if self.gater.is_open(&event.connection_id) => {
                 let open = self.open.entry(event.peer_id).or_default();
                 open.retain(|id| *id != event.connection_id);
                 let left = open.len();
@@ -160,9 +160,9 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
                 }
                 let event = ConnectionClosed { remaining_established: left, ..event };
                 self.inner.on_swarm_event(FromSwarm::ConnectionClosed(event));
-                self.gate.close(&event.connection_id);
+                self.gater.close(&event.connection_id);
             }
-            FromSwarm::AddressChange(event) if !self.gate.is_open(&event.connection_id) => {}
+            FromSwarm::AddressChange(event) if !self.gater.is_open(&event.connection_id) => {}
             // Where this node waits for circuits is nobody's business: it would be told, and dialled, all around.
             FromSwarm::NewListenAddr(NewListenAddr { addr, .. })
             | FromSwarm::ExternalAddrConfirmed(ExternalAddrConfirmed { addr })
@@ -198,7 +198,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
             // connection is named: the relay's messages to the end of a circuit bear the name of its beginning.
             let id = match handler {
                 NotifyHandler::Any => self.open.get(&peer_id).and_then(|open| open.last().copied()),
-                NotifyHandler::One(id) => self.gate.is_open(&id).then_some(id),
+                NotifyHandler::One(id) => self.gater.is_open(&id).then_some(id),
             };
             if let Some(id) = id {
                 let (handler, event) = (NotifyHandler::One(id), Either::Left(event));
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn only_connections_that_came_up_as_a_members_are_told_anything() {
-        let (peer, gate) = (PeerId::random(), Gate::default());
+        let (peer, gater) = (PeerId::random(), ConnectionGater::default());
         let (early, late) = (ConnectionId::new_unchecked(1), ConnectionId::new_unchecked(2));
         let tell = || {
             [
@@ -283,7 +283,7 @@ mod tests {
                 NotifyHandler::One(late),
             ]
         };
-        let mut gated = Gated::new(Talker(peer, VecDeque::new()), gate.clone());
+        let mut members_only = MembersOnly::new(Talker(peer, VecDeque::new()), gater.clone());
         let address = Multiaddr::empty();
         let endpoint = ConnectedPoint::Listener {
             local_addr: address.clone(),
@@ -292,20 +292,23 @@ mod tests {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         for (id, member) in [(early, false), (late, true)] {
             if member {
-                gate.admit(peer);
+                gater.admit(peer);
             }
-            let handler = gated.handle_established_inbound_connection(id, peer, &address, &address);
+            let handler =
+                members_only.handle_established_inbound_connection(id, peer, &address, &address);
             assert_eq!(handler.expect("never denied").is_left(), member);
-            gated.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            members_only.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
                 peer_id: peer,
                 connection_id: id,
                 endpoint: &endpoint,
                 failed_addresses: &[],
                 other_established: 0,
             }));
-            gated.inner.1 = tell().into();
+            members_only.inner.1 = tell().into();
             let mut told = Vec::new();
-            while let Poll::Ready(ToSwarm::NotifyHandler { handler, .. }) = gated.poll(&mut cx) {
+            while let Poll::Ready(ToSwarm::NotifyHandler { handler, .. }) =
+                members_only.poll(&mut cx)
+            {
                 told.push(handler);
             }
             let expected = if member { 3 } else { 0 };

@@ -20,7 +20,7 @@ pub(crate) enum Audience {
 }
 
 /// Where the members that are up can be dialled: this node first, and one address of each before a second of any.
-pub(super) fn choose(audience: Audience, view: &View, own: NodeId) -> Vec<Multiaddr> {
+pub(crate) fn peer_addresses(audience: Audience, view: &View, own: NodeId) -> Vec<Multiaddr> {
     let mut nodes: Vec<_> = view.nodes.iter().filter(|(id, _)| view.up.contains(id)).collect();
     nodes.sort_by_key(|&(&id, _)| (id != own, id));
     let members = nodes.into_iter().map(|(id, state)| {

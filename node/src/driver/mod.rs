@@ -5,64 +5,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use vc_crdt::View;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeEvent};
-use vc_engine::{Config, Durable, Engine, Input, Mutation, Output, Timing};
-use vc_protocol::change::{Batch, Subject};
+use vc_engine::{Config, Durable, Engine, Input, Output, Timing};
+use vc_protocol::change::Batch;
 use vc_protocol::gossip::SyncMessage;
-use vc_protocol::node::{NodeInfo, Usage};
+use vc_protocol::node::NodeInfo;
 use vc_protocol::wire::encode;
-use vc_protocol::{Millis, Multiaddr, NodeId};
+use vc_protocol::{Multiaddr, NodeId};
 
+use crate::driver_message::DriverMessage;
 use crate::identity::Membership;
 use crate::network::Command;
-use crate::network::gate::Gate;
-use crate::network::link::Links;
+use crate::network::connection_gater::ConnectionGater;
+use crate::network::sync_streams::SyncStreams;
 use crate::runtime::Runtime;
+use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError};
 
-/// Events that may wait for the driver.
-pub const EVENTS: usize = 1024;
 /// Between two attempts to go on after the disk failed.
 const DISK_PAUSE: Duration = Duration::from_secs(2);
 
-/// What happens.
-pub enum Event {
-    /// Something for the engine.
-    Input(Input),
-    /// A user wants a change.
-    Mutate {
-        /// Who.
-        by: Subject,
-        /// What.
-        mutation: Mutation,
-        /// Where the answer goes.
-        answer: oneshot::Sender<Result<Vec<String>, String>>,
-    },
-    /// A node is admitted: answered with all certificates once its own is durable.
-    Admit {
-        /// Its certificate.
-        certificate: String,
-        /// Where the certificates go.
-        answer: oneshot::Sender<Result<Vec<String>, String>>,
-    },
-    /// This node's addresses have changed.
-    Addresses(Vec<Multiaddr>),
-}
-
-/// What everybody may look at: the latest view, and what is volatile.
-#[derive(Clone)]
-pub struct Snapshot {
-    /// What the documents say.
-    pub view: Arc<View>,
-    /// What nodes use.
-    pub usage: Arc<BTreeMap<NodeId, Usage>>,
-    /// Whether this node has left the cluster for good: there is nothing more to do.
-    pub left: bool,
-}
-
 /// What the driver works with.
-pub struct Parts {
+pub struct DriverContext {
     /// Who we are.
     pub membership: Arc<Membership>,
     /// What we say of ourselves.
@@ -72,19 +36,19 @@ pub struct Parts {
     /// To the swarm.
     pub network: mpsc::Sender<Command>,
     /// To other members.
-    pub links: Links,
+    pub sync_streams: SyncStreams,
     /// To the runtime.
     pub runtime: Runtime,
     /// Who is a member.
-    pub gate: Gate,
+    pub gater: ConnectionGater,
 }
 
 /// The driver.
 pub struct Driver {
-    parts: Parts,
+    parts: DriverContext,
     store: Arc<Store>,
     engine: Engine,
-    events: mpsc::Receiver<Event>,
+    messages: mpsc::Receiver<DriverMessage>,
     answers: BTreeMap<u64, oneshot::Sender<Result<Vec<String>, String>>>,
     requests: u64,
     snapshot: watch::Sender<Snapshot>,
@@ -129,7 +93,7 @@ impl LastSeen {
     }
 }
 
-fn engine(parts: &Parts, store: &Store) -> anyhow::Result<Engine> {
+fn engine(parts: &DriverContext, store: &Store) -> anyhow::Result<Engine> {
     let durable = store.load()?;
     let config = Config {
         key: parts.membership.key.clone(),
@@ -139,19 +103,19 @@ fn engine(parts: &Parts, store: &Store) -> anyhow::Result<Engine> {
         nonce: parts.nonce,
         timing: Timing::default(),
     };
-    Ok(Engine::new(config, durable, crate::now())?)
+    Ok(Engine::new(config, durable, crate::clock::now())?)
 }
 
 impl Driver {
     /// A driver with what is on disk. Errors: the disk cannot be read.
     pub fn new(
-        mut parts: Parts,
+        mut parts: DriverContext,
         store: Store,
-        events: mpsc::Receiver<Event>,
+        messages: mpsc::Receiver<DriverMessage>,
     ) -> anyhow::Result<(Self, watch::Receiver<Snapshot>)> {
         let engine = engine(&parts, &store)?;
         for node in engine.replica().members() {
-            parts.gate.admit(node.peer_id());
+            parts.gater.admit(node.peer_id());
         }
         parts.info.addresses.sort();
         let first =
@@ -161,7 +125,7 @@ impl Driver {
             parts,
             store: Arc::new(store),
             engine,
-            events,
+            messages,
             answers: BTreeMap::new(),
             requests: 0,
             snapshot,
@@ -179,32 +143,32 @@ impl Driver {
         self.tell_network();
         loop {
             let (due, _) = self.engine.deadline();
-            let wait = Duration::from_millis(due.saturating_sub(crate::now()));
-            let event = tokio::select! {
+            let wait = Duration::from_millis(due.saturating_sub(crate::clock::now()));
+            let message = tokio::select! {
                 biased;
-                event = self.events.recv() => match event {
-                    Some(event) => event,
+                message = self.messages.recv() => match message {
+                    Some(message) => message,
                     None => return,
                 },
-                () = tokio::time::sleep(wait) => Event::Input(Input::Wake),
+                () = tokio::time::sleep(wait) => DriverMessage::Input(Input::Wake),
             };
-            self.event(event).await;
+            self.handle(message).await;
             // Many events must not keep the engine from looking at its clock.
-            if crate::now() >= self.engine.deadline().0 && !self.events.is_empty() {
+            if crate::clock::now() >= self.engine.deadline().0 && !self.messages.is_empty() {
                 self.step(Input::Wake).await;
             }
         }
     }
 
-    async fn event(&mut self, event: Event) {
-        match event {
-            Event::Input(input) => self.step(input).await,
-            Event::Mutate { by, mutation, answer } => {
+    async fn handle(&mut self, message: DriverMessage) {
+        match message {
+            DriverMessage::Input(input) => self.step(input).await,
+            DriverMessage::Mutate { by, mutation, answer } => {
                 self.requests += 1;
                 self.answers.insert(self.requests, answer);
                 self.step(Input::Mutate { request: self.requests, by, mutation }).await;
             }
-            Event::Admit { certificate, answer } => {
+            DriverMessage::Admit { certificate, answer } => {
                 let known =
                     Durable { certificates: vec![certificate.clone()], ..Durable::default() };
                 match self.persist(known).await {
@@ -218,7 +182,7 @@ impl Driver {
                     }
                 }
             }
-            Event::Addresses(mut addresses) => {
+            DriverMessage::Addresses(mut addresses) => {
                 addresses.sort();
                 if addresses != self.parts.info.addresses && !addresses.is_empty() {
                     tracing::info!(?addresses, "this node's addresses changed");
@@ -236,14 +200,14 @@ impl Driver {
             }
             Input::Disconnected(node) => {
                 self.connected.remove(node);
-                self.parts.links.close(&node.peer_id());
+                self.parts.sync_streams.close(&node.peer_id());
             }
             Input::Runtime(event) => self.runtime.note(event),
             Input::Ports(problems) => self.ports.clone_from(problems),
             _ => {}
         }
         let volatile = matches!(input, Input::Usage(_) | Input::Gossip(..));
-        let outputs = VecDeque::from(self.engine.handle(crate::now(), input));
+        let outputs = VecDeque::from(self.engine.handle(crate::clock::now(), input));
         if let Err(error) = self.perform(outputs).await {
             if matches!(error, StoreError::Stopping) {
                 return;
@@ -279,31 +243,31 @@ impl Driver {
                     self.persist(durable).await?;
                     if members {
                         for node in self.engine.replica().members() {
-                            self.parts.gate.admit(node.peer_id());
+                            self.parts.gater.admit(node.peer_id());
                         }
                     }
                 }
                 Output::Gossip(gossip) => {
                     self.network(Command::Publish(encode(&gossip)));
                 }
-                Output::Send(to, message) => self.parts.links.send(to, message),
+                Output::Send(to, message) => self.parts.sync_streams.send(to, message),
                 Output::Replay(to, runs) => {
                     let store = Arc::clone(&self.store);
                     let certificates = self.engine.replica().certificates();
-                    let links = self.parts.links.clone();
+                    let sync_streams = self.parts.sync_streams.clone();
                     // Reading and sending a long history must not hold up the heartbeat.
                     tokio::task::spawn_blocking(move || match store.replay(&runs) {
                         Ok(batches) => {
                             for changes in batches {
                                 let batch = Batch { certificates: certificates.clone(), changes };
-                                links.send(to, SyncMessage::Changes(batch));
+                                sync_streams.send(to, SyncMessage::Changes(batch));
                             }
                         }
                         Err(error) => tracing::warn!(%error, "cannot read changes for a peer"),
                     });
                 }
                 Output::Disconnect(node) => {
-                    self.parts.links.close(&node.peer_id());
+                    self.parts.sync_streams.close(&node.peer_id());
                     self.network(Command::Disconnect(node));
                 }
                 Output::Answer(request, result) => {
@@ -356,7 +320,7 @@ impl Driver {
                 connected.chain(self.runtime.last().map(Input::Runtime)).chain([ports]).collect();
             let mut failed = false;
             for input in inputs {
-                let outputs = VecDeque::from(self.engine.handle(crate::now(), input));
+                let outputs = VecDeque::from(self.engine.handle(crate::clock::now(), input));
                 failed |= self.perform(outputs).await.is_err();
             }
             if !failed {
@@ -404,15 +368,4 @@ fn disk_failed(error: &StoreError) -> String {
     format!(
         "this node cannot write to its disk, so nothing was changed ({error}): free some space or use another node with --peer"
     )
-}
-
-/// A clock that never goes back: the time at the start, and how long it has run since.
-pub fn clock() -> impl Fn() -> Millis {
-    let wall =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let start = std::time::Instant::now();
-    move || {
-        let now = wall + start.elapsed();
-        Millis::try_from(now.as_millis()).unwrap_or(Millis::MAX)
-    }
 }

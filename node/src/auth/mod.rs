@@ -1,0 +1,13 @@
+//! Authentication of peers that connect: the listening side of the handshake in [`vc_protocol::auth`], and its limits.
+//!
+//! The dialing side is [`vc_client::handshake`].
+
+mod limits;
+mod peers;
+mod quota;
+mod server;
+mod user;
+
+pub(crate) use peers::{Audience, peer_addresses};
+pub(crate) use server::AuthServer;
+pub(crate) use user::User;

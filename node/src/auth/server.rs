@@ -1,0 +1,223 @@
+//! The auth server: authenticates members, admits nodes that join, and opens user sessions.
+
+use std::sync::Arc;
+
+use libp2p::{PeerId, Stream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use vc_engine::Input;
+use vc_protocol::auth::{
+    AuthResponse, ClientHello, Credentials, JoinResponse, MAX_AUTH_FRAME, ServerHello,
+};
+use vc_protocol::token::{
+    NodeRole, Scope, TokenError, issue_certificate, verify, verify_certificate,
+};
+use vc_protocol::{Name, NodeId};
+
+use super::limits::{
+    HANDSHAKE_TIMEOUT, HandshakePermit, LimitError, PendingHandshakes, SessionLimiter,
+    SessionPermit,
+};
+use super::{Audience, User, peer_addresses};
+use crate::clock;
+use crate::driver_message::DriverMessage;
+use crate::identity::{Membership, encode_key};
+use crate::network::connection_gater::ConnectionGater;
+use crate::network::inbound::Incoming;
+use crate::snapshot::Snapshot;
+use vc_client::frames::{FrameError, Frames};
+
+/// Why a handshake did not complete.
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    /// The stream broke, or carried something else than the handshake.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The peer was too slow, or a newer one took its place.
+    #[error("the peer did not complete the handshake in time")]
+    TimedOut,
+    /// The peer was refused, and was sent the reason.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// Why a peer was refused. The text is sent to it.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    #[error("this node is a worker and cannot admit nodes: join through a server")]
+    Worker,
+    #[error("this node is stopping: use another with --peer")]
+    Stopping,
+    #[error("{0}")]
+    NotAdmitted(String),
+}
+
+/// Authenticates peers. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct AuthServer {
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) gater: ConnectionGater,
+    pub(crate) driver: mpsc::Sender<DriverMessage>,
+    pub(crate) snapshot: watch::Receiver<Snapshot>,
+}
+
+impl AuthServer {
+    /// Handles incoming auth streams, one task each, and runs `session` for those of users. Unauthenticated peers are
+    /// limited apart from members, so that they cannot keep members out.
+    pub(crate) async fn serve<F, S>(self, mut streams: Incoming, session: F)
+    where
+        F: Fn(User, Frames<Stream>) -> S + Clone + Send + 'static,
+        S: Future<Output = ()> + Send,
+    {
+        let (unauthenticated, members) =
+            (PendingHandshakes::default(), PendingHandshakes::default());
+        let sessions = SessionLimiter::default();
+        while let Some((peer, stream)) = streams.recv().await {
+            let pending = if self.gater.is_member(&peer) { &members } else { &unauthenticated };
+            let Some(permit) = pending.acquire(peer) else {
+                tracing::debug!(%peer, "auth stream dropped: too many from this peer");
+                continue;
+            };
+            let (auth, sessions, session) = (self.clone(), sessions.clone(), session.clone());
+            tokio::spawn(async move {
+                match auth.handle_stream(peer, stream, permit, &sessions).await {
+                    Ok(None) => {}
+                    Ok(Some((user, frames, _permit))) => session(user, frames).await,
+                    // A client that dials several nodes and takes the first closes the other streams.
+                    Err(HandshakeError::Frame(
+                        error @ (FrameError::Io(_) | FrameError::Closed),
+                    )) => {
+                        tracing::debug!(%peer, %error, "auth stream closed by the peer");
+                    }
+                    Err(error) => tracing::warn!(%peer, %error, "authentication failed"),
+                }
+            });
+        }
+    }
+
+    /// Runs the handshake on one stream. Returns the session of a user; `None` for nodes, whose stream is closed.
+    async fn handle_stream(
+        &self,
+        peer: PeerId,
+        stream: Stream,
+        mut permit: HandshakePermit,
+        sessions: &SessionLimiter,
+    ) -> Result<Option<(User, Frames<Stream>, SessionPermit)>, HandshakeError> {
+        let mut frames = Frames::new(stream, MAX_AUTH_FRAME);
+        let exchange = async {
+            let ClientHello { .. } = frames.receive().await?;
+            frames.send(&ServerHello { certificate: self.membership.certificate.clone() }).await?;
+            frames.receive::<Credentials>().await
+        };
+        let hello = tokio::select! {
+            hello = timeout(HANDSHAKE_TIMEOUT, exchange) => hello.map_err(|_| HandshakeError::TimedOut)??,
+            _ = &mut permit.evicted => return Err(HandshakeError::TimedOut),
+        };
+        let result = match hello {
+            Credentials::Member { certificate } => self
+                .authenticate_member(peer, certificate)
+                .await
+                .map(|known| (AuthResponse::Member { known }, None))
+                .map_err(Refusal::from),
+            Credentials::Join { token, name } => self
+                .admit(peer, &token, &name)
+                .await
+                .map(|admission| (AuthResponse::Joined(Box::new(admission)), None)),
+            Credentials::User { token } => {
+                self.authenticate_user(&token, sessions).map(|(user, permit)| {
+                    let peers = self.peer_addresses(Audience::User);
+                    (AuthResponse::User { role: user.role, peers }, Some((user, permit)))
+                })
+            }
+        };
+        let (welcome, outcome) = match result {
+            Ok((welcome, session)) => (welcome, Ok(session)),
+            Err(refusal) => {
+                let busy = matches!(refusal, Refusal::Limit(_));
+                (AuthResponse::Refused { reason: refusal.to_string(), busy }, Err(refusal))
+            }
+        };
+        let answer = async {
+            frames.send(&welcome).await?;
+            if !matches!(outcome, Ok(Some(_))) {
+                frames.close().await?;
+            }
+            Ok::<(), FrameError>(())
+        };
+        timeout(HANDSHAKE_TIMEOUT, answer).await.map_err(|_| HandshakeError::TimedOut)??;
+        let session = outcome?;
+        Ok(session.map(|(user, permit)| (user, frames, permit)))
+    }
+
+    /// Checks the certificate of a member; returns whether it was a known member before.
+    async fn authenticate_member(
+        &self,
+        peer: PeerId,
+        certificate: String,
+    ) -> Result<bool, TokenError> {
+        let node = NodeId::try_from(peer).map_err(|_| TokenError::WrongNode)?;
+        verify_certificate(&certificate, self.membership.cluster, Some(node))?;
+        let known = self.gater.is_member(&peer);
+        if !known {
+            let message = DriverMessage::Input(Input::Certificate(certificate));
+            let _ = self.driver.send(message).await;
+            self.gater.admit(peer);
+        }
+        Ok(known)
+    }
+
+    /// Checks a join token and admits its node to the cluster.
+    async fn admit(&self, peer: PeerId, token: &str, name: &Name) -> Result<JoinResponse, Refusal> {
+        let claims = verify(token, self.membership.cluster, clock::now())?;
+        let Scope::Join(role) = claims.scope else {
+            return Err(
+                TokenError::WrongScope { found: claims.scope.kind(), wanted: "node" }.into()
+            );
+        };
+        let root = self.membership.root.as_ref().ok_or(Refusal::Worker)?;
+        let node = NodeId::try_from(peer).map_err(|_| TokenError::WrongNode)?;
+        let certificate = issue_certificate(root, node, role, clock::now())?;
+        // Durable on this node before the new one relies on it: the other members learn of it from here.
+        let (answer, certificates) = oneshot::channel();
+        let message = DriverMessage::Admit { certificate: certificate.clone(), answer };
+        self.driver.send(message).await.map_err(|_| Refusal::Stopping)?;
+        let certificates =
+            certificates.await.map_err(|_| Refusal::Stopping)?.map_err(Refusal::NotAdmitted)?;
+        self.gater.admit(peer);
+        tracing::info!(%node, %name, token = claims.jti, ?role, "node joined");
+        Ok(JoinResponse {
+            certificate,
+            certificates,
+            cluster_key: (role == NodeRole::Server).then(|| encode_key(root)).flatten(),
+            file_key: self.membership.seal.encode(),
+            peers: self.peer_addresses(Audience::Node),
+        })
+    }
+
+    /// Checks a user token and takes a session permit for it.
+    fn authenticate_user(
+        &self,
+        token: &str,
+        sessions: &SessionLimiter,
+    ) -> Result<(User, SessionPermit), Refusal> {
+        let claims = verify(token, self.membership.cluster, clock::now())?;
+        let Scope::User(role) = claims.scope else {
+            return Err(
+                TokenError::WrongScope { found: claims.scope.kind(), wanted: "user" }.into()
+            );
+        };
+        let permit = sessions.acquire(&claims.jti)?;
+        let expires = claims.exp.unwrap_or(0).saturating_mul(1000);
+        let quota = Arc::clone(&permit.quota);
+        Ok((User { name: claims.sub, token: claims.jti, role, expires, quota }, permit))
+    }
+
+    fn peer_addresses(&self, audience: Audience) -> Vec<libp2p::Multiaddr> {
+        let view = Arc::clone(&self.snapshot.borrow().view);
+        peer_addresses(audience, &view, self.membership.node)
+    }
+}

@@ -1,0 +1,33 @@
+//! Messages to the driver: what other tasks send to the one that owns the engine.
+
+use tokio::sync::oneshot;
+use vc_engine::{Input, Mutation};
+use vc_protocol::Multiaddr;
+use vc_protocol::change::Subject;
+
+/// Messages that may wait for the driver; senders wait when the queue is full.
+pub(crate) const DRIVER_QUEUE: usize = 1024;
+
+/// A message to the driver.
+pub(crate) enum DriverMessage {
+    /// An input for the engine, passed on as it is.
+    Input(Input),
+    /// A change that a user asks for, answered once it is durable on this node.
+    Mutate {
+        /// The user and token, recorded in the signed change.
+        by: Subject,
+        /// The change.
+        mutation: Mutation,
+        /// Receives the lines to show the user, or why nothing was changed.
+        answer: oneshot::Sender<Result<Vec<String>, String>>,
+    },
+    /// Adds a node's membership certificate.
+    Admit {
+        /// The certificate.
+        certificate: String,
+        /// Receives the certificates of all members, once the new one is durable on this node.
+        answer: oneshot::Sender<Result<Vec<String>, String>>,
+    },
+    /// The addresses this node publishes have changed.
+    Addresses(Vec<Multiaddr>),
+}
