@@ -1,4 +1,4 @@
-//! One Automerge document: fixed maps of scalars.
+//! One Automerge document that consists of fixed maps of scalars.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,36 +10,36 @@ use automerge::{
 use vc_protocol::Millis;
 use vc_protocol::change::Actor;
 
-/// Why changes did not enter a document. The document is as it was.
+/// Why a document could not be changed. The document is left as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
-    /// Automerge cannot read it, or it is not what its envelope says.
-    #[error("the change does not decode")]
+    /// Automerge cannot decode the change, or actor or sequence number differ from the envelope.
+    #[error("the change does not decode or differs from its envelope")]
     Malformed,
-    /// Automerge panicked on it.
-    #[error("the change breaks the document")]
-    Poisonous,
-    /// Our own write failed.
-    #[error("writing the document: {0}")]
+    /// Automerge panicked on the change.
+    #[error("Automerge panics on the change")]
+    Panicked,
+    /// Automerge rejected a local write.
+    #[error("cannot write the document: {0}")]
     Write(String),
 }
 
-/// One scalar to set or to take away.
+/// One scalar to set or to delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Edit {
     pub(crate) map: &'static str,
     pub(crate) key: String,
-    /// `None`: take it away.
+    /// `None` deletes the key.
     pub(crate) value: Option<String>,
 }
 
-/// A change as Automerge wrote it.
+/// A change encoded by Automerge, with its sequence number.
 pub(crate) struct Written {
     pub(crate) seq: u64,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The maps that a document has from its first change on.
+/// The names of the maps that a document has from its first change on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Schema(pub(crate) &'static [&'static str]);
 
@@ -50,7 +50,8 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    /// A document that holds its genesis change only: every node makes the same one, so that all share the maps.
+    /// Returns a document that holds only its genesis change. The change is equal on every node, so that all share the
+    /// same maps.
     pub(crate) fn new(schema: Schema) -> Result<Self, DocumentError> {
         let mut automerge = Automerge::new().with_actor(ActorId::from(b"genesis".as_slice()));
         let mut transaction = automerge.transaction();
@@ -63,7 +64,7 @@ impl Document {
         Ok(Self { automerge, maps })
     }
 
-    /// Writes edits as one change of `actor`; `None` where all of them hold already.
+    /// Writes edits as one change of `actor`. Returns `None` if nothing changes.
     pub(crate) fn write(
         &mut self,
         actor: &Actor,
@@ -88,12 +89,13 @@ impl Document {
         let (hash, _) = transaction.commit_with(CommitOptions::default().with_time(seconds));
         let Some(hash) = hash else { return Ok(None) };
         let change = self.automerge.get_change_by_hash(&hash).ok_or_else(|| {
-            DocumentError::Write("the change is missing after its commit".to_owned())
+            DocumentError::Write("the change is missing after the commit".to_owned())
         })?;
         Ok(Some(Written { seq: change.seq(), bytes: change.raw_bytes().to_vec() }))
     }
 
-    /// Applies changes of others. Automerge is known to panic on malformed input, so it works on a copy and is caught.
+    /// Applies changes of other nodes. Automerge can panic on malformed input, so it works on a copy and panics are
+    /// caught.
     pub(crate) fn apply(&mut self, changes: Vec<Change>) -> Result<(), DocumentError> {
         let mut copy = self.automerge.clone();
         let applied =
@@ -104,39 +106,42 @@ impl Document {
                 Ok(())
             }
             Ok(Err(_)) => Err(DocumentError::Malformed),
-            Err(_) => Err(DocumentError::Poisonous),
+            Err(_) => Err(DocumentError::Panicked),
         }
     }
 
-    /// The scalars of one map, by key.
-    pub(crate) fn map(&self, name: &str) -> BTreeMap<String, String> {
+    /// Returns the entries of one map; the value is `None` if it is not a string.
+    pub(crate) fn map(&self, name: &str) -> BTreeMap<String, Option<String>> {
         let Some(map) = self.maps.get(name) else { return BTreeMap::new() };
         self.automerge
             .map_range(map, ..)
-            .filter_map(|item| match item.value.into_value() {
-                Value::Scalar(scalar) => match scalar.as_ref() {
-                    ScalarValue::Str(text) => Some((item.key.to_string(), text.to_string())),
-                    _ => None,
-                },
-                Value::Object(_) => None,
+            .map(|item| {
+                let text = match item.value.into_value() {
+                    Value::Scalar(scalar) => match scalar.as_ref() {
+                        ScalarValue::Str(text) => Some(text.to_string()),
+                        _ => None,
+                    },
+                    Value::Object(_) => None,
+                };
+                (item.key.to_string(), text)
             })
             .collect()
     }
 }
 
-/// Reads one change, and checks that it is what its envelope says. Compressed changes are refused: ours are not, and a
-/// small one can unfold to gigabytes.
+/// Decodes one change and checks actor and sequence number against its envelope. Compressed changes are rejected: nodes
+/// do not write them, and a small one can decompress to gigabytes.
 pub(crate) fn decode(bytes: &[u8], actor: &Actor, seq: u64) -> Result<Change, DocumentError> {
-    /// Where a chunk says what it is, behind four magic bytes and a checksum; and the word for "plain change"
+    /// Offset of the chunk type, behind four magic bytes and a checksum, and the type of an uncompressed change
     /// (Automerge binary format, section "Chunk container").
-    const KIND_AT: usize = 8;
-    const PLAIN_CHANGE: u8 = 1;
-    if bytes.get(KIND_AT) != Some(&PLAIN_CHANGE) {
+    const CHUNK_TYPE_OFFSET: usize = 8;
+    const UNCOMPRESSED_CHANGE: u8 = 1;
+    if bytes.get(CHUNK_TYPE_OFFSET) != Some(&UNCOMPRESSED_CHANGE) {
         return Err(DocumentError::Malformed);
     }
     let owned = bytes.to_vec();
     let change = catch_unwind(AssertUnwindSafe(move || Change::from_bytes(owned)))
-        .map_err(|_| DocumentError::Poisonous)?
+        .map_err(|_| DocumentError::Panicked)?
         .map_err(|_| DocumentError::Malformed)?;
     if change.actor_id().to_bytes() != actor.as_bytes() || change.seq() != seq {
         return Err(DocumentError::Malformed);
@@ -153,7 +158,7 @@ mod tests {
     use super::*;
     use vc_protocol::NodeId;
 
-    const SCHEMA: Schema = Schema(&["things"]);
+    const SCHEMA: Schema = Schema(&["entries"]);
 
     fn actor(n: u64) -> Actor {
         let key = vc_protocol::Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
@@ -161,32 +166,32 @@ mod tests {
     }
 
     fn put(key: &str, value: &str) -> Edit {
-        Edit { map: "things", key: key.to_owned(), value: Some(value.to_owned()) }
+        Edit { map: "entries", key: key.to_owned(), value: Some(value.to_owned()) }
     }
 
     #[test]
-    fn two_documents_that_never_met_share_their_maps() {
+    fn documents_created_independently_share_their_maps() {
         let (mut a, mut b) =
             (Document::new(SCHEMA).expect("new"), Document::new(SCHEMA).expect("new"));
         let one = a.write(&actor(1), &[put("x", "1")], 5).expect("written").expect("a change");
         let two = b.write(&actor(2), &[put("y", "2")], 5).expect("written").expect("a change");
         b.apply(vec![decode(&one.bytes, &actor(1), 1).expect("decodes")]).expect("applies");
         a.apply(vec![decode(&two.bytes, &actor(2), 1).expect("decodes")]).expect("applies");
-        assert_eq!(a.map("things"), b.map("things"));
-        assert_eq!(a.map("things").len(), 2);
+        assert_eq!(a.map("entries"), b.map("entries"));
+        assert_eq!(a.map("entries").len(), 2);
     }
 
     #[test]
-    fn writing_what_holds_already_is_no_change() {
+    fn writing_an_existing_value_makes_no_change() {
         let mut a = Document::new(SCHEMA).expect("new");
         assert!(a.write(&actor(1), &[put("x", "1")], 0).expect("written").is_some());
         assert!(a.write(&actor(1), &[put("x", "1")], 9).expect("written").is_none());
-        let gone = Edit { map: "things", key: "none".to_owned(), value: None };
+        let gone = Edit { map: "entries", key: "none".to_owned(), value: None };
         assert!(a.write(&actor(1), &[gone], 9).expect("written").is_none());
     }
 
     #[test]
-    fn a_change_that_is_not_what_its_envelope_says_is_refused() {
+    fn a_change_that_differs_from_its_envelope_is_rejected() {
         let mut a = Document::new(SCHEMA).expect("new");
         let one = a.write(&actor(1), &[put("x", "1")], 0).expect("written").expect("a change");
         assert!(decode(&one.bytes, &actor(2), 1).is_err());
@@ -197,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_in_a_change_never_panics_and_leaves_the_document_usable() {
+    fn a_corrupt_change_leaves_the_document_usable() {
         let mut a = Document::new(SCHEMA).expect("new");
         let one = a
             .write(&actor(1), &[put("x", "1"), put("y", "2")], 0)
@@ -211,7 +216,7 @@ mod tests {
                 if let Ok(change) = decode(&bytes, &actor(1), 1) {
                     let _ = b.apply(vec![change]);
                 }
-                b.map("things");
+                b.map("entries");
             }
         }
     }

@@ -1,11 +1,12 @@
-//! Shared state: Automerge documents, the signed changes they are made of, and what they say together.
+//! Shared state: Automerge documents, the signed changes they are made of, and the view of the cluster they give.
 //!
-//! [`Replica`] holds one node's copy of every document and decides which changes enter it; [`View`] is what the
-//! documents say: who is up ([`liveness`]), what is wanted, and where it goes. A view is a function of the documents
-//! alone, so nodes that have the same changes see the same.
+//! [`Replica`] holds one node's copy of every document and decides which changes enter it. [`View`] is the cluster as the
+//! documents describe it: which nodes are up ([`liveness`]), which services are deployed, and where they run. A view is
+//! a function of the documents alone, so nodes with the same changes have equal views.
 //!
-//! Everything stored is a scalar under one of the fixed maps that a document is born with: two nodes that write the
-//! same key at the same time give one winner and hide nothing else. Pure: no clock, no randomness, no I/O.
+//! Everything stored is a scalar under one of the fixed maps that every document has from its first change on: if two
+//! nodes write the same key at the same time, one value wins and nothing else is hidden. Pure: no clock, no randomness,
+//! no I/O. `docs/formats.md` lists the maps, keys and values.
 
 mod document;
 pub mod liveness;
@@ -15,10 +16,10 @@ mod state;
 mod view;
 
 pub use document::DocumentError;
-pub use received::{Received, Rejected};
-pub use replica::Replica;
+pub use received::{EntryError, Received, Rejected, UnreadableEntry};
+pub use replica::{Loaded, Replica};
 pub use state::{
-    ClusterState, FileKey, ImageRecord, MoveOrder, NodeState, SealedFile, ServiceRecord,
-    UpdateResult,
+    ClusterState, FileKey, ImageRecord, MoveOrder, NodeState, ParseFileKeyError, SealedFile,
+    ServiceRecord, UpdateResult,
 };
 pub use view::{UpdateStatus, View, claims_of_slot};

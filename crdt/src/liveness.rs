@@ -1,22 +1,22 @@
-//! Who is up, as a function of the documents.
+//! Liveness: which nodes are up, as a function of the documents.
 //!
-//! Each node is watched by observers. An observer that hears nothing of it writes "unreachable, incarnation i" in its
-//! own document: an accusation, in the sense of SWIM (Das et al. 2002) with the incarnations of its suspicion mechanism.
-//! A node counts as down when a majority of those of its observers that are not accused themselves, and have observed it
-//! or accuse it, accuse it. So one node with a bad link buries nobody, and the last one of three still sees that the
-//! others are gone.
+//! Each node is watched by observers. An observer that hears nothing of a node writes "unreachable, incarnation i" into
+//! its own document: an accusation, in the terms of SWIM (Das et al. 2002) a confirmed suspicion with an incarnation. A
+//! node counts as down when a majority of its electorate accuses it. The electorate are its observers that are not
+//! accused themselves and have observed the node or accuse it. So one node with a bad link takes no other down, and the
+//! last survivor of three still sees that the others are down.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_placement::rendezvous;
 use vc_protocol::NodeId;
 
-use crate::NodeState;
+use crate::state::NodeState;
 
-/// Up to so many observers a node; in a cluster of at most one more, everybody observes everybody.
+/// The most observers of a node. In clusters of up to `MAX_OBSERVERS + 1` nodes every node observes every other.
 pub const MAX_OBSERVERS: usize = 8;
 
-/// The observers of a node: all others, or the first [`MAX_OBSERVERS`] of them by rendezvous hash.
+/// Returns the observers of a node: all other nodes, or the first [`MAX_OBSERVERS`] of them by rendezvous hash.
 pub fn observers<'a>(
     of: NodeId,
     nodes: impl Iterator<Item = &'a NodeId> + Clone,
@@ -33,18 +33,18 @@ pub fn observers<'a>(
     ranked.into_iter().take(MAX_OBSERVERS).map(|(_, node)| node).collect()
 }
 
-/// Whether `by` accuses `of` in its present incarnation.
+/// Returns whether `by` accuses `of` in its present incarnation.
 pub fn accuses(nodes: &BTreeMap<NodeId, NodeState>, by: NodeId, of: NodeId) -> bool {
     let (Some(by), Some(of_state)) = (nodes.get(&by), nodes.get(&of)) else { return false };
     by.unreachable.get(&of).is_some_and(|&incarnation| incarnation >= of_state.incarnation)
 }
 
-/// Whether anybody accuses `of` in its present incarnation.
+/// Returns whether any node accuses `of` in its present incarnation.
 pub fn is_accused(nodes: &BTreeMap<NodeId, NodeState>, of: NodeId) -> bool {
     nodes.keys().any(|&by| by != of && accuses(nodes, by, of))
 }
 
-/// The nodes that are up.
+/// Returns the nodes that are up.
 pub fn up_nodes(nodes: &BTreeMap<NodeId, NodeState>) -> BTreeSet<NodeId> {
     let accused: BTreeSet<NodeId> =
         nodes.keys().copied().filter(|&node| is_accused(nodes, node)).collect();
@@ -52,13 +52,13 @@ pub fn up_nodes(nodes: &BTreeMap<NodeId, NodeState>) -> BTreeSet<NodeId> {
         if !accused.contains(&node) {
             return true;
         }
-        // Who has just started and has not observed the node has no opinion of it: his silence is no word for it.
+        // An observer that has just started and has not observed the node yet has no vote.
         let informed =
             |by: &NodeId| accuses(nodes, *by, node) || nodes[by].observed.contains(&node);
         let informed: BTreeSet<NodeId> =
             observers(node, nodes.keys()).into_iter().filter(informed).collect();
         let mut electorate: BTreeSet<NodeId> = informed.difference(&accused).copied().collect();
-        // After a partition healed, everybody may be accused until he has answered: then all count.
+        // After a partition healed, every node may be accused until it has answered: then all of them vote.
         if electorate.is_empty() {
             electorate = informed;
         }
@@ -81,7 +81,7 @@ mod tests {
         ids
     }
 
-    /// A cluster in which `accusations` (by, of) stand, all at incarnation 1.
+    /// Returns a cluster with these accusations (by, of), all at incarnation 1.
     fn cluster(ids: &[NodeId], accusations: &[(usize, usize)]) -> BTreeMap<NodeId, NodeState> {
         let mut nodes: BTreeMap<NodeId, NodeState> = ids
             .iter()
@@ -116,30 +116,30 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_three_sees_that_the_others_are_gone() {
+    fn the_last_of_three_nodes_sees_that_the_others_are_down() {
         let ids = ids(3);
         assert_eq!(down(&ids, &[(1, 0), (2, 0), (2, 1)]), vec![0, 1]);
-        assert_eq!(down(&ids, &[(2, 0), (2, 1)]), vec![0, 1], "both at once, too");
+        assert_eq!(down(&ids, &[(2, 0), (2, 1)]), vec![0, 1], "also both at once");
     }
 
     #[test]
-    fn a_bad_link_between_two_buries_neither() {
+    fn a_bad_link_between_two_nodes_takes_neither_down() {
         let ids = ids(3);
         assert_eq!(down(&ids, &[(0, 1), (1, 0)]), vec![] as Vec<usize>);
         assert_eq!(down(&ids, &[(0, 1)]), vec![] as Vec<usize>);
     }
 
     #[test]
-    fn who_has_just_started_does_not_speak_for_a_node_that_he_has_not_heard() {
+    fn an_observer_has_no_vote_on_a_node_that_it_has_not_observed() {
         let ids = ids(3);
         let mut nodes = cluster(&ids, &[(0, 1)]);
         assert!(up_nodes(&nodes).contains(&ids[1]), "one of two informed observers is no majority");
         nodes.get_mut(&ids[2]).expect("there").observed.clear();
-        assert!(!up_nodes(&nodes).contains(&ids[1]), "the one who knows decides");
+        assert!(!up_nodes(&nodes).contains(&ids[1]), "the informed observer decides");
     }
 
     #[test]
-    fn an_answered_accusation_is_void() {
+    fn a_higher_incarnation_voids_an_accusation() {
         let ids = ids(3);
         let mut nodes = cluster(&ids, &[(1, 0), (2, 0)]);
         assert!(!up_nodes(&nodes).contains(&ids[0]));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_cluster_has_a_bounded_number_of_observers() {
+    fn the_number_of_observers_is_bounded() {
         let ids = ids(30);
         for &id in &ids {
             let of = observers(id, ids.iter());

@@ -1,4 +1,4 @@
-//! One node's copy of every document.
+//! One node's copy of all documents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,24 +9,35 @@ use vc_protocol::token::{NodeRole, TokenError, verify_certificate};
 use vc_protocol::{ClusterId, Keypair, Millis, NodeId};
 
 use crate::document::{Document, DocumentError, decode};
-use crate::received::{Received, Rejected};
+use crate::received::{Received, Rejected, UnreadableEntry};
 use crate::state::{CLUSTER, ClusterState, NODE, NodeState};
 
-/// A member, by its certificate.
+/// A member, known by its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Member {
     certificate: String,
     role: NodeRole,
 }
 
-/// A node's document with what was read out of it.
+/// The present generation of a node's document.
 struct NodeDocument {
     generation: u64,
     seq: u64,
     document: Document,
+    unreadable: Vec<UnreadableEntry>,
 }
 
-/// All documents, as this node has them.
+/// The result of [`Replica::load`].
+pub struct Loaded {
+    /// The replica with everything that was valid.
+    pub replica: Replica,
+    /// Certificates and changes that are not valid: the disk is damaged, or was written by another version.
+    pub rejected: Vec<Rejected>,
+    /// Entries that this version cannot read.
+    pub unreadable: Vec<UnreadableEntry>,
+}
+
+/// One node's copy of all documents.
 pub struct Replica {
     id: NodeId,
     key: Keypair,
@@ -34,6 +45,7 @@ pub struct Replica {
     members: BTreeMap<NodeId, Member>,
     quarantine: BTreeSet<NodeId>,
     cluster: Document,
+    cluster_unreadable: Vec<UnreadableEntry>,
     nodes: BTreeMap<NodeId, NodeDocument>,
     versions: VersionVector,
     cluster_state: ClusterState,
@@ -42,15 +54,18 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A copy that holds what the disk has: certificates and changes, in any order. Errors: Automerge cannot make a
-    /// document at all.
+    /// Builds a replica from the certificates and changes on the disk, in any order. The changes were verified before
+    /// they were stored, so their signatures are not checked again.
+    ///
+    /// # Errors
+    /// Automerge cannot create a document at all. Single invalid items are returned in [`Loaded`].
     pub fn load(
         key: Keypair,
         id: NodeId,
         cluster_id: ClusterId,
         certificates: Vec<String>,
         changes: Vec<SignedChange>,
-    ) -> Result<Self, DocumentError> {
+    ) -> Result<Loaded, DocumentError> {
         let mut replica = Self {
             id,
             key,
@@ -58,29 +73,38 @@ impl Replica {
             members: BTreeMap::new(),
             quarantine: BTreeSet::new(),
             cluster: Document::new(CLUSTER)?,
+            cluster_unreadable: Vec::new(),
             nodes: BTreeMap::new(),
             versions: VersionVector::default(),
             cluster_state: ClusterState::default(),
             node_states: BTreeMap::new(),
             actor: None,
         };
+        let mut received = Received::default();
         for certificate in certificates {
-            // A certificate that does not hold could not have come to the disk; one that rots there is left out.
-            let _ = replica.add_certificate(certificate);
+            if let Err(error) = replica.add_certificate(certificate) {
+                received.rejected.push(error.into());
+            }
         }
-        let mut bodies: Vec<ChangeBody> =
-            changes.iter().filter_map(|change| change.decode_unverified().ok()).collect();
+        let mut bodies: Vec<ChangeBody> = Vec::with_capacity(changes.len());
+        for change in &changes {
+            match change.decode_unverified() {
+                Ok(body) => bodies.push(body),
+                Err(error) => received.rejected.push(ChangeError::Malformed(error).into()),
+            }
+        }
         bodies.sort_by_key(|body| (body.document, body.actor, body.seq));
-        replica.enter(bodies, &mut Received::default());
-        Ok(replica)
+        replica.apply_all(bodies, &mut received);
+        let Received { rejected, unreadable, .. } = received;
+        Ok(Loaded { replica, rejected, unreadable })
     }
 
-    /// This node.
+    /// Returns the id of this node.
     pub fn id(&self) -> NodeId {
         self.id
     }
 
-    /// Takes up a certificate; `Ok(true)`: it is a new member.
+    /// Adds a certificate. Returns true if it names a new member, or a known one with a higher role.
     pub fn add_certificate(&mut self, certificate: String) -> Result<bool, TokenError> {
         if self.members.values().any(|member| member.certificate == certificate) {
             return Ok(false);
@@ -93,38 +117,38 @@ impl Replica {
         Ok(true)
     }
 
-    /// All members, with their certificates.
+    /// Returns the certificates of all members.
     pub fn certificates(&self) -> Vec<String> {
         self.members.values().map(|member| member.certificate.clone()).collect()
     }
 
-    /// The members' ids.
+    /// Returns the ids of all members.
     pub fn members(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.members.keys().copied()
     }
 
-    /// Whether a node is a member.
+    /// Returns whether a node is a member.
     pub fn is_member(&self, node: NodeId) -> bool {
         self.members.contains_key(&node)
     }
 
-    /// How much this copy has.
+    /// Returns which changes this replica has.
     pub fn versions(&self) -> &VersionVector {
         &self.versions
     }
 
-    /// What users want.
+    /// Returns the cluster document.
     pub fn cluster(&self) -> &ClusterState {
         &self.cluster_state
     }
 
-    /// What nodes say of themselves.
+    /// Returns the node documents.
     pub fn nodes(&self) -> &BTreeMap<NodeId, NodeState> {
         &self.node_states
     }
 
-    /// The actor for our writes to the cluster document. One installation keeps one, unless `may_reuse` is false:
-    /// a data directory that came back from a backup would use sequence numbers twice.
+    /// Returns the actor for this node's writes to the cluster document. It is kept across restarts, unless `may_reuse` is
+    /// false: a data directory restored from a backup would use sequence numbers twice.
     fn actor(&mut self, may_reuse: bool, nonce: u64) -> Actor {
         let id = self.id;
         let held =
@@ -133,43 +157,45 @@ impl Replica {
         *self.actor.insert(actor.unwrap_or_else(|| Actor::new(id, nonce)))
     }
 
-    /// Writes the difference to `wanted` into the cluster document; `None`: there is none. `may_reuse`: a peer or the
-    /// lack of any has confirmed that nobody has later changes of our actor; otherwise a new one is made of `nonce`.
+    /// Writes the difference to `desired` into the cluster document. Returns `None` if there is none.
+    ///
+    /// Set `may_reuse` once it is known that no peer has later changes of this node's actor; otherwise a new actor is made
+    /// from `nonce`.
     pub fn write_cluster(
         &mut self,
-        wanted: &ClusterState,
+        desired: &ClusterState,
         by: Option<Subject>,
         now: Millis,
         may_reuse: bool,
         nonce: u64,
     ) -> Result<Option<SignedChange>, DocumentError> {
-        let edits = self.cluster_state.edits(wanted);
+        let edits = self.cluster_state.edits(desired);
         let actor = self.actor(may_reuse, nonce);
         let Some(written) = self.cluster.write(&actor, &edits, now)? else { return Ok(None) };
         self.versions.cluster.insert(actor, written.seq);
-        self.cluster_state = ClusterState::read(&self.cluster);
+        (self.cluster_state, self.cluster_unreadable) = ClusterState::read(&self.cluster);
         let document = DocumentId::Cluster;
         Ok(Some(self.sign(document, actor, written.seq, by, now, written.bytes)))
     }
 
-    /// Writes the difference to `wanted` into our own node document; `None`: there is none.
+    /// Writes the difference to `desired` into this node's document. Returns `None` if there is none.
     pub fn write_node(
         &mut self,
-        wanted: &NodeState,
+        desired: &NodeState,
         now: Millis,
     ) -> Result<Option<SignedChange>, DocumentError> {
         let none = NodeState::default();
         let held = self.node_states.get(&self.id).unwrap_or(&none);
-        if held == wanted {
+        if held == desired {
             return Ok(None);
         }
-        let edits = held.edits(wanted);
+        let edits = held.edits(desired);
         let generation = self.nodes.get(&self.id).map_or(1, |own| own.generation);
-        self.append_own(generation, &edits, wanted, now)
+        self.append_own(generation, &edits, desired, now)
     }
 
-    /// Begins a new generation of our own document with `state`: its history is left behind. Generations follow the
-    /// clock, so that a data directory from a backup does not repeat one.
+    /// Starts a new generation of this node's document with `state` and without history. Generations follow the clock, so
+    /// that a data directory restored from a backup does not repeat one.
     pub fn start_generation(
         &mut self,
         state: &NodeState,
@@ -181,7 +207,7 @@ impl Replica {
         self.append_own(generation, &edits, state, now)
     }
 
-    /// Changes in our own document's present generation.
+    /// Returns the number of changes in the present generation of this node's document.
     pub fn own_change_count(&self) -> u64 {
         self.nodes.get(&self.id).map_or(0, |own| own.seq)
     }
@@ -190,20 +216,23 @@ impl Replica {
         &mut self,
         generation: u64,
         edits: &[crate::document::Edit],
-        wanted: &NodeState,
+        desired: &NodeState,
         now: Millis,
     ) -> Result<Option<SignedChange>, DocumentError> {
         let actor = Actor::new(self.id, generation);
         let own = match self.nodes.entry(self.id) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(NodeDocument { generation, seq: 0, document: Document::new(NODE)? })
-            }
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(NodeDocument {
+                generation,
+                seq: 0,
+                document: Document::new(NODE)?,
+                unreadable: Vec::new(),
+            }),
         };
         let Some(written) = own.document.write(&actor, edits, now)? else { return Ok(None) };
         own.seq = written.seq;
         self.versions.nodes.insert(self.id, (generation, written.seq));
-        self.node_states.insert(self.id, wanted.clone());
+        self.node_states.insert(self.id, desired.clone());
         let document = DocumentId::Node { node: self.id, generation };
         Ok(Some(self.sign(document, actor, written.seq, None, now, written.bytes)))
     }
@@ -230,14 +259,14 @@ impl Replica {
         SignedChange::sign(&body, &self.key)
     }
 
-    /// Our own certificate and these changes, for gossip.
+    /// Returns these changes with this node's certificate, for gossip.
     pub fn batch(&self, changes: Vec<SignedChange>) -> Batch {
         let own = self.members.get(&self.id).map(|member| member.certificate.clone());
         Batch { certificates: own.into_iter().collect(), changes }
     }
 
-    /// Checks a batch and applies what holds. Changes that are here already, or whose predecessors are not here yet,
-    /// are passed over in silence: anti-entropy brings them again, in order.
+    /// Verifies a batch and applies what is valid. Changes that are known already, or whose predecessors are missing, are
+    /// skipped: anti-entropy sends the missing ones again, in order.
     pub fn receive(&mut self, batch: Batch) -> Received {
         let mut received = Received::default();
         for certificate in batch.certificates {
@@ -250,10 +279,13 @@ impl Replica {
         let mut next = self.versions.clone();
         let mut bodies = Vec::new();
         for change in batch.changes {
-            // Cheap first: most of what comes is known already.
-            let Ok(claimed) = change.decode_unverified() else {
-                received.rejected.push(ChangeError::TooLarge(change.encoded_len()).into());
-                continue;
+            // Most changes are known already: skip them before the signature is checked.
+            let claimed = match change.decode_unverified() {
+                Ok(claimed) => claimed,
+                Err(error) => {
+                    received.rejected.push(ChangeError::Malformed(error).into());
+                    continue;
+                }
             };
             if !follows(&next, &claimed) {
                 continue;
@@ -267,7 +299,7 @@ impl Replica {
                 Err(error) => received.rejected.push(error),
             }
         }
-        self.enter(bodies, &mut received);
+        self.apply_all(bodies, &mut received);
         received
     }
 
@@ -282,26 +314,25 @@ impl Replica {
         Ok(body)
     }
 
-    /// Applies checked changes, document by document, and notes in `received` which of them did not hold after all.
-    fn enter(&mut self, bodies: Vec<ChangeBody>, received: &mut Received) {
+    /// Applies verified changes document by document, and records in `received` which of them are invalid after all.
+    fn apply_all(&mut self, bodies: Vec<ChangeBody>, received: &mut Received) {
         let mut by_document: BTreeMap<DocumentId, Vec<ChangeBody>> = BTreeMap::new();
         for body in bodies {
             by_document.entry(body.document).or_default().push(body);
         }
         let mut refused = BTreeSet::new();
         for (document, bodies) in by_document {
-            if self.enter_document(document, &bodies, received).is_ok() {
+            if self.apply(document, &bodies, received).is_ok() {
                 continue;
             }
-            // Some of them do not hold. Now one by one, so that nobody pays for what another wrote.
+            // Some are invalid: apply them one by one, so that the valid ones of other authors are not lost.
             for body in &bodies {
                 if follows(&self.versions, body) {
-                    let Err(error) =
-                        self.enter_document(document, std::slice::from_ref(body), received)
+                    let Err(error) = self.apply(document, std::slice::from_ref(body), received)
                     else {
                         continue;
                     };
-                    if error == DocumentError::Poisonous {
+                    if error == DocumentError::Panicked {
                         self.quarantine.insert(body.author);
                     }
                     received.rejected.push(Rejected::Document { author: body.author, error });
@@ -310,13 +341,13 @@ impl Replica {
             }
         }
         if !refused.is_empty() {
-            let holds =
+            let is_valid =
                 |body: ChangeBody| !refused.contains(&(body.document, body.actor, body.seq));
-            received.accepted.retain(|change| change.decode_unverified().is_ok_and(holds));
+            received.accepted.retain(|change| change.decode_unverified().is_ok_and(is_valid));
         }
     }
 
-    fn enter_document(
+    fn apply(
         &mut self,
         id: DocumentId,
         bodies: &[ChangeBody],
@@ -330,7 +361,9 @@ impl Replica {
         match id {
             DocumentId::Cluster => {
                 self.cluster.apply(changes)?;
-                self.cluster_state = ClusterState::read(&self.cluster);
+                let (state, unreadable) = ClusterState::read(&self.cluster);
+                report_new(&self.cluster_unreadable, &unreadable, received);
+                (self.cluster_state, self.cluster_unreadable) = (state, unreadable);
             }
             DocumentId::Node { node, generation } => {
                 let held = self.nodes.get(&node).map(|held| held.generation);
@@ -342,15 +375,21 @@ impl Replica {
                 {
                     held.document.apply(changes)?;
                     held.seq = last.seq;
-                    self.node_states.insert(node, NodeState::read(&held.document));
+                    let (state, unreadable) = NodeState::read(&held.document, id);
+                    report_new(&held.unreadable, &unreadable, received);
+                    held.unreadable = unreadable;
+                    self.node_states.insert(node, state);
                 } else {
                     let mut document = Document::new(NODE)?;
                     document.apply(changes)?;
                     received
                         .replaced
                         .extend(held.map(|old| DocumentId::Node { node, generation: old }));
-                    self.node_states.insert(node, NodeState::read(&document));
-                    self.nodes.insert(node, NodeDocument { generation, seq: last.seq, document });
+                    let (state, unreadable) = NodeState::read(&document, id);
+                    report_new(&[], &unreadable, received);
+                    self.node_states.insert(node, state);
+                    let own = NodeDocument { generation, seq: last.seq, document, unreadable };
+                    self.nodes.insert(node, own);
                 }
             }
         }
@@ -361,7 +400,15 @@ impl Replica {
     }
 }
 
-/// Whether a change is the next of its actor.
+/// Adds the entries to `received` that were readable, or not there, before.
+fn report_new(before: &[UnreadableEntry], now: &[UnreadableEntry], received: &mut Received) {
+    let is_new = |entry: &&UnreadableEntry| {
+        !before.iter().any(|it| it.map == entry.map && it.key == entry.key)
+    };
+    received.unreadable.extend(now.iter().filter(is_new).cloned());
+}
+
+/// Returns whether a change is the next one of its actor.
 fn follows(versions: &VersionVector, body: &ChangeBody) -> bool {
     match body.document {
         DocumentId::Cluster => {
@@ -385,3 +432,6 @@ fn advance(versions: &mut VersionVector, body: &ChangeBody) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,78 +1,81 @@
-//! What the documents hold, as plain values.
+//! The contents of the documents as plain values.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use vc_protocol::change::DocumentId;
 use vc_protocol::instance::Claim;
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{FileId, FileKind, ServiceSpec};
 use vc_protocol::{InstanceId, Millis, Name, NodeId, ServiceKey, Slot, VolumeKey};
 
 use crate::document::{Document, Edit, Schema};
+use crate::received::{EntryError, UnreadableEntry};
 
-/// A service as it stands in the cluster document. How many replicas stands apart, so that `scale` and `deploy` by two
-/// operators at the same moment both hold.
+/// A deployed service. The number of replicas is stored separately, so that a `scale` and a `deploy` by two operators at
+/// the same time both take effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceRecord {
-    /// What it is.
+    /// The deployed spec.
     pub spec: ServiceSpec,
-    /// What it was when it last was as it should be: an update that fails goes back there. `None`: it is new.
+    /// The last spec that was completely rolled out: the target of a rollback. `None` for a new service.
     #[serde(default)]
     pub previous: Option<ServiceSpec>,
-    /// When it was deployed, by the clock of the node that took the command. It grows with every deployment, so it also
-    /// tells one revision from another.
+    /// Time of the deployment, by the clock of the node that took the command. It grows with every deployment and so
+    /// identifies the revision.
     pub updated: Millis,
-    /// By whom.
+    /// Name of the user that deployed it.
     pub deployed_by: String,
 }
 
-/// What users want.
+/// The cluster document: what users asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClusterState {
-    /// Services.
+    /// Deployed services.
     pub services: BTreeMap<ServiceKey, ServiceRecord>,
-    /// Replicas wanted of each; a service without an entry wants one.
+    /// Number of replicas; 1 for a service without an entry.
     pub scale: BTreeMap<ServiceKey, u32>,
-    /// Nodes to keep free.
+    /// Nodes that are drained (`true`).
     pub drained: BTreeMap<NodeId, bool>,
-    /// Nodes that left for good, and when.
+    /// Nodes that left the cluster for good, with the time.
     pub left: BTreeMap<NodeId, Millis>,
-    /// Instances that were told to move.
+    /// Orders to move a slot to another node.
     pub moves: BTreeMap<Slot, MoveOrder>,
-    /// Secrets and configs, by [`FileKey`].
+    /// Encrypted secrets and configs.
     pub files: BTreeMap<FileKey, SealedFile>,
-    /// Images that were pushed, by reference.
+    /// Pushed images, by reference.
     pub images: BTreeMap<String, ImageRecord>,
-    /// Volumes whose data was given up, and when: what a node has held since before is to be removed there.
+    /// Removed volumes, with the time. Nodes delete data of the volume that is older.
     pub tombstones: BTreeMap<VolumeKey, Millis>,
 }
 
-/// An order to move a slot from one node to another. It holds while the first claims the slot since before `at`, and
-/// is void for ever after.
+/// An order to move a slot from one node to another. It is in effect while `from` has claimed the slot since before
+/// `ordered_at`, and void afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveOrder {
-    /// From where.
+    /// The node that runs the slot.
     pub from: NodeId,
-    /// To where.
+    /// The node that should run it.
     pub to: NodeId,
-    /// When it was given.
+    /// Time of the order.
     pub ordered_at: Millis,
 }
 
-/// One content of a secret or config: `project/kind/version/name`.
+/// Identifies one content of a secret or config: `project/kind/version/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileKey {
-    /// The project.
+    /// The Compose project.
     pub project: Name,
-    /// Which file.
+    /// Kind and name of the file.
     pub file: FileId,
-    /// Which content: see [`FileMount::version`](vc_protocol::spec::FileMount::version).
+    /// Identifies the content, see [`FileMount::version`](vc_protocol::spec::FileMount::version).
     pub version: String,
 }
 
-impl std::fmt::Display for FileKey {
+impl Display for FileKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match self.file.kind {
             FileKind::Secret => "secret",
@@ -82,10 +85,15 @@ impl std::fmt::Display for FileKey {
     }
 }
 
+/// The text is not a [`FileKey`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not the key of a file: expected project/secret|config/version/name")]
+pub struct ParseFileKeyError(String);
+
 impl FromStr for FileKey {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("'{text}' is no file");
+    type Err = ParseFileKeyError;
+    fn from_str(text: &str) -> Result<Self, ParseFileKeyError> {
+        let bad = || ParseFileKeyError(text.to_owned());
         let mut parts = text.splitn(4, '/');
         let mut part = || parts.next().ok_or_else(bad);
         let (project, kind, version, name) = (part()?, part()?, part()?, part()?);
@@ -102,10 +110,10 @@ impl FromStr for FileKey {
     }
 }
 
-/// A file as the documents hold it: only members can open it.
+/// An encrypted file. All members have the key.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedFile {
-    /// Nonce and ciphertext (XChaCha20-Poly1305), base64.
+    /// Nonce (24 bytes) and ciphertext (XChaCha20-Poly1305), base64.
     pub sealed: String,
 }
 
@@ -115,46 +123,46 @@ impl std::fmt::Debug for SealedFile {
     }
 }
 
-/// An image that a user pushed.
+/// An image that a user pushed to the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
-    /// Its id, `sha256:…`.
+    /// Image id, `sha256:…`.
     pub id: String,
-    /// Bytes, uncompressed.
+    /// Uncompressed size in bytes.
     pub size: u64,
-    /// When.
+    /// Time of the push.
     pub pushed: Millis,
 }
 
-/// What a node saw of the update of a service.
+/// The end of an update of a service, as one node saw it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateResult {
-    /// [`ServiceRecord::updated`] of the deployment it is about.
+    /// [`ServiceRecord::updated`] of the deployment.
     pub revision: Millis,
-    /// Why it failed; `None`: every instance has proven itself.
+    /// Why the update failed; `None` if every instance became available.
     pub failed: Option<String>,
 }
 
-/// What one node says of itself.
+/// A node document: what one node reports about itself and what it observes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeState {
-    /// Grows at each start, and whenever it finds itself called unreachable.
+    /// Grows at each start, and whenever the node finds itself accused.
     pub incarnation: u64,
-    /// Its stable facts; `None` until it has said so.
+    /// Static facts; `None` until the node has written them.
     pub info: Option<NodeInfo>,
-    /// Why its runtime does not answer; `None`: it does.
+    /// Why the runtime does not answer; `None` if it does.
     pub runtime_error: Option<String>,
-    /// The instances that it runs.
+    /// Claims on the instances that it runs.
     pub claims: BTreeMap<InstanceId, Claim>,
-    /// The named volumes whose data it holds, and since when.
+    /// Named volumes whose data it holds, with the time when it got them.
     pub volumes: BTreeMap<VolumeKey, Millis>,
-    /// What became of updates, as far as it has seen their end.
+    /// Results of the updates whose end it saw.
     pub update_results: BTreeMap<ServiceKey, UpdateResult>,
-    /// Ports that it cannot publish (`8080/tcp`), and why.
+    /// Ports that it cannot publish (`8080/tcp`), with the reason.
     pub ports: BTreeMap<String, String>,
-    /// The nodes that it cannot reach, with the incarnation that it could not reach.
+    /// Accusations: nodes that it cannot reach, with the incarnation at that time.
     pub unreachable: BTreeMap<NodeId, u64>,
-    /// The nodes that it has observed since it started: of the others it cannot say that they are there.
+    /// Nodes that it has heard from since it started. It has no vote on others unless it accuses them.
     pub observed: BTreeSet<NodeId>,
 }
 
@@ -164,56 +172,63 @@ pub(crate) const NODE: Schema =
     Schema(&["self", "claims", "unreachable", "observed", "volumes", "update_results", "ports"]);
 
 impl ClusterState {
-    pub(crate) fn read(document: &Document) -> Self {
-        Self {
-            services: read_map(document, "services"),
-            scale: read_map(document, "scale"),
-            drained: read_map(document, "drained"),
-            left: read_map(document, "left"),
-            moves: read_map(document, "moves"),
-            files: read_map(document, "files"),
-            images: read_map(document, "images"),
-            tombstones: read_map(document, "tombstones"),
-        }
+    /// Reads the document, with the entries that are unreadable.
+    pub(crate) fn read(document: &Document) -> (Self, Vec<UnreadableEntry>) {
+        let mut reader = Reader::new(document, DocumentId::Cluster);
+        let state = Self {
+            services: reader.map("services"),
+            scale: reader.map("scale"),
+            drained: reader.map("drained"),
+            left: reader.map("left"),
+            moves: reader.map("moves"),
+            files: reader.map("files"),
+            images: reader.map("images"),
+            tombstones: reader.map("tombstones"),
+        };
+        (state, reader.unreadable)
     }
 
-    /// The edits that turn `self` into `wanted`, and nothing else: what others write at the same time stays.
-    pub(crate) fn edits(&self, wanted: &Self) -> Vec<Edit> {
+    /// Returns the edits that turn `self` into `desired`. Entries that are equal are not touched, so that concurrent
+    /// writes of other nodes survive.
+    pub(crate) fn edits(&self, desired: &Self) -> Vec<Edit> {
         let mut edits = Vec::new();
-        diff("services", &self.services, &wanted.services, &mut edits);
-        diff("scale", &self.scale, &wanted.scale, &mut edits);
-        diff("drained", &self.drained, &wanted.drained, &mut edits);
-        diff("left", &self.left, &wanted.left, &mut edits);
-        diff("moves", &self.moves, &wanted.moves, &mut edits);
-        diff("files", &self.files, &wanted.files, &mut edits);
-        diff("images", &self.images, &wanted.images, &mut edits);
-        diff("tombstones", &self.tombstones, &wanted.tombstones, &mut edits);
+        diff("services", &self.services, &desired.services, &mut edits);
+        diff("scale", &self.scale, &desired.scale, &mut edits);
+        diff("drained", &self.drained, &desired.drained, &mut edits);
+        diff("left", &self.left, &desired.left, &mut edits);
+        diff("moves", &self.moves, &desired.moves, &mut edits);
+        diff("files", &self.files, &desired.files, &mut edits);
+        diff("images", &self.images, &desired.images, &mut edits);
+        diff("tombstones", &self.tombstones, &desired.tombstones, &mut edits);
         edits
     }
 
-    /// Replicas wanted of a service.
+    /// Returns the number of replicas of a service.
     pub fn replicas(&self, service: &ServiceKey) -> u32 {
         self.scale.get(service).copied().unwrap_or(1)
     }
 }
 
 impl NodeState {
-    pub(crate) fn read(document: &Document) -> Self {
-        let own = document.map("self");
-        Self {
-            incarnation: own.get("incarnation").and_then(|v| parse(v)).unwrap_or(0),
-            info: own.get("info").and_then(|v| parse(v)),
-            runtime_error: own.get("runtime_error").and_then(|v| parse(v)),
-            claims: read_map(document, "claims"),
-            unreachable: read_map(document, "unreachable"),
-            observed: read_map::<_, bool>(document, "observed").into_keys().collect(),
-            volumes: read_map(document, "volumes"),
-            update_results: read_map(document, "update_results"),
-            ports: read_map(document, "ports"),
-        }
+    /// Reads the document, with the entries that are unreadable.
+    pub(crate) fn read(document: &Document, id: DocumentId) -> (Self, Vec<UnreadableEntry>) {
+        let mut reader = Reader::new(document, id);
+        let state = Self {
+            incarnation: reader.entry("self", "incarnation").unwrap_or(0),
+            info: reader.entry("self", "info"),
+            runtime_error: reader.entry("self", "runtime_error"),
+            claims: reader.map("claims"),
+            unreachable: reader.map("unreachable"),
+            observed: reader.map::<_, bool>("observed").into_keys().collect(),
+            volumes: reader.map("volumes"),
+            update_results: reader.map("update_results"),
+            ports: reader.map("ports"),
+        };
+        (state, reader.unreadable)
     }
 
-    pub(crate) fn edits(&self, wanted: &Self) -> Vec<Edit> {
+    /// Returns the edits that turn `self` into `desired`.
+    pub(crate) fn edits(&self, desired: &Self) -> Vec<Edit> {
         let facts = |state: &Self| -> BTreeMap<String, Option<String>> {
             BTreeMap::from([
                 ("incarnation".to_owned(), Some(json(&state.incarnation))),
@@ -221,43 +236,70 @@ impl NodeState {
                 ("runtime_error".to_owned(), state.runtime_error.as_ref().map(json)),
             ])
         };
-        let mut edits: Vec<Edit> = facts(wanted)
+        let mut edits: Vec<Edit> = facts(desired)
             .into_iter()
             .map(|(key, value)| Edit { map: "self", key, value })
             .collect();
-        diff("claims", &self.claims, &wanted.claims, &mut edits);
-        diff("unreachable", &self.unreachable, &wanted.unreachable, &mut edits);
-        diff("volumes", &self.volumes, &wanted.volumes, &mut edits);
-        diff("update_results", &self.update_results, &wanted.update_results, &mut edits);
-        diff("ports", &self.ports, &wanted.ports, &mut edits);
+        diff("claims", &self.claims, &desired.claims, &mut edits);
+        diff("unreachable", &self.unreachable, &desired.unreachable, &mut edits);
+        diff("volumes", &self.volumes, &desired.volumes, &mut edits);
+        diff("update_results", &self.update_results, &desired.update_results, &mut edits);
+        diff("ports", &self.ports, &desired.ports, &mut edits);
         let flags =
             |of: &Self| of.observed.iter().map(|&node| (node, true)).collect::<BTreeMap<_, _>>();
-        diff("observed", &flags(self), &flags(wanted), &mut edits);
+        diff("observed", &flags(self), &flags(desired), &mut edits);
         edits
     }
 }
 
-/// Entries that do not read are left out, on every node alike: they come from a version that knows more.
-fn read_map<K: FromStr + Ord, V: DeserializeOwned>(
-    document: &Document,
-    map: &str,
-) -> BTreeMap<K, V> {
-    document
-        .map(map)
-        .iter()
-        .filter_map(|(key, value)| Some((key.parse().ok()?, parse(value)?)))
-        .collect()
+/// Reads the maps of a document and collects the entries that do not parse.
+struct Reader<'a> {
+    document: &'a Document,
+    id: DocumentId,
+    unreadable: Vec<UnreadableEntry>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(document: &'a Document, id: DocumentId) -> Self {
+        Self { document, id, unreadable: Vec::new() }
+    }
+
+    /// Reads one map. Unreadable entries are left out, on every node alike.
+    fn map<K: FromStr<Err: Display> + Ord, V: DeserializeOwned>(
+        &mut self,
+        map: &'static str,
+    ) -> BTreeMap<K, V> {
+        let mut read = BTreeMap::new();
+        for (key, value) in self.document.map(map) {
+            let parsed = key.parse::<K>().map_err(|error| EntryError::Key(error.to_string()));
+            match parsed.and_then(|parsed| Ok((parsed, parse(value.as_deref())?))) {
+                Ok((key, value)) => drop(read.insert(key, value)),
+                Err(error) => self.reject(map, key, error),
+            }
+        }
+        read
+    }
+
+    /// Reads one entry; `None` if it is missing or unreadable.
+    fn entry<V: DeserializeOwned>(&mut self, map: &'static str, key: &str) -> Option<V> {
+        let value = self.document.map(map).remove(key)?;
+        parse(value.as_deref()).map_err(|error| self.reject(map, key.to_owned(), error)).ok()
+    }
+
+    fn reject(&mut self, map: &'static str, key: String, error: EntryError) {
+        self.unreadable.push(UnreadableEntry { document: self.id, map, key, error });
+    }
 }
 
 fn diff<K: ToString + Ord, V: Serialize + PartialEq>(
     map: &'static str,
     held: &BTreeMap<K, V>,
-    wanted: &BTreeMap<K, V>,
+    desired: &BTreeMap<K, V>,
     edits: &mut Vec<Edit>,
 ) {
-    let gone = held.keys().filter(|key| !wanted.contains_key(key));
-    edits.extend(gone.map(|key| Edit { map, key: key.to_string(), value: None }));
-    let new = wanted.iter().filter(|(key, value)| held.get(key) != Some(value));
+    let deleted = held.keys().filter(|key| !desired.contains_key(key));
+    edits.extend(deleted.map(|key| Edit { map, key: key.to_string(), value: None }));
+    let new = desired.iter().filter(|(key, value)| held.get(key) != Some(value));
     edits.extend(new.map(|(key, value)| Edit {
         map,
         key: key.to_string(),
@@ -265,11 +307,13 @@ fn diff<K: ToString + Ord, V: Serialize + PartialEq>(
     }));
 }
 
-/// The plain types here have no value that JSON cannot hold.
+/// Encodes a value. The plain types here have no value that JSON cannot represent.
 fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn parse<T: DeserializeOwned>(text: &str) -> Option<T> {
-    serde_json::from_str(text).ok()
+/// Parses the JSON of a value, or says why it does not parse.
+fn parse<T: DeserializeOwned>(value: Option<&str>) -> Result<T, EntryError> {
+    let text = value.ok_or(EntryError::NotAString)?;
+    serde_json::from_str(text).map_err(|error| EntryError::Value(error.to_string()))
 }

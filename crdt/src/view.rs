@@ -1,4 +1,4 @@
-//! What the documents say together.
+//! The view: all documents combined, with the plan.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,43 +9,45 @@ use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{Deployment, FailureAction, ServiceSpec};
 use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, VolumeKey};
 
-use crate::{ClusterState, MoveOrder, NodeState, Replica, ServiceRecord, liveness};
+use crate::liveness;
+use crate::replica::Replica;
+use crate::state::{ClusterState, MoveOrder, NodeState, ServiceRecord};
 
-/// The cluster as the documents describe it, and the plan that follows: equal on nodes that have the same changes.
+/// The cluster as the documents describe it, with the plan that follows. Nodes with the same changes have equal views.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// What users want.
+    /// The cluster document.
     pub cluster: ClusterState,
-    /// What nodes say of themselves; those that left for good are not among them.
+    /// The node documents, without those of nodes that left the cluster.
     pub nodes: BTreeMap<NodeId, NodeState>,
-    /// The nodes that left for good, with what they said of themselves.
+    /// The nodes that left the cluster, with their static facts if known.
     pub left: BTreeMap<NodeId, Option<NodeInfo>>,
     /// The nodes that are up.
     pub up: BTreeSet<NodeId>,
-    /// How the last update of each service ended, as far as anybody saw.
+    /// The end of the last update of each service; missing while it is in progress.
     pub updates: BTreeMap<ServiceKey, UpdateStatus>,
-    /// What the plan was computed from.
+    /// The input of the plan.
     pub input: PlanInput,
-    /// Where every slot goes.
+    /// The node of every slot.
     pub plan: Plan,
 }
 
 /// How the last update of a service ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdateStatus {
-    /// Every instance has proven itself.
+    /// Every instance became available.
     Complete,
-    /// A new instance failed, for this reason.
+    /// A new instance failed, with the reason.
     Failed(String),
 }
 
 impl View {
-    /// Reads the documents.
+    /// Returns the view of the documents of a replica.
     pub fn of(replica: &Replica) -> Self {
         Self::from_states(replica.cluster().clone(), replica.nodes().clone())
     }
 
-    /// What these states say together.
+    /// Returns the view of these documents.
     pub fn from_states(cluster: ClusterState, mut nodes: BTreeMap<NodeId, NodeState>) -> Self {
         let left = cluster.left.keys().map(|node| {
             let state = nodes.remove(node);
@@ -64,12 +66,12 @@ impl View {
             .iter()
             .filter_map(|(&id, state)| Some((id, node(id, state, &cluster, &up, &digests)?)));
         let services = cluster.services.iter().map(|(key, record)| {
-            let wanted = ServiceDemand {
+            let demand = ServiceDemand {
                 spec: effective[key].clone(),
                 replicas: cluster.replicas(key),
                 updated: record.updated,
             };
-            (key.clone(), wanted)
+            (key.clone(), demand)
         });
         let input = PlanInput {
             nodes: placeable.collect(),
@@ -81,14 +83,14 @@ impl View {
         Self { cluster, nodes, left, up, updates, input, plan }
     }
 
-    /// What a service's instances shall be: what was asked for, or what was before, where an update failed and goes
-    /// back. `None`: the service is not wanted.
+    /// Returns the spec in effect: the deployed one, or the previous one after a rollback. `None` if the service is not
+    /// deployed.
     pub fn spec(&self, service: &ServiceKey) -> Option<&ServiceSpec> {
         let record = self.cluster.services.get(service)?;
         Some(effective(record, self.updates.get(service)))
     }
 
-    /// Whether the last update of a service failed and goes back.
+    /// Returns whether the last update of a service failed and is rolled back.
     pub fn is_rolled_back(&self, service: &ServiceKey) -> bool {
         self.cluster
             .services
@@ -96,32 +98,32 @@ impl View {
             .is_some_and(|record| rolled_back(record, self.updates.get(service)))
     }
 
-    /// The plan as it would be with these services deployed.
+    /// Returns the plan as if these services were deployed.
     pub fn plan_with(&self, deployments: &[Deployment]) -> Plan {
         let mut input = self.input.clone();
         for deployment in deployments {
             let replicas =
                 deployment.replicas.unwrap_or_else(|| self.cluster.replicas(&deployment.service));
-            let wanted =
+            let demand =
                 ServiceDemand { spec: deployment.spec.clone(), replicas, updated: Millis::MAX };
-            input.services.insert(deployment.service.clone(), wanted);
+            input.services.insert(deployment.service.clone(), demand);
         }
         plan(&input)
     }
 
-    /// A node's name, or the end of its id where it has not said one.
+    /// Returns the name of a node, or the end of its id if the name is unknown.
     pub fn name(&self, node: NodeId) -> String {
-        let here = || self.nodes.get(&node).and_then(|state| state.info.as_ref());
-        let gone = || self.left.get(&node).and_then(Option::as_ref);
-        here().or_else(gone).map_or_else(|| node.short(), |info| info.name.to_string())
+        let present = || self.nodes.get(&node).and_then(|state| state.info.as_ref());
+        let left = || self.left.get(&node).and_then(Option::as_ref);
+        present().or_else(left).map_or_else(|| node.short(), |info| info.name.to_string())
     }
 
-    /// Digest of what a service's instances shall run; `None`: it is not wanted.
+    /// Returns the digest of the container spec in effect; `None` if the service is not deployed.
     pub fn desired_digest(&self, service: &ServiceKey) -> Option<String> {
         self.spec(service).map(|spec| spec.container.digest())
     }
 
-    /// The claims of nodes that are up on a slot, with whose they are.
+    /// Returns the claims on a slot by nodes that are up.
     pub fn claims_on<'a>(
         &'a self,
         slot: &'a Slot,
@@ -135,7 +137,7 @@ impl View {
     }
 }
 
-/// The claims on one slot, out of a node's claims.
+/// Returns a node's claims on one slot.
 pub fn claims_of_slot<'a>(
     claims: &'a BTreeMap<InstanceId, Claim>,
     slot: &'a Slot,
@@ -157,8 +159,8 @@ fn effective<'a>(record: &'a ServiceRecord, update: Option<&UpdateStatus>) -> &'
     }
 }
 
-/// What the nodes together saw of the updates: who saw a failure is believed before who saw the end, for the two
-/// sides of a partition may have seen both.
+/// Combines the update results of all nodes. Failure wins over completion, because the two sides of a partition may
+/// have seen both.
 fn updates(
     cluster: &ClusterState,
     nodes: &BTreeMap<NodeId, NodeState>,
@@ -182,8 +184,8 @@ fn updates(
     updates
 }
 
-/// Where the data of each volume is. Of two nodes that both hold one, as after a partition, the one that has had it
-/// longer counts. What was given up counts no more.
+/// Returns the node that holds each volume. If two nodes hold one, as after a partition, the older copy counts. Removed
+/// volumes are left out.
 fn volumes(
     cluster: &ClusterState,
     nodes: &BTreeMap<NodeId, NodeState>,
@@ -191,7 +193,7 @@ fn volumes(
     let mut found: BTreeMap<VolumeKey, (Millis, NodeId)> = BTreeMap::new();
     for (&node, state) in nodes {
         let counts = |(key, since): &(&VolumeKey, &Millis)| {
-            cluster.tombstones.get(key).is_none_or(|tombstones| *since > tombstones)
+            cluster.tombstones.get(key).is_none_or(|removed| *since > removed)
         };
         for (key, &since) in state.volumes.iter().filter(counts) {
             let best = found.entry(key.clone()).or_insert((since, node));
@@ -201,7 +203,7 @@ fn volumes(
     found.into_iter().map(|(key, (_, node))| (key, node)).collect()
 }
 
-/// The orders to move that hold.
+/// Returns the move orders in effect.
 fn moves(
     cluster: &ClusterState,
     nodes: &BTreeMap<NodeId, NodeState>,
@@ -225,25 +227,24 @@ fn node(
     digests: &BTreeMap<&ServiceKey, String>,
 ) -> Option<Node> {
     let info = state.info.as_ref()?;
-    // An instance of the present spec that stops is on its way out and holds nothing: its slot is free to go where it
-    // fits best. One of an earlier spec makes room for its successor in the same place.
-    let leaves = |id: &InstanceId, claim: &Claim| {
+    // A stopping instance of the current spec does not hold its slot. One of an earlier spec does: its successor starts
+    // on the same node.
+    let is_leaving = |id: &InstanceId, claim: &Claim| {
         claim.state == InstanceState::Stopping && digests.get(&id.slot.service) == Some(&id.digest)
     };
-    // While an update starts the successor first, a slot has two instances here: what counts is that the slot is
-    // filled, by the present spec if it runs.
+    // During a start-first update a slot has two instances on one node: the running one counts, then the current spec.
     let mut claims: BTreeMap<Slot, ClaimView> = BTreeMap::new();
-    for (id, claim) in state.claims.iter().filter(|(id, claim)| !leaves(id, claim)) {
+    for (id, claim) in state.claims.iter().filter(|(id, claim)| !is_leaving(id, claim)) {
         let seen = ClaimView {
             digest: id.digest.clone(),
             running: claim.state.is_running(),
             since: claim.since,
         };
-        let worth = |it: &ClaimView| {
+        let strength = |it: &ClaimView| {
             (it.running, digests.get(&id.slot.service) == Some(&it.digest), Reverse(it.since))
         };
         match claims.get_mut(&id.slot) {
-            Some(held) if worth(held) >= worth(&seen) => {}
+            Some(held) if strength(held) >= strength(&seen) => {}
             Some(held) => *held = seen,
             None => drop(claims.insert(id.slot.clone(), seen)),
         }

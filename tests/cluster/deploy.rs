@@ -108,7 +108,7 @@ fn a_node_that_leaves_is_emptied_first_and_its_program_ends() {
     cluster.deploy(0, &with("shop", "pinned", 1, pinned));
     cluster.deploy(0, &sleepers("shop", "web", 2));
     let told = cluster.vc(0, &["leave", "n2"]).failed();
-    assert!(told.contains("shop/pinned.1 stays: n1 is n1, needed is node.name == n2"), "{told}");
+    assert!(told.contains("shop/pinned.1 stays: n1 is n1, node.name == n2 required"), "{told}");
     cluster.vc(0, &["rm", "pinned"]).done();
     let said = cluster.vc(1, &["leave", "n2"]).done();
     assert!(said.ends_with("n2 has left the cluster\n"), "{said}");

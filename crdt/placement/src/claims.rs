@@ -1,174 +1,182 @@
-//! Which claims stand. This is decided for all services before anything is placed, so that no placement pushes a claim
-//! out.
+//! Conflict resolution between claims. All services are resolved before anything is placed, so that no placement
+//! displaces a claim.
 
 use std::collections::BTreeMap;
 
 use vc_protocol::Slot;
 
-use crate::feasibility::{eligible, has_volumes, room};
+use crate::allocation::NodeAllocation;
+use crate::feasibility::{check_node, check_resources, check_volumes};
 use crate::input::{ClaimView, PlanInput};
-use crate::ledger::Account;
-use crate::order::Demand;
+use crate::order::Service;
 use crate::rendezvous::rendezvous;
 use crate::volumes::Volumes;
 
-/// What became of the claims. Nodes are numbered as in the ledger.
+/// The result for all claims. Nodes are indexes into the allocations.
 pub(crate) struct Claims<'a> {
-    /// By service, in their order: the replicas that have their place already.
+    /// The slots that keep a node, by replica; one map per service.
     pub(crate) kept: Vec<BTreeMap<u32, Kept>>,
-    /// The others.
+    /// The claims that have to be given up.
     pub(crate) lost: Vec<Lost<'a>>,
 }
 
-/// The place of a slot that is claimed.
+/// The node of a claimed slot.
 #[derive(Clone, Copy)]
 pub(crate) struct Kept {
-    /// On which node.
     pub(crate) node: usize,
-    /// The node that claims it, where that one was told to give it up to this one.
+    /// The node that claims the slot and hands it over to `node` because of a move order.
     pub(crate) from: Option<usize>,
 }
 
-/// A claim that does not stand.
+/// A claim that has to be given up.
 pub(crate) struct Lost<'a> {
     pub(crate) slot: &'a Slot,
-    /// Whose claim it is.
+    /// The claiming node.
     pub(crate) node: usize,
-    /// Why, with that node as the subject.
-    pub(crate) why: String,
+    /// Display text with that node as the subject.
+    pub(crate) reason: String,
 }
 
-/// A claim on a wanted slot by a node that may run it.
+/// A claim by a node that may run the slot.
 struct Contender<'a> {
     slot: &'a Slot,
     node: usize,
     claim: &'a ClaimView,
 }
 
-/// Judges the claims, and enters those that stand into the ledger. In the order of the services and slots, each slot
-/// stays where it is claimed and fits beside what was kept before; the rest is lost. A reservation that has grown, or
-/// two sides of a partition that come together, can thus cost the latest services their places, but nobody else. What
-/// stands says where volumes are that nobody holds. Last come the orders to move.
-pub(crate) fn judge<'a>(
+/// Resolves all claims and reserves the resources of those that are kept.
+///
+/// In the order of services and replicas, each slot keeps its node if it fits beside the claims kept before it. So a
+/// reservation that grew, or two sides of a partition that meet again, displace only the services scheduled last. Kept
+/// claims also assign volumes that have no node yet. Move orders are applied at the end.
+pub(crate) fn resolve<'a>(
     input: &PlanInput,
-    demands: &[Demand<'a>],
-    accounts: &mut [Account<'a>],
+    services: &[Service<'a>],
+    allocations: &mut [NodeAllocation<'a>],
     volumes: &mut Volumes<'_>,
 ) -> Claims<'a> {
-    let mut judged = Claims { kept: vec![BTreeMap::new(); demands.len()], lost: Vec::new() };
-    let mut contenders = sort(demands, accounts, volumes, &mut judged.lost);
-    for (number, demand) in demands.iter().enumerate() {
-        for (replica, mut of_slot) in std::mem::take(&mut contenders[number]) {
+    let mut claims = Claims { kept: vec![BTreeMap::new(); services.len()], lost: Vec::new() };
+    let mut contenders = contenders(services, allocations, volumes, &mut claims.lost);
+    for (index, service) in services.iter().enumerate() {
+        for (replica, mut of_slot) in std::mem::take(&mut contenders[index]) {
             if of_slot.len() > 1 {
-                rank(demand, accounts, &mut of_slot);
-                defer(input, accounts, &mut of_slot);
+                rank(service, allocations, &mut of_slot);
+                rank_move_target_last(input, allocations, &mut of_slot);
             }
             let mut winner: Option<&Contender<'_>> = None;
             for contender in &of_slot {
                 let Contender { slot, node, .. } = *contender;
-                let account = &mut accounts[node];
-                let fits =
-                    has_volumes(demand, account, volumes).and_then(|()| room(demand, account));
-                let why = match (winner, fits) {
-                    (Some(winner), _) => beaten(demand, accounts, winner, contender),
-                    (None, Err(obstacle)) => obstacle.to_string(),
+                let allocation = &mut allocations[node];
+                let fits = check_volumes(service, allocation, volumes)
+                    .and_then(|()| check_resources(service, allocation));
+                let reason = match (winner, fits) {
+                    (Some(winner), _) => loss_reason(service, allocations, winner, contender),
+                    (None, Err(infeasible)) => infeasible.to_string(),
                     (None, Ok(())) => {
-                        account.promise(demand);
-                        account.take_ports(demand, replica);
-                        volumes.settle(demand, account.id);
-                        judged.kept[number].insert(replica, Kept { node, from: None });
+                        allocation.reserve(service);
+                        allocation.reserve_ports(service, replica);
+                        volumes.assign(service, allocation.id);
+                        claims.kept[index].insert(replica, Kept { node, from: None });
                         winner = Some(contender);
                         continue;
                     }
                 };
-                judged.lost.push(Lost { slot, node, why });
+                claims.lost.push(Lost { slot, node, reason });
             }
         }
     }
-    give_way(input, demands, accounts, volumes, &mut judged);
-    judged
+    apply_moves(input, services, allocations, volumes, &mut claims);
+    claims
 }
 
-/// Carries out the orders to move: a claim that stands gives way to the node that is to take the slot, if that one
-/// has room beside all other claims. What it reserves stays reserved on both, for it may run on both until it is
-/// withdrawn here: so nothing else can come in its place before.
-fn give_way<'a>(
+/// Applies the move orders: a kept claim goes to the target node if the slot fits there beside all other claims.
+///
+/// The reservation stays on both nodes, because the slot may run on both until the source withdraws its claim; so
+/// nothing else can be placed there before.
+fn apply_moves<'a>(
     input: &PlanInput,
-    demands: &[Demand<'a>],
-    accounts: &mut [Account<'a>],
+    services: &[Service<'a>],
+    allocations: &mut [NodeAllocation<'a>],
     volumes: &Volumes<'_>,
-    judged: &mut Claims<'a>,
+    claims: &mut Claims<'a>,
 ) {
     if input.moves.is_empty() {
         return;
     }
-    for (demand, kept) in demands.iter().zip(&mut judged.kept) {
+    for (service, kept) in services.iter().zip(&mut claims.kept) {
         for (&replica, place) in kept {
-            let slot = Slot { service: demand.key.clone(), replica };
-            let Some((from, to)) = order(input, accounts, &slot) else { continue };
-            let taker = &mut accounts[to];
-            let takes = has_volumes(demand, taker, volumes).is_ok()
-                && eligible(demand, taker).is_ok()
-                && room(demand, taker).is_ok();
-            if place.node != from || from == to || !takes {
+            let slot = Slot { service: service.key.clone(), replica };
+            let Some((from, to)) = move_order(input, allocations, &slot) else { continue };
+            let target = &mut allocations[to];
+            let feasible = check_volumes(service, target, volumes).is_ok()
+                && check_node(service, target).is_ok()
+                && check_resources(service, target).is_ok();
+            if place.node != from || from == to || !feasible {
                 continue;
             }
-            taker.promise(demand);
-            taker.take_ports(demand, replica);
-            let why = format!("moves to {}", taker.node.name);
+            target.reserve(service);
+            target.reserve_ports(service, replica);
+            let reason = format!("hands it over to {}", target.node.name);
             *place = Kept { node: to, from: Some(from) };
-            judged.lost.retain(|lost| lost.node != to || *lost.slot != slot);
-            if let Some((slot, _)) = accounts[from].node.claims.get_key_value(&slot) {
-                judged.lost.push(Lost { slot, node: from, why });
+            claims.lost.retain(|lost| lost.node != to || *lost.slot != slot);
+            if let Some((slot, _)) = allocations[from].node.claims.get_key_value(&slot) {
+                claims.lost.push(Lost { slot, node: from, reason });
             }
         }
     }
 }
 
-/// The order to move a slot: from which node, to which.
-fn order(input: &PlanInput, accounts: &[Account<'_>], slot: &Slot) -> Option<(usize, usize)> {
+/// Returns the source and target of the slot's move order.
+fn move_order(
+    input: &PlanInput,
+    allocations: &[NodeAllocation<'_>],
+    slot: &Slot,
+) -> Option<(usize, usize)> {
     let (from, to) = input.moves.get(slot)?;
-    let number = |node| accounts.binary_search_by(|account| account.id.cmp(node)).ok();
-    Some((number(from)?, number(to)?))
+    let index = |node| allocations.binary_search_by(|allocation| allocation.id.cmp(node)).ok();
+    Some((index(from)?, index(to)?))
 }
 
-/// While a slot moves, the claim of the node that takes it comes last: it is the order that decides.
-fn defer(input: &PlanInput, accounts: &[Account<'_>], of_slot: &mut [Contender<'_>]) {
-    let Some((from, to)) = of_slot.first().and_then(|it| order(input, accounts, it.slot)) else {
-        return;
-    };
+/// Ranks the claim of a move's target last while the source claims the slot: the order decides, not the ranking.
+fn rank_move_target_last(
+    input: &PlanInput,
+    allocations: &[NodeAllocation<'_>],
+    of_slot: &mut [Contender<'_>],
+) {
+    let order = of_slot.first().and_then(|it| move_order(input, allocations, it.slot));
+    let Some((from, to)) = order else { return };
     if of_slot.iter().any(|it| it.node == from) {
         of_slot.sort_by_key(|it| it.node == to && from != to);
     }
 }
 
-/// The contenders for each slot, by service and replica. Claims that cannot stand go to `lost`.
-fn sort<'a>(
-    demands: &[Demand<'a>],
-    accounts: &[Account<'a>],
+/// Returns the contenders of each slot, by service and replica. Claims that cannot be kept go to `lost`.
+fn contenders<'a>(
+    services: &[Service<'a>],
+    allocations: &[NodeAllocation<'a>],
     volumes: &Volumes<'_>,
     lost: &mut Vec<Lost<'a>>,
 ) -> Vec<BTreeMap<u32, Vec<Contender<'a>>>> {
-    let numbers: BTreeMap<_, usize> =
-        demands.iter().enumerate().map(|(n, demand)| (demand.key, n)).collect();
+    let indexes: BTreeMap<_, usize> =
+        services.iter().enumerate().map(|(index, service)| (service.key, index)).collect();
     let mut contenders: Vec<BTreeMap<u32, Vec<Contender<'a>>>> =
-        demands.iter().map(|_| BTreeMap::new()).collect();
-    for (node, account) in accounts.iter().enumerate() {
-        for (slot, claim) in &account.node.claims {
-            let why = match numbers.get(&slot.service) {
-                None => format!("still holds it, but {} was removed", slot.service),
-                Some(&n) if !(1..=demands[n].replicas).contains(&slot.replica) => {
+        services.iter().map(|_| BTreeMap::new()).collect();
+    for (node, allocation) in allocations.iter().enumerate() {
+        for (slot, claim) in &allocation.node.claims {
+            let reason = match indexes.get(&slot.service) {
+                None => format!("still runs it, but {} was removed", slot.service),
+                Some(&index) if !(1..=services[index].replicas).contains(&slot.replica) => {
                     format!(
-                        "still holds it, but {} has {} replicas now",
-                        slot.service, demands[n].replicas
+                        "still runs it, but {} was scaled to {}",
+                        slot.service, services[index].replicas
                     )
                 }
-                Some(&n) => match has_volumes(&demands[n], account, volumes)
-                    .and_then(|()| eligible(&demands[n], account))
+                Some(&index) => match check_volumes(&services[index], allocation, volumes)
+                    .and_then(|()| check_node(&services[index], allocation))
                 {
-                    Err(obstacle) => obstacle.to_string(),
+                    Err(infeasible) => infeasible.to_string(),
                     Ok(()) => {
-                        contenders[n].entry(slot.replica).or_default().push(Contender {
+                        contenders[index].entry(slot.replica).or_default().push(Contender {
                             slot,
                             node,
                             claim,
@@ -177,45 +185,46 @@ fn sort<'a>(
                     }
                 },
             };
-            lost.push(Lost { slot, node, why });
+            lost.push(Lost { slot, node, reason });
         }
     }
     contenders
 }
 
-/// What a claim is worth beside another on the same slot: it runs, and it runs the current spec.
-fn worth(claim: &ClaimView, current: &str) -> (bool, bool) {
+/// Returns the strength of a claim: running, then running the current spec.
+fn strength(claim: &ClaimView, current: &str) -> (bool, bool) {
     (claim.running, claim.digest == current)
 }
 
-/// Puts the strongest claim first: between equals the one that has held longer, so that what ran before a partition
-/// outlives what a side started meanwhile; then rendezvous hashing of slot and node decides.
-fn rank(demand: &Demand<'_>, accounts: &[Account<'_>], of_slot: &mut [Contender<'_>]) {
-    let current = demand.container().digest();
+/// Sorts the strongest claim first. Among equals the older claim wins, so that what ran before a partition outlives
+/// what one side started meanwhile; then rendezvous hashing of slot and node decides.
+fn rank(service: &Service<'_>, allocations: &[NodeAllocation<'_>], of_slot: &mut [Contender<'_>]) {
+    let current = service.container().digest();
     of_slot.sort_by_cached_key(|contender| {
-        let weight = rendezvous(&[&contender.slot.to_string(), &accounts[contender.node].id_text]);
+        let id = &allocations[contender.node].id_text;
+        let weight = rendezvous(&[&contender.slot.to_string(), id]);
         let since = std::cmp::Reverse(contender.claim.since);
-        std::cmp::Reverse((worth(contender.claim, &current), since, weight))
+        std::cmp::Reverse((strength(contender.claim, &current), since, weight))
     });
 }
 
-/// Why a claim lost against another.
-fn beaten(
-    demand: &Demand<'_>,
-    accounts: &[Account<'_>],
+/// Returns why a claim lost to another.
+fn loss_reason(
+    service: &Service<'_>,
+    allocations: &[NodeAllocation<'_>],
     winner: &Contender<'_>,
     loser: &Contender<'_>,
 ) -> String {
-    let name = &accounts[winner.node].node.name;
-    let current = demand.container().digest();
-    let (won, lost) = (worth(winner.claim, &current), worth(loser.claim, &current));
+    let name = &allocations[winner.node].node.name;
+    let current = service.container().digest();
+    let (won, lost) = (strength(winner.claim, &current), strength(loser.claim, &current));
     if won.0 != lost.0 {
-        format!("claims it too, but on {name} it is running")
+        format!("also claims it, but only {name} is running it")
     } else if won.1 != lost.1 {
-        format!("claims it too, but {name} has the current version")
+        format!("also claims it, but {name} has the current version")
     } else if winner.claim.since != loser.claim.since {
-        format!("claims it too, but {name} has held it longer")
+        format!("also claims it, but {name} has claimed it longer")
     } else {
-        format!("claims it too, but {name} comes first by hash")
+        format!("also claims it, but {name} wins by rendezvous hash")
     }
 }

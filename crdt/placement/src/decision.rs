@@ -1,27 +1,26 @@
-//! What the plan says.
+//! The output of the plan.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use vc_protocol::{NodeId, Slot};
 
-/// Where everything runs, and why. Each wanted slot is in exactly one of `placements` and `unplaced`.
+/// Where every slot runs, and why. Each slot of a deployed service is in exactly one of `placements` and `unplaced`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Plan {
-    /// [`PlanInput::digest`](crate::PlanInput::digest) of what it was computed from.
+    /// [`PlanInput::digest`](crate::PlanInput::digest) of the input.
     pub input_digest: String,
-    /// The node of each slot that has one.
+    /// The node of each placed slot.
     pub placements: BTreeMap<Slot, Placement>,
-    /// The slots that no node can take, with a refusal of each node, in the order of the ids.
+    /// The slots that no node can take, with one refusal per node, ordered by node id.
     pub unplaced: BTreeMap<Slot, Vec<Refusal>>,
-    /// How the plan differs from the claims, by slot and then by the node that loses it. Empty when every node
-    /// runs what it should. A node that is down cannot withdraw its claim: the claim counts as gone once the
-    /// successor has claimed the slot.
+    /// The difference between plan and claims, ordered by slot and source; empty when every node runs what it should.
+    /// A node that is down cannot withdraw its claim: its move is dropped once the target has claimed the slot.
     pub moves: Vec<Move>,
 }
 
 impl Plan {
-    /// The slots of one node, in order.
+    /// Returns the slots of one node, in order.
     pub fn slots_of(&self, node: NodeId) -> impl Iterator<Item = &Slot> {
         self.placements
             .iter()
@@ -30,34 +29,34 @@ impl Plan {
     }
 }
 
-/// Where a slot runs.
+/// The node of a slot, with the reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
-    /// On which node.
+    /// The node that should run the slot.
     pub node: NodeId,
-    /// Why there, in words for people, the weightiest first. The first is "keeps its place" if it is claimed; what
-    /// follows compares the node with the others as if the slot were placed now.
+    /// Display texts, the most important first. A claimed slot starts with "keeps its node"; the rest compares the
+    /// node with the others as if the slot were placed now.
     pub reasons: Vec<String>,
 }
 
 /// Why a node cannot take a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// Which node.
+    /// The node that cannot take it.
     pub node: NodeId,
-    /// Why, in words for people, with the node as the subject: "is down", "has 500m of 4000m CPU free, …".
+    /// Display text with the node as the subject: "is down", "has 500m of 4000m CPU free, …".
     pub reason: String,
 }
 
-/// A slot that does not run where it should, or not only there.
+/// A slot that has to start, stop or change its node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
-    /// Which slot.
+    /// The slot concerned.
     pub slot: Slot,
-    /// The node that claims it and must not; `None`: nobody claims it. Each such node has its own move.
+    /// The node that has to give up its claim; `None` if no node claims the slot. One move per such node.
     pub from: Option<NodeId>,
-    /// The node that should run it; `None`: it is not wanted any more, or no node can take it.
+    /// The node that should run the slot; `None` if the slot was removed or no node can take it.
     pub to: Option<NodeId>,
-    /// Why, in words for people; where `from` is given, it is the subject.
+    /// Display text; its subject is `from` where there is one.
     pub reason: String,
 }

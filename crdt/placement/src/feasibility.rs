@@ -1,4 +1,4 @@
-//! Which nodes can take a slot, and in words why the others cannot.
+//! Feasibility: whether a node can take a slot, and the reason if it cannot.
 
 use std::fmt;
 
@@ -6,108 +6,137 @@ use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{Attribute, Constraint, ContainerSpec, FileKind, Mount, Port, Settings};
 use vc_protocol::{ServiceKey, VolumeKey};
 
+use crate::allocation::NodeAllocation;
 use crate::input::Node;
-use crate::ledger::Account;
-use crate::order::Demand;
-use crate::ports::Holder;
-use crate::volumes::{Home, Tie, Volumes};
+use crate::order::Service;
+use crate::ports::PortHolder;
+use crate::volumes::{VolumeAffinity, VolumeHolder, Volumes};
 
 /// Why a node cannot take a slot. Displayed with the node as the subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Obstacle<'a> {
-    Elsewhere { volume: &'a VolumeKey, home: &'a Home },
-    Torn { one: (&'a VolumeKey, &'a Home), other: (&'a VolumeKey, &'a Home) },
-    Companion { service: &'a ServiceKey },
+pub(crate) enum Infeasible<'a> {
+    VolumeElsewhere {
+        volume: &'a VolumeKey,
+        holder: &'a VolumeHolder,
+    },
+    VolumesSplit {
+        one: (&'a VolumeKey, &'a VolumeHolder),
+        other: (&'a VolumeKey, &'a VolumeHolder),
+    },
+    GroupMember {
+        service: &'a ServiceKey,
+    },
     Down,
     Draining,
-    Runtime(&'a str),
-    Platform { needed: &'a str, node: &'a Node },
-    Constraint { unmet: &'a Constraint, has: Option<&'a str> },
-    Process { lacks: &'static str },
+    RuntimeUnavailable(&'a str),
+    Platform {
+        required: &'a str,
+        node: &'a Node,
+    },
+    Constraint {
+        unmet: &'a Constraint,
+        has: Option<&'a str>,
+    },
+    ProcessRuntime {
+        lacks: &'static str,
+    },
     NoCommand,
-    Cpu { needed: u64, free: u64, of: u64 },
-    Memory { needed: u64, free: u64, of: u64 },
-    Port { port: &'a Port, holder: Holder<'a> },
+    Cpu {
+        required: u64,
+        free: u64,
+        total: u64,
+    },
+    Memory {
+        required: u64,
+        free: u64,
+        total: u64,
+    },
+    HostPort {
+        port: &'a Port,
+        holder: PortHolder<'a>,
+    },
 }
 
-/// Whether the node is where the volumes of the service are, as far as that is decided.
-pub(crate) fn has_volumes<'a>(
-    demand: &Demand<'_>,
-    account: &Account<'_>,
+/// Checks that the node holds the volumes of the service, as far as they have a node.
+pub(crate) fn check_volumes<'a>(
+    service: &Service<'_>,
+    allocation: &NodeAllocation<'_>,
     volumes: &'a Volumes<'_>,
-) -> Result<(), Obstacle<'a>> {
-    match volumes.tie(demand) {
-        Tie::Torn(one, other) => Err(Obstacle::Torn { one, other }),
-        Tie::To(volume, home) if home.node != account.id => {
-            Err(Obstacle::Elsewhere { volume, home })
+) -> Result<(), Infeasible<'a>> {
+    match volumes.affinity(service) {
+        VolumeAffinity::Conflict(one, other) => Err(Infeasible::VolumesSplit { one, other }),
+        VolumeAffinity::Node(volume, holder) if holder.node != allocation.id => {
+            Err(Infeasible::VolumeElsewhere { volume, holder })
         }
-        Tie::To(..) | Tie::Free => Ok(()),
+        VolumeAffinity::Node(..) | VolumeAffinity::Any => Ok(()),
     }
 }
 
-/// Whether the node may run the service at all, whatever else runs there and wherever its volumes are. The same for
-/// all its slots.
-pub(crate) fn eligible<'a>(
-    demand: &Demand<'a>,
-    account: &'a Account<'_>,
-) -> Result<(), Obstacle<'a>> {
-    let (node, container) = (account.node, demand.container());
+/// Checks what does not depend on other slots or on volumes: liveness, platform, constraints and runtime.
+pub(crate) fn check_node<'a>(
+    service: &Service<'a>,
+    allocation: &'a NodeAllocation<'_>,
+) -> Result<(), Infeasible<'a>> {
+    let (node, container) = (allocation.node, service.container());
     if !node.up {
-        return Err(Obstacle::Down);
+        return Err(Infeasible::Down);
     }
     if node.draining {
-        return Err(Obstacle::Draining);
+        return Err(Infeasible::Draining);
     }
     if let Some(error) = &node.runtime_error {
-        return Err(Obstacle::Runtime(error));
+        return Err(Infeasible::RuntimeUnavailable(error));
     }
-    if let Some(needed) = container.platform.as_deref().filter(|needed| !is_platform(node, needed))
-    {
-        return Err(Obstacle::Platform { needed, node });
+    if let Some(required) = container.platform.as_deref().filter(|it| !is_platform(node, it)) {
+        return Err(Infeasible::Platform { required, node });
     }
-    for unmet in &demand.wanted.spec.constraints {
-        let has = property(account, &unmet.attribute);
+    for unmet in &service.demand.spec.constraints {
+        let has = attribute(allocation, &unmet.attribute);
         if (has == Some(unmet.value.as_str())) != unmet.equal {
-            return Err(Obstacle::Constraint { unmet, has });
+            return Err(Infeasible::Constraint { unmet, has });
         }
     }
     if node.runtime == RuntimeKind::Process {
-        if let Some(lacks) = beyond_a_process(container) {
-            return Err(Obstacle::Process { lacks });
+        if let Some(lacks) = unsupported_by_processes(container) {
+            return Err(Infeasible::ProcessRuntime { lacks });
         }
         let empty = |words: &Option<Vec<String>>| words.as_ref().is_none_or(Vec::is_empty);
         if empty(&container.command) && empty(&container.entrypoint) {
-            return Err(Obstacle::NoCommand);
+            return Err(Infeasible::NoCommand);
         }
     }
     Ok(())
 }
 
-/// Whether one more slot of the service fits beside what the node has promised.
-pub(crate) fn room<'a>(demand: &Demand<'a>, account: &Account<'a>) -> Result<(), Obstacle<'a>> {
-    let (ask, free, of) = (demand.reservation(), account.free(), account.node.capacity);
+/// Checks that one more slot fits beside the reservations and host ports of the node.
+pub(crate) fn check_resources<'a>(
+    service: &Service<'a>,
+    allocation: &NodeAllocation<'a>,
+) -> Result<(), Infeasible<'a>> {
+    let (ask, free) = (service.reservation(), allocation.free());
+    let total = allocation.node.capacity;
     if ask.cpu_millis > free.cpu_millis {
-        return Err(Obstacle::Cpu {
-            needed: ask.cpu_millis,
+        return Err(Infeasible::Cpu {
+            required: ask.cpu_millis,
             free: free.cpu_millis,
-            of: of.cpu_millis,
+            total: total.cpu_millis,
         });
     }
     if ask.memory_bytes > free.memory_bytes {
-        return Err(Obstacle::Memory {
-            needed: ask.memory_bytes,
+        return Err(Infeasible::Memory {
+            required: ask.memory_bytes,
             free: free.memory_bytes,
-            of: of.memory_bytes,
+            total: total.memory_bytes,
         });
     }
-    match account.ports.conflict(demand.ports()) {
-        Some((port, holder)) => Err(Obstacle::Port { port, holder }),
+    match allocation.ports.conflict(service.ports()) {
+        Some((port, holder)) => Err(Infeasible::HostPort { port, holder }),
         None => Ok(()),
     }
 }
 
-/// The first thing that the container asks for and a process of the node cannot have.
-fn beyond_a_process(container: &ContainerSpec) -> Option<&'static str> {
+/// Returns the first feature of the container that the process runtime does not have.
+fn unsupported_by_processes(container: &ContainerSpec) -> Option<&'static str> {
     if container.has_healthcheck() {
         return Some("healthchecks");
     }
@@ -123,13 +152,13 @@ fn beyond_a_process(container: &ContainerSpec) -> Option<&'static str> {
     let default = |(name, aliases): (&vc_protocol::Name, &std::collections::BTreeSet<String>)| {
         name.as_str() == "default" && aliases.is_empty()
     };
-    let network = (!container.networks.iter().all(default)).then_some("networks of their own");
-    mount.or(file).or(network).or_else(|| beyond_settings(&container.settings))
+    let network = (!container.networks.iter().all(default)).then_some("networks");
+    mount.or(file).or(network).or_else(|| unsupported_setting(&container.settings))
 }
 
-/// The first setting that is not as it is for a process anyway.
-fn beyond_settings(settings: &Settings) -> Option<&'static str> {
-    // Named one by one, so that a new setting has to be thought of here.
+/// Returns the first setting that differs from what every process has anyway.
+fn unsupported_setting(settings: &Settings) -> Option<&'static str> {
+    // Destructured, so that a new setting does not compile until it is handled here.
     let Settings {
         hostname,
         cap_add,
@@ -169,80 +198,84 @@ fn beyond_settings(settings: &Settings) -> Option<&'static str> {
     asked.into_iter().find(|(asked, _)| *asked).map(|(_, name)| name)
 }
 
-/// Whether the node is `os/arch`. A variant (`linux/arm64/v8`) is not compared: nodes do not tell theirs.
+/// Returns whether the node is `os/arch`. A variant (`linux/arm64/v8`) is not compared: nodes do not report theirs.
 fn is_platform(node: &Node, platform: &str) -> bool {
     let mut parts = platform.split('/');
     parts.next() == Some(node.os.as_str()) && parts.next() == Some(node.arch.as_str())
 }
 
-/// The property of a node that a constraint names; `None`: it has no such label.
-fn property<'a>(account: &'a Account<'_>, attribute: &Attribute) -> Option<&'a str> {
-    let node = account.node;
+/// Returns the attribute that a constraint names; `None` if the node has no such label.
+fn attribute<'a>(allocation: &'a NodeAllocation<'_>, attribute: &Attribute) -> Option<&'a str> {
+    let node = allocation.node;
     match attribute {
         Attribute::Name => Some(node.name.as_str()),
-        Attribute::Id => Some(&account.id_text),
+        Attribute::Id => Some(&allocation.id_text),
         Attribute::Os => Some(&node.os),
         Attribute::Arch => Some(&node.arch),
         Attribute::Label(label) => node.labels.get(label).map(String::as_str),
     }
 }
 
-impl fmt::Display for Obstacle<'_> {
+impl fmt::Display for Infeasible<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Elsewhere { volume, home } => {
-                let has = if home.held { "which holds the data of" } else { "the place of" };
-                write!(f, "is not {}, {has} volume {volume}", home.name)
+            Self::VolumeElsewhere { volume, holder } if holder.has_data => {
+                write!(f, "does not hold volume {volume}, which is on {}", holder.name)
             }
-            Self::Torn { one: (volume, home), other: (another, elsewhere) } => write!(
+            Self::VolumeElsewhere { volume, holder } => {
+                write!(f, "does not hold volume {volume}, which is created on {}", holder.name)
+            }
+            Self::VolumesSplit { one: (volume, on), other: (another, elsewhere) } => write!(
                 f,
-                "does not hold all its data: volume {volume} is on {}, volume {another} on {}",
-                home.name, elsewhere.name
+                "does not hold all volumes: {volume} is on {}, {another} on {}",
+                on.name, elsewhere.name
             ),
-            Self::Companion { service } => {
-                write!(f, "cannot run {service}, with which it shares a volume")
+            Self::GroupMember { service } => {
+                write!(f, "cannot run {service}, which shares a volume with this service")
             }
             Self::Down => f.write_str("is down"),
             Self::Draining => f.write_str("is draining"),
-            Self::Runtime(error) => write!(f, "has a runtime that does not answer: {error}"),
-            Self::Platform { needed, node } => {
-                write!(f, "is {}/{}, needed is {needed}", node.os, node.arch)
+            Self::RuntimeUnavailable(error) => write!(f, "has no working runtime: {error}"),
+            Self::Platform { required, node } => {
+                write!(f, "is {}/{}, {required} required", node.os, node.arch)
             }
             Self::Constraint { unmet, has: Some(has) } => match &unmet.attribute {
-                Attribute::Label(label) => write!(f, "has {label}={has}, needed is {unmet}"),
-                _ => write!(f, "is {has}, needed is {unmet}"),
+                Attribute::Label(label) => write!(f, "has {label}={has}, {unmet} required"),
+                _ => write!(f, "is {has}, {unmet} required"),
             },
             Self::Constraint { unmet, has: None } => match &unmet.attribute {
-                Attribute::Label(label) => write!(f, "has no label {label}, needed is {unmet}"),
+                Attribute::Label(label) => write!(f, "has no label {label}, {unmet} required"),
                 _ => write!(f, "does not meet {unmet}"),
             },
-            Self::Process { lacks } => write!(f, "runs processes, which have no {lacks}"),
-            Self::NoCommand => f.write_str("runs processes, and the service names no command"),
-            Self::Cpu { needed, free, of } => {
-                write!(f, "has {free}m of {of}m CPU free, needed is {needed}m")
+            Self::ProcessRuntime { lacks } => {
+                write!(f, "uses the process runtime, which does not support {lacks}")
             }
-            Self::Memory { needed, free, of } => {
-                write!(
-                    f,
-                    "has {} of {} memory free, needed is {}",
-                    Bytes(*free),
-                    Bytes(*of),
-                    Bytes(*needed)
-                )
+            Self::NoCommand => {
+                f.write_str("uses the process runtime, and the service has no command")
             }
-            Self::Port { port, holder: (service, replica) } => {
-                f.write_str("has its host port ")?;
+            Self::Cpu { required, free, total } => {
+                write!(f, "has {free}m of {total}m CPU free, {required}m required")
+            }
+            Self::Memory { required, free, total } => write!(
+                f,
+                "has {} of {} memory free, {} required",
+                Bytes(*free),
+                Bytes(*total),
+                Bytes(*required)
+            ),
+            Self::HostPort { port, holder: (service, replica) } => {
+                f.write_str("has host port ")?;
                 match port.host_ip.filter(|ip| !ip.is_unspecified()) {
                     Some(ip) => write!(f, "{}", std::net::SocketAddr::new(ip, port.published))?,
                     None => write!(f, "{}", port.published)?,
                 }
-                write!(f, "/{} taken by {service}.{replica}", port.protocol.as_str())
+                write!(f, "/{} in use by {service}.{replica}", port.protocol.as_str())
             }
         }
     }
 }
 
-/// Bytes in the largest unit that shows them exactly: "512 MiB" beside "511 MiB free" must not both read "511 MiB".
+/// Bytes in the largest unit that shows them exactly, so that two different amounts never read the same.
 struct Bytes(u64);
 
 impl fmt::Display for Bytes {

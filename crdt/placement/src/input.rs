@@ -1,4 +1,4 @@
-//! What the plan is a function of.
+//! The input of the plan.
 
 use std::collections::BTreeMap;
 
@@ -7,78 +7,76 @@ use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{self, ServiceSpec};
 use vc_protocol::{Millis, Name, NodeId, Resources, ServiceKey, Slot, VolumeKey};
 
-/// Everything that [`plan`](crate::plan) reads. Two nodes with the same documents have equal inputs.
+/// Everything that [`plan`](crate::plan()) reads. Two nodes with the same documents have equal inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PlanInput {
-    /// The members of the cluster, those that are down too: a refusal names each of them.
+    /// The members of the cluster, including those that are down.
     pub nodes: BTreeMap<NodeId, Node>,
-    /// What users ask for.
+    /// The deployed services.
     pub services: BTreeMap<ServiceKey, ServiceDemand>,
-    /// The node that holds the data of a named volume: whatever mounts it runs there. A volume that is not here has
-    /// no data yet.
+    /// The node that holds the data of each named volume. A volume without an entry has no data yet.
     #[serde(default)]
     pub volumes: BTreeMap<VolumeKey, NodeId>,
-    /// Slots that were told to move, while the order holds: the node that is to give the slot up, and the one that
-    /// is to take it. The claim of the first gives way where the second can take the slot.
+    /// Move orders in effect: slot to (source, target). The source's claim gives way if the target can take the slot.
     #[serde(default)]
     pub moves: BTreeMap<Slot, (NodeId, NodeId)>,
 }
 
 impl PlanInput {
-    /// Identifies the input: 16 hex digits of SHA-256 over its JSON, whose maps are ordered. Nodes that print the same
-    /// digest have the same plan.
+    /// Returns 16 hex digits of SHA-256 over the input's JSON, whose maps are ordered. Nodes with equal digests have
+    /// equal plans.
     pub fn digest(&self) -> String {
         spec::digest(self)
     }
 }
 
-/// A node, as the documents tell of it.
+/// A node as the documents describe it. A node that is down, draining or without a runtime keeps no slots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// Name for people.
+    /// Display name; not necessarily unique.
     pub name: Name,
-    /// Operating system, as Docker names it.
+    /// Operating system in Docker's spelling (`linux`).
     pub os: String,
-    /// Architecture, as Docker names it.
+    /// Architecture in Docker's spelling (`amd64`).
     pub arch: String,
-    /// What runs its instances.
+    /// The runtime that starts instances.
     pub runtime: RuntimeKind,
-    /// Its labels.
+    /// Labels that constraints can name.
     pub labels: BTreeMap<String, String>,
-    /// What it has to give.
+    /// Total CPU and memory.
     pub capacity: Resources,
-    /// Whether it counts as up. A node that is down keeps nothing.
+    /// Whether it counts as up (see `vc_crdt::liveness`).
     pub up: bool,
-    /// Whether it is to be emptied. A draining node keeps nothing.
+    /// Whether an operator drains it.
     pub draining: bool,
-    /// Why its runtime does not answer; `None`: it does. Without a runtime a node keeps nothing.
+    /// Why the runtime does not answer; `None` if it does.
     pub runtime_error: Option<String>,
-    /// The slots that it says it runs.
+    /// The slots that the node claims to run.
     pub claims: BTreeMap<Slot, ClaimView>,
 }
 
-/// What placement reads of a node's [`Claim`](vc_protocol::instance::Claim)s on one slot: of the one that counts,
-/// where there are several.
+/// The part of a node's [`Claim`](vc_protocol::instance::Claim)s on one slot that placement reads. If the node has
+/// several instances of the slot, it is the one that counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimView {
     /// Digest of the container spec that runs.
     pub digest: String,
-    /// Whether a process is up for it.
+    /// Whether a container or process is running.
     pub running: bool,
-    /// Since when it is in its state, by its node's clock, in milliseconds.
+    /// When the claim entered its state, by the node's clock.
     #[serde(default)]
     pub since: Millis,
 }
 
-/// A service that users ask for.
+/// A deployed service: what to run and how often.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceDemand {
-    /// What it is, and where it may run.
+    /// The container, constraints and ports.
     pub spec: ServiceSpec,
-    /// How many slots it has: 1 to `replicas`. More than [`MAX_REPLICAS`](spec::MAX_REPLICAS) count as that many.
+    /// Number of slots, numbered from 1. Values above [`MAX_REPLICAS`](spec::MAX_REPLICAS) are capped.
     pub replicas: u32,
-    /// When it was last asked for, in milliseconds. Only the order counts: whoever asked earlier comes first. The
-    /// services of one deployment should carry the same time, so that the largest of them is placed first.
+    /// Time of the last deployment. Only the order counts: earlier services are scheduled first. Services of one
+    /// deployment should share a time, so that the largest of them is placed first.
     #[serde(default)]
     pub updated: Millis,
 }

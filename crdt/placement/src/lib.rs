@@ -1,72 +1,72 @@
-//! Placement: which node runs which slot, and why.
+//! Placement: decides which node runs which slot, with the reasons.
 //!
-//! [`plan`] is a pure function. Every node computes it from the same documents and gets the same bytes, so nobody has
-//! to coordinate: maps are ordered, numbers are integers, and neither a clock nor a random number is read. Nothing
-//! here knows of Automerge, of the network or of Docker.
+//! [`plan()`] is a pure function. Every node computes it from the same documents and gets the same bytes, so no
+//! coordination is needed: maps are ordered, numbers are integers, and neither a clock nor a random number is read.
+//! Nothing here depends on Automerge, the network or Docker.
 //!
 //! # The model
-//! A *slot* is a place that a service asks for (`shop/web.2`). A *claim* is a node's word that it runs a slot. The
-//! plan keeps the claims that still stand and places the rest:
+//! A *slot* (`shop/web.2`) is one of the replicas that a service asks for. A *claim* is a node's statement that it runs a
+//! slot. The plan keeps the claims that are still valid and places the other slots:
 //!
-//! 1. **Claims.** In the order of the services, a slot that is claimed by a node that may run it, and where it
-//!    still fits, stays there. Of several claims the running one wins, then the one with the current spec, then the
-//!    older one, then rendezvous hashing decides. So a node's arrival moves nothing, its death moves only what it held, and
-//!    reservations are never overcommitted. (A node that comes back with claims on slots that have found
-//!    successors is a case of several claims, as is a partition that heals.)
-//!    Then come the orders to move: a claim that stands gives way to the node that was told to take the slot, if that
-//!    one has room beside all other claims; else the order is ignored.
+//! 1. **Claims.** In the order of the services, a slot stays on the node that claims it, if that node may run it and the
+//!    slot still fits there. Of several claims the running one wins, then the one with the current spec, then the older
+//!    one, then rendezvous hashing decides. So a node's arrival moves nothing, its death moves only what it held, and
+//!    reservations are never overcommitted. (A node that comes back with claims on slots that have been replaced is a
+//!    case of several claims, as is a partition that heals.)
+//!    Then the move orders are applied: a kept claim gives way to the target node of an order, if the slot fits there
+//!    beside all other claims; otherwise the order is ignored.
 //! 2. **Placement.** Service by service, each open slot goes to the node with the fewest replicas of its service,
-//!    then to the best fit (to the fewest instances, if it reserves nothing), then rendezvous hashing decides. What is
-//!    placed never pushes a claim out.
+//!    then to the best fit (to the fewest instances, if it reserves nothing), then rendezvous hashing decides. A
+//!    placement never displaces a claim.
 //!
-//! **Named volumes** are on one node each, and what mounts them runs there or nowhere, for its data is nowhere else.
-//! A volume that nobody holds yet goes where the first slot goes that mounts it, claims before placements, together with
-//! all volumes that it is mounted with somewhere ([`PlanInput::volumes`] says what is held). That slot waits for a
-//! node that may run all who share the volumes, and prefers one with room for all replicas of its service.
+//! **Named volumes** are on one node each, and services that mount them run only there. A volume without data goes where
+//! the first slot goes that mounts it, claims before placements, together with all volumes of its group (the volumes
+//! that services mount together; [`PlanInput::volumes`] says which have data). That slot waits for a node that may run
+//! all services of the group, and prefers one with room for all replicas of its service.
 //!
-//! **Host ports** are a node's own only where an instance of it takes them: those of services that publish on the
-//! nodes that run them (`x-vc.publish: node`), and all of a process.
+//! **Host ports** are reserved only where an instance binds them: those of services that publish on the nodes that run
+//! them (`x-vc.publish: node`), and all ports of the process runtime.
 //!
-//! **The order of the services** is: earliest asked for first, then the larger reservation, then the key. So whoever
-//! asks later, or for more than before, gives way; and the services of one deployment are packed best fit decreasing.
+//! **The order of the services** is: earliest deployment first, then the larger reservation, then the key. So a later
+//! or grown service gives way, and the services of one deployment are packed best fit decreasing.
 //!
-//! # Why nothing flaps
-//! Nodes claim what the plan gives them one by one, each seeing the claims of the others late. So for every input
-//! this must hold: *if any part of the plan is claimed, the plan for the new input puts every slot in the same place.*
-//! It does, because of these rules:
+//! # Why placement is stable
+//! Nodes claim their slots one by one, each seeing the claims of the others late. So for every input this must hold: *if
+//! any part of the plan is claimed, the plan for the new input puts every slot on the same node.* These rules ensure it:
 //!
 //! - *Feasibility counts all kept claims; the score counts only the services that come earlier in the order*, wherever
 //!   they run, claimed or not. A new claim can therefore make nodes infeasible, but never changes how two nodes
-//!   compare. The node that was chosen stays feasible, since the whole plan fits, so it stays the best of fewer.
+//!   compare. The chosen node stays feasible, since the whole plan fits, so it stays the best of fewer.
 //! - *The replicas of a service are placed as one set.* The k-th replica on a node costs (k, fit), and the cheapest
-//!   are taken. Claiming some of them leaves the same others to be the cheapest.
+//!   are taken. Claiming some of them leaves the same others as the cheapest.
 //! - *Which replica goes to which node of the set* is one sorted list against another, and taking a pair out of both
 //!   leaves the other pairs.
-//! - *A volume's first slot decides by what is eligible and what fits*, never by how much fits; the node that it
-//!   takes stays one where all replicas fit. From then on, placed or claimed, every slot that mounts it says the same.
-//! - *A slot that moves keeps its reservation where it was* until its claim is withdrawn there. So no order makes room
-//!   that something else could take before, and whether the new node has claimed the slot already does not matter.
+//! - *A volume's first slot decides by what is eligible and what fits*, never by how well it fits; its node stays one
+//!   where all replicas fit. From then on, placed or claimed, every slot that mounts the volume gets the same node.
+//! - *A slot that moves keeps its reservation on the source* until its claim is withdrawn there. So no order makes room
+//!   that another slot could take early, and whether the target has claimed the slot already does not matter.
 //!
-//! The price: a slot that is placed anew for an old service is scored without regard to the services asked for after
-//! it (it only fits around them). Property tests check the statement itself, over arbitrary claims, and
-//! the stronger one that follows: nodes may carry out any part of the moves, in any order, and the plan stays.
+//! The price: a slot of an old service that is placed again is scored without regard to later services (it only fits
+//! around them). Property tests check the statement over arbitrary claims, and the stronger one that follows: nodes may
+//! carry out any part of the moves, in any order, and the plan stays the same.
 //!
 //! # Papers
 //! Rendezvous hashing: Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998
-//! ([`rendezvous`]). Best fit decreasing: Johnson, "Near-optimal bin packing algorithms", 1973. The dominant dimension
+//! ([`rendezvous()`]). Best fit decreasing: Johnson, "Near-optimal bin packing algorithms", 1973. The dominant dimension
 //! of a reservation: Ghodsi et al., "Dominant resource fairness", NSDI 2011.
 
+mod allocation;
 mod claims;
 mod decision;
 mod feasibility;
 mod input;
-mod ledger;
 mod order;
 mod plan;
 mod ports;
 mod reasons;
 mod rebalance;
 mod rendezvous;
+mod scheduler;
 mod score;
 mod volumes;
 

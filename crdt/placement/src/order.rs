@@ -1,5 +1,5 @@
-//! The order in which services are served. It depends on what is wanted alone, never on nodes or claims: were it to
-//! change when a node claims or dies, slots that nobody has claimed yet would jump about.
+//! The order in which services are scheduled. It depends on the services alone, never on nodes or claims: otherwise
+//! unclaimed slots would move whenever a node claims something or dies.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -9,54 +9,51 @@ use vc_protocol::{Resources, ServiceKey, VolumeKey};
 
 use crate::input::{PlanInput, ServiceDemand};
 
-/// A service and what it asks for.
-pub(crate) struct Demand<'a> {
-    /// Which service.
+/// A service to schedule.
+pub(crate) struct Service<'a> {
     pub(crate) key: &'a ServiceKey,
-    /// What is wanted.
-    pub(crate) wanted: &'a ServiceDemand,
-    /// How many slots.
+    pub(crate) demand: &'a ServiceDemand,
+    /// Number of slots, at most [`MAX_REPLICAS`].
     pub(crate) replicas: u32,
     /// The named volumes that each instance mounts.
     pub(crate) volumes: BTreeSet<VolumeKey>,
 }
 
-impl<'a> Demand<'a> {
-    /// What each instance runs.
+impl<'a> Service<'a> {
     pub(crate) fn container(&self) -> &'a ContainerSpec {
-        &self.wanted.spec.container
+        &self.demand.spec.container
     }
 
-    /// What each instance reserves.
+    /// Returns what each instance reserves.
     pub(crate) fn reservation(&self) -> Resources {
         self.container().reservation
     }
 
-    /// The ports that nodes publish for it.
+    /// Returns the published ports.
     pub(crate) fn ports(&self) -> &'a [Port] {
-        &self.wanted.spec.ports
+        &self.demand.spec.ports
     }
 }
 
-/// The weight of a reservation, to place the large before the small. The larger dimension counts, at a fixed rate of
-/// 4 MiB to a thousandth of a core (4 GiB to a core, as general-purpose nodes are cut).
+/// Returns the size of a reservation, for placing large services first: the larger dimension, at a fixed rate of 4 MiB
+/// per thousandth of a core (4 GiB per core, as general-purpose cloud instances are cut).
 fn size(reservation: Resources) -> u64 {
     reservation.cpu_millis.max(reservation.memory_bytes >> 22)
 }
 
-/// The services in their order: earliest asked for, then largest reservation, then key.
-pub(crate) fn demands(input: &PlanInput) -> Vec<Demand<'_>> {
-    let mut demands: Vec<_> = input
+/// Returns the services ordered by last deployment (earliest first), then reservation (largest first), then key.
+pub(crate) fn services(input: &PlanInput) -> Vec<Service<'_>> {
+    let mut services: Vec<_> = input
         .services
         .iter()
-        .map(|(key, wanted)| {
-            let replicas = wanted.replicas.min(MAX_REPLICAS);
-            let named = wanted.spec.volumes().cloned();
+        .map(|(key, demand)| {
+            let replicas = demand.replicas.min(MAX_REPLICAS);
+            let named = demand.spec.volumes().cloned();
             let volumes = named.map(|volume| VolumeKey { project: key.project.clone(), volume });
-            Demand { key, wanted, replicas, volumes: volumes.collect() }
+            Service { key, demand, replicas, volumes: volumes.collect() }
         })
         .collect();
     // The sort is stable, and the map is in the order of the keys.
-    demands.sort_by_key(|demand| (demand.wanted.updated, Reverse(size(demand.reservation()))));
-    demands
+    services.sort_by_key(|service| (service.demand.updated, Reverse(size(service.reservation()))));
+    services
 }

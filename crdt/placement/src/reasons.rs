@@ -1,25 +1,25 @@
-//! Why a slot is where it is, in words. The comparison is the same for a slot that was just placed and for one that is
-//! claimed: as if it alone were placed now, with everything else where the plan has it.
+//! Display reasons for placements. A new slot and a claimed one are compared in the same way: as if it alone were placed
+//! now, with everything else where the plan has it.
 
-use crate::ledger::Account;
-use crate::order::Demand;
-use crate::score::{Cost, cost, left};
+use crate::allocation::NodeAllocation;
+use crate::order::Service;
+use crate::score::{Cost, cost, left_free};
 
 /// The first reason of a slot that is claimed.
-pub(crate) const KEEPS: &str = "keeps its place";
+pub(crate) const KEEPS: &str = "keeps its node";
 
 /// Compares the node of a slot with the others that could take it.
 ///
-/// `replicas`: how many other replicas of the service the node has. `others`: what one more replica would cost each
-/// node, `None` where it does not fit; the entry of the node itself is not looked at.
+/// `replicas` is the number of other replicas of the service on the node; `others` is the cost of one more replica on
+/// each node, `None` where it does not fit. The entry of the node itself is ignored.
 pub(crate) fn compare(
-    demand: &Demand<'_>,
-    accounts: &[Account<'_>],
+    service: &Service<'_>,
+    allocations: &[NodeAllocation<'_>],
     node: usize,
     replicas: u32,
     others: &[Option<Cost>],
 ) -> Vec<String> {
-    let here = cost(demand, &accounts[node], replicas);
+    let here = cost(service, &allocations[node], replicas);
     let (mut better, mut fuller, mut looser, mut equal) = (0_usize, 0_usize, 0_usize, 0_usize);
     for other in others
         .iter()
@@ -36,33 +36,32 @@ pub(crate) fn compare(
     }
     let could = 1 + better + fuller + looser + equal;
     if could == 1 {
-        return vec![match accounts.len() {
+        return vec![match allocations.len() {
             1 => "the only node".to_owned(),
-            all => format!("the only one of {all} nodes that could take it"),
+            all => format!("the only feasible one of {all} nodes"),
         }];
     }
     let mut reasons = Vec::new();
     if better > 0 {
         reasons.push(format!(
-            "{} would suit it better, but nothing moves without need",
+            "{} would be a better fit, but running instances are not moved",
             nodes(better)
         ));
     } else {
         if fuller > 0 {
-            reasons.push(format!("fewest replicas of {} ({replicas})", demand.key));
+            reasons.push(format!("fewest replicas of {} ({replicas})", service.key));
         }
-        if looser > 0 && demand.reservation().is_zero() {
+        if looser > 0 && service.reservation().is_zero() {
             reasons.push(format!("fewest instances ({})", here.fit));
         } else if looser > 0 {
-            let (percent, dimension) = left(demand, &accounts[node], replicas, 100);
-            reasons
-                .push(format!("best fit: {percent}% of its {} left after it", dimension.as_str()));
+            let (percent, dimension) = left_free(service, &allocations[node], replicas, 100);
+            reasons.push(format!("best fit: {percent}% of its {} left free", dimension.as_str()));
         }
         if equal > 0 {
-            reasons.push(format!("as good as {equal} other{}", if equal == 1 { "" } else { "s" }));
+            reasons.push(format!("equal to {equal} other{}", if equal == 1 { "" } else { "s" }));
         }
     }
-    reasons.push(format!("{could} of {} could take it", nodes(accounts.len())));
+    reasons.push(format!("{could} of {} feasible", nodes(allocations.len())));
     reasons
 }
 

@@ -2,9 +2,11 @@
 
 use sha2::{Digest as _, Sha256};
 
-/// The weight of a combination, such as a key and a candidate: the candidate with the highest weight gets the key.
-/// When a candidate leaves, only its keys move. The first 8 bytes of SHA-256 over the parts, each preceded by its
-/// length, as a big-endian number: the same on every node, and `["ab", "c"]` differs from `["a", "bc"]`.
+/// Returns the weight of a combination, such as a key and a candidate: the candidate with the highest weight gets the
+/// key, and when a candidate leaves, only its keys move.
+///
+/// The weight is the first 8 bytes, big endian, of SHA-256 over the parts, each preceded by its length as 8 bytes: equal
+/// on every node, and different for `["ab", "c"]` and `["a", "bc"]`.
 pub fn rendezvous(parts: &[&str]) -> u64 {
     let mut hash = Sha256::new();
     for part in parts {
@@ -14,8 +16,8 @@ pub fn rendezvous(parts: &[&str]) -> u64 {
     hash.finalize().iter().take(8).fold(0, |weight, &byte| (weight << 8) | u64::from(byte))
 }
 
-/// The weight of two hashes together, by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014). A new deployment
-/// compares every service with every node: this takes two nanoseconds where SHA-256 takes hundreds.
+/// Combines two hashes into a weight with the finaliser of SplitMix64 (Steele, Lea and Flood, 2014). A new deployment
+/// compares every service with every node; this takes 2 ns where SHA-256 takes hundreds.
 pub(crate) fn combine(key: u64, candidate: u64) -> u64 {
     let mut mixed = key.wrapping_add(candidate.rotate_left(32));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,14 +30,14 @@ mod tests {
     use super::{combine, rendezvous};
 
     #[test]
-    fn weights_are_fixed_for_all_time() {
+    fn weights_are_stable() {
         assert_eq!(rendezvous(&[]), 0xe3b0_c442_98fc_1c14, "SHA-256 of nothing");
         assert_ne!(rendezvous(&["ab", "c"]), rendezvous(&["a", "bc"]));
         assert_ne!(rendezvous(&["a", "b"]), rendezvous(&["b", "a"]));
     }
 
     #[test]
-    fn keys_spread_evenly_and_a_leaving_candidate_moves_only_its_own() {
+    fn keys_spread_evenly_and_a_removed_candidate_moves_only_its_own_keys() {
         let whole = |key: &str, candidate: &str| rendezvous(&[key, candidate]);
         let parts =
             |key: &str, candidate: &str| combine(rendezvous(&[key]), rendezvous(&[candidate]));

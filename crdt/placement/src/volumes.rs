@@ -1,140 +1,140 @@
-//! Where named volumes are. Their data is on one node, and whatever mounts them runs there.
+//! Volume affinity: the data of a named volume is on one node, and every service that mounts it runs there.
 //!
-//! Volumes that one service mounts belong together: they and all the services that mount any of them are a *bundle*,
-//! and a bundle has one home. Otherwise two services could each bring a volume to a node of their own, and a third
-//! that mounts both would have no place for ever.
+//! Volumes mounted by one service belong together. They and all services that mount any of them form a *group*, and a
+//! group has one node. Otherwise two services could create their volumes on two nodes, and a third that mounts both
+//! could never run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_protocol::{NodeId, VolumeKey};
 
 use crate::input::PlanInput;
-use crate::order::Demand;
+use crate::order::Service;
 
-/// Where a volume is, or will be.
+/// The node of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Home {
-    /// On which node.
+pub(crate) struct VolumeHolder {
     pub(crate) node: NodeId,
-    /// What it is called.
     pub(crate) name: String,
-    /// Whether its data is there already.
-    pub(crate) held: bool,
+    /// Whether the data exists already; otherwise the volume will be created there.
+    pub(crate) has_data: bool,
 }
 
-/// What its volumes say of the place of a service.
+/// Where a service may run because of its volumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tie<'a> {
-    /// Nothing: it has none, or nobody has them yet.
-    Free,
-    /// It runs there.
-    To(&'a VolumeKey, &'a Home),
-    /// It cannot run: two of them are on two nodes.
-    Torn((&'a VolumeKey, &'a Home), (&'a VolumeKey, &'a Home)),
+pub(crate) enum VolumeAffinity<'a> {
+    /// Anywhere: it mounts no named volume, or none of them has a node yet.
+    Any,
+    /// Only on the holder of this volume.
+    Node(&'a VolumeKey, &'a VolumeHolder),
+    /// Nowhere: two of its volumes are on different nodes.
+    Conflict((&'a VolumeKey, &'a VolumeHolder), (&'a VolumeKey, &'a VolumeHolder)),
 }
 
-/// The homes of the volumes, as far as they are decided.
+/// The volumes whose node is known, and the groups.
 pub(crate) struct Volumes<'a> {
     input: &'a PlanInput,
-    homes: BTreeMap<VolumeKey, Home>,
-    bundles: Vec<Bundle>,
+    holders: BTreeMap<VolumeKey, VolumeHolder>,
+    groups: Vec<VolumeGroup>,
 }
 
-/// Volumes that belong together, and who mounts them. One whose data is on several nodes already is none.
-struct Bundle {
+/// Volumes that belong together, with the services that mount them.
+struct VolumeGroup {
     volumes: BTreeSet<VolumeKey>,
-    /// Numbers of services, in their order.
+    /// Indexes of the services, ascending.
     services: Vec<usize>,
 }
 
 impl<'a> Volumes<'a> {
-    /// What is known before anything is judged or placed.
-    pub(crate) fn read(input: &'a PlanInput, demands: &[Demand<'_>]) -> Self {
-        let mut known = Self { input, homes: BTreeMap::new(), bundles: Vec::new() };
-        for bundle in bundles(demands) {
-            let holders: BTreeSet<NodeId> = bundle
+    /// Reads what is known before any claim is checked. A group whose data is on several nodes already is dropped: its
+    /// volumes are treated one by one.
+    pub(crate) fn new(input: &'a PlanInput, services: &[Service<'_>]) -> Self {
+        let mut volumes = Self { input, holders: BTreeMap::new(), groups: Vec::new() };
+        for group in groups(services) {
+            let nodes: BTreeSet<NodeId> = group
                 .volumes
                 .iter()
                 .filter_map(|volume| input.volumes.get(volume))
                 .copied()
                 .collect();
-            for volume in &bundle.volumes {
+            for volume in &group.volumes {
                 if let Some(&node) = input.volumes.get(volume) {
-                    known.homes.insert(volume.clone(), known.home(node, true));
+                    volumes.holders.insert(volume.clone(), volumes.holder(node, true));
                 }
             }
-            if holders.len() <= 1 {
-                for node in holders {
-                    known.bring(&bundle.volumes, node);
+            if nodes.len() <= 1 {
+                for node in nodes {
+                    volumes.assign_missing(&group.volumes, node);
                 }
-                known.bundles.push(bundle);
+                volumes.groups.push(group);
             }
         }
-        known
+        volumes
     }
 
-    /// Where the service has to run.
-    pub(crate) fn tie(&self, demand: &Demand<'_>) -> Tie<'_> {
-        let mut homes = demand.volumes.iter().filter_map(|volume| self.homes.get_key_value(volume));
-        let Some(first) = homes.next() else { return Tie::Free };
-        match homes.find(|(_, home)| home.node != first.1.node) {
-            Some(second) => Tie::Torn(first, second),
-            None => Tie::To(first.0, first.1),
+    /// Returns where the service may run.
+    pub(crate) fn affinity(&self, service: &Service<'_>) -> VolumeAffinity<'_> {
+        let mut known =
+            service.volumes.iter().filter_map(|volume| self.holders.get_key_value(volume));
+        let Some(first) = known.next() else { return VolumeAffinity::Any };
+        match known.find(|(_, holder)| holder.node != first.1.node) {
+            Some(second) => VolumeAffinity::Conflict(first, second),
+            None => VolumeAffinity::Node(first.0, first.1),
         }
     }
 
-    /// The volume of the service whose data the node has.
-    pub(crate) fn held_by(&self, demand: &Demand<'_>, node: NodeId) -> Option<&VolumeKey> {
-        let here = |home: &Home| home.held && home.node == node;
-        let found = demand.volumes.iter().filter_map(|volume| self.homes.get_key_value(volume));
-        found.filter(|(_, home)| here(home)).map(|(volume, _)| volume).next()
+    /// Returns a volume of the service whose data is on the node.
+    pub(crate) fn data_on(&self, service: &Service<'_>, node: NodeId) -> Option<&VolumeKey> {
+        let here = |holder: &VolumeHolder| holder.has_data && holder.node == node;
+        let mut known =
+            service.volumes.iter().filter_map(|volume| self.holders.get_key_value(volume));
+        known.find(|(_, holder)| here(holder)).map(|(volume, _)| volume)
     }
 
-    /// An instance of the service is on the node: what it mounts is there from now on.
-    pub(crate) fn settle(&mut self, demand: &Demand<'_>, node: NodeId) {
-        let Some(first) = demand.volumes.first() else { return };
-        let bundle = self.bundles.iter().find(|bundle| bundle.volumes.contains(first));
-        let volumes = bundle.map_or(&demand.volumes, |bundle| &bundle.volumes).clone();
-        self.bring(&volumes, node);
+    /// Assigns the volumes of the service's group to the node, where they have none yet.
+    pub(crate) fn assign(&mut self, service: &Service<'_>, node: NodeId) {
+        let Some(first) = service.volumes.first() else { return };
+        let group = self.groups.iter().find(|group| group.volumes.contains(first));
+        let volumes = group.map_or(&service.volumes, |group| &group.volumes).clone();
+        self.assign_missing(&volumes, node);
     }
 
-    /// The other services, by number, that have to run where this one runs.
-    pub(crate) fn companions(&self, number: usize) -> impl Iterator<Item = usize> {
-        let bundle = self.bundles.iter().find(|bundle| bundle.services.contains(&number));
-        let services = bundle.into_iter().flat_map(|bundle| &bundle.services).copied();
-        services.filter(move |&other| other != number)
+    /// Returns the indexes of the other services of the service's group.
+    pub(crate) fn group_members(&self, index: usize) -> impl Iterator<Item = usize> {
+        let group = self.groups.iter().find(|group| group.services.contains(&index));
+        let services = group.into_iter().flat_map(|group| &group.services).copied();
+        services.filter(move |&other| other != index)
     }
 
-    /// Volumes that have no home yet get this one.
-    fn bring(&mut self, volumes: &BTreeSet<VolumeKey>, node: NodeId) {
-        let home = self.home(node, false);
+    fn assign_missing(&mut self, volumes: &BTreeSet<VolumeKey>, node: NodeId) {
+        let holder = self.holder(node, false);
         for volume in volumes {
-            self.homes.entry(volume.clone()).or_insert_with(|| home.clone());
+            self.holders.entry(volume.clone()).or_insert_with(|| holder.clone());
         }
     }
 
-    fn home(&self, node: NodeId, held: bool) -> Home {
+    fn holder(&self, node: NodeId, has_data: bool) -> VolumeHolder {
         let known = self.input.nodes.get(&node);
         let name = known.map_or_else(|| node.short(), |known| known.name.to_string());
-        Home { node, name, held }
+        VolumeHolder { node, name, has_data }
     }
 }
 
-/// The bundles of what is wanted: a service joins all those that it mounts a volume of.
-fn bundles(demands: &[Demand<'_>]) -> Vec<Bundle> {
-    let mut bundles: Vec<Bundle> = Vec::new();
-    for (number, demand) in demands.iter().enumerate().filter(|(_, it)| !it.volumes.is_empty()) {
-        let mut joined = Bundle { volumes: demand.volumes.clone(), services: vec![number] };
-        bundles.retain_mut(|other| {
-            let apart = other.volumes.is_disjoint(&demand.volumes);
-            if !apart {
-                joined.volumes.append(&mut other.volumes);
-                joined.services.append(&mut other.services);
+/// Returns the groups: a service merges all groups that it mounts a volume of.
+fn groups(services: &[Service<'_>]) -> Vec<VolumeGroup> {
+    let mut groups: Vec<VolumeGroup> = Vec::new();
+    for (index, service) in services.iter().enumerate().filter(|(_, it)| !it.volumes.is_empty()) {
+        let mut merged = VolumeGroup { volumes: service.volumes.clone(), services: vec![index] };
+        groups.retain_mut(|other| {
+            let disjoint = other.volumes.is_disjoint(&service.volumes);
+            if !disjoint {
+                merged.volumes.append(&mut other.volumes);
+                merged.services.append(&mut other.services);
             }
-            apart
+            disjoint
         });
-        joined.services.sort_unstable();
-        bundles.push(joined);
+        merged.services.sort_unstable();
+        groups.push(merged);
     }
-    bundles
+    groups
 }

@@ -1,20 +1,20 @@
-//! Stories of clusters, as text: `tests/golden/*.txt`. `VC_BLESS=1` rewrites what the stories expect.
+//! Plans for scenarios, as text: `tests/golden/*.txt`. `VC_BLESS=1` rewrites the expected plans.
 //!
-//! A story is a list of scenes, separated by blank lines. A scene changes the cluster, and after `----` says what the
-//! plan is then. Lines that begin with `#` are for the reader. The changes:
+//! A scenario is a list of steps separated by blank lines. A step changes the cluster; the plan that follows is below
+//! `----`. Lines that begin with `#` are comments. The changes:
 //! ```text
-//! node NAME [cpu=N] [mem=N] [os=..] [arch=..] [runtime=process] [label=K:V]   a new node, up
+//! node NAME [cpu=N] [mem=N] [os=..] [arch=..] [runtime=process] [label=K:V]   adds a node that is up
 //! up|down|drain|undrain|leave NAME
-//! broken NAME [WHY]                                its runtime does not answer; without WHY it does again
-//! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [everywhere=N] [constraint=node.name==X]
-//!         [platform=..] [command=..] [check] [volume=NAME] [file=SECRET] [network=NAME] [privileged] [tty]
-//!         [updated=N]                              a new service, or its new description
-//! holds MACHINE VOLUME                             it has the data
-//! move SLOT FROM TO                                an order
+//! runtime_error NAME [TEXT]                        its runtime fails; without TEXT it works again
+//! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [cluster_port=N] [constraint=node.name==X]
+//!         [platform=..] [command=..] [healthcheck] [volume=NAME] [file=SECRET] [network=NAME] [privileged] [tty]
+//!         [updated=N]                              adds or replaces a service
+//! holds NODE VOLUME                                the node has the data of the volume
+//! move SLOT FROM TO                                adds a move order
 //! remove KEY
-//! claim MACHINE SLOT [stopped] [old]               it claims the slot; not running; with another spec
-//! withdraw MACHINE                                 it gives up its claims
-//! settle                                           every node that is up claims what the last plan gave it
+//! claim NODE SLOT [stopped] [old]                  the node claims the slot; not running; with another spec
+//! withdraw NODE                                    the node withdraws its claims
+//! converge                                         every node that is up claims what the last plan gave it
 //! ```
 #![allow(clippy::expect_used, reason = "tests")]
 
@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use support::{MIB, claim, node, node_id, port, settle, volume, wanted};
+use support::{MIB, claim, converge, node, node_id, port, service, volume};
 use vc_placement::{ClaimView, Plan, PlanInput, plan};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{
@@ -32,73 +32,73 @@ use vc_protocol::spec::{
 };
 use vc_protocol::{NodeId, Slot, parse_cpus, parse_memory};
 
-macro_rules! stories {
-    ($($story:ident)*) => {
-        $(#[test] fn $story() { tell(stringify!($story)); })*
+macro_rules! scenarios {
+    ($($scenario:ident)*) => {
+        $(#[test] fn $scenario() { check(stringify!($scenario)); })*
 
         #[test]
-        fn every_story_is_told() {
-            let told = [$(stringify!($story)),*];
+        fn every_golden_file_has_a_test() {
+            let tested = [$(stringify!($scenario)),*];
             for file in std::fs::read_dir(folder()).expect("the folder") {
                 let path = file.expect("a file").path();
                 let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
-                assert!(told.contains(&name.as_str()), "{name} is in the folder, but no test tells it");
+                assert!(tested.contains(&name.as_str()), "no test reads golden file {name}");
             }
         }
     };
 }
 
-stories! {
+scenarios! {
     an_empty_cluster_places_nothing
     replicas_spread_over_three_nodes
-    a_dead_node_loses_only_its_own_slots_and_gets_none_back
-    both_sides_of_a_healed_partition_agree_on_one_claim
+    only_the_slots_of_a_dead_node_are_rescheduled
+    one_claim_wins_after_a_partition_heals
     a_draining_node_is_emptied
-    host_ports_are_given_once
+    host_ports_are_bound_once_per_node
     nodes_must_meet_the_constraints
-    a_reservation_that_is_too_large_is_refused_by_each_node
-    slots_that_are_not_wanted_any_more_hold_nothing
+    an_oversized_reservation_is_refused_by_every_node
+    claims_on_removed_slots_hold_no_resources
     reservations_are_packed_best_fit_decreasing
-    heterogeneous_nodes_take_what_they_can
-    a_reservation_that_grows_displaces_only_itself
-    a_node_without_its_runtime_keeps_nothing
-    a_service_stays_with_the_data_of_its_volume
-    what_shares_a_volume_goes_to_one_node
-    an_order_to_move_is_followed_where_there_is_room
-    a_process_has_only_what_its_node_gives_it
+    heterogeneous_nodes_get_what_fits
+    a_growing_reservation_displaces_only_itself
+    a_node_without_a_runtime_keeps_no_slots
+    a_service_runs_where_its_volume_is
+    services_sharing_a_volume_run_on_one_node
+    a_move_order_is_followed_if_the_target_has_room
+    the_process_runtime_rejects_container_features
 }
 
 fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
-fn tell(name: &str) {
+fn check(name: &str) {
     let path = folder().join(name).with_extension("txt");
-    let text = std::fs::read_to_string(&path).expect("the story");
-    let mut story = Story::default();
-    let told = text
+    let expected = std::fs::read_to_string(&path).expect("the scenario");
+    let mut scenario = Scenario::default();
+    let actual = expected
         .split("\n\n")
-        .map(|scene| story.scene(scene.trim_end()))
+        .map(|step| scenario.step(step.trim_end()))
         .collect::<Vec<_>>()
         .join("\n\n")
         + "\n";
     if std::env::var_os("VC_BLESS").is_some() {
-        std::fs::write(&path, told).expect("written");
+        std::fs::write(&path, actual).expect("written");
     } else {
-        assert_eq!(text, told, "{name}: look at the difference, then VC_BLESS=1 if it is meant");
+        assert_eq!(expected, actual, "{name}: review the difference, then run with VC_BLESS=1");
     }
 }
 
 #[derive(Default)]
-struct Story {
+struct Scenario {
     input: PlanInput,
     names: BTreeMap<String, NodeId>,
     last: Plan,
 }
 
-impl Story {
-    /// The scene with the plan as it is.
-    fn scene(&mut self, text: &str) -> String {
+impl Scenario {
+    /// Applies the changes of a step and returns it with the actual plan.
+    fn step(&mut self, text: &str) -> String {
         let Some((changes, _)) = text.split_once("----") else { return text.to_owned() };
         for line in changes.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty())
         {
@@ -116,7 +116,7 @@ impl Story {
             "node" => self.node(subject, &words)?,
             "service" => self.service(subject, &words)?,
             "remove" => drop(self.input.services.remove(&subject.parse().ok()?)?),
-            "settle" => settle(&mut self.input, &self.last),
+            "converge" => converge(&mut self.input, &self.last),
             "leave" => drop(self.input.nodes.remove(&self.names.remove(subject)?)?),
             "holds" => {
                 let id = *self.names.get(subject)?;
@@ -144,7 +144,9 @@ impl Story {
                     "withdraw" => node.claims.clear(),
                     "drain" => node.draining = true,
                     "undrain" => node.draining = false,
-                    "broken" => node.runtime_error = (!words.is_empty()).then(|| words.join(" ")),
+                    "runtime_error" => {
+                        node.runtime_error = (!words.is_empty()).then(|| words.join(" "))
+                    }
                     _ => return None,
                 }
             }
@@ -169,7 +171,7 @@ impl Story {
                 _ => return None,
             }
         }
-        // The id follows from the name, so that a new node in a story changes no other.
+        // The id follows from the name, so that a new node in a scenario changes no other.
         let number = name
             .bytes()
             .fold(0_u16, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
@@ -180,7 +182,7 @@ impl Story {
     }
 
     fn service(&mut self, key: &str, words: &[&str]) -> Option<()> {
-        let mut new = wanted(1, 0, 0);
+        let mut new = service(1, 0, 0);
         let (spec, mut reservation) = (&mut new.spec, vc_protocol::Resources::default());
         for word in words {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
@@ -189,7 +191,7 @@ impl Story {
                 "cpu" => reservation.cpu_millis = parse_cpus(value).ok()?,
                 "mem" => reservation.memory_bytes = parse_memory(value).ok()?,
                 "port" => spec.ports.push(read_port(value)?),
-                "everywhere" => {
+                "cluster_port" => {
                     spec.ports.push(Port { publish: Publish::Cluster, ..read_port(value)? });
                 }
                 "volume" => spec.container.mounts.push(volume(value)),
@@ -203,7 +205,7 @@ impl Story {
                 "platform" => spec.container.platform = Some(value.to_owned()),
                 "command" => spec.container.command = Some(vec![value.to_owned()]),
                 "updated" => new.updated = value.parse().ok()?,
-                "check" => {
+                "healthcheck" => {
                     let test = vec!["CMD".to_owned(), "true".to_owned()];
                     let (interval_ms, timeout_ms, retries, start_period_ms) = Default::default();
                     let check =
@@ -229,7 +231,7 @@ impl Story {
             writeln!(out, "{slot} on {}: {reasons}", self.name(placement.node)).expect("text");
         }
         for (slot, refusals) in &self.last.unplaced {
-            writeln!(out, "{slot} nowhere").expect("text");
+            writeln!(out, "{slot} unplaced").expect("text");
             let mut lines: Vec<String> = refusals
                 .iter()
                 .map(|it| format!("  {} {}", self.name(it.node), it.reason))
@@ -239,7 +241,7 @@ impl Story {
                 writeln!(out, "{line}").expect("text");
             }
         }
-        let name = |id: Option<NodeId>| id.map_or("nowhere", |id| self.name(id));
+        let name = |id: Option<NodeId>| id.map_or("none", |id| self.name(id));
         for it in &self.last.moves {
             writeln!(
                 out,
@@ -257,7 +259,7 @@ impl Story {
         out
     }
 
-    /// No story may end in an overcommitted node.
+    /// Checks that no node is overcommitted.
     fn check_room(&self, id: NodeId, cpu: u64, memory: u64) {
         let held = self
             .last

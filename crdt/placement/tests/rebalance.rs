@@ -1,4 +1,4 @@
-//! What `rebalance` proposes, and what comes of it when nodes follow.
+//! What `rebalance` proposes, and the plans while nodes follow the orders.
 #![allow(clippy::expect_used, reason = "tests")]
 
 mod support;
@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use support::{claim, node, node_id, settle, volume, wanted};
+use proptest::test_runner::FileFailurePersistence;
+use support::{claim, converge, node, node_id, service, volume};
 use vc_placement::{PlanInput, Relocation, ServiceDemand, plan, rebalance};
 use vc_protocol::spec::{Attribute, Constraint};
 use vc_protocol::{NodeId, Slot};
@@ -23,15 +24,15 @@ fn slot(text: &str) -> Slot {
 }
 
 /// Adds a service whose replicas run on these nodes.
-fn add(input: &mut PlanInput, service: &str, mut wanted: ServiceDemand, on: &[u16]) {
-    wanted.replicas = u32::try_from(on.len()).expect("few");
-    input.services.insert(service.parse().expect("a service"), wanted);
+fn add(input: &mut PlanInput, key: &str, mut service: ServiceDemand, on: &[u16]) {
+    service.replicas = u32::try_from(on.len()).expect("few");
+    input.services.insert(key.parse().expect("a service"), service);
     for (replica, &number) in (1_u32..).zip(on) {
-        claim(input, node_id(number), &slot(&format!("{service}.{replica}")));
+        claim(input, node_id(number), &slot(&format!("{key}.{replica}")));
     }
 }
 
-/// What is proposed, as text, where the nodes are called m0, m1, …
+/// Returns the proposal as text.
 fn proposed(input: &PlanInput) -> Vec<String> {
     let name = |id: NodeId| input.nodes[&id].name.to_string();
     let line =
@@ -39,13 +40,13 @@ fn proposed(input: &PlanInput) -> Vec<String> {
     rebalance(input).into_iter().map(line).collect()
 }
 
-/// Gives the orders, and lets the nodes follow step by step until nothing is left to do.
+/// Adds the orders and lets the nodes follow them step by step until nothing is left to do.
 fn follow(input: &mut PlanInput, orders: &[Relocation]) {
     input.moves.extend(orders.iter().map(|it| (it.slot.clone(), (it.from, it.to))));
     for _ in 0..=orders.len() {
         let decided = plan(input);
-        settle(input, &decided);
-        // An order is void when the slot has left.
+        converge(input, &decided);
+        // An order is void once its source has withdrawn the claim.
         let held = |slot: &Slot, from: &NodeId| input.nodes[from].claims.contains_key(slot);
         input.moves = input
             .moves
@@ -57,21 +58,21 @@ fn follow(input: &mut PlanInput, orders: &[Relocation]) {
 }
 
 #[test]
-fn replicas_that_share_a_node_part() {
+fn replicas_on_one_node_are_spread() {
     let mut input = nodes(3);
-    add(&mut input, "shop/web", wanted(0, 0, 0), &[0, 0, 1]);
+    add(&mut input, "shop/web", service(0, 0, 0), &[0, 0, 1]);
     assert_eq!(proposed(&input), ["shop/web.2 m0 -> m2: m0 has 2 replicas of shop/web, m2 none"]);
 }
 
 #[test]
-fn a_node_that_came_empty_gets_its_part() {
+fn an_empty_node_gets_a_share() {
     let mut input = nodes(3);
-    add(&mut input, "shop/a", wanted(0, 1000, 0), &[0]);
-    add(&mut input, "shop/b", wanted(0, 1000, 0), &[0]);
-    add(&mut input, "shop/c", wanted(0, 2000, 0), &[1]);
+    add(&mut input, "shop/a", service(0, 1000, 0), &[0]);
+    add(&mut input, "shop/b", service(0, 1000, 0), &[0]);
+    add(&mut input, "shop/c", service(0, 2000, 0), &[1]);
     assert_eq!(proposed(&input), ["shop/a.1 m0 -> m2: 50% of m0 are reserved, 0% of m2"]);
     for number in 0..6 {
-        add(&mut input, &format!("shop/light{number}"), wanted(0, 0, 0), &[0]);
+        add(&mut input, &format!("shop/light{number}"), service(0, 0, 0), &[0]);
     }
     let orders = rebalance(&input);
     follow(&mut input, &orders);
@@ -80,18 +81,18 @@ fn a_node_that_came_empty_gets_its_part() {
 }
 
 #[test]
-fn what_is_bound_to_its_node_stays() {
+fn slots_bound_to_their_node_stay() {
     let mut input = nodes(2);
-    let mut with_volume = wanted(0, 1500, 0);
+    let mut with_volume = service(0, 1500, 0);
     with_volume.spec.container.mounts = vec![volume("data")];
     add(&mut input, "shop/db", with_volume, &[0]);
-    let mut pinned = wanted(0, 1500, 0);
+    let mut pinned = service(0, 1500, 0);
     let on_m0 = Constraint { attribute: Attribute::Name, equal: true, value: "m0".to_owned() };
     pinned.spec.constraints = vec![on_m0];
     add(&mut input, "shop/pinned", pinned, &[0]);
     assert_eq!(proposed(&input), [""; 0]);
-    // But for these two it would.
-    add(&mut input, "shop/free", wanted(0, 500, 0), &[0]);
+    // The free service would move but for the other two.
+    add(&mut input, "shop/free", service(0, 500, 0), &[0]);
     assert_eq!(proposed(&input), ["shop/free.1 m0 -> m1: 87% of m0 are reserved, 0% of m1"]);
     for change in [
         |input: &mut PlanInput| input.nodes.get_mut(&node_id(1)).expect("m1").draining = true,
@@ -102,22 +103,22 @@ fn what_is_bound_to_its_node_stays() {
     ] {
         let mut changed = input.clone();
         change(&mut changed);
-        assert_eq!(proposed(&changed), [""; 0], "to nowhere, or on the move already");
+        assert_eq!(proposed(&changed), [""; 0], "no target, or being moved already");
     }
 }
 
 #[test]
 fn small_differences_move_nothing() {
     let mut input = nodes(2);
-    add(&mut input, "shop/a", wanted(0, 1000, 0), &[0]);
-    add(&mut input, "shop/b", wanted(0, 1100, 0), &[0]);
-    add(&mut input, "shop/c", wanted(0, 1000, 0), &[1]);
+    add(&mut input, "shop/a", service(0, 1000, 0), &[0]);
+    add(&mut input, "shop/b", service(0, 1100, 0), &[0]);
+    add(&mut input, "shop/c", service(0, 1000, 0), &[1]);
     assert_eq!(proposed(&input), [""; 0]);
 }
 
 prop_compose! {
-    /// A cluster that has grown crooked: nodes came and went, and everything that runs fits where it runs.
-    fn crooked_cluster()(
+    /// An uneven cluster: nodes joined and drained, and every slot fits where it runs.
+    fn uneven_cluster()(
         nodes in vec((2_u64..9, 2_u64..9, 0..8_u8), 2..7),
         services in vec((1..5_u32, 0_u64..4, 0_u64..4, 0..8_u8), 1..9),
         crowded in 1..4_usize,
@@ -125,12 +126,12 @@ prop_compose! {
         let mut input = PlanInput::default();
         for (number, (cpu, mem, _)) in (0..).zip(&nodes) {
             let mut new = node(&format!("m{number}"), cpu * 500, mem * 256);
-            // At first only some are there.
+            // At first only some are available.
             new.draining = usize::from(number) >= crowded;
             input.nodes.insert(node_id(number), new);
         }
         for (number, (replicas, cpu, mem, kind)) in services.into_iter().enumerate() {
-            let mut new = wanted(replicas, cpu * 500, mem * 256);
+            let mut new = service(replicas, cpu * 500, mem * 256);
             if kind == 0 {
                 new.spec.container.mounts = vec![volume("data")];
             }
@@ -140,16 +141,16 @@ prop_compose! {
             input.services.insert(format!("p/s{number}").parse().expect("a service"), new);
         }
         let decided = plan(&input);
-        settle(&mut input, &decided);
+        converge(&mut input, &decided);
         for (node, (_, _, fate)) in input.nodes.values_mut().zip(&nodes) {
             node.draining = *fate == 0;
         }
-        // What waits for room would take what a move leaves, and that is another cluster.
+        // Unplaced slots would take the room that a move leaves: remove them.
         for slot in plan(&input).unplaced.keys() {
             input.services.remove(&slot.service);
         }
         let decided = plan(&input);
-        settle(&mut input, &decided);
+        converge(&mut input, &decided);
         input
     }
 }
@@ -159,10 +160,11 @@ fn places(input: &PlanInput) -> BTreeMap<Slot, NodeId> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
+        ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_shown_is_what_happens_and_then_there_is_nothing_left(mut input in crooked_cluster()) {
+    fn following_a_proposal_gives_exactly_its_result(mut input in uneven_cluster()) {
         let mut expected = places(&input);
         let orders = rebalance(&input);
         prop_assert_eq!(&orders, &rebalance(&input));
@@ -171,7 +173,7 @@ proptest! {
             prop_assert!(it.from != it.to && !it.reason.is_empty());
             prop_assert_eq!(input.services[&it.slot.service].spec.volumes().count(), 0);
         }
-        // Asked again while they are on their way, it says nothing new.
+        // A second proposal while the moves are under way is empty.
         let mut ordered = input.clone();
         ordered.moves.extend(orders.iter().map(|it| (it.slot.clone(), (it.from, it.to))));
         prop_assert_eq!(rebalance(&ordered), vec![]);

@@ -169,7 +169,7 @@ export const plan: PlanReport = {
       replica: 1,
       node: ID.gamma,
       node_name: 'gamma',
-      reasons: ['fewest replicas of shop/queue (0)', 'best fit: 61% of its memory left after it', '2 of 3 nodes could take it'],
+      reasons: ['fewest replicas of shop/queue (0)', 'best fit: 61% of its memory left free', '2 of 3 nodes feasible'],
     },
   ],
   unplaced: [

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vc_crdt::{DocumentError, NodeState, Replica, View};
+use vc_crdt::{DocumentError, Loaded, NodeState, Replica, View};
 use vc_protocol::change::{Batch, SignedChange, Subject};
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
 use vc_protocol::node::Usage;
@@ -59,7 +59,14 @@ impl Engine {
     /// An engine with what is durable. Errors: Automerge cannot make a document.
     pub fn new(config: Config, durable: Durable, now: Millis) -> Result<Self, DocumentError> {
         let Config { key, id, cluster, info, nonce, timing } = config;
-        let replica = Replica::load(key, id, cluster, durable.certificates, durable.changes)?;
+        let Loaded { replica, rejected, unreadable } =
+            Replica::load(key, id, cluster, durable.certificates, durable.changes)?;
+        for error in &rejected {
+            tracing::error!(%error, "ignored invalid data on the disk");
+        }
+        for entry in &unreadable {
+            tracing::warn!(document = ?entry.document, map = entry.map, key = entry.key, error = %entry.error, "ignored an unreadable entry");
+        }
         let before = replica.nodes().get(&id).cloned().unwrap_or_default();
         let own = NodeState {
             // Incarnations follow the clock, so that a data directory from a backup does not repeat one.

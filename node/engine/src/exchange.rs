@@ -38,6 +38,9 @@ impl Engine {
         for rejected in &received.rejected {
             tracing::warn!(reason = %rejected, "refused what a peer sent");
         }
+        for entry in &received.unreadable {
+            tracing::warn!(document = ?entry.document, map = entry.map, key = entry.key, error = %entry.error, "ignored an unreadable entry");
+        }
         self.dirty |= !received.accepted.is_empty();
         self.pending.changes.extend(received.accepted);
         self.pending.certificates.extend(received.certificates);

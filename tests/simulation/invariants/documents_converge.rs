@@ -37,7 +37,7 @@ pub(crate) fn disks(world: &World) -> Verdict {
     for of in world.running() {
         let (node, engine) = (&world.nodes[of], world.engine(of));
         let durable = node.disk.load();
-        let read = Replica::load(
+        let loaded = Replica::load(
             node.key.clone(),
             node.id,
             world.cluster,
@@ -45,6 +45,10 @@ pub(crate) fn disks(world: &World) -> Verdict {
             durable.changes,
         )
         .expect("readable");
+        if !loaded.rejected.is_empty() || !loaded.unreadable.is_empty() {
+            return Err(format!("the disk of m{of} has invalid data: {:?}", loaded.rejected));
+        }
+        let read = loaded.replica;
         let same = read.versions() == engine.replica().versions()
             && read.cluster() == engine.replica().cluster()
             && read.nodes() == engine.replica().nodes();

@@ -1,4 +1,4 @@
-//! Clusters of all sorts: small and tight ones, with few sizes, few ports, and much that does not fit.
+//! Strategies for clusters: small ones with little room, few sizes and few ports, where much does not fit.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use vc_protocol::spec::{Attribute, Constraint, Port, PortProtocol, Publish};
 use vc_protocol::{NodeId, ServiceKey, Slot, VolumeKey};
 
 use crate::rules::volumes_of;
-use crate::support::{claim, node, node_id, settle, volume, wanted};
+use crate::support::{claim, converge, node, node_id, service, volume};
 
-/// A claim by number: node, service, replica, then running and current.
+/// A claim by index: node, service, replica; then running and current.
 type RawClaim = (u16, u8, u32, bool, bool);
 
 pub(crate) fn a_node() -> impl Strategy<Value = Node> {
@@ -41,7 +41,7 @@ fn a_service() -> impl Strategy<Value = ServiceDemand> {
     let volumes = prop_oneof![3 => Just(Vec::new()), 2 => vec(0..4_usize, 1..3)];
     (0..6_u32, 0_u64..4, 0_u64..4, ports, volumes, 0..6_u8, 0..3_u64).prop_map(
         |(replicas, cpu, mem, ports, volumes, zone, updated)| {
-            let mut it = wanted(replicas, cpu * 500, mem * 256);
+            let mut it = service(replicas, cpu * 500, mem * 256);
             it.spec.ports = ports;
             it.spec.container.command = Some(vec!["run".to_owned()]);
             it.spec.container.mounts =
@@ -68,14 +68,14 @@ pub(crate) fn key(number: u8) -> ServiceKey {
 }
 
 prop_compose! {
-    /// Nodes and services, with nothing claimed. Some volumes have their data already.
+    /// Nodes and services without claims. Some volumes have data already.
     pub(crate) fn empty_cluster()(
         nodes in vec(a_node(), 1..7),
         services in vec(a_service(), 0..7),
         held in vec((0..VOLUMES.len(), 0..7_u16), 0..3),
     ) -> PlanInput {
         let nodes: BTreeMap<_, _> = (0..).map(node_id).zip(nodes).collect();
-        // Now and then by a node of which nothing else is known.
+        // Sometimes on a node of which nothing else is known.
         let volumes = held.into_iter().map(|(number, at)| (volume_key(VOLUMES[number]), node_id(at)));
         let services = (0..).map(key).zip(services).collect();
         PlanInput { volumes: volumes.collect(), nodes, services, moves: BTreeMap::new() }
@@ -83,8 +83,8 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// A cluster with claims of all sorts: twice on a slot, too many for a node, of services that are gone. And with
-    /// orders to move, some of which make no sense.
+    /// A cluster with arbitrary claims (duplicates, too many for a node, of removed services) and move orders, some of
+    /// them invalid.
     pub(crate) fn messy_cluster()(
         mut input in empty_cluster(),
         claims in vec((0..7_u16, 0..8_u8, 1..7_u32, any::<bool>(), any::<bool>()), 0..30),
@@ -103,14 +103,14 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// A cluster where every node runs what the plan gives it, and holds the volumes of what it runs.
-    pub(crate) fn settled_cluster()(mut input in messy_cluster()) -> PlanInput {
+    /// A cluster where every node claims what the plan gives it and holds the volumes that its slots mount.
+    pub(crate) fn converged_cluster()(mut input in messy_cluster()) -> PlanInput {
         for node in input.nodes.values_mut() {
             node.claims.clear();
         }
         input.moves.clear();
         let decided = plan(&input);
-        settle(&mut input, &decided);
+        converge(&mut input, &decided);
         for (slot, placement) in &decided.placements {
             hold(&mut input, slot, placement.node);
         }
@@ -118,7 +118,7 @@ prop_compose! {
     }
 }
 
-/// The node has the data of what the slot mounts.
+/// Puts the data of the volumes that the slot mounts on the node.
 pub(crate) fn hold(input: &mut PlanInput, slot: &Slot, node: NodeId) {
     for volume in volumes_of(&input.services[&slot.service]) {
         input.volumes.insert(volume, node);

@@ -1,4 +1,4 @@
-//! What holds for every cluster.
+//! Properties of the plan for arbitrary clusters.
 #![allow(clippy::expect_used, reason = "tests")]
 
 mod clusters;
@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use clusters::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use rules::*;
-use support::{claim, node, node_id, settle, wanted};
+use support::{claim, converge, node, node_id, service};
 use vc_placement::{ClaimView, Node, Plan, PlanInput, plan};
 use vc_protocol::{NodeId, Resources, Slot};
 
@@ -21,7 +22,8 @@ fn places(plan: &Plan) -> BTreeMap<&Slot, NodeId> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
+        ..ProptestConfig::default() })]
 
     #[test]
     fn the_order_of_insertion_changes_nothing(input in messy_cluster(), order in any::<[u16; 7]>()) {
@@ -34,15 +36,15 @@ proptest! {
             node.claims = node.claims.into_iter().rev().collect();
             shuffled.nodes.insert(id, node);
         }
-        for ((key, wanted), _) in services {
-            shuffled.services.insert(key, wanted);
+        for ((key, service), _) in services {
+            shuffled.services.insert(key, service);
         }
         let bytes = |input| serde_json::to_vec(&plan(input)).expect("json");
         prop_assert_eq!(bytes(&input), bytes(&shuffled));
     }
 
     #[test]
-    fn no_node_is_overcommitted_or_runs_what_it_may_not(input in messy_cluster()) {
+    fn no_node_is_overcommitted_or_ineligible(input in messy_cluster()) {
         let decided = plan(&input);
         for (id, node) in &input.nodes {
             let slots = held(&decided, *id);
@@ -52,7 +54,7 @@ proptest! {
     }
 
     #[test]
-    fn every_wanted_slot_is_placed_or_refused_by_every_node(input in messy_cluster()) {
+    fn every_slot_is_placed_or_refused_by_every_node(input in messy_cluster()) {
         let decided = plan(&input);
         let all: BTreeSet<Slot> = input
             .services
@@ -66,25 +68,25 @@ proptest! {
         for (slot, refusals) in &decided.unplaced {
             let nodes: Vec<_> = refusals.iter().map(|it| &it.node).collect();
             prop_assert_eq!(nodes, input.nodes.keys().collect::<Vec<_>>());
-            // And it is true.
+            // The refusals are true.
             for (id, node) in &input.nodes {
                 let mut with = held(&decided, *id);
                 with.push(slot);
-                let wanted = &input.services[&slot.service];
+                let service = &input.services[&slot.service];
                 prop_assert!(
-                    !may_run(node, wanted)
+                    !may_run(node, service)
                         || !fit_together(&input, node, &with)
-                        || volumes_forbid(&input, &decided, wanted, *id)
+                        || volumes_forbid(&input, &decided, service, *id)
                 );
             }
         }
     }
 
     #[test]
-    fn a_claim_stays_where_nothing_speaks_against_it(input in messy_cluster()) {
+    fn a_feasible_claim_keeps_its_node(input in messy_cluster()) {
         let decided = plan(&input);
         for (id, node) in &input.nodes {
-            let valid = |slot: &&Slot| is_wanted(&input, slot) && may_run(node, &input.services[&slot.service]);
+            let valid = |slot: &&Slot| is_deployed(&input, slot) && may_run(node, &input.services[&slot.service]);
             let slots: Vec<&Slot> = node.claims.keys().filter(valid).collect();
             if !fit_together(&input, node, &slots) {
                 continue;
@@ -101,36 +103,36 @@ proptest! {
     }
 
     #[test]
-    fn a_slot_that_is_claimed_by_nodes_with_room_stays_with_one_of_them(input in messy_cluster()) {
+    fn a_slot_stays_with_one_of_the_feasible_nodes_that_claim_it(input in messy_cluster()) {
         let decided = plan(&input);
         let ordered: BTreeSet<_> =
             decided.moves.iter().filter(|it| is_ordered(it)).map(|it| &it.slot).collect();
         let free = |slot: &Slot| volumes_of(&input.services[&slot.service]).is_empty() && !ordered.contains(slot);
         for (slot, placement) in decided.placements.iter().filter(|(slot, _)| free(slot)) {
             let valid = |it: &Node| {
-                let claims: Vec<&Slot> = it.claims.keys().filter(|slot| is_wanted(&input, slot)).collect();
+                let claims: Vec<&Slot> = it.claims.keys().filter(|slot| is_deployed(&input, slot)).collect();
                 it.claims.contains_key(slot)
                     && may_run(it, &input.services[&slot.service])
                     && fit_together(&input, it, &claims)
             };
             if input.nodes.values().any(valid) {
-                prop_assert!(input.nodes[&placement.node].claims.contains_key(slot), "{slot} left its claimants");
-                prop_assert_eq!(placement.reasons[0].as_str(), "keeps its place");
+                prop_assert!(input.nodes[&placement.node].claims.contains_key(slot), "{slot} moved away from the nodes that claim it");
+                prop_assert_eq!(placement.reasons[0].as_str(), "keeps its node");
             }
         }
     }
 
     #[test]
-    fn a_settled_cluster_needs_no_moves(input in settled_cluster()) {
+    fn a_converged_cluster_needs_no_moves(input in converged_cluster()) {
         let decided = plan(&input);
         prop_assert_eq!(&decided.moves, &vec![]);
         let mut again = input.clone();
-        settle(&mut again, &decided);
+        converge(&mut again, &decided);
         prop_assert_eq!(input, again);
     }
 
     #[test]
-    fn the_death_of_a_node_moves_only_what_it_held(mut input in settled_cluster(), victim in 0..6_u16, how in 0..3) {
+    fn a_dead_node_moves_only_its_own_slots(mut input in converged_cluster(), victim in 0..6_u16, how in 0..3) {
         let before = plan(&input);
         let victim = node_id(victim);
         let Some(node) = input.nodes.get_mut(&victim) else { return Ok(()) };
@@ -148,18 +150,18 @@ proptest! {
     }
 
     #[test]
-    fn a_node_that_arrives_moves_nothing(mut input in settled_cluster(), mut new in a_node(), old in 0..6_u16) {
+    fn a_new_node_moves_nothing(mut input in converged_cluster(), mut new in a_node(), old in 0..6_u16) {
         let before = plan(&input);
         new.up = true;
         input.nodes.insert(node_id(100), new);
         let after = plan(&input);
         prop_assert!(before.placements.iter().all(|(slot, it)| after.placements[slot].node == it.node));
         prop_assert!(after.moves.iter().all(|it| it.from.is_none() && it.to == Some(node_id(100))));
-        // Nor does one that comes back and has withdrawn the claims that have found successors.
+        // Nor does a node that returns without the claims that were replaced.
         let Some(node) = input.nodes.get_mut(&node_id(old)) else { return Ok(()) };
         node.up = false;
         let without = plan(&input);
-        settle(&mut input, &without);
+        converge(&mut input, &without);
         let node = input.nodes.get_mut(&node_id(old)).expect("a member");
         node.up = true;
         node.claims.clear();
@@ -170,10 +172,10 @@ proptest! {
     #[test]
     fn replicas_are_on_distinct_nodes_where_they_fit(input in empty_cluster()) {
         let decided = plan(&input);
-        for (key, wanted) in input.services.iter().filter(|(_, it)| volumes_of(it).is_empty()) {
+        for (key, service) in input.services.iter().filter(|(_, it)| volumes_of(it).is_empty()) {
             let own = |id| decided.slots_of(id).filter(|slot| slot.service == *key).count();
             let most = input.nodes.keys().map(|id| own(*id)).max().unwrap_or_default();
-            for (id, node) in input.nodes.iter().filter(|(id, it)| own(**id) + 1 < most && may_run(it, wanted)) {
+            for (id, node) in input.nodes.iter().filter(|(id, it)| own(**id) + 1 < most && may_run(it, service)) {
                 let mut with: Vec<&Slot> = decided.slots_of(*id).collect();
                 let slot = Slot { service: key.clone(), replica: 1 };
                 with.push(&slot);
@@ -182,16 +184,16 @@ proptest! {
         }
     }
 
-    /// The statement of the crate's documentation: nothing flaps while nodes carry a plan out.
+    /// The stability statement of the crate's documentation.
     #[test]
-    fn any_part_of_a_plan_may_be_carried_out_and_the_plan_stays(
+    fn a_partly_executed_plan_stays_the_same(
         input in messy_cluster(),
         steps in vec(any::<(bool, bool)>(), 80),
     ) {
         let first = plan(&input);
         let mut now = input.clone();
         let mut steps = steps.into_iter().cycle();
-        // Some nodes have claimed some of what they are given; not all of it runs yet.
+        // Some nodes have claimed some of their slots; not all of them run yet.
         for (slot, placement) in &first.placements {
             let (does, running) = steps.next().unwrap_or_default();
             if does && !input.nodes[&placement.node].claims.contains_key(slot) {
@@ -200,14 +202,14 @@ proptest! {
                 view.running = running;
             }
         }
-        // Of those some hold the data by now.
+        // Some of those hold volume data now.
         for (slot, placement) in &first.placements {
             let claims = &now.nodes[&placement.node].claims;
             if claims.contains_key(slot) && steps.next().unwrap_or_default().0 {
                 hold(&mut now, slot, placement.node);
             }
         }
-        // And some have given up some of what they lose, but for what they were told to move: that order would be void.
+        // Some have withdrawn claims they lose, except those with a move order, which would become void.
         for it in first.moves.iter().filter(|it| !is_ordered(it)) {
             if let (Some(from), (true, _)) = (it.from, steps.next().unwrap_or_default()) {
                 now.nodes.get_mut(&from).expect("a member").claims.remove(&it.slot);
@@ -216,25 +218,25 @@ proptest! {
         let second = plan(&now);
         prop_assert_eq!(places(&first), places(&second));
         prop_assert_eq!(first.unplaced.keys().collect::<Vec<_>>(), second.unplaced.keys().collect::<Vec<_>>());
-        // No step makes work that was not there: what remains to be moved was to be moved.
+        // No step adds moves: the remaining ones were in the first plan.
         let all: BTreeSet<_> = first.moves.iter().map(|it| (&it.slot, it.to)).collect();
         prop_assert!(second.moves.iter().all(|it| all.contains(&(&it.slot, it.to))));
     }
 
     #[test]
-    fn what_mounts_a_volume_runs_where_its_data_is(input in messy_cluster()) {
+    fn services_run_where_their_volumes_are(input in messy_cluster()) {
         let decided = plan(&input);
-        let mut homes = input.volumes.clone();
+        let mut holders = input.volumes.clone();
         for (slot, placement) in &decided.placements {
             for volume in volumes_of(&input.services[&slot.service]) {
-                prop_assert_eq!(*homes.entry(volume).or_insert(placement.node), placement.node);
+                prop_assert_eq!(*holders.entry(volume).or_insert(placement.node), placement.node);
             }
         }
     }
 
     #[test]
-    fn an_order_moves_its_slot_and_nothing_else(
-        mut input in settled_cluster(),
+    fn a_move_order_moves_only_its_slot(
+        mut input in converged_cluster(),
         which in any::<u16>(),
         to in 0..6_u16,
     ) {
@@ -245,10 +247,10 @@ proptest! {
         input.moves.insert(slot.clone(), (from, to));
         let after = plan(&input);
         let takes = input.nodes.get(&to).is_some_and(|node| {
-            let wanted = &input.services[&slot.service];
+            let service = &input.services[&slot.service];
             let mut with: Vec<&Slot> = before.slots_of(to).collect();
             with.push(slot);
-            to != from && may_run(node, wanted) && fit_together(&input, node, &with) && volumes_of(wanted).is_empty()
+            to != from && may_run(node, service) && fit_together(&input, node, &with) && volumes_of(service).is_empty()
         });
         let mut expected = places(&before);
         if takes {
@@ -263,7 +265,7 @@ proptest! {
     }
 
     #[test]
-    fn extreme_numbers_do_no_harm(
+    fn extreme_numbers_neither_panic_nor_overcommit(
         mut input in messy_cluster(),
         extremes in vec((0..7_u16, 0..7_u8, prop_oneof![Just(0), Just(1), Just(u64::MAX - 1), Just(u64::MAX)]), 4),
     ) {
@@ -276,9 +278,9 @@ proptest! {
                     since: number,
                 });
             }
-            if let Some(wanted) = input.services.get_mut(&key(service)) {
-                wanted.spec.container.reservation = Resources { cpu_millis: number, memory_bytes: number };
-                wanted.updated = number;
+            if let Some(service) = input.services.get_mut(&key(service)) {
+                service.spec.container.reservation = Resources { cpu_millis: number, memory_bytes: number };
+                service.updated = number;
             }
         }
         let decided = plan(&input);
@@ -292,36 +294,36 @@ proptest! {
 }
 
 #[test]
-fn more_replicas_than_a_service_may_have_are_cut() {
+fn replicas_above_the_maximum_are_capped() {
     let mut input = PlanInput::default();
     input.nodes.insert(node_id(0), node("m", 1000, 1024));
-    input.services.insert(key(0), wanted(u32::MAX, 0, 0));
+    input.services.insert(key(0), service(u32::MAX, 0, 0));
     assert_eq!(plan(&input).placements.len(), 1000);
 }
 
-/// The score does not see later services when it replaces a slot of an earlier one. This is what that costs.
+/// The score ignores later services when it replaces a slot of an earlier one. This bounds the cost.
 #[test]
-fn after_deaths_and_arrivals_the_load_is_still_spread() {
+fn load_stays_spread_after_deaths_and_arrivals() {
     let mut input = PlanInput::default();
     for number in 0..6 {
         input.nodes.insert(node_id(number), node("m", 4000, 4096));
     }
     for number in 0..60 {
-        let mut wanted = wanted(1, 0, 0);
-        wanted.updated = number.into();
-        input.services.insert(key(number), wanted);
+        let mut service = service(1, 0, 0);
+        service.updated = number.into();
+        input.services.insert(key(number), service);
     }
     let held = |plan: &Plan| -> Vec<usize> {
         (0..7).map(|number| plan.slots_of(node_id(number)).count()).collect()
     };
     let mut decided = plan(&input);
     assert_eq!(held(&decided), [10, 10, 10, 10, 10, 10, 0]);
-    settle(&mut input, &decided);
+    converge(&mut input, &decided);
     input.nodes.get_mut(&node_id(2)).expect("a member").up = false;
     decided = plan(&input);
     assert_eq!(held(&decided), [12, 12, 0, 12, 12, 12, 0]);
-    settle(&mut input, &decided);
-    // A node that comes new takes what becomes free next.
+    converge(&mut input, &decided);
+    // A new node gets what becomes free next.
     input.nodes.insert(node_id(6), node("m", 4000, 4096));
     input.nodes.get_mut(&node_id(3)).expect("a member").up = false;
     decided = plan(&input);

@@ -9,13 +9,13 @@ use vc_protocol::{NodeId, Resources, Slot, VolumeKey};
 
 use crate::clusters::volume_key;
 
-pub(crate) fn volumes_of(wanted: &ServiceDemand) -> BTreeSet<VolumeKey> {
-    wanted.spec.volumes().map(|name| volume_key(name.as_str())).collect()
+pub(crate) fn volumes_of(service: &ServiceDemand) -> BTreeSet<VolumeKey> {
+    service.spec.volumes().map(|name| volume_key(name.as_str())).collect()
 }
 
-/// All volumes that are mounted together with those of the service, directly or through others.
-pub(crate) fn bundle(input: &PlanInput, wanted: &ServiceDemand) -> BTreeSet<VolumeKey> {
-    let mut all = volumes_of(wanted);
+/// Returns all volumes that are mounted together with those of the service, directly or through other services.
+pub(crate) fn volume_group(input: &PlanInput, service: &ServiceDemand) -> BTreeSet<VolumeKey> {
+    let mut all = volumes_of(service);
     for _ in 0..input.services.len() {
         for other in input.services.values().map(volumes_of) {
             if !all.is_disjoint(&other) {
@@ -26,11 +26,11 @@ pub(crate) fn bundle(input: &PlanInput, wanted: &ServiceDemand) -> BTreeSet<Volu
     all
 }
 
-/// Whether the volumes of a service keep it off the node, as the plan has placed the others.
+/// Returns whether the volumes of a service keep it off the node, given where the plan placed the others.
 pub(crate) fn volumes_forbid(
     input: &PlanInput,
     decided: &Plan,
-    wanted: &ServiceDemand,
+    service: &ServiceDemand,
     id: NodeId,
 ) -> bool {
     let at = |volume: &VolumeKey| -> BTreeSet<NodeId> {
@@ -40,25 +40,25 @@ pub(crate) fn volumes_forbid(
             .filter(|(slot, _)| volumes_of(&input.services[&slot.service]).contains(volume));
         placed.map(|(_, it)| it.node).chain(input.volumes.get(volume).copied()).collect()
     };
-    let all = bundle(input, wanted);
+    let all = volume_group(input, service);
     let holders: BTreeSet<_> = all.iter().filter_map(|volume| input.volumes.get(volume)).collect();
-    let bound = if holders.len() > 1 { volumes_of(wanted) } else { all.clone() };
-    let homes: BTreeSet<NodeId> = bound.iter().flat_map(at).collect();
-    if !homes.is_empty() {
-        return homes != BTreeSet::from([id]);
+    let bound = if holders.len() > 1 { volumes_of(service) } else { all.clone() };
+    let holders_now: BTreeSet<NodeId> = bound.iter().flat_map(at).collect();
+    if !holders_now.is_empty() {
+        return holders_now != BTreeSet::from([id]);
     }
     let sharing = input.services.values().filter(|it| !volumes_of(it).is_disjoint(&all));
     holders.len() <= 1 && sharing.into_iter().any(|it| !may_run(&input.nodes[&id], it))
 }
 
-/// The slots that take room on a node: those that are placed there, and those that are on their way out by an order.
+/// Returns the slots that use resources of a node: those placed there, and those that move away by an order.
 pub(crate) fn held(decided: &Plan, id: NodeId) -> Vec<&Slot> {
     let leaving = decided.moves.iter().filter(|it| it.from == Some(id) && is_ordered(it));
     decided.slots_of(id).chain(leaving.map(|it| &it.slot)).collect()
 }
 
 pub(crate) fn is_ordered(it: &vc_placement::Move) -> bool {
-    it.reason.starts_with("moves to ")
+    it.reason.starts_with("hands it over to ")
 }
 
 pub(crate) fn container<'a>(
@@ -68,41 +68,42 @@ pub(crate) fn container<'a>(
     &input.services[&slot.service].spec.container
 }
 
-pub(crate) fn ports_clash(node: &Node, a: &[Port], b: &[Port]) -> bool {
-    let bound = |it: &Port| it.publish == Publish::Node || node.runtime == RuntimeKind::Process;
+pub(crate) fn ports_conflict(node: &Node, a: &[Port], b: &[Port]) -> bool {
+    let binds = |it: &Port| it.publish == Publish::Node || node.runtime == RuntimeKind::Process;
     let pairs = a.iter().flat_map(|a| b.iter().map(move |b| (a, b)));
-    let pairs = pairs.filter(|(a, b)| bound(a) && bound(b));
+    let pairs = pairs.filter(|(a, b)| binds(a) && binds(b));
     let same = |a: &Port, b: &Port| a.published == b.published && a.protocol == b.protocol;
     pairs.into_iter().any(|(a, b)| {
         same(a, b) && (a.host_ip.is_none() || b.host_ip.is_none() || a.host_ip == b.host_ip)
     })
 }
 
-/// Whether the slots fit on the node together. Written anew: this is what the plan is checked against.
+/// Returns whether the slots fit on the node together. Independent of the implementation, as the reference.
 pub(crate) fn fit_together(input: &PlanInput, node: &Node, slots: &[&Slot]) -> bool {
     let sum = slots
         .iter()
         .map(|slot| container(input, slot).reservation)
         .fold(Resources::default(), Resources::plus);
     let ports = |slot: &Slot| &input.services[&slot.service].spec.ports;
-    let apart =
-        |(n, a): (usize, &&Slot)| slots[..n].iter().all(|b| !ports_clash(node, ports(a), ports(b)));
+    let apart = |(n, a): (usize, &&Slot)| {
+        slots[..n].iter().all(|b| !ports_conflict(node, ports(a), ports(b)))
+    };
     sum.fits(node.capacity) && slots.iter().enumerate().all(apart)
 }
 
-/// Whether the node may run the service at all.
-pub(crate) fn may_run(node: &Node, wanted: &ServiceDemand) -> bool {
+/// Returns whether the node may run the service, apart from resources.
+pub(crate) fn may_run(node: &Node, service: &ServiceDemand) -> bool {
     let met = |it: &Constraint| (node.labels.get("zone") == Some(&it.value)) == it.equal;
     node.up
         && !node.draining
         && node.runtime_error.is_none()
-        && wanted.spec.constraints.iter().all(met)
-        && (node.runtime == RuntimeKind::Docker || wanted.spec.container.mounts.is_empty())
+        && service.spec.constraints.iter().all(met)
+        && (node.runtime == RuntimeKind::Docker || service.spec.container.mounts.is_empty())
 }
 
-pub(crate) fn is_wanted(input: &PlanInput, slot: &Slot) -> bool {
+pub(crate) fn is_deployed(input: &PlanInput, slot: &Slot) -> bool {
     input
         .services
         .get(&slot.service)
-        .is_some_and(|wanted| (1..=wanted.replicas).contains(&slot.replica))
+        .is_some_and(|service| (1..=service.replicas).contains(&slot.replica))
 }

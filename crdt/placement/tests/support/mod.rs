@@ -1,5 +1,5 @@
-//! Clusters to plan for.
-#![allow(dead_code, reason = "each test binary uses its share")]
+//! Builders of clusters to plan for.
+#![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::expect_used, reason = "tests")]
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use vc_protocol::{Keypair, NodeId, Resources, Slot};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// The id of the n-th node. The keys are made once: that is slow without optimisation.
+/// Returns the id of the n-th node. Keys are cached: making one is slow without optimisation.
 pub(crate) fn node_id(number: u16) -> NodeId {
     static IDS: OnceLock<Mutex<BTreeMap<u16, NodeId>>> = OnceLock::new();
     let mut ids = IDS.get_or_init(Mutex::default).lock().expect("no panic while held");
@@ -23,7 +23,7 @@ pub(crate) fn node_id(number: u16) -> NodeId {
     })
 }
 
-/// A node that is up, with nothing on it.
+/// Returns an empty node that is up.
 pub(crate) fn node(name: &str, cpu_millis: u64, mib: u64) -> Node {
     Node {
         name: name.parse().expect("a name"),
@@ -39,8 +39,8 @@ pub(crate) fn node(name: &str, cpu_millis: u64, mib: u64) -> Node {
     }
 }
 
-/// A service that reserves so much.
-pub(crate) fn wanted(replicas: u32, cpu_millis: u64, mib: u64) -> ServiceDemand {
+/// Returns a service with this reservation per replica.
+pub(crate) fn service(replicas: u32, cpu_millis: u64, mib: u64) -> ServiceDemand {
     let reservation = Resources { cpu_millis, memory_bytes: mib * MIB };
     let container =
         ContainerSpec { image: "app:1".to_owned(), reservation, ..ContainerSpec::default() };
@@ -48,27 +48,27 @@ pub(crate) fn wanted(replicas: u32, cpu_millis: u64, mib: u64) -> ServiceDemand 
     ServiceDemand { spec, replicas, updated: 0 }
 }
 
-/// A TCP port on all addresses of the nodes that run an instance.
+/// Returns a TCP port on all addresses of the nodes that run an instance.
 pub(crate) fn port(published: u16) -> Port {
     let protocol = PortProtocol::Tcp;
     Port { host_ip: None, published, target: 80, protocol, publish: Publish::Node }
 }
 
-/// A named volume.
+/// Returns a mount of a named volume.
 pub(crate) fn volume(name: &str) -> Mount {
     let name = name.parse().expect("a name");
     Mount::Volume { name, target: "/data".to_owned(), read_only: false }
 }
 
-/// Lets the node claim the slot, running what is current.
+/// Adds a running claim of the current spec.
 pub(crate) fn claim(input: &mut PlanInput, node: NodeId, slot: &Slot) {
-    let digest = input.services.get(&slot.service).map(|wanted| wanted.spec.container.digest());
+    let digest = input.services.get(&slot.service).map(|service| service.spec.container.digest());
     let view = ClaimView { digest: digest.unwrap_or_default(), running: true, since: 0 };
     input.nodes.get_mut(&node).expect("a member").claims.insert(slot.clone(), view);
 }
 
-/// Lets every node that is up claim exactly what the plan gives it. The others can withdraw nothing.
-pub(crate) fn settle(input: &mut PlanInput, plan: &Plan) {
+/// Makes every node that is up claim exactly what the plan gives it; the others keep their claims.
+pub(crate) fn converge(input: &mut PlanInput, plan: &Plan) {
     for node in input.nodes.values_mut().filter(|node| node.up) {
         node.claims.clear();
     }

@@ -274,7 +274,7 @@ fn a_service_whose_data_is_away_says_where_it_is() {
     let rows = report::instances(&cluster.view());
     assert_eq!(
         rows[0].reason,
-        "attic: has a runtime that does not answer: connection refused (it holds the data of volume shop/data)"
+        "attic: has no working runtime: connection refused (it holds volume shop/data)"
     );
 }
 

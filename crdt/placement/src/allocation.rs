@@ -1,0 +1,78 @@
+//! What each node has given away while a plan is made: all reservations for feasibility, and those of earlier services
+//! for the score.
+
+use vc_protocol::{NodeId, Resources};
+
+use crate::input::{Node, PlanInput};
+use crate::order::Service;
+use crate::ports::HostPorts;
+use crate::rendezvous::rendezvous;
+
+/// The resources of one node that are in use. Nodes are addressed by their index in the order of their ids.
+pub(crate) struct NodeAllocation<'a> {
+    pub(crate) id: NodeId,
+    /// The id as text: the input of rendezvous hashing.
+    pub(crate) id_text: String,
+    /// Rendezvous hash of the id, for [`combine`](crate::rendezvous::combine).
+    pub(crate) hash: u64,
+    pub(crate) node: &'a Node,
+    /// Reservations of kept claims, of placements so far, and of slots that move away but are still claimed. Read by
+    /// feasibility; at most the capacity.
+    reserved: Resources,
+    /// Host ports of the same slots.
+    pub(crate) ports: HostPorts<'a>,
+    /// Reservations of the services scheduled before this one. Read by the score; part of `reserved`.
+    pub(crate) charged: Resources,
+    /// Number of slots of the services scheduled before this one.
+    pub(crate) charged_instances: u32,
+}
+
+impl<'a> NodeAllocation<'a> {
+    /// Returns an empty allocation for each node, in the order of the ids.
+    pub(crate) fn for_nodes(input: &'a PlanInput) -> Vec<Self> {
+        input.nodes.iter().map(|(id, node)| Self::new(*id, node)).collect()
+    }
+
+    /// Returns an empty allocation.
+    pub(crate) fn new(id: NodeId, node: &'a Node) -> Self {
+        let id_text = id.to_string();
+        Self {
+            id,
+            hash: rendezvous(&[&id_text]),
+            id_text,
+            node,
+            reserved: Resources::default(),
+            ports: HostPorts::new(node.runtime),
+            charged: Resources::default(),
+            charged_instances: 0,
+        }
+    }
+
+    /// Returns the resources that are not reserved.
+    pub(crate) fn free(&self) -> Resources {
+        self.node.capacity.minus(self.reserved)
+    }
+
+    /// Reserves the resources of one slot.
+    pub(crate) fn reserve(&mut self, service: &Service<'a>) {
+        self.reserved = self.reserved.plus(service.reservation());
+    }
+
+    /// Returns whether `count` more slots fit in CPU and memory.
+    pub(crate) fn fits(&self, service: &Service<'_>, count: u64) -> bool {
+        let (ask, free) = (service.reservation(), self.free());
+        let within = |ask: u64, free: u64| ask.checked_mul(count).is_some_and(|all| all <= free);
+        within(ask.cpu_millis, free.cpu_millis) && within(ask.memory_bytes, free.memory_bytes)
+    }
+
+    /// Reserves the host ports of a slot.
+    pub(crate) fn reserve_ports(&mut self, service: &Service<'a>, replica: u32) {
+        self.ports.reserve(service.ports(), (service.key, replica));
+    }
+
+    /// Makes one slot of the service visible to the score of later services.
+    pub(crate) fn charge(&mut self, service: &Service<'a>) {
+        self.charged = self.charged.plus(service.reservation());
+        self.charged_instances = self.charged_instances.saturating_add(1);
+    }
+}

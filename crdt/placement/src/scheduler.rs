@@ -1,0 +1,221 @@
+//! Places the open slots of one service. The crate's documentation explains why the algorithm is stable.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use vc_protocol::{ServiceKey, Slot};
+
+use crate::allocation::NodeAllocation;
+use crate::claims::Kept;
+use crate::decision::{Placement, Plan, Refusal};
+use crate::feasibility::{Infeasible, check_node, check_resources, check_volumes};
+use crate::order::Service;
+use crate::ports;
+use crate::reasons;
+use crate::rendezvous::{combine, rendezvous};
+use crate::score::{Cost, cost};
+use crate::volumes::{VolumeAffinity, Volumes};
+
+/// The state of scheduling one service. Nodes are indexes into the allocations.
+pub(crate) struct ServiceScheduler<'s, 'a> {
+    service: &'s Service<'a>,
+    /// Whether each node may run the service, apart from resources.
+    eligible: Vec<bool>,
+    /// The other services of the volume group, if this service decides the group's node.
+    group: Vec<&'s Service<'a>>,
+    /// Number of the service's replicas on each node.
+    replicas: Vec<u32>,
+    /// Rendezvous hash of the service, for [`combine`].
+    hash: u64,
+}
+
+impl<'s, 'a> ServiceScheduler<'s, 'a> {
+    /// Prepares scheduling of `services[index]`, of which the slots `kept` have a node already.
+    pub(crate) fn new(
+        index: usize,
+        services: &'s [Service<'a>],
+        allocations: &[NodeAllocation<'a>],
+        volumes: &Volumes<'_>,
+        kept: &BTreeMap<u32, Kept>,
+    ) -> Self {
+        let service = &services[index];
+        let mut replicas = vec![0; allocations.len()];
+        for place in kept.values() {
+            replicas[place.node] += 1;
+        }
+        let is_eligible = |allocation: &NodeAllocation<'a>| {
+            check_volumes(service, allocation, volumes).is_ok()
+                && check_node(service, allocation).is_ok()
+        };
+        let mut scheduler = Self {
+            service,
+            eligible: allocations.iter().map(is_eligible).collect(),
+            group: Vec::new(),
+            replicas,
+            hash: rendezvous(&[&service.key.to_string()]),
+        };
+        if volumes.affinity(service) == VolumeAffinity::Any {
+            scheduler.group = volumes.group_members(index).map(|other| &services[other]).collect();
+            for (node, allocation) in allocations.iter().enumerate() {
+                scheduler.eligible[node] &= scheduler.ineligible_member(allocation).is_none();
+            }
+        }
+        scheduler
+    }
+
+    /// Returns the first service of the volume group that the node may not run.
+    fn ineligible_member(&self, allocation: &NodeAllocation<'a>) -> Option<&'a ServiceKey> {
+        let found = self.group.iter().find(|other| check_node(other, allocation).is_err());
+        found.map(|other| other.key)
+    }
+
+    /// Chooses nodes for up to `count` slots, fewer if no more fit, and reserves the resources, except for ports. The
+    /// result is in the order in which the open slots take the nodes.
+    pub(crate) fn choose(
+        &mut self,
+        count: usize,
+        allocations: &mut [NodeAllocation<'a>],
+        volumes: &mut Volumes<'_>,
+    ) -> Vec<usize> {
+        let mut chosen = Vec::with_capacity(count);
+        while chosen.len() < count {
+            let decides_volumes = !self.service.volumes.is_empty()
+                && volumes.affinity(self.service) == VolumeAffinity::Any;
+            // All replicas follow the volume, so a node with room for all of them is preferred.
+            let for_all = if decides_volumes { self.cheapest(allocations, count) } else { None };
+            let Some(node) = for_all.or_else(|| self.cheapest(allocations, 1)) else { break };
+            volumes.assign(self.service, allocations[node].id);
+            if decides_volumes {
+                for (index, eligible) in self.eligible.iter_mut().enumerate() {
+                    *eligible = index == node;
+                }
+            }
+            allocations[node].reserve(self.service);
+            self.replicas[node] += 1;
+            chosen.push(node);
+        }
+        if chosen.len() > 1 {
+            chosen.sort_by_cached_key(|&node| (Reverse(self.weight(node, allocations)), node));
+        }
+        chosen
+    }
+
+    /// Returns the node with the lowest cost for one more replica among those where `count` more fit; among equals, the
+    /// one with the highest weight.
+    fn cheapest(&self, allocations: &[NodeAllocation<'a>], count: usize) -> Option<usize> {
+        let mut best: Option<(usize, Cost)> = None;
+        for (node, allocation) in allocations.iter().enumerate() {
+            // The replica count alone rules most nodes out.
+            if best.is_some_and(|(_, lowest)| self.replicas[node] > lowest.replicas)
+                || !self.fits(node, allocation, count)
+            {
+                continue;
+            }
+            let cost = cost(self.service, allocation, self.replicas[node]);
+            let better = match best {
+                None => true,
+                Some((other, lowest)) if cost == lowest => {
+                    self.weight(node, allocations) > self.weight(other, allocations)
+                }
+                Some((_, lowest)) => cost < lowest,
+            };
+            if better {
+                best = Some((node, cost));
+            }
+        }
+        best.map(|(node, _)| node)
+    }
+
+    /// Returns whether `count` more replicas fit. Replicas chosen here have no ports reserved yet, so a service with
+    /// host ports gets at most one per node.
+    fn fits(&self, node: usize, allocation: &NodeAllocation<'a>, count: usize) -> bool {
+        let alone = self.replicas[node] == 0 && count == 1;
+        let runtime = allocation.node.runtime;
+        self.eligible[node]
+            && check_resources(self.service, allocation).is_ok()
+            && (count == 1 || allocation.fits(self.service, count as u64))
+            && (alone || ports::bound_ports(self.service.ports(), runtime).next().is_none())
+    }
+
+    /// Returns the rendezvous weight of service and node.
+    fn weight(&self, node: usize, allocations: &[NodeAllocation<'a>]) -> u64 {
+        combine(self.hash, allocations[node].hash)
+    }
+
+    /// Writes all slots of the service into the plan, with reasons.
+    pub(crate) fn record(
+        &self,
+        allocations: &[NodeAllocation<'a>],
+        volumes: &Volumes<'_>,
+        kept: &BTreeMap<u32, Kept>,
+        placed: &BTreeMap<u32, usize>,
+        plan: &mut Plan,
+    ) {
+        let slot = |replica| Slot { service: self.service.key.clone(), replica };
+        let others: Vec<Option<Cost>> = allocations
+            .iter()
+            .enumerate()
+            .map(|(node, allocation)| {
+                self.fits(node, allocation, 1)
+                    .then(|| cost(self.service, allocation, self.replicas[node]))
+            })
+            .collect();
+        let mut by_node: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        let kept_slots = kept.iter().map(|(&replica, place)| {
+            let reason = match place.from {
+                None => reasons::KEEPS.to_owned(),
+                Some(from) => format!("takes it over from {}", allocations[from].node.name),
+            };
+            (replica, place.node, Some(reason))
+        });
+        let new_slots = placed.iter().map(|(&replica, &node)| (replica, node, None));
+        for (replica, node, first) in kept_slots.chain(new_slots) {
+            let compared = by_node.entry(node).or_insert_with(|| {
+                if let VolumeAffinity::Node(volume, holder) = volumes.affinity(self.service) {
+                    let verb = if holder.has_data { "holds" } else { "creates" };
+                    return vec![format!("{verb} volume {volume}")];
+                }
+                reasons::compare(
+                    self.service,
+                    allocations,
+                    node,
+                    self.replicas[node].saturating_sub(1),
+                    &others,
+                )
+            });
+            let reasons = first.into_iter().chain(compared.iter().cloned()).collect();
+            let placement = Placement { node: allocations[node].id, reasons };
+            plan.placements.insert(slot(replica), placement);
+        }
+        let mut refusals: Option<Vec<Refusal>> = None;
+        for replica in
+            (1..=self.service.replicas).filter(|r| !kept.contains_key(r) && !placed.contains_key(r))
+        {
+            let refusals = refusals.get_or_insert_with(|| self.refusals(allocations, volumes));
+            plan.unplaced.insert(slot(replica), refusals.clone());
+        }
+    }
+
+    /// Returns why each node cannot take one more replica.
+    fn refusals(&self, allocations: &[NodeAllocation<'a>], volumes: &Volumes<'_>) -> Vec<Refusal> {
+        let refuse = |allocation: &NodeAllocation<'a>| {
+            let check_group = || match self.ineligible_member(allocation) {
+                Some(service) => Err(Infeasible::GroupMember { service }),
+                None => Ok(()),
+            };
+            let infeasible = check_volumes(self.service, allocation, volumes)
+                .and_then(|()| check_node(self.service, allocation))
+                .and_then(|()| check_group())
+                .and_then(|()| check_resources(self.service, allocation))
+                .err()?;
+            let reason = match volumes.data_on(self.service, allocation.id) {
+                Some(volume) if !matches!(infeasible, Infeasible::VolumesSplit { .. }) => {
+                    format!("{infeasible} (it holds volume {volume})")
+                }
+                _ => infeasible.to_string(),
+            };
+            Some(Refusal { node: allocation.id, reason })
+        };
+        allocations.iter().filter_map(refuse).collect()
+    }
+}
