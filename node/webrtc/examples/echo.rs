@@ -1,7 +1,6 @@
-//! A node that pings, identifies itself, and answers every stream of `/vc/echo/1` with what it received, for trying the
-//! transport from a browser: `cargo run --release -p vc-webrtc --example echo -- /ip4/127.0.0.1/udp/4778/webrtc-direct`.
+//! A node with ping, identify and two test protocols, to try the transport from a browser: `cargo run --release -p vc-webrtc --example echo -- /ip4/127.0.0.1/udp/4778/webrtc-direct`.
 //!
-//! `/vc/source/1` sends as many bytes as the eight bytes (big endian) that it receives say.
+//! `/vc/echo/1` echoes a stream. `/vc/source/1` receives a length (8 bytes, big endian) and sends that many bytes.
 
 use std::{error::Error, time::Duration};
 

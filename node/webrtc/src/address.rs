@@ -1,4 +1,4 @@
-//! `/ip4|ip6/…/udp/PORT/webrtc-direct`: from a multiaddr to a socket's address and back.
+//! Conversion between `/ip4|ip6/…/udp/PORT/webrtc-direct` multiaddrs and socket addresses.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,8 +6,8 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 
 use crate::certificate::Fingerprint;
 
-/// The socket address that a `webrtc-direct` multiaddr names. What follows `/webrtc-direct` (`/certhash`, `/p2p`) has no
-/// say in where to listen.
+/// Returns the socket address of a `webrtc-direct` multiaddr, or `None` for another transport. `/certhash` and `/p2p` after
+/// `/webrtc-direct` are ignored.
 pub(crate) fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = address.iter();
     let ip: IpAddr = match parts.next()? {
@@ -22,7 +22,7 @@ pub(crate) fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
         .then_some(SocketAddr::new(ip, port))
 }
 
-/// The multiaddr of a socket.
+/// Returns the multiaddr of a socket address, without a certificate hash.
 pub(crate) fn multiaddr(address: SocketAddr) -> Multiaddr {
     Multiaddr::empty()
         .with(address.ip().into())
@@ -30,8 +30,8 @@ pub(crate) fn multiaddr(address: SocketAddr) -> Multiaddr {
         .with(Protocol::WebRTCDirect)
 }
 
-/// The multiaddr that clients dial: with the hash of the certificate that they have to meet.
-pub(crate) fn dialled(address: SocketAddr, fingerprint: &Fingerprint) -> Multiaddr {
+/// Returns the multiaddr that clients dial: the socket address and the hash of the certificate they must be shown.
+pub(crate) fn dialable(address: SocketAddr, fingerprint: &Fingerprint) -> Multiaddr {
     multiaddr(address).with(fingerprint.certhash())
 }
 
@@ -40,19 +40,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_survives_the_way_to_a_multiaddr_and_back() {
+    fn an_address_round_trips_through_a_multiaddr() {
         for text in ["127.0.0.1:4778", "[::1]:4778", "0.0.0.0:0"] {
             let address: SocketAddr = text.parse().unwrap();
             assert_eq!(socket_address(&multiaddr(address)), Some(address));
             assert_eq!(
-                socket_address(&dialled(address, &Fingerprint::of(b"certificate"))),
+                socket_address(&dialable(address, &Fingerprint::of(b"certificate"))),
                 Some(address)
             );
         }
     }
 
     #[test]
-    fn addresses_of_other_transports_are_not_ours() {
+    fn addresses_of_other_transports_are_rejected() {
         for text in [
             "/ip4/127.0.0.1/tcp/4777",
             "/ip4/127.0.0.1/udp/4777/quic-v1",

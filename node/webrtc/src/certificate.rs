@@ -1,4 +1,4 @@
-//! The certificate of a node for DTLS: what `/certhash` in its addresses names.
+//! The DTLS certificate of a node, whose hash is the `/certhash` of its addresses.
 
 use std::fmt;
 
@@ -7,38 +7,38 @@ use libp2p::{core::multihash::Multihash, multiaddr::Protocol};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 
-/// The code of SHA2-256 among multihashes: the only hash that both the specification and browsers have.
+/// The multihash code of SHA2-256, the only hash that both the specification and browsers support.
 const SHA2_256: u64 = 0x12;
 
-/// A self-signed certificate and its key (ECDSA over P-256), without an end of validity that would ever come.
+/// A self-signed certificate with its private key (ECDSA P-256), valid until the year 4096.
 ///
-/// Addresses carry its hash, so it should be kept: with a new certificate every address is another one.
+/// The node's addresses contain its hash, so persist it: a new certificate changes every address.
 #[derive(Clone)]
 pub struct Certificate {
     dtls: DtlsCertificate,
     pem: String,
 }
 
-/// Why a certificate could not be made or read.
+/// An error from generating or reading a certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// The random source or the signature failed.
-    #[error("cannot make a certificate: {0}")]
+    /// The key could not be generated, read or used to sign.
+    #[error("cannot generate or load the certificate's key: {0}")]
     Generate(#[from] rcgen::Error),
-    /// The text is not a certificate followed by its private key.
-    #[error("not a certificate and its key in PEM form: {0}")]
+    /// The text is not a PEM certificate followed by its PKCS#8 private key.
+    #[error("expected a certificate and its PKCS#8 key in PEM: {0}")]
     Pem(rustls_pki_types::pem::Error),
-    /// The key in the text is not the one that the certificate was signed with.
-    #[error("the key does not belong to the certificate")]
+    /// The private key does not match the certificate's public key.
+    #[error("the private key does not match the certificate")]
     Mismatch,
 }
 
-/// The SHA-256 of a certificate: how the two sides of a connection name their DTLS keys.
+/// The SHA-256 hash of a DER certificate, by which the two sides of a connection identify their DTLS keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 
 impl Certificate {
-    /// A new certificate with a new key.
+    /// Generates a certificate with a new key.
     pub fn generate() -> Result<Self, CertificateError> {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         let certificate = rcgen::CertificateParams::new(Vec::new())?.self_signed(&key)?;
@@ -50,14 +50,14 @@ impl Certificate {
         Ok(Self { dtls, pem })
     }
 
-    /// Reads what [`Certificate::to_pem`] wrote.
+    /// Parses the output of [`Certificate::to_pem`]. Fails if the key does not match the certificate.
     pub fn from_pem(pem: &str) -> Result<Self, CertificateError> {
         let certificate =
             CertificateDer::from_pem_slice(pem.as_bytes()).map_err(CertificateError::Pem)?;
         let private_key =
             PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(CertificateError::Pem)?;
         let key = rcgen::KeyPair::try_from(private_key.secret_pkcs8_der())?;
-        // The subject's public key stands in the certificate as it is: enough to tell a file that was put together wrongly.
+        // A certificate contains its public key verbatim: enough to detect a file with another certificate's key.
         let public = key.public_key_raw();
         if !certificate.windows(public.len()).any(|window| window == public) {
             return Err(CertificateError::Mismatch);
@@ -69,12 +69,12 @@ impl Certificate {
         Ok(Self { dtls, pem: pem.to_owned() })
     }
 
-    /// The certificate and its private key as text. It is a secret: for a file that only the node may read.
+    /// Returns the certificate and its private key in PEM. Secret: store it with mode 0600.
     pub fn to_pem(&self) -> &str {
         &self.pem
     }
 
-    /// What `/certhash` says of this certificate.
+    /// Returns the hash that `/certhash` carries for this certificate.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.dtls.certificate)
     }
@@ -91,18 +91,18 @@ impl fmt::Debug for Certificate {
 }
 
 impl Fingerprint {
-    /// The fingerprint of a certificate in DER form.
+    /// Hashes a certificate in DER form.
     pub fn of(certificate: &[u8]) -> Self {
         Self(Sha256::digest(certificate).into())
     }
 
-    /// As a multihash.
+    /// Returns the fingerprint as a multihash.
     #[allow(clippy::expect_used, reason = "32 bytes fit into 64")]
     pub fn multihash(&self) -> Multihash<64> {
         Multihash::wrap(SHA2_256, &self.0).expect("a SHA-256 fits into a multihash")
     }
 
-    /// As the `/certhash` of an address.
+    /// Returns the `/certhash` component of an address.
     pub fn certhash(&self) -> Protocol<'static> {
         Protocol::Certhash(self.multihash())
     }
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_read_from_its_own_text_has_the_same_fingerprint_and_text() {
+    fn a_certificate_round_trips_through_pem() {
         let made = Certificate::generate().unwrap();
         let read = Certificate::from_pem(made.to_pem()).unwrap();
         assert_eq!(read.fingerprint(), made.fingerprint());
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn two_certificates_have_two_fingerprints() {
+    fn certificates_have_distinct_fingerprints() {
         assert_ne!(
             Certificate::generate().unwrap().fingerprint(),
             Certificate::generate().unwrap().fingerprint()
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_certificate_and_garbage_are_refused() {
+    fn incomplete_and_invalid_pem_is_rejected() {
         let pem = Certificate::generate().unwrap().to_pem().to_owned();
         let key = pem.find("-----BEGIN PRIVATE KEY").unwrap();
         for text in [&pem[..key], &pem[key..], "", "no certificate"] {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_another_certificate_is_refused() {
+    fn the_key_of_another_certificate_is_rejected() {
         let (one, other) = (Certificate::generate().unwrap(), Certificate::generate().unwrap());
         let key = |pem: &str| pem.find("-----BEGIN PRIVATE KEY").unwrap();
         let mixed =
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_certificate_does_not_show_in_debug_output() {
+    fn debug_output_omits_the_private_key() {
         let certificate = Certificate::generate().unwrap();
         assert!(!format!("{certificate:?}").contains("PRIVATE"));
     }

@@ -1,66 +1,64 @@
-//! A data channel as the task of a connection sees it: what has been said in which direction, and what is due.
+//! The state machine of a data channel: which flags were exchanged in each direction, and what to do next.
 
 use std::{io, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
 use crate::{
-    message::{Decoder, Flag, Malformed, Message},
+    message::{Decoder, Flag, Frame, FrameError},
     stream::Pipe,
 };
 
-/// The message that opens a channel (RFC 8832): reliable, ordered, no label, no protocol.
+/// DATA_CHANNEL_OPEN (RFC 8832): reliable, ordered, no label, no protocol.
 pub(crate) const OPEN: [u8; 12] = [3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-/// The answer to it.
+/// DATA_CHANNEL_ACK.
 pub(crate) const ACK: [u8; 1] = [2];
 
-/// Whether a message of the channel protocol asks for a channel. Its label and protocol mean nothing to libp2p, and with
-/// the other kinds of channel (unordered, unreliable) the streams above would not work.
-pub(crate) fn asks_for_channel(message: &[u8]) -> bool {
+/// Returns whether a DCEP message opens a reliable, ordered channel, the only kind that can carry a stream. libp2p ignores the
+/// label and protocol.
+pub(crate) fn is_open(message: &[u8]) -> bool {
     message.len() >= OPEN.len() && message[..2] == OPEN[..2]
 }
 
+/// A data channel and the pipe to its stream.
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub pipe: Arc<Pipe>,
-    /// The peer opened it.
+    /// Opened by the peer.
     pub inbound: bool,
-    /// SCTP may hold messages that were not read.
+    /// SCTP may hold unread messages.
     pub readable: bool,
-    /// When the channel goes even if the peer has not acknowledged the end.
+    /// When to close the channel without the peer's acknowledgement.
     pub linger: Option<Instant>,
     decoder: Decoder,
-    halves: Halves,
+    halves: HalfStreams,
 }
 
-/// How far the two directions are.
+/// The flags exchanged so far.
 #[derive(Debug, Default)]
-struct Halves {
-    /// We said that nothing more comes from us, and the peer has it all.
+struct HalfStreams {
     fin_sent: bool,
     fin_acked: bool,
-    /// The peer said that it reads no more.
-    stopped: bool,
-    /// We said that we read no more.
+    /// Received STOP_SENDING.
+    stop_received: bool,
     stop_sent: bool,
-    /// The peer said that nothing more comes from it.
     fin_received: bool,
-    /// This side gives up, and has not said so yet.
-    refused: bool,
-    /// Either side gave up.
+    /// This side aborts; RESET may not be sent yet.
+    aborted: bool,
+    /// Either side sent RESET.
     reset: bool,
-    /// Nothing is left to be said.
-    over: bool,
+    /// No frame is left to send or to wait for.
+    finished: bool,
 }
 
-/// What a channel has to do next.
+/// What the task has to do next for a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Due {
-    /// Tell the peer.
+pub(crate) enum Action {
+    /// Send a flag.
     Send(Flag),
-    /// Wait for the peer's acknowledgement, but not for ever.
+    /// Start the timeout for the peer's FIN_ACK.
     Linger,
-    /// Nothing is left to be said: the channel is to be closed.
+    /// Close the channel.
     Close,
 }
 
@@ -72,96 +70,97 @@ impl Channel {
             readable: false,
             linger: None,
             decoder: Decoder::default(),
-            halves: Halves::default(),
+            halves: HalfStreams::default(),
         }
     }
 
-    /// A message of the channel came. Gives how many acknowledgements the peer is owed.
-    pub(crate) fn receive(&mut self, bytes: Bytes) -> Result<usize, Malformed> {
+    /// Handles an SCTP message of the channel. Returns whether a FIN_ACK is owed.
+    pub(crate) fn receive(&mut self, bytes: Bytes) -> Result<bool, FrameError> {
         let Self { decoder, halves, pipe, .. } = self;
-        let mut acknowledgements = 0;
-        if halves.refused {
-            return Ok(0);
+        let mut owes_ack = false;
+        if halves.aborted {
+            return Ok(false);
         }
-        decoder.push(bytes, |Message { flag, data }| {
-            pipe.receive(&data);
+        decoder.push(bytes, |Frame { flag, data }| {
+            pipe.push_data(&data);
             match flag {
                 None => {}
                 Some(Flag::Fin) => {
-                    // The first alone: whoever repeats it would have as many answers wait for him.
-                    acknowledgements += usize::from(!halves.fin_received);
+                    // Only the first is acknowledged, so that repeated FINs do not queue answers.
+                    owes_ack |= !halves.fin_received;
                     halves.fin_received = true;
                     pipe.finish_read();
                 }
                 Some(Flag::FinAck) => halves.fin_acked = halves.fin_sent,
                 Some(Flag::StopSending) => {
-                    halves.stopped = true;
+                    halves.stop_received = true;
                     pipe.stop_write();
                 }
                 Some(Flag::Reset) => {
                     halves.reset = true;
-                    pipe.break_off(io::ErrorKind::ConnectionReset);
+                    pipe.reset(io::ErrorKind::ConnectionReset);
                 }
             }
         })?;
-        Ok(acknowledgements)
+        Ok(owes_ack)
     }
 
-    /// Gives up the stream: what is due tells the peer.
-    pub(crate) fn refuse(&mut self) {
-        self.pipe.break_off(io::ErrorKind::ConnectionReset);
-        self.halves.refused = true;
+    /// Aborts the stream; the next action sends RESET.
+    pub(crate) fn abort(&mut self) {
+        self.pipe.reset(io::ErrorKind::ConnectionReset);
+        self.halves.aborted = true;
     }
 
-    /// Whether nothing is left to be said: the channel is there only because it is not closed yet.
-    pub(crate) fn is_over(&self) -> bool {
-        self.halves.over
+    /// Returns whether the channel only waits to be closed.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.halves.finished
     }
 
-    /// What is due, given what the application has done; to be asked again after it was done.
-    pub(crate) fn due(&mut self) -> Option<Due> {
-        let wishes = self.pipe.wishes();
+    /// Returns the next action, or `None` until the application or the peer does something. The caller carries it out and calls
+    /// again.
+    pub(crate) fn next_action(&mut self) -> Option<Action> {
+        let local = self.pipe.local_half();
         let halves = &mut self.halves;
-        if halves.over {
+        if halves.finished {
             return None;
         }
-        if halves.refused && !halves.reset {
+        if halves.aborted && !halves.reset {
             halves.reset = true;
-            return Some(Due::Send(Flag::Reset));
+            return Some(Action::Send(Flag::Reset));
         }
         if halves.reset {
-            halves.over = true;
-            return Some(Due::Close);
+            halves.finished = true;
+            return Some(Action::Close);
         }
-        // Also to a peer that reads no more: js-libp2p closes the channel only when both have said so.
-        if (wishes.finished || halves.stopped) && !halves.fin_sent {
+        // Also in answer to STOP_SENDING: js-libp2p closes the channel only after a FIN in both directions.
+        if (local.fin_due || halves.stop_received) && !halves.fin_sent {
             halves.fin_sent = true;
-            return Some(Due::Send(Flag::Fin));
+            return Some(Action::Send(Flag::Fin));
         }
-        let written = halves.fin_acked || halves.stopped;
-        if written && halves.fin_received {
-            halves.over = true;
-            return Some(Due::Close);
+        let write_done = halves.fin_acked || halves.stop_received;
+        if write_done && halves.fin_received {
+            halves.finished = true;
+            return Some(Action::Close);
         }
-        if !wishes.dropped {
+        if !local.dropped {
             return None;
         }
         if !halves.fin_sent {
-            if wishes.pending {
+            if local.draining {
                 return None;
             }
             halves.reset = true;
-            return Some(Due::Send(Flag::Reset));
+            return Some(Action::Send(Flag::Reset));
         }
-        if written && halves.stop_sent {
-            halves.over = true;
-            return Some(Due::Close);
+        if write_done && halves.stop_sent {
+            halves.finished = true;
+            return Some(Action::Close);
         }
         if !halves.fin_received && !halves.stop_sent {
             halves.stop_sent = true;
-            return Some(Due::Send(Flag::StopSending));
+            return Some(Action::Send(Flag::StopSending));
         }
-        self.linger.is_none().then_some(Due::Linger)
+        self.linger.is_none().then_some(Action::Linger)
     }
 }
 
@@ -179,12 +178,12 @@ mod tests {
         (stream, Channel::new(pipe, true))
     }
 
-    /// All that is due, as far as it goes without the peer.
-    fn due(channel: &mut Channel) -> Vec<Due> {
+    /// Takes all actions until the channel waits for the peer.
+    fn actions(channel: &mut Channel) -> Vec<Action> {
         let mut all = Vec::new();
-        while let Some(due) = channel.due() {
-            all.push(due);
-            if due == Due::Linger {
+        while let Some(action) = channel.next_action() {
+            all.push(action);
+            if action == Action::Linger {
                 channel.linger = Some(Instant::now());
             }
         }
@@ -192,70 +191,69 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_close_and_acknowledge_and_the_channel_goes() {
+    fn a_channel_closes_after_both_fins_are_acknowledged() {
         let (mut stream, mut channel) = new();
         stream.close().now_or_never().unwrap().unwrap();
-        assert_eq!(due(&mut channel), [Due::Send(Flag::Fin)]);
-        assert_eq!(channel.receive(message::flag(Flag::FinAck)), Ok(0));
-        assert_eq!(due(&mut channel), []);
-        assert_eq!(channel.receive(message::flag(Flag::Fin)), Ok(1));
-        assert_eq!(due(&mut channel), [Due::Close]);
+        assert_eq!(actions(&mut channel), [Action::Send(Flag::Fin)]);
+        assert_eq!(channel.receive(message::encode_flag(Flag::FinAck)), Ok(false));
+        assert_eq!(actions(&mut channel), []);
+        assert_eq!(channel.receive(message::encode_flag(Flag::Fin)), Ok(true));
+        assert_eq!(actions(&mut channel), [Action::Close]);
     }
 
     #[test]
-    fn an_end_that_is_said_again_and_again_is_answered_once() {
+    fn repeated_fins_are_acknowledged_once() {
         let (_stream, mut channel) = new();
-        let again: Vec<u8> = message::flag(Flag::Fin).repeat(5000);
-        assert_eq!(channel.receive(again.into()), Ok(1));
-        assert_eq!(channel.receive(message::flag(Flag::Fin)), Ok(0));
+        let again: Vec<u8> = message::encode_flag(Flag::Fin).repeat(5000);
+        assert_eq!(channel.receive(again.into()), Ok(true));
+        assert_eq!(channel.receive(message::encode_flag(Flag::Fin)), Ok(false));
     }
 
     #[test]
-    fn a_half_closed_stream_still_reads() {
+    fn a_stream_closed_for_writing_still_reads() {
         let (mut stream, mut channel) = new();
         stream.close().now_or_never().unwrap().unwrap();
-        due(&mut channel);
+        actions(&mut channel);
         channel.receive(Bytes::from_static(b"\x06\x12\x04late")).unwrap();
         let mut bytes = [0; 4];
         stream.read_exact(&mut bytes).now_or_never().unwrap().unwrap();
         assert_eq!(&bytes, b"late");
-        assert_eq!(due(&mut channel), []);
+        assert_eq!(actions(&mut channel), []);
     }
 
     #[test]
-    fn a_peer_that_closes_after_the_application_has_gone_is_still_answered() {
+    fn a_fin_after_the_stream_was_dropped_is_acknowledged() {
         let (mut stream, mut channel) = new();
         stream.close().now_or_never().unwrap().unwrap();
         drop(stream);
-        due(&mut channel);
-        channel.receive(message::flag(Flag::FinAck)).unwrap();
-        assert_eq!(due(&mut channel), [Due::Close]);
-        assert_eq!(channel.receive(message::flag(Flag::Fin)), Ok(1));
+        actions(&mut channel);
+        channel.receive(message::encode_flag(Flag::FinAck)).unwrap();
+        assert_eq!(actions(&mut channel), [Action::Close]);
+        assert_eq!(channel.receive(message::encode_flag(Flag::Fin)), Ok(true));
     }
 
     #[test]
-    fn a_stream_dropped_unclosed_is_reset() {
+    fn a_stream_dropped_open_is_reset() {
         let (stream, mut channel) = new();
         drop(stream);
-        assert_eq!(due(&mut channel), [Due::Send(Flag::Reset), Due::Close]);
+        assert_eq!(actions(&mut channel), [Action::Send(Flag::Reset), Action::Close]);
     }
 
     #[test]
-    fn a_stream_dropped_half_closed_says_that_it_reads_no_more_and_waits_for_the_acknowledgement() {
+    fn a_stream_dropped_after_close_sends_stop_sending_and_waits_for_fin_ack() {
         let (mut stream, mut channel) = new();
         stream.close().now_or_never().unwrap().unwrap();
         drop(stream);
         assert_eq!(
-            due(&mut channel),
-            [Due::Send(Flag::Fin), Due::Send(Flag::StopSending), Due::Linger]
+            actions(&mut channel),
+            [Action::Send(Flag::Fin), Action::Send(Flag::StopSending), Action::Linger]
         );
-        channel.receive(message::flag(Flag::FinAck)).unwrap();
-        assert_eq!(due(&mut channel), [Due::Close]);
+        channel.receive(message::encode_flag(Flag::FinAck)).unwrap();
+        assert_eq!(actions(&mut channel), [Action::Close]);
     }
 
-    /// What a message carries beside its data counts for nothing, so nothing of it may stay.
     #[test]
-    fn of_a_message_that_was_received_only_its_data_is_kept() {
+    fn unknown_fields_of_a_frame_are_not_kept_in_memory() {
         let (mut stream, mut channel) = new();
         let unknown = [&[0x96, 0x4e, 0x22, 0x90, 0x4e][..], &[7; 10_000]].concat();
         let message = Bytes::from([&unknown[..], &[0x12, 1, b'x']].concat());
@@ -265,47 +263,47 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_of_nothing_closes_nothing() {
+    fn a_fin_ack_without_a_fin_is_ignored() {
         let (_stream, mut channel) = new();
-        channel.receive(message::flag(Flag::FinAck)).unwrap();
-        channel.receive(message::flag(Flag::Fin)).unwrap();
-        assert_eq!(due(&mut channel), []);
+        channel.receive(message::encode_flag(Flag::FinAck)).unwrap();
+        channel.receive(message::encode_flag(Flag::Fin)).unwrap();
+        assert_eq!(actions(&mut channel), []);
     }
 
     #[test]
-    fn a_peer_that_stops_reading_breaks_the_writer_only() {
+    fn stop_sending_fails_writes_only() {
         let (mut stream, mut channel) = new();
-        channel.receive(message::flag(Flag::StopSending)).unwrap();
+        channel.receive(message::encode_flag(Flag::StopSending)).unwrap();
         let write = stream.write(b"x").now_or_never().unwrap();
         assert_eq!(write.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         channel.receive(Bytes::from_static(b"\x06\x12\x04more")).unwrap();
         let mut bytes = [0; 4];
         stream.read_exact(&mut bytes).now_or_never().unwrap().unwrap();
-        assert_eq!(due(&mut channel), [Due::Send(Flag::Fin)]);
-        channel.receive(message::flag(Flag::Fin)).unwrap();
-        assert_eq!(due(&mut channel), [Due::Close]);
+        assert_eq!(actions(&mut channel), [Action::Send(Flag::Fin)]);
+        channel.receive(message::encode_flag(Flag::Fin)).unwrap();
+        assert_eq!(actions(&mut channel), [Action::Close]);
     }
 
     #[test]
-    fn a_reset_breaks_both_directions() {
+    fn a_received_reset_fails_both_directions() {
         let (mut stream, mut channel) = new();
-        channel.receive(message::flag(Flag::Reset)).unwrap();
-        assert_eq!(due(&mut channel), [Due::Close]);
+        channel.receive(message::encode_flag(Flag::Reset)).unwrap();
+        assert_eq!(actions(&mut channel), [Action::Close]);
         let mut byte = [0];
         let read = stream.read(&mut byte).now_or_never().unwrap();
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]
-    fn a_refused_stream_is_reset_and_takes_no_more() {
+    fn an_aborted_channel_sends_reset_and_ignores_further_data() {
         let (mut stream, mut channel) = new();
-        channel.refuse();
-        assert_eq!(due(&mut channel), [Due::Send(Flag::Reset), Due::Close]);
-        assert!(channel.is_over());
+        channel.abort();
+        assert_eq!(actions(&mut channel), [Action::Send(Flag::Reset), Action::Close]);
+        assert!(channel.is_finished());
         assert_eq!(
             channel.receive(Bytes::from_static(b"\xff\xff\xff\xff")),
-            Ok(0),
-            "not even looked at"
+            Ok(false),
+            "the decoder is skipped"
         );
         let mut byte = [0];
         let read = stream.read(&mut byte).now_or_never().unwrap();
@@ -313,17 +311,17 @@ mod tests {
     }
 
     #[test]
-    fn only_reliable_ordered_channels_are_opened() {
-        assert!(asks_for_channel(&OPEN));
-        assert!(asks_for_channel(&[&OPEN[..], b"label"].concat()));
-        for refused in [
+    fn only_reliable_ordered_channels_are_accepted() {
+        assert!(is_open(&OPEN));
+        assert!(is_open(&[&OPEN[..], b"label"].concat()));
+        for rejected in [
             &OPEN[..11],
             &ACK,
             b"",
             b"\x03\x80\0\0\0\0\0\0\0\0\0\0",
             b"\x03\x01\0\0\0\0\0\0\0\0\0\0",
         ] {
-            assert!(!asks_for_channel(refused));
+            assert!(!is_open(rejected));
         }
     }
 }

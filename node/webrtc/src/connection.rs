@@ -1,4 +1,4 @@
-//! A connection as libp2p sees it: who is at the other end, and streams.
+//! A connection as libp2p sees it: a stream muxer.
 
 use std::{
     pin::Pin,
@@ -9,23 +9,9 @@ use futures::FutureExt;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::stream::Stream;
+use crate::{error::ConnectionError, stream::Stream};
 
-/// Why a connection is over.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ConnectionError {
-    /// The peer said good-bye, or this side closed.
-    #[error("the connection is closed")]
-    Closed,
-    /// Nothing was heard of the peer for a while.
-    #[error("nothing was heard of the browser for {0} s")]
-    Silent(u64),
-    /// The peer broke the rules of a protocol, or ran into a limit.
-    #[error("the connection failed: {0}")]
-    Failed(String),
-}
-
-/// A connection that a browser made. Dropping it closes it.
+/// A connection that a browser opened. Dropping it closes it.
 #[derive(Debug)]
 pub struct Connection {
     inbound: mpsc::Receiver<Stream>,
@@ -33,35 +19,32 @@ pub struct Connection {
     opening: Option<oneshot::Receiver<Stream>>,
     close: Option<oneshot::Sender<()>>,
     end: oneshot::Receiver<ConnectionError>,
+    /// The result of `end`, which can be received only once.
     ended: Option<ConnectionError>,
 }
 
 /// The task's side of a [`Connection`].
 #[derive(Debug)]
 pub(crate) struct Handle {
-    pub inbound: mpsc::Sender<Stream>,
+    /// The application's requests for outbound streams.
     pub open: mpsc::Receiver<oneshot::Sender<Stream>>,
-    /// Resolves when the connection is to be closed.
+    /// Completes when the application closes the connection.
     pub close: oneshot::Receiver<()>,
+    /// Takes the reason when the connection ends.
     pub end: Option<oneshot::Sender<ConnectionError>>,
 }
 
-/// The two sides. At most `streams` wait for the application to take them.
-pub(crate) fn connection(streams: usize) -> (Connection, Handle) {
+/// Creates a connection, the sender of its inbound streams, and the task's handle. At most `streams` wait for the application.
+pub(crate) fn connection(streams: usize) -> (Connection, mpsc::Sender<Stream>, Handle) {
     let (inbound_sender, inbound) = mpsc::channel(streams);
-    // The application asks for one stream after the other.
+    // `poll_outbound` requests one stream at a time.
     let (open, open_receiver) = mpsc::channel(1);
     let (close, close_receiver) = oneshot::channel();
     let (end_sender, end) = oneshot::channel();
     let connection =
         Connection { inbound, open, opening: None, close: Some(close), end, ended: None };
-    let handle = Handle {
-        inbound: inbound_sender,
-        open: open_receiver,
-        close: close_receiver,
-        end: Some(end_sender),
-    };
-    (connection, handle)
+    let handle = Handle { open: open_receiver, close: close_receiver, end: Some(end_sender) };
+    (connection, inbound_sender, handle)
 }
 
 impl Connection {

@@ -1,46 +1,49 @@
-//! A libp2p transport that lets browsers in over [WebRTC-direct](https://github.com/libp2p/specs/blob/master/webrtc/webrtc-direct.md):
-//! a browser dials a node by its address and the hash of its certificate, without a name, a certificate authority or a
-//! signalling server.
+//! A libp2p transport that accepts browsers over
+//! [WebRTC-direct](https://github.com/libp2p/specs/blob/master/webrtc/webrtc-direct.md): a browser dials a node by its address
+//! and the hash of its certificate, without a domain name, a certificate authority or a signalling server.
 //!
-//! It speaks both ways of dialling that the specification has (version 1, which browsers are about to forbid, and version 2),
-//! and only the answering side: nodes dial each other over TCP and QUIC.
+//! Implements the listening side only, with both handshakes of the specification: version 1 needs SDP munging, which Chromium is
+//! removing; version 2 does not. Nodes dial each other over TCP and QUIC.
 //!
-//! # How a connection comes about
+//! # How a connection is established
 //!
-//! 1. **ICE** (`stun`): the browser sends checks; their `USERNAME` carries all that there is to know. `listener` answers them
-//!    and tells clients apart; `admission` says how many strangers there may be.
-//! 2. **DTLS and SCTP** (`link`), by [`dimpl`] and [`sctp_proto`], neither of which knows sockets or clocks. DTLS asks the
-//!    client for a cookie first, so nothing but short answers goes to an address that somebody else wrote into a packet. Later
-//!    the path is the one that the client's signed checks come by, as ICE has it.
-//! 3. **Noise** over channel 0 (`driver`): says who the browser is, and binds both certificates.
-//! 4. Streams are data channels (`channel`, `stream`), their messages framed by `message`.
+//! 1. **ICE** (`stun`): the browser sends connectivity checks whose `USERNAME` carries its credentials. `listener` answers them
+//!    and maps addresses to clients; `limiter` bounds pending connections.
+//! 2. **DTLS and SCTP** (`association`) by [`dimpl`] and [`sctp_proto`], which do no I/O and read no clock. DTLS verifies the
+//!    client's address with a cookie first, so a spoofed source receives only short answers. Later the path follows the client's
+//!    signed checks, as in ICE.
+//! 3. **Noise** on channel 0 (`driver`) authenticates both peers and binds both DTLS certificates.
+//! 4. Streams are data channels (`channel`, `stream`); `message` frames them.
 //!
-//! A connection is a task that owns all its protocols' state. A fault in it ends this connection and no other.
+//! Each connection is one task that owns all protocol state. A panic in it closes this connection only.
 //!
 //! # Bounds
 //!
-//! Strangers: [`Limits`]. A connection: 32 streams that the browser opened, 1 MiB that SCTP has received and no stream had room
-//! for, in at most 3072 chunks, 512 streams that the browser closes without an end (`intake`), 256 KiB a stream in either direction,
-//! what the path holds twice (`window`) and at most 1 MiB that SCTP has to send.
+//! Pending and established connections: [`Limits`]. Per connection: 32 inbound streams; 1 MiB in at most 3072 chunks that SCTP
+//! has received and no stream has read, and 512 streams that the browser resets with data unread (`sctp_guard`); 256 KiB buffered
+//! per stream and direction; two bandwidth-delay products and at most 1 MiB in flight (`congestion`).
 
 mod address;
-mod admission;
+mod association;
 mod certificate;
 mod channel;
+mod congestion;
 mod connection;
 mod driver;
-mod intake;
-mod link;
+mod error;
+mod limiter;
 mod listener;
 mod message;
+mod sctp_guard;
 mod socket;
 mod stream;
 mod stun;
+mod transmit_queue;
 mod transport;
-mod window;
 
-pub use admission::Limits;
 pub use certificate::{Certificate, CertificateError, Fingerprint};
-pub use connection::{Connection, ConnectionError};
+pub use connection::Connection;
+pub use error::{ConnectionError, ProtocolViolation};
+pub use limiter::Limits;
 pub use stream::Stream;
 pub use transport::{Config, Error, Transport};

@@ -1,7 +1,7 @@
-//! The task that owns a UDP socket: answers checks, tells clients apart, and hands each client's datagrams to its connection.
+//! The task that owns a UDP socket: answers connectivity checks and dispatches datagrams to the connections.
 //!
-//! A client is the `USERNAME` of its checks, whatever address they come from, so that one whose address changes stays the same
-//! client. Until the first datagram of DTLS comes, a client is an entry of a table; only then it gets a task.
+//! A client is identified by the `USERNAME` of its checks, so it stays the same client when its address changes. It is a table
+//! entry until its first DTLS datagram, which starts its task.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,37 +20,40 @@ use tokio::{
 };
 
 use crate::{
-    admission::{Admission, Limits, Source, Verdict},
     driver::{Driver, Established, Inbound, Report, Shared},
+    limiter::{ConnectionLimiter, Decision, Limits, Source},
     socket::{Buffers, Path},
     stun::{self, Check},
 };
 
-/// Bursts of datagrams that wait for a connection's task; what comes beyond is lost, as on any network.
-const QUEUE: usize = 128;
-/// Addresses that a client may have at once: with a new one, the oldest is forgotten.
-const PATHS: usize = 8;
-/// How long a client that is gone is not answered, so that its browser notices.
-const FORGET: Duration = Duration::from_secs(60);
-/// Clients that are gone and not answered, at most.
-const GONE: usize = 1024;
+/// Batches of datagrams queued for a connection's task; more are dropped.
+const INBOUND_QUEUE: usize = 128;
+/// Maximum addresses of a client; a new one replaces the oldest.
+const MAX_PATHS: usize = 8;
+/// Reports of the connections' tasks waiting for this task; more make those wait.
+const REPORT_QUEUE: usize = 16;
+/// How long the checks of a closed client are ignored, so that its browser notices the end.
+const CLOSED_LIFETIME: Duration = Duration::from_secs(60);
+/// Maximum closed clients remembered.
+const MAX_CLOSED: usize = 1024;
 
-/// How long a client that has a task keeps an address of which only somebody else lets hear. Checks can be forged in another's
-/// name, but a NAT may also give an address to another browser.
-const KEEP: Duration = Duration::from_secs(5);
+/// How long an active client keeps an address after its last authenticated packet, while another client's checks arrive from the
+/// same address: checks can be spoofed, but a NAT may also reassign an address.
+const ADDRESS_HOLD: Duration = Duration::from_secs(5);
 
-/// The type of a DTLS record that carries a handshake in the clear: what a new session begins with.
+/// The DTLS content type of a plaintext handshake record, with which a session starts.
 const HANDSHAKE_RECORD: u8 = 22;
 
+/// The state of the listener's task.
 pub(crate) struct Listener {
     shared: Arc<Shared>,
     limits: Limits,
-    admission: Admission,
+    limiter: ConnectionLimiter,
     clients: HashMap<u64, Client>,
     by_username: HashMap<Arc<str>, u64>,
     by_address: HashMap<SocketAddr, u64>,
-    /// Clients whose connection is over, and when.
-    gone: VecDeque<(Arc<str>, Instant)>,
+    /// Clients whose connection ended, and when.
+    closed: VecDeque<(Arc<str>, Instant)>,
     next_id: u64,
     tasks: JoinSet<u64>,
     reports: mpsc::Receiver<(u64, Report)>,
@@ -58,30 +61,32 @@ pub(crate) struct Listener {
     accepted: mpsc::Sender<Established>,
 }
 
+/// A browser that has sent a signed check.
 struct Client {
     username: Arc<str>,
-    since: Instant,
-    /// When it last showed that it is there: by a check, or by what only an open session sends.
-    heard: Instant,
+    started: Instant,
+    /// When it last sent a signed check or a record of an open session.
+    last_activity: Instant,
     paths: VecDeque<SocketAddr>,
     stage: Stage,
 }
 
+/// How far the connection of a client is.
 enum Stage {
-    /// Has sent checks, no more. `nominated`: with the path chosen.
+    /// Has sent checks only. `nominated`: the client has selected `path`.
     Checked {
         path: Path,
         nominated: bool,
     },
-    /// Has a task.
+    /// Has a task and is not authenticated.
     Connecting(mpsc::Sender<Inbound>),
     Established(mpsc::Sender<Inbound>),
 }
 
 impl Client {
-    /// Whether its addresses are its own, though another client sends checks from one.
-    fn keeps_addresses(&self, now: Instant) -> bool {
-        !matches!(self.stage, Stage::Checked { .. }) && now < self.heard + KEEP
+    /// Returns whether checks of another client from one of its addresses leave that address with this client.
+    fn holds_addresses(&self, now: Instant) -> bool {
+        !matches!(self.stage, Stage::Checked { .. }) && now < self.last_activity + ADDRESS_HOLD
     }
 }
 
@@ -91,15 +96,15 @@ impl Listener {
         limits: Limits,
         accepted: mpsc::Sender<Established>,
     ) -> Self {
-        let (reporter, reports) = mpsc::channel(16);
+        let (reporter, reports) = mpsc::channel(REPORT_QUEUE);
         Self {
             shared,
             limits,
-            admission: Admission::new(limits),
+            limiter: ConnectionLimiter::new(limits),
             clients: HashMap::new(),
             by_username: HashMap::new(),
             by_address: HashMap::new(),
-            gone: VecDeque::new(),
+            closed: VecDeque::new(),
             next_id: 0,
             tasks: JoinSet::new(),
             reports,
@@ -108,7 +113,7 @@ impl Listener {
         }
     }
 
-    /// Serves the socket for ever.
+    /// Serves the socket until the task is aborted.
     pub(crate) async fn run(mut self) {
         let shared = self.shared.clone();
         let mut buffers = shared.socket.buffers();
@@ -118,15 +123,15 @@ impl Listener {
             tokio::select! {
                 received = shared.socket.receive(&mut buffers) => match received {
                     Ok(()) => self.receive(&buffers, Instant::now()),
-                    // An answer of the network's to something that was sent; it says nothing of the socket itself.
-                    Err(error) => tracing::debug!(%error, "the socket reports an error"),
+                    // An ICMP error about a sent datagram; the socket itself keeps working.
+                    Err(error) => tracing::debug!(%error, "UDP receive failed"),
                 },
                 Some((id, report)) = self.reports.recv() => match report {
-                    Report::Secured => self.admission.answered(id),
+                    Report::Secured => self.limiter.validate(id),
                     Report::Established(established) => self.establish(id, *established),
                 },
-                Some(ended) = self.tasks.join_next() => if let Ok(id) = ended {
-                    self.forget(id, Instant::now());
+                Some(result) = self.tasks.join_next() => if let Ok(id) = result {
+                    self.close(id, Instant::now());
                 },
                 _ = sweep.tick() => self.sweep(Instant::now()),
             }
@@ -135,7 +140,7 @@ impl Listener {
 
     fn receive(&mut self, buffers: &Buffers, now: Instant) {
         for (path, bytes, stride) in buffers.iter() {
-            // Several datagrams of one sender. Checks come alone, and only they have to be looked at one by one.
+            // Only checks need to be looked at one by one.
             if bytes.len() > stride && bytes.chunks(stride).all(stun::is_dtls) {
                 self.deliver(path, bytes, stride, now);
                 continue;
@@ -154,59 +159,65 @@ impl Listener {
         let check = match Check::read(datagram) {
             Ok(check) => check,
             Err(error) => {
-                return tracing::debug!(remote = %path.remote, %error, "a check is not answered");
+                return tracing::debug!(remote = %path.remote, %error, "connectivity check ignored");
             }
         };
         let id = match self.by_username.get(check.username) {
             Some(id) => *id,
-            None => match self.admit(&check, path, now) {
+            None => match self.accept(&check, path, now) {
                 Some(id) => id,
                 None => return,
             },
         };
-        self.learn(id, path, check.nominated, now);
+        self.update_path(id, path, check.nominated, now);
         if let Some(answer) = check.answer(path.remote) {
-            // Lost if the kernel's buffer is full: the browser asks again.
+            // Lost if the kernel's buffer is full; the browser retransmits.
             let _ = self.shared.socket.send(path, &answer, answer.len());
         }
     }
 
-    fn admit(&mut self, check: &Check<'_>, path: Path, now: Instant) -> Option<u64> {
-        if self.gone.iter().any(|(username, _)| **username == *check.username) {
+    /// Adds a client, within the limits.
+    fn accept(&mut self, check: &Check<'_>, path: Path, now: Instant) -> Option<u64> {
+        if self.closed.iter().any(|(username, _)| **username == *check.username) {
             return None;
         }
         let id = self.next_id;
-        match self.admission.begin(id, Source::of(path.remote.ip()), now) {
-            Verdict::Refuse => {
-                tracing::debug!(remote = %path.remote, "too many handshakes");
+        match self.limiter.start(id, Source::of(path.remote.ip()), now) {
+            Decision::Reject => {
+                tracing::debug!(remote = %path.remote, "connection rejected: too many pending or established connections");
                 None
             }
-            Verdict::Admit { displace } => {
-                if let Some(other) = displace {
+            Decision::Accept { evict } => {
+                if let Some(other) = evict {
                     self.remove(other);
                 }
                 self.next_id += 1;
                 let username: Arc<str> = check.username.into();
                 let stage = Stage::Checked { path, nominated: check.nominated };
                 self.by_username.insert(username.clone(), id);
-                let client =
-                    Client { username, since: now, heard: now, paths: VecDeque::new(), stage };
+                let client = Client {
+                    username,
+                    started: now,
+                    last_activity: now,
+                    paths: VecDeque::new(),
+                    stage,
+                };
                 self.clients.insert(id, client);
                 Some(id)
             }
         }
     }
 
-    /// A client can be reached over a path.
-    fn learn(&mut self, id: u64, path: Path, nominated: bool, now: Instant) {
+    /// Records that a signed check of client `id` arrived over a path.
+    fn update_path(&mut self, id: u64, path: Path, nominated: bool, now: Instant) {
         let holder = self.by_address.get(&path.remote).filter(|holder| **holder != id);
-        let taken = holder
+        let held = holder
             .and_then(|holder| self.clients.get(holder))
-            .is_some_and(|holder| holder.keeps_addresses(now));
+            .is_some_and(|holder| holder.holds_addresses(now));
         let Some(client) = self.clients.get_mut(&id) else { return };
-        client.heard = now;
+        client.last_activity = now;
         if !client.paths.contains(&path.remote) {
-            if client.paths.len() == PATHS
+            if client.paths.len() == MAX_PATHS
                 && let Some(oldest) = client.paths.pop_front()
                 && self.by_address.get(&oldest) == Some(&id)
             {
@@ -214,7 +225,7 @@ impl Listener {
             }
             client.paths.push_back(path.remote);
         }
-        if !taken {
+        if !held {
             self.by_address.insert(path.remote, id);
         }
         match &mut client.stage {
@@ -223,22 +234,23 @@ impl Listener {
                     (*known, *chosen) = (path, nominated);
                 }
             }
-            // Full: the next check says the same.
+            // Dropped if the queue is full; the next check repeats it.
             Stage::Connecting(inbound) | Stage::Established(inbound) => {
                 let _ = inbound.try_send(Inbound::Checked { path, nominated });
             }
         }
     }
 
+    /// Passes DTLS datagrams to the connection of their source address.
     fn deliver(&mut self, path: Path, bytes: &[u8], stride: usize, now: Instant) {
         let Some(id) = self.by_address.get(&path.remote).copied() else { return };
         if let Some(Stage::Checked { path, nominated }) =
             self.clients.get(&id).map(|client| &client.stage)
         {
             if bytes.first() != Some(&HANDSHAKE_RECORD) {
-                // A session of before this node was started: no answer to its checks tells the browser that it is over.
-                tracing::debug!(remote = %path.remote, "a client goes on with a session that is no more");
-                return self.forget(id, now);
+                // A session from before this node started. Ignoring the client's checks makes its browser notice.
+                tracing::debug!(remote = %path.remote, "client ignored: unknown DTLS session");
+                return self.close(id, now);
             }
             let (path, nominated) = (*path, *nominated);
             let inbound = self.spawn(id, path, nominated);
@@ -248,7 +260,7 @@ impl Listener {
         }
         let Some(client) = self.clients.get_mut(&id) else { return };
         if bytes.first() != Some(&HANDSHAKE_RECORD) {
-            client.heard = now;
+            client.last_activity = now;
         }
         if let Stage::Connecting(inbound) | Stage::Established(inbound) = &client.stage {
             let _ = inbound
@@ -257,7 +269,7 @@ impl Listener {
     }
 
     fn spawn(&mut self, id: u64, path: Path, nominated: bool) -> mpsc::Sender<Inbound> {
-        let (sender, inbound) = mpsc::channel(QUEUE);
+        let (sender, inbound) = mpsc::channel(INBOUND_QUEUE);
         let (shared, reporter) = (self.shared.clone(), self.reporter.clone());
         self.tasks.spawn(async move {
             let connection = async {
@@ -266,43 +278,46 @@ impl Listener {
                     Err(error) => error,
                 }
             };
-            // A fault in what reads a stranger's bytes ends that stranger's connection and no other.
+            // A panic while parsing a peer's bytes must not end other connections.
             match AssertUnwindSafe(connection).catch_unwind().await {
-                Ok(error) => tracing::debug!(remote = %path.remote, %error, "a connection is over"),
-                Err(_) => tracing::warn!(remote = %path.remote, "a connection is over: a fault of its task"),
+                Ok(error) => tracing::debug!(remote = %path.remote, %error, "connection closed"),
+                Err(_) => {
+                    tracing::warn!(remote = %path.remote, "connection closed: its task panicked")
+                }
             }
             id
         });
         sender
     }
 
+    /// Hands an authenticated connection to the transport, within the limits.
     fn establish(&mut self, id: u64, established: Established) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         if let Stage::Connecting(inbound) = &client.stage {
-            if !self.admission.establish(id) {
-                tracing::debug!(remote = %established.remote, "too many connections");
-                return self.forget(id, Instant::now());
+            if !self.limiter.establish(id) {
+                tracing::debug!(remote = %established.remote, "connection rejected: too many established connections");
+                return self.close(id, Instant::now());
             }
             client.stage = Stage::Established(inbound.clone());
             if self.accepted.try_send(established).is_err() {
-                tracing::debug!("a connection is dropped: nobody takes it");
+                tracing::debug!("connection dropped: accept queue full");
             }
         }
     }
 
-    /// A client is over, and is not answered for a while.
-    fn forget(&mut self, id: u64, now: Instant) {
+    /// Removes a client and ignores its checks for [`CLOSED_LIFETIME`].
+    fn close(&mut self, id: u64, now: Instant) {
         if let Some(username) = self.remove(id) {
-            if self.gone.len() == GONE {
-                self.gone.pop_front();
+            if self.closed.len() == MAX_CLOSED {
+                self.closed.pop_front();
             }
-            self.gone.push_back((username, now));
+            self.closed.push_back((username, now));
         }
     }
 
     fn remove(&mut self, id: u64) -> Option<Arc<str>> {
         let client = self.clients.remove(&id)?;
-        self.admission.end(id);
+        self.limiter.remove(id);
         self.by_username.remove(&client.username);
         for address in client.paths {
             if self.by_address.get(&address) == Some(&id) {
@@ -312,18 +327,18 @@ impl Listener {
         Some(client.username)
     }
 
-    /// Forgets those that sent a check and then nothing. (The others' tasks end by themselves.)
+    /// Removes clients that sent checks but did not start DTLS. The tasks of others time out by themselves.
     fn sweep(&mut self, now: Instant) {
-        while self.gone.front().is_some_and(|(_, since)| *since + FORGET <= now) {
-            self.gone.pop_front();
+        while self.closed.front().is_some_and(|(_, since)| *since + CLOSED_LIFETIME <= now) {
+            self.closed.pop_front();
         }
-        let late = |client: &Client| {
+        let expired = |client: &Client| {
             matches!(client.stage, Stage::Checked { .. })
-                && client.since + self.limits.handshake <= now
+                && client.started + self.limits.handshake_timeout <= now
         };
-        let late: Vec<u64> =
-            self.clients.iter().filter(|(_, client)| late(client)).map(|(id, _)| *id).collect();
-        for id in late {
+        let expired: Vec<u64> =
+            self.clients.iter().filter(|(_, client)| expired(client)).map(|(id, _)| *id).collect();
+        for id in expired {
             self.remove(id);
         }
     }
@@ -334,15 +349,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_kept_by_a_client_that_has_a_task_until_it_falls_silent() {
+    fn a_client_with_a_task_holds_its_addresses_until_it_is_inactive() {
         let now = Instant::now();
         let path = Path { remote: ([127, 0, 0, 1], 1).into(), local: None };
         let stage = Stage::Checked { path, nominated: true };
         let paths = VecDeque::new();
-        let mut client = Client { username: "".into(), since: now, heard: now, paths, stage };
-        assert!(!client.keeps_addresses(now));
+        let mut client =
+            Client { username: "".into(), started: now, last_activity: now, paths, stage };
+        assert!(!client.holds_addresses(now));
         client.stage = Stage::Connecting(mpsc::channel(1).0);
-        assert!(client.keeps_addresses(now));
-        assert!(!client.keeps_addresses(now + KEEP));
+        assert!(client.holds_addresses(now));
+        assert!(!client.holds_addresses(now + ADDRESS_HOLD));
     }
 }

@@ -1,4 +1,4 @@
-//! The messages of a stream, as libp2p frames them on data channels: protobuf with a length before it.
+//! Frames of a stream, as the libp2p WebRTC specification defines them: length-delimited protobuf messages.
 //!
 //! ```proto
 //! message Message {
@@ -8,195 +8,133 @@
 //! }
 //! ```
 //!
-//! Two fields do not warrant a protobuf library: written and read by hand. A length and its message may come as two messages
-//! of the channel (js-libp2p does that), so what a channel receives is one run of bytes.
+//! js-libp2p sends the length and the message as two SCTP messages, so the decoder treats a channel as a byte stream.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::ops::Range;
 
-/// The longest message with its length, in bytes: what every browser can receive.
-pub(crate) const MAX_MESSAGE: usize = 16 * 1024;
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
 
-/// Bytes before the data of a message that carries nothing else: two of length, a tag, two of length.
+/// The longest frame including its length prefix, in bytes: what every browser can receive.
+pub(crate) const MAX_FRAME: usize = 16 * 1024;
+
+/// Space to reserve before the data of a frame, in bytes: two for the length, one for the key, two for the data's length.
 pub(crate) const HEADER: usize = 5;
 
-const FLAG: u8 = 1 << 3;
-const DATA: u8 = 2 << 3 | 2;
+/// The protobuf key of `message`: field 2, length-delimited.
+const DATA_KEY: u8 = 2 << 3 | 2;
 
-/// What a message says beside its data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The longest length prefix of a valid frame, in bytes.
+const MAX_LENGTH_PREFIX: usize = 3;
+
+/// A control flag of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
 pub(crate) enum Flag {
-    /// The sender will send no more.
+    /// The sender has finished writing.
     Fin = 0,
-    /// The sender reads no more.
+    /// The sender has stopped reading.
     StopSending = 1,
-    /// The sender gives up: what is on its way may be lost.
+    /// The sender aborts the stream; data in flight may be lost.
     Reset = 2,
-    /// The other side's [`Flag::Fin`], and with it all that was sent before, has come.
+    /// Acknowledges a [`Flag::Fin`] and all data before it.
     FinAck = 3,
 }
 
-/// A message as it was received.
+/// A frame on the wire. Unknown fields are skipped.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Wire {
+    #[prost(enumeration = "Flag", optional, tag = "1")]
+    flag: Option<i32>,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    message: Option<Bytes>,
+}
+
+/// A decoded frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Message {
+pub(crate) struct Frame {
     pub flag: Option<Flag>,
     pub data: Bytes,
 }
 
-/// What a peer sent is no run of messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("malformed stream message")]
-pub(crate) struct Malformed;
-
-/// A message of one flag.
-pub(crate) fn flag(flag: Flag) -> Bytes {
-    Bytes::copy_from_slice(&[2, FLAG, flag as u8])
+/// The peer sent bytes that are not a sequence of frames.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("invalid frame: {0}")]
+    Decode(#[from] prost::DecodeError),
+    #[error("frame of {0} bytes exceeds the maximum of {MAX_FRAME}")]
+    TooLong(usize),
 }
 
-/// Puts the header of a message before `length` bytes of data, into the last bytes of `space`, and says how many of the bytes
-/// of `space` are not used. `length` is at most [`MAX_MESSAGE`] less [`HEADER`].
-pub(crate) fn header(space: &mut [u8; HEADER], length: usize) -> usize {
-    let mut bytes = [0; HEADER];
-    let mut rest = &mut bytes[..];
-    let inner = 1 + varint_length(length) + length;
-    put_varint(&mut rest, inner);
-    rest.put_u8(DATA);
-    put_varint(&mut rest, length);
-    let unused = rest.len();
-    space[unused..].copy_from_slice(&bytes[..HEADER - unused]);
+/// Encodes a frame that carries only a flag.
+pub(crate) fn encode_flag(flag: Flag) -> Bytes {
+    Wire { flag: Some(flag.into()), message: None }.encode_length_delimited_to_vec().into()
+}
+
+/// Writes the header of a frame with `length` bytes of data into the end of `space`, and returns how many leading bytes of
+/// `space` are unused. `length` is at most [`MAX_FRAME`] - [`HEADER`].
+///
+/// Encodes in place: the data is written behind the reserved space, not copied into a [`Wire`].
+pub(crate) fn write_header(space: &mut [u8; HEADER], length: usize) -> usize {
+    let inner = 1 + prost::length_delimiter_len(length) + length;
+    let key = HEADER - 1 - prost::length_delimiter_len(length);
+    let unused = key - prost::length_delimiter_len(inner);
+    space[key] = DATA_KEY;
+    // These fail only for lack of space, which was computed above.
+    let _ = prost::encode_length_delimiter(inner, &mut &mut space[unused..key]);
+    let _ = prost::encode_length_delimiter(length, &mut &mut space[key + 1..]);
     unused
 }
 
-fn varint_length(value: usize) -> usize {
-    if value < 0x80 { 1 } else { 2 }
-}
-
-fn put_varint(out: &mut &mut [u8], mut value: usize) {
-    while value >= 0x80 {
-        out.put_u8(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.put_u8(value as u8);
-}
-
-/// Puts the bytes of a channel together to messages. Holds at most one message.
+/// Reassembles frames from the bytes of a channel. Buffers at most one incomplete frame.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    /// The beginning of a message whose end has not come yet.
     partial: BytesMut,
 }
 
 impl Decoder {
-    /// Takes what a channel received; `each` is called with every message that is complete now.
+    /// Feeds received bytes and calls `on_frame` with each frame that is now complete.
     pub(crate) fn push(
         &mut self,
         mut bytes: Bytes,
-        mut each: impl FnMut(Message),
-    ) -> Result<(), Malformed> {
-        while !self.partial.is_empty() {
-            // One byte of length after another; then the rest of the message at once.
-            let wanted = match split_length(&self.partial)? {
-                None => 1,
-                Some((prefix, length)) if self.partial.len() < prefix + length => {
-                    prefix + length - self.partial.len()
-                }
-                Some((prefix, length)) => {
-                    let mut message = self.partial.split().freeze();
-                    message.advance(prefix);
-                    debug_assert_eq!(message.len(), length);
-                    each(decode(message)?);
-                    break;
-                }
-            };
-            // A whole message behind a length that came alone: no copy.
-            if let Some((prefix, length)) = split_length(&self.partial)?
-                && prefix == self.partial.len()
-                && bytes.len() >= length
-            {
-                self.partial.clear();
-                each(decode(bytes.split_to(length))?);
-                break;
-            }
-            if bytes.is_empty() {
+        mut on_frame: impl FnMut(Frame),
+    ) -> Result<(), FrameError> {
+        if !self.partial.is_empty() {
+            self.partial.extend_from_slice(&bytes);
+            if next_frame(&self.partial)?.is_none() {
                 return Ok(());
             }
-            self.partial.extend_from_slice(&bytes.split_to(wanted.min(bytes.len())));
+            bytes = self.partial.split().freeze();
         }
-        while !bytes.is_empty() {
-            match split_length(&bytes)? {
-                Some((prefix, length)) if bytes.len() >= prefix + length => {
-                    bytes.advance(prefix);
-                    each(decode(bytes.split_to(length))?);
-                }
-                _ => {
-                    self.partial.extend_from_slice(&bytes);
-                    return Ok(());
-                }
-            }
+        while let Some(range) = next_frame(&bytes)? {
+            let rest = bytes.split_off(range.end);
+            on_frame(decode(bytes.slice(range.start..))?);
+            bytes = rest;
         }
+        self.partial.extend_from_slice(&bytes);
         Ok(())
     }
 }
 
-/// The length that a message begins with: how many bytes it takes, and what it says. None if its end is missing.
-fn split_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
+/// Returns where the first frame lies in `bytes`, without its length prefix, or `None` until it is complete.
+fn next_frame(bytes: &[u8]) -> Result<Option<Range<usize>>, FrameError> {
     let mut rest = bytes;
-    match varint(&mut rest) {
-        Ok(length) if length as usize <= MAX_MESSAGE => {
-            Ok(Some((bytes.len() - rest.len(), length as usize)))
+    match prost::decode_length_delimiter(&mut rest) {
+        Ok(length) if length > MAX_FRAME => Err(FrameError::TooLong(length)),
+        Ok(length) => {
+            let start = bytes.len() - rest.len();
+            Ok((rest.len() >= length).then_some(start..start + length))
         }
-        Ok(_) => Err(Malformed),
-        // Three bytes say more than the longest message.
-        Err(Malformed) if bytes.len() < 3 => Ok(None),
-        Err(Malformed) => Err(Malformed),
+        Err(_) if bytes.len() < MAX_LENGTH_PREFIX => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first().ok_or(Malformed)?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(Malformed)
-}
-
-fn decode(message: Bytes) -> Result<Message, Malformed> {
-    let mut decoded = Message { flag: None, data: Bytes::new() };
-    let mut rest = &message[..];
-    while !rest.is_empty() {
-        let tag = varint(&mut rest)?;
-        match tag & 7 {
-            0 => {
-                let value = varint(&mut rest)?;
-                if tag == u64::from(FLAG) {
-                    decoded.flag = match value {
-                        0 => Some(Flag::Fin),
-                        1 => Some(Flag::StopSending),
-                        2 => Some(Flag::Reset),
-                        3 => Some(Flag::FinAck),
-                        // Of a later version: protobuf takes an unknown value for none.
-                        _ => decoded.flag,
-                    };
-                }
-            }
-            2 => {
-                let length = usize::try_from(varint(&mut rest)?).map_err(|_| Malformed)?;
-                let field = rest.get(..length).ok_or(Malformed)?;
-                rest = &rest[length..];
-                if tag == u64::from(DATA) {
-                    decoded.data = message.slice_ref(field);
-                }
-            }
-            1 => rest = rest.get(8..).ok_or(Malformed)?,
-            5 => rest = rest.get(4..).ok_or(Malformed)?,
-            _ => return Err(Malformed),
-        }
-    }
-    Ok(decoded)
+fn decode(bytes: Bytes) -> Result<Frame, FrameError> {
+    let Wire { flag, message } = Wire::decode(bytes)?;
+    // A flag of a later version is ignored.
+    let flag = flag.and_then(|flag| Flag::try_from(flag).ok());
+    Ok(Frame { flag, data: message.unwrap_or_default() })
 }
 
 #[cfg(test)]
@@ -204,75 +142,95 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn data(bytes: &[u8]) -> Vec<u8> {
+    fn encode(bytes: &[u8]) -> Vec<u8> {
         let mut space = [0; HEADER];
-        let unused = header(&mut space, bytes.len());
+        let unused = write_header(&mut space, bytes.len());
         [&space[unused..], bytes].concat()
     }
 
-    /// What a decoder makes of the bytes when they come cut at the given places.
-    fn decoded(bytes: &[u8], cuts: &[usize]) -> Result<Vec<Message>, Malformed> {
-        let (mut decoder, mut messages, mut from) = (Decoder::default(), Vec::new(), 0);
+    /// Decodes bytes that arrive split at the given offsets.
+    fn decode_split(bytes: &[u8], cuts: &[usize]) -> Result<Vec<Frame>, FrameError> {
+        let (mut decoder, mut frames, mut from) = (Decoder::default(), Vec::new(), 0);
         for &to in cuts.iter().chain([&bytes.len()]) {
-            decoder
-                .push(Bytes::copy_from_slice(&bytes[from..to]), |message| messages.push(message))?;
+            decoder.push(Bytes::copy_from_slice(&bytes[from..to]), |frame| frames.push(frame))?;
             from = to;
         }
         assert!(decoder.partial.is_empty());
-        Ok(messages)
+        Ok(frames)
     }
 
     #[test]
-    fn every_flag_is_read_as_it_was_written() {
-        for sent in [Flag::Fin, Flag::StopSending, Flag::Reset, Flag::FinAck] {
-            let messages = decoded(&flag(sent), &[]).unwrap();
-            assert_eq!(messages, [Message { flag: Some(sent), data: Bytes::new() }]);
+    fn every_flag_round_trips() {
+        for (sent, wire) in [
+            (Flag::Fin, [2, 8, 0]),
+            (Flag::StopSending, [2, 8, 1]),
+            (Flag::Reset, [2, 8, 2]),
+            (Flag::FinAck, [2, 8, 3]),
+        ] {
+            assert_eq!(encode_flag(sent)[..], wire);
+            let frames = decode_split(&wire, &[]).unwrap();
+            assert_eq!(frames, [Frame { flag: Some(sent), data: Bytes::new() }]);
         }
     }
 
     #[test]
-    fn the_longest_message_is_as_long_as_a_browser_can_receive() {
-        let bytes = data(&[7; MAX_MESSAGE - HEADER]);
-        assert_eq!(bytes.len(), MAX_MESSAGE);
-        assert_eq!(decoded(&bytes, &[]).unwrap()[0].data.len(), MAX_MESSAGE - HEADER);
+    fn the_longest_frame_is_as_long_as_a_browser_can_receive() {
+        let bytes = encode(&[7; MAX_FRAME - HEADER]);
+        assert_eq!(bytes.len(), MAX_FRAME);
+        assert_eq!(decode_split(&bytes, &[]).unwrap()[0].data.len(), MAX_FRAME - HEADER);
     }
 
     #[test]
-    fn a_message_with_data_and_a_flag_and_fields_of_a_later_version_is_read() {
+    fn a_header_written_in_place_equals_the_encoded_message() {
+        for length in [0, 1, 123, 124, 125, 126, 127, 128, 129, 16_000] {
+            let message = Some(vec![7; length].into());
+            let encoded = Wire { flag: None, message }.encode_length_delimited_to_vec();
+            assert_eq!(encode(&vec![7; length]), encoded);
+        }
+    }
+
+    #[test]
+    fn a_frame_with_data_a_flag_and_unknown_fields_is_decoded() {
         let bytes = [11, 0x12, 2, b'h', b'i', 0x08, 0, 0x18, 9, 0x22, 1, 5];
-        let messages = decoded(&bytes, &[]).unwrap();
-        assert_eq!(messages, [Message { flag: Some(Flag::Fin), data: Bytes::from_static(b"hi") }]);
+        let frames = decode_split(&bytes, &[]).unwrap();
+        assert_eq!(frames, [Frame { flag: Some(Flag::Fin), data: Bytes::from_static(b"hi") }]);
     }
 
     #[test]
-    fn a_message_longer_than_any_is_refused_before_it_comes() {
+    fn an_unknown_flag_is_ignored() {
+        let frames = decode_split(&[6, 0x08, 9, 0x12, 2, b'h', b'i'], &[]).unwrap();
+        assert_eq!(frames, [Frame { flag: None, data: Bytes::from_static(b"hi") }]);
+    }
+
+    #[test]
+    fn a_frame_over_the_maximum_is_rejected_by_its_length_prefix() {
         for length in [&[0x81, 0x80, 0x01][..], &[0xff, 0xff, 0xff]] {
-            assert_eq!(decoded(length, &[]), Err(Malformed));
-            assert_eq!(decoded(length, &[1, 2]), Err(Malformed));
+            assert!(decode_split(length, &[]).is_err());
+            assert!(decode_split(length, &[1, 2]).is_err());
         }
     }
 
     proptest! {
         #[test]
-        fn messages_are_read_however_they_are_cut(
+        fn frames_are_decoded_however_they_are_split(
             parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..2000), 1..6),
             cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..8),
         ) {
-            let bytes: Vec<u8> = parts.iter().flat_map(|part| data(part)).collect();
+            let bytes: Vec<u8> = parts.iter().flat_map(|part| encode(part)).collect();
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
             cuts.sort_unstable();
-            let read: Vec<Vec<u8>> = decoded(&bytes, &cuts).unwrap().into_iter().map(|m| m.data.to_vec()).collect();
+            let read: Vec<Vec<u8>> = decode_split(&bytes, &cuts).unwrap().into_iter().map(|frame| frame.data.to_vec()).collect();
             prop_assert_eq!(read, parts);
         }
 
         #[test]
-        fn garbage_never_panics_and_never_piles_up(chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..20)) {
+        fn arbitrary_bytes_never_panic_and_the_buffer_stays_bounded(chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..20)) {
             let mut decoder = Decoder::default();
             for chunk in chunks {
                 if decoder.push(Bytes::from(chunk), |_| {}).is_err() {
                     break;
                 }
-                prop_assert!(decoder.partial.len() <= MAX_MESSAGE + 3);
+                prop_assert!(decoder.partial.len() <= MAX_FRAME + MAX_LENGTH_PREFIX);
             }
         }
     }

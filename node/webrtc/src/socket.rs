@@ -1,4 +1,4 @@
-//! The UDP socket of a listener: many datagrams a system call, and answers leave from the address that was asked.
+//! The UDP socket of a listener: batches datagrams per system call (GSO, GRO) and answers from the address that received.
 
 use std::{
     io::{self, IoSliceMut},
@@ -8,18 +8,18 @@ use std::{
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use tokio::{io::Interest, net::UdpSocket};
 
-/// What the kernel is asked to hold in either direction, in bytes. It may grant less (`net.core.rmem_max`).
+/// Requested kernel buffer per direction, in bytes. The kernel may grant less (`net.core.rmem_max`).
 const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
 
-/// The longest datagram that is received, in bytes: no path that browsers use carries more.
-const LONGEST: usize = 1600;
+/// The longest datagram that is received, in bytes: above the MTU of any path from a browser.
+const MAX_DATAGRAM: usize = 1600;
 
-/// Two addresses between which a client's packets travel.
+/// The address pair that a client's packets travel between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Path {
-    /// The client's.
+    /// The client's address.
     pub remote: SocketAddr,
-    /// Ours, where the system tells it: a host may have many, and a browser takes answers only from the one it asked.
+    /// The local address, if the system reports it. A browser accepts answers only from the address it sent to.
     pub local: Option<IpAddr>,
 }
 
@@ -29,9 +29,10 @@ pub(crate) struct Socket {
     state: UdpSocketState,
 }
 
-/// Room for what one system call receives.
+/// Buffers for one receive call.
 pub(crate) struct Buffers {
     storage: Vec<u8>,
+    /// Bytes per message.
     each: usize,
     meta: [RecvMeta; BATCH_SIZE],
     filled: usize,
@@ -56,7 +57,7 @@ impl Socket {
             state.set_recv_buffer_size((&io).into(), KERNEL_BUFFER),
         ] {
             if let Err(error) = granted {
-                tracing::debug!(%error, "the socket keeps its small buffers");
+                tracing::debug!(%error, "cannot enlarge the socket buffer");
             }
         }
         Ok(Self { io, state })
@@ -66,9 +67,9 @@ impl Socket {
         self.io.local_addr()
     }
 
-    /// Room for [`Socket::receive`].
+    /// Allocates buffers for [`Socket::receive`].
     pub(crate) fn buffers(&self) -> Buffers {
-        let each = self.state.gro_segments() * LONGEST;
+        let each = self.state.gro_segments() * MAX_DATAGRAM;
         Buffers {
             storage: vec![0; each * BATCH_SIZE],
             each,
@@ -77,7 +78,7 @@ impl Socket {
         }
     }
 
-    /// Waits for datagrams.
+    /// Waits for datagrams and fills `buffers`.
     pub(crate) async fn receive(&self, buffers: &mut Buffers) -> io::Result<()> {
         buffers.filled = 0;
         let Buffers { storage, each, meta, .. } = buffers;
@@ -94,8 +95,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends datagrams of `segment` bytes each (the last may be shorter), or says that the kernel's buffer is full. What the
-    /// network refuses is lost, as with UDP in general.
+    /// Sends datagrams of `segment` bytes each (the last may be shorter). Fails with `WouldBlock` if the kernel's buffer is full.
     pub(crate) fn send(&self, path: Path, contents: &[u8], segment: usize) -> io::Result<()> {
         let transmit = Transmit {
             destination: path.remote,
@@ -107,19 +107,19 @@ impl Socket {
         self.io.try_io(Interest::WRITABLE, || self.state.send((&self.io).into(), &transmit))
     }
 
-    /// Waits until the kernel takes datagrams again.
+    /// Waits until the kernel accepts datagrams again.
     pub(crate) async fn writable(&self) -> io::Result<()> {
         self.io.writable().await
     }
 
-    /// How many datagrams one [`Socket::send`] may carry.
-    pub(crate) fn batch(&self) -> usize {
+    /// Returns the maximum number of datagrams per [`Socket::send`].
+    pub(crate) fn max_batch(&self) -> usize {
         self.state.max_gso_segments()
     }
 }
 
 impl Buffers {
-    /// What was received: where from, the bytes, and how long each datagram in them is (the last may be shorter).
+    /// Iterates over the received batches: the path, the bytes, and the length of each datagram in them (the last may be shorter).
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Path, &[u8], usize)> {
         let each = self.each;
         self.meta[..self.filled].iter().zip(self.storage.chunks_exact(each)).map(

@@ -1,10 +1,9 @@
-//! A stream of a connection: the end that the application holds, and the pipe to the task that drives the connection.
+//! A stream of a connection: the half that the application holds, and the pipe to the task that drives the connection.
 //!
-//! A pipe holds a bounded number of bytes each way. Towards the peer it is filled with ready messages, which the task hands to
-//! SCTP as the peer takes them; towards the application it is filled by the task, which leaves what does not fit in SCTP's
-//! receive window, so that a reader that does not read stops the peer instead of filling this node's memory. (That window is
-//! one for the whole connection: a stream that is never read ends up stopping the others, so whoever multiplexes over several
-//! streams has to read them all. Our client has one long-lived stream.)
+//! A pipe buffers a bounded number of bytes in each direction. Outbound bytes are framed at once; the task hands frames to SCTP as
+//! the congestion window allows. Inbound bytes that do not fit stay in SCTP's receive window, so a slow reader slows the peer down
+//! instead of growing this node's memory. That window is shared by the connection: a stream that is never read eventually blocks
+//! the others, so an application that multiplexes over several streams must read all of them. Browsers use one long-lived stream.
 
 use std::{
     collections::VecDeque,
@@ -20,89 +19,89 @@ use tokio::sync::Notify;
 
 use crate::message::{self, HEADER};
 
-/// How much an application may write before the peer takes it, in bytes (beside what SCTP holds).
+/// Bytes that an application can write ahead of SCTP, per stream.
 const SEND_BUFFER: usize = 256 * 1024;
 
-/// How much is read ahead of the application, in bytes.
+/// Bytes that the task reads from SCTP ahead of the application, per stream.
 pub(crate) const RECEIVE_BUFFER: usize = 256 * 1024;
 
-/// A bidirectional stream: one data channel.
+/// A bidirectional stream: one WebRTC data channel.
 ///
-/// Closing it tells the peer that nothing more comes; the other direction goes on. Dropping it unclosed resets it, unless the
-/// peer has closed its direction: then this one is closed as well.
+/// Closing it finishes the write direction; the read direction stays open. Dropping it unclosed resets it, unless the peer has
+/// finished its write direction: then this one is finished as well.
 #[derive(Debug)]
 pub struct Stream(Arc<Pipe>);
 
-/// What lies between a [`Stream`] and the task of its connection.
+/// The buffers shared by a [`Stream`] and the task of its connection.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     id: u16,
-    attention: Arc<Attention>,
-    ends: Mutex<Ends>,
+    readiness: Arc<Readiness>,
+    state: Mutex<PipeState>,
 }
 
-/// Which streams of a connection want something of its task. Each of them is in the list at most once.
+/// The streams of a connection that need service by its task, each listed at most once.
 #[derive(Debug, Default)]
-pub(crate) struct Attention {
+pub(crate) struct Readiness {
     streams: Mutex<Vec<u16>>,
     wake: Notify,
 }
 
 #[derive(Debug)]
-struct Ends {
-    /// Messages for the peer, all but the last one full.
-    frames: VecDeque<Frame>,
+struct PipeState {
+    /// Frames to send, all but the last one full.
+    frames: VecDeque<OutboundFrame>,
     frames_bytes: usize,
-    /// How long the data of a message is at most.
+    /// Maximum bytes of data in a frame.
     frame_size: usize,
     writer: Option<Waker>,
     write: Write,
 
-    /// Copied, so that the bytes counted are the bytes held: a slice would keep the whole message.
+    /// Copied out of the frame, so that the bytes counted are the bytes held: a slice would keep the whole frame alive.
     received: BytesMut,
-    /// The task has left something unread because there was no room.
-    starved: bool,
+    /// The task left data in SCTP because this buffer was full.
+    read_blocked: bool,
     reader: Option<Waker>,
     read: Read,
 
     dropped: bool,
-    /// Whether the stream is on the list of those that want something.
+    /// Whether the stream is listed in [`Readiness`].
     listed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Write {
     Open,
-    /// The application closed: a FIN comes behind the frames.
+    /// The application closed: a FIN follows the queued frames.
     Closed,
-    /// The peer reads no more, or the stream is no more.
-    Broken(io::ErrorKind),
+    /// The peer stopped reading, or the stream was reset.
+    Failed(io::ErrorKind),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Read {
     Open,
-    /// The peer sent its last byte.
+    /// The peer finished writing.
     Finished,
-    Broken(io::ErrorKind),
+    Failed(io::ErrorKind),
 }
 
-/// A message under construction: room for the header, then data.
+/// A frame under construction: space for the header, then data.
 #[derive(Debug)]
-struct Frame(BytesMut);
+struct OutboundFrame(BytesMut);
 
-/// What a stream's application wants the peer to know.
+/// How far the application's half of a stream is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wishes {
-    /// Nothing more will be written: all frames were taken, so a FIN is due.
-    pub finished: bool,
-    /// The application's end is gone.
+pub(crate) struct LocalHalf {
+    /// Closed and all frames taken: a FIN is due.
+    pub fin_due: bool,
+    /// The application dropped the stream.
     pub dropped: bool,
-    /// Frames wait, with an end to come behind them.
-    pub pending: bool,
+    /// Closed, with frames still queued.
+    pub draining: bool,
 }
 
-impl Frame {
+impl OutboundFrame {
     fn new(size: usize) -> Self {
         let mut bytes = BytesMut::with_capacity(HEADER + size);
         bytes.resize(HEADER, 0);
@@ -115,146 +114,145 @@ impl Frame {
 
     fn seal(mut self) -> Bytes {
         let mut space = [0; HEADER];
-        let unused = message::header(&mut space, self.len());
+        let unused = message::write_header(&mut space, self.len());
         self.0[..HEADER].copy_from_slice(&space);
         self.0.advance(unused);
         self.0.freeze()
     }
 }
 
-impl Attention {
-    /// Waits until a stream wants something.
-    pub(crate) async fn wanted(&self) {
+impl Readiness {
+    /// Waits until a stream needs service.
+    pub(crate) async fn notified(&self) {
         self.wake.notified().await;
     }
 
-    /// The streams that wanted something since the last call.
-    pub(crate) fn take(&self, into: &mut Vec<u16>) {
-        into.append(&mut lock(&self.streams));
+    /// Returns the streams listed since the last call and clears the list.
+    pub(crate) fn take(&self) -> Vec<u16> {
+        std::mem::take(&mut lock(&self.streams))
     }
 
-    fn list(&self, id: u16) {
+    fn push(&self, id: u16) {
         lock(&self.streams).push(id);
         self.wake.notify_one();
     }
 }
 
-/// A panic while such a lock is held can leave nothing half done that would matter: the fields are independent.
+/// Locks, ignoring poisoning: no invariant spans several fields.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A stream for the application, and its pipe for the task. `frame_size`: how long the data of a message is at most.
+/// Creates a stream for the application and its pipe for the task. `frame_size`: maximum bytes of data in a frame.
 pub(crate) fn stream(
     id: u16,
-    attention: &Arc<Attention>,
+    readiness: &Arc<Readiness>,
     frame_size: usize,
 ) -> (Stream, Arc<Pipe>) {
-    let ends = Ends {
+    let state = PipeState {
         frames: VecDeque::new(),
         frames_bytes: 0,
         frame_size,
         writer: None,
         write: Write::Open,
         received: BytesMut::new(),
-        starved: false,
+        read_blocked: false,
         reader: None,
         read: Read::Open,
         dropped: false,
         listed: false,
     };
-    let pipe = Arc::new(Pipe { id, attention: attention.clone(), ends: Mutex::new(ends) });
+    let pipe = Arc::new(Pipe { id, readiness: readiness.clone(), state: Mutex::new(state) });
     (Stream(pipe.clone()), pipe)
 }
 
 impl Pipe {
-    fn ends(&self) -> MutexGuard<'_, Ends> {
-        lock(&self.ends)
+    fn state(&self) -> MutexGuard<'_, PipeState> {
+        lock(&self.state)
     }
 
-    /// Tells the task to look at this stream.
-    fn list(&self, ends: &mut Ends) {
-        if !std::mem::replace(&mut ends.listed, true) {
-            self.attention.list(self.id);
+    /// Lists this stream for service.
+    fn mark_ready(&self, state: &mut PipeState) {
+        if !std::mem::replace(&mut state.listed, true) {
+            self.readiness.push(self.id);
         }
     }
 
-    /// The task is about to look: from now on the next wish lists the stream again. (Afterwards would be too late for what is
-    /// written while it looks.)
-    pub(crate) fn unlist(&self) {
-        self.ends().listed = false;
+    /// Called by the task before it services the stream, so that a write during the service lists the stream again.
+    pub(crate) fn clear_ready(&self) {
+        self.state().listed = false;
     }
 
-    /// What the application wants now.
-    pub(crate) fn wishes(&self) -> Wishes {
-        let ends = self.ends();
-        let closed = ends.write == Write::Closed;
-        Wishes {
-            finished: closed && ends.frames.is_empty(),
-            dropped: ends.dropped,
-            pending: closed && !ends.frames.is_empty(),
+    /// Returns how far the application's half is closed.
+    pub(crate) fn local_half(&self) -> LocalHalf {
+        let state = self.state();
+        let closed = state.write == Write::Closed;
+        LocalHalf {
+            fin_due: closed && state.frames.is_empty(),
+            dropped: state.dropped,
+            draining: closed && !state.frames.is_empty(),
         }
     }
 
-    /// The next message for the peer.
+    /// Takes the next frame to send.
     pub(crate) fn next_frame(&self) -> Option<Bytes> {
-        let mut ends = self.ends();
-        let frame = ends.frames.pop_front()?;
-        ends.frames_bytes -= frame.len();
-        if (ends.frames_bytes <= SEND_BUFFER / 2 || ends.frames.is_empty())
-            && let Some(writer) = ends.writer.take()
+        let mut state = self.state();
+        let frame = state.frames.pop_front()?;
+        state.frames_bytes -= frame.len();
+        if (state.frames_bytes <= SEND_BUFFER / 2 || state.frames.is_empty())
+            && let Some(writer) = state.writer.take()
         {
             writer.wake();
         }
         Some(frame.seal())
     }
 
-    /// Whether there is room for more of what the peer sent. If not, the stream is listed when there is.
-    pub(crate) fn has_room(&self) -> bool {
-        let mut ends = self.ends();
-        ends.starved = ends.received.len() >= RECEIVE_BUFFER && !ends.dropped;
-        !ends.starved
+    /// Returns whether the read buffer has capacity. If not, the stream is listed when the application has read half of it.
+    pub(crate) fn has_capacity(&self) -> bool {
+        let mut state = self.state();
+        state.read_blocked = state.received.len() >= RECEIVE_BUFFER && !state.dropped;
+        !state.read_blocked
     }
 
-    /// Data from the peer.
-    pub(crate) fn receive(&self, data: &[u8]) {
-        let mut ends = self.ends();
-        if ends.read == Read::Open && !ends.dropped && !data.is_empty() {
-            ends.received.extend_from_slice(data);
-            wake(&mut ends.reader);
+    /// Buffers data from the peer.
+    pub(crate) fn push_data(&self, data: &[u8]) {
+        let mut state = self.state();
+        if state.read == Read::Open && !state.dropped && !data.is_empty() {
+            state.received.extend_from_slice(data);
+            wake(&mut state.reader);
         }
     }
 
-    /// The peer sent all that it had.
+    /// Ends the read direction after the buffered data: the peer sent FIN.
     pub(crate) fn finish_read(&self) {
-        let mut ends = self.ends();
-        if ends.read == Read::Open {
-            ends.read = Read::Finished;
-            wake(&mut ends.reader);
+        let mut state = self.state();
+        if state.read == Read::Open {
+            state.read = Read::Finished;
+            wake(&mut state.reader);
         }
     }
 
-    /// The peer reads no more.
+    /// Fails writes with `BrokenPipe`: the peer sent STOP_SENDING.
     pub(crate) fn stop_write(&self) {
-        self.ends().break_write(io::ErrorKind::BrokenPipe);
+        self.state().fail_write(io::ErrorKind::BrokenPipe);
     }
 
-    /// Neither side can use the stream any more. What was received and not read is lost, unless the peer had finished.
-    pub(crate) fn break_off(&self, why: io::ErrorKind) {
-        let mut ends = self.ends();
-        ends.break_write(why);
-        if ends.read == Read::Open {
-            ends.read = Read::Broken(why);
-            ends.received = BytesMut::new();
-            wake(&mut ends.reader);
+    /// Fails both directions with `why`. Discards unread data unless the peer had finished.
+    pub(crate) fn reset(&self, why: io::ErrorKind) {
+        let mut state = self.state();
+        state.fail_write(why);
+        if state.read == Read::Open {
+            state.read = Read::Failed(why);
+            state.received = BytesMut::new();
+            wake(&mut state.reader);
         }
     }
 }
 
-impl Ends {
-    fn break_write(&mut self, why: io::ErrorKind) {
+impl PipeState {
+    fn fail_write(&mut self, why: io::ErrorKind) {
         if self.write == Write::Open || (self.write == Write::Closed && !self.frames.is_empty()) {
-            self.write = Write::Broken(why);
+            self.write = Write::Failed(why);
         }
         self.frames.clear();
         self.frames_bytes = 0;
@@ -268,8 +266,8 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-/// Keeps the waker of a task that has to wait.
-fn wait(waker: &mut Option<Waker>, cx: &Context<'_>) {
+/// Stores the waker of the polling task.
+fn register(waker: &mut Option<Waker>, cx: &Context<'_>) {
     match waker {
         Some(known) => known.clone_from(cx.waker()),
         None => *waker = Some(cx.waker().clone()),
@@ -282,26 +280,26 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let mut ends = self.0.ends();
-        let read = ends.received.len().min(buffer.len());
-        ends.received.copy_to_slice(&mut buffer[..read]);
-        if ends.received.is_empty() {
-            ends.received = BytesMut::new();
+        let mut state = self.0.state();
+        let read = state.received.len().min(buffer.len());
+        state.received.copy_to_slice(&mut buffer[..read]);
+        if state.received.is_empty() {
+            state.received = BytesMut::new();
         }
-        if ends.starved && ends.received.len() <= RECEIVE_BUFFER / 2 {
-            ends.starved = false;
-            self.0.list(&mut ends);
+        if state.read_blocked && state.received.len() <= RECEIVE_BUFFER / 2 {
+            state.read_blocked = false;
+            self.0.mark_ready(&mut state);
         }
         if read > 0 || buffer.is_empty() {
             return Poll::Ready(Ok(read));
         }
-        match ends.read {
+        match state.read {
             Read::Open => {
-                wait(&mut ends.reader, cx);
+                register(&mut state.reader, cx);
                 Poll::Pending
             }
             Read::Finished => Poll::Ready(Ok(0)),
-            Read::Broken(why) => Poll::Ready(Err(why.into())),
+            Read::Failed(why) => Poll::Ready(Err(why.into())),
         }
     }
 }
@@ -312,82 +310,81 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         mut data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut ends = self.0.ends();
-        match ends.write {
+        let mut state = self.0.state();
+        match state.write {
             Write::Open => {}
             Write::Closed => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Write::Broken(why) => return Poll::Ready(Err(why.into())),
+            Write::Failed(why) => return Poll::Ready(Err(why.into())),
         }
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let room = SEND_BUFFER.saturating_sub(ends.frames_bytes);
-        if room == 0 {
-            wait(&mut ends.writer, cx);
+        let capacity = SEND_BUFFER.saturating_sub(state.frames_bytes);
+        if capacity == 0 {
+            register(&mut state.writer, cx);
             return Poll::Pending;
         }
-        data = &data[..data.len().min(room)];
+        data = &data[..data.len().min(capacity)];
         let written = data.len();
-        let size = ends.frame_size;
+        let size = state.frame_size;
         while !data.is_empty() {
-            if ends.frames.back().is_none_or(|frame| frame.len() >= size) {
-                ends.frames.push_back(Frame::new(size.min(data.len().max(1024))));
+            if state.frames.back().is_none_or(|frame| frame.len() >= size) {
+                state.frames.push_back(OutboundFrame::new(size.min(data.len().max(1024))));
             }
-            if let Some(frame) = ends.frames.back_mut() {
+            if let Some(frame) = state.frames.back_mut() {
                 let (now, later) = data.split_at(data.len().min(size - frame.len()));
                 frame.0.extend_from_slice(now);
                 data = later;
             }
         }
-        ends.frames_bytes += written;
-        self.0.list(&mut ends);
+        state.frames_bytes += written;
+        self.0.mark_ready(&mut state);
         Poll::Ready(Ok(written))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut ends = self.0.ends();
-        if let Write::Broken(why) = ends.write {
+        let mut state = self.0.state();
+        if let Write::Failed(why) = state.write {
             return Poll::Ready(Err(why.into()));
         }
-        if ends.frames.is_empty() {
+        if state.frames.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        wait(&mut ends.writer, cx);
+        register(&mut state.writer, cx);
         Poll::Pending
     }
 
-    /// Ready once all that was written, and the news that it was the last, are SCTP's to deliver. The task keeps the channel
-    /// until the peer has acknowledged them.
+    /// Completes when SCTP has taken all written data and the FIN. The task keeps the channel until the peer acknowledges them.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut ends = self.0.ends();
-        match ends.write {
-            Write::Broken(why) => return Poll::Ready(Err(why.into())),
+        let mut state = self.0.state();
+        match state.write {
+            Write::Failed(why) => return Poll::Ready(Err(why.into())),
             Write::Open => {
-                ends.write = Write::Closed;
-                self.0.list(&mut ends);
+                state.write = Write::Closed;
+                self.0.mark_ready(&mut state);
             }
             Write::Closed => {}
         }
-        if ends.frames.is_empty() {
+        if state.frames.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        wait(&mut ends.writer, cx);
+        register(&mut state.writer, cx);
         Poll::Pending
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let mut ends = self.0.ends();
-        ends.dropped = true;
-        ends.received = BytesMut::new();
-        if ends.write == Write::Open && ends.read == Read::Finished {
-            ends.write = Write::Closed;
-        } else if ends.write == Write::Open {
-            ends.frames.clear();
-            ends.frames_bytes = 0;
+        let mut state = self.0.state();
+        state.dropped = true;
+        state.received = BytesMut::new();
+        if state.write == Write::Open && state.read == Read::Finished {
+            state.write = Write::Closed;
+        } else if state.write == Write::Open {
+            state.frames.clear();
+            state.frames_bytes = 0;
         }
-        self.0.list(&mut ends);
+        self.0.mark_ready(&mut state);
     }
 }
 

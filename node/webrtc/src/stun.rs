@@ -1,13 +1,14 @@
-//! The only ICE that a server with a known address needs ("ICE lite"): answers to connectivity checks.
+//! ICE lite (RFC 8445): answers connectivity checks, all that a server with a known address needs.
 //!
-//! A browser cannot tell the node its ICE credentials before it knocks, so the specification puts them into the `USERNAME`
-//! of every check, `SERVER:CLIENT`:
-//! - `libp2p+webrtc+v1/RANDOM` on both sides, and the same text is both passwords;
-//! - `libp2p+webrtc+v2/PASSWORD` as the server's, where PASSWORD is the client's own; the client's name is its own, too.
+//! There is no signalling to exchange ICE credentials, so the specification carries them in the `USERNAME` of every check,
+//! `SERVER_UFRAG:CLIENT_UFRAG`:
+//! - version 1: `libp2p+webrtc+v1/RANDOM` is both sides' ufrag and password;
+//! - version 2: the server's ufrag and password are `libp2p+webrtc+v2/PASSWORD`, where PASSWORD is the client's; the client
+//!   chooses its ufrag freely.
 //!
-//! Either way a check is signed with the server's name, which the check itself carries: whoever can write the name can sign.
-//! The signature therefore tells well-formed checks from noise, and binds later packets to the name that the first one chose
-//! (which only the client and those on the path know). It authenticates nobody: Noise does, later.
+//! Either way a check is signed with the server's ufrag, which the check itself carries, so anyone can sign. The signature filters
+//! out malformed packets and binds later checks to the first one's ufrag, which only the client and on-path observers know. It
+//! does not authenticate: Noise does.
 
 use std::net::SocketAddr;
 
@@ -19,64 +20,64 @@ use is::{
 const V1: &str = "libp2p+webrtc+v1/";
 const V2: &str = "libp2p+webrtc+v2/";
 
-/// How long a name (`ufrag`) of ICE may be, in characters (RFC 8839, 5.4).
-const NAME: std::ops::RangeInclusive<usize> = 4..=256;
-/// How long a password of ICE may be, in characters.
-const PASSWORD: std::ops::RangeInclusive<usize> = 22..=256;
+/// Length of an ICE ufrag, in characters (RFC 8839, 5.4).
+const UFRAG_LENGTH: std::ops::RangeInclusive<usize> = 4..=256;
+/// Length of an ICE password, in characters (RFC 8839, 5.4).
+const PASSWORD_LENGTH: std::ops::RangeInclusive<usize> = 22..=256;
 
-/// The longest check that is looked at, in bytes. Browsers send some 200.
+/// The longest check that is parsed, in bytes. Browsers send about 200.
 const MAX_CHECK: usize = 1200;
-/// The type of a request for a binding (RFC 8489, section 5).
+/// The message type of a binding request (RFC 8489, section 5).
 const BINDING_REQUEST: [u8; 2] = [0, 1];
 
-/// A connectivity check whose signature is right.
+/// A connectivity check with a valid signature.
 #[derive(Debug)]
 pub(crate) struct Check<'a> {
-    /// `SERVER:CLIENT`: what tells one client from another.
+    /// `SERVER_UFRAG:CLIENT_UFRAG`: identifies the client.
     pub username: &'a str,
-    /// Whether the client wants this pair of addresses to be the one that is used.
+    /// USE-CANDIDATE: the client nominates this path.
     pub nominated: bool,
     id: TransId,
 }
 
-/// Why a datagram is no check of ours.
+/// Why a datagram is not answered as a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum CheckError {
     #[error("not a binding request")]
-    NotACheck,
-    #[error("the username is of no known version")]
+    NotABindingRequest,
+    #[error("the username is not of webrtc-direct version 1 or 2")]
     Username,
-    #[error("the signature is wrong")]
+    #[error("the message integrity does not match the username")]
     Signature,
 }
 
-/// Whether a datagram claims to be STUN (RFC 7983).
+/// Returns whether a datagram's first byte marks it as STUN (RFC 7983).
 pub(crate) fn is_stun(datagram: &[u8]) -> bool {
     matches!(datagram.first(), Some(0..=3))
 }
 
-/// Whether a datagram claims to be DTLS (RFC 7983).
+/// Returns whether a datagram's first byte marks it as DTLS (RFC 7983).
 pub(crate) fn is_dtls(datagram: &[u8]) -> bool {
     matches!(datagram.first(), Some(20..=63))
 }
 
-/// The password that checks with this username are signed with.
+/// Returns the password that signs checks with this username, or `None` for an unknown version.
 fn password(username: &str) -> Option<&str> {
     let (server, client) = username.split_once(':')?;
-    if !is_ice(server, NAME) || !is_ice(client, NAME) {
+    if !is_ice_chars(server, UFRAG_LENGTH) || !is_ice_chars(client, UFRAG_LENGTH) {
         return None;
     }
     let known = if server.starts_with(V1) {
         server == client
     } else if let Some(password) = server.strip_prefix(V2) {
-        is_ice(password, PASSWORD)
+        is_ice_chars(password, PASSWORD_LENGTH)
     } else {
         false
     };
     known.then_some(server)
 }
 
-fn is_ice(text: &str, length: std::ops::RangeInclusive<usize>) -> bool {
+fn is_ice_chars(text: &str, length: std::ops::RangeInclusive<usize>) -> bool {
     length.contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
 }
@@ -86,24 +87,24 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
 }
 
 impl<'a> Check<'a> {
-    /// Reads a datagram.
-    pub(crate) fn read(datagram: &'a [u8]) -> Result<Self, Refused> {
+    /// Parses a datagram and verifies its signature.
+    pub(crate) fn read(datagram: &'a [u8]) -> Result<Self, CheckError> {
         if datagram.len() > MAX_CHECK || !datagram.starts_with(&BINDING_REQUEST) {
-            return Err(Refused::NotACheck);
+            return Err(CheckError::NotABindingRequest);
         }
-        let message = StunMessage::parse(datagram).map_err(|_| Refused::NotACheck)?;
+        let message = StunMessage::parse(datagram).map_err(|_| CheckError::NotABindingRequest)?;
         if !message.is_binding_request() {
-            return Err(Refused::NotACheck);
+            return Err(CheckError::NotABindingRequest);
         }
-        let username = message.username().ok_or(Refused::Username)?;
-        let password = password(username).ok_or(Refused::Username)?;
+        let username = message.username().ok_or(CheckError::Username)?;
+        let password = password(username).ok_or(CheckError::Username)?;
         if !message.verify(password.as_bytes(), hmac) {
-            return Err(Refused::Signature);
+            return Err(CheckError::Signature);
         }
         Ok(Self { username, nominated: message.use_candidate(), id: message.trans_id() })
     }
 
-    /// The answer to a check that came from `source`.
+    /// Encodes the signed answer to a check received from `source`.
     pub(crate) fn answer(&self, source: SocketAddr) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 128];
         let length = StunMessage::binding_reply(self.id, source).to_bytes(
@@ -121,7 +122,7 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A check as a browser writes it.
+    /// Encodes a check as a browser does.
     pub(crate) fn check(username: &str, password: &str) -> Vec<u8> {
         let mut buffer = vec![0; 2048];
         let length = StunMessage::binding_request(username, TransId::new(), true, 7, 1, true)
@@ -134,7 +135,7 @@ pub(crate) mod tests {
     const CLIENT_PASSWORD: &str = "0123456789abcdefghijkl+/";
 
     #[test]
-    fn a_check_of_version_one_is_signed_with_the_name_that_both_sides_have() {
+    fn a_version_1_check_is_signed_with_the_shared_ufrag() {
         let name = "libp2p+webrtc+v1/abcdefgh";
         let datagram = check(&format!("{name}:{name}"), name);
         let check = Check::read(&datagram).unwrap();
@@ -143,14 +144,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_check_of_version_two_carries_the_clients_password_in_the_servers_name() {
+    fn a_version_2_check_carries_the_clients_password_in_the_server_ufrag() {
         let server = format!("{V2}{CLIENT_PASSWORD}");
         let datagram = check(&format!("{server}:aBcD"), &server);
         assert!(Check::read(&datagram).is_ok());
     }
 
     #[test]
-    fn usernames_of_no_known_version_are_refused() {
+    fn usernames_of_unknown_versions_are_rejected() {
         let v2 = format!("{V2}{CLIENT_PASSWORD}");
         for (username, password) in [
             (
@@ -158,32 +159,32 @@ pub(crate) mod tests {
                 "libp2p+webrtc+v3/0123456789abcdefghijkl",
             ),
             ("abcdefgh:abcdefgh".to_owned(), "abcdefgh"),
-            // Version one with two names.
+            // Version 1 with two different ufrags.
             (format!("{V1}abcd:{V1}efgh"), "libp2p+webrtc+v1/abcd"),
-            // A password that is too short for ICE.
+            // A password shorter than ICE allows.
             (format!("{V2}tooshort:abcd"), "libp2p+webrtc+v2/tooshort"),
-            // A client's name that is too short, and one with a line's end in it.
+            // A client ufrag that is too short, and one with a line break.
             (format!("{v2}:abc"), &v2),
             (format!("{v2}:abcd\r\n"), &v2),
             (format!("{v2}:ab:cd"), &v2),
         ] {
             assert_eq!(
                 Check::read(&check(&username, password)).err(),
-                Some(Refused::Username),
+                Some(CheckError::Username),
                 "{username:?}"
             );
         }
     }
 
     #[test]
-    fn a_check_signed_with_anything_else_is_refused() {
+    fn a_check_signed_with_another_password_is_rejected() {
         let name = format!("{V1}abcdefgh");
         let datagram = check(&format!("{name}:{name}"), "another password");
-        assert_eq!(Check::read(&datagram).err(), Some(Refused::Signature));
+        assert_eq!(Check::read(&datagram).err(), Some(CheckError::Signature));
     }
 
     #[test]
-    fn the_answer_names_the_source_and_is_signed() {
+    fn the_answer_contains_the_source_address_and_is_signed() {
         let name = format!("{V1}abcdefgh");
         let datagram = check(&format!("{name}:{name}"), &name);
         for source in ["192.0.2.1:1234", "[2001:db8::1]:1234"] {
@@ -193,13 +194,13 @@ pub(crate) mod tests {
             assert!(message.is_successful_binding_response());
             assert_eq!(message.mapped_address(), Some(source));
             assert!(message.verify(name.as_bytes(), hmac));
-            assert!(answer.len() <= datagram.len(), "an answer is no longer than the question");
+            assert!(answer.len() <= datagram.len(), "an answer does not amplify");
         }
     }
 
     proptest! {
         #[test]
-        fn a_check_with_any_bit_of_its_signed_part_turned_is_refused(at in 0usize..100, bit in 0u8..8) {
+        fn a_check_with_any_signed_bit_flipped_is_rejected(at in 0usize..100, bit in 0u8..8) {
             let name = format!("{V1}abcdefgh");
             let mut datagram = check(&format!("{name}:{name}"), &name);
             // The last 8 bytes are a checksum that the signature does not cover.
@@ -209,26 +210,26 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn garbage_is_refused(datagram in proptest::collection::vec(any::<u8>(), 0..1500)) {
+        fn arbitrary_bytes_are_rejected(datagram in proptest::collection::vec(any::<u8>(), 0..1500)) {
             prop_assert!(Check::read(&datagram).is_err());
         }
 
         #[test]
-        fn any_text_as_a_username_is_refused_or_of_a_known_version(username in "\\PC{0,300}") {
+        fn an_accepted_username_is_of_a_known_version(username in "\\PC{0,300}") {
             if let Some(password) = password(&username) {
                 prop_assert!(password.starts_with(V1) || password.starts_with(V2));
             }
         }
 
         #[test]
-        fn every_name_of_version_one_is_taken(random in "[a-zA-Z0-9+/]{1,239}") {
+        fn every_version_1_ufrag_is_accepted(random in "[a-zA-Z0-9+/]{1,239}") {
             let name = format!("{V1}{random}");
             let username = format!("{name}:{name}");
             prop_assert_eq!(password(&username), Some(name.as_str()));
         }
 
         #[test]
-        fn every_password_of_version_two_is_taken(secret in "[a-zA-Z0-9+/]{22,239}", client in "[a-zA-Z0-9+/]{4,256}") {
+        fn every_version_2_password_is_accepted(secret in "[a-zA-Z0-9+/]{22,239}", client in "[a-zA-Z0-9+/]{4,256}") {
             let name = format!("{V2}{secret}");
             let username = format!("{name}:{client}");
             prop_assert_eq!(password(&username), Some(name.as_str()));

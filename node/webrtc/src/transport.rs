@@ -1,4 +1,4 @@
-//! The [`Transport`] of libp2p: listeners, their addresses, and the connections that came in.
+//! The libp2p [`Transport`]: listeners, their addresses and incoming connections.
 
 use std::{
     collections::VecDeque,
@@ -20,49 +20,49 @@ use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::{
     address,
-    admission::Limits,
+    association::AssociationConfig,
     certificate::{Certificate, Fingerprint},
     connection::Connection,
     driver::{Established, Shared},
-    link::LinkConfig,
+    limiter::Limits,
     listener::Listener,
     socket::Socket,
 };
 
-/// Connections that wait for the swarm to take them; beyond that they are dropped.
-const ACCEPTED: usize = 64;
+/// Authenticated connections waiting for the swarm; more are dropped.
+const ACCEPT_QUEUE: usize = 64;
 
-/// What a [`Transport`] needs to know.
+/// Configuration of a [`Transport`].
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Who this node is.
+    /// The node's identity.
     pub key: Keypair,
-    /// The certificate that its addresses name.
+    /// The DTLS certificate, whose hash the node's addresses contain.
     pub certificate: Certificate,
-    /// What it takes from strangers.
+    /// Limits of each listener.
     pub limits: Limits,
 }
 
-/// Why the transport cannot do something.
+/// A failure to listen.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The socket, or the watch over the node's addresses.
-    #[error("{0}")]
+    /// The socket or the interface watcher failed.
+    #[error("cannot listen for WebRTC: {0}")]
     Io(#[from] io::Error),
-    /// The certificate does not do for DTLS.
-    #[error("cannot set up DTLS: {0}")]
+    /// The DTLS configuration is invalid.
+    #[error("cannot configure DTLS: {0}")]
     Dtls(#[from] dimpl::Error),
 }
 
-/// Accepts browsers on `/ip4|ip6/…/udp/PORT/webrtc-direct`. It dials nobody.
+/// Accepts browsers on `/ip4|ip6/…/udp/PORT/webrtc-direct`. Cannot dial.
 ///
-/// Its sockets and connections live in tasks of the tokio runtime in which [`listen_on`](libp2p::Transport::listen_on) is
-/// called. Removing a listener closes the connections that came in by it, for they share its socket.
+/// Runs its sockets and connections as tasks of the tokio runtime in which [`listen_on`](libp2p::Transport::listen_on) is called.
+/// Removing a listener closes its connections, which share its socket.
 #[derive(Debug)]
 pub struct Transport {
     config: Config,
     fingerprint: Fingerprint,
-    listeners: Vec<Listening>,
+    listeners: Vec<ListenerHandle>,
     events: VecDeque<Event>,
     waker: Option<Waker>,
 }
@@ -71,17 +71,17 @@ type Upgrade = future::Ready<Result<(PeerId, Connection), Error>>;
 type Event = TransportEvent<Upgrade, Error>;
 
 #[derive(Debug)]
-struct Listening {
+struct ListenerHandle {
     id: ListenerId,
     address: SocketAddr,
     accepted: mpsc::Receiver<Established>,
-    /// For a socket that listens on all addresses of the node.
+    /// Reports the host's addresses, for a socket bound to all of them.
     interfaces: Option<IfWatcher>,
     task: AbortHandle,
 }
 
 impl Transport {
-    /// A transport without listeners.
+    /// Creates a transport without listeners.
     pub fn new(config: Config) -> Self {
         let fingerprint = config.certificate.fingerprint();
         Self { config, fingerprint, listeners: Vec::new(), events: VecDeque::new(), waker: None }
@@ -94,24 +94,27 @@ impl Transport {
         let interfaces = address.ip().is_unspecified().then(IfWatcher::new).transpose()?;
         let shared = Arc::new(Shared {
             socket,
-            link: LinkConfig::new(self.config.certificate.clone(), limits.handshake)?,
+            association: AssociationConfig::new(
+                self.config.certificate.clone(),
+                limits.handshake_timeout,
+            )?,
             key: self.config.key.clone(),
             fingerprint: self.fingerprint,
-            handshake: limits.handshake,
-            silence: limits.silence,
+            handshake_timeout: limits.handshake_timeout,
+            idle_timeout: limits.idle_timeout,
         });
-        let (sender, accepted) = mpsc::channel(ACCEPTED);
+        let (sender, accepted) = mpsc::channel(ACCEPT_QUEUE);
         let task = tokio::spawn(Listener::new(shared, limits, sender).run()).abort_handle();
         if interfaces.is_none() {
-            let listen_addr = address::dialled(address, &self.fingerprint);
+            let listen_addr = address::dialable(address, &self.fingerprint);
             self.events.push_back(TransportEvent::NewAddress { listener_id: id, listen_addr });
         }
-        self.listeners.push(Listening { id, address, accepted, interfaces, task });
+        self.listeners.push(ListenerHandle { id, address, accepted, interfaces, task });
         Ok(())
     }
 }
 
-impl Listening {
+impl ListenerHandle {
     fn poll(&mut self, fingerprint: &Fingerprint, cx: &mut Context<'_>) -> Poll<Event> {
         if let Poll::Ready(event) = self.poll_interfaces(fingerprint, cx) {
             return Poll::Ready(event);
@@ -123,11 +126,11 @@ impl Listening {
                 Poll::Ready(TransportEvent::Incoming {
                     listener_id: self.id,
                     upgrade: future::ready(Ok((peer, connection))),
-                    local_addr: address::dialled(local, fingerprint),
+                    local_addr: address::dialable(local, fingerprint),
                     send_back_addr: address::multiaddr(remote),
                 })
             }
-            // The task ends only with the transport.
+            // The listener's task ends only with the transport.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
@@ -136,16 +139,16 @@ impl Listening {
         let Some(interfaces) = &mut self.interfaces else { return Poll::Pending };
         while let Poll::Ready(event) = interfaces.poll_if_event(cx) {
             let listener_id = self.id;
-            let ours = |ip: IpAddr| ip.is_ipv4() == self.address.is_ipv4();
-            let dialled =
-                |ip| address::dialled(SocketAddr::new(ip, self.address.port()), fingerprint);
+            let same_family = |ip: IpAddr| ip.is_ipv4() == self.address.is_ipv4();
+            let dialable =
+                |ip| address::dialable(SocketAddr::new(ip, self.address.port()), fingerprint);
             match event {
-                Ok(IfEvent::Up(net)) if ours(net.addr()) => {
-                    let listen_addr = dialled(net.addr());
+                Ok(IfEvent::Up(net)) if same_family(net.addr()) => {
+                    let listen_addr = dialable(net.addr());
                     return Poll::Ready(TransportEvent::NewAddress { listener_id, listen_addr });
                 }
-                Ok(IfEvent::Down(net)) if ours(net.addr()) => {
-                    let listen_addr = dialled(net.addr());
+                Ok(IfEvent::Down(net)) if same_family(net.addr()) => {
+                    let listen_addr = dialable(net.addr());
                     return Poll::Ready(TransportEvent::AddressExpired {
                         listener_id,
                         listen_addr,
@@ -153,7 +156,7 @@ impl Listening {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    // The socket serves on; new addresses of the node stay unknown.
+                    // The socket keeps working; later addresses of the host are not announced.
                     self.interfaces = None;
                     return Poll::Ready(TransportEvent::ListenerError {
                         listener_id,
@@ -166,7 +169,7 @@ impl Listening {
     }
 }
 
-impl Drop for Listening {
+impl Drop for ListenerHandle {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -194,7 +197,7 @@ impl libp2p::Transport for Transport {
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> bool {
-        let Some(at) = self.listeners.iter().position(|listening| listening.id == id) else {
+        let Some(at) = self.listeners.iter().position(|listener| listener.id == id) else {
             return false;
         };
         self.listeners.remove(at);
@@ -218,8 +221,8 @@ impl libp2p::Transport for Transport {
             return Poll::Ready(event);
         }
         let Self { listeners, fingerprint, .. } = &mut *self;
-        for listening in listeners {
-            if let Poll::Ready(event) = listening.poll(fingerprint, cx) {
+        for listener in listeners {
+            if let Poll::Ready(event) = listener.poll(fingerprint, cx) {
                 return Poll::Ready(event);
             }
         }

@@ -1,222 +1,364 @@
-//! The channels of a connection: opened, answered, read, written and closed.
+//! The channels of a connection: opens, accepts, reads, writes and closes them.
 
-use std::{io, time::Instant};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use sctp_proto::PayloadProtocolIdentifier;
+use sctp_proto::{PayloadProtocolIdentifier, StreamEvent};
+use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    BACKLOG, Driver, INBOUND_STREAMS, LEAVE, LINGER, NOISE_CHANNEL, OUTBOUND_STREAMS, TURN,
-};
 use crate::{
-    channel::{self, Channel, Due},
-    connection::ConnectionError,
-    link::FRAME_DATA,
-    message,
-    stream::{Stream, stream},
+    association::{Association, FRAME_DATA},
+    channel::{self, Action, Channel},
+    congestion::CongestionWindow,
+    error::{ConnectionError, ProtocolViolation},
+    message::{self, Flag},
+    stream::{Readiness, Stream, stream},
 };
 
-impl Driver {
-    /// Opens a channel of SCTP's and takes it in.
-    pub(super) fn open_channel(&mut self, id: u16) -> Option<Stream> {
-        self.link.association()?.open_stream(id, PayloadProtocolIdentifier::Binary).ok()?;
-        let (stream, pipe) = stream(id, &self.attention, FRAME_DATA);
-        self.channels.insert(id, Channel::new(pipe, false));
-        Some(stream)
+/// Maximum open streams of the browser; more are reset.
+pub(super) const MAX_INBOUND_STREAMS: usize = 32;
+/// Maximum open streams of this node; more wait.
+const MAX_OUTBOUND_STREAMS: usize = 64;
+/// Maximum SCTP streams in any state. SCTP remembers a stream until both sides have reset it; browsers do that at once, and a
+/// client that does not has its connection closed.
+const MAX_SCTP_STREAMS: usize = 512;
+/// Frames that one stream sends before the next stream's turn.
+const FRAMES_PER_TURN: usize = 8;
+/// Datagrams waiting for the kernel at which no more frames are written.
+const MAX_QUEUED_DATAGRAMS: usize = 1024;
+/// How long the peer may take to acknowledge a FIN after the application dropped the stream.
+const FIN_ACK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the browser may take to close a finished channel before this side does. Browsers' libp2p closes it at once, and one
+/// side suffices. The browser should do it: after a reset by this side, sctp-proto answers the browser's reset with another one,
+/// which can hit the next channel of the same id.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// The channel of the Noise handshake.
+pub(super) const NOISE_CHANNEL: u16 = 0;
+
+/// The channels of a connection and the order in which they send.
+pub(super) struct Channels {
+    channels: BTreeMap<u16, Channel>,
+    /// SCTP streams of the peer before their DATA_CHANNEL_OPEN.
+    unopened: HashSet<u16>,
+    /// SCTP streams with a reset in progress, whose ids cannot be reused yet.
+    resetting: HashSet<u16>,
+    /// Channels that may have frames to send, in round-robin order.
+    send_queue: Vec<u16>,
+    readiness: Arc<Readiness>,
+    congestion: CongestionWindow,
+    /// Bytes handed to SCTP so far.
+    written: u64,
+    /// Takes the browser's streams to the application.
+    inbound: mpsc::Sender<Stream>,
+    /// The application's request for an outbound stream that is not open yet.
+    requested: Option<oneshot::Sender<Stream>>,
+}
+
+/// Runs however the task ends, including panic and abort, so that no stream waits forever.
+impl Drop for Channels {
+    fn drop(&mut self) {
+        for channel in self.channels.values() {
+            channel.pipe.reset(io::ErrorKind::ConnectionReset);
+        }
+    }
+}
+
+impl Channels {
+    pub(super) fn new(inbound: mpsc::Sender<Stream>) -> Self {
+        Self {
+            channels: BTreeMap::new(),
+            unopened: HashSet::new(),
+            resetting: HashSet::new(),
+            send_queue: Vec::new(),
+            readiness: Arc::default(),
+            congestion: CongestionWindow::default(),
+            written: 0,
+            inbound,
+            requested: None,
+        }
     }
 
-    /// Opens the stream that the application waits for, if there is room.
-    pub(super) fn open_wanted(&mut self) -> Result<(), ConnectionError> {
-        let outbound =
-            self.channels.values().filter(|channel| !channel.inbound && !channel.is_over()).count();
-        if !self.established || self.wanted.is_none() || outbound >= OUTBOUND_STREAMS {
-            return Ok(());
-        }
-        // The DTLS server's channels are the odd ones.
-        let free = (1..u16::MAX).step_by(2).find(|id| {
-            !self.channels.contains_key(id)
-                && !self.unasked.contains(id)
-                && !self.closing.contains(id)
-        });
-        let Some((id, stream)) = free.and_then(|id| Some((id, self.open_channel(id)?))) else {
-            return Ok(());
-        };
-        self.write(id, &Bytes::from_static(&channel::OPEN), PayloadProtocolIdentifier::Dcep);
-        if let Some(wanted) = self.wanted.take() {
-            // Nobody waits any more: the stream goes, and with it the channel.
-            let _ = wanted.send(stream);
+    /// Returns the list of streams that need service, to wait on.
+    pub(super) fn readiness(&self) -> Arc<Readiness> {
+        self.readiness.clone()
+    }
+
+    /// Returns whether the application waits for an outbound stream.
+    pub(super) fn has_request(&self) -> bool {
+        self.requested.is_some()
+    }
+
+    /// Opens an outbound stream for the application as soon as the limit allows.
+    pub(super) fn request(&mut self, reply: oneshot::Sender<Stream>) {
+        self.requested = Some(reply);
+    }
+
+    /// Returns whether no stream reset is in progress.
+    pub(super) fn resets_complete(&self) -> bool {
+        self.resetting.is_empty()
+    }
+
+    /// Returns when [`Channels::close_expired`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.channels.values().filter_map(|channel| channel.linger).min()
+    }
+
+    /// Fails if the peer holds too many SCTP streams.
+    pub(super) fn check_limit(&self) -> Result<(), ProtocolViolation> {
+        if self.channels.len() + self.unopened.len() + self.resetting.len() > MAX_SCTP_STREAMS {
+            return Err(ProtocolViolation::TooManyStreams);
         }
         Ok(())
     }
 
-    pub(super) fn read_channels(&mut self) -> Result<bool, ConnectionError> {
+    /// Closes channels that the peer has not closed in time.
+    pub(super) fn close_expired(&mut self, association: &mut Association, now: Instant) {
+        let expired = |channel: &Channel| channel.linger.is_some_and(|at| at <= now);
+        let expired: Vec<u16> =
+            self.channels.iter().filter(|(_, c)| expired(c)).map(|(id, _)| *id).collect();
+        for id in expired {
+            if let Some(channel) = self.channels.remove(&id) {
+                channel.pipe.reset(io::ErrorKind::ConnectionReset);
+                self.reset_stream(association, id);
+            }
+        }
+    }
+
+    /// Handles an event of an SCTP stream.
+    pub(super) fn on_event(
+        &mut self,
+        association: &mut Association,
+        event: StreamEvent,
+    ) -> Result<(), ConnectionError> {
+        match event {
+            StreamEvent::Opened { id } => {
+                let sctp = association.sctp().ok_or(ConnectionError::Closed)?;
+                while sctp.accept_stream().is_some() {}
+                self.unopened.insert(id);
+            }
+            StreamEvent::Readable { id } => {
+                if let Some(channel) = self.channels.get_mut(&id) {
+                    channel.readable = true;
+                }
+            }
+            StreamEvent::Finished { id } => {
+                self.unopened.remove(&id);
+                self.resetting.insert(id);
+                if let Some(channel) = self.channels.remove(&id) {
+                    channel.pipe.reset(io::ErrorKind::ConnectionReset);
+                }
+            }
+            // The id can never be used again.
+            StreamEvent::ResetFailed { .. } => return Err(ProtocolViolation::ResetFailed.into()),
+            StreamEvent::ResetComplete { id } => {
+                self.resetting.remove(&id);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Opens an SCTP stream and its channel, without DATA_CHANNEL_OPEN.
+    pub(super) fn open(&mut self, association: &mut Association, id: u16) -> Option<Stream> {
+        association.sctp()?.open_stream(id, PayloadProtocolIdentifier::Binary).ok()?;
+        let (stream, pipe) = stream(id, &self.readiness, FRAME_DATA);
+        self.channels.insert(id, Channel::new(pipe, false));
+        Some(stream)
+    }
+
+    /// Opens the stream that the application requested, if the limit allows.
+    pub(super) fn open_requested(&mut self, association: &mut Association) {
+        let outbound = self.channels.values().filter(|c| !c.inbound && !c.is_finished()).count();
+        if self.requested.is_none() || outbound >= MAX_OUTBOUND_STREAMS {
+            return;
+        }
+        // The DTLS server opens odd ids (RFC 8832).
+        let free = (1..u16::MAX).step_by(2).find(|id| {
+            !self.channels.contains_key(id)
+                && !self.unopened.contains(id)
+                && !self.resetting.contains(id)
+        });
+        let Some((id, stream)) = free.and_then(|id| Some((id, self.open(association, id)?))) else {
+            return;
+        };
+        association.write(id, &Bytes::from_static(&channel::OPEN), PayloadProtocolIdentifier::Dcep);
+        if let Some(reply) = self.requested.take() {
+            // If the application no longer waits, this drops the stream, which resets the channel.
+            let _ = reply.send(stream);
+        }
+    }
+
+    /// Reads from SCTP and writes to it as buffers and windows allow. Returns whether anything moved.
+    pub(super) fn service(&mut self, association: &mut Association, now: Instant) -> bool {
         let mut moved = false;
-        for id in self.unasked.iter().copied().collect::<Vec<_>>() {
-            moved |= self.answer(id)?;
+        for id in self.readiness.take() {
+            moved = true;
+            if let Some(channel) = self.channels.get(&id) {
+                channel.pipe.clear_ready();
+            }
+            self.enqueue(id);
+        }
+        moved |= self.read(association);
+        moved |= self.write(association, now);
+        moved
+    }
+
+    fn read(&mut self, association: &mut Association) -> bool {
+        let mut moved = false;
+        for id in self.unopened.iter().copied().collect::<Vec<_>>() {
+            moved |= self.accept(association, id);
         }
         let readable: Vec<u16> =
             self.channels.iter().filter(|(_, c)| c.readable).map(|(id, _)| *id).collect();
         for id in readable {
             while let Some(channel) = self.channels.get_mut(&id)
                 && channel.readable
-                && channel.pipe.has_room()
+                && channel.pipe.has_capacity()
             {
-                let Some(message) = self.link.read(id) else {
+                let Some(message) = association.read(id) else {
                     channel.readable = false;
                     break;
                 };
                 moved = true;
                 match message {
-                    (PayloadProtocolIdentifier::Binary, bytes) => match channel.receive(bytes) {
-                        Ok(acknowledgements) => {
-                            for _ in 0..acknowledgements {
-                                self.write_flag(id, message::Flag::FinAck);
+                    (PayloadProtocolIdentifier::Binary, bytes) => {
+                        match channel.receive(bytes) {
+                            Ok(true) => write_flag(association, id, Flag::FinAck),
+                            Ok(false) => {}
+                            Err(error) => {
+                                tracing::debug!(id, %error, "stream reset: invalid frame");
+                                channel.abort();
                             }
-                            self.list(id);
                         }
-                        Err(error) => {
-                            tracing::debug!(id, %error, "a stream is reset");
-                            channel.refuse();
-                            self.list(id);
-                        }
-                    },
-                    // The confirmation of a channel that this side opened.
+                        self.enqueue(id);
+                    }
                     (PayloadProtocolIdentifier::Dcep, bytes) if bytes[..] == channel::ACK => {}
-                    // What browsers send for a message without bytes.
+                    // Browsers send it for an empty message.
                     (PayloadProtocolIdentifier::BinaryEmpty, _) => {}
-                    _ => {
-                        tracing::debug!(id, "a stream has messages of another kind");
-                        channel.refuse();
-                        self.list(id);
+                    (kind, _) => {
+                        tracing::debug!(id, ?kind, "stream reset: unexpected message type");
+                        channel.abort();
+                        self.enqueue(id);
                     }
                 }
-            }
-        }
-        Ok(moved)
-    }
-
-    /// Reads the first message of a stream that the peer began: it has to ask for a channel.
-    fn answer(&mut self, id: u16) -> Result<bool, ConnectionError> {
-        if self.closing.contains(&id) {
-            // The stream that had this number before: SCTP lets nothing through until that is done with.
-            return Ok(false);
-        }
-        let Some((kind, bytes)) = self.link.read(id) else { return Ok(false) };
-        self.unasked.remove(&id);
-        if kind != PayloadProtocolIdentifier::Dcep || !channel::asks_for_channel(&bytes) {
-            tracing::debug!(id, "a stream begins with something else than a channel");
-            self.close_sctp(id);
-            return Ok(true);
-        }
-        self.write(id, &Bytes::from_static(&channel::ACK), PayloadProtocolIdentifier::Dcep);
-        let (stream, pipe) = stream(id, &self.attention, FRAME_DATA);
-        let mut channel = Channel::new(pipe, true);
-        channel.readable = true;
-        let open =
-            self.channels.values().filter(|channel| channel.inbound && !channel.is_over()).count();
-        if open >= INBOUND_STREAMS || self.handle.inbound.try_send(stream).is_err() {
-            tracing::debug!(id, "the browser opens too many streams");
-            channel.refuse();
-            self.list(id);
-        }
-        self.channels.insert(id, channel);
-        Ok(true)
-    }
-
-    pub(super) fn list(&mut self, id: u16) {
-        if !self.sending.contains(&id) {
-            self.sending.push(id);
-        }
-    }
-
-    /// Hands to SCTP what the streams have for the peer, as much as it should hold.
-    pub(super) fn write_channels(&mut self, now: Instant) -> Result<bool, ConnectionError> {
-        let Some(association) = self.link.association() else { return Ok(false) };
-        let mut held = 0;
-        for id in self.channels.keys() {
-            held +=
-                association.stream(*id).and_then(|stream| stream.buffered_amount()).unwrap_or(0);
-        }
-        self.window.observe(now, self.written, self.written.saturating_sub(held as u64));
-        if self.sending.is_empty() || self.link.outbox.len() > BACKLOG {
-            return Ok(false);
-        }
-        let room = self.window.size();
-        let mut moved = false;
-        let (mut again, mut had) = (Vec::new(), Vec::new());
-        for id in std::mem::take(&mut self.sending) {
-            let mut turn = 0;
-            let more = loop {
-                let Some(channel) = self.channels.get(&id) else { break false };
-                if held >= room || turn >= TURN {
-                    break true;
-                }
-                let Some(frame) = channel.pipe.next_frame() else { break false };
-                held += frame.len();
-                self.written += frame.len() as u64;
-                turn += 1;
-                moved = true;
-                self.write(id, &frame, PayloadProtocolIdentifier::Binary);
-            };
-            if more {
-                if turn == 0 { &mut again } else { &mut had }.push(id);
-            }
-            moved |= self.settle(id, now);
-        }
-        // Whoever had its turn goes behind those that had none.
-        again.append(&mut had);
-        self.sending = again;
-        Ok(moved)
-    }
-
-    /// Does what is due for a channel beside its data.
-    fn settle(&mut self, id: u16, now: Instant) -> bool {
-        let mut moved = false;
-        while let Some(channel) = self.channels.get_mut(&id)
-            && let Some(due) = channel.due()
-        {
-            moved = true;
-            tracing::trace!(id, ?due, "a stream");
-            match due {
-                // It stays, so that nothing has to take its number: see LEAVE.
-                Due::Linger | Due::Close if id == NOISE_CHANNEL && !channel.inbound => {
-                    return moved;
-                }
-                Due::Send(flag) => self.write_flag(id, flag),
-                Due::Linger => channel.linger = Some(now + LINGER),
-                Due::Close => channel.linger = Some(now + LEAVE),
             }
         }
         moved
     }
 
-    fn write_flag(&mut self, id: u16, flag: message::Flag) {
-        self.write(id, &message::flag(flag), PayloadProtocolIdentifier::Binary);
+    /// Reads the first message of a stream that the peer started, which must be DATA_CHANNEL_OPEN.
+    fn accept(&mut self, association: &mut Association, id: u16) -> bool {
+        if self.resetting.contains(&id) {
+            // The reset of the previous stream with this id is in progress; SCTP delivers nothing until it completes.
+            return false;
+        }
+        let Some((kind, bytes)) = association.read(id) else { return false };
+        self.unopened.remove(&id);
+        if kind != PayloadProtocolIdentifier::Dcep || !channel::is_open(&bytes) {
+            tracing::debug!(id, ?kind, "stream reset: no DATA_CHANNEL_OPEN");
+            self.reset_stream(association, id);
+            return true;
+        }
+        association.write(id, &Bytes::from_static(&channel::ACK), PayloadProtocolIdentifier::Dcep);
+        let (stream, pipe) = stream(id, &self.readiness, FRAME_DATA);
+        let mut channel = Channel::new(pipe, true);
+        channel.readable = true;
+        let open = self.channels.values().filter(|c| c.inbound && !c.is_finished()).count();
+        if open >= MAX_INBOUND_STREAMS || self.inbound.try_send(stream).is_err() {
+            tracing::debug!(
+                id,
+                max = MAX_INBOUND_STREAMS,
+                "stream reset: too many inbound streams"
+            );
+            channel.abort();
+            self.enqueue(id);
+        }
+        self.channels.insert(id, channel);
+        true
     }
 
-    fn write(&mut self, id: u16, bytes: &Bytes, kind: PayloadProtocolIdentifier) {
-        if let Some(association) = self.link.association()
-            && let Ok(mut stream) = association.stream(id)
-            && let Err(error) = stream.write_sctp(bytes, kind)
+    fn enqueue(&mut self, id: u16) {
+        if !self.send_queue.contains(&id) {
+            self.send_queue.push(id);
+        }
+    }
+
+    /// Hands frames to SCTP up to the congestion window, in turns.
+    fn write(&mut self, association: &mut Association, now: Instant) -> bool {
+        let Some(sctp) = association.sctp() else { return false };
+        let mut in_flight = 0;
+        for id in self.channels.keys() {
+            in_flight += sctp.stream(*id).and_then(|stream| stream.buffered_amount()).unwrap_or(0);
+        }
+        self.congestion.observe(now, self.written, self.written.saturating_sub(in_flight as u64));
+        if self.send_queue.is_empty() || association.queue.len() > MAX_QUEUED_DATAGRAMS {
+            return false;
+        }
+        let window = self.congestion.size();
+        let mut moved = false;
+        let (mut waiting, mut served) = (Vec::new(), Vec::new());
+        for id in std::mem::take(&mut self.send_queue) {
+            let mut turn = 0;
+            let more = loop {
+                let Some(channel) = self.channels.get(&id) else { break false };
+                if in_flight >= window || turn >= FRAMES_PER_TURN {
+                    break true;
+                }
+                let Some(frame) = channel.pipe.next_frame() else { break false };
+                in_flight += frame.len();
+                self.written += frame.len() as u64;
+                turn += 1;
+                moved = true;
+                association.write(id, &frame, PayloadProtocolIdentifier::Binary);
+            };
+            if more {
+                if turn == 0 { &mut waiting } else { &mut served }.push(id);
+            }
+            moved |= self.act(association, id, now);
+        }
+        waiting.append(&mut served);
+        self.send_queue = waiting;
+        moved
+    }
+
+    /// Carries out the actions of a channel's state machine.
+    fn act(&mut self, association: &mut Association, id: u16, now: Instant) -> bool {
+        let mut moved = false;
+        while let Some(channel) = self.channels.get_mut(&id)
+            && let Some(action) = channel.next_action()
         {
-            // The peer has closed the channel, or the association ends: the event of that is on its way.
-            tracing::debug!(id, %error, "a message is not sent");
+            moved = true;
+            tracing::trace!(id, ?action, "channel action");
+            match action {
+                // Stays open, so that its id is not reused: see CLOSE_GRACE.
+                Action::Linger | Action::Close if id == NOISE_CHANNEL && !channel.inbound => {
+                    return moved;
+                }
+                Action::Send(flag) => write_flag(association, id, flag),
+                Action::Linger => channel.linger = Some(now + FIN_ACK_TIMEOUT),
+                Action::Close => channel.linger = Some(now + CLOSE_GRACE),
+            }
         }
+        moved
     }
 
-    pub(super) fn close_channel(&mut self, id: u16) {
-        if let Some(channel) = self.channels.remove(&id) {
-            channel.pipe.break_off(io::ErrorKind::ConnectionReset);
-            self.close_sctp(id);
-        }
-    }
-
-    pub(super) fn close_sctp(&mut self, id: u16) {
-        if let Some(association) = self.link.association()
-            && let Ok(mut stream) = association.stream(id)
+    fn reset_stream(&mut self, association: &mut Association, id: u16) {
+        if let Some(sctp) = association.sctp()
+            && let Ok(mut stream) = sctp.stream(id)
             && stream.close().is_ok()
         {
-            self.closing.insert(id);
+            self.resetting.insert(id);
         }
     }
+}
+
+fn write_flag(association: &mut Association, id: u16, flag: Flag) {
+    association.write(id, &message::encode_flag(flag), PayloadProtocolIdentifier::Binary);
 }

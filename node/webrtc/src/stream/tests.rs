@@ -1,44 +1,38 @@
 use super::*;
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
 
-fn new() -> (Stream, Arc<Pipe>, Arc<Attention>) {
-    let attention = Arc::default();
-    let (stream, pipe) = stream(3, &attention, 1000);
-    (stream, pipe, attention)
-}
-
-fn listed(attention: &Attention) -> Vec<u16> {
-    let mut list = Vec::new();
-    attention.take(&mut list);
-    list
+fn new() -> (Stream, Arc<Pipe>, Arc<Readiness>) {
+    let readiness = Arc::default();
+    let (stream, pipe) = stream(3, &readiness, 1000);
+    (stream, pipe, readiness)
 }
 
 #[test]
-fn small_writes_become_one_message() {
-    let (mut stream, pipe, attention) = new();
+fn small_writes_are_coalesced_into_one_frame() {
+    let (mut stream, pipe, readiness) = new();
     for part in [&b"one "[..], b"two ", b"three"] {
         assert_eq!(stream.write(part).now_or_never().unwrap().unwrap(), part.len());
     }
-    assert_eq!(listed(&attention), [3], "a stream is listed once");
+    assert_eq!(readiness.take(), [3], "a stream is listed once");
     let frame = pipe.next_frame().unwrap();
     assert_eq!(&frame[..], b"\x0f\x12\x0done two three");
     assert_eq!(pipe.next_frame(), None);
 }
 
 #[test]
-fn what_is_written_while_the_task_looks_is_seen_the_next_time() {
-    let (mut stream, pipe, attention) = new();
+fn a_write_during_service_lists_the_stream_again() {
+    let (mut stream, pipe, readiness) = new();
     stream.write_all(b"first").now_or_never().unwrap().unwrap();
-    assert_eq!(listed(&attention), [3]);
-    pipe.unlist();
+    assert_eq!(readiness.take(), [3]);
+    pipe.clear_ready();
     while pipe.next_frame().is_some() {}
     stream.write_all(b"second").now_or_never().unwrap().unwrap();
-    pipe.wishes();
-    assert_eq!(listed(&attention), [3]);
+    pipe.local_half();
+    assert_eq!(readiness.take(), [3]);
 }
 
 #[test]
-fn a_writer_waits_when_the_peer_takes_nothing_and_goes_on_when_it_does() {
+fn a_full_send_buffer_blocks_the_writer_until_frames_are_taken() {
     let (mut stream, pipe, _) = new();
     let data = vec![1; SEND_BUFFER + 10];
     assert_eq!(stream.write(&data).now_or_never().unwrap().unwrap(), SEND_BUFFER);
@@ -48,7 +42,7 @@ fn a_writer_waits_when_the_peer_takes_nothing_and_goes_on_when_it_does() {
 }
 
 #[test]
-fn no_message_is_longer_than_asked_for() {
+fn no_frame_exceeds_the_frame_size() {
     let (mut stream, pipe, _) = new();
     stream.write_all(&[1; 5500]).now_or_never().unwrap().unwrap();
     let lengths: Vec<usize> =
@@ -57,46 +51,46 @@ fn no_message_is_longer_than_asked_for() {
 }
 
 #[test]
-fn a_reader_that_does_not_read_stops_the_task_until_it_does() {
-    let (mut stream, pipe, attention) = new();
-    pipe.receive(&[1; RECEIVE_BUFFER]);
-    assert!(!pipe.has_room());
-    assert_eq!(listed(&attention), []);
+fn a_full_read_buffer_blocks_the_task_until_the_application_reads() {
+    let (mut stream, pipe, readiness) = new();
+    pipe.push_data(&[1; RECEIVE_BUFFER]);
+    assert!(!pipe.has_capacity());
+    assert_eq!(readiness.take(), []);
     let mut buffer = vec![0; RECEIVE_BUFFER];
     stream.read_exact(&mut buffer).now_or_never().unwrap().unwrap();
-    assert_eq!(listed(&attention), [3]);
-    assert!(pipe.has_room());
+    assert_eq!(readiness.take(), [3]);
+    assert!(pipe.has_capacity());
 }
 
 #[test]
-fn a_read_stream_holds_no_more_than_its_bound_however_much_came() {
+fn the_read_buffer_does_not_grow_over_many_fills() {
     let (mut stream, pipe, _) = new();
     let mut buffer = vec![0; RECEIVE_BUFFER / 2];
     for _ in 0..50 {
-        while pipe.has_room() {
-            pipe.receive(&[1; 16_000]);
+        while pipe.has_capacity() {
+            pipe.push_data(&[1; 16_000]);
         }
         stream.read_exact(&mut buffer).now_or_never().unwrap().unwrap();
     }
-    let held = pipe.ends().received.capacity();
+    let held = pipe.state().received.capacity();
     assert!(held <= 3 * RECEIVE_BUFFER, "{held}");
 }
 
 #[test]
-fn the_end_comes_after_the_data() {
+fn buffered_data_is_read_before_the_end_of_the_stream() {
     let (mut stream, pipe, _) = new();
-    pipe.receive(b"last");
+    pipe.push_data(b"last");
     pipe.finish_read();
-    pipe.break_off(io::ErrorKind::ConnectionReset);
+    pipe.reset(io::ErrorKind::ConnectionReset);
     let mut text = String::new();
     assert_eq!(stream.read_to_string(&mut text).now_or_never().unwrap().unwrap(), 4);
 }
 
 #[test]
-fn both_directions_fail_when_the_stream_is_broken_off() {
+fn reset_fails_both_directions() {
     let (mut stream, pipe, _) = new();
-    pipe.receive(b"lost");
-    pipe.break_off(io::ErrorKind::ConnectionReset);
+    pipe.push_data(b"lost");
+    pipe.reset(io::ErrorKind::ConnectionReset);
     let mut buffer = [0; 4];
     let read = stream.read(&mut buffer).now_or_never().unwrap();
     assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
@@ -105,35 +99,35 @@ fn both_directions_fail_when_the_stream_is_broken_off() {
 }
 
 #[test]
-fn a_closed_stream_is_finished_when_its_data_was_taken() {
+fn a_closed_stream_owes_a_fin_after_its_frames_are_taken() {
     let (mut stream, pipe, _) = new();
     stream.write_all(b"data").now_or_never().unwrap().unwrap();
     assert!(stream.close().now_or_never().is_none());
-    assert!(pipe.wishes().pending);
+    assert!(pipe.local_half().draining);
     pipe.next_frame().unwrap();
     assert!(stream.close().now_or_never().unwrap().is_ok());
-    assert_eq!(pipe.wishes(), Wishes { finished: true, dropped: false, pending: false });
+    assert_eq!(pipe.local_half(), LocalHalf { fin_due: true, dropped: false, draining: false });
     drop(stream);
-    assert_eq!(pipe.wishes(), Wishes { finished: true, dropped: true, pending: false });
+    assert_eq!(pipe.local_half(), LocalHalf { fin_due: true, dropped: true, draining: false });
 }
 
 #[test]
-fn a_stream_that_the_peer_has_closed_is_closed_when_it_is_dropped() {
+fn dropping_a_stream_that_the_peer_finished_closes_it() {
     let (mut stream, pipe, _) = new();
     stream.write_all(b"answer").now_or_never().unwrap().unwrap();
     pipe.finish_read();
     drop(stream);
-    assert_eq!(pipe.wishes(), Wishes { finished: false, dropped: true, pending: true });
+    assert_eq!(pipe.local_half(), LocalHalf { fin_due: false, dropped: true, draining: true });
     assert!(pipe.next_frame().is_some());
-    assert_eq!(pipe.wishes(), Wishes { finished: true, dropped: true, pending: false });
+    assert_eq!(pipe.local_half(), LocalHalf { fin_due: true, dropped: true, draining: false });
 }
 
 #[test]
-fn a_stream_dropped_unclosed_forgets_what_was_not_sent() {
-    let (mut stream, pipe, attention) = new();
+fn dropping_an_open_stream_discards_queued_frames() {
+    let (mut stream, pipe, readiness) = new();
     stream.write_all(b"data").now_or_never().unwrap().unwrap();
     drop(stream);
-    assert_eq!(listed(&attention), [3]);
-    assert_eq!(pipe.wishes(), Wishes { finished: false, dropped: true, pending: false });
+    assert_eq!(readiness.take(), [3]);
+    assert_eq!(pipe.local_half(), LocalHalf { fin_due: false, dropped: true, draining: false });
     assert_eq!(pipe.next_frame(), None);
 }

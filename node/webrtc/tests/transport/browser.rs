@@ -1,7 +1,5 @@
-//! A browser, as far as the transport can tell: checks, DTLS, SCTP, channels and Noise over a UDP socket of its own, made of the
-//! same libraries but not of the crate's code. It can also misbehave in ways that no browser would.
-
-mod hostile;
+//! Simulates a browser: checks, DTLS, SCTP, channels and Noise over its own UDP socket, with the same libraries as the crate but
+//! none of its code.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,12 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use dimpl::{Dtls, DtlsCertificate, Output};
-use is::{
-    DefaultSha1HmacProvider, Sha1HmacProvider,
-    stun::{StunMessage, TransId},
-};
 use libp2p::{PeerId, core::upgrade::InboundConnectionUpgrade, identity::Keypair, noise};
 use sctp_proto::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event,
@@ -29,81 +23,37 @@ use tokio::{
 use tokio_util::compat::TokioAsyncReadCompatExt;
 use vc_webrtc::Fingerprint;
 
-/// Which way of dialling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    One,
-    Two,
-}
+use crate::wire::{Version, check, credentials, frame, frame_data};
 
-pub const FIN: u8 = 0;
-pub const STOP_SENDING: u8 = 1;
-pub const RESET: u8 = 2;
-pub const FIN_ACK: u8 = 3;
+/// Timeout for any expected event.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-
+/// A simulated browser with one connection.
 pub struct Browser {
     pub socket: UdpSocket,
     server: SocketAddr,
     username: String,
     password: String,
     fingerprint: Fingerprint,
-    dtls: Dtls,
+    pub(crate) dtls: Dtls,
     dtls_deadline: Instant,
     connected: bool,
     endpoint: Endpoint,
-    association: Option<(AssociationHandle, Association)>,
+    pub(crate) association: Option<(AssociationHandle, Association)>,
     associated: bool,
     received: HashMap<u16, VecDeque<(PayloadProtocolIdentifier, Vec<u8>)>>,
-    /// The connection's end was announced, or the association lost.
+    /// The node sent `close_notify`, or the association is lost.
     pub closed: bool,
-    /// Channels that the other side has closed.
+    /// Channels that the node has reset.
     pub finished: Vec<u16>,
-    /// What a packet of SCTP's begins with, but for the checksum.
-    header: [u8; 8],
-    /// The number of the next chunk of data.
+    /// The SCTP common header without its checksum.
+    pub(crate) header: [u8; 8],
+    /// The TSN of the next DATA chunk.
     pub tsn: u32,
 }
 
-fn random(length: usize) -> String {
-    use libp2p::identity::ed25519::SecretKey;
-    SecretKey::generate()
-        .as_ref()
-        .iter()
-        .cycle()
-        .take(length)
-        .map(|b| char::from(b'a' + b % 26))
-        .collect()
-}
-
-pub fn check(username: &str, password: &str) -> Vec<u8> {
-    let mut buffer = vec![0; 1024];
-    let hmac = |key: &[u8], parts: &[&[u8]]| DefaultSha1HmacProvider.sha1_hmac(key, parts);
-    let length = StunMessage::binding_request(username, TransId::new(), true, 7, 1, true)
-        .to_bytes(Some(password.as_bytes()), &mut buffer, hmac)
-        .unwrap();
-    buffer.truncate(length);
-    buffer
-}
-
-/// A user name and its password.
-pub fn credentials(version: Version) -> (String, String) {
-    match version {
-        Version::One => {
-            let name = format!("libp2p+webrtc+v1/{}", random(20));
-            (format!("{name}:{name}"), name)
-        }
-        Version::Two => {
-            let name = format!("libp2p+webrtc+v2/{}", random(24));
-            (format!("{name}:{}", random(4)), name)
-        }
-    }
-}
-
 impl Browser {
-    /// A browser that has not sent anything yet.
+    /// Creates a browser that has not sent anything yet.
     pub async fn new(server: SocketAddr, version: Version) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let (username, password) = credentials(version);
@@ -140,7 +90,7 @@ impl Browser {
         }
     }
 
-    /// A check, and the answer to it.
+    /// Sends a check and returns whether it is answered.
     pub async fn check(&mut self) -> bool {
         let request = check(&self.username, &self.password);
         self.socket.send_to(&request, self.server).await.unwrap();
@@ -153,14 +103,14 @@ impl Browser {
         answer[0] == 1 && answer[8..20] == request[8..20] && received.unwrap().1 == self.server
     }
 
-    /// A check, and the first packet of DTLS.
+    /// Sends a check and the DTLS ClientHello.
     pub async fn hello(&mut self) {
         assert!(self.check().await, "no answer to a check");
         self.dtls.handle_timeout(Instant::now()).unwrap();
         self.read_records().await;
     }
 
-    /// From the first check to an association.
+    /// Connects up to the SCTP association.
     pub async fn connect(&mut self) {
         self.hello().await;
         self.until(|browser| browser.connected).await;
@@ -173,7 +123,7 @@ impl Browser {
         self.association().open_stream(0, PayloadProtocolIdentifier::Binary).unwrap();
     }
 
-    /// Noise over channel 0. Gives who the server is.
+    /// Runs Noise over channel 0 and returns the node's peer id.
     pub async fn authenticate(&mut self, key: &Keypair, server: &Fingerprint) -> PeerId {
         let prologue = [
             b"libp2p-webrtc-noise:",
@@ -189,7 +139,7 @@ impl Browser {
             tokio::select! {
                 result = &mut handshake => {
                     let peer = result.unwrap().0;
-                    self.settle().await;
+                    self.flush().await;
                     return peer;
                 }
                 length = far.read(&mut buffer) => {
@@ -205,7 +155,7 @@ impl Browser {
         }
     }
 
-    /// All the way.
+    /// Connects and authenticates.
     pub async fn dial(
         server: SocketAddr,
         version: Version,
@@ -228,7 +178,7 @@ impl Browser {
             .await;
     }
 
-    /// A message of any bytes. Lost if the connection is over.
+    /// Sends an SCTP message. Has no effect if the connection has ended.
     pub async fn write(&mut self, id: u16, bytes: &[u8], kind: PayloadProtocolIdentifier) {
         let written =
             self.association().stream(id).and_then(|mut stream| stream.write_with_ppi(bytes, kind));
@@ -236,22 +186,16 @@ impl Browser {
         self.flush().await;
     }
 
-    /// A message with data.
+    /// Sends a frame with data.
     pub async fn send(&mut self, id: u16, data: &[u8]) {
-        let mut inner = vec![0x12];
-        put_varint(&mut inner, data.len());
-        inner.extend_from_slice(data);
-        let mut message = Vec::new();
-        put_varint(&mut message, inner.len());
-        message.extend_from_slice(&inner);
-        self.write(id, &message, PayloadProtocolIdentifier::Binary).await;
+        self.write(id, &frame(data), PayloadProtocolIdentifier::Binary).await;
     }
 
     pub async fn send_flag(&mut self, id: u16, flag: u8) {
         self.write(id, &[2, 8, flag], PayloadProtocolIdentifier::Binary).await;
     }
 
-    /// What the application of the other side wrote next on a channel.
+    /// Waits for the data of the next frame on a channel.
     pub async fn data(&mut self, id: u16) -> Vec<u8> {
         let mut data = None;
         self.until(|browser| {
@@ -280,31 +224,21 @@ impl Browser {
             *kind == PayloadProtocolIdentifier::Binary && m.contains(&0x12) && m[..2] != [2, 8]
         })?;
         let (_, message) = queue.remove(at)?;
-        let mut message = &message[..];
-        get_varint(&mut message);
-        assert_eq!(message.get_u8(), 0x12);
-        let length = get_varint(&mut message);
-        assert_eq!(length, message.len());
-        Some(message.to_vec())
+        Some(frame_data(&message))
     }
 
-    /// Goes on until something holds.
+    /// Drives the connection until `holds` returns true.
     pub async fn until(&mut self, mut holds: impl FnMut(&mut Self) -> bool) {
-        timeout(PATIENCE, async {
+        timeout(TIMEOUT, async {
             while !holds(self) {
                 self.step().await;
             }
         })
         .await
-        .expect("the other side does what is expected");
+        .expect("the node does what is expected in time");
     }
 
-    /// Sends what is left to be sent.
-    async fn settle(&mut self) {
-        self.flush().await;
-    }
-
-    /// One datagram or one tick.
+    /// Processes one datagram or one timeout.
     pub async fn step(&mut self) {
         let now = Instant::now();
         let sctp = self.association.as_ref().and_then(|(_, a)| a.poll_timeout());
@@ -332,7 +266,7 @@ impl Browser {
         self.flush().await;
     }
 
-    async fn read_records(&mut self) {
+    pub(crate) async fn read_records(&mut self) {
         let mut record = vec![0; 4096];
         loop {
             match self.dtls.poll_output(&mut record) {
@@ -395,7 +329,7 @@ impl Browser {
             let Payload::RawEncode(packets) = transmit.payload else { return };
             for packet in packets {
                 self.header.copy_from_slice(&packet[..8]);
-                self.note_numbers(&packet[12..]);
+                self.record_tsn(&packet[12..]);
                 if self.dtls.send_application_data(&packet).is_err() {
                     self.closed = true;
                     return;
@@ -404,24 +338,17 @@ impl Browser {
             }
         }
     }
-}
 
-fn put_varint(out: &mut Vec<u8>, mut value: usize) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn get_varint(bytes: &mut &[u8]) -> usize {
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let byte = bytes.get_u8();
-        value |= usize::from(byte & 0x7f) << shift;
-        shift += 7;
-        if byte & 0x80 == 0 {
-            return value;
+    /// Records the TSN that follows the sent chunks.
+    fn record_tsn(&mut self, mut chunks: &[u8]) {
+        while let [kind, _, high, low, rest @ ..] = chunks {
+            match kind {
+                0 => self.tsn = u32::from_be_bytes(rest[..4].try_into().unwrap()).wrapping_add(1),
+                1 => self.tsn = u32::from_be_bytes(rest[12..16].try_into().unwrap()),
+                _ => {}
+            }
+            let length = usize::from(u16::from_be_bytes([*high, *low])).next_multiple_of(4);
+            chunks = &chunks[length.min(chunks.len())..];
         }
     }
 }

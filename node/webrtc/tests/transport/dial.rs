@@ -1,4 +1,4 @@
-//! Browsers dial a node: version 1 and 2, streams in both directions, their ends, and much data.
+//! Browsers dial a node: both handshake versions, streams in both directions, half-close, reset, and bulk data.
 
 use std::time::Duration;
 
@@ -9,12 +9,13 @@ use tokio::time::timeout;
 use vc_webrtc::Limits;
 
 use crate::{
-    browser::{Browser, FIN, FIN_ACK, RESET, STOP_SENDING, Version},
+    browser::Browser,
     node::{echo, node},
+    wire::{FIN, FIN_ACK, RESET, STOP_SENDING, Version},
 };
 
 #[tokio::test]
-async fn a_browser_dials_by_either_version_and_learns_who_the_node_is() {
+async fn a_browser_dials_with_either_version_and_authenticates_the_node() {
     let mut node = node(Limits::default()).await;
     for version in [Version::One, Version::Two] {
         let (mut browser, peer) = Browser::dial(node.address, version, &node.fingerprint).await;
@@ -27,7 +28,7 @@ async fn a_browser_dials_by_either_version_and_learns_who_the_node_is() {
 }
 
 #[tokio::test]
-async fn a_stream_half_closed_by_the_browser_is_answered_and_both_ends_are_acknowledged() {
+async fn a_half_closed_stream_is_answered_and_its_fins_are_acknowledged() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     let mut connection = node.connections.recv().await.unwrap();
@@ -46,7 +47,7 @@ async fn a_stream_half_closed_by_the_browser_is_answered_and_both_ends_are_ackno
 }
 
 #[tokio::test]
-async fn a_stream_that_either_side_resets_fails_on_the_other() {
+async fn a_reset_by_one_side_fails_the_stream_on_the_other() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     let mut connection = node.connections.recv().await.unwrap();
@@ -70,7 +71,7 @@ async fn a_stream_that_either_side_resets_fails_on_the_other() {
 }
 
 #[tokio::test]
-async fn the_node_opens_streams_too() {
+async fn the_node_opens_streams() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     let mut connection = node.connections.recv().await.unwrap();
@@ -84,7 +85,7 @@ async fn the_node_opens_streams_too() {
 }
 
 #[tokio::test]
-async fn the_browser_has_as_many_streams_as_it_may_and_the_next_one_is_reset() {
+async fn streams_over_the_inbound_limit_are_reset() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     echo(node.connections.recv().await.unwrap());
@@ -100,13 +101,13 @@ async fn the_browser_has_as_many_streams_as_it_may_and_the_next_one_is_reset() {
 }
 
 #[tokio::test]
-async fn much_data_comes_back_unchanged() {
+async fn bulk_data_is_echoed_unchanged() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     echo(node.connections.recv().await.unwrap());
     browser.open(2).await;
     let (mut sent, mut received) = (Sha256::new(), Sha256::new());
-    let (mut ahead, mut block) = (0, vec![0; 16000]);
+    let (mut outstanding, mut block) = (0, vec![0; 16000]);
     for n in 0..500u32 {
         block
             .iter_mut()
@@ -114,23 +115,23 @@ async fn much_data_comes_back_unchanged() {
             .for_each(|(byte, at)| *byte = (n.wrapping_mul(31) ^ at.wrapping_mul(7)) as u8);
         sent.update(&block);
         browser.send(2, &block).await;
-        ahead += block.len();
-        while ahead > 200_000 {
+        outstanding += block.len();
+        while outstanding > 200_000 {
             let data = browser.data(2).await;
             received.update(&data);
-            ahead -= data.len();
+            outstanding -= data.len();
         }
     }
-    while ahead > 0 {
+    while outstanding > 0 {
         let data = browser.data(2).await;
         received.update(&data);
-        ahead -= data.len();
+        outstanding -= data.len();
     }
     assert_eq!(sent.finalize(), received.finalize());
 }
 
 #[tokio::test]
-async fn streams_that_are_written_without_end_are_sent_in_turn() {
+async fn concurrent_bulk_streams_share_the_connection() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     let mut connection = node.connections.recv().await.unwrap();
@@ -152,18 +153,19 @@ async fn streams_that_are_written_without_end_are_sent_in_turn() {
 }
 
 #[tokio::test]
-async fn a_browser_that_says_good_bye_or_nothing_at_all_is_let_go() {
-    let mut node = node(Limits { silence: Duration::from_millis(500), ..Limits::default() }).await;
+async fn a_silent_browser_is_disconnected_after_the_idle_timeout() {
+    let mut node =
+        node(Limits { idle_timeout: Duration::from_millis(500), ..Limits::default() }).await;
     let (browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     let mut connection = node.connections.recv().await.unwrap();
     drop(browser);
     let end =
         timeout(Duration::from_secs(5), poll_fn(|cx| connection.poll_unpin(cx))).await.unwrap();
-    assert!(matches!(end, Err(vc_webrtc::ConnectionError::Silent(_))), "{end:?}");
+    assert!(matches!(end, Err(vc_webrtc::ConnectionError::IdleTimeout(_))), "{end:?}");
 }
 
 #[tokio::test]
-async fn a_stream_ends_with_the_transport_it_came_by() {
+async fn streams_fail_when_their_transport_is_dropped() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     let mut connection = node.connections.recv().await.unwrap();
@@ -175,10 +177,10 @@ async fn a_stream_ends_with_the_transport_it_came_by() {
 }
 
 #[tokio::test]
-async fn a_connection_that_the_node_drops_ends_at_the_browser() {
+async fn a_connection_that_the_node_drops_is_closed_at_the_browser() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     drop(node.connections.recv().await.unwrap());
     browser.until(|browser| browser.closed).await;
-    assert!(!browser.check().await, "a client that is gone is not answered");
+    assert!(!browser.check().await, "checks of a closed client are ignored");
 }

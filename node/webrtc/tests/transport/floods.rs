@@ -1,25 +1,26 @@
-//! A client that got in and then sends what costs it little and SCTP much. Its own connection ends; another one goes on.
+//! Authenticated clients that send chunks which are cheap to send and expensive for SCTP: their connection ends, others continue.
 
 use std::time::{Duration, Instant};
 
 use vc_webrtc::Limits;
 
 use crate::{
-    browser::{Browser, Version},
+    browser::Browser,
     node::{echo, node},
+    wire::Version,
 };
 
-/// Chunks in a packet.
+/// Chunks per packet.
 const BUNDLE: u32 = 40;
-/// Chunks that a client sends at most: fewer than one message has bytes, at which SCTP would end it by itself.
+/// Maximum chunks of a flood: fewer than the bytes of one message, at which SCTP itself would end the connection.
 const FLOOD: u32 = 15_000;
-/// How long an answer over another connection may take while the flood is on.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Maximum latency of another connection during the flood.
+const MAX_LATENCY: Duration = Duration::from_millis(500);
 
 const MIDDLE: u8 = 0;
 const WHOLE: u8 = 3;
 
-/// A chunk of ordered data.
+/// Encodes an ordered DATA chunk.
 fn chunk(flags: u8, tsn: u32, stream: u16, sequence: u16, data: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0, flags, 0, 16 + data.len() as u8];
     bytes.extend_from_slice(&tsn.to_be_bytes());
@@ -31,7 +32,7 @@ fn chunk(flags: u8, tsn: u32, stream: u16, sequence: u16, data: &[u8]) -> Vec<u8
     bytes
 }
 
-/// Sends chunks, the first one with the number that is next, until the connection ends. Meanwhile another one has to be served.
+/// Sends the chunks that `each` encodes (by index and TSN) until the connection ends, while another connection must be served.
 async fn flood(each: impl Fn(u32, u32) -> Vec<u8>) {
     let mut node = node(Limits::default()).await;
     let (mut hostile, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
@@ -40,7 +41,7 @@ async fn flood(each: impl Fn(u32, u32) -> Vec<u8>) {
     echo(node.connections.recv().await.unwrap());
     hostile.open(2).await;
     honest.open(2).await;
-    hostile.leave_sctp();
+    hostile.drop_sctp();
     let flood = async {
         let first = hostile.tsn;
         for bundle in 0..FLOOD / BUNDLE {
@@ -65,37 +66,37 @@ async fn flood(each: impl Fn(u32, u32) -> Vec<u8>) {
                 data = &mut answer => break assert_eq!(data, b"still there?"),
             }
         }
-        assert!(asked.elapsed() < PATIENCE, "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < MAX_LATENCY, "{:?}", asked.elapsed());
     }
 }
 
-/// A chunk that asks to reset a stream.
+/// Encodes a stream reset request.
 fn reset(request: u32, stream: u16) -> Vec<u8> {
     let head = [130, 0, 0, 22, 0, 13, 0, 18];
     [&head[..], &request.to_be_bytes(), &[0; 8], &stream.to_be_bytes(), &[0; 2]].concat()
 }
 
 #[tokio::test]
-async fn a_stream_that_is_closed_again_and_again_amid_a_message_ends_its_own_connection_only() {
+async fn repeated_resets_amid_a_message_end_only_their_connection() {
     flood(|n, tsn| if n == 0 { chunk(2, tsn, 2, 1, &[7]) } else { reset(tsn, 2) }).await;
 }
 
 #[tokio::test]
-async fn a_flood_of_chunks_without_data_ends_its_own_connection_only() {
+async fn empty_chunks_end_only_their_connection() {
     flood(|_, tsn| chunk(WHOLE, tsn, 2, 1, &[])).await;
 }
 
 #[tokio::test]
-async fn a_message_of_ever_more_tiny_fragments_ends_its_own_connection_only() {
+async fn an_endless_message_of_tiny_fragments_ends_only_its_connection() {
     flood(|n, tsn| chunk(if n == 0 { 2 } else { MIDDLE }, tsn, 2, 1, &[7])).await;
 }
 
 #[tokio::test]
-async fn tiny_messages_behind_one_that_never_comes_end_their_own_connection_only() {
+async fn tiny_messages_behind_a_missing_message_end_only_their_connection() {
     flood(|n, tsn| chunk(WHOLE, tsn, 2, (n % 30_000) as u16 + 9, &[7])).await;
 }
 
 #[tokio::test]
-async fn tiny_messages_behind_a_missing_chunk_end_their_own_connection_only() {
+async fn tiny_messages_behind_a_missing_chunk_end_only_their_connection() {
     flood(|n, tsn| chunk(WHOLE, tsn.wrapping_add(9), 2, (n % 30_000) as u16 + 9, &[7])).await;
 }

@@ -1,13 +1,11 @@
-//! The transport as browsers and others meet it: over UDP on loopback.
+//! Tests of the transport over UDP on loopback.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test's way to say what must not fail"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests assert by panicking")]
 
 mod browser;
 mod dial;
 mod floods;
+mod injection;
 mod node;
-mod strangers;
+mod unauthenticated_peers;
+mod wire;

@@ -15,6 +15,7 @@ use libp2p::{
 use tokio::{sync::mpsc, task::JoinHandle};
 use vc_webrtc::{Certificate, Config, Connection, Fingerprint, Limits, Transport};
 
+/// A listening node.
 pub struct Node {
     pub address: SocketAddr,
     pub fingerprint: Fingerprint,
@@ -24,7 +25,7 @@ pub struct Node {
     pub task: JoinHandle<()>,
 }
 
-/// A node that listens on loopback.
+/// Starts a node on a free port of loopback.
 pub async fn node(limits: Limits) -> Node {
     let key = Keypair::generate_ed25519();
     let peer = key.public().to_peer_id();
@@ -37,7 +38,7 @@ pub async fn node(limits: Limits) -> Node {
     let TransportEvent::NewAddress { listen_addr, .. } =
         poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await
     else {
-        panic!("a listener announces its address");
+        panic!("expected a listen address");
     };
     let address = socket(&listen_addr);
     assert_eq!(listen_addr.iter().last(), Some(fingerprint.certhash()));
@@ -57,12 +58,12 @@ pub async fn node(limits: Limits) -> Node {
 fn socket(address: &Multiaddr) -> SocketAddr {
     let mut parts = address.iter();
     let (Some(Protocol::Ip4(ip)), Some(Protocol::Udp(port))) = (parts.next(), parts.next()) else {
-        panic!("not an address of a socket: {address}");
+        panic!("expected /ip4/…/udp/…: {address}");
     };
     SocketAddr::new(ip.into(), port)
 }
 
-/// Answers every stream with what comes over it.
+/// Echoes every stream of a connection.
 pub fn echo(mut connection: Connection) {
     tokio::spawn(async move {
         while let Ok(mut stream) = poll_fn(|cx| connection.poll_inbound_unpin(cx)).await {

@@ -1,20 +1,20 @@
-//! What no browser does.
+//! Packets and chunks that no browser sends.
 
-use super::Browser;
+use crate::browser::Browser;
 
 impl Browser {
-    /// Sends a packet of any bytes inside the DTLS session.
+    /// Sends arbitrary bytes as an SCTP packet inside the DTLS session.
     pub async fn inject(&mut self, packet: &[u8]) {
         self.dtls.send_application_data(packet).unwrap();
         self.read_records().await;
     }
 
-    /// From now on nobody here knows what was sent: chunks are injected, and answers mean nothing.
-    pub fn leave_sctp(&mut self) {
+    /// Drops the SCTP state: from now on chunks are injected and answers ignored.
+    pub fn drop_sctp(&mut self) {
         self.association = None;
     }
 
-    /// Sends chunks that SCTP would not, and takes in what comes meanwhile.
+    /// Sends raw chunks in a packet with a valid header and checksum, and receives what has arrived.
     pub async fn inject_chunks(&mut self, chunks: &[u8]) {
         let mut packet = [&self.header[..], &[0; 4], chunks].concat();
         let checksum = crc32c(&packet);
@@ -29,22 +29,9 @@ impl Browser {
         }
         tokio::task::yield_now().await;
     }
-
-    /// Notes what injected chunks need to know of those that were sent.
-    pub(super) fn note_numbers(&mut self, mut chunks: &[u8]) {
-        while let [kind, _, high, low, rest @ ..] = chunks {
-            match kind {
-                0 => self.tsn = u32::from_be_bytes(rest[..4].try_into().unwrap()).wrapping_add(1),
-                1 => self.tsn = u32::from_be_bytes(rest[12..16].try_into().unwrap()),
-                _ => {}
-            }
-            let length = usize::from(u16::from_be_bytes([*high, *low])).next_multiple_of(4);
-            chunks = &chunks[length.min(chunks.len())..];
-        }
-    }
 }
 
-/// The checksum of SCTP's packets.
+/// The SCTP checksum (RFC 9260, appendix A).
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |sum, byte| {
         (0..8).fold(sum ^ u32::from(*byte), |sum, _| {

@@ -1,4 +1,4 @@
-//! Those who do not mean well: floods of first contacts, and garbage at every layer.
+//! Unauthenticated and hostile peers: floods of checks, and invalid data at every layer.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -7,32 +7,33 @@ use tokio::net::UdpSocket;
 use vc_webrtc::Limits;
 
 use crate::{
-    browser::{Browser, RESET, Version, check, credentials},
+    browser::Browser,
     node::{Node, echo, node},
+    wire::{RESET, Version, check, credentials},
 };
 
-/// What this process has in memory, in bytes.
+/// Returns the resident memory of this process, in bytes.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
-/// First contacts, each with another name, all of them signed.
-async fn flood(from: &str, to: SocketAddr, contacts: usize) {
+/// Sends signed checks of distinct clients.
+async fn flood(from: &str, to: SocketAddr, clients: usize) {
     let socket = UdpSocket::bind(from).await.unwrap();
-    for contact in 0..contacts {
+    for client in 0..clients {
         let (username, password) =
-            credentials(if contact % 2 == 0 { Version::One } else { Version::Two });
+            credentials(if client % 2 == 0 { Version::One } else { Version::Two });
         socket.send_to(&check(&username, &password), to).await.unwrap();
-        if contact % 16 == 0 {
+        if client % 16 == 0 {
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Somebody who means well gets in and is answered.
-async fn serves(node: &mut Node) {
+/// Asserts that a well-behaved browser connects and is answered.
+async fn assert_serves(node: &mut Node) {
     let (mut browser, peer) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     assert_eq!(peer, node.peer);
     echo(node.connections.recv().await.unwrap());
@@ -42,67 +43,67 @@ async fn serves(node: &mut Node) {
 }
 
 #[tokio::test]
-async fn ten_thousand_first_contacts_cost_little_memory_and_keep_nobody_out() {
+async fn a_flood_of_checks_costs_little_memory_and_blocks_no_browser() {
     let mut node = node(Limits::default()).await;
-    serves(&mut node).await;
+    assert_serves(&mut node).await;
     let before = resident();
     flood("127.0.9.1:0", node.address, 5000).await;
     for source in 1..=250 {
         flood(&format!("127.0.10.{source}:0"), node.address, 20).await;
     }
-    serves(&mut node).await;
+    assert_serves(&mut node).await;
     let grown = resident().saturating_sub(before);
-    assert!(grown < 8 << 20, "{grown} bytes for first contacts");
+    assert!(grown < 8 << 20, "{grown} bytes for 10,000 checks");
 }
 
 #[tokio::test]
-async fn those_who_only_begin_with_dtls_keep_nobody_out() {
-    let limits = Limits { handshakes: 4, handshakes_of_source: 4, ..Limits::default() };
+async fn connections_that_only_start_dtls_block_no_browser() {
+    let limits = Limits { pending: 4, pending_per_source: 4, ..Limits::default() };
     let mut node = node(limits).await;
-    let mut strangers = Vec::new();
+    let mut peers = Vec::new();
     for _ in 0..4 {
-        let mut stranger = Browser::new(node.address, Version::Two).await;
-        stranger.hello().await;
-        strangers.push(stranger);
+        let mut peer = Browser::new(node.address, Version::Two).await;
+        peer.hello().await;
+        peers.push(peer);
     }
-    serves(&mut node).await;
+    assert_serves(&mut node).await;
 }
 
 #[tokio::test]
-async fn those_who_have_completed_dtls_keep_their_places() {
-    let limits = Limits { handshakes: 2, handshakes_of_source: 2, ..Limits::default() };
+async fn pending_connections_that_completed_dtls_are_not_evicted() {
+    let limits = Limits { pending: 2, pending_per_source: 2, ..Limits::default() };
     let node = node(limits).await;
-    let mut strangers = Vec::new();
+    let mut peers = Vec::new();
     for _ in 0..2 {
-        let mut stranger = Browser::new(node.address, Version::Two).await;
-        stranger.connect().await;
-        strangers.push(stranger);
+        let mut peer = Browser::new(node.address, Version::Two).await;
+        peer.connect().await;
+        peers.push(peer);
     }
     assert!(!Browser::new(node.address, Version::Two).await.check().await);
 }
 
 #[tokio::test]
-async fn one_source_has_only_so_many_connections_whatever_keys_it_makes() {
-    let mut node = node(Limits { connections_of_source: 1, ..Limits::default() }).await;
+async fn connections_per_source_are_limited_across_peer_ids() {
+    let mut node = node(Limits { connections_per_source: 1, ..Limits::default() }).await;
     let (_browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     let _connection = node.connections.recv().await.unwrap();
     assert!(!Browser::new(node.address, Version::Two).await.check().await);
 }
 
 #[tokio::test]
-async fn a_check_in_anothers_name_takes_no_address_from_a_client_that_is_there() {
+async fn a_spoofed_check_does_not_take_the_address_of_an_active_client() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     echo(node.connections.recv().await.unwrap());
     let (username, password) = credentials(Version::Two);
     browser.socket.send_to(&check(&username, &password), node.address).await.unwrap();
     browser.open(2).await;
-    browser.send(2, b"still me").await;
-    assert_eq!(browser.data(2).await, b"still me");
+    browser.send(2, b"same client").await;
+    assert_eq!(browser.data(2).await, b"same client");
 }
 
 #[tokio::test]
-async fn garbage_that_claims_to_be_dtls_or_stun_is_passed_over() {
+async fn invalid_dtls_and_stun_datagrams_are_ignored() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     echo(node.connections.recv().await.unwrap());
@@ -116,13 +117,13 @@ async fn garbage_that_claims_to_be_dtls_or_stun_is_passed_over() {
         tokio::task::yield_now().await;
     }
     browser.open(2).await;
-    browser.send(2, b"whatever came in my name").await;
-    assert_eq!(browser.data(2).await, b"whatever came in my name");
-    serves(&mut node).await;
+    browser.send(2, b"after invalid datagrams").await;
+    assert_eq!(browser.data(2).await, b"after invalid datagrams");
+    assert_serves(&mut node).await;
 }
 
 #[tokio::test]
-async fn garbage_in_place_of_a_handshake_disturbs_nobody() {
+async fn invalid_dtls_handshakes_affect_no_other_client() {
     let mut node = node(Limits::default()).await;
     for length in [1usize, 13, 14, 25, 60, 1200] {
         let mut browser = Browser::new(node.address, Version::Two).await;
@@ -131,11 +132,11 @@ async fn garbage_in_place_of_a_handshake_disturbs_nobody() {
         datagram[0] = 22;
         browser.socket.send_to(&datagram, node.address).await.unwrap();
     }
-    serves(&mut node).await;
+    assert_serves(&mut node).await;
 }
 
 #[tokio::test]
-async fn garbage_inside_dtls_ends_at_most_the_connection_it_came_by() {
+async fn invalid_sctp_packets_end_at_most_their_connection() {
     let mut node = node(Limits::default()).await;
     let mut browser = Browser::new(node.address, Version::Two).await;
     browser.connect().await;
@@ -145,12 +146,12 @@ async fn garbage_inside_dtls_ends_at_most_the_connection_it_came_by() {
             (0..length).map(|at| (seed.wrapping_mul(2_654_435_761) >> (at % 24)) as u8).collect();
         browser.inject(&packet).await;
     }
-    // Behind a good head and checksum: chunks of all kinds, with lengths that are true, or are not.
+    // With a valid header and checksum: chunks of all types, with right and wrong lengths.
     for kind in [0, 1, 3, 4, 7, 9, 10, 14, 77, 130, 192] {
         let mut browser = Browser::new(node.address, Version::Two).await;
         browser.connect().await;
         browser.open(2).await;
-        browser.leave_sctp();
+        browser.drop_sctp();
         for seed in 0..100u32 {
             if browser.closed {
                 break;
@@ -165,30 +166,31 @@ async fn garbage_inside_dtls_ends_at_most_the_connection_it_came_by() {
             browser.inject_chunks(&chunk).await;
         }
     }
-    serves(&mut node).await;
+    assert_serves(&mut node).await;
 }
 
 #[tokio::test]
-async fn a_handshake_of_garbage_ends_the_connection() {
+async fn an_invalid_noise_handshake_ends_the_connection() {
     let mut node = node(Limits::default()).await;
     let mut browser = Browser::new(node.address, Version::Two).await;
     browser.connect().await;
     browser.send(0, b"\x00\x20 no handshake of noise at all....").await;
     browser.until(|browser| browser.closed).await;
-    serves(&mut node).await;
+    assert_serves(&mut node).await;
 }
 
 #[tokio::test]
-async fn a_browser_that_never_authenticates_is_let_go() {
-    let mut node = node(Limits { handshake: Duration::from_secs(1), ..Limits::default() }).await;
+async fn a_browser_that_never_authenticates_is_disconnected() {
+    let mut node =
+        node(Limits { handshake_timeout: Duration::from_secs(1), ..Limits::default() }).await;
     let mut browser = Browser::new(node.address, Version::Two).await;
     browser.connect().await;
     browser.until(|browser| browser.closed).await;
-    serves(&mut node).await;
+    assert_serves(&mut node).await;
 }
 
 #[tokio::test]
-async fn much_data_before_authentication_ends_the_connection() {
+async fn too_much_data_before_authentication_ends_the_connection() {
     let mut node = node(Limits::default()).await;
     let mut browser = Browser::new(node.address, Version::Two).await;
     browser.connect().await;
@@ -199,11 +201,11 @@ async fn much_data_before_authentication_ends_the_connection() {
         }
     }
     browser.until(|browser| browser.closed).await;
-    serves(&mut node).await;
+    assert_serves(&mut node).await;
 }
 
 #[tokio::test]
-async fn a_stream_of_malformed_messages_is_reset_and_no_other() {
+async fn invalid_frames_reset_only_their_stream() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     echo(node.connections.recv().await.unwrap());
@@ -216,7 +218,7 @@ async fn a_stream_of_malformed_messages_is_reset_and_no_other() {
 }
 
 #[tokio::test]
-async fn streams_that_ask_for_no_channel_are_closed_and_too_many_of_them_end_the_connection() {
+async fn streams_without_a_channel_open_are_reset_and_too_many_end_the_connection() {
     let mut node = node(Limits::default()).await;
     let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
     echo(node.connections.recv().await.unwrap());
@@ -234,5 +236,5 @@ async fn streams_that_ask_for_no_channel_are_closed_and_too_many_of_them_end_the
             .await;
     }
     browser.until(|browser| browser.closed).await;
-    serves(&mut node).await;
+    assert_serves(&mut node).await;
 }
