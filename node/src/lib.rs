@@ -16,6 +16,7 @@ mod identity;
 pub mod images;
 mod join;
 mod logs;
+mod member_request;
 mod network;
 pub mod proxy;
 mod random;

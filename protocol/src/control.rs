@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::http::{FetchRequest, ResponseHead, SocketRequest};
 use crate::spec::{Deployment, FileContent};
 use crate::token::{NodeRole, UserRole};
-use crate::{ApiError, InstanceId, Millis, Name, ServiceKey, Slot, VolumeKey};
+use crate::{ApiError, Millis, Name, ServiceKey, VolumeKey};
 
 pub use rows::{
     ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
@@ -201,34 +201,6 @@ pub struct CopyRequest {
     pub name: String,
 }
 
-/// What a member asks of another about one instance there, for a user. Answered as the user's own request would be; the
-/// member between them passes the frames that follow on, both ways.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case")]
-pub enum InstanceRequest {
-    /// [`Request::Exec`].
-    Exec {
-        /// Where.
-        instance: InstanceId,
-        /// What.
-        exec: ExecRequest,
-    },
-    /// [`Request::CopyOut`].
-    CopyOut {
-        /// Where.
-        instance: InstanceId,
-        /// What.
-        copy: CopyRequest,
-    },
-    /// [`Request::CopyIn`].
-    CopyIn {
-        /// Where.
-        instance: InstanceId,
-        /// What.
-        copy: CopyRequest,
-    },
-}
-
 /// Which lines of which instances.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRequest {
@@ -239,22 +211,6 @@ pub struct LogRequest {
     /// Go on as they are written.
     pub follow: bool,
     /// The last so many lines of each instance; `None`: all.
-    pub tail: Option<u32>,
-    /// Not before this time.
-    pub since: Option<Millis>,
-}
-
-/// A member asks another for lines of one instance it runs. Answered by [`Reply::Ready`] and a [`Reply::Log`] a line, up to
-/// [`Reply::End`]; by [`Reply::End`] alone when it has no such instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstanceLogRequest {
-    /// Which slot; its newest instance, unless `digest` names one.
-    pub slot: Slot,
-    /// Of the instance that runs this.
-    pub digest: Option<String>,
-    /// Go on as they are written.
-    pub follow: bool,
-    /// The last so many lines; `None`: all.
     pub tail: Option<u32>,
     /// Not before this time.
     pub since: Option<Millis>,

@@ -1,37 +1,82 @@
-//! A command in an instance: what both sides send once it runs. Frames of bytes, each behind its length as 4 bytes, big
-//! endian; the first byte says what it is.
+//! Commands in instances and copies of their files: the request between members, and the frames while they run.
+//!
+//! A client asks its node with [`Request::Exec`], [`Request::CopyOut`] or [`Request::CopyIn`] on its control stream. When
+//! another member runs the instance, the node opens a stream to it with the protocol [`EXEC_PROTOCOL`] and sends an
+//! [`InstanceRequest`] as a JSON frame. The answer to either is a [`Reply`] as a JSON frame: [`Reply::Ready`], or
+//! [`Reply::Error`] and the end of the stream. After [`Reply::Ready`] both sides send [`ExecFrame`]s, which the node between
+//! passes on. Each frame is preceded by its length as 4 bytes, big endian.
+//!
+//! [`EXEC_PROTOCOL`]: crate::wire::EXEC_PROTOCOL
+//! [`Reply`]: crate::control::Reply
+//! [`Reply::Error`]: crate::control::Reply::Error
+//! [`Reply::Ready`]: crate::control::Reply::Ready
+//! [`Request::CopyIn`]: crate::control::Request::CopyIn
+//! [`Request::CopyOut`]: crate::control::Request::CopyOut
+//! [`Request::Exec`]: crate::control::Request::Exec
 
 use std::time::Duration;
 
-/// The most bytes that either side puts into one frame; a frame of more than this and its kind is refused.
+use serde::{Deserialize, Serialize};
+
+use crate::InstanceId;
+use crate::control::{CopyRequest, ExecRequest};
+
+/// Most bytes of payload in one [`ExecFrame`]. A receiver closes the stream on a larger frame.
 pub const MAX_EXEC_CHUNK: usize = 32 * 1024;
-/// Who has had nothing to send for so long sends an empty [`ExecFrame::Stdin`] or [`ExecFrame::Stdout`]: it says that
-/// there still is somebody.
+/// A side that has sent nothing for this long sends an empty [`ExecFrame::Stdin`] or [`ExecFrame::Stdout`].
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// Of whom nothing is heard for so long is gone.
+/// A side from which nothing arrives for this long is considered lost.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a frame of a running command is.
+/// A client's request about one instance, as its node passes it to the member that runs the instance. The `service` and
+/// `replica` within are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum InstanceRequest {
+    /// Runs a command: [`Request::Exec`](crate::control::Request::Exec).
+    Exec {
+        /// The instance to run it in.
+        instance: InstanceId,
+        /// The command.
+        exec: ExecRequest,
+    },
+    /// Reads files: [`Request::CopyOut`](crate::control::Request::CopyOut).
+    CopyOut {
+        /// The instance to read from.
+        instance: InstanceId,
+        /// The files.
+        copy: CopyRequest,
+    },
+    /// Writes files: [`Request::CopyIn`](crate::control::Request::CopyIn).
+    CopyIn {
+        /// The instance to write to.
+        instance: InstanceId,
+        /// Where to write.
+        copy: CopyRequest,
+    },
+}
+
+/// A frame of a running command or copy: its kind as 1 byte, then its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExecFrame {
-    /// Input for it.
+    /// Kind 0: bytes for the command's standard input.
     Stdin(Vec<u8>),
-    /// No more input comes.
+    /// Kind 1: the end of standard input.
     StdinEnd,
-    /// Its terminal has so many columns and rows now.
+    /// Kind 2: the terminal's new size, columns and rows, each 2 bytes, big endian.
     Resize(u16, u16),
-    /// What it wrote on standard output; with a terminal, everything it wrote.
+    /// Kind 3: bytes from standard output; with a terminal, all output.
     Stdout(Vec<u8>),
-    /// What it wrote on standard error.
+    /// Kind 4: bytes from standard error.
     Stderr(Vec<u8>),
-    /// It ended with this exit code. The last frame.
+    /// Kind 5: the exit code, 8 bytes, big endian. The last frame.
     Exit(i64),
-    /// It could not be run, or was lost; one line for people. The last frame.
+    /// Kind 6: why the command could not be run or was lost, one line of UTF-8. The last frame.
     Failed(String),
 }
 
 impl ExecFrame {
-    /// As bytes.
+    /// Encodes the frame, without its length.
     pub fn encode(&self) -> Vec<u8> {
         let (kind, payload): (u8, &[u8]) = match self {
             Self::Stdin(bytes) => (0, bytes),
@@ -47,7 +92,7 @@ impl ExecFrame {
         [&[kind], payload].concat()
     }
 
-    /// From bytes; `None`: they are no frame.
+    /// Decodes a frame. Returns `None` for an unknown kind or a malformed payload.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&kind, payload) = bytes.split_first()?;
         Some(match kind {
@@ -71,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_survive_bytes_and_garbage_is_none() {
+    fn frames_round_trip_and_malformed_ones_are_rejected() {
         for frame in [
             ExecFrame::Stdin(vec![0, 255]),
             ExecFrame::StdinEnd,
@@ -86,5 +131,24 @@ mod tests {
         for garbage in [&[][..], &[9], &[1, 1], &[2, 0], &[5, 1], &[6, 0xff]] {
             assert_eq!(ExecFrame::decode(garbage), None);
         }
+    }
+
+    #[test]
+    fn the_encoding_of_a_request_is_fixed() {
+        let copy = CopyRequest {
+            service: "web".to_owned(),
+            replica: None,
+            path: "/srv".to_owned(),
+            name: "site".to_owned(),
+        };
+        let instance =
+            InstanceId { slot: "shop/web.1".parse().expect("a slot"), digest: "d".to_owned() };
+        let instance_json = serde_json::to_string(&instance).expect("plain data");
+        let request = InstanceRequest::CopyOut { instance, copy };
+        let json = format!(
+            r#"{{"op":"copy_out","instance":{instance_json},"copy":{{"service":"web","replica":null,"path":"/srv","name":"site"}}}}"#
+        );
+        assert_eq!(serde_json::to_string(&request).expect("plain data"), json);
+        assert_eq!(serde_json::from_str::<InstanceRequest>(&json).expect("reads"), request);
     }
 }

@@ -14,6 +14,7 @@ pub mod gossip;
 pub mod http;
 mod id;
 pub mod instance;
+pub mod log;
 pub mod node;
 mod resources;
 pub mod route;

@@ -1,4 +1,4 @@
-//! Files on their way between an instance here and the one who asked for them.
+//! Copies files between an instance of this node and a stream, as a tar archive.
 
 use futures::{AsyncRead, AsyncWrite, StreamExt as _};
 use libp2p::bytes::Bytes;
@@ -7,37 +7,38 @@ use tokio::time::{interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, MAX_EXEC_CHUNK};
 
-use super::say_goodbye;
+use super::finish;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
 use crate::runtime::{Archive, Upload};
 
-/// Pieces of an archive that may wait for Docker.
-const PIECES: usize = 4;
+/// Chunks of an archive that may wait for Docker.
+const MAX_PENDING_CHUNKS: usize = 4;
 
-/// Sends an archive.
-pub(super) async fn out<S: AsyncRead + AsyncWrite + Unpin>(
+/// Sends an archive of an instance's files.
+pub(super) async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     mut archive: Archive,
     frames: &mut Frames<S>,
 ) -> Result<(), FrameError> {
     let last = {
         let (mut to, mut from) = frames.split();
         tokio::select! {
-            last = send(&mut archive, &mut to) => last?,
-            gone = heard(&mut from) => return Err(gone),
+            last = send_chunks(&mut archive, &mut to) => last?,
+            closed = wait_closed(&mut from) => return Err(closed),
         }
     };
-    say_goodbye(last, frames).await
+    finish(last, frames).await
 }
 
-async fn send<S: AsyncRead + AsyncWrite + Unpin>(
+/// Sends an archive's bytes. Returns the frame that tells how it ended.
+async fn send_chunks<S: AsyncRead + AsyncWrite + Unpin>(
     archive: &mut Archive,
     to: &mut FramesOut<'_, S>,
 ) -> Result<ExecFrame, FrameError> {
     loop {
         match timeout(KEEPALIVE_INTERVAL, archive.next()).await {
             Ok(Some(Ok(bytes))) => {
-                for piece in bytes.chunks(MAX_EXEC_CHUNK) {
-                    to.send_bytes(ExecFrame::Stdout(piece.to_vec()).encode()).await?;
+                for chunk in bytes.chunks(MAX_EXEC_CHUNK) {
+                    to.send_bytes(ExecFrame::Stdout(chunk.to_vec()).encode()).await?;
                 }
             }
             Ok(Some(Err(error))) => return Ok(ExecFrame::Failed(error.to_string())),
@@ -47,8 +48,8 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Comes when nobody is there any more.
-async fn heard<S: AsyncRead + AsyncWrite + Unpin>(from: &mut FramesIn<'_, S>) -> FrameError {
+/// Drops incoming frames until the stream is closed or idle for [`IDLE_TIMEOUT`]; returns how it ended.
+async fn wait_closed<S: AsyncRead + AsyncWrite + Unpin>(from: &mut FramesIn<'_, S>) -> FrameError {
     loop {
         match timeout(IDLE_TIMEOUT, from.receive_bytes()).await {
             Ok(Ok(_)) => {}
@@ -58,49 +59,50 @@ async fn heard<S: AsyncRead + AsyncWrite + Unpin>(from: &mut FramesIn<'_, S>) ->
     }
 }
 
-/// Takes an archive and unpacks it.
-pub(super) async fn take<S: AsyncRead + AsyncWrite + Unpin>(
+/// Receives an archive and unpacks it into an instance.
+pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     upload: Upload,
     frames: &mut Frames<S>,
 ) -> Result<(), FrameError> {
     let root = ExecFrame::Stdout(upload.root.clone().into_bytes());
     frames.send_bytes(root.encode()).await?;
-    let (pieces, waiting) = mpsc::channel(PIECES);
+    let (chunks, pending) = mpsc::channel(MAX_PENDING_CHUNKS);
     let last = {
         let (mut to, mut from) = frames.split();
-        let unpacked = upload.unpack(ReceiverStream::new(waiting));
+        let unpacked = upload.unpack(ReceiverStream::new(pending));
         tokio::pin!(unpacked);
-        let receiving = receive(&mut from, pieces);
+        let receiving = receive_chunks(&mut from, chunks);
         tokio::pin!(receiving);
-        let mut alive = interval(KEEPALIVE_INTERVAL);
+        let mut keepalive = interval(KEEPALIVE_INTERVAL);
         loop {
             tokio::select! {
-                // A user who goes has broken off the archive, too: that is his word, not Docker's.
+                // A client that closes the stream truncates the archive as well: that is the cause to report, not Docker's
+                // error about it.
                 biased;
-                gone = &mut receiving => return Err(gone),
+                closed = &mut receiving => return Err(closed),
                 unpacked = &mut unpacked => break match unpacked {
                     Ok(()) => ExecFrame::Exit(0),
                     Err(error) => ExecFrame::Failed(error.to_string()),
                 },
-                _ = alive.tick() => to.send_bytes(ExecFrame::Stdout(Vec::new()).encode()).await?,
+                _ = keepalive.tick() => to.send_bytes(ExecFrame::Stdout(Vec::new()).encode()).await?,
             }
         }
     };
-    say_goodbye(last, frames).await
+    finish(last, frames).await
 }
 
-/// Passes an archive on; after its end waits for that of its sender.
-async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
+/// Passes an archive's bytes on; after its end waits until the stream is closed. Returns how the stream ended.
+async fn receive_chunks<S: AsyncRead + AsyncWrite + Unpin>(
     from: &mut FramesIn<'_, S>,
-    pieces: mpsc::Sender<std::io::Result<Bytes>>,
+    chunks: mpsc::Sender<std::io::Result<Bytes>>,
 ) -> FrameError {
     loop {
-        let gone = match timeout(IDLE_TIMEOUT, from.receive_bytes()).await {
+        let error = match timeout(IDLE_TIMEOUT, from.receive_bytes()).await {
             Ok(Ok(bytes)) => match ExecFrame::decode(&bytes) {
                 Some(ExecFrame::Stdin(bytes)) if bytes.is_empty() => continue,
-                // Docker has refused the rest: what it says comes at once.
+                // A failed send means that Docker refused the archive; its error arrives on its own.
                 Some(ExecFrame::Stdin(bytes)) => {
-                    let _ = pieces.send(Ok(bytes.into())).await;
+                    let _ = chunks.send(Ok(bytes.into())).await;
                     continue;
                 }
                 Some(ExecFrame::StdinEnd) => break,
@@ -109,10 +111,12 @@ async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(Err(error)) => error,
             Err(_) => FrameError::Closed,
         };
-        let broken = std::io::Error::other("the archive broke off");
-        let _ = pieces.send(Err(broken)).await; // Nobody takes it: nobody is misled.
-        return gone;
+        // Keeps Docker from taking a truncated archive for a complete one.
+        let truncated =
+            std::io::Error::other("the archive is truncated: its sender closed the stream");
+        let _ = chunks.send(Err(truncated)).await;
+        return error;
     }
-    drop(pieces);
-    heard(from).await
+    drop(chunks);
+    wait_closed(from).await
 }

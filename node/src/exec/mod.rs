@@ -1,42 +1,47 @@
-//! Commands in instances, and copies of their files, wherever they run: here, or on another member, whose frames are passed on.
+//! Runs commands in instances and copies their files, on this node or through the member that runs the instance.
 //!
-//! Nothing is read before there is room for it further on, in either direction: a user who does not read halts the
-//! command, one who does not write costs nothing. Who is silent for longer than a sign of life takes is gone.
+//! Backpressure goes end to end: a frame is read only when there is room for it downstream, so a client that does not read
+//! stops the command, and one that does not write costs nothing. A side that sends nothing for longer than
+//! [`IDLE_TIMEOUT`](vc_protocol::exec::IDLE_TIMEOUT) is disconnected.
 
-mod choose;
+mod attach;
 mod copy;
-mod local;
+mod error;
 mod relay;
+mod target;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite};
-use libp2p::{Stream, StreamProtocol};
+use libp2p::Stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use vc_protocol::NodeId;
-use vc_protocol::control::{CopyRequest, ExecRequest, InstanceRequest, Reply};
-use vc_protocol::exec::{ExecFrame, MAX_EXEC_CHUNK};
+use vc_protocol::control::{CopyRequest, ExecRequest, Reply};
+use vc_protocol::exec::{ExecFrame, InstanceRequest, MAX_EXEC_CHUNK};
 use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
-use vc_protocol::{ApiError, ErrorCode};
 
 use crate::frames::{Duplex, FrameError, Frames};
+use crate::member_request::{self, MemberError};
 use crate::network::inbound::Incoming;
 use crate::runtime::Runtime;
 use crate::snapshot::Snapshot;
+use error::ExecError;
 
-/// Commands that run here at a time, for users of any node.
-const MAX_HERE: usize = 64;
-/// Commands elsewhere that users of this node follow at a time.
+pub(crate) use error::runtime_error;
+
+/// Commands and copies that run on this node at once, for clients of any node.
+const MAX_LOCAL: usize = 64;
+/// Commands and copies on other members that clients of this node follow at once.
 const MAX_RELAYED: usize = 64;
-/// Another member answers within this time whether it does it.
-const ANSWER: Duration = Duration::from_secs(25);
-/// After its last frame a side waits so long for the other to close the stream: what is on its way is not cut off.
-const GOODBYE: Duration = Duration::from_secs(10);
+/// Time for another member to start or refuse a command, and for its request to arrive here.
+const START_TIMEOUT: Duration = Duration::from_secs(25);
+/// Time after the last frame for the other side to close the stream, so that frames in flight arrive.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a user wants of an instance.
+/// A client's request about one instance.
 pub(crate) enum UserRequest {
     Exec(ExecRequest),
     CopyOut(CopyRequest),
@@ -52,7 +57,7 @@ impl UserRequest {
     }
 }
 
-/// For the log. A command's arguments may hold secrets: they are left out.
+/// For the log: leaves out a command's arguments, which may hold secrets.
 impl fmt::Display for UserRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -63,23 +68,26 @@ impl fmt::Display for UserRequest {
     }
 }
 
-/// Runs commands here and elsewhere. Cheap to clone.
+/// Runs commands and copies. Cheap to clone.
 #[derive(Clone)]
 pub struct Execs {
     node: NodeId,
     runtime: Runtime,
     members: libp2p_stream::Control,
-    here: Arc<Semaphore>,
+    local: Arc<Semaphore>,
     relayed: Arc<Semaphore>,
 }
 
 impl Execs {
     pub(crate) fn new(node: NodeId, runtime: Runtime, members: libp2p_stream::Control) -> Self {
-        let room = |most| Arc::new(Semaphore::new(most));
-        Self { node, runtime, members, here: room(MAX_HERE), relayed: room(MAX_RELAYED) }
+        let limit = |permits| Arc::new(Semaphore::new(permits));
+        Self { node, runtime, members, local: limit(MAX_LOCAL), relayed: limit(MAX_RELAYED) }
     }
 
-    /// Runs a user's command in the instance that he means, or copies its files. The session ends with it.
+    /// Runs a client's command or copy in the instance that the request names, wherever it runs.
+    ///
+    /// # Errors
+    /// The stream is closed; always so after a command has started.
     pub(crate) async fn exec(
         &self,
         snapshot: &watch::Receiver<Snapshot>,
@@ -89,15 +97,11 @@ impl Execs {
     ) -> Result<(), FrameError> {
         let view = Arc::clone(&snapshot.borrow().view);
         let (service, replica) = request.target();
-        let (node, instance) = match choose::instance(&view, self.node, service, replica) {
+        let (node, instance) = match target::choose(&view, self.node, service, replica) {
             Ok(chosen) => chosen,
-            Err(reason) => {
-                return frames
-                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
-                    .await;
-            }
+            Err(error) => return frames.send(&Reply::Error(error.into())).await,
         };
-        tracing::info!(by = user, %instance, what = request.to_string(), "a user works in an instance");
+        tracing::info!(user, %instance, request = request.to_string(), "instance request");
         let request = match request {
             UserRequest::Exec(exec) => InstanceRequest::Exec { instance, exec },
             UserRequest::CopyOut(copy) => InstanceRequest::CopyOut { instance, copy },
@@ -108,81 +112,64 @@ impl Execs {
         }
         let name = view.name(node);
         drop(view);
-        match self.open(node, &request).await {
-            Ok((mut there, _permit)) => {
+        match self.open(node, &name, &request).await {
+            Ok((mut member, _permit)) => {
                 frames.send(&Reply::Ready).await?;
-                relay::relay(frames, &mut there, relay::lost(snapshot.clone(), node), &name).await
+                let down = relay::node_down(snapshot.clone(), node);
+                relay::relay(frames, &mut member, down, &name).await
             }
-            Err(reason) => {
-                frames
-                    .send(&Reply::Error(ApiError::new(
-                        ErrorCode::FailedPrecondition,
-                        format!("{name}: {reason}"),
-                    )))
-                    .await
-            }
+            Err(error) => frames.send(&Reply::Error(error.into())).await,
         }
     }
 
-    /// Asks another member.
+    /// Starts a request on another member. Returns the stream of its frames.
     async fn open(
         &self,
         node: NodeId,
+        name: &str,
         request: &InstanceRequest,
-    ) -> Result<(Frames<Stream>, OwnedSemaphorePermit), String> {
-        let permit = room(&self.relayed, "this node follows", MAX_RELAYED)?;
-        let mut control = self.members.clone();
-        let ask = async {
-            let stream = control
-                .open_stream(node.peer_id(), StreamProtocol::new(EXEC_PROTOCOL))
-                .await
-                .map_err(|error| format!("it cannot be reached ({error})"))?;
-            let mut frames = Frames::new(stream, MAX_FRAME);
-            frames.send(request).await.map_err(|error| error.to_string())?;
-            match frames.receive().await {
-                Ok(Reply::Ready) => Ok(frames),
-                Ok(Reply::Error(error)) => Err(error.to_string()),
-                Ok(_) => Err("it gave no answer that makes sense: is it older?".to_owned()),
-                Err(error) => Err(error.to_string()),
-            }
+    ) -> Result<(Frames<Stream>, OwnedSemaphorePermit), ExecError> {
+        let permit = Arc::clone(&self.relayed).try_acquire_owned();
+        let permit = permit.map_err(|_| ExecError::TooManyRelayed)?;
+        let members = self.members.clone();
+        let started =
+            member_request::request(members, node, EXEC_PROTOCOL, request, START_TIMEOUT).await;
+        let source = match started {
+            Ok((Reply::Ready, frames)) => return Ok((frames, permit)),
+            Ok(_) => MemberError::Unexpected,
+            Err(error) => error,
         };
-        let late = || format!("it did not answer within {} s", ANSWER.as_secs());
-        Ok((timeout(ANSWER, ask).await.map_err(|_| late())??, permit))
+        Err(ExecError::Member { node: name.to_owned(), source })
     }
 
-    /// Answers other members.
+    /// Answers the requests of other members.
     pub(crate) async fn serve(self, mut streams: Incoming) {
         while let Some((_, stream)) = streams.recv().await {
             let execs = self.clone();
             tokio::spawn(async move {
                 let mut frames = Frames::new(stream, MAX_FRAME);
-                if let Ok(Ok(request)) = timeout(ANSWER, frames.receive()).await {
+                if let Ok(Ok(request)) = timeout(START_TIMEOUT, frames.receive()).await {
                     let _ = execs.perform(request, &mut frames).await;
                 }
             });
         }
     }
 
-    /// Does here what was asked, and tells whoever asked.
+    /// Performs a request on an instance of this node.
     async fn perform<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         request: InstanceRequest,
         frames: &mut Frames<S>,
     ) -> Result<(), FrameError> {
-        let _permit = match room(&self.here, "it runs", MAX_HERE) {
-            Ok(permit) => permit,
-            Err(reason) => {
-                return frames
-                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
-                    .await;
-            }
+        let Ok(_permit) = Arc::clone(&self.local).try_acquire_owned() else {
+            return frames.send(&Reply::Error(ExecError::TooManyLocal.into())).await;
         };
-        let refused = match request {
+        let error = match request {
             InstanceRequest::Exec { instance, exec } => {
                 match self.runtime.exec(&instance, &exec).await {
                     Ok(running) => {
                         begin(frames).await?;
-                        return local::attend(running, exec.tty, frames).await;
+                        return attach::attach(running, exec.tty, frames).await;
                     }
                     Err(error) => error,
                 }
@@ -191,7 +178,7 @@ impl Execs {
                 match self.runtime.copy_out(&instance, &copy.path).await {
                     Ok(archive) => {
                         begin(frames).await?;
-                        return copy::out(archive, frames).await;
+                        return copy::send(archive, frames).await;
                     }
                     Err(error) => error,
                 }
@@ -200,19 +187,17 @@ impl Execs {
                 match self.runtime.copy_in(&instance, &copy.path, &copy.name).await {
                     Ok(upload) => {
                         begin(frames).await?;
-                        return copy::take(upload, frames).await;
+                        return copy::receive(upload, frames).await;
                     }
                     Err(error) => error,
                 }
             }
         };
-        frames
-            .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, refused.to_string())))
-            .await
+        frames.send(&Reply::Error(ExecError::from(error).into())).await
     }
 }
 
-/// Says that it goes on in frames of bytes.
+/// Announces that frames of bytes follow.
 async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     frames: &mut Frames<S>,
 ) -> Result<(), FrameError> {
@@ -221,17 +206,12 @@ async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(())
 }
 
-fn room(of: &Arc<Semaphore>, who: &str, most: usize) -> Result<OwnedSemaphorePermit, String> {
-    let full = |_| format!("{who} {most} commands already: try again when one has ended");
-    Arc::clone(of).try_acquire_owned().map_err(full)
-}
-
-/// Sends the last frame and waits a moment for the other side to close.
-async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(
+/// Sends the last frame and waits up to [`CLOSE_TIMEOUT`] for the other side to close the stream.
+async fn finish<S: AsyncRead + AsyncWrite + Unpin>(
     last: ExecFrame,
     frames: &mut Frames<S>,
 ) -> Result<(), FrameError> {
     frames.send_bytes(last.encode()).await?;
-    let _ = timeout(GOODBYE, frames.split().1.closed()).await;
+    let _ = timeout(CLOSE_TIMEOUT, frames.split().1.closed()).await;
     Err(FrameError::Closed)
 }

@@ -1,4 +1,4 @@
-//! Frames between a user and the member that does what he asked.
+//! Relays frames between a client and the member that performs its request.
 
 use std::future::Future;
 
@@ -7,54 +7,55 @@ use tokio::sync::watch;
 use vc_protocol::NodeId;
 use vc_protocol::exec::{ExecFrame, MAX_EXEC_CHUNK};
 
-use super::say_goodbye;
+use super::finish;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
 use crate::snapshot::Snapshot;
 
-/// Comes when the cluster holds a node for down.
-pub(super) async fn lost(mut snapshot: watch::Receiver<Snapshot>, node: NodeId) {
-    // An error: this node is ending, and says nothing of others.
+/// Completes when the cluster considers the node down.
+pub(super) async fn node_down(mut snapshot: watch::Receiver<Snapshot>, node: NodeId) {
+    // An error means that this node is stopping, which says nothing about the other.
     if snapshot.wait_for(|snapshot| !snapshot.view.up.contains(&node)).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Passes frames on, both ways, until the member `there` has sent its last one, or one of them is gone.
+/// Passes frames on in both directions until `member` has sent its last one, `down` completes, or a stream is closed.
+/// `name` is the member's, for the client.
 pub(super) async fn relay<A, B>(
-    user: &mut Frames<A>,
-    there: &mut Frames<B>,
-    lost: impl Future<Output = ()>,
+    client: &mut Frames<A>,
+    member: &mut Frames<B>,
+    down: impl Future<Output = ()>,
     name: &str,
 ) -> Result<(), FrameError>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    user.set_max(MAX_EXEC_CHUNK + 1);
-    there.set_max(MAX_EXEC_CHUNK + 1);
+    client.set_max(MAX_EXEC_CHUNK + 1);
+    member.set_max(MAX_EXEC_CHUNK + 1);
     let last = {
-        let (mut to_user, mut from_user) = user.split();
-        let (mut to_there, mut from_there) = there.split();
+        let (mut to_client, mut from_client) = client.split();
+        let (mut to_member, mut from_member) = member.split();
         tokio::select! {
-            // First: what it said before it was lost counts.
+            // The member's frames first: those it sent before it was lost are passed on.
             biased;
-            last = down(&mut from_there, &mut to_user) => last?,
-            gone = up(&mut from_user, &mut to_there) => return Err(gone),
-            () = lost => None,
+            last = to_client_until_last(&mut from_member, &mut to_client) => last?,
+            closed = to_member_until_closed(&mut from_client, &mut to_member) => return Err(closed),
+            () = down => None,
         }
     };
-    let broken = || {
-        let told =
-            format!("lost the connection to {name}: whether the command goes on is not known");
-        ExecFrame::Failed(told)
+    let lost = || {
+        ExecFrame::Failed(format!(
+            "lost the connection to {name}; the command may still run there: see 'vc nodes'"
+        ))
     };
-    let goodbye = say_goodbye(last.unwrap_or_else(broken), user).await;
-    let _ = there.close().await;
-    goodbye
+    let finished = finish(last.unwrap_or_else(lost), client).await;
+    let _ = member.close().await;
+    finished
 }
 
-/// To the user; gives the last frame, or `None` where the stream ended without one. Errors: the user is gone.
-async fn down<A, B>(
+/// Passes the member's frames on. Returns the last one, or `None` when the stream ended without one.
+async fn to_client_until_last<A, B>(
     from: &mut FramesIn<'_, B>,
     to: &mut FramesOut<'_, A>,
 ) -> Result<Option<ExecFrame>, FrameError>
@@ -72,16 +73,19 @@ where
     Ok(None)
 }
 
-/// From the user; gives why nothing more comes. A member that takes no more may still have something to say.
-async fn up<A, B>(from: &mut FramesIn<'_, A>, to: &mut FramesOut<'_, B>) -> FrameError
+/// Passes the client's frames on. Returns how the client's stream ended; a member that takes no more may still send.
+async fn to_member_until_closed<A, B>(
+    from: &mut FramesIn<'_, A>,
+    to: &mut FramesOut<'_, B>,
+) -> FrameError
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut takes = true;
+    let mut open = true;
     loop {
         match from.receive_bytes().await {
-            Ok(bytes) if takes => takes = to.send_bytes(bytes).await.is_ok(),
+            Ok(bytes) if open => open = to.send_bytes(bytes).await.is_ok(),
             Ok(_) => {}
             Err(error) => return error,
         }
@@ -96,7 +100,7 @@ mod tests {
 
     type End = Frames<tokio_util::compat::Compat<tokio::io::DuplexStream>>;
 
-    /// Two ends of a pipe that holds little.
+    /// Two ends of a pipe that buffers one chunk.
     fn pipe() -> (End, End) {
         let (a, b) = tokio::io::duplex(MAX_EXEC_CHUNK);
         (Frames::new(a.compat(), MAX_EXEC_CHUNK + 1), Frames::new(b.compat(), MAX_EXEC_CHUNK + 1))
@@ -107,11 +111,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_directions_flow_at_once_and_the_exit_code_comes_last() {
-        let (mut user, mut to_user) = pipe();
+    async fn both_directions_are_relayed_at_once_and_the_exit_code_comes_last() {
+        let (mut client, mut to_client) = pipe();
         let (mut to_member, mut member) = pipe();
-        let relaying = relay(&mut to_user, &mut to_member, std::future::pending(), "attic");
-        // An echo: neither side reads all before it writes, so that a relay that knew one direction only would stall.
+        let relaying = relay(&mut to_client, &mut to_member, std::future::pending(), "attic");
+        // An echo: neither side reads all before it writes, so a relay of one direction at a time would stall.
         let echo = async {
             loop {
                 match next(&mut member).await.expect("a frame") {
@@ -125,8 +129,8 @@ mod tests {
             member.send_bytes(ExecFrame::Exit(7).encode()).await.expect("sent");
             member
         };
-        let talking = async |user: &mut End| {
-            let (mut to, mut from) = user.split();
+        let talking = async |client: &mut End| {
+            let (mut to, mut from) = client.split();
             let write = async {
                 for n in 0..200_u8 {
                     let frame = ExecFrame::Stdin(vec![n; MAX_EXEC_CHUNK]).encode();
@@ -144,39 +148,39 @@ mod tests {
             let ((), last) = tokio::join!(write, read);
             assert_eq!(ExecFrame::decode(&last), Some(ExecFrame::Exit(7)));
         };
-        let talk_and_go = async move {
-            talking(&mut user).await;
-            drop(user);
+        let talk_and_close = async move {
+            talking(&mut client).await;
+            drop(client);
         };
-        let (ended, _member, ()) = tokio::join!(relaying, echo, talk_and_go);
+        let (ended, _member, ()) = tokio::join!(relaying, echo, talk_and_close);
         assert!(matches!(ended, Err(FrameError::Closed)));
     }
 
     #[tokio::test]
-    async fn a_member_that_is_lost_is_told_and_a_user_who_goes_ends_it() {
+    async fn a_lost_member_is_reported_and_a_closed_client_stream_ends_the_relay() {
         for silent in [true, false] {
-            let (mut user, mut to_user) = pipe();
+            let (mut client, mut to_client) = pipe();
             let (mut to_member, member) = pipe();
-            let lost = async move {
+            let down = async move {
                 if !silent {
                     std::future::pending::<()>().await;
                 }
             };
-            let relaying = relay(&mut to_user, &mut to_member, lost, "attic");
+            let relaying = relay(&mut to_client, &mut to_member, down, "attic");
             let watching = async {
-                // Silently lost, the stream stays; otherwise it breaks.
+                // A node that is down may leave its stream open.
                 let _kept = silent.then_some(member);
-                let last = next(&mut user).await;
+                let last = next(&mut client).await;
                 let Some(ExecFrame::Failed(why)) = last else { panic!("{last:?}") };
                 assert!(why.starts_with("lost the connection to attic"), "{why}");
-                drop(user);
+                drop(client);
             };
             let _ = tokio::join!(relaying, watching);
         }
-        let (user, mut to_user) = pipe();
+        let (client, mut to_client) = pipe();
         let (mut to_member, _member) = pipe();
-        drop(user);
-        let ended = relay(&mut to_user, &mut to_member, std::future::pending(), "attic").await;
+        drop(client);
+        let ended = relay(&mut to_client, &mut to_member, std::future::pending(), "attic").await;
         assert!(matches!(ended, Err(FrameError::Closed)));
     }
 }

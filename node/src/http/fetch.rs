@@ -1,4 +1,4 @@
-//! One HTTP exchange.
+//! One HTTP exchange between a client and an instance.
 
 use std::io;
 
@@ -13,49 +13,53 @@ use tokio::sync::mpsc;
 use tokio::time::Duration;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
+use vc_protocol::ServiceKey;
 use vc_protocol::control::Reply;
 use vc_protocol::http::{FetchRequest, MAX_BODY_FRAME, ResponseHead};
-use vc_protocol::{ApiError, ErrorCode};
 
-use super::{Http, STUCK, given, headers};
+use super::error::FetchError;
+use super::{Http, WRITE_TIMEOUT, headers, write_within};
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
 use crate::proxy::instance_stream::InstanceConnection;
 
 /// Frames of a request's body that may wait for the instance.
-const PIECES: usize = 4;
-
-/// Headers of an answer: their bytes are bounded by the library.
-const MAX_HEADERS: usize = 1024;
+const MAX_PENDING_FRAMES: usize = 4;
+/// Headers of a response. Hyper limits their bytes.
+const MAX_RESPONSE_HEADERS: usize = 1024;
 
 type Request = hyper::Request<BoxBody<Bytes, io::Error>>;
 
+/// Sends the frames of a request's body; `None` where it has none, or all are sent.
+type BodySender = Option<mpsc::Sender<Result<Bytes, io::Error>>>;
+
 impl Http {
-    /// Does one exchange, and ends the session. Errors: the user is gone, or the exchange broke off.
+    /// Performs one exchange and closes the stream.
+    ///
+    /// # Errors
+    /// Always: the stream is closed, or the exchange was interrupted.
     pub(crate) async fn fetch<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         request: FetchRequest,
         frames: &mut Frames<S>,
     ) -> Result<(), FrameError> {
         let opened = self.open(&request.service, request.port).await;
-        let begun = opened.and_then(|(key, opened)| Ok((begin(request, &key)?, opened)));
-        let ((request, body), opened) = match begun {
-            Ok(opened) => opened,
-            Err(reason) => {
-                frames
-                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
-                    .await?;
-                // What follows the request, if anything does, is no request.
+        let prepared = opened.and_then(|(key, instance)| Ok((prepare(request, &key)?, instance)));
+        let ((request, body), instance) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                frames.send(&Reply::Error(error.into())).await?;
+                // A body may follow, which is no request.
                 return Err(FrameError::Closed);
             }
         };
         frames.set_max(MAX_BODY_FRAME);
-        let lost = self.router.node_down(&opened.endpoint);
+        let node_down = self.router.node_down(&instance.endpoint);
         let done = {
             let (mut out, mut input) = frames.split();
             tokio::select! {
-                done = exchange(request, opened, &mut out) => done,
-                gone = take(&mut input, body, STUCK) => Err(gone),
-                () = lost => Err(FrameError::Io(io::ErrorKind::ConnectionReset.into())),
+                done = exchange(request, instance, &mut out) => done,
+                closed = receive_body(&mut input, body, WRITE_TIMEOUT) => Err(closed),
+                () = node_down => Err(FrameError::Io(io::ErrorKind::ConnectionReset.into())),
             }
         };
         done?;
@@ -64,64 +68,59 @@ impl Http {
     }
 }
 
-/// Where the frames of a request's body go.
-type Pieces = Option<mpsc::Sender<Result<Bytes, io::Error>>>;
-
-/// The request for the instance. Errors: what cannot be one.
-fn begin(
+/// Builds the request for the instance.
+fn prepare(
     request: FetchRequest,
-    service: &vc_protocol::ServiceKey,
-) -> Result<(Request, Pieces), String> {
-    let mut headers = headers::read(&request.headers, service)?;
-    let (pieces, body) = match request.body {
-        true => {
-            let (pieces, arriving) = mpsc::channel::<Result<Bytes, io::Error>>(PIECES);
-            let frames = ReceiverStream::new(arriving).map(|piece| piece.map(Frame::data));
-            if !headers.contains_key(CONTENT_LENGTH) {
-                // Said, for with some methods nobody expects a body.
-                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-            (Some(pieces), StreamBody::new(frames).boxed())
+    service: &ServiceKey,
+) -> Result<(Request, BodySender), FetchError> {
+    let mut headers = headers::to_http(&request.headers, service)?;
+    let (sender, body) = if request.body {
+        let (sender, pending) = mpsc::channel::<Result<Bytes, io::Error>>(MAX_PENDING_FRAMES);
+        let frames = ReceiverStream::new(pending).map(|piece| piece.map(Frame::data));
+        if !headers.contains_key(CONTENT_LENGTH) {
+            // Explicitly: with methods that rarely have a body, hyper would send none.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        false => {
-            headers.remove(CONTENT_LENGTH);
-            // RFC 9110, 8.6: where a body is usual, that there is none is said; some servers ask for it (411).
-            if ["POST", "PUT", "PATCH"].contains(&request.method.as_str()) {
-                headers.insert(CONTENT_LENGTH, 0.into());
-            }
-            (None, Empty::new().map_err(|never| match never {}).boxed())
+        (Some(sender), StreamBody::new(frames).boxed())
+    } else {
+        headers.remove(CONTENT_LENGTH);
+        // RFC 9110, section 8.6: a method that usually has a body says that there is none; some servers insist (411).
+        if ["POST", "PUT", "PATCH"].contains(&request.method.as_str()) {
+            headers.insert(CONTENT_LENGTH, 0.into());
         }
+        (None, Empty::new().map_err(|never| match never {}).boxed())
     };
     if !request.target.starts_with('/') {
-        return Err("a path begins with a slash".to_owned());
+        return Err(FetchError::Target(request.target));
     }
     let built =
         hyper::Request::builder().method(request.method.as_bytes()).uri(&request.target).body(body);
-    let mut built = built.map_err(|error| format!("not a request that can be sent: {error}"))?;
+    let mut built = built.map_err(|error| FetchError::Malformed(error.to_string()))?;
     if *built.method() == hyper::Method::CONNECT {
-        return Err("CONNECT is not for services".to_owned());
+        return Err(FetchError::Connect);
     }
     *built.headers_mut() = headers;
-    Ok((built, pieces))
+    Ok((built, sender))
 }
 
-/// Hands on the frames of the request's body, for as long as the instance takes some now and then; then waits until the user goes.
-async fn take<S: AsyncRead + AsyncWrite + Unpin>(
+/// Passes the request's body to the instance, then waits until the client closes the stream. Returns how it ended; a
+/// timeout when the instance takes none of the body for `limit`.
+async fn receive_body<S: AsyncRead + AsyncWrite + Unpin>(
     input: &mut FramesIn<'_, S>,
-    mut pieces: Pieces,
-    patience: Duration,
+    mut body: BodySender,
+    limit: Duration,
 ) -> FrameError {
-    while let Some(to) = &pieces {
+    while let Some(sender) = &body {
         match input.receive_bytes().await {
-            Ok(piece) if piece.is_empty() => pieces = None,
-            Ok(piece) => match given(patience, to.send(Ok(piece))).await {
-                // An instance that takes no more of it may still answer.
+            Ok(piece) if piece.is_empty() => body = None,
+            Ok(piece) => match write_within(limit, sender.send(Ok(piece))).await {
+                // A failed send: the instance has closed its input, and may still respond.
                 Ok(_) => {}
-                Err(stuck) => return stuck.into(),
+                Err(timed_out) => return timed_out.into(),
             },
             Err(error) => {
-                // Without its end, what was sent so far is no whole request.
-                let _ = to.try_send(Err(io::ErrorKind::ConnectionAborted.into()));
+                // Keeps the instance from taking a truncated body for a complete one.
+                let _ = sender.try_send(Err(io::ErrorKind::ConnectionAborted.into()));
                 return error;
             }
         }
@@ -130,44 +129,40 @@ async fn take<S: AsyncRead + AsyncWrite + Unpin>(
     FrameError::Closed
 }
 
-/// Sends the request and passes on the answer.
+/// Sends the request to the instance and its response to the client.
 async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     request: Request,
-    opened: InstanceConnection,
+    instance: InstanceConnection,
     out: &mut FramesOut<'_, S>,
 ) -> Result<(), FrameError> {
-    let InstanceConnection { endpoint, stream, _permits } = opened;
-    let broken = |error: hyper::Error| format!("{} broke off: {error}", endpoint.instance);
-    let handshake = http1::Builder::new().max_headers(MAX_HEADERS).handshake(TokioIo::new(stream));
-    let (mut sender, connection) = match handshake.await {
+    let InstanceConnection { endpoint, stream, _permits } = instance;
+    let broken = |error: hyper::Error| {
+        let (instance, cause) = (endpoint.instance.clone(), error.to_string());
+        Reply::Error(FetchError::Broken { instance, cause }.into())
+    };
+    let mut builder = http1::Builder::new();
+    builder.max_headers(MAX_RESPONSE_HEADERS);
+    let (mut sender, connection) = match builder.handshake(TokioIo::new(stream)).await {
         Ok(connected) => connected,
-        Err(error) => {
-            return out
-                .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, broken(error))))
-                .await;
-        }
+        Err(error) => return out.send(&broken(error)).await,
     };
     let mut connection = std::pin::pin!(connection.fuse());
-    let answer = while_driving(connection.as_mut(), sender.send_request(request)).await;
-    let (head, mut body) = match answer {
-        Ok(answer) => answer.into_parts(),
-        Err(error) => {
-            return out
-                .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, broken(error))))
-                .await;
-        }
+    let response = while_driving(connection.as_mut(), sender.send_request(request)).await;
+    let (head, mut body) = match response {
+        Ok(response) => response.into_parts(),
+        Err(error) => return out.send(&broken(error)).await,
     };
-    let reply = ResponseHead {
+    let head = ResponseHead {
         status: head.status.as_u16(),
-        headers: headers::write(&head.headers),
+        headers: headers::to_pairs(&head.headers),
         instance: endpoint.instance.clone(),
         node: endpoint.node,
     };
-    out.feed_bytes(serde_json::to_vec(&Reply::Response(reply))?).await?;
-    while_driving(connection, relay(&mut body, out)).await
+    out.feed_bytes(serde_json::to_vec(&Reply::Response(head))?).await?;
+    while_driving(connection, send_body(&mut body, out)).await
 }
 
-/// Does `work` that a connection makes progress for. What the connection has to say, `work` is told by it.
+/// Runs `work`, which the connection has to be polled for. The connection's own errors reach `work` through hyper.
 async fn while_driving<T>(connection: impl Future + Unpin, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     tokio::select! {
@@ -176,8 +171,11 @@ async fn while_driving<T>(connection: impl Future + Unpin, work: impl Future<Out
     }
 }
 
-/// Passes on a body, and its end; what comes together goes together. Errors: it broke off, or the user is gone.
-pub(super) async fn relay<S, B>(body: &mut B, out: &mut FramesOut<'_, S>) -> Result<(), FrameError>
+/// Sends a body and the empty frame that ends it. Flushes when the instance has nothing more to read at the moment.
+pub(super) async fn send_body<S, B>(
+    body: &mut B,
+    out: &mut FramesOut<'_, S>,
+) -> Result<(), FrameError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     B: Body<Data = Bytes> + Unpin,
@@ -195,7 +193,7 @@ where
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => {
-                // The head, and what there was of the body, are the user's all the same.
+                // The head and the body so far still reach the client.
                 out.flush().await?;
                 return Err(io::Error::other(error).into());
             }
@@ -215,7 +213,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn of_an_answer_that_breaks_off_the_head_and_what_there_was_arrive() {
+    async fn the_head_and_the_partial_body_of_an_interrupted_response_arrive() {
         let (near, far) = tokio::io::duplex(1024);
         let (mut near, mut far) =
             (Frames::new(near.compat(), 1024), Frames::new(far.compat(), 1024));
@@ -223,37 +221,38 @@ mod tests {
         let mut body = StreamBody::new(tokio_stream::iter(pieces));
         let (mut out, _input) = near.split();
         out.feed_bytes("head").await.expect("room");
-        assert!(relay(&mut body, &mut out).await.is_err());
+        assert!(send_body(&mut body, &mut out).await.is_err());
         assert_eq!(far.receive_bytes().await.expect("the head"), "head");
-        assert_eq!(far.receive_bytes().await.expect("what there was"), "half");
+        assert_eq!(far.receive_bytes().await.expect("the partial body"), "half");
     }
 
     #[tokio::test]
-    async fn an_instance_that_takes_nothing_of_a_body_is_given_up() {
+    async fn an_instance_that_does_not_read_the_body_times_out() {
         let (near, far) = tokio::io::duplex(1024);
         let (mut near, mut far) =
             (Frames::new(near.compat(), 1024), Frames::new(far.compat(), 1024));
         let (pieces, _instance) = mpsc::channel(1);
         let sending =
             tokio::spawn(async move { while far.send_bytes(vec![7; 100]).await.is_ok() {} });
-        let end = take(&mut near.split().1, Some(pieces), Duration::from_millis(20)).await;
+        let end = receive_body(&mut near.split().1, Some(pieces), Duration::from_millis(20)).await;
         assert!(matches!(end, FrameError::Io(error) if error.kind() == io::ErrorKind::TimedOut));
         drop(near);
         sending.await.expect("it ends with its stream");
     }
 
     #[tokio::test]
-    async fn a_user_who_goes_amid_a_body_is_missed_at_once_though_the_instance_takes_nothing() {
+    async fn a_stream_closed_within_a_body_is_noticed_though_the_instance_does_not_read() {
         let (near, far) = tokio::io::duplex(1024);
         let (mut near, mut far) =
             (Frames::new(near.compat(), 1024), Frames::new(far.compat(), 1024));
         let (pieces, _instance) = mpsc::channel(1);
         far.send_bytes(vec![7; 100]).await.expect("room");
         drop(far);
-        assert!(matches!(take(&mut near.split().1, Some(pieces), STUCK).await, FrameError::Closed));
+        let end = receive_body(&mut near.split().1, Some(pieces), WRITE_TIMEOUT).await;
+        assert!(matches!(end, FrameError::Closed));
     }
 
-    /// The headers of a request as the instance gets them.
+    /// Returns the headers of a request as the instance receives them.
     fn sent(method: &str, given: Option<&str>, body: bool) -> hyper::HeaderMap {
         let key: vc_protocol::ServiceKey = "shop/web".parse().expect("a service");
         let request = FetchRequest {
@@ -267,17 +266,17 @@ mod tests {
                 .collect(),
             body,
         };
-        begin(request, &key).expect("a request").0.headers().clone()
+        prepare(request, &key).expect("a request").0.headers().clone()
     }
 
     #[test]
-    fn a_post_without_a_body_says_that_it_has_none() {
+    fn a_post_without_a_body_has_content_length_zero() {
         assert_eq!(sent("POST", Some("7"), false)[CONTENT_LENGTH], "0");
         assert_eq!(sent("GET", Some("7"), false).get(CONTENT_LENGTH), None);
     }
 
     #[test]
-    fn a_body_of_unknown_length_is_said_to_be_one_whatever_the_method() {
+    fn a_body_of_unknown_length_is_chunked_with_every_method() {
         for method in ["GET", "DELETE", "POST"] {
             assert_eq!(sent(method, None, true)[TRANSFER_ENCODING], "chunked");
             assert_eq!(sent(method, Some("7"), true).get(TRANSFER_ENCODING), None);

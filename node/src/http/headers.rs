@@ -1,11 +1,13 @@
-//! Headers as users write them, and as HTTP has them.
+//! Converts headers between the control protocol's pairs and HTTP's map.
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use vc_protocol::ServiceKey;
 use vc_protocol::http::MAX_HEADERS;
 
-/// Headers that are between two ends of one connection (RFC 9110, section 7.6.1), and so the node's business.
-const HOP: [HeaderName; 7] = [
+use super::error::FetchError;
+
+/// Hop-by-hop headers (RFC 9110, section 7.6.1), which the node sets itself.
+const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
@@ -15,39 +17,43 @@ const HOP: [HeaderName; 7] = [
     header::UPGRADE,
 ];
 
-fn passes(name: &HeaderName) -> bool {
-    !HOP.contains(name) && name != "keep-alive" && name != "proxy-connection"
+fn is_end_to_end(name: &HeaderName) -> bool {
+    !HOP_BY_HOP.contains(name) && name != "keep-alive" && name != "proxy-connection"
 }
 
-/// What a user sends along; where it names no host, the service is one. Errors: what is no header.
-pub(super) fn read(given: &[(String, String)], service: &ServiceKey) -> Result<HeaderMap, String> {
-    if given.len() > MAX_HEADERS {
-        return Err(format!("a request has at most {MAX_HEADERS} headers"));
+/// Returns the end-to-end headers of a client's request. Without a `host` header, the service's name becomes one.
+pub(super) fn to_http(
+    pairs: &[(String, String)],
+    service: &ServiceKey,
+) -> Result<HeaderMap, FetchError> {
+    if pairs.len() > MAX_HEADERS {
+        return Err(FetchError::TooManyHeaders);
     }
     let mut headers = HeaderMap::new();
-    for (name, value) in given {
-        let bad = || format!("'{name}' is not a header that can be sent");
+    for (name, value) in pairs {
+        let bad = || FetchError::Header(name.clone());
         let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
         let bytes: Option<Vec<u8>> = value.chars().map(|c| u8::try_from(c).ok()).collect();
         let value = bytes.and_then(|bytes| HeaderValue::from_bytes(&bytes).ok()).ok_or_else(bad)?;
-        if passes(&key) {
+        if is_end_to_end(&key) {
             headers.append(key, value);
         }
     }
     if !headers.contains_key(header::HOST) {
         let host = format!("{}.{}", service.service, service.project);
-        let value = HeaderValue::from_str(&host).map_err(|error| error.to_string())?;
+        let value =
+            HeaderValue::from_str(&host).map_err(|_| FetchError::Header("host".to_owned()))?;
         headers.insert(header::HOST, value);
     }
     Ok(headers)
 }
 
-/// What an instance sent along.
-pub(super) fn write(headers: &HeaderMap) -> Vec<(String, String)> {
+/// Returns the end-to-end headers of an instance's response, values decoded as Latin-1.
+pub(super) fn to_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
     let text = |value: &HeaderValue| value.as_bytes().iter().copied().map(char::from).collect();
     headers
         .iter()
-        .filter(|(name, _)| passes(name))
+        .filter(|(name, _)| is_end_to_end(name))
         .map(|(name, value)| (name.as_str().to_owned(), text(value)))
         .collect()
 }
@@ -65,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_pass_in_order_and_those_of_one_hop_do_not() {
+    fn end_to_end_headers_keep_their_order_and_hop_by_hop_ones_are_dropped() {
         let given = pairs(&[
             ("accept", "text/html"),
             ("cookie", "a=1"),
@@ -74,7 +80,7 @@ mod tests {
             ("keep-alive", "5"),
             ("transfer-encoding", "chunked"),
         ]);
-        let headers = read(&given, &service()).expect("headers");
+        let headers = to_http(&given, &service()).expect("headers");
         assert_eq!(headers.get("host").expect("a host"), "web.shop");
         let expected = pairs(&[
             ("accept", "text/html"),
@@ -82,15 +88,15 @@ mod tests {
             ("cookie", "b=gr\u{fc}n"),
             ("host", "web.shop"),
         ]);
-        assert_eq!(write(&headers), expected);
+        assert_eq!(to_pairs(&headers), expected);
     }
 
     #[test]
-    fn what_would_break_out_of_a_header_is_refused() {
+    fn header_injection_is_rejected() {
         for (name, value) in [("a b", "c"), ("a", "b\r\nc: d"), ("a", "\u{20ac}"), ("", "x")] {
-            assert!(read(&pairs(&[(name, value)]), &service()).is_err(), "{name:?}: {value:?}");
+            assert!(to_http(&pairs(&[(name, value)]), &service()).is_err(), "{name:?}: {value:?}");
         }
         let many = vec![("a".to_owned(), "b".to_owned()); MAX_HEADERS + 1];
-        assert!(read(&many, &service()).is_err());
+        assert!(to_http(&many, &service()).is_err());
     }
 }

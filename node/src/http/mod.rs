@@ -1,8 +1,9 @@
-//! HTTP and WebSockets between a user and the instances of a service: [`vc_protocol::http`].
+//! HTTP requests and WebSockets from clients to the instances of a service: [`vc_protocol::http`].
 //!
-//! One exchange a stream, and one connection to an instance an exchange: what opening one costs is little beside the way
-//! that the user's bytes have to go, and nothing has to be pooled.
+//! Each exchange has its own stream and its own connection to an instance. Connections are not pooled: opening one is cheap
+//! next to the client's round trip.
 
+mod error;
 mod fetch;
 mod headers;
 mod socket;
@@ -19,19 +20,20 @@ use vc_protocol::spec::PortProtocol;
 use crate::proxy::Router;
 use crate::proxy::instance_stream::InstanceConnection;
 use crate::snapshot::Snapshot;
+use error::FetchError;
 
-/// An instance that takes nothing of what it is sent for so long is given up, as proxies do: whether the user is still there
-/// cannot be seen before what he has sent is taken.
-const STUCK: Duration = Duration::from_secs(60);
+/// Longest time that an instance may take nothing of what it is sent. While bytes are pending, a client that has closed its
+/// stream goes unnoticed.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Sends something to an instance. Errors: it takes nothing for so long.
-async fn given<T>(patience: Duration, sending: impl Future<Output = T>) -> io::Result<T> {
-    timeout(patience, sending).await.map_err(|_| {
-        io::Error::new(io::ErrorKind::TimedOut, "the instance does not take what it is sent")
+/// Runs a write to an instance. Errors: it has not completed within `limit`.
+async fn write_within<T>(limit: Duration, write: impl Future<Output = T>) -> io::Result<T> {
+    timeout(limit, write).await.map_err(|_| {
+        io::Error::new(io::ErrorKind::TimedOut, "the instance does not read what it is sent")
     })
 }
 
-/// Talks to instances for users. Cheap to clone.
+/// Sends clients' requests to instances. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Http {
     router: Router,
@@ -43,55 +45,63 @@ impl Http {
         Self { router, snapshot }
     }
 
-    /// Connects to an instance that answers at a published port. Errors: one line for the user.
+    /// Connects to an instance of a service at one of its published ports.
     async fn open(
         &self,
         service: &str,
         port: Option<u16>,
-    ) -> Result<(ServiceKey, InstanceConnection), String> {
+    ) -> Result<(ServiceKey, InstanceConnection), FetchError> {
         let key = {
             let view = Arc::clone(&self.snapshot.borrow().view);
-            vc_engine::find_service(&view.cluster, service)?
+            vc_engine::find_service(&view.cluster, service).map_err(FetchError::Find)?
         };
         let published: Vec<Published> = {
             let table = self.router.table();
             let routes = table.borrow();
-            let of = |it: &&Published| it.service == key;
-            routes.ports.values().flatten().filter(of).cloned().collect()
+            let of_service = |it: &&Published| it.service == key;
+            routes.ports.values().flatten().filter(of_service).cloned().collect()
         };
         let target = target(&key, &published, port)?;
         match self.router.open(&key, target).await {
-            Some(opened) => Ok((key, opened)),
-            None => Err(format!("no instance of {key} takes a connection; see 'vc ps {key}'")),
+            Some(connection) => Ok((key, connection)),
+            None => Err(FetchError::NoInstance(key)),
         }
     }
 }
 
-/// The instances' port behind a published one, or behind the only one.
-fn target(service: &ServiceKey, published: &[Published], port: Option<u16>) -> Result<u16, String> {
-    let open = |it: &&Published| {
+/// Returns the instances' port behind the published port `port`, or behind the only one. Ports that are published on a
+/// loopback address are not reachable from other hosts, and not from here either.
+fn target(
+    service: &ServiceKey,
+    published: &[Published],
+    port: Option<u16>,
+) -> Result<u16, FetchError> {
+    let reachable = |it: &&Published| {
         it.port.protocol == PortProtocol::Tcp
             && !it.port.host_ip.is_some_and(|ip| ip.to_canonical().is_loopback())
     };
-    let ports: Vec<_> = published.iter().filter(open).map(|it| &it.port).collect();
-    let numbers =
+    let ports: Vec<_> = published.iter().filter(reachable).map(|it| &it.port).collect();
+    let list =
         || ports.iter().map(|port| port.published.to_string()).collect::<Vec<_>>().join(", ");
+    let service = || service.clone();
     match (ports.as_slice(), port) {
-        ([], _) => Err(format!(
-            "{service} publishes no TCP port to others: give it one with 'ports:' in its Compose file"
-        )),
+        ([], _) => Err(FetchError::NoPort(service())),
         ([only], None) => Ok(only.target),
-        (_, None) => Err(format!("{service} publishes several ports: name one of {}", numbers())),
+        (_, None) => Err(FetchError::SeveralPorts { service: service(), ports: list() }),
         (_, Some(port)) => {
             let found = ports.iter().find(|it| it.published == port).map(|it| it.target);
-            found
-                .ok_or_else(|| format!("{service} does not publish port {port}, but {}", numbers()))
+            found.ok_or_else(|| FetchError::NotPublished {
+                service: service(),
+                port,
+                ports: list(),
+            })
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use vc_protocol::ApiError;
     use vc_protocol::spec::{Port, Publish};
 
     use super::*;
@@ -112,19 +122,20 @@ mod tests {
     }
 
     #[test]
-    fn a_published_port_leads_to_that_of_the_instances() {
+    fn a_published_port_maps_to_the_instances_port() {
         let ports =
             [published(8080, PortProtocol::Tcp, None), published(8443, PortProtocol::Tcp, None)];
-        assert_eq!(target(&key(), &ports, Some(8443)), Ok(443));
-        assert_eq!(target(&key(), &ports[..1], None), Ok(80));
-        let refused = target(&key(), &ports, None).expect_err("which?");
+        assert_eq!(target(&key(), &ports, Some(8443)).ok(), Some(443));
+        assert_eq!(target(&key(), &ports[..1], None).ok(), Some(80));
+        let refused = target(&key(), &ports, None).expect_err("several");
+        let refused = ApiError::from(refused).to_string();
         assert!(refused.contains("8080, 8443"), "{refused}");
-        let refused = target(&key(), &ports, Some(22)).expect_err("not published");
+        let refused = target(&key(), &ports, Some(22)).expect_err("not published").to_string();
         assert!(refused.contains("22") && refused.contains("8080"), "{refused}");
     }
 
     #[test]
-    fn what_others_cannot_reach_at_a_node_cannot_be_reached_here_either() {
+    fn loopback_and_udp_ports_are_not_reachable() {
         let local = published(8080, PortProtocol::Tcp, Some("127.0.0.1"));
         let mapped = published(8080, PortProtocol::Tcp, Some("::ffff:127.0.0.1"));
         let udp = published(8053, PortProtocol::Udp, None);

@@ -1,4 +1,4 @@
-//! One WebSocket.
+//! One WebSocket between a client and an instance.
 
 use std::io;
 
@@ -15,79 +15,76 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use vc_protocol::ServiceKey;
 use vc_protocol::control::Reply;
 use vc_protocol::http::{MAX_MESSAGE, ResponseHead, SocketFrame, SocketRequest};
-use vc_protocol::{ApiError, ErrorCode};
 
-use super::{Http, STUCK, fetch, given, headers};
+use super::error::FetchError;
+use super::{Http, WRITE_TIMEOUT, fetch, headers, write_within};
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
 use crate::proxy::instance_stream::{InstanceConnection, InstanceStream};
 
-/// An instance has so long to answer that it takes a WebSocket.
-const ANSWER: Duration = Duration::from_secs(10);
-/// An instance that was told that it is over has so long to agree.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// Time for an instance to answer the WebSocket handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for an instance to answer a close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Socket = WebSocketStream<InstanceStream>;
 
 impl Http {
-    /// Opens a WebSocket and passes on messages until it is over, and the session with it. Errors: the user is gone, or
-    /// the instance is.
+    /// Opens a WebSocket and passes messages on until it is closed, then closes the stream.
+    ///
+    /// # Errors
+    /// The stream is closed or the connection to the instance was lost; always so after the handshake.
     pub(crate) async fn socket<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         request: SocketRequest,
         frames: &mut Frames<S>,
     ) -> Result<(), FrameError> {
         let opened = self.open(&request.service, request.port).await;
-        let begun = opened.and_then(|(key, opened)| Ok((begin(&request, &key)?, opened)));
-        let (begun, opened) = match begun {
-            Ok(opened) => opened,
-            Err(reason) => {
-                return frames
-                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
-                    .await;
-            }
+        let prepared = opened.and_then(|(key, instance)| Ok((prepare(&request, &key)?, instance)));
+        let (request, instance) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return frames.send(&Reply::Error(error.into())).await,
         };
-        let InstanceConnection { endpoint, stream, _permits } = opened;
+        let InstanceConnection { endpoint, stream, _permits } = instance;
         let mut config = WebSocketConfig::default();
         config.max_message_size = Some(MAX_MESSAGE);
         config.max_frame_size = Some(MAX_MESSAGE);
-        let handshake = client_async_with_config(begun, stream, Some(config));
-        let (socket, refusal) = match timeout(ANSWER, handshake).await {
-            Ok(Ok((socket, answer))) => (Some(socket), answer.map(|_| None)),
-            Ok(Err(Error::Http(answer))) => (None, *answer),
+        let handshake = client_async_with_config(request, stream, Some(config));
+        let instance = || endpoint.instance.clone();
+        // The instance accepts with a response without a body, or refuses with any other response.
+        let (socket, response) = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(Ok((socket, response))) => (Some(socket), response.map(|_| None)),
+            Ok(Err(Error::Http(response))) => (None, *response),
             Ok(Err(error)) => {
-                let reason = format!("{} takes no WebSocket here: {error}", endpoint.instance);
-                return frames
-                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
-                    .await;
+                let cause = error.to_string();
+                let error = FetchError::Handshake { instance: instance(), cause };
+                return frames.send(&Reply::Error(error.into())).await;
             }
             Err(_) => {
-                let reason = format!("{} did not answer in time", endpoint.instance);
-                return frames
-                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
-                    .await;
+                let error = FetchError::TimedOut(instance());
+                return frames.send(&Reply::Error(error.into())).await;
             }
         };
         let head = ResponseHead {
-            status: refusal.status().as_u16(),
-            headers: headers::write(refusal.headers()),
-            instance: endpoint.instance.clone(),
+            status: response.status().as_u16(),
+            headers: headers::to_pairs(response.headers()),
+            instance: instance(),
             node: endpoint.node,
         };
         frames.send(&Reply::Response(head)).await?;
         match socket {
             Some(socket) => {
                 frames.set_max(MAX_MESSAGE + 1);
-                let lost = self.router.node_down(&endpoint);
+                let node_down = self.router.node_down(&endpoint);
                 let (mut out, mut input) = frames.split();
                 let done = tokio::select! {
                     done = relay(socket, &mut out, &mut input) => done,
-                    () = lost => Err(FrameError::Io(io::ErrorKind::ConnectionReset.into())),
+                    () = node_down => Err(FrameError::Io(io::ErrorKind::ConnectionReset.into())),
                 };
                 done?;
             }
             None => {
-                let mut body = Full::new(Bytes::from(refusal.into_body().unwrap_or_default()));
-                fetch::relay(&mut body, &mut frames.split().0).await?;
+                let mut body = Full::new(Bytes::from(response.into_body().unwrap_or_default()));
+                fetch::send_body(&mut body, &mut frames.split().0).await?;
             }
         }
         frames.close().await?;
@@ -95,30 +92,31 @@ impl Http {
     }
 }
 
-/// The request that asks an instance for a WebSocket. Errors: what cannot be one.
-fn begin(request: &SocketRequest, service: &ServiceKey) -> Result<http::Request<()>, String> {
+/// Builds the handshake request for the instance.
+fn prepare(request: &SocketRequest, service: &ServiceKey) -> Result<http::Request<()>, FetchError> {
     if !request.target.starts_with('/') {
-        return Err("a path begins with a slash".to_owned());
+        return Err(FetchError::Target(request.target.clone()));
     }
-    let mut given = headers::read(&request.headers, service)?;
-    let host = given.remove(http::header::HOST);
+    let mut headers = headers::to_http(&request.headers, service)?;
+    let host = headers.remove(http::header::HOST);
     let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("service");
-    let bad =
-        |error: &dyn std::fmt::Display| format!("not a WebSocket that can be asked for: {error}");
-    let mut built =
-        format!("ws://{host}{}", request.target).into_client_request().map_err(|it| bad(&it))?;
-    merge(built.headers_mut(), given);
+    let url = format!("ws://{host}{}", request.target);
+    let built = url.into_client_request();
+    let mut built = built.map_err(|error| FetchError::Malformed(error.to_string()))?;
+    merge(built.headers_mut(), headers);
     if !request.protocols.is_empty() {
-        let wanted = HeaderValue::from_str(&request.protocols.join(", ")).map_err(|it| bad(&it))?;
-        built.headers_mut().insert(http::header::SEC_WEBSOCKET_PROTOCOL, wanted);
+        let protocols = HeaderValue::from_str(&request.protocols.join(", "))
+            .map_err(|error| FetchError::Malformed(error.to_string()))?;
+        built.headers_mut().insert(http::header::SEC_WEBSOCKET_PROTOCOL, protocols);
     }
     Ok(built)
 }
 
-/// What the user sends along, but for what makes it a WebSocket.
-fn merge(headers: &mut HeaderMap, given: HeaderMap) {
+/// Adds the client's headers, except those of the handshake itself.
+fn merge(headers: &mut HeaderMap, from_client: HeaderMap) {
+    // The map's iterator names a header once, before its first value.
     let mut last: Option<HeaderName> = None;
-    for (name, value) in given {
+    for (name, value) in from_client {
         last = name.or(last);
         if let Some(name) = last.as_ref().filter(|it| !it.as_str().starts_with("sec-websocket-")) {
             headers.append(name, value);
@@ -126,58 +124,58 @@ fn merge(headers: &mut HeaderMap, given: HeaderMap) {
     }
 }
 
-/// Passes on messages both ways, until one side says that it is over or is gone.
+/// Passes messages on in both directions until a side closes the WebSocket or its connection is lost.
 async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     socket: Socket,
     out: &mut FramesOut<'_, S>,
     input: &mut FramesIn<'_, S>,
 ) -> Result<(), FrameError> {
     let (mut to, mut from) = socket.split();
-    let up = async {
+    let to_instance = async {
         loop {
             let message = match SocketFrame::from_bytes(&input.receive_bytes().await?) {
                 Some(SocketFrame::Text(text)) => Message::text(text),
                 Some(SocketFrame::Binary(bytes)) => Message::binary(bytes),
-                Some(SocketFrame::Close(why)) => {
-                    let frame = why.map(|(code, reason)| CloseFrame {
+                Some(SocketFrame::Close(reason)) => {
+                    let frame = reason.map(|(code, reason)| CloseFrame {
                         code: CloseCode::from(code),
                         reason: reason.into(),
                     });
-                    let _ = given(STUCK, to.send(Message::Close(frame))).await;
+                    let _ = write_within(WRITE_TIMEOUT, to.send(Message::Close(frame))).await;
                     return Ok(());
                 }
                 None => return Err(FrameError::Closed),
             };
-            given(STUCK, to.send(message)).await?.map_err(io::Error::other)?;
+            write_within(WRITE_TIMEOUT, to.send(message)).await?.map_err(io::Error::other)?;
         }
     };
-    let down = async {
+    let to_client = async {
         while let Some(message) = from.next().await {
             let frame = match message.map_err(io::Error::other)? {
                 Message::Text(text) => SocketFrame::Text(text.as_str().to_owned()),
                 Message::Binary(bytes) => SocketFrame::Binary(bytes.to_vec()),
-                Message::Close(why) => SocketFrame::Close(
-                    why.map(|it| (it.code.into(), it.reason.as_str().to_owned())),
+                Message::Close(reason) => SocketFrame::Close(
+                    reason.map(|it| (it.code.into(), it.reason.as_str().to_owned())),
                 ),
-                // The library answers pings.
+                // Tungstenite answers pings.
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
             };
-            let over = matches!(frame, SocketFrame::Close(_));
+            let closed = matches!(frame, SocketFrame::Close(_));
             out.send_bytes(frame.to_bytes()).await?;
-            if over {
-                // The library sends its own goodbye when it is asked for more.
-                let _ = timeout(GOODBYE, from.next()).await;
+            if closed {
+                // Tungstenite sends its own close frame on the next poll.
+                let _ = timeout(CLOSE_TIMEOUT, from.next()).await;
                 return Ok(());
             }
         }
         Ok(())
     };
-    let mut down = std::pin::pin!(down);
+    let mut to_client = std::pin::pin!(to_client);
     tokio::select! {
-        done = &mut down => done,
-        done = up => match done {
-            Ok(()) => timeout(GOODBYE, down).await.unwrap_or(Ok(())),
-            Err(gone) => Err(gone),
+        done = &mut to_client => done,
+        done = to_instance => match done {
+            Ok(()) => timeout(CLOSE_TIMEOUT, to_client).await.unwrap_or(Ok(())),
+            Err(error) => Err(error),
         },
     }
 }

@@ -1,5 +1,6 @@
-//! Logs of a service's instances, from whichever nodes hold them, merged by time.
+//! Reads the logs of a service's instances from the nodes that hold them, merged by time.
 
+mod error;
 mod merge;
 mod reading;
 
@@ -7,24 +8,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt as _};
-use libp2p::{Stream, StreamProtocol};
+use libp2p::Stream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
-use vc_protocol::control::{InstanceLogRequest, LogRequest, LogRow, Reply};
+use vc_protocol::control::{LogRequest, LogRow, Reply};
+use vc_protocol::log::InstanceLogRequest;
 use vc_protocol::wire::{LOGS_PROTOCOL, MAX_FRAME};
-use vc_protocol::{ApiError, ErrorCode, InstanceId, NodeId};
+use vc_protocol::{InstanceId, NodeId};
 
 use crate::frames::{Duplex, FrameError, Frames};
+use crate::member_request::{self, MemberError};
 use crate::network::inbound::Incoming;
-use crate::runtime::{LogQuery, Runtime, RuntimeError};
+use crate::runtime::{LogLine, LogQuery, Runtime, RuntimeError};
 use crate::snapshot::Snapshot;
+use error::LogError;
 
-/// Logs that other members read here at a time.
+/// Log streams that other members read from this node at once.
 const MAX_READERS: usize = 256;
-/// Another member begins to answer within this time.
-const ANSWER: Duration = Duration::from_secs(10);
+/// Time for another member to answer a request for logs, and for its request to arrive here.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads logs here and elsewhere. Cheap to clone.
+/// Reads logs on this node and from other members. Cheap to clone.
 #[derive(Clone)]
 pub struct Logs {
     pub(crate) node: NodeId,
@@ -32,8 +36,8 @@ pub struct Logs {
     pub(crate) members: libp2p_stream::Control,
 }
 
-/// The rows of one instance; an error is their end.
-type Rows = BoxStream<'static, Result<LogRow, String>>;
+/// The rows of one instance; an error is the last item.
+type Rows = BoxStream<'static, Result<LogRow, LogError>>;
 
 impl Logs {
     /// Sends the lines of all instances that the request names, in the order in which they were written.
@@ -47,26 +51,27 @@ impl Logs {
         let open = move |node, request: InstanceLogRequest| {
             let logs = logs.clone();
             async move {
-                match node == logs.node {
-                    true => logs.local(request).await,
-                    false => logs.remote(node, request).await,
+                if node == logs.node {
+                    logs.open_local(request).await
+                } else {
+                    logs.open_remote(node, request).await
                 }
             }
         };
         reading::read(snapshot.clone(), request, open, frames).await
     }
 
-    /// Of an instance here; `None`: there is none.
-    async fn local(&self, request: InstanceLogRequest) -> Result<Option<Rows>, String> {
+    /// Opens the log of an instance on this node; `None` when there is no such instance.
+    async fn open_local(&self, request: InstanceLogRequest) -> Result<Option<Rows>, LogError> {
         let InstanceLogRequest { slot, digest, follow, tail, since } = request;
         let query = LogQuery { digest, follow, tail, since };
         let lines = match self.runtime.logs(&slot, query).await {
             Ok(lines) => lines,
             Err(RuntimeError::NoInstance(_)) => return Ok(None),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error.into()),
         };
         let node = self.node;
-        let row = move |line: crate::runtime::LogLine| LogRow {
+        let row = move |line: LogLine| LogRow {
             service: slot.service.clone(),
             replica: slot.replica,
             node,
@@ -77,63 +82,54 @@ impl Logs {
         Ok(Some(lines.map(move |line| Ok(row(line))).boxed()))
     }
 
-    /// Of an instance of another member; `None`: it has none.
-    async fn remote(
+    /// Opens the log of an instance on another member; `None` when it has no such instance.
+    async fn open_remote(
         &self,
         node: NodeId,
         request: InstanceLogRequest,
-    ) -> Result<Option<Rows>, String> {
-        let mut control = self.members.clone();
-        let ask = async {
-            let stream = control
-                .open_stream(node.peer_id(), StreamProtocol::new(LOGS_PROTOCOL))
-                .await
-                .map_err(|error| format!("it cannot be reached ({error})"))?;
-            let mut frames = Frames::new(stream, MAX_FRAME);
-            frames.send(&request).await.map_err(|error| error.to_string())?;
-            match frames.receive::<Reply>().await.map_err(|error| error.to_string())? {
-                Reply::Ready => Ok(Some(frames)),
-                Reply::End => Ok(None),
-                Reply::Error(error) => Err(error.to_string()),
-                _ => Err("it gave no answer that makes sense: is it older?".to_owned()),
-            }
+    ) -> Result<Option<Rows>, LogError> {
+        let members = self.members.clone();
+        let opened =
+            member_request::request(members, node, LOGS_PROTOCOL, &request, OPEN_TIMEOUT).await?;
+        let frames = match opened {
+            (Reply::Ready, frames) => frames,
+            (Reply::End, _) => return Ok(None),
+            _ => return Err(MemberError::Unexpected.into()),
         };
-        let late = |_| format!("it did not answer within {} s", ANSWER.as_secs());
-        let Some(frames) = timeout(ANSWER, ask).await.map_err(late)?? else { return Ok(None) };
-        let read = futures::stream::unfold(Some(frames), move |frames| {
+        let rows = futures::stream::unfold(Some(frames), move |frames| {
             let slot = request.slot.clone();
             async move {
                 let mut frames = frames?;
-                let broken = match frames.receive::<Reply>().await {
-                    // Whose line it is was asked, not told.
+                let error = match frames.receive::<Reply>().await {
                     Ok(Reply::Log(row)) if row.line.len() <= MAX_FRAME => {
+                        // The member's claim of whose line it is does not count.
                         let (service, replica) = (slot.service, slot.replica);
                         let row = LogRow { service, replica, node, ..row };
                         return Some((Ok(row), Some(frames)));
                     }
                     Ok(Reply::End) => return None,
-                    Ok(Reply::Error(error)) => error.to_string(),
-                    Ok(_) => "it sent something else".to_owned(),
-                    Err(error) => error.to_string(),
+                    Ok(Reply::Error(error)) => MemberError::Refused(error),
+                    Ok(_) => MemberError::Unexpected,
+                    Err(error) => error.into(),
                 };
-                Some((Err(broken), None))
+                Some((Err(error.into()), None))
             }
         });
-        Ok(Some(read.boxed()))
+        Ok(Some(rows.boxed()))
     }
 
-    /// Answers other members.
+    /// Answers the requests of other members.
     pub(crate) async fn serve(self, mut streams: Incoming) {
-        let room = Arc::new(Semaphore::new(MAX_READERS));
+        let readers = Arc::new(Semaphore::new(MAX_READERS));
         while let Some((peer, stream)) = streams.recv().await {
-            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-                tracing::warn!(%peer, "too many readers of logs; this one is turned away");
+            let Ok(permit) = Arc::clone(&readers).try_acquire_owned() else {
+                tracing::warn!(%peer, limit = MAX_READERS, "log stream closed: too many readers");
                 continue;
             };
             let logs = self.clone();
             tokio::spawn(async move {
                 let mut frames = Frames::new(stream, MAX_FRAME);
-                if let Ok(Ok(request)) = timeout(ANSWER, frames.receive()).await {
+                if let Ok(Ok(request)) = timeout(OPEN_TIMEOUT, frames.receive()).await {
                     let _ = logs.send(request, &mut frames).await;
                 }
                 drop(permit);
@@ -141,19 +137,16 @@ impl Logs {
         }
     }
 
+    /// Sends the log of an instance on this node to another member.
     async fn send(
         &self,
         request: InstanceLogRequest,
         frames: &mut Frames<Stream>,
     ) -> Result<(), FrameError> {
-        let mut rows = match self.local(request).await {
+        let mut rows = match self.open_local(request).await {
             Ok(Some(rows)) => rows,
             Ok(None) => return frames.send(&Reply::End).await,
-            Err(reason) => {
-                return frames
-                    .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
-                    .await;
-            }
+            Err(error) => return frames.send(&Reply::Error(error.into())).await,
         };
         frames.send(&Reply::Ready).await?;
         loop {
@@ -163,19 +156,15 @@ impl Logs {
             };
             match next {
                 Some(Ok(row)) => frames.send(&Reply::Log(row)).await?,
-                Some(Err(reason)) => {
-                    return frames
-                        .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
-                        .await;
-                }
+                Some(Err(error)) => return frames.send(&Reply::Error(error.into())).await,
                 None => return frames.send(&Reply::End).await,
             }
         }
     }
 }
 
-/// What to ask of the node that has an instance.
-fn of_instance(id: &InstanceId, request: &LogRequest) -> InstanceLogRequest {
+/// Returns the request for one instance's part of a client's request.
+fn instance_request(id: &InstanceId, request: &LogRequest) -> InstanceLogRequest {
     InstanceLogRequest {
         slot: id.slot.clone(),
         digest: Some(id.digest.clone()),

@@ -1,5 +1,5 @@
-//! One user's reading of the logs of a service: which instances there are, as the view has it, and their lines through
-//! the [`Merge`] to him. Nothing is read from an instance before there is room for it.
+//! One client's reading of a service's logs: opens a source for each instance that the view shows, and passes their lines
+//! through the [`Merge`] to the client. A source is read only while the merge has room for its next line.
 
 use std::collections::BTreeMap;
 use std::future::{self, Future};
@@ -13,49 +13,50 @@ use futures::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval_at, sleep_until};
 use vc_crdt::View;
-use vc_protocol::control::{InstanceLogRequest, LogRequest, LogRow, Reply};
+use vc_protocol::control::{LogRequest, LogRow, Reply};
 use vc_protocol::exec::KEEPALIVE_INTERVAL;
-use vc_protocol::{ApiError, ErrorCode, InstanceId, Millis, NodeId, ServiceKey};
+use vc_protocol::log::InstanceLogRequest;
+use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey};
 
+use super::error::LogError;
 use super::merge::Merge;
-use super::{Rows, of_instance};
+use super::{Rows, instance_request};
 use crate::frames::{FrameError, Frames};
 use crate::snapshot::Snapshot;
 
-/// Instances whose logs one reading merges at most.
+/// Instances whose logs one reading merges.
 const MAX_SOURCES: usize = 256;
-/// Logs that broke off are asked for again after so long, in milliseconds.
-const RETRY: Millis = 2000;
+/// Time in milliseconds until a source that failed is opened again.
+const RETRY_INTERVAL: Millis = 2000;
 
-/// An instance, and where it is.
+/// An instance and its node.
 type Holder = (NodeId, InstanceId);
-/// What a source gave, and the rest of it.
-type Next = (usize, Option<Result<LogRow, String>>, Rows);
+/// A source's number, its next item, and the items after that.
+type Next = (usize, Option<Result<LogRow, LogError>>, Rows);
 
 /// An instance that is read, or was.
 struct Source {
     holder: Holder,
-    /// The node's name.
-    name: String,
+    node_name: String,
     state: State,
-    /// When the claim came into the state in which it was when this was opened.
+    /// When the claim came into the state that it had when this source was opened.
     since: Millis,
-    /// The time of the last line.
+    /// Time of the last line.
     last: Option<Millis>,
-    /// Whether it has given any line.
-    spoke: bool,
-    /// Whether the user knows that it broke off.
-    told: bool,
-    /// Read from its beginning, as it came while others were read.
+    /// Whether any line has arrived.
+    has_lines: bool,
+    /// Whether the client has been notified of the failure; reset by the next line.
+    notified: bool,
+    /// Whether it appeared while others were read: it is read from its beginning.
     late: bool,
 }
 
 enum State {
     Open(AbortHandle),
-    /// It ended; when it runs again, it is read on.
+    /// It ended, and is opened again when the instance runs again.
     Ended,
-    /// It broke off; it is asked for again at this time.
-    Broken(Millis),
+    /// It failed, and is opened again at this time.
+    Failed(Millis),
 }
 
 struct Reading<O> {
@@ -64,24 +65,25 @@ struct Reading<O> {
     open: O,
     merge: Merge<LogRow>,
     sources: BTreeMap<usize, Source>,
-    /// Of the next source.
+    /// Number of the next source.
     next: usize,
-    /// Those that are asked for their next line.
-    asked: FuturesUnordered<BoxFuture<'static, Next>>,
-    /// Those whose next line has no room.
+    /// Sources whose next line is awaited.
+    pending: FuturesUnordered<BoxFuture<'static, Next>>,
+    /// Sources whose next line has no room in the merge.
     parked: BTreeMap<usize, Rows>,
-    /// What to tell beside the lines.
+    /// Notes for the client that are not sent yet.
     notes: Vec<String>,
-    crowded: bool,
-    /// Whether any line was given.
-    found: bool,
-    /// Whether any instance broke off.
-    broke: bool,
-    /// Whether any instance was there, if only to say nothing.
-    present: Arc<AtomicBool>,
+    /// Whether the client has been notified of [`MAX_SOURCES`].
+    limit_notified: bool,
+    /// Whether any line has arrived.
+    has_lines: bool,
+    /// Whether any source has failed.
+    has_failures: bool,
+    /// Whether any instance existed on its node, with lines or without.
+    has_instances: Arc<AtomicBool>,
 }
 
-/// Reads until all is read, or the user goes.
+/// Sends a service's log lines until all are sent or the client closes the stream.
 pub(super) async fn read<S, O, F>(
     mut snapshot: watch::Receiver<Snapshot>,
     request: LogRequest,
@@ -91,16 +93,12 @@ pub(super) async fn read<S, O, F>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
     O: Fn(NodeId, InstanceLogRequest) -> F,
-    F: Future<Output = Result<Option<Rows>, String>> + Send + 'static,
+    F: Future<Output = Result<Option<Rows>, LogError>> + Send + 'static,
 {
     let mut view = Arc::clone(&snapshot.borrow_and_update().view);
-    let service = match subject(&view, &request) {
+    let service = match find(&view, &request) {
         Ok(service) => service,
-        Err(reason) => {
-            return frames
-                .send(&Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason)))
-                .await;
-        }
+        Err(error) => return frames.send(&Reply::Error(error.into())).await,
     };
     let mut reading = Reading {
         merge: Merge::new(request.follow),
@@ -109,20 +107,20 @@ where
         open,
         sources: BTreeMap::new(),
         next: 0,
-        asked: FuturesUnordered::new(),
+        pending: FuturesUnordered::new(),
         parked: BTreeMap::new(),
         notes: Vec::new(),
-        crowded: false,
-        found: false,
-        broke: false,
-        present: Arc::default(),
+        limit_notified: false,
+        has_lines: false,
+        has_failures: false,
+        has_instances: Arc::default(),
     };
     reading.update(&view, crate::clock::now());
-    let mut alive = interval_at(Instant::now() + KEEPALIVE_INTERVAL, KEEPALIVE_INTERVAL);
+    let mut keepalive = interval_at(Instant::now() + KEEPALIVE_INTERVAL, KEEPALIVE_INTERVAL);
     loop {
-        // Before a line is given, all who have one must have said so.
-        while let Some(Some(next)) = reading.asked.next().now_or_never() {
-            reading.take(next, crate::clock::now());
+        // All lines that have arrived enter the merge before it releases one.
+        while let Some(Some(next)) = reading.pending.next().now_or_never() {
+            reading.accept(next, crate::clock::now());
         }
         for note in std::mem::take(&mut reading.notes) {
             frames.feed(&Reply::Note(note)).await?;
@@ -133,54 +131,52 @@ where
             frames.feed(&Reply::Log(row)).await?;
             continue;
         }
-        if let Some(last) = reading.over(&view) {
+        if let Some(last) = reading.last_reply(&view) {
             return frames.send(&last).await;
         }
         frames.flush().await?;
-        let due = [reading.merge.found_silent(now), reading.retry()].into_iter().flatten().min();
+        let due = [reading.merge.mark_silent(now), reading.retry_at()].into_iter().flatten().min();
         let wake = Instant::now() + Duration::from_millis(due.unwrap_or(now).saturating_sub(now));
         tokio::select! {
-            Some(next) = reading.asked.next() => reading.take(next, crate::clock::now()),
+            Some(next) = reading.pending.next() => reading.accept(next, crate::clock::now()),
             () = sleep_until(wake), if due.is_some() => {}
-            _ = alive.tick() => frames.feed(&Reply::KeepAlive).await?,
+            _ = keepalive.tick() => frames.feed(&Reply::KeepAlive).await?,
             changed = snapshot.changed() => {
                 if changed.is_err() {
                     return frames.send(&Reply::End).await;
                 }
             }
-            // A user who reads says nothing more: the end of his stream ends the reading.
+            // A client that reads logs sends nothing: any frame, or the end of the stream, ends it.
             _ = frames.receive::<serde_json::Value>() => return Err(FrameError::Closed),
         }
         let latest = Arc::clone(&snapshot.borrow_and_update().view);
         let now = crate::clock::now();
-        if !Arc::ptr_eq(&view, &latest) || reading.retry().is_some_and(|at| at <= now) {
+        if !Arc::ptr_eq(&view, &latest) || reading.retry_at().is_some_and(|at| at <= now) {
             view = latest;
             reading.update(&view, now);
         }
     }
 }
 
-/// The service that is meant. Errors: there is no such; nothing of it has started, and nobody waits for it.
-fn subject(view: &View, request: &LogRequest) -> Result<ServiceKey, String> {
-    let service = vc_engine::find_service(&view.cluster, &request.service)?;
+/// Returns the service that the request names, if it has anything to read or the request follows it.
+fn find(view: &View, request: &LogRequest) -> Result<ServiceKey, LogError> {
+    let service =
+        vc_engine::find_service(&view.cluster, &request.service).map_err(LogError::Find)?;
+    let has_holders = !holders(view, &service, request.replica).is_empty();
     if let Some(replica) = request.replica
         && replica > view.cluster.replicas(&service)
-        && holders(view, &service, request.replica).is_empty()
+        && !has_holders
     {
-        return Err(format!("{service} has no replica {replica}: see 'vc ps {service}'"));
+        return Err(LogError::NoReplica { service, replica });
     }
-    if !request.follow && holders(view, &service, request.replica).is_empty() {
-        return Err(not_started(&service));
+    if !request.follow && !has_holders {
+        return Err(LogError::NotStarted(service));
     }
     Ok(service)
 }
 
-fn not_started(service: &ServiceKey) -> String {
-    format!("{service} has not started yet: wait for it with -f, or see 'vc ps {service}'")
-}
-
-/// The instances of a service on nodes that are up, by replica, with when they came into their state and whether they
-/// run.
+/// Returns the instances of a service on nodes that are up, by replica, each with when its claim came into its state and
+/// whether it runs.
 fn holders(view: &View, service: &ServiceKey, replica: Option<u32>) -> Vec<(Holder, Millis, bool)> {
     let up = view.nodes.iter().filter(|(node, _)| view.up.contains(node));
     let claims =
@@ -197,38 +193,45 @@ fn holders(view: &View, service: &ServiceKey, replica: Option<u32>) -> Vec<(Hold
 impl<O, F> Reading<O>
 where
     O: Fn(NodeId, InstanceLogRequest) -> F,
-    F: Future<Output = Result<Option<Rows>, String>> + Send + 'static,
+    F: Future<Output = Result<Option<Rows>, LogError>> + Send + 'static,
 {
-    /// Follows what the view says: opens what is new or runs again, lets go of what is lost.
+    /// Follows the view: opens sources that are new or run again, closes those of nodes that are down.
     fn update(&mut self, view: &View, now: Millis) {
         let late = self.next > 0;
         for (holder, since, runs) in holders(view, &self.service, self.request.replica) {
             let known = self.sources.iter().find(|(_, source)| source.holder == holder);
-            let again = known.map(|(&id, source)| match source.state {
+            let reopen = known.map(|(&id, source)| match source.state {
                 State::Open(_) => (id, false),
                 State::Ended => (id, runs && source.since != since),
-                State::Broken(at) => (id, at <= now),
+                State::Failed(at) => (id, at <= now),
             });
-            match again {
-                Some((id, again)) if again && self.request.follow => self.ask(id, since),
+            match reopen {
+                Some((id, true)) if self.request.follow => self.open(id, since),
                 Some(_) => {}
                 None if late && !self.request.follow => {}
-                None if self.open_now() >= MAX_SOURCES => self.crowd(),
+                None if self.open_sources() >= MAX_SOURCES => self.notify_limit(),
                 None => {
-                    let (name, state) = (view.name(holder.0), State::Ended);
-                    let (last, spoke, told) = (None, false, false);
-                    let source = Source { holder, name, state, since, last, spoke, told, late };
+                    let source = Source {
+                        node_name: view.name(holder.0),
+                        holder,
+                        state: State::Ended,
+                        since,
+                        last: None,
+                        has_lines: false,
+                        notified: false,
+                        late,
+                    };
                     self.sources.insert(self.next, source);
                     self.next += 1;
-                    self.ask(self.next - 1, since);
+                    self.open(self.next - 1, since);
                 }
             }
         }
         let down = self.sources.iter().filter(|(_, source)| !view.up.contains(&source.holder.0));
         for id in down.map(|(&id, _)| id).collect::<Vec<_>>() {
-            self.let_go(id);
+            self.close(id);
         }
-        // Those of nodes that are down may be back.
+        // Sources of nodes that are down stay: the nodes may come back.
         self.sources.retain(|_, source| {
             let (node, id) = &source.holder;
             let state = view.nodes.get(node).filter(|_| view.up.contains(node));
@@ -237,108 +240,106 @@ where
         });
     }
 
-    fn open_now(&self) -> usize {
+    fn open_sources(&self) -> usize {
         self.sources.values().filter(|source| matches!(source.state, State::Open(_))).count()
     }
 
-    /// The node of a source is down, and a connection to it may not have noticed.
-    fn let_go(&mut self, id: usize) {
+    /// Closes a source whose node is down: its connection may not have noticed yet.
+    fn close(&mut self, id: usize) {
         let Some(source) = self.sources.get_mut(&id) else { return };
         let state = std::mem::replace(&mut source.state, State::Ended);
-        // When the node is back, it is read on, whatever its claim says.
+        // No claim has this time, so the source is opened again when the node is back.
         source.since = Millis::MAX;
         if let State::Open(abort) = state {
             abort.abort();
             self.parked.remove(&id);
             self.merge.end(id);
-            self.broken(id, "the node is down");
+            self.notify_failure(id, "the node is down");
         }
     }
 
-    /// Tells that the lines of a source have ended before their time, once until more come.
-    fn broken(&mut self, id: usize, reason: &str) {
-        self.broke = true;
+    /// Notifies the client that a source failed, once until it gives lines again.
+    fn notify_failure(&mut self, id: usize, reason: &str) {
+        self.has_failures = true;
         let Some(source) = self.sources.get_mut(&id) else { return };
-        let note = format!("logs from {} ended: {reason}", source.name);
-        if !std::mem::replace(&mut source.told, true) && !self.notes.contains(&note) {
+        let note = format!("logs from {} ended: {reason}", source.node_name);
+        if !std::mem::replace(&mut source.notified, true) && !self.notes.contains(&note) {
             self.notes.push(note);
         }
     }
 
-    fn crowd(&mut self) {
-        if !std::mem::replace(&mut self.crowded, true) {
+    /// Notifies the client, once, that some instances are not read.
+    fn notify_limit(&mut self) {
+        if !std::mem::replace(&mut self.limit_notified, true) {
             let service = &self.service;
             self.notes.push(format!(
-                "{service} has more than {MAX_SOURCES} instances; the rest is left out: name one with --replica"
+                "{service} has more than {MAX_SOURCES} instances, and the others are not read: choose one with --replica"
             ));
         }
     }
 
-    /// Asks for the lines of an instance, of one that was read before from where that ended.
-    fn ask(&mut self, id: usize, since: Millis) {
+    /// Opens a source; one that was read before continues after its last line.
+    fn open(&mut self, id: usize, since: Millis) {
         let Some(source) = self.sources.get_mut(&id) else { return };
         let (node, instance) = &source.holder;
-        let mut request = of_instance(instance, &self.request);
-        if source.late || source.spoke {
+        let mut request = instance_request(instance, &self.request);
+        if source.late || source.has_lines {
             request.tail = None;
         }
         match source.last {
             Some(last) => request.since = Some(last + 1),
-            // Nobody knows when its lines were written: what is there was read.
-            None if source.spoke => request.tail = Some(0),
+            // Lines without times: skips all that were there, as they have been read.
+            None if source.has_lines => request.tail = Some(0),
             None => {}
         }
-        let opened = (self.open)(*node, request);
-        let absent = futures::stream::empty().boxed();
-        let present = Arc::clone(&self.present);
-        let rows = opened.map(move |opened| match opened {
-            Ok(None) => absent,
+        let has_instances = Arc::clone(&self.has_instances);
+        let rows = (self.open)(*node, request).map(move |opened| match opened {
+            Ok(None) => futures::stream::empty().boxed(),
             Ok(Some(rows)) => {
-                present.store(true, Relaxed);
+                has_instances.store(true, Relaxed);
                 rows
             }
-            Err(reason) => futures::stream::once(future::ready(Err(reason))).boxed(),
+            Err(error) => futures::stream::once(future::ready(Err(error))).boxed(),
         });
         let (rows, abort) = abortable(rows.flatten_stream());
         source.since = since;
         source.state = State::Open(abort);
         self.merge.open(id, source.holder.1.slot.replica);
-        self.next_of(id, rows.boxed());
+        self.request_next(id, rows.boxed());
     }
 
-    fn next_of(&mut self, id: usize, rows: Rows) {
-        self.asked.push(rows.into_future().map(move |(row, rows)| (id, row, rows)).boxed());
+    fn request_next(&mut self, id: usize, rows: Rows) {
+        self.pending.push(rows.into_future().map(move |(row, rows)| (id, row, rows)).boxed());
     }
 
     fn unpark(&mut self, id: usize) {
         if let Some(rows) = self.parked.remove(&id) {
-            self.next_of(id, rows);
+            self.request_next(id, rows);
         }
     }
 
-    /// What a source gave.
-    fn take(&mut self, (id, row, rows): Next, now: Millis) {
+    /// Takes the next item of a source. Ignores one that was closed meanwhile.
+    fn accept(&mut self, (id, row, rows): Next, now: Millis) {
         let source = self.sources.get_mut(&id);
-        // Else it was let go meanwhile.
         let Some(source) = source.filter(|source| matches!(source.state, State::Open(_))) else {
             return;
         };
         match row {
             Some(Ok(row)) => {
                 source.last = row.time.max(source.last);
-                (source.spoke, source.told, self.found) = (true, false, true);
+                (source.has_lines, source.notified, self.has_lines) = (true, false, true);
                 let bytes = size_of::<LogRow>() + row.line.len();
                 self.merge.push(id, row.time, bytes, row, now);
-                if self.merge.takes(id) {
-                    self.next_of(id, rows);
+                if self.merge.has_room(id) {
+                    self.request_next(id, rows);
                 } else {
                     self.parked.insert(id, rows);
                 }
             }
-            Some(Err(reason)) => {
-                source.state = State::Broken(now + RETRY);
+            Some(Err(error)) => {
+                source.state = State::Failed(now + RETRY_INTERVAL);
                 self.merge.end(id);
-                self.broken(id, &reason);
+                self.notify_failure(id, &error.to_string());
             }
             None => {
                 source.state = State::Ended;
@@ -347,39 +348,36 @@ where
         }
     }
 
-    /// When to ask again for what broke off.
-    fn retry(&self) -> Option<Millis> {
+    /// Returns when the next failed source is to be opened again.
+    fn retry_at(&self) -> Option<Millis> {
         let times = self.sources.values().filter_map(|source| match source.state {
-            State::Broken(at) if self.request.follow => Some(at),
+            State::Failed(at) if self.request.follow => Some(at),
             _ => None,
         });
         times.min()
     }
 
-    /// The last reply, when nothing more can come.
-    fn over(&self, view: &View) -> Option<Reply> {
+    /// Returns the last reply, when no more lines can come.
+    fn last_reply(&self, view: &View) -> Option<Reply> {
         if !self.merge.is_empty() {
             return None;
         }
         if self.request.follow {
-            let wanted = view.cluster.services.contains_key(&self.service)
+            let desired = view.cluster.services.contains_key(&self.service)
                 && self.request.replica.is_none_or(|it| it <= view.cluster.replicas(&self.service));
-            let left = wanted || !holders(view, &self.service, self.request.replica).is_empty();
+            let left = desired || !holders(view, &self.service, self.request.replica).is_empty();
             return (!left).then_some(Reply::End);
         }
-        if self.found {
+        if self.has_lines {
             return Some(Reply::End);
         }
-        // The notes said why.
-        let reason = if self.broke {
-            "no logs could be read".to_owned()
+        let error = if self.has_failures {
+            LogError::Unreadable(self.service.clone())
+        } else if !self.has_instances.load(Relaxed) {
+            LogError::NotStarted(self.service.clone())
         } else {
-            not_started(&self.service)
+            return Some(Reply::End);
         };
-        Some(if self.broke || !self.present.load(Relaxed) {
-            Reply::Error(ApiError::new(ErrorCode::FailedPrecondition, reason))
-        } else {
-            Reply::End
-        })
+        Some(Reply::Error(error.into()))
     }
 }

@@ -1,4 +1,4 @@
-//! A command that runs here, and the one who asked for it.
+//! Attaches a stream to a command that runs on this node.
 
 use std::pin::Pin;
 
@@ -8,14 +8,14 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL};
 
-use super::say_goodbye;
+use super::finish;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
 use crate::runtime::{Exec, ExecOutput, ExecProcess, LogStream};
 
 type Input = Pin<Box<dyn tokio::io::AsyncWrite + Send>>;
 
-/// Passes on input and output until the command has ended or its user has gone.
-pub(super) async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
+/// Passes input and output on until the command has ended or the stream is closed.
+pub(super) async fn attach<S: AsyncRead + AsyncWrite + Unpin>(
     exec: Exec,
     tty: bool,
     frames: &mut Frames<S>,
@@ -25,25 +25,24 @@ pub(super) async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
     let ended = {
         let (mut to, mut from) = frames.split();
         let ended = tokio::select! {
-            ended = send(&mut output, &process, &mut to) => ended,
-            gone = take(&mut from, &mut input, &process, tty) => Err(gone),
+            ended = send_output(&mut output, &process, &mut to) => ended,
+            closed = receive_input(&mut from, &mut input, &process, tty) => Err(closed),
         };
         ended
     };
     match ended {
         Ok(last) => {
             terminal.0 = None;
-            say_goodbye(last, frames).await
+            finish(last, frames).await
         }
-        Err(gone) => {
-            tracing::debug!(%gone, "the user of a command has gone");
-            Err(gone)
+        Err(error) => {
+            tracing::debug!(%error, "exec stream closed before the command ended");
+            Err(error)
         }
     }
 }
 
-/// A terminal with a command on it, which is hung up when this is dropped: also when nobody waits for that, as when the user's
-/// token ends.
+/// The terminal of a command. Dropping it hangs the terminal up, also when the session is aborted because its token expired.
 struct Terminal(Option<ExecProcess>);
 
 impl Drop for Terminal {
@@ -54,8 +53,8 @@ impl Drop for Terminal {
     }
 }
 
-/// Sends what the command writes; at its end gives the frame that tells it.
-async fn send<S: AsyncRead + AsyncWrite + Unpin>(
+/// Sends what the command writes. Returns the frame that tells how it ended.
+async fn send_output<S: AsyncRead + AsyncWrite + Unpin>(
     output: &mut ExecOutput,
     process: &ExecProcess,
     to: &mut FramesOut<'_, S>,
@@ -66,7 +65,7 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(Ok(Some((LogStream::Stderr, bytes)))) => ExecFrame::Stderr(bytes),
             Ok(Ok(None)) => break,
             Ok(Err(error)) => {
-                return Ok(ExecFrame::Failed(format!("its output broke off: {error}")));
+                return Ok(ExecFrame::Failed(format!("cannot read the command's output: {error}")));
             }
             Err(_) => ExecFrame::Stdout(Vec::new()),
         };
@@ -83,15 +82,15 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Gives the command what comes for it, until nobody is there any more.
-async fn take<S: AsyncRead + AsyncWrite + Unpin>(
+/// Passes incoming frames to the command. Returns how the stream ended.
+async fn receive_input<S: AsyncRead + AsyncWrite + Unpin>(
     from: &mut FramesIn<'_, S>,
     input: &mut Input,
     process: &ExecProcess,
     tty: bool,
 ) -> FrameError {
-    // A command that reads no more may still write: what comes for it is dropped then.
-    let mut reads = true;
+    // A command that has closed its input may still write: further input is dropped.
+    let mut open = true;
     loop {
         let bytes = match timeout(IDLE_TIMEOUT, from.receive_bytes()).await {
             Ok(Ok(bytes)) => bytes,
@@ -99,19 +98,19 @@ async fn take<S: AsyncRead + AsyncWrite + Unpin>(
             Err(_) => return FrameError::Closed,
         };
         match ExecFrame::decode(&bytes) {
-            Some(ExecFrame::Stdin(bytes)) if reads && !bytes.is_empty() => {
-                let given = async {
+            Some(ExecFrame::Stdin(bytes)) if open && !bytes.is_empty() => {
+                let written = async {
                     input.write_all(&bytes).await?;
                     input.flush().await
                 };
-                reads = given.await.is_ok();
+                open = written.await.is_ok();
             }
             Some(ExecFrame::Stdin(_)) => {}
-            // A terminal has no end of input but the end of itself.
+            // A terminal's input cannot be closed apart from its output.
             Some(ExecFrame::StdinEnd) if tty => process.hang_up().await,
             Some(ExecFrame::StdinEnd) => {
-                reads = false;
-                let _ = input.shutdown().await; // It has ended: then it needs no end of input.
+                open = false;
+                let _ = input.shutdown().await; // Fails when the command has ended, which its exit code tells.
             }
             Some(ExecFrame::Resize(columns, rows)) => process.resize(columns, rows).await,
             _ => return FrameError::Closed,

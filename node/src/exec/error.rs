@@ -1,0 +1,70 @@
+//! Errors of commands and copies.
+
+use vc_protocol::{ApiError, ErrorCode, ServiceKey, Slot};
+
+use super::{MAX_LOCAL, MAX_RELAYED};
+use crate::member_request::MemberError;
+use crate::runtime::RuntimeError;
+
+/// Why a command or copy did not start. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExecError {
+    #[error("{0}")]
+    Find(String),
+    #[error("{service} has no replica {replica}")]
+    NoReplica { service: ServiceKey, replica: u32 },
+    #[error("{0} has no instances")]
+    NoInstances(ServiceKey),
+    #[error("{slot} is not running ({state})")]
+    NotRunning { slot: Slot, state: String },
+    #[error("the node of the instance runs {MAX_LOCAL} commands already, its limit")]
+    TooManyLocal,
+    #[error("this node relays {MAX_RELAYED} commands already, its limit")]
+    TooManyRelayed,
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error("{node}: {source}")]
+    Member { node: String, source: MemberError },
+}
+
+impl From<ExecError> for ApiError {
+    fn from(error: ExecError) -> Self {
+        let message = error.to_string();
+        let (code, hint) = match error {
+            ExecError::Find(_) => (ErrorCode::NotFound, String::new()),
+            ExecError::NoReplica { service, .. } => {
+                (ErrorCode::NotFound, format!("see 'vc ps {service}'"))
+            }
+            ExecError::NoInstances(_) => {
+                (ErrorCode::FailedPrecondition, "see 'vc services'".to_owned())
+            }
+            ExecError::NotRunning { slot, .. } => {
+                (ErrorCode::FailedPrecondition, format!("see 'vc ps {}'", slot.service))
+            }
+            ExecError::TooManyLocal => {
+                (ErrorCode::ResourceExhausted, "try again when one has ended".to_owned())
+            }
+            ExecError::TooManyRelayed => {
+                (ErrorCode::ResourceExhausted, "use another node with --peer".to_owned())
+            }
+            ExecError::Runtime(error) => return runtime_error(&error),
+            ExecError::Member { source, .. } => {
+                let ApiError { code, hint, .. } = source.into();
+                (code, hint)
+            }
+        };
+        Self::new(code, message).with_hint(hint)
+    }
+}
+
+/// Returns a runtime's error as the control protocol carries it.
+pub(crate) fn runtime_error(error: &RuntimeError) -> ApiError {
+    let code = match error {
+        RuntimeError::NoInstance(_) => ErrorCode::NotFound,
+        RuntimeError::NotRunning(_) | RuntimeError::Refused(_) => ErrorCode::FailedPrecondition,
+        RuntimeError::NeedsDocker(_) => ErrorCode::Unimplemented,
+        RuntimeError::Docker { .. } => ErrorCode::Unavailable,
+        RuntimeError::Read { .. } => ErrorCode::Internal,
+    };
+    ApiError::new(code, error.to_string())
+}

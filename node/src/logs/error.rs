@@ -1,0 +1,46 @@
+//! Errors of reading logs.
+
+use vc_protocol::{ApiError, ErrorCode, ServiceKey};
+
+use crate::exec::runtime_error;
+use crate::member_request::MemberError;
+use crate::runtime::RuntimeError;
+
+/// Why the logs of an instance or a service cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LogError {
+    #[error("{0}")]
+    Find(String),
+    #[error("{service} has no replica {replica}")]
+    NoReplica { service: ServiceKey, replica: u32 },
+    #[error("{0} has not started yet")]
+    NotStarted(ServiceKey),
+    #[error("no logs of {0} could be read")]
+    Unreadable(ServiceKey),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Member(#[from] MemberError),
+}
+
+impl From<LogError> for ApiError {
+    fn from(error: LogError) -> Self {
+        let message = error.to_string();
+        let (code, hint) = match error {
+            LogError::Find(_) => (ErrorCode::NotFound, String::new()),
+            LogError::NoReplica { service, .. } => {
+                (ErrorCode::NotFound, format!("see 'vc ps {service}'"))
+            }
+            LogError::NotStarted(service) => (
+                ErrorCode::FailedPrecondition,
+                format!("wait for it with -f, or see 'vc ps {service}'"),
+            ),
+            LogError::Unreadable(_) => {
+                (ErrorCode::Unavailable, "the notes before this error say why".to_owned())
+            }
+            LogError::Runtime(error) => return runtime_error(&error),
+            LogError::Member(error) => return error.into(),
+        };
+        Self::new(code, message).with_hint(hint)
+    }
+}
