@@ -1,51 +1,38 @@
-//! What every command has at hand: where to connect, and how to print.
+//! What every command uses: the connection to the cluster and the output.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use vc_client::{Candidates, ConnectError, Session, SessionError};
+use vc_protocol::Millis;
 use vc_protocol::control::{Reply, Request};
-use vc_protocol::{ApiError, Millis};
 
 use crate::args::Global;
-use crate::credentials::{self, Credential};
+use crate::credentials::{self, Credential, CredentialError};
+use crate::error::Result;
 use crate::known_peers;
 use crate::render::Output;
 
-/// Ends a command without anything left to say.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Stop {
-    /// The user pressed Ctrl-C.
-    #[error("interrupted")]
-    Interrupted,
-    /// Whoever read the output has left.
-    #[error("the output was closed")]
-    OutputClosed,
-    /// What ran for the user ended with this code, and has said what there is to say.
-    #[error("exit code {0}")]
-    Exit(u8),
-}
-
-/// The settings that all commands share.
+/// The global options, applied.
 pub(crate) struct App {
     global: Global,
-    /// Where results go.
+    /// Prints results.
     pub(crate) out: Output,
 }
 
 impl App {
-    /// With what the user gave.
+    /// Applies the global options.
     pub(crate) fn new(global: Global) -> Self {
-        let out = Output::new(global.output);
+        let out = Output::new(global.output, now());
         Self { global, out }
     }
 
-    /// The user's token.
-    pub(crate) fn credential(&self) -> anyhow::Result<Credential> {
-        Ok(credentials::find(self.global.token.as_deref(), now())?)
+    /// Returns the user's token: the one given, else the one stored by `vc login`.
+    pub(crate) fn credential(&self) -> std::result::Result<Credential, CredentialError> {
+        credentials::find(self.global.token.as_deref(), now())
     }
 
-    /// A session with the first member that welcomes the user's token.
-    pub(crate) async fn connect(&self) -> anyhow::Result<Session> {
+    /// Opens a session with the first member that accepts the user's token.
+    pub(crate) async fn connect(&self) -> Result<Session> {
         let credential = self.credential()?;
         let given: Vec<_> = self.global.peers.iter().flat_map(|list| list.0.clone()).collect();
         let candidates = if given.is_empty() {
@@ -54,12 +41,12 @@ impl App {
         } else {
             Candidates::only(given)
         };
-        Ok(connect(&credential, candidates).await.map_err(ApiError::from)?)
+        Ok(connect(&credential, candidates).await?)
     }
 
-    /// Puts a new session in the place of one that takes no more requests: with the same member, which knows what it has
-    /// told us, or with another when that is gone.
-    pub(crate) async fn renew(&self, session: &mut Session) -> anyhow::Result<()> {
+    /// Replaces a session that takes no more requests, if possible by one with the same member, which knows of the
+    /// changes that it reported.
+    pub(crate) async fn renew(&self, session: &mut Session) -> Result {
         let credential = self.credential()?;
         let same = Candidates::only(vec![session.address().clone()]);
         let fresh = match connect(&credential, same).await {
@@ -70,38 +57,41 @@ impl App {
         Ok(())
     }
 
-    /// Runs `body` in a session and ends it properly, whatever comes of it.
+    /// Runs `body` in a session, and closes the session whatever the result.
     pub(crate) async fn in_session<T>(
         &self,
-        body: impl AsyncFnOnce(&mut Session) -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
+        body: impl AsyncFnOnce(&mut Session) -> Result<T>,
+    ) -> Result<T> {
         let mut session = self.connect().await?;
         let result = body(&mut session).await;
         session.close().await;
         result
     }
 
-    /// One request, one answer.
-    pub(crate) async fn ask(&self, request: Request) -> anyhow::Result<Reply> {
+    /// Sends one request in a session of its own; returns the reply.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Reply> {
         self.in_session(async |session| Ok(session.ask(&request).await?)).await
     }
 
-    /// Requests that change something, one after another; prints what changed. The first refusal ends it.
-    pub(crate) async fn change(&self, requests: Vec<Request>) -> anyhow::Result<()> {
-        let mut lines = Vec::new();
+    /// Sends requests that change something, one after another, and prints the changes. Stops at the first refusal.
+    pub(crate) async fn change(&self, requests: Vec<Request>) -> Result {
+        let mut changes = Vec::new();
         let result = self
-            .in_session(async |session| Ok(change_all(session, &requests, &mut lines).await?))
+            .in_session(async |session| Ok(change_all(session, &requests, &mut changes).await?))
             .await;
-        // What was done before a refusal is done.
-        if result.is_ok() || !lines.is_empty() {
-            self.out.lines(&lines)?;
+        // What was done before a refusal stays done.
+        if result.is_ok() || !changes.is_empty() {
+            self.out.changes(&changes)?;
         }
         result
     }
 }
 
 /// Connects to the first member that accepts the token, and remembers the members that it names.
-async fn connect(credential: &Credential, candidates: Candidates) -> Result<Session, ConnectError> {
+async fn connect(
+    credential: &Credential,
+    candidates: Candidates,
+) -> std::result::Result<Session, ConnectError> {
     let cluster = credential.claims.aud;
     let (session, peers) = vc_client::connect(cluster, &credential.token, candidates).await?;
     // The command works without it: a read-only home is no reason to fail.
@@ -109,20 +99,20 @@ async fn connect(credential: &Credential, candidates: Candidates) -> Result<Sess
     Ok(session)
 }
 
-/// Sends requests that change something, one after another, and adds what each changed to `lines`. Stops at the first
+/// Sends requests that change something, one after another, and appends the changes to `changes`. Stops at the first
 /// refusal; what was done before stays done.
 pub(crate) async fn change_all(
     session: &mut Session,
     requests: &[Request],
-    lines: &mut Vec<String>,
-) -> Result<(), SessionError> {
+    changes: &mut Vec<String>,
+) -> std::result::Result<(), SessionError> {
     for request in requests {
-        lines.extend(session.change(request).await?);
+        changes.extend(session.change(request).await?);
     }
     Ok(())
 }
 
-/// The clock of this computer.
+/// Returns the time by this computer's clock.
 pub(crate) fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)

@@ -1,60 +1,77 @@
-//! The user's token: where it comes from, and what can be said about it without asking anybody.
+//! The user's token: where it is read from, and the checks that need no node.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use vc_protocol::Millis;
 use vc_protocol::token::{self, Claims, MAX_TOKEN, Scope, TokenError};
+use vc_protocol::{ApiError, ErrorCode, Millis};
 
+use crate::error::{describe_io, io_code};
 use crate::files;
 
-/// Why there is no token to show.
+/// Why there is no usable token.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CredentialError {
-    /// None was given, and none is kept.
-    #[error(
-        "no token: give one with --token FILE, set VC_TOKEN, or keep one with 'vc login TOKEN'"
-    )]
+    /// None was given, and none is stored.
+    #[error("no token")]
     Missing,
-    /// Neither.
-    #[error("there is no file '{0}', and {malformed}", malformed = TokenError::Malformed)]
+    /// The text is neither a file nor a token.
+    #[error("'{0}' is neither a file nor a token of a Virtual Cluster")]
     NeitherFileNorToken(String),
-    /// A file that cannot be read.
-    #[error("cannot read {}: {}", .0.display(), .1.kind())]
+    /// The file cannot be read.
+    #[error("cannot read {}: {}", .0.display(), describe_io(.1))]
     Unreadable(PathBuf, io::Error),
-    /// The token is worth nothing.
+    /// The token is invalid or expired.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// No place to keep it.
-    #[error("cannot keep the token: neither XDG_CONFIG_HOME nor HOME is set")]
-    Homeless,
-    /// It could not be kept.
-    #[error("cannot write {}: {}", .0.display(), .1.kind())]
+    /// There is no directory to store it in.
+    #[error("cannot store the token: neither XDG_CONFIG_HOME nor HOME is set")]
+    NoHome,
+    /// It could not be stored.
+    #[error("cannot write {}: {}", .0.display(), describe_io(.1))]
     Unwritable(PathBuf, io::Error),
 }
 
-/// A token that is good as far as this node can tell.
+impl From<CredentialError> for ApiError {
+    fn from(error: CredentialError) -> Self {
+        let (code, hint) = match &error {
+            CredentialError::Missing => (
+                ErrorCode::Unauthenticated,
+                "give one with --token FILE, set VC_TOKEN, or store one with 'vc login TOKEN'",
+            ),
+            CredentialError::NeitherFileNorToken(_) => (ErrorCode::NotFound, ""),
+            CredentialError::Token(_) => (ErrorCode::Unauthenticated, ""),
+            CredentialError::NoHome => (ErrorCode::FailedPrecondition, ""),
+            CredentialError::Unreadable(_, error) | CredentialError::Unwritable(_, error) => {
+                (io_code(error), "")
+            }
+        };
+        Self::new(code, error.to_string()).with_hint(hint)
+    }
+}
+
+/// A token that passed the checks of this computer.
 pub(crate) struct Credential {
     /// The secret.
     pub(crate) token: String,
-    /// What it says.
+    /// Its claims.
     pub(crate) claims: Claims,
 }
 
-/// The token to use: the one given, else the one kept.
+/// Returns the token to use: the one given, else the one stored.
 pub(crate) fn find(given: Option<&str>, now: Millis) -> Result<Credential, CredentialError> {
     find_in(given, files::config("token").as_deref(), now)
 }
 
 fn find_in(
     given: Option<&str>,
-    kept: Option<&Path>,
+    stored: Option<&Path>,
     now: Millis,
 ) -> Result<Credential, CredentialError> {
     let text = match given.map(str::trim).filter(|given| !given.is_empty()) {
         Some(given) => read(given)?,
         None => {
-            let path = kept.ok_or(CredentialError::Missing)?;
+            let path = stored.ok_or(CredentialError::Missing)?;
             match files::read(path, MAX_TOKEN) {
                 Ok(text) => text,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -67,14 +84,14 @@ fn find_in(
     check(&text, now)
 }
 
-/// What the user means by `given`: a token, or a file that holds one.
+/// Returns the token that `given` is, or that the file of this name contains.
 pub(crate) fn read(given: &str) -> Result<String, CredentialError> {
     if looks_like_a_token(given) {
         return Ok(given.to_owned());
     }
     let path = Path::new(given);
     files::read(path, MAX_TOKEN).map_err(|error| match error.kind() {
-        // A token that was cut or folded is a secret still: it is not repeated on the screen.
+        // A truncated token is still a secret: it is not printed.
         _ if given.starts_with("eyJ") => CredentialError::Token(TokenError::Malformed),
         io::ErrorKind::NotFound => {
             CredentialError::NeitherFileNorToken(given.chars().take(80).collect())
@@ -86,18 +103,18 @@ pub(crate) fn read(given: &str) -> Result<String, CredentialError> {
     })
 }
 
-/// Every JSON object in base64 begins with `eyJ`; a JWT is three parts of base64url.
+/// Returns whether it looks like a JWT: three parts of base64url, the first of which is a JSON object (`eyJ…`).
 fn looks_like_a_token(text: &str) -> bool {
     let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     text.starts_with("eyJ") && text.matches('.').count() == 2 && text.bytes().all(letter)
 }
 
-/// Refuses what no node would accept. The chain down to the root is in the token, so all but revocation shows here.
+/// Rejects a token that no node would accept. It contains its chain of certificates, so all but revocation is checked.
 pub(crate) fn check(text: &str, now: Millis) -> Result<Credential, CredentialError> {
     let token = text.trim().to_owned();
     let claims = token::decode_unverified(&token)?;
     match token::verify(&token, claims.aud, now) {
-        // It is this node's clock against the issuer's: let the node judge.
+        // This computer's clock may be behind the issuer's: the node decides.
         Ok(_) | Err(TokenError::NotYetValid) => {}
         Err(error) => return Err(error.into()),
     }
@@ -107,9 +124,9 @@ pub(crate) fn check(text: &str, now: Millis) -> Result<Credential, CredentialErr
     }
 }
 
-/// Keeps a token for later commands; says where.
-pub(crate) fn keep(credential: &Credential) -> Result<PathBuf, CredentialError> {
-    let path = files::config("token").ok_or(CredentialError::Homeless)?;
+/// Stores a token for later commands; returns the file.
+pub(crate) fn store(credential: &Credential) -> Result<PathBuf, CredentialError> {
+    let path = files::config("token").ok_or(CredentialError::NoHome)?;
     match files::write_private(&path, &format!("{}\n", credential.token)) {
         Ok(()) => Ok(path),
         Err(error) => Err(CredentialError::Unwritable(path, error)),
@@ -141,15 +158,15 @@ mod tests {
         token(name, Scope::User(UserRole::Admin))
     }
 
-    fn who(given: Option<&str>, kept: Option<&Path>) -> String {
-        match find_in(given, kept, NOW) {
+    fn subject_or_error(given: Option<&str>, stored: Option<&Path>) -> String {
+        match find_in(given, stored, NOW) {
             Ok(credential) => credential.claims.sub,
             Err(error) => error.to_string(),
         }
     }
 
     #[test]
-    fn a_given_token_wins_over_the_kept_one() {
+    fn a_given_token_wins_over_the_stored_one() {
         let directory = tempfile::tempdir().expect("a directory");
         let kept = directory.path().join("token");
         std::fs::write(&kept, format!("{}\n", user("kept"))).expect("written");
@@ -157,26 +174,26 @@ mod tests {
         std::fs::write(&file, format!(" {}\n", user("file"))).expect("written");
         let file = file.to_str().expect("text");
 
-        assert_eq!(who(Some(&user("given")), Some(&kept)), "given");
-        assert_eq!(who(Some(file), Some(&kept)), "file");
-        assert_eq!(who(None, Some(&kept)), "kept");
-        assert_eq!(who(Some(""), Some(&kept)), "kept");
+        assert_eq!(subject_or_error(Some(&user("given")), Some(&kept)), "given");
+        assert_eq!(subject_or_error(Some(file), Some(&kept)), "file");
+        assert_eq!(subject_or_error(None, Some(&kept)), "kept");
+        assert_eq!(subject_or_error(Some(""), Some(&kept)), "kept");
         let none = CredentialError::Missing.to_string();
-        assert_eq!(who(None, Some(&directory.path().join("nothing"))), none);
-        assert_eq!(who(None, None), none);
+        assert_eq!(subject_or_error(None, Some(&directory.path().join("nothing"))), none);
+        assert_eq!(subject_or_error(None, None), none);
     }
 
     #[test]
-    fn what_is_worth_nothing_is_refused_here() {
+    fn invalid_tokens_are_rejected_before_connecting() {
         let good = user("ada");
         let at = |now| check(&good, now).err().map(|error| error.to_string());
         assert_eq!(at(NOW), None);
         assert_eq!(at(NOW + HOUR), Some(TokenError::Expired.to_string()));
-        assert_eq!(at(NOW - HOUR), None, "the node judges that");
-        let text = |given: &str| who(Some(given), None);
+        assert_eq!(at(NOW - HOUR), None, "the node decides");
+        let text = |given: &str| subject_or_error(Some(given), None);
         assert_eq!(text(&good[..good.len() - 6]), TokenError::BadSignature.to_string());
         assert_eq!(text(&good[..good.len() / 2]), TokenError::Malformed.to_string());
-        assert!(text("missing.token").contains("no file 'missing.token'"));
+        assert!(text("missing.token").starts_with("'missing.token' is neither a file"));
         let node = text(&token("m", Scope::Join(NodeRole::Worker)));
         assert_eq!(node, "this is a node token; a user token is needed here");
     }

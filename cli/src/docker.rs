@@ -1,27 +1,69 @@
-//! The operator's own Docker: images that are pushed come from it, and builds happen in it.
+//! The user's local Docker engine: the source of pushed images, and where images are built.
 
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
 use bollard::errors::Error;
 use futures::stream::{Stream, StreamExt as _};
-use libp2p::bytes::Bytes;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
+use tokio_util::bytes::Bytes;
 use vc_compose::Build;
+use vc_protocol::{ApiError, ErrorCode};
 
-/// Where Docker is when nobody says otherwise.
+/// The default address of Docker.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
-/// How long reading a whole image may take.
+/// The longest time that reading an image may take.
 const TRANSFER: Duration = Duration::from_secs(4 * 3600);
 
-/// Which Docker.
+/// The option that selects the Docker engine.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DockerArgs {
-    /// Where your Docker answers [default: $DOCKER_HOST, else unix:///var/run/docker.sock]
+    /// Address of your Docker [default: $DOCKER_HOST, else unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL")]
     docker_host: Option<String>,
+}
+
+/// An operation of the local Docker failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DockerError {
+    /// The address is malformed, or names a socket that does not exist.
+    #[error("cannot connect to Docker at {host}: {reason}")]
+    Connect { host: String, reason: String },
+    /// The text is not an image reference.
+    #[error("'{0}' is not an image reference: write NAME[:TAG]")]
+    Reference(String),
+    /// Docker has no such image.
+    #[error("Docker at {host} has no image {reference}")]
+    NoImage { host: String, reference: String },
+    /// Docker refused a request, or does not answer.
+    #[error("Docker at {host}: {reason}")]
+    Request { host: String, reason: String },
+    /// The image could not be read to its end.
+    #[error("Docker stopped sending the image: {0}")]
+    Save(String),
+    /// `docker build` could not be run.
+    #[error("cannot run 'docker build': {0}")]
+    Run(std::io::Error),
+    /// `docker build` failed, and printed why.
+    #[error("{service}: 'docker build' of {tag} failed ({status})")]
+    Build { service: String, tag: String, status: std::process::ExitStatus },
+}
+
+impl From<DockerError> for ApiError {
+    fn from(error: DockerError) -> Self {
+        let (code, hint) = match &error {
+            DockerError::Connect { .. } => {
+                (ErrorCode::Unavailable, "start Docker, or select another with --docker-host")
+            }
+            DockerError::Reference(_) => (ErrorCode::InvalidArgument, ""),
+            DockerError::NoImage { .. } => (ErrorCode::NotFound, "build or pull it first"),
+            DockerError::Request { .. } | DockerError::Save(_) => (ErrorCode::Unavailable, ""),
+            DockerError::Run(_) => (ErrorCode::Unavailable, "is the docker CLI installed?"),
+            DockerError::Build { .. } => (ErrorCode::FailedPrecondition, ""),
+        };
+        Self::new(code, error.to_string()).with_hint(hint)
+    }
 }
 
 /// A Docker engine.
@@ -46,60 +88,64 @@ impl DockerArgs {
         host.unwrap_or_else(|| DEFAULT_HOST.to_owned())
     }
 
-    /// A client. Errors: there can be no Docker there.
-    pub(crate) fn connect(&self) -> anyhow::Result<Docker> {
+    /// Returns a client for the engine.
+    pub(crate) fn connect(&self) -> Result<Docker, DockerError> {
         let host = self.host();
         let client = bollard::Docker::connect_with_host(&host)
-            .map_err(|error| anyhow!("Docker does not answer at {host}: {}", reason(&error)))?;
+            .map_err(|error| DockerError::Connect { host: host.clone(), reason: reason(&error) })?;
         Ok(Docker { client: client.with_timeout(TRANSFER), host })
     }
 }
 
 impl Docker {
-    /// The image that a reference names. Errors: there is none.
-    pub(crate) async fn find(&self, reference: &str) -> anyhow::Result<Image> {
-        // It becomes a path.
+    /// Looks up the image of a reference.
+    pub(crate) async fn find(&self, reference: &str) -> Result<Image, DockerError> {
+        // It becomes part of a URL.
         if reference.is_empty() || reference.contains(['?', '#', '%', ' ']) {
-            bail!("'{reference}' is no image reference: write NAME[:TAG]");
+            return Err(DockerError::Reference(reference.to_owned()));
         }
         match self.client.inspect_image(reference).await {
             Ok(found) => Ok(Image {
                 id: found.id.unwrap_or_default(),
                 size: found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
             }),
-            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Err(anyhow!(
-                "your Docker at {} has no image {reference}: build it, or pull it, first",
-                self.host
-            )),
-            Err(error) => Err(anyhow!("Docker at {}: {}", self.host, reason(&error))),
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => {
+                let (host, reference) = (self.host.clone(), reference.to_owned());
+                Err(DockerError::NoImage { host, reference })
+            }
+            Err(error) => Err(self.request_error(&error)),
         }
     }
 
-    /// An image as `docker save` writes it.
+    /// Returns the image as `docker save` writes it.
     pub(crate) fn save<'a>(
         &'a self,
         image: &'a Image,
-    ) -> impl Stream<Item = anyhow::Result<Bytes>> + Unpin + 'a {
+    ) -> impl Stream<Item = Result<Bytes, DockerError>> + Unpin + 'a {
         let pieces = self.client.export_image(&image.id).boxed();
-        pieces.map(|piece| piece.map_err(|error| anyhow!("Docker stopped: {}", reason(&error))))
+        pieces.map(|piece| piece.map_err(|error| DockerError::Save(reason(&error))))
     }
 
-    /// Builds an image as `docker build` does, which says on standard error how it goes. Errors: it failed, and said why.
-    pub(crate) async fn build(&self, build: &Build) -> anyhow::Result<()> {
+    fn request_error(&self, error: &Error) -> DockerError {
+        DockerError::Request { host: self.host.clone(), reason: reason(error) }
+    }
+
+    /// Builds an image with `docker build`, which prints its progress on standard error.
+    pub(crate) async fn build(&self, build: &Build) -> Result<(), DockerError> {
         let mut command = Command::new("docker");
         command.args(["--host", &self.host]).args(arguments(build));
         let inline = build.dockerfile_inline.as_deref();
         command.stdin(if inline.is_some() { Stdio::piped() } else { Stdio::null() });
         // Standard output is for results.
         command.stdout(std::io::stderr()).kill_on_drop(true);
-        let mut child =
-            command.spawn().context("cannot run 'docker build': is the docker CLI installed?")?;
+        let mut child = command.spawn().map_err(DockerError::Run)?;
         if let (Some(mut stdin), Some(text)) = (child.stdin.take(), inline) {
-            stdin.write_all(text.as_bytes()).await.context("'docker build' takes no Dockerfile")?;
+            stdin.write_all(text.as_bytes()).await.map_err(DockerError::Run)?;
         }
-        let status = child.wait().await.context("cannot run 'docker build'")?;
+        let status = child.wait().await.map_err(DockerError::Run)?;
         if !status.success() {
-            bail!("{}: 'docker build' of {} failed ({status})", build.service, build.tag);
+            let (service, tag) = (build.service.to_string(), build.tag.clone());
+            return Err(DockerError::Build { service, tag, status });
         }
         Ok(())
     }
@@ -111,7 +157,7 @@ fn arguments(build: &Build) -> Vec<String> {
     if build.dockerfile_inline.is_some() {
         option("--file", "-".to_owned());
     } else if let Some(file) = &build.dockerfile {
-        // Docker takes it from where it runs, Compose from the context.
+        // Relative to the working directory for Docker, to the context for Compose.
         option("--file", format!("{}/{file}", build.context.trim_end_matches('/')));
     }
     for (name, value) in &build.args {
@@ -124,14 +170,12 @@ fn arguments(build: &Build) -> Vec<String> {
     arguments
 }
 
-/// What Docker said, else the innermost cause.
+/// Returns the message of Docker, else the innermost cause.
 fn reason(error: &Error) -> String {
     match error {
         Error::DockerResponseServerError { message, .. } => message.clone(),
         Error::DockerStreamError { error } => error.clone(),
-        Error::SocketNotFoundError(_) => {
-            "there is no such socket: start Docker, or name another with --docker-host".to_owned()
-        }
+        Error::SocketNotFoundError(_) => "no such socket".to_owned(),
         error => {
             let mut cause: &dyn std::error::Error = error;
             while let Some(inner) = cause.source() {
@@ -147,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_build_is_asked_for_as_compose_does() {
+    fn build_options_match_those_of_docker_compose() {
         let mut build = Build {
             service: "shop/web".parse().expect("a service"),
             context: "/src/web".to_owned(),

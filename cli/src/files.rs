@@ -1,16 +1,16 @@
-//! Files of the user: where they are by the XDG base directory specification, and how they are read and written.
+//! The files of the user: their paths by the XDG base directory specification, bounded reads and atomic writes.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// `vc/NAME` among the user's configuration; `None`: he has no home.
+/// Returns the path of `vc/NAME` in the configuration directory; `None` without a home directory.
 pub(crate) fn config(name: &str) -> Option<PathBuf> {
     base("XDG_CONFIG_HOME", ".config").map(|base| base.join("vc").join(name))
 }
 
-/// `vc/NAME` among what programs remember for the user; `None`: he has no home.
+/// Returns the path of `vc/NAME` in the state directory; `None` without a home directory.
 pub(crate) fn state(name: &str) -> Option<PathBuf> {
     base("XDG_STATE_HOME", ".local/state").map(|base| base.join("vc").join(name))
 }
@@ -22,26 +22,26 @@ fn base(variable: &str, fallback: &str) -> Option<PathBuf> {
     set(variable).or_else(|| set("HOME").map(|home| home.join(fallback)))
 }
 
-/// A text file, at most `limit` bytes and one more, so that the caller can tell that it is larger.
+/// Reads a text file: at most `limit` + 1 bytes, so that the caller notices that it is larger.
 pub(crate) fn read(path: &Path, limit: usize) -> io::Result<String> {
     read_from(File::open(path)?, limit)
 }
 
-/// As [`read`], from anything that can be read.
+/// Reads text from any source, as [`read`] does.
 pub(crate) fn read_from(source: impl io::Read, limit: usize) -> io::Result<String> {
     let mut text = String::new();
     source.take(limit as u64 + 1).read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// Puts a file in place whole or not at all, for nobody else to read.
+/// Writes a file atomically, readable by the user only.
 pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
     let temporary = directory.join(name);
-    // Left over from a process that was killed and had the same id.
+    // A process with the same id may have been killed while writing.
     let _ = std::fs::remove_file(&temporary);
     let result = OpenOptions::new()
         .write(true)
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_private_file_is_replaced_whole_and_stays_private() {
+    fn a_private_file_is_replaced_atomically_and_stays_private() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("vc/deep/token");
         for text in ["first, and longer", "second"] {
@@ -75,7 +75,7 @@ mod tests {
             assert_eq!(mode(path.parent().expect("parent")), 0o700);
         }
         let left = std::fs::read_dir(path.parent().expect("parent")).expect("listed").count();
-        assert_eq!(left, 1, "no temporary file stays");
+        assert_eq!(left, 1, "no temporary file remains");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Addresses of members seen in earlier sessions, a file a cluster: with them the CLI works when the node that made
-//! the token is long gone.
+//! Addresses of members from earlier sessions, one file per cluster. With them the CLI works when the nodes named in the
+//! token have left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,7 +13,7 @@ use vc_protocol::ClusterId;
 
 use crate::files;
 
-/// At most so many addresses are remembered of a cluster.
+/// The most addresses stored of a cluster.
 const MAX_REMEMBERED: usize = 32;
 /// The largest file that is read, in bytes.
 const MAX_FILE: usize = 64 * 1024;
@@ -24,19 +24,19 @@ struct File {
     peers: Vec<Multiaddr>,
 }
 
-/// What is remembered of a cluster, best first. A file that cannot be read counts as none: it is only a memory.
+/// Returns the stored addresses of a cluster, best first; none when the file cannot be read.
 pub(crate) fn load(cluster: ClusterId) -> Vec<Multiaddr> {
     path(cluster).map(|path| load_from(&path).peers).unwrap_or_default()
 }
 
-/// Keeps where we were welcomed, the members named there, and as many of the earlier ones as there is room for.
+/// Stores the address that accepted the token, those of the members that it named, and earlier ones up to the limit.
 pub(crate) fn remember(
     cluster: ClusterId,
-    welcomed_at: &Multiaddr,
+    connected_to: &Multiaddr,
     members: &[Multiaddr],
 ) -> io::Result<()> {
     match path(cluster) {
-        Some(path) => remember_in(&path, welcomed_at, members),
+        Some(path) => remember_in(&path, connected_to, members),
         None => Ok(()),
     }
 }
@@ -52,9 +52,9 @@ fn load_from(path: &Path) -> File {
         .unwrap_or_default()
 }
 
-fn remember_in(path: &Path, welcomed_at: &Multiaddr, members: &[Multiaddr]) -> io::Result<()> {
+fn remember_in(path: &Path, connected_to: &Multiaddr, members: &[Multiaddr]) -> io::Result<()> {
     let old = load_from(path);
-    let all = std::iter::once(welcomed_at).chain(members).chain(&old.peers).cloned();
+    let all = std::iter::once(connected_to).chain(members).chain(&old.peers).cloned();
     let new = File { peers: choose(all) };
     if new == old {
         return Ok(());
@@ -62,7 +62,7 @@ fn remember_in(path: &Path, welcomed_at: &Multiaddr, members: &[Multiaddr]) -> i
     files::write_private(path, &serde_json::to_string(&new)?)
 }
 
-/// The addresses to keep: those that can be dialled, each once, and of every member one before the second of any.
+/// Selects the addresses to store: dialable, each once, and one of every member before a second of any.
 fn choose(all: impl Iterator<Item = Multiaddr>) -> Vec<Multiaddr> {
     let mut seen = BTreeSet::new();
     let mut of_peer: BTreeMap<Option<PeerId>, usize> = BTreeMap::new();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_worked_comes_first_and_old_ones_stay_while_there_is_room() {
+    fn the_last_address_comes_first_and_older_ones_stay_up_to_the_limit() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("vc/cluster.json");
         assert!(load_from(&path).peers.is_empty());
@@ -106,11 +106,11 @@ mod tests {
         remember_in(&path, &at(3, 1), &[at(3, 1), at(2, 1)]).expect("written");
         assert_eq!(load_from(&path).peers, [at(3, 1), at(2, 1), at(1, 1)]);
         std::fs::write(&path, "{").expect("written");
-        assert!(load_from(&path).peers.is_empty(), "a broken file is no memory, and no error");
+        assert!(load_from(&path).peers.is_empty(), "a damaged file counts as empty");
     }
 
     #[test]
-    fn every_member_is_kept_before_any_twice() {
+    fn one_address_of_every_member_is_stored_before_a_second_of_any() {
         let many = (1..=20).flat_map(|n| (1..=4).map(move |port| at(n, port)));
         let kept =
             choose(many.chain(["/ip4/10.0.0.1/udp/1/webrtc-direct".parse().expect("an address")]));

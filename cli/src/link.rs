@@ -1,15 +1,15 @@
-//! A link that signs a browser in: the console's address, with a token and where members are in its fragment, which
-//! browsers keep to themselves.
+//! A link that signs a browser in: the URL of the console with a token and addresses of members in its fragment, which
+//! browsers do not send to servers.
 
 use vc_protocol::control::{NodeRow, NodeStatus};
 use vc_protocol::{AddressKind, Millis, Multiaddr};
 
 use crate::credentials::Credential;
 
-/// At most so many addresses are in a link, those in its token counted: who has one member hears of the others.
+/// The most addresses in a link, including those in its token. Through one member the console learns of the others.
 const MAX_PEERS: usize = 6;
 
-/// A link to the console at this address, which ends in a slash or a file's name.
+/// Returns a link to the console at this URL, which ends in a slash or a file name.
 pub(crate) fn to(console: &str, credential: &Credential, nodes: &[NodeRow]) -> String {
     let mut link = format!("{console}#token={}", credential.token);
     let known = credential.claims.peers.iter().filter(is_for_browsers);
@@ -26,13 +26,13 @@ fn is_for_browsers(address: &&Multiaddr) -> bool {
     AddressKind::of(address) == Some(AddressKind::WebRtc)
 }
 
-/// Addresses for browsers of the nodes that are up: of each one before a second of any.
+/// Returns WebRTC addresses of the nodes that are up, one of each node before a second of any.
 fn of_members(nodes: &[NodeRow]) -> Vec<Multiaddr> {
     let up = nodes.iter().filter(|row| row.state == NodeStatus::Up);
     let mut ranked: Vec<(usize, Multiaddr)> = up
         .flat_map(|row| {
             let addresses = row.addresses.iter().filter(is_for_browsers);
-            // With its peer id, which the browser checks.
+            // With the peer id, which the browser verifies.
             addresses.filter_map(|it| it.clone().with_p2p(row.id.peer_id()).ok()).enumerate()
         })
         .collect();
@@ -40,7 +40,7 @@ fn of_members(nodes: &[NodeRow]) -> Vec<Multiaddr> {
     ranked.into_iter().map(|(_, address)| address).collect()
 }
 
-/// What a fragment's value may hold stays; the rest is escaped. Slashes may, and an address has many.
+/// Percent-encodes what may not stand in the value of a fragment; slashes and colons may.
 fn escaped(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
@@ -52,7 +52,7 @@ fn escaped(text: &str) -> String {
         .collect()
 }
 
-/// When the token in a link ends.
+/// Returns when the token of a link expires.
 pub(crate) fn expires(credential: &Credential) -> Millis {
     credential.claims.exp.unwrap_or(0).saturating_mul(1000)
 }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_names_each_member_that_is_up_before_any_twice() {
+    fn a_link_names_each_up_member_before_a_second_address_of_any() {
         let nodes = [node(1, NodeStatus::Up), node(2, NodeStatus::Down), node(3, NodeStatus::Up)];
         let peers = [browser(1, 0), browser(3, 0), browser(1, 1), browser(3, 1)];
         let expected: String = peers.iter().map(|address| format!("&peer={address}")).collect();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_token_names_already_is_not_said_twice_and_counts() {
+    fn addresses_in_the_token_are_counted_and_not_repeated() {
         let nodes: Vec<NodeRow> = (1..=9).map(|n| node(n, NodeStatus::Up)).collect();
         let count = |link: &str| link.matches("&peer=").count();
         assert_eq!(count(&link(vec![], &nodes)), MAX_PEERS);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_an_address_ends_a_value_early() {
+    fn reserved_characters_in_addresses_are_escaped() {
         assert_eq!(escaped("/ip6zone/a&b=c#d%/x:1"), "/ip6zone/a%26b%3Dc%23d%25/x:1");
         assert_eq!(expires(&credential(vec![])), 5000);
     }

@@ -1,4 +1,4 @@
-//! The terminal and the pipes that a command in an instance is given as its own.
+//! The terminal and the pipes that a remote command uses as its own.
 
 use std::io::{self, Read as _};
 
@@ -7,49 +7,52 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use vc_protocol::exec::MAX_EXEC_CHUNK;
 
-use crate::app::Stop;
+use crate::error::{Result, Stop, SystemError};
 
-/// Pieces that may wait between a pipe and the network, in either direction.
-const PIECES: usize = 8;
+/// The most chunks buffered between a pipe and the network, in either direction.
+const CHUNKS: usize = 8;
 
-/// As long as it lives the terminal passes on every key as it is, and shows bytes as they come. Whatever ends it (an
-/// error, a panic, a signal that [`Ending`] sees) puts the terminal back as it was.
+/// Keeps the terminal in raw mode until it is dropped, also by an error, a panic or a signal that [`StopSignals`]
+/// receives.
 pub(crate) struct RawMode(());
 
 impl RawMode {
-    pub(crate) fn enter() -> io::Result<Self> {
-        crossterm::terminal::enable_raw_mode()?;
+    /// Puts the terminal into raw mode.
+    pub(crate) fn enter() -> Result<Self> {
+        crossterm::terminal::enable_raw_mode()
+            .map_err(SystemError::doing("set up the terminal"))?;
         Ok(Self(()))
     }
 }
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        // It fails where the terminal is gone: then there is nothing to put back.
+        // It fails when the terminal was closed: then there is nothing to restore.
         let _ = crossterm::terminal::disable_raw_mode();
     }
 }
 
-/// Columns and rows of the terminal, if there is one.
+/// Returns the columns and rows of the terminal; `None` without one.
 pub(crate) fn size() -> Option<(u16, u16)> {
     crossterm::terminal::size().ok()
 }
 
-/// Tells when the terminal has another size.
-pub(crate) fn resized() -> io::Result<Signal> {
-    signal(SignalKind::window_change())
+/// Returns the signal that reports a new size of the terminal.
+pub(crate) fn resized() -> Result<Signal> {
+    Ok(signal(SignalKind::window_change()).map_err(SystemError::doing("wait for signals"))?)
 }
 
-/// The signals that ask a program to end.
-pub(crate) struct Ending {
+/// The signals that ask this program to stop: SIGINT, SIGTERM and SIGHUP.
+pub(crate) struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
 }
 
-impl Ending {
-    /// From now on they end nothing by themselves.
-    pub(crate) fn watch() -> io::Result<Self> {
+impl StopSignals {
+    /// Receives the signals from now on; they no longer end the process by themselves.
+    pub(crate) fn subscribe() -> Result<Self> {
+        let signal = |kind| signal(kind).map_err(SystemError::doing("wait for signals"));
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -57,8 +60,8 @@ impl Ending {
         })
     }
 
-    /// The exit code of the first that comes, as a shell reports it.
-    pub(crate) async fn signalled(&mut self) -> Stop {
+    /// Waits for a signal; returns the exit code that a shell reports for it.
+    pub(crate) async fn receive(&mut self) -> Stop {
         tokio::select! {
             _ = self.interrupt.recv() => Stop::Interrupted,
             _ = self.terminate.recv() => Stop::Exit(128 + 15),
@@ -67,9 +70,9 @@ impl Ending {
     }
 }
 
-/// Standard input, piece by piece. It is read on a thread, which may wait for ever: nobody waits for it.
+/// Returns standard input in chunks. A thread reads it, which may block forever: it is not joined.
 pub(crate) fn input() -> mpsc::Receiver<Vec<u8>> {
-    let (to, pieces) = mpsc::channel(PIECES);
+    let (to, pieces) = mpsc::channel(CHUNKS);
     spawn_blocking(move || {
         let mut stdin = io::stdin().lock();
         let mut bytes = vec![0; MAX_EXEC_CHUNK];
@@ -81,7 +84,7 @@ pub(crate) fn input() -> mpsc::Receiver<Vec<u8>> {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A terminal that is gone is an end, too.
+                // A closed terminal is an end of input too.
                 _ => return,
             }
         }
@@ -89,22 +92,25 @@ pub(crate) fn input() -> mpsc::Receiver<Vec<u8>> {
     pieces
 }
 
-/// Where a piece goes.
+/// A standard stream of this program.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pipe {
+    /// Standard output.
     Stdout,
+    /// Standard error.
     Stderr,
 }
 
-/// Standard output and standard error, written on a thread: who does not read them must not halt the connection.
+/// Writes standard output and standard error on a thread, so that a reader that is slow does not block the connection.
 pub(crate) struct Output {
     pieces: mpsc::Sender<(Pipe, Vec<u8>)>,
     writing: JoinHandle<io::Result<()>>,
 }
 
 impl Output {
+    /// Starts the thread.
     pub(crate) fn new() -> Self {
-        let (pieces, mut waiting) = mpsc::channel::<(Pipe, Vec<u8>)>(PIECES);
+        let (pieces, mut waiting) = mpsc::channel::<(Pipe, Vec<u8>)>(CHUNKS);
         let writing = spawn_blocking(move || {
             while let Some((pipe, bytes)) = waiting.blocking_recv() {
                 match pipe {
@@ -117,20 +123,20 @@ impl Output {
         Self { pieces, writing }
     }
 
-    /// Takes a piece, once there is room for it; `false`: nobody takes them any more, and [`finish`](Self::finish)
-    /// tells why.
+    /// Queues a chunk, once there is room for it. Returns `false` when writing has failed; [`finish`](Self::finish)
+    /// returns why.
     pub(crate) async fn write(&self, pipe: Pipe, bytes: Vec<u8>) -> bool {
         self.pieces.send((pipe, bytes)).await.is_ok()
     }
 
-    /// Waits until all is written.
-    pub(crate) async fn finish(self) -> anyhow::Result<()> {
+    /// Waits until everything is written.
+    pub(crate) async fn finish(self) -> Result {
         drop(self.pieces);
-        match self.writing.await? {
+        match self.writing.await.unwrap_or_else(|error| Err(error.into())) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 Err(Stop::OutputClosed.into())
             }
-            result => Ok(result?),
+            result => Ok(result.map_err(SystemError::doing("write the output"))?),
         }
     }
 }

@@ -1,48 +1,73 @@
-//! Unpacks an archive from elsewhere: whatever is in it, nothing outside of the place that the user named is touched.
+//! Unpacks an untrusted archive: nothing outside the target is written, whatever the archive contains.
 
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::Context as _;
 use tar::{Archive, Entry, EntryType};
-
 use vc_client::text::one_line;
+use vc_protocol::{ApiError, ErrorCode};
 
-/// At most so many of the entries that were left out are told.
-const TOLD: usize = 20;
+use crate::error::{describe_io, io_code};
 
-/// Unpacks an archive with one root: into `target`, where that is a directory, under the root's own name (or without
-/// it: `contents`); else as `target`. Says what it left out: links that lead out, devices, pipes.
+/// The most skipped entries that are reported.
+const MAX_REPORTED: usize = 20;
+
+/// Why an archive was not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnpackError {
+    /// The target is `..`, `/` or the like.
+    #[error("the target path has no file name: write DIR/NAME")]
+    NoName,
+    /// The target ends in a slash and does not exist.
+    #[error("there is no directory {}", .0.display())]
+    NoDirectory(PathBuf),
+    /// The archive is damaged, or the files could not be written.
+    #[error("cannot write {}: {}", .0.display(), describe_io(.1))]
+    Write(PathBuf, io::Error),
+}
+
+impl From<UnpackError> for ApiError {
+    fn from(error: UnpackError) -> Self {
+        let (code, hint) = match &error {
+            UnpackError::NoName => (ErrorCode::InvalidArgument, ""),
+            UnpackError::NoDirectory(_) => (ErrorCode::NotFound, "create it first"),
+            UnpackError::Write(_, error) => (io_code(error), ""),
+        };
+        Self::new(code, error.to_string()).with_hint(hint)
+    }
+}
+
+/// Unpacks an archive with one root. If `target` is a directory, the root goes into it under its own name, or with
+/// `contents` only what is in the root; else the root becomes `target`. Returns the skipped entries, each with the reason:
+/// links that leave the directory, devices, pipes.
 pub(crate) fn unpack(
     archive: impl Read,
     target: &Path,
     contents: bool,
-) -> anyhow::Result<Vec<String>> {
-    let cannot = || format!("cannot write {}", target.display());
+) -> Result<Vec<String>, UnpackError> {
+    let cannot = |error| UnpackError::Write(target.to_owned(), error);
     if target.is_dir() {
-        return entries(archive, target, contents).with_context(cannot);
+        return entries(archive, target, contents).map_err(cannot);
     }
-    let name = target.file_name().context("the path here has no name: write DIR/NAME")?;
+    let name = target.file_name().ok_or(UnpackError::NoName)?;
     let parent = match target.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    anyhow::ensure!(
-        !target.as_os_str().as_encoded_bytes().ends_with(b"/"),
-        "there is no directory {} here: make it first",
-        target.display()
-    );
-    // Beside its place until it is whole, and under the root's own name until it gets that of the target.
+    if target.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(UnpackError::NoDirectory(target.to_owned()));
+    }
+    // Unpacked beside the target and renamed when it is complete.
     let aside = parent.join(format!(".{}.vc-{}", name.to_string_lossy(), std::process::id()));
-    std::fs::create_dir(&aside).with_context(cannot)?;
+    std::fs::create_dir(&aside).map_err(cannot)?;
     let placed = entries(archive, &aside, false).and_then(|left_out| {
         let mut roots = std::fs::read_dir(&aside)?;
-        let root = roots.next().unwrap_or_else(|| Err(io::Error::other("nothing came")))?;
+        let root = roots.next().unwrap_or_else(|| Err(io::Error::other("the archive is empty")))?;
         std::fs::rename(root.path(), target)?;
         Ok(left_out)
     });
-    let _ = std::fs::remove_dir_all(&aside); // What is left is not what was asked for.
-    placed.with_context(cannot)
+    let _ = std::fs::remove_dir_all(&aside);
+    placed.map_err(cannot)
 }
 
 fn entries(archive: impl Read, directory: &Path, contents: bool) -> io::Result<Vec<String>> {
@@ -52,16 +77,16 @@ fn entries(archive: impl Read, directory: &Path, contents: bool) -> io::Result<V
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
         let mut refuse = |why: &str| {
-            if left_out.len() < TOLD {
+            if left_out.len() < MAX_REPORTED {
                 left_out.push(one_line(&format!("{}: {why}", path.display())));
             }
         };
         match reason(&entry, &path)? {
             Some(why) => refuse(&why),
-            // It checks, too, that no link that it made before leads out of the directory.
+            // It also checks that no link unpacked before leads out of the directory.
             None if !contents => {
                 if !entry.unpack_in(directory)? {
-                    refuse("its path leads out");
+                    refuse("its path leaves the directory");
                 }
             }
             None => {
@@ -70,8 +95,8 @@ fn entries(archive: impl Read, directory: &Path, contents: bool) -> io::Result<V
                     continue;
                 }
                 let linked = entry.header().entry_type() == EntryType::Link;
-                if linked || leads_out(directory, &inner)? {
-                    refuse("a link into the archive itself");
+                if linked || goes_through_link(directory, &inner)? {
+                    refuse("it goes through a link of the archive");
                     continue;
                 }
                 let to = directory.join(inner);
@@ -85,10 +110,10 @@ fn entries(archive: impl Read, directory: &Path, contents: bool) -> io::Result<V
     Ok(left_out)
 }
 
-/// Why an entry is left out.
+/// Returns why an entry is skipped; `None` when it is unpacked.
 fn reason<R: Read>(entry: &Entry<'_, R>, path: &Path) -> io::Result<Option<String>> {
     if path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Ok(Some("its path leads out".to_owned()));
+        return Ok(Some("its path leaves the directory".to_owned()));
     }
     Ok(match entry.header().entry_type() {
         EntryType::Regular
@@ -99,15 +124,15 @@ fn reason<R: Read>(entry: &Entry<'_, R>, path: &Path) -> io::Result<Option<Strin
         EntryType::Symlink => {
             let to = entry.link_name()?.unwrap_or_default();
             let depth = path.components().filter(|it| matches!(it, Component::Normal(_))).count();
-            let led = leads(&to, depth.saturating_sub(1));
-            (!led).then(|| format!("a link that leads out, to {}", to.display()))
+            let inside = stays_inside(&to, depth.saturating_sub(1));
+            (!inside).then(|| format!("a link that leaves the directory, to {}", to.display()))
         }
-        _ => Some("neither a file nor a directory nor a link".to_owned()),
+        _ => Some("neither a file, a directory nor a link".to_owned()),
     })
 }
 
-/// Whether a link stays inside, that is so deep below the top.
-fn leads(to: &Path, mut depth: usize) -> bool {
+/// Returns whether a link at this depth below the top stays inside.
+fn stays_inside(to: &Path, mut depth: usize) -> bool {
     for part in to.components() {
         match part {
             Component::Normal(_) => depth += 1,
@@ -119,8 +144,8 @@ fn leads(to: &Path, mut depth: usize) -> bool {
     true
 }
 
-/// Whether something on the way to a path is a link.
-fn leads_out(directory: &Path, inner: &Path) -> io::Result<bool> {
+/// Returns whether a parent of the path is a link.
+fn goes_through_link(directory: &Path, inner: &Path) -> io::Result<bool> {
     let mut at = directory.to_owned();
     for part in inner.parent().into_iter().flat_map(Path::components) {
         at.push(part);
@@ -171,7 +196,7 @@ mod tests {
     ];
 
     #[test]
-    fn it_goes_into_a_directory_that_is_there_and_else_becomes_it() {
+    fn an_existing_directory_receives_the_root_and_else_the_root_becomes_the_target() {
         let home = tempfile::tempdir().expect("a directory");
         let read = |path: &str| std::fs::read_to_string(home.path().join(path)).expect(path);
         let bytes = archive(&SITE);
@@ -183,7 +208,7 @@ mod tests {
         unpack(&bytes[..], &home.path().join("flat"), true).expect("done");
         assert_eq!(read("flat/sub/up"), "hello");
 
-        // A file takes the place of a file; one that broke off does not.
+        // A complete file replaces a file; a truncated one does not.
         let file = archive(&[("index", None, "new")]);
         std::fs::write(home.path().join("mine"), "old").expect("written");
         assert!(unpack(&file[..600], &home.path().join("mine"), false).is_err());
@@ -199,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leads_out() {
+    fn nothing_is_written_outside_the_target() {
         for contents in [false, true] {
             let home = tempfile::tempdir().expect("a directory");
             let (inside, outside) = (home.path().join("in"), home.path().join("out"));

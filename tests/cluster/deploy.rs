@@ -130,7 +130,7 @@ fn a_dry_run_says_what_would_change_and_changes_nothing() {
     assert!(dry(0).starts_with("+ shop/web (new)\n"), "{}", dry(0));
     assert!(cluster.rows(0, &["services"]).is_empty());
     cluster.vc(0, &["deploy", &file, "--wait"]).done();
-    assert_eq!(dry(0), "nothing changes\n");
+    assert_eq!(dry(0), "no changes\n");
     cluster.file("shop.yaml", &sleepers("shop", "web", 2));
     assert_eq!(dry(0), "~ shop/web\n    replicas: 1 -> 2\n");
 }

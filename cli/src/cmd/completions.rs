@@ -1,9 +1,8 @@
-//! `vc completions`: what a shell needs to complete our commands.
+//! `vc completions`: prints shell completions.
 
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::args::Cli;
+use crate::error::Result;
 use crate::render::print;
 
 /// Arguments of `vc completions`.
@@ -19,9 +18,10 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    /// Prints the completions of `command`.
+    pub(crate) fn run(self, mut command: clap::Command) -> Result {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "vc", &mut script);
+        clap_complete::generate(self.shell, &mut command, "vc", &mut script);
         print(&String::from_utf8_lossy(&script))
     }
 }

@@ -1,17 +1,17 @@
-//! `vc cp`: copies files into an instance, or out of it.
+//! `vc cp`: copies files to or from an instance.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use vc_protocol::control::{CopyRequest, Reply, Request};
 use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, MAX_EXEC_CHUNK};
 
-use super::target::Target;
+use super::target::{Target, TargetError};
 use crate::app::App;
+use crate::error::{Error, Result, SystemError};
 use crate::render::note;
 use crate::unpack::unpack;
 use libp2p::Stream;
@@ -19,63 +19,75 @@ use vc_client::frames::{FramesIn, FramesOut};
 use vc_client::{Session, SessionError};
 use vc_protocol::{ApiError, ErrorCode};
 
-/// Pieces of an archive that may wait between the files and the network.
-const PIECES: usize = 8;
+/// The most chunks of an archive buffered between the files and the network.
+const CHUNKS: usize = 8;
 
 /// Arguments of `vc cp`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vc cp web:/etc/nginx/nginx.conf .          out of the first instance that runs
-  vc cp web.2:/var/log ./logs                a directory, out of that replica
-  vc cp ./site shop/web:/srv                 into /srv, as /srv/site
-  vc cp ./site/. web:/srv                    what is in it, into /srv
+  vc cp web:/etc/nginx/nginx.conf .          from the first running instance
+  vc cp web.2:/var/log ./logs                a directory, from replica 2
+  vc cp ./site shop/web:/srv                 to /srv/site
+  vc cp ./site/. web:/srv                    the contents of ./site, to /srv
 
-What is copied into a directory that is there comes into it under its own name; else it comes under the name that is
-given. An instance has what was copied into it only until it is replaced.")]
+If TO is an existing directory, the copy keeps its name inside it; else TO is the name of the copy. Files copied into an
+instance are lost when it is replaced.")]
 pub(crate) struct Args {
-    /// SERVICE[.N]:PATH, or a path here
+    /// SERVICE[.N]:PATH, or a local path
     #[arg(value_name = "FROM")]
-    from: Place,
-    /// SERVICE[.N]:PATH, or a path here
+    from: Endpoint,
+    /// SERVICE[.N]:PATH, or a local path
     #[arg(value_name = "TO")]
-    to: Place,
+    to: Endpoint,
 }
 
-/// Where files are.
+/// One side of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
-    Here(PathBuf),
-    There(Target, String),
+enum Endpoint {
+    Local(PathBuf),
+    Instance(Target, String),
 }
 
-impl std::str::FromStr for Place {
-    type Err = String;
+/// The text is neither a local path nor `SERVICE:PATH`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum EndpointError {
+    #[error("'{path}' is not absolute: write {target}:/{path}")]
+    Relative { target: String, path: String },
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error("write a path")]
+    Empty,
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        // A path here that has a colon is written ./a:b.
-        let here = text.starts_with(['/', '.']);
+impl std::str::FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> std::result::Result<Self, EndpointError> {
+        // A local path with a colon is written ./a:b.
+        let local = text.starts_with(['/', '.']);
         match text.split_once(':') {
-            Some((target, path)) if !here => {
+            Some((target, path)) if !local => {
                 if !path.starts_with('/') {
-                    return Err(format!("'{path}' is not absolute: write {target}:/{path}"));
+                    let (target, path) = (target.to_owned(), path.to_owned());
+                    return Err(EndpointError::Relative { target, path });
                 }
-                Ok(Self::There(target.parse()?, path.to_owned()))
+                Ok(Self::Instance(target.parse()?, path.to_owned()))
             }
-            _ if text.is_empty() => Err("write a path".to_owned()),
-            _ => Ok(Self::Here(PathBuf::from(text))),
+            _ if text.is_empty() => Err(EndpointError::Empty),
+            _ => Ok(Self::Local(PathBuf::from(text))),
         }
     }
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
-        let request = |target: Target, path, name| -> anyhow::Result<CopyRequest> {
+    pub(crate) async fn run(self, app: &App) -> Result {
+        let request = |target: Target, path, name| -> Result<CopyRequest> {
             let replica = target.replica_or(None)?;
             Ok(CopyRequest { service: target.service, replica, path, name })
         };
         match (self.from, self.to) {
-            (Place::There(target, path), Place::Here(to)) => {
+            (Endpoint::Instance(target, path), Endpoint::Local(to)) => {
                 let contents = path.ends_with("/.");
                 let copy = Request::CopyOut(request(target, path, String::new())?);
                 app.in_session(async |session| {
@@ -84,7 +96,7 @@ impl Args {
                 })
                 .await
             }
-            (Place::Here(from), Place::There(target, path)) => {
+            (Endpoint::Local(from), Endpoint::Instance(target, path)) => {
                 let name = name_of(&from)?;
                 let copy = Request::CopyIn(request(target, path, name)?);
                 app.in_session(async |session| {
@@ -93,35 +105,39 @@ impl Args {
                 })
                 .await
             }
-            _ => anyhow::bail!("one of the two is in an instance: write SERVICE:PATH"),
+            _ => {
+                let message = "exactly one of FROM and TO must be in an instance";
+                let error = ApiError::new(ErrorCode::InvalidArgument, message);
+                Err(error.with_hint("write SERVICE:PATH").into())
+            }
         }
     }
 }
 
-/// How a file is called; `.` where only what is in it is meant. Errors: it is not there.
-fn name_of(path: &Path) -> anyhow::Result<String> {
-    let cannot = || format!("cannot read {}", path.display());
-    std::fs::metadata(path).with_context(cannot)?;
+/// Returns the name of a file for the archive; `.` when only the contents of a directory are meant.
+fn name_of(path: &Path) -> std::result::Result<String, SystemError> {
+    let cannot = || SystemError::doing(format!("read {}", path.display()));
+    std::fs::metadata(path).map_err(cannot())?;
     if path.as_os_str().as_encoded_bytes().ends_with(b"/.") || path == Path::new(".") {
         return Ok(".".to_owned());
     }
-    let whole = path.canonicalize().with_context(cannot)?;
-    // By the name that it was given, where it has one: what a link is called, not where it leads.
+    let whole = path.canonicalize().map_err(cannot())?;
+    // The name as written: that of a link, not of its target.
     let name = path.file_name().or(whole.file_name());
     Ok(name.map_or_else(|| ".".to_owned(), |name| name.to_string_lossy().into_owned()))
 }
 
-async fn begin(session: &mut Session, copy: &Request) -> anyhow::Result<()> {
+async fn begin(session: &mut Session, copy: &Request) -> Result {
     match session.ask(copy).await? {
         Reply::Ready => Ok(()),
         _ => Err(SessionError::Unexpected.into()),
     }
 }
 
-/// What the member sends next; `None`: it is done.
-async fn receive(from: &mut FramesIn<'_, Stream>) -> anyhow::Result<Option<Vec<u8>>> {
+/// Receives the next chunk; `None` when the node is done.
+async fn receive(from: &mut FramesIn<'_, Stream>) -> Result<Option<Vec<u8>>> {
     loop {
-        let silent = |_| SessionError::Lost("nothing was heard of it".to_owned());
+        let silent = |_| SessionError::Lost("no data for 60 s".to_owned());
         let frame = timeout(IDLE_TIMEOUT, from.receive_bytes())
             .await
             .map_err(silent)?
@@ -142,8 +158,8 @@ async fn receive(from: &mut FramesIn<'_, Stream>) -> anyhow::Result<Option<Vec<u
     }
 }
 
-/// Says now and then that we are here.
-async fn alive(to: &mut FramesOut<'_, Stream>) -> std::convert::Infallible {
+/// Sends keepalives.
+async fn keep_alive(to: &mut FramesOut<'_, Stream>) -> std::convert::Infallible {
     loop {
         tokio::time::sleep(KEEPALIVE_INTERVAL).await;
         if to.send_bytes(ExecFrame::Stdin(Vec::new()).encode()).await.is_err() {
@@ -152,42 +168,43 @@ async fn alive(to: &mut FramesOut<'_, Stream>) -> std::convert::Infallible {
     }
 }
 
-async fn out(session: &mut Session, target: PathBuf, contents: bool) -> anyhow::Result<()> {
-    let (pieces, waiting) = mpsc::channel(PIECES);
+async fn out(session: &mut Session, target: PathBuf, contents: bool) -> Result {
+    let (pieces, waiting) = mpsc::channel(CHUNKS);
     let unpacking = spawn_blocking(move || unpack(Pieces::new(waiting), &target, contents));
     let (mut to, mut from) = session.split();
     let receiving = async {
         while let Some(bytes) = receive(&mut from).await? {
             if pieces.send(Ok(bytes)).await.is_err() {
-                break; // The files cannot be written: the unpacking says why.
+                break; // Writing the files failed: the thread returns why.
             }
         }
-        anyhow::Ok(())
+        Ok::<_, Error>(())
     };
     let received = tokio::select! {
         received = receiving => received,
-        never = alive(&mut to) => match never {},
+        never = keep_alive(&mut to) => match never {},
     };
     if received.is_err() {
-        // It must not take what there is for all.
-        let _ = pieces.send(Err(io::Error::other("the archive broke off"))).await;
+        // A truncated archive must not pass for a complete one.
+        let _ = pieces.send(Err(io::Error::other("the transfer was interrupted"))).await;
     }
     drop(pieces);
-    let unpacked = unpacking.await?;
+    let unpacked = unpacking.await.map_err(thread_failed)?;
     received?;
-    for left_out in unpacked? {
-        note(&format!("left out: {left_out}"));
+    for skipped in unpacked? {
+        note(&format!("skipped: {skipped}"));
     }
     Ok(())
 }
 
-async fn into(session: &mut Session, source: PathBuf) -> anyhow::Result<()> {
+async fn into(session: &mut Session, source: PathBuf) -> Result {
     let (mut to, mut from) = session.split();
     let root = receive(&mut from).await?.ok_or(SessionError::Unexpected)?;
     let root = String::from_utf8(root).map_err(|_| SessionError::Unexpected)?;
-    let (pieces, mut waiting) = mpsc::channel::<Vec<u8>>(PIECES);
+    let (pieces, mut waiting) = mpsc::channel::<Vec<u8>>(CHUNKS);
     let packing = spawn_blocking(move || pack(&source, &root, pieces));
     let sending = async {
+        // Never completes with `Ok`: the reply ends the copy.
         loop {
             match timeout(KEEPALIVE_INTERVAL, waiting.recv()).await {
                 Ok(Some(bytes)) => to
@@ -201,42 +218,46 @@ async fn into(session: &mut Session, source: PathBuf) -> anyhow::Result<()> {
                     .map_err(SessionError::from)?,
             }
         }
-        // An archive that broke off has no end: who takes it must not believe that it is whole.
-        packing.await??;
+        // Without StdinEnd the node discards a truncated archive.
+        packing.await.map_err(thread_failed)??;
         to.send_bytes(ExecFrame::StdinEnd.encode()).await.map_err(SessionError::from)?;
-        match alive(&mut to).await {}
+        match keep_alive(&mut to).await {}
     };
     tokio::select! {
-        // What the member says counts, also when it takes no more.
+        // The reply of the node counts, also when it reads no further.
         biased;
         done = receive(&mut from) => match done? {
             None => Ok(()),
             Some(_) => Err(SessionError::Unexpected.into()),
         },
-        failed = sending => {
-            let failed: anyhow::Result<()> = failed;
-            failed
-        }
+        failed = sending => failed,
     }
+}
+
+fn thread_failed(error: tokio::task::JoinError) -> SystemError {
+    SystemError::doing("finish the copy")(error.into())
 }
 
 /// Writes a file or a directory as an archive with this root.
-fn pack(source: &Path, root: &str, pieces: mpsc::Sender<Vec<u8>>) -> anyhow::Result<()> {
-    let cannot = || format!("cannot read {}", source.display());
+fn pack(
+    source: &Path,
+    root: &str,
+    pieces: mpsc::Sender<Vec<u8>>,
+) -> std::result::Result<(), SystemError> {
+    let cannot = || SystemError::doing(format!("read {}", source.display()));
     let to = io::BufWriter::with_capacity(MAX_EXEC_CHUNK, Sending(pieces));
     let mut archive = tar::Builder::new(to);
     archive.follow_symlinks(false);
-    if std::fs::metadata(source).with_context(cannot)?.is_dir() {
-        archive.append_dir_all(root, source).with_context(cannot)?;
+    if std::fs::metadata(source).map_err(cannot())?.is_dir() {
+        archive.append_dir_all(root, source).map_err(cannot())?;
     } else {
-        let mut file = std::fs::File::open(source).with_context(cannot)?;
-        archive.append_file(root, &mut file).with_context(cannot)?;
+        let mut file = std::fs::File::open(source).map_err(cannot())?;
+        archive.append_file(root, &mut file).map_err(cannot())?;
     }
-    archive.into_inner()?.flush()?;
-    Ok(())
+    archive.into_inner().and_then(|mut to| to.flush()).map_err(cannot())
 }
 
-/// Pieces that go to the network.
+/// Writes chunks to the network.
 struct Sending(mpsc::Sender<Vec<u8>>);
 
 impl Write for Sending {
@@ -252,7 +273,7 @@ impl Write for Sending {
     }
 }
 
-/// Pieces that come from the network.
+/// Reads chunks from the network.
 struct Pieces {
     waiting: mpsc::Receiver<io::Result<Vec<u8>>>,
     piece: io::Cursor<Vec<u8>>,
@@ -284,14 +305,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_in_an_instance_or_here() {
-        let there: Place = "shop/web.2:/a:b".parse().expect("a place");
-        assert_eq!(there, Place::There("shop/web.2".parse().expect("one"), "/a:b".to_owned()));
+    fn an_endpoint_is_in_an_instance_or_local() {
+        let there: Endpoint = "shop/web.2:/a:b".parse().expect("an endpoint");
+        assert_eq!(
+            there,
+            Endpoint::Instance("shop/web.2".parse().expect("one"), "/a:b".to_owned())
+        );
         for here in ["./web:/a", "/web:/a", "web", "../x"] {
-            assert_eq!(here.parse(), Ok(Place::Here(here.into())), "{here}");
+            assert_eq!(here.parse(), Ok(Endpoint::Local(here.into())), "{here}");
         }
         for bad in ["", "web:a", "web.0:/a", ":/a"] {
-            assert!(bad.parse::<Place>().is_err(), "{bad}");
+            assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
         }
     }
 }

@@ -1,13 +1,14 @@
-//! `vc deploy`: puts the services of a Compose file in place.
+//! `vc deploy`: deploys the services of a Compose file.
 
-use anyhow::{anyhow, bail};
 use vc_protocol::control::{Reply, Request};
+use vc_protocol::{ApiError, ErrorCode};
 
 use super::image;
 use super::project::{ProjectArgs, warn};
-use super::wait::{WaitArgs, Wanted, until_running};
+use super::wait::{ServiceTarget, WaitArgs, until_running};
 use crate::app::App;
 use crate::docker::DockerArgs;
+use crate::error::Result;
 use crate::render::{self, note};
 use vc_client::{Session, SessionError, expect_reply};
 
@@ -15,23 +16,23 @@ use vc_client::{Session, SessionError, expect_reply};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vc deploy compose.yaml                     on a terminal it shows first what changes
-  vc deploy compose.yaml --dry-run           only shows it
+  vc deploy compose.yaml                     on a terminal, shows the changes first
+  vc deploy compose.yaml --dry-run           only shows the changes
   vc deploy compose.yaml -p staging --wait --timeout 2m
   envsubst < compose.yaml | vc deploy - -p shop
 
-Services of the project that are not in the file stay as they are; 'vc rm' removes them.
-Images with 'build:' are built by your Docker and handed to the mesh first.
-With --wait and --output json the instances are printed, once all of them run.")]
+Services of the project that are not in the file are not changed; remove them with 'vc rm'.
+Images with 'build:' are built by your local Docker and pushed to the cluster first.
+With --wait and --output json, prints the instances once all of them run.")]
 pub(crate) struct Args {
     #[command(flatten)]
     project: ProjectArgs,
     #[command(flatten)]
     docker: DockerArgs,
-    /// Say what would change, and change nothing
+    /// Show what would change, and change nothing
     #[arg(long, conflicts_with_all = ["diff", "wait"])]
     dry_run: bool,
-    /// Say what changes first, also when no terminal is attached
+    /// Show the changes first, also without a terminal
     #[arg(long)]
     diff: bool,
     #[command(flatten)]
@@ -39,9 +40,10 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         if self.diff && app.out.is_json() {
-            bail!("--diff is for people: with --output json, say --dry-run");
+            let error = ApiError::new(ErrorCode::InvalidArgument, "--diff prints text");
+            return Err(error.with_hint("use --dry-run with --output json").into());
         }
         let project = self.project.read()?;
         let (deployments, files) = (project.services.clone(), project.files.clone());
@@ -51,15 +53,20 @@ impl Args {
             warn(&project);
             return app.out.show(rows.as_slice(), render::diff);
         }
-        let docker = self.docker.connect();
-        for build in &project.builds {
-            docker.as_ref().map_err(|error| anyhow!("{error}"))?.build(build).await?;
+        let docker = match project.builds.is_empty() {
+            true => None,
+            false => Some(self.docker.connect()?),
+        };
+        for (docker, build) in
+            docker.iter().flat_map(|it| project.builds.iter().map(move |build| (it, build)))
+        {
+            docker.build(build).await?;
         }
         app.in_session(async |session| {
-            for build in &project.builds {
-                if let Ok(docker) = &docker {
-                    image::push(app, session, docker, &build.tag).await?;
-                }
+            for (docker, build) in
+                docker.iter().flat_map(|it| project.builds.iter().map(move |build| (it, build)))
+            {
+                image::push(app, session, docker, &build.tag).await?;
             }
             if self.diff || app.out.is_live() {
                 show_diff(app, session, &diff).await?;
@@ -67,11 +74,11 @@ impl Args {
             let lines = session.change(&Request::Deploy { deployments, files }).await?;
             warn(&project);
             if !(self.wait.wait && app.out.is_json()) {
-                app.out.lines(&lines)?;
+                app.out.changes(&lines)?;
             }
             if self.wait.wait {
-                let wanted = project.services.iter().map(Wanted::from).collect();
-                until_running(app, session, wanted, self.wait.timeout).await?;
+                let targets = project.services.iter().map(ServiceTarget::from).collect();
+                until_running(app, session, targets, self.wait.timeout).await?;
             }
             Ok(())
         })
@@ -79,13 +86,13 @@ impl Args {
     }
 }
 
-/// Says what changes, if the member can tell: an older one does not know the question, and ends the session over it.
-async fn show_diff(app: &App, session: &mut Session, diff: &Request) -> anyhow::Result<()> {
+/// Shows the changes, if the node supports it: an older one does not know the request and closes the session.
+async fn show_diff(app: &App, session: &mut Session, diff: &Request) -> Result {
     match session.ask(diff).await {
         Ok(Reply::Diff(rows)) => app.out.show(rows.as_slice(), render::diff),
         Ok(_) => Err(SessionError::Unexpected.into()),
         Err(SessionError::Refused(why)) => {
-            note(&format!("what changes is not known: {why}"));
+            note(&format!("cannot show the changes: {why}"));
             app.renew(session).await
         }
         Err(error) => Err(error.into()),

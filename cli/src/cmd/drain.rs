@@ -1,12 +1,13 @@
-//! `vc drain` and `vc undrain`: keeps a node free, or gives it back.
+//! `vc drain` and `vc undrain`: move all instances off a node, and allow instances on it again.
 
 use std::time::Duration;
 
-use anyhow::anyhow;
+use vc_protocol::ApiError;
 use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus, Request};
 
 use super::wait::{Departure, MoveArgs, explain, until};
-use crate::app::{App, Stop};
+use crate::app::App;
+use crate::error::{Error, Result, Stop};
 use crate::render::{note, print};
 use vc_client::text::one_line;
 use vc_client::{Session, SessionError, expect_reply};
@@ -15,12 +16,12 @@ use vc_client::{Session, SessionError, expect_reply};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vc drain attic                             its instances move; none comes; returns when it is empty
-  vc drain attic --no-wait
-  vc undrain attic                           afterwards
+  vc drain attic                             moves its instances; returns when it is empty
+  vc drain attic --no-wait                   returns at once
+  vc undrain attic                           allows instances on it again
 
-What no other node can take goes on where it is, and is listed with the reason; with --output json that list is
-printed. Ctrl-C and --timeout end the wait and not the drain.")]
+Instances that no other node can run stay where they are and are listed with the reason; with --output json, that list
+is the result. Ctrl-C and --timeout end the wait, not the drain.")]
 pub(crate) struct DrainArgs {
     /// Name or id of the node
     node: String,
@@ -39,7 +40,7 @@ pub(crate) struct UndrainArgs {
 }
 
 impl DrainArgs {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         if self.moves.no_wait {
             return app.change(vec![Request::Drain { node: self.node, drain: true }]).await;
         }
@@ -52,28 +53,31 @@ impl DrainArgs {
             if stays.is_empty() {
                 return print(&match node.state {
                     NodeStatus::Up => format!("{} is empty\n", one_line(&node.name)),
-                    _ => format!("{} is down: nothing is known to run there\n", node.name),
+                    _ => format!(
+                        "{} is down; its instances are replaced on other nodes\n",
+                        one_line(&node.name)
+                    ),
                 });
             }
-            print(&stays.iter().map(|row| told(row) + "\n").collect::<String>())
+            print(&stays.iter().map(|row| describe_stay(row) + "\n").collect::<String>())
         })
         .await
     }
 }
 
 impl UndrainArgs {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         app.change(vec![Request::Drain { node: self.node, drain: false }]).await
     }
 }
 
-/// A node from which all has moved that can.
+/// A node from which all instances have moved that can.
 pub(super) struct Drained {
-    /// As it was when the drain began.
+    /// Its row when the drain began.
     pub(super) node: NodeRow,
-    /// What the member said of it.
-    pub(super) lines: Vec<String>,
-    /// What no other node can take, with the reason.
+    /// The changes that the node reported.
+    pub(super) changes: Vec<String>,
+    /// The instances that no other node can run, with the reason.
     pub(super) stays: Vec<InstanceRow>,
 }
 
@@ -83,20 +87,20 @@ pub(super) async fn empty(
     session: &mut Session,
     node: &str,
     limit: Duration,
-) -> anyhow::Result<Drained> {
-    let lines = session.change(&Request::Drain { node: node.to_owned(), drain: true }).await?;
+) -> Result<Drained> {
+    let changes = session.change(&Request::Drain { node: node.to_owned(), drain: true }).await?;
     if !app.out.is_json() {
-        app.out.lines(&lines)?;
+        app.out.changes(&changes)?;
     }
     let nodes = expect_reply!(session.ask(&Request::Nodes).await?, Nodes)?;
-    // One that left may have had the same name.
-    let is_it =
+    // A node that has left may have had the same name.
+    let matches =
         |row: &NodeRow| row.name == node || row.id.to_string() == node || row.id.short() == node;
-    let node = nodes.into_iter().find(|row| row.state != NodeStatus::Left && is_it(row));
+    let node = nodes.into_iter().find(|row| row.state != NodeStatus::Left && matches(row));
     let node = node.ok_or(SessionError::Unexpected)?;
-    // Of a node that is down nothing is heard.
+    // A node that is down reports nothing.
     if node.state != NodeStatus::Up {
-        return Ok(Drained { node, lines, stays: Vec::new() });
+        return Ok(Drained { node, changes, stays: Vec::new() });
     }
     let mut departure = Departure::from_node(node.id);
     until(app, session, Vec::new(), &mut departure, limit)
@@ -107,23 +111,26 @@ pub(super) async fn empty(
     if !stays.is_empty() {
         explain(session, &mut stays).await?;
     }
-    Ok(Drained { node, lines, stays })
+    Ok(Drained { node, changes, stays })
 }
 
-/// The wait has ended before its time, and the drain has not: says so.
-pub(super) fn still_drained(error: anyhow::Error, name: &str) -> anyhow::Error {
+/// Adds to an error, or notes after Ctrl-C, that the node stays drained.
+pub(super) fn still_drained(error: Error, name: &str) -> Error {
     let name = one_line(name);
-    match error.downcast_ref::<Stop>() {
-        Some(Stop::Interrupted) => {
-            note(&format!("{name} stays drained; 'vc undrain {name}' takes that back"));
+    match error {
+        Error::Stop(Stop::Interrupted) => {
+            note(&format!("{name} stays drained; undo it with 'vc undrain {name}'"));
             error
         }
-        Some(_) => error,
-        None => anyhow!("{error:#}; {name} stays drained"),
+        Error::Failed(error) => {
+            let message = format!("{}; {name} stays drained", error.message);
+            Error::Failed(ApiError { message, ..error })
+        }
+        other => other,
     }
 }
 
-/// `shop/db.1 stays: attic holds the data of volume shop/data`.
-pub(super) fn told(row: &InstanceRow) -> String {
+/// Describes an instance that cannot move: `shop/db.1 stays: attic holds the data of volume shop/data`.
+pub(super) fn describe_stay(row: &InstanceRow) -> String {
     format!("{}.{} stays: {}", row.service, row.replica, one_line(&row.reason))
 }

@@ -1,8 +1,9 @@
-//! `vc events`: what happened in the cluster.
+//! `vc events`: shows recent events.
 
 use vc_protocol::control::{Reply, Request};
 
-use crate::app::{App, Stop};
+use crate::app::App;
+use crate::error::{Result, Stop, SystemError};
 use crate::render::{self, print};
 use vc_client::{Session, SessionError};
 
@@ -10,26 +11,26 @@ use vc_client::{Session, SessionError};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vc events                                  what the node that answers saw lately, oldest first
-  vc events -f                               and on as things happen
-  vc --peer 10.0.0.2 events                  as that node saw it
+  vc events                                  recent events seen by the node that answers, oldest first
+  vc events -f                               also print new events
+  vc --peer 10.0.0.2 events                  events seen by that node
   vc events -f --output json | jq -r 'select(.level == \"error\") | .subject'
 
-Each node notes what it sees from its start on, and keeps the last 500 lines.")]
+Each node records the events it has seen since it started, and keeps the last 500.")]
 pub(crate) struct Args {
-    /// Go on as things happen, until Ctrl-C
+    /// Print new events as they happen, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         app.in_session(async |session| {
             session.send(&Request::Events { follow: self.follow }).await?;
             tokio::select! {
                 result = copy(session, app) => result,
                 result = tokio::signal::ctrl_c(), if self.follow => {
-                    result?;
+                    result.map_err(SystemError::doing("wait for signals"))?;
                     Err(Stop::Interrupted.into())
                 }
             }
@@ -38,7 +39,7 @@ impl Args {
     }
 }
 
-async fn copy(session: &mut Session, app: &App) -> anyhow::Result<()> {
+async fn copy(session: &mut Session, app: &App) -> Result {
     let style = app.out.style();
     loop {
         match session.receive_result().await? {

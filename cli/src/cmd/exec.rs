@@ -1,4 +1,4 @@
-//! `vc exec`: runs a command in an instance, as if it ran here.
+//! `vc exec`: runs a command in an instance.
 
 use std::io::{self, IsTerminal as _};
 
@@ -9,8 +9,9 @@ use vc_protocol::control::{ExecRequest, Reply, Request};
 use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL};
 
 use super::target::Target;
-use crate::app::{App, Stop};
-use crate::terminal::{self, Ending, Output, Pipe, RawMode};
+use crate::app::App;
+use crate::error::{Result, Stop};
+use crate::terminal::{self, Output, Pipe, RawMode, StopSignals};
 use libp2p::Stream;
 use vc_client::frames::{FramesIn, FramesOut};
 use vc_client::{Session, SessionError};
@@ -20,24 +21,24 @@ use vc_protocol::{ApiError, ErrorCode};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vc exec -it web -- sh                      a shell in the first instance that runs
-  vc exec web --replica 2 -- env             in that one; web.2 says the same
-  vc exec -i db -- psql < dump.sql           input from a file
-  vc exec web -- cat /data/file > copy       bytes come as they are
+  vc exec -it web -- sh                      a shell in the first running instance
+  vc exec web --replica 2 -- env             in replica 2; the same as web.2
+  vc exec -i db -- psql < dump.sql           with input from a file
+  vc exec web -- cat /data/file > copy       output is copied byte by byte
   vc exec -u root -w /srv -e DEBUG=1 web -- make
 
-The exit code is that of the command; 126 or 127 where there is no such program, 1 where there is no such instance.")]
+The exit code is that of the command; 126 or 127 if the program cannot be run, 1 if there is no such instance.")]
 pub(crate) struct Args {
-    /// Give it standard input
+    /// Pass standard input to the command
     #[arg(short, long)]
     interactive: bool,
-    /// Give it a terminal
+    /// Allocate a terminal for the command
     #[arg(short, long)]
     tty: bool,
-    /// In this replica; else in the first that runs
+    /// Run in this replica [default: the first that runs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     replica: Option<u32>,
-    /// Set an environment variable; KEY alone takes its value from here. May be repeated
+    /// Set an environment variable; KEY alone takes the value it has here; may be repeated
     #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = variable)]
     environment: Vec<String>,
     /// Run as this user: NAME, UID, or either with :GROUP
@@ -49,7 +50,7 @@ pub(crate) struct Args {
     /// Service: web, or shop/web
     #[arg(value_name = "SERVICE")]
     target: Target,
-    /// The command and its arguments
+    /// Command and its arguments
     #[arg(
         value_name = "COMMAND",
         required = true,
@@ -59,25 +60,34 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
-/// `KEY=value`; of `KEY` alone the value that it has here.
-fn variable(text: &str) -> Result<String, String> {
+/// The text does not set an environment variable.
+#[derive(Debug, thiserror::Error)]
+enum VariableError {
+    #[error("write KEY=VALUE")]
+    NoName,
+    #[error("'{0}' is not set here: write {0}=VALUE")]
+    NotSet(String),
+}
+
+/// Parses `KEY=value`; `KEY` alone takes the value from the environment of this program.
+fn variable(text: &str) -> std::result::Result<String, VariableError> {
     match text.split_once('=') {
-        Some(("", _)) => Err("write KEY=VALUE".to_owned()),
+        Some(("", _)) => Err(VariableError::NoName),
         Some(_) => Ok(text.to_owned()),
         None => match std::env::var(text) {
             Ok(value) => Ok(format!("{text}={value}")),
-            Err(_) => Err(format!("'{text}' is not set here: write {text}=VALUE")),
+            Err(_) => Err(VariableError::NotSet(text.to_owned())),
         },
     }
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         let own_terminal = self.interactive && self.tty;
-        anyhow::ensure!(
-            !own_terminal || io::stdin().is_terminal(),
-            "the input is not a terminal: leave -t away"
-        );
+        if own_terminal && !io::stdin().is_terminal() {
+            let error = ApiError::new(ErrorCode::InvalidArgument, "the input is not a terminal");
+            return Err(error.with_hint("omit -t").into());
+        }
         let request = Request::Exec(ExecRequest {
             replica: self.target.replica_or(self.replica)?,
             service: self.target.service,
@@ -94,31 +104,31 @@ impl Args {
                 let Reply::Ready = session.ask(&request).await? else {
                     return Err(SessionError::Unexpected.into());
                 };
-                let mut ending = Ending::watch()?;
+                let mut signals = StopSignals::subscribe()?;
                 let _raw = if own_terminal { Some(RawMode::enter()?) } else { None };
                 let input = self.interactive.then(terminal::input);
                 let resized = if own_terminal { Some(terminal::resized()?) } else { None };
                 tokio::select! {
-                    code = attend(session, input, resized) => code,
-                    stop = ending.signalled() => Err(stop.into()),
+                    code = relay(session, input, resized) => code,
+                    stop = signals.receive() => Err(stop.into()),
                 }
             })
             .await?;
         match u8::try_from(code) {
             Ok(0) => Ok(()),
             Ok(code) => Err(Stop::Exit(code).into()),
-            // No exit code here is larger; it is none of success.
+            // Exit codes of this system are at most 255; it must not look like success.
             Err(_) => Err(Stop::Exit(u8::MAX).into()),
         }
     }
 }
 
-/// Passes on input and output until the command has ended; gives its exit code.
-async fn attend(
+/// Forwards input and output until the command has ended; returns its exit code.
+async fn relay(
     session: &mut Session,
     input: Option<mpsc::Receiver<Vec<u8>>>,
     resized: Option<Signal>,
-) -> anyhow::Result<i64> {
+) -> Result<i64> {
     let (mut to, mut from) = session.split();
     let output = Output::new();
     let ended = tokio::select! {
@@ -129,10 +139,10 @@ async fn attend(
     ended
 }
 
-/// Takes what the command writes; at its end gives its exit code.
-async fn receive(from: &mut FramesIn<'_, Stream>, output: &Output) -> anyhow::Result<i64> {
+/// Writes what the command writes; returns its exit code at the end.
+async fn receive(from: &mut FramesIn<'_, Stream>, output: &Output) -> Result<i64> {
     loop {
-        let silent = |_| SessionError::Lost("nothing was heard of it".to_owned());
+        let silent = |_| SessionError::Lost("no data for 60 s".to_owned());
         let frame = timeout(IDLE_TIMEOUT, from.receive_bytes())
             .await
             .map_err(silent)?
@@ -156,7 +166,7 @@ async fn receive(from: &mut FramesIn<'_, Stream>, output: &Output) -> anyhow::Re
     }
 }
 
-/// Sends input, sizes and signs of life. What ends the session shows where output is awaited.
+/// Sends input, terminal sizes and keepalives. A lost connection is reported by the receiving side.
 async fn send(
     to: &mut FramesOut<'_, Stream>,
     mut input: Option<mpsc::Receiver<Vec<u8>>>,

@@ -1,13 +1,13 @@
-//! `vc image`: images that members hold for one another.
+//! `vc image`: pushes images to the cluster and lists them.
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vc_protocol::control::{ImagePush, Reply, Request};
 
-use crate::app::{App, Stop};
+use crate::app::App;
 use crate::docker::{Docker, DockerArgs};
+use crate::error::{Error, Result, Stop, SystemError};
 use crate::render;
 use vc_client::{SendStreamError, Session, SessionError, expect_reply};
 
@@ -21,14 +21,14 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Hand images of your Docker to the mesh; no registry is needed
+    /// Push images of your local Docker to the cluster; needs no registry
     Push(Push),
-    /// List the images that were pushed or are in use, and who has them
+    /// List images that were pushed or are in use, with the nodes that have them
     Ls(Ls),
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         match self.command {
             Command::Push(args) => args.run(app).await,
             Command::Ls(args) => args.run(app).await,
@@ -43,10 +43,10 @@ Examples:
   vc image push myapp:1
   vc image push myapp:1 worker:1 && vc deploy compose.yaml
 
-One member takes it; the others fetch it when they need it. From then on the name means this very image, wherever a
-service that is deployed names it. What runs already stays as it is until it is deployed again.")]
+One node stores the image; the others fetch it when they need it. Services deployed from then on that name this reference
+run this image; running services keep theirs until they are deployed again.")]
 struct Push {
-    /// Images, as 'docker images' names them
+    /// Images, as listed by 'docker images'
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     #[command(flatten)]
@@ -54,32 +54,32 @@ struct Push {
 }
 
 impl Push {
-    async fn run(self, app: &App) -> anyhow::Result<()> {
+    async fn run(self, app: &App) -> Result {
         let docker = self.docker.connect()?;
-        let lines = app
+        let changes = app
             .in_session(async |session| {
-                let mut lines = Vec::new();
+                let mut changes = Vec::new();
                 for image in &self.images {
-                    lines.extend(push(app, session, &docker, image).await?);
+                    changes.extend(push(app, session, &docker, image).await?);
                 }
-                Ok(lines)
+                Ok(changes)
             })
             .await?;
-        app.out.lines(&lines)
+        app.out.changes(&changes)
     }
 }
 
-/// Hands an image to the node at the other end; says what that changed. Ctrl-C ends it, and nothing has changed.
+/// Pushes an image to the node of the session; returns the changes. After Ctrl-C nothing has changed.
 pub(super) async fn push(
     app: &App,
     session: &mut Session,
     docker: &Docker,
     reference: &str,
-) -> anyhow::Result<Vec<String>> {
+) -> Result<Vec<String>> {
     tokio::select! {
         pushed = send(app, session, docker, reference) => pushed,
         result = tokio::signal::ctrl_c() => {
-            result?;
+            result.map_err(SystemError::doing("wait for signals"))?;
             Err(Stop::Interrupted.into())
         }
     }
@@ -90,7 +90,7 @@ async fn send(
     session: &mut Session,
     docker: &Docker,
     reference: &str,
-) -> anyhow::Result<Vec<String>> {
+) -> Result<Vec<String>> {
     let image = docker.find(reference).await?;
     let push =
         ImagePush { reference: reference.to_owned(), id: image.id.clone(), size: image.size };
@@ -103,16 +103,18 @@ async fn send(
     let bar = bar(app, reference, image.size);
     let mut pieces = docker.save(&image);
     let reply = session.send_stream(&mut pieces, |bytes| bar.inc(bytes)).await;
-    let reply = reply.map_err(|error| match error {
-        SendStreamError::Source(error) => error,
-        SendStreamError::Session(error) => error.into(),
-    });
     bar.finish_and_clear();
-    let lines = expect_reply!(reply.with_context(|| format!("cannot push {reference}"))?, Done)?;
-    Ok(lines)
+    let reply = reply.map_err(|error| {
+        let error = match error {
+            SendStreamError::Source(error) => Error::from(error),
+            SendStreamError::Session(error) => Error::from(error),
+        };
+        error.context(&format!("cannot push {reference}"))
+    })?;
+    Ok(expect_reply!(reply, Done)?)
 }
 
-/// How far a push is, for a person; `docker save` adds a little to the image's size.
+/// Returns the progress bar of a push; hidden unless on a terminal. `docker save` sends slightly more than the size.
 fn bar(app: &App, reference: &str, size: u64) -> ProgressBar {
     if !app.out.is_live() {
         return ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::hidden());
@@ -135,7 +137,7 @@ Examples:
 struct Ls {}
 
 impl Ls {
-    async fn run(self, app: &App) -> anyhow::Result<()> {
+    async fn run(self, app: &App) -> Result {
         let rows = expect_reply!(app.ask(Request::Images).await?, Images)?;
         app.out.show(rows.as_slice(), render::images)
     }

@@ -1,8 +1,9 @@
-//! `vc inspect`: everything about a service.
+//! `vc inspect`: shows a service with its instances and specification.
 
 use vc_protocol::control::Request;
 
 use crate::app::App;
+use crate::error::Result;
 use crate::render;
 use vc_client::expect_reply;
 
@@ -13,13 +14,13 @@ Examples:
   vc inspect web
   vc inspect shop/web --output json | jq .previous.container.image")]
 pub(crate) struct Args {
-    /// Service (web, or shop/web)
+    /// Service: web, or shop/web
     #[arg(value_name = "SERVICE")]
     service: String,
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         let reply = app.ask(Request::Inspect { service: self.service }).await?;
         let detail = expect_reply!(reply, Service)?;
         app.out.show(detail.as_ref(), render::inspect)

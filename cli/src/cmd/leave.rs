@@ -1,30 +1,31 @@
-//! `vc leave`: takes a node out of the cluster for good.
+//! `vc leave`: removes a node from the cluster permanently.
 
 use std::time::Duration;
 
-use anyhow::anyhow;
 use vc_protocol::control::Request;
+use vc_protocol::{ApiError, ErrorCode};
 
-use super::drain::{Drained, empty, still_drained, told};
+use super::drain::{Drained, describe_stay, empty, still_drained};
 use crate::app::App;
 use crate::args::duration;
+use crate::error::Result;
 use vc_client::text::list;
 
-/// At most so many instances are named in an error.
+/// The most instances that an error names.
 const MAX_NAMED: usize = 8;
 
 /// Arguments of `vc leave`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vc leave attic                             its instances move first; then it goes, and its program ends
-  vc leave attic --force                     at once, whatever it runs or holds, as when it is broken
+  vc leave attic                             moves its instances, then removes it; vc-node exits there
+  vc leave attic --force                     removes it at once, as when it is broken
 
-What no other node can take keeps it: then it stays drained and does not leave.")]
+If instances cannot run on any other node, the node stays drained and does not leave.")]
 pub(crate) struct Args {
     /// Name or id of the node
     node: String,
-    /// At once, also when it runs instances or holds the data of volumes that services use
+    /// Remove it at once, even if it runs instances or holds the data of volumes in use
     #[arg(long)]
     force: bool,
     /// Stop waiting for its instances to move after this time, and fail
@@ -33,26 +34,27 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         let leave = Request::Leave { node: self.node.clone(), force: self.force };
         if self.force {
             return app.change(vec![leave]).await;
         }
         app.in_session(async |session| {
-            let Drained { node, mut lines, stays } =
+            let Drained { node, mut changes, stays } =
                 empty(app, session, &self.node, self.timeout).await?;
             if !stays.is_empty() {
-                let stays = list(stays.iter().map(told).collect(), MAX_NAMED);
-                let why = anyhow!("{stays}; 'vc leave {} --force' leaves that behind", node.name);
-                return Err(still_drained(why, &node.name));
+                let stays = list(stays.iter().map(describe_stay).collect(), MAX_NAMED);
+                let hint = format!("'vc leave {} --force' removes it all the same", node.name);
+                let error = ApiError::new(ErrorCode::FailedPrecondition, stays).with_hint(hint);
+                return Err(still_drained(error.into(), &node.name));
             }
             let left = session.change(&leave).await;
             let left = left.map_err(|error| still_drained(error.into(), &node.name))?;
             if app.out.is_json() {
-                lines.extend(left);
-                return app.out.lines(&lines);
+                changes.extend(left);
+                return app.out.changes(&changes);
             }
-            app.out.lines(&left)
+            app.out.changes(&left)
         })
         .await
     }

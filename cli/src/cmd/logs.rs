@@ -1,4 +1,4 @@
-//! `vc logs`: what the instances of a service wrote, in the order in which they wrote it.
+//! `vc logs`: prints the output of instances in the order in which it was written.
 
 use std::time::Duration;
 
@@ -6,8 +6,9 @@ use vc_protocol::Millis;
 use vc_protocol::control::{LogRequest, Reply, Request};
 
 use super::target::Target;
-use crate::app::{App, Stop, now};
+use crate::app::{App, now};
 use crate::args::duration;
+use crate::error::{Result, Stop, SystemError};
 use crate::render::{self, LogStyle, note, print};
 use vc_client::{Session, SessionError};
 
@@ -15,40 +16,40 @@ use vc_client::{Session, SessionError};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vc logs web                                all there is, of every instance
-  vc logs -f --tail 20 shop/web              the last lines, and on as they are written
-  vc logs --since 10m web.2                  of one replica
+  vc logs web                                all lines of every instance
+  vc logs -f --tail 20 shop/web              the last 20 lines of each, then new ones
+  vc logs --since 10m web.2                  one replica
   vc logs -t --no-prefix web > web.log
   vc logs -f web --output json               one JSON object a line
 
-The lines of all instances come in the order in which they were written. With -f, instances that come later are followed
-too, and a line waits a moment (0.15 s) for earlier ones that are still on their way from other nodes.")]
+Lines of all instances are merged in the order in which they were written. With -f, instances that start later are
+followed too, and each line is held for 0.15 s so that earlier lines of other nodes can arrive.")]
 pub(crate) struct Args {
-    /// Service: web, or shop/web; of one replica web.2
+    /// Service: web, or shop/web; one replica: web.2
     #[arg(value_name = "SERVICE")]
     target: Target,
-    /// Go on as lines are written, until Ctrl-C
+    /// Print new lines as they are written, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
-    /// Only the last so many lines of each instance
+    /// Print only the last N lines of each instance
     #[arg(long, value_name = "N")]
     tail: Option<u32>,
-    /// Only lines not older than this: 90s, 1h30m, 7d
+    /// Print only lines newer than this: 90s, 1h30m, 7d
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     since: Option<Duration>,
-    /// Only of this replica
+    /// Print only this replica
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     replica: Option<u32>,
-    /// Say when each line was written
+    /// Print the time of each line
     #[arg(short, long)]
     timestamps: bool,
-    /// Leave out which instance wrote each line
+    /// Do not print the instance of each line
     #[arg(long)]
     no_prefix: bool,
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         let since = self.since.map(|since| {
             now().saturating_sub(Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX))
         });
@@ -70,7 +71,7 @@ impl Args {
             tokio::select! {
                 result = copy(session, app, style) => result,
                 result = tokio::signal::ctrl_c(), if self.follow => {
-                    result?;
+                    result.map_err(SystemError::doing("wait for signals"))?;
                     Err(Stop::Interrupted.into())
                 }
             }
@@ -79,7 +80,7 @@ impl Args {
     }
 }
 
-async fn copy(session: &mut Session, app: &App, mut style: LogStyle) -> anyhow::Result<()> {
+async fn copy(session: &mut Session, app: &App, mut style: LogStyle) -> Result {
     loop {
         match session.receive_result().await? {
             Reply::Log(row) if app.out.is_json() => app.out.json(&row)?,

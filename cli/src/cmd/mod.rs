@@ -1,37 +1,123 @@
-//! The commands, one file each. Each has its `Args`, with `run`.
+//! The command line and its commands, one file each; each file defines its arguments and `run`.
 
-pub(crate) mod completions;
-pub(crate) mod console;
-pub(crate) mod cp;
-pub(crate) mod deploy;
-pub(crate) mod drain;
-pub(crate) mod events;
-pub(crate) mod exec;
-pub(crate) mod image;
-pub(crate) mod inspect;
-pub(crate) mod leave;
-pub(crate) mod login;
-pub(crate) mod logs;
-pub(crate) mod nodes;
-pub(crate) mod plan;
+mod completions;
+mod console;
+mod cp;
+mod deploy;
+mod drain;
+mod events;
+mod exec;
+mod image;
+mod inspect;
+mod leave;
+mod login;
+mod logs;
+mod nodes;
+mod plan;
 mod project;
-pub(crate) mod ps;
-pub(crate) mod rebalance;
-pub(crate) mod restart;
-pub(crate) mod rm;
-pub(crate) mod scale;
-pub(crate) mod services;
-pub(crate) mod status;
+mod ps;
+mod rebalance;
+mod restart;
+mod rm;
+mod scale;
+mod services;
+mod status;
 mod target;
-pub(crate) mod token;
-pub(crate) mod volume;
+mod token;
+mod volume;
 mod wait;
 
-use crate::app::App;
-use crate::args::Command;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-/// Does what the user asked for.
-pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+use crate::app::App;
+use crate::args::Global;
+use crate::error::Result;
+
+const EXAMPLES: &str = "\
+Examples:
+  vc --token /var/lib/vc/admin.token nodes   use the token that 'vc-node init' wrote
+  vc login admin.token                       store it: --token is no longer needed
+  vc deploy compose.yaml --wait              deploy services and wait until they run
+  vc ps                                      list instances and their nodes
+  vc --peer 10.0.0.1 status                  connect to this node
+
+Any node will do. The token contains addresses of nodes; vc also tries those of earlier sessions, then the local
+network (mDNS). Exit codes: 0 success, 1 refused or failed, 2 wrong usage.";
+
+/// Control a Virtual Cluster from any node
+#[derive(Debug, Parser)]
+#[command(name = "vc", version, about, after_help = EXAMPLES, max_term_width = 100)]
+#[command(
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    /// The global options.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Deploy the services of a Compose file
+    Deploy(deploy::Args),
+    /// Show where the services of a Compose file would be placed, and why
+    Plan(plan::Args),
+    /// List services
+    Services(services::Args),
+    /// List instances
+    Ps(ps::Args),
+    /// List nodes
+    Nodes(nodes::Args),
+    /// Show the state of the cluster and its problems
+    Status(status::Args),
+    /// Show a service with its instances and specification
+    Inspect(inspect::Args),
+    /// Replace the instances of services
+    Restart(restart::RestartArgs),
+    /// Return a service to its previous version
+    Rollback(restart::RollbackArgs),
+    /// Change the number of replicas of services
+    Scale(scale::Args),
+    /// Remove services
+    Rm(rm::Args),
+    /// Show the logs of a service
+    Logs(logs::Args),
+    /// Show recent events
+    Events(events::Args),
+    /// Run a command in an instance
+    Exec(exec::Args),
+    /// Copy files to or from an instance
+    Cp(cp::Args),
+    /// Move all instances off a node and place none on it
+    Drain(drain::DrainArgs),
+    /// Allow instances on a drained node again
+    Undrain(drain::UndrainArgs),
+    /// Spread instances evenly over the nodes
+    Rebalance(rebalance::Args),
+    /// Remove a node from the cluster permanently
+    Leave(leave::Args),
+    /// List and remove named volumes
+    Volume(volume::Args),
+    /// Push images to the cluster and list them
+    Image(image::Args),
+    /// Open the console in a browser
+    Console(console::Args),
+    /// Create tokens for nodes and users
+    Token(token::Args),
+    /// Store a token for later commands
+    Login(login::Args),
+    /// Print shell completions
+    Completions(completions::Args),
+}
+
+/// Runs a command.
+pub(crate) async fn run(app: &App, command: Command) -> Result {
     match command {
         Command::Deploy(args) => args.run(app).await,
         Command::Plan(args) => args.run(app).await,
@@ -57,6 +143,142 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Console(args) => args.run(app).await,
         Command::Token(args) => args.run(app).await,
         Command::Login(args) => args.run(app),
-        Command::Completions(args) => args.run(),
+        Command::Completions(args) => args.run(Cli::command()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> std::result::Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_definition_is_valid() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn documented_command_lines_are_accepted() {
+        for line in [
+            "vc --token t nodes",
+            "vc nodes --token t --output json",
+            "vc --peer /ip4/10.0.0.1/tcp/4777 --peer 10.0.0.2 ps shop/web",
+            "vc deploy compose.yaml -p shop --wait --timeout 90s",
+            "vc deploy -",
+            "vc deploy compose.yaml --dry-run --output json",
+            "vc deploy compose.yaml --diff --wait",
+            "vc plan compose.yaml --output json",
+            "vc scale web=3 shop/db=1 --wait",
+            "vc rm web shop/",
+            "vc logs -f --tail 10 --since 1h30m web --replica 2",
+            "vc exec web -- ls -l --output",
+            "vc exec web ls -l",
+            "vc exec -it shop/web.2 -- sh",
+            "vc exec -i --replica 2 -e A=b=c -u 0:0 -w / web -- env",
+            "vc cp web:/etc/hosts .",
+            "vc cp ./site shop/web.2:/srv",
+            "vc logs -t --no-prefix web.2",
+            "vc drain attic",
+            "vc drain attic --timeout 1h",
+            "vc drain attic --no-wait",
+            "vc undrain attic",
+            "vc leave attic --timeout 1h",
+            "vc leave attic --force",
+            "vc rebalance --yes --no-wait",
+            "vc inspect shop/web",
+            "vc restart web api --wait",
+            "vc rollback web --wait --timeout 1m",
+            "vc volume ls",
+            "vc volume rm shop/data",
+            "vc token create --node",
+            "vc token create --node attic",
+            "vc token create --node --role worker --ttl 1h",
+            "vc token create --user ada --role admin --ttl 7d",
+            "vc token create --user phone --ttl 12h --browser",
+            "vc console",
+            "vc console --listen [::1]:8080 --no-open",
+            "vc console --url https://console.example/ --qr",
+            "vc nodes --addresses",
+            "vc events",
+            "vc events -f --output json",
+            "vc login admin.token",
+            "vc completions zsh",
+            "vc status",
+            "vc image push web:1 worker:1 --docker-host unix:///run/docker.sock",
+            "vc image ls",
+            "vc services",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        for line in [
+            "vc",
+            "vc frobnicate",
+            "vc cp web:/a",
+            "vc cp web:a .",
+            "vc exec web",
+            "vc exec web --",
+            "vc exec web.0 -- sh",
+            "vc exec -e =x web -- sh",
+            "vc deploy",
+            "vc deploy f --timeout 10s",
+            "vc deploy f --dry-run --wait",
+            "vc drain attic --no-wait --timeout 10s",
+            "vc restart web --timeout 10s",
+            "vc scale web",
+            "vc scale web=-1",
+            "vc scale web=1001",
+            "vc scale =3",
+            "vc rm",
+            "vc restart",
+            "vc rollback web api",
+            "vc volume rm data",
+            "vc logs",
+            "vc image",
+            "vc image push",
+            "vc logs web --replica 0",
+            "vc token create",
+            "vc token create --node --user ada",
+            "vc token create --node --browser",
+            "vc token create --user Ada",
+            "vc token create --user ada --role king",
+            "vc token create --node --ttl 0s",
+            "vc console --listen 0.0.0.0:80",
+            "vc console --url http://console.example/",
+            "vc console --url https://console.example/ --listen 127.0.0.1:1",
+            "vc --output yaml ps",
+            "vc --peer /ip4/10.0.0.1/sctp/1 ps",
+            "vc --peer not:a:peer ps",
+        ] {
+            let error = parse(line).err().unwrap_or_else(|| panic!("{line} was accepted"));
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_a_help_with_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands() {
+                let path = format!("{path} {}", sub.get_name());
+                assert!(sub.get_about().is_some(), "{path} has no description");
+                if sub.has_subcommands() {
+                    check(sub, &path);
+                } else {
+                    let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+                    assert!(help.contains(&path[..]), "{path} has no example");
+                }
+            }
+        }
+        check(&Cli::command(), "vc");
     }
 }

@@ -1,8 +1,9 @@
-//! `vc nodes`: the nodes of the cluster.
+//! `vc nodes`: lists nodes.
 
 use vc_protocol::control::Request;
 
 use crate::app::App;
+use crate::error::Result;
 use crate::render;
 use vc_client::expect_reply;
 
@@ -12,18 +13,18 @@ use vc_client::expect_reply;
 Examples:
   vc nodes
   vc --token /var/lib/vc/admin.token nodes
-  vc nodes --addresses                       where each is dialled, an address a line
+  vc nodes --addresses                       the addresses of each node
   vc nodes --output json | jq -r '.[] | select(.state == \"down\") | .name'
 
-CPU and MEMORY tell what instances reserve, of what the node has; USED, what is in use.")]
+CPU and MEMORY show what instances reserve of what the node has; USED shows what is in use.")]
 pub(crate) struct Args {
-    /// List where each node is dialled: /webrtc-direct is for browsers
+    /// List the addresses of each node; those with /webrtc-direct are for browsers
     #[arg(long)]
     addresses: bool,
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         let rows = expect_reply!(app.ask(Request::Nodes).await?, Nodes)?;
         let table = if self.addresses { render::addresses } else { render::nodes };
         app.out.show(rows.as_slice(), table)

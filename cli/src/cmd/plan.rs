@@ -1,9 +1,10 @@
-//! `vc plan`: where the services of a file would go, without putting them there.
+//! `vc plan`: shows where the services of a Compose file would be placed.
 
 use vc_protocol::control::Request;
 
 use super::project::{ProjectArgs, warn};
 use crate::app::App;
+use crate::error::Result;
 use crate::render;
 use vc_client::expect_reply;
 
@@ -19,7 +20,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         let project = self.project.read()?;
         let request = Request::Plan { deployments: project.services.clone() };
         let report = expect_reply!(app.ask(request).await?, Plan)?;

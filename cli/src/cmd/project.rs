@@ -1,4 +1,4 @@
-//! The Compose file that a command is about, with what it refers to.
+//! Reads a Compose file with the files that it refers to.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,63 +6,87 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow};
 use vc_compose::{
-    self, Context, Entry, MAX_CONTENT_BYTES, MAX_FILE_BYTES, Project, parse_env_file,
+    ComposeError, Context, Entry, MAX_CONTENT_BYTES, MAX_FILE_BYTES, Project, parse_env_file,
 };
-use vc_protocol::Name;
+use vc_protocol::{ApiError, ErrorCode, Name};
 
+use crate::error::{SystemError, describe_io};
 use crate::files;
 use crate::render::note;
 
-/// Which file, and under which name.
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProjectError {
+    /// The Compose file, its directory or `.env` cannot be read.
+    #[error(transparent)]
+    Read(#[from] SystemError),
+    /// A line of `.env` is malformed.
+    #[error("{}: {reason}", path.display())]
+    EnvFile { path: PathBuf, reason: String },
+    /// The Compose file is malformed, or uses something that is not supported.
+    #[error("{file}: {error}")]
+    Compose { file: String, error: ComposeError },
+}
+
+impl From<ProjectError> for ApiError {
+    fn from(error: ProjectError) -> Self {
+        match error {
+            ProjectError::Read(error) => error.into(),
+            error => Self::new(ErrorCode::InvalidArgument, error.to_string()),
+        }
+    }
+}
+
+/// The options that select a Compose file.
 #[derive(Debug, clap::Args)]
 pub(super) struct ProjectArgs {
     /// Compose file; '-' reads standard input
     file: PathBuf,
-    /// Name of the project; else the file's 'name:', else its directory
+    /// Name of the project [default: 'name:' in the file, else the name of its directory]
     #[arg(short, long, value_name = "NAME")]
     project: Option<Name>,
 }
 
 impl ProjectArgs {
     /// Reads the file. Variables come from the environment, then from `.env` beside the file.
-    pub(super) fn read(self) -> anyhow::Result<Project> {
+    pub(super) fn read(self) -> Result<Project, ProjectError> {
         let environment = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
         self.read_with(environment.collect())
     }
 
-    fn read_with(self, mut environment: BTreeMap<String, String>) -> anyhow::Result<Project> {
+    fn read_with(self, mut environment: BTreeMap<String, String>) -> Result<Project, ProjectError> {
         let stdin = self.file == Path::new("-");
         let (what, text) = if stdin {
             ("standard input".to_owned(), files::read_from(io::stdin().lock(), MAX_FILE_BYTES))
         } else {
             (self.file.display().to_string(), files::read(&self.file, MAX_FILE_BYTES))
         };
-        let text = text.map_err(|error| anyhow!("cannot read {what}: {}", reason(&error)))?;
+        let text = text.map_err(SystemError::doing(format!("read {what}")))?;
         let directory = if stdin {
             std::env::current_dir()
         } else {
             std::path::absolute(&self.file).map(parent)
         };
-        // Through `..` and links, so that the directory has a name.
+        // Without `..` and links, so that the directory has a name.
         let directory = directory
             .and_then(|it| it.canonicalize())
-            .context("cannot find the file's directory")?;
+            .map_err(SystemError::doing(format!("find the directory of {what}")))?;
 
         let beside = directory.join(".env");
         match files::read(&beside, MAX_FILE_BYTES) {
             Ok(text) => {
-                let found = parse_env_file(&text, &environment)
-                    .map_err(|why| anyhow!("{}: {why}", beside.display()))?;
+                let found = parse_env_file(&text, &environment).map_err(|error| {
+                    ProjectError::EnvFile { path: beside.clone(), reason: error.to_string() }
+                })?;
                 for (key, value) in found {
                     environment.entry(key).or_insert(value);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                return Err(anyhow!("cannot read {}: {}", beside.display(), reason(&error)));
+                return Err(SystemError::doing(format!("read {}", beside.display()))(error).into());
             }
         }
 
@@ -71,12 +95,13 @@ impl ProjectArgs {
             directory: directory.file_name().and_then(|name| name.to_str()),
             env: &environment,
             read: &|path| {
-                files::read(&directory.join(path), MAX_FILE_BYTES).map_err(|error| told(&error))
+                files::read(&directory.join(path), MAX_FILE_BYTES)
+                    .map_err(|error| described(&error))
             },
-            open: &|path| entry(&directory.join(path)).map_err(|error| told(&error)),
+            open: &|path| entry(&directory.join(path)).map_err(|error| described(&error)),
         };
-        let mut project =
-            vc_compose::parse(&text, &context).map_err(|error| anyhow!("{what}: {error}"))?;
+        let mut project = vc_compose::parse(&text, &context)
+            .map_err(|error| ProjectError::Compose { file: what, error })?;
         for build in &mut project.builds {
             if !is_url(&build.context) {
                 build.context = directory.join(&build.context).to_string_lossy().into_owned();
@@ -86,7 +111,7 @@ impl ProjectArgs {
     }
 }
 
-/// Tells what the file leaves open, once it is known that it was of use.
+/// Prints the warnings of the file, once the request that used it has succeeded.
 pub(super) fn warn(project: &Project) {
     for warning in &project.warnings {
         note(&format!("warning: {warning}"));
@@ -97,7 +122,7 @@ fn parent(path: PathBuf) -> PathBuf {
     path.parent().map(Path::to_owned).unwrap_or(path)
 }
 
-/// What is at a path. A device or a pipe is not opened: that may have effects, or never end.
+/// Reads what is at a path. Devices and pipes are not opened: that may block or have effects.
 fn entry(path: &Path) -> io::Result<Entry> {
     let metadata = std::fs::metadata(path)?;
     if metadata.is_dir() {
@@ -111,22 +136,14 @@ fn entry(path: &Path) -> io::Result<Entry> {
     Ok(Entry::File { content, mode: metadata.permissions().mode() & 0o777 })
 }
 
-/// Whether Docker builds from elsewhere than a directory: `https://…`, `git@host:repository`.
+/// Returns whether the build context is not a directory: `https://…`, `git@host:repository`.
 fn is_url(context: &str) -> bool {
     context.contains("://") || context.starts_with("git@")
 }
 
-/// An error in the words of [`reason`].
-fn told(error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), reason(error))
-}
-
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        io::ErrorKind::InvalidData => "it is not text".to_owned(),
-        kind => kind.to_string(),
-    }
+/// Replaces the text of an error by that of [`describe_io`].
+fn described(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), describe_io(error))
 }
 
 #[cfg(test)]
@@ -137,7 +154,7 @@ mod tests {
         file: &Path,
         project: Option<&str>,
         environment: &[(&str, &str)],
-    ) -> anyhow::Result<Project> {
+    ) -> Result<Project, ProjectError> {
         let project = project.map(|name| name.parse().expect("a name"));
         let environment =
             environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
@@ -145,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_with_what_is_beside_it() {
+    fn a_file_is_read_with_env_files_beside_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let shop = directory.path().join("My.Shop");
         std::fs::create_dir_all(shop.join("env")).expect("made");
@@ -159,13 +176,16 @@ mod tests {
         assert_eq!(project.name.as_str(), "myshop");
         let container = &project.services[0].spec.container;
         assert_eq!(container.image, "img:7");
-        assert_eq!(container.environment["FROM"], "process", "the process's environment wins");
+        assert_eq!(
+            container.environment["FROM"], "process",
+            "the environment of the process takes precedence"
+        );
         assert_eq!(container.environment["A"], "1");
         assert_eq!(read(&file, Some("other"), &[]).expect("a project").name.as_str(), "other");
     }
 
     #[test]
-    fn what_a_file_refers_to_is_found_beside_it() {
+    fn files_and_builds_are_relative_to_the_file() {
         let directory = tempfile::tempdir().expect("a directory");
         let shop = directory.path().canonicalize().expect("a path").join("shop");
         std::fs::create_dir_all(shop.join("app")).expect("made");
@@ -191,7 +211,7 @@ mod tests {
         for (path, why) in [
             ("./app", "'./app' is a directory: write a named volume"),
             ("./sock", "'./sock' is no regular file: pin"),
-            ("./none", "cannot read './none': there is no such file: pin"),
+            ("./none", "cannot read './none': no such file or directory: pin"),
         ] {
             let text = format!("services: {{web: {{image: i, volumes: ['{path}:/x']}}}}");
             std::fs::write(&file, text).expect("written");
@@ -201,11 +221,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_the_files_name() {
+    fn errors_name_the_file() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("compose.yaml");
         let error = |file: &Path| read(file, Some("p"), &[]).expect_err("refused").to_string();
-        assert!(error(&file).ends_with("compose.yaml: there is no such file"), "{}", error(&file));
+        assert!(
+            error(&file).ends_with("compose.yaml: no such file or directory"),
+            "{}",
+            error(&file)
+        );
         std::fs::write(&file, "services:\n  web:\n    image: x\n    network_mode: host\n")
             .expect("written");
         assert!(

@@ -1,8 +1,9 @@
-//! `vc ps`: instances, where they run and how they are.
+//! `vc ps`: lists instances with their node and state.
 
 use vc_protocol::control::Request;
 
 use crate::app::App;
+use crate::error::Result;
 use crate::render;
 use vc_client::expect_reply;
 
@@ -14,12 +15,12 @@ Examples:
   vc ps shop/web
   vc ps web --output json | jq -r '.[].address'")]
 pub(crate) struct Args {
-    /// Of this service only: web, or shop/web
+    /// List only this service: web, or shop/web
     service: Option<String>,
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         let request = Request::Instances { service: self.service };
         let rows = expect_reply!(app.ask(request).await?, Instances)?;
         app.out.show(rows.as_slice(), render::instances)

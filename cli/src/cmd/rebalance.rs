@@ -1,4 +1,4 @@
-//! `vc rebalance`: evens out what nodes run.
+//! `vc rebalance`: spreads instances evenly over the nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -6,9 +6,10 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use vc_protocol::Slot;
 use vc_protocol::control::{MoveRow, Request};
 
-use super::drain::told;
+use super::drain::describe_stay;
 use super::wait::{Departure, MoveArgs, explain, until};
-use crate::app::{App, Stop};
+use crate::app::App;
+use crate::error::{Error, Result, Stop, SystemError};
 use crate::render::{self, note, print};
 use vc_client::{Session, expect_reply};
 
@@ -16,13 +17,13 @@ use vc_client::{Session, expect_reply};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vc rebalance                               shows what would move, and asks
-  vc rebalance --yes                         moves it, and returns when it has moved
-  vc rebalance --yes --no-wait
-  vc rebalance --output json                 what would move, for programs
+  vc rebalance                               shows the moves and asks
+  vc rebalance --yes                         moves, and returns when it is done
+  vc rebalance --yes --no-wait               returns at once
+  vc rebalance --output json                 prints the moves, and changes nothing
 
-Nothing moves by itself when a node comes back or joins. Slots with named volumes stay where they are.
-Ctrl-C and --timeout end the wait: what was told to move moves all the same.")]
+Instances do not move by themselves when a node joins or returns. Instances with named volumes stay where they are.
+Ctrl-C and --timeout end the wait, not the moves.")]
 pub(crate) struct Args {
     /// Do not ask
     #[arg(long, short)]
@@ -32,7 +33,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         app.in_session(async |session| {
             let reply = session.ask(&Request::Rebalance { apply: false }).await?;
             let rows = expect_reply!(reply, Moves)?;
@@ -45,7 +46,7 @@ impl Args {
                 return Ok(());
             }
             if !std::io::stdin().is_terminal() {
-                note("nothing has moved: say --yes");
+                note("nothing was moved: confirm with --yes");
                 return Ok(());
             }
             if confirmed()? {
@@ -56,15 +57,10 @@ impl Args {
         .await
     }
 
-    /// Moves what was shown, and waits until it has moved.
-    async fn apply(
-        &self,
-        app: &App,
-        session: &mut Session,
-        rows: &[MoveRow],
-    ) -> anyhow::Result<()> {
-        let lines = session.change(&Request::Rebalance { apply: true }).await?;
-        app.out.lines(&lines)?;
+    /// Orders the moves, and waits until they are done.
+    async fn apply(&self, app: &App, session: &mut Session, rows: &[MoveRow]) -> Result {
+        let changes = session.change(&Request::Rebalance { apply: true }).await?;
+        app.out.changes(&changes)?;
         let slot = |row: &MoveRow| Slot { service: row.service.clone(), replica: row.replica };
         let slots: BTreeMap<_, _> =
             rows.iter().filter_map(|row| Some((slot(row), row.from?))).collect();
@@ -76,8 +72,8 @@ impl Args {
         let mut departure = Departure::of_slots(slots);
         let waited = until(app, session, services, &mut departure, self.moves.timeout).await;
         let waited = waited.inspect_err(|error| {
-            if let Some(Stop::Interrupted) = error.downcast_ref() {
-                note("what was told to move goes on moving");
+            if let Error::Stop(Stop::Interrupted) = error {
+                note("the moves continue");
             }
         })?;
         let mut stays = departure.stays;
@@ -88,15 +84,16 @@ impl Args {
         if app.out.is_json() {
             return Ok(());
         }
-        let stays: String = stays.iter().map(|row| told(row) + "\n").collect();
+        let stays: String = stays.iter().map(|row| describe_stay(row) + "\n").collect();
         print(&format!("{stays}{} after {:.1?}\n", waited.count, waited.took))
     }
 }
 
-/// Whether the person at the terminal says yes.
-fn confirmed() -> anyhow::Result<bool> {
-    write!(std::io::stderr(), "Move them? [y/N] ")?;
+/// Asks on the terminal.
+fn confirmed() -> Result<bool> {
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
+    write!(std::io::stderr(), "Move them? [y/N] ")
+        .and_then(|()| std::io::stdin().lock().read_line(&mut answer))
+        .map_err(SystemError::doing("ask on the terminal"))?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

@@ -1,9 +1,10 @@
-//! `vc restart` and `vc rollback`: the same once more, or what was before.
+//! `vc restart` and `vc rollback`: replace the instances of a service by the same or the previous version.
 
 use vc_protocol::control::Request;
 
 use super::wait::{self, WaitArgs};
 use crate::app::App;
+use crate::error::Result;
 
 /// Arguments of `vc restart`.
 #[derive(Debug, clap::Args)]
@@ -12,9 +13,9 @@ Examples:
   vc restart web
   vc restart shop/web shop/api --wait
 
-Instances are replaced as an update replaces them: so many at a time as update_config says.")]
+Instances are replaced as in an update, following the update_config of the service.")]
 pub(crate) struct RestartArgs {
-    /// Services (web, or shop/web)
+    /// Services: web, or shop/web
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<String>,
     #[command(flatten)]
@@ -25,11 +26,11 @@ pub(crate) struct RestartArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vc rollback web                            back to the version before
-  vc rollback web                            and forth again
-  vc rollback web --wait                     returns when it runs")]
+  vc rollback web                            returns to the previous version
+  vc rollback web                            a second time: undoes the rollback
+  vc rollback web --wait                     returns when all instances run")]
 pub(crate) struct RollbackArgs {
-    /// Service (web, or shop/web)
+    /// Service: web, or shop/web
     #[arg(value_name = "SERVICE")]
     service: String,
     #[command(flatten)]
@@ -37,14 +38,14 @@ pub(crate) struct RollbackArgs {
 }
 
 impl RestartArgs {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         let requests = self.services.iter().cloned().map(|service| Request::Restart { service });
         wait::change(app, requests.collect(), self.services, self.wait).await
     }
 }
 
 impl RollbackArgs {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         let request = Request::Rollback { service: self.service.clone() };
         wait::change(app, vec![request], vec![self.service], self.wait).await
     }

@@ -3,6 +3,7 @@
 use vc_protocol::control::Request;
 
 use crate::app::App;
+use crate::error::Result;
 
 /// Arguments of `vc rm`.
 #[derive(Debug, clap::Args)]
@@ -18,7 +19,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         app.change(self.services.into_iter().map(|service| Request::Remove { service }).collect())
             .await
     }

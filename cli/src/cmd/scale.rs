@@ -1,4 +1,4 @@
-//! `vc scale`: changes how many instances services have.
+//! `vc scale`: changes the number of replicas of services.
 
 use std::str::FromStr;
 
@@ -7,6 +7,7 @@ use vc_protocol::spec::MAX_REPLICAS;
 
 use super::wait::{self, WaitArgs};
 use crate::app::App;
+use crate::error::Result;
 
 /// Arguments of `vc scale`.
 #[derive(Debug, clap::Args)]
@@ -14,38 +15,44 @@ use crate::app::App;
 Examples:
   vc scale web=3
   vc scale shop/web=5 shop/db=1 --wait
-  vc scale web=0                             keep the service, run nothing")]
+  vc scale web=0                             keeps the service, stops all instances")]
 pub(crate) struct Args {
-    /// Services (web, or shop/web), each with the number of instances it shall have
+    /// Services (web, or shop/web), each with its number of replicas
     #[arg(required = true, value_name = "SERVICE=N")]
     scales: Vec<Scale>,
     #[command(flatten)]
     wait: WaitArgs,
 }
 
-/// `web=3`.
+/// A service and its number of replicas, `web=3`.
 #[derive(Debug, Clone)]
 struct Scale {
     service: String,
     replicas: u32,
 }
 
+/// The text is not `SERVICE=N`.
+#[derive(Debug, thiserror::Error)]
+#[error("write a service and a number up to {MAX_REPLICAS}, as in web=3")]
+struct ScaleError;
+
 impl FromStr for Scale {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
+    type Err = ScaleError;
+
+    fn from_str(text: &str) -> std::result::Result<Self, ScaleError> {
         let (service, replicas) = text.rsplit_once('=').unwrap_or((text, ""));
         let replicas = replicas.parse().ok().filter(|n| *n <= MAX_REPLICAS);
         match replicas {
             Some(replicas) if !service.is_empty() => {
                 Ok(Self { service: service.to_owned(), replicas })
             }
-            _ => Err(format!("write a service and a number up to {MAX_REPLICAS}, as in web=3")),
+            _ => Err(ScaleError),
         }
     }
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         let services = self.scales.iter().map(|scale| scale.service.clone()).collect();
         let request = |Scale { service, replicas }| Request::Scale { service, replicas };
         let requests = self.scales.into_iter().map(request).collect();

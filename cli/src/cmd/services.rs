@@ -1,8 +1,9 @@
-//! `vc services`: what is deployed.
+//! `vc services`: lists services.
 
 use vc_protocol::control::Request;
 
 use crate::app::App;
+use crate::error::Result;
 use crate::render;
 use vc_client::expect_reply;
 
@@ -15,7 +16,7 @@ Examples:
 pub(crate) struct Args {}
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         let rows = expect_reply!(app.ask(Request::Services).await?, Services)?;
         app.out.show(rows.as_slice(), render::services)
     }

@@ -1,8 +1,9 @@
-//! `vc status`: whether all is well.
+//! `vc status`: shows the state of the cluster and its problems.
 
 use vc_protocol::control::Request;
 
 use crate::app::App;
+use crate::error::Result;
 use crate::render;
 use vc_client::expect_reply;
 
@@ -16,7 +17,7 @@ Examples:
 pub(crate) struct Args {}
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         let report = expect_reply!(app.ask(Request::Status).await?, Status)?;
         app.out.show(&report, render::status)
     }

@@ -1,21 +1,39 @@
-//! Which instance a user means: `web`, `shop/web`, and of one replica `web.2`.
+//! How users name instances: `web`, `shop/web`, and one replica `web.2`.
 
 use std::str::FromStr;
 
-/// A service, and perhaps one of its replicas.
+use vc_protocol::{ApiError, ErrorCode};
+
+/// A service, and optionally one of its replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// As it was written: web, or shop/web.
+    /// The service as written: `web` or `shop/web`.
     pub(crate) service: String,
-    /// Which replica, from 1.
+    /// The replica, from 1.
     replica: Option<u32>,
 }
 
-impl FromStr for Target {
-    type Err = String;
+/// The text does not name a service or one of its replicas.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not an instance: write web, shop/web or web.2")]
+pub(crate) struct TargetError(String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("'{text}' is not an instance: write web, shop/web or web.2");
+/// The name and `--replica` differ.
+#[derive(Debug, thiserror::Error)]
+#[error("both replica {0} and replica {1} are named: name one")]
+pub(crate) struct ReplicaConflict(u32, u32);
+
+impl From<ReplicaConflict> for ApiError {
+    fn from(error: ReplicaConflict) -> Self {
+        Self::new(ErrorCode::InvalidArgument, error.to_string())
+    }
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let bad = || TargetError(text.to_owned());
         let (service, replica) = match text.rsplit_once('.') {
             None => (text, None),
             Some((service, number)) => {
@@ -31,12 +49,10 @@ impl FromStr for Target {
 }
 
 impl Target {
-    /// The replica, that may also be given beside it. Errors: two different ones.
-    pub(crate) fn replica_or(&self, given: Option<u32>) -> anyhow::Result<Option<u32>> {
+    /// Combines the replica of the name with that of `--replica`; fails when they differ.
+    pub(crate) fn replica_or(&self, given: Option<u32>) -> Result<Option<u32>, ReplicaConflict> {
         match (self.replica, given) {
-            (Some(one), Some(other)) if one != other => {
-                anyhow::bail!("replica {one} or {other}? Name one")
-            }
+            (Some(one), Some(other)) if one != other => Err(ReplicaConflict(one, other)),
             (one, other) => Ok(one.or(other)),
         }
     }
@@ -47,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instance_is_a_service_and_perhaps_a_replica() {
+    fn a_target_is_a_service_and_optionally_a_replica() {
         let target = |service: &str, replica| Ok(Target { service: service.to_owned(), replica });
         assert_eq!("web".parse(), target("web", None));
         assert_eq!("shop/web.12".parse(), target("shop/web", Some(12)));

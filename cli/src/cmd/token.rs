@@ -1,20 +1,20 @@
-//! `vc token`: lets nodes and users in.
+//! `vc token`: creates tokens for nodes and users.
 
 use std::time::Duration;
 
-use clap::error::ErrorKind;
-use clap::{CommandFactory as _, ValueEnum};
+use clap::ValueEnum;
 use vc_protocol::control::{Request, TokenRequest, TokenSubject};
 use vc_protocol::token::{NodeRole, UserRole};
 use vc_protocol::{Millis, Name};
 
 use crate::app::App;
-use crate::args::{Cli, duration};
+use crate::args::{DurationError, duration};
+use crate::error::{Error, Result};
 use vc_client::expect_reply;
 
-/// A node joins at once, or soon.
+/// Lifetime of a token for a node that joins.
 const NODE_TTL: Duration = Duration::from_secs(24 * 3600);
-/// A user comes back.
+/// Lifetime of a user token.
 const USER_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Arguments of `vc token`.
@@ -27,12 +27,12 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Make a token; it alone is printed
+    /// Create a token and print it
     Create(Create),
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         match self.command {
             Command::Create(args) => args.run(app).await,
         }
@@ -49,13 +49,13 @@ Examples:
   vc token create --user ada --role deployer --ttl 7d > ada.token
   vc token create --user phone --role viewer --ttl 12h --browser > phone.token
 
-A viewer sees everything but secrets (specifications with their environment, logs) and opens the
-services that publish TCP ports, as anybody at a node could. A deployer changes services, runs commands in instances and
-copies their files. An admin also makes tokens, drains nodes and takes them out.
+A viewer reads everything except secrets (also specifications with their environment, and logs) and opens services that
+publish TCP ports. A deployer also changes services, runs commands in instances and copies their files. An admin also
+creates tokens and drains and removes nodes.
 
-Whoever holds a token can use it until it expires: hand it over as you would a password.")]
+A token is valid for anyone who has it until it expires: treat it like a password.")]
 struct Create {
-    /// For a node that joins; a name tells tokens apart in the log
+    /// For a node that joins; the name distinguishes tokens in the log
     #[arg(long, group = "subject", value_name = "NAME", alias = "machine", num_args = 0..=1, default_missing_value = "node")]
     node: Option<Name>,
     /// For a user of this name
@@ -64,10 +64,10 @@ struct Create {
     /// For a node, server (default: it admits others too) or worker; for a user, viewer (default), deployer or admin
     #[arg(long, value_enum, hide_possible_values = true)]
     role: Option<Role>,
-    /// Good for so long [default: 1d for a node, 30d for a user]
-    #[arg(long, value_name = "DURATION", value_parser = some_time)]
+    /// Lifetime [default: 1d for a node, 30d for a user]
+    #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     ttl: Option<Duration>,
-    /// For a link to the console: short, with addresses for browsers alone, and of no use to this program from afar
+    /// For a link to the console: short, with addresses for browsers only; vc can use it on the local network only
     #[arg(long, conflicts_with = "node")]
     browser: bool,
 }
@@ -81,22 +81,25 @@ enum Role {
     Admin,
 }
 
-fn some_time(text: &str) -> Result<Duration, String> {
+/// The text is not a lifetime of a token.
+#[derive(Debug, thiserror::Error)]
+enum LifetimeError {
+    #[error(transparent)]
+    Duration(#[from] DurationError),
+    #[error("the lifetime of a token is at least 1s")]
+    TooShort,
+}
+
+fn lifetime(text: &str) -> std::result::Result<Duration, LifetimeError> {
     let ttl = duration(text)?;
-    if ttl < Duration::from_secs(1) {
-        Err("a token is good for a second at least".to_owned())
-    } else {
-        Ok(ttl)
-    }
+    if ttl < Duration::from_secs(1) { Err(LifetimeError::TooShort) } else { Ok(ttl) }
 }
 
 impl Create {
-    async fn run(self, app: &App) -> anyhow::Result<()> {
+    async fn run(self, app: &App) -> Result {
         let ttl = self.ttl.unwrap_or(if self.node.is_some() { NODE_TTL } else { USER_TTL });
         let request = TokenRequest {
-            subject: self.subject().unwrap_or_else(|why| {
-                Cli::command().error(ErrorKind::ArgumentConflict, why).exit();
-            }),
+            subject: self.subject().map_err(Error::Usage)?,
             ttl_ms: Millis::try_from(ttl.as_millis()).unwrap_or(Millis::MAX),
             browser: self.browser,
         };
@@ -104,13 +107,13 @@ impl Create {
         app.out.show(&token, |token, _| format!("{token}\n"))
     }
 
-    fn subject(&self) -> Result<TokenSubject, &'static str> {
+    fn subject(&self) -> std::result::Result<TokenSubject, &'static str> {
         if let Some(name) = self.node.clone() {
             let role = match self.role {
                 None | Some(Role::Server) => NodeRole::Server,
                 Some(Role::Worker) => NodeRole::Worker,
                 Some(_) => {
-                    return Err("a node is server or worker; the other roles are for users");
+                    return Err("the role of a node is server or worker");
                 }
             };
             return Ok(TokenSubject::Node { name, role });
@@ -122,7 +125,7 @@ impl Create {
             Some(Role::Deployer) => UserRole::Deployer,
             Some(Role::Admin) => UserRole::Admin,
             Some(_) => {
-                return Err("a user is viewer, deployer or admin; the other roles are for nodes");
+                return Err("the role of a user is viewer, deployer or admin");
             }
         };
         Ok(TokenSubject::User { name, role })
@@ -134,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles_fit_whom_they_are_for() {
+    fn roles_of_nodes_and_users_are_not_mixed() {
         let create = |user: Option<&str>, role| Create {
             node: user.is_none().then(|| "node".parse().expect("a name")),
             user: user.map(|name| name.parse().expect("a name")),

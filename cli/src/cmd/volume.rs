@@ -1,9 +1,10 @@
-//! `vc volume`: named volumes, and where their data is.
+//! `vc volume`: lists and removes named volumes.
 
 use vc_protocol::VolumeKey;
 use vc_protocol::control::Request;
 
 use crate::app::App;
+use crate::error::Result;
 use crate::render;
 use vc_client::expect_reply;
 
@@ -19,7 +20,7 @@ pub(crate) struct Args {
 enum Command {
     /// List named volumes
     Ls(Ls),
-    /// Remove volumes that no service uses, and their data
+    /// Remove volumes that no service uses, with their data
     Rm(Rm),
 }
 
@@ -37,7 +38,7 @@ struct Ls {}
 Examples:
   vc volume rm shop/data
 
-The data is gone for good.")]
+The data is deleted permanently.")]
 struct Rm {
     /// Volumes, as project/volume
     #[arg(required = true, value_name = "VOLUME")]
@@ -45,7 +46,7 @@ struct Rm {
 }
 
 impl Args {
-    pub(crate) async fn run(self, app: &App) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result {
         match self.command {
             Command::Ls(Ls {}) => {
                 let rows = expect_reply!(app.ask(Request::Volumes).await?, Volumes)?;

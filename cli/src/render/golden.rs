@@ -1,4 +1,4 @@
-//! Tables against the texts in `golden/`. `VC_BLESS=1` writes them anew.
+//! Compares rendered tables with the files in `golden/`; `VC_BLESS=1` rewrites them.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Services, instances, nodes and log lines.
+//! Renders lists: services, instances, nodes, images, volumes, events and log lines.
 
 use comfy_table::{Cell, Color};
 use vc_protocol::control::{
@@ -11,7 +11,7 @@ use super::table::{lines, number, of_instance, of_node, table, text};
 use super::units::{ago, bytes, cores, cores_used, timestamp};
 use vc_client::text::{list, one_line};
 
-/// `vc services`.
+/// Renders `vc services`.
 pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
         let running = text(format!("{}/{}", row.running, row.replicas));
@@ -35,7 +35,7 @@ pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
     table(&columns, cells, style)
 }
 
-/// How the last update goes; nothing when it is complete.
+/// Describes the last update; empty when it is complete.
 fn rollout(row: &ServiceRow) -> String {
     let Rollout { state, done, reason } = &row.rollout;
     match state {
@@ -52,7 +52,7 @@ fn on_partition(row: &ServiceRow) -> &'static str {
     }
 }
 
-/// `vc ps`.
+/// Renders `vc ps`.
 pub(crate) fn instances(rows: &[InstanceRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
         let state = row.state.as_str();
@@ -70,13 +70,13 @@ pub(crate) fn instances(rows: &[InstanceRow], style: Style) -> String {
     table(&["INSTANCE", "NODE", "STATE", "SINCE", "RESTARTS", "ADDRESS", "REASON"], cells, style)
 }
 
-/// How often it was started again, marked as long as it has not proven that it goes on by itself now.
+/// Renders the number of restarts, red until the instance is available.
 fn restarts(row: &InstanceRow) -> Cell {
     let cell = number(row.restarts);
     if row.restarts > 0 && !row.available { cell.fg(Color::Red) } else { cell }
 }
 
-/// The node's name, or its id when it has none.
+/// Returns the name of the node, or its short id when it has none.
 fn node(row: &InstanceRow) -> String {
     match (&row.node_name, row.node) {
         (Some(name), _) if !name.is_empty() => name.clone(),
@@ -85,7 +85,7 @@ fn node(row: &InstanceRow) -> String {
     }
 }
 
-/// `vc nodes`. CPU and memory: what is reserved of what is there.
+/// Renders `vc nodes`. CPU and memory show what is reserved of the total.
 pub(crate) fn nodes(rows: &[NodeRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
         vec![
@@ -118,7 +118,7 @@ pub(crate) fn nodes(rows: &[NodeRow], style: Style) -> String {
     table(&columns, cells, style)
 }
 
-/// `vc nodes --addresses`: a line an address.
+/// Renders `vc nodes --addresses`, one line per address.
 pub(crate) fn addresses(rows: &[NodeRow], style: Style) -> String {
     let cells = rows.iter().flat_map(|row| {
         row.addresses.iter().map(|address| vec![text(&row.name), of_node(row), text(address)])
@@ -132,7 +132,7 @@ fn labels_and_problem(row: &NodeRow) -> Vec<String> {
     [row.problem.clone(), labels.join(" ")].into_iter().filter(|line| !line.is_empty()).collect()
 }
 
-/// `vc image ls`.
+/// Renders `vc image ls`.
 pub(crate) fn images(rows: &[ImageRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
         let id = row.id.strip_prefix("sha256:").unwrap_or(&row.id);
@@ -149,7 +149,7 @@ pub(crate) fn images(rows: &[ImageRow], style: Style) -> String {
     table(&["IMAGE", "ID", "SIZE", "NODES", "SERVICES", "PUSHED"], cells, style)
 }
 
-/// `vc volume ls`.
+/// Renders `vc volume ls`.
 pub(crate) fn volumes(rows: &[VolumeRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
         let services: Vec<String> = row.services.iter().map(ToString::to_string).collect();
@@ -164,7 +164,7 @@ pub(crate) fn volumes(rows: &[VolumeRow], style: Style) -> String {
     table(&["VOLUME", "NODE", "USED BY", "SINCE"], cells, style)
 }
 
-/// A line of `vc events`: when, about what, and what happened.
+/// Renders a line of `vc events`: time, subject and text.
 pub(crate) fn event_line(row: &EventRow, style: Style) -> String {
     let (time, subject) = (timestamp(row.time), one_line(&row.subject));
     let text = one_line(&row.text);
@@ -180,34 +180,37 @@ pub(crate) fn event_line(row: &EventRow, style: Style) -> String {
     }
 }
 
-/// How lines of `vc logs` look.
+/// Options of [`log_line`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LogStyle {
-    /// Whether each says which instance wrote it.
+    /// Whether to print the instance.
     pub(crate) prefix: bool,
-    /// Whether each says when it was written.
+    /// Whether to print the time.
     pub(crate) timestamps: bool,
-    /// How wide the widest prefix was so far.
+    /// The width of the widest prefix so far, in bytes.
     pub(crate) width: usize,
-    /// Whether there are colours.
+    /// How to colour the line.
     pub(crate) style: Style,
 }
 
-/// A line of `vc logs`, as the instance wrote it, behind which instance that was.
+/// Renders a line of `vc logs`: the prefix of its instance, then the line as it was written.
 pub(crate) fn log_line(row: &LogRow, look: &mut LogStyle) -> String {
     const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 96];
     let colour = look.style.colour;
     let mut text = String::new();
     if look.prefix {
-        let who = format!("{}.{}", one_line(row.service.service.as_str()), row.replica);
-        look.width = look.width.max(who.len());
-        let who = format!("{who:<width$} |", width = look.width);
-        let who_colour = COLOURS[row.replica as usize % COLOURS.len()];
-        text +=
-            &if colour { format!("\x1b[{who_colour}m{who}\x1b[0m ") } else { format!("{who} ") };
+        let prefix = format!("{}.{}", one_line(row.service.service.as_str()), row.replica);
+        look.width = look.width.max(prefix.len());
+        let prefix = format!("{prefix:<width$} |", width = look.width);
+        let prefix_colour = COLOURS[row.replica as usize % COLOURS.len()];
+        text += &if colour {
+            format!("\x1b[{prefix_colour}m{prefix}\x1b[0m ")
+        } else {
+            format!("{prefix} ")
+        };
     }
     if look.timestamps {
-        // As wide as a time, where nobody knows it.
+        // As wide as a time, when it is not known.
         let time = row.time.map_or_else(|| format!("{:24}", "-"), timestamp);
         text += &if colour { format!("\x1b[2m{time}\x1b[0m ") } else { format!("{time} ") };
     }
@@ -215,7 +218,7 @@ pub(crate) fn log_line(row: &LogRow, look: &mut LogStyle) -> String {
         text += "\x1b[31m!\x1b[0m ";
     }
     text += &row.line;
-    // The instance may have left a colour on.
+    // The line may leave a colour on.
     text += if colour { "\x1b[0m\n" } else { "\n" };
     text
 }

@@ -1,4 +1,4 @@
-//! What a command prints: tables and lines for people, or one JSON document for programs.
+//! Prints results: tables and lines, or JSON.
 
 mod detail;
 #[cfg(test)]
@@ -14,6 +14,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 use vc_client::text::one_line;
+use vc_protocol::{ApiError, Millis};
 
 pub(crate) use detail::inspect;
 pub(crate) use lists::{
@@ -24,83 +25,112 @@ pub(crate) use qr::qr;
 pub(crate) use status::status;
 pub(crate) use units::{minute, short_duration};
 
-use crate::app::Stop;
 use crate::args::Format;
+use crate::error::{Result, Stop, SystemError};
 
 /// How tables look.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Style {
-    /// Whether states have colours.
+    /// Whether states are coloured.
     pub(crate) colour: bool,
-    /// What "ago" counts from.
-    pub(crate) now: vc_protocol::Millis,
+    /// The time that `3m ago` counts from.
+    pub(crate) now: Millis,
 }
 
-/// Where results go.
+/// Prints results on standard output, notes and errors on standard error.
 pub(crate) struct Output {
     format: Format,
     terminal: bool,
+    now: Millis,
 }
 
 impl Output {
-    /// Standard output in this format.
-    pub(crate) fn new(format: Format) -> Self {
-        Self { format, terminal: io::stdout().is_terminal() }
+    /// Returns an output of this format; `now` is the present time.
+    pub(crate) fn new(format: Format, now: Millis) -> Self {
+        Self { format, terminal: io::stdout().is_terminal(), now }
     }
 
-    /// Whether a program reads it.
+    /// Returns whether results are printed as JSON.
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json
     }
 
-    /// Whether a person watches it.
+    /// Returns whether results are printed as tables on a terminal, with progress.
     pub(crate) fn is_live(&self) -> bool {
         self.format == Format::Table && self.terminal && io::stderr().is_terminal()
     }
 
-    /// How tables look here and now. <https://no-color.org>
+    /// Returns how tables look on this terminal. <https://no-color.org>
     pub(crate) fn style(&self) -> Style {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-        Style { colour: self.terminal && !no_colour && !dumb, now: crate::app::now() }
+        Style { colour: self.terminal && !no_colour && !dumb, now: self.now }
     }
 
-    /// A result: as it is for programs, as `table` says for people.
+    /// Prints a result: as JSON, or as `table` renders it.
     pub(crate) fn show<T: Serialize + ?Sized>(
         &self,
         value: &T,
         table: impl FnOnce(&T, Style) -> String,
-    ) -> anyhow::Result<()> {
+    ) -> Result {
         match self.format {
             Format::Json => self.json(value),
             Format::Table => print(&table(value, self.style())),
         }
     }
 
-    /// One JSON document on one line.
-    pub(crate) fn json<T: Serialize + ?Sized>(&self, value: &T) -> anyhow::Result<()> {
-        print(&format!("{}\n", serde_json::to_string(value)?))
+    /// Prints one JSON document on one line.
+    pub(crate) fn json<T: Serialize + ?Sized>(&self, value: &T) -> Result {
+        let text = serde_json::to_string(value)
+            .map_err(|error| SystemError::doing("write JSON")(error.into()))?;
+        print(&format!("{text}\n"))
     }
 
-    /// Lines for people; an array of them for programs.
-    pub(crate) fn lines(&self, lines: &[String]) -> anyhow::Result<()> {
-        self.show(lines, |lines, _| {
-            lines.iter().map(|line| format!("{}\n", one_line(line))).collect()
+    /// Prints changes: one line each, or a JSON array.
+    pub(crate) fn changes(&self, changes: &[String]) -> Result {
+        self.show(changes, |changes, _| {
+            changes.iter().map(|change| format!("{}\n", one_line(change))).collect()
         })
+    }
+
+    /// Prints an error on standard error: as JSON `{"error": …}`, or as one line.
+    pub(crate) fn error(&self, error: &ApiError) {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            error: ErrorObject<'a>,
+        }
+        /// As [`ApiError`], with the hint also when it is empty: programs find every field.
+        #[derive(Serialize)]
+        struct ErrorObject<'a> {
+            code: vc_protocol::ErrorCode,
+            message: &'a str,
+            hint: &'a str,
+        }
+        let (message, hint) = (one_line(&error.message), one_line(&error.hint));
+        let text = match self.format {
+            Format::Json => {
+                let error = ErrorObject { code: error.code, message: &message, hint: &hint };
+                serde_json::to_string(&Document { error }).unwrap_or_default()
+            }
+            Format::Table if hint.is_empty() => format!("error: {message}"),
+            Format::Table => format!("error: {message}; {hint}"),
+        };
+        // When standard error is closed too, the exit code still tells.
+        let _ = writeln!(io::stderr(), "{text}");
     }
 }
 
-/// Writes to standard output. A reader that has left ends the program quietly.
-pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+/// Writes to standard output. When its reader has closed it, the program ends without an error.
+pub(crate) fn print(text: &str) -> Result {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Stop::OutputClosed.into()),
-        result => Ok(result?),
+        result => Ok(result.map_err(SystemError::doing("write to standard output"))?),
     }
 }
 
-/// A line beside the result, for people.
+/// Prints a line for people on standard error, beside the result.
 pub(crate) fn note(text: &str) {
-    // Without a stderr there is nobody to tell.
+    // It fails when standard error is closed; the result counts.
     let _ = writeln!(io::stderr(), "{}", one_line(text));
 }

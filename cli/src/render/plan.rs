@@ -1,4 +1,4 @@
-//! What would be: where everything would go and why, what would move, what a deployment changes.
+//! Renders plans: placements with their reasons, moves, and the changes of a deployment.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use super::Style;
 use super::table::{lines, table, text};
 use vc_client::text::one_line;
 
-/// The tables of a plan, those that have rows.
+/// Renders `vc plan`; tables without rows are omitted.
 pub(crate) fn plan(report: &PlanReport, style: Style) -> String {
-    // Moves name nodes by id; where a placement tells the name, people read that.
+    // Moves name nodes by id; the placements have their names.
     let names: BTreeMap<NodeId, &str> =
         report.placements.iter().map(|row| (row.node, row.node_name.as_str())).collect();
     let node = |node: Option<NodeId>| match node {
@@ -31,7 +31,7 @@ pub(crate) fn plan(report: &PlanReport, style: Style) -> String {
                 lines(&row.reasons),
             ]
         });
-        parts.push(table(&["INSTANCE", "NODE", "WHY THERE"], rows, style));
+        parts.push(table(&["INSTANCE", "NODE", "REASONS"], rows, style));
     }
     if !report.unplaced.is_empty() {
         let rows = report.unplaced.iter().map(|row| {
@@ -40,7 +40,7 @@ pub(crate) fn plan(report: &PlanReport, style: Style) -> String {
                 lines(&row.reasons),
             ]
         });
-        parts.push(table(&["UNPLACED", "WHY NOT"], rows, style));
+        parts.push(table(&["UNPLACED", "REASONS"], rows, style));
     }
     if !report.moves.is_empty() {
         let rows = report.moves.iter().map(|row| {
@@ -51,16 +51,16 @@ pub(crate) fn plan(report: &PlanReport, style: Style) -> String {
                 text(&row.reason),
             ]
         });
-        parts.push(table(&["CHANGES", "FROM", "TO", "WHY"], rows, style));
+        parts.push(table(&["CHANGES", "FROM", "TO", "REASON"], rows, style));
     }
-    parts.push(format!("computed from {}\n", report.input_digest));
+    parts.push(format!("input digest {}\n", report.input_digest));
     parts.join("\n")
 }
 
-/// `vc rebalance`: what would move.
+/// Renders the moves of `vc rebalance`.
 pub(crate) fn moves(rows: &[MoveRow], nodes: &[NodeRow], style: Style) -> String {
     if rows.is_empty() {
-        return "nothing to move\n".to_owned();
+        return "nothing to move: instances are spread evenly\n".to_owned();
     }
     let node = |node: Option<NodeId>| {
         let name = nodes.iter().find(|row| Some(row.id) == node).map(|row| row.name.clone());
@@ -74,13 +74,13 @@ pub(crate) fn moves(rows: &[MoveRow], nodes: &[NodeRow], style: Style) -> String
             text(&row.reason),
         ]
     });
-    table(&["MOVES", "FROM", "TO", "WHY"], rows, style)
+    table(&["MOVES", "FROM", "TO", "REASON"], rows, style)
 }
 
-/// `vc deploy`: what changes, a service and below it a line a value.
+/// Renders the changes of `vc deploy`: each service, and below it one line per value.
 pub(crate) fn diff(rows: &[ServiceDiff], style: Style) -> String {
     if rows.is_empty() {
-        return "nothing changes\n".to_owned();
+        return "no changes\n".to_owned();
     }
     let mut text = String::new();
     for row in rows {

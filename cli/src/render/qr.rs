@@ -1,18 +1,18 @@
-//! A QR code on a terminal, for the camera of a phone.
+//! Renders a QR code on a terminal.
 
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 
 use super::Style;
 
-/// The code of this text, two modules to a character; `None`: the text is too long for one.
+/// Renders the QR code of a text, two modules per character; `None` when the text is too long.
 pub(crate) fn qr(text: &str, style: Style) -> Option<String> {
-    // A screen is neither torn nor dirty: the lowest level makes the largest modules.
+    // A screen needs little error correction: the lowest level makes the largest modules.
     let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
-    // Terminals are dark, as a rule: what a character fills is light.
+    // Most terminals are dark: what a character fills is light.
     let picture =
         code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
-    // Where they are not, colours make it so.
+    // Colours make it so on the others.
     let (on, off) = if style.colour { ("\x1b[97;40m", "\x1b[0m") } else { ("", "") };
     Some(picture.lines().map(|line| format!("{on}{line}{off}\n")).collect())
 }

@@ -1,4 +1,4 @@
-//! `vc status`: the cluster at a glance.
+//! Renders the result of `vc status`.
 
 use vc_protocol::control::StatusReport;
 
@@ -6,7 +6,7 @@ use super::Style;
 use super::units::{bytes, cores, cores_used};
 use vc_client::text::one_line;
 
-/// A line a matter, and one a problem.
+/// Renders one line per figure, and one per problem.
 pub(crate) fn status(report: &StatusReport, style: Style) -> String {
     let paint = |good: bool, text: String| match (style.colour, good) {
         (false, _) => text,

@@ -1,4 +1,4 @@
-//! Tables without lines, as `docker ps` prints them.
+//! Tables without borders, as `docker ps` prints them.
 
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, TableStyle};
 use vc_protocol::control::{NodeRow, NodeStatus};
@@ -7,10 +7,10 @@ use vc_protocol::instance::InstanceState;
 use super::Style;
 use vc_client::text::one_line;
 
-/// Between two columns.
+/// Spaces between two columns.
 const GAP: u16 = 3;
 
-/// A table with these columns.
+/// Renders a table.
 pub(super) fn table(
     columns: &[&str],
     rows: impl IntoIterator<Item = Vec<Cell>>,
@@ -18,7 +18,7 @@ pub(super) fn table(
 ) -> String {
     let mut table = Table::new();
     table.load_style(TableStyle::new());
-    // As wide as its content: cutting or folding would make it hard to search and to copy from.
+    // As wide as its content, so that values can be searched and copied.
     table.set_content_arrangement(ContentArrangement::Disabled);
     if style.colour {
         table.enforce_styling()
@@ -37,24 +37,24 @@ pub(super) fn table(
     text
 }
 
-/// A cell; `-` when it is empty.
+/// Returns a cell of text; `-` when it is empty.
 pub(super) fn text(value: impl ToString) -> Cell {
     let value = one_line(&value.to_string());
     Cell::new(if value.is_empty() { "-" } else { &value })
 }
 
-/// Several lines in one cell.
+/// Returns a cell of several lines.
 pub(super) fn lines(lines: &[String]) -> Cell {
     let lines: Vec<String> = lines.iter().map(|line| one_line(line)).collect();
     if lines.is_empty() { text("") } else { Cell::new(lines.join("\n")) }
 }
 
-/// A number.
+/// Returns a right-aligned cell.
 pub(super) fn number(value: impl ToString) -> Cell {
     Cell::new(value).set_alignment(CellAlignment::Right)
 }
 
-/// The colour of an instance's state.
+/// Returns the colour of an instance state.
 pub(super) fn of_instance(state: InstanceState) -> Color {
     match state {
         InstanceState::Running | InstanceState::Healthy | InstanceState::Completed => Color::Green,
@@ -66,7 +66,7 @@ pub(super) fn of_instance(state: InstanceState) -> Color {
     }
 }
 
-/// A node's state in words, with its colour.
+/// Returns the cell of a node's state.
 pub(super) fn of_node(node: &NodeRow) -> Cell {
     let (word, colour) = match node.state {
         NodeStatus::Up if node.draining => ("up, draining", Color::Yellow),

@@ -1,8 +1,8 @@
-//! Amounts and times as people read them.
+//! Formats amounts and times.
 
 use vc_protocol::Millis;
 
-/// `512 B`, `1.5 GiB`: one digit after the point, none when it is zero.
+/// Formats bytes as `512 B` or `1.5 GiB`: at most one digit after the point.
 pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut unit = 0;
@@ -16,17 +16,17 @@ pub(super) fn bytes(bytes: u64) -> String {
     format!("{text} {}", UNITS[unit])
 }
 
-/// `0.5`, `12`: cores out of thousandths.
+/// Formats thousandths of a core as cores: `0.5`, `12`.
 pub(super) fn cores(millis: u64) -> String {
     decimal(u128::from(millis), 1000)
 }
 
-/// As [`cores`], to a hundredth: for what is measured.
+/// Formats measured thousandths of a core as cores, rounded to a hundredth.
 pub(super) fn cores_used(millis: u64) -> String {
     decimal((u128::from(millis) + 5) / 10, 100)
 }
 
-/// `value / scale`, `scale` a power of ten, without zeros at the end.
+/// Formats `value / scale`, where `scale` is a power of ten, without trailing zeros.
 fn decimal(value: u128, scale: u128) -> String {
     let (whole, rest) = (value / scale, value % scale);
     if rest == 0 {
@@ -37,7 +37,7 @@ fn decimal(value: u128, scale: u128) -> String {
     text.trim_end_matches('0').to_owned()
 }
 
-/// `3m ago`. Times of other nodes may lie in the future: that is now. 0 is never.
+/// Formats a past time as `3m ago`. A time in the future, by the clock of another node, is `now`; 0 is never, `-`.
 pub(super) fn ago(now: Millis, then: Millis) -> String {
     match now.saturating_sub(then) {
         _ if then == 0 => "-".to_owned(),
@@ -46,10 +46,10 @@ pub(super) fn ago(now: Millis, then: Millis) -> String {
     }
 }
 
-/// `2026-11-23T15:04:05.678Z`: a moment, in UTC (RFC 3339).
+/// Formats a time as `2026-11-23T15:04:05.678Z`, in UTC (RFC 3339).
 pub(super) fn timestamp(time: Millis) -> String {
     let (days, millis) = (time / 86_400_000, time % 86_400_000);
-    // Years that begin in March, in eras of 400: then the leap day is the last, and each era is as long as the other.
+    // Years begin in March, so that the leap day is the last, in eras of 400 years of equal length.
     // https://howardhinnant.github.io/date_algorithms.html#civil_from_days
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
@@ -66,14 +66,14 @@ pub(super) fn timestamp(time: Millis) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z")
 }
 
-/// `2026-11-23 15:04 UTC`: a moment, for a sentence.
+/// Formats a time as `2026-11-23 15:04 UTC`.
 pub(crate) fn minute(time: Millis) -> String {
     let text = timestamp(time);
     let (day, rest) = text.split_once('T').unwrap_or((&text, ""));
     format!("{day} {} UTC", rest.get(..5).unwrap_or(rest))
 }
 
-/// `3m`: the largest unit alone. From two units on, so that `90s` is not `1m`.
+/// Formats a duration in its largest unit, from two of them on, so that `90s` is not `1m`.
 pub(crate) fn short_duration(millis: Millis) -> String {
     let seconds = millis / 1000;
     let (amount, unit) = match seconds {
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_written_in_utc() {
+    fn times_are_formatted_in_utc() {
         for (time, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_399_999, "2000-02-28T23:59:59.999Z"),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts_are_short() {
+    fn amounts_are_formatted_in_the_largest_unit() {
         for (amount, text) in [
             (0, "0 B"),
             (1023, "1023 B"),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_from_now() {
+    fn ages_count_from_now() {
         let now = 1_800_000_000_000;
         for (seconds, text) in [
             (0, "now"),

@@ -1,4 +1,4 @@
-//! What the commands ask for, and what they print.
+//! The requests that commands send, and what they print.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
@@ -12,12 +12,12 @@ use vc_protocol::token::{NodeRole, UserRole};
 use vc_protocol::{ApiError, ErrorCode};
 
 use crate::node::{Cluster, Node, member, node_id};
-use crate::{Done, Home};
+use crate::{CommandOutput, Home};
 
 const OURS: Cluster = Cluster(1);
 const COMPOSE: &str = "services:\n  web:\n    image: img:${TAG:-1}\n    deploy: {replicas: 2}\n";
 
-/// A home with a token for a node that answers so.
+/// A home with a token for a node that sends these replies.
 fn with(replies: Vec<Reply>) -> (Home, Node) {
     let (home, node) = (Home::new(), Node::start(member(OURS, 10, replies)));
     let token = home.write("token", &OURS.token(&[&node.address]));
@@ -30,7 +30,7 @@ fn done(lines: &[&str]) -> Vec<Reply> {
 }
 
 #[test]
-fn changes_say_what_they_changed() {
+fn changes_are_printed() {
     let (home, node) = with(done(&["shop/web: 3 instances"]));
     assert_eq!(home.vc(&["scale", "web=3", "shop/db=0"]).ok(), "shop/web: 3 instances\n".repeat(2));
     assert_eq!(home.vc(&["rm", "shop/", "--output", "json"]).ok(), "[\"shop/web: 3 instances\"]\n");
@@ -48,7 +48,7 @@ fn changes_say_what_they_changed() {
 }
 
 #[test]
-fn restart_rollback_leave_and_volumes_ask_for_what_they_say() {
+fn restart_rollback_leave_and_volume_send_their_requests() {
     let (home, node) = with(done(&["done"]));
     assert_eq!(home.vc(&["restart", "web", "shop/api"]).ok(), "done\ndone\n");
     assert_eq!(home.vc(&["rollback", "web", "--output", "json"]).ok(), "[\"done\"]\n");
@@ -65,7 +65,7 @@ fn restart_rollback_leave_and_volumes_ask_for_what_they_say() {
 }
 
 #[test]
-fn volumes_are_listed_with_where_their_data_is() {
+fn volumes_are_listed_with_their_node() {
     let row = VolumeRow {
         volume: "shop/data".parse().expect("a volume"),
         node: node_id(1),
@@ -82,7 +82,7 @@ fn volumes_are_listed_with_where_their_data_is() {
 }
 
 #[test]
-fn rebalance_shows_what_would_move_and_moves_it_when_told() {
+fn rebalance_shows_the_moves_and_moves_when_confirmed() {
     let row = MoveRow {
         service: "shop/web".parse().expect("a service"),
         replica: 2,
@@ -99,9 +99,12 @@ fn rebalance_shows_what_would_move_and_moves_it_when_told() {
     });
     let (home, node) = (Home::new(), Node::start(plan));
     home.vc(&["login", &home.write("token", &OURS.token(&[&node.address]))]).ok();
-    // Nobody is there to say yes.
+    // Without a terminal there is no confirmation.
     let out = home.vc(&["rebalance"]);
-    assert_eq!((out.code, out.stderr.as_str()), (Some(0), "nothing has moved: say --yes\n"));
+    assert_eq!(
+        (out.code, out.stderr.as_str()),
+        (Some(0), "nothing was moved: confirm with --yes\n")
+    );
     assert!(out.stdout.contains("shop/web.2") && out.stdout.contains("too full"), "{}", out.stdout);
     let out = home.vc(&["rebalance", "--output", "json"]).ok();
     assert_eq!(serde_json::from_str::<Vec<MoveRow>>(&out).expect("JSON"), [row]);
@@ -110,7 +113,7 @@ fn rebalance_shows_what_would_move_and_moves_it_when_told() {
 }
 
 #[test]
-fn a_refusal_after_a_change_tells_both() {
+fn a_refusal_after_a_change_reports_both() {
     let mut plan = member(OURS, 10, vec![]);
     plan.answer = Box::new(|request| match request {
         Request::Scale { service, .. } if service == "web" => {
@@ -128,7 +131,7 @@ fn a_refusal_after_a_change_tells_both() {
 }
 
 #[test]
-fn a_file_is_deployed_as_it_reads() {
+fn a_compose_file_is_deployed() {
     let (home, node) = with(done(&["shop/web: created, 2 instances"]));
     home.write("compose.yaml", COMPOSE);
     home.write(".env", "TAG=7\n");
@@ -142,7 +145,7 @@ fn a_file_is_deployed_as_it_reads() {
         .spawn()
         .expect("started");
     child.stdin.take().expect("piped").write_all(COMPOSE.as_bytes()).expect("written");
-    Done::from(child.wait_with_output().expect("ended")).ok();
+    CommandOutput::from(child.wait_with_output().expect("ended")).ok();
     let requests = node.requests();
     let Request::Deploy { deployments, .. } = &requests[0] else { panic!("{requests:?}") };
     assert_eq!(deployments[0].service.to_string(), "shop/web");
@@ -154,7 +157,7 @@ fn a_file_is_deployed_as_it_reads() {
 }
 
 #[test]
-fn a_deployment_tells_first_what_it_changes_where_that_is_asked_for() {
+fn deploy_shows_the_changes_first_on_request() {
     let diff = ServiceDiff {
         service: "shop/web".parse().expect("a service"),
         created: false,
@@ -173,7 +176,7 @@ fn a_deployment_tells_first_what_it_changes_where_that_is_asked_for() {
     let deploy = |more: &[&str]| {
         home.command(&[&["--token", &token, "deploy", "compose.yaml", "-p", "shop"], more].concat())
     };
-    let run = |more: &[&str]| Done::from(deploy(more).output().expect("started"));
+    let run = |more: &[&str]| CommandOutput::from(deploy(more).output().expect("started"));
     let told = "~ shop/web\n    replicas: 1 -> 2\n";
     assert_eq!(run(&["--dry-run"]).ok(), told);
     let out = run(&["--dry-run", "--output", "json"]).ok();
@@ -182,14 +185,18 @@ fn a_deployment_tells_first_what_it_changes_where_that_is_asked_for() {
     assert!(!node.requests().iter().any(changes), "a dry run changes nothing");
     let before = node.requests().len();
     assert_eq!(run(&[]).ok(), "shop/web updated\n");
-    assert!(node.requests()[before..].iter().all(changes), "nobody watches");
+    assert!(
+        node.requests()[before..].iter().all(changes),
+        "no changes are shown without a terminal"
+    );
     assert_eq!(run(&["--diff"]).ok(), format!("{told}shop/web updated\n"));
-    let error = run(&["--diff", "--output", "json"]).error();
-    assert_eq!(error, "--diff is for people: with --output json, say --dry-run");
+    let out = run(&["--diff", "--output", "json"]);
+    assert_eq!((out.code, out.stdout.as_str()), (Some(1), ""));
+    assert!(out.stderr.contains("use --dry-run with --output json"), "{}", out.stderr);
 }
 
 #[test]
-fn a_node_that_cannot_tell_what_changes_is_deployed_to_all_the_same() {
+fn deploy_works_with_a_node_that_does_not_support_diff() {
     let mut plan = member(OURS, 10, vec![]);
     plan.answer = Box::new(|request| match request {
         Request::Diff { .. } => vec![Reply::Error(ApiError::new(
@@ -203,7 +210,7 @@ fn a_node_that_cannot_tell_what_changes_is_deployed_to_all_the_same() {
     home.write("compose.yaml", COMPOSE);
     let token = OURS.token(&[&node.address]);
     let out = home.vc(&["--token", &token, "deploy", "compose.yaml", "--diff"]);
-    let note = "what changes is not known: this node does not understand it\n";
+    let note = "cannot show the changes: this node does not understand it\n";
     assert_eq!((out.code, out.stdout.as_str()), (Some(0), "shop/web updated\n"));
     assert_eq!(out.stderr, note);
     let out = home.vc(&["--token", &token, "deploy", "compose.yaml", "--dry-run"]);
@@ -211,20 +218,20 @@ fn a_node_that_cannot_tell_what_changes_is_deployed_to_all_the_same() {
 }
 
 #[test]
-fn a_bad_file_asks_nobody() {
+fn an_invalid_file_is_rejected_before_connecting() {
     let (home, node) = with(vec![]);
     home.write("compose.yaml", "services:\n  web:\n    image: x\n    network_mode: host\n");
     let error = home.vc(&["deploy", "compose.yaml"]).error();
     assert!(error.starts_with("compose.yaml: services.web.network_mode"), "{error}");
     assert_eq!(
         home.vc(&["plan", "nothing.yaml"]).error(),
-        "cannot read nothing.yaml: there is no such file"
+        "cannot read nothing.yaml: no such file or directory"
     );
     assert_eq!(node.seen(|seen| seen.connections), 0);
 }
 
 #[test]
-fn a_plan_is_printed_for_people_and_for_programs() {
+fn a_plan_is_printed_as_tables_and_as_json() {
     let report = PlanReport {
         input_digest: "abc123".into(),
         placements: vec![],
@@ -244,7 +251,7 @@ fn a_plan_is_printed_for_people_and_for_programs() {
 }
 
 #[test]
-fn a_token_alone_is_printed() {
+fn only_the_created_token_is_printed() {
     let (home, node) = with(vec![Reply::Token("eyJ.new.token".into())]);
     assert_eq!(
         home.vc(&["token", "create", "--node", "--role", "worker", "--ttl", "1h"]).ok(),
@@ -304,7 +311,7 @@ fn logs_are_printed_as_they_were_written() {
 }
 
 #[test]
-fn events_are_a_line_each() {
+fn events_are_printed_one_per_line() {
     let row = |level, text: &str| EventRow {
         time: 1_795_446_245_678,
         level,
@@ -341,15 +348,15 @@ fn ctrl_c_ends_following() {
     let pid = child.id().to_string();
     let started = Instant::now();
     std::process::Command::new("kill").args(["-INT", &pid]).status().expect("signalled");
-    let out = Done::from(child.wait_with_output().expect("ended"));
+    let out = CommandOutput::from(child.wait_with_output().expect("ended"));
     assert_eq!((out.code, out.stdout.as_str(), out.stderr.as_str()), (Some(130), "", ""));
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_error() {
+fn a_closed_output_is_not_an_error() {
     let lines = (0..10_000)
-        .map(|n| log(1, &format!("line {n} of many that nobody reads")))
+        .map(|n| log(1, &format!("line {n} of many that are not read")))
         .chain([Reply::End]);
     let (home, _node) = with(lines.collect());
     let mut child = home.command(&["logs", "web"]).spawn().expect("started");
@@ -357,17 +364,17 @@ fn a_reader_that_leaves_is_no_error() {
     BufReader::with_capacity(16, child.stdout.take().expect("piped"))
         .read_line(&mut line)
         .expect("read");
-    let out = Done::from(child.wait_with_output().expect("ended"));
+    let out = CommandOutput::from(child.wait_with_output().expect("ended"));
     assert_eq!((out.code, out.stderr.as_str()), (Some(0), ""));
 }
 
 #[test]
-fn a_node_that_goes_away_is_told() {
+fn an_unexpected_reply_is_reported() {
     // An end where a row is due closes the stream.
     let (home, _node) = with(vec![Reply::End]);
     assert_eq!(
         home.vc(&["ps"]).error(),
-        "this version of vc does not understand the node's answer"
+        "this version of vc does not understand the node's answer; use the version of vc that the nodes run"
     );
     let mut plan = member(OURS, 10, vec![]);
     plan.answer = Box::new(|request| match request {
@@ -377,11 +384,14 @@ fn a_node_that_goes_away_is_told() {
     let (home, node) = (Home::new(), Node::start(plan));
     let token = OURS.token(&[&node.address]);
     let error = home.vc(&["--token", &token, "scale", "first=1"]).error();
-    assert_eq!(error, "this version of vc does not understand the node's answer");
+    assert_eq!(
+        error,
+        "this version of vc does not understand the node's answer; use the version of vc that the nodes run"
+    );
 }
 
 #[test]
-fn what_needs_no_cluster_needs_none() {
+fn local_commands_need_no_cluster() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish"] {
         assert!(home.vc(&["completions", shell]).ok().contains("undrain"), "{shell}");

@@ -1,4 +1,4 @@
-//! Finding a member, and giving the token to nobody else.
+//! Finds a member, and sends the token to no other node.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ fn nodes(name: &str) -> Vec<Reply> {
     vec![Reply::Nodes(vec![node_row(10, name)])]
 }
 
-fn nobody() -> Multiaddr {
+fn closed_port() -> Multiaddr {
     "/ip4/127.0.0.1/tcp/1".parse().expect("an address")
 }
 
@@ -41,14 +41,14 @@ fn a_node_is_reached_over_quic() {
     plan.quic = true;
     let (home, node) = (Home::new(), Node::start(plan));
     assert!(home.vc(&["--token", &OURS.token(&[&node.address]), "nodes"]).ok().contains("alpha"));
-    // Said goodbye, or the node would wait for its idle timeout.
+    // It closed the connection, or the node would wait for its idle timeout.
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(node.seen(|seen| (seen.connections, seen.goodbyes)), (1, 1));
 }
 
 #[test]
 fn the_token_is_sent_to_no_node_without_a_valid_certificate() {
-    // It has a certificate of its own cluster, or one of ours that is another node's.
+    // It has a certificate of another cluster, or one of this cluster that belongs to another node.
     let mut stolen = member(OURS, 11, nodes("stolen"));
     stolen.certificate = OURS.certificate(10);
     for (plan, why) in [
@@ -62,7 +62,7 @@ fn the_token_is_sent_to_no_node_without_a_valid_certificate() {
             "cannot reach any node of cluster {}: tried 127.0.0.1:",
             OURS.id()
         )));
-        assert!(error.ends_with(&format!(" ({why}): is a node running there?")), "{error}");
+        assert!(error.ends_with(&format!(" ({why}); is a node running there?")), "{error}");
         assert_eq!(node.seen(|seen| (seen.connections, seen.tokens.len())), (1, 0));
     }
 }
@@ -73,7 +73,7 @@ fn a_node_of_another_cluster_does_not_prevent_the_connection() {
     let node = Node::start(member(OURS, 10, nodes("alpha")));
     let home = Home::new();
     for _ in 0..5 {
-        let token = OURS.token(&[&impostor.address, &nobody(), &node.address]);
+        let token = OURS.token(&[&impostor.address, &closed_port(), &node.address]);
         assert!(home.vc(&["--token", &token, "nodes"]).ok().contains("alpha"));
     }
     assert_eq!(impostor.seen(|seen| seen.tokens.len()), 0);
@@ -82,13 +82,13 @@ fn a_node_of_another_cluster_does_not_prevent_the_connection() {
 #[test]
 fn one_reachable_address_suffices() {
     let (home, node) = (Home::new(), Node::start(member(OURS, 10, nodes("alpha"))));
-    // One refuses, one leads nowhere (TEST-NET-2, RFC 5737), one takes connections and is silent, one is no name.
+    // One refuses connections, one is unroutable (TEST-NET-2, RFC 5737), one accepts and stays silent, one does not resolve.
     let nowhere: Multiaddr = "/ip4/198.51.100.1/tcp/4777".parse().expect("an address");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
     let port = listener.local_addr().expect("bound").port();
     let silent: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
     let unknown: Multiaddr = "/dns4/nothing.invalid/tcp/1".parse().expect("an address");
-    let token = OURS.token(&[&nobody(), &nowhere, &silent, &unknown, &node.address]);
+    let token = OURS.token(&[&closed_port(), &nowhere, &silent, &unknown, &node.address]);
     let started = Instant::now();
     assert!(home.vc(&["--token", &token, "nodes"]).ok().contains("alpha"));
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
@@ -108,28 +108,30 @@ fn an_unreachable_cluster_is_reported_with_every_address() {
     ]);
     let tried = "tried 127.0.0.1:1 (connection refused), 127.0.0.1:2 (connection refused)";
     let expected = format!(
-        "cannot reach any node of cluster {}: {tried}: is a node running there?",
+        "cannot reach any node of cluster {}: {tried}; is a node running there?",
         OURS.id()
     );
     assert_eq!(error.error(), expected);
-    // Without --peer, the local network is asked; nobody of this cluster is there.
+    // Without --peer, mDNS is asked too; no node of this cluster answers.
     let started = Instant::now();
-    let error = home.vc(&["--token", &OURS.token(&[&nobody()]), "ps"]).error();
+    let error = home.vc(&["--token", &OURS.token(&[&closed_port()]), "ps"]).error();
     assert!(error.contains("tried 127.0.0.1:1 (connection refused)"), "{error}");
     assert!(error.ends_with("is a node running? name one with --peer"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(11), "{:?}", started.elapsed());
 }
 
-/// Needs an interface beside loopback that takes multicast: mDNS has no other way.
+/// Needs an interface beside loopback that supports multicast, for mDNS.
 #[test]
 fn mdns_is_asked_last() {
-    // A cluster of its own: other tests ask the local network as well.
+    // A cluster of its own: other tests use mDNS as well.
     let lonely = Cluster(3);
     let mut plan = member(lonely, 10, nodes("alpha"));
     plan.mdns = true;
     let (home, _node) = (Home::new(), Node::start(plan));
-    assert!(home.vc(&["--token", &lonely.token(&[&nobody()]), "nodes"]).ok().contains("alpha"));
-    // Not when the user says whom to ask.
+    assert!(
+        home.vc(&["--token", &lonely.token(&[&closed_port()]), "nodes"]).ok().contains("alpha")
+    );
+    // Not with --peer.
     home.vc(&["--token", &lonely.token(&[]), "--peer", "127.0.0.1:1", "nodes"]).error();
 }
 
@@ -149,7 +151,8 @@ fn a_refusal_is_reported_in_the_words_of_the_node() {
     plan.refuses = Some("the token was revoked".to_owned());
     let (home, node) = (Home::new(), Node::start(plan));
     let started = Instant::now();
-    let error = home.vc(&["--token", &OURS.token(&[&nobody(), &node.address]), "nodes"]).error();
+    let error =
+        home.vc(&["--token", &OURS.token(&[&closed_port(), &node.address]), "nodes"]).error();
     assert_eq!(error, "the cluster refuses the token: the token was revoked");
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
@@ -168,10 +171,10 @@ fn members_are_remembered_for_when_the_first_is_gone() {
     assert_eq!(mode & 0o777, 0o600);
     drop(first);
     assert!(home.vc(&["--token", &token, "nodes"]).ok().contains("beta"));
-    // A memory of nonsense is no obstacle.
+    // A damaged file of known peers is ignored.
     std::fs::write(&memory, "nonsense").expect("written");
     assert!(home.vc(&["--token", &OURS.token(&[&other.address]), "nodes"]).ok().contains("beta"));
-    // Nor is a home that cannot be written to.
+    // So is a home that cannot be written to.
     std::fs::remove_dir_all(home.path().join(".local")).expect("removed");
     home.write(".local", "a file");
     assert!(home.vc(&["--token", &OURS.token(&[&other.address]), "nodes"]).ok().contains("beta"));
@@ -184,7 +187,7 @@ fn the_token_is_taken_from_the_flag_then_the_environment_then_the_login() {
     let none = home.vc(&["nodes"]).error();
     assert_eq!(
         none,
-        "no token: give one with --token FILE, set VC_TOKEN, or keep one with 'vc login TOKEN'"
+        "no token; give one with --token FILE, set VC_TOKEN, or store one with 'vc login TOKEN'"
     );
 
     let tokens: Vec<String> =
@@ -192,7 +195,10 @@ fn the_token_is_taken_from_the_flag_then_the_environment_then_the_login() {
     let kept = home.write("kept", &tokens[0]);
     let said = home.vc(&["login", &kept]).ok();
     let path = home.path().join(".config/vc/token");
-    assert_eq!(said, format!("ada (admin) of cluster {}, kept in {}\n", OURS.id(), path.display()));
+    assert_eq!(
+        said,
+        format!("ada (admin) of cluster {}, stored in {}\n", OURS.id(), path.display())
+    );
     assert_eq!(std::fs::metadata(&path).expect("kept").permissions().mode() & 0o777, 0o600);
 
     home.vc(&["nodes"]).ok();
@@ -204,17 +210,17 @@ fn the_token_is_taken_from_the_flag_then_the_environment_then_the_login() {
             .output()
             .expect("started")
     };
-    crate::Done::from(environment(&["nodes"])).ok();
-    crate::Done::from(environment(&["nodes", "--token", &tokens[2]])).ok();
+    crate::CommandOutput::from(environment(&["nodes"])).ok();
+    crate::CommandOutput::from(environment(&["nodes", "--token", &tokens[2]])).ok();
     let empty =
         home.command(&["nodes"]).env("VC_TOKEN", "").env("VC_PEER", "").output().expect("started");
-    crate::Done::from(empty).ok();
+    crate::CommandOutput::from(empty).ok();
     let order = [&tokens[0], &tokens[1], &tokens[2], &tokens[0]].map(Clone::clone);
     assert_eq!(node.seen(|seen| seen.tokens.clone()), order);
     let help =
         home.command(&["nodes", "--help"]).env("VC_TOKEN", &tokens[1]).output().expect("started");
     assert!(
-        !crate::Done::from(help).ok().contains(&tokens[1]),
+        !crate::CommandOutput::from(help).ok().contains(&tokens[1]),
         "the help does not show the secret"
     );
 }
@@ -232,7 +238,7 @@ fn an_invalid_token_is_not_sent() {
             "the token's signature does not match: it was altered, or cut when it was copied",
         ),
         ("eyJhbGciOi", "this is not a token of a Virtual Cluster"),
-        ("nonsense", "there is no file 'nonsense', and this is not a token of a Virtual Cluster"),
+        ("nonsense", "'nonsense' is neither a file nor a token of a Virtual Cluster"),
     ] {
         assert_eq!(home.vc(&["--token", token, "nodes"]).error(), why);
         assert_eq!(home.vc(&["login", token]).error(), why);

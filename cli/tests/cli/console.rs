@@ -1,4 +1,4 @@
-//! The console: served here, or linked to where it is hosted.
+//! `vc console`: serves the console, or links to one hosted elsewhere.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -6,11 +6,11 @@ use std::net::TcpStream;
 use vc_protocol::control::{NodeRow, Reply, Request};
 
 use crate::node::{Cluster, Node, member, node_id, node_row};
-use crate::{Done, Home};
+use crate::{CommandOutput, Home};
 
 const OURS: Cluster = Cluster(1);
 
-/// A node that browsers can dial, and where.
+/// A node that browsers can dial, and its address.
 fn node() -> (NodeRow, String) {
     let hash = "uEiDDq4_xNyDorZBH3TlGazyJdOWSwvo4PUo5YHFMrvDE8g";
     let address = format!("/ip4/10.0.0.1/udp/4778/webrtc-direct/certhash/{hash}");
@@ -20,7 +20,7 @@ fn node() -> (NodeRow, String) {
     (row, format!("{address}/p2p/{}", node_id(10).peer_id()))
 }
 
-/// A home with a token, a node that knows one node, and what a link to it ends in.
+/// A home with a token, a node that lists one node, and the fragment of a link to it.
 fn home() -> (Home, Node, String) {
     let (row, address) = node();
     let (home, node) = (Home::new(), Node::start(member(OURS, 10, vec![Reply::Nodes(vec![row])])));
@@ -29,7 +29,7 @@ fn home() -> (Home, Node, String) {
     (home, node, format!("#token={token}&peer={address}"))
 }
 
-/// The status line and the body that a server on this port has for this host.
+/// Returns the status line and the body that a server on this port sends for this host.
 fn get(port: &str, host: &str) -> (String, String) {
     let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).expect("connected");
     let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
@@ -41,7 +41,7 @@ fn get(port: &str, host: &str) -> (String, String) {
 }
 
 #[test]
-fn the_console_is_served_until_ctrl_c_under_a_link_that_signs_in() {
+fn the_console_is_served_until_ctrl_c_with_a_link_that_signs_in() {
     let (home, node, fragment) = home();
     let mut child = home.command(&["console"]).spawn().expect("started");
     let mut link = String::new();
@@ -52,21 +52,21 @@ fn the_console_is_served_until_ctrl_c_under_a_link_that_signs_in() {
     let port = console.strip_prefix("http://127.0.0.1:").expect("on this node");
 
     let (status, body) = get(port, &format!("127.0.0.1:{port}"));
-    // A program that was built without npm says so.
+    // A program built without npm answers 503.
     let is_there = status.contains(" 200 ") && body.contains("<html");
     assert!(is_there || status.contains(" 503 ") && body.contains("npm"), "{status}: {body}");
     assert!(get(port, "evil.example").0.contains(" 421 "));
 
     let pid = child.id().to_string();
     std::process::Command::new("kill").args(["-INT", &pid]).status().expect("signalled");
-    let out = Done::from(child.wait_with_output().expect("ended"));
+    let out = CommandOutput::from(child.wait_with_output().expect("ended"));
     assert_eq!(out.code, Some(130));
-    let start = "whoever has this link has the rights of 'ada' (admin) until ";
+    let start = "anyone with this link has the rights of 'ada' (admin) until ";
     assert!(out.stderr.starts_with(start) && out.stderr.ends_with(" UTC\n"), "{}", out.stderr);
 }
 
 #[test]
-fn a_link_leads_to_a_console_that_is_hosted_elsewhere() {
+fn a_link_to_a_console_hosted_elsewhere_is_printed() {
     let (home, _node, fragment) = home();
     let out = home.vc(&["console", "--url", "https://console.example", "--qr"]);
     let mut lines = out.stdout.lines();
@@ -83,29 +83,29 @@ fn a_link_leads_to_a_console_that_is_hosted_elsewhere() {
 }
 
 #[test]
-fn a_phone_is_not_sent_to_this_nodes_loopback() {
+fn a_qr_code_of_a_loopback_address_is_a_usage_error() {
     let (home, node, _) = home();
     let out = home.vc(&["console", "--qr"]);
     assert_eq!((out.code, out.stdout.as_str()), (Some(2), ""));
-    assert!(out.stderr.contains("name a console that is hosted elsewhere with --url"));
+    assert!(out.stderr.contains("--qr requires --url"));
     assert!(node.requests().is_empty());
 }
 
 #[test]
-fn a_port_that_is_taken_is_told_before_anything_is_asked() {
+fn a_port_in_use_is_reported_before_connecting() {
     let (home, node, _) = home();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let error = home.vc(&["console", "--listen", &address]).error();
     assert!(
-        error.starts_with(&format!("cannot listen on {address}: choose another --listen")),
+        error.starts_with(&format!("cannot listen on {address}: address in use; choose another")),
         "{error}"
     );
     assert!(node.requests().is_empty());
 }
 
 #[test]
-fn addresses_are_listed_a_line_each() {
+fn addresses_are_listed_one_per_line() {
     let (home, _node, _) = home();
     let out = home.vc(&["nodes", "--addresses"]).ok();
     let lines: Vec<Vec<&str>> = out.lines().map(|it| it.split_whitespace().collect()).collect();

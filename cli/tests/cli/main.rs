@@ -1,5 +1,5 @@
-//! The program `vc` against nodes on loopback that are as small as can be: they speak the authentication and answer
-//! with what the test gives them.
+//! Runs the program `vc` against minimal nodes on loopback, which complete the handshake and send the replies of the
+//! test.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -11,6 +11,7 @@
 mod commands;
 mod connecting;
 mod console;
+mod json;
 mod moving;
 mod node;
 mod waiting;
@@ -20,11 +21,11 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// A user's home, and the program in it.
+/// A home directory in which the program runs.
 pub struct Home(TempDir);
 
-/// What came of a call.
-pub struct Done {
+/// The output of a command.
+pub struct CommandOutput {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -45,7 +46,7 @@ impl Home {
         path.to_str().expect("text").to_owned()
     }
 
-    /// The program with nothing of the environment of this test.
+    /// Returns a command without the environment of this test.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vc"));
         command.args(args).env_clear().env("HOME", self.path()).current_dir(self.path());
@@ -53,12 +54,12 @@ impl Home {
         command
     }
 
-    pub fn vc(&self, args: &[&str]) -> Done {
+    pub fn vc(&self, args: &[&str]) -> CommandOutput {
         self.command(args).output().expect("started").into()
     }
 }
 
-impl From<Output> for Done {
+impl From<Output> for CommandOutput {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("text");
         Self {
@@ -69,15 +70,15 @@ impl From<Output> for Done {
     }
 }
 
-impl Done {
-    /// It worked, and said nothing beside the result.
+impl CommandOutput {
+    /// Asserts success with an empty standard error; returns standard output.
     #[track_caller]
     pub fn ok(self) -> String {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{}", self.stdout);
         self.stdout
     }
 
-    /// It failed, with one line that says why.
+    /// Asserts exit code 1 with one line on standard error; returns it without its prefix.
     #[track_caller]
     pub fn error(self) -> String {
         assert_eq!(self.code, Some(1), "{}{}", self.stdout, self.stderr);

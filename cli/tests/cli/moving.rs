@@ -10,13 +10,13 @@ use vc_protocol::control::{
 use vc_protocol::instance::InstanceState::{self, Pending, Pulling, Running, Stopping};
 
 use crate::node::{Cluster, Node, Plan, member, node_id, node_row};
-use crate::{Done, Home};
+use crate::{CommandOutput, Home};
 
 const OURS: Cluster = Cluster(1);
 const ATTIC: u8 = 1;
 const DESK: u8 = 2;
 
-/// What one turn of a watch tells.
+/// One reply of a watch.
 type Turn = Vec<InstanceRow>;
 
 fn row(name: &str, replica: u32, on: Option<u8>, state: InstanceState) -> InstanceRow {
@@ -41,7 +41,7 @@ fn key(name: &str) -> ServiceKey {
     format!("shop/{name}").parse().expect("a service")
 }
 
-/// A node on which attic is emptied in these turns; db's data is on it, and big fits nowhere else.
+/// A node that reports these turns while attic is drained; the data of db is on attic, and big fits on no other node.
 fn drains(turns: Vec<Turn>) -> Plan {
     let done = |line: &str| vec![Reply::Done(vec![line.to_owned()])];
     let unplaced = |name: &str, reasons: &[&str]| UnplacedRow {
@@ -90,7 +90,7 @@ fn drains(turns: Vec<Turn>) -> Plan {
     plan
 }
 
-/// One instance moves, first starting where it goes.
+/// One instance moves, starting on the new node first.
 fn one_moves() -> Vec<Turn> {
     let mut pulling = row("web", 1, Some(DESK), Pulling);
     pulling.reason = "40%".to_owned();
@@ -101,14 +101,14 @@ fn one_moves() -> Vec<Turn> {
     ]
 }
 
-/// What no other node can take.
+/// Two instances that no other node can run.
 fn two_stay() -> Vec<Turn> {
     let stays =
         ["big", "db"].map(|name| [row(name, 1, Some(ATTIC), Running), row(name, 1, None, Pending)]);
     vec![stays.concat()]
 }
 
-fn vc(home: &Home, node: &Node, args: &[&str]) -> Done {
+fn vc(home: &Home, node: &Node, args: &[&str]) -> CommandOutput {
     home.vc(&[&["--token", &OURS.token(&[&node.address])], args].concat())
 }
 
@@ -129,7 +129,7 @@ fn a_drain_waits_until_the_node_is_empty() {
 }
 
 #[test]
-fn what_cannot_move_is_listed_with_the_reason() {
+fn instances_that_cannot_move_are_listed_with_the_reason() {
     let node = Node::start(drains(two_stay()));
     let home = Home::new();
     let out = vc(&home, &node, &["drain", "attic"]).ok();
@@ -145,7 +145,7 @@ fn what_cannot_move_is_listed_with_the_reason() {
 }
 
 #[test]
-fn a_drain_that_takes_too_long_goes_on_without_us() {
+fn a_drain_continues_after_the_timeout_of_the_wait() {
     let node = Node::start(drains(one_moves()[..1].to_vec()));
     let error = vc(&Home::new(), &node, &["drain", "attic", "--timeout", "300ms"]);
     let expected = "0 of 1 moved after 300ms: shop/web.1 waits for desk, where it is pulling (40%); \
@@ -163,15 +163,15 @@ fn ctrl_c_ends_the_wait_and_not_the_drain() {
     let mut lines = lines.map(|line| line.expect("text"));
     assert!(lines.any(|line| line.contains("pulling")));
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("signalled");
-    let out = Done::from(child.wait_with_output().expect("ended"));
-    let told = "attic stays drained; 'vc undrain attic' takes that back\n";
+    let out = CommandOutput::from(child.wait_with_output().expect("ended"));
+    let told = "attic stays drained; undo it with 'vc undrain attic'\n";
     assert_eq!((out.code, out.stderr.as_str()), (Some(130), told));
     let is_undone = |it: &Request| matches!(it, Request::Drain { drain: false, .. });
     assert!(!node.requests().iter().any(is_undone));
 }
 
 #[test]
-fn a_drain_outlives_the_node_it_is_watched_on() {
+fn the_wait_for_a_drain_continues_on_another_node() {
     let other = Node::start(drains(one_moves()));
     let mut plan = drains(vec![]);
     let rest = std::mem::replace(&mut plan.answer, Box::new(|_| vec![]));
@@ -185,7 +185,7 @@ fn a_drain_outlives_the_node_it_is_watched_on() {
 }
 
 #[test]
-fn a_node_that_is_down_is_not_waited_for() {
+fn drain_does_not_wait_for_a_node_that_is_down() {
     let mut plan = drains(vec![]);
     let rest = std::mem::replace(&mut plan.answer, Box::new(|_| vec![]));
     let mut attic = node_row(ATTIC, "attic");
@@ -197,13 +197,13 @@ fn a_node_that_is_down_is_not_waited_for() {
     let node = Node::start(plan);
     let home = Home::new();
     let out = vc(&home, &node, &["drain", "attic"]).ok();
-    assert_eq!(out, "attic is drained\nattic is down: nothing is known to run there\n");
+    assert_eq!(out, "attic is drained\nattic is down; its instances are replaced on other nodes\n");
     let out = vc(&home, &node, &["leave", "attic"]).ok();
     assert_eq!(out, "attic is drained\nattic has left the cluster\n");
 }
 
 #[test]
-fn a_node_leaves_when_it_is_empty() {
+fn leave_removes_the_node_when_it_is_empty() {
     let node = Node::start(drains(one_moves()));
     let home = Home::new();
     let out = vc(&home, &node, &["leave", "attic"]).ok();
@@ -216,17 +216,17 @@ fn a_node_leaves_when_it_is_empty() {
 }
 
 #[test]
-fn a_node_that_cannot_be_emptied_does_not_leave() {
+fn a_node_with_instances_that_cannot_move_does_not_leave() {
     let node = Node::start(drains(two_stay()));
     let out = vc(&Home::new(), &node, &["leave", "attic"]);
     let expected = "shop/big.1 stays: desk has 1 GiB of 8 GiB memory free, shop/db.1 stays: attic holds the data of \
-                    volume shop/data; 'vc leave attic --force' leaves that behind; attic stays drained";
+                    volume shop/data; attic stays drained; 'vc leave attic --force' removes it all the same";
     assert_eq!(out.error(), expected);
     assert!(!node.requests().iter().any(|it| matches!(it, Request::Leave { .. })));
 }
 
 #[test]
-fn rebalance_waits_until_what_was_told_to_move_has_moved() {
+fn rebalance_waits_until_the_moves_are_done() {
     let node = Node::start(drains(one_moves()));
     let home = Home::new();
     let told = "shop/web.1 moves from attic to desk: too full\n";

@@ -1,4 +1,4 @@
-//! A node that authenticates as a real one does, and answers what it is told to.
+//! A node that completes the handshake like a real one and sends the replies of the test.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use vc_protocol::control::{NodeRow, NodeStatus, Reply, Request};
 use vc_protocol::token::{self, Issuer, NodeRole, Scope, UserRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId, wire};
 
-/// A cluster: its root key is made of one number.
+/// A cluster whose root key is derived from one number.
 #[derive(Clone, Copy)]
 pub struct Cluster(pub u8);
 
@@ -61,29 +61,29 @@ impl Cluster {
 
 type Answer = Box<dyn Fn(&Request) -> Vec<Reply> + Send>;
 
-/// How a node behaves.
+/// The behaviour of a node.
 pub struct Plan {
-    /// Its key is made of this number.
+    /// Its key is derived from this number.
     pub key: u8,
-    /// What it shows for a certificate.
+    /// The certificate that it sends.
     pub certificate: String,
-    /// It is of this cluster.
+    /// Its cluster.
     pub cluster: Cluster,
-    /// It refuses every token.
+    /// The reason with which it refuses every token.
     pub refuses: Option<String>,
-    /// It names these members.
+    /// The addresses of members that it sends.
     pub peers: Vec<Multiaddr>,
-    /// What it answers. After an empty list it says no more, after `Reply::End` in a list of one it closes.
+    /// Its replies. After an empty list it never replies again; after a list of `Reply::End` alone it closes the stream.
     pub answer: Answer,
-    /// It speaks this protocol.
+    /// The name of its auth protocol.
     pub protocol: &'static str,
-    /// It listens on QUIC instead of TCP.
+    /// Whether it listens on QUIC instead of TCP.
     pub quic: bool,
-    /// It listens on all interfaces, and says so by mDNS.
+    /// Whether it listens on all interfaces and answers mDNS.
     pub mdns: bool,
 }
 
-/// A node of `cluster` that answers every request with `replies`.
+/// Returns the behaviour of a member of `cluster` that answers every request with `replies`.
 pub fn member(cluster: Cluster, n: u8, replies: Vec<Reply>) -> Plan {
     Plan {
         key: n,
@@ -98,7 +98,7 @@ pub fn member(cluster: Cluster, n: u8, replies: Vec<Reply>) -> Plan {
     }
 }
 
-/// What a node saw.
+/// What a node received.
 #[derive(Default)]
 pub struct Seen {
     pub tokens: Vec<String>,
@@ -261,7 +261,7 @@ fn read<T: DeserializeOwned>(
     Some(serde_json::from_slice(&frame?.ok()?).expect("a known message"))
 }
 
-/// A row for a node of this name.
+/// Returns a row of a node with this name.
 pub fn node_row(n: u8, name: &str) -> NodeRow {
     NodeRow {
         id: node_id(n),

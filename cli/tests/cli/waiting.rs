@@ -1,4 +1,4 @@
-//! `--wait`: of `vc deploy`, and of `vc restart`, `vc rollback` and `vc scale`.
+//! `--wait` of `vc deploy`, `vc restart`, `vc rollback` and `vc scale`.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Command;
@@ -11,7 +11,7 @@ use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{ContainerSpec, Healthcheck, OnPartition, ServiceSpec};
 
 use crate::node::{Cluster, Node, Plan, member, node_id};
-use crate::{Done, Home};
+use crate::{CommandOutput, Home};
 
 const OURS: Cluster = Cluster(1);
 const COMPOSE: &str = "services:\n  web:\n    image: img\n    deploy: {replicas: 2}\n";
@@ -48,7 +48,7 @@ fn service() -> ServiceRow {
     }
 }
 
-/// A node on which a deployment goes through these turns.
+/// A node that reports these turns after a deployment.
 fn deploys(n: u8, turns: Vec<Vec<InstanceRow>>) -> Plan {
     let mut plan = member(OURS, n, vec![]);
     plan.answer = Box::new(move |request| match request {
@@ -66,14 +66,14 @@ fn deploys(n: u8, turns: Vec<Vec<InstanceRow>>) -> Plan {
     plan
 }
 
-fn deploy(home: &Home, node: &Node, more: &[&str]) -> Done {
+fn deploy(home: &Home, node: &Node, more: &[&str]) -> CommandOutput {
     let file = home.write("compose.yaml", COMPOSE);
     let token = OURS.token(&[&node.address]);
     home.vc(&[&["--token", &token, "deploy", &file, "-p", "shop", "--wait"], more].concat())
 }
 
 #[test]
-fn it_waits_until_all_runs() {
+fn deploy_waits_until_all_instances_run() {
     use InstanceState::{Pulling, Running, Starting};
     let node = Node::start(deploys(
         10,
@@ -100,7 +100,7 @@ fn it_waits_until_all_runs() {
 }
 
 #[test]
-fn what_does_not_run_in_time_is_named() {
+fn instances_that_do_not_run_in_time_are_named() {
     let turn = vec![
         row(1, InstanceState::Failed, true, "exited with code 1"),
         row(2, InstanceState::Pending, true, "no node has 64 GiB free"),
@@ -115,7 +115,7 @@ fn what_does_not_run_in_time_is_named() {
 }
 
 #[test]
-fn an_update_that_was_rolled_back_is_a_failure_with_its_reason() {
+fn a_rolled_back_update_is_an_error_with_its_reason() {
     let reason = "shop/web.1 on alpha: exited with code 1: cannot open its configuration";
     let rollout = Rollout { state: RolloutState::RolledBack, done: 2, reason: reason.to_owned() };
     let service = ServiceRow { rollout, ..service() };
@@ -131,11 +131,11 @@ fn an_update_that_was_rolled_back_is_a_failure_with_its_reason() {
         }],
     });
     let error = deploy(&Home::new(), &Node::start(plan), &[]).error();
-    assert_eq!(error, format!("shop/web was rolled back to the version before: {reason}"));
+    assert_eq!(error, format!("shop/web was rolled back to the previous version: {reason}"));
 }
 
 #[test]
-fn restart_rollback_and_scale_wait_as_a_deployment_does() {
+fn restart_rollback_and_scale_wait_like_deploy() {
     use InstanceState::{Healthy, Running};
     let spec = ServiceSpec {
         container: ContainerSpec {
@@ -186,7 +186,7 @@ fn restart_rollback_and_scale_wait_as_a_deployment_does() {
 }
 
 #[test]
-fn it_outlives_the_node_it_watched_on() {
+fn a_wait_continues_on_another_node() {
     let good =
         vec![row(1, InstanceState::Running, true, ""), row(2, InstanceState::Running, true, "")];
     let other = Node::start(deploys(11, vec![good]));
@@ -218,6 +218,6 @@ fn ctrl_c_ends_the_wait() {
         .map(|line| line.expect("text"));
     assert!(lines.any(|line| line == "shop/web.1 is pulling on alpha"));
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("signalled");
-    let out = Done::from(child.wait_with_output().expect("ended"));
+    let out = CommandOutput::from(child.wait_with_output().expect("ended"));
     assert_eq!((out.code, out.stderr.as_str()), (Some(130), ""));
 }

@@ -1,4 +1,4 @@
-//! How a wait is shown.
+//! Shows the progress of a wait.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,19 +6,21 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use vc_protocol::Slot;
 
-use super::Standing;
+use super::progress::Progress;
 use crate::app::App;
+use crate::error::Result;
 use crate::render::print;
 
-/// A line that changes on a terminal, a line a change otherwise, nothing to programs.
+/// Shows one changing line on a terminal, one line per change otherwise, and nothing with `--output json`.
 pub(super) struct Display {
     bar: Option<ProgressBar>,
     quiet: bool,
-    /// What was said last of each instance.
-    said: BTreeMap<Slot, String>,
+    /// The last printed state of each instance.
+    printed: BTreeMap<Slot, String>,
 }
 
 impl Display {
+    /// Starts the display.
     pub(super) fn new(app: &App) -> Self {
         let bar = app.out.is_live().then(|| {
             let bar = ProgressBar::new_spinner();
@@ -28,27 +30,29 @@ impl Display {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { bar, quiet: app.out.is_json(), said: BTreeMap::new() }
+        Self { bar, quiet: app.out.is_json(), printed: BTreeMap::new() }
     }
 
-    pub(super) fn show(&mut self, standing: &Standing) -> anyhow::Result<()> {
-        let Standing { count, missing, said, .. } = standing;
+    /// Shows the progress.
+    pub(super) fn show(&mut self, progress: &Progress) -> Result {
+        let Progress { count, missing, states, .. } = progress;
         if let Some(bar) = &self.bar {
             bar.set_message(match missing.as_slice() {
                 [] => count.clone(),
                 missing => format!("{count}; {}", missing.join(", ")),
             });
         } else if !self.quiet {
-            for (slot, text) in said {
-                if self.said.get(slot) != Some(text) {
+            for (slot, text) in states {
+                if self.printed.get(slot) != Some(text) {
                     print(&format!("{text}\n"))?;
                 }
             }
-            self.said = said.iter().cloned().collect();
+            self.printed = states.iter().cloned().collect();
         }
         Ok(())
     }
 
+    /// Removes the line from the terminal.
     pub(super) fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,37 +1,38 @@
-//! Waiting for what was asked for: the member tells how the instances are whenever that changes, a [`Goal`] judges it, and
-//! a [`Display`] shows it.
+//! Waits for services and nodes: the node streams the state of the instances, a [`Condition`] evaluates it, and a
+//! [`Display`] shows the [`Progress`].
 
 mod display;
 mod moving;
+mod progress;
 mod running;
 
 use std::time::Duration;
 
-use anyhow::bail;
 use tokio::time::{Instant, timeout, timeout_at};
+use vc_client::text::list;
+use vc_client::{Session, SessionError};
 use vc_protocol::control::{InstanceRow, Reply, Request, ServiceRow};
-use vc_protocol::instance::InstanceState;
-use vc_protocol::{ServiceKey, Slot};
+use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
 use self::display::Display;
-use crate::app::{App, Stop};
+use self::progress::{Condition, Verdict};
+use crate::app::App;
 use crate::args::duration;
+use crate::error::{Error, Result, Stop, SystemError};
 use crate::render::short_duration;
-use vc_client::text::{list, one_line};
-use vc_client::{Session, SessionError};
 
 pub(super) use moving::{Departure, explain};
-pub(super) use running::{Wanted, change, until_running};
+pub(super) use running::{ServiceTarget, change, until_running};
 
-/// A member that says nothing for so long may be gone: ask again, whoever is there.
-const SILENCE: Duration = Duration::from_secs(10);
-/// At most so many instances are named in an error.
+/// A node that sends nothing for this long may be down: connect to another.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most instances that an error names.
 const MAX_NAMED: usize = 8;
 
-/// Arguments of commands that wait when they are told to.
+/// Arguments of commands with `--wait`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct WaitArgs {
-    /// Return when every instance runs what is wanted now and has proven itself: it passes its healthcheck if it has one
+    /// Return when every instance runs the new version and is available: healthy, or running for the monitor period
     #[arg(long)]
     pub(super) wait: bool,
     /// With --wait: fail after this time
@@ -50,140 +51,121 @@ pub(super) struct MoveArgs {
     pub(super) timeout: Duration,
 }
 
-/// What is waited for.
-pub(super) trait Goal {
-    /// Judges how things are now.
-    fn look(&mut self, services: Vec<ServiceRow>, rows: Vec<InstanceRow>) -> Standing;
-}
-
-/// How far it is.
-#[derive(Debug)]
-pub(super) struct Standing {
-    /// `2/5 running`.
-    count: String,
-    /// What keeps it from being done, one entry an instance.
-    missing: Vec<String>,
-    /// How the instances are, where there is something to say.
-    said: Vec<(Slot, String)>,
-    verdict: Verdict,
-}
-
-/// Whether the wait is over.
-#[derive(Debug)]
-enum Verdict {
-    Wait,
-    Done,
-    /// It has failed, and waiting makes nothing better.
-    Failed(anyhow::Error),
-}
-
-/// What came of a wait.
+/// The result of a wait.
 #[derive(Debug)]
 pub(super) struct Waited {
-    /// `5/5 running`.
+    /// The last count, `5/5 running`.
     pub(super) count: String,
-    /// So long it took.
+    /// How long it took.
     pub(super) took: Duration,
 }
 
-/// Returns when the goal is reached. Afterwards the session takes no more requests: see [`App::renew`]. Errors: the goal
-/// gives up; it is not reached within `limit`; Ctrl-C.
+/// The condition was not met in time.
+#[derive(Debug, thiserror::Error)]
+#[error("{count} after {limit}: {missing}")]
+struct WaitTimedOut {
+    count: String,
+    limit: String,
+    missing: String,
+}
+
+impl From<WaitTimedOut> for ApiError {
+    fn from(error: WaitTimedOut) -> Self {
+        Self::new(ErrorCode::DeadlineExceeded, error.to_string())
+    }
+}
+
+/// Waits until the condition is met, also across the loss of a node. The session takes no more requests afterwards: see
+/// [`App::renew`]. Fails when the condition can no longer be met, after `limit`, or on Ctrl-C.
 pub(super) async fn until(
     app: &App,
     session: &mut Session,
     services: Vec<ServiceKey>,
-    goal: &mut impl Goal,
+    condition: &mut impl Condition,
     limit: Duration,
-) -> anyhow::Result<Waited> {
+) -> Result<Waited> {
     let mut display = Display::new(app);
     let started = Instant::now();
     let mut last = None;
     let request = Request::Watch { services };
     let watching = async {
         loop {
-            let turn = follow(session, &request, |services, rows| {
-                let standing = last.insert(goal.look(services, rows));
-                display.show(standing)?;
-                match std::mem::replace(&mut standing.verdict, Verdict::Wait) {
+            let result = watch(session, &request, |services, rows| {
+                let progress = last.insert(condition.evaluate(services, rows));
+                display.show(progress)?;
+                match std::mem::replace(&mut progress.verdict, Verdict::Wait) {
                     Verdict::Wait => Ok(false),
                     Verdict::Done => Ok(true),
-                    Verdict::Failed(why) => Err(why),
+                    Verdict::Failed(error) => Err(error.into()),
                 }
             });
-            match turn.await {
+            match result.await {
                 Ok(()) => return Ok(()),
-                Err(error) => match error.downcast_ref::<SessionError>() {
-                    // What was asked for is safe: only our view of it was lost with the node.
-                    Some(SessionError::Lost(_) | SessionError::TimedOut) => {
-                        *session = app.connect().await?;
-                    }
-                    _ => return Err(error),
-                },
+                // The change is durable: only the view of it was lost with the node.
+                Err(WatchError::Session(SessionError::Lost(_) | SessionError::TimedOut)) => {
+                    *session = app.connect().await?;
+                }
+                Err(WatchError::Session(error)) => return Err(error.into()),
+                Err(WatchError::Ended(error)) => return Err(error),
             }
         }
     };
-    let outcome = tokio::select! {
-        outcome = timeout_at(started + limit, watching) => outcome,
+    let result = tokio::select! {
+        result = timeout_at(started + limit, watching) => result,
         result = tokio::signal::ctrl_c() => Ok(match result {
             Ok(()) => Err(Stop::Interrupted.into()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(SystemError::doing("wait for signals")(error).into()),
         }),
     };
     display.clear();
     let (count, missing) = last.map_or_else(
-        || ("nothing is known".to_owned(), vec!["no node has answered".to_owned()]),
-        |standing| (standing.count, standing.missing),
+        || ("nothing known".to_owned(), vec!["no node has answered".to_owned()]),
+        |progress| (progress.count, progress.missing),
     );
-    match outcome {
+    match result {
         Ok(Ok(())) => Ok(Waited { count, took: started.elapsed() }),
         Ok(Err(error)) => Err(error),
-        Err(_) => bail!("{count} after {}: {}", brief(limit), list(missing, MAX_NAMED)),
-    }
-}
-
-fn brief(limit: Duration) -> String {
-    short_duration(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Follows the services on one member until `take` says that it is enough.
-async fn follow(
-    session: &mut Session,
-    request: &Request,
-    mut take: impl FnMut(Vec<ServiceRow>, Vec<InstanceRow>) -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
-    session.send(request).await?;
-    loop {
-        match timeout(SILENCE, session.receive()).await.unwrap_or(Err(SessionError::TimedOut))? {
-            Reply::Watched { services, instances } => {
-                if take(services, instances)? {
-                    return Ok(());
-                }
-            }
-            // The member is being stopped.
-            Reply::End => return Err(SessionError::Lost("closed by the node".to_owned()).into()),
-            _ => return Err(SessionError::Unexpected.into()),
+        Err(_) => {
+            let limit = short_duration(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+            Err(WaitTimedOut { count, limit, missing: list(missing, MAX_NAMED) }.into())
         }
     }
 }
 
-fn slot(row: &InstanceRow) -> Slot {
-    Slot { service: row.service.clone(), replica: row.replica }
+/// Why watching on one node ended before the condition was met.
+enum WatchError {
+    /// The session failed.
+    Session(SessionError),
+    /// The condition failed, or the output.
+    Ended(Error),
 }
 
-/// ` on alpha`; empty when it is nowhere.
-fn place(row: &InstanceRow) -> String {
-    row.node_name.as_deref().map(|name| format!(" on {}", one_line(name))).unwrap_or_default()
+impl From<SessionError> for WatchError {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
 }
 
-/// `failed (exited with code 1)`, `pulling (40%)`. `checked`: its service has a healthcheck.
-fn condition(row: &InstanceRow, checked: bool) -> String {
-    let state = match row.state {
-        InstanceState::Running if checked => "running, not healthy yet",
-        InstanceState::Running if !row.available => "running, to be proven",
-        state => state.as_str(),
-    };
-    let reason = one_line(&row.reason);
-    if reason.is_empty() { state.to_owned() } else { format!("{state} ({reason})") }
+/// Watches the services on one node until `take` returns `true`.
+async fn watch(
+    session: &mut Session,
+    request: &Request,
+    mut take: impl FnMut(Vec<ServiceRow>, Vec<InstanceRow>) -> Result<bool>,
+) -> std::result::Result<(), WatchError> {
+    session.send(request).await?;
+    loop {
+        let reply = timeout(IDLE_TIMEOUT, session.receive()).await;
+        match reply.unwrap_or(Err(SessionError::TimedOut))? {
+            Reply::Watched { services, instances } => {
+                if take(services, instances).map_err(WatchError::Ended)? {
+                    return Ok(());
+                }
+            }
+            // The node is shutting down.
+            Reply::End => return Err(SessionError::Lost("closed by the node".to_owned()).into()),
+            _ => return Err(SessionError::Unexpected.into()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -191,7 +173,7 @@ fn row(
     service: &str,
     replica: u32,
     node: Option<u8>,
-    state: InstanceState,
+    state: vc_protocol::instance::InstanceState,
     current: bool,
 ) -> InstanceRow {
     use vc_protocol::{Keypair, NodeId};

@@ -1,41 +1,42 @@
-//! Waiting until instances have left where they are to leave.
+//! Waits until instances have left their node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vc_client::text::one_line;
+use vc_client::{Session, expect_reply};
 use vc_protocol::control::{InstanceRow, Request, ServiceRow};
 use vc_protocol::instance::InstanceState;
 use vc_protocol::{NodeId, Slot};
 
-use super::{Goal, Standing, Verdict, condition, place, slot};
-use vc_client::text::one_line;
-use vc_client::{Session, expect_reply};
+use super::progress::{Condition, Progress, Verdict, describe_state, on_node, slot};
+use crate::error::Result;
 
-/// Instances that are to leave, and those that cannot.
+/// Is met when all instances that can move have left their node.
 pub(in crate::cmd) struct Departure {
     from: Origin,
-    /// The slots that were or are to leave.
+    /// All slots that were or are on the node.
     slots: BTreeSet<Slot>,
-    /// Those among them that were seen on their way.
+    /// Those whose move the node has confirmed.
     ordered: BTreeSet<Slot>,
-    /// What cannot leave, as it was seen last, with the reason why not.
+    /// The instances that cannot move, with the reason.
     pub(in crate::cmd) stays: Vec<InstanceRow>,
 }
 
-/// From where.
+/// The node that instances leave.
 enum Origin {
-    /// Whatever is on this node.
+    /// All instances of this node.
     Node(NodeId),
-    /// Each of these from one node.
+    /// Each of these slots, from its node.
     Slots(BTreeMap<Slot, NodeId>),
 }
 
 impl Departure {
-    /// Everything leaves a node.
+    /// All instances leave a node.
     pub(in crate::cmd) fn from_node(node: NodeId) -> Self {
         Self::new(Origin::Node(node), BTreeSet::new())
     }
 
-    /// These leave the node that is named with each.
+    /// Each slot leaves its node.
     pub(in crate::cmd) fn of_slots(slots: BTreeMap<Slot, NodeId>) -> Self {
         let all = slots.keys().cloned().collect();
         Self::new(Origin::Slots(slots), all)
@@ -52,8 +53,8 @@ impl Departure {
         })
     }
 
-    /// Why an instance is not going to leave; `None`: it is.
-    fn why_it_stays(&mut self, row: &InstanceRow, all: &[InstanceRow]) -> Option<String> {
+    /// Returns why an instance will not move; `None` when it will.
+    fn reason_to_stay(&mut self, row: &InstanceRow, all: &[InstanceRow]) -> Option<String> {
         if row.state == InstanceState::Stopping {
             return None;
         }
@@ -61,28 +62,28 @@ impl Departure {
         if !row.current {
             self.ordered.insert(slot.clone());
         } else if self.ordered.contains(&slot) {
-            return Some("it is wanted there again".to_owned());
+            return Some("the plan places it there again".to_owned());
         }
-        let refused = all.iter().find(|it| it.node.is_none() && super::slot(it) == slot);
+        let refused = all.iter().find(|it| it.node.is_none() && self::slot(it) == slot);
         refused.map(|it| it.reason.clone())
     }
 }
 
-impl Goal for Departure {
-    fn look(&mut self, _: Vec<ServiceRow>, rows: Vec<InstanceRow>) -> Standing {
+impl Condition for Departure {
+    fn evaluate(&mut self, _: Vec<ServiceRow>, rows: Vec<InstanceRow>) -> Progress {
         let there: Vec<&InstanceRow> = rows.iter().filter(|row| self.is_there(row)).collect();
         self.slots.extend(there.iter().map(|row| slot(row)));
         self.stays.clear();
         let mut remains = BTreeMap::new();
         let mut missing = Vec::new();
         for row in there {
-            let text = match self.why_it_stays(row, &rows) {
+            let text = match self.reason_to_stay(row, &rows) {
                 Some(reason) => {
                     self.stays.push(InstanceRow { reason, ..row.clone() });
-                    format!("{} stays{}", slot(row), place(row))
+                    format!("{} stays{}", slot(row), on_node(row))
                 }
                 None => {
-                    let text = leaves(row, &rows);
+                    let text = describe_leaving(row, &rows);
                     missing.push(text.clone());
                     text
                 }
@@ -91,44 +92,40 @@ impl Goal for Departure {
         }
         let count = format!("{} of {} moved", self.slots.len() - remains.len(), self.slots.len());
         let elsewhere = |slot: &Slot| {
-            let mut rows = rows.iter().filter(|row| super::slot(row) == *slot && row.current);
+            let mut rows = rows.iter().filter(|row| self::slot(row) == *slot && row.current);
             rows.next().map_or_else(
-                || format!("{slot} is gone"),
-                |row| format!("{slot} is {}{}", condition(row, false), place(row)),
+                || format!("{slot} is removed"),
+                |row| format!("{slot} is {}{}", describe_state(row, None), on_node(row)),
             )
         };
         let text = |slot: &Slot| remains.remove(slot).unwrap_or_else(|| elsewhere(slot));
-        let said = self.slots.iter().cloned().zip(self.slots.iter().map(text)).collect();
+        let states = self.slots.iter().cloned().zip(self.slots.iter().map(text)).collect();
         let verdict = if missing.is_empty() { Verdict::Done } else { Verdict::Wait };
-        Standing { count, missing, said, verdict }
+        Progress { count, missing, states, verdict }
     }
 }
 
-/// What an instance that leaves is waiting for.
-fn leaves(row: &InstanceRow, all: &[InstanceRow]) -> String {
+/// Describes what an instance that leaves is waiting for.
+fn describe_leaving(row: &InstanceRow, all: &[InstanceRow]) -> String {
     let slot = slot(row);
     if row.state == InstanceState::Stopping {
-        return format!("{slot} is stopping{}", place(row));
+        return format!("{slot} is stopping{}", on_node(row));
     }
     let taker =
-        all.iter().find(|it| super::slot(it) == slot && it.node.is_some() && it.node != row.node);
+        all.iter().find(|it| self::slot(it) == slot && it.node.is_some() && it.node != row.node);
     match taker {
         Some(taker) => {
             let name = one_line(taker.node_name.as_deref().unwrap_or_default());
-            format!("{slot} waits for {name}, where it is {}", condition(taker, false))
+            format!("{slot} waits for {name}, where it is {}", describe_state(taker, None))
         }
         None => {
-            format!("{slot} is to leave {}", one_line(row.node_name.as_deref().unwrap_or_default()))
+            format!("{slot} leaves {}", one_line(row.node_name.as_deref().unwrap_or_default()))
         }
     }
 }
 
-/// Says of rows that stay why they do, as far as the member knows: the data that is where they are, else what is wrong
-/// with every other node.
-pub(in crate::cmd) async fn explain(
-    session: &mut Session,
-    stays: &mut [InstanceRow],
-) -> anyhow::Result<()> {
+/// Sets the reason of rows that stay: the volume data on their node, else why each other node cannot run them.
+pub(in crate::cmd) async fn explain(session: &mut Session, stays: &mut [InstanceRow]) -> Result {
     let plan = session.ask(&Request::Plan { deployments: Vec::new() }).await?;
     let unplaced = expect_reply!(plan, Plan)?.unplaced;
     let volumes = expect_reply!(session.ask(&Request::Volumes).await?, Volumes)?;
@@ -143,7 +140,7 @@ pub(in crate::cmd) async fn explain(
             .filter(|it| Some(it.node) == row.node && it.services.contains(&row.service))
             .map(|it| it.volume.to_string())
             .collect();
-        // What is wrong with the node that it is to leave is that it is to leave it.
+        // Its own node is infeasible only because it is being drained.
         let own = format!("{name}: ");
         let others = refused.reasons.iter().filter(|reason| !reason.starts_with(&own));
         let others: Vec<String> = others.map(|reason| reason.replacen(": ", " ", 1)).collect();
@@ -165,8 +162,8 @@ mod tests {
 
     const WEB: &str = "shop/web";
 
-    fn looked(goal: &mut Departure, rows: Vec<InstanceRow>) -> (String, Vec<String>, bool) {
-        let Standing { count, missing, verdict, .. } = goal.look(Vec::new(), rows);
+    fn evaluate(condition: &mut Departure, rows: Vec<InstanceRow>) -> (String, Vec<String>, bool) {
+        let Progress { count, missing, verdict, .. } = condition.evaluate(Vec::new(), rows);
         (count, missing, matches!(verdict, Verdict::Done))
     }
 
@@ -175,8 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_left_when_nothing_remains_that_can_go() {
-        let mut goal = Departure::from_node(node());
+    fn a_node_is_empty_when_only_instances_that_cannot_move_remain() {
+        let mut condition = Departure::from_node(node());
         let mut pulling = row(WEB, 2, Some(2), Pulling, true);
         pulling.reason = "40%".to_owned();
         let first = vec![
@@ -187,41 +184,42 @@ mod tests {
             row("shop/db", 1, None, Pending, true),
             row("shop/db", 1, Some(1), Running, false),
         ];
-        let (count, missing, done) = looked(&mut goal, first.clone());
+        let (count, missing, done) = evaluate(&mut condition, first.clone());
         assert_eq!(count, "0 of 3 moved", "what runs elsewhere is not counted");
         let expected =
-            ["shop/web.1 is to leave n1", "shop/web.2 waits for n2, where it is pulling (40%)"];
+            ["shop/web.1 leaves n1", "shop/web.2 waits for n2, where it is pulling (40%)"];
         assert_eq!((missing.as_slice(), done), (&expected.map(str::to_owned)[..], false));
 
         let stopping = vec![row(WEB, 2, Some(1), Stopping, false), first[5].clone()];
-        let (count, missing, done) = looked(&mut goal, stopping);
+        let (count, missing, done) = evaluate(&mut condition, stopping);
         assert_eq!((count.as_str(), done), ("1 of 3 moved", false));
         assert!(missing.contains(&"shop/web.2 is stopping on n1".to_owned()), "{missing:?}");
 
-        let (count, missing, done) = looked(&mut goal, first[4..].to_vec());
+        let (count, missing, done) = evaluate(&mut condition, first[4..].to_vec());
         assert_eq!((count.as_str(), missing.len(), done), ("2 of 3 moved", 0, true));
-        assert_eq!(goal.stays.len(), 1, "no other can take it: {:?}", goal.stays);
+        assert_eq!(condition.stays.len(), 1, "no other can take it: {:?}", condition.stays);
     }
 
     #[test]
-    fn what_is_told_to_stay_after_all_is_not_waited_for() {
-        let mut goal = Departure::from_node(node());
-        let wanted = |current| vec![row(WEB, 1, Some(1), Running, current)];
-        assert!(!looked(&mut goal, wanted(true)).2, "the member may not have heard yet");
-        assert!(!looked(&mut goal, wanted(false)).2);
-        assert!(looked(&mut goal, wanted(true)).2);
-        assert_eq!(goal.stays[0].reason, "it is wanted there again");
+    fn an_instance_that_is_placed_there_again_is_not_waited_for() {
+        let mut condition = Departure::from_node(node());
+        let rows = |current| vec![row(WEB, 1, Some(1), Running, current)];
+        assert!(!evaluate(&mut condition, rows(true)).2, "the node may not know of the drain yet");
+        assert!(!evaluate(&mut condition, rows(false)).2);
+        assert!(evaluate(&mut condition, rows(true)).2);
+        assert_eq!(condition.stays[0].reason, "the plan places it there again");
     }
 
     #[test]
-    fn ordered_moves_are_done_when_each_has_left_the_node_it_was_on() {
+    fn moves_are_done_when_each_slot_has_left_its_node() {
         let slot = Slot { service: WEB.parse().expect("a service"), replica: 2 };
-        let mut goal = Departure::of_slots(BTreeMap::from([(slot, node())]));
+        let mut condition = Departure::of_slots(BTreeMap::from([(slot, node())]));
         let others = row(WEB, 1, Some(1), Running, true);
         let (count, _, done) =
-            looked(&mut goal, vec![others.clone(), row(WEB, 2, Some(1), Running, false)]);
+            evaluate(&mut condition, vec![others.clone(), row(WEB, 2, Some(1), Running, false)]);
         assert_eq!((count.as_str(), done), ("0 of 1 moved", false));
-        let (count, _, done) = looked(&mut goal, vec![others, row(WEB, 2, Some(2), Running, true)]);
+        let (count, _, done) =
+            evaluate(&mut condition, vec![others, row(WEB, 2, Some(2), Running, true)]);
         assert_eq!((count.as_str(), done), ("1 of 1 moved", true));
     }
 }

@@ -1,199 +1,235 @@
-//! Waiting until services run as they are wanted now, and have proven themselves.
+//! Waits until services run their new version and are available.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::anyhow;
-use vc_protocol::control::{InstanceRow, Request, RolloutState, ServiceDetail, ServiceRow};
-use vc_protocol::instance::InstanceState;
-use vc_protocol::spec::Deployment;
-use vc_protocol::{Millis, ServiceKey};
-
-use super::{Goal, Standing, Verdict, WaitArgs, condition, place, slot, until};
-use crate::app::{App, change_all};
-use crate::render::print;
 use vc_client::text::one_line;
 use vc_client::{Session, expect_reply};
+use vc_protocol::control::{InstanceRow, Request, RolloutState, ServiceDetail, ServiceRow};
+use vc_protocol::instance::InstanceState;
+use vc_protocol::spec::{Deployment, ServiceSpec};
+use vc_protocol::{ApiError, ErrorCode, Millis, ServiceKey};
 
-/// An instance that was started again so often and failed again will not get better by itself.
-const HOPELESS: u32 = 3;
+use super::progress::{Availability, Condition, Progress, Verdict, describe_state, on_node, slot};
+use super::{WaitArgs, until};
+use crate::app::{App, change_all};
+use crate::error::Result;
+use crate::render::print;
 
-/// A service, and what it takes for it to run.
+/// After this many restarts, an instance that has failed again is in a crash loop.
+const CRASH_LOOP_RESTARTS: u32 = 3;
+
+/// A service to wait for.
 #[derive(Debug, Clone)]
-pub(in crate::cmd) struct Wanted {
+pub(in crate::cmd) struct ServiceTarget {
     service: ServiceKey,
-    /// So many instances; `None`: as many as the cluster lists.
+    /// The number of instances; `None`: as many as the cluster lists.
     replicas: Option<u32>,
-    /// Whether it has a healthcheck.
-    checked: bool,
+    availability: Availability,
 }
 
-impl From<&Deployment> for Wanted {
+impl From<&Deployment> for ServiceTarget {
     fn from(deployment: &Deployment) -> Self {
         Self {
             service: deployment.service.clone(),
             replicas: deployment.replicas,
-            checked: deployment.spec.container.has_healthcheck(),
+            availability: availability(&deployment.spec),
         }
     }
 }
 
-impl From<&ServiceDetail> for Wanted {
+impl From<&ServiceDetail> for ServiceTarget {
     fn from(detail: &ServiceDetail) -> Self {
         Self {
             service: detail.row.service.clone(),
             replicas: Some(detail.row.replicas),
-            checked: detail.spec.container.has_healthcheck(),
+            availability: availability(&detail.spec),
         }
     }
 }
 
-/// Makes changes, one after another, and says what they changed; waits for these services if it is told to.
+fn availability(spec: &ServiceSpec) -> Availability {
+    Availability {
+        healthcheck: spec.container.has_healthcheck(),
+        monitor_ms: Some(spec.update.monitor_ms),
+    }
+}
+
+/// Sends requests that change something and prints the changes; with `--wait`, then waits for these services.
 pub(in crate::cmd) async fn change(
     app: &App,
     requests: Vec<Request>,
     services: Vec<String>,
     args: WaitArgs,
-) -> anyhow::Result<()> {
+) -> Result {
     if !args.wait {
         return app.change(requests).await;
     }
     app.in_session(async |session| {
-        let mut lines = Vec::new();
-        let result = change_all(session, &requests, &mut lines).await;
+        let mut changes = Vec::new();
+        let result = change_all(session, &requests, &mut changes).await;
         if !app.out.is_json() {
-            app.out.lines(&lines)?;
+            app.out.changes(&changes)?;
         }
         result?;
-        let mut wanted = BTreeMap::new();
+        let mut targets = BTreeMap::new();
         for service in services {
             let reply = session.ask(&Request::Inspect { service }).await?;
-            let it = Wanted::from(expect_reply!(reply, Service)?.as_ref());
-            wanted.insert(it.service.clone(), it);
+            let target = ServiceTarget::from(expect_reply!(reply, Service)?.as_ref());
+            targets.insert(target.service.clone(), target);
         }
-        until_running(app, session, wanted.into_values().collect(), args.timeout).await
+        until_running(app, session, targets.into_values().collect(), args.timeout).await
     })
     .await
 }
 
-/// Returns when all instances that are wanted run and have proven themselves, and says so. Errors: an update failed; an
-/// instance fails again and again; some do not run within `limit`; Ctrl-C.
+/// Waits until all instances run and are available, and prints the count, or the instances as JSON. Fails when an update
+/// fails, an instance is in a crash loop, or `limit` has passed.
 pub(in crate::cmd) async fn until_running(
     app: &App,
     session: &mut Session,
-    wanted: Vec<Wanted>,
+    targets: Vec<ServiceTarget>,
     limit: Duration,
-) -> anyhow::Result<()> {
-    let services = wanted.iter().map(|it| it.service.clone()).collect();
-    let mut goal = Running { wanted, rows: Vec::new(), revisions: None };
-    let waited = until(app, session, services, &mut goal, limit).await?;
+) -> Result {
+    let services = targets.iter().map(|it| it.service.clone()).collect();
+    let mut condition = Running { targets, rows: Vec::new(), revisions: None };
+    let waited = until(app, session, services, &mut condition, limit).await?;
     if app.out.is_json() {
-        app.out.json(&goal.rows)
+        app.out.json(&condition.rows)
     } else {
         print(&format!("{} after {:.1?}\n", waited.count, waited.took))
     }
 }
 
+/// Is met when all instances of the targets run the new version and are available.
 struct Running {
-    wanted: Vec<Wanted>,
-    /// As they were seen last.
+    targets: Vec<ServiceTarget>,
+    /// The last rows.
     rows: Vec<InstanceRow>,
-    /// Which revision of each service is wanted, as the node knows it that took it: another may not have heard yet.
+    /// The newest revision of each service, as the node that accepted the change knows it: another may not know it yet.
     revisions: Option<BTreeMap<ServiceKey, Millis>>,
 }
 
-impl Goal for Running {
-    fn look(&mut self, services: Vec<ServiceRow>, rows: Vec<InstanceRow>) -> Standing {
-        let progress = Progress::of(&self.wanted, &services, &rows);
-        let said = rows.iter().filter(|row| row.current);
-        let said = said.map(|row| (slot(row), describe(row, false) + &place(row))).collect();
+impl Condition for Running {
+    fn evaluate(&mut self, services: Vec<ServiceRow>, rows: Vec<InstanceRow>) -> Progress {
+        let tally = Tally::of(&self.targets, &services, &rows);
+        let states = rows.iter().filter(|row| row.current).map(|row| {
+            let target = self.targets.iter().find(|it| it.service == row.service);
+            let required = target.map(|it| it.availability).filter(|_| !row.available);
+            (slot(row), describe(row, required) + &on_node(row))
+        });
+        let states = states.collect();
         let seen = || services.iter().map(|row| (row.service.clone(), row.updated));
         let known = self.revisions.get_or_insert_with(|| seen().collect());
         let behind = services.len() < known.len()
             || seen().any(|(key, at)| known.get(&key).is_some_and(|&it| at < it));
-        let verdict = match give_up(&services, &rows) {
+        let verdict = match check_failed(&services, &rows) {
             _ if behind => Verdict::Wait,
-            Err(why) => Verdict::Failed(why),
-            Ok(()) if progress.missing.is_empty() => Verdict::Done,
+            Err(error) => Verdict::Failed(error.into()),
+            Ok(()) if tally.missing.is_empty() => Verdict::Done,
             Ok(()) => Verdict::Wait,
         };
         self.rows = rows;
-        Standing { count: progress.count(), missing: progress.missing, said, verdict }
+        Progress { count: tally.count(), missing: tally.missing, states, verdict }
     }
 }
 
-/// Errors: what is deployed has failed, and waiting makes nothing better.
-fn give_up(services: &[ServiceRow], rows: &[InstanceRow]) -> anyhow::Result<()> {
+/// Why a deployment failed.
+#[derive(Debug, thiserror::Error)]
+enum DeployError {
+    #[error("{service} was rolled back to the previous version: {reason}")]
+    RolledBack { service: ServiceKey, reason: String },
+    #[error("the update of {service} is paused: {reason}")]
+    Paused { service: ServiceKey, reason: String },
+    #[error("{state} and was restarted {restarts} times")]
+    CrashLoop { service: ServiceKey, state: String, restarts: u32 },
+}
+
+impl From<DeployError> for ApiError {
+    fn from(error: DeployError) -> Self {
+        let hint = match &error {
+            DeployError::RolledBack { .. } => String::new(),
+            DeployError::Paused { service, .. } => format!(
+                "see 'vc ps {service}'; 'vc rollback {service}' returns to the previous version"
+            ),
+            DeployError::CrashLoop { service, .. } => format!("see 'vc logs {service}'"),
+        };
+        Self::new(ErrorCode::Aborted, error.to_string()).with_hint(hint)
+    }
+}
+
+/// Fails when a service will not become available without another change.
+fn check_failed(
+    services: &[ServiceRow],
+    rows: &[InstanceRow],
+) -> std::result::Result<(), DeployError> {
     for row in services {
-        let (service, reason) = (&row.service, one_line(&row.rollout.reason));
+        let (service, reason) = (row.service.clone(), one_line(&row.rollout.reason));
         match row.rollout.state {
             RolloutState::RolledBack => {
-                return Err(anyhow!("{service} was rolled back to the version before: {reason}"));
+                return Err(DeployError::RolledBack { service, reason });
             }
             RolloutState::Paused => {
-                return Err(anyhow!(
-                    "the update of {service} is paused: {reason}; see 'vc ps {service}', and \
-                     'vc rollback {service}' goes back"
-                ));
+                return Err(DeployError::Paused { service, reason });
             }
             RolloutState::Complete | RolloutState::Updating => {}
         }
     }
-    let hopeless = rows
-        .iter()
-        .find(|row| row.current && row.state == InstanceState::Failed && row.restarts >= HOPELESS);
-    match hopeless {
-        Some(row) => Err(anyhow!(
-            "{} and was started again {} times; see 'vc logs {}'",
-            describe(row, false),
-            row.restarts,
-            row.service
-        )),
+    let crash_loop = rows.iter().find(|row| {
+        row.current && row.state == InstanceState::Failed && row.restarts >= CRASH_LOOP_RESTARTS
+    });
+    match crash_loop {
+        Some(row) => Err(DeployError::CrashLoop {
+            service: row.service.clone(),
+            state: describe(row, None),
+            restarts: row.restarts,
+        }),
         None => Ok(()),
     }
 }
 
-/// How far the services are.
+/// Counts the instances of the targets.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Progress {
+struct Tally {
     running: usize,
-    wanted: usize,
-    /// What keeps it from being done, one entry an instance.
+    total: usize,
+    /// What is missing, one entry per instance.
     missing: Vec<String>,
 }
 
-impl Progress {
-    fn of(wanted: &[Wanted], services: &[ServiceRow], rows: &[InstanceRow]) -> Self {
-        let mut progress = Self::default();
-        for it in wanted {
-            progress.count_in(it, services, rows.iter().filter(|row| row.service == it.service));
+impl Tally {
+    fn of(targets: &[ServiceTarget], services: &[ServiceRow], rows: &[InstanceRow]) -> Self {
+        let mut tally = Self::default();
+        for it in targets {
+            tally.add(it, services, rows.iter().filter(|row| row.service == it.service));
         }
-        progress
+        tally
     }
 
-    fn count_in<'a>(
+    fn add<'a>(
         &mut self,
-        Wanted { service, replicas, checked }: &Wanted,
+        ServiceTarget { service, replicas, availability }: &ServiceTarget,
         services: &[ServiceRow],
         rows: impl Iterator<Item = &'a InstanceRow>,
     ) {
         let good = |state| match state {
             InstanceState::Healthy | InstanceState::Completed => true,
-            InstanceState::Running => !checked,
+            InstanceState::Running => !availability.healthcheck,
             _ => false,
         };
         let mut current = 0;
         for row in rows {
             let surplus = replicas.is_some_and(|replicas| row.replica > replicas);
             if !row.current || surplus {
-                self.missing.push(format!("{service}.{} still runs as before", row.replica));
+                self.missing
+                    .push(format!("{service}.{} still runs the previous version", row.replica));
                 continue;
             }
             current += 1;
             if good(row.state) && row.available {
                 self.running += 1;
             } else {
-                self.missing.push(describe(row, *checked));
+                self.missing.push(describe(row, Some(*availability)));
             }
         }
         let updating = |row: &ServiceRow| {
@@ -202,21 +238,21 @@ impl Progress {
         if services.iter().any(updating) && self.missing.is_empty() {
             self.missing.push(format!("{service} is being updated"));
         }
-        let wanted = replicas.map_or(current, |replicas| replicas as usize).max(current);
-        self.wanted += wanted;
-        if wanted > current {
-            self.missing.push(format!("{service}: {} not placed yet", wanted - current));
+        let total = replicas.map_or(current, |replicas| replicas as usize).max(current);
+        self.total += total;
+        if total > current {
+            self.missing.push(format!("{service}: {} not placed yet", total - current));
         }
     }
 
     fn count(&self) -> String {
-        format!("{}/{} running", self.running, self.wanted)
+        format!("{}/{} running", self.running, self.total)
     }
 }
 
-/// `shop/web.2 is failed (exited with code 1)`.
-fn describe(row: &InstanceRow, checked: bool) -> String {
-    format!("{}.{} is {}", row.service, row.replica, condition(row, checked))
+/// Describes an instance: `shop/web.2 is failed (exited with code 1)`.
+fn describe(row: &InstanceRow, required: Option<Availability>) -> String {
+    format!("{} is {}", slot(row), describe_state(row, required))
 }
 
 #[cfg(test)]
@@ -248,11 +284,11 @@ mod tests {
     }
 
     #[test]
-    fn done_means_that_everything_new_runs_and_nothing_old() {
+    fn done_when_all_new_instances_run_and_no_old_one_does() {
         use InstanceState::{Healthy, Running, Unhealthy};
         let web = "shop/web";
         let done = |deployment: Deployment, rows: &[InstanceRow]| {
-            Progress::of(&[Wanted::from(&deployment)], &[], rows).missing.is_empty()
+            Tally::of(&[ServiceTarget::from(&deployment)], &[], rows).missing.is_empty()
         };
         let two = || deployment(web, Some(2), None);
         assert!(done(two(), &[row(web, 1, Running, true), row(web, 2, Healthy, true)]));
@@ -260,15 +296,15 @@ mod tests {
         assert!(!done(two(), &[row(web, 1, Running, true), row(web, 2, Unhealthy, true)]));
         let old =
             [row(web, 1, Running, true), row(web, 2, Running, true), row(web, 1, Running, false)];
-        assert!(!done(two(), &old), "an old one remains");
+        assert!(!done(two(), &old), "an old instance remains");
         let surplus =
             [row(web, 1, Running, true), row(web, 2, Running, true), row(web, 3, Running, true)];
-        assert!(!done(two(), &surplus), "one too many remains");
+        assert!(!done(two(), &surplus), "a surplus instance remains");
         assert!(done(deployment(web, None, None), &surplus), "as many as before");
         assert!(done(deployment(web, Some(0), None), &[]));
         assert!(
             !done(deployment(web, Some(1), Some("CMD")), &[row(web, 1, Running, true)]),
-            "not judged yet"
+            "not healthy yet"
         );
         assert!(done(deployment(web, Some(1), Some("CMD")), &[row(web, 1, Healthy, true)]));
         assert!(done(deployment(web, Some(1), Some("NONE")), &[row(web, 1, Running, true)]));
@@ -283,16 +319,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_with_its_reason() {
+    fn missing_instances_are_named_with_their_reason() {
         let mut failed = row("shop/web", 1, InstanceState::Failed, true);
         failed.reason = "exited with code 1\nretried in 4s".to_owned();
-        let wanted = Wanted::from(&deployment("shop/web", Some(3), None));
-        let progress = Progress::of(&[wanted], &[], &[failed]);
-        assert_eq!(progress.count(), "0/3 running");
+        let target = ServiceTarget::from(&deployment("shop/web", Some(3), None));
+        let tally = Tally::of(&[target], &[], &[failed]);
+        assert_eq!(tally.count(), "0/3 running");
         let expected = [
             "shop/web.1 is failed (exited with code 1 retried in 4s)",
             "shop/web: 2 not placed yet",
         ];
-        assert_eq!(progress.missing, expected);
+        assert_eq!(tally.missing, expected);
     }
 }

@@ -1,0 +1,272 @@
+//! Compares `docs/json.md` with the JSON that the program prints.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::Value;
+use vc_protocol::control::{
+    EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, MoveRow, PlacementRow,
+    PlanReport, Reply, Rollout, ServiceDetail, ServiceDiff, ServiceRow, StatusReport, UnplacedRow,
+    VolumeRow,
+};
+use vc_protocol::instance::InstanceState;
+use vc_protocol::spec::{OnPartition, ServiceSpec};
+use vc_protocol::{ApiError, ErrorCode, ServiceKey};
+
+use crate::Home;
+use crate::node::{Cluster, Node, member, node_id, node_row};
+
+const OURS: Cluster = Cluster(1);
+const PAGE: &str = include_str!("../../../docs/json.md");
+
+/// The first columns of the tables of the page, by the heading above them.
+fn tables() -> BTreeMap<String, BTreeSet<String>> {
+    let mut tables: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut heading = String::new();
+    for line in PAGE.lines() {
+        if let Some(text) = line.trim_start_matches('#').strip_prefix(' ')
+            && line.starts_with('#')
+        {
+            heading = text.trim_matches('`').to_owned();
+        } else if let Some(row) = line.strip_prefix("| `") {
+            let (field, _) = row.split_once('`').expect("a closed code span");
+            assert!(
+                tables.entry(heading.clone()).or_default().insert(field.to_owned()),
+                "{heading}.{field} is documented twice"
+            );
+        }
+    }
+    tables
+}
+
+fn fields(value: &impl Serialize) -> BTreeSet<String> {
+    let value = serde_json::to_value(value).expect("JSON");
+    value.as_object().expect("an object").keys().cloned().collect()
+}
+
+fn service() -> ServiceKey {
+    "shop/web".parse().expect("a service")
+}
+
+fn instance() -> InstanceRow {
+    InstanceRow {
+        service: service(),
+        replica: 1,
+        node: Some(node_id(1)),
+        node_name: Some("alpha".into()),
+        state: InstanceState::Running,
+        reason: String::new(),
+        address: String::new(),
+        restarts: 0,
+        since: 1,
+        current: true,
+        available: true,
+        digest: String::new(),
+    }
+}
+
+fn service_row() -> ServiceRow {
+    ServiceRow {
+        service: service(),
+        project: "shop".parse().expect("a name"),
+        image: "img".to_owned(),
+        replicas: 2,
+        running: 2,
+        healthy: 2,
+        on_partition: OnPartition::Available,
+        updated: 7,
+        ports: vec![],
+        rollout: Rollout::default(),
+    }
+}
+
+/// A value of every row type, by its name on the page.
+fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
+    let placement = PlacementRow {
+        service: service(),
+        replica: 1,
+        node: node_id(1),
+        node_name: String::new(),
+        reasons: vec![],
+    };
+    let unplaced = UnplacedRow { service: service(), replica: 1, reasons: vec![] };
+    let moved =
+        MoveRow { service: service(), replica: 1, from: None, to: None, reason: String::new() };
+    let status = StatusReport {
+        cluster: String::new(),
+        node: node_id(1),
+        nodes_up: 1,
+        nodes: 1,
+        services: 1,
+        replicas: 1,
+        running: 1,
+        cpu_millis: 1,
+        cpu_reserved: 1,
+        cpu_used: 1,
+        memory_bytes: 1,
+        memory_reserved: 1,
+        memory_used: 1,
+        problems: vec![],
+    };
+    let detail = ServiceDetail {
+        row: service_row(),
+        deployed_by: "ada".into(),
+        spec: ServiceSpec::default(),
+        previous: None,
+        instances: vec![],
+    };
+    let volume = VolumeRow {
+        volume: "shop/data".parse().expect("a volume"),
+        node: node_id(1),
+        node_name: String::new(),
+        up: true,
+        services: vec![],
+        since: 1,
+    };
+    let image = ImageRow {
+        reference: String::new(),
+        id: String::new(),
+        size: 0,
+        nodes: vec![],
+        services: vec![],
+        pushed: 0,
+    };
+    let log = LogRow {
+        service: service(),
+        replica: 1,
+        node: node_id(1),
+        time: None,
+        stream: LogStream::Stdout,
+        line: String::new(),
+    };
+    let event =
+        EventRow { time: 1, level: EventLevel::Info, subject: String::new(), text: String::new() };
+    let plan = PlanReport {
+        input_digest: String::new(),
+        placements: vec![],
+        unplaced: vec![],
+        moves: vec![],
+    };
+    let diff = ServiceDiff { service: service(), created: true, changes: vec![] };
+    BTreeMap::from([
+        ("ServiceRow", fields(&service_row())),
+        ("Rollout", fields(&Rollout::default())),
+        ("InstanceRow", fields(&instance())),
+        ("NodeRow", fields(&node_row(1, "alpha"))),
+        ("StatusReport", fields(&status)),
+        ("ServiceDetail", fields(&detail)),
+        ("ServiceDiff", fields(&diff)),
+        ("PlanReport", fields(&plan)),
+        ("PlacementRow", fields(&placement)),
+        ("UnplacedRow", fields(&unplaced)),
+        ("MoveRow", fields(&moved)),
+        ("VolumeRow", fields(&volume)),
+        ("ImageRow", fields(&image)),
+        ("LogRow", fields(&log)),
+        ("EventRow", fields(&event)),
+    ])
+}
+
+#[test]
+fn documented_fields_are_those_of_the_rows() {
+    let tables = tables();
+    let rows = rows();
+    for (name, fields) in &rows {
+        let documented = tables.get(*name).unwrap_or_else(|| panic!("{name} is not documented"));
+        assert_eq!(documented, fields, "{name}");
+    }
+    // The other tables have tests of their own.
+    let others: Vec<&str> =
+        tables.keys().map(String::as_str).filter(|name| !rows.contains_key(name)).collect();
+    assert_eq!(others, ["Codes", "Commands", "ConsoleLink", "error"]);
+}
+
+#[test]
+fn documented_codes_are_those_of_the_protocol() {
+    use ErrorCode::*;
+    let all = [
+        InvalidArgument,
+        NotFound,
+        AlreadyExists,
+        FailedPrecondition,
+        PermissionDenied,
+        Unauthenticated,
+        ResourceExhausted,
+        Unavailable,
+        DeadlineExceeded,
+        Aborted,
+        Unimplemented,
+        Internal,
+        Unknown,
+    ];
+    // A new code does not compile until it is listed here.
+    for code in all {
+        match code {
+            InvalidArgument | NotFound | AlreadyExists | FailedPrecondition | PermissionDenied
+            | Unauthenticated | ResourceExhausted | Unavailable | DeadlineExceeded | Aborted
+            | Unimplemented | Internal | Unknown => {}
+        }
+    }
+    let codes = all.map(|code| serde_json::to_value(code).expect("JSON"));
+    let codes: BTreeSet<String> =
+        codes.iter().map(|code| code.as_str().expect("a string").to_owned()).collect();
+    assert_eq!(tables()["Codes"], codes);
+}
+
+#[test]
+fn documented_commands_are_those_of_the_program() {
+    let help = Home::new().vc(&["--help"]).ok();
+    let commands = help.split("Commands:").nth(1).expect("a list");
+    let commands = commands.lines().map_while(|line| match line.trim() {
+        "" => Some(None),
+        text if text.starts_with("Options") || text.starts_with("Global") => None,
+        text => Some(text.split_whitespace().next().filter(|_| line.starts_with("  "))),
+    });
+    for command in commands.flatten().filter(|it| *it != "completions") {
+        assert!(PAGE.contains(&format!("`vc {command}")), "vc {command} is not documented");
+    }
+}
+
+#[test]
+fn the_console_link_has_the_documented_fields() {
+    let node = Node::start(member(OURS, 10, vec![Reply::Nodes(vec![node_row(10, "attic")])]));
+    let token = OURS.token(&[&node.address]);
+    let url = "https://console.example/";
+    let out = Home::new().vc(&["--token", &token, "console", "--url", url, "--output", "json"]);
+    let link: Value = serde_json::from_str(&out.stdout).expect("JSON");
+    assert_eq!(tables()["ConsoleLink"], fields(&link));
+}
+
+#[test]
+fn errors_are_printed_as_one_json_object() {
+    let home = Home::new();
+    let error = |args: &[&str]| -> Value {
+        let out = home.vc(&[args, &["--output", "json"]].concat());
+        assert_eq!((out.code, out.stdout.as_str()), (Some(1), ""), "{}", out.stderr);
+        assert_eq!(out.stderr.lines().count(), 1, "{}", out.stderr);
+        let mut document: Value = serde_json::from_str(&out.stderr).expect("JSON");
+        let error = document["error"].take();
+        assert_eq!(tables()["error"], fields(&error));
+        error
+    };
+    // Without a cluster.
+    assert_eq!(error(&["ps"])["code"], "unauthenticated");
+    let token = OURS.token(&[]);
+    let unreachable = error(&["--token", &token, "--peer", "127.0.0.1:1", "ps"]);
+    assert_eq!(unreachable["code"], "unavailable");
+    assert_eq!(unreachable["hint"], "is a node running there?");
+    assert_eq!(error(&["plan", "nothing.yaml"])["code"], "not_found");
+    home.write("compose.yaml", "services: {web: {image: x, network_mode: host}}");
+    assert_eq!(error(&["plan", "compose.yaml"])["code"], "invalid_argument");
+    let expired = OURS.token_at(crate::node::now() - 2 * crate::node::HOUR, &[]);
+    assert_eq!(error(&["--token", &expired, "ps"])["code"], "unauthenticated");
+    // From a node.
+    let refused =
+        ApiError::new(ErrorCode::NotFound, "no service 'db'\nhere").with_hint("see 'vc services'");
+    let node = Node::start(member(OURS, 10, vec![Reply::Error(refused)]));
+    let token = OURS.token(&[&node.address]);
+    let expected = serde_json::json!({
+        "code": "not_found", "message": "no service 'db' here", "hint": "see 'vc services'",
+    });
+    assert_eq!(error(&["--token", &token, "rm", "db"]), expected);
+}
