@@ -1,20 +1,23 @@
-//! Who can dial an address.
+//! Classification of node addresses.
 
 use multiaddr::{Multiaddr, Protocol};
 
-/// By what a member is dialled.
+/// TCP and QUIC port of a node unless configured otherwise.
+pub const DEFAULT_PORT: u16 = 4777;
+
+/// The kind of a node address, by the transport that dials it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressKind {
-    /// Nodes and the CLI: TCP and QUIC.
+    /// TCP or QUIC: dialled by nodes and the CLI.
     Direct,
-    /// Browsers: WebRTC.
+    /// WebRTC-direct: dialled by browsers.
     WebRtc,
-    /// Through another member, by those who know how.
+    /// Circuit relay: dialled by nodes through another member.
     Relayed,
 }
 
 impl AddressKind {
-    /// Of this address; `None`: nobody of ours.
+    /// Returns the kind of an address, or `None` if nothing in this project can dial it.
     pub fn of(address: &Multiaddr) -> Option<Self> {
         let has = |wanted: Protocol| address.iter().any(|part| part == wanted);
         if has(Protocol::P2pCircuit) {
@@ -22,7 +25,7 @@ impl AddressKind {
         } else if has(Protocol::WebRTCDirect) {
             Some(Self::WebRtc)
         } else {
-            // A host, how to get there, and at most who it is.
+            // The first part is the host; a peer id may follow the transport.
             let parts: Vec<_> = address.iter().skip(1).collect();
             matches!(
                 parts.as_slice(),
@@ -41,10 +44,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_address_has_those_who_can_dial_it() {
+    fn addresses_are_classified_by_transport() {
         let peer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
         let hash = "uEiDDq4_xNyDorZBH3TlGazyJdOWSwvo4PUo5YHFMrvDE8g";
-        for (address, dialer) in [
+        for (address, kind) in [
             ("/ip4/10.0.0.1/tcp/1".to_owned(), Some(AddressKind::Direct)),
             (format!("/ip4/10.0.0.1/tcp/1/p2p/{peer}"), Some(AddressKind::Direct)),
             (format!("/ip6/::1/udp/1/quic-v1/p2p/{peer}"), Some(AddressKind::Direct)),
@@ -64,7 +67,7 @@ mod tests {
             ("/ip4/10.0.0.1/udp/1".to_owned(), None),
             (format!("/p2p/{peer}"), None),
         ] {
-            assert_eq!(AddressKind::of(&address.parse().expect("an address")), dialer, "{address}");
+            assert_eq!(AddressKind::of(&address.parse().expect("an address")), kind, "{address}");
         }
     }
 }

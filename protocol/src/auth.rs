@@ -1,9 +1,10 @@
-//! The one protocol that a stranger may speak: proving who he is.
+//! The auth handshake: [`AUTH_PROTOCOL`](crate::wire::AUTH_PROTOCOL), the only protocol that is open to an
+//! unauthenticated peer.
 //!
-//! The transport (Noise or TLS) has proven the peer id of both sides. The dialler greets, the listener shows its
-//! membership certificate first, so that no credential is given to a node that is not of the cluster; then the
-//! dialler says who it is and is welcomed or refused. A welcomed user goes on in [`crate::control`] on the same stream.
-//! Frames are JSON, each behind its length as 4 bytes, big endian.
+//! The transport (Noise or TLS) has authenticated the peer ids of both sides. The dialer sends [`ClientHello`]; the listener
+//! answers with [`ServerHello`], so that no credential is sent to a node outside the cluster; the dialer sends its
+//! [`Credentials`]; the listener answers with [`AuthResponse`]. An accepted user continues with [`crate::control`] on the
+//! same stream. Every frame is JSON behind its length as 4 bytes, big endian.
 
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
@@ -11,85 +12,85 @@ use serde::{Deserialize, Serialize};
 use crate::Name;
 use crate::token::UserRole;
 
-/// The largest frame before a peer is known, in bytes.
+/// The largest frame of the handshake, in bytes.
 pub const MAX_AUTH_FRAME: usize = 16 * 1024;
 
-/// The dialler's first frame.
+/// The dialer's first frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientHello {
-    /// Version of this protocol.
+    /// Version of the handshake and of what follows on the stream; 1.
     pub version: u32,
 }
 
-/// The listener's first frame: it is of this cluster.
+/// The listener's first frame: proof that it is a member of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerHello {
-    /// Its membership certificate, bound to its peer id.
+    /// Membership certificate, bound to the listener's peer id.
     pub certificate: String,
 }
 
-/// Who the dialler is.
+/// The dialer's credentials.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Credentials {
-    /// A node that wants to join.
+    /// The dialer is a node that wants to join.
     Join {
         /// Join token.
         token: String,
-        /// The name it goes by.
+        /// Display name of the node.
         name: Name,
     },
-    /// A member.
+    /// The dialer is a member.
     Member {
-        /// Its membership certificate, bound to its peer id.
+        /// Membership certificate, bound to the dialer's peer id.
         certificate: String,
     },
-    /// A user.
+    /// The dialer is a client of the control protocol.
     User {
         /// User token.
         token: String,
     },
 }
 
-/// The listener's answer.
+/// The listener's answer to [`Credentials`].
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthResponse {
-    /// To a node that joined.
+    /// The node is admitted.
     Joined(Box<JoinResponse>),
-    /// To a member.
+    /// The member is authenticated.
     Member {
-        /// Whether it was known as one before. If not, this connection came up without the members' protocols and
-        /// has to be made again.
+        /// Whether the listener knew the member before. If not, this connection was opened without the members' protocols
+        /// and has to be opened again.
         known: bool,
     },
-    /// To a user. The stream is his control session now.
+    /// The user is authenticated. The stream is a control session from here on.
     User {
-        /// What he may do.
+        /// The role of the token.
         role: UserRole,
-        /// Addresses of members, to remember for the day this one is gone.
+        /// Addresses of members, for reconnecting when this node is down.
         peers: Vec<Multiaddr>,
     },
-    /// To anybody else; one line that says why.
+    /// The peer is rejected.
     Refused {
-        /// Why.
+        /// Cause and fix in one line.
         reason: String,
-        /// Whether it is only that there is no room here at the moment.
+        /// Whether only a limit of this node was reached: another node, or the same one later, may accept.
         #[serde(default)]
         busy: bool,
     },
 }
 
-/// What a node that joined needs from now on.
+/// What a node needs once it is admitted.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinResponse {
     /// Its membership certificate.
     pub certificate: String,
-    /// Those of the members that the admitting one knows.
+    /// The certificates of the members that the admitting node knows.
     pub certificates: Vec<String>,
-    /// The cluster's secret key (Ed25519 seed, base64), for servers: with it they admit others.
+    /// The cluster's root key (Ed25519 seed, base64); servers only, which admit other nodes with it.
     pub cluster_key: Option<String>,
-    /// The key that secrets and configs are sealed with in the documents (32 bytes, base64), for every member.
+    /// The key of secrets and configs (XChaCha20-Poly1305, 32 bytes, base64).
     pub file_key: String,
     /// Addresses of members.
     pub peers: Vec<Multiaddr>,

@@ -1,7 +1,7 @@
-//! Signed changes: the only way in which shared state moves.
+//! Signed changes, the only way to change a document.
 //!
-//! A change is an Automerge change of one document inside an envelope that its author signed. A receiver checks size,
-//! signature, membership and the right to write that document before Automerge sees a byte.
+//! A signed change is an Automerge change of one document in an envelope that its author signed. A receiver checks size,
+//! signature, membership and the right to write the document before it passes the payload to Automerge.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,29 +15,30 @@ use sha2::{Digest as _, Sha256};
 use crate::wire::{self, MAX_CHANGE};
 use crate::{ClusterId, Millis, NodeId};
 
-/// Which document.
+/// Identifies a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DocumentId {
-    /// What users want: services, scale, drained nodes. Every member may write it.
+    /// The cluster document: services, scale, drained nodes. Every member may write it.
     Cluster,
-    /// What one node says of itself. Only that node writes it. It starts a new generation to leave its history
-    /// behind: the highest generation is the document.
+    /// A node document, which only its node writes. The node drops the history by starting a new generation; the highest
+    /// generation is the document.
     Node {
-        /// Its owner.
+        /// The node that writes it.
         node: NodeId,
-        /// Which generation.
+        /// Grows with every new generation; milliseconds since the epoch where clocks are right.
         generation: u64,
     },
 }
 
-/// The writer of a run of changes, in Automerge's sense: 16 bytes that bind it to its author, 8 that tell the author's
-/// installations apart.
+/// An Automerge actor id: 16 bytes of SHA-256 over the author's peer id, which bind it to the author, and 8 bytes that
+/// distinguish the actors of one author.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Actor([u8; 24]);
 
 impl Actor {
-    /// An actor of this author; `nonce` is random, once for an installation.
+    /// Returns the actor of this author with this nonce: random for the cluster document, the generation for a node
+    /// document.
     pub fn new(author: NodeId, nonce: u64) -> Self {
         let mut bytes = [0; 24];
         bytes[..16].copy_from_slice(&Self::binding(author));
@@ -45,12 +46,12 @@ impl Actor {
         Self(bytes)
     }
 
-    /// Whether it is one of this author's.
+    /// Returns whether the actor is bound to this author.
     pub fn belongs_to(&self, author: NodeId) -> bool {
         self.0[..16] == Self::binding(author)
     }
 
-    /// As Automerge takes it.
+    /// Returns the bytes of the Automerge actor id.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -75,11 +76,17 @@ impl fmt::Debug for Actor {
     }
 }
 
+/// The text is not an [`Actor`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not an actor id: expected 48 lower-case hex digits")]
+pub struct ParseActorError(String);
+
 impl FromStr for Actor {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).map_err(|e| e.to_string())?;
-        bytes.try_into().map(Self).map_err(|_| "an actor has 24 bytes".to_owned())
+    type Err = ParseActorError;
+    fn from_str(text: &str) -> Result<Self, ParseActorError> {
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok();
+        let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or_else(|| ParseActorError(text.chars().take(80).collect()))
     }
 }
 
@@ -92,42 +99,43 @@ impl Serialize for Actor {
 impl<'de> Deserialize<'de> for Actor {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let bytes = ByteBuf::deserialize(d)?.into_vec();
-        bytes.try_into().map(Self).map_err(|_| serde::de::Error::custom("an actor has 24 bytes"))
+        bytes.try_into().map(Self).map_err(|_| serde::de::Error::custom("an actor id has 24 bytes"))
     }
 }
 
-/// What an author signs.
+/// The content that the author signs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeBody {
-    /// Of which cluster: a change means nothing in another.
+    /// The cluster: a change is invalid in any other.
     pub cluster: ClusterId,
-    /// Of which document.
+    /// The document.
     pub document: DocumentId,
-    /// Automerge's actor.
+    /// The Automerge actor; bound to `author`.
     pub actor: Actor,
-    /// Its place among the actor's changes, from 1, without gaps.
+    /// Sequence number among the actor's changes, from 1, without gaps.
     pub seq: u64,
-    /// Who wrote and signed it.
+    /// The node that made and signed the change.
     pub author: NodeId,
-    /// The user on whose behalf, and the id of the token; `None`: the node itself.
+    /// The user whose command caused the change; `None` for a change by the node itself.
     pub on_behalf_of: Option<Subject>,
-    /// When, by the author's clock. For people: no decision reads it.
+    /// Time by the author's clock; for display only.
     pub timestamp: Millis,
-    /// The Automerge change.
+    /// The uncompressed Automerge change.
     #[serde(with = "serde_bytes")]
     pub payload: Vec<u8>,
 }
 
-/// A user as a token names him.
+/// A user, identified by a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
-    /// His name.
+    /// Name of the user (the `sub` claim).
     pub name: String,
-    /// The id of the token that let him in.
+    /// Id of the token (the `jti` claim).
     pub token_id: String,
 }
 
-/// A change as it travels and as it is stored: the body's exact bytes, and the author's Ed25519 signature over them.
+/// A change as it is sent and stored: the exact bytes of the CBOR-encoded [`ChangeBody`], and the author's Ed25519
+/// signature over `"vc change 1\0"` and these bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedChange {
     #[serde(with = "serde_bytes")]
@@ -136,37 +144,37 @@ pub struct SignedChange {
     signature: Vec<u8>,
 }
 
-/// Why a change is refused.
+/// Why a change is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    /// Larger than any honest change.
-    #[error("a change of {0} bytes is larger than {MAX_CHANGE}")]
+    /// Larger than [`MAX_CHANGE`].
+    #[error("a change of {0} bytes exceeds the limit of {MAX_CHANGE}")]
     TooLarge(usize),
-    /// Not a change.
+    /// The body does not decode.
     #[error(transparent)]
     Malformed(#[from] wire::WireError),
-    /// The signature is not the author's.
-    #[error("the signature is not {0}'s")]
+    /// The signature does not verify.
+    #[error("the signature of {0} does not verify")]
     BadSignature(NodeId),
-    /// Made for another cluster.
-    #[error("made for cluster {0}")]
+    /// The change belongs to another cluster.
+    #[error("the change belongs to cluster {0}")]
     WrongCluster(ClusterId),
-    /// The author may not write there.
+    /// The author may not write the document, or the actor or sequence number is invalid.
     #[error("{author} may not write this document")]
     NotPermitted {
-        /// Who tried.
+        /// The author.
         author: NodeId,
     },
 }
 
-/// Signatures over changes are good for nothing else.
+/// Domain separation: a signature over a change is valid for nothing else.
 const DOMAIN: &[u8] = b"vc change 1\0";
 
 impl SignedChange {
-    /// Signs a body with its author's key.
+    /// Encodes and signs a body with its author's key.
     ///
     /// # Panics
-    /// Never: Ed25519 keys sign anything.
+    /// Never: Ed25519 signing does not fail.
     #[allow(clippy::expect_used, reason = "Ed25519 signing has no failing case")]
     pub fn sign(body: &ChangeBody, key: &Keypair) -> Self {
         let body = wire::encode(body);
@@ -174,8 +182,8 @@ impl SignedChange {
         Self { body, signature }
     }
 
-    /// Reads the body after checking all that can be checked without state: size, form, signature, cluster, that the
-    /// actor is the author's, and that a node's document is written by its owner. Membership is the caller's question.
+    /// Decodes the body after checking everything that needs no state: size, encoding, signature, cluster, that the actor is
+    /// bound to the author, and that a node document is written by its node. The caller checks membership.
     pub fn verify(&self, cluster: ClusterId) -> Result<ChangeBody, ChangeError> {
         if self.encoded_len() > MAX_CHANGE {
             return Err(ChangeError::TooLarge(self.encoded_len()));
@@ -197,19 +205,19 @@ impl SignedChange {
         Ok(body)
     }
 
-    /// Reads the body without checking anything: for changes from our own disk, checked before they came there.
+    /// Decodes the body without checking anything: for changes from the own disk, which were verified before.
     pub fn decode_unverified(&self) -> Result<ChangeBody, wire::WireError> {
         wire::decode(&self.body)
     }
 
-    /// Its size on the wire, in bytes, to within a few.
+    /// Returns the encoded size in bytes, a few bytes more or less.
     pub fn encoded_len(&self) -> usize {
         self.body.len() + self.signature.len() + 16
     }
 }
 
-/// Changes in an order in which each follows those it builds on, with the certificates of their authors, so that
-/// whoever knows the cluster's id can check them without asking anybody.
+/// Changes, each after those it depends on, with the certificates of their authors: everything that is needed to verify
+/// them with the cluster's id alone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Batch {
     /// Membership certificates.
@@ -218,8 +226,7 @@ pub struct Batch {
     pub changes: Vec<SignedChange>,
 }
 
-/// How much of each actor's changes somebody has (a summary in the sense of Scuttlebutt reconciliation, van Renesse
-/// et al. 2008).
+/// Which changes a node has (a digest in the terms of Scuttlebutt reconciliation, van Renesse et al. 2008).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct VersionVector {
     /// Highest sequence number of each actor of the cluster document.
@@ -228,21 +235,21 @@ pub struct VersionVector {
     pub nodes: BTreeMap<NodeId, (u64, u64)>,
 }
 
-/// A run of changes of one actor.
+/// A range of changes of one actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ChangeRange {
-    /// Of which document.
+    /// The document.
     pub document: DocumentId,
-    /// Of which actor; `None` for a node's document, which has one.
+    /// The actor; `None` for a node document, which has only one.
     pub actor: Option<Actor>,
-    /// The first sequence number.
+    /// First sequence number.
     pub from: u64,
-    /// The last one.
+    /// Last sequence number, inclusive.
     pub to: u64,
 }
 
 impl VersionVector {
-    /// What `self` has and `other` lacks.
+    /// Returns the changes that `self` has and `other` lacks.
     pub fn missing_in(&self, other: &Self) -> Vec<ChangeRange> {
         let cluster = self.cluster.iter().filter_map(|(actor, &to)| {
             let from = other.cluster.get(actor).copied().unwrap_or(0) + 1;
@@ -265,7 +272,7 @@ impl VersionVector {
         cluster.chain(nodes).collect()
     }
 
-    /// A short fingerprint: equal vectors have equal ones.
+    /// Returns 64 bits of SHA-256 over the CBOR encoding, to compare vectors in heartbeats.
     pub fn fingerprint(&self) -> u64 {
         let hash = Sha256::digest(wire::encode(self));
         hash[..8].iter().fold(0, |sum, &byte| (sum << 8) | u64::from(byte))
@@ -297,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_opens_only_as_its_author_signed_it() {
+    fn a_change_verifies_only_as_its_author_signed_it() {
         let (a, id) = key(1);
         let (b, other) = key(2);
         let cluster = ClusterId::of(&a.public()).expect("ed25519");
@@ -311,11 +318,14 @@ mod tests {
         }
         let forged = SignedChange::sign(&body(id, DocumentId::Cluster, cluster), &b);
         assert_eq!(forged.verify(cluster), Err(ChangeError::BadSignature(id)));
-        let elsewhere = ClusterId::of(&b.public()).expect("ed25519");
-        assert_eq!(signed.verify(elsewhere), Err(ChangeError::WrongCluster(cluster)));
+        let other_cluster = ClusterId::of(&b.public()).expect("ed25519");
+        assert_eq!(signed.verify(other_cluster), Err(ChangeError::WrongCluster(cluster)));
         let document = DocumentId::Node { node: other, generation: 1 };
-        let trespass = SignedChange::sign(&body(id, document, cluster), &a);
-        assert_eq!(trespass.verify(cluster), Err(ChangeError::NotPermitted { author: id }));
+        let other_nodes_document = SignedChange::sign(&body(id, document, cluster), &a);
+        assert_eq!(
+            other_nodes_document.verify(cluster),
+            Err(ChangeError::NotPermitted { author: id })
+        );
         let mut stolen = body(id, DocumentId::Cluster, cluster);
         stolen.actor = Actor::new(other, 1);
         assert_eq!(
@@ -325,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_generation_is_sent_whole_and_an_older_one_not_at_all() {
+    fn a_newer_generation_is_sent_completely_and_an_older_one_never() {
         let (_, node) = key(3);
         let at = |generation, seq| VersionVector {
             nodes: BTreeMap::from([(node, (generation, seq))]),

@@ -1,7 +1,9 @@
-//! What users ask of a node, and what it answers. JSON frames, each behind its length as 4 bytes, big endian.
+//! The control protocol between clients (CLI, browser) and nodes. Every frame is JSON behind its length as 4 bytes, big
+//! endian.
 //!
-//! A session carries one request after another. Each is answered by one [`Reply`], or by a run of them that ends in
-//! [`Reply::End`] ([`Request::Watch`], [`Request::Logs`]). The rows are the CLI's JSON output.
+//! A session carries one request after another. Each is answered by one [`Reply`], or by a series of replies that ends
+//! with [`Reply::End`]. [`Reply::KeepAlive`] and [`Reply::Note`] may precede any answer. The rows are the CLI's JSON
+//! output.
 
 mod rows;
 
@@ -18,237 +20,239 @@ pub use rows::{
     ServiceDiff, ServiceRow, StatusReport, UnplacedRow, VolumeRow,
 };
 
-/// A request of a user. `service` and `node` texts are as people write them: `web` or `shop/web`; a name or an id.
+/// A request, with the role it needs. `service` and `node` are as users write them: `web` or `shop/web`; a name or an id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
-    /// Put these services in place. Deployer.
+    /// Creates or updates services. Deployer.
     Deploy {
-        /// All or none of them.
+        /// The services; all are deployed or none.
         deployments: Vec<Deployment>,
-        /// The secrets and configs that they mount.
+        /// The secrets and configs that the services mount.
         #[serde(default)]
         files: Vec<FileContent>,
     },
-    /// What would [`Request::Deploy`] change? Viewer; with secrets deployer, as the answer says whether they are others.
+    /// Returns what [`Request::Deploy`] would change. Viewer; deployer with secrets, because the answer reveals whether they
+    /// differ.
     Diff {
         /// The services.
         deployments: Vec<Deployment>,
-        /// The secrets and configs that they mount.
+        /// The secrets and configs that the services mount.
         #[serde(default)]
         files: Vec<FileContent>,
     },
-    /// Everything about a service. Viewer.
+    /// Returns the details of a service. Viewer.
     Inspect {
-        /// Which service.
+        /// The service.
         service: String,
     },
-    /// Replace its instances by new ones of the same spec, as an update would. Deployer.
+    /// Replaces the instances by new ones of the same spec, as an update does. Deployer.
     Restart {
-        /// Which service.
+        /// The service.
         service: String,
     },
-    /// Go back to the spec before the present one. Deployer.
+    /// Returns to the previous spec. Deployer.
     Rollback {
-        /// Which service.
+        /// The service.
         service: String,
     },
-    /// Even out what nodes run. Deployer.
+    /// Moves instances so that nodes are evenly used. Deployer.
     Rebalance {
-        /// `false`: only say what would move.
+        /// `false` for a dry run.
         apply: bool,
     },
-    /// Where would these go? Viewer.
+    /// Returns the plan as if these services were deployed. Viewer.
     Plan {
-        /// The services; those deployed already are counted as well.
+        /// The services, in addition to those that are deployed.
         deployments: Vec<Deployment>,
     },
-    /// Change the number of instances. Deployer.
+    /// Changes the number of replicas. Deployer.
     Scale {
-        /// Which service.
+        /// The service.
         service: String,
-        /// How many.
+        /// The number of replicas.
         replicas: u32,
     },
-    /// Remove a service. Deployer.
+    /// Removes a service. Deployer.
     Remove {
-        /// Which service, or a whole project as `shop/`.
+        /// The service, or a whole project as `shop/`.
         service: String,
     },
-    /// Keep instances off a node, or let them come back. Admin.
+    /// Drains a node, or ends the drain. Admin.
     Drain {
-        /// Which.
+        /// The node.
         node: String,
-        /// `false`: let them come back.
+        /// `false` ends the drain.
         drain: bool,
     },
-    /// Take a node out of the cluster for good. Admin.
+    /// Removes a node from the cluster for good. Admin.
     Leave {
-        /// Which.
+        /// The node.
         node: String,
-        /// Also when it still runs instances.
+        /// Also if it still runs instances or holds volumes.
         force: bool,
     },
-    /// List the images that members hold for one another. Viewer.
+    /// Lists the images in the cluster. Viewer.
     Images,
-    /// Begin to hand an image to the node; the stream carries it from then on. Deployer.
+    /// Uploads an image, which follows on the stream. Deployer.
     PushImage(ImagePush),
-    /// List named volumes and where their data is. Viewer.
+    /// Lists named volumes and the nodes that hold them. Viewer.
     Volumes,
-    /// Forget a volume that no service uses, and remove its data. Deployer.
+    /// Removes a volume that no service uses, with its data. Deployer.
     RemoveVolume {
         /// `project/volume`.
         volume: VolumeKey,
     },
-    /// Run a command in an instance; the stream carries its input and output from then on. Deployer.
+    /// Runs a command in an instance; its input and output follow on the stream. Deployer.
     Exec(ExecRequest),
-    /// Read files of an instance. Deployer: they may hold secrets.
+    /// Copies files out of an instance. Deployer, because they may contain secrets.
     CopyOut(CopyRequest),
-    /// Put files into an instance. Deployer.
+    /// Copies files into an instance. Deployer.
     CopyIn(CopyRequest),
-    /// List services. Viewer.
+    /// Lists services. Viewer.
     Services,
-    /// List instances. Viewer.
+    /// Lists instances. Viewer.
     Instances {
-        /// Of one service only.
+        /// Only instances of this service.
         service: Option<String>,
     },
-    /// List nodes. Viewer.
+    /// Lists nodes. Viewer.
     Nodes,
-    /// The cluster at a glance. Viewer.
+    /// Returns a summary of the cluster. Viewer.
     Status,
-    /// The instances of these services now, and again whenever they change. Viewer.
+    /// Returns services with their instances, now and whenever they change. Viewer.
     Watch {
-        /// Which; empty: all.
+        /// The services; empty for all.
         services: Vec<ServiceKey>,
     },
-    /// What instances wrote. Viewer.
+    /// Returns log lines of instances. Viewer.
     Logs(LogRequest),
-    /// Make a token. Admin.
+    /// Creates a token. Admin.
     CreateToken(TokenRequest),
-    /// What the text of a Compose file asks for. Viewer.
+    /// Parses a Compose file. Viewer.
     Compose {
-        /// The text. It cannot refer to other files: there are none.
+        /// The text of the file. It cannot refer to other files.
         text: String,
-        /// The project's name, when the user says it; else the file's `name:`.
+        /// The project name; `None` for the file's `name:`.
         project: Option<Name>,
     },
-    /// The whole cluster now, and what changes of it from then on; nothing else is answered on this stream. Viewer.
+    /// Subscribes to the state of the cluster: everything first, then what changes. No other request is answered on this
+    /// stream. Viewer.
     Live,
-    /// What happened lately, oldest first: answered by [`Reply::Event`] a thing, up to [`Reply::End`]. Viewer.
+    /// Lists recent events, oldest first: one [`Reply::Event`] each, then [`Reply::End`]. Viewer.
     Events {
-        /// Go on as things happen.
+        /// Continues with new events as they happen.
         follow: bool,
     },
-    /// Many sessions on this stream: after [`Reply::Ready`] it carries
-    /// [yamux](https://github.com/hashicorp/yamux/blob/master/spec.md), and every stream in there that the user opens is a
-    /// session of its own. For clients for whom one stream is cheap and many are not: browsers. Viewer.
+    /// Multiplexes sessions: after [`Reply::Ready`] the stream carries
+    /// [yamux](https://github.com/hashicorp/yamux/blob/master/spec.md), and every yamux stream that the client opens is a
+    /// session. For browsers, whose transport streams are expensive. Viewer.
     Multiplex,
-    /// An HTTP request to an instance of a service. Viewer.
+    /// Sends an HTTP request to an instance of a service. Viewer.
     Fetch(FetchRequest),
-    /// A WebSocket to an instance of a service. Viewer.
+    /// Opens a WebSocket to an instance of a service. Viewer.
     Socket(SocketRequest),
 }
 
-/// An image that a user hands to a node. After [`Reply::Ready`] the image follows as `docker save` writes it, in frames
-/// of bytes that an empty one ends; then the node answers with [`Reply::Done`] or [`Reply::Error`]. When the node has
-/// the image already, it answers [`Reply::Done`] without it; [`Reply::KeepAlive`] may come before any other answer.
+/// An image to upload. After [`Reply::Ready`] the client sends the output of `docker save` in frames of bytes, the last of
+/// them empty; then the node answers [`Reply::Done`] or [`Reply::Error`]. A node that has the image already answers
+/// [`Reply::Done`] without [`Reply::Ready`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImagePush {
-    /// The reference under which services name it.
+    /// The reference that services use.
     pub reference: String,
-    /// Its id, `sha256:…`.
+    /// Image id, `sha256:…`.
     pub id: String,
-    /// Its size in bytes, as Docker tells it.
+    /// Size in bytes as reported by Docker.
     pub size: u64,
 }
 
-/// A command to run in an instance. After [`Reply::Ready`] both sides send frames of bytes, see [`crate::exec`].
+/// A command to run in an instance. After [`Reply::Ready`] both sides send the frames of [`crate::exec`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
-    /// Of which service.
+    /// The service.
     pub service: String,
-    /// In which replica; `None`: the first that runs.
+    /// The replica; `None` for the first one that runs.
     pub replica: Option<u32>,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Whether it gets a terminal.
+    /// Whether to allocate a terminal.
     pub tty: bool,
-    /// Whether it gets input.
+    /// Whether to attach standard input.
     pub stdin: bool,
     /// Environment variables, `KEY=value`.
     pub environment: Vec<String>,
-    /// User to run as.
+    /// User to run as; `None` for that of the container.
     pub user: Option<String>,
-    /// Working directory.
+    /// Working directory; `None` for that of the container.
     pub working_dir: Option<String>,
-    /// Columns and rows of the terminal.
+    /// Initial size of the terminal: columns and rows.
     pub size: Option<(u16, u16)>,
 }
 
-/// Files to copy, as a tar archive with one root. After [`Reply::Ready`] both sides send frames as for a command:
-/// [`Request::CopyOut`] writes the archive on its standard output; [`Request::CopyIn`] first writes, in one piece, how the
-/// archive's root shall be called, and then takes the archive as its input. Both end like a command.
+/// Files to copy, as a tar archive with one root. After [`Reply::Ready`] both sides send the frames of [`crate::exec`]:
+/// [`Request::CopyOut`] sends the archive as standard output; [`Request::CopyIn`] first sends the name for the archive's
+/// root in one `Stdout` frame and then takes the archive as standard input. Both end like a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyRequest {
-    /// Of which service.
+    /// The service.
     pub service: String,
-    /// In which replica; `None`: the first that runs.
+    /// The replica; `None` for the first one that runs.
     pub replica: Option<u32>,
-    /// From or to where in the instance, absolute. A directory that is there gets the files into it.
+    /// Absolute path in the instance. An existing directory receives the files inside it.
     pub path: String,
-    /// How what is put there is called where it comes from; `.`: only what is in it.
+    /// Name of the copied file or directory at its source; `.` for only the content of a directory.
     pub name: String,
 }
 
-/// Which lines of which instances.
+/// Selects log lines of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRequest {
-    /// Of which service.
+    /// The service.
     pub service: String,
-    /// Of one replica only.
+    /// Only this replica.
     pub replica: Option<u32>,
-    /// Go on as they are written.
+    /// Continues with new lines as they are written.
     pub follow: bool,
-    /// The last so many lines of each instance; `None`: all.
+    /// Only the last N lines of each instance; `None` for all.
     pub tail: Option<u32>,
-    /// Not before this time.
+    /// Only lines since this time.
     pub since: Option<Millis>,
 }
 
-/// The token to make.
+/// The token to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRequest {
-    /// For whom.
+    /// What the token admits.
     pub subject: TokenSubject,
-    /// Good for so long.
+    /// Lifetime in milliseconds.
     pub ttl_ms: Millis,
-    /// For a link or a QR code: it names a few addresses for browsers, and no others.
+    /// Includes only a few WebRTC addresses, so that the token fits into a link or QR code.
     #[serde(default)]
     pub browser: bool,
 }
 
-/// Whom a token lets in.
+/// What a token admits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenSubject {
-    /// A node that joins.
+    /// A node that joins the cluster.
     Node {
-        /// What to call it in the log; the node names itself.
+        /// Name in the log; the node chooses its own when it joins.
         name: Name,
-        /// What it will be.
+        /// The role of the node.
         role: NodeRole,
     },
-    /// A user.
+    /// A user of the control protocol.
     User {
-        /// His name.
+        /// Name of the user.
         name: Name,
-        /// What he may do.
+        /// The role of the user.
         role: UserRole,
     },
 }
 
-/// An answer.
+/// An answer to a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", content = "value", rename_all = "snake_case")]
 pub enum Reply {
@@ -260,27 +264,27 @@ pub enum Reply {
     Services(Vec<ServiceRow>),
     /// To [`Request::Instances`].
     Instances(Vec<InstanceRow>),
-    /// Each turn of [`Request::Watch`].
+    /// To [`Request::Watch`], now and on every change.
     Watched {
-        /// The services that are watched.
+        /// The watched services.
         services: Vec<ServiceRow>,
         /// Their instances.
         instances: Vec<InstanceRow>,
     },
-    /// To [`Request::Diff`]: only what changes.
+    /// To [`Request::Diff`]: the services that change.
     Diff(Vec<ServiceDiff>),
     /// To [`Request::Inspect`].
     Service(Box<ServiceDetail>),
-    /// To [`Request::Rebalance`]: what moves, or would.
+    /// To [`Request::Rebalance`]: the moves.
     Moves(Vec<MoveRow>),
     /// To [`Request::Images`].
     Images(Vec<ImageRow>),
     /// To [`Request::Volumes`].
     Volumes(Vec<VolumeRow>),
-    /// Go on: the stream is yours.
+    /// The request is accepted; what follows on the stream is described at the request.
     Ready,
-    /// It takes time; the answer follows. Among logs and events that are followed every fifteen seconds or so, so that each
-    /// side notices when the other is gone.
+    /// Sent while the answer takes time, and about every 15 s in followed logs and events, so that both sides notice a broken
+    /// connection.
     KeepAlive,
     /// To [`Request::Nodes`].
     Nodes(Vec<NodeRow>),
@@ -288,19 +292,19 @@ pub enum Reply {
     Status(StatusReport),
     /// To [`Request::CreateToken`].
     Token(String),
-    /// A line of [`Request::Logs`].
+    /// To [`Request::Logs`]: one line.
     Log(LogRow),
     /// To [`Request::Compose`].
     Composed(ComposeProject),
-    /// Each turn of [`Request::Live`]: at least one a second, so that silence means that the node is gone.
+    /// To [`Request::Live`]: at least twice a second, so that a client notices within a second that the node is down.
     Live(Box<LiveUpdate>),
-    /// A line of [`Request::Events`].
+    /// To [`Request::Events`]: one event.
     Event(EventRow),
     /// To [`Request::Fetch`] and [`Request::Socket`].
     Response(ResponseHead),
-    /// Something to tell beside the answer, which goes on. One line.
+    /// A warning beside the answer, in one line.
     Note(String),
-    /// No more follow.
+    /// The end of a series of replies.
     End,
     /// The request was refused or failed.
     Error(ApiError),

@@ -1,4 +1,5 @@
-//! What members tell each other without being asked.
+//! Messages between members: gossip (the gossipsub topic `vc/CLUSTER-ID`) and anti-entropy
+//! ([`SYNC_PROTOCOL`](crate::wire::SYNC_PROTOCOL)). All are CBOR.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,42 +7,43 @@ use crate::change::{Batch, VersionVector};
 use crate::node::Usage;
 use crate::{ClusterId, NodeId};
 
-/// A message of the cluster's one gossipsub topic. Gossipsub signs it; it may be lost, repeated or late.
+/// A message of the cluster's gossipsub topic. Gossipsub signs it; it may be lost, repeated or delayed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gossip {
-    /// I am here.
+    /// Liveness, and volatile facts of the sender.
     Heartbeat(Heartbeat),
-    /// This has changed.
+    /// New changes.
     Changes(Batch),
 }
 
-/// A sign of life, and what is volatile about a node.
+/// A periodic message of every node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Whose.
+    /// The sender.
     pub node: NodeId,
-    /// Its incarnation.
+    /// The sender's incarnation.
     pub incarnation: u64,
-    /// Grows with each heartbeat, through restarts as well: an old one replayed is no sign of life.
+    /// Grows with each heartbeat, also across restarts, so that a replayed heartbeat is ignored.
     pub seq: u64,
-    /// [`VersionVector::fingerprint`] of what it has: another one than ours is a reason to compare.
+    /// [`VersionVector::fingerprint`] of the sender. A different one triggers anti-entropy.
     pub fingerprint: u64,
-    /// What it uses now.
+    /// CPU and memory in use.
     pub usage: Usage,
 }
 
-/// A message between two connected members. It may be lost: the timer repeats it.
+/// An anti-entropy message between two connected members. It may be lost: a timer repeats it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SyncMessage {
-    /// This is what I have: send what I lack, and your own summary if you lack something.
+    /// The sender's version vector. The receiver answers with the changes that the sender lacks, and with its own vector if
+    /// it lacks changes itself.
     Summary(VersionVector),
-    /// What you lacked.
+    /// Changes that the receiver lacks.
     Changes(Batch),
 }
 
-/// Name of the cluster's gossip topic.
+/// Returns the name of the cluster's gossip topic.
 pub fn topic(cluster: ClusterId) -> String {
     format!("vc/{cluster}")
 }

@@ -1,8 +1,9 @@
-//! HTTP and WebSockets to the instances of a service, asked of any node: [`Request::Fetch`] and [`Request::Socket`].
+//! HTTP requests and WebSockets to the instances of a service, through any node: [`Request::Fetch`] and
+//! [`Request::Socket`].
 //!
-//! The node chooses an instance as it does for a published port, speaks HTTP/1.1 with it, and passes on what it says.
-//! Only TCP ports that a service publishes beyond the node itself can be asked for. One that is bound to an address of
-//! some network is among them: a user of any role gets to it by way of the mesh.
+//! The node selects an instance as it does for a published port, sends the request over HTTP/1.1 and forwards the
+//! response. Only TCP ports that a service publishes on addresses other than loopback are reachable, for users of any
+//! role; that includes ports bound to one address.
 //!
 //! [`Request::Fetch`]: crate::control::Request::Fetch
 //! [`Request::Socket`]: crate::control::Request::Socket
@@ -13,80 +14,80 @@ use crate::{InstanceId, NodeId};
 
 /// The largest frame of a body, in bytes.
 pub const MAX_BODY_FRAME: usize = 64 * 1024;
-/// The largest message of a WebSocket, in bytes.
+/// The largest WebSocket message, in bytes.
 pub const MAX_MESSAGE: usize = 1024 * 1024;
-/// The most headers of a request.
+/// The most headers of one request.
 pub const MAX_HEADERS: usize = 128;
 
-/// A request to an instance.
+/// An HTTP request to an instance.
 ///
-/// When `body` is set, the body follows the request at once, as frames of bytes that an empty one ends. The answer is
-/// [`Reply::Response`](crate::control::Reply::Response), followed by its body in the same way, or
-/// [`Reply::Error`](crate::control::Reply::Error). A stream that ends before the empty frame was cut. After one exchange
-/// the node closes the stream.
+/// If `body` is set, the body follows immediately in frames of bytes, the last of them empty. The answer is
+/// [`Reply::Response`](crate::control::Reply::Response) followed by its body in the same form, or
+/// [`Reply::Error`](crate::control::Reply::Error). A stream that ends without the empty frame was interrupted. The node
+/// closes the stream after one exchange.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchRequest {
-    /// Which service: `web` or `shop/web`.
+    /// The service: `web` or `shop/web`.
     pub service: String,
-    /// Which of the ports that it publishes; `None`: its only one.
+    /// The published port; `None` for the only one.
     pub port: Option<u16>,
     /// `GET`, `POST`, …
     pub method: String,
-    /// Path and query, from the slash on.
+    /// Path and query, starting with a slash.
     pub target: String,
-    /// Name and value, in their order. Bytes of a value that are not ASCII are read as Latin-1. Headers of one hop
-    /// (`connection`, `transfer-encoding`, …) are the node's business and left out.
+    /// Names and values, in order. Non-ASCII bytes of a value are Latin-1. Hop-by-hop headers (`connection`,
+    /// `transfer-encoding`, …) are dropped: the node sets its own.
     pub headers: Vec<(String, String)>,
     /// Whether a body follows.
     #[serde(default)]
     pub body: bool,
 }
 
-/// The beginning of an instance's answer.
+/// Status and headers of an instance's response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResponseHead {
-    /// Its status code.
+    /// Status code.
     pub status: u16,
-    /// Name and value, in their order; as in [`FetchRequest::headers`].
+    /// Names and values, in order, as in [`FetchRequest::headers`].
     pub headers: Vec<(String, String)>,
-    /// Which instance answered.
+    /// The instance that answered.
     pub instance: InstanceId,
-    /// On which node.
+    /// The node that runs it.
     pub node: NodeId,
 }
 
-/// A WebSocket (RFC 6455) to an instance.
+/// A request for a WebSocket (RFC 6455) to an instance.
 ///
-/// The answer is [`Reply::Response`](crate::control::Reply::Response) with status 101 and the chosen subprotocol among its
-/// headers; with another status when the instance refused, and then its body follows as for a fetch. From then on both
-/// sides send messages, each a frame whose first byte is a [`SocketFrame`]'s kind.
+/// The answer is [`Reply::Response`](crate::control::Reply::Response): with status 101 and the selected subprotocol among
+/// its headers, after which both sides send [`SocketFrame`]s; or with another status if the instance refused, followed by
+/// the body as for [`FetchRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketRequest {
-    /// Which service.
+    /// The service.
     pub service: String,
-    /// Which of the ports that it publishes; `None`: its only one.
+    /// The published port; `None` for the only one.
     pub port: Option<u16>,
-    /// Path and query, from the slash on.
+    /// Path and query, starting with a slash.
     pub target: String,
-    /// Name and value, in their order: cookies, origin.
+    /// Names and values, in order, such as cookies and origin.
     pub headers: Vec<(String, String)>,
-    /// Subprotocols to choose from, the best first.
+    /// Subprotocols to select from, the preferred first.
     pub protocols: Vec<String>,
 }
 
-/// What passes on a WebSocket: a kind, 1 byte, and what belongs to it.
+/// A WebSocket message: the kind in 1 byte, then the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SocketFrame {
     /// Kind 1: text, UTF-8.
     Text(String),
-    /// Kind 2: bytes.
+    /// Kind 2: binary.
     Binary(Vec<u8>),
-    /// Kind 8: it is over. A code, 2 bytes, big endian, and a reason, UTF-8; or nothing at all.
+    /// Kind 8: close. Empty, or a code (2 bytes, big endian) and a reason (UTF-8).
     Close(Option<(u16, String)>),
 }
 
 impl SocketFrame {
-    /// As a frame.
+    /// Encodes the message, without its length.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Text(text) => [&[1], text.as_bytes()].concat(),
@@ -98,7 +99,7 @@ impl SocketFrame {
         }
     }
 
-    /// From a frame; `None`: it is none.
+    /// Decodes a message, or returns `None` if it is malformed.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first()?;
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_comes_back_as_it_went() {
+    fn frames_round_trip() {
         for frame in [
             SocketFrame::Text("grüß dich".to_owned()),
             SocketFrame::Text(String::new()),
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused() {
+    fn malformed_frames_are_rejected() {
         for bytes in [&[][..], &[1, 0xff], &[8, 3], &[8, 3, 232, 0xff], &[9], &[0]] {
             assert_eq!(SocketFrame::from_bytes(bytes), None, "{bytes:?}");
         }

@@ -1,4 +1,4 @@
-//! Identifiers: who, and which service or slot of one.
+//! Identifiers of nodes, clusters, services, slots, instances and volumes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,26 +6,32 @@ use std::str::FromStr;
 use libp2p_identity::{KeyType, PeerId, PublicKey};
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not an identifier.
+/// A text is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// Not the peer id of an Ed25519 key.
-    #[error("'{0}' is not the id of an Ed25519 key")]
+    #[error("'{0}' is not the peer id of an Ed25519 key")]
     Peer(String),
-    /// Not a name.
+    /// Not a [`Name`].
     #[error(
         "'{0}' is not a name: use 1 to 63 lower-case letters, digits and '-', starting with a letter or a digit"
     )]
     Name(String),
     /// Not a `project/service`.
-    #[error("'{0}' is not a service: write project/service")]
+    #[error("'{0}' is not a service: expected project/service")]
     Service(String),
+    /// Not a `project/volume`.
+    #[error("'{0}' is not a volume: expected project/volume")]
+    Volume(String),
     /// Not a `project/service.N`.
-    #[error("'{0}' is not a slot: write project/service.N")]
+    #[error("'{0}' is not a slot: expected project/service.N")]
     Slot(String),
+    /// Not a `project/service.N@digest`.
+    #[error("'{0}' is not an instance: expected project/service.N@digest")]
+    Instance(String),
 }
 
-/// Serialises through `Display` and `FromStr`, so that the type can be a key of a JSON object.
+/// Implements serde through `Display` and `FromStr`, so that the type can be a key of a JSON object.
 macro_rules! as_text {
     ($type:ty) => {
         impl Serialize for $type {
@@ -47,7 +53,7 @@ macro_rules! as_text {
     };
 }
 
-/// The Ed25519 public key inside a libp2p peer id, which carries it whole (identity multihash).
+/// Returns the Ed25519 public key that a libp2p peer id contains (identity multihash).
 fn ed25519_key(peer: &PeerId) -> Option<PublicKey> {
     let hash = peer.as_ref();
     (hash.code() == 0)
@@ -63,26 +69,26 @@ macro_rules! key_id {
         pub struct $name(PeerId);
 
         impl $name {
-            /// The id of a public key. Errors: the key is not Ed25519.
+            /// Returns the id of a public key, or an error if it is not an Ed25519 key.
             pub fn of(key: &PublicKey) -> Result<Self, IdError> {
                 Self::try_from(key.to_peer_id())
             }
 
-            /// The key that this id names.
+            /// Returns the public key.
             ///
             /// # Panics
-            /// Never: construction checks that the key is there.
+            /// Never: the key is checked when the id is constructed.
             #[allow(clippy::expect_used, reason = "checked when the id was made")]
             pub fn public_key(&self) -> PublicKey {
                 ed25519_key(&self.0).expect("checked at construction")
             }
 
-            /// As a libp2p peer id.
+            /// Returns the libp2p peer id.
             pub fn peer_id(&self) -> PeerId {
                 self.0
             }
 
-            /// The last eight characters: enough to tell a handful apart, for people and labels.
+            /// Returns the last eight characters, for display and labels.
             pub fn short(&self) -> String {
                 let text = self.0.to_base58();
                 text[text.len().saturating_sub(8)..].to_owned()
@@ -122,7 +128,7 @@ key_id! {
     NodeId
 }
 key_id! {
-    /// A cluster: the peer id of its root key, so that whoever knows the id can verify what the root signed.
+    /// A cluster: the peer id of its root key, so that the root's signatures can be verified with the id alone.
     ClusterId
 }
 
@@ -132,7 +138,7 @@ key_id! {
 pub struct Name(String);
 
 impl Name {
-    /// As text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -167,7 +173,7 @@ as_text!(Name);
 pub struct ServiceKey {
     /// The Compose project.
     pub project: Name,
-    /// The service in it.
+    /// The service of the project.
     pub service: Name,
 }
 
@@ -188,12 +194,12 @@ impl FromStr for ServiceKey {
 
 as_text!(ServiceKey);
 
-/// One of the places a service asks for, numbered from 1: `project/service.N`. An instance fills it.
+/// One replica of a service, numbered from 1: `project/service.N`. An instance fills it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
-    /// Of which service.
+    /// The service.
     pub service: ServiceKey,
-    /// Which replica, from 1.
+    /// Number of the replica, from 1.
     pub replica: u32,
 }
 
@@ -218,13 +224,13 @@ impl FromStr for Slot {
 
 as_text!(Slot);
 
-/// One thing that a node runs: the container of one spec in one slot, `project/service.N@digest`. The same slot with
-/// another spec is another instance.
+/// A container or process of one spec in one slot: `project/service.N@digest`. The same slot with another spec is another
+/// instance.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId {
-    /// The slot it fills.
+    /// The slot that it fills.
     pub slot: Slot,
-    /// [`ContainerSpec::digest`](crate::spec::ContainerSpec::digest) of what it runs.
+    /// [`ContainerSpec::digest`](crate::spec::ContainerSpec::digest) of its spec.
     pub digest: String,
 }
 
@@ -237,7 +243,8 @@ impl fmt::Display for InstanceId {
 impl FromStr for InstanceId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let (slot, digest) = text.split_once('@').ok_or_else(|| IdError::Slot(text.to_owned()))?;
+        let (slot, digest) =
+            text.split_once('@').ok_or_else(|| IdError::Instance(text.to_owned()))?;
         Ok(Self { slot: slot.parse()?, digest: digest.to_owned() })
     }
 }
@@ -249,7 +256,7 @@ as_text!(InstanceId);
 pub struct VolumeKey {
     /// The Compose project.
     pub project: Name,
-    /// The volume in it.
+    /// The volume of the project.
     pub volume: Name,
 }
 
@@ -263,7 +270,7 @@ impl FromStr for VolumeKey {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
         let (project, volume) =
-            text.split_once('/').ok_or_else(|| IdError::Service(text.to_owned()))?;
+            text.split_once('/').ok_or_else(|| IdError::Volume(text.to_owned()))?;
         Ok(Self { project: project.parse()?, volume: volume.parse()? })
     }
 }
@@ -275,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_survive_text() {
+    fn ids_round_trip_through_text() {
         let key = libp2p_identity::Keypair::ed25519_from_bytes([7; 32]).expect("32 bytes");
         let id = NodeId::of(&key.public()).expect("ed25519");
         assert_eq!(id.to_string().parse::<NodeId>(), Ok(id));
@@ -287,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_id_is_refused() {
+    fn invalid_ids_are_rejected() {
         for bad in ["", "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N", "12D3KooW", "x"] {
             assert!(bad.parse::<NodeId>().is_err(), "{bad}");
         }

@@ -1,40 +1,40 @@
-//! Instances: what a node runs for a slot, and how that is going.
+//! The state of instances, as nodes claim it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Millis;
 
-/// Where an instance is in its life.
+/// The state of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InstanceState {
-    /// Waits: for a node, or for a service it depends on.
+    /// Waiting for a node, or for a service that it depends on.
     Pending,
-    /// The image is on its way.
+    /// The image is being pulled.
     Pulling,
-    /// The runtime was asked to start it.
+    /// The runtime is starting it.
     Starting,
-    /// Runs (and, with a healthcheck, has not been judged yet).
+    /// Running; a healthcheck, if there is one, has no result yet.
     Running,
-    /// Runs, and its healthcheck passes.
+    /// Running, and the healthcheck passes.
     Healthy,
-    /// Runs, and its healthcheck fails.
+    /// Running, and the healthcheck fails.
     Unhealthy,
-    /// Was asked to stop.
+    /// Being stopped.
     Stopping,
-    /// Exited or could not be started; the reason says whether and when it is tried again.
+    /// Exited, or could not be started. The reason says whether and when it is restarted.
     Failed,
-    /// Exited with code 0, and its restart policy leaves it so: a job that is done.
+    /// Exited with code 0, and the restart policy does not restart it.
     Completed,
 }
 
 impl InstanceState {
-    /// Whether a process is up for it.
+    /// Returns whether a container or process is running.
     pub fn is_running(self) -> bool {
         matches!(self, Self::Running | Self::Healthy | Self::Unhealthy)
     }
 
-    /// As JSON writes it.
+    /// Returns the name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -50,24 +50,25 @@ impl InstanceState {
     }
 }
 
-/// A node's claim on an instance: that it runs it, and how that is going. Written by that node alone, under the
+/// A node's claim on an instance: the statement that it runs it, with its state. Written by that node alone, under the
 /// [`InstanceId`](crate::InstanceId).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// How far it is.
+    /// State of the instance.
     pub state: InstanceState,
-    /// Why it is in that state, in words for people; empty when there is nothing to say.
+    /// Display text with the reason of the state; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Where it is reached; empty while it is not running.
+    /// IP address of the instance; empty while it is not running.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
-    /// How often it was started again.
+    /// Number of restarts.
     #[serde(default)]
     pub restarts: u32,
-    /// When it came into its state, by the clock of its node.
+    /// Time at which it entered the state, by the node's clock.
     pub since: Millis,
-    /// Whether it has proven itself as [`UpdatePolicy`](crate::spec::UpdatePolicy) asks: the next step may follow.
+    /// Whether it is available: healthy, or running for the `monitor` time of its
+    /// [`UpdatePolicy`](crate::spec::UpdatePolicy). A rollout waits for it.
     #[serde(default)]
     pub available: bool,
 }

@@ -1,12 +1,13 @@
-//! The vocabulary of Virtual Cluster, shared by every node, the CLI and the browser.
+//! The vocabulary of Virtual Cluster, shared by nodes, the CLI and browsers: ids, specs, credentials, and the messages of
+//! all protocols.
 //!
-//! Pure: nothing here does I/O, reads a clock or draws randomness. Encodings are fixed here and nowhere else:
-//! CBOR between nodes ([`wire`]), JSON towards users ([`control`]), JWT for credentials ([`token`]).
+//! Pure: nothing here does I/O, reads a clock or draws randomness. All encodings are defined here: CBOR for state between
+//! nodes ([`wire`], [`gossip`], [`change`], [`route`]); JSON to clients and for requests that a node passes on
+//! ([`auth`], [`control`], [`exec`], [`log`]); JWT for credentials ([`token`]). `docs/formats.md` describes them.
 
 mod address;
 pub mod auth;
 pub mod change;
-
 pub mod control;
 pub mod error;
 pub mod exec;
@@ -19,18 +20,14 @@ pub mod node;
 mod resources;
 pub mod route;
 pub mod spec;
+mod time;
 pub mod token;
 pub mod wire;
 
-pub use address::AddressKind;
+pub use address::{AddressKind, DEFAULT_PORT};
 pub use error::{ApiError, ErrorCode};
 pub use id::{ClusterId, IdError, InstanceId, Name, NodeId, ServiceKey, Slot, VolumeKey};
 pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;
 pub use resources::{ParseResourceError, Resources, parse_cpus, parse_memory};
-
-/// Milliseconds since the Unix epoch. Every duration and instant in the workspace is in milliseconds.
-pub type Millis = u64;
-
-/// TCP and QUIC port of a node unless told otherwise.
-pub const DEFAULT_PORT: u16 = 4777;
+pub use time::Millis;

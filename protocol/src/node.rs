@@ -1,4 +1,4 @@
-//! What a node says of itself in its own document.
+//! Facts about nodes.
 
 use std::collections::BTreeMap;
 
@@ -7,39 +7,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Name, Resources};
 
-/// The stable facts of a node.
+/// The static facts of a node, written into its document at each start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
-    /// Name for people; not unique by force.
+    /// Display name; not necessarily unique.
     pub name: Name,
-    /// Version of the program.
+    /// Version of vc-node.
     pub version: String,
     /// Operating system, as Docker names it.
     pub os: String,
     /// Architecture, as Docker names it.
     pub arch: String,
-    /// What runs its instances.
+    /// The runtime that starts instances.
     pub runtime: RuntimeKind,
-    /// What it has to give.
+    /// Total CPU and memory.
     pub capacity: Resources,
-    /// `--label`s.
+    /// Labels given with `--label`.
     pub labels: BTreeMap<String, String>,
-    /// Where it is dialled.
+    /// Addresses to dial.
     pub addresses: Vec<Multiaddr>,
 }
 
-/// What runs instances on a node.
+/// The runtime of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuntimeKind {
     /// A Docker engine.
     Docker,
-    /// Child processes of the node: no image, no isolation.
+    /// Child processes of the node, without images and isolation.
     Process,
 }
 
 impl RuntimeKind {
-    /// As the command line writes it.
+    /// Returns the name on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Docker => "docker",
@@ -48,7 +48,7 @@ impl RuntimeKind {
     }
 }
 
-/// What a node uses at the moment. Ephemeral: it travels in heartbeats, never in a document.
+/// Resources in use on a node. Sent in heartbeats, never stored in a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// CPU in use, thousandths of a core.

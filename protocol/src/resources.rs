@@ -1,10 +1,10 @@
-//! Amounts of CPU and memory, as integers: nodes must agree on every sum.
+//! Amounts of CPU and memory, as integers, so that nodes agree on every sum.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// An amount of what a node has to give, or a service asks for.
+/// An amount of CPU and memory.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -16,12 +16,12 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Whether `self` fits in `room`, in each dimension.
+    /// Returns whether `self` is at most `room` in each dimension.
     pub fn fits(self, room: Self) -> bool {
         self.cpu_millis <= room.cpu_millis && self.memory_bytes <= room.memory_bytes
     }
 
-    /// The sum, at most the largest number.
+    /// Returns the sum, saturating.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -30,7 +30,7 @@ impl Resources {
         }
     }
 
-    /// The difference, at least zero.
+    /// Returns the difference, saturating at zero.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl Resources {
         }
     }
 
-    /// Whether nothing is asked for.
+    /// Returns whether both amounts are zero.
     pub fn is_zero(self) -> bool {
         self == Self::default()
     }
@@ -51,7 +51,7 @@ impl fmt::Display for Resources {
     }
 }
 
-/// Why a text is not an amount.
+/// A text is not an amount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseResourceError {
     /// Not a number of cores.
@@ -62,7 +62,7 @@ pub enum ParseResourceError {
     Memory(String),
 }
 
-/// `whole.fraction` as thousandths, without floats; more than three digits of fraction are cut.
+/// Parses `whole.fraction` in thousandths, without floats; digits after the third are ignored.
 fn thousandths(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if (whole.is_empty() && fraction.is_empty()) || !fraction.bytes().all(|b| b.is_ascii_digit()) {
@@ -77,13 +77,13 @@ fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// Cores as Compose writes them (`0.5`), in thousandths. Errors: not a decimal number.
+/// Parses cores in the syntax of Compose (`0.5`) and returns thousandths.
 pub fn parse_cpus(text: &str) -> Result<u64, ParseResourceError> {
     thousandths(text.trim()).ok_or_else(|| ParseResourceError::Cpus(text.to_owned()))
 }
 
-/// Bytes as Compose writes them (`b`, `k`, `m`, `g` with an optional `b`, powers of 1024). Errors: another form, or
-/// more than 2^64 bytes.
+/// Parses bytes in the syntax of Compose: a decimal number and a unit (`b`, `k`, `m`, `g`, `t`, optionally followed by `b`
+/// or `ib`; powers of 1024). Fails at 2^64 bytes or more.
 pub fn parse_memory(text: &str) -> Result<u64, ParseResourceError> {
     let bad = || ParseResourceError::Memory(text.to_owned());
     let lower = text.trim().to_ascii_lowercase();
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_are_read_as_compose_writes_them() {
+    fn amounts_parse_in_the_syntax_of_compose() {
         assert_eq!(parse_cpus("0.5"), Ok(500));
         assert_eq!(parse_cpus("2"), Ok(2000));
         assert_eq!(parse_cpus(".25"), Ok(250));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_is_refused() {
+    fn invalid_amounts_are_rejected() {
         for bad in ["", "-1", "1e3", "one", "0.5.5", "99999999999999999999"] {
             assert!(parse_cpus(bad).is_err(), "{bad}");
         }

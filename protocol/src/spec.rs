@@ -1,4 +1,4 @@
-//! What a user asks for: services, as a Compose file describes them.
+//! Service specs, as a Compose file describes them.
 
 mod mounts;
 mod ports;
@@ -17,41 +17,41 @@ pub use ports::{Expose, Port, PortProtocol, Publish};
 pub use settings::Settings;
 pub use update::{FailureAction, UpdateOrder, UpdatePolicy};
 
-/// The largest number of replicas one service may ask for.
+/// The most replicas of one service.
 pub const MAX_REPLICAS: u32 = 1000;
-/// The largest encoded service, in bytes: it travels in one change.
+/// The largest encoded service, in bytes; it has to fit into one change.
 pub const MAX_SPEC_BYTES: usize = 256 * 1024;
 
-/// A service: what to run, and where it may run. How many is [`Deployment::replicas`].
+/// A service: what to run and where. The number of replicas is [`Deployment::replicas`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
-    /// What each instance runs.
+    /// The container of each instance.
     pub container: ContainerSpec,
-    /// What a node must offer.
+    /// Constraints on the node.
     #[serde(default)]
     pub constraints: Vec<Constraint>,
-    /// Services of the same project that must run before an instance starts.
+    /// Services of the same project that an instance waits for before it starts.
     #[serde(default)]
     pub depends_on: BTreeMap<Name, Dependency>,
-    /// What the sides of a partition do.
+    /// Behaviour during a network partition.
     #[serde(default)]
     pub on_partition: OnPartition,
-    /// Ports that nodes publish for it. A change of these leaves its containers alone.
+    /// Published ports. Changing them does not replace instances.
     #[serde(default)]
     pub ports: Vec<Port>,
-    /// Ports of its instances that it names without publishing them. Every TCP port is reached under the service's
-    /// name anyway; a UDP port only when it is named here or in `ports`.
+    /// Ports that are reachable inside the project without being published. All TCP ports are reachable under the service's
+    /// name; a UDP port only if it is listed here or in `ports`.
     #[serde(default)]
     pub expose: Vec<Expose>,
-    /// How a change replaces its instances.
+    /// How an update replaces instances.
     #[serde(default)]
     pub update: UpdatePolicy,
 }
 
 impl ServiceSpec {
-    /// Whether the successor of an instance starts before the instance stops: as the file says, else where nothing is
-    /// written that two of them would share.
+    /// Returns whether an update starts the new instance before it stops the old one: as configured, otherwise if the
+    /// instances share no writable mount.
     pub fn starts_first(&self) -> bool {
         match self.update.order {
             Some(order) => order == UpdateOrder::StartFirst,
@@ -59,7 +59,7 @@ impl ServiceSpec {
         }
     }
 
-    /// The named volumes of its instances.
+    /// Returns the named volumes.
     pub fn volumes(&self) -> impl Iterator<Item = &Name> {
         self.container.mounts.iter().filter_map(|mount| match mount {
             Mount::Volume { name, .. } => Some(name),
@@ -68,29 +68,29 @@ impl ServiceSpec {
     }
 }
 
-/// A service of a project, with the number of instances wanted.
+/// A service to deploy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deployment {
-    /// Which service.
+    /// The service.
     pub service: ServiceKey,
-    /// How many instances; `None`: as many as before, 1 when it is new.
+    /// Number of replicas; `None` for the present number, or 1 for a new service.
     pub replicas: Option<u32>,
-    /// What it is.
+    /// The spec.
     pub spec: ServiceSpec,
 }
 
-/// What one instance runs. Another value means another instance: its [`digest`](Self::digest) tells them apart.
+/// The container of an instance. A different value is a different instance, identified by its [`digest`](Self::digest).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContainerSpec {
     /// Image reference. The process runtime does not read it.
     pub image: String,
-    /// The image's id (`sha256:…`), pinned when it was deployed so that every replica runs the same bytes; `None`:
-    /// nobody had it then.
+    /// Image id (`sha256:…`), pinned at deployment so that every replica runs the same image; `None` if no node had the
+    /// image then.
     #[serde(default)]
     pub image_id: Option<String>,
-    /// Overrides the image's command; for the process runtime, the program and its arguments.
+    /// Overrides the image's command; the program and its arguments on the process runtime.
     #[serde(default)]
     pub command: Option<Vec<String>>,
     /// Overrides the image's entrypoint.
@@ -99,115 +99,115 @@ pub struct ContainerSpec {
     /// Environment variables.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
-    /// Labels of the container.
+    /// Container labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// How to tell that it works.
+    /// Healthcheck; `None` for that of the image.
     #[serde(default)]
     pub healthcheck: Option<Healthcheck>,
-    /// From SIGTERM to SIGKILL.
+    /// Time from SIGTERM to SIGKILL.
     #[serde(default = "default_grace")]
     pub stop_grace_ms: Millis,
-    /// What is kept free for it: placement counts this.
+    /// Reserved resources, for placement.
     #[serde(default)]
     pub reservation: Resources,
-    /// What it may not exceed; zero: no limit.
+    /// Resource limits; zero for none.
     #[serde(default)]
     pub limit: Resources,
-    /// `os/arch` it needs, as in `linux/amd64`; `None`: any.
+    /// Required `os/arch`, such as `linux/amd64`; `None` for any.
     #[serde(default)]
     pub platform: Option<String>,
-    /// What to do when it exits.
+    /// Restart policy.
     #[serde(default)]
     pub restart: RestartPolicy,
-    /// Working directory.
+    /// Working directory; `None` for that of the image.
     #[serde(default)]
     pub working_dir: Option<String>,
-    /// User (and group) to run as.
+    /// User and optional group to run as; `None` for that of the image.
     #[serde(default)]
     pub user: Option<String>,
-    /// The project's networks that it is in, each with the names it goes by there beside the service's own. Empty: the
+    /// Networks of the project that it is attached to, each with its aliases beside the service's name. Empty for the
     /// project's default network.
     #[serde(default)]
     pub networks: BTreeMap<Name, BTreeSet<String>>,
-    /// File systems.
+    /// Volumes, bind mounts and tmpfs.
     #[serde(default)]
     pub mounts: Vec<Mount>,
     /// Secrets and configs.
     #[serde(default)]
     pub files: Vec<FileMount>,
-    /// What of Docker's own settings it asks for.
+    /// Docker settings.
     #[serde(default)]
     pub settings: Settings,
-    /// Grows with each `vc restart`: another number is another instance.
+    /// Counter of `vc restart`: a new number makes new instances, as Docker Swarm's `ForceUpdate` does.
     #[serde(default)]
     pub force_update: u64,
 }
 
-/// Docker's default grace.
+/// Docker's default stop grace period.
 fn default_grace() -> Millis {
     10_000
 }
 
 impl ContainerSpec {
-    /// Whether it has a healthcheck: one whose test is `NONE` only takes the image's away.
+    /// Returns whether it has a healthcheck of its own; the test `NONE` only disables that of the image.
     pub fn has_healthcheck(&self) -> bool {
         let test = self.healthcheck.as_ref().and_then(|check| check.test.first());
         test.is_some_and(|kind| kind != "NONE")
     }
 
-    /// Identifies what runs: SHA-256 over the canonical JSON, the first 16 hex digits.
+    /// Returns the digest of the container spec: the first 16 hex digits of SHA-256 over its JSON.
     pub fn digest(&self) -> String {
         digest(self)
     }
 }
 
-/// SHA-256 over the JSON of a value whose maps are ordered, the first 16 hex digits.
+/// Returns the first 16 hex digits of SHA-256 over the JSON of a value, whose maps must be ordered.
 pub fn digest<T: Serialize>(value: &T) -> String {
-    // Serialising our own plain types to memory has no failing case; an empty text would only mean "changed".
+    // Serialising plain types to memory cannot fail; an empty text would only mean "changed".
     let json = serde_json::to_vec(value).unwrap_or_default();
     data_encoding::HEXLOWER.encode(&Sha256::digest(json)[..8])
 }
 
-/// A Compose healthcheck, run by Docker.
+/// A healthcheck in the terms of Compose, run by Docker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Healthcheck {
-    /// As Docker takes it: `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`.
+    /// Test command in Docker's form: `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`.
     pub test: Vec<String>,
-    /// Between two checks.
+    /// Time between two checks; `None` for the default of Docker.
     pub interval_ms: Option<Millis>,
-    /// Of one check.
+    /// Timeout of one check; `None` for the default of Docker.
     pub timeout_ms: Option<Millis>,
-    /// Failures in a row that make it unhealthy.
+    /// Consecutive failures that make it unhealthy; `None` for the default of Docker.
     pub retries: Option<u32>,
-    /// Failures in this time after the start do not count.
+    /// Time after the start in which failures do not count; `None` for the default of Docker.
     pub start_period_ms: Option<Millis>,
 }
 
-/// What to do when an instance exits by itself.
+/// What happens when an instance exits by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RestartPolicy {
-    /// When to start it again.
+    /// When it is restarted.
     #[serde(default)]
     pub condition: RestartCondition,
-    /// The first pause; `None`: one second. It doubles with every exit.
+    /// Delay of the first restart, which doubles with every exit; `None` for 1 s.
     #[serde(default)]
     pub delay_ms: Option<Millis>,
-    /// After so many restarts it is left failed; `None`: never.
+    /// Number of restarts after which it stays failed; `None` for no limit.
     #[serde(default)]
     pub max_attempts: Option<u32>,
 }
 
-/// When an instance that exited is started again.
+/// When an instance that exited is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartCondition {
     /// Always.
     #[default]
     Any,
-    /// When it exited with another code than 0.
+    /// After an exit code other than 0.
     OnFailure,
     /// Never.
     None,
@@ -217,11 +217,11 @@ pub enum RestartCondition {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Constraint {
-    /// Which property of the node.
+    /// The attribute of the node.
     pub attribute: Attribute,
-    /// `true`: must be equal; `false`: must differ.
+    /// `true` for `==`, `false` for `!=`.
     pub equal: bool,
-    /// To what.
+    /// The value to compare with.
     pub value: String,
 }
 
@@ -238,40 +238,40 @@ impl std::fmt::Display for Constraint {
     }
 }
 
-/// A property of a node that a constraint can name.
+/// An attribute of a node that a constraint can name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Attribute {
-    /// Its name (`node.name` or `node.hostname`).
+    /// Name (`node.name` or `node.hostname`).
     Name,
-    /// Its peer id.
+    /// Peer id (`node.id`).
     Id,
-    /// Its operating system.
+    /// Operating system (`node.platform.os`).
     Os,
-    /// Its architecture, as Docker names it (`amd64`, `arm64`).
+    /// Architecture in Docker's spelling, `amd64` (`node.platform.arch`).
     Arch,
-    /// A label given with `--label`. A label that is not there equals nothing.
+    /// A label (`node.labels.NAME`). A missing label equals no value.
     Label(String),
 }
 
-/// How far a service that another depends on must be.
+/// The state that a dependency must reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dependency {
-    /// An instance runs.
+    /// An instance is running.
     #[default]
     ServiceStarted,
     /// An instance's healthcheck passes.
     ServiceHealthy,
-    /// An instance ran and exited with code 0.
+    /// An instance exited with code 0.
     ServiceCompletedSuccessfully,
 }
 
-/// What the sides of a network partition do with a service.
+/// The behaviour of a service during a network partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnPartition {
-    /// Each side runs it.
+    /// Each side of the partition runs it.
     #[default]
     Available,
 }

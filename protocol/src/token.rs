@@ -1,10 +1,10 @@
 //! Credentials: JSON Web Tokens (RFC 7519) signed with Ed25519 (RFC 8037).
 //!
 //! The cluster's id is its root public key. The root signs a *certificate* for each member, bound to the member's peer
-//! id: no secret, checked offline by anybody who knows the cluster's id. A server signs *tokens* (for nodes that join
-//! and for users) with its own key and puts its certificate inside, so that the chain root -> server -> subject is
-//! checked offline too. Tokens are bearer secrets until they expire; certificates are not secret and do not expire.
-//! All servers hold the root key, as Swarm's managers do: any of them can admit a node when the others are gone.
+//! id: not secret, and verifiable offline with the cluster's id. A server signs *tokens* (for joining nodes and for
+//! users) with its own key and includes its certificate, so that the chain root -> server -> subject is verified offline
+//! too. Tokens are bearer secrets until they expire; certificates do not expire. All servers hold the root key, as the
+//! managers of Docker Swarm do: any of them can admit a node when the others are down.
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -16,33 +16,33 @@ use crate::{ClusterId, Millis, NodeId};
 
 /// The largest token, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
-/// A token may be issued so far in the future: clocks differ. Expiry has no leeway.
+/// How far in the future a token may have been issued, in milliseconds, because clocks differ. Expiry has no leeway.
 const CLOCK_SKEW: Millis = 60_000;
 
-/// What a node is in the cluster.
+/// The role of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeRole {
     /// Runs instances.
     Worker,
-    /// Runs instances and admits nodes and users.
+    /// Runs instances, admits nodes and issues tokens.
     Server,
 }
 
-/// What a user may do; each may do what those before it may.
+/// The role of a user. Each role includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UserRole {
-    /// Look.
+    /// May read.
     Viewer,
-    /// Change services.
+    /// May change services.
     Deployer,
-    /// Change nodes, and make tokens.
+    /// May change nodes and create tokens.
     Admin,
 }
 
 impl UserRole {
-    /// As the command line writes it.
+    /// Returns the name on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -52,82 +52,82 @@ impl UserRole {
     }
 }
 
-/// What a credential is for.
+/// What a credential permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
-    /// To join as a node of this role.
+    /// Joining as a node with this role.
     #[serde(rename = "node:join")]
     Join(NodeRole),
-    /// A member of this role: `sub` is its peer id.
+    /// Membership with this role; `sub` is the peer id.
     #[serde(rename = "node:member")]
     Member(NodeRole),
-    /// A user of this role: `sub` is the name.
+    /// Access as a user with this role; `sub` is the name.
     #[serde(rename = "user")]
     User(UserRole),
 }
 
-/// The claims of a credential.
+/// The JWT claims of a credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// Audience: the cluster's id.
     pub aud: ClusterId,
-    /// Who signed: the cluster's id, or the peer id of a server.
+    /// Issuer: the root key's peer id (which equals the cluster's id), or the peer id of a server.
     pub iss: NodeId,
-    /// Whom it speaks of.
+    /// Subject: a peer id or the name of a user.
     pub sub: String,
-    /// Its own id.
+    /// Id of the credential.
     pub jti: String,
     /// Issued at, seconds since the epoch.
     pub iat: u64,
-    /// Expires at, seconds since the epoch; only certificates have none.
+    /// Expires at, seconds since the epoch; `None` only for certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exp: Option<u64>,
-    /// What it is for.
+    /// What it permits.
     pub scope: Scope,
-    /// Where members are dialled.
+    /// Addresses of members.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Multiaddr>,
-    /// The issuer's certificate, where the issuer is not the root.
+    /// The issuer's certificate, unless the issuer is the root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
 }
 
-/// Why a credential is refused.
+/// Why a credential is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Not a token at all.
+    /// Not a JWT with the expected claims.
     #[error("this is not a token of a Virtual Cluster")]
     Malformed,
-    /// Signed by somebody else, or changed after it was signed.
+    /// The signature does not verify.
     #[error("the token's signature does not match: it was altered, or cut when it was copied")]
     BadSignature,
-    /// Of another cluster.
+    /// Issued for another cluster.
     #[error("the token belongs to another cluster ({0})")]
     WrongCluster(ClusterId),
-    /// Past its time.
+    /// The expiry time has passed.
     #[error("the token expired; ask for a new one with 'vc token create'")]
     Expired,
-    /// From the future.
+    /// Issued in the future.
     #[error("the token is not valid yet: check the clocks of both nodes")]
     NotYetValid,
-    /// Its issuer may not issue.
+    /// The issuer is not a server of the cluster.
     #[error("the token was issued by a node that may not issue tokens")]
     IssuerNotPermitted,
-    /// For something else.
+    /// A credential of another kind.
     #[error("this is a {found} token; a {wanted} token is needed here")]
     WrongScope {
-        /// What it is.
+        /// The kind of the credential.
         found: &'static str,
-        /// What is needed.
+        /// The kind that is needed.
         wanted: &'static str,
     },
-    /// A certificate of another node.
+    /// The certificate names another node.
     #[error("the certificate belongs to another node")]
     WrongNode,
 }
 
 impl Scope {
-    /// In words.
+    /// Returns the display name of the kind.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Join(_) => "node",
@@ -137,7 +137,7 @@ impl Scope {
     }
 }
 
-/// The certificate of a member, signed with the cluster's root key.
+/// Issues the certificate of a member, signed with the cluster's root key.
 pub fn issue_certificate(
     root: &Keypair,
     node: NodeId,
@@ -160,9 +160,9 @@ pub fn issue_certificate(
     sign(&claims, root)
 }
 
-/// A server that issues tokens: its key, and the certificate that says it may.
+/// A server that issues tokens.
 pub struct Issuer<'a> {
-    /// Of which cluster.
+    /// The cluster.
     pub cluster: ClusterId,
     /// The server's own key.
     pub key: &'a Keypair,
@@ -171,7 +171,7 @@ pub struct Issuer<'a> {
 }
 
 impl Issuer<'_> {
-    /// A token that lets `sub` in with this scope for `ttl`. `id` is random and becomes the token's id.
+    /// Issues a token for `sub` with this scope that expires `ttl` after `now`. `id` is random and becomes the token's id.
     pub fn issue(
         &self,
         scope: Scope,
@@ -196,7 +196,7 @@ impl Issuer<'_> {
     }
 }
 
-/// The claims without any check: to learn which cluster a token names and where to find it.
+/// Decodes the claims without any check, to learn the cluster and its addresses from a token.
 pub fn decode_unverified(token: &str) -> Result<Claims, TokenError> {
     if token.len() > MAX_TOKEN {
         return Err(TokenError::Malformed);
@@ -208,7 +208,7 @@ pub fn decode_unverified(token: &str) -> Result<Claims, TokenError> {
     serde_json::from_slice(&json).map_err(|_| TokenError::Malformed)
 }
 
-/// Checks a token or certificate of this cluster at time `now`, down to the root.
+/// Verifies a token or certificate of this cluster at time `now`, including the chain to the root.
 pub fn verify(token: &str, cluster: ClusterId, now: Millis) -> Result<Claims, TokenError> {
     let claims = decode_unverified(token)?;
     if claims.aud != cluster {
@@ -216,7 +216,7 @@ pub fn verify(token: &str, cluster: ClusterId, now: Millis) -> Result<Claims, To
     }
     let by_root = claims.iss.peer_id() == cluster.peer_id();
     if !by_root {
-        // The link above: it must be the root's own word that this issuer is a server.
+        // The root must have certified this issuer as a server.
         let certificate = claims.issuer.as_deref().ok_or(TokenError::IssuerNotPermitted)?;
         let issuer = decode_unverified(certificate)?;
         check_signature(certificate, cluster, &cluster.public_key())?;
@@ -241,8 +241,8 @@ pub fn verify(token: &str, cluster: ClusterId, now: Millis) -> Result<Claims, To
     Ok(claims)
 }
 
-/// Checks the certificate of a member, and that it is this peer's; `None`: whoever it names. Certificates hold at any
-/// time: a node with a wrong clock stays a member.
+/// Verifies the certificate of a member and, unless `peer` is `None`, that it names this peer. Certificates are valid at
+/// any time, so a node with a wrong clock stays a member.
 pub fn verify_certificate(
     certificate: &str,
     cluster: ClusterId,
@@ -280,7 +280,7 @@ fn check_signature(token: &str, cluster: ClusterId, key: &PublicKey) -> Result<C
     jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_ed_der(&key), &validation)
         .map(|data| data.claims)
         .map_err(|error| match error.kind() {
-            // What can be read of it is a token's beginning: the rest was cut off, or is not what was signed.
+            // The payload is readable, so the token was truncated or altered.
             ErrorKind::InvalidSignature | ErrorKind::Base64(_) => TokenError::BadSignature,
             _ => TokenError::Malformed,
         })
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_holds_for_its_cluster_and_its_time() {
+    fn a_token_is_valid_for_its_cluster_until_it_expires() {
         let (root, server) = (key(1), key(2));
         let token = issue(&root, &server, NodeRole::Server, Scope::User(UserRole::Admin));
         let claims = verify(&token, cluster(&root), NOW + 1).expect("valid");
@@ -334,14 +334,14 @@ mod tests {
     }
 
     #[test]
-    fn no_altered_token_is_accepted() {
+    fn altered_tokens_are_rejected() {
         let (root, server) = (key(1), key(2));
         let token = issue(&root, &server, NodeRole::Server, Scope::Join(NodeRole::Worker));
         for at in 0..token.len() {
             let mut bytes = token.clone().into_bytes();
             bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
             let altered = String::from_utf8(bytes).expect("ascii");
-            // The last character of base64 carries bits that nobody reads.
+            // The last character of base64 has unused bits.
             if data_encoding::BASE64URL_NOPAD
                 .decode(altered.rsplit('.').next().unwrap_or("").as_bytes())
                 .is_err()
@@ -356,17 +356,17 @@ mod tests {
     }
 
     #[test]
-    fn a_self_made_root_is_not_the_clusters() {
-        let (root, thief) = (key(1), key(3));
-        let own = issue_certificate(&thief, id(&thief), NodeRole::Server, NOW).expect("signed");
-        let token = Issuer { cluster: cluster(&root), key: &thief, certificate: &own }
+    fn a_foreign_root_is_rejected() {
+        let (root, foreign) = (key(1), key(3));
+        let own = issue_certificate(&foreign, id(&foreign), NodeRole::Server, NOW).expect("signed");
+        let token = Issuer { cluster: cluster(&root), key: &foreign, certificate: &own }
             .issue(Scope::User(UserRole::Admin), "eve", vec![], 7, NOW, HOUR)
             .expect("signed");
         assert!(verify(&token, cluster(&root), NOW).is_err());
     }
 
     #[test]
-    fn a_certificate_is_bound_to_its_node_and_holds_whatever_the_clock_says() {
+    fn a_certificate_is_bound_to_its_node_and_valid_at_any_time() {
         let (root, node) = (key(1), key(2));
         let certificate =
             issue_certificate(&root, id(&node), NodeRole::Worker, NOW).expect("signed");
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_without_a_signature_is_refused() {
+    fn a_token_without_a_signature_is_rejected() {
         let (root, server) = (key(1), key(2));
         let token = issue(&root, &server, NodeRole::Server, Scope::User(UserRole::Admin));
         let payload = token.split('.').nth(1).expect("payload");

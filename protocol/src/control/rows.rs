@@ -1,4 +1,4 @@
-//! What a node tells of, a row a thing: the CLI's JSON output.
+//! The rows of the control protocol, which `vc --output json` prints.
 
 use std::collections::BTreeMap;
 
@@ -14,94 +14,94 @@ use crate::{Millis, Name, NodeId, ServiceKey, VolumeKey};
 pub struct ServiceRow {
     /// `project/service`.
     pub service: ServiceKey,
-    /// Its project.
+    /// The Compose project.
     pub project: Name,
-    /// What it runs.
+    /// Image reference.
     pub image: String,
-    /// How many are wanted.
+    /// Desired number of replicas.
     pub replicas: u32,
-    /// How many run.
+    /// Number of running replicas.
     pub running: u32,
-    /// How many of those pass their healthcheck, or have none.
+    /// Number of running replicas whose healthcheck passes, or that have none.
     pub healthy: u32,
-    /// What the sides of a partition do.
+    /// Behaviour during a network partition.
     pub on_partition: OnPartition,
-    /// Last deployed, by the clock of the node that took the command.
+    /// Time of the last deployment, by the clock of the node that took the command.
     pub updated: Millis,
-    /// Ports that nodes publish, as `8080:80/tcp`.
+    /// Published ports, as `8080:80/tcp`.
     #[serde(default)]
     pub ports: Vec<String>,
-    /// How its last update goes.
+    /// Progress of the last update.
     #[serde(default)]
     pub rollout: Rollout,
 }
 
-/// How the last update of a service goes.
+/// The progress of the last update of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Rollout {
-    /// In which state.
+    /// State of the update.
     pub state: RolloutState,
-    /// Instances that are where it leads, and have proven themselves.
+    /// Number of slots that run the target version and are available.
     pub done: u32,
-    /// Why it failed; empty when it did not.
+    /// Why it failed; empty if it did not.
     pub reason: String,
 }
 
-/// How far an update is.
+/// The state of an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RolloutState {
-    /// There was none, or it is complete.
+    /// No update, or the last one is complete.
     #[default]
     Complete,
     /// Instances are being replaced.
     Updating,
-    /// It failed, and stays as it is.
+    /// The update failed and was stopped.
     Paused,
-    /// It failed, and the version before is coming back or is back.
+    /// The update failed, and the previous version is being or has been restored.
     RolledBack,
 }
 
-/// What a deployment changes about a service.
+/// The changes that a deployment makes to a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceDiff {
-    /// Which.
+    /// `project/service`.
     pub service: ServiceKey,
-    /// Whether it is new.
+    /// Whether the service is new.
     pub created: bool,
-    /// What changes: `container.image: "web:1" -> "web:2"`, a line each.
+    /// One line per change: `container.image: "web:1" -> "web:2"`.
     pub changes: Vec<String>,
 }
 
-/// Everything about a service.
+/// The details of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceDetail {
-    /// Its row.
+    /// The row of the service list.
     pub row: ServiceRow,
-    /// By whom it was deployed.
+    /// Name of the user that deployed it.
     pub deployed_by: String,
-    /// What is wanted.
+    /// The deployed spec.
     pub spec: ServiceSpec,
-    /// What was wanted before: `vc rollback` goes there.
+    /// The previous spec, the target of `vc rollback`.
     pub previous: Option<ServiceSpec>,
-    /// Its instances.
+    /// The slots with their instances.
     pub instances: Vec<InstanceRow>,
 }
 
-/// An image that members hold.
+/// An image in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRow {
     /// The reference under which it was pushed or deployed.
     pub reference: String,
-    /// `sha256:…`.
+    /// Image id, `sha256:…`.
     pub id: String,
-    /// Bytes, uncompressed.
+    /// Uncompressed size in bytes.
     pub size: u64,
-    /// Nodes that have it.
+    /// Names of the nodes that have it.
     pub nodes: Vec<String>,
     /// Services that use it.
     pub services: Vec<ServiceKey>,
-    /// When it was pushed; 0: it was not.
+    /// Time of the push; 0 if it was not pushed.
     pub pushed: Millis,
 }
 
@@ -110,7 +110,7 @@ pub struct ImageRow {
 pub struct VolumeRow {
     /// `project/volume`.
     pub volume: VolumeKey,
-    /// Where its data is.
+    /// The node that holds the data.
     pub node: NodeId,
     /// That node's name.
     pub node_name: String,
@@ -118,50 +118,50 @@ pub struct VolumeRow {
     pub up: bool,
     /// Services that use it.
     pub services: Vec<ServiceKey>,
-    /// Since when it is there.
+    /// Time at which the node got the data.
     pub since: Millis,
 }
 
-/// A slot and what fills it.
+/// A slot with the instance that fills it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceRow {
-    /// Of which service.
+    /// `project/service`.
     pub service: ServiceKey,
-    /// Which replica, from 1.
+    /// Number of the replica, from 1.
     pub replica: u32,
-    /// On which node; `None`: none can take it.
+    /// The node; `None` if no node can take the slot.
     pub node: Option<NodeId>,
     /// That node's name.
     pub node_name: Option<String>,
-    /// How far it is.
+    /// State of the instance.
     pub state: InstanceState,
-    /// Why, where there is something to say.
+    /// Reason of the state; may be empty.
     pub reason: String,
-    /// Where it is reached; empty: nowhere.
+    /// Address of the instance; empty if it has none.
     pub address: String,
-    /// How often it was started again.
+    /// Number of restarts.
     pub restarts: u32,
-    /// In this state since; 0 when it never was in one.
+    /// Time at which it entered the state; 0 if there is no instance.
     pub since: Millis,
-    /// Whether it runs what is wanted now, not an earlier version.
+    /// Whether it runs the spec in effect, not an earlier version.
     pub current: bool,
-    /// Whether it has proven itself: it is healthy, or has run for the time that its update policy asks.
+    /// Whether it is available: healthy, or running for the `monitor` time of the update policy.
     #[serde(default)]
     pub available: bool,
-    /// Digest of what it runs; empty when nothing does.
+    /// Digest of the container spec; empty if there is no instance.
     #[serde(default)]
     pub digest: String,
 }
 
-/// Whether a node is there.
+/// Whether a node is reachable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeStatus {
-    /// It is.
+    /// A majority of its electorate can reach it.
     Up,
-    /// Its observers cannot reach it.
+    /// A majority of its electorate cannot reach it.
     Down,
-    /// It left for good.
+    /// It left the cluster for good.
     Left,
 }
 
@@ -170,131 +170,131 @@ pub enum NodeStatus {
 pub struct NodeRow {
     /// Peer id.
     pub id: NodeId,
-    /// Name.
+    /// Display name.
     pub name: String,
-    /// Whether it is there.
+    /// Whether it is reachable.
     pub state: NodeStatus,
-    /// What hinders it from running instances, as in "Docker does not answer"; empty: nothing.
+    /// Why it cannot run instances ("Docker does not answer"); empty if it can.
     pub problem: String,
-    /// Whether it is kept free.
+    /// Whether it is drained.
     pub draining: bool,
-    /// What it has, thousandths of a core.
+    /// Total CPU, thousandths of a core.
     pub cpu_millis: u64,
-    /// What it has, bytes.
+    /// Total memory, bytes.
     pub memory_bytes: u64,
-    /// What its instances reserve.
+    /// Reserved CPU, thousandths of a core.
     pub cpu_reserved: u64,
-    /// What its instances reserve, bytes.
+    /// Reserved memory, bytes.
     pub memory_reserved: u64,
-    /// What is in use now; 0 when nothing is heard of it.
+    /// CPU in use, thousandths of a core; 0 without a recent heartbeat.
     pub cpu_used: u64,
-    /// What is in use now, bytes.
+    /// Memory in use, bytes; 0 without a recent heartbeat.
     pub memory_used: u64,
-    /// Instances it runs.
+    /// Number of instances.
     pub instances: u32,
-    /// What runs them.
+    /// Name of the runtime.
     pub runtime: String,
     /// `os/arch`.
     pub platform: String,
-    /// Where it is dialled.
+    /// Addresses to dial.
     pub addresses: Vec<Multiaddr>,
-    /// Labels.
+    /// Labels that constraints can name.
     pub labels: BTreeMap<String, String>,
-    /// Version of its program.
+    /// Version of vc-node.
     pub version: String,
-    /// Members that it cannot hear.
+    /// Members that it cannot reach.
     #[serde(default)]
     pub unreachable: Vec<NodeId>,
 }
 
-/// The cluster at a glance.
+/// A summary of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusReport {
-    /// Its id.
+    /// Cluster id.
     pub cluster: String,
     /// The node that answered.
     pub node: NodeId,
-    /// Nodes that are up.
+    /// Number of nodes that are up.
     pub nodes_up: u32,
-    /// All nodes.
+    /// Number of nodes.
     pub nodes: u32,
-    /// Services.
+    /// Number of services.
     pub services: u32,
-    /// Instances wanted.
+    /// Desired number of instances.
     pub replicas: u32,
-    /// Instances that run.
+    /// Number of running instances.
     pub running: u32,
-    /// The pool: what nodes that are up have, reserve and use.
+    /// Total CPU of the nodes that are up, thousandths of a core.
     pub cpu_millis: u64,
-    /// Reserved, thousandths of a core.
+    /// Reserved CPU of these nodes, thousandths of a core.
     pub cpu_reserved: u64,
-    /// In use, thousandths of a core.
+    /// CPU in use on these nodes, thousandths of a core.
     pub cpu_used: u64,
-    /// Bytes.
+    /// Total memory of these nodes, bytes.
     pub memory_bytes: u64,
-    /// Reserved, bytes.
+    /// Reserved memory, bytes.
     pub memory_reserved: u64,
-    /// In use, bytes.
+    /// Memory in use, bytes.
     pub memory_used: u64,
-    /// What wants a person's eye, a line each.
+    /// Problems that need attention, one line each.
     pub problems: Vec<String>,
 }
 
-/// Where each replica goes, and why.
+/// The plan, with reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanReport {
-    /// SHA-256 over what the plan was computed from: equal on nodes that agree.
+    /// Digest of the input of the plan: equal on nodes that agree.
     pub input_digest: String,
-    /// Replicas that have a node.
+    /// The slots that have a node.
     pub placements: Vec<PlacementRow>,
-    /// Replicas that have none.
+    /// The slots that no node can take.
     pub unplaced: Vec<UnplacedRow>,
-    /// What changes against what runs.
+    /// The difference to what runs.
     pub moves: Vec<MoveRow>,
 }
 
-/// A replica that has a node.
+/// A placed slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementRow {
-    /// Of which service.
+    /// `project/service`.
     pub service: ServiceKey,
-    /// Which replica.
+    /// Number of the replica, from 1.
     pub replica: u32,
-    /// On which node.
+    /// The node.
     pub node: NodeId,
     /// That node's name.
     pub node_name: String,
-    /// Why there.
+    /// Why this node, the most important reason first.
     pub reasons: Vec<String>,
 }
 
-/// A replica that has none.
+/// A slot that no node can take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnplacedRow {
-    /// Of which service.
+    /// `project/service`.
     pub service: ServiceKey,
-    /// Which replica.
+    /// Number of the replica, from 1.
     pub replica: u32,
-    /// Why not, a line a node.
+    /// Why not, one line per node.
     pub reasons: Vec<String>,
 }
 
-/// A replica that changes nodes, comes or goes.
+/// A slot that starts, stops or changes its node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveRow {
-    /// Of which service.
+    /// `project/service`.
     pub service: ServiceKey,
-    /// Which replica.
+    /// Number of the replica, from 1.
     pub replica: u32,
-    /// From where; `None`: it is new.
+    /// The node that gives it up; `None` if no node runs it.
     pub from: Option<NodeId>,
-    /// To where; `None`: it goes.
+    /// The node that gets it; `None` if it only stops.
     pub to: Option<NodeId>,
-    /// Why.
+    /// Why it moves.
     pub reason: String,
 }
 
-/// Which of its two outputs a line came from.
+/// The output stream of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogStream {
@@ -304,40 +304,40 @@ pub enum LogStream {
     Stderr,
 }
 
-/// A line that an instance wrote.
+/// A log line of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRow {
-    /// Of which service.
+    /// `project/service`.
     pub service: ServiceKey,
-    /// Which replica.
+    /// Number of the replica, from 1.
     pub replica: u32,
-    /// On which node.
+    /// The node.
     pub node: NodeId,
-    /// When, if the runtime knows.
+    /// Time of the line, if the runtime records it.
     pub time: Option<Millis>,
-    /// Which output.
+    /// Standard output or standard error.
     pub stream: LogStream,
-    /// The line, without its end.
+    /// The line, without the line break.
     pub line: String,
 }
 
-/// What a Compose file asks for: to be handed to a diff, a plan or a deployment as it is.
+/// A parsed Compose file, to be passed to diff, plan or deploy unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComposeProject {
-    /// Its project.
+    /// The project name.
     pub project: Name,
-    /// Its services.
+    /// The services.
     pub deployments: Vec<Deployment>,
-    /// Secrets and configs whose content the file itself holds.
+    /// Secrets and configs whose content is in the file.
     pub files: Vec<FileContent>,
-    /// What a person should hear, a line each.
+    /// Warnings, one line each.
     pub warnings: Vec<String>,
 }
 
-/// What changed since the turn before; the first has everything. Nothing at all: the node is there.
+/// The sections that changed since the last update; the first update has all. An empty update is a keepalive.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LiveUpdate {
-    /// The cluster at a glance.
+    /// Summary of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<StatusReport>,
     /// All nodes.
@@ -349,32 +349,32 @@ pub struct LiveUpdate {
     /// All instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<Vec<InstanceRow>>,
-    /// What happened, oldest first; at first what happened lately.
+    /// New events, oldest first; the first update has the recent ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<EventRow>,
 }
 
-/// How much something that happened matters.
+/// The severity of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventLevel {
-    /// As it should be.
+    /// Expected.
     Info,
-    /// Worth a look.
+    /// Unexpected, but handled.
     Warning,
-    /// Something broke.
+    /// A failure.
     Error,
 }
 
-/// Something that happened, as the node that answers saw it.
+/// An event, as the answering node saw it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRow {
-    /// When, by that node's clock.
+    /// Time by that node's clock.
     pub time: Millis,
-    /// How much it matters.
+    /// Severity.
     pub level: EventLevel,
-    /// What it is about: `shop/web.2`, `shop/web`, or a node's name.
+    /// The subject: `shop/web.2`, `shop/web`, or a node's name.
     pub subject: String,
-    /// What happened, in a few words.
+    /// What happened.
     pub text: String,
 }

@@ -1,83 +1,84 @@
-//! What of the world outside its image an instance sees: file systems, secrets and configs.
+//! Mounts: volumes, bind mounts, tmpfs, secrets and configs.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Name;
-/// The largest secret or config, in bytes; as in Swarm.
+
+/// The largest secret or config, in bytes; as in Docker Swarm.
 pub const MAX_FILE_BYTES: usize = 500 * 1024;
 
-/// A file system of an instance.
+/// A mount of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mount {
-    /// A named volume of the project. Its data is on one node, and instances that use it run there.
+    /// A named volume of the project. Its data is on one node, and instances that mount it run there.
     Volume {
-        /// Its name in the project.
+        /// Name in the project.
         name: Name,
-        /// Where it is mounted.
+        /// Path in the container.
         target: String,
-        /// It cannot be written.
+        /// Whether it is read-only.
         read_only: bool,
     },
-    /// A volume without a name, that goes with the instance.
+    /// A volume without a name, deleted with the instance.
     Anonymous {
-        /// Where it is mounted.
+        /// Path in the container.
         target: String,
     },
-    /// A directory or file of the node; only for services that are pinned to one node.
+    /// A directory or file of the host; only for services that are constrained to one node.
     Bind {
-        /// Absolute path on the node.
+        /// Absolute path on the host.
         source: String,
-        /// Where it is mounted.
+        /// Path in the container.
         target: String,
-        /// It cannot be written.
+        /// Whether it is read-only.
         read_only: bool,
     },
-    /// Memory.
+    /// A file system in memory.
     Tmpfs {
-        /// Where it is mounted.
+        /// Path in the container.
         target: String,
-        /// At most so many bytes; zero: no limit.
+        /// Size limit in bytes; zero for none.
         bytes: u64,
     },
 }
 
 impl Mount {
-    /// Whether two instances that run at once would write to the same place.
+    /// Returns whether two instances running at once would write to the same place.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Volume { read_only: false, .. } | Self::Bind { read_only: false, .. })
     }
 }
 
-/// A secret or a config that an instance reads as a file, from memory and never from its node's disk.
+/// A secret or config that is mounted as a file, in memory and never on the host's disk.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileMount {
-    /// Which file of the project.
+    /// The file.
     pub file: FileId,
-    /// Which content: a keyed hash of it that the node fills in when it is deployed, so that another content is another
-    /// instance. Empty in what a user sends.
+    /// Keyed hash of the content, set by the node at deployment, so that a changed content makes a new instance. Empty in
+    /// requests of clients.
     #[serde(default)]
     pub version: String,
-    /// Absolute path inside.
+    /// Absolute path in the container.
     pub target: String,
-    /// Its owner inside.
+    /// User id of the owner.
     #[serde(default)]
     pub uid: u32,
-    /// Its group inside.
+    /// Group id of the owner.
     #[serde(default)]
     pub gid: u32,
-    /// Its mode.
+    /// Permission bits.
     pub mode: u32,
 }
 
-/// A file of a project, with a name.
+/// Identifies a secret or config of a project.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileId {
     /// Secret or config.
     pub kind: FileKind,
-    /// Its name in the project, as the file of the project has it: for a shipped bind mount, the path.
+    /// Name in the Compose file; for a bind mount that is shipped as a config, its path.
     pub name: String,
 }
 
@@ -91,31 +92,31 @@ impl std::fmt::Display for FileId {
     }
 }
 
-/// Whether anybody may see what is in a file.
+/// Whether a file is confidential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileKind {
-    /// Nobody but the instances.
+    /// Confidential: only instances read it.
     Secret,
-    /// Not secret.
+    /// Not confidential.
     Config,
 }
 
-/// The content of a file that a deployment brings along.
+/// The content of a secret or config in a deployment.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileContent {
-    /// Of which project.
+    /// The project.
     pub project: Name,
-    /// Which file.
+    /// The file.
     pub file: FileId,
-    /// What is in it: base64, for JSON's sake.
+    /// The content, base64.
     pub base64: String,
 }
 
 impl std::fmt::Debug for FileContent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Never the content.
+        // The content may be secret.
         write!(f, "FileContent({}, {:?})", self.project, self.file)
     }
 }

@@ -1,37 +1,37 @@
-//! Ports: what an instance offers, and where.
+//! Exposed and published ports.
 
 use serde::{Deserialize, Serialize};
 
-/// A port of an instance that is named, not published.
+/// A port that is reachable inside the project only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expose {
     /// Port of the instance.
     pub target: u16,
-    /// Protocol.
+    /// TCP or UDP.
     pub protocol: PortProtocol,
 }
 
-/// A port of an instance that nodes publish.
+/// A published port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
-    /// Address of the nodes to bind; `None`: all.
+    /// Host address to bind; `None` for all.
     pub host_ip: Option<std::net::IpAddr>,
-    /// Port of the node.
+    /// Port of the host.
     pub published: u16,
     /// Port of the instance.
     pub target: u16,
-    /// Protocol.
+    /// TCP or UDP.
     pub protocol: PortProtocol,
-    /// Which nodes.
+    /// The nodes that publish it.
     #[serde(default)]
     pub publish: Publish,
 }
 
 impl Port {
-    /// Whether a node cannot publish both for two services: the same port of the same addresses, and not each only
-    /// beside its own instances.
+    /// Returns whether two services conflict with these ports: same port, protocol and address, and at least one of them is
+    /// published on every node.
     pub fn overlaps(&self, other: &Self) -> bool {
         let addresses = [self.host_ip, other.host_ip];
         (self.published, self.protocol) == (other.published, other.protocol)
@@ -39,14 +39,14 @@ impl Port {
             && (self.publish == Publish::Cluster || other.publish == Publish::Cluster)
     }
 
-    /// The nodes' side of it, as `8080/tcp`.
+    /// Returns host port and protocol, as `8080/tcp`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.published, self.protocol.as_str())
     }
 }
 
 impl std::fmt::Display for Port {
-    /// As Docker writes it: `8080:80/tcp`, `127.0.0.1:8080:80/tcp`.
+    /// Writes Docker's form: `8080:80/tcp`, `127.0.0.1:8080:80/tcp`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.host_ip {
             Some(std::net::IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
@@ -57,29 +57,29 @@ impl std::fmt::Display for Port {
     }
 }
 
-/// Which nodes publish a port.
+/// The nodes that publish a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Publish {
-    /// All of them: each forwards to an instance, wherever it is.
+    /// Every node; each forwards to an instance on any node.
     #[default]
     Cluster,
-    /// Those that run an instance, to that instance.
+    /// The nodes that run an instance, each for its own.
     Node,
 }
 
-/// Protocol of a port.
+/// The transport protocol of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PortProtocol {
-    /// TCP.
+    /// Transmission Control Protocol.
     Tcp,
-    /// UDP.
+    /// User Datagram Protocol.
     Udp,
 }
 
 impl PortProtocol {
-    /// As Docker writes it.
+    /// Returns the lower-case name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",

@@ -1,43 +1,43 @@
-//! What of Docker's own settings an instance asks for.
+//! Docker settings of a container.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Settings that Docker knows and nobody else reads. Each is as Compose has it.
+/// Settings that are passed to Docker unchanged. Names and meanings are those of Compose.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Host name inside.
+    /// Host name of the container.
     pub hostname: Option<String>,
     /// Capabilities to add.
     pub cap_add: Vec<String>,
     /// Capabilities to drop.
     pub cap_drop: Vec<String>,
-    /// Kernel parameters of its namespaces.
+    /// Kernel parameters of the namespaces.
     pub sysctls: BTreeMap<String, String>,
-    /// The signal that stops it; `None`: SIGTERM, or as the image says.
+    /// Signal that stops the container; `None` for that of the image, or SIGTERM.
     pub stop_signal: Option<String>,
-    /// An init process inside that reaps.
+    /// Runs an init process that reaps zombies.
     pub init: bool,
-    /// Its root file system cannot be written.
+    /// Mounts the root file system read-only.
     pub read_only: bool,
-    /// Gives it the node's devices and all capabilities.
+    /// Grants all capabilities and devices of the host.
     pub privileged: bool,
     /// Devices, `HOST:CONTAINER[:rwm]`.
     pub devices: Vec<String>,
-    /// More groups of its user.
+    /// Additional groups of the user.
     pub group_add: Vec<String>,
     /// Security options.
     pub security_opt: Vec<String>,
-    /// More lines of its hosts file, `NAME:IP`.
+    /// Additional entries of `/etc/hosts`, `NAME:IP`.
     pub extra_hosts: Vec<String>,
-    /// Limits of its processes: soft and hard.
+    /// Resource limits (setrlimit): soft and hard.
     pub ulimits: BTreeMap<String, (i64, i64)>,
-    /// Size of /dev/shm in bytes; zero: Docker's default.
+    /// Size of `/dev/shm` in bytes; zero for the default of Docker.
     pub shm_bytes: u64,
-    /// A terminal as its standard output.
+    /// Allocates a terminal.
     pub tty: bool,
-    /// Its standard input stays open.
+    /// Keeps standard input open.
     pub stdin_open: bool,
 }

@@ -1,22 +1,22 @@
-//! How a change replaces the instances of a service.
+//! Rolling updates: how a changed spec replaces instances.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Millis;
 
-/// How a change replaces the instances of a service.
+/// The update policy of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpdatePolicy {
-    /// How many at a time; 0: all at once.
+    /// Number of slots that are updated at a time; 0 for all at once.
     pub parallelism: u32,
-    /// `None`: see [`ServiceSpec::starts_first`].
+    /// Whether the new or the old instance goes first; `None` for the default of [`ServiceSpec::starts_first`](crate::spec::ServiceSpec::starts_first).
     pub order: Option<UpdateOrder>,
-    /// From an instance that has proven itself to the next one.
+    /// Delay from one instance becoming available to the next update.
     pub delay_ms: Millis,
-    /// An instance without a healthcheck has proven itself when it has run so long.
+    /// Time after which a running instance without a healthcheck is available.
     pub monitor_ms: Millis,
-    /// What to do when a new instance fails.
+    /// What happens when a new instance fails.
     pub failure_action: FailureAction,
 }
 
@@ -32,25 +32,25 @@ impl Default for UpdatePolicy {
     }
 }
 
-/// Which goes first, the new instance or the old one.
+/// The order of starting the new and stopping the old instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UpdateOrder {
-    /// The old one stops when the new one has proven itself.
+    /// The old instance stops when the new one is available.
     StartFirst,
-    /// The new one starts when the old one is gone.
+    /// The new instance starts when the old one has stopped.
     StopFirst,
 }
 
-/// What to do when a new instance fails.
+/// What happens when a new instance fails during an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureAction {
-    /// Go back to the version before.
+    /// The previous version is restored.
     #[default]
     Rollback,
-    /// Leave everything as it is.
+    /// The update stops; instances stay as they are.
     Pause,
-    /// Go on.
+    /// The update continues.
     Continue,
 }

@@ -1,7 +1,6 @@
 /**
- * What users ask of a node, and what it answers: mirrors of `protocol/src/control.rs`, `control/rows.rs` and `http.rs`.
- * Field names are those of the JSON. Times are milliseconds since the epoch, sizes are bytes, CPU is in thousandths of a
- * core.
+ * The control protocol: mirrors of `protocol/src/control.rs`, `control/rows.rs` and `http.rs`. Field names are those of the
+ * JSON. Times are milliseconds since the Unix epoch, sizes are bytes, CPU is in thousandths of a core.
  */
 
 /** A node: its peer id. */
@@ -10,12 +9,12 @@ export type NodeId = string
 export type ServiceKey = string
 /** Milliseconds; as a time, since the epoch. */
 export type Millis = number
-/** What a user may do; each may do what those before it may. */
+/** The role of a user. Each role includes those before it. */
 export type UserRole = 'viewer' | 'deployer' | 'admin'
-/** What a node is in the cluster. */
+/** The role of a node. */
 export type NodeRole = 'worker' | 'server'
 
-/** Where an instance is in its life. */
+/** The state of an instance. */
 export type InstanceState =
   | 'pending'
   | 'pulling'
@@ -27,12 +26,12 @@ export type InstanceState =
   | 'failed'
   | 'completed'
 
-/** How far the last update of a service is. */
+/** The progress of the last update of a service. */
 export interface Rollout {
   state: 'complete' | 'updating' | 'paused' | 'rolled_back'
-  /** Instances that are where it leads, and have proven themselves. */
+  /** Number of slots that run the target version and are available. */
   done: number
-  /** Why it failed; empty when it did not. */
+  /** Why it failed; empty if it did not. */
   reason: string
 }
 
@@ -41,41 +40,41 @@ export interface ServiceRow {
   service: ServiceKey
   project: string
   image: string
-  /** How many are wanted. */
+  /** Desired number of replicas. */
   replicas: number
-  /** How many run. */
+  /** Number of running replicas. */
   running: number
-  /** How many of those pass their healthcheck, or have none. */
+  /** Number of running replicas whose healthcheck passes, or that have none. */
   healthy: number
-  /** What the sides of a partition do. */
+  /** Behaviour during a network partition. */
   on_partition: string
   updated: Millis
-  /** Ports that nodes publish, as `8080:80/tcp`. */
+  /** Published ports, as `8080:80/tcp`. */
   ports: string[]
   rollout: Rollout
 }
 
-/** A slot and what fills it. */
+/** A slot with the instance that fills it. */
 export interface InstanceRow {
   service: ServiceKey
-  /** Which replica, from 1. */
+  /** Number of the replica, from 1. */
   replica: number
-  /** On which node; `null`: none can take it. */
+  /** The node; `null` if no node can take the slot. */
   node: NodeId | null
   node_name: string | null
   state: InstanceState
-  /** Why, where there is something to say. */
+  /** Reason of the state; may be empty. */
   reason: string
-  /** Where it is reached; empty: nowhere. */
+  /** Address of the instance; empty if it has none. */
   address: string
   restarts: number
-  /** In this state since; 0 when it never was in one. */
+  /** Time at which it entered the state; 0 if there is no instance. */
   since: Millis
-  /** Whether it runs what is wanted now, not an earlier version. */
+  /** Whether it runs the spec in effect, not an earlier version. */
   current: boolean
-  /** Whether it has proven itself. */
+  /** Whether it is available: healthy, or running for the `monitor` time of the update policy. */
   available: boolean
-  /** Digest of what it runs; empty when nothing does. */
+  /** Digest of the container spec; empty if there is no instance. */
   digest: string
 }
 
@@ -84,29 +83,29 @@ export interface NodeRow {
   id: NodeId
   name: string
   state: 'up' | 'down' | 'left'
-  /** What hinders it from running instances; empty: nothing. */
+  /** Why it cannot run instances; empty if it can. */
   problem: string
   draining: boolean
   cpu_millis: number
   memory_bytes: number
   cpu_reserved: number
   memory_reserved: number
-  /** What is in use now; 0 when nothing is heard of it. */
+  /** In use; 0 without a recent heartbeat. */
   cpu_used: number
   memory_used: number
   instances: number
   runtime: string
   /** `os/arch`. */
   platform: string
-  /** Where it is dialled: multiaddrs. */
+  /** Multiaddrs to dial. */
   addresses: string[]
   labels: Record<string, string>
   version: string
-  /** Members that it cannot hear. */
+  /** Members that it cannot reach. */
   unreachable: NodeId[]
 }
 
-/** The cluster at a glance. */
+/** A summary of the cluster. */
 export interface StatusReport {
   cluster: string
   /** The node that answered. */
@@ -114,9 +113,9 @@ export interface StatusReport {
   nodes_up: number
   nodes: number
   services: number
-  /** Instances wanted. */
+  /** Desired number of instances. */
   replicas: number
-  /** Instances that run. */
+  /** Number of running instances. */
   running: number
   cpu_millis: number
   cpu_reserved: number
@@ -124,20 +123,20 @@ export interface StatusReport {
   memory_bytes: number
   memory_reserved: number
   memory_used: number
-  /** What wants a person's eye, a line each. */
+  /** Problems that need attention, one line each. */
   problems: string[]
 }
 
-/** Something that happened, as the node that answers saw it. */
+/** An event, as the answering node saw it. */
 export interface EventRow {
   time: Millis
   level: 'info' | 'warning' | 'error'
-  /** What it is about: `shop/web.2`, `shop/web`, or a node's name. */
+  /** The subject: `shop/web.2`, `shop/web`, or a node's name. */
   subject: string
   text: string
 }
 
-/** What a spec says. More fields come with it; they go back as they came. */
+/** The spec of a service. Fields that are not listed are passed back unchanged. */
 export interface ServiceSpec {
   container: {
     image: string
@@ -158,51 +157,51 @@ export interface ServiceSpec {
   [more: string]: unknown
 }
 
-/** A service as it is deployed. */
+/** A service to deploy. */
 export interface Deployment {
   service: ServiceKey
-  /** How many; `null`: as many as there are, or one. */
+  /** Number of replicas; `null` for the present number, or 1 for a new service. */
   replicas: number | null
   spec: ServiceSpec
 }
 
-/** A secret or config that services mount. */
+/** The content of a secret or config. */
 export interface FileContent {
   project: string
   file: { kind: 'secret' | 'config'; name: string }
   base64: string
 }
 
-/** What a Compose file asks for: to be handed to a diff, a plan or a deployment as it is. */
+/** A parsed Compose file, to be passed to diff, plan or deploy unchanged. */
 export interface ComposeProject {
   project: string
   deployments: Deployment[]
   files: FileContent[]
-  /** What a person should hear, a line each. */
+  /** Warnings, one line each. */
   warnings: string[]
 }
 
-/** What a deployment changes about a service. */
+/** The changes that a deployment makes to a service. */
 export interface ServiceDiff {
   service: ServiceKey
-  /** Whether it is new. */
+  /** Whether the service is new. */
   created: boolean
-  /** `container.image: "web:1" -> "web:2"`, a line each. */
+  /** One line per change: `container.image: "web:1" -> "web:2"`. */
   changes: string[]
 }
 
-/** Everything about a service. */
+/** The details of a service. */
 export interface ServiceDetail {
   row: ServiceRow
-  /** By whom it was deployed. */
+  /** Name of the user that deployed it. */
   deployed_by: string
   spec: ServiceSpec
-  /** What was wanted before: a rollback goes there. */
+  /** The previous spec, the target of a rollback. */
   previous: ServiceSpec | null
   instances: InstanceRow[]
 }
 
-/** A replica that has a node. */
+/** A placed slot. */
 export interface PlacementRow {
   service: ServiceKey
   replica: number
@@ -211,15 +210,15 @@ export interface PlacementRow {
   reasons: string[]
 }
 
-/** A replica that has none. */
+/** A slot that no node can take. */
 export interface UnplacedRow {
   service: ServiceKey
   replica: number
-  /** Why not, a line a node. */
+  /** Why not, one line per node. */
   reasons: string[]
 }
 
-/** A replica that changes nodes, comes (`from` is `null`) or goes (`to` is `null`). */
+/** A slot that changes its node, starts (`from` is `null`) or stops (`to` is `null`). */
 export interface MoveRow {
   service: ServiceKey
   replica: number
@@ -228,23 +227,23 @@ export interface MoveRow {
   reason: string
 }
 
-/** Where each replica goes, and why. */
+/** The plan, with reasons. */
 export interface PlanReport {
-  /** SHA-256 over what the plan was computed from: equal on nodes that agree. */
+  /** Digest of the input of the plan: equal on nodes that agree. */
   input_digest: string
   placements: PlacementRow[]
   unplaced: UnplacedRow[]
   moves: MoveRow[]
 }
 
-/** An image that members hold. */
+/** An image in the cluster. */
 export interface ImageRow {
   reference: string
   id: string
   size: number
   nodes: string[]
   services: ServiceKey[]
-  /** When it was pushed; 0: it was not. */
+  /** Time of the push; 0 if it was not pushed. */
   pushed: Millis
 }
 
@@ -259,7 +258,7 @@ export interface VolumeRow {
   since: Millis
 }
 
-/** A line that an instance wrote. */
+/** A log line of an instance. */
 export interface LogRow {
   service: ServiceKey
   replica: number
@@ -269,48 +268,48 @@ export interface LogRow {
   line: string
 }
 
-/** What changed since the turn before; the first has everything. Nothing at all: the node is there. */
+/** The sections that changed since the last update; the first update has all. An empty update is a keepalive. */
 export interface LiveUpdate {
   status?: StatusReport
   nodes?: NodeRow[]
   services?: ServiceRow[]
   instances?: InstanceRow[]
-  /** What happened, oldest first; at first what happened lately. */
+  /** New events, oldest first; the first update has the recent ones. */
   events?: EventRow[]
 }
 
-/** Name and value, in their order. */
+/** Names and values, in order. */
 export type HeaderList = [name: string, value: string][]
 
-/** The beginning of an instance's answer. */
+/** Status and headers of an instance's response. */
 export interface ResponseHead {
   status: number
   headers: HeaderList
-  /** Which instance answered: `project/service.N@digest`. */
+  /** The instance that answered: `project/service.N@digest`. */
   instance: string
-  /** On which node. */
+  /** The node that runs it. */
   node: NodeId
 }
 
-/** Whom a token lets in. */
+/** What a token admits. */
 export type TokenSubject =
   | { node: { name: string; role: NodeRole } }
   | { user: { name: string; role: UserRole } }
 
-/** An HTTP request to an instance; {@link Mesh.fetch} makes it. */
+/** An HTTP request to an instance, see {@link Mesh.fetch}. */
 export interface FetchRequest {
   service: string
-  /** Which of the ports that it publishes; `null`: its only one. */
+  /** The published port; `null` for the only one. */
   port: number | null
   method: string
-  /** Path and query, from the slash on. */
+  /** Path and query, starting with a slash. */
   target: string
   headers: HeaderList
   /** Whether a body follows. */
   body: boolean
 }
 
-/** A WebSocket to an instance; {@link Mesh.socket} makes it. */
+/** A request for a WebSocket to an instance, see {@link Mesh.socket}. */
 export interface SocketRequest {
   service: string
   port: number | null
@@ -319,7 +318,7 @@ export interface SocketRequest {
   protocols: string[]
 }
 
-/** A request of a user. `service` and `node` are as people write them: `web` or `shop/web`; a name or an id. */
+/** A request. `service` and `node` are as users write them: `web` or `shop/web`; a name or an id. */
 export type Request =
   | { op: 'status' | 'nodes' | 'services' | 'images' | 'volumes' | 'live' | 'multiplex' }
   | { op: 'instances'; service: string | null }
@@ -346,7 +345,7 @@ export type Request =
   | ({ op: 'fetch' } & FetchRequest)
   | ({ op: 'socket' } & SocketRequest)
 
-/** An answer. */
+/** An answer to a request. */
 export type Reply =
   | { reply: 'done'; value: string[] }
   | { reply: 'plan'; value: PlanReport }
