@@ -1,8 +1,11 @@
-use vc_protocol::token::issue_certificate;
+use vc_protocol::change::{Actor, Batch, ChangeBody, DocumentId, SignedChange};
+use vc_protocol::token::{NodeRole, TokenError, issue_certificate};
+use vc_protocol::{ClusterId, Keypair, NodeId};
 
-use super::*;
-use crate::document::Edit;
-use crate::received::EntryError;
+use super::{Loaded, Replica};
+use crate::document::{Document, DocumentError, Edit};
+use crate::received::{EntryError, Rejected};
+use crate::state::CLUSTER;
 
 fn key() -> (Keypair, NodeId, ClusterId) {
     let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");

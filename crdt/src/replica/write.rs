@@ -1,0 +1,130 @@
+//! Writes of this node: changes of the cluster document and of its own node document.
+
+use std::collections::btree_map::Entry;
+
+use vc_protocol::Millis;
+use vc_protocol::change::{Actor, Batch, ChangeBody, DocumentId, SignedChange, Subject};
+
+use super::{NodeDocument, Replica};
+use crate::document::{Document, DocumentError, Edit};
+use crate::state::{ClusterState, NODE, NodeState};
+
+impl Replica {
+    /// Returns the actor for this node's writes to the cluster document. It is kept across restarts, unless `may_reuse` is
+    /// false: a data directory restored from a backup would use sequence numbers twice.
+    fn actor(&mut self, may_reuse: bool, nonce: u64) -> Actor {
+        let id = self.id;
+        let held =
+            || self.versions.cluster.keys().rev().find(|actor| actor.belongs_to(id)).copied();
+        let actor = self.actor.or_else(|| may_reuse.then(held).flatten());
+        *self.actor.insert(actor.unwrap_or_else(|| Actor::new(id, nonce)))
+    }
+
+    /// Writes the difference to `desired` into the cluster document. Returns `None` if there is none.
+    ///
+    /// Set `may_reuse` once it is known that no peer has later changes of this node's actor; otherwise a new actor is made
+    /// from `nonce`.
+    pub fn write_cluster(
+        &mut self,
+        desired: &ClusterState,
+        by: Option<Subject>,
+        now: Millis,
+        may_reuse: bool,
+        nonce: u64,
+    ) -> Result<Option<SignedChange>, DocumentError> {
+        let edits = self.cluster_state.edits(desired);
+        let actor = self.actor(may_reuse, nonce);
+        let Some(written) = self.cluster.write(&actor, &edits, now)? else { return Ok(None) };
+        self.versions.cluster.insert(actor, written.seq);
+        (self.cluster_state, self.cluster_unreadable) = ClusterState::read(&self.cluster);
+        let document = DocumentId::Cluster;
+        Ok(Some(self.sign(document, actor, written.seq, by, now, written.bytes)))
+    }
+
+    /// Writes the difference to `desired` into this node's document. Returns `None` if there is none.
+    pub fn write_node(
+        &mut self,
+        desired: &NodeState,
+        now: Millis,
+    ) -> Result<Option<SignedChange>, DocumentError> {
+        let none = NodeState::default();
+        let held = self.node_states.get(&self.id).unwrap_or(&none);
+        if held == desired {
+            return Ok(None);
+        }
+        let edits = held.edits(desired);
+        let generation = self.nodes.get(&self.id).map_or(1, |own| own.generation);
+        self.append_own(generation, &edits, desired, now)
+    }
+
+    /// Starts a new generation of this node's document with `state` and without history. Generations follow the clock, so
+    /// that a data directory restored from a backup does not repeat one.
+    pub fn start_generation(
+        &mut self,
+        state: &NodeState,
+        now: Millis,
+    ) -> Result<Option<SignedChange>, DocumentError> {
+        let generation = self.nodes.get(&self.id).map_or(0, |own| own.generation + 1).max(now);
+        self.nodes.remove(&self.id);
+        let edits = NodeState::default().edits(state);
+        self.append_own(generation, &edits, state, now)
+    }
+
+    /// Returns the number of changes in the present generation of this node's document.
+    pub fn own_change_count(&self) -> u64 {
+        self.nodes.get(&self.id).map_or(0, |own| own.seq)
+    }
+
+    fn append_own(
+        &mut self,
+        generation: u64,
+        edits: &[Edit],
+        desired: &NodeState,
+        now: Millis,
+    ) -> Result<Option<SignedChange>, DocumentError> {
+        let actor = Actor::new(self.id, generation);
+        let own = match self.nodes.entry(self.id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(NodeDocument {
+                generation,
+                seq: 0,
+                document: Document::new(NODE)?,
+                unreadable: Vec::new(),
+            }),
+        };
+        let Some(written) = own.document.write(&actor, edits, now)? else { return Ok(None) };
+        own.seq = written.seq;
+        self.versions.nodes.insert(self.id, (generation, written.seq));
+        self.node_states.insert(self.id, desired.clone());
+        let document = DocumentId::Node { node: self.id, generation };
+        Ok(Some(self.sign(document, actor, written.seq, None, now, written.bytes)))
+    }
+
+    fn sign(
+        &self,
+        document: DocumentId,
+        actor: Actor,
+        seq: u64,
+        by: Option<Subject>,
+        at: Millis,
+        bytes: Vec<u8>,
+    ) -> SignedChange {
+        let body = ChangeBody {
+            cluster: self.cluster_id,
+            document,
+            actor,
+            seq,
+            author: self.id,
+            on_behalf_of: by,
+            timestamp: at,
+            payload: bytes,
+        };
+        SignedChange::sign(&body, &self.key)
+    }
+
+    /// Returns these changes with this node's certificate, for gossip.
+    pub fn batch(&self, changes: Vec<SignedChange>) -> Batch {
+        let own = self.members.get(&self.id).map(|member| member.certificate.clone());
+        Batch { certificates: own.into_iter().collect(), changes }
+    }
+}
