@@ -1,4 +1,4 @@
-//! What happened lately, as this node saw it: kept for those who ask later, and told to those who follow.
+//! The events of this node: the last ones are kept, and readers follow them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,75 +9,76 @@ use vc_protocol::control::EventRow;
 
 use crate::snapshot::Snapshot;
 
-/// Events that are kept. Who follows and falls further behind than that misses some.
-const KEPT: usize = 500;
+/// Events that are kept. A reader that falls further behind misses the oldest.
+const MAX_EVENTS: usize = 500;
 
-/// The last events, numbered from the node's start.
+/// The latest events, numbered from the start of the node.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct EventLog {
     rows: VecDeque<EventRow>,
-    /// How many there were before the first of them.
-    before: u64,
+    /// Number of the first row, which is how many were dropped.
+    first: u64,
 }
 
-impl Kept {
-    fn add(&mut self, rows: Vec<EventRow>) {
+impl EventLog {
+    /// Appends events, and drops the oldest over [`MAX_EVENTS`].
+    fn append(&mut self, rows: Vec<EventRow>) {
         self.rows.extend(rows);
-        let excess = self.rows.len().saturating_sub(KEPT);
+        let excess = self.rows.len().saturating_sub(MAX_EVENTS);
         self.rows.drain(..excess);
-        self.before += excess as u64;
+        self.first += excess as u64;
     }
 
-    /// The number of the one that comes next.
+    /// Returns the number of the next event.
     fn next(&self) -> u64 {
-        self.before + self.rows.len() as u64
+        self.first + self.rows.len() as u64
     }
 }
 
-/// Reads the events, each once. A clone goes on by itself.
+/// Reads each event once. A clone continues at the same position on its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Events {
-    kept: watch::Receiver<Kept>,
-    /// The number of the first that was not read.
+    log: watch::Receiver<EventLog>,
+    /// Number of the first unread event.
     next: u64,
 }
 
 impl Events {
-    /// Where events are kept, and a reader who has read none.
-    pub(crate) fn new() -> (watch::Sender<Kept>, Self) {
-        let (kept, receiver) = watch::channel(Kept::default());
-        (kept, Self { kept: receiver, next: 0 })
+    /// Returns an empty log and a reader of it.
+    pub(crate) fn new() -> (watch::Sender<EventLog>, Self) {
+        let (log, receiver) = watch::channel(EventLog::default());
+        (log, Self { log: receiver, next: 0 })
     }
 
-    /// The events that were not read, oldest first; of more than `most` the last.
-    pub(crate) fn take(&mut self, most: usize) -> Vec<EventRow> {
-        let kept = self.kept.borrow_and_update();
-        // Both ends are numbers of what is kept: the difference is small.
-        let unread = kept.next() - self.next.max(kept.before);
-        let unread = usize::try_from(unread).unwrap_or(usize::MAX).min(most);
-        self.next = kept.next();
-        kept.rows.iter().skip(kept.rows.len() - unread).cloned().collect()
+    /// Returns the unread events, oldest first, and marks all as read. Of more than `limit` the latest are returned.
+    pub(crate) fn take(&mut self, limit: usize) -> Vec<EventRow> {
+        let log = self.log.borrow_and_update();
+        // Bounded by MAX_EVENTS, as both numbers are those of rows in the log.
+        let unread = log.next() - self.next.max(log.first);
+        let unread = usize::try_from(unread).unwrap_or(usize::MAX).min(limit);
+        self.next = log.next();
+        log.rows.iter().skip(log.rows.len() - unread).cloned().collect()
     }
 
-    /// Waits until there are more; `false`: there will be none.
-    pub(crate) async fn more(&mut self) -> bool {
-        self.kept.changed().await.is_ok()
+    /// Waits for another event. Returns `false` when there will be none.
+    pub(crate) async fn changed(&mut self) -> bool {
+        self.log.changed().await.is_ok()
     }
 }
 
-/// Keeps what happens, from now on, until the driver ends.
-pub(crate) async fn follow(mut snapshot: watch::Receiver<Snapshot>, kept: watch::Sender<Kept>) {
+/// Appends the differences between successive views to the log, until the driver ends.
+pub(crate) async fn record(mut snapshot: watch::Receiver<Snapshot>, log: watch::Sender<EventLog>) {
     let mut view = Arc::clone(&snapshot.borrow_and_update().view);
     while snapshot.changed().await.is_ok() {
         let latest = Arc::clone(&snapshot.borrow_and_update().view);
-        // What nodes use changes more often than what is.
+        // Most snapshots differ in resource usage alone.
         if Arc::ptr_eq(&view, &latest) {
             continue;
         }
-        let happened = between(&view, &latest, crate::clock::now());
+        let rows = between(&view, &latest, crate::clock::now());
         view = latest;
-        if !happened.is_empty() {
-            kept.send_modify(|kept| kept.add(happened));
+        if !rows.is_empty() {
+            log.send_modify(|log| log.append(rows));
         }
     }
 }
@@ -99,29 +100,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_follows_gets_each_event_once() {
-        let (kept, mut early) = Events::new();
+    async fn a_reader_gets_each_event_once() {
+        let (log, mut early) = Events::new();
         assert!(early.take(10).is_empty());
-        kept.send_modify(|kept| kept.add(rows(0..3)));
+        log.send_modify(|log| log.append(rows(0..3)));
         let mut late = early.clone();
-        assert!(early.more().await);
+        assert!(early.changed().await);
         assert_eq!(early.take(10), rows(0..3));
-        assert_eq!(late.take(2), rows(1..3), "the last, where more are not wanted");
+        assert_eq!(late.take(2), rows(1..3), "the latest within the limit");
         assert!(late.take(10).is_empty());
-        kept.send_modify(|kept| kept.add(rows(3..4)));
+        log.send_modify(|log| log.append(rows(3..4)));
         assert_eq!((early.take(10), late.take(10)), (rows(3..4), rows(3..4)));
-        drop(kept);
-        assert!(!early.more().await);
+        drop(log);
+        assert!(!early.changed().await);
     }
 
     #[test]
-    fn the_last_ones_are_kept_and_who_is_slow_misses_the_others() {
-        let (kept, mut reader) = Events::new();
-        kept.send_modify(|kept| kept.add(rows(0..1)));
+    fn the_latest_events_are_kept_and_a_slow_reader_misses_the_others() {
+        let (log, mut reader) = Events::new();
+        log.send_modify(|log| log.append(rows(0..1)));
         assert_eq!(reader.take(10), rows(0..1));
-        kept.send_modify(|kept| kept.add(rows(1..KEPT)));
-        kept.send_modify(|kept| kept.add(rows(KEPT..2 * KEPT)));
-        assert_eq!(reader.take(usize::MAX), rows(KEPT..2 * KEPT));
+        log.send_modify(|log| log.append(rows(1..MAX_EVENTS)));
+        log.send_modify(|log| log.append(rows(MAX_EVENTS..2 * MAX_EVENTS)));
+        assert_eq!(reader.take(usize::MAX), rows(MAX_EVENTS..2 * MAX_EVENTS));
         assert!(reader.take(usize::MAX).is_empty());
     }
 }

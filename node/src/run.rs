@@ -280,7 +280,7 @@ async fn run(
     tasks.spawn(host::watch_usage(driver.clone()));
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(proxy::maintain_routes(snapshot.clone(), table));
-    tasks.spawn(events::follow(snapshot.clone(), kept));
+    tasks.spawn(events::record(snapshot.clone(), kept));
     tasks.spawn(proxy::serve_member_streams(router.clone(), handles.streams.route));
     if !options.no_console {
         console::serve(options.port).await;

@@ -1,4 +1,4 @@
-//! The events of this node, past and to come.
+//! Requests about events.
 
 use tokio::time::sleep;
 use vc_protocol::control::Reply;
@@ -23,7 +23,7 @@ impl ControlService {
                 return frames.send(&Reply::End).await;
             }
             tokio::select! {
-                more = events.more() => if !more {
+                changed = events.changed() => if !changed {
                     return frames.send(&Reply::End).await;
                 },
                 () = sleep(KEEPALIVE_INTERVAL) => frames.send(&Reply::KeepAlive).await?,

@@ -61,8 +61,9 @@ impl From<ExecError> for ApiError {
 pub(crate) fn runtime_error(error: &RuntimeError) -> ApiError {
     let code = match error {
         RuntimeError::NoInstance(_) => ErrorCode::NotFound,
-        RuntimeError::NotRunning(_) | RuntimeError::Refused(_) => ErrorCode::FailedPrecondition,
-        RuntimeError::NeedsDocker(_) => ErrorCode::Unimplemented,
+        RuntimeError::NotRunning(_) | RuntimeError::Refused(_) | RuntimeError::NeedsDocker(_) => {
+            ErrorCode::FailedPrecondition
+        }
         RuntimeError::Docker { .. } => ErrorCode::Unavailable,
         RuntimeError::Read { .. } => ErrorCode::Internal,
     };

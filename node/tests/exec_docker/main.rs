@@ -1,8 +1,8 @@
-//! Commands in containers, with a Docker engine of each test's own. Needs what `runtime_docker` needs.
+//! Commands in containers, with a Docker engine for each test. Needs what `runtime_docker` needs.
 
 #![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
 
-#[allow(dead_code, reason = "not all of it is needed here")]
+#[allow(dead_code, reason = "this test uses a part of it")]
 #[path = "../runtime_docker/engine.rs"]
 mod engine;
 
@@ -25,20 +25,20 @@ use vc_protocol::{ClusterId, InstanceId, Keypair, NodeId};
 
 use engine::Engine;
 
-/// Longer than anything takes on a busy node.
+/// Fails a test that hangs; far above what any step takes on a busy host.
 const PATIENCE: Duration = Duration::from_secs(120);
 const IMAGE: &str = "vc-test:1";
 
-/// A runtime with one instance that is up.
-struct Host {
+/// A runtime with one running instance.
+struct TestNode {
     runtime: Runtime,
     events: mpsc::Receiver<RuntimeEvent>,
     instance: InstanceId,
     _engine: Engine,
 }
 
-impl Host {
-    async fn up() -> Self {
+impl TestNode {
+    async fn start() -> Self {
         let engine = Engine::new();
         let (to, events) = mpsc::channel(64);
         let key = |byte| Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public();
@@ -64,12 +64,12 @@ impl Host {
             InstanceId { slot: "shop/web.1".parse().expect("a slot"), digest: spec.digest() };
         runtime
             .perform(RuntimeAction::Start { id: instance.clone(), spec: Box::new(spec.clone()) });
-        let mut host = Self { runtime, events, instance, _engine: engine };
-        host.until(|phase| matches!(phase, Phase::Running { .. })).await;
-        host
+        let mut node = Self { runtime, events, instance, _engine: engine };
+        node.wait_for(|phase| matches!(phase, Phase::Running { .. })).await;
+        node
     }
 
-    async fn until(&mut self, wanted: impl Fn(&Phase) -> bool) {
+    async fn wait_for(&mut self, wanted: impl Fn(&Phase) -> bool) {
         loop {
             let event = timeout(PATIENCE, self.events.recv()).await.expect("in time");
             if let Some(RuntimeEvent::Changed(seen)) = event
@@ -84,20 +84,20 @@ impl Host {
         self.runtime.exec(&self.instance, request).await.expect("it runs")
     }
 
-    async fn done(&self, request: &ExecRequest) -> Done {
+    async fn run(&self, request: &ExecRequest) -> CommandOutput {
         drain(self.exec(request).await).await
     }
 }
 
-/// What a command wrote, and how it ended.
+/// The output and exit code of a command.
 #[derive(Debug, PartialEq)]
-struct Done {
+struct CommandOutput {
     stdout: String,
     stderr: String,
     code: i64,
 }
 
-async fn drain(exec: Exec) -> Done {
+async fn drain(exec: Exec) -> CommandOutput {
     let Exec { input, mut output, process } = exec;
     let all = async {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -110,7 +110,7 @@ async fn drain(exec: Exec) -> Done {
         drop(input);
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let code = process.exit_code().await.expect("a code");
-        Done { stdout: text(stdout), stderr: text(stderr), code }
+        CommandOutput { stdout: text(stdout), stderr: text(stderr), code }
     };
     timeout(PATIENCE, all).await.expect("in time")
 }
@@ -138,19 +138,20 @@ fn on_terminal(script: &str) -> ExecRequest {
 }
 
 #[tokio::test]
-async fn outputs_come_apart_with_the_exit_code_and_the_place_is_as_asked() {
-    let host = Host::up().await;
-    let mut asked = shell("echo $GREETING from $PWD; busybox id -u >&2; exit 42");
-    asked.environment = vec!["GREETING=hello".to_owned()];
-    asked.working_dir = Some("/bin".to_owned());
-    asked.user = Some("1000".to_owned());
-    let said = Done { stdout: "hello from /bin\n".into(), stderr: "1000\n".into(), code: 42 };
-    assert_eq!(host.done(&asked).await, said);
-    // It may go on after it has closed its outputs.
+async fn outputs_are_separate_and_options_apply() {
+    let node = TestNode::start().await;
+    let mut options = shell("echo $GREETING from $PWD; busybox id -u >&2; exit 42");
+    options.environment = vec!["GREETING=hello".to_owned()];
+    options.working_dir = Some("/bin".to_owned());
+    options.user = Some("1000".to_owned());
+    let expected =
+        CommandOutput { stdout: "hello from /bin\n".into(), stderr: "1000\n".into(), code: 42 };
+    assert_eq!(node.run(&options).await, expected);
+    // A command may go on after it has closed its outputs.
     let late = shell("exec >&- 2>&-; sleep 1; exit 5");
-    assert_eq!(host.done(&late).await.code, 5);
+    assert_eq!(node.run(&late).await.code, 5);
 
-    let absent = host.runtime.exec(&host.instance, &request(&["/no/such/program"])).await;
+    let absent = node.runtime.exec(&node.instance, &request(&["/no/such/program"])).await;
     let said = match absent {
         Ok(exec) => {
             let done = drain(exec).await;
@@ -163,12 +164,12 @@ async fn outputs_come_apart_with_the_exit_code_and_the_place_is_as_asked() {
 }
 
 #[tokio::test]
-async fn a_hundred_megabytes_pass_through_intact_in_both_directions_at_once() {
+async fn a_hundred_megabytes_pass_both_ways_at_once() {
     const SIZE: usize = 100 << 20;
-    let host = Host::up().await;
-    let exec = host.exec(&ExecRequest { stdin: true, ..request(&["cat"]) }).await;
+    let node = TestNode::start().await;
+    let exec = node.exec(&ExecRequest { stdin: true, ..request(&["cat"]) }).await;
     let Exec { mut input, mut output, process } = exec;
-    // Every byte value, and no period that a lost piece could hide in.
+    // Every byte value, without a short period that would hide a lost chunk.
     let byte = |at: usize| (at ^ (at >> 8) ^ (at >> 16)).to_le_bytes()[0];
     let write = async {
         for start in (0..SIZE).step_by(1 << 16) {
@@ -193,12 +194,12 @@ async fn a_hundred_megabytes_pass_through_intact_in_both_directions_at_once() {
 }
 
 #[tokio::test]
-async fn a_terminal_has_a_size_and_shows_every_byte() {
-    let host = Host::up().await;
+async fn a_terminal_has_a_size_and_passes_every_byte() {
+    let node = TestNode::start().await;
     // An older engine sets the size only after the command has begun.
     let script = "until test \"$(busybox stty size 2>/dev/null)\"; do sleep 0.1; done; \
                   busybox stty size; read x; busybox stty size";
-    let mut exec = host.exec(&on_terminal(script)).await;
+    let mut exec = node.exec(&on_terminal(script)).await;
     let (_, bytes) = timeout(PATIENCE, exec.output.next())
         .await
         .expect("in time")
@@ -210,15 +211,15 @@ async fn a_terminal_has_a_size_and_shows_every_byte() {
     exec.input.flush().await.expect("it reads");
     assert_eq!(drain(exec).await.stdout, "go\r\n50 120\r\n");
 
-    // What looks like Docker's own header is none.
-    let done = host.done(&on_terminal(r"printf '\001\000\000\000\377\377\377\377ok'")).await;
+    // Output of a terminal that looks like a frame header of Docker's is passed on as it is.
+    let done = node.run(&on_terminal(r"printf '\001\000\000\000\377\377\377\377ok'")).await;
     assert!(done.code == 0 && done.stdout.ends_with("ok"), "{done:?}");
 }
 
 #[tokio::test]
-async fn who_hangs_up_ends_what_runs_on_the_terminal() {
-    let host = Host::up().await;
-    let exec = host.exec(&on_terminal("echo up; busybox sleep 1000")).await;
+async fn hanging_up_a_terminal_ends_its_processes() {
+    let node = TestNode::start().await;
+    let exec = node.exec(&on_terminal("echo up; busybox sleep 1000")).await;
     let Exec { input, mut output, process } = exec;
     let up = timeout(PATIENCE, output.next()).await.expect("in time").expect("output");
     assert_eq!(up.expect("a line").1, b"up\r\n");
@@ -227,16 +228,16 @@ async fn who_hangs_up_ends_what_runs_on_the_terminal() {
     let code = timeout(PATIENCE, process.exit_code()).await.expect("in time").expect("a code");
     assert_eq!(code, 129, "ended by SIGHUP");
     let left =
-        host.done(&shell("busybox ps | busybox grep 'sleep 1000' | busybox grep -v grep")).await;
+        node.run(&shell("busybox ps | busybox grep 'sleep 1000' | busybox grep -v grep")).await;
     assert_eq!(left.stdout, "");
 }
 
 #[tokio::test]
-async fn files_go_in_and_come_out_again() {
-    let host = Host::up().await;
-    host.done(&shell("busybox mkdir -p /srv/old; echo old >/srv/file")).await;
-    let upload = async |path: &str| host.runtime.copy_in(&host.instance, path, "site").await;
-    // Into what is a directory, in place of what is a file, and as something new.
+async fn files_are_copied_in_and_out() {
+    let node = TestNode::start().await;
+    node.run(&shell("busybox mkdir -p /srv/old; echo old >/srv/file")).await;
+    let upload = async |path: &str| node.runtime.copy_in(&node.instance, path, "site").await;
+    // Into a directory, over a file, and to a new path.
     for (path, root) in [("/srv", "site"), ("/srv/file", "file"), ("/srv/new", "new")] {
         assert_eq!(upload(path).await.expect("it can go there").root, root, "{path}");
     }
@@ -245,36 +246,36 @@ async fn files_go_in_and_come_out_again() {
         assert_eq!(root.ok(), (nowhere == "/").then(|| "site".to_owned()), "{nowhere}");
     }
 
-    // Not both at once: Docker lends a container to one copy at a time.
-    host.done(&shell("busybox head -c 9000000 /dev/urandom >/srv/big")).await;
-    let archive = host.runtime.copy_out(&host.instance, "/srv").await.expect("it is there");
+    // One after the other: Docker locks a container during a copy.
+    node.run(&shell("busybox head -c 9000000 /dev/urandom >/srv/big")).await;
+    let archive = node.runtime.copy_out(&node.instance, "/srv").await.expect("it is there");
     let archive: Vec<_> = timeout(PATIENCE, archive.collect()).await.expect("in time");
     let target =
-        host.runtime.copy_in(&host.instance, "/copy", "srv").await.expect("it can go there");
+        node.runtime.copy_in(&node.instance, "/copy", "srv").await.expect("it can go there");
     assert_eq!(target.root, "copy");
-    let target = host.runtime.copy_in(&host.instance, "/srv/old", "srv").await.expect("it can");
+    let target = node.runtime.copy_in(&node.instance, "/srv/old", "srv").await.expect("it can");
     let pieces = futures::stream::iter(archive).map(|piece| piece.map_err(std::io::Error::other));
     timeout(PATIENCE, target.unpack(pieces)).await.expect("in time").expect("unpacked");
     let same = shell("busybox cmp /srv/big /srv/old/srv/big && cat /srv/old/srv/file");
-    assert_eq!(host.done(&same).await.stdout, "old\n");
+    assert_eq!(node.run(&same).await.stdout, "old\n");
 
-    let absent = host.runtime.copy_out(&host.instance, "/nowhere").await;
+    let absent = node.runtime.copy_out(&node.instance, "/nowhere").await;
     let why = absent.err().expect("it is not there").to_string();
     assert_eq!(why, "there is no /nowhere in shop/web.1");
-    // An archive that breaks off is an error.
+    // A truncated archive is an error.
     let target = upload("/srv").await.expect("it can go there");
     let broken = futures::stream::iter([Err(std::io::Error::other("gone"))]);
     assert!(timeout(PATIENCE, target.unpack(broken)).await.expect("in time").is_err());
 }
 
 #[tokio::test]
-async fn an_instance_that_does_not_run_is_told_from_one_that_is_not_here() {
-    let mut host = Host::up().await;
-    host.done(&shell("echo >/end")).await;
-    host.until(|phase| matches!(phase, Phase::Exited { .. })).await;
-    let stopped = host.runtime.exec(&host.instance, &shell("true")).await;
+async fn a_stopped_instance_and_an_absent_one_give_different_errors() {
+    let mut node = TestNode::start().await;
+    node.run(&shell("echo >/end")).await;
+    node.wait_for(|phase| matches!(phase, Phase::Exited { .. })).await;
+    let stopped = node.runtime.exec(&node.instance, &shell("true")).await;
     assert!(matches!(stopped.err(), Some(RuntimeError::NotRunning(_))));
-    let other = InstanceId { digest: "0".repeat(64), ..host.instance.clone() };
-    let absent = host.runtime.exec(&other, &shell("true")).await;
+    let other = InstanceId { digest: "0".repeat(64), ..node.instance.clone() };
+    let absent = node.runtime.exec(&other, &shell("true")).await;
     assert!(matches!(absent.err(), Some(RuntimeError::NoInstance(_))));
 }
