@@ -1,23 +1,29 @@
-// Any js-libp2p: the library as it is, with its own WebRTC-direct transport and its own watch over connections.
+// Stock js-libp2p with its own WebRTC-direct transport and its own connection monitor.
 import { createLibp2p } from 'libp2p'
 import { webRTCDirect } from '@libp2p/webrtc'
 import { multiaddr } from '@multiformats/multiaddr'
 
 let node, connection
+let pings = 0
 
-/** Dials; every `pingInterval` ms the library sees whether the connection is alive, and ends one that is not. */
+/** Dials; every `pingInterval` ms the library pings the connection, and aborts one that does not answer. */
 async function dial(address, pingInterval) {
   node = await createLibp2p({
     transports: [webRTCDirect()],
     connectionMonitor: { pingInterval, abortConnectionOnPingFailure: true },
-    // It does not dial addresses of this node by itself.
+    // The default gater refuses loopback addresses.
     connectionGater: { denyDialMultiaddr: () => false },
   })
   connection = await node.dial(multiaddr(address))
+  const newStream = connection.newStream.bind(connection)
+  connection.newStream = (protocols, options) => {
+    if (String(protocols).includes('/ping/')) pings += 1
+    return newStream(protocols, options)
+  }
   return connection.remotePeer.toString()
 }
 
-/** One stream of the auth protocol: says hello, hears the node's certificate, and closes it in order. */
+/** Opens one stream of the auth protocol, sends the greeting, receives the node's certificate, and closes the stream. */
 async function greet() {
   const stream = await connection.newStream('/vc/auth/1')
   const hello = new TextEncoder().encode('{"version":1}')
@@ -25,13 +31,13 @@ async function greet() {
   new DataView(frame.buffer).setUint32(0, hello.length)
   frame.set(hello, 4)
   stream.send(frame)
-  let heard = new Uint8Array(0)
+  let received = new Uint8Array(0)
   for await (const piece of stream) {
-    heard = new Uint8Array([...heard, ...piece.subarray()])
-    if (heard.length >= 4 && heard.length >= 4 + new DataView(heard.buffer).getUint32(0)) break
+    received = new Uint8Array([...received, ...piece.subarray()])
+    if (received.length >= 4 && received.length >= 4 + new DataView(received.buffer).getUint32(0)) break
   }
   await stream.close()
-  return JSON.parse(new TextDecoder().decode(heard.subarray(4)))
+  return JSON.parse(new TextDecoder().decode(received.subarray(4)))
 }
 
-globalThis.stock = { dial, greet, status: () => connection.status, stop: () => node.stop() }
+globalThis.stock = { dial, greet, pings: () => pings, status: () => connection.status, stop: () => node.stop() }

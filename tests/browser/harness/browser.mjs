@@ -1,4 +1,4 @@
-// Headless Chromium of the system, each time with a new profile.
+// The system's Chromium, headless, with a fresh profile each time.
 import assert from 'node:assert/strict'
 import { mkdirSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -8,9 +8,9 @@ import { chromium } from 'playwright-core'
 
 import { ROOT } from './node.mjs'
 
-/** The program. */
+/** Path of the browser. */
 export const CHROMIUM = process.env.VC_CHROMIUM ?? '/usr/bin/chromium'
-/** How Chromium runs without a screen, and without talking to its maker. */
+/** Flags for a headless Chromium without background traffic. */
 export const FLAGS = [
   '--no-sandbox',
   '--disable-gpu',
@@ -20,16 +20,16 @@ export const FLAGS = [
   '--disable-component-update',
   '--disable-sync',
 ]
-/** Chromium's coming default: a page cannot change its own ICE name any more. */
+/** Chromium's coming default: a page cannot change its ICE username fragment (SDP munging). */
 export const NO_MUNGING = '--force-fieldtrials=WebRTC-NoSdpMangleUfrag/Enabled/'
-/** Where pictures of pages are kept. */
-export const PICTURES = join(ROOT, 'target/browser')
+/** Folder of screenshots. */
+export const SCREENSHOTS = join(ROOT, 'target/browser')
 
 export class Browser {
   #context
   #profile
-  #complaints = []
-  #announced = []
+  #errors = []
+  #expected = []
 
   /** @param {{flags?: string[], viewport?: {width: number, height: number}, colorScheme?: 'light'|'dark', isMobile?: boolean, executablePath?: string}} how */
   static async start({ flags = [], ...how } = {}) {
@@ -42,9 +42,9 @@ export class Browser {
       viewport: { width: 1280, height: 800 },
       ...how,
     })
-    browser.#context.on('weberror', (error) => browser.#complaints.push(`uncaught: ${error.error().stack ?? error.error()}`))
+    browser.#context.on('weberror', (error) => browser.#errors.push(`uncaught: ${error.error().stack ?? error.error()}`))
     browser.#context.on('console', (message) => {
-      if (message.type() === 'error') browser.#complaints.push(`console: ${message.text()} (${message.location().url})`)
+      if (message.type() === 'error') browser.#errors.push(`console: ${message.text()} (${message.location().url})`)
     })
     return browser
   }
@@ -53,29 +53,29 @@ export class Browser {
     return this.#context
   }
 
-  /** A new page at this address. */
+  /** Opens a new page at this address. */
   async open(url) {
     const page = await this.#context.newPage()
     await page.goto(url)
     return page
   }
 
-  /** Says before it happens that pages will complain with these words. */
-  announce(words) {
-    this.#announced.push(words)
+  /** Declares that pages will log errors that contain these words. */
+  expectError(words) {
+    this.#expected.push(words)
   }
 
-  /** Keeps a picture of a page. */
-  async picture(page, name) {
-    mkdirSync(PICTURES, { recursive: true })
-    await page.screenshot({ path: join(PICTURES, `${name}.png`), fullPage: true })
+  /** Saves a screenshot of a page. */
+  async screenshot(page, name) {
+    mkdirSync(SCREENSHOTS, { recursive: true })
+    await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true })
   }
 
-  /** Ends it. Errors: a page complained of something that was not announced. */
+  /** Closes the browser. Errors: a page logged an error that was not expected. */
   async stop() {
     await this.#context.close()
     await rm(this.#profile, { recursive: true, force: true, maxRetries: 5 })
-    const unexpected = this.#complaints.filter((line) => !this.#announced.some((words) => line.includes(words)))
-    assert.deepEqual(unexpected, [], 'no page complained')
+    const unexpected = this.#errors.filter((line) => !this.#expected.some((words) => line.includes(words)))
+    assert.deepEqual(unexpected, [], 'no page logged an error')
   }
 }

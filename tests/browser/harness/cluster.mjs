@@ -1,4 +1,4 @@
-// Nodes that are one cluster, and `vc` against any of them.
+// A cluster of nodes, and `vc` against any of them.
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { readFileSync, readdirSync } from 'node:fs'
@@ -11,17 +11,17 @@ import { BIN, Node, ROOT, environment } from './node.mjs'
 import { freePort } from './ports.mjs'
 
 const APP = join(ROOT, 'tests/browser/app/server.mjs')
-/** Time for what should take no time, milliseconds. */
-const PATIENCE = 30_000
+/** Milliseconds after which `until` fails. */
+const TIMEOUT = 30_000
 
-/** Asks again and again, for what no event tells of, until `question` does not fail any more. */
-export async function until(what, question, patience = PATIENCE) {
-  const end = Date.now() + patience
+/** Polls until `question` succeeds, for state that no event announces. */
+export async function until(what, question, timeout = TIMEOUT) {
+  const end = Date.now() + timeout
   for (;;) {
     try {
       return await question()
     } catch (error) {
-      if (Date.now() > end) throw new Error(`not within ${patience} ms: ${what}`, { cause: error })
+      if (Date.now() > end) throw new Error(`not within ${timeout} ms: ${what}`, { cause: error })
       await new Promise((done) => setTimeout(done, 50))
     }
   }
@@ -29,7 +29,7 @@ export async function until(what, question, patience = PATIENCE) {
 
 export class Cluster {
   nodes = []
-  #announced = []
+  #expected = []
   #root
 
   #where
@@ -39,7 +39,7 @@ export class Cluster {
     this.#where = where
   }
 
-  /** `count` servers `n1`, `n2`, …, each of which sees all of them up; `where`: what each `Node` is told. */
+  /** Starts `count` servers `n1`, `n2`, … and waits until all are up; `where`: options of each `Node`. */
   static async of(count, where) {
     const cluster = new Cluster(await mkdtemp(join(tmpdir(), 'vc-browser-')), where)
     try {
@@ -60,18 +60,18 @@ export class Cluster {
     await node.start(...how)
   }
 
-  /** A node that runs. */
+  /** A running node. */
   get #any() {
     return this.nodes.find((node) => node.runs)
   }
 
-  /** What `vc` prints, asking a node that runs, as the admin. */
+  /** Runs `vc` as the admin against a running node and returns its output. */
   async vc(...args) {
     const [program, words, options] = this.#command(this.#any.within, args)
     return (await promisify(execFile)(program, words, options)).stdout
   }
 
-  /** A `vc` that runs until it is ended, in the network of `within`. */
+  /** Starts a long-running `vc` in the network of `within`. */
   spawnVc(within, ...args) {
     const [program, words, options] = this.#command(within, args)
     return spawn(program, words, { ...options, stdio: ['ignore', 'pipe', 'inherit'] })
@@ -84,23 +84,23 @@ export class Cluster {
     return [program, words, { env: environment(config) }]
   }
 
-  /** What `vc` prints as JSON. */
+  /** Runs `vc --output json` and returns the parsed output. */
   async rows(...args) {
     return JSON.parse(await this.vc('--output', 'json', ...args))
   }
 
-  /** A token for a browser. */
+  /** Returns a token for a browser. */
   async userToken(role = 'admin', name = 'ada') {
     return (await this.vc('token', 'create', '--user', name, '--role', role)).trim()
   }
 
-  /** Waits until the cluster says of every node whether it is up. */
+  /** Waits until the cluster reports the true state of every node. */
   async allUp() {
     await until('every node is known to be up or down', async () => {
       const rows = await this.rows('nodes')
-      const said = Object.fromEntries(rows.map(({ name, state }) => [name, state]))
+      const reported = Object.fromEntries(rows.map(({ name, state }) => [name, state]))
       const truth = Object.fromEntries(this.nodes.map(({ name, runs }) => [name, runs ? 'up' : 'down']))
-      assert.deepEqual(said, truth)
+      assert.deepEqual(reported, truth)
     })
   }
 
@@ -113,7 +113,7 @@ export class Cluster {
 
   /**
    * Deploys the app of `app/server.mjs` as `shop/web`, one instance, on the node of this name or on any.
-   * @returns {Promise<{port: number, direct: string}>} the port that it publishes, and where it is without the mesh
+   * @returns {Promise<{port: number, direct: string}>} the port that it publishes, and its address without the mesh
    */
   async deployApp(node) {
     const [published, target] = [await freePort(), await freePort()]
@@ -125,29 +125,29 @@ services:
     command: [${JSON.stringify(process.execPath)}, ${JSON.stringify(APP)}, "${target}"]
     ports: ["${published}:${target}"]
     stop_grace_period: 1s
-    deploy: {update_config: {monitor: 1s}${where}}
+    deploy: {update_config: {monitor: 500ms}${where}}
 `)
     const direct = `http://127.0.0.1:${target}`
     await until('the app answers', () => fetch(`${direct}/status`))
     return { port: published, direct }
   }
 
-  /** Says before it happens that nodes will log errors with these words. */
-  announce(words) {
-    this.#announced.push(words)
+  /** Declares that nodes will log errors that contain these words. */
+  expectError(words) {
+    this.#expected.push(words)
   }
 
-  /** Ends everything. Errors: a node logged one, or a token. */
+  /** Ends everything. Errors: a node logged an unexpected error, or a token. */
   async stop({ failed = false } = {}) {
     for (const node of this.nodes.filter(({ runs }) => runs)) await node.kill()
     this.#killInstances()
-    const complaints = (await Promise.all(this.nodes.map((node) => this.#complaints(node)))).flat()
-    if (failed || complaints.length > 0) for (const node of this.nodes) console.error(`--- ${node.name}:\n${node.lastLines(25)}`)
+    const errors = (await Promise.all(this.nodes.map((node) => this.#loggedErrors(node)))).flat()
+    if (failed || errors.length > 0) for (const node of this.nodes) console.error(`--- ${node.name}:\n${node.lastLines(25)}`)
     await rm(this.#root, { recursive: true, force: true })
-    if (!failed) assert.deepEqual(complaints, [], 'the logs are clean')
+    if (!failed) assert.deepEqual(errors, [], 'the logs are clean')
   }
 
-  async #complaints(node) {
+  async #loggedErrors(node) {
     const lines = (await readFile(node.log, 'utf8')).split('\n').filter(Boolean)
     return lines.flatMap((line) => {
       if (/eyJ0eXAi|eyJhbGci|\.eyJ/.test(line)) return [`${node.name} logged a token (not repeated here)`]
@@ -159,18 +159,18 @@ services:
         }
       })()
       const fine = ['TRACE', 'DEBUG', 'INFO', 'WARN'].includes(level) && !line.includes('panicked')
-      return fine || this.#announced.some((words) => line.includes(words)) ? [] : [`${node.name}: ${line}`]
+      return fine || this.#expected.some((words) => line.includes(words)) ? [] : [`${node.name}: ${line}`]
     })
   }
 
-  /** Instances outlive their node: the runtime's own mark tells which are of this cluster. */
+  /** Kills instances, which outlive their node: a variable that the runtime sets tells which are of this cluster. */
   #killInstances() {
     for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
       try {
         const variables = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
         if (variables.some((variable) => variable.startsWith(`VC_INSTANCE_DIR=${this.#root}/`))) process.kill(Number(pid), 'SIGKILL')
       } catch {
-        // It is gone, or somebody else's.
+        // The process ended, or is not ours to read.
       }
     }
   }

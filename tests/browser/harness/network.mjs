@@ -1,4 +1,4 @@
-// A road and somebody on it: nodes at home, and a phone that reaches them over Wi-Fi or over a mobile network.
+// Network namespaces for nodes (`home`) and for a client (`phone`) that reaches them over one of two networks.
 import { execFile } from 'node:child_process'
 import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -7,12 +7,12 @@ import { promisify } from 'node:util'
 
 const run = promisify(execFile)
 
-/** The networks, each with its first two numbers: the home is `.1` in each, the phone `.2`. */
+/** The first two bytes of each network: home is `.0.1`, phone `.0.2`. */
 const NETWORKS = { wifi: '10.78', mobile: '10.79' }
-/** Where the nodes listen: an address that is in neither network. */
+/** The nodes' listen address, in neither network. */
 const HOME = '10.80.0.1'
 
-/** Two network namespaces of its own: nothing outside of them is touched. */
+/** Two network namespaces; nothing outside of them is changed. */
 export class Network {
   #home = `vc-home-${process.pid}`
   #phone = `vc-phone-${process.pid}`
@@ -35,22 +35,22 @@ export class Network {
     return network
   }
 
-  /** Where nodes are to listen. */
+  /** The nodes' listen address. */
   get listen() {
     return HOME
   }
 
-  /** The words before a command that have it run where the nodes are. */
+  /** Command prefix that runs a program in the namespace of the nodes. */
   get atHome() {
     return ['ip', 'netns', 'exec', this.#home]
   }
 
-  /** The words before a command that have it run on the phone. */
+  /** Command prefix that runs a program in the namespace of the phone. */
   get onPhone() {
     return ['ip', 'netns', 'exec', this.#phone]
   }
 
-  /** A program that is Chromium on the phone. */
+  /** Writes a program that starts Chromium in the namespace of the phone, and returns its path. */
   async chromium(program) {
     const path = join(this.#dir, 'chromium')
     await writeFile(path, `#!/bin/sh\nexec ${this.onPhone.join(' ')} ${program} "$@"\n`)
@@ -58,7 +58,7 @@ export class Network {
     return path
   }
 
-  /** Has the phone use this network, with an address of its own there, and no other; `null`: none at all. */
+  /** Connects the phone to this network and disconnects it from the other; `null`: disconnects it. */
   async use(name) {
     const before = this.#current
     this.#current = name
@@ -73,7 +73,7 @@ export class Network {
     if (name) await this.#ip(this.#phone, `route replace default via ${NETWORKS[name]}.0.1`)
   }
 
-  /** Has the phone's networks lose so many of a hundred packets of UDP, each way. */
+  /** Drops this percentage of the phone's UDP packets, each way. */
   async lose(percent) {
     const rule = ['-p', 'udp', '-m', 'statistic', '--mode', 'random', '--probability', String(percent / 100), '-j', 'DROP']
     for (const chain of ['INPUT', 'OUTPUT']) {

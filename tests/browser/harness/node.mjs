@@ -6,10 +6,10 @@ import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 
 export const ROOT = resolve(import.meta.dirname, '../../..')
-/** Where the programs are: those under test. */
+/** Folder of the programs under test. */
 export const BIN = process.env.VC_BIN ?? join(ROOT, 'target/debug')
 
-/** The environment without what would lead a program elsewhere. */
+/** Returns the environment without variables that configure `vc` or `vc-node`. */
 export function environment(more = {}) {
   const { VC_DATA_DIR, VC_LOG, VC_TOKEN, VC_PEER, ...rest } = process.env
   return { ...rest, ...more }
@@ -20,7 +20,7 @@ export class Node {
   #child = null
   #exited = null
 
-  /** `within`: the words before a command that have it run in another network; `listen`: the node's address there. */
+  /** `within`: command prefix that runs it in another network namespace; `listen`: the node's address there. */
   constructor(root, name, port, { within = [], listen = '127.0.0.1' } = {}) {
     this.name = name
     this.port = port
@@ -38,22 +38,22 @@ export class Node {
     return this.#child !== null
   }
 
-  /** Where the `vc` command dials it. */
+  /** The TCP address that `vc` dials. */
   get address() {
     return this.addresses.find((address) => address.includes('/tcp/'))
   }
 
-  /** Its peer id. */
+  /** The peer id. */
   get id() {
     return this.address.split('/').at(-1)
   }
 
-  /** Where it serves the console. */
+  /** URL of its console. */
   get console() {
     return `http://127.0.0.1:${this.port + 2}/`
   }
 
-  /** Starts it with `init`, `join TOKEN` or `run`; done once it serves. */
+  /** Starts it with `init`, `join TOKEN` or `run`; resolves once it is ready. */
   async start(...how) {
     const fixed = '--runtime process --no-mdns --log-format json --cpus 4 --memory 4g'.split(' ')
     const own = ['--name', this.name, '--listen', this.listen, '--port', String(this.port), '--data-dir', this.dir]
@@ -83,18 +83,18 @@ export class Node {
     return readFileSync(this.log, 'utf8').trimEnd().split('\n').slice(-count).join('\n')
   }
 
-  /** Resident memory, bytes. */
+  /** Returns the resident memory, bytes. */
   async memory() {
     const statm = await readFile(`/proc/${this.pid}/statm`, 'utf8')
     return Number(statm.split(' ')[1]) * 4096
   }
 
-  /** SIGKILL to the node alone: its instances run on. */
+  /** Sends SIGKILL to the node alone: its instances keep running. */
   kill() {
     return this.#end('SIGKILL')
   }
 
-  /** SIGTERM; it ends by itself. */
+  /** Sends SIGTERM and waits for its exit code. */
   stop() {
     return this.#end('SIGTERM')
   }

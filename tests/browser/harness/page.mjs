@@ -1,11 +1,11 @@
-// A page with the mesh client on it, as somebody who writes pages would have it.
+// A page with the mesh client on it.
 import { join } from 'node:path'
 
 import { CONSOLE, bundle, serveScript } from './serve.mjs'
 
 const ENTRY = 'virtual:page'
 
-/** The client's sources in one script, which sets `vc` to what it has. */
+/** Bundles the client's sources into one script that sets `vc` to their exports. */
 async function client() {
   const source = JSON.stringify(join(import.meta.dirname, 'entry.js'))
   const page = {

@@ -1,10 +1,10 @@
-// Ports that nobody has at the moment.
+// Free ports.
 import { createSocket } from 'node:dgram'
 import { createServer } from 'node:net'
 
-/** Below the range that the kernel gives to outgoing connections. */
+/** Below the kernel's range of ephemeral ports. */
 const [FIRST, LAST] = [20_000, 31_996]
-/** A node takes the port it is given and those after it. */
+/** A node uses its port and the ones after it. */
 const STEP = 4
 
 function free(port, socket) {
@@ -16,7 +16,7 @@ function free(port, socket) {
   })
 }
 
-/** A port that is free for TCP and UDP, with the three after it. */
+/** Returns a port that is free for TCP and UDP, with the three after it. */
 export async function freePort() {
   for (;;) {
     const port = FIRST + Math.floor((Math.random() * (LAST - FIRST)) / STEP) * STEP

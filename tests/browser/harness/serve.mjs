@@ -1,4 +1,4 @@
-// What pages come from: servers on 127.0.0.1, and what Vite makes of sources.
+// Servers on 127.0.0.1, and bundles made by Vite.
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { createRequire } from 'node:module'
@@ -10,7 +10,7 @@ import { ROOT } from './node.mjs'
 export const CONSOLE = join(ROOT, 'node/console')
 
 /**
- * Has a server listen on 127.0.0.1, at a port that nobody has.
+ * Starts a server on 127.0.0.1 at a free port.
  * @returns {Promise<{port: number, close: () => void}>} closing it ends its connections as well
  */
 export async function serve(server) {
@@ -23,7 +23,7 @@ export async function serve(server) {
   return { port: server.address().port, close }
 }
 
-/** Serves a page that has nothing but this script. */
+/** Serves a page with nothing but this script. */
 export async function serveScript(code) {
   const html = '<!doctype html><html lang="en"><title>A page</title><link rel="icon" href="data:,"><script type="module" src="/page.js"></script></html>'
   const { port, close } = await serve(
@@ -37,7 +37,7 @@ export async function serveScript(code) {
 }
 
 /**
- * What the console's Vite builds, nothing of it written to disk.
+ * Builds with the console's Vite, in memory.
  * @returns {Promise<{fileName: string, code?: string, source?: string | Uint8Array}[]>}
  */
 export async function bundle({ build: options = {}, ...config }) {
@@ -46,7 +46,7 @@ export async function bundle({ build: options = {}, ...config }) {
   return [made].flat().flatMap(({ output }) => output)
 }
 
-/** One script of a source and all that it imports: what others need of it, it sets itself. */
+/** Bundles a source and its imports into one script without exports. */
 export async function bundleScript(entry) {
   const lib = { entry, formats: ['iife'], name: '_' }
   const [{ code }] = await bundle({ configFile: false, root: CONSOLE, build: { lib } })

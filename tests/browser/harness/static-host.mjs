@@ -11,20 +11,20 @@ const BOOT_POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; worker-src 'self'; base-uri 'none'; " +
   "form-action 'none'; frame-ancestors 'none'"
 
-/** Answers with a file; `content` is null where there is none. */
+/** Answers with a file, or 404 where `content` is null. */
 export function send(response, file, content, headers = {}) {
   if (content === null) return refuse(response, 404, 'There is no such file.')
   response.writeHead(200, { 'content-type': TYPES[extname(file)] ?? 'text/plain', 'cache-control': 'no-store', ...headers })
   response.end(content)
 }
 
-/** Answers with a reason. */
+/** Answers with an error status and a reason. */
 export function refuse(response, status, why) {
   response.writeHead(status, { 'content-type': 'text/plain', 'cache-control': 'no-store' })
   response.end(`${why}\n`)
 }
 
-/** Answers a request at an app's origin; `read` has the tunnel's files by name, null for those that it has not. */
+/** Answers a request at an app's origin; `read` returns the tunnel's files by name, null for unknown ones. */
 export async function answerApp(request, response, read) {
   if (!['GET', 'HEAD'].includes(request.method)) return refuse(response, 405, 'Only GET and HEAD.')
   const { pathname } = new URL(request.url, 'http://app')

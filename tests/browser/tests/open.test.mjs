@@ -1,4 +1,4 @@
-// A service opened from the console: the pages that a node itself serves, from the click to the app.
+// A service opened from the console that a node serves, from the click to the app.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 
@@ -12,8 +12,8 @@ before(async () => {
   // The browser attaches to one node, the instance is on the other.
   app = await cluster.deployApp('n2')
   browser = await Browser.start()
-  // The app has no icon, as many have none.
-  browser.announce('/favicon.ico')
+  // The app has no favicon.
+  browser.expectError('/favicon.ico')
 })
 
 after(async () => {
@@ -21,7 +21,7 @@ after(async () => {
   await cluster?.stop()
 })
 
-test('a viewer opens a service from the console, at an origin that knows nothing of the console', { timeout: 60_000 }, async () => {
+test('a viewer opens a service from the console, at an isolated origin', { timeout: 60_000 }, async () => {
   const token = await cluster.userToken('viewer', 'eve')
   const console_ = await browser.open(`${cluster.nodes[0].console}#token=${token}`)
   await console_.waitForSelector('.glance')
@@ -33,7 +33,7 @@ test('a viewer opens a service from the console, at an origin that knows nothing
   await page.waitForSelector('body[data-ready=yes]')
   assert.match(new URL(page.url()).hostname, /^web--shop--[a-z0-9]+\.localhost$/)
 
-  const heard = await page.evaluate(async () => {
+  const received = await page.evaluate(async () => {
     const socket = new WebSocket(`ws://${location.host}/ws`)
     await new Promise((opened, failed) => Object.assign(socket, { onopen: opened, onerror: failed }))
     const answer = new Promise((said) => (socket.onmessage = ({ data }) => said(data)))
@@ -48,10 +48,10 @@ test('a viewer opens a service from the console, at an origin that knows nothing
       address: location.href,
     }
   })
-  assert.equal(heard.socket, 'over the mesh')
-  assert.equal(heard.digest, await (await fetch(`${app.direct}/digest?n=1000000`)).json())
-  assert.equal(heard.opener, null, 'the app has no way to the console')
+  assert.equal(received.socket, 'over the mesh')
+  assert.equal(received.digest, await (await fetch(`${app.direct}/digest?n=1000000`)).json())
+  assert.equal(received.opener, null, 'the app cannot reach the console')
   const secret = token.split('.')[2]
-  assert.ok(!JSON.stringify(heard).includes(secret), 'the token is nowhere to be seen')
-  assert.ok(!(await console_.evaluate(() => location.href)).includes(secret), 'not in the address of the console either')
+  assert.ok(!JSON.stringify(received).includes(secret), 'the token does not leak to the app')
+  assert.ok(!(await console_.evaluate(() => location.href)).includes(secret), 'the token is not in the address of the console')
 })

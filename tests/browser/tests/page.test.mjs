@@ -1,4 +1,4 @@
-// The console's page alone, on a mesh that is not there: what no node says by itself.
+// The console's page alone, on a fake mesh: states that no real node produces.
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { join } from 'node:path'
@@ -10,7 +10,7 @@ import { send } from '../harness/static-host.mjs'
 
 let browser, server, page
 
-/** A token that this mesh takes. */
+/** A token that the fake mesh accepts. */
 function token() {
   const peers = ['/ip4/127.0.0.1/udp/1/webrtc-direct/certhash/uEi/p2p/12D3']
   const claims = { sub: 'ada', aud: 'C1', exp: 4_000_000_000, scope: { user: 'admin' }, peers }
@@ -36,8 +36,8 @@ after(async () => {
   server?.close()
 })
 
-test('a view that cannot be shown says so, and goes on where it was once it can be', async () => {
-  browser.announce('Cannot read properties')
+test('a view that fails to render says so, and recovers once it can render', async () => {
+  browser.expectError('Cannot read properties')
   await page.evaluate(() => {
     const { fakeMesh } = globalThis
     globalThis.good = fakeMesh.view
@@ -46,7 +46,7 @@ test('a view that cannot be shown says so, and goes on where it was once it can 
   await page.waitForSelector('h1:text-is("This page cannot be shown")')
   assert.match(await page.textContent('[role="alert"]'), /Cannot read properties/)
   assert.equal(await page.locator('button:text-is("Reload")').count(), 1)
-  await browser.picture(page, 'console-mishap')
+  await browser.screenshot(page, 'console-mishap')
   await page.evaluate(() => globalThis.fakeMesh.show(globalThis.good))
   await page.click('button:text-is("Try again")')
   await page.waitForSelector('.glance')

@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 
-import { digestOf, json, LARGE, open, sha256OfFile, stopServiceWorkers, story } from '../tunnel/stage.mjs'
+import { digestOf, json, LARGE, open, sha256OfFile, stopServiceWorkers, browserTest } from '../tunnel/stage.mjs'
 
-story('a service opens at an origin of its own, with what its page links to', async () => {
+browserTest('a service opens at its own origin, with its scripts, styles and images', async () => {
   const app = await open()
   assert.match(new URL(app.url()).host, /^web--shop--[a-z2-7]{12}\.localhost:\d+$/)
   assert.equal(await app.innerText('#answer'), '/echo?from=the+page')
@@ -18,7 +18,7 @@ story('a service opens at an origin of its own, with what its page links to', as
   assert.equal(headers.referer, app.url())
 })
 
-story('redirects are followed by the browser, also those that name the service by another name', async () => {
+browserTest('the browser follows redirects, including those to another name of the service', async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   for (const to of ['/page?html=there', `${origin}/page?html=there`, 'http://web.shop/page?html=there', 'http://localhost/page?html=there']) {
@@ -33,7 +33,7 @@ story('redirects are followed by the browser, also those that name the service b
   assert.equal(await app.evaluate(async () => (await fetch('/redirect?to=/echo', { redirect: 'manual' })).type), 'opaqueredirect')
 })
 
-story('cookies that scripts must not see are sent unseen, the others go both ways', async () => {
+browserTest('HttpOnly cookies stay hidden from scripts, other cookies are visible both ways', async () => {
   const app = await open()
   const set = (cookie) => json(app, `/cookie?set=${encodeURIComponent(cookie)}`)
   const sent = async (path = '/cookie') => (await json(app, path)).split('; ').sort()
@@ -55,7 +55,7 @@ story('cookies that scripts must not see are sent unseen, the others go both way
   assert.deepEqual(await sent(), ['session=s1'], 'a service worker that was stopped has them again')
 })
 
-story("what another site's page posts comes without cookies", async () => {
+browserTest("a cross-site POST arrives without cookies", async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   await json(app, `/cookie?set=${encodeURIComponent('session=s1; HttpOnly; Path=/')}`)
@@ -76,7 +76,7 @@ story("what another site's page posts comes without cookies", async () => {
   assert.equal(await app.innerText('body'), '"session=s1"')
 })
 
-story('an upload of 50 MB arrives as it was sent', async () => {
+browserTest('an upload of 50 MB arrives intact', async () => {
   const app = await open()
   const length = 50 * 1024 * 1024
   const got = await app.evaluate(async (length) => {
@@ -87,7 +87,7 @@ story('an upload of 50 MB arrives as it was sent', async () => {
   assert.deepEqual(got, { bytes: length, sha256: digestOf(length), type: null })
 })
 
-story('a form posts a file', async () => {
+browserTest('a form posts a file', async () => {
   const app = await open()
   await app.setInputFiles('input[type=file]', { name: 'a.txt', mimeType: 'text/plain', buffer: Buffer.from('content') })
   await Promise.all([app.waitForURL(/\/upload$/), app.click('form button')])
@@ -96,7 +96,7 @@ story('a form posts a file', async () => {
   assert.ok(got.bytes > 100, `${got.bytes}`)
 })
 
-story('a large download arrives as an attachment, whole', async () => {
+browserTest('a large attachment downloads intact', async () => {
   const app = await open()
   const disposition = encodeURIComponent('content-disposition: attachment; filename="all.bin"')
   const [download] = await Promise.all([
@@ -108,7 +108,7 @@ story('a large download arrives as an attachment, whole', async () => {
   assert.match(await app.title(), /An app/)
 })
 
-story('what a page reads slowly arrives whole', async () => {
+browserTest('responses to slow readers arrive intact', async () => {
   const app = await open()
   const length = 40_000_000
   const read = await app.evaluate(async (length) => {
@@ -129,7 +129,7 @@ story('what a page reads slowly arrives whole', async () => {
   assert.deepEqual(read, [length, length])
 })
 
-story('a link that says download is one, through the mesh', async () => {
+browserTest('a link with the download attribute downloads through the mesh', async () => {
   const app = await open()
   for (const press of ['in the page', 'by a script']) {
     const [download] = await Promise.all([
@@ -145,7 +145,7 @@ story('a link that says download is one, through the mesh', async () => {
   }
 })
 
-story('what a page has made itself is downloaded as it is', async () => {
+browserTest('a blob URL downloads unchanged', async () => {
   const app = await open()
   const [download] = await Promise.all([
     app.waitForEvent('download'),
@@ -160,7 +160,7 @@ story('what a page has made itself is downloaded as it is', async () => {
   assert.equal(await readFile(await download.path(), 'utf8'), 'a;b\n1;2\n')
 })
 
-story('an app that does away with the service worker it once had keeps its way', async () => {
+browserTest('an app that unregisters its service worker keeps working', async () => {
   const app = await open()
   const gone = await app.evaluate(async () => (await navigator.serviceWorker.ready).unregister())
   assert.equal(gone, false)
@@ -168,26 +168,25 @@ story('an app that does away with the service worker it once had keeps its way',
   assert.match(await app.title(), /An app/)
 })
 
-story('events arrive one by one', async () => {
+browserTest('server-sent events arrive while the response is open', async () => {
   const app = await open()
-  const times = await app.evaluate(
+  const received = await app.evaluate(
     () =>
       new Promise((resolve) => {
-        const times = []
-        const events = new EventSource('/slow?count=5&every=200')
+        const received = []
+        const events = new EventSource('/slow?count=1000000&every=200')
         events.onmessage = ({ data }) => {
-          times.push(performance.now())
-          if (data !== '5') return
+          received.push(data)
+          if (data !== '3') return
           events.close()
-          resolve(times)
+          resolve(received)
         }
       }),
   )
-  assert.equal(times.length, 5)
-  assert.ok(times[4] - times[0] > 600, `they came together: ${times}`)
+  assert.deepEqual(received, ['1', '2', '3'])
 })
 
-story('a part of a file can be had', async () => {
+browserTest('range requests return part of a file', async () => {
   const app = await open()
   const part = await app.evaluate(async () => {
     const answer = await fetch('/range', { headers: { range: 'bytes=1000-1999' } })
@@ -197,7 +196,7 @@ story('a part of a file can be had', async () => {
   assert.equal(await app.evaluate(async () => (await fetch('/range', { headers: { range: 'bytes=9999999-' } })).status), 416)
 })
 
-story('a WebSocket talks text and bytes, and closes with a word', async () => {
+browserTest('a WebSocket carries text and bytes, and closes with a reason', async () => {
   const app = await open()
   await json(app, `/cookie?set=${encodeURIComponent('session=s1; HttpOnly; Path=/')}`)
   const got = await app.evaluate(
@@ -228,7 +227,7 @@ story('a WebSocket talks text and bytes, and closes with a word', async () => {
   assert.deepEqual(refused, [1006, false])
 })
 
-story('a WebSocket outlives the service worker', async () => {
+browserTest('a WebSocket survives a stop of the service worker', async () => {
   const app = await open()
   await app.evaluate(
     () =>
@@ -248,7 +247,7 @@ story('a WebSocket outlives the service worker', async () => {
   assert.equal(echoed, 'still there')
 })
 
-story('when the browser has stopped the service worker, the next click works', async () => {
+browserTest('navigation works after the browser stopped the service worker', async () => {
   const app = await open()
   for (let i = 0; i < 3; i++) {
     await stopServiceWorkers(app)
@@ -259,7 +258,7 @@ story('when the browser has stopped the service worker, the next click works', a
   }
 })
 
-story('a page that believes nobody but itself still has its WebSockets', async () => {
+browserTest('a page with a strict Content-Security-Policy can use WebSockets', async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   const html = '<!doctype html><title>strict</title><body>' + 'x'.repeat(2000)

@@ -1,4 +1,4 @@
-// Serves the console of `console.ts`, and apps beside it.
+// Serves the console of `console.ts`, and the apps.
 import { createServer } from 'node:http'
 import { join } from 'node:path'
 

@@ -1,4 +1,4 @@
-// What stories of services in the browser have: a cluster with apps, a console that opens them, a browser. Importing it sets it up.
+// Set-up of the tunnel tests: a cluster with apps, a console that opens them, a browser. Importing it registers the hooks.
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { join } from 'node:path'
@@ -15,8 +15,8 @@ const APP = join(ROOT, 'tests/browser/app/server.mjs')
 
 /** Bytes of the large download. */
 export const LARGE = Number(process.env.VC_DOWNLOAD ?? 100_000_000)
-/** A story has so long, milliseconds; the longest moves those. */
-export const story = (name, act) => test(name, { timeout: 120_000 }, act)
+/** A test with a timeout of two minutes; the longest moves `LARGE` bytes. */
+export const browserTest = (name, act) => test(name, { timeout: 120_000 }, act)
 
 export let served
 export let cluster
@@ -24,7 +24,7 @@ let browser
 export let context
 export let console_
 
-/** `shop/web` on one node, `shop/api` on the other, and `shop/down`, which runs but takes no connection. */
+/** Deploys `shop/web` on one node, `shop/api` on the other, and `shop/down`, which runs but accepts no connection. */
 export async function deployApps(cluster) {
   const service = async (name, node, ...command) => {
     const target = await freePort()
@@ -34,7 +34,7 @@ export async function deployApps(cluster) {
     command: ${words}
     ports: ["${await freePort()}:${target}"]
     stop_grace_period: 1s
-    deploy: {update_config: {monitor: 1s}, placement: {constraints: [node.name == ${node}]}}
+    deploy: {update_config: {monitor: 500ms}, placement: {constraints: [node.name == ${node}]}}
 `
   }
   const services = [
@@ -69,17 +69,17 @@ beforeEach(async () => {
 })
 afterEach(() => context.close())
 
-/** Presses `Open`; the app's window, when it shows the app. */
+/** Clicks `Open` and returns the app's page once it shows the app. */
 export async function open(service = 'shop/web', page = console_) {
   const [app] = await Promise.all([context.waitForEvent('page'), page.click(`[data-service="${service}"]`)])
   await app.waitForSelector('body[data-ready=yes]')
   return app
 }
 
-/** In a page: fetches something of the app, as JSON. */
+/** Fetches JSON of the app from inside a page. */
 export const json = (page, path, init) => page.evaluate(async ([path, init]) => (await fetch(path, init)).json(), [path, init])
 
-/** The SHA-256 of the `length` bytes that the upload sends. */
+/** Returns the SHA-256 of the `length` bytes that the upload sends. */
 export function digestOf(length) {
   const content = Buffer.alloc(length, 'a stone that rolls ')
   return createHash('sha256').update(content).digest('hex')
@@ -91,7 +91,7 @@ export const sha256OfFile = async (path) => {
   return hash.digest('hex')
 }
 
-/** Stops every service worker, as a browser does with one that has nothing to do. */
+/** Stops every service worker, as a browser does with an idle one. */
 export async function stopServiceWorkers(page) {
   const session = await context.newCDPSession(page)
   const stopped = new Promise((done) => {

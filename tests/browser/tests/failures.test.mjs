@@ -1,9 +1,9 @@
 // Services opened in the browser, when something is not there or breaks.
 import assert from 'node:assert/strict'
 
-import { cluster, console_, context, json, open, signedIn, stopServiceWorkers, story } from '../tunnel/stage.mjs'
+import { cluster, console_, context, json, open, signedIn, stopServiceWorkers, browserTest } from '../tunnel/stage.mjs'
 
-story('without its console an app says so, and goes on when it is opened again', async () => {
+browserTest('an app whose console is closed says so, and recovers when the console opens', async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   await console_.close()
@@ -14,7 +14,7 @@ story('without its console an app says so, and goes on when it is opened again',
   await app.waitForFunction(() => document.body.textContent === 'later')
 })
 
-story('when its user signs out an app says that the console is not open, and goes on when it is opened again', async () => {
+browserTest('an app whose user signs out says that the console is not open, and recovers after sign-in', async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   await app.evaluate(async () => (window.answer = await fetch('/slow?count=1000&every=100')) && null)
@@ -27,7 +27,7 @@ story('when its user signs out an app says that the console is not open, and goe
   await app.waitForFunction(() => document.body.textContent === 'later')
 })
 
-story('while the cluster is out of reach an app says so, and goes on by itself', async () => {
+browserTest('an app says that the cluster is unreachable, and recovers by itself', async () => {
   const app = await open()
   for (const node of cluster.nodes) await node.kill()
   await console_.waitForFunction(() => window.mesh.state.state !== 'live')
@@ -37,14 +37,14 @@ story('while the cluster is out of reach an app says so, and goes on by itself',
   await app.waitForSelector('body[data-ready=yes]')
 })
 
-story('a service that does not answer is said to', async () => {
+browserTest('a service that does not answer is reported', async () => {
   const [app] = await Promise.all([context.waitForEvent('page'), console_.click('[data-service="shop/down"]')])
   await app.waitForURL((url) => url.pathname === '/')
   assert.match(await app.innerText('h1'), /does not answer/)
   assert.match(await app.innerText('p'), /no instance of shop\/down takes a connection/)
 })
 
-story('a request that is too large for the way is answered, and says what of it is', async () => {
+browserTest('a request over a limit gets an error that names the limit', async () => {
   const app = await open()
   const ask = (path, headers) => app.evaluate(async (ask) => (await fetch(...ask)).text(), [path, { headers }])
   const long = 'u'.repeat(70_000)
@@ -60,7 +60,7 @@ story('a request that is too large for the way is answered, and says what of it 
   assert.match(await app.innerText('p'), /the header 'cookie' is larger than 64 KiB/)
 })
 
-story('an answer that no browser takes is said to be one', async () => {
+browserTest('an invalid response is reported as such', async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   for (const [path, why] of [
@@ -79,7 +79,7 @@ story('an answer that no browser takes is said to be one', async () => {
   }
 })
 
-story('a page opened past its service worker finds it again', async () => {
+browserTest('a page loaded without its service worker recovers it', async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   const session = await context.newCDPSession(app)
@@ -90,11 +90,11 @@ story('a page opened past its service worker finds it again', async () => {
   await app.waitForFunction(() => document.body.textContent === 'there')
 })
 
-story('an answer that breaks off does not look whole, and what is not wanted any more is not fetched', async () => {
+browserTest('a truncated response fails, and an aborted request ends at the instance', async () => {
   const app = await open()
-  const cut = await app.evaluate(() => fetch('/cut').then((answer) => answer.arrayBuffer()).then(() => 'whole', (error) => error.name))
+  const cut = await app.evaluate(() => fetch('/cut').then((answer) => answer.arrayBuffer()).then(() => 'complete', (error) => error.name))
   assert.equal(cut, 'TypeError')
-  // Whether its head was on its way already or not, the cluster is there.
+  // Either way, whether the head was sent already or not, the cluster is reachable.
   const broken = await app.evaluate(() => fetch('/broken').then(async (it) => (await it.text()) && it.status).catch((error) => error.name))
   assert.ok(['TypeError', 502].includes(broken), `${broken}`)
   const before = await json(app, '/gone')
@@ -107,8 +107,8 @@ story('an answer that breaks off does not look whole, and what is not wanted any
   await app.waitForFunction(async (before) => (await (await fetch('/gone')).json()) > before, before, { polling: 200 })
 })
 
-/** Has a page begin more than an app may have under way, of what is never answered, and give it up after `wait` milliseconds. */
-const GIVE_UP = {
+/** Starts more requests than an app may have open, to a path that never answers, and aborts them after `wait` milliseconds. */
+const ABORTS = {
   fetch: (wait) => {
     for (let i = 0; i < 80; i++) fetch('/silent', { signal: AbortSignal.timeout(wait) }).catch(() => {})
   },
@@ -132,16 +132,16 @@ const GIVE_UP = {
 const waiting = (page, count) =>
   page.waitForFunction(async (count) => (await (await fetch('/waiting')).json()) === count, count, { polling: 200 })
 
-story('what a script gives up before it is answered holds up nothing, and is not waited for', async () => {
+browserTest('requests that a script aborts before an answer free their permits', async () => {
   const app = await open()
-  for (const giveUp of Object.values(GIVE_UP)) {
+  for (const abort of Object.values(ABORTS)) {
     for (const wait of [1, 300]) {
-      await app.evaluate(giveUp, wait)
+      await app.evaluate(abort, wait)
       await waiting(app, 0)
     }
-    // One that is started hears of it before it hears of the requests.
+    // A worker that starts gets the abort before the requests.
     await stopServiceWorkers(app)
-    await app.evaluate(giveUp, 1)
+    await app.evaluate(abort, 1)
     await waiting(app, 0)
   }
   const unseen = await app.evaluate(async () => {
@@ -154,7 +154,7 @@ story('what a script gives up before it is answered holds up nothing, and is not
   assert.deepEqual(unseen, { url: new URL('/echo', app.url()).href, bodies: ['b', 'b'], one: 'b', asked: '/echo?a' })
 })
 
-story('what a page waits for that is gone holds up nothing, and is not waited for', async () => {
+browserTest('requests of a closed page free their permits', async () => {
   const app = await open()
   const other = await context.newPage()
   await other.goto(app.url())

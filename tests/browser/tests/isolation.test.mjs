@@ -3,12 +3,12 @@ import assert from 'node:assert/strict'
 import { after } from 'node:test'
 
 import { Cluster } from '../harness/cluster.mjs'
-import { console_, context, deployApps, json, open, served, signedIn, story } from '../tunnel/stage.mjs'
+import { console_, context, deployApps, json, open, served, signedIn, browserTest } from '../tunnel/stage.mjs'
 
 let other
 after(() => other?.stop())
 
-story('an app cannot reach the console', async () => {
+browserTest('an app cannot reach the console', async () => {
   const app = await open()
   const seen = await app.evaluate(async (console_) => {
     const attempt = async (what) => {
@@ -55,7 +55,7 @@ story('an app cannot reach the console', async () => {
   assert.equal(console_.url(), `${served.origin}/`)
 })
 
-story('the windows of an app and of the console have no way to each other', async () => {
+browserTest('the windows of an app and of the console cannot reach each other', async () => {
   await console_.evaluate(() => {
     window.name = 'the-console'
     const { open } = window
@@ -67,7 +67,7 @@ story('the windows of an app and of the console have no way to each other', asyn
   assert.equal(console_.url(), `${served.origin}/`)
 })
 
-story('a line leads to one service, whatever is asked on it', async () => {
+browserTest('a port reaches one service, whatever is requested on it', async () => {
   const app = await open()
   // With what the tunnel's own script uses, a page asks for a line; and on it, for another service.
   const answer = await app.evaluate(
@@ -98,7 +98,7 @@ story('a line leads to one service, whatever is asked on it', async () => {
   assert.deepEqual([answer.status, answer.headers.find(([name]) => name === 'x-app')], [200, ['x-app', 'web']])
 })
 
-story('a page elsewhere cannot give an app another way', async () => {
+browserTest('a page of another origin cannot give an app another port', async () => {
   const app = await open()
   const { origin } = new URL(app.url())
   const elsewhere = await open('shop/api')
@@ -117,7 +117,7 @@ story('a page elsewhere cannot give an app another way', async () => {
   assert.equal(await trap.evaluate(() => window.opener), null)
 })
 
-story('two services are apart', async () => {
+browserTest('two services have separate origins', async () => {
   const [web, api] = [await open('shop/web'), await open('shop/api')]
   assert.notEqual(new URL(web.url()).origin, new URL(api.url()).origin)
   await json(web, `/cookie?set=${encodeURIComponent('of=web; Path=/; HttpOnly')}&set=${encodeURIComponent('seen=web; Path=/; Domain=localhost')}`)
@@ -127,7 +127,7 @@ story('two services are apart', async () => {
   assert.equal(await api.evaluate(() => document.cookie), '')
 })
 
-story('one service of two clusters is two apps', async () => {
+browserTest('the same service of two clusters has two origins', async () => {
   other = await Cluster.of(1)
   await deployApps(other)
   const [web, twin] = [await open(), await open('shop/web', await signedIn(other))]
