@@ -13,7 +13,7 @@
 //   /status?code=S       an answer without a body
 //   /cut?n=N             promises N bytes, sends half of them, and hangs up
 //   /broken              a head, and right behind it what is no body
-//   /silent              no answer, for as long as somebody waits for it
+//   /silent              no answer, for as long as the client waits
 //   /waiting             how many wait for that
 //   /gone                how many answers were not wanted any more before they were complete
 //   /page?html=HTML      a page

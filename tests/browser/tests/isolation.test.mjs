@@ -105,15 +105,15 @@ browserTest('a page of another origin cannot give an app another port', async ()
   const [trap] = await Promise.all([
     context.waitForEvent('page'),
     elsewhere.evaluate((url) => {
-      window.heard = []
-      addEventListener('message', ({ data }) => window.heard.push(data))
+      window.received = []
+      addEventListener('message', ({ data }) => window.received.push(data))
       window.trap = window.open(`${url}/__vc/boot.html#guess`)
       const app = { service: 'shop/web', port: 1 }
       setInterval(() => window.trap.postMessage({ vcWelcome: 'guess', app }, '*', [new MessageChannel().port2]), 50)
     }, origin),
   ])
   await trap.waitForFunction(() => document.title === 'This service cannot be opened here', null, { timeout: 20_000 })
-  assert.deepEqual(await elsewhere.evaluate(() => window.heard), [], 'it speaks to the console alone')
+  assert.deepEqual(await elsewhere.evaluate(() => window.received), [], 'the app sends to the console alone')
   assert.equal(await trap.evaluate(() => window.opener), null)
 })
 

@@ -81,7 +81,7 @@ describe('A page with the mesh client', () => {
     assert.equal(await page.evaluate(() => mesh.state.state), 'live')
   })
 
-  it('makes 10,000 small requests without growing the node's memory', { timeout: 600_000 }, async () => {
+  it('makes 10,000 small requests without growing the memory of the node', { timeout: 600_000 }, async () => {
     const ask = (count) =>
       page.evaluate(async (count) => {
         for (let i = 0; i < count; i++) {
