@@ -35,7 +35,7 @@ pub struct ServerHello {
 pub enum Credentials {
     /// The dialer is a node that wants to join.
     Join {
-        /// Join token.
+        /// Join token from `vc token create`.
         token: String,
         /// Display name of the node.
         name: Name,
@@ -47,7 +47,7 @@ pub enum Credentials {
     },
     /// The dialer is a client of the control protocol.
     User {
-        /// User token.
+        /// Token of the user.
         token: String,
     },
 }
@@ -84,7 +84,7 @@ pub enum AuthResponse {
 /// What a node needs once it is admitted.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinResponse {
-    /// Its membership certificate.
+    /// Membership certificate of the new node.
     pub certificate: String,
     /// The certificates of the members that the admitting node knows.
     pub certificates: Vec<String>,
@@ -92,6 +92,6 @@ pub struct JoinResponse {
     pub cluster_key: Option<String>,
     /// The key of secrets and configs (XChaCha20-Poly1305, 32 bytes, base64).
     pub file_key: String,
-    /// Addresses of members.
+    /// Addresses at which members can be dialled.
     pub peers: Vec<Multiaddr>,
 }

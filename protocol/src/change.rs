@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::wire::{self, MAX_CHANGE};
 use crate::{ClusterId, Millis, NodeId};
 
-/// Identifies a document.
+/// Identifies one of the documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DocumentId {
@@ -108,7 +108,7 @@ impl<'de> Deserialize<'de> for Actor {
 pub struct ChangeBody {
     /// The cluster: a change is invalid in any other.
     pub cluster: ClusterId,
-    /// The document.
+    /// The document that is changed.
     pub document: DocumentId,
     /// The Automerge actor; bound to `author`.
     pub actor: Actor,
@@ -147,7 +147,7 @@ pub struct SignedChange {
 /// Why a change is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    /// Larger than [`MAX_CHANGE`].
+    /// The change is larger than [`MAX_CHANGE`].
     #[error("a change of {0} bytes exceeds the limit of {MAX_CHANGE}")]
     TooLarge(usize),
     /// The body does not decode.
@@ -162,7 +162,7 @@ pub enum ChangeError {
     /// The author may not write the document, or the actor or sequence number is invalid.
     #[error("{author} may not write this document")]
     NotPermitted {
-        /// The author.
+        /// The node that signed the change.
         author: NodeId,
     },
 }
@@ -220,9 +220,9 @@ impl SignedChange {
 /// them with the cluster's id alone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Batch {
-    /// Membership certificates.
+    /// Membership certificates of the authors.
     pub certificates: Vec<String>,
-    /// The changes.
+    /// The changes, in dependency order.
     pub changes: Vec<SignedChange>,
 }
 
@@ -238,11 +238,11 @@ pub struct VersionVector {
 /// A range of changes of one actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ChangeRange {
-    /// The document.
+    /// The document of the changes.
     pub document: DocumentId,
     /// The actor; `None` for a node document, which has only one.
     pub actor: Option<Actor>,
-    /// First sequence number.
+    /// First sequence number of the range.
     pub from: u64,
     /// Last sequence number, inclusive.
     pub to: u64,

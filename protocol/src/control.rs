@@ -35,7 +35,7 @@ pub enum Request {
     /// Returns what [`Request::Deploy`] would change. Viewer; deployer with secrets, because the answer reveals whether they
     /// differ.
     Diff {
-        /// The services.
+        /// The services to compare with those that are deployed.
         deployments: Vec<Deployment>,
         /// The secrets and configs that the services mount.
         #[serde(default)]
@@ -43,17 +43,17 @@ pub enum Request {
     },
     /// Returns the details of a service. Viewer.
     Inspect {
-        /// The service.
+        /// Name of the service: `web` or `shop/web`.
         service: String,
     },
     /// Replaces the instances by new ones of the same spec, as an update does. Deployer.
     Restart {
-        /// The service.
+        /// Name of the service: `web` or `shop/web`.
         service: String,
     },
     /// Returns to the previous spec. Deployer.
     Rollback {
-        /// The service.
+        /// Name of the service: `web` or `shop/web`.
         service: String,
     },
     /// Moves instances so that nodes are evenly used. Deployer.
@@ -68,7 +68,7 @@ pub enum Request {
     },
     /// Changes the number of replicas. Deployer.
     Scale {
-        /// The service.
+        /// Name of the service: `web` or `shop/web`.
         service: String,
         /// The number of replicas.
         replicas: u32,
@@ -80,14 +80,14 @@ pub enum Request {
     },
     /// Drains a node, or ends the drain. Admin.
     Drain {
-        /// The node.
+        /// Name or peer id of the node.
         node: String,
         /// `false` ends the drain.
         drain: bool,
     },
     /// Removes a node from the cluster for good. Admin.
     Leave {
-        /// The node.
+        /// Name or peer id of the node.
         node: String,
         /// Also if it still runs instances or holds volumes.
         force: bool,
@@ -100,7 +100,7 @@ pub enum Request {
     Volumes,
     /// Removes a volume that no service uses, with its data. Deployer.
     RemoveVolume {
-        /// `project/volume`.
+        /// The volume as `project/volume`.
         volume: VolumeKey,
     },
     /// Runs a command in an instance; its input and output follow on the stream. Deployer.
@@ -109,14 +109,14 @@ pub enum Request {
     CopyOut(CopyRequest),
     /// Copies files into an instance. Deployer.
     CopyIn(CopyRequest),
-    /// Lists services. Viewer.
+    /// Lists all services. Viewer.
     Services,
-    /// Lists instances. Viewer.
+    /// Lists slots with their instances. Viewer.
     Instances {
         /// Only instances of this service.
         service: Option<String>,
     },
-    /// Lists nodes. Viewer.
+    /// Lists nodes, including those that left. Viewer.
     Nodes,
     /// Returns a summary of the cluster. Viewer.
     Status,
@@ -161,7 +161,7 @@ pub enum Request {
 pub struct ImagePush {
     /// The reference that services use.
     pub reference: String,
-    /// Image id, `sha256:…`.
+    /// Image id as `sha256:…`.
     pub id: String,
     /// Size in bytes as reported by Docker.
     pub size: u64,
@@ -170,17 +170,17 @@ pub struct ImagePush {
 /// A command to run in an instance. After [`Reply::Ready`] both sides send the frames of [`crate::exec`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
-    /// The service.
+    /// Name of the service: `web` or `shop/web`.
     pub service: String,
     /// The replica; `None` for the first one that runs.
     pub replica: Option<u32>,
-    /// Program and arguments.
+    /// The program with its arguments.
     pub command: Vec<String>,
     /// Whether to allocate a terminal.
     pub tty: bool,
     /// Whether to attach standard input.
     pub stdin: bool,
-    /// Environment variables, `KEY=value`.
+    /// Additional environment variables as `KEY=value`.
     pub environment: Vec<String>,
     /// User to run as; `None` for that of the container.
     pub user: Option<String>,
@@ -195,7 +195,7 @@ pub struct ExecRequest {
 /// root in one `Stdout` frame and then takes the archive as standard input. Both end like a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyRequest {
-    /// The service.
+    /// Name of the service: `web` or `shop/web`.
     pub service: String,
     /// The replica; `None` for the first one that runs.
     pub replica: Option<u32>,
@@ -208,9 +208,9 @@ pub struct CopyRequest {
 /// Selects log lines of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRequest {
-    /// The service.
+    /// Name of the service: `web` or `shop/web`.
     pub service: String,
-    /// Only this replica.
+    /// Only this replica of the service.
     pub replica: Option<u32>,
     /// Continues with new lines as they are written.
     pub follow: bool,
@@ -225,7 +225,7 @@ pub struct LogRequest {
 pub struct TokenRequest {
     /// What the token admits.
     pub subject: TokenSubject,
-    /// Lifetime in milliseconds.
+    /// Time until the token expires, in milliseconds.
     pub ttl_ms: Millis,
     /// Includes only a few WebRTC addresses, so that the token fits into a link or QR code.
     #[serde(default)]
@@ -258,43 +258,43 @@ pub enum TokenSubject {
 pub enum Reply {
     /// Done and durable; one line a thing that changed, for people.
     Done(Vec<String>),
-    /// To [`Request::Plan`].
+    /// The answer to [`Request::Plan`].
     Plan(PlanReport),
-    /// To [`Request::Services`].
+    /// The answer to [`Request::Services`].
     Services(Vec<ServiceRow>),
-    /// To [`Request::Instances`].
+    /// The answer to [`Request::Instances`].
     Instances(Vec<InstanceRow>),
     /// To [`Request::Watch`], now and on every change.
     Watched {
-        /// The watched services.
+        /// The services that are watched.
         services: Vec<ServiceRow>,
-        /// Their instances.
+        /// The slots of these services.
         instances: Vec<InstanceRow>,
     },
     /// To [`Request::Diff`]: the services that change.
     Diff(Vec<ServiceDiff>),
-    /// To [`Request::Inspect`].
+    /// The answer to [`Request::Inspect`].
     Service(Box<ServiceDetail>),
     /// To [`Request::Rebalance`]: the moves.
     Moves(Vec<MoveRow>),
-    /// To [`Request::Images`].
+    /// The answer to [`Request::Images`].
     Images(Vec<ImageRow>),
-    /// To [`Request::Volumes`].
+    /// The answer to [`Request::Volumes`].
     Volumes(Vec<VolumeRow>),
     /// The request is accepted; what follows on the stream is described at the request.
     Ready,
     /// Sent while the answer takes time, and about every 15 s in followed logs and events, so that both sides notice a broken
     /// connection.
     KeepAlive,
-    /// To [`Request::Nodes`].
+    /// The answer to [`Request::Nodes`].
     Nodes(Vec<NodeRow>),
-    /// To [`Request::Status`].
+    /// The answer to [`Request::Status`].
     Status(StatusReport),
-    /// To [`Request::CreateToken`].
+    /// The answer to [`Request::CreateToken`].
     Token(String),
     /// To [`Request::Logs`]: one line.
     Log(LogRow),
-    /// To [`Request::Compose`].
+    /// The answer to [`Request::Compose`].
     Composed(ComposeProject),
     /// To [`Request::Live`]: at least twice a second, so that a client notices within a second that the node is down.
     Live(Box<LiveUpdate>),

@@ -13,16 +13,16 @@ use crate::{ClusterId, NodeId};
 pub enum Gossip {
     /// Liveness, and volatile facts of the sender.
     Heartbeat(Heartbeat),
-    /// New changes.
+    /// New changes, to be applied and stored.
     Changes(Batch),
 }
 
 /// A periodic message of every node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// The sender.
+    /// Peer id of the sender.
     pub node: NodeId,
-    /// The sender's incarnation.
+    /// Present incarnation of the sender.
     pub incarnation: u64,
     /// Grows with each heartbeat, also across restarts, so that a replayed heartbeat is ignored.
     pub seq: u64,

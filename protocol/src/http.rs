@@ -31,7 +31,7 @@ pub struct FetchRequest {
     pub service: String,
     /// The published port; `None` for the only one.
     pub port: Option<u16>,
-    /// `GET`, `POST`, …
+    /// Request method, such as `GET`.
     pub method: String,
     /// Path and query, starting with a slash.
     pub target: String,
@@ -46,7 +46,7 @@ pub struct FetchRequest {
 /// Status and headers of an instance's response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResponseHead {
-    /// Status code.
+    /// HTTP status code.
     pub status: u16,
     /// Names and values, in order, as in [`FetchRequest::headers`].
     pub headers: Vec<(String, String)>,
@@ -63,7 +63,7 @@ pub struct ResponseHead {
 /// the body as for [`FetchRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketRequest {
-    /// The service.
+    /// The service: `web` or `shop/web`.
     pub service: String,
     /// The published port; `None` for the only one.
     pub port: Option<u16>,
@@ -80,7 +80,7 @@ pub struct SocketRequest {
 pub enum SocketFrame {
     /// Kind 1: text, UTF-8.
     Text(String),
-    /// Kind 2: binary.
+    /// Kind 2: binary data.
     Binary(Vec<u8>),
     /// Kind 8: close. Empty, or a code (2 bytes, big endian) and a reason (UTF-8).
     Close(Option<(u16, String)>),

@@ -12,21 +12,21 @@ pub enum IdError {
     /// Not the peer id of an Ed25519 key.
     #[error("'{0}' is not the peer id of an Ed25519 key")]
     Peer(String),
-    /// Not a [`Name`].
+    /// The text is not a [`Name`].
     #[error(
         "'{0}' is not a name: use 1 to 63 lower-case letters, digits and '-', starting with a letter or a digit"
     )]
     Name(String),
-    /// Not a `project/service`.
+    /// The text is not a [`ServiceKey`].
     #[error("'{0}' is not a service: expected project/service")]
     Service(String),
-    /// Not a `project/volume`.
+    /// The text is not a [`VolumeKey`].
     #[error("'{0}' is not a volume: expected project/volume")]
     Volume(String),
-    /// Not a `project/service.N`.
+    /// The text is not a [`Slot`].
     #[error("'{0}' is not a slot: expected project/service.N")]
     Slot(String),
-    /// Not a `project/service.N@digest`.
+    /// The text is not an [`InstanceId`].
     #[error("'{0}' is not an instance: expected project/service.N@digest")]
     Instance(String),
 }
@@ -138,7 +138,7 @@ key_id! {
 pub struct Name(String);
 
 impl Name {
-    /// Returns the text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -171,7 +171,7 @@ as_text!(Name);
 /// A service of a project: `project/service`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
-    /// The Compose project.
+    /// Name of the Compose project.
     pub project: Name,
     /// The service of the project.
     pub service: Name,
@@ -197,7 +197,7 @@ as_text!(ServiceKey);
 /// One replica of a service, numbered from 1: `project/service.N`. An instance fills it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
-    /// The service.
+    /// The service of which it is a replica.
     pub service: ServiceKey,
     /// Number of the replica, from 1.
     pub replica: u32,
@@ -254,7 +254,7 @@ as_text!(InstanceId);
 /// A named volume of a project: `project/volume`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeKey {
-    /// The Compose project.
+    /// Name of the Compose project.
     pub project: Name,
     /// The volume of the project.
     pub volume: Name,

@@ -20,7 +20,7 @@ pub enum InstanceState {
     Healthy,
     /// Running, and the healthcheck fails.
     Unhealthy,
-    /// Being stopped.
+    /// The runtime is stopping it.
     Stopping,
     /// Exited, or could not be started. The reason says whether and when it is restarted.
     Failed,
@@ -62,7 +62,7 @@ pub struct Claim {
     /// IP address of the instance; empty while it is not running.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
-    /// Number of restarts.
+    /// Number of restarts by the restart policy.
     #[serde(default)]
     pub restarts: u32,
     /// Time at which it entered the state, by the node's clock.

@@ -12,7 +12,7 @@ use crate::{Name, Resources};
 pub struct NodeInfo {
     /// Display name; not necessarily unique.
     pub name: Name,
-    /// Version of vc-node.
+    /// Version of vc-node that it runs.
     pub version: String,
     /// Operating system, as Docker names it.
     pub os: String,
@@ -24,7 +24,7 @@ pub struct NodeInfo {
     pub capacity: Resources,
     /// Labels given with `--label`.
     pub labels: BTreeMap<String, String>,
-    /// Addresses to dial.
+    /// Addresses at which it can be dialled.
     pub addresses: Vec<Multiaddr>,
 }
 
@@ -32,7 +32,7 @@ pub struct NodeInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuntimeKind {
-    /// A Docker engine.
+    /// Containers of a Docker engine.
     Docker,
     /// Child processes of the node, without images and isolation.
     Process,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Resources {
     /// Thousandths of a core.
     pub cpu_millis: u64,
-    /// Bytes of memory.
+    /// Memory in bytes.
     pub memory_bytes: u64,
 }
 

@@ -26,10 +26,10 @@ pub const REFUSED: u8 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteRequest {
-    /// The instance.
+    /// The instance to connect to.
     pub instance: InstanceId,
     /// Port of the instance.
     pub port: u16,
-    /// TCP or UDP.
+    /// Transport protocol of the port.
     pub protocol: PortProtocol,
 }

@@ -72,11 +72,11 @@ impl ServiceSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deployment {
-    /// The service.
+    /// The service as `project/service`.
     pub service: ServiceKey,
     /// Number of replicas; `None` for the present number, or 1 for a new service.
     pub replicas: Option<u32>,
-    /// The spec.
+    /// The spec to deploy.
     pub spec: ServiceSpec,
 }
 
@@ -96,10 +96,10 @@ pub struct ContainerSpec {
     /// Overrides the image's entrypoint.
     #[serde(default)]
     pub entrypoint: Option<Vec<String>>,
-    /// Environment variables.
+    /// Environment variables of the container.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
-    /// Container labels.
+    /// Labels of the container.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Healthcheck; `None` for that of the image.
@@ -117,7 +117,7 @@ pub struct ContainerSpec {
     /// Required `os/arch`, such as `linux/amd64`; `None` for any.
     #[serde(default)]
     pub platform: Option<String>,
-    /// Restart policy.
+    /// What happens when the instance exits.
     #[serde(default)]
     pub restart: RestartPolicy,
     /// Working directory; `None` for that of the image.
@@ -133,10 +133,10 @@ pub struct ContainerSpec {
     /// Volumes, bind mounts and tmpfs.
     #[serde(default)]
     pub mounts: Vec<Mount>,
-    /// Secrets and configs.
+    /// Secrets and configs to mount.
     #[serde(default)]
     pub files: Vec<FileMount>,
-    /// Docker settings.
+    /// Settings that are passed to Docker.
     #[serde(default)]
     pub settings: Settings,
     /// Counter of `vc restart`: a new number makes new instances, as Docker Swarm's `ForceUpdate` does.
@@ -204,12 +204,12 @@ pub struct RestartPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartCondition {
-    /// Always.
+    /// After any exit.
     #[default]
     Any,
     /// After an exit code other than 0.
     OnFailure,
-    /// Never.
+    /// It is not restarted.
     None,
 }
 

@@ -23,7 +23,7 @@ const CLOCK_SKEW: Millis = 60_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeRole {
-    /// Runs instances.
+    /// Runs instances, and admits no nodes.
     Worker,
     /// Runs instances, admits nodes and issues tokens.
     Server,
@@ -33,9 +33,9 @@ pub enum NodeRole {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UserRole {
-    /// May read.
+    /// May read, including logs and environment values.
     Viewer,
-    /// May change services.
+    /// May also change services and volumes.
     Deployer,
     /// May change nodes and create tokens.
     Admin,
@@ -82,9 +82,9 @@ pub struct Claims {
     /// Expires at, seconds since the epoch; `None` only for certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exp: Option<u64>,
-    /// What it permits.
+    /// What the credential permits.
     pub scope: Scope,
-    /// Addresses of members.
+    /// Addresses at which members can be dialled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Multiaddr>,
     /// The issuer's certificate, unless the issuer is the root.
@@ -162,11 +162,11 @@ pub fn issue_certificate(
 
 /// A server that issues tokens.
 pub struct Issuer<'a> {
-    /// The cluster.
+    /// The cluster that the tokens are for.
     pub cluster: ClusterId,
     /// The server's own key.
     pub key: &'a Keypair,
-    /// The server's certificate.
+    /// Membership certificate of the server.
     pub certificate: &'a str,
 }
 

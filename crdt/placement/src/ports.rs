@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_and_port_zero_do_not_conflicts() {
+    fn protocols_and_port_zero_do_not_conflict() {
         let node = |published, protocol| port(published, protocol, Publish::Node);
         let held = [node(53, PortProtocol::Udp), node(0, PortProtocol::Tcp)];
         let key = KEY.parse().unwrap_or_else(|_| unreachable!());

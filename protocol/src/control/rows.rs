@@ -9,14 +9,14 @@ use crate::instance::InstanceState;
 use crate::spec::{Deployment, FileContent, OnPartition, ServiceSpec};
 use crate::{Millis, Name, NodeId, ServiceKey, VolumeKey};
 
-/// A service.
+/// A row of the service list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceRow {
-    /// `project/service`.
+    /// The service as `project/service`.
     pub service: ServiceKey,
-    /// The Compose project.
+    /// The Compose project of the service.
     pub project: Name,
-    /// Image reference.
+    /// Image reference of its containers.
     pub image: String,
     /// Desired number of replicas.
     pub replicas: u32,
@@ -65,7 +65,7 @@ pub enum RolloutState {
 /// The changes that a deployment makes to a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceDiff {
-    /// `project/service`.
+    /// The service as `project/service`.
     pub service: ServiceKey,
     /// Whether the service is new.
     pub created: bool,
@@ -80,7 +80,7 @@ pub struct ServiceDetail {
     pub row: ServiceRow,
     /// Name of the user that deployed it.
     pub deployed_by: String,
-    /// The deployed spec.
+    /// The spec as it was deployed.
     pub spec: ServiceSpec,
     /// The previous spec, the target of `vc rollback`.
     pub previous: Option<ServiceSpec>,
@@ -93,7 +93,7 @@ pub struct ServiceDetail {
 pub struct ImageRow {
     /// The reference under which it was pushed or deployed.
     pub reference: String,
-    /// Image id, `sha256:…`.
+    /// Image id as `sha256:…`.
     pub id: String,
     /// Uncompressed size in bytes.
     pub size: u64,
@@ -105,14 +105,14 @@ pub struct ImageRow {
     pub pushed: Millis,
 }
 
-/// A named volume.
+/// A row of the volume list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeRow {
-    /// `project/volume`.
+    /// The volume as `project/volume`.
     pub volume: VolumeKey,
     /// The node that holds the data.
     pub node: NodeId,
-    /// That node's name.
+    /// Display name of that node.
     pub node_name: String,
     /// Whether that node is up.
     pub up: bool,
@@ -125,13 +125,13 @@ pub struct VolumeRow {
 /// A slot with the instance that fills it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceRow {
-    /// `project/service`.
+    /// The service as `project/service`.
     pub service: ServiceKey,
     /// Number of the replica, from 1.
     pub replica: u32,
     /// The node; `None` if no node can take the slot.
     pub node: Option<NodeId>,
-    /// That node's name.
+    /// Display name of that node.
     pub node_name: Option<String>,
     /// State of the instance.
     pub state: InstanceState,
@@ -139,7 +139,7 @@ pub struct InstanceRow {
     pub reason: String,
     /// Address of the instance; empty if it has none.
     pub address: String,
-    /// Number of restarts.
+    /// Number of restarts by the restart policy.
     pub restarts: u32,
     /// Time at which it entered the state; 0 if there is no instance.
     pub since: Millis,
@@ -165,12 +165,12 @@ pub enum NodeStatus {
     Left,
 }
 
-/// A node.
+/// A row of the node list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRow {
-    /// Peer id.
+    /// Peer id of the node.
     pub id: NodeId,
-    /// Display name.
+    /// Display name of the node.
     pub name: String,
     /// Whether it is reachable.
     pub state: NodeStatus,
@@ -180,27 +180,27 @@ pub struct NodeRow {
     pub draining: bool,
     /// Total CPU, thousandths of a core.
     pub cpu_millis: u64,
-    /// Total memory, bytes.
+    /// Total memory in bytes.
     pub memory_bytes: u64,
     /// Reserved CPU, thousandths of a core.
     pub cpu_reserved: u64,
-    /// Reserved memory, bytes.
+    /// Reserved memory in bytes.
     pub memory_reserved: u64,
     /// CPU in use, thousandths of a core; 0 without a recent heartbeat.
     pub cpu_used: u64,
     /// Memory in use, bytes; 0 without a recent heartbeat.
     pub memory_used: u64,
-    /// Number of instances.
+    /// Number of instances that it runs.
     pub instances: u32,
     /// Name of the runtime.
     pub runtime: String,
-    /// `os/arch`.
+    /// Operating system and architecture as `os/arch`.
     pub platform: String,
-    /// Addresses to dial.
+    /// Addresses at which it can be dialled.
     pub addresses: Vec<Multiaddr>,
     /// Labels that constraints can name.
     pub labels: BTreeMap<String, String>,
-    /// Version of vc-node.
+    /// Version of vc-node that it runs.
     pub version: String,
     /// Members that it cannot reach.
     #[serde(default)]
@@ -210,15 +210,15 @@ pub struct NodeRow {
 /// A summary of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusReport {
-    /// Cluster id.
+    /// Id of the cluster.
     pub cluster: String,
     /// The node that answered.
     pub node: NodeId,
     /// Number of nodes that are up.
     pub nodes_up: u32,
-    /// Number of nodes.
+    /// Number of nodes, without those that left.
     pub nodes: u32,
-    /// Number of services.
+    /// Number of deployed services.
     pub services: u32,
     /// Desired number of instances.
     pub replicas: u32,
@@ -232,7 +232,7 @@ pub struct StatusReport {
     pub cpu_used: u64,
     /// Total memory of these nodes, bytes.
     pub memory_bytes: u64,
-    /// Reserved memory, bytes.
+    /// Reserved memory in bytes.
     pub memory_reserved: u64,
     /// Memory in use, bytes.
     pub memory_used: u64,
@@ -253,16 +253,16 @@ pub struct PlanReport {
     pub moves: Vec<MoveRow>,
 }
 
-/// A placed slot.
+/// A slot that has a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementRow {
-    /// `project/service`.
+    /// The service as `project/service`.
     pub service: ServiceKey,
     /// Number of the replica, from 1.
     pub replica: u32,
-    /// The node.
+    /// Peer id of the node that runs it.
     pub node: NodeId,
-    /// That node's name.
+    /// Display name of that node.
     pub node_name: String,
     /// Why this node, the most important reason first.
     pub reasons: Vec<String>,
@@ -271,7 +271,7 @@ pub struct PlacementRow {
 /// A slot that no node can take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnplacedRow {
-    /// `project/service`.
+    /// The service as `project/service`.
     pub service: ServiceKey,
     /// Number of the replica, from 1.
     pub replica: u32,
@@ -282,7 +282,7 @@ pub struct UnplacedRow {
 /// A slot that starts, stops or changes its node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveRow {
-    /// `project/service`.
+    /// The service as `project/service`.
     pub service: ServiceKey,
     /// Number of the replica, from 1.
     pub replica: u32,
@@ -290,7 +290,7 @@ pub struct MoveRow {
     pub from: Option<NodeId>,
     /// The node that gets it; `None` if it only stops.
     pub to: Option<NodeId>,
-    /// Why it moves.
+    /// Display text with the reason.
     pub reason: String,
 }
 
@@ -298,20 +298,20 @@ pub struct MoveRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogStream {
-    /// Standard output.
+    /// Standard output of the process.
     Stdout,
-    /// Standard error.
+    /// Standard error of the process.
     Stderr,
 }
 
 /// A log line of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRow {
-    /// `project/service`.
+    /// The service as `project/service`.
     pub service: ServiceKey,
     /// Number of the replica, from 1.
     pub replica: u32,
-    /// The node.
+    /// Peer id of the node that runs it.
     pub node: NodeId,
     /// Time of the line, if the runtime records it.
     pub time: Option<Millis>,
@@ -324,9 +324,9 @@ pub struct LogRow {
 /// A parsed Compose file, to be passed to diff, plan or deploy unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComposeProject {
-    /// The project name.
+    /// Name of the project.
     pub project: Name,
-    /// The services.
+    /// The services of the file.
     pub deployments: Vec<Deployment>,
     /// Secrets and configs whose content is in the file.
     pub files: Vec<FileContent>,
@@ -340,13 +340,13 @@ pub struct LiveUpdate {
     /// Summary of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<StatusReport>,
-    /// All nodes.
+    /// The rows of all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<Vec<NodeRow>>,
-    /// All services.
+    /// The rows of all services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub services: Option<Vec<ServiceRow>>,
-    /// All instances.
+    /// The rows of all slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<Vec<InstanceRow>>,
     /// New events, oldest first; the first update has the recent ones.
@@ -358,11 +358,11 @@ pub struct LiveUpdate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventLevel {
-    /// Expected.
+    /// Part of normal operation.
     Info,
-    /// Unexpected, but handled.
+    /// Unexpected, but handled by the cluster.
     Warning,
-    /// A failure.
+    /// A failure that may need attention.
     Error,
 }
 
@@ -371,10 +371,10 @@ pub enum EventLevel {
 pub struct EventRow {
     /// Time by that node's clock.
     pub time: Millis,
-    /// Severity.
+    /// Severity of the event.
     pub level: EventLevel,
     /// The subject: `shop/web.2`, `shop/web`, or a node's name.
     pub subject: String,
-    /// What happened.
+    /// Display text of what happened.
     pub text: String,
 }

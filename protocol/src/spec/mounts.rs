@@ -54,7 +54,7 @@ impl Mount {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileMount {
-    /// The file.
+    /// Kind and name of the file.
     pub file: FileId,
     /// Keyed hash of the content, set by the node at deployment, so that a changed content makes a new instance. Empty in
     /// requests of clients.
@@ -68,7 +68,7 @@ pub struct FileMount {
     /// Group id of the owner.
     #[serde(default)]
     pub gid: u32,
-    /// Permission bits.
+    /// Permission bits of the file.
     pub mode: u32,
 }
 
@@ -76,7 +76,7 @@ pub struct FileMount {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileId {
-    /// Secret or config.
+    /// Whether it is a secret or a config.
     pub kind: FileKind,
     /// Name in the Compose file; for a bind mount that is shipped as a config, its path.
     pub name: String,
@@ -98,7 +98,7 @@ impl std::fmt::Display for FileId {
 pub enum FileKind {
     /// Confidential: only instances read it.
     Secret,
-    /// Not confidential.
+    /// Not confidential, but stored encrypted too.
     Config,
 }
 
@@ -106,11 +106,11 @@ pub enum FileKind {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileContent {
-    /// The project.
+    /// The Compose project of the file.
     pub project: Name,
-    /// The file.
+    /// Kind and name of the file.
     pub file: FileId,
-    /// The content, base64.
+    /// The content in base64.
     pub base64: String,
 }
 

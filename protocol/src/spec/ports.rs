@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 pub struct Expose {
     /// Port of the instance.
     pub target: u16,
-    /// TCP or UDP.
+    /// Transport protocol of the port.
     pub protocol: PortProtocol,
 }
 
-/// A published port.
+/// A port that is published on hosts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
@@ -22,7 +22,7 @@ pub struct Port {
     pub published: u16,
     /// Port of the instance.
     pub target: u16,
-    /// TCP or UDP.
+    /// Transport protocol of the port.
     pub protocol: PortProtocol,
     /// The nodes that publish it.
     #[serde(default)]
@@ -72,9 +72,9 @@ pub enum Publish {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PortProtocol {
-    /// Transmission Control Protocol.
+    /// Transmission Control Protocol (`tcp`).
     Tcp,
-    /// User Datagram Protocol.
+    /// User Datagram Protocol (`udp`).
     Udp,
 }
 

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct Settings {
     /// Host name of the container.
     pub hostname: Option<String>,
-    /// Capabilities to add.
+    /// Linux capabilities to add.
     pub cap_add: Vec<String>,
-    /// Capabilities to drop.
+    /// Linux capabilities to drop.
     pub cap_drop: Vec<String>,
     /// Kernel parameters of the namespaces.
     pub sysctls: BTreeMap<String, String>,
@@ -24,11 +24,11 @@ pub struct Settings {
     pub read_only: bool,
     /// Grants all capabilities and devices of the host.
     pub privileged: bool,
-    /// Devices, `HOST:CONTAINER[:rwm]`.
+    /// Devices of the host as `HOST:CONTAINER[:rwm]`.
     pub devices: Vec<String>,
     /// Additional groups of the user.
     pub group_add: Vec<String>,
-    /// Security options.
+    /// Security options such as `no-new-privileges`.
     pub security_opt: Vec<String>,
     /// Additional entries of `/etc/hosts`, `NAME:IP`.
     pub extra_hosts: Vec<String>,
@@ -36,7 +36,7 @@ pub struct Settings {
     pub ulimits: BTreeMap<String, (i64, i64)>,
     /// Size of `/dev/shm` in bytes; zero for the default of Docker.
     pub shm_bytes: u64,
-    /// Allocates a terminal.
+    /// Allocates a pseudo-terminal.
     pub tty: bool,
     /// Keeps standard input open.
     pub stdin_open: bool,

@@ -51,6 +51,6 @@ pub enum FailureAction {
     Rollback,
     /// The update stops; instances stay as they are.
     Pause,
-    /// The update continues.
+    /// The update continues with the next slots.
     Continue,
 }
