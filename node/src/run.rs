@@ -14,6 +14,8 @@ use vc_engine::routes::Routes;
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::token::{Issuer, NodeRole, Scope, UserRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
+use vc_runtime::images::Images;
+use vc_runtime::{self as runtime, Runtime};
 
 use crate::api::ControlService;
 use crate::args::{Command, Options, RuntimeChoice};
@@ -25,17 +27,15 @@ use crate::events::{self, Events};
 use crate::exec::Execs;
 use crate::http::Http;
 use crate::identity::{self, Membership};
-use crate::images::{self, Images};
 use crate::logs::Logs;
 use crate::network::connection_gater::ConnectionGater;
 use crate::network::sync_streams::{self, SyncStreams};
 use crate::network::{self, Network};
 use crate::proxy::{self, Connections, Ingress, Router};
-use crate::runtime::{self, Runtime};
 use crate::seal::Seal;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::{console, host, join};
+use crate::{console, host, images, join};
 
 /// The admin token that `init` writes lives a year.
 const ADMIN_TTL: Millis = 365 * 24 * 3_600_000;
@@ -276,7 +276,9 @@ async fn run(
     tasks.spawn(sync_streams::accept(handles.streams.sync, driver.clone()));
     tasks.spawn(logs.serve(handles.streams.logs));
     tasks.spawn(execs.serve(handles.streams.exec));
-    tasks.spawn(images.run(membership.node, handles.streams.image, snapshot.clone()));
+    let (views, changing) = watch::channel(Arc::clone(&snapshot.borrow().view));
+    tasks.spawn(images::follow(snapshot.clone(), views));
+    tasks.spawn(images.run(membership.node, handles.streams.image, changing));
     tasks.spawn(host::watch_usage(driver.clone()));
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(proxy::maintain_routes(snapshot.clone(), table));

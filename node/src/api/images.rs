@@ -8,7 +8,7 @@ use super::ControlService;
 use super::service::refused;
 use crate::auth::User;
 use crate::frames::{Duplex, FrameError, Frames};
-use crate::images::Pushed;
+use vc_runtime::images::Pushed;
 
 impl ControlService {
     /// Lists the images that members hold.

@@ -18,9 +18,9 @@ use crate::exec::{Execs, UserRequest};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::http::Http;
 use crate::identity::Membership;
-use crate::images::Images;
 use crate::logs::Logs;
 use crate::snapshot::Snapshot;
+use vc_runtime::images::Images;
 
 /// A session without a request for this long is closed.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);

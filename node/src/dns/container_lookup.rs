@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore};
 
 use super::table::Querier;
-use crate::runtime::docker::Docker;
+use vc_runtime::docker::Docker;
 
 /// For how long an answer of Docker's is believed. Only within it can the address of a container that is gone pass to
 /// another one, and that one is of the same project: a network lingers for longer than that.

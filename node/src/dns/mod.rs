@@ -46,7 +46,7 @@ use upstream::Upstream;
 pub use upstream::container_servers;
 pub use virtual_ips::{DNS_SERVER_IP, VIRTUAL_IPS};
 
-use crate::runtime::docker::Docker;
+use vc_runtime::docker::Docker;
 
 /// How often it is looked whether the rules are still in place, and tried again when they could not be put there.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);

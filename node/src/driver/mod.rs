@@ -18,9 +18,9 @@ use crate::identity::Membership;
 use crate::network::Command;
 use crate::network::connection_gater::ConnectionGater;
 use crate::network::sync_streams::SyncStreams;
-use crate::runtime::Runtime;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError};
+use vc_runtime::Runtime;
 
 /// Between two attempts to go on after the disk failed.
 const DISK_PAUSE: Duration = Duration::from_secs(2);

@@ -4,7 +4,7 @@ use vc_protocol::{ApiError, ErrorCode, ServiceKey, Slot};
 
 use super::{MAX_LOCAL, MAX_RELAYED};
 use crate::member_request::MemberError;
-use crate::runtime::RuntimeError;
+use vc_runtime::RuntimeError;
 
 /// Why a command or copy did not start. Nothing was changed.
 #[derive(Debug, thiserror::Error)]

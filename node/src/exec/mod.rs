@@ -26,9 +26,9 @@ use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::member_request::{self, MemberError};
 use crate::network::inbound::Incoming;
-use crate::runtime::Runtime;
 use crate::snapshot::Snapshot;
 use error::ExecError;
+use vc_runtime::Runtime;
 
 pub(crate) use error::runtime_error;
 

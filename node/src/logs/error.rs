@@ -4,7 +4,7 @@ use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
 use crate::exec::runtime_error;
 use crate::member_request::MemberError;
-use crate::runtime::RuntimeError;
+use vc_runtime::RuntimeError;
 
 /// Why the logs of an instance or a service cannot be read.
 #[derive(Debug, thiserror::Error)]

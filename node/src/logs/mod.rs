@@ -19,9 +19,9 @@ use vc_protocol::{InstanceId, NodeId};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::member_request::{self, MemberError};
 use crate::network::inbound::Incoming;
-use crate::runtime::{LogLine, LogQuery, Runtime, RuntimeError};
 use crate::snapshot::Snapshot;
 use error::LogError;
+use vc_runtime::{LogLine, LogQuery, Runtime, RuntimeError};
 
 /// Log streams that other members read from this node at once.
 const MAX_READERS: usize = 256;

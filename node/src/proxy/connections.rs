@@ -12,7 +12,7 @@ use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::Notify;
 use vc_protocol::InstanceId;
 
-use crate::runtime::Drain;
+use vc_runtime::Drain;
 
 /// The connections of this node. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]

@@ -7,7 +7,7 @@
 
 pub mod address;
 mod error;
-pub mod frames;
+pub use vc_frames as frames;
 pub mod handshake;
 mod race;
 mod session;

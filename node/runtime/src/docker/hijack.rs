@@ -1,0 +1,156 @@
+//! A command's input and output, on the connection that Docker lends for them.
+//!
+//! bollard's reader guesses at the first byte of each read whether the output has headers: a terminal that shows a
+//! control character would be taken for a header, and whatever length it happens to give would be waited for. Here the
+//! one who asked for a terminal knows that there are none.
+
+use std::io;
+
+use http_body_util::{BodyExt as _, Limited};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::net::{TcpStream, UnixStream};
+use vc_protocol::exec::MAX_EXEC_CHUNK;
+
+use crate::LogStream;
+use crate::text::one_line;
+
+/// The longest error text that is read, in bytes.
+const MAX_ERROR: usize = 16 * 1024;
+/// Docker puts before each piece: which output, three zeros, and the length.
+const HEADER: usize = 8;
+
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
+
+/// Sends `body` to `path` and takes the connection over. Errors: there is no engine, or it refuses; its own words.
+pub(super) async fn hijack(
+    host: &str,
+    path: &str,
+    body: String,
+) -> io::Result<(WriteHalf<Upgraded>, ReadHalf<Upgraded>)> {
+    let socket: Box<dyn Socket> = if let Some(path) = host.strip_prefix("unix://") {
+        Box::new(UnixStream::connect(path).await?)
+    } else if let Some(address) = host.strip_prefix("tcp://").or(host.strip_prefix("http://")) {
+        Box::new(TcpStream::connect(address.trim_end_matches('/')).await?)
+    } else {
+        return Err(io::Error::other("write unix:///PATH or tcp://HOST:PORT"));
+    };
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
+    let (mut sender, connection) = handshake.map_err(io::Error::other)?;
+    tokio::spawn(connection.with_upgrades());
+    let request = Request::post(path)
+        .header(HOST, "docker")
+        .header(CONTENT_TYPE, "application/json")
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "tcp")
+        .body(body)
+        .map_err(io::Error::other)?;
+    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let body = Limited::new(response.into_body(), MAX_ERROR).collect().await;
+        let body = body.map_err(io::Error::other)?.to_bytes();
+        let said = serde_json::from_slice::<serde_json::Value>(&body).ok();
+        let message = said.as_ref().and_then(|said| said["message"].as_str());
+        let text = String::from_utf8_lossy(&body);
+        return Err(io::Error::other(one_line(message.unwrap_or(&text))));
+    }
+    let upgraded = hyper::upgrade::on(response).await.map_err(io::Error::other)?;
+    let (read, write) = tokio::io::split(TokioIo::new(upgraded));
+    Ok((write, read))
+}
+
+/// What a command writes, piece by piece. Nothing is read ahead: Docker, and so the command, waits while nobody takes it.
+pub struct ExecOutput {
+    read: Box<dyn AsyncRead + Send + Unpin>,
+    tty: bool,
+    /// What was read of the next header.
+    header: Vec<u8>,
+    /// Bytes that are left of the present piece, and of which output they are.
+    piece: (u32, LogStream),
+}
+
+impl ExecOutput {
+    pub(super) fn new(read: impl AsyncRead + Send + Unpin + 'static, tty: bool) -> Self {
+        Self {
+            read: Box::new(read),
+            tty,
+            header: Vec::with_capacity(HEADER),
+            piece: (0, LogStream::Stdout),
+        }
+    }
+
+    /// The next bytes, at most [`MAX_EXEC_CHUNK`]; `None`: no more come. Nothing is lost when this is dropped before it is done.
+    pub async fn next(&mut self) -> io::Result<Option<(LogStream, Vec<u8>)>> {
+        if self.tty {
+            let bytes = self.read(MAX_EXEC_CHUNK).await?;
+            return Ok((!bytes.is_empty()).then_some((LogStream::Stdout, bytes)));
+        }
+        while self.piece.0 == 0 {
+            let bytes = self.read(HEADER - self.header.len()).await?;
+            if bytes.is_empty() {
+                let cut = || io::Error::other("Docker broke off the output");
+                return if self.header.is_empty() { Ok(None) } else { Err(cut()) };
+            }
+            self.header.extend(bytes);
+            if let [stream, _, _, _, a, b, c, d] = self.header[..] {
+                let stream = if stream == 2 { LogStream::Stderr } else { LogStream::Stdout };
+                self.piece = (u32::from_be_bytes([a, b, c, d]), stream);
+                self.header.clear();
+            }
+        }
+        let left = usize::try_from(self.piece.0).unwrap_or(MAX_EXEC_CHUNK);
+        let bytes = self.read(left.min(MAX_EXEC_CHUNK)).await?;
+        if bytes.is_empty() {
+            return Err(io::Error::other("Docker broke off the output"));
+        }
+        self.piece.0 = self.piece.0.saturating_sub(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        Ok(Some((self.piece.1, bytes)))
+    }
+
+    async fn read(&mut self, most: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; most];
+        let count = self.read.read(&mut bytes).await?;
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn all(bytes: &[u8], tty: bool) -> io::Result<Vec<(LogStream, Vec<u8>)>> {
+        let mut output = ExecOutput::new(io::Cursor::new(bytes.to_vec()), tty);
+        let mut pieces = Vec::new();
+        while let Some(piece) = output.next().await? {
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    }
+
+    #[tokio::test]
+    async fn both_outputs_are_told_apart_and_a_broken_piece_is_an_error() {
+        let out = [1, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+        let err = [2, 0, 0, 0, 0, 0, 0, 3, b'a', b'b', b'c'];
+        let pieces =
+            all(&[&out[..], &[1, 0, 0, 0, 0, 0, 0, 0], &err].concat(), false).await.expect("whole");
+        assert_eq!(pieces, [(LogStream::Stdout, vec![0, 1]), (LogStream::Stderr, b"abc".to_vec())]);
+        for cut in [&err[..5], &err[..8], &err[..9]] {
+            assert!(all(cut, false).await.is_err());
+        }
+        // A length that nobody keeps costs nothing.
+        assert!(all(&[1, 0, 0, 0, 255, 255, 255, 255], false).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_terminal_shows_any_byte() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let pieces = all(&bytes, true).await.expect("whole");
+        assert_eq!(pieces, [(LogStream::Stdout, bytes)]);
+    }
+}

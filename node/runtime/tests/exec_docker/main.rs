@@ -1,0 +1,279 @@
+//! Commands in containers, with a Docker engine of each test's own. Needs what `runtime_docker` needs.
+
+#![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
+
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../runtime_docker/engine.rs"]
+mod engine;
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../runtime_docker/host.rs"]
+mod host;
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use vc_engine::runtime::{Phase, RuntimeAction, RuntimeEvent};
+use vc_protocol::control::ExecRequest;
+use vc_protocol::spec::ContainerSpec;
+use vc_protocol::{ClusterId, InstanceId, Keypair, NodeId};
+use vc_runtime::docker::Config;
+use vc_runtime::images::Images;
+use vc_runtime::{
+    Config as RuntimeConfig, Exec, Identity, LogStream, Runtime, RuntimeError, Unrouted,
+};
+
+use engine::Engine;
+use host::{IMAGE, PATIENCE};
+
+/// A runtime with one instance that is up.
+struct Host {
+    runtime: Runtime,
+    events: mpsc::Receiver<RuntimeEvent>,
+    instance: InstanceId,
+    _engine: Engine,
+}
+
+impl Host {
+    async fn up() -> Self {
+        let engine = Engine::new();
+        let (to, events) = mpsc::channel(64);
+        let key = |byte| Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public();
+        let identity = Identity {
+            cluster: ClusterId::of(&key(1)).expect("ed25519"),
+            node: NodeId::of(&key(2)).expect("ed25519"),
+        };
+        let config = RuntimeConfig::Docker(Config {
+            host: Some(engine.host()),
+            open: Arc::new(|_| Err("there are none".to_owned())),
+            memory: None,
+            images: Images::open(engine.dir.path(), Some(&engine.host())).expect("a store"),
+            dns: Arc::new(Vec::new),
+        });
+        let runtime = Runtime::start(config, identity, Arc::new(Unrouted), to);
+        let script = "mkfifo /end; read x </end; exit 3";
+        let spec = ContainerSpec {
+            image: IMAGE.to_owned(),
+            command: Some(["sh", "-c", script].map(str::to_owned).into()),
+            ..ContainerSpec::default()
+        };
+        let instance =
+            InstanceId { slot: "shop/web.1".parse().expect("a slot"), digest: spec.digest() };
+        runtime
+            .perform(RuntimeAction::Start { id: instance.clone(), spec: Box::new(spec.clone()) });
+        let mut host = Self { runtime, events, instance, _engine: engine };
+        host.until(|phase| matches!(phase, Phase::Running { .. })).await;
+        host
+    }
+
+    async fn until(&mut self, wanted: impl Fn(&Phase) -> bool) {
+        loop {
+            let event = timeout(PATIENCE, self.events.recv()).await.expect("in time");
+            if let Some(RuntimeEvent::Changed(seen)) = event
+                && wanted(&seen.phase)
+            {
+                return;
+            }
+        }
+    }
+
+    async fn exec(&self, request: &ExecRequest) -> Exec {
+        self.runtime.exec(&self.instance, request).await.expect("it runs")
+    }
+
+    async fn done(&self, request: &ExecRequest) -> Done {
+        drain(self.exec(request).await).await
+    }
+}
+
+/// What a command wrote, and how it ended.
+#[derive(Debug, PartialEq)]
+struct Done {
+    stdout: String,
+    stderr: String,
+    code: i64,
+}
+
+async fn drain(exec: Exec) -> Done {
+    let Exec { input, mut output, process } = exec;
+    let all = async {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        while let Some((stream, bytes)) = output.next().await.expect("output") {
+            match stream {
+                LogStream::Stdout => stdout.extend(bytes),
+                LogStream::Stderr => stderr.extend(bytes),
+            }
+        }
+        drop(input);
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let code = process.exit_code().await.expect("a code");
+        Done { stdout: text(stdout), stderr: text(stderr), code }
+    };
+    timeout(PATIENCE, all).await.expect("in time")
+}
+
+fn request(command: &[&str]) -> ExecRequest {
+    ExecRequest {
+        service: "shop/web".to_owned(),
+        replica: None,
+        command: command.iter().map(|&word| word.to_owned()).collect(),
+        tty: false,
+        stdin: false,
+        environment: Vec::new(),
+        user: None,
+        working_dir: None,
+        size: None,
+    }
+}
+
+fn shell(script: &str) -> ExecRequest {
+    request(&["sh", "-c", script])
+}
+
+fn on_terminal(script: &str) -> ExecRequest {
+    ExecRequest { tty: true, stdin: true, size: Some((100, 40)), ..shell(script) }
+}
+
+#[tokio::test]
+async fn outputs_come_apart_with_the_exit_code_and_the_place_is_as_asked() {
+    let host = Host::up().await;
+    let mut asked = shell("echo $GREETING from $PWD; busybox id -u >&2; exit 42");
+    asked.environment = vec!["GREETING=hello".to_owned()];
+    asked.working_dir = Some("/bin".to_owned());
+    asked.user = Some("1000".to_owned());
+    let said = Done { stdout: "hello from /bin\n".into(), stderr: "1000\n".into(), code: 42 };
+    assert_eq!(host.done(&asked).await, said);
+    // It may go on after it has closed its outputs.
+    let late = shell("exec >&- 2>&-; sleep 1; exit 5");
+    assert_eq!(host.done(&late).await.code, 5);
+
+    let absent = host.runtime.exec(&host.instance, &request(&["/no/such/program"])).await;
+    let said = match absent {
+        Ok(exec) => {
+            let done = drain(exec).await;
+            assert!([126, 127].contains(&done.code), "{done:?}");
+            done.stdout + &done.stderr
+        }
+        Err(error) => error.to_string(),
+    };
+    assert!(said.contains("/no/such/program") && said.contains("no such file"), "{said}");
+}
+
+#[tokio::test]
+async fn a_hundred_megabytes_pass_through_intact_in_both_directions_at_once() {
+    const SIZE: usize = 100 << 20;
+    let host = Host::up().await;
+    let exec = host.exec(&ExecRequest { stdin: true, ..request(&["cat"]) }).await;
+    let Exec { mut input, mut output, process } = exec;
+    // Every byte value, and no period that a lost piece could hide in.
+    let byte = |at: usize| (at ^ (at >> 8) ^ (at >> 16)).to_le_bytes()[0];
+    let write = async {
+        for start in (0..SIZE).step_by(1 << 16) {
+            let chunk: Vec<u8> = (start..start + (1 << 16)).map(byte).collect();
+            input.write_all(&chunk).await.expect("it reads");
+        }
+        input.shutdown().await.expect("it reads to the end");
+    };
+    let read = async {
+        let mut at = 0;
+        while let Some((stream, bytes)) = output.next().await.expect("output") {
+            assert_eq!(stream, LogStream::Stdout);
+            let intact = bytes.iter().enumerate().all(|(i, &is)| is == byte(at + i));
+            assert!(intact, "at {at}");
+            at += bytes.len();
+        }
+        at
+    };
+    let ((), size) = timeout(PATIENCE, async { tokio::join!(write, read) }).await.expect("in time");
+    assert_eq!(size, SIZE);
+    assert_eq!(process.exit_code().await.expect("a code"), 0);
+}
+
+#[tokio::test]
+async fn a_terminal_has_a_size_and_shows_every_byte() {
+    let host = Host::up().await;
+    // An older engine sets the size only after the command has begun.
+    let script = "until test \"$(busybox stty size 2>/dev/null)\"; do sleep 0.1; done; \
+                  busybox stty size; read x; busybox stty size";
+    let mut exec = host.exec(&on_terminal(script)).await;
+    let (_, bytes) = timeout(PATIENCE, exec.output.next())
+        .await
+        .expect("in time")
+        .expect("output")
+        .expect("a size");
+    assert_eq!(String::from_utf8_lossy(&bytes), "40 100\r\n");
+    exec.process.resize(120, 50).await;
+    exec.input.write_all(b"go\n").await.expect("it reads");
+    exec.input.flush().await.expect("it reads");
+    assert_eq!(drain(exec).await.stdout, "go\r\n50 120\r\n");
+
+    // What looks like Docker's own header is none.
+    let done = host.done(&on_terminal(r"printf '\001\000\000\000\377\377\377\377ok'")).await;
+    assert!(done.code == 0 && done.stdout.ends_with("ok"), "{done:?}");
+}
+
+#[tokio::test]
+async fn who_hangs_up_ends_what_runs_on_the_terminal() {
+    let host = Host::up().await;
+    let exec = host.exec(&on_terminal("echo up; busybox sleep 1000")).await;
+    let Exec { input, mut output, process } = exec;
+    let up = timeout(PATIENCE, output.next()).await.expect("in time").expect("output");
+    assert_eq!(up.expect("a line").1, b"up\r\n");
+    drop((input, output));
+    process.hang_up().await;
+    let code = timeout(PATIENCE, process.exit_code()).await.expect("in time").expect("a code");
+    assert_eq!(code, 129, "ended by SIGHUP");
+    let left =
+        host.done(&shell("busybox ps | busybox grep 'sleep 1000' | busybox grep -v grep")).await;
+    assert_eq!(left.stdout, "");
+}
+
+#[tokio::test]
+async fn files_go_in_and_come_out_again() {
+    let host = Host::up().await;
+    host.done(&shell("busybox mkdir -p /srv/old; echo old >/srv/file")).await;
+    let upload = async |path: &str| host.runtime.copy_in(&host.instance, path, "site").await;
+    // Into what is a directory, in place of what is a file, and as something new.
+    for (path, root) in [("/srv", "site"), ("/srv/file", "file"), ("/srv/new", "new")] {
+        assert_eq!(upload(path).await.expect("it can go there").root, root, "{path}");
+    }
+    for nowhere in ["/srv/new/", "/"] {
+        let root = upload(nowhere).await.map(|upload| upload.root);
+        assert_eq!(root.ok(), (nowhere == "/").then(|| "site".to_owned()), "{nowhere}");
+    }
+
+    // Not both at once: Docker lends a container to one copy at a time.
+    host.done(&shell("busybox head -c 9000000 /dev/urandom >/srv/big")).await;
+    let archive = host.runtime.copy_out(&host.instance, "/srv").await.expect("it is there");
+    let archive: Vec<_> = timeout(PATIENCE, archive.collect()).await.expect("in time");
+    let target =
+        host.runtime.copy_in(&host.instance, "/copy", "srv").await.expect("it can go there");
+    assert_eq!(target.root, "copy");
+    let target = host.runtime.copy_in(&host.instance, "/srv/old", "srv").await.expect("it can");
+    let pieces = futures::stream::iter(archive).map(|piece| piece.map_err(std::io::Error::other));
+    timeout(PATIENCE, target.unpack(pieces)).await.expect("in time").expect("unpacked");
+    let same = shell("busybox cmp /srv/big /srv/old/srv/big && cat /srv/old/srv/file");
+    assert_eq!(host.done(&same).await.stdout, "old\n");
+
+    let absent = host.runtime.copy_out(&host.instance, "/nowhere").await;
+    let why = absent.err().expect("it is not there").to_string();
+    assert_eq!(why, "there is no /nowhere in shop/web.1");
+    // An archive that breaks off is an error.
+    let target = upload("/srv").await.expect("it can go there");
+    let broken = futures::stream::iter([Err(std::io::Error::other("gone"))]);
+    assert!(timeout(PATIENCE, target.unpack(broken)).await.expect("in time").is_err());
+}
+
+#[tokio::test]
+async fn an_instance_that_does_not_run_is_told_from_one_that_is_not_here() {
+    let mut host = Host::up().await;
+    host.done(&shell("echo >/end")).await;
+    host.until(|phase| matches!(phase, Phase::Exited { .. })).await;
+    let stopped = host.runtime.exec(&host.instance, &shell("true")).await;
+    assert!(matches!(stopped.err(), Some(RuntimeError::NotRunning(_))));
+    let other = InstanceId { digest: "0".repeat(64), ..host.instance.clone() };
+    let absent = host.runtime.exec(&other, &shell("true")).await;
+    assert!(matches!(absent.err(), Some(RuntimeError::NoInstance(_))));
+}

@@ -1,0 +1,162 @@
+//! A runtime on an engine of a test's own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
+use vc_protocol::spec::ContainerSpec;
+use vc_protocol::{ClusterId, Keypair, NodeId};
+use vc_runtime::docker::{Config, DnsServers};
+use vc_runtime::images::Images;
+use vc_runtime::{Config as RuntimeConfig, Identity, Runtime, Unrouted};
+
+use crate::engine::Engine;
+
+/// Longer than anything takes on a busy node.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const IMAGE: &str = "vc-test:1";
+
+pub(crate) fn identity(node: u8) -> Identity {
+    let key = |byte| Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public();
+    Identity {
+        cluster: ClusterId::of(&key(1)).expect("ed25519"),
+        node: NodeId::of(&key(node)).expect("ed25519"),
+    }
+}
+
+/// What is in the cluster's secrets and configs, by the text of their keys.
+pub(crate) type Contents = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
+fn docker_dns() -> Arc<DnsServers> {
+    Arc::new(Vec::new)
+}
+
+/// A runtime on an engine, and what it tells.
+pub(crate) struct Host {
+    pub(crate) runtime: Runtime,
+    pub(crate) events: mpsc::Receiver<RuntimeEvent>,
+    _dir: TempDir,
+}
+
+impl Host {
+    pub(crate) fn at(host: String, node: u8) -> Self {
+        Self::with_files(host, node, Contents::default(), Vec::new())
+    }
+
+    pub(crate) fn with_files(
+        host: String,
+        node: u8,
+        contents: Contents,
+        memory: Vec<PathBuf>,
+    ) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        Self::with(host, node, contents, memory, dir, docker_dns())
+    }
+
+    /// With what is in a store of images.
+    pub(crate) fn with_images(host: String, dir: TempDir) -> Self {
+        Self::with(host, 2, Contents::default(), Vec::new(), dir, docker_dns())
+    }
+
+    pub(crate) fn with(
+        host: String,
+        node: u8,
+        contents: Contents,
+        memory: Vec<PathBuf>,
+        dir: TempDir,
+        dns: Arc<DnsServers>,
+    ) -> Self {
+        let (tx, events) = mpsc::channel(64);
+        let images = Images::open(dir.path(), Some(&host)).expect("a store");
+        let open = move |key: &vc_crdt::FileKey| {
+            let contents = contents.lock().expect("not poisoned");
+            let content = contents.get(&key.to_string()).cloned();
+            content.ok_or_else(|| format!("{} is not in the cluster any more", key.file))
+        };
+        let (host, open) = (Some(host), Arc::new(open));
+        let config = Config { host, open, memory: Some(memory), images, dns };
+        let config = RuntimeConfig::Docker(config);
+        let runtime = Runtime::start(config, identity(node), Arc::new(Unrouted), tx);
+        Self { runtime, events, _dir: dir }
+    }
+
+    pub(crate) async fn on(engine: &Engine) -> (Self, Vec<Observed>) {
+        let mut host = Self::at(engine.host(), 2);
+        let all = host.listed().await;
+        (host, all)
+    }
+
+    pub(crate) async fn event(&mut self) -> RuntimeEvent {
+        timeout(PATIENCE, self.events.recv()).await.expect("in time").expect("an event")
+    }
+
+    pub(crate) async fn listed(&mut self) -> Vec<Observed> {
+        loop {
+            if let RuntimeEvent::Listed(all) = self.event().await {
+                return all;
+            }
+        }
+    }
+
+    pub(crate) fn start(&self, slot: &str, spec: &ContainerSpec) -> InstanceId {
+        let id = InstanceId { slot: slot.parse().expect("a slot"), digest: spec.digest() };
+        self.runtime.perform(RuntimeAction::Start { id: id.clone(), spec: Box::new(spec.clone()) });
+        id
+    }
+
+    pub(crate) async fn change(&mut self, id: &InstanceId) -> Observed {
+        loop {
+            match self.event().await {
+                RuntimeEvent::Changed(observed) if observed.id == *id => return observed,
+                _ => {}
+            }
+        }
+    }
+
+    /// The next change to another phase than running.
+    pub(crate) async fn no_more_running(&mut self, id: &InstanceId) -> Phase {
+        loop {
+            let phase = self.change(id).await.phase;
+            if !matches!(phase, Phase::Running { .. }) {
+                return phase;
+            }
+        }
+    }
+
+    pub(crate) async fn running(&mut self, id: &InstanceId) {
+        let phase = self.change(id).await.phase;
+        assert!(matches!(phase, Phase::Running { .. }), "{phase:?}");
+    }
+
+    pub(crate) async fn gone(&mut self, id: &InstanceId, grace_ms: u64) {
+        self.runtime.perform(RuntimeAction::Remove { id: id.clone(), grace_ms });
+        assert_eq!(self.no_more_running(id).await, Phase::Gone);
+    }
+}
+
+pub(crate) fn shell(script: &str) -> ContainerSpec {
+    let command = ["sh", "-c", script].map(str::to_owned).into();
+    ContainerSpec { image: IMAGE.to_owned(), command: Some(command), ..ContainerSpec::default() }
+}
+
+/// A container of a slot that is in these networks.
+pub(crate) async fn container(
+    host: &mut Host,
+    engine: &Engine,
+    slot: &str,
+    networks: &[&str],
+) -> String {
+    let networks = networks.iter().map(|name| (name.parse().expect("a name"), Default::default()));
+    let spec =
+        ContainerSpec { networks: networks.collect::<BTreeMap<_, _>>(), ..shell("exec sleep 600") };
+    let id = host.start(slot, &spec);
+    host.running(&id).await;
+    let service = format!("label=vc.service={}", id.slot.service.service);
+    let project = format!("label=vc.project={}", id.slot.service.project);
+    engine.run(&["ps", "-q", "--filter", &service, "--filter", &project])
+}

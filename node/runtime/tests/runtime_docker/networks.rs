@@ -1,0 +1,63 @@
+//! Docker networks of projects.
+
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use vc_engine::runtime::RuntimeAction;
+
+use crate::*;
+
+#[tokio::test]
+async fn a_network_goes_when_nothing_is_in_it_and_one_that_is_not_ours_is_left_alone() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let first = container(&mut host, &engine, "shop/web.1", &["front", "back"]).await;
+    let list = || {
+        let ours = ["network", "ls", "--filter", "label=vc.cluster", "--format", "{{.Name}}"];
+        let listed = engine.run(&ours);
+        let mut names: Vec<String> = listed.lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    let short = identity(2).node.short();
+    let both = ["back", "front"].map(|network| format!("vc-shop.{network}-{short}"));
+    assert_eq!(list(), both);
+    let attached = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}";
+    let attached = engine.run(&["inspect", "-f", attached, &first]);
+    assert_eq!(attached.split_whitespace().collect::<Vec<_>>(), both);
+    engine.run(&["network", "create", "--label", "vc.cluster=other", "vc-shop.front-other"]);
+
+    // One that has stopped may start again: its networks stay through a restart of the node.
+    engine.run(&["stop", "-t", "0", &first]);
+    drop(host);
+    let (host, all) = Host::on(&engine).await;
+    assert_eq!(list().len(), 3);
+    drop(host);
+    assert_eq!(all.len(), 1);
+    engine.run(&["rm", &first]);
+    let (mut host, _) = Host::on(&engine).await;
+    let destroyed = ["events", "--since", "0", "--filter", "type=network", "--filter"];
+    let mut events = tokio::process::Command::from(engine.docker(&destroyed));
+    events.args(["event=destroy", "--format", "{{.Actor.Attributes.name}}"]);
+    let mut events = events.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("docker");
+    let mut lines = BufReader::new(events.stdout.take().expect("piped")).lines();
+    let mut gone = Vec::new();
+    while gone.len() < both.len() {
+        let line = timeout(PATIENCE, lines.next_line()).await.expect("in time");
+        gone.extend(line.expect("read"));
+    }
+    gone.sort();
+    assert_eq!(gone, both);
+
+    // A name that somebody else has.
+    let name = format!("vc-blog.default-{short}");
+    engine.run(&["network", "create", &name]);
+    let spec = shell("exit 0");
+    let id = host.start("blog/web.1", &spec);
+    let told = host.change(&id).await;
+    let why =
+        format!("the name {name} is taken by a network that is not ours: docker network rm {name}");
+    assert!(format!("{:?}", told.phase).contains(&why), "{told:?}");
+    assert_eq!(list(), ["vc-shop.front-other"]);
+    host.runtime.perform(RuntimeAction::Remove { id, grace_ms: 0 });
+}

@@ -1,0 +1,424 @@
+//! The process runtime, with real processes.
+
+#![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
+use vc_protocol::spec::ContainerSpec;
+use vc_protocol::{ClusterId, Keypair, NodeId};
+use vc_runtime::process::{Config, UNKNOWN_CODE};
+use vc_runtime::{
+    Config as RuntimeConfig, Identity, LogQuery, LogStream, MAX_LINE, Runtime, RuntimeError,
+    Unrouted,
+};
+
+/// Longer than anything takes on a busy node.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn identity() -> Identity {
+    let key = |byte| Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public();
+    Identity {
+        cluster: ClusterId::of(&key(1)).expect("ed25519"),
+        node: NodeId::of(&key(2)).expect("ed25519"),
+    }
+}
+
+/// A runtime on a directory, and what it tells.
+struct Host {
+    runtime: Runtime,
+    events: mpsc::Receiver<RuntimeEvent>,
+}
+
+impl Host {
+    async fn on(dir: &Path) -> (Self, Vec<Observed>) {
+        let (tx, mut events) = mpsc::channel(64);
+        let config = RuntimeConfig::Process(Config { dir: dir.to_owned() });
+        let runtime = Runtime::start(config, identity(), Arc::new(Unrouted), tx);
+        let first = timeout(PATIENCE, events.recv()).await.expect("in time").expect("an event");
+        let RuntimeEvent::Listed(all) = first else { panic!("the first event is {first:?}") };
+        (Self { runtime, events }, all)
+    }
+
+    fn start(&self, slot: &str, spec: &ContainerSpec) -> InstanceId {
+        let id = InstanceId { slot: slot.parse().expect("a slot"), digest: spec.digest() };
+        self.runtime.perform(RuntimeAction::Start { id: id.clone(), spec: Box::new(spec.clone()) });
+        id
+    }
+
+    fn remove(&self, id: &InstanceId, grace_ms: u64) {
+        self.runtime.perform(RuntimeAction::Remove { id: id.clone(), grace_ms });
+    }
+
+    /// The next change of an instance.
+    async fn change(&mut self, id: &InstanceId) -> Phase {
+        loop {
+            let event =
+                timeout(PATIENCE, self.events.recv()).await.expect("in time").expect("an event");
+            if let RuntimeEvent::Changed(observed) = event
+                && observed.id == *id
+            {
+                return observed.phase;
+            }
+        }
+    }
+
+    async fn running(&mut self, id: &InstanceId) {
+        let phase = self.change(id).await;
+        assert!(matches!(phase, Phase::Running { health: None, .. }), "{phase:?}");
+    }
+
+    async fn lines(&self, slot: &str, query: LogQuery) -> Vec<(LogStream, String)> {
+        let lines = self.runtime.logs(&slot.parse().expect("a slot"), query).await.expect("logs");
+        let all = lines.map(|line| (line.stream, line.line)).collect();
+        timeout(PATIENCE, all).await.expect("in time")
+    }
+}
+
+fn shell(script: &str) -> ContainerSpec {
+    let command = ["/bin/sh", "-c", script].map(str::to_owned).into();
+    ContainerSpec { command: Some(command), ..ContainerSpec::default() }
+}
+
+fn out(line: &str) -> (LogStream, String) {
+    (LogStream::Stdout, line.to_owned())
+}
+
+fn dir() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+/// Opening a pipe waits for the other side: a way to hold a process until the test says so.
+fn pipe(dir: &TempDir) -> String {
+    let path = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+    path.display().to_string()
+}
+
+async fn let_go(pipe: &str) {
+    timeout(PATIENCE, tokio::fs::write(pipe, "go\n")).await.expect("in time").expect("written");
+}
+
+#[tokio::test]
+async fn a_process_runs_and_its_exit_code_is_told() {
+    let dir = dir();
+    let (mut host, all) = Host::on(dir.path()).await;
+    assert_eq!(all, []);
+    let id = host.start("shop/web.1", &shell("exit 7"));
+    host.running(&id).await;
+    assert_eq!(host.change(&id).await, Phase::Exited { code: 7, output: String::new() });
+    host.remove(&id, 1000);
+    assert_eq!(host.change(&id).await, Phase::Gone);
+    assert_eq!(std::fs::read_dir(dir.path().join("instances")).expect("there").count(), 0);
+}
+
+#[tokio::test]
+async fn a_process_that_a_signal_ends_has_128_and_the_signal_as_code() {
+    let dir = dir();
+    let (mut host, _) = Host::on(dir.path()).await;
+    let id = host.start("shop/web.1", &shell("kill -KILL $$"));
+    host.running(&id).await;
+    assert_eq!(host.change(&id).await, Phase::Exited { code: 137, output: String::new() });
+}
+
+#[tokio::test]
+async fn a_process_that_runs_is_reported_and_not_started_again() {
+    let dir = dir();
+    let (mut host, _) = Host::on(dir.path()).await;
+    let spec = shell("echo once; exec sleep 600");
+    let id = host.start("shop/web.1", &spec);
+    let first = host.change(&id).await;
+    host.start("shop/web.1", &spec);
+    assert_eq!(host.change(&id).await, first);
+    host.remove(&id, 10_000);
+    assert_eq!(host.change(&id).await, Phase::Gone);
+}
+
+#[tokio::test]
+async fn a_process_that_exited_is_started_again_and_keeps_its_logs() {
+    let dir = dir();
+    let (mut host, _) = Host::on(dir.path()).await;
+    let spec = shell("echo run; echo trouble >&2");
+    // What it complained of comes before what it said.
+    for output in ["trouble", "trouble | trouble"] {
+        let id = host.start("shop/web.1", &spec);
+        host.running(&id).await;
+        assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: output.to_owned() });
+    }
+    let trouble = (LogStream::Stderr, "trouble".to_owned());
+    let lines = host.lines("shop/web.1", LogQuery::default()).await;
+    assert_eq!(lines, [out("run"), out("run"), trouble.clone(), trouble]);
+}
+
+#[tokio::test]
+async fn a_process_knows_who_it_is_and_nothing_of_the_nodes_environment() {
+    let dir = dir();
+    let (mut host, _) = Host::on(dir.path()).await;
+    let mut spec = shell("env; pwd");
+    spec.environment = BTreeMap::from([("GREETING".to_owned(), "good day".to_owned())]);
+    let id = host.start("shop/web.3", &spec);
+    host.running(&id).await;
+    assert!(matches!(host.change(&id).await, Phase::Exited { code: 0, .. }));
+    let lines = host.lines("shop/web.3", LogQuery::default()).await;
+    let node = format!("VC_NODE={}", identity().node);
+    for wanted in ["GREETING=good day", "VC_PROJECT=shop", "VC_SERVICE=web", "VC_REPLICA=3", &node]
+    {
+        assert!(lines.contains(&out(wanted)), "{wanted} in {lines:?}");
+    }
+    assert!(lines.iter().all(|(_, line)| !line.starts_with("CARGO")), "{lines:?}");
+    assert!(
+        lines.iter().any(|(_, line)| line.ends_with(&format!("shop.web.3-{}/work", id.digest))),
+        "{lines:?}"
+    );
+}
+
+#[tokio::test]
+async fn logs_are_followed_until_the_process_exits() {
+    let dir = dir();
+    let pipe = pipe(&dir);
+    let (mut host, _) = Host::on(dir.path()).await;
+    let id = host.start(
+        "shop/web.1",
+        &shell(&format!("echo before; read x <{pipe}; echo after $x; printf end")),
+    );
+    host.running(&id).await;
+    let slot = "shop/web.1".parse().expect("a slot");
+    let mut lines = host
+        .runtime
+        .logs(&slot, LogQuery { follow: true, ..LogQuery::default() })
+        .await
+        .expect("logs");
+    let mut next =
+        async || timeout(PATIENCE, lines.next()).await.expect("in time").map(|line| line.line);
+    assert_eq!(next().await.as_deref(), Some("before"));
+    let_go(&pipe).await;
+    assert_eq!(next().await.as_deref(), Some("after go"));
+    assert_eq!(next().await.as_deref(), Some("end"));
+    assert_eq!(next().await, None);
+}
+
+#[tokio::test]
+async fn the_last_lines_are_had_without_the_others() {
+    let dir = dir();
+    let (mut host, _) = Host::on(dir.path()).await;
+    let id = host.start("shop/web.1", &shell("seq 1 30000; head -c 40000 /dev/zero | tr '\\0' z"));
+    host.running(&id).await;
+    let Phase::Exited { code: 0, output } = host.change(&id).await else { panic!("it ended") };
+    assert_eq!(output, format!("{}…", "z".repeat(300)));
+    let tail = |tail| LogQuery { tail: Some(tail), ..LogQuery::default() };
+    let last = host.lines("shop/web.1", tail(3)).await;
+    assert_eq!(last[..2], [out("29999"), out("30000")]);
+    assert!(last[2..].iter().all(|(_, line)| line.len() <= MAX_LINE));
+    assert_eq!(last[2..].iter().map(|(_, line)| line.len()).sum::<usize>(), 40_000);
+    assert_eq!(host.lines("shop/web.1", tail(0)).await, []);
+    assert_eq!(host.lines("shop/web.1", tail(50_000)).await.len(), 30_003);
+    let later = LogQuery { since: Some(u64::MAX), ..LogQuery::default() };
+    assert_eq!(host.lines("shop/web.1", later).await, []);
+}
+
+#[tokio::test]
+async fn logs_of_a_slot_that_is_elsewhere_are_refused() {
+    let dir = dir();
+    let (host, _) = Host::on(dir.path()).await;
+    let outcome =
+        host.runtime.logs(&"shop/web.1".parse().expect("a slot"), LogQuery::default()).await;
+    assert!(matches!(outcome.err(), Some(RuntimeError::NoInstance(_))));
+}
+
+#[tokio::test]
+async fn a_process_that_ignores_sigterm_is_killed_after_its_grace_with_all_its_children() {
+    let dir = dir();
+    let pipe = pipe(&dir);
+    let (mut host, _) = Host::on(dir.path()).await;
+    // The children hold the pipe open for writing: its end comes when the last of them is gone.
+    let id = host.start(
+        "shop/web.1",
+        &shell(&format!("trap '' TERM; (sleep 600 & sleep 600) >{pipe}; sleep 600")),
+    );
+    host.running(&id).await;
+    let mut held =
+        timeout(PATIENCE, tokio::fs::File::open(pipe)).await.expect("in time").expect("opened");
+    let slot = "shop/web.1".parse().expect("a slot");
+    host.remove(&id, 300);
+    assert_eq!(host.change(&id).await, Phase::Gone);
+    assert_eq!(timeout(PATIENCE, held.read(&mut [0])).await.expect("in time").expect("read"), 0);
+    assert!(matches!(
+        host.runtime.logs(&slot, LogQuery::default()).await.err(),
+        Some(RuntimeError::NoInstance(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_process_that_obeys_sigterm_ends_before_its_grace() {
+    let dir = dir();
+    let (mut host, _) = Host::on(dir.path()).await;
+    let id = host.start("shop/web.1", &shell("exec sleep 600"));
+    host.running(&id).await;
+    host.remove(&id, 3_600_000);
+    assert_eq!(host.change(&id).await, Phase::Gone);
+}
+
+#[tokio::test]
+async fn processes_outlive_the_runtime_and_are_adopted_by_the_next() {
+    let dir = dir();
+    let pipe = pipe(&dir);
+    let (mut host, _) = Host::on(dir.path()).await;
+    let stays =
+        host.start("shop/web.1", &shell(&format!("echo first; read x <{pipe}; echo second")));
+    let Phase::Running { started, .. } = host.change(&stays).await else {
+        panic!("it does not run")
+    };
+    let ended = host.start("shop/web.2", &shell("exit 3"));
+    host.running(&ended).await;
+    assert_eq!(host.change(&ended).await, Phase::Exited { code: 3, output: String::new() });
+    drop(host);
+
+    let (mut host, mut all) = Host::on(dir.path()).await;
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    let seen = |id: &InstanceId, phase| Observed {
+        id: id.clone(),
+        phase,
+        address: "127.0.0.1".to_owned(),
+    };
+    let running = Phase::Running { health: None, started, said: String::new() };
+    assert_eq!(
+        all,
+        [seen(&stays, running), seen(&ended, Phase::Exited { code: 3, output: String::new() })]
+    );
+    let_go(&pipe).await;
+    assert_eq!(
+        host.change(&stays).await,
+        Phase::Exited { code: UNKNOWN_CODE, output: "first | second".to_owned() }
+    );
+    assert_eq!(host.lines("shop/web.1", LogQuery::default()).await, [out("first"), out("second")]);
+}
+
+#[tokio::test]
+async fn an_adopted_process_is_stopped_as_any_other() {
+    let dir = dir();
+    let (mut host, _) = Host::on(dir.path()).await;
+    let id = host.start("shop/web.1", &shell("trap '' TERM; while :; do sleep 600; done"));
+    host.running(&id).await;
+    drop(host);
+    let (mut host, all) = Host::on(dir.path()).await;
+    assert_eq!(all.len(), 1);
+    host.remove(&id, 100);
+    loop {
+        if host.change(&id).await == Phase::Gone {
+            break;
+        }
+    }
+}
+
+/// Rewrites how far the state file says that `shop/web.1` is.
+fn write_life(dir: &std::path::Path, id: &InstanceId, life: serde_json::Value) {
+    let state = dir.join(format!("instances/shop.web.1-{}/state.json", id.digest));
+    let mut written: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&state).expect("read")).expect("JSON");
+    written["life"] = life;
+    std::fs::write(&state, written.to_string()).expect("written");
+}
+
+#[tokio::test]
+async fn another_process_with_the_recorded_id_is_neither_adopted_nor_touched() {
+    let dir = dir();
+    let (mut host, _) = Host::on(dir.path()).await;
+    let id = host.start("shop/web.1", &shell("exit 0"));
+    host.running(&id).await;
+    assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: String::new() });
+    drop(host);
+    // As if the node had not seen the end, and this test's process had got the id since.
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux");
+    let mark = serde_json::json!({ "pid": std::process::id(), "ticks": 1, "boot": boot.trim() });
+    write_life(dir.path(), &id, serde_json::json!({ "running": mark }));
+
+    let (mut host, all) = Host::on(dir.path()).await;
+    assert_eq!(all[0].phase, Phase::Exited { code: UNKNOWN_CODE, output: String::new() });
+    host.remove(&id, 0);
+    assert_eq!(host.change(&id).await, Phase::Gone);
+}
+
+#[tokio::test]
+async fn a_process_that_was_started_but_not_yet_written_down_is_found_again() {
+    let dir = dir();
+    let (mut host, _) = Host::on(dir.path()).await;
+    let id = host.start("shop/web.1", &shell("exec sleep 600"));
+    host.running(&id).await;
+    drop(host);
+    write_life(dir.path(), &id, "starting".into());
+
+    let (mut host, all) = Host::on(dir.path()).await;
+    assert!(matches!(all[0].phase, Phase::Running { .. }), "{all:?}");
+    host.remove(&id, 10_000);
+    loop {
+        if host.change(&id).await == Phase::Gone {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_the_end_of_the_node_cut_short_is_no_failure() {
+    let dir = dir();
+    let (mut host, _) = Host::on(dir.path()).await;
+    let id = host.start("shop/web.1", &shell("exit 0"));
+    while !matches!(host.change(&id).await, Phase::Exited { .. }) {}
+    drop(host);
+    write_life(dir.path(), &id, "starting".into());
+
+    let (_host, all) = Host::on(dir.path()).await;
+    assert!(all.is_empty(), "there is nothing to adopt: {all:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_run_says_why() {
+    let dir = dir();
+    let (mut host, _) = Host::on(dir.path()).await;
+    let run = |command: &[&str]| ContainerSpec {
+        command: Some(command.iter().map(|&word| word.to_owned()).collect()),
+        ..ContainerSpec::default()
+    };
+    let lost = ContainerSpec { working_dir: Some("/no/where".to_owned()), ..run(&["true"]) };
+    let named = ContainerSpec { user: Some("www-data".to_owned()), ..run(&["true"]) };
+    for (spec, reason) in [
+        (run(&["/no/such/program"]), "cannot run /no/such/program: No such file or directory"),
+        (run(&[]), "the process runtime needs a command"),
+        (ContainerSpec::default(), "the process runtime needs a command"),
+        (lost, "cannot run true: its working directory /no/where does not exist"),
+        (named, "the process runtime takes a numeric user, not 'www-data'"),
+    ] {
+        let id = host.start("shop/web.1", &spec);
+        assert_eq!(host.change(&id).await, Phase::Failed { reason: reason.to_owned() });
+        host.remove(&id, 0);
+        assert_eq!(host.change(&id).await, Phase::Gone);
+    }
+}
+
+#[tokio::test]
+async fn many_processes_start_and_stop_side_by_side() {
+    let dir = dir();
+    let (mut host, _) = Host::on(dir.path()).await;
+    let spec = shell("trap '' TERM; sleep 600");
+    let ids: Vec<_> =
+        (1..=20).map(|replica| host.start(&format!("shop/web.{replica}"), &spec)).collect();
+    let started = std::time::Instant::now();
+    ids.iter().for_each(|id| host.remove(id, 1000));
+    let mut left = ids.len();
+    while left > 0 {
+        let event =
+            timeout(PATIENCE, host.events.recv()).await.expect("in time").expect("an event");
+        if let RuntimeEvent::Changed(Observed { phase: Phase::Gone, .. }) = event {
+            left -= 1;
+        }
+    }
+    // One after another, the graces alone would take twenty seconds.
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
