@@ -1,13 +1,14 @@
-//! Datagrams, and what comes back.
+//! Sends datagrams one after another.
 
 use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
+use crate::error::LoadError;
 
-/// Sends `0`, `1`, …, each when the one before was answered.
-pub async fn send(address: &str, count: u32) -> Result<Value, String> {
+/// Sends `0`, `1`, … up to `count`, each after the answer to the one before. Returns the answers.
+pub async fn send(address: &str, count: u32) -> Result<Value, LoadError> {
     let exchange = async {
         let socket = UdpSocket::bind("0.0.0.0:0").await?;
         socket.connect(address).await?;
@@ -19,7 +20,5 @@ pub async fn send(address: &str, count: u32) -> Result<Value, String> {
         }
         Ok(json!(answers))
     };
-    let answers: std::io::Result<Value> =
-        timeout(PATIENCE, exchange).await.map_err(|_| "no answer in time".to_owned())?;
-    answers.map_err(|error| error.to_string())
+    timeout(TIMEOUT, exchange).await?
 }

@@ -1,4 +1,4 @@
-//! One large answer.
+//! Fetches one large answer.
 
 use std::time::Instant;
 
@@ -6,12 +6,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Reads an answer to its end and throws it away.
-pub async fn get(address: &str, path: &str) -> Result<Value, String> {
-    read(address, path).await.map_err(|error| error.to_string())
-}
+use crate::error::LoadError;
 
-async fn read(address: &str, path: &str) -> std::io::Result<Value> {
+/// Reads an answer to its end and discards it. Returns its size in bytes and the seconds it took.
+pub async fn get(address: &str, path: &str) -> Result<Value, LoadError> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -19,7 +17,7 @@ async fn read(address: &str, path: &str) -> std::io::Result<Value> {
     let mut bytes = stream.read(&mut buffer).await?;
     if !buffer[..bytes].starts_with(b"HTTP/1") || buffer.get(9..12) != Some(b"200") {
         let line = String::from_utf8_lossy(&buffer[..bytes.min(80)]).into_owned();
-        return Err(std::io::Error::other(format!("the answer is: {line}")));
+        return Err(LoadError::Response(format!("the answer is: {line}")));
     }
     let start = Instant::now();
     loop {

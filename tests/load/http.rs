@@ -1,4 +1,4 @@
-//! Requests at a fixed rate.
+//! Sends requests at a fixed rate.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -11,16 +11,17 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::{PATIENCE, now};
+use crate::error::LoadError;
+use crate::{TIMEOUT, now};
 
-/// What became of the requests.
+/// The results of the requests.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
     requests: usize,
     failures: Vec<Failure>,
-    /// How often each body was the answer.
+    /// The number of answers with each body.
     bodies: BTreeMap<String, usize>,
-    /// Milliseconds from the connection's beginning to the last byte of the answer, of those that had one.
+    /// Milliseconds from the start of connecting to the last byte of the answer, of the answered requests.
     p50_ms: f64,
     p99_ms: f64,
     max_ms: f64,
@@ -28,18 +29,18 @@ pub struct Report {
 
 #[derive(Debug, Serialize)]
 struct Failure {
-    /// When the request was begun, and when it had failed: milliseconds since 1970.
+    /// When the request began and when it failed, milliseconds since 1970.
     begun: u64,
     failed: u64,
     error: String,
 }
 
-/// Requests until `stop`, then waits for the answers that are due.
+/// Sends `rate` requests per second until `stop`, then waits for the outstanding answers.
 pub async fn load(
     address: &str,
     rate: u32,
     stop: impl Future<Output = ()>,
-) -> Result<Value, String> {
+) -> Result<Value, LoadError> {
     let mut report = Report::default();
     let mut took = Vec::new();
     let mut under_way = JoinSet::new();
@@ -51,11 +52,11 @@ pub async fn load(
             _ = due.tick() => {
                 under_way.spawn(request(address.to_owned()));
             }
-            Some(ended) = under_way.join_next() => note(ended, &mut report, &mut took)?,
+            Some(ended) = under_way.join_next() => record(ended, &mut report, &mut took)?,
         }
     }
     while let Some(ended) = under_way.join_next().await {
-        note(ended, &mut report, &mut took)?;
+        record(ended, &mut report, &mut took)?;
     }
     took.sort_unstable();
     let at = |share: usize| {
@@ -63,18 +64,18 @@ pub async fn load(
         took.get(last * share / 100).map_or(0.0, |took: &Duration| took.as_secs_f64() * 1000.0)
     };
     (report.p50_ms, report.p99_ms, report.max_ms) = (at(50), at(99), at(100));
-    serde_json::to_value(report).map_err(|error| error.to_string())
+    Ok(serde_json::to_value(report)?)
 }
 
-type Outcome = Result<(String, Duration), Failure>;
+type RequestResult = Result<(String, Duration), Failure>;
 
-fn note(
-    ended: Result<Outcome, tokio::task::JoinError>,
+fn record(
+    ended: Result<RequestResult, tokio::task::JoinError>,
     report: &mut Report,
     took: &mut Vec<Duration>,
-) -> Result<(), String> {
+) -> Result<(), LoadError> {
     report.requests += 1;
-    match ended.map_err(|error| error.to_string())? {
+    match ended? {
         Ok((body, duration)) => {
             if took.is_empty() {
                 println!("ready");
@@ -87,32 +88,31 @@ fn note(
     Ok(())
 }
 
-async fn request(address: String) -> Outcome {
+async fn request(address: String) -> RequestResult {
     let (begun, start) = (now(), Instant::now());
-    let answer = match timeout(PATIENCE, exchange(&address)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(format!("no answer in {} s", PATIENCE.as_secs())),
-    };
+    let answer = timeout(TIMEOUT, exchange(&address)).await.map_err(LoadError::from).flatten();
     match answer {
         Ok(body) => Ok((body, start.elapsed())),
-        Err(error) => Err(Failure { begun, failed: now(), error }),
+        Err(error) => Err(Failure { begun, failed: now(), error: error.to_string() }),
     }
 }
 
-/// The body of an answer that is whole and says 200.
-async fn exchange(address: &str) -> Result<String, String> {
-    let step = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+/// Returns the body of a complete answer with status 200.
+async fn exchange(address: &str) -> Result<String, LoadError> {
+    let step = |what: &'static str| {
+        move |error: std::io::Error| LoadError::Response(format!("{what}: {error}"))
+    };
     let mut stream = TcpStream::connect(address).await.map_err(step("connect"))?;
     let request = format!("GET / HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(step("write"))?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.map_err(step("read"))?;
     let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| format!("closed after {} bytes of an answer", answer.len()))?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| {
+        LoadError::Response(format!("closed after {} bytes of an answer", answer.len()))
+    })?;
     if head.split(' ').nth(1) != Some("200") {
-        return Err(head.lines().next().unwrap_or_default().to_owned());
+        return Err(LoadError::Response(head.lines().next().unwrap_or_default().to_owned()));
     }
     let length = head
         .lines()
@@ -121,10 +121,10 @@ async fn exchange(address: &str) -> Result<String, String> {
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>())
         })
         .transpose()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| LoadError::Response(error.to_string()))?;
     match length {
         Some(length) if length != body.len() => {
-            Err(format!("closed after {} of {length} bytes", body.len()))
+            Err(LoadError::Response(format!("closed after {} of {length} bytes", body.len())))
         }
         _ => Ok(body.trim().to_owned()),
     }

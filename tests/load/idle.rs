@@ -1,4 +1,4 @@
-//! Connections that carry nothing.
+//! Keeps idle connections open.
 
 use std::future::Future;
 
@@ -6,24 +6,23 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
+use crate::error::LoadError;
 
-/// Keeps so many connections open until `stop`.
+/// Keeps `count` connections open until `stop`. Returns how many are still open then.
 pub async fn hold(
     address: &str,
     count: u32,
     stop: impl Future<Output = ()>,
-) -> Result<Value, String> {
-    let mut held = Vec::new();
+) -> Result<Value, LoadError> {
+    let mut connections = Vec::new();
     for _ in 0..count {
-        let opened = timeout(PATIENCE, TcpStream::connect(address)).await;
-        let stream = opened.map_err(|_| "no connection in time".to_owned())?;
-        held.push(stream.map_err(|error| error.to_string())?);
+        connections.push(timeout(TIMEOUT, TcpStream::connect(address)).await??);
     }
     println!("ready");
     stop.await;
-    // Whoever was closed has something to read: the end.
-    let open = held.iter().filter(|stream| {
+    // A closed connection has an end of stream to read.
+    let open = connections.iter().filter(|stream| {
         matches!(stream.try_read(&mut [0; 1]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     });
     Ok(json!({ "open": open.count() }))

@@ -1,18 +1,18 @@
-//! A client to put load on a published port, and to see what it suffers. It prints one line of JSON; where nothing
-//! else is said, after SIGTERM.
+//! Puts load on a published port and measures the effect. Prints one line of JSON, after SIGTERM unless stated otherwise.
 //!
-//! - `vc-load http ADDRESS RATE`: so many GET requests a second, each on a connection of its own, begun when they are
-//!   due however long the others take. Prints a [`http::Report`].
-//! - `vc-load streams ADDRESS COUNT`: keeps connections open to a service that writes lines. Prints what
-//!   [`streams::Stream`] says of each.
-//! - `vc-load idle ADDRESS COUNT`: keeps connections open that carry nothing. Prints how many are open at the end.
-//! - `vc-load datagrams ADDRESS COUNT`: sends so many, each when the one before was answered; ends by itself. Prints the
+//! - `vc-load http ADDRESS RATE`: RATE GET requests per second, each on a new connection, at fixed times however long
+//!   others take (open loop). Prints a [`http::Report`].
+//! - `vc-load streams ADDRESS COUNT`: keeps connections open to a service that writes lines. Prints a
+//!   [`streams::Stream`] for each.
+//! - `vc-load idle ADDRESS COUNT`: keeps idle connections open. Prints how many are open at the end.
+//! - `vc-load datagrams ADDRESS COUNT`: sends COUNT datagrams, each after the answer to the one before, then exits. Prints the
 //!   answers.
-//! - `vc-load fetch ADDRESS PATH`: one GET, as fast as it comes; ends by itself. Prints bytes and seconds.
+//! - `vc-load fetch ADDRESS PATH`: one GET, as fast as possible, then exits. Prints bytes and seconds.
 //!
-//! Those that run until SIGTERM first print `ready`: the first request was answered, or all connections are open.
+//! Those that run until SIGTERM first print `ready`, when the first request is answered or all connections are open.
 
 mod datagrams;
+mod error;
 mod fetch;
 mod http;
 mod idle;
@@ -24,10 +24,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long a connection, or a request, may take: longer is a failure.
-const PATIENCE: Duration = Duration::from_secs(5);
-const USAGE: &str =
-    "usage: vc-load http ADDRESS RATE | streams|idle|datagrams ADDRESS COUNT | fetch ADDRESS PATH";
+use crate::error::LoadError;
+
+/// The longest time that a connection or a request may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -45,8 +45,8 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(words: &[&str]) -> Result<Value, String> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+async fn run(words: &[&str]) -> Result<Value, LoadError> {
+    let mut terminate = signal(SignalKind::terminate())?;
     let stop = async move {
         terminate.recv().await;
     };
@@ -56,18 +56,18 @@ async fn run(words: &[&str]) -> Result<Value, String> {
         ["idle", address, count] => idle::hold(address, number(count)?, stop).await,
         ["datagrams", address, count] => datagrams::send(address, number(count)?).await,
         ["fetch", address, path] => fetch::get(address, path).await,
-        _ => Err(USAGE.to_owned()),
+        _ => Err(LoadError::Usage),
     }
 }
 
-fn number(word: &str) -> Result<u32, String> {
+fn number(word: &str) -> Result<u32, LoadError> {
     match word.parse() {
         Ok(number) if number > 0 => Ok(number),
-        _ => Err(USAGE.to_owned()),
+        _ => Err(LoadError::Usage),
     }
 }
 
-/// Milliseconds since 1970: whoever reads the report has the same clock.
+/// Returns milliseconds since 1970; the reader of the report has the same clock.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

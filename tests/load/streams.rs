@@ -1,4 +1,4 @@
-//! Connections that live long and carry lines.
+//! Keeps connections open that carry lines.
 
 use std::future::Future;
 use std::time::Instant;
@@ -11,27 +11,28 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::{PATIENCE, now};
+use crate::error::LoadError;
+use crate::{TIMEOUT, now};
 
-/// What became of a connection.
+/// The result of a connection.
 #[derive(Debug, Serialize)]
 pub struct Stream {
-    /// Its first line: the service says there who it is.
+    /// Its first line, which names the instance.
     first: String,
     lines: usize,
     /// The longest time without a line, milliseconds.
     silence_ms: u128,
-    /// When it ended by itself, milliseconds since 1970, and how.
+    /// When and how it ended before `stop`, milliseconds since 1970.
     ended: Option<(u64, String)>,
 }
 
-/// Keeps so many connections open until `stop`.
+/// Keeps `count` connections open until `stop`. Returns a [`Stream`] for each.
 pub async fn watch(
     address: &str,
     count: u32,
     stop: impl Future<Output = ()>,
-) -> Result<Value, String> {
-    let (tell, told) = watch::channel(false);
+) -> Result<Value, LoadError> {
+    let (stop_sender, stopped) = watch::channel(false);
     let mut open = JoinSet::new();
     for _ in 0..count {
         let connect = async {
@@ -39,18 +40,17 @@ pub async fn watch(
             let mut lines = BufReader::new(stream).lines();
             Ok((lines.next_line().await?, lines))
         };
-        let opened: Result<_, std::io::Error> =
-            timeout(PATIENCE, connect).await.map_err(|_| "no line comes".to_owned())?;
-        let (first, mut lines) = opened.map_err(|error| error.to_string())?;
-        let first = first.ok_or("closed before the first line")?;
-        let mut told = told.clone();
+        let opened: Result<_, std::io::Error> = timeout(TIMEOUT, connect).await?;
+        let (first, mut lines) = opened?;
+        let first = first.ok_or(LoadError::NoFirstLine)?;
+        let mut stopped = stopped.clone();
         open.spawn(async move {
             let (mut stream, mut last) =
                 (Stream { first, lines: 1, silence_ms: 0, ended: None }, Instant::now());
             loop {
                 let line = tokio::select! {
                     line = lines.next_line() => line,
-                    _ = told.wait_for(|stop| *stop) => {
+                    _ = stopped.wait_for(|stop| *stop) => {
                         stream.silence_ms = stream.silence_ms.max(last.elapsed().as_millis());
                         return stream;
                     }
@@ -70,6 +70,6 @@ pub async fn watch(
     }
     println!("ready");
     stop.await;
-    tell.send_replace(true);
-    serde_json::to_value(open.join_all().await).map_err(|error| error.to_string())
+    stop_sender.send_replace(true);
+    Ok(serde_json::to_value(open.join_all().await)?)
 }

@@ -1,8 +1,8 @@
-//! A bare libp2p TCP stream between two hosts: what the proxy is measured against. Noise and yamux with their defaults,
-//! as the nodes have them, and nothing else.
+//! A bare libp2p TCP stream between two hosts: the baseline for the proxy. It uses Noise and yamux with their defaults, as
+//! nodes do, and nothing else.
 //!
-//! - `vc-raw serve ADDRESS PORT`: prints its multiaddr, and sends to whoever opens a stream as many bytes as he asks for.
-//! - `vc-raw fetch MULTIADDR BYTES`: asks for so many. Prints bytes and seconds as JSON.
+//! - `vc-raw serve ADDRESS PORT`: prints its multiaddr, and sends the requested number of bytes on every stream.
+//! - `vc-raw fetch MULTIADDR BYTES`: requests BYTES bytes. Prints bytes and seconds as JSON.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, noi
 use serde_json::{Value, json};
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/vc-raw/1");
-/// What both sides read and write at a time.
+/// Bytes per read and write of both sides.
 const CHUNK: usize = 64 * 1024;
 const USAGE: &str = "usage: vc-raw serve ADDRESS PORT | fetch MULTIADDR BYTES";
 
@@ -57,7 +57,7 @@ async fn serve(address: &str, port: &str) -> Result<()> {
             _ = swarm.select_next_some() => {}
             Some((_, stream)) = incoming.next() => {
                 tokio::spawn(async move {
-                    // Whoever hangs up early has what he wanted.
+                    // A peer may close the stream early.
                     let _ = send(stream).await;
                 });
             }

@@ -50,24 +50,24 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum OptionError {
     #[error("write an address with a port, as 127.0.0.1:8080")]
-    NotAnAddress,
+    AddressSyntax,
     #[error("browsers enable cryptography over plain HTTP on loopback only: listen on 127.0.0.1")]
-    NotLoopback,
+    RemoteAddress,
     #[error(
         "write a URL as https://console.example/: browsers enable cryptography over HTTPS only"
     )]
-    NotSecure,
+    InsecureUrl,
 }
 
 /// Parses a loopback address with a port.
 fn loopback(text: &str) -> std::result::Result<SocketAddr, OptionError> {
-    let address: SocketAddr = text.parse().map_err(|_| OptionError::NotAnAddress)?;
-    if address.ip().is_loopback() { Ok(address) } else { Err(OptionError::NotLoopback) }
+    let address: SocketAddr = text.parse().map_err(|_| OptionError::AddressSyntax)?;
+    if address.ip().is_loopback() { Ok(address) } else { Err(OptionError::RemoteAddress) }
 }
 
 /// Parses a URL whose pages are a secure context (<https://www.w3.org/TR/secure-contexts/>).
 fn secure(text: &str) -> std::result::Result<String, OptionError> {
-    let (scheme, rest) = text.split_once("://").ok_or(OptionError::NotSecure)?;
+    let (scheme, rest) = text.split_once("://").ok_or(OptionError::InsecureUrl)?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let is_local = ["127.0.0.1", "localhost", "[::1]"].iter().any(|it| [host, name].contains(it));
@@ -75,7 +75,7 @@ fn secure(text: &str) -> std::result::Result<String, OptionError> {
         && !host.contains('@')
         && (scheme == "https" || scheme == "http" && is_local);
     if !fits || text.contains(|c: char| c == '#' || c.is_whitespace() || c.is_control()) {
-        return Err(OptionError::NotSecure);
+        return Err(OptionError::InsecureUrl);
     }
     Ok(if path.is_empty() { format!("{text}/") } else { text.to_owned() })
 }

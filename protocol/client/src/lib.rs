@@ -6,6 +6,7 @@
 //! stream between nodes and clients.
 
 pub mod address;
+mod candidates;
 mod error;
 pub use vc_frames as frames;
 pub mod handshake;
@@ -19,33 +20,12 @@ use libp2p::Multiaddr;
 use vc_protocol::auth::{AuthResponse, Credentials, JoinResponse};
 use vc_protocol::{ClusterId, Keypair, Name};
 
+pub use candidates::Candidates;
 pub use error::{ConnectError, Unreachable};
 pub use session::{SendStreamError, Session, SessionError};
 
 use handshake::{Accepted, HandshakeError};
 use race::Race;
-
-/// Addresses at which members may be listening.
-#[derive(Debug, Clone)]
-pub struct Candidates {
-    addresses: Vec<Multiaddr>,
-    /// Whether to ask the local network (mDNS) when these addresses do not answer.
-    discover: bool,
-}
-
-impl Candidates {
-    /// Returns candidates beyond which no other address is tried: those that a user named.
-    pub fn only(addresses: Vec<Multiaddr>) -> Self {
-        Self { addresses, discover: false }
-    }
-
-    /// Returns candidates that members are believed to have, best first; the local network is asked last. Which member
-    /// answers at an address does not matter, and a node may have a new identity, so their peer ids are dropped.
-    pub fn known(addresses: impl IntoIterator<Item = Multiaddr>) -> Self {
-        let addresses = addresses.into_iter().filter_map(|it| address::without_peer(&it));
-        Self { addresses: addresses.collect(), discover: true }
-    }
-}
 
 /// Opens a session with the first member that accepts a user's token. Also returns addresses of members that it named.
 ///

@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use vc_protocol::auth::Credentials;
 use vc_protocol::{ClusterId, Keypair};
 
-use crate::Candidates;
 use crate::address::{self, LookupError};
+use crate::candidates::Candidates;
 use crate::error::{Attempts, ConnectError, Reason, Unreachable};
 use crate::handshake::{Accepted, HandshakeError, authenticate};
 
