@@ -1,8 +1,8 @@
 //! The files of the user: their paths by the XDG base directory specification, bounded reads and atomic writes.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// Returns the path of `vc/NAME` in the configuration directory; `None` without a home directory.
@@ -38,22 +38,7 @@ pub(crate) fn read_from(source: impl io::Read, limit: usize) -> io::Result<Strin
 pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let temporary = directory.join(name);
-    // A process with the same id may have been killed while writing.
-    let _ = std::fs::remove_file(&temporary);
-    let result = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| std::fs::rename(&temporary, path));
-    if result.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    result
+    vc_atomic_file::write(path, text.as_bytes(), 0o600)
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ impl Store {
     /// Writes down what an image is made of.
     pub(super) fn keep(&self, manifest: &Manifest) -> io::Result<()> {
         let json = serde_json::to_vec(manifest)?;
-        self.replace(&self.manifest_path(&manifest.id), &json)
+        Self::replace(&self.manifest_path(&manifest.id), &json)
     }
 
     /// Forgets what an image is made of.
@@ -124,15 +124,11 @@ impl Store {
 
     /// Writes such a text.
     pub(super) fn write_note(&self, name: &str, text: &str) -> io::Result<()> {
-        self.replace(&self.dir.join(name), text.as_bytes())
+        Self::replace(&self.dir.join(name), text.as_bytes())
     }
 
-    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let (temporary, mut file) = self.temporary()?;
-        file.write_all(content)?;
-        file.sync_data()?;
-        fs::rename(&temporary.0, path)?;
-        File::open(path.parent().unwrap_or(path))?.sync_all()
+    fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+        vc_atomic_file::write(path, content, 0o600)
     }
 
     fn temporary(&self) -> io::Result<(Temporary, File)> {
@@ -144,9 +140,7 @@ impl Store {
 
     /// Gives a whole file its name as a blob.
     pub(super) fn adopt(&self, from: &Path, file: &File, blob: &Digest) -> io::Result<()> {
-        file.sync_data()?;
-        fs::rename(from, self.blob_path(blob))?;
-        File::open(self.dir.join("blobs"))?.sync_all()
+        vc_atomic_file::publish(file, from, &self.blob_path(blob))
     }
 
     /// Whether so many bytes fit. Errors: for people, how many do.

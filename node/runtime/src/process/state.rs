@@ -66,11 +66,9 @@ impl State {
         Ok(serde_json::from_slice(&std::fs::read(home.join(FILE))?)?)
     }
 
-    /// Whole or not at all. It is not synced: after a power cut nothing runs anyway.
+    /// Replaces the record on disk.
     pub(super) fn store(&self, home: &Path) -> io::Result<()> {
-        let new = home.join("state.json.new");
-        std::fs::write(&new, serde_json::to_vec(self)?)?;
-        std::fs::rename(new, home.join(FILE))
+        vc_atomic_file::write(&home.join(FILE), &serde_json::to_vec(self)?, 0o600)
     }
 
     pub(super) fn forget(home: &Path) -> io::Result<()> {
