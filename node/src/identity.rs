@@ -1,17 +1,20 @@
-//! Who this node is, on disk: its key, its cluster, its certificate.
+//! The identity of this node on disk: its key, its cluster and its certificate.
 //!
-//! `node.key` and `cluster.key` are Ed25519 seeds, base64, mode 0600; `cluster.key` is there on servers only. `files.key`
-//! is what secrets and configs are sealed with, 32 bytes, base64, mode 0600. `webrtc.pem` is the certificate, with its key,
-//! whose hash is in the addresses that browsers dial.
-//! `membership.json` says which cluster and holds the certificate.
+//! | file              | content                                                                                   |
+//! | ----------------- | ----------------------------------------------------------------------------------------- |
+//! | `node.key`        | Ed25519 seed of the node, base64                                                          |
+//! | `cluster.key`     | Ed25519 seed of the cluster's root key, base64; on servers only                           |
+//! | `files.key`       | 32-byte key that secrets and configs are sealed with, base64                              |
+//! | `webrtc.pem`      | certificate and key of WebRTC-direct; its hash is in the addresses that browsers dial     |
+//! | `membership.json` | cluster id, membership certificate and first peers; written last, it makes a member       |
+//!
+//! All have mode 0600.
 
-use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use vc_protocol::token::TokenError;
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, NodeId};
 
 use crate::seal::Seal;
@@ -21,165 +24,230 @@ const CLUSTER_KEY: &str = "cluster.key";
 const FILES_KEY: &str = "files.key";
 const WEBRTC: &str = "webrtc.pem";
 const MEMBERSHIP: &str = "membership.json";
-/// The admin's token that `init` writes.
-pub const ADMIN_TOKEN: &str = "admin.token";
+/// Name of the file that `init` writes the first admin token to.
+pub(crate) const ADMIN_TOKEN: &str = "admin.token";
 
-/// Everything that makes this node a member.
-pub struct Membership {
-    /// Its key.
-    pub key: Keypair,
-    /// Its id.
-    pub node: NodeId,
-    /// Its cluster.
-    pub cluster: ClusterId,
-    /// The word of the cluster's root that it is a member.
-    pub certificate: String,
-    /// The cluster's root key, on servers.
-    pub root: Option<Keypair>,
-    /// The key of the cluster's secrets and configs.
-    pub(crate) seal: Seal,
-    /// When the data directory was founded or joined.
-    pub since: Millis,
+/// Why the identity could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IdentityError {
+    /// The data directory belongs to no cluster yet.
+    #[error(
+        "{0} belongs to no cluster yet: create one with 'vc-node init' or join one with 'vc-node join TOKEN'"
+    )]
+    NotAMember(PathBuf),
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error(
+        "{path} is damaged ({reason}): restore it from a backup, or join again with another --data-dir"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The WebRTC certificate is damaged.
+    #[error(
+        "{path} is damaged ({source}): remove it to get a new one; browsers then need new links"
+    )]
+    WebRtc {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: vc_webrtc::CertificateError,
+    },
+    /// The membership certificate is not valid for the key and cluster beside it.
+    #[error("the certificate in {path} does not match node.key: {source}")]
+    Certificate {
+        /// The membership file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TokenError,
+    },
+    /// `files.key` is missing.
+    #[error(
+        "{0}, the key of the cluster's secrets, is missing: copy it from another member's data directory, \
+         or join again with another --data-dir"
+    )]
+    NoFilesKey(PathBuf),
+    /// No WebRTC certificate could be made.
+    #[error(transparent)]
+    Generate(vc_webrtc::CertificateError),
+    /// A key has another type than Ed25519.
+    #[error("the key is not an Ed25519 key")]
+    KeyType,
 }
 
+/// Why a text is not a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum KeyError {
+    /// It is not base64.
+    #[error("not base64")]
+    Base64,
+    /// It is not 32 bytes.
+    #[error("not an Ed25519 seed of 32 bytes")]
+    Seed,
+}
+
+/// What makes this node a member of its cluster.
+pub(crate) struct Membership {
+    /// The node's key pair; its public part is the node's id.
+    pub(crate) key: Keypair,
+    /// The node's id.
+    pub(crate) node: NodeId,
+    /// The cluster's id.
+    pub(crate) cluster: ClusterId,
+    /// Membership certificate, signed with the cluster's root key.
+    pub(crate) certificate: String,
+    /// The cluster's root key; on servers only.
+    pub(crate) root: Option<Keypair>,
+    /// The key that secrets and configs are sealed with.
+    pub(crate) seal: Seal,
+    /// When this node became a member, in milliseconds since the Unix epoch.
+    pub(crate) since: Millis,
+}
+
+/// The content of `membership.json`.
 #[derive(Serialize, Deserialize)]
-struct Saved {
+struct MembershipFile {
     cluster: ClusterId,
     certificate: String,
     since: Millis,
-    /// Where members were when this node joined: for the first contact.
+    /// Addresses of members when this node joined, for the first contact.
     #[serde(default)]
     peers: Vec<Multiaddr>,
 }
 
-/// A key as text: its seed, base64.
+/// Encodes an Ed25519 key as its seed in base64; `None` for other key types.
 pub(crate) fn encode_key(key: &Keypair) -> Option<String> {
     let key = key.clone().try_into_ed25519().ok()?;
     Some(data_encoding::BASE64.encode(key.secret().as_ref()))
 }
 
-/// A key from text.
-pub(crate) fn decode_key(text: &str) -> anyhow::Result<Keypair> {
-    let seed = data_encoding::BASE64.decode(text.trim().as_bytes()).context("not base64")?;
-    Keypair::ed25519_from_bytes(seed).context("not an Ed25519 seed")
+/// Decodes an Ed25519 key from its seed in base64.
+pub(crate) fn decode_key(text: &str) -> Result<Keypair, KeyError> {
+    let seed =
+        data_encoding::BASE64.decode(text.trim().as_bytes()).map_err(|_| KeyError::Base64)?;
+    Keypair::ed25519_from_bytes(seed).map_err(|_| KeyError::Seed)
 }
 
-/// Makes the data directory, for its owner alone. Errors: it cannot be made or written.
-pub fn prepare(dir: &Path) -> anyhow::Result<()> {
-    let made = fs::create_dir_all(dir)
-        .and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o700)));
-    made.with_context(|| format!("cannot make the data directory {}", dir.display()))
-}
-
-/// Whether a data directory belongs to a cluster already.
-pub fn is_member(dir: &Path) -> bool {
+/// Returns whether a data directory belongs to a cluster.
+pub(crate) fn is_member(dir: &Path) -> bool {
     dir.join(MEMBERSHIP).exists()
 }
 
-/// The text of a file; `None`: there is no such file.
-fn read_if_there(path: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read_to_string(path) {
+/// Reads a text file; `None` if there is none.
+fn read(path: &Path) -> Result<Option<String>, IdentityError> {
+    match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(IdentityError::Read { path: path.to_owned(), source }),
     }
 }
 
-/// The node's key: from disk, or a new one.
-pub fn node_key(dir: &Path) -> anyhow::Result<Keypair> {
+/// Replaces a file that only its owner may read; `text` gets a newline.
+pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
+    vc_atomic_file::write(path, format!("{text}\n").as_bytes(), 0o600)
+        .map_err(|source| IdentityError::Write { path: path.to_owned(), source })
+}
+
+fn damaged(path: &Path, reason: &impl ToString) -> IdentityError {
+    IdentityError::Damaged { path: path.to_owned(), reason: reason.to_string() }
+}
+
+fn read_key(path: &Path) -> Result<Option<Keypair>, IdentityError> {
+    let Some(text) = read(path)? else { return Ok(None) };
+    decode_key(&text).map(Some).map_err(|error| damaged(path, &error))
+}
+
+fn write_key(path: &Path, key: &Keypair) -> Result<(), IdentityError> {
+    write_secret(path, &encode_key(key).ok_or(IdentityError::KeyType)?)
+}
+
+/// Reads the node's key, or generates and saves one.
+pub(crate) fn node_key(dir: &Path) -> Result<Keypair, IdentityError> {
     let path = dir.join(NODE_KEY);
-    if let Some(text) = read_if_there(&path)? {
-        return decode_key(&text).with_context(|| format!("{} is not a node key", path.display()));
+    if let Some(key) = read_key(&path)? {
+        return Ok(key);
     }
     let key = Keypair::generate_ed25519();
-    write_secret(&path, &encode_key(&key).context("an Ed25519 key")?)?;
+    write_key(&path, &key)?;
     Ok(key)
 }
 
-/// The certificate that browsers know this node by: from disk, or a new one. With another one, every address that a
-/// browser has kept would be wrong.
-pub fn webrtc_certificate(dir: &Path) -> anyhow::Result<vc_webrtc::Certificate> {
+/// Reads the WebRTC certificate, or generates and saves one. It is kept because its hash is part of every address that
+/// browsers have stored.
+pub(crate) fn webrtc_certificate(dir: &Path) -> Result<vc_webrtc::Certificate, IdentityError> {
     let path = dir.join(WEBRTC);
-    if let Some(pem) = read_if_there(&path)? {
-        return vc_webrtc::Certificate::from_pem(&pem).with_context(|| {
-            format!("{} is damaged: remove it, and browsers need new links", path.display())
-        });
+    if let Some(pem) = read(&path)? {
+        return vc_webrtc::Certificate::from_pem(&pem)
+            .map_err(|source| IdentityError::WebRtc { path, source });
     }
-    let certificate = vc_webrtc::Certificate::generate()?;
+    let certificate = vc_webrtc::Certificate::generate().map_err(IdentityError::Generate)?;
     write_secret(&path, certificate.to_pem())?;
     Ok(certificate)
 }
 
-/// Writes a membership. The membership file comes last: it makes the directory a member's.
-pub fn save(dir: &Path, membership: &Membership, peers: &[Multiaddr]) -> anyhow::Result<()> {
+/// Saves a membership and the addresses of members.
+pub(crate) fn save(
+    dir: &Path,
+    membership: &Membership,
+    peers: &[Multiaddr],
+) -> Result<(), IdentityError> {
     if let Some(root) = &membership.root {
-        write_secret(&dir.join(CLUSTER_KEY), &encode_key(root).context("an Ed25519 key")?)?;
+        write_key(&dir.join(CLUSTER_KEY), root)?;
     }
     write_secret(&dir.join(FILES_KEY), &membership.seal.encode())?;
-    let saved = Saved {
+    let file = MembershipFile {
         cluster: membership.cluster,
         certificate: membership.certificate.clone(),
         since: membership.since,
         peers: peers.to_vec(),
     };
-    write_secret(&dir.join(MEMBERSHIP), &serde_json::to_string_pretty(&saved)?)
+    let path = dir.join(MEMBERSHIP);
+    let text = serde_json::to_string_pretty(&file)
+        .map_err(|error| IdentityError::Write { path: path.clone(), source: error.into() })?;
+    // Last: this file makes the directory a member's.
+    write_secret(&path, &text)
 }
 
-/// Reads a membership, and where members were at first. Errors: there is none, or a file is damaged.
-pub fn load(dir: &Path) -> anyhow::Result<(Membership, Vec<Multiaddr>)> {
+/// Reads the membership, and the addresses of members when this node joined.
+pub(crate) fn load(dir: &Path) -> Result<(Membership, Vec<Multiaddr>), IdentityError> {
     let path = dir.join(MEMBERSHIP);
-    let text = read_if_there(&path)?.with_context(|| {
-        format!(
-            "{} belongs to no cluster yet: found one with 'vc-node init' or join one with 'vc-node join TOKEN'",
-            dir.display()
-        )
-    })?;
-    let saved: Saved =
-        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
+    let text = read(&path)?.ok_or_else(|| IdentityError::NotAMember(dir.to_owned()))?;
+    let file: MembershipFile =
+        serde_json::from_str(&text).map_err(|error| damaged(&path, &error))?;
     let key = node_key(dir)?;
-    let node = NodeId::of(&key.public())?;
-    vc_protocol::token::verify_certificate(&saved.certificate, saved.cluster, Some(node))
-        .with_context(|| format!("the certificate in {} does not fit node.key", path.display()))?;
-    let root = read_if_there(&dir.join(CLUSTER_KEY))?
-        .map(|text| decode_key(&text).context("cluster.key is damaged"))
-        .transpose()?;
-    let text = read_if_there(&dir.join(FILES_KEY))?.with_context(|| {
-        format!(
-            "{0}/{FILES_KEY} is missing, the key of the cluster's secrets: copy it from another member's data directory, \
-             or join again with another --data-dir",
-            dir.display()
-        )
-    })?;
-    let seal = Seal::decode(&text).context("files.key is damaged")?;
+    let node = NodeId::of(&key.public()).map_err(|_| IdentityError::KeyType)?;
+    vc_protocol::token::verify_certificate(&file.certificate, file.cluster, Some(node))
+        .map_err(|source| IdentityError::Certificate { path, source })?;
+    let root = read_key(&dir.join(CLUSTER_KEY))?;
+    let path = dir.join(FILES_KEY);
+    let text = read(&path)?.ok_or_else(|| IdentityError::NoFilesKey(path.clone()))?;
+    let seal = Seal::decode(&text).map_err(|error| damaged(&path, &error))?;
     let membership = Membership {
         key,
         node,
-        cluster: saved.cluster,
-        certificate: saved.certificate,
+        cluster: file.cluster,
+        certificate: file.certificate,
         root,
         seal,
-        since: saved.since,
+        since: file.since,
     };
-    Ok((membership, saved.peers))
-}
-
-/// Writes a file that only its owner reads, whole or not at all.
-pub fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
-    let write = || -> std::io::Result<()> {
-        let next = path.with_extension("new");
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&next)?;
-        writeln!(file, "{text}")?;
-        file.sync_all()?;
-        fs::rename(&next, path)?;
-        match path.parent() {
-            Some(dir) => fs::File::open(dir)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    Ok((membership, file.peers))
 }

@@ -1,60 +1,84 @@
 //! Joining a cluster with a token.
 
-use anyhow::Context as _;
 use vc_protocol::auth::JoinResponse;
-use vc_protocol::token::{Claims, Scope, decode_unverified, verify, verify_certificate};
+use vc_protocol::token::{
+    Claims, Scope, TokenError, decode_unverified, verify, verify_certificate,
+};
 use vc_protocol::{AddressKind, ApiError, Keypair, Multiaddr, Name, NodeId};
 
-use crate::identity::{self, Membership};
-use crate::seal::Seal;
+use crate::clock;
+use crate::identity::{self, KeyError, Membership};
+use crate::seal::{KeyFormatError, Seal};
 
-/// Joins with a token; returns the membership and where members are. Errors: the token does not hold, nobody answers,
-/// or nobody lets us in.
+/// Why this node did not join. It is not a member.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JoinError {
+    /// The token is not valid.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The token is valid for something else.
+    #[error("this is a {0} token: make one for nodes with 'vc token create --node'")]
+    Scope(&'static str),
+    /// The token has no address that a node can dial.
+    #[error(
+        "the token names no address that a node can dial: make another with 'vc token create --node'"
+    )]
+    NoAddress,
+    /// No member admitted this node.
+    #[error("cannot join the cluster: {0}")]
+    Connect(ApiError),
+    /// The certificate in the answer is not this node's.
+    #[error("the certificate in the member's answer is not valid for this node: {0}")]
+    Certificate(TokenError),
+    /// The cluster's root key in the answer is malformed.
+    #[error("the cluster key in the member's answer is malformed: {0}")]
+    ClusterKey(#[from] KeyError),
+    /// The cluster's root key in the answer belongs to another cluster.
+    #[error("the cluster key in the member's answer belongs to another cluster")]
+    OtherClusterKey,
+    /// The key of secrets and configs in the answer is malformed.
+    #[error("the files key in the member's answer is malformed: {0}")]
+    FilesKey(#[from] KeyFormatError),
+    /// This node's key is not an Ed25519 key.
+    #[error("this node's key is not an Ed25519 key")]
+    KeyType,
+}
+
+/// Joins the cluster of a token with the node's `key`. Returns the membership, and the answer of the member that admitted
+/// this node.
 pub(crate) async fn join(
     token: &str,
     key: Keypair,
     name: &Name,
-) -> anyhow::Result<(Membership, JoinResponse)> {
-    let claims = decode_unverified(token)?;
-    let cluster = claims.aud;
-    // What can be known without asking is said without asking.
-    let claims = verify(token, cluster, crate::clock::now())?;
+) -> Result<(Membership, JoinResponse), JoinError> {
+    // What can be checked without a connection is checked first.
+    let cluster = decode_unverified(token)?.aud;
+    let claims = verify(token, cluster, clock::now())?;
     let Scope::Join(_) = claims.scope else {
-        anyhow::bail!(
-            "this is a {} token: make one for nodes with 'vc token create --node'",
-            claims.scope.kind()
-        );
+        return Err(JoinError::Scope(claims.scope.kind()));
     };
-    let node = NodeId::of(&key.public())?;
+    let node = NodeId::of(&key.public()).map_err(|_| JoinError::KeyType)?;
     let members = dialable(&claims);
-    anyhow::ensure!(!members.is_empty(), "the token names no address that a node can dial");
-    let admission = vc_client::join(key.clone(), cluster, token, name, &members)
+    if members.is_empty() {
+        return Err(JoinError::NoAddress);
+    }
+    let response = vc_client::join(key.clone(), cluster, token, name, &members)
         .await
-        .map_err(ApiError::from)
-        .context("cannot join the cluster")?;
-    verify_certificate(&admission.certificate, cluster, Some(node))
-        .context("the certificate that came is not ours")?;
-    let root = match &admission.cluster_key {
-        Some(text) => {
-            let root =
-                identity::decode_key(text).context("the cluster key that came does not read")?;
-            anyhow::ensure!(
-                root.public().to_peer_id() == cluster.peer_id(),
-                "the cluster key that came is another's"
-            );
-            Some(root)
-        }
-        None => None,
-    };
-    let seal =
-        Seal::decode(&admission.file_key).context("the files' key that came does not read")?;
-    let certificate = admission.certificate.clone();
-    let since = crate::clock::now();
-    Ok((Membership { key, node, cluster, certificate, root, seal, since }, admission))
+        .map_err(|error| JoinError::Connect(error.into()))?;
+    verify_certificate(&response.certificate, cluster, Some(node))
+        .map_err(JoinError::Certificate)?;
+    let root = response.cluster_key.as_deref().map(identity::decode_key).transpose()?;
+    if root.as_ref().is_some_and(|root| root.public().to_peer_id() != cluster.peer_id()) {
+        return Err(JoinError::OtherClusterKey);
+    }
+    let seal = Seal::decode(&response.file_key)?;
+    let certificate = response.certificate.clone();
+    let since = clock::now();
+    Ok((Membership { key, node, cluster, certificate, root, seal, since }, response))
 }
 
-/// The addresses in a token that a node can dial: not those for browsers, nor those that lead through a member.
+/// Returns the addresses in a token that nodes dial: neither those for browsers nor circuits.
 fn dialable(claims: &Claims) -> Vec<Multiaddr> {
-    let native = |address: &&Multiaddr| AddressKind::of(address) == Some(AddressKind::Direct);
-    claims.peers.iter().filter(native).cloned().collect()
+    let direct = |address: &&Multiaddr| AddressKind::of(address) == Some(AddressKind::Direct);
+    claims.peers.iter().filter(direct).cloned().collect()
 }

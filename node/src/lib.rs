@@ -5,6 +5,7 @@ pub mod args;
 mod auth;
 mod clock;
 mod console;
+mod data_dir;
 pub mod dns;
 mod driver;
 mod driver_message;

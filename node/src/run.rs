@@ -35,7 +35,7 @@ use crate::proxy::{self, Connections, Ingress, Router};
 use crate::seal::Seal;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::{console, host, images, join};
+use crate::{console, data_dir, host, images, join};
 
 /// The admin token that `init` writes lives a year.
 const ADMIN_TTL: Millis = 365 * 24 * 3_600_000;
@@ -100,7 +100,7 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
 }
 
 fn open(options: &Options) -> anyhow::Result<Store> {
-    identity::prepare(&options.data_dir)?;
+    data_dir::open(&options.data_dir)?;
     Ok(Store::open(&options.data_dir)?)
 }
 
@@ -392,7 +392,7 @@ fn write_admin_token(
         crate::clock::now(),
         ADMIN_TTL,
     )?;
-    identity::write_secret(&dir.join(identity::ADMIN_TOKEN), &token)
+    Ok(identity::write_secret(&dir.join(identity::ADMIN_TOKEN), &token)?)
 }
 
 fn with_node(address: Multiaddr) -> Option<(NodeId, Multiaddr)> {

@@ -1,12 +1,12 @@
-//! How secrets and configs lie in the documents: sealed with a key that every member has, and nobody else.
+//! Encryption of secrets and configs in the documents, with a key that every member has and no document holds.
 //!
-//! A file is encrypted with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha) under a random nonce, bound to its place: moved
-//! to another cluster, project, name or version, it does not open. Its version is a keyed hash (HMAC-SHA256), so that
-//! who reads the documents without the key can neither read a file nor test a guess.
+//! A file is encrypted with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha) under a random nonce. Cluster, project, name and
+//! version are the associated data: a file that is moved to another place does not decrypt. Its version is a keyed hash
+//! (HMAC-SHA256) of the content, so that a reader of the documents without the key cannot test guesses either.
 
 use std::fmt;
+use std::io;
 
-use anyhow::Context as _;
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
 use data_encoding::{BASE64, HEXLOWER};
@@ -16,10 +16,32 @@ use vc_crdt::{FileKey, SealedFile};
 use vc_protocol::spec::FileId;
 use vc_protocol::{ClusterId, Name};
 
-/// Bytes of a nonce: so many that a random one is never drawn twice.
+/// Bytes of a nonce: 192 bits do not repeat when drawn at random.
 const NONCE: usize = 24;
 
-/// The key of a cluster's files.
+/// Why a text is not the key of a cluster's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum KeyFormatError {
+    /// It is not base64.
+    #[error("not base64")]
+    Base64,
+    /// It has another length.
+    #[error("not 32 bytes")]
+    Length,
+}
+
+/// Why a file was not sealed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SealError {
+    /// There was no random nonce.
+    #[error("cannot read random numbers from the operating system: {0}")]
+    Random(#[from] io::Error),
+    /// The content is too large for the cipher.
+    #[error("the content is too large to be encrypted")]
+    TooLarge,
+}
+
+/// The key of a cluster's secrets and configs.
 #[derive(Clone)]
 pub(crate) struct Seal([u8; 32]);
 
@@ -31,23 +53,24 @@ impl fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// A new one. Errors: the operating system has no random numbers.
-    pub(crate) fn generate() -> anyhow::Result<Self> {
+    /// Generates a key. Errors: the operating system has no random numbers.
+    pub(crate) fn generate() -> io::Result<Self> {
         Ok(Self(crate::random::random_bytes()?))
     }
 
-    /// As text: base64.
+    /// Encodes the key in base64.
     pub(crate) fn encode(&self) -> String {
         BASE64.encode(&self.0)
     }
 
-    /// From text. Errors: it is no such key.
-    pub(crate) fn decode(text: &str) -> anyhow::Result<Self> {
-        let bytes = BASE64.decode(text.trim().as_bytes()).context("not base64")?;
-        Ok(Self(bytes.try_into().map_err(|_| anyhow::anyhow!("not 32 bytes"))?))
+    /// Decodes a key from base64.
+    pub(crate) fn decode(text: &str) -> Result<Self, KeyFormatError> {
+        let bytes = BASE64.decode(text.trim().as_bytes()).map_err(|_| KeyFormatError::Base64)?;
+        Ok(Self(bytes.try_into().map_err(|_| KeyFormatError::Length)?))
     }
 
-    /// Which content it is: the same one has the same version, in the same place.
+    /// Returns the version of a file's content, 16 hexadecimal digits: equal for equal content in the same project under
+    /// the same name.
     pub(crate) fn version(&self, project: &Name, file: &FileId, content: &[u8]) -> String {
         let place =
             FileKey { project: project.clone(), file: file.clone(), version: String::new() };
@@ -59,24 +82,24 @@ impl Seal {
         HEXLOWER.encode(&mac.finalize().into_bytes()[..8])
     }
 
-    /// Seals a content for its place. Errors: the operating system has no random numbers.
+    /// Encrypts the content of a file.
     pub(crate) fn seal(
         &self,
         cluster: ClusterId,
         key: &FileKey,
         content: &[u8],
-    ) -> anyhow::Result<SealedFile> {
+    ) -> Result<SealedFile, SealError> {
         let nonce: [u8; NONCE] = crate::random::random_bytes()?;
         let place = place(cluster, key);
         let payload = Payload { msg: content, aad: place.as_bytes() };
         let sealed = self
             .cipher()
             .encrypt(&XNonce::from(nonce), payload)
-            .map_err(|_| anyhow::anyhow!("{} cannot be sealed", key.file))?;
+            .map_err(|_| SealError::TooLarge)?;
         Ok(SealedFile { sealed: BASE64.encode(&[&nonce[..], &sealed].concat()) })
     }
 
-    /// What is in a sealed file; `None`: it was sealed with another key, for another place, or is damaged.
+    /// Decrypts a file; `None` when it was sealed with another key or for another place, or is damaged.
     pub(crate) fn open(
         &self,
         cluster: ClusterId,
@@ -95,7 +118,7 @@ impl Seal {
         XChaCha20Poly1305::new(&key.into())
     }
 
-    /// Each use has a key of its own.
+    /// Derives a key for one purpose.
     #[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]
     fn keyed(&self, purpose: &str) -> Hmac<Sha256> {
         let new = |key: &[u8]| <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).expect("a key");
@@ -106,6 +129,7 @@ impl Seal {
     }
 }
 
+/// Returns the associated data that binds a file to its place.
 fn place(cluster: ClusterId, key: &FileKey) -> String {
     format!("{cluster}/{key}")
 }
@@ -131,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_opens_in_its_place_with_its_key_and_nowhere_else() {
+    fn a_file_decrypts_only_in_its_place_with_its_key() {
         let seal = Seal([7; 32]);
         let here = key("shop", FileKind::Secret, "db", "1");
         let sealed = seal.seal(cluster(1), &here, b"hunter2").expect("sealed");
@@ -156,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_tells_contents_apart_and_needs_the_key() {
+    fn a_version_depends_on_content_place_and_key() {
         let seal = Seal([7; 32]);
         let here = key("shop", FileKind::Secret, "db", "");
         let version = |content: &[u8]| seal.version(&here.project, &here.file, content);
@@ -169,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_survives_text_and_is_never_shown() {
+    fn a_key_round_trips_as_text_and_is_not_in_debug_output() {
         let seal = Seal::generate().expect("random numbers");
         assert_eq!(Seal::decode(&format!("{}\n", seal.encode())).expect("back").0, seal.0);
         assert!(Seal::decode("AAAA").is_err() && Seal::decode("?").is_err());

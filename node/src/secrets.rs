@@ -1,5 +1,4 @@
-//! What a user wants deployed, made complete before anything is changed: each secret and config is there, fits, and its
-//! mounts name the version of its content.
+//! Sealing the secrets and configs of a deployment, before anything is changed.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -7,32 +6,96 @@ use std::collections::btree_map::Entry;
 use data_encoding::BASE64;
 use vc_crdt::{FileKey, SealedFile};
 use vc_protocol::spec::{Deployment, FileContent, FileId, MAX_FILE_BYTES};
-use vc_protocol::{ClusterId, Name};
+use vc_protocol::{ApiError, ClusterId, ErrorCode, Name, ServiceKey};
 
-use crate::seal::Seal;
+use crate::seal::{Seal, SealError};
 
-/// Deployments that are complete, with the files that they mount.
+/// Why the files of a deployment were not sealed. Never holds their content; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SecretsError {
+    /// A service mounts a file that the request does not carry.
+    #[error("{service}: the request lacks the content of {file}")]
+    Missing {
+        /// The service that mounts it.
+        service: ServiceKey,
+        /// The file.
+        file: FileId,
+    },
+    /// The content of a file is not base64.
+    #[error("{project}: the content of {file} is not base64")]
+    NotBase64 {
+        /// The file's project.
+        project: Name,
+        /// The file.
+        file: FileId,
+    },
+    /// A file is larger than [`MAX_FILE_BYTES`].
+    #[error("{project}: {file} has {} KiB, the limit is {} KiB", .bytes.div_ceil(1024), MAX_FILE_BYTES / 1024)]
+    TooLarge {
+        /// The file's project.
+        project: Name,
+        /// The file.
+        file: FileId,
+        /// Its size in bytes.
+        bytes: usize,
+    },
+    /// The request carries a file more than once.
+    #[error("{project}: {file} is in the request twice")]
+    Duplicate {
+        /// The file's project.
+        project: Name,
+        /// The file.
+        file: FileId,
+    },
+    /// A file could not be encrypted.
+    #[error("cannot seal {file}: {source}")]
+    Seal {
+        /// The file.
+        file: FileId,
+        /// The cause.
+        source: SealError,
+    },
+}
+
+impl From<SecretsError> for ApiError {
+    fn from(error: SecretsError) -> Self {
+        let (code, hint) = match &error {
+            SecretsError::Missing { .. } => {
+                (ErrorCode::InvalidArgument, "upgrade vc to the version of the node")
+            }
+            SecretsError::TooLarge { .. } => {
+                (ErrorCode::InvalidArgument, "put large files into the image or a volume")
+            }
+            SecretsError::NotBase64 { .. } | SecretsError::Duplicate { .. } => {
+                (ErrorCode::InvalidArgument, "")
+            }
+            SecretsError::Seal { .. } => (ErrorCode::Internal, ""),
+        };
+        Self::new(code, error.to_string()).with_hint(hint)
+    }
+}
+
+/// Deployments whose file mounts name the version of their content, and the encrypted files that they mount.
 pub(crate) struct SealedDeployment {
+    /// The deployments, with the versions filled in.
     pub(crate) deployments: Vec<Deployment>,
+    /// The files that are mounted; others in the request are left out.
     pub(crate) files: BTreeMap<FileKey, SealedFile>,
 }
 
-/// Completes deployments. Errors: one line that says what to do; never what is in a file.
+/// Encrypts the files that deployments mount, and writes the version of each content into its mounts.
 pub(crate) fn seal_deployment_files(
     seal: &Seal,
     cluster: ClusterId,
     mut deployments: Vec<Deployment>,
     files: &[FileContent],
-) -> Result<SealedDeployment, String> {
+) -> Result<SealedDeployment, SecretsError> {
     let contents = contents(files)?;
     let mut sealed = BTreeMap::new();
     for Deployment { service, spec, .. } in &mut deployments {
         for mount in &mut spec.container.files {
             let content = contents.get(&(&service.project, &mount.file)).ok_or_else(|| {
-                format!(
-                    "{service}: the content of {} did not come along: is vc older than this node?",
-                    mount.file
-                )
+                SecretsError::Missing { service: service.clone(), file: mount.file.clone() }
             })?;
             mount.version = seal.version(&service.project, &mount.file, content);
             let key = FileKey {
@@ -40,31 +103,34 @@ pub(crate) fn seal_deployment_files(
                 file: mount.file.clone(),
                 version: mount.version.clone(),
             };
-            if let Entry::Vacant(place) = sealed.entry(key) {
-                let file = seal.seal(cluster, place.key(), content);
-                place.insert(file.map_err(|error| error.to_string())?);
+            if let Entry::Vacant(entry) = sealed.entry(key) {
+                let file = seal
+                    .seal(cluster, entry.key(), content)
+                    .map_err(|source| SecretsError::Seal { file: mount.file.clone(), source })?;
+                entry.insert(file);
             }
         }
     }
     Ok(SealedDeployment { deployments, files: sealed })
 }
 
-/// What is in each file.
-fn contents(files: &[FileContent]) -> Result<BTreeMap<(&Name, &FileId), Vec<u8>>, String> {
+/// Decodes the files of a request.
+fn contents(files: &[FileContent]) -> Result<BTreeMap<(&Name, &FileId), Vec<u8>>, SecretsError> {
     let mut contents = BTreeMap::new();
     for FileContent { project, file, base64 } in files {
-        let content = BASE64
-            .decode(base64.as_bytes())
-            .map_err(|_| format!("{project}: the content of {file} is not base64"))?;
-        if content.len() > MAX_FILE_BYTES {
-            return Err(format!(
-                "{project}: {file} has {} KiB, more than {}: put large files into the image or a volume",
-                content.len().div_ceil(1024),
-                MAX_FILE_BYTES / 1024
-            ));
+        let name = || (project.clone(), file.clone());
+        let content = BASE64.decode(base64.as_bytes()).map_err(|_| {
+            let (project, file) = name();
+            SecretsError::NotBase64 { project, file }
+        })?;
+        let bytes = content.len();
+        if bytes > MAX_FILE_BYTES {
+            let (project, file) = name();
+            return Err(SecretsError::TooLarge { project, file, bytes });
         }
         if contents.insert((project, file), content).is_some() {
-            return Err(format!("{project}: {file} is there twice"));
+            let (project, file) = name();
+            return Err(SecretsError::Duplicate { project, file });
         }
     }
     Ok(contents)
@@ -106,11 +172,12 @@ mod tests {
 
     fn refused(files: &[FileContent]) -> String {
         let seal = Seal::generate().expect("random numbers");
-        seal_deployment_files(&seal, cluster(), vec![mounting("db")], files).err().expect("refused")
+        let sealed = seal_deployment_files(&seal, cluster(), vec![mounting("db")], files);
+        ApiError::from(sealed.err().expect("refused")).to_string()
     }
 
     #[test]
-    fn another_content_is_another_instance_and_the_same_is_not() {
+    fn a_changed_file_changes_the_instance_digest() {
         let seal = Seal::generate().expect("random numbers");
         let prepared = |text: &[u8]| {
             let files = [content("db", text), content("unused", b"x")];
@@ -120,7 +187,7 @@ mod tests {
         let (first, again, other) = (prepared(b"1"), prepared(b"1"), prepared(b"2"));
         assert_eq!(digest(&first), digest(&again));
         assert_ne!(digest(&first), digest(&other));
-        // Under the version that its mount names, and nothing that nobody mounts.
+        // Under the version that its mount names; unused files are left out.
         let (key, sealed) = first.files.first_key_value().expect("a file");
         assert_eq!(first.files.len(), 1);
         assert_eq!(key.version, first.deployments[0].spec.container.files[0].version);
@@ -128,18 +195,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_too_large_or_doubled_is_refused_by_name() {
+    fn missing_large_duplicate_and_malformed_files_are_refused_by_name() {
         assert_eq!(
             refused(&[content("other", b"1")]),
-            "shop/web: the content of secret 'db' did not come along: is vc older than this node?"
+            "shop/web: the request lacks the content of secret 'db': upgrade vc to the version of the node"
         );
         assert_eq!(
             refused(&[content("db", &vec![b's'; MAX_FILE_BYTES + 1])]),
-            "shop: secret 'db' has 501 KiB, more than 500: put large files into the image or a volume"
+            "shop: secret 'db' has 501 KiB, the limit is 500 KiB: put large files into the image or a volume"
         );
         assert_eq!(
             refused(&[content("db", b"1"), content("db", b"2")]),
-            "shop: secret 'db' is there twice"
+            "shop: secret 'db' is in the request twice"
         );
         let garbage = FileContent { base64: "!".to_owned(), ..content("db", b"") };
         assert_eq!(refused(&[garbage]), "shop: the content of secret 'db' is not base64");

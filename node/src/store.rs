@@ -1,13 +1,19 @@
-//! What is durable: changes and certificates, in one redb file that also locks the data directory.
+//! The durable state: signed changes and certificates, in one redb file that also locks the data directory.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use data_encoding::HEXLOWER;
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _,
+};
 use vc_engine::Durable;
 use vc_protocol::change::{ChangeRange, DocumentId, SignedChange};
 use vc_protocol::wire::{MAX_BATCH, decode, encode};
 
+/// Name of the file in the data directory.
+const FILE: &str = "state.redb";
 /// Document (with its generation), actor and sequence number.
 type ChangeKey = (&'static [u8], &'static [u8], u64);
 
@@ -15,92 +21,138 @@ type ChangeKey = (&'static [u8], &'static [u8], u64);
 const CHANGES: TableDefinition<'_, ChangeKey, &[u8]> = TableDefinition::new("changes");
 /// Membership certificates.
 const CERTIFICATES: TableDefinition<'_, &str, ()> = TableDefinition::new("certificates");
-/// The database's page cache, in bytes: the documents are in memory anyway.
+/// Properties of the file; [`FORMAT_KEY`] is the only one.
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Key of the format number in [`META`].
+const FORMAT_KEY: &str = "format";
+/// Number of the format of the tables that this version reads and writes.
+const FORMAT: u64 = 1;
+/// The database's page cache, in bytes. Small, because the documents are in memory.
 const CACHE: usize = 2 << 20;
 
-/// Why the disk did not do it. Nothing of the operation was done.
+/// Why a store operation failed. It changed nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another process has it.
+pub(crate) enum StoreError {
+    /// Another process has the file open.
     #[error(
         "the data directory {0} is in use by another vc-node: stop that one, or choose another --data-dir"
     )]
     InUse(PathBuf),
+    /// The file was written before it had a format number.
+    #[error(
+        "{0} is from an older, incompatible version of vc-node: start with another --data-dir, or use the version that \
+         wrote it"
+    )]
+    TooOld(PathBuf),
+    /// A newer version wrote the file.
+    #[error(
+        "{path} has format {found}, this vc-node supports up to {FORMAT}: upgrade vc-node, or choose another --data-dir"
+    )]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its format number.
+        found: u64,
+    },
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
-    /// Anything else: a full disk, a broken file.
+    /// Anything else: a full disk, a damaged file.
     #[error("{path}: {source}")]
     Redb {
         /// The file.
         path: PathBuf,
-        /// What redb says.
+        /// The cause.
         source: Box<redb::Error>,
     },
 }
 
+/// The key of a stored change, for the log.
+struct LoggedKey<'a>(&'a [u8], &'a [u8], u64);
+
+impl fmt::Display for LoggedKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(document, actor, seq) = self;
+        write!(f, "{}/{}/{seq}", HEXLOWER.encode(document), HEXLOWER.encode(actor))
+    }
+}
+
 /// The open database.
-pub struct Store {
+pub(crate) struct Store {
     dir: PathBuf,
     path: PathBuf,
-    /// `None` only while it is opened anew.
+    /// `None` only while it is reopened.
     database: RwLock<Option<Database>>,
 }
 
 impl Store {
-    /// Opens the database of a data directory, or makes it. Errors: in use, damaged, the disk is full.
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let path = dir.join("state.redb");
-        let store = Self { dir: dir.to_owned(), path, database: RwLock::new(None) };
+    /// Opens the database of a data directory, or creates it.
+    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
+        let store = Self { dir: dir.to_owned(), path: dir.join(FILE), database: RwLock::new(None) };
         store.reopen()?;
         Ok(store)
     }
 
-    /// Opens the database anew: after a failed write it takes no other. Errors: as for [`Store::open`].
-    pub fn reopen(&self) -> Result<(), StoreError> {
+    /// Reopens the database. After a failed write redb accepts no other until then.
+    pub(crate) fn reopen(&self) -> Result<(), StoreError> {
         let mut held = self.database.write().unwrap_or_else(PoisonError::into_inner);
         *held = None;
-        let path = &self.path;
-        let database =
-            Database::builder().set_cache_size(CACHE).create(path).map_err(
-                |error| match error {
-                    redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(self.dir.clone()),
-                    other => {
-                        StoreError::Redb { path: path.clone(), source: Box::new(other.into()) }
-                    }
-                },
-            )?;
+        let opened = Database::builder().set_cache_size(CACHE).create(&self.path);
+        let database = opened.map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(self.dir.clone()),
+            other => self.error(other.into()),
+        })?;
         *held = Some(database);
         drop(held);
-        // The tables exist from the start, so that reading needs no special case.
+        self.check_format()?;
+        // With the tables made here, reading needs no case for missing ones.
         self.write(|transaction| {
             transaction.open_table(CHANGES)?;
             transaction.open_table(CERTIFICATES)?;
+            transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
             Ok(())
         })
     }
 
-    /// Everything, in one pass.
-    pub fn load(&self) -> Result<Durable, StoreError> {
+    /// Checks the format number. A file without tables is new.
+    fn check_format(&self) -> Result<(), StoreError> {
+        let found = self.read(|transaction| {
+            let mut tables = transaction.list_tables()?.peekable();
+            if tables.peek().is_none() {
+                return Ok(Some(FORMAT));
+            }
+            if !tables.any(|table| table.name() == META.name()) {
+                return Ok(None);
+            }
+            Ok(transaction.open_table(META)?.get(FORMAT_KEY)?.map(|format| format.value()))
+        })?;
+        match found {
+            Some(FORMAT) => Ok(()),
+            Some(found) if found > FORMAT => {
+                Err(StoreError::TooNew { path: self.path.clone(), found })
+            }
+            _ => Err(StoreError::TooOld(self.path.clone())),
+        }
+    }
+
+    /// Reads everything. Changes that cannot be decoded are logged and left out; they stay on the disk.
+    pub(crate) fn load(&self) -> Result<Durable, StoreError> {
         self.read(|transaction| {
             let mut durable = Durable::default();
             for row in transaction.open_table(CERTIFICATES)?.iter()? {
                 durable.certificates.push(row?.0.value().to_owned());
             }
             for row in transaction.open_table(CHANGES)?.iter()? {
-                match decode::<SignedChange>(row?.1.value()) {
-                    Ok(change) => durable.changes.push(change),
-                    Err(error) => {
-                        tracing::error!(%error, "a stored change does not read; left out")
-                    }
-                }
+                let (key, value) = row?;
+                let (document, actor, seq) = key.value();
+                durable.changes.extend(read_change(LoggedKey(document, actor, seq), value.value()));
             }
             Ok(durable)
         })
     }
 
-    /// Makes it durable, all or nothing.
-    pub fn persist(&self, durable: &Durable) -> Result<(), StoreError> {
+    /// Writes all of it, or nothing. Returns once it is durable.
+    pub(crate) fn persist(&self, durable: &Durable) -> Result<(), StoreError> {
         self.write(|transaction| {
             let mut certificates = transaction.open_table(CERTIFICATES)?;
             for certificate in &durable.certificates {
@@ -112,7 +164,13 @@ impl Store {
                 changes.retain(|(of, _, _), _| of != document.as_slice())?;
             }
             for change in &durable.changes {
-                let Ok(body) = change.decode_unverified() else { continue };
+                let body = match change.decode_unverified() {
+                    Ok(body) => body,
+                    Err(error) => {
+                        tracing::error!(%error, "change not stored: its body cannot be decoded");
+                        continue;
+                    }
+                };
                 let document = document_key(body.document);
                 let key = (document.as_slice(), body.actor.as_bytes(), body.seq);
                 changes.insert(key, encode(change).as_slice())?;
@@ -121,27 +179,33 @@ impl Store {
         })
     }
 
-    /// These runs, in batches of at most [`MAX_BATCH`] bytes.
-    pub fn replay(&self, runs: &[ChangeRange]) -> Result<Vec<Vec<SignedChange>>, StoreError> {
+    /// Reads the changes in these ranges, in batches of at most [`MAX_BATCH`] bytes. Changes that cannot be decoded are
+    /// logged and left out.
+    pub(crate) fn replay(
+        &self,
+        ranges: &[ChangeRange],
+    ) -> Result<Vec<Vec<SignedChange>>, StoreError> {
         self.read(|transaction| {
             let changes = transaction.open_table(CHANGES)?;
             let mut batches = vec![Vec::new()];
             let mut size = 0;
-            for run in runs {
-                let document = document_key(run.document);
-                let (from, to) = match &run.actor {
+            for range in ranges {
+                let document = document_key(range.document);
+                let (from, to) = match &range.actor {
                     Some(actor) => (actor.as_bytes(), actor.as_bytes()),
                     None => (&[][..], &[0xff; 32][..]),
                 };
-                let range =
-                    (document.as_slice(), from, run.from)..=(document.as_slice(), to, run.to);
-                for row in changes.range(range)? {
+                let keys =
+                    (document.as_slice(), from, range.from)..=(document.as_slice(), to, range.to);
+                for row in changes.range(keys)? {
                     let (key, value) = row?;
-                    let (_, _, seq) = key.value();
-                    let Ok(change) = decode::<SignedChange>(value.value()) else { continue };
-                    if seq < run.from || seq > run.to {
+                    let (document, actor, seq) = key.value();
+                    // With any actor, the key range also covers other sequence numbers.
+                    if seq < range.from || seq > range.to {
                         continue;
                     }
+                    let key = LoggedKey(document, actor, seq);
+                    let Some(change) = read_change(key, value.value()) else { continue };
                     size += change.encoded_len();
                     if size > MAX_BATCH {
                         batches.push(Vec::new());
@@ -191,7 +255,18 @@ impl Store {
     }
 }
 
-/// Documents as keys: the cluster's first, then each node's with its generation in order.
+/// Decodes a stored change; logs the key of one that cannot be decoded.
+fn read_change(key: LoggedKey<'_>, bytes: &[u8]) -> Option<SignedChange> {
+    match decode(bytes) {
+        Ok(change) => Some(change),
+        Err(error) => {
+            tracing::error!(%key, %error, "stored change cannot be decoded: ignored, kept on disk");
+            None
+        }
+    }
+}
+
+/// Encodes a document id so that the cluster document sorts first, then node documents by node and generation.
 fn document_key(document: DocumentId) -> Vec<u8> {
     match document {
         DocumentId::Cluster => vec![0],
@@ -228,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_persisted_is_there_after_opening_again() {
+    fn persisted_changes_are_read_after_reopening() {
         let dir = tempfile::tempdir().expect("a directory");
         let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
         let node = NodeId::of(&key.public()).expect("ed25519");
@@ -253,16 +328,59 @@ mod tests {
         let store = Store::open(dir.path()).expect("opened again");
         let loaded = store.load().expect("loaded");
         assert_eq!((loaded.changes.len(), loaded.certificates.len()), (1501, 1));
-        let run = ChangeRange {
+        let range = ChangeRange {
             document: DocumentId::Cluster,
             actor: Some(Actor::new(node, 1)),
             from: 3,
             to: 1500,
         };
-        let batches = store.replay(&[run]).expect("read");
+        let batches = store.replay(&[range]).expect("read");
         assert!(batches.len() > 1, "bounded batches");
         assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), 1498);
-        let run = ChangeRange { document: new, actor: None, from: 1, to: 1 };
-        assert_eq!(store.replay(&[run]).expect("read").len(), 1);
+        let range = ChangeRange { document: new, actor: None, from: 1, to: 1 };
+        assert_eq!(store.replay(&[range]).expect("read").len(), 1);
+    }
+
+    #[test]
+    fn a_file_of_an_older_or_newer_format_is_refused() {
+        for (format, refused) in [(None, "older"), (Some(0), "older"), (Some(2), "upgrade")] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let database = Database::create(dir.path().join(FILE)).expect("created");
+            let transaction = database.begin_write().expect("begun");
+            transaction.open_table(CERTIFICATES).expect("made").insert("c", ()).expect("inserted");
+            if let Some(format) = format {
+                let mut meta = transaction.open_table(META).expect("made");
+                meta.insert(FORMAT_KEY, format).expect("inserted");
+            }
+            transaction.commit().expect("committed");
+            drop(database);
+            let error = Store::open(dir.path()).err().expect("refused").to_string();
+            assert!(error.contains(refused), "{format:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_decoded_is_left_out_and_kept_on_disk() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
+        let store = Store::open(dir.path()).expect("opened");
+        let changes = vec![change(DocumentId::Cluster, &key, 1)];
+        store.persist(&Durable { changes, ..Durable::default() }).expect("stored");
+        let bad = document_key(DocumentId::Cluster);
+        let bad = (bad.as_slice(), &[0xaa; 8][..], 2);
+        store
+            .write(|transaction| {
+                transaction.open_table(CHANGES)?.insert(bad, &b"\xff"[..])?;
+                Ok(())
+            })
+            .expect("written");
+        assert_eq!(store.load().expect("loaded").changes.len(), 1);
+        let all = ChangeRange { document: DocumentId::Cluster, actor: None, from: 1, to: 9 };
+        assert_eq!(store.replay(&[all]).expect("read").concat().len(), 1);
+        store.reopen().expect("reopened");
+        let kept = store.read(|transaction| {
+            Ok(transaction.open_table(CHANGES)?.get(bad)?.map(|value| value.value().to_vec()))
+        });
+        assert_eq!(kept.expect("read").as_deref(), Some(&b"\xff"[..]));
     }
 }

@@ -70,7 +70,7 @@ impl ControlService {
         let view = self.latest().view;
         self.images.pin(&view, self.membership.node, &mut deployments).await;
         let Membership { seal, cluster, .. } = &*self.membership;
-        seal_deployment_files(seal, *cluster, deployments, files).map_err(refused)
+        Ok(seal_deployment_files(seal, *cluster, deployments, files)?)
     }
 
     /// Evens out the load of nodes, or with `apply` unset lists what would move.
