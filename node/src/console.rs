@@ -1,28 +1,29 @@
-//! The console for browsers on this node: a convenience, without which a node runs as well.
+//! Serves the web console on loopback. A node runs without it as well.
 
 use std::net::Ipv4Addr;
 
 use tokio::net::TcpListener;
 
-/// The console's port, counted from the node's: browsers dial the one between.
-const OFFSET: u16 = 2;
+/// Offset of the console's port from the node's port; the port between is WebRTC-direct's.
+const PORT_OFFSET: u16 = 2;
 
-/// Begins to serve the console of a node that has this port; says where, or why not.
+/// Starts serving the console, and logs its address, or why it is not served.
 pub(crate) async fn serve(node_port: u16) {
-    let port = node_port.saturating_add(OFFSET);
+    let port = node_port.saturating_add(PORT_OFFSET);
     let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
         Ok(listener) => listener,
         Err(error) => {
             tracing::warn!(
                 %error,
-                "the console cannot have port {port} of 127.0.0.1: free it, or say --no-console"
+                port,
+                "console not served: cannot listen on 127.0.0.1; free the port, or use --no-console"
             );
             return;
         }
     };
-    tracing::info!("the console is at http://127.0.0.1:{port}/");
+    tracing::info!(url = %format_args!("http://127.0.0.1:{port}/"), "console started");
     tokio::spawn(async move {
         let error = vc_console::serve(listener, None).await;
-        tracing::warn!(%error, "the console is not served any more");
+        tracing::warn!(%error, "console stopped");
     });
 }

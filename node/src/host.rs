@@ -1,4 +1,4 @@
-//! What this node has and uses, with the limits of the control group it runs in.
+//! Capacity and usage of the host, within the limits of the control group this node runs in.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use vc_protocol::node::Usage;
 
 use crate::driver_message::DriverMessage;
 
-/// Between two looks at what is in use.
-const SAMPLE: Duration = Duration::from_secs(5);
+/// Interval between usage samples.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What this node has to give. Integer thousandths of a core and bytes.
-pub fn capacity() -> Resources {
-    // Where the operating system does not say, a node has nothing to give until it is told with --memory.
+/// Returns the CPU (thousandths of a core) and memory (bytes) that this node can give to services.
+pub(crate) fn capacity() -> Resources {
+    // Where the operating system does not report it, the operator sets it with --memory.
     let memory = System::new().map_or(0, |mut system| {
         system.refresh_memory();
         system.total_memory()
@@ -31,7 +31,8 @@ pub fn capacity() -> Resources {
     }
 }
 
-/// The tightest limits of our control group and those above it (cgroup v2: `cpu.max`, `memory.max`).
+/// Returns the tightest CPU and memory limits of this process's control group and its ancestors (cgroup v2: `cpu.max`,
+/// `memory.max`).
 fn cgroup_limits() -> (Option<u64>, Option<u64>) {
     let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let path = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
@@ -61,27 +62,27 @@ fn cpu_max(group: &Path) -> Option<u64> {
     parse_cpu_max(&fs::read_to_string(group.join("cpu.max")).ok()?)
 }
 
-/// `quota period` in microseconds, or `max period`.
+/// Parses `quota period` in microseconds, or `max period` (no limit), into thousandths of a core.
 fn parse_cpu_max(text: &str) -> Option<u64> {
     let (quota, period) = text.trim().split_once(' ')?;
     let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
     (quota.saturating_mul(1000)).checked_div(period)
 }
 
-/// Tells the engine what is in use, from time to time.
-pub async fn watch_usage(driver: mpsc::Sender<DriverMessage>) {
+/// Sends the host's usage to the engine every [`SAMPLE_INTERVAL`].
+pub(crate) async fn watch_usage(driver: mpsc::Sender<DriverMessage>) {
     let Ok(mut system) = System::new() else {
-        tracing::warn!("this system does not tell what is in use");
+        tracing::warn!("usage not available on this system");
         return std::future::pending().await;
     };
-    let mut pace = tokio::time::interval(SAMPLE);
+    let mut pace = tokio::time::interval(SAMPLE_INTERVAL);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         pace.tick().await;
         system.refresh_cpu_usage();
         system.refresh_memory();
         let cores = u64::try_from(system.cpus().len()).unwrap_or(1);
-        // Percent of all cores, as a float by sysinfo; nothing is decided by it.
+        // sysinfo reports percent as a float; usage decides nothing.
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cpu_quota_is_read_in_thousandths_of_a_core() {
+    fn a_cpu_quota_is_parsed_into_thousandths_of_a_core() {
         assert_eq!(parse_cpu_max("150000 100000\n"), Some(1500));
         assert_eq!(parse_cpu_max("max 100000\n"), None);
         assert_eq!(parse_cpu_max("1 0"), None);
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn this_node_has_something_to_give() {
+    fn capacity_is_not_zero() {
         let capacity = capacity();
         assert!(capacity.cpu_millis >= 100 && capacity.memory_bytes > 1 << 20, "{capacity}");
     }

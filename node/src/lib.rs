@@ -1,4 +1,4 @@
-//! The shell of a node: what the engine decides, this does.
+//! The node: performs what the engine ([`vc_engine`]) decides, over libp2p, Docker and the disk.
 
 mod api;
 pub mod args;

@@ -6,29 +6,30 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 use vc_node::args::{Cli, Command, LogFormat};
 
-/// Open files that a node asks for.
-const DESCRIPTORS: u64 = 65_536;
+/// Limit of open files that a node requests.
+const MAX_OPEN_FILES: u64 = 65_536;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let (Command::Init(options) | Command::Run(options) | Command::Join { options, .. }) =
         &cli.command;
     log_to_stderr(options.log_format);
-    // Sockets of peers and files of instances: the customary 1024 is for programs that still use select().
+    // Connections and log files need more than the usual 1024.
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let current = files.maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    let current = files.maximum.map_or(MAX_OPEN_FILES, |most| most.min(MAX_OPEN_FILES));
     let more = rustix::process::Rlimit { current: Some(current), maximum: files.maximum };
     if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, more) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
+        tracing::warn!(%error, "cannot raise the limit on open files");
     }
-    // One thread: a node's work is small, and an idle one would spend most of its time waking another. The disk has
-    // threads of its own.
+    // One thread: the load is small, and waking other threads would cost an idle node more. Disk access has its own pool.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
+        Err(error) => {
+            return fail(&anyhow::Error::new(error).context("cannot start the async runtime"));
+        }
     };
     let result = runtime.block_on(vc_node::start(cli.command));
-    // Nothing that still waits for the disk or the network may hold up the end.
+    // Blocked disk or network operations must not delay the exit.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stderr, reason = "the one line that a failed command owes its user")]
+#[allow(clippy::print_stderr, reason = "a failed command prints one line")]
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
     ExitCode::FAILURE

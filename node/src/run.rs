@@ -1,4 +1,4 @@
-//! Founding, joining and running: puts the parts together.
+//! The commands `init`, `join` and `run`: starts the tasks of a node and connects them.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -37,14 +37,17 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::{console, data_dir, host, images, join};
 
-/// The admin token that `init` writes lives a year.
+/// Lifetime of the admin token that `init` writes: one year.
 const ADMIN_TTL: Millis = 365 * 24 * 3_600_000;
-/// Events of the runtime that may wait.
+/// Runtime events that may wait for the driver; the runtime waits when the queue is full.
 const RUNTIME_EVENTS: usize = 256;
-/// Reports of ports that cannot be published that may wait.
-const PORT_PROBLEMS: usize = 16;
+/// Reports of publish errors that may wait for the driver.
+const PUBLISH_REPORTS: usize = 16;
 
-/// Does what the command line says; returns when the node was told to stop. Errors: one line that says what to do.
+/// Runs a command. Returns once the node has stopped on SIGTERM or SIGINT, or has left the cluster.
+///
+/// # Errors
+/// The node could not start, or a task of it failed. One line that names what to do.
 pub async fn start(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init(options) => {
@@ -104,7 +107,7 @@ fn open(options: &Options) -> anyhow::Result<Store> {
     Ok(Store::open(&options.data_dir)?)
 }
 
-/// A token, or the text of the file that holds it.
+/// Returns the token, reading it from a file if `text` is the path of one.
 fn read_token(text: &str) -> anyhow::Result<String> {
     let path = Path::new(text);
     if path.is_file() {
@@ -115,7 +118,7 @@ fn read_token(text: &str) -> anyhow::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// The name given, or the host's as far as it is one.
+/// Returns the name given, or one made of the host name.
 fn name(options: &Options) -> Name {
     options.name.clone().unwrap_or_else(|| {
         let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
@@ -127,6 +130,7 @@ fn name(options: &Options) -> Name {
     })
 }
 
+/// Collects the facts about this node for its document.
 fn info(options: &Options, addresses: Vec<Multiaddr>) -> NodeInfo {
     let mut capacity = host::capacity();
     capacity.cpu_millis = options.cpus.unwrap_or(capacity.cpu_millis);
@@ -156,7 +160,7 @@ async fn run(
     membership: Membership,
     peers: Vec<Multiaddr>,
     store: Store,
-    found: bool,
+    init: bool,
 ) -> anyhow::Result<()> {
     let gater = ConnectionGater::default();
     gater.admit(membership.node.peer_id());
@@ -178,15 +182,15 @@ async fn run(
     )
     .await?;
     let addresses = network.ready().await?;
-    if found {
-        // Only a node that can listen has founded anything.
+    if init {
+        // Not before: without a free port there is no cluster.
         identity::save(&options.data_dir, &membership, &[])?;
         store.persist(&vc_engine::Durable {
             certificates: vec![membership.certificate.clone()],
             ..vc_engine::Durable::default()
         })?;
         write_admin_token(&options.data_dir, &membership, &addresses)?;
-        tracing::info!(node = %membership.node, cluster = %membership.cluster, "cluster founded");
+        tracing::info!(node = %membership.node, cluster = %membership.cluster, "cluster created");
     }
     let membership = Arc::new(membership);
 
@@ -194,7 +198,7 @@ async fn run(
     let docker = (options.runtime == RuntimeChoice::Docker).then_some(docker);
     let open = images::over(handles.controls.members.clone());
     let images = Images::with(&options.data_dir, docker.as_deref(), open)
-        .with_context(|| format!("cannot keep images in {}", options.data_dir.display()))?;
+        .with_context(|| format!("cannot store images in {}", options.data_dir.display()))?;
     let (runtime_events, from_runtime) = mpsc::channel(RUNTIME_EVENTS);
     let latest = Arc::new(OnceLock::new());
     let runtime_config = match options.runtime {
@@ -246,7 +250,7 @@ async fn run(
         Runtime::Process(_) => None,
     };
     let logs = Logs { node: membership.node, runtime, members: handles.controls.members.clone() };
-    let (kept, events) = Events::new();
+    let (event_log, events) = Events::new();
     let api = ControlService {
         membership: Arc::clone(&membership),
         snapshot: snapshot.clone(),
@@ -282,18 +286,18 @@ async fn run(
     tasks.spawn(host::watch_usage(driver.clone()));
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(proxy::maintain_routes(snapshot.clone(), table));
-    tasks.spawn(events::record(snapshot.clone(), kept));
+    tasks.spawn(events::record(snapshot.clone(), event_log));
     tasks.spawn(proxy::serve_member_streams(router.clone(), handles.streams.route));
     if !options.no_console {
         console::serve(options.port).await;
     }
-    // Child processes bind their ports themselves, and have the node's names.
+    // Child processes bind their ports themselves and use the host's resolver.
     let mut names = None;
     if let Some(docker) = docker {
         let table = router.table();
         let started = DnsServer::start(dns::Config::default(), docker, table, router.clone()).await;
-        names = Some(started.context("cannot serve names")?);
-        let (problems, from_ingress) = mpsc::channel(PORT_PROBLEMS);
+        names = Some(started.context("cannot start the DNS server")?);
+        let (problems, from_ingress) = mpsc::channel(PUBLISH_REPORTS);
         tasks.spawn(Ingress::new(router, problems).run());
         tasks.spawn(forward(from_ingress, driver, Input::Ports));
     }
@@ -313,17 +317,17 @@ async fn run(
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             Ok(_) = last.wait_for(|snapshot| snapshot.left) => {
-                tracing::info!("this node has left the cluster: its data directory is of no more use");
+                tracing::info!("left the cluster: the data directory can be removed");
                 break;
             }
             Some(ended) = tasks.join_next() => {
-                ended.context("a part of the node failed")?;
-                anyhow::bail!("a part of the node ended by itself; the log says why");
+                ended.context("a task of the node panicked")?;
+                anyhow::bail!("a task of the node ended unexpectedly: see the log");
             }
         }
     }
     if !last.borrow().left {
-        tracing::info!("stopping; what runs goes on");
+        tracing::info!("stopping: instances keep running");
     }
     if let Some(names) = names {
         names.stop().await;
@@ -331,7 +335,7 @@ async fn run(
     Ok(())
 }
 
-/// Opens secrets and configs as the latest documents have them, once there are any.
+/// Returns the function that decrypts secrets and configs from the latest documents.
 fn open_files(
     membership: Arc<Membership>,
     latest: Arc<OnceLock<watch::Receiver<Snapshot>>>,
@@ -340,15 +344,18 @@ fn open_files(
         let view = latest.get().map(|snapshot| Arc::clone(&snapshot.borrow().view));
         let sealed = view.as_ref().and_then(|view| view.cluster.files.get(key));
         let sealed = sealed.ok_or_else(|| {
-            format!("{} is not in the cluster any more: deploy it again", key.file)
+            format!("{} is not in the cluster's documents: deploy the service again", key.file)
         })?;
         membership.seal.open(membership.cluster, key, sealed).ok_or_else(|| {
-            format!("{} does not open with this node's files.key: deploy it again", key.file)
+            format!(
+                "{} cannot be decrypted with this node's files.key: deploy the service again",
+                key.file
+            )
         })
     })
 }
 
-/// Waits until this node has said who it is in its document, then says on stdout where it is dialled.
+/// Waits until this node's document holds its addresses, then prints `ready <multiaddr>` lines to stdout.
 async fn announce(
     membership: &Membership,
     snapshot: &mut watch::Receiver<Snapshot>,
@@ -363,12 +370,13 @@ async fn announce(
         let address = address.clone().with(Protocol::P2p(membership.node.peer_id()));
         format!("ready {address}\n")
     });
-    // Whoever started the node may have stopped reading: that is no reason not to serve.
+    // Ignored: the process that started the node may have closed the pipe.
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(lines.collect::<String>().as_bytes()).and_then(|()| out.flush());
     Ok(())
 }
 
+/// Writes the first admin token to the data directory.
 fn write_admin_token(
     dir: &Path,
     membership: &Membership,
@@ -395,6 +403,7 @@ fn write_admin_token(
     Ok(identity::write_secret(&dir.join(identity::ADMIN_TOKEN), &token)?)
 }
 
+/// Splits off the peer id at the end of an address.
 fn with_node(address: Multiaddr) -> Option<(NodeId, Multiaddr)> {
     match address.iter().last() {
         Some(Protocol::P2p(peer)) => Some((NodeId::try_from(peer).ok()?, address)),
@@ -402,6 +411,7 @@ fn with_node(address: Multiaddr) -> Option<(NodeId, Multiaddr)> {
     }
 }
 
+/// Passes on events to the driver as inputs.
 async fn forward<T>(
     mut from: mpsc::Receiver<T>,
     driver: mpsc::Sender<DriverMessage>,

@@ -1,25 +1,26 @@
-//! Which addresses of members go into a token, or are told to whoever was let in.
+//! Member addresses for tokens and for authenticated peers.
 
 use vc_crdt::View;
 use vc_protocol::{AddressKind, Multiaddr, NodeId};
 
-/// Enough to find somebody when the maker of a token is gone.
-const MOST: usize = 12;
-/// As many as a link or a QR code has room for.
-const MOST_IN_LINK: usize = 4;
+/// Addresses in a token: enough to reach a member when the issuer is down.
+const MAX_ADDRESSES: usize = 12;
+/// Addresses in a link or QR code, which have little room.
+const MAX_LINK_ADDRESSES: usize = 4;
 
-/// Whom addresses are for.
+/// The kind of client that addresses are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
     /// A node that joins.
     Node,
-    /// A user, with whichever program.
+    /// A user of any client.
     User,
-    /// A user with a browser, who gets them in a link.
+    /// A user of a browser, in a link.
     Browser,
 }
 
-/// Where the members that are up can be dialled: this node first, and one address of each before a second of any.
+/// Returns addresses of up members that the audience can dial: this node first, then one address of each member before a
+/// second of any.
 pub(crate) fn peer_addresses(audience: Audience, view: &View, own: NodeId) -> Vec<Multiaddr> {
     let mut nodes: Vec<_> = view.nodes.iter().filter(|(id, _)| view.up.contains(id)).collect();
     nodes.sort_by_key(|&(&id, _)| (id != own, id));
@@ -32,27 +33,31 @@ pub(crate) fn peer_addresses(audience: Audience, view: &View, own: NodeId) -> Ve
 
 fn of_members(audience: Audience, members: &[Vec<Multiaddr>]) -> Vec<Multiaddr> {
     match audience {
-        Audience::Node => in_turn(members, AddressKind::Direct).take(MOST).collect(),
-        Audience::Browser => in_turn(members, AddressKind::WebRtc).take(MOST_IN_LINK).collect(),
+        Audience::Node => interleave(members, AddressKind::Direct).take(MAX_ADDRESSES).collect(),
+        Audience::Browser => {
+            interleave(members, AddressKind::WebRtc).take(MAX_LINK_ADDRESSES).collect()
+        }
         Audience::User => {
-            let (mut native, mut browser) =
-                (in_turn(members, AddressKind::Direct), in_turn(members, AddressKind::WebRtc));
-            // One of each kind, as long as there are both.
+            let (mut native, mut browser) = (
+                interleave(members, AddressKind::Direct),
+                interleave(members, AddressKind::WebRtc),
+            );
+            // Alternate between the kinds while there are both.
             let pairs = std::iter::from_fn(|| {
                 let pair = [native.next(), browser.next()];
                 pair.iter().any(Option::is_some).then_some(pair)
             });
-            pairs.flatten().flatten().take(MOST).collect()
+            pairs.flatten().flatten().take(MAX_ADDRESSES).collect()
         }
     }
 }
 
-/// The addresses for this dialer: the first of each member, the second of each, and so on.
-fn in_turn(members: &[Vec<Multiaddr>], dialer: AddressKind) -> impl Iterator<Item = Multiaddr> {
+/// Returns addresses of one kind: the first of each member, then the second of each, and so on.
+fn interleave(members: &[Vec<Multiaddr>], kind: AddressKind) -> impl Iterator<Item = Multiaddr> {
     let mut ranked: Vec<(usize, &Multiaddr)> = members
         .iter()
         .flat_map(|addresses| {
-            addresses.iter().filter(move |it| AddressKind::of(it) == Some(dialer)).enumerate()
+            addresses.iter().filter(move |it| AddressKind::of(it) == Some(kind)).enumerate()
         })
         .collect();
     ranked.sort_by_key(|(rank, _)| *rank);
@@ -63,7 +68,7 @@ fn in_turn(members: &[Vec<Multiaddr>], dialer: AddressKind) -> impl Iterator<Ite
 mod tests {
     use super::*;
 
-    /// A member with one address of each kind, and one that leads through the first member.
+    /// A member with one address of each kind, and a circuit through the first member.
     fn member(n: u8) -> Vec<Multiaddr> {
         let hash = "uEiDDq4_xNyDorZBH3TlGazyJdOWSwvo4PUo5YHFMrvDE8g";
         let peer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
@@ -77,12 +82,12 @@ mod tests {
         .to_vec()
     }
 
-    /// In short: `1t` is the first member's TCP, `q` QUIC, `w` WebRTC.
+    /// Abbreviated: `1t` is the first member's TCP address, `q` is QUIC, `w` is WebRTC.
     fn chosen(audience: Audience, members: u8) -> Vec<String> {
         let members: Vec<_> = (1..=members).map(member).collect();
         let short = |address: Multiaddr| {
             let text = address.to_string();
-            assert!(!text.contains("circuit"), "nobody can dial it: {text}");
+            assert!(!text.contains("circuit"), "a circuit is not dialled: {text}");
             let kind = if text.contains("webrtc") {
                 'w'
             } else if text.contains("quic") {
@@ -98,13 +103,13 @@ mod tests {
     }
 
     #[test]
-    fn each_gets_what_he_can_dial_of_as_many_members_as_there_is_room_for() {
+    fn each_audience_gets_addresses_it_can_dial_of_as_many_members_as_fit() {
         assert_eq!(chosen(Audience::Node, 2), ["1t", "2t", "1q", "2q"]);
         assert_eq!(chosen(Audience::Browser, 2), ["1w", "2w"]);
         assert_eq!(chosen(Audience::Browser, 9), ["1w", "2w", "3w", "4w"]);
         assert_eq!(chosen(Audience::User, 2), ["1t", "1w", "2t", "2w", "1q", "2q"]);
         let many = chosen(Audience::User, 9);
-        assert_eq!(many.len(), MOST);
+        assert_eq!(many.len(), MAX_ADDRESSES);
         assert_eq!(many[10..], ["6t", "6w"]);
         assert!(chosen(Audience::User, 0).is_empty());
     }

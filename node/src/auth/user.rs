@@ -17,7 +17,7 @@ const MAX_VIEWER_FRAME: usize = 256 * 1024;
 pub(crate) struct User {
     /// Name in the token.
     pub(crate) name: String,
-    /// The token's id.
+    /// Id of the token.
     pub(crate) token: String,
     /// The token's role.
     pub(crate) role: UserRole,

@@ -1,4 +1,4 @@
-//! The driver: owns the engine, feeds it what happens and carries out what it decides.
+//! The driver: the task that owns the engine and the store. Feeds the engine inputs and performs its outputs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -22,30 +22,30 @@ use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError};
 use vc_runtime::Runtime;
 
-/// Between two attempts to go on after the disk failed.
-const DISK_PAUSE: Duration = Duration::from_secs(2);
+/// Pause between attempts to recover from a failed disk write.
+const RECOVERY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What the driver works with.
-pub struct DriverContext {
-    /// Who we are.
-    pub membership: Arc<Membership>,
-    /// What we say of ourselves.
-    pub info: NodeInfo,
-    /// A random number, new at each start.
-    pub nonce: u64,
-    /// To the swarm.
-    pub network: mpsc::Sender<Command>,
-    /// To other members.
-    pub sync_streams: SyncStreams,
-    /// To the runtime.
-    pub runtime: Runtime,
-    /// Who is a member.
-    pub gater: ConnectionGater,
+/// The handles and constants that the driver works with.
+pub(crate) struct DriverContext {
+    /// This node's identity.
+    pub(crate) membership: Arc<Membership>,
+    /// Facts about this node for its document.
+    pub(crate) info: NodeInfo,
+    /// A random number, drawn at each start; seeds the engine.
+    pub(crate) nonce: u64,
+    /// Commands to the swarm.
+    pub(crate) network: mpsc::Sender<Command>,
+    /// Anti-entropy streams to other members.
+    pub(crate) sync_streams: SyncStreams,
+    /// The runtime that performs instance actions.
+    pub(crate) runtime: Runtime,
+    /// The members that connections are accepted from.
+    pub(crate) gater: ConnectionGater,
 }
 
-/// The driver.
-pub struct Driver {
-    parts: DriverContext,
+/// The driver; [`run`](Self::run) it as a task.
+pub(crate) struct Driver {
+    context: DriverContext,
     store: Arc<Store>,
     engine: Engine,
     messages: mpsc::Receiver<DriverMessage>,
@@ -55,21 +55,21 @@ pub struct Driver {
     known_addresses: BTreeMap<NodeId, Vec<Multiaddr>>,
     known_up: BTreeSet<NodeId>,
     connected: BTreeSet<NodeId>,
-    runtime: LastSeen,
-    /// The ports that could not be published when that was last looked at.
+    runtime: LastObserved,
+    /// Latest publish errors, by port.
     ports: BTreeMap<String, String>,
 }
 
-/// What the runtime said last, for an engine that has to begin anew.
+/// The runtime's latest state, replayed to an engine that is rebuilt.
 #[derive(Default)]
-struct LastSeen {
+struct LastObserved {
     instances: BTreeMap<InstanceId, Observed>,
-    /// `None`: it has said nothing yet.
+    /// The error of an unavailable runtime, or `Some(None)` if it is available; `None` before its first report.
     unavailable: Option<Option<String>>,
 }
 
-impl LastSeen {
-    fn note(&mut self, event: &RuntimeEvent) {
+impl LastObserved {
+    fn update(&mut self, event: &RuntimeEvent) {
         match event {
             RuntimeEvent::Listed(all) => {
                 self.instances = all.iter().map(|seen| (seen.id.clone(), seen.clone())).collect();
@@ -93,36 +93,47 @@ impl LastSeen {
     }
 }
 
-fn engine(parts: &DriverContext, store: &Store) -> anyhow::Result<Engine> {
+/// Why the engine could not be built from the store.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DriverError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The documents cannot be built from the stored changes.
+    #[error("cannot load the documents: {0}")]
+    Documents(#[from] vc_crdt::DocumentError),
+}
+
+fn engine(context: &DriverContext, store: &Store) -> Result<Engine, DriverError> {
     let durable = store.load()?;
     let config = Config {
-        key: parts.membership.key.clone(),
-        id: parts.membership.node,
-        cluster: parts.membership.cluster,
-        info: parts.info.clone(),
-        nonce: parts.nonce,
+        key: context.membership.key.clone(),
+        id: context.membership.node,
+        cluster: context.membership.cluster,
+        info: context.info.clone(),
+        nonce: context.nonce,
         timing: Timing::default(),
     };
     Ok(Engine::new(config, durable, crate::clock::now())?)
 }
 
 impl Driver {
-    /// A driver with what is on disk. Errors: the disk cannot be read.
-    pub fn new(
-        mut parts: DriverContext,
+    /// Builds the engine from the store. Returns the driver and the channel of its snapshots.
+    pub(crate) fn new(
+        mut context: DriverContext,
         store: Store,
         messages: mpsc::Receiver<DriverMessage>,
-    ) -> anyhow::Result<(Self, watch::Receiver<Snapshot>)> {
-        let engine = engine(&parts, &store)?;
+    ) -> Result<(Self, watch::Receiver<Snapshot>), DriverError> {
+        let engine = engine(&context, &store)?;
         for node in engine.replica().members() {
-            parts.gater.admit(node.peer_id());
+            context.gater.admit(node.peer_id());
         }
-        parts.info.addresses.sort();
+        context.info.addresses.sort();
         let first =
             Snapshot { view: engine.view(), usage: Arc::new(engine.usage().clone()), left: false };
         let (snapshot, receiver) = watch::channel(first);
         let driver = Self {
-            parts,
+            context,
             store: Arc::new(store),
             engine,
             messages,
@@ -132,15 +143,15 @@ impl Driver {
             known_addresses: BTreeMap::new(),
             known_up: BTreeSet::new(),
             connected: BTreeSet::new(),
-            runtime: LastSeen::default(),
+            runtime: LastObserved::default(),
             ports: BTreeMap::new(),
         };
         Ok((driver, receiver))
     }
 
-    /// Runs until every sender of events is gone.
-    pub async fn run(mut self) {
-        self.tell_network();
+    /// Runs until every sender of messages is dropped.
+    pub(crate) async fn run(mut self) {
+        self.update_network();
         loop {
             let (due, _) = self.engine.deadline();
             let wait = Duration::from_millis(due.saturating_sub(crate::clock::now()));
@@ -153,7 +164,7 @@ impl Driver {
                 () = tokio::time::sleep(wait) => DriverMessage::Input(Input::Wake),
             };
             self.handle(message).await;
-            // Many events must not keep the engine from looking at its clock.
+            // A full queue must not delay the engine's timers.
             if crate::clock::now() >= self.engine.deadline().0 && !self.messages.is_empty() {
                 self.step(Input::Wake).await;
             }
@@ -184,10 +195,10 @@ impl Driver {
             }
             DriverMessage::Addresses(mut addresses) => {
                 addresses.sort();
-                if addresses != self.parts.info.addresses && !addresses.is_empty() {
-                    tracing::info!(?addresses, "this node's addresses changed");
-                    self.parts.info.addresses = addresses;
-                    self.step(Input::Info(self.parts.info.clone())).await;
+                if addresses != self.context.info.addresses && !addresses.is_empty() {
+                    tracing::info!(?addresses, "own addresses changed");
+                    self.context.info.addresses = addresses;
+                    self.step(Input::Info(self.context.info.clone())).await;
                 }
             }
         }
@@ -200,9 +211,9 @@ impl Driver {
             }
             Input::Disconnected(node) => {
                 self.connected.remove(node);
-                self.parts.sync_streams.close(&node.peer_id());
+                self.context.sync_streams.close(&node.peer_id());
             }
-            Input::Runtime(event) => self.runtime.note(event),
+            Input::Runtime(event) => self.runtime.update(event),
             Input::Ports(problems) => self.ports.clone_from(problems),
             _ => {}
         }
@@ -212,7 +223,7 @@ impl Driver {
             if matches!(error, StoreError::Stopping) {
                 return;
             }
-            tracing::error!(%error, "cannot write to the disk; going on from what is on it");
+            tracing::error!(%error, "store write failed: rebuilding the engine from disk");
             let reason = disk_failed(&error);
             for (_, answer) in std::mem::take(&mut self.answers) {
                 let _ = answer.send(Err(reason.clone()));
@@ -226,36 +237,36 @@ impl Driver {
     }
 
     async fn perform(&mut self, mut outputs: VecDeque<Output>) -> Result<(), StoreError> {
-        let mut shown = false;
+        let mut published = false;
         while let Some(output) = outputs.pop_front() {
             match output {
                 Output::Runtime(action) => {
-                    // It may need what has just come, as a secret.
-                    if !shown {
-                        self.show_view();
-                        shown = true;
+                    // The action may need what was just received, such as a secret.
+                    if !published {
+                        self.publish_view();
+                        published = true;
                     }
-                    self.parts.runtime.perform(action);
+                    self.context.runtime.perform(action);
                 }
-                Output::RemoveVolume(volume) => self.parts.runtime.remove_volume(volume),
+                Output::RemoveVolume(volume) => self.context.runtime.remove_volume(volume),
                 Output::Persist(durable) => {
                     let members = !durable.certificates.is_empty();
                     self.persist(durable).await?;
                     if members {
                         for node in self.engine.replica().members() {
-                            self.parts.gater.admit(node.peer_id());
+                            self.context.gater.admit(node.peer_id());
                         }
                     }
                 }
                 Output::Gossip(gossip) => {
                     self.network(Command::Publish(encode(&gossip)));
                 }
-                Output::Send(to, message) => self.parts.sync_streams.send(to, message),
+                Output::Send(to, message) => self.context.sync_streams.send(to, message),
                 Output::Replay(to, runs) => {
                     let store = Arc::clone(&self.store);
                     let certificates = self.engine.replica().certificates();
-                    let sync_streams = self.parts.sync_streams.clone();
-                    // Reading and sending a long history must not hold up the heartbeat.
+                    let sync_streams = self.context.sync_streams.clone();
+                    // Reading a long history must not delay heartbeats.
                     tokio::task::spawn_blocking(move || match store.replay(&runs) {
                         Ok(batches) => {
                             for changes in batches {
@@ -263,33 +274,35 @@ impl Driver {
                                 sync_streams.send(to, SyncMessage::Changes(batch));
                             }
                         }
-                        Err(error) => tracing::warn!(%error, "cannot read changes for a peer"),
+                        Err(error) => {
+                            tracing::warn!(%error, "cannot read changes for anti-entropy")
+                        }
                     });
                 }
                 Output::Disconnect(node) => {
-                    self.parts.sync_streams.close(&node.peer_id());
+                    self.context.sync_streams.close(&node.peer_id());
                     self.network(Command::Disconnect(node));
                 }
                 Output::Answer(request, result) => {
-                    // Who has the answer finds the change in whatever he asks next.
+                    // A client that has the answer must see the change in its next request.
                     if result.is_ok() {
-                        self.show_view();
+                        self.publish_view();
                     }
                     if let Some(answer) = self.answers.remove(&request) {
                         let _ = answer.send(result);
                     }
                 }
                 Output::ViewChanged => {
-                    self.show_view();
-                    self.tell_network();
+                    self.publish_view();
+                    self.update_network();
                 }
             }
         }
         Ok(())
     }
 
-    /// Lets all others see what the engine makes of the documents.
-    fn show_view(&self) {
+    /// Publishes the engine's view to the other tasks.
+    fn publish_view(&self) {
         let view = self.engine.view();
         let left = self.engine.has_left();
         self.snapshot.send_modify(|snapshot| {
@@ -305,15 +318,15 @@ impl Driver {
             .unwrap_or(Err(StoreError::Stopping))
     }
 
-    /// Goes on from what is durable, as after a crash: what the disk did not take has not happened.
+    /// Rebuilds the engine from the store, as after a crash: what was not durable did not happen.
     async fn recover(&mut self) {
         loop {
-            tokio::time::sleep(DISK_PAUSE).await;
+            tokio::time::sleep(RECOVERY_INTERVAL).await;
             if let Err(error) = self.reopen() {
-                tracing::error!(%error, "the disk still fails; trying again");
+                tracing::error!(%error, "store still fails: retrying");
                 continue;
             }
-            // The new engine has seen nothing yet of what the old one saw.
+            // Replay what the old engine had observed.
             let connected = self.connected.iter().copied().map(Input::Connected);
             let ports = Input::Ports(self.ports.clone());
             let inputs: Vec<Input> =
@@ -329,14 +342,14 @@ impl Driver {
         }
     }
 
-    fn reopen(&mut self) -> anyhow::Result<()> {
+    fn reopen(&mut self) -> Result<(), DriverError> {
         self.store.reopen()?;
-        self.engine = engine(&self.parts, &self.store)?;
+        self.engine = engine(&self.context, &self.store)?;
         Ok(())
     }
 
-    /// Tells the swarm where the members are, and which are up.
-    fn tell_network(&mut self) {
+    /// Sends changed member addresses and the set of up nodes to the network task.
+    fn update_network(&mut self) {
         let view = self.engine.view();
         if self.known_up != view.up && self.network(Command::Up(view.up.clone())) {
             self.known_up.clone_from(&view.up);
@@ -344,7 +357,7 @@ impl Driver {
         for (&node, state) in &view.nodes {
             let Some(info) = &state.info else { continue };
             let known = self.known_addresses.get(&node) == Some(&info.addresses);
-            if known || node == self.parts.membership.node {
+            if known || node == self.context.membership.node {
                 continue;
             }
             if self.network(Command::Addresses(node, info.addresses.clone())) {
@@ -353,19 +366,19 @@ impl Driver {
         }
     }
 
-    /// Tells the swarm, unless it is so far behind that it has no room; `false` then. Never waits: the swarm may be
-    /// waiting for us.
+    /// Sends a command to the network task. Returns `false` when its queue is full. Never waits, because the network task
+    /// may be waiting for this one.
     fn network(&self, command: Command) -> bool {
-        let told = self.parts.network.try_send(command).is_ok();
-        if !told {
-            tracing::warn!("the network is behind: a command was dropped");
+        let sent = self.context.network.try_send(command).is_ok();
+        if !sent {
+            tracing::warn!("network queue full: command dropped");
         }
-        told
+        sent
     }
 }
 
 fn disk_failed(error: &StoreError) -> String {
     format!(
-        "this node cannot write to its disk, so nothing was changed ({error}): free some space or use another node with --peer"
+        "this node cannot write to its disk ({error}), so nothing was changed: free some space, or use another node with --peer"
     )
 }

@@ -1,4 +1,4 @@
-//! Where this node can be dialled, and where others were.
+//! The addresses this node publishes, and the address book of the other members.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,11 +10,11 @@ use vc_protocol::AddressKind;
 
 use super::backoff::Backoff;
 
-/// Addresses kept for one member.
+/// Addresses kept per member, and published by this node.
 const MAX_ADDRESSES: usize = 16;
 
-/// The addresses to publish: those listened on, without the loopback and the bridges of container engines, which mean
-/// another node (or none) to everybody else; or just `advertise` with the ports listened on.
+/// Returns the addresses to publish: those listened on, except loopback, link-local and container bridges, which other
+/// hosts cannot reach; all of them if none remains. With `advertise`, that IP with the ports listened on instead.
 pub(crate) fn publishable(
     listening: &BTreeSet<Multiaddr>,
     advertise: Option<IpAddr>,
@@ -49,12 +49,12 @@ pub(crate) fn publishable(
     chosen
 }
 
-/// Whether members dial it as it is: where browsers get in, only browsers do, and circuits are a matter of their own.
-pub(crate) fn is_dialled(address: &Multiaddr) -> bool {
+/// Returns whether members dial an address directly: neither WebRTC-direct, which is for browsers, nor a circuit.
+pub(crate) fn is_direct(address: &Multiaddr) -> bool {
     AddressKind::of(address) == Some(AddressKind::Direct)
 }
 
-/// The node's own addresses on bridges that container engines made.
+/// Returns the host's addresses on bridges of container engines and hypervisors.
 fn bridge_addresses() -> BTreeSet<IpAddr> {
     let is_bridge = |name: &str| {
         ["docker", "br-", "veth", "virbr", "cni", "podman", "lxc"]
@@ -65,48 +65,48 @@ fn bridge_addresses() -> BTreeSet<IpAddr> {
     interfaces.into_iter().filter(|i| is_bridge(&i.name)).map(|i| i.ip()).collect()
 }
 
-/// A member that should be connected.
+/// The entry of a member.
 #[derive(Debug, Default)]
-struct Contact {
+struct Entry {
     addresses: Vec<Multiaddr>,
     backoff: Backoff,
 }
 
-/// Where members were last known, and when to try them again.
+/// The known addresses of members, and when to dial each again.
 #[derive(Debug, Default)]
 pub(crate) struct AddressBook {
-    address_book: BTreeMap<PeerId, Contact>,
+    entries: BTreeMap<PeerId, Entry>,
 }
 
 impl AddressBook {
-    /// Addresses of a member, but for circuits; the newest word counts most.
+    /// Adds direct addresses of a member, the newest first.
     pub(crate) fn learn(&mut self, peer: PeerId, addresses: impl IntoIterator<Item = Multiaddr>) {
-        let contact = self.address_book.entry(peer).or_default();
-        for address in addresses.into_iter().filter(is_dialled) {
+        let entry = self.entries.entry(peer).or_default();
+        for address in addresses.into_iter().filter(is_direct) {
             let address = address.with_p2p(peer).unwrap_or_else(|address| address);
-            if contact.addresses.first() != Some(&address) {
-                contact.addresses.retain(|known| *known != address);
-                contact.addresses.insert(0, address);
-                // A new address is worth trying at once.
-                contact.backoff.reset();
+            if entry.addresses.first() != Some(&address) {
+                entry.addresses.retain(|known| *known != address);
+                entry.addresses.insert(0, address);
+                // Dial a new address at once.
+                entry.backoff.reset();
             }
         }
-        contact.addresses.truncate(MAX_ADDRESSES);
+        entry.addresses.truncate(MAX_ADDRESSES);
     }
 
     pub(crate) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        self.address_book.get(peer).map(|contact| contact.addresses.clone()).unwrap_or_default()
+        self.entries.get(peer).map(|entry| entry.addresses.clone()).unwrap_or_default()
     }
 
-    /// Whether it is time to dial a member, with no pause longer than `longest`. Takes the attempt as made.
+    /// Returns whether a member is to be dialled now, and if so counts the attempt. `longest` limits the backoff.
     pub(crate) fn is_due(&mut self, peer: PeerId, now: Instant, longest: Duration) -> bool {
-        self.address_book.entry(peer).or_default().backoff.is_due(now, longest)
+        self.entries.entry(peer).or_default().backoff.is_due(now, longest)
     }
 
-    /// It was reached.
+    /// Resets the backoff of a member that was reached.
     pub(crate) fn reached(&mut self, peer: &PeerId) {
-        if let Some(contact) = self.address_book.get_mut(peer) {
-            contact.backoff.reset();
+        if let Some(entry) = self.entries.get_mut(peer) {
+            entry.backoff.reset();
         }
     }
 }
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_published_only_when_there_is_nothing_else() {
+    fn loopback_is_published_only_without_other_addresses() {
         let lan = set(&[
             "/ip4/127.0.0.1/tcp/4777",
             "/ip4/10.1.2.3/tcp/4777",

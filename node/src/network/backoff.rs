@@ -1,11 +1,11 @@
-//! When to try again what may fail.
+//! Exponential backoff.
 
 use std::time::{Duration, Instant};
 
-/// The first pause; each one after it is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// First delay; each further delay is twice as long.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
 
-/// Attempts at one thing.
+/// The attempts so far, and when the next is due.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     attempts: u32,
@@ -13,18 +13,18 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Whether it is time to try, with no pause longer than `longest`. Takes the attempt as made.
+    /// Returns whether an attempt is due, and if so counts it. Delays are at most `longest`.
     pub(crate) fn is_due(&mut self, now: Instant, longest: Duration) -> bool {
         if self.next.is_some_and(|next| now < next) {
             return false;
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.attempts.min(8)).min(longest);
+        let delay = FIRST_DELAY.saturating_mul(1 << self.attempts.min(8)).min(longest);
         self.attempts = self.attempts.saturating_add(1);
-        self.next = Some(now + pause);
+        self.next = Some(now + delay);
         true
     }
 
-    /// It is worth trying at once.
+    /// Makes the next attempt due at once.
     pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }

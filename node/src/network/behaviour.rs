@@ -1,8 +1,7 @@
-//! Which protocols a node speaks, and to whom.
+//! The libp2p behaviours of a node: which protocols it speaks with unauthenticated peers and with members.
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use libp2p::core::Transport as _;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::upgrade::Version;
@@ -17,28 +16,30 @@ use vc_protocol::wire::{
 };
 use vc_protocol::{ClusterId, Keypair};
 
-use super::Config;
 use super::circuits;
+use super::config::{Config, NetworkError};
 use super::connection_gater::{ConnectionGater, MembersOnly};
 use super::inbound::{self, Incoming};
 use super::muxer;
 
-/// Connections that may be coming up at once, from strangers too: who connects and says nothing holds a place for the
-/// four seconds of the connection timeout, and must not keep the others out.
+/// Incoming connections in their transport handshake. A silent peer holds one for [`CONNECTION_TIMEOUT`].
 const MAX_PENDING: u32 = 512;
-/// Connections in all, but for those of members.
+/// Established connections, except those of members.
 const MAX_CONNECTIONS: u32 = 512;
-/// Connections of one peer.
+/// Established connections per peer.
 const MAX_PER_PEER: u32 = 8;
-/// Streams on one connection, of both sides together. Yamux by itself allows 512, and gives up the whole connection
-/// with one more. Each may have 256 KiB under way, and yamux hands out 1 GiB a connection: what is left of that lets
-/// streams over long distances have more.
+/// Streams per connection, of both sides together. Yamux's default is 512, and it closes the connection at one more. Each
+/// stream has a window of 256 KiB of yamux's 1 GiB per connection; the rest lets windows grow on slow paths.
 pub(crate) const MAX_STREAMS: usize = 3072;
-/// Bytes under way on one stream of a QUIC connection. All streams together may have as many: with less, a few readers
-/// that rest would hold up everybody else on the connection.
+/// Flow-control window of a QUIC stream, in bytes. The connection's window is the sum over all streams: with less, a few
+/// slow readers would block the other streams.
 const QUIC_WINDOW: u32 = 512 * 1024;
+/// Deadline for a transport handshake.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(4);
+/// A connection without streams is closed after this; members keep one open.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Everything: strangers see `auth` alone.
+/// All protocols. Unauthenticated peers get `auth` only.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     pub(crate) limits: connection_limits::Behaviour,
@@ -47,7 +48,7 @@ pub(crate) struct Behaviour {
     pub(crate) member: MembersOnly<Member>,
 }
 
-/// What members speak with one another.
+/// The protocols between members.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Member {
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
@@ -65,37 +66,38 @@ pub(crate) struct Member {
     pub(crate) image_inbound: inbound::Behaviour,
 }
 
-/// Open streams.
+/// Handles that open streams.
 #[derive(Clone)]
-pub struct Controls {
-    /// For anybody: the auth protocol.
-    pub auth: libp2p_stream::Control,
-    /// For members.
-    pub members: libp2p_stream::Control,
+pub(crate) struct Controls {
+    /// Streams of the auth protocol, to any peer.
+    pub(crate) auth: libp2p_stream::Control,
+    /// Streams of the other protocols, to members.
+    pub(crate) members: libp2p_stream::Control,
 }
 
-/// Streams that others open.
+/// Queues of incoming streams, by protocol.
 pub(crate) struct Streams {
-    /// Of anybody: the auth protocol.
+    /// Authentication, from any peer.
     pub(crate) auth: Incoming,
-    /// Of members: anti-entropy.
+    /// Anti-entropy, from members.
     pub(crate) sync: Incoming,
-    /// Of members: logs.
+    /// Logs, from members.
     pub(crate) logs: Incoming,
-    /// Of members: commands in instances.
+    /// Commands in instances, from members.
     pub(crate) exec: Incoming,
-    /// Of members: connections to instances.
+    /// Connections to instances, from members.
     pub(crate) route: Incoming,
-    /// Of members: images.
+    /// Image layers, from members.
     pub(crate) image: Incoming,
 }
 
+/// Builds the swarm with its transports.
 pub(crate) fn swarm(
     key: &Keypair,
     cluster: ClusterId,
     gater: ConnectionGater,
     config: &Config,
-) -> anyhow::Result<(Swarm<Behaviour>, Controls, Streams)> {
+) -> Result<(Swarm<Behaviour>, Controls, Streams), NetworkError> {
     let auth = libp2p_stream::Behaviour::new();
     let streams = libp2p_stream::Behaviour::new();
     let (auth_inbound, auth_streams) = inbound::Behaviour::new(AUTH_PROTOCOL);
@@ -119,16 +121,16 @@ pub(crate) fn swarm(
         .max_transmit_size(MAX_GOSSIP)
         .validate_messages()
         .build()
-        .context("gossipsub settings")?;
+        .map_err(|error| NetworkError::setup("gossipsub", error))?;
     let signed = gossipsub::MessageAuthenticity::Signed(key.clone());
     let gossip = gossipsub::Behaviour::new(signed, gossip_config)
-        .map_err(|error| anyhow::anyhow!("gossipsub: {error}"))?;
+        .map_err(|error| NetworkError::setup("gossipsub", error))?;
 
-    let protocol =
-        StreamProtocol::try_from_owned(format!("/vc/{cluster}/kad/1")).context("protocol name")?;
+    let protocol = StreamProtocol::try_from_owned(format!("/vc/{cluster}/kad/1"))
+        .map_err(|error| NetworkError::setup("Kademlia", error))?;
     let store = kad::store::MemoryStore::new(peer);
     let mut kademlia = kad::Behaviour::with_config(peer, store, kad::Config::new(protocol));
-    // Without a confirmed external address it would stay a client, and nobody could ask it.
+    // By default it stays a client, which answers no queries, until an external address is confirmed.
     kademlia.set_mode(Some(kad::Mode::Server));
 
     let identify = identify::Behaviour::new(
@@ -143,7 +145,7 @@ pub(crate) fn swarm(
     let mdns = if config.mdns {
         Some(
             mdns::tokio::Behaviour::new(mdns::Config::default(), peer)
-                .context("cannot start mDNS; try --no-mdns")?,
+                .map_err(NetworkError::Mdns)?,
         )
     } else {
         None
@@ -179,9 +181,9 @@ pub(crate) fn swarm(
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexed)
-        .context("TCP transport")?
+        .map_err(|error| NetworkError::setup("TCP transport", error))?
         .with_quic_config(|mut quic| {
-            // Each side counts the streams that the other opens.
+            // The limit is on streams that the other side opens.
             quic.max_concurrent_stream_limit = MAX_STREAMS as u32 / 2;
             quic.max_stream_data = QUIC_WINDOW;
             quic.max_connection_data = QUIC_WINDOW * (MAX_STREAMS as u32 / 2);
@@ -196,20 +198,18 @@ pub(crate) fn swarm(
             vc_webrtc::Transport::new(config)
                 .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
         })
-        .context("WebRTC transport")?
+        .map_err(|error| NetworkError::setup("WebRTC transport", error))?
         .with_relay_client(noise::Config::new, multiplexed)
-        .context("relayed transport")?
+        .map_err(|error| NetworkError::setup("relay transport", error))?
         .with_behaviour(behaviour)
-        .map_err(|error| anyhow::anyhow!("behaviour: {error}"))?
-        // Members hold a stream open, which keeps the connection; strangers have so long to say who they are.
+        .map_err(|error| NetworkError::setup("behaviours", error))?
         .with_swarm_config(|config| {
             config
-                .with_idle_connection_timeout(Duration::from_secs(10))
-                // A stream is of use at once, instead of after a round trip: whoever opens one names one protocol, and
-                // speaks first.
+                .with_idle_connection_timeout(IDLE_TIMEOUT)
+                // Saves a round trip per stream: openers offer one protocol and write first.
                 .with_substream_upgrade_protocol_override(Version::V1Lazy)
         })
-        .with_connection_timeout(Duration::from_secs(4))
+        .with_connection_timeout(CONNECTION_TIMEOUT)
         .build();
     Ok((swarm, controls, incoming))
 }

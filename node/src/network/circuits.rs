@@ -1,18 +1,16 @@
-//! Circuits: connections to members that cannot be dialled, through members that can (libp2p's circuit relay v2).
+//! Circuits: connections between two members that cannot dial each other, through a third (libp2p circuit relay v2).
 //!
-//! A node behind NAT dials out, and on what it dialled streams go both ways. Two such nodes cannot dial each other;
-//! a third that both are connected to is their relay. One holds a *reservation* there, the other asks the relay for a
-//! *circuit* to it: a stream on each one's connection to the relay. In it they speak Noise and Yamux end to end, as on
-//! any connection, so the relay reads nothing, and who is a member is as certain as ever.
+//! Nodes behind NAT only dial out. Two of them use a member that both are connected to as their relay: one holds a
+//! *reservation* there, the other asks the relay for a *circuit* to it, a stream on each one's connection to the relay.
+//! Inside it they speak Noise and Yamux end to end, so the relay cannot read it and both peer ids are authenticated.
 //!
-//! Who does what follows from what both sides see anyway. Two members are *apart* when both are up and have had no
-//! direct connection for [`APART`]. Then the one with the smaller id dials through the members it is connected to, and
-//! the one with the larger holds reservations at those that *it* is connected to. So there is one circuit a pair, nobody
-//! needs to find out what kind of NAT he is behind, a cluster whose nodes reach each other holds no reservations, and
-//! no address of a circuit is ever written into a document: relays come and go without a word. That two members handle_stream at
-//! all asks for each to try all its relays, which it does up to [`MAX_RELAYS`], the same ones first on both sides.
+//! Roles follow from what both sides know. Two members are *apart* when both are up and have had no direct connection for
+//! [`APART_TIMEOUT`]. Then the one with the smaller id dials through the members it is connected to, and the one with the
+//! larger id holds reservations at the members that *it* is connected to. So there is one circuit per pair, no NAT
+//! detection, no reservation in a cluster whose nodes reach each other, and no circuit address in any document. Each side
+//! tries up to [`MAX_RELAYS`] relays, in the same order on both sides.
 //!
-//! Direct is better: both go on dialling directly, and circuits are closed when that succeeds.
+//! Both sides keep dialling directly, and close the circuit when that succeeds.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,69 +24,68 @@ use libp2p::{Multiaddr, PeerId, relay};
 use super::backoff::Backoff;
 use super::connections::Connections;
 
-/// So long without a direct connection, and two members are apart. A dial between nodes that reach each other takes
-/// a fraction of it.
-const APART: Duration = Duration::from_secs(2);
-/// The longest pause between two attempts at one thing.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// Relays that a member tries at most: all, in the clusters this is made for.
+/// Members without a direct connection for this long are apart. A dial between nodes that reach each other takes a
+/// fraction of it.
+const APART_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest backoff between attempts to dial through relays or to reserve at one.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Relays that a member tries: all, in clusters of up to this size.
 const MAX_RELAYS: usize = 16;
-/// Circuits of one member through this one: more than it has peers, in the clusters this is made for.
+/// Circuits per member through this node: one for each of its peers, in clusters of up to this size.
 const MAX_CIRCUITS_PER_PEER: usize = 16;
-/// Circuits through this member in all.
+/// Circuits through this node, in total.
 const MAX_CIRCUITS: usize = 128;
-/// Reservations that this member grants.
+/// Reservations that this node grants.
 const MAX_RESERVATIONS: usize = 128;
-/// How long a reservation holds. It is renewed when three quarters are over.
-const RESERVATION: Duration = Duration::from_secs(60 * 60);
+/// Lifetime of a reservation; libp2p renews it after three quarters.
+const RESERVATION_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// The relay for other members. How many circuits there are is bounded; what one carries, and how long, is not: it would
-/// only cut people's connections, and members are trusted with more. Nor is how often one asks: members behind one NAT
-/// share an address, and a request costs as much as any stream.
+/// Builds the relay for other members. The number of circuits is limited. Their bytes and duration are not, which would
+/// cut users' connections; nor is the request rate, because members behind one NAT share an address.
 pub(super) fn server(own: PeerId) -> relay::Behaviour {
     let config = relay::Config {
         max_reservations: MAX_RESERVATIONS,
-        // One a connection.
+        // One per connection.
         max_reservations_per_peer: 4,
-        reservation_duration: RESERVATION,
+        reservation_duration: RESERVATION_TTL,
         reservation_rate_limiters: Vec::new(),
         max_circuits: MAX_CIRCUITS,
         max_circuits_per_peer: MAX_CIRCUITS_PER_PEER,
         max_circuit_duration: Duration::from_secs(u32::MAX.into()),
-        // Zero: as many as there are.
+        // Zero: unlimited.
         max_circuit_bytes: 0,
         circuit_src_rate_limiters: Vec::new(),
     };
     let mut server = relay::Behaviour::new(own, config);
-    // By itself it would hide until an address is confirmed from outside, which nobody does.
+    // By default it is disabled until an external address is confirmed.
     server.set_status(Some(relay::Status::Enable));
     server
 }
 
-/// What is to be done now.
+/// An action for the swarm.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Reserve at a relay, by listening on this address; [`Circuits::reserved`] says that it was begun.
+pub(crate) enum Action {
+    /// Reserve at a relay by listening on this address, then call [`Circuits::reserved`].
     Reserve(PeerId, Multiaddr),
-    /// End a reservation.
+    /// Cancel a reservation.
     Release(ListenerId),
-    /// Dial a member at the addresses, one after another.
+    /// Dial a member at these addresses, one after another.
     Dial(PeerId, Vec<Multiaddr>),
 }
 
-/// A reservation that is held or wanted.
+/// A reservation at a relay; without a listener it is still to be made.
 #[derive(Debug, Default)]
 struct Reservation {
     listener: Option<ListenerId>,
     backoff: Backoff,
 }
 
-/// Who is apart from us, and what is done about it.
+/// The members that are apart from this node, and the reservations and dials on their account.
 #[derive(Debug)]
 pub(crate) struct Circuits {
     own: PeerId,
     up: BTreeSet<PeerId>,
-    /// Members that are up and not connected directly, since when.
+    /// Up members without a direct connection, and since when.
     apart: BTreeMap<PeerId, Instant>,
     reservations: BTreeMap<PeerId, Reservation>,
     dials: BTreeMap<PeerId, Backoff>,
@@ -105,24 +102,24 @@ impl Circuits {
         }
     }
 
-    /// The members that are up.
-    pub(crate) fn are_up(&mut self, members: BTreeSet<PeerId>) {
+    /// Sets the members that are up.
+    pub(crate) fn set_up(&mut self, members: BTreeSet<PeerId>) {
         self.up = members;
     }
 
-    /// A reservation was asked for; `None`: it could not be.
+    /// Notes the listener of a reservation that was requested; `None` if the request failed.
     pub(crate) fn reserved(&mut self, relay: PeerId, listener: Option<ListenerId>) {
         self.reservations.entry(relay).or_default().listener = listener;
     }
 
-    /// A relay has granted a reservation.
+    /// Notes that a relay granted a reservation.
     pub(crate) fn granted(&mut self, relay: &PeerId) {
         if let Some(reservation) = self.reservations.get_mut(relay) {
             reservation.backoff.reset();
         }
     }
 
-    /// A reservation has ended: refused, or its relay is gone.
+    /// Notes that a reservation ended: it was refused, or the connection to its relay closed.
     pub(crate) fn ended(&mut self, listener: ListenerId) {
         let of = self.reservations.values_mut().find(|it| it.listener == Some(listener));
         if let Some(reservation) = of {
@@ -130,8 +127,8 @@ impl Circuits {
         }
     }
 
-    /// What is to be done at this moment.
-    pub(crate) fn look(&mut self, now: Instant, connections: &Connections) -> Vec<Step> {
+    /// Returns the actions that are due.
+    pub(crate) fn poll(&mut self, now: Instant, connections: &Connections) -> Vec<Action> {
         let own = self.own;
         let missing: BTreeMap<PeerId, Instant> = self
             .up
@@ -143,7 +140,7 @@ impl Circuits {
         let apart: Vec<PeerId> = self
             .apart
             .iter()
-            .filter(|&(_, &since)| now.duration_since(since) >= APART)
+            .filter(|&(_, &since)| now.duration_since(since) >= APART_TIMEOUT)
             .map(|(&peer, _)| peer)
             .collect();
         let relays: BTreeMap<PeerId, Multiaddr> = connections
@@ -151,21 +148,21 @@ impl Circuits {
             .take(MAX_RELAYS)
             .map(|(relay, address)| (relay, through(relay, address)))
             .collect();
-        let mut steps = self.reserve(now, &relays, apart.iter().any(|peer| *peer < own));
+        let mut actions = self.reserve(now, &relays, apart.iter().any(|peer| *peer < own));
         self.dials.retain(|peer, _| apart.contains(peer) && !connections.is_connected(peer));
         for peer in apart.into_iter().filter(|peer| *peer > own && !connections.is_connected(peer))
         {
-            if relays.is_empty() || !self.dials.entry(peer).or_default().is_due(now, MAX_PAUSE) {
+            if relays.is_empty() || !self.dials.entry(peer).or_default().is_due(now, MAX_BACKOFF) {
                 continue;
             }
             let mut relays: Vec<(&PeerId, &Multiaddr)> = relays.iter().collect();
-            // Each pair has another order, so that one relay does not carry all.
+            // The order depends on the pair, which spreads circuits over the relays.
             relays.sort_by_key(|(relay, _)| rank(relay, &peer, &own));
             let addresses =
                 relays.into_iter().map(|(_, address)| address.clone().with(Protocol::P2p(peer)));
-            steps.push(Step::Dial(peer, addresses.collect()));
+            actions.push(Action::Dial(peer, addresses.collect()));
         }
-        steps
+        actions
     }
 
     fn reserve(
@@ -173,26 +170,26 @@ impl Circuits {
         now: Instant,
         relays: &BTreeMap<PeerId, Multiaddr>,
         wanted: bool,
-    ) -> Vec<Step> {
-        let mut steps = Vec::new();
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
         self.reservations.retain(|relay, reservation| {
             let kept = wanted && relays.contains_key(relay);
             if !kept && let Some(listener) = reservation.listener {
-                steps.push(Step::Release(listener));
+                actions.push(Action::Release(listener));
             }
             kept
         });
         for (&relay, address) in relays.iter().filter(|_| wanted) {
             let reservation = self.reservations.entry(relay).or_default();
-            if reservation.listener.is_none() && reservation.backoff.is_due(now, MAX_PAUSE) {
-                steps.push(Step::Reserve(relay, address.clone()));
+            if reservation.listener.is_none() && reservation.backoff.is_due(now, MAX_BACKOFF) {
+                actions.push(Action::Reserve(relay, address.clone()));
             }
         }
-        steps
+        actions
     }
 }
 
-/// The address of circuits through a relay. Where the relay is has to be in it, though we are connected to it.
+/// Returns the circuit address of a relay. It must contain the relay's own address, even when connected.
 fn through(relay: PeerId, address: &Multiaddr) -> Multiaddr {
     let place: Multiaddr =
         address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
@@ -209,12 +206,12 @@ fn rank(relay: &PeerId, peer: &PeerId, own: &PeerId) -> u64 {
 mod tests {
     use libp2p::swarm::ConnectionId;
 
-    use super::super::connections::Path;
+    use super::super::connections::ConnectionPath;
     use super::*;
 
     const FIRST: u64 = 1_000;
 
-    /// A relay that both are connected to, and a pair; the smaller id first.
+    /// A pair of members, the smaller id first, and a relay that both are connected to.
     struct Fixture {
         start: Instant,
         relay: PeerId,
@@ -242,25 +239,29 @@ mod tests {
             self.opened += 1;
             let id = ConnectionId::new_unchecked(self.opened);
             let address = format!("/ip4/10.0.0.{}/tcp/4777", self.opened);
-            let direct = Path::Direct(address.parse().expect("an address"));
-            self.connections.opened(peer, id, if directly { direct } else { Path::Circuit });
+            let direct = ConnectionPath::Direct(address.parse().expect("an address"));
+            self.connections.opened(
+                peer,
+                id,
+                if directly { direct } else { ConnectionPath::Circuit },
+            );
             id
         }
 
         fn circuits(&self, own: PeerId) -> Circuits {
             let mut circuits = Circuits::new(own);
-            circuits.are_up([self.relay, self.pair[0], self.pair[1]].into());
+            circuits.set_up([self.relay, self.pair[0], self.pair[1]].into());
             circuits
         }
 
-        fn look(&self, circuits: &mut Circuits, after: u64) -> Vec<Step> {
-            circuits.look(self.start + Duration::from_millis(after), &self.connections)
+        fn poll(&self, circuits: &mut Circuits, after: u64) -> Vec<Action> {
+            circuits.poll(self.start + Duration::from_millis(after), &self.connections)
         }
 
-        /// What is done `after` as many milliseconds, when nothing was done before.
-        fn first_steps(&self, circuits: &mut Circuits) -> Vec<Step> {
-            assert_eq!(self.look(circuits, FIRST), [], "a moment apart is nothing");
-            self.look(circuits, FIRST + 2_000)
+        /// Returns the actions once the pair is apart, after checking that there are none before.
+        fn first_actions(&self, circuits: &mut Circuits) -> Vec<Action> {
+            assert_eq!(self.poll(circuits, FIRST), [], "not apart yet");
+            self.poll(circuits, FIRST + 2_000)
         }
 
         fn at_relay(&self) -> Multiaddr {
@@ -271,79 +272,78 @@ mod tests {
     }
 
     #[test]
-    fn of_two_members_apart_the_smaller_id_dials_and_the_larger_waits_at_the_relay() {
+    fn the_smaller_id_dials_through_the_relay_and_the_larger_reserves_there() {
         let fixture = Fixture::new();
         let [smaller, larger] = fixture.pair;
         let target = fixture.at_relay().with(Protocol::P2p(larger));
         assert_eq!(
-            fixture.first_steps(&mut fixture.circuits(smaller)),
-            [Step::Dial(larger, vec![target])]
+            fixture.first_actions(&mut fixture.circuits(smaller)),
+            [Action::Dial(larger, vec![target])]
         );
         assert_eq!(
-            fixture.first_steps(&mut fixture.circuits(larger)),
-            [Step::Reserve(fixture.relay, fixture.at_relay())]
+            fixture.first_actions(&mut fixture.circuits(larger)),
+            [Action::Reserve(fixture.relay, fixture.at_relay())]
         );
     }
 
     #[test]
-    fn nothing_is_done_for_members_that_are_down_or_connected_directly() {
+    fn members_that_are_down_or_connected_directly_need_no_circuit() {
         let mut fixture = Fixture::new();
         let [smaller, larger] = fixture.pair;
         let mut alone = fixture.circuits(smaller);
-        alone.are_up([fixture.relay, smaller].into());
-        assert_eq!(fixture.first_steps(&mut alone), []);
+        alone.set_up([fixture.relay, smaller].into());
+        assert_eq!(fixture.first_actions(&mut alone), []);
 
         fixture.connect(larger, true);
-        assert_eq!(fixture.first_steps(&mut fixture.circuits(smaller)), []);
+        assert_eq!(fixture.first_actions(&mut fixture.circuits(smaller)), []);
     }
 
     #[test]
-    fn a_reservation_is_asked_for_again_when_it_ended_and_released_when_nobody_is_apart() {
+    fn an_ended_reservation_is_renewed_and_released_when_no_member_is_apart() {
         let mut fixture = Fixture::new();
         let [smaller, larger] = fixture.pair;
         let mut circuits = fixture.circuits(larger);
-        assert_eq!(fixture.first_steps(&mut circuits).len(), 1);
+        assert_eq!(fixture.first_actions(&mut circuits).len(), 1);
         let listener = ListenerId::next();
         circuits.reserved(fixture.relay, Some(listener));
         circuits.granted(&fixture.relay);
-        assert_eq!(fixture.look(&mut circuits, 60_000), [], "held");
+        assert_eq!(fixture.poll(&mut circuits, 60_000), [], "held");
 
         circuits.ended(listener);
-        let again = Step::Reserve(fixture.relay, fixture.at_relay());
-        assert_eq!(fixture.look(&mut circuits, 61_000), [again]);
+        let again = Action::Reserve(fixture.relay, fixture.at_relay());
+        assert_eq!(fixture.poll(&mut circuits, 61_000), [again]);
         let listener = ListenerId::next();
         circuits.reserved(fixture.relay, Some(listener));
-        // Through the circuit they are still apart: it may break.
+        // With a circuit they are still apart: it may break.
         fixture.connect(smaller, false);
-        assert_eq!(fixture.look(&mut circuits, 90_000), []);
+        assert_eq!(fixture.poll(&mut circuits, 90_000), []);
 
         fixture.connect(smaller, true);
-        assert_eq!(fixture.look(&mut circuits, 91_000), [Step::Release(listener)]);
+        assert_eq!(fixture.poll(&mut circuits, 91_000), [Action::Release(listener)]);
     }
 
     #[test]
-    fn a_member_is_dialled_through_relays_until_it_is_connected_and_again_when_the_circuit_breaks()
-    {
+    fn a_member_is_dialled_through_relays_until_connected_and_again_when_the_circuit_breaks() {
         let mut fixture = Fixture::new();
         let [smaller, larger] = fixture.pair;
         let mut circuits = fixture.circuits(smaller);
-        assert_eq!(fixture.first_steps(&mut circuits).len(), 1);
-        assert_eq!(fixture.look(&mut circuits, FIRST + 2_100), [], "it was just tried");
+        assert_eq!(fixture.first_actions(&mut circuits).len(), 1);
+        assert_eq!(fixture.poll(&mut circuits, FIRST + 2_100), [], "backing off");
         let second = fixture.connect(PeerId::random(), true);
-        let steps = fixture.look(&mut circuits, FIRST + 3_000);
-        let [Step::Dial(_, addresses)] = steps.as_slice() else { panic!("{steps:?}") };
+        let actions = fixture.poll(&mut circuits, FIRST + 3_000);
+        let [Action::Dial(_, addresses)] = actions.as_slice() else { panic!("{actions:?}") };
         assert_eq!(addresses.len(), 2, "through every relay: {addresses:?}");
 
         let circuit = fixture.connect(larger, false);
-        assert_eq!(fixture.look(&mut circuits, FIRST + 9_000), []);
+        assert_eq!(fixture.poll(&mut circuits, FIRST + 9_000), []);
         fixture.connections.closed(&larger, circuit);
-        assert_eq!(fixture.look(&mut circuits, FIRST + 9_001).len(), 1, "at once");
+        assert_eq!(fixture.poll(&mut circuits, FIRST + 9_001).len(), 1, "at once");
 
         let relays: Vec<PeerId> = fixture.connections.direct().map(|(relay, _)| relay).collect();
         for relay in relays {
             fixture.connections.closed(&relay, ConnectionId::new_unchecked(1));
             fixture.connections.closed(&relay, second);
         }
-        assert_eq!(fixture.look(&mut circuits, FIRST + 60_000), [], "there is no relay left");
+        assert_eq!(fixture.poll(&mut circuits, FIRST + 60_000), [], "no relay is connected");
     }
 }

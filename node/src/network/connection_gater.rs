@@ -1,7 +1,7 @@
-//! Keeps strangers out: a connection gets the members' protocols only if the peer is a member when it comes up.
+//! The connection gater: gives a connection the members' protocols only if its peer is a member when it is established.
 //!
-//! The transport proves the peer's id, certificates say which ids are members, so nothing has to be asked again on a
-//! known member's connection. Anybody else's connection carries a handler that knows no protocol at all.
+//! The transport proves the peer id and certificates name the ids of members, so a known member's connection needs no
+//! further authentication. Any other connection gets a handler without protocols (and `auth`, which is outside).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
@@ -20,12 +20,12 @@ use libp2p::{Multiaddr, PeerId};
 
 use either::Either;
 
-use super::addresses::is_dialled;
+use super::addresses::is_direct;
 use super::connections::is_circuit;
 
-/// Who is a member, and which connections were opened to members. Cheap to clone; all clones are one.
+/// The members, and the connections established with them. Cheap to clone; clones share their state.
 #[derive(Clone, Default)]
-pub struct ConnectionGater {
+pub(crate) struct ConnectionGater {
     inner: Arc<RwLock<Inner>>,
 }
 
@@ -36,23 +36,23 @@ struct Inner {
 }
 
 impl ConnectionGater {
-    /// Takes a peer as a member from now on; `true`: it was none.
-    pub fn admit(&self, peer: PeerId) -> bool {
+    /// Adds a member. Returns `true` if it was not one.
+    pub(crate) fn admit(&self, peer: PeerId) -> bool {
         self.write(|inner| inner.members.insert(peer))
     }
 
-    /// Whether a peer is a member.
-    pub fn is_member(&self, peer: &PeerId) -> bool {
+    /// Returns whether a peer is a member.
+    pub(crate) fn is_member(&self, peer: &PeerId) -> bool {
         self.read(|inner| inner.members.contains(peer))
     }
 
-    /// The members.
-    pub fn members(&self) -> Vec<PeerId> {
+    /// Returns the members.
+    pub(crate) fn members(&self) -> Vec<PeerId> {
         self.read(|inner| inner.members.iter().copied().collect())
     }
 
-    /// Whether this connection carries the members' protocols.
-    pub fn is_open(&self, connection: &ConnectionId) -> bool {
+    /// Returns whether a connection carries the members' protocols.
+    pub(crate) fn is_open(&self, connection: &ConnectionId) -> bool {
         self.read(|inner| inner.open.contains(connection))
     }
 
@@ -64,7 +64,7 @@ impl ConnectionGater {
         self.write(|inner| inner.open.remove(connection));
     }
 
-    // Nothing panics while the lock is held, so a poisoned lock still holds whole data.
+    // No code panics while it holds the lock, so a poisoned lock still guards consistent data.
     fn read<T>(&self, f: impl FnOnce(&Inner) -> T) -> T {
         f(&self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
@@ -74,11 +74,11 @@ impl ConnectionGater {
     }
 }
 
-/// A behaviour that only members' connections see.
+/// Wraps a behaviour that only members' connections take part in.
 pub(crate) struct MembersOnly<B> {
     pub(crate) inner: B,
     gater: ConnectionGater,
-    /// Open connections of each member: those that came up as a stranger's are not among them.
+    /// Established connections of each member that carry the protocols.
     open: HashMap<PeerId, Vec<ConnectionId>>,
 }
 
@@ -122,8 +122,8 @@ impl<B: NetworkBehaviour> NetworkBehaviour for MembersOnly<B> {
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         let mut known = self.inner.handle_pending_outbound_connection(id, peer, addresses, role)?;
-        // Circuits are dialled by whoever means to, and where browsers get in, members do not.
-        known.retain(is_dialled);
+        // Circuits are dialled explicitly, and WebRTC-direct is for browsers.
+        known.retain(is_direct);
         Ok(known)
     }
 
@@ -163,7 +163,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for MembersOnly<B> {
                 self.gater.close(&event.connection_id);
             }
             FromSwarm::AddressChange(event) if !self.gater.is_open(&event.connection_id) => {}
-            // Where this node waits for circuits is nobody's business: it would be told, and dialled, all around.
+            // Identify would spread circuit addresses, and other members would dial them.
             FromSwarm::NewListenAddr(NewListenAddr { addr, .. })
             | FromSwarm::ExternalAddrConfirmed(ExternalAddrConfirmed { addr })
                 if is_circuit(addr) => {}
@@ -193,9 +193,9 @@ impl<B: NetworkBehaviour> NetworkBehaviour for MembersOnly<B> {
             let ToSwarm::NotifyHandler { peer_id, handler, event } = event else {
                 return Poll::Ready(event.map_in(Either::Left));
             };
-            // A peer may have both kinds of connections while it is being admitted. What is meant for any of them must
-            // not get to one whose handler knows no protocol: libp2p would panic. Which peer it is for says little when a
-            // connection is named: the relay's messages to the end of a circuit bear the name of its beginning.
+            // A peer may have connections of both kinds while it is being admitted. An event must not reach one whose
+            // handler has no protocols: libp2p would panic. Where a connection is named, the peer is ignored: the relay's
+            // messages to the destination of a circuit carry the peer id of its source.
             let id = match handler {
                 NotifyHandler::Any => self.open.get(&peer_id).and_then(|open| open.last().copied()),
                 NotifyHandler::One(id) => self.gater.is_open(&id).then_some(id),
@@ -226,7 +226,7 @@ mod tests {
         OneShotHandler::new(libp2p::swarm::SubstreamProtocol::new(protocol, ()), Default::default())
     }
 
-    /// Has something to tell to connections of a peer.
+    /// Sends events to the handlers of a peer.
     struct Talker(PeerId, VecDeque<NotifyHandler>);
 
     impl NetworkBehaviour for Talker {
@@ -272,10 +272,10 @@ mod tests {
     }
 
     #[test]
-    fn only_connections_that_came_up_as_a_members_are_told_anything() {
+    fn only_connections_established_as_a_member_get_events() {
         let (peer, gater) = (PeerId::random(), ConnectionGater::default());
         let (early, late) = (ConnectionId::new_unchecked(1), ConnectionId::new_unchecked(2));
-        let tell = || {
+        let events = || {
             [
                 NotifyHandler::Any,
                 NotifyHandler::One(early),
@@ -304,18 +304,20 @@ mod tests {
                 failed_addresses: &[],
                 other_established: 0,
             }));
-            members_only.inner.1 = tell().into();
-            let mut told = Vec::new();
+            members_only.inner.1 = events().into();
+            let mut notified = Vec::new();
             while let Poll::Ready(ToSwarm::NotifyHandler { handler, .. }) =
                 members_only.poll(&mut cx)
             {
-                told.push(handler);
+                notified.push(handler);
             }
             let expected = if member { 3 } else { 0 };
-            assert_eq!(told.len(), expected);
+            assert_eq!(notified.len(), expected);
             assert!(
-                told.iter().all(|handler| matches!(handler, NotifyHandler::One(id) if *id == late)),
-                "{told:?}"
+                notified
+                    .iter()
+                    .all(|handler| matches!(handler, NotifyHandler::One(id) if *id == late)),
+                "{notified:?}"
             );
         }
     }

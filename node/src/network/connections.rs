@@ -1,4 +1,4 @@
-//! Which connections lead to each member, and whether directly.
+//! The established connections of each member.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
-/// How a connection came about.
+/// How a connection reaches a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Path {
-    /// From node to node; where the other end is.
+pub(crate) enum ConnectionPath {
+    /// Directly; the remote address.
     Direct(Multiaddr),
-    /// Through another member.
+    /// Through a relay.
     Circuit,
 }
 
-impl Path {
+impl ConnectionPath {
     pub(crate) fn of(endpoint: &ConnectedPoint) -> Self {
         if endpoint.is_relayed() {
             Self::Circuit
@@ -26,26 +26,31 @@ impl Path {
     }
 }
 
-/// Whether an address leads through another peer.
+/// Returns whether an address leads through a relay.
 pub(crate) fn is_circuit(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
-/// Open connections of members that carry their protocols.
+/// The connections that carry the members' protocols.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    open: BTreeMap<PeerId, BTreeMap<ConnectionId, Path>>,
+    open: BTreeMap<PeerId, BTreeMap<ConnectionId, ConnectionPath>>,
 }
 
 impl Connections {
-    /// A connection came up; `true`: it is the member's first.
-    pub(crate) fn opened(&mut self, peer: PeerId, connection: ConnectionId, path: Path) -> bool {
+    /// Adds a connection. Returns `true` if it is the member's first.
+    pub(crate) fn opened(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        path: ConnectionPath,
+    ) -> bool {
         let open = self.open.entry(peer).or_default();
         open.insert(connection, path);
         open.len() == 1
     }
 
-    /// A connection is gone; `true`: it was the member's last.
+    /// Removes a connection. Returns `true` if it was the member's last.
     pub(crate) fn closed(&mut self, peer: &PeerId, connection: ConnectionId) -> bool {
         let Some(open) = self.open.get_mut(peer) else { return false };
         let last = open.remove(&connection).is_some() && open.is_empty();
@@ -67,32 +72,33 @@ impl Connections {
         self.open.get(peer).is_some_and(|open| address(open).is_some())
     }
 
-    /// Members that are connected directly, and where they are.
+    /// Returns the members that are connected directly, and an address of each.
     pub(crate) fn direct(&self) -> impl Iterator<Item = (PeerId, &Multiaddr)> {
         self.open.iter().filter_map(|(&peer, open)| Some((peer, address(open)?)))
     }
 
-    /// Whether this connection is a circuit.
+    /// Returns whether a connection is a circuit.
     pub(crate) fn is_circuit(&self, peer: &PeerId, connection: ConnectionId) -> bool {
         self.circuits(peer).any(|circuit| circuit == connection)
     }
 
-    /// The circuits to a member that is connected directly, too. Streams are opened on any connection, and circuits are
-    /// the slower ones.
+    /// Returns the circuits to a member that is also connected directly. Streams may be opened on any connection, and
+    /// circuits are slower.
     pub(crate) fn surplus(&self, peer: &PeerId) -> Vec<ConnectionId> {
         if self.is_direct(peer) { self.circuits(peer).collect() } else { Vec::new() }
     }
 
     fn circuits(&self, peer: &PeerId) -> impl Iterator<Item = ConnectionId> {
         let open = self.open.get(peer).into_iter().flatten();
-        open.filter(|(_, path)| **path == Path::Circuit).map(|(&connection, _)| connection)
+        open.filter(|(_, path)| **path == ConnectionPath::Circuit)
+            .map(|(&connection, _)| connection)
     }
 }
 
-fn address(open: &BTreeMap<ConnectionId, Path>) -> Option<&Multiaddr> {
+fn address(open: &BTreeMap<ConnectionId, ConnectionPath>) -> Option<&Multiaddr> {
     open.values().find_map(|path| match path {
-        Path::Direct(address) => Some(address),
-        Path::Circuit => None,
+        ConnectionPath::Direct(address) => Some(address),
+        ConnectionPath::Circuit => None,
     })
 }
 
@@ -101,16 +107,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn circuits_are_surplus_as_soon_as_there_is_a_direct_connection() {
+    fn circuits_are_surplus_beside_a_direct_connection() {
         let peer = PeerId::random();
         let [circuit, direct] = [1, 2].map(ConnectionId::new_unchecked);
         let mut connections = Connections::default();
-        assert!(connections.opened(peer, circuit, Path::Circuit), "the first");
+        assert!(connections.opened(peer, circuit, ConnectionPath::Circuit), "the first");
         assert!(connections.is_connected(&peer) && !connections.is_direct(&peer));
         assert_eq!((connections.surplus(&peer), connections.direct().count()), (Vec::new(), 0));
 
         let address: Multiaddr = "/ip4/10.1.2.3/tcp/4777".parse().expect("an address");
-        assert!(!connections.opened(peer, direct, Path::Direct(address.clone())), "the second");
+        assert!(
+            !connections.opened(peer, direct, ConnectionPath::Direct(address.clone())),
+            "the second"
+        );
         assert_eq!(connections.surplus(&peer), [circuit]);
         assert_eq!(connections.direct().collect::<Vec<_>>(), [(peer, &address)]);
 

@@ -1,8 +1,7 @@
-//! Streams that others open to us.
+//! Incoming streams, queued by protocol.
 //!
-//! libp2p-stream hands an incoming stream to its taker through a channel without room, and drops the stream when the
-//! taker is not waiting at that very moment: of two peers that come at once, one would find the door shut. Here a
-//! protocol has a queue.
+//! libp2p-stream hands over incoming streams through a channel without capacity, and drops a stream when the receiver is
+//! not waiting at that moment, so that of two simultaneous streams one may be lost.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -19,19 +18,20 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId, Stream};
 use tokio::sync::mpsc;
 
-/// Streams of one protocol that may wait to be taken.
+/// Incoming streams that may wait, per protocol. Those beyond are dropped.
 const QUEUE: usize = 256;
 
-/// Incoming streams of one protocol, with who opened them.
+/// The incoming streams of one protocol, with the peer that opened each.
 pub(crate) type Incoming = mpsc::Receiver<(PeerId, Stream)>;
 
-/// Takes streams of one protocol. It opens none: for that there is libp2p-stream.
+/// Accepts the streams of one protocol. Outgoing streams are libp2p-stream's.
 pub(crate) struct Behaviour {
     protocol: StreamProtocol,
     queue: mpsc::Sender<(PeerId, Stream)>,
 }
 
 impl Behaviour {
+    /// Returns the behaviour, and the queue of its streams.
     pub(crate) fn new(protocol: &'static str) -> (Self, Incoming) {
         let (queue, incoming) = mpsc::channel(QUEUE);
         (Self { protocol: StreamProtocol::new(protocol), queue }, incoming)
@@ -123,7 +123,7 @@ impl ConnectionHandler for Handler {
         }) = event
             && self.queue.try_send((self.remote, stream)).is_err()
         {
-            tracing::debug!(peer = %self.remote, protocol = %self.protocol, "too many streams wait; one was dropped");
+            tracing::debug!(peer = %self.remote, protocol = %self.protocol, "incoming stream dropped: queue full");
         }
     }
 }

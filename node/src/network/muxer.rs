@@ -1,8 +1,7 @@
-//! Yamux, with streams that end when their connection is closed from this side.
+//! Yamux whose streams end when the connection is closed locally.
 //!
-//! The crate, asked to close a connection, forgets the streams on it without a word to those who read them, and they
-//! wait for ever. When it is dropped it tells them. What it had not sent yet is lost; who closes a connection on purpose
-//! wants nothing more of it.
+//! When libp2p's yamux is asked to close a connection, readers of its streams are not woken and wait for ever; when it is
+//! dropped, they are. So closing drops it. Unsent data is lost, which a local close accepts.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,7 +12,7 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
 use libp2p::yamux;
 
-/// Makes a connection carry streams.
+/// Upgrades a connection to carry streams.
 #[derive(Clone)]
 pub(crate) struct Config(yamux::Config);
 
@@ -54,7 +53,7 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgra
     }
 }
 
-/// The streams of a connection; `None`: it was closed, and nobody asks any more.
+/// The streams of a connection; `None` once it is closed.
 pub(crate) struct Muxer<C>(Option<yamux::Muxer<C>>);
 
 impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> Muxer<C> {
@@ -104,7 +103,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_reads_a_stream_is_told_when_the_connection_is_closed_from_this_side() {
+    async fn reads_end_when_the_connection_is_closed_locally() {
         let (here, there) = tokio::io::duplex(1 << 16);
         let config = Config::with_max_streams(8);
         let info = config.protocol_info().next().expect("a protocol");

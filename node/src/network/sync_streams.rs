@@ -1,6 +1,6 @@
-//! Messages between members: one long-lived stream in each direction, opened when there is something to say.
+//! Anti-entropy messages between members, over one long-lived stream per direction that is opened on demand.
 //!
-//! What does not fit in a queue is dropped: anti-entropy repeats itself.
+//! Messages beyond a full queue are dropped: anti-entropy repeats.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,15 +13,15 @@ use vc_protocol::gossip::SyncMessage;
 use vc_protocol::wire::{MAX_FRAME, SYNC_PROTOCOL, encode};
 
 use crate::driver_message::DriverMessage;
-use crate::frames::Frames;
 use crate::network::inbound::Incoming;
+use vc_client::frames::Frames;
 
 /// Messages that may wait for one peer.
 const QUEUE: usize = 64;
 
 /// The outgoing streams, by peer. Cheap to clone.
 #[derive(Clone)]
-pub struct SyncStreams {
+pub(crate) struct SyncStreams {
     control: libp2p_stream::Control,
     queues: Arc<Mutex<HashMap<PeerId, mpsc::Sender<SyncMessage>>>>,
 }
@@ -31,21 +31,20 @@ impl SyncStreams {
         Self { control, queues: Arc::default() }
     }
 
-    /// Sends to a connected member, or drops the message when it does not keep up.
-    pub fn send(&self, to: NodeId, message: SyncMessage) {
+    /// Queues a message for a connected member; drops it when the queue is full.
+    pub(crate) fn send(&self, to: NodeId, message: SyncMessage) {
         let peer = to.peer_id();
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = queues.entry(peer).or_insert_with(|| self.open(peer));
         if let Err(mpsc::error::TrySendError::Closed(message)) = queue.try_send(message) {
             let fresh = self.open(peer);
-            // A fresh queue has room.
             let _ = fresh.try_send(message);
             queues.insert(peer, fresh);
         }
     }
 
-    /// Forgets a peer whose connections are gone.
-    pub fn close(&self, peer: &PeerId) {
+    /// Removes the stream of a disconnected peer.
+    pub(crate) fn close(&self, peer: &PeerId) {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
     }
 
@@ -56,7 +55,7 @@ impl SyncStreams {
             let stream = match control.open_stream(peer, StreamProtocol::new(SYNC_PROTOCOL)).await {
                 Ok(stream) => stream,
                 Err(error) => {
-                    tracing::debug!(%peer, %error, "no stream to this peer");
+                    tracing::debug!(%peer, %error, "cannot open a sync stream");
                     return;
                 }
             };
@@ -72,7 +71,7 @@ impl SyncStreams {
     }
 }
 
-/// Takes what other members send, a task a stream.
+/// Accepts sync streams, one task each, and passes their messages to the driver.
 pub(crate) async fn accept(mut streams: Incoming, driver: mpsc::Sender<DriverMessage>) {
     while let Some((peer, stream)) = streams.recv().await {
         let Ok(node) = NodeId::try_from(peer) else { continue };
@@ -90,8 +89,8 @@ pub(crate) async fn accept(mut streams: Incoming, driver: mpsc::Sender<DriverMes
                             return;
                         }
                     }
-                    Err(crate::frames::FrameError::Cbor(error)) => {
-                        tracing::warn!(node = %node, %error, "a member sent garbage; stream closed");
+                    Err(vc_client::frames::FrameError::Cbor(error)) => {
+                        tracing::warn!(node = %node, %error, "sync stream closed: malformed message");
                         return;
                     }
                     Err(_) => return,
