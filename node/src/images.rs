@@ -1,5 +1,6 @@
 //! Connects the image store to the network and to the driver's view.
 
+use std::io;
 use std::sync::Arc;
 
 use libp2p::StreamProtocol;
@@ -7,24 +8,23 @@ use tokio::sync::watch;
 use vc_crdt::View;
 use vc_frames::Duplex;
 use vc_protocol::wire::IMAGE_PROTOCOL;
-use vc_runtime::images::Open;
+use vc_runtime::images::OpenStream;
 
 use crate::snapshot::Snapshot;
 
 /// Opens image streams to members over libp2p.
-pub(crate) fn over(members: libp2p_stream::Control) -> Open {
+pub(crate) fn open_stream(members: libp2p_stream::Control) -> OpenStream {
     Arc::new(move |node| {
         let mut members = members.clone();
         Box::pin(async move {
             let protocol = StreamProtocol::new(IMAGE_PROTOCOL);
             let stream = members.open_stream(node.peer_id(), protocol).await;
-            let stream = stream.map_err(|error| format!("it cannot be reached ({error})"))?;
-            Ok(Box::new(stream) as Box<dyn Duplex>)
+            Ok(Box::new(stream.map_err(io::Error::other)?) as Box<dyn Duplex>)
         })
     })
 }
 
-/// Copies the view of each snapshot to `views`, until either side has ended.
+/// Copies the view of each snapshot to `views`, until either side is closed.
 pub(crate) async fn follow(
     mut snapshot: watch::Receiver<Snapshot>,
     views: watch::Sender<Arc<View>>,

@@ -14,6 +14,7 @@ use vc_engine::routes::Routes;
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::token::{Issuer, NodeRole, Scope, UserRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
+use vc_runtime::docker::OpenFileError;
 use vc_runtime::images::Images;
 use vc_runtime::{self as runtime, Runtime};
 
@@ -196,8 +197,8 @@ async fn run(
 
     let docker = runtime::docker::host(options.docker_host.clone());
     let docker = (options.runtime == RuntimeChoice::Docker).then_some(docker);
-    let open = images::over(handles.controls.members.clone());
-    let images = Images::with(&options.data_dir, docker.as_deref(), open)
+    let open = images::open_stream(handles.controls.members.clone());
+    let images = Images::with_peers(&options.data_dir, docker.as_deref(), open)
         .with_context(|| format!("cannot store images in {}", options.data_dir.display()))?;
     let (runtime_events, from_runtime) = mpsc::channel(RUNTIME_EVENTS);
     let latest = Arc::new(OnceLock::new());
@@ -343,15 +344,9 @@ fn open_files(
     Arc::new(move |key| {
         let view = latest.get().map(|snapshot| Arc::clone(&snapshot.borrow().view));
         let sealed = view.as_ref().and_then(|view| view.cluster.files.get(key));
-        let sealed = sealed.ok_or_else(|| {
-            format!("{} is not in the cluster's documents: deploy the service again", key.file)
-        })?;
-        membership.seal.open(membership.cluster, key, sealed).ok_or_else(|| {
-            format!(
-                "{} cannot be decrypted with this node's files.key: deploy the service again",
-                key.file
-            )
-        })
+        let sealed = sealed.ok_or_else(|| OpenFileError::NotFound(key.file.clone()))?;
+        let opened = membership.seal.open(membership.cluster, key, sealed);
+        opened.ok_or_else(|| OpenFileError::WrongKey(key.file.clone()))
     })
 }
 

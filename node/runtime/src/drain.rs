@@ -1,24 +1,24 @@
-//! Stopping an instance without cutting its connections.
+//! Draining connections before an instance stops.
 
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
 use vc_engine::runtime::InstanceId;
 
-/// Who knows the connections to the instances here.
+/// Drains the connections to instances. Implemented by what routes connections to them.
 pub trait Drain: Send + Sync {
-    /// Lets no new connection to an instance begin, and waits until none is left or `grace` is over.
+    /// Rejects new connections to an instance, and waits until the existing ones have closed or `grace` has passed.
     fn drain<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> BoxFuture<'a, ()>;
 
-    /// The instance is gone, or wanted again: connections to it may begin when it is back.
+    /// Accepts connections to an instance again. Called when it was removed or is to be started.
     fn forget(&self, id: &InstanceId);
 }
 
-/// Nobody is connected to anything: for a runtime that nothing is routed to.
+/// Drains nothing, for a runtime that no connections are routed to.
 #[derive(Debug, Clone, Copy)]
-pub struct Unrouted;
+pub struct NoDrain;
 
-impl Drain for Unrouted {
+impl Drain for NoDrain {
     fn drain<'a>(&'a self, _: &'a InstanceId, _: Duration) -> BoxFuture<'a, ()> {
         futures::future::ready(()).boxed()
     }

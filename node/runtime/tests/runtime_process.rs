@@ -1,6 +1,6 @@
 //! The process runtime, with real processes.
 
-#![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
+#![allow(clippy::expect_used, reason = "a test states what must not fail")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,12 +17,12 @@ use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, Keypair, NodeId};
 use vc_runtime::process::{Config, UNKNOWN_CODE};
 use vc_runtime::{
-    Config as RuntimeConfig, Identity, LogQuery, LogStream, MAX_LINE, Runtime, RuntimeError,
-    Unrouted,
+    Config as RuntimeConfig, Identity, LogQuery, LogStream, MAX_LINE, NoDrain, Runtime,
+    RuntimeError,
 };
 
-/// Longer than anything takes on a busy node.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than anything takes on a busy host.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn identity() -> Identity {
     let key = |byte| Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public();
@@ -32,7 +32,7 @@ fn identity() -> Identity {
     }
 }
 
-/// A runtime on a directory, and what it tells.
+/// A runtime on a directory, and its events.
 struct Host {
     runtime: Runtime,
     events: mpsc::Receiver<RuntimeEvent>,
@@ -42,8 +42,8 @@ impl Host {
     async fn on(dir: &Path) -> (Self, Vec<Observed>) {
         let (tx, mut events) = mpsc::channel(64);
         let config = RuntimeConfig::Process(Config { dir: dir.to_owned() });
-        let runtime = Runtime::start(config, identity(), Arc::new(Unrouted), tx);
-        let first = timeout(PATIENCE, events.recv()).await.expect("in time").expect("an event");
+        let runtime = Runtime::start(config, identity(), Arc::new(NoDrain), tx);
+        let first = timeout(TIMEOUT, events.recv()).await.expect("in time").expect("an event");
         let RuntimeEvent::Listed(all) = first else { panic!("the first event is {first:?}") };
         (Self { runtime, events }, all)
     }
@@ -58,11 +58,11 @@ impl Host {
         self.runtime.perform(RuntimeAction::Remove { id: id.clone(), grace_ms });
     }
 
-    /// The next change of an instance.
+    /// Returns the next phase of an instance.
     async fn change(&mut self, id: &InstanceId) -> Phase {
         loop {
             let event =
-                timeout(PATIENCE, self.events.recv()).await.expect("in time").expect("an event");
+                timeout(TIMEOUT, self.events.recv()).await.expect("in time").expect("an event");
             if let RuntimeEvent::Changed(observed) = event
                 && observed.id == *id
             {
@@ -79,7 +79,7 @@ impl Host {
     async fn lines(&self, slot: &str, query: LogQuery) -> Vec<(LogStream, String)> {
         let lines = self.runtime.logs(&slot.parse().expect("a slot"), query).await.expect("logs");
         let all = lines.map(|line| (line.stream, line.line)).collect();
-        timeout(PATIENCE, all).await.expect("in time")
+        timeout(TIMEOUT, all).await.expect("in time")
     }
 }
 
@@ -96,19 +96,19 @@ fn dir() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-/// Opening a pipe waits for the other side: a way to hold a process until the test says so.
+/// Creates a pipe. Opening it waits for the other side, which holds a process until the test releases it.
 fn pipe(dir: &TempDir) -> String {
     let path = dir.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
     path.display().to_string()
 }
 
-async fn let_go(pipe: &str) {
-    timeout(PATIENCE, tokio::fs::write(pipe, "go\n")).await.expect("in time").expect("written");
+async fn release(pipe: &str) {
+    timeout(TIMEOUT, tokio::fs::write(pipe, "go\n")).await.expect("in time").expect("written");
 }
 
 #[tokio::test]
-async fn a_process_runs_and_its_exit_code_is_told() {
+async fn a_process_runs_and_its_exit_code_is_reported() {
     let dir = dir();
     let (mut host, all) = Host::on(dir.path()).await;
     assert_eq!(all, []);
@@ -121,7 +121,7 @@ async fn a_process_runs_and_its_exit_code_is_told() {
 }
 
 #[tokio::test]
-async fn a_process_that_a_signal_ends_has_128_and_the_signal_as_code() {
+async fn a_process_ended_by_a_signal_has_exit_code_128_plus_the_signal() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("kill -KILL $$"));
@@ -130,7 +130,7 @@ async fn a_process_that_a_signal_ends_has_128_and_the_signal_as_code() {
 }
 
 #[tokio::test]
-async fn a_process_that_runs_is_reported_and_not_started_again() {
+async fn starting_a_running_process_only_reports_it() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let spec = shell("echo once; exec sleep 600");
@@ -143,11 +143,11 @@ async fn a_process_that_runs_is_reported_and_not_started_again() {
 }
 
 #[tokio::test]
-async fn a_process_that_exited_is_started_again_and_keeps_its_logs() {
+async fn an_exited_process_is_restarted_and_keeps_its_logs() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let spec = shell("echo run; echo trouble >&2");
-    // What it complained of comes before what it said.
+    // The standard error comes before the standard output.
     for output in ["trouble", "trouble | trouble"] {
         let id = host.start("shop/web.1", &spec);
         host.running(&id).await;
@@ -159,7 +159,7 @@ async fn a_process_that_exited_is_started_again_and_keeps_its_logs() {
 }
 
 #[tokio::test]
-async fn a_process_knows_who_it_is_and_nothing_of_the_nodes_environment() {
+async fn a_process_gets_its_identity_but_not_the_environment_of_the_node() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let mut spec = shell("env; pwd");
@@ -197,16 +197,16 @@ async fn logs_are_followed_until_the_process_exits() {
         .await
         .expect("logs");
     let mut next =
-        async || timeout(PATIENCE, lines.next()).await.expect("in time").map(|line| line.line);
+        async || timeout(TIMEOUT, lines.next()).await.expect("in time").map(|line| line.line);
     assert_eq!(next().await.as_deref(), Some("before"));
-    let_go(&pipe).await;
+    release(&pipe).await;
     assert_eq!(next().await.as_deref(), Some("after go"));
     assert_eq!(next().await.as_deref(), Some("end"));
     assert_eq!(next().await, None);
 }
 
 #[tokio::test]
-async fn the_last_lines_are_had_without_the_others() {
+async fn the_last_lines_are_read_without_the_others() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("seq 1 30000; head -c 40000 /dev/zero | tr '\\0' z"));
@@ -225,31 +225,30 @@ async fn the_last_lines_are_had_without_the_others() {
 }
 
 #[tokio::test]
-async fn logs_of_a_slot_that_is_elsewhere_are_refused() {
+async fn logs_of_a_slot_without_an_instance_are_refused() {
     let dir = dir();
     let (host, _) = Host::on(dir.path()).await;
-    let outcome =
-        host.runtime.logs(&"shop/web.1".parse().expect("a slot"), LogQuery::default()).await;
-    assert!(matches!(outcome.err(), Some(RuntimeError::NoInstance(_))));
+    let logs = host.runtime.logs(&"shop/web.1".parse().expect("a slot"), LogQuery::default()).await;
+    assert!(matches!(logs.err(), Some(RuntimeError::NoInstance(_))));
 }
 
 #[tokio::test]
-async fn a_process_that_ignores_sigterm_is_killed_after_its_grace_with_all_its_children() {
+async fn a_process_that_ignores_sigterm_is_killed_with_its_children_after_the_grace_time() {
     let dir = dir();
     let pipe = pipe(&dir);
     let (mut host, _) = Host::on(dir.path()).await;
-    // The children hold the pipe open for writing: its end comes when the last of them is gone.
+    // The children hold the pipe open for writing: it ends with the last of them.
     let id = host.start(
         "shop/web.1",
         &shell(&format!("trap '' TERM; (sleep 600 & sleep 600) >{pipe}; sleep 600")),
     );
     host.running(&id).await;
     let mut held =
-        timeout(PATIENCE, tokio::fs::File::open(pipe)).await.expect("in time").expect("opened");
+        timeout(TIMEOUT, tokio::fs::File::open(pipe)).await.expect("in time").expect("opened");
     let slot = "shop/web.1".parse().expect("a slot");
     host.remove(&id, 300);
     assert_eq!(host.change(&id).await, Phase::Gone);
-    assert_eq!(timeout(PATIENCE, held.read(&mut [0])).await.expect("in time").expect("read"), 0);
+    assert_eq!(timeout(TIMEOUT, held.read(&mut [0])).await.expect("in time").expect("read"), 0);
     assert!(matches!(
         host.runtime.logs(&slot, LogQuery::default()).await.err(),
         Some(RuntimeError::NoInstance(_))
@@ -257,7 +256,7 @@ async fn a_process_that_ignores_sigterm_is_killed_after_its_grace_with_all_its_c
 }
 
 #[tokio::test]
-async fn a_process_that_obeys_sigterm_ends_before_its_grace() {
+async fn a_process_that_handles_sigterm_ends_before_the_grace_time() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("exec sleep 600"));
@@ -293,7 +292,7 @@ async fn processes_outlive_the_runtime_and_are_adopted_by_the_next() {
         all,
         [seen(&stays, running), seen(&ended, Phase::Exited { code: 3, output: String::new() })]
     );
-    let_go(&pipe).await;
+    release(&pipe).await;
     assert_eq!(
         host.change(&stays).await,
         Phase::Exited { code: UNKNOWN_CODE, output: "first | second".to_owned() }
@@ -302,7 +301,7 @@ async fn processes_outlive_the_runtime_and_are_adopted_by_the_next() {
 }
 
 #[tokio::test]
-async fn an_adopted_process_is_stopped_as_any_other() {
+async fn an_adopted_process_is_stopped_like_any_other() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("trap '' TERM; while :; do sleep 600; done"));
@@ -318,27 +317,27 @@ async fn an_adopted_process_is_stopped_as_any_other() {
     }
 }
 
-/// Rewrites how far the state file says that `shop/web.1` is.
-fn write_life(dir: &std::path::Path, id: &InstanceId, life: serde_json::Value) {
+/// Rewrites the status of `shop/web.1` in its state file.
+fn write_status(dir: &std::path::Path, id: &InstanceId, status: serde_json::Value) {
     let state = dir.join(format!("instances/shop.web.1-{}/state.json", id.digest));
     let mut written: serde_json::Value =
         serde_json::from_slice(&std::fs::read(&state).expect("read")).expect("JSON");
-    written["life"] = life;
+    written["status"] = status;
     std::fs::write(&state, written.to_string()).expect("written");
 }
 
 #[tokio::test]
-async fn another_process_with_the_recorded_id_is_neither_adopted_nor_touched() {
+async fn another_process_with_the_recorded_id_is_not_adopted_or_signalled() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("exit 0"));
     host.running(&id).await;
     assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: String::new() });
     drop(host);
-    // As if the node had not seen the end, and this test's process had got the id since.
+    // As if the node had missed the exit, and this test's process had got the id since.
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux");
     let mark = serde_json::json!({ "pid": std::process::id(), "ticks": 1, "boot": boot.trim() });
-    write_life(dir.path(), &id, serde_json::json!({ "running": mark }));
+    write_status(dir.path(), &id, serde_json::json!({ "running": mark }));
 
     let (mut host, all) = Host::on(dir.path()).await;
     assert_eq!(all[0].phase, Phase::Exited { code: UNKNOWN_CODE, output: String::new() });
@@ -347,13 +346,13 @@ async fn another_process_with_the_recorded_id_is_neither_adopted_nor_touched() {
 }
 
 #[tokio::test]
-async fn a_process_that_was_started_but_not_yet_written_down_is_found_again() {
+async fn a_process_that_was_started_but_not_recorded_is_adopted() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("exec sleep 600"));
     host.running(&id).await;
     drop(host);
-    write_life(dir.path(), &id, "starting".into());
+    write_status(dir.path(), &id, "starting".into());
 
     let (mut host, all) = Host::on(dir.path()).await;
     assert!(matches!(all[0].phase, Phase::Running { .. }), "{all:?}");
@@ -366,20 +365,20 @@ async fn a_process_that_was_started_but_not_yet_written_down_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_start_that_the_end_of_the_node_cut_short_is_no_failure() {
+async fn a_start_interrupted_by_a_crash_is_not_a_failure() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("exit 0"));
     while !matches!(host.change(&id).await, Phase::Exited { .. }) {}
     drop(host);
-    write_life(dir.path(), &id, "starting".into());
+    write_status(dir.path(), &id, "starting".into());
 
     let (_host, all) = Host::on(dir.path()).await;
     assert!(all.is_empty(), "there is nothing to adopt: {all:?}");
 }
 
 #[tokio::test]
-async fn what_cannot_run_says_why() {
+async fn a_failed_start_is_reported_with_its_reason() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let run = |command: &[&str]| ContainerSpec {
@@ -393,7 +392,7 @@ async fn what_cannot_run_says_why() {
         (run(&[]), "the process runtime needs a command"),
         (ContainerSpec::default(), "the process runtime needs a command"),
         (lost, "cannot run true: its working directory /no/where does not exist"),
-        (named, "the process runtime takes a numeric user, not 'www-data'"),
+        (named, "the process runtime needs a numeric user, not 'www-data'"),
     ] {
         let id = host.start("shop/web.1", &spec);
         assert_eq!(host.change(&id).await, Phase::Failed { reason: reason.to_owned() });
@@ -403,7 +402,7 @@ async fn what_cannot_run_says_why() {
 }
 
 #[tokio::test]
-async fn many_processes_start_and_stop_side_by_side() {
+async fn many_processes_start_and_stop_concurrently() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
     let spec = shell("trap '' TERM; sleep 600");
@@ -413,12 +412,11 @@ async fn many_processes_start_and_stop_side_by_side() {
     ids.iter().for_each(|id| host.remove(id, 1000));
     let mut left = ids.len();
     while left > 0 {
-        let event =
-            timeout(PATIENCE, host.events.recv()).await.expect("in time").expect("an event");
+        let event = timeout(TIMEOUT, host.events.recv()).await.expect("in time").expect("an event");
         if let RuntimeEvent::Changed(Observed { phase: Phase::Gone, .. }) = event {
             left -= 1;
         }
     }
-    // One after another, the graces alone would take twenty seconds.
+    // One after another, the grace times alone would take 20 s.
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 }

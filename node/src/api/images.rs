@@ -5,10 +5,9 @@ use vc_protocol::ApiError;
 use vc_protocol::control::{ImagePush, Reply};
 
 use super::ControlService;
-use super::service::refused;
 use crate::auth::User;
 use crate::frames::{Duplex, FrameError, Frames};
-use vc_runtime::images::Pushed;
+use vc_runtime::images::{PushError, Pushed};
 
 impl ControlService {
     /// Lists the images that members hold.
@@ -27,13 +26,14 @@ impl ControlService {
         push: &ImagePush,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<Result<Reply, ApiError>, FrameError> {
-        match self.images.receive(push, frames).await? {
+        match self.images.receive_push(push, frames).await {
             Ok(Pushed { reference, id, size }) => {
                 let mutation = Mutation::Image { reference, id: id.into(), size };
                 Ok(self.mutate(user, mutation).await)
             }
-            Err(reason) => {
-                frames.send(&Reply::Error(refused(reason))).await?;
+            Err(PushError::Stream(error)) => Err(error),
+            Err(error) => {
+                frames.send(&Reply::Error(error.into())).await?;
                 Err(FrameError::Closed)
             }
         }

@@ -65,10 +65,10 @@ impl ContainerLookup {
         if let Some(known) = known.as_ref().filter(|known| known.is_fresh()) {
             return Ok(known.querier.clone());
         }
-        match (self.docker.neighbours(address).await, known) {
-            (Ok(neighbours), _) => {
+        match (self.docker.containers_near(address).await, known) {
+            (Ok(containers), _) => {
                 let since = Instant::now();
-                let mut found: BTreeMap<Ipv4Addr, Known> = neighbours
+                let mut found: BTreeMap<Ipv4Addr, Known> = containers
                     .into_iter()
                     .map(|it| {
                         let querier = Querier { project: it.project, networks: it.networks };
@@ -81,7 +81,7 @@ impl ContainerLookup {
                 Ok(querier)
             }
             (Err(_), Some(Known { querier: Some(querier), .. })) => Ok(Some(querier)),
-            (Err(error), _) => Err(error),
+            (Err(error), _) => Err(error.to_string()),
         }
     }
 

@@ -10,7 +10,8 @@ use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL};
 
 use super::finish;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
-use vc_runtime::{Exec, ExecOutput, ExecProcess, LogStream};
+use vc_runtime::LogStream;
+use vc_runtime::docker::{Exec, ExecOutput, ExecProcess};
 
 type Input = Pin<Box<dyn tokio::io::AsyncWrite + Send>>;
 

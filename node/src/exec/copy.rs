@@ -9,7 +9,7 @@ use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, MAX_EXEC_CH
 
 use super::finish;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
-use vc_runtime::{Archive, Upload};
+use vc_runtime::docker::{Archive, Upload};
 
 /// Chunks of an archive that may wait for Docker.
 const MAX_PENDING_CHUNKS: usize = 4;

@@ -47,7 +47,7 @@ impl From<ExecError> for ApiError {
             ExecError::TooManyRelayed => {
                 (ErrorCode::ResourceExhausted, "use another node with --peer".to_owned())
             }
-            ExecError::Runtime(error) => return runtime_error(&error),
+            ExecError::Runtime(error) => return error.into(),
             ExecError::Member { source, .. } => {
                 let ApiError { code, hint, .. } = source.into();
                 (code, hint)
@@ -55,17 +55,4 @@ impl From<ExecError> for ApiError {
         };
         Self::new(code, message).with_hint(hint)
     }
-}
-
-/// Returns a runtime's error as the control protocol carries it.
-pub(crate) fn runtime_error(error: &RuntimeError) -> ApiError {
-    let code = match error {
-        RuntimeError::NoInstance(_) => ErrorCode::NotFound,
-        RuntimeError::NotRunning(_) | RuntimeError::Refused(_) | RuntimeError::NeedsDocker(_) => {
-            ErrorCode::FailedPrecondition
-        }
-        RuntimeError::Docker { .. } => ErrorCode::Unavailable,
-        RuntimeError::Read { .. } => ErrorCode::Internal,
-    };
-    ApiError::new(code, error.to_string())
 }

@@ -30,8 +30,6 @@ use crate::snapshot::Snapshot;
 use error::ExecError;
 use vc_runtime::Runtime;
 
-pub(crate) use error::runtime_error;
-
 /// Commands and copies that run on this node at once, for clients of any node.
 const MAX_LOCAL: usize = 64;
 /// Commands and copies on other members that clients of this node follow at once.

@@ -2,7 +2,6 @@
 
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
-use crate::exec::runtime_error;
 use crate::member_request::MemberError;
 use vc_runtime::RuntimeError;
 
@@ -38,7 +37,7 @@ impl From<LogError> for ApiError {
             LogError::Unreadable(_) => {
                 (ErrorCode::Unavailable, "the notes before this error say why".to_owned())
             }
-            LogError::Runtime(error) => return runtime_error(&error),
+            LogError::Runtime(error) => return error.into(),
             LogError::Member(error) => return error.into(),
         };
         Self::new(code, message).with_hint(hint)

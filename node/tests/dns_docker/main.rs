@@ -1,12 +1,12 @@
 //! Names of services, as containers see them: with a real engine, and the packet filter of a network of the test's own.
 //! Needs what `runtime_docker` needs.
 
-#![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
+#![allow(clippy::expect_used, reason = "a test states what must not fail")]
 
-#[allow(dead_code, reason = "not all of it is needed here")]
+#[allow(dead_code, reason = "shared with runtime_docker, which uses all of it")]
 #[path = "../../runtime/tests/runtime_docker/engine.rs"]
 mod engine;
-#[allow(dead_code, reason = "not all of it is needed here")]
+#[allow(dead_code, reason = "shared with runtime_docker, which uses all of it")]
 #[path = "../../runtime/tests/runtime_docker/host.rs"]
 mod host;
 
@@ -34,7 +34,7 @@ use vc_protocol::ServiceKey;
 use vc_runtime::Runtime;
 
 use engine::Engine;
-use host::{Contents, Host, container};
+use host::{Contents, Host, start_in_networks};
 
 /// What the node's own resolver knows: one name.
 const WORLD: (&str, Ipv4Addr) = ("example.test.", Ipv4Addr::new(192, 0, 2, 7));
@@ -177,9 +177,9 @@ async fn a_service_is_reached_by_its_name_and_only_from_the_networks_that_it_is_
     let names = DnsServer::start(config, docker, watched, Teller).await.expect("sockets");
     table.send_replace(Arc::new(routes(&services)));
 
-    let web = container(&mut host, &engine, "shop/web.1", &["front"]).await;
-    let api = container(&mut host, &engine, "shop/api.1", &["front", "back"]).await;
-    let blog = container(&mut host, &engine, "blog/web.1", &[]).await;
+    let web = start_in_networks(&mut host, &engine, "shop/web.1", &["front"]).await;
+    let api = start_in_networks(&mut host, &engine, "shop/api.1", &["front", "back"]).await;
+    let blog = start_in_networks(&mut host, &engine, "blog/web.1", &[]).await;
 
     // Any port of a service, by its names.
     for (name, port) in [("api", 80), ("API.shop", 80), ("api", 9999)] {

@@ -1,4 +1,4 @@
-//! Files of containers, as tar archives.
+//! Copying files into and out of containers, as tar archives.
 
 use std::io;
 use std::path::{Component, Path};
@@ -11,57 +11,60 @@ use bollard::query_parameters::{
 };
 use bytes::Bytes;
 use futures::stream::{BoxStream, Stream, StreamExt as _};
-use vc_protocol::InstanceId;
+use vc_protocol::{InstanceId, Slot};
 
-use super::Engine;
-use crate::RuntimeError;
-use crate::reason;
+use super::client::DockerClient;
+use crate::docker_error;
+use crate::error::RuntimeError;
 
-/// A large archive takes its time; that somebody still feeds it is seen to elsewhere.
-const UPLOAD: Duration = Duration::from_secs(24 * 3600);
-/// How Docker (Go's `FileMode`) marks directories and links.
+/// How long an upload may take. The session that feeds it has a shorter limit without progress.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// The bits of Go's `FileMode` for directories and symbolic links, as Docker's API has them.
 const DIRECTORY: u32 = 1 << 31;
 const LINK: u32 = 1 << 27;
 
-/// A tar archive on its way.
+/// A tar archive, as a stream.
 pub type Archive = BoxStream<'static, Result<Bytes, RuntimeError>>;
 
-/// Where an archive goes in a container.
+/// The target of an archive in a container.
 pub struct Upload {
     client: bollard::Docker,
     container: String,
+    slot: Slot,
     directory: String,
-    /// How its root must be called.
+    /// The name that the archive's root must have.
     pub root: String,
 }
 
-impl Engine {
-    /// What is at a path, as an archive whose root has the path's last name.
+impl DockerClient {
+    /// Returns the file or directory at a path as an archive, whose root has the path's last name.
     pub(super) async fn copy_out(
         &self,
         instance: &InstanceId,
         path: &str,
     ) -> Result<Archive, RuntimeError> {
-        let client = self.client().map_err(|error| self.refused(&error))?;
+        let client = self.client().map_err(|error| self.error(error))?;
         let container = self.running(&client, instance).await?;
         if stat(&client, &container, path).await?.is_none() {
-            let told = format!("there is no {path} in {}", instance.slot);
-            return Err(RuntimeError::Refused(told));
+            return Err(RuntimeError::NoPath {
+                path: path.to_owned(),
+                slot: instance.slot.clone(),
+            });
         }
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
         let archive = client.download_from_container(&container, Some(options));
-        Ok(archive.map(|piece| piece.map_err(|it| RuntimeError::Refused(reason::of(&it)))).boxed())
+        Ok(archive.map(|chunk| chunk.map_err(|error| RuntimeError::Docker(error.into()))).boxed())
     }
 
-    /// Where an archive goes that is to be put at a path: into the directory that is there, under its own name, or in
-    /// place of what is there, or new.
+    /// Returns the target of an archive that is to be written to a path: into the directory there, under `name`; in
+    /// place of the file there; or new.
     pub(super) async fn copy_in(
         &self,
         instance: &InstanceId,
         path: &str,
         name: &str,
     ) -> Result<Upload, RuntimeError> {
-        let client = self.client().map_err(|error| self.refused(&error))?;
+        let client = self.client().map_err(|error| self.error(error))?;
         let container = self.running(&client, instance).await?;
         let mut path = path.to_owned();
         let mut found = stat(&client, &container, &path).await?;
@@ -73,24 +76,20 @@ impl Engine {
         let (directory, root) = if is_directory {
             (path, name.to_owned())
         } else {
-            let refused = || {
-                let told = format!("there is no directory {path} in {}", instance.slot);
-                RuntimeError::Refused(told)
-            };
             let named = Path::new(&path);
             let last = named.components().next_back();
             let (Some(Component::Normal(last)), Some(parent), false) =
                 (last, named.parent(), path.ends_with('/'))
             else {
-                return Err(refused());
+                return Err(RuntimeError::NoDirectory { path, slot: instance.slot.clone() });
             };
             (parent.display().to_string(), last.to_string_lossy().into_owned())
         };
-        Ok(Upload { client, container, directory, root })
+        Ok(Upload { client, container, slot: instance.slot.clone(), directory, root })
     }
 }
 
-/// What is at a path; `None`: nothing.
+/// Returns what is at a path; `None` when there is nothing.
 async fn stat(
     client: &bollard::Docker,
     container: &str,
@@ -99,13 +98,16 @@ async fn stat(
     let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
     match client.get_container_archive_info(container, Some(options)).await {
         Ok(found) => Ok(Some(found)),
-        Err(error) if reason::status(&error) == Some(404) => Ok(None),
-        Err(error) => Err(RuntimeError::Refused(reason::of(&error))),
+        Err(error) if docker_error::status(&error) == Some(404) => Ok(None),
+        Err(error) => Err(RuntimeError::Docker(error.into())),
     }
 }
 
 impl Upload {
-    /// Unpacks an archive there. An error in it breaks it off; what was unpacked stays.
+    /// Unpacks an archive. An error in it aborts the upload; what was unpacked before stays.
+    ///
+    /// # Errors
+    /// The directory does not exist, the archive failed, or Docker refuses.
     pub async fn unpack(
         self,
         archive: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
@@ -115,11 +117,11 @@ impl Upload {
             .no_overwrite_dir_non_dir("true")
             .build();
         let body = bollard::body_try_stream(archive);
-        let client = self.client.with_timeout(UPLOAD);
+        let client = self.client.with_timeout(UPLOAD_TIMEOUT);
         let uploaded = client.upload_to_container(&self.container, Some(options), body).await;
-        uploaded.map_err(|error| match reason::status(&error) {
-            Some(404) => RuntimeError::Refused(format!("there is no directory {}", self.directory)),
-            _ => RuntimeError::Refused(reason::of(&error)),
+        uploaded.map_err(|error| match docker_error::status(&error) {
+            Some(404) => RuntimeError::NoDirectory { path: self.directory, slot: self.slot },
+            _ => RuntimeError::Docker(error.into()),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! How an instance is written down as a container: its name, its labels, its configuration.
+//! The request that creates an instance's container.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,75 +10,30 @@ use bollard::models::{
 };
 use vc_engine::runtime::InstanceId;
 use vc_protocol::spec::{ContainerSpec, Healthcheck};
-use vc_protocol::{IdError, Millis, ServiceKey, Slot};
+use vc_protocol::{Millis, ServiceKey};
 
+use super::labels::{CLUSTER, DIGEST, NODE, PROJECT, REPLICA, SERVICE};
+use super::units::{seconds, to_i64};
 use super::{files, volumes};
-use crate::Identity;
+use crate::identity::Identity;
 
-pub(super) const CLUSTER: &str = "vc.cluster";
-pub(super) const NODE: &str = "vc.node";
-pub(super) const PROJECT: &str = "vc.project";
-pub(super) const SERVICE: &str = "vc.service";
-pub(super) const REPLICA: &str = "vc.replica";
-pub(super) const DIGEST: &str = "vc.digest";
-
-/// The name of an instance's container. The dot cannot occur in a project or service, so that no two slots share a
-/// name; the node is in it because several nodes may share an engine.
-pub(super) fn name(identity: &Identity, id: &InstanceId) -> String {
-    let ServiceKey { project, service } = &id.slot.service;
-    let digest = id.digest.get(..8).unwrap_or(&id.digest);
-    format!("vc-{project}.{service}.{}-{digest}-{}", id.slot.replica, identity.node.short())
-}
-
-/// Label filters (`label=value`) that only our containers pass.
-pub(super) fn ours(identity: &Identity) -> Vec<String> {
-    vec![format!("{CLUSTER}={}", identity.cluster), format!("{NODE}={}", identity.node)]
-}
-
-/// Label filters that only the containers of one slot of ours pass.
-pub(super) fn ours_in(identity: &Identity, slot: &Slot) -> Vec<String> {
-    let mut labels = ours(identity);
-    labels.push(format!("{PROJECT}={}", slot.service.project));
-    labels.push(format!("{SERVICE}={}", slot.service.service));
-    labels.push(format!("{REPLICA}={}", slot.replica));
-    labels
-}
-
-/// Which instance labels (or an event's attributes, which hold them) speak of; `None`: it is not ours.
-pub(super) fn instance(
-    identity: &Identity,
-    labels: &HashMap<String, String>,
-) -> Option<Result<InstanceId, IdError>> {
-    let label = |key: &str| labels.get(key).map_or("", String::as_str);
-    if label(CLUSTER) != identity.cluster.to_string() || label(NODE) != identity.node.to_string() {
-        return None;
-    }
-    let slot = format!("{}/{}.{}", label(PROJECT), label(SERVICE), label(REPLICA)).parse();
-    Some(slot.map(|slot| InstanceId { slot, digest: label(DIGEST).to_owned() }))
-}
-
-/// Seconds as Docker takes them, rounded up: a grace is never cut short.
-pub(super) fn seconds(time: Duration) -> i64 {
-    i64::try_from(time.as_millis().div_ceil(1000)).unwrap_or(i64::MAX)
-}
-
-/// What has to be there before a container is made.
+/// What must exist before a container is created.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Surroundings {
+pub(super) struct ContainerContext {
     /// Docker's names of its networks, the primary one first.
     pub(super) networks: Vec<String>,
-    /// Whom it asks for names that Docker does not know; `None`: as Docker has it.
-    pub(super) resolvers: Option<Vec<String>>,
-    /// The directory of its secrets and configs, when it has any.
+    /// Its DNS servers; `None`: Docker's default.
+    pub(super) dns: Option<Vec<String>>,
+    /// The directory of its secrets and configs, if it has any.
     pub(super) files: Option<PathBuf>,
 }
 
-/// What Docker is asked to create. The restart policy is "no": when to start it again is the engine's decision.
+/// Returns the request. The restart policy is "no", since the engine decides when an instance starts again.
 pub(super) fn body(
     identity: &Identity,
     id: &InstanceId,
     spec: &ContainerSpec,
-    around: &Surroundings,
+    context: &ContainerContext,
 ) -> ContainerCreateBody {
     let ServiceKey { project, service } = &id.slot.service;
     let mut labels: HashMap<String, String> = spec.labels.clone().into_iter().collect();
@@ -106,7 +61,7 @@ pub(super) fn body(
         open_stdin: Some(settings.stdin_open),
         working_dir: spec.working_dir.clone(),
         user: spec.user.clone(),
-        host_config: Some(host_config(identity, id, spec, around)),
+        host_config: Some(host_config(identity, id, spec, context)),
         ..ContainerCreateBody::default()
     }
 }
@@ -115,13 +70,13 @@ fn host_config(
     identity: &Identity,
     id: &InstanceId,
     spec: &ContainerSpec,
-    around: &Surroundings,
+    context: &ContainerContext,
 ) -> HostConfig {
     let settings = &spec.settings;
     let some = |texts: &[String]| (!texts.is_empty()).then(|| texts.to_vec());
     let project = &id.slot.service.project;
     let mounts = spec.mounts.iter().map(|mount| volumes::mount(identity, project, mount));
-    let files = around.files.iter().flat_map(|directory| {
+    let files = context.files.iter().flat_map(|directory| {
         let numbered = spec.files.iter().enumerate();
         numbered.map(move |(number, mount)| files::mount(directory, number, mount))
     });
@@ -132,9 +87,9 @@ fn host_config(
     });
     let log_options = [("max-size", "10m"), ("max-file", "3")];
     HostConfig {
-        memory: (spec.limit.memory_bytes > 0).then(|| whole(spec.limit.memory_bytes)),
+        memory: (spec.limit.memory_bytes > 0).then(|| to_i64(spec.limit.memory_bytes)),
         nano_cpus: (spec.limit.cpu_millis > 0)
-            .then(|| whole(spec.limit.cpu_millis.saturating_mul(1_000_000))),
+            .then(|| to_i64(spec.limit.cpu_millis.saturating_mul(1_000_000))),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
             maximum_retry_count: None,
@@ -143,8 +98,8 @@ fn host_config(
             typ: Some("json-file".to_owned()),
             config: Some(log_options.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
         }),
-        network_mode: around.networks.first().cloned(),
-        dns: around.resolvers.clone(),
+        network_mode: context.networks.first().cloned(),
+        dns: context.dns.clone(),
         mounts: Some(mounts.chain(files).collect()),
         cap_add: some(&settings.cap_add),
         cap_drop: some(&settings.cap_drop),
@@ -158,12 +113,12 @@ fn host_config(
         security_opt: some(&settings.security_opt),
         extra_hosts: some(&settings.extra_hosts),
         ulimits: Some(ulimits.collect()),
-        shm_size: (settings.shm_bytes > 0).then(|| whole(settings.shm_bytes)),
+        shm_size: (settings.shm_bytes > 0).then(|| to_i64(settings.shm_bytes)),
         ..HostConfig::default()
     }
 }
 
-/// `HOST[:CONTAINER[:rwm]]`.
+/// Parses `HOST[:CONTAINER[:rwm]]`.
 fn device(text: &str) -> DeviceMapping {
     let mut parts = text.splitn(3, ':');
     let host = parts.next().unwrap_or_default();
@@ -174,21 +129,21 @@ fn device(text: &str) -> DeviceMapping {
     }
 }
 
-/// What the file asks for, and which instance this is, as the process runtime tells it too.
+/// Returns the environment of the spec, and the variables that identify the instance, as in the process runtime.
 fn environment(identity: &Identity, id: &InstanceId, spec: &ContainerSpec) -> Vec<String> {
     let ServiceKey { project, service } = &id.slot.service;
-    let ours = [
+    let identity = [
         ("VC_PROJECT", project.to_string()),
         ("VC_SERVICE", service.to_string()),
         ("VC_REPLICA", id.slot.replica.to_string()),
         ("VC_NODE", identity.node.to_string()),
     ];
-    let wanted = spec.environment.iter().map(|(key, value)| format!("{key}={value}"));
-    wanted.chain(ours.map(|(key, value)| format!("{key}={value}"))).collect()
+    let configured = spec.environment.iter().map(|(key, value)| format!("{key}={value}"));
+    configured.chain(identity.map(|(key, value)| format!("{key}={value}"))).collect()
 }
 
 fn health(check: &Healthcheck) -> HealthConfig {
-    let nanos = |time: Option<Millis>| time.map(|ms| whole(ms.saturating_mul(1_000_000)));
+    let nanos = |time: Option<Millis>| time.map(|ms| to_i64(ms.saturating_mul(1_000_000)));
     HealthConfig {
         test: Some(check.test.clone()),
         interval: nanos(check.interval_ms),
@@ -199,16 +154,13 @@ fn health(check: &Healthcheck) -> HealthConfig {
     }
 }
 
-pub(super) fn whole(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::labels::instance;
     use super::*;
 
     #[test]
-    fn labels_name_the_instance_and_foreign_ones_none() {
+    fn labels_identify_the_instance_and_foreign_ones_are_ignored() {
         let key =
             |byte| vc_protocol::Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public();
         let identity = Identity {
@@ -228,7 +180,7 @@ mod tests {
             ..ContainerSpec::default()
         };
         let mut labels =
-            body(&identity, &id, &spec, &Surroundings::default()).labels.expect("labels");
+            body(&identity, &id, &spec, &ContainerContext::default()).labels.expect("labels");
         assert_eq!(labels["tier"], "1");
         assert_eq!(instance(&identity, &labels), Some(Ok(id)));
         labels.insert(REPLICA.to_owned(), "x".to_owned());

@@ -1,7 +1,7 @@
-//! Secrets and configs, where containers find them: in this node's memory, and mounted from there read-only.
+//! Secrets and configs of containers: files in this host's memory, mounted read-only.
 //!
-//! Each container has a directory of its own, that only the node's user enters. It is there, whole, before the container
-//! is made and before each start, for memory is empty after a boot; and it is removed with the container.
+//! Each container has a directory that only the node's user can enter. It is complete before the container is created
+//! and before each start, since memory is empty after a boot, and is removed with the container.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
@@ -15,17 +15,40 @@ use std::sync::Arc;
 use bollard::models::{Mount, MountType};
 use vc_crdt::FileKey;
 use vc_protocol::Name;
-use vc_protocol::spec::{ContainerSpec, FileMount};
+use vc_protocol::spec::{ContainerSpec, FileId, FileMount};
 
-use crate::Identity;
+use crate::identity::Identity;
 
-/// Where files are kept when nobody says otherwise: the first of these that is memory.
+/// The default directories; the first on an in-memory file system is used.
 pub(super) const DIRECTORIES: [&str; 2] = ["/run/vc", "/dev/shm/vc"];
-/// File systems that are memory: tmpfs and ramfs.
-const MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+/// The magic numbers of in-memory file systems: tmpfs and ramfs (`statfs(2)`).
+const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// What is in a secret or config. Errors: one line for people that says what to do.
-pub type OpenFile = dyn Fn(&FileKey) -> Result<Vec<u8>, String> + Send + Sync;
+/// Returns the content of a secret or config.
+pub type OpenFile = dyn Fn(&FileKey) -> Result<Vec<u8>, OpenFileError> + Send + Sync;
+
+/// Why a secret or config could not be decrypted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenFileError {
+    /// It was removed from the cluster; its name.
+    #[error("{0} is no longer in the cluster; deploy it again")]
+    NotFound(FileId),
+    /// It was sealed with another key; its name.
+    #[error("{0} cannot be decrypted with the files.key of this node; deploy it again")]
+    WrongKey(FileId),
+}
+
+/// Why the secrets and configs of a container could not be written. No error has anything of their contents.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FilesError {
+    /// No directory is on an in-memory file system; why not, for each.
+    #[error("there is no in-memory file system for secrets and configs ({0})")]
+    NoMemory(String),
+    #[error(transparent)]
+    Open(#[from] OpenFileError),
+    #[error("cannot write secrets and configs to memory: {0}")]
+    Write(io::Error),
+}
 
 /// The files of this node's containers.
 #[derive(Clone)]
@@ -41,7 +64,7 @@ impl fmt::Debug for Files {
     }
 }
 
-/// As Docker takes it: the file of this number in the directory of a container.
+/// Converts a mount for Docker; the source is the file with this number in the container's directory.
 pub(super) fn mount(directory: &Path, number: usize, mount: &FileMount) -> Mount {
     Mount {
         typ: Some(MountType::BIND),
@@ -57,29 +80,26 @@ impl Files {
         Self { directories: directories.into(), node: identity.node.short().into(), open }
     }
 
-    /// The directory of a container. Errors: this node has no memory to keep files in.
-    fn directory(&self, container: &str) -> Result<PathBuf, String> {
+    /// Returns the directory of a container, whose parent it creates.
+    fn directory(&self, container: &str) -> Result<PathBuf, FilesError> {
         let mut failures = Vec::new();
         for directory in self.directories.iter() {
             match private(directory).and_then(|()| private(&directory.join(&*self.node))) {
-                Ok(()) => return Ok(directory.join(&*self.node).join(plain(container))),
+                Ok(()) => return Ok(directory.join(&*self.node).join(file_name(container))),
                 Err(error) => failures.push(format!("{}: {error}", directory.display())),
             }
         }
-        Err(format!(
-            "there is no place in memory for secrets and configs ({})",
-            failures.join("; ")
-        ))
+        Err(FilesError::NoMemory(failures.join(", ")))
     }
 
-    /// Writes all files of a container, unless they are there: another content is another container. Returns the
-    /// directory. Errors: one line for people, without anything of what is in them.
-    pub(super) fn place(
+    /// Writes all files of a container, unless they exist: other contents mean another container. Returns the
+    /// directory.
+    pub(super) fn write(
         &self,
         project: &Name,
         container: &str,
         spec: &ContainerSpec,
-    ) -> Result<PathBuf, String> {
+    ) -> Result<PathBuf, FilesError> {
         let directory = self.directory(container)?;
         if directory.exists() {
             return Ok(directory);
@@ -92,69 +112,73 @@ impl Files {
                 let key = FileKey { project: project.clone(), file, version };
                 Ok((mount, (self.open)(&key)?))
             })
-            .collect::<Result<_, String>>()?;
-        // What a node left half written that ended meanwhile is written anew, or swept out.
-        let new = directory.with_file_name(format!("{}.new", plain(container)));
+            .collect::<Result<_, OpenFileError>>()?;
+        // What a crash left incomplete is replaced or swept.
+        let new = directory.with_file_name(format!("{}.new", file_name(container)));
         let write_all = || {
             remove(&new)?;
             private(&new)?;
             for (number, (mount, content)) in contents.iter().enumerate() {
-                write(&new.join(number.to_string()), mount, content)?;
+                write_file(&new.join(number.to_string()), mount, content)?;
             }
             fs::rename(&new, &directory)
         };
         write_all().map_err(|error| {
-            let _ = remove(&new);
-            format!("cannot keep its secrets and configs in memory: {error}")
+            let _ = remove(&new); // The next start removes it otherwise.
+            FilesError::Write(error)
         })?;
         Ok(directory)
     }
 
-    /// Removes what a container had.
+    /// Removes the files of a container.
     pub(super) fn remove(&self, container: &str) {
         for directory in self.directories.iter() {
-            let directory = directory.join(&*self.node).join(plain(container));
+            let directory = directory.join(&*self.node).join(file_name(container));
             if let Err(error) = remove(&directory) {
                 let directory = directory.display();
-                tracing::warn!(%directory, %error, "cannot remove the secrets of a container that is gone");
+                tracing::warn!(%directory, %error, "cannot remove the secrets of a removed container");
             }
         }
     }
 
-    /// The containers that have files.
+    /// Returns the names of the containers that have files.
     pub(super) fn containers(&self) -> Vec<String> {
-        let homes = self.directories.iter().map(|directory| directory.join(&*self.node));
-        let entries = homes.filter_map(|home| fs::read_dir(home).ok()).flatten().flatten();
+        let directories = self.directories.iter().map(|directory| directory.join(&*self.node));
+        let entries =
+            directories.filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 }
 
-/// A container's name as the name of one directory: digests come over the network, and must not lead elsewhere.
-fn plain(container: &str) -> String {
+/// Returns a container's name as a single path component. Digests come over the network, and must not lead elsewhere.
+fn file_name(container: &str) -> String {
     container.replace('/', "_")
 }
 
-/// Makes a directory in memory that only we enter. Errors: it is there and others may enter it, or it is no memory.
+/// Creates an in-memory directory that only this user can enter.
+///
+/// # Errors
+/// It exists and others can enter it, or it is not in memory.
 fn private(directory: &Path) -> io::Result<()> {
     let parent = directory.parent().unwrap_or(directory);
-    let place = if directory.exists() { directory } else { parent };
-    let kind = u64::try_from(rustix::fs::statfs(place)?.f_type).unwrap_or(0);
-    if !MEMORY.contains(&kind) {
-        return Err(io::Error::other("not in memory"));
+    let existing = if directory.exists() { directory } else { parent };
+    let kind = u64::try_from(rustix::fs::statfs(existing)?.f_type).unwrap_or(0);
+    if !IN_MEMORY.contains(&kind) {
+        return Err(io::Error::other("not an in-memory file system"));
     }
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
     let found = fs::symlink_metadata(directory)?;
-    let ours = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0;
-    if !found.is_dir() || !ours {
-        return Err(io::Error::other("it is not this user's alone: remove it"));
+    let private = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0;
+    if !found.is_dir() || !private {
+        return Err(io::Error::other("others can access it; remove it"));
     }
     Ok(())
 }
 
-fn write(path: &Path, mount: &FileMount, content: &[u8]) -> io::Result<()> {
+fn write_file(path: &Path, mount: &FileMount, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
     chown(path, Some(mount.uid), Some(mount.gid))?;
@@ -164,6 +188,6 @@ fn write(path: &Path, mount: &FileMount, content: &[u8]) -> io::Result<()> {
 fn remove(directory: &Path) -> io::Result<()> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
+        removed => removed,
     }
 }

@@ -1,8 +1,8 @@
-//! A command's input and output, on the connection that Docker lends for them.
+//! The connection that carries a command's input and output.
 //!
-//! bollard's reader guesses at the first byte of each read whether the output has headers: a terminal that shows a
-//! control character would be taken for a header, and whatever length it happens to give would be waited for. Here the
-//! one who asked for a terminal knows that there are none.
+//! bollard's reader guesses from the first byte of each read whether the output has headers: a control character on a
+//! terminal is taken for a header, whose length is then waited for. Here the caller says whether there is a terminal,
+//! and thus whether there are headers.
 
 use std::io;
 
@@ -14,12 +14,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, UnixStream};
 use vc_protocol::exec::MAX_EXEC_CHUNK;
 
-use crate::LogStream;
-use crate::text::one_line;
+use crate::one_line::one_line;
+use vc_protocol::control::LogStream;
 
 /// The longest error text that is read, in bytes.
 const MAX_ERROR: usize = 16 * 1024;
-/// Docker puts before each piece: which output, three zeros, and the length.
+/// The length of the header before each chunk of output: which output, three zeros, and the chunk's length.
 const HEADER: usize = 8;
 
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -27,7 +27,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
-/// Sends `body` to `path` and takes the connection over. Errors: there is no engine, or it refuses; its own words.
+/// Posts `body` to `path` and takes over the connection.
+///
+/// # Errors
+/// The engine is unreachable, or refuses with the returned message.
 pub(super) async fn hijack(
     host: &str,
     path: &str,
@@ -38,7 +41,7 @@ pub(super) async fn hijack(
     } else if let Some(address) = host.strip_prefix("tcp://").or(host.strip_prefix("http://")) {
         Box::new(TcpStream::connect(address.trim_end_matches('/')).await?)
     } else {
-        return Err(io::Error::other("write unix:///PATH or tcp://HOST:PORT"));
+        return Err(io::Error::other("unsupported address; write unix:///PATH or tcp://HOST:PORT"));
     };
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
     let (mut sender, connection) = handshake.map_err(io::Error::other)?;
@@ -54,8 +57,8 @@ pub(super) async fn hijack(
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let body = Limited::new(response.into_body(), MAX_ERROR).collect().await;
         let body = body.map_err(io::Error::other)?.to_bytes();
-        let said = serde_json::from_slice::<serde_json::Value>(&body).ok();
-        let message = said.as_ref().and_then(|said| said["message"].as_str());
+        let parsed = serde_json::from_slice::<serde_json::Value>(&body).ok();
+        let message = parsed.as_ref().and_then(|value| value["message"].as_str());
         let text = String::from_utf8_lossy(&body);
         return Err(io::Error::other(one_line(message.unwrap_or(&text))));
     }
@@ -64,14 +67,14 @@ pub(super) async fn hijack(
     Ok((write, read))
 }
 
-/// What a command writes, piece by piece. Nothing is read ahead: Docker, and so the command, waits while nobody takes it.
+/// The output of a command. Nothing is read ahead, so Docker, and with it the command, waits for the reader.
 pub struct ExecOutput {
     read: Box<dyn AsyncRead + Send + Unpin>,
     tty: bool,
     /// What was read of the next header.
     header: Vec<u8>,
-    /// Bytes that are left of the present piece, and of which output they are.
-    piece: (u32, LogStream),
+    /// How many bytes are left of the current chunk, and the output that it belongs to.
+    chunk: (u32, LogStream),
 }
 
 impl ExecOutput {
@@ -80,36 +83,39 @@ impl ExecOutput {
             read: Box::new(read),
             tty,
             header: Vec::with_capacity(HEADER),
-            piece: (0, LogStream::Stdout),
+            chunk: (0, LogStream::Stdout),
         }
     }
 
-    /// The next bytes, at most [`MAX_EXEC_CHUNK`]; `None`: no more come. Nothing is lost when this is dropped before it is done.
+    /// Returns the next bytes, at most [`MAX_EXEC_CHUNK`]; `None` at the end. Cancel safe.
+    ///
+    /// # Errors
+    /// The connection broke.
     pub async fn next(&mut self) -> io::Result<Option<(LogStream, Vec<u8>)>> {
         if self.tty {
             let bytes = self.read(MAX_EXEC_CHUNK).await?;
             return Ok((!bytes.is_empty()).then_some((LogStream::Stdout, bytes)));
         }
-        while self.piece.0 == 0 {
+        while self.chunk.0 == 0 {
             let bytes = self.read(HEADER - self.header.len()).await?;
             if bytes.is_empty() {
-                let cut = || io::Error::other("Docker broke off the output");
+                let cut = || io::Error::other("Docker ended the output within a chunk");
                 return if self.header.is_empty() { Ok(None) } else { Err(cut()) };
             }
             self.header.extend(bytes);
             if let [stream, _, _, _, a, b, c, d] = self.header[..] {
                 let stream = if stream == 2 { LogStream::Stderr } else { LogStream::Stdout };
-                self.piece = (u32::from_be_bytes([a, b, c, d]), stream);
+                self.chunk = (u32::from_be_bytes([a, b, c, d]), stream);
                 self.header.clear();
             }
         }
-        let left = usize::try_from(self.piece.0).unwrap_or(MAX_EXEC_CHUNK);
+        let left = usize::try_from(self.chunk.0).unwrap_or(MAX_EXEC_CHUNK);
         let bytes = self.read(left.min(MAX_EXEC_CHUNK)).await?;
         if bytes.is_empty() {
-            return Err(io::Error::other("Docker broke off the output"));
+            return Err(io::Error::other("Docker ended the output within a chunk"));
         }
-        self.piece.0 = self.piece.0.saturating_sub(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-        Ok(Some((self.piece.1, bytes)))
+        self.chunk.0 = self.chunk.0.saturating_sub(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        Ok(Some((self.chunk.1, bytes)))
     }
 
     async fn read(&mut self, most: usize) -> io::Result<Vec<u8>> {
@@ -126,31 +132,31 @@ mod tests {
 
     async fn all(bytes: &[u8], tty: bool) -> io::Result<Vec<(LogStream, Vec<u8>)>> {
         let mut output = ExecOutput::new(io::Cursor::new(bytes.to_vec()), tty);
-        let mut pieces = Vec::new();
-        while let Some(piece) = output.next().await? {
-            pieces.push(piece);
+        let mut chunks = Vec::new();
+        while let Some(chunk) = output.next().await? {
+            chunks.push(chunk);
         }
-        Ok(pieces)
+        Ok(chunks)
     }
 
     #[tokio::test]
-    async fn both_outputs_are_told_apart_and_a_broken_piece_is_an_error() {
+    async fn both_outputs_are_separated_and_a_truncated_chunk_is_an_error() {
         let out = [1, 0, 0, 0, 0, 0, 0, 2, 0, 1];
         let err = [2, 0, 0, 0, 0, 0, 0, 3, b'a', b'b', b'c'];
-        let pieces =
+        let chunks =
             all(&[&out[..], &[1, 0, 0, 0, 0, 0, 0, 0], &err].concat(), false).await.expect("whole");
-        assert_eq!(pieces, [(LogStream::Stdout, vec![0, 1]), (LogStream::Stderr, b"abc".to_vec())]);
+        assert_eq!(chunks, [(LogStream::Stdout, vec![0, 1]), (LogStream::Stderr, b"abc".to_vec())]);
         for cut in [&err[..5], &err[..8], &err[..9]] {
             assert!(all(cut, false).await.is_err());
         }
-        // A length that nobody keeps costs nothing.
+        // The length in a header allocates nothing.
         assert!(all(&[1, 0, 0, 0, 255, 255, 255, 255], false).await.is_err());
     }
 
     #[tokio::test]
-    async fn a_terminal_shows_any_byte() {
+    async fn a_terminal_passes_any_byte() {
         let bytes: Vec<u8> = (0..=255).collect();
-        let pieces = all(&bytes, true).await.expect("whole");
-        assert_eq!(pieces, [(LogStream::Stdout, bytes)]);
+        let chunks = all(&bytes, true).await.expect("whole");
+        assert_eq!(chunks, [(LogStream::Stdout, bytes)]);
     }
 }

@@ -1,4 +1,4 @@
-//! What containers wrote.
+//! Reading the logs of containers.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -10,41 +10,41 @@ use bollard::query_parameters::{ListContainersOptionsBuilder, LogsOptionsBuilder
 use futures::stream::{BoxStream, StreamExt as _};
 use vc_protocol::Slot;
 
-use super::observe::instant;
-use super::{Engine, container, reason};
-use crate::lines::Lines;
-use crate::{LogLine, LogLines, LogQuery, LogStream, RuntimeError};
+use super::client::DockerClient;
+use super::labels;
+use super::time::parse_time;
+use crate::docker_error;
+use crate::error::RuntimeError;
+use crate::log::{LineSplitter, LogLine, LogLines, LogQuery};
+use vc_protocol::control::LogStream;
 
-/// An older engine answers a request to follow only with the first line.
-const FIRST_LINE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long the first line may take. Older engines answer a request to follow only when there is a line.
+const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
-impl Engine {
+impl DockerClient {
     pub(super) async fn logs(
         &self,
         slot: &Slot,
         query: LogQuery,
     ) -> Result<LogLines, RuntimeError> {
-        let refused = |error: Error| RuntimeError::Docker {
-            host: self.host.to_string(),
-            reason: reason::of(&error),
-        };
-        let client = self.client().map_err(refused)?;
-        let mut labels = container::ours_in(&self.identity, slot);
+        let client = self.client().map_err(|error| self.error(error))?;
+        let mut labels = labels::slot_filters(&self.identity, slot);
         if let Some(digest) = &query.digest {
-            labels.push(format!("{}={digest}", container::DIGEST));
+            labels.push(format!("{}={digest}", labels::DIGEST));
         }
         let filters = HashMap::from([("label", labels)]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let found = client.list_containers(Some(options)).await.map_err(refused)?;
+        let found =
+            client.list_containers(Some(options)).await.map_err(|error| self.error(error))?;
         let rank = |summary: &ContainerSummary| {
             (summary.state == Some(ContainerSummaryStateEnum::RUNNING), summary.created)
         };
         let newest = found.into_iter().max_by_key(rank).and_then(|summary| summary.id);
         let container = newest.ok_or_else(|| RuntimeError::NoInstance(slot.clone()))?;
-        self.read_logs(&container, query).map_err(refused)
+        self.read_logs(&container, query).map_err(|error| self.error(error))
     }
 
-    /// The lines of a container.
+    /// Reads the lines of a container.
     pub(super) fn read_logs(&self, container: &str, query: LogQuery) -> Result<LogLines, Error> {
         let mut options = LogsOptionsBuilder::default()
             .stdout(true)
@@ -55,32 +55,32 @@ impl Engine {
             options = options.tail(&tail.to_string());
         }
         if let Some(since) = query.since {
-            // Whole seconds: `Reading` drops what is too early.
+            // Whole seconds only: `LogReader` drops earlier lines.
             options = options.since(i32::try_from(since / 1000).unwrap_or(i32::MAX));
         }
-        let client = self.client()?.with_timeout(FIRST_LINE);
+        let client = self.client()?.with_timeout(FIRST_LINE_TIMEOUT);
         let output = client.logs(container, Some(options.build())).boxed();
-        let reading = Reading {
+        let reading = LogReader {
             output,
             query,
             ready: VecDeque::new(),
-            out: Lines::default(),
-            err: Lines::default(),
+            out: LineSplitter::default(),
+            err: LineSplitter::default(),
         };
-        Ok(futures::stream::unfold(reading, Reading::next).boxed())
+        Ok(futures::stream::unfold(reading, LogReader::next).boxed())
     }
 }
 
-/// The lines of one container. Nothing is read ahead: Docker waits while nobody takes lines.
-struct Reading {
+/// Reads the lines of one container. Nothing is read ahead, so Docker waits for the reader.
+struct LogReader {
     output: BoxStream<'static, Result<LogOutput, Error>>,
     query: LogQuery,
     ready: VecDeque<LogLine>,
-    out: Lines,
-    err: Lines,
+    out: LineSplitter,
+    err: LineSplitter,
 }
 
-impl Reading {
+impl LogReader {
     async fn next(mut self) -> Option<(LogLine, Self)> {
         loop {
             if let Some(line) = self.ready.pop_front() {
@@ -91,8 +91,8 @@ impl Reading {
                 ended => {
                     if let Some(Err(error)) = ended {
                         tracing::debug!(
-                            error = reason::of(&error),
-                            "the logs of a container broke off"
+                            error = docker_error::message(&error),
+                            "reading the logs of a container failed"
                         );
                     }
                     let ready = &mut self.ready;
@@ -109,8 +109,7 @@ impl Reading {
         }
     }
 
-    /// Each output is one entry of the log, `TIME TEXT`, at most 16 KiB; without a line end, when the line goes on in
-    /// the next one.
+    /// Adds one log entry, `TIME TEXT` of at most 16 KiB; without a line end when the line continues in the next entry.
     fn take(&mut self, output: LogOutput) {
         let (stream, lines) = match output {
             LogOutput::StdErr { .. } => (LogStream::Stderr, &mut self.err),
@@ -118,7 +117,7 @@ impl Reading {
         };
         let bytes = output.into_bytes();
         let split = bytes.iter().position(|&b| b == b' ').unwrap_or(0);
-        let stamp = std::str::from_utf8(&bytes[..split]).ok().and_then(instant);
+        let stamp = std::str::from_utf8(&bytes[..split]).ok().and_then(parse_time);
         let text = if stamp.is_some() { &bytes[split + 1..] } else { &bytes[..] };
         let since = self.query.since;
         let ready = &mut self.ready;

@@ -1,4 +1,4 @@
-//! Looking at containers.
+//! Observing containers.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,72 +14,75 @@ use tokio::time::timeout;
 use vc_engine::runtime::{InstanceId, Observed, Phase};
 use vc_protocol::Millis;
 
-use super::{Engine, container};
-use crate::reason;
-use crate::text::{LAST_LINES, on_one_line, one_line};
-use crate::{LogLine, LogQuery, LogStream};
+use super::client::DockerClient;
+use super::labels;
+use super::time::parse_time;
+use crate::docker_error;
+use crate::log::{LogLine, LogQuery};
+use crate::one_line::{MAX_LAST_LINES, last_lines, one_line};
+use vc_protocol::control::LogStream;
 
 /// How long a list may take.
-const LIST: Duration = Duration::from_secs(10);
-/// How long a look may take: Docker lets it wait while it starts or stops that container.
-const LOOK: Duration = Duration::from_secs(60);
-/// How long a list waits for the look at one container.
-const LIST_LOOK: Duration = Duration::from_secs(3);
-/// How long the last lines of a container may take: it shall be known to have ended without them, too.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Docker may note the start of a container so many milliseconds after its first lines.
-const BEFORE_START: Millis = 200;
-/// Lines and pieces of lines that are read of them.
-const LAST_PIECES: usize = 8;
-/// How many containers are looked at together when all are listed.
-const LOOKS: usize = 8;
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an inspection may take: Docker delays it while it starts or stops the container.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a list waits for the inspection of one container.
+const LIST_INSPECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long reading the last lines of a container may take; without them, its end is reported all the same.
+const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many milliseconds after a container's first lines Docker may record its start.
+const START_TOLERANCE: Millis = 200;
+/// How many lines, and pieces of long ones, are read of the last output.
+const MAX_LAST_CHUNKS: usize = 8;
+/// How many containers are inspected at a time for a list.
+const CONCURRENT_INSPECTS: usize = 8;
 
-/// Of a container that a start left behind half way.
-const NEVER_STARTED: &str = "it was created, but never started";
+/// The reason for a container that a start left incomplete.
+const NEVER_STARTED: &str = "the container was created, but never started";
 
-/// What an instance's name stands for on the engine.
+/// What exists under the name of an instance's container.
 pub(super) enum Found {
     /// No container.
     Nothing,
-    /// One that is not ours.
+    /// A container that is not of this node.
     Foreign,
-    /// Ours, on its way out.
-    Leaving,
-    /// Ours.
+    /// The instance's container, which Docker is removing.
+    Removing,
+    /// The instance's container.
     Ours(Observed),
 }
 
-impl Engine {
-    /// Looks at one instance.
+impl DockerClient {
+    /// Observes one instance.
     pub(super) async fn observe(&self, id: &InstanceId) -> Result<Observed, Error> {
         let found = self.inspect(id).await?;
-        let mut observed = match found.as_ref().map(|found| self.judge(id, found)) {
+        let mut observed = match found.as_ref().map(|found| self.classify(id, found)) {
             Some(Found::Ours(observed)) => observed,
             _ => Observed { id: id.clone(), phase: Phase::Gone, address: String::new() },
         };
         match (&mut observed.phase, &found) {
-            (Phase::Exited { output, .. }, Some(found)) => *output = self.last_words(found).await,
+            (Phase::Exited { output, .. }, Some(found)) => *output = self.last_output(found).await,
             (Phase::Running { health: Some(false), said, .. }, Some(found)) => {
-                let lines = [last_check(found), self.last_words(found).await];
-                *said = on_one_line(lines.iter().map(String::as_str).filter(|it| !it.is_empty()));
+                let lines = [last_check(found), self.last_output(found).await];
+                *said = last_lines(lines.iter().map(String::as_str).filter(|it| !it.is_empty()));
             }
             _ => {}
         }
         Ok(observed)
     }
 
-    /// Looks what container has the instance's name.
+    /// Returns what exists under the name of an instance's container.
     pub(super) async fn find(&self, id: &InstanceId) -> Result<Found, Error> {
         let found = self.inspect(id).await?;
-        Ok(found.map_or(Found::Nothing, |found| self.judge(id, &found)))
+        Ok(found.map_or(Found::Nothing, |found| self.classify(id, &found)))
     }
 
-    fn judge(&self, id: &InstanceId, found: &ContainerInspectResponse) -> Found {
+    fn classify(&self, id: &InstanceId, found: &ContainerInspectResponse) -> Found {
         let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
-        let whose = labels.and_then(|labels| container::instance(&self.identity, labels));
-        match whose {
-            Some(Ok(whose)) if whose == *id => match phase(found) {
-                Phase::Gone => Found::Leaving,
+        let owner = labels.and_then(|labels| labels::instance(&self.identity, labels));
+        match owner {
+            Some(Ok(found_id)) if found_id == *id => match phase(found) {
+                Phase::Gone => Found::Removing,
                 phase => {
                     let networks = found
                         .network_settings
@@ -89,82 +92,88 @@ impl Engine {
                         .host_config
                         .as_ref()
                         .and_then(|config| config.network_mode.as_deref());
-                    Found::Ours(Observed { id: whose, phase, address: address(networks, primary) })
+                    Found::Ours(Observed {
+                        id: found_id,
+                        phase,
+                        address: address(networks, primary),
+                    })
                 }
             },
             _ => Found::Foreign,
         }
     }
 
-    /// The last lines that a container wrote in the life that has ended, on one line.
-    async fn last_words(&self, found: &ContainerInspectResponse) -> String {
+    /// Returns the last lines that a container wrote since its last start, joined.
+    async fn last_output(&self, found: &ContainerInspectResponse) -> String {
         let started = found.state.as_ref().and_then(|state| state.started_at.as_deref());
         let query = LogQuery {
             digest: None,
             follow: false,
-            tail: Some(LAST_LINES),
-            since: started.and_then(instant).map(|it| it.saturating_sub(BEFORE_START)),
+            tail: Some(MAX_LAST_LINES),
+            since: started.and_then(parse_time).map(|it| it.saturating_sub(START_TOLERANCE)),
         };
         let read = async {
             let lines = self.read_logs(found.id.as_deref()?, query).ok()?;
-            // Pieces of long lines are lines of their own.
-            let mut last: Vec<LogLine> = lines.take(LAST_PIECES).collect().await;
-            // Docker takes down the two outputs each in its own time; what was said on the second tells most.
+            // Pieces of long lines count as lines.
+            let mut last: Vec<LogLine> = lines.take(MAX_LAST_CHUNKS).collect().await;
+            // Docker records the two outputs independently, so their order is lost; the standard error says most.
             last.sort_by_key(|line| (line.stream == LogStream::Stderr, line.time));
-            Some(on_one_line(last.iter().map(|line| line.line.as_str())))
+            Some(last_lines(last.iter().map(|line| line.line.as_str())))
         };
-        timeout(LAST_WORDS, read).await.ok().flatten().unwrap_or_default()
+        timeout(LAST_LINES_TIMEOUT, read).await.ok().flatten().unwrap_or_default()
     }
 
-    /// Everything of ours.
+    /// Observes all containers of this node.
     pub(super) async fn list(&self) -> Result<Vec<Observed>, Error> {
-        let filters = HashMap::from([("label", container::ours(&self.identity))]);
+        let filters = HashMap::from([("label", labels::filters(&self.identity))]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let client = self.client()?;
-        let listed = timeout(LIST, client.list_containers(Some(options)));
+        let listed = timeout(LIST_TIMEOUT, client.list_containers(Some(options)));
         let listed = listed.await.map_err(|_| Error::RequestTimeoutError)??;
-        let looks = listed.into_iter().filter_map(|mut summary| {
-            match container::instance(&self.identity, &summary.labels.take().unwrap_or_default())? {
-                Ok(id) => Some(self.look_listed(id, summary)),
+        let inspects = listed.into_iter().filter_map(|mut summary| {
+            match labels::instance(&self.identity, &summary.labels.take().unwrap_or_default())? {
+                Ok(id) => Some(self.observe_listed(id, summary)),
                 Err(error) => {
                     let container = summary.id.unwrap_or_default();
-                    tracing::warn!(container, %error, "a container with broken labels is left alone");
+                    tracing::warn!(container, %error, "ignoring a container with malformed labels");
                     None
                 }
             }
         });
-        let all: Vec<Observed> =
-            futures::stream::iter(looks).buffer_unordered(LOOKS).try_collect().await?;
+        let all: Vec<Observed> = futures::stream::iter(inspects)
+            .buffer_unordered(CONCURRENT_INSPECTS)
+            .try_collect()
+            .await?;
         Ok(all.into_iter().filter(|seen| seen.phase != Phase::Gone).collect())
     }
 
-    /// Only a look tells the exit code, the time of the start and the health for sure; but one container that Docker is
-    /// busy with must not hold up the list.
-    async fn look_listed(
+    /// Observes a listed container. Only an inspection yields the exit code, start time and health reliably; but one
+    /// container that Docker is busy with must not delay the list.
+    async fn observe_listed(
         &self,
         id: InstanceId,
         summary: ContainerSummary,
     ) -> Result<Observed, Error> {
-        match timeout(LIST_LOOK, self.observe(&id)).await {
+        match timeout(LIST_INSPECT_TIMEOUT, self.observe(&id)).await {
             Ok(observed) => observed,
-            Err(_) => Ok(summarized(id, &summary)),
+            Err(_) => Ok(from_summary(id, &summary)),
         }
     }
 
-    /// What there is under the instance's name.
+    /// Inspects the container with the instance's name; `None` when there is none.
     async fn inspect(&self, id: &InstanceId) -> Result<Option<ContainerInspectResponse>, Error> {
         let client = self.client()?;
-        let name = container::name(&self.identity, id);
-        let found = timeout(LOOK, client.inspect_container(&name, None)).await;
+        let name = labels::container_name(&self.identity, id);
+        let found = timeout(INSPECT_TIMEOUT, client.inspect_container(&name, None)).await;
         match found.map_err(|_| Error::RequestTimeoutError)? {
-            Err(error) if reason::status(&error) == Some(404) => Ok(None),
+            Err(error) if docker_error::status(&error) == Some(404) => Ok(None),
             found => found.map(Some),
         }
     }
 }
 
-/// What the list says of a container.
-fn summarized(id: InstanceId, summary: &ContainerSummary) -> Observed {
+/// Derives an observation from the summary in a list.
+fn from_summary(id: InstanceId, summary: &ContainerSummary) -> Observed {
     let text = summary.status.as_deref().unwrap_or_default();
     let phase = match summary.state {
         Some(State::CREATED) => Phase::Failed { reason: NEVER_STARTED.to_owned() },
@@ -191,7 +200,7 @@ fn summarized(id: InstanceId, summary: &ContainerSummary) -> Observed {
     Observed { id, phase, address: address(networks, primary) }
 }
 
-/// What the last healthcheck wrote.
+/// Returns the output of the last healthcheck.
 fn last_check(found: &ContainerInspectResponse) -> String {
     let health = found.state.as_ref().and_then(|state| state.health.as_ref());
     let last = health.and_then(|health| health.log.as_ref()?.last()?.output.clone());
@@ -202,22 +211,22 @@ fn phase(found: &ContainerInspectResponse) -> Phase {
     let Some(state) = &found.state else { return Phase::Gone };
     match state.status {
         Some(Status::CREATED) => {
-            let said = state.error.as_deref().filter(|said| !said.is_empty());
-            let reason = said.map_or_else(|| NEVER_STARTED.to_owned(), one_line);
+            let error = state.error.as_deref().filter(|error| !error.is_empty());
+            let reason = error.map_or_else(|| NEVER_STARTED.to_owned(), one_line);
             Phase::Failed { reason }
         }
         Some(Status::EXITED | Status::DEAD) => {
             Phase::Exited { code: state.exit_code.unwrap_or(-1), output: String::new() }
         }
         Some(Status::REMOVING) | None => Phase::Gone,
-        // Paused and restarting ones hold their resources as running ones do.
+        // Paused and restarting containers hold their resources as running ones do.
         Some(_) => {
             let health = match state.health.as_ref().and_then(|health| health.status) {
                 Some(HealthStatusEnum::HEALTHY) => Some(true),
                 Some(HealthStatusEnum::UNHEALTHY) => Some(false),
                 _ => None,
             };
-            let started = state.started_at.as_deref().and_then(instant).unwrap_or(0);
+            let started = state.started_at.as_deref().and_then(parse_time).unwrap_or(0);
             Phase::Running { health, started, said: String::new() }
         }
     }
@@ -233,38 +242,12 @@ fn address(networks: Option<&HashMap<String, EndpointSettings>>, primary: Option
     addresses.min().map(|(_, ip)| ip.clone()).unwrap_or_default()
 }
 
-/// Reads a time as Docker writes it, `2026-11-02T15:04:05.678901234Z`.
-pub(super) fn instant(text: &str) -> Option<Millis> {
-    let text = text.strip_suffix('Z')?;
-    let (date, time) = text.split_once('T')?;
-    let (time, fraction) = time.split_once('.').unwrap_or((time, ""));
-    let numbers = |text: &str, separator: char| -> Option<[i64; 3]> {
-        let parts = text.split(separator).map(str::parse).collect::<Result<Vec<i64>, _>>().ok()?;
-        parts.try_into().ok()
-    };
-    let [year, month, day] = numbers(date, '-')?;
-    let [hour, minute, second] = numbers(time, ':')?;
-    let millis: i64 =
-        fraction.chars().chain("000".chars()).take(3).collect::<String>().parse().ok()?;
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) {
-        return None;
-    }
-    // Days since 1970-01-01, with years that begin in March (Hinnant, "chrono-compatible low-level date algorithms").
-    let shifted = if month <= 2 { year - 1 } else { year };
-    let (era, year_of_era) = (shifted / 400, shifted % 400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100
-        + day_of_year
-        - 719_468;
-    Millis::try_from((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + millis).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_list_tells_enough_of_a_container_that_cannot_be_looked_at() {
+    fn the_summary_of_a_list_replaces_a_slow_inspection() {
         let id = InstanceId { slot: "shop/web.1".parse().expect("a slot"), digest: "0".to_owned() };
         for (state, status, phase) in [
             (
@@ -301,18 +284,7 @@ mod tests {
                 status: Some(status.to_owned()),
                 ..ContainerSummary::default()
             };
-            assert_eq!(summarized(id.clone(), &summary).phase, phase, "{status}");
-        }
-    }
-
-    #[test]
-    fn dockers_times_are_read() {
-        assert_eq!(instant("1970-01-01T00:00:00Z"), Some(0));
-        assert_eq!(instant("2000-02-29T12:34:56.789123456Z"), Some(951_827_696_789));
-        assert_eq!(instant("2026-11-02T15:04:05.5Z"), Some(1_793_631_845_500));
-        assert_eq!(instant("2024-03-01T00:00:00Z"), Some(1_709_251_200_000));
-        for never in ["0001-01-01T00:00:00Z", "", "now", "2024-13-01T00:00:00Z", "2024-03-01"] {
-            assert_eq!(instant(never), None, "{never}");
+            assert_eq!(from_summary(id.clone(), &summary).phase, phase, "{status}");
         }
     }
 }

@@ -6,70 +6,103 @@ use bollard::query_parameters::CreateContainerOptionsBuilder;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use vc_engine::runtime::{InstanceId, Observed, Phase};
+use vc_protocol::image::DigestError;
 use vc_protocol::spec::ContainerSpec;
 
-use super::container::Surroundings;
+use super::client::DockerClient;
+use super::container::{self, ContainerContext};
+use super::files::FilesError;
+use super::labels;
 use super::observe::Found;
-use super::{Engine, container};
 use crate::clock::now;
-use crate::images::manifest::DigestError;
-use crate::images::{News, Want};
-use crate::reason;
-use crate::text::one_line;
+use crate::docker_error;
+use crate::images::{ImageRequest, Update};
+use crate::one_line::one_line;
 
-/// How often the way from "create" to "start" is taken when others interfere (a removal, a pull).
-const TRIES: usize = 4;
+/// How often "create" and "start" are tried when others interfere (a removal, a pull).
+const MAX_ATTEMPTS: usize = 4;
 
-/// Why there was no start.
-pub(super) enum Refusal {
-    /// It cannot be, for this reason.
-    Failed(String),
-    /// Its image is not to be had, for this reason.
-    NoImage(String),
-    /// It is no longer wanted.
+/// Why a container was not started. Each error but the first two is one line for people.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    /// The instance is to be removed.
+    #[error("the start was cancelled")]
     Cancelled,
-    /// The engine is out of reach.
-    Lost(Error),
+    /// The engine cannot be reached.
+    #[error("{0}")]
+    Unreachable(Error),
+    /// Its image cannot be had.
+    #[error("{0}")]
+    NoImage(String),
+    #[error(transparent)]
+    ImageId(#[from] DigestError),
+    #[error("the transfer of its image was interrupted")]
+    PullInterrupted,
+    #[error(
+        "the name {0} is taken by a container of another owner; remove it with 'docker rm {0}'"
+    )]
+    NameTaken(String),
+    #[error("the container {0} was removed by another program while it was started")]
+    RemovedMeanwhile(String),
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// Secrets are not sent over the network.
+    #[error("secrets and configs need a Docker engine on this host, but it is at {0}")]
+    RemoteFiles(String),
+    #[error("reading its secrets and configs was interrupted")]
+    FilesInterrupted,
+    /// The engine refused; what it was asked for, and its answer.
+    #[error("Docker cannot {0}: {1}")]
+    Docker(&'static str, String),
+    #[error("Docker cannot connect it to network {0}: {1}")]
+    Connect(String, String),
+    #[error("{0}")]
+    Start(String),
 }
 
-impl Refusal {
-    fn of(error: Error, tell: impl FnOnce(&Error) -> String) -> Self {
-        if reason::is_lost(&error) { Self::Lost(error) } else { Self::Failed(tell(&error)) }
+impl StartError {
+    /// Returns `refused` with the engine's message, unless the engine cannot be reached.
+    fn of(error: Error, refused: impl FnOnce(String) -> Self) -> Self {
+        if docker_error::is_unreachable(&error) {
+            Self::Unreachable(error)
+        } else {
+            refused(docker_error::message(&error))
+        }
     }
 }
 
-impl Engine {
-    /// Creates and starts a container. What is in the way (no image, the container itself) shows in the answers, so
-    /// nothing is asked before.
+impl DockerClient {
+    /// Creates and starts a container. What prevents it (a missing image, the container itself) shows in the answers,
+    /// so nothing is queried before.
     pub(super) async fn start_container(
         &self,
         id: &InstanceId,
         spec: &ContainerSpec,
         cancel: &CancellationToken,
-    ) -> Result<Observed, Refusal> {
-        let name = container::name(&self.identity, id);
-        let client = self.client().map_err(Refusal::Lost)?;
+    ) -> Result<Observed, StartError> {
+        let name = labels::container_name(&self.identity, id);
+        let client = self.client().map_err(StartError::Unreachable)?;
         let mut options = CreateContainerOptionsBuilder::default().name(&name);
         if let Some(platform) = &spec.platform {
             options = options.platform(platform);
         }
         let options = options.build();
         let mut pulled = false;
-        for _ in 0..TRIES {
-            // Never closed.
+        for _ in 0..MAX_ATTEMPTS {
+            // The semaphore is never closed.
             let permit = self.starts.acquire().await;
-            let around = self.surround(&name, id, spec).await?;
-            let body = container::body(&self.identity, id, spec, &around);
+            let context = self.prepare(&name, id, spec).await?;
+            let body = container::body(&self.identity, id, spec, &context);
             match client.create_container(Some(options.clone()), body).await {
                 Ok(_) => {}
-                Err(error) if reason::status(&error) == Some(404) && !pulled => {
+                Err(error) if docker_error::status(&error) == Some(404) && !pulled => {
                     drop(permit);
                     self.pull(id, spec, cancel).await?;
                     pulled = true;
                     continue;
                 }
-                Err(error) if reason::status(&error) == Some(409) => {
-                    match self.find(id).await.map_err(Refusal::Lost)? {
+                Err(error) if docker_error::status(&error) == Some(409) => {
+                    match self.find(id).await.map_err(StartError::Unreachable)? {
                         Found::Ours(observed)
                             if matches!(observed.phase, Phase::Running { .. }) =>
                         {
@@ -77,100 +110,88 @@ impl Engine {
                         }
                         Found::Ours(_) => {}
                         Found::Nothing => continue,
-                        Found::Leaving => {
+                        Found::Removing => {
                             drop(permit);
-                            self.wait_removed(&name).await.map_err(Refusal::Lost)?;
+                            self.wait_removed(&name).await.map_err(StartError::Unreachable)?;
                             continue;
                         }
                         Found::Foreign => {
-                            let told = format!(
-                                "the name {name} is taken by a container that is not ours: docker rm {name}"
-                            );
-                            return Err(Refusal::Failed(told));
+                            return Err(StartError::NameTaken(name));
                         }
                     }
                 }
                 Err(error) => {
-                    let tell =
-                        |error: &Error| format!("Docker cannot create it: {}", reason::of(error));
-                    return Err(Refusal::of(error, tell));
+                    let refused = |message| StartError::Docker("create the container", message);
+                    return Err(StartError::of(error, refused));
                 }
             }
-            match self.connect(&client, &name, &around.networks).await {
-                // Somebody removed it in between.
-                Err(Refusal::Failed(_)) if self.is_absent(id).await => continue,
-                outcome => outcome?,
+            match self.connect(&client, &name, &context.networks).await {
+                // It was removed meanwhile.
+                Err(StartError::Connect(..)) if self.is_absent(id).await => continue,
+                connected => connected?,
             }
             match client.start_container(&name, None).await {
-                // Its address follows: the engine's event makes us look.
+                // Its address is observed after the event that follows.
                 Ok(()) => {
                     let phase =
                         Phase::Running { health: None, started: now(), said: String::new() };
                     return Ok(Observed { id: id.clone(), phase, address: String::new() });
                 }
-                // Somebody removed it in between. A 404 may also mean a program that is not in the image.
-                Err(error) if reason::status(&error) == Some(404) && self.is_absent(id).await => {}
+                // It was removed meanwhile. A 404 may also mean a program that is not in the image.
+                Err(error)
+                    if docker_error::status(&error) == Some(404) && self.is_absent(id).await => {}
                 Err(error) => {
-                    return Err(Refusal::of(error, reason::of_start));
+                    let message = docker_error::start_message(&error);
+                    return Err(StartError::of(error, |_| StartError::Start(message)));
                 }
             }
         }
-        Err(Refusal::Failed(format!("somebody keeps removing the container {name}")))
+        Err(StartError::RemovedMeanwhile(name))
     }
 
-    /// Makes what a container needs before it can be made or started again: its files, volumes, networks.
-    async fn surround(
+    /// Prepares what a container needs before it is created or started again: its files, volumes and networks.
+    async fn prepare(
         &self,
         name: &str,
         id: &InstanceId,
         spec: &ContainerSpec,
-    ) -> Result<Surroundings, Refusal> {
+    ) -> Result<ContainerContext, StartError> {
         let files = if spec.files.is_empty() {
             None
-        } else if self.host.starts_with("unix://") {
+        } else if self.is_local() {
             let (files, project) = (self.files.clone(), id.slot.service.project.clone());
             let (name, spec) = (name.to_owned(), spec.clone());
-            let placed = spawn_blocking(move || files.place(&project, &name, &spec)).await;
-            let placed = placed.unwrap_or_else(|_| Err("its secrets cannot be opened".to_owned()));
-            Some(placed.map_err(Refusal::Failed)?)
+            let written = spawn_blocking(move || files.write(&project, &name, &spec)).await;
+            Some(written.map_err(|_| StartError::FilesInterrupted)??)
         } else {
-            return Err(Refusal::Failed(format!(
-                "it has secrets or configs, and Docker at {} may be on another node: they are not sent there",
-                self.host
-            )));
+            return Err(StartError::RemoteFiles(self.host.to_string()));
         };
         let project = &id.slot.service.project;
-        self.make_volumes(project, spec).await.map_err(|error| {
-            Refusal::of(error, |error| {
-                format!("Docker cannot make its volumes: {}", reason::of(error))
-            })
+        self.create_volumes(project, spec).await.map_err(|error| {
+            StartError::of(error, |message| StartError::Docker("create its volumes", message))
         })?;
         let networks = self.networks_of(project, spec).await.map_err(|error| {
-            Refusal::of(error, |error| {
-                format!("Docker cannot make its networks: {}", reason::of(error))
-            })
+            StartError::of(error, |message| StartError::Docker("create its networks", message))
         })?;
-        Ok(Surroundings { networks, resolvers: self.resolvers(), files })
+        Ok(ContainerContext { networks, dns: self.dns_servers(), files })
     }
 
-    /// Connects a container that has been made to the rest of its networks.
+    /// Connects a created container to the rest of its networks.
     async fn connect(
         &self,
         client: &bollard::Docker,
         name: &str,
         networks: &[String],
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), StartError> {
         for network in networks.iter().skip(1) {
             let request =
                 NetworkConnectRequest { container: name.to_owned(), endpoint_config: None };
             match client.connect_network(network, request).await {
-                // An earlier start has come so far already.
-                Err(error) if reason::status(&error) == Some(403) => {}
+                // It is connected already, by an earlier start.
+                Err(error) if docker_error::status(&error) == Some(403) => {}
                 Err(error) => {
-                    let tell = |error: &Error| {
-                        format!("Docker cannot connect it to {network}: {}", reason::of(error))
-                    };
-                    return Err(Refusal::of(error, tell));
+                    let refused = |message| StartError::Connect(network.clone(), message);
+                    return Err(StartError::of(error, refused));
                 }
                 Ok(()) => {}
             }
@@ -179,40 +200,38 @@ impl Engine {
     }
 
     async fn is_absent(&self, id: &InstanceId) -> bool {
-        matches!(self.find(id).await, Ok(Found::Nothing | Found::Leaving))
+        matches!(self.find(id).await, Ok(Found::Nothing | Found::Removing))
     }
 
-    /// Gets the image from wherever it is, and tells how far that is.
+    /// Pulls the image, and reports the progress.
     async fn pull(
         &self,
         id: &InstanceId,
         spec: &ContainerSpec,
         cancel: &CancellationToken,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), StartError> {
         let pinned = spec.image_id.as_deref().map(str::parse).transpose();
-        let mut transfer = self.images.obtain(Want {
+        let mut transfer = self.images.pull(ImageRequest {
             reference: spec.image.clone(),
-            id: pinned.map_err(|error: DigestError| Refusal::Failed(error.to_string()))?,
+            id: pinned?,
             platform: spec.platform.clone(),
         });
         let mut progress = String::new();
         loop {
             let phase = Phase::Pulling { progress };
             let observed = Observed { id: id.clone(), phase, address: String::new() };
-            self.reports.answer(observed).await;
-            let news = tokio::select! {
-                () = cancel.cancelled() => return Err(Refusal::Cancelled),
-                news = transfer.next() => news,
+            self.reporter.answer(observed).await;
+            let update = tokio::select! {
+                () = cancel.cancelled() => return Err(StartError::Cancelled),
+                update = transfer.next() => update,
             };
-            match news {
-                Some(News::Progress(now)) => progress = now,
-                Some(News::Outcome(Ok(()))) => return Ok(()),
-                Some(News::Outcome(Err(reason))) => {
-                    return Err(Refusal::NoImage(one_line(&reason)));
+            match update {
+                Some(Update::Progress(text)) => progress = text,
+                Some(Update::Done(Ok(()))) => return Ok(()),
+                Some(Update::Done(Err(error))) => {
+                    return Err(StartError::NoImage(one_line(&error.to_string())));
                 }
-                None => {
-                    return Err(Refusal::Failed("the transfer of its image broke down".to_owned()));
-                }
+                None => return Err(StartError::PullInterrupted),
             }
         }
     }

@@ -1,5 +1,4 @@
-//! The file systems of instances: named volumes, which are made before a container mounts them and outlive it, and what
-//! comes and goes with a container.
+//! Mounts of containers, and named volumes, which are created before a container mounts them and outlive it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,18 +10,19 @@ use tokio::time::sleep;
 use vc_protocol::spec::{ContainerSpec, Mount};
 use vc_protocol::{Name, VolumeKey};
 
-use super::{Engine, container};
-use crate::Identity;
-use crate::reason;
+use super::client::DockerClient;
+use super::{labels, units};
+use crate::docker_error;
+use crate::identity::Identity;
 
-/// The label that holds a volume's name in its project.
-const VOLUME: &str = "vc.volume";
+/// The label with the volume's name in its project.
+const VOLUME_LABEL: &str = "vc.volume";
 
-/// How often the removal of a volume's data is tried, and the pause between.
-const REMOVALS: usize = 10;
-const HELD: Duration = Duration::from_secs(2);
+/// How often the removal of a volume is tried, and the time between two attempts.
+const MAX_REMOVAL_ATTEMPTS: usize = 10;
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Docker's name of a named volume. The dot cannot occur in a project's or volume's name, so that no two share one.
+/// Returns Docker's name of a named volume. A dot cannot occur in the name of a project or volume, so no two share one.
 pub(super) fn docker_name(
     identity: &Identity,
     VolumeKey { project, volume }: &VolumeKey,
@@ -30,7 +30,7 @@ pub(super) fn docker_name(
     format!("vc-{project}.{volume}-{}", identity.node.short())
 }
 
-/// As Docker takes it.
+/// Converts a mount for Docker.
 pub(super) fn mount(identity: &Identity, project: &Name, mount: &Mount) -> DockerMount {
     let of = |typ, target: &String| DockerMount {
         typ: Some(typ),
@@ -54,7 +54,7 @@ pub(super) fn mount(identity: &Identity, project: &Name, mount: &Mount) -> Docke
         },
         Mount::Tmpfs { target, bytes } => DockerMount {
             tmpfs_options: (*bytes > 0).then(|| MountTmpfsOptions {
-                size_bytes: Some(container::whole(*bytes)),
+                size_bytes: Some(units::to_i64(*bytes)),
                 ..MountTmpfsOptions::default()
             }),
             ..of(MountType::TMPFS, target)
@@ -62,30 +62,35 @@ pub(super) fn mount(identity: &Identity, project: &Name, mount: &Mount) -> Docke
     }
 }
 
-impl Engine {
-    /// Removes the data of a volume; tries again while a container on its way out still holds it.
-    pub(crate) async fn remove_volume(&self, key: &VolumeKey) {
+impl DockerClient {
+    /// Removes a volume with its data; retries while a container that is being removed still uses it.
+    pub(super) async fn remove_volume(&self, key: &VolumeKey) {
         let name = docker_name(&self.identity, key);
-        for _ in 0..REMOVALS {
+        for _ in 0..MAX_REMOVAL_ATTEMPTS {
             let removed = match self.client() {
                 Ok(client) => client.remove_volume(&name, None::<RemoveVolumeOptions>).await,
                 Err(error) => Err(error),
             };
             match removed {
-                Err(error) if reason::status(&error) == Some(409) => sleep(HELD).await,
-                Err(error) if reason::status(&error) != Some(404) => {
-                    let error = reason::of(&error);
-                    return tracing::warn!(volume = %key, name, error, "cannot remove the data of a volume");
+                Err(error) if docker_error::status(&error) == Some(409) => {
+                    sleep(RETRY_INTERVAL).await
                 }
-                _ => return tracing::info!(volume = %key, name, "removed the data of a volume"),
+                Err(error) if docker_error::status(&error) != Some(404) => {
+                    let error = docker_error::message(&error);
+                    return tracing::warn!(volume = %key, name, error, "cannot remove a volume");
+                }
+                _ => return tracing::info!(volume = %key, name, "volume removed"),
             }
         }
-        tracing::warn!(volume = %key, name, "the data of a volume is in use and was not removed: docker volume rm");
+        tracing::warn!(volume = %key, name, "volume not removed: it is in use; remove it with 'docker volume rm'");
     }
 
-    /// Makes the named volumes of an instance that are not there yet. Docker would make them too, but without our
-    /// labels. Errors: as Docker says, or a volume of that name is not ours.
-    pub(super) async fn make_volumes(
+    /// Creates the named volumes of an instance that do not exist. Docker would create them with the container, but
+    /// without labels.
+    ///
+    /// # Errors
+    /// Docker refuses, or a volume of that name belongs to another owner.
+    pub(super) async fn create_volumes(
         &self,
         project: &Name,
         spec: &ContainerSpec,
@@ -98,21 +103,21 @@ impl Engine {
             let key = VolumeKey { project: project.clone(), volume: volume.clone() };
             let name = docker_name(&self.identity, &key);
             let labels = HashMap::from([
-                (container::CLUSTER.to_owned(), self.identity.cluster.to_string()),
-                (container::NODE.to_owned(), self.identity.node.to_string()),
-                (container::PROJECT.to_owned(), project.to_string()),
-                (VOLUME.to_owned(), volume.to_string()),
+                (labels::CLUSTER.to_owned(), self.identity.cluster.to_string()),
+                (labels::NODE.to_owned(), self.identity.node.to_string()),
+                (labels::PROJECT.to_owned(), project.to_string()),
+                (VOLUME_LABEL.to_owned(), volume.to_string()),
             ]);
             let request = VolumeCreateRequest {
                 name: Some(name.clone()),
                 labels: Some(labels.clone()),
                 ..VolumeCreateRequest::default()
             };
-            // One that is there is given back as it is.
+            // An existing one is returned unchanged.
             let found = self.client()?.create_volume(request).await?;
             if !labels.iter().all(|label| found.labels.get(label.0) == Some(label.1)) {
                 let error = format!(
-                    "the name {name} is taken by a volume that is not ours: docker volume rm {name}"
+                    "the name {name} is taken by a volume of another owner; remove it with 'docker volume rm {name}'"
                 );
                 return Err(Error::DockerStreamError { error });
             }

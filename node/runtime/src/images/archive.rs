@@ -1,45 +1,44 @@
 //! The tar format, as far as `docker save` and `docker load` use it.
 //!
-//! Entries are read here and not by the `tar` crate's iterator, which takes an extended header into memory however long
-//! it says it is. Nothing is ever unpacked: a path is only a key.
+//! This does not use the iterator of the `tar` crate, which reads an extended header of any length into memory. Nothing
+//! is unpacked to disk: a path is only a key.
 
 use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header, PaxExtensions};
 
-/// Size of a block: headers are one, contents are filled up to the next.
+/// Size of a block in bytes: a header takes one, and contents are padded to a multiple of it.
 const BLOCK: u64 = 512;
 /// The longest extended header, in bytes.
 const MAX_EXTENDED: u64 = 64 * 1024;
-/// Bytes copied at a time.
+/// How many bytes are copied at a time.
 const COPY: usize = 256 * 1024;
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A regular file.
     File,
-    /// Another name of the entry at this path, symbolic or hard.
+    /// A symbolic or hard link to the entry with this path.
     Link(String),
-    /// Anything else: it is of no interest.
+    /// Any other type, which is skipped.
     Other,
 }
 
-/// What stands before an entry's content.
+/// The header of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Its path as it is written.
+    /// The path, unchanged.
     pub(super) path: String,
-    /// What it is.
     pub(super) kind: Kind,
-    /// Length of its content.
+    /// Length of the content in bytes.
     pub(super) size: u64,
 }
 
-/// Reads a tar once, from beginning to end.
+/// Reads the entries of a tar in order.
 pub(super) struct Entries<R> {
     input: R,
-    /// Of the entry that was given last: not yet read, and what fills up its last block.
+    /// Bytes of the current entry that were not read yet, and of the padding after it.
     left: u64,
     padding: u64,
 }
@@ -53,17 +52,17 @@ impl<R: Read> Entries<R> {
         Self { input, left: 0, padding: 0 }
     }
 
-    /// The next entry; what was not read of the last one is skipped. `None`: the end.
+    /// Returns the next entry, skipping what was not read of the current one; `None` at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<Entry>> {
         let (mut path, mut link, mut size) = (None, None, None);
         loop {
             let Some(header) = self.header()? else { return Ok(None) };
-            let told = header.entry_size()?;
+            let header_size = header.entry_size()?;
             match header.entry_type() {
-                EntryType::GNULongName => path = Some(self.text(told)?),
-                EntryType::GNULongLink => link = Some(self.text(told)?),
+                EntryType::GNULongName => path = Some(self.text(header_size)?),
+                EntryType::GNULongLink => link = Some(self.text(header_size)?),
                 EntryType::XHeader => {
-                    let bytes = self.extended(told)?;
+                    let bytes = self.extended(header_size)?;
                     for extension in PaxExtensions::new(&bytes) {
                         let extension = extension?;
                         let value = || utf8(extension.value_bytes());
@@ -72,16 +71,17 @@ impl<R: Read> Entries<R> {
                             b"linkpath" => link = Some(value()?),
                             b"size" => {
                                 let number = value()?.parse();
-                                size = Some(number.map_err(|_| malformed("a size is no number"))?);
+                                size =
+                                    Some(number.map_err(|_| malformed("a size is not a number"))?);
                             }
                             _ => {}
                         }
                     }
                 }
-                EntryType::XGlobalHeader => self.extent(told)?,
+                EntryType::XGlobalHeader => self.begin_content(header_size)?,
                 kind => {
-                    let size = size.unwrap_or(told);
-                    self.extent(size)?;
+                    let size = size.unwrap_or(header_size);
+                    self.begin_content(size)?;
                     let path = match path {
                         Some(path) => path,
                         None => utf8(&header.path_bytes())?,
@@ -93,7 +93,7 @@ impl<R: Read> Entries<R> {
                                 Some(link) => link,
                                 None => utf8(&header.link_name_bytes().unwrap_or_default())?,
                             };
-                            // What a hard link names counts from the top.
+                            // The target of a hard link is relative to the root of the archive.
                             let from_top = kind == EntryType::Link;
                             Kind::Link(if from_top { format!("/{target}") } else { target })
                         }
@@ -111,23 +111,23 @@ impl<R: Read> Entries<R> {
         self.padding = 0;
         let mut header = Header::new_old();
         let block = header.as_mut_bytes();
-        self.input.read_exact(block).map_err(|_| malformed("it ends too early"))?;
+        self.input.read_exact(block).map_err(|_| malformed("unexpected end"))?;
         if block.iter().all(|&byte| byte == 0) {
-            // The other side may still be writing the blocks that fill up the end.
+            // The sender may still be writing the padding at the end.
             io::copy(&mut self.input, &mut io::sink())?;
             return Ok(None);
         }
-        // The sum is over the header with its own field blank.
+        // The checksum is taken over the header with spaces in place of the checksum.
         let sum = |range: &[u8]| range.iter().map(|&byte| u32::from(byte)).sum::<u32>();
         let bytes = header.as_bytes();
         let expected = sum(&bytes[..148]) + 8 * u32::from(b' ') + sum(&bytes[156..]);
         if header.cksum()? != expected {
-            return Err(malformed("a header is damaged"));
+            return Err(malformed("wrong header checksum"));
         }
         Ok(Some(header))
     }
 
-    fn extent(&mut self, size: u64) -> io::Result<()> {
+    fn begin_content(&mut self, size: u64) -> io::Result<()> {
         self.left = size;
         self.padding = size.wrapping_neg() % BLOCK;
         Ok(())
@@ -135,9 +135,9 @@ impl<R: Read> Entries<R> {
 
     fn extended(&mut self, size: u64) -> io::Result<Vec<u8>> {
         if size > MAX_EXTENDED {
-            return Err(malformed("a header is too long"));
+            return Err(malformed("an extended header is too long"));
         }
-        self.extent(size)?;
+        self.begin_content(size)?;
         let mut bytes = Vec::new();
         self.read_to_end(&mut bytes)?;
         Ok(bytes)
@@ -149,7 +149,7 @@ impl<R: Read> Entries<R> {
     }
 }
 
-/// The content of the entry that was given last.
+/// Reads the content of the current entry.
 impl<R: Read> Read for Entries<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
@@ -158,7 +158,7 @@ impl<R: Read> Read for Entries<R> {
         }
         let read = self.input.read(&mut buffer[..most])?;
         if read == 0 {
-            return Err(malformed("it ends within an entry"));
+            return Err(malformed("unexpected end within an entry"));
         }
         self.left -= read as u64;
         Ok(read)
@@ -166,11 +166,11 @@ impl<R: Read> Read for Entries<R> {
 }
 
 fn utf8(bytes: &[u8]) -> io::Result<String> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| malformed("a path is not text"))
+    String::from_utf8(bytes.to_vec()).map_err(|_| malformed("a path is not UTF-8"))
 }
 
-/// A path without `.` and empty parts; `..` goes up, at the top nowhere.
-pub(super) fn normal(path: &str) -> String {
+/// Normalizes a path: without `.`, empty parts and `..`, which stops at the root.
+pub(super) fn normalize(path: &str) -> String {
     let mut parts = Vec::new();
     for part in path.split('/') {
         match part {
@@ -182,8 +182,8 @@ pub(super) fn normal(path: &str) -> String {
     parts.join("/")
 }
 
-/// Writes a file's header; its content, and [`fill`], follow.
-pub(super) fn start(output: &mut impl Write, path: &str, size: u64) -> io::Result<()> {
+/// Writes the header of a file; the content and [`pad`] must follow.
+pub(super) fn write_header(output: &mut impl Write, path: &str, size: u64) -> io::Result<()> {
     let mut header = Header::new_gnu();
     header.set_path(path)?;
     header.set_size(size);
@@ -194,26 +194,26 @@ pub(super) fn start(output: &mut impl Write, path: &str, size: u64) -> io::Resul
     output.write_all(header.as_bytes())
 }
 
-/// Fills up the last block of a file of this size.
-pub(super) fn fill(output: &mut impl Write, size: u64) -> io::Result<()> {
+/// Writes the padding after a file of this size.
+pub(super) fn pad(output: &mut impl Write, size: u64) -> io::Result<()> {
     let padding = usize::try_from(size.wrapping_neg() % BLOCK).unwrap_or(0);
     output.write_all(&[0; BLOCK as usize][..padding])
 }
 
-/// Writes a whole file.
-pub(super) fn file(output: &mut impl Write, path: &str, content: &[u8]) -> io::Result<()> {
-    start(output, path, content.len() as u64)?;
+/// Writes a file with its header and padding.
+pub(super) fn write_file(output: &mut impl Write, path: &str, content: &[u8]) -> io::Result<()> {
+    write_header(output, path, content.len() as u64)?;
     output.write_all(content)?;
-    fill(output, content.len() as u64)
+    pad(output, content.len() as u64)
 }
 
-/// Writes the end.
-pub(super) fn finish(output: &mut impl Write) -> io::Result<()> {
+/// Writes the end of the archive.
+pub(super) fn write_end(output: &mut impl Write) -> io::Result<()> {
     output.write_all(&[0; 2 * BLOCK as usize])?;
     output.flush()
 }
 
-/// Copies everything, in large pieces; tells how much it was.
+/// Passes everything that `from` yields to `to` in large pieces, and returns the number of bytes.
 pub(super) fn copy(
     from: &mut impl Read,
     mut to: impl FnMut(&[u8]) -> io::Result<()>,

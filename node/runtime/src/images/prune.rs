@@ -1,75 +1,37 @@
-//! What is kept, and for how long.
+//! Pruning: what the store and Docker keep, and for how long.
 //!
-//! Once an hour, and at the start:
-//! - Blobs stay while a service uses their image, or used it before its last update, and for seven days after it was
-//!   pushed; for an hour in any case, since a push or a deployment may be about to name it.
-//! - The beginnings of blobs go after a day without a byte.
-//! - An image that this node loaded into its Docker goes when no service has needed it for seven days, and no container
-//!   uses it. What others put into Docker stays.
+//! At the start and then once an hour:
+//! - Blobs stay while a service uses their image or used it before its last update, for seven days after a push, and for
+//!   an hour in any case, since a push or a deployment may be about to refer to them.
+//! - Incomplete blobs are removed after a day without new bytes.
+//! - Images that this node loaded into Docker are removed from it when no service has needed them for seven days and no
+//!   container uses them. Other images in Docker stay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use vc_crdt::View;
 use vc_protocol::Millis;
+use vc_protocol::image::Digest;
 
-use super::fetch::blocking;
-use super::manifest::Digest;
-use super::store::Store;
-use super::{Images, reference};
+use super::blocking::blocking;
+use super::node_images::Images;
+use super::reference;
 use crate::clock::now;
 
-/// Between two looks.
-const EVERY: Duration = Duration::from_secs(3600);
-/// How long what nobody names stays.
-const GRACE: Duration = Duration::from_secs(3600);
-/// How long a beginning stays.
-const IDLE: Duration = Duration::from_secs(24 * 3600);
-/// How long a push is kept that no service uses, and an image in Docker that none needs.
-const KEEP: Millis = 7 * 24 * 3_600_000;
-/// The file that says what was loaded.
-const LOADED: &str = "loaded.json";
+/// The time between two runs.
+const INTERVAL: Duration = Duration::from_secs(3600);
+/// How long blobs stay that no document refers to.
+const UNREFERENCED_TTL: Duration = Duration::from_secs(3600);
+/// How long an incomplete blob stays without new bytes.
+const PARTIAL_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long a pushed image stays that no service uses, and one in Docker that no service needs.
+const UNUSED_TTL: Millis = 7 * 24 * 3_600_000;
 
-/// The images that were loaded into Docker here, and when a service needed them last.
-#[derive(Debug)]
-pub(super) struct Loaded(Mutex<BTreeMap<Digest, Millis>>);
-
-impl Loaded {
-    pub(super) fn read(store: &Store) -> Self {
-        Self(Mutex::new(serde_json::from_str(&store.note(LOADED)).unwrap_or_default()))
-    }
-
-    /// Notes that an image was loaded; gives all that were.
-    pub(super) async fn note(&self, store: &Arc<Store>, id: &Digest) -> BTreeSet<Digest> {
-        let add = |all: &mut BTreeMap<Digest, Millis>| {
-            all.insert(id.clone(), now());
-        };
-        self.change(store, add).await
-    }
-
-    async fn change(
-        &self,
-        store: &Arc<Store>,
-        change: impl FnOnce(&mut BTreeMap<Digest, Millis>),
-    ) -> BTreeSet<Digest> {
-        let (json, ids) = {
-            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            change(&mut all);
-            (serde_json::to_string(&*all).unwrap_or_default(), all.keys().cloned().collect())
-        };
-        let store = Arc::clone(store);
-        // Lost, it would only mean that an image stays in Docker.
-        if let Err(error) = blocking(move || store.write_note(LOADED, &json)).await {
-            tracing::warn!(%error, "cannot note which images were loaded");
-        }
-        ids
-    }
-}
-
-/// The images that services use, or used before their last update.
-pub(super) fn in_use(view: &View) -> BTreeSet<Digest> {
+/// Returns the images that services use, or used before their last update.
+fn in_use(view: &View) -> BTreeSet<Digest> {
     let mut ids = BTreeSet::new();
     for record in view.cluster.services.values() {
         for spec in [Some(&record.spec), record.previous.as_ref()].into_iter().flatten() {
@@ -83,85 +45,85 @@ pub(super) fn in_use(view: &View) -> BTreeSet<Digest> {
     ids
 }
 
-/// The images whose blobs stay.
-pub(super) fn kept(view: &View, now: Millis) -> BTreeSet<Digest> {
-    let recent = view.cluster.images.values().filter(|record| record.pushed + KEEP > now);
+/// Returns the images whose blobs stay.
+fn retained(view: &View, now: Millis) -> BTreeSet<Digest> {
+    let recent = view.cluster.images.values().filter(|record| record.pushed + UNUSED_TTL > now);
     let mut ids = in_use(view);
     ids.extend(recent.filter_map(|record| record.id.parse().ok()));
     ids
 }
 
 impl Images {
-    /// Prunes now and then, for ever.
+    /// Prunes once an hour, forever.
     pub(super) async fn prune(&self, views: watch::Receiver<Arc<View>>) {
-        let mut pace = tokio::time::interval(EVERY);
-        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut timer = tokio::time::interval(INTERVAL);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            pace.tick().await;
+            timer.tick().await;
             let view = Arc::clone(&views.borrow());
-            // A node that has just joined knows of no service yet: what it holds is young, or it would know.
+            // A node that has just joined does not know the services yet.
             if view.cluster.services.is_empty() && view.cluster.images.is_empty() {
                 continue;
             }
-            self.prune_blobs(kept(&view, now()), GRACE, IDLE).await;
+            self.prune_blobs(retained(&view, now()), UNREFERENCED_TTL, PARTIAL_TTL).await;
             self.prune_docker(&in_use(&view)).await;
         }
     }
 
-    /// Removes blobs that no image of `kept` has; what is younger than `grace` stays.
+    /// Removes manifests and blobs that no image in `retained` has and that are older than `ttl`, and incomplete blobs
+    /// without new bytes for `partial_ttl`.
     pub(super) async fn prune_blobs(
         &self,
-        kept: BTreeSet<Digest>,
-        grace: Duration,
-        idle: Duration,
+        retained: BTreeSet<Digest>,
+        ttl: Duration,
+        partial_ttl: Duration,
     ) {
         let store = Arc::clone(&self.0.store);
         let pruned = blocking(move || {
             for id in store.images()? {
-                if !kept.contains(&id) && store.age(&id).is_some_and(|age| age >= grace) {
-                    store.forget(&id)?;
+                if !retained.contains(&id) && store.age(&id).is_some_and(|age| age >= ttl) {
+                    store.remove_manifest(&id)?;
                 }
             }
-            store.sweep(grace, idle)
+            store.remove_unreferenced(ttl, partial_ttl)
         });
         match pruned.await {
             Ok(0) => {}
-            Ok(bytes) => tracing::info!(bytes, "images that nobody needs were pruned"),
-            Err(error) => tracing::warn!(%error, "cannot prune images"),
+            Ok(bytes) => tracing::info!(bytes, "unused images removed from the store"),
+            Err(error) => tracing::warn!(%error, "cannot prune the image store"),
         }
     }
 
     async fn prune_docker(&self, in_use: &BTreeSet<Digest>) {
-        let Some(engine) = &self.0.engine else { return };
+        let Some(docker) = &self.0.docker else { return };
         let now = now();
         let mut due = Vec::new();
         let refresh = |all: &mut BTreeMap<Digest, Millis>| {
             for (id, needed) in all.iter_mut() {
                 if in_use.contains(id) {
                     *needed = now;
-                } else if *needed + KEEP < now {
+                } else if *needed + UNUSED_TTL < now {
                     due.push(id.clone());
                 }
             }
         };
         self.0.loaded.change(&self.0.store, refresh).await;
-        let mut gone = Vec::new();
+        let mut removed = Vec::new();
         for id in due {
-            match engine.remove(&id).await {
+            match docker.remove(&id).await {
                 Ok(()) => {
-                    tracing::info!(
-                        image = id.short(),
-                        "an image that nobody needs was removed from Docker"
-                    );
-                    gone.push(id);
+                    tracing::info!(image = id.short(), "unused image removed from Docker");
+                    removed.push(id);
                 }
-                Err(why) => tracing::debug!(image = id.short(), why, "an image stays in Docker"),
+                Err(error) => {
+                    tracing::debug!(image = id.short(), %error, "cannot remove an image from Docker");
+                }
             }
         }
-        if !gone.is_empty() {
-            let drop_gone =
-                |all: &mut BTreeMap<Digest, Millis>| all.retain(|id, _| !gone.contains(id));
-            self.0.loaded.change(&self.0.store, drop_gone).await;
+        if !removed.is_empty() {
+            let drop_removed =
+                |all: &mut BTreeMap<Digest, Millis>| all.retain(|id, _| !removed.contains(id));
+            self.0.loaded.change(&self.0.store, drop_removed).await;
         }
     }
 }

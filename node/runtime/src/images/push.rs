@@ -1,131 +1,136 @@
-//! Taking an image that a user pushes.
+//! Receiving an image that a client pushes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use vc_protocol::control::{ImagePush, Reply};
-
-use super::fetch::blocking;
-use super::flight::News;
-use super::manifest::Digest;
-use super::pipe::{PIECES, Piece};
-use super::serve::SIGN_OF_LIFE;
-use super::{Images, reference};
 use vc_frames::{FrameError, Frames};
+use vc_protocol::control::{ImagePush, Reply};
+use vc_protocol::image::Digest;
 
-/// A user who sends nothing for so long has gone.
-const IDLE: Duration = Duration::from_secs(60);
+use super::blocking::blocking;
+use super::error::{ExportError, PushError, StoreError};
+use super::node_images::Images;
+use super::pipe::{CHANNEL_CHUNKS, Chunk};
+use super::reference;
+use super::serve::KEEPALIVE;
+use super::singleflight::Update;
 
-/// An image that is in the store.
+/// How long a client may send nothing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A pushed image, which is in the store.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pushed {
-    /// The reference, canonical.
+    /// The canonical reference.
     pub reference: String,
-    /// Which image.
+    /// The image's id.
     pub id: Digest,
-    /// Bytes, uncompressed.
+    /// Total length of the uncompressed layers in bytes.
     pub size: u64,
 }
 
 impl Images {
-    /// Takes an image into the store: from this node's Docker where that has it, else from the user. The inner error is
-    /// for him, and the session must end after it. Nothing of what failed is left.
-    pub async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
+    /// Takes a pushed image into the store: from this node's Docker engine where that has it, else from the client. The
+    /// session must end after an error, since the client may still be sending.
+    ///
+    /// # Errors
+    /// [`PushError::Stream`] when the client has disconnected; any other error can be sent to it.
+    pub async fn receive_push<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         push: &ImagePush,
         frames: &mut Frames<S>,
-    ) -> Result<Result<Pushed, String>, FrameError> {
-        let checked = reference::canonical(&push.reference)
-            .and_then(|name| Ok((name, push.id.parse::<Digest>().map_err(|it| it.to_string())?)));
-        let (reference, id) = match checked {
-            Ok(checked) => checked,
-            Err(why) => return Ok(Err(why)),
-        };
-        let manifest = if self.here(vec![id.clone()]).await.contains_key(&id) {
-            let mut packing = self.pack(&id);
-            let mut pace = tokio::time::interval(SIGN_OF_LIFE);
-            loop {
-                let news = tokio::select! {
-                    news = packing.next() => news,
-                    _ = pace.tick() => Some(News::Progress(String::new())),
-                };
-                match news {
-                    Some(News::Progress(_)) => frames.send(&Reply::KeepAlive).await?,
-                    Some(News::Outcome(packed)) => break packed.map(|manifest| manifest.size()),
-                    None => break Err("the image could not be taken out of Docker".to_owned()),
-                }
-            }
+    ) -> Result<Pushed, PushError> {
+        let reference = reference::canonical(&push.reference)?;
+        let id = push.id.parse::<Digest>()?;
+        let size = if self.present(vec![id.clone()]).await.contains_key(&id) {
+            self.export_for_push(&id, frames).await?
         } else {
-            self.take(&id, push.size, frames).await?
+            self.receive_archive(&id, push.size, frames).await?
         };
-        Ok(manifest.map(|size| Pushed { reference, id, size }))
+        Ok(Pushed { reference, id, size })
     }
 
-    async fn take<S: AsyncRead + AsyncWrite + Unpin>(
+    async fn export_for_push<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        id: &Digest,
+        frames: &mut Frames<S>,
+    ) -> Result<u64, PushError> {
+        let mut export = self.export(id);
+        let mut keepalive = tokio::time::interval(KEEPALIVE);
+        loop {
+            let update = tokio::select! {
+                update = export.next() => update,
+                _ = keepalive.tick() => Some(Update::Progress(String::new())),
+            };
+            match update {
+                Some(Update::Progress(_)) => frames.send(&Reply::KeepAlive).await?,
+                Some(Update::Done(Ok(manifest))) => return Ok(manifest.size()),
+                Some(Update::Done(Err(error))) => return Err(PushError::Export(error)),
+                None => return Err(ExportError::Interrupted.into()),
+            }
+        }
+    }
+
+    async fn receive_archive<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         id: &Digest,
         size: u64,
         frames: &mut Frames<S>,
-    ) -> Result<Result<u64, String>, FrameError> {
-        let Ok(_permit) = self.0.packs.try_acquire() else {
-            return Ok(Err("this node takes other images right now: try again".to_owned()));
-        };
-        let store = std::sync::Arc::clone(&self.0.store);
-        match blocking(move || Ok(store.room_for(size))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => return Ok(Err(why)),
-            Err(error) => return Ok(Err(error.to_string())),
-        }
+    ) -> Result<u64, PushError> {
+        let _permit = self.0.export_permits.try_acquire().map_err(|_| PushError::Busy)?;
+        let store = Arc::clone(&self.0.store);
+        let space = blocking(move || Ok(store.check_space(size))).await;
+        space.map_err(StoreError::from).flatten().map_err(ExportError::from)?;
         frames.send(&Reply::Ready).await?;
-        let (pieces, arriving) = mpsc::channel::<Piece>(PIECES);
-        let mut packing = std::pin::pin!(self.pack_from(id.clone(), arriving, |_| {}));
+        let (chunks, received) = mpsc::channel::<Chunk>(CHANNEL_CHUNKS);
+        let mut packing = std::pin::pin!(self.pack_archive(id.clone(), received, |_| {}));
         let mut packed = None;
-        let received = {
-            let mut receiving = std::pin::pin!(forward(frames, pieces));
+        let forwarded = {
+            let mut forwarding = std::pin::pin!(forward(frames, chunks));
             loop {
                 tokio::select! {
-                    received = &mut receiving => break received,
-                    outcome = &mut packing, if packed.is_none() => packed = Some(outcome),
+                    forwarded = &mut forwarding => break forwarded,
+                    result = &mut packing, if packed.is_none() => packed = Some(result),
                 }
             }
         };
-        if let Err(error) = received {
+        if let Err(error) = forwarded {
             if packed.is_none() {
-                // It has lost its stream, and cleans up.
+                // It sees the end of its input, and removes what it wrote.
                 let _ = packing.await;
             }
-            return Err(error);
+            return Err(error.into());
         }
-        // It is all here, but not yet on the disk.
-        let mut pace = tokio::time::interval(SIGN_OF_LIFE);
+        // Everything was received, but is not yet durable.
+        let mut keepalive = tokio::time::interval(KEEPALIVE);
         let packed = loop {
             if let Some(packed) = packed {
                 break packed;
             }
             tokio::select! {
-                outcome = &mut packing => packed = Some(outcome),
-                _ = pace.tick() => frames.send(&Reply::KeepAlive).await?,
+                result = &mut packing => packed = Some(result),
+                _ = keepalive.tick() => frames.send(&Reply::KeepAlive).await?,
             }
         };
-        Ok(packed.map(|manifest| manifest.size()))
+        Ok(packed?.size())
     }
 }
 
-/// Hands on what a user sends, until the empty frame that ends it or until nobody takes it: the packer says why.
+/// Forwards the frames of a client up to the empty one that ends the archive, or until the receiver stops.
 async fn forward<S: AsyncRead + AsyncWrite + Unpin>(
     frames: &mut Frames<S>,
-    pieces: mpsc::Sender<Piece>,
+    chunks: mpsc::Sender<Chunk>,
 ) -> Result<(), FrameError> {
     loop {
-        let piece = match timeout(IDLE, frames.receive_bytes()).await {
-            Ok(Ok(piece)) => piece,
-            // Without its end, what has come so far is nothing.
-            broken => return broken.unwrap_or(Err(FrameError::Closed)).map(drop),
+        let chunk = match timeout(IDLE_TIMEOUT, frames.receive_bytes()).await {
+            Ok(chunk) => chunk?,
+            Err(_) => return Err(FrameError::Closed),
         };
-        let last = piece.is_empty();
-        if pieces.send(Ok(piece)).await.is_err() || last {
+        let last = chunk.is_empty();
+        if chunks.send(Ok(chunk)).await.is_err() || last {
             return Ok(());
         }
     }

@@ -1,20 +1,28 @@
-//! How people name images: `nginx`, `shop/web:2`, `registry.example:5000/web@sha256:…`, or an id.
+//! Image references as users write them: `nginx`, `shop/web:2`, `registry.example:5000/web@sha256:…`, or an image id.
 
-use super::manifest::Digest;
+use vc_protocol::image::Digest;
 
 /// The longest reference, in bytes; Docker's limit is 255 for the name alone.
 const MAX_REFERENCE: usize = 512;
 
-/// A reference as it is compared and recorded: with its tag written out, without Docker Hub's own name. Errors: not one.
-pub fn canonical(text: &str) -> Result<String, String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
-    let wrong = text.is_empty()
+/// A text that is not an image reference.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not an image reference; write NAME[:TAG]")]
+pub struct ReferenceError(String);
+
+/// Returns the canonical form of a reference: with its tag, and without Docker Hub's own name.
+///
+/// # Errors
+/// [`ReferenceError`] when the text has characters or parts that a reference cannot have.
+pub fn canonical(text: &str) -> Result<String, ReferenceError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    let invalid = text.is_empty()
         || text.len() > MAX_REFERENCE
-        || !text.chars().all(plain)
-        // A reference becomes a path when Docker is asked.
+        || !text.chars().all(allowed)
+        // Docker's API takes references as part of a URL path.
         || text.split('/').any(|part| part.is_empty() || part.chars().all(|c| c == '.'));
-    if wrong {
-        return Err(format!("'{text}' is no image reference: write NAME[:TAG]"));
+    if invalid {
+        return Err(ReferenceError(text.chars().take(MAX_REFERENCE).collect()));
     }
     if text.parse::<Digest>().is_ok() {
         return Ok(text.to_owned());
@@ -24,7 +32,7 @@ pub fn canonical(text: &str) -> Result<String, String> {
     Ok(tagged(short))
 }
 
-/// A reference with its tag written out: Docker pulls *all* tags of one without.
+/// Returns a reference with its tag. Without one, Docker would pull *all* tags.
 pub fn tagged(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
     if last.contains(':') || last.contains('@') {
@@ -34,8 +42,8 @@ pub fn tagged(image: &str) -> String {
     }
 }
 
-/// Name and tag, where a reference has them rather than a digest.
-pub(crate) fn name_and_tag(reference: &str) -> Option<(String, String)> {
+/// Splits a reference into name and tag; `None` when it has a digest instead.
+pub(super) fn name_and_tag(reference: &str) -> Option<(String, String)> {
     if reference.contains('@') || reference.parse::<Digest>().is_ok() {
         return None;
     }
@@ -49,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_image_has_one_canonical_name() {
+    fn equivalent_references_have_one_canonical_form() {
         for (text, canon) in [
             ("nginx", "nginx:latest"),
             ("nginx:1", "nginx:1"),
@@ -68,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_told_from_a_port() {
+    fn a_port_is_not_mistaken_for_a_tag() {
         let split = |text| name_and_tag(text).map(|(name, tag)| format!("{name} {tag}"));
         assert_eq!(split("localhost:5000/web").as_deref(), Some("localhost:5000/web latest"));
         assert_eq!(split("web:2").as_deref(), Some("web 2"));

@@ -1,4 +1,4 @@
-//! Answering other members.
+//! The answering side of the image protocol ([`vc_protocol::image`]).
 
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
@@ -6,35 +6,34 @@ use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc};
-use vc_protocol::wire::MAX_FRAME;
-
-use super::Images;
-use super::flight::News;
-use super::manifest::Digest;
-use super::wire::{Answer, FRAME, MAX_IDS, Request, WINDOW};
 use vc_frames::{Duplex, FrameError, Frames};
 use vc_protocol::PeerId;
+use vc_protocol::image::{BLOB_FRAME, Digest, MAX_IDS, MAX_RANGE, Request, Response};
+use vc_protocol::wire::MAX_FRAME;
 
-/// Requests that are answered at a time.
-const SERVES: usize = 64;
-/// Who waits for work is told so often that it goes on: Docker may be silent for long before it gives an image out.
-pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
-/// Frames of a blob that are read ahead.
-const AHEAD: usize = 4;
+use super::node_images::Images;
+use super::singleflight::Update;
+
+/// How many requests are answered at a time; further ones are rejected.
+const MAX_REQUESTS: usize = 64;
+/// How often a requester that waits is sent a frame. Docker may take long before it begins to export an image.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(1);
+/// How many frames of a blob are read ahead.
+const READ_AHEAD: usize = 4;
 
 impl Images {
-    /// Answers until nobody can ask any more.
+    /// Answers requests until `streams` is closed.
     pub(super) async fn serve<S: Duplex>(&self, mut streams: mpsc::Receiver<(PeerId, S)>) {
-        let room = Arc::new(Semaphore::new(SERVES));
+        let permits = Arc::new(Semaphore::new(MAX_REQUESTS));
         while let Some((peer, stream)) = streams.recv().await {
-            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-                tracing::warn!(%peer, "too many ask for images; this one is turned away");
+            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+                tracing::warn!(%peer, limit = MAX_REQUESTS, "image request rejected: too many at a time");
                 continue;
             };
             let images = self.clone();
             tokio::spawn(async move {
                 if let Err(error) = images.answer(stream).await {
-                    tracing::debug!(%peer, %error, "a request for an image ended");
+                    tracing::debug!(%peer, %error, "an image request failed");
                 }
                 drop(permit);
             });
@@ -47,40 +46,48 @@ impl Images {
         stream: impl AsyncRead + AsyncWrite + Unpin,
     ) -> Result<(), FrameError> {
         let mut frames = Frames::new(stream, MAX_FRAME);
-        let answer = match frames.receive::<Request>().await? {
-            Request::Have(mut ids) => {
+        let response = match frames.receive::<Request>().await? {
+            Request::Has(mut ids) => {
                 ids.truncate(MAX_IDS);
-                Answer::Have(self.here(ids).await)
+                Response::Has(self.present(ids).await)
             }
-            Request::Resolve(reference) => Answer::Image(self.local_id(&reference).await),
-            Request::Manifest(id) => {
-                let mut packing = self.pack(&id);
-                let mut pace = tokio::time::interval(SIGN_OF_LIFE);
-                let mut progress = String::new();
-                loop {
-                    let news = tokio::select! {
-                        news = packing.next() => news,
-                        _ = pace.tick() => Some(News::Progress(progress.clone())),
-                    };
-                    match news {
-                        Some(News::Progress(now)) => {
-                            frames.send(&Answer::Working(now.clone())).await?;
-                            progress = now;
-                        }
-                        Some(News::Outcome(Ok(manifest))) => {
-                            break Answer::Manifest(Box::new((*manifest).clone()));
-                        }
-                        Some(News::Outcome(Err(why))) => break Answer::No(why),
-                        None => break Answer::No("it could not be taken out of Docker".to_owned()),
-                    }
-                }
-            }
+            Request::Resolve(reference) => Response::Resolved(self.local_id(&reference).await),
+            Request::Manifest(id) => self.answer_manifest(&id, &mut frames).await?,
             Request::Blob { blob, offset, length } => {
-                return self.send_blob(&mut frames, blob, offset, length.min(WINDOW)).await;
+                return self.send_blob(&mut frames, blob, offset, length.min(MAX_RANGE)).await;
             }
         };
-        frames.send(&answer).await?;
+        frames.send(&response).await?;
         frames.close().await
+    }
+
+    async fn answer_manifest<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        id: &Digest,
+        frames: &mut Frames<S>,
+    ) -> Result<Response, FrameError> {
+        let mut export = self.export(id);
+        let mut keepalive = tokio::time::interval(KEEPALIVE);
+        let mut progress = String::new();
+        loop {
+            let update = tokio::select! {
+                update = export.next() => update,
+                _ = keepalive.tick() => Some(Update::Progress(progress.clone())),
+            };
+            match update {
+                Some(Update::Progress(text)) => {
+                    frames.send(&Response::Progress(text.clone())).await?;
+                    progress = text;
+                }
+                Some(Update::Done(Ok(manifest))) => {
+                    return Ok(Response::Manifest(Box::new((*manifest).clone())));
+                }
+                Some(Update::Done(Err(error))) => return Ok(Response::Error(error.to_string())),
+                None => {
+                    return Ok(Response::Error("the export from Docker was interrupted".into()));
+                }
+            }
+        }
     }
 
     async fn send_blob<S: AsyncRead + AsyncWrite + Unpin>(
@@ -91,41 +98,42 @@ impl Images {
         length: u64,
     ) -> Result<(), FrameError> {
         let store = Arc::clone(&self.0.store);
-        let (pieces, mut ready) = mpsc::channel::<io::Result<Vec<u8>>>(AHEAD);
+        let (chunks, mut ready) = mpsc::channel::<io::Result<Vec<u8>>>(READ_AHEAD);
         tokio::task::spawn_blocking(move || {
             let read = || -> io::Result<()> {
                 let mut file = store.blob(&blob)?;
                 file.seek(SeekFrom::Start(offset))?;
                 let mut left = length;
                 while left > 0 {
-                    let mut piece = Vec::with_capacity(FRAME);
-                    let most = left.min(FRAME as u64);
-                    file.by_ref().take(most).read_to_end(&mut piece)?;
-                    if piece.is_empty() {
+                    let mut chunk = Vec::with_capacity(BLOB_FRAME);
+                    let most = left.min(BLOB_FRAME as u64);
+                    file.by_ref().take(most).read_to_end(&mut chunk)?;
+                    if chunk.is_empty() {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
-                    left -= piece.len() as u64;
-                    if pieces.blocking_send(Ok(piece)).is_err() {
+                    left -= chunk.len() as u64;
+                    if chunks.blocking_send(Ok(chunk)).is_err() {
                         break;
                     }
                 }
                 Ok(())
             };
             if let Err(error) = read() {
-                let _ = pieces.blocking_send(Err(error));
+                let _ = chunks.blocking_send(Err(error)); // The requester has gone.
             }
         });
-        let mut begun = false;
-        while let Some(piece) = ready.recv().await {
-            match piece {
-                Ok(piece) => {
-                    if !std::mem::replace(&mut begun, true) {
-                        frames.send(&Answer::Bytes).await?;
+        let mut started = false;
+        while let Some(chunk) = ready.recv().await {
+            match chunk {
+                Ok(chunk) => {
+                    if !std::mem::replace(&mut started, true) {
+                        frames.send(&Response::Blob).await?;
                     }
-                    frames.send_bytes(piece).await?;
+                    frames.send_bytes(chunk).await?;
                 }
-                Err(_) if !begun => {
-                    return frames.send(&Answer::No("it is not here".to_owned())).await;
+                Err(_) if !started => {
+                    let response = Response::Error("the blob is not on this node".to_owned());
+                    return frames.send(&response).await;
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -1,4 +1,4 @@
-//! The way of an image's layers from members into Docker here.
+//! Transferring an image from members into this node's Docker engine, layers being loaded while they arrive.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,89 +8,84 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use vc_protocol::image::{Digest, Layer, Manifest};
 
-use super::engine::Engine;
-use super::fetch::{FetchError, Pool, blocking, fetch};
-use super::flight::Teller;
-use super::manifest::{Digest, Layer, Manifest};
-use super::pipe::{Growing, Growth, PIECES, PipeWriter};
+use super::blocking::blocking;
+use super::docker_images::DockerImages;
+use super::error::{FetchError, StoreError, TransferError};
+use super::fetch::fetch;
+use super::node_images::{Images, PullResult};
+use super::peers::Peers;
+use super::pipe::{CHANNEL_CHUNKS, GrowingFile, PartialFile, PipeWriter};
+use super::singleflight::ProgressSender;
 use super::store::Store;
 use super::unpack::{UnpackError, unpack};
-use super::{Images, megabytes};
 
-/// News for people are told after so many percent, or so long: each is written to the node's document.
-const NEWS: (u64, Duration) = (10, Duration::from_secs(5));
-
-/// Why a transfer did not end well.
-pub(super) enum Broken {
-    /// A blob did not come.
-    Fetch(FetchError),
-    /// The manifest is wrong.
-    Manifest,
-    /// Docker refused.
-    Docker(String),
-}
+/// Progress is reported after this many percent or this long, since every report is written to the node's document.
+const REPORT_EVERY: (u64, Duration) = (10, Duration::from_secs(5));
 
 impl Images {
-    /// Fetches what is missing, and loads it into Docker as it comes.
+    /// Fetches the missing layers into the store and loads the image into Docker meanwhile. Layers that Docker has are
+    /// skipped unless `send_all_layers` is set.
     pub(super) async fn transfer(
         &self,
-        engine: &Engine,
-        pool: &Pool,
+        docker: &DockerImages,
+        peers: &Peers,
         manifest: &Arc<Manifest>,
-        send_all: bool,
-        teller: &Teller<Result<(), String>>,
-    ) -> Result<(), Broken> {
+        send_all_layers: bool,
+        progress: &ProgressSender<PullResult>,
+    ) -> Result<(), TransferError> {
         let diff_ids: Vec<&Digest> = manifest.layers.iter().map(|layer| &layer.diff_id).collect();
-        let skip = if send_all { 0 } else { engine.shared(&diff_ids).await };
-        let disk = |why: String| Broken::Fetch(FetchError::Disk(why));
+        let skip = if send_all_layers { 0 } else { docker.common_layers(&diff_ids).await };
         let missing = {
             let (store, manifest) = (Arc::clone(&self.0.store), Arc::clone(manifest));
             let look = blocking(move || {
                 let mut missing: Vec<Layer> = Vec::new();
                 for layer in &manifest.layers[skip..] {
                     let twice = missing.iter().any(|it| it.blob == layer.blob);
-                    if !twice && !store.holds(layer) {
+                    if !twice && !store.has_blob(layer) {
                         missing.push(layer.clone());
                     }
                 }
-                let room = store.room_for(missing.iter().map(|layer| layer.blob_size).sum());
-                store.keep(&manifest)?;
-                Ok(room.map(|()| missing))
+                let space = store.check_space(missing.iter().map(|layer| layer.blob_size).sum());
+                store.store_manifest(&manifest)?;
+                Ok(space.map(|()| missing))
             });
-            look.await.map_err(|error| disk(super::fetch::disk_refused(&error)))?.map_err(disk)?
+            let missing = look.await.map_err(StoreError::from).flatten();
+            missing.map_err(FetchError::from)?
         };
 
-        let mut growing = BTreeMap::new();
-        let mut sinks = Vec::new();
+        let mut partial_files = BTreeMap::new();
+        let mut fetches = Vec::new();
         for layer in missing {
-            let (sink, growth) = watch::channel(Growth::default());
-            growing.insert(layer.blob.clone(), growth);
-            sinks.push((layer, sink));
+            let (writer, reader) = watch::channel(PartialFile::default());
+            partial_files.insert(layer.blob.clone(), reader);
+            fetches.push((layer, writer));
         }
-        let total: u64 = sinks.iter().map(|(layer, _)| layer.blob_size).sum();
-        let mut news = Progress::new(total);
+        let total: u64 = fetches.iter().map(|(layer, _)| layer.blob_size).sum();
+        let mut percentage = Percentage::new(total);
         let fetching = async {
-            for (layer, sink) in sinks {
-                fetch(pool, &self.0.store, &layer, sink, |bytes| {
-                    if let Some(percent) = news.add(bytes) {
-                        let from = pool.givers();
-                        teller.tell(format!("{percent}% of {} from {from}", megabytes(total)));
+            for (layer, writer) in fetches {
+                fetch(peers, &self.0.store, &layer, writer, |bytes| {
+                    if let Some(percent) = percentage.add(bytes) {
+                        let megabytes = total.div_ceil(1_000_000);
+                        let from = peers.contributors();
+                        progress.send(format!("{percent}% of {megabytes} MB from {from}"));
                     }
                 })
                 .await?;
             }
-            teller.tell("loading it into Docker".to_owned());
+            progress.send("loading into Docker".to_owned());
             Ok::<(), FetchError>(())
         };
 
-        let (pieces, ready) = mpsc::channel(PIECES);
+        let (chunks, ready) = mpsc::channel(CHANNEL_CHUNKS);
         let unpacking = {
             let (store, manifest) = (Arc::clone(&self.0.store), Arc::clone(manifest));
             let runtime = Handle::current();
             tokio::task::spawn_blocking(move || {
-                let mut output = PipeWriter::new(pieces);
-                let open = |layer: &Layer| open_blob(&store, layer, &growing, &runtime);
+                let mut output = PipeWriter::new(chunks);
+                let open = |layer: &Layer| open_blob(&store, layer, &partial_files, &runtime);
                 let unpacked = unpack(&manifest, skip, open, &mut output);
                 if let Err(error) = &unpacked {
                     output.fail(io::Error::other(error.to_string()));
@@ -99,105 +94,107 @@ impl Images {
             })
         };
         let mut feeding = std::pin::pin!(futures::future::join(fetching, unpacking));
-        let mut loading = std::pin::pin!(engine.load(ReceiverStream::new(ready)));
+        let mut loading = std::pin::pin!(docker.load(ReceiverStream::new(ready)));
         let mut fed = None;
         let loaded = loop {
             tokio::select! {
                 loaded = &mut loading => break loaded,
-                outcome = &mut feeding, if fed.is_none() => fed = Some(outcome),
+                result = &mut feeding, if fed.is_none() => fed = Some(result),
             }
         };
         if fed.is_none() && loaded.is_ok() {
             fed = Some(feeding.await);
         }
         match fed {
-            Some((Err(error), _)) => return Err(Broken::Fetch(error)),
-            Some((Ok(()), Ok(Err(UnpackError::Wrong { .. })))) => return Err(Broken::Manifest),
+            Some((Err(error), _)) => return Err(error.into()),
+            Some((Ok(()), Ok(Err(UnpackError::WrongLayer { .. })))) => {
+                return Err(TransferError::Manifest);
+            }
             _ => {}
         }
-        loaded.map_err(Broken::Docker)?;
-        if !engine.has(&manifest.id).await {
-            return Err(Broken::Docker("it took it for something else".to_owned()));
+        loaded?;
+        if !docker.has(&manifest.id).await {
+            return Err(TransferError::OtherId);
         }
         tracing::info!(
             image = manifest.id.short(),
             bytes = total,
-            from = pool.givers(),
-            "image loaded"
+            from = peers.contributors(),
+            "image loaded into Docker"
         );
         Ok(())
     }
 
-    /// Throws away the blobs of a manifest that is wrong.
+    /// Removes a wrong manifest and its blobs.
     pub(super) async fn discard(&self, manifest: &Arc<Manifest>) {
         let (store, manifest) = (Arc::clone(&self.0.store), Arc::clone(manifest));
         let removed = blocking(move || {
-            store.forget(&manifest.id)?;
-            manifest.layers.iter().try_for_each(|layer| store.discard(&layer.blob))
+            store.remove_manifest(&manifest.id)?;
+            manifest.layers.iter().try_for_each(|layer| store.remove_blob(&layer.blob))
         });
         if let Err(error) = removed.await {
-            tracing::warn!(%error, "cannot remove what is wrong");
+            tracing::warn!(%error, "cannot remove a wrong image from the store");
         }
     }
 }
 
-/// A layer's blob: whole from the store, or as it arrives.
+/// Opens the blob of a layer, from the store or while it is fetched.
 fn open_blob(
     store: &Store,
     layer: &Layer,
-    growing: &BTreeMap<Digest, watch::Receiver<Growth>>,
+    partial_files: &BTreeMap<Digest, watch::Receiver<PartialFile>>,
     runtime: &Handle,
 ) -> io::Result<Box<dyn io::Read>> {
-    let Some(growth) = growing.get(&layer.blob) else {
+    let Some(state) = partial_files.get(&layer.blob) else {
         return Ok(Box::new(store.blob(&layer.blob)?));
     };
-    let mut growth = growth.clone();
+    let mut state = state.clone();
     loop {
-        // One of the two is there from the first byte on: a whole blob moves from the second to the first.
+        // From the first byte on one of the two files exists: a complete blob is renamed from the second to the first.
         if let Ok(file) = store.blob(&layer.blob) {
             return Ok(Box::new(file));
         }
-        let Growth { length, whole } = *growth.borrow_and_update();
+        let PartialFile { length, complete } = *state.borrow_and_update();
         if length > 0
             && let Ok(file) = std::fs::File::open(store.partial_path(&layer.blob))
         {
-            return Ok(Box::new(Growing { file, at: 0, growth, runtime: runtime.clone() }));
+            return Ok(Box::new(GrowingFile { file, offset: 0, state, runtime: runtime.clone() }));
         }
-        // Who wrote it has gone: either it has just got its name, or it never will.
-        if growth.has_changed().is_err() {
+        // The fetch has ended: the blob was stored just now, or never will be.
+        if state.has_changed().is_err() {
             return Ok(Box::new(store.blob(&layer.blob)?));
         }
-        if !whole && length == 0 {
-            let changed = runtime.block_on(growth.changed());
+        if !complete && length == 0 {
+            let changed = runtime.block_on(state.changed());
             changed.map_err(|_| io::Error::from(io::ErrorKind::ConnectionAborted))?;
         }
     }
 }
 
-/// Decides when there is news for people.
-struct Progress {
+/// Decides when progress is reported.
+struct Percentage {
     total: u64,
     done: u64,
-    told: Option<(u64, Instant)>,
+    reported: Option<(u64, Instant)>,
 }
 
-impl Progress {
+impl Percentage {
     fn new(total: u64) -> Self {
-        Self { total, done: 0, told: None }
+        Self { total, done: 0, reported: None }
     }
 
-    /// So many more bytes: the percentage, when it is time to tell it.
+    /// Adds received bytes, and returns the percentage when it is to be reported.
     fn add(&mut self, bytes: u64) -> Option<u64> {
         self.done = self.done.saturating_add(bytes);
         if bytes == 0 {
             return None;
         }
         let percent = self.done.saturating_mul(100).checked_div(self.total)?;
-        let due = self.told.is_none_or(|(told, at)| {
-            percent >= told + NEWS.0 || (percent > told && at.elapsed() >= NEWS.1)
+        let due = self.reported.is_none_or(|(last, at)| {
+            percent >= last + REPORT_EVERY.0 || (percent > last && at.elapsed() >= REPORT_EVERY.1)
         });
         due.then(|| {
-            self.told = Some((percent, Instant::now()));
+            self.reported = Some((percent, Instant::now()));
             percent
         })
     }

@@ -1,82 +1,98 @@
-//! What is written down of each process, in `instances/PROJECT.SERVICE.REPLICA-DIGEST/state.json`.
+//! The state of each process on disk, in `instances/PROJECT.SERVICE.REPLICA-DIGEST/state.json`.
 
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 use serde::{Deserialize, Serialize};
 use vc_engine::runtime::{InstanceId, Phase};
 use vc_protocol::{Millis, Slot};
 
-use super::logs;
-use super::procfs::Mark;
+use super::output::last_output;
+use super::procfs::ProcessIdentity;
+
+/// The exit code of a process that was adopted, or whose exit was not observed.
+pub const UNKNOWN_CODE: i64 = -1;
+
+/// Returns the exit code as shells and Docker do: 128 plus the signal when one ended the process.
+pub(super) fn exit_code(status: ExitStatus) -> i64 {
+    let signal = status.signal().map(|signal| 128 + i64::from(signal));
+    status.code().map(i64::from).or(signal).unwrap_or(UNKNOWN_CODE)
+}
 
 const FILE: &str = "state.json";
 
-/// One process.
+/// The state of one process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct State {
     slot: Slot,
     digest: String,
     /// When it was last started.
     pub(super) started: Millis,
-    pub(super) life: Life,
+    pub(super) status: ProcessStatus,
 }
 
-/// How far it is.
+/// The status of a process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Life {
-    /// Written before the process exists.
+pub(super) enum ProcessStatus {
+    /// It is about to be started.
     Starting,
-    /// Which process it is.
-    Running(Mark),
-    /// With which code.
+    /// It runs as this process.
+    Running(ProcessIdentity),
+    /// It exited with this code.
     Exited(i64),
 }
 
-/// The directory of an instance. Neither projects nor services nor digests have dots.
-pub(super) fn home(dir: &Path, id: &InstanceId) -> PathBuf {
+/// Returns the directory of an instance. Projects, services and digests have no dots.
+pub(super) fn directory(dir: &Path, id: &InstanceId) -> PathBuf {
     let service = &id.slot.service;
-    // The digest came over the network: it must not lead elsewhere.
+    // The digest comes over the network, and must not lead elsewhere.
     let digest: String = id.digest.chars().filter(char::is_ascii_alphanumeric).collect();
     dir.join(format!("{}.{}.{}-{digest}", service.project, service.service, id.slot.replica))
 }
 
 impl State {
     pub(super) fn new(id: &InstanceId, started: Millis) -> Self {
-        Self { slot: id.slot.clone(), digest: id.digest.clone(), started, life: Life::Starting }
+        Self {
+            slot: id.slot.clone(),
+            digest: id.digest.clone(),
+            started,
+            status: ProcessStatus::Starting,
+        }
     }
 
     pub(super) fn id(&self) -> InstanceId {
         InstanceId { slot: self.slot.clone(), digest: self.digest.clone() }
     }
 
-    /// Of a process that does not run, whose directory is `home`.
-    pub(super) fn phase(&self, home: &Path) -> Phase {
-        let code = match &self.life {
-            // The node ended before anything came of it.
-            Life::Starting => return Phase::Gone,
-            Life::Running(_) => super::UNKNOWN_CODE,
-            Life::Exited(code) => *code,
+    /// Returns the phase of a process that does not run.
+    pub(super) fn phase(&self, directory: &Path) -> Phase {
+        let code = match &self.status {
+            // The node stopped before the process existed.
+            ProcessStatus::Starting => return Phase::Gone,
+            ProcessStatus::Running(_) => UNKNOWN_CODE,
+            ProcessStatus::Exited(code) => *code,
         };
-        Phase::Exited { code, output: logs::last_words(home, self.started) }
+        Phase::Exited { code, output: last_output(directory, self.started) }
     }
 
-    pub(super) fn load(home: &Path) -> io::Result<Self> {
-        Ok(serde_json::from_slice(&std::fs::read(home.join(FILE))?)?)
+    pub(super) fn load(directory: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&std::fs::read(directory.join(FILE))?)?)
     }
 
-    /// Replaces the record on disk.
-    pub(super) fn store(&self, home: &Path) -> io::Result<()> {
-        vc_atomic_file::write(&home.join(FILE), &serde_json::to_vec(self)?, 0o600)
+    /// Replaces the state on disk.
+    pub(super) fn store(&self, directory: &Path) -> io::Result<()> {
+        vc_atomic_file::write(&directory.join(FILE), &serde_json::to_vec(self)?, 0o600)
     }
 
-    pub(super) fn forget(home: &Path) -> io::Result<()> {
-        std::fs::remove_file(home.join(FILE))
+    pub(super) fn remove(directory: &Path) -> io::Result<()> {
+        std::fs::remove_file(directory.join(FILE))
     }
 }
 
-/// All that is written down.
+/// Reads the states of all instances.
 pub(super) fn scan(dir: &Path) -> Vec<State> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -88,15 +104,15 @@ pub(super) fn scan(dir: &Path) -> Vec<State> {
         }
     };
     let load = |path: PathBuf| match State::load(&path) {
-        Ok(state) if home(dir, &state.id()) == path => Some(state),
+        Ok(state) if directory(dir, &state.id()) == path => Some(state),
         Ok(_) => {
-            tracing::warn!(path = %path.display(), "a process's directory has another one's state: it is left alone");
+            tracing::warn!(path = %path.display(), "ignoring a directory with the state of another instance");
             None
         }
         // It never started, or is being removed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "a process with a broken state is left alone");
+            tracing::warn!(path = %path.display(), %error, "ignoring a process with an unreadable state");
             None
         }
     };

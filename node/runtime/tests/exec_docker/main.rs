@@ -1,11 +1,11 @@
-//! Commands in containers, with a Docker engine of each test's own. Needs what `runtime_docker` needs.
+//! Commands in containers, each test with a Docker engine of its own. Needs what `runtime_docker` needs.
 
-#![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
+#![allow(clippy::expect_used, reason = "a test states what must not fail")]
 
-#[allow(dead_code, reason = "not all of it is needed here")]
+#[allow(dead_code, reason = "shared with runtime_docker, which uses all of it")]
 #[path = "../runtime_docker/engine.rs"]
 mod engine;
-#[allow(dead_code, reason = "not all of it is needed here")]
+#[allow(dead_code, reason = "shared with runtime_docker, which uses all of it")]
 #[path = "../runtime_docker/host.rs"]
 mod host;
 
@@ -19,16 +19,14 @@ use vc_engine::runtime::{Phase, RuntimeAction, RuntimeEvent};
 use vc_protocol::control::ExecRequest;
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, InstanceId, Keypair, NodeId};
-use vc_runtime::docker::Config;
+use vc_runtime::docker::{Config, Exec, OpenFileError};
 use vc_runtime::images::Images;
-use vc_runtime::{
-    Config as RuntimeConfig, Exec, Identity, LogStream, Runtime, RuntimeError, Unrouted,
-};
+use vc_runtime::{Config as RuntimeConfig, Identity, LogStream, NoDrain, Runtime, RuntimeError};
 
 use engine::Engine;
-use host::{IMAGE, PATIENCE};
+use host::{IMAGE, TIMEOUT};
 
-/// A runtime with one instance that is up.
+/// A runtime with one running instance.
 struct Host {
     runtime: Runtime,
     events: mpsc::Receiver<RuntimeEvent>,
@@ -47,12 +45,12 @@ impl Host {
         };
         let config = RuntimeConfig::Docker(Config {
             host: Some(engine.host()),
-            open: Arc::new(|_| Err("there are none".to_owned())),
+            open: Arc::new(|key: &vc_crdt::FileKey| Err(OpenFileError::NotFound(key.file.clone()))),
             memory: None,
             images: Images::open(engine.dir.path(), Some(&engine.host())).expect("a store"),
             dns: Arc::new(Vec::new),
         });
-        let runtime = Runtime::start(config, identity, Arc::new(Unrouted), to);
+        let runtime = Runtime::start(config, identity, Arc::new(NoDrain), to);
         let script = "mkfifo /end; read x </end; exit 3";
         let spec = ContainerSpec {
             image: IMAGE.to_owned(),
@@ -70,7 +68,7 @@ impl Host {
 
     async fn until(&mut self, wanted: impl Fn(&Phase) -> bool) {
         loop {
-            let event = timeout(PATIENCE, self.events.recv()).await.expect("in time");
+            let event = timeout(TIMEOUT, self.events.recv()).await.expect("in time");
             if let Some(RuntimeEvent::Changed(seen)) = event
                 && wanted(&seen.phase)
             {
@@ -84,11 +82,11 @@ impl Host {
     }
 
     async fn done(&self, request: &ExecRequest) -> Done {
-        drain(self.exec(request).await).await
+        output_of(self.exec(request).await).await
     }
 }
 
-/// What a command wrote, and how it ended.
+/// A command's output and exit code.
 #[derive(Debug, PartialEq)]
 struct Done {
     stdout: String,
@@ -96,7 +94,7 @@ struct Done {
     code: i64,
 }
 
-async fn drain(exec: Exec) -> Done {
+async fn output_of(exec: Exec) -> Done {
     let Exec { input, mut output, process } = exec;
     let all = async {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -111,7 +109,7 @@ async fn drain(exec: Exec) -> Done {
         let code = process.exit_code().await.expect("a code");
         Done { stdout: text(stdout), stderr: text(stderr), code }
     };
-    timeout(PATIENCE, all).await.expect("in time")
+    timeout(TIMEOUT, all).await.expect("in time")
 }
 
 fn request(command: &[&str]) -> ExecRequest {
@@ -137,7 +135,7 @@ fn on_terminal(script: &str) -> ExecRequest {
 }
 
 #[tokio::test]
-async fn outputs_come_apart_with_the_exit_code_and_the_place_is_as_asked() {
+async fn outputs_are_separate_and_user_directory_and_environment_are_set() {
     let host = Host::up().await;
     let mut asked = shell("echo $GREETING from $PWD; busybox id -u >&2; exit 42");
     asked.environment = vec!["GREETING=hello".to_owned()];
@@ -145,14 +143,14 @@ async fn outputs_come_apart_with_the_exit_code_and_the_place_is_as_asked() {
     asked.user = Some("1000".to_owned());
     let said = Done { stdout: "hello from /bin\n".into(), stderr: "1000\n".into(), code: 42 };
     assert_eq!(host.done(&asked).await, said);
-    // It may go on after it has closed its outputs.
+    // A command may outlive the end of its outputs.
     let late = shell("exec >&- 2>&-; sleep 1; exit 5");
     assert_eq!(host.done(&late).await.code, 5);
 
     let absent = host.runtime.exec(&host.instance, &request(&["/no/such/program"])).await;
     let said = match absent {
         Ok(exec) => {
-            let done = drain(exec).await;
+            let done = output_of(exec).await;
             assert!([126, 127].contains(&done.code), "{done:?}");
             done.stdout + &done.stderr
         }
@@ -162,12 +160,12 @@ async fn outputs_come_apart_with_the_exit_code_and_the_place_is_as_asked() {
 }
 
 #[tokio::test]
-async fn a_hundred_megabytes_pass_through_intact_in_both_directions_at_once() {
+async fn a_hundred_megabytes_pass_unchanged_in_both_directions_at_once() {
     const SIZE: usize = 100 << 20;
     let host = Host::up().await;
     let exec = host.exec(&ExecRequest { stdin: true, ..request(&["cat"]) }).await;
     let Exec { mut input, mut output, process } = exec;
-    // Every byte value, and no period that a lost piece could hide in.
+    // Every byte value, without a period that could hide a lost chunk.
     let byte = |at: usize| (at ^ (at >> 8) ^ (at >> 16)).to_le_bytes()[0];
     let write = async {
         for start in (0..SIZE).step_by(1 << 16) {
@@ -186,19 +184,19 @@ async fn a_hundred_megabytes_pass_through_intact_in_both_directions_at_once() {
         }
         at
     };
-    let ((), size) = timeout(PATIENCE, async { tokio::join!(write, read) }).await.expect("in time");
+    let ((), size) = timeout(TIMEOUT, async { tokio::join!(write, read) }).await.expect("in time");
     assert_eq!(size, SIZE);
     assert_eq!(process.exit_code().await.expect("a code"), 0);
 }
 
 #[tokio::test]
-async fn a_terminal_has_a_size_and_shows_every_byte() {
+async fn a_terminal_has_a_size_and_passes_every_byte() {
     let host = Host::up().await;
-    // An older engine sets the size only after the command has begun.
+    // Older engines set the size only after the command has started.
     let script = "until test \"$(busybox stty size 2>/dev/null)\"; do sleep 0.1; done; \
                   busybox stty size; read x; busybox stty size";
     let mut exec = host.exec(&on_terminal(script)).await;
-    let (_, bytes) = timeout(PATIENCE, exec.output.next())
+    let (_, bytes) = timeout(TIMEOUT, exec.output.next())
         .await
         .expect("in time")
         .expect("output")
@@ -207,23 +205,23 @@ async fn a_terminal_has_a_size_and_shows_every_byte() {
     exec.process.resize(120, 50).await;
     exec.input.write_all(b"go\n").await.expect("it reads");
     exec.input.flush().await.expect("it reads");
-    assert_eq!(drain(exec).await.stdout, "go\r\n50 120\r\n");
+    assert_eq!(output_of(exec).await.stdout, "go\r\n50 120\r\n");
 
-    // What looks like Docker's own header is none.
+    // Bytes that look like Docker's header are passed on.
     let done = host.done(&on_terminal(r"printf '\001\000\000\000\377\377\377\377ok'")).await;
     assert!(done.code == 0 && done.stdout.ends_with("ok"), "{done:?}");
 }
 
 #[tokio::test]
-async fn who_hangs_up_ends_what_runs_on_the_terminal() {
+async fn hanging_up_ends_the_processes_on_the_terminal() {
     let host = Host::up().await;
     let exec = host.exec(&on_terminal("echo up; busybox sleep 1000")).await;
     let Exec { input, mut output, process } = exec;
-    let up = timeout(PATIENCE, output.next()).await.expect("in time").expect("output");
+    let up = timeout(TIMEOUT, output.next()).await.expect("in time").expect("output");
     assert_eq!(up.expect("a line").1, b"up\r\n");
     drop((input, output));
     process.hang_up().await;
-    let code = timeout(PATIENCE, process.exit_code()).await.expect("in time").expect("a code");
+    let code = timeout(TIMEOUT, process.exit_code()).await.expect("in time").expect("a code");
     assert_eq!(code, 129, "ended by SIGHUP");
     let left =
         host.done(&shell("busybox ps | busybox grep 'sleep 1000' | busybox grep -v grep")).await;
@@ -231,11 +229,11 @@ async fn who_hangs_up_ends_what_runs_on_the_terminal() {
 }
 
 #[tokio::test]
-async fn files_go_in_and_come_out_again() {
+async fn files_are_copied_into_and_out_of_a_container() {
     let host = Host::up().await;
     host.done(&shell("busybox mkdir -p /srv/old; echo old >/srv/file")).await;
     let upload = async |path: &str| host.runtime.copy_in(&host.instance, path, "site").await;
-    // Into what is a directory, in place of what is a file, and as something new.
+    // Into an existing directory, in place of an existing file, and as a new file.
     for (path, root) in [("/srv", "site"), ("/srv/file", "file"), ("/srv/new", "new")] {
         assert_eq!(upload(path).await.expect("it can go there").root, root, "{path}");
     }
@@ -244,30 +242,30 @@ async fn files_go_in_and_come_out_again() {
         assert_eq!(root.ok(), (nowhere == "/").then(|| "site".to_owned()), "{nowhere}");
     }
 
-    // Not both at once: Docker lends a container to one copy at a time.
+    // One after the other: Docker serves one copy per container at a time.
     host.done(&shell("busybox head -c 9000000 /dev/urandom >/srv/big")).await;
     let archive = host.runtime.copy_out(&host.instance, "/srv").await.expect("it is there");
-    let archive: Vec<_> = timeout(PATIENCE, archive.collect()).await.expect("in time");
+    let archive: Vec<_> = timeout(TIMEOUT, archive.collect()).await.expect("in time");
     let target =
         host.runtime.copy_in(&host.instance, "/copy", "srv").await.expect("it can go there");
     assert_eq!(target.root, "copy");
     let target = host.runtime.copy_in(&host.instance, "/srv/old", "srv").await.expect("it can");
     let pieces = futures::stream::iter(archive).map(|piece| piece.map_err(std::io::Error::other));
-    timeout(PATIENCE, target.unpack(pieces)).await.expect("in time").expect("unpacked");
+    timeout(TIMEOUT, target.unpack(pieces)).await.expect("in time").expect("unpacked");
     let same = shell("busybox cmp /srv/big /srv/old/srv/big && cat /srv/old/srv/file");
     assert_eq!(host.done(&same).await.stdout, "old\n");
 
     let absent = host.runtime.copy_out(&host.instance, "/nowhere").await;
     let why = absent.err().expect("it is not there").to_string();
     assert_eq!(why, "there is no /nowhere in shop/web.1");
-    // An archive that breaks off is an error.
+    // An archive that fails is an error.
     let target = upload("/srv").await.expect("it can go there");
     let broken = futures::stream::iter([Err(std::io::Error::other("gone"))]);
-    assert!(timeout(PATIENCE, target.unpack(broken)).await.expect("in time").is_err());
+    assert!(timeout(TIMEOUT, target.unpack(broken)).await.expect("in time").is_err());
 }
 
 #[tokio::test]
-async fn an_instance_that_does_not_run_is_told_from_one_that_is_not_here() {
+async fn a_stopped_instance_is_distinguished_from_an_absent_one() {
     let mut host = Host::up().await;
     host.done(&shell("echo >/end")).await;
     host.until(|phase| matches!(phase, Phase::Exited { .. })).await;

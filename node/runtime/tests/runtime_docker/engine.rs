@@ -1,4 +1,4 @@
-//! A Docker engine of a test's own.
+//! A Docker engine for one test.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::host::{IMAGE, PATIENCE};
+use crate::host::{IMAGE, TIMEOUT};
 
-/// A Docker engine in a network of its own.
+/// A Docker engine in a network namespace of its own.
 pub(crate) struct Engine {
     pub(crate) dir: TempDir,
     pub(crate) process: Child,
@@ -26,11 +26,11 @@ impl Engine {
         engine
     }
 
-    /// In namespaces of its own, so that nothing of it is left when it ends: neither containers nor mounts. It ends with
-    /// the test, whatever ends the test.
+    /// Runs in its own namespaces, so that neither containers nor mounts outlive it. It ends with the test, however
+    /// that ends.
     fn boot(dir: &Path) -> Child {
         let log = File::options().append(true).create(true).open(dir.join("log")).expect("a log");
-        // As after a boot, nothing is known of earlier processes: their ids would be taken for others'.
+        // As after a boot: recorded process ids would be taken for other processes.
         let script = "ip link set lo up && rm -rf \"$0/exec\" \"$0/pid\" && dockerd --data-root \"$0/data\" \
                       --exec-root \"$0/exec\" --pidfile \"$0/pid\" -H unix://\"$0/sock\"; exit $?";
         Command::new("setpriv")
@@ -52,13 +52,13 @@ impl Engine {
             .expect("dockerd: run scripts/test, which installs what is missing")
     }
 
-    /// The engine tells nobody when it is ready: only asking helps.
+    /// The engine does not report when it is ready, so it is polled.
     fn await_ready(&self) {
         let ready = || self.docker(&["version"]).output().expect("the docker CLI").status.success();
         let since = Instant::now();
         while !ready() {
             let log = || std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-            assert!(since.elapsed() < PATIENCE, "dockerd does not come up:\n{}", log());
+            assert!(since.elapsed() < TIMEOUT, "dockerd does not come up:\n{}", log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -101,13 +101,13 @@ impl Engine {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// As a power cut does.
+    /// Kills the engine, as a power failure does.
     pub(crate) fn kill(&mut self) {
         self.process.kill().expect("it runs");
         self.process.wait().expect("it ends");
     }
 
-    /// The same engine again, after it was killed.
+    /// Starts the engine again after a kill.
     pub(crate) fn boot_again(&mut self) {
         self.process = Self::boot(self.dir.path());
     }
@@ -115,7 +115,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // Their control groups would stay.
+        // Their control groups would remain.
         let all =
             self.docker(&["ps", "-aq"]).output().map(|output| output.stdout).unwrap_or_default();
         let all = String::from_utf8_lossy(&all).into_owned();

@@ -44,7 +44,7 @@ fn reading(script: &str) -> ContainerSpec {
     spec
 }
 
-/// All directories of containers.
+/// Returns the directories of all containers.
 fn directories(memory: &Path) -> Vec<PathBuf> {
     let home = memory.join("vc").join(identity(2).node.short());
     let entries = std::fs::read_dir(home).expect("it is there");
@@ -52,7 +52,7 @@ fn directories(memory: &Path) -> Vec<PathBuf> {
 }
 
 async fn on(engine: &Engine, memory: &Path, contents: &Contents) -> Host {
-    // The first of the two is no memory: it is passed over.
+    // The first directory is not in memory, and is skipped.
     let places = vec![engine.dir.path().join("vc"), memory.join("vc")];
     let mut host = Host::with_files(engine.host(), 2, Arc::clone(contents), places);
     host.listed().await;
@@ -60,7 +60,7 @@ async fn on(engine: &Engine, memory: &Path, contents: &Contents) -> Host {
 }
 
 #[tokio::test]
-async fn a_container_reads_its_files_from_memory_and_nobody_else_does() {
+async fn secrets_are_in_memory_and_readable_only_in_their_container() {
     let (engine, memory, contents) = (Engine::new(), memory(), contents());
     let mut host = on(&engine, memory.path(), &contents).await;
     let id = host.start("shop/web.1", &reading("exec sleep 600"));
@@ -79,7 +79,7 @@ async fn a_container_reads_its_files_from_memory_and_nobody_else_does() {
         let found = std::fs::metadata(directory).expect("it is there");
         assert_eq!((found.permissions().mode() & 0o777, found.uid()), (0o700, 0), "{directory:?}");
     }
-    // Docker knows where it is, and nothing of what is in it; neither does its disk.
+    // Neither Docker's state nor its disk has the contents.
     assert!(!engine.run(&["inspect", &container]).contains(SECRET));
     let searched = std::process::Command::new("grep")
         .args(["-rlF", SECRET])
@@ -88,28 +88,28 @@ async fn a_container_reads_its_files_from_memory_and_nobody_else_does() {
         .expect("grep");
     assert_eq!(String::from_utf8_lossy(&searched.stdout), "");
 
-    host.gone(&id, 0).await;
+    host.remove(&id, 0).await;
     assert_eq!(directories(memory.path()), [] as [PathBuf; 0]);
 }
 
 #[tokio::test]
-async fn a_container_that_starts_again_after_a_boot_finds_its_files() {
+async fn a_container_finds_its_files_when_it_starts_after_a_boot() {
     let (engine, memory, contents) = (Engine::new(), memory(), contents());
     let mut host = on(&engine, memory.path(), &contents).await;
     let spec = reading("cat /run/secrets/db; exit 3");
     let id = host.start("shop/web.1", &spec);
-    let told = Phase::Exited { code: 3, output: SECRET.to_owned() };
-    assert_eq!(host.no_more_running(&id).await, told);
+    let expected = Phase::Exited { code: 3, output: SECRET.to_owned() };
+    assert_eq!(host.not_running(&id).await, expected);
     let container = engine.run(&["ps", "-aq"]);
     std::fs::remove_dir_all(memory.path().join("vc")).expect("forgotten");
     host.start("shop/web.1", &spec);
-    // The lives follow so closely that the end of the first may be told with the second.
-    let phase = host.no_more_running(&id).await;
+    // The second run follows so closely that the exit of the first may be reported with it.
+    let phase = host.not_running(&id).await;
     let Phase::Exited { code: 3, output } = phase else { panic!("{phase:?}") };
     assert!(output.ends_with(SECRET), "{output}");
     assert_eq!(engine.run(&["ps", "-aq"]), container);
 
-    // What is left of a container that went while nobody looked goes at the next start of the node.
+    // The files of a container that was removed meanwhile are removed at the next start of the node.
     drop(host);
     assert_eq!(directories(memory.path()).len(), 1);
     on(&engine, memory.path(), &contents).await;
@@ -120,16 +120,19 @@ async fn a_container_that_starts_again_after_a_boot_finds_its_files() {
 }
 
 #[tokio::test]
-async fn without_its_files_a_container_does_not_start_and_says_which() {
+async fn a_container_without_its_files_does_not_start_and_names_them() {
     let (engine, memory, contents) = (Engine::new(), memory(), contents());
     contents.lock().expect("not poisoned").remove("shop/secret/v1/db");
     let mut host = on(&engine, memory.path(), &contents).await;
     let spec = reading("exit 0");
     let id = host.start("shop/web.1", &spec);
     let failed = |reason: &str| Phase::Failed { reason: reason.to_owned() };
-    assert_eq!(host.change(&id).await.phase, failed("secret 'db' is not in the cluster any more"));
+    assert_eq!(
+        host.change(&id).await.phase,
+        failed("secret 'db' is no longer in the cluster; deploy it again")
+    );
 
-    // No memory, no secrets.
+    // Secrets are not written to a disk.
     let mut host = Host::with_files(
         engine.host(),
         2,
@@ -139,13 +142,15 @@ async fn without_its_files_a_container_does_not_start_and_says_which() {
     host.listed().await;
     let id = host.start("shop/web.2", &spec);
     let place = engine.dir.path().join("vc").display().to_string();
-    let told =
-        format!("there is no place in memory for secrets and configs ({place}: not in memory)");
-    assert_eq!(host.change(&id).await.phase, failed(&told));
+    let reason = format!(
+        "there is no in-memory file system for secrets and configs ({place}: not an in-memory file system)"
+    );
+    assert_eq!(host.change(&id).await.phase, failed(&reason));
 
-    // An engine behind TCP may see another node's memory.
+    // An engine behind TCP may see another host's memory.
     let mut host = Host::at("tcp://127.0.0.1:9".to_owned(), 2);
     let id = host.start("shop/web.3", &spec);
-    let told = "it has secrets or configs, and Docker at tcp://127.0.0.1:9 may be on another node: they are not sent there";
-    assert_eq!(host.change(&id).await.phase, failed(told));
+    let reason =
+        "secrets and configs need a Docker engine on this host, but it is at tcp://127.0.0.1:9";
+    assert_eq!(host.change(&id).await.phase, failed(reason));
 }

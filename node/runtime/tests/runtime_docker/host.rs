@@ -1,4 +1,4 @@
-//! A runtime on an engine of a test's own.
+//! A runtime on a test's Docker engine.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,14 +11,14 @@ use tokio::time::timeout;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, Keypair, NodeId};
-use vc_runtime::docker::{Config, DnsServers};
+use vc_runtime::docker::{Config, DnsServers, OpenFileError};
 use vc_runtime::images::Images;
-use vc_runtime::{Config as RuntimeConfig, Identity, Runtime, Unrouted};
+use vc_runtime::{Config as RuntimeConfig, Identity, NoDrain, Runtime};
 
 use crate::engine::Engine;
 
-/// Longer than anything takes on a busy node.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Longer than anything takes on a busy host.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) const IMAGE: &str = "vc-test:1";
 
 pub(crate) fn identity(node: u8) -> Identity {
@@ -29,14 +29,14 @@ pub(crate) fn identity(node: u8) -> Identity {
     }
 }
 
-/// What is in the cluster's secrets and configs, by the text of their keys.
+/// The contents of secrets and configs, by the text of their keys.
 pub(crate) type Contents = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 fn docker_dns() -> Arc<DnsServers> {
     Arc::new(Vec::new)
 }
 
-/// A runtime on an engine, and what it tells.
+/// A runtime on an engine, and its events.
 pub(crate) struct Host {
     pub(crate) runtime: Runtime,
     pub(crate) events: mpsc::Receiver<RuntimeEvent>,
@@ -58,7 +58,7 @@ impl Host {
         Self::with(host, node, contents, memory, dir, docker_dns())
     }
 
-    /// With what is in a store of images.
+    /// Uses the image store in `dir`.
     pub(crate) fn with_images(host: String, dir: TempDir) -> Self {
         Self::with(host, 2, Contents::default(), Vec::new(), dir, docker_dns())
     }
@@ -76,12 +76,12 @@ impl Host {
         let open = move |key: &vc_crdt::FileKey| {
             let contents = contents.lock().expect("not poisoned");
             let content = contents.get(&key.to_string()).cloned();
-            content.ok_or_else(|| format!("{} is not in the cluster any more", key.file))
+            content.ok_or_else(|| OpenFileError::NotFound(key.file.clone()))
         };
         let (host, open) = (Some(host), Arc::new(open));
         let config = Config { host, open, memory: Some(memory), images, dns };
         let config = RuntimeConfig::Docker(config);
-        let runtime = Runtime::start(config, identity(node), Arc::new(Unrouted), tx);
+        let runtime = Runtime::start(config, identity(node), Arc::new(NoDrain), tx);
         Self { runtime, events, _dir: dir }
     }
 
@@ -92,7 +92,7 @@ impl Host {
     }
 
     pub(crate) async fn event(&mut self) -> RuntimeEvent {
-        timeout(PATIENCE, self.events.recv()).await.expect("in time").expect("an event")
+        timeout(TIMEOUT, self.events.recv()).await.expect("in time").expect("an event")
     }
 
     pub(crate) async fn listed(&mut self) -> Vec<Observed> {
@@ -118,8 +118,8 @@ impl Host {
         }
     }
 
-    /// The next change to another phase than running.
-    pub(crate) async fn no_more_running(&mut self, id: &InstanceId) -> Phase {
+    /// Returns the next phase that is not `Running`.
+    pub(crate) async fn not_running(&mut self, id: &InstanceId) -> Phase {
         loop {
             let phase = self.change(id).await.phase;
             if !matches!(phase, Phase::Running { .. }) {
@@ -133,9 +133,9 @@ impl Host {
         assert!(matches!(phase, Phase::Running { .. }), "{phase:?}");
     }
 
-    pub(crate) async fn gone(&mut self, id: &InstanceId, grace_ms: u64) {
+    pub(crate) async fn remove(&mut self, id: &InstanceId, grace_ms: u64) {
         self.runtime.perform(RuntimeAction::Remove { id: id.clone(), grace_ms });
-        assert_eq!(self.no_more_running(id).await, Phase::Gone);
+        assert_eq!(self.not_running(id).await, Phase::Gone);
     }
 }
 
@@ -144,8 +144,8 @@ pub(crate) fn shell(script: &str) -> ContainerSpec {
     ContainerSpec { image: IMAGE.to_owned(), command: Some(command), ..ContainerSpec::default() }
 }
 
-/// A container of a slot that is in these networks.
-pub(crate) async fn container(
+/// Starts a container of a slot in these networks, and returns its id.
+pub(crate) async fn start_in_networks(
     host: &mut Host,
     engine: &Engine,
     slot: &str,

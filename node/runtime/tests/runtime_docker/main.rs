@@ -1,7 +1,7 @@
 //! The Docker runtime, with a Docker engine of each test's own. Needs root, dockerd and a static busybox: `scripts/test`
 //! installs them.
 
-#![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
+#![allow(clippy::expect_used, reason = "a test states what must not fail")]
 
 mod engine;
 mod files;
@@ -40,11 +40,8 @@ async fn a_container_is_started_listed_and_adopted_by_the_next_runtime() {
     let seen = host.change(&id).await;
     assert!(seen.address.parse::<std::net::IpAddr>().is_ok(), "{seen:?}");
 
-    let names = engine.run(&[
-        "ps",
-        "--format",
-        "{{.DnsServer}} {{.Label \"vc.service\"}} {{.Label \"tier\"}}",
-    ]);
+    let names =
+        engine.run(&["ps", "--format", "{{.Names}} {{.Label \"vc.service\"}} {{.Label \"tier\"}}"]);
     let name = format!("vc-shop.web.1-{}-{}", &id.digest[..8], identity(2).node.short());
     assert_eq!(names, format!("{name} web front"));
     assert_eq!(engine.run(&["inspect", "-f", "{{.HostConfig.Memory}}", &name]), "67108864");
@@ -52,46 +49,44 @@ async fn a_container_is_started_listed_and_adopted_by_the_next_runtime() {
     drop(host);
     let (mut host, all) = Host::on(&engine).await;
     assert_eq!(all, std::slice::from_ref(&seen));
-    // Another node on the same engine sees nothing of it.
+    // Another node on the same engine does not see it.
     assert_eq!(Host::at(engine.host(), 3).listed().await, []);
-    // To start what runs only reports it.
+    // Starting a running instance only reports it.
     host.start("shop/web.1", &spec);
     assert_eq!(host.change(&id).await, seen);
-    host.gone(&id, 0).await;
+    host.remove(&id, 0).await;
     assert_eq!(engine.run(&["ps", "-aq"]), "");
-    host.gone(&id, 0).await;
+    host.remove(&id, 0).await;
 }
 
 #[tokio::test]
-async fn an_exit_is_told_with_its_code_and_a_new_start_keeps_the_container() {
+async fn an_exit_is_reported_with_its_code_and_a_restart_keeps_the_container() {
     let engine = Engine::new();
     let (mut host, _) = Host::on(&engine).await;
     let spec = shell("echo run; exit 3");
     let id = host.start("shop/web.1", &spec);
-    let told = Phase::Exited { code: 3, output: "run".to_owned() };
-    assert_eq!(host.no_more_running(&id).await, told);
+    let expected = Phase::Exited { code: 3, output: "run".to_owned() };
+    assert_eq!(host.not_running(&id).await, expected);
     let container = engine.run(&["ps", "-aq"]);
     host.start("shop/web.1", &spec);
-    assert!(matches!(host.no_more_running(&id).await, Phase::Exited { code: 3, .. }));
+    assert!(matches!(host.not_running(&id).await, Phase::Exited { code: 3, .. }));
     assert_eq!(engine.run(&["ps", "-aq"]), container);
     let lines: Vec<LogLine> =
         host.runtime.logs(&slot(), LogQuery::default()).await.expect("logs").collect().await;
     assert_eq!(lines.iter().map(|line| line.line.as_str()).collect::<Vec<_>>(), ["run", "run"]);
 
-    // What others do to it is seen.
+    // What other programs do to it is observed.
     engine.run(&["rm", &container]);
     assert_eq!(host.change(&id).await.phase, Phase::Gone);
 }
 
 #[tokio::test]
-async fn an_end_is_told_with_the_last_lines_whatever_came_before() {
+async fn an_exit_is_reported_with_the_last_lines_of_long_output() {
     let engine = Engine::new();
     let (mut host, _) = Host::on(&engine).await;
     let script = "seq 1 100000; seq -s , 1 500000; echo 'no database' >&2; exit 1";
     let id = host.start("shop/web.1", &shell(script));
-    let Phase::Exited { code: 1, output } = host.no_more_running(&id).await else {
-        panic!("it ended")
-    };
+    let Phase::Exited { code: 1, output } = host.not_running(&id).await else { panic!("it ended") };
     assert!(output.ends_with("no database"), "{output:?}");
     assert!(output.chars().count() <= 301, "{output}");
     drop(host);
@@ -107,18 +102,18 @@ async fn a_container_that_ignores_sigterm_is_killed_after_its_grace_and_removed(
     host.running(&id).await;
     let follow = LogQuery { follow: true, ..LogQuery::default() };
     let mut lines = host.runtime.logs(&slot(), follow).await.expect("logs");
-    assert_eq!(timeout(PATIENCE, lines.next()).await.expect("in time").expect("a line").line, "up");
+    assert_eq!(timeout(TIMEOUT, lines.next()).await.expect("in time").expect("a line").line, "up");
     let asked = std::time::Instant::now();
-    host.gone(&id, 1000).await;
+    host.remove(&id, 1000).await;
     assert!(asked.elapsed() >= Duration::from_secs(1));
     assert_eq!(engine.run(&["ps", "-aq"]), "");
-    assert_eq!(timeout(PATIENCE, lines.next()).await.expect("in time"), None);
-    let outcome = host.runtime.logs(&slot(), LogQuery::default()).await;
-    assert!(matches!(outcome.err(), Some(RuntimeError::NoInstance(_))));
+    assert_eq!(timeout(TIMEOUT, lines.next()).await.expect("in time"), None);
+    let logs = host.runtime.logs(&slot(), LogQuery::default()).await;
+    assert!(matches!(logs.err(), Some(RuntimeError::NoInstance(_))));
 }
 
 #[tokio::test]
-async fn what_cannot_start_says_why() {
+async fn a_failed_start_is_reported_with_its_reason() {
     let engine = Engine::new();
     let (mut host, _) = Host::on(&engine).await;
     let failed = |phase| match phase {
@@ -135,24 +130,24 @@ async fn what_cannot_start_says_why() {
             phase => panic!("{phase:?}"),
         }
     };
-    let told =
-        "image 127.0.0.1:1/absent:1 is nowhere: not in Docker here, and no registry gives it (";
-    assert!(reason.starts_with(told) && !reason.contains('\n'), "{reason}");
+    let expected = "image 127.0.0.1:1/absent:1 not found on any node or registry: not in Docker on this node; registry: ";
+    assert!(reason.starts_with(expected) && !reason.contains('\n'), "{reason}");
 
     let mut nameless = shell("exit 0");
     nameless.command = Some(vec!["/no/such/program".to_owned()]);
     let id = host.start("shop/web.2", &nameless);
     let reason = failed(host.change(&id).await.phase);
     assert!(
-        reason.starts_with("Docker cannot start it: ") && reason.contains("/no/such/program"),
+        reason.starts_with("Docker cannot start the container: ")
+            && reason.contains("/no/such/program"),
         "{reason}"
     );
-    // What is left of it is created, but its reason stays.
+    // The container is created, but the reason of its failure is kept.
     drop(host);
     let (mut host, all) = Host::on(&engine).await;
     let left = all.iter().find(|seen| seen.id == id).expect("what is left");
     assert!(failed(left.phase.clone()).contains("/no/such/program"), "{left:?}");
-    host.gone(&id, 0).await;
+    host.remove(&id, 0).await;
 
     let spec = shell("exit 0");
     let name = format!("vc-shop.web.3-{}-{}", &spec.digest()[..8], identity(2).node.short());
@@ -161,14 +156,16 @@ async fn what_cannot_start_says_why() {
     let reason = failed(host.change(&id).await.phase);
     assert_eq!(
         reason,
-        format!("the name {name} is taken by a container that is not ours: docker rm {name}")
+        format!(
+            "the name {name} is taken by a container of another owner; remove it with 'docker rm {name}'"
+        )
     );
-    host.gone(&id, 0).await;
-    assert_eq!(engine.run(&["ps", "-a", "--format", "{{.DnsServer}}"]), name);
+    host.remove(&id, 0).await;
+    assert_eq!(engine.run(&["ps", "-a", "--format", "{{.Names}}"]), name);
 }
 
 #[tokio::test]
-async fn a_healthcheck_shows_in_the_phase() {
+async fn a_healthcheck_sets_the_health_in_the_phase() {
     let engine = Engine::new();
     let (mut host, _) = Host::on(&engine).await;
     let check = Healthcheck {
@@ -180,19 +177,19 @@ async fn a_healthcheck_shows_in_the_phase() {
     };
     let spec = ContainerSpec { healthcheck: Some(check), ..shell("exec sleep 600") };
     let id = host.start("shop/web.1", &spec);
-    let mut verdict = async |wanted| {
+    let mut health = async |wanted| {
         while !matches!(host.change(&id).await.phase, Phase::Running { health: Some(health), .. } if health == wanted)
         {
         }
     };
-    verdict(false).await;
+    health(false).await;
     let container = engine.run(&["ps", "-q"]);
     engine.run(&["exec", &container, "sh", "-c", ">/ready"]);
-    verdict(true).await;
+    health(true).await;
 }
 
 #[tokio::test]
-async fn logs_have_streams_and_times_and_are_followed_to_the_end() {
+async fn logs_have_streams_and_times_and_are_followed_until_the_exit() {
     let engine = Engine::new();
     let (mut host, _) = Host::on(&engine).await;
     let script =
@@ -201,7 +198,7 @@ async fn logs_have_streams_and_times_and_are_followed_to_the_end() {
     host.running(&id).await;
     let query = LogQuery { follow: true, ..LogQuery::default() };
     let mut lines = host.runtime.logs(&slot(), query).await.expect("logs");
-    let mut next = async || timeout(PATIENCE, lines.next()).await.expect("in time");
+    let mut next = async || timeout(TIMEOUT, lines.next()).await.expect("in time");
     for number in 1..=5 {
         let line = next().await.expect("a line");
         assert_eq!((line.line, line.stream), (number.to_string(), LogStream::Stdout));
@@ -226,7 +223,7 @@ async fn logs_have_streams_and_times_and_are_followed_to_the_end() {
 }
 
 #[tokio::test]
-async fn an_engine_that_dies_is_unavailable_once_and_listed_when_it_is_back() {
+async fn an_outage_of_the_engine_is_reported_once_and_followed_by_a_list() {
     let mut engine = Engine::new();
     let (mut host, _) = Host::on(&engine).await;
     let id = host.start("shop/web.1", &shell("exec sleep 600"));
@@ -238,8 +235,8 @@ async fn an_engine_that_dies_is_unavailable_once_and_listed_when_it_is_back() {
             break why;
         }
     };
-    assert!(why.starts_with(&format!("Docker does not answer at {}: ", engine.host())), "{why}");
-    // Actions meanwhile do not fail: they wait for the engine.
+    assert!(why.starts_with(&format!("Docker at {} does not answer: ", engine.host())), "{why}");
+    // Actions do not fail meanwhile: they wait for the engine.
     let asked = host.start("shop/web.2", &shell("exec sleep 600"));
 
     engine.boot_again();
@@ -247,7 +244,7 @@ async fn an_engine_that_dies_is_unavailable_once_and_listed_when_it_is_back() {
         RuntimeEvent::Listed(all) => all,
         event => panic!("{event:?}"),
     };
-    // A new engine ends what an earlier one left.
+    // A restarted engine ends the containers of the previous one.
     assert!(matches!(all[..], [Observed { phase: Phase::Exited { .. }, .. }]), "{all:?}");
     assert_eq!(all[0].id, id);
     host.running(&asked).await;
@@ -256,7 +253,7 @@ async fn an_engine_that_dies_is_unavailable_once_and_listed_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn an_engine_is_reached_over_tcp_too() {
+async fn an_engine_is_reached_over_tcp() {
     let engine = Engine::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -272,20 +269,20 @@ async fn an_engine_is_reached_over_tcp_too() {
     let mut host = Host::at(format!("tcp://{address}"), 2);
     assert_eq!(host.listed().await, []);
     let id = host.start("shop/web.1", &shell("exit 0"));
-    assert_eq!(host.no_more_running(&id).await, Phase::Exited { code: 0, output: String::new() });
+    assert_eq!(host.not_running(&id).await, Phase::Exited { code: 0, output: String::new() });
 }
 
 #[tokio::test]
-async fn without_an_engine_the_reason_is_told_once() {
+async fn a_missing_engine_is_reported_once_with_the_reason() {
     let dir = tempfile::tempdir().expect("a directory");
     let url = format!("unix://{}/sock", dir.path().display());
     let mut host = Host::at(url.clone(), 2);
     let why = format!(
-        "Docker does not answer at {url}: there is no such socket: start Docker, or name another with --docker-host"
+        "Docker at {url} does not answer: the socket does not exist; start Docker, or name another socket with --docker-host"
     );
     assert_eq!(host.event().await, RuntimeEvent::Unavailable(why));
     let mut host = Host::at("ssh://elsewhere".to_owned(), 2);
-    let why = "Docker does not answer at ssh://elsewhere: write unix:///PATH or tcp://HOST:PORT"
+    let why = "Docker at ssh://elsewhere does not answer: unsupported address; write unix:///PATH or tcp://HOST:PORT"
         .to_owned();
     assert_eq!(host.event().await, RuntimeEvent::Unavailable(why));
 }

@@ -8,10 +8,10 @@ use vc_engine::runtime::RuntimeAction;
 use crate::*;
 
 #[tokio::test]
-async fn a_network_goes_when_nothing_is_in_it_and_one_that_is_not_ours_is_left_alone() {
+async fn unused_networks_are_removed_and_those_of_other_owners_are_kept() {
     let engine = Engine::new();
     let (mut host, _) = Host::on(&engine).await;
-    let first = container(&mut host, &engine, "shop/web.1", &["front", "back"]).await;
+    let first = start_in_networks(&mut host, &engine, "shop/web.1", &["front", "back"]).await;
     let list = || {
         let ours = ["network", "ls", "--filter", "label=vc.cluster", "--format", "{{.Name}}"];
         let listed = engine.run(&ours);
@@ -27,7 +27,7 @@ async fn a_network_goes_when_nothing_is_in_it_and_one_that_is_not_ours_is_left_a
     assert_eq!(attached.split_whitespace().collect::<Vec<_>>(), both);
     engine.run(&["network", "create", "--label", "vc.cluster=other", "vc-shop.front-other"]);
 
-    // One that has stopped may start again: its networks stay through a restart of the node.
+    // A stopped container may start again: its networks outlive a restart of the node.
     engine.run(&["stop", "-t", "0", &first]);
     drop(host);
     let (host, all) = Host::on(&engine).await;
@@ -41,23 +41,27 @@ async fn a_network_goes_when_nothing_is_in_it_and_one_that_is_not_ours_is_left_a
     events.args(["event=destroy", "--format", "{{.Actor.Attributes.name}}"]);
     let mut events = events.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("docker");
     let mut lines = BufReader::new(events.stdout.take().expect("piped")).lines();
-    let mut gone = Vec::new();
-    while gone.len() < both.len() {
-        let line = timeout(PATIENCE, lines.next_line()).await.expect("in time");
-        gone.extend(line.expect("read"));
+    let mut removed = Vec::new();
+    while removed.len() < both.len() {
+        let line = timeout(TIMEOUT, lines.next_line()).await.expect("in time");
+        removed.extend(line.expect("read"));
     }
-    gone.sort();
-    assert_eq!(gone, both);
+    removed.sort();
+    assert_eq!(removed, both);
 
-    // A name that somebody else has.
+    // The name of a network of another owner.
     let name = format!("vc-blog.default-{short}");
     engine.run(&["network", "create", &name]);
     let spec = shell("exit 0");
     let id = host.start("blog/web.1", &spec);
-    let told = host.change(&id).await;
-    let why =
-        format!("the name {name} is taken by a network that is not ours: docker network rm {name}");
-    assert!(format!("{:?}", told.phase).contains(&why), "{told:?}");
+    let seen = host.change(&id).await;
+    let reason = format!(
+        "the name {name} is taken by a network of another owner; remove it with 'docker network rm {name}'"
+    );
+    assert!(
+        matches!(&seen.phase, Phase::Failed { reason: text } if text.contains(&reason)),
+        "{seen:?}"
+    );
     assert_eq!(list(), ["vc-shop.front-other"]);
     host.runtime.perform(RuntimeAction::Remove { id, grace_ms: 0 });
 }

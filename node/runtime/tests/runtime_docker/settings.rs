@@ -1,4 +1,4 @@
-//! What containers are made with: Docker's settings, networks, file systems.
+//! The settings of containers: options of Docker, networks and mounts.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ fn volume(target: &str, read_only: bool) -> Mount {
 }
 
 #[tokio::test]
-async fn a_container_has_the_settings_that_it_asks_for() {
+async fn a_container_has_the_settings_of_its_spec() {
     let engine = Engine::new();
     let (mut host, _) = Host::on(&engine).await;
     let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
@@ -52,36 +52,37 @@ async fn a_container_has_the_settings_that_it_asks_for() {
     assert_eq!(inside("test -e /dev/nothing && echo yes"), "yes");
     assert_eq!(inside("id -G"), "0 4321");
     assert!(inside("cat /etc/hosts").contains("192.0.2.7\telsewhere"));
-    let told = |template: &str| engine.run(&["inspect", "-f", template, &container]);
-    let limits = told("{{range .HostConfig.Ulimits}}{{.Name}} {{.Soft}} {{.Hard}}{{end}}");
+    let inspect = |template: &str| engine.run(&["inspect", "-f", template, &container]);
+    let limits = inspect("{{range .HostConfig.Ulimits}}{{.Name}} {{.Soft}} {{.Hard}}{{end}}");
     assert_eq!(limits, "nofile 123 456");
-    // Later engines write CAP_ before them.
-    let capabilities = told("{{.HostConfig.CapAdd}} {{.HostConfig.CapDrop}}").replace("CAP_", "");
+    // Later engines prefix them with CAP_.
+    let capabilities =
+        inspect("{{.HostConfig.CapAdd}} {{.HostConfig.CapDrop}}").replace("CAP_", "");
     assert_eq!(capabilities, "[NET_ADMIN] [CHOWN]");
     assert_eq!(
-        told("{{.HostConfig.ShmSize}} {{.HostConfig.SecurityOpt}}"),
+        inspect("{{.HostConfig.ShmSize}} {{.HostConfig.SecurityOpt}}"),
         "8388608 [no-new-privileges]"
     );
     assert_eq!(
-        told("{{.Config.Tty}} {{.Config.OpenStdin}} {{.HostConfig.PortBindings}}"),
+        inspect("{{.Config.Tty}} {{.Config.OpenStdin}} {{.HostConfig.PortBindings}}"),
         "true true map[]"
     );
 
-    // In both networks, and reached by the address of the first.
-    let networks = told("{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}");
+    // It is in both networks, with the address of the first.
+    let networks = inspect("{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}");
     let short = identity(2).node.short();
     assert_eq!(networks, format!("vc-shop.back-{short} vc-shop.front-{short}"));
-    let first = told(&format!(
+    let first = inspect(&format!(
         "{{{{(index .NetworkSettings.Networks \"vc-shop.back-{short}\").IPAddress}}}}"
     ));
     assert_eq!(seen.address, first);
 
-    // Its own signal stops it.
+    // It is stopped with its own signal.
     let follow = LogQuery { follow: true, ..LogQuery::default() };
     let mut lines = host.runtime.logs(&slot(), follow).await.expect("logs");
-    assert_eq!(timeout(PATIENCE, lines.next()).await.expect("in time").expect("a line").line, "up");
+    assert_eq!(timeout(TIMEOUT, lines.next()).await.expect("in time").expect("a line").line, "up");
     let asked = std::time::Instant::now();
-    host.gone(&id, 100_000).await;
+    host.remove(&id, 100_000).await;
     assert!(asked.elapsed() < Duration::from_secs(60));
 }
 
@@ -113,7 +114,7 @@ async fn a_named_volume_outlives_its_containers_and_an_anonymous_one_does_not() 
     );
     assert_eq!(inside("test -e /node/sock && echo yes"), "yes");
     assert_eq!(inside(">/node/new || echo no").lines().last(), Some("no"));
-    host.gone(&id, 0).await;
+    host.remove(&id, 0).await;
 
     let name = format!("vc-shop.data-{}", identity(2).node.short());
     assert_eq!(engine.run(&["volume", "ls", "-q"]), name);
@@ -122,12 +123,12 @@ async fn a_named_volume_outlives_its_containers_and_an_anonymous_one_does_not() 
     let mut reader = shell("cat /data/file; >/data/new || echo 'read only'");
     reader.mounts = vec![volume("/data", true)];
     let id = host.start("shop/web.1", &reader);
-    let Phase::Exited { output, .. } = host.no_more_running(&id).await else { panic!("it ended") };
+    let Phase::Exited { output, .. } = host.not_running(&id).await else { panic!("it ended") };
     assert!(output.starts_with("kept | ") && output.contains("read only"), "{output}");
 }
 
 #[tokio::test]
-async fn what_a_container_cannot_be_given_is_said() {
+async fn unavailable_settings_are_reported() {
     let engine = Engine::new();
     let (mut host, _) = Host::on(&engine).await;
     let reason = async |host: &mut Host, slot: &str, spec: &ContainerSpec| {
@@ -143,18 +144,19 @@ async fn what_a_container_cannot_be_given_is_said() {
         target: "/x".to_owned(),
         read_only: false,
     }];
-    let told = reason(&mut host, "shop/web.1", &spec).await;
+    let failure = reason(&mut host, "shop/web.1", &spec).await;
     assert!(
-        told.starts_with("Docker cannot create it: ") && told.contains("/no/such/place"),
-        "{told}"
+        failure.starts_with("Docker cannot create the container: ")
+            && failure.contains("/no/such/place"),
+        "{failure}"
     );
 
     let name = format!("vc-shop.data-{}", identity(2).node.short());
     engine.run(&["volume", "create", &name]);
     spec.mounts = vec![volume("/data", false)];
-    let told = reason(&mut host, "shop/web.2", &spec).await;
-    let wanted = format!(
-        "Docker cannot make its volumes: the name {name} is taken by a volume that is not ours: docker volume rm {name}"
+    let failure = reason(&mut host, "shop/web.2", &spec).await;
+    let expected = format!(
+        "Docker cannot create its volumes: the name {name} is taken by a volume of another owner; remove it with 'docker volume rm {name}'"
     );
-    assert_eq!(told, wanted);
+    assert_eq!(failure, expected);
 }

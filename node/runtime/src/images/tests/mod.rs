@@ -1,17 +1,24 @@
-//! Images made for tests, and stores in directories of their own.
+//! Sample images, and stores in temporary directories.
 
 #![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
 
-mod keeping;
 mod members;
 mod packing;
+mod pushing;
+mod retention;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
+use vc_protocol::image::{Digest, Manifest};
 
+use super::Images;
 use super::pack::pack;
-use super::*;
+use super::store::Store;
 
-/// Bytes that do not shrink, the same for the same seed.
+/// Returns incompressible bytes, the same for the same seed.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     let next = || {
@@ -24,7 +31,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(length).collect()
 }
 
-/// An image: its layers' tars, and its configuration.
+/// An image with the tars of its layers.
 struct Sample {
     layers: Vec<Vec<u8>>,
     config: String,
@@ -40,8 +47,8 @@ impl Sample {
         Self { layers, config, id }
     }
 
-    /// One layer that shrinks, one that does not, one that occurs twice.
-    fn usual() -> Self {
+    /// An image with a layer that is compressible, one that is not, and one that occurs twice.
+    fn typical() -> Self {
         let text = b"a line of text that shrinks\n".repeat(300_000);
         Self::new(vec![text.clone(), noise(1, 9_000_000), text])
     }
@@ -50,8 +57,8 @@ impl Sample {
         self.layers.iter().map(|tar| tar.len() as u64).sum()
     }
 
-    /// As Docker 20 saves it: a directory a layer, a link for one that occurs again.
-    fn saved_as_before_25(&self) -> Vec<u8> {
+    /// The archive that Docker 20 writes: a directory per layer, and links for repeated layers.
+    fn saved_before_docker_25(&self) -> Vec<u8> {
         let mut tar = tar::Builder::new(Vec::new());
         let mut names = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
@@ -75,8 +82,8 @@ impl Sample {
         self.finish(tar, &config, &names)
     }
 
-    /// As later ones do: blobs by hash, in the order of their names.
-    fn saved_since_25(&self) -> Vec<u8> {
+    /// The archive that later versions write: blobs named by digest, in the order of their names.
+    fn saved_since_docker_25(&self) -> Vec<u8> {
         let mut tar = tar::Builder::new(Vec::new());
         let mut blobs: BTreeMap<String, &[u8]> = BTreeMap::new();
         let name = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
@@ -99,7 +106,7 @@ impl Sample {
     }
 
     fn pack_into(&self, store: &Store) -> Manifest {
-        pack(store, &self.id, &self.saved_since_25()[..], |_| {}).expect("packed")
+        pack(store, &self.id, &self.saved_since_docker_25()[..], |_| {}).expect("packed")
     }
 }
 
@@ -116,7 +123,7 @@ fn store() -> (TempDir, Store) {
     (dir, store)
 }
 
-/// How many files the store has, of any kind.
+/// Returns the number of files in the store, of any kind.
 fn files(dir: &TempDir) -> usize {
     let subs = ["blobs", "manifests", "partial"].map(|sub| dir.path().join("images").join(sub));
     subs.iter().map(|sub| std::fs::read_dir(sub).expect("listed").count()).sum()

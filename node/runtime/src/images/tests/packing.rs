@@ -2,12 +2,13 @@
 
 use std::io::Read as _;
 
-use super::super::manifest::{Encoding, Layer};
-use super::super::pack::PackError;
+use vc_protocol::image::{Encoding, Layer};
+
+use super::super::error::PackError;
 use super::super::unpack::{UnpackError, unpack};
 use super::*;
 
-/// Reads a tar with another reader than ours.
+/// Reads a tar with an independent reader.
 fn unpacked(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut archive = tar::Archive::new(tar);
     let entries = archive.entries().expect("entries").map(|entry| {
@@ -21,14 +22,14 @@ fn unpacked(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn an_image_survives_packing_and_unpacking_whichever_docker_saved_it() {
-    let sample = Sample::usual();
+fn an_image_is_unchanged_by_packing_and_unpacking_archives_of_any_docker_version() {
+    let sample = Sample::typical();
     let mut manifests = Vec::new();
-    for saved in [sample.saved_as_before_25(), sample.saved_since_25()] {
+    for saved in [sample.saved_before_docker_25(), sample.saved_since_docker_25()] {
         let (dir, store) = store();
         let manifest = pack(&store, &sample.id, &saved[..], |_| {}).expect("packed");
         assert_eq!(store.complete(&sample.id).as_ref(), Some(&manifest));
-        // Two blobs and a manifest: nothing else is left of the stream.
+        // Two blobs and a manifest, and no temporary file.
         assert_eq!(files(&dir), 3);
         assert_eq!(
             (manifest.layers[0].encoding, manifest.layers[1].encoding),
@@ -43,7 +44,7 @@ fn an_image_survives_packing_and_unpacking_whichever_docker_saved_it() {
         for (index, layer) in sample.layers.iter().enumerate() {
             assert!(files[&format!("{index}/layer.tar")] == *layer, "layer {index} differs");
         }
-        // What came out goes in again.
+        // The unpacked archive can be packed again.
         let (_dir, other) = self::store();
         assert_eq!(pack(&other, &sample.id, &tar[..], |_| {}).expect("packed"), manifest);
 
@@ -57,11 +58,11 @@ fn an_image_survives_packing_and_unpacking_whichever_docker_saved_it() {
 }
 
 #[test]
-fn a_stream_that_is_not_the_image_leaves_nothing_behind() {
+fn an_archive_of_another_image_is_rejected_and_leaves_no_files() {
     let sample = Sample::new(vec![noise(1, 2_000_000), b"small".to_vec()]);
-    let whole = sample.saved_since_25();
+    let whole = sample.saved_since_docker_25();
     let other = Sample::new(vec![noise(2, 1000)]);
-    let evil = {
+    let bad_links = {
         let mut tar = tar::Builder::new(Vec::new());
         for (path, target) in [("a", "a"), ("b", "../../../../etc/passwd"), ("manifest.json", "b")]
         {
@@ -80,7 +81,7 @@ fn a_stream_that_is_not_the_image_leaves_nothing_behind() {
         header.set_cksum();
         header.as_bytes().to_vec()
     };
-    let lies_about_layers = {
+    let wrong_layers = {
         let mut tar = tar::Builder::new(Vec::new());
         add(&mut tar, "config", sample.config.as_bytes());
         add(&mut tar, "wrong", &noise(3, 2_000_000));
@@ -94,44 +95,44 @@ fn a_stream_that_is_not_the_image_leaves_nothing_behind() {
     let cases: [(&str, &[u8]); 9] = [
         ("nothing", &[]),
         ("garbage", &noise(9, 5000)),
-        ("only an end", &[0; 1024]),
-        ("another image", &other.saved_since_25()),
+        ("only an end marker", &[0; 1024]),
+        ("another image", &other.saved_since_docker_25()),
         ("cut off", &whole[..1_500_000]),
-        ("links in circles and to elsewhere", &evil),
+        ("circular links and links out of the archive", &bad_links),
         ("an endless header", &endless_header),
-        ("other layers", &lies_about_layers),
+        ("other layers", &wrong_layers),
         ("damaged", &damaged),
     ];
     for (what, bytes) in cases {
         let (dir, store) = store();
-        let outcome = pack(&store, &sample.id, bytes, |_| {});
-        assert!(outcome.is_err(), "{what} was taken");
-        assert_eq!(files(&dir), 0, "{what} left something");
+        let result = pack(&store, &sample.id, bytes, |_| {});
+        assert!(result.is_err(), "{what} was accepted");
+        assert_eq!(files(&dir), 0, "{what} left files");
     }
     let (_dir, store) = store();
-    let outcome = pack(&store, &sample.id, &other.saved_since_25()[..], |_| {});
-    assert!(matches!(outcome, Err(PackError::Other { id, .. }) if id == sample.id));
+    let result = pack(&store, &sample.id, &other.saved_since_docker_25()[..], |_| {});
+    assert!(matches!(result, Err(PackError::Mismatch { id, .. }) if id == sample.id));
 }
 
 #[test]
-fn blobs_that_do_not_hold_the_layers_never_get_the_file_that_makes_an_image_of_them() {
-    let sample = Sample::usual();
+fn docker_gets_no_manifest_for_blobs_that_do_not_hold_the_layers() {
+    let sample = Sample::typical();
     let (_dir, store) = store();
-    let honest = sample.pack_into(&store);
-    let text = &honest.layers[0];
+    let correct = sample.pack_into(&store);
+    let text = &correct.layers[0];
     let swapped = Layer {
-        diff_id: honest.layers[1].diff_id.clone(),
-        size: honest.layers[1].size,
+        diff_id: correct.layers[1].diff_id.clone(),
+        size: correct.layers[1].size,
         ..text.clone()
     };
     let short = Layer { size: text.size + 1, ..text.clone() };
     let long = Layer { size: 10, ..text.clone() };
-    let no_zstd = Layer { encoding: Encoding::Zstd, ..honest.layers[1].clone() };
+    let no_zstd = Layer { encoding: Encoding::Zstd, ..correct.layers[1].clone() };
     for wrong in [swapped, short, long, no_zstd] {
-        let manifest = Manifest { layers: vec![wrong.clone()], ..honest.clone() };
+        let manifest = Manifest { layers: vec![wrong.clone()], ..correct.clone() };
         let mut tar = Vec::new();
-        let outcome = unpack(&manifest, 0, |layer| store.blob(&layer.blob), &mut tar);
-        assert!(matches!(outcome, Err(UnpackError::Wrong { .. })), "{wrong:?}: {outcome:?}");
+        let result = unpack(&manifest, 0, |layer| store.blob(&layer.blob), &mut tar);
+        assert!(matches!(result, Err(UnpackError::WrongLayer { .. })), "{wrong:?}: {result:?}");
         let end = b"RepoTags";
         assert!(!tar.windows(end.len()).any(|window| window == end));
         assert!(tar.len() as u64 <= wrong.size + 4096);

@@ -1,21 +1,49 @@
-//! Cuts a byte stream into lines of bounded length.
+//! Log lines of instances, and how a byte stream is split into them.
 
+use futures::stream::BoxStream;
 use vc_protocol::Millis;
+use vc_protocol::control::LogStream;
 
-/// The longest line, in bytes; longer ones are cut into pieces.
+/// Selects lines of an instance's log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogQuery {
+    /// The digest of the instance; `None` selects the running one, else the one that ran last.
+    pub digest: Option<String>,
+    /// Whether to continue until the instance exits.
+    pub follow: bool,
+    /// How many of the last lines to return; `None` returns all that are kept.
+    pub tail: Option<u32>,
+    /// The time of the earliest line.
+    pub since: Option<Millis>,
+}
+
+/// A line that an instance wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// When it was written; `None` where the runtime does not know, since processes write to a file directly.
+    pub time: Option<Millis>,
+    /// The output that it was written to.
+    pub stream: LogStream,
+    /// The line without its end, at most [`MAX_LINE`] bytes; a longer one is split.
+    pub line: String,
+}
+
+/// Log lines, read no faster than they are taken. Dropping the stream stops the reading.
+pub type LogLines = BoxStream<'static, LogLine>;
+
+/// The longest line, in bytes; longer ones are split.
 pub const MAX_LINE: usize = 16 * 1024;
 
-/// The lines of one output.
+/// Splits one output into lines.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(crate) struct LineSplitter {
     rest: Vec<u8>,
     time: Option<Millis>,
 }
 
-impl Lines {
-    /// Takes the next bytes, written at `time`, and gives each line that they complete. A line has the time of its
-    /// first byte.
-    pub(super) fn push(
+impl LineSplitter {
+    /// Adds bytes written at `time`, and calls `each` for every completed line, with the time of its first byte.
+    pub(crate) fn push(
         &mut self,
         bytes: &[u8],
         time: Option<Millis>,
@@ -45,26 +73,26 @@ impl Lines {
         }
     }
 
-    /// Gives what is left without a line end.
-    pub(super) fn finish(&mut self, mut each: impl FnMut(Option<Millis>, String)) {
+    /// Calls `each` for an incomplete last line.
+    pub(crate) fn finish(&mut self, mut each: impl FnMut(Option<Millis>, String)) {
         if !self.rest.is_empty() {
             emit(&self.rest, self.time, &mut each);
             self.rest.clear();
         }
     }
 
-    /// Forgets what is left: what follows is not its continuation.
-    pub(super) fn forget(&mut self) {
+    /// Drops an incomplete line, when the bytes that follow do not continue it.
+    pub(crate) fn reset(&mut self) {
         self.rest.clear();
     }
 }
 
-/// The last place at or before [`MAX_LINE`] that splits no UTF-8 character. `bytes` is longer than that.
+/// Returns the last position at or before [`MAX_LINE`] that splits no UTF-8 character. `bytes` is longer than that.
 fn boundary(bytes: &[u8]) -> usize {
     (MAX_LINE - 3..=MAX_LINE).rev().find(|&at| bytes[at] & 0xC0 != 0x80).unwrap_or(MAX_LINE)
 }
 
-/// Bytes that are not UTF-8 grow when they are replaced: such a line is cut once more.
+/// Replacing invalid UTF-8 makes a line longer, so it may have to be split again.
 fn emit(bytes: &[u8], time: Option<Millis>, each: &mut impl FnMut(Option<Millis>, String)) {
     let mut text = String::from_utf8_lossy(bytes).into_owned();
     while text.len() > MAX_LINE {
@@ -80,7 +108,7 @@ mod tests {
     use super::*;
 
     fn cut(parts: &[&[u8]]) -> Vec<String> {
-        let mut lines = Lines::default();
+        let mut lines = LineSplitter::default();
         let mut out = Vec::new();
         for part in parts {
             lines.push(part, None, |_, line| out.push(line));
@@ -90,13 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_whole_whatever_the_chunks() {
+    fn lines_are_independent_of_the_chunks() {
         assert_eq!(cut(&[b"a\nb", b"c\r\n\n", b"d"]), ["a", "bc", "", "d"]);
         assert!(cut(&[b""]).is_empty());
     }
 
     #[test]
-    fn long_lines_come_in_pieces_that_split_no_character() {
+    fn long_lines_are_split_between_characters() {
         let long = "é".repeat(MAX_LINE);
         let pieces = cut(&[b"x", long.as_bytes(), b"\n"]);
         assert!(pieces.iter().all(|piece| piece.len() <= MAX_LINE && !piece.contains('\u{fffd}')));

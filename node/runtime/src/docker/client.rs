@@ -1,0 +1,95 @@
+//! The client of the Docker engine, which the other files of this folder extend.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use bollard::errors::Error;
+use tokio::sync::{Mutex, Semaphore, watch};
+
+use super::config::{Config, DnsServers, host};
+use super::files::{self, Files};
+use crate::docker_error;
+use crate::error::RuntimeError;
+use crate::identity::Identity;
+use crate::images::Images;
+use crate::instance_queue::Reporter;
+
+/// How many containers are created and started at a time.
+const CONCURRENT_STARTS: usize = 16;
+/// How many containers are stopped and removed at a time; each may take its whole grace time.
+const CONCURRENT_REMOVALS: usize = 64;
+
+/// When each network was last requested, by its name in Docker. The lock is held while one is created or removed.
+pub(super) type PendingNetworks = Arc<Mutex<BTreeMap<String, Instant>>>;
+
+/// The client of a Docker engine, for the containers of one node.
+#[derive(Debug, Clone)]
+pub(super) struct DockerClient {
+    pub(super) host: Arc<str>,
+    pub(super) images: Images,
+    pub(super) identity: Identity,
+    pub(super) files: Files,
+    pub(super) reporter: Reporter,
+    pub(super) starts: Arc<Semaphore>,
+    pub(super) removals: Arc<Semaphore>,
+    /// How often the engine was connected to.
+    pub(super) connections: Arc<watch::Sender<u64>>,
+    pub(super) networks: PendingNetworks,
+    pub(super) dns: DnsConfig,
+}
+
+/// The DNS servers of new containers, or Docker's defaults while they are disabled.
+#[derive(Clone)]
+pub(super) struct DnsConfig {
+    pub(super) servers: Arc<DnsServers>,
+    pub(super) enabled: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for DnsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DnsConfig").field("enabled", &self.enabled).finish_non_exhaustive()
+    }
+}
+
+impl DockerClient {
+    pub(super) fn new(config: Config, identity: Identity, reporter: Reporter) -> Self {
+        let directories =
+            config.memory.unwrap_or_else(|| files::DIRECTORIES.map(Into::into).into());
+        Self {
+            host: host(config.host).into(),
+            images: config.images,
+            identity,
+            files: Files::new(directories, &identity, config.open),
+            reporter,
+            starts: Arc::new(Semaphore::new(CONCURRENT_STARTS)),
+            removals: Arc::new(Semaphore::new(CONCURRENT_REMOVALS)),
+            connections: Arc::new(watch::Sender::new(0)),
+            networks: PendingNetworks::default(),
+            dns: DnsConfig { servers: config.dns, enabled: Arc::new(AtomicBool::new(true)) },
+        }
+    }
+
+    /// Returns a client. bollard opens a connection per request, so this is cheap; but it fails while the socket does not
+    /// exist.
+    pub(super) fn client(&self) -> Result<bollard::Docker, Error> {
+        bollard::Docker::connect_with_host(&self.host)
+    }
+
+    /// Reports whether the engine runs on this host.
+    pub(super) fn is_local(&self) -> bool {
+        self.host.starts_with("unix://")
+    }
+
+    /// Converts an error of the engine.
+    pub(super) fn error(&self, error: Error) -> RuntimeError {
+        if docker_error::is_unreachable(&error) {
+            let (host, reason) = (self.host.to_string(), docker_error::message(&error));
+            RuntimeError::DockerUnavailable { host, reason }
+        } else {
+            RuntimeError::Docker(error.into())
+        }
+    }
+}

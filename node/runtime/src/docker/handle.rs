@@ -1,0 +1,125 @@
+//! The handle to the Docker runtime.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::mpsc;
+use vc_engine::runtime::{RuntimeAction, RuntimeEvent};
+use vc_protocol::control::ExecRequest;
+use vc_protocol::{InstanceId, Slot, VolumeKey};
+
+use super::archive::{Archive, Upload};
+use super::client::DockerClient;
+use super::config::Config;
+use super::exec::Exec;
+use super::networks::{self, ContainerByIp};
+use crate::docker_error::DockerError;
+use crate::drain::Drain;
+use crate::error::RuntimeError;
+use crate::identity::Identity;
+use crate::instance_queue::{self, MAX_PENDING_ACTIONS};
+use crate::log::{LogLines, LogQuery};
+
+/// A handle to the Docker runtime.
+#[derive(Debug, Clone)]
+pub struct Docker {
+    actions: mpsc::Sender<RuntimeAction>,
+    client: DockerClient,
+}
+
+impl Docker {
+    pub(crate) fn start(
+        config: Config,
+        identity: Identity,
+        drain: Arc<dyn Drain>,
+        events: mpsc::Sender<RuntimeEvent>,
+    ) -> Self {
+        let (reporter, receiver) = instance_queue::channel();
+        let (actions, waiting) = mpsc::channel(MAX_PENDING_ACTIONS);
+        let client = DockerClient::new(config, identity, reporter);
+        let (backend, watcher) = (client.clone(), client.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = instance_queue::run(backend, drain, receiver, waiting, events) => {}
+                () = watcher.watch() => {}
+            }
+        });
+        Self { actions, client }
+    }
+
+    pub(crate) fn actions(&self) -> &mpsc::Sender<RuntimeAction> {
+        &self.actions
+    }
+
+    pub(crate) async fn remove_volume(&self, volume: &VolumeKey) {
+        self.client.remove_volume(volume).await;
+    }
+
+    pub(crate) async fn logs(
+        &self,
+        slot: &Slot,
+        query: LogQuery,
+    ) -> Result<LogLines, RuntimeError> {
+        self.client.logs(slot, query).await
+    }
+
+    pub(crate) async fn exec(
+        &self,
+        instance: &InstanceId,
+        request: &ExecRequest,
+    ) -> Result<Exec, RuntimeError> {
+        self.client.exec(instance, request).await
+    }
+
+    pub(crate) async fn copy_out(
+        &self,
+        instance: &InstanceId,
+        path: &str,
+    ) -> Result<Archive, RuntimeError> {
+        self.client.copy_out(instance, path).await
+    }
+
+    pub(crate) async fn copy_in(
+        &self,
+        instance: &InstanceId,
+        path: &str,
+        name: &str,
+    ) -> Result<Upload, RuntimeError> {
+        self.client.copy_in(instance, path, name).await
+    }
+
+    /// Returns the containers of the project in one of whose networks `address` is, with their addresses; none when it is
+    /// in none of the node's networks.
+    ///
+    /// # Errors
+    /// Docker refuses or does not answer.
+    pub async fn containers_near(
+        &self,
+        address: Ipv4Addr,
+    ) -> Result<Vec<ContainerByIp>, DockerError> {
+        Ok(self.client.containers_near(address).await?)
+    }
+
+    /// Returns the prefix that the names of all bridges of the node's networks have, and no others, not even those of
+    /// other nodes on the same host.
+    pub fn bridge_prefix(&self) -> String {
+        networks::bridge_prefix(&self.client.identity)
+    }
+
+    /// Reports whether the engine runs on this host.
+    pub fn is_local(&self) -> bool {
+        self.client.is_local()
+    }
+
+    /// Sets whether containers created from now on get the DNS servers of [`Config::dns`], which they do by default, or
+    /// Docker's own.
+    pub fn enable_dns(&self, enabled: bool) {
+        self.client.dns.enabled.store(enabled, Ordering::Relaxed);
+    }
+
+    /// Returns the cluster and node that it runs containers for.
+    pub fn identity(&self) -> Identity {
+        self.client.identity
+    }
+}

@@ -1,0 +1,36 @@
+//! The part of the cluster's documents that finding an image needs.
+
+use std::collections::BTreeMap;
+
+use vc_crdt::View;
+use vc_protocol::NodeId;
+use vc_protocol::image::Digest;
+
+/// The other members, and the images that were pushed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct PeerSet {
+    pub(super) members: Vec<Member>,
+    /// Image ids by canonical reference.
+    pub(super) pushed: BTreeMap<String, Digest>,
+}
+
+/// Another member of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) node: NodeId,
+    pub(super) name: String,
+    pub(super) up: bool,
+}
+
+impl PeerSet {
+    /// Returns the peers of `own` in a view.
+    pub(super) fn of(view: &View, own: NodeId) -> Self {
+        let others = view.nodes.keys().filter(|&&node| node != own);
+        let members =
+            others.map(|&node| Member { node, name: view.name(node), up: view.up.contains(&node) });
+        let pushed = view.cluster.images.iter();
+        let pushed = pushed
+            .filter_map(|(reference, record)| Some((reference.clone(), record.id.parse().ok()?)));
+        Self { members: members.collect(), pushed: pushed.collect() }
+    }
+}
