@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use vc_client::{Candidates, ConnectError, Session, SessionError};
 use vc_protocol::Millis;
-use vc_protocol::control::{Reply, Request};
+use vc_protocol::control::{Change, Reply, Request};
 
 use crate::args::Global;
 use crate::credentials::{self, Credential, CredentialError};
@@ -104,7 +104,7 @@ async fn connect(
 pub(crate) async fn change_all(
     session: &mut Session,
     requests: &[Request],
-    changes: &mut Vec<String>,
+    changes: &mut Vec<Change>,
 ) -> std::result::Result<(), SessionError> {
     for request in requests {
         changes.extend(session.change(request).await?);

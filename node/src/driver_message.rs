@@ -2,8 +2,9 @@
 
 use tokio::sync::oneshot;
 use vc_engine::{Input, Mutation};
-use vc_protocol::Multiaddr;
 use vc_protocol::change::Subject;
+use vc_protocol::control::Change;
+use vc_protocol::{ApiError, Multiaddr};
 
 /// Messages that may wait for the driver; senders wait when the queue is full.
 pub(crate) const DRIVER_QUEUE: usize = 1024;
@@ -18,15 +19,15 @@ pub(crate) enum DriverMessage {
         by: Subject,
         /// The change.
         mutation: Mutation,
-        /// Receives the lines to show the user, or why nothing was changed.
-        answer: oneshot::Sender<Result<Vec<String>, String>>,
+        /// Receives what has changed, or why nothing has.
+        answer: oneshot::Sender<Result<Vec<Change>, ApiError>>,
     },
     /// Adds a node's membership certificate.
     Admit {
         /// The certificate.
         certificate: String,
         /// Receives the certificates of all members, once the new one is durable on this node.
-        answer: oneshot::Sender<Result<Vec<String>, String>>,
+        answer: oneshot::Sender<Result<Vec<String>, ApiError>>,
     },
     /// The addresses this node publishes have changed.
     Addresses(Vec<Multiaddr>),

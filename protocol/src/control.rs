@@ -5,6 +5,7 @@
 //! with [`Reply::End`]. [`Reply::KeepAlive`] and [`Reply::Note`] may precede any answer. The rows are the CLI's JSON
 //! output.
 
+mod changes;
 mod rows;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use crate::spec::{Deployment, FileContent};
 use crate::token::{NodeRole, UserRole};
 use crate::{ApiError, Millis, Name, ServiceKey, VolumeKey};
 
+pub use changes::Change;
 pub use rows::{
     ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
     MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, Rollout, RolloutState, ServiceDetail,
@@ -256,8 +258,8 @@ pub enum TokenSubject {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", content = "value", rename_all = "snake_case")]
 pub enum Reply {
-    /// Done and durable; one line a thing that changed, for people.
-    Done(Vec<String>),
+    /// The change is durable on the node that answers; one entry for each thing that changed.
+    Done(Vec<Change>),
     /// The answer to [`Request::Plan`].
     Plan(PlanReport),
     /// The answer to [`Request::Services`].

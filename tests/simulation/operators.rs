@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use vc_crdt::ClusterState;
-use vc_engine::{Engine, Input, Mutation, Output};
+use vc_engine::{Engine, Input, Mutation, MutationError, Output};
 use vc_protocol::change::{Actor, DocumentId, SignedChange, Subject};
+use vc_protocol::control::Change;
 
 use crate::world::World;
 
@@ -19,7 +20,7 @@ pub(crate) struct Operation {
     pub(crate) writes: BTreeMap<String, Option<String>>,
     /// Whether the change came to a disk.
     pub(crate) persisted: bool,
-    pub(crate) answer: Option<Result<Vec<String>, String>>,
+    pub(crate) answer: Option<Result<Vec<Change>, MutationError>>,
 }
 
 impl Operation {
@@ -103,7 +104,7 @@ impl Operators {
     }
 
     /// An answer reached its operator.
-    pub(crate) fn answered(&mut self, request: u64, answer: Result<Vec<String>, String>) {
+    pub(crate) fn answered(&mut self, request: u64, answer: Result<Vec<Change>, MutationError>) {
         if let Some(operation) = self.operations.get_mut(&request) {
             operation.answer = Some(answer);
         }

@@ -71,10 +71,10 @@ impl Args {
             if self.diff || app.out.is_live() {
                 show_diff(app, session, &diff).await?;
             }
-            let lines = session.change(&Request::Deploy { deployments, files }).await?;
+            let changes = session.change(&Request::Deploy { deployments, files }).await?;
             warn(&project);
             if !(self.wait.wait && app.out.is_json()) {
-                app.out.changes(&lines)?;
+                app.out.changes(&changes)?;
             }
             if self.wait.wait {
                 let targets = project.services.iter().map(ServiceTarget::from).collect();

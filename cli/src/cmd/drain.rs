@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vc_protocol::ApiError;
-use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus, Request};
+use vc_protocol::control::{Change, InstanceRow, NodeRow, NodeStatus, Request};
 
 use super::wait::{Departure, MoveArgs, explain, until};
 use crate::app::App;
@@ -76,7 +76,7 @@ pub(super) struct Drained {
     /// Its row when the drain began.
     pub(super) node: NodeRow,
     /// The changes that the node reported.
-    pub(super) changes: Vec<String>,
+    pub(super) changes: Vec<Change>,
     /// The instances that no other node can run, with the reason.
     pub(super) stays: Vec<InstanceRow>,
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use vc_protocol::control::{ImagePush, Reply, Request};
+use vc_protocol::control::{Change, ImagePush, Reply, Request};
 
 use crate::app::App;
 use crate::docker::{Docker, DockerArgs};
@@ -75,7 +75,7 @@ pub(super) async fn push(
     session: &mut Session,
     docker: &Docker,
     reference: &str,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Change>> {
     tokio::select! {
         pushed = send(app, session, docker, reference) => pushed,
         result = tokio::signal::ctrl_c() => {
@@ -90,13 +90,13 @@ async fn send(
     session: &mut Session,
     docker: &Docker,
     reference: &str,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Change>> {
     let image = docker.find(reference).await?;
     let push =
         ImagePush { reference: reference.to_owned(), id: image.id.clone(), size: image.size };
     session.send(&Request::PushImage(push)).await?;
     match session.receive_result().await? {
-        Reply::Done(lines) => return Ok(lines),
+        Reply::Done(changes) => return Ok(changes),
         Reply::Ready => {}
         _ => return Err(SessionError::Unexpected.into()),
     }

@@ -37,7 +37,7 @@ impl Args {
             Scope::User(role) => role.as_str(),
             other => other.kind(),
         };
-        app.out.changes(&[format!(
+        app.out.lines(&[format!(
             "{} ({role}) of cluster {}, stored in {}",
             claims.sub,
             claims.aud,

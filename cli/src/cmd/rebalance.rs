@@ -60,7 +60,11 @@ impl Args {
     /// Orders the moves, and waits until they are done.
     async fn apply(&self, app: &App, session: &mut Session, rows: &[MoveRow]) -> Result {
         let changes = session.change(&Request::Rebalance { apply: true }).await?;
-        app.out.changes(&changes)?;
+        if changes.is_empty() && !app.out.is_json() {
+            print("nothing to move\n")?;
+        } else {
+            app.out.changes(&changes)?;
+        }
         let slot = |row: &MoveRow| Slot { service: row.service.clone(), replica: row.replica };
         let slots: BTreeMap<_, _> =
             rows.iter().filter_map(|row| Some((slot(row), row.from?))).collect();

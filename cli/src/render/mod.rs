@@ -14,6 +14,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 use vc_client::text::one_line;
+use vc_protocol::control::Change;
 use vc_protocol::{ApiError, Millis};
 
 pub(crate) use detail::inspect;
@@ -86,10 +87,17 @@ impl Output {
         print(&format!("{text}\n"))
     }
 
+    /// Prints lines: as they are, or as a JSON array.
+    pub(crate) fn lines(&self, lines: &[String]) -> Result {
+        self.show(lines, |lines, _| {
+            lines.iter().map(|line| format!("{}\n", one_line(line))).collect()
+        })
+    }
+
     /// Prints changes: one line each, or a JSON array.
-    pub(crate) fn changes(&self, changes: &[String]) -> Result {
+    pub(crate) fn changes(&self, changes: &[Change]) -> Result {
         self.show(changes, |changes, _| {
-            changes.iter().map(|change| format!("{}\n", one_line(change))).collect()
+            changes.iter().map(|change| format!("{}\n", one_line(&change.to_string()))).collect()
         })
     }
 

@@ -5,11 +5,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use vc_protocol::control::{
-    EventLevel, EventRow, LogRequest, LogRow, LogStream, MoveRow, PlanReport, Reply, Request,
-    ServiceDiff, TokenRequest, TokenSubject, VolumeRow,
+    Change, EventLevel, EventRow, LogRequest, LogRow, LogStream, MoveRow, PlanReport, Reply,
+    Request, ServiceDiff, TokenRequest, TokenSubject, VolumeRow,
 };
 use vc_protocol::token::{NodeRole, UserRole};
-use vc_protocol::{ApiError, ErrorCode};
+use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
 use crate::node::{Cluster, Node, member, node_id};
 use crate::{CommandOutput, Home};
@@ -25,15 +25,29 @@ fn with(replies: Vec<Reply>) -> (Home, Node) {
     (home, node)
 }
 
-fn done(lines: &[&str]) -> Vec<Reply> {
-    vec![Reply::Done(lines.iter().map(|line| (*line).to_owned()).collect())]
+fn service(text: &str) -> ServiceKey {
+    text.parse().expect("a service")
+}
+
+fn scaled(service: &str, to: u32) -> Change {
+    Change::Scaled { service: self::service(service), from: 1, to }
+}
+
+fn done(change: Change) -> Vec<Reply> {
+    vec![Reply::Done(vec![change])]
 }
 
 #[test]
 fn changes_are_printed() {
-    let (home, node) = with(done(&["shop/web: 3 instances"]));
-    assert_eq!(home.vc(&["scale", "web=3", "shop/db=0"]).ok(), "shop/web: 3 instances\n".repeat(2));
-    assert_eq!(home.vc(&["rm", "shop/", "--output", "json"]).ok(), "[\"shop/web: 3 instances\"]\n");
+    let (home, node) = with(done(scaled("shop/web", 3)));
+    assert_eq!(
+        home.vc(&["scale", "web=3", "shop/db=0"]).ok(),
+        "shop/web scaled from 1 to 3\n".repeat(2)
+    );
+    assert_eq!(
+        home.vc(&["rm", "shop/", "--output", "json"]).ok(),
+        "[{\"change\":\"scaled\",\"service\":\"shop/web\",\"from\":1,\"to\":3}]\n"
+    );
     home.vc(&["drain", "attic", "--no-wait"]).ok();
     home.vc(&["undrain", "attic"]).ok();
     let expected = [
@@ -49,9 +63,12 @@ fn changes_are_printed() {
 
 #[test]
 fn restart_rollback_leave_and_volume_send_their_requests() {
-    let (home, node) = with(done(&["done"]));
-    assert_eq!(home.vc(&["restart", "web", "shop/api"]).ok(), "done\ndone\n");
-    assert_eq!(home.vc(&["rollback", "web", "--output", "json"]).ok(), "[\"done\"]\n");
+    let (home, node) = with(done(Change::Restarting { service: service("shop/web") }));
+    assert_eq!(home.vc(&["restart", "web", "shop/api"]).ok(), "shop/web is restarting\n".repeat(2));
+    assert_eq!(
+        home.vc(&["rollback", "web", "--output", "json"]).ok(),
+        "[{\"change\":\"restarting\",\"service\":\"shop/web\"}]\n"
+    );
     home.vc(&["leave", "attic", "--force"]).ok();
     home.vc(&["volume", "rm", "shop/data"]).ok();
     let expected = [
@@ -90,11 +107,19 @@ fn rebalance_shows_the_moves_and_moves_when_confirmed() {
         to: Some(node_id(2)),
         reason: "too full".into(),
     };
+    let moving = Change::Moving {
+        slot: "shop/web.2".parse().expect("a slot"),
+        from: node_id(1),
+        from_name: "desk".into(),
+        to: node_id(2),
+        to_name: "attic".into(),
+        reason: "too full".into(),
+    };
     let mut plan = member(OURS, 10, vec![]);
     let shown = row.clone();
     plan.answer = Box::new(move |request| match request {
         Request::Rebalance { apply: false } => vec![Reply::Moves(vec![shown.clone()])],
-        Request::Rebalance { apply: true } => vec![Reply::Done(vec!["it moves".into()])],
+        Request::Rebalance { apply: true } => done(moving.clone()),
         _ => vec![Reply::Nodes(vec![])],
     });
     let (home, node) = (Home::new(), Node::start(plan));
@@ -109,16 +134,17 @@ fn rebalance_shows_the_moves_and_moves_when_confirmed() {
     let out = home.vc(&["rebalance", "--output", "json"]).ok();
     assert_eq!(serde_json::from_str::<Vec<MoveRow>>(&out).expect("JSON"), [row]);
     assert!(!node.requests().contains(&Request::Rebalance { apply: true }));
-    assert_eq!(home.vc(&["rebalance", "--yes", "--no-wait"]).ok(), "it moves\n");
+    assert_eq!(
+        home.vc(&["rebalance", "--yes", "--no-wait"]).ok(),
+        "shop/web.2 moves from desk to attic: too full\n"
+    );
 }
 
 #[test]
 fn a_refusal_after_a_change_reports_both() {
     let mut plan = member(OURS, 10, vec![]);
     plan.answer = Box::new(|request| match request {
-        Request::Scale { service, .. } if service == "web" => {
-            vec![Reply::Done(vec!["web: 1 instance".into()])]
-        }
+        Request::Scale { service, .. } if service == "web" => done(scaled("shop/web", 1)),
         _ => vec![Reply::Error(ApiError::new(
             ErrorCode::NotFound,
             "there is no service 'db'\nsee vc services",
@@ -126,19 +152,16 @@ fn a_refusal_after_a_change_reports_both() {
     });
     let (home, node) = (Home::new(), Node::start(plan));
     let out = home.vc(&["--token", &OURS.token(&[&node.address]), "scale", "web=1", "db=1"]);
-    assert_eq!(out.stdout, "web: 1 instance\n");
+    assert_eq!(out.stdout, "shop/web scaled from 1 to 1\n");
     assert_eq!(out.error(), "there is no service 'db' see vc services");
 }
 
 #[test]
 fn a_compose_file_is_deployed() {
-    let (home, node) = with(done(&["shop/web: created, 2 instances"]));
+    let (home, node) = with(done(Change::Created { service: service("shop/web") }));
     home.write("compose.yaml", COMPOSE);
     home.write(".env", "TAG=7\n");
-    assert_eq!(
-        home.vc(&["deploy", "compose.yaml", "-p", "shop"]).ok(),
-        "shop/web: created, 2 instances\n"
-    );
+    assert_eq!(home.vc(&["deploy", "compose.yaml", "-p", "shop"]).ok(), "shop/web created\n");
     let mut child = home
         .command(&["deploy", "-", "-p", "shop"])
         .stdin(Stdio::piped())
@@ -167,7 +190,7 @@ fn deploy_shows_the_changes_first_on_request() {
     let rows = vec![diff.clone()];
     plan.answer = Box::new(move |request| match request {
         Request::Diff { .. } => vec![Reply::Diff(rows.clone())],
-        _ => done(&["shop/web updated"]),
+        _ => done(Change::Updated { service: service("shop/web") }),
     });
     let node = Node::start(plan);
     let home = Home::new();
@@ -203,7 +226,7 @@ fn deploy_works_with_a_node_that_does_not_support_diff() {
             ErrorCode::NotFound,
             "this node does not understand it",
         ))],
-        _ => done(&["shop/web updated"]),
+        _ => done(Change::Updated { service: service("shop/web") }),
     });
     let node = Node::start(plan);
     let home = Home::new();

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use vc_protocol::ServiceKey;
 use vc_protocol::control::{
-    InstanceRow, MoveRow, NodeStatus, PlanReport, Reply, Request, UnplacedRow, VolumeRow,
+    Change, InstanceRow, MoveRow, NodeStatus, PlanReport, Reply, Request, UnplacedRow, VolumeRow,
 };
 use vc_protocol::instance::InstanceState::{self, Pending, Pulling, Running, Stopping};
 
@@ -43,7 +43,8 @@ fn key(name: &str) -> ServiceKey {
 
 /// A node that reports these turns while attic is drained; the data of db is on attic, and big fits on no other node.
 fn drains(turns: Vec<Turn>) -> Plan {
-    let done = |line: &str| vec![Reply::Done(vec![line.to_owned()])];
+    let done = |change: Change| vec![Reply::Done(vec![change])];
+    let (node, node_name) = (node_id(ATTIC), "attic".to_owned());
     let unplaced = |name: &str, reasons: &[&str]| UnplacedRow {
         service: key(name),
         replica: 1,
@@ -51,9 +52,18 @@ fn drains(turns: Vec<Turn>) -> Plan {
     };
     let mut plan = member(OURS, 10, vec![]);
     plan.answer = Box::new(move |request| match request {
-        Request::Drain { drain: true, .. } => done("attic is drained"),
-        Request::Leave { .. } => done("attic has left the cluster"),
-        Request::Rebalance { apply: true } => done("shop/web.1 moves from attic to desk: too full"),
+        Request::Drain { drain: true, .. } => {
+            done(Change::Drained { node, node_name: node_name.clone() })
+        }
+        Request::Leave { .. } => done(Change::Left { node, node_name: node_name.clone() }),
+        Request::Rebalance { apply: true } => done(Change::Moving {
+            slot: "shop/web.1".parse().expect("a slot"),
+            from: node,
+            from_name: node_name.clone(),
+            to: node_id(DESK),
+            to_name: "desk".into(),
+            reason: "too full".into(),
+        }),
         Request::Rebalance { apply: false } => vec![Reply::Moves(vec![MoveRow {
             service: key("web"),
             replica: 1,

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use vc_protocol::control::{
-    InstanceRow, Reply, Request, Rollout, RolloutState, ServiceDetail, ServiceRow,
+    Change, InstanceRow, Reply, Request, Rollout, RolloutState, ServiceDetail, ServiceRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{ContainerSpec, Healthcheck, OnPartition, ServiceSpec};
@@ -52,7 +52,9 @@ fn service() -> ServiceRow {
 fn deploys(n: u8, turns: Vec<Vec<InstanceRow>>) -> Plan {
     let mut plan = member(OURS, n, vec![]);
     plan.answer = Box::new(move |request| match request {
-        Request::Deploy { .. } => vec![Reply::Done(vec!["shop/web: created".into()])],
+        Request::Deploy { .. } => vec![Reply::Done(vec![Change::Created {
+            service: "shop/web".parse().expect("a service"),
+        }])],
         Request::Watch { services } => {
             assert_eq!(services.len(), 1);
             turns
@@ -88,7 +90,7 @@ fn deploy_waits_until_all_instances_run() {
     let home = Home::new();
     let out = deploy(&home, &node, &[]).ok();
     let (lines, last) = out.trim_end().rsplit_once('\n').expect("lines");
-    let expected = "shop/web: created\nshop/web.1 is pulling on alpha\nshop/web.2 is starting on alpha\n\
+    let expected = "shop/web created\nshop/web.1 is pulling on alpha\nshop/web.2 is starting on alpha\n\
                     shop/web.1 is pulling (120 of 300 MiB) on alpha\n\
                     shop/web.1 is running on alpha\nshop/web.2 is running on alpha";
     assert_eq!(lines, expected);
@@ -170,14 +172,16 @@ fn restart_rollback_and_scale_wait_like_deploy() {
             let turn = |instances| Reply::Watched { services: vec![], instances };
             [first, last].map(turn).to_vec()
         }
-        _ => vec![Reply::Done(vec!["told".into()])],
+        _ => vec![Reply::Done(vec![Change::Restarting {
+            service: "shop/web".parse().expect("a service"),
+        }])],
     });
     let node = Node::start(plan);
     let home = Home::new();
     let token = OURS.token(&[&node.address]);
     for command in [["restart", "web"], ["rollback", "web"], ["scale", "web=2"]] {
         let out = home.vc(&[&["--token", &token][..], &command, &["--wait"]].concat()).ok();
-        let seen = "told\nshop/web.1 is healthy on alpha\nshop/web.2 is running on alpha\n\
+        let seen = "shop/web is restarting\nshop/web.1 is healthy on alpha\nshop/web.2 is running on alpha\n\
                     shop/web.2 is healthy on alpha\n2/2 running after ";
         assert!(out.starts_with(seen), "{command:?}: {out}");
     }

@@ -4,6 +4,7 @@ import { signal } from '@preact/signals'
 import type { Request } from 'vc-mesh'
 
 import { ask } from './ask'
+import { changeLine } from './changes'
 import type { Session } from './state'
 import { say } from './toasts'
 
@@ -17,8 +18,8 @@ export function isPending(subject: string): boolean {
 /** Asks for a change and tells what the node said of it. `true`: it is done. */
 export async function perform(session: Session, subject: string, request: Request): Promise<boolean> {
   return during(subject, async () => {
-    const lines = await ask(session, request, 'done')
-    say(lines.join('; ') || 'Done; nothing had to change.')
+    const changes = await ask(session, request, 'done')
+    say(changes.map(changeLine).join('; ') || 'Done; nothing had to change.')
   })
 }
 

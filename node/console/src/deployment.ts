@@ -5,6 +5,7 @@ import type { ComposeProject, Deployment, PlanReport, ServiceDetail, ServiceDiff
 
 import { during, messageOf } from './actions'
 import { ask, askAgain, isLost } from './ask'
+import { changeLine } from './changes'
 import { follow, type Following } from './following'
 import type { Wanted } from './rollout'
 import type { Session } from './state'
@@ -111,7 +112,7 @@ export async function deploy(session: Session, review: Review): Promise<void> {
     const { deployments, files } = review.composed
     let lines: string[]
     try {
-      lines = await ask(session, { op: 'deploy', deployments, files }, 'done')
+      lines = (await ask(session, { op: 'deploy', deployments, files }, 'done')).map(changeLine)
     } catch (error) {
       if (!isLost(error)) throw error
       // Only what the nodes say now tells whether it happened.

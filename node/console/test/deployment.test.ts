@@ -28,7 +28,7 @@ function answerTo(request: Request): Reply {
     case 'inspect':
       return { reply: 'service', value: { row, deployed_by: 'ada', spec, previous: null, instances: [] } }
     default:
-      return { reply: 'done', value: ['done'] }
+      return { reply: 'done', value: [{ change: 'updated', service: 'shop/web' }] }
   }
 }
 
@@ -142,7 +142,7 @@ test('a review leaves out what has no place anyway, and keeps what loses its pla
 test('a deployment that cannot be followed has happened all the same', async () => {
   await takeFile(file('web'), willing)
   await deploy(failing('inspect', new Error('no such service')), review())
-  expect(problem()).toMatch(/^It is deployed \(done\).*No such service/)
+  expect(problem()).toMatch(/^It is deployed \(shop\/web updated\).*No such service/)
 })
 
 test('nothing of a draft is left for whoever signs in next', async () => {

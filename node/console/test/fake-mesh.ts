@@ -95,21 +95,21 @@ export class Mesh {
       case 'deploy': {
         const queue: ServiceRow = { ...(this.view.services[0] as ServiceRow), service: 'shop/queue', replicas: 2, running: 0, healthy: 0, ports: [], updated: Date.now() }
         this.show({ ...this.view, services: [...this.view.services, queue] })
-        return { reply: 'done', value: ['shop/web updated', 'shop/queue created'] }
+        return { reply: 'done', value: [{ change: 'updated', service: 'shop/web' }, { change: 'created', service: 'shop/queue' }] }
       }
       case 'scale':
         this.show({
           ...this.view,
           services: this.view.services.map((row) => (row.service === request.service ? { ...row, replicas: request.replicas } : row)),
         })
-        return { reply: 'done', value: [`${request.service} scaled to ${request.replicas}`] }
+        return { reply: 'done', value: [{ change: 'scaled', service: request.service, from: 1, to: request.replicas }] }
       case 'drain':
         this.show({ ...this.view, nodes: this.view.nodes.map((row) => (row.id === request.node ? { ...row, draining: request.drain } : row)) })
-        return { reply: 'done', value: [`${request.node.slice(-8)} ${request.drain ? 'is drained' : 'takes instances again'}`] }
+        return { reply: 'done', value: [{ change: request.drain ? 'drained' : 'undrained', node: request.node, node_name: request.node.slice(-8) }] }
       case 'restart':
         throw new MeshError('an update of this service is under way: wait for its end, or roll it back')
       default:
-        return { reply: 'done', value: [`${request.op} done`] }
+        return { reply: 'done', value: [] }
     }
   }
 

@@ -34,7 +34,7 @@ fn of_service(view: &View, wanted: &Deployment) -> ServiceDiff {
             if let Some(replicas) = wanted.replicas.filter(|&replicas| replicas != before) {
                 changes.push(format!("replicas: {before} -> {replicas}"));
             }
-            if held.spec == spec && revision::is_another_try(view, service) {
+            if held.spec == spec && revision::retries_update(view, service) {
                 changes.push("nothing, but it failed and is tried again".to_owned());
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vc_crdt::{DocumentError, Loaded, NodeState, Replica, View};
 use vc_protocol::change::{Batch, SignedChange, Subject};
+use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
 use vc_protocol::node::Usage;
 use vc_protocol::{ClusterId, Millis, NodeId};
@@ -12,7 +13,7 @@ use vc_protocol::{ClusterId, Millis, NodeId};
 use crate::anti_entropy::AntiEntropy;
 use crate::detector::Detector;
 use crate::interface::{Config, Durable, Input, Output, Timing};
-use crate::mutation::Mutation;
+use crate::mutation::{Mutation, MutationError};
 use crate::workload::Workload;
 
 /// From a new connection to the next heartbeat at the latest.
@@ -226,33 +227,34 @@ impl Engine {
     }
 
     fn mutate(&mut self, request: u64, by: Subject, mutation: &Mutation, now: Millis) {
-        let result = mutation.apply(&self.view, &by, now).and_then(|(wanted, lines)| {
-            let id = self.replica.id();
-            let confirms = |member| member == id || self.anti_entropy.is_confirmed(member);
-            let may_reuse = self.replica.members().all(confirms);
-            let name = by.name.clone();
-            let change = self
-                .replica
-                .write_cluster(&wanted, Some(by), now, may_reuse, self.nonce)
-                .map_err(|error| error.to_string())?;
-            for line in &lines {
-                tracing::info!(by = name, change = line.as_str(), "command");
-            }
-            self.dirty |= change.is_some();
-            Ok((change, lines))
+        let answer = self.write(by, mutation, now).map(|(change, changes)| {
+            // An answer acknowledges this change and everything before it: all of it is durable first.
+            self.pending.changes.extend(change.iter().cloned());
+            self.persist();
+            self.publish(change, now);
+            changes
         });
-        let answer = match result {
-            Ok((change, lines)) => {
-                // What an answer acknowledges is durable first, and so is all that came before it.
-                let change: Vec<SignedChange> = change.into_iter().collect();
-                self.pending.changes.extend(change.iter().cloned());
-                self.persist();
-                self.publish(change, now);
-                Ok(lines)
-            }
-            Err(reason) => Err(reason),
-        };
         self.outputs.push(Output::Answer(request, answer));
+    }
+
+    /// Writes a mutation into the cluster document; returns the signed change, if anything has changed.
+    fn write(
+        &mut self,
+        by: Subject,
+        mutation: &Mutation,
+        now: Millis,
+    ) -> Result<(Vec<SignedChange>, Vec<Change>), MutationError> {
+        let (wanted, changes) = mutation.apply(&self.view, &by, now)?;
+        let id = self.replica.id();
+        let confirms = |member| member == id || self.anti_entropy.is_confirmed(member);
+        let may_reuse = self.replica.members().all(confirms);
+        let name = by.name.clone();
+        let change = self.replica.write_cluster(&wanted, Some(by), now, may_reuse, self.nonce)?;
+        for change in &changes {
+            tracing::info!(by = name, %change, "command");
+        }
+        self.dirty |= change.is_some();
+        Ok((change.into_iter().collect(), changes))
     }
 
     pub(crate) fn persist(&mut self) {

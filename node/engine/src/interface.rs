@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use vc_protocol::change::{ChangeRange, DocumentId, SignedChange, Subject};
+use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, SyncMessage};
 use vc_protocol::node::{NodeInfo, Usage};
 use vc_protocol::{ClusterId, Keypair, Millis, NodeId, VolumeKey};
 
-use crate::mutation::Mutation;
+use crate::mutation::{Mutation, MutationError};
 use crate::runtime::{RuntimeAction, RuntimeEvent};
 
 /// The rhythms of a node, all in milliseconds.
@@ -125,8 +126,8 @@ pub enum Output {
     Replay(NodeId, Vec<ChangeRange>),
     /// Its connections are dead: close them.
     Disconnect(NodeId),
-    /// Answer a [`Input::Mutate`]: lines for people, or why not.
-    Answer(u64, Result<Vec<String>, String>),
+    /// Answer the [`Input::Mutate`] of this number with what has changed, or why nothing has.
+    Answer(u64, Result<Vec<Change>, MutationError>),
     /// [`Engine::view`] shows something new.
     ViewChanged,
 }

@@ -23,4 +23,4 @@ mod workload;
 pub use diff::diff;
 pub use engine::Engine;
 pub use interface::{Config, Durable, Input, Output, Timing};
-pub use mutation::{Mutation, find_node, find_service, find_services};
+pub use mutation::{FindError, Mutation, MutationError, find_node, find_service, find_services};

@@ -1,6 +1,8 @@
-//! What users change, checked against what is there.
+//! The changes to the cluster document that users ask for, checked against the current view.
 
+mod error;
 mod files;
+mod find;
 mod ports;
 pub(crate) mod revision;
 #[cfg(test)]
@@ -12,284 +14,245 @@ use std::collections::BTreeMap;
 use vc_crdt::{ClusterState, FileKey, ImageRecord, MoveOrder, SealedFile, View};
 use vc_placement::rebalance;
 use vc_protocol::change::Subject;
-use vc_protocol::spec::Deployment;
+use vc_protocol::control::Change;
+use vc_protocol::spec::{Deployment, ServiceSpec};
 use vc_protocol::{Millis, NodeId, ServiceKey, VolumeKey};
 
-/// A change that a user asks for. `service` and `node` are as people write them.
+pub use error::MutationError;
+pub use find::{FindError, find_node, find_service, find_services};
+
+/// A change that a user asks for. `service` and `node` texts are as users write them: see [`find_service`] and
+/// [`find_node`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mutation {
-    /// Put these services in place: all or none.
+    /// Creates or updates these services: all or none.
     Deploy {
         /// The services.
         deployments: Vec<Deployment>,
-        /// The secrets and configs that they mount. One that is there already stays as it is: sealed anew it would be
-        /// another text for the same content.
+        /// The secrets and configs that they mount, sealed. One that the cluster document holds already keeps its
+        /// sealed text: sealing the same content again gives another text.
         files: BTreeMap<FileKey, SealedFile>,
     },
-    /// Change the number of replicas.
+    /// Sets the number of replicas.
     Scale {
-        /// Which service.
+        /// The service.
         service: String,
-        /// How many.
+        /// At most [`MAX_REPLICAS`](vc_protocol::spec::MAX_REPLICAS).
         replicas: u32,
     },
-    /// Remove a service, or a project (`shop/`).
+    /// Removes a service, or all services of a project (`shop/`).
     Remove(String),
-    /// A user pushed an image: from now on, its reference means this one.
+    /// Records a pushed image: its reference means this image from now on.
     Image {
         /// Canonical reference.
         reference: String,
-        /// Its id, `sha256:…`.
+        /// The image's id, `sha256:…`.
         id: String,
         /// Bytes, uncompressed.
         size: u64,
     },
-    /// Keep a node free, or no more.
+    /// Drains a node, or ends the drain.
     Drain {
-        /// Which.
+        /// The node.
         node: String,
-        /// `false`: no more.
+        /// `false` ends the drain.
         drain: bool,
     },
-    /// Replace the instances of a service by new ones of the same spec.
+    /// Replaces the instances of a service by new ones of the same spec.
     Restart {
-        /// Which service.
+        /// The service.
         service: String,
     },
-    /// Go back to the spec before.
+    /// Makes the previous spec current.
     Rollback {
-        /// Which service.
+        /// The service.
         service: String,
     },
-    /// Even out what nodes run: orders to move.
+    /// Writes the move orders that even out the load of the nodes.
     Rebalance,
-    /// Take a node out of the cluster for good.
+    /// Takes a node out of the cluster for good.
     Leave {
-        /// Which.
+        /// The node.
         node: String,
-        /// Also when it runs instances, or holds data that a service uses.
+        /// Also if it runs instances, or holds data that a service uses.
         force: bool,
     },
-    /// Give up the data of a volume.
+    /// Removes a volume and its data.
     RemoveVolume {
-        /// Which.
+        /// The volume.
         volume: VolumeKey,
     },
 }
 
-/// The services that a text names: `web` where only one project has such a service, `shop/web`, or `shop/` for all of a
-/// project. Errors: none, or several.
-pub fn find_services(cluster: &ClusterState, text: &str) -> Result<Vec<ServiceKey>, String> {
-    let (project, service) = match text.split_once('/') {
-        Some((project, service)) => (Some(project), service),
-        None => (None, text),
-    };
-    let found: Vec<ServiceKey> = cluster
-        .services
-        .keys()
-        .filter(|key| project.is_none_or(|project| key.project.as_str() == project))
-        .filter(|key| service.is_empty() || key.service.as_str() == service)
-        .cloned()
-        .collect();
-    let list =
-        |keys: &[ServiceKey]| keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    match found.as_slice() {
-        [] if project.is_some() && service.is_empty() => {
-            Err(format!("no project '{text}'; see 'vc services'"))
-        }
-        [] => Err(format!("no service '{text}'; see 'vc services'")),
-        [_] => Ok(found),
-        _ if project.is_some() => Ok(found),
-        several => Err(format!("'{text}' is several services: name one of {}", list(several))),
-    }
-}
-
-/// The one service that a text names. Errors: none, or several.
-pub fn find_service(cluster: &ClusterState, text: &str) -> Result<ServiceKey, String> {
-    let mut found = find_services(cluster, text)?;
-    match (found.pop(), found.is_empty()) {
-        (Some(one), true) => Ok(one),
-        _ => Err(format!("'{text}' is several services: name one of them as project/service")),
-    }
-}
-
-/// The node that a name or an id names. Errors: none, or several.
-pub fn find_node(view: &View, text: &str) -> Result<NodeId, String> {
-    let found: Vec<NodeId> = view
-        .nodes
-        .keys()
-        .copied()
-        .filter(|&id| view.name(id) == text || id.to_string() == text || id.short() == text)
-        .collect();
-    match found.as_slice() {
-        [one] => Ok(*one),
-        [] => Err(format!("no node '{text}'; see 'vc nodes'")),
-        _ => Err(format!(
-            "several nodes are called '{text}': use the id from 'vc nodes --output json'"
-        )),
-    }
-}
-
 impl Mutation {
-    /// What the cluster document should say afterwards, and a line for people a thing that changes. Errors: one line
-    /// that says what to do; nothing changes.
+    /// Returns the cluster state after the mutation, and what it changes. Errors: the mutation is refused.
     pub(crate) fn apply(
         &self,
         view: &View,
         by: &Subject,
         now: Millis,
-    ) -> Result<(ClusterState, Vec<String>), String> {
+    ) -> Result<(ClusterState, Vec<Change>), MutationError> {
         let mut state = view.cluster.clone();
-        let mut lines = Vec::new();
-        match self {
+        let changes = match self {
             Self::Deploy { deployments, files } => {
-                if deployments.is_empty() {
-                    return Err("nothing to deploy: the file has no services".to_owned());
-                }
-                for (key, file) in files {
-                    state.files.entry(key.clone()).or_insert_with(|| file.clone());
-                }
-                for deployment in deployments {
-                    lines.push(revision::deploy(view, &mut state, deployment, by, now)?);
+                deploy(view, &mut state, deployments, files, by, now)?
+            }
+            Self::Scale { service, replicas: to } => {
+                let service = find_service(&state, service)?;
+                revision::check_replicas(&service, *to)?;
+                let from = state.replicas(&service);
+                state.scale.insert(service.clone(), *to);
+                vec![Change::Scaled { service, from, to: *to }]
+            }
+            Self::Remove(services) => {
+                let found = find_services(&state, services)?;
+                for service in &found {
+                    state.services.remove(service);
+                    state.scale.remove(service);
                 }
                 files::drop_unused(&mut state);
-                files::check_size(&view.cluster, &state)?;
-                // One of them may give up a port that another takes.
-                for Deployment { service, spec, .. } in deployments {
-                    ports::check(&state, service, &spec.ports)?;
-                }
-            }
-            Self::Scale { service, replicas } => {
-                let key = find_service(&state, service)?;
-                revision::check_replicas(&key, *replicas)?;
-                let before = state.replicas(&key);
-                lines.push(format!("{key} scaled from {before} to {replicas}"));
-                state.scale.insert(key, *replicas);
-            }
-            Self::Remove(service) => {
-                for key in find_services(&state, service)? {
-                    state.services.remove(&key);
-                    state.scale.remove(&key);
-                    lines.push(format!("{key} removed"));
-                }
-                files::drop_unused(&mut state);
+                found.into_iter().map(|service| Change::Removed { service }).collect()
             }
             Self::Image { reference, id, size } => {
                 let record = ImageRecord { id: id.clone(), size: *size, pushed: now };
                 let held = state.images.insert(reference.clone(), record);
-                let known = held.is_some_and(|held| held.id == *id);
-                lines.push(format!("{reference} {}", if known { "unchanged" } else { "pushed" }));
+                let (reference, id) = (reference.clone(), id.clone());
+                vec![match held {
+                    Some(held) if held.id == id => Change::ImageUnchanged { reference, id },
+                    _ => Change::ImagePushed { reference, id },
+                }]
             }
             Self::Drain { node, drain } => {
-                let id = find_node(view, node)?;
-                let name = view.name(id);
-                if *drain {
-                    state.drained.insert(id, true);
-                    lines.push(format!("{name} is drained"));
+                let node = find_node(view, node)?;
+                let node_name = view.name(node);
+                vec![if *drain {
+                    state.drained.insert(node, true);
+                    Change::Drained { node, node_name }
                 } else {
-                    state.drained.remove(&id);
-                    lines.push(format!("{name} takes instances again"));
-                }
+                    state.drained.remove(&node);
+                    Change::Undrained { node, node_name }
+                }]
             }
             Self::Restart { service } => {
-                let key = find_service(&state, service)?;
-                lines.push(revision::restart(view, &mut state, &key, by, now)?);
+                let service = find_service(&state, service)?;
+                vec![revision::restart(view, &mut state, &service, by, now)?]
             }
             Self::Rollback { service } => {
-                let key = find_service(&state, service)?;
-                lines.push(revision::roll_back(view, &mut state, &key, by, now)?);
+                let service = find_service(&state, service)?;
+                vec![revision::roll_back(view, &mut state, &service, by, now)?]
             }
-            Self::Rebalance => lines.append(&mut order_moves(view, &mut state, now)),
+            Self::Rebalance => order_moves(view, &mut state, now),
             Self::Leave { node, force } => {
-                let id = find_node(view, node)?;
-                let name = view.name(id);
+                let node = find_node(view, node)?;
                 if !force {
-                    may_leave(view, id)?;
+                    check_empty(view, node)?;
                 }
-                state.left.insert(id, now);
-                state.drained.remove(&id);
-                state.moves.retain(|_, order| order.from != id && order.to != id);
-                lines.push(format!("{name} has left the cluster"));
+                state.left.insert(node, now);
+                state.drained.remove(&node);
+                state.moves.retain(|_, order| order.from != node && order.to != node);
+                vec![Change::Left { node, node_name: view.name(node) }]
             }
-            Self::RemoveVolume { volume } => {
-                lines.push(remove_volume(view, &mut state, volume, now)?);
-            }
-        }
-        Ok((state, lines))
+            Self::RemoveVolume { volume } => vec![remove_volume(view, &mut state, volume, now)?],
+        };
+        Ok((state, changes))
     }
 }
 
-/// Gives the orders that even out what nodes run, beside those that hold, and drops the others.
-fn order_moves(view: &View, state: &mut ClusterState, now: Millis) -> Vec<String> {
+fn deploy(
+    view: &View,
+    state: &mut ClusterState,
+    deployments: &[Deployment],
+    files: &BTreeMap<FileKey, SealedFile>,
+    by: &Subject,
+    now: Millis,
+) -> Result<Vec<Change>, MutationError> {
+    if deployments.is_empty() {
+        return Err(MutationError::NothingToDeploy);
+    }
+    for (key, file) in files {
+        state.files.entry(key.clone()).or_insert_with(|| file.clone());
+    }
+    let mut changes = Vec::new();
+    for deployment in deployments {
+        changes.push(revision::deploy(view, state, deployment, by, now)?);
+    }
+    files::drop_unused(state);
+    files::check_size(&view.cluster, state)?;
+    // After all of them: one service may release a port that another takes.
+    for Deployment { service, spec, .. } in deployments {
+        ports::check(state, service, &spec.ports)?;
+    }
+    Ok(changes)
+}
+
+/// Adds the orders that even out the load to those that still hold, and drops the others.
+fn order_moves(view: &View, state: &mut ClusterState, now: Millis) -> Vec<Change> {
     state.moves.retain(|slot, _| view.input.moves.contains_key(slot));
-    let mut lines = Vec::new();
+    let mut changes = Vec::new();
     for it in rebalance(&view.input) {
-        // By the clock of that node: the order must be younger than the claim that it is about.
+        // The claim's time is by that node's clock, and the order must be later than the claim.
         let claims = view.input.nodes.get(&it.from).map(|node| &node.claims);
         let since = claims.and_then(|claims| claims.get(&it.slot)).map_or(0, |claim| claim.since);
         let at = now.max(since.saturating_add(1));
-        let (from, to) = (view.name(it.from), view.name(it.to));
-        lines.push(format!("{} moves from {from} to {to}: {}", it.slot, it.reason));
-        state.moves.insert(it.slot, MoveOrder { from: it.from, to: it.to, ordered_at: at });
+        state.moves.insert(it.slot.clone(), MoveOrder { from: it.from, to: it.to, ordered_at: at });
+        changes.push(Change::Moving {
+            slot: it.slot,
+            from: it.from,
+            from_name: view.name(it.from),
+            to: it.to,
+            to_name: view.name(it.to),
+            reason: it.reason,
+        });
     }
-    if lines.is_empty() {
-        lines.push("nothing to move".to_owned());
-    }
-    lines
+    changes
 }
 
 /// Errors: the node runs instances, or holds data that a service uses.
-fn may_leave(view: &View, id: NodeId) -> Result<(), String> {
-    let name = view.name(id);
-    let claims = view.nodes.get(&id).map_or(0, |state| state.claims.len());
-    if view.up.contains(&id) && claims > 0 {
-        let instances = if claims == 1 { "1 instance" } else { &format!("{claims} instances") };
-        return Err(format!(
-            "{name} has {instances}: 'vc drain {name}' first, or leave them behind with --force"
-        ));
+fn check_empty(view: &View, node: NodeId) -> Result<(), MutationError> {
+    let instances = view.nodes.get(&node).map_or(0, |state| state.claims.len());
+    if view.up.contains(&node) && instances > 0 {
+        return Err(MutationError::NodeHasInstances { node: view.name(node), instances });
     }
-    let held = view.input.volumes.iter().filter(|(_, holder)| **holder == id);
+    let held = view.input.volumes.iter().filter(|(_, holder)| **holder == node);
     for (volume, _) in held {
         if let Some(service) = mounting(&view.cluster, volume).next() {
-            return Err(format!(
-                "{name} holds the data of volume {volume}, which {service} uses: remove {service} \
-                 first, or lose the data with --force"
-            ));
+            return Err(MutationError::NodeHoldsVolume {
+                node: view.name(node),
+                volume: volume.clone(),
+                service: service.clone(),
+            });
         }
     }
     Ok(())
 }
 
-/// Errors: there is none, or a service mounts it.
+/// Errors: no node holds the volume, or a service mounts it.
 fn remove_volume(
     view: &View,
     state: &mut ClusterState,
     volume: &VolumeKey,
     now: Millis,
-) -> Result<String, String> {
+) -> Result<Change, MutationError> {
     let holders = view.nodes.values().filter_map(|node| node.volumes.get(volume).copied());
     let since = match (view.input.volumes.contains_key(volume), holders.max()) {
         (true, Some(since)) => since,
-        _ => return Err(format!("no volume '{volume}'; see 'vc volume ls'")),
+        _ => return Err(MutationError::NoVolume(volume.clone())),
     };
-    let services: Vec<String> =
-        mounting(&view.cluster, volume).map(|service| service.to_string()).collect();
-    if let Some(service) = services.first() {
-        let services = services.join(", ");
-        return Err(format!("{services} mounts volume {volume}: 'vc rm {service}' first"));
+    let services: Vec<ServiceKey> = mounting(&view.cluster, volume).cloned().collect();
+    if !services.is_empty() {
+        return Err(MutationError::VolumeInUse { volume: volume.clone(), services });
     }
-    // By whatever clock it was made, it is gone.
+    // The tombstone must not be older than the record, whose clock may be ahead of ours.
     state.tombstones.insert(volume.clone(), now.max(since));
-    Ok(format!("volume {volume} removed"))
+    Ok(Change::VolumeRemoved { volume: volume.clone() })
 }
 
-/// The services that mount a volume, now or when an update goes back.
+/// Returns the services that mount a volume, now or after a rollback.
 pub(crate) fn mounting<'a>(
     cluster: &'a ClusterState,
     volume: &'a VolumeKey,
 ) -> impl Iterator<Item = &'a ServiceKey> {
-    let mounts =
-        |spec: &vc_protocol::spec::ServiceSpec| spec.volumes().any(|it| *it == volume.volume);
+    let mounts = |spec: &ServiceSpec| spec.volumes().any(|it| *it == volume.volume);
     let of_project = cluster.services.iter().filter(|(key, _)| key.project == volume.project);
     let mounting = of_project.filter(move |(_, record)| {
         mounts(&record.spec) || record.previous.as_ref().is_some_and(mounts)

@@ -214,13 +214,13 @@ impl ControlService {
         self.ask(DriverMessage::Mutate { by, mutation, answer }, result).await.map(Reply::Done)
     }
 
-    async fn ask(
+    async fn ask<T>(
         &self,
         message: DriverMessage,
-        result: oneshot::Receiver<Result<Vec<String>, String>>,
-    ) -> Result<Vec<String>, ApiError> {
+        result: oneshot::Receiver<Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
         self.driver.send(message).await.map_err(stopping)?;
-        result.await.map_err(stopping)?.map_err(refused)
+        result.await.map_err(stopping)?
     }
 
     /// Returns members' addresses that this audience can dial.

@@ -1,9 +1,9 @@
 //! Requests about services and their instances.
 
-use vc_engine::{Mutation, report};
+use vc_engine::{FindError, Mutation, report};
+use vc_protocol::ApiError;
 use vc_protocol::control::Reply;
 use vc_protocol::spec::{Deployment, FileContent};
-use vc_protocol::{ApiError, ErrorCode};
 
 use super::service::refused;
 use super::{ControlService, plan};
@@ -22,7 +22,7 @@ impl ControlService {
         let view = self.latest().view;
         let mut rows = report::instances(&view);
         if let Some(service) = service {
-            let keys = vc_engine::find_services(&view.cluster, service).map_err(refused)?;
+            let keys = vc_engine::find_services(&view.cluster, service)?;
             rows.retain(|row| keys.contains(&row.service));
         }
         Ok(Reply::Instances(rows))
@@ -31,11 +31,9 @@ impl ControlService {
     /// Describes one service.
     pub(super) fn inspect(&self, service: &str) -> Result<Reply, ApiError> {
         let view = self.latest().view;
-        let key = vc_engine::find_service(&view.cluster, service).map_err(refused)?;
-        let detail = report::inspect(&view, &key).ok_or_else(|| {
-            ApiError::new(ErrorCode::NotFound, format!("no service '{service}'"))
-                .with_hint("see 'vc services'")
-        })?;
+        let key = vc_engine::find_service(&view.cluster, service)?;
+        let detail =
+            report::inspect(&view, &key).ok_or_else(|| FindError::NoService(service.to_owned()))?;
         Ok(Reply::Service(Box::new(detail)))
     }
 

@@ -12,7 +12,7 @@ use vc_protocol::auth::{
 use vc_protocol::token::{
     NodeRole, Scope, TokenError, issue_certificate, verify, verify_certificate,
 };
-use vc_protocol::{Name, NodeId};
+use vc_protocol::{ApiError, Name, NodeId};
 
 use super::limits::{
     HANDSHAKE_TIMEOUT, HandshakePermit, LimitError, PendingHandshakes, SessionLimiter,
@@ -53,7 +53,7 @@ enum Refusal {
     #[error("this node is stopping: use another with --peer")]
     Stopping,
     #[error("{0}")]
-    NotAdmitted(String),
+    NotAdmitted(ApiError),
 }
 
 /// Authenticates peers. Cheap to clone.

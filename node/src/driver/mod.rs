@@ -8,10 +8,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeEvent};
 use vc_engine::{Config, Durable, Engine, Input, Output, Timing};
 use vc_protocol::change::Batch;
+use vc_protocol::control::Change;
 use vc_protocol::gossip::SyncMessage;
 use vc_protocol::node::NodeInfo;
 use vc_protocol::wire::encode;
-use vc_protocol::{Multiaddr, NodeId};
+use vc_protocol::{ApiError, ErrorCode, Multiaddr, NodeId};
 
 use crate::driver_message::DriverMessage;
 use crate::identity::Membership;
@@ -49,7 +50,7 @@ pub(crate) struct Driver {
     store: Arc<Store>,
     engine: Engine,
     messages: mpsc::Receiver<DriverMessage>,
-    answers: BTreeMap<u64, oneshot::Sender<Result<Vec<String>, String>>>,
+    answers: BTreeMap<u64, oneshot::Sender<Result<Vec<Change>, ApiError>>>,
     requests: u64,
     snapshot: watch::Sender<Snapshot>,
     known_addresses: BTreeMap<NodeId, Vec<Multiaddr>>,
@@ -289,7 +290,7 @@ impl Driver {
                         self.publish_view();
                     }
                     if let Some(answer) = self.answers.remove(&request) {
-                        let _ = answer.send(result);
+                        let _ = answer.send(result.map_err(ApiError::from));
                     }
                 }
                 Output::ViewChanged => {
@@ -377,8 +378,8 @@ impl Driver {
     }
 }
 
-fn disk_failed(error: &StoreError) -> String {
-    format!(
-        "this node cannot write to its disk ({error}), so nothing was changed: free some space, or use another node with --peer"
-    )
+fn disk_failed(error: &StoreError) -> ApiError {
+    let message = format!("this node cannot write to its disk, nothing was changed: {error}");
+    ApiError::new(ErrorCode::Internal, message)
+        .with_hint("free some space or use another node with --peer")
 }

@@ -1,5 +1,6 @@
 //! Errors of commands and copies.
 
+use vc_engine::FindError;
 use vc_protocol::{ApiError, ErrorCode, ServiceKey, Slot};
 
 use super::{MAX_LOCAL, MAX_RELAYED};
@@ -9,8 +10,8 @@ use vc_runtime::RuntimeError;
 /// Why a command or copy did not start. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExecError {
-    #[error("{0}")]
-    Find(String),
+    #[error(transparent)]
+    Find(#[from] FindError),
     #[error("{service} has no replica {replica}")]
     NoReplica { service: ServiceKey, replica: u32 },
     #[error("{0} has no instances")]
@@ -31,7 +32,7 @@ impl From<ExecError> for ApiError {
     fn from(error: ExecError) -> Self {
         let message = error.to_string();
         let (code, hint) = match error {
-            ExecError::Find(_) => (ErrorCode::NotFound, String::new()),
+            ExecError::Find(error) => return error.into(),
             ExecError::NoReplica { service, .. } => {
                 (ErrorCode::NotFound, format!("see 'vc ps {service}'"))
             }

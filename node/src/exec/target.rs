@@ -16,7 +16,7 @@ pub(super) fn choose(
     service: &str,
     replica: Option<u32>,
 ) -> Result<(NodeId, InstanceId), ExecError> {
-    let service = vc_engine::find_service(&view.cluster, service).map_err(ExecError::Find)?;
+    let service = vc_engine::find_service(&view.cluster, service)?;
     let desired = view.desired_digest(&service);
     let up = view.nodes.iter().filter(|(node, _)| view.up.contains(node));
     let running = up

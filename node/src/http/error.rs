@@ -1,13 +1,14 @@
 //! Errors of HTTP requests and WebSockets.
 
+use vc_engine::FindError;
 use vc_protocol::http::MAX_HEADERS;
 use vc_protocol::{ApiError, ErrorCode, InstanceId, ServiceKey};
 
 /// Why a request did not reach an instance, or got no response from it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("{0}")]
-    Find(String),
+    #[error(transparent)]
+    Find(#[from] FindError),
     #[error("{0} publishes no TCP port that other hosts can reach")]
     NoPort(ServiceKey),
     #[error("{service} publishes several ports")]
@@ -39,7 +40,7 @@ impl From<FetchError> for ApiError {
         use FetchError as E;
         let message = error.to_string();
         let (code, hint) = match error {
-            E::Find(_) => (ErrorCode::NotFound, String::new()),
+            E::Find(error) => return error.into(),
             E::NoPort(_) => (
                 ErrorCode::FailedPrecondition,
                 "publish one with 'ports:' in its Compose file".to_owned(),

@@ -53,7 +53,7 @@ impl Http {
     ) -> Result<(ServiceKey, InstanceConnection), FetchError> {
         let key = {
             let view = Arc::clone(&self.snapshot.borrow().view);
-            vc_engine::find_service(&view.cluster, service).map_err(FetchError::Find)?
+            vc_engine::find_service(&view.cluster, service)?
         };
         let published: Vec<Published> = {
             let table = self.router.table();

@@ -1,5 +1,6 @@
 //! Errors of reading logs.
 
+use vc_engine::FindError;
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
 use crate::member_request::MemberError;
@@ -8,8 +9,8 @@ use vc_runtime::RuntimeError;
 /// Why the logs of an instance or a service cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LogError {
-    #[error("{0}")]
-    Find(String),
+    #[error(transparent)]
+    Find(#[from] FindError),
     #[error("{service} has no replica {replica}")]
     NoReplica { service: ServiceKey, replica: u32 },
     #[error("{0} has not started yet")]
@@ -26,7 +27,7 @@ impl From<LogError> for ApiError {
     fn from(error: LogError) -> Self {
         let message = error.to_string();
         let (code, hint) = match error {
-            LogError::Find(_) => (ErrorCode::NotFound, String::new()),
+            LogError::Find(error) => return error.into(),
             LogError::NoReplica { service, .. } => {
                 (ErrorCode::NotFound, format!("see 'vc ps {service}'"))
             }

@@ -160,8 +160,7 @@ where
 
 /// Returns the service that the request names, if it has anything to read or the request follows it.
 fn find(view: &View, request: &LogRequest) -> Result<ServiceKey, LogError> {
-    let service =
-        vc_engine::find_service(&view.cluster, &request.service).map_err(LogError::Find)?;
+    let service = vc_engine::find_service(&view.cluster, &request.service)?;
     let has_holders = !holders(view, &service, request.replica).is_empty();
     if let Some(replica) = request.replica
         && replica > view.cluster.replicas(&service)

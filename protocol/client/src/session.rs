@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::bytes::Bytes;
-use vc_protocol::control::{Reply, Request};
+use vc_protocol::control::{Change, Reply, Request};
 use vc_protocol::{ApiError, ErrorCode, NodeId, wire};
 
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
@@ -123,7 +123,7 @@ impl Session {
     }
 
     /// Sends a request that changes something; returns what it changed.
-    pub async fn change(&mut self, request: &Request) -> Result<Vec<String>, SessionError> {
+    pub async fn change(&mut self, request: &Request) -> Result<Vec<Change>, SessionError> {
         expect_reply!(self.ask(request).await?, Done)
     }
 

@@ -345,9 +345,18 @@ export type Request =
   | ({ op: 'fetch' } & FetchRequest)
   | ({ op: 'socket' } & SocketRequest)
 
+/** One thing that a command changed, or left as it is. Later versions may send kinds that are not listed. */
+export type Change =
+  | { change: 'created' | 'updated' | 'redeployed' | 'unchanged' | 'removed' | 'restarting' | 'rolled_back'; service: ServiceKey }
+  | { change: 'scaled'; service: ServiceKey; from: number; to: number }
+  | { change: 'moving'; slot: string; from: string; from_name: string; to: string; to_name: string; reason: string }
+  | { change: 'drained' | 'undrained' | 'left'; node: string; node_name: string }
+  | { change: 'image_pushed' | 'image_unchanged'; reference: string; id: string }
+  | { change: 'volume_removed'; volume: string }
+
 /** An answer to a request. */
 export type Reply =
-  | { reply: 'done'; value: string[] }
+  | { reply: 'done'; value: Change[] }
   | { reply: 'plan'; value: PlanReport }
   | { reply: 'services'; value: ServiceRow[] }
   | { reply: 'instances'; value: InstanceRow[] }

@@ -7,10 +7,12 @@ use vc_protocol::ServiceKey;
 use vc_protocol::spec::ServiceSpec;
 use vc_protocol::wire::MAX_CHANGE;
 
-/// What a deployment may add to the documents, in bytes. It is one change, and the rest of that is its envelope.
-const MAX_DEPLOY_BYTES: usize = MAX_CHANGE - 64 * 1024;
+use super::error::MutationError;
 
-/// The secrets and configs that a service mounts.
+/// Bytes that a deployment may add to the cluster document. It is one change, of which 64 KiB are left for the envelope.
+pub(super) const MAX_DEPLOY_BYTES: usize = MAX_CHANGE - 64 * 1024;
+
+/// Returns the keys of the secrets and configs that a service mounts.
 pub(super) fn mounted<'a>(
     service: &'a ServiceKey,
     spec: &'a ServiceSpec,
@@ -22,7 +24,7 @@ pub(super) fn mounted<'a>(
     })
 }
 
-/// Forgets secrets and configs that no service mounts, nor would after going back to what it was before.
+/// Drops the secrets and configs that no service mounts, now or after a rollback.
 pub(super) fn drop_unused(state: &mut ClusterState) {
     let specs = state.services.iter().flat_map(|(key, record)| {
         std::iter::once(&record.spec).chain(&record.previous).map(move |spec| (key, spec))
@@ -31,22 +33,17 @@ pub(super) fn drop_unused(state: &mut ClusterState) {
     state.files.retain(|key, _| used.contains(key));
 }
 
-/// Whether what is new fits into one change.
-/// Errors: it does not.
-pub(super) fn check_size(before: &ClusterState, after: &ClusterState) -> Result<(), String> {
+/// Errors: what is new in `after` does not fit into one change.
+pub(super) fn check_size(before: &ClusterState, after: &ClusterState) -> Result<(), MutationError> {
     let new =
         after.services.iter().filter(|(key, record)| before.services.get(key) != Some(record));
     let services =
         new.map(|(_, record)| serde_json::to_vec(record).map_or(usize::MAX, |it| it.len()));
     let new = after.files.iter().filter(|(key, _)| !before.files.contains_key(key));
     let files = new.map(|(_, file)| file.sealed.len());
-    let size = services.chain(files).fold(0, usize::saturating_add);
+    let size: usize = services.chain(files).fold(0, usize::saturating_add);
     if size > MAX_DEPLOY_BYTES {
-        return Err(format!(
-            "this is {} KiB at once, with its secrets and configs, of at most {}: deploy a part of the services first",
-            size / 1024,
-            MAX_DEPLOY_BYTES / 1024
-        ));
+        return Err(MutationError::DeploymentTooLarge { bytes: size });
     }
     Ok(())
 }
@@ -56,7 +53,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use vc_crdt::{SealedFile, View};
+    use vc_protocol::ApiError;
     use vc_protocol::change::Subject;
+    use vc_protocol::control::Change;
     use vc_protocol::spec::{Deployment, FileId, FileKind, FileMount};
 
     use crate::Mutation;
@@ -89,12 +88,16 @@ mod tests {
         }
     }
 
-    fn apply(state: &mut ClusterState, mutation: &Mutation) -> Result<Vec<String>, String> {
+    fn apply(state: &mut ClusterState, mutation: &Mutation) -> Result<Vec<Change>, MutationError> {
         let view = View::from_states(state.clone(), BTreeMap::new());
         let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned() };
-        let (next, lines) = mutation.apply(&view, &by, 1)?;
+        let (next, changes) = mutation.apply(&view, &by, 1)?;
         *state = next;
-        Ok(lines)
+        Ok(changes)
+    }
+
+    fn message(error: MutationError) -> String {
+        ApiError::from(error).to_string()
     }
 
     fn versions(state: &ClusterState) -> Vec<&str> {
@@ -102,11 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn files_stay_as_long_as_a_service_mounts_them_or_may_go_back_to_them() {
+    fn files_are_kept_while_a_service_mounts_them_now_or_after_a_rollback() {
         let mut state = ClusterState::default();
         let deploy = |state: &mut ClusterState, service, version, text| {
-            let lines = apply(state, &deploying(vec![mounting(service, version)], text));
-            lines.expect("done").remove(0)
+            let changes = apply(state, &deploying(vec![mounting(service, version)], text));
+            changes.expect("deployed").remove(0).to_string()
         };
         assert_eq!(deploy(&mut state, "shop/web", "1", "a"), "shop/web created");
         // The same content sealed anew changes nothing.
@@ -116,27 +119,28 @@ mod tests {
         deploy(&mut state, "shop/api", "1", "c");
         deploy(&mut state, "shop/web", "2", "d");
         assert_eq!(versions(&state), ["1", "2"]);
-        // Nobody has seen the second work, so it is the first that the third would go back to.
+        // The second update has not completed, so a rollback of the third leads to the first.
         deploy(&mut state, "shop/web", "3", "e");
         assert_eq!(versions(&state), ["1", "3"]);
         deploy(&mut state, "shop/api", "4", "f");
-        apply(&mut state, &Mutation::Remove("shop/web".to_owned())).expect("done");
+        apply(&mut state, &Mutation::Remove("shop/web".to_owned())).expect("removed");
         assert_eq!(versions(&state), ["1", "4"]);
-        apply(&mut state, &Mutation::Remove("shop/api".to_owned())).expect("done");
+        apply(&mut state, &Mutation::Remove("shop/api".to_owned())).expect("removed");
         assert!(state.files.is_empty());
     }
 
     #[test]
-    fn a_deployment_without_its_files_or_too_large_changes_nothing() {
+    fn a_deployment_that_lacks_files_or_is_too_large_is_refused() {
         let mut state = ClusterState::default();
         let deployments = vec![mounting("shop/web", "1")];
         let without = Mutation::Deploy { deployments: deployments.clone(), files: BTreeMap::new() };
         assert_eq!(
-            apply(&mut state, &without).expect_err("refused"),
-            "shop/web: the content of secret 'db' did not come along: deploy it again"
+            message(apply(&mut state, &without).expect_err("refused")),
+            "shop/web: the request lacks the content of secret 'db': deploy it again"
         );
         let large = "x".repeat(MAX_DEPLOY_BYTES);
         let error = apply(&mut state, &deploying(deployments, &large)).expect_err("refused");
-        assert!(error.contains("of at most 1984: deploy a part"), "{error}");
+        let error = message(error);
+        assert!(error.contains("more than 1984: deploy a part"), "{error}");
     }
 }

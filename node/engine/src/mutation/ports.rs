@@ -1,18 +1,25 @@
-//! Ports that several services want.
+//! Conflicts between the ports that services publish.
 
 use vc_crdt::ClusterState;
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::Port;
 
-/// Errors: another service has one of these ports.
-pub(super) fn check(state: &ClusterState, key: &ServiceKey, ports: &[Port]) -> Result<(), String> {
-    for (other, record) in state.services.iter().filter(|(other, _)| *other != key) {
-        let clash = ports.iter().find(|port| record.spec.ports.iter().any(|it| it.overlaps(port)));
-        if let Some(port) = clash {
-            let name = port.name();
-            return Err(format!(
-                "port {name} is published by {other} already: publish another in {key}"
-            ));
+use super::error::MutationError;
+
+/// Errors: another service publishes one of these ports.
+pub(super) fn check(
+    state: &ClusterState,
+    service: &ServiceKey,
+    ports: &[Port],
+) -> Result<(), MutationError> {
+    for (other, record) in state.services.iter().filter(|(other, _)| *other != service) {
+        let taken = ports.iter().find(|port| record.spec.ports.iter().any(|it| it.overlaps(port)));
+        if let Some(port) = taken {
+            return Err(MutationError::PortTaken {
+                port: port.name(),
+                by: other.clone(),
+                service: service.clone(),
+            });
         }
     }
     Ok(())
@@ -24,6 +31,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use vc_crdt::View;
+    use vc_protocol::ApiError;
     use vc_protocol::change::Subject;
     use vc_protocol::spec::{Deployment, PortProtocol, Publish, ServiceSpec};
 
@@ -31,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_that_another_service_publishes_is_refused_with_both_names() {
+    fn a_port_that_another_service_publishes_is_refused() {
         let port = Port {
             host_ip: None,
             published: 8080,
@@ -54,14 +62,16 @@ mod tests {
         };
         let state = apply(&ClusterState::default(), vec![wanted("shop/web", &publishing)]);
         let state = state.expect("the port is free");
-        apply(&state, vec![wanted("shop/web", &publishing)]).expect("its own");
-        let refused = "port 8080/tcp is published by shop/web already: publish another in blog/web";
+        apply(&state, vec![wanted("shop/web", &publishing)])
+            .expect("the service has the port itself");
+        let refused =
+            "port 8080/tcp is published by shop/web already: publish another port in blog/web";
         let taken = apply(&state, vec![wanted("blog/web", &publishing)]);
-        assert_eq!(taken, Err(refused.to_owned()));
+        assert_eq!(ApiError::from(taken.expect_err("refused")).to_string(), refused);
         let both = vec![wanted("blog/web", &publishing), wanted("shop/web", &publishing)];
         assert!(apply(&ClusterState::default(), both).is_err());
-        let passed_on =
+        let released =
             vec![wanted("blog/web", &publishing), wanted("shop/web", &ServiceSpec::default())];
-        apply(&state, passed_on).expect("it is free by then");
+        apply(&state, released).expect("the port is released");
     }
 }

@@ -1,4 +1,4 @@
-//! What each command makes of the cluster document.
+//! What each mutation writes into the cluster document.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::spec::{
     ContainerSpec, Deployment, FileId, FileKind, FileMount, Mount, ServiceSpec,
 };
-use vc_protocol::{InstanceId, Keypair, Millis, NodeId, Resources, ServiceKey};
+use vc_protocol::{ApiError, InstanceId, Keypair, Millis, NodeId, Resources, ServiceKey};
 
 use super::Mutation;
 use crate::{diff, report};
@@ -84,11 +84,13 @@ impl Cluster {
         View::from_states(self.state.clone(), self.nodes.clone())
     }
 
+    /// Applies a mutation; returns the lines that users see.
     fn apply(&mut self, mutation: &Mutation) -> Result<Vec<String>, String> {
         let by = Subject { name: "ada".to_owned(), token_id: String::new() };
-        let (state, lines) = mutation.apply(&self.view(), &by, NOW)?;
+        let applied = mutation.apply(&self.view(), &by, NOW);
+        let (state, changes) = applied.map_err(|error| ApiError::from(error).to_string())?;
         self.state = state;
-        Ok(lines)
+        Ok(changes.iter().map(ToString::to_string).collect())
     }
 
     fn deploy(&mut self, spec: ServiceSpec) -> String {
@@ -175,7 +177,7 @@ fn a_restart_is_an_update_to_the_same_that_no_deployment_undoes() {
     cluster.deploy(image(1));
     cluster.ends(None);
     let restart = Mutation::Restart { service: "web".to_owned() };
-    assert_eq!(cluster.apply(&restart), Ok(vec!["shop/web restarts".to_owned()]));
+    assert_eq!(cluster.apply(&restart), Ok(vec!["shop/web is restarting".to_owned()]));
     assert_eq!(cluster.versions(), (restarted(image(1), 1), Some(image(1))));
     cluster.ends(None);
     assert_eq!(diff(&cluster.view(), &[deployment(image(1))]), []);
@@ -193,7 +195,7 @@ fn a_rollback_swaps_the_versions_and_needs_one_to_go_to() {
     let rollback = Mutation::Rollback { service: "web".to_owned() };
     cluster.deploy(image(1));
     let refused = cluster.apply(&rollback).expect_err("there is none");
-    assert_eq!(refused, "shop/web has no other version to go back to: deploy the one you want");
+    assert_eq!(refused, "shop/web has no previous version: deploy the version that you want");
     cluster.deploy(image(2));
     cluster.ends(None);
     for versions in [(image(1), Some(image(2))), (image(2), Some(image(1)))] {
@@ -222,7 +224,7 @@ fn a_node_leaves_when_it_is_empty_or_forced_and_stays_on_the_list() {
     let refused = cluster.apply(&leave(false)).expect_err("it runs something");
     assert_eq!(
         refused,
-        "attic has 1 instance: 'vc drain attic' first, or leave them behind with --force"
+        "attic has 1 instance: run 'vc drain attic' first, or leave them behind with --force"
     );
     let attic = cluster.nodes.get_mut(&node(2)).expect("attic");
     attic.claims.clear();
@@ -253,7 +255,7 @@ fn a_volume_is_removed_when_no_service_mounts_it() {
     let rows = report::volumes(&cluster.view());
     assert_eq!((rows[0].node_name.as_str(), rows[0].services.as_slice()), ("attic", &[web()][..]));
     let refused = cluster.apply(&remove).expect_err("it is in use");
-    assert_eq!(refused, "shop/web mounts volume shop/data: 'vc rm shop/web' first");
+    assert_eq!(refused, "volume shop/data is mounted by shop/web: run 'vc rm shop/web' first");
     cluster.apply(&Mutation::Remove("web".to_owned())).expect("removed");
     cluster.apply(&remove).expect("removed");
     assert!(cluster.view().input.volumes.is_empty());
@@ -296,7 +298,7 @@ fn rebalance_gives_orders_that_hold_once() {
     let slot = "shop/web.2".parse().expect("a slot");
     assert_eq!(cluster.view().plan.placements[&slot].node, node(2));
     // The order still holds, and there is nothing to add to it.
-    assert_eq!(cluster.apply(&Mutation::Rebalance), Ok(vec!["nothing to move".to_owned()]));
+    assert_eq!(cluster.apply(&Mutation::Rebalance), Ok(vec![]));
     assert_eq!(cluster.state.moves.len(), 1);
     // It is void when the instance is gone there, and dropped with the next.
     cluster.nodes.get_mut(&node(1)).expect("desk").claims.retain(|id, _| id.slot != slot);

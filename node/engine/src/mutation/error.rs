@@ -1,0 +1,150 @@
+//! Why a mutation is refused.
+
+use vc_crdt::{DocumentError, FileKey};
+use vc_protocol::spec::{MAX_REPLICAS, MAX_SPEC_BYTES};
+use vc_protocol::{ApiError, ErrorCode, ServiceKey, VolumeKey};
+
+use super::files::MAX_DEPLOY_BYTES;
+use super::find::FindError;
+
+/// Why a mutation is refused; the documents have not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MutationError {
+    /// A name matches nothing, or several things.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The deployment has no services.
+    #[error("nothing to deploy: the file has no services")]
+    NothingToDeploy,
+    /// The spec is larger than [`MAX_SPEC_BYTES`].
+    #[error("the spec of {service} is larger than {MAX_SPEC_BYTES} bytes")]
+    SpecTooLarge {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// The deployment, with its secrets and configs, does not fit into one change.
+    #[error(
+        "the deployment has {} KiB with its secrets and configs, more than {}",
+        .bytes / 1024,
+        MAX_DEPLOY_BYTES / 1024
+    )]
+    DeploymentTooLarge {
+        /// Its size in bytes.
+        bytes: usize,
+    },
+    /// The spec mounts a secret or config that is neither in the cluster nor in the request.
+    #[error("{service}: the request lacks the content of {}", .file.file)]
+    MissingFile {
+        /// The service.
+        service: ServiceKey,
+        /// The secret or config.
+        file: FileKey,
+    },
+    /// More replicas than [`MAX_REPLICAS`].
+    #[error("{service}: {replicas} replicas are more than {MAX_REPLICAS}")]
+    TooManyReplicas {
+        /// The service.
+        service: ServiceKey,
+        /// The number asked for.
+        replicas: u32,
+    },
+    /// Another service publishes the port.
+    #[error("port {port} is published by {by} already")]
+    PortTaken {
+        /// The port, as `8080/tcp`.
+        port: String,
+        /// The service that publishes it.
+        by: ServiceKey,
+        /// The service that asks for it.
+        service: ServiceKey,
+    },
+    /// The service was deployed in one version only.
+    #[error("{service} has no previous version")]
+    NoPreviousVersion {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// The node still runs instances.
+    #[error("{node} has {}", if *.instances == 1 { "1 instance".to_owned() } else { format!("{} instances", .instances) })]
+    NodeHasInstances {
+        /// The node's name.
+        node: String,
+        /// How many it runs.
+        instances: usize,
+    },
+    /// The node holds the data of a volume that a service mounts.
+    #[error("{node} holds the data of volume {volume}, which {service} uses")]
+    NodeHoldsVolume {
+        /// The node's name.
+        node: String,
+        /// The volume.
+        volume: VolumeKey,
+        /// A service that mounts it.
+        service: ServiceKey,
+    },
+    /// No node holds data of this volume.
+    #[error("no volume '{0}'")]
+    NoVolume(VolumeKey),
+    /// Services mount the volume.
+    #[error("volume {volume} is mounted by {}", .services.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    VolumeInUse {
+        /// The volume.
+        volume: VolumeKey,
+        /// The services that mount it, now or after a rollback; at least one.
+        services: Vec<ServiceKey>,
+    },
+    /// The cluster document cannot take the change.
+    #[error("cannot write the change into the cluster document: {0}")]
+    Document(#[from] DocumentError),
+}
+
+impl MutationError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Find(_) | Self::NoVolume(_) => ErrorCode::NotFound,
+            Self::NothingToDeploy
+            | Self::SpecTooLarge { .. }
+            | Self::DeploymentTooLarge { .. }
+            | Self::MissingFile { .. }
+            | Self::TooManyReplicas { .. } => ErrorCode::InvalidArgument,
+            Self::PortTaken { .. }
+            | Self::NoPreviousVersion { .. }
+            | Self::NodeHasInstances { .. }
+            | Self::NodeHoldsVolume { .. }
+            | Self::VolumeInUse { .. } => ErrorCode::FailedPrecondition,
+            Self::Document(_) => ErrorCode::Internal,
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::Find(_) | Self::NothingToDeploy | Self::Document(_) => String::new(),
+            Self::SpecTooLarge { .. } => "move large values into the image".to_owned(),
+            Self::DeploymentTooLarge { .. } => "deploy a part of the services first".to_owned(),
+            Self::MissingFile { .. } => "deploy it again".to_owned(),
+            Self::TooManyReplicas { .. } => format!("ask for at most {MAX_REPLICAS}"),
+            Self::PortTaken { service, .. } => format!("publish another port in {service}"),
+            Self::NoPreviousVersion { .. } => "deploy the version that you want".to_owned(),
+            Self::NodeHasInstances { node, .. } => {
+                format!("run 'vc drain {node}' first, or leave them behind with --force")
+            }
+            Self::NodeHoldsVolume { service, .. } => {
+                format!("remove {service} first, or lose the data with --force")
+            }
+            Self::NoVolume(_) => "see 'vc volume ls'".to_owned(),
+            Self::VolumeInUse { services, .. } => match services.first() {
+                Some(service) => format!("run 'vc rm {service}' first"),
+                None => String::new(),
+            },
+        }
+    }
+}
+
+impl From<MutationError> for ApiError {
+    fn from(error: MutationError) -> Self {
+        match error {
+            MutationError::Find(error) => error.into(),
+            error => Self::new(error.code(), error.to_string()).with_hint(error.hint()),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What a command changed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{NodeId, ServiceKey, Slot, VolumeKey};
+
+/// One thing that a command changed, or left as it is. [`Display`](fmt::Display) gives the line for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum Change {
+    /// The service is deployed for the first time.
+    Created {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// The service has a new spec.
+    Updated {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// The spec is the one whose update failed; the update begins again.
+    Redeployed {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// The service has this spec already.
+    Unchanged {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// The number of replicas was set.
+    Scaled {
+        /// The service.
+        service: ServiceKey,
+        /// Replicas before.
+        from: u32,
+        /// Replicas now.
+        to: u32,
+    },
+    /// The service is removed.
+    Removed {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// New instances of the same spec replace those that run.
+    Restarting {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// The previous spec is in effect again.
+    RolledBack {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// A slot moves to another node, at the order of a rebalance.
+    Moving {
+        /// The slot, as `shop/web.2`.
+        slot: Slot,
+        /// The node that runs it now.
+        from: NodeId,
+        /// Its name.
+        from_name: String,
+        /// The node that takes it over.
+        to: NodeId,
+        /// Its name.
+        to_name: String,
+        /// Why it moves, in one line.
+        reason: String,
+    },
+    /// The node takes no new instances, and its instances move to other nodes.
+    Drained {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        node_name: String,
+    },
+    /// The node takes instances again.
+    Undrained {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        node_name: String,
+    },
+    /// The node has left the cluster for good.
+    Left {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        node_name: String,
+    },
+    /// The image is pushed, and its reference means this image from now on.
+    ImagePushed {
+        /// Canonical reference.
+        reference: String,
+        /// The image's id, `sha256:…`.
+        id: String,
+    },
+    /// The reference means this image already.
+    ImageUnchanged {
+        /// Canonical reference.
+        reference: String,
+        /// The image's id, `sha256:…`.
+        id: String,
+    },
+    /// The volume and its data are removed.
+    VolumeRemoved {
+        /// The volume.
+        volume: VolumeKey,
+    },
+    /// A change that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Created { service } => write!(f, "{service} created"),
+            Self::Updated { service } => write!(f, "{service} updated"),
+            Self::Redeployed { service } => write!(f, "{service} deployed again"),
+            Self::Unchanged { service } => write!(f, "{service} unchanged"),
+            Self::Scaled { service, from, to } => write!(f, "{service} scaled from {from} to {to}"),
+            Self::Removed { service } => write!(f, "{service} removed"),
+            Self::Restarting { service } => write!(f, "{service} is restarting"),
+            Self::RolledBack { service } => {
+                write!(f, "{service} rolled back to the previous version")
+            }
+            Self::Moving { slot, from_name, to_name, reason, .. } => {
+                write!(f, "{slot} moves from {from_name} to {to_name}: {reason}")
+            }
+            Self::Drained { node_name, .. } => write!(f, "{node_name} is drained"),
+            Self::Undrained { node_name, .. } => write!(f, "{node_name} takes instances again"),
+            Self::Left { node_name, .. } => write!(f, "{node_name} has left the cluster"),
+            Self::ImagePushed { reference, .. } => write!(f, "{reference} pushed"),
+            Self::ImageUnchanged { reference, .. } => write!(f, "{reference} unchanged"),
+            Self::VolumeRemoved { volume } => write!(f, "volume {volume} removed"),
+            Self::Unknown => f.write_str("a change that this version does not know"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_tagged_json_and_a_line_for_people() {
+        let service = "shop/web".parse().expect("a service");
+        let change = Change::Scaled { service, from: 2, to: 6 };
+        let json = r#"{"change":"scaled","service":"shop/web","from":2,"to":6}"#;
+        assert_eq!(serde_json::to_string(&change).expect("plain data"), json);
+        assert_eq!(serde_json::from_str::<Change>(json).expect("reads"), change);
+        assert_eq!(change.to_string(), "shop/web scaled from 2 to 6");
+    }
+
+    #[test]
+    fn a_change_of_a_later_version_is_read_as_unknown() {
+        let json = r#"{"change":"frozen","service":"shop/web"}"#;
+        assert_eq!(serde_json::from_str::<Change>(json).expect("reads"), Change::Unknown);
+    }
+}
