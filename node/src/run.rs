@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context as _;
 use libp2p::multiaddr::Protocol;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use vc_engine::Input;
 use vc_engine::routes::Routes;
 use vc_protocol::node::{NodeInfo, RuntimeKind};
@@ -18,7 +18,7 @@ use vc_runtime::docker::OpenFileError;
 use vc_runtime::images::Images;
 use vc_runtime::{self as runtime, Runtime};
 
-use crate::api::ControlService;
+use crate::api::{Cluster, ControlService, Planner};
 use crate::args::{Command, Options, RuntimeChoice};
 use crate::auth::AuthServer;
 use crate::dns::{self, DnsServer};
@@ -253,16 +253,13 @@ async fn run(
     let logs = Logs { node: membership.node, runtime, members: handles.controls.members.clone() };
     let (event_log, events) = Events::new();
     let api = ControlService {
-        membership: Arc::clone(&membership),
-        snapshot: snapshot.clone(),
-        driver: driver.clone(),
+        cluster: Cluster::new(Arc::clone(&membership), snapshot.clone(), driver.clone()),
+        planner: Planner::default(),
         logs: logs.clone(),
         execs: execs.clone(),
         images: images.clone(),
         events,
         http: Http::new(router.clone(), snapshot.clone()),
-        planning: Arc::new(Semaphore::new(1)),
-        reports: Default::default(),
     };
     let auth = AuthServer {
         membership: Arc::clone(&membership),

@@ -12,8 +12,8 @@ use vc_runtime::images::{PushError, Pushed};
 impl ControlService {
     /// Lists the images that members hold.
     pub(super) async fn images(&self) -> Reply {
-        let view = self.latest().view;
-        Reply::Images(self.images.rows(&view, self.membership.node).await)
+        let view = self.cluster.latest().view;
+        Reply::Images(self.images.rows(&view, self.cluster.membership().node).await)
     }
 
     /// Receives an image from the client, then points its reference at it.
@@ -29,7 +29,7 @@ impl ControlService {
         match self.images.receive_push(push, frames).await {
             Ok(Pushed { reference, id, size }) => {
                 let mutation = Mutation::Image { reference, id: id.into(), size };
-                Ok(self.mutate(user, mutation).await)
+                Ok(self.cluster.mutate(user, mutation).await)
             }
             Err(PushError::Stream(error)) => Err(error),
             Err(error) => {

@@ -21,7 +21,7 @@ const MAX_EVENTS: usize = 200;
 impl ControlService {
     /// Sends all sections, then those that change, until the client closes the stream.
     pub(super) async fn live(&self, frames: &mut Frames<impl Duplex>) -> Result<(), FrameError> {
-        let mut snapshot = self.snapshot.clone();
+        let mut snapshot = self.cluster.snapshots().clone();
         let mut sent = Arc::new(LiveUpdate::default());
         let mut events = self.events.clone();
         let mut changed = true;
@@ -53,7 +53,7 @@ impl ControlService {
     ) -> Arc<LiveUpdate> {
         // Cloned: the channel's lock must not be held while the reports are computed.
         let latest = snapshot.borrow_and_update().clone();
-        self.reports.of(&latest, self.membership.cluster, self.membership.node)
+        self.cluster.reports(&latest)
     }
 }
 

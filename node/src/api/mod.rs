@@ -5,6 +5,7 @@
 //!
 //! [`Request`]: vc_protocol::control::Request
 
+mod cluster;
 mod compose;
 mod events;
 mod images;
@@ -20,4 +21,6 @@ mod tokens;
 mod volumes;
 mod watch;
 
+pub(crate) use cluster::Cluster;
+pub(crate) use plan::Planner;
 pub use service::ControlService;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use vc_compose::MAX_SERVICES;
 use vc_engine::report;
 use vc_protocol::control::Reply;
 use vc_protocol::spec::Deployment;
 use vc_protocol::{ApiError, ErrorCode, Name};
 
-use super::service::stopping;
+use super::cluster::stopping;
 use super::{ControlService, compose};
 
 /// Instances that one request may ask for.
@@ -36,8 +37,8 @@ impl ControlService {
     /// Returns the plan with these deployments in place.
     pub(super) async fn plan(&self, deployments: Vec<Deployment>) -> Result<Reply, ApiError> {
         check(&deployments)?;
-        let view = self.latest().view;
-        self.run_blocking(move || Reply::Plan(report::plan(&view, &deployments))).await
+        let view = self.cluster.latest().view;
+        self.planner.run(move || Reply::Plan(report::plan(&view, &deployments))).await
     }
 
     /// Returns the deployments that the text of a Compose file describes.
@@ -46,16 +47,29 @@ impl ControlService {
         text: String,
         project: Option<Name>,
     ) -> Result<Reply, ApiError> {
-        let composed = self.run_blocking(move || compose::read(&text, project)).await??;
+        let composed = self.planner.run(move || compose::read(&text, project)).await??;
         Ok(Reply::Composed(composed))
     }
+}
 
-    /// Runs `work` on the blocking pool. One at a time, so that clients cannot occupy the pool.
-    async fn run_blocking<T: Send + 'static>(
+/// Runs plans and reads Compose files on the blocking pool, one at a time, so that clients cannot occupy the pool. Cheap to
+/// clone.
+#[derive(Clone)]
+pub(crate) struct Planner(Arc<Semaphore>);
+
+impl Default for Planner {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+impl Planner {
+    /// Runs `work` when no other runs.
+    async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        let permit = Arc::clone(&self.planning).acquire_owned().await.map_err(stopping)?;
+        let permit = Arc::clone(&self.0).acquire_owned().await.map_err(stopping)?;
         let work = move || {
             let _permit = permit;
             work()

@@ -1,25 +1,20 @@
 //! The control service: serves a stream's requests, and dispatches each to its group.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use vc_engine::Mutation;
 use vc_protocol::control::{Reply, Request};
-use vc_protocol::{ApiError, ErrorCode, Multiaddr};
+use vc_protocol::{ApiError, ErrorCode};
 
-use super::reports::ReportCache;
-use super::{multiplex, roles};
-use crate::auth::{Audience, User, peer_addresses};
-use crate::driver_message::DriverMessage;
+use super::plan::Planner;
+use super::{Cluster, multiplex, roles};
+use crate::auth::User;
 use crate::events::Events;
 use crate::exec::{Execs, UserRequest};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::http::Http;
-use crate::identity::Membership;
 use crate::logs::Logs;
-use crate::snapshot::Snapshot;
 use vc_runtime::images::Images;
 
 /// A session without a request for this long is closed.
@@ -39,28 +34,13 @@ pub(super) enum Next {
 /// Serves the control protocol. One a node; cheap to clone.
 #[derive(Clone)]
 pub struct ControlService {
-    pub(crate) membership: Arc<Membership>,
-    pub(crate) snapshot: watch::Receiver<Snapshot>,
-    pub(crate) driver: mpsc::Sender<DriverMessage>,
+    pub(crate) cluster: Cluster,
+    pub(crate) planner: Planner,
     pub(crate) logs: Logs,
     pub(crate) execs: Execs,
     pub(crate) images: Images,
     pub(crate) events: Events,
     pub(crate) http: Http,
-    /// Admits one plan or Compose file at a time to the blocking pool.
-    pub(crate) planning: Arc<Semaphore>,
-    pub(crate) reports: ReportCache,
-}
-
-/// Makes an [`ApiError`] of an error that still comes as text.
-pub(super) fn refused(reason: impl ToString) -> ApiError {
-    ApiError::new(ErrorCode::FailedPrecondition, reason.to_string())
-}
-
-/// The error of a request whose answer was lost because the driver ended.
-pub(super) fn stopping(_: impl std::error::Error) -> ApiError {
-    ApiError::new(ErrorCode::Unavailable, "this node is stopping")
-        .with_hint("use another node with --peer")
 }
 
 impl ControlService {
@@ -136,7 +116,7 @@ impl ControlService {
                 return self.events(follow, frames).await.map(|()| Next::Request);
             }
             Request::Logs(request) => {
-                let done = self.logs.stream(&self.snapshot, request, frames).await;
+                let done = self.logs.stream(self.cluster.snapshots(), request, frames).await;
                 return done.map(|()| Next::Request);
             }
             Request::Exec(exec) => {
@@ -165,26 +145,30 @@ impl ControlService {
             Request::Compose { text, project } => self.compose(text, project).await,
             Request::Deploy { deployments, files } => self.deploy(user, deployments, &files).await,
             Request::Scale { service, replicas } => {
-                self.mutate(user, Mutation::Scale { service, replicas }).await
+                self.cluster.mutate(user, Mutation::Scale { service, replicas }).await
             }
-            Request::Restart { service } => self.mutate(user, Mutation::Restart { service }).await,
+            Request::Restart { service } => {
+                self.cluster.mutate(user, Mutation::Restart { service }).await
+            }
             Request::Rollback { service } => {
-                self.mutate(user, Mutation::Rollback { service }).await
+                self.cluster.mutate(user, Mutation::Rollback { service }).await
             }
-            Request::Remove { service } => self.mutate(user, Mutation::Remove(service)).await,
+            Request::Remove { service } => {
+                self.cluster.mutate(user, Mutation::Remove(service)).await
+            }
             Request::Rebalance { apply } => self.rebalance(user, apply).await,
             Request::Nodes => Ok(self.nodes()),
             Request::Status => Ok(self.status()),
             Request::Drain { node, drain } => {
-                self.mutate(user, Mutation::Drain { node, drain }).await
+                self.cluster.mutate(user, Mutation::Drain { node, drain }).await
             }
             Request::Leave { node, force } => {
-                self.mutate(user, Mutation::Leave { node, force }).await
+                self.cluster.mutate(user, Mutation::Leave { node, force }).await
             }
             Request::Images => Ok(self.images().await),
             Request::Volumes => Ok(self.volumes()),
             Request::RemoveVolume { volume } => {
-                self.mutate(user, Mutation::RemoveVolume { volume }).await
+                self.cluster.mutate(user, Mutation::RemoveVolume { volume }).await
             }
             Request::CreateToken(request) => self.create_token(user, &request),
         };
@@ -198,34 +182,7 @@ impl ControlService {
         request: UserRequest,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<Next, FrameError> {
-        let done = self.execs.exec(&self.snapshot, &user.name, request, frames).await;
+        let done = self.execs.exec(self.cluster.snapshots(), &user.name, request, frames).await;
         done.map(|()| Next::Request)
-    }
-
-    /// Returns the latest view and usage.
-    pub(super) fn latest(&self) -> Snapshot {
-        self.snapshot.borrow().clone()
-    }
-
-    /// Applies a change in the user's name. Returns once it is durable on this node.
-    pub(super) async fn mutate(&self, user: &User, mutation: Mutation) -> Result<Reply, ApiError> {
-        let (answer, result) = oneshot::channel();
-        let by = user.subject();
-        self.ask(DriverMessage::Mutate { by, mutation, answer }, result).await.map(Reply::Done)
-    }
-
-    async fn ask<T>(
-        &self,
-        message: DriverMessage,
-        result: oneshot::Receiver<Result<T, ApiError>>,
-    ) -> Result<T, ApiError> {
-        self.driver.send(message).await.map_err(stopping)?;
-        result.await.map_err(stopping)?
-    }
-
-    /// Returns members' addresses that this audience can dial.
-    pub(crate) fn peer_addresses(&self, audience: Audience) -> Vec<Multiaddr> {
-        let view = Arc::clone(&self.snapshot.borrow().view);
-        peer_addresses(audience, &view, self.membership.node)
     }
 }

@@ -5,7 +5,6 @@ use vc_protocol::ApiError;
 use vc_protocol::control::Reply;
 use vc_protocol::spec::{Deployment, FileContent};
 
-use super::service::refused;
 use super::{ControlService, plan};
 use crate::auth::User;
 use crate::identity::Membership;
@@ -14,12 +13,12 @@ use crate::secrets::{SealedDeployment, seal_deployment_files};
 impl ControlService {
     /// Lists services.
     pub(super) fn services(&self) -> Reply {
-        Reply::Services(report::services(&self.latest().view))
+        Reply::Services(report::services(&self.cluster.latest().view))
     }
 
     /// Lists instances: those of the services that `service` names, or all.
     pub(super) fn instances(&self, service: Option<&str>) -> Result<Reply, ApiError> {
-        let view = self.latest().view;
+        let view = self.cluster.latest().view;
         let mut rows = report::instances(&view);
         if let Some(service) = service {
             let keys = vc_engine::find_services(&view.cluster, service)?;
@@ -30,7 +29,7 @@ impl ControlService {
 
     /// Describes one service.
     pub(super) fn inspect(&self, service: &str) -> Result<Reply, ApiError> {
-        let view = self.latest().view;
+        let view = self.cluster.latest().view;
         let key = vc_engine::find_service(&view.cluster, service)?;
         let detail =
             report::inspect(&view, &key).ok_or_else(|| FindError::NoService(service.to_owned()))?;
@@ -44,7 +43,7 @@ impl ControlService {
         files: &[FileContent],
     ) -> Result<Reply, ApiError> {
         let SealedDeployment { deployments, .. } = self.complete(deployments, files).await?;
-        Ok(Reply::Diff(vc_engine::diff(&self.latest().view, &deployments)))
+        Ok(Reply::Diff(vc_engine::diff(&self.cluster.latest().view, &deployments)))
     }
 
     /// Puts services in place, all or none.
@@ -55,7 +54,7 @@ impl ControlService {
         files: &[FileContent],
     ) -> Result<Reply, ApiError> {
         let SealedDeployment { deployments, files } = self.complete(deployments, files).await?;
-        self.mutate(user, Mutation::Deploy { deployments, files }).await
+        self.cluster.mutate(user, Mutation::Deploy { deployments, files }).await
     }
 
     /// Pins images and seals files, as a deployment and the diff against one both need.
@@ -65,18 +64,18 @@ impl ControlService {
         files: &[FileContent],
     ) -> Result<SealedDeployment, ApiError> {
         plan::check(&deployments)?;
-        let view = self.latest().view;
-        self.images.pin(&view, self.membership.node, &mut deployments).await;
-        let Membership { seal, cluster, .. } = &*self.membership;
+        let view = self.cluster.latest().view;
+        self.images.pin(&view, self.cluster.membership().node, &mut deployments).await;
+        let Membership { seal, cluster, .. } = self.cluster.membership();
         Ok(seal_deployment_files(seal, *cluster, deployments, files)?)
     }
 
     /// Evens out the load of nodes, or with `apply` unset lists what would move.
     pub(super) async fn rebalance(&self, user: &User, apply: bool) -> Result<Reply, ApiError> {
         if apply {
-            self.mutate(user, Mutation::Rebalance).await
+            self.cluster.mutate(user, Mutation::Rebalance).await
         } else {
-            Ok(Reply::Moves(report::rebalance(&self.latest().view)))
+            Ok(Reply::Moves(report::rebalance(&self.cluster.latest().view)))
         }
     }
 }

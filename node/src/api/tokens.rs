@@ -55,7 +55,8 @@ impl ControlService {
         user: &User,
         request: &TokenRequest,
     ) -> Result<String, TokenRequestError> {
-        if self.membership.root.is_none() {
+        let membership = self.cluster.membership();
+        if membership.root.is_none() {
             return Err(TokenRequestError::Worker);
         }
         if !(MIN_TTL..=MAX_TTL).contains(&request.ttl_ms) {
@@ -68,16 +69,16 @@ impl ControlService {
                 (Scope::User(*role), name, audience)
             }
         };
-        let peers = self.peer_addresses(audience);
+        let peers = self.cluster.peer_addresses(audience);
         if audience == Audience::Browser && peers.is_empty() {
             return Err(TokenRequestError::NoBrowserAddress);
         }
         let id = crate::random::random_u64()
             .map_err(|error| TokenRequestError::Random(error.to_string()))?;
         let issuer = Issuer {
-            cluster: self.membership.cluster,
-            key: &self.membership.key,
-            certificate: &self.membership.certificate,
+            cluster: membership.cluster,
+            key: &membership.key,
+            certificate: &membership.certificate,
         };
         let token =
             issuer.issue(scope, name.as_str(), peers, id, crate::clock::now(), request.ttl_ms)?;

@@ -8,6 +8,6 @@ use super::ControlService;
 impl ControlService {
     /// Lists volumes and the nodes that hold their data.
     pub(super) fn volumes(&self) -> Reply {
-        Reply::Volumes(report::volumes(&self.latest().view))
+        Reply::Volumes(report::volumes(&self.cluster.latest().view))
     }
 }

@@ -30,7 +30,7 @@ impl ControlService {
         }
         let services: BTreeSet<ServiceKey> = services.into_iter().collect();
         let watched = |key: &ServiceKey| services.is_empty() || services.contains(key);
-        let mut snapshot = self.snapshot.clone();
+        let mut snapshot = self.cluster.snapshots().clone();
         let mut sent = None;
         let mut changed = true;
         loop {
