@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures::{SinkExt as _, StreamExt as _};
+use futures::StreamExt as _;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol, SwarmEvent};
 use libp2p::{Multiaddr, Stream, mdns, noise, tcp, yamux};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
-use tokio_util::codec::LengthDelimitedCodec;
-use tokio_util::compat::FuturesAsyncReadCompatExt as _;
+use vc_client::frames::{FrameError, Frames};
 use vc_protocol::auth::{AuthResponse, ClientHello, Credentials, MAX_AUTH_FRAME, ServerHello};
 use vc_protocol::control::{NodeRow, NodeStatus, Reply, Request};
 use vc_protocol::token::{self, Issuer, NodeRole, Scope, UserRole, issue_certificate};
@@ -213,18 +211,16 @@ async fn run(
 }
 
 async fn serve(plan: std::rc::Rc<Plan>, stream: Stream, seen: Arc<Mutex<Seen>>) -> Option<()> {
-    let mut frames = LengthDelimitedCodec::builder()
-        .max_frame_length(MAX_AUTH_FRAME)
-        .new_framed(stream.compat());
+    let mut frames = Frames::new(stream, MAX_AUTH_FRAME);
     macro_rules! send {
         ($value:expr) => {
-            frames.send(&json(&$value)[..]).await.ok()?
+            frames.send(&$value).await.ok()?
         };
     }
-    let greeting: ClientHello = read(frames.next().await)?;
+    let greeting: ClientHello = receive(&mut frames).await?;
     assert_eq!(greeting.version, 1);
     send!(ServerHello { certificate: plan.certificate.clone() });
-    let Credentials::User { token } = read(frames.next().await)? else { panic!("not a user") };
+    let Credentials::User { token } = receive(&mut frames).await? else { panic!("not a user") };
     seen.lock().unwrap().tokens.push(token.clone());
     token::verify(&token, plan.cluster.id(), now()).expect("only a valid token is sent");
     if let Some(reason) = plan.refuses.clone() {
@@ -233,9 +229,9 @@ async fn serve(plan: std::rc::Rc<Plan>, stream: Stream, seen: Arc<Mutex<Seen>>) 
     }
     let peers = plan.peers.iter().map(|it| it.to_string().parse().expect("an address")).collect();
     send!(AuthResponse::User { role: UserRole::Admin, peers });
-    frames.codec_mut().set_max_frame_length(wire::MAX_FRAME);
+    frames.set_max(wire::MAX_FRAME);
     loop {
-        let request: Request = read(frames.next().await)?;
+        let request: Request = receive(&mut frames).await?;
         let replies = (plan.answer)(&request);
         seen.lock().unwrap().requests.push(request);
         if replies.is_empty() {
@@ -251,14 +247,12 @@ async fn serve(plan: std::rc::Rc<Plan>, stream: Stream, seen: Arc<Mutex<Seen>>) 
     }
 }
 
-fn json<T: Serialize>(value: &T) -> Vec<u8> {
-    serde_json::to_vec(value).expect("plain data")
-}
-
-fn read<T: DeserializeOwned>(
-    frame: Option<std::io::Result<tokio_util::bytes::BytesMut>>,
-) -> Option<T> {
-    Some(serde_json::from_slice(&frame?.ok()?).expect("a known message"))
+/// Receives a frame; `None` when the client has closed the stream.
+async fn receive<T: DeserializeOwned>(frames: &mut Frames<Stream>) -> Option<T> {
+    match frames.receive().await {
+        Err(FrameError::Json(error)) => panic!("not a known message: {error}"),
+        result => result.ok(),
+    }
 }
 
 /// Returns a row of a node with this name.
