@@ -1,14 +1,14 @@
-//! Several operators at once, each at another node.
+//! Concurrent changes through different nodes.
 
 use std::sync::Barrier;
 
 use crate::deploy::agree;
 use crate::harness::cluster::Cluster;
-use crate::harness::stories::with;
-use crate::harness::{PATIENCE, running, sleepers, until};
+use crate::harness::fixtures::with;
+use crate::harness::{DEADLINE, running, sleeping_service, until};
 
 #[test]
-fn two_operators_who_deploy_different_services_at_once_both_get_theirs() {
+fn concurrent_deploys_of_different_services_both_apply() {
     const EACH: usize = 4;
     let cluster = Cluster::of(3);
     let start = Barrier::new(2);
@@ -18,14 +18,15 @@ fn two_operators_who_deploy_different_services_at_once_both_get_theirs() {
             scope.spawn(move || {
                 for n in 0..EACH {
                     let name = format!("o{operator}-{n}");
-                    let file = cluster.file(&format!("{name}.yaml"), &sleepers("shop", &name, 2));
+                    let file =
+                        cluster.file(&format!("{name}.yaml"), &sleeping_service("shop", &name, 2));
                     start.wait();
                     cluster.vc(operator, &["deploy", &file]).done();
                 }
             });
         }
     });
-    until("all of both run, as every node says", PATIENCE, || {
+    until("all of both run, as every node says", DEADLINE, || {
         (0..3).try_for_each(|at| {
             let rows = cluster.rows(at, &["services"]);
             let whole = rows.len() == 2 * EACH && rows.iter().all(|row| row["running"] == 2);
@@ -36,7 +37,7 @@ fn two_operators_who_deploy_different_services_at_once_both_get_theirs() {
 }
 
 #[test]
-fn of_two_versions_deployed_at_once_every_node_runs_the_same() {
+fn concurrent_deploys_of_one_service_converge_to_one_version() {
     let cluster = Cluster::of(3);
     for round in 0..3 {
         let start = Barrier::new(2);
@@ -55,7 +56,7 @@ fn of_two_versions_deployed_at_once_every_node_runs_the_same() {
                 });
             }
         });
-        until("one of both wins, whole, and everywhere", PATIENCE, || {
+        until("one of both wins, whole, and everywhere", DEADLINE, || {
             let rows = cluster.ps(0);
             let count = rows.len();
             running(&rows, "shop/web", count)?;

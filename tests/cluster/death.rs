@@ -1,11 +1,11 @@
-//! Nodes die and come back.
+//! Node failures and returns.
 
 use std::collections::BTreeSet;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::processes::Process;
 use crate::harness::rows::InstanceExt as _;
-use crate::harness::{Node, PATIENCE, measured, running, sleepers, until};
+use crate::harness::{DEADLINE, Node, measured, running, sleeping_service, until};
 
 fn processes(node: &Node) -> BTreeSet<Process> {
     node.processes().into_iter().collect()
@@ -13,7 +13,7 @@ fn processes(node: &Node) -> BTreeSet<Process> {
 
 /// Waits until `count` run on nodes of these names alone, as seen from node `at`.
 fn all_on(cluster: &Cluster, at: usize, count: usize, names: &[&str]) {
-    let ((), took) = until("all run on those that are left", PATIENCE, || {
+    let ((), took) = until("all run on those that are left", DEADLINE, || {
         let nodes = running(&cluster.ps(at), "shop/web", count)?;
         let here = nodes.keys().all(|name| names.contains(&name.as_str()));
         if here { Ok(()) } else { Err(format!("{nodes:?}")) }
@@ -23,7 +23,7 @@ fn all_on(cluster: &Cluster, at: usize, count: usize, names: &[&str]) {
 
 /// Waits until there is exactly one process for each of `count` slots in the whole cluster.
 fn no_duplicates(cluster: &Cluster, count: usize) {
-    until("each slot has one process", PATIENCE, || {
+    until("each slot has one process", DEADLINE, || {
         let all: Vec<Process> = cluster.nodes.iter().flat_map(|node| node.processes()).collect();
         let slots: BTreeSet<&str> = all.iter().map(|process| process.slot.as_str()).collect();
         if all.len() == count && slots.len() == count { Ok(()) } else { Err(format!("{all:?}")) }
@@ -31,9 +31,9 @@ fn no_duplicates(cluster: &Cluster, count: usize) {
 }
 
 #[test]
-fn what_dead_nodes_ran_runs_elsewhere_even_when_one_of_three_is_left() {
+fn replicas_on_dead_nodes_are_rescheduled_until_one_of_three_nodes_is_left() {
     let mut cluster = Cluster::of(3);
-    cluster.deploy(0, &sleepers("shop", "web", 6));
+    cluster.deploy(0, &sleeping_service("shop", "web", 6));
     let (first, second) = (processes(&cluster.nodes[0]), processes(&cluster.nodes[1]));
 
     cluster.nodes[2].cut_power();
@@ -47,7 +47,7 @@ fn what_dead_nodes_ran_runs_elsewhere_even_when_one_of_three_is_left() {
     assert!(first.is_subset(&six), "survivors' instances run on");
     assert_eq!(six.len(), 6);
     // A command is taken although most nodes are gone.
-    cluster.deploy(0, &sleepers("shop", "api", 1));
+    cluster.deploy(0, &sleeping_service("shop", "api", 1));
 
     // One that comes back knows nothing yet of the other's death: its silence must not bring that one back to life.
     cluster.nodes[2].start(&["run"]);
@@ -69,9 +69,9 @@ fn what_dead_nodes_ran_runs_elsewhere_even_when_one_of_three_is_left() {
 }
 
 #[test]
-fn duplicates_end_when_a_node_returns_whose_instances_lived_on() {
+fn duplicates_stop_when_a_node_returns_whose_instances_kept_running() {
     let mut cluster = Cluster::of(3);
-    cluster.deploy(0, &sleepers("shop", "web", 6));
+    cluster.deploy(0, &sleeping_service("shop", "web", 6));
     let before: Vec<_> = cluster.nodes.iter().map(processes).collect();
 
     // The node alone dies: what it ran runs on, and is replaced all the same.
@@ -83,7 +83,7 @@ fn duplicates_end_when_a_node_returns_whose_instances_lived_on() {
     cluster.nodes[2].start(&["run"]);
     cluster.all_up();
     no_duplicates(&cluster, 6);
-    until("six run, and nobody says otherwise", PATIENCE, || {
+    until("six run, and nobody says otherwise", DEADLINE, || {
         (0..3).try_for_each(|at| running(&cluster.ps(at), "shop/web", 6).map(drop))
     });
     for at in 0..2 {
@@ -99,9 +99,9 @@ fn duplicates_end_when_a_node_returns_whose_instances_lived_on() {
 }
 
 #[test]
-fn a_node_that_is_back_at_once_keeps_its_instances() {
+fn a_node_restarted_at_once_keeps_its_instances() {
     let mut cluster = Cluster::of(3);
-    cluster.deploy(0, &sleepers("shop", "web", 6));
+    cluster.deploy(0, &sleeping_service("shop", "web", 6));
     let before: Vec<_> = cluster.nodes.iter().map(processes).collect();
     let rows = cluster.ps(0);
     cluster.nodes[1].stop();
@@ -109,7 +109,7 @@ fn a_node_that_is_back_at_once_keeps_its_instances() {
     cluster.nodes[2].kill();
     cluster.nodes[2].start(&["run"]);
     cluster.all_up();
-    until("all run as before", PATIENCE, || running(&cluster.ps(0), "shop/web", 6));
+    until("all run as before", DEADLINE, || running(&cluster.ps(0), "shop/web", 6));
     let after: Vec<_> = cluster.nodes.iter().map(processes).collect();
     assert_eq!(before, after, "the very same processes");
     for (was, is) in rows.iter().zip(cluster.ps(0)) {
@@ -119,12 +119,12 @@ fn a_node_that_is_back_at_once_keeps_its_instances() {
 }
 
 #[test]
-fn an_instance_that_is_killed_is_started_again_where_it_was() {
+fn a_killed_instance_is_restarted_on_its_node() {
     let cluster = Cluster::of(2);
-    cluster.deploy(0, &sleepers("shop", "web", 2));
+    cluster.deploy(0, &sleeping_service("shop", "web", 2));
     let victim = cluster.nodes[1].processes().remove(0);
     crate::harness::command::signal(victim.pid.unsigned_abs(), rustix::process::Signal::KILL);
-    until("it runs again", PATIENCE, || {
+    until("it runs again", DEADLINE, || {
         let rows = cluster.ps(0);
         running(&rows, "shop/web", 2)?;
         let row = rows.iter().find(|row| row.slot() == victim.slot).ok_or("no row")?;

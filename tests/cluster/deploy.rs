@@ -1,17 +1,17 @@
-//! Services come, change and go.
+//! Deploying, changing and removing services.
 
 use std::collections::BTreeSet;
 
 use crate::harness::cluster::Cluster;
+use crate::harness::fixtures::with;
 use crate::harness::rows::InstanceExt as _;
-use crate::harness::stories::with;
-use crate::harness::{PATIENCE, measured, running, sleepers, until};
+use crate::harness::{DEADLINE, measured, running, sleeping_service, until};
 
 /// Every node says the very same to each of these questions.
 pub fn agree(cluster: &Cluster, questions: &[&[&str]]) {
     for question in questions {
         let question = [&["--output", "json"], *question].concat();
-        until("every node gives the same answer", PATIENCE, || {
+        until("every node gives the same answer", DEADLINE, || {
             let answers: BTreeSet<String> =
                 cluster.alive().map(|at| cluster.vc(at, &question).done()).collect();
             if answers.len() == 1 { Ok(()) } else { Err(format!("{question:?}: {answers:#?}")) }
@@ -20,10 +20,10 @@ pub fn agree(cluster: &Cluster, questions: &[&[&str]]) {
 }
 
 #[test]
-fn six_replicas_spread_over_three_nodes_and_every_node_says_the_same() {
+fn six_replicas_spread_over_three_nodes_and_all_nodes_report_the_same() {
     let cluster = Cluster::of(3);
     let start = std::time::Instant::now();
-    cluster.deploy(1, &sleepers("shop", "web", 6));
+    cluster.deploy(1, &sleeping_service("shop", "web", 6));
     measured("six replicas deployed and running", start.elapsed());
 
     let spread = running(&cluster.ps(1), "shop/web", 6).expect("deploy --wait has waited for it");
@@ -31,18 +31,18 @@ fn six_replicas_spread_over_three_nodes_and_every_node_says_the_same() {
     for node in &cluster.nodes {
         assert_eq!(node.processes().len(), 2, "{} runs its share", node.name);
     }
-    let more = cluster.file("more.yaml", &sleepers("shop", "api", 5));
+    let more = cluster.file("more.yaml", &sleeping_service("shop", "api", 5));
     agree(&cluster, &[&["ps"], &["services"], &["plan", &more]]);
 }
 
 #[test]
-fn a_service_is_scaled_updated_and_removed_at_any_node() {
+fn a_service_is_scaled_updated_and_removed_through_any_node() {
     let cluster = Cluster::of(3);
-    cluster.deploy(0, &sleepers("shop", "web", 2));
+    cluster.deploy(0, &sleeping_service("shop", "web", 2));
     let processes =
         || cluster.nodes.iter().flat_map(|node| node.processes()).collect::<BTreeSet<_>>();
     let until_running = |count| {
-        until("as many run as are wanted", PATIENCE, || {
+        until("as many run as are wanted", DEADLINE, || {
             let there = processes();
             running(&cluster.ps(0), "shop/web", count)?;
             if there.len() == count { Ok(there) } else { Err(format!("{there:?}")) }
@@ -59,14 +59,14 @@ fn a_service_is_scaled_updated_and_removed_at_any_node() {
     assert!(three.is_subset(&five), "scaling down starts nothing: {five:?} {three:?}");
 
     // The same file again changes nothing; another one replaces each instance.
-    cluster.deploy(0, &sleepers("shop", "web", 3));
+    cluster.deploy(0, &sleeping_service("shop", "web", 3));
     assert_eq!(until_running(3), three);
     cluster.deploy(1, &with("shop", "web", 3, "    environment: {VERSION: '2'}\n"));
     let new = until_running(3);
     assert!(new.is_disjoint(&three), "each is a new one: {three:?} {new:?}");
 
     cluster.vc(2, &["rm", "shop/"]).done();
-    until("nothing is left of it", PATIENCE, || {
+    until("nothing is left of it", DEADLINE, || {
         let (rows, there) = (cluster.ps(0), processes());
         if rows.is_empty() && there.is_empty() {
             Ok(())
@@ -78,13 +78,13 @@ fn a_service_is_scaled_updated_and_removed_at_any_node() {
 }
 
 #[test]
-fn a_drained_node_is_emptied_and_taken_back() {
+fn a_drained_node_is_emptied_and_used_again_after_undrain() {
     let cluster = Cluster::of(2);
-    cluster.deploy(0, &sleepers("shop", "web", 4));
+    cluster.deploy(0, &sleeping_service("shop", "web", 4));
     let said = cluster.vc(1, &["drain", "n1"]).done();
     assert!(said.ends_with("n1 is empty\n"), "{said}");
     assert!(cluster.nodes[0].processes().is_empty(), "it waited until they had ended");
-    until("all have moved", PATIENCE, || match running(&cluster.ps(1), "shop/web", 4)? {
+    until("all have moved", DEADLINE, || match running(&cluster.ps(1), "shop/web", 4)? {
         nodes if nodes.get("n2") == Some(&4) => Ok(()),
         nodes => Err(format!("{nodes:?}")),
     });
@@ -92,7 +92,7 @@ fn a_drained_node_is_emptied_and_taken_back() {
     cluster.vc(0, &["undrain", "n1"]).done();
     let said = cluster.vc(0, &["rebalance", "--yes"]).done();
     assert!(said.contains("2 of 2 moved after"), "{said}");
-    until("half of them are back", PATIENCE, || match running(&cluster.ps(0), "shop/web", 4)? {
+    until("half of them are back", DEADLINE, || match running(&cluster.ps(0), "shop/web", 4)? {
         nodes if nodes.get("n1") == Some(&2) => Ok(()),
         nodes => Err(format!("{nodes:?}")),
     });
@@ -102,18 +102,18 @@ fn a_drained_node_is_emptied_and_taken_back() {
 }
 
 #[test]
-fn a_node_that_leaves_is_emptied_first_and_its_program_ends() {
+fn a_node_that_leaves_is_drained_first_and_its_process_exits() {
     let mut cluster = Cluster::of(2);
     let pinned = "    deploy: {placement: {constraints: [node.name == n2]}}\n";
     cluster.deploy(0, &with("shop", "pinned", 1, pinned));
-    cluster.deploy(0, &sleepers("shop", "web", 2));
+    cluster.deploy(0, &sleeping_service("shop", "web", 2));
     let told = cluster.vc(0, &["leave", "n2"]).failed();
     assert!(told.contains("shop/pinned.1 stays: n1 is n1, node.name == n2 required"), "{told}");
     cluster.vc(0, &["rm", "pinned"]).done();
     let said = cluster.vc(1, &["leave", "n2"]).done();
     assert!(said.ends_with("n2 has left the cluster\n"), "{said}");
     cluster.nodes[1].ends();
-    until("the other knows that it is gone for good", PATIENCE, || {
+    until("the other knows that it is gone for good", DEADLINE, || {
         let rows = cluster.rows(0, &["nodes"]);
         let is_gone = rows.iter().any(|row| row["name"] == "n2" && row["state"] == "left");
         if is_gone { Ok(()) } else { Err(format!("{rows:?}")) }
@@ -123,20 +123,20 @@ fn a_node_that_leaves_is_emptied_first_and_its_program_ends() {
 }
 
 #[test]
-fn a_dry_run_says_what_would_change_and_changes_nothing() {
+fn a_dry_run_prints_the_changes_and_makes_none() {
     let cluster = Cluster::of(2);
-    let file = cluster.file("shop.yaml", &sleepers("shop", "web", 1));
+    let file = cluster.file("shop.yaml", &sleeping_service("shop", "web", 1));
     let dry = |at: usize| cluster.vc(at, &["deploy", &file, "--dry-run"]).done();
     assert!(dry(0).starts_with("+ shop/web (new)\n"), "{}", dry(0));
     assert!(cluster.rows(0, &["services"]).is_empty());
     cluster.vc(0, &["deploy", &file, "--wait"]).done();
     assert_eq!(dry(0), "no changes\n");
-    cluster.file("shop.yaml", &sleepers("shop", "web", 2));
+    cluster.file("shop.yaml", &sleeping_service("shop", "web", 2));
     assert_eq!(dry(0), "~ shop/web\n    replicas: 1 -> 2\n");
 }
 
 #[test]
-fn what_no_node_can_take_waits_and_says_why() {
+fn a_slot_that_fits_no_node_stays_unplaced_with_a_reason() {
     let cluster = Cluster::of(2);
     let huge = "    deploy: {resources: {reservations: {memory: 64g}}}\n";
     let file = cluster.file("huge.yaml", &with("shop", "huge", 1, huge));
@@ -144,7 +144,7 @@ fn what_no_node_can_take_waits_and_says_why() {
     let told = cluster.vc(0, &["deploy", &file, "--wait", "--timeout", "1s"]).failed();
     assert!(told.contains("shop/huge.1") && told.contains("memory"), "{told}");
     for at in 0..2 {
-        let rows = until("the other node knows it too", PATIENCE, || match cluster.ps(at) {
+        let rows = until("the other node knows it too", DEADLINE, || match cluster.ps(at) {
             rows if rows.is_empty() => Err("nothing".to_owned()),
             rows => Ok(rows),
         });
@@ -162,7 +162,7 @@ fn what_no_node_can_take_waits_and_says_why() {
 }
 
 #[test]
-fn what_is_not_supported_in_a_compose_file_is_refused_by_name() {
+fn unsupported_compose_keys_are_refused_by_name() {
     let cluster = Cluster::found();
     for (more, words) in [
         ("    network_mode: host\n", "services.web.network_mode"),
@@ -182,7 +182,7 @@ fn what_is_not_supported_in_a_compose_file_is_refused_by_name() {
 }
 
 #[test]
-fn a_command_that_fails_is_retried_and_says_why() {
+fn a_failing_command_is_retried_and_its_reason_is_shown() {
     let cluster = Cluster::of(2);
     let file = cluster.file(
         "bad.yaml",
@@ -190,7 +190,7 @@ fn a_command_that_fails_is_retried_and_says_why() {
          missing:\n    image: x\n    command: [no-such-program]\n",
     );
     cluster.vc(0, &["deploy", &file]).done();
-    until("both have failed, with a reason", PATIENCE, || {
+    until("both have failed, with a reason", DEADLINE, || {
         let rows = cluster.ps(1);
         let failed = |service: &str, words: &str| {
             rows.iter().any(|row| {

@@ -1,6 +1,7 @@
-//! What was acknowledged stays, whatever is killed and when.
+//! Acknowledged changes survive SIGKILL at any time; data directories of another format are refused.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,20 +9,20 @@ use rustix::process::Signal;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::command::signal;
-use crate::harness::{PATIENCE, sleepers, until};
+use crate::harness::{DEADLINE, sleeping_service, until};
 
-/// Deploys that are acknowledged in a round before the moment comes.
+/// Deploys that are acknowledged per round before the kill.
 const ACKNOWLEDGED: usize = 4;
 const ROUNDS: usize = 4;
 
-/// Milliseconds below `bound` that nobody foresees.
+/// Returns an arbitrary delay of less than `bound` milliseconds. SIGKILL must be survived at any time.
 fn moment(bound: u32) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Duration::from_millis(u64::from(now.subsec_micros() % bound))
 }
 
 #[test]
-fn killed_at_any_moment_the_cluster_loses_nothing_acknowledged_and_restarts_nothing() {
+fn acknowledged_deploys_survive_sigkill_of_all_nodes_and_instances_are_adopted() {
     let mut cluster = Cluster::of(3);
     let acknowledged: Mutex<BTreeSet<String>> = Mutex::default();
     for round in 0..ROUNDS {
@@ -32,7 +33,7 @@ fn killed_at_any_moment_the_cluster_loses_nothing_acknowledged_and_restarts_noth
             scope.spawn(move || {
                 for n in 0.. {
                     let service = format!("s{round}-{n}");
-                    let file = cluster.file("stream.yaml", &sleepers("shop", &service, 1));
+                    let file = cluster.file("stream.yaml", &sleeping_service("shop", &service, 1));
                     let said = cluster.vc(n % 3, &["deploy", &file]);
                     if said.code != Some(0) {
                         return;
@@ -42,7 +43,7 @@ fn killed_at_any_moment_the_cluster_loses_nothing_acknowledged_and_restarts_noth
                 }
             });
             for _ in 0..ACKNOWLEDGED {
-                heard.recv_timeout(PATIENCE).expect("deploys are acknowledged");
+                heard.recv_timeout(DEADLINE).expect("deploys are acknowledged");
             }
             let pause = moment(150);
             println!("round {round}: SIGKILL to all after {pause:?} more");
@@ -56,7 +57,7 @@ fn killed_at_any_moment_the_cluster_loses_nothing_acknowledged_and_restarts_noth
         cluster.nodes.iter_mut().for_each(|node| node.ready());
         cluster.all_up();
         let wanted = acknowledged.lock().expect("not poisoned").clone();
-        let (services, _) = until("every acknowledged deploy is there and runs", PATIENCE, || {
+        let (services, _) = until("every acknowledged deploy is there and runs", DEADLINE, || {
             let mut services = 0;
             for at in 0..3 {
                 let rows = cluster.rows(at, &["services"]);
@@ -91,11 +92,11 @@ fn killed_at_any_moment_the_cluster_loses_nothing_acknowledged_and_restarts_noth
 }
 
 #[test]
-fn a_deploy_that_one_node_acknowledged_alone_spreads_when_the_others_return() {
+fn a_deploy_acknowledged_by_a_lone_node_spreads_when_the_others_return() {
     let mut cluster = Cluster::of(3);
     cluster.nodes[1].kill();
     cluster.nodes[2].kill();
-    let file = cluster.file("alone.yaml", &sleepers("shop", "alone", 1));
+    let file = cluster.file("alone.yaml", &sleeping_service("shop", "alone", 1));
     cluster.vc(0, &["deploy", &file]).done();
     cluster.nodes[0].kill();
     // They come up without it, and know nothing of the service until it is back.
@@ -103,10 +104,30 @@ fn a_deploy_that_one_node_acknowledged_alone_spreads_when_the_others_return() {
     cluster.nodes[2].start(&["run"]);
     assert!(cluster.rows(2, &["services"]).is_empty());
     cluster.nodes[0].start(&["run"]);
-    until("all know it", PATIENCE, || {
+    until("all know it", DEADLINE, || {
         (0..3).try_for_each(|at| match cluster.rows(at, &["services"]) {
             rows if rows.len() == 1 && rows[0]["running"] == 1 => Ok(()),
             rows => Err(format!("{rows:?}")),
         })
     });
+}
+
+#[test]
+fn a_data_directory_without_a_format_number_is_refused_and_left_untouched() {
+    let mut cluster = Cluster::found();
+    let dir = cluster.nodes[0].dir.clone();
+    cluster.nodes[0].stop();
+    std::fs::remove_file(dir.join("format")).expect("removed");
+    let contents = || -> BTreeMap<PathBuf, Vec<u8>> {
+        let entries = std::fs::read_dir(&dir).expect("listed").map(|it| it.expect("entry").path());
+        let files = entries.filter(|path| path.is_file());
+        files.map(|path| (path.clone(), std::fs::read(path).expect("read"))).collect()
+    };
+    let before = contents();
+    for how in ["run", "init"] {
+        cluster.nodes[0].attempt(&[how]).refused_with("incompatible version of vc-node");
+    }
+    assert!(contents() == before, "a file of the data directory changed");
+    std::fs::write(dir.join("format"), "1\n").expect("written");
+    cluster.nodes[0].start(&["run"]);
 }

@@ -1,9 +1,9 @@
-//! What happened, as nodes tell it.
+//! `vc events`.
 
 use serde_json::Value;
 
 use crate::harness::cluster::Cluster;
-use crate::harness::{PATIENCE, sleepers, until};
+use crate::harness::{DEADLINE, sleeping_service, until};
 
 /// `subject: text` of what node `at` tells, oldest first.
 fn told(cluster: &Cluster, at: usize) -> Vec<String> {
@@ -14,7 +14,7 @@ fn told(cluster: &Cluster, at: usize) -> Vec<String> {
 
 /// Waits until node `at` tells these, in this order.
 fn tells(cluster: &Cluster, at: usize, story: &[&str]) {
-    until(&format!("{story:?}"), PATIENCE, || {
+    until(&format!("{story:?}"), DEADLINE, || {
         let told = told(cluster, at);
         let mut rest = told.iter();
         let all = story.iter().all(|line| rest.any(|it| it.contains(line)));
@@ -23,9 +23,9 @@ fn tells(cluster: &Cluster, at: usize, story: &[&str]) {
 }
 
 #[test]
-fn the_story_of_a_service_whose_node_dies_is_told_by_the_others() {
+fn events_of_a_node_death_and_rescheduling_are_listed_in_order() {
     let mut cluster = Cluster::of(2);
-    cluster.deploy(0, &sleepers("shop", "web", 2));
+    cluster.deploy(0, &sleeping_service("shop", "web", 2));
     tells(&cluster, 0, &["n2: joined the cluster", "shop/web: deployed by admin: 2 of"]);
     tells(&cluster, 0, &["shop/web: deployed", "shop/web.1: runs on n"]);
     tells(&cluster, 0, &["shop/web: deployed", "shop/web.2: runs on n"]);
@@ -50,13 +50,13 @@ fn the_story_of_a_service_whose_node_dies_is_told_by_the_others() {
 }
 
 #[test]
-fn who_follows_hears_what_was_and_what_comes() {
+fn following_events_prints_past_and_new_ones() {
     let cluster = Cluster::found();
-    cluster.deploy(0, &sleepers("shop", "web", 1));
+    cluster.deploy(0, &sleeping_service("shop", "web", 1));
     tells(&cluster, 0, &["shop/web.1: runs on n1"]);
     let following = cluster.vc_running(0, &["events", "-f", "--output", "json"]);
     let hear = |text: &str| loop {
-        let line = following.next_line(PATIENCE).expect("it goes on");
+        let line = following.next_line(DEADLINE).expect("it goes on");
         let row: Value = serde_json::from_str(&line).expect("a row");
         if row["text"] == text {
             return row;

@@ -1,4 +1,4 @@
-//! Peers that are no members, and mean no good. Afterwards the cluster answers as before.
+//! Hostile peers that are not members. Afterwards the cluster answers as before.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -12,23 +12,23 @@ use vc_protocol::wire::AUTH_PROTOCOL;
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
 use crate::harness::cluster::Cluster;
-use crate::harness::{measured, running, sleepers};
-use crate::stranger::{Stranger, ended, frame, read, write};
+use crate::harness::{measured, running, sleeping_service};
+use crate::unauthenticated_peer::{TestPeer, ended, frame, read, write};
 
 /// What a node may need more than before.
 const GROWTH: u64 = 96 << 20;
 
 /// A small cluster at work, and what it said before.
-struct Scene {
+struct Fixture {
     cluster: Cluster,
     spread: BTreeMap<String, usize>,
     memory: u64,
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         let cluster = Cluster::of(2);
-        cluster.deploy(0, &sleepers("shop", "web", 4));
+        cluster.deploy(0, &sleeping_service("shop", "web", 4));
         let spread = running(&cluster.ps(0), "shop/web", 4).expect("it runs");
         let memory = cluster.nodes[0].memory();
         Self { cluster, spread, memory }
@@ -49,7 +49,7 @@ impl Scene {
     fn is_unmoved(&self) {
         self.cluster.all_up();
         assert_eq!(running(&self.cluster.ps(0), "shop/web", 4).as_ref(), Ok(&self.spread));
-        self.cluster.deploy(0, &sleepers("shop", "after", 1));
+        self.cluster.deploy(0, &sleeping_service("shop", "after", 1));
         let now = self.cluster.nodes[0].memory();
         println!(
             "measured: memory of the node: {} MiB before, {} MiB after",
@@ -65,8 +65,8 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn garbage_on_the_ports_changes_nothing() {
-    let scene = Scene::new();
+fn garbage_on_the_ports_is_ignored() {
+    let scene = Fixture::new();
     let port = scene.cluster.nodes[0].port.number;
     let noise: Vec<u8> =
         (0..200_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -95,11 +95,11 @@ fn garbage_on_the_ports_changes_nothing() {
 }
 
 #[test]
-fn a_stranger_is_spoken_to_in_no_protocol_but_auth() {
-    let scene = Scene::new();
+fn an_unauthenticated_peer_gets_no_protocol_but_auth() {
+    let scene = Fixture::new();
     let id = scene.id();
     wait(async {
-        let stranger = Stranger::unknown(&id, scene.address()).await.expect("connected");
+        let stranger = TestPeer::unknown(&id, scene.address()).await.expect("connected");
         let kademlia = format!("/vc/{id}/kad/1");
         for protocol in [
             "/vc/sync/1",
@@ -152,11 +152,11 @@ fn a_stranger_is_spoken_to_in_no_protocol_but_auth() {
 }
 
 #[test]
-fn nonsense_in_the_auth_protocol_ends_the_stream() {
-    let scene = Scene::new();
+fn malformed_auth_messages_end_the_stream() {
+    let scene = Fixture::new();
     let id = scene.id();
     wait(async {
-        let stranger = Stranger::unknown(&id, scene.address()).await.expect("connected");
+        let stranger = TestPeer::unknown(&id, scene.address()).await.expect("connected");
         let greeting = frame(br#"{"version":1}"#);
         let huge = vec![b'x'; MAX_AUTH_FRAME + 1];
         let deep = [vec![b'['; MAX_AUTH_FRAME / 2], vec![b']'; MAX_AUTH_FRAME / 2]].concat();
@@ -189,7 +189,7 @@ fn nonsense_in_the_auth_protocol_ends_the_stream() {
 
 #[test]
 fn forged_and_stolen_credentials_are_refused() {
-    let scene = Scene::new();
+    let scene = Fixture::new();
     let id = scene.id();
     let cluster: ClusterId = id.parse().expect("a cluster's id");
     let (root, thief) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
@@ -208,7 +208,7 @@ fn forged_and_stolen_credentials_are_refused() {
         let seed = thief.clone().try_into_ed25519().expect("ed25519").secret();
         let key =
             libp2p::identity::Keypair::ed25519_from_bytes(seed.as_ref().to_vec()).expect("a seed");
-        let stranger = Stranger::connect(key, &id, scene.address()).await.expect("connected");
+        let stranger = TestPeer::connect(key, &id, scene.address()).await.expect("connected");
         // What the node shows to everybody, shown to it again.
         let mut stream = stranger.open_auth().await;
         write(&mut stream, &frame(br#"{"version":1}"#)).await;
@@ -238,19 +238,19 @@ fn forged_and_stolen_credentials_are_refused() {
 }
 
 #[test]
-fn strangers_who_take_all_they_can_get_do_not_lock_users_out() {
-    let scene = Scene::new();
+fn unauthenticated_peers_that_exhaust_their_limits_do_not_lock_users_out() {
+    let scene = Fixture::new();
     let id = scene.id();
     wait(async {
         // One peer with many streams, which it opens again as they end.
-        let stranger = Stranger::unknown(&id, scene.address()).await.expect("connected");
+        let stranger = TestPeer::unknown(&id, scene.address()).await.expect("connected");
         let mut held = join_all((0..300).map(|_| stranger.open(AUTH_PROTOCOL))).await;
         scene.cluster.vc(0, &["nodes"]).done();
         held.retain(Result::is_ok);
         println!("measured: one stranger holds {} streams", held.len());
         // Many peers with a connection each.
-        let many = join_all((0..300).map(|_| Stranger::unknown(&id, scene.address()))).await;
-        let many: Vec<Stranger> = many.into_iter().filter_map(Result::ok).collect();
+        let many = join_all((0..300).map(|_| TestPeer::unknown(&id, scene.address()))).await;
+        let many: Vec<TestPeer> = many.into_iter().filter_map(Result::ok).collect();
         println!("measured: {} strangers are connected", many.len());
         scene.cluster.vc(0, &["nodes"]).done();
         let streams = join_all(many.iter().map(|stranger| stranger.open(AUTH_PROTOCOL))).await;

@@ -1,9 +1,9 @@
-//! How nodes become a cluster, and find each other again.
+//! Joining a cluster, and reconnecting after restarts.
 
 use std::time::Instant;
 
 use crate::harness::cluster::Cluster;
-use crate::harness::{PATIENCE, measured, until};
+use crate::harness::{DEADLINE, measured, until};
 
 #[test]
 fn three_nodes_join_as_servers_and_workers_and_see_each_other() {
@@ -31,7 +31,7 @@ fn three_nodes_join_as_servers_and_workers_and_see_each_other() {
 }
 
 #[test]
-fn a_second_server_admits_nodes_when_the_first_is_gone() {
+fn a_second_server_admits_nodes_when_the_first_is_down() {
     let mut cluster = Cluster::found();
     cluster.join(0, &["server"]);
     cluster.all_up();
@@ -50,7 +50,7 @@ fn a_second_server_admits_nodes_when_the_first_is_gone() {
 }
 
 #[test]
-fn a_restarted_node_finds_its_way_back_from_its_own_disk() {
+fn restarted_nodes_reconnect_from_the_addresses_on_their_disk() {
     let mut cluster = Cluster::of(3);
     let id = cluster.nodes[2].id().to_owned();
     cluster.nodes[2].kill();
@@ -71,7 +71,7 @@ fn a_restarted_node_finds_its_way_back_from_its_own_disk() {
 }
 
 #[test]
-fn a_node_whose_port_has_changed_is_found_again() {
+fn a_node_whose_port_changed_is_reconnected() {
     let mut cluster = Cluster::of(3);
     for moved in [2, 0] {
         cluster.nodes[moved].kill();
@@ -80,7 +80,7 @@ fn a_node_whose_port_has_changed_is_found_again() {
         cluster.nodes[moved].start(&["run"]);
     }
     cluster.all_up();
-    until("its new address is known everywhere", PATIENCE, || {
+    until("its new address is known everywhere", DEADLINE, || {
         let port = format!("/tcp/{}", cluster.nodes[2].port.number);
         (0..3).try_for_each(|at| {
             let rows = cluster.rows(at, &["nodes"]);

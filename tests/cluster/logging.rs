@@ -1,13 +1,13 @@
-//! What a node says of itself. That no log holds an error, a panic or a secret is checked at the end of every test.
+//! The log of a node. Every test checks at its end that no log holds an unexpected error, a panic or a secret.
 
 use crate::harness::cluster::Cluster;
-use crate::harness::journal::entries;
-use crate::harness::{PATIENCE, sleepers, until};
+use crate::harness::log_check::entries;
+use crate::harness::{DEADLINE, sleeping_service, until};
 
 #[test]
-fn each_change_of_state_is_one_line_that_names_what_changed() {
+fn each_state_change_is_one_log_line_that_names_its_subject() {
     let mut cluster = Cluster::of(2);
-    cluster.deploy(0, &sleepers("shop", "web", 2));
+    cluster.deploy(0, &sleeping_service("shop", "web", 2));
     for node in &cluster.nodes {
         let lines: Vec<_> = entries(node, "instance")
             .into_iter()
@@ -24,13 +24,13 @@ fn each_change_of_state_is_one_line_that_names_what_changed() {
     }
     cluster.nodes[1].cut_power();
     let id = cluster.nodes[1].id().to_owned();
-    until("its death is one line", PATIENCE, || {
+    until("its death is one line", DEADLINE, || {
         let lines = entries(&cluster.nodes[0], "node is down");
         let right = lines.len() == 1 && lines[0]["node"] == id && lines[0]["name"] == "n2";
         if right { Ok(()) } else { Err(format!("{lines:?}")) }
     });
     cluster.nodes[1].start(&["run"]);
-    until("its return is one line", PATIENCE, || {
+    until("its return is one line", DEADLINE, || {
         let lines = entries(&cluster.nodes[0], "node is up");
         if lines.last().is_some_and(|line| line["node"] == id) {
             Ok(())

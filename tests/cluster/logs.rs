@@ -1,20 +1,20 @@
-//! What instances write is read at any node.
+//! `vc logs` through any node.
 
 use std::collections::BTreeSet;
 
 use crate::harness::cluster::Cluster;
-use crate::harness::stories::talkers;
-use crate::harness::{PATIENCE, running, until};
+use crate::harness::fixtures::logging_service;
+use crate::harness::{DEADLINE, running, until};
 
 #[test]
-fn logs_of_every_instance_are_read_at_a_node_that_runs_none() {
+fn logs_of_all_instances_are_read_through_a_node_that_runs_none() {
     let cluster = Cluster::of(3);
-    cluster.deploy(0, &talkers("shop", "talk", 2));
+    cluster.deploy(0, &logging_service("shop", "talk", 2));
     let idle =
         (0..3).find(|&at| cluster.nodes[at].processes().is_empty()).expect("two run on two nodes");
 
-    until("word of both has come here", PATIENCE, || running(&cluster.ps(idle), "shop/talk", 2));
-    until("both have written", PATIENCE, || {
+    until("word of both has come here", DEADLINE, || running(&cluster.ps(idle), "shop/talk", 2));
+    until("both have written", DEADLINE, || {
         let rows = cluster.log_rows(idle, &["talk"]);
         let lines: BTreeSet<&str> = rows.iter().filter_map(|row| row["line"].as_str()).collect();
         let both = lines.contains("line 2 of 1") && lines.contains("line 2 of 2");
@@ -33,16 +33,16 @@ fn logs_of_every_instance_are_read_at_a_node_that_runs_none() {
 }
 
 #[test]
-fn logs_are_followed_from_afar() {
+fn logs_are_followed_through_another_node() {
     let cluster = Cluster::of(2);
-    cluster.deploy(0, &talkers("shop", "talk", 1));
+    cluster.deploy(0, &logging_service("shop", "talk", 1));
     let idle =
         (0..2).find(|&at| cluster.nodes[at].processes().is_empty()).expect("one runs on one node");
-    until("word of it has come here", PATIENCE, || running(&cluster.ps(idle), "shop/talk", 1));
+    until("word of it has come here", DEADLINE, || running(&cluster.ps(idle), "shop/talk", 1));
     let follower =
         cluster.vc_running(idle, &["--output", "json", "logs", "--follow", "--tail", "1", "talk"]);
     let number = || -> u64 {
-        let line = follower.next_line(PATIENCE).expect("it goes on");
+        let line = follower.next_line(DEADLINE).expect("it goes on");
         let row: serde_json::Value = serde_json::from_str(&line).expect("a JSON object a line");
         let words = row["line"].as_str().expect("a line").to_owned();
         words.split(' ').nth(1).and_then(|number| number.parse().ok()).expect("a number")
@@ -53,7 +53,7 @@ fn logs_are_followed_from_afar() {
 
     // It ends with the instance.
     cluster.vc(0, &["rm", "talk"]).done();
-    until("the stream ends", PATIENCE, || match follower.next_line(PATIENCE) {
+    until("the stream ends", DEADLINE, || match follower.next_line(DEADLINE) {
         None => Ok(()),
         Some(line) => Err(line),
     });

@@ -1,5 +1,5 @@
-//! Whole clusters of real `vc-node` processes on loopback, driven by the real `vc`. Each file is a theme, each test a
-//! sentence that must be true.
+//! Whole clusters of real `vc-node` processes on loopback, driven by the real `vc`. Each file is a
+//! subject, each test states a fact.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +11,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod byzantine_member;
 mod concurrency;
 mod death;
 mod deploy;
@@ -21,6 +22,5 @@ mod join;
 mod logging;
 mod logs;
 mod multiplex;
-mod stranger;
-mod traitor;
 mod trust;
+mod unauthenticated_peer;

@@ -1,4 +1,4 @@
-//! Many sessions of a user on one stream, as browsers have them: the pushed view, and HTTP to instances.
+//! Multiplexed sessions on one stream, as browsers use them: the live view, and HTTP to instances.
 
 use std::task::Poll;
 
@@ -8,11 +8,11 @@ use vc_protocol::Keypair;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::ports::Port;
-use crate::stranger::{SOON, Stranger, ended, frame};
+use crate::unauthenticated_peer::{SOON, TestPeer, ended, frame};
 
 /// A user whose one stream carries many sessions.
 struct User {
-    _peer: Stranger,
+    _peer: TestPeer,
     opener: tokio::sync::mpsc::Sender<tokio::sync::oneshot::Sender<yamux::Stream>>,
 }
 
@@ -28,11 +28,11 @@ async fn receive(stream: &mut (impl futures::AsyncRead + Unpin)) -> Option<Vec<u
 }
 
 /// A stream that carries many sessions from now on.
-async fn multiplexed(cluster: &Cluster, at: usize, token: &str) -> (Stranger, libp2p::Stream) {
+async fn multiplexed(cluster: &Cluster, at: usize, token: &str) -> (TestPeer, libp2p::Stream) {
     let id = cluster.vc(at, &["--output", "json", "status"]).json()["cluster"].to_string();
     let address = cluster.nodes[at].address();
     let key = Keypair::generate_ed25519();
-    let peer = Stranger::connect(key, &id, address).await.expect("connected");
+    let peer = TestPeer::connect(key, &id, address).await.expect("connected");
     let mut stream = peer.open_auth().await;
     let mut say = async |value: Value| {
         let bytes = frame(value.to_string().as_bytes());
@@ -164,7 +164,7 @@ fn web(cluster: &Cluster, files: &[(&str, &[u8])]) -> u16 {
 }
 
 #[test]
-fn the_view_is_pushed_whole_and_then_what_changes() {
+fn the_view_is_pushed_in_full_and_then_in_changes() {
     let cluster = Cluster::of(2);
     let token = cluster.user_token(0, "eve", "viewer");
     wait(async {
@@ -175,7 +175,7 @@ fn the_view_is_pushed_whole_and_then_what_changes() {
         assert_eq!(first["nodes"].as_array().map(Vec::len), Some(2), "{first}");
         assert_eq!(first["status"]["nodes_up"], 2);
         assert_eq!(first["services"], json!([]));
-        cluster.deploy(0, &crate::harness::sleepers("shop", "web", 2));
+        cluster.deploy(0, &crate::harness::sleeping_service("shop", "web", 2));
         let mut seen = Vec::new();
         let runs = async {
             loop {
@@ -195,10 +195,10 @@ fn the_view_is_pushed_whole_and_then_what_changes() {
 }
 
 #[test]
-fn who_follows_what_says_nothing_hears_that_somebody_is_there() {
+fn a_quiet_followed_stream_carries_keep_alives() {
     let cluster = Cluster::of(1);
     let token = cluster.user_token(0, "eve", "viewer");
-    cluster.deploy(0, &crate::harness::sleepers("shop", "web", 1));
+    cluster.deploy(0, &crate::harness::sleeping_service("shop", "web", 1));
     wait(async {
         let user = User::attach(&cluster, 0, &token).await;
         let logs = json!({"op": "logs", "service": "shop/web", "replica": null, "follow": true, "tail": null, "since": null});
@@ -214,7 +214,7 @@ fn who_follows_what_says_nothing_hears_that_somebody_is_there() {
 }
 
 #[test]
-fn a_viewer_looks_and_opens_services_and_may_change_nothing() {
+fn a_viewer_reads_and_opens_services_and_cannot_change_anything() {
     let cluster = Cluster::of(2);
     let port = web(&cluster, &[("hello.txt", b"hello from the mesh")]);
     let token = cluster.user_token(0, "eve", "viewer");
@@ -259,7 +259,7 @@ fn a_viewer_looks_and_opens_services_and_may_change_nothing() {
 }
 
 #[test]
-fn a_large_body_arrives_whole_from_an_instance_on_another_node() {
+fn a_large_http_body_arrives_complete_from_another_node() {
     let cluster = Cluster::of(2);
     let content: Vec<u8> = (0..8_000_000_u32).map(|n| (n ^ (n >> 9)) as u8).collect();
     let port = web(&cluster, &[("large", &content)]);
@@ -279,7 +279,7 @@ fn a_large_body_arrives_whole_from_an_instance_on_another_node() {
 }
 
 #[test]
-fn a_user_who_sends_garbage_or_opens_no_end_of_streams_loses_his_own_session() {
+fn a_session_that_sends_garbage_or_opens_too_many_streams_is_closed_alone() {
     let cluster = Cluster::of(1);
     let token = cluster.user_token(0, "eve", "viewer");
     wait(async {

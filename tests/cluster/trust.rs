@@ -1,7 +1,7 @@
-//! Who is let in, and what the others are told: exit code 1 and one line that says what to do.
+//! Authentication and authorization. Refusals have exit code 1 and one line that says what to do.
 
 use crate::harness::cluster::Cluster;
-use crate::harness::{PATIENCE, sleepers, until};
+use crate::harness::{DEADLINE, sleeping_service, until};
 
 /// A token with one character of one part changed.
 fn altered(token: &str, part: usize) -> String {
@@ -13,9 +13,9 @@ fn altered(token: &str, part: usize) -> String {
 }
 
 #[test]
-fn users_do_what_their_role_allows_and_are_told_which_role_it_takes() {
+fn requests_are_checked_against_the_role_and_refusals_name_the_role_needed() {
     let cluster = Cluster::found();
-    let file = cluster.file("web.yaml", &sleepers("shop", "web", 1));
+    let file = cluster.file("web.yaml", &sleeping_service("shop", "web", 1));
     let viewer = cluster.user_token(0, "vera", "viewer");
     let deployer = cluster.user_token(0, "dora", "deployer");
 
@@ -36,7 +36,7 @@ fn users_do_what_their_role_allows_and_are_told_which_role_it_takes() {
 }
 
 #[test]
-fn tokens_that_do_not_hold_let_nobody_in() {
+fn invalid_tokens_are_refused() {
     let cluster = Cluster::found();
     let stranger = Cluster::found();
     let user = cluster.user_token(0, "ada", "admin");
@@ -66,7 +66,7 @@ fn tokens_that_do_not_hold_let_nobody_in() {
 }
 
 #[test]
-fn tokens_end_when_they_said_they_would() {
+fn tokens_expire_after_their_ttl() {
     let cluster = Cluster::found();
     let create = |arguments: &[&str]| {
         let arguments = [&["token", "create", "--ttl", "2s"], arguments].concat();
@@ -77,7 +77,7 @@ fn tokens_end_when_they_said_they_would() {
     let user = create(&["--user", "ada", "--role", "admin"]);
     cluster.vc_as(&user, 0, &["nodes"]).done();
     let (said, _) =
-        until("the token expires", PATIENCE, || match cluster.vc_as(&user, 0, &["nodes"]) {
+        until("the token expires", DEADLINE, || match cluster.vc_as(&user, 0, &["nodes"]) {
             said if said.code == Some(0) => Err("it is taken still".to_owned()),
             said => Ok(said),
         });
@@ -86,7 +86,7 @@ fn tokens_end_when_they_said_they_would() {
 }
 
 #[test]
-fn a_node_that_cannot_join_or_start_says_what_to_do() {
+fn a_node_that_cannot_join_or_start_prints_what_to_do() {
     let mut cluster = Cluster::of(2);
     let token = cluster.node_token(0, "server");
 
@@ -121,7 +121,7 @@ fn a_node_that_cannot_join_or_start_says_what_to_do() {
 }
 
 #[test]
-fn a_worker_keeps_no_key_of_the_cluster_and_secrets_are_their_owners_alone() {
+fn workers_hold_no_cluster_key_and_secret_files_are_private() {
     use std::os::unix::fs::PermissionsExt as _;
     let mut cluster = Cluster::found();
     cluster.join(0, &["worker"]);

@@ -1,4 +1,4 @@
-//! Nodes that are one cluster, and `vc` against any of them.
+//! A cluster of node processes, and `vc` commands against any of them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -6,14 +6,14 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::command::{Running, Said, run};
-use super::{Node, PATIENCE, journal, processes, program, until};
+use super::command::{CommandOutput, Running, run};
+use super::{DEADLINE, Node, log_check, processes, program, until};
 
 /// A cluster of real processes. Ends with all it started.
 pub struct Cluster {
     root: TempDir,
     pub nodes: Vec<Node>,
-    announced: Vec<String>,
+    expected_errors: Vec<String>,
 }
 
 impl Cluster {
@@ -22,7 +22,7 @@ impl Cluster {
         let root = tempfile::Builder::new().prefix("vc-test-").tempdir().expect("a directory");
         let mut first = Node::new(root.path(), "n1");
         first.start(&["init"]);
-        Self { root, nodes: vec![first], announced: Vec::new() }
+        Self { root, nodes: vec![first], expected_errors: Vec::new() }
     }
 
     /// `count` servers `n1`, `n2`, …, each of which sees all of them up.
@@ -81,19 +81,19 @@ impl Cluster {
     }
 
     /// `vc` with the admin's token, asking one node.
-    pub fn vc(&self, at: usize, arguments: &[&str]) -> Said {
+    pub fn vc(&self, at: usize, arguments: &[&str]) -> CommandOutput {
         self.vc_as(&self.admin_token(), at, arguments)
     }
 
     /// `vc` with another token, asking one node.
-    pub fn vc_as(&self, token: &str, at: usize, arguments: &[&str]) -> Said {
+    pub fn vc_as(&self, token: &str, at: usize, arguments: &[&str]) -> CommandOutput {
         let mut command = self.command(token);
         command.args(["--peer", self.nodes[at].address()]).args(arguments);
         run(command)
     }
 
     /// `vc` with nothing but a token: it has to find a node.
-    pub fn vc_anywhere(&self, token: &str, arguments: &[&str]) -> Said {
+    pub fn vc_anywhere(&self, token: &str, arguments: &[&str]) -> CommandOutput {
         let mut command = self.command(token);
         command.args(arguments);
         run(command)
@@ -163,12 +163,12 @@ impl Cluster {
                 rows.iter().map(|row| format!("{} {}", row["name"], row["state"])).collect();
             if right { Ok(()) } else { Err(format!("{} says {seen:?}", self.nodes[i].name)) }
         };
-        until("every node sees who is up", PATIENCE, || self.alive().try_for_each(as_it_is));
+        until("every node sees who is up", DEADLINE, || self.alive().try_for_each(as_it_is));
     }
 
     /// Says before it happens that nodes will log errors with these words.
-    pub fn announce(&mut self, words: &str) {
-        self.announced.push(words.to_owned());
+    pub fn expect_errors(&mut self, words: &str) {
+        self.expected_errors.push(words.to_owned());
     }
 }
 
@@ -178,16 +178,17 @@ impl Drop for Cluster {
             node.kill();
         }
         processes::kill_under(self.root.path());
-        let of =
-            |node: &Node| journal::complaints(&node.name, &node.log(), &node.dir, &self.announced);
-        let complaints: Vec<String> = self.nodes.iter().flat_map(of).collect();
+        let of = |node: &Node| {
+            log_check::violations(&node.name, &node.log(), &node.dir, &self.expected_errors)
+        };
+        let violations: Vec<String> = self.nodes.iter().flat_map(of).collect();
         if std::thread::panicking() {
             for node in &self.nodes {
                 println!("--- the last lines of {}:\n{}", node.name, node.last_lines(25));
             }
-            println!("--- complaints: {complaints:#?}");
+            println!("--- violations: {violations:#?}");
             return;
         }
-        assert!(complaints.is_empty(), "the logs are not clean: {complaints:#?}");
+        assert!(violations.is_empty(), "the logs are not clean: {violations:#?}");
     }
 }

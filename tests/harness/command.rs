@@ -1,4 +1,4 @@
-//! Programs that run, and what they say.
+//! Running programs, and their output.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -9,26 +9,26 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::PATIENCE;
+use super::DEADLINE;
 
-/// How a program ended.
+/// The output and exit code of a program that ended.
 #[derive(Debug)]
-pub struct Said {
+pub struct CommandOutput {
     pub line: String,
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
 }
 
-impl Said {
-    /// It succeeded: its output.
+impl CommandOutput {
+    /// Asserts success and returns stdout.
     #[track_caller]
     pub fn done(self) -> String {
         assert_eq!(self.code, Some(0), "{} failed: {}{}", self.line, self.out, self.err);
         self.out
     }
 
-    /// It succeeded: its output as JSON.
+    /// Asserts success and returns stdout as JSON.
     #[track_caller]
     pub fn json(self) -> Value {
         let line = self.line.clone();
@@ -37,14 +37,14 @@ impl Said {
             .unwrap_or_else(|error| panic!("{line} printed no JSON ({error}): {out}"))
     }
 
-    /// It was refused as users should be: as [`Said::failed`], and nothing on stdout.
+    /// Asserts a refusal: as [`CommandOutput::failed`], with nothing on stdout.
     #[track_caller]
     pub fn refused(self) -> String {
         assert_eq!(self.out, "", "{}: a refusal says nothing on stdout", self.line);
         self.failed()
     }
 
-    /// It failed, perhaps after it had said something on stdout: exit code 1, one line on stderr, which is returned.
+    /// Asserts a failure: exit code 1 and one line on stderr, which is returned. There may be output on stdout.
     #[track_caller]
     pub fn failed(self) -> String {
         let Self { line, code, out, err } = self;
@@ -54,11 +54,11 @@ impl Said {
         let told = told[0]
             .strip_prefix("error: ")
             .unwrap_or_else(|| panic!("{line}: no 'error:' in {err}"));
-        assert!(!told.contains("panicked") && !super::journal::has_token(told), "{line}: {told}");
+        assert!(!told.contains("panicked") && !super::log_check::has_token(told), "{line}: {told}");
         told.to_owned()
     }
 
-    /// It was refused, and the line says this.
+    /// Asserts a refusal whose line contains `words`.
     #[track_caller]
     pub fn refused_with(self, words: &str) {
         let line = self.line.clone();
@@ -67,24 +67,24 @@ impl Said {
     }
 }
 
-/// Runs a program to its end. Panics when it has not ended after [`PATIENCE`].
-pub fn run(command: Command) -> Said {
-    run_for(PATIENCE, command)
+/// Runs a program to its end. Panics when it has not ended after [`DEADLINE`].
+pub fn run(command: Command) -> CommandOutput {
+    run_for(DEADLINE, command)
 }
 
-/// Runs a program to its end. Panics when it has not ended after `patience`.
-pub fn run_for(patience: Duration, mut command: Command) -> Said {
+/// Runs a program to its end. Panics when it has not ended after `deadline`.
+pub fn run_for(deadline: Duration, mut command: Command) -> CommandOutput {
     let line = line(&command);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.unwrap_or_else(|error| panic!("{line}: {error}"));
     let pid = child.id();
     let (tell, ended) = channel();
     std::thread::spawn(move || tell.send(child.wait_with_output()));
-    match ended.recv_timeout(patience) {
+    match ended.recv_timeout(deadline) {
         Ok(output) => {
             let output = output.expect("its output can be read");
             let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-            Said {
+            CommandOutput {
                 line,
                 code: output.status.code(),
                 out: text(&output.stdout),
@@ -93,12 +93,12 @@ pub fn run_for(patience: Duration, mut command: Command) -> Said {
         }
         Err(_) => {
             signal(pid, Signal::KILL);
-            panic!("{line}: still runs after {} s", patience.as_secs());
+            panic!("{line}: still runs after {} s", deadline.as_secs());
         }
     }
 }
 
-/// How a command was called, without secrets.
+/// Returns the command line without secrets.
 fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let short = |word: &std::ffi::OsStr| {
@@ -116,10 +116,10 @@ pub fn signal(pid: u32, signal: Signal) {
     let _ = kill_process(pid, signal);
 }
 
-/// A program that runs on and whose stdout is read line by line; killed with this.
+/// A running program whose stdout is read line by line; killed on drop.
 pub struct Running {
     child: Child,
-    /// In a lock only so that threads can share what holds it.
+    /// In a lock so that threads can share the struct.
     lines: Mutex<Receiver<String>>,
 }
 
@@ -139,31 +139,31 @@ impl Running {
         self.child.id()
     }
 
-    /// The next line; `None`: there is none, for it has ended. Panics after `patience`.
-    pub fn next_line(&self, patience: Duration) -> Option<String> {
-        match self.lines.lock().expect("not poisoned").recv_timeout(patience) {
+    /// Returns the next line; `None` once the program has ended. Panics after `deadline`.
+    pub fn next_line(&self, deadline: Duration) -> Option<String> {
+        match self.lines.lock().expect("not poisoned").recv_timeout(deadline) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("no line for {} s", patience.as_secs()),
+            Err(RecvTimeoutError::Timeout) => panic!("no line for {} s", deadline.as_secs()),
         }
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// SIGTERM, and its exit code. Panics when it does not end.
+    /// Sends SIGTERM and returns the exit code. Panics when the program does not end.
     pub fn terminate(&mut self) -> Option<i32> {
         signal(self.child.id(), Signal::TERM);
         self.end()
     }
 
-    /// Its exit code, once it has ended.
+    /// Waits for the end and returns the exit code.
     pub fn end(&mut self) -> Option<i32> {
         let (status, _) =
-            super::until("a program ends", PATIENCE, || match self.child.try_wait() {
+            super::until("a program ends", DEADLINE, || match self.child.try_wait() {
                 Ok(Some(status)) => Ok(status),
                 other => Err(format!("{other:?}")),
             });

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::command::{Said, run};
-use super::{PATIENCE, journal, program, until};
+use super::command::{CommandOutput, run};
+use super::{DEADLINE, log_check, program, until};
 
 /// The lab, whose hosts are numbered from 1. There is one at a time on a node; it ends with this.
 pub struct Lab {
@@ -16,7 +16,7 @@ pub struct Lab {
     /// Of the hosts, the first so many are the cluster's.
     members: usize,
     home: tempfile::TempDir,
-    announced: Vec<String>,
+    expected_errors: Vec<String>,
 }
 
 /// A container of the cluster.
@@ -34,7 +34,7 @@ impl Lab {
     pub fn up(hosts: usize) -> Self {
         let home = tempfile::Builder::new().prefix("vc-lab-").tempdir().expect("a directory");
         let dir = std::env::temp_dir().join("vc-lab-test");
-        let lab = Self { dir, hosts, members: 0, home, announced: Vec::new() };
+        let lab = Self { dir, hosts, members: 0, home, expected_errors: Vec::new() };
         // What an earlier run may have left when it was killed.
         lab.run(&["down"]).done();
         lab.run(&["up", &hosts.to_string()]).done();
@@ -63,12 +63,12 @@ impl Lab {
     }
 
     /// Says before it happens that nodes will log errors with these words.
-    pub fn announce(&mut self, words: &str) {
-        self.announced.push(words.to_owned());
+    pub fn expect_errors(&mut self, words: &str) {
+        self.expected_errors.push(words.to_owned());
     }
 
     /// `scripts/lab` with these words.
-    pub fn run(&self, words: &[&str]) -> Said {
+    pub fn run(&self, words: &[&str]) -> CommandOutput {
         run(self.command(words))
     }
 
@@ -85,17 +85,17 @@ impl Lab {
     }
 
     /// `docker` on a host.
-    pub fn docker(&self, host: usize, words: &[&str]) -> Said {
+    pub fn docker(&self, host: usize, words: &[&str]) -> CommandOutput {
         self.run(&[&["docker", &host.to_string()], words].concat())
     }
 
     /// A command in a running container of the cluster.
-    pub fn inside(&self, host: usize, container: &Container, words: &[&str]) -> Said {
+    pub fn inside(&self, host: usize, container: &Container, words: &[&str]) -> CommandOutput {
         self.docker(host, &[&["exec", &container.id], words].concat())
     }
 
     /// What a host gets from a URL.
-    pub fn get(&self, host: usize, url: &str) -> Said {
+    pub fn get(&self, host: usize, url: &str) -> CommandOutput {
         self.run(&["exec", &host.to_string(), "--", "busybox", "wget", "-q", "-O", "-", url])
     }
 
@@ -115,7 +115,7 @@ impl Lab {
     }
 
     /// `vc` as the admin, asking a host's node.
-    pub fn vc(&self, host: usize, words: &[&str]) -> Said {
+    pub fn vc(&self, host: usize, words: &[&str]) -> CommandOutput {
         let mut command = Command::new(program("vc"));
         command.args(["--peer", &Self::ip(host)]).args(words);
         self.as_admin(&mut command);
@@ -123,7 +123,7 @@ impl Lab {
     }
 
     /// `vc` in a host's network and with its engine, with nothing but the token: it has to find a node.
-    pub fn vc_anywhere(&self, host: usize, words: &[&str]) -> Said {
+    pub fn vc_anywhere(&self, host: usize, words: &[&str]) -> CommandOutput {
         let vc = program("vc").display().to_string();
         let mut command = self.command(&[&["exec", &host.to_string(), "--", &vc], words].concat());
         self.as_admin(&mut command);
@@ -131,7 +131,7 @@ impl Lab {
     }
 
     /// `vc` in the network of the host that is not of the cluster, and with its engine, asking a host's node.
-    pub fn operator(&self, at: usize, words: &[&str]) -> Said {
+    pub fn operator(&self, at: usize, words: &[&str]) -> CommandOutput {
         self.vc_anywhere(self.hosts, &[&["--peer", &Self::ip(at)], words].concat())
     }
 
@@ -160,7 +160,7 @@ impl Lab {
     }
 
     /// Deploys a Compose file at a host's node.
-    pub fn deploy(&self, host: usize, compose: &str, options: &[&str]) -> Said {
+    pub fn deploy(&self, host: usize, compose: &str, options: &[&str]) -> CommandOutput {
         let file = self.file("compose.yaml", compose);
         self.vc(host, &[&["deploy", &file], options].concat())
     }
@@ -237,7 +237,7 @@ impl Lab {
                 Err(format!("h{host} says {seen:?}"))
             }
         };
-        until("every host sees who is up", PATIENCE, || {
+        until("every host sees who is up", DEADLINE, || {
             hosts.iter().try_for_each(|&host| as_it_is(host))
         });
     }
@@ -249,7 +249,7 @@ impl Lab {
         service: &str,
         count: usize,
     ) -> BTreeMap<usize, Vec<Container>> {
-        let (there, _) = until("each slot has one container", PATIENCE, || {
+        let (there, _) = until("each slot has one container", DEADLINE, || {
             let rows = self.rows(hosts[0], &["ps"]);
             super::running(&rows, service, count)?;
             let there = self.all_containers(hosts);
@@ -272,7 +272,7 @@ impl Lab {
         service: &str,
         right: impl Fn(&Value) -> bool,
     ) -> Value {
-        let (row, _) = until(what, PATIENCE, || {
+        let (row, _) = until(what, DEADLINE, || {
             let rows = self.rows(host, &["ps", service]);
             match rows.iter().find(|row| right(row)) {
                 Some(row) => Ok(row.clone()),
@@ -313,14 +313,14 @@ fn container(inspected: &Value) -> Container {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let mut complaints = Vec::new();
+        let mut violations = Vec::new();
         for host in 1..=self.hosts {
             let (name, log) = (format!("h{host}"), self.log(host));
-            complaints.extend(journal::complaints(
+            violations.extend(log_check::violations(
                 &name,
                 &log,
                 &self.dir.join(&name).join("node"),
-                &self.announced,
+                &self.expected_errors,
             ));
             if std::thread::panicking() {
                 let lines: Vec<&str> = log.lines().collect();
@@ -331,13 +331,13 @@ impl Drop for Lab {
             }
         }
         if std::thread::panicking() {
-            println!("--- complaints: {complaints:#?}");
+            println!("--- violations: {violations:#?}");
             // No second panic: it would hide the first.
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/lab");
             let _ = Command::new(script).arg("down").env("VC_LAB_DIR", &self.dir).status();
             return;
         }
         self.run(&["down"]).done();
-        assert!(complaints.is_empty(), "the logs are not clean: {complaints:#?}");
+        assert!(violations.is_empty(), "the logs are not clean: {violations:#?}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::PATIENCE;
+use super::DEADLINE;
 use super::command::Running;
 use super::lab::Lab;
 
@@ -79,7 +79,7 @@ impl Load {
         let running = Running::start(
             lab.command(&[&["exec", &from.to_string(), "--", program], words].concat()),
         );
-        let line = running.next_line(PATIENCE);
+        let line = running.next_line(DEADLINE);
         assert_eq!(line.as_deref(), Some("ready"), "{words:?}");
         Self(running)
     }
@@ -87,7 +87,7 @@ impl Load {
     /// Ends it, and reads what it has to say.
     fn end<T: DeserializeOwned>(mut self) -> T {
         assert_eq!(self.0.terminate(), Some(0));
-        let line = self.0.next_line(PATIENCE).expect("its report");
+        let line = self.0.next_line(DEADLINE).expect("its report");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 

@@ -1,31 +1,31 @@
 //! Drives the real programs: `vc-node` processes on loopback, and `vc` against them.
 //!
-//! Nothing here sleeps for a fixed time: a node is awaited by its `ready` line, everything else by asking `vc` until it
-//! is so or a deadline has passed. When a [`Cluster`] goes, what it started goes with it, and its logs are read: an
-//! ERROR that the test did not announce fails it, and so does a panic or a secret.
+//! Nothing here sleeps for a fixed time: a node is awaited by its `ready` line, everything else by polling `vc` up to a
+//! deadline. Dropping a [`Cluster`] ends all processes it started and checks its logs: an ERROR that the test did not
+//! expect, a panic or a secret fails the test.
 
 pub mod cluster;
 pub mod command;
-pub mod journal;
+pub mod fixtures;
 pub mod lab;
 pub mod load;
+pub mod log_check;
 pub mod node;
 pub mod ports;
 pub mod processes;
 pub mod rows;
-pub mod stories;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use fixtures::sleeping_service;
 pub use node::Node;
 pub use rows::running;
-pub use stories::sleepers;
 
-/// How long anything may take that is expected to happen. Nodes that compile are slow.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two questions.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Deadline of anything that is expected to happen; generous, because builds may run on the same host.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+/// Interval of polling.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A program of this workspace: in `$VC_BIN`, else where the test was built. It is built before the tests run:
 /// `cargo build --workspace --bins`.
@@ -42,25 +42,25 @@ pub fn program(name: &str) -> PathBuf {
     program
 }
 
-/// Asks until the answer is `Ok`, and says how long that took. Panics with the last answer after `patience`.
+/// Polls `ask` until it returns `Ok`. Returns the value and the time it took; panics with the last error after `deadline`.
 pub fn until<T>(
     what: &str,
-    patience: Duration,
+    deadline: Duration,
     mut ask: impl FnMut() -> Result<T, String>,
 ) -> (T, Duration) {
     let start = Instant::now();
     loop {
         match ask() {
             Ok(answer) => return (answer, start.elapsed()),
-            Err(last) if start.elapsed() > patience => {
-                panic!("not in {} s: {what}; at last: {last}", patience.as_secs())
+            Err(last) if start.elapsed() > deadline => {
+                panic!("not in {} s: {what}; at last: {last}", deadline.as_secs())
             }
-            Err(_) => std::thread::sleep(PAUSE),
+            Err(_) => std::thread::sleep(POLL_INTERVAL),
         }
     }
 }
 
-/// A figure for the report. Tests do not judge by time, people do.
+/// Prints a duration for the report. Tests do not assert durations.
 pub fn measured(what: &str, took: Duration) {
     println!("measured: {what}: {:.2} s", took.as_secs_f64());
 }

@@ -4,10 +4,10 @@ use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::command::{Running, Said, run};
+use super::command::{CommandOutput, Running, run};
 use super::ports::Port;
 use super::processes::{self, Process};
-use super::{PATIENCE, program};
+use super::{DEADLINE, program};
 
 /// A node, whether it runs or not.
 pub struct Node {
@@ -70,7 +70,7 @@ impl Node {
     pub fn ready(&mut self) {
         let program = self.program.as_ref().expect("it was launched");
         // TCP, QUIC and WebRTC.
-        let next = || match program.next_line(PATIENCE) {
+        let next = || match program.next_line(DEADLINE) {
             Some(line) => {
                 line.strip_prefix("ready ").expect("nothing else comes on stdout").to_owned()
             }
@@ -86,7 +86,7 @@ impl Node {
     }
 
     /// Starts it where it must not start: how it ended.
-    pub fn attempt(&self, how: &[&str]) -> Said {
+    pub fn attempt(&self, how: &[&str]) -> CommandOutput {
         run(self.command(how))
     }
 

@@ -1,4 +1,4 @@
-//! Reading what `vc ps` says.
+//! The rows of `vc ps`.
 
 use std::collections::BTreeMap;
 

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::harness::fixtures::{logging_service, web};
 use crate::harness::lab::{Container, Lab};
 use crate::harness::load::Load;
-use crate::harness::stories::{talkers, web};
-use crate::harness::{PATIENCE, measured, until};
+use crate::harness::{DEADLINE, measured, until};
 
 fn service(name: &str, script: &str, more: &str) -> String {
     format!(
@@ -52,7 +52,7 @@ fn bad_containers_are_told_of_and_disturb_nobody() {
     let (host, deaf) = lab.only("shop/deaf");
     let start = Instant::now();
     lab.vc(1, &["rm", "deaf"]).done();
-    until("it is gone after its grace", PATIENCE, || {
+    until("it is gone after its grace", DEADLINE, || {
         let left = lab.containers(host);
         if left.contains(&deaf) { Err(format!("{left:?}")) } else { Ok(()) }
     });
@@ -61,7 +61,7 @@ fn bad_containers_are_told_of_and_disturb_nobody() {
     // One that writes a line of 100 megabytes, and one more.
     let script = "head -c 104857600 /dev/zero | tr \"\\\\0\" x; echo; echo done; exec sleep 900";
     lab.deploy(1, &service("wordy", script, ""), &["--wait"]).done();
-    let (tail, _) = until("its last line is read", PATIENCE, || {
+    let (tail, _) = until("its last line is read", DEADLINE, || {
         let said = lab.vc(2, &["logs", "--tail", "1", "wordy"]);
         if said.code == Some(0) && said.out.contains("done") { Ok(said.out) } else { Err(said.err) }
     });
@@ -83,8 +83,8 @@ fn bad_containers_are_told_of_and_disturb_nobody() {
 #[test]
 fn logs_come_merged_from_all_nodes_and_commands_run_in_an_instance_on_any() {
     let lab = Lab::cluster(3);
-    lab.deploy(1, &talkers("shop", "talk", 3), &["--wait"]).done();
-    let (rows, _) = until("each has written three lines", PATIENCE, || {
+    lab.deploy(1, &logging_service("shop", "talk", 3), &["--wait"]).done();
+    let (rows, _) = until("each has written three lines", DEADLINE, || {
         let rows = lab.log_rows(1, &["talk"]);
         let of = |replica: u64| rows.iter().filter(|row| row["replica"] == replica).count();
         if (1..=3).all(|replica| of(replica) >= 3) { Ok(rows) } else { Err(format!("{rows:?}")) }
@@ -99,7 +99,7 @@ fn logs_come_merged_from_all_nodes_and_commands_run_in_an_instance_on_any() {
     // Each line says which output it came from.
     let both = "echo out; echo err >&2; exec sleep 900";
     lab.deploy(1, &service("both", both, ""), &["--wait"]).done();
-    let (rows, _) = until("both lines are there", PATIENCE, || {
+    let (rows, _) = until("both lines are there", DEADLINE, || {
         let rows = lab.log_rows(3, &["both"]);
         if rows.len() == 2 { Ok(rows) } else { Err(format!("{rows:?}")) }
     });

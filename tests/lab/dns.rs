@@ -1,8 +1,8 @@
 //! Services call each other by name, and nobody else's.
 
+use crate::harness::fixtures::{sleeping_service, web};
 use crate::harness::lab::{Container, Lab};
-use crate::harness::stories::{sleepers, web};
-use crate::harness::{PATIENCE, until};
+use crate::harness::{DEADLINE, until};
 
 /// The address that a name has in a container; what was said where it has none. (The lab's image has a wget that cannot
 /// look up names.)
@@ -25,7 +25,8 @@ fn reaches(lab: &Lab, at: &(usize, Container), address: &str) -> bool {
 }
 
 fn pinned(compose: &str, host: usize) -> String {
-    format!("{compose}    deploy: {{placement: {{constraints: [node.name == h{host}]}}}}\n")
+    let placement = format!("    deploy: {{placement: {{constraints: [node.name == h{host}]}}, ");
+    compose.replace("    deploy: {", &placement)
 }
 
 #[test]
@@ -35,19 +36,19 @@ fn a_service_is_called_by_its_name_from_another_node_and_other_projects_cannot()
     let services = api.replace(
         "services:\n",
         &format!("services:\n{}", {
-            let caller = pinned(&sleepers("shop", "caller", 1), 1);
+            let caller = pinned(&sleeping_service("shop", "caller", 1), 1);
             caller.split_once("services:\n").expect("services").1.to_owned()
         }),
     );
     lab.deploy(1, &services, &["--wait"]).done();
     // Strangers: one beside the caller, one beside what it calls.
     for (service, host) in [("afar", 1), ("near", 2)] {
-        lab.deploy(3, &pinned(&sleepers("other", service, 1), host), &["--wait"]).done();
+        lab.deploy(3, &pinned(&sleeping_service("other", service, 1), host), &["--wait"]).done();
     }
     let caller = lab.only("shop/caller");
     for name in ["api", "till"] {
-        let (address, _) = until("it has an address", PATIENCE, || resolve(&lab, &caller, name));
-        until("it answers", PATIENCE, || {
+        let (address, _) = until("it has an address", DEADLINE, || resolve(&lab, &caller, name));
+        until("it answers", DEADLINE, || {
             if reaches(&lab, &caller, &address) { Ok(()) } else { Err(address.clone()) }
         });
     }
@@ -67,7 +68,7 @@ fn a_service_is_called_by_its_name_from_another_node_and_other_projects_cannot()
 
     // It moves, the name stays, and so does what the caller knows.
     lab.deploy(1, &services.replace("== h2", "== h3"), &["--wait"]).done();
-    until("it answers from elsewhere", PATIENCE, || {
+    until("it answers from elsewhere", DEADLINE, || {
         let gone = lab.containers(2).iter().all(|it| it.service() != "shop/api");
         if gone && reaches(&lab, &caller, &address) { Ok(()) } else { Err(format!("gone: {gone}")) }
     });

@@ -4,12 +4,12 @@ use rustix::process::Signal;
 
 use crate::harness::command::signal;
 use crate::harness::lab::Lab;
-use crate::harness::{PATIENCE, running, sleepers, until};
+use crate::harness::{DEADLINE, running, sleeping_service, until};
 
 #[test]
 fn a_host_whose_engine_dies_stays_up_with_a_problem_and_recovers() {
     let lab = Lab::cluster(3);
-    lab.deploy(1, &sleepers("shop", "web", 6), &["--wait"]).done();
+    lab.deploy(1, &sleeping_service("shop", "web", 6), &["--wait"]).done();
     let before = lab.settled(&[1, 2, 3], "shop/web", 6);
 
     signal(lab.pid(2, "dockerd.pid"), Signal::KILL);
@@ -17,13 +17,13 @@ fn a_host_whose_engine_dies_stays_up_with_a_problem_and_recovers() {
         let rows = lab.rows(host, &["nodes"]);
         rows.into_iter().find(|row| row["name"] == "h2").expect("h2")
     };
-    until("its problem is known everywhere", PATIENCE, || {
+    until("its problem is known everywhere", DEADLINE, || {
         let row = of_h2(3);
         let told = row["state"] == "up"
             && row["problem"].as_str().is_some_and(|problem| problem.contains("Docker"));
         if told { Ok(()) } else { Err(row.to_string()) }
     });
-    until("its share runs elsewhere", PATIENCE, || {
+    until("its share runs elsewhere", DEADLINE, || {
         match running(&lab.rows(2, &["ps"]), "shop/web", 6)? {
             nodes if !nodes.contains_key("h2") => Ok(()),
             nodes => Err(format!("{nodes:?}")),
@@ -31,7 +31,7 @@ fn a_host_whose_engine_dies_stays_up_with_a_problem_and_recovers() {
     });
 
     lab.run(&["up", "3"]).done();
-    until("the problem is gone", PATIENCE, || match of_h2(1) {
+    until("the problem is gone", DEADLINE, || match of_h2(1) {
         row if row["problem"] == "" => Ok(()),
         row => Err(row.to_string()),
     });

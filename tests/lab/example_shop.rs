@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::harness::command::run_for;
 use crate::harness::lab::Lab;
 use crate::harness::load::{Load, datagrams};
-use crate::harness::{PATIENCE, until};
+use crate::harness::{DEADLINE, until};
 
 /// The images are made of Debian's packages, which come over the network when they are made for the first time.
 const DOWNLOADS: Duration = Duration::from_secs(300);
@@ -76,9 +76,9 @@ fn the_shop_opens_answers_through_every_node_and_changes_while_people_are_in_it(
     greeting.args([&crate::harness::program("vc").display().to_string(), "--peer", "10.77.0.13"]);
     greeting.args(["deploy", &compose, "--wait"]).env("GREETING", "Hello");
     lab.as_admin(&mut greeting);
-    run_for(PATIENCE, greeting).done();
+    run_for(DEADLINE, greeting).done();
     load.end_requests().all_answered(50);
-    until("the new greeting, and the same items", PATIENCE, || {
+    until("the new greeting, and the same items", DEADLINE, || {
         let shop = lab.get(3, "http://10.77.0.11:8080/api/items").json();
         let right =
             shop["greeting"] == "Hello" && shop["items"].as_array().map(Vec::len) == Some(3);
@@ -94,7 +94,7 @@ fn the_shop_opens_answers_through_every_node_and_changes_while_people_are_in_it(
     lab.deploy(1, echo, &["--wait"]).done();
     let (home, _) = lab.only("echo/echo");
     let idle = home % 3 + 1;
-    let (answers, _) = until("an answer comes back", PATIENCE, || {
+    let (answers, _) = until("an answer comes back", DEADLINE, || {
         datagrams(&lab, idle, &format!("{}:9053", Lab::ip(idle)), 3)
     });
     assert_eq!(answers, ["echo 0", "echo 1", "echo 2"]);

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::harness::fixtures::web;
 use crate::harness::lab::{Container, Lab};
 use crate::harness::load::{Load, between, now};
-use crate::harness::stories::web;
-use crate::harness::{PATIENCE, measured, running, sleepers, until};
+use crate::harness::{DEADLINE, measured, running, sleeping_service, until};
 
 /// More than five seconds, which is what is promised: this node is small, and the programs are not optimised.
 const BOUND: Duration = Duration::from_secs(15);
@@ -13,7 +13,7 @@ const BOUND: Duration = Duration::from_secs(15);
 /// Waits until six run on these hosts, as `vc` and as the engines say; how long that took.
 fn six_on(lab: &Lab, hosts: &[usize], since: Instant) {
     let names: Vec<String> = hosts.iter().map(|host| format!("h{host}")).collect();
-    until("six run on those that are left", PATIENCE, || {
+    until("six run on those that are left", DEADLINE, || {
         let nodes = running(&lab.rows(hosts[0], &["ps"]), "shop/web", 6)?;
         if nodes.keys().all(|name| names.contains(name)) {
             Ok(())
@@ -36,7 +36,7 @@ fn all_in(some: &[Container], all: &[Container]) -> bool {
 fn what_dead_hosts_ran_runs_elsewhere_and_nothing_else_is_touched() {
     let lab = Lab::cluster(3);
     let start = Instant::now();
-    lab.deploy(2, &sleepers("shop", "web", 6), &["--wait"]).done();
+    lab.deploy(2, &sleeping_service("shop", "web", 6), &["--wait"]).done();
     measured("six containers deployed and running", start.elapsed());
     let before = lab.settled(&[1, 2, 3], "shop/web", 6);
     assert!(before.values().all(|containers| containers.len() == 2), "spread evenly: {before:?}");
@@ -58,7 +58,7 @@ fn what_dead_hosts_ran_runs_elsewhere_and_nothing_else_is_touched() {
     lab.all_up(&[1, 2, 3]);
     let after = lab.settled(&[1, 2, 3], "shop/web", 6);
     assert_eq!(after[&1], six, "a return moves nothing and restarts nothing");
-    until("nothing is left of the old containers", PATIENCE, || {
+    until("nothing is left of the old containers", DEADLINE, || {
         let left = lab.run(&["docker", "3", "ps", "-aq"]).done();
         if left.trim().is_empty() { Ok(()) } else { Err(left) }
     });
@@ -71,7 +71,7 @@ fn what_dead_hosts_ran_runs_elsewhere_and_nothing_else_is_touched() {
 #[test]
 fn nodes_that_are_killed_adopt_their_containers() {
     let lab = Lab::cluster(3);
-    lab.deploy(1, &sleepers("shop", "web", 6), &["--wait"]).done();
+    lab.deploy(1, &sleeping_service("shop", "web", 6), &["--wait"]).done();
     let before = lab.settled(&[1, 2, 3], "shop/web", 6);
     (1..=3).for_each(|host| lab.host("node-kill", host));
     assert_eq!(lab.all_containers(&[1, 2, 3]), before, "containers outlive their node");
@@ -94,9 +94,10 @@ fn clients_of_a_node_that_dies_wait_no_longer_than_it_takes_to_notice_and_others
     )
     .done();
     let script = "while echo $$VC_REPLICA; do sleep 0.2; done";
-    let ticks = sleepers("clock", "ticks", 2)
-        .replace("[sleep, '900']", &format!("[nc, -ll, -p, '9000', -e, sh, -c, '{script}']"));
-    lab.deploy(1, &format!("{ticks}    ports: ['9000:9000']\n{elsewhere}"), &["--wait"]).done();
+    let ticks = sleeping_service("clock", "ticks", 2)
+        .replace("[sleep, '900']", &format!("[nc, -ll, -p, '9000', -e, sh, -c, '{script}']"))
+        .replace("    deploy: {", "    deploy: {placement: {constraints: [node.name != h3]}, ");
+    lab.deploy(1, &format!("{ticks}    ports: ['9000:9000']\n"), &["--wait"]).done();
     let before = lab.all_containers(&[1, 2]);
     let slot = |host: usize| {
         let mut of = before[&host].iter().filter(|it| it.service() == "clock/ticks");
@@ -108,7 +109,7 @@ fn clients_of_a_node_that_dies_wait_no_longer_than_it_takes_to_notice_and_others
     let load = Load::requests(&lab, 3, "10.77.0.13:8080", 200);
     let killed = now();
     lab.host("kill", 2);
-    until("all runs on the one that is left", PATIENCE, || {
+    until("all runs on the one that is left", DEADLINE, || {
         let rows = lab.rows(3, &["ps"]);
         let web = running(&rows, "shop/web", 4)?;
         running(&rows, "clock/ticks", 2)?;
@@ -116,7 +117,7 @@ fn clients_of_a_node_that_dies_wait_no_longer_than_it_takes_to_notice_and_others
     });
     let replaced = now();
     // Long enough after it to see that all is well.
-    until("two more seconds", PATIENCE, || {
+    until("two more seconds", DEADLINE, || {
         if between(replaced, now()) > Duration::from_secs(2) { Ok(()) } else { Err(String::new()) }
     });
 

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::harness::command::run;
 use crate::harness::lab::Lab;
-use crate::harness::{PATIENCE, measured, until};
+use crate::harness::{DEADLINE, measured, until};
 
 /// Megabytes of random bytes, in two layers.
 fn megabytes() -> usize {
@@ -105,7 +105,7 @@ fn a_disk_that_is_full_stops_the_transfer_and_nothing_else() {
     let mut unmount = Command::new("umount");
     unmount.args(["--lazy", &docker]);
     run(unmount).done();
-    lab.announce("no space left");
+    lab.expect_errors("no space left");
     lab.node(2, &["run"]);
     lab.all_up(&[1, 2]);
 
@@ -123,7 +123,7 @@ fn a_disk_that_is_full_stops_the_transfer_and_nothing_else() {
     assert_eq!(row["node_name"], "h2", "{row}");
     assert_eq!(lab.all_containers(&[1, 2]), before, "nothing else is disturbed");
     lab.vc(2, &["rm", "big"]).done();
-    until("nothing is left of it", PATIENCE, || {
+    until("nothing is left of it", DEADLINE, || {
         let rows = lab.rows(2, &["ps", "shop/"]);
         if rows.is_empty() { Ok(()) } else { Err(format!("{rows:?}")) }
     });

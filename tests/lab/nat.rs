@@ -1,8 +1,8 @@
 //! Nodes behind NAT: they dial out, and nobody dials them.
 
-use crate::harness::command::Said;
+use crate::harness::command::CommandOutput;
 use crate::harness::lab::Lab;
-use crate::harness::{PATIENCE, measured, program, until};
+use crate::harness::{DEADLINE, measured, program, until};
 
 /// The hosts that are not behind NAT.
 const RELAYS: [usize; 2] = [1, 4];
@@ -34,13 +34,13 @@ fn cluster() -> Lab {
 }
 
 /// `vc` on a host, asking the node there.
-fn vc_on(lab: &Lab, host: usize, words: &[&str]) -> Said {
+fn vc_on(lab: &Lab, host: usize, words: &[&str]) -> CommandOutput {
     lab.vc_anywhere(host, &[&["--peer", &Lab::ip(host)], words].concat())
 }
 
 /// Waits until a host sees these up and no other.
 fn sees_up(lab: &Lab, host: usize, up: &[usize]) {
-    until(&format!("h{host} sees {up:?} up"), PATIENCE, || {
+    until(&format!("h{host} sees {up:?} up"), DEADLINE, || {
         let rows = vc_on(lab, host, &["--output", "json", "nodes"]).json();
         let mut seen: Vec<&str> = rows
             .as_array()
@@ -87,7 +87,7 @@ fn two_nodes_behind_nat_reach_each_other_through_any_that_is_not() {
     let direct = ["exec", "2", "--", "busybox", "wget", "-T", "1", "-q", "-O", "-", &url];
     assert_ne!(lab.run(&direct).code, Some(0), "nobody reaches h3");
     for host in [1, 2, 4] {
-        let (_, took) = until("its port answers", PATIENCE, || asked(&lab, host));
+        let (_, took) = until("its port answers", DEADLINE, || asked(&lab, host));
         measured(&format!("a service behind NAT answers at h{host} after"), took);
     }
     assert!(vc_on(&lab, 2, &["logs", "web"]).done().contains("here I am"));
@@ -99,7 +99,7 @@ fn two_nodes_behind_nat_reach_each_other_through_any_that_is_not() {
     // When the relay dies the other takes over; without any, a connection fails; and it comes back by itself.
     let other = if relay == 1 { 4 } else { 1 };
     lab.host("kill", relay);
-    let (_, took) = until("through the other", PATIENCE, || asked(&lab, 2));
+    let (_, took) = until("through the other", DEADLINE, || asked(&lab, 2));
     measured("a service behind NAT answers when its relay died after", took);
     assert!(vc_on(&lab, 2, &["logs", "web"]).done().contains("here I am"));
     lab.host("kill", other);
@@ -107,7 +107,7 @@ fn two_nodes_behind_nat_reach_each_other_through_any_that_is_not() {
     assert!(asked(&lab, 2).is_err(), "h3 is out of reach");
     lab.host("start", relay);
     lab.node(relay, &["run"]);
-    let (_, took) = until("through the first again", PATIENCE, || asked(&lab, 2));
+    let (_, took) = until("through the first again", DEADLINE, || asked(&lab, 2));
     measured("a service behind NAT answers when a relay is back after", took);
 }
 
@@ -116,12 +116,12 @@ fn nodes_that_come_to_reach_each_other_need_no_relay_any_more() {
     let lab = cluster();
     sees_up(&lab, 2, &[1, 2, 3, 4]);
     lab.deploy(1, COMPOSE, &["--wait"]).done();
-    until("its port answers", PATIENCE, || asked(&lab, 2));
+    until("its port answers", DEADLINE, || asked(&lab, 2));
     assert!(relayed(&lab).expect("all of it").1 > BIG, "it went through a relay");
 
     lab.host("unnat", 3);
     // What was under way in the circuit when it is closed is cut, not left to wait.
-    let (_, took) = until("it comes directly", PATIENCE, || match relayed(&lab)? {
+    let (_, took) = until("it comes directly", DEADLINE, || match relayed(&lab)? {
         (_, bytes) if bytes < BIG / 4 => Ok(()),
         (relay, bytes) => Err(format!("h{relay} passed on {bytes} bytes")),
     });

@@ -3,9 +3,9 @@
 use rustix::process::Signal;
 
 use crate::harness::command::{Running, signal};
+use crate::harness::fixtures::web;
 use crate::harness::lab::Lab;
-use crate::harness::stories::web;
-use crate::harness::{PATIENCE, until};
+use crate::harness::{DEADLINE, until};
 
 fn problems(lab: &Lab, host: usize) -> Vec<String> {
     let status = lab.vc(host, &["--output", "json", "status"]).json();
@@ -26,7 +26,7 @@ fn a_port_is_open_on_every_node_and_leads_to_every_replica_even_two_on_one_node(
     assert_eq!(lab.containers(1).len(), 3, "three with one port, on one node");
     for host in 1..=3 {
         let url = format!("http://{}:8080/", Lab::ip(host));
-        let (answers, _) = until("every replica answers", PATIENCE, || {
+        let (answers, _) = until("every replica answers", DEADLINE, || {
             let mut seen: Vec<String> =
                 (0..12).map(|_| lab.get(3, &url).done().trim().to_owned()).collect();
             seen.sort_unstable();
@@ -51,12 +51,12 @@ fn a_port_that_is_wanted_twice_or_taken_is_told_with_both_names() {
     let squatter =
         lab.command(&["exec", "2", "--", "busybox", "nc", "-ll", "-p", "8099", "-e", "true"]);
     let mut squatter = Running::start(squatter);
-    until("it listens", PATIENCE, || {
+    until("it listens", DEADLINE, || {
         let sockets = lab.run(&["exec", "2", "--", "busybox", "netstat", "-ltn"]).done();
         if sockets.contains(":8099 ") { Ok(()) } else { Err(sockets) }
     });
     lab.deploy(1, &web("other", "front", 1, "    ports: ['8099:80']\n"), &["--wait"]).done();
-    until("the problem is told everywhere", PATIENCE, || {
+    until("the problem is told everywhere", DEADLINE, || {
         let told = problems(&lab, 1);
         let words = ["h2", "8099", "other/front"];
         if told.iter().any(|line| words.iter().all(|word| line.contains(word))) {
@@ -68,7 +68,7 @@ fn a_port_that_is_wanted_twice_or_taken_is_told_with_both_names() {
     assert_eq!(lab.get(2, "http://10.77.0.11:8099/").done().trim(), "vc-test:1");
     signal(squatter.pid(), Signal::TERM);
     squatter.end();
-    until("it is published there as soon as it is free", PATIENCE, || {
+    until("it is published there as soon as it is free", DEADLINE, || {
         match lab.get(1, "http://10.77.0.12:8099/").out.trim() {
             "vc-test:1" => Ok(()),
             other => Err(format!("'{other}'; {:?}", problems(&lab, 1))),

@@ -1,9 +1,9 @@
 //! A service changes under load, and changes for the worse.
 
+use crate::harness::fixtures::web;
 use crate::harness::lab::{Container, Lab};
 use crate::harness::load::Load;
-use crate::harness::stories::web;
-use crate::harness::{PATIENCE, running, until};
+use crate::harness::{DEADLINE, running, until};
 
 /// Not on h3, whose clients everything is forwarded for; two at a time, to be quick.
 const MORE: &str = "    ports: ['8080:80']
@@ -64,7 +64,7 @@ fn a_version_that_fails_goes_back_by_itself_and_the_instances_before_it_never_no
     let told = |compose: &str, what: &str| {
         let told = lab.deploy(2, compose, &["--wait"]).failed();
         assert!(told.contains(what), "'{what}' is not in: {told}");
-        let (reason, _) = until("it is rolled back", PATIENCE, || {
+        let (reason, _) = until("it is rolled back", DEADLINE, || {
             let rows = lab.rows(3, &["services"]);
             match rows.first() {
                 Some(row) if row["rollout"]["state"] == "rolled_back" => {
@@ -94,7 +94,7 @@ fn a_version_that_fails_goes_back_by_itself_and_the_instances_before_it_never_no
     assert_eq!(lab.get(1, "http://10.77.0.12:8080/").done().trim(), "vc-test:2");
     // And the version before is a word away.
     lab.vc(1, &["rollback", "web"]).done();
-    until("the version before answers again", PATIENCE, || {
+    until("the version before answers again", DEADLINE, || {
         running(&lab.rows(1, &["ps"]), "shop/web", 3)?;
         match lab.get(1, "http://10.77.0.12:8080/").out.trim() {
             "vc-test:1" => Ok(()),

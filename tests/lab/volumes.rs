@@ -1,7 +1,7 @@
 //! Named volumes: data stays where it is, and what uses it stays with it.
 
 use crate::harness::lab::Lab;
-use crate::harness::{PATIENCE, until};
+use crate::harness::{DEADLINE, until};
 
 const COMPOSE: &str = "
 name: shop
@@ -56,7 +56,7 @@ fn a_service_stays_with_its_data_and_waits_for_it_when_its_node_dies() {
     lab.vc(other, &["volume", "rm", "shop/data"]).refused_with("shop/db");
     lab.vc(other, &["rm", "db"]).done();
     lab.vc(other, &["volume", "rm", "shop/data"]).done();
-    until("the engine has none of it", PATIENCE, || {
+    until("the engine has none of it", DEADLINE, || {
         let left = lab.docker(home, &["volume", "ls", "-q"]).done();
         if left.trim().is_empty() { Ok(()) } else { Err(left) }
     });

@@ -14,5 +14,5 @@ mod swarm;
 pub(crate) mod sync_streams;
 
 pub(crate) use behaviour::MAX_STREAMS;
-pub(crate) use config::{Config, NetworkError};
+pub(crate) use config::Config;
 pub(crate) use swarm::{Command, Network};

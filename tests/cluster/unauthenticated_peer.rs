@@ -1,4 +1,4 @@
-//! A libp2p peer that is not what the cluster hopes for.
+//! A libp2p peer that tests control: unauthenticated, or with the key of a member.
 
 use std::time::Duration;
 
@@ -29,13 +29,13 @@ pub struct Behaviour {
 pub type Order = Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>;
 
 /// A peer that is connected to a node.
-pub struct Stranger {
+pub struct TestPeer {
     pub node: PeerId,
     control: libp2p_stream::Control,
     orders: mpsc::UnboundedSender<Order>,
 }
 
-impl Stranger {
+impl TestPeer {
     /// Connects with a key. Errors: no connection came up.
     pub async fn connect(key: Keypair, cluster: &str, address: &str) -> Result<Self, String> {
         let streams = libp2p_stream::Behaviour::new();

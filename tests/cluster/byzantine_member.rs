@@ -1,4 +1,4 @@
-//! A node that is a member, but not our program: it has a member's key and says what it likes.
+//! A byzantine member: a peer with a member's key that violates the protocols.
 
 use futures::future::join_all;
 use libp2p::gossipsub::IdentTopic;
@@ -8,8 +8,8 @@ use vc_protocol::node::Usage;
 use vc_protocol::wire::{MAX_FRAME, encode};
 
 use crate::harness::cluster::Cluster;
-use crate::harness::{PATIENCE, running, sleepers, until};
-use crate::stranger::{Stranger, ended, frame, write};
+use crate::harness::{DEADLINE, running, sleeping_service, until};
+use crate::unauthenticated_peer::{TestPeer, ended, frame, write};
 
 /// The key of a node, from its disk.
 fn key_of(cluster: &Cluster, at: usize) -> Keypair {
@@ -19,11 +19,11 @@ fn key_of(cluster: &Cluster, at: usize) -> Keypair {
 }
 
 #[test]
-fn a_member_that_sends_nonsense_harms_nobody() {
+fn a_member_that_sends_malformed_messages_does_not_disturb_the_cluster() {
     let mut cluster = Cluster::of(3);
-    cluster.deploy(0, &sleepers("shop", "web", 4));
+    cluster.deploy(0, &sleeping_service("shop", "web", 4));
     cluster.nodes[2].cut_power();
-    until("its work is taken over", PATIENCE, || {
+    until("its work is taken over", DEADLINE, || {
         running(&cluster.ps(0), "shop/web", 4).and_then(|nodes| {
             if nodes.contains_key("n3") { Err(format!("{nodes:?}")) } else { Ok(()) }
         })
@@ -38,8 +38,8 @@ fn a_member_that_sends_nonsense_harms_nobody() {
     let key = key_of(&cluster, 2);
     let victim: vc_protocol::NodeId = cluster.nodes[1].id().parse().expect("an id");
     tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
-        let traitor =
-            Stranger::connect(key, &id, cluster.nodes[0].address()).await.expect("connected");
+        let byzantine =
+            TestPeer::connect(key, &id, cluster.nodes[0].address()).await.expect("connected");
         // Frames that are none, of all sizes, on streams of members.
         let mut streams = Vec::new();
         for bytes in [
@@ -51,7 +51,7 @@ fn a_member_that_sends_nonsense_harms_nobody() {
             frame(&vec![0x81; 5000]),
         ] {
             for protocol in ["/vc/sync/1", "/vc/logs/1"] {
-                let mut stream = traitor.open(protocol).await.expect("it is a member's");
+                let mut stream = byzantine.open(protocol).await.expect("it is a member's");
                 write(&mut stream, &bytes).await;
                 assert!(
                     ended(&mut stream).await,
@@ -62,22 +62,22 @@ fn a_member_that_sends_nonsense_harms_nobody() {
         }
         // Members relay for each other: garbage there too, and no end of it.
         for protocol in ["/libp2p/circuit/relay/0.2.0/hop", "/libp2p/circuit/relay/0.2.0/stop"] {
-            let mut stream = traitor.open(protocol).await.expect("it is a member's");
+            let mut stream = byzantine.open(protocol).await.expect("it is a member's");
             write(&mut stream, &[0xff; 10_000]).await;
-            streams.extend(join_all((0..100).map(|_| traitor.open(protocol))).await);
+            streams.extend(join_all((0..100).map(|_| byzantine.open(protocol))).await);
         }
         // Streams that are opened and left, and questions without end.
-        streams.extend(join_all((0..200).map(|_| traitor.open("/vc/sync/1"))).await);
+        streams.extend(join_all((0..200).map(|_| byzantine.open("/vc/sync/1"))).await);
         let summary =
             frame(&encode(&SyncMessage::Summary(vc_protocol::change::VersionVector::default())));
-        let mut asking = traitor.open("/vc/sync/1").await.expect("it is a member's");
+        let mut asking = byzantine.open("/vc/sync/1").await.expect("it is a member's");
         for _ in 0..2000 {
             write(&mut asking, &summary).await;
         }
         // Gossip: garbage, and heartbeats in another's name.
         let topic = IdentTopic::new(format!("vc/{id}"));
         let subscribed = topic.clone();
-        traitor
+        byzantine
             .order(move |swarm| {
                 swarm.behaviour_mut().gossip.subscribe(&subscribed).expect("subscribed")
             })
@@ -90,10 +90,10 @@ fn a_member_that_sends_nonsense_harms_nobody() {
             usage: Usage::default(),
         };
         let lie = encode(&Gossip::Heartbeat(lie));
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = std::time::Instant::now() + DEADLINE;
         loop {
             let (topic, lie) = (topic.clone(), lie.clone());
-            let heard = traitor.order(move |swarm| {
+            let heard = byzantine.order(move |swarm| {
                 let gossip = &mut swarm.behaviour_mut().gossip;
                 let heard = gossip.publish(topic.clone(), lie).is_ok();
                 for i in 0..100_u32 {
@@ -119,7 +119,7 @@ fn a_member_that_sends_nonsense_harms_nobody() {
     cluster.nodes[2].start(&["run"]);
     cluster.all_up();
     cluster.nodes[1].cut_power();
-    until("the death of the one lied about is noticed", PATIENCE, || {
+    until("the death of the one lied about is noticed", DEADLINE, || {
         let rows = cluster.rows(0, &["nodes"]);
         let down = rows.iter().any(|row| row["name"] == "n2" && row["state"] == "down");
         if down { Ok(()) } else { Err(format!("{rows:?}")) }

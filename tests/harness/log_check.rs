@@ -1,4 +1,4 @@
-//! What must not be in the log of a node.
+//! Checks the log of a node for unexpected errors, panics and secrets.
 
 use std::path::Path;
 
@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::Node;
 
-/// Why the log of a node is not as it should be, a line each. `announced`: words of the errors that the test brings
+/// Why the log of a node is not as it should be, a line each. `expected_errors`: words of the errors that the test brings
 /// about.
-pub fn complaints(name: &str, log: &str, dir: &Path, announced: &[String]) -> Vec<String> {
+pub fn violations(name: &str, log: &str, dir: &Path, expected_errors: &[String]) -> Vec<String> {
     let secrets = secrets(dir);
     let mut all = Vec::new();
     for line in log.lines() {
@@ -22,7 +22,8 @@ pub fn complaints(name: &str, log: &str, dir: &Path, announced: &[String]) -> Ve
             Err(_) => "not JSON".to_owned(),
         };
         let fine = matches!(level.as_str(), "TRACE" | "DEBUG" | "INFO" | "WARN");
-        if line.contains("panicked") || !fine && !announced.iter().any(|words| line.contains(words))
+        if line.contains("panicked")
+            || !fine && !expected_errors.iter().any(|words| line.contains(words))
         {
             all.push(format!("{name}: {level}: {line}"));
         }
