@@ -1,19 +1,30 @@
-// The page: the sign-in until a node has answered, then the views.
+// The page: the sign-in form until a node has answered, then the views.
 
 import { useEffect, useRef } from 'preact/hooks'
 
-import { knownPeers } from './arrival'
-import { brought, dialled, leave, loadMesh, offered, session, signIn, signInInstead, signOut, stay } from './entrance'
-import { listenToKeys, overlay } from './keys'
-import { Confirm } from './parts/confirm'
-import { Drop } from './parts/drop'
-import { Header, LinkBanner } from './parts/header'
-import { KeyList } from './parts/key-list'
-import { Guarded } from './parts/mishap'
-import { Palette } from './parts/palette'
-import { ToastList } from './parts/toast-list'
-import { placeOf, route, type Route } from './route'
-import { SessionContext, useSession } from './state'
+import { CommandPalette } from './components/command-palette'
+import { Confirm } from './components/confirm'
+import { DropZone } from './components/drop-zone'
+import { ErrorBoundary } from './components/error-boundary'
+import { ConnectionBanner, Header } from './components/header'
+import { ShortcutList } from './components/shortcut-list'
+import { ToastList } from './components/toast-list'
+import { storedPeers } from './model/credentials'
+import { navItemOf, route, type Route } from './model/route'
+import { installShortcuts, overlay } from './model/shortcuts'
+import {
+  connection,
+  dismissLink,
+  endSession,
+  initialCredentials,
+  loadMesh,
+  pendingLink,
+  session,
+  signIn,
+  signOut,
+  switchUser,
+} from './model/sign-in'
+import { SessionContext, useSession } from './model/state'
 import { Deploy } from './views/deploy'
 import { Events } from './views/events'
 import { Logs } from './views/logs'
@@ -25,44 +36,44 @@ import { SignIn } from './views/sign-in'
 
 export function App() {
   useEffect(() => void loadMesh(), [])
-  const now = session.value
-  const other = brought.value
-  if (other) {
+  const active = session.value
+  const link = pendingLink.value
+  if (link) {
     return (
       <>
         <SignIn
-          key={other.arrival.token}
-          link={null}
-          arrival={other.arrival}
-          instead={{ of: other.instead, isIn: now !== null }}
-          known={knownPeers}
-          onSignIn={signInInstead}
-          onCancel={stay}
+          key={link.credentials.token}
+          connection={null}
+          initial={link.credentials}
+          replaces={{ user: link.current, isSignedIn: active !== null }}
+          storedPeers={storedPeers}
+          onSignIn={switchUser}
+          onCancel={dismissLink}
         />
         <ToastList />
       </>
     )
   }
-  if (!now?.attached.value || !now.status.value) {
+  if (!active?.attached.value || !active.status.value) {
     return (
       <>
         <SignIn
-          link={dialled.value}
-          arrival={offered.value}
-          instead={null}
-          known={knownPeers}
-          onSignIn={(...how) => void signIn(...how)}
-          onCancel={leave}
+          connection={connection.value}
+          initial={initialCredentials.value}
+          replaces={null}
+          storedPeers={storedPeers}
+          onSignIn={(...args) => void signIn(...args)}
+          onCancel={endSession}
         />
         <ToastList />
       </>
     )
   }
   return (
-    <SessionContext.Provider value={now}>
-      <Guarded>
+    <SessionContext.Provider value={active}>
+      <ErrorBoundary>
         <Shell />
-      </Guarded>
+      </ErrorBoundary>
     </SessionContext.Provider>
   )
 }
@@ -71,11 +82,11 @@ function Shell() {
   const { isLive } = useSession()
   const main = useRef<HTMLElement>(null)
   const at = route.value
-  useEffect(listenToKeys, [])
+  useEffect(installShortcuts, [])
   useEffect(() => () => void (overlay.value = 'none'), [])
   useEffect(() => {
-    document.title = `${placeOf(at).title} – Virtual Cluster`
-    // Whoever listens hears the new view from its beginning, and Tab goes on from there.
+    document.title = `${navItemOf(at).title} – Virtual Cluster`
+    // Screen readers announce the new view, and Tab continues from its start.
     main.current?.focus({ preventScroll: true })
     scrollTo(0, 0)
   }, [at])
@@ -89,18 +100,18 @@ function Shell() {
           main.current?.focus()
         }}
       >
-        Skip to the view
+        Skip to content
       </a>
       <Header onSignOut={signOut} />
-      <LinkBanner onSignOut={leave} />
+      <ConnectionBanner onSignOut={endSession} />
       <main ref={main} id="main" tabIndex={-1} class={isLive.value ? 'view' : 'view stale'}>
         <View at={at} />
       </main>
       <ToastList />
       <Confirm />
-      <Drop />
-      {overlay.value === 'keys' && <KeyList />}
-      {overlay.value === 'palette' && <Palette />}
+      <DropZone />
+      {overlay.value === 'shortcuts' && <ShortcutList />}
+      {overlay.value === 'palette' && <CommandPalette />}
     </>
   )
 }

@@ -1,30 +1,32 @@
 import { render } from 'preact'
 
 import { App } from './app'
-import { rememberedToken, takeFragment } from './arrival'
-import { arriveAgain, arriveByLink } from './entrance'
-import { followAddress } from './route'
-import { startClock } from './state'
+import { consumeFragment, storedToken } from './model/credentials'
+import { trackLocation } from './model/route'
+import { openLink, restoreSession } from './model/sign-in'
+import { startClock } from './model/state'
 import './style/base.css'
 import './style/shell.css'
-import './style/parts.css'
+import './style/components.css'
+import './style/topology.css'
+import './style/cluster.css'
 import './style/views.css'
-import './theme'
+import './model/theme'
 
-/** Takes the token out of the page's address before anything else looks at it. */
-function followLink(): void {
-  const arrival = takeFragment()
-  if (arrival) arriveByLink(arrival)
+/** Signs in with the token in the page's fragment, if there is one, and removes it from the address. */
+function openFragment(): void {
+  const credentials = consumeFragment()
+  if (credentials) openLink(credentials)
 }
 
-// Who is here already is known before the link is looked at.
-const kept = rememberedToken()
-if (kept) arriveAgain(kept)
-followLink()
-// A link may be opened in a tab that has the console already.
-addEventListener('hashchange', followLink)
+// The remembered session comes first: a link for another user must not replace it without confirmation.
+const remembered = storedToken()
+if (remembered) restoreSession(remembered)
+openFragment()
+// A link may be opened in a tab that shows the console already.
+addEventListener('hashchange', openFragment)
 
-followAddress()
+trackLocation()
 startClock()
 
 const root = document.getElementById('app')

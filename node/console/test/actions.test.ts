@@ -1,14 +1,14 @@
 import { expect, test } from 'vitest'
 
-import { messageOf } from '../src/actions'
+import { errorMessage } from '../src/model/actions'
 
-test('what went wrong is told as a sentence, and keys and names stay as they are', () => {
+test('error messages are capitalized unless they start with a key or a name', () => {
   const cases = [
     ['the node is gone', 'The node is gone'],
     ['services.b.env_file: missing', 'services.b.env_file: missing'],
     ['d2/b is to be built', 'd2/b is to be built'],
     ['gone.', 'Gone.'],
   ] as const
-  for (const [text, wanted] of cases) expect(messageOf(new Error(text))).toBe(wanted)
-  expect(messageOf('refused')).toBe('Refused')
+  for (const [text, expected] of cases) expect(errorMessage(new Error(text))).toBe(expected)
+  expect(errorMessage('refused')).toBe('Refused')
 })

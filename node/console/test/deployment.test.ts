@@ -2,19 +2,19 @@ import { signal } from '@preact/signals'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import type { Mesh, MeshState, Reply, Request } from 'vc-mesh'
 
-import { concerned, deploy, draft, forgetDraft, startOver, step, takeFile, tryDry, type Review } from '../src/deployment'
-import type { Session } from '../src/state'
-import { dismiss, toasts } from '../src/toasts'
-import { plan, scene, spec } from './scene'
+import { clearDraft, deploy, draft, dryRun, loadFile, relevantPlan, type Review, startOver, step } from '../src/model/deployment'
+import type { Session } from '../src/model/state'
+import { dismiss, toasts } from '../src/model/toasts'
+import { clusterView, plan, spec } from './fixtures'
 
 const LIVE: MeshState = { state: 'live', node: 'n', address: '', rttMs: null, role: 'deployer', user: 'ada' }
-const { services, instances } = scene(0)
-const row = services[0] ?? expect.fail('the scene has services')
+const { services, instances } = clusterView(0)
+const row = services[0] ?? expect.fail('no services in the fixture')
 
-const lost = () => Object.assign(new Error('the node is gone'), { code: 'lost' })
+const lost = () => Object.assign(new Error('connection lost'), { code: 'lost' })
 
-/** What a node answers that takes everything: a file's text is the name of its project. */
-function answerTo(request: Request): Reply {
+/** Replies as a node that accepts everything. The project's name is the file's text. */
+function replyTo(request: Request): Reply {
   switch (request.op) {
     case 'compose':
       return {
@@ -32,11 +32,11 @@ function answerTo(request: Request): Reply {
   }
 }
 
-/** A session with a node that answers so; `null`: as one that takes everything. */
-function sessionWith(answer: (request: Request) => Promise<Reply> | null): Session {
-  const request = async (it: Request) => (await answer(it)) ?? answerTo(it)
+/** A session whose node replies with `reply`, or with {@link replyTo} where that returns `null`. */
+function sessionWith(reply: (request: Request) => Promise<Reply> | null): Session {
+  const request = async (it: Request) => (await reply(it)) ?? replyTo(it)
   return {
-    link: signal(LIVE),
+    connection: signal(LIVE),
     isLive: signal(true),
     services: signal(services),
     instances: signal(instances),
@@ -44,16 +44,16 @@ function sessionWith(answer: (request: Request) => Promise<Reply> | null): Sessi
   } as unknown as Session
 }
 
-const willing = sessionWith(() => null)
+const accepting = sessionWith(() => null)
 const failing = (op: Request['op'], error: Error) =>
   sessionWith((request) => (request.op === op ? Promise.reject(error) : null))
 
-/** A node that reads files only when it is let. */
+/** A session whose node replies to a compose request only after `read` of its text. */
 function slow() {
   const waiting = new Map<string, () => void>()
   const session = sessionWith((request) => {
     if (request.op !== 'compose') return null
-    return new Promise((resolve) => waiting.set(request.text, () => resolve(answerTo(request))))
+    return new Promise((resolve) => waiting.set(request.text, () => resolve(replyTo(request))))
   })
   const read = async (text: string) => {
     await expect.poll(() => waiting.has(text)).toBe(true)
@@ -62,91 +62,91 @@ function slow() {
   return { session, read }
 }
 
-const review = (): Review => (step.value.step === 'review' ? step.value.review : expect.fail(`it is at '${step.value.step}'`))
-const problem = (): string => (step.value.step === 'choose' ? step.value.problem : expect.fail(`it is at '${step.value.step}'`))
+const review = (): Review => (step.value.step === 'review' ? step.value.review : expect.fail(`unexpected step '${step.value.step}'`))
+const problem = (): string => (step.value.step === 'choose' ? step.value.problem : expect.fail(`unexpected step '${step.value.step}'`))
 const file = (name: string, text = name) => new File([text], name)
-const settled = () => new Promise((resolve) => setTimeout(resolve, 5))
+const idle = () => new Promise((resolve) => setTimeout(resolve, 5))
 
-beforeEach(forgetDraft)
+beforeEach(clearDraft)
 afterEach(() => toasts.value.forEach((it) => dismiss(it.id)))
 
-test('of two files that are dropped one after the other the second is reviewed, whichever the node reads first', async () => {
+test('of two files dropped in succession the second is reviewed, even if its dry run ends first', async () => {
   const { session, read } = slow()
-  void takeFile(file('first'), session)
-  await settled()
-  void takeFile(file('second'), session)
+  void loadFile(file('first'), session)
+  await idle()
+  void loadFile(file('second'), session)
   await read('second')
   await expect.poll(() => step.value.step).toBe('review')
   await read('first')
-  await settled()
+  await idle()
   expect(review()).toMatchObject({ name: 'second', composed: { project: 'second' } })
   expect(draft.value.text).toBe('second')
 })
 
-test('a review has the name of its own file, not of the one that is being read', async () => {
-  await takeFile(file('first'), willing)
+test('a review keeps the name of its file when the draft changes', async () => {
+  await loadFile(file('first'), accepting)
   const first = review()
   draft.value = { ...draft.value, name: 'second' }
   expect(first.name).toBe('first')
 })
 
-test('what is begun anew is not disturbed by a dry run from before', async () => {
+test('starting over discards a running dry run', async () => {
   const { session, read } = slow()
-  void takeFile(file('first'), session)
+  void loadFile(file('first'), session)
   await read('first')
   startOver()
-  await settled()
+  await idle()
   expect(problem()).toBe('')
 })
 
-test('a file that is too large takes the place of the one before, and the limit is told', async () => {
-  await takeFile(file('good.yaml'), willing)
-  await takeFile(file('large.yaml', 'x'.repeat(1024 * 1024 + 1)), willing)
+test('a file over the size limit clears the draft, and the error names the limit', async () => {
+  await loadFile(file('good.yaml'), accepting)
+  await loadFile(file('large.yaml', 'x'.repeat(1024 * 1024 + 1)), accepting)
   expect(problem()).toMatch(/^large\.yaml is too large.*1 MiB/)
   expect(draft.value).toMatchObject({ name: '', text: '' })
 })
 
-test('a text that is too large is not sent, and stays to be made smaller', async () => {
+test('a pasted text over the size limit is not sent, and the draft is kept', async () => {
   const text = 'ä'.repeat(600 * 1024)
   draft.value = { ...draft.value, text }
-  await tryDry(sessionWith(() => expect.fail('the node is asked')))
+  await dryRun(sessionWith(() => expect.fail('a request was sent')))
   expect(problem()).toMatch(/^This text is too large.*1 MiB/)
   expect(draft.value.text).toBe(text)
 })
 
-test('a node that is lost during a deployment may have made it: that is said, and what is so now is asked for', async () => {
-  await takeFile(file('web'), willing)
-  expect(review().isInDoubt).toBe(false)
+test('a connection lost during a deployment is reported as such, and a new dry run starts', async () => {
+  await loadFile(file('web'), accepting)
+  expect(review().mayBeDeployed).toBe(false)
   await deploy(failing('deploy', lost()), review())
   await expect.poll(() => step.value.step).toBe('review')
-  expect(review().isInDoubt).toBe(true)
-  expect(toasts.value.map((it) => it.text)).toEqual(['The node was lost before it answered; it may have deployed this'])
+  expect(review().mayBeDeployed).toBe(true)
+  expect(toasts.value.map((it) => it.text)).toEqual(['The connection to the node was lost before it answered; the deployment may have been applied'])
 })
 
-test('a deployment that a node refuses has not happened', async () => {
-  await takeFile(file('web'), willing)
+test('a deployment that the node rejects is reported as not applied', async () => {
+  await loadFile(file('web'), accepting)
   await deploy(failing('deploy', new Error('no room')), review())
-  expect(review().isInDoubt).toBe(false)
+  expect(review().mayBeDeployed).toBe(false)
   expect(toasts.value.map((it) => it.text)).toEqual(['No room'])
 })
 
-test('a review leaves out what has no place anyway, and keeps what loses its place', async () => {
-  await takeFile(file('web'), willing)
+test('a review omits unrelated unplaced slots, and shows slots that the deployment displaces', async () => {
+  await loadFile(file('web'), accepting)
   const slot = (service: string) => ({ service, replica: 1, reasons: [] })
   const moves = [{ service: 'other/loses', replica: 1, from: 'n1', to: null, reason: 'no room' }]
   const all = [row.service, 'other/waits', 'other/loses'].map(slot)
-  const { unplaced } = concerned({ ...review(), plan: { ...plan, unplaced: all, moves } })
+  const { unplaced } = relevantPlan({ ...review(), plan: { ...plan, unplaced: all, moves } })
   expect(unplaced.map((it) => it.service)).toEqual([row.service, 'other/loses'])
 })
 
-test('a deployment that cannot be followed has happened all the same', async () => {
-  await takeFile(file('web'), willing)
+test('a deployment that cannot be followed is reported as deployed', async () => {
+  await loadFile(file('web'), accepting)
   await deploy(failing('inspect', new Error('no such service')), review())
-  expect(problem()).toMatch(/^It is deployed \(shop\/web updated\).*No such service/)
+  expect(problem()).toMatch(/^Deployed \(shop\/web updated\).*No such service/)
 })
 
-test('nothing of a draft is left for whoever signs in next', async () => {
+test('a cleared draft is empty', async () => {
   draft.value = { name: 'a.yaml', text: 'PASSWORD: hunter2', project: 'mine' }
-  forgetDraft()
+  clearDraft()
   expect(draft.value).toEqual({ name: '', text: '', project: '' })
 })

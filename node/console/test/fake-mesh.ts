@@ -1,8 +1,8 @@
-// Stands in for the mesh client where the page itself is looked at: it answers from the scene, and says what it was asked.
+// A fake mesh client for tests of the page: replies from the fixtures and records requests.
 
 import type { MeshOptions, MeshState, Reply, Request, ServiceRow, TokenClaims, View } from 'vc-mesh'
 
-import { ID, plan, previousSpec, scene, spec, statusOf } from './scene'
+import { clusterView, ID, plan, previousSpec, spec, statusOf } from './fixtures'
 
 export class MeshError extends Error {}
 
@@ -12,8 +12,8 @@ export class Mesh {
   state: MeshState = { state: 'connecting', since: Date.now() }
   view: View = { status: null, nodes: [], services: [], instances: [], events: [] }
   readonly claims: TokenClaims
-  readonly asked: Request[] = []
-  /** Lines a second that a log brings. */
+  readonly requests: Request[] = []
+  /** Lines per second of a followed log. */
   logRate = 20
   readonly #states = new Set<(state: MeshState) => void>()
   readonly #views = new Set<ViewListener>()
@@ -40,7 +40,7 @@ export class Mesh {
   start(): void {
     setTimeout(() => {
       this.become({ state: 'live', node: ID.alpha, address: '', rttMs: 2.4, role: this.#role, user: this.claims.sub })
-      this.show(scene(Date.now()))
+      this.show(clusterView(Date.now()))
     }, 50)
   }
 
@@ -60,14 +60,14 @@ export class Mesh {
   }
 
   async request(request: Request): Promise<Reply> {
-    this.asked.push(request)
+    this.requests.push(request)
     await new Promise((resolve) => setTimeout(resolve, 60))
     switch (request.op) {
       case 'plan':
         return { reply: 'plan', value: request.deployments.length > 0 ? plan : { ...plan, unplaced: [], placements: plan.placements.slice(0, 3), moves: [] } }
       case 'inspect': {
         const row = this.view.services.find((it) => it.service === request.service)
-        if (!row) throw new MeshError(`there is no service ${request.service}`)
+        if (!row) throw new MeshError(`service ${request.service} not found`)
         return { reply: 'service', value: { row, deployed_by: 'anna', spec, previous: previousSpec, instances: [] } }
       }
       case 'diff':
@@ -79,7 +79,7 @@ export class Mesh {
           ],
         }
       case 'compose':
-        if (!request.text.includes('services')) throw new MeshError('compose.yaml: services: missing; a file needs at least one service')
+        if (!request.text.includes('services')) throw new MeshError('compose.yaml: services: missing; a file requires at least one service')
         return {
           reply: 'composed',
           value: {
@@ -89,7 +89,7 @@ export class Mesh {
               { service: 'shop/queue', replicas: 2, spec },
             ],
             files: [],
-            warnings: ['services.web.environment.TOKEN: it is in the file as text; a secret would keep it from the logs'],
+            warnings: ['services.web.environment.TOKEN: plain text in the file; use a secret'],
           },
         }
       case 'deploy': {
@@ -107,14 +107,14 @@ export class Mesh {
         this.show({ ...this.view, nodes: this.view.nodes.map((row) => (row.id === request.node ? { ...row, draining: request.drain } : row)) })
         return { reply: 'done', value: [{ change: request.drain ? 'drained' : 'undrained', node: request.node, node_name: request.node.slice(-8) }] }
       case 'restart':
-        throw new MeshError('an update of this service is under way: wait for its end, or roll it back')
+        throw new MeshError('an update of this service is in progress; wait for its end, or roll it back')
       default:
         return { reply: 'done', value: [] }
     }
   }
 
   async *stream(request: Request, { signal }: { signal?: AbortSignal } = {}): AsyncGenerator<Reply> {
-    this.asked.push(request)
+    this.requests.push(request)
     if (request.op !== 'logs') return
     const line = (n: number): Reply => ({
       reply: 'log',
@@ -129,10 +129,10 @@ export class Mesh {
     })
     for (let n = 0; n < 200; n += 1) yield line(n)
     let sent = 200
-    const began = performance.now()
+    const start = performance.now()
     while (!signal?.aborted) {
       await new Promise((resolve) => setTimeout(resolve, 16))
-      const due = 200 + ((performance.now() - began) / 1000) * this.logRate
+      const due = 200 + ((performance.now() - start) / 1000) * this.logRate
       while (sent < due) yield line(sent++)
     }
   }

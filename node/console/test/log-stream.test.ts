@@ -2,14 +2,14 @@ import { signal } from '@preact/signals'
 import { afterEach, expect, test } from 'vitest'
 import type { Mesh, Reply } from 'vc-mesh'
 
-import { LogBuffer } from '../src/log-buffer'
-import { followLogs } from '../src/log-stream'
-import type { Session } from '../src/state'
-import { ID, scene } from './scene'
+import { LogBuffer } from '../src/model/log-buffer'
+import { followLogs } from '../src/model/log-stream'
+import type { Session } from '../src/model/state'
+import { clusterView, ID } from './fixtures'
 
-const { nodes, services: rows } = scene(0)
+const { nodes, services: rows } = clusterView(0)
 const [template] = rows
-if (!template) throw new Error('the scene has services')
+if (!template) throw new Error('no services in the fixture')
 const { service } = template
 
 const line = (text: string, node: string): Reply => ({
@@ -21,15 +21,15 @@ const note = (value: string): Reply => ({ reply: 'note', value })
 let abort: AbortController
 afterEach(() => abort.abort())
 
-/** A log that is followed; each time that it is asked for, it brings the next of `runs`, and after the last one nothing more. */
-function followed(...runs: Reply[][]) {
+/** Follows a log. Each request replies with the next of `streams`, and then with empty ones. */
+function followed(...streams: Reply[][]) {
   abort = new AbortController()
   const notes: string[] = []
   const buffer = new LogBuffer()
   const services = signal(rows)
   const mesh = {
     async *stream() {
-      yield* runs.shift() ?? []
+      yield* streams.shift() ?? []
     },
   }
   const session = { nodes: signal(nodes), services, mesh: mesh as unknown as Mesh } as unknown as Session
@@ -39,7 +39,7 @@ function followed(...runs: Reply[][]) {
   return { notes, services, texts, done }
 }
 
-test('a log that ended with its service begins anew when the service comes again', async () => {
+test('a log that ended with its service starts again when the service is deployed again', async () => {
   const { notes, services, texts } = followed([line('old', ID.alpha)], [line('new', ID.alpha)])
   await expect.poll(() => notes.at(-1)).toBe('The log has ended.')
   services.value = []
@@ -48,21 +48,21 @@ test('a log that ended with its service begins anew when the service comes again
   await expect.poll(texts).toEqual(['old', 'new'])
 })
 
-test('the last lines of a service that was removed still come', async () => {
+test('the last lines of a removed service are received', async () => {
   const { services, texts, notes } = followed([line('running', ID.alpha), line('stopping', ID.alpha), line('stopped', ID.alpha)], [])
   services.value = []
   await expect.poll(() => notes.at(-1)).toBe('The log has ended.')
   expect(texts()).toEqual(['running', 'stopping', 'stopped'])
 })
 
-test('that the lines of a node have ended is told until more of it come', async () => {
+test('the note that the logs of a node ended disappears when they resume', async () => {
   const ended = 'logs from beta ended: the node is down'
   const { notes } = followed([note(ended), line('a', ID.alpha), line('b', ID.beta), line('c', ID.beta)])
   await expect.poll(() => notes.at(-1)).toBe('The log has ended.')
   expect(notes).toEqual(['', ended, 'line', 'line', '', 'line', 'The log has ended.'])
 })
 
-test('nothing is asked any more once it is let go', async () => {
+test('an aborted log sends no more requests', async () => {
   const { notes, services, texts, done } = followed([], [line('new', ID.alpha)])
   await expect.poll(() => notes.at(-1)).toBe('The log has ended.')
   abort.abort()

@@ -1,22 +1,23 @@
 import { expect, test } from 'vitest'
 import type { InstanceRow, ServiceRow, View } from 'vc-mesh'
 
-import { concerns } from '../src/concerns'
-import { byProject, instanceCondition, nodeCondition, readPort, readReplicas, serviceCondition } from '../src/services'
-import { scene } from './scene'
+import { findProblems } from '../src/model/problems'
+import { byProject, parsePort, parseReplicas } from '../src/model/services'
+import { instanceStatus, nodeStatus, serviceStatus } from '../src/model/status'
+import { clusterView } from './fixtures'
 
-const view = scene(1_800_000_000_000)
+const view = clusterView(1_800_000_000_000)
 
 function row(of: View, service: string): ServiceRow {
   const found = of.services.find((it) => it.service === service)
-  if (!found) throw new Error(`no ${service} in the scene`)
+  if (!found) throw new Error(`no ${service} in the fixture`)
   return found
 }
 
 const word = (service: string, instances: InstanceRow[] = view.instances, more: Partial<ServiceRow> = {}) =>
-  serviceCondition({ ...row(view, service), ...more }, instances).word
+  serviceStatus({ ...row(view, service), ...more }, instances).label
 
-test('services are grouped by their project, both in the order of names', () => {
+test('services are grouped by project and sorted by name', () => {
   const groups = byProject(view.services).map(({ name, services }) => [name, services.map((it) => it.service)])
   expect(groups).toEqual([
     ['lab', ['lab/dns', 'lab/metrics']],
@@ -25,7 +26,7 @@ test('services are grouped by their project, both in the order of names', () => 
   expect(byProject([])).toEqual([])
 })
 
-test('a service is in a word what its instances and its update are', () => {
+test('the status of a service follows from its instances and its update', () => {
   expect(word('shop/api')).toBe('healthy')
   expect(word('shop/web')).toBe('updating')
   expect(word('lab/dns')).toBe('rolled back')
@@ -36,43 +37,43 @@ test('a service is in a word what its instances and its update are', () => {
   expect(word('shop/api', view.instances, { rollout: { state: 'paused', done: 1, reason: 'x' } })).toBe('update paused')
 })
 
-test('an instance that runs without a healthcheck is good; one that waits for its check is not', () => {
+test('running instances count as ready without a healthcheck, but not while one is pending', () => {
   expect(word('lab/metrics')).toBe('healthy')
   expect(word('lab/metrics', view.instances, { healthy: 0 })).toBe('starting')
 })
 
-test('instances and nodes say their state in a word, and why they have no place', () => {
+test('instances and nodes have a status label', () => {
   const [first] = view.instances as [InstanceRow]
-  expect(instanceCondition({ ...first, state: 'pending', node: null, reason: 'no room' })).toEqual({ tone: 'warn', word: 'no place' })
-  expect(instanceCondition({ ...first, current: false, state: 'stopping' }).word).toBe('stopping, old')
+  expect(instanceStatus({ ...first, state: 'pending', node: null, reason: 'no room' })).toEqual({ tone: 'warn', label: 'unplaced' })
+  expect(instanceStatus({ ...first, current: false, state: 'stopping' }).label).toBe('stopping (old)')
   const [alpha, beta] = view.nodes
-  if (!alpha || !beta) throw new Error('no nodes in the scene')
-  expect(nodeCondition(alpha).word).toBe('up')
-  expect(nodeCondition(beta).word).toBe('up, link lost')
-  expect(nodeCondition({ ...alpha, draining: true }).word).toBe('draining')
-  expect(nodeCondition({ ...alpha, draining: true, instances: 0 }).word).toBe('drained')
-  expect(nodeCondition({ ...alpha, state: 'down', draining: true }).word).toBe('down')
+  if (!alpha || !beta) throw new Error('no nodes in the fixture')
+  expect(nodeStatus(alpha).label).toBe('up')
+  expect(nodeStatus(beta).label).toBe('up, link lost')
+  expect(nodeStatus({ ...alpha, draining: true }).label).toBe('draining')
+  expect(nodeStatus({ ...alpha, draining: true, instances: 0 }).label).toBe('drained')
+  expect(nodeStatus({ ...alpha, state: 'down', draining: true }).label).toBe('down')
 })
 
-test('ports are read as vc writes them', () => {
-  expect(readPort('8080:80/tcp')).toEqual({ published: 8080, target: 80, protocol: 'tcp' })
-  expect(readPort('127.0.0.1:8080:80/tcp')).toEqual({ published: 8080, target: 80, protocol: 'tcp' })
-  expect(readPort('[::1]:5353:53/udp')).toEqual({ published: 5353, target: 53, protocol: 'udp' })
-  expect(readPort('80')).toBeNull()
+test('ports are parsed as vc prints them', () => {
+  expect(parsePort('8080:80/tcp')).toEqual({ published: 8080, target: 80, protocol: 'tcp' })
+  expect(parsePort('127.0.0.1:8080:80/tcp')).toEqual({ published: 8080, target: 80, protocol: 'tcp' })
+  expect(parsePort('[::1]:5353:53/udp')).toEqual({ published: 5353, target: 53, protocol: 'udp' })
+  expect(parsePort('80')).toBeNull()
 })
 
-test('what wants a look: problems, links that are cut, updates that failed', () => {
-  expect(concerns(view.status, view.services, view.nodes)).toEqual([
+test('problems include reported ones, unreachable links and failed updates', () => {
+  expect(findProblems(view.status, view.services, view.nodes)).toEqual([
     { text: expect.stringContaining('shop/mail.2 is failed'), href: '#/services/shop/mail' },
-    { text: 'beta and gamma cannot hear each other', href: null },
+    { text: 'beta and gamma cannot reach each other', href: null },
     { text: expect.stringContaining('the update of lab/dns was rolled back'), href: '#/services/lab/dns' },
   ])
-  expect(concerns(null, [], [])).toEqual([])
+  expect(findProblems(null, [], [])).toEqual([])
 })
 
-test('only a number that a node takes is taken for a number of replicas', () => {
-  expect(['0', '12', ' 4 ', '007', '1000'].map(readReplicas)).toEqual([0, 12, 4, 7, 1000])
+test('replica counts are integers within the limit', () => {
+  expect(['0', '12', ' 4 ', '007', '1000'].map(parseReplicas)).toEqual([0, 12, 4, 7, 1000])
   for (const other of ['', '-3', '3.5', '3x', '1e2', '0x10', '1001', '99999', '9'.repeat(400), '٣']) {
-    expect(readReplicas(other), other).toBeNull()
+    expect(parseReplicas(other), other).toBeNull()
   }
 })

@@ -1,66 +1,170 @@
-import { expect, test } from 'vitest'
+import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
+import type { Mesh } from 'vc-mesh'
 
-import { readFragment } from '../src/arrival'
-import { bareToken, ownerOf, readToken } from '../src/token'
-import { token } from './tokens'
+import { storedToken } from '../src/model/credentials'
+import { draft } from '../src/model/deployment'
+import { connection, dismissLink, endSession, initialCredentials, loadMesh, openLink, pendingLink, restoreSession, session, signIn, signOut, switchUser } from '../src/model/sign-in'
+import { tokenOf } from './tokens'
 
-const NOW = 1_800_000_000_000
-const DIALABLE = '/ip4/192.168.1.11/udp/4778/webrtc-direct/certhash/uEi/p2p/12D3'
-const nobody = () => []
+vi.mock('vc-mesh', () => import('./fake-mesh'))
 
-const good = { sub: 'ada', aud: 'C1', exp: NOW / 1000 + 60, scope: { user: 'deployer' }, peers: [DIALABLE, '/ip4/192.168.1.11/tcp/4777/p2p/12D3'] }
-
-test('a link brings its token and the addresses to try', () => {
-  expect(readFragment('#token=a.b.c&peer=%2Fip4%2F10.0.0.1&peer=/ip4/10.0.0.2')).toEqual({
-    token: 'a.b.c',
-    peers: ['/ip4/10.0.0.1', '/ip4/10.0.0.2'],
-  })
-  expect(readFragment('#token=a.%0Ab.%20c')?.token, 'it was broken into lines').toBe('a.b.c')
-  for (const other of ['', '#', '#/services/shop/web', '#token=']) expect(readFragment(other), other).toBeNull()
-})
-
-test('a token tells whose it is, until when, and which nodes a browser can dial', () => {
-  expect(readToken(` ${token(good)}\n`, [], NOW, nobody)).toEqual({
-    claims: { user: 'ada', role: 'deployer', cluster: 'C1', expires: NOW + 60_000, peers: [DIALABLE] },
-  })
-})
-
-test('a token tells whose it is when it has expired, too', () => {
-  expect(ownerOf(token({ ...good, exp: 1 }))).toEqual({ user: 'ada', cluster: 'C1' })
-  for (const nobodys of ['', 'a.b.c', token([1]), token({ sub: 'ada' })]) expect(ownerOf(nobodys), nobodys).toBeNull()
-})
-
-test('a token that was broken into lines is read, and goes to the cluster, as one', () => {
-  const broken = token(good).replace(/(.{40})/g, '$1\r\n  ')
-  expect(readToken(broken, [], NOW, nobody)).toMatchObject({ claims: { user: 'ada' } })
-  expect(bareToken(broken)).toBe(token(good))
-})
-
-test('names outside ASCII are read', () => {
-  const reading = readToken(token({ ...good, sub: 'Jürgen' }), [], NOW, nobody)
-  expect(reading).toMatchObject({ claims: { user: 'Jürgen' } })
-})
-
-test('addresses that came along or are known are tried as well, each once', () => {
-  const [came, known] = [DIALABLE.replace('.11', '.12'), DIALABLE.replace('.11', '.13')]
-  const reading = readToken(token(good), [came, DIALABLE], NOW, (cluster) => (cluster === 'C1' ? [known, came] : []))
-  expect(reading).toMatchObject({ claims: { peers: [came, DIALABLE, known] } })
-})
-
-test('what cannot be used is told with what to do', () => {
-  const cases: [string, RegExp][] = [
-    ['hello', /not a token.*vc token create --user/s],
-    ['a.b.c', /not a token/],
-    [token([1, 2]), /for nodes|not a token/],
-    [token({ ...good, scope: { 'node:join': 'server' } }), /for nodes.*vc token create --user/s],
-    [token({ ...good, exp: NOW / 1000 }), /of ada has expired.*vc token create --user ada/s],
-    [token({ ...good, exp: undefined }), /not a token of a Virtual Cluster/],
-    [token({ ...good, exp: 1e15 }), /not a token of a Virtual Cluster/],
-    [token({ ...good, exp: 8.64e12 + 1 }), /not a token of a Virtual Cluster/],
-    [token({ ...good, peers: ['/ip4/10.0.0.1/tcp/4777'] }), /no node that a browser can dial.*vc console/s],
-  ]
-  for (const [text, wanted] of cases) {
-    const reading = readToken(text, [], NOW, nobody)
-    expect('problem' in reading && reading.problem, text).toMatch(wanted)
+function storage(): Pick<Storage, 'getItem' | 'setItem' | 'removeItem'> {
+  const items = new Map<string, string>()
+  return {
+    getItem: (key) => items.get(key) ?? null,
+    setItem: (key, value) => void items.set(key, value),
+    removeItem: (key) => void items.delete(key),
   }
+}
+
+const link = (claims: object) => ({ token: tokenOf(claims), peers: [] })
+const [ada, mallory] = [{ sub: 'ada', aud: 'C1' }, { sub: 'mallory', aud: 'C1' }]
+const otherCluster = { sub: 'ada', aud: 'C2' }
+
+/** Returns the signed-in user as `USER@CLUSTER` once pending sign-ins have ended. */
+async function user(): Promise<string | null> {
+  await loadMesh()
+  await new Promise((resolve) => setTimeout(resolve, 5))
+  const claims = session.value?.mesh.claims
+  return claims ? `${claims.sub}@${claims.aud}` : null
+}
+
+beforeAll(async () => void (await loadMesh()))
+beforeEach(() => {
+  vi.stubGlobal('sessionStorage', storage())
+  vi.stubGlobal('localStorage', storage())
+})
+afterEach(signOut)
+
+test('a link signs in at once if there is no current user', async () => {
+  openLink(link(mallory))
+  expect(await user()).toBe('mallory@C1')
+  expect(pendingLink.value).toBeNull()
+})
+
+test('a link with a new token of the same user and cluster replaces the session at once', async () => {
+  openLink(link(ada))
+  await user()
+  const before = session.value
+  openLink(link({ ...ada, exp: 4_000_000_001 }))
+  expect(await user()).toBe('ada@C1')
+  expect(pendingLink.value).toBeNull()
+  expect(session.value).not.toBe(before)
+  expect(before?.mesh.state.state).toBe('closed')
+})
+
+test('a link for another user or cluster changes nothing without confirmation', async () => {
+  restoreSession(tokenOf(ada))
+  await user()
+  const before = session.value
+  for (const other of [link(mallory), link(otherCluster), link({ ...ada, exp: 1 }), { token: 'nonsense', peers: [] }]) {
+    openLink(other)
+    expect(pendingLink.value).toEqual({ credentials: other, current: { user: 'ada', cluster: 'C1' } })
+    expect(await user()).toBe('ada@C1')
+    dismissLink()
+    expect(pendingLink.value).toBeNull()
+  }
+  expect(session.value).toBe(before)
+  expect(storedToken()).toBe(tokenOf(ada))
+})
+
+test('a link opened while the mesh client is loading does not replace the remembered user', async () => {
+  restoreSession(tokenOf(ada))
+  openLink(link(mallory))
+  expect(pendingLink.value?.current.user).toBe('ada')
+  expect(await user()).toBe('ada@C1')
+})
+
+test('a link does not replace an expired remembered token', async () => {
+  restoreSession(tokenOf({ ...ada, exp: 1 }))
+  openLink(link(mallory))
+  expect(await user()).toBeNull()
+  dismissLink()
+  expect(initialCredentials.value?.token).toBe(tokenOf({ ...ada, exp: 1 }))
+})
+
+test('a confirmed link replaces the session and removes the remembered token', async () => {
+  restoreSession(tokenOf(ada))
+  await user()
+  const before = session.value
+  openLink(link(otherCluster))
+  switchUser(tokenOf(otherCluster), [], false)
+  expect(await user()).toBe('ada@C2')
+  expect(before?.mesh.state.state).toBe('closed')
+  expect(pendingLink.value).toBeNull()
+  expect(storedToken()).toBeNull()
+})
+
+test('of two concurrent sign-ins only the later opens a session', async () => {
+  const opened: number[] = []
+  const unsubscribe = session.subscribe((it) => void (it && opened.push(it.mesh.claims.exp)))
+  restoreSession(tokenOf(ada))
+  openLink(link({ ...ada, exp: 4_000_000_001 }))
+  expect(await user()).toBe('ada@C1')
+  expect(opened).toEqual([4_000_000_001])
+  unsubscribe()
+})
+
+test('repeated sign-ins leave one open session, which sign-out closes', async () => {
+  const opened = new Set<Mesh>()
+  const unsubscribe = session.subscribe((it) => void (it && opened.add(it.mesh)))
+  for (let n = 0; n < 3; n += 1) void signIn(tokenOf(ada), [], false)
+  await user()
+  await signIn(tokenOf(ada), [], false)
+  expect([...opened].map((it) => it.state.state === 'closed')).toEqual([true, false])
+  signOut()
+  expect([...opened].map((it) => it.state.state)).toEqual(['closed', 'closed'])
+  unsubscribe()
+})
+
+test('a sign-in can be cancelled while the mesh client is loading', async () => {
+  expect(connection.value).toBeNull()
+  const signingIn = signIn(tokenOf(ada), [], false)
+  expect(connection.value?.value.state).toBe('connecting')
+  signOut()
+  expect(connection.value).toBeNull()
+  await signingIn
+  expect(session.value).toBeNull()
+})
+
+const EMPTY = { name: '', text: '', project: '' }
+const SECRET = { name: 'a.yaml', text: 'PASSWORD: hunter2', project: 'shop' }
+
+test('sign-out, and a sign-in of another user, clear the draft', async () => {
+  draft.value = SECRET
+  signOut()
+  expect(draft.value).toEqual(EMPTY)
+
+  openLink(link(ada))
+  await user()
+  draft.value = SECRET
+  endSession()
+  openLink(link(mallory))
+  expect(await user()).toBe('mallory@C1')
+  expect(draft.value).toEqual(EMPTY)
+})
+
+test('the draft is kept when the same user signs in again after the token expired', async () => {
+  openLink(link(ada))
+  await user()
+  draft.value = SECRET
+  endSession()
+  expect(await user()).toBeNull()
+  await signIn(tokenOf({ ...ada, exp: 4_000_000_002 }), [], false)
+  expect(draft.value).toEqual(SECRET)
+  openLink(link({ ...ada, exp: 4_000_000_003 }))
+  expect(await user()).toBe('ada@C1')
+  expect(draft.value).toEqual(SECRET)
+})
+
+test('sign-in works when the browser blocks storage', async () => {
+  const refuse = (): never => {
+    throw new DOMException('site data is blocked', 'SecurityError')
+  }
+  const blocked = { getItem: refuse, setItem: refuse, removeItem: refuse }
+  vi.stubGlobal('sessionStorage', blocked)
+  vi.stubGlobal('localStorage', blocked)
+  await signIn(tokenOf(ada), [], true)
+  expect(await user()).toBe('ada@C1')
+  expect(storedToken()).toBeNull()
 })

@@ -1,4 +1,4 @@
-// The page as it is, on a mesh that is not there: `npx vite build --config test/vite.config.ts --outDir DIR`.
+// Builds the page with a fake mesh client: `npx vite build --config test/vite.config.ts --outDir DIR`.
 
 import { mergeConfig } from 'vite'
 

@@ -46,7 +46,7 @@ test('a view that fails to render says so, and recovers once it can render', asy
   await page.waitForSelector('h1:text-is("This page cannot be shown")')
   assert.match(await page.textContent('[role="alert"]'), /Cannot read properties/)
   assert.equal(await page.locator('button:text-is("Reload")').count(), 1)
-  await browser.screenshot(page, 'console-mishap')
+  await browser.screenshot(page, 'console-error')
   await page.evaluate(() => globalThis.fakeMesh.show(globalThis.good))
   await page.click('button:text-is("Try again")')
   await page.waitForSelector('.glance')

@@ -1,15 +1,15 @@
 import { useEffect, useRef } from 'preact/hooks'
 
-import { DeployFollow } from '../parts/deploy-follow'
-import { DeployReview } from '../parts/deploy-review'
-import { draft, step, takeFile, tryDry } from '../deployment'
-import { useSession } from '../state'
+import { DeployProgress } from '../components/deploy-progress'
+import { DeployReview } from '../components/deploy-review'
+import { draft, dryRun, loadFile, step } from '../model/deployment'
+import { useSession } from '../model/state'
 
 export function Deploy() {
   const at = step.value
   const title = useRef<HTMLHeadingElement>(null)
   useEffect(() => {
-    // What was pressed has gone with its step, and the focus with it.
+    // The focused button was unmounted with the previous step.
     if (document.activeElement === document.body) title.current?.focus()
   }, [at.step])
   return (
@@ -17,14 +17,14 @@ export function Deploy() {
       <h1 ref={title} tabIndex={-1}>
         Deploy
       </h1>
-      <div role="status" class="unseen">
-        {at.step === 'reading' && 'The node reads the file.'}
-        {at.step === 'review' && 'Dry run is ready.'}
+      <div role="status" class="visually-hidden">
+        {at.step === 'reading' && 'Reading the file.'}
+        {at.step === 'review' && 'The dry run is ready.'}
       </div>
       {at.step === 'choose' && <Choose problem={at.problem} />}
-      {at.step === 'reading' && <p class="quiet">The node reads the file and plans …</p>}
+      {at.step === 'reading' && <p class="quiet">Reading the file and planning…</p>}
       {at.step === 'review' && <DeployReview review={at.review} />}
-      {at.step === 'follow' && <DeployFollow lines={at.lines} following={at.following} />}
+      {at.step === 'follow' && <DeployProgress lines={at.lines} rollout={at.rollout} />}
     </>
   )
 }
@@ -40,7 +40,7 @@ function Choose({ problem }: { problem: string }) {
       class="choose"
       onSubmit={(event) => {
         event.preventDefault()
-        if (text.trim()) void tryDry(session)
+        if (text.trim()) void dryRun(session)
       }}
     >
       {problem && (
@@ -49,8 +49,8 @@ function Choose({ problem }: { problem: string }) {
         </p>
       )}
       <p class="quiet">
-        Drop a Compose file anywhere on the page, choose one, or paste it. You see what it changes and where everything would
-        go before anything happens.
+        Drop a Compose file anywhere on the page, choose one, or paste it. A dry run shows the changes and the placement before
+        anything is deployed.
       </p>
       <label class="field">
         <span>Compose file{name && <span class="quiet"> {name}</span>}</span>
@@ -82,8 +82,8 @@ function Choose({ problem }: { problem: string }) {
           accept=".yml,.yaml,.json"
           aria-label="Compose file"
           onChange={(event) => {
-            const [chosen] = event.currentTarget.files ?? []
-            if (chosen) void takeFile(chosen, session)
+            const [selected] = event.currentTarget.files ?? []
+            if (selected) void loadFile(selected, session)
           }}
         />
         <button type="button" class="button" onClick={() => file.current?.click()}>

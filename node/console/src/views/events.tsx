@@ -1,13 +1,13 @@
 import { useSignal } from '@preact/signals'
 import type { EventRow } from 'vc-mesh'
 
-import { chooseEvents, type Level } from '../events'
-import { Ago } from '../parts/ago'
-import { Mark } from '../parts/mark'
-import { serviceHref } from '../route'
-import type { Condition } from '../services'
-import { useSession } from '../state'
-import { clock } from '../units'
+import { RelativeTime } from '../components/relative-time'
+import { StatusBadge } from '../components/status-badge'
+import { filterEvents, type Level } from '../model/events'
+import { serviceHref } from '../model/route'
+import { useSession } from '../model/state'
+import type { Status } from '../model/status'
+import { timeOfDay } from '../model/units'
 
 const LEVELS: readonly { least: Level; title: string }[] = [
   { least: 'info', title: 'All' },
@@ -15,23 +15,23 @@ const LEVELS: readonly { least: Level; title: string }[] = [
   { least: 'error', title: 'Errors' },
 ]
 
-const CONDITIONS: Record<Level, Condition> = {
-  info: { tone: 'idle', word: 'info' },
-  warning: { tone: 'warn', word: 'warning' },
-  error: { tone: 'bad', word: 'error' },
+const STATUSES: Record<Level, Status> = {
+  info: { tone: 'idle', label: 'info' },
+  warning: { tone: 'warn', label: 'warning' },
+  error: { tone: 'bad', label: 'error' },
 }
 
 export function Events() {
   const session = useSession()
   const least = useSignal<Level>('info')
   const text = useSignal('')
-  const chosen = chooseEvents(session.events.value, least.value, text.value)
+  const matching = filterEvents(session.events.value, least.value, text.value)
   return (
     <>
       <div class="view-bar">
         <h1>Events</h1>
         <fieldset class="segments">
-          <legend class="unseen">Level</legend>
+          <legend class="visually-hidden">Level</legend>
           {LEVELS.map((it) => (
             <label key={it.least}>
               <input
@@ -46,17 +46,17 @@ export function Events() {
         </fieldset>
         <input
           type="search"
-          aria-label="Only events with this text"
-          placeholder="Only events with …"
+          aria-label="Filter events"
+          placeholder="Filter events"
           value={text.value}
           onInput={(event) => (text.value = event.currentTarget.value)}
         />
       </div>
-      {chosen.length === 0 ? (
-        <p class="empty">{session.events.value.length === 0 ? 'Nothing happened since the node started.' : 'None fit.'}</p>
+      {matching.length === 0 ? (
+        <p class="empty">{session.events.value.length === 0 ? 'No events since the node started.' : 'No matching events.'}</p>
       ) : (
         <ol class="rows events">
-          {chosen.map((row, index) => (
+          {matching.map((row, index) => (
             <Event key={session.events.value.length - index} row={row} />
           ))}
         </ol>
@@ -69,11 +69,11 @@ function Event({ row }: { row: EventRow }) {
   const service = /^([\w-]+\/[\w-]+)(\.\d+)?$/.exec(row.subject)?.[1]
   return (
     <li class="row">
-      <span class="event-time">{clock(row.time)}</span>
+      <span class="event-time">{timeOfDay(row.time)}</span>
       <span class="event-ago quiet">
-        <Ago time={row.time} />
+        <RelativeTime time={row.time} />
       </span>
-      <Mark condition={CONDITIONS[row.level]} />
+      <StatusBadge status={STATUSES[row.level]} />
       <span class="event-subject">{service ? <a href={serviceHref(service)}>{row.subject}</a> : row.subject}</span>
       <span class="event-text">{row.text}</span>
     </li>

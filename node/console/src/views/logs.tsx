@@ -1,9 +1,9 @@
 import { useComputed, useSignal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
 
-import { LogPane } from '../parts/log-pane'
-import { logsHref } from '../route'
-import { useSession } from '../state'
+import { LogPane } from '../components/log-pane'
+import { logsHref } from '../model/route'
+import { useSession } from '../model/state'
 
 export function Logs({ service }: { service: string | null }) {
   const session = useSession()
@@ -21,7 +21,7 @@ export function Logs({ service }: { service: string | null }) {
       <div class="logs-bar">
         <h1>Logs</h1>
         <label>
-          <span class="unseen">Service</span>
+          <span class="visually-hidden">Service</span>
           <select
             value={service ?? ''}
             onChange={(event) => (location.hash = event.currentTarget.value ? logsHref(event.currentTarget.value) : '#/logs')}
@@ -37,7 +37,7 @@ export function Logs({ service }: { service: string | null }) {
         {service && (
           <>
             <label>
-              <span class="unseen">Replica</span>
+              <span class="visually-hidden">Replica</span>
               <select
                 value={replica.value ?? ''}
                 onChange={(event) => (replica.value = Number(event.currentTarget.value) || null)}
@@ -52,8 +52,8 @@ export function Logs({ service }: { service: string | null }) {
             </label>
             <input
               type="search"
-              aria-label="Only lines with this text"
-              placeholder="Only lines with …"
+              aria-label="Filter lines"
+              placeholder="Filter lines"
               value={text.value}
               onInput={(event) => (text.value = event.currentTarget.value)}
             />
@@ -63,7 +63,7 @@ export function Logs({ service }: { service: string | null }) {
       {service ? (
         <LogPane key={service} service={service} filter={filter} />
       ) : (
-        <p class="empty">Choose a service to read what its instances write.</p>
+        <p class="empty">Choose a service to show its logs.</p>
       )}
     </div>
   )

@@ -1,31 +1,31 @@
 import type { StatusReport } from 'vc-mesh'
 
-import { concerns, type Concern } from '../concerns'
-import { NodeList } from '../parts/node-list'
-import { Shaped } from '../parts/mark'
-import { MeshPicture } from '../parts/mesh-picture'
-import { Meter } from '../parts/meter'
-import { useSession } from '../state'
-import { bytes, cores, count } from '../units'
+import { NodeList } from '../components/node-list'
+import { StatusIcon } from '../components/status-badge'
+import { TopologyGraph } from '../components/topology-graph'
+import { Usage } from '../components/usage'
+import { findProblems, type Problem } from '../model/problems'
+import { useSession } from '../model/state'
+import { bytes, cores, count } from '../model/units'
 
 export function Overview() {
   const session = useSession()
   const status = session.status.value
-  if (!status) return <p class="quiet">Waiting for the first word of the node …</p>
-  const found = concerns(status, session.services.value, session.nodes.value)
+  if (!status) return <p class="quiet">Waiting for data from the node…</p>
+  const problems = findProblems(status, session.services.value, session.nodes.value)
   return (
     <>
       <section class="headline" aria-labelledby="headline">
         <h1 id="headline" aria-live="polite">
-          {found.length === 0 ? 'All is well' : `${count(found.length, 'thing')} to look at`}
+          {problems.length === 0 ? 'No problems' : count(problems.length, 'problem')}
         </h1>
         <p class="quiet">{summary(status)}</p>
       </section>
-      {found.length > 0 && <Concerns found={found} />}
+      {problems.length > 0 && <ProblemList problems={problems} />}
       <div class="glance">
         <section aria-labelledby="mesh-title">
-          <h2 id="mesh-title">Mesh</h2>
-          <MeshPicture />
+          <h2 id="mesh-title">Topology</h2>
+          <TopologyGraph />
           <p class="legend quiet">
             <span>
               <span class="swatch used" /> used
@@ -33,25 +33,25 @@ export function Overview() {
             <span>
               <span class="swatch reserved" /> reserved
             </span>
-            <span>left tank CPU, right tank memory</span>
+            <span>left gauge: CPU, right gauge: memory</span>
           </p>
         </section>
-        <section aria-labelledby="pool-title" class="pool">
-          <h2 id="pool-title">Pool</h2>
-          <Meter
+        <section aria-labelledby="resources-title" class="resources">
+          <h2 id="resources-title">Resources</h2>
+          <Usage
             name="CPU"
             used={status.cpu_used}
             reserved={status.cpu_reserved}
             total={status.cpu_millis}
-            write={cores}
+            format={cores}
             unit=" cores"
           />
-          <Meter
+          <Usage
             name="Memory"
             used={status.memory_used}
             reserved={status.memory_reserved}
             total={status.memory_bytes}
-            write={bytes}
+            format={bytes}
           />
           <dl class="facts">
             <Fact name="Nodes up" value={`${status.nodes_up}`} of={status.nodes} />
@@ -87,12 +87,12 @@ function summary(status: StatusReport): string {
   )
 }
 
-function Concerns({ found }: { found: readonly Concern[] }) {
+function ProblemList({ problems }: { problems: readonly Problem[] }) {
   return (
-    <ul class="concerns" aria-label="To look at">
-      {found.map(({ text, href }) => (
+    <ul class="problems" aria-label="Problems">
+      {problems.map(({ text, href }) => (
         <li key={text}>
-          <Shaped tone="warn" />
+          <StatusIcon tone="warn" />
           {href ? <a href={href}>{text}</a> : <span>{text}</span>}
         </li>
       ))}

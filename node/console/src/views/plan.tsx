@@ -2,13 +2,13 @@ import { useComputed, useSignal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
 import type { PlanReport } from 'vc-mesh'
 
-import { messageOf } from '../actions'
-import { ask } from '../ask'
-import { Placements } from '../parts/placements'
-import { useSession, type Session } from '../state'
-import { clock, count } from '../units'
+import { Placements } from '../components/placements'
+import { errorMessage } from '../model/actions'
+import { call } from '../model/rpc'
+import { type Session, useSession } from '../model/state'
+import { count, timeOfDay } from '../model/units'
 
-/** Where everything is to run now; asked for again whenever something is pushed that a plan depends on. */
+/** Shows the current plan. It is requested again whenever its input changes in the pushed view. */
 export function Plan() {
   const session = useSession()
   const plan = useSignal<{ report: PlanReport; at: number } | null>(null)
@@ -17,13 +17,13 @@ export function Plan() {
   useEffect(() => {
     if (!session.isLive.value) return
     const abort = new AbortController()
-    ask(session, { op: 'plan', deployments: [] }, 'plan', abort.signal).then(
+    call(session, { op: 'plan', deployments: [] }, 'plan', abort.signal).then(
       (report) => {
         plan.value = { report, at: Date.now() }
         problem.value = ''
       },
       (error: unknown) => {
-        if (!abort.signal.aborted) problem.value = messageOf(error)
+        if (!abort.signal.aborted) problem.value = errorMessage(error)
       },
     )
     return () => abort.abort()
@@ -41,11 +41,11 @@ export function Plan() {
           <Placements plan={shown.report} />
           <p class="quiet">
             Every node computes the same plan from the same input, <code>{shown.report.input_digest.slice(0, 16)}</code>.
-            As of {clock(shown.at)}.
+            As of {timeOfDay(shown.at)}.
           </p>
         </>
       ) : (
-        <p class="quiet">Asking the node …</p>
+        <p class="quiet">Loading the plan…</p>
       )}
     </>
   )
@@ -53,10 +53,10 @@ export function Plan() {
 
 function summary(plan: PlanReport): string {
   const placed = `${count(plan.placements.length, 'replica')} placed`
-  return plan.unplaced.length === 0 ? placed : `${placed}, ${plan.unplaced.length} without a place`
+  return plan.unplaced.length === 0 ? placed : `${placed}, ${plan.unplaced.length} unplaced`
 }
 
-/** What of the view placement depends on, as one text: another text, another plan. */
+/** Serializes the part of the view that placement depends on, to detect changes. */
 function planInput(session: Session): string {
   const nodes = session.nodes.value.map((row) => [row.id, row.state, row.draining, row.cpu_reserved, row.memory_reserved])
   const services = session.services.value.map((row) => [row.service, row.replicas, row.updated, row.rollout.state])

@@ -2,17 +2,17 @@ import { useSignal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
 import type { ServiceDetail, ServiceRow } from 'vc-mesh'
 
-import { messageOf } from '../actions'
-import { ask } from '../ask'
-import { Ago } from '../parts/ago'
-import { InstanceList } from '../parts/instance-list'
-import { Mark } from '../parts/mark'
-import { Ports, RemoveButton, RestartButton, RollbackButton, Scale } from '../parts/service-actions'
-import { Slots } from '../parts/slots'
-import { Spec } from '../parts/spec'
-import { logsHref } from '../route'
-import { serviceCondition } from '../services'
-import { useSession } from '../state'
+import { InstanceIcons } from '../components/instance-icons'
+import { InstanceList } from '../components/instance-list'
+import { RelativeTime } from '../components/relative-time'
+import { Ports, RemoveButton, RestartButton, RollbackButton, Scale } from '../components/service-actions'
+import { Spec } from '../components/spec'
+import { StatusBadge } from '../components/status-badge'
+import { errorMessage } from '../model/actions'
+import { logsHref } from '../model/route'
+import { call } from '../model/rpc'
+import { useSession } from '../model/state'
+import { serviceStatus } from '../model/status'
 import { Image, RolloutLine, RunningCount } from './services'
 
 export function Service({ service }: { service: string }) {
@@ -23,7 +23,7 @@ export function Service({ service }: { service: string }) {
       <>
         <h1>{service}</h1>
         <p class="empty">
-          There is no such service. <a href="#/services">All services</a>
+          This service is not deployed. <a href="#/services">All services</a>
         </p>
       </>
     )
@@ -34,9 +34,9 @@ export function Service({ service }: { service: string }) {
       <section class="headline">
         <h1>{service}</h1>
         <div class="service-line">
-          <Mark condition={serviceCondition(row, instances)} />
+          <StatusBadge status={serviceStatus(row, instances)} />
           <span class="service-slots">
-            <Slots instances={instances} />
+            <InstanceIcons instances={instances} />
             <RunningCount row={row} />
           </span>
           <Image reference={row.image} />
@@ -62,7 +62,7 @@ export function Service({ service }: { service: string }) {
   )
 }
 
-/** Its specification: asked for again when another revision is pushed. */
+/** Shows the spec. It is requested again when the revision changes. */
 function Details({ row }: { row: ServiceRow }) {
   const session = useSession()
   const detail = useSignal<ServiceDetail | null>(null)
@@ -71,13 +71,13 @@ function Details({ row }: { row: ServiceRow }) {
   useEffect(() => {
     if (!isLive) return
     const abort = new AbortController()
-    ask(session, { op: 'inspect', service: row.service }, 'service', abort.signal).then(
+    call(session, { op: 'inspect', service: row.service }, 'service', abort.signal).then(
       (value) => {
         detail.value = value
         problem.value = ''
       },
       (error: unknown) => {
-        if (!abort.signal.aborted) problem.value = messageOf(error)
+        if (!abort.signal.aborted) problem.value = errorMessage(error)
       },
     )
     return () => abort.abort()
@@ -89,7 +89,7 @@ function Details({ row }: { row: ServiceRow }) {
       {detail.value && (
         <>
           <p class="quiet">
-            Deployed <Ago time={detail.value.row.updated} /> by {detail.value.deployed_by}
+            Deployed <RelativeTime time={detail.value.row.updated} /> by {detail.value.deployed_by}
           </p>
           <Spec now={detail.value.spec} before={detail.value.previous} />
         </>

@@ -1,12 +1,13 @@
 import type { InstanceRow, ServiceRow } from 'vc-mesh'
 
-import { Mark } from '../parts/mark'
-import { Ports, RestartButton, RollbackButton, Scale } from '../parts/service-actions'
-import { Slots } from '../parts/slots'
-import { logsHref, serviceHref } from '../route'
-import { byProject, nameOf, serviceCondition } from '../services'
-import { useSession } from '../state'
-import { count } from '../units'
+import { InstanceIcons } from '../components/instance-icons'
+import { Ports, RestartButton, RollbackButton, Scale } from '../components/service-actions'
+import { StatusBadge } from '../components/status-badge'
+import { logsHref, serviceHref } from '../model/route'
+import { byProject, nameOf } from '../model/services'
+import { useSession } from '../model/state'
+import { serviceStatus } from '../model/status'
+import { count } from '../model/units'
 
 export function Services() {
   const session = useSession()
@@ -16,7 +17,7 @@ export function Services() {
       <h1>Services</h1>
       {projects.length === 0 && (
         <p class="empty">
-          Nothing is deployed yet. <a href="#/deploy">Deploy a Compose file</a>, or drop one anywhere on this page.
+          No services are deployed. <a href="#/deploy">Deploy a Compose file</a>, or drop one anywhere on this page.
         </p>
       )}
       {projects.map((project) => (
@@ -43,10 +44,10 @@ function Service({ row, instances }: { row: ServiceRow; instances: readonly Inst
         <h3>
           <a href={serviceHref(row.service)}>{nameOf(row.service)}</a>
         </h3>
-        <Mark condition={serviceCondition(row, own)} />
+        <StatusBadge status={serviceStatus(row, own)} />
       </div>
       <div class="service-slots">
-        <Slots instances={own} />
+        <InstanceIcons instances={own} />
         <RunningCount row={row} />
       </div>
       <Image reference={row.image} />
@@ -64,7 +65,7 @@ function Service({ row, instances }: { row: ServiceRow; instances: readonly Inst
   )
 }
 
-/** `3 of 3`; where some run and are not healthy, both are told. */
+/** Shows `3 of 3`, or `2 healthy, 3 running of 3` if some running instances are not healthy. */
 export function RunningCount({ row }: { row: ServiceRow }) {
   const isMixed = row.running > row.healthy
   return (
@@ -75,7 +76,7 @@ export function RunningCount({ row }: { row: ServiceRow }) {
   )
 }
 
-/** An image's reference. Its tag or digest stays in sight when there is little room. */
+/** Shows an image reference, truncated before its tag or digest when space is short. */
 export function Image({ reference }: { reference: string }) {
   const end = /[:@][^:@/]*$/.exec(reference)?.index ?? reference.length
   return (
@@ -86,7 +87,7 @@ export function Image({ reference }: { reference: string }) {
   )
 }
 
-/** How its last update goes, where there is something to say. */
+/** Shows the progress or failure of the last update; nothing once it is complete. */
 export function RolloutLine({ row }: { row: ServiceRow }) {
   const { state, done, reason } = row.rollout
   switch (state) {

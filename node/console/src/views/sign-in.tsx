@@ -1,64 +1,66 @@
 import { useSignal, type ReadonlySignal } from '@preact/signals'
-
-import type { Arrival } from '../arrival'
-import { Emblem } from '../parts/header'
-import { Shaped } from '../parts/mark'
-import { now } from '../state'
-import { bareToken, readToken, type Claims, type Owner } from '../token'
-import { ago, duration, moment, shortId } from '../units'
 import type { MeshState } from 'vc-mesh'
 
-interface Instead {
-  of: Owner
-  /** Whether he is signed in; otherwise this tab remembers his token. */
-  isIn: boolean
+import { Logo } from '../components/logo'
+import { StatusIcon } from '../components/status-badge'
+import type { Credentials } from '../model/credentials'
+import { now } from '../model/state'
+import { type Claims, parseToken, stripWhitespace, type TokenSubject } from '../model/token'
+import { dateTime, duration, relativeTime, shortId } from '../model/units'
+
+/** The user that a sign-in would replace. */
+interface Replaced {
+  user: TokenSubject
+  /** `false` if the user is not signed in, but this tab remembers the token. */
+  isSignedIn: boolean
 }
 
 export interface SignInProps {
-  /** `null`: nothing is being dialled. */
-  link: ReadonlySignal<MeshState> | null
-  /** What came with the link or was remembered. */
-  arrival: Arrival | null
-  /** In whose place it would be: a link brought the token, and nothing has happened yet. */
-  instead: Instead | null
-  /** Addresses that earlier visits learned, of the cluster that a token names. */
-  known: (cluster: string) => string[]
+  /** `null` if no connection is being made. */
+  connection: ReadonlySignal<MeshState> | null
+  /** From a link, or remembered. */
+  initial: Credentials | null
+  /** Set if a link brought the token and the sign-in requires a confirmation. */
+  replaces: Replaced | null
+  /** Returns the stored addresses of a cluster. */
+  storedPeers: (cluster: string) => string[]
   onSignIn: (token: string, peers: string[], isRemembered: boolean) => void
   onCancel: () => void
 }
 
-export function SignIn({ link, arrival, instead, known, onSignIn, onCancel }: SignInProps) {
-  const token = useSignal(arrival?.token ?? '')
-  const peers = useSignal(arrival?.peers.join('\n') ?? '')
+export function SignIn({ connection, initial, replaces, storedPeers, onSignIn, onCancel }: SignInProps) {
+  const token = useSignal(initial?.token ?? '')
+  const peers = useSignal(initial?.peers.join('\n') ?? '')
   const isRemembered = useSignal(false)
   const addresses = peers.value.split(/\s+/).filter(Boolean)
-  const claimed = token.value.trim() === '' ? null : readToken(token.value, addresses, now.value, known)
-  const problem = claimed && 'problem' in claimed ? claimed.problem : ''
-  const state = link?.value
-  const missing = whatIsMissing()
+  const parsed = token.value.trim() === '' ? null : parseToken(token.value, addresses, now.value, storedPeers)
+  const problem = parsed && 'problem' in parsed ? parsed.problem : ''
+  const claims = parsed && 'claims' in parsed ? parsed.claims : null
+  const state = connection?.value
+  const unsupported = unsupportedReason()
   return (
     <main class="sign-in">
       <form
         onSubmit={(event) => {
           event.preventDefault()
-          if (claimed && 'claims' in claimed) onSignIn(bareToken(token.value), claimed.claims.peers, isRemembered.value)
+          if (claims) onSignIn(stripWhitespace(token.value), claims.peers, isRemembered.value)
         }}
       >
         <div class="sign-in-brand">
-          <Emblem />
+          <Logo />
           <h1>Virtual Cluster</h1>
         </div>
-        {missing ? (
+        {unsupported ? (
           <p role="alert" class="bad-text">
-            {missing}
+            {unsupported}
           </p>
         ) : state ? (
-          <Dialling state={state} claims={claimed && 'claims' in claimed ? claimed.claims : null} onCancel={onCancel} />
+          <Connecting state={state} claims={claims} onCancel={onCancel} />
         ) : (
           <>
-            {instead && <FromLink claims={claimed && 'claims' in claimed ? claimed.claims : null} instead={instead} />}
+            {replaces && <LinkWarning claims={claims} replaces={replaces} />}
             <label class="field">
-              <span>{instead ? "The link's token" : 'Your token'}</span>
+              <span>{replaces ? "The link's token" : 'Your token'}</span>
               <textarea
                 rows={5}
                 spellcheck={false}
@@ -69,7 +71,7 @@ export function SignIn({ link, arrival, instead, known, onSignIn, onCancel }: Si
                 aria-invalid={problem !== ''}
                 onInput={(event) => (token.value = event.currentTarget.value)}
                 onKeyDown={(event) => {
-                  // A token has no lines: Enter signs in.
+                  // A token is a single line: Enter submits.
                   if (event.key !== 'Enter') return
                   event.preventDefault()
                   event.currentTarget.form?.requestSubmit()
@@ -78,11 +80,11 @@ export function SignIn({ link, arrival, instead, known, onSignIn, onCancel }: Si
             </label>
             <div id="token-about" role="status">
               {problem && <p class="bad-text">{problem}</p>}
-              {claimed && 'claims' in claimed && <Whose claims={claimed.claims} />}
-              {!claimed && (
+              {claims && <TokenSummary claims={claims} />}
+              {!parsed && (
                 <p class="quiet">
-                  Make one with <code>vc token create --user NAME</code>, or let <code>vc console</code> open this page with it.
-                  It stays in this page and goes to the cluster alone.
+                  Create one with <code>vc token create --user NAME</code>, or run <code>vc console</code> to open this page with
+                  one. The token stays in this page and is sent only to nodes of its cluster.
                 </p>
               )}
             </div>
@@ -90,7 +92,7 @@ export function SignIn({ link, arrival, instead, known, onSignIn, onCancel }: Si
               <summary>More addresses to try</summary>
               <label class="field">
                 <span>
-                  One a line, each with <code>/webrtc-direct/</code>
+                  One per line, each with <code>/webrtc-direct/</code>
                 </span>
                 <textarea
                   rows={3}
@@ -108,12 +110,12 @@ export function SignIn({ link, arrival, instead, known, onSignIn, onCancel }: Si
               />
               Remember in this tab
             </label>
-            <button type="submit" class="button primary wide" aria-disabled={!claimed || problem !== ''}>
-              {instead ? 'Sign in with this token instead' : 'Connect'}
+            <button type="submit" class="button primary wide" aria-disabled={!parsed || problem !== ''}>
+              {replaces ? 'Sign in with this token instead' : 'Connect'}
             </button>
-            {instead && (
+            {replaces && (
               <button type="button" class="button wide" onClick={onCancel}>
-                Go on as {instead.of.user}
+                Continue as {replaces.user.user}
               </button>
             )}
           </>
@@ -123,89 +125,91 @@ export function SignIn({ link, arrival, instead, known, onSignIn, onCancel }: Si
   )
 }
 
-/** What the browser does not give this page, without which nothing here works; empty: nothing. */
-function whatIsMissing(): string {
+/** Returns why this page cannot connect in this browser; empty if it can. */
+function unsupportedReason(): string {
   if (!isSecureContext) {
-    return "Browsers let a page reach the nodes only over https or from 127.0.0.1. 'vc console' opens it there."
+    return "Browsers connect to nodes only from pages served over https or from 127.0.0.1. Run 'vc console' to open this one there."
   }
-  if (!('RTCPeerConnection' in globalThis)) return 'This browser has no WebRTC, or it is turned off: use another one.'
+  if (!('RTCPeerConnection' in globalThis)) return 'WebRTC is missing or disabled in this browser. Use another browser.'
   return ''
 }
 
-/** Says what a link would change. */
-function FromLink({ claims, instead }: { claims: Claims | null; instead: Instead }) {
+function LinkWarning({ claims, replaces: { user, isSignedIn } }: { claims: Claims | null; replaces: Replaced }) {
   return (
     <p role="alert" class="banner warn">
-      <Shaped tone="warn" />
+      <StatusIcon tone="warn" />
       <span>
-        <b>A link brought {claims ? 'a token' : 'what cannot be used'}</b>
+        <b>The link contains {claims ? 'a token' : 'an invalid token'}</b>
         {claims && (
           <>
             {' '}
             of <b>{claims.user}</b> on the cluster <b>{shortId(claims.cluster)}</b>
           </>
         )}
-        . {instead.isIn ? 'You are signed in as' : 'This tab remembers the token of'} <b>{instead.of.user}</b> on the cluster{' '}
-        <b>{shortId(instead.of.cluster)}</b>.{' '}
-        {claims && 'Use it only if you know who made the link: what you deploy there, they may see.'}
+        . {isSignedIn ? 'You are signed in as' : 'This tab remembers the token of'} <b>{user.user}</b> on the cluster{' '}
+        <b>{shortId(user.cluster)}</b>.{' '}
+        {claims && 'Use it only if you trust the author of the link, who may be able to read what you deploy there.'}
       </span>
     </p>
   )
 }
 
-function Whose({ claims }: { claims: Claims }) {
+/** Shows user, role, expiry and addresses of a token. */
+function TokenSummary({ claims }: { claims: Claims }) {
   return (
     <p>
-      For <b>{claims.user}</b>, {claims.role}, until {moment(claims.expires)}{' '}
+      For <b>{claims.user}</b>, {claims.role}, until {dateTime(claims.expires)}{' '}
       <span class="quiet">
-        ({duration(claims.expires - now.value)} left; {addresses(claims.peers.length)} to try)
+        (expires in {duration(claims.expires - now.value)}; {addressCount(claims.peers.length)})
       </span>
     </p>
   )
 }
 
-const addresses = (amount: number) => (amount === 1 ? '1 address' : `${amount} addresses`)
+const addressCount = (amount: number) => (amount === 1 ? '1 address' : `${amount} addresses`)
 
 const isLoopback = (address: string) => /^\/(ip4\/127\.|ip6\/::1\/)/.test(address)
 
-interface DiallingProps {
+interface ConnectingProps {
   state: MeshState
   claims: Claims | null
   onCancel: () => void
 }
 
-function Dialling({ state, claims, onCancel }: DiallingProps) {
+/** Shows the progress of the first connection. */
+function Connecting({ state, claims, onCancel }: ConnectingProps) {
   return (
-    <div class="dialling">
-      {claims && <Whose claims={claims} />}
+    <div class="connecting">
+      {claims && <TokenSummary claims={claims} />}
       <div role="status">
         {state.state === 'connecting' && (
           <p>
-            <Shaped tone="busy" /> Dialling {claims ? addresses(claims.peers.length) : 'the cluster'} over WebRTC …
+            <StatusIcon tone="busy" /> Dialing {claims ? addressCount(claims.peers.length) : 'the cluster'} over WebRTC…
           </p>
         )}
         {state.state === 'lost' && (
           <>
             <p>
-              <Shaped tone="warn" /> No node has answered yet: {state.reason}. Trying again.
+              <StatusIcon tone="warn" /> No node has answered yet: {state.reason}. Retrying.
             </p>
             <p class="quiet">
-              Since {ago(now.value, state.since)}. Is this device in a network that reaches a node? A token that names current
-              nodes comes from <code>vc token create --user {claims?.user ?? 'NAME'}</code>.
+              First attempt: {relativeTime(now.value, state.since)}. Check that this device can reach a node over the network. To
+              get the addresses of current nodes, create a new token with{' '}
+              <code>vc token create --user {claims?.user ?? 'NAME'}</code>.
             </p>
             {claims?.peers.every(isLoopback) && (
               <p>
-                Its addresses are those of a node to itself (127.0.0.1). Firefox does not dial them: use another browser on that
-                node, or have the nodes listen in a network.
+                All addresses are loopback addresses (127.0.0.1), which Firefox does not dial. Use another browser on the host
+                of that node, or let the nodes listen on a network.
               </p>
             )}
           </>
         )}
-        {state.state === 'live' && <p>Connected; waiting for the first view …</p>}
+        {state.state === 'live' && <p>Connected. Waiting for data from the node…</p>}
       </div>
       {state.state === 'refused' && (
         <p role="alert" class="bad-text">
-          <Shaped tone="bad" /> The cluster refuses this token: {state.reason}
+          <StatusIcon tone="bad" /> The cluster rejects this token: {state.reason}
         </p>
       )}
       <button type="button" class="button" onClick={onCancel}>

@@ -1,0 +1,18 @@
+import { escapeBidi } from '../model/bidi'
+
+/** Renders the changes that a deployment makes to a service: `container.image: "web:1" -> "web:2"`. */
+export function ChangeList({ lines }: { lines: readonly string[] }) {
+  return (
+    <ul class="changes">
+      {lines.map(escapeBidi).map((line) => {
+        const end = line.indexOf(': ') + 1
+        return (
+          <li key={line}>
+            <span class="path">{line.slice(0, end)}</span>
+            {line.slice(end)}
+          </li>
+        )
+      })}
+    </ul>
+  )
+}

@@ -1,0 +1,36 @@
+import type { Change } from 'vc-mesh'
+
+/** Returns the line for people, as `vc` prints it. */
+export function changeLine(change: Change): string {
+  switch (change.change) {
+    case 'created':
+    case 'updated':
+    case 'unchanged':
+    case 'removed':
+      return `${change.service} ${change.change}`
+    case 'redeployed':
+      return `${change.service} deployed again`
+    case 'scaled':
+      return `${change.service} scaled from ${change.from} to ${change.to}`
+    case 'restarting':
+      return `${change.service} is restarting`
+    case 'rolled_back':
+      return `${change.service} rolled back to the previous version`
+    case 'moving':
+      return `${change.slot} moves from ${change.from_name} to ${change.to_name}: ${change.reason}`
+    case 'drained':
+      return `${change.node_name} is drained`
+    case 'undrained':
+      return `${change.node_name} takes instances again`
+    case 'left':
+      return `${change.node_name} has left the cluster`
+    case 'image_pushed':
+      return `${change.reference} pushed`
+    case 'image_unchanged':
+      return `${change.reference} unchanged`
+    case 'volume_removed':
+      return `volume ${change.volume} removed`
+    default:
+      return 'unknown change (this console is older than the node)'
+  }
+}

@@ -1,0 +1,69 @@
+// The router: the view is the fragment of the page's address.
+
+import { signal } from '@preact/signals'
+
+export type Route =
+  | { view: 'overview' | 'services' | 'events' | 'plan' | 'deploy' }
+  | { view: 'service'; service: string }
+  | { view: 'logs'; service: string | null }
+
+export interface NavItem {
+  view: Route['view']
+  title: string
+  href: string
+  key: string
+}
+
+/** The navigation, with the shortcut of each view. */
+export const NAV_ITEMS: readonly NavItem[] = [
+  { view: 'overview', title: 'Overview', href: '#/', key: 'o' },
+  { view: 'services', title: 'Services', href: '#/services', key: 's' },
+  { view: 'logs', title: 'Logs', href: '#/logs', key: 'l' },
+  { view: 'events', title: 'Events', href: '#/events', key: 'e' },
+  { view: 'plan', title: 'Plan', href: '#/plan', key: 'p' },
+  { view: 'deploy', title: 'Deploy', href: '#/deploy', key: 'd' },
+]
+
+/** Parses a fragment. Unknown ones lead to the overview. */
+export function parseRoute(fragment: string): Route {
+  const [view, ...rest] = fragment.replace(/^#?\/?/, '').split('/').map(decode)
+  const service = rest.length === 2 && rest.every(Boolean) ? rest.join('/') : null
+  switch (view) {
+    case 'services':
+      return service ? { view: 'service', service } : { view: 'services' }
+    case 'logs':
+      return { view: 'logs', service }
+    case 'events':
+    case 'plan':
+    case 'deploy':
+      return { view }
+    default:
+      return { view: 'overview' }
+  }
+}
+
+function decode(part: string): string {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return part
+  }
+}
+
+export const serviceHref = (service: string) => `#/services/${service}`
+export const logsHref = (service: string) => `#/logs/${service}`
+
+export const route = signal<Route>({ view: 'overview' })
+
+/** Updates {@link route} from the page's address, now and on every change. */
+export function trackLocation(): void {
+  const read = () => (route.value = parseRoute(location.hash))
+  addEventListener('hashchange', read)
+  read()
+}
+
+/** Returns the navigation item to highlight. The page of a service belongs to Services. */
+export function navItemOf(at: Route): NavItem {
+  const view = at.view === 'service' ? 'services' : at.view
+  return NAV_ITEMS.find((it) => it.view === view) ?? (NAV_ITEMS[0] as NavItem)
+}

@@ -1,0 +1,65 @@
+// The states of services, instances and nodes as a label and a tone.
+
+import type { InstanceRow, NodeRow, ServiceRow } from 'vc-mesh'
+
+/** Selects icon and colour. */
+export type Tone = 'good' | 'busy' | 'idle' | 'warn' | 'bad'
+
+export interface Status {
+  tone: Tone
+  label: string
+}
+
+export function serviceStatus(row: ServiceRow, instances: readonly InstanceRow[]): Status {
+  if (row.rollout.state === 'updating') return { tone: 'busy', label: 'updating' }
+  if (row.rollout.state === 'paused') return { tone: 'bad', label: 'update paused' }
+  if (row.replicas === 0) return { tone: 'idle', label: 'scaled to 0' }
+  const own = instances.filter((it) => it.service === row.service && it.current)
+  const ready = own.filter((it) => isReady(it, row)).length
+  if (ready >= row.replicas) {
+    if (row.rollout.state === 'rolled_back') return { tone: 'warn', label: 'rolled back' }
+    return { tone: 'good', label: own.every((it) => it.state === 'completed') ? 'completed' : 'healthy' }
+  }
+  if (own.some((it) => it.state === 'failed' || it.state === 'unhealthy')) {
+    return ready === 0 ? { tone: 'bad', label: 'failing' } : { tone: 'warn', label: 'degraded' }
+  }
+  if (own.some((it) => it.node === null)) return { tone: 'warn', label: 'not fully placed' }
+  return { tone: 'busy', label: 'starting' }
+}
+
+/** Returns whether an instance serves. In a service's row, running instances without a healthcheck count as healthy. */
+function isReady(it: InstanceRow, row: ServiceRow): boolean {
+  if (it.state === 'healthy' || it.state === 'completed') return true
+  return it.state === 'running' && row.healthy >= row.running
+}
+
+export function instanceStatus(row: InstanceRow): Status {
+  const label = row.current ? row.state : `${row.state} (old)`
+  switch (row.state) {
+    case 'healthy':
+      return { tone: 'good', label }
+    case 'running':
+      if (row.available) return { tone: 'good', label }
+      return { tone: 'busy', label: row.current ? 'running (monitoring)' : label }
+    case 'completed':
+      return { tone: 'idle', label }
+    case 'failed':
+    case 'unhealthy':
+      return { tone: 'bad', label }
+    case 'pending':
+      return { tone: row.reason ? 'warn' : 'idle', label: row.node ? label : 'unplaced' }
+    case 'pulling':
+    case 'starting':
+    case 'stopping':
+      return { tone: 'busy', label }
+  }
+}
+
+export function nodeStatus(row: NodeRow): Status {
+  if (row.state === 'down') return { tone: 'bad', label: 'down' }
+  if (row.state === 'left') return { tone: 'idle', label: 'left' }
+  if (row.problem) return { tone: 'bad', label: 'runtime unavailable' }
+  if (row.draining) return { tone: 'busy', label: row.instances > 0 ? 'draining' : 'drained' }
+  if (row.unreachable.length > 0) return { tone: 'warn', label: 'up, link lost' }
+  return { tone: 'good', label: 'up' }
+}

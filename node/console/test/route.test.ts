@@ -1,0 +1,15 @@
+import { expect, test } from 'vitest'
+
+import { navItemOf, parseRoute } from '../src/model/route'
+
+test('fragments are parsed into routes', () => {
+  expect(parseRoute('#/')).toEqual({ view: 'overview' })
+  expect(parseRoute('')).toEqual({ view: 'overview' })
+  expect(parseRoute('#/nowhere')).toEqual({ view: 'overview' })
+  expect(parseRoute('#/services')).toEqual({ view: 'services' })
+  expect(parseRoute('#/services/shop/web')).toEqual({ view: 'service', service: 'shop/web' })
+  expect(parseRoute('#/services/shop')).toEqual({ view: 'services' })
+  expect(parseRoute('#/logs/shop/web')).toEqual({ view: 'logs', service: 'shop/web' })
+  expect(parseRoute('#/logs/%zz/web'), 'invalid percent-encoding').toEqual({ view: 'logs', service: '%zz/web' })
+  expect(navItemOf(parseRoute('#/services/shop/web')).title).toBe('Services')
+})
