@@ -74,7 +74,7 @@ fn a_secret_is_read_inside_and_nowhere_else_and_a_new_one_is_an_update() {
         let mount = mounts
             .lines()
             .find(|line| line.split(' ').nth(1).is_some_and(|at| at.starts_with(place)));
-        let mount = mount.unwrap_or_else(|| panic!("{place} is no mount: {mounts}"));
+        let mount = mount.unwrap_or_else(|| panic!("{place} is not a mount: {mounts}"));
         let words: Vec<&str> = mount.split(' ').collect();
         assert!(words[2] == "tmpfs" && words[3].split(',').any(|it| it == "ro"), "{mount}");
     }

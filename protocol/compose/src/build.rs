@@ -1,15 +1,15 @@
-//! `build:` of a service: what the operator's Docker is to build.
+//! `build:` of a service: an image that the operator's Docker builds.
 
 use std::collections::BTreeMap;
 
-use super::Build;
 use super::environment::pairs;
 use super::files::expand_home;
+use super::model::Build;
 use super::walk::At;
 use super::yaml::Node;
 use vc_protocol::ServiceKey;
 
-/// Reads a context, or the long form. `image`: what to call it; else `PROJECT-SERVICE:latest`.
+/// Reads the short form (a context) or the long form. The image is tagged `image`, or `PROJECT-SERVICE:latest` without one.
 pub(super) fn read(service: &ServiceKey, image: Option<&str>, at: &At<'_>) -> Build {
     let tag = image
         .map_or_else(|| format!("{}-{}:latest", service.project, service.service), str::to_owned);
@@ -33,7 +33,7 @@ pub(super) fn read(service: &ServiceKey, image: Option<&str>, at: &At<'_>) -> Bu
             build.dockerfile_inline = text(at);
         }
         for (key, value, at) in fields.take("args").map(|at| pairs(&at)).unwrap_or_default() {
-            // Without a value anywhere, the default of the Dockerfile counts.
+            // Without a value anywhere, the Dockerfile's default applies.
             let value = value.or_else(|| at.walk.context.env.get(&key).cloned());
             build.args.extend(value.map(|value| (key, value)));
         }

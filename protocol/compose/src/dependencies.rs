@@ -1,8 +1,9 @@
-//! `depends_on:` of a service, and the services together.
+//! `depends_on:` of a service, and checks over all services.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::service::Service;
+use super::model::Service;
+use super::problem::Problem;
 use super::walk::{At, Walk};
 use super::yaml::Node;
 use vc_protocol::Name;
@@ -10,7 +11,7 @@ use vc_protocol::spec::{Dependency, Deployment, RestartCondition};
 
 const CONDITIONS: &str = "service_started, service_healthy or service_completed_successfully";
 
-/// Reads the services that one depends on.
+/// Reads the dependencies of a service.
 pub(super) fn read(at: &At<'_>) -> BTreeMap<Name, Dependency> {
     let mut found = BTreeMap::new();
     if let Node::List(_) = at.node {
@@ -31,7 +32,7 @@ pub(super) fn read(at: &At<'_>) -> BTreeMap<Name, Dependency> {
                 "service_started" => Ok(Dependency::ServiceStarted),
                 "service_healthy" => Ok(Dependency::ServiceHealthy),
                 "service_completed_successfully" => Ok(Dependency::ServiceCompletedSuccessfully),
-                _ => Err(format!("'{text}' is no condition: write {CONDITIONS}")),
+                _ => Err(Problem::new(format!("'{text}' is not a condition: write {CONDITIONS}"))),
             }),
         };
         if let Some(at) = fields.take("required").filter(|at| at.bool() == Some(false)) {
@@ -46,9 +47,8 @@ pub(super) fn read(at: &At<'_>) -> BTreeMap<Name, Dependency> {
     found
 }
 
-/// Lets services that others wait for end: unless the file says what to do when they exit, they are started again only
-/// when they fail.
-pub(super) fn let_end(services: &mut [Service], walk: &Walk<'_>) {
+/// Sets `restart: on-failure` for services that others wait to complete, unless the file sets a restart policy.
+pub(super) fn allow_exit(services: &mut [Service], walk: &Walk<'_>) {
     let mut awaited = BTreeMap::new();
     for service in &*services {
         for (on, dependency) in &service.deployment.spec.depends_on {
@@ -61,7 +61,7 @@ pub(super) fn let_end(services: &mut [Service], walk: &Walk<'_>) {
     for service in services {
         let Some(path) = awaited.get(&service.deployment.service.service) else { continue };
         let restart = &mut service.deployment.spec.container.restart;
-        if !service.says_restart {
+        if !service.sets_restart {
             restart.condition = RestartCondition::OnFailure;
         } else if restart.condition == RestartCondition::Any {
             walk.refuse(path, " waits for the end of a service that is always started again: write restart: on-failure there");
@@ -69,8 +69,8 @@ pub(super) fn let_end(services: &mut [Service], walk: &Walk<'_>) {
     }
 }
 
-/// Refuses what no order of starting can satisfy. `left_out`: services whose profiles are not on.
-pub(super) fn check(services: &[Service], left_out: &BTreeSet<&str>, walk: &Walk<'_>) {
+/// Refuses dependencies that no start order satisfies: cycles, unknown services and `inactive` ones (profiles not enabled).
+pub(super) fn check(services: &[Service], inactive: &BTreeSet<&str>, walk: &Walk<'_>) {
     let by_name: BTreeMap<&Name, &Deployment> =
         services.iter().map(|it| (&it.deployment.service.service, &it.deployment)).collect();
     for (name, deployment) in &by_name {
@@ -79,8 +79,8 @@ pub(super) fn check(services: &[Service], left_out: &BTreeSet<&str>, walk: &Walk
             let Some(on) = by_name.get(on) else {
                 walk.refuse(
                     &path,
-                    if left_out.contains(on.as_str()) {
-                        " names a service whose profiles are not on: name one in COMPOSE_PROFILES"
+                    if inactive.contains(on.as_str()) {
+                        " names a service whose profiles are not enabled: name one in COMPOSE_PROFILES"
                     } else {
                         " names no service of the file"
                     },
@@ -94,7 +94,7 @@ pub(super) fn check(services: &[Service], left_out: &BTreeSet<&str>, walk: &Walk
             }
         }
     }
-    // Whatever remains when all that can start has started waits for itself.
+    // Services that remain after all that can start have started are in a cycle, or wait for one.
     let mut waiting: BTreeSet<&Name> = by_name.keys().copied().collect();
     loop {
         let (blocked, free): (BTreeSet<_>, BTreeSet<_>) =
@@ -111,7 +111,7 @@ pub(super) fn check(services: &[Service], left_out: &BTreeSet<&str>, walk: &Walk
                 circle[at..].iter().chain([&on]).map(|name| name.as_str()).collect();
             walk.refuse(
                 &format!("services.{on}.depends_on"),
-                &format!(" is a circle: {}", names.join(" -> ")),
+                &format!(" is a cycle: {}", names.join(" -> ")),
             );
             break;
         }
@@ -119,7 +119,7 @@ pub(super) fn check(services: &[Service], left_out: &BTreeSet<&str>, walk: &Walk
     }
 }
 
-/// The first of those waiting that `name` depends on.
+/// Returns the first of the `waiting` services that `name` depends on.
 fn next<'a>(
     services: &BTreeMap<&'a Name, &'a Deployment>,
     name: &Name,

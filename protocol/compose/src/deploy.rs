@@ -1,5 +1,6 @@
-//! `deploy:` of a service: how many, with what, and where.
+//! `deploy:` of a service: replicas, resources, placement, restarts, updates.
 
+use super::problem::Problem;
 use super::walk::{At, Fields};
 use super::{duration, update};
 use vc_protocol::spec::{
@@ -7,7 +8,7 @@ use vc_protocol::spec::{
 };
 use vc_protocol::{NodeId, Resources, parse_cpus, parse_memory};
 
-/// What `deploy:` and its older forms beside it say.
+/// The values of `deploy:` and of its older forms on the service.
 #[derive(Default)]
 pub(super) struct Deploy {
     pub(super) replicas: Option<u32>,
@@ -15,13 +16,13 @@ pub(super) struct Deploy {
     pub(super) limit: Resources,
     pub(super) constraints: Vec<Constraint>,
     pub(super) restart: RestartPolicy,
-    /// Whether the file says anything of `restart`.
-    pub(super) says_restart: bool,
+    /// Whether the file sets a restart policy.
+    pub(super) sets_restart: bool,
     pub(super) update: UpdatePolicy,
 }
 
-/// An amount, and where it was said.
-type Said<'a, T> = Option<(At<'a>, T)>;
+/// A value and its position in the file.
+type Spanned<'a, T> = Option<(At<'a>, T)>;
 
 /// Takes `deploy` and the older forms `scale`, `cpus`, `mem_limit`, `mem_reservation` and `restart` from a service.
 pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
@@ -35,7 +36,7 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
     let mut fields = deploy.map_or_else(Fields::none, |at| at.fields());
     let mut found = Deploy {
         replicas: either(scale, fields.take("replicas").and_then(replicas)).map(|(_, n)| n),
-        says_restart: restart_at.is_some(),
+        sets_restart: restart_at.is_some(),
         restart: restart_at.as_ref().and_then(|at| at.read(restart)).unwrap_or_default(),
         ..Deploy::default()
     };
@@ -43,7 +44,7 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
         match at.text() {
             None | Some("replicated") => {}
             Some("global") => at.invalid("global is not supported yet: write replicas"),
-            Some(other) => at.invalid(format!("'{other}' is no mode: write replicated")),
+            Some(other) => at.invalid(format!("'{other}' is not a mode: write replicated")),
         }
     }
 
@@ -73,7 +74,7 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
         if let Some(restart) = restart_at {
             restart.refuse("and deploy.restart_policy are both there: keep one");
         }
-        found.says_restart = true;
+        found.sets_restart = true;
         found.restart = restart_policy(&at);
     }
     if let Some(at) = fields.take("update_config") {
@@ -85,32 +86,32 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
     if let Some(at) = fields.take("endpoint_mode") {
         match at.text() {
             None | Some("vip") => {}
-            Some("dnsrr") => {
-                at.invalid("dnsrr is not supported: a name leads to one address that balances")
-            }
-            Some(other) => at.invalid(format!("'{other}' is no mode: write vip")),
+            Some("dnsrr") => at.invalid(
+                "dnsrr is not supported: a name resolves to one virtual address that load-balances",
+            ),
+            Some(other) => at.invalid(format!("'{other}' is not a mode: write vip")),
         }
     }
     fields.finish(&[("labels", " is not supported: write labels on the service")]);
     found
 }
 
-fn amounts<'a>(at: Option<At<'a>>) -> (Said<'a, u64>, Said<'a, u64>) {
+fn amounts<'a>(at: Option<At<'a>>) -> (Spanned<'a, u64>, Spanned<'a, u64>) {
     let mut fields = at.map_or_else(Fields::none, |at| at.fields());
     let amounts = (fields.take("cpus").and_then(cpus), fields.take("memory").and_then(memory));
     fields.finish(&[]);
     amounts
 }
 
-fn cpus(at: At<'_>) -> Said<'_, u64> {
+fn cpus(at: At<'_>) -> Spanned<'_, u64> {
     at.read(parse_cpus).map(|amount| (at, amount))
 }
 
-fn memory(at: At<'_>) -> Said<'_, u64> {
+fn memory(at: At<'_>) -> Spanned<'_, u64> {
     at.read(parse_memory).map(|amount| (at, amount))
 }
 
-fn replicas(at: At<'_>) -> Said<'_, u32> {
+fn replicas(at: At<'_>) -> Spanned<'_, u32> {
     let number = at.number().filter(|&n: &u32| {
         if n > MAX_REPLICAS {
             at.refuse(format!("is more than {MAX_REPLICAS}"));
@@ -120,12 +121,12 @@ fn replicas(at: At<'_>) -> Said<'_, u32> {
     number.map(|number| (at, number))
 }
 
-fn amount(said: &Said<'_, u64>) -> u64 {
+fn amount(said: &Spanned<'_, u64>) -> u64 {
     said.as_ref().map_or(0, |(_, amount)| *amount)
 }
 
-/// What an older form or its newer one says. Refuses two that differ.
-fn either<'a, T: PartialEq>(old: Said<'a, T>, new: Said<'a, T>) -> Said<'a, T> {
+/// Returns the value of the newer form, or else of the older one. Refuses two that differ.
+fn either<'a, T: PartialEq>(old: Spanned<'a, T>, new: Spanned<'a, T>) -> Spanned<'a, T> {
     if let (Some((old_at, old)), Some((new_at, new))) = (&old, &new)
         && old != new
     {
@@ -134,8 +135,8 @@ fn either<'a, T: PartialEq>(old: Said<'a, T>, new: Said<'a, T>) -> Said<'a, T> {
     new.or(old)
 }
 
-/// `restart`: `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`.
-fn restart(text: &str) -> Result<RestartPolicy, String> {
+/// Parses `restart`: `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`.
+fn restart(text: &str) -> Result<RestartPolicy, Problem> {
     let policy = |condition| RestartPolicy { condition, ..RestartPolicy::default() };
     match text {
         "no" => Ok(policy(RestartCondition::None)),
@@ -145,7 +146,7 @@ fn restart(text: &str) -> Result<RestartPolicy, String> {
             let times =
                 text.strip_prefix("on-failure:").and_then(|times| times.parse::<u32>().ok());
             let times = times.ok_or_else(|| {
-                format!("'{text}' is no policy: write no, always or on-failure:3")
+                format!("'{text}' is not a policy: write no, always or on-failure:3")
             })?;
             Ok(RestartPolicy {
                 max_attempts: Some(times).filter(|&n| n > 0),
@@ -162,7 +163,9 @@ fn restart_policy(at: &At<'_>) -> RestartPolicy {
             "any" => Ok(RestartCondition::Any),
             "on-failure" => Ok(RestartCondition::OnFailure),
             "none" => Ok(RestartCondition::None),
-            _ => Err(format!("'{text}' is no condition: write any, on-failure or none")),
+            _ => Err(Problem::new(format!(
+                "'{text}' is not a condition: write any, on-failure or none"
+            ))),
         })
     });
     let policy = RestartPolicy {
@@ -174,26 +177,26 @@ fn restart_policy(at: &At<'_>) -> RestartPolicy {
     policy
 }
 
-/// `node.labels.disk == ssd`.
-fn constraint(text: &str) -> Result<Constraint, String> {
+/// Parses a constraint such as `node.labels.disk == ssd`.
+fn constraint(text: &str) -> Result<Constraint, Problem> {
     let (equal, (attribute, value)) = match (text.split_once("=="), text.split_once("!=")) {
         (Some(sides), None) => (true, sides),
         (None, Some(sides)) => (false, sides),
         _ => {
-            return Err(format!(
-                "'{text}' is no constraint: write node.labels.disk == ssd, or != to exclude"
-            ));
+            return Err(Problem::new(format!(
+                "'{text}' is not a constraint: write node.labels.disk == ssd, or != to exclude"
+            )));
         }
     };
     let (attribute, value) = (attribute.trim(), value.trim());
     if value.is_empty() {
-        return Err(format!("'{text}' compares with nothing"));
+        return Err(Problem::new(format!("'{text}' compares with nothing")));
     }
     let (attribute, value) = match attribute {
         "node.name" | "node.hostname" => (Attribute::Name, value),
         "node.id" => match value.parse::<NodeId>() {
             Ok(_) => (Attribute::Id, value),
-            Err(why) => return Err(why.to_string()),
+            Err(why) => return Err(Problem::new(why.to_string())),
         },
         "node.platform.os" => (Attribute::Os, value),
         "node.platform.arch" => (Attribute::Arch, architecture(value)),
@@ -202,14 +205,14 @@ fn constraint(text: &str) -> Result<Constraint, String> {
             None => {
                 let known =
                     "node.labels.NAME, node.name, node.id, node.platform.os or node.platform.arch";
-                return Err(format!("'{attribute}' is not supported: write {known}"));
+                return Err(Problem::new(format!("'{attribute}' is not supported: write {known}")));
             }
         },
     };
     Ok(Constraint { attribute, equal, value: value.to_owned() })
 }
 
-/// An architecture as Docker names it.
+/// Returns Docker's name of an architecture.
 fn architecture(name: &str) -> &str {
     match name {
         "x86_64" => "amd64",
@@ -218,23 +221,25 @@ fn architecture(name: &str) -> &str {
     }
 }
 
-/// Whether constraints leave one node only.
+/// Whether the constraints allow one node only.
 pub(super) fn is_pinned(constraints: &[Constraint]) -> bool {
     let one = |it: &Constraint| it.equal && matches!(it.attribute, Attribute::Name | Attribute::Id);
     constraints.iter().any(one)
 }
 
-/// `platform`: `os/arch`.
-pub(super) fn platform(text: &str) -> Result<String, String> {
+/// Parses `platform`: `os/arch`.
+pub(super) fn platform(text: &str) -> Result<String, Problem> {
     let word = |part: &str| {
         !part.is_empty()
             && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
     };
     match text.split('/').collect::<Vec<_>>()[..] {
         [os, arch] if word(os) && word(arch) => Ok(format!("{os}/{}", architecture(arch))),
-        [_, _, _] => Err(format!(
+        [_, _, _] => Err(Problem::new(format!(
             "the variant in '{text}' is not supported: write os/arch, as in linux/arm64"
-        )),
-        _ => Err(format!("'{text}' is no platform: write os/arch, as in linux/amd64")),
+        ))),
+        _ => Err(Problem::new(format!(
+            "'{text}' is not a platform: write os/arch, as in linux/amd64"
+        ))),
     }
 }

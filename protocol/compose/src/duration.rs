@@ -1,14 +1,15 @@
 //! Durations as Compose writes them.
 
+use super::problem::Problem;
+
 use vc_protocol::Millis;
 
-/// The longest: a year.
+/// The longest duration, milliseconds: a year.
 const MAX: u128 = 365 * 24 * 3600 * 1000;
 
-/// Reads `1m30s`, `2.5s`, `500ms` or `0`, in milliseconds; a part of a millisecond counts as a whole one. Units: `us`,
-/// `ms`, `s`, `m`, `h`, `d`. Errors: what to write instead.
-pub(super) fn parse(text: &str) -> Result<Millis, String> {
-    let bad = || format!("'{text}' is not a duration: write 10s, 1m30s or 500ms");
+/// Parses `1m30s`, `2.5s`, `500ms` or `0` into milliseconds, rounded up. Units: `us`, `ms`, `s`, `m`, `h`, `d`.
+pub(super) fn parse(text: &str) -> Result<Millis, Problem> {
+    let bad = || Problem::new(format!("'{text}' is not a duration: write 10s, 1m30s or 500ms"));
     if text == "0" {
         return Ok(0);
     }
@@ -43,7 +44,9 @@ pub(super) fn parse(text: &str) -> Result<Millis, String> {
     }
     match micros.div_ceil(1000) {
         _ if text.is_empty() => Err(bad()),
-        millis if millis > MAX => Err(format!("'{text}' is too long: write a year at most")),
+        millis if millis > MAX => {
+            Err(Problem::new(format!("'{text}' is too long: write a year at most")))
+        }
         millis => Millis::try_from(millis).map_err(|_| bad()),
     }
 }
@@ -53,7 +56,7 @@ mod tests {
     use super::parse;
 
     #[test]
-    fn durations_are_read_as_compose_writes_them() {
+    fn durations_are_parsed() {
         for (text, millis) in [
             ("10s", 10_000),
             ("1m30s", 90_000),
@@ -71,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
+    fn invalid_durations_are_refused() {
         for text in [
             "",
             "10",

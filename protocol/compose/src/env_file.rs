@@ -2,10 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::MAX_FILE_BYTES;
 use super::interpolate::Scope;
+use super::model::MAX_FILE_BYTES;
+use super::problem::Problem;
 
-/// Reads the variables of an env file: the later one of a name counts.
+/// Why a text is not an env file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvFileError {
+    /// It is larger than [`MAX_FILE_BYTES`].
+    #[error("has more than {MAX_FILE_BYTES} bytes")]
+    TooLarge,
+    /// A line cannot be read.
+    #[error("line {line} {problem}")]
+    Line {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        problem: String,
+    },
+}
+
+/// Returns the variables of an env file: the last line of a name counts.
 ///
 /// Lines are `KEY=value`, `export KEY=value`, `KEY` alone (its value comes from `env`), empty, or comments that begin
 /// with `#`. A value ends with its line, or at ` #`. In `'…'` a value is literal; in `"…"` it may hold `\n`, `\r`,
@@ -16,14 +33,14 @@ use super::interpolate::Scope;
 pub fn parse_env_file(
     text: &str,
     env: &BTreeMap<String, String>,
-) -> Result<BTreeMap<String, String>, String> {
+) -> Result<BTreeMap<String, String>, EnvFileError> {
     read(text, env).map(|(found, _)| found)
 }
 
-/// As [`parse_env_file`], with the names of the variables that were used but not set.
-pub(super) fn read(text: &str, env: &BTreeMap<String, String>) -> Result<Found, String> {
+/// Does what [`parse_env_file`] does, and returns the names of unset variables that the file uses.
+pub(super) fn read(text: &str, env: &BTreeMap<String, String>) -> Result<Found, EnvFileError> {
     if text.len() > MAX_FILE_BYTES {
-        return Err(format!("has more than {MAX_FILE_BYTES} bytes"));
+        return Err(EnvFileError::TooLarge);
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
     let (mut found, mut unset, mut room) = (BTreeMap::new(), BTreeSet::new(), MAX_FILE_BYTES);
@@ -31,9 +48,9 @@ pub(super) fn read(text: &str, env: &BTreeMap<String, String>) -> Result<Found, 
     while !rest.is_empty() {
         let lookup = |name: &str| env.get(name).or_else(|| found.get(name)).cloned();
         let mut scope = Scope { room, ..Scope::new(&lookup) };
-        let (entry, tail) = statement(rest, &mut scope).map_err(|why| {
+        let (entry, tail) = statement(rest, &mut scope).map_err(|problem| {
             let line = 1 + text[..text.len() - rest.len()].matches('\n').count();
-            format!("line {line} {why}")
+            EnvFileError::Line { line, problem: problem.to_string() }
         })?;
         room = scope.room;
         unset.append(&mut scope.unset);
@@ -47,14 +64,17 @@ pub(super) fn read(text: &str, env: &BTreeMap<String, String>) -> Result<Found, 
     Ok((found, unset))
 }
 
-/// The variables of a file, and the names that it used without a value.
+/// The variables of a file, and the unset variables that it uses.
 type Found = (BTreeMap<String, String>, BTreeSet<String>);
 
-/// `KEY` alone, or with its value.
+/// A key, and its value where the line has one.
 type Entry = (String, Option<String>);
 
-/// The statement that `text` begins with, and what follows it.
-fn statement<'a>(text: &'a str, scope: &mut Scope<'_>) -> Result<(Option<Entry>, &'a str), String> {
+/// Parses the statement at the start of `text` and returns it with the rest.
+fn statement<'a>(
+    text: &'a str,
+    scope: &mut Scope<'_>,
+) -> Result<(Option<Entry>, &'a str), Problem> {
     let (line, after) = text.split_once('\n').unwrap_or((text, ""));
     if line.starts_with('#') {
         return Ok((None, after));
@@ -68,7 +88,7 @@ fn statement<'a>(text: &'a str, scope: &mut Scope<'_>) -> Result<(Option<Entry>,
     if key.is_empty()
         || !key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
     {
-        return Err("is no KEY=value".to_owned());
+        return Err(Problem::new("is not KEY=value"));
     }
     let Some(rest) = rest.strip_prefix('=') else {
         return Ok((Some((key.to_owned(), None)), rest));
@@ -79,7 +99,7 @@ fn statement<'a>(text: &'a str, scope: &mut Scope<'_>) -> Result<(Option<Entry>,
             let (value, after) = quoted(&rest[1..], quote)?;
             let (tail, after) = after.split_once('\n').unwrap_or((after, ""));
             if !(tail.trim().is_empty() || tail.trim_start().starts_with('#')) {
-                return Err("has something after the closing quote".to_owned());
+                return Err(Problem::new("has something after the closing quote"));
             }
             (if quote == '"' { scope.expand(&value)? } else { value }, after)
         }
@@ -97,8 +117,8 @@ fn statement<'a>(text: &'a str, scope: &mut Scope<'_>) -> Result<(Option<Entry>,
     Ok((Some((key.to_owned(), Some(value))), after))
 }
 
-/// The value up to the closing quote, and what follows it. In `"…"` a `\$` becomes the `$$` of interpolation.
-fn quoted(text: &str, quote: char) -> Result<(String, &str), String> {
+/// Returns the value up to the closing quote, and the rest. In `"…"` a `\$` becomes the `$$` of interpolation.
+fn quoted(text: &str, quote: char) -> Result<(String, &str), Problem> {
     let (mut value, mut chars) = (String::new(), text.chars());
     while let Some(c) = chars.next() {
         match c {
@@ -115,7 +135,7 @@ fn quoted(text: &str, quote: char) -> Result<(String, &str), String> {
             c => value.push(c),
         }
     }
-    Err("has a quote that is never closed".to_owned())
+    Err(Problem::new("has a quote that is never closed"))
 }
 
 #[cfg(test)]
@@ -123,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_env_file_is_read_as_compose_reads_it() {
+    fn env_files_are_parsed_like_compose() {
         let env = BTreeMap::from([
             ("USER".to_owned(), "ann".to_owned()),
             ("A".to_owned(), "env".to_owned()),
@@ -153,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_variable_is_refused_with_its_line() {
+    fn invalid_lines_are_refused_with_their_number() {
         for (text, line) in [
             ("=x", 1),
             ("A=1\na b=1", 2),
@@ -164,7 +184,7 @@ mod tests {
             ("A=${B:?no}", 1),
         ] {
             let error = parse_env_file(text, &BTreeMap::new()).expect_err(text);
-            assert!(error.starts_with(&format!("line {line} ")), "{text}: {error}");
+            assert!(error.to_string().starts_with(&format!("line {line} ")), "{text}: {error}");
         }
     }
 }

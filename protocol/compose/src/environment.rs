@@ -1,4 +1,4 @@
-//! Maps of texts: the environment, with what env files hold, and labels.
+//! String maps: environment, env files and labels.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,7 +7,7 @@ use super::env_file;
 use super::walk::At;
 use super::yaml::Node;
 
-/// The `key: value` or `- key=value` entries at `at`; the value is `None` when only the key is there.
+/// Reads the `key: value` or `- key=value` entries at `at`; the value is `None` where only the key is given.
 pub(super) fn pairs<'a>(at: &At<'a>) -> Vec<(String, Option<String>, At<'a>)> {
     let mut pairs = Vec::new();
     if let Node::List(_) = at.node {
@@ -37,7 +37,7 @@ pub(super) fn pairs<'a>(at: &At<'a>) -> Vec<(String, Option<String>, At<'a>)> {
     pairs
 }
 
-/// The variables of `env_file` and `environment`.
+/// Reads the variables of `env_file` and `environment`.
 pub(super) fn read(files: Option<At<'_>>, values: Option<At<'_>>) -> BTreeMap<String, String> {
     let mut environment = BTreeMap::new();
     if let Some(at) = files {
@@ -52,7 +52,7 @@ pub(super) fn read(files: Option<At<'_>>, values: Option<At<'_>>) -> BTreeMap<St
     environment
 }
 
-/// The variables of an env file: a path, or `{path, required}`.
+/// Reads the variables of an env file: a path, or `{path, required}`.
 fn from_file(at: &At<'_>) -> BTreeMap<String, String> {
     let (path, required) = if let Node::Map(_) = at.node {
         let mut fields = at.fields();
@@ -89,7 +89,7 @@ fn from_file(at: &At<'_>) -> BTreeMap<String, String> {
     }
 }
 
-/// `labels`, except those that are the cluster's own.
+/// Reads `labels`. Refuses names that the cluster uses itself.
 pub(super) fn labels(at: &At<'_>) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     for (key, value, at) in pairs(at) {

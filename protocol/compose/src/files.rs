@@ -1,45 +1,46 @@
-//! Secrets, configs, and files of the operator that are shipped in place of a bind mount.
+//! Secrets, configs, and the operator's files that are shipped in place of a bind mount.
 //!
-//! What the top declares is read when a service uses it: a file that nobody uses need not be there.
+//! A declared file is read when a service uses it: an unused one need not exist.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 
+use super::model::{Entry, MAX_CONTENT_BYTES, MAX_CONTENTS_BYTES};
+use super::problem::Problem;
 use super::target::{Targets, absolute};
 use super::walk::{At, Fields, Walk};
 use super::yaml::Node;
-use super::{Entry, MAX_CONTENT_BYTES, MAX_CONTENTS_BYTES};
 use vc_protocol::Name;
 use vc_protocol::spec::{FileContent, FileId, FileKind, FileMount};
 
-/// For everybody inside to read; nobody can write it anyway.
+/// Readable by every user in the container; the mount is read-only.
 const DEFAULT_MODE: u32 = 0o444;
 
-/// Where the content of a declared file comes from; each names its place in the Compose file.
+/// Where the content of a declared file comes from; with its position in the Compose file.
 enum Source<'a> {
-    /// A file of the operator.
+    /// A file on the operator's host.
     Path(At<'a>),
     /// A variable of the environment.
     Variable(At<'a>),
-    /// The text there.
+    /// Inline text.
     Content(At<'a>),
 }
 
 /// A file that a service uses.
 struct Used {
     content: Vec<u8>,
-    /// Of the operator's file; 0: there is none.
+    /// Permission bits of the operator's file; 0: none.
     mode: u32,
 }
 
 /// The files of a project.
 pub(super) struct Files<'a> {
     walk: &'a Walk<'a>,
-    /// `None`: it is declared, but wrong.
+    /// `None`: the declaration was refused.
     declared: BTreeMap<FileId, Option<Source<'a>>>,
     used: RefCell<BTreeMap<FileId, Used>>,
-    /// Bytes that the files may still have.
+    /// Bytes left of [`MAX_CONTENTS_BYTES`].
     room: Cell<usize>,
 }
 
@@ -123,7 +124,7 @@ impl<'a> Files<'a> {
         Some(FileMount { file, version: String::new(), target, uid: 0, gid: 0, mode: DEFAULT_MODE })
     }
 
-    /// Brings the content of a declared file along.
+    /// Reads the content of a declared file, once.
     fn bring(&self, file: &FileId, source: &Source<'_>) {
         if self.used.borrow().contains_key(file) {
             return;
@@ -133,7 +134,7 @@ impl<'a> Files<'a> {
             Source::Variable(at) => {
                 let Some(name) = at.text() else { return };
                 let value = self.walk.context.env.get(name).map(|value| value.clone().into_bytes());
-                (at, value.ok_or_else(|| format!("the variable {name} is not set")))
+                (at, value.ok_or_else(|| Problem::new(format!("the variable {name} is not set"))))
             }
             Source::Path(at) => {
                 let Some(path) = at.text() else { return };
@@ -146,13 +147,13 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// Ships a file of the operator's node in place of a bind mount.
-    pub(super) fn ship(&self, path: &str, target: &str) -> Result<FileMount, Unshipped> {
+    /// Ships a file of the operator's host in place of a bind mount.
+    pub(super) fn ship(&self, path: &str, target: &str) -> Result<FileMount, MissingContent> {
         let name = if path.contains('/') { path.to_owned() } else { format!("./{path}") };
         let file = FileId { kind: FileKind::Config, name };
         if !self.used.borrow().contains_key(&file) {
             let used = self.open(path)?;
-            self.keep(&file, used).map_err(Unshipped::TooLarge)?;
+            self.keep(&file, used).map_err(MissingContent::TooLarge)?;
         }
         let mode = self.used.borrow().get(&file).map_or(0, |used| used.mode & 0o777);
         let mode = if mode == 0 { DEFAULT_MODE } else { mode };
@@ -160,33 +161,33 @@ impl<'a> Files<'a> {
         Ok(FileMount { file, version: String::new(), target, uid: 0, gid: 0, mode })
     }
 
-    fn open(&self, path: &str) -> Result<Used, Unshipped> {
-        let path = expand_home(path, self.walk).ok_or(Unshipped::Homeless)?;
-        match (self.walk.context.open)(&path).map_err(Unshipped::Unread)? {
+    fn open(&self, path: &str) -> Result<Used, MissingContent> {
+        let path = expand_home(path, self.walk).ok_or(MissingContent::NoHome)?;
+        match (self.walk.context.open)(&path).map_err(MissingContent::Unreadable)? {
             Entry::File { content, mode } => Ok(Used { content, mode }),
-            Entry::Directory => Err(Unshipped::Directory),
-            Entry::Other => Err(Unshipped::Other),
+            Entry::Directory => Err(MissingContent::Directory),
+            Entry::Other => Err(MissingContent::Other),
         }
     }
 
-    /// Keeps a content, within the bounds.
-    fn keep(&self, file: &FileId, used: Used) -> Result<(), String> {
+    /// Stores a content. Errors: it exceeds a limit.
+    fn keep(&self, file: &FileId, used: Used) -> Result<(), Problem> {
         let size = used.content.len();
         if size > MAX_CONTENT_BYTES {
-            return Err(format!("it has more than {} KiB", MAX_CONTENT_BYTES >> 10));
+            return Err(Problem::new(format!("it has more than {} KiB", MAX_CONTENT_BYTES >> 10)));
         }
         let Some(room) = self.room.get().checked_sub(size) else {
-            return Err(format!(
+            return Err(Problem::new(format!(
                 "the files of the project have more than {} KiB together",
                 MAX_CONTENTS_BYTES >> 10
-            ));
+            )));
         };
         self.room.set(room);
         self.used.borrow_mut().insert(file.clone(), used);
         Ok(())
     }
 
-    /// The contents that were used.
+    /// Returns the contents that services use.
     pub(super) fn contents(self, project: &Name) -> Vec<FileContent> {
         let content = |(file, used): (FileId, Used)| FileContent {
             project: project.clone(),
@@ -197,30 +198,31 @@ impl<'a> Files<'a> {
     }
 }
 
-/// Why there is no content to bring along.
-pub(super) enum Unshipped {
+/// Why a file cannot be shipped.
+pub(super) enum MissingContent {
     /// The path begins with `~`, and `HOME` is not set.
-    Homeless,
+    NoHome,
     /// It cannot be read.
-    Unread(io::Error),
+    Unreadable(io::Error),
     /// It is a directory.
     Directory,
     /// It is a socket, a device or the like.
     Other,
-    /// It is too large, as the text says.
-    TooLarge(String),
+    /// It exceeds a limit.
+    TooLarge(Problem),
 }
 
-impl Unshipped {
-    /// The reason, as it is told of `path`.
-    pub(super) fn of(&self, path: &str) -> String {
-        match self {
-            Self::Homeless => format!("cannot find '{path}': the variable HOME is not set"),
-            Self::Unread(error) => format!("cannot read '{path}': {error}"),
+impl MissingContent {
+    /// Returns the problem with `path`.
+    pub(super) fn of(&self, path: &str) -> Problem {
+        let text = match self {
+            Self::NoHome => format!("cannot find '{path}': the variable HOME is not set"),
+            Self::Unreadable(error) => format!("cannot read '{path}': {error}"),
             Self::Directory => format!("'{path}' is a directory"),
-            Self::Other => format!("'{path}' is no regular file"),
-            Self::TooLarge(why) => why.clone(),
-        }
+            Self::Other => format!("'{path}' is not a regular file"),
+            Self::TooLarge(problem) => return problem.clone(),
+        };
+        Problem::new(text)
     }
 }
 
@@ -228,7 +230,7 @@ fn content_of<'a>(at: &At<'a>) -> &'a str {
     if let Node::Text(text) = at.node { text } else { "" }
 }
 
-/// `path` with a leading `~` replaced by the operator's home.
+/// Replaces a leading `~` by the operator's home. Returns `None` where `HOME` is not set.
 pub(super) fn expand_home(path: &str, walk: &Walk<'_>) -> Option<String> {
     match path.strip_prefix('~') {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => {
@@ -238,21 +240,21 @@ pub(super) fn expand_home(path: &str, walk: &Walk<'_>) -> Option<String> {
     }
 }
 
-/// Where a secret or config that is declared at the top comes from.
+/// Reads the source of a declared secret or config.
 fn source<'a>(name: &str, kind: FileKind, at: &At<'a>) -> Option<Source<'a>> {
     let mut fields = at.fields();
-    super::check_renaming(name, &mut fields);
-    super::refuse_unless_false(
+    super::declared::check_renaming(name, &mut fields);
+    super::declared::refuse_unless_false(
         &mut fields,
         "external",
-        ": bring it along with file: or environment:",
+        ": declare it with file: or environment:",
     );
     let mut sources = Vec::new();
     sources.extend(fields.take("file").map(Source::Path));
     sources.extend(fields.take("environment").map(Source::Variable));
     if kind == FileKind::Config {
         let content = fields.take("content");
-        // An empty text is a content too.
+        // An empty text is valid content.
         sources.extend(
             content
                 .filter(|at| *at.node == Node::Text(String::new()) || at.text().is_some())
@@ -271,22 +273,26 @@ fn source<'a>(name: &str, kind: FileKind, at: &At<'a>) -> Option<Source<'a>> {
     sources.into_iter().next()
 }
 
-/// Whether Compose takes this for the name of a secret or config.
-fn check_name(name: &str) -> Result<(), String> {
+/// Checks the name of a secret or config by Compose's rules.
+fn check_name(name: &str) -> Result<(), Problem> {
     let fits = (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         && !matches!(name, "." | "..");
     if fits {
         Ok(())
     } else {
-        Err(format!("'{name}' is no name: use 1 to 64 letters, digits, '.', '_' and '-'"))
+        Err(Problem::new(format!(
+            "'{name}' is not a name: use 1 to 64 letters, digits, '.', '_' and '-'"
+        )))
     }
 }
 
-fn octal(text: &str) -> Result<u32, String> {
+fn octal(text: &str) -> Result<u32, Problem> {
     text.strip_prefix("0o")
         .or_else(|| text.strip_prefix('0'))
         .and_then(|digits| u32::from_str_radix(digits, 8).ok())
         .filter(|mode| *mode <= 0o777)
-        .ok_or_else(|| format!("'{text}' is no mode: write it in octal, as in 0440"))
+        .ok_or_else(|| {
+            Problem::new(format!("'{text}' is not a mode: write it in octal, as in 0440"))
+        })
 }

@@ -5,12 +5,12 @@ use super::walk::At;
 use super::yaml::Node;
 use vc_protocol::spec::Healthcheck;
 
-/// Reads the check.
+/// Reads a health check; `None` where it is refused.
 pub(super) fn read(at: &At<'_>) -> Option<Healthcheck> {
     let mut fields = at.fields();
     let (test, disable) =
         (fields.take("test"), fields.take("disable").and_then(|at| at.bool()).unwrap_or_default());
-    // Docker takes zero for "as the image says".
+    // Docker reads zero as "the image's value".
     let mut time =
         |key| fields.take(key).and_then(|at| at.read(duration::parse)).filter(|&ms| ms > 0);
     let (interval_ms, timeout_ms, start_period_ms) =
@@ -32,7 +32,7 @@ pub(super) fn read(at: &At<'_>) -> Option<Healthcheck> {
     Some(Healthcheck { test, interval_ms, timeout_ms, retries, start_period_ms })
 }
 
-/// `test`: a text for the shell, or a list that says who runs it.
+/// Reads `test`: a shell command, or a list that begins with `CMD`, `CMD-SHELL` or `NONE`.
 fn check(at: &At<'_>) -> Vec<String> {
     if let Node::Text(_) = at.node {
         return at

@@ -1,43 +1,44 @@
 //! `${VAR}` in values, as Compose expands it.
 //!
-//! `$VAR` and `${VAR}` (nothing when it is not set), `${VAR:-default}`, `${VAR-default}`, `${VAR:?error}`,
-//! `${VAR?error}`, `${VAR:+other}`, `${VAR+other}` and `$$` for `$`. The text after the operator may itself hold
+//! `$VAR` and `${VAR}` (empty when unset), `${VAR:-default}`, `${VAR-default}`, `${VAR:?error}`,
+//! `${VAR?error}`, `${VAR:+other}`, `${VAR+other}` and `$$` for `$`. The text after the operator may contain
 //! variables. See <https://docs.docker.com/reference/compose-file/interpolation/>.
 
 use std::collections::BTreeSet;
 
+use super::problem::Problem;
 use super::walk::{At, Walk};
 use super::yaml::Node;
 
-/// How deep one `${…}` may stand inside of another.
+/// Nesting depth of `${…}`.
 const MAX_DEPTH: usize = 16;
-/// The bytes that all texts of a file may have after expansion, and one text of an env file.
+/// Bytes of all values of a Compose file, or of one value of an env file, after expansion.
 const MAX_EXPANDED: usize = 16 << 20;
 
-/// Where names are looked up, and what was looked for in vain.
+/// Looks variables up, and collects those that are unset.
 pub(super) struct Scope<'a> {
-    /// The value of a variable; `None`: it is not set.
+    /// Returns the value of a variable; `None`: unset.
     pub(super) lookup: &'a dyn Fn(&str) -> Option<String>,
-    /// Variables without a value or a default.
+    /// Unset variables without a default.
     pub(super) unset: BTreeSet<String>,
-    /// The bytes that may still be produced.
+    /// Bytes that may still be produced.
     pub(super) room: usize,
 }
 
 impl<'a> Scope<'a> {
-    /// A scope that looks names up with `lookup`.
+    /// Returns a scope over `lookup`.
     pub(super) fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self { lookup, unset: BTreeSet::new(), room: MAX_EXPANDED }
     }
 
-    /// `text` with its variables replaced. Errors: what to write instead.
-    pub(super) fn expand(&mut self, text: &str) -> Result<String, String> {
+    /// Returns `text` with its variables replaced.
+    pub(super) fn expand(&mut self, text: &str) -> Result<String, Problem> {
         self.nested(text, 0)
     }
 
-    fn nested(&mut self, text: &str, depth: usize) -> Result<String, String> {
+    fn nested(&mut self, text: &str, depth: usize) -> Result<String, Problem> {
         if depth > MAX_DEPTH {
-            return Err("nests ${…} too deeply".to_owned());
+            return Err(Problem::new("nests ${…} too deeply"));
         }
         let (mut out, mut rest) = (String::new(), text);
         while let Some((before, after)) = rest.split_once('$') {
@@ -53,10 +54,9 @@ impl<'a> Scope<'a> {
             } else {
                 let (name, after) = name(after);
                 if name.is_empty() {
-                    return Err(
-                        "has a $ that begins no variable: write $$ for the character itself"
-                            .to_owned(),
-                    );
+                    return Err(Problem::new(
+                        "has a $ that begins no variable: write $$ for the character itself",
+                    ));
                 }
                 (self.value_or_nothing(name), after)
             };
@@ -70,14 +70,16 @@ impl<'a> Scope<'a> {
         Ok(out)
     }
 
-    /// What stands between `${` and `}`.
-    fn braced(&mut self, inside: &str, depth: usize) -> Result<String, String> {
+    /// Expands the text between `${` and `}`.
+    fn braced(&mut self, inside: &str, depth: usize) -> Result<String, Problem> {
         let (name, rest) = name(inside);
         let (colon, operator) = rest.strip_prefix(':').map_or((false, rest), |rest| (true, rest));
         let value = (self.lookup)(name);
         let given = value.as_ref().is_some_and(|value| !(colon && value.is_empty()));
         match operator.split_at_checked(1) {
-            _ if name.is_empty() => Err(format!("has '${{{inside}}}', which names no variable")),
+            _ if name.is_empty() => {
+                Err(Problem::new(format!("has '${{{inside}}}', which names no variable")))
+            }
             None if !colon => Ok(self.value_or_nothing(name)),
             Some(("-", default)) => {
                 if given {
@@ -98,11 +100,11 @@ impl<'a> Scope<'a> {
                 let message = self.nested(message, depth + 1)?;
                 let message =
                     if message.is_empty() { "set it in the environment" } else { &message };
-                Err(format!("needs the variable {name}: {message}"))
+                Err(Problem::new(format!("needs the variable {name}: {message}")))
             }
-            _ => Err(format!(
+            _ => Err(Problem::new(format!(
                 "has '${{{inside}}}': after the name write :-default, :?error or :+other"
-            )),
+            ))),
         }
     }
 
@@ -122,7 +124,7 @@ fn name(text: &str) -> (&str, &str) {
     text.split_at(text.char_indices().find(|&pair| fits(pair)).map_or(text.len(), |(at, _)| at))
 }
 
-/// Where the brace closes that was opened before `text`.
+/// Returns the index of the brace that closes one opened before `text`.
 fn closing(text: &str) -> Option<usize> {
     let (bytes, mut open, mut at) = (text.as_bytes(), 0, 0);
     while at < bytes.len() {
@@ -138,7 +140,7 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-/// Replaces the variables in every value of a tree; keys stay. What is wrong goes to `walk`, by path.
+/// Replaces the variables in every value of a tree; keys are kept. Problems are recorded in `walk`.
 pub(super) fn tree(node: &mut Node, path: &str, scope: &mut Scope<'_>, walk: &Walk<'_>) {
     match node {
         Node::Null => {}
@@ -163,7 +165,7 @@ pub(super) fn tree(node: &mut Node, path: &str, scope: &mut Scope<'_>, walk: &Wa
 mod tests {
     use super::*;
 
-    fn expand(text: &str) -> Result<String, String> {
+    fn expand(text: &str) -> Result<String, Problem> {
         let lookup = |name: &str| match name {
             "FOO" => Some("first".to_owned()),
             "EMPTY" => Some(String::new()),
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_replaced_as_compose_replaces_them() {
+    fn variables_are_expanded_like_compose() {
         for (text, expected) in [
             ("plain", "plain"),
             ("$FOO-bar ${FOO}", "first-bar first"),
@@ -196,12 +198,12 @@ mod tests {
             ("{{.Task}} }", "{{.Task}} }"),
             ("${FOO:-${NONE:?lazy}}", "first"),
         ] {
-            assert_eq!(expand(text).as_deref(), Ok(expected), "{text}");
+            assert_eq!(expand(text), Ok(expected.to_owned()), "{text}");
         }
     }
 
     #[test]
-    fn what_is_no_variable_is_refused() {
+    fn invalid_variables_are_refused() {
         for text in [
             "${", "$", "a$ b", "$}", "${}", "${ FOO}", "${FOO }", "${FOO!}", "${FOO:}", "${FOO:x}",
             "$1", "^a$",
@@ -210,18 +212,18 @@ mod tests {
         }
         assert_eq!(
             expand("${NONE:?say $FOO}"),
-            Err("needs the variable NONE: say first".to_owned())
+            Err(Problem::new("needs the variable NONE: say first"))
         );
         assert_eq!(
             expand("${EMPTY:?}"),
-            Err("needs the variable EMPTY: set it in the environment".to_owned())
+            Err(Problem::new("needs the variable EMPTY: set it in the environment"))
         );
         assert!(expand(&"${NONE:-".repeat(100_000)).is_err());
         assert!(expand(&format!("{}{}", "${NONE:-".repeat(100), "}".repeat(100))).is_err());
     }
 
     #[test]
-    fn a_text_that_grows_without_end_is_refused() {
+    fn expansion_is_limited() {
         let lookup = |_: &str| Some("x".repeat(100_000));
         assert!(Scope::new(&lookup).expand(&"$X".repeat(1000)).is_err());
     }

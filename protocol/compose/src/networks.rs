@@ -1,20 +1,21 @@
-//! Networks: which ones a project has, and by which names a service goes on each.
+//! Networks of a project, and a service's aliases on each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::problem::Problem;
 use super::walk::At;
 use super::yaml::Node;
 use vc_protocol::Name;
 
-/// The network of services that name none. It need not be declared.
+/// The network of services that name none; it need not be declared.
 const DEFAULT: &str = "default";
 
-/// The most bytes of an alias: those of a DNS name.
+/// Bytes of an alias: the limit of a DNS name.
 const MAX_ALIAS: usize = 253;
 
 /// Reads `networks:` at the top.
 pub(super) fn declared(at: Option<&At<'_>>) -> BTreeSet<Name> {
-    super::declared(
+    super::declared::declared(
         at,
         &["bridge", "overlay"],
         "every network spans the nodes: leave it out",
@@ -27,8 +28,8 @@ pub(super) fn declared(at: Option<&At<'_>>) -> BTreeSet<Name> {
     )
 }
 
-/// The networks of a service and its aliases on each, from `networks` and `container_name`. Empty: the default one,
-/// where it goes by its own name only.
+/// Reads the networks of a service and its aliases on each, from `networks` and `container_name`. Empty: the default
+/// network, without aliases.
 pub(super) fn read(
     networks: Option<&At<'_>>,
     container_name: Option<&At<'_>>,
@@ -55,7 +56,7 @@ pub(super) fn read(
     found
 }
 
-/// Each network of the list or map at `at`, with the aliases there.
+/// Returns each network of the list or map at `at`, with its aliases.
 fn entries<'a>(at: &At<'a>) -> Vec<(&'a str, Vec<String>, At<'a>)> {
     if let Node::List(_) = at.node {
         let items = at.items().into_iter();
@@ -76,8 +77,8 @@ fn entries<'a>(at: &At<'a>) -> Vec<(&'a str, Vec<String>, At<'a>)> {
     found
 }
 
-/// A name of a service beside its own, in lower case as DNS compares it.
-fn alias(text: &str) -> Result<String, String> {
+/// Parses an alias into lower case: DNS ignores case.
+fn alias(text: &str) -> Result<String, Problem> {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
@@ -85,6 +86,8 @@ fn alias(text: &str) -> Result<String, String> {
     if text.len() <= MAX_ALIAS && text.split('.').all(label) {
         Ok(text.to_ascii_lowercase())
     } else {
-        Err(format!("'{text}' is no host name: use letters, digits, '-', '_' and '.'"))
+        Err(Problem::new(format!(
+            "'{text}' is not a host name: use letters, digits, '-', '_' and '.'"
+        )))
     }
 }

@@ -1,16 +1,17 @@
-//! `ports:` and `expose:` of a service, and the ports of all services together.
+//! `ports:` and `expose:` of a service, and conflicts between services.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use super::service::Service;
+use super::model::Service;
+use super::problem::Problem;
 use super::walk::{At, Walk};
 use super::yaml::Node;
 use vc_protocol::Name;
 use vc_protocol::spec::{Expose, Port, PortProtocol, Publish};
 
-/// The largest number of ports one service may publish, and expose.
+/// Ports that one service may publish, and expose.
 const MAX_PORTS: usize = 2048;
 
 /// An item of `ports`. Both ranges have the same length.
@@ -22,16 +23,16 @@ struct Item {
     mode: Option<Publish>,
 }
 
-/// Where a service is reached.
+/// The published and exposed ports of a service.
 #[derive(Default)]
-pub(super) struct Reached {
+pub(super) struct PublishedPorts {
     ports: Vec<Port>,
     expose: Vec<Expose>,
 }
 
-impl Reached {
+impl PublishedPorts {
     /// Reads `ports`: short (`[ip:]published:target[/protocol]`, also with ranges) and long items. They are published
-    /// as `publish` says unless they say it themselves; `None`: they are only exposed.
+    /// as `publish` says unless they have a `mode`; `None`: they are only exposed.
     pub(super) fn publish(&mut self, at: &At<'_>, publish: Option<Publish>) {
         for at in at.items() {
             let item = match at.node {
@@ -81,12 +82,12 @@ impl Reached {
         }
     }
 
-    /// Reads `expose`: `target[/protocol]`, also ranges.
+    /// Reads `expose`: `target[/protocol]`, or ranges of them.
     pub(super) fn expose(&mut self, at: &At<'_>) {
         for item in at.items() {
             let named = item.read(|text| {
                 let (target, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-                Ok::<_, String>((range(target)?, protocol_of(protocol)?))
+                Ok::<_, Problem>((range(target)?, protocol_of(protocol)?))
             });
             if let Some((targets, protocol)) = named {
                 self.name(targets, protocol);
@@ -97,7 +98,7 @@ impl Reached {
         }
     }
 
-    /// The ports to publish and those to expose, in their order.
+    /// Returns the published and the exposed ports, sorted.
     pub(super) fn finish(mut self) -> (Vec<Port>, Vec<Expose>) {
         self.expose.sort_unstable();
         self.expose.dedup();
@@ -118,14 +119,14 @@ impl Reached {
     }
 }
 
-/// Refuses ports that two services want on the same node.
+/// Refuses ports that two services publish on the same node.
 pub(super) fn check(services: &[Service], walk: &Walk<'_>) {
     let mut taken = BTreeMap::<_, Vec<(&Port, &Name)>>::new();
     for service in services {
         let name = &service.deployment.service.service;
         for port in &service.deployment.spec.ports {
             let bound = taken.entry((port.published, port.protocol)).or_default();
-            // Placement keeps those apart that only their own nodes publish.
+            // Ports published only on the instance's node are kept apart by placement.
             let clash = bound.iter().find(|(other, _)| {
                 overlap(other.host_ip, port.host_ip)
                     && (port.publish, other.publish) != (Publish::Node, Publish::Node)
@@ -140,7 +141,7 @@ pub(super) fn check(services: &[Service], walk: &Walk<'_>) {
                     ),
                 );
             }
-            // One for all that are alike.
+            // One entry for all equal bindings.
             let like = |(other, _): &(&Port, &Name)| {
                 (other.host_ip, other.publish) == (port.host_ip, port.publish)
             };
@@ -151,14 +152,14 @@ pub(super) fn check(services: &[Service], walk: &Walk<'_>) {
     }
 }
 
-/// Whether two addresses to bind are one, or one of them is all of them.
+/// Whether two bind addresses conflict: they are equal, or one is unspecified.
 fn overlap(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
     let all = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
     a == b || all(a) || all(b)
 }
 
-/// A short item.
-fn short(text: &str) -> Result<Item, String> {
+/// Parses a short item.
+fn short(text: &str) -> Result<Item, Problem> {
     let (rest, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol_of(protocol)?;
     let (rest, target) = rest.rsplit_once(':').unwrap_or(("", rest));
@@ -168,12 +169,12 @@ fn short(text: &str) -> Result<Item, String> {
     let host_ip = ip.map(address).transpose()?;
     let published = (!published.is_empty()).then(|| range(published)).transpose()?;
     if published.as_ref().is_some_and(|published| published.len() != targets.len()) {
-        return Err(format!("'{text}' has ranges of different lengths"));
+        return Err(Problem::new(format!("'{text}' has ranges of different lengths")));
     }
     Ok(Item { host_ip, published, targets, protocol, mode: None })
 }
 
-/// A long item.
+/// Reads a long item.
 fn long(at: &At<'_>) -> Option<Item> {
     let mut fields = at.fields();
     let [target, published, protocol, host_ip, mode] =
@@ -183,7 +184,7 @@ fn long(at: &At<'_>) -> Option<Item> {
         at.read(|text| match text {
             "ingress" => Ok(Publish::Cluster),
             "host" => Ok(Publish::Node),
-            _ => Err(format!("'{text}' is no mode: write ingress or host")),
+            _ => Err(Problem::new(format!("'{text}' is not a mode: write ingress or host"))),
         })
     });
     if target.is_none() {
@@ -203,30 +204,34 @@ fn long(at: &At<'_>) -> Option<Item> {
     })
 }
 
-fn protocol_of(text: &str) -> Result<PortProtocol, String> {
+fn protocol_of(text: &str) -> Result<PortProtocol, Problem> {
     match text {
         "tcp" => Ok(PortProtocol::Tcp),
         "udp" => Ok(PortProtocol::Udp),
-        _ => Err(format!("'{text}' is not supported: write tcp or udp")),
+        _ => Err(Problem::new(format!("'{text}' is not supported: write tcp or udp"))),
     }
 }
 
-fn address(text: &str) -> Result<IpAddr, String> {
+fn address(text: &str) -> Result<IpAddr, Problem> {
     let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    inner.parse().map_err(|_| format!("'{text}' is no IP address"))
+    inner.parse().map_err(|_| Problem::new(format!("'{text}' is not an IP address")))
 }
 
-fn port(text: &str) -> Result<u16, String> {
+fn port(text: &str) -> Result<u16, Problem> {
     let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    number
-        .filter(|&port| port > 0)
-        .ok_or_else(|| format!("'{text}' is no port: write a number from 1 to 65535"))
+    number.filter(|&port| port > 0).ok_or_else(|| {
+        Problem::new(format!("'{text}' is not a port: write a number from 1 to 65535"))
+    })
 }
 
-fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
+fn range(text: &str) -> Result<RangeInclusive<u16>, Problem> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let range = port(first)?..=port(last)?;
-    if range.is_empty() { Err(format!("'{text}' ends before it begins")) } else { Ok(range) }
+    if range.is_empty() {
+        Err(Problem::new(format!("'{text}' ends before it begins")))
+    } else {
+        Ok(range)
+    }
 }
 
 #[cfg(test)]
@@ -234,7 +239,7 @@ mod tests {
     use super::short;
 
     #[test]
-    fn short_ports_are_read_as_compose_reads_them() {
+    fn short_ports_are_parsed_like_compose() {
         for (text, expected) in [
             ("8080:80", &["- 8080 80 tcp"] as &[&str]),
             ("22:22", &["- 22 22 tcp"]),
@@ -263,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_port_is_refused() {
+    fn invalid_ports_are_refused() {
         for text in [
             "80:",
             "0:80",

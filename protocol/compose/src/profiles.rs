@@ -3,8 +3,8 @@
 use super::walk::At;
 use super::yaml::Node;
 
-/// Whether a service is to run: it has no profiles, or `COMPOSE_PROFILES` names one of them, or all with `*`.
-pub(super) fn is_on(service: &At<'_>) -> bool {
+/// Whether a service is enabled: it has no profiles, or `COMPOSE_PROFILES` names one of them or is `*`.
+pub(super) fn is_active(service: &At<'_>) -> bool {
     let Node::Map(map) = service.node else { return true };
     let Some(node) = map.get("profiles").filter(|node| **node != Node::Null) else { return true };
     let path = At::key_path(&service.path, "profiles");

@@ -1,11 +1,14 @@
 //! One service of a Compose file.
 
+use super::model::Service;
+use super::problem::Problem;
 use super::target::Targets;
+use super::top::Top;
 use super::walk::{At, Fields};
 use super::yaml::Node;
 use super::{
-    Build, Top, build, dependencies, deploy, duration, environment, health, networks, ports,
-    settings, volumes, words,
+    build, dependencies, deploy, duration, environment, health, networks, ports, settings,
+    shell_words, volumes,
 };
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::{
@@ -13,7 +16,7 @@ use vc_protocol::spec::{
     ServiceSpec,
 };
 
-/// Why some keys are refused; they continue the path.
+/// Refused keys, with a reason that continues the path.
 const REFUSED: [(&str, &str); 11] = [
     ("develop", " is not supported: it is for docker compose watch"),
     ("dns", " is not supported: names are resolved by the cluster"),
@@ -35,18 +38,10 @@ const REFUSED: [(&str, &str); 11] = [
     ("label_file", " is not supported: write labels"),
 ];
 
-/// A service, and what only the file as a whole can judge.
-pub(super) struct Service {
-    pub(super) deployment: Deployment,
-    pub(super) build: Option<Build>,
-    /// Whether it says what to do when it exits.
-    pub(super) says_restart: bool,
-}
-
 /// Reads the service at `at`.
 pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     let mut fields = if *at.node == Node::Null { Fields::none() } else { at.fields() };
-    // Whether they are on was asked before.
+    // Already evaluated by `profiles::is_active`.
     fields.take("profiles");
     let (image, build) = (fields.take("image"), fields.take("build"));
     if image.is_none() && build.is_none() {
@@ -86,14 +81,14 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         pull_policy(&at);
     }
     let extension = fields.take("x-vc").map(|at| extension(&at)).unwrap_or_default();
-    let mut reached = ports::Reached::default();
+    let mut ports_of = ports::PublishedPorts::default();
     if let Some(at) = fields.take("ports") {
-        reached.publish(&at, extension.publish);
+        ports_of.publish(&at, extension.publish);
     }
     if let Some(at) = fields.take("expose") {
-        reached.expose(&at);
+        ports_of.expose(&at);
     }
-    let (ports, expose) = reached.finish();
+    let (ports, expose) = ports_of.finish();
     let depends_on =
         fields.take("depends_on").map(|at| dependencies::read(&at)).unwrap_or_default();
     fields.finish(&REFUSED);
@@ -112,27 +107,30 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         at.refuse(format!("has {size} bytes, more than {MAX_SPEC_BYTES}"));
     }
     let deployment = Deployment { service: key, replicas: deploy.replicas, spec };
-    Service { deployment, build, says_restart: deploy.says_restart }
+    Service { deployment, build, sets_restart: deploy.sets_restart }
 }
 
 /// Docker's default, as in [`ContainerSpec`].
 const DEFAULT_GRACE_MS: u64 = 10_000;
 
-fn reference(text: &str) -> Result<String, String> {
+fn reference(text: &str) -> Result<String, Problem> {
     let fits = text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_graphic());
-    fits.then(|| text.to_owned()).ok_or_else(|| format!("'{text}' is no image reference"))
+    fits.then(|| text.to_owned())
+        .ok_or_else(|| Problem::new(format!("'{text}' is not an image reference")))
 }
 
-/// `command` or `entrypoint`: a list as it is, a text in words. An empty one clears what the image says.
+/// Reads `command` or `entrypoint`: a list as it is, a text split into words. An empty one clears the image's value.
 fn command(at: &At<'_>) -> Vec<String> {
     match at.node {
-        Node::Text(text) => words::split(text).map_err(|why| at.refuse(why)).unwrap_or_default(),
+        Node::Text(text) => {
+            shell_words::split(text).map_err(|why| at.refuse(why)).unwrap_or_default()
+        }
         _ => at.texts(),
     }
 }
 
-/// What is mounted, from `volumes`, `tmpfs`, `secrets` and `configs`.
+/// Reads the mounts: `volumes`, `tmpfs`, `secrets` and `configs`.
 fn mounts(fields: &mut Fields<'_>, top: &Top<'_>, pinned: bool) -> (Vec<Mount>, Vec<FileMount>) {
     let mut targets = Targets::default();
     let mut reader = volumes::Reader {
@@ -167,10 +165,10 @@ fn pull_policy(at: &At<'_>) {
     }
 }
 
-/// `x-vc`: what Compose has no word for.
+/// The values of `x-vc`: settings beyond Compose.
 struct Extension {
     on_partition: OnPartition,
-    /// `None`: nobody publishes the ports.
+    /// `None`: ports are not published.
     publish: Option<Publish>,
 }
 

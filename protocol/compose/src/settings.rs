@@ -1,18 +1,19 @@
-//! Docker's own settings of a container, each under the name that Compose gives it.
+//! Docker settings of a container, under Compose's names.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::environment::pairs;
+use super::problem::Problem;
 use super::target::absolute;
 use super::walk::{At, Fields};
 use super::yaml::Node;
 use vc_protocol::parse_memory;
 use vc_protocol::spec::Settings;
 
-/// Takes them from a service.
+/// Takes the settings from a service.
 pub(super) fn take(service: &mut Fields<'_>) -> Settings {
-    let mut texts = |key, parse: fn(&str) -> Result<String, String>| -> Vec<String> {
+    let mut texts = |key, parse: fn(&str) -> Result<String, Problem>| -> Vec<String> {
         let items = service.take(key).map(|at| at.items()).unwrap_or_default();
         items.iter().filter_map(|item| item.read(parse)).collect()
     };
@@ -45,33 +46,38 @@ pub(super) fn take(service: &mut Fields<'_>) -> Settings {
     }
 }
 
-fn hostname(text: &str) -> Result<String, String> {
+fn hostname(text: &str) -> Result<String, Problem> {
     let fits = text.len() <= 63
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     fits.then(|| text.to_owned()).ok_or_else(|| {
-        format!("'{text}' is no host name: use at most 63 letters, digits, '-', '_' and '.'")
+        Problem::new(format!(
+            "'{text}' is not a host name: use at most 63 letters, digits, '-', '_' and '.'"
+        ))
     })
 }
 
-fn capability(text: &str) -> Result<String, String> {
+fn capability(text: &str) -> Result<String, Problem> {
     let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    fits.then(|| text.to_owned())
-        .ok_or_else(|| format!("'{text}' is no capability: write one as in NET_ADMIN"))
+    fits.then(|| text.to_owned()).ok_or_else(|| {
+        Problem::new(format!("'{text}' is not a capability: write one as in NET_ADMIN"))
+    })
 }
 
-fn signal(text: &str) -> Result<String, String> {
+fn signal(text: &str) -> Result<String, Problem> {
     let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-'));
     fits.then(|| text.to_owned())
-        .ok_or_else(|| format!("'{text}' is no signal: write one as in SIGINT"))
+        .ok_or_else(|| Problem::new(format!("'{text}' is not a signal: write one as in SIGINT")))
 }
 
-/// `KEY=VALUE`, also where the older `KEY:VALUE` is written.
-fn security_option(text: &str) -> Result<String, String> {
+/// Parses `KEY=VALUE`, or the older `KEY:VALUE`.
+fn security_option(text: &str) -> Result<String, Problem> {
     let option = if text.contains('=') { text.to_owned() } else { text.replacen(':', "=", 1) };
     match option.split_once('=') {
-        Some(("seccomp", profile)) if !matches!(profile, "unconfined" | "builtin") => Err(format!(
-            "the profile in '{text}' is not supported: write seccomp=unconfined or leave it out"
-        )),
+        Some(("seccomp", profile)) if !matches!(profile, "unconfined" | "builtin") => {
+            Err(Problem::new(format!(
+                "the profile in '{text}' is not supported: write seccomp=unconfined or leave it out"
+            )))
+        }
         _ => Ok(option),
     }
 }
@@ -87,7 +93,7 @@ fn sysctls(at: &At<'_>) -> BTreeMap<String, String> {
     found
 }
 
-/// Docker's three parts, whatever of them is written.
+/// Reads devices into Docker's `host:container:access`, with defaults for missing parts.
 fn devices(at: &At<'_>) -> Vec<String> {
     let mut devices = Vec::new();
     for item in at.items() {
@@ -113,7 +119,7 @@ fn devices(at: &At<'_>) -> Vec<String> {
         });
         match paths {
             Ok(_) if access.is_empty() || access.contains(|c| !matches!(c, 'r' | 'w' | 'm')) => {
-                item.invalid(format!("'{access}' is no access: write some of r, w and m"));
+                item.invalid(format!("'{access}' is not an access mode: write some of r, w and m"));
             }
             Ok((host, inside)) => devices.push(format!("{host}:{inside}:{access}")),
             Err(why) => item.invalid(why),
@@ -122,7 +128,7 @@ fn devices(at: &At<'_>) -> Vec<String> {
     devices
 }
 
-/// `NAME:IP` of each, from a list or a map.
+/// Reads hosts from a list or a map into `NAME:IP`.
 fn extra_hosts(at: &At<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let mut add = |name: &str, address: &str, at: &At<'_>| {
@@ -133,7 +139,7 @@ fn extra_hosts(at: &At<'_>) -> Vec<String> {
         } else if bare == "host-gateway" || bare.parse::<IpAddr>().is_ok() {
             found.push(format!("{name}:{bare}"));
         } else {
-            at.invalid(format!("'{address}' is no IP address"));
+            at.invalid(format!("'{address}' is not an IP address"));
         }
     };
     if let Node::List(_) = at.node {
@@ -156,7 +162,7 @@ fn extra_hosts(at: &At<'_>) -> Vec<String> {
     found
 }
 
-/// Soft and hard; a number alone is both.
+/// Reads the soft and hard limit by name; a single number is both.
 fn ulimits(at: &At<'_>) -> BTreeMap<String, (i64, i64)> {
     let mut found = BTreeMap::new();
     for (name, at) in at.entries() {

@@ -1,15 +1,16 @@
-//! Where something is mounted inside of an instance.
+//! Mount targets inside of a container.
 
 use std::collections::BTreeMap;
 
+use super::problem::Problem;
 use super::walk::At;
 
-/// The targets of one service: each is there once.
+/// The mount targets of one service, with the path of the entry that uses each.
 #[derive(Default)]
 pub(super) struct Targets(BTreeMap<String, String>);
 
 impl Targets {
-    /// Takes a target for what stands at `at`. Refuses one that is taken.
+    /// Reserves a target for the entry at `at`. Refuses one that is in use.
     pub(super) fn take(&mut self, at: &At<'_>, target: &str) {
         if let Some(other) = self.0.get(target) {
             at.refuse(format!("is mounted at {target}, as {other} is"));
@@ -19,22 +20,22 @@ impl Targets {
     }
 }
 
-/// An absolute path as `text` means it, relative ones under `base`. Errors: what to write instead.
-pub(super) fn absolute(text: &str, base: Option<&str>) -> Result<String, String> {
+/// Returns `text` as a normalised absolute path; relative paths are below `base`.
+pub(super) fn absolute(text: &str, base: Option<&str>) -> Result<String, Problem> {
     let full = match base {
         Some(base) if !text.starts_with('/') => format!("{base}/{text}"),
         _ => text.to_owned(),
     };
     if !full.starts_with('/') {
-        return Err(format!("'{text}' is not an absolute path: begin it with /"));
+        return Err(Problem::new(format!("'{text}' is not an absolute path: begin it with /")));
     }
     if full.split('/').any(|part| part == "..") {
-        return Err(format!("'{text}' climbs with ..: write the path itself"));
+        return Err(Problem::new(format!("'{text}' climbs with ..: write the path itself")));
     }
     let parts: Vec<&str> =
         full.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if parts.is_empty() {
-        return Err(format!("'{text}' is the root: name a path below it"));
+        return Err(Problem::new(format!("'{text}' is the root: name a path below it")));
     }
     Ok(format!("/{}", parts.join("/")))
 }
@@ -44,7 +45,7 @@ mod tests {
     use super::absolute;
 
     #[test]
-    fn a_path_is_written_in_one_way() {
+    fn paths_are_normalised() {
         for (text, base, expected) in [
             ("/data", None, "/data"),
             ("/etc/app//conf.d/./", None, "/etc/app/conf.d"),

@@ -1,10 +1,11 @@
-//! `deploy.update_config`: how a change replaces instances.
+//! `deploy.update_config` and `deploy.rollback_config`.
 
 use super::duration;
+use super::problem::Problem;
 use super::walk::At;
 use vc_protocol::spec::{FailureAction, UpdateOrder, UpdatePolicy};
 
-/// Reads the policy; what it does not say is as in `base`.
+/// Reads a policy; missing values are those of `base`.
 pub(super) fn read(at: &At<'_>, base: &UpdatePolicy) -> UpdatePolicy {
     let mut fields = at.fields();
     let mut policy = base.clone();
@@ -33,26 +34,30 @@ pub(super) fn read(at: &At<'_>, base: &UpdatePolicy) -> UpdatePolicy {
     policy
 }
 
-/// Reads `rollback_config`, which may only repeat what holds anyway.
+/// Refuses a `rollback_config` that differs from `policy`.
 pub(super) fn check_rollback(at: &At<'_>, policy: &UpdatePolicy) {
     if read(at, policy) != *policy {
         at.invalid("update_config governs a rollback too: leave this out, or repeat what is there");
     }
 }
 
-fn order(text: &str) -> Result<UpdateOrder, String> {
+fn order(text: &str) -> Result<UpdateOrder, Problem> {
     match text {
         "start-first" => Ok(UpdateOrder::StartFirst),
         "stop-first" => Ok(UpdateOrder::StopFirst),
-        _ => Err(format!("'{text}' is no order: write start-first or stop-first")),
+        _ => {
+            Err(Problem::new(format!("'{text}' is not an order: write start-first or stop-first")))
+        }
     }
 }
 
-fn failure_action(text: &str) -> Result<FailureAction, String> {
+fn failure_action(text: &str) -> Result<FailureAction, Problem> {
     match text {
         "rollback" => Ok(FailureAction::Rollback),
         "pause" => Ok(FailureAction::Pause),
         "continue" => Ok(FailureAction::Continue),
-        _ => Err(format!("'{text}' is no action: write rollback, pause or continue")),
+        _ => Err(Problem::new(format!(
+            "'{text}' is not an action: write rollback, pause or continue"
+        ))),
     }
 }

@@ -1,20 +1,21 @@
-//! Volumes, bind mounts and memory file systems.
+//! Volumes, bind mounts and tmpfs.
 
 use std::collections::BTreeSet;
 
-use super::files::{Files, Unshipped};
+use super::files::{Files, MissingContent};
+use super::problem::Problem;
 use super::target::{Targets, absolute};
 use super::walk::At;
 use super::yaml::Node;
 use vc_protocol::spec::{FileMount, Mount};
 use vc_protocol::{Name, parse_memory};
 
-/// How to make a node's own path usable.
+/// How to make a path of a node's host usable.
 const PIN: &str = "pin the service to the node that has it with deploy.placement.constraints: [node.name == NAME]";
 
 /// Reads `volumes:` at the top.
 pub(super) fn declared(at: Option<&At<'_>>) -> BTreeSet<Name> {
-    super::declared(
+    super::declared::declared(
         at,
         &["local"],
         "volumes are on the node that runs the service: leave it out",
@@ -25,19 +26,19 @@ pub(super) fn declared(at: Option<&At<'_>>) -> BTreeSet<Name> {
     )
 }
 
-/// Reads what one service mounts.
+/// Reads the mounts of one service.
 pub(super) struct Reader<'r, 'a> {
     /// The volumes of the project.
     pub(super) declared: &'r BTreeSet<Name>,
-    /// Its files.
+    /// The files of the project.
     pub(super) files: &'r Files<'a>,
     /// Whether the service runs on one node only.
     pub(super) pinned: bool,
-    /// What is mounted where.
+    /// The targets in use.
     pub(super) targets: &'r mut Targets,
-    /// File systems found.
+    /// The mounts read so far.
     pub(super) mounts: Vec<Mount>,
-    /// Files found.
+    /// The shipped files read so far.
     pub(super) shipped: Vec<FileMount>,
 }
 
@@ -57,7 +58,7 @@ impl Reader<'_, '_> {
         for item in at.one_or_many() {
             let read = item.read(|text| {
                 let (target, options) = text.split_once(':').unwrap_or((text, ""));
-                Ok::<_, String>((absolute(target, None)?, tmpfs_bytes(options)?))
+                Ok::<_, Problem>((absolute(target, None)?, tmpfs_bytes(options)?))
             });
             if let Some((target, bytes)) = read {
                 self.add(&item, Mount::Tmpfs { target, bytes });
@@ -65,7 +66,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// `TARGET`, `SOURCE:TARGET` or `SOURCE:TARGET:OPTIONS`.
+    /// Reads `TARGET`, `SOURCE:TARGET` or `SOURCE:TARGET:OPTIONS`.
     fn short(&mut self, at: &At<'_>) {
         let Some(text) = at.text() else { return };
         let parts: Vec<&str> = text.split(':').collect();
@@ -75,7 +76,7 @@ impl Reader<'_, '_> {
             [source, target, options] => (Some(source), target, options),
             _ => {
                 return at.invalid(format!(
-                    "'{text}' is no mount: write source:/target or source:/target:ro"
+                    "'{text}' is not a mount: write source:/target or source:/target:ro"
                 ));
             }
         };
@@ -90,7 +91,7 @@ impl Reader<'_, '_> {
                 self.bind(at, path, target, read_only);
             }
             Some(name) if name.contains('/') => {
-                at.invalid(format!("'{name}' is no volume: write ./{name} for a path"));
+                at.invalid(format!("'{name}' is not a volume: write ./{name} for a path"));
             }
             Some(name) => self.volume(at, name, target, read_only),
         }
@@ -114,7 +115,7 @@ impl Reader<'_, '_> {
         };
         for (options, of) in [(&bind, "bind"), (&volume, "volume"), (&tmpfs, "tmpfs")] {
             if let Some(options) = options.as_ref().filter(|_| kind != of) {
-                options.refuse(format!("is no option of a {kind}"));
+                options.refuse(format!("is not an option of a {kind}"));
             }
         }
         let Some(target) = target else {
@@ -157,7 +158,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// A path: of the one node that the service runs on, or of the operator's, whose files are shipped.
+    /// Reads a path: on the one host that the service is pinned to, or on the operator's, whose files are shipped.
     fn bind(&mut self, at: &At<'_>, path: &str, target: String, read_only: bool) {
         if self.pinned && path.starts_with('/') {
             let source = path.to_owned();
@@ -168,11 +169,13 @@ impl Reader<'_, '_> {
                 self.targets.take(at, &mount.target);
                 self.shipped.push(mount);
             }
-            Err(why @ (Unshipped::TooLarge(_) | Unshipped::Homeless)) => at.invalid(why.of(path)),
+            Err(why @ (MissingContent::TooLarge(_) | MissingContent::NoHome)) => {
+                at.invalid(why.of(path))
+            }
             Err(why) if self.pinned => {
                 at.invalid(format!("{}: name the node's path, from / on", why.of(path)));
             }
-            Err(why @ Unshipped::Directory) => {
+            Err(why @ MissingContent::Directory) => {
                 at.invalid(format!("{}: write a named volume, or {PIN}", why.of(path)));
             }
             Err(why) => at.invalid(format!("{}: {PIN}", why.of(path))),
@@ -189,7 +192,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Refuses those of the options that are `true`, and what is no option.
+/// Refuses options that are `true`, and unknown ones.
 fn refuse_true(options: Option<At<'_>>, keys: &[&'static str]) {
     let Some(mut fields) = options.map(|at| at.fields()) else { return };
     for key in keys {
@@ -200,43 +203,43 @@ fn refuse_true(options: Option<At<'_>>, keys: &[&'static str]) {
     fields.finish(&[]);
 }
 
-/// `tmpfs: {size}` of a long item.
+/// Reads `tmpfs: {size}` of a long item, bytes.
 fn size(at: &At<'_>) -> u64 {
     let mut fields = at.fields();
     let size = fields.take("size").and_then(|at| at.read(parse_memory));
-    fields.finish(&[("mode", " is not supported: everybody may write there (1777)")]);
+    fields.finish(&[("mode", " is not supported: the mode is always 1777")]);
     size.unwrap_or_default()
 }
 
-/// Whether the options of a short item say that it cannot be written.
-fn access(options: &str) -> Result<bool, String> {
+/// Whether the options of a short item make it read-only.
+fn access(options: &str) -> Result<bool, Problem> {
     let mut read_only = false;
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => read_only = true,
-            // Docker on Linux gives the last three no meaning.
+            // The last three have no effect in Docker on Linux.
             "rw" | "cached" | "delegated" | "consistent" => {}
             "z" | "Z" => {
-                return Err(format!(
+                return Err(Problem::new(format!(
                     "'{option}' is not supported: nothing relabels files for SELinux"
-                ));
+                )));
             }
-            _ => return Err(format!("'{option}' is not supported: write ro or rw")),
+            _ => return Err(Problem::new(format!("'{option}' is not supported: write ro or rw"))),
         }
     }
     Ok(read_only)
 }
 
-/// The size among the options of a short `tmpfs`; 0: none.
-fn tmpfs_bytes(options: &str) -> Result<u64, String> {
+/// Returns the size among the options of a short `tmpfs`, bytes; 0: none.
+fn tmpfs_bytes(options: &str) -> Result<u64, Problem> {
     let mut bytes = 0;
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
             Some(("size", size)) => bytes = parse_memory(size).map_err(|why| why.to_string())?,
-            // What Docker does anyway.
+            // Docker's defaults.
             Some(("mode", "1777" | "01777")) => {}
             None if matches!(option, "rw" | "noexec" | "nosuid" | "nodev") => {}
-            _ => return Err(format!("'{option}' is not supported: write size=64m")),
+            _ => return Err(Problem::new(format!("'{option}' is not supported: write size=64m"))),
         }
     }
     Ok(bytes)

@@ -1,27 +1,26 @@
-//! A walk over the tree that knows where it is and keeps what it finds wrong.
+//! A visitor of the tree that knows paths and collects problems.
 //!
-//! A reader that meets a wrong value records it with its path and goes on with a default, so that one run names
-//! everything that is wrong; whoever started the walk asks [`Walk::problems`] at the end and throws the result away
-//! when there is any. [`Fields`] keeps the promise that nothing is ignored: whoever opens a map takes the keys it
-//! knows, and [`Fields::finish`] refuses the rest.
+//! A reader that meets an invalid value records it with its path and continues with a default, so that one run lists
+//! all problems; the caller checks [`Walk::problems`] at the end and discards the result if there are any. [`Fields`]
+//! guarantees that nothing is ignored: a reader takes the keys it knows, and [`Fields::finish`] refuses the rest.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::str::FromStr;
 
-use super::Context;
+use super::model::Context;
 use super::yaml::Node;
 
-/// The problems that are listed; more are only counted.
+/// Problems that are listed; more are only counted.
 const MAX_PROBLEMS: usize = 64;
-/// What is shown of one: paths and values are of the user's making.
+/// Characters of a problem: paths and values are input.
 const MAX_PROBLEM_CHARS: usize = 400;
 
-/// One walk: what it may ask the outside, and what it found.
+/// The context of a walk, and what it collected.
 pub(super) struct Walk<'a> {
     pub(super) context: &'a Context<'a>,
-    /// Variables that were used, but are not set.
+    /// Unset variables that values use.
     pub(super) unset: RefCell<BTreeSet<String>>,
     problems: RefCell<Vec<String>>,
     more: Cell<usize>,
@@ -37,7 +36,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Records that what stands at `path` is wrong; `why` continues the path: ` is not supported` or `: is too large`.
+    /// Records a problem at `path`; `why` continues the path: ` is not supported` or `: is too large`.
     pub(super) fn refuse(&self, path: &str, why: &str) {
         let mut problems = self.problems.borrow_mut();
         if problems.len() >= MAX_PROBLEMS {
@@ -50,7 +49,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What was refused, in the order of the walk.
+    /// Returns the problems in the order of the walk.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = self.problems.borrow().clone();
         problems.extend((self.more.get() > 0).then(|| format!("and {} more", self.more.get())));
@@ -85,7 +84,7 @@ impl<'a> At<'a> {
         self.walk.refuse(&self.path, &format!(": {why}"));
     }
 
-    /// The scalar here. Refuses anything else, and an empty one.
+    /// Returns the scalar here. Refuses anything else, and an empty one.
     pub(super) fn text(&self) -> Option<&'a str> {
         match self.node {
             Node::Text(text) if !text.is_empty() => return Some(text),
@@ -95,7 +94,7 @@ impl<'a> At<'a> {
         None
     }
 
-    /// The scalar here, read by `parse`.
+    /// Parses the scalar here with `parse`.
     pub(super) fn read<T, E: Display>(
         &self,
         parse: impl FnOnce(&str) -> Result<T, E>,
@@ -103,17 +102,17 @@ impl<'a> At<'a> {
         parse(self.text()?).map_err(|why| self.invalid(why)).ok()
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub(super) fn bool(&self) -> Option<bool> {
         self.read(|text| text.parse().map_err(|_| format!("'{text}' is neither true nor false")))
     }
 
-    /// A whole number that fits.
+    /// Reads an integer of type `T`.
     pub(super) fn number<T: FromStr>(&self) -> Option<T> {
-        self.read(|text| text.parse().map_err(|_| format!("'{text}' is no whole number in range")))
+        self.read(|text| text.parse().map_err(|_| format!("'{text}' is not an integer in range")))
     }
 
-    /// The items of the list here. Refuses anything else.
+    /// Returns the items of the list here. Refuses anything else.
     pub(super) fn items(&self) -> Vec<At<'a>> {
         let Node::List(items) = self.node else {
             self.refuse("must be a list");
@@ -123,12 +122,12 @@ impl<'a> At<'a> {
         items.iter().enumerate().map(item).collect()
     }
 
-    /// The items of the list here, or what is here instead of one.
+    /// Returns the items of the list here, or the single value here.
     pub(super) fn one_or_many(&self) -> Vec<At<'a>> {
         if let Node::List(_) = self.node { self.items() } else { vec![self.clone()] }
     }
 
-    /// The entries of the map here. Refuses anything else.
+    /// Returns the entries of the map here. Refuses anything else.
     pub(super) fn entries(&self) -> Vec<(&'a str, At<'a>)> {
         let Node::Map(map) = self.node else {
             self.refuse("must be a map");
@@ -140,7 +139,7 @@ impl<'a> At<'a> {
         map.iter().map(entry).collect()
     }
 
-    /// The texts of the list here; an empty one is a text too.
+    /// Returns the texts of the list here; empty ones are allowed.
     pub(super) fn texts(&self) -> Vec<String> {
         let text = |item: At<'_>| match item.node {
             Node::Text(text) => Some(text.clone()),
@@ -149,13 +148,13 @@ impl<'a> At<'a> {
         self.items().into_iter().filter_map(text).collect()
     }
 
-    /// The map here, to be taken apart key by key.
+    /// Returns the map here as [`Fields`].
     pub(super) fn fields(&self) -> Fields<'a> {
         Fields { entries: self.entries().into_iter().collect(), known: Vec::new() }
     }
 }
 
-/// What may be shown of a path. More of it would only be copied, for each value below: keys may be long.
+/// Cuts a path to the length that is shown: keys may be long, and every value below copies its path.
 fn shown(path: String) -> String {
     match path.char_indices().nth(MAX_PROBLEM_CHARS) {
         Some((end, _)) => path[..end].to_owned(),
@@ -163,25 +162,25 @@ fn shown(path: String) -> String {
     }
 }
 
-/// A map that is taken apart key by key.
+/// A map from which readers take the keys they know.
 pub(super) struct Fields<'a> {
     entries: BTreeMap<&'a str, At<'a>>,
     known: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
-    /// A map that is not there.
+    /// Returns an empty map.
     pub(super) fn none() -> Self {
         Self { entries: BTreeMap::new(), known: Vec::new() }
     }
 
-    /// Takes the value of a key; `None` when it is not there, or empty.
+    /// Takes the value of a key; `None` when it is missing or null.
     pub(super) fn take(&mut self, key: &'static str) -> Option<At<'a>> {
         self.known.push(key);
         self.entries.remove(key).filter(|at| *at.node != Node::Null)
     }
 
-    /// Refuses every key that was not taken, except the `x-` extensions. `reasons` continue the path of some.
+    /// Refuses every key that was not taken, except the `x-` extensions. `reasons` explain some of them and continue the path.
     pub(super) fn finish(mut self, reasons: &[(&'static str, &str)]) {
         self.known.extend(reasons.iter().map(|(key, _)| key));
         for (key, at) in self.entries {
@@ -200,7 +199,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whether one letter more, less, changed, or two swapped, make one text the other.
+/// Whether the texts differ by one inserted, missing or changed letter, or two swapped ones.
 fn is_typo(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
@@ -218,14 +217,14 @@ mod tests {
     use super::{At, MAX_PROBLEM_CHARS, is_typo};
 
     #[test]
-    fn a_path_is_no_longer_than_what_is_shown_of_it() {
+    fn paths_are_cut_to_the_displayed_length() {
         let long = At::key_path("services", &"é".repeat(100_000));
         assert_eq!(long.chars().count(), MAX_PROBLEM_CHARS);
         assert_eq!(At::item_path(&At::key_path(&long, "a"), 7), long);
     }
 
     #[test]
-    fn a_typo_is_one_slip_of_the_finger() {
+    fn a_typo_is_one_edit() {
         for (a, b) in [
             ("imgae", "image"),
             ("comand", "command"),

@@ -1,30 +1,29 @@
 //! Text to tree: the YAML half of the reader.
 //!
-//! Compose gives most scalars a meaning by where they stand, not by how they look: `"8080"` and `8080` are the same
-//! port, and `1.10` in `environment` is a text. So the tree keeps every scalar as it was written and knows no number;
-//! only YAML 1.2's booleans are spelled in one way and its nulls are told apart. That also keeps `22:22` from becoming
-//! a base-60 number and `no` from becoming `false`, as YAML 1.1 would have it.
+//! Compose interprets most scalars by their position, not by their form: `"8080"` and `8080` are the same
+//! port, and `1.10` in `environment` is a text. So the tree keeps every scalar as it was written and has no
+//! numbers; only YAML 1.2's booleans are normalised and its nulls are distinct. That also keeps `22:22` from becoming a
+//! base-60 number and `no` from becoming `false`, as in YAML 1.1.
 //!
-//! What a hostile text can cost is bounded before it is spent: nesting by [`MAX_DEPTH`], and what aliases multiply
-//! ("a billion laughs") by [`MAX_WEIGHT`].
+//! Costs of hostile input are bounded: nesting by [`MAX_DEPTH`], alias expansion ("billion laughs") by [`MAX_WEIGHT`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
 
-use super::ComposeError;
+use super::model::ComposeError;
 
-/// The deepest nesting of lists and maps, aliases expanded. Compose itself needs eight.
+/// Nesting depth of lists and maps, aliases expanded. Compose needs eight.
 const MAX_DEPTH: usize = 32;
-/// What the whole tree may weigh, aliases expanded: the bytes of its texts and [`NODE_WEIGHT`] a node.
+/// Weight of the whole tree, aliases expanded: the bytes of its texts plus [`NODE_WEIGHT`] per node.
 const MAX_WEIGHT: usize = 32 << 20;
 const NODE_WEIGHT: usize = 32;
 
 /// A YAML value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Node {
-    /// Nothing: `~`, `null` or an empty value.
+    /// `~`, `null` or an empty value.
     Null,
     /// A scalar, as it was written.
     Text(String),
@@ -34,7 +33,7 @@ pub(super) enum Node {
     Map(BTreeMap<String, Node>),
 }
 
-/// Reads one document. Errors: text that is no YAML, with line and column.
+/// Parses one document. Errors: invalid YAML, with line and column.
 pub(super) fn load(text: &str) -> Result<Node, ComposeError> {
     let parser =
         Parser::new_from_str_with_options(text, granit_parser::options! { emit_comments: false });
@@ -61,7 +60,7 @@ fn syntax(span: &Span, message: impl Into<String>) -> ComposeError {
     }
 }
 
-/// A node that an alias may repeat.
+/// A node with an anchor, for aliases.
 struct Anchored {
     node: Node,
     weight: usize,
@@ -95,7 +94,7 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// The node that begins with `event`, and its height.
+    /// Builds the node that begins with `event`, and returns its height too.
     fn node(
         &mut self,
         event: Event<'a>,
@@ -137,9 +136,9 @@ impl<'a> Composer<'a> {
         span: &Span,
         depth: usize,
     ) -> Result<(Node, usize), ComposeError> {
-        // An anchor is kept when its node ends, so inside of it there is none yet.
+        // An anchor is stored when its node ends, so an alias inside of it does not find it.
         let Some((weight, height)) = self.anchors.get(&id).map(|to| (to.weight, to.height)) else {
-            return Err(syntax(span, "this alias stands inside of what it names"));
+            return Err(syntax(span, "this alias refers to a value that contains it"));
         };
         if depth + height > MAX_DEPTH {
             return Err(syntax(span, "values are nested too deeply here"));
@@ -184,10 +183,10 @@ impl<'a> Composer<'a> {
             };
             if repeated {
                 let key: String = key.chars().take(80).collect();
-                return Err(syntax(&span, format!("the key '{key}' is there twice")));
+                return Err(syntax(&span, format!("the key '{key}' is given twice")));
             }
         }
-        // What the map says itself wins over what it merges, and an earlier source over a later one.
+        // The map's own keys win over merged ones, and earlier sources over later ones.
         for (key, value) in merged.into_iter().flatten().flatten() {
             entries.entry(key).or_insert(value);
         }
@@ -195,7 +194,7 @@ impl<'a> Composer<'a> {
     }
 }
 
-/// The maps that a merge key names.
+/// Returns the maps that a merge key names.
 fn sources(value: Node, span: &Span) -> Result<Vec<BTreeMap<String, Node>>, ComposeError> {
     let nodes = if let Node::List(items) = value { items } else { vec![value] };
     let maps = nodes.into_iter().map(|node| match node {
@@ -221,7 +220,7 @@ fn scalar(
     span: &Span,
 ) -> Result<Node, ComposeError> {
     if text.contains('\0') {
-        return Err(syntax(span, "a text may not hold the character NUL"));
+        return Err(syntax(span, "a text must not contain the character NUL"));
     }
     let tag = tag.as_deref();
     let kind = match tag.map(|tag| tag.core_suffix()) {
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn scalars_stay_as_they_were_written() {
+    fn scalars_keep_their_form() {
         for (text, expected) in [
             ("1.10", "1.10"),
             ("0755", "0755"),
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn aliases_repeat_and_merge_keys_fill_in_what_is_missing() {
+    fn aliases_and_merge_keys_are_expanded() {
         let text = "x: &x {k: 1.50, l: 2}\ny: &y {l: 3, m: 4}\n\
                     one: {<<: *x, l: 9}\nmany: {<<: [*x, *y]}\nsame: *y\nquoted: {'<<': *x}\n";
         let tree = json(&load(text).expect("yaml"));
@@ -304,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_yaml_is_refused_with_its_place() {
+    fn invalid_yaml_is_refused_with_line_and_column() {
         for (text, line, column) in [
             ("a: 1\na: 2\n", 2, 1),
             ("a: {b: 1, b: 2}", 1, 11),
@@ -335,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_grows_when_it_is_read_is_refused() {
+    fn alias_bombs_and_deep_nesting_are_refused() {
         let mut laughs = "a0: &a0 [ha,ha,ha,ha,ha,ha,ha,ha,ha,ha]\n".to_owned();
         for i in 1..12 {
             laughs += &format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 10].join(","));

@@ -5,7 +5,7 @@ use vc_protocol::spec::{FailureAction, UpdateOrder, UpdatePolicy};
 use crate::{all_refused, service};
 
 #[test]
-fn an_update_goes_as_the_file_says() {
+fn update_config_is_read() {
     let update = |lines: &str| service(&format!("deploy: {lines}")).unwrap().spec.update;
     assert_eq!(update("{replicas: 1}"), UpdatePolicy::default());
     let said = "{parallelism: 0, order: stop-first, delay: 1m, monitor: 20s, failure_action: continue, max_failure_ratio: 0.0}";
@@ -27,19 +27,19 @@ fn an_update_goes_as_the_file_says() {
 }
 
 #[test]
-fn an_update_that_cannot_be_kept_to_is_refused() {
+fn unsupported_update_config_is_refused() {
     let path = "services.s.deploy";
     all_refused(&[
         (
             "deploy: {update_config: {order: fastest}}",
             &format!(
-                "{path}.update_config.order: 'fastest' is no order: write start-first or stop-first"
+                "{path}.update_config.order: 'fastest' is not an order: write start-first or stop-first"
             ),
         ),
         (
             "deploy: {update_config: {failure_action: stop}}",
             &format!(
-                "{path}.update_config.failure_action: 'stop' is no action: write rollback, pause or continue"
+                "{path}.update_config.failure_action: 'stop' is not an action: write rollback, pause or continue"
             ),
         ),
         (
@@ -63,22 +63,22 @@ fn an_update_that_cannot_be_kept_to_is_refused() {
         (
             "deploy: {endpoint_mode: dnsrr}",
             &format!(
-                "{path}.endpoint_mode: dnsrr is not supported: a name leads to one address that balances"
+                "{path}.endpoint_mode: dnsrr is not supported: a name resolves to one virtual address that load-balances"
             ),
         ),
     ]);
 }
 
 #[test]
-fn what_else_is_wrong_is_told_by_its_path() {
+fn invalid_deploy_values_are_refused_by_path() {
     all_refused(&[
         (
             "restart: sometimes",
-            "services.s.restart: 'sometimes' is no policy: write no, always or on-failure:3",
+            "services.s.restart: 'sometimes' is not a policy: write no, always or on-failure:3",
         ),
         (
             "restart: on-failure:x",
-            "services.s.restart: 'on-failure:x' is no policy: write no, always or on-failure:3",
+            "services.s.restart: 'on-failure:x' is not a policy: write no, always or on-failure:3",
         ),
         (
             "restart: always\ndeploy: {restart_policy: {condition: any}}",
@@ -90,13 +90,10 @@ fn what_else_is_wrong_is_told_by_its_path() {
         ),
         (
             "deploy: {restart_policy: {condition: always}}",
-            "services.s.deploy.restart_policy.condition: 'always' is no condition: write any, on-failure or none",
+            "services.s.deploy.restart_policy.condition: 'always' is not a condition: write any, on-failure or none",
         ),
         ("deploy: {replicas: 1001}", "services.s.deploy.replicas is more than 1000"),
-        (
-            "deploy: {replicas: two}",
-            "services.s.deploy.replicas: 'two' is no whole number in range",
-        ),
+        ("deploy: {replicas: two}", "services.s.deploy.replicas: 'two' is not an integer in range"),
         (
             "scale: 2\ndeploy: {replicas: 3}",
             "services.s.scale and services.s.deploy.replicas differ: keep one",
@@ -141,7 +138,7 @@ fn what_else_is_wrong_is_told_by_its_path() {
         ),
         (
             "deploy: {placement: {constraints: [node.name = a]}}",
-            "services.s.deploy.placement.constraints[0]: 'node.name = a' is no constraint: write node.labels.disk == \
+            "services.s.deploy.placement.constraints[0]: 'node.name = a' is not a constraint: write node.labels.disk == \
              ssd, or != to exclude",
         ),
         (
@@ -150,7 +147,7 @@ fn what_else_is_wrong_is_told_by_its_path() {
         ),
         (
             "deploy: {placement: {constraints: [node.id == abc]}}",
-            "services.s.deploy.placement.constraints[0]: 'abc' is not the id of an Ed25519 key",
+            "services.s.deploy.placement.constraints[0]: 'abc' is not the peer id of an Ed25519 key",
         ),
         (
             "deploy: {placement: {preferences: []}}",
@@ -158,7 +155,7 @@ fn what_else_is_wrong_is_told_by_its_path() {
         ),
         (
             "platform: linux",
-            "services.s.platform: 'linux' is no platform: write os/arch, as in linux/amd64",
+            "services.s.platform: 'linux' is not a platform: write os/arch, as in linux/amd64",
         ),
         (
             "platform: linux/arm64/v8",

@@ -8,7 +8,7 @@ const TOP: &str = "secrets: {key: {file: db/key.txt}, token: {environment: TAG},
                    configs: {site: {content: 'tag=${TAG}'}, empty: {content: ''}, conf: {file: ./a.conf}}";
 
 #[test]
-fn files_come_from_where_the_top_says_and_each_comes_once() {
+fn declared_files_are_read_from_their_source_once() {
     let lines = "secrets: [key, {source: token, target: api/token, uid: '70', gid: 71, mode: 0400}, {source: key, target: /elsewhere}]\n\
                  configs: [site, conf, {source: empty, target: etc/empty, mode: '0o644'}]";
     let project = beside(TOP, lines).unwrap();
@@ -55,7 +55,7 @@ fn files_come_from_where_the_top_says_and_each_comes_once() {
 }
 
 #[test]
-fn what_services_ask_of_files_is_checked() {
+fn file_references_of_services_are_checked() {
     all_refused(&[
         (
             "secrets: [key]",
@@ -69,11 +69,11 @@ fn what_services_ask_of_files_is_checked() {
     for (lines, refusal) in [
         (
             "secrets: [{source: key, mode: 440}]",
-            "services.s.secrets[0].mode: '440' is no mode: write it in octal, as in 0440",
+            "services.s.secrets[0].mode: '440' is not a mode: write it in octal, as in 0440",
         ),
         (
             "secrets: [{source: key, uid: root}]",
-            "services.s.secrets[0].uid: 'root' is no whole number in range",
+            "services.s.secrets[0].uid: 'root' is not an integer in range",
         ),
         (
             "secrets: [{source: key, target: ../x}]",
@@ -94,12 +94,12 @@ fn what_services_ask_of_files_is_checked() {
 }
 
 #[test]
-fn what_the_top_declares_is_checked() {
+fn file_declarations_are_checked() {
     for (top, lines, refusal) in [
         (
             "secrets: {a: {external: true}}",
             "",
-            "secrets.a.external: bring it along with file: or environment:; secrets.a needs one of file: or environment:",
+            "secrets.a.external: declare it with file: or environment:; secrets.a needs one of file: or environment:",
         ),
         (
             "secrets: {a: {content: x}}",
@@ -120,7 +120,7 @@ fn what_the_top_declares_is_checked() {
         (
             "configs: {a/b: {file: b}}",
             "",
-            "configs.a/b: 'a/b' is no name: use 1 to 64 letters, digits, '.', '_' and '-'",
+            "configs.a/b: 'a/b' is not a name: use 1 to 64 letters, digits, '.', '_' and '-'",
         ),
         (
             "secrets: {a: {environment: GONE}}",
@@ -144,7 +144,7 @@ fn what_the_top_declares_is_checked() {
 }
 
 #[test]
-fn the_files_of_a_project_are_bounded_together() {
+fn the_total_size_of_a_projects_files_is_limited() {
     let many = |n: usize| {
         let secrets: String = (0..n).map(|i| format!("  s{i}: {{file: full{i}}}\n")).collect();
         let names: Vec<String> = (0..n).map(|i| format!("s{i}")).collect();
@@ -161,7 +161,7 @@ fn the_files_of_a_project_are_bounded_together() {
 }
 
 #[test]
-fn a_secret_is_no_variable_of_the_file() {
+fn secret_contents_are_not_interpolated() {
     let text = "services: {a: {image: i, secrets: [k]}}\nsecrets: {k: {environment: PASSWORD}}";
     let project = parse_with(text, &[("PASSWORD", "a$b${c}")]).unwrap();
     assert_eq!(project.files[0].base64, data_encoding::BASE64.encode(b"a$b${c}"));

@@ -1,7 +1,7 @@
-//! Whole files.
+//! Golden tests of whole files.
 //!
-//! Each `files/NAME.yaml` has its outcome beside it: `NAME.json` (the project) or `NAME.txt` (the line that refuses
-//! it). `UPDATE_GOLDEN=1 cargo nextest run -p vc-protocol --test compose` writes them anew: read the difference.
+//! Each `files/NAME.yaml` has its expected result beside it: `NAME.json` (the project) or `NAME.txt` (the error
+//! line). `VC_BLESS=1 cargo nextest run -p vc-compose --test compose golden` writes them anew; review the diff.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +13,8 @@ use vc_protocol::spec::Deployment;
 use crate::{fixtures, parse};
 
 #[test]
-fn typical_files_give_what_is_written_beside_them() {
-    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+fn typical_files_match_their_golden_files() {
+    let update = std::env::var_os("VC_BLESS").is_some();
     let mut seen = 0;
     for entry in fs::read_dir(fixtures()).unwrap() {
         let path = entry.unwrap().path();
@@ -79,7 +79,7 @@ fn the_file_in_the_documentation_can_be_deployed() {
 }
 
 #[test]
-fn what_was_parsed_survives_its_encoding() {
+fn deployments_survive_json() {
     let text = fs::read_to_string(fixtures().join("web-api-redis.yaml")).unwrap();
     for deployment in parse(&text).unwrap().services {
         let json = serde_json::to_string(&deployment).unwrap();

@@ -1,4 +1,4 @@
-//! Texts that were not meant well.
+//! Hostile input: sizes, nesting, garbage.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use vc_compose::ComposeError;
 use crate::{fixtures, parse, service};
 
 #[test]
-fn what_is_too_large_is_refused() {
+fn files_over_the_limits_are_refused() {
     let large = " ".repeat(vc_compose::MAX_FILE_BYTES + 1);
     assert_eq!(parse(&large), Err(ComposeError::TooLarge(large.len())));
     let many: String = (0..1001).map(|i| format!("  s{i}: {{image: i}}\n")).collect();
@@ -34,7 +34,7 @@ fn what_is_too_large_is_refused() {
     );
 }
 
-/// Whatever the text is, the answer is a project or one line.
+/// Any text gives a project or a one-line error.
 fn answers(text: &str) {
     if let Err(error) = parse(text) {
         let line = error.to_string();
@@ -42,7 +42,7 @@ fn answers(text: &str) {
     }
 }
 
-/// Pieces of Compose files, to be put together at random.
+/// Returns fragments of Compose files in random order.
 fn pieces() -> impl Strategy<Value = String> {
     let words = [
         "services",

@@ -1,4 +1,4 @@
-//! Compose files as people write them, and what comes of them.
+//! Tests of the reader on Compose files.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
@@ -25,12 +25,12 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compose/files")
 }
 
-/// Parses as `vc` would, in a directory and an environment that never change.
+/// Parses like `vc`, in a fixed directory and environment.
 fn parse(text: &str) -> Result<Project, ComposeError> {
     parse_with(text, &[])
 }
 
-/// As [`parse`], with more in the environment.
+/// Parses with more variables in the environment.
 fn parse_with(text: &str, more: &[(&str, &str)]) -> Result<Project, ComposeError> {
     let pairs = [("TAG", "v7"), ("HOSTNAME", "lab"), ("EMPTY", ""), ("HOME", "/home/ann")];
     let env: BTreeMap<_, _> = (pairs.iter().chain(more))
@@ -52,7 +52,7 @@ fn parse_with(text: &str, more: &[(&str, &str)]) -> Result<Project, ComposeError
     vc_compose::parse(text, &context)
 }
 
-/// A disk where a name with an extension is a file, that holds its path, and any other a directory.
+/// Opens a path on a fake disk: a name with an extension is a file that contains its path, any other a directory.
 fn entry(path: &str) -> io::Result<Entry> {
     let file = |content: Vec<u8>| Ok(Entry::File { content, mode: 0o640 });
     match path {
@@ -70,13 +70,13 @@ fn service(lines: &str) -> Result<Deployment, String> {
     beside("", lines).map(|mut project| project.services.remove(0))
 }
 
-/// As [`service`], beside `top`.
+/// Parses such a file with `top` at its top level.
 fn beside(top: &str, lines: &str) -> Result<Project, String> {
     let indented: String = lines.lines().map(|line| format!("    {line}\n")).collect();
     parse(&format!("services:\n  s:\n    image: i\n{indented}{top}")).map_err(|e| e.to_string())
 }
 
-/// Each of these services is refused in these words.
+/// Asserts that each service is refused with this text.
 fn all_refused(cases: &[(&str, &str)]) {
     for (lines, refusal) in cases {
         assert_eq!(&service(lines).expect_err(lines), refusal, "{lines}");

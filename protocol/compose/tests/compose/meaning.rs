@@ -1,11 +1,11 @@
-//! What values mean.
+//! Interpretation of values and defaults.
 
 use vc_protocol::spec::{OnPartition, RestartCondition};
 
 use crate::{parse, service};
 
 #[test]
-fn what_a_service_does_not_say_is_as_docker_has_it() {
+fn defaults_are_those_of_docker() {
     let deployment = service("").unwrap();
     assert_eq!(deployment.service.to_string(), "my_app2/s");
     assert_eq!(deployment.replicas, None);
@@ -17,7 +17,7 @@ fn what_a_service_does_not_say_is_as_docker_has_it() {
 }
 
 #[test]
-fn scalars_mean_what_they_say_where_they_stand() {
+fn scalars_are_interpreted_by_position() {
     let deployment = service(
         "environment: {A: yes, B: on, C: 1.10, D: 0755, E: true, F: 1e3, G: 22:22, H: ~, TAG: , I: \"\", J: 'True'}\n\
          ports: [22:22, 2222:2222]\nrestart: no\ndeploy: {replicas: \"${REPLICAS:-3}\"}\nstop_grace_period: 0\n\
@@ -42,12 +42,12 @@ fn scalars_mean_what_they_say_where_they_stand() {
 }
 
 #[test]
-fn variables_without_a_value_are_told() {
+fn unset_variables_are_warned_about() {
     let project =
         parse("services: {a: {image: i, environment: [A=$NONE, 'B=${ALSO}$EMPTY$NONE', C=$TAG]}}")
             .unwrap();
     let told =
-        ["ALSO", "NONE"].map(|name| format!("the variable {name} is not set: it counts as empty"));
+        ["ALSO", "NONE"].map(|name| format!("the variable {name} is not set: it is read as empty"));
     assert_eq!(project.warnings, told);
 }
 

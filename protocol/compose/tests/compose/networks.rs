@@ -13,7 +13,7 @@ fn networks(top: &str, lines: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_service_is_on_the_networks_it_names_under_the_names_it_gives() {
+fn networks_and_aliases_are_read() {
     let top = "networks: {front: {driver: overlay, labels: [a=b]}, back: {name: back, external: false}, unused: }";
     assert_eq!(networks("", ""), Vec::<String>::new(), "the default network");
     assert_eq!(networks("", "networks: [default]"), ["default: "]);
@@ -29,7 +29,7 @@ fn a_service_is_on_the_networks_it_names_under_the_names_it_gives() {
 }
 
 #[test]
-fn what_no_network_here_does_is_refused() {
+fn unsupported_network_options_are_refused() {
     all_refused(&[
         (
             "networks: [front]",
@@ -49,11 +49,11 @@ fn what_no_network_here_does_is_refused() {
         ),
         (
             "networks: {default: {aliases: [a b]}}",
-            "services.s.networks.default.aliases[0]: 'a b' is no host name: use letters, digits, '-', '_' and '.'",
+            "services.s.networks.default.aliases[0]: 'a b' is not a host name: use letters, digits, '-', '_' and '.'",
         ),
         (
             "container_name: a/b",
-            "services.s.container_name: 'a/b' is no host name: use letters, digits, '-', '_' and '.'",
+            "services.s.container_name: 'a/b' is not a host name: use letters, digits, '-', '_' and '.'",
         ),
     ]);
     for (top, refusal) in [

@@ -17,7 +17,7 @@ fn reached(lines: &str) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn every_node_publishes_a_port_unless_the_file_says_otherwise() {
+fn ports_are_published_on_every_node_by_default() {
     let ports = |lines| reached(lines).0;
     assert_eq!(
         ports("ports: ['8080:80', '53:53/udp']"),
@@ -33,7 +33,7 @@ fn every_node_publishes_a_port_unless_the_file_says_otherwise() {
 }
 
 #[test]
-fn ports_that_nobody_publishes_are_exposed() {
+fn unpublished_ports_are_exposed() {
     let exposed = |lines| {
         let (ports, expose) = reached(lines);
         assert_eq!(ports, Vec::<String>::new(), "{lines}");
@@ -52,7 +52,7 @@ fn ports_that_nobody_publishes_are_exposed() {
 }
 
 #[test]
-fn two_services_cannot_publish_one_port() {
+fn two_services_cannot_publish_the_same_port() {
     let two = |a: &str, b: &str| {
         let text = format!("services: {{a: {{image: i, {a}}}, b: {{image: i, {b}}}}}");
         parse(&text).map(|_| ()).map_err(|e| e.to_string())
@@ -67,7 +67,7 @@ fn two_services_cannot_publish_one_port() {
 }
 
 #[test]
-fn what_is_no_port_is_refused() {
+fn invalid_ports_are_refused() {
     let none =
         "it publishes no port: write published:target, as in 8080:80, or x-vc: {publish: none}";
     all_refused(&[
@@ -84,7 +84,7 @@ fn what_is_no_port_is_refused() {
         ("expose: [80/sctp]", "services.s.expose[0]: 'sctp' is not supported: write tcp or udp"),
         (
             "ports: [{target: 80, published: 80, mode: replicated}]",
-            "services.s.ports[0].mode: 'replicated' is no mode: write ingress or host",
+            "services.s.ports[0].mode: 'replicated' is not a mode: write ingress or host",
         ),
         (
             "ports: [{target: 80, published: 80, mode: host}]\nx-vc: {publish: none}",
@@ -106,7 +106,7 @@ fn what_is_no_port_is_refused() {
         ),
         (
             "ports: [{target: 80, published: 80-90}]",
-            "services.s.ports[0].published: '80-90' is no port: write a number from 1 to 65535",
+            "services.s.ports[0].published: '80-90' is not a port: write a number from 1 to 65535",
         ),
         (
             "ports: [{target: 80, published: 80, name: x}]",

@@ -1,9 +1,9 @@
-//! Every refusal is one line that begins with the path.
+//! Refused keys and values: one line that begins with the path.
 
 use crate::all_refused;
 
 #[test]
-fn what_is_not_supported_says_why() {
+fn unsupported_keys_are_refused_with_a_reason() {
     all_refused(&[
         ("imagee: x", "services.s.imagee is not supported: did you mean 'image'?"),
         (
@@ -41,7 +41,7 @@ fn what_is_not_supported_says_why() {
 }
 
 #[test]
-fn what_is_wrong_is_told_by_its_path() {
+fn invalid_values_are_refused_by_path() {
     all_refused(&[
         (
             "x-vc: {on_partition: exclusive}",
@@ -73,7 +73,7 @@ fn what_is_wrong_is_told_by_its_path() {
         ("environment: {A: [1]}", "services.s.environment.A must be a text"),
         ("environment: ['=x']", "services.s.environment[0] has no key: write KEY=value"),
         ("env_file: missing.env", "services.s.env_file: cannot read 'missing.env': no such file"),
-        ("env_file: [broken.env]", "services.s.env_file[0]: 'broken.env' line 2 is no KEY=value"),
+        ("env_file: [broken.env]", "services.s.env_file[0]: 'broken.env' line 2 is not KEY=value"),
         (
             "env_file: {path: secret.env, required: false}",
             "services.s.env_file: cannot read 'secret.env': permission denied",
@@ -112,7 +112,7 @@ fn what_is_wrong_is_told_by_its_path() {
         ),
         (
             "healthcheck: {test: x, retries: -1}",
-            "services.s.healthcheck.retries: '-1' is no whole number in range",
+            "services.s.healthcheck.retries: '-1' is not an integer in range",
         ),
         (
             "healthcheck: {test: x, disable: no}",
@@ -124,7 +124,7 @@ fn what_is_wrong_is_told_by_its_path() {
         ),
         ("a\u{301}: 1", "services.s.a\u{301} is not supported"),
         ("\"a\\nb\": 1", "services.s.a\\nb is not supported"),
-        ("user: x\nuser: y", "line 5, column 5: the key 'user' is there twice"),
+        ("user: x\nuser: y", "line 5, column 5: the key 'user' is given twice"),
         ("user: [", "line 4, column 11: unclosed bracket '['"),
     ]);
 }

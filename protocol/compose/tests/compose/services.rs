@@ -1,4 +1,4 @@
-//! Services as a whole: which run, in what order, from what image, with which of Docker's settings.
+//! Services as a whole: profiles, dependencies, builds, Docker settings.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ fn an_image_can_be_built_first() {
 }
 
 #[test]
-fn services_with_profiles_run_when_one_is_on() {
+fn services_with_profiles_run_when_one_is_enabled() {
     let text = "services:\n  a: {image: i}\n  b: {image: i, profiles: [debug, test]}\n  c: {image: i, profiles: [], depends_on: [a]}\n  \
                 d: {image: i, profiles: [front], network_mode: host}\n";
     let names = |text: &str, profiles| {
@@ -67,16 +67,17 @@ fn services_with_profiles_run_when_one_is_on() {
     );
     assert_eq!(
         names("services: {a: {image: i, depends_on: [b]}, b: {image: i, profiles: [x]}}", ""),
-        Err("services.a.depends_on.b names a service whose profiles are not on: name one in COMPOSE_PROFILES".to_owned())
+        Err("services.a.depends_on.b names a service whose profiles are not enabled: name one in COMPOSE_PROFILES".to_owned())
     );
     assert_eq!(
         names("services: {b: {image: i, profiles: [x]}}", ""),
-        Err("services all have profiles that are not on: name one in COMPOSE_PROFILES".to_owned())
+        Err("services all have profiles that are not enabled: name one in COMPOSE_PROFILES"
+            .to_owned())
     );
 }
 
 #[test]
-fn a_service_whose_end_is_awaited_ends() {
+fn a_service_awaited_to_complete_restarts_on_failure_only() {
     let with = |migrate: &str| {
         parse(&format!(
             "services:\n  api: {{image: i, depends_on: {{migrate: {{condition: service_completed_successfully}}}}}}\n  \
@@ -99,21 +100,21 @@ fn a_service_whose_end_is_awaited_ends() {
 }
 
 #[test]
-fn what_cannot_be_waited_for_is_refused() {
+fn unsatisfiable_dependencies_are_refused() {
     let conditions = "write service_started, service_healthy or service_completed_successfully";
     all_refused(&[
         ("depends_on: [t]", "services.s.depends_on.t names no service of the file"),
-        ("depends_on: [s]", "services.s.depends_on is a circle: s -> s"),
+        ("depends_on: [s]", "services.s.depends_on is a cycle: s -> s"),
         (
             "depends_on: {s: {}}",
             &format!(
-                "services.s.depends_on.s has no condition: {conditions}; services.s.depends_on is a circle: s -> s"
+                "services.s.depends_on.s has no condition: {conditions}; services.s.depends_on is a cycle: s -> s"
             ),
         ),
         (
             "depends_on: {t: {condition: up}}",
             &format!(
-                "services.s.depends_on.t.condition: 'up' is no condition: {conditions}; services.s.depends_on.t names no service of the file"
+                "services.s.depends_on.t.condition: 'up' is not a condition: {conditions}; services.s.depends_on.t names no service of the file"
             ),
         ),
     ]);
@@ -174,19 +175,19 @@ fn settings_of_docker_are_passed_on() {
 }
 
 #[test]
-fn settings_that_docker_would_not_take_are_refused() {
+fn settings_that_docker_rejects_are_refused() {
     all_refused(&[
         (
             "hostname: a/b",
-            "services.s.hostname: 'a/b' is no host name: use at most 63 letters, digits, '-', '_' and '.'",
+            "services.s.hostname: 'a/b' is not a host name: use at most 63 letters, digits, '-', '_' and '.'",
         ),
         (
             "cap_add: [net-admin]",
-            "services.s.cap_add[0]: 'net-admin' is no capability: write one as in NET_ADMIN",
+            "services.s.cap_add[0]: 'net-admin' is not a capability: write one as in NET_ADMIN",
         ),
         (
             "stop_signal: 'SIG INT'",
-            "services.s.stop_signal: 'SIG INT' is no signal: write one as in SIGINT",
+            "services.s.stop_signal: 'SIG INT' is not a signal: write one as in SIGINT",
         ),
         ("sysctls: [a]", "services.s.sysctls[0] has no value: write net.core.somaxconn=1024"),
         (
@@ -195,7 +196,7 @@ fn settings_that_docker_would_not_take_are_refused() {
         ),
         (
             "devices: ['/dev/a:/dev/b:x']",
-            "services.s.devices[0]: 'x' is no access: write some of r, w and m",
+            "services.s.devices[0]: 'x' is not an access mode: write some of r, w and m",
         ),
         (
             "security_opt: ['seccomp:./profile.json']",
@@ -203,7 +204,7 @@ fn settings_that_docker_would_not_take_are_refused() {
              seccomp=unconfined or leave it out",
         ),
         ("extra_hosts: [a]", "services.s.extra_hosts[0]: 'a' has no address: write name=address"),
-        ("extra_hosts: [a=b]", "services.s.extra_hosts[0]: 'b' is no IP address"),
+        ("extra_hosts: [a=b]", "services.s.extra_hosts[0]: 'b' is not an IP address"),
         ("ulimits: {nofile: {soft: 1}}", "services.s.ulimits.nofile needs soft and hard"),
         (
             "ulimits: {nofile: {soft: 2, hard: 1}}",

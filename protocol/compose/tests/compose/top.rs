@@ -1,4 +1,4 @@
-//! The top of a file.
+//! Top-level keys.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,7 +8,7 @@ use vc_compose::Context;
 use crate::{entry, parse};
 
 #[test]
-fn the_top_of_a_file_is_held_to_the_same_rule() {
+fn unsupported_top_level_keys_are_refused() {
     for (text, refusal) in [
         ("", "the file has no services: write services: at the top"),
         ("services", "the file has no services: write services: at the top"),
@@ -23,8 +23,8 @@ fn the_top_of_a_file_is_held_to_the_same_rule() {
             "services: {a: x}",
             "services.a must be a map; services.a has no image: name one with image:, or say how to build it with build:",
         ),
-        ("services: {a: {image: '-x'}}", "services.a.image: '-x' is no image reference"),
-        ("services: {a: {image: a b}}", "services.a.image: 'a b' is no image reference"),
+        ("services: {a: {image: '-x'}}", "services.a.image: '-x' is not an image reference"),
+        ("services: {a: {image: a b}}", "services.a.image: 'a b' is not an image reference"),
         ("services: {a: {image: $NONE}}", "services.a.image is empty"),
         (
             "services: {A: {image: i}}",
@@ -48,7 +48,7 @@ fn the_top_of_a_file_is_held_to_the_same_rule() {
         ("a: 1\n---\nb: 2", "line 3, column 1: a second document begins: deploy one at a time"),
         (
             "services: {a: {image: i, depends_on: [b]}, b: {image: i, depends_on: [c]}, c: {image: i, depends_on: [b]}}",
-            "services.b.depends_on is a circle: b -> c -> b",
+            "services.b.depends_on is a cycle: b -> c -> b",
         ),
         (
             "services:\n  a: {image: i, depends_on: {b: {condition: service_healthy}}}\n  b: {image: i, healthcheck: {disable: true}}",

@@ -17,7 +17,7 @@ fn volume(name: &str, target: &str, read_only: bool) -> Mount {
 }
 
 #[test]
-fn volumes_and_memory_are_mounted_where_the_file_says() {
+fn volumes_and_tmpfs_are_read() {
     assert_eq!(
         mounts("volumes: ['data:/a/', 'more:/b:ro', /c, 'more:/d:rw,cached']"),
         [
@@ -43,7 +43,7 @@ fn volumes_and_memory_are_mounted_where_the_file_says() {
 }
 
 #[test]
-fn a_file_of_the_operator_is_shipped_in_place_of_a_bind_mount() {
+fn a_bind_mount_of_a_file_ships_the_file() {
     let lines = "volumes:\n  - ./a.conf:/etc/a.conf:ro\n  - ~/b.conf:/etc/b.conf\n  - {type: bind, source: c.conf, target: /etc/c.conf}\n  \
                  - ./a.conf:/etc/again.conf";
     let project = beside("", lines).unwrap();
@@ -80,7 +80,7 @@ fn a_file_of_the_operator_is_shipped_in_place_of_a_bind_mount() {
 }
 
 #[test]
-fn a_service_on_one_node_mounts_what_that_node_has() {
+fn a_pinned_service_may_bind_mount_host_paths() {
     let bind = |source: &str, target: &str, read_only| Mount::Bind {
         source: source.to_owned(),
         target: target.to_owned(),
@@ -101,7 +101,7 @@ fn a_service_on_one_node_mounts_what_that_node_has() {
 }
 
 #[test]
-fn what_another_node_would_not_have_is_refused() {
+fn bind_mounts_of_unpinned_services_are_refused() {
     let pin = "pin the service to the node that has it with deploy.placement.constraints: [node.name == NAME]";
     let other = "deploy: {placement: {constraints: [node.name != attic, node.labels.a == b]}}";
     all_refused(&[
@@ -119,7 +119,7 @@ fn what_another_node_would_not_have_is_refused() {
         ),
         (
             "volumes: ['/var/run/docker.sock:/s']",
-            &format!("services.s.volumes[0]: '/var/run/docker.sock' is no regular file: {pin}"),
+            &format!("services.s.volumes[0]: '/var/run/docker.sock' is not a regular file: {pin}"),
         ),
         (
             "volumes: [{type: bind, source: missing.txt, target: /a}]",
@@ -133,7 +133,7 @@ fn what_another_node_would_not_have_is_refused() {
 }
 
 #[test]
-fn what_is_no_mount_is_refused() {
+fn invalid_mounts_are_refused() {
     all_refused(&[
         (
             "volumes: ['data:/data']",
@@ -141,7 +141,7 @@ fn what_is_no_mount_is_refused() {
         ),
         (
             "volumes: ['a/b:/data']",
-            "services.s.volumes[0]: 'a/b' is no volume: write ./a/b for a path",
+            "services.s.volumes[0]: 'a/b' is not a volume: write ./a/b for a path",
         ),
         (
             "volumes: ['$NOWHERE:/data']",
@@ -158,7 +158,7 @@ fn what_is_no_mount_is_refused() {
         ),
         (
             "volumes: ['a:/b:ro:x']",
-            "services.s.volumes[0]: 'a:/b:ro:x' is no mount: write source:/target or source:/target:ro",
+            "services.s.volumes[0]: 'a:/b:ro:x' is not a mount: write source:/target or source:/target:ro",
         ),
         (
             "volumes: ['a:/b:z']",
@@ -188,7 +188,7 @@ fn what_is_no_mount_is_refused() {
         ),
         (
             "volumes: [{type: tmpfs, target: /a, volume: {nocopy: true}}]",
-            "services.s.volumes[0].volume is no option of a tmpfs",
+            "services.s.volumes[0].volume is not an option of a tmpfs",
         ),
         (
             "volumes: [{type: volume, target: /a, volume: {nocopy: true}}]",
@@ -200,7 +200,7 @@ fn what_is_no_mount_is_refused() {
         ),
         (
             "volumes: [{type: tmpfs, target: /a, tmpfs: {mode: 0700}}]",
-            "services.s.volumes[0].tmpfs.mode is not supported: everybody may write there (1777)",
+            "services.s.volumes[0].tmpfs.mode is not supported: the mode is always 1777",
         ),
         ("tmpfs: '/a:uid=5'", "services.s.tmpfs: 'uid=5' is not supported: write size=64m"),
     ]);

@@ -1,14 +1,16 @@
-//! A command line written as one text, split into words as a POSIX shell splits it.
+//! Splits a command line into words like a POSIX shell.
 //!
-//! No shell runs the words, so an operator among them (`&&`, `|`, `>`) would be handed to the program as an argument:
-//! it is refused. Unlike most splitters for this job, `#` begins no comment: it would drop the rest silently.
+//! No shell runs the words, so an operator among them (`&&`, `|`, `>`) would become an argument of the program: it is
+//! refused. Unlike in most splitters, `#` does not start a comment, which would drop the rest silently.
+
+use super::problem::Problem;
 
 const OPERATORS: [&str; 10] = ["&&", "||", "|", ";", "&", ">", ">>", "<", "2>&1", "2>"];
 
-/// The words of `text`. Errors: what to write instead.
-pub(super) fn split(text: &str) -> Result<Vec<String>, String> {
+/// Returns the words of `text`. Errors: an open quote, or an unquoted operator.
+pub(super) fn split(text: &str) -> Result<Vec<String>, Problem> {
     let mut words = Vec::new();
-    // The word at hand, and whether a part of it was quoted; `None` between words.
+    // The current word, and whether a part of it was quoted; `None` between words.
     let mut word: Option<(String, bool)> = None;
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -55,9 +57,9 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, String> {
     if let Some((operator, _)) =
         words.iter().find(|(word, quoted)| !quoted && OPERATORS.contains(&word.as_str()))
     {
-        return Err(format!(
+        return Err(Problem::new(format!(
             "has '{operator}', but no shell runs it: write [\"sh\", \"-c\", \"…\"] or quote it"
-        ));
+        )));
     }
     Ok(words.into_iter().map(|(word, _)| word).collect())
 }
@@ -67,7 +69,7 @@ mod tests {
     use super::split;
 
     #[test]
-    fn a_text_is_split_as_a_shell_splits_it() {
+    fn text_is_split_like_a_shell() {
         for (text, expected) in [
             ("", &[] as &[&str]),
             ("  ", &[]),
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_shell_or_does_not_end_is_refused() {
+    fn operators_and_open_quotes_are_refused() {
         for text in [
             "a 'b",
             "a \"b",
