@@ -17,6 +17,7 @@ mod reports;
 mod roles;
 mod service;
 mod services;
+mod session;
 mod tokens;
 mod volumes;
 mod watch;

@@ -8,7 +8,7 @@ use vc_protocol::control::{Reply, Request};
 use vc_protocol::{ApiError, ErrorCode};
 
 use super::plan::Planner;
-use super::{Cluster, multiplex, roles};
+use super::{Cluster, roles};
 use crate::auth::User;
 use crate::events::Events;
 use crate::exec::{Execs, UserRequest};
@@ -44,22 +44,6 @@ pub struct ControlService {
 }
 
 impl ControlService {
-    /// Runs a session on an authenticated stream until the client closes it or the token expires.
-    pub(crate) async fn serve(&self, user: User, mut frames: Frames<impl Duplex>) {
-        frames.set_max(user.max_frame());
-        let left = user.expires.saturating_sub(crate::clock::now());
-        let serve = async {
-            if self.serve_requests(&user, &mut frames).await == Next::Multiplex
-                && frames.send(&Reply::Ready).await.is_ok()
-            {
-                multiplex::serve(self, &user, frames.into_inner()).await;
-            }
-        };
-        if timeout(Duration::from_millis(left), serve).await.is_err() {
-            tracing::info!(user = user.name, token = user.token, "session closed: token expired");
-        }
-    }
-
     /// Answers one request after another. Returns [`Next::Multiplex`] when the stream is to carry many, else [`Next::Close`].
     pub(super) async fn serve_requests(
         &self,

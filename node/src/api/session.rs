@@ -1,0 +1,29 @@
+//! A session: an authenticated stream, served until it is closed or its token expires.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use vc_protocol::control::Reply;
+
+use super::service::Next;
+use super::{ControlService, multiplex};
+use crate::auth::User;
+use crate::frames::{Duplex, Frames};
+
+impl ControlService {
+    /// Runs a session on an authenticated stream until the client closes it or the token expires.
+    pub(crate) async fn serve(&self, user: User, mut frames: Frames<impl Duplex>) {
+        frames.set_max(user.max_frame());
+        let left = user.expires.saturating_sub(crate::clock::now());
+        let serve = async {
+            if self.serve_requests(&user, &mut frames).await == Next::Multiplex
+                && frames.send(&Reply::Ready).await.is_ok()
+            {
+                multiplex::serve(self, &user, frames.into_inner()).await;
+            }
+        };
+        if timeout(Duration::from_millis(left), serve).await.is_err() {
+            tracing::info!(user = user.name, token = user.token, "session closed: token expired");
+        }
+    }
+}
