@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde::Serialize;
 use tokio::net::TcpListener;
-use vc_console::Admission;
+use vc_console::OneTimeLink;
 use vc_protocol::control::Request;
 use vc_protocol::token::Scope;
 use vc_protocol::{ApiError, ErrorCode, Millis};
@@ -110,16 +110,16 @@ impl Args {
         let console = format!("http://{}/", listener.local_addr().map_err(cannot())?);
         let link = self.link(app, &console, credential).await?;
         self.show(app, &link, credential)?;
-        let wanted = !self.no_open && app.out.is_live() && has_display();
-        let admission = if wanted {
+        let opens_browser = !self.no_open && app.out.is_live() && has_display();
+        let one_time_link = if opens_browser {
             let path = format!("open/{}", unguessable()?);
             tokio::spawn(open(format!("{console}{path}")));
-            Some(Admission::new(path, link))
+            Some(OneTimeLink::new(path, link))
         } else {
             None
         };
         tokio::select! {
-            error = vc_console::serve(listener, admission) => {
+            error = vc_console::serve(listener, one_time_link) => {
                 Err(SystemError::doing("serve the console")(error).into())
             }
             result = tokio::signal::ctrl_c() => {

@@ -1,4 +1,4 @@
-//! The console's files, as `npm run build` in `node/console` left them when this program was built.
+//! The console's files, embedded at compile time from the output of `npm run build` in `node/console`.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use hyper::body::Bytes;
 use rust_embed::{Embed, EmbeddedFile};
 
-/// Where a file is found by its path: `index.html`, `assets/main-4f2a.js`.
+/// Looks up a file by path: `index.html`, `assets/main-4f2a.js`.
 pub(crate) type Files = fn(&str) -> Option<File>;
 
 #[derive(Embed)]
@@ -17,10 +17,9 @@ struct Dist;
 /// A file to serve.
 #[derive(Debug, Clone)]
 pub(crate) struct File {
-    /// What is in it.
     pub(crate) content: Bytes,
-    /// Another content, another tag; with its quotes.
-    pub(crate) tag: String,
+    /// The entity tag, quoted: a hash of the content.
+    pub(crate) etag: String,
 }
 
 impl From<EmbeddedFile> for File {
@@ -29,24 +28,24 @@ impl From<EmbeddedFile> for File {
             Cow::Borrowed(bytes) => Bytes::from_static(bytes),
             Cow::Owned(bytes) => bytes.into(),
         };
-        let mut tag = String::from('"');
+        let mut etag = String::from('"');
         for byte in &file.metadata.sha256_hash()[..16] {
-            // A string takes whatever is written to it.
-            let _ = write!(tag, "{byte:02x}");
+            // Writing to a string cannot fail.
+            let _ = write!(etag, "{byte:02x}");
         }
-        tag.push('"');
-        Self { content, tag }
+        etag.push('"');
+        Self { content, etag }
     }
 }
 
-/// A file that is built into this program.
-pub(crate) fn built_in(path: &str) -> Option<File> {
+/// Returns an embedded file.
+pub(crate) fn embedded(path: &str) -> Option<File> {
     Dist::get(path).map(File::from)
 }
 
-/// What a browser takes a file for, by the end of its name.
+/// Returns the media type for the extension of a path.
 pub(crate) fn content_type(path: &str) -> &'static str {
-    match path.rsplit_once('.').map_or("", |(_, end)| end) {
+    match path.rsplit_once('.').map_or("", |(_, extension)| extension) {
         "html" => "text/html; charset=utf-8",
         "js" | "mjs" => "text/javascript; charset=utf-8",
         "css" => "text/css; charset=utf-8",

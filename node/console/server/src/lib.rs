@@ -1,13 +1,13 @@
-//! The console of a Virtual Cluster, served to this node's browsers.
+//! Serves the web console to browsers on this host.
 //!
-//! The files are built into the program. They are the same whoever serves them and hold no secret: the console talks with
-//! the cluster by itself, over WebRTC, with a token that its user gives it. All that this server decides is under which
-//! names the files appear. `127.0.0.1`, `localhost` and `[::1]` get the console; any `NAME.localhost`, which browsers
-//! take for this node, gets the tunnel (`node/console/tunnel`) through which the console shows a service, so that
-//! the service has an origin of its own and cannot read the console's. Any other name is refused.
+//! The files are embedded in the binary and contain no secrets: the console connects to the cluster over WebRTC with the
+//! token that its user enters. This server only selects files by host name. `127.0.0.1`, `localhost` and `[::1]` serve the
+//! console. `NAME.localhost`, which browsers resolve to the loopback interface, serves the tunnel (`node/console/tunnel`)
+//! in which the console opens a service: each service has an origin of its own and cannot read the console's. Requests
+//! for any other host name are rejected, to prevent DNS rebinding.
 
-mod answer;
 mod files;
+mod response;
 #[cfg(test)]
 mod tests;
 
@@ -26,30 +26,32 @@ use tokio::time::{sleep, timeout};
 
 use files::Files;
 
-/// Connections at once; more wait.
-const CONNECTIONS: usize = 256;
-/// So long may the head of a request take, and a connection be idle.
+/// Concurrent connections; more wait in the accept backlog.
+const MAX_CONNECTIONS: usize = 256;
+/// Time limit for the head of a request, and for an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// So long may a connection live, whoever reads from it or does not. Browsers open another.
-const LIFETIME: Duration = Duration::from_secs(300);
-/// A pause after the system had no connection for us, for want of something.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Time limit for a connection, even one whose client reads slowly. Browsers reconnect.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
+/// Pause after a failed accept, for example without a free file descriptor.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Lets one browser in with a link that nobody else should see: a command line, which would name the link, can be read by
-/// every user of a node. Whoever comes first with the path is sent on to the link; from then on it leads nowhere.
+/// A path that redirects to a secret link once, and is not found from then on.
+///
+/// It allows a browser to be started with a link that contains a token: all users of a host can read its command lines,
+/// so these contain the path instead.
 #[derive(Debug)]
-pub struct Admission {
+pub struct OneTimeLink {
     path: String,
     link: Mutex<Option<String>>,
 }
 
-impl Admission {
-    /// From this path, which cannot be guessed, to this link.
+impl OneTimeLink {
+    /// Redirects `path`, which must not be guessable and has no leading slash, to `link`.
     pub fn new(path: String, link: String) -> Self {
         Self { path, link: Mutex::new(Some(link)) }
     }
 
-    /// The link, for the first who asks for the path.
+    /// Returns the link for the first GET request of the path.
     fn take(&self, method: &Method, path: &str) -> Option<String> {
         if method != Method::GET || path != self.path {
             return None;
@@ -58,52 +60,53 @@ impl Admission {
     }
 }
 
-/// What the port of a server decides.
 #[derive(Debug)]
-struct Origin {
+struct Server {
     port: u16,
     files: Files,
-    admission: Option<Admission>,
+    one_time_link: Option<OneTimeLink>,
 }
 
-/// Serves the console on a socket of the loopback interface, for ever. Errors: the socket has no address.
-pub async fn serve(listener: TcpListener, admission: Option<Admission>) -> io::Error {
-    serve_files(listener, files::built_in, admission).await
+/// Serves the console on a listener of the loopback interface. Returns only if the listener has no local address.
+pub async fn serve(listener: TcpListener, one_time_link: Option<OneTimeLink>) -> io::Error {
+    serve_files(listener, files::embedded, one_time_link).await
 }
 
 async fn serve_files(
     listener: TcpListener,
     files: Files,
-    admission: Option<Admission>,
+    one_time_link: Option<OneTimeLink>,
 ) -> io::Error {
     let port = match listener.local_addr() {
         Ok(address) => address.port(),
         Err(error) => return error,
     };
-    let origin = Arc::new(Origin { port, files, admission });
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let server = Arc::new(Server { port, files, one_time_link });
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        // It is never closed.
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { continue };
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { continue };
         let Ok((stream, _)) = listener.accept().await else {
-            sleep(PAUSE).await;
+            sleep(ACCEPT_BACKOFF).await;
             continue;
         };
-        let origin = Arc::clone(&origin);
+        let server = Arc::clone(&server);
         tokio::spawn(async move {
-            // Who is slow or speaks something else is let go.
-            let _ = timeout(LIFETIME, converse(stream, &origin)).await;
-            drop(place);
+            // Timeouts and protocol errors only close the connection.
+            let _ = timeout(MAX_CONNECTION_AGE, serve_connection(stream, &server)).await;
+            drop(permit);
         });
     }
 }
 
-async fn converse(stream: TcpStream, origin: &Origin) -> hyper::Result<()> {
-    let answer =
-        service_fn(|request| async move { Ok::<_, Infallible>(answer::answer(origin, &request)) });
+async fn serve_connection(stream: TcpStream, server: &Server) -> hyper::Result<()> {
+    let service =
+        service_fn(
+            |request| async move { Ok::<_, Infallible>(response::respond(server, &request)) },
+        );
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), answer)
+        .serve_connection(TokioIo::new(stream), service)
         .await
 }

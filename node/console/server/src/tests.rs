@@ -1,4 +1,4 @@
-//! The rules as a browser meets them: bytes over loopback.
+//! Tests over TCP on the loopback interface.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::files::{File, Files};
-use crate::{Admission, serve_files};
+use crate::{OneTimeLink, serve_files};
 
-/// A console as its build leaves it.
+/// The files of a built console.
 fn built(path: &str) -> Option<File> {
     let content = match path {
         "index.html" => "<console>",
@@ -20,23 +20,23 @@ fn built(path: &str) -> Option<File> {
         "tunnel/sw.js" => "tunnel()",
         _ => return None,
     };
-    Some(File { content: Bytes::from_static(content.as_bytes()), tag: format!("\"{path}\"") })
+    Some(File { content: Bytes::from_static(content.as_bytes()), etag: format!("\"{path}\"") })
 }
 
-/// A program that was built without one.
+/// A binary without the console.
 fn not_built(_: &str) -> Option<File> {
     None
 }
 
-/// The port of a server of these files.
-async fn served(files: Files) -> u16 {
+/// Starts a server of these files and returns its port.
+async fn start(files: Files) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(serve_files(listener, files, None));
     port
 }
 
-/// What comes back for these bytes: the head in lower case, and the body.
+/// Sends a request and returns the response: the head in lower case, and the body.
 async fn exchange(port: u16, request: &str) -> (String, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connected");
     stream.write_all(request.as_bytes()).await.expect("sent");
@@ -50,15 +50,15 @@ async fn get(port: u16, host: &str, path: &str) -> (String, String) {
     get_with(port, host, path, "").await
 }
 
-/// With one more line of the head.
+/// Sends a GET request with an additional header line.
 async fn get_with(port: u16, host: &str, path: &str, line: &str) -> (String, String) {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{line}\r\n");
     exchange(port, &request).await
 }
 
 #[tokio::test]
-async fn this_nodes_names_get_the_console_and_may_run_nothing_else() {
-    let port = served(built).await;
+async fn loopback_names_serve_the_console_with_its_security_headers() {
+    let port = start(built).await;
     for host in ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"] {
         let (head, body) = get(port, &format!("{host}:{port}"), "/").await;
         assert!(head.starts_with("http/1.1 200"), "{host}: {head}");
@@ -78,8 +78,8 @@ async fn this_nodes_names_get_the_console_and_may_run_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_service_has_a_name_of_its_own_and_gets_the_tunnel_on_every_path() {
-    let port = served(built).await;
+async fn service_names_serve_the_tunnel_on_every_path() {
+    let port = start(built).await;
     let host = format!("web--shop.localhost:{port}");
     let boot = "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; \
         connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -92,9 +92,9 @@ async fn a_service_has_a_name_of_its_own_and_gets_the_tunnel_on_every_path() {
         }
     }
     let (_, body) = get(port, &host, "/cart").await;
-    assert_eq!(body, "<boot>", "a browser that does not say how it fetches");
+    assert_eq!(body, "<boot>", "a browser that sends no Sec-Fetch-Mode");
     let (head, _) = get_with(port, &host, "/logo.png", "Sec-Fetch-Mode: no-cors\r\n").await;
-    assert!(head.starts_with("http/1.1 503"), "no picture is a page: {head}");
+    assert!(head.starts_with("http/1.1 503"), "not a navigation: {head}");
 
     let (head, body) =
         get_with(port, &host, "/__vc/sw.js", "Sec-Fetch-Mode: same-origin\r\n").await;
@@ -108,8 +108,8 @@ async fn a_service_has_a_name_of_its_own_and_gets_the_tunnel_on_every_path() {
 }
 
 #[tokio::test]
-async fn the_tunnel_is_not_on_the_consoles_origin() {
-    let port = served(built).await;
+async fn the_console_origin_does_not_serve_the_tunnel() {
+    let port = start(built).await;
     for path in ["/tunnel/sw.js", "/__vc/sw.js", "//tunnel/sw.js", "/nothing"] {
         let (head, _) = get(port, &format!("127.0.0.1:{port}"), path).await;
         assert!(head.starts_with("http/1.1 404"), "{path}: {head}");
@@ -117,8 +117,8 @@ async fn the_tunnel_is_not_on_the_consoles_origin() {
 }
 
 #[tokio::test]
-async fn any_other_name_is_refused() {
-    let port = served(built).await;
+async fn other_host_names_are_rejected() {
+    let port = start(built).await;
     for host in [
         format!("evil.example:{port}"),
         format!("localhost.evil.example:{port}"),
@@ -134,7 +134,7 @@ async fn any_other_name_is_refused() {
     ] {
         let (head, body) = get(port, &host, "/").await;
         assert!(head.starts_with("http/1.1 421"), "'{host}': {head}");
-        assert_eq!(body, format!("This is not served here: open http://127.0.0.1:{port}/\n"));
+        assert_eq!(body, format!("This host name is not served. Open http://127.0.0.1:{port}/\n"));
     }
     let own = format!("Host: 127.0.0.1:{port}\r\n");
     for (what, request) in [
@@ -151,8 +151,8 @@ async fn any_other_name_is_refused() {
 }
 
 #[tokio::test]
-async fn what_has_not_changed_is_not_sent_again() {
-    let port = served(built).await;
+async fn unchanged_files_are_not_sent_again() {
+    let port = start(built).await;
     let host = format!("127.0.0.1:{port}");
     let (head, _) = get(port, &host, "/assets/main-4f2a.js").await;
     assert!(head.contains("cache-control: public, max-age=31536000, immutable"), "{head}");
@@ -170,8 +170,8 @@ async fn what_has_not_changed_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn nothing_is_taken_only_given() {
-    let port = served(built).await;
+async fn only_get_and_head_are_supported() {
+    let port = start(built).await;
     let rest = format!("/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
     let (head, body) = exchange(port, &format!("HEAD {rest}")).await;
     assert!(head.starts_with("http/1.1 200") && head.contains("content-length: 9"), "{head}");
@@ -184,8 +184,8 @@ async fn nothing_is_taken_only_given() {
 }
 
 #[tokio::test]
-async fn a_program_without_the_console_says_how_to_build_it() {
-    let port = served(not_built).await;
+async fn a_binary_without_the_console_explains_how_to_build_it() {
+    let port = start(not_built).await;
     for host in ["127.0.0.1", "web--shop.localhost"] {
         let (head, body) = get(port, &format!("{host}:{port}"), "/").await;
         assert!(head.starts_with("http/1.1 503"), "{head}");
@@ -194,11 +194,11 @@ async fn a_program_without_the_console_says_how_to_build_it() {
 }
 
 #[tokio::test]
-async fn one_browser_is_let_in_once() {
+async fn a_one_time_link_redirects_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let admission = Admission::new("open/unguessable".to_owned(), "/#token=secret".to_owned());
-    tokio::spawn(serve_files(listener, built, Some(admission)));
+    let link = OneTimeLink::new("open/unguessable".to_owned(), "/#token=secret".to_owned());
+    tokio::spawn(serve_files(listener, built, Some(link)));
     let host = format!("127.0.0.1:{port}");
     let (head, _) = get(port, &host, "/open/guessed").await;
     assert!(head.starts_with("http/1.1 404"), "{head}");
@@ -213,17 +213,17 @@ async fn one_browser_is_let_in_once() {
 }
 
 #[tokio::test]
-async fn who_comes_after_a_crowd_that_says_nothing_has_his_turn_when_one_leaves() {
-    let port = served(built).await;
-    let mut crowd = Vec::new();
-    for _ in 0..crate::CONNECTIONS {
-        crowd.push(TcpStream::connect(("127.0.0.1", port)).await.expect("connected"));
+async fn a_connection_over_the_limit_is_served_when_another_closes() {
+    let port = start(built).await;
+    let mut idle = Vec::new();
+    for _ in 0..crate::MAX_CONNECTIONS {
+        idle.push(TcpStream::connect(("127.0.0.1", port)).await.expect("connected"));
     }
     let host = format!("127.0.0.1:{port}");
     let mut late = pin!(get(port, &host, "/"));
     let early = timeout(Duration::from_millis(200), &mut late).await;
-    assert!(early.is_err(), "all places are taken");
-    crowd.pop();
+    assert!(early.is_err(), "no permit is free");
+    idle.pop();
     let (head, _) = late.await;
     assert!(head.starts_with("http/1.1 200"), "{head}");
 }

@@ -179,7 +179,11 @@ export function RemoveButton({ row }: { row: ServiceRow }) {
   const onPress = () =>
     confirm({
       title: `Remove ${service}?`,
-      body: <p>Its {count(row.running, 'running instance')} stop, and the service is removed from the cluster. Named volumes keep their data.</p>,
+      body: (
+        <p>
+          The service and its {count(row.running, 'running instance')} are removed. Named volumes keep their data.
+        </p>
+      ),
       verb: `Remove ${service}`,
       isDangerous: true,
       onConfirm: () => void perform(session, service, { op: 'remove', service }),

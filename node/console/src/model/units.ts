@@ -51,7 +51,7 @@ export function count(amount: number, noun: string): string {
   return `${amount} ${noun}${amount === 1 ? '' : 's'}`
 }
 
-/** Returns the last 8 characters of a peer id: all ids begin alike. */
+/** Returns the last 8 characters of a peer id: all ids start alike. */
 export function shortId(id: string): string {
   return id.slice(-8)
 }

@@ -20,7 +20,7 @@ export interface SignInProps {
   connection: ReadonlySignal<MeshState> | null
   /** From a link, or remembered. */
   initial: Credentials | null
-  /** Set if a link brought the token and the sign-in requires a confirmation. */
+  /** Set if the token is from a link for another user or cluster: the sign-in is a confirmation. */
   replaces: Replaced | null
   /** Returns the stored addresses of a cluster. */
   storedPeers: (cluster: string) => string[]

@@ -1,4 +1,4 @@
-//! Which request gets what.
+//! Maps requests to responses: by host name, method and path.
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -6,36 +6,36 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
 
-use crate::Origin;
+use crate::Server;
 use crate::files::{Files, content_type};
 
-/// What a page says that was asked of a program without the console.
-const NOT_BUILT: &str = "This program was built without its console.\n\
-    In its source directory: npm --prefix node/console ci && npm --prefix node/console run build\n\
-    Then build it again with cargo.";
+/// The response of a binary that was compiled before the console was built.
+const NOT_BUILT: &str = "This program was built without the console.\n\
+    Run in the source directory: npm --prefix node/console ci && npm --prefix node/console run build\n\
+    Then run cargo build again.";
 
-/// What may be done in the console: nothing comes from elsewhere, and nothing goes there.
+/// The content security policy of the console: no resources or connections of other origins.
 const CONSOLE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// What may be done in the page that sets up a tunnel. What comes through it has the policy of its service.
+/// The content security policy of the page that installs the tunnel. Pages of a service have the policy of that service.
 const BOOT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// The page that sets up a tunnel.
+/// The page that installs the tunnel's service worker.
 const BOOT: &str = "tunnel/boot.html";
 
-/// What is served under a host name.
+/// The site that a host name serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Site {
     /// The console, which holds a token.
     Console,
-    /// A service behind its tunnel, which must not come near it: another origin for each.
+    /// A service behind its tunnel: untrusted, so each has an origin of its own.
     Service,
 }
 
 impl Site {
-    /// By the `Host` of a request that came to this port; `None`: none of ours. Whoever makes a name of his own point to
-    /// 127.0.0.1 would else have a page of his read ours as one of the same origin.
-    fn named(host: &str, port: u16) -> Option<Self> {
+    /// Returns the site for a `Host` header on this port; `None` for other names. Without this check, a page whose own
+    /// name resolves to 127.0.0.1 (DNS rebinding) would be same-origin with the console.
+    fn from_host(host: &str, port: u16) -> Option<Self> {
         let authority: Authority = host.parse().ok()?;
         if authority.port_u16().unwrap_or(80) != port || host.contains('@') {
             return None;
@@ -50,93 +50,96 @@ impl Site {
     }
 }
 
-/// The answer to a request that came to this port.
-pub(crate) fn answer<B>(origin: &Origin, request: &Request<B>) -> Response<Full<Bytes>> {
-    let mut response = choose(origin, request);
+/// Returns the response to a request.
+pub(crate) fn respond<B>(server: &Server, request: &Request<B>) -> Response<Full<Bytes>> {
+    let mut response = route(server, request);
     let headers = response.headers_mut();
     set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(headers, header::REFERRER_POLICY, "no-referrer");
     response
 }
 
-fn choose<B>(origin: &Origin, request: &Request<B>) -> Response<Full<Bytes>> {
+fn route<B>(server: &Server, request: &Request<B>) -> Response<Full<Bytes>> {
     let hosts: Vec<_> = request.headers().get_all(header::HOST).iter().collect();
-    // A target with a host of its own is for proxies.
+    // Requests in absolute form are for proxies.
     let site = match (hosts.as_slice(), request.uri().authority()) {
-        ([host], None) => host.to_str().ok().and_then(|host| Site::named(host, origin.port)),
+        ([host], None) => host.to_str().ok().and_then(|host| Site::from_host(host, server.port)),
         _ => None,
     };
     let Some(site) = site else {
-        let text = format!("This is not served here: open http://127.0.0.1:{}/", origin.port);
+        let text = format!("This host name is not served. Open http://127.0.0.1:{}/", server.port);
         return plain(StatusCode::MISDIRECTED_REQUEST, &text);
     };
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.");
+        let mut response =
+            plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are supported.");
         set(response.headers_mut(), header::ALLOW, "GET, HEAD");
         return response;
     }
-    if (origin.files)("index.html").is_none() {
+    if (server.files)("index.html").is_none() {
         return plain(StatusCode::SERVICE_UNAVAILABLE, NOT_BUILT);
     }
     match site {
-        Site::Console => console(origin, request),
-        Site::Service => service(origin.files, request),
+        Site::Console => console(server, request),
+        Site::Service => service(server.files, request),
     }
 }
 
-/// A file of the console.
-fn console<B>(origin: &Origin, request: &Request<B>) -> Response<Full<Bytes>> {
+/// Serves a file of the console, or the redirect of the one-time link.
+fn console<B>(server: &Server, request: &Request<B>) -> Response<Full<Bytes>> {
     let path = match request.uri().path() {
         "/" => "index.html",
         path => path.trim_start_matches('/'),
     };
-    if let Some(link) = origin.admission.as_ref().and_then(|it| it.take(request.method(), path)) {
+    let one_time_link = server.one_time_link.as_ref();
+    if let Some(link) = one_time_link.and_then(|it| it.take(request.method(), path)) {
         let mut response = plain(StatusCode::SEE_OTHER, "");
         response
             .headers_mut()
             .extend(HeaderValue::try_from(link).ok().map(|link| (header::LOCATION, link)));
         return response;
     }
-    // The tunnel's files are of no use on the origin that they are to be kept from.
-    let Some(file) = Some(path).filter(|path| !path.starts_with("tunnel/")).and_then(origin.files)
+    // The tunnel must not run on the console's origin.
+    let Some(file) = Some(path).filter(|path| !path.starts_with("tunnel/")).and_then(server.files)
     else {
-        return plain(StatusCode::NOT_FOUND, "There is no such file.");
+        return plain(StatusCode::NOT_FOUND, "File not found.");
     };
-    let known = has(request.headers(), &file.tag);
-    let mut response = Response::new(if known { Full::default() } else { Full::new(file.content) });
-    if known {
+    let unchanged = if_none_match(request.headers(), &file.etag);
+    let body = if unchanged { Full::default() } else { Full::new(file.content) };
+    let mut response = Response::new(body);
+    if unchanged {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
     let headers = response.headers_mut();
     set(headers, header::CONTENT_TYPE, content_type(path));
-    // The names of assets have a hash of their content in them.
-    let cached = path.starts_with("assets/");
-    let cache = if cached { "public, max-age=31536000, immutable" } else { "no-cache" };
+    // The names of assets contain a hash of their content.
+    let immutable = path.starts_with("assets/");
+    let cache = if immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
     set(headers, header::CACHE_CONTROL, cache);
-    headers.extend(HeaderValue::try_from(file.tag).ok().map(|tag| (header::ETAG, tag)));
+    headers.extend(HeaderValue::try_from(file.etag).ok().map(|etag| (header::ETAG, etag)));
     set(headers, header::CONTENT_SECURITY_POLICY, CONSOLE_POLICY);
-    // A page elsewhere that opens this one gets no hold of it; this one keeps hold of the services that it opens.
-    let opener = HeaderName::from_static("cross-origin-opener-policy");
-    set(headers, opener, "same-origin-allow-popups");
+    // Isolates the console from pages that open it, but not from the services that it opens itself.
+    let opener_policy = HeaderName::from_static("cross-origin-opener-policy");
+    set(headers, opener_policy, "same-origin-allow-popups");
     response
 }
 
-/// A file of the tunnel, by the rules in its README.
+/// Serves a file of the tunnel, by the rules in `tunnel/README.md`.
 fn service<B>(files: Files, request: &Request<B>) -> Response<Full<Bytes>> {
-    let own = request.uri().path().strip_prefix("/__vc/");
-    let navigates =
+    let tunnel_file = request.uri().path().strip_prefix("/__vc/");
+    let is_navigation =
         request.headers().get("sec-fetch-mode").is_none_or(|mode| mode.as_bytes() == b"navigate");
-    let path = match own {
+    let path = match tunnel_file {
         Some(name) => format!("tunnel/{name}"),
-        None if navigates => BOOT.to_owned(),
+        None if is_navigation => BOOT.to_owned(),
         None => {
-            let text =
-                "This is a part of a service that came past its tunnel: load the page again.";
+            // The service worker did not intercept the request.
+            let text = "The tunnel to this service is not active. Reload the page.";
             return plain(StatusCode::SERVICE_UNAVAILABLE, text);
         }
     };
     let Some(file) = files(&path) else {
-        return plain(StatusCode::NOT_FOUND, "There is no such file.");
+        return plain(StatusCode::NOT_FOUND, "File not found.");
     };
     let mut response = Response::new(Full::new(file.content));
     let headers = response.headers_mut();
@@ -151,16 +154,16 @@ fn service<B>(files: Files, request: &Request<B>) -> Response<Full<Bytes>> {
     response
 }
 
-/// Whether the browser has the file already.
-fn has(headers: &HeaderMap, tag: &str) -> bool {
+/// Returns whether `If-None-Match` contains the entity tag.
+fn if_none_match(headers: &HeaderMap, etag: &str) -> bool {
     let values = headers.get_all(header::IF_NONE_MATCH).iter();
     values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|given| {
         let given = given.trim();
-        given == "*" || given.trim_start_matches("W/") == tag
+        given == "*" || given.trim_start_matches("W/") == etag
     })
 }
 
-/// One line that is no page.
+/// Returns a response of one line of plain text.
 fn plain(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(format!("{line}\n")));
     *response.status_mut() = status;
