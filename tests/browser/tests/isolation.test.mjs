@@ -69,26 +69,26 @@ browserTest('the windows of an app and of the console cannot reach each other', 
 
 browserTest('a port reaches one service, whatever is requested on it', async () => {
   const app = await open()
-  // With what the tunnel's own script uses, a page asks for a line; and on it, for another service.
+  // Asks for a channel as the tunnel's script does, and calls another service on it.
   const answer = await app.evaluate(
     () =>
       new Promise((resolve) => {
-        navigator.serviceWorker.controller.postMessage({ page: 'want-line' })
+        navigator.serviceWorker.controller.postMessage({ page: 'need-channel' })
         const listen = EventTarget.prototype.addEventListener
         const frame = document.createElement('iframe')
         document.body.append(frame)
         listen.call(navigator.serviceWorker, 'message', () => {}, true)
-        // The tunnel's script keeps the message to itself; so take the port before it does.
+        // The tunnel's script stops the message's propagation, so take the port before it does.
         Object.defineProperty(MessageEvent.prototype, 'ports', {
           get() {
             const ports = Reflect.get(frame.contentWindow.MessageEvent.prototype, 'ports', this)
-            const [line] = ports
-            if (line && this.data?.worker === 'line') {
+            const [channel] = ports
+            if (channel && this.data?.worker === 'channel') {
               const { port1, port2 } = new MessageChannel()
-              port1.onmessage = ({ data }) => data.answer && resolve(data)
+              port1.onmessage = ({ data }) => data.reply && resolve(data)
               const of = { service: 'shop/api', app: { service: 'shop/api', port: 80 } }
-              const ask = { ask: 'fetch', method: 'GET', target: '/echo', headers: [['host', 'shop.api']], body: false, ...of }
-              line.postMessage(ask, [port2])
+              const call = { op: 'fetch', method: 'GET', target: '/echo', headers: [['host', 'shop.api']], body: false, ...of }
+              channel.postMessage(call, [port2])
             }
             return ports
           },

@@ -1,6 +1,6 @@
 /** A console with nothing but `Open`: a button for each service, on a page that is signed in. */
 import { Mesh } from '../../../node/console/mesh/src/index'
-import { openService } from '../../../node/console/tunnel/src/opener'
+import { openService } from '../../../node/console/tunnel/src/launcher'
 
 async function signIn(token: string): Promise<void> {
   const mesh = new Mesh({ token })

@@ -14,7 +14,7 @@ export interface Claims extends TokenClaims {
 }
 
 /** The claims without any check: to learn which cluster a token names and where to find it; `null`: it is no token. */
-export function peek(token: string): Claims | null {
+export function decodeClaims(token: string): Claims | null {
   const payload = token.length > MAX_TOKEN ? undefined : token.split('.')[1]
   const claims = payload === undefined ? null : json(payload)
   if (!isRecord(claims) || typeof claims.aud !== 'string' || typeof claims.sub !== 'string') return null
@@ -36,7 +36,7 @@ export function peek(token: string): Claims | null {
  */
 export async function verifyMember(certificate: string, cluster: string, peer: string): Promise<NodeRole> {
   const [header = '', payload = '', signature = '', ...more] = certificate.split('.')
-  const [fields, claims, bytes] = [json(header), peek(certificate), fromBase64Url(signature)]
+  const [fields, claims, bytes] = [json(header), decodeClaims(certificate), fromBase64Url(signature)]
   const role = isRecord(claims?.scope) ? claims.scope['node:member'] : undefined
   const fits =
     more.length === 0 &&
@@ -45,8 +45,8 @@ export async function verifyMember(certificate: string, cluster: string, peer: s
     claims?.aud === cluster &&
     claims.iss === cluster &&
     claims.sub === peer
-  if (!fits || !bytes || (role !== 'server' && role !== 'worker')) throw impostor()
-  if (!(await signedBy(cluster, `${header}.${payload}`, bytes))) throw impostor()
+  if (!fits || !bytes || (role !== 'server' && role !== 'worker')) throw notAMember()
+  if (!(await signedBy(cluster, `${header}.${payload}`, bytes))) throw notAMember()
   return role
 }
 
@@ -59,7 +59,7 @@ async function signedBy(cluster: string, text: string, signature: Uint8Array): P
   }
 }
 
-function impostor(): MeshError {
+function notAMember(): MeshError {
   return new MeshError('failed', 'the node that answered is not of this cluster')
 }
 

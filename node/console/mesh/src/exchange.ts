@@ -40,7 +40,7 @@ export async function exchange(
     if (reply.reply !== 'response') throw new MeshError('failed', 'the node gave an answer that does not fit')
     const finish = (): void => {
       // Who has answered takes nothing more: what is left would wait for ever.
-      if (upload?.isWhole === false) frames.abort(new MeshError('aborted', 'the answer came before all of the request was sent'))
+      if (upload?.isComplete === false) frames.abort(new MeshError('aborted', 'the answer came before all of the request was sent'))
       else frames.finish()
       done()
     }
@@ -48,7 +48,7 @@ export async function exchange(
   } catch (error) {
     done()
     // While the node is there, the cluster is not out of reach: it is this answer that did not come.
-    const isCut = error instanceof MeshError && error.code === 'lost' && frames.isLinked
+    const isCut = error instanceof MeshError && error.code === 'lost' && frames.isConnected
     throw fail(frames, isCut ? new MeshError('failed', 'the answer broke off before it began', { cause: error }) : error)
   }
 }
@@ -78,7 +78,7 @@ function bodyOf(frames: Frames, finish: () => void, done: () => void): ReadableS
 /** A request's body on its way. */
 interface Upload {
   /** Whether all of it was sent. */
-  readonly isWhole: boolean
+  readonly isComplete: boolean
   /** Reads no more of it. */
   stop(): void
 }
@@ -86,7 +86,7 @@ interface Upload {
 /** Sends a body beside the wait for the answer, which may come before its end. */
 function sendBody(frames: Frames, body: ReadableStream<Uint8Array>): Upload {
   const reader = body.getReader()
-  const upload = { isWhole: false, stop: (): void => void reader.cancel().catch(() => {}) }
+  const upload = { isComplete: false, stop: (): void => void reader.cancel().catch(() => {}) }
   const pump = async (): Promise<void> => {
     for (let next = await reader.read(); !next.done; next = await reader.read()) {
       for (let at = 0; at < next.value.byteLength; at += MAX_BODY_FRAME) {
@@ -95,7 +95,7 @@ function sendBody(frames: Frames, body: ReadableStream<Uint8Array>): Upload {
     }
     // The stream stays open: its end would say that nobody waits for the answer.
     await frames.send(NOTHING)
-    upload.isWhole = true
+    upload.isComplete = true
   }
   pump().catch((cause: unknown) => {
     frames.abort(new MeshError('failed', 'the body of the request could not be sent', { cause }))

@@ -8,9 +8,9 @@ export const MAX_FRAME = 4 * 1024 * 1024
 /** The largest frame of a body, in bytes. */
 export const MAX_BODY_FRAME = 64 * 1024
 /** With so many bytes of frames that nobody has taken yet, the stream rests. */
-const ENOUGH = 1024 * 1024
+const PAUSE_ABOVE = 1024 * 1024
 /** With so few it goes on. */
-const FEW = 256 * 1024
+const RESUME_BELOW = 256 * 1024
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
@@ -57,7 +57,7 @@ export class FrameDecoder {
   }
 
   /** Whether it has the beginning of a frame. */
-  get isAmid(): boolean {
+  get isPartial(): boolean {
     return this.#bytes.byteLength > 0
   }
 
@@ -77,14 +77,14 @@ export class Frames {
   readonly #ready: Uint8Array[] = []
   #bytes = 0
   #isResuming = false
-  #end: End | null = null
-  #wake: (() => void) | null = null
-  readonly #isLinked: () => boolean
+  #ended: End | null = null
+  #notifyReceiver: (() => void) | null = null
+  readonly #isConnected: () => boolean
 
-  /** Frames of at most `max` bytes. The stream is theirs from now on. `isLinked` says whether the connection below it is there. */
-  constructor(stream: Stream, max = MAX_FRAME, isLinked: () => boolean = () => false) {
+  /** Frames of at most `max` bytes. The stream is theirs from now on. `isConnected` says whether the connection below it is there. */
+  constructor(stream: Stream, max = MAX_FRAME, isConnected: () => boolean = () => false) {
     this.#stream = stream
-    this.#isLinked = isLinked
+    this.#isConnected = isConnected
     this.#decoder = new FrameDecoder(max)
     stream.addEventListener('message', this.#onMessage)
     stream.addEventListener('end', this.#onEnd)
@@ -92,8 +92,8 @@ export class Frames {
   }
 
   /** Whether the connection to the node is there, though the stream may be over. */
-  get isLinked(): boolean {
-    return this.#isLinked()
+  get isConnected(): boolean {
+    return this.#isConnected()
   }
 
   /** The next frame; `null`: the node has said that there are no more. Errors: cut, or not a frame. */
@@ -102,12 +102,12 @@ export class Frames {
       const frame = this.#ready.shift()
       if (frame) {
         this.#bytes -= frame.byteLength
-        if (this.#bytes <= FEW && this.#stream.readStatus === 'paused') this.#resume()
+        if (this.#bytes <= RESUME_BELOW && this.#stream.readStatus === 'paused') this.#resume()
         return frame
       }
-      if (this.#end?.error) throw this.#end.error
-      if (this.#end) return null
-      await new Promise<void>((resolve) => (this.#wake = resolve))
+      if (this.#ended?.error) throw this.#ended.error
+      if (this.#ended) return null
+      await new Promise<void>((resolve) => (this.#notifyReceiver = resolve))
     }
   }
 
@@ -130,7 +130,7 @@ export class Frames {
       do await this.#drained()
       while (this.#stream.writableNeedsDrain)
     } catch (cause) {
-      throw this.#end?.error ?? lost(cause)
+      throw this.#ended?.error ?? lost(cause)
     }
   }
 
@@ -146,7 +146,7 @@ export class Frames {
 
   /** Ends both directions at once; whoever waits gets `error`. */
   abort(error: MeshError): void {
-    this.#over(error)
+    this.#finishWith(error)
     this.#stream.abort(error)
   }
 
@@ -171,13 +171,13 @@ export class Frames {
       this.abort(error instanceof MeshError ? error : lost(error))
       return
     }
-    this.#rest()
+    this.#pauseIfFull()
     this.#notify()
   }
 
   /** Rests while there is enough. */
-  #rest(): void {
-    if (!this.#isResuming && this.#bytes >= ENOUGH && this.#stream.readStatus === 'readable') this.#stream.pause()
+  #pauseIfFull(): void {
+    if (!this.#isResuming && this.#bytes >= PAUSE_ABOVE && this.#stream.readStatus === 'readable') this.#stream.pause()
   }
 
   /**
@@ -190,32 +190,32 @@ export class Frames {
       this.#stream.resume()
     } catch (cause) {
       // There is no connection to tell the node on. What was kept is here all the same.
-      this.#over(lost(cause))
+      this.#finishWith(lost(cause))
     }
     this.#isResuming = false
-    this.#rest()
+    this.#pauseIfFull()
   }
 
   readonly #onEnd = (): void => {
     // Of a stream that is broken, what broke it is told next.
     if (this.#stream.status === 'reset' || this.#stream.status === 'aborted') return
-    this.#over(this.#decoder.isAmid ? lost() : null)
+    this.#finishWith(this.#decoder.isPartial ? lost() : null)
   }
 
   readonly #onClose = (event: Event & { error?: Error }): void => {
-    if (event.error) this.#over(lost(event.error))
+    if (event.error) this.#finishWith(lost(event.error))
     // What has come before may still be waiting in the stream: its end follows.
     else if (this.#stream.readBufferLength === 0) this.#onEnd()
   }
 
-  #over(error: MeshError | null): void {
-    this.#end ??= { error }
+  #finishWith(error: MeshError | null): void {
+    this.#ended ??= { error }
     this.#notify()
   }
 
   #notify(): void {
-    this.#wake?.()
-    this.#wake = null
+    this.#notifyReceiver?.()
+    this.#notifyReceiver = null
   }
 
   #drained(): Promise<void> {

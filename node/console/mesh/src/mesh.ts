@@ -1,29 +1,29 @@
 import { MeshError } from './api.js'
 import type { Exchange, MeshOptions, MeshSocket, MeshState, TokenClaims, View } from './api.js'
-import { Attachment } from './attachment.js'
-import { peek } from './certificate.js'
+import { SessionPool } from './session-pool.js'
+import { decodeClaims } from './certificate.js'
 import { exchange } from './exchange.js'
 import { outgoing, responseOf } from './fetch.js'
 import type { Frames } from './frames.js'
 import { aborted } from './mux.js'
-import { enter } from './session.js'
+import { authenticate } from './session.js'
 import type { Dial, Session } from './session.js'
 import { Socket } from './socket.js'
 import { parseAddress } from './transport/address.js'
 import { dial } from './transport/webrtc.js'
 import type { FetchRequest, HeaderList, LiveUpdate, NodeRow, Reply, Request as ClusterRequest } from './types.js'
 import { describeError } from './types.js'
-import { apply, emptyView } from './view.js'
-import { whenReachable } from './wake.js'
+import { applyUpdate, emptyView } from './view.js'
+import { onNetworkChange } from './network-change.js'
 
 /** Where connections come from. */
-export interface Inside {
+export interface Transport {
   dial: Dial
   /** The peer id that an address names; `null`: this transport cannot dial it. */
   peerOf: (address: string) => string | null
 }
 
-const browser: Inside = { dial, peerOf: (address) => parseAddress(address)?.peer ?? null }
+const browser: Transport = { dial, peerOf: (address) => parseAddress(address)?.peer ?? null }
 
 /** Whether a reply is the answer, not a word beside it. */
 const isAnswer = (reply: Reply): boolean => reply.reply !== 'keep_alive' && reply.reply !== 'note'
@@ -36,39 +36,39 @@ export class Mesh {
   readonly claims: TokenClaims
 
   readonly #token: string
-  readonly #inside: Inside
-  readonly #attachment: Attachment
+  readonly #transport: Transport
+  readonly #sessions: SessionPool
   readonly #stateListeners = new Set<(state: MeshState) => void>()
   readonly #viewListeners = new Set<(view: View, changed: ReadonlySet<keyof View>) => void>()
   /** Those who wait for a session. */
-  readonly #waiting = new Set<() => void>()
+  readonly #waiters = new Set<() => void>()
   #state: MeshState = { state: 'connecting', since: Date.now() }
   #view: View = emptyView()
-  #seen = 0
+  #lastUpdate = 0
   /** The view that is followed. */
-  #watched: symbol | null = null
-  #forget: () => void = () => {}
+  #currentWatch: symbol | null = null
+  #stopNetworkChange: () => void = () => {}
 
   /** @throws MeshError: the token is not one of a user */
-  constructor(options: MeshOptions, inside: Inside = browser) {
+  constructor(options: MeshOptions, transport: Transport = browser) {
     const token = options.token.trim()
-    const claims = peek(token)
+    const claims = decodeClaims(token)
     if (!claims) throw new MeshError('refused', 'this is not a token of a Virtual Cluster')
     if (typeof claims.scope !== 'object' || claims.scope === null || !('user' in claims.scope)) {
       throw new MeshError('refused', "this is not a user's token: make one with 'vc token create --user NAME'")
     }
     this.#token = token
-    this.#inside = inside
+    this.#transport = transport
     const { sub, exp, scope, aud } = claims
     this.claims = { sub, exp, scope, aud }
-    this.#attachment = new Attachment((address, signal) => this.#connect(address, signal), {
+    this.#sessions = new SessionPool((address, signal) => this.#connect(address, signal), {
       onActive: (session) => this.#onActive(session),
       onLost: (reason, retryAt) => this.#onLost(reason, retryAt),
-      onRefused: (reason) => this.#become({ state: 'refused', reason }),
+      onRefused: (reason) => this.#setState({ state: 'refused', reason }),
     })
     for (const address of [...claims.peers, ...(options.peers ?? [])]) {
-      const peer = this.#inside.peerOf(address)
-      if (peer !== null) this.#attachment.learn(peer, address)
+      const peer = this.#transport.peerOf(address)
+      if (peer !== null) this.#sessions.addAddress(peer, address)
     }
   }
 
@@ -84,7 +84,7 @@ export class Mesh {
 
   /** When a node last told how the cluster is, or that it is as before: milliseconds since the epoch; 0: never. */
   get seen(): number {
-    return this.#seen
+    return this.#lastUpdate
   }
 
   /** Calls `listener` now and whenever the state changes. Returns what ends that. */
@@ -102,14 +102,14 @@ export class Mesh {
 
   /** Begins to dial, and goes on until `close`: nodes may come and go. */
   start(): void {
-    this.#forget()
-    this.#forget = whenReachable(() => this.#attachment.retry())
-    this.#attachment.start()
+    this.#stopNetworkChange()
+    this.#stopNetworkChange = onNetworkChange(() => this.#sessions.redial())
+    this.#sessions.start()
   }
 
   /** Addresses of members: to keep for the next visit. What the cluster lists now comes first. */
   known(): string[] {
-    return this.#attachment.known()
+    return this.#sessions.known()
   }
 
   /**
@@ -177,10 +177,10 @@ export class Mesh {
 
   /** Ends everything. */
   close(): void {
-    this.#forget()
-    this.#attachment.close()
-    if (this.#state.state !== 'refused') this.#become({ state: 'closed' })
-    this.#wake()
+    this.#stopNetworkChange()
+    this.#sessions.close()
+    if (this.#state.state !== 'refused') this.#setState({ state: 'closed' })
+    this.#wakeWaiters()
   }
 
   /** What a node answers, up to the last, whichever that is. */
@@ -214,78 +214,78 @@ export class Mesh {
   async #open(signal?: AbortSignal): Promise<Frames> {
     for (;;) {
       if (signal?.aborted) throw aborted(signal)
-      const session = this.#attachment.active
+      const session = this.#sessions.active
       if (session) return await session.mux.open(signal)
       if (this.#state.state === 'refused') throw new MeshError('refused', this.#state.reason)
       if (this.#state.state === 'closed') throw new MeshError('lost', 'the mesh was closed')
       if (this.#state.state === 'lost') throw new MeshError('lost', this.#state.reason)
       await new Promise<void>((resolve) => {
-        this.#waiting.add(resolve)
+        this.#waiters.add(resolve)
         signal?.addEventListener('abort', () => resolve(), { once: true })
       })
     }
   }
 
   async #connect(address: string, signal: AbortSignal): Promise<Session> {
-    const link = await this.#inside.dial(address, signal)
-    return await enter(link, this.#token, this.claims.aud, signal)
+    const link = await this.#transport.dial(address, signal)
+    return await authenticate(link, this.#token, this.claims.aud, signal)
   }
 
   #onActive(session: Session | null): void {
     if (session) void this.#watch(session)
-    else this.#become({ state: 'connecting', since: Date.now() })
-    this.#wake()
+    else this.#setState({ state: 'connecting', since: Date.now() })
+    this.#wakeWaiters()
   }
 
   #onLost(reason: string, retryAt: number): void {
     const since = this.#state.state === 'lost' ? this.#state.since : Date.now()
-    this.#become({ state: 'lost', since, reason: reason || 'no address of a node is known', retryAt })
-    this.#wake()
+    this.#setState({ state: 'lost', since, reason: reason || 'no address of a node is known', retryAt })
+    this.#wakeWaiters()
   }
 
   /** Follows the cluster at a node for as long as it is the one that is used; the end of the view is the session's. */
   async #watch(session: Session): Promise<void> {
-    const watch = (this.#watched = Symbol('watch'))
-    if (this.#state.state !== 'connecting') this.#become({ state: 'connecting', since: Date.now() })
+    const watch = (this.#currentWatch = Symbol('watch'))
+    if (this.#state.state !== 'connecting') this.#setState({ state: 'connecting', since: Date.now() })
     try {
       const frames = await session.mux.open()
       await frames.sendJson({ op: 'live' })
       for (let first = true; ; first = false) {
         const reply = await frames.receiveJson<Reply>()
-        if (watch !== this.#watched) return frames.abort(new MeshError('aborted', 'another node is watched'))
+        if (watch !== this.#currentWatch) return frames.abort(new MeshError('aborted', 'another node is watched'))
         if (reply.reply !== 'live') break
-        this.#take(reply.value, first)
-        if (first) this.#live(session)
+        this.#applyUpdate(reply.value, first)
+        if (first) this.#setLive(session)
       }
     } catch {
       // Whatever it was: this session does not show the cluster any more.
     }
-    if (watch === this.#watched) session.close()
+    if (watch === this.#currentWatch) session.close()
   }
 
-  #live(session: Session): void {
+  #setLive(session: Session): void {
     const { node, address, role, mux } = session
-    this.#become({ state: 'live', node, address, rttMs: mux.rttMs, role, user: this.claims.sub })
+    this.#setState({ state: 'live', node, address, rttMs: mux.rttMs, role, user: this.claims.sub })
     mux.onRtt = (rttMs) => {
       const state = this.#state
       if (state.state !== 'live' || state.node !== node) return
       // Listeners hear of a round trip that is another, not of each.
       const told = state.rttMs ?? Number.NEGATIVE_INFINITY
       if (Math.abs(rttMs - told) < Math.max(1, told / 4)) return
-      this.#become({ ...state, rttMs })
+      this.#setState({ ...state, rttMs })
     }
   }
 
-  #take(update: LiveUpdate, first: boolean): void {
-    this.#seen = Date.now()
-    const { view, changed } = apply(this.#view, update, first)
+  #applyUpdate(update: LiveUpdate, first: boolean): void {
+    this.#lastUpdate = Date.now()
+    const { view, changed } = applyUpdate(this.#view, update, first)
     if (changed.size === 0) return
     this.#view = view
-    if (update.nodes) this.#attachment.list(new Map(update.nodes.map((node) => [node.id, this.#dialable(node)])))
+    if (update.nodes) this.#sessions.setListed(new Map(update.nodes.map((node) => [node.id, this.#dialable(node)])))
     for (const listener of [...this.#viewListeners]) report(() => listener(view, changed))
   }
 
-  #become(state: MeshState): void {
+  #setState(state: MeshState): void {
     this.#state = state
     for (const listener of [...this.#stateListeners]) report(() => listener(state))
   }
@@ -293,12 +293,12 @@ export class Mesh {
   /** Where a node can be dialled from here. */
   #dialable({ id, addresses }: NodeRow): string[] {
     const whole = addresses.map((address) => (address.includes('/p2p/') ? address : `${address}/p2p/${id}`))
-    return whole.filter((address) => this.#inside.peerOf(address) === id)
+    return whole.filter((address) => this.#transport.peerOf(address) === id)
   }
 
-  #wake(): void {
-    const waiting = [...this.#waiting]
-    this.#waiting.clear()
+  #wakeWaiters(): void {
+    const waiting = [...this.#waiters]
+    this.#waiters.clear()
     for (const wake of waiting) wake()
   }
 }

@@ -9,15 +9,15 @@ const MAX_STREAMS = 200
 /** The most that a stream may have under way, in bytes: enough for 20 MB/s over 100 ms. */
 const MAX_WINDOW = 2 * 1024 * 1024
 /** How often somebody looks whether the node has said anything. */
-const LOOK_EVERY = 250
+const CHECK_INTERVAL = 250
 /** How often the node is asked for a sign of life. */
-const PING_EVERY = 500
+const PING_INTERVAL = 500
 /** A node that says nothing for so long is quiet: a live view alone says something every 500 ms. */
-const QUIET = 1000
+const STALLED_AFTER = 1000
 /** After so long it is gone, and what was asked of it is lost. Before, SCTP may be busy to send again what was lost. */
-const GONE = 6000
+const LOST_AFTER = 6000
 /** A page that has not looked for so long slept, and has not listened. One in the background looks once a second. */
-const SLEPT = 2500
+const SUSPENDED_AFTER = 2500
 
 /** Many streams on one: yamux, as its client. */
 export class Mux {
@@ -26,7 +26,7 @@ export class Mux {
   /** The round trip, smoothed as TCP does it (RFC 6298), milliseconds; `null`: not measured yet. */
   rttMs: number | null = null
   /** Called when the node becomes quiet, and when it is heard again. */
-  onQuiet: (isQuiet: boolean) => void = () => {}
+  onStalled: (isStalled: boolean) => void = () => {}
   /** Called with each round trip. */
   onRtt: (rttMs: number) => void = () => {}
 
@@ -34,13 +34,13 @@ export class Mux {
   readonly #stream: Stream
   readonly #waiting = new Set<() => void>()
   #open = 0
-  #heard = performance.now()
-  #isQuiet = false
-  #looked = performance.now()
+  #lastActivity = performance.now()
+  #isStalled = false
+  #lastCheck = performance.now()
   /** Looks since the node was heard. */
-  #looks = 0
+  #checks = 0
   /** When the last ping was sent, and whether its answer is still on the way. */
-  #pinged = Number.NEGATIVE_INFINITY
+  #lastPing = Number.NEGATIVE_INFINITY
   #isPinging = false
   readonly #timer: ReturnType<typeof setInterval>
   #close!: (reason: MeshError) => void
@@ -48,7 +48,7 @@ export class Mux {
   /** Takes a stream whose other side is a yamux server. */
   constructor(stream: Stream) {
     this.#stream = stream
-    stream.addEventListener('message', () => this.#hear())
+    stream.addEventListener('message', () => this.#onActivity())
     const create = yamux({
       // Pings here say more, and end with the connection.
       enableKeepAlive: false,
@@ -59,7 +59,7 @@ export class Mux {
     this.closed = new Promise((resolve) => (this.#close = resolve))
     void this.closed.then(() => this.#waiting.forEach((wake) => wake()))
     stream.addEventListener('close', () => this.end(new MeshError('lost', 'the node closed the connection')))
-    this.#timer = setInterval(() => this.#look(), LOOK_EVERY)
+    this.#timer = setInterval(() => this.#check(), CHECK_INTERVAL)
     this.#ping()
   }
 
@@ -70,7 +70,7 @@ export class Mux {
 
   /** Opens a stream; waits while too many are open. Errors: the connection is over, or `signal`. */
   async open(signal?: AbortSignal): Promise<Frames> {
-    while (this.#open >= MAX_STREAMS && this.#muxer.status === 'open' && !signal?.aborted) await this.#room(signal)
+    while (this.#open >= MAX_STREAMS && this.#muxer.status === 'open' && !signal?.aborted) await this.#streamSlot(signal)
     if (signal?.aborted) throw aborted(signal)
     if (this.#muxer.status !== 'open') throw new MeshError('lost', 'the connection to the node was lost')
     this.#open += 1
@@ -91,7 +91,7 @@ export class Mux {
     this.#stream.abort(reason)
   }
 
-  #room(signal?: AbortSignal): Promise<void> {
+  #streamSlot(signal?: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       const wake = (): void => {
         this.#waiting.delete(wake)
@@ -103,30 +103,30 @@ export class Mux {
     })
   }
 
-  #hear(): void {
-    this.#heard = performance.now()
-    this.#looks = 0
-    if (this.#isQuiet) this.onQuiet((this.#isQuiet = false))
+  #onActivity(): void {
+    this.#lastActivity = performance.now()
+    this.#checks = 0
+    if (this.#isStalled) this.onStalled((this.#isStalled = false))
   }
 
-  #look(): void {
+  #check(): void {
     const now = performance.now()
     // The node gets its time again.
-    if (now - this.#looked > SLEPT) this.#heard = now
-    this.#looked = now
-    this.#looks += 1
+    if (now - this.#lastCheck > SUSPENDED_AFTER) this.#lastActivity = now
+    this.#lastCheck = now
+    this.#checks += 1
     // What came while the page was busy is heard after this look.
-    const silent = this.#looks > 1 ? now - this.#heard : 0
-    if (silent > GONE) return this.end(new MeshError('lost', 'the node does not answer any more'))
-    if (silent > QUIET && !this.#isQuiet) this.onQuiet((this.#isQuiet = true))
+    const silent = this.#checks > 1 ? now - this.#lastActivity : 0
+    if (silent > LOST_AFTER) return this.end(new MeshError('lost', 'the node does not answer any more'))
+    if (silent > STALLED_AFTER && !this.#isStalled) this.onStalled((this.#isStalled = true))
     this.#ping()
   }
 
   #ping(): void {
     // One at a time: behind a large download an answer may be on its way for a while.
     const at = performance.now()
-    if (this.#isPinging || at - this.#pinged < PING_EVERY) return
-    this.#pinged = at
+    if (this.#isPinging || at - this.#lastPing < PING_INTERVAL) return
+    this.#lastPing = at
     this.#isPinging = true
     this.#muxer.ping().then(
       () => {

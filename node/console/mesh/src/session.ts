@@ -7,7 +7,7 @@ import { Mux } from './mux.js'
 import type { Reply, UserRole } from './types.js'
 
 /** A connection to a node with a stream on it that speaks `/vc/auth/1`; nothing has been said on that yet. */
-export interface Link {
+export interface Connection {
   stream: Stream
   /** Whose it is, proven by the transport: a peer id. */
   peer: string
@@ -18,7 +18,7 @@ export interface Link {
 }
 
 /** Makes a connection. Errors: nobody answers, another peer answers, or `signal`. */
-export type Dial = (address: string, signal: AbortSignal) => Promise<Link>
+export type Dial = (address: string, signal: AbortSignal) => Promise<Connection>
 
 /** A node that has let us in. */
 export interface Session {
@@ -37,7 +37,7 @@ type Welcome = { user: { role: UserRole } } | { refused: { reason: string; busy?
  *
  * @throws MeshError `refused`: this node does not accept the token; else it cannot be used now
  */
-export async function enter(link: Link, token: string, cluster: string, signal: AbortSignal): Promise<Session> {
+export async function authenticate(link: Connection, token: string, cluster: string, signal: AbortSignal): Promise<Session> {
   const frames = new Frames(link.stream)
   const stop = (): void => frames.abort(new MeshError('aborted', 'the node did not answer in time'))
   signal.addEventListener('abort', stop)

@@ -14,10 +14,10 @@ const TEXT = 1
 const BINARY = 2
 const CLOSE = 8
 /** When, after a close, nothing leaves for so long, milliseconds, and the other side says nothing, it is cut. */
-const PATIENCE = 60_000
+const CLOSE_TIMEOUT = 60_000
 /** Codes of a close that nobody sends: it said none; it was cut. */
-const NO_CODE = 1005
-const CUT = 1006
+const NO_STATUS = 1005
+const ABNORMAL_CLOSURE = 1006
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
@@ -36,9 +36,9 @@ export class Socket extends EventTarget implements MeshSocket {
   #frames: Frames | null = null
   readonly #cancel = new AbortController()
   /** What is sent, in its order. */
-  #sending: Promise<void> = Promise.resolve()
+  #sendQueue: Promise<void> = Promise.resolve()
   /** How many messages have left. */
-  #sent = 0
+  #sentCount = 0
   #timer: ReturnType<typeof setTimeout> | undefined
 
   constructor(open: Open, request: SocketRequest) {
@@ -77,18 +77,18 @@ export class Socket extends EventTarget implements MeshSocket {
     if (!wasOpen) return this.#cancel.abort()
     const said = code === undefined ? [] : [Uint8Array.of(code >> 8, code & 0xff), text]
     this.#enqueue((frames) => frames.send(Uint8Array.of(CLOSE), ...said))
-    this.#hurry()
+    this.#armCloseTimer()
   }
 
   async #run(open: Open, request: SocketRequest): Promise<void> {
-    let end = { code: CUT, reason: '', wasClean: false }
+    let end = { code: ABNORMAL_CLOSURE, reason: '', wasClean: false }
     try {
-      const frames = await this.#begin(open, request)
+      const frames = await this.#connect(open, request)
       for (let frame = await frames.receive(); frame; frame = await frames.receive()) {
         const [kind] = frame
         const rest = frame.subarray(1)
         if (kind === CLOSE) {
-          end = { code: rest.byteLength < 2 ? NO_CODE : (rest[0]! << 8) | rest[1]!, reason: decoder.decode(rest.subarray(2)), wasClean: true }
+          end = { code: rest.byteLength < 2 ? NO_STATUS : (rest[0]! << 8) | rest[1]!, reason: decoder.decode(rest.subarray(2)), wasClean: true }
           if (this.readyState === 1) this.#enqueue((frames) => frames.send(frame))
           break
         }
@@ -99,7 +99,7 @@ export class Socket extends EventTarget implements MeshSocket {
       }
       // Who has said that it is over may take no more: then its stream ends, and what was not sent stays here.
       const isOver = frames.receive().then(() => false, () => false)
-      if (await Promise.race([this.#sending.then(() => true), isOver])) frames.finish()
+      if (await Promise.race([this.#sendQueue.then(() => true), isOver])) frames.finish()
       else frames.abort(new MeshError('aborted', 'the WebSocket is over'))
     } catch (error) {
       end.reason = error instanceof MeshError ? error.message : ''
@@ -111,7 +111,7 @@ export class Socket extends EventTarget implements MeshSocket {
     this.dispatchEvent(new CloseEvent('close', end))
   }
 
-  async #begin(open: Open, request: SocketRequest): Promise<Frames> {
+  async #connect(open: Open, request: SocketRequest): Promise<Frames> {
     const frames = await open(this.#cancel.signal)
     this.#frames = frames
     const stop = (): void => frames.abort(new MeshError('aborted', 'the WebSocket was closed before it was open'))
@@ -130,12 +130,12 @@ export class Socket extends EventTarget implements MeshSocket {
   }
 
   /** Waits for an end as long as something leaves: an instance that reads nothing would never let it come. */
-  #hurry(): void {
-    const before = this.#sent
+  #armCloseTimer(): void {
+    const before = this.#sentCount
     this.#timer = setTimeout(() => {
-      if (this.#sent > before) this.#hurry()
+      if (this.#sentCount > before) this.#armCloseTimer()
       else this.#frames?.abort(new MeshError('aborted', 'the instance did not take the close'))
-    }, PATIENCE)
+    }, CLOSE_TIMEOUT)
   }
 
   #enqueue(step: (frames: Frames) => Promise<void>): void {
@@ -143,10 +143,10 @@ export class Socket extends EventTarget implements MeshSocket {
     if (!frames) return
     const send = async (): Promise<void> => {
       await step(frames)
-      this.#sent += 1
+      this.#sentCount += 1
     }
     // Of a stream that is lost `#run` hears as well; what cannot be read ends it here.
-    this.#sending = this.#sending.then(send).catch((cause: unknown) => frames.abort(new MeshError('failed', 'a message could not be sent', { cause })))
+    this.#sendQueue = this.#sendQueue.then(send).catch((cause: unknown) => frames.abort(new MeshError('failed', 'a message could not be sent', { cause })))
   }
 
   #binary(bytes: Uint8Array): Blob | ArrayBuffer {

@@ -14,7 +14,7 @@ export function emptyView(): View {
  *
  * @param first the first update of a node: it tells of events again that another may have told of
  */
-export function apply(
+export function applyUpdate(
   view: View,
   update: LiveUpdate,
   first = false,

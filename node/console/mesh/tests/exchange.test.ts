@@ -1,4 +1,4 @@
-import './older-node.js'
+import './polyfills.js'
 
 import { streamPair } from '@libp2p/utils'
 import { afterEach, describe, expect, it } from 'vitest'
@@ -10,8 +10,8 @@ import type { Frames } from '../src/frames.js'
 import { Mux } from '../src/mux.js'
 import type { FetchRequest } from '../src/types.js'
 import { utf8 } from './bytes.js'
-import { muxPair, serveMux } from './pair.js'
-import type { Serve } from './pair.js'
+import { muxPair, serveMux } from './mux-pair.js'
+import type { Serve } from './mux-pair.js'
 
 let mux: Mux | null = null
 afterEach(() => {
@@ -275,5 +275,5 @@ describe('fetch', () => {
     await expect.poll(() => before === (before = sent) && sent > 0, { interval: 100, timeout: 5000 }).toBe(true)
     expect(sent).toBeLessThan(128)
     expect((await response.arrayBuffer()).byteLength).toBe(512 * piece.byteLength)
-  })
+  }, 30_000)
 })

@@ -1,4 +1,4 @@
-import './older-node.js'
+import './polyfills.js'
 
 import { streamPair } from '@libp2p/utils'
 import { describe, expect, it, vi } from 'vitest'
@@ -18,7 +18,7 @@ describe('frames', () => {
         for (let frame = decoder.next(); frame; frame = decoder.next()) received.push(new TextDecoder().decode(frame))
       }
       expect(received).toEqual(sent)
-      expect(decoder.isAmid).toBe(false)
+      expect(decoder.isPartial).toBe(false)
     }
   })
 

@@ -1,4 +1,4 @@
-import './older-node.js'
+import './polyfills.js'
 
 import { streamPair } from '@libp2p/utils'
 import { afterEach, describe, expect, it, vi } from 'vitest'
@@ -8,7 +8,7 @@ import { Mesh } from '../src/mesh.js'
 import type { MeshState } from '../src/api.js'
 import { identity, jwt, memberClaims, userToken } from './credentials.js'
 import type { Identity } from './credentials.js'
-import { serveMux } from './pair.js'
+import { serveMux } from './mux-pair.js'
 
 let mesh: Mesh | null = null
 afterEach(() => {

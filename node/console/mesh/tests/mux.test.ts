@@ -1,11 +1,11 @@
-import './older-node.js'
+import './polyfills.js'
 
 import { streamPair } from '@libp2p/utils'
 import { describe, expect, it, vi } from 'vitest'
 
 import { MeshError } from '../src/api.js'
 import { Mux } from '../src/mux.js'
-import { muxPair } from './pair.js'
+import { muxPair } from './mux-pair.js'
 
 /** Many streams on a connection whose other side says nothing by itself, by the clock of the test. */
 async function silentMux() {
@@ -15,7 +15,7 @@ async function silentMux() {
   silent.addEventListener('message', () => {})
   const mux = new Mux(own)
   const [quiet, over] = [vi.fn(), vi.fn()]
-  mux.onQuiet = quiet
+  mux.onStalled = quiet
   void mux.closed.then(over)
   return { silent, quiet, over }
 }

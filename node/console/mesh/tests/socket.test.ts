@@ -1,4 +1,4 @@
-import './older-node.js'
+import './polyfills.js'
 
 import { afterEach, describe, expect, it, vi } from 'vitest'
 
@@ -6,7 +6,7 @@ import { MeshError } from '../src/api.js'
 import type { Frames } from '../src/frames.js'
 import type { Mux } from '../src/mux.js'
 import { Socket } from '../src/socket.js'
-import { muxPair } from './pair.js'
+import { muxPair } from './mux-pair.js'
 
 let mux: Mux | null = null
 afterEach(() => {

@@ -1,9 +1,9 @@
-import './older-node.js'
+import './polyfills.js'
 
 import { describe, expect, it } from 'vitest'
 
 import { certhashOf, fingerprintOf, parseAddress } from '../src/transport/address.js'
-import { answerOf, prologueOf } from '../src/transport/description.js'
+import { buildAnswer, noisePrologue } from '../src/transport/sdp.js'
 import { Flag, MAX_MESSAGE, MessageDecoder, OVERHEAD, encodeMessage } from '../src/transport/message.js'
 import { cuts, join } from './bytes.js'
 
@@ -45,7 +45,7 @@ describe('an address', () => {
 
 describe('the answer that stands for a node', () => {
   it("carries the browser's password to it, and its certificate's hash to the browser", () => {
-    const answer = answerOf(address(), OFFER)
+    const answer = buildAnswer(address(), OFFER)
     expect(answer).toContain(`a=ice-ufrag:libp2p+webrtc+v2/${PASSWORD}\r\n`)
     expect(answer).toContain(`a=ice-pwd:libp2p+webrtc+v2/${PASSWORD}\r\n`)
     expect(answer).toContain(`a=fingerprint:sha-256 ${fingerprintOf(address().certhash)}\r\n`)
@@ -55,12 +55,12 @@ describe('the answer that stands for a node', () => {
 
   it('is not made without a password to send', () => {
     for (const offer of ['', OFFER.replace('a=ice-pwd', 'a=other'), OFFER.replace(PASSWORD, 'short'), OFFER.replace(PASSWORD, `${PASSWORD}:`)]) {
-      expect(() => answerOf(address(), offer)).toThrow('ICE password')
+      expect(() => buildAnswer(address(), offer)).toThrow('ICE password')
     }
   })
 
   it('is bound to both certificates by the prologue', () => {
-    const prologue = prologueOf(address(), OFFER)
+    const prologue = noisePrologue(address(), OFFER)
     expect(prologue.length).toBe('libp2p-webrtc-noise:'.length + 34 + 34)
     expect(prologue.slice(-34)).toEqual(address().certhash)
     expect(prologue.slice(-68, -34)).toEqual(Uint8Array.of(0x12, 0x20, ...Array(32).fill(0x0a)))

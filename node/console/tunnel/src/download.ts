@@ -21,7 +21,7 @@ function download(path: string): void {
 }
 
 /** Watches the page's links, those that its scripts press as well. */
-export function leadDownloads(): void {
+export function interceptDownloads(): void {
   // Last, so that the page's own listeners have said whether they want it.
   addEventListener('click', (event) => {
     const link = event.composedPath().find((it) => it instanceof HTMLAnchorElement)

@@ -3,7 +3,7 @@ import type { SameSite } from './cookies'
 import type { HeaderList } from './protocol'
 
 /** What of a `Request` is looked at. */
-export type Seen = Pick<Request, 'method' | 'mode' | 'destination' | 'referrer' | 'credentials' | 'headers'>
+export type RequestMetadata = Pick<Request, 'method' | 'mode' | 'destination' | 'referrer' | 'credentials' | 'headers'>
 
 /** Ours, or the browser's to say. */
 const NOT_SENT = /^(cookie2?|host|origin|referer|accept-encoding|connection|content-length|sec-fetch-.*)$/
@@ -16,7 +16,7 @@ export type Initiator = 'same-origin' | 'cross-site' | 'none'
  * the user's own, or that of a page elsewhere which hides. A reload by the user names what the navigation did that it repeats,
  * and counts as that did, as RFC 6265bis says; one by a script of the page names the page.
  */
-export function initiator(request: Seen, own: string): Initiator {
+export function initiator(request: RequestMetadata, own: string): Initiator {
   if (request.mode !== 'navigate') return 'same-origin'
   const origin = request.headers.get('origin') ?? URL.parse(request.referrer)?.origin
   if (origin === own) return 'same-origin'
@@ -24,14 +24,14 @@ export function initiator(request: Seen, own: string): Initiator {
 }
 
 /** Which cookies go with a request. */
-export function cookieContext(request: Seen, from: Initiator): SameSite | null {
+export function cookieContext(request: RequestMetadata, from: Initiator): SameSite | null {
   if (request.credentials === 'omit') return null
   if (from === 'same-origin') return 'strict'
   return request.method === 'GET' || request.method === 'HEAD' ? 'lax' : 'none'
 }
 
 /** The headers of a request, as the app would get them from the browser. */
-export function outgoing(request: Seen, url: URL, from: Initiator, cookie: string): HeaderList {
+export function requestHeaders(request: RequestMetadata, url: URL, from: Initiator, cookie: string): HeaderList {
   const headers: HeaderList = [['host', url.host]]
   request.headers.forEach((value, name) => {
     if (!NOT_SENT.test(name)) headers.push([name, value])
@@ -64,7 +64,7 @@ export function values(headers: HeaderList, name: string): string[] {
 }
 
 /** The headers of an answer, for the browser; those named in `without` are left out. */
-export function incoming(headers: HeaderList, without: ReadonlySet<string>): Headers {
+export function responseHeaders(headers: HeaderList, without: ReadonlySet<string>): Headers {
   const passed = new Headers()
   for (const [name, value] of headers) {
     // Cookies have gone their own way; and who may have service workers here is not the app's business.

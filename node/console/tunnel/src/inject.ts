@@ -1,78 +1,81 @@
-/** In each page of an app, before anything of its own: what the service worker cannot do, and a line kept for it. */
-import { leadDownloads } from './download'
-import { Line } from './line'
-import type { PageAsk, WorkerTold } from './protocol'
+/**
+ * Runs in each page of an app before the page's own scripts: does what a service worker cannot, and keeps a channel to the
+ * console that outlives the service worker.
+ */
+import { reportAborts } from './abort-reports'
+import { interceptDownloads } from './download'
+import type { PageMessage, WorkerMessage } from './protocol'
 import { isRecord } from './protocol'
-import { TunnelSocket } from './socket'
-import { followAborts } from './unwanted'
+import { RpcChannel } from './rpc-channel'
+import { TunnelSocket } from './tunnel-socket'
 
 const workers = navigator.serviceWorker
-let line: Line | null = null
+let channel: RpcChannel | null = null
 
-function tell(ask: PageAsk, transfer: Transferable[] = []): void {
-  workers.controller?.postMessage(ask, transfer)
+function post(message: PageMessage, transfer: Transferable[] = []): void {
+  workers.controller?.postMessage(message, transfer)
 }
 
 workers.addEventListener('message', (event: MessageEvent<unknown>) => {
   if (!isRecord(event.data) || !('worker' in event.data)) return
-  // Not for the app, which may listen as well.
+  // The app may listen for messages as well.
   event.stopImmediatePropagation()
-  const told = event.data as unknown as WorkerTold
-  switch (told.worker) {
-    case 'line': {
+  const message = event.data as unknown as WorkerMessage
+  switch (message.worker) {
+    case 'channel': {
       const [port] = event.ports
       if (!port) return
-      line?.close()
-      line = new Line(port, told.app)
+      channel?.close()
+      channel = new RpcChannel(port, message.app)
       return
     }
-    case 'want-line':
-      if (!line || line.closed) return
-      return tell({ page: 'line', app: line.app, fresh: false }, [line.fork()])
-    case 'hold':
-      return tell({ page: 'held' })
+    case 'need-channel':
+      if (!channel || channel.closed) return
+      return post({ page: 'channel', app: channel.app, fresh: false }, [channel.fork()])
+    case 'keepalive':
+      return post({ page: 'keepalive-ack' })
   }
 })
 workers.startMessages()
-tell({ page: 'want-line' })
+post({ page: 'need-channel' })
 addEventListener('pagehide', (event) => {
-  if (!event.persisted) line?.close()
+  if (!event.persisted) channel?.close()
 })
 addEventListener('pageshow', (event) => {
-  if (event.persisted) tell({ page: 'want-line' })
+  if (event.persisted) post({ page: 'need-channel' })
 })
 
-// The service worker sees what scripts set for all paths, but not what they set for some.
+// The service worker sees the cookies that scripts set with the path `/` only.
 const native = Object.getOwnPropertyDescriptor(Document.prototype, 'cookie')
 if (native) {
   Object.defineProperty(Document.prototype, 'cookie', {
     ...native,
-    set(this: Document, line: string) {
-      native.set?.call(this, line)
-      tell({ page: 'cookie', url: location.href, line: String(line) })
+    set(this: Document, cookie: string) {
+      native.set?.call(this, cookie)
+      post({ page: 'cookie', url: location.href, cookie: String(cookie) })
     },
   })
 }
 
-leadDownloads()
-followAborts((mark) => tell({ page: 'unwanted', mark }))
+interceptDownloads()
+reportAborts((mark) => post({ page: 'abort', mark }))
 
-const refused = 'Seen through a Virtual Cluster console, an app has no service worker of its own: that place is taken.'
+const refused = 'An app opened from a Virtual Cluster console cannot register a service worker: the tunnel uses its place.'
 workers.register = () => {
   console.warn(refused)
   return Promise.reject(new DOMException(refused, 'SecurityError'))
 }
 
-// Apps that once had a service worker say this in all their pages, and would be without a way to their instance.
+// Apps that used to have a service worker unregister it on every page, which would remove the tunnel's.
 ServiceWorkerRegistration.prototype.unregister = () => Promise.resolve(false)
 
 const Native = window.WebSocket
-/** Those to the app's own host; others are the browser's. */
+/** Tunnels the WebSockets to the app's own host; the others are the browser's. */
 window.WebSocket = new Proxy(Native, {
   construct(native, [given, protocols]: [string | URL, (string | string[])?], target) {
     const url = URL.parse(String(given), document.baseURI)
     if (url?.host !== location.host) return Reflect.construct(native, [given, ...(protocols ? [protocols] : [])], target) as WebSocket
-    return new TunnelSocket(url, protocols ?? [], (ask, port) => tell(ask, [port]))
+    return new TunnelSocket(url, protocols ?? [], (message, port) => post(message, [port]))
   },
 })
 Object.setPrototypeOf(TunnelSocket.prototype, Native.prototype)

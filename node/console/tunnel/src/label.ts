@@ -47,7 +47,7 @@ export function loopbackConsoles(app: URL | Location): string[] {
 export function staticPattern(config: unknown): AppsPattern {
   const pattern = typeof config === 'object' && config !== null && 'appsOrigin' in config ? config.appsOrigin : undefined
   if (pattern === undefined) throw new Error(NO_APPS)
-  const bad = new Error('"appsOrigin" in console.json has to be like "https://{app}.apps.example.org"')
+  const bad = new Error('"appsOrigin" in console.json must be like "https://{app}.apps.example.org"')
   if (typeof pattern !== 'string' || !/^https:\/\/\{app\}\.[^/{}@?#]+$/.test(pattern)) throw bad
   const origin = URL.parse(pattern.replace('{app}', 'app'))?.origin
   if (origin !== pattern.replace('{app}', 'app')) throw bad

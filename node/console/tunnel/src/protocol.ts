@@ -1,28 +1,28 @@
 /**
- * What an app's origin and the console say to each other, over MessagePorts.
+ * Defines the messages between an app's origin and the console, and between pages and the service worker of one origin.
  *
- * A **line** is a port to the console that stands for one port of one service. Whoever has one can ask for that service and
- * nothing else: the console believes nothing that it is told about which. Each request and each WebSocket gets a port of its
- * own, handed over with the message that begins it. Lines are made from lines: whoever has one passes on one end of a new
- * channel and keeps, or gives away, the other.
+ * An **RPC channel** is a MessagePort that is bound to one published port of one service when the console creates it. A holder
+ * of the port can call that service and nothing else: no message names a service. Each request and each WebSocket has a
+ * MessagePort of its own, transferred with the call that starts it. A channel can be forked: the caller transfers one end of a
+ * new MessageChannel and keeps the other, or passes it on.
  *
- * The console takes every message from a line for one of a stranger; so each is read by `readAsk` first.
+ * The console treats every message on a channel as unauthenticated input and validates it with `parseCall`.
  */
 
-/** Name and value, in their order; values as in `protocol/src/http.rs`, Latin-1. */
+/** Header names and values in order; values are Latin-1, as in `protocol/src/http.rs`. */
 export type HeaderList = [name: string, value: string][]
 
-/** The window that the console opens says this first, to the console alone. */
+/** First message of the window that the console opened, posted to the console's origin. */
 export interface Hello {
   vcHello: string
 }
-/** The console's answer, with a line: to the window that it opened, at the app's origin alone. */
+/** The console's reply, posted to the app's origin with an RPC channel in the message's ports. */
 export interface Welcome {
   vcWelcome: string
   app: App
 }
 
-/** What a line leads to. */
+/** The service port that a channel is bound to. */
 export interface App {
   /** `project/service`. */
   service: string
@@ -30,106 +30,105 @@ export interface App {
   port: number
 }
 
-/** From an app's origin to the console, on a line. */
-export type Ask =
-  | { ask: 'fetch'; method: string; target: string; headers: HeaderList; body: boolean; port: MessagePort }
-  | { ask: 'socket'; target: string; headers: HeaderList; protocols: string[]; port: MessagePort }
-  | { ask: 'line'; port: MessagePort }
-  | { ask: 'ping' }
-  | { ask: 'bye' }
+/** Calls from an app's origin to the console, on a channel. */
+export type RpcCall =
+  | { op: 'fetch'; method: string; target: string; headers: HeaderList; body: boolean; port: MessagePort }
+  | { op: 'socket'; target: string; headers: HeaderList; protocols: string[]; port: MessagePort }
+  | { op: 'fork'; port: MessagePort }
+  | { op: 'ping' }
+  | { op: 'close' }
 
-/** From the console, on a line: that it is there, and whether the cluster is. Or that it goes away. */
-export type Told = { told: 'pong'; live: boolean } | { told: 'bye' }
+/** Events from the console on a channel; `live` says whether the console is connected to the cluster. */
+export type RpcEvent = { event: 'pong'; live: boolean } | { event: 'close' }
 
-/** From the console, on the port of a request; its body follows as of a `Flow`. */
-export type Answer =
-  | { answer: 'head'; status: number; headers: HeaderList }
-  | { answer: 'failed'; code: FailureCode; message: string }
+/** The console's reply on the port of a request; the body follows as a `CreditStream`. */
+export type RpcReply =
+  | { reply: 'head'; status: number; headers: HeaderList }
+  | { reply: 'error'; code: FailureCode; message: string }
 
-/** `lost`: the cluster is out of reach, try later. `refused`, `failed`: the node's word. */
+/** `lost`: the cluster is unreachable, retry later. `refused`, `failed`: reported by the node. */
 export type FailureCode = 'lost' | 'refused' | 'failed'
 
-/** To the console, on the port of a WebSocket. */
-export type SocketAsk = { send: string | ArrayBuffer } | { close: true; code?: number; reason?: string }
-/** From the console, on the port of a WebSocket. */
-export type SocketTold =
+/** Commands to the console, on the port of a WebSocket. */
+export type SocketCommand = { send: string | ArrayBuffer } | { close: true; code?: number; reason?: string }
+/** Events from the console, on the port of a WebSocket. */
+export type SocketEvent =
   | { socket: 'open'; protocol: string }
   | { socket: 'message'; data: string | ArrayBuffer }
   | { socket: 'sent'; bytes: number }
   | { socket: 'closed'; code: number; reason: string; clean: boolean }
 
-/** Between pages and the service worker of one origin. */
-export type PageAsk =
-  /** A line for the worker, in the message's ports: fresh from the console, or from what a page has. */
-  | { page: 'line'; app: App; fresh: boolean }
-  /** A page wants a line. */
-  | { page: 'want-line' }
-  /** Is there a way to the app? */
+/** Messages from a page to the service worker of its origin. */
+export type PageMessage =
+  /** Hands over a channel in the message's ports; `fresh` if it comes from the console and not from a fork. */
+  | { page: 'channel'; app: App; fresh: boolean }
+  /** Asks for a channel of the page's own. */
+  | { page: 'need-channel' }
+  /** Asks whether the app is reachable. */
   | { page: 'ready' }
-  /** Opens a WebSocket that talks over the port in the message's ports. */
+  /** Opens a WebSocket over the port in the message's ports. */
   | { page: 'socket'; target: string; protocols: string[] }
-  /** What `followAborts` has marked so was given up. */
-  | { page: 'unwanted'; mark: string }
-  /** A script has set a cookie. */
-  | { page: 'cookie'; url: string; line: string }
-  /** Anything, so that the worker lives on. */
-  | { page: 'held' }
-export type WorkerTold =
-  /** A line for the page, in the message's ports. */
-  | { worker: 'line'; app: App }
-  | { worker: 'want-line' }
+  /** Reports that a script aborted the request with this mark (see `reportAborts`). */
+  | { page: 'abort'; mark: string }
+  /** Reports a cookie that a script set. */
+  | { page: 'cookie'; url: string; cookie: string }
+  /** Answers `keepalive`: any message keeps the service worker running. */
+  | { page: 'keepalive-ack' }
+/** Messages from the service worker to a page of its origin. */
+export type WorkerMessage =
+  /** Hands over a channel for the page in the message's ports. */
+  | { worker: 'channel'; app: App }
+  | { worker: 'need-channel' }
   | { worker: 'ready'; ready: boolean }
-  | { worker: 'hold' }
+  | { worker: 'keepalive' }
 
-/** More headers than any node takes. */
+/** Maximum number of headers, which is also the node's. */
 const MAX_HEADERS = 128
+/** Maximum length of the URL and of each header, in UTF-16 code units. */
 const MAX_TEXT = 64 * 1024
 
-/**
- * Why a message is none that `readAsk` takes, for whoever waits for its answer; the commonest first. A browser sends what is
- * too large as it sends anything.
- */
-export function whyNot(it: unknown): string {
-  if (!isRecord(it)) return 'this is no request'
+/** Returns why `parseCall` rejected a message, for the caller; browsers do not limit the size of URLs and headers themselves. */
+export function rejectionReason(it: unknown): string {
+  if (!isRecord(it)) return 'malformed request'
   const { target, headers } = it
   const more = `larger than ${MAX_TEXT / 1024} KiB`
   if (typeof target === 'string' && !isText(target)) return `the URL is ${more}`
-  if (!Array.isArray(headers)) return 'this is no request'
+  if (!Array.isArray(headers)) return 'malformed request'
   if (headers.length > MAX_HEADERS) return `the request has more than ${MAX_HEADERS} headers`
   const large: unknown = headers.find((row) => Array.isArray(row) && !isText(row[1]))
-  return Array.isArray(large) && isText(large[0]) ? `the header '${large[0]}' is ${more}` : 'this is no request'
+  return Array.isArray(large) && isText(large[0]) ? `the header '${large[0]}' is ${more}` : 'malformed request'
 }
 
-/** A message on a line, if it is one that can be. */
-export function readAsk(event: MessageEvent<unknown>): Ask | null {
+/** Validates a message on a channel; returns `null` if it is not a well-formed call within the limits. */
+export function parseCall(event: MessageEvent<unknown>): RpcCall | null {
   const it = event.data
   if (!isRecord(it)) return null
   const port = event.ports[0]
-  switch (it['ask']) {
+  switch (it['op']) {
     case 'ping':
-      return { ask: 'ping' }
-    case 'bye':
-      return { ask: 'bye' }
-    case 'line':
-      return port ? { ask: 'line', port } : null
+      return { op: 'ping' }
+    case 'close':
+      return { op: 'close' }
+    case 'fork':
+      return port ? { op: 'fork', port } : null
     case 'fetch': {
       const { method, target, headers, body } = it
       if (!port || !isText(method) || !isTarget(target) || !isHeaders(headers) || typeof body !== 'boolean') return null
-      return { ask: 'fetch', method, target, headers, body, port }
+      return { op: 'fetch', method, target, headers, body, port }
     }
     case 'socket': {
       const { target, headers, protocols } = it
       if (!port || !isTarget(target) || !isHeaders(headers)) return null
       if (!Array.isArray(protocols) || protocols.length > MAX_HEADERS || !protocols.every(isText)) return null
-      return { ask: 'socket', target, headers, protocols, port }
+      return { op: 'socket', target, headers, protocols, port }
     }
     default:
       return null
   }
 }
 
-/** A message on the port of a WebSocket, if it is one that can be. */
-export function readSocketAsk(it: unknown): SocketAsk | null {
+/** Validates a message on the port of a WebSocket; returns `null` if it is malformed. */
+export function parseSocketCommand(it: unknown): SocketCommand | null {
   if (!isRecord(it)) return null
   const { send, close, code, reason } = it
   if (typeof send === 'string' || send instanceof ArrayBuffer) return { send }
@@ -141,6 +140,7 @@ export function readSocketAsk(it: unknown): SocketAsk | null {
   }
 }
 
+/** Tells whether a value is an object whose properties can be read. */
 export function isRecord(it: unknown): it is Record<string, unknown> {
   return typeof it === 'object' && it !== null
 }

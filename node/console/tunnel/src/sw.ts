@@ -1,137 +1,138 @@
 /// <reference lib="webworker" />
-/** The service worker of an app's origin: whatever its pages ask for comes through the mesh. */
+/** Runs as the service worker of an app's origin: answers the requests of its pages through the mesh. */
 import { Cookies } from './cookies'
-import type { VisibleCookies } from './cookies'
-import { cookieContext, outgoing } from './headers'
-import { LineError } from './line'
-import type { PageAsk, SocketTold, WorkerTold } from './protocol'
+import type { BrowserCookieStore } from './cookies'
+import { cookieContext, requestHeaders } from './headers'
+import type { PageMessage, SocketEvent, WorkerMessage } from './protocol'
 import { isRecord } from './protocol'
-import { UnfitAnswer, answer } from './worker/answer'
-import { asDownload, attachment } from './worker/download'
-import { findLine, giveLine, pages, takeLine } from './worker/lines'
-import { ownFile, unavailable } from './worker/pages'
-import { shelf } from './worker/shelf'
-import { giveUp, whileWanted } from './worker/wanted'
+import { RpcError } from './rpc-channel'
+import { cancelRequest, withCancellation } from './worker/cancellation'
+import { addChannel, findChannel, pages, shareChannel } from './worker/channels'
+import { asAttachment, parseDownload } from './worker/download'
+import { UnsupportedResponse, forward } from './worker/forward'
+import { jarStore } from './worker/jar-store'
+import { builtInFile, unavailable } from './worker/pages'
 
-declare const self: ServiceWorkerGlobalScope & { cookieStore?: VisibleCookies }
+declare const self: ServiceWorkerGlobalScope & { cookieStore?: BrowserCookieStore }
 
 /**
- * How often pages are asked for a sign of life while an answer is on its way: browsers stop a worker that hears nothing.
- * Each sign keeps it for a while, milliseconds; one event that took minutes would have it stopped for that.
+ * Interval at which pages are asked for a message while responses are in flight, in milliseconds: browsers stop a service
+ * worker without events.
  */
-const HOLD_EVERY = 20_000
-const HOLD_FOR = 60_000
+const KEEPALIVE_INTERVAL = 20_000
+/** Maximum time that one event extends the worker's life, in milliseconds: browsers stop a worker whose event takes minutes. */
+const MAX_EXTENSION = 60_000
 
-const cookies = Cookies.open(shelf, self.cookieStore ?? null)
-const underWay = new Set<Promise<unknown>>()
-let holding: ReturnType<typeof setInterval> | null = null
+const cookies = Cookies.open(jarStore, self.cookieStore ?? null)
+const inFlight = new Set<Promise<unknown>>()
+let keepaliveTimer: ReturnType<typeof setInterval> | null = null
 
 self.addEventListener('install', () => void self.skipWaiting())
 self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim()))
 
 self.addEventListener('fetch', (event) => {
   const url = new URL(event.request.url)
-  // Other hosts are the browser's own business.
+  // Requests to other hosts do not go through the cluster.
   if (url.origin !== self.location.origin) return
-  const own = ownFile(url.pathname)
-  if (own) return event.respondWith(own)
-  const download = asDownload(url)
-  if (download) event.respondWith(respond(event, download.url).then((answer) => attachment(answer, download.name)))
+  const file = builtInFile(url.pathname)
+  if (file) return event.respondWith(file)
+  const download = parseDownload(url)
+  if (download) event.respondWith(respond(event, download.url).then((response) => asAttachment(response, download.name)))
   else if (!url.pathname.startsWith('/__vc/')) event.respondWith(respond(event, url))
 })
 
 async function respond(event: FetchEvent, url: URL): Promise<Response> {
   try {
-    return await whileWanted(event, async (signal) => {
-      const line = await findLine()
-      if (!line) return notOpen(event.request)
-      return streamed(event, await answer(event.request, url, line, await cookies, signal))
+    return await withCancellation(event, async (signal) => {
+      const channel = await findChannel()
+      if (!channel) return consoleClosed(event.request)
+      return keptAlive(event, await forward(event.request, url, channel, await cookies, signal))
     })
   } catch (error) {
-    const code = error instanceof LineError ? error.code : 'failed'
-    if (code === 'gone') return notOpen(event.request)
+    const code = error instanceof RpcError ? error.code : 'failed'
+    if (code === 'gone') return consoleClosed(event.request)
     const message = error instanceof Error ? error.message : String(error)
-    if (error instanceof UnfitAnswer) return unavailable(event.request, 502, 'The answer of the service cannot be shown', message)
+    if (error instanceof UnsupportedResponse) return unavailable(event.request, 502, 'The answer of the service cannot be shown', message)
     if (code === 'failed' || code === 'refused') return unavailable(event.request, 502, 'The service does not answer', message)
-    return unavailable(event.request, 503, 'The cluster is out of reach', `${message}. This page goes on by itself.`)
+    return unavailable(event.request, 503, 'The cluster is out of reach', `${message}. This page reloads when it is back.`)
   }
 }
 
-function notOpen(request: Request): Response {
-  const text = 'Its way to the cluster is a tab with the console. Open the service there; this page then goes on by itself.'
+function consoleClosed(request: Request): Response {
+  const text = 'This page needs an open tab with the console. Open the service there; this page then reloads by itself.'
   return unavailable(request, 503, 'The console is not open', text)
 }
 
-/** Keeps the worker alive until an answer is there whole. */
-function streamed(event: FetchEvent, response: Response): Response {
+/** Keeps the worker alive until the body of a response is complete. */
+function keptAlive(event: FetchEvent, response: Response): Response {
   if (response.body === null) return response
   const { readable, writable } = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>()
-  const whole = response.body
+  const complete = response.body
     .pipeTo(writable)
     .catch(() => {})
     .finally(() => {
-      underWay.delete(whole)
-      if (underWay.size > 0 || holding === null) return
-      clearInterval(holding)
-      holding = null
+      inFlight.delete(complete)
+      if (inFlight.size > 0 || keepaliveTimer === null) return
+      clearInterval(keepaliveTimer)
+      keepaliveTimer = null
     })
-  underWay.add(whole)
-  event.waitUntil(holdOn())
-  holding ??= setInterval(() => void askPages(), HOLD_EVERY)
+  inFlight.add(complete)
+  event.waitUntil(extendLife())
+  keepaliveTimer ??= setInterval(() => void pingPages(), KEEPALIVE_INTERVAL)
   const { status, headers } = response
   return new Response(readable, { status, headers })
 }
 
-/** Done when every answer is there whole, or after a while. */
-async function holdOn(): Promise<void> {
-  await Promise.race([Promise.all(underWay), new Promise((resolve) => setTimeout(resolve, HOLD_FOR))])
+/** Resolves when every response is complete, after `MAX_EXTENSION` at the latest. */
+async function extendLife(): Promise<void> {
+  await Promise.race([Promise.all(inFlight), new Promise((resolve) => setTimeout(resolve, MAX_EXTENSION))])
 }
 
-async function askPages(): Promise<void> {
-  for (const page of await pages()) page.postMessage({ worker: 'hold' } satisfies WorkerTold)
+async function pingPages(): Promise<void> {
+  for (const page of await pages()) page.postMessage({ worker: 'keepalive' } satisfies WorkerMessage)
 }
 
 self.addEventListener('message', (event) => {
-  const ask: unknown = event.data
-  if (isRecord(ask) && 'page' in ask) event.waitUntil(attend(event, ask as unknown as PageAsk))
+  const message: unknown = event.data
+  if (isRecord(message) && 'page' in message) event.waitUntil(receive(event, message as unknown as PageMessage))
 })
 
-async function attend(event: ExtendableMessageEvent, ask: PageAsk): Promise<void> {
+async function receive(event: ExtendableMessageEvent, message: PageMessage): Promise<void> {
   const page = event.source as Client | null
   const [port] = event.ports
-  switch (ask.page) {
-    case 'line':
-      if (port) await takeLine(port, ask.app, ask.fresh)
-      return page?.postMessage({ worker: 'ready', ready: true } satisfies WorkerTold)
-    case 'want-line': {
-      const line = await findLine()
-      if (line && page) giveLine(page, line)
+  switch (message.page) {
+    case 'channel':
+      if (port) await addChannel(port, message.app, message.fresh)
+      return page?.postMessage({ worker: 'ready', ready: true } satisfies WorkerMessage)
+    case 'need-channel': {
+      const channel = await findChannel()
+      if (channel && page) shareChannel(page, channel)
       return
     }
     case 'ready': {
-      const line = await findLine()
-      const ready = (await line?.reachesCluster()) ?? false
-      return page?.postMessage({ worker: 'ready', ready } satisfies WorkerTold)
+      const channel = await findChannel()
+      const ready = (await channel?.reachesCluster()) ?? false
+      return page?.postMessage({ worker: 'ready', ready } satisfies WorkerMessage)
     }
     case 'socket':
-      return port && socket(ask, port)
-    case 'unwanted':
-      if (page) giveUp(page.id, ask.mark)
+      return port && openSocket(message, port)
+    case 'abort':
+      if (page) cancelRequest(page.id, message.mark)
       return
     case 'cookie':
-      return (await cookies).takeFromScript(ask.url, ask.line)
-    case 'held':
-      return holdOn()
+      return (await cookies).setFromScript(message.url, message.cookie)
+    case 'keepalive-ack':
+      return extendLife()
   }
 }
 
-/** Opens a WebSocket for a page: with the cookies that the page does not see, and then out of the way. */
-async function socket(ask: PageAsk & { page: 'socket' }, port: MessagePort): Promise<void> {
-  const line = await findLine()
-  if (!line) return port.postMessage({ socket: 'closed', code: 1006, reason: '', clean: false } satisfies SocketTold)
-  const url = new URL(ask.target, self.location.origin)
+/** Opens a WebSocket for a page with the cookies that the page cannot see. The page then uses the port without the worker. */
+async function openSocket(message: PageMessage & { page: 'socket' }, port: MessagePort): Promise<void> {
+  const channel = await findChannel()
+  if (!channel) return port.postMessage({ socket: 'closed', code: 1006, reason: '', clean: false } satisfies SocketEvent)
+  const url = new URL(message.target, self.location.origin)
   const request = new Request(url)
   const cookie = await (await cookies).header(url.href, cookieContext(request, 'same-origin') ?? 'strict')
-  const headers = outgoing(request, url, 'same-origin', cookie).filter(([name]) => !/^(accept-encoding|sec-fetch-.*)$/.test(name))
-  line.socket(url.pathname + url.search, [...headers, ['origin', self.location.origin]], ask.protocols, port)
+  const headers = requestHeaders(request, url, 'same-origin', cookie).filter(([name]) => !/^(accept-encoding|sec-fetch-.*)$/.test(name))
+  channel.socket(url.pathname + url.search, [...headers, ['origin', self.location.origin]], message.protocols, port)
 }

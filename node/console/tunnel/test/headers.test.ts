@@ -1,11 +1,11 @@
 import { describe, expect, it, vi } from 'vitest'
-import type { Seen } from '../src/headers'
-import { cookieContext, incoming, initiator, outgoing } from '../src/headers'
+import type { RequestMetadata } from '../src/headers'
+import { cookieContext, responseHeaders, initiator, requestHeaders } from '../src/headers'
 
 vi.stubGlobal('navigator', { userAgent: 'a browser', languages: ['en'] })
 
 const OWN = 'http://web.localhost:4779'
-const seen = (request: Partial<Omit<Seen, 'headers'>> & { headers?: Record<string, string> } = {}): Seen => ({
+const request = (request: Partial<Omit<RequestMetadata, 'headers'>> & { headers?: Record<string, string> } = {}): RequestMetadata => ({
   method: 'GET',
   mode: 'cors',
   destination: '',
@@ -14,34 +14,34 @@ const seen = (request: Partial<Omit<Seen, 'headers'>> & { headers?: Record<strin
   ...request,
   headers: new Headers(request.headers),
 })
-const context = (request: Seen): string | null => cookieContext(request, initiator(request, OWN))
+const context = (request: RequestMetadata): string | null => cookieContext(request, initiator(request, OWN))
 
-describe('which cookies go with a request', () => {
-  it("all of them with those of the app's pages", () => {
-    expect(context(seen({ method: 'POST' }))).toBe('strict')
-    expect(context(seen({ mode: 'navigate', referrer: `${OWN}/x` }))).toBe('strict')
-    expect(context(seen({ mode: 'navigate', method: 'POST', referrer: `${OWN}/x` }))).toBe('strict')
+describe('cookieContext', () => {
+  it("sends all cookies with requests of the app's pages", () => {
+    expect(context(request({ method: 'POST' }))).toBe('strict')
+    expect(context(request({ mode: 'navigate', referrer: `${OWN}/x` }))).toBe('strict')
+    expect(context(request({ mode: 'navigate', method: 'POST', referrer: `${OWN}/x` }))).toBe('strict')
   })
 
-  it("those that may with a link from elsewhere, none with another site's form", () => {
-    expect(context(seen({ mode: 'navigate', referrer: 'https://evil.example/' }))).toBe('lax')
-    expect(context(seen({ mode: 'navigate' }))).toBe('lax')
-    expect(context(seen({ mode: 'navigate', method: 'POST', referrer: 'https://evil.example/' }))).toBe('none')
-    expect(context(seen({ mode: 'navigate', method: 'POST' }))).toBe('none')
-    expect(context(seen({ mode: 'navigate', method: 'POST', referrer: `${OWN}/x`, headers: { origin: 'null' } }))).toBe('none')
+  it("sends Lax cookies with a link from another site, and none with another site's form", () => {
+    expect(context(request({ mode: 'navigate', referrer: 'https://evil.example/' }))).toBe('lax')
+    expect(context(request({ mode: 'navigate' }))).toBe('lax')
+    expect(context(request({ mode: 'navigate', method: 'POST', referrer: 'https://evil.example/' }))).toBe('none')
+    expect(context(request({ mode: 'navigate', method: 'POST' }))).toBe('none')
+    expect(context(request({ mode: 'navigate', method: 'POST', referrer: `${OWN}/x`, headers: { origin: 'null' } }))).toBe('none')
   })
 
-  it('none when the page says so', () => {
-    expect(context(seen({ credentials: 'omit' }))).toBeNull()
+  it('sends none when the page omits credentials', () => {
+    expect(context(request({ credentials: 'omit' }))).toBeNull()
   })
 })
 
-describe('what an app is told', () => {
+describe('requestHeaders', () => {
   const url = new URL(`${OWN}/a?b`)
-  const told = (request: Seen): Map<string, string> => new Map(outgoing(request, url, initiator(request, OWN), 'c=1'))
+  const sent = (request: RequestMetadata): Map<string, string> => new Map(requestHeaders(request, url, initiator(request, OWN), 'c=1'))
 
-  it('is where it is seen, and from where it is asked', () => {
-    const headers = told(seen({ method: 'POST', referrer: `${OWN}/x`, headers: { 'x-own': 'kept' } }))
+  it('contain the host of the app and the origin of the request', () => {
+    const headers = sent(request({ method: 'POST', referrer: `${OWN}/x`, headers: { 'x-own': 'kept' } }))
     expect(Object.fromEntries(headers)).toMatchObject({
       host: 'web.localhost:4779',
       origin: OWN,
@@ -55,27 +55,27 @@ describe('what an app is told', () => {
     })
   })
 
-  it("is never that another site's form is its own", () => {
-    const form = seen({ mode: 'navigate', method: 'POST' })
-    expect(told(form).get('origin')).toBe('null')
-    expect(told(form).get('sec-fetch-site')).toBe('cross-site')
+  it("mark another site's form as cross-site", () => {
+    const form = request({ mode: 'navigate', method: 'POST' })
+    expect(sent(form).get('origin')).toBe('null')
+    expect(sent(form).get('sec-fetch-site')).toBe('cross-site')
   })
 
-  it('is not what a page makes up', () => {
-    const headers = outgoing(seen({ headers: { host: 'evil', cookie: 'a=1', 'sec-fetch-site': 'none' } }), url, 'same-origin', '')
+  it('replace forbidden headers of the page', () => {
+    const headers = requestHeaders(request({ headers: { host: 'evil', cookie: 'a=1', 'sec-fetch-site': 'none' } }), url, 'same-origin', '')
     expect(headers.filter(([name]) => ['host', 'cookie', 'sec-fetch-site'].includes(name))).toEqual([
       ['host', 'web.localhost:4779'],
       ['sec-fetch-site', 'same-origin'],
     ])
   })
 
-  it('asks for parts of a file as they are', () => {
-    expect(told(seen({ headers: { range: 'bytes=0-' } })).get('accept-encoding')).toBe('identity')
+  it('request ranges unencoded', () => {
+    expect(sent(request({ headers: { range: 'bytes=0-' } })).get('accept-encoding')).toBe('identity')
   })
 })
 
-it('an answer passes on all but cookies, what is left out, and what is no header', () => {
-  const headers = incoming(
+it('responseHeaders drops cookies, the excluded names and invalid headers', () => {
+  const headers = responseHeaders(
     [
       ['Content-Type', 'text/html'],
       ['Set-Cookie', 'a=1'],

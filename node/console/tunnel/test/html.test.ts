@@ -17,7 +17,7 @@ async function through(page: Uint8Array, chunk: number): Promise<Uint8Array> {
 const latin1 = (text: string): Uint8Array => Uint8Array.from(text, (char) => char.charCodeAt(0))
 const text = (bytes: Uint8Array): string => Array.from(bytes, (byte) => String.fromCharCode(byte)).join('')
 
-/** Where the tag goes is marked with `|`. */
+/** Pages with `|` at the place of the tag. */
 const PAGES = [
   '<!DOCTYPE html><html lang="en"><head>|<title>t</title></head><body>',
   '<!doctype html>\n<!-- a <head> in a comment --><html>\n<head data-x="a>b">|<meta charset=utf-8>',
@@ -35,8 +35,8 @@ const PAGES = [
   '|',
 ]
 
-describe('our script in a page', () => {
-  it('comes first in the head, wherever the page is cut on its way', async () => {
+describe('insertInHead', () => {
+  it('puts the tag first in the head, for any chunk size', async () => {
     for (const marked of PAGES) {
       const page = latin1(marked.replace('|', ''))
       for (const chunk of [1, 2, 7, 1000]) {
@@ -45,12 +45,12 @@ describe('our script in a page', () => {
     }
   })
 
-  it('changes no other byte, in whatever encoding', async () => {
+  it('changes no other byte', async () => {
     const page = latin1('<!doctype html><head>' + Array.from({ length: 256 }, (_, i) => String.fromCharCode(i)).join(''))
     expect(text(await through(page, 13))).toBe(text(page).replace('<head>', `<head>${TAG}`))
   })
 
-  it('is not put into UTF-16, nor into what never comes to a head', async () => {
+  it('leaves UTF-16 and pages without a head unchanged', async () => {
     const wide = latin1('\u00ff\u00fe<\0h\0e\0a\0d\0>\0')
     expect(text(await through(wide, 3))).toBe(text(wide))
     const endless = latin1('<!--' + 'x'.repeat(100_000))

@@ -4,12 +4,12 @@ import { appLabel, appOrigin, loopbackConsoles, loopbackPattern, staticPattern }
 const CLUSTER = '12D3KooWcluster'
 const LABEL = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
 
-describe('the label of an app', () => {
-  it('names the service for people', () => {
+describe('appLabel', () => {
+  it('contains the names of service and project', () => {
     expect(appLabel(CLUSTER, 'shop/web', 8080)).toMatch(/^web--shop--[a-z2-7]{12}$/)
   })
 
-  it('is a DNS label whatever the names are', () => {
+  it('is a valid DNS label for any names', () => {
     const long = 'a'.repeat(63)
     for (const service of ['s/w_b', `${long}/${long}`, 'x-/xn', '9/xn--e', `p/${long.slice(1)}-`, 'a--b/c--d', 'p_/_', '/']) {
       expect(appLabel(CLUSTER, service, 80), service).toMatch(LABEL)
@@ -17,7 +17,7 @@ describe('the label of an app', () => {
     }
   })
 
-  it('is another for another cluster, service or port, however alike the names are', () => {
+  it('differs by cluster, service and port', () => {
     const long = 'a'.repeat(63)
     const apps: [string, string, number][] = [
       [CLUSTER, 'shop/web', 80],
@@ -34,8 +34,8 @@ describe('the label of an app', () => {
   })
 })
 
-describe('where apps are', () => {
-  it('is beside a console on this node', () => {
+describe('the origin pattern of apps', () => {
+  it('is below localhost for a console on a loopback address', () => {
     for (const host of ['127.0.0.1', 'localhost', '[::1]']) {
       expect(loopbackPattern(new URL(`http://${host}:4779/`))).toBe('http://{app}.localhost:4779')
     }
@@ -44,19 +44,19 @@ describe('where apps are', () => {
     }
   })
 
-  it('is said by the static host of a console', () => {
+  it('comes from console.json on a static host', () => {
     expect(staticPattern({ appsOrigin: 'https://{app}.apps.example.org' })).toBe('https://{app}.apps.example.org')
     expect(staticPattern({ appsOrigin: 'https://{app}.apps.example.org:8443' })).toBe('https://{app}.apps.example.org:8443')
   })
 
-  it('is nowhere when the host says nothing, or what cannot be', () => {
+  it('is rejected if missing or malformed', () => {
     expect(() => staticPattern({})).toThrow(/vc console/)
     for (const appsOrigin of ['http://{app}.example.org', 'https://apps.example.org', 'https://{app}.example.org/path', 'https://{app}.{app}.org', 7]) {
-      expect(() => staticPattern({ appsOrigin }), String(appsOrigin)).toThrow(/has to be like/)
+      expect(() => staticPattern({ appsOrigin }), String(appsOrigin)).toThrow(/must be like/)
     }
   })
 
-  it("is never the console's own origin", () => {
+  it("never yields the console's own origin", () => {
     const pattern = 'https://{app}.example.org'
     expect(appOrigin(pattern, 'web--shop--abc', 'https://console.example.org')).toBe('https://web--shop--abc.example.org')
     expect(() => appOrigin(pattern, 'console', 'https://console.example.org')).toThrow(/own origin/)
@@ -64,12 +64,12 @@ describe('where apps are', () => {
   })
 })
 
-describe('whom the first page of an app believes', () => {
-  it('is the console at the same port of this node', () => {
+describe('loopbackConsoles', () => {
+  it('returns the loopback origins at the same port', () => {
     expect(loopbackConsoles(new URL('http://web.localhost:4779/'))).toEqual(['http://127.0.0.1:4779', 'http://localhost:4779', 'http://[::1]:4779'])
   })
 
-  it('is nobody by that rule elsewhere', () => {
+  it('returns none for other hosts', () => {
     for (const url of ['https://web.localhost/', 'https://web.apps.example.org/', 'http://localhost:4779/']) {
       expect(loopbackConsoles(new URL(url)), url).toEqual([])
     }

@@ -6,10 +6,10 @@ import { select } from '@libp2p/multistream-select'
 import { peerIdFromPrivateKey, peerIdFromString } from '@libp2p/peer-id'
 
 import { MeshError } from '../api.js'
-import type { Link } from '../session.js'
+import type { Connection } from '../session.js'
 import { parseAddress } from './address.js'
-import { ChannelStream, opened } from './channel.js'
-import { answerOf, prologueOf } from './description.js'
+import { ChannelStream, opened } from './channel-stream.js'
+import { buildAnswer, noisePrologue } from './sdp.js'
 
 /** The protocol that users speak. */
 const AUTH_PROTOCOL = '/vc/auth/1'
@@ -20,7 +20,7 @@ const AUTH_PROTOCOL = '/vc/auth/1'
  *
  * A whole js-libp2p node is not needed for one stream: this takes its Noise and its multistream-select.
  */
-export async function dial(text: string, signal: AbortSignal): Promise<Link> {
+export async function dial(text: string, signal: AbortSignal): Promise<Connection> {
   const address = parseAddress(text)
   if (!address) throw new MeshError('failed', `not an address for browsers: ${text}`)
   // A new one each time, so that nobody on the way can tell that it was the same browser.
@@ -30,13 +30,13 @@ export async function dial(text: string, signal: AbortSignal): Promise<Link> {
     const handshake = connection.createDataChannel('', { negotiated: true, id: 0 })
     await connection.setLocalDescription(await connection.createOffer())
     const offer = connection.localDescription?.sdp ?? ''
-    await connection.setRemoteDescription({ type: 'answer', sdp: answerOf(address, offer) })
+    await connection.setRemoteDescription({ type: 'answer', sdp: buildAnswer(address, offer) })
     await opened(handshake, signal)
 
     const privateKey = await generateKeyPair('Ed25519')
     const logger = defaultLogger()
     const log = logger.forComponent('vc-mesh')
-    const secure = noise({ prologueBytes: prologueOf(address, offer) })({
+    const secure = noise({ prologueBytes: noisePrologue(address, offer) })({
       privateKey,
       peerId: peerIdFromPrivateKey(privateKey),
       logger,

@@ -3,24 +3,24 @@
 const PATH = '/__vc/download'
 
 /** What to download, and under which name; `null`: this is no such request. */
-export function asDownload(url: URL): { url: URL; name: string } | null {
+export function parseDownload(url: URL): { url: URL; name: string } | null {
   if (url.pathname !== PATH) return null
   const target = URL.parse(url.searchParams.get('url') ?? '', url.origin)
   if (target?.protocol !== url.protocol || target.host !== url.host || target.pathname.startsWith('/__vc/')) return null
   return { url: target, name: url.searchParams.get('name') ?? '' }
 }
 
-/** The same answer, to be kept as a file. A name that the app gave it goes before that of the link. */
-export function attachment(answer: Response, name: string): Response {
-  if (!answer.ok) return answer
+/** The same response, to be kept as a file. A name that the app gave it goes before that of the link. */
+export function asAttachment(response: Response, name: string): Response {
+  if (!response.ok) return response
   const headers = new Headers()
   for (const kept of ['content-type', 'content-length']) {
-    const value = answer.headers.get(kept)
+    const value = response.headers.get(kept)
     if (value !== null) headers.set(kept, value)
   }
-  const given = answer.headers.get('content-disposition') ?? ''
+  const given = response.headers.get('content-disposition') ?? ''
   const encoded = encodeURIComponent(name).replaceAll(/['()*]/g, (char) => `%${char.charCodeAt(0).toString(16)}`)
   const named = name === '' ? 'attachment' : `attachment; filename*=UTF-8''${encoded}`
   headers.set('content-disposition', /filename/i.test(given) ? given.replace(/^\s*[^;]*/, 'attachment') : named)
-  return new Response(answer.body, { headers })
+  return new Response(response.body, { headers })
 }

@@ -4,7 +4,7 @@ import embedded from 'virtual:embedded'
 const HTML = 'text/html; charset=utf-8'
 
 /** Files that come from the service worker, so that they are of its own version and there when the console is not. */
-export function ownFile(path: string): Response | null {
+export function builtInFile(path: string): Response | null {
   const file = (text: string, type: string): Response =>
     new Response(text, { headers: { 'content-type': type, 'cache-control': 'no-store' } })
   switch (path) {
@@ -32,13 +32,13 @@ export function unavailable(request: Request, status: 502 | 503, title: string, 
   if (request.mode !== 'navigate') return new Response(`${title}. ${text}\n`, { status, headers: { 'content-type': 'text/plain' } })
   const page = embedded['boot.html']
     .replace('<html ', `<html data-method="${request.method === 'GET' ? 'GET' : 'POST'}" data-status="${status}" `)
-    .replace(/<title>.*<\/title>/, () => `<title>${escaped(title)}</title>`)
-    .replace(/<h1>.*<\/h1>/, () => `<h1>${escaped(title)}</h1>`)
-    .replace(/<p>.*<\/p>/, () => `<p>${escaped(text)}</p>`)
+    .replace(/<title>.*<\/title>/, () => `<title>${escapeHtml(title)}</title>`)
+    .replace(/<h1>.*<\/h1>/, () => `<h1>${escapeHtml(title)}</h1>`)
+    .replace(/<p>.*<\/p>/, () => `<p>${escapeHtml(text)}</p>`)
   const policy = "default-src 'none'; script-src 'self'; style-src 'self'; frame-ancestors 'self'"
   return new Response(page, { status, headers: { 'content-type': HTML, 'content-security-policy': policy } })
 }
 
-function escaped(text: string): string {
+function escapeHtml(text: string): string {
   return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;')
 }

@@ -12,7 +12,7 @@ const VERSION = 'libp2p+webrtc+v2/'
  * @param offer our own description, as the browser wrote it
  * @throws Error: the offer has no password that can be sent so
  */
-export function answerOf(address: Address, offer: string): string {
+export function buildAnswer(address: Address, offer: string): string {
   const password = /^a=ice-pwd:([A-Za-z0-9+/]{22,239})\r?$/m.exec(offer)?.[1]
   if (!password) throw new Error('the browser does not tell its ICE password')
   const name = VERSION + password
@@ -40,7 +40,7 @@ export function answerOf(address: Address, offer: string): string {
 }
 
 /** What binds the Noise handshake to this connection: the certificates of both sides. Errors: the offer names none. */
-export function prologueOf(address: Address, offer: string): Uint8Array {
+export function noisePrologue(address: Address, offer: string): Uint8Array {
   const fingerprint = /^a=fingerprint:sha-256 ([\dA-Fa-f:]+)\r?$/m.exec(offer)?.[1]
   if (!fingerprint) throw new Error('the browser does not tell its certificate')
   const prefix = new TextEncoder().encode('libp2p-webrtc-noise:')

@@ -6,9 +6,9 @@ import type { Uint8ArrayList } from 'uint8arraylist'
 import { Flag, MAX_MESSAGE, MessageDecoder, OVERHEAD, encodeMessage } from './message.js'
 
 /** With so many bytes in the browser's hands, sending rests. */
-const ENOUGH = 256 * 1024
+const HIGH_WATER = 256 * 1024
 /** With so few it goes on. */
-const FEW = 64 * 1024
+const LOW_WATER = 64 * 1024
 
 /** A stream on a data channel of its own. */
 export class ChannelStream extends AbstractStream {
@@ -21,8 +21,8 @@ export class ChannelStream extends AbstractStream {
     super({ id: String(channel.id), direction: 'outbound', log, maxMessageSize: MAX_MESSAGE - OVERHEAD })
     this.#channel = channel
     channel.binaryType = 'arraybuffer'
-    channel.bufferedAmountLowThreshold = FEW
-    channel.addEventListener('message', ({ data }: MessageEvent<ArrayBuffer>) => this.#take(new Uint8Array(data)))
+    channel.bufferedAmountLowThreshold = LOW_WATER
+    channel.addEventListener('message', ({ data }: MessageEvent<ArrayBuffer>) => this.#receive(new Uint8Array(data)))
     channel.addEventListener('bufferedamountlow', () => this.safeDispatchEvent('drain'))
     channel.addEventListener('close', () => {
       this.#acknowledge()
@@ -34,7 +34,7 @@ export class ChannelStream extends AbstractStream {
   override sendData(data: Uint8ArrayList): SendResult {
     const sentBytes = data.byteLength
     this.#channel.send(encodeMessage(data.subarray(), null))
-    return { sentBytes, canSendMore: this.#channel.bufferedAmount < ENOUGH }
+    return { sentBytes, canSendMore: this.#channel.bufferedAmount < HIGH_WATER }
   }
 
   override sendReset(): void {
@@ -55,7 +55,7 @@ export class ChannelStream extends AbstractStream {
   override sendPause(): void {}
   override sendResume(): void {}
 
-  #take(bytes: Uint8Array): void {
+  #receive(bytes: Uint8Array): void {
     try {
       for (const { flag, data } of this.#decoder.push(bytes)) {
         if (data) this.onData(data)

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 
 import { MeshError } from '../src/api.js'
-import { Attachment } from '../src/attachment.js'
+import { SessionPool } from '../src/session-pool.js'
 import type { Session } from '../src/session.js'
 
 /** A cluster that answers as a test says; nothing is dialled. */
@@ -11,15 +11,15 @@ class Network {
   readonly sessions = new Map<string, Session & { lose(): void }>()
   /** How each peer answers: not at all, unless said otherwise. */
   readonly answers = new Map<string, 'in' | 'refused' | 'down'>()
-  readonly attachment: Attachment
+  readonly pool: SessionPool
 
   constructor(...peers: string[]) {
-    this.attachment = new Attachment((address, signal) => this.#connect(address, signal), {
+    this.pool = new SessionPool((address, signal) => this.#connect(address, signal), {
       onActive: (session) => this.told.push(`active ${session?.node ?? 'none'}`),
       onLost: (reason) => this.told.push(`lost: ${reason}`),
       onRefused: (reason) => this.told.push(`refused: ${reason}`),
     })
-    for (const peer of peers) this.attachment.learn(peer, `/${peer}`)
+    for (const peer of peers) this.pool.addAddress(peer, `/${peer}`)
   }
 
   #connect(address: string, signal: AbortSignal): Promise<Session> {
@@ -33,7 +33,7 @@ class Network {
       if (answer !== 'in') return
       let lose!: (reason: MeshError) => void
       const closed = new Promise<MeshError>((over) => (lose = over))
-      const mux = { closed, onQuiet: () => {}, isIdle: true }
+      const mux = { closed, onStalled: () => {}, isIdle: true }
       const session = { node, address, role: 'admin', mux, close: vi.fn(), lose: () => lose(new MeshError('lost', `${node} is silent`)) }
       this.sessions.set(node, session as unknown as Session & { lose(): void })
       resolve(session as unknown as Session)
@@ -46,7 +46,7 @@ class Network {
   }
 
   async start(): Promise<void> {
-    this.attachment.start()
+    this.pool.start()
     await this.pass(0)
   }
 
@@ -55,7 +55,7 @@ class Network {
   }
 }
 
-describe('the attachment', () => {
+describe('the pool', () => {
   beforeEach(() => void vi.useFakeTimers())
   afterEach(() => void vi.useRealTimers())
 
@@ -105,7 +105,7 @@ describe('the attachment', () => {
     await network.start()
     await network.pass(10_000)
     const before = network.dialled.length
-    network.all('in', 'a').attachment.retry()
+    network.all('in', 'a').pool.redial()
     await network.pass(0)
     expect(network.dialled.length).toBe(before + 1)
     expect(network.told.at(-1)).toBe('active a')
@@ -115,11 +115,11 @@ describe('the attachment', () => {
     const network = new Network('a')
     await network.start()
     await network.pass(1000)
-    network.attachment.retry()
+    network.pool.redial()
     await network.pass(0)
     expect(network.dialled).toEqual(['/a'])
     await network.pass(1)
-    network.all('in', 'a').attachment.retry()
+    network.all('in', 'a').pool.redial()
     await network.pass(0)
     expect(network.dialled).toEqual(['/a', '/a'])
     expect(network.told).toEqual(['active a'])
@@ -139,7 +139,7 @@ describe('the attachment', () => {
 
   it('tries every address of a node, and takes the first that works', async () => {
     const network = new Network('a').all('in', 'a')
-    network.attachment.learn('a', '/a/other')
+    network.pool.addAddress('a', '/a/other')
     await network.start()
     expect(network.dialled).toEqual(['/a', '/a/other'])
     expect(network.told).toEqual(['active a'])
@@ -148,25 +148,25 @@ describe('the attachment', () => {
   it('learns of nodes on the way', async () => {
     const network = new Network('a').all('in', 'a', 'b')
     await network.start()
-    network.attachment.learn('b', '/b')
+    network.pool.addAddress('b', '/b')
     await network.pass(0)
     expect(network.dialled).toEqual(['/a', '/b'])
     network.sessions.get('a')?.lose()
     await network.pass(0)
     expect(network.told).toEqual(['active a', 'active b'])
-    expect(network.attachment.known()).toEqual(['/b', '/a'])
+    expect(network.pool.known()).toEqual(['/b', '/a'])
   })
 
   it('dials a node where the cluster lists it now, and where it was told', async () => {
     const network = new Network('a').all('in', 'a', 'b')
-    const list = (b: string) => network.attachment.list(new Map([['a', ['/a/1']], ['b', [b]]]))
+    const list = (b: string) => network.pool.setListed(new Map([['a', ['/a/1']], ['b', [b]]]))
     list('/b/1')
     list('/b/2')
     await network.start()
     expect(network.dialled).toEqual(['/a', '/a/1', '/b/2'])
-    expect(network.attachment.known()).toEqual(['/a', '/b/2', '/a/1'])
-    network.attachment.list(new Map([['b', ['/b/2']]]))
-    expect(network.attachment.known()).toEqual(['/a', '/b/2'])
+    expect(network.pool.known()).toEqual(['/a', '/b/2', '/a/1'])
+    network.pool.setListed(new Map([['b', ['/b/2']]]))
+    expect(network.pool.known()).toEqual(['/a', '/b/2'])
   })
 
   it('goes on to the next when a node refuses the token, and keeps the sessions that it has', async () => {
@@ -189,8 +189,8 @@ describe('the attachment', () => {
     await network.pass(5000)
     expect(network.told.at(-1)).toBe('refused: the token expired')
     const before = network.dialled.length
-    network.attachment.retry()
-    network.attachment.start()
+    network.pool.redial()
+    network.pool.start()
     await network.pass(60_000)
     expect(network.dialled.length).toBe(before)
   })
@@ -200,7 +200,7 @@ describe('the attachment', () => {
     await network.pass(1000)
     expect(network.dialled).toEqual([])
     await network.start()
-    network.attachment.close()
+    network.pool.close()
     network.sessions.get('a')?.lose()
     await network.pass(60_000)
     expect(network.dialled).toEqual(['/a'])
@@ -212,13 +212,13 @@ describe('the attachment', () => {
     await network.start()
     network.all('in', 'c')
     const a = network.sessions.get('a')
-    a?.mux.onQuiet(true)
+    a?.mux.onStalled(true)
     await network.pass(0)
     expect(network.told).toEqual(['active a', 'active b'])
     expect(a?.close).not.toHaveBeenCalled()
     expect(network.dialled.slice(3)).toEqual(['/c'])
 
-    a?.mux.onQuiet(false)
+    a?.mux.onStalled(false)
     await network.pass(0)
     expect(network.told).toEqual(['active a', 'active b'])
     expect(network.sessions.get('c')?.close).toHaveBeenCalled()
@@ -229,7 +229,7 @@ describe('the attachment', () => {
     const network = new Network('a').all('in', 'a')
     await network.start()
     const first = network.sessions.get('a')
-    first?.mux.onQuiet(true)
+    first?.mux.onStalled(true)
     await network.pass(0)
     expect(network.dialled).toEqual(['/a', '/a'])
     expect(network.told).toEqual(['active a', 'active a'])
@@ -239,7 +239,7 @@ describe('the attachment', () => {
   it('stays with a quiet node when there is no other, and leaves it for the first that answers', async () => {
     const network = new Network('a', 'b').all('in', 'a').all('down', 'b')
     await network.start()
-    network.all('down', 'a').sessions.get('a')?.mux.onQuiet(true)
+    network.all('down', 'a').sessions.get('a')?.mux.onStalled(true)
     await network.pass(0)
     expect(network.told).toEqual(['active a'])
     network.all('in', 'b')

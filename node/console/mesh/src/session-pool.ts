@@ -4,16 +4,16 @@ import type { Session } from './session.js'
 /** Sessions to hold: one that is used, one that stands by. */
 const SESSIONS = 2
 /** Nodes to dial at once while there is no session: the first that answers is used. */
-const RACE = 3
+const PARALLEL_DIALS = 3
 /** From the first packet to the welcome. */
-const PATIENCE = 5000
+const DIAL_TIMEOUT = 5000
 /** Before a node is dialled again; twice as long after each failure. */
-const FIRST_PAUSE = 200
-const LONGEST_PAUSE = 5000
+const MIN_BACKOFF = 200
+const MAX_BACKOFF = 5000
 /** Why a dial is ended that was not needed in the end. */
-const ENOUGH = new MeshError('aborted', 'others answered first')
+const NOT_NEEDED = new MeshError('aborted', 'others answered first')
 /** A dial that has taken longer than this is overdue when the network may be another: it may have gone over the one before. */
-const PROMPT = 1000
+const OVERDUE_AFTER = 1000
 
 /** Dials a node and is let in. Errors: `MeshError`; `refused` means that no node will. */
 export type Connect = (address: string, signal: AbortSignal) => Promise<Session>
@@ -21,20 +21,20 @@ export type Connect = (address: string, signal: AbortSignal) => Promise<Session>
 /** What is known of a node that could be dialled. */
 interface Candidate {
   /** Where it is, as whoever signed in was told. */
-  given: Set<string>
+  configured: Set<string>
   /** Where it is, as the cluster lists it now. */
   listed: string[]
   failures: number
   /** Why it did not accept the token, when it was asked last. Another may: this one's clock may be wrong. */
   refusal: string | null
   /** Not before this time. */
-  from: number
+  notBefore: number
 }
 
 /** A node that is being dialled. */
-interface Dialling {
+interface PendingDial {
   peer: string
-  begun: number
+  startedAt: number
   control: AbortController
   /** It may still answer; meanwhile it is as if nobody were dialled. */
   isOverdue: boolean
@@ -51,20 +51,20 @@ export interface Listener {
 }
 
 /** Stays attached to the cluster: holds one session that is used and one that stands by, on different nodes. */
-export class Attachment {
+export class SessionPool {
   #active: Session | null = null
   /** All that are held, the eldest first. */
   readonly #sessions = new Set<Session>()
   /** Those of them whose node says nothing at the moment. */
-  readonly #quiet = new Set<Session>()
+  readonly #stalled = new Set<Session>()
   readonly #candidates = new Map<string, Candidate>()
-  readonly #dialling = new Set<Dialling>()
+  readonly #dials = new Set<PendingDial>()
   readonly #connect: Connect
   readonly #listener: Listener
   #timer: ReturnType<typeof setTimeout> | undefined
   #running = false
   #ended = false
-  #reason = ''
+  #lastError = ''
 
   constructor(connect: Connect, listener: Listener) {
     this.#connect = connect
@@ -77,27 +77,27 @@ export class Attachment {
   }
 
   /** Remembers where a node is dialled, whatever the cluster lists. The first that it is told of are dialled first. */
-  learn(peer: string, address: string): void {
-    this.#candidate(peer).given.add(address)
-    if (this.#wanted() > 0) this.fill()
+  addAddress(peer: string, address: string): void {
+    this.#candidate(peer).configured.add(address)
+    if (this.#missing() > 0) this.dialMissing()
   }
 
   /** Takes the place of what was listed before: addresses come and go. */
-  list(addresses: ReadonlyMap<string, string[]>): void {
+  setListed(addresses: ReadonlyMap<string, string[]>): void {
     for (const peer of addresses.keys()) this.#candidate(peer)
     for (const [peer, candidate] of this.#candidates) candidate.listed = addresses.get(peer) ?? []
-    if (this.#wanted() > 0) this.fill()
+    if (this.#missing() > 0) this.dialMissing()
   }
 
   /** Every address that it knows: those in use, those that are listed, and the others. */
   known(): string[] {
     const all = [...this.#candidates.values()]
     const used = Array.from(this.#sessions, ({ address }) => address)
-    return [...new Set([...used, ...all.flatMap(({ listed }) => listed), ...all.flatMap(({ given }) => [...given])])]
+    return [...new Set([...used, ...all.flatMap(({ listed }) => listed), ...all.flatMap(({ configured }) => [...configured])])]
   }
 
   #candidate(peer: string): Candidate {
-    const candidate = this.#candidates.get(peer) ?? { given: new Set(), listed: [], failures: 0, refusal: null, from: 0 }
+    const candidate = this.#candidates.get(peer) ?? { configured: new Set(), listed: [], failures: 0, refusal: null, notBefore: 0 }
     this.#candidates.set(peer, candidate)
     return candidate
   }
@@ -105,29 +105,29 @@ export class Attachment {
   /** Begins. Ended, it does not begin again. */
   start(): void {
     this.#running = !this.#ended
-    this.fill()
+    this.dialMissing()
   }
 
   /** Dials at once whoever waits for his turn, or for an answer that is overdue: the network may be another. */
-  retry(): void {
-    for (const candidate of this.#candidates.values()) candidate.from = 0
-    for (const dialling of this.#dialling) dialling.isOverdue ||= Date.now() - dialling.begun > PROMPT
-    this.fill()
+  redial(): void {
+    for (const candidate of this.#candidates.values()) candidate.notBefore = 0
+    for (const dial of this.#dials) dial.isOverdue ||= Date.now() - dial.startedAt > OVERDUE_AFTER
+    this.dialMissing()
   }
 
   /** Dials what is missing. */
-  fill(): void {
+  dialMissing(): void {
     if (!this.#running) return
     clearTimeout(this.#timer)
     const now = Date.now()
-    const idle = [...this.#candidates].filter(([peer]) => !this.#dials(peer) && !this.#holds(peer))
-    idle.sort((a, b) => this.#rank(a) - this.#rank(b))
-    const due = idle.filter(([, candidate]) => candidate.from <= now)
-    for (const [peer, candidate] of due.slice(0, Math.max(0, this.#wanted()))) void this.#dial(peer, candidate)
-    if (this.#wanted() <= 0) return
-    const next = Math.min(...idle.filter(([peer]) => !this.#dials(peer)).map(([, { from }]) => from))
-    if (Number.isFinite(next)) this.#timer = setTimeout(() => this.fill(), Math.max(next - now, 0))
-    if (!this.#active && this.#dialling.size === 0) this.#listener.onLost(this.#reason, Number.isFinite(next) ? next : now)
+    const idle = [...this.#candidates].filter(([peer]) => !this.#isDialling(peer) && !this.#hasSession(peer))
+    idle.sort((a, b) => this.#priority(a) - this.#priority(b))
+    const due = idle.filter(([, candidate]) => candidate.notBefore <= now)
+    for (const [peer, candidate] of due.slice(0, Math.max(0, this.#missing()))) void this.#dial(peer, candidate)
+    if (this.#missing() <= 0) return
+    const next = Math.min(...idle.filter(([peer]) => !this.#isDialling(peer)).map(([, { notBefore }]) => notBefore))
+    if (Number.isFinite(next)) this.#timer = setTimeout(() => this.dialMissing(), Math.max(next - now, 0))
+    if (!this.#active && this.#dials.size === 0) this.#listener.onLost(this.#lastError, Number.isFinite(next) ? next : now)
   }
 
   /** Ends all sessions. */
@@ -135,61 +135,61 @@ export class Attachment {
     this.#running = false
     this.#ended = true
     clearTimeout(this.#timer)
-    for (const { control } of this.#dialling) control.abort()
+    for (const { control } of this.#dials) control.abort()
     this.#active = null
     for (const session of [...this.#sessions]) session.close()
   }
 
   /** How many more nodes to dial now. */
-  #wanted(): number {
-    const lively = this.#lively().length
-    return (lively === 0 ? RACE : SESSIONS - lively) - this.#prompt().length
+  #missing(): number {
+    const responsive = this.#responsive().length
+    return (responsive === 0 ? PARALLEL_DIALS : SESSIONS - responsive) - this.#timelyDials().length
   }
 
   /** The dials whose answer is not overdue. */
-  #prompt(): Dialling[] {
-    return [...this.#dialling].filter(({ isOverdue }) => !isOverdue)
+  #timelyDials(): PendingDial[] {
+    return [...this.#dials].filter(({ isOverdue }) => !isOverdue)
   }
 
-  #dials(peer: string): boolean {
-    return this.#prompt().some((dialling) => dialling.peer === peer)
+  #isDialling(peer: string): boolean {
+    return this.#timelyDials().some((dial) => dial.peer === peer)
   }
 
-  #lively(): Session[] {
-    return [...this.#sessions].filter((session) => !this.#quiet.has(session))
+  #responsive(): Session[] {
+    return [...this.#sessions].filter((session) => !this.#stalled.has(session))
   }
 
   /** A node that is quiet may be dialled again: over another network, it may answer there. */
-  #holds(peer: string): boolean {
-    return this.#lively().some(({ node }) => node === peer)
+  #hasSession(peer: string): boolean {
+    return this.#responsive().some(({ node }) => node === peer)
   }
 
   /** The better the sooner: nodes without a session first, and those that failed less often. */
-  #rank([peer, { failures }]: [string, Candidate]): number {
+  #priority([peer, { failures }]: [string, Candidate]): number {
     return failures + ([...this.#sessions].some(({ node }) => node === peer) ? 1000 : 0)
   }
 
   async #dial(peer: string, candidate: Candidate): Promise<void> {
     const control = new AbortController()
-    const dialling: Dialling = { peer, begun: Date.now(), control, isOverdue: false }
-    this.#dialling.add(dialling)
-    const timer = setTimeout(() => control.abort(new MeshError('lost', 'the node did not answer in time')), PATIENCE)
+    const dial: PendingDial = { peer, startedAt: Date.now(), control, isOverdue: false }
+    this.#dials.add(dial)
+    const timer = setTimeout(() => control.abort(new MeshError('lost', 'the node did not answer in time')), DIAL_TIMEOUT)
     try {
-      const session = await this.#race(new Set([...candidate.given, ...candidate.listed]), control)
+      const session = await this.#dialAny(new Set([...candidate.configured, ...candidate.listed]), control)
       candidate.failures = 0
       candidate.refusal = null
-      this.#dialling.delete(dialling)
-      this.#take(session)
+      this.#dials.delete(dial)
+      this.#add(session)
     } catch (error) {
-      this.#dialling.delete(dialling)
-      if (this.#ended || error === ENOUGH) return
+      this.#dials.delete(dial)
+      if (this.#ended || error === NOT_NEEDED) return
       candidate.refusal = error instanceof MeshError && error.code === 'refused' ? error.message : null
-      if (candidate.refusal !== null || !dialling.isOverdue) {
-        this.#reason = error instanceof MeshError ? error.message : `no node answers (${error instanceof Error ? error.message : String(error)})`
-        this.#blame(candidate)
+      if (candidate.refusal !== null || !dial.isOverdue) {
+        this.#lastError = error instanceof MeshError ? error.message : `no node answers (${error instanceof Error ? error.message : String(error)})`
+        this.#backOff(candidate)
       }
       const refusal = this.#refusal()
-      if (refusal === null) this.fill()
+      if (refusal === null) this.dialMissing()
       else this.#refuse(refusal)
     } finally {
       clearTimeout(timer)
@@ -199,17 +199,17 @@ export class Attachment {
   /** Why the token is not accepted, once there is nobody left who might; `null`: there is, or nobody said so. */
   #refusal(): string | null {
     const all = [...this.#candidates.values()]
-    const isOpen = this.#sessions.size > 0 || this.#prompt().length > 0 || all.some(({ failures }) => failures === 0)
+    const isOpen = this.#sessions.size > 0 || this.#timelyDials().length > 0 || all.some(({ failures }) => failures === 0)
     return isOpen ? null : (all.find(({ refusal }) => refusal !== null)?.refusal ?? null)
   }
 
-  #blame(candidate: Candidate): void {
-    candidate.from = Date.now() + Math.min(FIRST_PAUSE * 2 ** candidate.failures, LONGEST_PAUSE)
+  #backOff(candidate: Candidate): void {
+    candidate.notBefore = Date.now() + Math.min(MIN_BACKOFF * 2 ** candidate.failures, MAX_BACKOFF)
     candidate.failures += 1
   }
 
   /** The first of a node's addresses that works; the others are let go. */
-  async #race(addresses: Iterable<string>, control: AbortController): Promise<Session> {
+  async #dialAny(addresses: Iterable<string>, control: AbortController): Promise<Session> {
     const dials = Array.from(addresses, (address) => this.#connect(address, control.signal))
     const aborted = new Promise<never>((_, reject) => {
       control.signal.addEventListener('abort', () => reject(control.signal.reason), { once: true })
@@ -228,43 +228,43 @@ export class Attachment {
     }
   }
 
-  #take(session: Session): void {
-    if (this.#ended || this.#lively().length >= SESSIONS || this.#holds(session.node)) return session.close()
+  #add(session: Session): void {
+    if (this.#ended || this.#responsive().length >= SESSIONS || this.#hasSession(session.node)) return session.close()
     this.#sessions.add(session)
-    session.mux.onQuiet = (isQuiet) => this.#hush(session, isQuiet)
-    void session.mux.closed.then((reason) => this.#lose(session, reason))
-    if (!this.#active || this.#quiet.has(this.#active)) this.#use(session)
-    if (this.#lively().length >= SESSIONS) for (const { control } of this.#dialling) control.abort(ENOUGH)
-    this.fill()
+    session.mux.onStalled = (isStalled) => this.#setStalled(session, isStalled)
+    void session.mux.closed.then((reason) => this.#remove(session, reason))
+    if (!this.#active || this.#stalled.has(this.#active)) this.#activate(session)
+    if (this.#responsive().length >= SESSIONS) for (const { control } of this.#dials) control.abort(NOT_NEEDED)
+    this.dialMissing()
   }
 
-  /** A session that is quiet is not given up, only not used: what was asked on it may still be answered. */
-  #hush(session: Session, isQuiet: boolean): void {
-    if (isQuiet) {
-      this.#quiet.add(session)
-      const [other] = this.#lively()
-      if (session === this.#active && other) this.#use(other)
+  /** A session that is quiet is not configured up, only not used: what was asked on it may still be answered. */
+  #setStalled(session: Session, isStalled: boolean): void {
+    if (isStalled) {
+      this.#stalled.add(session)
+      const [other] = this.#responsive()
+      if (session === this.#active && other) this.#activate(other)
     } else {
-      this.#quiet.delete(session)
-      if (this.#active && this.#quiet.has(this.#active)) this.#use(session)
-      const idle = this.#lively().findLast((one) => one !== this.#active && one.mux.isIdle)
-      if (this.#lively().length > SESSIONS && idle) idle.close()
+      this.#stalled.delete(session)
+      if (this.#active && this.#stalled.has(this.#active)) this.#activate(session)
+      const idle = this.#responsive().findLast((one) => one !== this.#active && one.mux.isIdle)
+      if (this.#responsive().length > SESSIONS && idle) idle.close()
     }
-    this.fill()
+    this.dialMissing()
   }
 
-  #lose(session: Session, reason: MeshError): void {
+  #remove(session: Session, reason: MeshError): void {
     this.#sessions.delete(session)
-    this.#quiet.delete(session)
+    this.#stalled.delete(session)
     if (this.#ended) return
-    this.#reason = reason.message
+    this.#lastError = reason.message
     const candidate = this.#candidates.get(session.node)
-    if (candidate) this.#blame(candidate)
-    if (this.#active === session) this.#use(this.#lively()[0] ?? [...this.#sessions][0] ?? null)
-    this.fill()
+    if (candidate) this.#backOff(candidate)
+    if (this.#active === session) this.#activate(this.#responsive()[0] ?? [...this.#sessions][0] ?? null)
+    this.dialMissing()
   }
 
-  #use(session: Session | null): void {
+  #activate(session: Session | null): void {
     this.#active = session
     this.#listener.onActive(session)
   }

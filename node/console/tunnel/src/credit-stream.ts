@@ -1,51 +1,56 @@
 /**
- * Two streams of bytes over a MessagePort, one each way, each with back-pressure: who reads grants how much may be sent.
+ * Carries two byte streams over a MessagePort, one in each direction, with credit-based flow control: the receiver grants
+ * the number of bytes that the sender may send.
  *
- * Streams could be transferred as they are, but not in every browser, and those that can copy each chunk and wait for a
- * word on it before the next.
+ * Transferable streams are not available in every browser, and where they are, they copy each chunk and wait for an
+ * acknowledgement before the next.
  */
-import { isRecord } from './protocol.js'
+import { isRecord } from './protocol'
 
-/** Bytes that may be under way in one direction. */
+/** Maximum number of bytes in flight per direction. */
 export const WINDOW = 1024 * 1024
-/** A larger chunk goes in pieces. */
+/** Maximum size of a chunk message, in bytes; larger chunks are split. */
 const MAX_CHUNK = 256 * 1024
-/** Less is granted together with the next. */
+/** Minimum credit per message, in bytes; less is granted together with the next. */
 const MIN_GRANT = WINDOW / 4
 
 type Message =
-  | { flow: 'chunk'; bytes: Uint8Array<ArrayBuffer> }
-  | { flow: 'end' }
-  | { flow: 'broken'; message: string }
-  | { flow: 'grant'; bytes: number }
-  | { flow: 'enough' }
+  | { stream: 'chunk'; bytes: Uint8Array<ArrayBuffer> }
+  | { stream: 'end' }
+  | { stream: 'error'; message: string }
+  | { stream: 'credit'; bytes: number }
+  | { stream: 'cancel' }
 
-export class Flow {
-  /** What the other side sends. Cancelling it tells the other side; it errors when that broke off or is gone. */
+/** One end of a pair of flow-controlled byte streams. */
+export class CreditStream {
+  /** Yields the bytes from the peer. Cancelling it cancels the peer's `send`; it errors if the peer aborts or disappears. */
   readonly incoming: ReadableStream<Uint8Array<ArrayBuffer>>
   readonly #port: MessagePort
   #controller: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>> | null = null
-  /** Granted to the other side and not used. */
+  /** Credit granted to the peer and not used yet, in bytes. */
   #granted = 0
-  /** Granted by the other side and not used. */
+  /** Credit granted by the peer and not used yet, in bytes. */
   #credit = 0
   #onCredit: (() => void) | null = null
   #reader: ReadableStreamDefaultReader<Uint8Array> | null = null
-  /** Until `send` is done. */
+  /** Whether the outgoing direction is open: `send` has not completed. */
   #outgoing = true
-  /** The other side wants nothing, or nothing more. */
-  #unwanted = false
+  /** Whether the peer cancelled the outgoing direction. */
+  #cancelled = false
   #closed = false
   readonly #onEnd: () => void
 
   /**
-   * `onOther` gets messages that are none of a flow's; `onEnd` is called once, when both directions are over: `send` or
-   * `abort` has to be called for that. Only with `ahead` may the other side send before somebody reads.
+   * Takes over a port.
+   *
+   * @param onOther receives the messages on the port that do not belong to the streams
+   * @param onEnd called once, when both directions have ended; requires a call of `send` or `abort`
+   * @param prefetch whether the peer may send before `incoming` is read
    */
-  constructor(port: MessagePort, onOther: (message: unknown) => void, onEnd: () => void = () => {}, ahead = true) {
+  constructor(port: MessagePort, onOther: (message: unknown) => void, onEnd: () => void = () => {}, prefetch = true) {
     this.#port = port
     this.#onEnd = onEnd
-    const highWaterMark = ahead ? WINDOW : 0
+    const highWaterMark = prefetch ? WINDOW : 0
     this.incoming = new ReadableStream(
       {
         start: (controller) => {
@@ -54,52 +59,52 @@ export class Flow {
         pull: () => this.#grant(WINDOW - highWaterMark),
         cancel: () => {
           this.#controller = null
-          this.#post({ flow: 'enough' })
-          this.#settle(false)
+          this.#post({ stream: 'cancel' })
+          this.#closeIfDone(false)
         },
       },
       { highWaterMark, size: (chunk) => chunk.byteLength },
     )
     port.addEventListener('message', (event: MessageEvent<unknown>) => {
-      if (isRecord(event.data) && 'flow' in event.data) this.#receive(event.data as Message)
+      if (isRecord(event.data) && 'stream' in event.data) this.#receive(event.data as Message)
       else onOther(event.data)
     })
-    // Not in every browser; elsewhere the line's pings find out.
-    port.addEventListener('close', () => this.abort('the other side is gone'))
+    // Not every browser has this event; elsewhere the channel's pings detect it.
+    port.addEventListener('close', () => this.abort('the other end was closed'))
     port.start()
   }
 
-  /** Sends a stream, and its end. Done when it is sent, or not wanted any more. */
+  /** Sends a stream and its end; `null` sends the end alone. Resolves when all is sent or the peer cancelled. */
   async send(stream: ReadableStream<Uint8Array> | null): Promise<void> {
     const reader = stream?.getReader()
     this.#reader = reader ?? null
-    if (this.#unwanted || this.#closed) this.#stopSending()
+    if (this.#cancelled || this.#closed) this.#stopSending()
     try {
       while (reader && !this.#closed) {
         const { done, value } = await reader.read()
         if (done || this.#reader === null) break
         await this.#sendChunk(value)
       }
-      this.#post({ flow: 'end' })
+      this.#post({ stream: 'end' })
     } catch (error) {
-      this.#post({ flow: 'broken', message: error instanceof Error ? error.message : String(error) })
+      this.#post({ stream: 'error', message: error instanceof Error ? error.message : String(error) })
     } finally {
       this.#outgoing = false
       this.#reader = null
-      this.#settle(false)
+      this.#closeIfDone(false)
     }
   }
 
-  /** Breaks off both directions. */
+  /** Ends both directions with an error. */
   abort(message: string): void {
     if (this.#closed) return
     this.#controller?.error(new TypeError(message))
     this.#controller = null
-    this.#post({ flow: 'broken', message })
-    this.#post({ flow: 'enough' })
+    this.#post({ stream: 'error', message })
+    this.#post({ stream: 'cancel' })
     this.#stopSending()
     this.#outgoing = false
-    this.#settle(true)
+    this.#closeIfDone(true)
   }
 
   async #sendChunk(chunk: Uint8Array): Promise<void> {
@@ -111,19 +116,19 @@ export class Flow {
       }
       if (!this.#reader) return
       const to = Math.min(chunk.byteLength, from + Math.min(this.#credit, MAX_CHUNK))
-      // Of its own, for it is given away.
+      // Copied, because the buffer is transferred.
       const bytes = new Uint8Array(chunk.subarray(from, to))
       this.#credit -= bytes.byteLength
-      this.#post({ flow: 'chunk', bytes }, [bytes.buffer])
+      this.#post({ stream: 'chunk', bytes }, [bytes.buffer])
       from = to
     }
   }
 
   #receive(message: Message): void {
-    switch (message.flow) {
+    switch (message.stream) {
       case 'chunk':
         if (!(message.bytes instanceof Uint8Array) || message.bytes.byteLength > this.#granted) {
-          return this.abort('more than was granted')
+          return this.abort('the other end sent more bytes than its credit')
         }
         if (message.bytes.byteLength === 0) return
         this.#granted -= message.bytes.byteLength
@@ -131,22 +136,22 @@ export class Flow {
       case 'end':
         this.#controller?.close()
         this.#controller = null
-        return this.#settle(true)
-      case 'broken':
+        return this.#closeIfDone(true)
+      case 'error':
         this.#controller?.error(new TypeError(String(message.message)))
         this.#controller = null
-        return this.#settle(true)
-      case 'grant':
+        return this.#closeIfDone(true)
+      case 'credit':
         if (Number.isSafeInteger(message.bytes) && message.bytes > 0) this.#credit += message.bytes
         this.#onCredit?.()
         this.#onCredit = null
         return
-      case 'enough':
-        // Who has not begun to send need not begin.
+      case 'cancel':
+        // A send that has not started is complete.
         this.#outgoing &&= this.#reader !== null
-        this.#unwanted = true
+        this.#cancelled = true
         this.#stopSending()
-        return this.#settle(true)
+        return this.#closeIfDone(true)
     }
   }
 
@@ -154,7 +159,7 @@ export class Flow {
     const bytes = (this.#controller?.desiredSize ?? -WINDOW) + beyond - this.#granted
     if (bytes < MIN_GRANT) return
     this.#granted += bytes
-    this.#post({ flow: 'grant', bytes })
+    this.#post({ stream: 'credit', bytes })
   }
 
   #stopSending(): void {
@@ -170,12 +175,12 @@ export class Flow {
   }
 
   /**
-   * When nothing can come or go any more, it is over. Who heard the last word closes the port: it would else be closed
-   * before that word arrived.
+   * Ends the pair when both directions have ended. Only the end that received the last message closes the port: closed by
+   * the sender, it could drop that message.
    */
-  #settle(heard: boolean): void {
+  #closeIfDone(isReceiver: boolean): void {
     if (this.#outgoing || this.#controller !== null) return
-    if (heard) this.#port.close()
+    if (isReceiver) this.#port.close()
     if (this.#closed) return
     this.#closed = true
     this.#onEnd()

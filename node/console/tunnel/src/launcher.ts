@@ -1,28 +1,28 @@
 /**
- * `Open` on a service: its app in a window of its own, at an origin of its own.
+ * Opens the app of a service in a window and at an origin of its own.
  *
- * The window's first page (`boot.ts`) gets one line and cuts its link to the console before anything of the app runs.
- * From then on the app's service worker and pages hand lines on among themselves (`sw.ts`).
+ * The window's first page (`boot.ts`) gets one RPC channel and drops its reference to the console before the app's scripts
+ * run. The app's service worker and pages fork further channels from it (`sw.ts`).
  */
+import type { AppMesh } from './app-server'
+import { AppServer } from './app-server'
 import type { AppsPattern } from './label'
 import { NO_APPS, appLabel, appOrigin, loopbackPattern, staticPattern } from './label'
 import type { App, Welcome } from './protocol'
 import { isRecord } from './protocol'
-import type { AppMesh } from './serve'
-import { AppServer } from './serve'
 
-export type { AppMesh, AppSocket } from './serve'
+export type { AppMesh, AppSocket } from './app-server'
 
-/** The first page of a window has so long, milliseconds, to load. */
+/** Time within which the first page of a window loads, in milliseconds. */
 const BOOT_TIMEOUT = 30_000
 
-/** Of each mesh, by origin: opening an app a second time shares the limits of the first. */
+/** Servers per mesh and origin: windows of the same app share its limits. */
 const servers = new WeakMap<AppMesh, Map<string, AppServer>>()
 let pattern: Promise<AppsPattern> | null = null
 
 /**
- * Where this console's apps are, asked for once: `http://{app}.localhost:PORT` when it is served on this node, else
- * what `console.json` beside it says. Errors: one line for people on why services cannot be opened here.
+ * Returns the origin pattern of this console's apps, read once: `http://{app}.localhost:PORT` if this node serves the console,
+ * otherwise from `console.json` beside it. Errors: the reason why services cannot be opened here, one line for users.
  */
 export function appsPattern(): Promise<AppsPattern> {
   pattern ??= readPattern()
@@ -32,14 +32,14 @@ export function appsPattern(): Promise<AppsPattern> {
 async function readPattern(): Promise<AppsPattern> {
   const local = loopbackPattern(location)
   if (local !== null) return local
-  const answer = await fetch(new URL('console.json', location.href))
-  if (!answer.ok) throw new Error(NO_APPS)
-  return staticPattern(await answer.json().catch(() => null))
+  const response = await fetch(new URL('console.json', location.href))
+  if (!response.ok) throw new Error(NO_APPS)
+  return staticPattern(await response.json().catch(() => null))
 }
 
 /**
- * Opens a port of `project/service` in a new window; to be called from a click. Done when the app has its line. Errors:
- * one line for people.
+ * Opens a port of `project/service` in a new window. Must be called from a click; resolves when the app has its channel.
+ * Errors: one line for users.
  */
 export async function openService(mesh: AppMesh, service: string, port: number): Promise<void> {
   const label = appLabel(mesh.claims.aud, service, port)
@@ -47,9 +47,9 @@ export async function openService(mesh: AppMesh, service: string, port: number):
   const nonce = crypto.randomUUID()
   const firstPage = (origin: string): string => `${origin}/__vc/boot.html#${nonce}`
   let origin = local && appOrigin(local, label, location.origin)
-  // At once: browsers refuse a window that comes later than the click.
+  // Synchronously: browsers block a window that opens later than the click.
   const opened = window.open(origin ? firstPage(origin) : 'about:blank', '_blank')
-  if (!opened) throw new Error('The browser refused to open a window: allow pop-ups for this page.')
+  if (!opened) throw new Error('The browser blocked the new window. Allow pop-ups for this page.')
   try {
     if (!origin) {
       origin = appOrigin(await appsPattern(), label, location.origin)
@@ -65,33 +65,33 @@ export async function openService(mesh: AppMesh, service: string, port: number):
   opened.postMessage({ vcWelcome: nonce, app: { service, port } } satisfies Welcome, origin, [port2])
 }
 
-/** Waits for the word of the window that was opened, at the origin that it was opened at, and of nobody else. */
+/** Waits for the hello of the opened window, from its origin and with its nonce. Errors: none within `BOOT_TIMEOUT`. */
 function hello(opened: Window, origin: string, nonce: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    const over = new AbortController()
+    const done = new AbortController()
     const timer = setTimeout(() => {
-      over.abort()
-      reject(new Error(`Nothing answered at ${origin}: it has to serve the tunnel's files.`))
+      done.abort()
+      reject(new Error(`Nothing answered at ${origin}. That origin must serve the tunnel's files.`))
     }, BOOT_TIMEOUT)
     const onMessage = (event: MessageEvent<unknown>): void => {
       if (event.source !== opened || event.origin !== origin) return
       if (!isRecord(event.data) || event.data['vcHello'] !== nonce) return
       clearTimeout(timer)
-      over.abort()
+      done.abort()
       resolve()
     }
-    window.addEventListener('message', onMessage, { signal: over.signal })
+    window.addEventListener('message', onMessage, { signal: done.signal })
   })
 }
 
 function appServer(mesh: AppMesh, origin: string, app: App): AppServer {
   const ofMesh = servers.get(mesh) ?? new Map<string, AppServer>()
   servers.set(mesh, ofMesh)
-  const known = ofMesh.get(origin)
-  if (known) return known
+  const existing = ofMesh.get(origin)
+  if (existing) return existing
   const server = new AppServer(mesh, app)
   ofMesh.set(origin, server)
-  // Whoever waits for an answer hears at once that there will be none.
+  // Fails the pending requests of pages at once instead of by timeout.
   window.addEventListener('pagehide', () => server.close())
   return server
 }

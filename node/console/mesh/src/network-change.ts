@@ -1,15 +1,15 @@
 /** A network that has just come may take this long until it leads anywhere, ms: it has an address before it has a route. */
-const SETTLING = 1200
+const SETTLE_TIME = 1200
 
-/** Calls `reached` when the network may be there again or be another, and again when that has settled. Returns what ends that. */
-export function whenReachable(reached: () => void): () => void {
+/** Calls `onChange` when the network may be there again or be another, and again when that has timer. Returns what ends that. */
+export function onNetworkChange(onChange: () => void): () => void {
   const control = new AbortController()
   const { signal } = control
-  let settled: ReturnType<typeof setTimeout> | undefined
+  let timer: ReturnType<typeof setTimeout> | undefined
   const listener = (): void => {
-    reached()
-    clearTimeout(settled)
-    settled = setTimeout(reached, SETTLING)
+    onChange()
+    clearTimeout(timer)
+    timer = setTimeout(onChange, SETTLE_TIME)
   }
   globalThis.addEventListener?.('online', listener, { signal })
   if (typeof document !== 'undefined') {
@@ -19,7 +19,7 @@ export function whenReachable(reached: () => void): () => void {
   const { connection } = navigator as Navigator & { connection?: EventTarget }
   connection?.addEventListener('change', listener, { signal })
   return () => {
-    clearTimeout(settled)
+    clearTimeout(timer)
     control.abort()
   }
 }

@@ -1,5 +1,5 @@
 /** A WebSocket over a MessagePort, as scripts know it. */
-import type { PageAsk, SocketAsk, SocketTold } from './protocol'
+import type { PageMessage, SocketCommand, SocketEvent } from './protocol'
 
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 const MAX_REASON = 123
@@ -29,7 +29,7 @@ export class TunnelSocket extends EventTarget {
     if (!persisted) this.#tell({ close: true, code: 1001 })
   }
 
-  constructor(url: URL, protocols: string | string[], open: (ask: PageAsk, port: MessagePort) => void) {
+  constructor(url: URL, protocols: string | string[], open: (ask: PageMessage, port: MessagePort) => void) {
     super()
     const offered = typeof protocols === 'string' ? [protocols] : [...protocols]
     if (!offered.every((it) => TOKEN.test(it)) || new Set(offered).size < offered.length) {
@@ -39,7 +39,7 @@ export class TunnelSocket extends EventTarget {
     this.#url = `${secure ? 'wss' : 'ws'}://${url.host}${url.pathname}${url.search}`
     const { port1, port2 } = new MessageChannel()
     this.#port = port1
-    port1.onmessage = (event: MessageEvent<SocketTold>) => this.#receive(event.data)
+    port1.onmessage = (event: MessageEvent<SocketEvent>) => this.#receive(event.data)
     port1.addEventListener('close', () => this.#over(1006, '', false))
     addEventListener('pagehide', this.#onHide)
     open({ page: 'socket', target: url.pathname + url.search, protocols: offered }, port2)
@@ -121,11 +121,11 @@ export class TunnelSocket extends EventTarget {
     void this.#sending.then(() => this.#tell({ close: true, ...(code === undefined ? {} : { code, reason }) }))
   }
 
-  #tell(ask: SocketAsk, transfer: Transferable[] = []): void {
+  #tell(ask: SocketCommand, transfer: Transferable[] = []): void {
     if (this.#state < 3) this.#port.postMessage(ask, transfer)
   }
 
-  #receive(told: SocketTold): void {
+  #receive(told: SocketEvent): void {
     switch (told.socket) {
       case 'open':
         if (this.#state !== 0) return

@@ -1,0 +1,92 @@
+import { describe, expect, it } from 'vitest'
+import { CreditStream, WINDOW } from '../src/credit-stream'
+
+const text = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> => new Response(stream).text()
+
+describe('CreditStream', () => {
+  function pair(): [CreditStream, CreditStream] {
+    const { port1, port2 } = new MessageChannel()
+    return [new CreditStream(port1, () => {}), new CreditStream(port2, () => {})]
+  }
+
+  it('carries more bytes than the window in both directions', async () => {
+    const [here, there] = pair()
+    const large = new Uint8Array(3 * WINDOW + 7).map((_, i) => i)
+    void here.send(new Blob([large]).stream())
+    void there.send(new Response('back').body)
+    const arrived = new Uint8Array(await new Response(there.incoming).arrayBuffer())
+    expect(arrived.length).toBe(large.length)
+    expect(arrived.every((byte, i) => byte === large[i])).toBe(true)
+    expect(await text(here.incoming)).toBe('back')
+  })
+
+  it('sends at most the window while the receiver does not read', async () => {
+    const [here, there] = pair()
+    let read = 0
+    const endless = new ReadableStream<Uint8Array>({
+      pull(controller) {
+        read += 1000
+        controller.enqueue(new Uint8Array(1000))
+      },
+    })
+    void here.send(endless)
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    expect(read).toBeGreaterThan(WINDOW / 2)
+    expect(read).toBeLessThan(WINDOW + 10_000)
+    const reader = there.incoming.getReader()
+    await reader.read()
+    await reader.cancel()
+    there.abort('done')
+  })
+
+  it('closes its port when both directions end, by reading or by cancelling', async () => {
+    for (const end of ['read', 'cancelled'] as const) {
+      const { port1, port2 } = new MessageChannel()
+      const [here, there] = [new CreditStream(port1, () => {}), new CreditStream(port2, () => {})]
+      const closed = new Promise((resolve) => port1.addEventListener('close', resolve))
+      void here.send(new Blob([new Uint8Array(end === 'read' ? WINDOW : 3 * WINDOW)]).stream())
+      void there.send(null)
+      await (end === 'read' ? new Response(there.incoming).arrayBuffer() : there.incoming.cancel())
+      await closed
+    }
+  })
+
+  it('does not read the stream to send when the peer has aborted', async () => {
+    const [here, there] = pair()
+    there.abort('aborted')
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    let isCancelled = false
+    await here.send(new ReadableStream({ cancel: () => void (isCancelled = true) }))
+    expect(isCancelled).toBe(true)
+  })
+
+  it('receives nothing before it is read without prefetch', async () => {
+    const { port1, port2 } = new MessageChannel()
+    const [here, there] = [new CreditStream(port1, () => {}), new CreditStream(port2, () => {}, () => {}, false)]
+    let hasChunk = false
+    const large = new Uint8Array(2 * WINDOW)
+    port2.addEventListener('message', ({ data }) => (hasChunk ||= data.stream === 'chunk'))
+    void here.send(new Blob([large]).stream())
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    expect(hasChunk).toBe(false)
+    expect((await new Response(there.incoming).arrayBuffer()).byteLength).toBe(2 * WINDOW)
+    there.abort('over')
+  })
+
+  it('fails when the peer fails or exceeds its credit', async () => {
+    const [here, there] = pair()
+    const broken = new ReadableStream<Uint8Array>({
+      pull: (controller) => controller.error(new Error('the disk failed')),
+    })
+    void here.send(broken)
+    await expect(text(there.incoming)).rejects.toThrow('the disk failed')
+    here.abort('over')
+
+    const { port1, port2 } = new MessageChannel()
+    const stream = new CreditStream(port2, () => {})
+    port1.start()
+    port1.postMessage({ stream: 'chunk', bytes: new Uint8Array(WINDOW + 1) })
+    await expect(text(stream.incoming)).rejects.toThrow('more bytes than its credit')
+    port1.close()
+  })
+})
