@@ -1,4 +1,4 @@
-//! A disk: what was persisted stays, through crashes of any kind.
+//! Disks: what was persisted survives every crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use vc_protocol::wire::MAX_BATCH;
 pub(crate) struct Disk {
     changes: BTreeMap<(DocumentId, Actor, u64), SignedChange>,
     certificates: BTreeSet<String>,
-    /// So many writes will fail.
+    /// The next writes that fail.
     pub(crate) failing: u32,
 }
 
@@ -21,7 +21,7 @@ impl Disk {
         Self { certificates: certificates.into_iter().collect(), ..Self::default() }
     }
 
-    /// Writes all of it or, `false`, nothing.
+    /// Writes all of it, or returns `false` and writes nothing.
     pub(crate) fn persist(&mut self, durable: Durable) -> bool {
         if self.failing > 0 {
             self.failing -= 1;
@@ -42,7 +42,7 @@ impl Disk {
         true
     }
 
-    /// Everything.
+    /// Returns everything on the disk.
     pub(crate) fn load(&self) -> Durable {
         Durable {
             changes: self.changes.values().cloned().collect(),
@@ -51,7 +51,7 @@ impl Disk {
         }
     }
 
-    /// Whether this very change is there.
+    /// Returns whether it holds this change.
     pub(crate) fn holds(&self, change: &SignedChange) -> bool {
         let body = change.decode_unverified().expect("a change of ours");
         self.changes.get(&(body.document, body.actor, body.seq)) == Some(change)

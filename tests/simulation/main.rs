@@ -11,8 +11,8 @@
 )]
 
 mod disk;
+mod history;
 mod invariants;
-mod ledger;
 mod network;
 mod node;
 mod operators;

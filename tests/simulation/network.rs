@@ -10,24 +10,30 @@ use vc_protocol::wire::{MAX_FRAME, MAX_GOSSIP, encode};
 
 use crate::world::{Event, World};
 
-/// How links behave.
+/// Faults of the network.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Weather {
-    /// One way.
+pub(crate) struct NetworkFaults {
+    /// One-way latency.
     pub(crate) latency: (Millis, Millis),
-    /// Messages lost on a link, of a thousand.
+    /// Messages lost on a link, per thousand.
     pub(crate) loss: u64,
-    /// Messages that come twice, of a thousand.
-    pub(crate) twice: u64,
-    /// Messages that come much later than those behind them, of a thousand.
-    pub(crate) stray: u64,
-    /// How long a connection lives on over a dead link.
-    pub(crate) linger: (Millis, Millis),
+    /// Messages that come duplicated, of a thousand.
+    pub(crate) duplicated: u64,
+    /// Messages delivered much later than those sent after them, per thousand.
+    pub(crate) reordered: u64,
+    /// Time until a connection over a dead link closes.
+    pub(crate) dead_timeout: (Millis, Millis),
 }
 
-impl Default for Weather {
+impl Default for NetworkFaults {
     fn default() -> Self {
-        Self { latency: (1, 20), loss: 0, twice: 0, stray: 0, linger: (5_000, 15_000) }
+        Self {
+            latency: (1, 20),
+            loss: 0,
+            duplicated: 0,
+            reordered: 0,
+            dead_timeout: (5_000, 15_000),
+        }
     }
 }
 
@@ -45,7 +51,7 @@ struct Connection {
 /// All links and connections.
 #[derive(Debug, Default)]
 pub(crate) struct Network {
-    pub(crate) weather: Weather,
+    pub(crate) faults: NetworkFaults,
     /// Directions in which nothing gets through.
     cut: BTreeSet<(usize, usize)>,
     connections: BTreeMap<(usize, usize), Connection>,
@@ -90,10 +96,10 @@ impl World {
     /// Nothing gets from `from` to `to`.
     pub(crate) fn cut_one_way(&mut self, from: usize, to: usize) {
         self.network.cut.insert((from, to));
-        let linger = self.network.weather.linger;
+        let dead_timeout = self.network.faults.dead_timeout;
         for (at, peer) in [(from, to), (to, from)] {
             if let Some(connection) = self.network.end(at, peer) {
-                let after = self.rng.within(linger);
+                let after = self.rng.within(dead_timeout);
                 self.schedule(after, Event::Timeout { at, peer, connection });
             }
         }
@@ -138,27 +144,28 @@ impl World {
         self.plan_dial(at, peer, (200, 1500));
     }
 
-    /// An engine closes its connections to a peer; the other end hears of it when the link lets it.
-    pub(crate) fn hang_up(&mut self, at: usize, peer: usize) {
+    /// Closes a connection at the request of an engine; the other end closes when the link lets the message through.
+    pub(crate) fn disconnect(&mut self, at: usize, peer: usize) {
         let Some(connection) = self.network.end(at, peer) else { return };
         self.note(at, &format!("hangs up on {peer}"));
         self.close(at, peer, connection);
         let quick = self.network.is_whole(at, peer);
         let after = self.rng.within(if quick {
-            self.network.weather.latency
+            self.network.faults.latency
         } else {
-            self.network.weather.linger
+            self.network.faults.dead_timeout
         });
         self.schedule(after, Event::Close { at: peer, peer: at, connection });
     }
 
-    /// The process of a node is gone; `host`: and nobody is left to say so.
+    /// Closes the connections of a node whose process ended; with `host`, the kernel closes none of them.
     pub(crate) fn connections_end(&mut self, of: usize, host: bool) {
         for peer in (0..self.nodes.len()).filter(|&peer| peer != of) {
             let Some(connection) = self.network.end(of, peer) else { continue };
             self.network.set_end(of, peer, None);
             let quick = !host && self.network.is_whole(of, peer);
-            let after = self.rng.within(if quick { (1, 300) } else { self.network.weather.linger });
+            let after =
+                self.rng.within(if quick { (1, 300) } else { self.network.faults.dead_timeout });
             self.schedule(after, Event::Close { at: peer, peer: of, connection });
         }
     }
@@ -180,7 +187,7 @@ impl World {
         self.schedule(after, Event::Dial { a, b, number });
     }
 
-    /// A node that has just started dials everybody.
+    /// Plans to dial all nodes from one that has just started.
     pub(crate) fn dial_all(&mut self, of: usize) {
         for peer in (0..self.nodes.len()).filter(|&peer| peer != of) {
             self.network.connection(of, peer).failures = 0;
@@ -215,7 +222,7 @@ impl World {
             let (certificate, peer_id) =
                 (self.nodes[peer].certificate.clone(), self.nodes[peer].id);
             self.deliver(after, at, Input::Certificate(certificate));
-            // Who still believed in an older connection has just one more now.
+            // An end that still has an older connection gets one more.
             if !known {
                 self.deliver(after, at, Input::Connected(peer_id));
             }
@@ -223,9 +230,9 @@ impl World {
     }
 
     fn one_way(&mut self) -> Millis {
-        let stray = self.rng.permille(self.network.weather.stray);
-        self.rng.within(self.network.weather.latency)
-            + if stray { self.rng.within((100, 1500)) } else { 0 }
+        let reordered = self.rng.permille(self.network.faults.reordered);
+        self.rng.within(self.network.faults.latency)
+            + if reordered { self.rng.within((100, 1500)) } else { 0 }
     }
 
     /// A message over a connection.
@@ -233,19 +240,19 @@ impl World {
         assert!(encode(message).len() <= MAX_FRAME, "a message that no frame holds");
         if !self.network.carries(from, to)
             || !self.is_running(to)
-            || self.rng.permille(self.network.weather.loss)
+            || self.rng.permille(self.network.faults.loss)
         {
             return;
         }
         let id = self.nodes[from].id;
-        let copies = 1 + u32::from(self.rng.permille(self.network.weather.twice));
+        let copies = 1 + u32::from(self.rng.permille(self.network.faults.duplicated));
         for _ in 0..copies {
             let after = self.one_way();
             self.deliver(after, to, Input::Sync(id, message.clone()));
         }
     }
 
-    /// A message for everybody, handed on from node to node.
+    /// Gossips a message from node to node.
     pub(crate) fn publish(&mut self, from: usize, gossip: &Gossip) {
         assert!(encode(gossip).len() <= MAX_GOSSIP, "a message that gossip does not take");
         let id = self.nodes[from].id;
@@ -257,7 +264,7 @@ impl World {
                 continue;
             }
             if !first {
-                let copies = 1 + u32::from(self.rng.permille(self.network.weather.twice));
+                let copies = 1 + u32::from(self.rng.permille(self.network.faults.duplicated));
                 for copy in 0..copies {
                     self.deliver(
                         after + 700 * u64::from(copy),
@@ -270,7 +277,7 @@ impl World {
                 let passes = !reached.contains(&next)
                     && self.network.carries(to, next)
                     && self.is_awake(next);
-                if passes && !self.rng.permille(self.network.weather.loss) {
+                if passes && !self.rng.permille(self.network.faults.loss) {
                     let hop = self.one_way();
                     ways.push(Reverse((after + hop, to, next)));
                 }

@@ -1,4 +1,4 @@
-//! A node: joining, starting and dying.
+//! Nodes: joining, starting and dying.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{Keypair, Millis, NodeId, Resources};
 
 use crate::disk::Disk;
-use crate::ledger::Deed;
+use crate::history::Action;
 use crate::runtime::Runtime;
 use crate::world::{EPOCH, Event, World};
 
@@ -22,13 +22,13 @@ pub(crate) struct Node {
     pub(crate) runtime: Runtime,
     /// `None`: the process is down.
     pub(crate) engine: Option<Engine>,
-    /// Counts engines.
+    /// The number of engines so far.
     pub(crate) life: u64,
     /// How far its clock is ahead.
     pub(crate) offset: Millis,
     /// It does nothing before this time.
     pub(crate) busy_until: Millis,
-    /// The process dies after so many more outputs.
+    /// The process dies after this many more outputs.
     pub(crate) crash_after: Option<u32>,
     pub(crate) wake_at: Option<Millis>,
     pub(crate) wakes: (Millis, u32),
@@ -103,7 +103,7 @@ impl World {
         node.wake_at = None;
         node.crash_after = None;
         let life = node.life;
-        self.enter(of, Deed::Booted);
+        self.enter(of, Action::Booted);
         let after = self.rng.within((5, 300));
         self.schedule(after, Event::List { of, life });
         self.rearm(of);

@@ -1,4 +1,4 @@
-//! The people at the other end: what they asked for, and what they were told.
+//! Operators: the mutations that they request, and the answers.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    /// Whether somebody was told that it is done.
+    /// Returns whether the operator has a positive answer.
     pub(crate) fn acknowledged(&self) -> bool {
         matches!(self.answer, Some(Ok(_)))
     }
@@ -112,7 +112,7 @@ impl Operators {
 }
 
 impl World {
-    /// An operator asks something of a node; returns the number of the request. `None`: nobody is there.
+    /// Sends a mutation to a node. Returns the number of the request; `None` if the node does not run.
     pub(crate) fn ask(&mut self, of: usize, mutation: Mutation) -> Option<u64> {
         if !self.is_awake(of) {
             return None;
@@ -125,7 +125,7 @@ impl World {
         Some(request)
     }
 
-    /// An operator asks something of a node and is told that it is done.
+    /// Sends a mutation to a node, which must acknowledge it.
     pub(crate) fn command(&mut self, of: usize, mutation: Mutation) {
         let request = self.ask(of, mutation).expect("the node is there");
         let operation = &self.operators.operations[&request];

@@ -10,7 +10,7 @@ impl Rng {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5bf0_3635)
     }
 
-    /// Any number.
+    /// Returns a random number.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -19,22 +19,22 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number from `range`, both ends included.
+    /// Returns a number from `range`, both ends included.
     pub(crate) fn within(&mut self, range: (u64, u64)) -> u64 {
         range.0 + self.next() % (range.1 - range.0 + 1)
     }
 
-    /// A place in something of this length.
+    /// Returns a random index below `len`.
     pub(crate) fn index(&mut self, len: usize) -> usize {
         usize::try_from(self.next() % len as u64).expect("less than a length")
     }
 
-    /// True so many times of a thousand.
+    /// Returns true with this probability, per thousand.
     pub(crate) fn permille(&mut self, times: u64) -> bool {
         self.next() % 1000 < times
     }
 
-    /// One of them.
+    /// Returns a random element.
     pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.index(of.len())]
     }

@@ -7,27 +7,27 @@ use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEven
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{Millis, Resources};
 
-use crate::ledger::Deed;
+use crate::history::Action;
 use crate::world::{Event, World};
 
-/// How containers behave whose image is called `moody`; all others only take their time.
+/// Faults of containers whose image name contains `flaky`; the delays apply to all.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Temper {
-    /// How long an image takes that is not on the node.
+pub(crate) struct RuntimeFaults {
+    /// Time to pull an image that is not on the node.
     pub(crate) pull: (Millis, Millis),
     /// From the action until it runs.
     pub(crate) start: (Millis, Millis),
     /// From the action until it is gone.
     pub(crate) stop: (Millis, Millis),
-    /// Moody ones that fail to start, of a thousand.
+    /// Flaky containers that fail to start, per thousand.
     pub(crate) fails: u64,
-    /// Moody ones that exit or change their health within ten seconds, of a thousand.
-    pub(crate) turns: u64,
+    /// Flaky containers that exit or change their health within ten seconds, per thousand.
+    pub(crate) changes: u64,
 }
 
-impl Default for Temper {
+impl Default for RuntimeFaults {
     fn default() -> Self {
-        Self { pull: (200, 1500), start: (50, 400), stop: (50, 800), fails: 0, turns: 0 }
+        Self { pull: (200, 1500), start: (50, 400), stop: (50, 800), fails: 0, changes: 0 }
     }
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Container {
     /// What is kept free for it.
     pub(crate) reservation: Resources,
     checked: bool,
-    moody: bool,
+    flaky: bool,
     image: String,
     epoch: u64,
 }
@@ -52,14 +52,14 @@ impl Container {
     }
 }
 
-/// What happens to a container by and by.
+/// A scheduled event of a container.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Turn {
+pub(crate) enum ContainerEvent {
     Pulled,
     Started,
     Stopped,
-    Judged,
-    Mood,
+    HealthChecked,
+    Change,
 }
 
 /// What runs containers on one node.
@@ -70,19 +70,19 @@ pub(crate) struct Runtime {
     /// Whether it answers.
     pub(crate) available: bool,
     /// Whether containers that ended with their host are still there afterwards, exited.
-    pub(crate) leaves_remains: bool,
+    pub(crate) keeps_exited: bool,
     /// Events come in their order: none before this time.
     told: Millis,
     epochs: u64,
 }
 
 impl Runtime {
-    pub(crate) fn new(leaves_remains: bool) -> Self {
+    pub(crate) fn new(keeps_exited: bool) -> Self {
         Self {
             containers: BTreeMap::new(),
             images: BTreeSet::new(),
             available: true,
-            leaves_remains,
+            keeps_exited,
             told: 0,
             epochs: 0,
         }
@@ -110,7 +110,7 @@ impl World {
             RuntimeAction::Remove { id, .. } => format!("remove {id}"),
         };
         self.note(of, &format!("asks its runtime: {asked}"));
-        self.enter(of, Deed::Asked(asked));
+        self.enter(of, Action::Requested(asked));
         if !self.nodes[of].runtime.available {
             return;
         }
@@ -122,8 +122,8 @@ impl World {
                     Some(it) if it.removing => {}
                     Some(it) => {
                         it.removing = true;
-                        let stop = self.temper.stop;
-                        self.turn(of, &id, stop, Turn::Stopped);
+                        let stop = self.runtime_faults.stop;
+                        self.schedule_container(of, &id, stop, ContainerEvent::Stopped);
                     }
                 }
             }
@@ -131,7 +131,7 @@ impl World {
     }
 
     fn start(&mut self, of: usize, id: InstanceId, spec: &ContainerSpec) {
-        let temper = self.temper;
+        let runtime_faults = self.runtime_faults;
         let runtime = &mut self.nodes[of].runtime;
         if let Some(it) = runtime.containers.get(&id) {
             if it.runs() {
@@ -149,93 +149,110 @@ impl World {
             removing: false,
             reservation: spec.reservation,
             checked: spec.healthcheck.is_some(),
-            moody: spec.image.contains("moody"),
+            flaky: spec.image.contains("flaky"),
             image: spec.image.clone(),
             epoch: runtime.epochs,
         };
         runtime.containers.insert(id.clone(), container);
         if here {
-            self.turn(of, &id, temper.start, Turn::Started);
+            self.schedule_container(of, &id, runtime_faults.start, ContainerEvent::Started);
         } else {
             self.report(of, &id);
-            self.turn(of, &id, temper.pull, Turn::Pulled);
+            self.schedule_container(of, &id, runtime_faults.pull, ContainerEvent::Pulled);
         }
     }
 
-    fn turn(&mut self, of: usize, id: &InstanceId, within: (Millis, Millis), turn: Turn) {
+    fn schedule_container(
+        &mut self,
+        of: usize,
+        id: &InstanceId,
+        within: (Millis, Millis),
+        event: ContainerEvent,
+    ) {
         let Some(it) = self.nodes[of].runtime.containers.get(id) else { return };
         let (id, epoch) = (id.clone(), it.epoch);
         let after = self.rng.within(within);
-        self.schedule(after, Event::Container { of, id, epoch, turn });
+        self.schedule(after, Event::Container { of, id, epoch, event });
     }
 
     /// Something is due for a container.
-    pub(crate) fn container_turns(&mut self, of: usize, id: InstanceId, epoch: u64, turn: Turn) {
-        let (started, temper) = (self.local(of), self.temper);
+    pub(crate) fn container_event(
+        &mut self,
+        of: usize,
+        id: InstanceId,
+        epoch: u64,
+        event: ContainerEvent,
+    ) {
+        let (started, runtime_faults) = (self.local(of), self.runtime_faults);
         let Some(it) = self.nodes[of].runtime.containers.get_mut(&id) else { return };
         if it.epoch != epoch {
             return;
         }
-        let moody = it.moody && !it.removing;
-        match turn {
-            Turn::Pulled if !it.removing => {
+        let flaky = it.flaky && !it.removing;
+        match event {
+            ContainerEvent::Pulled if !it.removing => {
                 it.phase = None;
                 let image = it.image.clone();
                 self.nodes[of].runtime.images.insert(image);
-                self.turn(of, &id, temper.start, Turn::Started);
+                self.schedule_container(of, &id, runtime_faults.start, ContainerEvent::Started);
             }
-            Turn::Started if !it.removing => {
+            ContainerEvent::Started if !it.removing => {
                 if it.image.contains("broken") {
                     let output = "cannot open its configuration".to_owned();
                     it.phase = Some(Phase::Exited { code: 1, output });
-                    self.enter(of, Deed::Ended(id.clone()));
+                    self.enter(of, Action::Ended(id.clone()));
                     self.note(of, &format!("{id} exits at once"));
-                } else if moody && self.rng.permille(temper.fails) {
+                } else if flaky && self.rng.permille(runtime_faults.fails) {
                     it.phase = Some(Phase::Failed { reason: "no such image".to_owned() });
                 } else {
                     it.phase = Some(Phase::Running { health: None, started, said: String::new() });
                     let checked = it.checked;
-                    self.enter(of, Deed::Started(id.clone()));
+                    self.enter(of, Action::Started(id.clone()));
                     self.note(of, &format!("runs {id}"));
                     if checked {
-                        self.turn(of, &id, (100, 1000), Turn::Judged);
+                        self.schedule_container(
+                            of,
+                            &id,
+                            (100, 1000),
+                            ContainerEvent::HealthChecked,
+                        );
                     }
-                    if moody {
-                        self.turn(of, &id, (1000, 10_000), Turn::Mood);
+                    if flaky {
+                        self.schedule_container(of, &id, (1000, 10_000), ContainerEvent::Change);
                     }
                 }
                 self.report(of, &id);
             }
-            Turn::Stopped => {
+            ContainerEvent::Stopped => {
                 if it.runs() {
-                    self.enter(of, Deed::Stopped(id.clone()));
+                    self.enter(of, Action::Stopped(id.clone()));
                     self.note(of, &format!("stopped {id}"));
                 }
                 self.nodes[of].runtime.containers.remove(&id);
                 self.report(of, &id);
             }
-            Turn::Judged => {
+            ContainerEvent::HealthChecked => {
                 if let Some(Phase::Running { health, .. }) = &mut it.phase {
                     *health = Some(true);
                     self.report(of, &id);
                 }
             }
-            Turn::Mood => self.mood(of, &id),
-            Turn::Pulled | Turn::Started => {}
+            ContainerEvent::Change => self.change_container(of, &id),
+            ContainerEvent::Pulled | ContainerEvent::Started => {}
         }
     }
 
-    fn mood(&mut self, of: usize, id: &InstanceId) {
-        let (turns, code, exits) =
-            (self.temper.turns, self.rng.pick(&[0, 1, 137]), self.rng.permille(600));
-        let acts = self.rng.permille(turns);
+    fn change_container(&mut self, of: usize, id: &InstanceId) {
+        let (changes, code, exits) =
+            (self.runtime_faults.changes, self.rng.pick(&[0, 1, 137]), self.rng.permille(600));
+        let acts = self.rng.permille(changes);
         let Some(it) = self.nodes[of].runtime.containers.get_mut(id) else { return };
         if !it.runs() || it.removing {
             return;
         }
         if acts && exits {
             it.phase = Some(Phase::Exited { code, output: String::new() });
-            self.enter(of, Deed::Ended(id.clone()));
+            self.enter(of, Action::Ended(id.clone()));
             self.note(of, &format!("{id} exits with {code}"));
             return self.report(of, id);
         }
@@ -244,16 +261,16 @@ impl World {
             *health = Some(*health != Some(true));
             self.report(of, id);
         }
-        // Whoever is left unwell by the end of bad moods gets well.
-        if turns > 0 || !acts {
-            self.turn(of, id, (1000, 10_000), Turn::Mood);
+        // One that is unhealthy when the faults end becomes healthy.
+        if changes > 0 || !acts {
+            self.schedule_container(of, id, (1000, 10_000), ContainerEvent::Change);
         }
     }
 
-    /// Bad moods are over: who is unhealthy recovers.
-    pub(crate) fn calm(&mut self) {
-        self.temper.fails = 0;
-        self.temper.turns = 0;
+    /// Ends the faults: unhealthy containers recover.
+    pub(crate) fn heal_runtimes(&mut self) {
+        self.runtime_faults.fails = 0;
+        self.runtime_faults.changes = 0;
         for of in 0..self.nodes.len() {
             let ids: Vec<InstanceId> = self.nodes[of].runtime.containers.keys().cloned().collect();
             for id in ids {
@@ -287,7 +304,7 @@ impl World {
         self.deliver(at - self.now, of, Input::Runtime(event));
     }
 
-    /// The runtime lists what there is, or says that it cannot.
+    /// Sends the list of containers, or the error, to the engine.
     pub(crate) fn list(&mut self, of: usize) {
         let runtime = &self.nodes[of].runtime;
         let event = match runtime.available {
@@ -319,7 +336,7 @@ impl World {
             .filter(|(_, it)| it.runs())
             .map(|(id, _)| id.clone())
             .collect();
-        if runtime.leaves_remains {
+        if runtime.keeps_exited {
             runtime.containers.retain(|_, it| it.runs());
             for it in runtime.containers.values_mut() {
                 runtime.epochs += 1;
@@ -331,7 +348,7 @@ impl World {
             runtime.containers.clear();
         }
         for id in ended {
-            self.enter(of, Deed::Ended(id));
+            self.enter(of, Action::Ended(id));
         }
     }
 }

@@ -11,7 +11,7 @@ use vc_protocol::{Resources, ServiceKey};
 
 use crate::rng::Rng;
 
-/// An amount of both.
+/// Resources of this size.
 pub(crate) fn amount(cpu_millis: u64, mebibytes: u64) -> Resources {
     Resources { cpu_millis, memory_bytes: mebibytes << 20 }
 }
@@ -80,7 +80,7 @@ fn any_service(rng: &mut Rng, name: &str) -> Deployment {
     let container = &mut one.spec.container;
     container.reservation =
         amount(rng.pick(&[0, 100, 100, 500, 1500]), rng.pick(&[0, 64, 64, 256, 900]));
-    container.image = rng.pick(&["steady", "moody", "moody-2", "steady-2"]).to_owned();
+    container.image = rng.pick(&["steady", "flaky", "flaky-2", "steady-2"]).to_owned();
     if rng.permille(300) {
         container.healthcheck = Some(Healthcheck {
             test: vec!["CMD".to_owned(), "true".to_owned()],

@@ -1,5 +1,5 @@
-//! Random worlds: nodes, services, operators and everything that goes wrong, from a seed. `VC_SIM_SEED=7` runs that
-//! one, `VC_SIM_SEEDS=500` so many.
+//! Random worlds: nodes, services, operators and faults from a seed. `VC_SIM_SEED=7` runs one seed, `VC_SIM_SEEDS=500` runs
+//! that many.
 
 use vc_protocol::Millis;
 
@@ -7,11 +7,11 @@ use crate::invariants::{
     documents_converge, minimal_movement, no_overcommit, orphans_replaced,
     quiet_cluster_is_left_alone,
 };
-use crate::network::Weather;
+use crate::network::NetworkFaults;
 use crate::services::{amount, any_mutation};
 use crate::world::{Event, World};
 
-/// What can go wrong, and what people do meanwhile. The victim is drawn when it happens.
+/// A fault, or requests of operators. The victim is drawn when it is injected.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
     /// Some operators ask for something, all at this moment.
@@ -41,8 +41,8 @@ pub(crate) enum Fault {
 }
 
 impl World {
-    /// Something happens.
-    pub(crate) fn strike(&mut self, fault: Fault) {
+    /// Injects a fault.
+    pub(crate) fn inject(&mut self, fault: Fault) {
         let victim = self.rng.index(self.nodes.len());
         let other = self.rng.index(self.nodes.len());
         let back = self.rng.within((300, 20_000));
@@ -103,12 +103,12 @@ impl World {
         }
     }
 
-    /// Everything is as it should be again.
-    fn relent(&mut self) {
+    /// Ends all faults.
+    fn heal_all(&mut self) {
         self.heal();
-        self.calm();
-        let weather = self.network.weather;
-        self.network.weather = Weather { loss: weather.loss / 10, stray: 0, ..weather };
+        self.heal_runtimes();
+        let faults = self.network.faults;
+        self.network.faults = NetworkFaults { loss: faults.loss / 10, reordered: 0, ..faults };
         for of in 0..self.nodes.len() {
             self.runtime_answers(of, true, false);
             self.nodes[of].crash_after = None;
@@ -118,7 +118,7 @@ impl World {
     }
 }
 
-const WILD: [Fault; 16] = [
+const FAULTS: [Fault; 16] = [
     Fault::Operators(1),
     Fault::Operators(1),
     Fault::Operators(2),
@@ -137,41 +137,42 @@ const WILD: [Fault; 16] = [
     Fault::Join,
 ];
 
-/// Runs one seed: a wild time, then peace, in which everything must come to rest and stay there; then a single death.
+/// Runs one seed: a time with faults, then one without, in which the cluster must converge and stay so; then a single
+/// death.
 pub(crate) fn run(seed: u64) {
     let repeat = format!("VC_SIM_SEED={seed} cargo nextest run -p vc-tests swarm");
     let mut world = World::new(seed, repeat);
-    world.network.weather = Weather {
+    world.network.faults = NetworkFaults {
         loss: world.rng.pick(&[0, 0, 20, 100]),
-        twice: world.rng.pick(&[0, 0, 50]),
-        stray: world.rng.pick(&[0, 0, 30]),
-        ..Weather::default()
+        duplicated: world.rng.pick(&[0, 0, 50]),
+        reordered: world.rng.pick(&[0, 0, 30]),
+        ..NetworkFaults::default()
     };
-    world.temper.fails = world.rng.pick(&[0, 100, 400]);
-    world.temper.turns = world.rng.pick(&[0, 100, 400]);
+    world.runtime_faults.fails = world.rng.pick(&[0, 100, 400]);
+    world.runtime_faults.changes = world.rng.pick(&[0, 100, 400]);
     for _ in 0..world.rng.within((1, 6)) {
         let capacity = amount(world.rng.pick(&[1000, 2000, 4000]), world.rng.pick(&[1024, 2048]));
         world.join(capacity);
         let pause = world.rng.within((0, 1500));
         world.run(pause);
     }
-    let wild: Millis = world.rng.within((20_000, 70_000));
+    let chaos: Millis = world.rng.within((20_000, 70_000));
     for _ in 0..world.rng.within((5, 40)) {
-        let at = world.rng.within((0, wild));
-        let fault = world.rng.pick(&WILD);
+        let at = world.rng.within((0, chaos));
+        let fault = world.rng.pick(&FAULTS);
         world.schedule(at, Event::Fault(fault));
     }
-    world.run(wild);
-    world.say("peace");
-    world.relent();
-    // What the wild time left behind comes back by itself.
+    world.run(chaos);
+    world.say("faults end");
+    world.heal_all();
+    // Nodes that are still down come back.
     world.run(25_000);
-    world.relent();
-    world.settle(300_000);
+    world.heal_all();
+    world.converge(300_000);
     world.require(documents_converge::disks(&world));
-    let mark = world.ledger.mark();
+    let cursor = world.history.cursor();
     world.run(60_000);
-    world.require(quiet_cluster_is_left_alone::check(&world, mark));
+    world.require(quiet_cluster_is_left_alone::check(&world, cursor));
     single_death(&mut world);
 }
 
@@ -182,26 +183,26 @@ fn single_death(world: &mut World) {
     }
     let victim = world.rng.index(world.nodes.len());
     let held = minimal_movement::held(world, victim);
-    let mark = world.ledger.mark();
+    let cursor = world.history.cursor();
     world.say(&format!("a single death, which takes {held:?}"));
     world.kill_host(victim);
     world.run(world.replacement_bound());
     let side = world.running();
     world.require(orphans_replaced::check(world, &side));
-    world.require(minimal_movement::only(world, mark, &held));
+    world.require(minimal_movement::only(world, cursor, &held));
     // What found no place meanwhile may start when the node is back; nothing else.
     let unplaced = world.engine(side[0]).view().plan.unplaced.keys().cloned().collect();
-    let mark = world.ledger.mark();
+    let cursor = world.history.cursor();
     world.boot(victim);
-    world.settle(60_000);
-    world.require(minimal_movement::only(world, mark, &unplaced));
+    world.converge(60_000);
+    world.require(minimal_movement::only(world, cursor, &unplaced));
     world.require(no_overcommit::running(world));
 }
 
-/// How many seeds are run unless `VC_SIM_SEEDS` says otherwise.
+/// The number of seeds without `VC_SIM_SEEDS`.
 const SEEDS: u64 = 16;
 
-/// Runs the seeds that leave this rest when divided by two: two tests, for two cores.
+/// Runs the even or the odd seeds: two tests, for two cores.
 fn run_half(rest: u64) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match number("VC_SIM_SEED") {
@@ -212,11 +213,11 @@ fn run_half(rest: u64) {
 }
 
 #[test]
-fn a_swarm_in_which_everything_goes_wrong_comes_to_rest() {
+fn even_seeds_converge_after_random_faults() {
     run_half(0);
 }
 
 #[test]
-fn another_swarm_in_which_everything_goes_wrong_comes_to_rest() {
+fn odd_seeds_converge_after_random_faults() {
     run_half(1);
 }

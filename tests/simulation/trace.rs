@@ -1,4 +1,4 @@
-//! What happened, for people: the tail of it is printed when a test fails. Takes in what the engine logs.
+//! The trace of a world, with the engine's log. Its tail is printed when a test fails.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -14,7 +14,7 @@ thread_local! {
     static LOGGED: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The last lines.
+/// The last [`TAIL`] lines.
 pub(crate) struct Trace {
     lines: VecDeque<String>,
     live: bool,
@@ -32,7 +32,7 @@ impl Trace {
         }
     }
 
-    /// A line.
+    /// Appends a line.
     pub(crate) fn note(&mut self, line: String) {
         if self.live {
             show(&line);
@@ -56,8 +56,8 @@ impl Trace {
     }
 }
 
-/// To where a failing test's words go.
-#[allow(clippy::print_stderr, reason = "the words of a failing test")]
+/// Prints a line on standard error.
+#[allow(clippy::print_stderr, reason = "the output of a failing test")]
 pub(crate) fn show(line: &str) {
     eprintln!("{line}");
 }

@@ -7,14 +7,14 @@ use vc_engine::runtime::InstanceId;
 use vc_engine::{Engine, Input, Output};
 use vc_protocol::{ClusterId, Keypair, Millis, NodeId};
 
-use crate::invariants::same_heads_same_plan::Witness;
-use crate::invariants::{self, Verdict};
-use crate::ledger::{Deed, Ledger};
+use crate::history::{Action, History};
+use crate::invariants::same_heads_same_plan::PlanRecorder;
+use crate::invariants::{self, Check};
 use crate::network::Network;
 use crate::node::Node;
 use crate::operators::Operators;
 use crate::rng::Rng;
-use crate::runtime::{Temper, Turn};
+use crate::runtime::{ContainerEvent, RuntimeFaults};
 use crate::swarm::Fault;
 use crate::trace::{Trace, show};
 
@@ -34,33 +34,33 @@ pub(crate) enum Event {
     Boot { of: usize },
     /// The runtime lists what there is, and will again.
     List { of: usize, life: u64 },
-    /// Something becomes of a container.
-    Container { of: usize, id: InstanceId, epoch: u64, turn: Turn },
+    /// A container event.
+    Container { of: usize, id: InstanceId, epoch: u64, event: ContainerEvent },
     /// Two nodes try to connect.
     Dial { a: usize, b: usize, number: u64 },
     /// An end of a connection is closed.
     Close { at: usize, peer: usize, connection: u64 },
     /// An end of a connection is closed, if nothing gets through.
     Timeout { at: usize, peer: usize, connection: u64 },
-    /// Something goes wrong, or somebody wants something.
+    /// A fault, or requests of operators.
     Fault(Fault),
 }
 
-/// Everything.
+/// The simulated world.
 pub(crate) struct World {
     /// Milliseconds since the world began.
     pub(crate) now: Millis,
     pub(crate) rng: Rng,
     pub(crate) nodes: Vec<Node>,
     pub(crate) network: Network,
-    pub(crate) temper: Temper,
+    pub(crate) runtime_faults: RuntimeFaults,
     pub(crate) operators: Operators,
-    pub(crate) ledger: Ledger,
+    pub(crate) history: History,
     pub(crate) cluster: ClusterId,
     pub(crate) root: Keypair,
     queue: BTreeMap<(Millis, u64), Event>,
     scheduled: u64,
-    witness: Witness,
+    plans: PlanRecorder,
     trace: Trace,
     repeat: String,
     /// Whether the trace shows what plans want moved: `VC_SIM_MOVES=1`.
@@ -76,14 +76,14 @@ impl World {
             rng: Rng::new(seed),
             nodes: Vec::new(),
             network: Network::default(),
-            temper: Temper::default(),
+            runtime_faults: RuntimeFaults::default(),
             operators: Operators::default(),
-            ledger: Ledger::default(),
+            history: History::default(),
             cluster: ClusterId::of(&root.public()).expect("ed25519"),
             root,
             queue: BTreeMap::new(),
             scheduled: 0,
-            witness: Witness::default(),
+            plans: PlanRecorder::default(),
             trace: Trace::new(),
             repeat,
             explain: std::env::var_os("VC_SIM_MOVES").is_some(),
@@ -131,8 +131,8 @@ impl World {
         self.schedule(after, Event::Input { to, life, input: Box::new(input) });
     }
 
-    pub(crate) fn enter(&mut self, of: usize, deed: Deed) {
-        self.ledger.enter(self.now, of, deed);
+    pub(crate) fn enter(&mut self, of: usize, action: Action) {
+        self.history.enter(self.now, of, action);
     }
 
     /// A line of the trace about a node.
@@ -145,7 +145,7 @@ impl World {
         self.trace.note(format!("{:>8} == {line}", self.now));
     }
 
-    /// Lets time pass.
+    /// Advances time.
     pub(crate) fn run(&mut self, for_: Millis) {
         let until = self.now + for_;
         while let Some(entry) = self.queue.first_entry() {
@@ -159,8 +159,8 @@ impl World {
         self.now = until;
     }
 
-    /// Lets time pass until something holds. Panics when it does not within `most`.
-    pub(crate) fn run_until(&mut self, most: Millis, what: &str, holds: impl Fn(&Self) -> Verdict) {
+    /// Advances time until something holds. Panics when it does not within `most`.
+    pub(crate) fn run_until(&mut self, most: Millis, what: &str, holds: impl Fn(&Self) -> Check) {
         let until = self.now + most;
         loop {
             match holds(self) {
@@ -172,8 +172,8 @@ impl World {
     }
 
     /// Panics when something does not hold.
-    pub(crate) fn require(&self, verdict: Verdict) {
-        if let Err(why) = verdict {
+    pub(crate) fn require(&self, check: Check) {
+        if let Err(why) = check {
             panic!("{why}");
         }
     }
@@ -207,15 +207,15 @@ impl World {
                 self.list(of);
                 self.schedule(30_000, Event::List { of, life });
             }
-            Event::Container { of, id, epoch, turn } => self.container_turns(of, id, epoch, turn),
+            Event::Container { of, id, epoch, event } => self.container_event(of, id, epoch, event),
             Event::Dial { a, b, number } => self.dial(a, b, number),
             Event::Close { at, peer, connection } => self.close(at, peer, connection),
             Event::Timeout { at, peer, connection } => self.timeout(at, peer, connection),
-            Event::Fault(fault) => self.strike(fault),
+            Event::Fault(fault) => self.inject(fault),
         }
     }
 
-    /// Gives an engine an input and does what it wants done.
+    /// Passes an input to an engine and performs its outputs.
     pub(crate) fn handle(&mut self, of: usize, input: Input) {
         let now = self.local(of);
         let Some(engine) = self.nodes[of].engine.as_mut() else { return };
@@ -255,13 +255,13 @@ impl World {
                         return self.connections_again(of);
                     }
                     if !changes.is_empty() {
-                        self.enter(of, Deed::Persisted(changes.len()));
+                        self.enter(of, Action::Persisted(changes.len()));
                         self.operators.persisted(&changes);
                     }
                 }
                 Output::Gossip(gossip) => {
                     if matches!(gossip, vc_protocol::gossip::Gossip::Changes(_)) {
-                        self.enter(of, Deed::Published);
+                        self.enter(of, Action::Published);
                     }
                     self.publish(of, &gossip);
                 }
@@ -270,7 +270,7 @@ impl World {
                     self.send(of, peer, &message);
                 }
                 Output::Replay(peer, runs) => {
-                    self.enter(of, Deed::Replayed);
+                    self.enter(of, Action::Replayed);
                     let peer = self.node_of(peer);
                     for batch in self.nodes[of].disk.replay(&runs) {
                         self.send(of, peer, &vc_protocol::gossip::SyncMessage::Changes(batch));
@@ -278,8 +278,8 @@ impl World {
                 }
                 Output::Disconnect(peer) => {
                     let peer = self.node_of(peer);
-                    self.enter(of, Deed::Hung);
-                    self.hang_up(of, peer);
+                    self.enter(of, Action::Disconnected);
+                    self.disconnect(of, peer);
                 }
                 Output::Answer(request, answer) => {
                     self.note(of, &format!("answers {request}: {answer:?}"));
@@ -290,15 +290,15 @@ impl World {
         }
     }
 
-    /// What must hold at every moment.
+    /// Checks the invariants that hold at every moment.
     fn look(&mut self, of: usize) {
         let view = self.engine(of).view();
         let fingerprint = self.engine(of).replica().versions().fingerprint();
-        let verdict = self
-            .witness
-            .saw(of, fingerprint, &view)
+        let check = self
+            .plans
+            .record(of, fingerprint, &view)
             .and_then(|()| invariants::no_overcommit::plan(&view));
-        self.require(verdict);
+        self.require(check);
         if self.explain {
             for it in &view.plan.moves {
                 let name = |node: Option<NodeId>| {
@@ -323,7 +323,7 @@ impl World {
         let jitter = self.rng.within((0, 3));
         let node = &mut self.nodes[of];
         let Some(engine) = node.engine.as_ref() else { return };
-        let (deadline, what) = engine.deadline();
+        let (deadline, what) = engine.poll_timeout();
         let at = self.now + deadline.saturating_sub(now).max(1);
         if node.wake_at.is_some_and(|planned| planned <= at) {
             return;

@@ -1,4 +1,4 @@
-//! What a deployment changes, in words: the values of the spec that differ, by their paths.
+//! The diff of a deployment: the values of the spec that differ, by path.
 
 use serde_json::Value;
 use vc_crdt::View;
@@ -7,10 +7,10 @@ use vc_protocol::spec::{Deployment, FileKind, FileMount, ServiceSpec};
 
 use crate::mutation::revision;
 
-/// The longest value that is shown, in characters.
-const LONGEST: usize = 200;
+/// The longest value in a diff, in characters.
+const MAX_VALUE: usize = 200;
 
-/// Only what changes, in the order of the deployments. The versions of files have to be filled in as they are for
+/// Returns the services that change, in the order of the deployments. The versions of files must be filled in as for
 /// [`Deploy`](crate::Mutation::Deploy).
 pub fn diff(view: &View, deployments: &[Deployment]) -> Vec<ServiceDiff> {
     let all = deployments.iter().map(|wanted| of_service(view, wanted));
@@ -35,18 +35,18 @@ fn of_service(view: &View, wanted: &Deployment) -> ServiceDiff {
                 changes.push(format!("replicas: {before} -> {replicas}"));
             }
             if held.spec == spec && revision::retries_update(view, service) {
-                changes.push("nothing, but it failed and is tried again".to_owned());
+                changes.push("nothing; the failed update is retried".to_owned());
             }
         }
     }
     ServiceDiff { service: service.clone(), created: held.is_none(), changes }
 }
 
-/// What differs between two specs, a line each.
+/// Returns a line for each difference between two specs.
 fn between(before: &ServiceSpec, after: &ServiceSpec) -> Vec<String> {
     let mut lines = Vec::new();
     files(&before.container.files, &after.container.files, &mut lines);
-    // They are told of above, and their versions are nobody's business.
+    // Files are compared above; their versions are hashes that users do not know.
     let plain = |spec: &ServiceSpec| {
         let mut spec = spec.clone();
         spec.container.files.clear();
@@ -57,7 +57,7 @@ fn between(before: &ServiceSpec, after: &ServiceSpec) -> Vec<String> {
     lines
 }
 
-/// Lines for the values that differ below a path. Lists are compared as a whole.
+/// Appends lines for the values that differ below a path. Lists are compared as a whole.
 fn values(path: &str, before: &Value, after: &Value, lines: &mut Vec<String>) {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
@@ -77,7 +77,7 @@ fn values(path: &str, before: &Value, after: &Value, lines: &mut Vec<String>) {
     }
 }
 
-/// Lines for the secrets and configs that come, go, or have another content or place.
+/// Appends lines for secrets and configs that are added, removed, moved or have another content.
 fn files(before: &[FileMount], after: &[FileMount], lines: &mut Vec<String>) {
     let name = |mount: &FileMount| {
         let kind = match mount.file.kind {
@@ -118,13 +118,13 @@ fn files(before: &[FileMount], after: &[FileMount], lines: &mut Vec<String>) {
     }
 }
 
-/// A value as JSON, cut where it is long; what is not there is "none".
+/// Returns a value as JSON, cut at [`MAX_VALUE`]; `none` if it is absent.
 fn show(value: &Value) -> String {
     if value.is_null() {
         return "none".to_owned();
     }
     let text = value.to_string();
-    match text.char_indices().nth(LONGEST) {
+    match text.char_indices().nth(MAX_VALUE) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }

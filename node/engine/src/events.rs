@@ -1,7 +1,8 @@
-//! What happened, as the difference between two views: nobody has to say that he did something, and what one node sees
-//! of another's doings is what the documents came to mean.
+//! Cluster events, computed as the difference between two views: no node reports what it does, and every node derives the
+//! events of all nodes from the documents.
 
 use vc_crdt::View;
+use vc_crdt::liveness::{accuses, observers};
 use vc_protocol::control::{EventLevel, EventRow, RolloutState};
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::{InstanceId, Millis, NodeId};
@@ -9,44 +10,44 @@ use vc_protocol::{InstanceId, Millis, NodeId};
 use crate::report::unplaced_reason;
 use crate::rollout::Rollout;
 
-/// The longest reason that is told, in characters.
+/// The longest reason in an event, in characters.
 const MAX_REASON: usize = 200;
 
-/// What happened between two views, told `now`: nodes first, then services, then instances. Each fact once.
+/// Returns the events between two views with the time `now`: nodes first, then services, slots and instances.
 pub fn between(before: &View, after: &View, now: Millis) -> Vec<EventRow> {
-    let mut told = Told { now, rows: Vec::new() };
-    nodes(before, after, &mut told);
-    services(before, after, &mut told);
-    slots(before, after, &mut told);
-    instances(before, after, &mut told);
-    told.rows
+    let mut events = Events { now, rows: Vec::new() };
+    nodes(before, after, &mut events);
+    services(before, after, &mut events);
+    slots(before, after, &mut events);
+    instances(before, after, &mut events);
+    events.rows
 }
 
-struct Told {
+struct Events {
     now: Millis,
     rows: Vec<EventRow>,
 }
 
-impl Told {
-    fn say(&mut self, level: EventLevel, subject: &impl ToString, text: impl Into<String>) {
+impl Events {
+    fn push(&mut self, level: EventLevel, subject: &impl ToString, text: impl Into<String>) {
         let (time, subject, text) = (self.now, subject.to_string(), text.into());
         self.rows.push(EventRow { time, level, subject, text });
     }
 
     fn info(&mut self, subject: &impl ToString, text: impl Into<String>) {
-        self.say(EventLevel::Info, subject, text);
+        self.push(EventLevel::Info, subject, text);
     }
 
     fn warning(&mut self, subject: &impl ToString, text: impl Into<String>) {
-        self.say(EventLevel::Warning, subject, text);
+        self.push(EventLevel::Warning, subject, text);
     }
 
     fn error(&mut self, subject: &impl ToString, text: impl Into<String>) {
-        self.say(EventLevel::Error, subject, text);
+        self.push(EventLevel::Error, subject, text);
     }
 }
 
-/// The first line of a reason, cut where it is long: the instance's row has all of it.
+/// Returns the first line of a reason, cut at [`MAX_REASON`]; the instance's row has all of it.
 fn brief(reason: &str) -> String {
     let line = reason.trim().lines().next().unwrap_or_default();
     let mut text: String = line.chars().take(MAX_REASON).collect();
@@ -56,61 +57,68 @@ fn brief(reason: &str) -> String {
     text
 }
 
-fn nodes(before: &View, after: &View, told: &mut Told) {
+fn nodes(before: &View, after: &View, events: &mut Events) {
     for (node, state) in &after.nodes {
         let name = after.name(*node);
-        // Before it has said who it is, there is nothing to tell of it.
+        // Its document has not arrived yet.
         if state.info.is_none() {
             continue;
         }
         let held = before.nodes.get(node).filter(|held| held.info.is_some());
         match (before.up.contains(node), after.up.contains(node)) {
-            (_, true) if held.is_none() => told.info(&name, "joined the cluster"),
-            (false, true) => told.info(&name, "is up again"),
+            (_, true) if held.is_none() => events.info(&name, "joined the cluster"),
+            (false, true) => events.info(&name, "is up again"),
             (true, false) if held.is_some() => {
-                told.error(&name, "is down: the other nodes cannot hear it");
+                let observers = observers(*node, after.nodes.keys());
+                let reporting =
+                    observers.iter().filter(|&&by| accuses(&after.nodes, by, *node)).count();
+                let of = observers.len();
+                events.error(
+                    &name,
+                    format!("is down: no heartbeat (reported by {reporting} of {of} observers)"),
+                );
             }
             _ => {}
         }
         let drained = |view: &View| view.cluster.drained.get(node).copied().unwrap_or(false);
         match (drained(before), drained(after)) {
-            (false, true) => told.info(&name, "is being drained"),
-            (true, false) => told.info(&name, "takes instances again"),
+            (false, true) => events.info(&name, "is being drained"),
+            (true, false) => events.info(&name, "takes instances again"),
             _ => {}
         }
         match (held.and_then(|held| held.runtime_error.as_ref()), &state.runtime_error) {
             (None, Some(why)) => {
-                told.error(&name, format!("cannot run instances: {}", brief(why)));
+                events.error(&name, format!("cannot run instances: {}", brief(why)));
             }
-            (Some(_), None) => told.info(&name, "can run instances again"),
+            (Some(_), None) => events.info(&name, "can run instances again"),
             _ => {}
         }
     }
     for node in after.left.keys().filter(|node| !before.left.contains_key(node)) {
-        told.info(&after.name(*node), "left the cluster");
+        events.info(&after.name(*node), "left the cluster");
     }
 }
 
-fn services(before: &View, after: &View, told: &mut Told) {
+fn services(before: &View, after: &View, events: &mut Events) {
     for (key, record) in &after.cluster.services {
         let image = &record.spec.container.image;
         let wanted = after.cluster.replicas(key);
         let Some(held) = before.cluster.services.get(key) else {
-            told.info(key, format!("deployed by {}: {wanted} of {image}", record.deployed_by));
+            events.info(key, format!("deployed by {}: {wanted} of {image}", record.deployed_by));
             continue;
         };
         let had = before.cluster.replicas(key);
         if had != wanted {
-            told.info(key, format!("scaled from {had} to {wanted}"));
+            events.info(key, format!("scaled from {had} to {wanted}"));
         }
         let rollout = |view| Rollout::of(view, key).map(|it| it.report()).unwrap_or_default();
         let (was, is) = (rollout(before), rollout(after));
         if held.updated != record.updated {
-            told.info(
+            events.info(
                 key,
                 match is.state {
                     RolloutState::Updating => {
-                        format!("{} updates it to {image}", record.deployed_by)
+                        format!("updated to {image} by {}", record.deployed_by)
                     }
                     _ => format!("changed by {}", record.deployed_by),
                 },
@@ -121,14 +129,17 @@ fn services(before: &View, after: &View, told: &mut Told) {
         }
         match is.state {
             RolloutState::Complete if was.state == RolloutState::Updating => {
-                told.info(key, "the update is complete");
+                events.info(key, "update complete");
             }
             RolloutState::Paused => {
-                told.error(key, format!("the update failed and is paused: {}", brief(&is.reason)));
+                events.error(key, format!("update failed and paused: {}", brief(&is.reason)));
             }
             RolloutState::RolledBack => {
                 let reason = brief(&is.reason);
-                told.error(key, format!("the update failed, the version before returns: {reason}"));
+                events.error(
+                    key,
+                    format!("update failed, rolling back to the previous version: {reason}"),
+                );
             }
             RolloutState::Complete | RolloutState::Updating => {}
         }
@@ -136,33 +147,33 @@ fn services(before: &View, after: &View, told: &mut Told) {
     let gone =
         before.cluster.services.keys().filter(|key| !after.cluster.services.contains_key(key));
     for key in gone {
-        told.info(key, "removed");
+        events.info(key, "removed");
     }
 }
 
-/// Where instances shall be.
-fn slots(before: &View, after: &View, told: &mut Told) {
+/// Changes of placements.
+fn slots(before: &View, after: &View, events: &mut Events) {
     for (slot, refusals) in &after.plan.unplaced {
         if !before.plan.unplaced.contains_key(slot) {
             let reason = brief(&unplaced_reason(after, slot, refusals));
-            told.warning(slot, format!("has no node: {reason}"));
+            events.warning(slot, format!("cannot be placed: {reason}"));
         }
     }
     for (slot, placement) in &after.plan.placements {
         let to = after.name(placement.node);
         match before.plan.placements.get(slot) {
             Some(held) if held.node != placement.node => {
-                told.info(slot, format!("moves from {} to {to}", after.name(held.node)));
+                events.info(slot, format!("moves from {} to {to}", after.name(held.node)));
             }
             None if before.plan.unplaced.contains_key(slot) => {
-                told.info(slot, format!("has a node: {to}"));
+                events.info(slot, format!("placed on {to}"));
             }
             _ => {}
         }
     }
 }
 
-/// The claims of a node in a view; none while it is down, for nobody knows then.
+/// Returns the claims of a node; none while it is down.
 fn claims(view: &View, node: NodeId) -> impl Iterator<Item = (&InstanceId, &Claim)> {
     let state = view.nodes.get(&node).filter(|_| view.up.contains(&node));
     state.into_iter().flat_map(|state| &state.claims)
@@ -172,12 +183,12 @@ fn claim<'a>(view: &'a View, node: NodeId, id: &InstanceId) -> Option<&'a Claim>
     view.nodes.get(&node).filter(|_| view.up.contains(&node))?.claims.get(id)
 }
 
-/// What instances do.
-fn instances(before: &View, after: &View, told: &mut Told) {
+/// Changes of instances.
+fn instances(before: &View, after: &View, events: &mut Events) {
     for &node in &after.up {
         let name = after.name(node);
         for (id, claim) in claims(after, node) {
-            instance(self::claim(before, node, id), id, claim, &name, told);
+            instance(self::claim(before, node, id), id, claim, &name, events);
         }
         for (id, held) in claims(before, node) {
             let ran = held.state.is_running() || held.state == InstanceState::Stopping;
@@ -188,13 +199,13 @@ fn instances(before: &View, after: &View, told: &mut Told) {
                 } else {
                     ""
                 };
-                told.info(&id.slot, format!("{old}stopped on {name}"));
+                events.info(&id.slot, format!("{old}stopped on {name}"));
             }
         }
     }
 }
 
-fn instance(held: Option<&Claim>, id: &InstanceId, claim: &Claim, node: &str, told: &mut Told) {
+fn instance(held: Option<&Claim>, id: &InstanceId, claim: &Claim, node: &str, events: &mut Events) {
     use InstanceState::{
         Completed, Failed, Healthy, Pending, Pulling, Running, Starting, Stopping, Unhealthy,
     };
@@ -204,18 +215,18 @@ fn instance(held: Option<&Claim>, id: &InstanceId, claim: &Claim, node: &str, to
     let slot = &id.slot;
     match claim.state {
         Running | Healthy if same && again => {
-            told.warning(slot, format!("ended and was started again on {node}"));
+            events.warning(slot, format!("exited and was restarted on {node}"));
         }
         Failed if same && again => {
-            told.error(slot, format!("failed again on {node}: {}", brief(&claim.reason)));
+            events.error(slot, format!("failed again on {node}: {}", brief(&claim.reason)));
         }
         _ if same => {}
-        Running if !ran => told.info(slot, format!("runs on {node}")),
-        Healthy if !ran => told.info(slot, format!("runs on {node} and is healthy")),
-        Healthy => told.info(slot, "is healthy"),
-        Unhealthy => told.warning(slot, format!("is unhealthy: {}", brief(&claim.reason))),
-        Failed => told.error(slot, format!("failed on {node}: {}", brief(&claim.reason))),
-        Completed => told.info(slot, format!("is done on {node}")),
+        Running if !ran => events.info(slot, format!("runs on {node}")),
+        Healthy if !ran => events.info(slot, format!("runs on {node} and is healthy")),
+        Healthy => events.info(slot, "is healthy"),
+        Unhealthy => events.warning(slot, format!("is unhealthy: {}", brief(&claim.reason))),
+        Failed => events.error(slot, format!("failed on {node}: {}", brief(&claim.reason))),
+        Completed => events.info(slot, format!("completed on {node}")),
         Running | Pending | Pulling | Starting | Stopping => {}
     }
 }

@@ -1,4 +1,4 @@
-//! What an engine is made of, what comes in and what goes out.
+//! The engine's configuration, inputs and outputs.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use vc_protocol::{ClusterId, Keypair, Millis, NodeId, VolumeKey};
 use crate::mutation::{Mutation, MutationError};
 use crate::runtime::{RuntimeAction, RuntimeEvent};
 
-/// The rhythms of a node, all in milliseconds.
+/// The intervals and timeouts of a node, in milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// Between two heartbeats.
+    /// Interval between heartbeats.
     pub heartbeat: Millis,
-    /// Between two looks at who is silent.
-    pub judgement: Millis,
-    /// The shortest silence that is suspect.
+    /// Interval between checks for silent nodes.
+    pub silence_check: Millis,
+    /// Least time without a heartbeat before a node is suspect.
     pub suspect: Millis,
-    /// The silence that is suspect in one that was never heard.
+    /// The same for a node that has sent no heartbeat yet.
     pub first_contact: Millis,
-    /// Between two comparisons with some peer, whatever gossip brings.
+    /// Interval between comparisons of version vectors with a peer.
     pub anti_entropy: Millis,
-    /// A runtime may be away so long before its instances are given up.
+    /// Time that the runtime may be unavailable before this node's instances are given to other nodes.
     pub runtime_grace: Millis,
 }
 
@@ -32,7 +32,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             heartbeat: 500,
-            judgement: 250,
+            silence_check: 250,
             suspect: 2000,
             first_contact: 6000,
             anti_entropy: 10_000,
@@ -41,30 +41,30 @@ impl Default for Timing {
     }
 }
 
-/// What an engine is made of.
+/// The configuration of an engine.
 pub struct Config {
     /// The node's key.
     pub key: Keypair,
-    /// Its id.
+    /// The node's id.
     pub id: NodeId,
-    /// Its cluster.
+    /// The cluster's id.
     pub cluster: ClusterId,
-    /// What it says of itself.
+    /// What the node's document says about it.
     pub info: NodeInfo,
     /// A random number, new at each start.
     pub nonce: u64,
-    /// Its rhythms.
+    /// Intervals and timeouts.
     pub timing: Timing,
 }
 
-/// What is kept on disk.
+/// What the store keeps.
 #[derive(Debug, Clone, Default)]
 pub struct Durable {
-    /// Changes.
+    /// Signed changes.
     pub changes: Vec<SignedChange>,
     /// Membership certificates.
     pub certificates: Vec<String>,
-    /// Documents whose changes are needed no more.
+    /// Documents whose changes can be deleted.
     pub replaced: Vec<DocumentId>,
 }
 
@@ -74,10 +74,10 @@ impl Durable {
     }
 }
 
-/// What happens to a node.
+/// An input of the engine.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// The deadline has come.
+    /// The time of [`Engine::poll_timeout`](crate::Engine::poll_timeout) has come.
     Wake,
     /// A member is connected.
     Connected(NodeId),
@@ -89,29 +89,29 @@ pub enum Input {
     Sync(NodeId, SyncMessage),
     /// Something happened in the runtime.
     Runtime(RuntimeEvent),
-    /// What this node uses now.
+    /// The usage of this node.
     Usage(Usage),
-    /// What this node says of itself has changed, as its addresses do.
+    /// The description of this node has changed, for example its addresses.
     Info(NodeInfo),
     /// The ports that this node cannot publish (`8080/tcp`) now, and why.
     Ports(BTreeMap<String, String>),
     /// A certificate that authentication brought.
     Certificate(String),
-    /// A user wants a change; the caller has checked that he may.
+    /// A change that a user asks for; the caller has checked the user's role.
     Mutate {
         /// Comes back in [`Output::Answer`].
         request: u64,
-        /// Who.
+        /// The user and token.
         by: Subject,
-        /// What.
+        /// The change.
         mutation: Mutation,
     },
 }
 
-/// What the shell is to do, in this order.
+/// What the shell does for the engine, in the order of the outputs.
 #[derive(Debug, Clone)]
 pub enum Output {
-    /// Tell the runtime.
+    /// Pass the action to the runtime.
     Runtime(RuntimeAction),
     /// Remove the data of a volume.
     RemoveVolume(VolumeKey),

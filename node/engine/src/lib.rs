@@ -1,23 +1,23 @@
-//! The node's state machine: it decides, the shell acts.
+//! The state machine of a node: it decides, the shell (vc-node) acts.
 //!
 //! [`Engine::handle`] takes one [`Input`] and the time, and returns [`Output`]s to be carried out in their order. It
-//! never waits, reads no clock and draws no randomness, so the very same engine runs in a node and, by the dozen under
-//! virtual time, in the simulator. When nothing comes in, [`Engine::deadline`] says when to call it again and why.
+//! never waits, reads no clock and draws no randomness, so the same engine runs in a node and, many at once under virtual
+//! time, in the simulator. When nothing comes in, [`Engine::poll_timeout`] says when to call it again.
 
 mod anti_entropy;
-mod detector;
 mod diff;
 mod engine;
 pub mod events;
-mod exchange;
+mod failure_detector;
+mod heartbeat;
 mod interface;
 mod mutation;
-mod reconcile;
 pub mod report;
 pub mod rollout;
 pub mod routes;
 pub mod runtime;
-mod verdict;
+mod runtime_health;
+mod startup_hold;
 mod workload;
 
 pub use diff::diff;

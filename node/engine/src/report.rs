@@ -1,4 +1,4 @@
-//! The rows that users see, from a view and what is volatile.
+//! The rows that users see, computed from a view and volatile data.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::mutation::mounting;
 use crate::rollout::Rollout;
 use crate::routes::{Clash, Routes};
 
-/// Every slot that is wanted, with what fills it, and every instance that is on its way out.
+/// Returns a row for every slot, with the instance that fills it, and for every instance that is being replaced.
 pub fn instances(view: &View) -> Vec<InstanceRow> {
     let mut rows = BTreeMap::new();
     for (slot, placement) in &view.plan.placements {
@@ -41,9 +41,9 @@ pub fn instances(view: &View) -> Vec<InstanceRow> {
     rows.into_values().collect()
 }
 
-/// Why no node takes a slot.
+/// Returns why no node runs a slot.
 pub(crate) fn unplaced_reason(view: &View, slot: &Slot, refusals: &[Refusal]) -> String {
-    // Where the data is, is what matters: on the others it cannot run anyway.
+    // Only the holder of the data could run it: the reasons of other nodes do not matter.
     let homes = homes(view, &slot.service);
     let refusals: Vec<&Refusal> = match homes.as_slice() {
         [home] if refusals.iter().any(|it| it.node == *home) => {
@@ -52,7 +52,7 @@ pub(crate) fn unplaced_reason(view: &View, slot: &Slot, refusals: &[Refusal]) ->
         _ => refusals.iter().collect(),
     };
     match refusals.as_slice() {
-        [] => "no node is there to take it".to_owned(),
+        [] => "no node is up".to_owned(),
         refusals => {
             let lines: Vec<String> = refusals
                 .iter()
@@ -63,7 +63,7 @@ pub(crate) fn unplaced_reason(view: &View, slot: &Slot, refusals: &[Refusal]) ->
     }
 }
 
-/// The nodes that hold the data of a service's volumes.
+/// Returns the nodes that hold the data of a service's volumes.
 fn homes(view: &View, service: &ServiceKey) -> Vec<NodeId> {
     let volumes = view.spec(service).into_iter().flat_map(|spec| spec.volumes());
     let holder = |volume: &vc_protocol::Name| {
@@ -109,7 +109,7 @@ fn unclaimed(view: &View, slot: &Slot, node: Option<NodeId>, reason: String) -> 
     }
 }
 
-/// Every service.
+/// Returns a row for every service.
 pub fn services(view: &View) -> Vec<ServiceRow> {
     let instances = instances(view);
     let count = |service: &ServiceKey, fits: &dyn Fn(&InstanceRow) -> bool| {
@@ -140,7 +140,7 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
     view.cluster.services.iter().map(row).collect()
 }
 
-/// Everything about a service; `None`: there is none.
+/// Returns everything about a service; `None` if it does not exist.
 pub fn inspect(view: &View, service: &ServiceKey) -> Option<ServiceDetail> {
     let record = view.cluster.services.get(service)?;
     let row = services(view).into_iter().find(|row| row.service == *service)?;
@@ -155,7 +155,7 @@ pub fn inspect(view: &View, service: &ServiceKey) -> Option<ServiceDetail> {
     })
 }
 
-/// Every named volume that has data somewhere.
+/// Returns a row for every named volume that has data on a node.
 pub fn volumes(view: &View) -> Vec<VolumeRow> {
     let row = |(volume, &node): (&VolumeKey, &NodeId)| VolumeRow {
         volume: volume.clone(),
@@ -168,7 +168,7 @@ pub fn volumes(view: &View) -> Vec<VolumeRow> {
     view.input.volumes.iter().map(row).collect()
 }
 
-/// What would move if nodes were evened out now.
+/// Returns the moves that a rebalance would order now.
 pub fn rebalance(view: &View) -> Vec<MoveRow> {
     let row = |Relocation { slot, from, to, reason }| MoveRow {
         service: slot.service,
@@ -180,7 +180,7 @@ pub fn rebalance(view: &View) -> Vec<MoveRow> {
     relocations(&view.input).into_iter().map(row).collect()
 }
 
-/// What the plan gives to a node.
+/// Returns the resources that the plan reserves on a node.
 fn reserved(view: &View, node: NodeId) -> Resources {
     let slots = view.plan.placements.iter().filter(|(_, placement)| placement.node == node);
     slots
@@ -188,12 +188,12 @@ fn reserved(view: &View, node: NodeId) -> Resources {
         .fold(Resources::default(), |sum, spec| sum.plus(spec.container.reservation))
 }
 
-/// The members that a node cannot hear.
-fn unheard(view: &View, by: NodeId) -> Vec<NodeId> {
+/// Returns the members that a node reports as unreachable.
+fn unreachable(view: &View, by: NodeId) -> Vec<NodeId> {
     view.nodes.keys().copied().filter(|&of| accuses(&view.nodes, by, of)).collect()
 }
 
-/// Every node, then those that left for good.
+/// Returns a row for every node, then for those that have left.
 pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
     let row = |(&id, state): (&NodeId, &vc_crdt::NodeState)| {
         let up = view.up.contains(&id);
@@ -220,7 +220,7 @@ pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
             addresses: info.map(|info| info.addresses.clone()).unwrap_or_default(),
             labels: info.map(|info| info.labels.clone()).unwrap_or_default(),
             version: info.map(|info| info.version.clone()).unwrap_or_default(),
-            unreachable: if up { unheard(view, id) } else { Vec::new() },
+            unreachable: if up { unreachable(view, id) } else { Vec::new() },
         }
     };
     let gone = |(&id, info): (&NodeId, &Option<NodeInfo>)| NodeRow {
@@ -246,7 +246,7 @@ pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
     view.nodes.iter().map(row).chain(view.left.iter().map(gone)).collect()
 }
 
-/// The cluster at a glance, as `node` sees it.
+/// Returns a summary of the cluster as `node` sees it.
 pub fn status(
     view: &View,
     usage: &BTreeMap<NodeId, Usage>,
@@ -265,11 +265,11 @@ pub fn status(
             problems.push(format!("node {}: {}", row.name, row.problem));
         }
     }
-    let unwell = |row: &InstanceRow| {
+    let is_problem = |row: &InstanceRow| {
         let waits = row.state == InstanceState::Pending && !row.reason.is_empty();
         waits || matches!(row.state, InstanceState::Failed | InstanceState::Unhealthy)
     };
-    for row in instances(view).iter().filter(|row| unwell(row)) {
+    for row in instances(view).iter().filter(|row| is_problem(row)) {
         problems.push(format!(
             "{}.{} is {}: {}",
             row.service,
@@ -298,12 +298,14 @@ pub fn status(
     }
 }
 
-/// The ports that are not published where they should be, a line each.
+/// Returns a line for every port that cannot be published.
 fn unpublished(view: &View) -> Vec<String> {
     let routes = Routes::of(view);
     let clash = |Clash { wanted, held_by }: &Clash| {
         let (port, service) = (wanted.port.name(), &wanted.service);
-        format!("port {port} of {service} is not published: {held_by} has it, and had it earlier")
+        format!(
+            "port {port} of {service} is not published: {held_by} was deployed earlier and publishes it"
+        )
     };
     let mut problems: Vec<String> = routes.clashes.iter().map(clash).collect();
     let published = || routes.ports.values().flatten();
@@ -313,7 +315,7 @@ fn unpublished(view: &View) -> Vec<String> {
                 .filter(|it| it.port.name() == *port)
                 .map(|it| it.service.to_string())
                 .collect();
-            // What is not wanted any more is no problem.
+            // The service may be removed by now.
             if !services.is_empty() {
                 let services = services.into_iter().collect::<Vec<_>>().join(" and ");
                 let node = view.name(node);
@@ -325,7 +327,7 @@ fn unpublished(view: &View) -> Vec<String> {
     problems
 }
 
-/// Where everything would go with these services deployed.
+/// Returns the plan with these services deployed.
 pub fn plan(view: &View, deployments: &[Deployment]) -> PlanReport {
     let Plan { input_digest, placements, unplaced, moves } = view.plan_with(deployments);
     PlanReport {

@@ -1,9 +1,9 @@
 //! Rolling updates, without a coordinator.
 //!
-//! Which slot runs which version at this moment is a function of the view: slots take their turn in their order, so many
-//! at a time as the policy says, each when those before it have proven themselves. Every node computes the same step and
-//! takes it for its own slots. A node that sees a new instance fail says so in its own document, and so does one that sees
-//! the end: these words stay when the instances are gone, so an update that failed does not begin again by itself.
+//! Which version a slot runs at this moment is a function of the view. Slots are updated in their order, `parallelism` at a
+//! time, each when those before it are available. Every node computes the same step and takes it for its own slots. A node
+//! whose new instance fails writes that into its own document, and so does one that sees the update complete. These results
+//! stay when the instances are removed, so a failed update does not start again by itself.
 
 use std::collections::BTreeSet;
 
@@ -13,23 +13,22 @@ use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::ServiceSpec;
 use vc_protocol::{ServiceKey, Slot};
 
-/// Digest of what a slot is to run at this moment; `None`: its service is not wanted.
+/// Returns the digest of the version that a slot is to run now; `None` if its service does not exist.
 pub fn version(view: &View, slot: &Slot) -> Option<String> {
     Some(Rollout::of(view, &slot.service)?.version(slot.replica).digest.clone())
 }
 
-/// An update of one service, as far as it is.
+/// The state of one service's update.
 pub(crate) struct Rollout<'a> {
-    /// Where it leads.
+    /// The version that it leads to.
     goal: Version<'a>,
-    /// What slots run whose turn has not come; `None`: all are to run the goal.
+    /// The version of the slots that are not updated yet; `None` if all are to run the goal.
     before: Option<Version<'a>>,
-    /// The replicas whose turn has come.
-    turn: BTreeSet<u32>,
-    /// In which state.
+    /// The replicas that are to run the goal now.
+    started: BTreeSet<u32>,
     pub(crate) state: RolloutState,
-    /// Replicas that run the goal and have proven themselves.
-    settled: u32,
+    /// Replicas whose instance of the goal is available.
+    available: u32,
     /// Replicas that have a node.
     placed: u32,
     reason: String,
@@ -49,7 +48,7 @@ impl<'a> Version<'a> {
 }
 
 impl<'a> Rollout<'a> {
-    /// The update of a service; `None`: the service is not wanted.
+    /// Computes the update of a service; `None` if the service does not exist.
     pub(crate) fn of(view: &'a View, service: &ServiceKey) -> Option<Self> {
         let record = view.cluster.services.get(service)?;
         let goal = Version::of(view.spec(service)?);
@@ -71,14 +70,14 @@ impl<'a> Rollout<'a> {
             _ => String::new(),
         };
         let mut rollout =
-            Self { goal, before, turn: BTreeSet::new(), state, settled: 0, placed: 0, reason };
-        rollout.take_turns(view, service);
+            Self { goal, before, started: BTreeSet::new(), state, available: 0, placed: 0, reason };
+        rollout.step(view, service);
         Some(rollout)
     }
 
-    fn take_turns(&mut self, view: &View, service: &ServiceKey) {
+    fn step(&mut self, view: &View, service: &ServiceKey) {
         let mut waiting = Vec::new();
-        let mut on_their_way = 0;
+        let mut in_progress = 0;
         for replica in 1..=view.cluster.replicas(service) {
             let slot = Slot { service: service.clone(), replica };
             let placed = view.plan.placements.contains_key(&slot);
@@ -89,11 +88,11 @@ impl<'a> Rollout<'a> {
                 claims().filter(|(_, id, _)| id.digest == self.goal.digest).peekable();
             self.placed += u32::from(placed);
             if of_goal.peek().is_some() {
-                self.turn.insert(replica);
+                self.started.insert(replica);
                 if of_goal.any(|(.., claim)| claim.available) {
-                    self.settled += 1;
+                    self.available += 1;
                 } else {
-                    on_their_way += 1;
+                    in_progress += 1;
                 }
             } else if placed {
                 let serves = claims().any(|(.., claim)| {
@@ -107,38 +106,38 @@ impl<'a> Rollout<'a> {
             most => most,
         };
         let mut free =
-            if self.state == RolloutState::Paused { 0 } else { most.saturating_sub(on_their_way) };
+            if self.state == RolloutState::Paused { 0 } else { most.saturating_sub(in_progress) };
         for (replica, serves) in waiting {
-            // On the way back, who serves nobody has nothing to wait for.
+            // In a rollback, a slot that serves nothing need not wait.
             if self.state == RolloutState::RolledBack && !serves {
-                self.turn.insert(replica);
+                self.started.insert(replica);
             } else if free > 0 {
                 free -= 1;
-                self.turn.insert(replica);
+                self.started.insert(replica);
             }
         }
     }
 
-    /// What a replica is to run at this moment.
+    /// Returns the version that a replica is to run now.
     pub(crate) fn version(&self, replica: u32) -> &Version<'a> {
         match &self.before {
-            Some(before) if !self.turn.contains(&replica) => before,
+            Some(before) if !self.started.contains(&replica) => before,
             _ => &self.goal,
         }
     }
 
-    /// Whether every replica that has a node runs the goal and has proven itself.
-    pub(crate) fn has_arrived(&self) -> bool {
-        self.settled >= self.placed
+    /// Returns whether every placed replica has an available instance of the goal.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.available >= self.placed
     }
 
-    /// Digest of where it leads.
+    /// Returns the digest of the goal.
     pub(crate) fn goal(&self) -> &str {
         &self.goal.digest
     }
 
-    /// For users.
+    /// Returns the row for users.
     pub(crate) fn report(&self) -> Report {
-        Report { state: self.state, done: self.settled, reason: self.reason.clone() }
+        Report { state: self.state, done: self.available, reason: self.reason.clone() }
     }
 }

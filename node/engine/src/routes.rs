@@ -1,8 +1,7 @@
-//! Where connections go: from a published port, or a service's name, to the instances that can answer.
+//! The routing table: from published ports and service names to the instances that can answer.
 //!
-//! A function of the view, so every node has the same table as soon as it has the same documents. What a table cannot
-//! know (a node that died a moment ago, an instance that refuses) is for whoever connects to find out: he tries the
-//! next endpoint.
+//! A function of the view, so nodes with the same documents have the same table. What the table cannot know (a node that
+//! died a moment ago, an instance that refuses connections) is found by connecting; the caller tries the next endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,65 +10,65 @@ use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{Expose, Port, PortProtocol};
 use vc_protocol::{InstanceId, Name, NodeId, ServiceKey};
 
-/// Where connections go.
+/// The routing table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Routes {
-    /// Every service that is wanted.
+    /// All services.
     pub services: BTreeMap<ServiceKey, ServiceRoutes>,
-    /// Nodes that are down: nothing comes from them any more.
+    /// Nodes that are down: connections to their instances are reset.
     pub down: BTreeSet<NodeId>,
-    /// Which services have a port that nodes publish. Of two that cannot both have it, the one that asked earlier.
+    /// The services that have a published port. Of two services whose ports conflict, the one that was deployed earlier.
     pub ports: BTreeMap<(PortProtocol, u16), Vec<Published>>,
-    /// The ports that services asked for later, and who has them. Only who deployed at two nodes at once, or apart in
-    /// a partition, gets that far.
+    /// The ports that services do not get, and the services that have them. They come from deployments at the same time
+    /// on two nodes, or on two sides of a partition.
     pub clashes: Vec<Clash>,
 }
 
-/// A port that a service cannot have.
+/// A port that another service has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clash {
-    /// Who wants it.
+    /// The port and the service that does not get it.
     pub wanted: Published,
-    /// Who has it.
+    /// The service that has it.
     pub held_by: ServiceKey,
 }
 
-/// How a service is reached.
+/// The routes of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServiceRoutes {
-    /// The instances that can answer, in the order of their ids.
+    /// The instances that can answer, ordered by id.
     pub endpoints: Vec<Endpoint>,
-    /// The networks of the project that it is in, and its names there beside its own.
+    /// Its networks in the project, each with the service's aliases there.
     pub networks: BTreeMap<Name, BTreeSet<String>>,
-    /// Its UDP ports: those that it publishes or exposes. (TCP ports need not be known.)
+    /// The UDP ports that it publishes or exposes. TCP ports need not be known.
     pub udp: BTreeSet<u16>,
 }
 
 /// An instance that can answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Which.
+    /// The instance.
     pub instance: InstanceId,
-    /// On which node.
+    /// Its node.
     pub node: NodeId,
-    /// Its address on that node; means something there only.
+    /// Its address, which is valid on that node only.
     pub address: String,
 }
 
 /// A port that nodes publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Of which service.
+    /// The service that publishes it.
     pub service: ServiceKey,
     /// The port.
     pub port: Port,
 }
 
-/// The name of the network that a service is in which names none.
+/// The network of services that name none.
 pub const DEFAULT_NETWORK: &str = "default";
 
 impl Routes {
-    /// The table that follows from a view.
+    /// Computes the table of a view.
     pub fn of(view: &View) -> Self {
         let mut services = BTreeMap::new();
         let mut wanted: Vec<(u64, &ServiceKey, &Port)> = Vec::new();
@@ -106,8 +105,7 @@ impl Routes {
     }
 }
 
-/// The instances of a service that take connections: those that run, on nodes that are up; with a healthcheck, those
-/// that pass it.
+/// Returns the instances of a service that take connections: those that run on up nodes and, with a healthcheck, pass it.
 fn endpoints(view: &View, service: &ServiceKey, checked: bool) -> Vec<Endpoint> {
     let answers = |state: InstanceState| match state {
         InstanceState::Healthy => true,
@@ -183,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_services_that_want_a_port_the_earlier_has_it() {
+    fn the_earlier_of_two_services_gets_a_port() {
         let everywhere = || publishing(vec![port(Publish::Cluster, None)]);
         let beside = || publishing(vec![port(Publish::Node, None)]);
         let routes =
@@ -193,7 +191,7 @@ mod tests {
         let [clash] = routes.clashes.as_slice() else { panic!("{:?}", routes.clashes) };
         assert_eq!(clash.wanted.service, key("blog/web"));
         assert_eq!(clash.held_by, key("shop/web"));
-        // Each beside its own instances: nodes tell when both meet on one.
+        // With `mode: host` they conflict only where both run on one node.
         let routes = Routes::of(&view(vec![("shop/web", beside()), ("blog/web", beside())], &[]));
         assert_eq!(routes.clashes, []);
     }

@@ -1,66 +1,66 @@
-//! What the engine asks of a runtime, and what a runtime tells it. Docker and child processes both speak this.
+//! The interface between the engine and a runtime: Docker, or child processes.
 
 pub use vc_protocol::InstanceId;
 use vc_protocol::Millis;
 use vc_protocol::spec::ContainerSpec;
 
-/// What the engine wants of the runtime. Each is idempotent: the engine repeats what it does not see happen.
+/// An action for the runtime. All are idempotent: the engine repeats an action without a visible effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuntimeAction {
-    /// Create it and start it; when it exists and has exited, start it again; when it runs, do nothing but report it.
+    /// Create and start an instance. One that has exited is started again; one that runs is only reported.
     Start {
-        /// Which.
+        /// The instance.
         id: InstanceId,
-        /// What it runs; its digest is `id.digest`.
+        /// Its spec, whose digest is `id.digest`.
         spec: Box<ContainerSpec>,
     },
-    /// Stop it within the grace time, then remove it. Ends in [`Phase::Gone`].
+    /// Stop an instance within the grace, then remove it. Ends in [`Phase::Gone`].
     Remove {
-        /// Which.
+        /// The instance.
         id: InstanceId,
-        /// From SIGTERM to SIGKILL.
+        /// Time from SIGTERM to SIGKILL.
         grace_ms: Millis,
     },
 }
 
-/// What the runtime sees of one instance.
+/// An observation of one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
-    /// Which.
+    /// The instance.
     pub id: InstanceId,
-    /// How far it is.
+    /// Its phase.
     pub phase: Phase,
-    /// Where it is reached, as `ip:port` list or `ip`; empty when nowhere.
+    /// Its address, as `ip` or a list of `ip:port`; empty if it has none.
     pub address: String,
 }
 
-/// How far an instance is.
+/// The phase of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
     /// Its image is being fetched.
     Pulling {
-        /// How far that is, for people.
+        /// The progress, for people.
         progress: String,
     },
-    /// It runs. `health` is `None` without a healthcheck or before its first verdict.
+    /// It runs. `health` is `None` without a healthcheck or before its first result.
     Running {
-        /// Verdict of its healthcheck.
+        /// Result of its healthcheck.
         health: Option<bool>,
         /// When it was started, by this node's clock.
         started: Millis,
-        /// What its failing healthcheck and it itself wrote last, on one line; empty while it does not fail.
+        /// Last output of the failing healthcheck and of the instance, on one line; empty while the check passes.
         said: String,
     },
-    /// It ran and exited by itself.
+    /// It exited by itself.
     Exited {
         /// Its exit code; 128 + signal when a signal ended it.
         code: i64,
-        /// The last lines it wrote, on one line; empty when it wrote none, or nobody knows.
+        /// The last lines it wrote, on one line; empty if there are none, or they are not known.
         output: String,
     },
-    /// Its image is nowhere to be had; `reason` says where it was looked for. Asked for again, it looks again.
+    /// Its image was not found. Another start looks for it again.
     NoImage {
-        /// Where it was looked for.
+        /// Where the image was looked for.
         reason: String,
     },
     /// It could not be created or started; `reason` is one line for people.
@@ -68,18 +68,18 @@ pub enum Phase {
         /// Why.
         reason: String,
     },
-    /// It is not there (any more).
+    /// It does not exist.
     Gone,
 }
 
-/// What a runtime tells the engine.
+/// An event from the runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuntimeEvent {
-    /// Everything of this cluster and node that exists. Follows each (re)connection to the runtime, and a timer.
-    /// What is not in it is gone.
+    /// All instances of this cluster and node. Sent after each connection to the runtime, and periodically; an instance
+    /// that is not in the list is gone.
     Listed(Vec<Observed>),
     /// One instance changed.
     Changed(Observed),
-    /// The runtime cannot be reached; one line for people. Ends with the next [`RuntimeEvent::Listed`].
+    /// The runtime cannot be reached, with the reason in one line. Ends with the next [`RuntimeEvent::Listed`].
     Unavailable(String),
 }

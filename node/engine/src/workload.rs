@@ -1,7 +1,7 @@
-//! What runs here, against what should: the reconcile loop of one node.
+//! The instances of this node: compares what runs with what should run.
 //!
-//! A slot has one instance that is wanted, and for a while perhaps one more: with *start first*, what ran before goes on
-//! until its successor, here or on another node, has proven itself.
+//! A slot has one desired instance, and for a while one more: with *start first*, the old instance runs until its successor,
+//! here or on another node, is available.
 
 mod instance;
 
@@ -15,14 +15,14 @@ use vc_protocol::{Millis, NodeId, Slot};
 use crate::runtime::{InstanceId, Observed, Phase, RuntimeAction};
 use instance::Local;
 
-/// What is to run in a slot of this node.
+/// The desired instance of a slot of this node.
 #[derive(Debug, Clone)]
 pub(crate) struct Desired {
     pub(crate) spec: ContainerSpec,
     pub(crate) digest: String,
-    /// What it waits for before it may start; empty: nothing.
+    /// What it waits for before it starts; empty if nothing.
     pub(crate) waits_for: String,
-    /// Whether what runs in the slot goes on until this one has proven itself.
+    /// Whether the old instance runs until this one is available.
     pub(crate) starts_first: bool,
     pub(crate) update: UpdatePolicy,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Workload {
     /// This node, for the log.
     node: NodeId,
     local: BTreeMap<InstanceId, Local>,
-    /// Claims of our previous life: restarts go on counting, and what did not change keeps its time.
+    /// Claims from before the start, for their restart counts and times.
     inherited: BTreeMap<InstanceId, Claim>,
 }
 
@@ -47,10 +47,10 @@ impl Workload {
         self.local.entry(id.clone()).or_insert_with(|| Local::new(inherited.remove(id), now))
     }
 
-    /// The runtime told us everything that exists.
+    /// Takes in a list of all instances of the runtime.
     pub(crate) fn listed(&mut self, all: Vec<Observed>, now: Millis) {
         let there: BTreeSet<&InstanceId> = all.iter().map(|seen| &seen.id).collect();
-        // What was asked for a moment ago may not have been made when the list was.
+        // An instance that was requested a moment ago may be missing from the list.
         let gone: Vec<InstanceId> = self
             .local
             .iter()
@@ -65,7 +65,7 @@ impl Workload {
         }
     }
 
-    /// The runtime told us about one instance.
+    /// Takes in what the runtime observed of one instance.
     pub(crate) fn changed(&mut self, seen: Observed, now: Millis) {
         let known = self.local.get(&seen.id);
         if seen.phase == Phase::Gone && known.is_none_or(Local::is_removing) {
@@ -75,37 +75,37 @@ impl Workload {
         if known.is_some_and(|local| local.shows(&seen)) {
             return;
         }
-        self.entry(&seen.id.clone(), now).see(seen, now);
+        self.entry(&seen.id.clone(), now).observe(seen, now);
     }
 
-    /// The runtime was away: what was asked for and not seen to happen is asked for again.
-    pub(crate) fn asked_in_vain(&mut self) {
-        self.local.values_mut().for_each(Local::asked_in_vain);
+    /// Forgets the requests to the runtime that had no visible effect, so that they are made again.
+    pub(crate) fn retry_pending(&mut self) {
+        self.local.values_mut().for_each(Local::retry_pending);
     }
 
-    /// The runtime is lost for good: nothing is known to run.
-    pub(crate) fn forget(&mut self) {
+    /// Forgets all instances: the runtime is unavailable beyond its grace.
+    pub(crate) fn clear(&mut self) {
         self.local.clear();
         self.inherited.clear();
     }
 
-    /// The next time at which something is due.
-    pub(crate) fn deadline(&self) -> Option<Millis> {
-        self.local.values().filter_map(Local::deadline).min()
+    /// Returns when to reconcile again at the latest.
+    pub(crate) fn poll_timeout(&self) -> Option<Millis> {
+        self.local.values().filter_map(Local::poll_timeout).min()
     }
 
-    /// The instances that failed since they were last started by a change: with why.
+    /// Returns the instances that have failed and have not recovered, with the reason.
     pub(crate) fn failures(&self) -> impl Iterator<Item = (&InstanceId, &str)> {
         self.local.iter().filter_map(|(id, local)| Some((id, local.failure()?)))
     }
 
-    /// What to do so that `desired` runs, and what to claim meanwhile. `handed_on`: slots that another node is to
-    /// fill and does not yet, in which what runs here goes on. With `hold`, `desired` may be yesterday's: nothing new is
-    /// started, and nothing that runs is taken away.
+    /// Returns the actions that lead to `desired`, and the claims until then. `handover` are the slots whose instances keep
+    /// running until another node fills them. With `hold`, `desired` may be out of date: nothing new is started, and
+    /// nothing that runs is removed.
     pub(crate) fn reconcile(
         &mut self,
         desired: &BTreeMap<Slot, Desired>,
-        handed_on: &BTreeSet<Slot>,
+        handover: &BTreeSet<Slot>,
         hold: bool,
         now: Millis,
     ) -> (Vec<RuntimeAction>, BTreeMap<InstanceId, Claim>) {
@@ -114,13 +114,13 @@ impl Workload {
         for (slot, wanted) in desired {
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
             if let Some(local) = self.local.get_mut(&id) {
-                local.judge(wanted, now);
+                local.update_availability(wanted, now);
             }
         }
-        let stays = self.stays(desired, handed_on, hold);
+        let stays = self.stays(desired, handover, hold);
         self.remove_unwanted(desired, &stays, hold, now, &mut actions, &mut claims);
         for (slot, wanted) in desired {
-            // With the earlier version first, it is waited for: it may hold the volume.
+            // With stop first, the old instance must be gone: it may use the volume.
             if claims_of_slot(&claims, slot)
                 .any(|(id, _)| !wanted.starts_first || id.digest == wanted.digest)
             {
@@ -135,7 +135,7 @@ impl Workload {
                     spec: Box::new(wanted.spec.clone()),
                 });
             }
-            local.judge(wanted, now);
+            local.update_availability(wanted, now);
             let (state, reason) = local.describe(wanted, hold, now);
             local.show(node, &id, state, reason, now);
             claims.insert(id, local.claim());
@@ -143,31 +143,31 @@ impl Workload {
         (actions, claims)
     }
 
-    /// The instances that are not wanted any more and go on all the same, until their successors have proven
-    /// themselves: of each such slot the one that serves best.
+    /// Returns the old instances that keep running until their successors are available: one for each slot, an available
+    /// one if there is one.
     fn stays(
         &self,
         desired: &BTreeMap<Slot, Desired>,
-        handed_on: &BTreeSet<Slot>,
+        handover: &BTreeSet<Slot>,
         hold: bool,
     ) -> BTreeSet<InstanceId> {
         let mut best: BTreeMap<&Slot, &InstanceId> = BTreeMap::new();
-        let proven = |id: &InstanceId| self.local.get(id).is_some_and(Local::is_proven);
+        let available = |id: &InstanceId| self.local.get(id).is_some_and(Local::is_available);
         for (id, _) in self.local.iter().filter(|(_, local)| local.is_serving()) {
-            let goes_on = match desired.get(&id.slot) {
+            let keeps_running = match desired.get(&id.slot) {
                 Some(wanted) if wanted.digest == id.digest => false,
                 Some(wanted) => {
                     let successor =
                         InstanceId { slot: id.slot.clone(), digest: wanted.digest.clone() };
-                    wanted.starts_first && !proven(&successor)
+                    wanted.starts_first && !available(&successor)
                 }
-                None => handed_on.contains(&id.slot),
+                None => handover.contains(&id.slot),
             };
-            if !goes_on || hold {
+            if !keeps_running || hold {
                 continue;
             }
             let held = best.entry(&id.slot).or_insert(id);
-            if proven(id) && !proven(held) {
+            if available(id) && !available(held) {
                 *held = id;
             }
         }
@@ -186,7 +186,7 @@ impl Workload {
         let wanted = |id: &InstanceId| {
             desired.get(&id.slot).is_some_and(|wanted| wanted.digest == id.digest)
         };
-        // Never asked for and never seen: nothing to take away.
+        // Never requested and never observed: nothing to remove.
         self.local.retain(|id, local| wanted(id) || local.is_there());
         for (id, local) in &mut self.local {
             if wanted(id) && !local.is_removing() {

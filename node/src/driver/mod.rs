@@ -154,7 +154,7 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         self.update_network();
         loop {
-            let (due, _) = self.engine.deadline();
+            let (due, _) = self.engine.poll_timeout();
             let wait = Duration::from_millis(due.saturating_sub(crate::clock::now()));
             let message = tokio::select! {
                 biased;
@@ -166,7 +166,7 @@ impl Driver {
             };
             self.handle(message).await;
             // A full queue must not delay the engine's timers.
-            if crate::clock::now() >= self.engine.deadline().0 && !self.messages.is_empty() {
+            if crate::clock::now() >= self.engine.poll_timeout().0 && !self.messages.is_empty() {
                 self.step(Input::Wake).await;
             }
         }

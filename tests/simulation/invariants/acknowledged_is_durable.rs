@@ -1,14 +1,14 @@
-//! What an operator was told is done stays done, unless somebody wrote over it, knowing it or at the same time.
+//! An acknowledged change is durable, unless a later or concurrent one overwrites it.
 
 use std::collections::BTreeMap;
 
-use super::Verdict;
+use super::Check;
 use crate::operators::{Operation, entries};
 use crate::world::World;
 
 /// Every change that came to a disk is on every disk, byte by byte; and every entry of the cluster document is what one
 /// of its last writers wrote: of those whom no other writer knew of.
-pub(crate) fn check(world: &World) -> Verdict {
+pub(crate) fn check(world: &World) -> Check {
     let operations = world.operators.operations.values();
     let done: Vec<&Operation> =
         operations.clone().filter(|operation| operation.persisted).collect();

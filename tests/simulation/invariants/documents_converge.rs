@@ -1,11 +1,11 @@
 //! At rest all nodes that are up have the same documents, see the same, and have it on disk.
 
-use super::Verdict;
+use super::Check;
 use crate::world::World;
 use vc_crdt::Replica;
 
-/// Versions, views and disks are equal, and everybody who is up counts as up.
-pub(crate) fn check(world: &World) -> Verdict {
+/// Versions and views are equal, and every node that runs counts as up.
+pub(crate) fn check(world: &World) -> Check {
     let running = world.running();
     let Some(&first) = running.first() else { return Ok(()) };
     let (one, view) = (world.engine(first), world.engine(first).view());
@@ -33,7 +33,7 @@ pub(crate) fn check(world: &World) -> Verdict {
 }
 
 /// What is on the disks makes the very documents that the engines have.
-pub(crate) fn disks(world: &World) -> Verdict {
+pub(crate) fn disks(world: &World) -> Check {
     for of in world.running() {
         let (node, engine) = (&world.nodes[of], world.engine(of));
         let durable = node.disk.load();

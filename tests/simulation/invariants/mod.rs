@@ -17,10 +17,10 @@ use vc_protocol::{Millis, Name, Slot};
 use crate::world::World;
 
 /// `Err`: how it is violated.
-pub(crate) type Verdict = Result<(), String>;
+pub(crate) type Check = Result<(), String>;
 
 /// Whether a slot waits for a service that has no place anywhere.
-pub(crate) fn waits_in_vain(view: &View, slot: &Slot) -> bool {
+pub(crate) fn waits_for_unplaced(view: &View, slot: &Slot) -> bool {
     let is_of = |other: &Slot, name: &Name| {
         other.service.project == slot.service.project && other.service.service == *name
     };
@@ -29,7 +29,7 @@ pub(crate) fn waits_in_vain(view: &View, slot: &Slot) -> bool {
 }
 
 /// What must hold once nothing has happened for a while.
-pub(crate) fn at_rest(world: &World) -> Verdict {
+pub(crate) fn at_rest(world: &World) -> Check {
     documents_converge::check(world)?;
     one_instance_per_slot_at_rest::check(world)?;
     updates_end::check(world)?;
@@ -40,14 +40,14 @@ pub(crate) fn at_rest(world: &World) -> Verdict {
 
 impl World {
     /// Lets time pass until everything is as it must be at rest, and still is a few seconds later.
-    pub(crate) fn settle(&mut self, most: Millis) {
+    pub(crate) fn converge(&mut self, most: Millis) {
         let until = self.now + most;
         loop {
             let left = until.saturating_sub(self.now);
             self.run_until(left, "everything at rest", at_rest);
-            let mark = self.ledger.mark();
+            let cursor = self.history.cursor();
             self.run(4000);
-            if at_rest(self).is_ok() && quiet_cluster_is_left_alone::check(self, mark).is_ok() {
+            if at_rest(self).is_ok() && quiet_cluster_is_left_alone::check(self, cursor).is_ok() {
                 return;
             }
         }

@@ -7,11 +7,11 @@ use vc_crdt::View;
 use vc_protocol::spec::Publish;
 use vc_protocol::{NodeId, Resources};
 
-use super::Verdict;
+use super::Check;
 use crate::world::World;
 
 /// The plan keeps within the capacities, and gives each host port of a node once.
-pub(crate) fn plan(view: &View) -> Verdict {
+pub(crate) fn plan(view: &View) -> Check {
     let mut promised: BTreeMap<NodeId, Resources> = BTreeMap::new();
     let mut ports = BTreeMap::new();
     for (slot, placement) in &view.plan.placements {
@@ -37,7 +37,7 @@ pub(crate) fn plan(view: &View) -> Verdict {
 }
 
 /// What runs keeps within the capacities.
-pub(crate) fn running(world: &World) -> Verdict {
+pub(crate) fn running(world: &World) -> Check {
     for (of, node) in world.nodes.iter().enumerate() {
         let containers = node.runtime.containers.values().filter(|it| it.runs());
         let sum = containers.fold(Resources::default(), |sum, it| sum.plus(it.reservation));

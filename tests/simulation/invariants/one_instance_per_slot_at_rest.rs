@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use vc_engine::rollout;
 use vc_engine::runtime::InstanceId;
 
-use super::{Verdict, waits_in_vain};
+use super::{Check, waits_for_unplaced};
 use crate::world::World;
 
 /// What runs is what the plan says.
-pub(crate) fn check(world: &World) -> Verdict {
+pub(crate) fn check(world: &World) -> Check {
     let Some(&first) = world.running().first() else { return Ok(()) };
     let view = world.engine(first).view();
     let mut wanted: BTreeMap<InstanceId, usize> = BTreeMap::new();
@@ -21,19 +21,19 @@ pub(crate) fn check(world: &World) -> Verdict {
     for (id, &of) in &wanted {
         match world.nodes[of].runtime.containers.get(id) {
             Some(it) if it.runs() && !it.removing => {}
-            None if waits_in_vain(&view, &id.slot) => {}
+            None if waits_for_unplaced(&view, &id.slot) => {}
             other => {
                 return Err(format!("{id} should run on m{of}: {:?}", other.map(|it| &it.phase)));
             }
         }
     }
-    // A node whose process is down keeps what it runs: nobody is there to stop it.
+    // Containers of a node whose process is down keep running.
     for of in world.running() {
         for id in world.nodes[of].runtime.containers.keys() {
             // A drained node keeps what no other takes over.
             let draining = view.cluster.drained.contains_key(&world.nodes[of].id);
             let stranded =
-                || view.plan.unplaced.contains_key(&id.slot) || waits_in_vain(&view, &id.slot);
+                || view.plan.unplaced.contains_key(&id.slot) || waits_for_unplaced(&view, &id.slot);
             if wanted.get(id) != Some(&of) && !(draining && stranded()) {
                 return Err(format!("{id} is on m{of}, which is not its place"));
             }

@@ -1,6 +1,6 @@
 //! Within a bound after a death, every slot that fits on a survivor runs on one.
 
-use super::{Verdict, waits_in_vain};
+use super::{Check, waits_for_unplaced};
 use crate::world::World;
 use vc_protocol::Millis;
 
@@ -9,7 +9,7 @@ pub(crate) const BOUND: Millis = 5_000;
 
 /// All slots of the plan of `side` run on `side`, and `side` agrees on it. The plan leaves out a slot only where it
 /// fits nowhere, which `no_overcommit` and the placement's own tests cover.
-pub(crate) fn check(world: &World, side: &[usize]) -> Verdict {
+pub(crate) fn check(world: &World, side: &[usize]) -> Check {
     for &of in side {
         let view = world.engine(of).view();
         for (slot, placement) in &view.plan.placements {
@@ -17,7 +17,7 @@ pub(crate) fn check(world: &World, side: &[usize]) -> Verdict {
             if !side.contains(&on) {
                 return Err(format!("m{of} still has {slot} on m{on}"));
             }
-            if waits_in_vain(&view, slot) {
+            if waits_for_unplaced(&view, slot) {
                 continue;
             }
             let digest = view.desired_digest(&slot.service).expect("planned");
@@ -33,6 +33,6 @@ pub(crate) fn check(world: &World, side: &[usize]) -> Verdict {
 impl World {
     /// How long after a death everything that can run must run: the bound, and what a start takes at most.
     pub(crate) fn replacement_bound(&self) -> Millis {
-        BOUND + self.temper.pull.1 + self.temper.start.1
+        BOUND + self.runtime_faults.pull.1 + self.runtime_faults.start.1
     }
 }

@@ -1,18 +1,18 @@
-//! At rest nobody does anything: no actions, no changes, only heartbeats and summaries.
+//! At rest there are no actions and no changes, only heartbeats and summaries.
 
-use super::Verdict;
-use crate::ledger::Mark;
+use super::Check;
+use crate::history::Cursor;
 use crate::world::World;
 
-/// Since `mark`, nothing was done at all.
-pub(crate) fn check(world: &World, mark: Mark) -> Verdict {
-    match world.ledger.since(mark) {
+/// Since `cursor`, nothing was done at all.
+pub(crate) fn check(world: &World, cursor: Cursor) -> Check {
+    match world.history.since(cursor) {
         [] => Ok(()),
         [first, rest @ ..] => Err(format!(
-            "at {} m{} did {:?}, and {} more deeds",
+            "at {} m{} did {:?}, and {} more actions",
             first.at,
             first.node,
-            first.deed,
+            first.action,
             rest.len()
         )),
     }

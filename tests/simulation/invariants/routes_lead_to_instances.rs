@@ -1,13 +1,13 @@
-//! At rest every node sends connections to the same instances: to each that has proven itself, and to none that does
+//! At rest every node sends connections to the same instances: to each available one, and to none that does
 //! not run.
 
 use vc_engine::routes::Routes;
 
-use super::Verdict;
+use super::Check;
 use crate::world::World;
 
 /// The routes of all nodes lead to what runs.
-pub(crate) fn check(world: &World) -> Verdict {
+pub(crate) fn check(world: &World) -> Check {
     let tables: Vec<Routes> =
         world.running().into_iter().map(|of| Routes::of(&world.engine(of).view())).collect();
     let Some(first) = tables.first() else { return Ok(()) };
@@ -23,12 +23,12 @@ pub(crate) fn check(world: &World) -> Verdict {
     let Some(&of) = world.running().first() else { return Ok(()) };
     let view = world.engine(of).view();
     for slot in view.plan.placements.keys() {
-        let proven = |(_, _, claim): (_, _, &vc_protocol::instance::Claim)| {
+        let available = |(_, _, claim): (_, _, &vc_protocol::instance::Claim)| {
             claim.available && claim.state.is_running()
         };
         let mut endpoints =
             first.services.get(&slot.service).into_iter().flat_map(|it| &it.endpoints);
-        if view.claims_on(slot).any(proven) && !endpoints.any(|it| it.instance.slot == *slot) {
+        if view.claims_on(slot).any(available) && !endpoints.any(|it| it.instance.slot == *slot) {
             return Err(format!("no connection goes to {slot}"));
         }
     }

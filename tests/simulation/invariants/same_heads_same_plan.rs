@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use vc_crdt::View;
 
-use super::Verdict;
+use super::Check;
 
 /// The plan of every version vector that any node ever had.
 #[derive(Default)]
-pub(crate) struct Witness(BTreeMap<u64, (usize, String, String)>);
+pub(crate) struct PlanRecorder(BTreeMap<u64, (usize, String, String)>);
 
-impl Witness {
+impl PlanRecorder {
     /// A node with this fingerprint of its version vector has this view.
-    pub(crate) fn saw(&mut self, of: usize, fingerprint: u64, view: &View) -> Verdict {
+    pub(crate) fn record(&mut self, of: usize, fingerprint: u64, view: &View) -> Check {
         let plan = serde_json::to_string(&view.plan).expect("plain data");
         let digest = view.input.digest();
         let known = self.0.entry(fingerprint).or_insert_with(|| (of, digest.clone(), plan.clone()));

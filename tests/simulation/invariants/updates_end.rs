@@ -1,22 +1,22 @@
-//! At rest every update has ended, one way or the other, and every instance has proven itself.
+//! At rest every update has ended, complete or failed, and every instance is available.
 
-use super::{Verdict, waits_in_vain};
+use super::{Check, waits_for_unplaced};
 use crate::world::World;
 
 /// Nothing is under way any more.
-pub(crate) fn check(world: &World) -> Verdict {
+pub(crate) fn check(world: &World) -> Check {
     let Some(&first) = world.running().first() else { return Ok(()) };
     let view = world.engine(first).view();
     for (slot, placement) in &view.plan.placements {
         let mut claims = view.claims_on(slot).filter(|(node, ..)| *node == placement.node);
-        if !waits_in_vain(&view, slot) && !claims.any(|(.., claim)| claim.available) {
-            return Err(format!("{slot} has not proven itself"));
+        if !waits_for_unplaced(&view, slot) && !claims.any(|(.., claim)| claim.available) {
+            return Err(format!("{slot} is not available"));
         }
     }
     for (key, record) in &view.cluster.services {
         let placed = |slot: &&vc_protocol::Slot| slot.service == *key;
         let mut slots = view.plan.placements.keys().filter(placed);
-        let moves = slots.clone().all(|slot| !waits_in_vain(&view, slot));
+        let moves = slots.clone().all(|slot| !waits_for_unplaced(&view, slot));
         if slots.next().is_some()
             && moves
             && record.previous.is_some()

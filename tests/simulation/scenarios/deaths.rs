@@ -1,4 +1,4 @@
-//! Nodes die and come back.
+//! Nodes die and return.
 
 use super::{cluster, moved, runs};
 use crate::invariants::{
@@ -10,9 +10,9 @@ use crate::services::{amount, deploy, service, version};
 fn what_one_of_three_held_is_replaced_in_time_and_nothing_else_moves() {
     let mut world = cluster(3, "what_one_of_three");
     world.command(0, deploy(service("web", 6)));
-    world.settle(20_000);
+    world.converge(20_000);
     let held = minimal_movement::held(&world, 2);
-    let mark = world.ledger.mark();
+    let cursor = world.history.cursor();
     world.kill_host(2);
     world.run(3_000);
     assert!(
@@ -21,14 +21,14 @@ fn what_one_of_three_held_is_replaced_in_time_and_nothing_else_moves() {
     );
     world.run(world.replacement_bound() - 3_000);
     world.require(orphans_replaced::check(&world, &[0, 1]));
-    world.require(minimal_movement::only(&world, mark, &held));
+    world.require(minimal_movement::only(&world, cursor, &held));
 }
 
 #[test]
 fn the_last_of_three_runs_everything_when_the_second_dies_too() {
     let mut world = cluster(3, "the_last_of_three");
     world.command(0, deploy(service("web", 6)));
-    world.settle(20_000);
+    world.converge(20_000);
     world.kill_host(2);
     world.run(world.replacement_bound());
     world.kill_host(1);
@@ -41,7 +41,7 @@ fn the_last_of_three_runs_everything_when_the_second_dies_too() {
 fn the_last_of_three_runs_everything_when_two_die_at_once() {
     let mut world = cluster(3, "when_two_die_at_once");
     world.command(0, deploy(service("web", 6)));
-    world.settle(20_000);
+    world.converge(20_000);
     world.kill_host(2);
     world.kill_host(1);
     world.run(world.replacement_bound());
@@ -49,19 +49,19 @@ fn the_last_of_three_runs_everything_when_two_die_at_once() {
 }
 
 #[test]
-fn a_host_that_returns_does_not_bring_a_dead_one_back_to_life() {
-    let mut world = cluster(3, "does_not_bring_a_dead_one_back");
+fn a_host_that_returns_does_not_revive_a_dead_one() {
+    let mut world = cluster(3, "does_not_revive_a_dead_one");
     world.command(0, deploy(service("web", 6)));
-    world.settle(20_000);
+    world.converge(20_000);
     world.kill_host(2);
     world.run(world.replacement_bound());
     world.kill_host(1);
     world.run(world.replacement_bound());
-    let mark = world.ledger.mark();
+    let cursor = world.history.cursor();
     world.boot(2);
-    world.settle(30_000);
+    world.converge(30_000);
     assert!(!world.up(0).contains(&1), "it is still dead");
-    world.require(minimal_movement::nothing(&world, mark));
+    world.require(minimal_movement::nothing(&world, cursor));
     assert_eq!(runs(&world, 0), 6);
 }
 
@@ -69,13 +69,13 @@ fn a_host_that_returns_does_not_bring_a_dead_one_back_to_life() {
 fn a_host_that_returns_moves_nothing() {
     let mut world = cluster(3, "a_host_that_returns");
     world.command(0, deploy(service("web", 6)));
-    world.settle(20_000);
+    world.converge(20_000);
     world.kill_host(1);
     world.run(world.replacement_bound());
-    let mark = world.ledger.mark();
+    let cursor = world.history.cursor();
     world.boot(1);
-    world.settle(30_000);
-    world.require(minimal_movement::nothing(&world, mark));
+    world.converge(30_000);
+    world.require(minimal_movement::nothing(&world, cursor));
     assert_eq!(runs(&world, 1), 0);
 }
 
@@ -83,39 +83,39 @@ fn a_host_that_returns_moves_nothing() {
 fn a_node_that_joins_moves_nothing() {
     let mut world = cluster(2, "a_node_that_joins");
     world.command(0, deploy(service("web", 5)));
-    world.settle(20_000);
-    let mark = world.ledger.mark();
+    world.converge(20_000);
+    let cursor = world.history.cursor();
     world.join(amount(16_000, 16_384));
-    world.settle(30_000);
-    world.require(minimal_movement::nothing(&world, mark));
+    world.converge(30_000);
+    world.require(minimal_movement::nothing(&world, cursor));
 }
 
 #[test]
 fn a_process_that_is_back_before_it_is_missed_takes_up_its_containers() {
     let mut world = cluster(3, "a_process_that_is_back");
     world.command(0, deploy(service("web", 6)));
-    world.settle(20_000);
-    let mark = world.ledger.mark();
+    world.converge(20_000);
+    let cursor = world.history.cursor();
     world.kill_process(2);
     world.run(800);
     world.boot(2);
-    world.settle(30_000);
-    assert_eq!(moved(&world, mark), (0, 0));
+    world.converge(30_000);
+    assert_eq!(moved(&world, cursor), (0, 0));
 }
 
 #[test]
 fn a_process_that_comes_back_late_costs_its_successors_or_its_own_containers_and_no_more() {
     let mut world = cluster(3, "a_process_that_comes_back_late");
     world.command(0, deploy(service("web", 6)));
-    world.settle(20_000);
+    world.converge(20_000);
     let held = minimal_movement::held(&world, 2);
-    let mark = world.ledger.mark();
+    let cursor = world.history.cursor();
     world.kill_process(2);
     world.run(20_000);
     world.boot(2);
-    world.settle(30_000);
+    world.converge(30_000);
     assert_eq!(
-        moved(&world, mark),
+        moved(&world, cursor),
         (held.len(), held.len()),
         "each was started elsewhere, and one of the two stopped"
     );
@@ -125,9 +125,9 @@ fn a_process_that_comes_back_late_costs_its_successors_or_its_own_containers_and
 fn all_killed_at_once_during_deploys_take_up_their_containers_when_they_are_back() {
     let mut world = cluster(4, "all_killed_at_once");
     world.command(0, deploy(service("web", 8)));
-    world.settle(20_000);
+    world.converge(20_000);
     let before: usize = (0..4).map(|of| runs(&world, of)).sum();
-    let mark = world.ledger.mark();
+    let cursor = world.history.cursor();
     for n in 0..4 {
         world.command(n, deploy(service(&format!("new{n}"), 2)));
         world.run(3);
@@ -135,51 +135,51 @@ fn all_killed_at_once_during_deploys_take_up_their_containers_when_they_are_back
     (0..4).for_each(|of| world.kill_process(of));
     world.run(60_000);
     (0..4).for_each(|of| world.boot(of));
-    world.settle(60_000);
+    world.converge(60_000);
     assert_eq!(before, 8);
-    assert_eq!(moved(&world, mark), (8, 0), "the new ones and nothing else");
+    assert_eq!(moved(&world, cursor), (8, 0), "the new ones and nothing else");
 }
 
 #[test]
 fn all_hosts_that_lose_power_run_the_same_again() {
     let mut world = cluster(3, "all_hosts_that_lose_power");
     world.command(0, deploy(service("web", 6)));
-    world.settle(20_000);
+    world.converge(20_000);
     let held: Vec<_> = (0..3).map(|of| minimal_movement::held(&world, of)).collect();
     (0..3).for_each(|of| world.kill_host(of));
     world.run(10_000);
     (0..3).for_each(|of| world.boot(of));
-    world.settle(60_000);
+    world.converge(60_000);
     let now: Vec<_> = (0..3).map(|of| minimal_movement::held(&world, of)).collect();
     assert_eq!(held, now);
 }
 
 #[test]
-fn a_node_that_does_nothing_for_a_while_buries_nobody() {
-    let mut world = cluster(4, "a_node_that_does_nothing");
+fn a_stalled_node_accuses_no_other() {
+    let mut world = cluster(4, "a_stalled_node");
     world.command(0, deploy(service("web", 4)));
-    world.settle(20_000);
+    world.converge(20_000);
     world.stall(3, 20_000);
     world.run(20_000);
     assert_eq!(world.up(0).len(), 3, "it was missed itself");
-    let mark = world.ledger.mark();
+    let cursor = world.history.cursor();
     world.run(100);
     for of in 0..3 {
-        assert!(world.up(3).contains(&of), "m3 buried m{of} when it woke up");
+        assert!(world.up(3).contains(&of), "m3 accused m{of} after its stall");
     }
-    world.settle(30_000);
-    assert!(moved(&world, mark).0 == 0, "nothing had to be started for it");
+    world.converge(30_000);
+    assert!(moved(&world, cursor).0 == 0, "nothing had to be started for it");
 }
 
 #[test]
 fn a_cluster_at_rest_is_left_alone_for_ten_minutes() {
     let mut world = cluster(4, "a_cluster_at_rest");
-    world.network.weather.loss = 50;
+    world.network.faults.loss = 50;
     world.command(0, deploy(service("web", 6)));
     world.command(1, deploy(version(service("api", 3), 2)));
-    world.settle(30_000);
-    let mark = world.ledger.mark();
+    world.converge(30_000);
+    let cursor = world.history.cursor();
     world.run(600_000);
-    world.require(quiet_cluster_is_left_alone::check(&world, mark));
+    world.require(quiet_cluster_is_left_alone::check(&world, cursor));
     world.require(documents_converge::disks(&world));
 }

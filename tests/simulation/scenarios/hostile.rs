@@ -1,4 +1,4 @@
-//! Somebody sends what he should not.
+//! Byzantine members send invalid changes.
 
 use vc_engine::Input;
 use vc_protocol::change::{Actor, Batch, ChangeBody, DocumentId, SignedChange};
@@ -25,9 +25,9 @@ fn body(world: &World, author: NodeId, document: DocumentId, bytes: Vec<u8>) -> 
     }
 }
 
-/// Sends a change to everybody, both ways, and sees that nothing comes of it and all goes on.
-fn send_in_vain(world: &mut World, from: NodeId, change: &SignedChange) {
-    let mark = world.ledger.mark();
+/// Sends a change to all nodes by gossip and by stream, and checks that it has no effect.
+fn send_ineffective(world: &mut World, from: NodeId, change: &SignedChange) {
+    let cursor = world.history.cursor();
     let versions = world.engine(0).replica().versions().clone();
     let batch = Batch { certificates: Vec::new(), changes: vec![change.clone()] };
     for of in 0..world.nodes.len() {
@@ -35,44 +35,44 @@ fn send_in_vain(world: &mut World, from: NodeId, change: &SignedChange) {
         world.handle(of, Input::Sync(from, SyncMessage::Changes(batch.clone())));
     }
     world.run(30_000);
-    world.require(quiet_cluster_is_left_alone::check(world, mark));
+    world.require(quiet_cluster_is_left_alone::check(world, cursor));
     assert_eq!(world.engine(0).replica().versions(), &versions);
 }
 
 #[test]
-fn garbage_from_a_member_enters_nothing() {
+fn garbage_from_a_member_is_rejected() {
     let mut world = cluster(3, "garbage_from_a_member");
     let (key, id) = (world.nodes[2].key.clone(), world.nodes[2].id);
     for length in [0, 1, 9, 100, 5000] {
         let bytes = (0..length).map(|_| world.rng.next().to_be_bytes()[0]).collect();
         let change = SignedChange::sign(&body(&world, id, DocumentId::Cluster, bytes), &key);
-        send_in_vain(&mut world, id, &change);
+        send_ineffective(&mut world, id, &change);
     }
     world.command(2, deploy(service("web", 2)));
-    world.settle(30_000);
+    world.converge(30_000);
 }
 
 #[test]
-fn an_oversized_change_from_a_member_enters_nothing() {
+fn an_oversized_change_from_a_member_is_rejected() {
     let mut world = cluster(3, "an_oversized_change");
     let (key, id) = (world.nodes[2].key.clone(), world.nodes[2].id);
     let change =
         SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![7; MAX_CHANGE]), &key);
-    send_in_vain(&mut world, id, &change);
+    send_ineffective(&mut world, id, &change);
 }
 
 #[test]
-fn a_genuine_change_in_a_strangers_envelope_enters_nothing() {
-    let mut world = cluster(3, "a_genuine_change_in_a_strangers");
+fn a_genuine_change_signed_by_a_non_member_is_rejected() {
+    let mut world = cluster(3, "a_genuine_change_signed_by");
     world.command(0, deploy(service("web", 2)));
-    world.settle(30_000);
+    world.converge(30_000);
     let genuine =
         world.nodes[0].disk.load().changes.remove(0).decode_unverified().expect("a change");
-    let stranger = Keypair::ed25519_from_bytes([200; 32]).expect("32 bytes");
-    let id = NodeId::of(&stranger.public()).expect("ed25519");
+    let outsider = Keypair::ed25519_from_bytes([200; 32]).expect("32 bytes");
+    let id = NodeId::of(&outsider.public()).expect("ed25519");
     let change =
-        SignedChange::sign(&body(&world, id, DocumentId::Cluster, genuine.payload), &stranger);
-    send_in_vain(&mut world, id, &change);
+        SignedChange::sign(&body(&world, id, DocumentId::Cluster, genuine.payload), &outsider);
+    send_ineffective(&mut world, id, &change);
 }
 
 #[test]
@@ -85,15 +85,15 @@ fn a_member_cannot_write_in_anothers_name() {
     for author in [member, victim] {
         let change =
             SignedChange::sign(&body(&world, author, document, genuine.payload.clone()), &key);
-        send_in_vain(&mut world, member, &change);
+        send_ineffective(&mut world, member, &change);
     }
 }
 
 #[test]
-fn an_honest_change_beside_a_poisonous_one_enters_and_its_author_is_not_blamed() {
+fn an_honest_change_beside_a_poisonous_one_is_accepted() {
     let mut world = cluster(3, "an_honest_change_beside");
-    // m0 writes a change that nobody hears of yet.
-    world.network.weather.loss = 1000;
+    // m0 writes a change that no other node receives yet.
+    world.network.faults.loss = 1000;
     world.command(0, deploy(service("web", 2)));
     let (key, id) = (world.nodes[2].key.clone(), world.nodes[2].id);
     let honest =
@@ -102,6 +102,6 @@ fn an_honest_change_beside_a_poisonous_one_enters_and_its_author_is_not_blamed()
     let batch = Batch { certificates: Vec::new(), changes: vec![poison, honest] };
     world.handle(1, Input::Gossip(id, Gossip::Changes(batch)));
     assert_eq!(world.engine(1).view().cluster.services.len(), 1, "the honest change was kept out");
-    world.network.weather.loss = 0;
-    world.settle(30_000);
+    world.network.faults.loss = 0;
+    world.converge(30_000);
 }

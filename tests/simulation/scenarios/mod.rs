@@ -1,4 +1,4 @@
-//! One situation a test.
+//! Scenarios: one fault each.
 
 mod backups;
 mod deaths;
@@ -8,7 +8,7 @@ mod partitions;
 mod runtimes;
 mod updates;
 
-use crate::ledger::{Deed, Mark};
+use crate::history::{Action, Cursor};
 use crate::services::amount;
 use crate::world::World;
 
@@ -21,16 +21,19 @@ pub(crate) fn cluster(nodes: usize, name: &str) -> World {
     for _ in 0..nodes {
         world.join(amount(4000, 4096));
     }
-    world.settle(30_000);
+    world.converge(30_000);
     world
 }
 
-/// How many containers were started, and how many stopped, since `mark`.
-pub(crate) fn moved(world: &World, mark: Mark) -> (usize, usize) {
-    let count = |is: fn(&Deed) -> bool| {
-        world.ledger.since(mark).iter().filter(|entry| is(&entry.deed)).count()
+/// How many containers were started, and how many stopped, since `cursor`.
+pub(crate) fn moved(world: &World, cursor: Cursor) -> (usize, usize) {
+    let count = |is: fn(&Action) -> bool| {
+        world.history.since(cursor).iter().filter(|entry| is(&entry.action)).count()
     };
-    (count(|deed| matches!(deed, Deed::Started(_))), count(|deed| matches!(deed, Deed::Stopped(_))))
+    (
+        count(|action| matches!(action, Action::Started(_))),
+        count(|action| matches!(action, Action::Stopped(_))),
+    )
 }
 
 /// How many containers run on a node.

@@ -1,4 +1,4 @@
-//! Services change, and nobody coordinates it.
+//! Rolling updates without a coordinator.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use vc_protocol::spec::{Deployment, FailureAction, Healthcheck, UpdateOrder};
 use vc_protocol::{InstanceId, Slot};
 
 use super::cluster;
-use crate::ledger::Deed;
+use crate::history::Action;
 use crate::services::{deploy, service, version};
 use crate::world::World;
 
@@ -33,7 +33,7 @@ fn run_while(world: &mut World, millis: u64, holds: impl Fn(&World)) {
 }
 
 /// Whether a connection that comes to any node finds an instance that runs.
-fn everybody_is_served(world: &World) -> bool {
+fn every_connection_is_served(world: &World) -> bool {
     world.running().into_iter().all(|of| {
         let routes = Routes::of(&world.engine(of).view());
         routes.services.values().all(|service| {
@@ -66,40 +66,45 @@ fn image(mut of: Deployment, image: &str) -> Deployment {
 fn an_update_replaces_one_after_the_other_and_no_slot_is_ever_empty() {
     let mut world = cluster(3, "an_update_replaces_one");
     world.command(0, deploy(checked(version(service("web", 6), 1))));
-    world.settle(60_000);
+    world.converge(60_000);
     let before: BTreeSet<InstanceId> = running(&world).into_values().flatten().collect();
     world.command(1, deploy(checked(version(service("web", 6), 2))));
     run_while(&mut world, 30_000, |world| {
         let slots = running(world);
         assert_eq!(slots.len(), 6, "every slot runs");
-        assert!(everybody_is_served(world), "a connection finds nobody");
+        assert!(every_connection_is_served(world), "a connection finds no instance");
         let twice = slots.values().filter(|ids| ids.len() > 1).count();
         assert!(twice <= 2, "{twice} slots are replaced at once");
     });
-    world.settle(60_000);
+    world.converge(60_000);
     let after: BTreeSet<InstanceId> = running(&world).into_values().flatten().collect();
     assert!(before.is_disjoint(&after) && after.len() == 6);
 }
 
 #[test]
-fn an_update_to_a_version_that_exits_goes_back_by_itself_and_says_why() {
-    let mut world = cluster(3, "goes_back_by_itself");
+fn an_update_to_a_version_that_exits_rolls_back_with_the_reason() {
+    let mut world = cluster(3, "rolls_back_with_the_reason");
     world.command(0, deploy(service("web", 6)));
-    world.settle(60_000);
-    let mark = world.ledger.mark();
+    world.converge(60_000);
+    let cursor = world.history.cursor();
     let before = running(&world);
     world.command(1, deploy(image(service("web", 6), "broken")));
-    world.settle(120_000);
+    world.converge(120_000);
     assert_eq!(running(&world), before, "what ran runs");
-    let stopped = world.ledger.since(mark).iter().any(|it| matches!(it.deed, Deed::Stopped(_)));
+    let stopped =
+        world.history.since(cursor).iter().any(|it| matches!(it.action, Action::Stopped(_)));
     assert!(!stopped, "nothing that ran was touched");
-    let failed =
-        world.ledger.since(mark).iter().filter(|it| matches!(it.deed, Deed::Ended(_))).count();
+    let failed = world
+        .history
+        .since(cursor)
+        .iter()
+        .filter(|it| matches!(it.action, Action::Ended(_)))
+        .count();
     assert!(failed <= 2, "{failed} instances of the new version were tried");
     for of in 0..3 {
         let view = world.engine(of).view();
         let Some(UpdateStatus::Failed(why)) = view.updates.values().next() else {
-            panic!("no verdict")
+            panic!("no result")
         };
         assert!(why.contains("exited with code 1: cannot open its configuration"), "{why}");
     }
@@ -109,21 +114,21 @@ fn an_update_to_a_version_that_exits_goes_back_by_itself_and_says_why() {
 fn the_same_version_deployed_again_is_tried_again() {
     let mut world = cluster(3, "is_tried_again");
     world.command(0, deploy(service("web", 2)));
-    world.settle(60_000);
+    world.converge(60_000);
     world.command(0, deploy(image(service("web", 2), "broken")));
-    world.settle(60_000);
-    let mark = world.ledger.mark();
+    world.converge(60_000);
+    let cursor = world.history.cursor();
     world.command(0, deploy(image(service("web", 2), "broken")));
-    world.settle(60_000);
-    let tried = world.ledger.since(mark).iter().any(|it| matches!(it.deed, Deed::Ended(_)));
-    assert!(tried, "a person's word begins it anew");
+    world.converge(60_000);
+    let tried = world.history.since(cursor).iter().any(|it| matches!(it.action, Action::Ended(_)));
+    assert!(tried, "a deployment starts the update again");
 }
 
 #[test]
-fn an_update_that_shall_pause_leaves_both_versions_where_they_are() {
-    let mut world = cluster(3, "shall_pause");
+fn an_update_that_pauses_on_failure_leaves_both_versions() {
+    let mut world = cluster(3, "that_pauses_on_failure");
     world.command(0, deploy(service("web", 3)));
-    world.settle(60_000);
+    world.converge(60_000);
     let mut update = image(service("web", 3), "broken");
     update.spec.update.failure_action = FailureAction::Pause;
     let old = service("web", 3).spec.container.digest();
@@ -150,7 +155,7 @@ fn with_stop_first_a_slot_never_runs_twice() {
         it
     };
     world.command(0, deploy(ordered(1)));
-    world.settle(60_000);
+    world.converge(60_000);
     world.command(1, deploy(ordered(2)));
     let once = |world: &World| {
         assert!(running(world).values().all(|ids| ids.len() == 1), "a slot runs twice");
@@ -158,20 +163,20 @@ fn with_stop_first_a_slot_never_runs_twice() {
     run_while(&mut world, 30_000, once);
     world.command(1, Mutation::Drain { node: "m1".to_owned(), drain: true });
     run_while(&mut world, 30_000, once);
-    world.settle(60_000);
+    world.converge(60_000);
 }
 
 #[test]
-fn a_drained_node_gives_up_its_instances_when_others_have_taken_them_over() {
-    let mut world = cluster(3, "gives_up_its_instances");
+fn a_drained_node_stops_instances_after_their_successors_run() {
+    let mut world = cluster(3, "stops_instances_after");
     world.command(0, deploy(service("web", 6)));
-    world.settle(60_000);
+    world.converge(60_000);
     world.command(2, Mutation::Drain { node: "m1".to_owned(), drain: true });
     run_while(&mut world, 30_000, |world| {
         assert_eq!(running(world).len(), 6);
-        assert!(everybody_is_served(world), "a connection finds nobody");
+        assert!(every_connection_is_served(world), "a connection finds no instance");
     });
-    world.settle(60_000);
+    world.converge(60_000);
     assert_eq!(super::runs(&world, 1), 0);
 }
 
@@ -181,7 +186,7 @@ fn what_no_other_node_can_take_goes_on_where_it_is_drained() {
     let mut large = service("web", 2);
     large.spec.container.reservation = crate::services::amount(3000, 512);
     world.command(0, deploy(large));
-    world.settle(60_000);
+    world.converge(60_000);
     world.command(0, Mutation::Drain { node: "m1".to_owned(), drain: true });
     world.run(30_000);
     assert_eq!(running(&world).len(), 2, "the second has no room for both");
@@ -191,7 +196,7 @@ fn what_no_other_node_can_take_goes_on_where_it_is_drained() {
 fn a_node_that_dies_in_the_midst_of_an_update_does_not_stop_it() {
     let mut world = cluster(3, "in_the_midst_of_an_update");
     world.command(0, deploy(checked(version(service("web", 6), 1))));
-    world.settle(60_000);
+    world.converge(60_000);
     world.command(0, deploy(checked(version(service("web", 6), 2))));
     world.run(2_000);
     world.kill_host(0);

@@ -7,7 +7,7 @@ use vc_protocol::{Keypair, Resources, ServiceKey};
 
 use super::*;
 
-/// Three nodes, and what was told of them so far.
+/// Three nodes, and the view of the last call of `events`.
 struct World {
     cluster: ClusterState,
     nodes: BTreeMap<NodeId, NodeState>,
@@ -53,8 +53,8 @@ impl World {
         self.nodes.get_mut(&id(n)).expect("a node")
     }
 
-    /// What is told of what has changed since this was asked before: the first letter of the level, then the line.
-    fn told(&mut self) -> Vec<String> {
+    /// Returns the events since the last call: the first letter of the level, then the line.
+    fn events(&mut self) -> Vec<String> {
         let view = View::from_states(self.cluster.clone(), self.nodes.clone());
         let rows = between(&self.last, &view, 7);
         assert!(between(&view, &view, 8).is_empty(), "nothing changed");
@@ -81,12 +81,12 @@ impl World {
         self.cluster.services.insert(key(service), record);
     }
 
-    /// The digest of what a service is to run.
+    /// The digest of a service's spec.
     fn digest(&self, service: &str) -> String {
         self.cluster.services[&key(service)].spec.container.digest()
     }
 
-    /// Where the plan wants a slot.
+    /// The node on which the plan places a slot.
     fn place(&self, slot: &str) -> u8 {
         let node = self.last.plan.placements[&slot.parse().expect("a slot")].node;
         (1..=3).find(|n| id(*n) == node).expect("one of three")
@@ -112,28 +112,28 @@ impl World {
 }
 
 #[test]
-fn nodes_come_and_go() {
+fn node_changes_are_events() {
     let mut world = World::new();
     world.nodes.insert(id(4), NodeState { incarnation: 1, ..NodeState::default() });
-    assert!(world.told().is_empty(), "who has not said his name is nobody yet");
+    assert!(world.events().is_empty(), "a node without a document has no events");
     world.nodes.insert(id(4), node(4));
-    assert_eq!(world.told(), ["i n4: joined the cluster"]);
+    assert_eq!(world.events(), ["i n4: joined the cluster"]);
     world.node(4).runtime_error = Some("Docker does not answer".to_owned());
-    assert_eq!(world.told(), ["e n4: cannot run instances: Docker does not answer"]);
+    assert_eq!(world.events(), ["e n4: cannot run instances: Docker does not answer"]);
     world.node(4).runtime_error = None;
     world.cluster.drained.insert(id(4), true);
-    assert_eq!(world.told(), ["i n4: is being drained", "i n4: can run instances again"]);
+    assert_eq!(world.events(), ["i n4: is being drained", "i n4: can run instances again"]);
     world.cluster.drained.insert(id(4), false);
-    assert_eq!(world.told(), ["i n4: takes instances again"]);
+    assert_eq!(world.events(), ["i n4: takes instances again"]);
     for n in 1..=3 {
         world.node(n).observed.insert(id(4));
         world.node(n).unreachable.insert(id(4), 1);
     }
-    assert_eq!(world.told(), ["e n4: is down: the other nodes cannot hear it"]);
+    assert_eq!(world.events(), ["e n4: is down: no heartbeat (reported by 3 of 3 observers)"]);
     world.node(4).incarnation = 2;
-    assert_eq!(world.told(), ["i n4: is up again"]);
+    assert_eq!(world.events(), ["i n4: is up again"]);
     world.cluster.left.insert(id(4), 1);
-    assert_eq!(world.told(), ["i n4: left the cluster"]);
+    assert_eq!(world.events(), ["i n4: left the cluster"]);
 }
 
 #[test]
@@ -141,41 +141,40 @@ fn a_service_is_deployed_scaled_updated_and_removed() {
     let mut world = World::new();
     world.cluster.scale.insert(key("shop/web"), 2);
     world.deploy("shop/web", "web:1", 1);
-    assert_eq!(world.told(), ["i shop/web: deployed by ada: 2 of web:1"]);
+    assert_eq!(world.events(), ["i shop/web: deployed by ada: 2 of web:1"]);
     world.cluster.scale.insert(key("shop/web"), 1);
-    assert_eq!(world.told(), ["i shop/web: scaled from 2 to 1"]);
+    assert_eq!(world.events(), ["i shop/web: scaled from 2 to 1"]);
 
     world.deploy("shop/web", "web:2", 2);
-    assert_eq!(world.told(), ["i shop/web: ada updates it to web:2"]);
+    assert_eq!(world.events(), ["i shop/web: updated to web:2 by ada"]);
     world
         .node(2)
         .update_results
         .insert(key("shop/web"), UpdateResult { revision: 2, failed: None });
-    assert_eq!(world.told(), ["i shop/web: the update is complete"]);
+    assert_eq!(world.events(), ["i shop/web: update complete"]);
     world.deploy("shop/web", "web:3", 3);
     let failed = Some("web.1 failed: exit code 1\nlast words".to_owned());
-    world.told();
+    world.events();
     world.node(2).update_results.insert(key("shop/web"), UpdateResult { revision: 3, failed });
     assert_eq!(
-        world.told(),
-        ["e shop/web: the update failed, the version before returns: web.1 failed: exit code 1"]
+        world.events(),
+        [
+            "e shop/web: update failed, rolling back to the previous version: web.1 failed: exit code 1"
+        ]
     );
     let record = world.cluster.services.get_mut(&key("shop/web")).expect("deployed");
     record.spec.update.failure_action = FailureAction::Pause;
-    assert_eq!(
-        world.told(),
-        ["e shop/web: the update failed and is paused: web.1 failed: exit code 1"]
-    );
+    assert_eq!(world.events(), ["e shop/web: update failed and paused: web.1 failed: exit code 1"]);
     world.cluster.services.remove(&key("shop/web"));
-    assert_eq!(world.told(), ["i shop/web: removed"]);
+    assert_eq!(world.events(), ["i shop/web: removed"]);
 }
 
 #[test]
-fn an_instance_lives_its_life() {
+fn instance_state_changes_are_events() {
     use InstanceState::{Failed, Healthy, Running, Starting, Stopping, Unhealthy};
     let mut world = World::new();
     world.deploy("shop/web", "web:1", 1);
-    world.told();
+    world.events();
     let (n, digest) = (world.place("shop/web.1"), world.digest("shop/web"));
     let life: [(InstanceState, u32, Option<&str>); 10] = [
         (Starting, 0, None),
@@ -183,70 +182,70 @@ fn an_instance_lives_its_life() {
         (Healthy, 0, Some("i is healthy")),
         (Unhealthy, 0, Some("w is unhealthy: the check failed")),
         (Healthy, 0, Some("i is healthy")),
-        (Healthy, 1, Some("w ended and was started again on N")),
+        (Healthy, 1, Some("w exited and was restarted on N")),
         (Failed, 1, Some("e failed on N: exit code 1")),
         (Failed, 2, Some("e failed again on N: exit code 1")),
         (Running, 3, Some("i runs on N")),
         (Stopping, 3, None),
     ];
-    for (state, restarts, told) in life {
+    for (state, restarts, events) in life {
         world.claim(n, "shop/web.1", &digest, state, restarts);
-        let told = told.map(|told| {
-            let (level, text) = told.split_once(' ').expect("two words");
+        let events = events.map(|events| {
+            let (level, text) = events.split_once(' ').expect("two words");
             format!("{level} shop/web.1: {}", text.replace('N', &format!("n{n}")))
         });
-        assert_eq!(world.told(), Vec::from_iter(told), "{state:?}");
+        assert_eq!(world.events(), Vec::from_iter(events), "{state:?}");
     }
     world.node(n).claims.clear();
-    assert_eq!(world.told(), [format!("i shop/web.1: stopped on n{n}")]);
+    assert_eq!(world.events(), [format!("i shop/web.1: stopped on n{n}")]);
 }
 
 #[test]
 fn an_update_names_the_version_that_stops() {
     let mut world = World::new();
     world.deploy("shop/web", "web:1", 1);
-    world.told();
+    world.events();
     let n = world.place("shop/web.1");
     let old = world.digest("shop/web");
     world.claim(n, "shop/web.1", &old, InstanceState::Running, 0);
-    world.told();
+    world.events();
     world.deploy("shop/web", "web:2", 2);
     let new = world.digest("shop/web");
     world.claim(n, "shop/web.1", &new, InstanceState::Running, 0);
-    world.told();
+    world.events();
     world.node(n).claims.remove(&format!("shop/web.1@{old}").parse().expect("an instance"));
-    assert_eq!(world.told(), [format!("i shop/web.1: an earlier version stopped on n{n}")]);
+    assert_eq!(world.events(), [format!("i shop/web.1: an earlier version stopped on n{n}")]);
 }
 
 #[test]
-fn what_a_dead_node_held_moves_or_waits() {
+fn slots_of_a_dead_node_move_or_stay_unplaced() {
     let mut world = World::new();
     world.deploy("shop/web", "web:1", 1);
-    world.told();
+    world.events();
     let (n, digest) = (world.place("shop/web.1"), world.digest("shop/web"));
     world.claim(n, "shop/web.1", &digest, InstanceState::Running, 0);
-    world.told();
+    world.events();
     for by in (1..=3).filter(|by| *by != n) {
         world.node(by).unreachable.insert(id(n), 1);
     }
-    let told = world.told();
+    let events = world.events();
     let to = world.place("shop/web.1");
     let expected = [
-        format!("e n{n}: is down: the other nodes cannot hear it"),
+        format!("e n{n}: is down: no heartbeat (reported by 2 of 2 observers)"),
         format!("i shop/web.1: moves from n{n} to n{to}"),
     ];
-    assert_eq!(told, expected, "that nobody hears its instances is no news");
+    assert_eq!(events, expected, "the instances of a node that is down have no events");
 
-    // Nobody is left who may run it.
+    // No node may run it.
     for n in 1..=3 {
         world.cluster.drained.insert(id(n), true);
     }
-    let told = world.told();
-    let waits: Vec<_> = told.iter().filter(|line| line.contains("shop/web.1")).collect();
-    assert_eq!(waits.len(), 1, "{told:?}");
-    assert!(waits[0].starts_with("w shop/web.1: has no node: "), "{told:?}");
+    let events = world.events();
+    let waits: Vec<_> = events.iter().filter(|line| line.contains("shop/web.1")).collect();
+    assert_eq!(waits.len(), 1, "{events:?}");
+    assert!(waits[0].starts_with("w shop/web.1: cannot be placed: "), "{events:?}");
     world.cluster.drained.clear();
-    let told = world.told();
-    let back = format!("i shop/web.1: has a node: n{}", world.place("shop/web.1"));
-    assert!(told.contains(&back), "{told:?}");
+    let events = world.events();
+    let back = format!("i shop/web.1: placed on n{}", world.place("shop/web.1"));
+    assert!(events.contains(&back), "{events:?}");
 }

@@ -139,7 +139,7 @@ fn a_deployment_remembers_the_last_version_that_was_good() {
     assert_eq!(cluster.versions(), (image(1), None));
     assert_eq!(cluster.deploy(image(2)), "shop/web updated");
     assert_eq!(cluster.versions(), (image(2), Some(image(1))));
-    // The second has not proven itself when the third comes.
+    // The second update has not completed when the third starts.
     cluster.deploy(image(3));
     assert_eq!(cluster.versions(), (image(3), Some(image(1))));
     cluster.ends(None);
@@ -164,7 +164,7 @@ fn the_same_version_is_unchanged_unless_it_failed() {
     cluster.ends(Some("exited with code 1"));
     assert!(cluster.view().is_rolled_back(&web()));
     let again = diff(&cluster.view(), &[deployment(image(2))]);
-    assert_eq!(again[0].changes, ["nothing, but it failed and is tried again"]);
+    assert_eq!(again[0].changes, ["nothing; the failed update is retried"]);
     assert_eq!(cluster.deploy(image(2)), "shop/web deployed again");
     assert!(cluster.state.services[&web()].updated > second);
     assert_eq!(cluster.versions(), (image(2), Some(image(1))));

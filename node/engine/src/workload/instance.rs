@@ -1,4 +1,4 @@
-//! One instance of this node, as far as we know: when to start it, when to give up, what to say of it.
+//! One instance of this node: when to start it, when to restart it, and its claim.
 
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::spec::RestartCondition;
@@ -7,57 +7,57 @@ use vc_protocol::{Millis, NodeId};
 use super::Desired;
 use crate::runtime::{InstanceId, Observed, Phase};
 
-/// An action that nothing was seen of is asked for again after this time.
+/// An action without a visible effect is requested again after this time.
 const REPEAT: Millis = 60_000;
 /// The longest pause between restarts.
 const MAX_PAUSE: Millis = 60_000;
-/// An instance that ran so long has proven itself: the next pause is the first one again.
-const PROVEN: Millis = 30_000;
+/// After running for this time an instance is stable: its backoff starts over.
+const STABLE: Millis = 30_000;
 
-/// An image that was nowhere is looked for again after this time.
+/// An image that was not found is looked for again after this time.
 const LOOK_FOR_IMAGE: Millis = 10_000;
-/// Why an instance that runs is not well.
+/// The reason of a running instance that is unhealthy.
 const UNHEALTHY: &str = "its healthcheck fails";
 
-/// What an instance gets to stop in that ran before this engine and is not wanted by it: Docker's default.
+/// Grace for instances from before the start whose spec is not known: Docker's default.
 const DEFAULT_GRACE: Millis = 10_000;
 
-/// An instance of ours.
+/// An instance of this node.
 #[derive(Debug, Clone)]
 pub(super) struct Local {
     phase: Option<Phase>,
     address: String,
-    /// When an action was last asked for; `None`: never.
+    /// When an action was last requested; `None` if never.
     asked: Option<Millis>,
     removing: bool,
-    /// From SIGTERM to SIGKILL, as it was last asked for; `None`: never by this engine.
+    /// Time from SIGTERM to SIGKILL; `None` before this engine knows its spec.
     grace_ms: Option<Millis>,
     /// Exits and failures in a row.
     failures: u32,
-    /// What the last of them was.
+    /// The reason of the last of them.
     failed_with: String,
     restarts: u32,
     retry_at: Option<Millis>,
-    proof: Proof,
+    availability: Availability,
     shown: (InstanceState, String),
     since: Millis,
 }
 
-/// Whether an instance has proven itself, in the sense of its update policy.
+/// Whether an instance is available, as its update policy defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Proof {
-    /// It has not, and it is not a matter of time.
-    Open,
-    /// It will have at this time, if nothing happens.
+enum Availability {
+    /// It is not, and time alone does not make it so.
+    No,
+    /// It will be at this time, if it keeps running.
     At(Millis),
-    /// It has; the next step may follow at this time.
-    Given(Millis),
-    /// It has, and the next step may follow.
+    /// It is; the policy's delay before the next step ends at this time.
+    Delayed(Millis),
+    /// It is, and the next step may follow.
     Available,
 }
 
 impl Local {
-    /// One that nothing is known of but what we claimed of it in our previous life.
+    /// An instance that was not observed yet; `old` is its claim from before the start.
     pub(super) fn new(old: Option<Claim>, now: Millis) -> Self {
         Self {
             phase: None,
@@ -69,7 +69,7 @@ impl Local {
             failed_with: String::new(),
             restarts: old.as_ref().map_or(0, |claim| claim.restarts),
             retry_at: None,
-            proof: Proof::Open,
+            availability: Availability::No,
             since: old.as_ref().map_or(now, |claim| claim.since),
             shown: old.map_or((InstanceState::Pending, String::new()), |claim| {
                 (claim.state, claim.reason)
@@ -77,45 +77,45 @@ impl Local {
         }
     }
 
-    /// Whether anything of it may be there.
+    /// Returns whether the runtime may have it.
     pub(super) fn is_there(&self) -> bool {
         self.phase.is_some() || self.asked.is_some()
     }
 
-    /// Whether it is on its way out.
+    /// Returns whether it is being removed.
     pub(super) fn is_removing(&self) -> bool {
         self.removing
     }
 
-    /// Whether it runs, and is not on its way out.
+    /// Returns whether it runs and is not being removed.
     pub(super) fn is_serving(&self) -> bool {
         matches!(self.phase, Some(Phase::Running { .. })) && !self.removing
     }
 
-    /// Whether it has proven itself.
-    pub(super) fn is_proven(&self) -> bool {
-        matches!(self.proof, Proof::Given(_) | Proof::Available)
+    /// Returns whether it is available.
+    pub(super) fn is_available(&self) -> bool {
+        matches!(self.availability, Availability::Delayed(_) | Availability::Available)
     }
 
-    /// Whether a list of all instances should have it.
+    /// Returns whether a list of all instances must contain it.
     pub(super) fn is_expected(&self, now: Millis) -> bool {
         let fresh = self.asked.is_some_and(|asked| now < asked + REPEAT);
         match self.phase {
             None => self.asked.is_some() && !fresh,
             Some(Phase::Pulling { .. }) => !fresh,
             Some(Phase::Running { .. } | Phase::Exited { .. }) => true,
-            // What could not be made is not there, and that is no news.
+            // An instance that could not be created is missing without news.
             Some(Phase::NoImage { .. } | Phase::Failed { .. } | Phase::Gone) => self.removing,
         }
     }
 
-    /// Whether this is what we know.
+    /// Returns whether the observation is known already.
     pub(super) fn shows(&self, seen: &Observed) -> bool {
         self.phase.as_ref() == Some(&seen.phase) && self.address == seen.address
     }
 
-    /// Takes in what the runtime saw.
-    pub(super) fn see(&mut self, seen: Observed, now: Millis) {
+    /// Takes in an observation of the runtime.
+    pub(super) fn observe(&mut self, seen: Observed, now: Millis) {
         let ran_since = match self.phase {
             Some(Phase::Running { started, .. }) => Some(started),
             _ => None,
@@ -126,7 +126,7 @@ impl Local {
             }
         } else {
             self.address.clear();
-            if ran_since.is_some_and(|started| now >= started + PROVEN) {
+            if ran_since.is_some_and(|started| now >= started + STABLE) {
                 self.failures = 0;
             }
         }
@@ -141,29 +141,29 @@ impl Local {
                 self.failed_with = format!("exited with code {code}: {output}");
             }
             Phase::Failed { reason } => self.failed_with.clone_from(reason),
-            Phase::Gone => "was removed by somebody else".clone_into(&mut self.failed_with),
+            Phase::Gone => "was removed outside the cluster".clone_into(&mut self.failed_with),
             Phase::NoImage { .. } | Phase::Pulling { .. } | Phase::Running { .. } => {}
         }
         self.phase = Some(seen.phase);
     }
 
-    /// The runtime was away: what was asked for and not seen to happen is asked for again.
-    pub(super) fn asked_in_vain(&mut self) {
+    /// Forgets the requests to the runtime that had no visible effect, so that they are made again.
+    pub(super) fn retry_pending(&mut self) {
         if self.phase.is_none() || self.removing {
             self.asked = None;
         }
     }
 
     /// The next time at which something is due.
-    pub(super) fn deadline(&self) -> Option<Millis> {
-        let proof = match self.proof {
-            Proof::At(at) | Proof::Given(at) if !self.removing => Some(at),
+    pub(super) fn poll_timeout(&self) -> Option<Millis> {
+        let availability = match self.availability {
+            Availability::At(at) | Availability::Delayed(at) if !self.removing => Some(at),
             _ => None,
         };
-        self.retry_at.into_iter().chain(proof).min()
+        self.retry_at.into_iter().chain(availability).min()
     }
 
-    /// Why it failed, if it did since it was made, and has not run long enough since to be forgiven.
+    /// Returns why it failed, unless it has been stable since.
     pub(super) fn failure(&self) -> Option<&str> {
         match self.phase {
             Some(Phase::Running { health: Some(false), .. }) => Some(self.shown.1.as_str()),
@@ -174,7 +174,7 @@ impl Local {
         }
     }
 
-    /// What it shows while it runs; `None`: it does not.
+    /// Returns its state and reason if it runs.
     pub(super) fn running(&self) -> Option<(InstanceState, String)> {
         match self.phase {
             Some(Phase::Running { health, ref said, .. }) => Some(self.shown_running(health, said)),
@@ -186,37 +186,37 @@ impl Local {
         match health {
             None => (InstanceState::Running, String::new()),
             Some(true) => (InstanceState::Healthy, String::new()),
-            // What it says may change all the time, and the document must not.
+            // The output may change with every check, and the document must not.
             Some(false) if self.shown.0 == InstanceState::Unhealthy => self.shown.clone(),
             Some(false) if said.is_empty() => (InstanceState::Unhealthy, UNHEALTHY.to_owned()),
             Some(false) => (InstanceState::Unhealthy, format!("{UNHEALTHY}: {said}")),
         }
     }
 
-    /// It is not wanted any more and goes on for a while: nobody waits for its proof.
+    /// Notes that it is replaced and keeps running for now: its availability does not change any more.
     pub(super) fn stay(&mut self) {
-        self.proof = match self.proof {
-            Proof::Given(_) | Proof::Available => Proof::Available,
-            Proof::Open | Proof::At(_) => Proof::Open,
+        self.availability = match self.availability {
+            Availability::Delayed(_) | Availability::Available => Availability::Available,
+            Availability::No | Availability::At(_) => Availability::No,
         };
     }
 
-    /// It is not wanted any more: asks for its removal, with this grace, if that is due.
+    /// Notes that it is to be removed. Returns the grace if the removal is to be requested now.
     pub(super) fn remove(&mut self, now: Millis) -> Option<Millis> {
         let repeat = self.asked.is_none_or(|asked| now >= asked + REPEAT);
         if self.removing && !repeat {
             return None;
         }
         self.removing = true;
-        self.proof = Proof::Open;
+        self.availability = Availability::No;
         self.asked = Some(now);
         self.retry_at = Some(now + REPEAT);
         Some(self.grace_ms.unwrap_or(DEFAULT_GRACE))
     }
 
-    /// Looks whether it has proven itself: it is healthy or, without a healthcheck, has run for as long as the policy
-    /// asks; or it is a job that is done.
-    pub(super) fn judge(&mut self, wanted: &Desired, now: Millis) {
+    /// Updates its availability: it is healthy or, without a healthcheck, has run for `monitor`; or it is a job that has
+    /// completed.
+    pub(super) fn update_availability(&mut self, wanted: &Desired, now: Millis) {
         let policy = &wanted.update;
         let since = match &self.phase {
             Some(Phase::Running { health: Some(true), .. }) => match self.shown.0 {
@@ -231,15 +231,15 @@ impl Local {
             Some(Phase::Exited { code: 0, .. }) if !restarts(wanted, 0) => Some(self.since),
             _ => None,
         };
-        self.proof = match since {
-            None => Proof::Open,
-            Some(at) if now < at => Proof::At(at),
-            Some(at) if now < at + policy.delay_ms => Proof::Given(at + policy.delay_ms),
-            Some(_) => Proof::Available,
+        self.availability = match since {
+            None => Availability::No,
+            Some(at) if now < at => Availability::At(at),
+            Some(at) if now < at + policy.delay_ms => Availability::Delayed(at + policy.delay_ms),
+            Some(_) => Availability::Available,
         };
     }
 
-    /// Moves on; `true`: it is to be started now.
+    /// Advances its restart policy. Returns whether it is to be started now.
     pub(super) fn step(&mut self, wanted: &Desired, hold: bool, now: Millis) -> bool {
         self.grace_ms = Some(wanted.spec.stop_grace_ms);
         let start = match &self.phase {
@@ -272,7 +272,7 @@ impl Local {
 
     fn plan_restart(&mut self, wanted: &Desired, now: Millis) {
         if matches!(self.phase, Some(Phase::NoImage { .. })) {
-            // It may come any time, and nobody is to blame.
+            // Not a failure of the instance: no backoff.
             self.retry_at = Some(now + LOOK_FOR_IMAGE);
             return;
         }
@@ -284,7 +284,7 @@ impl Local {
         }
     }
 
-    /// What to show of it.
+    /// Returns its state and reason.
     pub(super) fn describe(
         &self,
         wanted: &Desired,
@@ -293,14 +293,17 @@ impl Local {
     ) -> (InstanceState, String) {
         let next = |what: String| match self.retry_at {
             Some(at) => {
-                format!("{what}; starts again after {} s", (at - now.min(at)).div_ceil(1000))
+                format!("{what}; restarts in {} s", (at - now.min(at)).div_ceil(1000))
             }
-            None => format!("{what}; its restart policy leaves it so"),
+            None => format!("{what}; not restarted, by its restart policy"),
         };
         match &self.phase {
             Some(Phase::Pulling { .. } | Phase::Running { .. }) => {}
             _ if hold && self.asked.is_none() => {
-                return (InstanceState::Pending, "waits for word from the other nodes".to_owned());
+                return (
+                    InstanceState::Pending,
+                    "waits for the documents of the other nodes".to_owned(),
+                );
             }
             _ => {}
         }
@@ -313,7 +316,7 @@ impl Local {
             Some(Phase::Exited { code: 0, .. }) if !restarts(wanted, 0) => {
                 (InstanceState::Completed, String::new())
             }
-            // A reason must not change as time goes by, or the document would with it.
+            // The reason must not change with time, or the document would.
             Some(_)
                 if self.retry_at.is_some()
                     && !self.shown.1.is_empty()
@@ -325,7 +328,7 @@ impl Local {
         }
     }
 
-    /// Shows it, and tells the log what has changed.
+    /// Sets its state and reason, and logs the change.
     pub(super) fn show(
         &mut self,
         node: NodeId,
@@ -350,10 +353,10 @@ impl Local {
         self.since = now;
     }
 
-    /// Our claim on it.
+    /// Returns this node's claim on it.
     pub(super) fn claim(&self) -> Claim {
         Claim {
-            available: self.proof == Proof::Available,
+            available: self.availability == Availability::Available,
             state: self.shown.0,
             reason: self.shown.1.clone(),
             address: self.address.clone(),
@@ -363,7 +366,7 @@ impl Local {
     }
 }
 
-/// Whether its policy starts it again after it exited with this code.
+/// Returns whether its policy restarts it after this exit code.
 fn restarts(wanted: &Desired, code: i64) -> bool {
     match wanted.spec.restart.condition {
         RestartCondition::Any => true,

@@ -1,4 +1,4 @@
-//! From the documents to what runs here, and back into our own document.
+//! Reconciles the instances of this node with the plan, and this node's document with the instances.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,52 +11,36 @@ use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::spec::{Dependency, FailureAction, ServiceSpec};
 use vc_protocol::{InstanceId, Millis, Name, NodeId, ServiceKey, Slot, VolumeKey};
 
-use crate::engine::{Engine, RuntimeHealth};
+use super::Engine;
 use crate::interface::Output;
 use crate::rollout::{Rollout, Version};
 use crate::runtime::{Observed, Phase, RuntimeEvent};
+use crate::runtime_health::Recovery;
 use crate::workload::Desired;
 
-/// Changes in our own document after which it starts anew.
+/// Changes in this node's document after which a new generation starts.
 const HISTORY: u64 = 2000;
 
 impl Engine {
-    pub(crate) fn runtime_event(&mut self, event: RuntimeEvent, now: Millis) {
+    pub(super) fn runtime_event(&mut self, event: RuntimeEvent, now: Millis) {
         self.dirty = true;
         match event {
             RuntimeEvent::Listed(all) => {
-                if self.own.runtime_error.take().is_some() {
-                    tracing::info!("the runtime answers again");
+                match self.runtime.listed() {
+                    Recovery::First => self.demote_stale_claims(&all),
+                    Recovery::Returned => self.workload.retry_pending(),
+                    Recovery::None => {}
                 }
-                match self.runtime {
-                    RuntimeHealth::Unknown => self.disown(&all),
-                    RuntimeHealth::Away { .. } => self.workload.asked_in_vain(),
-                    RuntimeHealth::Answers => {}
-                }
-                self.runtime = RuntimeHealth::Answers;
                 self.workload.listed(all, now);
             }
             RuntimeEvent::Changed(seen) => self.workload.changed(seen, now),
-            RuntimeEvent::Unavailable(why) => {
-                tracing::warn!(reason = why.as_str(), "the runtime does not answer");
-                match &mut self.runtime {
-                    // Nothing is known of what ran before: others take over at once.
-                    RuntimeHealth::Unknown => {
-                        self.own.runtime_error = Some(why.clone());
-                        self.runtime = RuntimeHealth::Away { since: now, why };
-                    }
-                    RuntimeHealth::Answers => {
-                        self.runtime = RuntimeHealth::Away { since: now, why }
-                    }
-                    RuntimeHealth::Away { why: latest, .. } => *latest = why,
-                }
-            }
+            RuntimeEvent::Unavailable(reason) => self.runtime.unavailable(reason, now),
         }
     }
 
-    /// Of what we claimed in our previous life, what is not running any more is not claimed as running: a successor's
-    /// instance goes before it.
-    fn disown(&mut self, all: &[Observed]) {
+    /// Claims from before the start whose instances do not run become pending: a successor's instance takes precedence
+    /// over them.
+    fn demote_stale_claims(&mut self, all: &[Observed]) {
         for (id, claim) in self.own.claims.iter_mut().filter(|(_, claim)| claim.state.is_running())
         {
             let runs =
@@ -67,20 +51,21 @@ impl Engine {
         }
     }
 
-    /// Brings everything that follows from the documents up to date: our incarnation, the view, what runs here, and
-    /// what we say of it.
-    pub(crate) fn settle(&mut self, now: Millis) {
+    /// Updates everything that follows from the documents: the incarnation, the view, the instances, and this node's
+    /// document.
+    pub(super) fn converge(&mut self, now: Millis) {
         let mut own_changes = Vec::new();
         let mut view_changed = false;
-        // Our own words are part of the view, so it takes a second turn to see them; they do not change in a third.
+        // This node's document is part of the view: the second round sees what the first wrote, a third changes nothing.
         for _ in 0..4 {
             if !std::mem::take(&mut self.dirty) {
                 break;
             }
+            self.own.runtime_error = self.runtime.error().map(str::to_owned);
             self.answer_accusations();
             view_changed = true;
-            self.look();
-            if matches!(self.runtime, RuntimeHealth::Unknown) {
+            self.update_view();
+            if self.runtime.is_unknown() {
                 break;
             }
             self.reconcile(now);
@@ -108,7 +93,7 @@ impl Engine {
         }
     }
 
-    /// Our document starts a new generation at each start and when its history has grown.
+    /// This node's document starts a new generation at each start, and when its history has grown.
     fn needs_renewal(&self) -> bool {
         !self.renewed || self.replica.own_change_count() >= HISTORY
     }
@@ -119,11 +104,11 @@ impl Engine {
         Some(DocumentId::Node { node, generation })
     }
 
-    fn look(&mut self) {
+    fn update_view(&mut self) {
         let mut nodes = self.replica.nodes().clone();
-        if !matches!(self.runtime, RuntimeHealth::Unknown) {
-            // What we are about to write counts already, and first of all our incarnation: in our last one we may be
-            // accused, and would see ourselves down and stop everything.
+        if !self.runtime.is_unknown() {
+            // What is about to be written counts already, above all the incarnation: the last one may be accused, and this
+            // node would count itself as down and stop everything.
             nodes.insert(self.replica.id(), self.own.clone());
         }
         let view = View::from_states(self.replica.cluster().clone(), nodes);
@@ -136,27 +121,27 @@ impl Engine {
         for node in moved(&self.view, &view) {
             tracing::warn!(node = %node, name = view.name(node), "node is down");
         }
-        self.detector.forget(|node| !view.nodes.contains_key(node));
+        self.detector.retain(|node| view.nodes.contains_key(node));
         self.view = Arc::new(view);
     }
 
     fn reconcile(&mut self, now: Millis) {
         if self.own.runtime_error.is_some() {
-            self.workload.forget();
+            self.workload.clear();
             self.own.claims.clear();
             return;
         }
         let desired = self.desired();
-        let handed_on = self.handed_on();
-        let hold = self.hold.is_some();
-        let (actions, claims) = self.workload.reconcile(&desired, &handed_on, hold, now);
+        let handover = self.handover();
+        let hold = self.hold.is_active();
+        let (actions, claims) = self.workload.reconcile(&desired, &handover, hold, now);
         self.own.claims = claims;
-        self.note_volumes(now);
-        self.note_outcomes();
+        self.record_volumes(now);
+        self.record_update_results();
         self.outputs.extend(actions.into_iter().map(Output::Runtime));
     }
 
-    /// What is to run in each slot that the plan gives to this node.
+    /// Returns what is to run in each slot that the plan gives to this node.
     fn desired(&self) -> BTreeMap<Slot, Desired> {
         let id = self.replica.id();
         let mut rollouts = BTreeMap::new();
@@ -182,7 +167,7 @@ impl Engine {
         desired
     }
 
-    /// What an instance waits for before it may start; empty: nothing.
+    /// Returns what an instance waits for before it starts; empty if nothing.
     fn waits_for(&self, slot: &Slot, spec: &ServiceSpec) -> String {
         let unmet = spec.depends_on.iter().filter(|(name, condition)| {
             let mut claims = self.claims_of(slot, name);
@@ -199,7 +184,7 @@ impl Engine {
                 Dependency::ServiceStarted => format!("waits for {name} to run"),
                 Dependency::ServiceHealthy => format!("waits for {name} to be healthy"),
                 Dependency::ServiceCompletedSuccessfully => {
-                    format!("waits for {name} to be done")
+                    format!("waits for {name} to complete")
                 }
             })
             .collect();
@@ -216,29 +201,35 @@ impl Engine {
         waits.join(", ")
     }
 
-    /// Slots that this node is to give up and that another is to fill and has not filled yet: what runs here goes on
-    /// meanwhile. Of a node that is drained, also what no other can take: better here than nowhere. What must go
-    /// because there is no room for it goes at once.
-    fn handed_on(&self) -> BTreeSet<Slot> {
+    /// Returns the slots whose instances keep running here although the plan gives them to another node, because that node
+    /// does not run them yet. On a drained node these include slots that no other node can take. Slots that are moved
+    /// because this node lacks room are not among them.
+    fn handover(&self) -> BTreeSet<Slot> {
         let (id, view) = (self.replica.id(), &self.view);
         let draining = view.cluster.drained.get(&id).copied().unwrap_or(false);
-        let told_to_move =
+        let ordered_to_move =
             |slot: &Slot| view.input.moves.get(slot).is_some_and(|&(from, _)| from == id);
-        let goes_on = |slot: &Slot| match view.plan.placements.get(slot) {
+        let keeps_running = |slot: &Slot| match view.plan.placements.get(slot) {
             Some(placement) if placement.node == id => false,
             Some(placement) => {
                 let mut claims = view.claims_on(slot);
-                (draining || told_to_move(slot))
+                (draining || ordered_to_move(slot))
                     && view.spec(&slot.service).is_some_and(ServiceSpec::starts_first)
                     && !claims.any(|(node, _, claim)| node == placement.node && claim.available)
             }
             None => draining && view.plan.unplaced.contains_key(slot),
         };
-        self.own.claims.keys().map(|id| &id.slot).filter(|slot| goes_on(slot)).cloned().collect()
+        self.own
+            .claims
+            .keys()
+            .map(|id| &id.slot)
+            .filter(|slot| keeps_running(slot))
+            .cloned()
+            .collect()
     }
 
-    /// From the first instance on that mounts it here, a volume's data is here; until somebody removes it.
-    fn note_volumes(&mut self, now: Millis) {
+    /// Records in this node's document the volumes that its instances mount, and removes those with a tombstone.
+    fn record_volumes(&mut self, now: Millis) {
         let view = Arc::clone(&self.view);
         let tombstones = &view.cluster.tombstones;
         let is_forgotten =
@@ -259,7 +250,7 @@ impl Engine {
             for volume in spec.volumes() {
                 let key = VolumeKey { project: project.clone(), volume: volume.clone() };
                 if !view.input.volumes.contains_key(&key) {
-                    // What was removed by a clock ahead of ours begins after that.
+                    // The tombstone may be by a clock ahead of ours; the new volume must be later.
                     let since = tombstones.get(&key).map_or(now, |&at| now.max(at + 1));
                     self.own.volumes.entry(key).or_insert(since);
                 }
@@ -267,9 +258,8 @@ impl Engine {
         }
     }
 
-    /// Says in our document how updates ended, as far as we see their end: that of an instance of ours that failed, or
-    /// that every instance is where it should be.
-    fn note_outcomes(&mut self) {
+    /// Records in this node's document how updates ended: an instance of this node failed, or all instances are available.
+    fn record_update_results(&mut self) {
         let view = Arc::clone(&self.view);
         let revision = |key: &ServiceKey| view.cluster.services.get(key).map(|it| it.updated);
         self.own.update_results.retain(|key, result| revision(key) == Some(result.revision));
@@ -284,9 +274,9 @@ impl Engine {
             if record.previous.is_none() || view.updates.contains_key(key) {
                 continue;
             }
-            let goes_on = record.spec.update.failure_action == FailureAction::Continue;
+            let continues = record.spec.update.failure_action == FailureAction::Continue;
             let failed = self.workload.failures().find(|(id, _)| {
-                !goes_on
+                !continues
                     && rollout.state == RolloutState::Updating
                     && id.slot.service == *key
                     && id.digest == rollout.goal()
@@ -294,16 +284,16 @@ impl Engine {
             let failed = failed
                 .map(|(id, why)| format!("{} on {}: {why}", id.slot, view.name(self.replica.id())));
             if let Some(reason) = &failed {
-                tracing::warn!(service = %key, reason, "an update failed");
+                tracing::warn!(service = %key, reason, "update failed");
             }
-            if failed.is_some() || rollout.has_arrived() {
+            if failed.is_some() || rollout.is_complete() {
                 let result = UpdateResult { revision: record.updated, failed };
                 self.own.update_results.insert(key.clone(), result);
             }
         }
     }
 
-    /// The claims of nodes that are up on a service of the same project.
+    /// Returns the claims of up nodes on a service of the same project.
     fn claims_of<'a>(&'a self, slot: &'a Slot, name: &'a Name) -> impl Iterator<Item = &'a Claim> {
         let up: &BTreeSet<NodeId> = &self.view.up;
         self.view.nodes.iter().filter(|(node, _)| up.contains(node)).flat_map(move |(_, state)| {

@@ -1,4 +1,8 @@
-//! The engine itself: its state, its clock, and the commands of users.
+//! The engine: composes the state machines of a node, merges their timeouts, and applies the commands of users.
+
+mod accusation;
+mod exchange;
+mod reconcile;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,58 +10,46 @@ use std::sync::Arc;
 use vc_crdt::{DocumentError, Loaded, NodeState, Replica, View};
 use vc_protocol::change::{Batch, SignedChange, Subject};
 use vc_protocol::control::Change;
-use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
+use vc_protocol::gossip::{Gossip, SyncMessage};
 use vc_protocol::node::Usage;
 use vc_protocol::{ClusterId, Millis, NodeId};
 
 use crate::anti_entropy::AntiEntropy;
-use crate::detector::Detector;
+use crate::failure_detector::FailureDetector;
+use crate::heartbeat::HeartbeatTimer;
 use crate::interface::{Config, Durable, Input, Output, Timing};
 use crate::mutation::{Mutation, MutationError};
+use crate::runtime_health::RuntimeHealth;
+use crate::startup_hold::StartupHold;
 use crate::workload::Workload;
 
-/// From a new connection to the next heartbeat at the latest.
-const FIRST_HEARTBEAT: Millis = 100;
-
-/// The state machine.
+/// The state machine of a node.
 pub struct Engine {
-    pub(crate) cluster: ClusterId,
-    pub(crate) nonce: u64,
-    pub(crate) timing: Timing,
-    pub(crate) replica: Replica,
-    pub(crate) own: NodeState,
-    pub(crate) view: Arc<View>,
-    pub(crate) dirty: bool,
-    /// Whether our document has its generation of this run.
-    pub(crate) renewed: bool,
-    pub(crate) detector: Detector,
-    pub(crate) accused_at: BTreeMap<NodeId, Millis>,
-    pub(crate) workload: Workload,
-    pub(crate) runtime: RuntimeHealth,
-    /// Until then nothing new is started, unless we are known to have caught up before: what we held may run elsewhere
-    /// by now. `None`: caught up.
-    pub(crate) hold: Option<Millis>,
-    pub(crate) usage: BTreeMap<NodeId, Usage>,
-    pub(crate) anti_entropy: AntiEntropy,
-    pub(crate) next_heartbeat: Millis,
-    pub(crate) next_judgement: Millis,
-    pub(crate) pending: Durable,
-    pub(crate) outputs: Vec<Output>,
-}
-
-/// Whether the runtime answers.
-pub(crate) enum RuntimeHealth {
-    /// Nothing was heard of it since the start: this node says nothing of itself yet.
-    Unknown,
-    Answers,
-    Away {
-        since: Millis,
-        why: String,
-    },
+    cluster: ClusterId,
+    nonce: u64,
+    timing: Timing,
+    replica: Replica,
+    /// This node's state, as its document is to say it.
+    own: NodeState,
+    view: Arc<View>,
+    /// Whether the view, the workload or this node's document may be out of date.
+    dirty: bool,
+    /// Whether this node's document has its generation of this run.
+    renewed: bool,
+    usage: BTreeMap<NodeId, Usage>,
+    heartbeat: HeartbeatTimer,
+    detector: FailureDetector,
+    anti_entropy: AntiEntropy,
+    runtime: RuntimeHealth,
+    hold: StartupHold,
+    workload: Workload,
+    /// What is to become durable before the outputs that follow.
+    pending: Durable,
+    outputs: Vec<Output>,
 }
 
 impl Engine {
-    /// An engine with what is durable. Errors: Automerge cannot make a document.
+    /// Creates an engine from what is durable. Errors: Automerge cannot create a document.
     pub fn new(config: Config, durable: Durable, now: Millis) -> Result<Self, DocumentError> {
         let Config { key, id, cluster, info, nonce, timing } = config;
         let Loaded { replica, rejected, unreadable } =
@@ -75,16 +67,16 @@ impl Engine {
             info: Some(info),
             runtime_error: None,
             claims: before.claims.clone(),
-            // Who was gone before is gone until he says otherwise, or his claims would come back to life.
+            // Accusations stay until the accused node refutes them, or its old claims would count again.
             unreachable: before.unreachable,
             observed: BTreeSet::new(),
             volumes: before.volumes,
             update_results: before.update_results,
             ports: BTreeMap::new(),
         };
-        let mut detector = Detector::new(timing);
+        let mut detector = FailureDetector::new(timing, now);
         for (&node, state) in replica.nodes().iter().filter(|&(&node, _)| node != id) {
-            detector.incarnation(node, state.incarnation, now);
+            detector.saw_incarnation(node, state.incarnation, now);
         }
         let view = Arc::new(View::of(&replica));
         let alone = replica.members().count() <= 1;
@@ -97,69 +89,69 @@ impl Engine {
             view,
             dirty: true,
             renewed: false,
-            detector,
-            accused_at: BTreeMap::new(),
-            workload: Workload::new(id, before.claims),
-            runtime: RuntimeHealth::Unknown,
-            hold: (!alone).then_some(now + timing.first_contact),
             usage: BTreeMap::new(),
-            anti_entropy: AntiEntropy::new(now, timing),
-            next_heartbeat: now,
-            next_judgement: now + timing.judgement,
+            heartbeat: HeartbeatTimer::new(timing.heartbeat, now),
+            detector,
+            anti_entropy: AntiEntropy::new(timing, now),
+            runtime: RuntimeHealth::new(timing.runtime_grace),
+            hold: StartupHold::new((!alone).then_some(now + timing.first_contact)),
+            workload: Workload::new(id, before.claims),
             pending: Durable::default(),
             outputs: Vec::new(),
         })
     }
 
-    /// What the documents say, and the plan.
+    /// Returns the view of the documents, with the plan.
     pub fn view(&self) -> Arc<View> {
         Arc::clone(&self.view)
     }
 
-    /// What the nodes use, as their last heartbeats said.
+    /// Returns the usage of the nodes, from their last heartbeats.
     pub fn usage(&self) -> &BTreeMap<NodeId, Usage> {
         &self.usage
     }
 
-    /// Whether this node was taken out of the cluster for good, and has given up what it ran.
+    /// Returns whether this node was removed from the cluster and has stopped all its instances.
     pub fn has_left(&self) -> bool {
         let left = self.replica.cluster().left.contains_key(&self.replica.id());
-        left && self.own.claims.is_empty() && !matches!(self.runtime, RuntimeHealth::Unknown)
+        left && self.own.claims.is_empty() && !self.runtime.is_unknown()
     }
 
-    /// The documents.
+    /// Returns the documents.
     pub fn replica(&self) -> &Replica {
         &self.replica
     }
 
-    /// When to call [`Engine::handle`] with [`Input::Wake`], and what for.
-    pub fn deadline(&self) -> (Millis, &'static str) {
-        let restart = self.workload.deadline().map(|at| (at, "restart"));
-        let fixed = [
-            (self.next_heartbeat, "heartbeat"),
-            (self.next_judgement, "judgement"),
-            (self.anti_entropy.deadline(), "anti-entropy"),
+    /// Returns when to call [`Engine::handle`] with [`Input::Wake`], and the name of the timer.
+    pub fn poll_timeout(&self) -> (Millis, &'static str) {
+        let timers = [
+            (self.heartbeat.poll_timeout(), "heartbeat"),
+            (self.detector.poll_timeout(), "silence check"),
+            (self.anti_entropy.poll_timeout(), "anti-entropy"),
+            (self.hold.poll_timeout(), "startup hold"),
+            (self.runtime.poll_timeout(), "runtime grace"),
+            (self.workload.poll_timeout(), "workload"),
         ];
-        fixed.into_iter().chain(restart).min().unwrap_or(fixed[0])
+        let due = timers.into_iter().filter_map(|(at, name)| Some((at?, name))).min();
+        due.unwrap_or((Millis::MAX, "none"))
     }
 
-    /// Moves on: takes an input at a time that never goes back, and says what to do.
+    /// Takes in an input at a time that never goes back. Returns what to do, in order.
     pub fn handle(&mut self, now: Millis, input: Input) -> Vec<Output> {
         match input {
-            Input::Wake => self.wake(now),
+            Input::Wake => self.handle_timeout(now),
             Input::Connected(peer) => {
                 self.anti_entropy.connected(peer);
-                // Whoever is new shall hear of us soon, but not before it listens.
-                self.next_heartbeat = self.next_heartbeat.min(now + FIRST_HEARTBEAT);
-                self.summarise(peer, now);
+                self.heartbeat.connected(now);
+                self.send_summary(peer, now);
             }
             Input::Disconnected(peer) => self.anti_entropy.disconnected(peer),
             Input::Gossip(from, Gossip::Heartbeat(heartbeat)) => {
-                self.heartbeat(from, &heartbeat, now)
+                self.receive_heartbeat(from, &heartbeat, now)
             }
             Input::Gossip(from, Gossip::Changes(batch)) => {
                 self.receive(batch, now);
-                self.detector.spoke(from, now);
+                self.detector.saw_activity(from, now);
             }
             Input::Sync(from, SyncMessage::Summary(theirs)) => {
                 self.answer_summary(from, &theirs, now)
@@ -182,48 +174,29 @@ impl Engine {
             }
             Input::Mutate { request, by, mutation } => self.mutate(request, by, &mutation, now),
         }
-        self.settle(now);
+        self.converge(now);
         std::mem::take(&mut self.outputs)
     }
 
-    fn wake(&mut self, now: Millis) {
-        let (due, _) = self.deadline();
+    fn handle_timeout(&mut self, now: Millis) {
+        let (due, timer) = self.poll_timeout();
         let late = now.saturating_sub(due);
         if late > self.timing.suspect / 4 {
-            tracing::debug!(late, "this node is late; its judgement slows down");
+            tracing::debug!(late, timer, "this node is late, extending its timeouts");
             self.detector.was_late(late, now);
         }
-        if now >= self.next_heartbeat {
-            self.next_heartbeat = now + self.timing.heartbeat;
-            let id = self.replica.id();
-            let heartbeat = Heartbeat {
-                node: id,
-                incarnation: self.replica.nodes().get(&id).map_or(0, |own| own.incarnation),
-                seq: now,
-                fingerprint: self.anti_entropy.fingerprint(self.replica.versions()),
-                usage: self.usage.get(&id).copied().unwrap_or_default(),
-            };
-            self.outputs.push(Output::Gossip(Gossip::Heartbeat(heartbeat)));
+        if self.heartbeat.handle_timeout(now) {
+            self.send_heartbeat(now);
         }
-        if now >= self.next_judgement {
-            self.next_judgement = now + self.timing.judgement;
-            self.judge(now);
+        if self.detector.handle_timeout(now) {
+            self.check_silence(now);
         }
-        if let Some(peer) = self.anti_entropy.due(now) {
-            self.summarise(peer, now);
+        if let Some(peer) = self.anti_entropy.handle_timeout(now) {
+            self.send_summary(peer, now);
         }
-        if self.hold.is_some_and(|until| now >= until) {
-            self.caught_up();
-        }
-        // A restart may have come due, or the runtime's grace may have run out.
-        self.dirty |= self.workload.deadline().is_some_and(|at| now >= at);
-        if let RuntimeHealth::Away { since, why } = &self.runtime
-            && self.own.runtime_error.is_none()
-            && now >= since + self.timing.runtime_grace
-        {
-            self.own.runtime_error = Some(why.clone());
-            self.dirty = true;
-        }
+        self.dirty |= self.hold.handle_timeout(now);
+        self.dirty |= self.runtime.handle_timeout(now);
+        self.dirty |= self.workload.poll_timeout().is_some_and(|at| now >= at);
     }
 
     fn mutate(&mut self, request: u64, by: Subject, mutation: &Mutation, now: Millis) {
@@ -257,14 +230,14 @@ impl Engine {
         Ok((change.into_iter().collect(), changes))
     }
 
-    pub(crate) fn persist(&mut self) {
+    fn persist(&mut self) {
         let durable = std::mem::take(&mut self.pending);
         if !durable.is_empty() {
             self.outputs.push(Output::Persist(durable));
         }
     }
 
-    /// The cluster's id.
+    /// Returns the cluster's id.
     pub fn cluster(&self) -> ClusterId {
         self.cluster
     }

@@ -1,0 +1,242 @@
+//! Detects nodes that have stopped sending heartbeats.
+//!
+//! An adaptive timeout in the spirit of the phi-accrual detector (Hayashibara et al. 2004), with the normal distribution
+//! replaced by a bound on the mean and the mean deviation of the intervals, as TCP bounds its retransmission timeout (RFC
+//! 6298). While this node is late itself, or after it accused a node that was alive, a local health multiplier stretches
+//! the timeout (Lifeguard, Dadgar et al. 2017). The result is this node's opinion; only accusations in documents count.
+
+use std::collections::BTreeMap;
+
+use vc_protocol::{Millis, NodeId};
+
+use crate::interface::Timing;
+
+/// The largest local health multiplier.
+const MAX_HEALTH_MULTIPLIER: u64 = 4;
+/// The multiplier decreases by one after this time without a reason to increase it.
+const MULTIPLIER_DECAY: Millis = 30_000;
+/// An accusation that is refuted within this time was false; after it, the node had been down and has returned.
+const FALSE_ACCUSATION: Millis = 3000;
+
+/// The heartbeats of one node.
+#[derive(Debug, Clone)]
+struct Heartbeats {
+    incarnation: u64,
+    /// Number of the last heartbeat; 0 before the first.
+    seq: u64,
+    last: Millis,
+    /// Mean interval, in eighths of a millisecond.
+    mean8: u64,
+    /// Mean deviation from it, in eighths of a millisecond.
+    deviation8: u64,
+}
+
+/// The failure detector's state.
+pub(crate) struct FailureDetector {
+    timing: Timing,
+    peers: BTreeMap<NodeId, Heartbeats>,
+    /// When this node accused a node that has not refuted it yet.
+    accused_at: BTreeMap<NodeId, Millis>,
+    /// The local health multiplier minus one: 0 while this node is healthy.
+    penalty: u64,
+    penalty_changed: Millis,
+    next_check: Millis,
+}
+
+impl FailureDetector {
+    /// A detector that knows no nodes.
+    pub(crate) fn new(timing: Timing, now: Millis) -> Self {
+        Self {
+            timing,
+            peers: BTreeMap::new(),
+            accused_at: BTreeMap::new(),
+            penalty: 0,
+            penalty_changed: 0,
+            next_check: now + timing.silence_check,
+        }
+    }
+
+    /// Takes in a heartbeat. Returns `false` for one that is old or replayed.
+    pub(crate) fn heartbeat(
+        &mut self,
+        node: NodeId,
+        incarnation: u64,
+        seq: u64,
+        now: Millis,
+    ) -> bool {
+        let new = self.new_peer(incarnation, now);
+        let peer = self.peers.entry(node).or_insert(new);
+        if seq <= peer.seq || incarnation < peer.incarnation {
+            return false;
+        }
+        let interval8 = now.saturating_sub(peer.last).min(self.timing.heartbeat * 4) * 8;
+        if peer.seq != 0 {
+            peer.deviation8 = (peer.deviation8 * 7 + peer.mean8.abs_diff(interval8)) / 8;
+            peer.mean8 = (peer.mean8 * 7 + interval8) / 8;
+        }
+        peer.incarnation = incarnation;
+        peer.seq = seq;
+        peer.last = now;
+        true
+    }
+
+    /// Takes in a message other than a heartbeat. It counts until the first heartbeat only: another node may replay it.
+    pub(crate) fn saw_activity(&mut self, node: NodeId, now: Millis) {
+        if let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.seq == 0) {
+            peer.last = now;
+        }
+    }
+
+    /// Takes in the incarnation in a node's document. A higher one than before proves that the node was alive; a node
+    /// that is new gets time to connect.
+    pub(crate) fn saw_incarnation(&mut self, node: NodeId, incarnation: u64, now: Millis) {
+        let new = self.new_peer(incarnation, now);
+        let peer = self.peers.entry(node).or_insert(new);
+        if incarnation > peer.incarnation {
+            peer.incarnation = incarnation;
+            peer.last = now;
+        }
+    }
+
+    fn new_peer(&self, incarnation: u64, now: Millis) -> Heartbeats {
+        let last = now + self.timing.first_contact.saturating_sub(self.timing.suspect);
+        Heartbeats { incarnation, seq: 0, last, mean8: self.timing.heartbeat * 8, deviation8: 0 }
+    }
+
+    /// Shifts all timeouts by the time that this node was late: heartbeats that it missed meanwhile prove nothing.
+    pub(crate) fn was_late(&mut self, by: Millis, now: Millis) {
+        for peer in self.peers.values_mut() {
+            peer.last = (peer.last + by).min(now.max(peer.last));
+        }
+        if by > self.timing.suspect {
+            self.increase_penalty(now);
+        }
+    }
+
+    /// Notes that this node accused another one.
+    pub(crate) fn accused(&mut self, node: NodeId, now: Millis) {
+        self.accused_at.insert(node, now);
+    }
+
+    /// Notes that an accused node has a higher incarnation.
+    pub(crate) fn refuted(&mut self, node: NodeId, now: Millis) {
+        if self.accused_at.remove(&node).is_some_and(|at| now < at + FALSE_ACCUSATION) {
+            self.increase_penalty(now);
+        }
+    }
+
+    fn increase_penalty(&mut self, now: Millis) {
+        self.penalty = (self.penalty + 1).min(MAX_HEALTH_MULTIPLIER - 1);
+        self.penalty_changed = now;
+    }
+
+    /// Returns when to call [`FailureDetector::handle_timeout`].
+    pub(crate) fn poll_timeout(&self) -> Option<Millis> {
+        Some(self.next_check)
+    }
+
+    /// Returns whether it is time to look for silent nodes.
+    pub(crate) fn handle_timeout(&mut self, now: Millis) -> bool {
+        if now < self.next_check {
+            return false;
+        }
+        self.next_check = now + self.timing.silence_check;
+        if self.penalty > 0 && now >= self.penalty_changed + MULTIPLIER_DECAY {
+            self.penalty -= 1;
+            self.penalty_changed = now;
+        }
+        true
+    }
+
+    /// Returns for how long a node has sent no heartbeat, if that is longer than its intervals allow.
+    pub(crate) fn silence(&self, node: NodeId, now: Millis) -> Option<Millis> {
+        let peer = self.peers.get(&node)?;
+        (now > peer.last + self.timeout(peer)).then(|| now - peer.last)
+    }
+
+    fn timeout(&self, peer: &Heartbeats) -> Millis {
+        let expected = (peer.mean8 + 4 * peer.deviation8) / 8 + 2 * self.timing.heartbeat;
+        expected.clamp(self.timing.suspect, self.timing.suspect * 4) * (1 + self.penalty)
+    }
+
+    /// Forgets nodes that are not members any more.
+    pub(crate) fn retain(&mut self, is_member: impl Fn(&NodeId) -> bool) {
+        self.peers.retain(|node, _| is_member(node));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> NodeId {
+        let key = vc_protocol::Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
+        NodeId::of(&key.public()).expect("ed25519")
+    }
+
+    fn steady(until: Millis) -> FailureDetector {
+        let timing = Timing::default();
+        let mut detector = FailureDetector::new(timing, 0);
+        let mut now = 0;
+        let mut seq = 0;
+        while now <= until {
+            seq += 1;
+            detector.heartbeat(node(), 1, seq, now);
+            now += timing.heartbeat;
+        }
+        detector
+    }
+
+    fn is_silent(detector: &FailureDetector, now: Millis) -> bool {
+        detector.silence(node(), now).is_some()
+    }
+
+    #[test]
+    fn a_node_whose_heartbeats_stop_is_silent_after_the_suspect_time() {
+        let timing = Timing::default();
+        let last = timing.heartbeat * 40;
+        let detector = steady(last);
+        assert!(!is_silent(&detector, last + timing.suspect));
+        assert!(is_silent(&detector, last + timing.suspect + 1));
+    }
+
+    #[test]
+    fn a_node_that_was_late_itself_accuses_no_other() {
+        let last = Timing::default().heartbeat * 40;
+        let mut detector = steady(last);
+        let now = last + 60_000;
+        assert!(is_silent(&detector, now));
+        detector.was_late(60_000, now);
+        assert!(!is_silent(&detector, now));
+    }
+
+    #[test]
+    fn a_replayed_heartbeat_does_not_count() {
+        let last = Timing::default().heartbeat * 40;
+        let mut detector = steady(last);
+        assert!(!detector.heartbeat(node(), 1, 3, last + 60_000));
+        assert!(is_silent(&detector, last + 60_000));
+    }
+
+    #[test]
+    fn other_messages_count_until_the_first_heartbeat() {
+        let timing = Timing::default();
+        let mut detector = FailureDetector::new(timing, 0);
+        detector.saw_incarnation(node(), 1, 1000);
+        detector.saw_activity(node(), 1200);
+        assert!(!is_silent(&detector, 1200 + timing.suspect));
+        assert!(is_silent(&detector, 1201 + timing.suspect));
+        detector.heartbeat(node(), 1, 7, 1300);
+        detector.saw_activity(node(), 60_000);
+        assert!(is_silent(&detector, 60_000), "a message that may be replayed does not count");
+    }
+
+    #[test]
+    fn a_new_node_gets_the_first_contact_time() {
+        let timing = Timing::default();
+        let mut detector = FailureDetector::new(timing, 0);
+        detector.saw_incarnation(node(), 1, 1000);
+        assert!(!is_silent(&detector, 1000 + timing.first_contact));
+        assert!(is_silent(&detector, 1001 + timing.first_contact));
+    }
+}

@@ -1,0 +1,38 @@
+//! Decides when this node sends heartbeats.
+
+use vc_protocol::Millis;
+
+/// Time from a new connection to the next heartbeat, at most.
+const AFTER_CONNECT: Millis = 100;
+
+/// The timer of this node's heartbeats.
+pub(crate) struct HeartbeatTimer {
+    interval: Millis,
+    next: Millis,
+}
+
+impl HeartbeatTimer {
+    /// A timer whose first heartbeat is due at once.
+    pub(crate) fn new(interval: Millis, now: Millis) -> Self {
+        Self { interval, next: now }
+    }
+
+    /// Brings the next heartbeat forward, for a peer that has just connected. Not at once: it does not listen yet.
+    pub(crate) fn connected(&mut self, now: Millis) {
+        self.next = self.next.min(now + AFTER_CONNECT);
+    }
+
+    /// Returns when to call [`HeartbeatTimer::handle_timeout`].
+    pub(crate) fn poll_timeout(&self) -> Option<Millis> {
+        Some(self.next)
+    }
+
+    /// Returns whether a heartbeat is due.
+    pub(crate) fn handle_timeout(&mut self, now: Millis) -> bool {
+        let due = now >= self.next;
+        if due {
+            self.next = now + self.interval;
+        }
+        due
+    }
+}

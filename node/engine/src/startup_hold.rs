@@ -1,0 +1,36 @@
+//! Holds back starts and removals after this node starts.
+
+use vc_protocol::Millis;
+
+/// Until this node knows the other nodes' documents, it starts nothing new and removes nothing: the slots that it held
+/// may run elsewhere by now.
+pub(crate) struct StartupHold {
+    until: Option<Millis>,
+}
+
+impl StartupHold {
+    /// A hold that ends at a time; `None`: no hold.
+    pub(crate) fn new(until: Option<Millis>) -> Self {
+        Self { until }
+    }
+
+    /// Returns whether this node still waits.
+    pub(crate) fn is_active(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Ends the hold. Returns whether it was active.
+    pub(crate) fn release(&mut self) -> bool {
+        self.until.take().is_some()
+    }
+
+    /// Returns when to call [`StartupHold::handle_timeout`].
+    pub(crate) fn poll_timeout(&self) -> Option<Millis> {
+        self.until
+    }
+
+    /// Ends the hold when its time is over: no node that is up can tell more. Returns whether that is now.
+    pub(crate) fn handle_timeout(&mut self, now: Millis) -> bool {
+        self.until.is_some_and(|until| now >= until) && self.release()
+    }
+}

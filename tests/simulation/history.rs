@@ -1,0 +1,59 @@
+//! The history of actions, which the invariants check.
+
+use vc_engine::runtime::InstanceId;
+use vc_protocol::Millis;
+
+/// An action on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// The engine sent an action to the runtime.
+    Requested(String),
+    /// A container started.
+    Started(InstanceId),
+    /// A container that ran was stopped at the request of the engine.
+    Stopped(InstanceId),
+    /// A container ended by itself, or with its host.
+    Ended(InstanceId),
+    /// Its engine made this many changes durable.
+    Persisted(usize),
+    /// Its engine published changes.
+    Published,
+    /// Its engine sent changes to a peer.
+    Replayed,
+    /// Its engine closed a connection.
+    Disconnected,
+    /// Its engine started.
+    Booted,
+}
+
+/// An action with its time and node.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) at: Millis,
+    pub(crate) node: usize,
+    pub(crate) action: Action,
+}
+
+/// A position in the history.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cursor(usize);
+
+/// All actions in their order.
+#[derive(Debug, Default)]
+pub(crate) struct History(Vec<Entry>);
+
+impl History {
+    pub(crate) fn enter(&mut self, at: Millis, node: usize, action: Action) {
+        self.0.push(Entry { at, node, action });
+    }
+
+    /// Returns the end of the history.
+    pub(crate) fn cursor(&self) -> Cursor {
+        Cursor(self.0.len())
+    }
+
+    /// Returns the actions since the cursor.
+    pub(crate) fn since(&self, cursor: Cursor) -> &[Entry] {
+        &self.0[cursor.0..]
+    }
+}
