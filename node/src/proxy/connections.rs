@@ -1,7 +1,7 @@
-//! How many connections go through this node to each instance, and which instances take no more.
+//! Counts the connections through this node to each instance, and drains instances.
 //!
-//! For what runs here that is all there is: containers are reached through their node alone. So whoever stops one first
-//! [drains](Connections::drain) it.
+//! Instances on this node are reached through this node only, so the count is complete for them: the runtime
+//! [drains](Connections::drain) an instance before it stops it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use vc_protocol::InstanceId;
 
 use vc_runtime::Drain;
 
-/// The connections of this node. Cheap to clone; all clones are one.
+/// A handle to the connection counts of this node. Cheap to clone; clones share the counts.
 #[derive(Clone, Default)]
 pub struct Connections {
     instances: Arc<Mutex<BTreeMap<InstanceId, Entry>>>,
@@ -22,18 +22,18 @@ pub struct Connections {
 
 #[derive(Default)]
 struct Entry {
-    leaving: bool,
+    draining: bool,
     traffic: Arc<Traffic>,
 }
 
 #[derive(Default)]
 struct Traffic {
     active: AtomicUsize,
-    /// Told when the last connection ends.
-    over: Notify,
+    /// Notified when `active` becomes 0.
+    idle: Notify,
 }
 
-/// A connection to an instance; it counts as long as this lives.
+/// Counts one connection to an instance while it lives.
 pub struct Connection {
     traffic: Arc<Traffic>,
 }
@@ -41,7 +41,7 @@ pub struct Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if self.traffic.active.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.traffic.over.notify_waiters();
+            self.traffic.idle.notify_waiters();
         }
     }
 }
@@ -51,74 +51,74 @@ impl Connections {
         self.instances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a connection that is about to begin; `None`: the instance is leaving and takes no more.
+    /// Counts a new connection; `None`: the instance is draining.
     pub fn begin(&self, instance: &InstanceId) -> Option<Connection> {
         let mut instances = self.lock();
         let entry = match instances.get(instance) {
             Some(entry) => entry,
             None => instances.entry(instance.clone()).or_default(),
         };
-        if entry.leaving {
+        if entry.draining {
             return None;
         }
         entry.traffic.active.fetch_add(1, Ordering::AcqRel);
         Some(Connection { traffic: Arc::clone(&entry.traffic) })
     }
 
-    /// Connections that go to an instance now.
+    /// Returns the number of open connections to an instance.
     pub fn active(&self, instance: &InstanceId) -> usize {
         self.lock().get(instance).map_or(0, |entry| entry.traffic.active.load(Ordering::Acquire))
     }
 
-    /// Whether an instance takes no new connections.
-    pub fn is_leaving(&self, instance: &InstanceId) -> bool {
-        self.lock().get(instance).is_some_and(|entry| entry.leaving)
+    /// Returns whether an instance is draining: it gets no new connections.
+    pub fn is_draining(&self, instance: &InstanceId) -> bool {
+        self.lock().get(instance).is_some_and(|entry| entry.draining)
     }
 
-    /// From now on an instance takes no new connections, until it is [forgotten](Self::forget).
-    pub fn leaving(&self, instance: &InstanceId) {
-        self.lock().entry(instance.clone()).or_default().leaving = true;
+    /// Gives an instance no new connections until [`forget`](Self::forget) is called for it.
+    pub fn start_draining(&self, instance: &InstanceId) {
+        self.lock().entry(instance.clone()).or_default().draining = true;
     }
 
-    /// Waits until no connection to an instance is left, or `grace` is over.
+    /// Waits until no connection to an instance is open, at most for `grace`.
     pub async fn drained(&self, instance: &InstanceId, grace: Duration) {
         let Some(traffic) = self.lock().get(instance).map(|entry| Arc::clone(&entry.traffic))
         else {
             return;
         };
-        let none_left = async {
+        let idle = async {
             loop {
-                let over = traffic.over.notified();
-                tokio::pin!(over);
-                // From here on no end is missed.
-                over.as_mut().enable();
+                let notified = traffic.idle.notified();
+                tokio::pin!(notified);
+                // Registered before the count is read, so that no notification is missed.
+                notified.as_mut().enable();
                 if traffic.active.load(Ordering::Acquire) == 0 {
                     return;
                 }
-                over.await;
+                notified.await;
             }
         };
-        let _ = tokio::time::timeout(grace, none_left).await;
+        let _ = tokio::time::timeout(grace, idle).await;
     }
 
-    /// Both: no new connections, and waits for those that are there to end, at most for `grace`.
+    /// Drains an instance: gives it no new connections and waits for open ones to close, at most for `grace`.
     pub async fn drain(&self, instance: &InstanceId, grace: Duration) {
-        self.leaving(instance);
+        self.start_draining(instance);
         self.drained(instance, grace).await;
     }
 
-    /// The instance is gone, or is wanted again: it may take connections when it is back.
+    /// Ends the draining of an instance that was removed or is wanted again.
     pub fn forget(&self, instance: &InstanceId) {
         if let Some(entry) = self.lock().get_mut(instance) {
-            entry.leaving = false;
+            entry.draining = false;
         }
         self.sweep();
     }
 
-    /// Drops what is known of instances that have no connections and are not leaving.
+    /// Drops the entries of instances that have no connections and are not draining.
     pub(crate) fn sweep(&self) {
         self.lock()
-            .retain(|_, entry| entry.leaving || entry.traffic.active.load(Ordering::Acquire) > 0);
+            .retain(|_, entry| entry.draining || entry.traffic.active.load(Ordering::Acquire) > 0);
     }
 }
 
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_drain_waits_for_the_last_connection_and_lets_no_new_one_in() {
+    async fn a_drain_waits_for_the_last_connection_and_refuses_new_ones() {
         let connections = Connections::default();
         let first = connections.begin(&instance()).expect("it takes connections");
         let second = connections.begin(&instance()).expect("it takes connections");
@@ -150,7 +150,7 @@ mod tests {
         let mut drain = tokio::spawn(async move {
             draining.drain(&instance(), Duration::from_secs(60)).await;
         });
-        while !connections.is_leaving(&instance()) {
+        while !connections.is_draining(&instance()) {
             tokio::task::yield_now().await;
         }
         assert!(connections.begin(&instance()).is_none());
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_drain_waits_no_longer_than_the_grace() {
+    async fn a_drain_ends_with_the_grace_period() {
         let connections = Connections::default();
         let _held = connections.begin(&instance()).expect("it takes connections");
         let before = std::time::Instant::now();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_is_forgotten() {
+    fn sweep_drops_instances_without_connections() {
         let connections = Connections::default();
         drop(connections.begin(&instance()));
         connections.sweep();

@@ -1,4 +1,4 @@
-//! Streams of other members, to instances here.
+//! Streams of other members to instances on this node.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,82 +13,95 @@ use vc_protocol::route::{ACCEPTED, MAX_REQUEST, REFUSED, RouteRequest};
 use vc_protocol::spec::PortProtocol;
 use vc_protocol::wire::decode;
 
-use super::connect::{Upstream, local};
-use super::connections::Connection;
-use super::{MAX_STREAMS, Router, splice, udp};
+use super::limits::MAX_STREAMS;
+use super::record::RecordStream;
+use super::router::Router;
+use super::upstream::{connect_tcp, connect_udp};
+use super::{splice, udp};
 
-/// Who opened a stream has so long to say where it goes.
-const REQUEST: Duration = Duration::from_secs(2);
+/// How long a member may take to send its request after it opened a stream.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Answers other members, until no more streams come.
+/// Serves streams of other members until the channel closes; at most [`MAX_STREAMS`] of each member at once.
 pub async fn serve(router: Router, mut streams: mpsc::Receiver<(PeerId, Stream)>) {
-    let mut places: HashMap<PeerId, Arc<Semaphore>> = HashMap::new();
+    let mut permits: HashMap<PeerId, Arc<Semaphore>> = HashMap::new();
     while let Some((peer, stream)) = streams.recv().await {
-        places.retain(|_, places| Arc::strong_count(places) > 1);
-        let places = places.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(MAX_STREAMS)));
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
-            tracing::warn!(%peer, "a member has too many streams to instances here; this one is turned away");
+        permits.retain(|_, permits| Arc::strong_count(permits) > 1);
+        let permits = permits.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(MAX_STREAMS)));
+        let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
+            tracing::warn!(%peer, limit = MAX_STREAMS, "stream limit of a member reached, stream dropped");
             continue;
         };
         let router = router.clone();
         tokio::spawn(async move {
-            let mut stream = stream.compat();
-            // What it takes to connect is not held as long as the connection lives.
-            match Box::pin(router.accept(&mut stream)).await {
-                Ok(Some((_connection, Upstream::Tcp(instance)))) => {
-                    splice::records(instance, stream, std::future::pending()).await;
-                }
-                Ok(Some((_, Upstream::Udp(instance)))) => udp::records(instance, stream).await,
-                Ok(Some((_, Upstream::Stream(_))) | None) => {}
-                Err(error) => tracing::debug!(%peer, %error, "no way to an instance here"),
+            if let Err(error) = serve_stream(&router, stream.compat()).await {
+                tracing::debug!(%peer, %error, "route request failed");
             }
-            drop(place);
+            drop(permit);
         });
     }
 }
 
-impl Router {
-    /// Reads where a stream is to go, connects to there and answers. Errors: the stream broke, or carries no request.
-    async fn accept(
-        &self,
-        stream: &mut Compat<Stream>,
-    ) -> io::Result<Option<(Option<Connection>, Upstream)>> {
-        let request = tokio::time::timeout(REQUEST, read(stream)).await??;
-        let connected = self.reach(&request).await;
-        let answer = if connected.is_some() { ACCEPTED } else { REFUSED };
-        stream.write_all(&[answer]).await?;
-        stream.flush().await?;
-        if connected.is_none() {
-            stream.shutdown().await?;
+/// Connects a stream to the instance that it names and forwards until either is closed. Errors: the stream closed
+/// early, or did not begin with a request.
+async fn serve_stream(router: &Router, mut stream: Compat<Stream>) -> io::Result<()> {
+    // Boxed, so that the state of connecting is freed before forwarding begins.
+    let request = Box::pin(tokio::time::timeout(REQUEST_TIMEOUT, read_request(&mut stream)));
+    let request = request.await??;
+    match request.protocol {
+        PortProtocol::Tcp => {
+            let connecting = Box::pin(async {
+                let address = router.address_of(&request)?;
+                let connection = router.inner.connections.begin(&request.instance)?;
+                Some((connection, connect_tcp(&address, request.port).await.ok()?))
+            });
+            let connected = connecting.await;
+            Box::pin(answer(&mut stream, connected.is_some())).await?;
+            if let Some((_connection, instance)) = connected {
+                splice::records(instance, stream, std::future::pending()).await;
+            }
         }
-        Ok(connected)
+        PortProtocol::Udp => {
+            let connecting = Box::pin(async {
+                connect_udp(&router.address_of(&request)?, request.port).await.ok()
+            });
+            let connected = connecting.await;
+            Box::pin(answer(&mut stream, connected.is_some())).await?;
+            if let Some(instance) = connected {
+                udp::forward_records(instance, RecordStream::new(stream)).await;
+            }
+        }
     }
+    Ok(())
+}
 
-    /// Connects to an instance here that takes connections. This node knows best which do.
-    async fn reach(&self, request: &RouteRequest) -> Option<(Option<Connection>, Upstream)> {
-        let routes = Arc::clone(&self.inner.table.borrow());
+impl Router {
+    /// Returns the address of an instance on this node that accepts connections.
+    fn address_of(&self, request: &RouteRequest) -> Option<String> {
+        let routes = self.inner.table.borrow();
         let endpoints = &routes.services.get(&request.instance.slot.service)?.endpoints;
-        let endpoint = endpoints
-            .iter()
-            .find(|it| it.node == self.inner.node && it.instance == request.instance)?;
-        if self.inner.connections.is_leaving(&request.instance) {
-            return None;
-        }
-        let connection = match request.protocol {
-            PortProtocol::Tcp => Some(self.inner.connections.begin(&request.instance)?),
-            PortProtocol::Udp => None,
+        let is_it = |it: &&vc_engine::routes::Endpoint| {
+            it.node == self.inner.node && it.instance == request.instance
         };
-        let upstream = local(&endpoint.address, request.port, request.protocol).await.ok()?;
-        Some((connection, upstream))
+        let endpoint = endpoints.iter().find(is_it)?;
+        let draining = self.inner.connections.is_draining(&request.instance);
+        (!draining).then(|| endpoint.address.clone())
     }
 }
 
-async fn read(stream: &mut Compat<Stream>) -> io::Result<RouteRequest> {
+async fn read_request(stream: &mut Compat<Stream>) -> io::Result<RouteRequest> {
     let length = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
     if length > MAX_REQUEST {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a request that is too long"));
+        let error = format!("route request of {length} bytes is over the limit of {MAX_REQUEST}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, error));
     }
     let mut request = vec![0; length];
     stream.read_exact(&mut request).await?;
     decode(&request).map_err(io::Error::other)
+}
+
+async fn answer(stream: &mut Compat<Stream>, accepted: bool) -> io::Result<()> {
+    stream.write_all(&[if accepted { ACCEPTED } else { REFUSED }]).await?;
+    stream.flush().await?;
+    if accepted { Ok(()) } else { stream.shutdown().await }
 }

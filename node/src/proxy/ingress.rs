@@ -1,4 +1,4 @@
-//! The ports that this node publishes: listeners come and go as the table changes.
+//! Ingress: opens and closes the listeners of published ports as the routes change.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,17 +13,18 @@ use vc_engine::routes::Routes;
 use vc_protocol::spec::{PortProtocol, Publish};
 use vc_protocol::{NodeId, ServiceKey};
 
-use super::{Router, Scope, listen, port_owner, udp};
+use super::limits::ACCEPT_BACKOFF;
+use super::load_balancer::Scope;
+use super::router::Router;
+use super::{listen, port_owner, udp};
 
-/// Between two attempts to get a port that was taken.
+/// Interval of attempts to bind a port that is in use.
 const BIND_RETRY_INTERVAL: Duration = Duration::from_secs(3);
-/// A listener that cannot accept, as when files run out, rests so long.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Ports that cannot be published (`8080/tcp`), and why.
+/// Ports that cannot be published, such as `8080/tcp`, with the reason.
 pub type PublishErrors = BTreeMap<String, String>;
 
-/// A port of this node.
+/// A port to bind; no `address` means all of the host's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct BindAddr {
     protocol: PortProtocol,
@@ -43,7 +44,7 @@ impl BindAddr {
     }
 }
 
-/// Where what comes to a port goes.
+/// The instances' port that a published port forwards to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Target {
     service: ServiceKey,
@@ -51,37 +52,38 @@ struct Target {
     scope: Scope,
 }
 
-/// A port that is listened on.
+/// An open port.
 struct Listener {
     target: watch::Sender<Target>,
     task: JoinHandle<()>,
 }
 
-/// The listeners of this node.
+/// The open ports of this node.
 pub struct Ingress {
     router: Router,
     problems: mpsc::Sender<PublishErrors>,
     listeners: BTreeMap<BindAddr, Listener>,
-    /// Ports that could not be had, and why.
+    /// Ports that could not be bound, with the reason.
     failed: BTreeMap<BindAddr, String>,
     reported: PublishErrors,
 }
 
 impl Ingress {
-    /// Will publish what the router's table says, and tell of ports that it cannot, all of them with each change.
+    /// Returns an ingress for the router's routes. With each change it sends all ports that cannot be published to
+    /// `problems`.
     pub fn new(router: Router, problems: mpsc::Sender<PublishErrors>) -> Self {
         let (listeners, failed) = (BTreeMap::new(), BTreeMap::new());
         Self { router, problems, listeners, failed, reported: PublishErrors::new() }
     }
 
-    /// Listens, until the table ends. Connections that were accepted go on after that.
+    /// Publishes ports until the routes' channel closes. Accepted connections stay open after that.
     pub async fn run(mut self) {
         let mut table = self.router.table();
         loop {
             let routes = Arc::clone(&table.borrow_and_update());
             self.router.inner.connections.sweep();
             let mut problems = self.follow(&routes).await;
-            problems.extend(self.failed.iter().map(|(place, why)| (place.name(), why.clone())));
+            problems.extend(self.failed.iter().map(|(address, why)| (address.name(), why.clone())));
             if problems != self.reported {
                 self.reported = problems.clone();
                 if self.problems.send(problems).await.is_err() {
@@ -101,30 +103,30 @@ impl Ingress {
         }
     }
 
-    /// Opens and closes what it takes. Returns the ports that two services want of this node.
+    /// Opens and closes ports to match the routes. Returns the ports that several services want.
     async fn follow(&mut self, routes: &Routes) -> PublishErrors {
         let (wanted, clashes) = wanted(routes, self.router.inner.node);
-        self.failed.retain(|place, _| wanted.contains_key(place));
-        let kept = |place: &BindAddr, listener: &Listener| match wanted.get(place) {
-            // A datagram's way is kept per client, and begins anew with another target.
+        self.failed.retain(|address, _| wanted.contains_key(address));
+        let kept = |address: &BindAddr, listener: &Listener| match wanted.get(address) {
+            // UDP sessions keep their target: another target needs a new socket.
             Some(target) => {
-                place.protocol == PortProtocol::Tcp || *listener.target.borrow() == *target
+                address.protocol == PortProtocol::Tcp || *listener.target.borrow() == *target
             }
             None => false,
         };
-        let over: Vec<BindAddr> = self
+        let unwanted: Vec<BindAddr> = self
             .listeners
             .iter()
-            .filter(|(place, listener)| !kept(place, listener) || listener.task.is_finished())
-            .map(|(place, _)| place.clone())
+            .filter(|(address, listener)| !kept(address, listener) || listener.task.is_finished())
+            .map(|(address, _)| address.clone())
             .collect();
-        for listener in over.iter().filter_map(|place| self.listeners.remove(place)) {
+        for listener in unwanted.iter().filter_map(|address| self.listeners.remove(address)) {
             listener.task.abort();
-            // Its socket is closed then, and another may have the port.
+            // The socket is closed when the task has ended; the port may be needed below.
             let _ = listener.task.await;
         }
-        for (place, target) in wanted {
-            if let Some(listener) = self.listeners.get(&place) {
+        for (address, target) in wanted {
+            if let Some(listener) = self.listeners.get(&address) {
                 listener.target.send_if_modified(|held| {
                     let new = *held != target;
                     *held = target;
@@ -132,36 +134,36 @@ impl Ingress {
                 });
                 continue;
             }
-            match self.open(&place, target) {
+            match self.open(&address, target) {
                 Ok(listener) => {
-                    tracing::info!(port = place.name(), "published");
-                    self.listeners.insert(place.clone(), listener);
-                    self.failed.remove(&place);
+                    tracing::info!(port = address.name(), "port published");
+                    self.listeners.insert(address.clone(), listener);
+                    self.failed.remove(&address);
                 }
-                // An address of other nodes: it is for them to publish.
+                // The address is another node's, which publishes it.
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
-                // Who has it was looked for the first time.
-                Err(_) if self.failed.contains_key(&place) => {}
+                // The owner was looked up at the first failure.
+                Err(_) if self.failed.contains_key(&address) => {}
                 Err(error) => {
-                    let why = reason(&place, &error).await;
-                    tracing::warn!(port = place.name(), why, "cannot be published");
-                    self.failed.insert(place, why);
+                    let why = reason(&address, &error).await;
+                    tracing::warn!(port = address.name(), why, "port not published");
+                    self.failed.insert(address, why);
                 }
             }
         }
         clashes
     }
 
-    fn open(&self, place: &BindAddr, target: Target) -> io::Result<Listener> {
+    fn open(&self, address: &BindAddr, target: Target) -> io::Result<Listener> {
         let router = self.router.clone();
         let (sender, receiver) = watch::channel(target.clone());
-        let task = match place.protocol {
+        let task = match address.protocol {
             PortProtocol::Tcp => {
-                let listener = listen::tcp(place.address, place.port)?;
+                let listener = listen::tcp(address.address, address.port)?;
                 tokio::spawn(accept(router, listener, receiver))
             }
             PortProtocol::Udp => {
-                let socket = listen::udp(place.address, place.port)?;
+                let socket = listen::udp(address.address, address.port)?;
                 let Target { service, port, scope } = target;
                 tokio::spawn(udp::serve(router, socket, service, port, scope, None))
             }
@@ -178,7 +180,7 @@ impl Drop for Ingress {
     }
 }
 
-/// What this node is to publish, and what it cannot because another service has it.
+/// Returns the ports that this node is to publish, and those that another service already has.
 fn wanted(routes: &Routes, node: NodeId) -> (BTreeMap<BindAddr, Target>, PublishErrors) {
     let mut wanted: BTreeMap<BindAddr, Target> = BTreeMap::new();
     let mut clashes = PublishErrors::new();
@@ -195,16 +197,17 @@ fn wanted(routes: &Routes, node: NodeId) -> (BTreeMap<BindAddr, Target>, Publish
             if scope == Scope::Node && !runs_here(&published.service) {
                 continue;
             }
-            let place = BindAddr { protocol, port, address: published.port.host_ip };
+            let address = BindAddr { protocol, port, address: published.port.host_ip };
             let service = published.service.clone();
-            match wanted.iter().find(|(held, _)| held.overlaps(&place)) {
+            match wanted.iter().find(|(held, _)| held.overlaps(&address)) {
                 Some((_, held)) if held.service != service => {
-                    clashes.insert(place.name(), format!("it is taken there by {}", held.service));
+                    clashes
+                        .insert(address.name(), format!("already published by {}", held.service));
                 }
                 Some(_) => {}
                 None => {
                     let target = Target { service, port: published.port.target, scope };
-                    wanted.insert(place, target);
+                    wanted.insert(address, target);
                 }
             }
         }
@@ -212,17 +215,16 @@ fn wanted(routes: &Routes, node: NodeId) -> (BTreeMap<BindAddr, Target>, Publish
     (wanted, clashes)
 }
 
-/// Why a port could not be had, for people.
-async fn reason(place: &BindAddr, error: &io::Error) -> String {
+/// Returns why a port could not be bound, for people.
+async fn reason(address: &BindAddr, error: &io::Error) -> String {
     if error.kind() != io::ErrorKind::AddrInUse {
         return error.to_string();
     }
-    let (protocol, port) = (place.protocol, place.port);
-    let port_owner =
-        tokio::task::spawn_blocking(move || port_owner::port_owner(protocol, port)).await;
-    match port_owner {
-        Ok(Some(port_owner)) => format!("it is taken there by {port_owner}"),
-        _ => "it is taken there by another program".to_owned(),
+    let (protocol, port) = (address.protocol, address.port);
+    let owner = tokio::task::spawn_blocking(move || port_owner::port_owner(protocol, port)).await;
+    match owner {
+        Ok(Some(owner)) => format!("already in use by {owner}"),
+        _ => "already in use by another process".to_owned(),
     }
 }
 
@@ -235,7 +237,7 @@ async fn accept(router: Router, listener: TcpListener, target: watch::Receiver<T
                 tokio::spawn(async move { router.forward(client, service, port, scope).await });
             }
             Err(error) => {
-                tracing::debug!(%error, "a connection was not accepted");
+                tracing::debug!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }

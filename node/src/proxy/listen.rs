@@ -7,19 +7,19 @@ use std::os::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use tokio::net::{TcpListener, UdpSocket};
 
-/// Connections that may wait to be accepted.
+/// Limit of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// Listens on a TCP port; without an address on all, of IPv4 and IPv6. Errors: the port is taken, or the address is not
-/// of this node.
+/// Listens on a TCP port of one address, or of all IPv4 and IPv6 addresses. Errors: the port is in use, or the address
+/// is not this host's.
 pub(super) fn tcp(address: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
     let socket = socket(address, port, SocketType::STREAM)?;
     listen(&socket, BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// Binds a UDP port; without an address on all, of IPv4 and IPv6. Errors: the port is taken, or the address is not of
-/// this node.
+/// Binds a UDP port of one address, or of all IPv4 and IPv6 addresses. Errors: the port is in use, or the address is not
+/// this host's.
 pub(super) fn udp(address: Option<IpAddr>, port: u16) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket(address, port, SocketType::DGRAM)?.into())
 }
@@ -28,7 +28,7 @@ fn socket(address: Option<IpAddr>, port: u16, kind: SocketType) -> io::Result<Ow
     let Some(address) = address else {
         let none = [io::ErrorKind::AddrNotAvailable, io::ErrorKind::Unsupported];
         return match bound(Ipv6Addr::UNSPECIFIED.into(), port, kind) {
-            // A node without IPv6.
+            // The host has no IPv6.
             Err(error)
                 if none.contains(&error.kind()) || error.raw_os_error() == Some(EAFNOSUPPORT) =>
             {
@@ -40,7 +40,7 @@ fn socket(address: Option<IpAddr>, port: u16, kind: SocketType) -> io::Result<Ow
     bound(address, port, kind)
 }
 
-/// The system's number for "no such family of addresses here".
+/// Linux' error number for an address family that the host does not support.
 const EAFNOSUPPORT: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
 
 fn bound(address: IpAddr, port: u16, kind: SocketType) -> io::Result<OwnedFd> {
@@ -51,7 +51,7 @@ fn bound(address: IpAddr, port: u16, kind: SocketType) -> io::Result<OwnedFd> {
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
     if kind == SocketType::STREAM {
-        // Connections that ended a moment ago do not hold the port.
+        // Connections in TIME_WAIT do not block the port.
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     bind(&socket, &SocketAddr::new(address, port))?;

@@ -1,4 +1,7 @@
-//! Which instance takes the next connection.
+//! Load balancing: chooses the instance for the next connection.
+//!
+//! Least connections, preferring instances on this node. Nodes and instances that did not answer are ejected for
+//! [`EJECTION_TIME`] (outlier ejection): they are chosen only when no other endpoint is left.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,45 +11,56 @@ use std::time::Instant;
 use vc_engine::routes::{Endpoint, Routes};
 use vc_protocol::{InstanceId, NodeId, ServiceKey};
 
-use super::{Connections, EJECTION_TIME, Scope};
+use super::connections::Connections;
+use super::limits::EJECTION_TIME;
 
-/// Who did not answer lately.
+/// Which instances of a service are eligible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All instances.
+    Cluster,
+    /// Instances on this node.
+    Node,
+}
+
+/// An endpoint that did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Ejected {
-    /// A node.
+    /// All instances of a node.
     Node(NodeId),
-    /// An instance.
+    /// One instance.
     Instance(InstanceId),
 }
 
-/// Chooses by what this node has seen.
+/// Chooses instances by this node's connections and ejections.
 pub(super) struct LoadBalancer {
     node: NodeId,
     connections: Connections,
+    /// When each ejection ends.
     ejected: Mutex<HashMap<Ejected, Instant>>,
-    /// Grows with each choice, so that equals take turns.
-    turn: AtomicUsize,
+    /// Incremented with each choice: equal endpoints are chosen round-robin.
+    round: AtomicUsize,
 }
 
 impl LoadBalancer {
     pub(super) fn new(node: NodeId, connections: Connections) -> Self {
-        let (ejected, turn) = (Mutex::default(), AtomicUsize::new(0));
-        Self { node, connections, ejected, turn }
+        let (ejected, round) = (Mutex::default(), AtomicUsize::new(0));
+        Self { node, connections, ejected, round }
     }
 
     fn ejected(&self) -> MutexGuard<'_, HashMap<Ejected, Instant>> {
         self.ejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on it is tried last, for a while.
-    pub(super) fn eject(&self, whom: Ejected, now: Instant) {
+    /// Ejects an endpoint for [`EJECTION_TIME`].
+    pub(super) fn eject(&self, endpoint: Ejected, now: Instant) {
         let mut ejected = self.ejected();
         ejected.retain(|_, until| *until > now);
-        ejected.insert(whom, now + EJECTION_TIME);
+        ejected.insert(endpoint, now + EJECTION_TIME);
     }
 
-    /// The best of those that were not tried: one that answers before a suspect, one here before another, then the one
-    /// with the fewest connections through this node; equals take turns. `None`: all were tried.
+    /// Returns the best endpoint that was not tried: one that is not ejected, then one on this node, then the one with the
+    /// fewest connections through this node, round-robin among equals. `None`: all were tried.
     pub(super) fn choose<'a>(
         &self,
         routes: &'a Routes,
@@ -56,22 +70,23 @@ impl LoadBalancer {
         now: Instant,
     ) -> Option<&'a Endpoint> {
         let endpoints = &routes.services.get(service)?.endpoints;
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let round = self.round.fetch_add(1, Ordering::Relaxed);
         let ejected = self.ejected();
-        let suspect = |whom: Ejected| ejected.get(&whom).is_some_and(|until| *until > now);
+        let is_in_effect =
+            |endpoint: Ejected| ejected.get(&endpoint).is_some_and(|until| *until > now);
         let count = endpoints.len();
         let candidates = endpoints.iter().enumerate().filter(|(_, endpoint)| {
             let here = endpoint.node == self.node;
             (here || scope == Scope::Cluster)
                 && !tried.contains(endpoint)
-                && !self.connections.is_leaving(&endpoint.instance)
+                && !self.connections.is_draining(&endpoint.instance)
         });
-        let (_, best) = candidates.min_by_key(|(place, endpoint)| {
+        let (_, best) = candidates.min_by_key(|(index, endpoint)| {
             let is_ejected = !ejected.is_empty()
-                && (suspect(Ejected::Node(endpoint.node))
-                    || suspect(Ejected::Instance(endpoint.instance.clone())));
+                && (is_in_effect(Ejected::Node(endpoint.node))
+                    || is_in_effect(Ejected::Instance(endpoint.instance.clone())));
             let active = self.connections.active(&endpoint.instance);
-            (is_ejected, endpoint.node != self.node, active, (place + turn) % count)
+            (is_ejected, endpoint.node != self.node, active, (index + round) % count)
         })?;
         Some(best)
     }
@@ -111,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_here_is_taken_before_others_and_others_when_it_was_tried() {
+    fn an_instance_on_this_node_is_chosen_first() {
         let balancer = LoadBalancer::new(node(1), Connections::default());
         let routes = routes(&[2, 1]);
         let choose = |tried: &[Endpoint], scope| {
@@ -125,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_with_fewest_connections_is_next_and_equals_take_turns() {
+    fn the_instance_with_fewest_connections_is_chosen_and_equals_round_robin() {
         let connections = Connections::default();
         let balancer = LoadBalancer::new(node(9), connections.clone());
         let routes = routes(&[1, 2, 3]);
@@ -150,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspect_is_taken_last_until_it_is_forgiven() {
+    fn an_ejected_endpoint_is_chosen_last_until_the_ejection_ends() {
         let balancer = LoadBalancer::new(node(1), Connections::default());
         let routes = routes(&[1, 2]);
         let now = Instant::now();
@@ -164,11 +179,11 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_that_leaves_is_not_taken() {
+    fn a_draining_instance_is_not_chosen() {
         let connections = Connections::default();
         let balancer = LoadBalancer::new(node(1), connections.clone());
         let routes = routes(&[1]);
-        connections.leaving(&routes.services[&service()].endpoints[0].instance);
+        connections.start_draining(&routes.services[&service()].endpoints[0].instance);
         let now = Instant::now();
         assert_eq!(balancer.choose(&routes, &service(), Scope::Cluster, &[], now), None);
     }

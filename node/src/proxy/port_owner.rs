@@ -1,15 +1,15 @@
-//! Who has a port of this node, for people: as Linux tells it under /proc.
+//! Finds the process that owns a port of the host, for error messages. Reads Linux' `/proc`.
 
 use std::fs;
 use std::path::Path;
 
 use vc_protocol::spec::PortProtocol;
 
-/// The state of a socket that listens, and of a UDP socket that is bound.
-const LISTENS: [&str; 2] = ["0A", "07"];
+/// States in `/proc/net/{tcp,udp}`: listening (TCP), bound (UDP).
+const BOUND: [&str; 2] = ["0A", "07"];
 
-/// A program that has this port, as `nginx (pid 12)`; `None`: nobody can be seen. Reads files of every process: not for
-/// a thread that has something to do.
+/// Returns the process that owns a port, as `nginx (pid 12)`; `None`: it is not visible to this process. Blocks: reads
+/// the file descriptors of every process.
 pub(super) fn port_owner(protocol: PortProtocol, port: u16) -> Option<String> {
     let sockets = sockets(protocol, port);
     let holds = |process: &Path| {
@@ -34,7 +34,7 @@ pub(super) fn port_owner(protocol: PortProtocol, port: u16) -> Option<String> {
     })
 }
 
-/// The inodes of the sockets that have a port.
+/// Returns the inodes of the sockets that are bound to a port.
 fn sockets(protocol: PortProtocol, port: u16) -> Vec<String> {
     let tables = match protocol {
         PortProtocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
@@ -43,7 +43,7 @@ fn sockets(protocol: PortProtocol, port: u16) -> Vec<String> {
     let inode = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (_, held) = fields.get(1)?.rsplit_once(':')?;
-        let is_it = u16::from_str_radix(held, 16) == Ok(port) && LISTENS.contains(fields.get(3)?);
+        let is_it = u16::from_str_radix(held, 16) == Ok(port) && BOUND.contains(fields.get(3)?);
         is_it.then(|| fields.get(9).map(|inode| (*inode).to_owned()))?
     };
     let tables = tables.iter().filter_map(|table| fs::read_to_string(table).ok());
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_a_port_is_found() {
+    fn the_process_that_owns_a_port_is_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let own = format!("(pid {})", std::process::id());

@@ -1,8 +1,9 @@
-//! Bytes between two ends of a connection, both ways.
+//! Splicing: copies bytes between two connections in both directions.
 //!
-//! A connection that has nothing to say costs no buffer: bytes are read into a buffer that all connections of a thread
-//! share, and written at once. Only what the other end does not take is kept, at most one buffer a direction, and
-//! nothing is read meanwhile: so the pressure reaches the sender. Each direction ends by itself, as TCP's do.
+//! An idle connection holds no buffer: bytes are read into a buffer that all connections of a thread share, and written
+//! at once. Only bytes that the other connection does not accept are kept, at most one buffer for each direction, and
+//! nothing is read meanwhile: that is the backpressure on the sender. Each direction is closed on its own, as in TCP
+//! (half-close).
 
 use std::cell::RefCell;
 use std::io;
@@ -16,87 +17,80 @@ use tokio::net::TcpStream;
 use tokio_util::compat::Compat;
 use vc_protocol::route::MAX_RECORD;
 
-/// The buffer that all connections of a thread share, in bytes: the largest record with its length.
+use super::record::{self, HEADER, RecordDecoder};
+
+/// Size of the buffer that all connections of a thread share, in bytes: the largest record with its header.
 const SCRATCH: usize = HEADER + MAX_RECORD;
-/// The length before a record, in bytes.
-const HEADER: usize = 2;
-/// After so many bytes in a row a connection lets others go on.
+/// Bytes that one direction copies before it yields to other tasks (cooperative scheduling).
 const COOP_BUDGET: usize = 1024 * 1024;
-/// A connection whose other end takes no more may read so long what it was told last.
+/// How long a connection that no longer accepts bytes may read what was written to it before it is reset.
 const LINGER: Duration = Duration::from_secs(2);
 
 thread_local! {
     static SCRATCH_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
 }
 
-/// Lends the shared buffer. Not to be asked for again inside.
-pub(super) fn with_scratch<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
-    SCRATCH_BUFFER.with_borrow_mut(|buffer| use_it(buffer))
+/// Calls `f` with the thread's shared buffer. Must not be nested.
+pub(super) fn with_scratch<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
+    SCRATCH_BUFFER.with_borrow_mut(|buffer| f(buffer))
 }
 
-/// Copies between two TCP connections until both directions are over. When one is cut, so is the other.
+/// Splices two TCP connections until both directions are closed. A reset of one resets the other.
 pub(super) async fn tcp(client: TcpStream, instance: TcpStream) {
-    let mut splice = CopyBidirectional {
-        tcp: client,
-        other: instance,
-        to: HalfCopy::plain(),
-        from: HalfCopy::plain(),
-    };
-    if std::future::poll_fn(|cx| splice.poll(cx)).await.is_err() {
-        let CopyBidirectional { tcp, other, to, from } = splice;
-        let (client, instance) = (end(tcp, &to, &from), end(other, &from, &to));
-        tokio::join!(client, instance);
+    let (to, from) = (HalfCopy::new(Framing::None), HalfCopy::new(Framing::None));
+    let mut copy = CopyBidirectional { tcp: client, other: instance, to, from };
+    if std::future::poll_fn(|cx| copy.poll(cx)).await.is_err() {
+        let CopyBidirectional { tcp, other, to, from } = copy;
+        tokio::join!(linger_and_reset(tcp, &to, &from), linger_and_reset(other, &from, &to));
     }
 }
 
-/// Copies between a TCP connection and the records of a stream until both directions are over. When one end is cut, so
-/// is the other; and both are when `lost` comes true: the node at the other end of the stream is gone.
+/// Splices a TCP connection and the records of a stream until both directions are closed. A reset of one resets the
+/// other, and both are reset when `down` completes: the stream's node is down.
 pub(super) async fn records(
     tcp: TcpStream,
     stream: Compat<Stream>,
-    lost: impl Future<Output = ()>,
+    down: impl Future<Output = ()>,
 ) {
-    let mut lost = std::pin::pin!(lost);
-    let (to, from) = (
-        HalfCopy { encodes: true, ..HalfCopy::plain() },
-        HalfCopy { decodes: true, ..HalfCopy::plain() },
-    );
-    let mut splice = CopyBidirectional { tcp, other: stream, to, from };
-    let run = |cx: &mut Context<'_>| match lost.as_mut().poll(cx) {
+    let mut down = std::pin::pin!(down);
+    let to = HalfCopy::new(Framing::Encode);
+    let from = HalfCopy::new(Framing::Decode(RecordDecoder::default()));
+    let mut copy = CopyBidirectional { tcp, other: stream, to, from };
+    let run = |cx: &mut Context<'_>| match down.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-        Poll::Pending => splice.poll(cx),
+        Poll::Pending => copy.poll(cx),
     };
     match std::future::poll_fn(run).await {
-        // Both sides know that it is over; whether this close arrives does not matter.
+        // Empty records have ended both directions; whether this close arrives does not matter.
         Ok(()) => {
             let close = |cx: &mut Context<'_>| {
-                let _ = Pin::new(&mut splice.other).poll_shutdown(cx);
+                let _ = Pin::new(&mut copy.other).poll_shutdown(cx);
                 Poll::Ready(())
             };
             std::future::poll_fn(close).await;
         }
-        // A stream that is dropped while it is open is reset.
+        // Dropping an open stream resets it.
         Err(_) => {
-            let CopyBidirectional { tcp, other, to, from } = splice;
+            let CopyBidirectional { tcp, other, to, from } = copy;
             drop(other);
-            end(tcp, &to, &from).await;
+            linger_and_reset(tcp, &to, &from).await;
         }
     }
 }
 
-/// Ends a connection that did not end in order. An end that was told that nothing more comes, and whose own words
-/// nobody wants, has a moment to read what it was told: a reset may overtake that.
-fn end(
+/// Resets a connection whose copy failed. When only the direction out of it is broken, it first gets up to [`LINGER`]
+/// to read what was written to it, since a reset may overtake those bytes.
+fn linger_and_reset(
     tcp: TcpStream,
-    said: &HalfCopy,
-    told: &HalfCopy,
+    out_of: &HalfCopy,
+    into: &HalfCopy,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    let lingers = said.stage == Stage::Broken && told.stage == Stage::Over;
+    let lingers = out_of.stage == Stage::Broken && into.stage == Stage::Closed;
     Box::pin(async move {
         let mut tcp = tcp;
         if lingers {
-            let mut nobody = tokio::io::sink();
-            let read = tokio::io::copy(&mut tcp, &mut nobody);
+            let mut discard = tokio::io::sink();
+            let read = tokio::io::copy(&mut tcp, &mut discard);
             if let Ok(Ok(_)) = tokio::time::timeout(LINGER, read).await {
                 return;
             }
@@ -105,7 +99,7 @@ fn end(
     })
 }
 
-/// Resets a connection, so that its end is not taken for the end of what was said.
+/// Closes a connection with a reset, which the other end cannot mistake for the end of the data.
 pub(super) fn reset(tcp: TcpStream) {
     let _ = tcp.set_zero_linger();
 }
@@ -120,14 +114,14 @@ struct CopyBidirectional<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> CopyBidirectional<S> {
-    /// Errors: one end was cut.
+    /// Copies in both directions. Errors: a connection was reset, or both directions ended and one of them broke.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         with_scratch(|scratch| {
             self.to.poll(cx, &mut self.tcp, &mut self.other, scratch)?;
             self.from.poll(cx, &mut self.other, &mut self.tcp, scratch)?;
             match (self.to.stage, self.from.stage) {
-                (Stage::Over, Stage::Over) => Poll::Ready(Ok(())),
-                (Stage::Over | Stage::Broken, Stage::Over | Stage::Broken) => {
+                (Stage::Closed, Stage::Closed) => Poll::Ready(Ok(())),
+                (Stage::Closed | Stage::Broken, Stage::Closed | Stage::Broken) => {
                     Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
                 }
                 _ => {
@@ -143,49 +137,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CopyBidirectional<S> {
 enum Stage {
     /// Bytes are copied.
     Copying,
-    /// The last byte was read.
-    Ending,
-    /// The other end knows that nothing more comes.
-    Over,
-    /// The other end takes no more, and did not wait for the end. What it says itself is still of interest: a server
-    /// that refuses a long upload answers, and closes.
+    /// The last byte was read; the destination is not closed yet.
+    Closing,
+    /// The destination is closed.
+    Closed,
+    /// The destination stopped accepting bytes before the end. The other direction goes on: a server that refuses a
+    /// long upload answers, and closes.
     Broken,
 }
 
-/// One direction.
+/// How bytes change on their way.
+enum Framing {
+    /// Not at all.
+    None,
+    /// Bytes become records.
+    Encode,
+    /// Records become bytes.
+    Decode(RecordDecoder),
+}
+
+/// One direction of a splice.
 struct HalfCopy {
-    /// What was read and not written yet, as it was read.
+    framing: Framing,
+    /// Bytes that were read but not all written, in the source's framing.
     rest: Vec<u8>,
-    /// How much of it has been written meanwhile.
+    /// How many bytes of `rest` are written.
     written: usize,
-    /// Whether bytes become records.
-    encodes: bool,
-    /// Whether records become bytes.
-    decodes: bool,
-    /// The first byte of a length whose second has not come.
-    half_length: Option<u8>,
-    /// What is still to come of the present record.
-    of_record: u16,
-    /// Whether something was written since the last flush.
     unflushed: bool,
     stage: Stage,
 }
 
 impl HalfCopy {
-    fn plain() -> Self {
-        Self {
-            rest: Vec::new(),
-            written: 0,
-            encodes: false,
-            decodes: false,
-            half_length: None,
-            of_record: 0,
-            unflushed: false,
-            stage: Stage::Copying,
-        }
+    fn new(framing: Framing) -> Self {
+        Self { framing, rest: Vec::new(), written: 0, unflushed: false, stage: Stage::Copying }
     }
 
-    /// Copies what can be copied now; then `stage` tells how far it is. Errors: `from` was cut.
+    /// Copies as much as possible now and advances `stage`. Errors: `from` was reset.
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -201,11 +188,11 @@ impl HalfCopy {
         loop {
             if !self.rest.is_empty() {
                 let rest = std::mem::take(&mut self.rest);
-                let taken = self.forward(cx, to, &rest[self.written..])?;
+                let accepted = self.forward(cx, to, &rest[self.written..])?;
                 if self.stage == Stage::Broken {
                     return Ok(());
                 }
-                self.written += taken;
+                self.written += accepted;
                 if self.written < rest.len() {
                     self.rest = rest;
                     return Ok(());
@@ -213,9 +200,9 @@ impl HalfCopy {
                 self.written = 0;
             }
             match self.stage {
-                Stage::Over | Stage::Broken => return Ok(()),
-                Stage::Ending => {
-                    self.end(cx, to);
+                Stage::Closed | Stage::Broken => return Ok(()),
+                Stage::Closing => {
+                    self.close(cx, to);
                     return Ok(());
                 }
                 Stage::Copying => {}
@@ -224,7 +211,7 @@ impl HalfCopy {
                 cx.waker().wake_by_ref();
                 return Ok(());
             }
-            let head = if self.encodes { HEADER } else { 0 };
+            let head = if matches!(self.framing, Framing::Encode) { HEADER } else { 0 };
             let mut buffer = ReadBuf::new(&mut scratch[head..]);
             match Pin::new(&mut *from).poll_read(cx, &mut buffer) {
                 Poll::Pending => {
@@ -237,28 +224,26 @@ impl HalfCopy {
             }
             let read = buffer.filled().len();
             copied += read;
-            if read == 0 && self.decodes {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
             if read == 0 {
-                self.stage = Stage::Ending;
+                // Only an empty record ends a stream of records.
+                if matches!(self.framing, Framing::Decode(_)) {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                self.stage = Stage::Closing;
             }
-            let mut whole = read;
-            if self.encodes {
-                // An empty record says that nothing more comes.
-                #[allow(clippy::cast_possible_truncation, reason = "the buffer holds one record")]
-                scratch[..HEADER].copy_from_slice(&(read as u16).to_be_bytes());
-                whole += HEADER;
-            }
-            let taken = self.forward(cx, to, &scratch[..whole])?;
-            if taken < whole && self.stage != Stage::Broken {
-                self.rest = scratch[taken..whole].to_vec();
+            // When encoding, the record of an end of file is the empty one.
+            scratch[..head].copy_from_slice(&record::header(read)[..head]);
+            let whole = head + read;
+            let accepted = self.forward(cx, to, &scratch[..whole])?;
+            if accepted < whole && self.stage != Stage::Broken {
+                self.rest = scratch[accepted..whole].to_vec();
                 return Ok(());
             }
         }
     }
 
-    /// Writes what `to` takes now, and says how much of `bytes` is done with. Errors: these are no records.
+    /// Writes as much of `bytes` as `to` accepts now and returns how many are done with. Errors: `bytes` continue after
+    /// the empty record.
     fn forward<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -268,22 +253,26 @@ impl HalfCopy {
         let mut at = 0;
         while at < bytes.len() {
             let mut most = bytes.len() - at;
-            if self.decodes {
-                if self.of_record == 0 {
-                    self.length(bytes[at])?;
+            if let Framing::Decode(decoder) = &mut self.framing {
+                if decoder.remaining() == 0 {
+                    if self.stage != Stage::Copying {
+                        return Err(io::ErrorKind::InvalidData.into());
+                    }
+                    if decoder.header_byte(bytes[at]) == Some(0) {
+                        self.stage = Stage::Closing;
+                    }
                     at += 1;
                     continue;
                 }
-                most = most.min(usize::from(self.of_record));
+                most = most.min(decoder.remaining());
             }
             match Pin::new(&mut *to).poll_write(cx, &bytes[at..at + most]) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(written)) if written > 0 => {
                     self.unflushed = true;
                     at += written;
-                    if self.decodes {
-                        #[allow(clippy::cast_possible_truncation, reason = "at most `of_record`")]
-                        (self.of_record -= written as u16);
+                    if let Framing::Decode(decoder) = &mut self.framing {
+                        decoder.consume(written);
                     }
                 }
                 Poll::Ready(_) => {
@@ -295,42 +284,26 @@ impl HalfCopy {
         Ok(at)
     }
 
-    /// A byte of a record's length. Errors: it comes after the end.
-    fn length(&mut self, byte: u8) -> io::Result<()> {
-        if self.stage != Stage::Copying {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        match self.half_length.take() {
-            None => self.half_length = Some(byte),
-            Some(first) => {
-                self.of_record = u16::from_be_bytes([first, byte]);
-                if self.of_record == 0 {
-                    self.stage = Stage::Ending;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells `to` that nothing more comes.
-    fn end<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) {
+    /// Closes the destination's half of the connection.
+    fn close<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) {
         let to = Pin::new(to);
-        // The empty record has told it; the stream stays open for the other direction.
-        let told = if self.encodes { to.poll_flush(cx) } else { to.poll_shutdown(cx) };
-        self.stage = match told {
+        // The empty record closes this direction; the stream stays open for the other one.
+        let encodes = matches!(self.framing, Framing::Encode);
+        let closed = if encodes { to.poll_flush(cx) } else { to.poll_shutdown(cx) };
+        self.stage = match closed {
             Poll::Pending => return,
-            Poll::Ready(Ok(())) => Stage::Over,
+            Poll::Ready(Ok(())) => Stage::Closed,
             Poll::Ready(Err(_)) => Stage::Broken,
         };
     }
 
-    /// Notices that a stream was reset after its last record, which nobody reads for any more. Errors: it was.
+    /// Detects that a stream was reset after its last record, when nothing else reads from it. Errors: it was.
     fn detect_reset<R: AsyncRead + Unpin>(
         &self,
         cx: &mut Context<'_>,
         from: &mut R,
     ) -> io::Result<()> {
-        if !self.decodes || self.stage == Stage::Copying {
+        if !matches!(self.framing, Framing::Decode(_)) || self.stage == Stage::Copying {
             return Ok(());
         }
         let mut byte = [0];

@@ -1,53 +1,53 @@
-//! DatagramStream: each client of a port has a session, which keeps to one instance as long as that is there.
+//! UDP forwarding: each client address has a session, which keeps its instance while that is available.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use libp2p::Stream;
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::UdpSocket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_util::compat::Compat;
 use tokio_util::task::AbortOnDropHandle;
 use vc_protocol::ServiceKey;
 use vc_protocol::route::MAX_RECORD;
-use vc_protocol::spec::PortProtocol;
 
-use super::connect::{Route, Upstream};
-use super::load_balancer::Ejected;
+use super::load_balancer::{Ejected, Scope};
+use super::record::RecordStream;
+use super::router::{Route, Router};
 use super::splice::with_scratch;
-use super::{Router, Scope};
+use super::upstream::UdpUpstream;
 use crate::dns::Admit;
 
-/// Clients of one port at once; for one more, the one that was silent longest is forgotten.
+/// Limit of sessions of one port; a new one replaces the one whose client was silent longest.
 pub const MAX_SESSIONS: usize = 4096;
-/// A client that is silent so long, and hears nothing, is forgotten.
+/// A session with no datagram in either direction for this long is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// DatagramStream of one client that may wait; what comes beyond is dropped, as the network itself would.
+/// Limit of queued datagrams of one session; more are dropped, as a network does under load.
 const MAX_QUEUED: usize = 64;
-/// Bytes that may wait for all sessions of one port.
+/// Limit of bytes queued for all sessions of one port.
 const MAX_QUEUED_BYTES: usize = 16 * 1024 * 1024;
-/// Bytes that may wait for a stream that does not keep up.
+/// Limit of unsent bytes of one session's stream; datagrams over it are dropped.
 const MAX_UNSENT: usize = 256 * 1024;
 
-/// What a client sent.
+// A record holds the largest UDP datagram.
+const _: () = assert!(MAX_RECORD >= 65_507);
+
+/// A datagram of a client.
 struct Datagram {
     bytes: Vec<u8>,
-    _room: OwnedSemaphorePermit,
+    /// Permits for its length of [`MAX_QUEUED_BYTES`].
+    _permit: OwnedSemaphorePermit,
 }
 
 struct Session {
     queue: mpsc::Sender<Datagram>,
-    spoke: Instant,
+    last_received: Instant,
     _task: AbortOnDropHandle<()>,
 }
 
-/// Forwards what comes to a socket from those who are admitted (`None`: all), as long as it is polled.
+/// Forwards datagrams of a socket whose client address is admitted (`None`: all), for as long as it is polled.
 pub(super) async fn serve(
     router: Router,
     socket: UdpSocket,
@@ -57,32 +57,32 @@ pub(super) async fn serve(
     admit: Option<Admit>,
 ) {
     let socket = Arc::new(socket);
-    let room = Arc::new(Semaphore::new(MAX_QUEUED_BYTES));
+    let queued_bytes = Arc::new(Semaphore::new(MAX_QUEUED_BYTES));
     let mut sessions: HashMap<SocketAddr, Session> = HashMap::new();
     loop {
-        let Ok((client, bytes)) = receive(&socket).await else { continue };
+        let Ok((client, bytes)) = receive_from(&socket).await else { continue };
         let Ok(length) = u32::try_from(bytes.len()) else { continue };
-        let Ok(room) = Arc::clone(&room).try_acquire_many_owned(length) else { continue };
-        let mut datagram = Datagram { bytes, _room: room };
+        let Ok(permit) = Arc::clone(&queued_bytes).try_acquire_many_owned(length) else { continue };
+        let mut datagram = Datagram { bytes, _permit: permit };
         if let Some(session) = sessions.get_mut(&client) {
-            session.spoke = Instant::now();
+            session.last_received = Instant::now();
             match session.queue.try_send(datagram) {
                 Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => continue,
-                // Its session has ended.
-                Err(mpsc::error::TrySendError::Closed(back)) => datagram = back,
+                // The session has ended: begin another one.
+                Err(mpsc::error::TrySendError::Closed(unsent)) => datagram = unsent,
             }
         }
         sessions.retain(|_, session| !session.queue.is_closed());
         if sessions.len() >= MAX_SESSIONS {
-            let silent = sessions.iter().min_by_key(|(_, session)| session.spoke);
-            if let Some(client) = silent.map(|(client, _)| *client) {
+            let oldest = sessions.iter().min_by_key(|(_, session)| session.last_received);
+            if let Some(client) = oldest.map(|(client, _)| *client) {
                 sessions.remove(&client);
             }
         }
         let (queue, datagrams) = mpsc::channel(MAX_QUEUED);
-        // A fresh queue has room.
+        // An empty queue accepts it.
         let _ = queue.try_send(datagram);
-        let session = session(
+        let session = run_session(
             router.clone(),
             Arc::clone(&socket),
             client,
@@ -91,7 +91,6 @@ pub(super) async fn serve(
         );
         let admit = admit.clone();
         let session = async move {
-            // It is asked once a session.
             let admitted = match admit {
                 Some(admit) => admit(client.ip()).await,
                 None => true,
@@ -101,12 +100,12 @@ pub(super) async fn serve(
             }
         };
         let task = AbortOnDropHandle::new(tokio::spawn(session));
-        sessions.insert(client, Session { queue, spoke: Instant::now(), _task: task });
+        sessions.insert(client, Session { queue, last_received: Instant::now(), _task: task });
     }
 }
 
-/// The next datagram and who sent it. Errors are of the past: of an answer that did not arrive.
-async fn receive(socket: &UdpSocket) -> io::Result<(SocketAddr, Vec<u8>)> {
+/// Receives a datagram and its sender. Errors: an ICMP error for a datagram that was sent before.
+async fn receive_from(socket: &UdpSocket) -> io::Result<(SocketAddr, Vec<u8>)> {
     socket
         .async_io(tokio::io::Interest::READABLE, || {
             with_scratch(|scratch| {
@@ -117,8 +116,8 @@ async fn receive(socket: &UdpSocket) -> io::Result<(SocketAddr, Vec<u8>)> {
         .await
 }
 
-/// One client: from an instance to the next, until it has nothing to say.
-async fn session(
+/// Forwards the datagrams of one client, to the next instance when its own fails, until the session is idle.
+async fn run_session(
     router: Router,
     socket: Arc<UdpSocket>,
     client: SocketAddr,
@@ -126,34 +125,29 @@ async fn session(
     (service, port, scope): (ServiceKey, u16, Scope),
 ) {
     loop {
-        // Who says nothing needs no instance.
         let Ok(Some(first)) = tokio::time::timeout(IDLE_TIMEOUT, datagrams.recv()).await else {
             return;
         };
-        let found = Box::pin(router.connect_by(PortProtocol::Udp, &service, port, scope)).await;
-        let Some(Route { endpoint, upstream, place: _place, .. }) = found else { continue };
-        let mut way = match upstream {
-            Upstream::Udp(socket) => UdpUpstream::Local(socket),
-            Upstream::Stream(stream) => UdpUpstream::Remote(DatagramStream::new(stream)),
-            // Nobody asked for that.
-            Upstream::Tcp(_) => return,
+        let connected = Box::pin(router.connect::<UdpUpstream>(&service, port, scope)).await;
+        let Some(Route { endpoint, mut upstream, permit: _permit, .. }) = connected else {
+            continue;
         };
         let mut table = router.table();
         table.mark_changed();
-        let mut spoke = Instant::now();
-        let mut failed = way.send(&first.bytes).is_err();
+        let mut last_active = Instant::now();
+        let mut failed = upstream.send(&first.bytes).is_err();
         drop(first);
         while !failed {
             tokio::select! {
                 datagram = datagrams.recv() => {
                     let Some(Datagram { bytes, .. }) = datagram else { return };
-                    spoke = Instant::now();
-                    failed = way.send(&bytes).is_err();
+                    last_active = Instant::now();
+                    failed = upstream.send(&bytes).is_err();
                 }
-                answer = way.receive() => match answer {
+                answer = upstream.receive() => match answer {
                     Ok(answer) => {
-                        spoke = Instant::now();
-                        // As from the network, an answer may be lost.
+                        last_active = Instant::now();
+                        // Dropped when the socket's buffer is full.
                         let _ = socket.try_send_to(&answer, client);
                     }
                     Err(_) => failed = true,
@@ -163,45 +157,41 @@ async fn session(
                         return;
                     }
                     let routes = Arc::clone(&table.borrow_and_update());
-                    let there = routes.services.get(&service);
-                    let there = there.is_some_and(|routes| routes.endpoints.contains(&endpoint));
-                    if !there || router.inner.connections.is_leaving(&endpoint.instance) {
+                    let available = routes.services.get(&service);
+                    let available = available.is_some_and(|it| it.endpoints.contains(&endpoint));
+                    if !available || router.inner.connections.is_draining(&endpoint.instance) {
                         break;
                     }
                 }
-                () = tokio::time::sleep_until((spoke + IDLE_TIMEOUT).into()) => return,
+                () = tokio::time::sleep_until((last_active + IDLE_TIMEOUT).into()) => return,
             }
         }
         if failed {
-            let suspect = Ejected::Instance(endpoint.instance);
-            router.inner.balancer.eject(suspect, Instant::now());
+            router.inner.balancer.eject(Ejected::Instance(endpoint.instance), Instant::now());
         }
     }
 }
 
-/// Copies between an instance here and the stream of another member, until the stream or the instance ends.
-pub(super) async fn records(instance: UdpSocket, stream: Compat<Stream>) {
-    let mut stream = DatagramStream::new(stream);
+/// Forwards datagrams between an instance on this node and another member's stream, until either closes.
+pub(super) async fn forward_records(instance: UdpSocket, mut stream: RecordStream) {
     loop {
         tokio::select! {
-            asked = stream.receive() => {
-                let Ok(asked) = asked else { return };
-                if broken(&instance.try_send(&asked)) {
+            datagram = receive_record(&mut stream) => {
+                let Ok(datagram) = datagram else { return };
+                if is_refused(&instance.try_send(&datagram)) {
                     return;
                 }
             }
-            answer = answer(&instance) => {
+            answer = receive(&instance) => {
                 let Ok(answer) = answer else { return };
-                if stream.send(&answer).is_err() {
-                    return;
-                }
+                queue_record(&mut stream, &answer);
             }
         }
     }
 }
 
-/// The next datagram of the instance at the other end. Errors: it does not listen.
-async fn answer(instance: &UdpSocket) -> io::Result<Vec<u8>> {
+/// Receives a datagram of a connected socket. Errors: the instance does not listen on the port.
+async fn receive(instance: &UdpSocket) -> io::Result<Vec<u8>> {
     instance
         .async_io(tokio::io::Interest::READABLE, || {
             with_scratch(|scratch| {
@@ -212,119 +202,49 @@ async fn answer(instance: &UdpSocket) -> io::Result<Vec<u8>> {
         .await
 }
 
-/// Whether a datagram was not just lost.
-fn broken<T>(sent: &io::Result<T>) -> bool {
+/// Returns whether sending failed because the port is closed; other failures lose one datagram.
+fn is_refused<T>(sent: &io::Result<T>) -> bool {
     matches!(sent, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-enum UdpUpstream {
-    Local(UdpSocket),
-    Remote(DatagramStream),
+/// Queues a datagram, which [`receive_record`] sends, or drops it when the stream is over [`MAX_UNSENT`].
+fn queue_record(stream: &mut RecordStream, datagram: &[u8]) {
+    if stream.buffered() + datagram.len() <= MAX_UNSENT {
+        stream.queue(datagram);
+    }
+}
+
+/// Receives a datagram, and sends queued ones meanwhile. Cancel-safe. Errors: the stream closed.
+async fn receive_record(stream: &mut RecordStream) -> io::Result<Vec<u8>> {
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(sent) = stream.poll_unsent(cx) {
+            sent?;
+        }
+        stream.poll_record(cx)
+    })
+    .await
 }
 
 impl UdpUpstream {
-    /// Sends, or loses the datagram. Errors: the way is broken.
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Sends or drops a datagram. Errors: the port is closed.
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
         match self {
-            Self::Local(socket) => match socket.try_send(bytes) {
-                sent if broken(&sent) => Err(io::ErrorKind::ConnectionRefused.into()),
+            Self::Local(socket) => match socket.try_send(datagram) {
+                sent if is_refused(&sent) => Err(io::ErrorKind::ConnectionRefused.into()),
                 _ => Ok(()),
             },
-            Self::Remote(stream) => stream.send(bytes),
+            Self::Remote(stream) => {
+                queue_record(stream, datagram);
+                Ok(())
+            }
         }
     }
 
-    /// The next answer. Loses none when it is dropped. Errors: the way is broken.
+    /// Receives an answer. Cancel-safe. Errors: the port or the stream is closed.
     async fn receive(&mut self) -> io::Result<Vec<u8>> {
         match self {
-            Self::Local(socket) => answer(socket).await,
-            Self::Remote(stream) => stream.receive().await,
+            Self::Local(socket) => receive(socket).await,
+            Self::Remote(stream) => receive_record(stream).await,
         }
     }
 }
-
-/// DatagramStream as records on a stream.
-struct DatagramStream {
-    stream: Compat<Stream>,
-    /// RecordStream that are not written yet; `written` bytes of them are.
-    behind: Vec<u8>,
-    written: usize,
-    /// The beginning of a record.
-    begun: Vec<u8>,
-}
-
-impl DatagramStream {
-    fn new(stream: Compat<Stream>) -> Self {
-        Self { stream, behind: Vec::new(), written: 0, begun: Vec::new() }
-    }
-
-    /// Has a datagram sent by the next [`Self::receive`], or drops it when too many wait. Errors: it is no datagram.
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
-        if self.behind.len() + bytes.len() <= MAX_UNSENT {
-            self.behind.extend(length.to_be_bytes());
-            self.behind.extend(bytes);
-        }
-        Ok(())
-    }
-
-    /// The next datagram; sends meanwhile. Loses none when it is dropped. Errors: the stream broke or ended.
-    async fn receive(&mut self) -> io::Result<Vec<u8>> {
-        std::future::poll_fn(|cx| {
-            self.poll_send(cx)?;
-            loop {
-                if let Some(datagram) = self.next() {
-                    return Poll::Ready(Ok(datagram));
-                }
-                ready!(self.poll_read(cx))?;
-            }
-        })
-        .await
-    }
-
-    /// Writes what the stream takes now. Errors: it broke.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while self.written < self.behind.len() {
-            let rest = &self.behind[self.written..];
-            match Pin::new(&mut self.stream).poll_write(cx, rest) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(written) => self.written += written?,
-            }
-        }
-        if self.written > 0 {
-            (self.behind, self.written) = (Vec::new(), 0);
-        }
-        if let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(cx) {
-            flushed?;
-        }
-        Ok(())
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        with_scratch(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            self.begun.extend(buffer.filled());
-            Poll::Ready(Ok(()))
-        })
-    }
-
-    /// Takes a whole record from what was read.
-    fn next(&mut self) -> Option<Vec<u8>> {
-        let (length, rest) = self.begun.split_first_chunk::<2>()?;
-        let length = usize::from(u16::from_be_bytes(*length));
-        let datagram = rest.get(..length)?.to_vec();
-        self.begun.drain(..2 + length);
-        if self.begun.is_empty() {
-            self.begun = Vec::new();
-        }
-        Some(datagram)
-    }
-}
-
-// A record holds every datagram there is.
-const _: () = assert!(MAX_RECORD >= 65_507);

@@ -57,7 +57,7 @@ async fn only_instances_that_are_here_and_take_connections_are_reached() {
     let (_listener, port) = container("127.0.9.1").await;
     let all = [(1, there.id, "127.0.9.1"), (2, here.id, "127.0.9.1"), (4, there.id, "127.0.9.1")];
     place(&[&here, &there], &all);
-    there.connections.leaving(&instance(4));
+    there.connections.start_draining(&instance(4));
     for (replica, port, expected) in [
         (1, port, ACCEPTED),
         (2, port, REFUSED),

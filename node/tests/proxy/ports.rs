@@ -105,7 +105,7 @@ async fn a_port_that_is_taken_is_told_with_who_has_it_and_had_when_it_is_free() 
     place_with(&[&here], &on, |routes| publish(routes, port(published, target, Publish::Cluster)));
     let told = problems.recv().await.expect("a problem");
     let why = &told[&format!("{published}/tcp")];
-    assert!(why.starts_with("it is taken there by proxy"), "{why}");
+    assert!(why.starts_with("already in use by proxy"), "{why}");
     assert!(why.ends_with(&format!("(pid {})", std::process::id())), "{why}");
     drop(taken);
     assert_eq!(problems.recv().await.expect("no problem"), PublishErrors::new());

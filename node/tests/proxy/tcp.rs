@@ -316,7 +316,7 @@ async fn a_drain_refuses_new_connections_and_waits_for_those_that_are_there() {
     let mut drain = tokio::spawn(async move {
         connections.drain(&instance(1), Duration::from_secs(60)).await;
     });
-    while !there.connections.is_leaving(&instance(1)) {
+    while !there.connections.is_draining(&instance(1)) {
         tokio::task::yield_now().await;
     }
     for _ in 0..4 {

@@ -1,0 +1,61 @@
+//! Forwarding of clients' connections and sockets to instances.
+
+use tokio::net::{TcpStream, UdpSocket};
+use vc_protocol::ServiceKey;
+
+use super::limits::MAX_CONNECTIONS;
+use super::load_balancer::Scope;
+use super::router::Router;
+use super::upstream::{self, TcpUpstream};
+use super::{splice, udp};
+use crate::dns::{Admit, ServiceRouter};
+
+impl Router {
+    /// Forwards a TCP connection to a port of an instance of a service; returns when it is closed. The client is reset
+    /// when no instance accepts within [`CONNECT_DEADLINE`](super::CONNECT_DEADLINE).
+    pub async fn serve(&self, client: TcpStream, service: ServiceKey, port: u16) {
+        self.forward(client, service, port, Scope::Cluster).await;
+    }
+
+    /// Forwards the datagrams of a UDP socket to a port of instances of a service, and their answers back, for as long
+    /// as the future is polled. A client address keeps its instance while that is available; datagrams of an address
+    /// that `admit` rejects are dropped.
+    pub async fn serve_udp(&self, socket: UdpSocket, service: ServiceKey, port: u16, admit: Admit) {
+        udp::serve(self.clone(), socket, service, port, Scope::Cluster, Some(admit)).await;
+    }
+
+    pub(super) async fn forward(
+        &self,
+        client: TcpStream,
+        service: ServiceKey,
+        port: u16,
+        scope: Scope,
+    ) {
+        let Ok(_permit) = self.inner.permits.try_acquire() else {
+            tracing::debug!(%service, limit = MAX_CONNECTIONS, "connection limit reached, client reset");
+            return splice::reset(client);
+        };
+        upstream::set_options(&client);
+        // Boxed, so that the state of connecting is freed before the connection is spliced.
+        let route = Box::pin(self.connect::<TcpUpstream>(&service, port, scope)).await;
+        drop(service);
+        let Some(route) = route else { return splice::reset(client) };
+        match route.upstream {
+            TcpUpstream::Local(instance) => splice::tcp(client, instance).await,
+            TcpUpstream::Remote(stream) => {
+                let down = self.node_down(&route.endpoint);
+                splice::records(client, stream, down).await;
+            }
+        }
+    }
+}
+
+impl ServiceRouter for Router {
+    async fn tcp(&self, stream: TcpStream, service: ServiceKey, port: u16) {
+        self.serve(stream, service, port).await;
+    }
+
+    async fn udp(&self, socket: UdpSocket, service: ServiceKey, port: u16, admit: Admit) {
+        self.serve_udp(socket, service, port, admit).await;
+    }
+}
