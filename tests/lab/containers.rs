@@ -1,10 +1,11 @@
-//! What containers do that nobody wished for, and what they say.
+//! Containers that fail to start, crash, ignore SIGTERM or log too much; logs and exec.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::SHORT_MONITOR;
 use crate::harness::fixtures::{logging_service, web};
 use crate::harness::lab::{Container, Lab};
 use crate::harness::load::Load;
@@ -13,7 +14,7 @@ use crate::harness::{DEADLINE, measured, until};
 fn service(name: &str, script: &str, more: &str) -> String {
     format!(
         "name: shop\nservices:\n  {name}:\n    image: vc-test:1\n    command: [sh, -c, '{script}']\n    \
-         stop_grace_period: 1s\n{more}"
+         stop_grace_period: 1s\n{SHORT_MONITOR}{more}"
     )
 }
 
@@ -22,7 +23,7 @@ fn reason(row: &Value) -> &str {
 }
 
 #[test]
-fn bad_containers_are_told_of_and_disturb_nobody() {
+fn failing_containers_are_reported_and_leave_other_services_unchanged() {
     let lab = Lab::cluster(2);
     lab.deploy(1, &web("calm", "web", 2, "    ports: ['8080:80']\n"), &["--wait"]).done();
     let calm = |container: &Container| container.service() == "calm/web";
@@ -30,38 +31,41 @@ fn bad_containers_are_told_of_and_disturb_nobody() {
         lab.all_containers(&[1, 2]).into_values().flatten().filter(calm).collect();
     let load = Load::requests(&lab, 1, "10.77.0.11:8080", 50);
 
-    // Nobody has its image.
+    // An image that no node and no registry has.
     lab.deploy(1, "name: shop\nservices:\n  no:\n    image: nowhere.invalid/no:1\n", &[]).done();
-    let row = lab.row(2, "it says where it looked", "no", |row| {
+    let row = lab.row(2, "the reason names the image", "no", |row| {
         matches!(row["state"].as_str(), Some("pending" | "failed"))
             && reason(row).contains("nowhere.invalid/no:1")
     });
-    measured(&format!("an image that nobody has: {}", reason(&row)), std::time::Duration::ZERO);
+    measured(&format!("an image that does not exist: {}", reason(&row)), std::time::Duration::ZERO);
 
-    // One that crashes again and again.
+    // A crash loop.
     lab.deploy(1, &service("crash", "echo no till; exit 4", ""), &[]).done();
-    lab.row(2, "a loop of crashes shows the last lines", "crash", |row| {
+    lab.row(2, "a crash loop shows the exit code and the last log lines", "crash", |row| {
         row["restarts"].as_u64() >= Some(2)
             && reason(row).contains('4')
             && reason(row).contains("no till")
     });
 
-    // One that does not stop when it is asked to.
+    // A container that ignores SIGTERM.
     lab.deploy(2, &service("deaf", "trap : TERM; while true; do sleep 1; done", ""), &["--wait"])
         .done();
     let (host, deaf) = lab.only("shop/deaf");
     let start = Instant::now();
     lab.vc(1, &["rm", "deaf"]).done();
-    until("it is gone after its grace", DEADLINE, || {
+    until("the container is removed after its grace period", DEADLINE, || {
         let left = lab.containers(host);
         if left.contains(&deaf) { Err(format!("{left:?}")) } else { Ok(()) }
     });
-    measured("a container that ignores SIGTERM is gone, with a grace of 1 s", start.elapsed());
+    measured(
+        "a container that ignores SIGTERM is removed, with a grace period of 1 s",
+        start.elapsed(),
+    );
 
-    // One that writes a line of 100 megabytes, and one more.
+    // A log line of 100 MB, and another line.
     let script = "head -c 104857600 /dev/zero | tr \"\\\\0\" x; echo; echo done; exec sleep 900";
     lab.deploy(1, &service("wordy", script, ""), &["--wait"]).done();
-    let (tail, _) = until("its last line is read", DEADLINE, || {
+    let (tail, _) = until("the last line is in the logs", DEADLINE, || {
         let said = lab.vc(2, &["logs", "--tail", "1", "wordy"]);
         if said.code == Some(0) && said.out.contains("done") { Ok(said.out) } else { Err(said.err) }
     });
@@ -77,14 +81,14 @@ fn bad_containers_are_told_of_and_disturb_nobody() {
     load.end_requests().all_answered(100);
     let after: Vec<Container> =
         lab.all_containers(&[1, 2]).into_values().flatten().filter(calm).collect();
-    assert_eq!(after, before, "the very same containers");
+    assert_eq!(after, before, "the same containers");
 }
 
 #[test]
-fn logs_come_merged_from_all_nodes_and_commands_run_in_an_instance_on_any() {
+fn logs_of_all_nodes_are_merged_and_exec_reaches_instances_on_any_node() {
     let lab = Lab::cluster(3);
     lab.deploy(1, &logging_service("shop", "talk", 3), &["--wait"]).done();
-    let (rows, _) = until("each has written three lines", DEADLINE, || {
+    let (rows, _) = until("each replica has written three lines", DEADLINE, || {
         let rows = lab.log_rows(1, &["talk"]);
         let of = |replica: u64| rows.iter().filter(|row| row["replica"] == replica).count();
         if (1..=3).all(|replica| of(replica) >= 3) { Ok(rows) } else { Err(format!("{rows:?}")) }
@@ -94,12 +98,12 @@ fn logs_come_merged_from_all_nodes_and_commands_run_in_an_instance_on_any() {
     let nodes: BTreeSet<&str> = rows.iter().filter_map(|row| row["node"].as_str()).collect();
     assert_eq!(nodes.len(), 3, "{nodes:?}");
     let tail = lab.log_rows(2, &["--tail", "1", "talk"]);
-    assert_eq!(tail.len(), 3, "one of each: {tail:?}");
+    assert_eq!(tail.len(), 3, "one line of each replica: {tail:?}");
 
-    // Each line says which output it came from.
+    // Each row names the stream of its line.
     let both = "echo out; echo err >&2; exec sleep 900";
     lab.deploy(1, &service("both", both, ""), &["--wait"]).done();
-    let (rows, _) = until("both lines are there", DEADLINE, || {
+    let (rows, _) = until("both lines are in the logs", DEADLINE, || {
         let rows = lab.log_rows(3, &["both"]);
         if rows.len() == 2 { Ok(rows) } else { Err(format!("{rows:?}")) }
     });
@@ -108,7 +112,7 @@ fn logs_come_merged_from_all_nodes_and_commands_run_in_an_instance_on_any() {
         assert_eq!(row["stream"], stream);
     }
 
-    // In each of them, from any node.
+    // Exec in each replica, from each node.
     for (at, replica) in [(1, "1"), (2, "2"), (3, "3")] {
         let said = lab.vc(
             at,
@@ -118,14 +122,14 @@ fn logs_come_merged_from_all_nodes_and_commands_run_in_an_instance_on_any() {
     }
     let said = lab.vc(1, &["exec", "talk", "--", "sh", "-c", "echo out; echo err >&2"]);
     assert_eq!((said.out.as_str(), said.err.as_str(), said.code), ("out\n", "err\n", Some(0)));
-    // As a shell has it, and Docker.
+    // The exit codes of shells and Docker for a missing program.
     let said = lab.vc(1, &["exec", "talk", "--", "no-such-program"]);
     assert!(matches!(said.code, Some(126 | 127)), "{said:?}");
     assert!(format!("{}{}", said.out, said.err).contains("no-such-program"), "{said:?}");
 
-    // One that has ended takes none.
+    // An instance that has exited refuses exec.
     lab.deploy(1, &service("once", "echo bye", "    restart: \"no\"\n"), &[]).done();
-    lab.row(1, "it has ended", "once", |row| {
+    lab.row(1, "the instance has exited", "once", |row| {
         !matches!(row["state"].as_str(), Some("running" | "starting" | "pending" | "pulling"))
     });
     let told = lab.vc(2, &["exec", "once", "--", "true"]).failed();

@@ -1,4 +1,4 @@
-//! The Docker engine of a host fails.
+//! Failure of a host's Docker engine.
 
 use rustix::process::Signal;
 
@@ -7,7 +7,7 @@ use crate::harness::lab::Lab;
 use crate::harness::{DEADLINE, running, sleeping_service, until};
 
 #[test]
-fn a_host_whose_engine_dies_stays_up_with_a_problem_and_recovers() {
+fn a_node_whose_docker_engine_dies_stays_up_reports_it_and_recovers() {
     let lab = Lab::cluster(3);
     lab.deploy(1, &sleeping_service("shop", "web", 6), &["--wait"]).done();
     let before = lab.settled(&[1, 2, 3], "shop/web", 6);
@@ -17,13 +17,13 @@ fn a_host_whose_engine_dies_stays_up_with_a_problem_and_recovers() {
         let rows = lab.rows(host, &["nodes"]);
         rows.into_iter().find(|row| row["name"] == "h2").expect("h2")
     };
-    until("its problem is known everywhere", DEADLINE, || {
+    until("the other nodes report the problem", DEADLINE, || {
         let row = of_h2(3);
         let told = row["state"] == "up"
             && row["problem"].as_str().is_some_and(|problem| problem.contains("Docker"));
         if told { Ok(()) } else { Err(row.to_string()) }
     });
-    until("its share runs elsewhere", DEADLINE, || {
+    until("its instances run on other nodes", DEADLINE, || {
         match running(&lab.rows(2, &["ps"]), "shop/web", 6)? {
             nodes if !nodes.contains_key("h2") => Ok(()),
             nodes => Err(format!("{nodes:?}")),
@@ -38,8 +38,11 @@ fn a_host_whose_engine_dies_stays_up_with_a_problem_and_recovers() {
     let after = lab.settled(&[1, 2, 3], "shop/web", 6);
     for host in [1, 3] {
         let kept = before[&host].iter().all(|container| after[&host].contains(container));
-        assert!(kept, "what runs elsewhere was not touched: {before:?} {after:?}");
+        assert!(kept, "containers on other nodes are unchanged: {before:?} {after:?}");
     }
     lab.vc(1, &["scale", "web=9"]).done();
-    assert!(!lab.settled(&[1, 2, 3], "shop/web", 9)[&2].is_empty(), "it takes work again");
+    assert!(
+        !lab.settled(&[1, 2, 3], "shop/web", 9)[&2].is_empty(),
+        "the node gets instances again"
+    );
 }

@@ -1,4 +1,4 @@
-//! The shop in `examples/`, as its readers would put it up.
+//! The example in `examples/shop`, deployed as its README describes.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::harness::lab::Lab;
 use crate::harness::load::{Load, datagrams};
 use crate::harness::{DEADLINE, until};
 
-/// The images are made of Debian's packages, which come over the network when they are made for the first time.
+/// The first build of the images downloads Debian packages.
 const DOWNLOADS: Duration = Duration::from_secs(300);
 const IMAGES: [&str; 4] = ["nginx", "redis", "postgres", "python"];
 
@@ -37,14 +37,14 @@ fn post(lab: &Lab, host: usize, item: &str) {
 }
 
 #[test]
-fn the_shop_opens_answers_through_every_node_and_changes_while_people_are_in_it() {
+fn the_example_shop_answers_on_every_node_and_updates_under_load() {
     let lab = Lab::cluster_and_operator(3);
-    // Hosts of the lab reach nobody outside of it; the node itself may.
+    // Hosts of the lab have no internet access; the host that runs the test has.
     let mut build = Command::new(example("images/build"));
     build.env("DOCKER_HOST", format!("unix://{}", lab.files_of(4).join("docker.sock").display()));
     run_for(DOWNLOADS, build).done();
     for (at, image) in IMAGES.iter().enumerate() {
-        // To one node or another: those that need it get it from there.
+        // To different nodes: the others fetch the image from there.
         lab.operator(at % 3 + 1, &["image", "push", &format!("example/{image}:1")]).done();
     }
     let compose = example("shop/compose.yaml");
@@ -59,7 +59,7 @@ fn the_shop_opens_answers_through_every_node_and_changes_while_people_are_in_it(
     assert_eq!(shop["items"].as_array().map(Vec::len), Some(3), "{shop}");
     assert!(shop["visits"].as_u64() > Some(0), "{shop}");
 
-    // Who is in front does not see the database.
+    // The web service does not resolve the database, which is in another network.
     let (db, _) = lab.only("shop/db");
     let all = lab.all_containers(&[1, 2, 3]);
     let (front, web) = all
@@ -70,7 +70,7 @@ fn the_shop_opens_answers_through_every_node_and_changes_while_people_are_in_it(
     let seen = |name: &str| lab.inside(front, web, &["nslookup", "-type=a", name]).code == Some(0);
     assert!(seen("api") && !seen("db"), "web on h{front}, db on h{db}");
 
-    // Another greeting is an update, which a client of a node does not notice.
+    // A changed greeting is an update without failed requests.
     let load = Load::requests(&lab, 1, "10.77.0.11:8080", 50);
     let mut greeting = lab.command(&["exec", "4", "--"]);
     greeting.args([&crate::harness::program("vc").display().to_string(), "--peer", "10.77.0.13"]);
@@ -78,23 +78,23 @@ fn the_shop_opens_answers_through_every_node_and_changes_while_people_are_in_it(
     lab.as_admin(&mut greeting);
     run_for(DEADLINE, greeting).done();
     load.end_requests().all_answered(50);
-    until("the new greeting, and the same items", DEADLINE, || {
+    until("the new greeting is served with the same items", DEADLINE, || {
         let shop = lab.get(3, "http://10.77.0.11:8080/api/items").json();
         let right =
             shop["greeting"] == "Hello" && shop["items"].as_array().map(Vec::len) == Some(3);
         if right { Ok(()) } else { Err(shop.to_string()) }
     });
 
-    // Datagrams go the same way.
+    // UDP is forwarded as well.
     let echo = "name: echo\nservices:\n  echo:\n    image: example/python:1\n    ports: ['9053:53/udp']\n    \
-                stop_grace_period: 1s\n    command:\n      - python3\n      - -c\n      - |\n        \
+                stop_grace_period: 1s\n    deploy: {update_config: {monitor: 500ms}}\n    command:\n      - python3\n      - -c\n      - |\n        \
                 import socket\n        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n        \
                 s.bind(('', 53))\n        while True:\n            data, peer = s.recvfrom(1500)\n            \
                 s.sendto(b'echo ' + data, peer)\n";
     lab.deploy(1, echo, &["--wait"]).done();
     let (home, _) = lab.only("echo/echo");
     let idle = home % 3 + 1;
-    let (answers, _) = until("an answer comes back", DEADLINE, || {
+    let (answers, _) = until("the datagrams are answered", DEADLINE, || {
         datagrams(&lab, idle, &format!("{}:9053", Lab::ip(idle)), 3)
     });
     assert_eq!(answers, ["echo 0", "echo 1", "echo 2"]);

@@ -1,4 +1,4 @@
-//! Hosts lose their power and get it back.
+//! Hosts and nodes that are killed and started again.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use crate::harness::lab::{Container, Lab};
 use crate::harness::load::{Load, between, now};
 use crate::harness::{DEADLINE, measured, running, sleeping_service, until};
 
-/// More than five seconds, which is what is promised: this node is small, and the programs are not optimised.
+/// Limit of a takeover. The promise is 5 s; debug builds on a small test host take longer.
 const BOUND: Duration = Duration::from_secs(15);
 
-/// Waits until six run on these hosts, as `vc` and as the engines say; how long that took.
+/// Waits until six instances run on these hosts, according to `vc` and to the Docker engines.
 fn six_on(lab: &Lab, hosts: &[usize], since: Instant) {
     let names: Vec<String> = hosts.iter().map(|host| format!("h{host}")).collect();
-    until("six run on those that are left", DEADLINE, || {
+    until("six instances run on the remaining hosts", DEADLINE, || {
         let nodes = running(&lab.rows(hosts[0], &["ps"]), "shop/web", 6)?;
         if nodes.keys().all(|name| names.contains(name)) {
             Ok(())
@@ -24,7 +24,7 @@ fn six_on(lab: &Lab, hosts: &[usize], since: Instant) {
     let told = since.elapsed();
     measured(&format!("six containers run on {names:?}"), told);
     let there: usize = hosts.iter().map(|&host| lab.containers(host).len()).sum();
-    assert_eq!(there, 6, "the engines say the same");
+    assert_eq!(there, 6, "the Docker engines agree");
     assert!(told < BOUND, "{told:?}");
 }
 
@@ -33,7 +33,7 @@ fn all_in(some: &[Container], all: &[Container]) -> bool {
 }
 
 #[test]
-fn what_dead_hosts_ran_runs_elsewhere_and_nothing_else_is_touched() {
+fn instances_of_dead_hosts_are_rescheduled_and_others_unchanged() {
     let lab = Lab::cluster(3);
     let start = Instant::now();
     lab.deploy(2, &sleeping_service("shop", "web", 6), &["--wait"]).done();
@@ -50,26 +50,26 @@ fn what_dead_hosts_ran_runs_elsewhere_and_nothing_else_is_touched() {
     let six = lab.containers(1);
     assert!(all_in(&before[&1], &six));
 
-    // Power returns; their engines have the old containers still, which do not run.
+    // The hosts return; their engines still have the old containers, stopped.
     for host in [2, 3] {
         lab.host("start", host);
         lab.node(host, &["run"]);
     }
     lab.all_up(&[1, 2, 3]);
     let after = lab.settled(&[1, 2, 3], "shop/web", 6);
-    assert_eq!(after[&1], six, "a return moves nothing and restarts nothing");
-    until("nothing is left of the old containers", DEADLINE, || {
+    assert_eq!(after[&1], six, "a returning node moves and restarts nothing");
+    until("the old containers are removed", DEADLINE, || {
         let left = lab.run(&["docker", "3", "ps", "-aq"]).done();
         if left.trim().is_empty() { Ok(()) } else { Err(left) }
     });
-    // And they are of use again.
+    // The returned nodes get instances again.
     lab.vc(3, &["scale", "web=9"]).done();
     let nine = lab.settled(&[1, 2, 3], "shop/web", 9);
     assert!(all_in(&six, &nine[&1]) && !nine[&2].is_empty() && !nine[&3].is_empty(), "{nine:?}");
 }
 
 #[test]
-fn nodes_that_are_killed_adopt_their_containers() {
+fn restarted_nodes_adopt_their_running_containers() {
     let lab = Lab::cluster(3);
     lab.deploy(1, &sleeping_service("shop", "web", 6), &["--wait"]).done();
     let before = lab.settled(&[1, 2, 3], "shop/web", 6);
@@ -77,15 +77,15 @@ fn nodes_that_are_killed_adopt_their_containers() {
     assert_eq!(lab.all_containers(&[1, 2, 3]), before, "containers outlive their node");
     (1..=3).for_each(|host| lab.node(host, &["run"]));
     lab.all_up(&[1, 2, 3]);
-    assert_eq!(lab.settled(&[1, 2, 3], "shop/web", 6), before, "the very same containers");
+    assert_eq!(lab.settled(&[1, 2, 3], "shop/web", 6), before, "the same containers");
     let rows = lab.rows(2, &["ps"]);
     assert!(rows.iter().all(|row| row["restarts"] == 0), "{rows:?}");
 }
 
 #[test]
-fn clients_of_a_node_that_dies_wait_no_longer_than_it_takes_to_notice_and_others_never() {
+fn only_connections_to_a_dead_node_fail_and_they_are_reset() {
     let lab = Lab::cluster(3);
-    // Not on h3, where the clients are.
+    // Not on h3, whose node forwards for the clients.
     let elsewhere = "    deploy: {placement: {constraints: [node.name != h3]}}\n";
     lab.deploy(
         1,
@@ -109,15 +109,15 @@ fn clients_of_a_node_that_dies_wait_no_longer_than_it_takes_to_notice_and_others
     let load = Load::requests(&lab, 3, "10.77.0.13:8080", 200);
     let killed = now();
     lab.host("kill", 2);
-    until("all runs on the one that is left", DEADLINE, || {
+    until("all instances run on the remaining host", DEADLINE, || {
         let rows = lab.rows(3, &["ps"]);
         let web = running(&rows, "shop/web", 4)?;
         running(&rows, "clock/ticks", 2)?;
         if web.contains_key("h2") { Err(format!("{web:?}")) } else { Ok(()) }
     });
     let replaced = now();
-    // Long enough after it to see that all is well.
-    until("two more seconds", DEADLINE, || {
+    // Requests after the takeover must succeed: let 2 s of them pass.
+    until("2 s of further requests", DEADLINE, || {
         if between(replaced, now()) > Duration::from_secs(2) { Ok(()) } else { Err(String::new()) }
     });
 
@@ -125,23 +125,26 @@ fn clients_of_a_node_that_dies_wait_no_longer_than_it_takes_to_notice_and_others
     let last = report.failures.iter().map(|failure| failure.begun).max().unwrap_or(killed);
     let (failed, all) = (report.failures.len(), report.requests);
     measured(
-        &format!("{failed} of {all} requests failed, the last one begun after the death by"),
+        &format!("{failed} of {all} requests failed, the last one begun this long after the death"),
         between(killed, last),
     );
-    measured("the slowest answer", Duration::from_secs_f64(report.max_ms / 1000.0));
+    measured("slowest answer", Duration::from_secs_f64(report.max_ms / 1000.0));
     assert!(between(killed, last) < BOUND, "{:?}", report.failures.last());
     assert!(report.requests > 400 && report.bodies["vc-test:1"] > 400, "{report:?}");
 
     let streams = streams.end_streams();
     let of =
         |replica: &str| -> Vec<_> { streams.iter().filter(|it| it.first == replica).collect() };
-    assert!(!of(&survives).is_empty() && !of(&dies).is_empty(), "to both: {streams:?}");
+    assert!(
+        !of(&survives).is_empty() && !of(&dies).is_empty(),
+        "streams to both hosts: {streams:?}"
+    );
     for stream in of(&survives) {
-        assert!(stream.ended.is_none(), "a connection to what survives was cut: {stream:?}");
-        assert!(stream.silence_ms < 2000, "a connection to what survives stood still: {stream:?}");
+        assert!(stream.ended.is_none(), "a stream to the surviving host was closed: {stream:?}");
+        assert!(stream.silence_ms < 2000, "a stream to the surviving host stalled: {stream:?}");
     }
     for stream in of(&dies) {
-        let (at, _) = stream.ended.as_ref().expect("who waits for the dead is told");
+        let (at, _) = stream.ended.as_ref().expect("streams to the dead host are reset");
         assert!(between(killed, *at) < BOUND, "{stream:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Images without a registry: from the operator to one node, and from there to those that need it.
+//! Images without a registry: pushed to one node, fetched from there by the nodes that need them.
 
 use std::process::Command;
 
@@ -6,13 +6,13 @@ use crate::harness::command::run;
 use crate::harness::lab::Lab;
 use crate::harness::{DEADLINE, measured, until};
 
-/// Megabytes of random bytes, in two layers.
+/// Returns the size of the test image in MB: random bytes in two layers.
 fn megabytes() -> usize {
     std::env::var("VC_TEST_IMAGE_MB")
         .map_or(60, |text| text.parse().expect("VC_TEST_IMAGE_MB is a number"))
 }
 
-/// Makes an image with the operator's engine; its id.
+/// Makes an image with a host's engine and returns its id.
 fn make(lab: &Lab, host: usize, name: &str, megabytes: usize) -> String {
     for (from, layer) in [("vc-test:1", "one"), (name, "two")] {
         let count = format!("count={}", megabytes / 2);
@@ -44,7 +44,7 @@ fn id(lab: &Lab, host: usize, name: &str) -> String {
     lab.docker(host, &["image", "inspect", "--format", "{{.Id}}", name]).done().trim().to_owned()
 }
 
-/// One replica on each of these hosts.
+/// Returns a Compose file with one replica on each of these hosts.
 fn compose(hosts: &[usize]) -> String {
     let constraints: Vec<String> = (1..=3)
         .filter(|host| !hosts.contains(host))
@@ -52,14 +52,14 @@ fn compose(hosts: &[usize]) -> String {
         .collect();
     format!(
         "name: shop\nservices:\n  big:\n    image: big:1\n    stop_grace_period: 1s\n    deploy:\n      \
-         replicas: {}\n      placement: {{constraints: [{}]}}\n",
+         update_config: {{monitor: 500ms}}\n      replicas: {}\n      placement: {{constraints: [{}]}}\n",
         hosts.len(),
         constraints.join(", ")
     )
 }
 
 #[test]
-fn an_image_that_was_pushed_to_one_node_runs_on_all_even_when_that_one_dies() {
+fn a_pushed_image_runs_on_all_nodes_even_when_its_first_node_dies() {
     let lab = Lab::cluster_and_operator(3);
     let pushed = make(&lab, 4, "big:1", megabytes());
     let bytes = u64::try_from(megabytes()).expect("a number") << 20;
@@ -69,7 +69,7 @@ fn an_image_that_was_pushed_to_one_node_runs_on_all_even_when_that_one_dies() {
     assert_eq!(row["id"], pushed.as_str());
     assert_eq!(row["nodes"], serde_json::json!(["h1"]), "{row}");
 
-    // To the second node, once.
+    // The second node fetches each byte once.
     let (sent, start) = (lab.sent(1), std::time::Instant::now());
     lab.deploy(3, &compose(&[1, 2]), &["--wait"]).done();
     measured(&format!("{} MB fetched by another node", megabytes()), start.elapsed());
@@ -79,23 +79,23 @@ fn an_image_that_was_pushed_to_one_node_runs_on_all_even_when_that_one_dies() {
         assert_eq!(id(&lab, host, "big:1"), pushed);
     }
 
-    // To the third; its source dies on the way.
+    // The third node fetches it; its source dies during the transfer.
     lab.deploy(2, &compose(&[1, 2, 3]), &[]).done();
-    lab.row(2, "the third fetches it", "big", |row| {
+    lab.row(2, "the third node fetches the image", "big", |row| {
         row["node_name"] == "h3"
             && matches!(row["state"].as_str(), Some("pulling" | "starting" | "running"))
     });
     lab.host("node-kill", 1);
-    lab.row(2, "the third runs it", "big", |row| {
+    lab.row(2, "the third node runs the image", "big", |row| {
         row["node_name"] == "h3" && row["state"] == "running"
     });
-    assert_eq!(id(&lab, 3, "big:1"), pushed, "the same bytes");
+    assert_eq!(id(&lab, 3, "big:1"), pushed, "the same image");
 }
 
 #[test]
-fn a_disk_that_is_full_stops_the_transfer_and_nothing_else() {
+fn a_full_disk_fails_the_transfer_and_leaves_other_services_unchanged() {
     let mut lab = Lab::cluster_and_operator(2);
-    // An engine with little room. It keeps the mount in a namespace of its own, so that this one can go at once.
+    // A Docker engine with a disk of 40 MB. It keeps the mount in its own namespace, so that it can be unmounted here.
     lab.host("kill", 2);
     let docker = lab.files_of(2).join("docker").display().to_string();
     let mut mount = Command::new("mount");
@@ -109,21 +109,21 @@ fn a_disk_that_is_full_stops_the_transfer_and_nothing_else() {
     lab.node(2, &["run"]);
     lab.all_up(&[1, 2]);
 
-    let other = "name: other\nservices:\n  calm:\n    image: vc-test:1\n    command: [sleep, '900']\n    scale: 2\n";
+    let other = "name: other\nservices:\n  calm:\n    image: vc-test:1\n    command: [sleep, '900']\n    scale: 2\n    deploy: {update_config: {monitor: 500ms}}\n";
     lab.deploy(1, other, &["--wait"]).done();
     let before = lab.all_containers(&[1, 2]);
     make(&lab, 3, "big:1", 80);
     lab.operator(1, &["image", "push", "big:1"]).done();
     lab.deploy(1, &compose(&[2]), &[]).done();
-    let row = lab.row(1, "it says that there is no room", "big", |row| {
+    let row = lab.row(1, "the reason says that the disk is full", "big", |row| {
         let reason = row["reason"].as_str().unwrap_or_default();
         matches!(row["state"].as_str(), Some("pending" | "failed" | "pulling"))
             && reason.to_lowercase().contains("no space left")
     });
     assert_eq!(row["node_name"], "h2", "{row}");
-    assert_eq!(lab.all_containers(&[1, 2]), before, "nothing else is disturbed");
+    assert_eq!(lab.all_containers(&[1, 2]), before, "other containers are unchanged");
     lab.vc(2, &["rm", "big"]).done();
-    until("nothing is left of it", DEADLINE, || {
+    until("the service is removed", DEADLINE, || {
         let rows = lab.rows(2, &["ps", "shop/"]);
         if rows.is_empty() { Ok(()) } else { Err(format!("{rows:?}")) }
     });

@@ -1,5 +1,5 @@
-//! Clusters on hosts with networks and Docker engines of their own, by `scripts/lab`. Needs root. With the defaults:
-//! all protocols, mDNS, the Docker runtime.
+//! Tests of clusters on several simulated hosts, each with its own network namespace and Docker engine (`scripts/lab`).
+//! Need root. Nodes run with the defaults: all transports, mDNS, the Docker runtime.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,3 +23,6 @@ mod ports;
 mod secrets;
 mod updates;
 mod volumes;
+
+/// Makes instances without a healthcheck available after 500 ms instead of 5 s.
+const SHORT_MONITOR: &str = "    deploy: {update_config: {monitor: 500ms}}\n";

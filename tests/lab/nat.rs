@@ -1,14 +1,14 @@
-//! Nodes behind NAT: they dial out, and nobody dials them.
+//! Nodes behind NAT: they can dial out but cannot be dialled.
 
 use crate::harness::command::CommandOutput;
 use crate::harness::lab::Lab;
 use crate::harness::{DEADLINE, measured, program, until};
 
-/// The hosts that are not behind NAT.
+/// Hosts that are not behind NAT, and relay.
 const RELAYS: [usize; 2] = [1, 4];
-/// Bytes of the file that is fetched.
+/// Size of the fetched file in bytes.
 const BIG: u64 = 32 << 20;
-/// Its service, on a node behind NAT.
+/// A service with that file, on a node behind NAT.
 const COMPOSE: &str = "name: shop
 services:
   web:
@@ -20,7 +20,7 @@ services:
     deploy: {placement: {constraints: [node.name == h3]}}
 ";
 
-/// A cluster of four, of which h2 and h3 have been behind NAT from the beginning.
+/// Starts a cluster of four nodes; h2 and h3 are behind NAT from the start.
 fn cluster() -> Lab {
     let lab = Lab::up(4);
     lab.host("nat", 2);
@@ -33,12 +33,12 @@ fn cluster() -> Lab {
     lab
 }
 
-/// `vc` on a host, asking the node there.
+/// Runs `vc` on a host against the node there.
 fn vc_on(lab: &Lab, host: usize, words: &[&str]) -> CommandOutput {
     lab.vc_anywhere(host, &[&["--peer", &Lab::ip(host)], words].concat())
 }
 
-/// Waits until a host sees these up and no other.
+/// Waits until the node of a host considers exactly these nodes up.
 fn sees_up(lab: &Lab, host: usize, up: &[usize]) {
     until(&format!("h{host} sees {up:?} up"), DEADLINE, || {
         let rows = vc_on(lab, host, &["--output", "json", "nodes"]).json();
@@ -55,14 +55,14 @@ fn sees_up(lab: &Lab, host: usize, up: &[usize]) {
     });
 }
 
-/// What the port of the service at a host answers, asked on that host.
+/// Requests the service's port on a host, from that host. Errors: no answer.
 fn asked(lab: &Lab, host: usize) -> Result<(), String> {
     let said = lab.get(host, &format!("http://{}:8080/", Lab::ip(host)));
     if said.out.trim() == "vc-test:1" { Ok(()) } else { Err(said.err) }
 }
 
-/// Fetches the file at h2's port. Returns which of the two hosts that are not behind NAT passed on more bytes, and how
-/// many. Errors: the connection was cut.
+/// Fetches the file at h2's port. Returns the host that relayed most, and how many bytes. Errors: the connection was
+/// closed early.
 fn relayed(lab: &Lab) -> Result<(usize, u64), String> {
     let sent = || RELAYS.map(|host| lab.sent(host));
     let before = sent();
@@ -73,11 +73,11 @@ fn relayed(lab: &Lab) -> Result<(usize, u64), String> {
     let whole = said.code == Some(0) && said.json()["bytes"].as_u64() > Some(BIG);
     let passed = sent().into_iter().zip(before).map(|(now, before)| now - before);
     let most = RELAYS.into_iter().zip(passed).max_by_key(|&(_, bytes)| bytes);
-    if whole { Ok(most.expect("two hosts")) } else { Err("cut".to_owned()) }
+    if whole { Ok(most.expect("two hosts")) } else { Err("closed early".to_owned()) }
 }
 
 #[test]
-fn two_nodes_behind_nat_reach_each_other_through_any_that_is_not() {
+fn two_nodes_behind_nat_reach_each_other_through_any_relay() {
     let lab = cluster();
     for host in 1..=4 {
         sees_up(&lab, host, &[1, 2, 3, 4]);
@@ -85,45 +85,46 @@ fn two_nodes_behind_nat_reach_each_other_through_any_that_is_not() {
     lab.deploy(1, COMPOSE, &["--wait"]).done();
     let url = format!("http://{}:8080/", Lab::ip(3));
     let direct = ["exec", "2", "--", "busybox", "wget", "-T", "1", "-q", "-O", "-", &url];
-    assert_ne!(lab.run(&direct).code, Some(0), "nobody reaches h3");
+    assert_ne!(lab.run(&direct).code, Some(0), "h3 cannot be dialled");
     for host in [1, 2, 4] {
-        let (_, took) = until("its port answers", DEADLINE, || asked(&lab, host));
+        let (_, took) = until("the port answers", DEADLINE, || asked(&lab, host));
         measured(&format!("a service behind NAT answers at h{host} after"), took);
     }
     assert!(vc_on(&lab, 2, &["logs", "web"]).done().contains("here I am"));
     let said = vc_on(&lab, 2, &["exec", "web", "--", "cat", "/www/index.html"]).done();
     assert_eq!(said.trim(), "vc-test:1");
-    let (relay, bytes) = relayed(&lab).expect("all of it");
-    assert!(bytes > BIG, "it went through h{relay}, but for {bytes} bytes");
+    let (relay, bytes) = relayed(&lab).expect("the whole file");
+    assert!(bytes > BIG, "h{relay} relayed {bytes} bytes only");
 
-    // When the relay dies the other takes over; without any, a connection fails; and it comes back by itself.
+    // The relay dies: the other one takes over. Both die: connections fail. One returns: connections work again.
     let other = if relay == 1 { 4 } else { 1 };
     lab.host("kill", relay);
-    let (_, took) = until("through the other", DEADLINE, || asked(&lab, 2));
+    let (_, took) = until("the port answers through the other relay", DEADLINE, || asked(&lab, 2));
     measured("a service behind NAT answers when its relay died after", took);
     assert!(vc_on(&lab, 2, &["logs", "web"]).done().contains("here I am"));
     lab.host("kill", other);
     sees_up(&lab, 2, &[2]);
-    assert!(asked(&lab, 2).is_err(), "h3 is out of reach");
+    assert!(asked(&lab, 2).is_err(), "h3 is not reachable");
     lab.host("start", relay);
     lab.node(relay, &["run"]);
-    let (_, took) = until("through the first again", DEADLINE, || asked(&lab, 2));
+    let (_, took) =
+        until("the port answers through the first relay again", DEADLINE, || asked(&lab, 2));
     measured("a service behind NAT answers when a relay is back after", took);
 }
 
 #[test]
-fn nodes_that_come_to_reach_each_other_need_no_relay_any_more() {
+fn a_direct_connection_replaces_the_relay_when_nat_ends() {
     let lab = cluster();
     sees_up(&lab, 2, &[1, 2, 3, 4]);
     lab.deploy(1, COMPOSE, &["--wait"]).done();
-    until("its port answers", DEADLINE, || asked(&lab, 2));
-    assert!(relayed(&lab).expect("all of it").1 > BIG, "it went through a relay");
+    until("the port answers", DEADLINE, || asked(&lab, 2));
+    assert!(relayed(&lab).expect("the whole file").1 > BIG, "the file was relayed");
 
     lab.host("unnat", 3);
-    // What was under way in the circuit when it is closed is cut, not left to wait.
-    let (_, took) = until("it comes directly", DEADLINE, || match relayed(&lab)? {
+    // Connections in the circuit are closed with it and do not hang.
+    let (_, took) = until("the file is fetched directly", DEADLINE, || match relayed(&lab)? {
         (_, bytes) if bytes < BIG / 4 => Ok(()),
-        (relay, bytes) => Err(format!("h{relay} passed on {bytes} bytes")),
+        (relay, bytes) => Err(format!("h{relay} relayed {bytes} bytes")),
     });
     measured("connected directly after", took);
 }

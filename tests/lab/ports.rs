@@ -1,4 +1,4 @@
-//! Published ports: every node answers, whoever runs the instance.
+//! Published ports: every node forwards to the instances, wherever they run.
 
 use rustix::process::Signal;
 
@@ -14,7 +14,7 @@ fn problems(lab: &Lab, host: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_port_is_open_on_every_node_and_leads_to_every_replica_even_two_on_one_node() {
+fn a_published_port_reaches_every_replica_from_every_node() {
     let lab = Lab::cluster(3);
     let here =
         "    ports: ['8080:80']\n    deploy: {placement: {constraints: [node.name == h1]}}\n";
@@ -38,7 +38,7 @@ fn a_port_is_open_on_every_node_and_leads_to_every_replica_even_two_on_one_node(
 }
 
 #[test]
-fn a_port_that_is_wanted_twice_or_taken_is_told_with_both_names() {
+fn port_conflicts_name_the_services_and_end_when_the_port_is_free() {
     let lab = Lab::cluster(2);
     lab.deploy(1, &web("shop", "web", 1, "    ports: ['8080:80']\n"), &["--wait"]).done();
     let told = lab.deploy(2, &web("other", "front", 1, "    ports: ['8080:80']\n"), &[]).refused();
@@ -47,16 +47,16 @@ fn a_port_that_is_wanted_twice_or_taken_is_told_with_both_names() {
     }
     assert_eq!(lab.rows(1, &["ps"]).len(), 1, "nothing was changed");
 
-    // Somebody else of the node has the port: that node says so, the others publish it.
-    let squatter =
+    // Another process on h2 has the port: that node reports it, the others publish the port.
+    let listener =
         lab.command(&["exec", "2", "--", "busybox", "nc", "-ll", "-p", "8099", "-e", "true"]);
-    let mut squatter = Running::start(squatter);
-    until("it listens", DEADLINE, || {
+    let mut listener = Running::start(listener);
+    until("the process listens", DEADLINE, || {
         let sockets = lab.run(&["exec", "2", "--", "busybox", "netstat", "-ltn"]).done();
         if sockets.contains(":8099 ") { Ok(()) } else { Err(sockets) }
     });
     lab.deploy(1, &web("other", "front", 1, "    ports: ['8099:80']\n"), &["--wait"]).done();
-    until("the problem is told everywhere", DEADLINE, || {
+    until("the other node reports the problem", DEADLINE, || {
         let told = problems(&lab, 1);
         let words = ["h2", "8099", "other/front"];
         if told.iter().any(|line| words.iter().all(|word| line.contains(word))) {
@@ -66,9 +66,9 @@ fn a_port_that_is_wanted_twice_or_taken_is_told_with_both_names() {
         }
     });
     assert_eq!(lab.get(2, "http://10.77.0.11:8099/").done().trim(), "vc-test:1");
-    signal(squatter.pid(), Signal::TERM);
-    squatter.end();
-    until("it is published there as soon as it is free", DEADLINE, || {
+    signal(listener.pid(), Signal::TERM);
+    listener.end();
+    until("the port is published when it is free", DEADLINE, || {
         match lab.get(1, "http://10.77.0.12:8099/").out.trim() {
             "vc-test:1" => Ok(()),
             other => Err(format!("'{other}'; {:?}", problems(&lab, 1))),

@@ -13,6 +13,7 @@ services:
     image: vc-test:1
     command: [sleep, '900']
     stop_grace_period: 1s
+    deploy: {update_config: {monitor: 500ms}}
     secrets:
       - source: password
         target: till
@@ -27,7 +28,7 @@ configs:
   motto: {file: ./motto}
 ";
 
-/// Files under a directory that hold one of these, wherever in them.
+/// Returns the files under a directory that contain one of the needles.
 fn holding(dir: &Path, needles: &[Vec<u8>]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -46,9 +47,9 @@ fn holding(dir: &Path, needles: &[Vec<u8>]) -> Vec<PathBuf> {
     found
 }
 
-/// A secret as it is, and as others might write it.
+/// Returns a secret in plain, Base64 and hex.
 fn spellings(secret: &str) -> Vec<Vec<u8>> {
-    // Base64 of the whole; and of a text that it may be a part of.
+    // Without the padding and the end, which depend on what follows the secret.
     let encoded = BASE64.encode(secret.as_bytes());
     vec![
         secret.as_bytes().to_vec(),
@@ -58,7 +59,7 @@ fn spellings(secret: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_secret_is_read_inside_and_nowhere_else_and_a_new_one_is_an_update() {
+fn a_secret_is_readable_in_its_container_only_and_a_new_value_is_an_update() {
     let lab = Lab::cluster(2);
     let (first, second) = ("seventeen-grey-herons", "eighteen-white-egrets");
     lab.file("password", first);
@@ -83,24 +84,27 @@ fn a_secret_is_read_inside_and_nowhere_else_and_a_new_one_is_an_update() {
     let detail = lab.vc(2, &["--output", "json", "inspect", "bank"]).done();
     for needle in spellings(first) {
         let needle = String::from_utf8(needle).expect("text");
-        assert!(!engine.contains(&needle) && !detail.contains(&needle), "{needle} was told");
+        assert!(
+            !engine.contains(&needle) && !detail.contains(&needle),
+            "{needle} is in the output"
+        );
     }
-    // The vocabulary of a healthy test: what is not secret is found.
+    // The check works: the secret's name is found.
     assert!(detail.contains("password"), "{detail}");
 
     lab.file("password", second);
     lab.deploy(2, COMPOSE, &["--wait"]).done();
     let (host, updated) = lab.only("shop/bank");
-    assert_ne!(updated.id, container.id, "another content is another instance");
+    assert_ne!(updated.id, container.id, "a new value makes a new instance");
     assert_eq!(lab.inside(host, &updated, &["cat", "/run/secrets/till"]).done(), second);
 
-    // Neither in the documents, nor in the logs, nor in what the engines keep.
+    // The secrets are not in documents, logs or the engines' files.
     let needles: Vec<Vec<u8>> = [first, second].iter().flat_map(|it| spellings(it)).collect();
     for host in [1, 2] {
         let found = holding(&lab.files_of(host), &needles);
         assert!(found.is_empty(), "{found:?}");
     }
-    // Such a search finds what is there.
+    // The search works: it finds a secret that the container wrote to its disk.
     lab.inside(host, &updated, &["sh", "-c", "cat /run/secrets/till >/leaked"]).done();
-    assert!(!holding(&lab.files_of(host), &needles).is_empty(), "the search is blind");
+    assert!(!holding(&lab.files_of(host), &needles).is_empty(), "the search finds nothing");
 }

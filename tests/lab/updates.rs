@@ -1,25 +1,25 @@
-//! A service changes under load, and changes for the worse.
+//! Updates under load, and rollbacks of failed updates.
 
 use crate::harness::fixtures::web;
 use crate::harness::lab::{Container, Lab};
 use crate::harness::load::Load;
 use crate::harness::{DEADLINE, running, until};
 
-/// Not on h3, whose clients everything is forwarded for; two at a time, to be quick.
+/// Not on h3, whose node forwards for the clients; two instances at a time, to save time.
 const MORE: &str = "    ports: ['8080:80']
     deploy:
       placement: {constraints: [node.name != h3]}
       update_config: {parallelism: 2, order: start-first, monitor: 1s}
 ";
 
-/// Waits until so many run, and nothing else is left of the service; where.
+/// Waits until `count` containers of the service run and no others; returns them with their hosts.
 fn settled(lab: &Lab, count: usize) -> Vec<(usize, Container)> {
     let there = lab.settled(&[1, 2, 3], "shop/web", count);
     there.into_iter().flat_map(|(host, of)| of.into_iter().map(move |it| (host, it))).collect()
 }
 
 #[test]
-fn a_client_of_a_node_without_instances_notices_no_update_no_drain_and_no_change_of_scale() {
+fn updates_drains_and_scaling_fail_no_request() {
     let lab = Lab::cluster(3);
     let first = web("shop", "web", 6, MORE);
     lab.deploy(1, &first, &["--wait"]).done();
@@ -49,7 +49,7 @@ fn a_client_of_a_node_without_instances_notices_no_update_no_drain_and_no_change
 }
 
 #[test]
-fn a_version_that_fails_goes_back_by_itself_and_the_instances_before_it_never_notice() {
+fn a_failed_update_rolls_back_and_leaves_running_instances_unchanged() {
     let lab = Lab::cluster(3);
     let good = web(
         "shop",
@@ -64,7 +64,7 @@ fn a_version_that_fails_goes_back_by_itself_and_the_instances_before_it_never_no
     let told = |compose: &str, what: &str| {
         let told = lab.deploy(2, compose, &["--wait"]).failed();
         assert!(told.contains(what), "'{what}' is not in: {told}");
-        let (reason, _) = until("it is rolled back", DEADLINE, || {
+        let (reason, _) = until("the update is rolled back", DEADLINE, || {
             let rows = lab.rows(3, &["services"]);
             match rows.first() {
                 Some(row) if row["rollout"]["state"] == "rolled_back" => {
@@ -73,12 +73,12 @@ fn a_version_that_fails_goes_back_by_itself_and_the_instances_before_it_never_no
                 _ => Err(format!("{rows:?}")),
             }
         });
-        assert!(!reason.is_empty(), "it says why");
-        assert_eq!(settled(&lab, 3), before, "the very same containers");
+        assert!(!reason.is_empty(), "the reason is reported");
+        assert_eq!(settled(&lab, 3), before, "the same containers");
     };
     let exits = "[sh, -c, 'echo opening; echo the till is empty >&2; exit 3']";
     told(&good.replace("[httpd, -f, -h, /www]", exits), "the till is empty");
-    // A check that hangs is one that fails.
+    // A healthcheck that times out fails.
     let hangs =
         good.replace("[CMD, wget, -q, -O, /dev/null, 'http://127.0.0.1/']", "[CMD, sleep, '100']");
     let hangs = hangs
@@ -87,14 +87,14 @@ fn a_version_that_fails_goes_back_by_itself_and_the_instances_before_it_never_no
     told(&hangs, "nobody is in");
     load.end_requests().all_answered(100);
 
-    // One that works is taken after that.
+    // A later version that works is deployed.
     lab.deploy(3, &good.replace("vc-test:1", "vc-test:2"), &["--wait"]).done();
     let after = settled(&lab, 3);
     assert!(after.iter().all(|it| !before.contains(it)), "{after:?}");
     assert_eq!(lab.get(1, "http://10.77.0.12:8080/").done().trim(), "vc-test:2");
-    // And the version before is a word away.
+    // `vc rollback` returns to the previous version.
     lab.vc(1, &["rollback", "web"]).done();
-    until("the version before answers again", DEADLINE, || {
+    until("the previous version answers", DEADLINE, || {
         running(&lab.rows(1, &["ps"]), "shop/web", 3)?;
         match lab.get(1, "http://10.77.0.12:8080/").out.trim() {
             "vc-test:1" => Ok(()),

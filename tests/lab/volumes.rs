@@ -1,4 +1,4 @@
-//! Named volumes: data stays where it is, and what uses it stays with it.
+//! Named volumes: a service stays on the node that has its volume.
 
 use crate::harness::lab::Lab;
 use crate::harness::{DEADLINE, until};
@@ -12,12 +12,13 @@ services:
     environment: {VERSION: '1'}
     volumes: ['data:/data']
     stop_grace_period: 1s
+    deploy: {update_config: {monitor: 500ms}}
 volumes:
   data:
 ";
 
 #[test]
-fn a_service_stays_with_its_data_and_waits_for_it_when_its_node_dies() {
+fn a_service_stays_on_its_volumes_node_and_is_pending_while_that_is_down() {
     let lab = Lab::cluster(3);
     lab.deploy(1, COMPOSE, &["--wait"]).done();
     let (home, first) = lab.only("shop/db");
@@ -26,9 +27,9 @@ fn a_service_stays_with_its_data_and_waits_for_it_when_its_node_dies() {
     let data = born((home, &first));
     assert!(data.len() > 30, "{data}");
 
-    // Other nodes have more room by now; still it comes back to its data.
+    // Other nodes have more capacity now; an update still stays with the volume.
     let more = "name: other\nservices:\n  calm:\n    image: vc-test:1\n    command: [sleep, '900']\n    deploy:\n      \
-                replicas: 3\n      placement: {constraints: [node.name == NAME]}\n";
+                update_config: {monitor: 500ms}\n      replicas: 3\n      placement: {constraints: [node.name == NAME]}\n";
     lab.deploy(1, &more.replace("NAME", &name), &["--wait"]).done();
     lab.deploy(2, &COMPOSE.replace("VERSION: '1'", "VERSION: '2'"), &["--wait"]).done();
     let (host, second) = lab.only("shop/db");
@@ -40,7 +41,7 @@ fn a_service_stays_with_its_data_and_waits_for_it_when_its_node_dies() {
 
     let other = home % 3 + 1;
     lab.host("kill", home);
-    lab.row(other, "it waits, and says where its data is", "db", |row| {
+    lab.row(other, "the service is pending and the reason names the node", "db", |row| {
         let reason = row["reason"].as_str().unwrap_or_default();
         row["state"] == "pending" && reason.contains(&name) && reason.contains("data")
     });
@@ -50,13 +51,13 @@ fn a_service_stays_with_its_data_and_waits_for_it_when_its_node_dies() {
     lab.all_up(&[1, 2, 3]);
     lab.settled(&[1, 2, 3], "shop/db", 1);
     let (host, third) = lab.only("shop/db");
-    assert_eq!((host, born((host, &third))), (home, data), "the very data");
+    assert_eq!((host, born((host, &third))), (home, data), "the same data");
 
-    // Its data goes when somebody says so, and not before.
+    // The volume is deleted by command only.
     lab.vc(other, &["volume", "rm", "shop/data"]).refused_with("shop/db");
     lab.vc(other, &["rm", "db"]).done();
     lab.vc(other, &["volume", "rm", "shop/data"]).done();
-    until("the engine has none of it", DEADLINE, || {
+    until("the engine has no volume", DEADLINE, || {
         let left = lab.docker(home, &["volume", "ls", "-q"]).done();
         if left.trim().is_empty() { Ok(()) } else { Err(left) }
     });

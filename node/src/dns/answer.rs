@@ -1,4 +1,4 @@
-//! Answers to questions about names (RFC 1035).
+//! Answers DNS queries for services (RFC 1035), with hickory-proto as the message codec.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,24 +9,23 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use super::table::{Querier, Table};
 use super::virtual_ips::VIRTUAL_IPS;
 
-/// For how many seconds an answer holds. What is behind an address may change at any time; the address itself only when
-/// the service is gone.
+/// Time to live of an answer, in seconds. A virtual IP changes only when its service is removed and deployed again.
 const TTL: u32 = 5;
-/// VirtualIps in one answer: those of services that share an alias. More would not fit the smallest datagram.
+/// Limit of addresses in one answer, so that it fits in 512 bytes. Several services may share an alias.
 const MAX_ADDRESSES: usize = 16;
 
-/// What becomes of a question.
+/// How to respond to a query.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Response {
-    /// This is the answer.
+    /// Send this message.
     Answer(Vec<u8>),
-    /// Others know.
+    /// Forward the query to an upstream server: the name is no service.
     Forward,
-    /// It is no question.
+    /// Send nothing: the message is no query.
     Ignore,
 }
 
-/// Answers a question of a container.
+/// Returns the response to a container's query.
 pub(super) fn answer(question: &[u8], querier: &Querier, table: &Table) -> Response {
     let Ok(message) = Message::from_vec(question) else { return Response::Ignore };
     if message.metadata.message_type != MessageType::Query {
@@ -48,14 +47,14 @@ pub(super) fn answer(question: &[u8], querier: &Querier, table: &Table) -> Respo
     if addresses.is_empty() {
         return Response::Forward;
     }
-    // A name that is there but has no record of that kind: no error, or whoever asks for IPv6 first gives up.
-    let asked = matches!(query.query_type(), RecordType::A | RecordType::ANY);
-    let answers = addresses.into_iter().take(MAX_ADDRESSES).filter(|_| asked);
+    // A service without records of the type is no error (NODATA): on NXDOMAIN for AAAA clients would not ask for A.
+    let has_type = matches!(query.query_type(), RecordType::A | RecordType::ANY);
+    let answers = addresses.into_iter().take(MAX_ADDRESSES).filter(|_| has_type);
     let record = |it| Record::from_rdata(query.name().clone(), TTL, RData::A(A(it)));
     response(&message, ResponseCode::NoError, answers.map(record).collect())
 }
 
-/// Says no to a question, if it is one.
+/// Returns an error response with a code; `None`: the message is no query.
 pub(super) fn refuse(question: &[u8], code: ResponseCode) -> Option<Vec<u8>> {
     match response(&Message::from_vec(question).ok()?, code, Vec::new()) {
         Response::Answer(bytes) => Some(bytes),
@@ -63,13 +62,13 @@ pub(super) fn refuse(question: &[u8], code: ResponseCode) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether a question is about a name of one label, as hosts of a home network have, and no other domain's.
+/// Returns whether a query is for a name of one label, such as a host in a home network.
 pub(super) fn is_single_label(question: &[u8]) -> bool {
     let Ok(message) = Message::from_vec(question) else { return false };
     message.queries.iter().all(|query| query.name().num_labels() == 1)
 }
 
-/// The virtual address that a reverse question is about.
+/// Returns the virtual IP of a reverse (PTR) name.
 fn reverse(name: &Name) -> Option<Ipv4Addr> {
     let net = name.parse_arpa_name().ok()?;
     match net.addr() {
@@ -93,11 +92,11 @@ fn answer_reverse(
         .map(|name| Record::from_rdata(query.name().clone(), TTL, RData::PTR(PTR(name))));
     match name {
         Some(record) => {
-            let asked = matches!(query.query_type(), RecordType::PTR | RecordType::ANY);
-            let records = Some(record).filter(|_| asked).into_iter().collect();
+            let has_type = matches!(query.query_type(), RecordType::PTR | RecordType::ANY);
+            let records = Some(record).filter(|_| has_type).into_iter().collect();
             response(message, ResponseCode::NoError, records)
         }
-        // Nobody else has such addresses.
+        // No upstream server knows virtual IPs.
         None => response(message, ResponseCode::NXDomain, Vec::new()),
     }
 }
@@ -106,7 +105,7 @@ fn response(question: &Message, code: ResponseCode, answers: Vec<Record>) -> Res
     let mut metadata = Metadata::response_from_request(&question.metadata);
     metadata.response_code = code;
     metadata.recursion_available = true;
-    // Docker 20 asks its next resolver when a name is said not to exist, unless whoever says so must know.
+    // On an NXDOMAIN that is not authoritative, Docker 20 asks its next resolver.
     metadata.authoritative = true;
     let mut message = Message::new(metadata.id, MessageType::Response, metadata.op_code);
     message.metadata = metadata;
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_has_an_address_and_no_other_records() {
+    fn a_service_has_an_a_record_and_no_others() {
         let reply = ask("shop", "API.", RecordType::A).expect("an answer");
         assert_eq!(reply.metadata.id, 7);
         assert_eq!(reply.metadata.message_type, MessageType::Response);
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_name_of_ours_is_for_others() {
+    fn queries_for_other_names_are_forwarded() {
         for name in ["example.com.", "wiki", "wiki.blog.", "api.example.com.", "."] {
             assert_eq!(ask("shop", name, RecordType::A), None, "{name}");
         }
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_a_name_for_those_who_reach_it() {
+    fn reverse_lookup_works_for_queriers_that_reach_the_service() {
         let reply = ask("shop", "api", RecordType::A).expect("an answer");
         let RData::A(A(address)) = reply.answers[0].data else { panic!("no address") };
         let name = Name::from(address).to_ascii();
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_ignored_and_odd_questions_are_refused() {
+    fn malformed_messages_are_ignored_and_unsupported_queries_refused() {
         let web = querier("shop", &["default"]);
         let verdict = |bytes: &[u8]| answer(bytes, &web, &shop());
         let whole = question("api", RecordType::A);

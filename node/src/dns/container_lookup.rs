@@ -1,4 +1,4 @@
-//! Who has which address: asked of Docker, and believed for a moment.
+//! Looks up containers by their addresses: asks Docker, and caches its answers.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -6,39 +6,39 @@ use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Semaphore};
-
-use super::table::Querier;
 use vc_runtime::docker::Docker;
 
-/// For how long an answer of Docker's is believed. Only within it can the address of a container that is gone pass to
-/// another one, and that one is of the same project: a network lingers for longer than that.
-const FRESH: Duration = Duration::from_secs(5);
-/// For how long it is believed that nobody of ours has an address. (Docker knows a container's address before the
-/// container's program begins.)
-const UNKNOWN: Duration = Duration::from_secs(1);
-/// VirtualIps that are remembered: more than the containers of a node.
-const MAX_KNOWN: usize = 4096;
-/// Questions that may wait for Docker's answer; it gets one at a time.
+use super::error::LookupError;
+use super::table::Querier;
+
+/// How long a found container is cached. Within this time the address of a removed container can only pass to another
+/// one of the same project, because unused networks are kept for longer.
+const FOUND_TTL: Duration = Duration::from_secs(5);
+/// How long an unknown address is cached. Docker reports a container's address before its program starts.
+const UNKNOWN_TTL: Duration = Duration::from_secs(1);
+/// Limit of cached addresses: more than a node has containers.
+const MAX_CACHED: usize = 4096;
+/// Limit of lookups that wait for Docker, which is asked one at a time.
 const MAX_WAITING: usize = 64;
 
-/// Knows containers by their addresses.
+/// Finds containers by address.
 pub(super) struct ContainerLookup {
     docker: Docker,
-    known: Lock<BTreeMap<Ipv4Addr, Known>>,
+    cache: Lock<BTreeMap<Ipv4Addr, Cached>>,
     asking: Mutex<()>,
     waiting: Semaphore,
 }
 
 #[derive(Clone)]
-struct Known {
-    /// `None`: none of ours.
+struct Cached {
+    /// `None`: no container of this node has the address.
     querier: Option<Arc<Querier>>,
     since: Instant,
 }
 
-impl Known {
+impl Cached {
     fn is_fresh(&self) -> bool {
-        self.since.elapsed() < if self.querier.is_some() { FRESH } else { UNKNOWN }
+        self.since.elapsed() < if self.querier.is_some() { FOUND_TTL } else { UNKNOWN_TTL }
     }
 }
 
@@ -46,57 +46,61 @@ impl ContainerLookup {
     pub(super) fn new(docker: Docker) -> Self {
         Self {
             docker,
-            known: Lock::default(),
+            cache: Lock::default(),
             asking: Mutex::default(),
             waiting: Semaphore::new(MAX_WAITING),
         }
     }
 
-    /// The container that has this address; `None`: none of ours. While Docker does not answer, what was known stays
-    /// true. Errors: it is not known.
-    pub(super) async fn of(&self, address: Ipv4Addr) -> Result<Option<Arc<Querier>>, String> {
-        if let Some(known) = self.remembered(address).filter(Known::is_fresh) {
-            return Ok(known.querier);
+    /// Returns the container that has an address; `None`: none of this node. While Docker does not answer, an expired
+    /// entry is used. Errors: Docker does not answer and nothing is cached, or too many lookups wait.
+    pub(super) async fn find(
+        &self,
+        address: Ipv4Addr,
+    ) -> Result<Option<Arc<Querier>>, LookupError> {
+        if let Some(cached) = self.cached(address).filter(Cached::is_fresh) {
+            return Ok(cached.querier);
         }
-        let _waiting = self.waiting.try_acquire().map_err(|_| "too many ask at once")?;
+        let waiting = self.waiting.try_acquire();
+        let _waiting = waiting.map_err(|_| LookupError::Overloaded { limit: MAX_WAITING })?;
         let _asking = self.asking.lock().await;
-        // Whoever asked meanwhile may have brought it along.
-        let known = self.remembered(address);
-        if let Some(known) = known.as_ref().filter(|known| known.is_fresh()) {
-            return Ok(known.querier.clone());
+        // Another lookup may have brought it meanwhile.
+        let cached = self.cached(address);
+        if let Some(cached) = cached.as_ref().filter(|cached| cached.is_fresh()) {
+            return Ok(cached.querier.clone());
         }
-        match (self.docker.containers_near(address).await, known) {
+        match (self.docker.containers_near(address).await, cached) {
             (Ok(containers), _) => {
                 let since = Instant::now();
-                let mut found: BTreeMap<Ipv4Addr, Known> = containers
+                let mut found: BTreeMap<Ipv4Addr, Cached> = containers
                     .into_iter()
                     .map(|it| {
                         let querier = Querier { project: it.project, networks: it.networks };
-                        (it.address, Known { querier: Some(Arc::new(querier)), since })
+                        (it.address, Cached { querier: Some(Arc::new(querier)), since })
                     })
                     .collect();
-                let own = found.entry(address).or_insert(Known { querier: None, since });
+                let own = found.entry(address).or_insert(Cached { querier: None, since });
                 let querier = own.querier.clone();
-                self.remember(found);
+                self.insert(found);
                 Ok(querier)
             }
-            (Err(_), Some(Known { querier: Some(querier), .. })) => Ok(Some(querier)),
-            (Err(error), _) => Err(error.to_string()),
+            (Err(_), Some(Cached { querier: Some(querier), .. })) => Ok(Some(querier)),
+            (Err(error), _) => Err(error.into()),
         }
     }
 
-    fn remembered(&self, address: Ipv4Addr) -> Option<Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&address).cloned()
+    fn cached(&self, address: Ipv4Addr) -> Option<Cached> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&address).cloned()
     }
 
-    fn remember(&self, found: BTreeMap<Ipv4Addr, Known>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() + found.len() > MAX_KNOWN {
-            known.retain(|_, it| it.is_fresh());
+    fn insert(&self, found: BTreeMap<Ipv4Addr, Cached>) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() + found.len() > MAX_CACHED {
+            cache.retain(|_, it| it.is_fresh());
         }
-        if known.len() + found.len() > MAX_KNOWN {
-            known.clear();
+        if cache.len() + found.len() > MAX_CACHED {
+            cache.clear();
         }
-        known.extend(found);
+        cache.extend(found);
     }
 }

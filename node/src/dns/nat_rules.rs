@@ -1,7 +1,7 @@
-//! The node's packet filter: what containers send to the resolver and to virtual addresses comes to us.
+//! NAT and filter rules of the host, set with iptables: packets of containers to virtual IPs are redirected to this node.
 //!
-//! Only packets from the bridges of this node's own networks are touched. All rules are in one chain a node in the
-//! tables `nat` and `filter`, replaced as a whole.
+//! Only packets from the bridges of this node's networks match. Each node has one chain in the tables `nat` and
+//! `filter`, which is replaced as a whole.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,150 +14,158 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use super::error::NatError;
 use super::virtual_ips::{DNS_SERVER_IP, VIRTUAL_IPS};
 
-/// How long `iptables` may take; others may hold its lock.
-const LIMIT: Duration = Duration::from_secs(20);
-/// How many seconds it waits for the lock.
-const LOCK: &str = "10";
+/// How long `iptables` may run, waiting for the xtables lock included.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
+/// Seconds that `iptables` waits for the xtables lock.
+const LOCK_TIMEOUT: &str = "10";
+/// Limit of characters of a command's error output that an error carries.
+const MAX_MESSAGE: usize = 200;
 
-/// From where our chain is entered: table and chain.
-const ENTRIES: [(&str, &str); 2] = [("nat", "PREROUTING"), ("filter", "INPUT")];
-/// The same, on the way through the node: before Docker's own rules, which would let everything out; where Docker
-/// leaves the packet filter alone, from the beginning of that way.
-const PASSING: [&str; 2] = ["DOCKER-USER", "FORWARD"];
+/// The tables and built-in chains that jump to this node's chain.
+const JUMPS: [(&str, &str); 2] = [("nat", "PREROUTING"), ("filter", "INPUT")];
+/// The same for forwarded packets: before Docker's own rules, which accept everything that leaves a bridge; or at the
+/// start of `FORWARD` where Docker does not manage iptables.
+const FORWARD_JUMPS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
 
 /// The rules of a node.
 #[derive(Debug, Clone)]
 pub(super) struct NatRules {
     chain: String,
+    /// The interfaces whose packets match, as iptables names a prefix: `vcxyz+`.
     bridges: String,
 }
 
-/// The ports of ours to which packets are redirected.
+/// Local ports that packets are redirected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ports {
     pub(super) resolver_udp: u16,
     pub(super) resolver_tcp: u16,
     pub(super) proxy: u16,
-    /// By virtual address and port.
+    /// By virtual IP and port of the service.
     pub(super) udp: BTreeMap<(Ipv4Addr, u16), u16>,
 }
 
 impl NatRules {
-    /// Those of a node, for packets from bridges whose names begin so.
-    pub(super) fn new(node: &str, bridges: &str) -> Self {
-        Self { chain: format!("VC-{node}"), bridges: format!("{bridges}+") }
+    /// Returns the rules of a node for packets from bridges whose names begin with `bridge_prefix`.
+    pub(super) fn new(node: &str, bridge_prefix: &str) -> Self {
+        Self { chain: format!("VC-{node}"), bridges: format!("{bridge_prefix}+") }
     }
 
-    /// Puts the rules in place, whatever was there of them. Errors: one line for people.
-    pub(super) async fn apply(&self, ports: &Ports) -> Result<(), String> {
-        let restore = ["--noflush", "--wait", LOCK];
-        run("iptables-restore", &restore, &self.text(ports)).await?;
-        for (table, from) in ENTRIES {
-            self.enter(table, from).await?;
+    /// Replaces the node's chains and makes sure that the built-in chains jump to them. Idempotent.
+    pub(super) async fn apply(&self, ports: &Ports) -> Result<(), NatError> {
+        let restore = ["--noflush", "--wait", LOCK_TIMEOUT];
+        run("iptables-restore", &restore, &self.chains(ports)).await?;
+        for (table, from) in JUMPS {
+            self.ensure_jump(table, from).await?;
         }
-        if self.enter("filter", PASSING[0]).await.is_err() {
-            self.enter("filter", PASSING[1]).await?;
+        if self.ensure_jump("filter", FORWARD_JUMPS[0]).await.is_err() {
+            self.ensure_jump("filter", FORWARD_JUMPS[1]).await?;
         }
         Ok(())
     }
 
-    /// Whether they are still in place: firewalls that start anew forget others' rules.
+    /// Returns whether all jumps exist: a firewall that restarts removes rules that it did not set.
     pub(super) async fn are_in_place(&self) -> bool {
-        for (table, from) in ENTRIES {
-            if self.entry(table, "-C", from).await.is_err() {
+        for (table, from) in JUMPS {
+            if self.jump(table, "-C", from).await.is_err() {
                 return false;
             }
         }
-        self.entry("filter", "-C", PASSING[0]).await.is_ok()
-            || self.entry("filter", "-C", PASSING[1]).await.is_ok()
+        self.jump("filter", "-C", FORWARD_JUMPS[0]).await.is_ok()
+            || self.jump("filter", "-C", FORWARD_JUMPS[1]).await.is_ok()
     }
 
-    /// Makes sure that our chain is entered from there.
-    async fn enter(&self, table: &str, from: &str) -> Result<(), String> {
-        match self.entry(table, "-C", from).await {
+    async fn ensure_jump(&self, table: &str, from: &str) -> Result<(), NatError> {
+        match self.jump(table, "-C", from).await {
             Ok(()) => Ok(()),
-            Err(_) => self.entry(table, "-I", from).await,
+            Err(_) => self.jump(table, "-I", from).await,
         }
     }
 
-    /// Redirects nothing any more. What rejects stays: containers go on, and must learn at once that nobody answers.
+    /// Removes the redirections. The rules that reject stay, so that running containers get an error at once.
     pub(super) async fn remove(&self) {
-        let _ = self.entry("nat", "-D", "PREROUTING").await;
+        let _ = self.jump("nat", "-D", "PREROUTING").await;
         for action in ["-F", "-X"] {
-            let arguments = ["--wait", LOCK, "-t", "nat", action, &self.chain];
+            let arguments = ["--wait", LOCK_TIMEOUT, "-t", "nat", action, &self.chain];
             if let Err(error) = run("iptables", &arguments, "").await {
-                tracing::debug!(error, "a chain is not removed");
+                tracing::debug!(%error, "cannot remove a chain");
             }
         }
     }
 
-    async fn entry(&self, table: &str, action: &str, from: &str) -> Result<(), String> {
+    /// Checks (`-C`), inserts (`-I`) or deletes (`-D`) a jump from a built-in chain to the node's.
+    async fn jump(&self, table: &str, action: &str, from: &str) -> Result<(), NatError> {
         let (bridges, chain) = (self.bridges.as_str(), self.chain.as_str());
-        let arguments = ["--wait", LOCK, "-t", table, action, from, "-i", bridges, "-j", chain];
+        let arguments =
+            ["--wait", LOCK_TIMEOUT, "-t", table, action, from, "-i", bridges, "-j", chain];
         run("iptables", &arguments, "").await
     }
 
-    /// The chains, as `iptables-restore` reads them: naming a chain there empties it.
-    fn text(&self, ports: &Ports) -> String {
+    /// Returns the chains as input of `iptables-restore`, which empties a chain that is declared there.
+    fn chains(&self, ports: &Ports) -> String {
         let chain = &self.chain;
         let mut text = format!("*nat\n:{chain} - [0:0]\n");
-        let mut redirect = |to: &str, protocol: &str, port: Option<u16>, ours: u16| {
+        let mut redirect = |to: &str, protocol: &str, port: Option<u16>, local: u16| {
             let port = port.map(|port| format!(" --dport {port}")).unwrap_or_default();
             let _ = writeln!(
                 text,
-                "-A {chain} -d {to} -p {protocol} -m {protocol}{port} -j REDIRECT --to-ports {ours}"
+                "-A {chain} -d {to} -p {protocol} -m {protocol}{port} -j REDIRECT --to-ports {local}"
             );
         };
-        let resolver = format!("{DNS_SERVER_IP}/32");
-        redirect(&resolver, "udp", Some(53), ports.resolver_udp);
-        redirect(&resolver, "tcp", Some(53), ports.resolver_tcp);
-        for (&(address, port), &ours) in &ports.udp {
-            redirect(&format!("{address}/32"), "udp", Some(port), ours);
+        let dns = format!("{DNS_SERVER_IP}/32");
+        redirect(&dns, "udp", Some(53), ports.resolver_udp);
+        redirect(&dns, "tcp", Some(53), ports.resolver_tcp);
+        for (&(address, port), &local) in &ports.udp {
+            redirect(&format!("{address}/32"), "udp", Some(port), local);
         }
         redirect(&VIRTUAL_IPS.to_string(), "tcp", None, ports.proxy);
         let _ = write!(text, "COMMIT\n*filter\n:{chain} - [0:0]\n");
-        // What was not redirected is for nobody, and must not leave the node.
+        // Packets that were not redirected must not leave the host.
         let _ = writeln!(
             text,
             "-A {chain} -d {VIRTUAL_IPS} -p tcp -m tcp -j REJECT --reject-with tcp-reset"
         );
         let _ = writeln!(text, "-A {chain} -d {VIRTUAL_IPS} -j REJECT");
-        // What was, must not fall to a firewall that lets in only what it knows.
+        // Packets that were redirected must pass a firewall whose default is to drop.
         let _ =
             writeln!(text, "-A {chain} -m conntrack --ctorigdst {VIRTUAL_IPS} -j ACCEPT\nCOMMIT");
         text
     }
 }
 
-async fn run(program: &str, arguments: &[&str], input: &str) -> Result<(), String> {
+async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<(), NatError> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.kill_on_drop(true).spawn().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => format!("there is no '{program}' on this node: install iptables"),
-        _ => format!("cannot run {program}: {error}"),
+    let mut child = command.kill_on_drop(true).spawn().map_err(|source| match source.kind() {
+        ErrorKind::NotFound => NatError::NotInstalled { program },
+        _ => NatError::Run { program, source },
     })?;
-    let feed = child.stdin.take();
-    let done = async move {
-        if let Some(mut feed) = feed {
-            // One that ends before it has read all says why.
-            let _ = feed.write_all(input.as_bytes()).await;
+    let stdin = child.stdin.take();
+    let exit = async move {
+        if let Some(mut stdin) = stdin {
+            // A program that exits before it has read everything explains itself on stderr.
+            let _ = stdin.write_all(input.as_bytes()).await;
         }
         child.wait_with_output().await
     };
-    let output = match timeout(LIMIT, done).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(error)) => return Err(format!("cannot run {program}: {error}")),
-        Err(_) => return Err(format!("{program} does not end")),
+    let output = match timeout(COMMAND_TIMEOUT, exit).await {
+        Ok(output) => output.map_err(|source| NatError::Run { program, source })?,
+        Err(_) => return Err(NatError::Timeout { program, limit: COMMAND_TIMEOUT }),
     };
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
-    let said: String = said.unwrap_or("it does not say why").chars().take(200).collect();
-    Err(format!("{program} refuses: {said}"))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let mut lines = stderr.lines().map(str::trim);
+    let line = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
+    let message = match line {
+        Some(line) => line.chars().take(MAX_MESSAGE).collect(),
+        None => output.status.to_string(),
+    };
+    Err(NatError::Failed { program, message })
 }
 
 #[cfg(test)]
@@ -165,15 +173,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_resolver_and_known_ports_come_before_the_whole_range() {
+    fn rules_for_dns_and_udp_ports_precede_the_rule_for_all_virtual_ips() {
         let ports = Ports {
             resolver_udp: 1001,
             resolver_tcp: 1002,
             proxy: 1003,
             udp: [((Ipv4Addr::new(198, 18, 7, 7), 514), 1004)].into(),
         };
-        let text = NatRules::new("abc", "vcxyz").text(&ports);
-        let told = "\
+        let text = NatRules::new("abc", "vcxyz").chains(&ports);
+        let expected = "\
 *nat
 :VC-abc - [0:0]
 -A VC-abc -d 198.18.0.53/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 1001
@@ -188,6 +196,6 @@ COMMIT
 -A VC-abc -m conntrack --ctorigdst 198.18.0.0/15 -j ACCEPT
 COMMIT
 ";
-        assert_eq!(text, told);
+        assert_eq!(text, expected);
     }
 }

@@ -1,18 +1,18 @@
-//! Who may be served at a time: so many together, and so many of one address, so that none takes all.
+//! Limits concurrency in total and per source address, so that one client cannot take all capacity.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Counts who is being served. Cheap to clone.
+/// Counts permits by address. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct PerIpLimiter {
-    all: usize,
-    each: usize,
+    total: usize,
+    per_ip: usize,
     held: Arc<Mutex<BTreeMap<Ipv4Addr, usize>>>,
 }
 
-/// The right to be served; dropped when it is done.
+/// Counts against the limits until it is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     address: Ipv4Addr,
@@ -20,19 +20,19 @@ pub(super) struct Permit {
 }
 
 impl PerIpLimiter {
-    /// At most `all` at a time, and of one address `each`.
-    pub(super) fn new(all: usize, each: usize) -> Self {
-        Self { all, each, held: Arc::default() }
+    /// Returns a limiter for at most `total` permits, and `per_ip` for each address.
+    pub(super) fn new(total: usize, per_ip: usize) -> Self {
+        Self { total, per_ip, held: Arc::default() }
     }
 
-    /// A permit for this address; `None`: it has to wait, or to ask again.
-    pub(super) fn take(&self, address: Ipv4Addr) -> Option<Permit> {
+    /// Returns a permit for an address; `None`: a limit is reached.
+    pub(super) fn acquire(&self, address: Ipv4Addr) -> Option<Permit> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.values().sum::<usize>() >= self.all {
+        if held.values().sum::<usize>() >= self.total {
             return None;
         }
         let own = held.entry(address).or_default();
-        if *own >= self.each {
+        if *own >= self.per_ip {
             return None;
         }
         *own += 1;
@@ -57,16 +57,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_cannot_take_all_turns_and_what_is_given_back_is_free() {
+    fn one_address_cannot_hold_all_permits_and_dropped_permits_are_free() {
         let limiter = PerIpLimiter::new(3, 2);
         let (one, other) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
-        let first = limiter.take(one).expect("a permit");
-        let _second = limiter.take(one).expect("a permit");
-        assert!(limiter.take(one).is_none());
-        let _third = limiter.take(other).expect("a permit");
-        assert!(limiter.take(other).is_none(), "three at a time");
+        let first = limiter.acquire(one).expect("a permit");
+        let _second = limiter.acquire(one).expect("a permit");
+        assert!(limiter.acquire(one).is_none());
+        let _third = limiter.acquire(other).expect("a permit");
+        assert!(limiter.acquire(other).is_none(), "three in total");
         drop(first);
-        assert!(limiter.take(other).is_some());
+        assert!(limiter.acquire(other).is_some());
         assert_eq!(limiter.held.lock().expect("not poisoned").len(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! The resolver that containers ask: questions come redirected, over UDP and TCP.
+//! Serves DNS queries of containers over UDP and TCP (RFC 1035, RFC 7766).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use super::answer::{self, Response};
 use super::container_lookup::ContainerLookup;
 use super::per_ip_limiter::{PerIpLimiter, Permit};
 use super::table::Table;
-use super::upstream::{self, MAX_DATAGRAM, NoAnswer, Transport, Upstream};
+use super::upstream::{self, ForwardError, MAX_DATAGRAM, Transport, Upstream};
 
-/// Questions that are being answered at a time: in all, and of one container.
+/// Limit of concurrent UDP queries, in total and per container.
 const MAX_QUERIES: (usize, usize) = (512, 64);
-/// TCP connections at a time: in all, and of one container.
+/// Limit of concurrent TCP connections, in total and per container.
 const MAX_CONNECTIONS: (usize, usize) = (128, 8);
-/// How long a TCP connection may be silent, or slow with a question.
-const IDLE: Duration = Duration::from_secs(10);
-/// How long to wait when the system has no descriptors left.
+/// How long a TCP connection may take for its next query, or to accept an answer.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failed `accept` or `recv_from`, as when file descriptors run out.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Answers questions. Cheap to clone.
+/// Answers DNS queries. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Resolver {
     pub(super) table: watch::Receiver<Arc<Table>>,
@@ -34,102 +34,102 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    /// Answers datagrams, for ever.
+    /// Answers queries in datagrams; never completes.
     pub(super) async fn serve_udp(self, socket: UdpSocket) {
         let limiter = PerIpLimiter::new(MAX_QUERIES.0, MAX_QUERIES.1);
         let socket = Arc::new(socket);
         let mut tasks = JoinSet::new();
-        let mut question = vec![0; MAX_DATAGRAM];
+        let mut buffer = vec![0; MAX_DATAGRAM];
         loop {
-            let (bytes, from) = tokio::select! {
-                received = socket.recv_from(&mut question) => match received {
+            let (bytes, client) = tokio::select! {
+                received = socket.recv_from(&mut buffer) => match received {
                     Ok(received) => received,
                     Err(error) => {
-                        // Somebody was not there for his answer any more.
-                        tracing::debug!(%error, "no question could be read");
+                        // An ICMP error for an earlier answer, such as a closed port.
+                        tracing::debug!(%error, "receive failed");
                         sleep(ACCEPT_BACKOFF).await;
                         continue;
                     }
                 },
                 Some(_) = tasks.join_next() => continue,
             };
-            let IpAddr::V4(address) = from.ip() else { continue };
-            let Some(permit) = limiter.take(address) else {
-                tracing::debug!(%from, "too many questions at once: one is dropped");
+            let IpAddr::V4(address) = client.ip() else { continue };
+            let Some(permit) = limiter.acquire(address) else {
+                tracing::debug!(%client, "query limit reached, query dropped");
                 continue;
             };
-            let question = question.get(..bytes).unwrap_or_default().to_vec();
+            let query = buffer.get(..bytes).unwrap_or_default().to_vec();
             let (resolver, socket) = (self.clone(), Arc::clone(&socket));
             tasks.spawn(async move {
-                let _turn: Permit = permit;
-                if let Some(answer) = resolver.answer(&question, address, Transport::Udp).await {
-                    let _ = socket.send_to(&answer, from).await;
+                let _permit: Permit = permit;
+                if let Some(answer) = resolver.answer(&query, address, Transport::Udp).await {
+                    let _ = socket.send_to(&answer, client).await;
                 }
             });
         }
     }
 
-    /// Answers connections, for ever.
+    /// Answers queries on TCP connections; never completes.
     pub(super) async fn serve_tcp(self, listener: TcpListener) {
         let limiter = PerIpLimiter::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
         let mut tasks = JoinSet::new();
         loop {
-            let (stream, from) = tokio::select! {
+            let (stream, client) = tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        tracing::debug!(%error, "no connection could be accepted");
+                        tracing::debug!(%error, "accept failed");
                         sleep(ACCEPT_BACKOFF).await;
                         continue;
                     }
                 },
                 Some(_) = tasks.join_next() => continue,
             };
-            let SocketAddr::V4(from) = from else { continue };
-            let Some(permit) = limiter.take(*from.ip()) else { continue };
+            let SocketAddr::V4(client) = client else { continue };
+            let Some(permit) = limiter.acquire(*client.ip()) else { continue };
             let resolver = self.clone();
             tasks.spawn(async move {
-                let _turn: Permit = permit;
-                resolver.converse(stream, *from.ip()).await;
+                let _permit: Permit = permit;
+                resolver.serve_connection(stream, *client.ip()).await;
             });
         }
     }
 
-    async fn converse(&self, mut stream: TcpStream, from: Ipv4Addr) {
-        while let Ok(Ok(question)) = timeout(IDLE, upstream::read_framed(&mut stream)).await {
-            let Some(answer) = self.answer(&question, from, Transport::Tcp).await else { return };
-            match timeout(IDLE, upstream::write_framed(&mut stream, &answer)).await {
+    async fn serve_connection(&self, mut stream: TcpStream, client: Ipv4Addr) {
+        while let Ok(Ok(query)) = timeout(IDLE_TIMEOUT, upstream::read_framed(&mut stream)).await {
+            let Some(answer) = self.answer(&query, client, Transport::Tcp).await else { return };
+            match timeout(IDLE_TIMEOUT, upstream::write_framed(&mut stream, &answer)).await {
                 Ok(Ok(())) => {}
                 _ => return,
             }
         }
     }
 
-    /// `None`: nothing is said to that.
+    /// Returns the answer to a query; `None`: it is ignored.
     async fn answer(
         &self,
-        question: &[u8],
-        from: Ipv4Addr,
+        query: &[u8],
+        client: Ipv4Addr,
         transport: Transport,
     ) -> Option<Vec<u8>> {
-        let querier = match self.containers.of(from).await {
+        let querier = match self.containers.find(client).await {
             Ok(querier) => querier?,
             Err(error) => {
-                tracing::debug!(%from, error, "Docker does not say who asks");
-                return answer::refuse(question, ResponseCode::ServFail);
+                tracing::debug!(%client, %error, "container lookup failed");
+                return answer::refuse(query, ResponseCode::ServFail);
             }
         };
         let table = Arc::clone(&self.table.borrow());
-        match answer::answer(question, &querier, &table) {
+        match answer::answer(query, &querier, &table) {
             Response::Answer(answer) => Some(answer),
             Response::Ignore => None,
-            Response::Forward => match self.upstream.ask(question, transport).await {
+            Response::Forward => match self.upstream.forward(query, transport).await {
                 Ok(answer) => Some(answer),
-                // Nobody else knows such names: it does not exist, which is said at once.
-                Err(NoAnswer::Nobody) if answer::is_single_label(question) => {
-                    answer::refuse(question, ResponseCode::NXDomain)
+                // Without upstream servers a local host name does not exist; no retry can find it.
+                Err(ForwardError::NoServers) if answer::is_single_label(query) => {
+                    answer::refuse(query, ResponseCode::NXDomain)
                 }
-                Err(_) => answer::refuse(question, ResponseCode::ServFail),
+                Err(_) => answer::refuse(query, ResponseCode::ServFail),
             },
         }
     }

@@ -1,4 +1,4 @@
-//! What a name means to whoever asks.
+//! The service discovery table: names and virtual IPs as each container may see them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -8,20 +8,18 @@ use vc_protocol::{Name, ServiceKey};
 
 use super::virtual_ips::VirtualIps;
 
-/// Who asks: a container, by its place.
+/// The container that sends a query or connects: what it may see depends on its networks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Querier {
-    /// Its project.
     pub(super) project: Name,
-    /// The networks of the project that it is in.
+    /// The networks of the project that the container is in.
     pub(super) networks: BTreeSet<Name>,
 }
 
-/// A network of a project.
+/// Project and network.
 type Network = (Name, Name);
 
-/// All names and addresses, as the routes have them. Nothing in it is another project's business, nor another
-/// network's.
+/// The names, aliases, networks and UDP ports of all services. Lookups see one project's networks only.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     addresses: VirtualIps,
@@ -31,7 +29,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// What follows from the routes, with the addresses that the last table had.
+    /// Returns the table for new routes. Services keep the virtual IPs that they have in this one.
     pub(super) fn next(&self, routes: &Routes) -> Self {
         let mut addresses = self.addresses.clone();
         addresses.assign(routes.services.keys());
@@ -51,7 +49,7 @@ impl Table {
         table
     }
 
-    /// The addresses behind a name: several when services share an alias, none when it is no name of ours to this one.
+    /// Returns the virtual IPs of a name: several if services share an alias, none if the querier sees no such name.
     pub(super) fn lookup(&self, querier: &Querier, name: &str) -> BTreeSet<Ipv4Addr> {
         let name = name.strip_suffix('.').unwrap_or(name).to_lowercase();
         let networks = querier.networks.iter();
@@ -63,19 +61,19 @@ impl Table {
             .collect()
     }
 
-    /// The service behind an address, if this one may reach it.
+    /// Returns the service of a virtual IP if the querier may reach it.
     pub(super) fn reach(&self, querier: &Querier, address: Ipv4Addr) -> Option<&ServiceKey> {
         let service = self.addresses.service(address)?;
         self.admits(querier, service).then_some(service)
     }
 
-    /// Whether this one shares a network with a service.
+    /// Returns whether the querier shares a network with a service.
     pub(super) fn admits(&self, querier: &Querier, service: &ServiceKey) -> bool {
         let shares = |networks: &BTreeSet<Name>| !networks.is_disjoint(&querier.networks);
         service.project == querier.project && self.networks.get(service).is_some_and(shares)
     }
 
-    /// The UDP ports that services have.
+    /// Returns the UDP ports of services, by virtual IP and port.
     pub(super) fn udp(&self) -> &BTreeMap<(Ipv4Addr, u16), ServiceKey> {
         &self.udp
     }
@@ -100,10 +98,10 @@ pub(super) mod tests {
         Querier { project: name(project), networks }
     }
 
-    /// A network, and names there.
+    /// A network and the aliases in it.
     type Aliases<'a> = (&'a str, &'a [&'a str]);
 
-    /// Services, each with its networks and its aliases there.
+    /// Returns a table of services, each with its networks and the aliases there.
     pub(in crate::dns) fn table(services: &[(&str, &[Aliases<'_>])]) -> Table {
         let mut routes = Routes::default();
         for (service, networks) in services {
@@ -123,7 +121,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_name_is_found_in_any_case_with_a_dot_at_its_end_and_by_its_aliases() {
+    fn names_and_aliases_are_case_insensitive_and_may_end_with_a_dot() {
         let table = table(&[("shop/api", &[("default", &["Backend", "api.internal"])])]);
         let web = querier("shop", &["default"]);
         for text in ["api", "API", "api.", "backend", "BackEnd.", "api.internal", "api.shop"] {
@@ -135,7 +133,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn another_projects_names_do_not_exist_and_its_addresses_lead_nowhere() {
+    fn names_and_addresses_of_other_projects_are_not_visible() {
         let table = table(&[
             ("shop/api", &[("default", &[])]),
             ("shop/db", &[("default", &[])]),
@@ -153,7 +151,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn networks_of_a_project_are_apart_and_who_is_in_two_sees_both() {
+    fn networks_of_a_project_are_isolated_and_a_container_in_two_sees_both() {
         let table = table(&[
             ("shop/web", &[("front", &[])]),
             ("shop/api", &[("front", &[]), ("back", &["store"])]),

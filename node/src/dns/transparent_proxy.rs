@@ -1,5 +1,5 @@
-//! Connections and datagrams to virtual addresses: they come redirected, and go to the service if whoever sent them
-//! shares a network with it.
+//! The transparent proxy: forwards redirected connections and datagrams to the service whose virtual IP they were sent
+//! to, if the client shares a network with it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
@@ -15,15 +15,15 @@ use vc_protocol::ServiceKey;
 
 use super::container_lookup::ContainerLookup;
 use super::per_ip_limiter::{PerIpLimiter, Permit};
+use super::service_router::{Admit, ServiceRouter};
 use super::table::Table;
-use super::{Admit, ServiceRouter};
 
-/// Connections at a time: in all, and of one container.
+/// Limit of concurrent connections, in total and per container.
 const MAX_CONNECTIONS: (usize, usize) = (16_384, 4096);
-/// How long to wait when the system has no descriptors left.
+/// Pause after a failed `accept`, as when file descriptors run out.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Lets through what may pass. Cheap to clone.
+/// Forwards admitted clients. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct TransparentProxy<F> {
     pub(super) table: watch::Receiver<Arc<Table>>,
@@ -32,32 +32,32 @@ pub(super) struct TransparentProxy<F> {
 }
 
 impl<F: ServiceRouter> TransparentProxy<F> {
-    /// Serves connections, for ever.
+    /// Serves connections; never completes.
     pub(super) async fn serve(self, listener: TcpListener) {
         let limiter = PerIpLimiter::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
         let mut tasks = JoinSet::new();
         loop {
-            let (stream, from) = tokio::select! {
+            let (stream, client) = tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, SocketAddr::V4(from))) => (stream, from),
+                    Ok((stream, SocketAddr::V4(client))) => (stream, client),
                     Ok(_) => continue,
                     Err(error) => {
-                        tracing::debug!(%error, "no connection could be accepted");
+                        tracing::debug!(%error, "accept failed");
                         sleep(ACCEPT_BACKOFF).await;
                         continue;
                     }
                 },
                 Some(_) = tasks.join_next() => continue,
             };
-            let Some(permit) = limiter.take(*from.ip()) else {
-                tracing::debug!(%from, "too many connections at once: one is refused");
+            let Some(permit) = limiter.acquire(*client.ip()) else {
+                tracing::debug!(%client, "connection limit reached, client reset");
                 reset(&stream);
                 continue;
             };
             let proxy = self.clone();
             tasks.spawn(async move {
-                let _turn: Permit = permit;
-                match proxy.target(&stream, from).await {
+                let _permit: Permit = permit;
+                match proxy.target(&stream, client).await {
                     Some((service, port)) => proxy.router.tcp(stream, service, port).await,
                     None => reset(&stream),
                 }
@@ -65,38 +65,38 @@ impl<F: ServiceRouter> TransparentProxy<F> {
         }
     }
 
-    /// The service and the port that a connection is for, if it may have it.
-    async fn target(&self, stream: &TcpStream, from: SocketAddrV4) -> Option<(ServiceKey, u16)> {
-        // One that was not redirected has our own address here, which is no service's.
+    /// Returns the service and port that a connection was sent to; `None`: its client may not reach that service.
+    async fn target(&self, stream: &TcpStream, client: SocketAddrV4) -> Option<(ServiceKey, u16)> {
+        // Without a redirection this is the socket's own address, which is no virtual IP.
         let to = original_destination(stream).ok()?;
-        let querier = self.containers.of(*from.ip()).await.ok().flatten()?;
+        let querier = self.containers.find(*client.ip()).await.ok().flatten()?;
         let table = Arc::clone(&self.table.borrow());
         let service = table.reach(&querier, *to.ip())?.clone();
         Some((service, to.port()))
     }
 
-    /// Who may send datagrams to a service.
+    /// Returns the check whether a client may send datagrams to a service.
     pub(super) fn admit(&self, service: ServiceKey) -> Admit {
         let (table, containers) = (self.table.clone(), Arc::clone(&self.containers));
-        Arc::new(move |from: IpAddr| {
+        Arc::new(move |client: IpAddr| {
             let (table, containers, service) =
                 (table.clone(), Arc::clone(&containers), service.clone());
             Box::pin(async move {
-                let IpAddr::V4(from) = from else { return false };
-                let Ok(Some(querier)) = containers.of(from).await else { return false };
+                let IpAddr::V4(client) = client else { return false };
+                let Ok(Some(querier)) = containers.find(client).await else { return false };
                 table.borrow().admits(&querier, &service)
             })
         })
     }
 }
 
-/// Where a connection was going before it was redirected.
+/// Returns the destination of a connection before it was redirected (`SO_ORIGINAL_DST`).
 fn original_destination(stream: &TcpStream) -> io::Result<SocketAddrV4> {
     let to = SockRef::from(stream).original_dst_v4()?;
     to.as_socket_ipv4().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
-/// It ends as one that was refused, not as one that had nothing to say.
+/// Makes closing the connection a reset, which the client sees as a refusal and not as the end of the data.
 fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

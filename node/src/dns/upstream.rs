@@ -1,4 +1,4 @@
-//! Questions about the rest of the world: passed on, byte for byte, to the resolvers that the node itself asks.
+//! Forwards queries for other names, byte for byte, to the host's resolvers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,82 +11,84 @@ use tokio::time::timeout;
 
 use super::virtual_ips::DNS_SERVER_IP;
 
-/// Where a node says whom it asks.
+/// The file that lists the host's resolvers, on Linux.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// How long one resolver may take. Docker waits four seconds for us.
-const ATTEMPT: Duration = Duration::from_millis(1200);
-/// How many resolvers are asked, one after another: as many as the C library asks.
-const SERVERS: usize = 3;
-/// The largest answer in a datagram: what does not fit is asked for again over TCP.
+/// How long one resolver may take to answer. Docker's resolver waits for 4 s in all.
+const SERVER_TIMEOUT: Duration = Duration::from_millis(1200);
+/// Limit of resolvers that are tried, one after another: glibc's `MAXNS`.
+const MAX_SERVERS: usize = 3;
+/// Largest message in a datagram, in bytes; clients repeat a query over TCP when the answer is truncated.
 pub(super) const MAX_DATAGRAM: usize = 4096;
-/// Where resolvers listen.
+/// Port of DNS servers.
 const PORT: u16 = 53;
 
-/// The node's resolvers.
+/// The host's resolvers.
 #[derive(Debug, Clone)]
 pub(super) struct Upstream {
     resolv_conf: PathBuf,
 }
 
-/// How a question came, and goes on.
+/// The transport of a query, which is kept when it is forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transport {
     Udp,
     Tcp,
 }
 
-/// Why there is no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoAnswer {
-    /// The node has nobody to ask.
-    Nobody,
-    /// None of those it asks has answered.
-    Silence,
+/// A query was not answered by an upstream server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ForwardError {
+    /// The host has no resolvers.
+    #[error("the host's resolv.conf lists no usable resolver")]
+    NoServers,
+    /// No resolver answered within [`SERVER_TIMEOUT`].
+    #[error("none of the host's resolvers answered")]
+    NoAnswer,
 }
 
 impl Upstream {
-    pub(super) fn of(resolv_conf: PathBuf) -> Self {
+    pub(super) fn new(resolv_conf: PathBuf) -> Self {
         Self { resolv_conf }
     }
 
-    /// Asks one resolver after another.
-    pub(super) async fn ask(
+    /// Forwards a query to one resolver after another until one answers.
+    pub(super) async fn forward(
         &self,
-        question: &[u8],
+        query: &[u8],
         transport: Transport,
-    ) -> Result<Vec<u8>, NoAnswer> {
+    ) -> Result<Vec<u8>, ForwardError> {
         let servers = servers(&self.resolv_conf);
         if servers.is_empty() {
-            return Err(NoAnswer::Nobody);
+            return Err(ForwardError::NoServers);
         }
         for server in servers {
-            let asked = async {
+            let exchange = async {
                 match transport {
-                    Transport::Udp => ask_udp(question, server).await,
-                    Transport::Tcp => ask_tcp(question, server).await,
+                    Transport::Udp => exchange_udp(query, server).await,
+                    Transport::Tcp => exchange_tcp(query, server).await,
                 }
             };
-            match timeout(ATTEMPT, asked).await {
+            match timeout(SERVER_TIMEOUT, exchange).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => tracing::debug!(%server, %error, "a resolver cannot be asked"),
-                Err(_) => tracing::debug!(%server, "a resolver does not answer"),
+                Ok(Err(error)) => tracing::debug!(%server, %error, "upstream DNS server failed"),
+                Err(_) => tracing::debug!(%server, "upstream DNS server timed out"),
             }
         }
-        Err(NoAnswer::Silence)
+        Err(ForwardError::NoAnswer)
     }
 }
 
-/// The resolvers that a file names. It is small and read for each question, so that a change needs no watching.
+/// Returns the resolvers that a file lists. It is read for each query, so that changes need no watching.
 fn servers(resolv_conf: &Path) -> Vec<SocketAddr> {
     let text = std::fs::read(resolv_conf).unwrap_or_default();
     let Ok(config) = resolv_conf::Config::parse(text) else { return Vec::new() };
     let address = |server: ScopedIp| match server {
         ScopedIp::V4(ip) => Some(SocketAddr::from((ip, PORT))),
         ScopedIp::V6(ip, None) => Some(SocketAddr::from((ip, PORT))),
-        // One that means something on one link only.
+        // A link-local address with a zone, which containers cannot use.
         ScopedIp::V6(_, Some(_)) => None,
     };
-    config.nameservers.into_iter().filter_map(address).take(SERVERS).collect()
+    config.nameservers.into_iter().filter_map(address).take(MAX_SERVERS).collect()
 }
 
 /// Returns the DNS servers for a container's `dns` option: this node's DNS server, then the host's resolvers as a
@@ -97,33 +99,33 @@ pub fn container_servers(resolv_conf: &Path) -> Vec<IpAddr> {
     std::iter::once(IpAddr::from(DNS_SERVER_IP)).chain(host).collect()
 }
 
-/// From a port of its own, so that an answer cannot be guessed.
-async fn ask_udp(question: &[u8], server: SocketAddr) -> std::io::Result<Vec<u8>> {
+/// Exchanges datagrams from a port of its own: a forged answer has to guess it (RFC 5452).
+async fn exchange_udp(query: &[u8], server: SocketAddr) -> std::io::Result<Vec<u8>> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
-    socket.send(question).await?;
+    socket.send(query).await?;
     let mut answer = vec![0; MAX_DATAGRAM];
     loop {
         let bytes = socket.recv(&mut answer).await?;
-        // Its id is the question's.
-        if bytes >= 2 && answer.get(..2) == question.get(..2) {
+        // An answer has the query's id.
+        if bytes >= 2 && answer.get(..2) == query.get(..2) {
             answer.truncate(bytes);
             return Ok(answer);
         }
     }
 }
 
-async fn ask_tcp(question: &[u8], server: SocketAddr) -> std::io::Result<Vec<u8>> {
+async fn exchange_tcp(query: &[u8], server: SocketAddr) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server).await?;
-    write_framed(&mut stream, question).await?;
+    write_framed(&mut stream, query).await?;
     read_framed(&mut stream).await
 }
 
-/// Reads one message with its length before it, as DNS over TCP has them.
+/// Reads a message after its length in 2 bytes, the framing of DNS over TCP (RFC 1035, 4.2.2).
 pub(super) async fn read_framed(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let length = stream.read_u16().await?;
     let mut message = vec![0; usize::from(length)];
@@ -131,7 +133,7 @@ pub(super) async fn read_framed(stream: &mut TcpStream) -> std::io::Result<Vec<u
     Ok(message)
 }
 
-/// Writes one message with its length before it.
+/// Writes a message after its length.
 pub(super) async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> std::io::Result<()> {
     let length = u16::try_from(message.len()).map_err(std::io::Error::other)?;
     let mut framed = length.to_be_bytes().to_vec();
@@ -144,11 +146,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_nodes_resolvers_are_read_anew_and_without_any_the_answer_is_at_once() {
+    async fn resolv_conf_is_read_for_each_query_and_no_servers_is_an_error() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("resolv.conf");
-        let upstream = Upstream::of(path.clone());
-        assert_eq!(upstream.ask(b"xx", Transport::Udp).await, Err(NoAnswer::Nobody));
+        let upstream = Upstream::new(path.clone());
+        assert_eq!(upstream.forward(b"xx", Transport::Udp).await, Err(ForwardError::NoServers));
         let text = "# made by hand\nsearch lan\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n\
                     nameserver 2001:db8::1\noptions ndots:1\n";
         std::fs::write(&path, text).expect("written");
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_to_another_question_is_not_taken() {
+    async fn an_answer_with_another_id_is_ignored() {
         let server = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
         let address = server.local_addr().expect("bound");
         let answering = async {
@@ -169,7 +171,7 @@ mod tests {
                 server.send_to(answer, from).await.expect("sent");
             }
         };
-        let (answer, ()) = tokio::join!(ask_udp(b"q1", address), answering);
+        let (answer, ()) = tokio::join!(exchange_udp(b"q1", address), answering);
         assert_eq!(answer.expect("an answer"), b"q1-answer");
     }
 }

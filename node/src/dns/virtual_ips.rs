@@ -1,4 +1,4 @@
-//! Which virtual address stands for which service.
+//! Assigns virtual IPs to services, like Kubernetes' cluster IPs but local to this node.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -7,20 +7,19 @@ use ipnet::Ipv4Net;
 use sha2::{Digest as _, Sha256};
 use vc_protocol::ServiceKey;
 
-/// All virtual addresses: the range that is set aside for benchmarks (RFC 2544), which is routed nowhere.
+/// The range of virtual IPs: reserved for benchmarks (RFC 2544), so that no network routes it.
 pub const VIRTUAL_IPS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15);
-/// Where containers send their questions.
+/// The virtual IP of the DNS server, to which Docker's resolver forwards queries of containers.
 pub const DNS_SERVER_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 53);
 
-/// The first block of 256 is the resolver's; of the others, what could be taken for a network or a broadcast is left
-/// out.
+/// Blocks of 256 addresses for services: all but the first, which has the DNS server's.
 const BLOCKS: u32 = 511;
+/// Addresses for services in a block: .0 and .255 look like a network and a broadcast address.
 const HOSTS: u32 = 254;
 const SERVICES: u32 = BLOCKS * HOSTS;
 
-/// The addresses of services. They mean something on this node only, but follow from the service's name (two names
-/// of 130,000 addresses seldom meet), so that a program that looked a service up once still reaches it when the node
-/// was restarted.
+/// The virtual IPs of services. An address is derived from the hash of the service's name, so that clients that cached it
+/// still reach the service after a restart of the node; collisions among 130,000 addresses are rare.
 #[derive(Debug, Clone, Default)]
 pub(super) struct VirtualIps {
     of: BTreeMap<ServiceKey, Ipv4Addr>,
@@ -28,8 +27,8 @@ pub(super) struct VirtualIps {
 }
 
 impl VirtualIps {
-    /// Gives every wanted service an address and takes those of the others back. A service keeps the address that it
-    /// has; of new ones that meet, the first in order gets its own and the other the next.
+    /// Assigns an address to each wanted service and frees the others. Services keep their address; of new services with
+    /// the same hash, the first in order gets the address and the other the next free one (linear probing).
     pub(super) fn assign<'a>(&mut self, wanted: impl Iterator<Item = &'a ServiceKey> + Clone) {
         let kept: BTreeMap<_, _> =
             wanted.clone().filter_map(|key| Some((key.clone(), *self.of.get(key)?))).collect();
@@ -49,12 +48,12 @@ impl VirtualIps {
         }
     }
 
-    /// The address of a service.
+    /// Returns the virtual IP of a service.
     pub(super) fn of(&self, service: &ServiceKey) -> Option<Ipv4Addr> {
         self.of.get(service).copied()
     }
 
-    /// The service of an address.
+    /// Returns the service that has a virtual IP.
     pub(super) fn service(&self, address: Ipv4Addr) -> Option<&ServiceKey> {
         self.services.get(&address)
     }
@@ -81,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn every_address_is_in_the_range_and_none_is_the_resolvers_or_looks_like_a_network() {
+    fn addresses_are_in_the_range_and_differ_from_the_dns_server_and_network_addresses() {
         let all: BTreeSet<Ipv4Addr> = (0..SERVICES).map(address).collect();
         assert_eq!(all.len(), SERVICES as usize);
         for address in all {
@@ -91,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_survives_a_restart_and_the_coming_and_going_of_others() {
+    fn an_address_is_stable_across_restarts_and_changes_of_other_services() {
         let (few, many) = (keys(0..10), keys(0..2000));
         let mut addresses = VirtualIps::default();
         addresses.assign(few.iter());
@@ -114,11 +113,11 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_meet_the_one_that_has_the_address_keeps_it() {
+    fn on_a_hash_collision_the_service_that_has_the_address_keeps_it() {
         let all = keys(0..2000);
         let mut taken = BTreeMap::new();
-        let meeting = all.iter().find_map(|key| Some((taken.insert(start(key), key)?, key)));
-        let (one, other) = meeting.expect("two of 2000 meet");
+        let collision = all.iter().find_map(|key| Some((taken.insert(start(key), key)?, key)));
+        let (one, other) = collision.expect("a collision among 2000");
         let mut addresses = VirtualIps::default();
         addresses.assign([other].into_iter());
         assert_eq!(addresses.of(other), Some(address(start(other))));

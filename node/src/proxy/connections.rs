@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::Notify;
 use vc_protocol::InstanceId;
-
 use vc_runtime::Drain;
 
 /// A handle to the connection counts of this node. Cheap to clone; clones share the counts.

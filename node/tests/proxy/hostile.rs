@@ -1,4 +1,4 @@
-//! Members that do not keep to the protocol.
+//! Members that violate the route protocol.
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::{Stream, StreamProtocol};
@@ -22,7 +22,7 @@ async fn request(stream: &mut Stream, bytes: &[u8]) {
     stream.flush().await.expect("flushed");
 }
 
-/// What the other side says, up to its end.
+/// Returns all bytes that the other node sends until it closes the stream.
 async fn answer(stream: &mut Stream) -> Vec<u8> {
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
@@ -32,7 +32,7 @@ async fn answer(stream: &mut Stream) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_turned_away() {
+async fn malformed_requests_are_rejected() {
     let (here, there) = pair().await;
     let mut garbage = open(&here, &there).await;
     request(&mut garbage, b"GET / HTTP/1.1").await;
@@ -52,7 +52,7 @@ async fn what_is_no_request_is_turned_away() {
 }
 
 #[tokio::test]
-async fn only_instances_that_are_here_and_take_connections_are_reached() {
+async fn only_local_instances_that_accept_connections_are_reached() {
     let (here, there) = pair().await;
     let (_listener, port) = container("127.0.9.1").await;
     let all = [(1, there.id, "127.0.9.1"), (2, here.id, "127.0.9.1"), (4, there.id, "127.0.9.1")];
@@ -76,11 +76,11 @@ async fn only_instances_that_are_here_and_take_connections_are_reached() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_without_saying_so_cuts_the_connection() {
+async fn a_stream_that_ends_without_an_empty_record_resets_the_connection() {
     let (here, there) = pair().await;
     let (listener, port) = container("127.0.10.1").await;
     place(&[&here, &there], &[(1, there.id, "127.0.10.1")]);
-    // Ends in the middle of a record; ends between two; goes on after the last.
+    // Ends within a record; ends between records; continues after the empty record.
     for records in [&[0, 9, 1, 2][..], &[0, 1, 1], &[0, 0, 0, 1, 1]] {
         let mut stream = open(&here, &there).await;
         let wanted = RouteRequest { instance: instance(1), port, protocol: PortProtocol::Tcp };
@@ -93,6 +93,6 @@ async fn a_stream_that_ends_without_saying_so_cuts_the_connection() {
         stream.close().await.expect("closed");
         let mut received = Vec::new();
         let end = served.read_to_end(&mut received).await;
-        assert!(end.is_err(), "{records:?} looks like an end");
+        assert!(end.is_err(), "{records:?} ended the connection without a reset");
     }
 }

@@ -1,5 +1,5 @@
-//! The routing mesh over real sockets: two nodes' routers in one process, each with a swarm of its own, and plain
-//! listeners on the loopback in place of containers.
+//! The proxy over real sockets: the routers of two nodes in one process, each with its own swarm, and listeners on
+//! loopback addresses in place of containers.
 
 #![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
 

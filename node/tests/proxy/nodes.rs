@@ -1,4 +1,4 @@
-//! Nodes as far as routing goes: a swarm, a table that the test writes, and a router.
+//! Nodes reduced to the proxy: a swarm, routes that the test sets, and a router.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,6 @@ use vc_node::proxy::{Connections, Router, serve_member_streams};
 use vc_protocol::wire::ROUTE_PROTOCOL;
 use vc_protocol::{InstanceId, Keypair, NodeId, ServiceKey};
 
-/// One node.
 pub struct Node {
     pub id: NodeId,
     pub router: Router,
@@ -56,7 +55,7 @@ fn swarm() -> (NodeId, Swarm<libp2p_stream::Behaviour>) {
 fn node(id: NodeId, swarm: &Swarm<libp2p_stream::Behaviour>) -> Node {
     let mut members = swarm.behaviour().new_control();
     let mut incoming =
-        members.accept(StreamProtocol::new(ROUTE_PROTOCOL)).expect("nobody else takes them");
+        members.accept(StreamProtocol::new(ROUTE_PROTOCOL)).expect("the protocol is free");
     let (sender, streams) = mpsc::channel(256);
     tokio::spawn(async move {
         while let Some(stream) = incoming.next().await {
@@ -72,7 +71,7 @@ fn node(id: NodeId, swarm: &Swarm<libp2p_stream::Behaviour>) -> Node {
     Node { id, router, connections, members, table }
 }
 
-/// Two nodes that are connected.
+/// Returns two connected nodes.
 pub async fn pair() -> (Node, Node) {
     let ((here, mut one), (there, mut other)) = (swarm(), swarm());
     let nodes = (node(here, &one), node(there, &other));
@@ -89,7 +88,7 @@ pub async fn pair() -> (Node, Node) {
     nodes
 }
 
-/// A node alone.
+/// Returns a node without connections.
 pub fn alone() -> Node {
     let (id, mut own) = swarm();
     let node = node(id, &own);
@@ -97,12 +96,12 @@ pub fn alone() -> Node {
     node
 }
 
-/// Says to these nodes where the instances of the service are: replica, node, address.
+/// Sets the service's instances in the routes of some nodes: replica, node, address.
 pub fn place(nodes: &[&Node], endpoints: &[(u32, NodeId, &str)]) {
     place_with(nodes, endpoints, |_| {});
 }
 
-/// The same, with more in the table.
+/// As [`place`], with further changes to the routes.
 pub fn place_with(
     nodes: &[&Node],
     endpoints: &[(u32, NodeId, &str)],
@@ -126,19 +125,19 @@ pub fn place_with(
     }
 }
 
-/// Loopback addresses stand for containers: each has all ports of its own.
+/// Listens on a free port of a loopback address, which stands for a container.
 pub async fn container(address: &str) -> (TcpListener, u16) {
     let listener = TcpListener::bind((address, 0)).await.expect("a port");
     let port = listener.local_addr().expect("bound").port();
     (listener, port)
 }
 
-/// Another container that listens on the same port.
+/// Listens on the same port of another address, which stands for another container.
 pub async fn replica(address: &str, port: u16) -> TcpListener {
     TcpListener::bind((address, port)).await.expect("the port is free on this address")
 }
 
-/// A client's connection to the service through a node's router.
+/// Connects a client to the service through a node's router.
 pub async fn client(node: &Node, port: u16) -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let client = TcpStream::connect(listener.local_addr().expect("bound"));

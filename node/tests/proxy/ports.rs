@@ -1,4 +1,4 @@
-//! Ports that a node publishes.
+//! Published ports.
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -27,13 +27,13 @@ fn ingress(node: &Node) -> mpsc::Receiver<PublishErrors> {
     receiver
 }
 
-/// A port that nothing has now.
+/// Returns a port that is free now.
 async fn free() -> u16 {
     let listener = TcpListener::bind("[::]:0").await.expect("a port");
     listener.local_addr().expect("bound").port()
 }
 
-/// Connects as soon as somebody listens.
+/// Connects to a port as soon as it is open.
 async fn connect(port: u16) -> TcpStream {
     loop {
         match TcpStream::connect(("127.0.0.1", port)).await {
@@ -51,7 +51,7 @@ async fn until_refused(port: u16) {
 }
 
 #[tokio::test]
-async fn listeners_come_and_go_and_what_was_accepted_stays() {
+async fn closing_a_published_port_keeps_its_connections() {
     let here = alone();
     let (listener, target) = container("127.0.14.1").await;
     let (first, second) = (free().await, free().await);
@@ -75,7 +75,7 @@ async fn listeners_come_and_go_and_what_was_accepted_stays() {
 }
 
 #[tokio::test]
-async fn a_port_of_the_node_is_open_where_an_instance_runs_and_leads_to_it_alone() {
+async fn a_node_scoped_port_is_open_only_where_an_instance_runs() {
     let (here, there) = pair().await;
     let (near, target) = container("127.0.15.1").await;
     let published = free().await;
@@ -95,7 +95,7 @@ async fn a_port_of_the_node_is_open_where_an_instance_runs_and_leads_to_it_alone
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_told_with_who_has_it_and_had_when_it_is_free() {
+async fn a_port_in_use_is_reported_with_its_owner_and_published_when_free() {
     let here = alone();
     let (listener, target) = container("127.0.16.1").await;
     let taken = TcpListener::bind("0.0.0.0:0").await.expect("a port");
@@ -114,7 +114,7 @@ async fn a_port_that_is_taken_is_told_with_who_has_it_and_had_when_it_is_free() 
 }
 
 #[tokio::test]
-async fn the_address_of_a_port_is_kept_to() {
+async fn a_port_is_bound_to_its_address_only() {
     let here = alone();
     let (listener, target) = container("127.0.17.1").await;
     let published = free().await;
@@ -141,7 +141,7 @@ async fn the_address_of_a_port_is_kept_to() {
 }
 
 #[tokio::test]
-async fn a_datagram_port_is_published_too() {
+async fn a_udp_port_is_published() {
     let here = alone();
     let container = UdpSocket::bind("127.0.18.1:0").await.expect("a port");
     let target = container.local_addr().expect("bound").port();

@@ -1,4 +1,4 @@
-//! TCP connections.
+//! TCP forwarding: splicing, choice of instances, failover, drains.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use vc_protocol::Keypair;
 
 use crate::nodes::{Node, alone, client, container, instance, pair, place, replica};
 
-/// A pattern that shows when bytes are lost or change places.
+/// Returns bytes in which losses and reordering are visible.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at / 251 + at) as u8).collect()
 }
 
-/// Accepts connections and says its name on each.
-fn names(listener: TcpListener, name: &'static str) {
+/// Answers each connection with a name.
+fn serve_name(listener: TcpListener, name: &'static str) {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let _ = stream.write_all(name.as_bytes()).await;
@@ -30,8 +30,8 @@ async fn ask(node: &Node, port: u16) -> String {
     text
 }
 
-/// Client and container talk, over both kinds of way.
-async fn ways(mut talk: impl AsyncFnMut(TcpStream, TcpStream)) {
+/// Runs a test with a client and a container, once on this node and once on the other.
+async fn on_both_nodes(mut talk: impl AsyncFnMut(TcpStream, TcpStream)) {
     let (here, there) = pair().await;
     let (listener, port) = container("127.0.1.1").await;
     for node in [&here, &there] {
@@ -43,10 +43,10 @@ async fn ways(mut talk: impl AsyncFnMut(TcpStream, TcpStream)) {
 }
 
 #[tokio::test]
-async fn each_side_ends_when_it_has_said_all_and_hears_the_rest() {
-    ways(async |mut client, mut served| {
+async fn each_direction_is_closed_on_its_own() {
+    on_both_nodes(async |mut client, mut served| {
         client.write_all(b"question").await.expect("written");
-        client.shutdown().await.expect("no more to say");
+        client.shutdown().await.expect("half-closed");
         let mut question = String::new();
         served.read_to_string(&mut question).await.expect("up to the end");
         assert_eq!(question, "question");
@@ -56,7 +56,7 @@ async fn each_side_ends_when_it_has_said_all_and_hears_the_rest() {
         }
         let mut beginning = [0; 5];
         client.read_exact(&mut beginning).await.expect("the first part");
-        served.shutdown().await.expect("no more to say");
+        served.shutdown().await.expect("half-closed");
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.expect("up to the end");
         assert_eq!(answer, "answer");
@@ -65,15 +65,15 @@ async fn each_side_ends_when_it_has_said_all_and_hears_the_rest() {
 }
 
 #[tokio::test]
-async fn the_instance_may_end_first() {
-    ways(async |mut client, mut served| {
+async fn the_instance_may_close_first() {
+    on_both_nodes(async |mut client, mut served| {
         served.write_all(b"hello").await.expect("written");
-        served.shutdown().await.expect("no more to say");
+        served.shutdown().await.expect("half-closed");
         let mut hello = String::new();
         client.read_to_string(&mut hello).await.expect("up to the end");
         assert_eq!(hello, "hello");
         client.write_all(b"thanks").await.expect("written");
-        client.shutdown().await.expect("no more to say");
+        client.shutdown().await.expect("half-closed");
         let mut thanks = String::new();
         served.read_to_string(&mut thanks).await.expect("up to the end");
         assert_eq!(thanks, "thanks");
@@ -82,8 +82,8 @@ async fn the_instance_may_end_first() {
 }
 
 #[tokio::test]
-async fn many_bytes_arrive_in_both_directions_at_once() {
-    ways(async |client, served| {
+async fn large_transfers_in_both_directions_arrive_whole() {
+    on_both_nodes(async |client, served| {
         let sent = pattern(5_000_000);
         let talk = |stream: TcpStream| {
             let (mut from, mut to) = stream.into_split();
@@ -92,7 +92,7 @@ async fn many_bytes_arrive_in_both_directions_at_once() {
                 let mut received = Vec::new();
                 let write = async {
                     to.write_all(&sent).await.expect("written");
-                    to.shutdown().await.expect("no more to say");
+                    to.shutdown().await.expect("half-closed");
                 };
                 let read = from.read_to_end(&mut received);
                 let (_, read) = tokio::join!(write, read);
@@ -107,17 +107,17 @@ async fn many_bytes_arrive_in_both_directions_at_once() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_stops_the_sender() {
-    ways(async |mut client, mut served| {
+async fn a_receiver_that_does_not_read_applies_backpressure() {
+    on_both_nodes(async |mut client, mut served| {
         let chunk = vec![7; 64 * 1024];
         let mut written = 0;
-        // The sender is stopped when every buffer on the way is full: that takes megabytes, not everything.
+        // The sender blocks when the buffers on the path are full, after some megabytes.
         while let Ok(result) =
             tokio::time::timeout(Duration::from_millis(500), client.write_all(&chunk)).await
         {
             result.expect("written");
             written += chunk.len();
-            assert!(written < 100_000_000, "nothing stops the sender");
+            assert!(written < 100_000_000, "no backpressure");
         }
         let mut read = 0;
         let mut buffer = vec![0; 64 * 1024];
@@ -129,39 +129,39 @@ async fn who_does_not_read_stops_the_sender() {
 }
 
 #[tokio::test]
-async fn a_reset_reaches_the_other_end() {
-    // Until a byte has passed, a connection that is cut is one that was refused.
+async fn a_reset_is_forwarded() {
+    // A connection that is reset before its first byte counts as refused.
     let pass = async |client: &mut TcpStream, served: &mut TcpStream| {
         client.write_all(&[1]).await.expect("written");
         assert_eq!(served.read_u8().await.expect("connected"), 1);
     };
-    ways(async |mut client, mut served| {
+    on_both_nodes(async |mut client, mut served| {
         pass(&mut client, &mut served).await;
         served.set_zero_linger().expect("a reset");
         drop(served);
-        let error = client.read(&mut [0]).await.expect_err("the connection was cut");
+        let error = client.read(&mut [0]).await.expect_err("the connection was reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     })
     .await;
-    ways(async |mut client, mut served| {
+    on_both_nodes(async |mut client, mut served| {
         pass(&mut client, &mut served).await;
         client.set_zero_linger().expect("a reset");
         drop(client);
-        let error = served.read(&mut [0]).await.expect_err("the connection was cut");
+        let error = served.read(&mut [0]).await.expect_err("the connection was reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_client_that_vanishes_after_its_last_word_takes_the_instances_end_along() {
-    ways(async |mut client, mut served| {
+async fn a_client_that_closes_after_half_close_resets_the_instance() {
+    on_both_nodes(async |mut client, mut served| {
         client.write_all(b"a question").await.expect("written");
-        client.shutdown().await.expect("no more to say");
+        client.shutdown().await.expect("half-closed");
         let mut question = Vec::new();
         served.read_to_end(&mut question).await.expect("up to the end");
         drop(client);
-        // Only what is written tells whether anybody is there; without the mesh it is no different.
+        // Only writing detects a closed peer, as without the proxy.
         let chunk = vec![0; 64 * 1024];
         let told = async { while served.write_all(&chunk).await.is_ok() {} };
         tokio::time::timeout(Duration::from_secs(10), told).await.expect("it is told");
@@ -170,12 +170,12 @@ async fn a_client_that_vanishes_after_its_last_word_takes_the_instances_end_alon
 }
 
 #[tokio::test]
-async fn an_answer_arrives_from_who_does_not_hear_all_of_the_question() {
-    ways(async |mut client, mut served| {
+async fn an_answer_arrives_when_the_instance_closes_before_reading_all() {
+    on_both_nodes(async |mut client, mut served| {
         served.write_all(b"too long").await.expect("written");
         drop(served);
         let upload = pattern(3_000_000);
-        // Whether the upload is taken does not matter.
+        // The upload may fail or succeed.
         let _ = client.write_all(&upload).await;
         let mut answer = [0; 8];
         client.read_exact(&mut answer).await.expect("the answer");
@@ -185,10 +185,10 @@ async fn an_answer_arrives_from_who_does_not_hear_all_of_the_question() {
 }
 
 #[tokio::test]
-async fn an_instance_here_is_preferred_and_others_serve_when_it_refuses() {
+async fn a_local_instance_is_preferred_and_remote_ones_serve_when_it_refuses() {
     let (here, there) = pair().await;
     let (near, port) = container("127.0.2.1").await;
-    names(replica("127.0.2.2", port).await, "far");
+    serve_name(replica("127.0.2.2", port).await, "far");
     place(&[&here, &there], &[(1, there.id, "127.0.2.2"), (2, here.id, "127.0.2.1")]);
     let accepted = tokio::spawn(async move {
         for _ in 0..3 {
@@ -199,7 +199,7 @@ async fn an_instance_here_is_preferred_and_others_serve_when_it_refuses() {
     for _ in 0..3 {
         assert_eq!(ask(&here, port).await, "near");
     }
-    // Its listener is gone now: connections are refused.
+    // The local listener is closed: connections are refused.
     accepted.await.expect("three were served");
     for _ in 0..3 {
         assert_eq!(ask(&here, port).await, "far");
@@ -207,11 +207,11 @@ async fn an_instance_here_is_preferred_and_others_serve_when_it_refuses() {
 }
 
 #[tokio::test]
-async fn an_instance_elsewhere_that_refuses_is_passed_over() {
+async fn a_remote_instance_that_refuses_is_skipped() {
     let (here, there) = pair().await;
     let (far, port) = container("127.0.3.1").await;
-    names(far, "far");
-    // Nobody listens on the second address; the third instance is unknown there.
+    serve_name(far, "far");
+    // The second address has no listener; the other node does not know the third instance.
     let all = [(1, there.id, "127.0.3.2"), (2, there.id, "127.0.3.1")];
     place(&[&there], &all);
     place(&[&here], &[all[0], all[1], (3, there.id, "127.0.3.1")]);
@@ -221,17 +221,17 @@ async fn an_instance_elsewhere_that_refuses_is_passed_over() {
 }
 
 #[tokio::test]
-async fn a_node_that_says_nothing_delays_few_connections_and_fails_none() {
+async fn a_node_that_does_not_answer_fails_no_connection() {
     let here = alone();
     let (listener, port) = container("127.0.4.1").await;
-    names(listener, "alive");
+    serve_name(listener, "alive");
     let key = Keypair::generate_ed25519();
     let dead = vc_protocol::NodeId::of(&key.public()).expect("ed25519");
     let (near, lone) = ((1, here.id, "127.0.4.1"), (2, dead, "127.0.4.2"));
     place(&[&here], &[lone]);
     let before = Instant::now();
     let mut waiting = client(&here, port).await;
-    // The only instance says nothing; one appears while the connection is held.
+    // The only instance does not answer; another one appears while the connection is held.
     tokio::time::sleep(MEMBER_TIMEOUT / 2).await;
     place(&[&here], &[near, lone]);
     let mut text = String::new();
@@ -241,10 +241,10 @@ async fn a_node_that_says_nothing_delays_few_connections_and_fails_none() {
 }
 
 #[tokio::test]
-async fn without_an_instance_a_connection_waits_for_one_and_then_is_reset() {
+async fn without_an_instance_a_connection_is_held_until_the_deadline_and_reset() {
     let here = alone();
     let (listener, port) = container("127.0.5.1").await;
-    names(listener, "late");
+    serve_name(listener, "late");
     place(&[&here], &[]);
     let mut early = client(&here, port).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -261,7 +261,7 @@ async fn without_an_instance_a_connection_waits_for_one_and_then_is_reset() {
 }
 
 #[tokio::test]
-async fn connections_are_balanced_over_instances_elsewhere() {
+async fn connections_are_balanced_over_remote_instances() {
     let (here, there) = pair().await;
     let (one, port) = container("127.0.6.1").await;
     let other = replica("127.0.6.2", port).await;
@@ -283,10 +283,10 @@ async fn connections_are_balanced_over_instances_elsewhere() {
 }
 
 #[tokio::test]
-async fn an_instance_that_leaves_the_table_keeps_its_connections_and_gets_no_new_ones() {
+async fn an_instance_removed_from_the_routes_keeps_its_connections() {
     let (here, there) = pair().await;
     let (old, port) = container("127.0.7.1").await;
-    names(replica("127.0.7.2", port).await, "new");
+    serve_name(replica("127.0.7.2", port).await, "new");
     for node in [&here, &there] {
         place(&[&here, &there], &[(1, node.id, "127.0.7.1")]);
         let mut client = client(&here, port).await;
@@ -303,10 +303,10 @@ async fn an_instance_that_leaves_the_table_keeps_its_connections_and_gets_no_new
 }
 
 #[tokio::test]
-async fn a_drain_refuses_new_connections_and_waits_for_those_that_are_there() {
+async fn a_drain_refuses_new_connections_and_waits_for_open_ones() {
     let (here, there) = pair().await;
     let (old, port) = container("127.0.8.1").await;
-    names(replica("127.0.8.2", port).await, "other");
+    serve_name(replica("127.0.8.2", port).await, "other");
     place(&[&here, &there], &[(1, there.id, "127.0.8.1")]);
     let client = client(&here, port).await;
     let (served, _) = old.accept().await.expect("accepted");

@@ -1,4 +1,4 @@
-//! Datagrams.
+//! UDP forwarding.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use vc_node::dns::Admit;
 
 use crate::nodes::{Node, instance, pair, place, service};
 
-/// A container that answers each datagram with its name before it.
+/// Starts a container that answers each datagram with its name and the datagram.
 async fn echo(address: &str, port: u16, name: &'static str) -> u16 {
     let socket = UdpSocket::bind((address, port)).await.expect("a port");
     let port = socket.local_addr().expect("bound").port();
@@ -23,7 +23,7 @@ async fn echo(address: &str, port: u16, name: &'static str) -> u16 {
     port
 }
 
-/// A port of a node that leads to the service.
+/// Opens a port of a node that forwards to the service.
 async fn publish(node: &Node, target: u16) -> std::net::SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     let address = socket.local_addr().expect("bound");
@@ -33,7 +33,7 @@ async fn publish(node: &Node, target: u16) -> std::net::SocketAddr {
     address
 }
 
-/// Asks until an answer comes: datagrams may be lost.
+/// Sends a datagram until an answer arrives, since datagrams may be lost.
 async fn ask(client: &UdpSocket, question: &[u8]) -> Vec<u8> {
     let mut buffer = vec![0; 65_536];
     for _ in 0..20 {
@@ -47,7 +47,7 @@ async fn ask(client: &UdpSocket, question: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn each_client_keeps_its_instance_here_and_elsewhere() {
+async fn a_client_keeps_its_instance_on_this_and_other_nodes() {
     let (here, there) = pair().await;
     let port = echo("127.0.11.1", 0, "one ").await;
     echo("127.0.11.2", port, "two ").await;
@@ -58,7 +58,7 @@ async fn each_client_keeps_its_instance_here_and_elsewhere() {
         for _ in 0..4 {
             let client = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
             client.connect(address).await.expect("connected");
-            // A port that nobody has used loses nothing, not even the first word.
+            // The first datagram of a session is not lost.
             client.send(b"hello").await.expect("sent");
             let mut first = vec![0; 16];
             let length = client.recv(&mut first).await.expect("an answer");
@@ -74,7 +74,7 @@ async fn each_client_keeps_its_instance_here_and_elsewhere() {
 }
 
 #[tokio::test]
-async fn large_and_empty_datagrams_pass_whole() {
+async fn large_and_empty_datagrams_are_forwarded_whole() {
     let (here, there) = pair().await;
     let port = echo("127.0.12.1", 0, "").await;
     place(&[&here, &there], &[(1, there.id, "127.0.12.1")]);
@@ -87,7 +87,7 @@ async fn large_and_empty_datagrams_pass_whole() {
 }
 
 #[tokio::test]
-async fn a_session_goes_on_with_another_instance_when_its_own_goes() {
+async fn a_session_fails_over_when_its_instance_is_removed_or_refuses() {
     let (here, there) = pair().await;
     let port = echo("127.0.13.1", 0, "one ").await;
     echo("127.0.13.2", port, "two ").await;
@@ -97,7 +97,7 @@ async fn a_session_goes_on_with_another_instance_when_its_own_goes() {
     assert_eq!(ask(&client, b"hello").await, b"one hello");
     place(&[&here, &there], &[(2, there.id, "127.0.13.2")]);
     assert_eq!(ask(&client, b"hello").await, b"two hello");
-    // One that refuses is left for one that does not.
+    // Instances that refuse are left for one that accepts.
     place(&[&here, &there], &[(2, there.id, "127.0.13.3"), (3, here.id, "127.0.13.4")]);
     let _ = tokio::time::timeout(Duration::from_millis(100), client.send(b"lost")).await;
     place(
@@ -105,5 +105,9 @@ async fn a_session_goes_on_with_another_instance_when_its_own_goes() {
         &[(1, there.id, "127.0.13.1"), (2, there.id, "127.0.13.3"), (3, here.id, "127.0.13.4")],
     );
     assert_eq!(ask(&client, b"hello").await, b"one hello");
-    assert_eq!(here.connections.active(&instance(1)), 0, "datagrams hold up no drain");
+    assert_eq!(
+        here.connections.active(&instance(1)),
+        0,
+        "UDP sessions do not count as connections"
+    );
 }
