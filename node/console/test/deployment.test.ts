@@ -55,30 +55,30 @@ function slow() {
     if (request.op !== 'compose') return null
     return new Promise((resolve) => waiting.set(request.text, () => resolve(replyTo(request))))
   })
+  const requested = (text: string) => expect.poll(() => waiting.has(text)).toBe(true)
   const read = async (text: string) => {
-    await expect.poll(() => waiting.has(text)).toBe(true)
+    await requested(text)
     waiting.get(text)?.()
   }
-  return { session, read }
+  return { session, requested, read }
 }
 
 const review = (): Review => (step.value.step === 'review' ? step.value.review : expect.fail(`unexpected step '${step.value.step}'`))
 const problem = (): string => (step.value.step === 'choose' ? step.value.problem : expect.fail(`unexpected step '${step.value.step}'`))
 const file = (name: string, text = name) => new File([text], name)
-const idle = () => new Promise((resolve) => setTimeout(resolve, 5))
 
 beforeEach(clearDraft)
 afterEach(() => toasts.value.forEach((it) => dismiss(it.id)))
 
 test('of two files dropped in succession the second is reviewed, even if its dry run ends first', async () => {
-  const { session, read } = slow()
-  void loadFile(file('first'), session)
-  await idle()
+  const { session, requested, read } = slow()
+  const first = loadFile(file('first'), session)
+  await requested('first')
   void loadFile(file('second'), session)
   await read('second')
   await expect.poll(() => step.value.step).toBe('review')
   await read('first')
-  await idle()
+  await first
   expect(review()).toMatchObject({ name: 'second', composed: { project: 'second' } })
   expect(draft.value.text).toBe('second')
 })
@@ -92,10 +92,10 @@ test('a review keeps the name of its file when the draft changes', async () => {
 
 test('starting over discards a running dry run', async () => {
   const { session, read } = slow()
-  void loadFile(file('first'), session)
+  const first = loadFile(file('first'), session)
   await read('first')
   startOver()
-  await idle()
+  await first
   expect(problem()).toBe('')
 })
 

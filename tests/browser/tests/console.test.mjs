@@ -375,7 +375,7 @@ describe('When nodes die', () => {
   })
   after(() => browser?.stop())
 
-  it('the view continues through another, and the picture shows the dead one', async () => {
+  it('the view continues through another, and the topology shows the dead one', async () => {
     const attached = (await page.textContent('.link-node')).match(/n\d/)[0]
     await cluster.nodes.find(({ name }) => name === attached).kill()
     await page.waitForSelector(`.row:has(h3:text-is("${attached}")) .status-badge:text-is("down")`)
