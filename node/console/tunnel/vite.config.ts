@@ -6,7 +6,7 @@ import { build, defineConfig } from 'vite'
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
 const VIRTUAL = 'virtual:embedded'
 
-/** One of our scripts as a classic script in one piece. */
+/** Bundles a script of `src` into one classic script. */
 async function script(name: string): Promise<string> {
   const built = (await build({
     configFile: false,
@@ -15,11 +15,11 @@ async function script(name: string): Promise<string> {
     build: { write: false, target: 'es2023', lib: { entry: here(`src/${name}.ts`), formats: ['iife'], name: '_' } },
   })) as Rollup.RollupOutput[]
   const chunk = built[0]?.output[0]
-  if (chunk?.type !== 'chunk') throw new Error(`${name}: built to nothing`)
+  if (chunk?.type !== 'chunk') throw new Error(`${name}: the build has no output`)
   return chunk.code
 }
 
-/** What the service worker answers with itself is built into it; what comes before it is written beside it. */
+/** Embeds the boot page and the injected script in the service worker, and emits the boot page's files beside it. */
 function embedded(): Plugin {
   return {
     name: 'vc-embedded',

@@ -1,14 +1,14 @@
 /**
- * The cookies of an app.
+ * Stores the cookies of an app, because responses of a service worker cannot set cookies.
  *
- * A service worker's answers cannot set cookies. Those that scripts may see go to the browser's own store, where
- * `document.cookie` has them and puts more; those that they may not (HttpOnly) are stored in a jar here. So are those for a
- * part of the app's paths, for the browser tells a service worker only of those for all. Without a Cookie Store API every
- * cookie is in the jar: sent, but unseen by scripts. Whatever `Domain` says, a cookie stays with its app.
+ * Cookies that scripts may see are in the browser's own store, which `document.cookie` reads and writes. HttpOnly cookies are
+ * in a jar here, and so are cookies with another path than `/`, which the browser does not show to a service worker. Without
+ * the Cookie Store API every cookie is in the jar: it is sent, but scripts do not see it. `Domain` is ignored: a cookie is
+ * sent to its app only.
  */
 import { Cookie, CookieJar, MemoryCookieStore } from 'tough-cookie'
 
-/** How near a request's initiator is: what a cookie's `SameSite` asks for. */
+/** The `SameSite` value of a cookie, or the strictest value that a request satisfies. */
 export type SameSite = 'strict' | 'lax' | 'none'
 
 interface BrowserCookie {
@@ -17,19 +17,20 @@ interface BrowserCookie {
   sameSite?: string
 }
 
-/** What of the browser's `CookieStore` is used. */
+/** The part of the browser's `CookieStore` that is used. */
 export interface BrowserCookieStore {
   getAll(): Promise<BrowserCookie[]>
   set(cookie: { name: string; value: string; path: string; expires: number | null; sameSite: SameSite }): Promise<void>
   delete(cookie: { name: string; path: string }): Promise<void>
 }
 
-/** Where the jar is while the service worker is not. */
+/** Persists the jar between lives of the service worker. */
 export interface JarStore {
   load(): Promise<unknown>
   save(jar: unknown): Promise<void>
 }
 
+/** The cookies of one app, in the jar and in the browser's store. */
 export class Cookies {
   readonly #jar: CookieJar
   readonly #browser: BrowserCookieStore | null
@@ -42,24 +43,25 @@ export class Cookies {
     this.#store = store
   }
 
+  /** Loads the stored jar; a missing or corrupt one counts as empty. `browser` is `null` without the Cookie Store API. */
   static async open(store: JarStore, browser: BrowserCookieStore | null): Promise<Cookies> {
     const stored = await store.load().catch(() => null)
     return new Cookies(deserialize(stored), browser, store)
   }
 
-  /** The `Cookie` header of a request; empty: none. */
+  /** Returns the `Cookie` header of a request; empty if there are no cookies for it. */
   async header(url: string, context: SameSite): Promise<string> {
     const hidden = this.#jar.getCookiesSync(url, { sameSiteContext: context })
     const names = new Set(hidden.filter((cookie) => cookie.path === '/').map((cookie) => cookie.key))
-    const seen = (await this.#browser?.getAll()) ?? []
-    const sent = seen.filter(({ name, sameSite }) => !names.has(name ?? '') && isSent(sameSite, context))
+    const visible = (await this.#browser?.getAll()) ?? []
+    const sent = visible.filter(({ name, sameSite }) => !names.has(name ?? '') && isSent(sameSite, context))
     return [
       ...hidden.map((cookie) => cookie.cookieString()),
       ...sent.map(({ name, value }) => (name ? `${name}=${value ?? ''}` : (value ?? ''))),
     ].join('; ')
   }
 
-  /** Takes what an answer sets. What is no cookie is passed over, as browsers do. */
+  /** Stores the `Set-Cookie` headers of a response. Ignores malformed ones, as browsers do. */
   async setFromResponse(url: string, setCookies: string[]): Promise<void> {
     for (const line of setCookies) {
       const stored = this.#setInJar(url, line, true)
@@ -68,14 +70,14 @@ export class Cookies {
     if (setCookies.length > 0) await this.#save()
   }
 
-  /** Takes what a script of a page sets: the browser has it already, and shows it for all paths. */
+  /** Stores a cookie that a script set. With the path `/` the browser's store has it already. */
   async setFromScript(url: string, line: string): Promise<void> {
     const stored = this.#setInJar(url, line, false)
     if (this.#browser && stored?.path === '/') await this.#removeFromJar(stored)
     await this.#save()
   }
 
-  /** Puts a cookie into the jar, which says whether it may be here, and for which path. */
+  /** Sets a cookie in the jar, which checks it and resolves its path; returns `null` if it is rejected. */
   #setInJar(url: string, line: string, http: boolean): Cookie | null {
     const cookie = Cookie.parse(line, { loose: true })
     if (!cookie || (cookie.key.startsWith('__Host-') && cookie.domain !== null)) return null
@@ -85,7 +87,7 @@ export class Cookies {
     return this.#jar.setCookieSync(cookie, url, { http, ignoreError: true }) ?? null
   }
 
-  /** Lets scripts see a cookie, or not. */
+  /** Sets a cookie in the browser's store, or deletes it there if it is HttpOnly or expired. */
   async #setInBrowser(cookie: Cookie): Promise<void> {
     if (!this.#browser) return
     const { key: name, value } = cookie
@@ -97,7 +99,7 @@ export class Cookies {
       const expires = until === Infinity ? null : until
       await this.#browser.set({ name, value, path, expires, sameSite: sameSite(cookie.sameSite) })
     } catch {
-      // The browser does not take it (too long, say), as it would not from a server.
+      // The browser rejects it, as it would from a server: it is too long, for example.
     }
   }
 
@@ -105,7 +107,7 @@ export class Cookies {
     await this.#jar.store.removeCookie(domain, path, key)
   }
 
-  /** One after another: the last one saved is the last one taken. */
+  /** Saves the jar. Saves are serialized, so that the newest state is stored last. */
   #save(): Promise<void> {
     this.#saving = this.#saving.then(() => this.#store.save(this.#jar.serializeSync())).catch(() => {})
     return this.#saving
@@ -122,10 +124,10 @@ function deserialize(stored: unknown): CookieJar {
   }
 }
 
-/** Without a word on it, `Lax`. */
+/** Parses a `SameSite` attribute; the default is `Lax`. */
 function sameSite(given: string | undefined): SameSite {
-  const word = given?.toLowerCase()
-  return word === 'strict' || word === 'none' ? word : 'lax'
+  const value = given?.toLowerCase()
+  return value === 'strict' || value === 'none' ? value : 'lax'
 }
 
 function isSent(given: string | undefined, context: SameSite): boolean {

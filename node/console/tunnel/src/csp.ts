@@ -1,8 +1,8 @@
-/** An app's Content-Security-Policy, and the one script of ours in its pages. */
+/** Adapts an app's Content-Security-Policy to the injected script. */
 
 /**
- * The same policies, of which each lets in one more script: the one at `url`, or with `nonce` where a policy believes no
- * addresses. At an origin without TLS `upgrade-insecure-requests` is left out, or nothing would load.
+ * Returns the policies of a header, each extended to allow the script at `url`, or with `nonce` if the policy ignores URLs
+ * (`strict-dynamic`). Removes `upgrade-insecure-requests` at an origin without TLS, where nothing would load with it.
  */
 export function allowScript(header: string, url: string, nonce: string): string {
   return header
@@ -19,7 +19,7 @@ function allowIn(policy: string, url: string, nonce: string): string {
     const words = directive.map((word) => word.toLowerCase())
     const none = words.indexOf("'none'")
     if (none > 0) directive.splice(none, 1)
-    // A nonce where there is none would end 'unsafe-inline'; 'strict-dynamic' comes with one, or with a hash.
+    // A nonce disables 'unsafe-inline', so it is added only to 'strict-dynamic', which requires a nonce or a hash anyway.
     directive.push(words.includes("'strict-dynamic'") ? `'nonce-${nonce}'` : url)
   }
   const plain = url.startsWith('http:')

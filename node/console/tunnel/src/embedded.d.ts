@@ -1,5 +1,5 @@
 declare module 'virtual:embedded' {
-  /** The files of this directory that the service worker answers with itself, by name. */
+  /** The files that are built into the service worker, by name. */
   const embedded: { 'boot.html': string; 'boot.css': string; 'boot.js': string; 'inject.js': string }
   export default embedded
 }

@@ -1,20 +1,20 @@
-/** What an app is told with a request, and the browser with an answer. */
+/** Translates headers between the browser and the app. */
 import type { SameSite } from './cookies'
 import type { HeaderList } from './protocol'
 
-/** What of a `Request` is looked at. */
+/** The part of a `Request` that decides its headers. */
 export type RequestMetadata = Pick<Request, 'method' | 'mode' | 'destination' | 'referrer' | 'credentials' | 'headers'>
 
-/** Ours, or the browser's to say. */
+/** Request headers that are replaced here or dropped. */
 const NOT_SENT = /^(cookie2?|host|origin|referer|accept-encoding|connection|content-length|sec-fetch-.*)$/
 
-/** Where a request began, as far as a service worker is told. */
+/** The relation of a request's initiator to the app, as far as a service worker can tell. */
 export type Initiator = 'same-origin' | 'cross-site' | 'none'
 
 /**
- * What is not a navigation comes from a page of the app. A navigation names where it comes from; one that does not may be
- * the user's own, or that of a page elsewhere which hides. A reload by the user names what the navigation did that it repeats,
- * and counts as that did, as RFC 6265bis says; one by a script of the page names the page.
+ * Returns where a request comes from. Only the app's pages make requests other than navigations. A navigation carries its
+ * origin or referrer; without either, it is the user's or that of a page that hides its own. A reload by the user repeats
+ * the original navigation's referrer and counts as that navigation (RFC 6265bis); a reload by a script has the page's.
  */
 export function initiator(request: RequestMetadata, own: string): Initiator {
   if (request.mode !== 'navigate') return 'same-origin'
@@ -23,14 +23,14 @@ export function initiator(request: RequestMetadata, own: string): Initiator {
   return origin || request.method !== 'GET' ? 'cross-site' : 'none'
 }
 
-/** Which cookies go with a request. */
+/** Returns which cookies a request may carry; `null` for none at all (`credentials: 'omit'`). */
 export function cookieContext(request: RequestMetadata, from: Initiator): SameSite | null {
   if (request.credentials === 'omit') return null
   if (from === 'same-origin') return 'strict'
   return request.method === 'GET' || request.method === 'HEAD' ? 'lax' : 'none'
 }
 
-/** The headers of a request, as the app would get them from the browser. */
+/** Returns the headers of a request as the browser would send them to the app. */
 export function requestHeaders(request: RequestMetadata, url: URL, from: Initiator, cookie: string): HeaderList {
   const headers: HeaderList = [['host', url.host]]
   request.headers.forEach((value, name) => {
@@ -39,7 +39,7 @@ export function requestHeaders(request: RequestMetadata, url: URL, from: Initiat
   const has = (name: string): boolean => headers.some(([known]) => known === name)
   if (!has('user-agent')) headers.push(['user-agent', navigator.userAgent])
   if (!has('accept-language')) headers.push(['accept-language', navigator.languages.join(', ')])
-  // Pages compress well and the way is long; parts of a file are asked for as they are.
+  // A range of an encoded body is not the range of the decoded one.
   headers.push(['accept-encoding', has('range') ? 'identity' : 'gzip'])
   const referrer = URL.parse(request.referrer)
   if (referrer?.protocol.startsWith('http')) headers.push(['referer', referrer.href])
@@ -58,21 +58,21 @@ export function requestHeaders(request: RequestMetadata, url: URL, from: Initiat
   return headers
 }
 
-/** The values of a header. */
+/** Returns the values of a header, in order; `name` is in lower case. */
 export function values(headers: HeaderList, name: string): string[] {
   return headers.filter(([known]) => known.toLowerCase() === name).map(([, value]) => value)
 }
 
-/** The headers of an answer, for the browser; those named in `without` are left out. */
+/** Returns the headers of a response for the browser, except those in `without` (in lower case). */
 export function responseHeaders(headers: HeaderList, without: ReadonlySet<string>): Headers {
   const passed = new Headers()
   for (const [name, value] of headers) {
-    // Cookies have gone their own way; and who may have service workers here is not the app's business.
+    // Cookies are stored separately, and the app must not allow service workers at this origin.
     if (without.has(name.toLowerCase()) || /^(set-cookie2?|service-worker-allowed)$/i.test(name)) continue
     try {
       passed.append(name, value)
     } catch {
-      // No header that a browser takes.
+      // The browser rejects the name or value.
     }
   }
   return passed

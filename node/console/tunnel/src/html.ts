@@ -1,14 +1,14 @@
-/** A page of an app gets a script of ours before any of its own. */
+/** Inserts the injected script into pages of an app, before any script of their own. */
 
-/** A page that has not come to its head after so many bytes stays as it is. */
+/** Number of bytes after which a page without a head is passed on unchanged. */
 const MAX_PROLOGUE = 64 * 1024
 
 const LESS = 0x3c
 const GREATER = 0x3e
 
 /**
- * Puts `tag`, in ASCII, where the head begins. Works on bytes: every encoding that pages have but UTF-16 writes ASCII as
- * ASCII. A page in UTF-16 stays as it is.
+ * Returns a transform that inserts `tag` (ASCII) at the start of the head. It works on bytes, because all encodings of web
+ * pages except UTF-16 are supersets of ASCII. Pages in UTF-16 are unchanged.
  */
 export function insertInHead(tag: string): TransformStream<Uint8Array, Uint8Array> {
   let held: Uint8Array | null = new Uint8Array()
@@ -16,16 +16,16 @@ export function insertInHead(tag: string): TransformStream<Uint8Array, Uint8Arra
     transform(chunk, controller) {
       if (held === null) return controller.enqueue(chunk)
       held = joined(held, chunk)
-      const place = headBegins(held)
+      const place = headStart(held)
       if (place === 'later' && held.length < MAX_PROLOGUE) return
       for (const piece of typeof place === 'number' ? inserted(held, place, tag) : [held]) controller.enqueue(piece)
       held = null
     },
     flush(controller) {
       if (held === null) return
-      // A page that ends before its head: a fragment.
+      // The page ends before its head: it is a fragment.
       const rest = held
-      const place = headBegins(joined(rest, new TextEncoder().encode('<body>')))
+      const place = headStart(joined(rest, new TextEncoder().encode('<body>')))
       for (const piece of typeof place === 'number' ? inserted(rest, place, tag) : [rest]) controller.enqueue(piece)
     },
   })
@@ -43,10 +43,10 @@ function joined(one: Uint8Array, other: Uint8Array): Uint8Array {
 }
 
 /**
- * After `<head>`, or before the first thing that is neither white space, comment, doctype nor `<html>`: there the head
- * begins, written or not. `later`: that has not come yet; `never`: UTF-16.
+ * Returns the offset at which the head starts: after `<head>`, or before the first content other than white space, comments,
+ * the doctype and `<html>`. `later` if more bytes are needed, `never` for UTF-16.
  */
-function headBegins(page: Uint8Array): number | 'later' | 'never' {
+function headStart(page: Uint8Array): number | 'later' | 'never' {
   if (page.length < 3) return 'later'
   if ((page[0] === 0xff && page[1] === 0xfe) || (page[0] === 0xfe && page[1] === 0xff)) return 'never'
   let at = page[0] === 0xef && page[1] === 0xbb && page[2] === 0xbf ? 3 : 0
@@ -56,14 +56,14 @@ function headBegins(page: Uint8Array): number | 'later' | 'never' {
     if (page[at] !== LESS) return at
     const word = latin(page.subarray(at + 1, at + 6)).toLowerCase()
     if (!/^([!?]|html[\s/>]|head[\s/>])/.test(word)) return at
-    const after = tagEnds(page, at, word)
+    const after = tagEnd(page, at, word)
     if (after === 'later' || word.startsWith('head')) return after
     at = after
   }
 }
 
-/** Behind the tag, comment or declaration at a place. */
-function tagEnds(page: Uint8Array, at: number, word: string): number | 'later' {
+/** Returns the offset after the tag, comment or declaration at an offset. */
+function tagEnd(page: Uint8Array, at: number, word: string): number | 'later' {
   if (word.startsWith('!--')) {
     const end = latin(page.subarray(at + 4)).indexOf('-->')
     return end < 0 ? 'later' : at + 4 + end + 3

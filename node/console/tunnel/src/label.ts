@@ -1,16 +1,15 @@
-/** The origins of apps. */
+/** Computes the origins of apps and of consoles. */
 import { sha256 } from '@noble/hashes/sha2.js'
 
 const MAX_LABEL = 63
 const ALPHABET = 'abcdefghijklmnopqrstuvwxyz234567'
-/** Five bits each: nobody finds two clusters, or two services with the same beginning, that share it. */
+/** Length of the tag in characters of 5 bits: collisions cannot be searched for. */
 const TAG = 12
 
 /**
- * The DNS label of an app: `SERVICE--PROJECT--TAG`, the names for people and the tag for the difference. The tag stands for
- * the cluster, the service and the port, because all that a browser keeps of an app it keeps by origin: without it the
- * cookies of one cluster's `shop/web` would go to another's, whose console may be served at the same address tomorrow.
- * Names are cut and mended where they do not fit in a label; the tag is of the whole.
+ * Returns the DNS label of an app, `SERVICE--PROJECT--TAG`. The names are for users and are shortened to fit; the tag is a
+ * digest of cluster, service and port. Browsers store data by origin: without the tag, the cookies of one cluster's `shop/web`
+ * would be sent to another cluster's, whose console may be at the same address later.
  */
 export function appLabel(cluster: string, service: string, port: number): string {
   const digest = sha256(new TextEncoder().encode(JSON.stringify([cluster, service, port])))
@@ -23,27 +22,27 @@ export function appLabel(cluster: string, service: string, port: number): string
   return `${readable || 'app'}--${tag}`
 }
 
-/** Where apps are: `{app}` stands for the label. */
+/** An origin in which `{app}` stands for the label of an app. */
 export type AppsPattern = string
 
-/** What it says when there is nowhere to open apps. */
+/** Error text of a console without an origin for apps. */
 export const NO_APPS =
-  'This console is not set up to open services: its console.json names no "appsOrigin". On your own node: vc console'
+  'This console cannot open services: its console.json has no "appsOrigin". Run vc console on your own computer instead.'
 
-/** Where the apps of a console are that a node or `vc console` serves; `null`: it is served otherwise. */
+/** Returns the pattern for a console that a node or `vc console` serves on a loopback address; `null` for any other. */
 export function loopbackPattern(console: URL | Location): AppsPattern | null {
   const here = console.protocol === 'http:' && ['127.0.0.1', 'localhost', '[::1]'].includes(console.hostname)
   return here ? `http://{app}.localhost:${console.port || '80'}` : null
 }
 
-/** The origins at which the console of an app on this node may be. */
+/** Returns the origins that the console of an app below `localhost` may have; none for other hosts. */
 export function loopbackConsoles(app: URL | Location): string[] {
   if (app.protocol !== 'http:' || !app.hostname.endsWith('.localhost')) return []
   const port = app.port === '' ? '' : `:${app.port}`
   return ['127.0.0.1', 'localhost', '[::1]'].map((host) => `http://${host}${port}`)
 }
 
-/** Checks the pattern of a static host's `console.json`. Errors: one line on what is wrong with it. */
+/** Returns the pattern in a static host's `console.json`. Errors: missing or malformed, one line for users. */
 export function staticPattern(config: unknown): AppsPattern {
   const pattern = typeof config === 'object' && config !== null && 'appsOrigin' in config ? config.appsOrigin : undefined
   if (pattern === undefined) throw new Error(NO_APPS)
@@ -54,7 +53,7 @@ export function staticPattern(config: unknown): AppsPattern {
   return pattern
 }
 
-/** The origin of an app. Errors: it would be the console's own. */
+/** Returns the origin of an app. Errors: it would be the console's own origin. */
 export function appOrigin(pattern: AppsPattern, label: string, console: string): string {
   const { origin } = new URL(pattern.replace('{app}', label))
   if (origin === console || !origin.includes(label)) throw new Error("A service cannot be opened at the console's own origin.")

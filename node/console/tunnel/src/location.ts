@@ -1,9 +1,9 @@
-/** Where redirects lead. */
+/** Rewrites the targets of redirects. */
 import type { App } from './protocol'
 
 /**
- * A `Location` for the browser: what names the service by a name of its own leads to the app's origin, for the app may not
- * know under which it is seen. Anything else stays, also what leads to other hosts.
+ * Returns a `Location` header for the browser. A URL with a name of the service leads to the app's origin, which the app may
+ * not know. Any other URL is unchanged.
  */
 export function rewriteLocation(given: string, request: URL, app: App): string {
   const target = URL.parse(given, request)

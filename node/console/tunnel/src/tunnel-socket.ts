@@ -1,13 +1,16 @@
-/** A WebSocket over a MessagePort, as scripts know it. */
+/** Implements the `WebSocket` interface over a MessagePort to the console. */
 import type { PageMessage, SocketCommand, SocketEvent } from './protocol'
 
+/** Subprotocol names (RFC 9110, section 5.6.2). */
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
+/** Maximum length of a close reason, in bytes (RFC 6455, section 5.5). */
 const MAX_REASON = 123
-/** Bytes that may be on their way through the console, which ends a WebSocket with too many; what is more waits here. */
-const AHEAD = 4 * 1024 * 1024
+/** Maximum number of bytes in flight to the console, which closes a WebSocket that buffers too much; more are buffered here. */
+const MAX_IN_FLIGHT = 4 * 1024 * 1024
 
 type Handler<E extends Event> = ((event: E) => void) | null
 
+/** A WebSocket to the app's own host. */
 export class TunnelSocket extends EventTarget {
   readonly CONNECTING = 0
   readonly OPEN = 1
@@ -18,29 +21,29 @@ export class TunnelSocket extends EventTarget {
   #state = 0
   #protocol = ''
   #buffered = 0
-  /** Bytes on their way through the console. */
-  #ahead = 0
-  #onRoom: () => void = () => {}
+  /** Number of bytes posted to the console that have not left it. */
+  #inFlight = 0
+  #onCapacity: () => void = () => {}
   #binaryType: BinaryType = 'blob'
-  /** Messages go one after another, though a Blob has to be read first. */
-  #sending = Promise.resolve()
+  /** Serializes messages: a Blob is read asynchronously. */
+  #sendQueue = Promise.resolve()
   readonly #handlers = new Map<string, EventListener>()
   readonly #onHide = ({ persisted }: PageTransitionEvent): void => {
-    if (!persisted) this.#tell({ close: true, code: 1001 })
+    if (!persisted) this.#post({ close: true, code: 1001 })
   }
 
   constructor(url: URL, protocols: string | string[], open: (ask: PageMessage, port: MessagePort) => void) {
     super()
     const offered = typeof protocols === 'string' ? [protocols] : [...protocols]
     if (!offered.every((it) => TOKEN.test(it)) || new Set(offered).size < offered.length) {
-      throw new DOMException('The subprotocols are not different tokens.', 'SyntaxError')
+      throw new DOMException('Subprotocols must be distinct tokens.', 'SyntaxError')
     }
     const secure = url.protocol === 'https:' || url.protocol === 'wss:'
     this.#url = `${secure ? 'wss' : 'ws'}://${url.host}${url.pathname}${url.search}`
     const { port1, port2 } = new MessageChannel()
     this.#port = port1
     port1.onmessage = (event: MessageEvent<SocketEvent>) => this.#receive(event.data)
-    port1.addEventListener('close', () => this.#over(1006, '', false))
+    port1.addEventListener('close', () => this.#closed(1006, '', false))
     addEventListener('pagehide', this.#onHide)
     open({ page: 'socket', target: url.pathname + url.search, protocols: offered }, port2)
   }
@@ -96,61 +99,61 @@ export class TunnelSocket extends EventTarget {
     const content = copied(data)
     this.#buffered += size(content)
     if (this.#state !== 1) return
-    const tell = async (): Promise<void> => {
+    const post = async (): Promise<void> => {
       const send = content instanceof Blob ? await content.arrayBuffer() : content
-      while (this.#ahead >= AHEAD && this.#state < 3) await new Promise<void>((resolve) => (this.#onRoom = resolve))
-      this.#ahead += size(send)
-      this.#tell({ send }, typeof send === 'string' ? [] : [send])
+      while (this.#inFlight >= MAX_IN_FLIGHT && this.#state < 3) await new Promise<void>((resolve) => (this.#onCapacity = resolve))
+      this.#inFlight += size(send)
+      this.#post({ send }, typeof send === 'string' ? [] : [send])
     }
-    // What comes after a file that cannot be read would not be what was sent.
-    this.#sending = this.#sending.then(tell).catch(() => {
-      this.#tell({ close: true })
-      this.#over(1006, '', false)
+    // A message that cannot be read must not be skipped silently, so the socket fails.
+    this.#sendQueue = this.#sendQueue.then(post).catch(() => {
+      this.#post({ close: true })
+      this.#closed(1006, '', false)
     })
   }
 
   close(code?: number, reason = ''): void {
     if (code !== undefined && code !== 1000 && !(code >= 3000 && code <= 4999)) {
-      throw new DOMException('A close code is 1000, or from 3000 to 4999.', 'InvalidAccessError')
+      throw new DOMException('The close code must be 1000 or in 3000 to 4999.', 'InvalidAccessError')
     }
     if (new TextEncoder().encode(reason).length > MAX_REASON) {
-      throw new DOMException(`A reason has at most ${MAX_REASON} bytes.`, 'SyntaxError')
+      throw new DOMException(`The close reason must be at most ${MAX_REASON} bytes.`, 'SyntaxError')
     }
     if (this.#state >= 2) return
     this.#state = 2
-    void this.#sending.then(() => this.#tell({ close: true, ...(code === undefined ? {} : { code, reason }) }))
+    void this.#sendQueue.then(() => this.#post({ close: true, ...(code === undefined ? {} : { code, reason }) }))
   }
 
-  #tell(ask: SocketCommand, transfer: Transferable[] = []): void {
-    if (this.#state < 3) this.#port.postMessage(ask, transfer)
+  #post(command: SocketCommand, transfer: Transferable[] = []): void {
+    if (this.#state < 3) this.#port.postMessage(command, transfer)
   }
 
-  #receive(told: SocketEvent): void {
-    switch (told.socket) {
+  #receive(event: SocketEvent): void {
+    switch (event.socket) {
       case 'open':
         if (this.#state !== 0) return
         this.#state = 1
-        this.#protocol = told.protocol
+        this.#protocol = event.protocol
         return void this.dispatchEvent(new Event('open'))
       case 'message': {
         if (this.#state !== 1) return
-        const data = typeof told.data === 'string' || this.#binaryType === 'arraybuffer' ? told.data : new Blob([told.data])
+        const data = typeof event.data === 'string' || this.#binaryType === 'arraybuffer' ? event.data : new Blob([event.data])
         return void this.dispatchEvent(new MessageEvent('message', { data, origin: new URL(this.#url).origin }))
       }
       case 'sent':
-        this.#buffered = Math.max(0, this.#buffered - told.bytes)
-        this.#ahead -= told.bytes
-        return this.#onRoom()
+        this.#buffered = Math.max(0, this.#buffered - event.bytes)
+        this.#inFlight -= event.bytes
+        return this.#onCapacity()
       case 'closed':
-        return this.#over(told.code, told.reason, told.clean)
+        return this.#closed(event.code, event.reason, event.clean)
     }
   }
 
-  #over(code: number, reason: string, wasClean: boolean): void {
+  #closed(code: number, reason: string, wasClean: boolean): void {
     if (this.#state === 3) return
     this.#state = 3
     this.#port.close()
-    this.#onRoom()
+    this.#onCapacity()
     removeEventListener('pagehide', this.#onHide)
     if (!wasClean) this.dispatchEvent(new Event('error'))
     this.dispatchEvent(new CloseEvent('close', { code, reason, wasClean }))
@@ -178,7 +181,7 @@ function copied(data: string | ArrayBuffer | ArrayBufferView | Blob): string | A
   return data instanceof Blob ? data : String(data)
 }
 
-/** As the console counts it. */
+/** Returns the size of a message as the console counts it: UTF-16 code units or bytes. */
 function size(content: string | ArrayBuffer | Blob): number {
   if (typeof content === 'string') return content.length
   return content instanceof Blob ? content.size : content.byteLength

@@ -1,8 +1,8 @@
-/** Links that say `download`: browsers take those past the service worker, so our script in the page leads them here. */
+/** Serves links with `download`, which the injected script routes here: browsers bypass the service worker for them. */
 
 const PATH = '/__vc/download'
 
-/** What to download, and under which name; `null`: this is no such request. */
+/** Returns the URL and file name of a download request; `null` if it is another request. */
 export function parseDownload(url: URL): { url: URL; name: string } | null {
   if (url.pathname !== PATH) return null
   const target = URL.parse(url.searchParams.get('url') ?? '', url.origin)
@@ -10,7 +10,7 @@ export function parseDownload(url: URL): { url: URL; name: string } | null {
   return { url: target, name: url.searchParams.get('name') ?? '' }
 }
 
-/** The same response, to be kept as a file. A name that the app gave it goes before that of the link. */
+/** Returns a response that the browser saves as a file. A file name of the app takes precedence over that of the link. */
 export function asAttachment(response: Response, name: string): Response {
   if (!response.ok) return response
   const headers = new Headers()

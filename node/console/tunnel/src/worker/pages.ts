@@ -1,9 +1,9 @@
-/** What the service worker says itself. */
+/** Serves the pages and files of the service worker itself. */
 import embedded from 'virtual:embedded'
 
 const HTML = 'text/html; charset=utf-8'
 
-/** Files that come from the service worker, so that they are of its own version and there when the console is not. */
+/** Returns a file that is built into the service worker: it matches the worker's version and is available offline. */
 export function builtInFile(path: string): Response | null {
   const file = (text: string, type: string): Response =>
     new Response(text, { headers: { 'content-type': type, 'cache-control': 'no-store' } })
@@ -21,13 +21,13 @@ export function builtInFile(path: string): Response | null {
   }
 }
 
-/** A step between: with this header a window leaves the group of windows in which the console can be named. */
+/** Returns a page that redirects to the app; its header moves the window to a browsing context group without the console. */
 function enter(): Response {
   const headers = { 'content-type': HTML, 'cross-origin-opener-policy': 'same-origin', 'cache-control': 'no-store' }
   return new Response('<!doctype html><meta http-equiv="refresh" content="0;url=/">', { headers })
 }
 
-/** There is no way to the app, or none through the cluster: a page that goes on by itself, or a line. */
+/** Returns an error for a request without a response: a page that reloads by itself, or a line of text for anything but a navigation. */
 export function unavailable(request: Request, status: 502 | 503, title: string, text: string): Response {
   if (request.mode !== 'navigate') return new Response(`${title}. ${text}\n`, { status, headers: { 'content-type': 'text/plain' } })
   const page = embedded['boot.html']
