@@ -8,41 +8,41 @@ import type {
   UserRole,
 } from './types.js'
 
-/** Whom to be, and where to begin. */
+/** The credentials and the addresses of a mesh client. */
 export interface MeshOptions {
-  /** A user token, as `vc token create` makes it. It stays in memory and goes to members of its cluster alone. */
+  /** A user token from `vc token create`. It stays in memory and is sent to authenticated members of its cluster only. */
   token: string
-  /** More addresses to try, beside those in the token. Those that end in `/webrtc-direct/…/p2p/…` are used. */
+  /** Addresses to dial in addition to those in the token. Only `/webrtc-direct/…/p2p/…` addresses are used. */
   peers?: string[]
 }
 
-/** How the connection to the cluster is. */
+/** The state of the connection to the cluster. Times are milliseconds since the epoch. */
 export type MeshState =
   | { state: 'connecting'; since: number }
   | {
       state: 'live'
-      /** Peer id of the node that answers. */
+      /** Peer id of the connected node. */
       node: string
-      /** Where it was dialled. */
+      /** The address that was dialled. */
       address: string
-      /** Round trip to it, milliseconds; `null`: not measured yet. */
+      /** Smoothed round-trip time in milliseconds; `null` before the first measurement. */
       rttMs: number | null
       role: UserRole
       user: string
     }
-  /** Nobody answers at the moment; it goes on trying. */
+  /** No node answers; the next attempt is at `retryAt`. */
   | { state: 'lost'; since: number; reason: string; retryAt: number }
-  /** The token is refused: it does not go on. */
+  /** Every node rejects the token; the client does not reconnect. */
   | { state: 'refused'; reason: string }
   | { state: 'closed' }
 
-/** Why something asked of the cluster did not work. The message is for people. */
+/** Reports a failed operation; the message is for users. */
 export class MeshError extends Error {
   override readonly name = 'MeshError'
   /**
-   * `refused`: a node said no, and nothing has changed. `failed`: it cannot be done like this, or an instance's
-   * answer broke off before it began. `lost`: the connection
-   * went away; whether a change was made is not known. `aborted`: by the caller.
+   * `refused`: a node rejected the request, nothing has changed. `failed`: the request is invalid, or an instance closed the
+   * stream before its response. `lost`: the connection was lost; a change may or may not have been made. `aborted`: by the
+   * caller.
    */
   readonly code: 'refused' | 'failed' | 'lost' | 'aborted'
 
@@ -52,48 +52,49 @@ export class MeshError extends Error {
   }
 }
 
-/** The cluster, as it was last heard of. */
+/** The last known state of the cluster. */
 export interface View {
   status: StatusReport | null
   nodes: NodeRow[]
   services: ServiceRow[]
   instances: InstanceRow[]
-  /** Newest last, at most 500. */
+  /** The last 500 events, newest last. */
   events: EventRow[]
 }
 
-/** What a token says of itself. Nobody has checked it. */
+/** The claims of a token, without any check of its signature. */
 export interface TokenClaims {
-  /** The user's name. */
+  /** The name of the user. */
   sub: string
-  /** Expires at, seconds since the epoch. */
+  /** Expiry time, in seconds since the epoch. */
   exp: number
   scope: unknown
-  /** The cluster's id. */
+  /** The id of the cluster. */
   aud: string
 }
 
-/** An answer of an instance, with its headers as they came: `set-cookie` is among them, which a `Response` hides. */
+/** A response of an instance with its headers unchanged, `set-cookie` included, which a `Response` hides. */
 export interface Exchange {
   head: ResponseHead
-  /** It ends where the instance ended it; it fails with a `MeshError` when it was cut. Cancel it, or read all of it. */
+  /** Must be read to its end or cancelled. Fails with a `MeshError` if it is cut off. */
   body: ReadableStream<Uint8Array<ArrayBuffer>>
 }
 
-/** A WebSocket to an instance, through the mesh: the part of `WebSocket` that pages use. */
+/** A WebSocket to an instance: the commonly used part of `WebSocket`, and a `drain` event for each message that has left. */
 export interface MeshSocket extends EventTarget {
-  /** As in `WebSocket`: 0 connecting, 1 open, 2 closing, 3 closed. */
+  /** 0 connecting, 1 open, 2 closing, 3 closed, as in `WebSocket`. */
   readonly readyState: 0 | 1 | 2 | 3
-  /** The subprotocol that the instance chose; empty: none. */
+  /** The subprotocol that the instance selected; empty if none. */
   readonly protocol: string
-  /** Bytes given to `send` that have not left yet. */
+  /** Number of bytes passed to `send` that have not left yet. */
   readonly bufferedAmount: number
   binaryType: 'blob' | 'arraybuffer'
   onopen: ((event: Event) => void) | null
   onmessage: ((event: MessageEvent) => void) | null
   onerror: ((event: Event) => void) | null
   onclose: ((event: CloseEvent) => void) | null
-  /** Sends a message of at most 1 MiB. Errors: still connecting (`InvalidStateError`), or too large. */
+  /** Sends a message of at most 1 MiB. Errors: `InvalidStateError` while connecting, `MeshError` if it is too large. */
   send(data: string | ArrayBuffer | ArrayBufferView | Blob): void
+  /** Closes the socket. `code` is 1000 or 3000 to 4999, `reason` at most 123 bytes of UTF-8. */
   close(code?: number, reason?: string): void
 }

@@ -4,16 +4,16 @@ import { MeshError } from './api.js'
 import type { TokenClaims } from './api.js'
 import type { NodeRole } from './types.js'
 
-/** The largest token or certificate, in bytes. */
+/** Maximum length of a token or certificate, in characters. */
 const MAX_TOKEN = 8 * 1024
 
-/** The claims of a credential, as `protocol/src/token.rs` has them. */
+/** The claims of a token or certificate, as in `protocol/src/token.rs`. */
 export interface Claims extends TokenClaims {
   iss: string
   peers: string[]
 }
 
-/** The claims without any check: to learn which cluster a token names and where to find it; `null`: it is no token. */
+/** Decodes the claims of a token without checking its signature; returns `null` if it is malformed. */
 export function decodeClaims(token: string): Claims | null {
   const payload = token.length > MAX_TOKEN ? undefined : token.split('.')[1]
   const claims = payload === undefined ? null : json(payload)
@@ -29,10 +29,10 @@ export function decodeClaims(token: string): Claims | null {
 }
 
 /**
- * Checks a membership certificate: signed by the cluster's root, whose key the cluster's id holds, for this peer.
+ * Verifies that a membership certificate of this peer is signed by the cluster's root key, which the cluster id contains.
  * Certificates do not expire.
  *
- * @throws MeshError: it is not.
+ * @throws MeshError `failed` if it is not
  */
 export async function verifyMember(certificate: string, cluster: string, peer: string): Promise<NodeRole> {
   const [header = '', payload = '', signature = '', ...more] = certificate.split('.')
@@ -60,7 +60,7 @@ async function signedBy(cluster: string, text: string, signature: Uint8Array): P
 }
 
 function notAMember(): MeshError {
-  return new MeshError('failed', 'the node that answered is not of this cluster')
+  return new MeshError('failed', 'the node that answered is not a member of this cluster')
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {
@@ -76,7 +76,7 @@ function json(part: string): unknown {
   }
 }
 
-/** Base64 for URLs, without padding; `null`: it is not. */
+/** Decodes unpadded base64url; returns `null` if it is malformed. */
 export function fromBase64Url(text: string): Uint8Array | null {
   if (!/^[\w-]+$/.test(text)) return null
   try {

@@ -6,12 +6,16 @@ import { aborted } from './mux.js'
 import type { FetchRequest, Reply } from './types.js'
 import { describeError } from './types.js'
 
-/** Opens a stream to the node. Errors: there is no node, or `signal`. */
+/** Opens a stream to the active node. Errors: `MeshError` if there is none or `signal` aborts. */
 export type Open = (signal?: AbortSignal) => Promise<Frames>
 
-const NOTHING = new Uint8Array()
+/** The empty frame that ends a body. */
+const END_OF_BODY = new Uint8Array()
 
-/** One HTTP exchange with an instance, on a stream of its own. Errors: `MeshError`; so does the body when it is cut. */
+/**
+ * Sends an HTTP request to an instance, on a stream of its own, and returns the response once its head has arrived.
+ * Errors: `MeshError`, also from the body's stream if it is cut off.
+ */
 export async function exchange(
   open: Open,
   request: FetchRequest,
@@ -31,35 +35,35 @@ export async function exchange(
   }
   signal?.addEventListener('abort', stop)
   try {
-    // It may have been aborted while the stream was opened.
+    // `signal` may have aborted while the stream was opened.
     if (signal?.aborted) stop()
     await frames.sendJson({ op: 'fetch', ...request })
     if (body) upload = sendBody(frames, body)
     const reply = await frames.receiveJson<Reply>()
     if (reply.reply === 'error') throw new MeshError('refused', describeError(reply.value))
-    if (reply.reply !== 'response') throw new MeshError('failed', 'the node gave an answer that does not fit')
+    if (reply.reply !== 'response') throw new MeshError('failed', 'the node sent an unexpected reply to a fetch')
     const finish = (): void => {
-      // Who has answered takes nothing more: what is left would wait for ever.
-      if (upload?.isComplete === false) frames.abort(new MeshError('aborted', 'the answer came before all of the request was sent'))
+      // The instance reads no more of the request once it has answered, so the rest would never be sent.
+      if (upload?.isComplete === false) frames.abort(new MeshError('aborted', 'the response ended before the request was sent'))
       else frames.finish()
       done()
     }
     return { head: reply.value, body: bodyOf(frames, finish, done) }
   } catch (error) {
     done()
-    // While the node is there, the cluster is not out of reach: it is this answer that did not come.
+    // Only the stream was lost, not the connection to the node.
     const isCut = error instanceof MeshError && error.code === 'lost' && frames.isConnected
-    throw fail(frames, isCut ? new MeshError('failed', 'the answer broke off before it began', { cause: error }) : error)
+    throw fail(frames, isCut ? new MeshError('failed', 'the instance closed the stream before its response', { cause: error }) : error)
   }
 }
 
-/** The body that follows on a stream: frames that an empty one ends. It is fetched as fast as it is read. */
+/** Returns the body that follows on a stream: frames up to an empty one, received as fast as the body is read. */
 function bodyOf(frames: Frames, finish: () => void, done: () => void): ReadableStream<Uint8Array<ArrayBuffer>> {
   return new ReadableStream({
     async pull(controller): Promise<void> {
       try {
         const frame = await frames.receive()
-        if (!frame) throw new MeshError('lost', 'the answer was cut: the instance or its node is gone')
+        if (!frame) throw new MeshError('lost', 'the response was cut off: the instance or its node stopped')
         if (frame.byteLength > 0) return controller.enqueue(frame as Uint8Array<ArrayBuffer>)
         finish()
         controller.close()
@@ -70,35 +74,35 @@ function bodyOf(frames: Frames, finish: () => void, done: () => void): ReadableS
     },
     cancel(): void {
       done()
-      frames.abort(new MeshError('aborted', 'the answer was not read to its end'))
+      frames.abort(new MeshError('aborted', 'the response body was cancelled'))
     },
   })
 }
 
-/** A request's body on its way. */
+/** The upload of a request body. */
 interface Upload {
-  /** Whether all of it was sent. */
+  /** Whether the whole body was sent. */
   readonly isComplete: boolean
-  /** Reads no more of it. */
+  /** Cancels the body. */
   stop(): void
 }
 
-/** Sends a body beside the wait for the answer, which may come before its end. */
+/** Sends a body while the caller waits for the response, which may arrive before the body ends. */
 function sendBody(frames: Frames, body: ReadableStream<Uint8Array>): Upload {
   const reader = body.getReader()
   const upload = { isComplete: false, stop: (): void => void reader.cancel().catch(() => {}) }
-  const pump = async (): Promise<void> => {
+  const copy = async (): Promise<void> => {
     for (let next = await reader.read(); !next.done; next = await reader.read()) {
       for (let at = 0; at < next.value.byteLength; at += MAX_BODY_FRAME) {
         await frames.send(next.value.subarray(at, at + MAX_BODY_FRAME))
       }
     }
-    // The stream stays open: its end would say that nobody waits for the answer.
-    await frames.send(NOTHING)
+    // The stream stays open: the node takes its end for an abort.
+    await frames.send(END_OF_BODY)
     upload.isComplete = true
   }
-  pump().catch((cause: unknown) => {
-    frames.abort(new MeshError('failed', 'the body of the request could not be sent', { cause }))
+  copy().catch((cause: unknown) => {
+    frames.abort(new MeshError('failed', 'the request body could not be sent', { cause }))
     reader.cancel(cause).catch(() => {})
   })
   return upload

@@ -2,17 +2,17 @@ import { MeshError } from './api.js'
 import type { Exchange } from './api.js'
 import type { FetchRequest, HeaderList } from './types.js'
 
-/** Answers that have no body, whatever their headers say. */
-const BODILESS = [204, 205, 304]
+/** Status codes whose responses have no body. */
+const NO_BODY = [204, 205, 304]
 
-/** A request as it goes over the mesh, and its body. */
+/** A request for the mesh, and its body. */
 export interface Outgoing {
   request: FetchRequest
   body: ReadableStream<Uint8Array> | null
   signal: AbortSignal | undefined
 }
 
-/** What the arguments of `fetch` ask for. */
+/** Converts the arguments of `fetch` to a request. */
 export async function outgoing(
   service: string,
   port: number | null,
@@ -22,12 +22,12 @@ export async function outgoing(
   const from = input instanceof Request ? input : null
   const url = new URL(from?.url ?? String(input), 'http://service.invalid/')
   const method = (init.method ?? from?.method ?? 'GET').toUpperCase()
-  // Made apart from a `Request`, which would drop `cookie`, `origin` and others.
+  // Not through a `Request`, which drops forbidden headers such as `cookie` and `origin`.
   const headers = new Headers(init.headers ?? from?.headers)
   const { body, type, length } = await content(init.body ?? (from ? await bodyOf(from) : null))
   if (type && !headers.has('content-type')) headers.set('content-type', type)
   if (length !== null && !headers.has('content-length')) headers.set('content-length', String(length))
-  // What comes is handed on as it is: nobody would decode it.
+  // The response body is passed on without decoding.
   if (!headers.has('accept-encoding')) headers.set('accept-encoding', 'identity')
   const target = url.pathname + url.search
   return {
@@ -37,14 +37,14 @@ export async function outgoing(
   }
 }
 
-/** An answer as a `Response`. Errors: its status is none that a `Response` can have. */
+/** Converts an exchange to a `Response`. Errors: `MeshError` if the status is not in 200 to 599. */
 export async function responseOf({ head, body }: Exchange, method: string): Promise<Response> {
   const { status } = head
   if (status < 200 || status > 599) {
     await body.cancel()
     throw new MeshError('failed', `the service answered with status ${status}`)
   }
-  const hasBody = method !== 'HEAD' && !BODILESS.includes(status)
+  const hasBody = method !== 'HEAD' && !NO_BODY.includes(status)
   if (!hasBody) await drain(body)
   return new Response(hasBody ? body : null, { status, headers: fieldsOf(head.headers) })
 }
@@ -54,13 +54,13 @@ async function drain(body: ReadableStream<Uint8Array>): Promise<void> {
   while (!(await reader.read()).done);
 }
 
-/** Not every browser has a request's body as a stream. */
+/** Returns the body of a request, as a blob in browsers without request streams. */
 async function bodyOf(request: Request): Promise<BodyInit | null> {
   if (request.method === 'GET' || request.method === 'HEAD') return null
   return request.body === undefined ? await request.blob() : request.body
 }
 
-/** A body as a stream, its type, and its length where that is known before it is sent. */
+/** Returns a body as a stream, its content type, and its length in bytes if it is known. */
 async function content(
   given: BodyInit | null,
 ): Promise<{ body: ReadableStream<Uint8Array> | null; type: string | null; length: number | null }> {
@@ -78,7 +78,7 @@ function fieldsOf(list: HeaderList): Headers {
     try {
       headers.append(name, value)
     } catch {
-      // What HTTP does not allow, browsers do not show either.
+      // Invalid in HTTP; browsers drop such headers as well.
     }
   }
   return headers

@@ -3,19 +3,19 @@ import { Uint8ArrayList } from 'uint8arraylist'
 
 import { MeshError } from './api.js'
 
-/** The largest frame between a client and a node, in bytes. */
+/** Maximum size of a frame between a client and a node, in bytes. */
 export const MAX_FRAME = 4 * 1024 * 1024
-/** The largest frame of a body, in bytes. */
+/** Maximum size of a frame of a body, in bytes. */
 export const MAX_BODY_FRAME = 64 * 1024
-/** With so many bytes of frames that nobody has taken yet, the stream rests. */
+/** Number of received and unread bytes at which the stream is paused. */
 const PAUSE_ABOVE = 1024 * 1024
-/** With so few it goes on. */
+/** Number of received and unread bytes at which the stream is resumed. */
 const RESUME_BELOW = 256 * 1024
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 
-/** A frame: what it holds, in pieces, behind its length as 4 bytes, big endian. */
+/** Encodes a frame: its length as a big-endian u32, then the pieces. */
 export function encodeFrame(...pieces: Uint8Array[]): Uint8Array {
   const length = pieces.reduce((sum, piece) => sum + piece.byteLength, 0)
   const frame = new Uint8Array(4 + length)
@@ -28,27 +28,27 @@ export function encodeFrame(...pieces: Uint8Array[]): Uint8Array {
   return frame
 }
 
-/** Finds frames in bytes, wherever those were split. */
+/** Decodes frames from a byte stream. */
 export class FrameDecoder {
   readonly #bytes = new Uint8ArrayList()
   readonly #max: number
 
-  /** Frames of at most `max` bytes. */
+  /** Accepts frames of at most `max` bytes. */
   constructor(max: number) {
     this.#max = max
   }
 
-  /** Takes the bytes that came next. They are not copied: do not change them. */
+  /** Appends received bytes. They are not copied and must not be changed. */
   push(bytes: Uint8Array | Uint8ArrayList): void {
     this.#bytes.append(bytes)
   }
 
-  /** The next frame; `null`: it is not complete yet. Errors: it is larger than allowed. */
+  /** Returns the next frame; `null` if it is incomplete. Errors: `MeshError` if it is too large. */
   next(): Uint8Array | null {
     if (this.#bytes.byteLength < 4) return null
     const length = this.#bytes.getUint32(0)
     if (length > this.#max) {
-      throw new MeshError('failed', `the node sent a frame of ${length} bytes; ${this.#max} are allowed`)
+      throw new MeshError('failed', `the node sent a frame of ${length} bytes; the limit is ${this.#max}`)
     }
     if (this.#bytes.byteLength < 4 + length) return null
     const frame = this.#bytes.subarray(4, 4 + length)
@@ -56,21 +56,21 @@ export class FrameDecoder {
     return frame
   }
 
-  /** Whether it has the beginning of a frame. */
+  /** Whether an incomplete frame is buffered. */
   get isPartial(): boolean {
     return this.#bytes.byteLength > 0
   }
 
-  /** What is left, which is no frame of this stream. */
+  /** Returns the buffered bytes. */
   rest(): Uint8Array {
     return this.#bytes.subarray()
   }
 }
 
-/** How a stream came to its end. */
+/** The end of a stream, with the error if it did not end properly. */
 type End = { error: MeshError | null }
 
-/** Frames on a stream, both ways. What nobody takes stays with the node: the stream's window closes. */
+/** Sends and receives frames on a stream. Unread frames pause the stream, so that the node stops sending. */
 export class Frames {
   readonly #stream: Stream
   readonly #decoder: FrameDecoder
@@ -81,7 +81,7 @@ export class Frames {
   #notifyReceiver: (() => void) | null = null
   readonly #isConnected: () => boolean
 
-  /** Frames of at most `max` bytes. The stream is theirs from now on. `isConnected` says whether the connection below it is there. */
+  /** Takes over a stream, with frames of at most `max` bytes. `isConnected` tells whether the connection below it is open. */
   constructor(stream: Stream, max = MAX_FRAME, isConnected: () => boolean = () => false) {
     this.#stream = stream
     this.#isConnected = isConnected
@@ -91,12 +91,12 @@ export class Frames {
     stream.addEventListener('close', this.#onClose)
   }
 
-  /** Whether the connection to the node is there, though the stream may be over. */
+  /** Whether the connection to the node is open, even if the stream has ended. */
   get isConnected(): boolean {
     return this.#isConnected()
   }
 
-  /** The next frame; `null`: the node has said that there are no more. Errors: cut, or not a frame. */
+  /** Receives the next frame; returns `null` at the end of the stream. Errors: `MeshError` if the stream is cut off or a frame is too large. */
   async receive(): Promise<Uint8Array | null> {
     for (;;) {
       const frame = this.#ready.shift()
@@ -111,22 +111,22 @@ export class Frames {
     }
   }
 
-  /** The next frame as JSON. Errors: there is none, or it is not JSON. What it holds is the node's word. */
+  /** Receives the next frame as JSON, whose shape is not checked. Errors: `MeshError` if there is none or it is not JSON. */
   async receiveJson<T>(): Promise<T> {
     const frame = await this.receive()
     if (!frame) throw new MeshError('lost', 'the node ended the stream before it answered')
     try {
       return JSON.parse(decoder.decode(frame)) as T
     } catch (cause) {
-      throw new MeshError('failed', 'the node gave an answer that cannot be read', { cause })
+      throw new MeshError('failed', 'the node sent a reply that is not JSON', { cause })
     }
   }
 
-  /** Sends a frame; done when there is room for another. Errors: the stream is gone. */
+  /** Sends a frame; resolves when the stream has capacity for another. Errors: `MeshError` if the stream has ended. */
   async send(...pieces: Uint8Array[]): Promise<void> {
     try {
       if (this.#stream.send(encodeFrame(...pieces))) return
-      // When there is room on the connection every stream hears of it, those as well whose own window is still closed.
+      // `drain` also fires for capacity on the connection, while the stream's own window may still be full.
       do await this.#drained()
       while (this.#stream.writableNeedsDrain)
     } catch (cause) {
@@ -134,23 +134,23 @@ export class Frames {
     }
   }
 
-  /** Sends a value as JSON. */
+  /** Sends a value as a JSON frame. Errors: as `send`. */
   async sendJson(value: unknown): Promise<void> {
     await this.send(encoder.encode(JSON.stringify(value)))
   }
 
-  /** Says that nothing more is sent. */
+  /** Ends the outgoing direction. */
   finish(): void {
-    this.#stream.close().catch(() => this.#stream.abort(new Error('the stream did not take its end')))
+    this.#stream.close().catch(() => this.#stream.abort(new Error('the stream could not be closed')))
   }
 
-  /** Ends both directions at once; whoever waits gets `error`. */
+  /** Ends both directions at once; pending calls fail with `error`. */
   abort(error: MeshError): void {
     this.#finishWith(error)
     this.#stream.abort(error)
   }
 
-  /** The stream itself, with what was received and not asked for still in it. */
+  /** Returns the stream, with the bytes that were not received as frames put back. */
   detach(): Stream {
     this.#stream.removeEventListener('message', this.#onMessage)
     this.#stream.removeEventListener('end', this.#onEnd)
@@ -175,21 +175,21 @@ export class Frames {
     this.#notify()
   }
 
-  /** Rests while there is enough. */
+  /** Pauses the stream while too much is unread. */
   #pauseIfFull(): void {
     if (!this.#isResuming && this.#bytes >= PAUSE_ABOVE && this.#stream.readStatus === 'readable') this.#stream.pause()
   }
 
   /**
-   * Goes on. The stream hands out what it has kept meanwhile, and only then tells the node to send more: a rest that began
-   * in between would be forgotten, and what comes then would be too much for the stream to keep.
+   * Resumes the stream. It first delivers the bytes that it has buffered and then lets the node send more. A pause during the
+   * delivery would be lost, so it is postponed to the end.
    */
   #resume(): void {
     this.#isResuming = true
     try {
       this.#stream.resume()
     } catch (cause) {
-      // There is no connection to tell the node on. What was kept is here all the same.
+      // The connection is closed; the buffered bytes have been delivered.
       this.#finishWith(lost(cause))
     }
     this.#isResuming = false
@@ -197,14 +197,14 @@ export class Frames {
   }
 
   readonly #onEnd = (): void => {
-    // Of a stream that is broken, what broke it is told next.
+    // `close` follows with the error.
     if (this.#stream.status === 'reset' || this.#stream.status === 'aborted') return
     this.#finishWith(this.#decoder.isPartial ? lost() : null)
   }
 
   readonly #onClose = (event: Event & { error?: Error }): void => {
     if (event.error) this.#finishWith(lost(event.error))
-    // What has come before may still be waiting in the stream: its end follows.
+    // With bytes still buffered in the stream, its `end` event follows.
     else if (this.#stream.readBufferLength === 0) this.#onEnd()
   }
 

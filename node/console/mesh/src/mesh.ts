@@ -16,23 +16,23 @@ import { describeError } from './types.js'
 import { applyUpdate, emptyView } from './view.js'
 import { onNetworkChange } from './network-change.js'
 
-/** Where connections come from. */
+/** Dials nodes; tests replace it. */
 export interface Transport {
   dial: Dial
-  /** The peer id that an address names; `null`: this transport cannot dial it. */
+  /** Returns the peer id in an address; `null` if this transport cannot dial it. */
   peerOf: (address: string) => string | null
 }
 
 const browser: Transport = { dial, peerOf: (address) => parseAddress(address)?.peer ?? null }
 
-/** Whether a reply is the answer, not a word beside it. */
+/** Tells whether a reply is the answer to a request, not a keepalive or a note before it. */
 const isAnswer = (reply: Reply): boolean => reply.reply !== 'keep_alive' && reply.reply !== 'note'
-/** Whether a reply ends a run of them. */
+/** Tells whether a reply ends a stream of replies. */
 const isEnd = (reply: Reply): boolean => reply.reply === 'end'
 
-/** A cluster, seen from a browser: its live view, requests to it, and its services. */
+/** A client of one cluster: its live view, requests to its nodes, and `fetch` and WebSockets to its services. */
 export class Mesh {
-  /** What the token says of itself; nobody has checked it. */
+  /** The claims of the token, without any check of its signature. */
   readonly claims: TokenClaims
 
   readonly #token: string
@@ -40,22 +40,26 @@ export class Mesh {
   readonly #sessions: SessionPool
   readonly #stateListeners = new Set<(state: MeshState) => void>()
   readonly #viewListeners = new Set<(view: View, changed: ReadonlySet<keyof View>) => void>()
-  /** Those who wait for a session. */
+  /** Requests that wait for a session. */
   readonly #waiters = new Set<() => void>()
   #state: MeshState = { state: 'connecting', since: Date.now() }
   #view: View = emptyView()
   #lastUpdate = 0
-  /** The view that is followed. */
+  /** Identifies the current watch: a replaced one stops. */
   #currentWatch: symbol | null = null
   #stopNetworkChange: () => void = () => {}
 
-  /** @throws MeshError: the token is not one of a user */
+  /**
+   * Creates a client; `start` connects it.
+   *
+   * @throws MeshError `refused` if the token is not a user token
+   */
   constructor(options: MeshOptions, transport: Transport = browser) {
     const token = options.token.trim()
     const claims = decodeClaims(token)
     if (!claims) throw new MeshError('refused', 'this is not a token of a Virtual Cluster')
     if (typeof claims.scope !== 'object' || claims.scope === null || !('user' in claims.scope)) {
-      throw new MeshError('refused', "this is not a user's token: make one with 'vc token create --user NAME'")
+      throw new MeshError('refused', "this is not a user token: create one with 'vc token create --user NAME'")
     }
     this.#token = token
     this.#transport = transport
@@ -72,58 +76,64 @@ export class Mesh {
     }
   }
 
-  /** How the connection is. */
+  /** The state of the connection. */
   get state(): MeshState {
     return this.#state
   }
 
-  /** The cluster, as it was last heard of; also while the connection is lost. */
+  /** The last known state of the cluster, also while the connection is lost. */
   get view(): View {
     return this.#view
   }
 
-  /** When a node last told how the cluster is, or that it is as before: milliseconds since the epoch; 0: never. */
+  /** Time of the last update or keepalive of the view, in milliseconds since the epoch; 0 before the first. */
   get seen(): number {
     return this.#lastUpdate
   }
 
-  /** Calls `listener` now and whenever the state changes. Returns what ends that. */
+  /** Calls `listener` now and on every change of state. Returns the function that unsubscribes it. */
   onState(listener: (state: MeshState) => void): () => void {
     this.#stateListeners.add(listener)
     listener(this.#state)
     return () => this.#stateListeners.delete(listener)
   }
 
-  /** Calls `listener` whenever the view changes, with what of it. Returns what ends that. */
+  /** Calls `listener` on every change of the view, with the sections that changed. Returns the function that unsubscribes it. */
   onView(listener: (view: View, changed: ReadonlySet<keyof View>) => void): () => void {
     this.#viewListeners.add(listener)
     return () => this.#viewListeners.delete(listener)
   }
 
-  /** Begins to dial, and goes on until `close`: nodes may come and go. */
+  /** Connects and keeps reconnecting until `close`. */
   start(): void {
     this.#stopNetworkChange()
     this.#stopNetworkChange = onNetworkChange(() => this.#sessions.redial())
     this.#sessions.start()
   }
 
-  /** Addresses of members: to keep for the next visit. What the cluster lists now comes first. */
+  /** Returns addresses of members, to be passed as `peers` to the next client. Those that the cluster lists come first. */
   known(): string[] {
     return this.#sessions.known()
   }
 
   /**
-   * Asks for one answer. Nothing is asked twice: when the connection is lost on the way (`lost`), a change may or may not
-   * have been made.
+   * Sends a request and returns its reply. Requests are never retried: if the connection is lost (`lost`), a change may or may
+   * not have been made.
+   *
+   * @throws MeshError
    */
   async request(request: ClusterRequest, options: { signal?: AbortSignal } = {}): Promise<Reply> {
     for await (const reply of this.#replies(request, isAnswer, options.signal)) {
       if (isAnswer(reply)) return reply
     }
-    throw new MeshError('failed', 'the node gave no answer')
+    throw new MeshError('failed', 'the node sent no reply')
   }
 
-  /** Asks for a run of answers, up to the node's `end`. Leaving the loop ends it. */
+  /**
+   * Sends a request and yields its replies up to the node's `end`. Leaving the loop cancels the request.
+   *
+   * @throws MeshError
+   */
   async *stream(request: ClusterRequest, options: { signal?: AbortSignal } = {}): AsyncGenerator<Reply> {
     for await (const reply of this.#replies(request, isEnd, options.signal)) {
       if (!isEnd(reply)) yield reply
@@ -131,12 +141,12 @@ export class Mesh {
   }
 
   /**
-   * `fetch` to an instance of a service. Bodies stream both ways; `input` is a path on the service. Redirects are answers
-   * like others, and cookies are neither kept nor sent: both are the caller's business.
+   * Fetches from an instance of a service. Bodies stream in both directions; `input` is a path on the service. Redirects are
+   * not followed, and cookies are neither stored nor sent.
    *
    * @param service `web` or `project/web`
-   * @param port which of the ports that it publishes; `null`: its only one
-   * @throws MeshError; the body's stream fails with one as well, when it is cut
+   * @param port the published port; `null` for the only one
+   * @throws MeshError, also from the body's stream if it is cut off
    */
   async fetch(service: string, port: number | null, input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
     const { request, body, signal } = await outgoing(service, port, input, init)
@@ -144,7 +154,7 @@ export class Mesh {
     return await responseOf(answer, request.method)
   }
 
-  /** What {@link fetch} is made of: one request with its headers as they are, cookies among them. */
+  /** Sends a request as {@link fetch} does, with headers unchanged in both directions, cookies included. */
   async exchange(
     request: FetchRequest,
     body: ReadableStream<Uint8Array> | null = null,
@@ -153,18 +163,18 @@ export class Mesh {
     return await exchange((signal) => this.#open(signal), request, body, options.signal)
   }
 
-  /** {@link fetch} with the service in the URL: `vc://web.shop:8080/path` is `shop/web`, its port 8080. */
+  /** Fetches as {@link fetch} does, with the service in the URL: `vc://web.shop:8080/path` is port 8080 of `shop/web`. */
   async fetchUrl(url: string | URL, init?: RequestInit): Promise<Response> {
     const { protocol, hostname, port, pathname, search } = new URL(url)
     const [service = '', project, ...more] = hostname.split('.')
     if (protocol !== 'vc:' || service === '' || more.length > 0) {
-      throw new MeshError('failed', `'${String(url)}' is not a service: write vc://service.project/path`)
+      throw new MeshError('failed', `'${String(url)}' is not a URL of a service: use vc://service.project/path`)
     }
     const name = project === undefined ? service : `${project}/${service}`
     return await this.fetch(name, port === '' ? null : Number(port), (pathname || '/') + search, init)
   }
 
-  /** A WebSocket to an instance of a service. Arguments as for {@link fetch}; `headers` may hold cookies and an origin. */
+  /** Opens a WebSocket to an instance of a service. Arguments as for {@link fetch}; `headers` may contain cookies and an origin. */
   socket(
     service: string,
     port: number | null,
@@ -175,7 +185,7 @@ export class Mesh {
     return new Socket((signal) => this.#open(signal), { service, port, target: path, headers, protocols })
   }
 
-  /** Ends everything. */
+  /** Closes all connections. Pending requests fail with `lost`. */
   close(): void {
     this.#stopNetworkChange()
     this.#sessions.close()
@@ -183,7 +193,7 @@ export class Mesh {
     this.#wakeWaiters()
   }
 
-  /** What a node answers, up to the last, whichever that is. */
+  /** Sends a request and yields its replies, up to an error or the last one. */
   async *#replies(
     request: ClusterRequest,
     isLast: (reply: Reply) => boolean,
@@ -194,7 +204,7 @@ export class Mesh {
     signal?.addEventListener('abort', stop)
     let over = false
     try {
-      // It may have been aborted while the stream was opened.
+      // `signal` may have aborted while the stream was opened.
       if (signal?.aborted) stop()
       await frames.sendJson(request)
       while (!over) {
@@ -206,11 +216,11 @@ export class Mesh {
     } finally {
       signal?.removeEventListener('abort', stop)
       if (over) frames.finish()
-      else frames.abort(new MeshError('aborted', 'the request was left'))
+      else frames.abort(new MeshError('aborted', 'the request was cancelled'))
     }
   }
 
-  /** Opens a stream on the session that is used. Waits for one while nodes are being dialled for the first time or again. */
+  /** Opens a stream on the active session; waits for one while connecting. */
   async #open(signal?: AbortSignal): Promise<Frames> {
     for (;;) {
       if (signal?.aborted) throw aborted(signal)
@@ -243,7 +253,7 @@ export class Mesh {
     this.#wakeWaiters()
   }
 
-  /** Follows the cluster at a node for as long as it is the one that is used; the end of the view is the session's. */
+  /** Follows the live view on the active session, and closes the session if the view ends. */
   async #watch(session: Session): Promise<void> {
     const watch = (this.#currentWatch = Symbol('watch'))
     if (this.#state.state !== 'connecting') this.#setState({ state: 'connecting', since: Date.now() })
@@ -252,13 +262,13 @@ export class Mesh {
       await frames.sendJson({ op: 'live' })
       for (let first = true; ; first = false) {
         const reply = await frames.receiveJson<Reply>()
-        if (watch !== this.#currentWatch) return frames.abort(new MeshError('aborted', 'another node is watched'))
+        if (watch !== this.#currentWatch) return frames.abort(new MeshError('aborted', 'another session is active'))
         if (reply.reply !== 'live') break
         this.#applyUpdate(reply.value, first)
         if (first) this.#setLive(session)
       }
     } catch {
-      // Whatever it was: this session does not show the cluster any more.
+      // Any failure ends the view, and with it the session.
     }
     if (watch === this.#currentWatch) session.close()
   }
@@ -269,9 +279,9 @@ export class Mesh {
     mux.onRtt = (rttMs) => {
       const state = this.#state
       if (state.state !== 'live' || state.node !== node) return
-      // Listeners hear of a round trip that is another, not of each.
-      const told = state.rttMs ?? Number.NEGATIVE_INFINITY
-      if (Math.abs(rttMs - told) < Math.max(1, told / 4)) return
+      // Reports significant changes only: by a quarter and by a millisecond.
+      const reported = state.rttMs ?? Number.NEGATIVE_INFINITY
+      if (Math.abs(rttMs - reported) < Math.max(1, reported / 4)) return
       this.#setState({ ...state, rttMs })
     }
   }
@@ -282,15 +292,15 @@ export class Mesh {
     if (changed.size === 0) return
     this.#view = view
     if (update.nodes) this.#sessions.setListed(new Map(update.nodes.map((node) => [node.id, this.#dialable(node)])))
-    for (const listener of [...this.#viewListeners]) report(() => listener(view, changed))
+    for (const listener of [...this.#viewListeners]) notify(() => listener(view, changed))
   }
 
   #setState(state: MeshState): void {
     this.#state = state
-    for (const listener of [...this.#stateListeners]) report(() => listener(state))
+    for (const listener of [...this.#stateListeners]) notify(() => listener(state))
   }
 
-  /** Where a node can be dialled from here. */
+  /** Returns the addresses of a node that this transport can dial. */
   #dialable({ id, addresses }: NodeRow): string[] {
     const whole = addresses.map((address) => (address.includes('/p2p/') ? address : `${address}/p2p/${id}`))
     return whole.filter((address) => this.#transport.peerOf(address) === id)
@@ -303,10 +313,10 @@ export class Mesh {
   }
 }
 
-/** Tells a listener. What it throws is its own affair, not the connection's. */
-function report(tell: () => void): void {
+/** Calls a listener and reports what it throws, so that the connection is not affected. */
+function notify(call: () => void): void {
   try {
-    tell()
+    call()
   } catch (error) {
     reportError(error)
   }

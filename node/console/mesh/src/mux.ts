@@ -4,30 +4,30 @@ import { yamux } from '@libp2p/yamux'
 import { MeshError } from './api.js'
 import { Frames, MAX_FRAME } from './frames.js'
 
-/** Streams at once. A node ends the connection with more than 256. */
+/** Maximum number of open streams. Nodes close connections with more than 256. */
 const MAX_STREAMS = 200
-/** The most that a stream may have under way, in bytes: enough for 20 MB/s over 100 ms. */
+/** Maximum receive window of a stream, in bytes: 20 MB/s at a round trip of 100 ms. */
 const MAX_WINDOW = 2 * 1024 * 1024
-/** How often somebody looks whether the node has said anything. */
+/** Interval of the activity checks, in milliseconds. */
 const CHECK_INTERVAL = 250
-/** How often the node is asked for a sign of life. */
+/** Minimum interval between pings, in milliseconds. */
 const PING_INTERVAL = 500
-/** A node that says nothing for so long is quiet: a live view alone says something every 500 ms. */
+/** Time without received bytes after which a connection is stalled, in milliseconds; pings and a live view cause some every 500 ms. */
 const STALLED_AFTER = 1000
-/** After so long it is gone, and what was asked of it is lost. Before, SCTP may be busy to send again what was lost. */
+/** Time without received bytes after which a connection is closed, in milliseconds. It leaves time for SCTP's retransmissions. */
 const LOST_AFTER = 6000
-/** A page that has not looked for so long slept, and has not listened. One in the background looks once a second. */
+/** Time between checks after which the page counts as suspended, in milliseconds. Background pages run timers once a second. */
 const SUSPENDED_AFTER = 2500
 
-/** Many streams on one: yamux, as its client. */
+/** Multiplexes streams over one stream with yamux, as its client, and detects stalled connections. */
 export class Mux {
-  /** Resolved when the connection is over, with the reason. */
+  /** Resolves with the reason when the connection has ended. */
   readonly closed: Promise<MeshError>
-  /** The round trip, smoothed as TCP does it (RFC 6298), milliseconds; `null`: not measured yet. */
+  /** Smoothed round-trip time (RFC 6298) in milliseconds; `null` before the first measurement. */
   rttMs: number | null = null
-  /** Called when the node becomes quiet, and when it is heard again. */
+  /** Called when the connection stalls and when it recovers. */
   onStalled: (isStalled: boolean) => void = () => {}
-  /** Called with each round trip. */
+  /** Called with the smoothed round-trip time after each ping. */
   onRtt: (rttMs: number) => void = () => {}
 
   readonly #muxer: StreamMuxer & { ping(): Promise<number> }
@@ -37,20 +37,20 @@ export class Mux {
   #lastActivity = performance.now()
   #isStalled = false
   #lastCheck = performance.now()
-  /** Looks since the node was heard. */
+  /** Number of checks since the last activity. */
   #checks = 0
-  /** When the last ping was sent, and whether its answer is still on the way. */
+  /** Time of the last ping. */
   #lastPing = Number.NEGATIVE_INFINITY
   #isPinging = false
   readonly #timer: ReturnType<typeof setInterval>
   #close!: (reason: MeshError) => void
 
-  /** Takes a stream whose other side is a yamux server. */
+  /** Takes over a stream whose peer is a yamux server. */
   constructor(stream: Stream) {
     this.#stream = stream
     stream.addEventListener('message', () => this.#onActivity())
     const create = yamux({
-      // Pings here say more, and end with the connection.
+      // The pings below measure the round trip and stop with the connection.
       enableKeepAlive: false,
       maxInboundStreams: 0,
       streamOptions: { maxStreamWindowSize: MAX_WINDOW },
@@ -63,12 +63,12 @@ export class Mux {
     this.#ping()
   }
 
-  /** Whether nothing is asked here. */
+  /** Whether no stream is open. */
   get isIdle(): boolean {
     return this.#open === 0
   }
 
-  /** Opens a stream; waits while too many are open. Errors: the connection is over, or `signal`. */
+  /** Opens a stream; waits while `MAX_STREAMS` are open. Errors: `MeshError` if the connection has ended or `signal` aborts. */
   async open(signal?: AbortSignal): Promise<Frames> {
     while (this.#open >= MAX_STREAMS && this.#muxer.status === 'open' && !signal?.aborted) await this.#streamSlot(signal)
     if (signal?.aborted) throw aborted(signal)
@@ -83,7 +83,7 @@ export class Mux {
     return new Frames(stream, MAX_FRAME, () => this.#muxer.status === 'open')
   }
 
-  /** Ends the connection and everything on it. */
+  /** Ends the connection and all streams. */
   end(reason: MeshError): void {
     clearInterval(this.#timer)
     this.#close(reason)
@@ -111,19 +111,19 @@ export class Mux {
 
   #check(): void {
     const now = performance.now()
-    // The node gets its time again.
+    // Nothing was received while the page was suspended, so the timeout starts again.
     if (now - this.#lastCheck > SUSPENDED_AFTER) this.#lastActivity = now
     this.#lastCheck = now
     this.#checks += 1
-    // What came while the page was busy is heard after this look.
+    // Bytes that arrived while the page was busy are processed after this check.
     const silent = this.#checks > 1 ? now - this.#lastActivity : 0
-    if (silent > LOST_AFTER) return this.end(new MeshError('lost', 'the node does not answer any more'))
+    if (silent > LOST_AFTER) return this.end(new MeshError('lost', 'the node stopped answering'))
     if (silent > STALLED_AFTER && !this.#isStalled) this.onStalled((this.#isStalled = true))
     this.#ping()
   }
 
   #ping(): void {
-    // One at a time: behind a large download an answer may be on its way for a while.
+    // One at a time: behind a large download a pong may take a while.
     const at = performance.now()
     if (this.#isPinging || at - this.#lastPing < PING_INTERVAL) return
     this.#lastPing = at
@@ -140,7 +140,7 @@ export class Mux {
   }
 }
 
-/** What an aborted request fails with. */
+/** Returns the error of a request whose signal aborted. */
 export function aborted(signal: AbortSignal): MeshError {
   return new MeshError('aborted', 'the request was aborted', { cause: signal.reason })
 }

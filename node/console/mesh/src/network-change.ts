@@ -1,7 +1,7 @@
-/** A network that has just come may take this long until it leads anywhere, ms: it has an address before it has a route. */
+/** Time that a new network may need until it has a route, in milliseconds. */
 const SETTLE_TIME = 1200
 
-/** Calls `onChange` when the network may be there again or be another, and again when that has timer. Returns what ends that. */
+/** Calls `onChange` when the network may have changed or come back, and again after `SETTLE_TIME`. Returns the function that stops this. */
 export function onNetworkChange(onChange: () => void): () => void {
   const control = new AbortController()
   const { signal } = control
@@ -15,7 +15,7 @@ export function onNetworkChange(onChange: () => void): () => void {
   if (typeof document !== 'undefined') {
     document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && listener(), { signal })
   }
-  // Chromium's alone: a phone goes from one network to another without having been offline.
+  // Chromium only: a phone changes networks without going offline.
   const { connection } = navigator as Navigator & { connection?: EventTarget }
   connection?.addEventListener('change', listener, { signal })
   return () => {

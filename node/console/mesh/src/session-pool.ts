@@ -1,61 +1,62 @@
 import { MeshError } from './api.js'
 import type { Session } from './session.js'
 
-/** Sessions to hold: one that is used, one that stands by. */
+/** Number of responsive sessions: one active, one on standby. */
 const SESSIONS = 2
-/** Nodes to dial at once while there is no session: the first that answers is used. */
+/** Number of nodes dialled in parallel while there is no session; the first that answers becomes active. */
 const PARALLEL_DIALS = 3
-/** From the first packet to the welcome. */
+/** Time for dialling and authenticating, in milliseconds. */
 const DIAL_TIMEOUT = 5000
-/** Before a node is dialled again; twice as long after each failure. */
+/** Delay before a node is dialled again, in milliseconds; doubled after each failure. */
 const MIN_BACKOFF = 200
+/** Upper bound of that delay, in milliseconds. */
 const MAX_BACKOFF = 5000
-/** Why a dial is ended that was not needed in the end. */
-const NOT_NEEDED = new MeshError('aborted', 'others answered first')
-/** A dial that has taken longer than this is overdue when the network may be another: it may have gone over the one before. */
+/** Abort reason of a dial after other nodes have answered. */
+const NOT_NEEDED = new MeshError('aborted', 'other nodes answered first')
+/** Age at which a dial is overdue after a network change, in milliseconds: it may have used the previous network. */
 const OVERDUE_AFTER = 1000
 
-/** Dials a node and is let in. Errors: `MeshError`; `refused` means that no node will. */
+/** Dials a node and authenticates. Errors: `MeshError`, `refused` if the node rejects the token. */
 export type Connect = (address: string, signal: AbortSignal) => Promise<Session>
 
-/** What is known of a node that could be dialled. */
+/** A node that can be dialled. */
 interface Candidate {
-  /** Where it is, as whoever signed in was told. */
+  /** Addresses from the token and the options. */
   configured: Set<string>
-  /** Where it is, as the cluster lists it now. */
+  /** Addresses that the cluster lists now. */
   listed: string[]
   failures: number
-  /** Why it did not accept the token, when it was asked last. Another may: this one's clock may be wrong. */
+  /** Why it last rejected the token. Another node may accept it: this one's clock may be wrong. */
   refusal: string | null
-  /** Not before this time. */
+  /** Earliest time of the next dial, in milliseconds since the epoch. */
   notBefore: number
 }
 
-/** A node that is being dialled. */
+/** A dial in progress. */
 interface PendingDial {
   peer: string
   startedAt: number
   control: AbortController
-  /** It may still answer; meanwhile it is as if nobody were dialled. */
+  /** Whether it no longer counts as a dial, though it may still succeed. */
   isOverdue: boolean
 }
 
-/** What the attachment tells. */
+/** Receives the changes of a pool. */
 export interface Listener {
-  /** Another session is used from now on; `null`: there is none. */
+  /** Reports the new active session; `null` if there is none. */
   onActive(session: Session | null): void
-  /** No node answers; the next is dialled at `retryAt`. */
+  /** Reports that no node answers; the next dial is at `retryAt`, in milliseconds since the epoch. */
   onLost(reason: string, retryAt: number): void
-  /** The token is not accepted: nothing more is dialled. */
+  /** Reports that the token is rejected; the pool stops dialling. */
   onRefused(reason: string): void
 }
 
-/** Stays attached to the cluster: holds one session that is used and one that stands by, on different nodes. */
+/** Keeps sessions with two nodes: one active, one on standby. Dials with exponential backoff and fails over. */
 export class SessionPool {
   #active: Session | null = null
-  /** All that are held, the eldest first. */
+  /** All sessions, oldest first. */
   readonly #sessions = new Set<Session>()
-  /** Those of them whose node says nothing at the moment. */
+  /** The sessions whose node is silent at the moment. */
   readonly #stalled = new Set<Session>()
   readonly #candidates = new Map<string, Candidate>()
   readonly #dials = new Set<PendingDial>()
@@ -71,25 +72,25 @@ export class SessionPool {
     this.#listener = listener
   }
 
-  /** The session that is used; `null`: there is none. */
+  /** The active session; `null` if there is none. */
   get active(): Session | null {
     return this.#active
   }
 
-  /** Remembers where a node is dialled, whatever the cluster lists. The first that it is told of are dialled first. */
+  /** Adds an address of a node, which stays whatever the cluster lists. Nodes are dialled in the order in which they are added. */
   addAddress(peer: string, address: string): void {
     this.#candidate(peer).configured.add(address)
     if (this.#missing() > 0) this.dialMissing()
   }
 
-  /** Takes the place of what was listed before: addresses come and go. */
+  /** Replaces the addresses that the cluster lists, by peer id. */
   setListed(addresses: ReadonlyMap<string, string[]>): void {
     for (const peer of addresses.keys()) this.#candidate(peer)
     for (const [peer, candidate] of this.#candidates) candidate.listed = addresses.get(peer) ?? []
     if (this.#missing() > 0) this.dialMissing()
   }
 
-  /** Every address that it knows: those in use, those that are listed, and the others. */
+  /** Returns all addresses: those in use first, then those that the cluster lists, then the configured ones. */
   known(): string[] {
     const all = [...this.#candidates.values()]
     const used = Array.from(this.#sessions, ({ address }) => address)
@@ -102,20 +103,20 @@ export class SessionPool {
     return candidate
   }
 
-  /** Begins. Ended, it does not begin again. */
+  /** Starts dialling; does nothing after `close`. */
   start(): void {
     this.#running = !this.#ended
     this.dialMissing()
   }
 
-  /** Dials at once whoever waits for his turn, or for an answer that is overdue: the network may be another. */
+  /** Resets backoff and overdue dials after a network change, and dials at once. */
   redial(): void {
     for (const candidate of this.#candidates.values()) candidate.notBefore = 0
     for (const dial of this.#dials) dial.isOverdue ||= Date.now() - dial.startedAt > OVERDUE_AFTER
     this.dialMissing()
   }
 
-  /** Dials what is missing. */
+  /** Dials as many nodes as sessions are missing, and schedules the next dial. */
   dialMissing(): void {
     if (!this.#running) return
     clearTimeout(this.#timer)
@@ -130,7 +131,7 @@ export class SessionPool {
     if (!this.#active && this.#dials.size === 0) this.#listener.onLost(this.#lastError, Number.isFinite(next) ? next : now)
   }
 
-  /** Ends all sessions. */
+  /** Stops dialling and closes all sessions. */
   close(): void {
     this.#running = false
     this.#ended = true
@@ -140,13 +141,13 @@ export class SessionPool {
     for (const session of [...this.#sessions]) session.close()
   }
 
-  /** How many more nodes to dial now. */
+  /** Returns how many more nodes to dial now; may be negative. */
   #missing(): number {
     const responsive = this.#responsive().length
     return (responsive === 0 ? PARALLEL_DIALS : SESSIONS - responsive) - this.#timelyDials().length
   }
 
-  /** The dials whose answer is not overdue. */
+  /** Returns the dials that are not overdue. */
   #timelyDials(): PendingDial[] {
     return [...this.#dials].filter(({ isOverdue }) => !isOverdue)
   }
@@ -159,12 +160,12 @@ export class SessionPool {
     return [...this.#sessions].filter((session) => !this.#stalled.has(session))
   }
 
-  /** A node that is quiet may be dialled again: over another network, it may answer there. */
+  /** Tells whether a node has a responsive session. A stalled one is dialled again: it may answer over another network. */
   #hasSession(peer: string): boolean {
     return this.#responsive().some(({ node }) => node === peer)
   }
 
-  /** The better the sooner: nodes without a session first, and those that failed less often. */
+  /** Returns the sort key of a node: nodes without a session first, then those with fewer failures. */
   #priority([peer, { failures }]: [string, Candidate]): number {
     return failures + ([...this.#sessions].some(({ node }) => node === peer) ? 1000 : 0)
   }
@@ -173,7 +174,7 @@ export class SessionPool {
     const control = new AbortController()
     const dial: PendingDial = { peer, startedAt: Date.now(), control, isOverdue: false }
     this.#dials.add(dial)
-    const timer = setTimeout(() => control.abort(new MeshError('lost', 'the node did not answer in time')), DIAL_TIMEOUT)
+    const timer = setTimeout(() => control.abort(new MeshError('lost', 'the node did not answer within 5 s')), DIAL_TIMEOUT)
     try {
       const session = await this.#dialAny(new Set([...candidate.configured, ...candidate.listed]), control)
       candidate.failures = 0
@@ -196,11 +197,11 @@ export class SessionPool {
     }
   }
 
-  /** Why the token is not accepted, once there is nobody left who might; `null`: there is, or nobody said so. */
+  /** Returns why the token is rejected, once every node has failed; `null` if a node may still accept it or none has rejected it. */
   #refusal(): string | null {
     const all = [...this.#candidates.values()]
-    const isOpen = this.#sessions.size > 0 || this.#timelyDials().length > 0 || all.some(({ failures }) => failures === 0)
-    return isOpen ? null : (all.find(({ refusal }) => refusal !== null)?.refusal ?? null)
+    const mayConnect = this.#sessions.size > 0 || this.#timelyDials().length > 0 || all.some(({ failures }) => failures === 0)
+    return mayConnect ? null : (all.find(({ refusal }) => refusal !== null)?.refusal ?? null)
   }
 
   #backOff(candidate: Candidate): void {
@@ -208,7 +209,7 @@ export class SessionPool {
     candidate.failures += 1
   }
 
-  /** The first of a node's addresses that works; the others are let go. */
+  /** Dials all addresses of a node and returns the first session; closes the others. */
   async #dialAny(addresses: Iterable<string>, control: AbortController): Promise<Session> {
     const dials = Array.from(addresses, (address) => this.#connect(address, control.signal))
     const aborted = new Promise<never>((_, reject) => {
@@ -223,7 +224,7 @@ export class SessionPool {
       const errors = error instanceof AggregateError ? error.errors : [error]
       throw errors.find((one) => one instanceof MeshError && one.code === 'refused') ?? errors[0]
     } finally {
-      // After the first has won, this stops the others only: its own dial is over.
+      // Stops the other dials; the first has completed.
       control.abort()
     }
   }
@@ -238,7 +239,7 @@ export class SessionPool {
     this.dialMissing()
   }
 
-  /** A session that is quiet is not configured up, only not used: what was asked on it may still be answered. */
+  /** Fails over from a stalled session without closing it: its requests may still be answered. */
   #setStalled(session: Session, isStalled: boolean): void {
     if (isStalled) {
       this.#stalled.add(session)

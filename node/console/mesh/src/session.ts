@@ -6,21 +6,21 @@ import { Frames } from './frames.js'
 import { Mux } from './mux.js'
 import type { Reply, UserRole } from './types.js'
 
-/** A connection to a node with a stream on it that speaks `/vc/auth/1`; nothing has been said on that yet. */
+/** A connection to a node with an open `/vc/auth/1` stream, before its first message. */
 export interface Connection {
   stream: Stream
-  /** Whose it is, proven by the transport: a peer id. */
+  /** The node's peer id, authenticated by the transport. */
   peer: string
-  /** Where it was dialled. */
+  /** The address that was dialled. */
   address: string
-  /** Ends the connection. */
+  /** Closes the connection. */
   close(): void
 }
 
-/** Makes a connection. Errors: nobody answers, another peer answers, or `signal`. */
+/** Dials an address. Errors: no answer, another peer answers, or `signal` aborts. */
 export type Dial = (address: string, signal: AbortSignal) => Promise<Connection>
 
-/** A node that has let us in. */
+/** An authenticated session with a node. */
 export interface Session {
   node: string
   address: string
@@ -29,17 +29,17 @@ export interface Session {
   close(): void
 }
 
-/** How a node answers a user. */
+/** A node's reply to a user's token. */
 type Welcome = { user: { role: UserRole } } | { refused: { reason: string; busy?: boolean } }
 
 /**
- * Shows a node the token, once it has shown that it is of the cluster, and goes on to many streams.
+ * Authenticates with a node and multiplexes the connection. The token is sent only after the node's membership is verified.
  *
- * @throws MeshError `refused`: this node does not accept the token; else it cannot be used now
+ * @throws MeshError `refused` if the node rejects the token; another code if it cannot be used now
  */
 export async function authenticate(link: Connection, token: string, cluster: string, signal: AbortSignal): Promise<Session> {
   const frames = new Frames(link.stream)
-  const stop = (): void => frames.abort(new MeshError('aborted', 'the node did not answer in time'))
+  const stop = (): void => frames.abort(new MeshError('aborted', 'the node did not authenticate in time'))
   signal.addEventListener('abort', stop)
   try {
     await frames.sendJson({ version: 1 })
@@ -53,7 +53,7 @@ export async function authenticate(link: Connection, token: string, cluster: str
     }
     await frames.sendJson({ op: 'multiplex' })
     const reply = await frames.receiveJson<Reply>()
-    if (reply.reply !== 'ready') throw new MeshError('failed', 'this node is too old for browsers: update it')
+    if (reply.reply !== 'ready') throw new MeshError('failed', 'the node does not support browsers: update vc-node on it')
     const mux = new Mux(frames.detach())
     void mux.closed.then(() => link.close())
     const { role } = welcome.user

@@ -5,24 +5,24 @@ import type { Frames } from './frames.js'
 import type { Reply, SocketRequest } from './types.js'
 import { describeError } from './types.js'
 
-/** The largest message, in bytes. */
+/** Maximum size of a message, in bytes. */
 const MAX_MESSAGE = 1024 * 1024
-/** The longest reason for a close, in bytes. */
+/** Maximum length of a close reason, in bytes (RFC 6455, section 5.5). */
 const MAX_REASON = 123
-/** Kinds of frames. */
+/** Frame kinds, which are the opcodes of RFC 6455. */
 const TEXT = 1
 const BINARY = 2
 const CLOSE = 8
-/** When, after a close, nothing leaves for so long, milliseconds, and the other side says nothing, it is cut. */
+/** Time after a close without any progress in sending after which the stream is aborted, in milliseconds. */
 const CLOSE_TIMEOUT = 60_000
-/** Codes of a close that nobody sends: it said none; it was cut. */
+/** Close codes that are reported and never sent: no status received, abnormal closure (RFC 6455, section 7.4.1). */
 const NO_STATUS = 1005
 const ABNORMAL_CLOSURE = 1006
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 
-/** Opens a WebSocket to an instance, on a stream of its own. Beside a WebSocket's events there is `drain`: the next message has left. */
+/** A WebSocket to an instance, on a stream of its own. In addition to the events of `WebSocket`, `drain` reports each message that has left. */
 export class Socket extends EventTarget implements MeshSocket {
   readyState: 0 | 1 | 2 | 3 = 0
   protocol = ''
@@ -35,15 +35,15 @@ export class Socket extends EventTarget implements MeshSocket {
 
   #frames: Frames | null = null
   readonly #cancel = new AbortController()
-  /** What is sent, in its order. */
+  /** Serializes messages and the close. */
   #sendQueue: Promise<void> = Promise.resolve()
-  /** How many messages have left. */
+  /** Number of frames that have left. */
   #sentCount = 0
   #timer: ReturnType<typeof setTimeout> | undefined
 
   constructor(open: Open, request: SocketRequest) {
     super()
-    // As listeners, so that what they throw is reported, and stops nothing here.
+    // As listeners, so that the browser reports what they throw.
     this.addEventListener('open', (event) => this.onopen?.(event))
     this.addEventListener('message', (event) => this.onmessage?.(event as MessageEvent))
     this.addEventListener('error', (event) => this.onerror?.(event))
@@ -52,10 +52,10 @@ export class Socket extends EventTarget implements MeshSocket {
   }
 
   send(data: string | ArrayBuffer | ArrayBufferView | Blob): void {
-    if (this.readyState === 0) throw new DOMException('the WebSocket is not open yet', 'InvalidStateError')
+    if (this.readyState === 0) throw new DOMException('the WebSocket is still connecting', 'InvalidStateError')
     const [kind, bytes] = typeof data === 'string' ? [TEXT, encoder.encode(data)] : [BINARY, bytesOf(data)]
     const size = bytes instanceof Blob ? bytes.size : bytes.byteLength
-    if (size > MAX_MESSAGE) throw new MeshError('failed', `a message of ${size} bytes is too large: send at most ${MAX_MESSAGE}`)
+    if (size > MAX_MESSAGE) throw new MeshError('failed', `a message of ${size} bytes is too large; the limit is ${MAX_MESSAGE}`)
     this.bufferedAmount += size
     if (this.readyState !== 1) return
     this.#enqueue(async (frames) => {
@@ -67,10 +67,10 @@ export class Socket extends EventTarget implements MeshSocket {
 
   close(code?: number, reason = ''): void {
     if (code !== undefined && code !== 1000 && (code < 3000 || code > 4999)) {
-      throw new DOMException(`${code} is not a code to close with: use 1000 or 3000 to 4999`, 'InvalidAccessError')
+      throw new DOMException(`${code} is not a valid close code: use 1000 or 3000 to 4999`, 'InvalidAccessError')
     }
     const text = encoder.encode(reason)
-    if (text.byteLength > MAX_REASON) throw new DOMException('the reason is too long', 'SyntaxError')
+    if (text.byteLength > MAX_REASON) throw new DOMException(`the close reason is longer than ${MAX_REASON} bytes`, 'SyntaxError')
     if (this.readyState >= 2) return
     const wasOpen = this.readyState === 1
     this.readyState = 2
@@ -95,12 +95,12 @@ export class Socket extends EventTarget implements MeshSocket {
         if (this.readyState !== 1) continue
         if (kind === TEXT) this.dispatchEvent(new MessageEvent('message', { data: decoder.decode(rest) }))
         else if (kind === BINARY) this.dispatchEvent(new MessageEvent('message', { data: this.#binary(rest) }))
-        else throw new MeshError('failed', 'the node sent a message of a kind that is not known')
+        else throw new MeshError('failed', 'the node sent a WebSocket frame of an unknown kind')
       }
-      // Who has said that it is over may take no more: then its stream ends, and what was not sent stays here.
+      // After its close the peer may stop reading and end the stream; the rest is then not sent.
       const isOver = frames.receive().then(() => false, () => false)
       if (await Promise.race([this.#sendQueue.then(() => true), isOver])) frames.finish()
-      else frames.abort(new MeshError('aborted', 'the WebSocket is over'))
+      else frames.abort(new MeshError('aborted', 'the instance closed the WebSocket'))
     } catch (error) {
       end.reason = error instanceof MeshError ? error.message : ''
       this.#frames?.abort(error instanceof MeshError ? error : new MeshError('failed', String(error)))
@@ -114,13 +114,13 @@ export class Socket extends EventTarget implements MeshSocket {
   async #connect(open: Open, request: SocketRequest): Promise<Frames> {
     const frames = await open(this.#cancel.signal)
     this.#frames = frames
-    const stop = (): void => frames.abort(new MeshError('aborted', 'the WebSocket was closed before it was open'))
+    const stop = (): void => frames.abort(new MeshError('aborted', 'the WebSocket was closed while connecting'))
     this.#cancel.signal.addEventListener('abort', stop)
     if (this.#cancel.signal.aborted) stop()
     await frames.sendJson({ op: 'socket', ...request })
     const reply = await frames.receiveJson<Reply>()
     if (reply.reply === 'error') throw new MeshError('refused', describeError(reply.value))
-    if (reply.reply !== 'response') throw new MeshError('failed', 'the node gave an answer that does not fit')
+    if (reply.reply !== 'response') throw new MeshError('failed', 'the node sent an unexpected reply to a WebSocket request')
     const { status, headers } = reply.value
     if (status !== 101) throw new MeshError('refused', `the service answered with status ${status}`)
     this.protocol = headers.find(([name]) => name.toLowerCase() === 'sec-websocket-protocol')?.[1] ?? ''
@@ -129,12 +129,12 @@ export class Socket extends EventTarget implements MeshSocket {
     return frames
   }
 
-  /** Waits for an end as long as something leaves: an instance that reads nothing would never let it come. */
+  /** Aborts the stream if nothing leaves for `CLOSE_TIMEOUT`: an instance that reads nothing never answers the close. */
   #armCloseTimer(): void {
     const before = this.#sentCount
     this.#timer = setTimeout(() => {
       if (this.#sentCount > before) this.#armCloseTimer()
-      else this.#frames?.abort(new MeshError('aborted', 'the instance did not take the close'))
+      else this.#frames?.abort(new MeshError('aborted', 'the instance did not answer the close'))
     }, CLOSE_TIMEOUT)
   }
 
@@ -145,7 +145,7 @@ export class Socket extends EventTarget implements MeshSocket {
       await step(frames)
       this.#sentCount += 1
     }
-    // Of a stream that is lost `#run` hears as well; what cannot be read ends it here.
+    // `#run` reports a lost stream as well; a blob that cannot be read ends the stream here.
     this.#sendQueue = this.#sendQueue.then(send).catch((cause: unknown) => frames.abort(new MeshError('failed', 'a message could not be sent', { cause })))
   }
 
@@ -155,7 +155,7 @@ export class Socket extends EventTarget implements MeshSocket {
   }
 }
 
-/** What is sent, as it is now: the caller may change it afterwards. */
+/** Copies the bytes of a message: the caller may change them afterwards. */
 function bytesOf(data: ArrayBuffer | ArrayBufferView | Blob): Uint8Array | Blob {
   if (data instanceof Blob) return data
   if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice()

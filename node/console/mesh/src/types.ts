@@ -1,5 +1,5 @@
 /**
- * The control protocol: mirrors of `protocol/src/control.rs`, `control/rows.rs` and `http.rs`. Field names are those of the
+ * The control protocol: mirrors of `protocol/src/control.rs`, `control/rows.rs`, `control/changes.rs`, `error.rs` and `http.rs`. Field names are those of the
  * JSON. Times are milliseconds since the Unix epoch, sizes are bytes, CPU is in thousandths of a core.
  */
 

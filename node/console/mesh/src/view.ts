@@ -1,18 +1,18 @@
 import type { View } from './api.js'
 import type { LiveUpdate } from './types.js'
 
-/** Events that are kept. */
+/** Maximum number of events in a view. */
 const MAX_EVENTS = 500
 
-/** Nothing is known yet. */
+/** Returns a view without any rows. */
 export function emptyView(): View {
   return { status: null, nodes: [], services: [], instances: [], events: [] }
 }
 
 /**
- * The view after an update, and what of it is another. Sections that did not change stay the same objects.
+ * Returns the view after an update, and the sections that changed. Unchanged sections remain the same objects.
  *
- * @param first the first update of a node: it tells of events again that another may have told of
+ * @param first whether it is the first update of a node, which repeats events that another node may have sent
  */
 export function applyUpdate(
   view: View,

@@ -5,15 +5,15 @@ import { describe, expect, it } from 'vitest'
 import { decodeClaims, verifyMember } from '../src/certificate.js'
 import { identity, jwt, memberClaims, userToken } from './credentials.js'
 
-const notAMember = { code: 'failed', message: 'the node that answered is not of this cluster' }
+const notAMember = { code: 'failed', message: 'the node that answered is not a member of this cluster' }
 
 describe('a membership certificate', () => {
-  it("is the root's word about a peer", async () => {
+  it('is accepted if the root signed it for the peer', async () => {
     const [root, member] = [await identity(), await identity()]
     expect(await verifyMember(await jwt(root, memberClaims(root, member)), root.id, member.id)).toBe('server')
   })
 
-  it('of another peer, another cluster or another signer is not accepted', async () => {
+  it('of another peer, another cluster or another signer is rejected', async () => {
     const [root, member, other] = [await identity(), await identity(), await identity()]
     const good = await jwt(root, memberClaims(root, member))
     const refused: [string, string, string, string][] = [
@@ -29,7 +29,7 @@ describe('a membership certificate', () => {
     }
   })
 
-  it('that is something else is not accepted', async () => {
+  it('that is another kind of token or malformed is rejected', async () => {
     const [root, member] = [await identity(), await identity()]
     const refused = [
       await userToken(root, []),
@@ -49,10 +49,10 @@ describe('a membership certificate', () => {
     }
   })
 
-  it('with any character changed is not accepted', async () => {
+  it('with any character changed is rejected', async () => {
     const [root, member] = [await identity(), await identity()]
     const certificate = await jwt(root, memberClaims(root, member))
-    // The last character carries bits that nobody reads.
+    // The last character has unused bits.
     for (let at = 0; at < certificate.length - 1; at++) {
       const altered = certificate.slice(0, at) + (certificate[at] === 'A' ? 'B' : 'A') + certificate.slice(at + 1)
       await expect(verifyMember(altered, root.id, member.id), `character ${at}`).rejects.toMatchObject(notAMember)
@@ -61,12 +61,12 @@ describe('a membership certificate', () => {
 })
 
 describe('a token', () => {
-  it('tells its cluster and where to find it, without a check', async () => {
+  it('is decoded to its cluster, user and addresses without a check', async () => {
     const root = await identity()
     expect(decodeClaims(await userToken(root, ['/ip4/1.2.3.4']))).toMatchObject({ aud: root.id, sub: 'ada', peers: ['/ip4/1.2.3.4'] })
   })
 
-  it('that is none is known as none', () => {
+  it('that is malformed decodes to null', () => {
     for (const text of ['', 'x', 'a.b.c', `x.${Buffer.from('{}').toString('base64url')}.x`, 'é'.repeat(9000)]) {
       expect(decodeClaims(text), text.slice(0, 9)).toBeNull()
     }

@@ -21,9 +21,9 @@ afterEach(() => {
 
 const head = { status: 200, headers: [['content-type', 'text/plain']], instance: 'shop/web.1@0', node: 'n' }
 const answer = (frames: Frames, more: object = {}) => frames.sendJson({ reply: 'response', value: { ...head, ...more } })
-const NOTHING = new Uint8Array()
+const END_OF_BODY = new Uint8Array()
 
-/** `fetch` to a node that does as `serve` says. */
+/** Returns `fetch` to a node that handles requests with `serve`. */
 async function fetching(serve: (request: FetchRequest, frames: Frames) => Promise<void>) {
   const pair = await muxPair(async (frames) => serve(await frames.receiveJson<FetchRequest>(), frames))
   mux = pair.mux
@@ -33,18 +33,18 @@ async function fetching(serve: (request: FetchRequest, frames: Frames) => Promis
   }
 }
 
-/** Serves with the body that came, and what was asked. */
+/** Responds with the request and its body. */
 const echo: Parameters<typeof fetching>[0] = async (request, frames) => {
   const pieces: Uint8Array[] = []
   if (request.body) for (let f = await frames.receive(); f?.byteLength; f = await frames.receive()) pieces.push(f)
   await answer(frames, { headers: [['x-sizes', pieces.map((piece) => piece.byteLength).join()]] })
   await frames.send(utf8(JSON.stringify(request)))
   for (const piece of pieces) await frames.send(piece)
-  await frames.send(NOTHING)
+  await frames.send(END_OF_BODY)
 }
 
 describe('fetch', () => {
-  it('asks for a path of a service, with headers that pages cannot set themselves', async () => {
+  it('requests a path of a service, with headers that pages cannot set', async () => {
     const fetch = await fetching(echo)
     const response = await fetch('/a?b=c#d', { headers: { cookie: 'x=y', 'X-Own': '1' } })
     expect(await response.json()).toEqual({
@@ -62,7 +62,7 @@ describe('fetch', () => {
     })
   })
 
-  it('sends bodies of every kind, in frames that are not too large', async () => {
+  it('sends bodies of every type in frames of at most 64 KiB', async () => {
     const fetch = await fetching(echo)
     const large = new Uint8Array(200_000).fill(7)
     for (const [body, type, length] of [
@@ -83,7 +83,7 @@ describe('fetch', () => {
     }
   })
 
-  it('streams the answer as it comes', async () => {
+  it('streams the response as it arrives', async () => {
     let more = (): void => {}
     const asked = new Promise<void>((resolve) => (more = resolve))
     const fetch = await fetching(async (_, frames) => {
@@ -91,7 +91,7 @@ describe('fetch', () => {
       await frames.send(utf8('one'))
       await asked
       await frames.send(utf8('two'))
-      await frames.send(NOTHING)
+      await frames.send(END_OF_BODY)
     })
     const reader = (await fetch('/')).body?.getReader()
     expect(new TextDecoder().decode((await reader?.read())?.value)).toBe('one')
@@ -100,21 +100,21 @@ describe('fetch', () => {
     expect((await reader?.read())?.done).toBe(true)
   })
 
-  it('does not take a cut answer for a short one', async () => {
+  it('fails when the response is cut off', async () => {
     const fetch = await fetching(async (_, frames) => {
       await answer(frames)
       await frames.send(utf8('half'))
     })
     const response = await fetch('/')
-    await expect(response.text()).rejects.toMatchObject({ code: 'lost', message: expect.stringContaining('cut') })
+    await expect(response.text()).rejects.toMatchObject({ code: 'lost', message: expect.stringContaining('cut off') })
   })
 
-  it('fails, and is not lost, when the answer breaks off before it began and the node is there', async () => {
+  it('fails with failed when the stream ends before the response on an open connection', async () => {
     const endings: Serve[] = [
       async () => {},
       async (frames) => frames.abort(new MeshError('lost', 'the instance is gone')),
       async (frames) => {
-        // Without an end behind it, the beginning of a frame is none.
+        // An incomplete frame at the end of the stream.
         const stream = frames.detach()
         stream.send(Uint8Array.of(0, 0, 1, 0, 123))
         await stream.close()
@@ -122,12 +122,12 @@ describe('fetch', () => {
     ]
     for (const end of endings) {
       const fetch = await fetching((_, frames) => end(frames))
-      await expect(fetch('/')).rejects.toMatchObject({ code: 'failed', message: expect.stringContaining('broke off') })
+      await expect(fetch('/')).rejects.toMatchObject({ code: 'failed', message: expect.stringContaining('before its response') })
       mux?.end(new MeshError('lost', 'the next one'))
     }
   })
 
-  it('is lost with its connection, before the answer and within it', async () => {
+  it('fails with lost when the connection is lost, before and during the response', async () => {
     const serving: ((request: FetchRequest, frames: Frames) => Promise<void>)[] = [
       async () => new Promise(() => {}),
       async (_, frames) => {
@@ -152,7 +152,7 @@ describe('fetch', () => {
     }
   })
 
-  it('is lost, not failed, when its connection is closed while nobody reads it; what had come can be read', async () => {
+  it('fails with lost after the buffered bytes when the connection closes while the body is not read', async () => {
     const [own, other] = await streamPair()
     serveMux(other, async (frames) => {
       await frames.receive()
@@ -163,7 +163,7 @@ describe('fetch', () => {
     const { request } = await outgoing('web', null, '/', {})
     const { body } = await exchange((signal) => (mux as Mux).open(signal), request, null)
     await new Promise((resolve) => setTimeout(resolve, 500))
-    // As a data channel that is closed does.
+    // Closes the stream as a closed data channel does.
     const closing = own as unknown as { onTransportClosed(): void }
     closing.onTransportClosed()
     const reader = body.getReader()
@@ -175,12 +175,12 @@ describe('fetch', () => {
     expect(bytes).toBeGreaterThan(1024 * 1024)
   })
 
-  it('says why a node refuses it', async () => {
+  it('fails with the error of the node', async () => {
     const fetch = await fetching((_, frames) => frames.sendJson({ reply: 'error', value: { code: 'not_found', message: 'no service shop/web' } }))
     await expect(fetch('/')).rejects.toMatchObject({ code: 'refused', message: 'no service shop/web' })
   })
 
-  it('ends at the node when it is aborted, at any time', async () => {
+  it('ends the stream at the node when it is aborted, before and during the response', async () => {
     let ended = 0
     const wait: Serve = async (frames) => {
       const whenOver = (): void => void (ended += 1)
@@ -206,7 +206,7 @@ describe('fetch', () => {
     await expect.poll(() => ended).toBe(3)
   })
 
-  it('is aborted also while its stream is opened', async () => {
+  it('can be aborted while its stream is opened', async () => {
     const { mux: own } = await muxPair(async (frames) => void (await frames.receive()))
     mux = own
     const { request } = await outgoing('web', null, '/', {})
@@ -217,13 +217,13 @@ describe('fetch', () => {
     expect(own.isIdle).toBe(true)
   })
 
-  it('sends no more of a body once the answer is whole, or not wanted', async () => {
+  it('cancels the request body when the response is complete or cancelled', async () => {
     const full = (controller: ReadableStreamDefaultController<Uint8Array>): void => controller.enqueue(new Uint8Array(64 * 1024))
     const waiting = async (): Promise<void> => new Promise(() => {})
     for (const pull of [full, waiting]) {
       const fetch = await fetching(async (_, frames) => {
         await answer(frames)
-        await frames.send(NOTHING)
+        await frames.send(END_OF_BODY)
       })
       for (const end of ['read', 'cancelled'] as const) {
         let isCancelled = false
@@ -236,10 +236,10 @@ describe('fetch', () => {
     }
   })
 
-  it('gives no body where HTTP has none', async () => {
+  it('has no body for HEAD and for status codes without one', async () => {
     const fetch = await fetching(async (request, frames) => {
       await answer(frames, { status: Number(request.target.slice(1)) })
-      await frames.send(NOTHING)
+      await frames.send(END_OF_BODY)
     })
     for (const status of [204, 205, 304]) expect(await fetch(`/${status}`)).toMatchObject({ status, body: null })
     expect(await fetch('/200', { method: 'HEAD' })).toMatchObject({ status: 200, body: null })
@@ -248,11 +248,11 @@ describe('fetch', () => {
     await expect(fetch('/999')).rejects.toMatchObject({ code: 'failed' })
   })
 
-  it('fails when the body to send does', async () => {
+  it('fails when the request body fails', async () => {
     const fetch = await fetching(echo)
     const body = new ReadableStream({
       pull(controller) {
-        controller.error(new Error('the disk is gone'))
+        controller.error(new Error('the disk failed'))
       },
     })
     await expect(fetch('/', { method: 'POST', body, duplex: 'half' } as RequestInit)).rejects.toMatchObject({
@@ -261,17 +261,17 @@ describe('fetch', () => {
     })
   })
 
-  it('reads a large answer no faster than it is taken', async () => {
+  it('receives a large response no faster than it is read', async () => {
     let sent = 0
     const piece = new Uint8Array(64 * 1024)
     const fetch = await fetching(async (_, frames) => {
       await answer(frames)
       for (; sent < 512; sent++) await frames.send(piece)
-      await frames.send(NOTHING)
+      await frames.send(END_OF_BODY)
     })
     const response = await fetch('/')
     let before = -1
-    // It comes to rest by itself, far from the end.
+    // The sender stops by flow control, far from the end.
     await expect.poll(() => before === (before = sent) && sent > 0, { interval: 100, timeout: 5000 }).toBe(true)
     expect(sent).toBeLessThan(128)
     expect((await response.arrayBuffer()).byteLength).toBe(512 * piece.byteLength)

@@ -7,7 +7,7 @@ import { FrameDecoder, Frames, MAX_FRAME, encodeFrame } from '../src/frames.js'
 import { cuts, join, utf8 } from './bytes.js'
 
 describe('frames', () => {
-  it('come out as they went in, wherever the bytes are cut', () => {
+  it('are decoded for any division of the bytes', () => {
     const sent = ['', 'a', '{"reply":"ready"}', 'grüß dich']
     const bytes = join(...sent.map((text) => encodeFrame(utf8(text))))
     for (const pieces of cuts(bytes)) {
@@ -22,13 +22,13 @@ describe('frames', () => {
     }
   })
 
-  it('are made of pieces without a seam', () => {
+  it('are encoded from several pieces', () => {
     expect(encodeFrame(Uint8Array.of(8), Uint8Array.of(3, 232), utf8('bye'))).toEqual(
       Uint8Array.of(0, 0, 0, 6, 8, 3, 232, ...utf8('bye')),
     )
   })
 
-  it('larger than allowed are refused by their length alone', () => {
+  it('larger than the limit are rejected by their length', () => {
     const decoder = new FrameDecoder(16)
     decoder.push(Uint8Array.of(0, 0, 0, 17))
     expect(() => decoder.next()).toThrow('17 bytes')
@@ -36,7 +36,7 @@ describe('frames', () => {
 })
 
 describe('frames on a stream', () => {
-  it('tell its end from a cut', async () => {
+  it('distinguish the end of the stream from a cut', async () => {
     const [own, other] = await streamPair()
     const frames = new Frames(own)
     other.send(encodeFrame(utf8('"whole"')))
@@ -51,7 +51,7 @@ describe('frames on a stream', () => {
     await expect(cut.receive()).rejects.toMatchObject({ code: 'lost' })
   })
 
-  it('fail for whoever waits when the stream breaks', async () => {
+  it('fail pending calls when the stream breaks', async () => {
     const [own, other] = await streamPair()
     const frames = new Frames(own)
     const waiting = frames.receive()
@@ -60,7 +60,7 @@ describe('frames on a stream', () => {
     await expect(frames.send(utf8('more'))).rejects.toMatchObject({ code: 'lost' })
   })
 
-  it('hold the sender back while nobody takes them', async () => {
+  it('pause the sender while they are not read', async () => {
     const [own, other] = await streamPair()
     const frames = new Frames(own)
     const piece = new Uint8Array(256 * 1024)
@@ -70,7 +70,7 @@ describe('frames on a stream', () => {
     expect(own.readStatus).toBe('readable')
   })
 
-  it('hold the sender back again when the stream had kept as much meanwhile', async () => {
+  it('pause the sender again when the stream has buffered as much meanwhile', async () => {
     const [own, other] = await streamPair()
     const last = vi.fn()
     Object.assign(own, { sendPause: () => last('pause'), sendResume: () => last('resume') })
@@ -87,7 +87,7 @@ describe('frames on a stream', () => {
     expect(last).toHaveBeenLastCalledWith('resume')
   })
 
-  it('leave in the stream what is not theirs', async () => {
+  it('leave the bytes after the last frame in the stream', async () => {
     const [own, other] = await streamPair()
     const frames = new Frames(own)
     other.send(join(encodeFrame(utf8('"ready"')), Uint8Array.of(0, 2, 0, 1)))

@@ -17,7 +17,7 @@ afterEach(() => {
   vi.unstubAllGlobals()
 })
 
-/** A node of the cluster: it lets users in, or says why not, and tells of itself whatever it is asked. */
+/** Runs a node that accepts the user or rejects it with `refused`, and answers every request with a live view. */
 async function admit(root: Identity, node: Identity, refused: object | null): Promise<Frames> {
   const [own, other] = await streamPair({ delay: 0 })
   const frames = new Frames(other)
@@ -39,7 +39,7 @@ async function admit(root: Identity, node: Identity, refused: object | null): Pr
   return new Frames(own)
 }
 
-/** A mesh whose only node answers like this. */
+/** Returns a client of a cluster with one node. */
 async function attached(refused: object | null): Promise<Mesh> {
   const [root, node] = [await identity(), await identity()]
   const dial = async (address: string) => {
@@ -53,12 +53,12 @@ async function attached(refused: object | null): Promise<Mesh> {
 const reached = (state: MeshState['state']): Promise<MeshState> =>
   new Promise((resolve) => mesh?.onState((now) => now.state === state && resolve(now)))
 
-describe('the mesh', () => {
-  it('goes on when a listener throws, and reports what it threw', async () => {
+describe('Mesh', () => {
+  it('continues when a listener throws, and reports the error', async () => {
     const reported = vi.fn()
     vi.stubGlobal('reportError', reported)
     mesh = await attached(null)
-    const fault = new Error('a fault of the page')
+    const fault = new Error('an error of the page')
     mesh.onView(() => {
       throw fault
     })
@@ -70,13 +70,13 @@ describe('the mesh', () => {
     expect(reported).toHaveBeenCalledWith(fault)
   })
 
-  it('is refused when the token is not accepted', async () => {
+  it('is refused when the node rejects the token', async () => {
     mesh = await attached({ reason: 'the token expired' })
     mesh.start()
     expect(await reached('refused')).toMatchObject({ reason: 'the token expired' })
   })
 
-  it('is lost, and tries again, when a node has no room at the moment', async () => {
+  it('is lost, and retries, when the node is busy', async () => {
     mesh = await attached({ reason: 'too many', busy: true })
     mesh.start()
     expect(await reached('lost')).toMatchObject({ reason: 'too many' })

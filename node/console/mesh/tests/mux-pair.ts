@@ -5,17 +5,17 @@ import { yamux } from '@libp2p/yamux'
 import { Frames } from '../src/frames.js'
 import { Mux } from '../src/mux.js'
 
-/** What a node does with a stream that a user opened. */
+/** Serves a stream that a client opened. */
 export type Serve = (frames: Frames) => Promise<void>
 
-/** A client's end of many streams on one, in memory, and the node's end of each as it is opened. */
+/** Connects a multiplexed client in memory to a node that handles each stream with `serve`. */
 export async function muxPair(serve: Serve): Promise<{ mux: Mux; outer: Stream }> {
   const [own, other] = await streamPair({ delay: 0 })
   serveMux(other, serve)
   return { mux: new Mux(own), outer: other }
 }
 
-/** The node's side of many streams on one. */
+/** Runs the node's end of a multiplexed stream. */
 export function serveMux(stream: Stream, serve: Serve): void {
   const muxer = yamux({ enableKeepAlive: false })().createStreamMuxer(stream)
   muxer.addEventListener('stream', ({ detail }) => {

@@ -7,21 +7,21 @@ import { MeshError } from '../src/api.js'
 import { Mux } from '../src/mux.js'
 import { muxPair } from './mux-pair.js'
 
-/** Many streams on a connection whose other side says nothing by itself, by the clock of the test. */
+/** Returns a mux with fake timers whose peer sends nothing. */
 async function silentMux() {
   const pair = streamPair()
   await vi.advanceTimersByTimeAsync(10)
   const [own, silent] = await pair
   silent.addEventListener('message', () => {})
   const mux = new Mux(own)
-  const [quiet, over] = [vi.fn(), vi.fn()]
-  mux.onStalled = quiet
+  const [stalled, over] = [vi.fn(), vi.fn()]
+  mux.onStalled = stalled
   void mux.closed.then(over)
-  return { silent, quiet, over }
+  return { silent, stalled, over }
 }
 
-describe('many streams on one', () => {
-  it('are at most 200: the next waits until one is over', async () => {
+describe('Mux', () => {
+  it('opens at most 200 streams, and the next waits until one is closed', async () => {
     let opened = 0
     const { mux } = await muxPair(async (frames) => {
       opened += 1
@@ -39,7 +39,7 @@ describe('many streams on one', () => {
     await expect(mux.open()).rejects.toMatchObject({ code: 'lost' })
   })
 
-  it('have a sender wait whose node reads nothing, though there is room for others', async () => {
+  it('blocks the sender of a stream that is not read, while other streams continue', async () => {
     const { mux } = await muxPair(async (frames) => {
       const { reads } = await frames.receiveJson<{ reads: boolean }>()
       if (!reads) return new Promise(() => {})
@@ -65,7 +65,7 @@ describe('many streams on one', () => {
     mux.end(new MeshError('lost', 'the test is over'))
   })
 
-  it('tell the round trip', async () => {
+  it('measures the round-trip time', async () => {
     const { mux } = await muxPair(async () => {})
     const rtt = await new Promise<number>((resolve) => (mux.onRtt = resolve))
     expect(rtt).toBeGreaterThan(0)
@@ -73,34 +73,34 @@ describe('many streams on one', () => {
     mux.end(new MeshError('lost', 'the test is over'))
   })
 
-  it('are quiet when the node says nothing for a second, and over after six', async () => {
+  it('is stalled after a second without bytes, and closed after six', async () => {
     vi.useFakeTimers()
     try {
-      const { silent, quiet, over } = await silentMux()
+      const { silent, stalled, over } = await silentMux()
       await vi.advanceTimersByTimeAsync(900)
-      expect(quiet).not.toHaveBeenCalled()
+      expect(stalled).not.toHaveBeenCalled()
       await vi.advanceTimersByTimeAsync(400)
-      expect(quiet).toHaveBeenLastCalledWith(true)
+      expect(stalled).toHaveBeenLastCalledWith(true)
       silent.send(Uint8Array.of(0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9))
       await vi.advanceTimersByTimeAsync(50)
-      expect(quiet).toHaveBeenLastCalledWith(false)
+      expect(stalled).toHaveBeenLastCalledWith(false)
       await vi.advanceTimersByTimeAsync(5900)
       expect(over).not.toHaveBeenCalled()
       await vi.advanceTimersByTimeAsync(500)
-      expect(over).toHaveBeenCalledExactlyOnceWith(expect.objectContaining({ code: 'lost', message: 'the node does not answer any more' }))
+      expect(over).toHaveBeenCalledExactlyOnceWith(expect.objectContaining({ code: 'lost', message: 'the node stopped answering' }))
     } finally {
       vi.useRealTimers()
     }
   })
 
-  it('notice a silent node in a page in the background, where browsers have timers run once a second', async () => {
+  it('detects a silent node in a background page, whose timers run once a second', async () => {
     vi.useFakeTimers()
     const every = globalThis.setInterval
     vi.stubGlobal('setInterval', (look: () => void) => every(look, 1001))
     try {
-      const { quiet, over } = await silentMux()
+      const { stalled, over } = await silentMux()
       await vi.advanceTimersByTimeAsync(2100)
-      expect(quiet).toHaveBeenCalledExactlyOnceWith(true)
+      expect(stalled).toHaveBeenCalledExactlyOnceWith(true)
       await vi.advanceTimersByTimeAsync(5000)
       expect(over).toHaveBeenCalledExactlyOnceWith(expect.objectContaining({ code: 'lost' }))
     } finally {
@@ -109,7 +109,7 @@ describe('many streams on one', () => {
     }
   })
 
-  it('are over with the connection', async () => {
+  it('ends with the connection', async () => {
     const { mux, outer } = await muxPair(async () => {})
     outer.abort(new Error('broken'))
     expect(await mux.closed).toMatchObject({ code: 'lost' })

@@ -1,4 +1,4 @@
-/** What browsers and Node.js 22 have, for tests that run in Node.js 20. */
+/** Adds what browsers and Node.js 22 have, for tests in Node.js 20. */
 Promise.withResolvers ??= <T>() => {
   let resolve!: (value: T | PromiseLike<T>) => void
   let reject!: (reason?: unknown) => void

@@ -4,20 +4,20 @@ import { MeshError } from '../src/api.js'
 import { SessionPool } from '../src/session-pool.js'
 import type { Session } from '../src/session.js'
 
-/** A cluster that answers as a test says; nothing is dialled. */
+/** Simulates a cluster whose nodes answer as the test sets; nothing is dialled. */
 class Network {
-  readonly told: string[] = []
+  readonly events: string[] = []
   readonly dialled: string[] = []
   readonly sessions = new Map<string, Session & { lose(): void }>()
-  /** How each peer answers: not at all, unless said otherwise. */
+  /** The answer of each peer; none if unset. */
   readonly answers = new Map<string, 'in' | 'refused' | 'down'>()
   readonly pool: SessionPool
 
   constructor(...peers: string[]) {
     this.pool = new SessionPool((address, signal) => this.#connect(address, signal), {
-      onActive: (session) => this.told.push(`active ${session?.node ?? 'none'}`),
-      onLost: (reason) => this.told.push(`lost: ${reason}`),
-      onRefused: (reason) => this.told.push(`refused: ${reason}`),
+      onActive: (session) => this.events.push(`active ${session?.node ?? 'none'}`),
+      onLost: (reason) => this.events.push(`lost: ${reason}`),
+      onRefused: (reason) => this.events.push(`refused: ${reason}`),
     })
     for (const peer of peers) this.pool.addAddress(peer, `/${peer}`)
   }
@@ -55,36 +55,36 @@ class Network {
   }
 }
 
-describe('the pool', () => {
+describe('SessionPool', () => {
   beforeEach(() => void vi.useFakeTimers())
   afterEach(() => void vi.useRealTimers())
 
-  it('uses the first node that answers, keeps a second, and lets the others go', async () => {
+  it('activates the first node that answers, keeps a second session, and closes the others', async () => {
     const network = new Network('a', 'b', 'c').all('in', 'a', 'b', 'c')
     await network.start()
-    expect(network.told).toEqual(['active a'])
+    expect(network.events).toEqual(['active a'])
     expect(network.dialled).toEqual(['/a', '/b', '/c'])
     const closed = [...network.sessions.values()].filter(({ close }) => vi.mocked(close).mock.calls.length > 0)
     expect(closed.map(({ node }) => node)).toEqual(['c'])
   })
 
-  it('goes over to the second at once when the first is gone, and finds another', async () => {
+  it('fails over to the standby session when the active one is lost, and replaces it', async () => {
     const network = new Network('a', 'b', 'c').all('in', 'a', 'b')
     await network.start()
     network.all('down', 'a').all('in', 'c')
     network.sessions.get('a')?.lose()
     await network.pass(0)
-    expect(network.told).toEqual(['active a', 'active b'])
+    expect(network.events).toEqual(['active a', 'active b'])
     expect(network.dialled.slice(3)).toEqual(['/c'])
     network.sessions.get('b')?.lose()
     await network.pass(0)
-    expect(network.told).toEqual(['active a', 'active b', 'active c'])
+    expect(network.events).toEqual(['active a', 'active b', 'active c'])
   })
 
-  it('waits longer and longer for a node that is down, five seconds at most', async () => {
+  it('backs off exponentially for a node that is down, up to five seconds', async () => {
     const network = new Network('a').all('down', 'a')
     await network.start()
-    expect(network.told).toEqual(['lost: no node answers (connection refused)'])
+    expect(network.events).toEqual(['lost: no node answers (connection refused)'])
     const after = async (ms: number) => {
       await network.pass(ms - 1)
       const before = network.dialled.length
@@ -94,13 +94,13 @@ describe('the pool', () => {
     for (const pause of [200, 400, 800, 1600, 3200, 5000, 5000]) expect(await after(pause), `${pause} ms`).toBe(1)
     network.all('in', 'a')
     await network.pass(5000)
-    expect(network.told.at(-1)).toBe('active a')
+    expect(network.events.at(-1)).toBe('active a')
     network.sessions.get('a')?.lose()
     await network.pass(200)
-    expect(network.told.at(-1)).toBe('active a')
+    expect(network.events.at(-1)).toBe('active a')
   })
 
-  it('dials at once when the network may be another', async () => {
+  it('dials at once after a network change', async () => {
     const network = new Network('a').all('down', 'a')
     await network.start()
     await network.pass(10_000)
@@ -108,10 +108,10 @@ describe('the pool', () => {
     network.all('in', 'a').pool.redial()
     await network.pass(0)
     expect(network.dialled.length).toBe(before + 1)
-    expect(network.told.at(-1)).toBe('active a')
+    expect(network.events.at(-1)).toBe('active a')
   })
 
-  it('dials anew whoever has not answered for a second when the network may be another', async () => {
+  it('dials again after a network change if a dial is older than a second', async () => {
     const network = new Network('a')
     await network.start()
     await network.pass(1000)
@@ -122,30 +122,30 @@ describe('the pool', () => {
     network.all('in', 'a').pool.redial()
     await network.pass(0)
     expect(network.dialled).toEqual(['/a', '/a'])
-    expect(network.told).toEqual(['active a'])
+    expect(network.events).toEqual(['active a'])
     await network.pass(60_000)
-    expect(network.told).toEqual(['active a'])
+    expect(network.events).toEqual(['active a'])
   })
 
-  it('gives a node that says nothing five seconds', async () => {
+  it('times out a dial after five seconds', async () => {
     const network = new Network('a', 'b').all('in', 'b')
     await network.start()
-    expect(network.told).toEqual(['active b'])
+    expect(network.events).toEqual(['active b'])
     await network.pass(4999)
     expect(network.dialled).toEqual(['/a', '/b'])
     await network.pass(201)
     expect(network.dialled).toEqual(['/a', '/b', '/a'])
   })
 
-  it('tries every address of a node, and takes the first that works', async () => {
+  it('dials all addresses of a node and uses the first that works', async () => {
     const network = new Network('a').all('in', 'a')
     network.pool.addAddress('a', '/a/other')
     await network.start()
     expect(network.dialled).toEqual(['/a', '/a/other'])
-    expect(network.told).toEqual(['active a'])
+    expect(network.events).toEqual(['active a'])
   })
 
-  it('learns of nodes on the way', async () => {
+  it('dials nodes that are added after the start', async () => {
     const network = new Network('a').all('in', 'a', 'b')
     await network.start()
     network.pool.addAddress('b', '/b')
@@ -153,11 +153,11 @@ describe('the pool', () => {
     expect(network.dialled).toEqual(['/a', '/b'])
     network.sessions.get('a')?.lose()
     await network.pass(0)
-    expect(network.told).toEqual(['active a', 'active b'])
+    expect(network.events).toEqual(['active a', 'active b'])
     expect(network.pool.known()).toEqual(['/b', '/a'])
   })
 
-  it('dials a node where the cluster lists it now, and where it was told', async () => {
+  it('dials the configured and the listed addresses of a node', async () => {
     const network = new Network('a').all('in', 'a', 'b')
     const list = (b: string) => network.pool.setListed(new Map([['a', ['/a/1']], ['b', [b]]]))
     list('/b/1')
@@ -169,25 +169,25 @@ describe('the pool', () => {
     expect(network.pool.known()).toEqual(['/a', '/b/2'])
   })
 
-  it('goes on to the next when a node refuses the token, and keeps the sessions that it has', async () => {
+  it('dials other nodes when a node refuses the token, and keeps its sessions', async () => {
     const network = new Network('a', 'b', 'c').all('refused', 'a').all('down', 'c').all('in', 'b')
     await network.start()
-    expect(network.told).toEqual(['active b'])
+    expect(network.events).toEqual(['active b'])
     await network.pass(60_000)
-    expect(network.told).toEqual(['active b'])
+    expect(network.events).toEqual(['active b'])
     network.all('in', 'a')
     await network.pass(5000)
     network.sessions.get('b')?.lose()
     await network.pass(0)
-    expect(network.told).toEqual(['active b', 'active a'])
+    expect(network.events).toEqual(['active b', 'active a'])
   })
 
-  it('stops when the token is refused by all that answer', async () => {
+  it('stops when every node that answers refuses the token', async () => {
     const network = new Network('a', 'b', 'c').all('refused', 'a', 'b')
     await network.start()
-    expect(network.told).toEqual([])
+    expect(network.events).toEqual([])
     await network.pass(5000)
-    expect(network.told.at(-1)).toBe('refused: the token expired')
+    expect(network.events.at(-1)).toBe('refused: the token expired')
     const before = network.dialled.length
     network.pool.redial()
     network.pool.start()
@@ -195,7 +195,7 @@ describe('the pool', () => {
     expect(network.dialled.length).toBe(before)
   })
 
-  it('dials nobody before it is started, and nobody after it is closed', async () => {
+  it('does not dial before start or after close', async () => {
     const network = new Network('a').all('in', 'a')
     await network.pass(1000)
     expect(network.dialled).toEqual([])
@@ -204,53 +204,53 @@ describe('the pool', () => {
     network.sessions.get('a')?.lose()
     await network.pass(60_000)
     expect(network.dialled).toEqual(['/a'])
-    expect(network.told).toEqual(['active a'])
+    expect(network.events).toEqual(['active a'])
   })
 
-  it('uses another while a node is quiet, without giving it up', async () => {
+  it('uses another session while one is stalled, without closing it', async () => {
     const network = new Network('a', 'b', 'c').all('in', 'a', 'b')
     await network.start()
     network.all('in', 'c')
     const a = network.sessions.get('a')
     a?.mux.onStalled(true)
     await network.pass(0)
-    expect(network.told).toEqual(['active a', 'active b'])
+    expect(network.events).toEqual(['active a', 'active b'])
     expect(a?.close).not.toHaveBeenCalled()
     expect(network.dialled.slice(3)).toEqual(['/c'])
 
     a?.mux.onStalled(false)
     await network.pass(0)
-    expect(network.told).toEqual(['active a', 'active b'])
+    expect(network.events).toEqual(['active a', 'active b'])
     expect(network.sessions.get('c')?.close).toHaveBeenCalled()
     expect(a?.close).not.toHaveBeenCalled()
   })
 
-  it('dials a quiet node again when there is no other: the network may be another', async () => {
+  it('dials a stalled node again if there is no other', async () => {
     const network = new Network('a').all('in', 'a')
     await network.start()
     const first = network.sessions.get('a')
     first?.mux.onStalled(true)
     await network.pass(0)
     expect(network.dialled).toEqual(['/a', '/a'])
-    expect(network.told).toEqual(['active a', 'active a'])
+    expect(network.events).toEqual(['active a', 'active a'])
     expect(first?.close).not.toHaveBeenCalled()
   })
 
-  it('stays with a quiet node when there is no other, and leaves it for the first that answers', async () => {
+  it('keeps a stalled session active until another node answers', async () => {
     const network = new Network('a', 'b').all('in', 'a').all('down', 'b')
     await network.start()
     network.all('down', 'a').sessions.get('a')?.mux.onStalled(true)
     await network.pass(0)
-    expect(network.told).toEqual(['active a'])
+    expect(network.events).toEqual(['active a'])
     network.all('in', 'b')
     await network.pass(5000)
-    expect(network.told).toEqual(['active a', 'active b'])
+    expect(network.events).toEqual(['active a', 'active b'])
     expect(network.sessions.get('a')?.close).not.toHaveBeenCalled()
   })
 
-  it('says that it knows nobody', async () => {
+  it('reports that it has no addresses', async () => {
     const network = new Network()
     await network.start()
-    expect(network.told).toEqual(['lost: '])
+    expect(network.events).toEqual(['lost: '])
   })
 })

@@ -19,7 +19,7 @@ const REQUEST = { service: 'shop/web', port: null, target: '/', headers: [], pro
 const HEAD = { status: 101, headers: [], instance: 'shop/web.1@0', node: 'n' }
 const MUCH = 5
 
-/** A WebSocket that is open, with a node that does as `serve` says. */
+/** Opens a WebSocket to a node that handles its frames with `serve`. */
 async function opened(serve: (frames: Frames) => Promise<void>): Promise<Socket> {
   const pair = await muxPair(async (frames) => {
     await frames.receive()
@@ -35,17 +35,17 @@ async function opened(serve: (frames: Frames) => Promise<void>): Promise<Socket>
 const closing = (socket: Socket): Promise<CloseEvent> =>
   new Promise((resolve) => socket.addEventListener('close', (event) => resolve(event as CloseEvent)))
 
-/** More than the node takes that reads nothing. */
+/** Sends more than a node accepts that reads nothing. */
 const fill = (socket: Socket): void => {
   for (let i = 0; i < MUCH; i++) socket.send(new Uint8Array(1_000_000))
 }
 
 describe('a WebSocket', () => {
-  it('is over when the other side says so, though that takes nothing more', async () => {
+  it('closes when the instance closes it, though that reads nothing more', async () => {
     let end = (): void => {}
-    const told = new Promise<void>((resolve) => (end = resolve))
+    const ended = new Promise<void>((resolve) => (end = resolve))
     const socket = await opened(async (frames) => {
-      await told
+      await ended
       await frames.send(Uint8Array.of(8, 4001 >> 8, 4001 & 0xff))
     })
     const closed = closing(socket)
@@ -55,23 +55,23 @@ describe('a WebSocket', () => {
     await expect.poll(() => mux?.isIdle).toBe(true)
   })
 
-  it('is cut a while after its close, when the other side reads nothing', async () => {
+  it('is aborted 60 s after the last progress when the instance does not answer the close', async () => {
     const socket = await opened(() => new Promise(() => {}))
     const closed = closing(socket)
     fill(socket)
     await expect.poll(() => socket.bufferedAmount).toBeLessThan(MUCH * 1_000_000)
-    // The connection says something all the while.
+    // Fake timers only now: the connection's own timers must keep running.
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
     socket.close()
     await vi.advanceTimersByTimeAsync(59_900)
     expect(socket.readyState).toBe(2)
-    // Something may still have left since.
+    // A frame may have left during the first period.
     await vi.advanceTimersByTimeAsync(60_200)
     expect(await closed).toMatchObject({ code: 1006, wasClean: false })
     expect(mux?.isIdle).toBe(true)
   })
 
-  it('is over when a message cannot be read, for what comes after would not be what was sent', async () => {
+  it('fails when a message cannot be read', async () => {
     const socket = await opened(async (frames) => void (await frames.receive()))
     const closed = closing(socket)
     const gone = new Blob(['a file that is gone'])
@@ -80,7 +80,7 @@ describe('a WebSocket', () => {
     expect(await closed).toMatchObject({ code: 1006, reason: 'a message could not be sent' })
   })
 
-  it('says all that it has to say before its close, however slowly it is read', async () => {
+  it('sends all messages before its close to a slow reader', async () => {
     let bytes = 0
     let code: number | undefined
     const socket = await opened(async (frames) => {

@@ -20,13 +20,13 @@ function address(text = ADDRESS) {
 }
 
 describe('an address', () => {
-  it('says where a node is, who it is, and which certificate it shows', () => {
+  it('is parsed to host, port, peer id and certificate hash', () => {
     expect(address()).toMatchObject({ family: 4, host: '127.0.0.1', port: 4778, peer: PEER })
     expect(address(ADDRESS.replace('/ip4/127.0.0.1', '/ip6/fe80::1')).family).toBe(6)
     expect(certhashOf(fingerprintOf(address().certhash))).toEqual(address().certhash)
   })
 
-  it('of another kind is passed over', () => {
+  it('of another kind is not parsed', () => {
     for (const other of [
       '',
       `/ip4/127.0.0.1/tcp/4777/p2p/${PEER}`,
@@ -43,8 +43,8 @@ describe('an address', () => {
   })
 })
 
-describe('the answer that stands for a node', () => {
-  it("carries the browser's password to it, and its certificate's hash to the browser", () => {
+describe('the SDP answer for a node', () => {
+  it("contains the browser's ICE password and the node's certificate fingerprint", () => {
     const answer = buildAnswer(address(), OFFER)
     expect(answer).toContain(`a=ice-ufrag:libp2p+webrtc+v2/${PASSWORD}\r\n`)
     expect(answer).toContain(`a=ice-pwd:libp2p+webrtc+v2/${PASSWORD}\r\n`)
@@ -53,13 +53,13 @@ describe('the answer that stands for a node', () => {
     expect(answer).toContain(' 127.0.0.1 4778 typ host\r\n')
   })
 
-  it('is not made without a password to send', () => {
+  it('requires an ICE password in the offer', () => {
     for (const offer of ['', OFFER.replace('a=ice-pwd', 'a=other'), OFFER.replace(PASSWORD, 'short'), OFFER.replace(PASSWORD, `${PASSWORD}:`)]) {
       expect(() => buildAnswer(address(), offer)).toThrow('ICE password')
     }
   })
 
-  it('is bound to both certificates by the prologue', () => {
+  it('has a Noise prologue with both certificates', () => {
     const prologue = noisePrologue(address(), OFFER)
     expect(prologue.length).toBe('libp2p-webrtc-noise:'.length + 34 + 34)
     expect(prologue.slice(-34)).toEqual(address().certhash)
@@ -68,7 +68,7 @@ describe('the answer that stands for a node', () => {
 })
 
 describe('messages on a data channel', () => {
-  it('come out as they went in, wherever the bytes are cut', () => {
+  it('are decoded for any division of the bytes', () => {
     const data = Uint8Array.from({ length: 300 }, (_, i) => i)
     const bytes = join(encodeMessage(data, null), encodeMessage(null, Flag.Fin), encodeMessage(Uint8Array.of(1), Flag.FinAck))
     for (const pieces of cuts(bytes)) {
@@ -78,20 +78,20 @@ describe('messages on a data channel', () => {
     }
   })
 
-  it('fit the limit when they are as large as they are made', () => {
+  it('of the maximum size fit the limit', () => {
     const largest = encodeMessage(new Uint8Array(MAX_MESSAGE - OVERHEAD), Flag.Fin)
     expect(largest.byteLength).toBeLessThanOrEqual(MAX_MESSAGE)
     expect(new MessageDecoder().push(largest)).toHaveLength(1)
   })
 
-  it('may hold what is not known yet', () => {
+  it('may contain unknown fields', () => {
     const known = encodeMessage(Uint8Array.of(7), null).slice(1)
     const unknown = Uint8Array.of(0x18, 5, 0x22, 2, 9, 9)
     const bytes = join(Uint8Array.of(known.length + unknown.length), unknown, known)
     expect(new MessageDecoder().push(bytes)).toEqual([{ data: Uint8Array.of(7) }])
   })
 
-  it('that are none are refused, and never waited for beyond the limit', () => {
+  it('that are malformed or too large are rejected', () => {
     for (const bytes of [
       [0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
       [0x81, 0x80, 0x01],

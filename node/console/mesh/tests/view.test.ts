@@ -6,8 +6,8 @@ import { applyUpdate, emptyView } from '../src/view.js'
 const node = (name: string) => ({ name }) as NodeRow
 const event = (time: number): EventRow => ({ time, level: 'info', subject: 'n1', text: 'up' })
 
-describe('the view', () => {
-  it('takes the sections that an update brings, and keeps the others as they are', () => {
+describe('applyUpdate', () => {
+  it('replaces the sections of an update and keeps the others', () => {
     const { view: before } = applyUpdate(emptyView(), { nodes: [node('n1')], services: [] }, true)
     const { view, changed } = applyUpdate(before, { nodes: [node('n1'), node('n2')] })
     expect([...changed]).toEqual(['nodes'])
@@ -16,14 +16,14 @@ describe('the view', () => {
     expect(applyUpdate(view, {}).changed.size).toBe(0)
   })
 
-  it('appends events, the last 500 of them', () => {
+  it('appends events and keeps the last 500', () => {
     let { view } = applyUpdate(emptyView(), { events: [event(0)] }, true)
     for (let time = 1; time <= 600; time++) view = applyUpdate(view, { events: [event(time)] }).view
     expect(view.events).toHaveLength(500)
     expect([view.events[0]?.time, view.events[499]?.time]).toEqual([101, 600])
   })
 
-  it('has events as the node tells them that it is attached to now', () => {
+  it('replaces the events on the first update of a node', () => {
     const { view } = applyUpdate(emptyView(), { events: [event(1), event(2)] }, true)
     expect(applyUpdate(view, { events: [event(2)] }, true).view.events).toEqual([event(2)])
   })

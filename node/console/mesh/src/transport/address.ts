@@ -2,26 +2,27 @@ import { peerIdFromString } from '@libp2p/peer-id'
 
 import { fromBase64Url } from '../certificate.js'
 
-/** SHA-256 as a multihash: its code, its length, and then the digest. */
+/** Prefix of a SHA-256 multihash: code and length. */
 const SHA_256 = [0x12, 0x20] as const
+/** Length of a SHA-256 digest, in bytes. */
 const DIGEST = 32
 
-/** Where a node is dialled with WebRTC. */
+/** A WebRTC-direct address of a node. */
 export interface Address {
-  /** As it was written. */
+  /** The multiaddr as it was given. */
   text: string
   family: 4 | 6
   host: string
   port: number
-  /** SHA-256 of the certificate that the node shows, as a multihash. */
+  /** SHA-256 multihash of the node's DTLS certificate. */
   certhash: Uint8Array
-  /** Peer id. */
+  /** The node's peer id. */
   peer: string
 }
 
 /**
- * Reads `/ip4/A/udp/P/webrtc-direct/certhash/H/p2p/ID` (libp2p's multiaddr); `null`: it is another kind of address. Hashes
- * are SHA-256 in base64url, as the specification asks for at least.
+ * Parses a `/ip4/A/udp/P/webrtc-direct/certhash/H/p2p/ID` multiaddr; returns `null` for any other address. The hash must be
+ * SHA-256 in base64url, which every implementation has to support.
  */
 export function parseAddress(text: string): Address | null {
   const found = /^\/ip(4|6)\/([\d.a-fA-F:]+)\/udp\/(\d+)\/webrtc-direct\/certhash\/u([\w-]+)\/p2p\/(\w+)\/?$/.exec(text)
@@ -38,13 +39,13 @@ export function parseAddress(text: string): Address | null {
   }
 }
 
-/** A fingerprint as a session description has it, `AB:CD:…`, of a certhash. */
+/** Converts a certhash to the fingerprint format of SDP, `AB:CD:…`. */
 export function fingerprintOf(certhash: Uint8Array): string {
   const digest = certhash.subarray(SHA_256.length)
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0').toUpperCase()).join(':')
 }
 
-/** A certhash of such a fingerprint. Errors: it is not SHA-256. */
+/** Converts an SDP fingerprint to a certhash. Errors: it is not SHA-256. */
 export function certhashOf(fingerprint: string): Uint8Array {
   const digest = fingerprint.split(':').map((byte) => Number.parseInt(byte, 16))
   if (digest.length !== DIGEST || digest.some(Number.isNaN)) throw new Error('the fingerprint is not SHA-256')

@@ -5,18 +5,18 @@ import type { Uint8ArrayList } from 'uint8arraylist'
 
 import { Flag, MAX_MESSAGE, MessageDecoder, OVERHEAD, encodeMessage } from './message.js'
 
-/** With so many bytes in the browser's hands, sending rests. */
+/** Number of bytes buffered by the browser at which sending pauses. */
 const HIGH_WATER = 256 * 1024
-/** With so few it goes on. */
+/** Number of bytes buffered by the browser at which sending resumes. */
 const LOW_WATER = 64 * 1024
 
-/** A stream on a data channel of its own. */
+/** A libp2p stream on a WebRTC data channel. */
 export class ChannelStream extends AbstractStream {
   readonly #channel: RTCDataChannel
   readonly #decoder = new MessageDecoder()
   #acknowledge: () => void = () => {}
 
-  /** The channel is the stream's from now on. */
+  /** Takes over a data channel. */
   constructor(channel: RTCDataChannel, log: Logger) {
     super({ id: String(channel.id), direction: 'outbound', log, maxMessageSize: MAX_MESSAGE - OVERHEAD })
     this.#channel = channel
@@ -51,7 +51,7 @@ export class ChannelStream extends AbstractStream {
     this.#channel.send(encodeMessage(null, Flag.StopSending))
   }
 
-  // Data channels cannot hold the sender back: yamux inside of this one does.
+  // Data channels have no flow control towards the sender; yamux on top of this stream has.
   override sendPause(): void {}
   override sendResume(): void {}
 
@@ -72,7 +72,7 @@ export class ChannelStream extends AbstractStream {
   }
 }
 
-/** Waits until a data channel is open. Errors: it never opens, or `signal`. */
+/** Waits until a data channel is open. Errors: it closes first, or `signal` aborts. */
 export function opened(channel: RTCDataChannel, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     signal.throwIfAborted()

@@ -1,22 +1,22 @@
 import { Uint8ArrayList } from 'uint8arraylist'
 
-/** The largest message on a data channel, with its length, in bytes. */
+/** Maximum size of a message on a data channel with its length prefix, in bytes. */
 export const MAX_MESSAGE = 16 * 1024
-/** What a message has beside its data at most: its length (3 bytes), the flag (2), and the data's own tag and length (4). */
+/** Maximum overhead of a message, in bytes: its length (3), the flag (2), and the data's tag and length (4). */
 export const OVERHEAD = 9
 
 const FLAG_TAG = 0x08
 const DATA_TAG = 0x12
 
-/** What a message says of its stream. */
+/** Flags of the message format of libp2p's WebRTC specification. */
 export const Flag = {
-  /** Nothing more is sent. */
+  /** The sender has no more data. */
   Fin: 0,
-  /** Nothing more is read. */
+  /** The sender reads no more data. */
   StopSending: 1,
-  /** It is broken off. */
+  /** The sender aborts the stream. */
   Reset: 2,
-  /** The other side's `Fin` has come, with all before it. */
+  /** The sender has received the peer's `Fin`. */
   FinAck: 3,
 } as const
 
@@ -26,7 +26,7 @@ export interface Message {
   data?: Uint8Array
 }
 
-/** A message in protobuf, behind its length: as libp2p's WebRTC specification asks. */
+/** Encodes a length-prefixed protobuf message (libp2p's WebRTC specification). */
 export function encodeMessage(data: Uint8Array | null, flag: number | null): Uint8Array<ArrayBuffer> {
   const body: number[] = []
   if (flag !== null) body.push(FLAG_TAG, flag)
@@ -38,11 +38,11 @@ export function encodeMessage(data: Uint8Array | null, flag: number | null): Uin
   return message
 }
 
-/** Finds messages in what comes on a data channel, however a peer cuts it. */
+/** Decodes messages from a data channel, for any division into packets. */
 export class MessageDecoder {
   readonly #bytes = new Uint8ArrayList()
 
-  /** The messages that are complete with these bytes. Errors: one is too large, or is none. */
+  /** Returns the messages that these bytes complete. Errors: a message is too large or malformed. */
   push(bytes: Uint8Array): Message[] {
     this.#bytes.append(bytes)
     const messages: Message[] = []
@@ -50,7 +50,7 @@ export class MessageDecoder {
       const start = readVarint(this.#bytes.subarray(0, Math.min(10, this.#bytes.byteLength)), 0)
       if (!start) return messages
       const { value: length, at } = start
-      if (at + length > MAX_MESSAGE) throw new Error(`a message of ${length} bytes is too large`)
+      if (at + length > MAX_MESSAGE) throw new Error(`a message of ${length} bytes exceeds the limit of ${MAX_MESSAGE}`)
       if (this.#bytes.byteLength < at + length) return messages
       const message = this.#bytes.subarray(at, at + length)
       this.#bytes.consume(at + length)
@@ -59,7 +59,7 @@ export class MessageDecoder {
   }
 }
 
-/** Fields that are not known are passed over, as protobuf asks. */
+/** Decodes the protobuf fields of a message; unknown fields are skipped. */
 function decodeMessage(bytes: Uint8Array): Message {
   const message: Message = {}
   for (let at = 0; at < bytes.length; ) {
@@ -68,16 +68,16 @@ function decodeMessage(bytes: Uint8Array): Message {
     at = value.at
     if (tag.value === FLAG_TAG) message.flag = value.value
     else if ((tag.value & 7) === 2) {
-      if (at + value.value > bytes.length) throw new Error('a message is cut')
+      if (at + value.value > bytes.length) throw new Error('truncated message')
       if (tag.value === DATA_TAG) message.data = bytes.subarray(at, at + value.value)
       at += value.value
-    } else if ((tag.value & 7) !== 0) throw new Error('a message cannot be read')
+    } else if ((tag.value & 7) !== 0) throw new Error('malformed message: unknown wire type')
   }
   return message
 }
 
 function need<T>(value: T | null): T {
-  if (value === null) throw new Error('a message is cut')
+  if (value === null) throw new Error('truncated message')
   return value
 }
 
@@ -85,7 +85,7 @@ function varint(value: number): number[] {
   return value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...varint(value >>> 7)]
 }
 
-/** `null`: it is not complete. Errors: it is longer than 32 bits. */
+/** Reads a varint and returns the offset after it; `null` if it is incomplete. Errors: longer than 5 bytes. */
 function readVarint(bytes: Uint8Array, at: number): { value: number; at: number } | null {
   let value = 0
   for (let shift = 0; shift < 35; shift += 7) {
@@ -94,5 +94,5 @@ function readVarint(bytes: Uint8Array, at: number): { value: number; at: number 
     value += (byte & 0x7f) * 2 ** shift
     if (byte < 0x80) return { value, at }
   }
-  throw new Error('a number is too large')
+  throw new Error('malformed message: varint is too long')
 }

@@ -2,19 +2,19 @@ import { certhashOf, fingerprintOf } from './address.js'
 import type { Address } from './address.js'
 import { MAX_MESSAGE } from './message.js'
 
-/** What the name of a node in the ICE checks begins with: the second version of the handshake. */
+/** Prefix of the ICE user name fragment in version 2 of the WebRTC-direct handshake. */
 const VERSION = 'libp2p+webrtc+v2/'
 
 /**
- * The answer that a node would give if it could be asked: everything in it is known from its address. Its name carries
- * our password for the node to read from our first packet.
+ * Returns the SDP answer of a node, built from its address without contacting it. Its ICE user name fragment carries the
+ * browser's ICE password, which the node reads from the first STUN packet.
  *
- * @param offer our own description, as the browser wrote it
- * @throws Error: the offer has no password that can be sent so
+ * @param offer the browser's SDP offer, unchanged
+ * @throws Error if the offer has no ICE password in the required format
  */
 export function buildAnswer(address: Address, offer: string): string {
   const password = /^a=ice-pwd:([A-Za-z0-9+/]{22,239})\r?$/m.exec(offer)?.[1]
-  if (!password) throw new Error('the browser does not tell its ICE password')
+  if (!password) throw new Error("the browser's offer has no valid ICE password")
   const name = VERSION + password
   const { family, host, port } = address
   return [
@@ -39,10 +39,10 @@ export function buildAnswer(address: Address, offer: string): string {
   ].join('\r\n')
 }
 
-/** What binds the Noise handshake to this connection: the certificates of both sides. Errors: the offer names none. */
+/** Returns the prologue that binds the Noise handshake to the DTLS certificates of both sides. Errors: the offer has none. */
 export function noisePrologue(address: Address, offer: string): Uint8Array {
   const fingerprint = /^a=fingerprint:sha-256 ([\dA-Fa-f:]+)\r?$/m.exec(offer)?.[1]
-  if (!fingerprint) throw new Error('the browser does not tell its certificate')
+  if (!fingerprint) throw new Error("the browser's offer has no SHA-256 certificate fingerprint")
   const prefix = new TextEncoder().encode('libp2p-webrtc-noise:')
   return Uint8Array.from([...prefix, ...certhashOf(fingerprint), ...address.certhash])
 }

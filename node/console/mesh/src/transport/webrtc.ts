@@ -11,19 +11,19 @@ import { parseAddress } from './address.js'
 import { ChannelStream, opened } from './channel-stream.js'
 import { buildAnswer, noisePrologue } from './sdp.js'
 
-/** The protocol that users speak. */
+/** The protocol of user sessions. */
 const AUTH_PROTOCOL = '/vc/auth/1'
 
 /**
- * Dials a node: WebRTC-direct of libp2p, version 2, in which the browser's own description is left as it is. Whoever
- * answers has proven that he is the peer of the address.
+ * Dials a node with version 2 of libp2p's WebRTC-direct, which does not modify the browser's SDP offer, and authenticates it
+ * as the peer of the address. Errors: `MeshError` or `signal`'s reason.
  *
- * A whole js-libp2p node is not needed for one stream: this takes its Noise and its multistream-select.
+ * Uses js-libp2p's Noise and multistream-select without its node, which one stream does not need.
  */
 export async function dial(text: string, signal: AbortSignal): Promise<Connection> {
   const address = parseAddress(text)
-  if (!address) throw new MeshError('failed', `not an address for browsers: ${text}`)
-  // A new one each time, so that nobody on the way can tell that it was the same browser.
+  if (!address) throw new MeshError('failed', `not a WebRTC-direct address: ${text}`)
+  // A new certificate per connection, so that observers cannot link connections of one browser.
   const certificate = await RTCPeerConnection.generateCertificate({ name: 'ECDSA', namedCurve: 'P-256' } as EcKeyGenParams)
   const connection = new RTCPeerConnection({ certificates: [certificate] })
   try {
@@ -40,14 +40,14 @@ export async function dial(text: string, signal: AbortSignal): Promise<Connectio
       privateKey,
       peerId: peerIdFromPrivateKey(privateKey),
       logger,
-      // Asked for its muxers only, which are not negotiated here.
+      // Used for stream muxers only, which are not negotiated here.
       upgrader: { getStreamMuxers: () => new Map() } as unknown as Upgrader,
     })
-    // The node begins, though we have dialled: so it is specified.
-    const proof = new ChannelStream(handshake, log)
+    // The specification makes the dialled node the Noise initiator.
+    const noiseStream = new ChannelStream(handshake, log)
     const remotePeer = peerIdFromString(address.peer)
-    const secured = await secure.secureInbound(proof, { remotePeer, signal, skipStreamMuxerNegotiation: true })
-    if (!secured.remotePeer.equals(remotePeer)) throw new MeshError('failed', 'another node answered')
+    const secured = await secure.secureInbound(noiseStream, { remotePeer, signal, skipStreamMuxerNegotiation: true })
+    if (!secured.remotePeer.equals(remotePeer)) throw new MeshError('failed', 'the node that answered has another peer id than the address')
     handshake.close()
 
     const channel = connection.createDataChannel('')
@@ -55,7 +55,7 @@ export async function dial(text: string, signal: AbortSignal): Promise<Connectio
     const stream = new ChannelStream(channel, log)
     await select(stream, AUTH_PROTOCOL, { signal })
     connection.addEventListener('connectionstatechange', () => {
-      if (connection.connectionState === 'failed') stream.abort(new Error('the connection broke'))
+      if (connection.connectionState === 'failed') stream.abort(new Error('the WebRTC connection failed'))
     })
     return { stream, peer: address.peer, address: text, close: () => connection.close() }
   } catch (error) {
