@@ -96,7 +96,10 @@ export class Frames {
     return this.#isConnected()
   }
 
-  /** Receives the next frame; returns `null` at the end of the stream. Errors: `MeshError` if the stream is cut off or a frame is too large. */
+  /**
+   * Receives the next frame; returns `null` at the end of the stream. Errors: `MeshError` if the stream is cut off or a
+   * frame is too large.
+   */
   async receive(): Promise<Uint8Array | null> {
     for (;;) {
       const frame = this.#ready.shift()

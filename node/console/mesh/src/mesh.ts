@@ -98,7 +98,10 @@ export class Mesh {
     return () => this.#stateListeners.delete(listener)
   }
 
-  /** Calls `listener` on every change of the view, with the sections that changed. Returns the function that unsubscribes it. */
+  /**
+   * Calls `listener` on every change of the view, with the sections that changed. Returns the function that unsubscribes
+   * it.
+   */
   onView(listener: (view: View, changed: ReadonlySet<keyof View>) => void): () => void {
     this.#viewListeners.add(listener)
     return () => this.#viewListeners.delete(listener)
@@ -174,7 +177,10 @@ export class Mesh {
     return await this.fetch(name, port === '' ? null : Number(port), (pathname || '/') + search, init)
   }
 
-  /** Opens a WebSocket to an instance of a service. Arguments as for {@link fetch}; `headers` may contain cookies and an origin. */
+  /**
+   * Opens a WebSocket to an instance of a service. Arguments as for {@link fetch}; `headers` may contain cookies and an
+   * origin.
+   */
   socket(
     service: string,
     port: number | null,
@@ -202,20 +208,20 @@ export class Mesh {
     const frames = await this.#open(signal)
     const stop = (): void => frames.abort(aborted(signal as AbortSignal))
     signal?.addEventListener('abort', stop)
-    let over = false
+    let isDone = false
     try {
       // `signal` may have aborted while the stream was opened.
       if (signal?.aborted) stop()
       await frames.sendJson(request)
-      while (!over) {
+      while (!isDone) {
         const reply = await frames.receiveJson<Reply>()
-        over = reply.reply === 'error' || isLast(reply)
+        isDone = reply.reply === 'error' || isLast(reply)
         if (reply.reply === 'error') throw new MeshError('refused', describeError(reply.value))
         yield reply
       }
     } finally {
       signal?.removeEventListener('abort', stop)
-      if (over) frames.finish()
+      if (isDone) frames.finish()
       else frames.abort(new MeshError('aborted', 'the request was cancelled'))
     }
   }
@@ -237,8 +243,8 @@ export class Mesh {
   }
 
   async #connect(address: string, signal: AbortSignal): Promise<Session> {
-    const link = await this.#transport.dial(address, signal)
-    return await authenticate(link, this.#token, this.claims.aud, signal)
+    const connection = await this.#transport.dial(address, signal)
+    return await authenticate(connection, this.#token, this.claims.aud, signal)
   }
 
   #onActive(session: Session | null): void {

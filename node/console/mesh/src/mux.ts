@@ -12,9 +12,15 @@ const MAX_WINDOW = 2 * 1024 * 1024
 const CHECK_INTERVAL = 250
 /** Minimum interval between pings, in milliseconds. */
 const PING_INTERVAL = 500
-/** Time without received bytes after which a connection is stalled, in milliseconds; pings and a live view cause some every 500 ms. */
+/**
+ * Time without received bytes after which a connection is stalled, in milliseconds; pings and a live view cause some
+ * every 500 ms.
+ */
 const STALLED_AFTER = 1000
-/** Time without received bytes after which a connection is closed, in milliseconds. It leaves time for SCTP's retransmissions. */
+/**
+ * Time without received bytes after which a connection is closed, in milliseconds. It leaves time for SCTP's
+ * retransmissions.
+ */
 const LOST_AFTER = 6000
 /** Time between checks after which the page counts as suspended, in milliseconds. Background pages run timers once a second. */
 const SUSPENDED_AFTER = 2500
@@ -32,7 +38,7 @@ export class Mux {
 
   readonly #muxer: StreamMuxer & { ping(): Promise<number> }
   readonly #stream: Stream
-  readonly #waiting = new Set<() => void>()
+  readonly #waiters = new Set<() => void>()
   #open = 0
   #lastActivity = performance.now()
   #isStalled = false
@@ -57,7 +63,7 @@ export class Mux {
     })
     this.#muxer = create().createStreamMuxer(stream)
     this.closed = new Promise((resolve) => (this.#close = resolve))
-    void this.closed.then(() => this.#waiting.forEach((wake) => wake()))
+    void this.closed.then(() => this.#waiters.forEach((wake) => wake()))
     stream.addEventListener('close', () => this.end(new MeshError('lost', 'the node closed the connection')))
     this.#timer = setInterval(() => this.#check(), CHECK_INTERVAL)
     this.#ping()
@@ -77,7 +83,7 @@ export class Mux {
     const stream = await this.#muxer.createStream()
     stream.addEventListener('close', () => {
       this.#open -= 1
-      const [next] = this.#waiting
+      const [next] = this.#waiters
       next?.()
     })
     return new Frames(stream, MAX_FRAME, () => this.#muxer.status === 'open')
@@ -94,11 +100,11 @@ export class Mux {
   #streamSlot(signal?: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       const wake = (): void => {
-        this.#waiting.delete(wake)
+        this.#waiters.delete(wake)
         signal?.removeEventListener('abort', wake)
         resolve()
       }
-      this.#waiting.add(wake)
+      this.#waiters.add(wake)
       signal?.addEventListener('abort', wake)
     })
   }

@@ -1,7 +1,10 @@
 /** Time that a new network may need until it has a route, in milliseconds. */
 const SETTLE_TIME = 1200
 
-/** Calls `onChange` when the network may have changed or come back, and again after `SETTLE_TIME`. Returns the function that stops this. */
+/**
+ * Calls `onChange` when the network may have changed or come back, and again after `SETTLE_TIME`. Returns the function
+ * that stops this.
+ */
 export function onNetworkChange(onChange: () => void): () => void {
   const control = new AbortController()
   const { signal } = control

@@ -77,7 +77,10 @@ export class SessionPool {
     return this.#active
   }
 
-  /** Adds an address of a node, which stays whatever the cluster lists. Nodes are dialled in the order in which they are added. */
+  /**
+   * Adds an address of a node, which stays whatever the cluster lists. Nodes are dialled in the order in which they are
+   * added.
+   */
   addAddress(peer: string, address: string): void {
     this.#candidate(peer).configured.add(address)
     if (this.#missing() > 0) this.dialMissing()
@@ -197,7 +200,10 @@ export class SessionPool {
     }
   }
 
-  /** Returns why the token is rejected, once every node has failed; `null` if a node may still accept it or none has rejected it. */
+  /**
+   * Returns why the token is rejected, once every node has failed; `null` if a node may still accept it or none has
+   * rejected it.
+   */
   #refusal(): string | null {
     const all = [...this.#candidates.values()]
     const mayConnect = this.#sessions.size > 0 || this.#timelyDials().length > 0 || all.some(({ failures }) => failures === 0)

@@ -37,14 +37,14 @@ type Welcome = { user: { role: UserRole } } | { refused: { reason: string; busy?
  *
  * @throws MeshError `refused` if the node rejects the token; another code if it cannot be used now
  */
-export async function authenticate(link: Connection, token: string, cluster: string, signal: AbortSignal): Promise<Session> {
-  const frames = new Frames(link.stream)
+export async function authenticate(connection: Connection, token: string, cluster: string, signal: AbortSignal): Promise<Session> {
+  const frames = new Frames(connection.stream)
   const stop = (): void => frames.abort(new MeshError('aborted', 'the node did not authenticate in time'))
   signal.addEventListener('abort', stop)
   try {
     await frames.sendJson({ version: 1 })
     const { certificate } = await frames.receiveJson<{ certificate: string }>()
-    await verifyMember(String(certificate), cluster, link.peer)
+    await verifyMember(String(certificate), cluster, connection.peer)
     await frames.sendJson({ user: { token } })
     const welcome = await frames.receiveJson<Welcome>()
     if ('refused' in welcome) {
@@ -55,12 +55,12 @@ export async function authenticate(link: Connection, token: string, cluster: str
     const reply = await frames.receiveJson<Reply>()
     if (reply.reply !== 'ready') throw new MeshError('failed', 'the node does not support browsers: update vc-node on it')
     const mux = new Mux(frames.detach())
-    void mux.closed.then(() => link.close())
+    void mux.closed.then(() => connection.close())
     const { role } = welcome.user
     const close = (): void => mux.end(new MeshError('lost', 'the connection was closed'))
-    return { node: link.peer, address: link.address, role, mux, close }
+    return { node: connection.peer, address: connection.address, role, mux, close }
   } catch (error) {
-    link.close()
+    connection.close()
     throw error
   } finally {
     signal.removeEventListener('abort', stop)

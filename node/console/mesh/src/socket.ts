@@ -22,7 +22,10 @@ const ABNORMAL_CLOSURE = 1006
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 
-/** A WebSocket to an instance, on a stream of its own. In addition to the events of `WebSocket`, `drain` reports each message that has left. */
+/**
+ * A WebSocket to an instance, on a stream of its own. In addition to the events of `WebSocket`, `drain` reports each
+ * message that has left.
+ */
 export class Socket extends EventTarget implements MeshSocket {
   readyState: 0 | 1 | 2 | 3 = 0
   protocol = ''
@@ -146,7 +149,9 @@ export class Socket extends EventTarget implements MeshSocket {
       this.#sentCount += 1
     }
     // `#run` reports a lost stream as well; a blob that cannot be read ends the stream here.
-    this.#sendQueue = this.#sendQueue.then(send).catch((cause: unknown) => frames.abort(new MeshError('failed', 'a message could not be sent', { cause })))
+    this.#sendQueue = this.#sendQueue.then(send).catch((cause: unknown) => {
+      frames.abort(new MeshError('failed', 'a message could not be sent', { cause }))
+    })
   }
 
   #binary(bytes: Uint8Array): Blob | ArrayBuffer {

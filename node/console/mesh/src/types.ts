@@ -1,6 +1,7 @@
 /**
- * The control protocol: mirrors of `protocol/src/control.rs`, `control/rows.rs`, `control/changes.rs`, `error.rs` and `http.rs`. Field names are those of the
- * JSON. Times are milliseconds since the Unix epoch, sizes are bytes, CPU is in thousandths of a core.
+ * Mirrors the control protocol: `protocol/src/control.rs`, `control/rows.rs`, `control/changes.rs`, `error.rs` and `http.rs`.
+ * Field names are those of the JSON. Times are milliseconds since the Unix epoch, sizes are bytes, CPU is in thousandths of a
+ * core. Requests that browsers do not send (images, exec, copy) are left out.
  */
 
 /** A node: its peer id. */

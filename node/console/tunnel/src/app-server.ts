@@ -9,9 +9,15 @@ export const MAX_REQUESTS = 64
 export const MAX_QUEUED = 512
 /** Maximum number of open WebSockets of an app. */
 const MAX_SOCKETS = 64
-/** Maximum number of channels of an app: one for its service worker, one per page. Above it the least recently active is closed. */
+/**
+ * Maximum number of channels of an app: one for its service worker, one per page. Above it the least recently active is
+ * closed.
+ */
 const MAX_CHANNELS = 64
-/** Time after which a silent channel with requests in flight is closed, in milliseconds; such a channel is pinged every 10 s. */
+/**
+ * Time after which a silent channel with requests in flight is closed, in milliseconds; such a channel is pinged every 10
+ * s.
+ */
 const IDLE_TIMEOUT = 90_000
 /** Maximum number of bytes buffered in a WebSocket towards the cluster. */
 const MAX_BUFFERED = 16 * 1024 * 1024

@@ -21,7 +21,10 @@ function show(title: string, text: string): void {
   if (paragraph) paragraph.textContent = text
 }
 
-/** Returns the origins from which this page accepts a channel: the sender of the channel controls what the app's origin shows. */
+/**
+ * Returns the origins from which this page accepts a channel: the sender of the channel controls what the app's origin
+ * shows.
+ */
 async function consoleOrigins(): Promise<string[]> {
   const local = loopbackConsoles(location)
   if (local.length > 0) return local

@@ -87,7 +87,10 @@ const MAX_HEADERS = 128
 /** Maximum length of the URL and of each header, in UTF-16 code units. */
 const MAX_TEXT = 64 * 1024
 
-/** Returns why `parseCall` rejected a message, for the caller; browsers do not limit the size of URLs and headers themselves. */
+/**
+ * Returns why `parseCall` rejected a message, for the caller; browsers do not limit the size of URLs and headers
+ * themselves.
+ */
 export function rejectionReason(it: unknown): string {
   if (!isRecord(it)) return 'malformed request'
   const { target, headers } = it

@@ -10,7 +10,10 @@ import type { ChannelResponse, RpcChannel } from '../rpc-channel'
 
 declare const self: ServiceWorkerGlobalScope
 
-/** Maximum size of a request body that is sent with a `content-length`, in bytes. Simple servers need one; larger bodies are chunked. */
+/**
+ * Maximum size of a request body that is sent with a `content-length`, in bytes. Simple servers need one; larger bodies
+ * are chunked.
+ */
 const MAX_MEASURED = 1024 * 1024
 /** Status codes whose responses have no body. */
 const NO_BODY = [204, 205, 304]

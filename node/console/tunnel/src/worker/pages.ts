@@ -27,7 +27,10 @@ function enter(): Response {
   return new Response('<!doctype html><meta http-equiv="refresh" content="0;url=/">', { headers })
 }
 
-/** Returns an error for a request without a response: a page that reloads by itself, or a line of text for anything but a navigation. */
+/**
+ * Returns an error for a request without a response: a page that reloads by itself, or a line of text for anything but a
+ * navigation.
+ */
 export function unavailable(request: Request, status: 502 | 503, title: string, text: string): Response {
   if (request.mode !== 'navigate') return new Response(`${title}. ${text}\n`, { status, headers: { 'content-type': 'text/plain' } })
   const page = embedded['boot.html']
