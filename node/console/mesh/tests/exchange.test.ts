@@ -230,7 +230,7 @@ describe('fetch', () => {
         const body = new ReadableStream({ pull, cancel: () => void (isCancelled = true) })
         const response = await fetch('/', { method: 'POST', body, duplex: 'half' } as RequestInit)
         await (end === 'read' ? response.text() : response.body?.cancel())
-        await expect.poll(() => [isCancelled, mux?.isIdle], end).toEqual([true, true])
+        await expect.poll(() => [isCancelled, mux?.isIdle], { message: end }).toEqual([true, true])
       }
       mux?.end(new MeshError('lost', 'the next one'))
     }

@@ -183,7 +183,7 @@ describe('RpcChannel', () => {
     for (const stop of stops) stop.abort()
     await expect.poll(() => stopped).toBe(MAX_REQUESTS)
     void ask(new AbortController().signal)
-    await expect.poll(() => asked, 'the permit is free again').toBe(MAX_REQUESTS + 1)
+    await expect.poll(() => asked, { message: 'the permit is free again' }).toBe(MAX_REQUESTS + 1)
   })
 
   it('does not send a request that is aborted already', async () => {
