@@ -210,7 +210,7 @@ mod tests {
         let _socket = std::os::unix::net::UnixListener::bind(shop.join("sock")).expect("bound");
         for (path, why) in [
             ("./app", "'./app' is a directory: write a named volume"),
-            ("./sock", "'./sock' is no regular file: pin"),
+            ("./sock", "'./sock' is not a regular file: pin"),
             ("./none", "cannot read './none': no such file or directory: pin"),
         ] {
             let text = format!("services: {{web: {{image: i, volumes: ['{path}:/x']}}}}");
