@@ -106,10 +106,15 @@ pub enum LogFormat {
     Json,
 }
 
-fn parse_label(text: &str) -> Result<(String, String), String> {
+/// An argument of `--label` that is not `key=value`.
+#[derive(Debug, thiserror::Error)]
+#[error("'{0}' is not a label: expected key=value")]
+struct LabelError(String);
+
+fn parse_label(text: &str) -> Result<(String, String), LabelError> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("'{text}' is not a label: expected key=value")),
+        _ => Err(LabelError(text.to_owned())),
     }
 }
 

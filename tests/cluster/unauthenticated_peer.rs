@@ -28,6 +28,16 @@ pub struct Behaviour {
 /// What a peer that runs in the background can be told.
 pub type Order = Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>;
 
+/// Why a test peer has no connection.
+#[derive(Debug)]
+pub struct ConnectError(#[allow(dead_code, reason = "shown by Debug")] String);
+
+impl ConnectError {
+    fn new(cause: impl std::fmt::Display) -> Self {
+        Self(cause.to_string())
+    }
+}
+
 /// A peer that is connected to a node.
 pub struct TestPeer {
     pub node: PeerId,
@@ -37,12 +47,13 @@ pub struct TestPeer {
 
 impl TestPeer {
     /// Connects with a key. Errors: no connection came up.
-    pub async fn connect(key: Keypair, cluster: &str, address: &str) -> Result<Self, String> {
+    pub async fn connect(key: Keypair, cluster: &str, address: &str) -> Result<Self, ConnectError> {
         let streams = libp2p_stream::Behaviour::new();
         let control = streams.new_control();
         let peer = key.public().to_peer_id();
         let signed = gossipsub::MessageAuthenticity::Signed(key.clone());
-        let gossip = gossipsub::Behaviour::new(signed, gossipsub::Config::default())?;
+        let gossip = gossipsub::Behaviour::new(signed, gossipsub::Config::default())
+            .map_err(ConnectError::new)?;
         let protocol =
             StreamProtocol::try_from_owned(format!("/vc/{cluster}/kad/1")).expect("a protocol");
         let kademlia = kad::Behaviour::with_config(
@@ -61,20 +72,19 @@ impl TestPeer {
             })
             .build();
         let address: Multiaddr = address.parse().expect("an address");
-        swarm.dial(address).map_err(|error| error.to_string())?;
+        swarm.dial(address).map_err(ConnectError::new)?;
         let connected = async {
             loop {
                 match swarm.select_next_some().await {
                     SwarmEvent::ConnectionEstablished { peer_id, .. } => return Ok(peer_id),
                     SwarmEvent::OutgoingConnectionError { error, .. } => {
-                        return Err(error.to_string());
+                        return Err(ConnectError::new(error));
                     }
                     _ => {}
                 }
             }
         };
-        let node =
-            tokio::time::timeout(SOON, connected).await.map_err(|_| "no answer".to_owned())??;
+        let node = tokio::time::timeout(SOON, connected).await.map_err(ConnectError::new)??;
         let (orders, mut to_do) = mpsc::unbounded_channel::<Order>();
         tokio::spawn(async move {
             loop {
@@ -91,7 +101,7 @@ impl TestPeer {
     }
 
     /// A peer that nobody knows.
-    pub async fn unknown(cluster: &str, address: &str) -> Result<Self, String> {
+    pub async fn unknown(cluster: &str, address: &str) -> Result<Self, ConnectError> {
         Self::connect(Keypair::generate_ed25519(), cluster, address).await
     }
 

@@ -43,17 +43,17 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// Polls `ask` until it returns `Ok`. Returns the value and the time it took; panics with the last error after `deadline`.
-pub fn until<T>(
+pub fn until<T, E: std::fmt::Debug>(
     what: &str,
     deadline: Duration,
-    mut ask: impl FnMut() -> Result<T, String>,
+    mut ask: impl FnMut() -> Result<T, E>,
 ) -> (T, Duration) {
     let start = Instant::now();
     loop {
         match ask() {
             Ok(answer) => return (answer, start.elapsed()),
             Err(last) if start.elapsed() > deadline => {
-                panic!("not in {} s: {what}; at last: {last}", deadline.as_secs())
+                panic!("not in {} s: {what}; at last: {last:?}", deadline.as_secs())
             }
             Err(_) => std::thread::sleep(POLL_INTERVAL),
         }

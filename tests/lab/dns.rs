@@ -1,18 +1,19 @@
 //! Service names: reachable within a project from every node, and not from other projects.
 
+use crate::harness::command::CommandOutput;
 use crate::harness::fixtures::{sleeping_service, web};
 use crate::harness::lab::{Container, Lab};
 use crate::harness::{DEADLINE, until};
 
 /// Resolves a name in a container. Errors: the output of nslookup. (The image's wget cannot resolve names.)
-fn resolve(lab: &Lab, at: &(usize, Container), name: &str) -> Result<String, String> {
+fn resolve(lab: &Lab, at: &(usize, Container), name: &str) -> Result<String, CommandOutput> {
     let said = lab.inside(at.0, &at.1, &["nslookup", "-type=a", name]);
     let answer = said.out.split_once("Name:").map(|(_, answer)| answer);
-    answer
+    let address = answer
         .and_then(|answer| answer.split_once("Address:"))
         .and_then(|(_, rest)| rest.split_whitespace().next())
-        .map(str::to_owned)
-        .ok_or_else(|| format!("{said:?}"))
+        .map(str::to_owned);
+    address.ok_or(said)
 }
 
 /// Returns whether a container gets an HTTP answer from port 80 of an address.

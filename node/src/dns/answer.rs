@@ -184,20 +184,20 @@ mod tests {
     #[test]
     fn malformed_messages_are_ignored_and_unsupported_queries_refused() {
         let web = querier("shop", &["default"]);
-        let verdict = |bytes: &[u8]| answer(bytes, &web, &shop());
+        let respond = |bytes: &[u8]| answer(bytes, &web, &shop());
         let whole = question("api", RecordType::A);
         for cut in 0..whole.len() {
-            assert_eq!(verdict(&whole[..cut]), Response::Ignore, "{cut} bytes");
+            assert_eq!(respond(&whole[..cut]), Response::Ignore, "{cut} bytes");
         }
         let mut reply = whole.clone();
         reply[2] |= 0x80; // QR: an answer, which must never be answered.
-        assert_eq!(verdict(&reply), Response::Ignore);
+        assert_eq!(respond(&reply), Response::Ignore);
         // A name that points at itself.
         let mut endless = whole[..12].to_vec();
         endless.extend([0xc0, 12, 0, 1, 0, 1]);
-        assert_eq!(verdict(&endless), Response::Ignore);
+        assert_eq!(respond(&endless), Response::Ignore);
 
-        let code = |bytes: &[u8]| match verdict(bytes) {
+        let code = |bytes: &[u8]| match respond(bytes) {
             Response::Answer(bytes) => {
                 Message::from_vec(&bytes).expect("an answer").metadata.response_code
             }

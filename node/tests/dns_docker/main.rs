@@ -189,16 +189,16 @@ async fn a_service_is_reached_by_its_name_and_only_from_the_networks_that_it_is_
     assert_eq!(told(&engine, &web, "web", 80).await, "this is shop/web port 80");
     assert_eq!(told(&engine, &blog, "alias", 80).await, "this is blog/web port 80");
 
-    // A network of the project that only one of them is in: whoever is in two speaks from one address for both.
+    // A network of the project that only one of them is in: a container in two networks has one address for both.
     assert_eq!(told(&engine, &api, "db", 80).await, "this is shop/db port 80");
     assert_eq!(told(&engine, &api, "web", 80).await, "this is shop/web port 80");
     let db = lookup(&engine, &api, "db").await.expect("an address");
     assert_eq!(told(&engine, &api, db, 80).await, "this is shop/db port 80");
-    for stranger in [&web, &blog] {
-        assert_eq!(lookup(&engine, stranger, "db").await, None);
-        assert_eq!(lookup(&engine, stranger, "db.shop").await, None);
+    for other in [&web, &blog] {
+        assert_eq!(lookup(&engine, other, "db").await, None);
+        assert_eq!(lookup(&engine, other, "db.shop").await, None);
         // Who knows the address gets nowhere with it.
-        let said = told(&engine, stranger, db, 80).await;
+        let said = told(&engine, other, db, 80).await;
         assert!(!said.contains("this is"), "{said}");
     }
 
@@ -224,7 +224,7 @@ async fn a_service_is_reached_by_its_name_and_only_from_the_networks_that_it_is_
     names.stop().await;
     let left = filter();
     assert!(!left.contains("REDIRECT --to-ports"), "{left}");
-    // What runs goes on, and learns at once that nobody answers.
+    // Running containers continue, and get an answer at once that the name is unknown.
     let refused = told(&engine, &web, db, 80).await;
     assert!(refused.contains("can't connect"), "{refused}");
 }

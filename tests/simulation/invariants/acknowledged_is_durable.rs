@@ -1,5 +1,6 @@
 //! An acknowledged change is durable, unless a later or concurrent one overwrites it.
 
+use crate::invariants::Violation;
 use std::collections::BTreeMap;
 
 use super::Check;
@@ -14,14 +15,20 @@ pub(crate) fn check(world: &World) -> Check {
         operations.clone().filter(|operation| operation.persisted).collect();
     for operation in operations.filter(|operation| operation.acknowledged()) {
         if operation.change.is_some() && !operation.persisted {
-            return Err(format!("acknowledged before it was on disk: {:?}", operation.mutation));
+            return Err(Violation(format!(
+                "acknowledged before it was on disk: {:?}",
+                operation.mutation
+            )));
         }
     }
     for of in world.running() {
         for operation in &done {
             let Some((actor, seq, change)) = &operation.change else { continue };
             if !world.nodes[of].disk.holds(change) {
-                return Err(format!("m{of} lacks {actor} {seq}: {:?}", operation.mutation));
+                return Err(Violation(format!(
+                    "m{of} lacks {actor} {seq}: {:?}",
+                    operation.mutation
+                )));
             }
         }
         let entries = entries(world.engine(of).replica().cluster());
@@ -31,7 +38,9 @@ pub(crate) fn check(world: &World) -> Check {
             // Automerge lets a put win over a deletion of the same moment.
             let holds = candidates.contains(&value) && (!put || value.is_some());
             if !holds {
-                return Err(format!("m{of} has {key} = {value:?}, not one of {candidates:?}"));
+                return Err(Violation(format!(
+                    "m{of} has {key} = {value:?}, not one of {candidates:?}"
+                )));
             }
         }
     }

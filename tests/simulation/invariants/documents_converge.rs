@@ -1,6 +1,7 @@
 //! At rest all nodes that are up have the same documents, see the same, and have it on disk.
 
 use super::Check;
+use crate::invariants::Violation;
 use crate::world::World;
 use vc_crdt::Replica;
 
@@ -14,20 +15,24 @@ pub(crate) fn check(world: &World) -> Check {
         if one.replica().versions() != other.replica().versions() {
             let runs = one.replica().versions().missing_in(other.replica().versions());
             let back = other.replica().versions().missing_in(one.replica().versions());
-            return Err(format!("m{first} is ahead of m{of} by {runs:?}, behind by {back:?}"));
+            return Err(Violation(format!(
+                "m{first} is ahead of m{of} by {runs:?}, behind by {back:?}"
+            )));
         }
         if one.replica().nodes() != other.replica().nodes()
             || one.replica().cluster() != other.replica().cluster()
         {
-            return Err(format!("m{first} and m{of} have the same versions and other documents"));
+            return Err(Violation(format!(
+                "m{first} and m{of} have the same versions and other documents"
+            )));
         }
         if view.input.digest() != other.view().input.digest() {
-            return Err(format!("m{first} and m{of} see other inputs"));
+            return Err(Violation(format!("m{first} and m{of} see other inputs")));
         }
     }
     let up = world.up(first);
     if !up.iter().eq(running.iter()) {
-        return Err(format!("{running:?} are up, {up:?} count as up"));
+        return Err(Violation(format!("{running:?} are up, {up:?} count as up")));
     }
     Ok(())
 }
@@ -46,14 +51,17 @@ pub(crate) fn disks(world: &World) -> Check {
         )
         .expect("readable");
         if !loaded.rejected.is_empty() || !loaded.unreadable.is_empty() {
-            return Err(format!("the disk of m{of} has invalid data: {:?}", loaded.rejected));
+            return Err(Violation(format!(
+                "the disk of m{of} has invalid data: {:?}",
+                loaded.rejected
+            )));
         }
         let read = loaded.replica;
         let same = read.versions() == engine.replica().versions()
             && read.cluster() == engine.replica().cluster()
             && read.nodes() == engine.replica().nodes();
         if !same {
-            return Err(format!("the disk of m{of} does not hold what its engine has"));
+            return Err(Violation(format!("the disk of m{of} does not hold what its engine has")));
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! A death moves only what was held there; an arrival moves nothing.
 
+use crate::invariants::Violation;
 use std::collections::BTreeSet;
 
 use vc_protocol::Slot;
@@ -21,12 +22,12 @@ pub(crate) fn only(world: &World, cursor: Cursor, slots: &BTreeSet<Slot>) -> Che
         let of = entry.node;
         match &entry.action {
             Action::Started(id) if !slots.contains(&id.slot) => {
-                return Err(format!("{id} was started on m{of}"));
+                return Err(Violation(format!("{id} was started on m{of}")));
             }
             Action::Started(id) if !started.insert(id.clone()) => {
-                return Err(format!("{id} was started twice"));
+                return Err(Violation(format!("{id} was started twice")));
             }
-            Action::Stopped(id) => return Err(format!("{id} was stopped on m{of}")),
+            Action::Stopped(id) => return Err(Violation(format!("{id} was stopped on m{of}"))),
             _ => {}
         }
     }

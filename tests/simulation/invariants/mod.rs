@@ -16,8 +16,18 @@ use vc_protocol::{Millis, Name, Slot};
 
 use crate::world::World;
 
-/// `Err`: how it is violated.
-pub(crate) type Check = Result<(), String>;
+/// How an invariant is violated.
+#[derive(Debug)]
+pub(crate) struct Violation(pub(crate) String);
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The result of checking an invariant.
+pub(crate) type Check = Result<(), Violation>;
 
 /// Whether a slot waits for a service that has no place anywhere.
 pub(crate) fn waits_for_unplaced(view: &View, slot: &Slot) -> bool {

@@ -1,6 +1,7 @@
 //! At rest each slot that has a node runs there, in its current version, and nowhere else; nothing else runs. What depends on a
 //! service that has no place may wait for ever, unless it was started before.
 
+use crate::invariants::Violation;
 use std::collections::BTreeMap;
 
 use vc_engine::rollout;
@@ -23,7 +24,10 @@ pub(crate) fn check(world: &World) -> Check {
             Some(it) if it.runs() && !it.removing => {}
             None if waits_for_unplaced(&view, &id.slot) => {}
             other => {
-                return Err(format!("{id} should run on m{of}: {:?}", other.map(|it| &it.phase)));
+                return Err(Violation(format!(
+                    "{id} should run on m{of}: {:?}",
+                    other.map(|it| &it.phase)
+                )));
             }
         }
     }
@@ -35,7 +39,7 @@ pub(crate) fn check(world: &World) -> Check {
             let stranded =
                 || view.plan.unplaced.contains_key(&id.slot) || waits_for_unplaced(&view, &id.slot);
             if wanted.get(id) != Some(&of) && !(draining && stranded()) {
-                return Err(format!("{id} is on m{of}, which is not its place"));
+                return Err(Violation(format!("{id} is on m{of}, which is not its place")));
             }
         }
     }

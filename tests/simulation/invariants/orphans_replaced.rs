@@ -1,6 +1,7 @@
 //! Within a bound after a death, every slot that fits on a survivor runs on one.
 
 use super::{Check, waits_for_unplaced};
+use crate::invariants::Violation;
 use crate::world::World;
 use vc_protocol::Millis;
 
@@ -15,7 +16,7 @@ pub(crate) fn check(world: &World, side: &[usize]) -> Check {
         for (slot, placement) in &view.plan.placements {
             let on = world.node_of(placement.node);
             if !side.contains(&on) {
-                return Err(format!("m{of} still has {slot} on m{on}"));
+                return Err(Violation(format!("m{of} still has {slot} on m{on}")));
             }
             if waits_for_unplaced(&view, slot) {
                 continue;
@@ -23,7 +24,7 @@ pub(crate) fn check(world: &World, side: &[usize]) -> Check {
             let digest = view.desired_digest(&slot.service).expect("planned");
             let mut there = world.nodes[on].runtime.containers.iter();
             if !there.any(|(id, it)| id.slot == *slot && id.digest == digest && it.runs()) {
-                return Err(format!("{slot} does not run on m{on} yet"));
+                return Err(Violation(format!("{slot} does not run on m{on} yet")));
             }
         }
     }

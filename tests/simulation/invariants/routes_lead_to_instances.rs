@@ -1,6 +1,7 @@
 //! At rest every node sends connections to the same instances: to each available one, and to none that does
 //! not run.
 
+use crate::invariants::Violation;
 use vc_engine::routes::Routes;
 
 use super::Check;
@@ -12,12 +13,15 @@ pub(crate) fn check(world: &World) -> Check {
         world.running().into_iter().map(|of| Routes::of(&world.engine(of).view())).collect();
     let Some(first) = tables.first() else { return Ok(()) };
     if tables.iter().any(|table| table != first) {
-        return Err("two nodes have different routes".to_owned());
+        return Err(Violation("two nodes have different routes".to_owned()));
     }
     for endpoint in first.services.values().flat_map(|routes| &routes.endpoints) {
         let containers = &world.nodes[world.node_of(endpoint.node)].runtime.containers;
         if !containers.get(&endpoint.instance).is_some_and(|it| it.runs()) {
-            return Err(format!("{} does not run, and connections go there", endpoint.instance));
+            return Err(Violation(format!(
+                "{} does not run, and connections go there",
+                endpoint.instance
+            )));
         }
     }
     let Some(&of) = world.running().first() else { return Ok(()) };
@@ -29,7 +33,7 @@ pub(crate) fn check(world: &World) -> Check {
         let mut endpoints =
             first.services.get(&slot.service).into_iter().flat_map(|it| &it.endpoints);
         if view.claims_on(slot).any(available) && !endpoints.any(|it| it.instance.slot == *slot) {
-            return Err(format!("no connection goes to {slot}"));
+            return Err(Violation(format!("no connection goes to {slot}")));
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Nodes with equal version vectors have byte-identical plans, at every moment.
 
+use crate::invariants::Violation;
 use std::collections::BTreeMap;
 
 use vc_crdt::View;
@@ -17,10 +18,10 @@ impl PlanRecorder {
         let digest = view.input.digest();
         let known = self.0.entry(fingerprint).or_insert_with(|| (of, digest.clone(), plan.clone()));
         if known.1 != digest || known.2 != plan {
-            return Err(format!(
+            return Err(Violation(format!(
                 "same heads, other plan: m{} had {} {}, m{of} has {digest} {plan}",
                 known.0, known.1, known.2
-            ));
+            )));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! At rest every update has ended, complete or failed, and every instance is available.
 
 use super::{Check, waits_for_unplaced};
+use crate::invariants::Violation;
 use crate::world::World;
 
 /// Nothing is under way any more.
@@ -10,7 +11,7 @@ pub(crate) fn check(world: &World) -> Check {
     for (slot, placement) in &view.plan.placements {
         let mut claims = view.claims_on(slot).filter(|(node, ..)| *node == placement.node);
         if !waits_for_unplaced(&view, slot) && !claims.any(|(.., claim)| claim.available) {
-            return Err(format!("{slot} is not available"));
+            return Err(Violation(format!("{slot} is not available")));
         }
     }
     for (key, record) in &view.cluster.services {
@@ -22,7 +23,7 @@ pub(crate) fn check(world: &World) -> Check {
             && record.previous.is_some()
             && !view.updates.contains_key(key)
         {
-            return Err(format!("the update of {key} has not ended"));
+            return Err(Violation(format!("the update of {key} has not ended")));
         }
     }
     Ok(())

@@ -15,7 +15,7 @@ use vc_protocol::control::{InstanceRow, Reply, Request, ServiceRow};
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
 use self::display::Display;
-use self::progress::{Condition, Verdict};
+use self::progress::{Condition, Status};
 use crate::app::App;
 use crate::args::duration;
 use crate::error::{Error, Result, Stop, SystemError};
@@ -93,10 +93,10 @@ pub(super) async fn until(
             let result = watch(session, &request, |services, rows| {
                 let progress = last.insert(condition.evaluate(services, rows));
                 display.show(progress)?;
-                match std::mem::replace(&mut progress.verdict, Verdict::Wait) {
-                    Verdict::Wait => Ok(false),
-                    Verdict::Done => Ok(true),
-                    Verdict::Failed(error) => Err(error.into()),
+                match std::mem::replace(&mut progress.status, Status::Wait) {
+                    Status::Wait => Ok(false),
+                    Status::Done => Ok(true),
+                    Status::Failed(error) => Err(error.into()),
                 }
             });
             match result.await {

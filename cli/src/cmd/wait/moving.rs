@@ -8,7 +8,7 @@ use vc_protocol::control::{InstanceRow, Request, ServiceRow};
 use vc_protocol::instance::InstanceState;
 use vc_protocol::{NodeId, Slot};
 
-use super::progress::{Condition, Progress, Verdict, describe_state, on_node, slot};
+use super::progress::{Condition, Progress, Status, describe_state, on_node, slot};
 use crate::error::Result;
 
 /// Is met when all instances that can move have left their node.
@@ -100,8 +100,8 @@ impl Condition for Departure {
         };
         let text = |slot: &Slot| remains.remove(slot).unwrap_or_else(|| elsewhere(slot));
         let states = self.slots.iter().cloned().zip(self.slots.iter().map(text)).collect();
-        let verdict = if missing.is_empty() { Verdict::Done } else { Verdict::Wait };
-        Progress { count, missing, states, verdict }
+        let status = if missing.is_empty() { Status::Done } else { Status::Wait };
+        Progress { count, missing, states, status }
     }
 }
 
@@ -163,8 +163,8 @@ mod tests {
     const WEB: &str = "shop/web";
 
     fn evaluate(condition: &mut Departure, rows: Vec<InstanceRow>) -> (String, Vec<String>, bool) {
-        let Progress { count, missing, verdict, .. } = condition.evaluate(Vec::new(), rows);
-        (count, missing, matches!(verdict, Verdict::Done))
+        let Progress { count, missing, status, .. } = condition.evaluate(Vec::new(), rows);
+        (count, missing, matches!(status, Status::Done))
     }
 
     fn node() -> NodeId {

@@ -20,12 +20,12 @@ pub(in crate::cmd) struct Progress {
     pub(super) missing: Vec<String>,
     /// The state of each instance.
     pub(super) states: Vec<(Slot, String)>,
-    pub(super) verdict: Verdict,
+    pub(super) status: Status,
 }
 
 /// Whether the wait is over.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum Status {
     Wait,
     Done,
     /// The condition can no longer be met.

@@ -10,7 +10,7 @@ use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{Deployment, ServiceSpec};
 use vc_protocol::{ApiError, ErrorCode, Millis, ServiceKey};
 
-use super::progress::{Availability, Condition, Progress, Verdict, describe_state, on_node, slot};
+use super::progress::{Availability, Condition, Progress, Status, describe_state, on_node, slot};
 use super::{WaitArgs, until};
 use crate::app::{App, change_all};
 use crate::error::Result;
@@ -123,14 +123,14 @@ impl Condition for Running {
         let known = self.revisions.get_or_insert_with(|| seen().collect());
         let behind = services.len() < known.len()
             || seen().any(|(key, at)| known.get(&key).is_some_and(|&it| at < it));
-        let verdict = match check_failed(&services, &rows) {
-            _ if behind => Verdict::Wait,
-            Err(error) => Verdict::Failed(error.into()),
-            Ok(()) if tally.missing.is_empty() => Verdict::Done,
-            Ok(()) => Verdict::Wait,
+        let status = match check_failed(&services, &rows) {
+            _ if behind => Status::Wait,
+            Err(error) => Status::Failed(error.into()),
+            Ok(()) if tally.missing.is_empty() => Status::Done,
+            Ok(()) => Status::Wait,
         };
         self.rows = rows;
-        Progress { count: tally.count(), missing: tally.missing, states, verdict }
+        Progress { count: tally.count(), missing: tally.missing, states, status }
     }
 }
 

@@ -65,20 +65,44 @@ fn entry(path: &str) -> io::Result<Entry> {
     }
 }
 
+/// The line that refuses a file.
+#[derive(Debug, PartialEq, Eq)]
+struct Refusal(String);
+
+impl PartialEq<&str> for Refusal {
+    fn eq(&self, line: &&str) -> bool {
+        self.0 == *line
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::ops::Deref for Refusal {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Parses a file whose only service, `s`, has an image and `lines`.
-fn service(lines: &str) -> Result<Deployment, String> {
+fn service(lines: &str) -> Result<Deployment, Refusal> {
     beside("", lines).map(|mut project| project.services.remove(0))
 }
 
 /// Parses such a file with `top` at its top level.
-fn beside(top: &str, lines: &str) -> Result<Project, String> {
+fn beside(top: &str, lines: &str) -> Result<Project, Refusal> {
     let indented: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    parse(&format!("services:\n  s:\n    image: i\n{indented}{top}")).map_err(|e| e.to_string())
+    parse(&format!("services:\n  s:\n    image: i\n{indented}{top}"))
+        .map_err(|error| Refusal(error.to_string()))
 }
 
 /// Asserts that each service is refused with this text.
 fn all_refused(cases: &[(&str, &str)]) {
     for (lines, refusal) in cases {
-        assert_eq!(&service(lines).expect_err(lines), refusal, "{lines}");
+        assert_eq!(&*service(lines).expect_err(lines), *refusal, "{lines}");
     }
 }
