@@ -11,11 +11,11 @@ pub struct Process {
     /// `project/service.replica`.
     pub slot: String,
     pub pid: i32,
-    /// When it was started: a process started anew has another one.
+    /// Start time; a restarted process has another one.
     pub started: u64,
 }
 
-/// What is written down in a data directory and lives.
+/// Returns the recorded processes of a data directory that are alive.
 pub fn of(dir: &Path) -> Vec<Process> {
     let entries = std::fs::read_dir(dir.join("instances")).into_iter().flatten().flatten();
     let mut all: Vec<Process> = entries.filter_map(|entry| read(&entry.path())).collect();
@@ -26,7 +26,7 @@ pub fn of(dir: &Path) -> Vec<Process> {
 fn read(home: &Path) -> Option<Process> {
     let state: Value =
         serde_json::from_slice(&std::fs::read(home.join("state.json")).ok()?).ok()?;
-    let pid = i32::try_from(state["life"]["running"]["pid"].as_i64()?).ok()?;
+    let pid = i32::try_from(state["status"]["running"]["pid"].as_i64()?).ok()?;
     let slot = &state["slot"];
     let slot = match slot.as_str() {
         Some(slot) => slot.to_owned(),
@@ -36,7 +36,7 @@ fn read(home: &Path) -> Option<Process> {
     alive.then(|| Process { slot, pid, started: state["started"].as_u64().unwrap_or_default() })
 }
 
-/// The directory of the instance that a process was started for.
+/// Returns the instance directory that a process was started in.
 fn home_of(pid: i32) -> Option<String> {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     let variables =
@@ -47,7 +47,7 @@ fn home_of(pid: i32) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// All instances under a directory get SIGKILL, with what they started, whether written down or not.
+/// Sends SIGKILL to all instances under a directory and to their children, recorded or not.
 pub fn kill_under(dir: &Path) {
     loop {
         let entries = std::fs::read_dir("/proc").expect("/proc").flatten();

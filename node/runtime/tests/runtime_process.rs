@@ -336,7 +336,8 @@ async fn another_process_with_the_recorded_id_is_not_adopted_or_signalled() {
     drop(host);
     // As if the node had missed the exit, and this test's process had got the id since.
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux");
-    let mark = serde_json::json!({ "pid": std::process::id(), "ticks": 1, "boot": boot.trim() });
+    let mark =
+        serde_json::json!({ "pid": std::process::id(), "start_ticks": 1, "boot": boot.trim() });
     write_status(dir.path(), &id, serde_json::json!({ "running": mark }));
 
     let (mut host, all) = Host::on(dir.path()).await;
