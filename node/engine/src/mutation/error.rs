@@ -37,8 +37,8 @@ pub enum MutationError {
     MissingFile {
         /// The service.
         service: ServiceKey,
-        /// The secret or config.
-        file: FileKey,
+        /// The secret or config; boxed to keep the type small.
+        file: Box<FileKey>,
     },
     /// More replicas than [`MAX_REPLICAS`].
     #[error("{service}: {replicas} replicas are more than {MAX_REPLICAS}")]

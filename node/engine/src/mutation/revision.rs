@@ -40,7 +40,7 @@ pub(super) fn deploy(
     let missing =
         files::mounted(&service, &deployment.spec).find(|file| !state.files.contains_key(file));
     if let Some(file) = missing {
-        return Err(MutationError::MissingFile { service, file });
+        return Err(MutationError::MissingFile { service, file: Box::new(file) });
     }
     if let Some(replicas) = deployment.replicas {
         check_replicas(&service, replicas)?;
