@@ -8,9 +8,12 @@ use vc_protocol::{ClusterId, NodeId};
 
 use crate::snapshot::Snapshot;
 
+/// A snapshot and its reports.
+type Cached = (Snapshot, Arc<LiveUpdate>);
+
 /// Holds the reports of the latest snapshot. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct ReportCache(Arc<Mutex<Option<(Snapshot, Arc<LiveUpdate>)>>>);
+pub(crate) struct ReportCache(Arc<Mutex<Option<Cached>>>);
 
 impl ReportCache {
     /// Returns all reports of a snapshot. Callers with the same snapshot get the same reports.
