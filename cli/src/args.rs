@@ -20,7 +20,7 @@ pub(crate) struct Global {
         value_name = "FILE|TOKEN"
     )]
     pub(crate) token: Option<String>,
-    /// Connect to this node only: /ip4/10.0.0.1/tcp/4777, or 10.0.0.1[:4777]; may be repeated
+    /// Connect to this node only: /ip4/10.0.0.1/tcp/4777, 10.0.0.1 or 10.0.0.1:4777; may be repeated
     #[arg(long = "peer", global = true, env = "VC_PEER", value_name = "MULTIADDR")]
     pub(crate) peers: Vec<PeerList>,
     /// How to print results

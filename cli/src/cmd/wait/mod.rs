@@ -1,5 +1,5 @@
-//! Waits for services and nodes: the node streams the state of the instances, a [`Condition`] evaluates it, and a
-//! [`Display`] shows the [`Progress`].
+//! Waits for services and nodes: the node streams the state of the instances, a `Condition` evaluates it, and a
+//! `Display` shows the `Progress`.
 
 mod display;
 mod moving;
