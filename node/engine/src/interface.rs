@@ -128,6 +128,6 @@ pub enum Output {
     Disconnect(NodeId),
     /// Answer the [`Input::Mutate`] of this number with what has changed, or why nothing has.
     Answer(u64, Result<Vec<Change>, MutationError>),
-    /// [`Engine::view`] shows something new.
+    /// [`Engine::view`](crate::Engine::view) shows something new.
     ViewChanged,
 }

@@ -5,7 +5,7 @@
 //! come from several members, a download resumes after any interruption, and everything is verified before use. A node
 //! that has an image only in its Docker engine exports it ([`pack`]) when it is first asked for.
 //!
-//! **Pull** ([`Images::pull`]): the image comes from this node's Docker engine, else from a member, else from a registry.
+//! **Pull** (`Images::pull`): the image comes from this node's Docker engine, else from a member, else from a registry.
 //! A deployment is pinned to an image id when it is made ([`Images::pin`]), so that all replicas run the same bytes;
 //! without a pin, pushed references take precedence.
 //!
