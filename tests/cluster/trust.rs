@@ -51,7 +51,7 @@ fn invalid_tokens_are_refused() {
     cluster.vc_as(&altered(&user, 2), 0, &["nodes"]).refused_with("altered");
     newcomer.attempt(&["join", &node[..node.len() - 4]]).refused_with("cut");
     newcomer.attempt(&["join", &node[..node.len() / 2]]).refused_with("not a token");
-    cluster.vc_as("garbage", 0, &["nodes"]).refused_with("not a token");
+    cluster.vc_as("garbage", 0, &["nodes"]).refused_with("neither a file nor a token");
     newcomer.attempt(&["join", "garbage"]).refused_with("not a token");
     newcomer.attempt(&["join", ""]).refused();
 
