@@ -146,8 +146,8 @@ impl Lab {
 
     pub fn rows(&self, host: usize, words: &[&str]) -> Vec<Value> {
         let said = self.vc(host, &[&["--output", "json"], words].concat());
-        // A host may not have heard yet of what another was told.
-        if said.err.contains("error: no service") || said.err.contains("error: no project") {
+        // A host may not have received yet what another accepted.
+        if said.err.contains(r#""code":"not_found""#) {
             return Vec::new();
         }
         said.json().as_array().expect("rows").clone()
