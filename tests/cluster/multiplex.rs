@@ -241,7 +241,7 @@ fn a_viewer_reads_and_opens_services_and_cannot_change_anything() {
         assert!(body.is_some(), "an answer of another status has its body too");
         for (request, word) in [
             (get("/hello.txt", json!(1)), "does not publish port 1"),
-            (get("hello.txt", Value::Null), "slash"),
+            (get("hello.txt", Value::Null), "does not begin with '/'"),
             (
                 json!({"op": "fetch", "service": "attic", "port": null, "method": "GET", "target": "/", "headers": []}),
                 "no service 'attic'",
