@@ -267,7 +267,7 @@ describe('A deployment', () => {
     assert.equal((await service('lab/talker')).updated, updated, 'a dry run changes nothing')
     assert.deepEqual(await barriers(page), [])
     await page.click('button:text-is("Deploy")')
-    await page.waitForSelector('.rollout-status:has-text("Available")', { timeout: 60_000 })
+    await page.waitForSelector('.rollout-status .status-badge:text-is("Available")', { timeout: 60_000 })
     assert.match(await page.textContent('.rollout-status'), /2 of 2/)
     const { rollout } = await service('lab/talker')
     assert.equal(rollout.state, 'complete')
@@ -282,7 +282,7 @@ describe('A deployment', () => {
   it('that fails shows the reason', async () => {
     await drop(page, 'compose.yaml', compose(1, 'x').replace('"-e"', '"-e", "process.exit(3)", "--"').replace('name: lab', 'name: broken'))
     await page.click('button:text-is("Deploy")')
-    await page.waitForSelector('.rollout-status:has-text("Failed")', { timeout: 60_000 })
+    await page.waitForSelector('.rollout-status .status-badge:text-is("Failed")', { timeout: 60_000 })
     assert.match(await page.textContent('.rollout-status'), /code 3/)
     await cluster.vc('rm', 'broken/talker')
   })
