@@ -65,7 +65,7 @@ pub enum Phase {
     },
     /// It could not be created or started; `reason` is one line for people.
     Failed {
-        /// Why.
+        /// The reason, for people.
         reason: String,
     },
     /// It does not exist.

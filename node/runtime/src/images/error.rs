@@ -169,7 +169,7 @@ pub enum PullError {
     Load {
         /// Its canonical reference.
         image: String,
-        /// Why.
+        /// The cause, for people.
         reason: String,
     },
     /// Docker failed.
