@@ -248,11 +248,11 @@ fn a_viewer_reads_and_opens_services_and_cannot_change_anything() {
             ),
             (
                 json!({"op": "fetch", "service": "web", "port": null, "method": "GE T", "target": "/", "headers": []}),
-                "not a request",
+                "is malformed: invalid HTTP method",
             ),
             (
                 json!({"op": "fetch", "service": "web", "port": null, "method": "GET", "target": "/", "headers": [["a", "b\r\nc: d"]]}),
-                "not a header",
+                "is not a header that can be sent",
             ),
         ] {
             let (head, _) = user.fetch(request, None).await;
