@@ -1,12 +1,14 @@
-//! Decides when to compare version vectors with a peer. Gossip delivers changes fast; anti-entropy makes sure that they
-//! arrive.
+//! Compares version vectors with peers, and sends what they lack. Gossip delivers changes fast; anti-entropy makes sure that
+//! they arrive.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_protocol::change::VersionVector;
+use vc_protocol::change::{Batch, VersionVector};
+use vc_protocol::gossip::{Gossip, SyncMessage};
+use vc_protocol::wire::{MAX_GOSSIP, encode};
 use vc_protocol::{Millis, NodeId};
 
-use crate::interface::Timing;
+use crate::interface::{Output, Timing};
 
 /// Least time between two summaries to one peer, unless it has just connected.
 const SUMMARY_INTERVAL: Millis = 500;
@@ -21,6 +23,14 @@ pub(crate) struct AntiEntropy {
     /// Peers whose last summary has no change of our actors that we lack.
     confirmed: BTreeSet<NodeId>,
     cached: Option<(VersionVector, u64)>,
+}
+
+/// The result of a comparison with a peer.
+pub(crate) struct Comparison {
+    /// Whether the peer has no change that we lack.
+    pub(crate) is_current: bool,
+    /// What to send to the peer.
+    pub(crate) outputs: Vec<Output>,
 }
 
 impl AntiEntropy {
@@ -46,11 +56,6 @@ impl AntiEntropy {
         self.peers.remove(&peer);
     }
 
-    /// Returns the connected peers.
-    pub(crate) fn peers(&self) -> Vec<NodeId> {
-        self.peers.keys().copied().collect()
-    }
-
     /// Returns when to call [`AntiEntropy::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Millis> {
         Some(self.next)
@@ -68,28 +73,86 @@ impl AntiEntropy {
         peer
     }
 
-    /// Returns whether a peer is connected and was sent no summary for [`SUMMARY_INTERVAL`].
-    pub(crate) fn may_send_summary(&self, peer: NodeId, now: Millis) -> bool {
-        self.peers.get(&peer).is_some_and(|&last| now >= last + SUMMARY_INTERVAL)
-    }
-
-    /// Notes that a summary was sent to a peer.
-    pub(crate) fn sent_summary(&mut self, peer: NodeId, now: Millis) {
+    /// Returns the message that sends this node's version vector to a peer.
+    pub(crate) fn send_summary(
+        &mut self,
+        peer: NodeId,
+        ours: &VersionVector,
+        now: Millis,
+    ) -> Output {
         if let Some(last) = self.peers.get_mut(&peer) {
             *last = now;
         }
+        Output::Send(peer, SyncMessage::Summary(ours.clone()))
     }
 
-    /// Takes in whether a peer's summary confirms that we have all changes of our own actors that it has.
-    pub(crate) fn compared(&mut self, peer: NodeId, confirms: bool) {
-        if confirms {
-            self.confirmed.insert(peer);
-        } else {
+    /// The same, if the peer is connected and was sent no summary for [`SUMMARY_INTERVAL`].
+    fn send_due_summary(
+        &mut self,
+        peer: NodeId,
+        ours: &VersionVector,
+        now: Millis,
+    ) -> Option<Output> {
+        let due = self.peers.get(&peer).is_some_and(|&last| now >= last + SUMMARY_INTERVAL);
+        due.then(|| self.send_summary(peer, ours, now))
+    }
+
+    /// Compares the fingerprint of a peer's heartbeat with ours: one that differs starts a comparison.
+    pub(crate) fn compare_fingerprint(
+        &mut self,
+        peer: NodeId,
+        theirs: u64,
+        ours: &VersionVector,
+        now: Millis,
+    ) -> Comparison {
+        let is_current = self.fingerprint(ours) == theirs;
+        let summary = if is_current { None } else { self.send_due_summary(peer, ours, now) };
+        Comparison { is_current, outputs: summary.into_iter().collect() }
+    }
+
+    /// Compares a peer's version vector with that of `node`, which is ours, and sends what the peer lacks.
+    pub(crate) fn answer_summary(
+        &mut self,
+        node: NodeId,
+        peer: NodeId,
+        theirs: &VersionVector,
+        ours: &VersionVector,
+        now: Millis,
+    ) -> Comparison {
+        let behind = theirs.missing_in(ours);
+        // Changes of ours that only the peer has: this data directory was restored from a backup.
+        if behind.iter().any(|run| run.actor.is_some_and(|actor| actor.belongs_to(node))) {
             self.confirmed.remove(&peer);
+        } else {
+            self.confirmed.insert(peer);
         }
+        let runs = ours.missing_in(theirs);
+        let mut outputs = Vec::new();
+        if !runs.is_empty() {
+            outputs.push(Output::Replay(peer, runs));
+        }
+        if !behind.is_empty() {
+            outputs.extend(self.send_due_summary(peer, ours, now));
+        }
+        Comparison { is_current: behind.is_empty(), outputs }
     }
 
-    /// Returns whether the last summary of a peer confirmed that.
+    /// Gossips changes. Those that are too large for gossip are left to anti-entropy, which starts at once.
+    pub(crate) fn publish(
+        &mut self,
+        batch: Batch,
+        ours: &VersionVector,
+        now: Millis,
+    ) -> Vec<Output> {
+        let gossip = Gossip::Changes(batch);
+        if encode(&gossip).len() <= MAX_GOSSIP - 1024 {
+            return vec![Output::Gossip(gossip)];
+        }
+        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        peers.into_iter().map(|peer| self.send_summary(peer, ours, now)).collect()
+    }
+
+    /// Returns whether the last summary of a peer confirmed that we have all changes of our own actors that it has.
     pub(crate) fn is_confirmed(&self, peer: NodeId) -> bool {
         self.confirmed.contains(&peer)
     }

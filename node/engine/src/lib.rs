@@ -4,7 +4,9 @@
 //! never waits, reads no clock and draws no randomness, so the same engine runs in a node and, many at once under virtual
 //! time, in the simulator. When nothing comes in, [`Engine::poll_timeout`] says when to call it again.
 
+mod accusation;
 mod anti_entropy;
+mod desired;
 mod diff;
 mod engine;
 pub mod events;
@@ -12,6 +14,7 @@ mod failure_detector;
 mod heartbeat;
 mod interface;
 mod mutation;
+mod reconcile;
 pub mod report;
 pub mod rollout;
 pub mod routes;

@@ -177,7 +177,10 @@ fn deploy(
         changes.push(revision::deploy(view, state, deployment, by, now)?);
     }
     files::drop_unused(state);
-    files::check_size(&view.cluster, state)?;
+    let bytes = files::added_bytes(&view.cluster, state);
+    if bytes > files::MAX_DEPLOY_BYTES {
+        return Err(MutationError::DeploymentTooLarge { bytes });
+    }
     // After all of them: one service may release a port that another takes.
     for Deployment { service, spec, .. } in deployments {
         ports::check(state, service, &spec.ports)?;

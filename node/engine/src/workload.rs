@@ -9,23 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::claims_of_slot;
 use vc_protocol::instance::{Claim, InstanceState};
-use vc_protocol::spec::{ContainerSpec, UpdatePolicy};
 use vc_protocol::{Millis, NodeId, Slot};
 
+use crate::desired::Desired;
 use crate::runtime::{InstanceId, Observed, Phase, RuntimeAction};
 use instance::Local;
-
-/// The desired instance of a slot of this node.
-#[derive(Debug, Clone)]
-pub(crate) struct Desired {
-    pub(crate) spec: ContainerSpec,
-    pub(crate) digest: String,
-    /// What it waits for before it starts; empty if nothing.
-    pub(crate) waits_for: String,
-    /// Whether the old instance runs until this one is available.
-    pub(crate) starts_first: bool,
-    pub(crate) update: UpdatePolicy,
-}
 
 /// All instances of this node.
 #[derive(Debug)]

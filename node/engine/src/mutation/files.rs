@@ -7,8 +7,6 @@ use vc_protocol::ServiceKey;
 use vc_protocol::spec::ServiceSpec;
 use vc_protocol::wire::MAX_CHANGE;
 
-use super::error::MutationError;
-
 /// Bytes that a deployment may add to the cluster document. It is one change, of which 64 KiB are left for the envelope.
 pub(super) const MAX_DEPLOY_BYTES: usize = MAX_CHANGE - 64 * 1024;
 
@@ -33,19 +31,15 @@ pub(super) fn drop_unused(state: &mut ClusterState) {
     state.files.retain(|key, _| used.contains(key));
 }
 
-/// Errors: what is new in `after` does not fit into one change.
-pub(super) fn check_size(before: &ClusterState, after: &ClusterState) -> Result<(), MutationError> {
+/// Returns the bytes that are new in `after`.
+pub(super) fn added_bytes(before: &ClusterState, after: &ClusterState) -> usize {
     let new =
         after.services.iter().filter(|(key, record)| before.services.get(key) != Some(record));
     let services =
         new.map(|(_, record)| serde_json::to_vec(record).map_or(usize::MAX, |it| it.len()));
     let new = after.files.iter().filter(|(key, _)| !before.files.contains_key(key));
     let files = new.map(|(_, file)| file.sealed.len());
-    let size: usize = services.chain(files).fold(0, usize::saturating_add);
-    if size > MAX_DEPLOY_BYTES {
-        return Err(MutationError::DeploymentTooLarge { bytes: size });
-    }
-    Ok(())
+    services.chain(files).fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]
@@ -58,7 +52,7 @@ mod tests {
     use vc_protocol::control::Change;
     use vc_protocol::spec::{Deployment, FileId, FileKind, FileMount};
 
-    use crate::Mutation;
+    use crate::{Mutation, MutationError};
 
     use super::*;
 

@@ -4,7 +4,7 @@ use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::spec::RestartCondition;
 use vc_protocol::{Millis, NodeId};
 
-use super::Desired;
+use crate::desired::Desired;
 use crate::runtime::{InstanceId, Observed, Phase};
 
 /// An action without a visible effect is requested again after this time.

@@ -1,27 +1,26 @@
 //! The engine: composes the state machines of a node, merges their timeouts, and applies the commands of users.
 
-mod accusation;
-mod exchange;
-mod reconcile;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vc_crdt::{DocumentError, Loaded, NodeState, Replica, View};
-use vc_protocol::change::{Batch, SignedChange, Subject};
+use vc_protocol::change::{Batch, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
-use vc_protocol::gossip::{Gossip, SyncMessage};
+use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
 use vc_protocol::node::Usage;
 use vc_protocol::{ClusterId, Millis, NodeId};
 
-use crate::anti_entropy::AntiEntropy;
+use crate::accusation::{accuse_silent_nodes, refute_accusations};
+use crate::anti_entropy::{AntiEntropy, Comparison};
 use crate::failure_detector::FailureDetector;
 use crate::heartbeat::HeartbeatTimer;
 use crate::interface::{Config, Durable, Input, Output, Timing};
 use crate::mutation::{Mutation, MutationError};
-use crate::runtime_health::RuntimeHealth;
+use crate::reconcile::Reconciler;
 use crate::startup_hold::StartupHold;
-use crate::workload::Workload;
+
+/// Changes in this node's document after which a new generation starts.
+const HISTORY: u64 = 2000;
 
 /// The state machine of a node.
 pub struct Engine {
@@ -32,7 +31,7 @@ pub struct Engine {
     /// This node's state, as its document is to say it.
     own: NodeState,
     view: Arc<View>,
-    /// Whether the view, the workload or this node's document may be out of date.
+    /// Whether the view, the instances or this node's document may be out of date.
     dirty: bool,
     /// Whether this node's document has its generation of this run.
     renewed: bool,
@@ -40,9 +39,8 @@ pub struct Engine {
     heartbeat: HeartbeatTimer,
     detector: FailureDetector,
     anti_entropy: AntiEntropy,
-    runtime: RuntimeHealth,
     hold: StartupHold,
-    workload: Workload,
+    reconciler: Reconciler,
     /// What is to become durable before the outputs that follow.
     pending: Durable,
     outputs: Vec<Output>,
@@ -93,9 +91,8 @@ impl Engine {
             heartbeat: HeartbeatTimer::new(timing.heartbeat, now),
             detector,
             anti_entropy: AntiEntropy::new(timing, now),
-            runtime: RuntimeHealth::new(timing.runtime_grace),
             hold: StartupHold::new((!alone).then_some(now + timing.first_contact)),
-            workload: Workload::new(id, before.claims),
+            reconciler: Reconciler::new(id, before.claims, timing.runtime_grace),
             pending: Durable::default(),
             outputs: Vec::new(),
         })
@@ -114,7 +111,7 @@ impl Engine {
     /// Returns whether this node was removed from the cluster and has stopped all its instances.
     pub fn has_left(&self) -> bool {
         let left = self.replica.cluster().left.contains_key(&self.replica.id());
-        left && self.own.claims.is_empty() && !self.runtime.is_unknown()
+        left && self.own.claims.is_empty() && !self.reconciler.is_unknown()
     }
 
     /// Returns the documents.
@@ -129,10 +126,9 @@ impl Engine {
             (self.detector.poll_timeout(), "silence check"),
             (self.anti_entropy.poll_timeout(), "anti-entropy"),
             (self.hold.poll_timeout(), "startup hold"),
-            (self.runtime.poll_timeout(), "runtime grace"),
-            (self.workload.poll_timeout(), "workload"),
         ];
-        let due = timers.into_iter().filter_map(|(at, name)| Some((at?, name))).min();
+        let due = timers.into_iter().filter_map(|(at, name)| Some((at?, name)));
+        let due = due.chain(self.reconciler.poll_timeout()).min();
         due.unwrap_or((Millis::MAX, "none"))
     }
 
@@ -154,10 +150,15 @@ impl Engine {
                 self.detector.saw_activity(from, now);
             }
             Input::Sync(from, SyncMessage::Summary(theirs)) => {
-                self.answer_summary(from, &theirs, now)
+                let (id, ours) = (self.replica.id(), self.replica.versions());
+                let compared = self.anti_entropy.answer_summary(id, from, &theirs, ours, now);
+                self.compared(compared);
             }
             Input::Sync(_, SyncMessage::Changes(batch)) => self.receive(batch, now),
-            Input::Runtime(event) => self.runtime_event(event, now),
+            Input::Runtime(event) => {
+                self.reconciler.handle(event, &mut self.own, now);
+                self.dirty = true;
+            }
             Input::Usage(usage) => {
                 self.usage.insert(self.replica.id(), usage);
             }
@@ -195,8 +196,158 @@ impl Engine {
             self.send_summary(peer, now);
         }
         self.dirty |= self.hold.handle_timeout(now);
-        self.dirty |= self.runtime.handle_timeout(now);
-        self.dirty |= self.workload.poll_timeout().is_some_and(|at| now >= at);
+        self.dirty |= self.reconciler.handle_timeout(now);
+    }
+
+    fn send_heartbeat(&mut self, now: Millis) {
+        let id = self.replica.id();
+        let heartbeat = Heartbeat {
+            node: id,
+            incarnation: self.replica.nodes().get(&id).map_or(0, |own| own.incarnation),
+            seq: now,
+            fingerprint: self.anti_entropy.fingerprint(self.replica.versions()),
+            usage: self.usage.get(&id).copied().unwrap_or_default(),
+        };
+        self.outputs.push(Output::Gossip(Gossip::Heartbeat(heartbeat)));
+    }
+
+    fn receive_heartbeat(&mut self, from: NodeId, heartbeat: &Heartbeat, now: Millis) {
+        let Heartbeat { node, incarnation, seq, fingerprint, usage } = *heartbeat;
+        if from != node || !self.detector.heartbeat(from, incarnation, seq, now) {
+            return;
+        }
+        self.usage.insert(from, usage);
+        self.dirty |= self.own.observed.insert(from);
+        let ours = self.replica.versions();
+        let compared = self.anti_entropy.compare_fingerprint(from, fingerprint, ours, now);
+        self.compared(compared);
+    }
+
+    fn compared(&mut self, comparison: Comparison) {
+        self.dirty |= comparison.is_current && self.hold.release();
+        self.outputs.extend(comparison.outputs);
+    }
+
+    fn send_summary(&mut self, peer: NodeId, now: Millis) {
+        let summary = self.anti_entropy.send_summary(peer, self.replica.versions(), now);
+        self.outputs.push(summary);
+    }
+
+    /// Checks and applies changes and certificates of a peer.
+    fn receive(&mut self, batch: Batch, now: Millis) {
+        let received = self.replica.receive(batch);
+        for rejected in &received.rejected {
+            tracing::warn!(error = %rejected, "rejected a change from a peer");
+        }
+        for entry in &received.unreadable {
+            tracing::warn!(document = ?entry.document, map = entry.map, key = entry.key, error = %entry.error, "ignored an unreadable entry");
+        }
+        self.dirty |= !received.accepted.is_empty();
+        self.pending.changes.extend(received.accepted);
+        self.pending.certificates.extend(received.certificates);
+        self.pending.replaced.extend(received.replaced);
+        let id = self.replica.id();
+        for (&node, state) in self.replica.nodes().iter().filter(|&(&node, _)| node != id) {
+            self.detector.saw_incarnation(node, state.incarnation, now);
+            // A refuted accusation stays in this node's document: taken back, it could reach a node before the refutation
+            // does, and the accused node's old claims would count there again.
+            if self.own.unreachable.get(&node).is_some_and(|&of| of < state.incarnation) {
+                self.detector.refuted(node, now);
+            }
+        }
+    }
+
+    /// Disconnects silent nodes, and accuses those that this node observes.
+    fn check_silence(&mut self, now: Millis) {
+        if self.reconciler.is_unknown() {
+            return;
+        }
+        let (id, nodes) = (self.replica.id(), self.replica.nodes());
+        let (detector, own) = (&mut self.detector, &mut self.own);
+        let (outputs, accuses) = accuse_silent_nodes(id, nodes, &self.view, detector, own, now);
+        self.outputs.extend(outputs);
+        self.dirty |= accuses;
+    }
+
+    /// Updates everything that follows from the documents: the incarnation, the view, the instances, and this node's
+    /// document.
+    fn converge(&mut self, now: Millis) {
+        let mut own_changes = Vec::new();
+        let mut view_changed = false;
+        // This node's document is part of the view: the second round sees what the first wrote, a third changes nothing.
+        for _ in 0..4 {
+            if !std::mem::take(&mut self.dirty) {
+                break;
+            }
+            self.own.runtime_error = self.reconciler.runtime_error().map(str::to_owned);
+            refute_accusations(self.replica.id(), self.replica.nodes(), &mut self.own);
+            view_changed = true;
+            self.update_view();
+            if self.reconciler.is_unknown() {
+                break;
+            }
+            let hold = self.hold.is_active();
+            let actions = self.reconciler.reconcile(&self.view, &mut self.own, hold, now);
+            self.outputs.extend(actions);
+            match self.write_own_document(now) {
+                Ok(Some(change)) => {
+                    own_changes.push(change);
+                    self.dirty = true;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "cannot write this node's document"),
+            }
+        }
+        self.pending.changes.extend(own_changes.iter().cloned());
+        self.persist();
+        self.publish(own_changes, now);
+        if view_changed {
+            self.outputs.push(Output::ViewChanged);
+        }
+    }
+
+    /// Computes the view, and logs which nodes went up or down.
+    fn update_view(&mut self) {
+        let mut nodes = self.replica.nodes().clone();
+        if !self.reconciler.is_unknown() {
+            // What is about to be written counts already, above all the incarnation: the last one may be accused, and this
+            // node would count itself as down and stop everything.
+            nodes.insert(self.replica.id(), self.own.clone());
+        }
+        let view = View::from_states(self.replica.cluster().clone(), nodes);
+        let moved = |from: &View, to: &View| -> Vec<NodeId> {
+            from.up.difference(&to.up).copied().collect()
+        };
+        for node in moved(&view, &self.view) {
+            tracing::info!(node = %node, name = view.name(node), "node is up");
+        }
+        for node in moved(&self.view, &view) {
+            tracing::warn!(node = %node, name = view.name(node), "node is down");
+        }
+        self.detector.retain(|node| view.nodes.contains_key(node));
+        self.view = Arc::new(view);
+    }
+
+    /// Writes this node's document, in a new generation at each start and when its history has grown. Returns the signed
+    /// change, if anything has changed.
+    fn write_own_document(&mut self, now: Millis) -> Result<Option<SignedChange>, DocumentError> {
+        if self.renewed && self.replica.own_change_count() < HISTORY {
+            return self.replica.write_node(&self.own, now);
+        }
+        self.renewed = true;
+        let node = self.replica.id();
+        if let Some(&(generation, _)) = self.replica.versions().nodes.get(&node) {
+            self.pending.replaced.push(DocumentId::Node { node, generation });
+        }
+        self.replica.start_generation(&self.own, now)
+    }
+
+    fn publish(&mut self, changes: Vec<SignedChange>, now: Millis) {
+        if changes.is_empty() {
+            return;
+        }
+        let batch = self.replica.batch(changes);
+        self.outputs.extend(self.anti_entropy.publish(batch, self.replica.versions(), now));
     }
 
     fn mutate(&mut self, request: u64, by: Subject, mutation: &Mutation, now: Millis) {

@@ -1,0 +1,96 @@
+//! What is to run in the slots of one node, by the plan and the updates under way.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use vc_crdt::View;
+use vc_protocol::instance::{Claim, InstanceState};
+use vc_protocol::spec::{ContainerSpec, Dependency, ServiceSpec, UpdatePolicy};
+use vc_protocol::{InstanceId, Name, NodeId, Slot};
+
+use crate::rollout::{Rollout, Version};
+
+/// The desired instance of a slot of this node.
+#[derive(Debug, Clone)]
+pub(crate) struct Desired {
+    pub(crate) spec: ContainerSpec,
+    pub(crate) digest: String,
+    /// What it waits for before it starts; empty if nothing.
+    pub(crate) waits_for: String,
+    /// Whether the old instance runs until this one is available.
+    pub(crate) starts_first: bool,
+    pub(crate) update: UpdatePolicy,
+}
+
+/// Returns what is to run in each slot that the plan gives to `node`.
+pub(crate) fn desired(view: &View, node: NodeId) -> BTreeMap<Slot, Desired> {
+    let mut rollouts = BTreeMap::new();
+    let mut desired = BTreeMap::new();
+    for slot in view.plan.slots_of(node) {
+        let rollout = match rollouts.entry(&slot.service) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => match Rollout::of(view, &slot.service) {
+                Some(rollout) => entry.insert(rollout),
+                None => continue,
+            },
+        };
+        let Version { spec, digest } = rollout.version(slot.replica);
+        let wanted = Desired {
+            spec: spec.container.clone(),
+            digest: digest.clone(),
+            waits_for: waits_for(view, node, slot, spec),
+            starts_first: spec.starts_first(),
+            update: spec.update.clone(),
+        };
+        desired.insert(slot.clone(), wanted);
+    }
+    desired
+}
+
+/// Returns what an instance of `node` waits for before it starts; empty if nothing.
+fn waits_for(view: &View, node: NodeId, slot: &Slot, spec: &ServiceSpec) -> String {
+    let unmet = spec.depends_on.iter().filter(|(name, condition)| {
+        let mut claims = claims_of(view, slot, name);
+        !claims.any(|claim| match condition {
+            Dependency::ServiceStarted => {
+                claim.state.is_running() || claim.state == InstanceState::Completed
+            }
+            Dependency::ServiceHealthy => claim.state == InstanceState::Healthy,
+            Dependency::ServiceCompletedSuccessfully => claim.state == InstanceState::Completed,
+        })
+    });
+    let mut waits: Vec<String> = unmet
+        .map(|(name, condition)| match condition {
+            Dependency::ServiceStarted => format!("waits for {name} to run"),
+            Dependency::ServiceHealthy => format!("waits for {name} to be healthy"),
+            Dependency::ServiceCompletedSuccessfully => {
+                format!("waits for {name} to complete")
+            }
+        })
+        .collect();
+    if !spec.starts_first() {
+        let elsewhere = view.claims_on(slot).find(|(other, _, claim)| {
+            *other != node && (claim.state.is_running() || claim.state == InstanceState::Stopping)
+        });
+        waits.extend(
+            elsewhere.map(|(node, ..)| format!("waits for {} to stop it", view.name(node))),
+        );
+    }
+    waits.join(", ")
+}
+
+/// Returns the claims of up nodes on a service of the same project.
+fn claims_of<'a>(
+    view: &'a View,
+    slot: &'a Slot,
+    name: &'a Name,
+) -> impl Iterator<Item = &'a Claim> {
+    let up = &view.up;
+    view.nodes.iter().filter(|(node, _)| up.contains(node)).flat_map(move |(_, state)| {
+        let of = |other: &InstanceId| {
+            let service = &other.slot.service;
+            service.project == slot.service.project && service.service == *name
+        };
+        state.claims.iter().filter(move |(other, _)| of(other)).map(|(_, claim)| claim)
+    })
+}

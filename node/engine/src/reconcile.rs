@@ -1,0 +1,187 @@
+//! Reconciles the instances of this node with the plan, and this node's state with the instances.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vc_crdt::{NodeState, UpdateResult, View};
+use vc_protocol::control::RolloutState;
+use vc_protocol::instance::{Claim, InstanceState};
+use vc_protocol::spec::{FailureAction, ServiceSpec};
+use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, VolumeKey};
+
+use crate::desired::desired;
+use crate::interface::Output;
+use crate::rollout::Rollout;
+use crate::runtime::{Observed, Phase, RuntimeEvent};
+use crate::runtime_health::{Recovery, RuntimeHealth};
+use crate::workload::Workload;
+
+/// What this node knows of its runtime: whether it answers, and the instances that it has.
+pub(crate) struct Reconciler {
+    node: NodeId,
+    runtime: RuntimeHealth,
+    workload: Workload,
+}
+
+impl Reconciler {
+    /// A reconciler before the first event of the runtime; `inherited` are the claims from before the start.
+    pub(crate) fn new(
+        node: NodeId,
+        inherited: BTreeMap<InstanceId, Claim>,
+        runtime_grace: Millis,
+    ) -> Self {
+        let runtime = RuntimeHealth::new(runtime_grace);
+        Self { node, runtime, workload: Workload::new(node, inherited) }
+    }
+
+    /// Returns whether the runtime has not answered since the start: there is nothing to reconcile yet.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.runtime.is_unknown()
+    }
+
+    /// Returns the runtime's error that this node's document reports.
+    pub(crate) fn runtime_error(&self) -> Option<&str> {
+        self.runtime.error()
+    }
+
+    /// Takes in an event of the runtime. The first list of instances demotes claims in `own` that nothing runs for.
+    pub(crate) fn handle(&mut self, event: RuntimeEvent, own: &mut NodeState, now: Millis) {
+        match event {
+            RuntimeEvent::Listed(all) => {
+                match self.runtime.listed() {
+                    Recovery::First => demote_stale_claims(&mut own.claims, &all),
+                    Recovery::Returned => self.workload.retry_pending(),
+                    Recovery::None => {}
+                }
+                self.workload.listed(all, now);
+            }
+            RuntimeEvent::Changed(seen) => self.workload.changed(seen, now),
+            RuntimeEvent::Unavailable(reason) => self.runtime.unavailable(reason, now),
+        }
+    }
+
+    /// Returns when to call [`Reconciler::handle_timeout`], and the name of the timer.
+    pub(crate) fn poll_timeout(&self) -> Option<(Millis, &'static str)> {
+        let grace = self.runtime.poll_timeout().map(|at| (at, "runtime grace"));
+        let workload = self.workload.poll_timeout().map(|at| (at, "workload"));
+        grace.into_iter().chain(workload).min()
+    }
+
+    /// Returns whether it is time to reconcile again.
+    pub(crate) fn handle_timeout(&mut self, now: Millis) -> bool {
+        let reported = self.runtime.handle_timeout(now);
+        reported || self.workload.poll_timeout().is_some_and(|at| now >= at)
+    }
+
+    /// Returns what the runtime is to do by the view, and updates what `own` says of this node's claims, volumes and
+    /// updates. With `hold`, the view may be out of date: nothing new is started, and nothing that runs is removed.
+    pub(crate) fn reconcile(
+        &mut self,
+        view: &View,
+        own: &mut NodeState,
+        hold: bool,
+        now: Millis,
+    ) -> Vec<Output> {
+        if own.runtime_error.is_some() {
+            self.workload.clear();
+            own.claims.clear();
+            return Vec::new();
+        }
+        let desired = desired(view, self.node);
+        let handover = handover(view, self.node, &own.claims);
+        let (actions, claims) = self.workload.reconcile(&desired, &handover, hold, now);
+        own.claims = claims;
+        let removed = record_volumes(view, own, now);
+        self.record_update_results(view, own);
+        let removed = removed.into_iter().map(Output::RemoveVolume);
+        removed.chain(actions.into_iter().map(Output::Runtime)).collect()
+    }
+
+    /// Records how updates ended: an instance of this node failed, or all instances are available.
+    fn record_update_results(&self, view: &View, own: &mut NodeState) {
+        let revision = |key: &ServiceKey| view.cluster.services.get(key).map(|it| it.updated);
+        own.update_results.retain(|key, result| revision(key) == Some(result.revision));
+        let ours: BTreeSet<&ServiceKey> = own.claims.keys().map(|id| &id.slot.service).collect();
+        for key in ours {
+            let (Some(rollout), Some(record)) =
+                (Rollout::of(view, key), view.cluster.services.get(key))
+            else {
+                continue;
+            };
+            if record.previous.is_none() || view.updates.contains_key(key) {
+                continue;
+            }
+            let continues = record.spec.update.failure_action == FailureAction::Continue;
+            let failed = self.workload.failures().find(|(id, _)| {
+                !continues
+                    && rollout.state == RolloutState::Updating
+                    && id.slot.service == *key
+                    && id.digest == rollout.goal()
+            });
+            let failed =
+                failed.map(|(id, why)| format!("{} on {}: {why}", id.slot, view.name(self.node)));
+            if let Some(reason) = &failed {
+                tracing::warn!(service = %key, reason, "update failed");
+            }
+            if failed.is_some() || rollout.is_complete() {
+                let result = UpdateResult { revision: record.updated, failed };
+                own.update_results.insert(key.clone(), result);
+            }
+        }
+    }
+}
+
+/// Claims from before the start whose instances do not run become pending: a successor's instance takes precedence over
+/// them.
+fn demote_stale_claims(claims: &mut BTreeMap<InstanceId, Claim>, all: &[Observed]) {
+    for (id, claim) in claims.iter_mut().filter(|(_, claim)| claim.state.is_running()) {
+        let runs = |seen: &Observed| matches!(seen.phase, Phase::Running { .. }) && seen.id == *id;
+        if !all.iter().any(runs) {
+            claim.state = InstanceState::Pending;
+        }
+    }
+}
+
+/// Returns the slots whose instances keep running on `node` although the plan gives them to another one, because that one
+/// does not run them yet. On a drained node these include slots that no other node can take. Slots that are moved because
+/// the node lacks room are not among them.
+fn handover(view: &View, node: NodeId, claims: &BTreeMap<InstanceId, Claim>) -> BTreeSet<Slot> {
+    let draining = view.cluster.drained.get(&node).copied().unwrap_or(false);
+    let ordered_to_move =
+        |slot: &Slot| view.input.moves.get(slot).is_some_and(|&(from, _)| from == node);
+    let keeps_running = |slot: &Slot| match view.plan.placements.get(slot) {
+        Some(placement) if placement.node == node => false,
+        Some(placement) => {
+            let mut claims = view.claims_on(slot);
+            (draining || ordered_to_move(slot))
+                && view.spec(&slot.service).is_some_and(ServiceSpec::starts_first)
+                && !claims.any(|(other, _, claim)| other == placement.node && claim.available)
+        }
+        None => draining && view.plan.unplaced.contains_key(slot),
+    };
+    claims.keys().map(|id| &id.slot).filter(|slot| keeps_running(slot)).cloned().collect()
+}
+
+/// Records the volumes that this node's instances mount. Returns those that have a tombstone, whose data is to be removed.
+fn record_volumes(view: &View, own: &mut NodeState, now: Millis) -> Vec<VolumeKey> {
+    let tombstones = &view.cluster.tombstones;
+    let is_removed =
+        |key: &VolumeKey, since: Millis| tombstones.get(key).is_some_and(|&at| since <= at);
+    let removed = own.volumes.extract_if(.., |key, since| is_removed(key, *since));
+    let removed = removed.map(|(key, _)| key).collect();
+    for id in own.claims.keys() {
+        let project = &id.slot.service.project;
+        let Some(spec) = view.spec(&id.slot.service) else { continue };
+        if !view.plan.placements.contains_key(&id.slot) {
+            continue;
+        }
+        for volume in spec.volumes() {
+            let key = VolumeKey { project: project.clone(), volume: volume.clone() };
+            if !view.input.volumes.contains_key(&key) {
+                // The tombstone may be by a clock ahead of ours; the new volume must be later.
+                let since = tombstones.get(&key).map_or(now, |&at| now.max(at + 1));
+                own.volumes.entry(key).or_insert(since);
+            }
+        }
+    }
+    removed
+}
