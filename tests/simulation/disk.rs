@@ -1,4 +1,4 @@
-//! Disks: what was persisted survives every crash.
+//! Disks. Data written once survives every crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +11,17 @@ use vc_protocol::wire::MAX_BATCH;
 pub(crate) struct Disk {
     changes: BTreeMap<(DocumentId, Actor, u64), SignedChange>,
     certificates: BTreeSet<String>,
-    /// The next writes that fail.
+    /// Number of following writes that fail.
     pub(crate) failing: u32,
 }
 
 impl Disk {
-    /// A disk with these certificates.
+    /// Returns a disk that holds these certificates.
     pub(crate) fn new(certificates: impl IntoIterator<Item = String>) -> Self {
         Self { certificates: certificates.into_iter().collect(), ..Self::default() }
     }
 
-    /// Writes all of it, or returns `false` and writes nothing.
+    /// Writes atomically. Returns `false` if the write failed and nothing was written.
     pub(crate) fn persist(&mut self, durable: Durable) -> bool {
         if self.failing > 0 {
             self.failing -= 1;
@@ -29,11 +29,11 @@ impl Disk {
         }
         self.certificates.extend(durable.certificates);
         for change in durable.changes {
-            let body = change.decode_unverified().expect("the engine persists what it can read");
+            let body = change.decode_unverified().expect("the engine persists readable changes");
             let held = self.changes.insert((body.document, body.actor, body.seq), change.clone());
             assert!(
                 held.is_none_or(|held| held == change),
-                "the disk had another change as {:?}",
+                "the disk holds a different change with this number, by {:?}",
                 body.actor
             );
         }
@@ -51,13 +51,13 @@ impl Disk {
         }
     }
 
-    /// Returns whether it holds this change.
+    /// Returns whether the disk holds this change.
     pub(crate) fn holds(&self, change: &SignedChange) -> bool {
-        let body = change.decode_unverified().expect("a change of ours");
+        let body = change.decode_unverified().expect("a readable change");
         self.changes.get(&(body.document, body.actor, body.seq)) == Some(change)
     }
 
-    /// The changes of these runs, in batches that a frame holds, all with every certificate.
+    /// Returns the changes of these ranges in batches of at most [`MAX_BATCH`] bytes, each with all certificates.
     pub(crate) fn replay(&self, runs: &[ChangeRange]) -> Vec<Batch> {
         let certificates: Vec<String> = self.certificates.iter().cloned().collect();
         let new = || Batch { certificates: certificates.clone(), changes: Vec::new() };

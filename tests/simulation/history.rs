@@ -10,19 +10,19 @@ pub(crate) enum Action {
     Requested(String),
     /// A container started.
     Started(InstanceId),
-    /// A container that ran was stopped at the request of the engine.
+    /// A running container was stopped by the engine.
     Stopped(InstanceId),
-    /// A container ended by itself, or with its host.
+    /// A container exited, or ended with its host.
     Ended(InstanceId),
-    /// Its engine made this many changes durable.
+    /// The engine wrote this many changes to disk.
     Persisted(usize),
-    /// Its engine published changes.
+    /// The engine published changes.
     Published,
-    /// Its engine sent changes to a peer.
+    /// The engine sent changes to a peer.
     Replayed,
-    /// Its engine closed a connection.
+    /// The engine closed a connection.
     Disconnected,
-    /// Its engine started.
+    /// The engine started.
     Booted,
 }
 
@@ -38,12 +38,13 @@ pub(crate) struct Entry {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cursor(usize);
 
-/// All actions in their order.
+/// All actions in order of time.
 #[derive(Debug, Default)]
 pub(crate) struct History(Vec<Entry>);
 
 impl History {
-    pub(crate) fn enter(&mut self, at: Millis, node: usize, action: Action) {
+    /// Appends an action.
+    pub(crate) fn record(&mut self, at: Millis, node: usize, action: Action) {
         self.0.push(Entry { at, node, action });
     }
 

@@ -1,16 +1,17 @@
-//! The seeded simulator: the very engine that a node runs, any number of them in one process, under virtual time. The
-//! network, the disks, the runtimes and the operators around them are made up and misbehave by a seed, so that every
-//! failure can be run again.
+//! The deterministic simulator: runs any number of production engines in one process under virtual time. Network, disks,
+//! runtimes and operators are simulated; their faults are drawn from a seed, so that every failure can be repeated.
 //!
-//! In the manner of FoundationDB's simulation (Zhou et al. 2021).
+//! As in FoundationDB's simulation (Zhou et al. 2021).
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test's way to say what must not fail"
+    reason = "a failed expectation is a failed test"
 )]
 
+mod check;
 mod disk;
+mod faults;
 mod history;
 mod invariants;
 mod network;

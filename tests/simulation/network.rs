@@ -1,4 +1,4 @@
-//! Links, the connections over them, and what gets lost.
+//! Links between nodes, connections over them, and message loss.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -13,15 +13,15 @@ use crate::world::{Event, World};
 /// Faults of the network.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NetworkFaults {
-    /// One-way latency.
+    /// One-way latency, in milliseconds.
     pub(crate) latency: (Millis, Millis),
     /// Messages lost on a link, per thousand.
     pub(crate) loss: u64,
-    /// Messages that come duplicated, of a thousand.
+    /// Messages delivered twice, per thousand.
     pub(crate) duplicated: u64,
     /// Messages delivered much later than those sent after them, per thousand.
     pub(crate) reordered: u64,
-    /// Time until a connection over a dead link closes.
+    /// Milliseconds until a connection over a dead link closes.
     pub(crate) dead_timeout: (Millis, Millis),
 }
 
@@ -37,12 +37,12 @@ impl Default for NetworkFaults {
     }
 }
 
-/// A connection: each end has its own idea of whether it is there.
+/// A connection as seen by its two ends, which may disagree while one end has not noticed a closed link.
 #[derive(Debug, Default)]
 struct Connection {
-    /// Of the node with the lower, and with the higher number: the connection that this end believes in.
+    /// Number of the connection that each end has open: first the node with the lower index, then the other.
     ends: [Option<u64>; 2],
-    /// Only the latest plan to dial counts.
+    /// Number of the latest scheduled dial; earlier ones are dropped.
     dial: u64,
     /// Failed dials in a row.
     failures: u32,
@@ -52,7 +52,7 @@ struct Connection {
 #[derive(Debug, Default)]
 pub(crate) struct Network {
     pub(crate) faults: NetworkFaults,
-    /// Directions in which nothing gets through.
+    /// Directions `(from, to)` in which all messages are dropped.
     cut: BTreeSet<(usize, usize)>,
     connections: BTreeMap<(usize, usize), Connection>,
     count: u64,
@@ -75,25 +75,25 @@ impl Network {
         self.connection(at, to).ends[usize::from(at > to)] = end;
     }
 
-    /// Whether a message gets from one end to the other.
+    /// Returns whether both ends share a connection and messages pass in this direction.
     fn carries(&self, from: usize, to: usize) -> bool {
         let end = self.end(from, to);
         end.is_some() && end == self.end(to, from) && !self.cut.contains(&(from, to))
     }
 
-    /// Whether both directions work.
+    /// Returns whether messages pass in both directions.
     fn is_whole(&self, a: usize, b: usize) -> bool {
         !self.cut.contains(&(a, b)) && !self.cut.contains(&(b, a))
     }
 
-    /// The peers that a node believes itself connected to.
+    /// Returns the peers to which a node has a connection open.
     pub(crate) fn peers(&self, of: usize, count: usize) -> Vec<usize> {
         (0..count).filter(|&other| other != of && self.end(of, other).is_some()).collect()
     }
 }
 
 impl World {
-    /// Nothing gets from `from` to `to`.
+    /// Drops all messages from `from` to `to`.
     pub(crate) fn cut_one_way(&mut self, from: usize, to: usize) {
         self.network.cut.insert((from, to));
         let dead_timeout = self.network.faults.dead_timeout;
@@ -105,9 +105,9 @@ impl World {
         }
     }
 
-    /// Cuts the links between the sides; nodes that are in none are on no side.
+    /// Cuts all links between nodes of different sides. Nodes on no side keep all their links.
     pub(crate) fn partition(&mut self, sides: &[&[usize]]) {
-        self.say(&format!("partition {sides:?}"));
+        self.trace_world(&format!("partition {sides:?}"));
         for (n, one) in sides.iter().enumerate() {
             for other in &sides[n + 1..] {
                 for (&a, &b) in one.iter().flat_map(|a| other.iter().map(move |b| (a, b))) {
@@ -118,13 +118,13 @@ impl World {
         }
     }
 
-    /// All links work again.
+    /// Restores all links.
     pub(crate) fn heal(&mut self) {
-        self.say("all links are whole");
+        self.trace_world("all links are restored");
         self.network.cut.clear();
     }
 
-    /// A connection over a link that has stayed dead ends at one end.
+    /// Closes one end of a connection if its link is still dead or the other end has gone.
     pub(crate) fn timeout(&mut self, at: usize, peer: usize, connection: u64) {
         let dead =
             !self.network.is_whole(at, peer) || self.network.end(peer, at) != Some(connection);
@@ -133,7 +133,7 @@ impl World {
         }
     }
 
-    /// One end of a connection goes.
+    /// Closes one end of a connection and schedules a redial.
     pub(crate) fn close(&mut self, at: usize, peer: usize, connection: u64) {
         if self.network.end(at, peer) != Some(connection) {
             return;
@@ -147,10 +147,10 @@ impl World {
     /// Closes a connection at the request of an engine; the other end closes when the link lets the message through.
     pub(crate) fn disconnect(&mut self, at: usize, peer: usize) {
         let Some(connection) = self.network.end(at, peer) else { return };
-        self.note(at, &format!("hangs up on {peer}"));
+        self.trace_node(at, &format!("disconnects m{peer}"));
         self.close(at, peer, connection);
-        let quick = self.network.is_whole(at, peer);
-        let after = self.rng.within(if quick {
+        let intact = self.network.is_whole(at, peer);
+        let after = self.rng.within(if intact {
             self.network.faults.latency
         } else {
             self.network.faults.dead_timeout
@@ -159,26 +159,26 @@ impl World {
     }
 
     /// Closes the connections of a node whose process ended; with `host`, the kernel closes none of them.
-    pub(crate) fn connections_end(&mut self, of: usize, host: bool) {
+    pub(crate) fn close_connections(&mut self, of: usize, host: bool) {
         for peer in (0..self.nodes.len()).filter(|&peer| peer != of) {
             let Some(connection) = self.network.end(of, peer) else { continue };
             self.network.set_end(of, peer, None);
-            let quick = !host && self.network.is_whole(of, peer);
+            let intact = !host && self.network.is_whole(of, peer);
             let after =
-                self.rng.within(if quick { (1, 300) } else { self.network.faults.dead_timeout });
+                self.rng.within(if intact { (1, 300) } else { self.network.faults.dead_timeout });
             self.schedule(after, Event::Close { at: peer, peer: of, connection });
         }
     }
 
-    /// The engine was made anew in a process that lives on: it learns what is connected.
-    pub(crate) fn connections_again(&mut self, of: usize) {
+    /// Announces the open connections of a process to its new engine.
+    pub(crate) fn restore_connections(&mut self, of: usize) {
         for peer in self.network.peers(of, self.nodes.len()) {
             let id = self.nodes[peer].id;
             self.deliver(1, of, Input::Connected(id));
         }
     }
 
-    /// Plans to connect two nodes; an earlier plan is void.
+    /// Schedules a dial between two nodes, in place of an earlier one.
     pub(crate) fn plan_dial(&mut self, a: usize, b: usize, within: (Millis, Millis)) {
         let connection = self.network.connection(a, b);
         connection.dial += 1;
@@ -187,7 +187,7 @@ impl World {
         self.schedule(after, Event::Dial { a, b, number });
     }
 
-    /// Plans to dial all nodes from one that has just started.
+    /// Schedules dials from a started node to all others.
     pub(crate) fn dial_all(&mut self, of: usize) {
         for peer in (0..self.nodes.len()).filter(|&peer| peer != of) {
             self.network.connection(of, peer).failures = 0;
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    /// Tries to connect two nodes, and goes on trying.
+    /// Connects two nodes; on failure schedules another dial with exponential backoff.
     pub(crate) fn dial(&mut self, a: usize, b: usize, number: u64) {
         let (there, whole) =
             (self.is_running(a) && self.is_running(b), self.network.is_whole(a, b));
@@ -209,8 +209,8 @@ impl World {
         }
         if !there || !whole {
             connection.failures = (connection.failures + 1).min(4);
-            let most = 500 << connection.failures;
-            return self.plan_dial(a, b, (most / 2, most));
+            let backoff = 500 << connection.failures;
+            return self.plan_dial(a, b, (backoff / 2, backoff));
         }
         connection.failures = 0;
         self.network.count += 1;
@@ -222,22 +222,23 @@ impl World {
             let (certificate, peer_id) =
                 (self.nodes[peer].certificate.clone(), self.nodes[peer].id);
             self.deliver(after, at, Input::Certificate(certificate));
-            // An end that still has an older connection gets one more.
+            // An end with an older connection is connected already.
             if !known {
                 self.deliver(after, at, Input::Connected(peer_id));
             }
         }
     }
 
+    /// Returns a random one-way delay, in milliseconds.
     fn one_way(&mut self) -> Millis {
         let reordered = self.rng.permille(self.network.faults.reordered);
         self.rng.within(self.network.faults.latency)
             + if reordered { self.rng.within((100, 1500)) } else { 0 }
     }
 
-    /// A message over a connection.
+    /// Sends a message over a connection; it may be lost, delayed or duplicated.
     pub(crate) fn send(&mut self, from: usize, to: usize, message: &SyncMessage) {
-        assert!(encode(message).len() <= MAX_FRAME, "a message that no frame holds");
+        assert!(encode(message).len() <= MAX_FRAME, "the message exceeds the frame limit");
         if !self.network.carries(from, to)
             || !self.is_running(to)
             || self.rng.permille(self.network.faults.loss)
@@ -252,13 +253,13 @@ impl World {
         }
     }
 
-    /// Gossips a message from node to node.
+    /// Floods a gossip message to all nodes reachable over connections, along the fastest paths.
     pub(crate) fn publish(&mut self, from: usize, gossip: &Gossip) {
-        assert!(encode(gossip).len() <= MAX_GOSSIP, "a message that gossip does not take");
+        assert!(encode(gossip).len() <= MAX_GOSSIP, "the message exceeds the gossip limit");
         let id = self.nodes[from].id;
         let mut reached = BTreeSet::from([from]);
-        let mut ways = BinaryHeap::from([Reverse((0, from, from))]);
-        while let Some(Reverse((after, via, to))) = ways.pop() {
+        let mut queue = BinaryHeap::from([Reverse((0, from, from))]);
+        while let Some(Reverse((after, via, to))) = queue.pop() {
             let first = via == to;
             if !first && !reached.insert(to) {
                 continue;
@@ -279,7 +280,7 @@ impl World {
                     && self.is_awake(next);
                 if passes && !self.rng.permille(self.network.faults.loss) {
                     let hop = self.one_way();
-                    ways.push(Reverse((after + hop, to, next)));
+                    queue.push(Reverse((after + hop, to, next)));
                 }
             }
         }

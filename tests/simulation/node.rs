@@ -1,4 +1,4 @@
-//! Nodes: joining, starting and dying.
+//! Nodes: joins, starts, crashes and stalls.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::history::Action;
 use crate::runtime::Runtime;
 use crate::world::{EPOCH, Event, World};
 
-/// A node: what survives its engine, and its engine.
+/// A node: its engine, and the state that outlives the engine.
 pub(crate) struct Node {
     pub(crate) key: Keypair,
     pub(crate) id: NodeId,
@@ -22,20 +22,22 @@ pub(crate) struct Node {
     pub(crate) runtime: Runtime,
     /// `None`: the process is down.
     pub(crate) engine: Option<Engine>,
-    /// The number of engines so far.
-    pub(crate) life: u64,
-    /// How far its clock is ahead.
+    /// Number of the current engine; events scheduled for an earlier one are dropped.
+    pub(crate) engine_id: u64,
+    /// Milliseconds that its clock is ahead.
     pub(crate) offset: Millis,
-    /// It does nothing before this time.
+    /// The process is stalled until this time.
     pub(crate) busy_until: Millis,
     /// The process dies after this many more outputs.
     pub(crate) crash_after: Option<u32>,
+    /// Time of the scheduled wake-up.
     pub(crate) wake_at: Option<Millis>,
+    /// Wake-ups in the current second: the second, and their number.
     pub(crate) wakes: (Millis, u32),
 }
 
 impl World {
-    /// A node joins: it has its certificate and those of all others. Its process starts at once.
+    /// Adds a node that has its own certificate and those of all earlier nodes, and starts it. Returns its index.
     pub(crate) fn join(&mut self, capacity: Resources) -> usize {
         let of = self.nodes.len();
         let seed = u8::try_from(of + 1).expect("fewer than 255 nodes");
@@ -65,7 +67,7 @@ impl World {
             disk,
             runtime,
             engine: None,
-            life: 0,
+            engine_id: 0,
             offset,
             busy_until: 0,
             crash_after: None,
@@ -76,17 +78,17 @@ impl World {
         of
     }
 
-    /// The process of a node starts.
+    /// Starts the process of a node; no effect if it is up.
     pub(crate) fn boot(&mut self, of: usize) {
         if self.is_running(of) {
             return;
         }
-        self.note(of, "starts");
+        self.trace_node(of, "process starts");
         self.make_engine(of);
         self.dial_all(of);
     }
 
-    /// An engine from what is on disk, in the place of the one before.
+    /// Replaces the engine of a node by a new one, loaded from its disk.
     pub(crate) fn make_engine(&mut self, of: usize) {
         let (now, nonce) = (self.local(of), self.rng.next());
         let node = &mut self.nodes[of];
@@ -99,36 +101,36 @@ impl World {
             timing: Timing::default(),
         };
         node.engine = Some(Engine::new(config, node.disk.load(), now).expect("an engine"));
-        node.life += 1;
+        node.engine_id += 1;
         node.wake_at = None;
         node.crash_after = None;
-        let life = node.life;
-        self.enter(of, Action::Booted);
+        let engine_id = node.engine_id;
+        self.record(of, Action::Booted);
         let after = self.rng.within((5, 300));
-        self.schedule(after, Event::List { of, life });
+        self.schedule(after, Event::List { of, engine_id });
         self.rearm(of);
     }
 
-    /// The process of a node dies; what it ran goes on.
+    /// Kills the process of a node; its containers keep running.
     pub(crate) fn kill_process(&mut self, of: usize) {
         if self.nodes[of].engine.take().is_some() {
-            self.note(of, "process killed");
-            self.connections_end(of, false);
+            self.trace_node(of, "process killed");
+            self.close_connections(of, false);
         }
     }
 
-    /// A node loses power.
+    /// Cuts the power of a host: ends its process and its containers.
     pub(crate) fn kill_host(&mut self, of: usize) {
-        self.note(of, "host killed");
+        self.trace_node(of, "host killed");
         if self.nodes[of].engine.take().is_some() {
-            self.connections_end(of, true);
+            self.close_connections(of, true);
         }
-        self.containers_end(of);
+        self.stop_containers(of);
     }
 
-    /// The process of a node does nothing for a while, then catches up.
-    pub(crate) fn stall(&mut self, of: usize, for_: Millis) {
-        self.note(of, &format!("does nothing for {for_} ms"));
-        self.nodes[of].busy_until = self.now + for_;
+    /// Stalls the process of a node for `duration` milliseconds; delayed events are executed afterwards.
+    pub(crate) fn stall(&mut self, of: usize, duration: Millis) {
+        self.trace_node(of, &format!("stalls for {duration} ms"));
+        self.nodes[of].busy_until = self.now + duration;
     }
 }

@@ -1,4 +1,4 @@
-//! Operators: the mutations that they request, and the answers.
+//! Operators: the mutations that they send, and the answers.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use vc_protocol::control::Change;
 
 use crate::world::World;
 
-/// A mutation and what became of it.
+/// A mutation and its result.
 pub(crate) struct Operation {
     pub(crate) mutation: Mutation,
-    /// What the cluster document of that node was made of when it was asked.
-    pub(crate) knew: BTreeMap<Actor, u64>,
-    /// The change that it became, with its actor and number; `None`: it changed nothing.
+    /// Versions of the cluster document on the node that received the mutation, at that time.
+    pub(crate) known: BTreeMap<Actor, u64>,
+    /// The change that it produced, with actor and sequence number; `None`: the mutation had no effect.
     pub(crate) change: Option<(Actor, u64, SignedChange)>,
-    /// What it wrote; `None`: took away.
+    /// Entries of the cluster document that it wrote; value `None`: deleted.
     pub(crate) writes: BTreeMap<String, Option<String>>,
-    /// Whether the change came to a disk.
+    /// Whether the change was written to a disk.
     pub(crate) persisted: bool,
     pub(crate) answer: Option<Result<Vec<Change>, MutationError>>,
 }
@@ -30,22 +30,22 @@ impl Operation {
     }
 }
 
-/// All operations, by the number of their request.
+/// All operations, by request number.
 #[derive(Default)]
 pub(crate) struct Operators {
     pub(crate) operations: BTreeMap<u64, Operation>,
-    asked: u64,
+    requests: u64,
 }
 
-/// An operation that is being handled.
-pub(crate) struct Asked {
+/// State of the cluster document before a mutation is applied.
+pub(crate) struct PendingOperation {
     request: u64,
     mutation: Mutation,
-    knew: BTreeMap<Actor, u64>,
+    known: BTreeMap<Actor, u64>,
     state: ClusterState,
 }
 
-/// The entries of a cluster document, as text.
+/// Returns the entries of a cluster document as text.
 pub(crate) fn entries(state: &ClusterState) -> BTreeMap<String, String> {
     let json = |value: &vc_crdt::ServiceRecord| serde_json::to_string(value).expect("plain data");
     let services =
@@ -60,26 +60,31 @@ pub(crate) fn entries(state: &ClusterState) -> BTreeMap<String, String> {
 }
 
 impl Operators {
-    /// Called before an engine handles an input.
-    pub(crate) fn before(&self, engine: &Engine, input: &Input) -> Option<Asked> {
+    /// Records the state before an engine handles a mutation; `None` for other inputs.
+    pub(crate) fn begin(&self, engine: &Engine, input: &Input) -> Option<PendingOperation> {
         let Input::Mutate { request, mutation, .. } = input else { return None };
-        Some(Asked {
+        Some(PendingOperation {
             request: *request,
             mutation: mutation.clone(),
-            knew: engine.replica().versions().cluster.clone(),
+            known: engine.replica().versions().cluster.clone(),
             state: engine.replica().cluster().clone(),
         })
     }
 
-    /// Called after it did, before anything is done.
-    pub(crate) fn after(&mut self, engine: &Engine, asked: Asked, outputs: &[Output]) {
-        let Asked { request, mutation, knew, state } = asked;
+    /// Records the effect of a mutation, before the outputs are performed.
+    pub(crate) fn finish(
+        &mut self,
+        engine: &Engine,
+        pending: PendingOperation,
+        outputs: &[Output],
+    ) {
+        let PendingOperation { request, mutation, known, state } = pending;
         let (old, new) = (entries(&state), entries(engine.replica().cluster()));
         let put = new.iter().filter(|(key, value)| old.get(*key) != Some(value));
-        let gone = old.keys().filter(|key| !new.contains_key(*key));
+        let deleted = old.keys().filter(|key| !new.contains_key(*key));
         let writes = put
             .map(|(k, v)| (k.clone(), Some(v.clone())))
-            .chain(gone.map(|k| (k.clone(), None)))
+            .chain(deleted.map(|k| (k.clone(), None)))
             .collect();
         let persisted = outputs.iter().filter_map(|output| match output {
             Output::Persist(durable) => Some(&durable.changes),
@@ -90,20 +95,20 @@ impl Operators {
             (body.document == DocumentId::Cluster).then(|| (body.actor, body.seq, change.clone()))
         });
         let operation =
-            Operation { mutation, knew, change, writes, persisted: false, answer: None };
+            Operation { mutation, known, change, writes, persisted: false, answer: None };
         self.operations.insert(request, operation);
     }
 
-    /// Changes have come to a disk.
+    /// Marks the operations whose changes were written to a disk.
     pub(crate) fn persisted(&mut self, changes: &[SignedChange]) {
         for operation in self.operations.values_mut() {
-            let is_there =
+            let written =
                 operation.change.as_ref().is_some_and(|(_, _, change)| changes.contains(change));
-            operation.persisted |= is_there;
+            operation.persisted |= written;
         }
     }
 
-    /// An answer reached its operator.
+    /// Records the answer to a request.
     pub(crate) fn answered(&mut self, request: u64, answer: Result<Vec<Change>, MutationError>) {
         if let Some(operation) = self.operations.get_mut(&request) {
             operation.answer = Some(answer);
@@ -113,13 +118,13 @@ impl Operators {
 
 impl World {
     /// Sends a mutation to a node. Returns the number of the request; `None` if the node does not run.
-    pub(crate) fn ask(&mut self, of: usize, mutation: Mutation) -> Option<u64> {
+    pub(crate) fn request(&mut self, of: usize, mutation: Mutation) -> Option<u64> {
         if !self.is_awake(of) {
             return None;
         }
-        self.operators.asked += 1;
-        let request = self.operators.asked;
-        self.note(of, &format!("is asked {request}: {}", short(&mutation)));
+        self.operators.requests += 1;
+        let request = self.operators.requests;
+        self.trace_node(of, &format!("request {request}: {}", summary(&mutation)));
         let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned() };
         self.handle(of, Input::Mutate { request, by, mutation });
         Some(request)
@@ -127,13 +132,18 @@ impl World {
 
     /// Sends a mutation to a node, which must acknowledge it.
     pub(crate) fn command(&mut self, of: usize, mutation: Mutation) {
-        let request = self.ask(of, mutation).expect("the node is there");
+        let request = self.request(of, mutation).expect("the node is running");
         let operation = &self.operators.operations[&request];
-        assert!(operation.acknowledged(), "{}: {:?}", short(&operation.mutation), operation.answer);
+        assert!(
+            operation.acknowledged(),
+            "{}: {:?}",
+            summary(&operation.mutation),
+            operation.answer
+        );
     }
 }
 
-fn short(mutation: &Mutation) -> String {
+fn summary(mutation: &Mutation) -> String {
     match mutation {
         Mutation::Deploy { deployments: all, .. } => {
             let one = |it: &vc_protocol::spec::Deployment| {

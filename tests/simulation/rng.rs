@@ -1,11 +1,11 @@
-//! Randomness that a seed repeats: SplitMix64 (Steele, Lea, Flood 2014).
+//! A deterministic random number generator: SplitMix64 (Steele, Lea, Flood 2014).
 
-/// A stream of random numbers.
+/// A stream of random numbers, repeatable by its seed.
 #[derive(Debug, Clone)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// The stream of a seed.
+    /// Returns the stream of a seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5bf0_3635)
     }
@@ -29,7 +29,7 @@ impl Rng {
         usize::try_from(self.next() % len as u64).expect("less than a length")
     }
 
-    /// Returns true with this probability, per thousand.
+    /// Returns true with a probability of `times` per thousand.
     pub(crate) fn permille(&mut self, times: u64) -> bool {
         self.next() % 1000 < times
     }

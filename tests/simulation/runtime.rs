@@ -1,4 +1,4 @@
-//! Containers, which outlive the engine that asked for them, and die with their host.
+//! Container runtimes. Containers outlive the engine that started them, and end with their host.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +10,14 @@ use vc_protocol::{Millis, Resources};
 use crate::history::Action;
 use crate::world::{Event, World};
 
-/// Faults of containers whose image name contains `flaky`; the delays apply to all.
+/// Delays of all containers, in milliseconds, and faults of those whose image name contains `flaky`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RuntimeFaults {
     /// Time to pull an image that is not on the node.
     pub(crate) pull: (Millis, Millis),
-    /// From the action until it runs.
+    /// Time from the start action until the container runs.
     pub(crate) start: (Millis, Millis),
-    /// From the action until it is gone.
+    /// Time from the remove action until the container is gone.
     pub(crate) stop: (Millis, Millis),
     /// Flaky containers that fail to start, per thousand.
     pub(crate) fails: u64,
@@ -31,13 +31,13 @@ impl Default for RuntimeFaults {
     }
 }
 
-/// One container.
+/// A container of one node.
 #[derive(Debug, Clone)]
 pub(crate) struct Container {
-    /// As the runtime would report it; `None`: it is being started.
+    /// The phase that the runtime reports; `None`: the container is being started.
     pub(crate) phase: Option<Phase>,
     pub(crate) removing: bool,
-    /// What is kept free for it.
+    /// Reserved resources.
     pub(crate) reservation: Resources,
     checked: bool,
     flaky: bool,
@@ -46,7 +46,7 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    /// Whether its process is up.
+    /// Returns whether its process runs.
     pub(crate) fn runs(&self) -> bool {
         matches!(self.phase, Some(Phase::Running { .. }))
     }
@@ -62,17 +62,17 @@ pub(crate) enum ContainerEvent {
     Change,
 }
 
-/// What runs containers on one node.
+/// The container runtime of one node.
 #[derive(Debug)]
 pub(crate) struct Runtime {
     pub(crate) containers: BTreeMap<InstanceId, Container>,
     images: BTreeSet<String>,
-    /// Whether it answers.
+    /// Whether the runtime answers.
     pub(crate) available: bool,
-    /// Whether containers that ended with their host are still there afterwards, exited.
+    /// Whether containers that ended with their host are listed afterwards, as exited.
     pub(crate) keeps_exited: bool,
-    /// Events come in their order: none before this time.
-    told: Millis,
+    /// Time of the latest report; later reports are delivered in order.
+    last_report: Millis,
     epochs: u64,
 }
 
@@ -83,18 +83,18 @@ impl Runtime {
             images: BTreeSet::new(),
             available: true,
             keeps_exited,
-            told: 0,
+            last_report: 0,
             epochs: 0,
         }
     }
 
-    /// The list that it would give.
+    /// Returns the containers as the runtime lists them.
     pub(crate) fn list(&self) -> Vec<Observed> {
-        let seen = |(id, it): (&InstanceId, &Container)| {
+        let observed = |(id, it): (&InstanceId, &Container)| {
             let phase = it.phase.clone()?;
             Some(Observed { id: id.clone(), address: address(&phase), phase })
         };
-        self.containers.iter().filter_map(seen).collect()
+        self.containers.iter().filter_map(observed).collect()
     }
 }
 
@@ -103,14 +103,14 @@ fn address(phase: &Phase) -> String {
 }
 
 impl World {
-    /// Does what an engine asks of its runtime.
-    pub(crate) fn act(&mut self, of: usize, action: RuntimeAction) {
-        let asked = match &action {
+    /// Executes an action that an engine requested of its runtime.
+    pub(crate) fn run_action(&mut self, of: usize, action: RuntimeAction) {
+        let summary = match &action {
             RuntimeAction::Start { id, .. } => format!("start {id}"),
             RuntimeAction::Remove { id, .. } => format!("remove {id}"),
         };
-        self.note(of, &format!("asks its runtime: {asked}"));
-        self.enter(of, Action::Requested(asked));
+        self.trace_node(of, &format!("runtime action: {summary}"));
+        self.record(of, Action::Requested(summary));
         if !self.nodes[of].runtime.available {
             return;
         }
@@ -143,9 +143,9 @@ impl World {
             }
         }
         runtime.epochs += 1;
-        let here = runtime.images.contains(&spec.image);
+        let pulled = runtime.images.contains(&spec.image);
         let container = Container {
-            phase: (!here).then(|| Phase::Pulling { progress: String::new() }),
+            phase: (!pulled).then(|| Phase::Pulling { progress: String::new() }),
             removing: false,
             reservation: spec.reservation,
             checked: spec.healthcheck.is_some(),
@@ -154,7 +154,7 @@ impl World {
             epoch: runtime.epochs,
         };
         runtime.containers.insert(id.clone(), container);
-        if here {
+        if pulled {
             self.schedule_container(of, &id, runtime_faults.start, ContainerEvent::Started);
         } else {
             self.report(of, &id);
@@ -175,7 +175,7 @@ impl World {
         self.schedule(after, Event::Container { of, id, epoch, event });
     }
 
-    /// Something is due for a container.
+    /// Executes the scheduled event of a container; those of an earlier container with this id are dropped.
     pub(crate) fn container_event(
         &mut self,
         of: usize,
@@ -200,15 +200,15 @@ impl World {
                 if it.image.contains("broken") {
                     let output = "cannot open its configuration".to_owned();
                     it.phase = Some(Phase::Exited { code: 1, output });
-                    self.enter(of, Action::Ended(id.clone()));
-                    self.note(of, &format!("{id} exits at once"));
+                    self.record(of, Action::Ended(id.clone()));
+                    self.trace_node(of, &format!("{id} exits after its start"));
                 } else if flaky && self.rng.permille(runtime_faults.fails) {
                     it.phase = Some(Phase::Failed { reason: "no such image".to_owned() });
                 } else {
                     it.phase = Some(Phase::Running { health: None, started, said: String::new() });
                     let checked = it.checked;
-                    self.enter(of, Action::Started(id.clone()));
-                    self.note(of, &format!("runs {id}"));
+                    self.record(of, Action::Started(id.clone()));
+                    self.trace_node(of, &format!("runs {id}"));
                     if checked {
                         self.schedule_container(
                             of,
@@ -225,8 +225,8 @@ impl World {
             }
             ContainerEvent::Stopped => {
                 if it.runs() {
-                    self.enter(of, Action::Stopped(id.clone()));
-                    self.note(of, &format!("stopped {id}"));
+                    self.record(of, Action::Stopped(id.clone()));
+                    self.trace_node(of, &format!("stopped {id}"));
                 }
                 self.nodes[of].runtime.containers.remove(&id);
                 self.report(of, &id);
@@ -242,6 +242,7 @@ impl World {
         }
     }
 
+    /// Lets a flaky container exit or change its health, with the probability of the faults.
     fn change_container(&mut self, of: usize, id: &InstanceId) {
         let (changes, code, exits) =
             (self.runtime_faults.changes, self.rng.pick(&[0, 1, 137]), self.rng.permille(600));
@@ -252,8 +253,8 @@ impl World {
         }
         if acts && exits {
             it.phase = Some(Phase::Exited { code, output: String::new() });
-            self.enter(of, Action::Ended(id.clone()));
-            self.note(of, &format!("{id} exits with {code}"));
+            self.record(of, Action::Ended(id.clone()));
+            self.trace_node(of, &format!("{id} exits with {code}"));
             return self.report(of, id);
         }
         if let (true, true, Some(Phase::Running { health, .. })) = (acts, it.checked, &mut it.phase)
@@ -261,7 +262,7 @@ impl World {
             *health = Some(*health != Some(true));
             self.report(of, id);
         }
-        // One that is unhealthy when the faults end becomes healthy.
+        // Repeats until the faults end and the container is healthy.
         if changes > 0 || !acts {
             self.schedule_container(of, id, (1000, 10_000), ContainerEvent::Change);
         }
@@ -283,7 +284,7 @@ impl World {
         }
     }
 
-    /// Tells the engine how a container is.
+    /// Reports the phase of a container to the engine.
     fn report(&mut self, of: usize, id: &InstanceId) {
         let phase = match self.nodes[of].runtime.containers.get(id) {
             Some(it) => it.phase.clone(),
@@ -291,16 +292,16 @@ impl World {
         };
         let Some(phase) = phase else { return };
         let observed = Observed { id: id.clone(), address: address(&phase), phase };
-        self.tell_engine(of, RuntimeEvent::Changed(observed));
+        self.deliver_runtime_event(of, RuntimeEvent::Changed(observed));
     }
 
-    fn tell_engine(&mut self, of: usize, event: RuntimeEvent) {
+    fn deliver_runtime_event(&mut self, of: usize, event: RuntimeEvent) {
         let runtime = &mut self.nodes[of].runtime;
         if !runtime.available && !matches!(event, RuntimeEvent::Unavailable(_)) {
             return;
         }
-        let at = (self.now + self.rng.within((1, 20))).max(runtime.told);
-        runtime.told = at;
+        let at = (self.now + self.rng.within((1, 20))).max(runtime.last_report);
+        runtime.last_report = at;
         self.deliver(at - self.now, of, Input::Runtime(event));
     }
 
@@ -311,24 +312,29 @@ impl World {
             true => RuntimeEvent::Listed(runtime.list()),
             false => RuntimeEvent::Unavailable("Docker does not answer".to_owned()),
         };
-        self.tell_engine(of, event);
+        self.deliver_runtime_event(of, event);
     }
 
-    /// The runtime goes away or comes back; `containers_die`: and with it what it ran.
-    pub(crate) fn runtime_answers(&mut self, of: usize, answers: bool, containers_die: bool) {
-        if self.nodes[of].runtime.available == answers {
+    /// Stops or resumes the answers of a runtime. `containers_die`: its containers end as well.
+    pub(crate) fn set_runtime_available(
+        &mut self,
+        of: usize,
+        available: bool,
+        containers_die: bool,
+    ) {
+        if self.nodes[of].runtime.available == available {
             return;
         }
-        self.note(of, if answers { "its runtime is back" } else { "its runtime goes away" });
-        self.nodes[of].runtime.available = answers;
+        self.trace_node(of, if available { "runtime recovers" } else { "runtime fails" });
+        self.nodes[of].runtime.available = available;
         if containers_die {
-            self.containers_end(of);
+            self.stop_containers(of);
         }
         self.list(of);
     }
 
-    /// Everything that runs on a node ends.
-    pub(crate) fn containers_end(&mut self, of: usize) {
+    /// Ends all running containers of a node.
+    pub(crate) fn stop_containers(&mut self, of: usize) {
         let runtime = &mut self.nodes[of].runtime;
         let ended: Vec<InstanceId> = runtime
             .containers
@@ -348,7 +354,7 @@ impl World {
             runtime.containers.clear();
         }
         for id in ended {
-            self.enter(of, Action::Ended(id));
+            self.record(of, Action::Ended(id));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Services to deploy.
+//! Service definitions and random mutations.
 
 use std::collections::BTreeMap;
 
@@ -11,38 +11,38 @@ use vc_protocol::{Resources, ServiceKey};
 
 use crate::rng::Rng;
 
-/// Resources of this size.
-pub(crate) fn amount(cpu_millis: u64, mebibytes: u64) -> Resources {
+/// Returns resources of this size.
+pub(crate) fn resources(cpu_millis: u64, mebibytes: u64) -> Resources {
     Resources { cpu_millis, memory_bytes: mebibytes << 20 }
 }
 
-/// A service of project `shop` that behaves.
+/// Returns a service of project `shop` whose containers never fail.
 pub(crate) fn service(name: &str, replicas: u32) -> Deployment {
     let service: ServiceKey = format!("shop/{name}").parse().expect("a service");
     let container = ContainerSpec {
         image: "steady".to_owned(),
         stop_grace_ms: 10_000,
-        reservation: amount(100, 64),
+        reservation: resources(100, 64),
         ..ContainerSpec::default()
     };
     let spec = ServiceSpec { container, ..ServiceSpec::default() };
     Deployment { service, replicas: Some(replicas), spec }
 }
 
-/// The same in another version.
+/// Sets the version of a service: an environment variable.
 pub(crate) fn version(mut of: Deployment, version: u64) -> Deployment {
     of.spec.container.environment.insert("VERSION".to_owned(), version.to_string());
     of
 }
 
-/// The command that puts it in place.
+/// Returns the mutation that deploys a service.
 pub(crate) fn deploy(of: Deployment) -> Mutation {
     Mutation::Deploy { deployments: vec![of], files: BTreeMap::new() }
 }
 
 const NAMES: [&str; 6] = ["web", "api", "mail", "jobs", "cache", "search"];
 
-/// Something that an operator may ask for.
+/// Returns a random mutation.
 pub(crate) fn any_mutation(rng: &mut Rng, nodes: usize) -> Mutation {
     let name = rng.pick(&NAMES);
     match rng.index(10) {
@@ -56,10 +56,10 @@ pub(crate) fn any_mutation(rng: &mut Rng, nodes: usize) -> Mutation {
             }
         }
         5 | 6 => {
-            let most = if rng.permille(100) { 20 } else { 5 };
+            let limit = if rng.permille(100) { 20 } else { 5 };
             Mutation::Scale {
                 service: format!("shop/{name}"),
-                replicas: rng.within((0, most)) as u32,
+                replicas: rng.within((0, limit)) as u32,
             }
         }
         7 => Mutation::Remove(if rng.permille(50) {
@@ -79,7 +79,7 @@ fn any_service(rng: &mut Rng, name: &str) -> Deployment {
     }
     let container = &mut one.spec.container;
     container.reservation =
-        amount(rng.pick(&[0, 100, 100, 500, 1500]), rng.pick(&[0, 64, 64, 256, 900]));
+        resources(rng.pick(&[0, 100, 100, 500, 1500]), rng.pick(&[0, 64, 64, 256, 900]));
     container.image = rng.pick(&["steady", "flaky", "flaky-2", "steady-2"]).to_owned();
     if rng.permille(300) {
         container.healthcheck = Some(Healthcheck {

@@ -1,4 +1,4 @@
-//! The trace of a world, with the engine's log. Its tail is printed when a test fails.
+//! The trace of a world, including the engines' logs. Its tail is printed when a test fails.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -7,7 +7,7 @@ use std::fmt::{Debug, Write as _};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-/// Lines that are kept.
+/// Lines kept for a failing test.
 const TAIL: usize = 250;
 
 thread_local! {
@@ -22,7 +22,7 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// An empty one, which takes in what this thread logs. `VC_SIM_TRACE=1` shows every line at once.
+    /// Returns an empty trace and captures the logs of this thread. `VC_SIM_TRACE=1` prints every line immediately.
     pub(crate) fn new() -> Self {
         LOGGED.with_borrow_mut(Vec::clear);
         Self {
@@ -33,7 +33,7 @@ impl Trace {
     }
 
     /// Appends a line.
-    pub(crate) fn note(&mut self, line: String) {
+    pub(crate) fn push(&mut self, line: String) {
         if self.live {
             show(&line);
         }
@@ -43,12 +43,12 @@ impl Trace {
         self.lines.push_back(line);
     }
 
-    /// What was logged since the last call.
+    /// Returns the log lines since the last call.
     pub(crate) fn logged(&self) -> Vec<(Level, String)> {
         LOGGED.take()
     }
 
-    /// Prints the tail.
+    /// Prints the kept lines, unless they were printed already.
     pub(crate) fn print(&self) {
         if !self.live {
             self.lines.iter().for_each(|line| show(line));
@@ -62,7 +62,7 @@ pub(crate) fn show(line: &str) {
     eprintln!("{line}");
 }
 
-/// Keeps what is logged at INFO and above.
+/// Captures log events at INFO and above.
 struct Capture;
 
 impl Subscriber for Capture {

@@ -1,4 +1,4 @@
-//! The world: nodes with their engines, a queue of events ordered by time, and one source of randomness.
+//! The simulated world: nodes with their engines, a queue of events ordered by virtual time, and one random stream.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,48 +7,50 @@ use vc_engine::runtime::InstanceId;
 use vc_engine::{Engine, Input, Output};
 use vc_protocol::{ClusterId, Keypair, Millis, NodeId};
 
+use crate::check::Check;
+use crate::faults::Fault;
 use crate::history::{Action, History};
-use crate::invariants::same_heads_same_plan::PlanRecorder;
-use crate::invariants::{self, Check};
 use crate::network::Network;
 use crate::node::Node;
 use crate::operators::Operators;
 use crate::rng::Rng;
 use crate::runtime::{ContainerEvent, RuntimeFaults};
-use crate::swarm::Fault;
 use crate::trace::{Trace, show};
 
-/// When the world begins: some day in 2027.
+/// Start of virtual time, milliseconds since 1970: a day in 2027.
 pub(crate) const EPOCH: Millis = 1_800_000_000_000;
-/// An engine that wakes up more often than this between two seconds spins.
+/// Limit of wake-ups of an engine per second of virtual time; over it, its deadline never advances.
 const MAX_WAKES: u32 = 500;
 
-/// Something that will happen.
+/// A scheduled event.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// An engine gets an input, if it still lives the same life.
-    Input { to: usize, life: u64, input: Box<Input> },
-    /// An engine's deadline.
-    Wake { of: usize, life: u64, at: Millis },
-    /// The process of a node starts, if it is down.
+    /// Delivers an input to an engine.
+    Input { to: usize, engine_id: u64, input: Box<Input> },
+    /// The deadline of an engine has passed.
+    Wake { of: usize, engine_id: u64, at: Millis },
+    /// Starts the process of a node that is down.
     Boot { of: usize },
-    /// The runtime lists what there is, and will again.
-    List { of: usize, life: u64 },
-    /// A container event.
+    /// The runtime lists its containers, and schedules the next list.
+    List { of: usize, engine_id: u64 },
+    /// A container reaches its next phase.
     Container { of: usize, id: InstanceId, epoch: u64, event: ContainerEvent },
     /// Two nodes try to connect.
     Dial { a: usize, b: usize, number: u64 },
     /// An end of a connection is closed.
     Close { at: usize, peer: usize, connection: u64 },
-    /// An end of a connection is closed, if nothing gets through.
+    /// An end of a connection is closed if the link is still dead.
     Timeout { at: usize, peer: usize, connection: u64 },
     /// A fault, or requests of operators.
     Fault(Fault),
 }
 
-/// The simulated world.
+/// Checks that an engine of node `of` satisfies what must hold after every change of its view.
+pub(crate) type ViewCheck = Box<dyn FnMut(usize, &Engine) -> Check>;
+
+/// The state of the simulation.
 pub(crate) struct World {
-    /// Milliseconds since the world began.
+    /// Milliseconds of virtual time since [`EPOCH`].
     pub(crate) now: Millis,
     pub(crate) rng: Rng,
     pub(crate) nodes: Vec<Node>,
@@ -60,16 +62,17 @@ pub(crate) struct World {
     pub(crate) root: Keypair,
     queue: BTreeMap<(Millis, u64), Event>,
     scheduled: u64,
-    plans: PlanRecorder,
+    view_check: ViewCheck,
     trace: Trace,
     repeat: String,
-    /// Whether the trace shows what plans want moved: `VC_SIM_MOVES=1`.
+    /// Whether the trace shows the moves of each plan with their reasons: `VC_SIM_MOVES=1`.
     explain: bool,
 }
 
 impl World {
-    /// An empty world. `repeat`: the command that runs it again.
-    pub(crate) fn new(seed: u64, repeat: String) -> Self {
+    /// Returns a world without nodes that runs `view_check` whenever a view changes. `repeat`: the command that repeats the
+    /// test.
+    pub(crate) fn new(seed: u64, repeat: String, view_check: ViewCheck) -> Self {
         let root = Keypair::ed25519_from_bytes([250; 32]).expect("32 bytes");
         Self {
             now: 0,
@@ -83,110 +86,115 @@ impl World {
             root,
             queue: BTreeMap::new(),
             scheduled: 0,
-            plans: PlanRecorder::default(),
+            view_check,
             trace: Trace::new(),
             repeat,
             explain: std::env::var_os("VC_SIM_MOVES").is_some(),
         }
     }
 
-    /// Now, by the clock of a node.
+    /// Returns the time by the clock of a node, milliseconds since 1970.
     pub(crate) fn local(&self, of: usize) -> Millis {
         EPOCH + self.now + self.nodes[of].offset
     }
 
-    /// The node with this id.
+    /// Returns the index of the node with this id.
     pub(crate) fn node_of(&self, id: NodeId) -> usize {
-        self.nodes.iter().position(|node| node.id == id).expect("a node of this world")
+        self.nodes.iter().position(|node| node.id == id).expect("the id of a node")
     }
 
-    /// Whether its process is up.
+    /// Returns whether the process of a node is up.
     pub(crate) fn is_running(&self, of: usize) -> bool {
         self.nodes[of].engine.is_some()
     }
 
-    /// Whether its process is up and does something.
+    /// Returns whether the process of a node is up and not stalled.
     pub(crate) fn is_awake(&self, of: usize) -> bool {
         self.is_running(of) && self.nodes[of].busy_until <= self.now
     }
 
-    /// All nodes whose process is up.
+    /// Returns all nodes whose process is up.
     pub(crate) fn running(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|&of| self.is_running(of)).collect()
     }
 
-    /// An engine that is up.
+    /// Returns the engine of a node. Panics when its process is down.
     pub(crate) fn engine(&self, of: usize) -> &Engine {
         self.nodes[of].engine.as_ref().expect("its process is up")
     }
 
+    /// Schedules an event, `after` milliseconds from now.
     pub(crate) fn schedule(&mut self, after: Millis, event: Event) {
         self.scheduled += 1;
         self.queue.insert((self.now + after, self.scheduled), event);
     }
 
-    /// An input for an engine, unless its process ends before.
+    /// Schedules an input for the current engine of a node; dropped if that engine ends before.
     pub(crate) fn deliver(&mut self, after: Millis, to: usize, input: Input) {
-        let life = self.nodes[to].life;
-        self.schedule(after, Event::Input { to, life, input: Box::new(input) });
+        let engine_id = self.nodes[to].engine_id;
+        self.schedule(after, Event::Input { to, engine_id, input: Box::new(input) });
     }
 
-    pub(crate) fn enter(&mut self, of: usize, action: Action) {
-        self.history.enter(self.now, of, action);
+    /// Appends an action to the history.
+    pub(crate) fn record(&mut self, of: usize, action: Action) {
+        self.history.record(self.now, of, action);
     }
 
-    /// A line of the trace about a node.
-    pub(crate) fn note(&mut self, of: usize, line: &str) {
-        self.trace.note(format!("{:>8} m{of} {line}", self.now));
+    /// Appends a line about a node to the trace.
+    pub(crate) fn trace_node(&mut self, of: usize, line: &str) {
+        self.trace.push(format!("{:>8} m{of} {line}", self.now));
     }
 
-    /// A line of the trace about the world.
-    pub(crate) fn say(&mut self, line: &str) {
-        self.trace.note(format!("{:>8} == {line}", self.now));
+    /// Appends a line about the whole world to the trace.
+    pub(crate) fn trace_world(&mut self, line: &str) {
+        self.trace.push(format!("{:>8} == {line}", self.now));
     }
 
-    /// Advances time.
-    pub(crate) fn run(&mut self, for_: Millis) {
-        let until = self.now + for_;
+    /// Advances time by `duration` milliseconds.
+    pub(crate) fn run(&mut self, duration: Millis) {
+        let until = self.now + duration;
         while let Some(entry) = self.queue.first_entry() {
             if entry.key().0 > until {
                 break;
             }
             let ((at, _), event) = entry.remove_entry();
             self.now = at;
-            self.happen(event);
+            self.dispatch(event);
         }
         self.now = until;
     }
 
-    /// Advances time until something holds. Panics when it does not within `most`.
-    pub(crate) fn run_until(&mut self, most: Millis, what: &str, holds: impl Fn(&Self) -> Check) {
-        let until = self.now + most;
+    /// Advances time until a check succeeds. Panics with its last violation after `limit` milliseconds.
+    pub(crate) fn run_until(&mut self, limit: Millis, what: &str, holds: impl Fn(&Self) -> Check) {
+        let until = self.now + limit;
         loop {
             match holds(self) {
                 Ok(()) => return,
-                Err(why) => assert!(self.now < until, "not within {most} ms: {what}: {why}"),
+                Err(why) => assert!(self.now < until, "not within {limit} ms: {what}: {why}"),
             }
             self.run(250);
         }
     }
 
-    /// Panics when something does not hold.
+    /// Panics when a check has failed.
     pub(crate) fn require(&self, check: Check) {
         if let Err(why) = check {
             panic!("{why}");
         }
     }
 
-    fn happen(&mut self, event: Event) {
-        let (of, life) = match &event {
-            Event::Input { to, life, .. } => (Some(*to), *life),
-            Event::Wake { of, life, .. } | Event::List { of, life } => (Some(*of), *life),
+    /// Executes an event. Those of a stalled process are delayed, those of an earlier engine dropped.
+    fn dispatch(&mut self, event: Event) {
+        let (of, engine_id) = match &event {
+            Event::Input { to, engine_id, .. } => (Some(*to), *engine_id),
+            Event::Wake { of, engine_id, .. } | Event::List { of, engine_id } => {
+                (Some(*of), *engine_id)
+            }
             _ => (None, 0),
         };
         if let Some(of) = of {
             let node = &self.nodes[of];
-            if node.life != life || node.engine.is_none() {
+            if node.engine_id != engine_id || node.engine.is_none() {
                 return;
             }
             if node.busy_until > self.now {
@@ -203,9 +211,9 @@ impl World {
                 }
             }
             Event::Boot { of } => self.boot(of),
-            Event::List { of, life } => {
+            Event::List { of, engine_id } => {
                 self.list(of);
-                self.schedule(30_000, Event::List { of, life });
+                self.schedule(30_000, Event::List { of, engine_id });
             }
             Event::Container { of, id, epoch, event } => self.container_event(of, id, epoch, event),
             Event::Dial { a, b, number } => self.dial(a, b, number),
@@ -219,19 +227,20 @@ impl World {
     pub(crate) fn handle(&mut self, of: usize, input: Input) {
         let now = self.local(of);
         let Some(engine) = self.nodes[of].engine.as_mut() else { return };
-        let mutation = self.operators.before(engine, &input);
+        let pending = self.operators.begin(engine, &input);
         let outputs = engine.handle(now, input);
-        if let Some(mutation) = mutation {
-            self.operators.after(engine, mutation, &outputs);
+        if let Some(pending) = pending {
+            self.operators.finish(engine, pending, &outputs);
         }
         self.take_log(of);
         self.perform(of, outputs);
         self.rearm(of);
     }
 
+    /// Moves the engine's log to the trace. Panics when it has an error.
     fn take_log(&mut self, of: usize) {
         for (level, line) in self.trace.logged() {
-            self.note(of, &format!("{level} {line}"));
+            self.trace_node(of, &format!("{level} {line}"));
             assert!(level != Level::ERROR, "m{of} logged an error: {line}");
         }
     }
@@ -245,23 +254,23 @@ impl World {
                 *left -= 1;
             }
             match output {
-                Output::Runtime(action) => self.act(of, action),
+                Output::Runtime(action) => self.run_action(of, action),
                 Output::RemoveVolume(_) => {}
                 Output::Persist(durable) => {
                     let changes = durable.changes.clone();
                     if !self.nodes[of].disk.persist(durable) {
-                        self.note(of, "disk full: its engine starts anew");
+                        self.trace_node(of, "write failed: the engine is replaced");
                         self.make_engine(of);
-                        return self.connections_again(of);
+                        return self.restore_connections(of);
                     }
                     if !changes.is_empty() {
-                        self.enter(of, Action::Persisted(changes.len()));
+                        self.record(of, Action::Persisted(changes.len()));
                         self.operators.persisted(&changes);
                     }
                 }
                 Output::Gossip(gossip) => {
                     if matches!(gossip, vc_protocol::gossip::Gossip::Changes(_)) {
-                        self.enter(of, Action::Published);
+                        self.record(of, Action::Published);
                     }
                     self.publish(of, &gossip);
                 }
@@ -270,7 +279,7 @@ impl World {
                     self.send(of, peer, &message);
                 }
                 Output::Replay(peer, runs) => {
-                    self.enter(of, Action::Replayed);
+                    self.record(of, Action::Replayed);
                     let peer = self.node_of(peer);
                     for batch in self.nodes[of].disk.replay(&runs) {
                         self.send(of, peer, &vc_protocol::gossip::SyncMessage::Changes(batch));
@@ -278,28 +287,25 @@ impl World {
                 }
                 Output::Disconnect(peer) => {
                     let peer = self.node_of(peer);
-                    self.enter(of, Action::Disconnected);
+                    self.record(of, Action::Disconnected);
                     self.disconnect(of, peer);
                 }
                 Output::Answer(request, answer) => {
-                    self.note(of, &format!("answers {request}: {answer:?}"));
+                    self.trace_node(of, &format!("answer to request {request}: {answer:?}"));
                     self.operators.answered(request, answer);
                 }
-                Output::ViewChanged => self.look(of),
+                Output::ViewChanged => self.check_view(of),
             }
         }
     }
 
-    /// Checks the invariants that hold at every moment.
-    fn look(&mut self, of: usize) {
-        let view = self.engine(of).view();
-        let fingerprint = self.engine(of).replica().versions().fingerprint();
-        let check = self
-            .plans
-            .record(of, fingerprint, &view)
-            .and_then(|()| invariants::no_overcommit::plan(&view));
+    /// Runs the check of a changed view, and traces the plan's moves.
+    fn check_view(&mut self, of: usize) {
+        let engine = self.nodes[of].engine.as_ref().expect("its process is up");
+        let check = (self.view_check)(of, engine);
         self.require(check);
         if self.explain {
+            let view = self.engine(of).view();
             for it in &view.plan.moves {
                 let name = |node: Option<NodeId>| {
                     node.map_or_else(|| "-".to_owned(), |node| view.name(node))
@@ -311,12 +317,12 @@ impl World {
                     name(it.to),
                     it.reason
                 );
-                self.note(of, &line);
+                self.trace_node(of, &line);
             }
         }
     }
 
-    /// Plans to wake an engine at its deadline.
+    /// Schedules a wake-up of an engine at its deadline.
     pub(crate) fn rearm(&mut self, of: usize) {
         let now = self.local(of);
         let second = self.now / 1000;
@@ -331,15 +337,15 @@ impl World {
         node.wakes = if node.wakes.0 == second { (second, node.wakes.1 + 1) } else { (second, 0) };
         assert!(
             node.wakes.1 < MAX_WAKES,
-            "m{of} spins: its deadline is '{what}', {deadline}, and it is {now}"
+            "m{of} wakes up too often: deadline '{what}' at {deadline}, now {now}"
         );
         let at = at + jitter;
         node.wake_at = Some(at);
-        let life = node.life;
-        self.schedule(at - self.now, Event::Wake { of, life, at });
+        let engine_id = node.engine_id;
+        self.schedule(at - self.now, Event::Wake { of, engine_id, at });
     }
 
-    /// The ids of the nodes that an engine thinks are up.
+    /// Returns the nodes that an engine considers up.
     pub(crate) fn up(&self, of: usize) -> BTreeSet<usize> {
         self.engine(of).view().up.iter().map(|&id| self.node_of(id)).collect()
     }
@@ -349,7 +355,7 @@ impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.trace.print();
-            show(&format!("at {} ms. To repeat: {}", self.now, self.repeat));
+            show(&format!("failed at {} ms; repeat with: {}", self.now, self.repeat));
         }
     }
 }

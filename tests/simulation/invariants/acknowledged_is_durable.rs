@@ -1,14 +1,13 @@
 //! An acknowledged change is durable, unless a later or concurrent one overwrites it.
 
-use crate::invariants::Violation;
 use std::collections::BTreeMap;
 
-use super::Check;
+use crate::check::{Check, Violation};
 use crate::operators::{Operation, entries};
 use crate::world::World;
 
-/// Every change that came to a disk is on every disk, byte by byte; and every entry of the cluster document is what one
-/// of its last writers wrote: of those whom no other writer knew of.
+/// Checks that every change written to one disk is on every disk, byte by byte, and that every entry of the cluster
+/// document has a value written by one of its last writers: those whose write no other writer had seen.
 pub(crate) fn check(world: &World) -> Check {
     let operations = world.operators.operations.values();
     let done: Vec<&Operation> =
@@ -16,7 +15,7 @@ pub(crate) fn check(world: &World) -> Check {
     for operation in operations.filter(|operation| operation.acknowledged()) {
         if operation.change.is_some() && !operation.persisted {
             return Err(Violation(format!(
-                "acknowledged before it was on disk: {:?}",
+                "acknowledged before it was written to disk: {:?}",
                 operation.mutation
             )));
         }
@@ -34,8 +33,8 @@ pub(crate) fn check(world: &World) -> Check {
         let entries = entries(world.engine(of).replica().cluster());
         for (key, candidates) in last_writes(&done) {
             let value = entries.get(key);
-            let put = candidates.iter().any(|wanted| wanted.is_some());
-            // Automerge lets a put win over a deletion of the same moment.
+            let put = candidates.iter().any(|candidate| candidate.is_some());
+            // Automerge prefers a put over a concurrent deletion.
             let holds = candidates.contains(&value) && (!put || value.is_some());
             if !holds {
                 return Err(Violation(format!(
@@ -47,11 +46,11 @@ pub(crate) fn check(world: &World) -> Check {
     Ok(())
 }
 
-/// For each entry, what its last writers wrote.
+/// Returns for each entry the values that its last writers wrote.
 fn last_writes<'a>(done: &[&'a Operation]) -> BTreeMap<&'a String, Vec<Option<&'a String>>> {
     let overwrites = |by: &Operation, of: &Operation| {
         let Some((actor, seq, _)) = &of.change else { return false };
-        by.knew.get(actor).is_some_and(|known| known >= seq)
+        by.known.get(actor).is_some_and(|known| known >= seq)
     };
     let mut last: BTreeMap<&String, Vec<Option<&String>>> = BTreeMap::new();
     for operation in done {

@@ -1,11 +1,10 @@
-//! At rest all nodes that are up have the same documents, see the same, and have it on disk.
+//! At rest all running nodes have the same documents and placement input, in memory and on disk.
 
-use super::Check;
-use crate::invariants::Violation;
+use crate::check::{Check, Violation};
 use crate::world::World;
 use vc_crdt::Replica;
 
-/// Versions and views are equal, and every node that runs counts as up.
+/// Checks that versions, documents and placement inputs are equal, and that the running nodes are those considered up.
 pub(crate) fn check(world: &World) -> Check {
     let running = world.running();
     let Some(&first) = running.first() else { return Ok(()) };
@@ -23,21 +22,21 @@ pub(crate) fn check(world: &World) -> Check {
             || one.replica().cluster() != other.replica().cluster()
         {
             return Err(Violation(format!(
-                "m{first} and m{of} have the same versions and other documents"
+                "m{first} and m{of} have equal versions and different documents"
             )));
         }
         if view.input.digest() != other.view().input.digest() {
-            return Err(Violation(format!("m{first} and m{of} see other inputs")));
+            return Err(Violation(format!("m{first} and m{of} have different placement inputs")));
         }
     }
     let up = world.up(first);
     if !up.iter().eq(running.iter()) {
-        return Err(Violation(format!("{running:?} are up, {up:?} count as up")));
+        return Err(Violation(format!("{running:?} are running, {up:?} are considered up")));
     }
     Ok(())
 }
 
-/// What is on the disks makes the very documents that the engines have.
+/// Checks that each engine has exactly the documents that load from its disk.
 pub(crate) fn disks(world: &World) -> Check {
     for of in world.running() {
         let (node, engine) = (&world.nodes[of], world.engine(of));
@@ -49,7 +48,7 @@ pub(crate) fn disks(world: &World) -> Check {
             durable.certificates,
             durable.changes,
         )
-        .expect("readable");
+        .expect("the disk is readable");
         if !loaded.rejected.is_empty() || !loaded.unreadable.is_empty() {
             return Err(Violation(format!(
                 "the disk of m{of} has invalid data: {:?}",
@@ -61,7 +60,7 @@ pub(crate) fn disks(world: &World) -> Check {
             && read.cluster() == engine.replica().cluster()
             && read.nodes() == engine.replica().nodes();
         if !same {
-            return Err(Violation(format!("the disk of m{of} does not hold what its engine has")));
+            return Err(Violation(format!("the disk of m{of} differs from its engine")));
         }
     }
     Ok(())

@@ -1,21 +1,20 @@
-//! A death moves only what was held there; an arrival moves nothing.
+//! When a node dies only its slots are rescheduled; a joining or returning node moves nothing.
 
-use crate::invariants::Violation;
 use std::collections::BTreeSet;
 
 use vc_protocol::Slot;
 
-use super::Check;
+use crate::check::{Check, Violation};
 use crate::history::{Action, Cursor};
 use crate::world::World;
 
-/// The slots that an up node's plan gives to node `of`.
-pub(crate) fn held(world: &World, of: usize) -> BTreeSet<Slot> {
+/// Returns the slots placed on node `of`, by the plan of a running node.
+pub(crate) fn slots_of(world: &World, of: usize) -> BTreeSet<Slot> {
     let by = world.running()[0];
     world.engine(by).view().plan.slots_of(world.nodes[of].id).cloned().collect()
 }
 
-/// Since `cursor`, only these slots were started anew, each at most once, and nothing was stopped.
+/// Checks that since `cursor` only instances of these slots were started, each at most once, and none was stopped.
 pub(crate) fn only(world: &World, cursor: Cursor, slots: &BTreeSet<Slot>) -> Check {
     let mut started = BTreeSet::new();
     for entry in world.history.since(cursor) {
@@ -34,7 +33,7 @@ pub(crate) fn only(world: &World, cursor: Cursor, slots: &BTreeSet<Slot>) -> Che
     Ok(())
 }
 
-/// Since `cursor`, nothing was started and nothing was stopped.
-pub(crate) fn nothing(world: &World, cursor: Cursor) -> Check {
+/// Checks that since `cursor` no instance was started or stopped.
+pub(crate) fn none(world: &World, cursor: Cursor) -> Check {
     only(world, cursor, &BTreeSet::new())
 }

@@ -1,35 +1,35 @@
-//! What must hold, one invariant a file: some at every moment, some at rest.
+//! The invariants, one in each file. Some hold after every change of a view, some only at rest.
 
 pub(crate) mod acknowledged_is_durable;
 pub(crate) mod documents_converge;
+pub(crate) mod equal_versions_equal_plan;
 pub(crate) mod minimal_movement;
+pub(crate) mod no_actions_at_rest;
 pub(crate) mod no_overcommit;
-pub(crate) mod one_instance_per_slot_at_rest;
-pub(crate) mod orphans_replaced;
-pub(crate) mod quiet_cluster_is_left_alone;
+pub(crate) mod one_instance_per_slot;
+pub(crate) mod replicas_rescheduled;
 pub(crate) mod routes_lead_to_instances;
-pub(crate) mod same_heads_same_plan;
 pub(crate) mod updates_end;
 
 use vc_crdt::View;
+use vc_engine::Engine;
 use vc_protocol::{Millis, Name, Slot};
 
-use crate::world::World;
+use crate::check::Check;
+use crate::world::{ViewCheck, World};
+use equal_versions_equal_plan::PlanRecorder;
 
-/// How an invariant is violated.
-#[derive(Debug)]
-pub(crate) struct Violation(pub(crate) String);
-
-impl std::fmt::Display for Violation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
+/// Returns the check of the invariants that hold after every change of a view.
+pub(crate) fn view_check() -> ViewCheck {
+    let mut plans = PlanRecorder::default();
+    Box::new(move |of: usize, engine: &Engine| {
+        let view = engine.view();
+        plans.record(of, engine.replica().versions().fingerprint(), &view)?;
+        no_overcommit::plan(&view)
+    })
 }
 
-/// The result of checking an invariant.
-pub(crate) type Check = Result<(), Violation>;
-
-/// Whether a slot waits for a service that has no place anywhere.
+/// Returns whether a slot depends on a service of which no slot is placed.
 pub(crate) fn waits_for_unplaced(view: &View, slot: &Slot) -> bool {
     let is_of = |other: &Slot, name: &Name| {
         other.service.project == slot.service.project && other.service.service == *name
@@ -38,10 +38,10 @@ pub(crate) fn waits_for_unplaced(view: &View, slot: &Slot) -> bool {
     depends_on.keys().any(|name| !view.plan.placements.keys().any(|other| is_of(other, name)))
 }
 
-/// What must hold once nothing has happened for a while.
+/// Checks the invariants that hold once all faults have ended and the cluster has converged.
 pub(crate) fn at_rest(world: &World) -> Check {
     documents_converge::check(world)?;
-    one_instance_per_slot_at_rest::check(world)?;
+    one_instance_per_slot::check(world)?;
     updates_end::check(world)?;
     routes_lead_to_instances::check(world)?;
     no_overcommit::running(world)?;
@@ -49,15 +49,15 @@ pub(crate) fn at_rest(world: &World) -> Check {
 }
 
 impl World {
-    /// Lets time pass until everything is as it must be at rest, and still is a few seconds later.
-    pub(crate) fn converge(&mut self, most: Millis) {
-        let until = self.now + most;
+    /// Advances time until the invariants at rest hold and no node acts for 4 s. Panics after `limit` milliseconds.
+    pub(crate) fn converge(&mut self, limit: Millis) {
+        let until = self.now + limit;
         loop {
             let left = until.saturating_sub(self.now);
-            self.run_until(left, "everything at rest", at_rest);
+            self.run_until(left, "the cluster converges", at_rest);
             let cursor = self.history.cursor();
             self.run(4000);
-            if at_rest(self).is_ok() && quiet_cluster_is_left_alone::check(self, cursor).is_ok() {
+            if at_rest(self).is_ok() && no_actions_at_rest::check(self, cursor).is_ok() {
                 return;
             }
         }

@@ -1,34 +1,35 @@
-//! No plan gives a node more than it has: at every moment. No node runs more than it has: at rest, since a
-//! container that is on its way out overlaps with the one that comes after it on another slot.
+//! No plan reserves more than a node's capacity, at any time. No node runs more than its capacity at rest; before, a
+//! container that is stopping overlaps with the one that gets its resources.
 
-use crate::invariants::Violation;
 use std::collections::BTreeMap;
 
 use vc_crdt::View;
 use vc_protocol::spec::Publish;
 use vc_protocol::{NodeId, Resources};
 
-use super::Check;
+use crate::check::{Check, Violation};
 use crate::world::World;
 
-/// The plan keeps within the capacities, and gives each host port of a node once.
+/// Checks that a plan keeps within all capacities and assigns each host port of a node once.
 pub(crate) fn plan(view: &View) -> Check {
-    let mut promised: BTreeMap<NodeId, Resources> = BTreeMap::new();
+    let mut reserved: BTreeMap<NodeId, Resources> = BTreeMap::new();
     let mut ports = BTreeMap::new();
     for (slot, placement) in &view.plan.placements {
-        let Some(wanted) = view.input.services.get(&slot.service) else {
-            return Err(Violation(format!("{slot} is planned and nobody wants it")));
+        let Some(demand) = view.input.services.get(&slot.service) else {
+            return Err(Violation(format!("{slot} is placed and its service is not deployed")));
         };
-        let container = &wanted.spec.container;
-        let sum = promised.entry(placement.node).or_default();
+        let container = &demand.spec.container;
+        let sum = reserved.entry(placement.node).or_default();
         *sum = sum.plus(container.reservation);
-        for port in wanted.spec.ports.iter().filter(|port| port.publish == Publish::Node) {
+        for port in demand.spec.ports.iter().filter(|port| port.publish == Publish::Node) {
             if let Some(other) = ports.insert((placement.node, port.published), slot) {
-                return Err(Violation(format!("{slot} and {other} have the same host port")));
+                return Err(Violation(format!(
+                    "{slot} and {other} are assigned the same host port"
+                )));
             }
         }
     }
-    for (node, sum) in promised {
+    for (node, sum) in reserved {
         let capacity = view.input.nodes[&node].capacity;
         if !sum.fits(capacity) {
             return Err(Violation(format!(
@@ -40,7 +41,7 @@ pub(crate) fn plan(view: &View) -> Check {
     Ok(())
 }
 
-/// What runs keeps within the capacities.
+/// Checks that running containers keep within all capacities.
 pub(crate) fn running(world: &World) -> Check {
     for (of, node) in world.nodes.iter().enumerate() {
         let containers = node.runtime.containers.values().filter(|it| it.runs());

@@ -1,13 +1,11 @@
-//! At rest every node sends connections to the same instances: to each available one, and to none that does
-//! not run.
+//! At rest all nodes have the same routes: to every available instance, and to running instances only.
 
-use crate::invariants::Violation;
 use vc_engine::routes::Routes;
 
-use super::Check;
+use crate::check::{Check, Violation};
 use crate::world::World;
 
-/// The routes of all nodes lead to what runs.
+/// Checks the routes of all running nodes.
 pub(crate) fn check(world: &World) -> Check {
     let tables: Vec<Routes> =
         world.running().into_iter().map(|of| Routes::of(&world.engine(of).view())).collect();
@@ -19,7 +17,7 @@ pub(crate) fn check(world: &World) -> Check {
         let containers = &world.nodes[world.node_of(endpoint.node)].runtime.containers;
         if !containers.get(&endpoint.instance).is_some_and(|it| it.runs()) {
             return Err(Violation(format!(
-                "{} does not run, and connections go there",
+                "{} is in the routes and does not run",
                 endpoint.instance
             )));
         }
@@ -33,7 +31,7 @@ pub(crate) fn check(world: &World) -> Check {
         let mut endpoints =
             first.services.get(&slot.service).into_iter().flat_map(|it| &it.endpoints);
         if view.claims_on(slot).any(available) && !endpoints.any(|it| it.instance.slot == *slot) {
-            return Err(Violation(format!("no connection goes to {slot}")));
+            return Err(Violation(format!("the routes lack {slot}, which is available")));
         }
     }
     Ok(())

@@ -1,10 +1,10 @@
-//! At rest every update has ended, complete or failed, and every instance is available.
+//! At rest every update has completed or failed, and every instance is available.
 
-use super::{Check, waits_for_unplaced};
-use crate::invariants::Violation;
+use super::waits_for_unplaced;
+use crate::check::{Check, Violation};
 use crate::world::World;
 
-/// Nothing is under way any more.
+/// Checks that no update is in progress and every placed slot has an available instance.
 pub(crate) fn check(world: &World) -> Check {
     let Some(&first) = world.running().first() else { return Ok(()) };
     let view = world.engine(first).view();

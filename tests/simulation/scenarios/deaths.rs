@@ -1,98 +1,98 @@
-//! Nodes die and return.
+//! Deaths, restarts and returns of nodes.
 
-use super::{cluster, moved, runs};
+use super::{cluster, running_on, started_and_stopped};
 use crate::invariants::{
-    documents_converge, minimal_movement, orphans_replaced, quiet_cluster_is_left_alone,
+    documents_converge, minimal_movement, no_actions_at_rest, replicas_rescheduled,
 };
-use crate::services::{amount, deploy, service, version};
+use crate::services::{deploy, resources, service, version};
 
 #[test]
-fn what_one_of_three_held_is_replaced_in_time_and_nothing_else_moves() {
-    let mut world = cluster(3, "what_one_of_three");
+fn replicas_of_a_dead_node_are_rescheduled_within_the_bound_and_no_others_move() {
+    let mut world = cluster(3, "replicas_of_a_dead_node");
     world.command(0, deploy(service("web", 6)));
     world.converge(20_000);
-    let held = minimal_movement::held(&world, 2);
+    let held = minimal_movement::slots_of(&world, 2);
     let cursor = world.history.cursor();
     world.kill_host(2);
     world.run(3_000);
     assert!(
         !world.up(0).contains(&2) && !world.up(1).contains(&2),
-        "three seconds are enough to miss it"
+        "the death is detected within three seconds"
     );
-    world.run(world.replacement_bound() - 3_000);
-    world.require(orphans_replaced::check(&world, &[0, 1]));
+    world.run(world.rescheduling_bound() - 3_000);
+    world.require(replicas_rescheduled::check(&world, &[0, 1]));
     world.require(minimal_movement::only(&world, cursor, &held));
 }
 
 #[test]
-fn the_last_of_three_runs_everything_when_the_second_dies_too() {
-    let mut world = cluster(3, "the_last_of_three");
+fn the_last_of_three_nodes_runs_all_replicas_after_two_deaths_in_a_row() {
+    let mut world = cluster(3, "after_two_deaths_in_a_row");
     world.command(0, deploy(service("web", 6)));
     world.converge(20_000);
     world.kill_host(2);
-    world.run(world.replacement_bound());
+    world.run(world.rescheduling_bound());
     world.kill_host(1);
-    world.run(world.replacement_bound());
-    world.require(orphans_replaced::check(&world, &[0]));
-    assert_eq!(runs(&world, 0), 6);
+    world.run(world.rescheduling_bound());
+    world.require(replicas_rescheduled::check(&world, &[0]));
+    assert_eq!(running_on(&world, 0), 6);
 }
 
 #[test]
-fn the_last_of_three_runs_everything_when_two_die_at_once() {
-    let mut world = cluster(3, "when_two_die_at_once");
+fn the_last_of_three_nodes_runs_all_replicas_after_two_simultaneous_deaths() {
+    let mut world = cluster(3, "after_two_simultaneous_deaths");
     world.command(0, deploy(service("web", 6)));
     world.converge(20_000);
     world.kill_host(2);
     world.kill_host(1);
-    world.run(world.replacement_bound());
-    world.require(orphans_replaced::check(&world, &[0]));
+    world.run(world.rescheduling_bound());
+    world.require(replicas_rescheduled::check(&world, &[0]));
 }
 
 #[test]
-fn a_host_that_returns_does_not_revive_a_dead_one() {
-    let mut world = cluster(3, "does_not_revive_a_dead_one");
+fn a_returning_node_does_not_mark_a_dead_node_up() {
+    let mut world = cluster(3, "does_not_mark_a_dead_node_up");
     world.command(0, deploy(service("web", 6)));
     world.converge(20_000);
     world.kill_host(2);
-    world.run(world.replacement_bound());
+    world.run(world.rescheduling_bound());
     world.kill_host(1);
-    world.run(world.replacement_bound());
+    world.run(world.rescheduling_bound());
     let cursor = world.history.cursor();
     world.boot(2);
     world.converge(30_000);
-    assert!(!world.up(0).contains(&1), "it is still dead");
-    world.require(minimal_movement::nothing(&world, cursor));
-    assert_eq!(runs(&world, 0), 6);
+    assert!(!world.up(0).contains(&1), "m1 is still down");
+    world.require(minimal_movement::none(&world, cursor));
+    assert_eq!(running_on(&world, 0), 6);
 }
 
 #[test]
-fn a_host_that_returns_moves_nothing() {
-    let mut world = cluster(3, "a_host_that_returns");
+fn a_returning_node_starts_and_stops_no_instance() {
+    let mut world = cluster(3, "a_returning_node_starts");
     world.command(0, deploy(service("web", 6)));
     world.converge(20_000);
     world.kill_host(1);
-    world.run(world.replacement_bound());
+    world.run(world.rescheduling_bound());
     let cursor = world.history.cursor();
     world.boot(1);
     world.converge(30_000);
-    world.require(minimal_movement::nothing(&world, cursor));
-    assert_eq!(runs(&world, 1), 0);
+    world.require(minimal_movement::none(&world, cursor));
+    assert_eq!(running_on(&world, 1), 0);
 }
 
 #[test]
-fn a_node_that_joins_moves_nothing() {
-    let mut world = cluster(2, "a_node_that_joins");
+fn a_joining_node_starts_and_stops_no_instance() {
+    let mut world = cluster(2, "a_joining_node");
     world.command(0, deploy(service("web", 5)));
     world.converge(20_000);
     let cursor = world.history.cursor();
-    world.join(amount(16_000, 16_384));
+    world.join(resources(16_000, 16_384));
     world.converge(30_000);
-    world.require(minimal_movement::nothing(&world, cursor));
+    world.require(minimal_movement::none(&world, cursor));
 }
 
 #[test]
-fn a_process_that_is_back_before_it_is_missed_takes_up_its_containers() {
-    let mut world = cluster(3, "a_process_that_is_back");
+fn a_process_restarted_before_its_death_is_detected_adopts_its_containers() {
+    let mut world = cluster(3, "a_process_restarted_before");
     world.command(0, deploy(service("web", 6)));
     world.converge(20_000);
     let cursor = world.history.cursor();
@@ -100,33 +100,33 @@ fn a_process_that_is_back_before_it_is_missed_takes_up_its_containers() {
     world.run(800);
     world.boot(2);
     world.converge(30_000);
-    assert_eq!(moved(&world, cursor), (0, 0));
+    assert_eq!(started_and_stopped(&world, cursor), (0, 0));
 }
 
 #[test]
-fn a_process_that_comes_back_late_costs_its_successors_or_its_own_containers_and_no_more() {
-    let mut world = cluster(3, "a_process_that_comes_back_late");
+fn a_process_restarted_after_its_death_is_detected_leaves_one_instance_of_each_slot() {
+    let mut world = cluster(3, "a_process_restarted_after");
     world.command(0, deploy(service("web", 6)));
     world.converge(20_000);
-    let held = minimal_movement::held(&world, 2);
+    let held = minimal_movement::slots_of(&world, 2);
     let cursor = world.history.cursor();
     world.kill_process(2);
     world.run(20_000);
     world.boot(2);
     world.converge(30_000);
     assert_eq!(
-        moved(&world, cursor),
+        started_and_stopped(&world, cursor),
         (held.len(), held.len()),
-        "each was started elsewhere, and one of the two stopped"
+        "each slot was started elsewhere, and one of its two instances stopped"
     );
 }
 
 #[test]
-fn all_killed_at_once_during_deploys_take_up_their_containers_when_they_are_back() {
-    let mut world = cluster(4, "all_killed_at_once");
+fn all_processes_killed_during_deploys_adopt_their_containers() {
+    let mut world = cluster(4, "all_processes_killed");
     world.command(0, deploy(service("web", 8)));
     world.converge(20_000);
-    let before: usize = (0..4).map(|of| runs(&world, of)).sum();
+    let before: usize = (0..4).map(|of| running_on(&world, of)).sum();
     let cursor = world.history.cursor();
     for n in 0..4 {
         world.command(n, deploy(service(&format!("new{n}"), 2)));
@@ -137,49 +137,49 @@ fn all_killed_at_once_during_deploys_take_up_their_containers_when_they_are_back
     (0..4).for_each(|of| world.boot(of));
     world.converge(60_000);
     assert_eq!(before, 8);
-    assert_eq!(moved(&world, cursor), (8, 0), "the new ones and nothing else");
+    assert_eq!(started_and_stopped(&world, cursor), (8, 0), "only the new services were started");
 }
 
 #[test]
-fn all_hosts_that_lose_power_run_the_same_again() {
-    let mut world = cluster(3, "all_hosts_that_lose_power");
+fn placements_are_unchanged_after_all_hosts_lose_power() {
+    let mut world = cluster(3, "placements_are_unchanged");
     world.command(0, deploy(service("web", 6)));
     world.converge(20_000);
-    let held: Vec<_> = (0..3).map(|of| minimal_movement::held(&world, of)).collect();
+    let held: Vec<_> = (0..3).map(|of| minimal_movement::slots_of(&world, of)).collect();
     (0..3).for_each(|of| world.kill_host(of));
     world.run(10_000);
     (0..3).for_each(|of| world.boot(of));
     world.converge(60_000);
-    let now: Vec<_> = (0..3).map(|of| minimal_movement::held(&world, of)).collect();
+    let now: Vec<_> = (0..3).map(|of| minimal_movement::slots_of(&world, of)).collect();
     assert_eq!(held, now);
 }
 
 #[test]
-fn a_stalled_node_accuses_no_other() {
+fn a_stalled_node_accuses_no_other_node() {
     let mut world = cluster(4, "a_stalled_node");
     world.command(0, deploy(service("web", 4)));
     world.converge(20_000);
     world.stall(3, 20_000);
     world.run(20_000);
-    assert_eq!(world.up(0).len(), 3, "it was missed itself");
+    assert_eq!(world.up(0).len(), 3, "the stalled node was considered down");
     let cursor = world.history.cursor();
     world.run(100);
     for of in 0..3 {
         assert!(world.up(3).contains(&of), "m3 accused m{of} after its stall");
     }
     world.converge(30_000);
-    assert!(moved(&world, cursor).0 == 0, "nothing had to be started for it");
+    assert!(started_and_stopped(&world, cursor).0 == 0, "no instance was started");
 }
 
 #[test]
-fn a_cluster_at_rest_is_left_alone_for_ten_minutes() {
-    let mut world = cluster(4, "a_cluster_at_rest");
+fn a_converged_cluster_takes_no_action_for_ten_minutes() {
+    let mut world = cluster(4, "a_converged_cluster");
     world.network.faults.loss = 50;
     world.command(0, deploy(service("web", 6)));
     world.command(1, deploy(version(service("api", 3), 2)));
     world.converge(30_000);
     let cursor = world.history.cursor();
     world.run(600_000);
-    world.require(quiet_cluster_is_left_alone::check(&world, cursor));
+    world.require(no_actions_at_rest::check(&world, cursor));
     world.require(documents_converge::disks(&world));
 }

@@ -7,11 +7,11 @@ use vc_protocol::wire::MAX_CHANGE;
 use vc_protocol::{Keypair, NodeId};
 
 use super::cluster;
-use crate::invariants::quiet_cluster_is_left_alone;
+use crate::invariants::no_actions_at_rest;
 use crate::services::{deploy, service};
 use crate::world::World;
 
-/// A change as its author would make it, with these bytes.
+/// Returns a change of an author with this payload.
 fn body(world: &World, author: NodeId, document: DocumentId, bytes: Vec<u8>) -> ChangeBody {
     ChangeBody {
         cluster: world.cluster,
@@ -35,7 +35,7 @@ fn send_ineffective(world: &mut World, from: NodeId, change: &SignedChange) {
         world.handle(of, Input::Sync(from, SyncMessage::Changes(batch.clone())));
     }
     world.run(30_000);
-    world.require(quiet_cluster_is_left_alone::check(world, cursor));
+    world.require(no_actions_at_rest::check(world, cursor));
     assert_eq!(world.engine(0).replica().versions(), &versions);
 }
 
@@ -76,8 +76,8 @@ fn a_genuine_change_signed_by_a_non_member_is_rejected() {
 }
 
 #[test]
-fn a_member_cannot_write_in_anothers_name() {
-    let mut world = cluster(3, "a_member_cannot_write");
+fn a_member_cannot_sign_changes_of_another_node() {
+    let mut world = cluster(3, "a_member_cannot_sign");
     let (key, member, victim) = (world.nodes[2].key.clone(), world.nodes[2].id, world.nodes[0].id);
     let document = DocumentId::Node { node: victim, generation: u64::MAX };
     let genuine =
@@ -90,18 +90,18 @@ fn a_member_cannot_write_in_anothers_name() {
 }
 
 #[test]
-fn an_honest_change_beside_a_poisonous_one_is_accepted() {
-    let mut world = cluster(3, "an_honest_change_beside");
+fn a_valid_change_in_a_batch_with_an_invalid_one_is_accepted() {
+    let mut world = cluster(3, "a_valid_change_in_a_batch");
     // m0 writes a change that no other node receives yet.
     world.network.faults.loss = 1000;
     world.command(0, deploy(service("web", 2)));
     let (key, id) = (world.nodes[2].key.clone(), world.nodes[2].id);
-    let honest =
+    let valid =
         world.operators.operations.values().find_map(|it| it.change.clone()).expect("a change").2;
-    let poison = SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![1; 60]), &key);
-    let batch = Batch { certificates: Vec::new(), changes: vec![poison, honest] };
+    let invalid = SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![1; 60]), &key);
+    let batch = Batch { certificates: Vec::new(), changes: vec![invalid, valid] };
     world.handle(1, Input::Gossip(id, Gossip::Changes(batch)));
-    assert_eq!(world.engine(1).view().cluster.services.len(), 1, "the honest change was kept out");
+    assert_eq!(world.engine(1).view().cluster.services.len(), 1, "the valid change was rejected");
     world.network.faults.loss = 0;
     world.converge(30_000);
 }

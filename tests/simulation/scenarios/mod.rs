@@ -1,4 +1,4 @@
-//! Scenarios: one fault each.
+//! Scenarios: one kind of fault in each file.
 
 mod backups;
 mod deaths;
@@ -9,24 +9,25 @@ mod runtimes;
 mod updates;
 
 use crate::history::{Action, Cursor};
-use crate::services::amount;
+use crate::invariants::view_check;
+use crate::services::resources;
 use crate::world::World;
 
-/// A world of equal nodes that know each other and are at rest.
+/// Returns a converged world of equal nodes. `name`: a part of the test's name, which selects the test and is its seed.
 pub(crate) fn cluster(nodes: usize, name: &str) -> World {
     let repeat = format!("cargo nextest run -p vc-tests {name}");
     let seed =
         name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    let mut world = World::new(seed, repeat);
+    let mut world = World::new(seed, repeat, view_check());
     for _ in 0..nodes {
-        world.join(amount(4000, 4096));
+        world.join(resources(4000, 4096));
     }
     world.converge(30_000);
     world
 }
 
-/// How many containers were started, and how many stopped, since `cursor`.
-pub(crate) fn moved(world: &World, cursor: Cursor) -> (usize, usize) {
+/// Returns how many containers were started and how many stopped since `cursor`.
+pub(crate) fn started_and_stopped(world: &World, cursor: Cursor) -> (usize, usize) {
     let count = |is: fn(&Action) -> bool| {
         world.history.since(cursor).iter().filter(|entry| is(&entry.action)).count()
     };
@@ -36,7 +37,7 @@ pub(crate) fn moved(world: &World, cursor: Cursor) -> (usize, usize) {
     )
 }
 
-/// How many containers run on a node.
-pub(crate) fn runs(world: &World, of: usize) -> usize {
+/// Returns how many containers run on a node.
+pub(crate) fn running_on(world: &World, of: usize) -> usize {
     world.nodes[of].runtime.containers.values().filter(|it| it.runs()).count()
 }

@@ -1,13 +1,13 @@
-//! Concurrent commands of operators.
+//! Mutations of operators: concurrent ones, and ones interrupted by faults.
 
 use vc_engine::Mutation;
 
-use super::{cluster, moved};
+use super::{cluster, started_and_stopped};
 use crate::services::{deploy, service, version};
 
 #[test]
-fn two_services_deployed_at_the_same_moment_on_two_nodes_both_run() {
-    let mut world = cluster(3, "two_services_deployed");
+fn concurrent_deploys_of_two_services_both_run() {
+    let mut world = cluster(3, "concurrent_deploys_of_two");
     world.command(0, deploy(service("web", 3)));
     world.command(1, deploy(service("api", 3)));
     world.converge(30_000);
@@ -15,8 +15,8 @@ fn two_services_deployed_at_the_same_moment_on_two_nodes_both_run() {
 }
 
 #[test]
-fn one_service_deployed_at_the_same_moment_on_two_nodes_runs_in_one_version() {
-    let mut world = cluster(3, "one_service_deployed");
+fn concurrent_deploys_of_one_service_converge_to_one_version() {
+    let mut world = cluster(3, "concurrent_deploys_of_one");
     world.command(0, deploy(version(service("web", 3), 1)));
     world.command(1, deploy(version(service("web", 4), 2)));
     world.converge(30_000);
@@ -24,8 +24,8 @@ fn one_service_deployed_at_the_same_moment_on_two_nodes_runs_in_one_version() {
 }
 
 #[test]
-fn scale_and_update_at_the_same_moment_both_hold() {
-    let mut world = cluster(3, "scale_and_update");
+fn a_concurrent_scale_and_update_both_apply() {
+    let mut world = cluster(3, "concurrent_scale_and_update");
     world.command(0, deploy(version(service("web", 2), 1)));
     world.converge(30_000);
     let mut update = version(service("web", 0), 2);
@@ -40,8 +40,8 @@ fn scale_and_update_at_the_same_moment_both_hold() {
 }
 
 #[test]
-fn what_was_acknowledged_survives_the_death_of_all_right_after() {
-    let mut world = cluster(3, "what_was_acknowledged");
+fn acknowledged_deploys_survive_a_power_loss_of_all_hosts() {
+    let mut world = cluster(3, "acknowledged_deploys_survive");
     world.command(1, deploy(service("web", 3)));
     world.command(2, deploy(service("api", 1)));
     (0..3).for_each(|of| world.kill_host(of));
@@ -52,38 +52,42 @@ fn what_was_acknowledged_survives_the_death_of_all_right_after() {
 }
 
 #[test]
-fn what_was_acknowledged_arrives_late_when_its_node_died_right_after() {
-    let mut world = cluster(3, "what_was_acknowledged_arrives_late");
+fn an_acknowledged_deploy_spreads_when_its_dead_node_returns() {
+    let mut world = cluster(3, "an_acknowledged_deploy_spreads");
     world.network.faults.loss = 1000;
     world.command(1, deploy(service("web", 3)));
     world.kill_host(1);
     world.network.faults.loss = 0;
     world.run(30_000);
-    assert_eq!(world.engine(0).view().cluster.services.len(), 0, "nobody else can know");
+    assert_eq!(
+        world.engine(0).view().cluster.services.len(),
+        0,
+        "no other node received the change"
+    );
     world.boot(1);
     world.converge(60_000);
     assert_eq!(world.engine(0).view().plan.placements.len(), 3);
 }
 
 #[test]
-fn a_drained_node_is_emptied_and_takes_nothing_back_by_itself() {
-    let mut world = cluster(3, "a_drained_node");
+fn a_drained_node_is_emptied_and_gets_nothing_back_after_undrain() {
+    let mut world = cluster(3, "a_drained_node_is_emptied");
     world.command(0, deploy(service("web", 6)));
     world.converge(30_000);
     world.command(2, Mutation::Drain { node: "m1".to_owned(), drain: true });
     world.converge(30_000);
-    assert_eq!(super::runs(&world, 1), 0);
+    assert_eq!(super::running_on(&world, 1), 0);
     let cursor = world.history.cursor();
     world.command(0, Mutation::Drain { node: "m1".to_owned(), drain: false });
     world.converge(30_000);
-    assert_eq!(moved(&world, cursor), (0, 0));
+    assert_eq!(started_and_stopped(&world, cursor), (0, 0));
 }
 
 #[test]
-fn a_command_whose_write_fails_is_not_acknowledged_and_leaves_nothing_behind() {
-    let mut world = cluster(3, "a_command_whose_write_fails");
+fn a_mutation_whose_write_fails_is_not_acknowledged_and_has_no_effect() {
+    let mut world = cluster(3, "a_mutation_whose_write_fails");
     world.nodes[0].disk.failing = 1;
-    let request = world.ask(0, deploy(service("web", 3))).expect("it is there");
+    let request = world.request(0, deploy(service("web", 3))).expect("the node is running");
     assert!(!world.operators.operations[&request].acknowledged());
     world.converge(30_000);
     assert!(world.engine(1).view().cluster.services.is_empty());

@@ -1,56 +1,60 @@
-//! Runtimes fail and recover.
+//! Outages of container runtimes, and differences between their containers and the plan.
 
 use vc_engine::Input;
 
-use super::{cluster, moved, runs};
-use crate::invariants::{minimal_movement, orphans_replaced};
+use super::{cluster, running_on, started_and_stopped};
+use crate::invariants::{minimal_movement, replicas_rescheduled};
 use crate::services::{deploy, service};
 
 #[test]
-fn a_runtime_that_is_away_for_a_moment_changes_nothing() {
-    let mut world = cluster(3, "a_runtime_that_is_away_for_a_moment");
+fn a_runtime_outage_of_three_seconds_moves_nothing() {
+    let mut world = cluster(3, "a_runtime_outage_of_three");
     world.command(0, deploy(service("web", 6)));
     world.converge(30_000);
     let cursor = world.history.cursor();
-    world.runtime_answers(1, false, false);
+    world.set_runtime_available(1, false, false);
     world.run(3_000);
-    world.runtime_answers(1, true, false);
+    world.set_runtime_available(1, true, false);
     world.converge(30_000);
-    world.require(minimal_movement::nothing(&world, cursor));
+    world.require(minimal_movement::none(&world, cursor));
 }
 
 #[test]
-fn a_runtime_that_stays_away_is_replaced_and_stops_what_runs_elsewhere_when_it_is_back() {
-    let mut world = cluster(3, "a_runtime_that_stays_away");
+fn replicas_on_a_failed_runtime_are_rescheduled_and_duplicates_stop_when_it_recovers() {
+    let mut world = cluster(3, "replicas_on_a_failed_runtime");
     world.command(0, deploy(service("web", 6)));
     world.converge(30_000);
-    let held = minimal_movement::held(&world, 1);
+    let held = minimal_movement::slots_of(&world, 1);
     let cursor = world.history.cursor();
-    world.runtime_answers(1, false, false);
-    // Its grace comes on top of the bound, less the detection that it needs no time for.
-    world.run(5_000 + world.replacement_bound());
-    world.require(orphans_replaced::check(&world, &[0, 2]));
+    world.set_runtime_available(1, false, false);
+    // The grace period of a runtime is added to the bound, which includes a detection time that is not needed here.
+    world.run(5_000 + world.rescheduling_bound());
+    world.require(replicas_rescheduled::check(&world, &[0, 2]));
     world.require(minimal_movement::only(&world, cursor, &held));
-    world.runtime_answers(1, true, false);
+    world.set_runtime_available(1, true, false);
     world.converge(30_000);
-    assert_eq!(moved(&world, cursor), (held.len(), held.len()));
+    assert_eq!(started_and_stopped(&world, cursor), (held.len(), held.len()));
 }
 
 #[test]
-fn what_was_asked_of_a_runtime_that_was_away_is_asked_again_when_it_is_back() {
-    let mut world = cluster(1, "what_was_asked_of_a_runtime");
-    world.runtime_answers(0, false, false);
+fn actions_requested_during_a_runtime_outage_are_repeated_on_recovery() {
+    let mut world = cluster(1, "actions_requested_during");
+    world.set_runtime_available(0, false, false);
     world.run(500);
     world.command(0, deploy(service("web", 3)));
     world.run(500);
-    world.runtime_answers(0, true, false);
+    world.set_runtime_available(0, true, false);
     world.run(5_000);
-    assert_eq!(runs(&world, 0), 3, "not only after the time for repeats");
+    assert_eq!(
+        running_on(&world, 0),
+        3,
+        "actions are repeated on recovery, not after the retry interval"
+    );
 }
 
 #[test]
-fn a_node_that_returns_with_obsolete_containers_removes_them() {
-    let mut world = cluster(3, "a_node_that_returns_with");
+fn a_returning_node_removes_obsolete_containers() {
+    let mut world = cluster(3, "a_returning_node_removes");
     world.command(0, deploy(service("old", 3)));
     world.converge(30_000);
     world.kill_process(2);
@@ -61,17 +65,21 @@ fn a_node_that_returns_with_obsolete_containers_removes_them() {
     let cursor = world.history.cursor();
     world.boot(2);
     world.converge(30_000);
-    assert_eq!(moved(&world, cursor), (0, 1), "the old one goes, nothing comes");
+    assert_eq!(
+        started_and_stopped(&world, cursor),
+        (0, 1),
+        "the obsolete container stops, none starts"
+    );
 }
 
 #[test]
-fn an_instance_that_is_removed_by_hand_is_started_again() {
-    let mut world = cluster(1, "an_instance_that_is_removed");
+fn a_container_removed_by_hand_is_started_again() {
+    let mut world = cluster(1, "a_container_removed");
     world.command(0, deploy(service("web", 1)));
     world.converge(30_000);
     world.nodes[0].runtime.containers.clear();
     let listed = world.nodes[0].runtime.list();
     world.handle(0, Input::Runtime(vc_engine::runtime::RuntimeEvent::Listed(listed)));
     world.converge(30_000);
-    assert_eq!(runs(&world, 0), 1);
+    assert_eq!(running_on(&world, 0), 1);
 }

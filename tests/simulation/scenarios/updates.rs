@@ -13,7 +13,7 @@ use crate::history::Action;
 use crate::services::{deploy, service, version};
 use crate::world::World;
 
-/// What runs, by slot: how many instances, of which digests.
+/// Returns the running instances of each slot.
 fn running(world: &World) -> BTreeMap<Slot, Vec<InstanceId>> {
     let mut slots: BTreeMap<Slot, Vec<InstanceId>> = BTreeMap::new();
     for node in &world.nodes {
@@ -24,15 +24,15 @@ fn running(world: &World) -> BTreeMap<Slot, Vec<InstanceId>> {
     slots
 }
 
-/// Lets time pass, and sees that something holds every fifty milliseconds.
-fn run_while(world: &mut World, millis: u64, holds: impl Fn(&World)) {
+/// Advances time and calls `check` every 50 ms.
+fn run_checking(world: &mut World, millis: u64, check: impl Fn(&World)) {
     for _ in 0..millis / 50 {
         world.run(50);
-        holds(world);
+        check(world);
     }
 }
 
-/// Whether a connection that comes to any node finds an instance that runs.
+/// Returns whether on every node each service has an endpoint that runs.
 fn every_connection_is_served(world: &World) -> bool {
     world.running().into_iter().all(|of| {
         let routes = Routes::of(&world.engine(of).view());
@@ -45,7 +45,7 @@ fn every_connection_is_served(world: &World) -> bool {
     })
 }
 
-/// A service with a healthcheck.
+/// Adds a healthcheck to a service.
 fn checked(mut of: Deployment) -> Deployment {
     of.spec.container.healthcheck = Some(Healthcheck {
         test: vec!["CMD".to_owned(), "true".to_owned()],
@@ -63,18 +63,18 @@ fn image(mut of: Deployment, image: &str) -> Deployment {
 }
 
 #[test]
-fn an_update_replaces_one_after_the_other_and_no_slot_is_ever_empty() {
-    let mut world = cluster(3, "an_update_replaces_one");
+fn a_rolling_update_keeps_every_slot_running() {
+    let mut world = cluster(3, "a_rolling_update_keeps");
     world.command(0, deploy(checked(version(service("web", 6), 1))));
     world.converge(60_000);
     let before: BTreeSet<InstanceId> = running(&world).into_values().flatten().collect();
     world.command(1, deploy(checked(version(service("web", 6), 2))));
-    run_while(&mut world, 30_000, |world| {
+    run_checking(&mut world, 30_000, |world| {
         let slots = running(world);
-        assert_eq!(slots.len(), 6, "every slot runs");
-        assert!(every_connection_is_served(world), "a connection finds no instance");
+        assert_eq!(slots.len(), 6, "every slot is running");
+        assert!(every_connection_is_served(world), "a service has no running endpoint");
         let twice = slots.values().filter(|ids| ids.len() > 1).count();
-        assert!(twice <= 2, "{twice} slots are replaced at once");
+        assert!(twice <= 2, "{twice} slots are replaced concurrently");
     });
     world.converge(60_000);
     let after: BTreeSet<InstanceId> = running(&world).into_values().flatten().collect();
@@ -90,28 +90,28 @@ fn an_update_to_a_version_that_exits_rolls_back_with_the_reason() {
     let before = running(&world);
     world.command(1, deploy(image(service("web", 6), "broken")));
     world.converge(120_000);
-    assert_eq!(running(&world), before, "what ran runs");
+    assert_eq!(running(&world), before, "the same instances run");
     let stopped =
         world.history.since(cursor).iter().any(|it| matches!(it.action, Action::Stopped(_)));
-    assert!(!stopped, "nothing that ran was touched");
+    assert!(!stopped, "no running instance was stopped");
     let failed = world
         .history
         .since(cursor)
         .iter()
         .filter(|it| matches!(it.action, Action::Ended(_)))
         .count();
-    assert!(failed <= 2, "{failed} instances of the new version were tried");
+    assert!(failed <= 2, "{failed} instances of the new version were started");
     for of in 0..3 {
         let view = world.engine(of).view();
         let Some(UpdateStatus::Failed(why)) = view.updates.values().next() else {
-            panic!("no result")
+            panic!("the update did not fail")
         };
         assert!(why.contains("exited with code 1: cannot open its configuration"), "{why}");
     }
 }
 
 #[test]
-fn the_same_version_deployed_again_is_tried_again() {
+fn a_failed_version_is_tried_again_when_deployed_again() {
     let mut world = cluster(3, "is_tried_again");
     world.command(0, deploy(service("web", 2)));
     world.converge(60_000);
@@ -120,8 +120,9 @@ fn the_same_version_deployed_again_is_tried_again() {
     let cursor = world.history.cursor();
     world.command(0, deploy(image(service("web", 2), "broken")));
     world.converge(60_000);
-    let tried = world.history.since(cursor).iter().any(|it| matches!(it.action, Action::Ended(_)));
-    assert!(tried, "a deployment starts the update again");
+    let restarted =
+        world.history.since(cursor).iter().any(|it| matches!(it.action, Action::Ended(_)));
+    assert!(restarted, "a new deployment restarts the update");
 }
 
 #[test]
@@ -135,7 +136,7 @@ fn an_update_that_pauses_on_failure_leaves_both_versions() {
     world.command(0, deploy(update));
     world.run(60_000);
     let slots = running(&world);
-    assert_eq!(slots.len(), 3, "the old ones still serve");
+    assert_eq!(slots.len(), 3, "the old instances keep running");
     assert!(slots.values().flatten().all(|id| id.digest == old));
     let view = world.engine(1).view();
     let new = view
@@ -143,7 +144,7 @@ fn an_update_that_pauses_on_failure_leaves_both_versions() {
         .placements
         .keys()
         .filter(|slot| rollout::version(&view, slot).as_deref() != Some(&old));
-    assert_eq!(new.count(), 1, "one slot was tried, the others never");
+    assert_eq!(new.count(), 1, "the update was tried on one slot only");
 }
 
 #[test]
@@ -160,41 +161,41 @@ fn with_stop_first_a_slot_never_runs_twice() {
     let once = |world: &World| {
         assert!(running(world).values().all(|ids| ids.len() == 1), "a slot runs twice");
     };
-    run_while(&mut world, 30_000, once);
+    run_checking(&mut world, 30_000, once);
     world.command(1, Mutation::Drain { node: "m1".to_owned(), drain: true });
-    run_while(&mut world, 30_000, once);
+    run_checking(&mut world, 30_000, once);
     world.converge(60_000);
 }
 
 #[test]
-fn a_drained_node_stops_instances_after_their_successors_run() {
+fn a_drained_node_stops_instances_after_their_replacements_run() {
     let mut world = cluster(3, "stops_instances_after");
     world.command(0, deploy(service("web", 6)));
     world.converge(60_000);
     world.command(2, Mutation::Drain { node: "m1".to_owned(), drain: true });
-    run_while(&mut world, 30_000, |world| {
+    run_checking(&mut world, 30_000, |world| {
         assert_eq!(running(world).len(), 6);
-        assert!(every_connection_is_served(world), "a connection finds no instance");
+        assert!(every_connection_is_served(world), "a service has no running endpoint");
     });
     world.converge(60_000);
-    assert_eq!(super::runs(&world, 1), 0);
+    assert_eq!(super::running_on(&world, 1), 0);
 }
 
 #[test]
-fn what_no_other_node_can_take_goes_on_where_it_is_drained() {
-    let mut world = cluster(2, "goes_on_where_it_is_drained");
+fn instances_that_fit_on_no_other_node_keep_running_on_a_drained_node() {
+    let mut world = cluster(2, "keep_running_on_a_drained_node");
     let mut large = service("web", 2);
-    large.spec.container.reservation = crate::services::amount(3000, 512);
+    large.spec.container.reservation = crate::services::resources(3000, 512);
     world.command(0, deploy(large));
     world.converge(60_000);
     world.command(0, Mutation::Drain { node: "m1".to_owned(), drain: true });
     world.run(30_000);
-    assert_eq!(running(&world).len(), 2, "the second has no room for both");
+    assert_eq!(running(&world).len(), 2, "the other node has too little capacity for both");
 }
 
 #[test]
-fn a_node_that_dies_in_the_midst_of_an_update_does_not_stop_it() {
-    let mut world = cluster(3, "in_the_midst_of_an_update");
+fn an_update_completes_after_a_node_dies() {
+    let mut world = cluster(3, "an_update_completes_after");
     world.command(0, deploy(checked(version(service("web", 6), 1))));
     world.converge(60_000);
     world.command(0, deploy(checked(version(service("web", 6), 2))));

@@ -1,25 +1,25 @@
-//! At rest each slot that has a node runs there, in its current version, and nowhere else; nothing else runs. What depends on a
-//! service that has no place may wait for ever, unless it was started before.
+//! At rest each placed slot runs its current version on its node, and nothing else runs. A slot may wait forever for a
+//! dependency that cannot be placed.
 
-use crate::invariants::Violation;
 use std::collections::BTreeMap;
 
 use vc_engine::rollout;
 use vc_engine::runtime::InstanceId;
 
-use super::{Check, waits_for_unplaced};
+use super::waits_for_unplaced;
+use crate::check::{Check, Violation};
 use crate::world::World;
 
-/// What runs is what the plan says.
+/// Checks that the running containers are those of the plan.
 pub(crate) fn check(world: &World) -> Check {
     let Some(&first) = world.running().first() else { return Ok(()) };
     let view = world.engine(first).view();
-    let mut wanted: BTreeMap<InstanceId, usize> = BTreeMap::new();
+    let mut planned: BTreeMap<InstanceId, usize> = BTreeMap::new();
     for (slot, placement) in &view.plan.placements {
-        let digest = rollout::version(&view, slot).expect("planned");
-        wanted.insert(InstanceId { slot: slot.clone(), digest }, world.node_of(placement.node));
+        let digest = rollout::version(&view, slot).expect("the slot is placed");
+        planned.insert(InstanceId { slot: slot.clone(), digest }, world.node_of(placement.node));
     }
-    for (id, &of) in &wanted {
+    for (id, &of) in &planned {
         match world.nodes[of].runtime.containers.get(id) {
             Some(it) if it.runs() && !it.removing => {}
             None if waits_for_unplaced(&view, &id.slot) => {}
@@ -34,12 +34,14 @@ pub(crate) fn check(world: &World) -> Check {
     // Containers of a node whose process is down keep running.
     for of in world.running() {
         for id in world.nodes[of].runtime.containers.keys() {
-            // A drained node keeps what no other takes over.
+            // A drained node keeps instances that fit on no other node.
             let draining = view.cluster.drained.contains_key(&world.nodes[of].id);
             let stranded =
                 || view.plan.unplaced.contains_key(&id.slot) || waits_for_unplaced(&view, &id.slot);
-            if wanted.get(id) != Some(&of) && !(draining && stranded()) {
-                return Err(Violation(format!("{id} is on m{of}, which is not its place")));
+            if planned.get(id) != Some(&of) && !(draining && stranded()) {
+                return Err(Violation(format!(
+                    "{id} is on m{of}, which the plan does not assign to it"
+                )));
             }
         }
     }

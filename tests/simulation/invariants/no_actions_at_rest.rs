@@ -1,11 +1,10 @@
-//! At rest there are no actions and no changes, only heartbeats and summaries.
+//! At rest nodes take no actions and make no changes; they send only heartbeats and summaries.
 
-use super::Check;
+use crate::check::{Check, Violation};
 use crate::history::Cursor;
-use crate::invariants::Violation;
 use crate::world::World;
 
-/// Since `cursor`, nothing was done at all.
+/// Checks that no node has acted since `cursor`.
 pub(crate) fn check(world: &World, cursor: Cursor) -> Check {
     match world.history.since(cursor) {
         [] => Ok(()),

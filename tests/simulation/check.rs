@@ -1,0 +1,14 @@
+//! The result of checking an invariant.
+
+/// How an invariant is violated.
+#[derive(Debug)]
+pub(crate) struct Violation(pub(crate) String);
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The result of checking an invariant.
+pub(crate) type Check = Result<(), Violation>;

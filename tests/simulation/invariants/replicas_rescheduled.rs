@@ -1,0 +1,40 @@
+//! Within a bound after a node's death, every slot that fits on a remaining node runs on one.
+
+use super::waits_for_unplaced;
+use crate::check::{Check, Violation};
+use crate::world::World;
+use vc_protocol::Millis;
+
+/// Milliseconds from a death, under moderate message loss, until all remaining nodes have detected it and requested the
+/// actions of their runtimes.
+pub(crate) const BOUND: Millis = 5_000;
+
+/// Checks that the plans of all nodes of `side` agree and place slots on `side` only, and that these slots run. Plans omit
+/// only slots that fit nowhere, which `no_overcommit` and the placement's own tests cover.
+pub(crate) fn check(world: &World, side: &[usize]) -> Check {
+    for &of in side {
+        let view = world.engine(of).view();
+        for (slot, placement) in &view.plan.placements {
+            let on = world.node_of(placement.node);
+            if !side.contains(&on) {
+                return Err(Violation(format!("m{of} still places {slot} on m{on}")));
+            }
+            if waits_for_unplaced(&view, slot) {
+                continue;
+            }
+            let digest = view.desired_digest(&slot.service).expect("the service is deployed");
+            let mut containers = world.nodes[on].runtime.containers.iter();
+            if !containers.any(|(id, it)| id.slot == *slot && id.digest == digest && it.runs()) {
+                return Err(Violation(format!("{slot} does not run on m{on} yet")));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl World {
+    /// Returns the milliseconds after a death within which all placeable slots run: [`BOUND`] and the longest start.
+    pub(crate) fn rescheduling_bound(&self) -> Millis {
+        BOUND + self.runtime_faults.pull.1 + self.runtime_faults.start.1
+    }
+}
