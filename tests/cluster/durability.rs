@@ -3,51 +3,59 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use rustix::process::Signal;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::command::signal;
-use crate::harness::{DEADLINE, sleeping_service, until};
+use crate::harness::{DEADLINE, Node, sleeping_service, until};
 
 /// Deploys that are acknowledged per round before the kill.
 const ACKNOWLEDGED: usize = 4;
-const ROUNDS: usize = 4;
+/// When all nodes are killed, one entry for each round: at this text in the log of the next deploy; `None`: at the last
+/// acknowledgement.
+const KILL_AT: [Option<&str>; 4] =
+    [None, Some(r#""command""#), Some(r#""instance changed""#), Some(r#""to":"running""#)];
 
-/// Returns an arbitrary delay of less than `bound` milliseconds. SIGKILL must be survived at any time.
-fn moment(bound: u32) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Duration::from_millis(u64::from(now.subsec_micros() % bound))
+/// Waits until a node logs a line with both texts. Polls without a pause, so that the kill follows immediately.
+fn await_log_line(nodes: &[Node], text: &str, service: &str) {
+    let start = Instant::now();
+    let logged =
+        |node: &Node| node.log().lines().any(|line| line.contains(text) && line.contains(service));
+    while !nodes.iter().any(logged) {
+        assert!(start.elapsed() < DEADLINE, "no node logs {text} of {service}");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
 fn acknowledged_deploys_survive_sigkill_of_all_nodes_and_instances_are_adopted() {
     let mut cluster = Cluster::of(3);
     let acknowledged: Mutex<BTreeSet<String>> = Mutex::default();
-    for round in 0..ROUNDS {
+    for (round, moment) in KILL_AT.into_iter().enumerate() {
         let pids: Vec<u32> = cluster.nodes.iter().map(|node| node.pid()).collect();
-        let (tell, heard) = std::sync::mpsc::channel();
+        let (sender, acknowledgements) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             let (cluster, acknowledged) = (&cluster, &acknowledged);
             scope.spawn(move || {
                 for n in 0.. {
                     let service = format!("s{round}-{n}");
                     let file = cluster.file("stream.yaml", &sleeping_service("shop", &service, 1));
-                    let said = cluster.vc(n % 3, &["deploy", &file]);
-                    if said.code != Some(0) {
+                    let output = cluster.vc(n % 3, &["deploy", &file]);
+                    if output.code != Some(0) {
                         return;
                     }
                     acknowledged.lock().expect("not poisoned").insert(format!("shop/{service}"));
-                    let _ = tell.send(());
+                    let _ = sender.send(());
                 }
             });
             for _ in 0..ACKNOWLEDGED {
-                heard.recv_timeout(DEADLINE).expect("deploys are acknowledged");
+                acknowledgements.recv_timeout(DEADLINE).expect("deploys are acknowledged");
             }
-            let pause = moment(150);
-            println!("round {round}: SIGKILL to all after {pause:?} more");
-            std::thread::sleep(pause);
+            if let Some(text) = moment {
+                await_log_line(&cluster.nodes, text, &format!("shop/s{round}-{ACKNOWLEDGED}"));
+            }
             pids.iter().for_each(|&pid| signal(pid, Signal::KILL));
         });
         cluster.nodes.iter_mut().for_each(|node| node.kill());
@@ -57,26 +65,27 @@ fn acknowledged_deploys_survive_sigkill_of_all_nodes_and_instances_are_adopted()
         cluster.nodes.iter_mut().for_each(|node| node.ready());
         cluster.all_up();
         let wanted = acknowledged.lock().expect("not poisoned").clone();
-        let (services, _) = until("every acknowledged deploy is there and runs", DEADLINE, || {
-            let mut services = 0;
-            for at in 0..3 {
-                let rows = cluster.rows(at, &["services"]);
-                let there: BTreeSet<String> = rows
-                    .iter()
-                    .filter(|row| row["running"] == 1)
-                    .filter_map(|row| row["service"].as_str().map(str::to_owned))
-                    .collect();
-                let missing: Vec<_> = wanted.difference(&there).collect();
-                if !missing.is_empty() {
-                    return Err(format!("at node {at}: {missing:?}"));
+        let (services, _) =
+            until("every acknowledged deploy is known to all nodes and runs", DEADLINE, || {
+                let mut services = 0;
+                for at in 0..3 {
+                    let rows = cluster.rows(at, &["services"]);
+                    let known: BTreeSet<String> = rows
+                        .iter()
+                        .filter(|row| row["running"] == 1)
+                        .filter_map(|row| row["service"].as_str().map(str::to_owned))
+                        .collect();
+                    let missing: Vec<_> = wanted.difference(&known).collect();
+                    if !missing.is_empty() {
+                        return Err(format!("at node {at}: {missing:?}"));
+                    }
+                    services = rows.len();
                 }
-                services = rows.len();
-            }
-            Ok(services)
-        });
-        println!("round {round}: {} acknowledged, {services} there", wanted.len());
-        // A slot may have been started on a node that did not live to say so; then it has a double that goes. All
-        // others are adopted.
+                Ok(services)
+            });
+        println!("round {round}: {} acknowledged, {services} known", wanted.len());
+        // A node may have been killed before it published the claim on a started instance; then the slot has a duplicate,
+        // which is stopped. All other instances are adopted.
         let after: Vec<_> = cluster.nodes.iter().map(|node| node.processes()).collect();
         for (was, is) in before.iter().zip(&after) {
             for process in was.iter().filter(|process| !is.contains(process)) {
@@ -99,12 +108,12 @@ fn a_deploy_acknowledged_by_a_lone_node_spreads_when_the_others_return() {
     let file = cluster.file("alone.yaml", &sleeping_service("shop", "alone", 1));
     cluster.vc(0, &["deploy", &file]).done();
     cluster.nodes[0].kill();
-    // They come up without it, and know nothing of the service until it is back.
+    // The other nodes start without the first and do not know the service until it returns.
     cluster.nodes[1].start(&["run"]);
     cluster.nodes[2].start(&["run"]);
     assert!(cluster.rows(2, &["services"]).is_empty());
     cluster.nodes[0].start(&["run"]);
-    until("all know it", DEADLINE, || {
+    until("all nodes know the service", DEADLINE, || {
         (0..3).try_for_each(|at| match cluster.rows(at, &["services"]) {
             rows if rows.len() == 1 && rows[0]["running"] == 1 => Ok(()),
             rows => Err(format!("{rows:?}")),
