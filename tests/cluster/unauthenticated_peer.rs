@@ -14,10 +14,10 @@ use libp2p_stream::OpenStreamError;
 use tokio::sync::mpsc;
 use vc_protocol::wire::AUTH_PROTOCOL;
 
-/// How long a node may take to answer.
+/// Deadline of every answer of a node.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// Everything that members speak, and bare streams.
+/// The protocols of members, and bare streams.
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {
     streams: libp2p_stream::Behaviour,
@@ -25,8 +25,8 @@ pub struct Behaviour {
     pub kademlia: kad::Behaviour<kad::store::MemoryStore>,
 }
 
-/// What a peer that runs in the background can be told.
-pub type Order = Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>;
+/// A function that is run on the swarm now and after each of its events, until it returns true.
+type Order = Box<dyn FnMut(&mut Swarm<Behaviour>) -> bool + Send>;
 
 /// Why a test peer has no connection.
 #[derive(Debug)]
@@ -40,13 +40,14 @@ impl ConnectError {
 
 /// A peer that is connected to a node.
 pub struct TestPeer {
+    /// The connected node.
     pub node: PeerId,
     control: libp2p_stream::Control,
     orders: mpsc::UnboundedSender<Order>,
 }
 
 impl TestPeer {
-    /// Connects with a key. Errors: no connection came up.
+    /// Connects with a key. Errors: the connection failed.
     pub async fn connect(key: Keypair, cluster: &str, address: &str) -> Result<Self, ConnectError> {
         let streams = libp2p_stream::Behaviour::new();
         let control = streams.new_control();
@@ -85,27 +86,29 @@ impl TestPeer {
             }
         };
         let node = tokio::time::timeout(SOON, connected).await.map_err(ConnectError::new)??;
-        let (orders, mut to_do) = mpsc::unbounded_channel::<Order>();
+        let (orders, mut received) = mpsc::unbounded_channel::<Order>();
         tokio::spawn(async move {
+            let mut pending: Vec<Order> = Vec::new();
             loop {
                 tokio::select! {
-                    order = to_do.recv() => match order {
-                        Some(order) => order(&mut swarm),
+                    order = received.recv() => match order {
+                        Some(order) => pending.push(order),
                         None => return,
                     },
                     _ = swarm.select_next_some() => {}
                 }
+                pending.retain_mut(|order| !order(&mut swarm));
             }
         });
         Ok(Self { node, control, orders })
     }
 
-    /// A peer that nobody knows.
+    /// Connects with a new key, which is not a member's.
     pub async fn unknown(cluster: &str, address: &str) -> Result<Self, ConnectError> {
         Self::connect(Keypair::generate_ed25519(), cluster, address).await
     }
 
-    /// Opens a stream; `Err(true)`: the node does not speak that protocol with us.
+    /// Opens a stream. Errors: `true`: the node does not support the protocol for this peer; `false`: any other failure.
     pub async fn open(&self, protocol: &str) -> Result<Stream, bool> {
         let protocol = StreamProtocol::try_from_owned(protocol.to_owned()).expect("a protocol");
         let mut control = self.control.clone();
@@ -117,39 +120,55 @@ impl TestPeer {
         }
     }
 
+    /// Opens a stream of the auth protocol.
     pub async fn open_auth(&self) -> Stream {
-        self.open(AUTH_PROTOCOL).await.expect("auth is spoken with everybody")
+        self.open(AUTH_PROTOCOL).await.expect("auth is open to every peer")
     }
 
-    /// Does something with the swarm and returns what came of it.
+    /// Runs a function on the swarm and returns its result.
     pub async fn order<T: Send + 'static>(
         &self,
         order: impl FnOnce(&mut Swarm<Behaviour>) -> T + Send + 'static,
     ) -> T {
-        let (tell, told) = tokio::sync::oneshot::channel();
-        let order: Order = Box::new(move |swarm| drop(tell.send(order(swarm))));
+        let mut order = Some(order);
+        self.order_until(move |swarm| order.take().map(|order| order(swarm))).await
+    }
+
+    /// Runs a function on the swarm, now and after each of its events, until it returns a result. Panics after [`SOON`].
+    pub async fn order_until<T: Send + 'static>(
+        &self,
+        mut order: impl FnMut(&mut Swarm<Behaviour>) -> Option<T> + Send + 'static,
+    ) -> T {
+        let (sender, result) = tokio::sync::oneshot::channel();
+        let mut sender = Some(sender);
+        let order: Order = Box::new(move |swarm| {
+            let Some(value) = order(swarm) else { return false };
+            let _ = sender.take().map(|sender| sender.send(value));
+            true
+        });
         assert!(self.orders.send(order).is_ok(), "the swarm runs");
-        told.await.expect("the swarm runs")
+        let result = tokio::time::timeout(SOON, result).await.expect("the order is completed");
+        result.expect("the swarm runs")
     }
 }
 
-/// A frame as the protocols expect it.
+/// Returns a frame: the length, four bytes in network order, and the bytes.
 pub fn frame(bytes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(bytes.len()).expect("a small frame");
     [&length.to_be_bytes(), bytes].concat()
 }
 
-/// Writes as much as is taken.
+/// Writes the bytes, or as many as the node accepts.
 pub async fn write(stream: &mut Stream, bytes: &[u8]) {
     let all = async {
         stream.write_all(bytes).await?;
         stream.flush().await
     };
-    // The node may have closed it: that is what it is for.
+    // The node may close the stream, which the tests expect of malformed input.
     let _ = tokio::time::timeout(SOON, all).await;
 }
 
-/// Reads one frame; `None`: the stream ended.
+/// Reads one frame; `None`: the stream ended. Panics after [`SOON`].
 pub async fn read(stream: &mut Stream) -> Option<Vec<u8>> {
     let whole = async {
         let mut length = [0; 4];
@@ -161,7 +180,7 @@ pub async fn read(stream: &mut Stream) -> Option<Vec<u8>> {
     tokio::time::timeout(SOON, whole).await.expect("a frame or an end")
 }
 
-/// Waits until the node has ended the stream.
+/// Waits until the node ends the stream; `false` after [`SOON`].
 pub async fn ended(stream: &mut Stream) -> bool {
     let mut rest = Vec::new();
     tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await.is_ok()
