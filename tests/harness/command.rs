@@ -1,4 +1,4 @@
-//! Running programs, and their output.
+//! Programs that tests run, and their output.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -37,52 +37,55 @@ impl CommandOutput {
             .unwrap_or_else(|error| panic!("{line} printed no JSON ({error}): {out}"))
     }
 
-    /// Asserts a refusal: as [`CommandOutput::failed`], with nothing on stdout.
+    /// Asserts a refusal: as [`CommandOutput::failed`], with an empty stdout.
     #[track_caller]
     pub fn refused(self) -> String {
-        assert_eq!(self.out, "", "{}: a refusal says nothing on stdout", self.line);
+        assert_eq!(self.out, "", "{}: a refused command prints nothing on stdout", self.line);
         self.failed()
     }
 
-    /// Asserts a failure: exit code 1 and one line on stderr, which is returned. There may be output on stdout.
+    /// Asserts exit code 1 and one error line on stderr, and returns that line without `error: `. Stdout may have output.
     #[track_caller]
     pub fn failed(self) -> String {
         let Self { line, code, out, err } = self;
-        assert_eq!(code, Some(1), "{line}: exit code; it said: {out}{err}");
-        let told: Vec<&str> = err.lines().filter(|line| !line.starts_with('{')).collect();
-        assert_eq!(told.len(), 1, "{line}: one line on stderr, not: {err}");
-        let told = told[0]
+        assert_eq!(code, Some(1), "{line}: exit code; output: {out}{err}");
+        let lines: Vec<&str> = err.lines().filter(|line| !line.starts_with('{')).collect();
+        assert_eq!(lines.len(), 1, "{line}: expected one line on stderr: {err}");
+        let error = lines[0]
             .strip_prefix("error: ")
-            .unwrap_or_else(|| panic!("{line}: no 'error:' in {err}"));
-        assert!(!told.contains("panicked") && !super::log_check::has_token(told), "{line}: {told}");
-        told.to_owned()
+            .unwrap_or_else(|| panic!("{line}: no 'error: ' in {err}"));
+        assert!(
+            !error.contains("panicked") && !super::log_check::has_token(error),
+            "{line}: {error}"
+        );
+        error.to_owned()
     }
 
     /// Asserts a refusal whose line contains `words`.
     #[track_caller]
     pub fn refused_with(self, words: &str) {
         let line = self.line.clone();
-        let told = self.refused();
-        assert!(told.contains(words), "{line}: '{words}' is not in: {told}");
+        let error = self.refused();
+        assert!(error.contains(words), "{line}: '{words}' is not in: {error}");
     }
 }
 
-/// Runs a program to its end. Panics when it has not ended after [`DEADLINE`].
+/// Runs a program to its end. Panics after [`DEADLINE`].
 pub fn run(command: Command) -> CommandOutput {
     run_for(DEADLINE, command)
 }
 
-/// Runs a program to its end. Panics when it has not ended after `deadline`.
+/// Runs a program to its end. Panics after `deadline`.
 pub fn run_for(deadline: Duration, mut command: Command) -> CommandOutput {
     let line = line(&command);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.unwrap_or_else(|error| panic!("{line}: {error}"));
     let pid = child.id();
-    let (tell, ended) = channel();
-    std::thread::spawn(move || tell.send(child.wait_with_output()));
+    let (sender, ended) = channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
     match ended.recv_timeout(deadline) {
         Ok(output) => {
-            let output = output.expect("its output can be read");
+            let output = output.expect("its output is readable");
             let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
             CommandOutput {
                 line,
@@ -93,7 +96,7 @@ pub fn run_for(deadline: Duration, mut command: Command) -> CommandOutput {
         }
         Err(_) => {
             signal(pid, Signal::KILL);
-            panic!("{line}: still runs after {} s", deadline.as_secs());
+            panic!("{line}: has not ended after {} s", deadline.as_secs());
         }
     }
 }
@@ -109,32 +112,36 @@ fn line(command: &Command) -> String {
     words.map(short).collect::<Vec<_>>().join(" ")
 }
 
-/// Signals a process that this test started and has not waited for yet.
+/// Signals a process that this test started. No effect if it has ended already.
 pub fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
-    // It may have ended by itself.
     let _ = kill_process(pid, signal);
 }
 
 /// A running program whose stdout is read line by line; killed on drop.
 pub struct Running {
     child: Child,
-    /// In a lock so that threads can share the struct.
+    /// Behind a lock, so that threads can share the program.
     lines: Mutex<Receiver<String>>,
 }
 
 impl Running {
+    /// Starts a program with its stdout piped.
     pub fn start(mut command: Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
         let out = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
-        let (tell, lines) = channel();
+        let (sender, lines) = channel();
         std::thread::spawn(move || {
-            out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
+            out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
         Self { child, lines: Mutex::new(lines) }
     }
 
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -148,19 +155,25 @@ impl Running {
         }
     }
 
-    /// Sends SIGKILL.
+    /// Discards the lines that were printed so far.
+    pub fn discard_lines(&self) {
+        let lines = self.lines.lock().expect("not poisoned");
+        while lines.try_recv().is_ok() {}
+    }
+
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Sends SIGTERM and returns the exit code. Panics when the program does not end.
+    /// Sends SIGTERM and returns the exit code. Panics after [`DEADLINE`].
     pub fn terminate(&mut self) -> Option<i32> {
         signal(self.child.id(), Signal::TERM);
         self.end()
     }
 
-    /// Waits for the end and returns the exit code.
+    /// Waits for the end and returns the exit code. Panics after [`DEADLINE`].
     pub fn end(&mut self) -> Option<i32> {
         let (status, _) =
             super::until("a program ends", DEADLINE, || match self.child.try_wait() {

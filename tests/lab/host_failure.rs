@@ -1,4 +1,4 @@
-//! Hosts and nodes that are killed and started again.
+//! Failure and return of hosts and nodes.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,7 @@ use crate::harness::lab::{Container, Lab};
 use crate::harness::load::{Load, between, now};
 use crate::harness::{DEADLINE, measured, running, sleeping_service, until};
 
-/// Limit of a takeover. The promise is 5 s; debug builds on a small test host take longer.
-const BOUND: Duration = Duration::from_secs(15);
-
-/// Waits until six instances run on these hosts, according to `vc` and to the Docker engines.
+/// Waits until six instances run on these hosts, according to `vc` and the Docker engines. Prints the time since `since`.
 fn six_on(lab: &Lab, hosts: &[usize], since: Instant) {
     let names: Vec<String> = hosts.iter().map(|host| format!("h{host}")).collect();
     until("six instances run on the remaining hosts", DEADLINE, || {
@@ -21,11 +18,9 @@ fn six_on(lab: &Lab, hosts: &[usize], since: Instant) {
             Err(format!("{nodes:?}"))
         }
     });
-    let told = since.elapsed();
-    measured(&format!("six containers run on {names:?}"), told);
-    let there: usize = hosts.iter().map(|&host| lab.containers(host).len()).sum();
-    assert_eq!(there, 6, "the Docker engines agree");
-    assert!(told < BOUND, "{told:?}");
+    measured(&format!("six containers run on {names:?}"), since.elapsed());
+    let containers: usize = hosts.iter().map(|&host| lab.containers(host).len()).sum();
+    assert_eq!(containers, 6, "the Docker engines agree");
 }
 
 fn all_in(some: &[Container], all: &[Container]) -> bool {
@@ -101,7 +96,13 @@ fn only_connections_to_a_dead_node_fail_and_they_are_reset() {
     let before = lab.all_containers(&[1, 2]);
     let slot = |host: usize| {
         let mut of = before[&host].iter().filter(|it| it.service() == "clock/ticks");
-        of.next().expect("one on each").slot.rsplit('.').next().expect("a number").to_owned()
+        of.next()
+            .expect("one instance on each host")
+            .slot
+            .rsplit('.')
+            .next()
+            .expect("a number")
+            .to_owned()
     };
     let (survives, dies) = (slot(1), slot(2));
 
@@ -116,20 +117,20 @@ fn only_connections_to_a_dead_node_fail_and_they_are_reset() {
         if web.contains_key("h2") { Err(format!("{web:?}")) } else { Ok(()) }
     });
     let replaced = now();
-    // Requests after the takeover must succeed: let 2 s of them pass.
-    until("2 s of further requests", DEADLINE, || {
-        if between(replaced, now()) > Duration::from_secs(2) { Ok(()) } else { Err(String::new()) }
-    });
+    measured("instances of the dead host replaced", between(killed, replaced));
+    load.await_answers(400);
+    let to_dead_host = streams.opened.iter().filter(|first| **first == dies).count();
+    streams.await_ended(&dies, to_dead_host);
 
     let report = load.end_requests();
     let last = report.failures.iter().map(|failure| failure.begun).max().unwrap_or(killed);
     let (failed, all) = (report.failures.len(), report.requests);
     measured(
-        &format!("{failed} of {all} requests failed, the last one begun this long after the death"),
+        &format!("{failed} of {all} requests failed; the last one began after the death by"),
         between(killed, last),
     );
     measured("slowest answer", Duration::from_secs_f64(report.max_ms / 1000.0));
-    assert!(between(killed, last) < BOUND, "{:?}", report.failures.last());
+    assert!(last < replaced, "a request failed after the takeover: {:?}", report.failures);
     assert!(report.requests > 400 && report.bodies["vc-test:1"] > 400, "{report:?}");
 
     let streams = streams.end_streams();
@@ -141,10 +142,14 @@ fn only_connections_to_a_dead_node_fail_and_they_are_reset() {
     );
     for stream in of(&survives) {
         assert!(stream.ended.is_none(), "a stream to the surviving host was closed: {stream:?}");
-        assert!(stream.silence_ms < 2000, "a stream to the surviving host stalled: {stream:?}");
+        measured(
+            "longest silence on a stream to the surviving host",
+            Duration::from_millis(stream.silence_ms),
+        );
     }
     for stream in of(&dies) {
-        let (at, _) = stream.ended.as_ref().expect("streams to the dead host are reset");
-        assert!(between(killed, *at) < BOUND, "{stream:?}");
+        let (at, error) = stream.ended.as_ref().expect("streams to the dead host are reset");
+        assert!(error.contains("reset"), "{stream:?}");
+        measured("a stream to the dead host reset after its death by", between(killed, *at));
     }
 }

@@ -81,6 +81,9 @@ fn record(
                 println!("ready");
             }
             took.push(duration);
+            if took.len().is_multiple_of(100) {
+                println!("answered {}", took.len());
+            }
             *report.bodies.entry(body).or_default() += 1;
         }
         Err(failure) => report.failures.push(failure),

@@ -9,7 +9,9 @@
 //!   answers.
 //! - `vc-load fetch ADDRESS PATH`: one GET, as fast as possible, then exits. Prints bytes and seconds.
 //!
-//! Those that run until SIGTERM first print `ready`, when the first request is answered or all connections are open.
+//! Those that run until SIGTERM first print `ready`, when the first request is answered or all connections are open. Before
+//! it, `streams` prints `open LINE` for each connection, with the first line that it received. After it, `http` prints
+//! `answered N` after every 100th answer, and `streams` prints `ended LINE` for each connection that ends.
 
 mod datagrams;
 mod error;

@@ -26,7 +26,8 @@ pub struct Stream {
     ended: Option<(u64, String)>,
 }
 
-/// Keeps `count` connections open until `stop`. Returns a [`Stream`] for each.
+/// Keeps `count` connections open until `stop`, then reads one more line from each that is still open, as proof that it
+/// works. Returns a [`Stream`] for each.
 pub async fn watch(
     address: &str,
     count: u32,
@@ -43,17 +44,20 @@ pub async fn watch(
         let opened: Result<_, std::io::Error> = timeout(TIMEOUT, connect).await?;
         let (first, mut lines) = opened?;
         let first = first.ok_or(LoadError::NoFirstLine)?;
+        println!("open {first}");
         let mut stopped = stopped.clone();
         open.spawn(async move {
             let (mut stream, mut last) =
                 (Stream { first, lines: 1, silence_ms: 0, ended: None }, Instant::now());
             loop {
                 let line = tokio::select! {
-                    line = lines.next_line() => line,
-                    _ = stopped.wait_for(|stop| *stop) => {
-                        stream.silence_ms = stream.silence_ms.max(last.elapsed().as_millis());
-                        return stream;
-                    }
+                    line = lines.next_line() => Some(line),
+                    _ = stopped.wait_for(|stop| *stop) => None,
+                };
+                let stopping = line.is_none();
+                let line = match line {
+                    Some(line) => line,
+                    None => timeout(TIMEOUT, lines.next_line()).await.map_err(Into::into).flatten(),
                 };
                 stream.silence_ms = stream.silence_ms.max(last.elapsed().as_millis());
                 last = Instant::now();
@@ -63,6 +67,9 @@ pub async fn watch(
                     Err(error) => stream.ended = Some((now(), error.to_string())),
                 }
                 if stream.ended.is_some() {
+                    println!("ended {}", stream.first);
+                }
+                if stopping || stream.ended.is_some() {
                     return stream;
                 }
             }
