@@ -9,12 +9,14 @@ use vc_protocol::wire::{ROUTE_PROTOCOL, encode};
 
 use crate::nodes::{Node, container, instance, pair, place};
 
+/// Opens a stream of the route protocol.
 async fn open(from: &Node, to: &Node) -> Stream {
     let mut members = from.members.clone();
     let protocol = StreamProtocol::new(ROUTE_PROTOCOL);
     members.open_stream(to.id.peer_id(), protocol).await.expect("a stream")
 }
 
+/// Sends a request as a frame.
 async fn request(stream: &mut Stream, bytes: &[u8]) {
     let length = u32::try_from(bytes.len()).expect("short");
     stream.write_all(&length.to_be_bytes()).await.expect("written");
@@ -22,7 +24,7 @@ async fn request(stream: &mut Stream, bytes: &[u8]) {
     stream.flush().await.expect("flushed");
 }
 
-/// Returns all bytes that the other node sends until it closes the stream.
+/// Returns all bytes that the other node sends until it closes the stream. Panics after 10 s.
 async fn answer(stream: &mut Stream) -> Vec<u8> {
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);

@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use libp2p::core::upgrade::Version;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
+use libp2p_stream::IncomingStreams;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use vc_engine::routes::{Endpoint, Routes, ServiceRoutes};
@@ -23,14 +24,17 @@ pub struct Node {
     pub table: watch::Sender<Arc<Routes>>,
 }
 
+/// Returns the service that all tests use.
 pub fn service() -> ServiceKey {
     "shop/web".parse().expect("a service")
 }
 
+/// Returns the instance of a replica.
 pub fn instance(replica: u32) -> InstanceId {
     format!("shop/web.{replica}@0123456789abcdef").parse().expect("an instance")
 }
 
+/// Returns a swarm with a new key, and its node id.
 fn swarm() -> (NodeId, Swarm<libp2p_stream::Behaviour>) {
     let key = Keypair::generate_ed25519();
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
@@ -52,6 +56,7 @@ fn swarm() -> (NodeId, Swarm<libp2p_stream::Behaviour>) {
     (NodeId::of(&key.public()).expect("ed25519"), swarm)
 }
 
+/// Starts a router on a swarm that the caller polls.
 fn node(id: NodeId, swarm: &Swarm<libp2p_stream::Behaviour>) -> Node {
     let mut members = swarm.behaviour().new_control();
     let mut incoming =
@@ -71,10 +76,11 @@ fn node(id: NodeId, swarm: &Swarm<libp2p_stream::Behaviour>) -> Node {
     Node { id, router, connections, members, table }
 }
 
-/// Returns two connected nodes.
-pub async fn pair() -> (Node, Node) {
-    let ((here, mut one), (there, mut other)) = (swarm(), swarm());
-    let nodes = (node(here, &one), node(there, &other));
+/// Connects two swarms and polls them in the background.
+async fn connect(
+    mut one: Swarm<libp2p_stream::Behaviour>,
+    mut other: Swarm<libp2p_stream::Behaviour>,
+) {
     other.listen_on("/ip4/127.0.0.1/tcp/0".parse().expect("an address")).expect("listens");
     let address: Multiaddr = loop {
         if let SwarmEvent::NewListenAddr { address, .. } = other.select_next_some().await {
@@ -85,7 +91,26 @@ pub async fn pair() -> (Node, Node) {
     tokio::spawn(async move { while other.next().await.is_some() {} });
     while !matches!(one.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
     tokio::spawn(async move { while one.next().await.is_some() {} });
+}
+
+/// Returns two connected nodes.
+pub async fn pair() -> (Node, Node) {
+    let ((here, one), (there, other)) = (swarm(), swarm());
+    let nodes = (node(here, &one), node(there, &other));
+    connect(one, other).await;
     nodes
+}
+
+/// Returns a node that is connected to a member that never answers, the id of that member, and the streams that the node
+/// opens to it.
+pub async fn with_silent_member() -> (Node, NodeId, IncomingStreams) {
+    let ((here, one), (silent, other)) = (swarm(), swarm());
+    let node = node(here, &one);
+    let mut control = other.behaviour().new_control();
+    let streams =
+        control.accept(StreamProtocol::new(ROUTE_PROTOCOL)).expect("the protocol is free");
+    connect(one, other).await;
+    (node, silent, streams)
 }
 
 /// Returns a node without connections.

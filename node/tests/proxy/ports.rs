@@ -1,4 +1,4 @@
-//! Published ports.
+//! Published ports: opening, closing, scopes, addresses and conflicts.
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -12,15 +12,18 @@ use vc_protocol::spec::{Port, PortProtocol, Publish};
 
 use crate::nodes::{Node, alone, container, pair, place_with, service};
 
+/// Returns a TCP port of the service.
 fn port(published: u16, target: u16, publish: Publish) -> Port {
     Port { host_ip: None, published, target, protocol: PortProtocol::Tcp, publish }
 }
 
+/// Adds a published port to the routes.
 fn publish(routes: &mut Routes, port: Port) {
     let held = routes.ports.entry((port.protocol, port.published)).or_default();
     held.push(Published { service: service(), port });
 }
 
+/// Starts the ingress of a node. Returns the errors that it reports.
 fn ingress(node: &Node) -> mpsc::Receiver<PublishErrors> {
     let (problems, receiver) = mpsc::channel(16);
     tokio::spawn(Ingress::new(node.router.clone(), problems).run());
@@ -44,6 +47,7 @@ async fn connect(port: u16) -> TcpStream {
     }
 }
 
+/// Waits until a port is closed.
 async fn until_refused(port: u16) {
     while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
         tokio::task::yield_now().await;
@@ -81,14 +85,19 @@ async fn a_node_scoped_port_is_open_only_where_an_instance_runs() {
     let published = free().await;
     let _problems = ingress(&here);
     let with = |routes: &mut Routes| publish(routes, port(published, target, Publish::Node));
-    place_with(&[&here, &there], &[(1, there.id, "127.0.15.2")], with);
-    tokio::task::yield_now().await;
+    // The ingress has applied the routes when the port that every node publishes is open.
+    let everywhere = free().await;
+    place_with(&[&here, &there], &[(1, there.id, "127.0.15.2")], |routes| {
+        with(routes);
+        publish(routes, port(everywhere, 1, Publish::Cluster));
+    });
+    let _client = connect(everywhere).await;
     assert!(TcpStream::connect(("127.0.0.1", published)).await.is_err());
     let both = [(1, there.id, "127.0.15.2"), (2, here.id, "127.0.15.1")];
     place_with(&[&here, &there], &both, with);
     for _ in 0..2 {
         let _client = connect(published).await;
-        near.accept().await.expect("it leads here");
+        near.accept().await.expect("accepted");
     }
     place_with(&[&here, &there], &both[..1], with);
     until_refused(published).await;
@@ -103,12 +112,12 @@ async fn a_port_in_use_is_reported_with_its_owner_and_published_when_free() {
     let mut problems = ingress(&here);
     let on = [(1, here.id, "127.0.16.1")];
     place_with(&[&here], &on, |routes| publish(routes, port(published, target, Publish::Cluster)));
-    let told = problems.recv().await.expect("a problem");
-    let why = &told[&format!("{published}/tcp")];
-    assert!(why.starts_with("already in use by proxy"), "{why}");
-    assert!(why.ends_with(&format!("(pid {})", std::process::id())), "{why}");
+    let errors = problems.recv().await.expect("an error");
+    let error = &errors[&format!("{published}/tcp")];
+    assert!(error.starts_with("already in use by proxy"), "{error}");
+    assert!(error.ends_with(&format!("(pid {})", std::process::id())), "{error}");
     drop(taken);
-    assert_eq!(problems.recv().await.expect("no problem"), PublishErrors::new());
+    assert_eq!(problems.recv().await.expect("a report without errors"), PublishErrors::new());
     let _client = connect(published).await;
     listener.accept().await.expect("accepted");
 }
@@ -125,7 +134,7 @@ async fn a_port_is_bound_to_its_address_only() {
     };
     place_with(&[&here], &[(1, here.id, "127.0.17.1")], |routes| {
         publish(routes, at("127.0.17.2"));
-        // Of another node: it is that one's to publish, and no problem here.
+        // An address of another node, which publishes the port; no error here.
         publish(routes, at("192.0.2.1"));
     });
     let client = loop {

