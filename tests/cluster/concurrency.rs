@@ -1,4 +1,4 @@
-//! Concurrent changes through different nodes.
+//! Concurrent deploys through different nodes.
 
 use std::sync::Barrier;
 
@@ -26,11 +26,11 @@ fn concurrent_deploys_of_different_services_both_apply() {
             });
         }
     });
-    until("all of both run, as every node says", DEADLINE, || {
+    until("every node reports all services running", DEADLINE, || {
         (0..3).try_for_each(|at| {
             let rows = cluster.rows(at, &["services"]);
-            let whole = rows.len() == 2 * EACH && rows.iter().all(|row| row["running"] == 2);
-            if whole { Ok(()) } else { Err(format!("node {at}: {rows:?}")) }
+            let complete = rows.len() == 2 * EACH && rows.iter().all(|row| row["running"] == 2);
+            if complete { Ok(()) } else { Err(format!("node {at}: {rows:?}")) }
         })
     });
     agree(&cluster, &[&["ps"], &["services"]]);
@@ -56,16 +56,16 @@ fn concurrent_deploys_of_one_service_converge_to_one_version() {
                 });
             }
         });
-        until("one of both wins, whole, and everywhere", DEADLINE, || {
+        until("one version runs on all nodes with its replica count", DEADLINE, || {
             let rows = cluster.ps(0);
             let count = rows.len();
             running(&rows, "shop/web", count)?;
             let processes: Vec<_> =
                 cluster.nodes.iter().flat_map(|node| node.processes()).collect();
             let wanted = cluster.rows(0, &["services"])[0]["replicas"].as_u64().unwrap_or(0);
-            let fits =
+            let consistent =
                 count as u64 == wanted && processes.len() == count && (2..=3).contains(&wanted);
-            if !fits {
+            if !consistent {
                 return Err(format!("{wanted} wanted; {rows:?} {processes:?}"));
             }
             Ok(())
@@ -84,6 +84,6 @@ fn concurrent_deploys_of_one_service_converge_to_one_version() {
                     .to_owned()
             })
             .collect();
-        assert_eq!(versions.len(), 1, "no mixture: {versions:?}");
+        assert_eq!(versions.len(), 1, "instances of different versions: {versions:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Node failures and returns.
+//! Failures and returns of nodes and instances.
 
 use std::collections::BTreeSet;
 
@@ -7,21 +7,22 @@ use crate::harness::processes::Process;
 use crate::harness::rows::InstanceExt as _;
 use crate::harness::{DEADLINE, Node, measured, running, sleeping_service, until};
 
+/// Returns the processes of a node's instances.
 fn processes(node: &Node) -> BTreeSet<Process> {
     node.processes().into_iter().collect()
 }
 
-/// Waits until `count` run on nodes of these names alone, as seen from node `at`.
+/// Waits until node `at` reports `count` running instances, all on nodes with these names. Prints the time.
 fn all_on(cluster: &Cluster, at: usize, count: usize, names: &[&str]) {
-    let ((), took) = until("all run on those that are left", DEADLINE, || {
+    let ((), took) = until("all instances run on the remaining nodes", DEADLINE, || {
         let nodes = running(&cluster.ps(at), "shop/web", count)?;
-        let here = nodes.keys().all(|name| names.contains(&name.as_str()));
-        if here { Ok(()) } else { Err(format!("{nodes:?}")) }
+        let expected = nodes.keys().all(|name| names.contains(&name.as_str()));
+        if expected { Ok(()) } else { Err(format!("{nodes:?}")) }
     });
-    measured(&format!("{count} run on {names:?}"), took);
+    measured(&format!("{count} instances run on {names:?}"), took);
 }
 
-/// Waits until there is exactly one process for each of `count` slots in the whole cluster.
+/// Waits until the cluster has exactly one process for each of `count` slots.
 fn no_duplicates(cluster: &Cluster, count: usize) {
     until("each slot has one process", DEADLINE, || {
         let all: Vec<Process> = cluster.nodes.iter().flat_map(|node| node.processes()).collect();
@@ -38,23 +39,29 @@ fn replicas_on_dead_nodes_are_rescheduled_until_one_of_three_nodes_is_left() {
 
     cluster.nodes[2].cut_power();
     all_on(&cluster, 0, 6, &["n1", "n2"]);
-    assert!(first.is_subset(&processes(&cluster.nodes[0])), "survivors' instances run on");
-    assert!(second.is_subset(&processes(&cluster.nodes[1])), "survivors' instances run on");
+    assert!(
+        first.is_subset(&processes(&cluster.nodes[0])),
+        "instances on remaining nodes keep running"
+    );
+    assert!(
+        second.is_subset(&processes(&cluster.nodes[1])),
+        "instances on remaining nodes keep running"
+    );
 
     cluster.nodes[1].cut_power();
     all_on(&cluster, 0, 6, &["n1"]);
     let six = processes(&cluster.nodes[0]);
-    assert!(first.is_subset(&six), "survivors' instances run on");
+    assert!(first.is_subset(&six), "instances on remaining nodes keep running");
     assert_eq!(six.len(), 6);
-    // A command is taken although most nodes are gone.
+    // A deploy is accepted although most nodes are down.
     cluster.deploy(0, &sleeping_service("shop", "api", 1));
 
-    // One that comes back knows nothing yet of the other's death: its silence must not bring that one back to life.
+    // The returning node does not know that the other node died; it must not mark that node up.
     cluster.nodes[2].start(&["run"]);
     cluster.all_up();
     assert!(
         six.is_subset(&processes(&cluster.nodes[0])),
-        "a return moves nothing and restarts nothing"
+        "a returning node moves and restarts nothing"
     );
     cluster.nodes[1].start(&["run"]);
     cluster.all_up();
@@ -62,7 +69,7 @@ fn replicas_on_dead_nodes_are_rescheduled_until_one_of_three_nodes_is_left() {
     all_on(&cluster, 1, 6, &["n1"]);
     assert!(
         six.is_subset(&processes(&cluster.nodes[0])),
-        "a return moves nothing and restarts nothing"
+        "a returning node moves and restarts nothing"
     );
     let rows = cluster.ps(2);
     assert!(rows.iter().all(|row| row["restarts"] == 0), "{rows:?}");
@@ -74,26 +81,26 @@ fn duplicates_stop_when_a_node_returns_whose_instances_kept_running() {
     cluster.deploy(0, &sleeping_service("shop", "web", 6));
     let before: Vec<_> = cluster.nodes.iter().map(processes).collect();
 
-    // The node alone dies: what it ran runs on, and is replaced all the same.
+    // Only the node dies: its instances keep running, and are rescheduled nevertheless.
     cluster.nodes[2].kill();
     all_on(&cluster, 0, 6, &["n1", "n2"]);
-    assert_eq!(processes(&cluster.nodes[2]), before[2], "nobody is there to stop them");
+    assert_eq!(processes(&cluster.nodes[2]), before[2], "its instances keep running");
     let survivors: Vec<_> = cluster.nodes[..2].iter().map(processes).collect();
 
     cluster.nodes[2].start(&["run"]);
     cluster.all_up();
     no_duplicates(&cluster, 6);
-    until("six run, and nobody says otherwise", DEADLINE, || {
+    until("every node reports six running instances", DEADLINE, || {
         (0..3).try_for_each(|at| running(&cluster.ps(at), "shop/web", 6).map(drop))
     });
     for at in 0..2 {
         assert!(
             before[at].is_subset(&processes(&cluster.nodes[at])),
-            "what was never in doubt runs on"
+            "instances on the other nodes keep running"
         );
         assert!(
             processes(&cluster.nodes[at]).is_subset(&survivors[at]),
-            "nothing was started anew"
+            "no instance was restarted"
         );
     }
 }
@@ -109,9 +116,9 @@ fn a_node_restarted_at_once_keeps_its_instances() {
     cluster.nodes[2].kill();
     cluster.nodes[2].start(&["run"]);
     cluster.all_up();
-    until("all run as before", DEADLINE, || running(&cluster.ps(0), "shop/web", 6));
+    until("all instances run", DEADLINE, || running(&cluster.ps(0), "shop/web", 6));
     let after: Vec<_> = cluster.nodes.iter().map(processes).collect();
-    assert_eq!(before, after, "the very same processes");
+    assert_eq!(before, after, "the same processes");
     for (was, is) in rows.iter().zip(cluster.ps(0)) {
         assert_eq!((was.slot(), was.node()), (is.slot(), is.node()));
         assert_eq!((&was["restarts"], &was["since"]), (&is["restarts"], &is["since"]), "{is}");
@@ -124,12 +131,12 @@ fn a_killed_instance_is_restarted_on_its_node() {
     cluster.deploy(0, &sleeping_service("shop", "web", 2));
     let victim = cluster.nodes[1].processes().remove(0);
     crate::harness::command::signal(victim.pid.unsigned_abs(), rustix::process::Signal::KILL);
-    until("it runs again", DEADLINE, || {
+    until("the instance is restarted", DEADLINE, || {
         let rows = cluster.ps(0);
         running(&rows, "shop/web", 2)?;
         let row = rows.iter().find(|row| row.slot() == victim.slot).ok_or("no row")?;
-        let again = row["restarts"] == 1 && row.node() == "n2";
-        if again { Ok(()) } else { Err(row.to_string()) }
+        let restarted = row["restarts"] == 1 && row.node() == "n2";
+        if restarted { Ok(()) } else { Err(row.to_string()) }
     });
     assert_ne!(cluster.nodes[1].processes()[0].pid, victim.pid);
 }

@@ -7,14 +7,14 @@ use crate::harness::fixtures::with;
 use crate::harness::rows::InstanceExt as _;
 use crate::harness::{DEADLINE, measured, running, sleeping_service, until};
 
-/// Every node says the very same to each of these questions.
-pub fn agree(cluster: &Cluster, questions: &[&[&str]]) {
-    for question in questions {
-        let question = [&["--output", "json"], *question].concat();
+/// Waits until all running nodes give the same answer to each of these commands.
+pub fn agree(cluster: &Cluster, commands: &[&[&str]]) {
+    for command in commands {
+        let command = [&["--output", "json"], *command].concat();
         until("every node gives the same answer", DEADLINE, || {
             let answers: BTreeSet<String> =
-                cluster.alive().map(|at| cluster.vc(at, &question).done()).collect();
-            if answers.len() == 1 { Ok(()) } else { Err(format!("{question:?}: {answers:#?}")) }
+                cluster.alive().map(|at| cluster.vc(at, &command).done()).collect();
+            if answers.len() == 1 { Ok(()) } else { Err(format!("{command:?}: {answers:#?}")) }
         });
     }
 }
@@ -26,10 +26,10 @@ fn six_replicas_spread_over_three_nodes_and_all_nodes_report_the_same() {
     cluster.deploy(1, &sleeping_service("shop", "web", 6));
     measured("six replicas deployed and running", start.elapsed());
 
-    let spread = running(&cluster.ps(1), "shop/web", 6).expect("deploy --wait has waited for it");
+    let spread = running(&cluster.ps(1), "shop/web", 6).expect("deploy --wait has returned");
     assert_eq!(spread.values().copied().collect::<Vec<_>>(), [2, 2, 2], "{spread:?}");
     for node in &cluster.nodes {
-        assert_eq!(node.processes().len(), 2, "{} runs its share", node.name);
+        assert_eq!(node.processes().len(), 2, "{} runs two instances", node.name);
     }
     let more = cluster.file("more.yaml", &sleeping_service("shop", "api", 5));
     agree(&cluster, &[&["ps"], &["services"], &["plan", &more]]);
@@ -42,10 +42,14 @@ fn a_service_is_scaled_updated_and_removed_through_any_node() {
     let processes =
         || cluster.nodes.iter().flat_map(|node| node.processes()).collect::<BTreeSet<_>>();
     let until_running = |count| {
-        until("as many run as are wanted", DEADLINE, || {
-            let there = processes();
+        until("the service has the replicas that it declares", DEADLINE, || {
+            let running_processes = processes();
             running(&cluster.ps(0), "shop/web", count)?;
-            if there.len() == count { Ok(there) } else { Err(format!("{there:?}")) }
+            if running_processes.len() == count {
+                Ok(running_processes)
+            } else {
+                Err(format!("{running_processes:?}"))
+            }
         })
         .0
     };
@@ -53,26 +57,22 @@ fn a_service_is_scaled_updated_and_removed_through_any_node() {
 
     cluster.vc(1, &["scale", "web=5"]).done();
     let five = until_running(5);
-    assert!(two.is_subset(&five), "those that ran run on: {two:?} {five:?}");
+    assert!(two.is_subset(&five), "running instances keep running: {two:?} {five:?}");
     cluster.vc(2, &["scale", "shop/web=3"]).done();
     let three = until_running(3);
     assert!(three.is_subset(&five), "scaling down starts nothing: {five:?} {three:?}");
 
-    // The same file again changes nothing; another one replaces each instance.
+    // Deploying the same file changes nothing; a changed file replaces each instance.
     cluster.deploy(0, &sleeping_service("shop", "web", 3));
     assert_eq!(until_running(3), three);
     cluster.deploy(1, &with("shop", "web", 3, "    environment: {VERSION: '2'}\n"));
     let new = until_running(3);
-    assert!(new.is_disjoint(&three), "each is a new one: {three:?} {new:?}");
+    assert!(new.is_disjoint(&three), "every instance is replaced: {three:?} {new:?}");
 
     cluster.vc(2, &["rm", "shop/"]).done();
-    until("nothing is left of it", DEADLINE, || {
-        let (rows, there) = (cluster.ps(0), processes());
-        if rows.is_empty() && there.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("{rows:?} {there:?}"))
-        }
+    until("all instances are removed", DEADLINE, || {
+        let (rows, left) = (cluster.ps(0), processes());
+        if rows.is_empty() && left.is_empty() { Ok(()) } else { Err(format!("{rows:?} {left:?}")) }
     });
     cluster.vc(0, &["scale", "web=1"]).refused_with("web");
 }
@@ -81,23 +81,28 @@ fn a_service_is_scaled_updated_and_removed_through_any_node() {
 fn a_drained_node_is_emptied_and_used_again_after_undrain() {
     let cluster = Cluster::of(2);
     cluster.deploy(0, &sleeping_service("shop", "web", 4));
-    let said = cluster.vc(1, &["drain", "n1"]).done();
-    assert!(said.ends_with("n1 is empty\n"), "{said}");
-    assert!(cluster.nodes[0].processes().is_empty(), "it waited until they had ended");
-    until("all have moved", DEADLINE, || match running(&cluster.ps(1), "shop/web", 4)? {
+    let out = cluster.vc(1, &["drain", "n1"]).done();
+    assert!(out.ends_with("n1 is empty\n"), "{out}");
+    assert!(
+        cluster.nodes[0].processes().is_empty(),
+        "drain returns after the instances have ended"
+    );
+    until("all instances have moved", DEADLINE, || match running(&cluster.ps(1), "shop/web", 4)? {
         nodes if nodes.get("n2") == Some(&4) => Ok(()),
         nodes => Err(format!("{nodes:?}")),
     });
-    // What runs goes on where it is until somebody evens it out.
+    // Instances stay on their nodes until a rebalance.
     cluster.vc(0, &["undrain", "n1"]).done();
-    let said = cluster.vc(0, &["rebalance", "--yes"]).done();
-    assert!(said.contains("2 of 2 moved after"), "{said}");
-    until("half of them are back", DEADLINE, || match running(&cluster.ps(0), "shop/web", 4)? {
-        nodes if nodes.get("n1") == Some(&2) => Ok(()),
-        nodes => Err(format!("{nodes:?}")),
+    let out = cluster.vc(0, &["rebalance", "--yes"]).done();
+    assert!(out.contains("2 of 2 moved after"), "{out}");
+    until("half of the instances run on n1", DEADLINE, || {
+        match running(&cluster.ps(0), "shop/web", 4)? {
+            nodes if nodes.get("n1") == Some(&2) => Ok(()),
+            nodes => Err(format!("{nodes:?}")),
+        }
     });
-    let said = cluster.vc(0, &["scale", "web=6", "--wait"]).done();
-    assert!(said.contains("6/6 running after"), "{said}");
+    let out = cluster.vc(0, &["scale", "web=6", "--wait"]).done();
+    assert!(out.contains("6/6 running after"), "{out}");
     assert_eq!(running(&cluster.ps(0), "shop/web", 6).map(|on| on.get("n1").copied()), Ok(Some(3)));
 }
 
@@ -107,19 +112,19 @@ fn a_node_that_leaves_is_drained_first_and_its_process_exits() {
     let pinned = "    deploy: {placement: {constraints: [node.name == n2]}}\n";
     cluster.deploy(0, &with("shop", "pinned", 1, pinned));
     cluster.deploy(0, &sleeping_service("shop", "web", 2));
-    let told = cluster.vc(0, &["leave", "n2"]).failed();
-    assert!(told.contains("shop/pinned.1 stays: n1 is n1, node.name == n2 required"), "{told}");
+    let error = cluster.vc(0, &["leave", "n2"]).failed();
+    assert!(error.contains("shop/pinned.1 stays: n1 is n1, node.name == n2 required"), "{error}");
     cluster.vc(0, &["rm", "pinned"]).done();
-    let said = cluster.vc(1, &["leave", "n2"]).done();
-    assert!(said.ends_with("n2 has left the cluster\n"), "{said}");
+    let out = cluster.vc(1, &["leave", "n2"]).done();
+    assert!(out.ends_with("n2 has left the cluster\n"), "{out}");
     cluster.nodes[1].ends();
-    until("the other knows that it is gone for good", DEADLINE, || {
+    until("the other node reports that n2 has left", DEADLINE, || {
         let rows = cluster.rows(0, &["nodes"]);
-        let is_gone = rows.iter().any(|row| row["name"] == "n2" && row["state"] == "left");
-        if is_gone { Ok(()) } else { Err(format!("{rows:?}")) }
+        let has_left = rows.iter().any(|row| row["name"] == "n2" && row["state"] == "left");
+        if has_left { Ok(()) } else { Err(format!("{rows:?}")) }
     });
     let on = running(&cluster.ps(0), "shop/web", 2);
-    assert_eq!(on.map(|on| on.get("n1").copied()), Ok(Some(2)), "nothing was lost");
+    assert_eq!(on.map(|on| on.get("n1").copied()), Ok(Some(2)), "all instances run on n1");
 }
 
 #[test]
@@ -141,11 +146,11 @@ fn a_slot_that_fits_no_node_stays_unplaced_with_a_reason() {
     let huge = "    deploy: {resources: {reservations: {memory: 64g}}}\n";
     let file = cluster.file("huge.yaml", &with("shop", "huge", 1, huge));
     cluster.vc(0, &["deploy", &file]).done();
-    let told = cluster.vc(0, &["deploy", &file, "--wait", "--timeout", "1s"]).failed();
-    assert!(told.contains("shop/huge.1") && told.contains("memory"), "{told}");
+    let error = cluster.vc(0, &["deploy", &file, "--wait", "--timeout", "1s"]).failed();
+    assert!(error.contains("shop/huge.1") && error.contains("memory"), "{error}");
     for at in 0..2 {
-        let rows = until("the other node knows it too", DEADLINE, || match cluster.ps(at) {
-            rows if rows.is_empty() => Err("nothing".to_owned()),
+        let rows = until("the node lists the slot", DEADLINE, || match cluster.ps(at) {
+            rows if rows.is_empty() => Err("no rows".to_owned()),
             rows => Ok(rows),
         });
         let row = &rows.0[0];
@@ -178,7 +183,7 @@ fn unsupported_compose_keys_are_refused_by_name() {
     cluster
         .vc(0, &["deploy", &cluster.path("nothing.yaml").display().to_string()])
         .refused_with("no such file");
-    assert!(cluster.rows(0, &["services"]).is_empty(), "nothing of it was deployed");
+    assert!(cluster.rows(0, &["services"]).is_empty(), "no service was deployed");
 }
 
 #[test]
@@ -190,7 +195,7 @@ fn a_failing_command_is_retried_and_its_reason_is_shown() {
          missing:\n    image: x\n    command: [no-such-program]\n",
     );
     cluster.vc(0, &["deploy", &file]).done();
-    until("both have failed, with a reason", DEADLINE, || {
+    until("both services have failed with a reason", DEADLINE, || {
         let rows = cluster.ps(1);
         let failed = |service: &str, words: &str| {
             rows.iter().any(|row| {

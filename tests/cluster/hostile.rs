@@ -1,4 +1,4 @@
-//! Hostile peers that are not members. Afterwards the cluster answers as before.
+//! Hostile peers that are not members. Each test then checks that the cluster is unchanged and accepts commands.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -15,13 +15,15 @@ use crate::harness::cluster::Cluster;
 use crate::harness::{measured, running, sleeping_service};
 use crate::unauthenticated_peer::{TestPeer, ended, frame, read, write};
 
-/// What a node may need more than before.
+/// Limit of the growth of a node's resident memory during a test, in bytes.
 const GROWTH: u64 = 96 << 20;
 
-/// A small cluster at work, and what it said before.
+/// A cluster with a running service, and its state before the test.
 struct Fixture {
     cluster: Cluster,
+    /// Running instances of each node.
     spread: BTreeMap<String, usize>,
+    /// Resident memory of the first node, in bytes.
     memory: u64,
 }
 
@@ -29,11 +31,12 @@ impl Fixture {
     fn new() -> Self {
         let cluster = Cluster::of(2);
         cluster.deploy(0, &sleeping_service("shop", "web", 4));
-        let spread = running(&cluster.ps(0), "shop/web", 4).expect("it runs");
+        let spread = running(&cluster.ps(0), "shop/web", 4).expect("the service runs");
         let memory = cluster.nodes[0].memory();
         Self { cluster, spread, memory }
     }
 
+    /// Returns the cluster's id.
     fn id(&self) -> String {
         self.cluster.vc(0, &["--output", "json", "status"]).json()["cluster"]
             .as_str()
@@ -41,12 +44,13 @@ impl Fixture {
             .to_owned()
     }
 
+    /// Returns the address of the first node.
     fn address(&self) -> &str {
         self.cluster.nodes[0].address()
     }
 
-    /// The same instances, the same nodes, and a command is taken.
-    fn is_unmoved(&self) {
+    /// Asserts that nodes and instances are unchanged, a deploy is accepted and memory has not grown by [`GROWTH`].
+    fn assert_unchanged(&self) {
         self.cluster.all_up();
         assert_eq!(running(&self.cluster.ps(0), "shop/web", 4).as_ref(), Ok(&self.spread));
         self.cluster.deploy(0, &sleeping_service("shop", "after", 1));
@@ -60,20 +64,21 @@ impl Fixture {
     }
 }
 
+/// Runs a future to its end.
 fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Runtime::new().expect("a runtime").block_on(future)
 }
 
 #[test]
 fn garbage_on_the_ports_is_ignored() {
-    let scene = Fixture::new();
-    let port = scene.cluster.nodes[0].port.number;
+    let fixture = Fixture::new();
+    let port = fixture.cluster.nodes[0].port.number;
     let noise: Vec<u8> =
         (0..200_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    // Held open to the end: some that say nothing, some that begin as libp2p does, some that do not stop.
+    // Connections that are held open: silent ones, ones that begin as libp2p does, ones that send garbage.
     let mut open = Vec::new();
     for i in 0..300 {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the port is open");
         let begin: &[u8] = match i % 4 {
             0 => b"",
             1 => b"\x13/multistream/1.0.0\n",
@@ -90,16 +95,16 @@ fn garbage_on_the_ports_is_ignored() {
     for datagram in noise.chunks(1200).cycle().take(2000) {
         let _ = socket.send_to(datagram, ("127.0.0.1", port));
     }
-    scene.is_unmoved();
+    fixture.assert_unchanged();
     drop(open);
 }
 
 #[test]
 fn an_unauthenticated_peer_gets_no_protocol_but_auth() {
-    let scene = Fixture::new();
-    let id = scene.id();
+    let fixture = Fixture::new();
+    let id = fixture.id();
     wait(async {
-        let stranger = TestPeer::unknown(&id, scene.address()).await.expect("connected");
+        let peer = TestPeer::unknown(&id, fixture.address()).await.expect("connected");
         let kademlia = format!("/vc/{id}/kad/1");
         for protocol in [
             "/vc/sync/1",
@@ -118,24 +123,24 @@ fn an_unauthenticated_peer_gets_no_protocol_but_auth() {
             "/libp2p/circuit/relay/0.2.0/stop",
         ] {
             assert_eq!(
-                stranger.open(protocol).await.err(),
+                peer.open(protocol).await.err(),
                 Some(true),
-                "{protocol} is spoken with a stranger"
+                "{protocol} is open to an unauthenticated peer"
             );
         }
-        stranger.open_auth().await;
+        peer.open_auth().await;
 
-        // Gossip finds no ear, and Kademlia nobody to ask.
+        // Gossip reaches no node, and Kademlia returns no peers.
         let topic = libp2p::gossipsub::IdentTopic::new(format!("vc/{id}"));
-        let published = stranger
+        let published = peer
             .order(move |swarm| {
                 swarm.behaviour_mut().gossip.subscribe(&topic).expect("subscribed");
                 swarm.behaviour_mut().gossip.publish(topic, b"down with n2".to_vec()).is_ok()
             })
             .await;
-        assert!(!published, "nobody listens to a stranger's gossip");
-        let node = stranger.node;
-        let known = stranger
+        assert!(!published, "a node subscribed to gossip of an unauthenticated peer");
+        let node = peer.node;
+        let known = peer
             .order(move |swarm| {
                 swarm.behaviour_mut().kademlia.get_closest_peers(node);
                 swarm
@@ -146,22 +151,22 @@ fn an_unauthenticated_peer_gets_no_protocol_but_auth() {
                     .sum::<usize>()
             })
             .await;
-        assert_eq!(known, 0, "a stranger learns no addresses");
+        assert_eq!(known, 0, "an unauthenticated peer learned addresses");
     });
-    scene.is_unmoved();
+    fixture.assert_unchanged();
 }
 
 #[test]
 fn malformed_auth_messages_end_the_stream() {
-    let scene = Fixture::new();
-    let id = scene.id();
+    let fixture = Fixture::new();
+    let id = fixture.id();
     wait(async {
-        let stranger = TestPeer::unknown(&id, scene.address()).await.expect("connected");
+        let peer = TestPeer::unknown(&id, fixture.address()).await.expect("connected");
         let greeting = frame(br#"{"version":1}"#);
         let huge = vec![b'x'; MAX_AUTH_FRAME + 1];
         let deep = [vec![b'['; MAX_AUTH_FRAME / 2], vec![b']'; MAX_AUTH_FRAME / 2]].concat();
         for bytes in [
-            b"\xff\xff\xff\xff and on it goes".to_vec(),
+            b"\xff\xff\xff\xff and further bytes".to_vec(),
             frame(b""),
             frame(b"not json"),
             frame(&huge),
@@ -171,26 +176,26 @@ fn malformed_auth_messages_end_the_stream() {
             [greeting.clone(), frame(&deep)].concat(),
             [greeting.clone(), b"\x7f\xff\xff\xff".to_vec()].concat(),
         ] {
-            let mut stream = stranger.open_auth().await;
+            let mut stream = peer.open_auth().await;
             write(&mut stream, &bytes).await;
             assert!(ended(&mut stream).await, "{:?}…", &bytes[..bytes.len().min(40)]);
         }
-        // Who never finishes is not waited for.
-        let (mut silent, mut slow) = (stranger.open_auth().await, stranger.open_auth().await);
+        // Unfinished handshakes time out.
+        let (mut silent, mut slow) = (peer.open_auth().await, peer.open_auth().await);
         write(&mut slow, &greeting).await;
-        assert!(read(&mut slow).await.is_some(), "the node shows who it is first");
+        assert!(read(&mut slow).await.is_some(), "the node sends its certificate first");
         write(&mut slow, b"\x00\x00\x10").await;
         let start = std::time::Instant::now();
         assert!(ended(&mut silent).await && ended(&mut slow).await);
-        measured("a silent stranger was waited for", start.elapsed());
+        measured("a silent handshake ends after", start.elapsed());
     });
-    scene.is_unmoved();
+    fixture.assert_unchanged();
 }
 
 #[test]
 fn forged_and_stolen_credentials_are_refused() {
-    let scene = Fixture::new();
-    let id = scene.id();
+    let fixture = Fixture::new();
+    let id = fixture.id();
     let cluster: ClusterId = id.parse().expect("a cluster's id");
     let (root, thief) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
     let me = NodeId::of(&thief.public()).expect("ed25519");
@@ -208,9 +213,9 @@ fn forged_and_stolen_credentials_are_refused() {
         let seed = thief.clone().try_into_ed25519().expect("ed25519").secret();
         let key =
             libp2p::identity::Keypair::ed25519_from_bytes(seed.as_ref().to_vec()).expect("a seed");
-        let stranger = TestPeer::connect(key, &id, scene.address()).await.expect("connected");
-        // What the node shows to everybody, shown to it again.
-        let mut stream = stranger.open_auth().await;
+        let peer = TestPeer::connect(key, &id, fixture.address()).await.expect("connected");
+        // The node's own certificate, which it sends to every peer.
+        let mut stream = peer.open_auth().await;
         write(&mut stream, &frame(br#"{"version":1}"#)).await;
         let proof = read(&mut stream).await.expect("its certificate");
         let ServerHello { certificate: stolen } = serde_json::from_slice(&proof).expect("a proof");
@@ -223,7 +228,7 @@ fn forged_and_stolen_credentials_are_refused() {
             json!({"join": {"token": stolen, "name": "eve"}}),
             json!({"join": {"token": own, "name": "eve"}}),
         ] {
-            let mut stream = stranger.open_auth().await;
+            let mut stream = peer.open_auth().await;
             write(&mut stream, &frame(br#"{"version":1}"#)).await;
             read(&mut stream).await.expect("its certificate");
             write(&mut stream, &frame(hello.to_string().as_bytes())).await;
@@ -231,34 +236,38 @@ fn forged_and_stolen_credentials_are_refused() {
             let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
             assert!(answer["refused"]["reason"].is_string(), "{hello} was answered with {answer}");
         }
-        assert_eq!(stranger.open("/vc/sync/1").await.err(), Some(true), "still a stranger");
+        assert_eq!(
+            peer.open("/vc/sync/1").await.err(),
+            Some(true),
+            "the peer is still unauthenticated"
+        );
     });
-    assert_eq!(scene.cluster.rows(0, &["nodes"]).len(), 2, "nobody has joined");
-    scene.is_unmoved();
+    assert_eq!(fixture.cluster.rows(0, &["nodes"]).len(), 2, "no node has joined");
+    fixture.assert_unchanged();
 }
 
 #[test]
 fn unauthenticated_peers_that_exhaust_their_limits_do_not_lock_users_out() {
-    let scene = Fixture::new();
-    let id = scene.id();
+    let fixture = Fixture::new();
+    let id = fixture.id();
     wait(async {
-        // One peer with many streams, which it opens again as they end.
-        let stranger = TestPeer::unknown(&id, scene.address()).await.expect("connected");
-        let mut held = join_all((0..300).map(|_| stranger.open(AUTH_PROTOCOL))).await;
-        scene.cluster.vc(0, &["nodes"]).done();
+        // One peer with many streams.
+        let peer = TestPeer::unknown(&id, fixture.address()).await.expect("connected");
+        let mut held = join_all((0..300).map(|_| peer.open(AUTH_PROTOCOL))).await;
+        fixture.cluster.vc(0, &["nodes"]).done();
         held.retain(Result::is_ok);
-        println!("measured: one stranger holds {} streams", held.len());
-        // Many peers with a connection each.
-        let many = join_all((0..300).map(|_| TestPeer::unknown(&id, scene.address()))).await;
+        println!("measured: one peer has {} open streams", held.len());
+        // Many peers with one connection each.
+        let many = join_all((0..300).map(|_| TestPeer::unknown(&id, fixture.address()))).await;
         let many: Vec<TestPeer> = many.into_iter().filter_map(Result::ok).collect();
-        println!("measured: {} strangers are connected", many.len());
-        scene.cluster.vc(0, &["nodes"]).done();
-        let streams = join_all(many.iter().map(|stranger| stranger.open(AUTH_PROTOCOL))).await;
+        println!("measured: {} unauthenticated peers are connected", many.len());
+        fixture.cluster.vc(0, &["nodes"]).done();
+        let streams = join_all(many.iter().map(|peer| peer.open(AUTH_PROTOCOL))).await;
         println!(
             "measured: {} of them have a stream",
             streams.iter().filter(|stream| stream.is_ok()).count()
         );
-        scene.cluster.vc(0, &["nodes"]).done();
+        fixture.cluster.vc(0, &["nodes"]).done();
     });
-    scene.is_unmoved();
+    fixture.assert_unchanged();
 }

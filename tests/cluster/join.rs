@@ -1,4 +1,4 @@
-//! Joining a cluster, and reconnecting after restarts.
+//! Joins, and reconnections after restarts.
 
 use std::time::Instant;
 
@@ -18,14 +18,14 @@ fn three_nodes_join_as_servers_and_workers_and_see_each_other() {
         let ids: Vec<&str> = rows.iter().filter_map(|row| row["id"].as_str()).collect();
         assert!(
             cluster.nodes.iter().all(|node| ids.contains(&node.id())),
-            "peer ids are the nodes'"
+            "the peer ids are those of the nodes"
         );
         assert!(
             rows.iter().all(|row| row["cpu_millis"] == 4000 && row["memory_bytes"] == 4_u64 << 30),
             "{rows:?}"
         );
     }
-    // A server admits, a worker does not.
+    // A server can create join tokens, a worker cannot.
     cluster.node_token(1, "server");
     cluster.vc(2, &["token", "create", "--node"]).refused_with("worker");
 }
@@ -38,13 +38,13 @@ fn a_second_server_admits_nodes_when_the_first_is_down() {
     let old = cluster.node_token(0, "server");
     cluster.nodes[0].kill();
 
-    // With a token of the survivor, and with one that the dead node made.
+    // With a token of the remaining server, and with one that the dead server created.
     cluster.join(1, &["worker"]);
     let mut late = cluster.outsider("n4");
     late.start(&["join", &old]);
     cluster.nodes.push(late);
     cluster.all_up();
-    // The command line finds the survivors by itself.
+    // Without --peer, vc finds a running node.
     let admin = cluster.nodes[0].dir.join("admin.token").display().to_string();
     cluster.vc_anywhere(&admin, &["nodes"]).done();
 }
@@ -55,13 +55,13 @@ fn restarted_nodes_reconnect_from_the_addresses_on_their_disk() {
     let id = cluster.nodes[2].id().to_owned();
     cluster.nodes[2].kill();
     cluster.nodes[2].start(&["run"]);
-    assert_eq!(cluster.nodes[2].id(), id, "it is still itself");
+    assert_eq!(cluster.nodes[2].id(), id, "the peer id is unchanged");
     cluster.all_up();
     cluster.nodes[1].stop();
     cluster.nodes[1].start(&["run"]);
     cluster.all_up();
 
-    // All of them, in another order than they came.
+    // All nodes at once, started in reverse order.
     cluster.nodes.iter_mut().for_each(|node| node.kill());
     let start = Instant::now();
     cluster.nodes.iter_mut().rev().for_each(|node| node.launch(&["run"]));
@@ -80,7 +80,7 @@ fn a_node_whose_port_changed_is_reconnected() {
         cluster.nodes[moved].start(&["run"]);
     }
     cluster.all_up();
-    until("its new address is known everywhere", DEADLINE, || {
+    until("all nodes know the new address", DEADLINE, || {
         let port = format!("/tcp/{}", cluster.nodes[2].port.number);
         (0..3).try_for_each(|at| {
             let rows = cluster.rows(at, &["nodes"]);
@@ -89,7 +89,7 @@ fn a_node_whose_port_changed_is_reconnected() {
             if known.contains(&port) { Ok(()) } else { Err(known) }
         })
     });
-    // What was learned holds when nobody is left who knew both: n2 alone knows, and is asked.
+    // n2 restarts and reconnects with the addresses that it has stored.
     cluster.nodes[1].kill();
     cluster.nodes[1].start(&["run"]);
     cluster.all_up();

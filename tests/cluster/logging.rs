@@ -1,4 +1,4 @@
-//! The log of a node. Every test checks at its end that no log holds an unexpected error, a panic or a secret.
+//! Logs of nodes. All tests also check that logs have no unexpected error, panic or secret.
 
 use crate::harness::cluster::Cluster;
 use crate::harness::log_check::entries;
@@ -13,7 +13,7 @@ fn each_state_change_is_one_log_line_that_names_its_subject() {
             .into_iter()
             .filter(|line| line["level"] == "INFO" && line["to"] == "running")
             .collect();
-        assert_eq!(lines.len(), 1, "{}: one line for one change: {lines:#?}", node.name);
+        assert_eq!(lines.len(), 1, "{}: one line for each change: {lines:#?}", node.name);
         assert_eq!(lines[0]["service"], "shop/web");
         assert!(
             lines[0]["instance"].as_str().is_some_and(|id| id.starts_with("shop/web.")),
@@ -24,13 +24,13 @@ fn each_state_change_is_one_log_line_that_names_its_subject() {
     }
     cluster.nodes[1].cut_power();
     let id = cluster.nodes[1].id().to_owned();
-    until("its death is one line", DEADLINE, || {
+    until("the death is logged in one line", DEADLINE, || {
         let lines = entries(&cluster.nodes[0], "node is down");
-        let right = lines.len() == 1 && lines[0]["node"] == id && lines[0]["name"] == "n2";
-        if right { Ok(()) } else { Err(format!("{lines:?}")) }
+        let correct = lines.len() == 1 && lines[0]["node"] == id && lines[0]["name"] == "n2";
+        if correct { Ok(()) } else { Err(format!("{lines:?}")) }
     });
     cluster.nodes[1].start(&["run"]);
-    until("its return is one line", DEADLINE, || {
+    until("the return is logged", DEADLINE, || {
         let lines = entries(&cluster.nodes[0], "node is up");
         if lines.last().is_some_and(|line| line["node"] == id) {
             Ok(())

@@ -10,11 +10,14 @@ use crate::harness::{DEADLINE, running, until};
 fn logs_of_all_instances_are_read_through_a_node_that_runs_none() {
     let cluster = Cluster::of(3);
     cluster.deploy(0, &logging_service("shop", "talk", 2));
-    let idle =
-        (0..3).find(|&at| cluster.nodes[at].processes().is_empty()).expect("two run on two nodes");
+    let idle = (0..3)
+        .find(|&at| cluster.nodes[at].processes().is_empty())
+        .expect("a node without instances");
 
-    until("word of both has come here", DEADLINE, || running(&cluster.ps(idle), "shop/talk", 2));
-    until("both have written", DEADLINE, || {
+    until("the node reports both instances running", DEADLINE, || {
+        running(&cluster.ps(idle), "shop/talk", 2)
+    });
+    until("both instances have logged two lines", DEADLINE, || {
         let rows = cluster.log_rows(idle, &["talk"]);
         let lines: BTreeSet<&str> = rows.iter().filter_map(|row| row["line"].as_str()).collect();
         let both = lines.contains("line 2 of 1") && lines.contains("line 2 of 2");
@@ -36,22 +39,29 @@ fn logs_of_all_instances_are_read_through_a_node_that_runs_none() {
 fn logs_are_followed_through_another_node() {
     let cluster = Cluster::of(2);
     cluster.deploy(0, &logging_service("shop", "talk", 1));
-    let idle =
-        (0..2).find(|&at| cluster.nodes[at].processes().is_empty()).expect("one runs on one node");
-    until("word of it has come here", DEADLINE, || running(&cluster.ps(idle), "shop/talk", 1));
+    let idle = (0..2)
+        .find(|&at| cluster.nodes[at].processes().is_empty())
+        .expect("a node without instances");
+    until("the node reports the instance running", DEADLINE, || {
+        running(&cluster.ps(idle), "shop/talk", 1)
+    });
     let follower =
         cluster.vc_running(idle, &["--output", "json", "logs", "--follow", "--tail", "1", "talk"]);
     let number = || -> u64 {
-        let line = follower.next_line(DEADLINE).expect("it goes on");
-        let row: serde_json::Value = serde_json::from_str(&line).expect("a JSON object a line");
+        let line = follower.next_line(DEADLINE).expect("the stream continues");
+        let row: serde_json::Value = serde_json::from_str(&line).expect("each line is JSON");
         let words = row["line"].as_str().expect("a line").to_owned();
         words.split(' ').nth(1).and_then(|number| number.parse().ok()).expect("a number")
     };
     let first = number();
     let next: Vec<u64> = (0..4).map(|_| number()).collect();
-    assert_eq!(next, [first + 1, first + 2, first + 3, first + 4], "each line once and in order");
+    assert_eq!(
+        next,
+        [first + 1, first + 2, first + 3, first + 4],
+        "each line is printed once and in order"
+    );
 
-    // It ends with the instance.
+    // The stream ends when the instance is removed.
     cluster.vc(0, &["rm", "talk"]).done();
     until("the stream ends", DEADLINE, || match follower.next_line(DEADLINE) {
         None => Ok(()),

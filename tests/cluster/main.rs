@@ -1,13 +1,12 @@
-//! Whole clusters of real `vc-node` processes on loopback, driven by the real `vc`. Each file is a
-//! subject, each test states a fact.
+//! Tests of clusters of real `vc-node` processes on loopback, driven by the real `vc`.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test's way to say what must not fail"
+    reason = "a failed expectation is a failed test"
 )]
 
-#[allow(dead_code, reason = "each program of tests uses a part of it")]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 #[path = "../harness/mod.rs"]
 mod harness;
 

@@ -1,4 +1,4 @@
-//! Multiplexed sessions on one stream, as browsers use them: the live view, and HTTP to instances.
+//! Multiplexed sessions on one stream, as browsers use them: the live view, and HTTP requests to instances.
 
 use std::task::Poll;
 
@@ -10,15 +10,17 @@ use crate::harness::cluster::Cluster;
 use crate::harness::ports::Port;
 use crate::unauthenticated_peer::{SOON, TestPeer, ended, frame};
 
-/// A user whose one stream carries many sessions.
+/// A client with one stream that carries many sessions.
 struct User {
     _peer: TestPeer,
+    /// Requests for new sessions.
     opener: tokio::sync::mpsc::Sender<tokio::sync::oneshot::Sender<yamux::Stream>>,
 }
 
-/// One of them.
+/// A session of a [`User`].
 struct Session(yamux::Stream);
 
+/// Reads a frame; `None`: the stream ended.
 async fn receive(stream: &mut (impl futures::AsyncRead + Unpin)) -> Option<Vec<u8>> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).await.ok()?;
@@ -27,55 +29,56 @@ async fn receive(stream: &mut (impl futures::AsyncRead + Unpin)) -> Option<Vec<u
     Some(bytes)
 }
 
-/// A stream that carries many sessions from now on.
+/// Connects with a token and switches the stream to multiplexing.
 async fn multiplexed(cluster: &Cluster, at: usize, token: &str) -> (TestPeer, libp2p::Stream) {
     let id = cluster.vc(at, &["--output", "json", "status"]).json()["cluster"].to_string();
     let address = cluster.nodes[at].address();
     let key = Keypair::generate_ed25519();
     let peer = TestPeer::connect(key, &id, address).await.expect("connected");
     let mut stream = peer.open_auth().await;
-    let mut say = async |value: Value| {
+    let mut request = async |value: Value| {
         let bytes = frame(value.to_string().as_bytes());
         stream.write_all(&bytes).await.expect("written");
         stream.flush().await.expect("flushed");
         let answer = receive(&mut stream).await.expect("an answer");
         serde_json::from_slice::<Value>(&answer).expect("JSON")
     };
-    assert!(say(json!({"version": 1})).await["certificate"].is_string());
-    let welcome = say(json!({"user": {"token": token}})).await;
+    assert!(request(json!({"version": 1})).await["certificate"].is_string());
+    let welcome = request(json!({"user": {"token": token}})).await;
     assert!(welcome["user"]["role"].is_string(), "{welcome}");
-    assert_eq!(say(json!({"op": "multiplex"})).await, json!({"reply": "ready"}));
+    assert_eq!(request(json!({"op": "multiplex"})).await, json!({"reply": "ready"}));
     (peer, stream)
 }
 
 impl User {
+    /// Connects to a node with a token.
     async fn attach(cluster: &Cluster, at: usize, token: &str) -> Self {
         let (peer, stream) = multiplexed(cluster, at, token).await;
-        let (opener, mut wanted) =
+        let (opener, mut requests) =
             tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<yamux::Stream>>(1);
         tokio::spawn(async move {
             let mut config = yamux::Config::default();
-            // The bound that is looked for is the node's.
+            // No limits on this side: the test observes those of the node.
             config.set_max_connection_receive_window(None);
             config.set_max_num_streams(4096);
             let mut connection = yamux::Connection::new(stream, config, yamux::Mode::Client);
-            let mut wants: Vec<tokio::sync::oneshot::Sender<yamux::Stream>> = Vec::new();
+            let mut waiting: Vec<tokio::sync::oneshot::Sender<yamux::Stream>> = Vec::new();
             std::future::poll_fn(|cx| {
-                while let Poll::Ready(want) = wanted.poll_recv(cx) {
-                    match want {
-                        Some(want) => wants.push(want),
+                while let Poll::Ready(request) = requests.poll_recv(cx) {
+                    match request {
+                        Some(sender) => waiting.push(sender),
                         None => return Poll::Ready(()),
                     }
                 }
-                while !wants.is_empty()
+                while !waiting.is_empty()
                     && let Poll::Ready(opened) = connection.poll_new_outbound(cx)
                 {
-                    let (Ok(stream), Some(want)) = (opened, wants.pop()) else {
+                    let (Ok(stream), Some(sender)) = (opened, waiting.pop()) else {
                         return Poll::Ready(());
                     };
-                    let _ = want.send(stream);
+                    let _ = sender.send(stream);
                 }
-                // It makes progress only while it is polled.
+                // The connection makes progress only while it is polled.
                 match connection.poll_next_inbound(cx) {
                     Poll::Ready(None | Some(Err(_))) => Poll::Ready(()),
                     Poll::Ready(Some(Ok(_))) => panic!("the node opens no streams"),
@@ -87,27 +90,29 @@ impl User {
         Self { _peer: peer, opener }
     }
 
+    /// Opens a session.
     async fn open(&self) -> Session {
-        self.try_open().await.expect("the connection lives")
+        self.try_open().await.expect("the connection is open")
     }
 
-    /// `None`: the connection is over.
+    /// Opens a session; `None`: the connection is closed.
     async fn try_open(&self) -> Option<Session> {
-        let (want, stream) = tokio::sync::oneshot::channel();
-        self.opener.send(want).await.ok()?;
+        let (sender, stream) = tokio::sync::oneshot::channel();
+        self.opener.send(sender).await.ok()?;
         stream.await.ok().map(Session)
     }
 
+    /// Sends a request in a new session and returns the answer.
     async fn ask(&self, request: Value) -> Value {
         let mut session = self.open().await;
-        session.say(request).await;
+        session.send(request).await;
         session.answer().await
     }
 
-    /// One exchange: the head, and the body's bytes; `None`: it was cut.
+    /// Sends an HTTP request in a new session. Returns the head and the body; `None`: the body was truncated.
     async fn fetch(&self, request: Value, body: Option<&[u8]>) -> (Value, Option<Vec<u8>>) {
         let mut session = self.open().await;
-        session.say(request).await;
+        session.send(request).await;
         if let Some(body) = body {
             for piece in body.chunks(60_000) {
                 session.0.write_all(&frame(piece)).await.expect("written");
@@ -128,22 +133,25 @@ impl User {
 }
 
 impl Session {
-    async fn say(&mut self, value: Value) {
+    /// Sends a frame.
+    async fn send(&mut self, value: Value) {
         self.0.write_all(&frame(value.to_string().as_bytes())).await.expect("written");
         self.0.flush().await.expect("flushed");
     }
 
+    /// Receives a frame. Panics after [`SOON`].
     async fn answer(&mut self) -> Value {
         let bytes = tokio::time::timeout(SOON, receive(&mut self.0)).await.expect("in time");
         serde_json::from_slice(&bytes.expect("an answer")).expect("JSON")
     }
 }
 
+/// Runs a future to its end.
 fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Runtime::new().expect("a runtime").block_on(future)
 }
 
-/// A service with one instance that serves a directory over HTTP, and its port.
+/// Deploys a service with one instance that serves these files over HTTP. Returns its port.
 fn web(cluster: &Cluster, files: &[(&str, &[u8])]) -> u16 {
     let dir = cluster.path("www");
     std::fs::create_dir_all(&dir).expect("a directory");
@@ -170,7 +178,7 @@ fn the_view_is_pushed_in_full_and_then_in_changes() {
     wait(async {
         let user = User::attach(&cluster, 1, &token).await;
         let mut live = user.open().await;
-        live.say(json!({"op": "live"})).await;
+        live.send(json!({"op": "live"})).await;
         let first = live.answer().await["value"].take();
         assert_eq!(first["nodes"].as_array().map(Vec::len), Some(2), "{first}");
         assert_eq!(first["status"]["nodes_up"], 2);
@@ -179,18 +187,21 @@ fn the_view_is_pushed_in_full_and_then_in_changes() {
         let mut seen = Vec::new();
         let runs = async {
             loop {
-                let turn = live.answer().await["value"].take();
-                if turn["instances"].as_array().is_some_and(|rows| {
+                let update = live.answer().await["value"].take();
+                if update["instances"].as_array().is_some_and(|rows| {
                     rows.len() == 2 && rows.iter().all(|row| row["state"] == "running")
                 }) {
                     return;
                 }
-                seen.push(turn);
+                seen.push(update);
             }
         };
-        tokio::time::timeout(SOON, runs).await.expect("it is told");
-        // Nothing is told twice.
-        assert!(seen.iter().filter(|turn| !turn["services"].is_null()).count() < 20, "{seen:?}");
+        tokio::time::timeout(SOON, runs).await.expect("the running instances are pushed");
+        // Unchanged parts are not pushed again.
+        assert!(
+            seen.iter().filter(|update| !update["services"].is_null()).count() < 20,
+            "{seen:?}"
+        );
     });
 }
 
@@ -205,8 +216,8 @@ fn a_quiet_followed_stream_carries_keep_alives() {
         let requests = [logs, json!({"op": "events", "follow": true})];
         futures::future::join_all(requests.map(async |request| {
             let mut session = user.open().await;
-            session.say(request).await;
-            // Each answer comes in time, whatever it is.
+            session.send(request).await;
+            // `answer` panics unless an answer or a keep-alive arrives in time.
             while session.answer().await != json!({"reply": "keep_alive"}) {}
         }))
         .await;
@@ -238,7 +249,7 @@ fn a_viewer_reads_and_opens_services_and_cannot_change_anything() {
         assert_eq!(body.as_deref(), Some(b"hello from the mesh".as_slice()));
         let (head, body) = user.fetch(get("/none", Value::Null), None).await;
         assert_eq!(head["value"]["status"], 404, "{head}");
-        assert!(body.is_some(), "an answer of another status has its body too");
+        assert!(body.is_some(), "an answer with another status has a body");
         for (request, word) in [
             (get("/hello.txt", json!(1)), "does not publish port 1"),
             (get("hello.txt", Value::Null), "does not begin with '/'"),
@@ -270,7 +281,7 @@ fn a_large_http_body_arrives_complete_from_another_node() {
     let content: Vec<u8> = (0..8_000_000_u32).map(|n| (n ^ (n >> 9)) as u8).collect();
     let port = web(&cluster, &[("large", &content)]);
     let on = cluster.ps(0)[0]["node_name"].as_str().expect("a node").to_owned();
-    // Once by way of the node that has it, once through the other.
+    // Through the node of the instance, and through the other.
     for at in 0..2 {
         let token = cluster.user_token(at, "ada", "viewer");
         wait(async {
@@ -279,7 +290,7 @@ fn a_large_http_body_arrives_complete_from_another_node() {
                 "target": "/large", "headers": []});
             let (head, body) = user.fetch(request, None).await;
             assert_eq!(head["value"]["status"], 200, "{head}; it runs on {on}");
-            assert!(body == Some(content.clone()), "the bytes through node {at} differ");
+            assert!(body == Some(content.clone()), "the body through node {at} differs");
         });
     }
 }
@@ -293,27 +304,27 @@ fn a_session_that_sends_garbage_or_opens_too_many_streams_is_closed_alone() {
         let mut garbage = multiplexed(&cluster, 0, &token).await;
         garbage.1.write_all(&[0xff; 4096]).await.expect("written");
         garbage.1.flush().await.expect("flushed");
-        assert!(ended(&mut garbage.1).await, "what is no yamux ends the stream");
+        assert!(ended(&mut garbage.1).await, "data that is not yamux ends the stream");
 
-        // Each stays open, for each watches.
+        // Each session follows the live view, and so stays open.
         let greedy = User::attach(&cluster, 0, &token).await;
         let mut held = Vec::new();
-        let most = async {
+        let open_all = async {
             while let Some(mut session) = greedy.try_open().await {
                 let live = frame(json!({"op": "live"}).to_string().as_bytes());
                 if session.0.write_all(&live).await.is_err() || session.0.flush().await.is_err() {
                     break;
                 }
                 held.push(session);
-                assert!(held.len() < 2000, "there is no end to what a node takes");
+                assert!(held.len() < 2000, "the node does not limit sessions");
             }
         };
-        tokio::time::timeout(SOON, most).await.expect("the node puts an end to it");
+        tokio::time::timeout(SOON, open_all).await.expect("the node closes the connection");
 
         let mut large = well.open().await;
         large.0.write_all(&u32::MAX.to_be_bytes()).await.expect("written");
         large.0.flush().await.expect("flushed");
-        assert_eq!(receive(&mut large.0).await, None, "no frame is that large");
+        assert_eq!(receive(&mut large.0).await, None, "a frame over the limit ends the session");
         assert_eq!(well.ask(json!({"op": "status"})).await["reply"], "status");
     });
     cluster.all_up();

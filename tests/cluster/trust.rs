@@ -1,14 +1,14 @@
-//! Authentication and authorization. Refusals have exit code 1 and one line that says what to do.
+//! Authentication and authorization. A refusal has exit code 1 and one line with the fix.
 
 use crate::harness::cluster::Cluster;
 use crate::harness::{DEADLINE, sleeping_service, until};
 
-/// A token with one character of one part changed.
+/// Changes one character in one part of a token.
 fn altered(token: &str, part: usize) -> String {
     let mut parts: Vec<String> = token.split('.').map(str::to_owned).collect();
     let middle = parts[part].len() / 2;
-    let other = if parts[part].as_bytes()[middle] == b'A' { "B" } else { "A" };
-    parts[part].replace_range(middle..=middle, other);
+    let replacement = if parts[part].as_bytes()[middle] == b'A' { "B" } else { "A" };
+    parts[part].replace_range(middle..=middle, replacement);
     parts.join(".")
 }
 
@@ -22,9 +22,9 @@ fn requests_are_checked_against_the_role_and_refusals_name_the_role_needed() {
     cluster.vc_as(&viewer, 0, &["deploy", &file]).refused_with("--role deployer");
     cluster.vc_as(&viewer, 0, &["scale", "web=2"]).refused_with("--role deployer");
     cluster.vc_as(&viewer, 0, &["rm", "web"]).refused_with("--role deployer");
-    assert!(cluster.rows(0, &["services"]).is_empty(), "a refusal changes nothing");
-    for question in [&["nodes"][..], &["ps"], &["services"], &["status"], &["plan", &file]] {
-        cluster.vc_as(&viewer, 0, question).done();
+    assert!(cluster.rows(0, &["services"]).is_empty(), "a refused command changes nothing");
+    for command in [&["nodes"][..], &["ps"], &["services"], &["status"], &["plan", &file]] {
+        cluster.vc_as(&viewer, 0, command).done();
     }
 
     cluster.vc_as(&deployer, 0, &["deploy", &file]).done();
@@ -38,12 +38,12 @@ fn requests_are_checked_against_the_role_and_refusals_name_the_role_needed() {
 #[test]
 fn invalid_tokens_are_refused() {
     let cluster = Cluster::found();
-    let stranger = Cluster::found();
+    let other = Cluster::found();
     let user = cluster.user_token(0, "ada", "admin");
     let node = cluster.node_token(0, "server");
     let newcomer = cluster.outsider("newcomer");
 
-    // Altered, cut, or no token at all.
+    // Altered, truncated or malformed tokens.
     for part in [1, 2] {
         cluster.vc_as(&altered(&user, part), 0, &["nodes"]).refused();
         newcomer.attempt(&["join", &altered(&node, part)]).refused();
@@ -55,14 +55,14 @@ fn invalid_tokens_are_refused() {
     newcomer.attempt(&["join", "garbage"]).refused_with("not a token");
     newcomer.attempt(&["join", ""]).refused();
 
-    // For something else.
+    // Tokens for another purpose.
     cluster.vc_as(&node, 0, &["nodes"]).refused_with("user token");
     newcomer.attempt(&["join", &user]).refused_with("--node");
 
-    // Of another cluster: this one's node is not shown the token, and says nothing.
-    let theirs = stranger.user_token(0, "eve", "admin");
-    cluster.vc_as(&theirs, 0, &["nodes"]).refused_with("cluster");
-    assert!(!newcomer.dir.join("membership.json").exists(), "nothing of this made it a member");
+    // A token of another cluster: vc does not send it to the node.
+    let foreign = other.user_token(0, "eve", "admin");
+    cluster.vc_as(&foreign, 0, &["nodes"]).refused_with("cluster");
+    assert!(!newcomer.dir.join("membership.json").exists(), "the node has not joined");
 }
 
 #[test]
@@ -72,16 +72,16 @@ fn tokens_expire_after_their_ttl() {
         let arguments = [&["token", "create", "--ttl", "2s"], arguments].concat();
         cluster.vc(0, &arguments).done().trim().to_owned()
     };
-    // They end by the second: the one that was made first is not the last to end.
+    // Expiry has a resolution of one second: the token created first does not expire last.
     let node = create(&["--node"]);
     let user = create(&["--user", "ada", "--role", "admin"]);
     cluster.vc_as(&user, 0, &["nodes"]).done();
-    let (said, _) =
+    let (output, _) =
         until("the token expires", DEADLINE, || match cluster.vc_as(&user, 0, &["nodes"]) {
-            said if said.code == Some(0) => Err("it is taken still".to_owned()),
-            said => Ok(said),
+            output if output.code == Some(0) => Err("the token is accepted".to_owned()),
+            output => Ok(output),
         });
-    said.refused_with("expired");
+    output.refused_with("expired");
     cluster.outsider("late").attempt(&["join", &node]).refused_with("expired");
 }
 
@@ -97,20 +97,20 @@ fn a_node_that_cannot_join_or_start_prints_what_to_do() {
     newcomer.attempt(&["init"]).refused_with("--port");
     assert!(
         !newcomer.dir.join("membership.json").exists(),
-        "what cannot listen has founded nothing"
+        "a node that cannot listen creates no cluster"
     );
     drop(port);
     let socket = std::net::UdpSocket::bind(("127.0.0.1", newcomer.port.number)).expect("free");
     newcomer.attempt(&["init"]).refused_with("UDP");
     drop(socket);
 
-    // The directory of a node that runs, and of one that is a member.
+    // The data directory of a running node, and of a member.
     cluster.nodes[1].attempt(&["run"]).refused_with("in use");
     cluster.nodes[1].kill();
     cluster.nodes[1].attempt(&["init"]).refused_with("vc-node run");
     cluster.nodes[1].attempt(&["join", &token]).refused_with("vc-node run");
 
-    // Nobody is there.
+    // No node is running.
     cluster.nodes[0].kill();
     newcomer.attempt(&["join", &token]).refused_with("127.0.0.1");
     cluster.vc(0, &["nodes"]).refused_with("cannot reach");
@@ -135,7 +135,7 @@ fn workers_hold_no_cluster_key_and_secret_files_are_private() {
         (1, "membership.json"),
     ] {
         let path = cluster.nodes[node].dir.join(file);
-        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        let mode = std::fs::metadata(&path).expect("the file exists").permissions().mode();
         assert_eq!(mode & 0o077, 0, "{}", path.display());
     }
 }

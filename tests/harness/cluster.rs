@@ -1,4 +1,4 @@
-//! A cluster of node processes, and `vc` commands against any of them.
+//! Clusters of node processes on loopback, and `vc` commands against their nodes.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::command::{CommandOutput, Running, run};
 use super::{DEADLINE, Node, log_check, processes, program, until};
 
-/// A cluster of real processes. Ends with all it started.
+/// A cluster of real processes. Dropping it ends all of them and checks their logs.
 pub struct Cluster {
     root: TempDir,
     pub nodes: Vec<Node>,
@@ -17,7 +17,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// One node, which has founded it.
+    /// Starts a cluster of one node.
     pub fn found() -> Self {
         let root = tempfile::Builder::new().prefix("vc-test-").tempdir().expect("a directory");
         let mut first = Node::new(root.path(), "n1");
@@ -25,7 +25,7 @@ impl Cluster {
         Self { root, nodes: vec![first], expected_errors: Vec::new() }
     }
 
-    /// `count` servers `n1`, `n2`, …, each of which sees all of them up.
+    /// Starts `count` servers `n1`, `n2`, … and waits until each sees all of them up.
     pub fn of(count: usize) -> Self {
         let mut cluster = Self::found();
         let roles = vec!["server"; count - 1];
@@ -34,7 +34,7 @@ impl Cluster {
         cluster
     }
 
-    /// Lets nodes of these roles join at a node, all at once.
+    /// Lets one node for each of these roles join through node `at`, concurrently, and waits until they are ready.
     pub fn join(&mut self, at: usize, roles: &[&str]) {
         for role in roles {
             let token = self.node_token(at, role);
@@ -47,20 +47,22 @@ impl Cluster {
         self.nodes[first..].iter_mut().for_each(Node::ready);
     }
 
+    /// Creates a join token with this role.
     pub fn node_token(&self, at: usize, role: &str) -> String {
         self.vc(at, &["token", "create", "--node", "--role", role]).done().trim().to_owned()
     }
 
+    /// Creates a user token with this role.
     pub fn user_token(&self, at: usize, name: &str, role: &str) -> String {
         self.vc(at, &["token", "create", "--user", name, "--role", role]).done().trim().to_owned()
     }
 
-    /// A path in the cluster's own directory.
+    /// Returns a path in the cluster's temporary directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    /// A node outside of the cluster, in its directory and gone with it.
+    /// Returns a node that has not joined the cluster; its directory is removed with the cluster's.
     pub fn outsider(&self, name: &str) -> Node {
         Node::new(self.root.path(), name)
     }
@@ -80,93 +82,96 @@ impl Cluster {
         self.nodes[0].dir.join("admin.token").display().to_string()
     }
 
-    /// `vc` with the admin's token, asking one node.
+    /// Runs `vc` with the admin's token against a node.
     pub fn vc(&self, at: usize, arguments: &[&str]) -> CommandOutput {
         self.vc_as(&self.admin_token(), at, arguments)
     }
 
-    /// `vc` with another token, asking one node.
+    /// Runs `vc` with this token against a node.
     pub fn vc_as(&self, token: &str, at: usize, arguments: &[&str]) -> CommandOutput {
         let mut command = self.command(token);
         command.args(["--peer", self.nodes[at].address()]).args(arguments);
         run(command)
     }
 
-    /// `vc` with nothing but a token: it has to find a node.
+    /// Runs `vc` with this token and without `--peer`: it finds a node by itself.
     pub fn vc_anywhere(&self, token: &str, arguments: &[&str]) -> CommandOutput {
         let mut command = self.command(token);
         command.args(arguments);
         run(command)
     }
 
-    /// `vc` that runs on, asking one node.
+    /// Starts a `vc` command that keeps running, with the admin's token against a node.
     pub fn vc_running(&self, at: usize, arguments: &[&str]) -> Running {
         let mut command = self.command(&self.admin_token());
         command.args(["--peer", self.nodes[at].address()]).args(arguments);
         Running::start(command)
     }
 
-    /// What `vc` prints as JSON.
+    /// Runs `vc` and returns the rows that it prints as JSON.
     pub fn rows(&self, at: usize, arguments: &[&str]) -> Vec<Value> {
         let rows = self.vc(at, &[&["--output", "json"], arguments].concat()).json();
         rows.as_array().expect("rows").clone()
     }
 
-    /// What `vc logs` prints as JSON: a row a line.
+    /// Runs `vc logs` and returns its rows.
     pub fn log_rows(&self, at: usize, arguments: &[&str]) -> Vec<Value> {
         self.lines(at, &[&["logs"], arguments].concat())
     }
 
-    /// What `vc events` prints as JSON: a row a line.
+    /// Runs `vc events` and returns its rows, oldest first.
     pub fn event_rows(&self, at: usize) -> Vec<Value> {
         self.lines(at, &["events"])
     }
 
     fn lines(&self, at: usize, arguments: &[&str]) -> Vec<Value> {
-        let said = self.vc(at, &[&["--output", "json"], arguments].concat()).done();
-        said.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect()
+        let out = self.vc(at, &[&["--output", "json"], arguments].concat()).done();
+        out.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
     }
 
+    /// Runs `vc ps` and returns its rows.
     pub fn ps(&self, at: usize) -> Vec<Value> {
         self.rows(at, &["ps"])
     }
 
-    /// Writes a Compose file into the cluster's directory.
+    /// Writes a file into the cluster's directory and returns its path.
     pub fn file(&self, name: &str, text: &str) -> String {
         let path = self.path(name);
         std::fs::write(&path, text).expect("written");
         path.display().to_string()
     }
 
-    /// Deploys a Compose file at a node and waits until all of it runs.
+    /// Deploys a Compose file through a node and waits until all its services run.
     pub fn deploy(&self, at: usize, compose: &str) {
         let file = self.file(&format!("deploy-{at}.yaml"), compose);
         self.vc(at, &["deploy", &file, "--wait", "--timeout", "60s"]).done();
     }
 
-    /// Nodes that run.
+    /// Returns the nodes whose process runs.
     pub fn alive(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.nodes.len()).filter(|&i| self.nodes[i].runs())
     }
 
-    /// Waits until every running node says of every running node that it is up, and of every other that it is not.
+    /// Waits until every running node reports exactly the running nodes as up.
     pub fn all_up(&self) {
         let alive: Vec<&str> = self.alive().map(|i| self.nodes[i].name.as_str()).collect();
-        let as_it_is = |i: usize| {
+        let check = |i: usize| {
             let rows = self.rows(i, &["nodes"]);
-            let right = rows.len() == self.nodes.len()
+            let correct = rows.len() == self.nodes.len()
                 && rows.iter().all(|row| {
                     let alive = alive.iter().any(|name| row["name"] == *name);
                     row["state"] == if alive { "up" } else { "down" }
                 });
             let seen: Vec<String> =
                 rows.iter().map(|row| format!("{} {}", row["name"], row["state"])).collect();
-            if right { Ok(()) } else { Err(format!("{} says {seen:?}", self.nodes[i].name)) }
+            if correct { Ok(()) } else { Err(format!("{} reports {seen:?}", self.nodes[i].name)) }
         };
-        until("every node sees who is up", DEADLINE, || self.alive().try_for_each(as_it_is));
+        until("every node reports the running nodes as up", DEADLINE, || {
+            self.alive().try_for_each(check)
+        });
     }
 
-    /// Says before it happens that nodes will log errors with these words.
+    /// Allows ERROR lines that contain `words` in the logs of the nodes.
     pub fn expect_errors(&mut self, words: &str) {
         self.expected_errors.push(words.to_owned());
     }

@@ -1,6 +1,6 @@
 //! Compose files that tests deploy. Updates are monitored for 500 ms instead of the default 5 s.
 
-/// Added to services that declare no `deploy` section of their own.
+/// Added to services without a `deploy` section.
 const MONITOR: &str = "    deploy: {update_config: {monitor: 500ms}}\n";
 
 /// Returns [`MONITOR`] unless these lines declare a `deploy` section.
@@ -8,12 +8,12 @@ fn monitor(more: &str) -> &'static str {
     if more.contains("deploy:") { "" } else { MONITOR }
 }
 
-/// A service whose instances sleep. Each has a project of its own, so that deploys do not affect each other.
+/// Returns a Compose file with one service whose instances sleep.
 pub fn sleeping_service(project: &str, service: &str, replicas: u32) -> String {
     with(project, service, replicas, "")
 }
 
-/// As [`sleeping_service`], with more lines in the service, indented by four.
+/// As [`sleeping_service`], with the lines `more` in the service, indented by four spaces.
 pub fn with(project: &str, service: &str, replicas: u32, more: &str) -> String {
     format!(
         "name: {project}\nservices:\n  {service}:\n    image: vc-test:1\n    command: [sleep, '900']\n    \
@@ -22,7 +22,7 @@ pub fn with(project: &str, service: &str, replicas: u32, more: &str) -> String {
     )
 }
 
-/// A service whose instances write a line every half second.
+/// Returns a Compose file with one service whose instances log `line N of REPLICA` every 0.5 s.
 pub fn logging_service(project: &str, service: &str, replicas: u32) -> String {
     let script = "i=0; while true; do i=$$((i+1)); echo line $$i of $$VC_REPLICA; sleep 0.5; done";
     format!(
@@ -31,8 +31,8 @@ pub fn logging_service(project: &str, service: &str, replicas: u32) -> String {
     )
 }
 
-/// A service that answers HTTP requests on port 80 with the name of its image and has a healthcheck, with more lines in
-/// the service, indented by four.
+/// Returns a Compose file with one service that answers HTTP requests on port 80 with the name of its image and has a
+/// healthcheck. `more`: further lines of the service, indented by four spaces.
 pub fn web(project: &str, service: &str, replicas: u32, more: &str) -> String {
     format!(
         "name: {project}\nservices:\n  {service}:\n    image: vc-test:1\n    command: [httpd, -f, -h, /www]\n    \

@@ -1,4 +1,4 @@
-//! Hosts with Docker engines of their own, by `scripts/lab`: what loopback cannot show. Needs root.
+//! Simulated hosts with their own network and Docker engine, by `scripts/lab`. Needs root.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,12 @@ use serde_json::Value;
 use super::command::{CommandOutput, run};
 use super::{DEADLINE, log_check, program, until};
 
-/// The lab, whose hosts are numbered from 1. There is one at a time on a node; it ends with this.
+/// The lab: hosts numbered from 1. One lab exists at a time on a computer. Dropping it removes the hosts and checks the
+/// nodes' logs.
 pub struct Lab {
     dir: PathBuf,
     hosts: usize,
-    /// Of the hosts, the first so many are the cluster's.
+    /// The first `members` hosts are in the cluster.
     members: usize,
     home: tempfile::TempDir,
     expected_errors: Vec<String>,
@@ -25,28 +26,28 @@ pub struct Container {
     /// `project/service.replica`.
     pub slot: String,
     pub id: String,
-    /// When its process was started: a restart changes it, not the id.
+    /// Start time of its process; a restart changes it and keeps the id.
     pub started: String,
 }
 
 impl Lab {
-    /// Hosts without nodes.
+    /// Starts hosts without nodes.
     pub fn up(hosts: usize) -> Self {
         let home = tempfile::Builder::new().prefix("vc-lab-").tempdir().expect("a directory");
         let dir = std::env::temp_dir().join("vc-lab-test");
         let lab = Self { dir, hosts, members: 0, home, expected_errors: Vec::new() };
-        // What an earlier run may have left when it was killed.
+        // A killed run may have left hosts.
         lab.run(&["down"]).done();
         lab.run(&["up", &hosts.to_string()]).done();
         lab
     }
 
-    /// Hosts whose nodes are one cluster, and see each other up.
+    /// Starts hosts with one cluster and waits until the nodes see each other up.
     pub fn cluster(hosts: usize) -> Self {
         Self::up(hosts).with_cluster_of(hosts)
     }
 
-    /// A cluster of so many hosts, and one host more that only has an engine: an operator's.
+    /// As [`Self::cluster`], with one more host that has only a Docker engine: the operator's.
     pub fn cluster_and_operator(members: usize) -> Self {
         Self::up(members + 1).with_cluster_of(members)
     }
@@ -62,17 +63,17 @@ impl Lab {
         self
     }
 
-    /// Says before it happens that nodes will log errors with these words.
+    /// Allows ERROR lines that contain `words` in the logs of the nodes.
     pub fn expect_errors(&mut self, words: &str) {
         self.expected_errors.push(words.to_owned());
     }
 
-    /// `scripts/lab` with these words.
+    /// Runs `scripts/lab` with these arguments.
     pub fn run(&self, words: &[&str]) -> CommandOutput {
         run(self.command(words))
     }
 
-    /// `scripts/lab` with these words, not yet begun.
+    /// Returns the command `scripts/lab` with these arguments.
     pub fn command(&self, words: &[&str]) -> Command {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/lab");
         let mut command = Command::new(script);
@@ -84,37 +85,38 @@ impl Lab {
         command
     }
 
-    /// `docker` on a host.
+    /// Runs `docker` on a host.
     pub fn docker(&self, host: usize, words: &[&str]) -> CommandOutput {
         self.run(&[&["docker", &host.to_string()], words].concat())
     }
 
-    /// A command in a running container of the cluster.
+    /// Runs a command in a container.
     pub fn inside(&self, host: usize, container: &Container, words: &[&str]) -> CommandOutput {
         self.docker(host, &[&["exec", &container.id], words].concat())
     }
 
-    /// What a host gets from a URL.
+    /// Fetches a URL on a host with `wget`.
     pub fn get(&self, host: usize, url: &str) -> CommandOutput {
         self.run(&["exec", &host.to_string(), "--", "busybox", "wget", "-q", "-O", "-", url])
     }
 
-    /// `scripts/lab VERB HOST`; it must succeed.
+    /// Runs `scripts/lab VERB HOST` and asserts success.
     pub fn host(&self, verb: &str, host: usize) {
         self.run(&[verb, &host.to_string()]).done();
     }
 
-    /// Starts a host's node with `init`, `join TOKEN` or `run`, and waits until it is ready.
+    /// Starts the node of a host with `init`, `join TOKEN` or `run`, and waits until it is ready.
     pub fn node(&self, host: usize, how: &[&str]) {
         let host = host.to_string();
         self.run(&[&["node", &host], how, &["--log-format", "json"]].concat()).done();
     }
 
+    /// Returns the IP address of a host.
     pub fn ip(host: usize) -> String {
         format!("10.77.0.{}", 10 + host)
     }
 
-    /// `vc` as the admin, asking a host's node.
+    /// Runs `vc` with the admin's token against the node of a host.
     pub fn vc(&self, host: usize, words: &[&str]) -> CommandOutput {
         let mut command = Command::new(program("vc"));
         command.args(["--peer", &Self::ip(host)]).args(words);
@@ -122,7 +124,7 @@ impl Lab {
         run(command)
     }
 
-    /// `vc` in a host's network and with its engine, with nothing but the token: it has to find a node.
+    /// Runs `vc` in the network of a host, with its Docker engine and without `--peer`: it finds a node by itself.
     pub fn vc_anywhere(&self, host: usize, words: &[&str]) -> CommandOutput {
         let vc = program("vc").display().to_string();
         let mut command = self.command(&[&["exec", &host.to_string(), "--", &vc], words].concat());
@@ -130,12 +132,12 @@ impl Lab {
         run(command)
     }
 
-    /// `vc` in the network of the host that is not of the cluster, and with its engine, asking a host's node.
+    /// Runs `vc` on the operator's host against the node of host `at`.
     pub fn operator(&self, at: usize, words: &[&str]) -> CommandOutput {
         self.vc_anywhere(self.hosts, &[&["--peer", &Self::ip(at)], words].concat())
     }
 
-    /// Gives a command of `vc` the admin's token, and nothing of whoever runs the tests.
+    /// Sets the admin's token for a `vc` command, and isolates it from the environment of the tests.
     pub fn as_admin(&self, command: &mut Command) {
         command
             .env("VC_TOKEN", self.dir.join("h1/node/admin.token"))
@@ -144,48 +146,49 @@ impl Lab {
             .env_remove("VC_PEER");
     }
 
+    /// Runs `vc` and returns the rows that it prints as JSON; none if it prints `not_found`.
     pub fn rows(&self, host: usize, words: &[&str]) -> Vec<Value> {
-        let said = self.vc(host, &[&["--output", "json"], words].concat());
-        // A host may not have received yet what another accepted.
-        if said.err.contains(r#""code":"not_found""#) {
+        let output = self.vc(host, &[&["--output", "json"], words].concat());
+        // A node may not have received the change that another has accepted.
+        if output.err.contains(r#""code":"not_found""#) {
             return Vec::new();
         }
-        said.json().as_array().expect("rows").clone()
+        output.json().as_array().expect("rows").clone()
     }
 
-    /// What `vc logs` prints as JSON: a row a line.
+    /// Runs `vc logs` and returns its rows.
     pub fn log_rows(&self, host: usize, words: &[&str]) -> Vec<Value> {
-        let said = self.vc(host, &[&["--output", "json", "logs"], words].concat()).done();
-        said.lines().map(|line| serde_json::from_str(line).expect("a row a line")).collect()
+        let out = self.vc(host, &[&["--output", "json", "logs"], words].concat()).done();
+        out.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
     }
 
-    /// Deploys a Compose file at a host's node.
+    /// Deploys a Compose file through the node of a host.
     pub fn deploy(&self, host: usize, compose: &str, options: &[&str]) -> CommandOutput {
         let file = self.file("compose.yaml", compose);
         self.vc(host, &[&["deploy", &file], options].concat())
     }
 
-    /// Writes a file that is gone with the lab; its path. Those of one lab are in one directory.
+    /// Writes a file into the lab's temporary directory and returns its path.
     pub fn file(&self, name: &str, text: &str) -> String {
         let file = self.home.path().join(name);
         std::fs::write(&file, text).expect("written");
         file.display().to_string()
     }
 
-    /// What the lab keeps of a host: `node/`, `node.log`, `docker/`, and more.
+    /// Returns the directory of a host: `node/`, `node.log`, `docker/` and more.
     pub fn files_of(&self, host: usize) -> PathBuf {
         self.dir.join(format!("h{host}"))
     }
 
-    /// Bytes that a host has sent to the others.
+    /// Returns the number of bytes that a host has sent to the others.
     pub fn sent(&self, host: usize) -> u64 {
-        // The bridge's end of the cable: what it received, the host sent.
+        // The counter of the bridge's end of the link: bytes received from the host.
         let counter = format!("/sys/class/net/vclab{host}/statistics/rx_bytes");
-        let text = std::fs::read_to_string(counter).expect("the host is on");
+        let text = std::fs::read_to_string(counter).expect("the host is running");
         text.trim().parse().expect("a number")
     }
 
-    /// The one running container of a service, and its host.
+    /// Returns the only running container of a service, with its host.
     pub fn only(&self, service: &str) -> (usize, Container) {
         let hosts: Vec<usize> = (1..=self.members).filter(|&host| self.on(host)).collect();
         let all = self.all_containers(&hosts);
@@ -198,11 +201,12 @@ impl Lab {
         found.remove(0)
     }
 
+    /// Returns whether a host is running.
     fn on(&self, host: usize) -> bool {
         Path::new(&format!("/sys/class/net/vclab{host}")).exists()
     }
 
-    /// The cluster's running containers on a host, as its engine tells.
+    /// Returns the cluster's running containers on a host, as listed by its Docker engine.
     pub fn containers(&self, host: usize) -> Vec<Container> {
         let ids =
             self.docker(host, &["ps", "-q", "--no-trunc", "--filter", "label=vc.service"]).done();
@@ -210,71 +214,77 @@ impl Lab {
             return Vec::new();
         }
         let ids: Vec<&str> = ids.lines().collect();
-        let said = self.docker(host, &[&["inspect"], ids.as_slice()].concat());
-        // One of them may have gone in between.
-        let all: Value = serde_json::from_str(&said.out).unwrap_or_default();
+        let output = self.docker(host, &[&["inspect"], ids.as_slice()].concat());
+        // A container may have been removed in between.
+        let all: Value = serde_json::from_str(&output.out).unwrap_or_default();
         let mut all: Vec<Container> = all.as_array().into_iter().flatten().map(container).collect();
         all.sort();
         all
     }
 
-    /// The running containers of these hosts.
+    /// Returns the running containers of each of these hosts.
     pub fn all_containers(&self, hosts: &[usize]) -> BTreeMap<usize, Vec<Container>> {
         hosts.iter().map(|&host| (host, self.containers(host))).collect()
     }
 
-    /// Waits until every one of these hosts says that they are up, and no other is.
+    /// Waits until the nodes of these hosts report exactly each other as up.
     pub fn all_up(&self, hosts: &[usize]) {
-        let as_it_is = |host: usize| {
+        let check = |host: usize| {
             let rows = self.rows(host, &["nodes"]);
             let up = |row: &Value| hosts.iter().any(|host| row["name"] == format!("h{host}"));
-            let right = rows.iter().all(|row| row["state"] == if up(row) { "up" } else { "down" });
+            let correct =
+                rows.iter().all(|row| row["state"] == if up(row) { "up" } else { "down" });
             let seen: Vec<String> =
                 rows.iter().map(|row| format!("{} {}", row["name"], row["state"])).collect();
-            if right && rows.len() == self.members {
+            if correct && rows.len() == self.members {
                 Ok(())
             } else {
-                Err(format!("h{host} says {seen:?}"))
+                Err(format!("h{host} reports {seen:?}"))
             }
         };
-        until("every host sees who is up", DEADLINE, || {
-            hosts.iter().try_for_each(|&host| as_it_is(host))
+        until("every node reports the running nodes as up", DEADLINE, || {
+            hosts.iter().try_for_each(|&host| check(host))
         });
     }
 
-    /// Waits until each slot of the service has one container that runs, all on these hosts, and none is left elsewhere.
+    /// Waits until each of `count` slots of a service has exactly one running container, all on these hosts. Returns the
+    /// containers of all services on them.
     pub fn settled(
         &self,
         hosts: &[usize],
         service: &str,
         count: usize,
     ) -> BTreeMap<usize, Vec<Container>> {
-        let (there, _) = until("each slot has one container", DEADLINE, || {
+        let (containers, _) = until("each slot has one container", DEADLINE, || {
             let rows = self.rows(hosts[0], &["ps"]);
             super::running(&rows, service, count)?;
-            let there = self.all_containers(hosts);
+            let containers = self.all_containers(hosts);
             let mut slots: Vec<&str> =
-                there.values().flatten().map(|it| it.slot.as_str()).collect();
+                containers.values().flatten().map(|it| it.slot.as_str()).collect();
             slots.retain(|slot| slot.rsplit_once('.').is_some_and(|(of, _)| of == service));
             let all = slots.len();
             slots.sort_unstable();
             slots.dedup();
-            if all == count && slots.len() == count { Ok(there) } else { Err(format!("{there:?}")) }
+            if all == count && slots.len() == count {
+                Ok(containers)
+            } else {
+                Err(format!("{containers:?}"))
+            }
         });
-        there
+        containers
     }
 
-    /// Waits until a row of `vc ps` is as it should be, and returns it.
+    /// Waits until a row of `vc ps` for this service satisfies a condition, and returns the row.
     pub fn row(
         &self,
         host: usize,
         what: &str,
         service: &str,
-        right: impl Fn(&Value) -> bool,
+        condition: impl Fn(&Value) -> bool,
     ) -> Value {
         let (row, _) = until(what, DEADLINE, || {
             let rows = self.rows(host, &["ps", service]);
-            match rows.iter().find(|row| right(row)) {
+            match rows.iter().find(|row| condition(row)) {
                 Some(row) => Ok(row.clone()),
                 None => Err(format!("{rows:?}")),
             }
@@ -286,7 +296,7 @@ impl Lab {
         std::fs::read_to_string(self.dir.join(format!("h{host}/node.log"))).unwrap_or_default()
     }
 
-    /// The process id in a file of a host.
+    /// Returns the process id in a file of a host's directory.
     pub fn pid(&self, host: usize, file: &str) -> u32 {
         let text =
             std::fs::read_to_string(self.dir.join(format!("h{host}/{file}"))).expect("a pid file");
@@ -295,7 +305,7 @@ impl Lab {
 }
 
 impl Container {
-    /// `project/service`.
+    /// Returns `project/service`.
     pub fn service(&self) -> &str {
         self.slot.rsplit_once('.').map_or("", |(service, _)| service)
     }
@@ -332,7 +342,7 @@ impl Drop for Lab {
         }
         if std::thread::panicking() {
             println!("--- violations: {violations:#?}");
-            // No second panic: it would hide the first.
+            // A second panic would hide the first.
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/lab");
             let _ = Command::new(script).arg("down").env("VC_LAB_DIR", &self.dir).status();
             return;

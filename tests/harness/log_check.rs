@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::Node;
 
-/// Why the log of a node is not as it should be, a line each. `expected_errors`: words of the errors that the test brings
-/// about.
+/// Returns the violations in the log of a node: secrets, panics, lines that are not JSON, and ERROR lines that contain none
+/// of `expected_errors`. `dir`: the node's data directory, which holds the secrets to search for.
 pub fn violations(name: &str, log: &str, dir: &Path, expected_errors: &[String]) -> Vec<String> {
     let secrets = secrets(dir);
     let mut all = Vec::new();
@@ -31,20 +31,20 @@ pub fn violations(name: &str, log: &str, dir: &Path, expected_errors: &[String])
     all
 }
 
-/// Whether there is a JSON Web Token in a text. Three letters would not tell: a peer id may have them.
+/// Returns whether a text contains a JSON Web Token. `eyJ` alone is too short: it may occur in a peer id.
 pub fn has_token(text: &str) -> bool {
-    // {"typ", {"alg", and a payload behind a header.
+    // Base64 of {"typ" and {"alg", and a payload after a header.
     ["eyJ0eXAi", "eyJhbGci", ".eyJ"].iter().any(|begin| text.contains(begin))
 }
 
-/// The keys in a data directory.
+/// Returns the keys and tokens in a data directory.
 fn secrets(dir: &Path) -> Vec<String> {
     let read = |name| std::fs::read_to_string(dir.join(name)).ok();
     let keys = ["node.key", "cluster.key", "admin.token"].into_iter().filter_map(read);
     keys.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect()
 }
 
-/// The entries of a log that have these words in their message.
+/// Returns the log entries of a node whose message contains `message`.
 pub fn entries(node: &Node, message: &str) -> Vec<Value> {
     let log = node.log();
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

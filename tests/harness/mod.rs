@@ -1,8 +1,8 @@
-//! Drives the real programs: `vc-node` processes on loopback, and `vc` against them.
+//! Drives the real programs: `vc-node` processes, and `vc` commands against them.
 //!
-//! Nothing here sleeps for a fixed time: a node is awaited by its `ready` line, everything else by polling `vc` up to a
-//! deadline. Dropping a [`Cluster`] ends all processes it started and checks its logs: an ERROR that the test did not
-//! expect, a panic or a secret fails the test.
+//! Nothing here sleeps for a fixed time: a node is awaited by its `ready` lines, everything else by polling up to a
+//! deadline. Dropping a [`cluster::Cluster`] ends its processes and checks its logs: an unexpected ERROR, a panic or a
+//! secret fails the test.
 
 pub mod cluster;
 pub mod command;
@@ -22,12 +22,12 @@ pub use fixtures::sleeping_service;
 pub use node::Node;
 pub use rows::running;
 
-/// Deadline of anything that is expected to happen; generous, because builds may run on the same host.
+/// Deadline of every awaited event; generous, because builds may run on the same host.
 pub const DEADLINE: Duration = Duration::from_secs(60);
-/// Interval of polling.
+/// Pause between two polls of [`until`].
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A program of this workspace: in `$VC_BIN`, else where the test was built. It is built before the tests run:
+/// Returns the path of a program of this workspace: in `$VC_BIN`, else beside the test. Panics when it has not been built by
 /// `cargo build --workspace --bins`.
 pub fn program(name: &str) -> PathBuf {
     // target/PROFILE/deps/TEST
@@ -42,25 +42,25 @@ pub fn program(name: &str) -> PathBuf {
     program
 }
 
-/// Polls `ask` until it returns `Ok`. Returns the value and the time it took; panics with the last error after `deadline`.
+/// Polls `check` until it returns `Ok`. Returns the value and the time it took. Panics with the last error after `deadline`.
 pub fn until<T, E: std::fmt::Debug>(
     what: &str,
     deadline: Duration,
-    mut ask: impl FnMut() -> Result<T, E>,
+    mut check: impl FnMut() -> Result<T, E>,
 ) -> (T, Duration) {
     let start = Instant::now();
     loop {
-        match ask() {
-            Ok(answer) => return (answer, start.elapsed()),
+        match check() {
+            Ok(value) => return (value, start.elapsed()),
             Err(last) if start.elapsed() > deadline => {
-                panic!("not in {} s: {what}; at last: {last:?}", deadline.as_secs())
+                panic!("not within {} s: {what}; last error: {last:?}", deadline.as_secs())
             }
             Err(_) => std::thread::sleep(POLL_INTERVAL),
         }
     }
 }
 
-/// Prints a duration for the report. Tests do not assert durations.
+/// Prints a duration. Tests assert no durations.
 pub fn measured(what: &str, took: Duration) {
     println!("measured: {what}: {:.2} s", took.as_secs_f64());
 }

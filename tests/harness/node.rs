@@ -1,4 +1,4 @@
-//! One `vc-node` with its data directory.
+//! A `vc-node` process with its data directory and log.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use super::ports::Port;
 use super::processes::{self, Process};
 use super::{DEADLINE, program};
 
-/// A node, whether it runs or not.
+/// A node, running or not.
 pub struct Node {
     pub name: String,
     pub dir: PathBuf,
     pub port: Port,
-    /// More of the command line.
+    /// Further command-line options.
     pub options: Vec<String>,
     log: PathBuf,
     program: Option<Running>,
@@ -22,7 +22,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that does not run yet, with its directory and log under `root`.
+    /// Returns a node that does not run yet, with its directory and log under `root`.
     pub fn new(root: &Path, name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -57,100 +57,102 @@ impl Node {
         command
     }
 
-    /// Starts it with `init`, `join TOKEN` or `run`, and does not wait.
+    /// Starts the process with `init`, `join TOKEN` or `run`, without waiting.
     pub fn launch(&mut self, how: &[&str]) {
-        assert!(self.program.is_none(), "{} runs", self.name);
+        assert!(self.program.is_none(), "{} is running already", self.name);
         let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("a log file");
         let mut command = self.command(how);
         command.stderr(log);
         self.program = Some(Running::start(command));
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits for its `ready` lines, which name its addresses.
     pub fn ready(&mut self) {
-        let program = self.program.as_ref().expect("it was launched");
+        let program = self.program.as_ref().expect("the node was launched");
         // TCP, QUIC and WebRTC.
         let next = || match program.next_line(DEADLINE) {
             Some(line) => {
-                line.strip_prefix("ready ").expect("nothing else comes on stdout").to_owned()
+                line.strip_prefix("ready ").expect("only 'ready' lines are printed").to_owned()
             }
             None => panic!("{} ended: {}", self.name, self.last_lines(5)),
         };
         self.addresses = vec![next(), next(), next()];
     }
 
-    /// Starts it and waits until it is ready.
+    /// Starts the process and waits until it is ready.
     pub fn start(&mut self, how: &[&str]) {
         self.launch(how);
         self.ready();
     }
 
-    /// Starts it where it must not start: how it ended.
+    /// Runs the process to its end, where it must refuse to start. Returns its output.
     pub fn attempt(&self, how: &[&str]) -> CommandOutput {
         run(self.command(how))
     }
 
-    /// SIGKILL to the node alone: its instances run on.
+    /// Sends SIGKILL to the node only: its instances keep running.
     pub fn kill(&mut self) {
-        self.program.take().expect("it runs").kill();
+        self.program.take().expect("the node runs").kill();
     }
 
-    /// As when the power fails: SIGKILL to the node and to its instances.
+    /// Simulates a power failure: sends SIGKILL to the node and its instances.
     pub fn cut_power(&mut self) {
         self.kill();
         processes::kill_under(&self.dir);
     }
 
-    /// SIGTERM; it must end by itself and well.
+    /// Sends SIGTERM and asserts exit code 0.
     pub fn stop(&mut self) {
-        let code = self.program.take().expect("it runs").terminate();
-        assert_eq!(code, Some(0), "{} ends cleanly: {}", self.name, self.last_lines(5));
+        let code = self.program.take().expect("the node runs").terminate();
+        assert_eq!(code, Some(0), "exit code of {}: {}", self.name, self.last_lines(5));
     }
 
-    /// It ends by itself, and well.
+    /// Waits for the end of the process and asserts exit code 0.
     pub fn ends(&mut self) {
-        let code = self.program.take().expect("it runs").end();
-        assert_eq!(code, Some(0), "{} ends cleanly: {}", self.name, self.last_lines(5));
+        let code = self.program.take().expect("the node runs").end();
+        assert_eq!(code, Some(0), "exit code of {}: {}", self.name, self.last_lines(5));
     }
 
+    /// Returns whether the process was started and not ended by the test.
     pub fn runs(&self) -> bool {
         self.program.is_some()
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
-        self.program.as_ref().expect("it runs").pid()
+        self.program.as_ref().expect("the node runs").pid()
     }
 
-    /// Where it listens for TCP, with its peer id.
+    /// Returns its TCP multiaddr, with its peer id.
     pub fn address(&self) -> &str {
         self.addresses.iter().find(|address| address.contains("/tcp/")).expect("a TCP address")
     }
 
-    /// Its peer id.
+    /// Returns its peer id.
     pub fn id(&self) -> &str {
         self.address().rsplit('/').next().expect("a peer id at the end")
     }
 
-    /// The instances that it wrote down, whose processes live.
+    /// Returns the recorded instances whose processes are alive.
     pub fn processes(&self) -> Vec<Process> {
         processes::of(&self.dir)
     }
 
-    /// Resident memory, in bytes.
+    /// Returns its resident memory in bytes.
     pub fn memory(&self) -> u64 {
-        let statm =
-            std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("it lives");
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid()))
+            .expect("the process is alive");
         let pages: u64 =
             statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
         pages * 4096
     }
 
-    /// Everything it logged so far.
+    /// Returns its log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Returns the last `count` lines of its log.
     pub fn last_lines(&self, count: usize) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();

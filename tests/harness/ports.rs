@@ -1,26 +1,27 @@
-//! Ports that no other test has.
+//! Ports reserved for one test.
 
 use std::fs::{File, OpenOptions};
 use std::net::{TcpListener, UdpSocket};
 
-/// Below the range that the kernel gives to outgoing connections.
+/// First port that is reserved; the range is below the kernel's ephemeral ports.
 const FIRST: u16 = 20_000;
 const LAST: u16 = 31_996;
-/// A node takes the port it is given and up to three after it.
+/// Ports reserved at once: a node uses its port and up to three after it.
 const STEP: usize = 4;
 
-/// A port, free for TCP and UDP with the ones after it, and ours while this lives: tests are processes of their own, so
-/// it is held by a lock on a file.
+/// A port that is free for TCP and UDP, as are the next three. Reserved by a file lock until dropped, because other tests
+/// run in other processes.
 pub struct Port {
     pub number: u16,
     _lock: File,
 }
 
 impl Port {
+    /// Reserves a free port.
     pub fn free() -> Self {
         let dir = std::env::temp_dir().join("vc-test-ports");
         std::fs::create_dir_all(&dir).expect("a directory for the locks");
-        // Where to begin differs from process to process: then few meet.
+        // Processes start at different ports, to avoid collisions.
         let span = usize::from((LAST - FIRST) / STEP as u16);
         let begin = std::process::id() as usize % span;
         let ports = (0..span).map(|i| FIRST + ((begin + i) % span * STEP) as u16);

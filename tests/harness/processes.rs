@@ -1,4 +1,4 @@
-//! The processes that the process runtime leaves behind, found as the runtime finds them.
+//! Processes of instances, found by the state files of the process runtime.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ pub struct Process {
     /// `project/service.replica`.
     pub slot: String,
     pub pid: i32,
-    /// Start time; a restarted process has another one.
+    /// Start time; it changes when the process is restarted.
     pub started: u64,
 }
 
@@ -59,7 +59,7 @@ pub fn kill_under(dir: &Path) {
             return;
         }
         for pid in ours.into_iter().filter_map(Pid::from_raw) {
-            // Each leads its group; what it started is in it, and is found by itself if not.
+            // An instance leads a process group; children that have left it are found by their environment.
             let _ = kill_process_group(pid, Signal::KILL);
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }

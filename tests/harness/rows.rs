@@ -1,4 +1,4 @@
-//! The rows of `vc ps`.
+//! Rows of `vc ps`.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,11 @@ use serde_json::Value;
 
 /// A row of `vc ps`.
 pub trait InstanceExt {
-    /// `project/service.replica`.
+    /// Returns the slot, `project/service.replica`.
     fn slot(&self) -> String;
-    /// The name of its node; empty: none.
+    /// Returns the name of its node; empty: not placed.
     fn node(&self) -> String;
+    /// Returns whether its state is `running` or `healthy`.
     fn is_running(&self) -> bool;
 }
 
@@ -22,27 +23,29 @@ impl InstanceExt for Value {
         self["node_name"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// Returns whether its state is `running` or `healthy`.
     fn is_running(&self) -> bool {
         matches!(self["state"].as_str(), Some("running" | "healthy"))
     }
 }
 
-/// How many run on which node, provided that exactly `count` rows of the service are there and all run.
+/// Returns how many instances of a service run on each node. Errors: the rows, unless there are exactly `count`, all
+/// running in the current version.
 pub fn running(
     rows: &[Value],
     service: &str,
     count: usize,
 ) -> Result<BTreeMap<String, usize>, String> {
     let rows: Vec<&Value> = rows.iter().filter(|row| row["service"] == service).collect();
-    let told = || {
+    let summary = || {
         let rows =
             rows.iter().map(|row| format!("{} on {}: {}", row.slot(), row.node(), row["state"]));
         rows.collect::<Vec<_>>().join(", ")
     };
-    let whole =
+    let complete =
         rows.len() == count && rows.iter().all(|row| row.is_running() && row["current"] == true);
-    if !whole {
-        return Err(told());
+    if !complete {
+        return Err(summary());
     }
     let mut nodes = BTreeMap::new();
     for row in &rows {

@@ -7,23 +7,24 @@ use crate::harness::{DEADLINE, until};
 
 /// Resolves a name in a container. Errors: the output of nslookup. (The image's wget cannot resolve names.)
 fn resolve(lab: &Lab, at: &(usize, Container), name: &str) -> Result<String, CommandOutput> {
-    let said = lab.inside(at.0, &at.1, &["nslookup", "-type=a", name]);
-    let answer = said.out.split_once("Name:").map(|(_, answer)| answer);
+    let output = lab.inside(at.0, &at.1, &["nslookup", "-type=a", name]);
+    let answer = output.out.split_once("Name:").map(|(_, answer)| answer);
     let address = answer
         .and_then(|answer| answer.split_once("Address:"))
         .and_then(|(_, rest)| rest.split_whitespace().next())
         .map(str::to_owned);
-    address.ok_or(said)
+    address.ok_or(output)
 }
 
 /// Returns whether a container gets an HTTP answer from port 80 of an address.
 fn reaches(lab: &Lab, at: &(usize, Container), address: &str) -> bool {
     // With nc, because the image's wget crashes.
     let ask = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {address} 80");
-    let said = lab.inside(at.0, &at.1, &["sh", "-c", &ask]);
-    said.out.trim().ends_with("vc-test:1")
+    let output = lab.inside(at.0, &at.1, &["sh", "-c", &ask]);
+    output.out.trim().ends_with("vc-test:1")
 }
 
+/// Constrains the services of a Compose file to a host.
 fn pinned(compose: &str, host: usize) -> String {
     let placement = format!("    deploy: {{placement: {{constraints: [node.name == h{host}]}}, ");
     compose.replace("    deploy: {", &placement)
@@ -57,8 +58,8 @@ fn a_service_resolves_on_other_nodes_and_not_in_other_projects() {
     let other = lab.only("other/near");
     let direct = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}";
     for container in lab.containers(2).iter().filter(|it| it.service() == "shop/api") {
-        let said = lab.docker(2, &["inspect", "--format", direct, &container.id]).done();
-        let direct = said.split_whitespace().next().expect("the name resolves").to_owned();
+        let output = lab.docker(2, &["inspect", "--format", direct, &container.id]).done();
+        let direct = output.split_whitespace().next().expect("the name resolves").to_owned();
         assert!(!reaches(&lab, &other, &direct), "{direct} of {container:?}");
     }
     for other in [lab.only("other/afar"), other] {

@@ -19,9 +19,9 @@ fn a_node_whose_docker_engine_dies_stays_up_reports_it_and_recovers() {
     };
     until("the other nodes report the problem", DEADLINE, || {
         let row = of_h2(3);
-        let told = row["state"] == "up"
+        let reported = row["state"] == "up"
             && row["problem"].as_str().is_some_and(|problem| problem.contains("Docker"));
-        if told { Ok(()) } else { Err(row.to_string()) }
+        if reported { Ok(()) } else { Err(row.to_string()) }
     });
     until("its instances run on other nodes", DEADLINE, || {
         match running(&lab.rows(2, &["ps"]), "shop/web", 6)? {

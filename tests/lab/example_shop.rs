@@ -13,10 +13,12 @@ use crate::harness::{DEADLINE, until};
 const DOWNLOADS: Duration = Duration::from_secs(300);
 const IMAGES: [&str; 4] = ["nginx", "redis", "postgres", "python"];
 
+/// Returns a path in `examples/`.
 fn example(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(path).display().to_string()
 }
 
+/// Adds an item through the shop on a host.
 fn post(lab: &Lab, host: usize, item: &str) {
     let url = format!("http://{}:8080/api/items", Lab::ip(host));
     let words = [
@@ -32,8 +34,8 @@ fn post(lab: &Lab, host: usize, item: &str) {
         item,
         &url,
     ];
-    let said = lab.run(&words).done();
-    assert!(said.contains(item), "{said}");
+    let output = lab.run(&words).done();
+    assert!(output.contains(item), "{output}");
 }
 
 #[test]

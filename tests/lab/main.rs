@@ -4,10 +4,10 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test's way to say what must not fail"
+    reason = "a failed expectation is a failed test"
 )]
 
-#[allow(dead_code, reason = "each program of tests uses a part of it")]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 #[path = "../harness/mod.rs"]
 mod harness;
 

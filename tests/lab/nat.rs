@@ -4,11 +4,11 @@ use crate::harness::command::CommandOutput;
 use crate::harness::lab::Lab;
 use crate::harness::{DEADLINE, measured, program, until};
 
-/// Hosts that are not behind NAT, and relay.
+/// Hosts that are not behind NAT and act as relays.
 const RELAYS: [usize; 2] = [1, 4];
 /// Size of the fetched file in bytes.
 const BIG: u64 = 32 << 20;
-/// A service with that file, on a node behind NAT.
+/// A service that serves a file of [`BIG`] bytes, on a node behind NAT.
 const COMPOSE: &str = "name: shop
 services:
   web:
@@ -56,9 +56,9 @@ fn sees_up(lab: &Lab, host: usize, up: &[usize]) {
 }
 
 /// Requests the service's port on a host, from that host. Errors: no answer.
-fn asked(lab: &Lab, host: usize) -> Result<(), CommandOutput> {
-    let said = lab.get(host, &format!("http://{}:8080/", Lab::ip(host)));
-    if said.out.trim() == "vc-test:1" { Ok(()) } else { Err(said) }
+fn port_answers(lab: &Lab, host: usize) -> Result<(), CommandOutput> {
+    let output = lab.get(host, &format!("http://{}:8080/", Lab::ip(host)));
+    if output.out.trim() == "vc-test:1" { Ok(()) } else { Err(output) }
 }
 
 /// Why a fetch was not a complete one over a direct connection.
@@ -78,9 +78,9 @@ fn relayed(lab: &Lab) -> Result<(usize, u64), NotDirect> {
     let before = sent();
     let load = program("vc-load").display().to_string();
     let words = ["exec", "2", "--", &load, "fetch", &format!("{}:8080", Lab::ip(2)), "/big"];
-    let said = lab.run(&words);
-    println!("measured: fetched from h3 at h2: {}", said.out.trim());
-    let whole = said.code == Some(0) && said.json()["bytes"].as_u64() > Some(BIG);
+    let output = lab.run(&words);
+    println!("measured: fetched from h3 at h2: {}", output.out.trim());
+    let whole = output.code == Some(0) && output.json()["bytes"].as_u64() > Some(BIG);
     let passed = sent().into_iter().zip(before).map(|(now, before)| now - before);
     let most = RELAYS.into_iter().zip(passed).max_by_key(|&(_, bytes)| bytes);
     if whole { Ok(most.expect("two hosts")) } else { Err(NotDirect::ClosedEarly) }
@@ -97,28 +97,29 @@ fn two_nodes_behind_nat_reach_each_other_through_any_relay() {
     let direct = ["exec", "2", "--", "busybox", "wget", "-T", "1", "-q", "-O", "-", &url];
     assert_ne!(lab.run(&direct).code, Some(0), "h3 cannot be dialled");
     for host in [1, 2, 4] {
-        let (_, took) = until("the port answers", DEADLINE, || asked(&lab, host));
+        let (_, took) = until("the port answers", DEADLINE, || port_answers(&lab, host));
         measured(&format!("a service behind NAT answers at h{host} after"), took);
     }
     assert!(vc_on(&lab, 2, &["logs", "web"]).done().contains("here I am"));
-    let said = vc_on(&lab, 2, &["exec", "web", "--", "cat", "/www/index.html"]).done();
-    assert_eq!(said.trim(), "vc-test:1");
+    let output = vc_on(&lab, 2, &["exec", "web", "--", "cat", "/www/index.html"]).done();
+    assert_eq!(output.trim(), "vc-test:1");
     let (relay, bytes) = relayed(&lab).expect("the whole file");
     assert!(bytes > BIG, "h{relay} relayed {bytes} bytes only");
 
     // The relay dies: the other one takes over. Both die: connections fail. One returns: connections work again.
     let other = if relay == 1 { 4 } else { 1 };
     lab.host("kill", relay);
-    let (_, took) = until("the port answers through the other relay", DEADLINE, || asked(&lab, 2));
+    let (_, took) =
+        until("the port answers through the other relay", DEADLINE, || port_answers(&lab, 2));
     measured("a service behind NAT answers when its relay died after", took);
     assert!(vc_on(&lab, 2, &["logs", "web"]).done().contains("here I am"));
     lab.host("kill", other);
     sees_up(&lab, 2, &[2]);
-    assert!(asked(&lab, 2).is_err(), "h3 is not reachable");
+    assert!(port_answers(&lab, 2).is_err(), "h3 is not reachable");
     lab.host("start", relay);
     lab.node(relay, &["run"]);
     let (_, took) =
-        until("the port answers through the first relay again", DEADLINE, || asked(&lab, 2));
+        until("the port answers through the first relay again", DEADLINE, || port_answers(&lab, 2));
     measured("a service behind NAT answers when a relay is back after", took);
 }
 
@@ -127,7 +128,7 @@ fn a_direct_connection_replaces_the_relay_when_nat_ends() {
     let lab = cluster();
     sees_up(&lab, 2, &[1, 2, 3, 4]);
     lab.deploy(1, COMPOSE, &["--wait"]).done();
-    until("the port answers", DEADLINE, || asked(&lab, 2));
+    until("the port answers", DEADLINE, || port_answers(&lab, 2));
     assert!(relayed(&lab).expect("the whole file").1 > BIG, "the file was relayed");
 
     lab.host("unnat", 3);

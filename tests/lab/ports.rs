@@ -7,6 +7,7 @@ use crate::harness::fixtures::web;
 use crate::harness::lab::Lab;
 use crate::harness::{DEADLINE, until};
 
+/// Returns the problems that `vc status` reports through a host.
 fn problems(lab: &Lab, host: usize) -> Vec<String> {
     let status = lab.vc(host, &["--output", "json", "status"]).json();
     let problems = status["problems"].as_array().expect("a list");
@@ -41,9 +42,9 @@ fn a_published_port_reaches_every_replica_from_every_node() {
 fn port_conflicts_name_the_services_and_end_when_the_port_is_free() {
     let lab = Lab::cluster(2);
     lab.deploy(1, &web("shop", "web", 1, "    ports: ['8080:80']\n"), &["--wait"]).done();
-    let told = lab.deploy(2, &web("other", "front", 1, "    ports: ['8080:80']\n"), &[]).refused();
+    let error = lab.deploy(2, &web("other", "front", 1, "    ports: ['8080:80']\n"), &[]).refused();
     for word in ["8080", "shop/web", "other/front"] {
-        assert!(told.contains(word), "'{word}' is not in: {told}");
+        assert!(error.contains(word), "'{word}' is not in: {error}");
     }
     assert_eq!(lab.rows(1, &["ps"]).len(), 1, "nothing was changed");
 
@@ -57,12 +58,12 @@ fn port_conflicts_name_the_services_and_end_when_the_port_is_free() {
     });
     lab.deploy(1, &web("other", "front", 1, "    ports: ['8099:80']\n"), &["--wait"]).done();
     until("the other node reports the problem", DEADLINE, || {
-        let told = problems(&lab, 1);
+        let problems = problems(&lab, 1);
         let words = ["h2", "8099", "other/front"];
-        if told.iter().any(|line| words.iter().all(|word| line.contains(word))) {
+        if problems.iter().any(|line| words.iter().all(|word| line.contains(word))) {
             Ok(())
         } else {
-            Err(format!("{told:?}"))
+            Err(format!("{problems:?}"))
         }
     });
     assert_eq!(lab.get(2, "http://10.77.0.11:8099/").done().trim(), "vc-test:1");

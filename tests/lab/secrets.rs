@@ -1,4 +1,4 @@
-//! Secrets and configs.
+//! Secrets and configs: where they are readable, and updates of their values.
 
 use std::path::{Path, PathBuf};
 

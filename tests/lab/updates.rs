@@ -14,8 +14,8 @@ const MORE: &str = "    ports: ['8080:80']
 
 /// Waits until `count` containers of the service run and no others; returns them with their hosts.
 fn settled(lab: &Lab, count: usize) -> Vec<(usize, Container)> {
-    let there = lab.settled(&[1, 2, 3], "shop/web", count);
-    there.into_iter().flat_map(|(host, of)| of.into_iter().map(move |it| (host, it))).collect()
+    let containers = lab.settled(&[1, 2, 3], "shop/web", count);
+    containers.into_iter().flat_map(|(host, of)| of.into_iter().map(move |it| (host, it))).collect()
 }
 
 #[test]
@@ -61,9 +61,9 @@ fn a_failed_update_rolls_back_and_leaves_running_instances_unchanged() {
     let before = settled(&lab, 3);
     let load = Load::requests(&lab, 1, "10.77.0.11:8080", 50);
 
-    let told = |compose: &str, what: &str| {
-        let told = lab.deploy(2, compose, &["--wait"]).failed();
-        assert!(told.contains(what), "'{what}' is not in: {told}");
+    let assert_rolled_back = |compose: &str, what: &str| {
+        let error = lab.deploy(2, compose, &["--wait"]).failed();
+        assert!(error.contains(what), "'{what}' is not in: {error}");
         let (reason, _) = until("the update is rolled back", DEADLINE, || {
             let rows = lab.rows(3, &["services"]);
             match rows.first() {
@@ -77,14 +77,14 @@ fn a_failed_update_rolls_back_and_leaves_running_instances_unchanged() {
         assert_eq!(settled(&lab, 3), before, "the same containers");
     };
     let exits = "[sh, -c, 'echo opening; echo the till is empty >&2; exit 3']";
-    told(&good.replace("[httpd, -f, -h, /www]", exits), "the till is empty");
+    assert_rolled_back(&good.replace("[httpd, -f, -h, /www]", exits), "the till is empty");
     // A healthcheck that times out fails.
     let hangs =
         good.replace("[CMD, wget, -q, -O, /dev/null, 'http://127.0.0.1/']", "[CMD, sleep, '100']");
     let hangs = hangs
         .replace("interval: 1s, retries: 3", "interval: 500ms, timeout: 500ms, retries: 2")
         .replace("[httpd, -f, -h, /www]", "[sh, -c, 'echo nobody is in; exec httpd -f -h /www']");
-    told(&hangs, "nobody is in");
+    assert_rolled_back(&hangs, "nobody is in");
     load.end_requests().all_answered(100);
 
     // A later version that works is deployed.
