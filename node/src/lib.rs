@@ -20,7 +20,6 @@ mod logs;
 mod member_request;
 mod network;
 pub mod proxy;
-mod random;
 mod run;
 mod seal;
 mod secrets;

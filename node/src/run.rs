@@ -227,7 +227,7 @@ async fn run(
     let parts = DriverContext {
         membership: Arc::clone(&membership),
         info: info(&options, addresses.clone()),
-        nonce: crate::random::random_u64()?,
+        nonce: getrandom::u64()?,
         network: handles.commands.clone(),
         sync_streams,
         runtime: runtime.clone(),
@@ -388,7 +388,7 @@ fn write_admin_token(
         scope,
         "admin",
         peers.collect(),
-        crate::random::random_u64()?,
+        getrandom::u64()?,
         crate::clock::now(),
         ADMIN_TTL,
     )?;

@@ -5,7 +5,6 @@
 //! (HMAC-SHA256) of the content, so that a reader of the documents without the key cannot test guesses either.
 
 use std::fmt;
-use std::io;
 
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
@@ -35,7 +34,7 @@ pub(crate) enum KeyFormatError {
 pub(crate) enum SealError {
     /// There was no random nonce.
     #[error("cannot read random numbers from the operating system: {0}")]
-    Random(#[from] io::Error),
+    Random(#[from] getrandom::Error),
     /// The content is too large for the cipher.
     #[error("the content is too large to be encrypted")]
     TooLarge,
@@ -54,8 +53,10 @@ impl fmt::Debug for Seal {
 
 impl Seal {
     /// Generates a key. Errors: the operating system has no random numbers.
-    pub(crate) fn generate() -> io::Result<Self> {
-        Ok(Self(crate::random::random_bytes()?))
+    pub(crate) fn generate() -> Result<Self, getrandom::Error> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        Ok(Self(key))
     }
 
     /// Encodes the key in base64.
@@ -89,7 +90,8 @@ impl Seal {
         key: &FileKey,
         content: &[u8],
     ) -> Result<SealedFile, SealError> {
-        let nonce: [u8; NONCE] = crate::random::random_bytes()?;
+        let mut nonce = [0; NONCE];
+        getrandom::fill(&mut nonce)?;
         let place = place(cluster, key);
         let payload = Payload { msg: content, aad: place.as_bytes() };
         let sealed = self

@@ -1,6 +1,5 @@
 //! `vc console`: opens the console in a browser.
 
-use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 
@@ -178,9 +177,8 @@ async fn open(url: String) {
 /// Returns 128 random bits in hexadecimal.
 fn unguessable() -> std::result::Result<String, SystemError> {
     let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut bytes))
-        .map_err(SystemError::doing("read random numbers"))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| SystemError::doing("read random numbers")(error.into()))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -24,7 +24,7 @@ enum TokenRequestError {
     #[error("cannot sign the token: {0}")]
     Sign(#[from] TokenError),
     #[error("cannot draw a token id: {0}")]
-    Random(String),
+    Random(#[from] getrandom::Error),
 }
 
 impl From<TokenRequestError> for ApiError {
@@ -73,8 +73,7 @@ impl ControlService {
         if audience == Audience::Browser && peers.is_empty() {
             return Err(TokenRequestError::NoBrowserAddress);
         }
-        let id = crate::random::random_u64()
-            .map_err(|error| TokenRequestError::Random(error.to_string()))?;
+        let id = getrandom::u64()?;
         let issuer = Issuer {
             cluster: membership.cluster,
             key: &membership.key,

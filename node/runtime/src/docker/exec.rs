@@ -1,7 +1,6 @@
 //! Running commands in containers.
 
 use std::collections::HashMap;
-use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -95,7 +94,7 @@ impl DockerClient {
         request: &ExecRequest,
     ) -> Result<Exec, RuntimeError> {
         let container = self.running(&client, instance).await?;
-        let random = random().map_err(RuntimeError::Exec)?;
+        let random = getrandom::u64().map_err(|error| RuntimeError::Exec(error.into()))?;
         let tag = format!("{TAG}={random:016x}");
         let options = CreateExecOptions {
             attach_stdin: Some(request.stdin),
@@ -187,11 +186,4 @@ impl ExecProcess {
             tracing::debug!(error = docker_error::message(&error), "cannot hang up a command");
         }
     }
-}
-
-/// Returns a random number from the operating system.
-fn random() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(u64::from_be_bytes(bytes))
 }
