@@ -13,8 +13,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
-use vc_protocol::token::TokenError;
+use vc_protocol::token::{Issuer, Scope, TokenError, UserRole};
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, NodeId};
 
 use crate::seal::Seal;
@@ -25,7 +26,9 @@ const FILES_KEY: &str = "files.key";
 const WEBRTC: &str = "webrtc.pem";
 const MEMBERSHIP: &str = "membership.json";
 /// Name of the file that `init` writes the first admin token to.
-pub(crate) const ADMIN_TOKEN: &str = "admin.token";
+const ADMIN_TOKEN: &str = "admin.token";
+/// Lifetime of that token: one year.
+const ADMIN_TTL: Millis = 365 * 24 * 3_600_000;
 
 /// Why the identity could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +91,12 @@ pub(crate) enum IdentityError {
     /// No WebRTC certificate could be made.
     #[error(transparent)]
     Generate(vc_webrtc::CertificateError),
+    /// The first admin token cannot be signed.
+    #[error("cannot sign the admin token: {0}")]
+    AdminToken(TokenError),
+    /// The operating system has no random numbers.
+    #[error("cannot read random numbers from the operating system: {0}")]
+    Random(#[from] getrandom::Error),
     /// A key has another type than Ed25519.
     #[error("the key is not an Ed25519 key")]
     KeyType,
@@ -161,7 +170,7 @@ fn read(path: &Path) -> Result<Option<String>, IdentityError> {
 }
 
 /// Replaces a file that only its owner may read; `text` gets a newline.
-pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
+fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
     vc_atomic_file::write(path, format!("{text}\n").as_bytes(), 0o600)
         .map_err(|source| IdentityError::Write { path: path.to_owned(), source })
 }
@@ -250,4 +259,24 @@ pub(crate) fn load(dir: &Path) -> Result<(Membership, Vec<Multiaddr>), IdentityE
         since: file.since,
     };
     Ok((membership, file.peers))
+}
+
+/// Writes the first admin token to the data directory.
+pub(crate) fn write_admin_token(
+    dir: &Path,
+    membership: &Membership,
+    addresses: &[Multiaddr],
+) -> Result<(), IdentityError> {
+    let issuer = Issuer {
+        cluster: membership.cluster,
+        key: &membership.key,
+        certificate: &membership.certificate,
+    };
+    let own = Protocol::P2p(membership.node.peer_id());
+    let peers = addresses.iter().map(|address| address.clone().with(own.clone())).collect();
+    let (scope, id) = (Scope::User(UserRole::Admin), getrandom::u64()?);
+    let token = issuer
+        .issue(scope, "admin", peers, id, crate::clock::now(), ADMIN_TTL)
+        .map_err(IdentityError::AdminToken)?;
+    write_secret(&dir.join(ADMIN_TOKEN), &token)
 }

@@ -1,6 +1,5 @@
-//! The commands `init`, `join` and `run`: starts the tasks of a node and connects them.
+//! Starts the tasks of a node and connects them.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -11,15 +10,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use vc_engine::Input;
 use vc_engine::routes::Routes;
-use vc_protocol::node::{NodeInfo, RuntimeKind};
-use vc_protocol::token::{Issuer, NodeRole, Scope, UserRole, issue_certificate};
-use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, Name, NodeId};
+use vc_protocol::{Multiaddr, NodeId};
 use vc_runtime::docker::OpenFileError;
 use vc_runtime::images::Images;
 use vc_runtime::{self as runtime, Runtime};
 
 use crate::api::{Cluster, ControlService, Planner};
-use crate::args::{Command, Options, RuntimeChoice};
+use crate::args::{Options, RuntimeChoice};
 use crate::auth::AuthServer;
 use crate::dns::{self, DnsServer};
 use crate::driver::{Driver, DriverContext};
@@ -33,130 +30,21 @@ use crate::network::connection_gater::ConnectionGater;
 use crate::network::sync_streams::{self, SyncStreams};
 use crate::network::{self, Network};
 use crate::proxy::{self, Connections, Ingress, Router};
-use crate::seal::Seal;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::{console, data_dir, host, images, join};
+use crate::{console, host, images, node_info};
 
-/// Lifetime of the admin token that `init` writes: one year.
-const ADMIN_TTL: Millis = 365 * 24 * 3_600_000;
 /// Runtime events that may wait for the driver; the runtime waits when the queue is full.
 const RUNTIME_EVENTS: usize = 256;
 /// Reports of publish errors that may wait for the driver.
 const PUBLISH_REPORTS: usize = 16;
 
-/// Runs a command. Returns once the node has stopped on SIGTERM or SIGINT, or has left the cluster.
+/// Runs a node until it is stopped by SIGTERM or SIGINT, or has left the cluster. `peers` are addresses of members; `init`
+/// saves the membership of a new cluster.
 ///
 /// # Errors
-/// The node could not start, or a task of it failed. One line that names what to do.
-pub async fn start(command: Command) -> anyhow::Result<()> {
-    match command {
-        Command::Init(options) => {
-            let store = open(&options)?;
-            anyhow::ensure!(
-                !identity::is_member(&options.data_dir),
-                "{} belongs to a cluster already: use 'vc-node run', or another --data-dir",
-                options.data_dir.display()
-            );
-            let root = Keypair::generate_ed25519();
-            let key = identity::node_key(&options.data_dir)?;
-            let node = NodeId::of(&key.public())?;
-            let cluster = ClusterId::of(&root.public())?;
-            let certificate =
-                issue_certificate(&root, node, NodeRole::Server, crate::clock::now())?;
-            let membership = Membership {
-                key,
-                node,
-                cluster,
-                certificate,
-                root: Some(root),
-                seal: Seal::generate()?,
-                since: crate::clock::now(),
-            };
-            run(options, membership, Vec::new(), store, true).await
-        }
-        Command::Join { token, options } => {
-            let store = open(&options)?;
-            anyhow::ensure!(
-                !identity::is_member(&options.data_dir),
-                "{} belongs to a cluster already: use 'vc-node run', or another --data-dir",
-                options.data_dir.display()
-            );
-            let token = read_token(&token)?;
-            let key = identity::node_key(&options.data_dir)?;
-            let name = name(&options);
-            let (membership, admission) = join::join(&token, key, &name).await?;
-            let durable = vc_engine::Durable {
-                certificates: admission.certificates,
-                ..vc_engine::Durable::default()
-            };
-            store.persist(&durable)?;
-            identity::save(&options.data_dir, &membership, &admission.peers)?;
-            tracing::info!(node = %membership.node, cluster = %membership.cluster, "joined");
-            run(options, membership, admission.peers, store, false).await
-        }
-        Command::Run(options) => {
-            let store = open(&options)?;
-            let (membership, peers) = identity::load(&options.data_dir)?;
-            run(options, membership, peers, store, false).await
-        }
-    }
-}
-
-fn open(options: &Options) -> anyhow::Result<Store> {
-    data_dir::open(&options.data_dir)?;
-    Ok(Store::open(&options.data_dir)?)
-}
-
-/// Returns the token, reading it from a file if `text` is the path of one.
-fn read_token(text: &str) -> anyhow::Result<String> {
-    let path = Path::new(text);
-    if path.is_file() {
-        let token = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        return Ok(token.trim().to_owned());
-    }
-    Ok(text.trim().to_owned())
-}
-
-/// Returns the name given, or one made of the host name.
-fn name(options: &Options) -> Name {
-    options.name.clone().unwrap_or_else(|| {
-        let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
-        let label = host.split('.').next().unwrap_or_default();
-        let plain: String =
-            label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
-        #[allow(clippy::expect_used, reason = "a constant that is a name")]
-        plain.parse().unwrap_or_else(|_| "node".parse().expect("a name"))
-    })
-}
-
-/// Collects the facts about this node for its document.
-fn info(options: &Options, addresses: Vec<Multiaddr>) -> NodeInfo {
-    let mut capacity = host::capacity();
-    capacity.cpu_millis = options.cpus.unwrap_or(capacity.cpu_millis);
-    capacity.memory_bytes = options.memory.unwrap_or(capacity.memory_bytes);
-    NodeInfo {
-        name: name(options),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        os: std::env::consts::OS.to_owned(),
-        arch: match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        }
-        .to_owned(),
-        runtime: match options.runtime {
-            RuntimeChoice::Docker => RuntimeKind::Docker,
-            RuntimeChoice::Process => RuntimeKind::Process,
-        },
-        capacity,
-        labels: options.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
-        addresses,
-    }
-}
-
-async fn run(
+/// The node could not start, or a task of it failed.
+pub(crate) async fn run(
     options: Options,
     membership: Membership,
     peers: Vec<Multiaddr>,
@@ -190,7 +78,7 @@ async fn run(
             certificates: vec![membership.certificate.clone()],
             ..vc_engine::Durable::default()
         })?;
-        write_admin_token(&options.data_dir, &membership, &addresses)?;
+        identity::write_admin_token(&options.data_dir, &membership, &addresses)?;
         tracing::info!(node = %membership.node, cluster = %membership.cluster, "cluster created");
     }
     let membership = Arc::new(membership);
@@ -226,7 +114,7 @@ async fn run(
     let sync_streams = SyncStreams::new(handles.controls.members.clone());
     let parts = DriverContext {
         membership: Arc::clone(&membership),
-        info: info(&options, addresses.clone()),
+        info: node_info::info(&options, addresses.clone()),
         nonce: getrandom::u64()?,
         network: handles.commands.clone(),
         sync_streams,
@@ -366,33 +254,6 @@ async fn announce(
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(lines.collect::<String>().as_bytes()).and_then(|()| out.flush());
     Ok(())
-}
-
-/// Writes the first admin token to the data directory.
-fn write_admin_token(
-    dir: &Path,
-    membership: &Membership,
-    addresses: &[Multiaddr],
-) -> anyhow::Result<()> {
-    let issuer = Issuer {
-        cluster: membership.cluster,
-        key: &membership.key,
-        certificate: &membership.certificate,
-    };
-    let peers = addresses
-        .iter()
-        .cloned()
-        .map(|address| address.with(Protocol::P2p(membership.node.peer_id())));
-    let scope = Scope::User(UserRole::Admin);
-    let token = issuer.issue(
-        scope,
-        "admin",
-        peers.collect(),
-        getrandom::u64()?,
-        crate::clock::now(),
-        ADMIN_TTL,
-    )?;
-    Ok(identity::write_secret(&dir.join(identity::ADMIN_TOKEN), &token)?)
 }
 
 /// Splits off the peer id at the end of an address.
