@@ -2,6 +2,9 @@
 
 #![allow(clippy::expect_used, reason = "a test states what must not fail")]
 
+mod adoption;
+mod logs;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +18,9 @@ use tokio::time::timeout;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, Keypair, NodeId};
-use vc_runtime::process::{Config, UNKNOWN_CODE};
+use vc_runtime::process::Config;
 use vc_runtime::{
-    Config as RuntimeConfig, Identity, LogQuery, LogStream, MAX_LINE, NoDrain, Runtime,
-    RuntimeError,
+    Config as RuntimeConfig, Identity, LogQuery, LogStream, NoDrain, Runtime, RuntimeError,
 };
 
 /// Longer than anything takes on a busy host.
@@ -143,22 +145,6 @@ async fn starting_a_running_process_only_reports_it() {
 }
 
 #[tokio::test]
-async fn an_exited_process_is_restarted_and_keeps_its_logs() {
-    let dir = dir();
-    let (mut host, _) = Host::on(dir.path()).await;
-    let spec = shell("echo run; echo trouble >&2");
-    // The standard error comes before the standard output.
-    for output in ["trouble", "trouble | trouble"] {
-        let id = host.start("shop/web.1", &spec);
-        host.running(&id).await;
-        assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: output.to_owned() });
-    }
-    let trouble = (LogStream::Stderr, "trouble".to_owned());
-    let lines = host.lines("shop/web.1", LogQuery::default()).await;
-    assert_eq!(lines, [out("run"), out("run"), trouble.clone(), trouble]);
-}
-
-#[tokio::test]
 async fn a_process_gets_its_identity_but_not_the_environment_of_the_node() {
     let dir = dir();
     let (mut host, _) = Host::on(dir.path()).await;
@@ -178,58 +164,6 @@ async fn a_process_gets_its_identity_but_not_the_environment_of_the_node() {
         lines.iter().any(|(_, line)| line.ends_with(&format!("shop.web.3-{}/work", id.digest))),
         "{lines:?}"
     );
-}
-
-#[tokio::test]
-async fn logs_are_followed_until_the_process_exits() {
-    let dir = dir();
-    let pipe = pipe(&dir);
-    let (mut host, _) = Host::on(dir.path()).await;
-    let id = host.start(
-        "shop/web.1",
-        &shell(&format!("echo before; read x <{pipe}; echo after $x; printf end")),
-    );
-    host.running(&id).await;
-    let slot = "shop/web.1".parse().expect("a slot");
-    let mut lines = host
-        .runtime
-        .logs(&slot, LogQuery { follow: true, ..LogQuery::default() })
-        .await
-        .expect("logs");
-    let mut next =
-        async || timeout(TIMEOUT, lines.next()).await.expect("in time").map(|line| line.line);
-    assert_eq!(next().await.as_deref(), Some("before"));
-    release(&pipe).await;
-    assert_eq!(next().await.as_deref(), Some("after go"));
-    assert_eq!(next().await.as_deref(), Some("end"));
-    assert_eq!(next().await, None);
-}
-
-#[tokio::test]
-async fn the_last_lines_are_read_without_the_others() {
-    let dir = dir();
-    let (mut host, _) = Host::on(dir.path()).await;
-    let id = host.start("shop/web.1", &shell("seq 1 30000; head -c 40000 /dev/zero | tr '\\0' z"));
-    host.running(&id).await;
-    let Phase::Exited { code: 0, output } = host.change(&id).await else { panic!("it ended") };
-    assert_eq!(output, format!("{}…", "z".repeat(300)));
-    let tail = |tail| LogQuery { tail: Some(tail), ..LogQuery::default() };
-    let last = host.lines("shop/web.1", tail(3)).await;
-    assert_eq!(last[..2], [out("29999"), out("30000")]);
-    assert!(last[2..].iter().all(|(_, line)| line.len() <= MAX_LINE));
-    assert_eq!(last[2..].iter().map(|(_, line)| line.len()).sum::<usize>(), 40_000);
-    assert_eq!(host.lines("shop/web.1", tail(0)).await, []);
-    assert_eq!(host.lines("shop/web.1", tail(50_000)).await.len(), 30_003);
-    let later = LogQuery { since: Some(u64::MAX), ..LogQuery::default() };
-    assert_eq!(host.lines("shop/web.1", later).await, []);
-}
-
-#[tokio::test]
-async fn logs_of_a_slot_without_an_instance_are_refused() {
-    let dir = dir();
-    let (host, _) = Host::on(dir.path()).await;
-    let logs = host.runtime.logs(&"shop/web.1".parse().expect("a slot"), LogQuery::default()).await;
-    assert!(matches!(logs.err(), Some(RuntimeError::NoInstance(_))));
 }
 
 #[tokio::test]
@@ -263,119 +197,6 @@ async fn a_process_that_handles_sigterm_ends_before_the_grace_time() {
     host.running(&id).await;
     host.remove(&id, 3_600_000);
     assert_eq!(host.change(&id).await, Phase::Gone);
-}
-
-#[tokio::test]
-async fn processes_outlive_the_runtime_and_are_adopted_by_the_next() {
-    let dir = dir();
-    let pipe = pipe(&dir);
-    let (mut host, _) = Host::on(dir.path()).await;
-    let stays =
-        host.start("shop/web.1", &shell(&format!("echo first; read x <{pipe}; echo second")));
-    let Phase::Running { started, .. } = host.change(&stays).await else {
-        panic!("it does not run")
-    };
-    let ended = host.start("shop/web.2", &shell("exit 3"));
-    host.running(&ended).await;
-    assert_eq!(host.change(&ended).await, Phase::Exited { code: 3, output: String::new() });
-    drop(host);
-
-    let (mut host, mut all) = Host::on(dir.path()).await;
-    all.sort_by(|a, b| a.id.cmp(&b.id));
-    let seen = |id: &InstanceId, phase| Observed {
-        id: id.clone(),
-        phase,
-        address: "127.0.0.1".to_owned(),
-    };
-    let running = Phase::Running { health: None, started, said: String::new() };
-    assert_eq!(
-        all,
-        [seen(&stays, running), seen(&ended, Phase::Exited { code: 3, output: String::new() })]
-    );
-    release(&pipe).await;
-    assert_eq!(
-        host.change(&stays).await,
-        Phase::Exited { code: UNKNOWN_CODE, output: "first | second".to_owned() }
-    );
-    assert_eq!(host.lines("shop/web.1", LogQuery::default()).await, [out("first"), out("second")]);
-}
-
-#[tokio::test]
-async fn an_adopted_process_is_stopped_like_any_other() {
-    let dir = dir();
-    let (mut host, _) = Host::on(dir.path()).await;
-    let id = host.start("shop/web.1", &shell("trap '' TERM; while :; do sleep 600; done"));
-    host.running(&id).await;
-    drop(host);
-    let (mut host, all) = Host::on(dir.path()).await;
-    assert_eq!(all.len(), 1);
-    host.remove(&id, 100);
-    loop {
-        if host.change(&id).await == Phase::Gone {
-            break;
-        }
-    }
-}
-
-/// Rewrites the status of `shop/web.1` in its state file.
-fn write_status(dir: &std::path::Path, id: &InstanceId, status: serde_json::Value) {
-    let state = dir.join(format!("instances/shop.web.1-{}/state.json", id.digest));
-    let mut written: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&state).expect("read")).expect("JSON");
-    written["status"] = status;
-    std::fs::write(&state, written.to_string()).expect("written");
-}
-
-#[tokio::test]
-async fn another_process_with_the_recorded_id_is_not_adopted_or_signalled() {
-    let dir = dir();
-    let (mut host, _) = Host::on(dir.path()).await;
-    let id = host.start("shop/web.1", &shell("exit 0"));
-    host.running(&id).await;
-    assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: String::new() });
-    drop(host);
-    // As if the node had missed the exit, and this test's process had got the id since.
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux");
-    let mark =
-        serde_json::json!({ "pid": std::process::id(), "start_ticks": 1, "boot": boot.trim() });
-    write_status(dir.path(), &id, serde_json::json!({ "running": mark }));
-
-    let (mut host, all) = Host::on(dir.path()).await;
-    assert_eq!(all[0].phase, Phase::Exited { code: UNKNOWN_CODE, output: String::new() });
-    host.remove(&id, 0);
-    assert_eq!(host.change(&id).await, Phase::Gone);
-}
-
-#[tokio::test]
-async fn a_process_that_was_started_but_not_recorded_is_adopted() {
-    let dir = dir();
-    let (mut host, _) = Host::on(dir.path()).await;
-    let id = host.start("shop/web.1", &shell("exec sleep 600"));
-    host.running(&id).await;
-    drop(host);
-    write_status(dir.path(), &id, "starting".into());
-
-    let (mut host, all) = Host::on(dir.path()).await;
-    assert!(matches!(all[0].phase, Phase::Running { .. }), "{all:?}");
-    host.remove(&id, 10_000);
-    loop {
-        if host.change(&id).await == Phase::Gone {
-            break;
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_start_interrupted_by_a_crash_is_not_a_failure() {
-    let dir = dir();
-    let (mut host, _) = Host::on(dir.path()).await;
-    let id = host.start("shop/web.1", &shell("exit 0"));
-    while !matches!(host.change(&id).await, Phase::Exited { .. }) {}
-    drop(host);
-    write_status(dir.path(), &id, "starting".into());
-
-    let (_host, all) = Host::on(dir.path()).await;
-    assert!(all.is_empty(), "there is nothing to adopt: {all:?}");
 }
 
 #[tokio::test]
