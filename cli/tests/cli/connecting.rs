@@ -7,9 +7,8 @@ use libp2p::Multiaddr;
 use vc_protocol::control::Reply;
 
 use crate::Home;
-use crate::node::{Cluster, HOUR, Node, member, node_row, now};
+use crate::node::{Cluster, HOUR, Node, OURS, member, node_row, now};
 
-const OURS: Cluster = Cluster(1);
 const THEIRS: Cluster = Cluster(2);
 
 fn nodes(name: &str) -> Vec<Reply> {

@@ -5,10 +5,8 @@ use std::net::TcpStream;
 
 use vc_protocol::control::{NodeRow, Reply, Request};
 
-use crate::node::{Cluster, Node, member, node_id, node_row};
+use crate::node::{Node, OURS, member, node_id, node_row};
 use crate::{CommandOutput, Home};
-
-const OURS: Cluster = Cluster(1);
 
 /// A node that browsers can dial, and its address.
 fn node() -> (NodeRow, String) {

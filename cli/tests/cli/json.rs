@@ -14,9 +14,8 @@ use vc_protocol::spec::{OnPartition, ServiceSpec};
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
 use crate::Home;
-use crate::node::{Cluster, Node, member, node_id, node_row};
+use crate::node::{Node, OURS, member, node_id, node_row};
 
-const OURS: Cluster = Cluster(1);
 const PAGE: &str = include_str!("../../../docs/json.md");
 
 /// The first columns of the tables of the page, by the heading above them.

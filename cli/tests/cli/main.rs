@@ -11,6 +11,8 @@
 mod commands;
 mod connecting;
 mod console;
+mod deploy;
+mod following;
 mod json;
 mod moving;
 mod node;

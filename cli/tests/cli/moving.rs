@@ -9,10 +9,9 @@ use vc_protocol::control::{
 };
 use vc_protocol::instance::InstanceState::{self, Pending, Pulling, Running, Stopping};
 
-use crate::node::{Cluster, Node, Plan, member, node_id, node_row};
+use crate::node::{Node, OURS, Plan, member, node_id, node_row};
 use crate::{CommandOutput, Home};
 
-const OURS: Cluster = Cluster(1);
 const ATTIC: u8 = 1;
 const DESK: u8 = 2;
 

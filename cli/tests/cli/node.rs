@@ -12,13 +12,18 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use vc_client::frames::{FrameError, Frames};
 use vc_protocol::auth::{AuthResponse, ClientHello, Credentials, MAX_AUTH_FRAME, ServerHello};
-use vc_protocol::control::{NodeRow, NodeStatus, Reply, Request};
+use vc_protocol::control::{Change, NodeRow, NodeStatus, Reply, Request};
 use vc_protocol::token::{self, Issuer, NodeRole, Scope, UserRole, issue_certificate};
-use vc_protocol::{ClusterId, Keypair, NodeId, wire};
+use vc_protocol::{ClusterId, Keypair, NodeId, ServiceKey, wire};
+
+use crate::Home;
 
 /// A cluster whose root key is derived from one number.
 #[derive(Clone, Copy)]
 pub struct Cluster(pub u8);
+
+/// The cluster of the user.
+pub const OURS: Cluster = Cluster(1);
 
 pub const HOUR: u64 = 3_600_000;
 
@@ -277,4 +282,21 @@ pub fn node_row(n: u8, name: &str) -> NodeRow {
         version: "0.1.0".to_owned(),
         unreachable: vec![],
     }
+}
+
+/// Returns a home logged in to a node that sends these replies.
+pub fn attached_to(replies: Vec<Reply>) -> (Home, Node) {
+    let (home, node) = (Home::new(), Node::start(member(OURS, 10, replies)));
+    let token = home.write("token", &OURS.token(&[&node.address]));
+    home.vc(&["login", &token]).ok();
+    (home, node)
+}
+
+pub fn service(text: &str) -> ServiceKey {
+    text.parse().expect("a service")
+}
+
+/// The replies to a request that made one change.
+pub fn done(change: Change) -> Vec<Reply> {
+    vec![Reply::Done(vec![change])]
 }

@@ -10,10 +10,9 @@ use vc_protocol::control::{
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{ContainerSpec, Healthcheck, OnPartition, ServiceSpec};
 
-use crate::node::{Cluster, Node, Plan, member, node_id};
+use crate::node::{Node, OURS, Plan, member, node_id};
 use crate::{CommandOutput, Home};
 
-const OURS: Cluster = Cluster(1);
 const COMPOSE: &str = "services:\n  web:\n    image: img\n    deploy: {replicas: 2}\n";
 
 fn row(replica: u32, state: InstanceState, current: bool, reason: &str) -> InstanceRow {
