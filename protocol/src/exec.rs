@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::InstanceId;
 use crate::control::{CopyRequest, ExecRequest};
+use crate::{ApiError, InstanceId};
 
 /// Most bytes of payload in one [`ExecFrame`]. A receiver closes the stream on a larger frame.
 pub const MAX_EXEC_CHUNK: usize = 32 * 1024;
@@ -71,8 +71,8 @@ pub enum ExecFrame {
     Stderr(Vec<u8>),
     /// Kind 5: the exit code, 8 bytes, big endian. The last frame.
     Exit(i64),
-    /// Kind 6: why the command could not be run or was lost, one line of UTF-8. The last frame.
-    Failed(String),
+    /// Kind 6: why the command could not be run or was lost, as JSON. The last frame.
+    Failed(ApiError),
 }
 
 impl ExecFrame {
@@ -87,7 +87,11 @@ impl ExecFrame {
             Self::Stdout(bytes) => (3, bytes),
             Self::Stderr(bytes) => (4, bytes),
             Self::Exit(code) => return [&[5], code.to_be_bytes().as_slice()].concat(),
-            Self::Failed(reason) => (6, reason.as_bytes()),
+            Self::Failed(error) => {
+                #[allow(clippy::expect_used, reason = "a struct of strings is JSON")]
+                let json = serde_json::to_vec(error).expect("JSON");
+                return [&[6], json.as_slice()].concat();
+            }
         };
         [&[kind], payload].concat()
     }
@@ -105,7 +109,7 @@ impl ExecFrame {
             3 => Self::Stdout(payload.to_vec()),
             4 => Self::Stderr(payload.to_vec()),
             5 => Self::Exit(i64::from_be_bytes(payload.try_into().ok()?)),
-            6 => Self::Failed(String::from_utf8(payload.to_vec()).ok()?),
+            6 => Self::Failed(serde_json::from_slice(payload).ok()?),
             _ => return None,
         })
     }
@@ -114,6 +118,7 @@ impl ExecFrame {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorCode;
 
     #[test]
     fn frames_round_trip_and_malformed_ones_are_rejected() {
@@ -124,7 +129,7 @@ mod tests {
             ExecFrame::Stdout(vec![]),
             ExecFrame::Stderr(b"x".to_vec()),
             ExecFrame::Exit(-1),
-            ExecFrame::Failed("no".to_owned()),
+            ExecFrame::Failed(ApiError::new(ErrorCode::Unavailable, "no").with_hint("try again")),
         ] {
             assert_eq!(ExecFrame::decode(&frame.encode()), Some(frame));
         }

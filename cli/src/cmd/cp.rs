@@ -146,13 +146,7 @@ async fn receive(from: &mut FramesIn<'_, Stream>) -> Result<Option<Vec<u8>>> {
             Some(ExecFrame::Stdout(bytes)) if bytes.is_empty() => {}
             Some(ExecFrame::Stdout(bytes)) => return Ok(Some(bytes)),
             Some(ExecFrame::Exit(0)) => return Ok(None),
-            Some(ExecFrame::Failed(reason)) => {
-                return Err(SessionError::Refused(ApiError::new(
-                    ErrorCode::FailedPrecondition,
-                    reason,
-                ))
-                .into());
-            }
+            Some(ExecFrame::Failed(error)) => return Err(error.into()),
             _ => return Err(SessionError::Unexpected.into()),
         }
     }

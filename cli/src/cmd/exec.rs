@@ -151,13 +151,7 @@ async fn receive(from: &mut FramesIn<'_, Stream>, output: &Output) -> Result<i64
             Some(ExecFrame::Stdout(bytes)) => (Pipe::Stdout, bytes),
             Some(ExecFrame::Stderr(bytes)) => (Pipe::Stderr, bytes),
             Some(ExecFrame::Exit(code)) => return Ok(code),
-            Some(ExecFrame::Failed(reason)) => {
-                return Err(SessionError::Refused(ApiError::new(
-                    ErrorCode::FailedPrecondition,
-                    reason,
-                ))
-                .into());
-            }
+            Some(ExecFrame::Failed(error)) => return Err(error.into()),
             _ => return Err(SessionError::Unexpected.into()),
         };
         if !bytes.is_empty() && !output.write(pipe, bytes).await {

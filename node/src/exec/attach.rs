@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL};
+use vc_protocol::{ApiError, ErrorCode};
 
 use super::finish;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
@@ -66,7 +67,10 @@ async fn send_output<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(Ok(Some((LogStream::Stderr, bytes)))) => ExecFrame::Stderr(bytes),
             Ok(Ok(None)) => break,
             Ok(Err(error)) => {
-                return Ok(ExecFrame::Failed(format!("cannot read the command's output: {error}")));
+                return Ok(ExecFrame::Failed(ApiError::new(
+                    ErrorCode::Unavailable,
+                    format!("cannot read the command's output: {error}"),
+                )));
             }
             Err(_) => ExecFrame::Stdout(Vec::new()),
         };
@@ -77,7 +81,7 @@ async fn send_output<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         match timeout(KEEPALIVE_INTERVAL, &mut exit).await {
             Ok(Ok(code)) => return Ok(ExecFrame::Exit(code)),
-            Ok(Err(error)) => return Ok(ExecFrame::Failed(error.to_string())),
+            Ok(Err(error)) => return Ok(ExecFrame::Failed(error.into())),
             Err(_) => to.send_bytes(ExecFrame::Stdout(Vec::new()).encode()).await?,
         }
     }

@@ -41,7 +41,7 @@ async fn send_chunks<S: AsyncRead + AsyncWrite + Unpin>(
                     to.send_bytes(ExecFrame::Stdout(chunk.to_vec()).encode()).await?;
                 }
             }
-            Ok(Some(Err(error))) => return Ok(ExecFrame::Failed(error.to_string())),
+            Ok(Some(Err(error))) => return Ok(ExecFrame::Failed(error.into())),
             Ok(None) => return Ok(ExecFrame::Exit(0)),
             Err(_) => to.send_bytes(ExecFrame::Stdout(Vec::new()).encode()).await?,
         }
@@ -82,7 +82,7 @@ pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
                 closed = &mut receiving => return Err(closed),
                 unpacked = &mut unpacked => break match unpacked {
                     Ok(()) => ExecFrame::Exit(0),
-                    Err(error) => ExecFrame::Failed(error.to_string()),
+                    Err(error) => ExecFrame::Failed(error.into()),
                 },
                 _ = keepalive.tick() => to.send_bytes(ExecFrame::Stdout(Vec::new()).encode()).await?,
             }

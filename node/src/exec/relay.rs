@@ -4,8 +4,8 @@ use std::future::Future;
 
 use futures::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use vc_protocol::NodeId;
 use vc_protocol::exec::{ExecFrame, MAX_EXEC_CHUNK};
+use vc_protocol::{ApiError, ErrorCode, NodeId};
 
 use super::finish;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
@@ -45,9 +45,10 @@ where
         }
     };
     let lost = || {
-        ExecFrame::Failed(format!(
-            "lost the connection to {name}; the command may still run there: see 'vc nodes'"
-        ))
+        let message = format!("lost the connection to {name}; the command may still run there");
+        ExecFrame::Failed(
+            ApiError::new(ErrorCode::Unavailable, message).with_hint("see 'vc nodes'"),
+        )
     };
     let finished = finish(last.unwrap_or_else(lost), client).await;
     let _ = member.close().await;
@@ -172,7 +173,8 @@ mod tests {
                 let _kept = silent.then_some(member);
                 let last = next(&mut client).await;
                 let Some(ExecFrame::Failed(why)) = last else { panic!("{last:?}") };
-                assert!(why.starts_with("lost the connection to attic"), "{why}");
+                assert!(why.message.starts_with("lost the connection to attic"), "{why}");
+                assert_eq!(why.code, ErrorCode::Unavailable);
                 drop(client);
             };
             let _ = tokio::join!(relaying, watching);
