@@ -82,6 +82,7 @@ fn instance(replica: u32, state: InstanceState) -> InstanceRow {
         since: NOW - 3 * MINUTE,
         current: true,
         available: false,
+        monitor_ms: 0,
         digest: String::new(),
     }
 }
@@ -102,11 +103,13 @@ fn instances() -> Vec<InstanceRow> {
     pending.address = String::new();
     pending.reason = "no node has 64 GiB of memory free".to_owned();
     vec![
-        instance(1, InstanceState::Running),
+        InstanceRow { available: true, ..instance(1, InstanceState::Running) },
         old,
         instance(2, InstanceState::Healthy),
         failed,
         pending,
+        InstanceRow { since: NOW - 2000, monitor_ms: 5000, ..instance(5, InstanceState::Running) },
+        InstanceRow { since: NOW - 2000, ..instance(6, InstanceState::Running) },
     ]
 }
 

@@ -8,8 +8,10 @@ use vc_protocol::control::{
 
 use super::Style;
 use super::table::{lines, number, of_instance, of_node, table, text};
-use super::units::{ago, bytes, cores, cores_used, timestamp};
+use super::units::{ago, bytes, cores, cores_used, short_duration, timestamp};
 use vc_client::text::{list, one_line};
+use vc_protocol::Millis;
+use vc_protocol::instance::InstanceState;
 
 /// Renders `vc services`.
 pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
@@ -56,7 +58,11 @@ fn on_partition(row: &ServiceRow) -> &'static str {
 pub(crate) fn instances(rows: &[InstanceRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
         let state = row.state.as_str();
-        let state = if row.current { state.to_owned() } else { format!("{state} (old)") };
+        let state = match unavailable(row, style.now) {
+            _ if !row.current => format!("{state} (old)"),
+            Some(missing) => format!("{state} ({missing})"),
+            None => state.to_owned(),
+        };
         vec![
             text(format!("{}.{}", row.service, row.replica)),
             text(node(row)),
@@ -68,6 +74,23 @@ pub(crate) fn instances(rows: &[InstanceRow], style: Style) -> String {
         ]
     });
     table(&["INSTANCE", "NODE", "STATE", "SINCE", "RESTARTS", "ADDRESS", "REASON"], cells, style)
+}
+
+/// Describes what a running instance of the spec in effect lacks to be available: `monitoring 3s`, with the time that
+/// remains at `now`, or `not healthy yet`. `None` for every other instance.
+pub(crate) fn unavailable(row: &InstanceRow, now: Millis) -> Option<String> {
+    if row.state != InstanceState::Running || row.available || !row.current {
+        return None;
+    }
+    let remaining = (row.since + row.monitor_ms).saturating_sub(now).min(row.monitor_ms);
+    Some(match (row.monitor_ms, remaining) {
+        (0, _) => "not healthy yet".to_owned(),
+        (_, 0) => "monitoring".to_owned(),
+        // Rounded up: the last second is 1s.
+        (_, remaining) => {
+            format!("monitoring {}", short_duration(remaining.next_multiple_of(1000)))
+        }
+    })
 }
 
 /// Renders the number of restarts, red until the instance is available.

@@ -60,6 +60,7 @@ fn instance() -> InstanceRow {
         since: 1,
         current: true,
         available: true,
+        monitor_ms: 0,
         digest: String::new(),
     }
 }

@@ -32,6 +32,7 @@ fn row(name: &str, replica: u32, on: Option<u8>, state: InstanceState) -> Instan
         since: 1,
         current: on != Some(ATTIC),
         available: true,
+        monitor_ms: 0,
         digest: String::new(),
     }
 }

@@ -28,6 +28,7 @@ fn row(replica: u32, state: InstanceState, current: bool, reason: &str) -> Insta
         since: 1,
         current,
         available: true,
+        monitor_ms: 0,
         digest: String::new(),
     }
 }

@@ -69,6 +69,7 @@ function instance(key: string, replica: number, on: NodeName | null, more: Parti
     since: now - 182 * MINUTE,
     current: true,
     available: true,
+    monitor_ms: 0,
     digest: 'a3c5e1f09b7d2468',
     ...more,
   }
@@ -102,7 +103,7 @@ export function clusterView(now: number): View {
   ]
   const instances = [
     instance('shop/web', 1, 'alpha', { since: now - 40_000 }, now),
-    instance('shop/web', 2, 'beta', { state: 'running', available: false, since: now - 4000 }, now),
+    instance('shop/web', 2, 'beta', { state: 'running', available: false, monitor_ms: 7000, since: now - 4000 }, now),
     instance('shop/web', 2, 'beta', { state: 'stopping', current: false, since: now - 2000, digest: 'old' }, now),
     instance('shop/web', 3, 'gamma', { digest: 'old' }, now),
     ...([1, 2, 3] as const).map((it) => instance('shop/api', it, it === 1 ? 'alpha' : it === 2 ? 'beta' : 'gamma', {}, now)),

@@ -31,6 +31,7 @@ function instance(replica: number, more: Partial<InstanceRow> = {}): InstanceRow
     since: 1,
     current: true,
     available: true,
+    monitor_ms: 0,
     digest: 'd',
     ...more,
   }

@@ -6,7 +6,8 @@ import { byProject, parsePort, parseReplicas } from '../src/model/services'
 import { instanceStatus, nodeStatus, serviceStatus } from '../src/model/status'
 import { clusterView } from './fixtures'
 
-const view = clusterView(1_800_000_000_000)
+const NOW = 1_800_000_000_000
+const view = clusterView(NOW)
 
 function row(of: View, service: string): ServiceRow {
   const found = of.services.find((it) => it.service === service)
@@ -44,8 +45,13 @@ test('running instances count as ready without a healthcheck, but not while one 
 
 test('instances and nodes have a status label', () => {
   const [first] = view.instances as [InstanceRow]
-  expect(instanceStatus({ ...first, state: 'pending', node: null, reason: 'no room' })).toEqual({ tone: 'warn', label: 'unplaced' })
-  expect(instanceStatus({ ...first, current: false, state: 'stopping' }).label).toBe('stopping (old)')
+  expect(instanceStatus({ ...first, state: 'pending', node: null, reason: 'no room' }, NOW)).toEqual({ tone: 'warn', label: 'unplaced' })
+  expect(instanceStatus({ ...first, current: false, state: 'stopping' }, NOW).label).toBe('stopping (old)')
+  const running = { ...first, state: 'running', available: false, monitor_ms: 5000, since: NOW - 2000 } as const
+  expect(instanceStatus(running, NOW).label).toBe('running (monitoring 3s)')
+  expect(instanceStatus(running, NOW + 3000).label).toBe('running (monitoring)')
+  expect(instanceStatus(running, NOW - 60_000).label, 'the clock of its node is ahead').toBe('running (monitoring 5s)')
+  expect(instanceStatus({ ...running, monitor_ms: 0 }, NOW).label).toBe('running (not healthy yet)')
   const [alpha, beta] = view.nodes
   if (!alpha || !beta) throw new Error('no nodes in the fixture')
   expect(nodeStatus(alpha).label).toBe('up')

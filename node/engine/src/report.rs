@@ -79,14 +79,18 @@ fn homes(view: &View, service: &ServiceKey) -> Vec<NodeId> {
 fn claimed(view: &View, id: &InstanceId, node: NodeId, claim: &Claim) -> InstanceRow {
     let slot = &id.slot;
     let planned = view.plan.placements.get(slot).is_some_and(|placement| placement.node == node);
+    let current = planned && view.desired_digest(&slot.service).as_deref() == Some(&id.digest);
+    let monitored = current && claim.state == InstanceState::Running && !claim.available;
+    let spec = view.spec(&slot.service).filter(|it| monitored && !it.container.has_healthcheck());
     InstanceRow {
         state: claim.state,
         reason: claim.reason.clone(),
         address: claim.address.clone(),
         restarts: claim.restarts,
         since: claim.since,
-        current: planned && view.desired_digest(&slot.service).as_deref() == Some(&id.digest),
+        current,
         available: claim.available,
+        monitor_ms: spec.map_or(0, |it| it.update.monitor_ms),
         digest: id.digest.clone(),
         ..unclaimed(view, slot, Some(node), String::new())
     }
@@ -105,6 +109,7 @@ fn unclaimed(view: &View, slot: &Slot, node: Option<NodeId>, reason: String) -> 
         since: 0,
         current: true,
         available: false,
+        monitor_ms: 0,
         digest: String::new(),
     }
 }

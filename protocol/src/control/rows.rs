@@ -148,6 +148,9 @@ pub struct InstanceRow {
     /// Whether it is available: healthy, or running for the `monitor` time of the update policy.
     #[serde(default)]
     pub available: bool,
+    /// Time that it must run, from `since` on, to be available, in milliseconds; 0 unless it is running and monitored.
+    #[serde(default)]
+    pub monitor_ms: Millis,
     /// Digest of the container spec; empty if there is no instance.
     #[serde(default)]
     pub digest: String,

@@ -193,6 +193,7 @@ fn row(
         since: 0,
         current,
         available: true,
+        monitor_ms: 0,
         digest: String::new(),
     }
 }

@@ -95,7 +95,7 @@ impl Condition for Departure {
             let mut rows = rows.iter().filter(|row| self::slot(row) == *slot && row.current);
             rows.next().map_or_else(
                 || format!("{slot} is removed"),
-                |row| format!("{slot} is {}{}", describe_state(row, None), on_node(row)),
+                |row| format!("{slot} is {}{}", describe_state(row), on_node(row)),
             )
         };
         let text = |slot: &Slot| remains.remove(slot).unwrap_or_else(|| elsewhere(slot));
@@ -116,7 +116,7 @@ fn describe_leaving(row: &InstanceRow, all: &[InstanceRow]) -> String {
     match taker {
         Some(taker) => {
             let name = one_line(taker.node_name.as_deref().unwrap_or_default());
-            format!("{slot} waits for {name}, where it is {}", describe_state(taker, None))
+            format!("{slot} waits for {name}, where it is {}", describe_state(taker))
         }
         None => {
             format!("{slot} leaves {}", one_line(row.node_name.as_deref().unwrap_or_default()))

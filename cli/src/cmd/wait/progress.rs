@@ -2,8 +2,9 @@
 
 use vc_client::text::one_line;
 use vc_protocol::control::{InstanceRow, ServiceRow};
-use vc_protocol::instance::InstanceState;
 use vc_protocol::{ApiError, Slot};
+
+use crate::render::unavailable;
 
 /// A condition that a command waits for.
 pub(in crate::cmd) trait Condition {
@@ -42,30 +43,10 @@ pub(super) fn on_node(row: &InstanceRow) -> String {
     row.node_name.as_deref().map(|name| format!(" on {}", one_line(name))).unwrap_or_default()
 }
 
-/// What a service requires of its instances to be available.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Availability {
-    /// Whether it has a healthcheck.
-    pub(super) healthcheck: bool,
-    /// Without a healthcheck: how long an instance must run, in milliseconds; `None` when not known.
-    pub(super) monitor_ms: Option<u64>,
-}
-
 /// Describes the state of an instance: `failed (exited with code 1)`, `pulling (40%)`, `running (monitoring 5s)`.
-pub(super) fn describe_state(row: &InstanceRow, required: Option<Availability>) -> String {
-    let mut notes = Vec::new();
-    if row.state == InstanceState::Running {
-        match required {
-            Some(Availability { healthcheck: true, .. }) => {
-                notes.push("not healthy yet".to_owned())
-            }
-            Some(Availability { monitor_ms: Some(monitor), .. }) if !row.available => {
-                notes.push(format!("monitoring {}", crate::render::short_duration(monitor)));
-            }
-            _ if !row.available => notes.push("monitoring".to_owned()),
-            _ => {}
-        }
-    }
+pub(super) fn describe_state(row: &InstanceRow) -> String {
+    // The whole period, not what remains: the text changes only with the state.
+    let mut notes: Vec<String> = unavailable(row, row.since).into_iter().collect();
     let reason = one_line(&row.reason);
     if !reason.is_empty() {
         notes.push(reason);
@@ -76,20 +57,21 @@ pub(super) fn describe_state(row: &InstanceRow, required: Option<Availability>) 
 
 #[cfg(test)]
 mod tests {
+    use vc_protocol::instance::InstanceState;
+
     use super::super::row;
     use super::*;
 
     #[test]
     fn a_running_instance_is_described_by_what_it_lacks() {
         let mut it = row("shop/web", 1, Some(1), InstanceState::Running, true);
-        let required = |healthcheck, monitor_ms| Some(Availability { healthcheck, monitor_ms });
-        assert_eq!(describe_state(&it, required(false, Some(5000))), "running");
+        assert_eq!(describe_state(&it), "running");
         it.available = false;
-        assert_eq!(describe_state(&it, required(false, Some(5000))), "running (monitoring 5s)");
-        assert_eq!(describe_state(&it, required(true, Some(5000))), "running (not healthy yet)");
-        assert_eq!(describe_state(&it, None), "running (monitoring)");
+        assert_eq!(describe_state(&it), "running (not healthy yet)");
+        it.monitor_ms = 5000;
+        assert_eq!(describe_state(&it), "running (monitoring 5s)");
         it.state = InstanceState::Failed;
         it.reason = "exited with code 1".to_owned();
-        assert_eq!(describe_state(&it, None), "failed (exited with code 1)");
+        assert_eq!(describe_state(&it), "failed (exited with code 1)");
     }
 }

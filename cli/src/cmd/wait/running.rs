@@ -7,10 +7,10 @@ use vc_client::text::one_line;
 use vc_client::{Session, expect_reply};
 use vc_protocol::control::{InstanceRow, Request, RolloutState, ServiceDetail, ServiceRow};
 use vc_protocol::instance::InstanceState;
-use vc_protocol::spec::{Deployment, ServiceSpec};
+use vc_protocol::spec::Deployment;
 use vc_protocol::{ApiError, ErrorCode, Millis, ServiceKey};
 
-use super::progress::{Availability, Condition, Progress, Status, describe_state, on_node, slot};
+use super::progress::{Condition, Progress, Status, describe_state, on_node, slot};
 use super::{WaitArgs, until};
 use crate::app::{App, change_all};
 use crate::error::Result;
@@ -25,7 +25,7 @@ pub(in crate::cmd) struct ServiceTarget {
     service: ServiceKey,
     /// The number of instances; `None`: as many as the cluster lists.
     replicas: Option<u32>,
-    availability: Availability,
+    healthcheck: bool,
 }
 
 impl From<&Deployment> for ServiceTarget {
@@ -33,7 +33,7 @@ impl From<&Deployment> for ServiceTarget {
         Self {
             service: deployment.service.clone(),
             replicas: deployment.replicas,
-            availability: availability(&deployment.spec),
+            healthcheck: deployment.spec.container.has_healthcheck(),
         }
     }
 }
@@ -43,15 +43,8 @@ impl From<&ServiceDetail> for ServiceTarget {
         Self {
             service: detail.row.service.clone(),
             replicas: Some(detail.row.replicas),
-            availability: availability(&detail.spec),
+            healthcheck: detail.spec.container.has_healthcheck(),
         }
-    }
-}
-
-fn availability(spec: &ServiceSpec) -> Availability {
-    Availability {
-        healthcheck: spec.container.has_healthcheck(),
-        monitor_ms: Some(spec.update.monitor_ms),
     }
 }
 
@@ -113,12 +106,8 @@ struct Running {
 impl Condition for Running {
     fn evaluate(&mut self, services: Vec<ServiceRow>, rows: Vec<InstanceRow>) -> Progress {
         let tally = Tally::of(&self.targets, &services, &rows);
-        let states = rows.iter().filter(|row| row.current).map(|row| {
-            let target = self.targets.iter().find(|it| it.service == row.service);
-            let required = target.map(|it| it.availability).filter(|_| !row.available);
-            (slot(row), describe(row, required) + &on_node(row))
-        });
-        let states = states.collect();
+        let current = rows.iter().filter(|row| row.current);
+        let states = current.map(|row| (slot(row), describe(row) + &on_node(row))).collect();
         let seen = || services.iter().map(|row| (row.service.clone(), row.updated));
         let known = self.revisions.get_or_insert_with(|| seen().collect());
         let behind = services.len() < known.len()
@@ -181,7 +170,7 @@ fn check_failed(
     match crash_loop {
         Some(row) => Err(DeployError::CrashLoop {
             service: row.service.clone(),
-            state: describe(row, None),
+            state: describe(row),
             restarts: row.restarts,
         }),
         None => Ok(()),
@@ -208,13 +197,13 @@ impl Tally {
 
     fn add<'a>(
         &mut self,
-        ServiceTarget { service, replicas, availability }: &ServiceTarget,
+        ServiceTarget { service, replicas, healthcheck }: &ServiceTarget,
         services: &[ServiceRow],
         rows: impl Iterator<Item = &'a InstanceRow>,
     ) {
         let good = |state| match state {
             InstanceState::Healthy | InstanceState::Completed => true,
-            InstanceState::Running => !availability.healthcheck,
+            InstanceState::Running => !healthcheck,
             _ => false,
         };
         let mut current = 0;
@@ -229,7 +218,7 @@ impl Tally {
             if good(row.state) && row.available {
                 self.running += 1;
             } else {
-                self.missing.push(describe(row, Some(*availability)));
+                self.missing.push(describe(row));
             }
         }
         let updating = |row: &ServiceRow| {
@@ -251,8 +240,8 @@ impl Tally {
 }
 
 /// Describes an instance: `shop/web.2 is failed (exited with code 1)`.
-fn describe(row: &InstanceRow, required: Option<Availability>) -> String {
-    format!("{} is {}", slot(row), describe_state(row, required))
+fn describe(row: &InstanceRow) -> String {
+    format!("{} is {}", slot(row), describe_state(row))
 }
 
 #[cfg(test)]

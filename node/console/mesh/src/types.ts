@@ -75,6 +75,8 @@ export interface InstanceRow {
   current: boolean
   /** Whether it is available: healthy, or running for the `monitor` time of the update policy. */
   available: boolean
+  /** Time that it must run, from `since` on, to be available, in milliseconds; 0 unless it is running and monitored. */
+  monitor_ms: number
   /** Digest of the container spec; empty if there is no instance. */
   digest: string
 }

@@ -1,5 +1,6 @@
 import type { InstanceRow } from 'vc-mesh'
 
+import { now } from '../model/state'
 import { instanceStatus } from '../model/status'
 import { StatusIcon } from './status-badge'
 
@@ -12,7 +13,7 @@ export function InstanceIcons({ instances }: { instances: readonly InstanceRow[]
   return (
     <span class="slots" aria-hidden="true">
       {current.slice(0, MAX_ICONS).map((row) => (
-        <StatusIcon key={row.replica} tone={instanceStatus(row).tone} />
+        <StatusIcon key={row.replica} tone={instanceStatus(row, now.value).tone} />
       ))}
       {current.length > MAX_ICONS && `+${current.length - MAX_ICONS}`}
     </span>

@@ -1,5 +1,6 @@
 import type { InstanceRow } from 'vc-mesh'
 
+import { now } from '../model/state'
 import { instanceStatus } from '../model/status'
 import { count } from '../model/units'
 import { RelativeTime } from './relative-time'
@@ -14,7 +15,7 @@ export function InstanceList({ instances }: { instances: readonly InstanceRow[] 
           <h3>
             {row.service}.{row.replica}
           </h3>
-          <StatusBadge status={instanceStatus(row)} />
+          <StatusBadge status={instanceStatus(row, now.value)} />
           <span>{row.node_name ?? <span class="quiet">no node</span>}</span>
           <span class="quiet">
             <RelativeTime time={row.since} />

@@ -2,6 +2,8 @@
 
 import type { InstanceRow, NodeRow, ServiceRow } from 'vc-mesh'
 
+import { duration } from './units'
+
 /** Selects icon and colour. */
 export type Tone = 'good' | 'busy' | 'idle' | 'warn' | 'bad'
 
@@ -33,14 +35,15 @@ function isReady(it: InstanceRow, row: ServiceRow): boolean {
   return it.state === 'running' && row.healthy >= row.running
 }
 
-export function instanceStatus(row: InstanceRow): Status {
+/** Returns the status of an instance at `now`, milliseconds since the epoch. */
+export function instanceStatus(row: InstanceRow, now: number): Status {
   const label = row.current ? row.state : `${row.state} (old)`
   switch (row.state) {
     case 'healthy':
       return { tone: 'good', label }
     case 'running':
       if (row.available) return { tone: 'good', label }
-      return { tone: 'busy', label: row.current ? 'running (monitoring)' : label }
+      return { tone: 'busy', label: row.current ? `running (${missing(row, now)})` : label }
     case 'completed':
       return { tone: 'idle', label }
     case 'failed':
@@ -53,6 +56,13 @@ export function instanceStatus(row: InstanceRow): Status {
     case 'stopping':
       return { tone: 'busy', label }
   }
+}
+
+/** Returns what a running instance lacks to be available. The remaining time is by the clock of its node. */
+function missing({ monitor_ms, since }: InstanceRow, now: number): string {
+  if (monitor_ms === 0) return 'not healthy yet'
+  const remaining = Math.min(monitor_ms, since + monitor_ms - now)
+  return remaining > 0 ? `monitoring ${duration(remaining + 999)}` : 'monitoring'
 }
 
 export function nodeStatus(row: NodeRow): Status {
