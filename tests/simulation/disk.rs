@@ -64,7 +64,7 @@ impl Disk {
         let fixed: usize = certificates.iter().map(String::len).sum();
         let wanted = |(document, actor, seq): &(DocumentId, Actor, u64)| {
             let holds = |run: &ChangeRange| {
-                run.document == *document && run.actor.is_none_or(|of| of == *actor)
+                run.document == *document && run.actor.is_none_or(|it| it == *actor)
             };
             runs.iter().any(|run| holds(run) && (run.from..=run.to).contains(seq))
         };

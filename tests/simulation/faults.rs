@@ -25,7 +25,7 @@ pub(crate) enum Fault {
     Runtime,
     /// The runtime of this node answers again.
     RuntimeBack(usize),
-    /// A process does nothing for a while.
+    /// A process stalls for a while.
     Stall,
     /// The next write of a disk fails.
     DiskFull,
@@ -42,9 +42,9 @@ impl World {
         match fault {
             Fault::Operators(count) => {
                 for _ in 0..count {
-                    let (of, nodes) = (self.rng.index(self.nodes.len()), self.nodes.len());
+                    let (index, nodes) = (self.rng.index(self.nodes.len()), self.nodes.len());
                     let mutation = any_mutation(&mut self.rng, nodes);
-                    self.request(of, mutation);
+                    self.request(index, mutation);
                 }
             }
             Fault::KillProcess => {
@@ -54,23 +54,23 @@ impl World {
                     let after = self.rng.within((0, 12)) as u32;
                     self.nodes[victim].crash_after = Some(after);
                 }
-                self.schedule(recovery, Event::Boot { of: victim });
+                self.schedule(recovery, Event::Boot { index: victim });
             }
             Fault::KillHost => {
                 self.kill_host(victim);
-                self.schedule(recovery, Event::Boot { of: victim });
+                self.schedule(recovery, Event::Boot { index: victim });
             }
             Fault::KillAll => {
-                for of in 0..self.nodes.len() {
-                    self.kill_process(of);
+                for index in 0..self.nodes.len() {
+                    self.kill_process(index);
                     let recovery = self.rng.within((300, 5000));
-                    self.schedule(recovery, Event::Boot { of });
+                    self.schedule(recovery, Event::Boot { index });
                 }
             }
             Fault::Partition => {
                 let mut sides = [Vec::new(), Vec::new()];
-                for of in 0..self.nodes.len() {
-                    sides[self.rng.index(2)].push(of);
+                for index in 0..self.nodes.len() {
+                    sides[self.rng.index(2)].push(index);
                 }
                 self.partition(&[&sides[0], &sides[1]]);
                 self.schedule(recovery, Event::Fault(Fault::Heal));
@@ -87,7 +87,7 @@ impl World {
                 self.set_runtime_available(victim, false, die);
                 self.schedule(recovery, Event::Fault(Fault::RuntimeBack(victim)));
             }
-            Fault::RuntimeBack(of) => self.set_runtime_available(of, true, false),
+            Fault::RuntimeBack(index) => self.set_runtime_available(index, true, false),
             Fault::Stall => self.stall(victim, recovery / 2),
             Fault::DiskFull => self.nodes[victim].disk.failing = 1,
             Fault::Join => {
@@ -102,11 +102,11 @@ impl World {
         self.heal_runtimes();
         let faults = self.network.faults;
         self.network.faults = NetworkFaults { loss: faults.loss / 10, reordered: 0, ..faults };
-        for of in 0..self.nodes.len() {
-            self.set_runtime_available(of, true, false);
-            self.nodes[of].crash_after = None;
-            self.nodes[of].disk.failing = 0;
-            self.boot(of);
+        for index in 0..self.nodes.len() {
+            self.set_runtime_available(index, true, false);
+            self.nodes[index].crash_after = None;
+            self.nodes[index].disk.failing = 0;
+            self.boot(index);
         }
     }
 }

@@ -87,8 +87,8 @@ impl Network {
     }
 
     /// Returns the peers to which a node has a connection open.
-    pub(crate) fn peers(&self, of: usize, count: usize) -> Vec<usize> {
-        (0..count).filter(|&other| other != of && self.end(of, other).is_some()).collect()
+    pub(crate) fn peers(&self, index: usize, count: usize) -> Vec<usize> {
+        (0..count).filter(|&other| other != index && self.end(index, other).is_some()).collect()
     }
 }
 
@@ -159,22 +159,22 @@ impl World {
     }
 
     /// Closes the connections of a node whose process ended; with `host`, the kernel closes none of them.
-    pub(crate) fn close_connections(&mut self, of: usize, host: bool) {
-        for peer in (0..self.nodes.len()).filter(|&peer| peer != of) {
-            let Some(connection) = self.network.end(of, peer) else { continue };
-            self.network.set_end(of, peer, None);
-            let intact = !host && self.network.is_whole(of, peer);
+    pub(crate) fn close_connections(&mut self, index: usize, host: bool) {
+        for peer in (0..self.nodes.len()).filter(|&peer| peer != index) {
+            let Some(connection) = self.network.end(index, peer) else { continue };
+            self.network.set_end(index, peer, None);
+            let intact = !host && self.network.is_whole(index, peer);
             let after =
                 self.rng.within(if intact { (1, 300) } else { self.network.faults.dead_timeout });
-            self.schedule(after, Event::Close { at: peer, peer: of, connection });
+            self.schedule(after, Event::Close { at: peer, peer: index, connection });
         }
     }
 
     /// Announces the open connections of a process to its new engine.
-    pub(crate) fn restore_connections(&mut self, of: usize) {
-        for peer in self.network.peers(of, self.nodes.len()) {
+    pub(crate) fn restore_connections(&mut self, index: usize) {
+        for peer in self.network.peers(index, self.nodes.len()) {
             let id = self.nodes[peer].id;
-            self.deliver(1, of, Input::Connected(id));
+            self.deliver(1, index, Input::Connected(id));
         }
     }
 
@@ -188,10 +188,10 @@ impl World {
     }
 
     /// Schedules dials from a started node to all others.
-    pub(crate) fn dial_all(&mut self, of: usize) {
-        for peer in (0..self.nodes.len()).filter(|&peer| peer != of) {
-            self.network.connection(of, peer).failures = 0;
-            self.plan_dial(of, peer, (20, 400));
+    pub(crate) fn dial_all(&mut self, index: usize) {
+        for peer in (0..self.nodes.len()).filter(|&peer| peer != index) {
+            self.network.connection(index, peer).failures = 0;
+            self.plan_dial(index, peer, (20, 400));
         }
     }
 

@@ -39,8 +39,8 @@ pub(crate) struct Node {
 impl World {
     /// Adds a node that has its own certificate and those of all earlier nodes, and starts it. Returns its index.
     pub(crate) fn join(&mut self, capacity: Resources) -> usize {
-        let of = self.nodes.len();
-        let seed = u8::try_from(of + 1).expect("fewer than 255 nodes");
+        let index = self.nodes.len();
+        let seed = u8::try_from(index + 1).expect("fewer than 255 nodes");
         let key = Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes");
         let id = NodeId::of(&key.public()).expect("ed25519");
         let certificate =
@@ -48,13 +48,13 @@ impl World {
         let known = self.nodes.iter().map(|node| node.certificate.clone());
         let disk = Disk::new(known.chain([certificate.clone()]));
         let info = NodeInfo {
-            name: format!("m{of}").parse().expect("a name"),
+            name: format!("m{index}").parse().expect("a name"),
             version: "0.1.0".to_owned(),
             os: "linux".to_owned(),
             arch: "amd64".to_owned(),
             runtime: RuntimeKind::Docker,
             capacity,
-            labels: BTreeMap::from([("side".to_owned(), ["even", "odd"][of % 2].to_owned())]),
+            labels: BTreeMap::from([("side".to_owned(), ["even", "odd"][index % 2].to_owned())]),
             addresses: Vec::new(),
         };
         let runtime = Runtime::new(self.rng.permille(500));
@@ -74,24 +74,24 @@ impl World {
             wake_at: None,
             wakes: (0, 0),
         });
-        self.boot(of);
-        of
+        self.boot(index);
+        index
     }
 
     /// Starts the process of a node; no effect if it is up.
-    pub(crate) fn boot(&mut self, of: usize) {
-        if self.is_running(of) {
+    pub(crate) fn boot(&mut self, index: usize) {
+        if self.is_running(index) {
             return;
         }
-        self.trace_node(of, "process starts");
-        self.make_engine(of);
-        self.dial_all(of);
+        self.trace_node(index, "process starts");
+        self.make_engine(index);
+        self.dial_all(index);
     }
 
     /// Replaces the engine of a node by a new one, loaded from its disk.
-    pub(crate) fn make_engine(&mut self, of: usize) {
-        let (now, nonce) = (self.local(of), self.rng.next());
-        let node = &mut self.nodes[of];
+    pub(crate) fn make_engine(&mut self, index: usize) {
+        let (now, nonce) = (self.local(index), self.rng.next());
+        let node = &mut self.nodes[index];
         let config = Config {
             key: node.key.clone(),
             id: node.id,
@@ -105,32 +105,32 @@ impl World {
         node.wake_at = None;
         node.crash_after = None;
         let engine_id = node.engine_id;
-        self.record(of, Action::Booted);
+        self.record(index, Action::Booted);
         let after = self.rng.within((5, 300));
-        self.schedule(after, Event::List { of, engine_id });
-        self.rearm(of);
+        self.schedule(after, Event::List { index, engine_id });
+        self.rearm(index);
     }
 
     /// Kills the process of a node; its containers keep running.
-    pub(crate) fn kill_process(&mut self, of: usize) {
-        if self.nodes[of].engine.take().is_some() {
-            self.trace_node(of, "process killed");
-            self.close_connections(of, false);
+    pub(crate) fn kill_process(&mut self, index: usize) {
+        if self.nodes[index].engine.take().is_some() {
+            self.trace_node(index, "process killed");
+            self.close_connections(index, false);
         }
     }
 
     /// Cuts the power of a host: ends its process and its containers.
-    pub(crate) fn kill_host(&mut self, of: usize) {
-        self.trace_node(of, "host killed");
-        if self.nodes[of].engine.take().is_some() {
-            self.close_connections(of, true);
+    pub(crate) fn kill_host(&mut self, index: usize) {
+        self.trace_node(index, "host killed");
+        if self.nodes[index].engine.take().is_some() {
+            self.close_connections(index, true);
         }
-        self.stop_containers(of);
+        self.stop_containers(index);
     }
 
     /// Stalls the process of a node for `duration` milliseconds; delayed events are executed afterwards.
-    pub(crate) fn stall(&mut self, of: usize, duration: Millis) {
-        self.trace_node(of, &format!("stalls for {duration} ms"));
-        self.nodes[of].busy_until = self.now + duration;
+    pub(crate) fn stall(&mut self, index: usize, duration: Millis) {
+        self.trace_node(index, &format!("stalls for {duration} ms"));
+        self.nodes[index].busy_until = self.now + duration;
     }
 }

@@ -118,21 +118,21 @@ impl Operators {
 
 impl World {
     /// Sends a mutation to a node. Returns the number of the request; `None` if the node does not run.
-    pub(crate) fn request(&mut self, of: usize, mutation: Mutation) -> Option<u64> {
-        if !self.is_awake(of) {
+    pub(crate) fn request(&mut self, index: usize, mutation: Mutation) -> Option<u64> {
+        if !self.is_awake(index) {
             return None;
         }
         self.operators.requests += 1;
         let request = self.operators.requests;
-        self.trace_node(of, &format!("request {request}: {}", summary(&mutation)));
+        self.trace_node(index, &format!("request {request}: {}", summary(&mutation)));
         let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned() };
-        self.handle(of, Input::Mutate { request, by, mutation });
+        self.handle(index, Input::Mutate { request, by, mutation });
         Some(request)
     }
 
     /// Sends a mutation to a node, which must acknowledge it.
-    pub(crate) fn command(&mut self, of: usize, mutation: Mutation) {
-        let request = self.request(of, mutation).expect("the node is running");
+    pub(crate) fn command(&mut self, index: usize, mutation: Mutation) {
+        let request = self.request(index, mutation).expect("the node is running");
         let operation = &self.operators.operations[&request];
         assert!(
             operation.acknowledged(),

@@ -35,7 +35,7 @@ impl Rng {
     }
 
     /// Returns a random element.
-    pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.index(of.len())]
+    pub(crate) fn pick<T: Copy>(&mut self, elements: &[T]) -> T {
+        elements[self.index(elements.len())]
     }
 }

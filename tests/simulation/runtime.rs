@@ -104,38 +104,38 @@ fn address(phase: &Phase) -> String {
 
 impl World {
     /// Executes an action that an engine requested of its runtime.
-    pub(crate) fn run_action(&mut self, of: usize, action: RuntimeAction) {
+    pub(crate) fn run_action(&mut self, index: usize, action: RuntimeAction) {
         let summary = match &action {
             RuntimeAction::Start { id, .. } => format!("start {id}"),
             RuntimeAction::Remove { id, .. } => format!("remove {id}"),
         };
-        self.trace_node(of, &format!("runtime action: {summary}"));
-        self.record(of, Action::Requested(summary));
-        if !self.nodes[of].runtime.available {
+        self.trace_node(index, &format!("runtime action: {summary}"));
+        self.record(index, Action::Requested(summary));
+        if !self.nodes[index].runtime.available {
             return;
         }
         match action {
-            RuntimeAction::Start { id, spec } => self.start(of, id, &spec),
+            RuntimeAction::Start { id, spec } => self.start(index, id, &spec),
             RuntimeAction::Remove { id, .. } => {
-                match self.nodes[of].runtime.containers.get_mut(&id) {
-                    None => self.report(of, &id),
+                match self.nodes[index].runtime.containers.get_mut(&id) {
+                    None => self.report(index, &id),
                     Some(it) if it.removing => {}
                     Some(it) => {
                         it.removing = true;
                         let stop = self.runtime_faults.stop;
-                        self.schedule_container(of, &id, stop, ContainerEvent::Stopped);
+                        self.schedule_container(index, &id, stop, ContainerEvent::Stopped);
                     }
                 }
             }
         }
     }
 
-    fn start(&mut self, of: usize, id: InstanceId, spec: &ContainerSpec) {
+    fn start(&mut self, index: usize, id: InstanceId, spec: &ContainerSpec) {
         let runtime_faults = self.runtime_faults;
-        let runtime = &mut self.nodes[of].runtime;
+        let runtime = &mut self.nodes[index].runtime;
         if let Some(it) = runtime.containers.get(&id) {
             if it.runs() {
-                return self.report(of, &id);
+                return self.report(index, &id);
             }
             if it.phase.is_none() || matches!(it.phase, Some(Phase::Pulling { .. })) || it.removing
             {
@@ -155,36 +155,36 @@ impl World {
         };
         runtime.containers.insert(id.clone(), container);
         if pulled {
-            self.schedule_container(of, &id, runtime_faults.start, ContainerEvent::Started);
+            self.schedule_container(index, &id, runtime_faults.start, ContainerEvent::Started);
         } else {
-            self.report(of, &id);
-            self.schedule_container(of, &id, runtime_faults.pull, ContainerEvent::Pulled);
+            self.report(index, &id);
+            self.schedule_container(index, &id, runtime_faults.pull, ContainerEvent::Pulled);
         }
     }
 
     fn schedule_container(
         &mut self,
-        of: usize,
+        index: usize,
         id: &InstanceId,
         within: (Millis, Millis),
         event: ContainerEvent,
     ) {
-        let Some(it) = self.nodes[of].runtime.containers.get(id) else { return };
+        let Some(it) = self.nodes[index].runtime.containers.get(id) else { return };
         let (id, epoch) = (id.clone(), it.epoch);
         let after = self.rng.within(within);
-        self.schedule(after, Event::Container { of, id, epoch, event });
+        self.schedule(after, Event::Container { index, id, epoch, event });
     }
 
     /// Executes the scheduled event of a container; those of an earlier container with this id are dropped.
     pub(crate) fn container_event(
         &mut self,
-        of: usize,
+        index: usize,
         id: InstanceId,
         epoch: u64,
         event: ContainerEvent,
     ) {
-        let (started, runtime_faults) = (self.local(of), self.runtime_faults);
-        let Some(it) = self.nodes[of].runtime.containers.get_mut(&id) else { return };
+        let (started, runtime_faults) = (self.local(index), self.runtime_faults);
+        let Some(it) = self.nodes[index].runtime.containers.get_mut(&id) else { return };
         if it.epoch != epoch {
             return;
         }
@@ -193,78 +193,78 @@ impl World {
             ContainerEvent::Pulled if !it.removing => {
                 it.phase = None;
                 let image = it.image.clone();
-                self.nodes[of].runtime.images.insert(image);
-                self.schedule_container(of, &id, runtime_faults.start, ContainerEvent::Started);
+                self.nodes[index].runtime.images.insert(image);
+                self.schedule_container(index, &id, runtime_faults.start, ContainerEvent::Started);
             }
             ContainerEvent::Started if !it.removing => {
                 if it.image.contains("broken") {
                     let output = "cannot open its configuration".to_owned();
                     it.phase = Some(Phase::Exited { code: 1, output });
-                    self.record(of, Action::Ended(id.clone()));
-                    self.trace_node(of, &format!("{id} exits after its start"));
+                    self.record(index, Action::Ended(id.clone()));
+                    self.trace_node(index, &format!("{id} exits after its start"));
                 } else if flaky && self.rng.permille(runtime_faults.fails) {
                     it.phase = Some(Phase::Failed { reason: "no such image".to_owned() });
                 } else {
                     it.phase = Some(Phase::Running { health: None, started, said: String::new() });
                     let checked = it.checked;
-                    self.record(of, Action::Started(id.clone()));
-                    self.trace_node(of, &format!("runs {id}"));
+                    self.record(index, Action::Started(id.clone()));
+                    self.trace_node(index, &format!("runs {id}"));
                     if checked {
                         self.schedule_container(
-                            of,
+                            index,
                             &id,
                             (100, 1000),
                             ContainerEvent::HealthChecked,
                         );
                     }
                     if flaky {
-                        self.schedule_container(of, &id, (1000, 10_000), ContainerEvent::Change);
+                        self.schedule_container(index, &id, (1000, 10_000), ContainerEvent::Change);
                     }
                 }
-                self.report(of, &id);
+                self.report(index, &id);
             }
             ContainerEvent::Stopped => {
                 if it.runs() {
-                    self.record(of, Action::Stopped(id.clone()));
-                    self.trace_node(of, &format!("stopped {id}"));
+                    self.record(index, Action::Stopped(id.clone()));
+                    self.trace_node(index, &format!("stopped {id}"));
                 }
-                self.nodes[of].runtime.containers.remove(&id);
-                self.report(of, &id);
+                self.nodes[index].runtime.containers.remove(&id);
+                self.report(index, &id);
             }
             ContainerEvent::HealthChecked => {
                 if let Some(Phase::Running { health, .. }) = &mut it.phase {
                     *health = Some(true);
-                    self.report(of, &id);
+                    self.report(index, &id);
                 }
             }
-            ContainerEvent::Change => self.change_container(of, &id),
+            ContainerEvent::Change => self.change_container(index, &id),
             ContainerEvent::Pulled | ContainerEvent::Started => {}
         }
     }
 
     /// Lets a flaky container exit or change its health, with the probability of the faults.
-    fn change_container(&mut self, of: usize, id: &InstanceId) {
+    fn change_container(&mut self, index: usize, id: &InstanceId) {
         let (changes, code, exits) =
             (self.runtime_faults.changes, self.rng.pick(&[0, 1, 137]), self.rng.permille(600));
         let acts = self.rng.permille(changes);
-        let Some(it) = self.nodes[of].runtime.containers.get_mut(id) else { return };
+        let Some(it) = self.nodes[index].runtime.containers.get_mut(id) else { return };
         if !it.runs() || it.removing {
             return;
         }
         if acts && exits {
             it.phase = Some(Phase::Exited { code, output: String::new() });
-            self.record(of, Action::Ended(id.clone()));
-            self.trace_node(of, &format!("{id} exits with {code}"));
-            return self.report(of, id);
+            self.record(index, Action::Ended(id.clone()));
+            self.trace_node(index, &format!("{id} exits with {code}"));
+            return self.report(index, id);
         }
         if let (true, true, Some(Phase::Running { health, .. })) = (acts, it.checked, &mut it.phase)
         {
             *health = Some(*health != Some(true));
-            self.report(of, id);
+            self.report(index, id);
         }
         // Repeats until the faults end and the container is healthy.
         if changes > 0 || !acts {
-            self.schedule_container(of, id, (1000, 10_000), ContainerEvent::Change);
+            self.schedule_container(index, id, (1000, 10_000), ContainerEvent::Change);
         }
     }
 
@@ -272,70 +272,71 @@ impl World {
     pub(crate) fn heal_runtimes(&mut self) {
         self.runtime_faults.fails = 0;
         self.runtime_faults.changes = 0;
-        for of in 0..self.nodes.len() {
-            let ids: Vec<InstanceId> = self.nodes[of].runtime.containers.keys().cloned().collect();
+        for index in 0..self.nodes.len() {
+            let ids: Vec<InstanceId> =
+                self.nodes[index].runtime.containers.keys().cloned().collect();
             for id in ids {
-                let Some(it) = self.nodes[of].runtime.containers.get_mut(&id) else { continue };
+                let Some(it) = self.nodes[index].runtime.containers.get_mut(&id) else { continue };
                 if let (true, Some(Phase::Running { health, .. })) = (it.checked, &mut it.phase) {
                     *health = Some(true);
-                    self.report(of, &id);
+                    self.report(index, &id);
                 }
             }
         }
     }
 
     /// Reports the phase of a container to the engine.
-    fn report(&mut self, of: usize, id: &InstanceId) {
-        let phase = match self.nodes[of].runtime.containers.get(id) {
+    fn report(&mut self, index: usize, id: &InstanceId) {
+        let phase = match self.nodes[index].runtime.containers.get(id) {
             Some(it) => it.phase.clone(),
             None => Some(Phase::Gone),
         };
         let Some(phase) = phase else { return };
         let observed = Observed { id: id.clone(), address: address(&phase), phase };
-        self.deliver_runtime_event(of, RuntimeEvent::Changed(observed));
+        self.deliver_runtime_event(index, RuntimeEvent::Changed(observed));
     }
 
-    fn deliver_runtime_event(&mut self, of: usize, event: RuntimeEvent) {
-        let runtime = &mut self.nodes[of].runtime;
+    fn deliver_runtime_event(&mut self, index: usize, event: RuntimeEvent) {
+        let runtime = &mut self.nodes[index].runtime;
         if !runtime.available && !matches!(event, RuntimeEvent::Unavailable(_)) {
             return;
         }
         let at = (self.now + self.rng.within((1, 20))).max(runtime.last_report);
         runtime.last_report = at;
-        self.deliver(at - self.now, of, Input::Runtime(event));
+        self.deliver(at - self.now, index, Input::Runtime(event));
     }
 
     /// Sends the list of containers, or the error, to the engine.
-    pub(crate) fn list(&mut self, of: usize) {
-        let runtime = &self.nodes[of].runtime;
+    pub(crate) fn list(&mut self, index: usize) {
+        let runtime = &self.nodes[index].runtime;
         let event = match runtime.available {
             true => RuntimeEvent::Listed(runtime.list()),
             false => RuntimeEvent::Unavailable("Docker does not answer".to_owned()),
         };
-        self.deliver_runtime_event(of, event);
+        self.deliver_runtime_event(index, event);
     }
 
     /// Stops or resumes the answers of a runtime. `containers_die`: its containers end as well.
     pub(crate) fn set_runtime_available(
         &mut self,
-        of: usize,
+        index: usize,
         available: bool,
         containers_die: bool,
     ) {
-        if self.nodes[of].runtime.available == available {
+        if self.nodes[index].runtime.available == available {
             return;
         }
-        self.trace_node(of, if available { "runtime recovers" } else { "runtime fails" });
-        self.nodes[of].runtime.available = available;
+        self.trace_node(index, if available { "runtime recovers" } else { "runtime fails" });
+        self.nodes[index].runtime.available = available;
         if containers_die {
-            self.stop_containers(of);
+            self.stop_containers(index);
         }
-        self.list(of);
+        self.list(index);
     }
 
     /// Ends all running containers of a node.
-    pub(crate) fn stop_containers(&mut self, of: usize) {
-        let runtime = &mut self.nodes[of].runtime;
+    pub(crate) fn stop_containers(&mut self, index: usize) {
+        let runtime = &mut self.nodes[index].runtime;
         let ended: Vec<InstanceId> = runtime
             .containers
             .iter()
@@ -354,7 +355,7 @@ impl World {
             runtime.containers.clear();
         }
         for id in ended {
-            self.record(of, Action::Ended(id));
+            self.record(index, Action::Ended(id));
         }
     }
 }

@@ -30,14 +30,14 @@ pub(crate) fn service(name: &str, replicas: u32) -> Deployment {
 }
 
 /// Sets the version of a service: an environment variable.
-pub(crate) fn version(mut of: Deployment, version: u64) -> Deployment {
-    of.spec.container.environment.insert("VERSION".to_owned(), version.to_string());
-    of
+pub(crate) fn version(mut deployment: Deployment, version: u64) -> Deployment {
+    deployment.spec.container.environment.insert("VERSION".to_owned(), version.to_string());
+    deployment
 }
 
 /// Returns the mutation that deploys a service.
-pub(crate) fn deploy(of: Deployment) -> Mutation {
-    Mutation::Deploy { deployments: vec![of], files: BTreeMap::new() }
+pub(crate) fn deploy(deployment: Deployment) -> Mutation {
+    Mutation::Deploy { deployments: vec![deployment], files: BTreeMap::new() }
 }
 
 const NAMES: [&str; 6] = ["web", "api", "mail", "jobs", "cache", "search"];

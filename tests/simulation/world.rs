@@ -22,19 +22,19 @@ pub(crate) const EPOCH: Millis = 1_800_000_000_000;
 /// Limit of wake-ups of an engine per second of virtual time; over it, its deadline never advances.
 const MAX_WAKES: u32 = 500;
 
-/// A scheduled event.
+/// A scheduled event. Nodes are named by their index in [`World::nodes`].
 #[derive(Debug)]
 pub(crate) enum Event {
     /// Delivers an input to an engine.
     Input { to: usize, engine_id: u64, input: Box<Input> },
     /// The deadline of an engine has passed.
-    Wake { of: usize, engine_id: u64, at: Millis },
+    Wake { index: usize, engine_id: u64, at: Millis },
     /// Starts the process of a node that is down.
-    Boot { of: usize },
+    Boot { index: usize },
     /// The runtime lists its containers, and schedules the next list.
-    List { of: usize, engine_id: u64 },
+    List { index: usize, engine_id: u64 },
     /// A container reaches its next phase.
-    Container { of: usize, id: InstanceId, epoch: u64, event: ContainerEvent },
+    Container { index: usize, id: InstanceId, epoch: u64, event: ContainerEvent },
     /// Two nodes try to connect.
     Dial { a: usize, b: usize, number: u64 },
     /// An end of a connection is closed.
@@ -45,7 +45,7 @@ pub(crate) enum Event {
     Fault(Fault),
 }
 
-/// Checks that an engine of node `of` satisfies what must hold after every change of its view.
+/// Checks that the engine of a node satisfies the invariants that hold after every change of its view.
 pub(crate) type ViewCheck = Box<dyn FnMut(usize, &Engine) -> Check>;
 
 /// The state of the simulation.
@@ -53,6 +53,7 @@ pub(crate) struct World {
     /// Milliseconds of virtual time since [`EPOCH`].
     pub(crate) now: Millis,
     pub(crate) rng: Rng,
+    /// All nodes, in the order in which they joined. The trace calls node N `mN`.
     pub(crate) nodes: Vec<Node>,
     pub(crate) network: Network,
     pub(crate) runtime_faults: RuntimeFaults,
@@ -94,8 +95,8 @@ impl World {
     }
 
     /// Returns the time by the clock of a node, milliseconds since 1970.
-    pub(crate) fn local(&self, of: usize) -> Millis {
-        EPOCH + self.now + self.nodes[of].offset
+    pub(crate) fn local(&self, index: usize) -> Millis {
+        EPOCH + self.now + self.nodes[index].offset
     }
 
     /// Returns the index of the node with this id.
@@ -104,23 +105,23 @@ impl World {
     }
 
     /// Returns whether the process of a node is up.
-    pub(crate) fn is_running(&self, of: usize) -> bool {
-        self.nodes[of].engine.is_some()
+    pub(crate) fn is_running(&self, index: usize) -> bool {
+        self.nodes[index].engine.is_some()
     }
 
     /// Returns whether the process of a node is up and not stalled.
-    pub(crate) fn is_awake(&self, of: usize) -> bool {
-        self.is_running(of) && self.nodes[of].busy_until <= self.now
+    pub(crate) fn is_awake(&self, index: usize) -> bool {
+        self.is_running(index) && self.nodes[index].busy_until <= self.now
     }
 
     /// Returns all nodes whose process is up.
     pub(crate) fn running(&self) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|&of| self.is_running(of)).collect()
+        (0..self.nodes.len()).filter(|&index| self.is_running(index)).collect()
     }
 
     /// Returns the engine of a node. Panics when its process is down.
-    pub(crate) fn engine(&self, of: usize) -> &Engine {
-        self.nodes[of].engine.as_ref().expect("its process is up")
+    pub(crate) fn engine(&self, index: usize) -> &Engine {
+        self.nodes[index].engine.as_ref().expect("its process is up")
     }
 
     /// Schedules an event, `after` milliseconds from now.
@@ -136,13 +137,13 @@ impl World {
     }
 
     /// Appends an action to the history.
-    pub(crate) fn record(&mut self, of: usize, action: Action) {
-        self.history.record(self.now, of, action);
+    pub(crate) fn record(&mut self, index: usize, action: Action) {
+        self.history.record(self.now, index, action);
     }
 
     /// Appends a line about a node to the trace.
-    pub(crate) fn trace_node(&mut self, of: usize, line: &str) {
-        self.trace.push(format!("{:>8} m{of} {line}", self.now));
+    pub(crate) fn trace_node(&mut self, index: usize, line: &str) {
+        self.trace.push(format!("{:>8} m{index} {line}", self.now));
     }
 
     /// Appends a line about the whole world to the trace.
@@ -185,15 +186,15 @@ impl World {
 
     /// Executes an event. Those of a stalled process are delayed, those of an earlier engine dropped.
     fn dispatch(&mut self, event: Event) {
-        let (of, engine_id) = match &event {
+        let (index, engine_id) = match &event {
             Event::Input { to, engine_id, .. } => (Some(*to), *engine_id),
-            Event::Wake { of, engine_id, .. } | Event::List { of, engine_id } => {
-                (Some(*of), *engine_id)
+            Event::Wake { index, engine_id, .. } | Event::List { index, engine_id } => {
+                (Some(*index), *engine_id)
             }
             _ => (None, 0),
         };
-        if let Some(of) = of {
-            let node = &self.nodes[of];
+        if let Some(index) = index {
+            let node = &self.nodes[index];
             if node.engine_id != engine_id || node.engine.is_none() {
                 return;
             }
@@ -204,18 +205,20 @@ impl World {
         }
         match event {
             Event::Input { to, input, .. } => self.handle(to, *input),
-            Event::Wake { of, at, .. } => {
-                if self.nodes[of].wake_at == Some(at) {
-                    self.nodes[of].wake_at = None;
-                    self.handle(of, Input::Wake);
+            Event::Wake { index, at, .. } => {
+                if self.nodes[index].wake_at == Some(at) {
+                    self.nodes[index].wake_at = None;
+                    self.handle(index, Input::Wake);
                 }
             }
-            Event::Boot { of } => self.boot(of),
-            Event::List { of, engine_id } => {
-                self.list(of);
-                self.schedule(30_000, Event::List { of, engine_id });
+            Event::Boot { index } => self.boot(index),
+            Event::List { index, engine_id } => {
+                self.list(index);
+                self.schedule(30_000, Event::List { index, engine_id });
             }
-            Event::Container { of, id, epoch, event } => self.container_event(of, id, epoch, event),
+            Event::Container { index, id, epoch, event } => {
+                self.container_event(index, id, epoch, event)
+            }
             Event::Dial { a, b, number } => self.dial(a, b, number),
             Event::Close { at, peer, connection } => self.close(at, peer, connection),
             Event::Timeout { at, peer, connection } => self.timeout(at, peer, connection),
@@ -224,88 +227,88 @@ impl World {
     }
 
     /// Passes an input to an engine and performs its outputs.
-    pub(crate) fn handle(&mut self, of: usize, input: Input) {
-        let now = self.local(of);
-        let Some(engine) = self.nodes[of].engine.as_mut() else { return };
+    pub(crate) fn handle(&mut self, index: usize, input: Input) {
+        let now = self.local(index);
+        let Some(engine) = self.nodes[index].engine.as_mut() else { return };
         let pending = self.operators.begin(engine, &input);
         let outputs = engine.handle(now, input);
         if let Some(pending) = pending {
             self.operators.finish(engine, pending, &outputs);
         }
-        self.take_log(of);
-        self.perform(of, outputs);
-        self.rearm(of);
+        self.take_log(index);
+        self.perform(index, outputs);
+        self.rearm(index);
     }
 
     /// Moves the engine's log to the trace. Panics when it has an error.
-    fn take_log(&mut self, of: usize) {
+    fn take_log(&mut self, index: usize) {
         for (level, line) in self.trace.logged() {
-            self.trace_node(of, &format!("{level} {line}"));
-            assert!(level != Level::ERROR, "m{of} logged an error: {line}");
+            self.trace_node(index, &format!("{level} {line}"));
+            assert!(level != Level::ERROR, "m{index} logged an error: {line}");
         }
     }
 
-    fn perform(&mut self, of: usize, outputs: Vec<Output>) {
+    fn perform(&mut self, index: usize, outputs: Vec<Output>) {
         for output in outputs {
-            if let Some(left) = &mut self.nodes[of].crash_after {
+            if let Some(left) = &mut self.nodes[index].crash_after {
                 if *left == 0 {
-                    return self.kill_process(of);
+                    return self.kill_process(index);
                 }
                 *left -= 1;
             }
             match output {
-                Output::Runtime(action) => self.run_action(of, action),
+                Output::Runtime(action) => self.run_action(index, action),
                 Output::RemoveVolume(_) => {}
                 Output::Persist(durable) => {
                     let changes = durable.changes.clone();
-                    if !self.nodes[of].disk.persist(durable) {
-                        self.trace_node(of, "write failed: the engine is replaced");
-                        self.make_engine(of);
-                        return self.restore_connections(of);
+                    if !self.nodes[index].disk.persist(durable) {
+                        self.trace_node(index, "write failed: the engine is replaced");
+                        self.make_engine(index);
+                        return self.restore_connections(index);
                     }
                     if !changes.is_empty() {
-                        self.record(of, Action::Persisted(changes.len()));
+                        self.record(index, Action::Persisted(changes.len()));
                         self.operators.persisted(&changes);
                     }
                 }
                 Output::Gossip(gossip) => {
                     if matches!(gossip, vc_protocol::gossip::Gossip::Changes(_)) {
-                        self.record(of, Action::Published);
+                        self.record(index, Action::Published);
                     }
-                    self.publish(of, &gossip);
+                    self.publish(index, &gossip);
                 }
                 Output::Send(peer, message) => {
                     let peer = self.node_of(peer);
-                    self.send(of, peer, &message);
+                    self.send(index, peer, &message);
                 }
                 Output::Replay(peer, runs) => {
-                    self.record(of, Action::Replayed);
+                    self.record(index, Action::Replayed);
                     let peer = self.node_of(peer);
-                    for batch in self.nodes[of].disk.replay(&runs) {
-                        self.send(of, peer, &vc_protocol::gossip::SyncMessage::Changes(batch));
+                    for batch in self.nodes[index].disk.replay(&runs) {
+                        self.send(index, peer, &vc_protocol::gossip::SyncMessage::Changes(batch));
                     }
                 }
                 Output::Disconnect(peer) => {
                     let peer = self.node_of(peer);
-                    self.record(of, Action::Disconnected);
-                    self.disconnect(of, peer);
+                    self.record(index, Action::Disconnected);
+                    self.disconnect(index, peer);
                 }
                 Output::Answer(request, answer) => {
-                    self.trace_node(of, &format!("answer to request {request}: {answer:?}"));
+                    self.trace_node(index, &format!("answer to request {request}: {answer:?}"));
                     self.operators.answered(request, answer);
                 }
-                Output::ViewChanged => self.check_view(of),
+                Output::ViewChanged => self.check_view(index),
             }
         }
     }
 
     /// Runs the check of a changed view, and traces the plan's moves.
-    fn check_view(&mut self, of: usize) {
-        let engine = self.nodes[of].engine.as_ref().expect("its process is up");
-        let check = (self.view_check)(of, engine);
+    fn check_view(&mut self, index: usize) {
+        let engine = self.nodes[index].engine.as_ref().expect("its process is up");
+        let check = (self.view_check)(index, engine);
         self.require(check);
         if self.explain {
-            let view = self.engine(of).view();
+            let view = self.engine(index).view();
             for it in &view.plan.moves {
                 let name = |node: Option<NodeId>| {
                     node.map_or_else(|| "-".to_owned(), |node| view.name(node))
@@ -317,17 +320,17 @@ impl World {
                     name(it.to),
                     it.reason
                 );
-                self.trace_node(of, &line);
+                self.trace_node(index, &line);
             }
         }
     }
 
     /// Schedules a wake-up of an engine at its deadline.
-    pub(crate) fn rearm(&mut self, of: usize) {
-        let now = self.local(of);
+    pub(crate) fn rearm(&mut self, index: usize) {
+        let now = self.local(index);
         let second = self.now / 1000;
         let jitter = self.rng.within((0, 3));
-        let node = &mut self.nodes[of];
+        let node = &mut self.nodes[index];
         let Some(engine) = node.engine.as_ref() else { return };
         let (deadline, what) = engine.poll_timeout();
         let at = self.now + deadline.saturating_sub(now).max(1);
@@ -337,17 +340,17 @@ impl World {
         node.wakes = if node.wakes.0 == second { (second, node.wakes.1 + 1) } else { (second, 0) };
         assert!(
             node.wakes.1 < MAX_WAKES,
-            "m{of} wakes up too often: deadline '{what}' at {deadline}, now {now}"
+            "m{index} wakes up too often: deadline '{what}' at {deadline}, now {now}"
         );
         let at = at + jitter;
         node.wake_at = Some(at);
         let engine_id = node.engine_id;
-        self.schedule(at - self.now, Event::Wake { of, engine_id, at });
+        self.schedule(at - self.now, Event::Wake { index, engine_id, at });
     }
 
     /// Returns the nodes that an engine considers up.
-    pub(crate) fn up(&self, of: usize) -> BTreeSet<usize> {
-        self.engine(of).view().up.iter().map(|&id| self.node_of(id)).collect()
+    pub(crate) fn up(&self, index: usize) -> BTreeSet<usize> {
+        self.engine(index).view().up.iter().map(|&id| self.node_of(id)).collect()
     }
 }
 

@@ -53,7 +53,7 @@ async fn each_direction_is_closed_on_its_own() {
         let mut question = String::new();
         served.read_to_string(&mut question).await.expect("up to the end");
         assert_eq!(question, "question");
-        // The other direction goes on after the first has ended.
+        // The other direction stays open after the first has ended.
         for part in ["long ", "answer"] {
             served.write_all(part.as_bytes()).await.expect("written");
         }

@@ -20,17 +20,17 @@ pub(crate) fn check(world: &World) -> Check {
             )));
         }
     }
-    for of in world.running() {
+    for index in world.running() {
         for operation in &done {
             let Some((actor, seq, change)) = &operation.change else { continue };
-            if !world.nodes[of].disk.holds(change) {
+            if !world.nodes[index].disk.holds(change) {
                 return Err(Violation(format!(
-                    "m{of} lacks {actor} {seq}: {:?}",
+                    "m{index} lacks {actor} {seq}: {:?}",
                     operation.mutation
                 )));
             }
         }
-        let entries = entries(world.engine(of).replica().cluster());
+        let entries = entries(world.engine(index).replica().cluster());
         for (key, candidates) in last_writes(&done) {
             let value = entries.get(key);
             let put = candidates.iter().any(|candidate| candidate.is_some());
@@ -38,7 +38,7 @@ pub(crate) fn check(world: &World) -> Check {
             let holds = candidates.contains(&value) && (!put || value.is_some());
             if !holds {
                 return Err(Violation(format!(
-                    "m{of} has {key} = {value:?}, not one of {candidates:?}"
+                    "m{index} has {key} = {value:?}, not one of {candidates:?}"
                 )));
             }
         }
@@ -48,9 +48,9 @@ pub(crate) fn check(world: &World) -> Check {
 
 /// Returns for each entry the values that its last writers wrote.
 fn last_writes<'a>(done: &[&'a Operation]) -> BTreeMap<&'a String, Vec<Option<&'a String>>> {
-    let overwrites = |by: &Operation, of: &Operation| {
-        let Some((actor, seq, _)) = &of.change else { return false };
-        by.known.get(actor).is_some_and(|known| known >= seq)
+    let overwrites = |later: &Operation, earlier: &Operation| {
+        let Some((actor, seq, _)) = &earlier.change else { return false };
+        later.known.get(actor).is_some_and(|known| known >= seq)
     };
     let mut last: BTreeMap<&String, Vec<Option<&String>>> = BTreeMap::new();
     for operation in done {

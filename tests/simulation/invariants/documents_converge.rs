@@ -9,24 +9,26 @@ pub(crate) fn check(world: &World) -> Check {
     let running = world.running();
     let Some(&first) = running.first() else { return Ok(()) };
     let (one, view) = (world.engine(first), world.engine(first).view());
-    for &of in &running {
-        let other = world.engine(of);
+    for &index in &running {
+        let other = world.engine(index);
         if one.replica().versions() != other.replica().versions() {
             let runs = one.replica().versions().missing_in(other.replica().versions());
             let back = other.replica().versions().missing_in(one.replica().versions());
             return Err(Violation(format!(
-                "m{first} is ahead of m{of} by {runs:?}, behind by {back:?}"
+                "m{first} is ahead of m{index} by {runs:?}, behind by {back:?}"
             )));
         }
         if one.replica().nodes() != other.replica().nodes()
             || one.replica().cluster() != other.replica().cluster()
         {
             return Err(Violation(format!(
-                "m{first} and m{of} have equal versions and different documents"
+                "m{first} and m{index} have equal versions and different documents"
             )));
         }
         if view.input.digest() != other.view().input.digest() {
-            return Err(Violation(format!("m{first} and m{of} have different placement inputs")));
+            return Err(Violation(format!(
+                "m{first} and m{index} have different placement inputs"
+            )));
         }
     }
     let up = world.up(first);
@@ -38,8 +40,8 @@ pub(crate) fn check(world: &World) -> Check {
 
 /// Checks that each engine has exactly the documents that load from its disk.
 pub(crate) fn disks(world: &World) -> Check {
-    for of in world.running() {
-        let (node, engine) = (&world.nodes[of], world.engine(of));
+    for index in world.running() {
+        let (node, engine) = (&world.nodes[index], world.engine(index));
         let durable = node.disk.load();
         let loaded = Replica::load(
             node.key.clone(),
@@ -51,7 +53,7 @@ pub(crate) fn disks(world: &World) -> Check {
         .expect("the disk is readable");
         if !loaded.rejected.is_empty() || !loaded.unreadable.is_empty() {
             return Err(Violation(format!(
-                "the disk of m{of} has invalid data: {:?}",
+                "the disk of m{index} has invalid data: {:?}",
                 loaded.rejected
             )));
         }
@@ -60,7 +62,7 @@ pub(crate) fn disks(world: &World) -> Check {
             && read.cluster() == engine.replica().cluster()
             && read.nodes() == engine.replica().nodes();
         if !same {
-            return Err(Violation(format!("the disk of m{of} differs from its engine")));
+            return Err(Violation(format!("the disk of m{index} differs from its engine")));
         }
     }
     Ok(())

@@ -13,13 +13,14 @@ pub(crate) struct PlanRecorder(BTreeMap<u64, (usize, String, String)>);
 
 impl PlanRecorder {
     /// Records the plan of a node's view. Errors: another node had a different plan with the same version vector.
-    pub(crate) fn record(&mut self, of: usize, fingerprint: u64, view: &View) -> Check {
+    pub(crate) fn record(&mut self, index: usize, fingerprint: u64, view: &View) -> Check {
         let plan = serde_json::to_string(&view.plan).expect("plain data");
         let digest = view.input.digest();
-        let known = self.0.entry(fingerprint).or_insert_with(|| (of, digest.clone(), plan.clone()));
+        let known =
+            self.0.entry(fingerprint).or_insert_with(|| (index, digest.clone(), plan.clone()));
         if known.1 != digest || known.2 != plan {
             return Err(Violation(format!(
-                "equal versions, different plans: m{} had {} {}, m{of} has {digest} {plan}",
+                "equal versions, different plans: m{} had {} {}, m{index} has {digest} {plan}",
                 known.0, known.1, known.2
             )));
         }

@@ -8,25 +8,25 @@ use crate::check::{Check, Violation};
 use crate::history::{Action, Cursor};
 use crate::world::World;
 
-/// Returns the slots placed on node `of`, by the plan of a running node.
-pub(crate) fn slots_of(world: &World, of: usize) -> BTreeSet<Slot> {
+/// Returns the slots placed on node `index`, by the plan of a running node.
+pub(crate) fn slots_of(world: &World, index: usize) -> BTreeSet<Slot> {
     let by = world.running()[0];
-    world.engine(by).view().plan.slots_of(world.nodes[of].id).cloned().collect()
+    world.engine(by).view().plan.slots_of(world.nodes[index].id).cloned().collect()
 }
 
 /// Checks that since `cursor` only instances of these slots were started, each at most once, and none was stopped.
 pub(crate) fn only(world: &World, cursor: Cursor, slots: &BTreeSet<Slot>) -> Check {
     let mut started = BTreeSet::new();
     for entry in world.history.since(cursor) {
-        let of = entry.node;
+        let index = entry.node;
         match &entry.action {
             Action::Started(id) if !slots.contains(&id.slot) => {
-                return Err(Violation(format!("{id} was started on m{of}")));
+                return Err(Violation(format!("{id} was started on m{index}")));
             }
             Action::Started(id) if !started.insert(id.clone()) => {
                 return Err(Violation(format!("{id} was started twice")));
             }
-            Action::Stopped(id) => return Err(Violation(format!("{id} was stopped on m{of}"))),
+            Action::Stopped(id) => return Err(Violation(format!("{id} was stopped on m{index}"))),
             _ => {}
         }
     }

@@ -22,9 +22,9 @@ use equal_versions_equal_plan::PlanRecorder;
 /// Returns the check of the invariants that hold after every change of a view.
 pub(crate) fn view_check() -> ViewCheck {
     let mut plans = PlanRecorder::default();
-    Box::new(move |of: usize, engine: &Engine| {
+    Box::new(move |index: usize, engine: &Engine| {
         let view = engine.view();
-        plans.record(of, engine.replica().versions().fingerprint(), &view)?;
+        plans.record(index, engine.replica().versions().fingerprint(), &view)?;
         no_overcommit::plan(&view)
     })
 }

@@ -43,11 +43,11 @@ pub(crate) fn plan(view: &View) -> Check {
 
 /// Checks that running containers keep within all capacities.
 pub(crate) fn running(world: &World) -> Check {
-    for (of, node) in world.nodes.iter().enumerate() {
+    for (index, node) in world.nodes.iter().enumerate() {
         let containers = node.runtime.containers.values().filter(|it| it.runs());
         let sum = containers.fold(Resources::default(), |sum, it| sum.plus(it.reservation));
         if !sum.fits(node.info.capacity) {
-            return Err(Violation(format!("m{of} runs {sum} of {}", node.info.capacity)));
+            return Err(Violation(format!("m{index} runs {sum} of {}", node.info.capacity)));
         }
     }
     Ok(())

@@ -19,28 +19,28 @@ pub(crate) fn check(world: &World) -> Check {
         let digest = rollout::version(&view, slot).expect("the slot is placed");
         planned.insert(InstanceId { slot: slot.clone(), digest }, world.node_of(placement.node));
     }
-    for (id, &of) in &planned {
-        match world.nodes[of].runtime.containers.get(id) {
+    for (id, &index) in &planned {
+        match world.nodes[index].runtime.containers.get(id) {
             Some(it) if it.runs() && !it.removing => {}
             None if waits_for_unplaced(&view, &id.slot) => {}
             other => {
                 return Err(Violation(format!(
-                    "{id} should run on m{of}: {:?}",
+                    "{id} should run on m{index}: {:?}",
                     other.map(|it| &it.phase)
                 )));
             }
         }
     }
     // Containers of a node whose process is down keep running.
-    for of in world.running() {
-        for id in world.nodes[of].runtime.containers.keys() {
+    for index in world.running() {
+        for id in world.nodes[index].runtime.containers.keys() {
             // A drained node keeps instances that fit on no other node.
-            let draining = view.cluster.drained.contains_key(&world.nodes[of].id);
+            let draining = view.cluster.drained.contains_key(&world.nodes[index].id);
             let stranded =
                 || view.plan.unplaced.contains_key(&id.slot) || waits_for_unplaced(&view, &id.slot);
-            if planned.get(id) != Some(&of) && !(draining && stranded()) {
+            if planned.get(id) != Some(&index) && !(draining && stranded()) {
                 return Err(Violation(format!(
-                    "{id} is on m{of}, which the plan does not assign to it"
+                    "{id} is on m{index}, which the plan does not assign to it"
                 )));
             }
         }

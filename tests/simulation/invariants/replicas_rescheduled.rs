@@ -12,12 +12,12 @@ pub(crate) const BOUND: Millis = 5_000;
 /// Checks that the plans of all nodes of `side` agree and place slots on `side` only, and that these slots run. Plans omit
 /// only slots that fit nowhere, which `no_overcommit` and the placement's own tests cover.
 pub(crate) fn check(world: &World, side: &[usize]) -> Check {
-    for &of in side {
-        let view = world.engine(of).view();
+    for &index in side {
+        let view = world.engine(index).view();
         for (slot, placement) in &view.plan.placements {
             let on = world.node_of(placement.node);
             if !side.contains(&on) {
-                return Err(Violation(format!("m{of} still places {slot} on m{on}")));
+                return Err(Violation(format!("m{index} still places {slot} on m{on}")));
             }
             if waits_for_unplaced(&view, slot) {
                 continue;

@@ -8,7 +8,7 @@ use crate::world::World;
 /// Checks the routes of all running nodes.
 pub(crate) fn check(world: &World) -> Check {
     let tables: Vec<Routes> =
-        world.running().into_iter().map(|of| Routes::of(&world.engine(of).view())).collect();
+        world.running().into_iter().map(|index| Routes::of(&world.engine(index).view())).collect();
     let Some(first) = tables.first() else { return Ok(()) };
     if tables.iter().any(|table| table != first) {
         return Err(Violation("two nodes have different routes".to_owned()));
@@ -22,8 +22,8 @@ pub(crate) fn check(world: &World) -> Check {
             )));
         }
     }
-    let Some(&of) = world.running().first() else { return Ok(()) };
-    let view = world.engine(of).view();
+    let Some(&index) = world.running().first() else { return Ok(()) };
+    let view = world.engine(index).view();
     for slot in view.plan.placements.keys() {
         let available = |(_, _, claim): (_, _, &vc_protocol::instance::Claim)| {
             claim.available && claim.state.is_running()

@@ -126,15 +126,15 @@ fn all_processes_killed_during_deploys_adopt_their_containers() {
     let mut world = cluster(4, "all_processes_killed");
     world.command(0, deploy(service("web", 8)));
     world.converge(20_000);
-    let before: usize = (0..4).map(|of| running_on(&world, of)).sum();
+    let before: usize = (0..4).map(|index| running_on(&world, index)).sum();
     let cursor = world.history.cursor();
     for n in 0..4 {
         world.command(n, deploy(service(&format!("new{n}"), 2)));
         world.run(3);
     }
-    (0..4).for_each(|of| world.kill_process(of));
+    (0..4).for_each(|index| world.kill_process(index));
     world.run(60_000);
-    (0..4).for_each(|of| world.boot(of));
+    (0..4).for_each(|index| world.boot(index));
     world.converge(60_000);
     assert_eq!(before, 8);
     assert_eq!(started_and_stopped(&world, cursor), (8, 0), "only the new services were started");
@@ -145,12 +145,12 @@ fn placements_are_unchanged_after_all_hosts_lose_power() {
     let mut world = cluster(3, "placements_are_unchanged");
     world.command(0, deploy(service("web", 6)));
     world.converge(20_000);
-    let held: Vec<_> = (0..3).map(|of| minimal_movement::slots_of(&world, of)).collect();
-    (0..3).for_each(|of| world.kill_host(of));
+    let held: Vec<_> = (0..3).map(|index| minimal_movement::slots_of(&world, index)).collect();
+    (0..3).for_each(|index| world.kill_host(index));
     world.run(10_000);
-    (0..3).for_each(|of| world.boot(of));
+    (0..3).for_each(|index| world.boot(index));
     world.converge(60_000);
-    let now: Vec<_> = (0..3).map(|of| minimal_movement::slots_of(&world, of)).collect();
+    let now: Vec<_> = (0..3).map(|index| minimal_movement::slots_of(&world, index)).collect();
     assert_eq!(held, now);
 }
 
@@ -164,8 +164,8 @@ fn a_stalled_node_accuses_no_other_node() {
     assert_eq!(world.up(0).len(), 3, "the stalled node was considered down");
     let cursor = world.history.cursor();
     world.run(100);
-    for of in 0..3 {
-        assert!(world.up(3).contains(&of), "m3 accused m{of} after its stall");
+    for index in 0..3 {
+        assert!(world.up(3).contains(&index), "m3 accused m{index} after its stall");
     }
     world.converge(30_000);
     assert!(started_and_stopped(&world, cursor).0 == 0, "no instance was started");

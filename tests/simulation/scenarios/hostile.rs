@@ -30,9 +30,9 @@ fn send_ineffective(world: &mut World, from: NodeId, change: &SignedChange) {
     let cursor = world.history.cursor();
     let versions = world.engine(0).replica().versions().clone();
     let batch = Batch { certificates: Vec::new(), changes: vec![change.clone()] };
-    for of in 0..world.nodes.len() {
-        world.handle(of, Input::Gossip(from, Gossip::Changes(batch.clone())));
-        world.handle(of, Input::Sync(from, SyncMessage::Changes(batch.clone())));
+    for index in 0..world.nodes.len() {
+        world.handle(index, Input::Gossip(from, Gossip::Changes(batch.clone())));
+        world.handle(index, Input::Sync(from, SyncMessage::Changes(batch.clone())));
     }
     world.run(30_000);
     world.require(no_actions_at_rest::check(world, cursor));

@@ -38,6 +38,6 @@ pub(crate) fn started_and_stopped(world: &World, cursor: Cursor) -> (usize, usiz
 }
 
 /// Returns how many containers run on a node.
-pub(crate) fn running_on(world: &World, of: usize) -> usize {
-    world.nodes[of].runtime.containers.values().filter(|it| it.runs()).count()
+pub(crate) fn running_on(world: &World, index: usize) -> usize {
+    world.nodes[index].runtime.containers.values().filter(|it| it.runs()).count()
 }

@@ -44,9 +44,9 @@ fn acknowledged_deploys_survive_a_power_loss_of_all_hosts() {
     let mut world = cluster(3, "acknowledged_deploys_survive");
     world.command(1, deploy(service("web", 3)));
     world.command(2, deploy(service("api", 1)));
-    (0..3).for_each(|of| world.kill_host(of));
+    (0..3).for_each(|index| world.kill_host(index));
     world.run(5_000);
-    (0..3).for_each(|of| world.boot(of));
+    (0..3).for_each(|index| world.boot(index));
     world.converge(60_000);
     assert_eq!(world.engine(0).view().plan.placements.len(), 4);
 }

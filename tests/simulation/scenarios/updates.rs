@@ -34,8 +34,8 @@ fn run_checking(world: &mut World, millis: u64, check: impl Fn(&World)) {
 
 /// Returns whether on every node each service has an endpoint that runs.
 fn every_connection_is_served(world: &World) -> bool {
-    world.running().into_iter().all(|of| {
-        let routes = Routes::of(&world.engine(of).view());
+    world.running().into_iter().all(|index| {
+        let routes = Routes::of(&world.engine(index).view());
         routes.services.values().all(|service| {
             service.endpoints.iter().any(|it| {
                 let node = &world.nodes[world.node_of(it.node)];
@@ -46,20 +46,20 @@ fn every_connection_is_served(world: &World) -> bool {
 }
 
 /// Adds a healthcheck to a service.
-fn checked(mut of: Deployment) -> Deployment {
-    of.spec.container.healthcheck = Some(Healthcheck {
+fn checked(mut service: Deployment) -> Deployment {
+    service.spec.container.healthcheck = Some(Healthcheck {
         test: vec!["CMD".to_owned(), "true".to_owned()],
         interval_ms: None,
         timeout_ms: None,
         retries: None,
         start_period_ms: None,
     });
-    of
+    service
 }
 
-fn image(mut of: Deployment, image: &str) -> Deployment {
-    of.spec.container.image = image.to_owned();
-    of
+fn image(mut service: Deployment, image: &str) -> Deployment {
+    service.spec.container.image = image.to_owned();
+    service
 }
 
 #[test]
@@ -101,8 +101,8 @@ fn an_update_to_a_version_that_exits_rolls_back_with_the_reason() {
         .filter(|it| matches!(it.action, Action::Ended(_)))
         .count();
     assert!(failed <= 2, "{failed} instances of the new version were started");
-    for of in 0..3 {
-        let view = world.engine(of).view();
+    for index in 0..3 {
+        let view = world.engine(index).view();
         let Some(UpdateStatus::Failed(why)) = view.updates.values().next() else {
             panic!("the update did not fail")
         };
