@@ -10,7 +10,7 @@ use vc_protocol::change::DocumentId;
 use vc_protocol::instance::Claim;
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{FileId, FileKind, ServiceSpec};
-use vc_protocol::{InstanceId, Millis, Name, NodeId, ServiceKey, Slot, VolumeKey};
+use vc_protocol::{InstanceId, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
 use crate::document::{Document, Edit, Schema};
 use crate::received::{EntryError, UnreadableEntry};
@@ -20,10 +20,10 @@ use crate::received::{EntryError, UnreadableEntry};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceRecord {
     /// The deployed spec.
-    pub spec: ServiceSpec,
+    pub spec: Stored<ServiceSpec>,
     /// The last spec that was completely rolled out: the target of a rollback. `None` for a new service.
     #[serde(default)]
-    pub previous: Option<ServiceSpec>,
+    pub previous: Option<Stored<ServiceSpec>>,
     /// Time of the deployment, by the clock of the node that took the command. It grows with every deployment and so
     /// identifies the revision.
     pub updated: Millis,
@@ -35,7 +35,7 @@ pub struct ServiceRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClusterState {
     /// Deployed services.
-    pub services: BTreeMap<ServiceKey, ServiceRecord>,
+    pub services: BTreeMap<ServiceKey, Stored<ServiceRecord>>,
     /// Number of replicas; 1 for a service without an entry.
     pub scale: BTreeMap<ServiceKey, u32>,
     /// Nodes that are drained (`true`).

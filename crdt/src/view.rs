@@ -7,7 +7,7 @@ use vc_placement::{ClaimView, Node, Plan, PlanInput, ServiceDemand, plan};
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{Deployment, FailureAction, ServiceSpec};
-use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, VolumeKey};
+use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
 use crate::liveness;
 use crate::replica::Replica;
@@ -56,12 +56,12 @@ impl View {
         let left = left.collect();
         let up = liveness::up_nodes(&nodes);
         let updates = updates(&cluster, &nodes);
-        let effective: BTreeMap<&ServiceKey, &ServiceSpec> = cluster
+        let effective: BTreeMap<&ServiceKey, &Stored<ServiceSpec>> = cluster
             .services
             .iter()
             .map(|(key, record)| (key, effective(record, updates.get(key))))
             .collect();
-        let digests = effective.iter().map(|(&key, spec)| (key, spec.container.digest())).collect();
+        let digests = effective.iter().map(|(&key, spec)| (key, spec.container_digest())).collect();
         let placeable = nodes
             .iter()
             .filter_map(|(&id, state)| Some((id, node(id, state, &cluster, &up, &digests)?)));
@@ -85,7 +85,7 @@ impl View {
 
     /// Returns the spec in effect: the deployed one, or the previous one after a rollback. `None` if the service is not
     /// deployed.
-    pub fn spec(&self, service: &ServiceKey) -> Option<&ServiceSpec> {
+    pub fn spec(&self, service: &ServiceKey) -> Option<&Stored<ServiceSpec>> {
         let record = self.cluster.services.get(service)?;
         Some(effective(record, self.updates.get(service)))
     }
@@ -120,7 +120,7 @@ impl View {
 
     /// Returns the digest of the container spec in effect; `None` if the service is not deployed.
     pub fn desired_digest(&self, service: &ServiceKey) -> Option<String> {
-        self.spec(service).map(|spec| spec.container.digest())
+        self.spec(service).map(Stored::container_digest)
     }
 
     /// Returns the claims on a slot by nodes that are up.
@@ -152,7 +152,10 @@ fn rolled_back(record: &ServiceRecord, update: Option<&UpdateStatus>) -> bool {
         && record.previous.is_some()
 }
 
-fn effective<'a>(record: &'a ServiceRecord, update: Option<&UpdateStatus>) -> &'a ServiceSpec {
+fn effective<'a>(
+    record: &'a ServiceRecord,
+    update: Option<&UpdateStatus>,
+) -> &'a Stored<ServiceSpec> {
     match &record.previous {
         Some(previous) if rolled_back(record, update) => previous,
         _ => &record.spec,

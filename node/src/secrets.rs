@@ -167,7 +167,11 @@ mod tests {
             gid: 0,
             mode: 0o444,
         });
-        Deployment { service: "shop/web".parse().expect("a service"), replicas: None, spec }
+        Deployment {
+            service: "shop/web".parse().expect("a service"),
+            replicas: None,
+            spec: spec.into(),
+        }
     }
 
     fn refused(files: &[FileContent]) -> String {

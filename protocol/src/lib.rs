@@ -21,6 +21,7 @@ pub mod node;
 mod resources;
 pub mod route;
 pub mod spec;
+mod stored;
 mod time;
 pub mod token;
 pub mod wire;
@@ -31,4 +32,5 @@ pub use id::{ClusterId, IdError, InstanceId, Name, NodeId, ServiceKey, Slot, Vol
 pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;
 pub use resources::{ParseResourceError, Resources, parse_cpus, parse_memory};
+pub use stored::Stored;
 pub use time::Millis;

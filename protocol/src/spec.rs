@@ -8,8 +8,10 @@ mod update;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::stored::Stored;
 use crate::{Millis, Name, Resources, ServiceKey};
 
 pub use mounts::{FileContent, FileId, FileKind, FileMount, MAX_FILE_BYTES, Mount};
@@ -24,25 +26,24 @@ pub const MAX_SPEC_BYTES: usize = 256 * 1024;
 
 /// A service: what to run and where. The number of replicas is [`Deployment::replicas`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// The container of each instance.
     pub container: ContainerSpec,
     /// Constraints on the node.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub constraints: Vec<Constraint>,
     /// Services of the same project that an instance waits for before it starts.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub depends_on: BTreeMap<Name, Dependency>,
     /// Behaviour during a network partition.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub on_partition: OnPartition,
     /// Published ports. Changing them does not replace instances.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub ports: Vec<Port>,
     /// Ports that are reachable inside the project without being published. All TCP ports are reachable under the service's
     /// name; a UDP port only if it is listed here or in `ports`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub expose: Vec<Expose>,
     /// How an update replaces instances.
     #[serde(default)]
@@ -76,77 +77,87 @@ pub struct Deployment {
     pub service: ServiceKey,
     /// Number of replicas; `None` for the present number, or 1 for a new service.
     pub replicas: Option<u32>,
-    /// The spec to deploy.
-    pub spec: ServiceSpec,
+    /// The spec to deploy. A node refuses one with fields that it does not know.
+    pub spec: Stored<ServiceSpec>,
 }
 
 /// The container of an instance. A different value is a different instance, identified by its [`digest`](Self::digest).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ContainerSpec {
     /// Image reference. The process runtime does not read it.
     pub image: String,
     /// Image id (`sha256:…`), pinned at deployment so that every replica runs the same image; `None` if no node had the
     /// image then.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub image_id: Option<String>,
     /// Overrides the image's command; the program and its arguments on the process runtime.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub command: Option<Vec<String>>,
     /// Overrides the image's entrypoint.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub entrypoint: Option<Vec<String>>,
     /// Environment variables of the container.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub environment: BTreeMap<String, String>,
     /// Labels of the container.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub labels: BTreeMap<String, String>,
     /// Healthcheck; `None` for that of the image.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub healthcheck: Option<Healthcheck>,
     /// Time from SIGTERM to SIGKILL.
-    #[serde(default = "default_grace")]
+    #[serde(default = "default_grace", skip_serializing_if = "is_default_grace")]
     pub stop_grace_ms: Millis,
     /// Reserved resources, for placement.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub reservation: Resources,
     /// Resource limits; zero for none.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub limit: Resources,
     /// Required `os/arch`, such as `linux/amd64`; `None` for any.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub platform: Option<String>,
     /// What happens when the instance exits.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub restart: RestartPolicy,
     /// Working directory; `None` for that of the image.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub working_dir: Option<String>,
     /// User and optional group to run as; `None` for that of the image.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub user: Option<String>,
     /// Networks of the project that it is attached to, each with its aliases beside the service's name. Empty for the
     /// project's default network.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub networks: BTreeMap<Name, BTreeSet<String>>,
     /// Volumes, bind mounts and tmpfs.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub mounts: Vec<Mount>,
     /// Secrets and configs to mount.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub files: Vec<FileMount>,
     /// Settings that are passed to Docker.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub settings: Settings,
     /// Counter of `vc restart`: a new number makes new instances, as Docker Swarm's `ForceUpdate` does.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub force_update: u64,
 }
 
 /// Docker's default stop grace period.
 fn default_grace() -> Millis {
     10_000
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_default_grace(grace: &Millis) -> bool {
+    *grace == default_grace()
+}
+
+/// Returns whether a field is at its default and so is left out of the JSON. A field that a later version adds has to be
+/// left out where it is not used: versions that do not know it would hold the service.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl ContainerSpec {
@@ -156,47 +167,85 @@ impl ContainerSpec {
         test.is_some_and(|kind| kind != "NONE")
     }
 
-    /// Returns the digest of the container spec: the first 16 hex digits of SHA-256 over its JSON.
+    /// Returns the digest of the container spec, see [`digest`].
     pub fn digest(&self) -> String {
         digest(self)
     }
 }
 
-/// Returns the first 16 hex digits of SHA-256 over the JSON of a value, whose maps must be ordered.
+impl Stored<ServiceSpec> {
+    /// Returns the digest of the container spec with the fields that this version does not know, see [`digest`].
+    pub fn container_digest(&self) -> String {
+        digest(&self.field("container"))
+    }
+}
+
+/// Returns the first 16 hex digits of SHA-256 over the canonical JSON of a value: fields that are at their default are left
+/// out, keys are sorted, without whitespace.
 pub fn digest<T: Serialize>(value: &T) -> String {
-    // Serialising plain types to memory cannot fail; an empty text would only mean "changed".
-    let json = serde_json::to_vec(value).unwrap_or_default();
-    data_encoding::HEXLOWER.encode(&Sha256::digest(json)[..8])
+    let mut text = String::new();
+    // Serializing plain types to memory cannot fail; an empty text would only mean "changed".
+    write_canonical(&serde_json::to_value(value).unwrap_or_default(), &mut text);
+    data_encoding::HEXLOWER.encode(&Sha256::digest(text)[..8])
+}
+
+/// Writes JSON with sorted keys; the order of `serde_json`'s maps depends on its features.
+fn write_canonical(value: &Value, to: &mut String) {
+    let mut list =
+        |open: char, close: char, items: &mut dyn Iterator<Item = (Option<&String>, &Value)>| {
+            to.push(open);
+            for (index, (key, value)) in items.enumerate() {
+                if index > 0 {
+                    to.push(',');
+                }
+                if let Some(key) = key {
+                    to.push_str(&Value::String(key.clone()).to_string());
+                    to.push(':');
+                }
+                write_canonical(value, to);
+            }
+            to.push(close);
+        };
+    match value {
+        Value::Array(items) => list('[', ']', &mut items.iter().map(|item| (None, item))),
+        Value::Object(fields) => {
+            let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
+            list('{', '}', &mut sorted.into_iter().map(|(key, value)| (Some(key), value)));
+        }
+        scalar => to.push_str(&scalar.to_string()),
+    }
 }
 
 /// A healthcheck in the terms of Compose, run by Docker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Healthcheck {
     /// Test command in Docker's form: `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`.
     pub test: Vec<String>,
     /// Time between two checks; `None` for the default of Docker.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub interval_ms: Option<Millis>,
     /// Timeout of one check; `None` for the default of Docker.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub timeout_ms: Option<Millis>,
     /// Consecutive failures that make it unhealthy; `None` for the default of Docker.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub retries: Option<u32>,
     /// Time after the start in which failures do not count; `None` for the default of Docker.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub start_period_ms: Option<Millis>,
 }
 
 /// What happens when an instance exits by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RestartPolicy {
     /// When it is restarted.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub condition: RestartCondition,
     /// Delay of the first restart, which doubles with every exit; `None` for 1 s.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub delay_ms: Option<Millis>,
     /// Number of restarts after which it stays failed; `None` for no limit.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub max_attempts: Option<u32>,
 }
 
@@ -215,7 +264,6 @@ pub enum RestartCondition {
 
 /// A placement constraint: `node.labels.disk == ssd`, `node.name != attic`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Constraint {
     /// The attribute of the node.
     pub attribute: Attribute,
@@ -274,4 +322,41 @@ pub enum OnPartition {
     /// Each side of the partition runs it.
     #[default]
     Available,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The digests decide which instances are replaced: a version that computes another one restarts every container.
+    #[test]
+    fn digests_of_container_specs_are_frozen() {
+        let small = ContainerSpec { image: "web:1".to_owned(), ..ContainerSpec::default() };
+        assert_eq!(small.digest(), "69e76beff21f140d");
+        let large: ContainerSpec =
+            serde_json::from_str(include_str!("../tests/golden/container.json"))
+                .expect("a container spec");
+        assert_eq!(large.digest(), "74648f7cd0350118");
+    }
+
+    #[test]
+    fn a_field_that_is_not_used_is_not_written() {
+        let spec = ServiceSpec::default();
+        let json = serde_json::to_value(&spec).expect("JSON");
+        let fields: Vec<&String> = json.as_object().expect("an object").keys().collect();
+        assert_eq!(fields, ["container", "update"]);
+        assert_eq!(json["container"], json!({"image": "", "stop_grace_ms": 0}));
+    }
+
+    #[test]
+    fn versions_that_do_not_know_a_field_compute_the_same_digest() {
+        let json = json!({"container": {"image": "web:1", "gpus": {"b": 1, "a": [true, null]}}});
+        let spec: Stored<ServiceSpec> = serde_json::from_value(json).expect("readable");
+        let canonical = r#"{"gpus":{"a":[true,null],"b":1},"image":"web:1"}"#;
+        let expected = data_encoding::HEXLOWER.encode(&Sha256::digest(canonical)[..8]);
+        assert_eq!(spec.container_digest(), expected);
+        assert_ne!(spec.container.digest(), expected);
+    }
 }

@@ -26,7 +26,7 @@ pub(crate) fn service(name: &str, replicas: u32) -> Deployment {
         ..ContainerSpec::default()
     };
     let spec = ServiceSpec { container, ..ServiceSpec::default() };
-    Deployment { service, replicas: Some(replicas), spec }
+    Deployment { service, replicas: Some(replicas), spec: spec.into() }
 }
 
 /// Sets the version of a service: an environment variable.

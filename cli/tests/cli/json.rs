@@ -111,7 +111,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
     let detail = ServiceDetail {
         row: service_row(),
         deployed_by: "ada".into(),
-        spec: ServiceSpec::default(),
+        spec: ServiceSpec::default().into(),
         previous: None,
         instances: vec![],
     };

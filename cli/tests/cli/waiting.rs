@@ -155,7 +155,7 @@ fn restart_rollback_and_scale_wait_like_deploy() {
     let detail = ServiceDetail {
         row: service(),
         deployed_by: "ada".into(),
-        spec,
+        spec: spec.into(),
         previous: None,
         instances: vec![],
     };

@@ -199,7 +199,7 @@ fn strength(claim: &ClaimView, current: &str) -> (bool, bool) {
 /// Sorts the strongest claim first. Among equals the older claim wins, so that what ran before a partition outlives
 /// what one side started meanwhile; then rendezvous hashing of slot and node decides.
 fn rank(service: &Service<'_>, allocations: &[NodeAllocation<'_>], of_slot: &mut [Contender<'_>]) {
-    let current = service.container().digest();
+    let current = service.demand.spec.container_digest();
     of_slot.sort_by_cached_key(|contender| {
         let id = &allocations[contender.node].id_text;
         let weight = rendezvous(&[&contender.slot.to_string(), id]);
@@ -216,7 +216,7 @@ fn loss_reason(
     loser: &Contender<'_>,
 ) -> String {
     let name = &allocations[winner.node].node.name;
-    let current = service.container().digest();
+    let current = service.demand.spec.container_digest();
     let (won, lost) = (strength(winner.claim, &current), strength(loser.claim, &current));
     if won.0 != lost.0 {
         format!("also claims it, but only {name} is running it")

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{self, ServiceSpec};
-use vc_protocol::{Millis, Name, NodeId, Resources, ServiceKey, Slot, VolumeKey};
+use vc_protocol::{Millis, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey};
 
 /// Everything that [`plan`](crate::plan()) reads. Two nodes with the same documents have equal inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ pub struct ClaimView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceDemand {
     /// The container, constraints and ports.
-    pub spec: ServiceSpec,
+    pub spec: Stored<ServiceSpec>,
     /// Number of slots, numbered from 1. Values above [`MAX_REPLICAS`](spec::MAX_REPLICAS) are capped.
     pub replicas: u32,
     /// Time of the last deployment. Only the order counts: earlier services are scheduled first. Services of one

@@ -258,7 +258,7 @@ pub(crate) fn mounting<'a>(
     let mounts = |spec: &ServiceSpec| spec.volumes().any(|it| *it == volume.volume);
     let of_project = cluster.services.iter().filter(|(key, _)| key.project == volume.project);
     let mounting = of_project.filter(move |(_, record)| {
-        mounts(&record.spec) || record.previous.as_ref().is_some_and(mounts)
+        mounts(&record.spec) || record.previous.as_ref().is_some_and(|spec| mounts(spec))
     });
     mounting.map(|(key, _)| key)
 }

@@ -153,7 +153,7 @@ fn handover(view: &View, node: NodeId, claims: &BTreeMap<InstanceId, Claim>) -> 
         Some(placement) => {
             let mut claims = view.claims_on(slot);
             (draining || ordered_to_move(slot))
-                && view.spec(&slot.service).is_some_and(ServiceSpec::starts_first)
+                && view.spec(&slot.service).is_some_and(|spec| spec.starts_first())
                 && !claims.any(|(other, _, claim)| other == placement.node && claim.available)
         }
         None => draining && view.plan.unplaced.contains_key(slot),

@@ -12,7 +12,7 @@ use vc_protocol::control::{
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::{NodeInfo, Usage};
 use vc_protocol::spec::Deployment;
-use vc_protocol::{ClusterId, InstanceId, NodeId, Resources, ServiceKey, Slot, VolumeKey};
+use vc_protocol::{ClusterId, InstanceId, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey};
 
 use crate::mutation::mounting;
 use crate::rollout::Rollout;
@@ -122,7 +122,7 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
             instances.iter().filter(|row| row.service == *service && row.current && fits(row));
         u32::try_from(rows.count()).unwrap_or(u32::MAX)
     };
-    let row = |(key, record): (&ServiceKey, &vc_crdt::ServiceRecord)| {
+    let row = |(key, record): (&ServiceKey, &Stored<vc_crdt::ServiceRecord>)| {
         let checked = record.spec.container.has_healthcheck();
         let ports = view.spec(key).map(|spec| spec.ports.as_slice()).unwrap_or_default();
         ServiceRow {

@@ -11,7 +11,7 @@ use vc_crdt::{UpdateStatus, View};
 use vc_protocol::control::{Rollout as Report, RolloutState};
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::ServiceSpec;
-use vc_protocol::{ServiceKey, Slot};
+use vc_protocol::{ServiceKey, Slot, Stored};
 
 /// Returns the digest of the version that a slot is to run now; `None` if its service does not exist.
 pub fn version(view: &View, slot: &Slot) -> Option<String> {
@@ -37,13 +37,13 @@ pub(crate) struct Rollout<'a> {
 /// One version of a service.
 #[derive(Clone)]
 pub(crate) struct Version<'a> {
-    pub(crate) spec: &'a ServiceSpec,
+    pub(crate) spec: &'a Stored<ServiceSpec>,
     pub(crate) digest: String,
 }
 
 impl<'a> Version<'a> {
-    fn of(spec: &'a ServiceSpec) -> Self {
-        Self { spec, digest: spec.container.digest() }
+    fn of(spec: &'a Stored<ServiceSpec>) -> Self {
+        Self { spec, digest: spec.container_digest() }
     }
 }
 

@@ -155,9 +155,10 @@ mod tests {
     fn view(services: Vec<(&str, ServiceSpec)>, claims: &[(&str, InstanceState, &str)]) -> View {
         let mut cluster = ClusterState::default();
         for ((name, spec), updated) in services.into_iter().zip(1..) {
+            let spec = spec.into();
             let record =
                 ServiceRecord { spec, previous: None, updated, deployed_by: "tester".to_owned() };
-            cluster.services.insert(key(name), record);
+            cluster.services.insert(key(name), record.into());
         }
         let mut state = NodeState { incarnation: 1, ..NodeState::default() };
         for &(id, claim, address) in claims {

@@ -7,7 +7,7 @@ use vc_compose::MAX_SERVICES;
 use vc_engine::report;
 use vc_protocol::control::Reply;
 use vc_protocol::spec::Deployment;
-use vc_protocol::{ApiError, ErrorCode, Name};
+use vc_protocol::{ApiError, ErrorCode, Name, ServiceKey};
 
 use super::cluster::stopping;
 use super::{ControlService, compose};
@@ -15,21 +15,30 @@ use super::{ControlService, compose};
 /// Instances that one request may ask for.
 const MAX_INSTANCES: u64 = 20_000;
 
-/// A request for more services or instances than are planned at once.
+/// Why deployments are refused before they are looked at.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{services} services with {instances} instances are more than one request may name \
-     ({MAX_SERVICES} services with {MAX_INSTANCES} instances)"
-)]
-pub(super) struct PlanTooLarge {
-    services: usize,
-    instances: u64,
+pub(super) enum DeploymentError {
+    /// More services or instances than are planned at once.
+    #[error(
+        "{services} services with {instances} instances are more than one request may name \
+         ({MAX_SERVICES} services with {MAX_INSTANCES} instances)"
+    )]
+    TooLarge { services: usize, instances: u64 },
+    /// Stored fields are kept although nothing reads them; deployed, they would be ignored.
+    #[error(
+        "{service} has fields that this node (vc-node {}) does not know: {fields}",
+        env!("CARGO_PKG_VERSION")
+    )]
+    UnknownFields { service: ServiceKey, fields: String },
 }
 
-impl From<PlanTooLarge> for ApiError {
-    fn from(error: PlanTooLarge) -> Self {
-        Self::new(ErrorCode::InvalidArgument, error.to_string())
-            .with_hint("split the file into several projects")
+impl From<DeploymentError> for ApiError {
+    fn from(error: DeploymentError) -> Self {
+        let hint = match error {
+            DeploymentError::TooLarge { .. } => "split the file into several projects",
+            DeploymentError::UnknownFields { .. } => "upgrade vc-node on this node",
+        };
+        Self::new(ErrorCode::InvalidArgument, error.to_string()).with_hint(hint)
     }
 }
 
@@ -78,14 +87,18 @@ impl Planner {
     }
 }
 
-/// Checks that the deployments are few enough to plan within the time that a client waits.
-pub(super) fn check(deployments: &[Deployment]) -> Result<(), PlanTooLarge> {
+/// Checks that the deployments are few enough to plan within the time that a client waits, and have known fields only.
+pub(super) fn check(deployments: &[Deployment]) -> Result<(), DeploymentError> {
+    if let Some(newer) = deployments.iter().find(|it| it.spec.has_unknown_fields()) {
+        let fields = newer.spec.unknown_fields().join(", ");
+        return Err(DeploymentError::UnknownFields { service: newer.service.clone(), fields });
+    }
     let instances = deployments.iter().map(|it| u64::from(it.replicas.unwrap_or(1))).sum();
     let services = deployments.len();
     if services <= MAX_SERVICES && instances <= MAX_INSTANCES {
         Ok(())
     } else {
-        Err(PlanTooLarge { services, instances })
+        Err(DeploymentError::TooLarge { services, instances })
     }
 }
 
@@ -111,6 +124,11 @@ mod tests {
         assert_eq!(check(&vec![web.clone(); 20]), Ok(()));
         let refused = check(&vec![web.clone(); 21]).expect_err("too many").to_string();
         assert!(refused.contains("21 services with 21000 instances"), "{refused}");
+        let mut json = serde_json::to_value(&web).expect("JSON");
+        json["spec"]["container"]["gpus"] = 1.into();
+        let newer: Deployment = serde_json::from_value(json).expect("readable");
+        let refused = check(&[newer]).expect_err("unknown field").to_string();
+        assert!(refused.contains("shop/web") && refused.contains("container.gpus"), "{refused}");
         let single = Deployment { replicas: None, ..web };
         assert!(check(&vec![single; MAX_SERVICES + 1]).is_err());
     }

@@ -106,7 +106,7 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     if size > MAX_SPEC_BYTES {
         at.refuse(format!("has {size} bytes, more than {MAX_SPEC_BYTES}"));
     }
-    let deployment = Deployment { service: key, replicas: deploy.replicas, spec };
+    let deployment = Deployment { service: key, replicas: deploy.replicas, spec: spec.into() };
     Service { deployment, build, sets_restart: deploy.sets_restart }
 }
 

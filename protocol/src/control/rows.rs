@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::instance::InstanceState;
 use crate::spec::{Deployment, FileContent, OnPartition, ServiceSpec};
-use crate::{Millis, Name, NodeId, ServiceKey, VolumeKey};
+use crate::{Millis, Name, NodeId, ServiceKey, Stored, VolumeKey};
 
 /// A row of the service list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,9 +81,9 @@ pub struct ServiceDetail {
     /// Name of the user that deployed it.
     pub deployed_by: String,
     /// The spec as it was deployed.
-    pub spec: ServiceSpec,
+    pub spec: Stored<ServiceSpec>,
     /// The previous spec, the target of `vc rollback`.
-    pub previous: Option<ServiceSpec>,
+    pub previous: Option<Stored<ServiceSpec>>,
     /// The slots with their instances.
     pub instances: Vec<InstanceRow>,
 }

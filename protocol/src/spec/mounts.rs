@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::is_default;
 use crate::Name;
 
 /// The largest secret or config, in bytes; as in Docker Swarm.
@@ -52,21 +53,20 @@ impl Mount {
 
 /// A secret or config that is mounted as a file, in memory and never on the host's disk.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct FileMount {
     /// Kind and name of the file.
     pub file: FileId,
     /// Keyed hash of the content, set by the node at deployment, so that a changed content makes a new instance. Empty in
     /// requests of clients.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub version: String,
     /// Absolute path in the container.
     pub target: String,
     /// User id of the owner.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub uid: u32,
     /// Group id of the owner.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub gid: u32,
     /// Permission bits of the file.
     pub mode: u32,
@@ -74,7 +74,6 @@ pub struct FileMount {
 
 /// Identifies a secret or config of a project.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct FileId {
     /// Whether it is a secret or a config.
     pub kind: FileKind,

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::is_default;
+
 /// A port that is reachable inside the project only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Expose {
     /// Port of the instance.
     pub target: u16,
@@ -14,7 +15,6 @@ pub struct Expose {
 
 /// A port that is published on hosts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Port {
     /// Host address to bind; `None` for all.
     pub host_ip: Option<std::net::IpAddr>,
@@ -25,7 +25,7 @@ pub struct Port {
     /// Transport protocol of the port.
     pub protocol: PortProtocol,
     /// The nodes that publish it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub publish: Publish,
 }
 

@@ -4,40 +4,58 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::is_default;
+
 /// Settings that are passed to Docker unchanged. Names and meanings are those of Compose.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Settings {
     /// Host name of the container.
+    #[serde(skip_serializing_if = "is_default")]
     pub hostname: Option<String>,
     /// Linux capabilities to add.
+    #[serde(skip_serializing_if = "is_default")]
     pub cap_add: Vec<String>,
     /// Linux capabilities to drop.
+    #[serde(skip_serializing_if = "is_default")]
     pub cap_drop: Vec<String>,
     /// Kernel parameters of the namespaces.
+    #[serde(skip_serializing_if = "is_default")]
     pub sysctls: BTreeMap<String, String>,
     /// Signal that stops the container; `None` for that of the image, or SIGTERM.
+    #[serde(skip_serializing_if = "is_default")]
     pub stop_signal: Option<String>,
     /// Runs an init process that reaps zombies.
+    #[serde(skip_serializing_if = "is_default")]
     pub init: bool,
     /// Mounts the root file system read-only.
+    #[serde(skip_serializing_if = "is_default")]
     pub read_only: bool,
     /// Grants all capabilities and devices of the host.
+    #[serde(skip_serializing_if = "is_default")]
     pub privileged: bool,
     /// Devices of the host as `HOST:CONTAINER[:rwm]`.
+    #[serde(skip_serializing_if = "is_default")]
     pub devices: Vec<String>,
     /// Additional groups of the user.
+    #[serde(skip_serializing_if = "is_default")]
     pub group_add: Vec<String>,
     /// Security options such as `no-new-privileges`.
+    #[serde(skip_serializing_if = "is_default")]
     pub security_opt: Vec<String>,
     /// Additional entries of `/etc/hosts`, `NAME:IP`.
+    #[serde(skip_serializing_if = "is_default")]
     pub extra_hosts: Vec<String>,
     /// Resource limits (setrlimit): soft and hard.
+    #[serde(skip_serializing_if = "is_default")]
     pub ulimits: BTreeMap<String, (i64, i64)>,
     /// Size of `/dev/shm` in bytes; zero for the default of Docker.
+    #[serde(skip_serializing_if = "is_default")]
     pub shm_bytes: u64,
     /// Allocates a pseudo-terminal.
+    #[serde(skip_serializing_if = "is_default")]
     pub tty: bool,
     /// Keeps standard input open.
+    #[serde(skip_serializing_if = "is_default")]
     pub stdin_open: bool,
 }

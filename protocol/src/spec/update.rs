@@ -6,7 +6,7 @@ use crate::Millis;
 
 /// The update policy of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct UpdatePolicy {
     /// Number of slots that are updated at a time; 0 for all at once.
     pub parallelism: u32,

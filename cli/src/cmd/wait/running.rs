@@ -264,7 +264,8 @@ mod tests {
             spec: ServiceSpec {
                 container: ContainerSpec { healthcheck, ..ContainerSpec::default() },
                 ..ServiceSpec::default()
-            },
+            }
+            .into(),
         }
     }
 

@@ -73,12 +73,12 @@ impl World {
         spec.container.image = image.to_owned();
         let held = self.cluster.services.get(&key(service)).map(|held| held.spec.clone());
         let record = ServiceRecord {
-            spec,
+            spec: spec.into(),
             previous: held,
             updated: revision,
             deployed_by: "ada".to_owned(),
         };
-        self.cluster.services.insert(key(service), record);
+        self.cluster.services.insert(key(service), record.into());
     }
 
     /// The digest of a service's spec.

@@ -66,7 +66,11 @@ mod tests {
             gid: 0,
             mode: 0o444,
         });
-        Deployment { service: service.parse().expect("a service"), replicas: None, spec }
+        Deployment {
+            service: service.parse().expect("a service"),
+            replicas: None,
+            spec: spec.into(),
+        }
     }
 
     fn sealed(text: &str) -> SealedFile {

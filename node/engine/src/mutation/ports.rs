@@ -51,7 +51,7 @@ mod tests {
         let wanted = |service: &str, spec: &ServiceSpec| Deployment {
             service: service.parse().expect("a service"),
             replicas: None,
-            spec: spec.clone(),
+            spec: spec.clone().into(),
         };
         let by = Subject { name: "tester".to_owned(), token_id: "t1".to_owned() };
         let apply = |state: &ClusterState, deployments| {

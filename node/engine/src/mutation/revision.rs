@@ -4,14 +4,14 @@ use vc_crdt::{ClusterState, ServiceRecord, UpdateStatus, View};
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
 use vc_protocol::spec::{Deployment, MAX_REPLICAS, MAX_SPEC_BYTES, ServiceSpec};
-use vc_protocol::{Millis, ServiceKey};
+use vc_protocol::{Millis, ServiceKey, Stored};
 
 use super::error::MutationError;
 use super::files;
 use super::find::FindError;
 
 /// Returns the spec as it is stored: the restart counter, which no Compose file contains, is kept.
-pub(crate) fn adopted(cluster: &ClusterState, deployment: &Deployment) -> ServiceSpec {
+pub(crate) fn adopted(cluster: &ClusterState, deployment: &Deployment) -> Stored<ServiceSpec> {
     let mut spec = deployment.spec.clone();
     if let Some(held) = cluster.services.get(&deployment.service) {
         spec.container.force_update = held.spec.container.force_update;
@@ -116,7 +116,7 @@ pub(super) fn check_replicas(service: &ServiceKey, replicas: u32) -> Result<(), 
 
 /// Returns the spec that a failed update rolls back to: the last one whose update completed. That is the previous spec
 /// while an update runs, and after it failed.
-fn last_good<'a>(view: &'a View, service: &ServiceKey) -> Option<&'a ServiceSpec> {
+fn last_good<'a>(view: &'a View, service: &ServiceKey) -> Option<&'a Stored<ServiceSpec>> {
     let held = view.cluster.services.get(service)?;
     match (&held.previous, view.updates.get(service)) {
         (None, _) | (_, Some(UpdateStatus::Complete)) => Some(&held.spec),
@@ -128,12 +128,17 @@ fn last_good<'a>(view: &'a View, service: &ServiceKey) -> Option<&'a ServiceSpec
 fn revise(
     state: &mut ClusterState,
     service: &ServiceKey,
-    spec: ServiceSpec,
-    previous: Option<ServiceSpec>,
+    spec: Stored<ServiceSpec>,
+    previous: Option<Stored<ServiceSpec>>,
     by: &Subject,
     now: Millis,
 ) {
     let updated = state.services.get(service).map_or(now, |held| now.max(held.updated + 1));
-    let record = ServiceRecord { spec, previous, updated, deployed_by: by.name.clone() };
-    state.services.insert(service.clone(), record);
+    let deployed_by = by.name.clone();
+    let new = ServiceRecord { spec, previous, updated, deployed_by };
+    match state.services.get_mut(service) {
+        // Fields that this version does not know stay.
+        Some(held) => **held = new,
+        None => drop(state.services.insert(service.clone(), new.into())),
+    }
 }

@@ -9,7 +9,7 @@ use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::spec::{
     ContainerSpec, Deployment, FileId, FileKind, FileMount, Mount, ServiceSpec,
 };
-use vc_protocol::{ApiError, InstanceId, Keypair, Millis, NodeId, Resources, ServiceKey};
+use vc_protocol::{ApiError, InstanceId, Keypair, Millis, NodeId, Resources, ServiceKey, Stored};
 
 use super::Mutation;
 use crate::{diff, report};
@@ -37,7 +37,7 @@ fn with_volume(mut spec: ServiceSpec) -> ServiceSpec {
 }
 
 fn deployment(spec: ServiceSpec) -> Deployment {
-    Deployment { service: web(), replicas: None, spec }
+    Deployment { service: web(), replicas: None, spec: spec.into() }
 }
 
 /// Along with the files that it mounts.
@@ -123,7 +123,7 @@ impl Cluster {
     /// What is wanted, and what it would go back to.
     fn versions(&self) -> (ServiceSpec, Option<ServiceSpec>) {
         let record = &self.state.services[&web()];
-        (record.spec.clone(), record.previous.clone())
+        (record.spec.clone().into_inner(), record.previous.clone().map(Stored::into_inner))
     }
 }
 
@@ -146,7 +146,7 @@ fn a_deployment_remembers_the_last_version_that_was_good() {
     cluster.deploy(image(4));
     assert_eq!(cluster.versions(), (image(4), Some(image(3))));
     cluster.ends(Some("exited with code 1"));
-    assert_eq!(cluster.view().spec(&web()), Some(&image(3)));
+    assert_eq!(cluster.view().spec(&web()), Some(&image(3).into()));
     cluster.deploy(image(5));
     assert_eq!(cluster.versions(), (image(5), Some(image(3))));
 }

@@ -6,7 +6,8 @@ use crate::{all_refused, service};
 
 #[test]
 fn update_config_is_read() {
-    let update = |lines: &str| service(&format!("deploy: {lines}")).unwrap().spec.update;
+    let update =
+        |lines: &str| service(&format!("deploy: {lines}")).unwrap().spec.into_inner().update;
     assert_eq!(update("{replicas: 1}"), UpdatePolicy::default());
     let said = "{parallelism: 0, order: stop-first, delay: 1m, monitor: 20s, failure_action: continue, max_failure_ratio: 0.0}";
     let policy = UpdatePolicy {

@@ -1,6 +1,6 @@
 //! Interpretation of values and defaults.
 
-use vc_protocol::spec::{OnPartition, RestartCondition};
+use vc_protocol::spec::{OnPartition, RestartCondition, ServiceSpec};
 
 use crate::{parse, service};
 
@@ -10,7 +10,7 @@ fn defaults_are_those_of_docker() {
     assert_eq!(deployment.service.to_string(), "my_app2/s");
     assert_eq!(deployment.replicas, None);
     assert_eq!(deployment.spec.on_partition, OnPartition::Available);
-    let container = deployment.spec.container;
+    let container = deployment.spec.into_inner().container;
     // The defaults of the spec itself, which serde fills in.
     assert_eq!(container, serde_json::from_str(r#"{"image": "i"}"#).unwrap());
     assert_eq!(container.stop_grace_ms, 10_000);
@@ -24,7 +24,7 @@ fn scalars_are_interpreted_by_position() {
          user: 0123\nhealthcheck: {test: [NONE]}\nentrypoint: \"\"\ncommand: [a, 1, true, '']",
     )
     .unwrap();
-    let (container, ports) = (deployment.spec.container, deployment.spec.ports);
+    let ServiceSpec { container, ports, .. } = deployment.spec.into_inner();
     let environment: Vec<String> =
         container.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(
@@ -53,7 +53,7 @@ fn unset_variables_are_warned_about() {
 
 #[test]
 fn a_limit_alone_reserves_nothing() {
-    let container = service("mem_limit: 1g\ncpus: 0.5").unwrap().spec.container;
+    let container = service("mem_limit: 1g\ncpus: 0.5").unwrap().spec.into_inner().container;
     assert_eq!((container.limit.cpu_millis, container.limit.memory_bytes), (500, 1 << 30));
     assert!(container.reservation.is_zero());
 }

@@ -138,6 +138,7 @@ fn settings_of_docker_are_passed_on() {
     )
     .unwrap()
     .spec
+    .into_inner()
     .container
     .settings;
     let texts = |texts: &[&str]| texts.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
@@ -169,7 +170,7 @@ fn settings_of_docker_are_passed_on() {
     let maps =
         service("sysctls: {net.core.somaxconn: 1}\nextra_hosts: {a: 1.2.3.4, b: [1.2.3.5, '::2']}")
             .unwrap();
-    let settings = maps.spec.container.settings;
+    let settings = maps.spec.into_inner().container.settings;
     assert_eq!(settings.sysctls["net.core.somaxconn"], "1");
     assert_eq!(settings.extra_hosts, ["a:1.2.3.4", "b:1.2.3.5", "b:::2"]);
 }
