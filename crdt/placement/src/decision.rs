@@ -1,4 +1,4 @@
-//! The output of the plan.
+//! The output of the plan, and of rebalancing.
 
 use std::collections::BTreeMap;
 
@@ -58,5 +58,18 @@ pub struct Move {
     /// The node that should run the slot; `None` if the slot was removed or no node can take it.
     pub to: Option<NodeId>,
     /// Display text; its subject is `from` where there is one.
+    pub reason: String,
+}
+
+/// A proposed move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relocation {
+    /// The slot to move.
+    pub slot: Slot,
+    /// The node that runs it.
+    pub from: NodeId,
+    /// The node that should run it.
+    pub to: NodeId,
+    /// Display text.
     pub reason: String,
 }

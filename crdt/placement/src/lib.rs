@@ -70,8 +70,8 @@ mod scheduler;
 mod score;
 mod volumes;
 
-pub use decision::{Move, Placement, Plan, Refusal};
+pub use decision::{Move, Placement, Plan, Refusal, Relocation};
 pub use input::{ClaimView, Node, PlanInput, ServiceDemand};
 pub use plan::plan;
-pub use rebalance::{Relocation, rebalance};
+pub use rebalance::rebalance;
 pub use rendezvous::rendezvous;

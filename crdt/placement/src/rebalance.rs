@@ -6,66 +6,104 @@
 //! 2. moving a slot off the node with the largest reserved share, if the difference shrinks enough;
 //! 3. moving a slot that reserves nothing off the node with the most instances.
 //!
-//! No step undoes a step of an earlier kind, and each reduces its own measure, so the search ends; and a second
+//! No step undoes a step of an earlier kind, and each reduces its own measure, so the search ends.
+//!
+//! Every step has room, but a slot gets one order, from its first node to its last one. So slots that went around each other
+//! by way of a third node block each other for good, each waiting for the room of the other. Such slots are held where they
+//! are, and the search starts anew. What that leaves to a second proposal is part of the first, or is held too: a second
 //! rebalance after all moves proposes nothing, unless a slot that waited for room has taken what became free.
 
-use std::cmp::Reverse;
+mod search;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-use vc_protocol::{NodeId, Resources, ServiceKey, Slot};
+use vc_protocol::{NodeId, Slot};
 
-use crate::allocation::NodeAllocation;
-use crate::decision::Plan;
-use crate::feasibility::{check_node, check_resources};
-use crate::input::{Node, PlanInput};
-use crate::order::{Service, services};
+use self::search::search;
+use crate::decision::{Plan, Relocation};
+use crate::input::PlanInput;
 use crate::plan::plan;
 
-/// The most steps of one proposal.
-const MAX_STEPS: usize = 500;
-/// The least that a step must take off the fuller of two nodes: 5 % of it, in parts per million.
-const MIN_IMPROVEMENT: u64 = 50_000;
+/// The most looks for a step, over all searches of one proposal.
+const MAX_STEPS: usize = 1000;
 /// The most rounds of following orders: an order may have to wait for room that another one makes.
 const MAX_ROUNDS: usize = 16;
-
-/// A proposed move.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Relocation {
-    /// The slot to move.
-    pub slot: Slot,
-    /// The node that runs it.
-    pub from: NodeId,
-    /// The node that should run it.
-    pub to: NodeId,
-    /// Display text.
-    pub reason: String,
-}
 
 /// Returns the moves to make, ordered by slot. Added to [`moves`](PlanInput::moves), the plan follows all of them, one
 /// after the other where one makes room for the next. Slots that mount named volumes, do not run, or are being moved
 /// already stay where they are.
 pub fn rebalance(input: &PlanInput) -> Vec<Relocation> {
+    let moving: BTreeSet<Slot> = input.moves.keys().cloned().collect();
+    if !moving.is_empty() {
+        // Nothing is missing if nothing would be proposed once these moves are done.
+        let mut done = input.clone();
+        follow_orders(&mut done, &plan(input));
+        if propose(&done, &BTreeSet::new(), &mut { MAX_STEPS }).is_empty() {
+            return Vec::new();
+        }
+    }
+    propose(input, &moving, &mut { MAX_STEPS })
+}
+
+/// Returns a proposal that the plan follows to the end and, unless `steps` ends, after which nothing more is proposed. Slots
+/// of `held` stay where they are.
+fn propose(input: &PlanInput, held: &BTreeSet<Slot>, steps: &mut usize) -> Vec<Relocation> {
     // Slots that are being moved count as arrived.
     let mut settled = input.clone();
     follow_orders(&mut settled, &plan(input));
     let before = plan(&settled);
-    let services = services(input);
-    let mut state = SimulatedState::new(&settled, &before, &services, &input.moves);
-    for _ in 0..MAX_STEPS {
-        let step =
-            state.spread().or_else(|| state.even_reservations()).or_else(|| state.even_counts());
-        let Some(step) = step else { break };
-        state.apply(step);
+    let mut held_now = held.clone();
+    loop {
+        let mut found = search(&settled, &before, &held_now, steps);
+        if found.is_empty() {
+            return found;
+        }
+        let (after, blocked) = follow(input, &found, &before);
+        if !blocked.is_empty() {
+            if *steps == 0 {
+                found.retain(|it| !blocked.contains(&it.slot));
+                return found;
+            }
+            held_now.extend(blocked);
+            continue;
+        }
+        let later = propose(&after, held, steps);
+        let all = join(&found, &later);
+        let (_, mut blocked) = follow(input, &all, &before);
+        if blocked.is_empty() {
+            return all;
+        }
+        if *steps == 0 {
+            return found;
+        }
+        // Some slots cannot go both ways at once: this search leaves them where they are.
+        blocked.extend(later.into_iter().map(|it| it.slot));
+        let is_blocked = |it: &Relocation| blocked.contains(&it.slot);
+        let any = found.iter().any(is_blocked);
+        held_now.extend(found.into_iter().filter(|it| !any || is_blocked(it)).map(|it| it.slot));
     }
-    let mut proposed = state.relocations();
-    let mut ordered = input.clone();
-    ordered.moves.extend(proposed.iter().map(|it| (it.slot.clone(), (it.from, it.to))));
-    if !follow_orders(&mut ordered, &before) {
-        return Vec::new();
+}
+
+/// Returns the moves from before `found` to after `later`.
+fn join(found: &[Relocation], later: &[Relocation]) -> Vec<Relocation> {
+    let mut all: BTreeMap<&Slot, Relocation> =
+        found.iter().map(|it| (&it.slot, it.clone())).collect();
+    for it in later {
+        let from = all.get(&it.slot).map_or(it.from, |first| first.from);
+        all.insert(&it.slot, Relocation { from, ..it.clone() });
     }
-    proposed.retain(|it| !ordered.moves.contains_key(&it.slot));
-    proposed
+    all.into_values().filter(|it| it.from != it.to).collect()
+}
+
+/// Returns the input after the nodes have followed these moves, and the slots that do not arrive: their orders wait for each
+/// other. A slot that had a node in `before` and would lose it counts against all moves.
+fn follow(input: &PlanInput, moves: &[Relocation], before: &Plan) -> (PlanInput, BTreeSet<Slot>) {
+    let mut input = input.clone();
+    input.moves.extend(moves.iter().map(|it| (it.slot.clone(), (it.from, it.to))));
+    let keeps_all = follow_orders(&mut input, before);
+    let blocked = |slot: &&Slot| !keeps_all || input.moves.contains_key(*slot);
+    let blocked = moves.iter().map(|it| &it.slot).filter(blocked).cloned().collect();
+    (input, blocked)
 }
 
 /// Follows the move orders as the plan does, round by round. Orders that it does not follow remain in the input.
@@ -96,220 +134,4 @@ fn follow_orders(input: &mut PlanInput, before: &Plan) -> bool {
         }
     }
     true
-}
-
-/// Where every slot would run after the steps so far. Nodes are indexes in the order of their ids.
-struct SimulatedState<'a> {
-    input: &'a PlanInput,
-    /// Move orders in effect.
-    ordered: &'a BTreeMap<Slot, (NodeId, NodeId)>,
-    before: &'a Plan,
-    services: BTreeMap<&'a ServiceKey, &'a Service<'a>>,
-    nodes: Vec<SimulatedNode<'a>>,
-    /// The last target of each slot that was moved, with the reason.
-    moved: BTreeMap<&'a Slot, (usize, String)>,
-}
-
-/// A node with the slots that would run on it.
-struct SimulatedNode<'a> {
-    id: NodeId,
-    node: &'a Node,
-    slots: BTreeSet<&'a Slot>,
-    reserved: Resources,
-}
-
-/// One move.
-struct Step<'a> {
-    slot: &'a Slot,
-    from: usize,
-    to: usize,
-    reason: String,
-}
-
-impl<'a> SimulatedState<'a> {
-    fn new(
-        input: &'a PlanInput,
-        before: &'a Plan,
-        services: &'a [Service<'a>],
-        ordered: &'a BTreeMap<Slot, (NodeId, NodeId)>,
-    ) -> Self {
-        let services: BTreeMap<_, _> = services.iter().map(|it| (it.key, it)).collect();
-        let simulated = |(&id, node): (&NodeId, &'a Node)| {
-            let slots: BTreeSet<&Slot> = before.slots_of(id).collect();
-            let reserved = slots.iter().filter_map(|slot| services.get(&slot.service));
-            let reserved =
-                reserved.fold(Resources::default(), |sum, it| sum.plus(it.reservation()));
-            SimulatedNode { id, node, slots, reserved }
-        };
-        let nodes = input.nodes.iter().map(simulated).collect();
-        Self { input, ordered, before, services, nodes, moved: BTreeMap::new() }
-    }
-
-    /// Finds a replica to move from a node with several of its service to one with none.
-    fn spread(&self) -> Option<Step<'a>> {
-        let doubled = |node: &SimulatedNode<'a>, service: &ServiceKey| node.replicas(service) > 1;
-        for (number, node) in self.nodes.iter().enumerate() {
-            for slot in node.slots.iter().rev().filter(|slot| doubled(node, &slot.service)) {
-                let none = |to: &usize| self.nodes[*to].replicas(&slot.service) == 0;
-                let takes = |to: &usize| self.can_move(slot, number, *to);
-                let step =
-                    self.by_reserved_share().into_iter().filter(none).find(takes).map(|to| {
-                        let (has, name) = (node.replicas(&slot.service), &node.node.name);
-                        let reason = format!(
-                            "{name} has {has} replicas of {}, {} none",
-                            slot.service, self.nodes[to].node.name
-                        );
-                        Step { slot, from: number, to, reason }
-                    });
-                if step.is_some() {
-                    return step;
-                }
-            }
-        }
-        None
-    }
-
-    /// Finds a slot to move off the node with the largest reserved share.
-    fn even_reservations(&self) -> Option<Step<'a>> {
-        for from in self.by_reserved_share().into_iter().rev() {
-            let node = &self.nodes[from];
-            let share = node.share(node.reserved);
-            let mut steps = Vec::new();
-            for &slot in &node.slots {
-                let ask = self.reservation(slot);
-                let left = node.share(node.reserved.minus(ask));
-                for (to, other) in self.nodes.iter().enumerate().filter(|(to, _)| *to != from) {
-                    let highest = left.max(other.share(other.reserved.plus(ask)));
-                    if !ask.is_zero() && highest.saturating_add(MIN_IMPROVEMENT) <= share {
-                        steps.push((highest, to, slot));
-                    }
-                }
-            }
-            steps.sort_unstable();
-            let fits = |(_, to, slot): &(u64, usize, &'a Slot)| self.keeps_spread(slot, from, *to);
-            if let Some((_, to, slot)) = steps.into_iter().find(fits) {
-                let percent = |node: &SimulatedNode<'_>| node.share(node.reserved) / 10_000;
-                let other = &self.nodes[to];
-                let reason = format!(
-                    "{}% of {} are reserved, {}% of {}",
-                    percent(node),
-                    node.node.name,
-                    percent(other),
-                    other.node.name
-                );
-                return Some(Step { slot, from, to, reason });
-            }
-        }
-        None
-    }
-
-    /// Finds a slot without a reservation to move from a node with many instances to one with fewer.
-    fn even_counts(&self) -> Option<Step<'a>> {
-        let mut by_count: Vec<usize> = (0..self.nodes.len()).collect();
-        by_count.sort_by_key(|&number| self.nodes[number].slots.len());
-        for &from in by_count.iter().rev() {
-            let node = &self.nodes[from];
-            let fewer = |to: &&usize| self.nodes[**to].slots.len() + 2 <= node.slots.len();
-            for &to in by_count.iter().filter(fewer) {
-                let mut light = node.slots.iter().filter(|slot| self.reservation(slot).is_zero());
-                let Some(slot) = light.find(|slot| self.keeps_spread(slot, from, to)) else {
-                    continue;
-                };
-                let other = &self.nodes[to];
-                let reason = format!(
-                    "{} runs {} instances, {} {}",
-                    node.node.name,
-                    node.slots.len(),
-                    other.node.name,
-                    other.slots.len()
-                );
-                return Some(Step { slot, from, to, reason });
-            }
-        }
-        None
-    }
-
-    fn apply(&mut self, step: Step<'a>) {
-        let Step { slot, from, to, reason } = step;
-        let ask = self.reservation(slot);
-        let (left, joined) =
-            (self.nodes[from].reserved.minus(ask), self.nodes[to].reserved.plus(ask));
-        self.nodes[from].slots.remove(slot);
-        self.nodes[from].reserved = left;
-        self.nodes[to].slots.insert(slot);
-        self.nodes[to].reserved = joined;
-        self.moved.insert(slot, (to, reason));
-    }
-
-    fn relocations(self) -> Vec<Relocation> {
-        let ends = self.moved.into_iter().filter_map(|(slot, (to, reason))| {
-            let (from, to) = (self.before.placements.get(slot)?.node, self.nodes[to].id);
-            (from != to).then(|| Relocation { slot: slot.clone(), from, to, reason })
-        });
-        ends.collect()
-    }
-
-    /// Returns the nodes by reserved share, the smallest first.
-    fn by_reserved_share(&self) -> Vec<usize> {
-        let mut numbers: Vec<usize> = (0..self.nodes.len()).collect();
-        numbers.sort_by_key(|&number| {
-            let node = &self.nodes[number];
-            (node.share(node.reserved), node.slots.len(), Reverse(node.id))
-        });
-        numbers
-    }
-
-    fn reservation(&self, slot: &Slot) -> Resources {
-        self.services.get(&slot.service).map(|it| it.reservation()).unwrap_or_default()
-    }
-
-    /// Returns whether the slot can move without putting more replicas of its service on one node.
-    fn keeps_spread(&self, slot: &Slot, from: usize, to: usize) -> bool {
-        let replicas = |number: usize| self.nodes[number].replicas(&slot.service);
-        replicas(to) < replicas(from) && self.can_move(slot, from, to)
-    }
-
-    /// Returns whether the slot can be moved at all and fits on the target.
-    fn can_move(&self, slot: &Slot, from: usize, to: usize) -> bool {
-        let (Some(service), Some(placed)) =
-            (self.services.get(&slot.service), self.before.placements.get(slot))
-        else {
-            return false;
-        };
-        let claim = self.input.nodes.get(&placed.node).and_then(|it| it.claims.get(slot));
-        if from == to
-            || !service.volumes.is_empty()
-            || self.ordered.contains_key(slot)
-            || !claim.is_some_and(|claim| claim.running)
-        {
-            return false;
-        }
-        let node = &self.nodes[to];
-        let mut allocation = NodeAllocation::new(node.id, node.node);
-        for held in &node.slots {
-            if let Some(other) = self.services.get(&held.service) {
-                allocation.reserve(other);
-                allocation.reserve_ports(other, held.replica);
-            }
-        }
-        check_node(service, &allocation).is_ok() && check_resources(service, &allocation).is_ok()
-    }
-}
-
-impl SimulatedNode<'_> {
-    /// Returns the number of replicas of a service.
-    fn replicas(&self, service: &ServiceKey) -> usize {
-        let slot = |replica| Slot { service: service.clone(), replica };
-        self.slots.range::<Slot, _>(slot(0)..=slot(u32::MAX)).count()
-    }
-
-    /// Returns the share of the node that is reserved, in parts per million of the dominant dimension.
-    fn share(&self, reserved: Resources) -> u64 {
-        let part = |of: u64, all: u64| {
-            let parts = u128::from(of) * 1_000_000 / u128::from(all.max(1));
-            u64::try_from(parts).unwrap_or(u64::MAX)
-        };
-        let all = self.node.capacity;
-        part(reserved.cpu_millis, all.cpu_millis).max(part(reserved.memory_bytes, all.memory_bytes))
-    }
 }

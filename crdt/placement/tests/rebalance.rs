@@ -116,6 +116,29 @@ fn small_differences_move_nothing() {
     assert_eq!(proposed(&input), [""; 0]);
 }
 
+#[test]
+fn slots_that_would_swap_places_leave_nothing_to_a_second_proposal() {
+    let mut input = PlanInput::default();
+    for (number, cpu, mib) in [(0, 2500, 1024), (1, 2500, 512), (2, 3000, 1536), (3, 1500, 768)] {
+        input.nodes.insert(node_id(number), node(&format!("m{number}"), cpu, mib));
+    }
+    add(&mut input, "shop/a", service(0, 1000, 0), &[2, 2, 2]);
+    add(&mut input, "shop/b", service(0, 1000, 512), &[1]);
+    add(&mut input, "shop/c", service(0, 500, 0), &[1, 1, 0]);
+    add(&mut input, "shop/d", service(0, 1000, 0), &[0, 0]);
+    let all = [
+        "shop/a.2 m2 -> m0: m2 has 2 replicas of shop/a, m0 none",
+        "shop/a.3 m2 -> m3: m2 has 3 replicas of shop/a, m3 none",
+        "shop/c.2 m1 -> m3: m1 has 2 replicas of shop/c, m3 none",
+        "shop/c.3 m0 -> m2: 100% of m0 are reserved, 66% of m2",
+        "shop/d.2 m0 -> m2: m0 has 2 replicas of shop/d, m2 none",
+    ];
+    assert_eq!(proposed(&input), all);
+    let orders = rebalance(&input);
+    follow(&mut input, &orders);
+    assert_eq!(proposed(&input), [""; 0]);
+}
+
 prop_compose! {
     /// An uneven cluster: nodes joined and drained, and every slot fits where it runs.
     fn uneven_cluster()(
