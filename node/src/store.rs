@@ -1,6 +1,7 @@
 //! The durable state: signed changes and certificates, in one redb file that also locks the data directory.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -57,7 +58,10 @@ pub(crate) enum StoreError {
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
-    /// Anything else: a full disk, a damaged file.
+    /// The disk has no space left, or the quota is used up.
+    #[error("{0}: no space left on the disk")]
+    Full(PathBuf),
+    /// Anything else, for example a damaged file.
     #[error("{path}: {source}")]
     Redb {
         /// The file.
@@ -251,7 +255,15 @@ impl Store {
     }
 
     fn error(&self, source: redb::Error) -> StoreError {
-        StoreError::Redb { path: self.path.clone(), source: Box::new(source) }
+        let path = self.path.clone();
+        match source {
+            redb::Error::Io(error)
+                if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                StoreError::Full(path)
+            }
+            source => StoreError::Redb { path, source: Box::new(source) },
+        }
     }
 }
 
@@ -357,6 +369,16 @@ mod tests {
             let error = Store::open(dir.path()).err().expect("refused").to_string();
             assert!(error.contains(refused), "{format:?}: {error}");
         }
+    }
+
+    #[test]
+    fn an_error_of_a_full_disk_is_told_from_other_errors() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path()).expect("opened");
+        let of = |kind: ErrorKind| store.error(redb::Error::Io(kind.into()));
+        assert!(matches!(of(ErrorKind::StorageFull), StoreError::Full(_)));
+        assert!(matches!(of(ErrorKind::QuotaExceeded), StoreError::Full(_)));
+        assert!(matches!(of(ErrorKind::InvalidData), StoreError::Redb { .. }));
     }
 
     #[test]

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// The request is malformed or inconsistent, whatever the state of the cluster.
+    /// The request is malformed or inconsistent, or a name in it matches several things.
     InvalidArgument,
     /// The named service, node, volume, image or file does not exist.
     NotFound,
-    /// The name matches several things, or something of this name exists already.
+    /// What the request is to create exists already.
     AlreadyExists,
     /// The cluster is not in the state that the request needs.
     FailedPrecondition,
@@ -19,7 +19,7 @@ pub enum ErrorCode {
     PermissionDenied,
     /// The token or certificate is missing, expired or invalid.
     Unauthenticated,
-    /// A limit was reached; the same request may succeed later.
+    /// A limit was reached, or a disk is full; the same request may succeed later.
     ResourceExhausted,
     /// A node, an instance or the Docker engine does not answer; the same request may succeed later or elsewhere.
     Unavailable,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vc_crdt::{NodeState, UpdateResult, View};
 use vc_protocol::control::RolloutState;
 use vc_protocol::instance::{Claim, InstanceState};
-use vc_protocol::spec::{FailureAction, ServiceSpec};
+use vc_protocol::spec::FailureAction;
 use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, VolumeKey};
 
 use crate::desired::desired;

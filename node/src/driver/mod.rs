@@ -380,6 +380,35 @@ impl Driver {
 
 fn disk_failed(error: &StoreError) -> ApiError {
     let message = format!("this node cannot write to its disk, nothing was changed: {error}");
-    ApiError::new(ErrorCode::Internal, message)
-        .with_hint("free some space or use another node with --peer")
+    let (code, hint) = match error {
+        StoreError::Full(_) => {
+            (ErrorCode::ResourceExhausted, "free some space, or use another node with --peer")
+        }
+        StoreError::Stopping => (ErrorCode::Unavailable, "use another node with --peer"),
+        _ => (ErrorCode::Internal, "use another node with --peer"),
+    };
+    ApiError::new(code, message).with_hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_answers_resource_exhausted() {
+        let path = std::path::PathBuf::from("/data/state.redb");
+        let damaged = StoreError::Redb {
+            path: path.clone(),
+            source: Box::new(redb::Error::Corrupted("a page".to_owned())),
+        };
+        assert_eq!(disk_failed(&damaged).code, ErrorCode::Internal);
+        assert_eq!(disk_failed(&StoreError::Stopping).code, ErrorCode::Unavailable);
+        let full = disk_failed(&StoreError::Full(path));
+        assert_eq!(full.code, ErrorCode::ResourceExhausted);
+        assert_eq!(
+            full.to_string(),
+            "this node cannot write to its disk, nothing was changed: /data/state.redb: no space left on the disk: free \
+             some space, or use another node with --peer"
+        );
+    }
 }

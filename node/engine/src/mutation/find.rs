@@ -93,3 +93,65 @@ pub fn find_node(view: &View, text: &str) -> Result<NodeId, FindError> {
         (Some(_), Some(_)) => Err(FindError::AmbiguousNode(text.to_owned())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use vc_crdt::{NodeState, ServiceRecord};
+    use vc_protocol::node::{NodeInfo, RuntimeKind};
+    use vc_protocol::spec::ServiceSpec;
+    use vc_protocol::{Keypair, Resources};
+
+    use super::*;
+
+    fn view() -> View {
+        let mut cluster = ClusterState::default();
+        for service in ["shop/web", "blog/web"] {
+            let (spec, deployed_by) = (ServiceSpec::default().into(), "ada".to_owned());
+            let record = ServiceRecord { spec, previous: None, updated: 1, deployed_by };
+            cluster.services.insert(service.parse().expect("a service"), record.into());
+        }
+        let node = |number: u8| {
+            let key = Keypair::ed25519_from_bytes([number; 32]).expect("32 bytes");
+            let info = NodeInfo {
+                name: "desk".parse().expect("a name"),
+                version: "0.1.0".to_owned(),
+                os: "linux".to_owned(),
+                arch: "amd64".to_owned(),
+                runtime: RuntimeKind::Docker,
+                capacity: Resources::default(),
+                labels: BTreeMap::new(),
+                addresses: Vec::new(),
+            };
+            let state = NodeState { info: Some(info), ..NodeState::default() };
+            (NodeId::of(&key.public()).expect("ed25519"), state)
+        };
+        View::from_states(cluster, BTreeMap::from([node(1), node(2)]))
+    }
+
+    #[test]
+    fn an_ambiguous_name_is_an_invalid_argument() {
+        let view = view();
+        let service = find_service(&view.cluster, "web").expect_err("two services");
+        let error = ApiError::from(service);
+        assert_eq!(error.code, ErrorCode::InvalidArgument);
+        assert_eq!(
+            error.to_string(),
+            "'web' matches several services: name one of blog/web, shop/web"
+        );
+        let node = find_node(&view, "desk").expect_err("two nodes");
+        assert_eq!(ApiError::from(node).code, ErrorCode::InvalidArgument);
+    }
+
+    #[test]
+    fn an_unknown_name_is_not_found() {
+        let view = view();
+        let codes = [
+            ApiError::from(find_service(&view.cluster, "db").expect_err("none")).code,
+            ApiError::from(find_services(&view.cluster, "wiki/").expect_err("none")).code,
+            ApiError::from(find_node(&view, "attic").expect_err("none")).code,
+        ];
+        assert_eq!(codes, [ErrorCode::NotFound; 3]);
+    }
+}

@@ -38,11 +38,13 @@ pub enum StoreError {
 
 impl From<io::Error> for StoreError {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
-            _ => Self::Io(error),
-        }
+        if is_full(&error) { Self::Full } else { Self::Io(error) }
     }
+}
+
+/// Returns whether the disk has no space left, or the quota is used up.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Why a request to a member failed.
@@ -229,6 +231,9 @@ impl From<PushError> for ApiError {
                 ExportError::Store(StoreError::Full | StoreError::NoSpace { .. }) => {
                     ErrorCode::ResourceExhausted
                 }
+                ExportError::Pack(PackError::Io(error)) if is_full(error) => {
+                    ErrorCode::ResourceExhausted
+                }
                 ExportError::Docker(_) | ExportError::Interrupted => ErrorCode::Unavailable,
                 ExportError::Pack(_) | ExportError::Store(_) => ErrorCode::Internal,
             },
@@ -240,4 +245,21 @@ impl From<PushError> for ApiError {
 /// Returns the short form of a digest, for texts.
 pub(super) fn short(id: &Digest) -> String {
     id.short().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_answers_resource_exhausted() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let errors = [
+            ExportError::Store(StoreError::from(full())),
+            ExportError::Pack(PackError::Io(full())),
+        ];
+        for error in errors {
+            assert_eq!(ApiError::from(PushError::from(error)).code, ErrorCode::ResourceExhausted);
+        }
+    }
 }
