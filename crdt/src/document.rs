@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::transaction::{CommitOptions, Transactable as _};
-use automerge::{
-    ActorId, Automerge, Change, ObjId, ObjType, ROOT, ReadDoc as _, ScalarValue, Value,
-};
+use automerge::{ActorId, Automerge, Change, ObjId, ROOT, ReadDoc as _, ScalarValue, Value};
 use vc_protocol::Millis;
 use vc_protocol::change::Actor;
 
@@ -22,6 +20,30 @@ pub enum DocumentError {
     /// Automerge rejected a local write.
     #[error("cannot write the document: {0}")]
     Write(String),
+    /// The document waits for changes that it depends on, see [`Document::is_held`].
+    #[error(
+        "the document waits for changes that this node does not have, or does not know: upgrade vc-node"
+    )]
+    Held,
+    /// The write touches an entry that this version cannot read.
+    #[error("the entry '{key}' in map {map} was written by a newer vc-node: upgrade this node")]
+    Unreadable {
+        /// The map.
+        map: &'static str,
+        /// The key in the map.
+        key: String,
+    },
+    /// The sequence number of a local write is not the next one of its actor.
+    #[error("a write has sequence number {found} instead of {expected}")]
+    Sequence {
+        /// The next number of the actor, by what is stored.
+        expected: u64,
+        /// The number that Automerge gave.
+        found: u64,
+    },
+    /// The bytes of a schema change are not what they were when it was released.
+    #[error("schema change {0} does not decode")]
+    Schema(usize),
 }
 
 /// One scalar to set or to delete.
@@ -39,38 +61,92 @@ pub(crate) struct Written {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The names of the maps that a document has from its first change on.
+/// One change of a document's schema: it adds maps. The author is the actor `genesis`, the time is 0, and it depends on the
+/// schema change before it, so it is equal on every node; it is never sent. Its bytes are frozen: a document of one
+/// version has to be the start of that of the next.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Schema(pub(crate) &'static [&'static str]);
+pub(crate) struct SchemaChange {
+    /// The maps that it adds.
+    pub(crate) maps: &'static [&'static str],
+    /// The Automerge change.
+    pub(crate) bytes: &'static [u8],
+}
+
+/// The schema changes of a kind of document, oldest first; the first is the genesis. New ones are appended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Schema(pub(crate) &'static [SchemaChange]);
 
 #[derive(Clone)]
 pub(crate) struct Document {
     automerge: Automerge,
+    schema: Schema,
+    /// Number of schema changes that the document has.
+    version: usize,
     maps: BTreeMap<&'static str, ObjId>,
 }
 
 impl Document {
-    /// Returns a document that holds only its genesis change. The change is equal on every node, so that all share the
-    /// same maps.
+    /// Returns a document that holds only its genesis change.
     pub(crate) fn new(schema: Schema) -> Result<Self, DocumentError> {
-        let mut automerge = Automerge::new().with_actor(ActorId::from(b"genesis".as_slice()));
-        let mut transaction = automerge.transaction();
-        let mut maps = BTreeMap::new();
-        for &name in schema.0 {
-            let id = transaction.put_object(ROOT, name, ObjType::Map).map_err(write_error)?;
-            maps.insert(name, id);
+        let automerge = Automerge::new();
+        let mut document = Self { automerge, schema, version: 0, maps: BTreeMap::new() };
+        document.upgrade(1)?;
+        Ok(document)
+    }
+
+    /// Applies the schema changes up to a version that every node which is up supports.
+    pub(crate) fn upgrade(&mut self, version: usize) -> Result<(), DocumentError> {
+        while self.version < version
+            && let Some(step) = self.schema.0.get(self.version)
+        {
+            let refused = |_| DocumentError::Schema(self.version + 1);
+            let change = Change::from_bytes(step.bytes.to_vec()).map_err(|_| refused(()))?;
+            self.automerge.apply_changes([change]).map_err(|_| refused(()))?;
+            for &name in step.maps {
+                let found = self.automerge.get(ROOT, name).map_err(write_error)?;
+                let (_, id) = found.ok_or_else(|| refused(()))?;
+                self.maps.insert(name, id);
+            }
+            self.version += 1;
         }
-        transaction.commit_with(CommitOptions::default().with_time(0));
-        Ok(Self { automerge, maps })
+        Ok(())
+    }
+
+    /// Returns whether some changes wait for others: for changes that are under way, or for a schema change that this
+    /// version does not know. What the document says is incomplete then.
+    pub(crate) fn is_held(&self) -> bool {
+        !self.automerge.get_missing_deps(&[]).is_empty()
+    }
+
+    /// Applies the schema changes that received changes depend on.
+    fn follow_schema(&mut self) -> Result<(), DocumentError> {
+        let missing = self.automerge.get_missing_deps(&[]);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for (index, step) in self.schema.0.iter().enumerate().skip(self.version) {
+            let change = Change::from_bytes(step.bytes.to_vec());
+            let hash = change.map_err(|_| DocumentError::Schema(index + 1))?.hash();
+            if missing.contains(&hash) {
+                return self.upgrade(index + 1).and_then(|()| self.follow_schema());
+            }
+        }
+        Ok(())
     }
 
     /// Writes edits as one change of `actor`. Returns `None` if nothing changes.
+    ///
+    /// # Errors
+    /// The document is held, or Automerge refuses the edits.
     pub(crate) fn write(
         &mut self,
         actor: &Actor,
         edits: &[Edit],
         at: Millis,
     ) -> Result<Option<Written>, DocumentError> {
+        if self.is_held() {
+            return Err(DocumentError::Held);
+        }
         self.automerge.set_actor(ActorId::from(actor.as_bytes()));
         let mut transaction = self.automerge.transaction();
         for edit in edits {
@@ -97,17 +173,14 @@ impl Document {
     /// Applies changes of other nodes. Automerge can panic on malformed input, so it works on a copy and panics are
     /// caught.
     pub(crate) fn apply(&mut self, changes: Vec<Change>) -> Result<(), DocumentError> {
-        let mut copy = self.automerge.clone();
-        let applied =
-            catch_unwind(AssertUnwindSafe(move || copy.apply_changes(changes).map(|()| copy)));
-        match applied {
-            Ok(Ok(automerge)) => {
-                self.automerge = automerge;
-                Ok(())
-            }
-            Ok(Err(_)) => Err(DocumentError::Malformed),
-            Err(_) => Err(DocumentError::Panicked),
-        }
+        let mut copy = self.clone();
+        let applied = catch_unwind(AssertUnwindSafe(move || {
+            copy.automerge.apply_changes(changes).map_err(|_| DocumentError::Malformed)?;
+            copy.follow_schema()?;
+            Ok(copy)
+        }));
+        *self = applied.unwrap_or(Err(DocumentError::Panicked))?;
+        Ok(())
     }
 
     /// Returns the entries of one map; the value is `None` if it is not a string.
@@ -158,7 +231,7 @@ mod tests {
     use super::*;
     use vc_protocol::NodeId;
 
-    const SCHEMA: Schema = Schema(&["entries"]);
+    use crate::schema::tests::{NEWER, OLDER};
 
     fn actor(n: u64) -> Actor {
         let key = vc_protocol::Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
@@ -172,7 +245,7 @@ mod tests {
     #[test]
     fn documents_created_independently_share_their_maps() {
         let (mut a, mut b) =
-            (Document::new(SCHEMA).expect("new"), Document::new(SCHEMA).expect("new"));
+            (Document::new(OLDER).expect("new"), Document::new(OLDER).expect("new"));
         let one = a.write(&actor(1), &[put("x", "1")], 5).expect("written").expect("a change");
         let two = b.write(&actor(2), &[put("y", "2")], 5).expect("written").expect("a change");
         b.apply(vec![decode(&one.bytes, &actor(1), 1).expect("decodes")]).expect("applies");
@@ -183,7 +256,7 @@ mod tests {
 
     #[test]
     fn writing_an_existing_value_makes_no_change() {
-        let mut a = Document::new(SCHEMA).expect("new");
+        let mut a = Document::new(OLDER).expect("new");
         assert!(a.write(&actor(1), &[put("x", "1")], 0).expect("written").is_some());
         assert!(a.write(&actor(1), &[put("x", "1")], 9).expect("written").is_none());
         let gone = Edit { map: "entries", key: "none".to_owned(), value: None };
@@ -192,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_change_that_differs_from_its_envelope_is_rejected() {
-        let mut a = Document::new(SCHEMA).expect("new");
+        let mut a = Document::new(OLDER).expect("new");
         let one = a.write(&actor(1), &[put("x", "1")], 0).expect("written").expect("a change");
         assert!(decode(&one.bytes, &actor(2), 1).is_err());
         assert!(decode(&one.bytes, &actor(1), 2).is_err());
@@ -201,9 +274,74 @@ mod tests {
         }
     }
 
+    fn more(key: &str, value: &str) -> Edit {
+        Edit { map: "more", ..put(key, value) }
+    }
+
+    fn change(written: &Written, n: u64) -> Change {
+        decode(&written.bytes, &actor(n), written.seq).expect("decodes")
+    }
+
+    #[test]
+    fn a_document_without_a_newer_map_is_held_and_loses_nothing() {
+        let mut old = Document::new(OLDER).expect("new");
+        let first = old.write(&actor(1), &[put("x", "1")], 0).expect("written").expect("a change");
+        let mut new = Document::new(NEWER).expect("new");
+        new.apply(vec![change(&first, 1)]).expect("applies");
+        new.upgrade(2).expect("upgraded");
+        let second = new.write(&actor(2), &[more("y", "2"), put("x", "3")], 0);
+        let second = second.expect("written").expect("a change");
+        assert!(!old.is_held() && !new.is_held());
+
+        old.apply(vec![change(&second, 2)]).expect("accepted");
+        assert!(old.is_held());
+        assert_eq!(old.map("entries"), BTreeMap::from([("x".to_owned(), Some("1".to_owned()))]));
+        let refused = old.write(&actor(1), &[put("z", "4")], 0).err();
+        assert_eq!(refused, Some(DocumentError::Held));
+
+        // The upgraded node reads the same changes, and writes where it stopped.
+        let mut upgraded = Document::new(NEWER).expect("new");
+        upgraded.apply(vec![change(&first, 1), change(&second, 2)]).expect("applies");
+        assert!(!upgraded.is_held());
+        assert_eq!(upgraded.map("more"), new.map("more"));
+        assert_eq!(upgraded.map("entries"), new.map("entries"));
+        let third = upgraded.write(&actor(1), &[put("z", "4")], 0).expect("written");
+        assert_eq!(third.map(|written| written.seq), Some(2));
+    }
+
+    #[test]
+    fn a_document_waits_for_the_changes_that_a_change_depends_on() {
+        let mut a = Document::new(OLDER).expect("new");
+        let one = a.write(&actor(1), &[put("x", "1")], 0).expect("written").expect("a change");
+        let two = a.write(&actor(2), &[put("x", "2")], 0).expect("written").expect("a change");
+        let mut b = Document::new(OLDER).expect("new");
+        b.apply(vec![change(&two, 2)]).expect("accepted");
+        assert!(b.is_held());
+        b.apply(vec![change(&one, 1)]).expect("applies");
+        assert!(!b.is_held());
+        assert_eq!(a.map("entries"), b.map("entries"));
+    }
+
+    #[test]
+    fn nodes_that_add_a_map_at_different_times_share_it() {
+        let (mut a, mut b) =
+            (Document::new(NEWER).expect("new"), Document::new(NEWER).expect("new"));
+        let early = b.write(&actor(2), &[put("x", "1")], 0).expect("written").expect("a change");
+        a.upgrade(2).expect("upgraded");
+        let one = a.write(&actor(1), &[more("y", "1")], 0).expect("written").expect("a change");
+        b.apply(vec![change(&one, 1)]).expect("applies");
+        b.upgrade(2).expect("upgraded");
+        a.apply(vec![change(&early, 2)]).expect("applies");
+        let two = b.write(&actor(2), &[more("z", "2")], 0).expect("written").expect("a change");
+        a.apply(vec![change(&two, 2)]).expect("applies");
+        assert_eq!(a.map("more").len(), 2);
+        assert_eq!(a.map("more"), b.map("more"));
+        assert_eq!(a.map("entries"), b.map("entries"));
+    }
+
     #[test]
     fn a_corrupt_change_leaves_the_document_usable() {
-        let mut a = Document::new(SCHEMA).expect("new");
+        let mut a = Document::new(OLDER).expect("new");
         let one = a
             .write(&actor(1), &[put("x", "1"), put("y", "2")], 0)
             .expect("written")
@@ -212,7 +350,7 @@ mod tests {
             for flip in [0x01, 0x55, 0x80, 0xff] {
                 let mut bytes = one.bytes.clone();
                 bytes[at] ^= flip;
-                let mut b = Document::new(SCHEMA).expect("new");
+                let mut b = Document::new(OLDER).expect("new");
                 if let Ok(change) = decode(&bytes, &actor(1), 1) {
                     let _ = b.apply(vec![change]);
                 }

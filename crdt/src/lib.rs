@@ -9,13 +9,16 @@
 //! no I/O. `docs/formats.md` lists the maps, keys and values.
 
 mod document;
+mod held;
 pub mod liveness;
 mod received;
 mod replica;
+mod schema;
 mod state;
 mod view;
 
 pub use document::DocumentError;
+pub use held::Held;
 pub use received::{EntryError, Received, Rejected, UnreadableEntry};
 pub use replica::{Loaded, Replica};
 pub use state::{

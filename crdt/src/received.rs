@@ -36,6 +36,14 @@ pub enum Rejected {
     /// A change of this author made Automerge panic; all further ones are rejected until this node restarts.
     #[error("change by {0}, whose changes are quarantined since one made Automerge panic")]
     Quarantined(NodeId),
+    /// A change on the disk follows one that is missing there.
+    #[error("change {seq} of {author} follows one that is missing on the disk")]
+    Gap {
+        /// The node that signed the change.
+        author: NodeId,
+        /// Its sequence number.
+        seq: u64,
+    },
     /// The document does not accept the change.
     #[error("invalid change by {author}: {error}")]
     Document {

@@ -5,13 +5,17 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_protocol::change::{Actor, ChangeBody, ChangeError, SignedChange, VersionVector};
+use vc_protocol::change::{
+    Actor, ChangeBody, ChangeError, DocumentId, SignedChange, VersionVector,
+};
 use vc_protocol::token::{NodeRole, TokenError, verify_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
 use crate::document::{Document, DocumentError};
+use crate::held::Held;
 use crate::received::{Received, Rejected, UnreadableEntry};
-use crate::state::{CLUSTER, ClusterState, NodeState};
+use crate::schema::CLUSTER;
+use crate::state::{ClusterState, NodeState};
 
 /// A member, known by its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +99,17 @@ impl Replica {
             }
         }
         bodies.sort_by_key(|body| (body.document, body.actor, body.seq));
+        // What follows a change that is missing on the disk is left out: peers send both again.
+        let mut next = VersionVector::default();
+        bodies.retain(|body| {
+            let follows = receive::follows(&next, body);
+            if follows {
+                receive::advance(&mut next, body);
+            } else {
+                received.rejected.push(Rejected::Gap { author: body.author, seq: body.seq });
+            }
+            follows
+        });
         replica.apply_all(bodies, &mut received);
         let Received { rejected, unreadable, .. } = received;
         Ok(Loaded { replica, rejected, unreadable })
@@ -136,6 +151,39 @@ impl Replica {
     /// Returns which changes this replica has.
     pub fn versions(&self) -> &VersionVector {
         &self.versions
+    }
+
+    /// Returns whether the cluster document has every change that its changes depend on.
+    pub fn is_cluster_complete(&self) -> bool {
+        !self.cluster.is_held()
+    }
+
+    /// Returns what this version cannot read.
+    pub fn held(&self) -> Held {
+        let held = |node: &NodeId, it: &NodeDocument| {
+            let id = DocumentId::Node { node: *node, generation: it.generation };
+            it.document.is_held().then_some(id)
+        };
+        let mut documents: BTreeSet<DocumentId> =
+            self.nodes.iter().filter_map(|(node, it)| held(node, it)).collect();
+        documents.extend(self.cluster.is_held().then_some(DocumentId::Cluster));
+        let mut unreadable = self.cluster_unreadable.clone();
+        unreadable.extend(self.nodes.values().flat_map(|it| it.unreadable.iter().cloned()));
+        Held::of(&self.cluster_state, documents, &unreadable)
+    }
+
+    /// Gives the documents that this node writes the maps of a schema version, if this version knows it. Call it with a
+    /// version that every node which is up supports: others hold the document.
+    ///
+    /// # Errors
+    /// A schema change does not decode.
+    pub fn upgrade(&mut self, schema: u32) -> Result<(), DocumentError> {
+        let version = usize::try_from(schema).unwrap_or(usize::MAX);
+        self.cluster.upgrade(version)?;
+        match self.nodes.get_mut(&self.id) {
+            Some(own) => own.document.upgrade(version),
+            None => Ok(()),
+        }
     }
 
     /// Returns the cluster document.

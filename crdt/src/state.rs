@@ -12,7 +12,7 @@ use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{FileId, FileKind, ServiceSpec};
 use vc_protocol::{InstanceId, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
-use crate::document::{Document, Edit, Schema};
+use crate::document::{Document, Edit};
 use crate::received::{EntryError, UnreadableEntry};
 
 /// A deployed service. The number of replicas is stored separately, so that a `scale` and a `deploy` by two operators at
@@ -165,11 +165,6 @@ pub struct NodeState {
     /// Nodes that it has heard from since it started. It has no vote on others unless it accuses them.
     pub observed: BTreeSet<NodeId>,
 }
-
-pub(crate) const CLUSTER: Schema =
-    Schema(&["services", "scale", "drained", "left", "moves", "files", "images", "tombstones"]);
-pub(crate) const NODE: Schema =
-    Schema(&["self", "claims", "unreachable", "observed", "volumes", "update_results", "ports"]);
 
 impl ClusterState {
     /// Reads the document, with the entries that are unreadable.

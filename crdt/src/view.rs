@@ -9,6 +9,7 @@ use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{Deployment, FailureAction, ServiceSpec};
 use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
+use crate::held::Held;
 use crate::liveness;
 use crate::replica::Replica;
 use crate::state::{ClusterState, MoveOrder, NodeState, ServiceRecord};
@@ -30,6 +31,8 @@ pub struct View {
     pub input: PlanInput,
     /// The node of every slot.
     pub plan: Plan,
+    /// What this version cannot read.
+    pub held: Held,
 }
 
 /// How the last update of a service ended.
@@ -44,7 +47,8 @@ pub enum UpdateStatus {
 impl View {
     /// Returns the view of the documents of a replica.
     pub fn of(replica: &Replica) -> Self {
-        Self::from_states(replica.cluster().clone(), replica.nodes().clone())
+        let held = replica.held();
+        Self { held, ..Self::from_states(replica.cluster().clone(), replica.nodes().clone()) }
     }
 
     /// Returns the view of these documents.
@@ -80,7 +84,7 @@ impl View {
             moves: moves(&cluster, &nodes),
         };
         let plan = plan(&input);
-        Self { cluster, nodes, left, up, updates, input, plan }
+        Self { cluster, nodes, left, up, updates, input, plan, held: Held::default() }
     }
 
     /// Returns the spec in effect: the deployed one, or the previous one after a rollback. `None` if the service is not

@@ -10,8 +10,11 @@ use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _,
 };
 use vc_engine::Durable;
-use vc_protocol::change::{ChangeRange, DocumentId, SignedChange};
-use vc_protocol::wire::{MAX_BATCH, decode, encode};
+use vc_protocol::change::{Actor, ChangeRange, DocumentId, SignedChange};
+use vc_protocol::wire::{MAX_BATCH, WireError, decode, encode};
+
+/// A change to store: document key, actor, sequence number, encoded change.
+type Row = (Vec<u8>, Actor, u64, Vec<u8>);
 
 /// Name of the file in the data directory.
 const FILE: &str = "state.redb";
@@ -55,6 +58,13 @@ pub(crate) enum StoreError {
         /// Its format number.
         found: u64,
     },
+    /// Another change is stored under the key of this one: two processes have used the identity of its author, or its data
+    /// directory was set back.
+    #[error("another change is stored as {0}: it is kept")]
+    Conflict(String),
+    /// A change that is to be stored cannot be decoded.
+    #[error("a change cannot be stored: {0}")]
+    Undecodable(#[from] WireError),
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
@@ -157,6 +167,12 @@ impl Store {
 
     /// Writes all of it, or nothing. Returns once it is durable.
     pub(crate) fn persist(&self, durable: &Durable) -> Result<(), StoreError> {
+        let mut rows = Vec::with_capacity(durable.changes.len());
+        for change in &durable.changes {
+            let body = change.decode_unverified()?;
+            rows.push((document_key(body.document), body.actor, body.seq, encode(change)));
+        }
+        self.check_conflicts(&rows, &durable.replaced)?;
         self.write(|transaction| {
             let mut certificates = transaction.open_table(CERTIFICATES)?;
             for certificate in &durable.certificates {
@@ -167,20 +183,33 @@ impl Store {
                 let document = document_key(*replaced);
                 changes.retain(|(of, _, _), _| of != document.as_slice())?;
             }
-            for change in &durable.changes {
-                let body = match change.decode_unverified() {
-                    Ok(body) => body,
-                    Err(error) => {
-                        tracing::error!(%error, "change not stored: its body cannot be decoded");
-                        continue;
-                    }
-                };
-                let document = document_key(body.document);
-                let key = (document.as_slice(), body.actor.as_bytes(), body.seq);
-                changes.insert(key, encode(change).as_slice())?;
+            for (document, actor, seq, bytes) in &rows {
+                changes.insert((document.as_slice(), actor.as_bytes(), *seq), bytes.as_slice())?;
             }
             Ok(())
         })
+    }
+
+    /// Errors: the key of a row has another change, in a document that is not replaced. One that cannot be decoded may be
+    /// replaced by a valid one.
+    fn check_conflicts(&self, rows: &[Row], replaced: &[DocumentId]) -> Result<(), StoreError> {
+        let replaced: Vec<Vec<u8>> = replaced.iter().map(|it| document_key(*it)).collect();
+        let kept = rows.iter().filter(|(document, ..)| !replaced.contains(document));
+        let conflict = self.read(|transaction| {
+            let changes = transaction.open_table(CHANGES)?;
+            for (document, actor, seq, bytes) in kept {
+                let key = (document.as_slice(), actor.as_bytes(), *seq);
+                let held = changes.get(key)?;
+                let differs = held.is_some_and(|held| {
+                    held.value() != bytes && decode::<SignedChange>(held.value()).is_ok()
+                });
+                if differs {
+                    return Ok(Some(LoggedKey(key.0, key.1, key.2).to_string()));
+                }
+            }
+            Ok(None)
+        })?;
+        conflict.map_or(Ok(()), |key| Err(StoreError::Conflict(key)))
     }
 
     /// Reads the changes in these ranges, in batches of at most [`MAX_BATCH`] bytes. Changes that cannot be decoded are
@@ -294,7 +323,7 @@ fn document_key(document: DocumentId) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vc_protocol::change::{Actor, ChangeBody};
+    use vc_protocol::change::ChangeBody;
     use vc_protocol::{ClusterId, Keypair, NodeId};
 
     fn change(document: DocumentId, key: &Keypair, seq: u64) -> SignedChange {
@@ -379,6 +408,23 @@ mod tests {
         assert!(matches!(of(ErrorKind::StorageFull), StoreError::Full(_)));
         assert!(matches!(of(ErrorKind::QuotaExceeded), StoreError::Full(_)));
         assert!(matches!(of(ErrorKind::InvalidData), StoreError::Redb { .. }));
+    }
+
+    #[test]
+    fn another_change_under_the_same_key_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
+        let store = Store::open(dir.path()).expect("opened");
+        let persist = |changes| store.persist(&Durable { changes, ..Durable::default() });
+        let first = change(DocumentId::Cluster, &key, 1);
+        persist(vec![first.clone()]).expect("stored");
+        persist(vec![first.clone()]).expect("the same change again");
+        let mut other = first.decode_unverified().expect("decodes");
+        other.payload = vec![8];
+        let other = SignedChange::sign(&other, &key);
+        let refused = persist(vec![change(DocumentId::Cluster, &key, 2), other]);
+        assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
+        assert_eq!(store.load().expect("loaded").changes, [first], "all or nothing");
     }
 
     #[test]

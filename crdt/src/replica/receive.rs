@@ -9,7 +9,8 @@ use vc_protocol::change::{
 use super::{NodeDocument, Replica};
 use crate::document::{Document, DocumentError, decode};
 use crate::received::{Received, Rejected, UnreadableEntry};
-use crate::state::{ClusterState, NODE, NodeState};
+use crate::schema::NODE;
+use crate::state::{ClusterState, NodeState};
 
 impl Replica {
     /// Verifies a batch and applies what is valid. Changes that are known already, or whose predecessors are missing, are
@@ -156,7 +157,7 @@ fn report_new(before: &[UnreadableEntry], now: &[UnreadableEntry], received: &mu
 }
 
 /// Returns whether a change is the next one of its actor.
-fn follows(versions: &VersionVector, body: &ChangeBody) -> bool {
+pub(super) fn follows(versions: &VersionVector, body: &ChangeBody) -> bool {
     match body.document {
         DocumentId::Cluster => {
             body.seq == versions.cluster.get(&body.actor).copied().unwrap_or(0) + 1
@@ -169,7 +170,7 @@ fn follows(versions: &VersionVector, body: &ChangeBody) -> bool {
     }
 }
 
-fn advance(versions: &mut VersionVector, body: &ChangeBody) {
+pub(super) fn advance(versions: &mut VersionVector, body: &ChangeBody) {
     match body.document {
         DocumentId::Cluster => {
             versions.cluster.insert(body.actor, body.seq);

@@ -6,8 +6,9 @@ use vc_protocol::Millis;
 use vc_protocol::change::{Actor, Batch, ChangeBody, DocumentId, SignedChange, Subject};
 
 use super::{NodeDocument, Replica};
-use crate::document::{Document, DocumentError, Edit};
-use crate::state::{ClusterState, NODE, NodeState};
+use crate::document::{Document, DocumentError, Edit, Written};
+use crate::schema::NODE;
+use crate::state::{ClusterState, NodeState};
 
 impl Replica {
     /// Returns the actor for this node's writes to the cluster document. It is kept across restarts, unless `may_reuse` is
@@ -33,8 +34,16 @@ impl Replica {
         nonce: u64,
     ) -> Result<Option<SignedChange>, DocumentError> {
         let edits = self.cluster_state.edits(desired);
+        let is_unreadable = |edit: &&Edit| {
+            self.cluster_unreadable.iter().any(|it| it.map == edit.map && it.key == edit.key)
+        };
+        if let Some(edit) = edits.iter().find(is_unreadable) {
+            return Err(DocumentError::Unreadable { map: edit.map, key: edit.key.clone() });
+        }
         let actor = self.actor(may_reuse, nonce);
         let Some(written) = self.cluster.write(&actor, &edits, now)? else { return Ok(None) };
+        let last = self.versions.cluster.get(&actor).copied().unwrap_or(0);
+        check_sequence(last, &written)?;
         self.versions.cluster.insert(actor, written.seq);
         (self.cluster_state, self.cluster_unreadable) = ClusterState::read(&self.cluster);
         let document = DocumentId::Cluster;
@@ -57,7 +66,8 @@ impl Replica {
         self.append_own(generation, &edits, desired, now)
     }
 
-    /// Starts a new generation of this node's document with `state` and without history. Generations follow the clock, so
+    /// Starts a new generation of this node's document with `state` and without history. Entries that this version cannot
+    /// read are taken over. Generations follow the clock, so
     /// that a data directory restored from a backup does not repeat one.
     pub fn start_generation(
         &mut self,
@@ -65,9 +75,23 @@ impl Replica {
         now: Millis,
     ) -> Result<Option<SignedChange>, DocumentError> {
         let generation = self.nodes.get(&self.id).map_or(0, |own| own.generation + 1).max(now);
+        let mut edits = NodeState::default().edits(state);
+        if let Some(old) = self.nodes.get(&self.id) {
+            if old.document.is_held() {
+                return Err(DocumentError::Held);
+            }
+            edits.extend(old.unreadable.iter().filter_map(|entry| {
+                let value = old.document.map(entry.map).remove(&entry.key)?;
+                Some(Edit { map: entry.map, key: entry.key.clone(), value: Some(value?) })
+            }));
+        }
         self.nodes.remove(&self.id);
-        let edits = NodeState::default().edits(state);
-        self.append_own(generation, &edits, state, now)
+        let written = self.append_own(generation, &edits, state, now)?;
+        if let Some(own) = self.nodes.get_mut(&self.id) {
+            let document = DocumentId::Node { node: self.id, generation };
+            own.unreadable = NodeState::read(&own.document, document).1;
+        }
+        Ok(written)
     }
 
     /// Returns the number of changes in the present generation of this node's document.
@@ -93,6 +117,7 @@ impl Replica {
             }),
         };
         let Some(written) = own.document.write(&actor, edits, now)? else { return Ok(None) };
+        check_sequence(own.seq, &written)?;
         own.seq = written.seq;
         self.versions.nodes.insert(self.id, (generation, written.seq));
         self.node_states.insert(self.id, desired.clone());
@@ -127,4 +152,10 @@ impl Replica {
         let own = self.members.get(&self.id).map(|member| member.certificate.clone());
         Batch { certificates: own.into_iter().collect(), changes }
     }
+}
+
+/// Errors: the change does not follow the last one that is known of its actor.
+fn check_sequence(last: u64, written: &Written) -> Result<(), DocumentError> {
+    let (expected, found) = (last + 1, written.seq);
+    if found == expected { Ok(()) } else { Err(DocumentError::Sequence { expected, found }) }
 }

@@ -1,9 +1,9 @@
 //! The engine: composes the state machines of a node, merges their timeouts, and applies the commands of users.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use vc_crdt::{DocumentError, Loaded, NodeState, Replica, View};
+use vc_crdt::{DocumentError, Held, Loaded, NodeState, Replica, View};
 use vc_protocol::change::{Batch, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
@@ -41,9 +41,20 @@ pub struct Engine {
     anti_entropy: AntiEntropy,
     hold: StartupHold,
     reconciler: Reconciler,
+    /// Commands that wait until the cluster document is complete, oldest first.
+    waiting: VecDeque<Waiting>,
     /// What is to become durable before the outputs that follow.
     pending: Durable,
     outputs: Vec<Output>,
+}
+
+/// A command that waits until the cluster document is complete.
+struct Waiting {
+    request: u64,
+    by: Subject,
+    mutation: Mutation,
+    /// When it is refused.
+    deadline: Millis,
 }
 
 impl Engine {
@@ -93,6 +104,7 @@ impl Engine {
             anti_entropy: AntiEntropy::new(timing, now),
             hold: StartupHold::new((!alone).then_some(now + timing.first_contact)),
             reconciler: Reconciler::new(id, before.claims, timing.runtime_grace),
+            waiting: VecDeque::new(),
             pending: Durable::default(),
             outputs: Vec::new(),
         })
@@ -126,6 +138,7 @@ impl Engine {
             (self.detector.poll_timeout(), "silence check"),
             (self.anti_entropy.poll_timeout(), "anti-entropy"),
             (self.hold.poll_timeout(), "startup hold"),
+            (self.waiting.front().map(|it| it.deadline), "waiting command"),
         ];
         let due = timers.into_iter().filter_map(|(at, name)| Some((at?, name)));
         let due = due.chain(self.reconciler.poll_timeout()).min();
@@ -173,8 +186,12 @@ impl Engine {
             Input::Certificate(certificate) => {
                 self.receive(Batch { certificates: vec![certificate], changes: Vec::new() }, now);
             }
-            Input::Mutate { request, by, mutation } => self.mutate(request, by, &mutation, now),
+            Input::Mutate { request, by, mutation } => {
+                let deadline = now + self.timing.incomplete;
+                self.waiting.push_back(Waiting { request, by, mutation, deadline });
+            }
         }
+        self.mutate_waiting(now);
         self.converge(now);
         std::mem::take(&mut self.outputs)
     }
@@ -286,7 +303,7 @@ impl Engine {
             if self.reconciler.is_unknown() {
                 break;
             }
-            let hold = self.hold.is_active();
+            let hold = self.hold.reason();
             let actions = self.reconciler.reconcile(&self.view, &mut self.own, hold, now);
             self.outputs.extend(actions);
             match self.write_own_document(now) {
@@ -294,7 +311,8 @@ impl Engine {
                     own_changes.push(change);
                     self.dirty = true;
                 }
-                Ok(None) => {}
+                // The log says when a document becomes held.
+                Ok(None) | Err(DocumentError::Held) => {}
                 Err(error) => tracing::error!(%error, "cannot write this node's document"),
             }
         }
@@ -314,7 +332,14 @@ impl Engine {
             // node would count itself as down and stop everything.
             nodes.insert(self.replica.id(), self.own.clone());
         }
-        let view = View::from_states(self.replica.cluster().clone(), nodes);
+        let view = View {
+            held: self.replica.held(),
+            ..View::from_states(self.replica.cluster().clone(), nodes)
+        };
+        if view.held != self.view.held {
+            let Held { documents, services, .. } = &view.held;
+            tracing::info!(?documents, ?services, "what this vc-node cannot read has changed");
+        }
         let moved = |from: &View, to: &View| -> Vec<NodeId> {
             from.up.difference(&to.up).copied().collect()
         };
@@ -334,12 +359,13 @@ impl Engine {
         if self.renewed && self.replica.own_change_count() < HISTORY {
             return self.replica.write_node(&self.own, now);
         }
-        self.renewed = true;
         let node = self.replica.id();
-        if let Some(&(generation, _)) = self.replica.versions().nodes.get(&node) {
-            self.pending.replaced.push(DocumentId::Node { node, generation });
-        }
-        self.replica.start_generation(&self.own, now)
+        let replaced = self.replica.versions().nodes.get(&node).copied();
+        let written = self.replica.start_generation(&self.own, now)?;
+        self.renewed = true;
+        let replaced = replaced.map(|(generation, _)| DocumentId::Node { node, generation });
+        self.pending.replaced.extend(replaced);
+        Ok(written)
     }
 
     fn publish(&mut self, changes: Vec<SignedChange>, now: Millis) {
@@ -348,6 +374,18 @@ impl Engine {
         }
         let batch = self.replica.batch(changes);
         self.outputs.extend(self.anti_entropy.publish(batch, self.replica.versions(), now));
+    }
+
+    /// Carries out the commands that wait, if the cluster document is complete; refuses those whose time is over.
+    fn mutate_waiting(&mut self, now: Millis) {
+        while let Some(Waiting { deadline, .. }) = self.waiting.front()
+            && (now >= *deadline || self.replica.is_cluster_complete())
+            && let Some(Waiting { request, by, mutation, .. }) = self.waiting.pop_front()
+        {
+            // The command is checked against what has just arrived.
+            self.converge(now);
+            self.mutate(request, by, &mutation, now);
+        }
     }
 
     fn mutate(&mut self, request: u64, by: Subject, mutation: &Mutation, now: Millis) {

@@ -98,19 +98,20 @@ impl Mutation {
                 deploy(view, &mut state, deployments, files, by, now)?
             }
             Self::Scale { service, replicas: to } => {
-                let service = find_service(&state, service)?;
+                let service = find(view, service)?;
                 revision::check_replicas(&service, *to)?;
                 let from = state.replicas(&service);
                 state.scale.insert(service.clone(), *to);
                 vec![Change::Scaled { service, from, to: *to }]
             }
             Self::Remove(services) => {
-                let found = find_services(&state, services)?;
+                let found =
+                    find_services(&state, services).map_err(|it| held(view, services, it))?;
                 for service in &found {
                     state.services.remove(service);
                     state.scale.remove(service);
                 }
-                files::drop_unused(&mut state);
+                files::drop_unused(view, &mut state);
                 found.into_iter().map(|service| Change::Removed { service }).collect()
             }
             Self::Image { reference, id, size } => {
@@ -134,11 +135,11 @@ impl Mutation {
                 }]
             }
             Self::Restart { service } => {
-                let service = find_service(&state, service)?;
+                let service = find(view, service)?;
                 vec![revision::restart(view, &mut state, &service, by, now)?]
             }
             Self::Rollback { service } => {
-                let service = find_service(&state, service)?;
+                let service = find(view, service)?;
                 vec![revision::roll_back(view, &mut state, &service, by, now)?]
             }
             Self::Rebalance => order_moves(view, &mut state, now),
@@ -158,6 +159,30 @@ impl Mutation {
     }
 }
 
+/// Returns the service that a text names. Errors: it matches none or several, or the one is unreadable.
+fn find(view: &View, text: &str) -> Result<ServiceKey, MutationError> {
+    find_service(&view.cluster, text).map_err(|error| held(view, text, error))
+}
+
+/// Turns the error that no service has a name into one that says why: this version cannot read it.
+fn held(view: &View, text: &str, error: FindError) -> MutationError {
+    let named = |key: &ServiceKey| key.to_string() == text || key.service.as_str() == text;
+    match check_held(view, named) {
+        Err(held) if matches!(error, FindError::NoService(_)) => held,
+        _ => error.into(),
+    }
+}
+
+/// Errors: one of these services was written by a newer version.
+fn check_held(view: &View, of: impl Fn(&ServiceKey) -> bool) -> Result<(), MutationError> {
+    match view.held.services.iter().find(|(key, _)| of(key)) {
+        Some((service, reason)) => {
+            Err(MutationError::Held { service: service.clone(), reason: reason.clone() })
+        }
+        None => Ok(()),
+    }
+}
+
 fn deploy(
     view: &View,
     state: &mut ClusterState,
@@ -174,9 +199,10 @@ fn deploy(
     }
     let mut changes = Vec::new();
     for deployment in deployments {
+        check_held(view, |service| *service == deployment.service)?;
         changes.push(revision::deploy(view, state, deployment, by, now)?);
     }
-    files::drop_unused(state);
+    files::drop_unused(view, state);
     let bytes = files::added_bytes(&view.cluster, state);
     if bytes > files::MAX_DEPLOY_BYTES {
         return Err(MutationError::DeploymentTooLarge { bytes });
@@ -245,6 +271,8 @@ fn remove_volume(
     if !services.is_empty() {
         return Err(MutationError::VolumeInUse { volume: volume.clone(), services });
     }
+    // One that this version cannot read may mount it.
+    check_held(view, |service| service.project == volume.project)?;
     // The tombstone must not be older than the record, whose clock may be ahead of ours.
     state.tombstones.insert(volume.clone(), now.max(since));
     Ok(Change::VolumeRemoved { volume: volume.clone() })

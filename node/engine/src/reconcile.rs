@@ -73,12 +73,13 @@ impl Reconciler {
     }
 
     /// Returns what the runtime is to do by the view, and updates what `own` says of this node's claims, volumes and
-    /// updates. With `hold`, the view may be out of date: nothing new is started, and nothing that runs is removed.
+    /// updates. With `hold`, the reason why the view may be out of date, nothing new is started, and nothing that runs is
+    /// removed; likewise for services that this version cannot read.
     pub(crate) fn reconcile(
         &mut self,
         view: &View,
         own: &mut NodeState,
-        hold: bool,
+        hold: Option<&str>,
         now: Millis,
     ) -> Vec<Output> {
         if own.runtime_error.is_some() {
@@ -88,7 +89,8 @@ impl Reconciler {
         }
         let desired = desired(view, self.node);
         let handover = handover(view, self.node, &own.claims);
-        let (actions, claims) = self.workload.reconcile(&desired, &handover, hold, now);
+        let hold = |service: &ServiceKey| hold.or_else(|| view.held.reason(service));
+        let (actions, claims) = self.workload.reconcile(&desired, &handover, &hold, now);
         own.claims = claims;
         let removed = record_volumes(view, own, now);
         self.record_update_results(view, own);
@@ -99,7 +101,9 @@ impl Reconciler {
     /// Records how updates ended: an instance of this node failed, or all instances are available.
     fn record_update_results(&self, view: &View, own: &mut NodeState) {
         let revision = |key: &ServiceKey| view.cluster.services.get(key).map(|it| it.updated);
-        own.update_results.retain(|key, result| revision(key) == Some(result.revision));
+        own.update_results.retain(|key, result| {
+            revision(key) == Some(result.revision) || view.held.reason(key).is_some()
+        });
         let ours: BTreeSet<&ServiceKey> = own.claims.keys().map(|id| &id.slot.service).collect();
         for key in ours {
             let (Some(rollout), Some(record)) =

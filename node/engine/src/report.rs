@@ -284,6 +284,7 @@ pub fn status(
         ));
     }
     problems.extend(unpublished(view));
+    problems.extend(held(view));
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     StatusReport {
         cluster: cluster.to_string(),
@@ -301,6 +302,19 @@ pub fn status(
         memory_used: sum(|row| row.memory_used),
         problems,
     }
+}
+
+/// Returns a line for what this node holds, because its version does not know all of it.
+fn held(view: &View) -> Vec<String> {
+    let upgrade = "this node neither starts nor stops it: upgrade vc-node here";
+    if !view.held.documents.is_empty() {
+        return vec![
+            "this node starts and stops nothing: it waits for changes that it does not have, or does not know; if this \
+             stays, upgrade vc-node here"
+                .to_owned(),
+        ];
+    }
+    view.held.services.iter().map(|(key, reason)| format!("{key} {reason}; {upgrade}")).collect()
 }
 
 /// Returns a line for every port that cannot be published.

@@ -14,9 +14,9 @@ impl StartupHold {
         Self { until }
     }
 
-    /// Returns whether this node still waits.
-    pub(crate) fn is_active(&self) -> bool {
-        self.until.is_some()
+    /// Returns why this node still starts and removes nothing; `None` if it does not wait.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        self.until.map(|_| "waits for the documents of the other nodes")
     }
 
     /// Ends the hold. Returns whether it was active.

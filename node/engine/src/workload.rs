@@ -9,11 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::claims_of_slot;
 use vc_protocol::instance::{Claim, InstanceState};
-use vc_protocol::{Millis, NodeId, Slot};
+use vc_protocol::{Millis, NodeId, ServiceKey, Slot};
 
 use crate::desired::Desired;
 use crate::runtime::{InstanceId, Observed, Phase, RuntimeAction};
 use instance::Local;
+
+/// Returns why nothing of a service may be started or removed; `None` if it may.
+type Hold<'a> = dyn Fn(&ServiceKey) -> Option<&'a str> + 'a;
 
 /// All instances of this node.
 #[derive(Debug)]
@@ -88,13 +91,13 @@ impl Workload {
     }
 
     /// Returns the actions that lead to `desired`, and the claims until then. `handover` are the slots whose instances keep
-    /// running until another node fills them. With `hold`, `desired` may be out of date: nothing new is started, and
-    /// nothing that runs is removed.
+    /// running until another node fills them. Of a service for which `hold` returns a reason, `desired` may be out of date:
+    /// nothing new is started, and nothing that runs is removed.
     pub(crate) fn reconcile(
         &mut self,
         desired: &BTreeMap<Slot, Desired>,
         handover: &BTreeSet<Slot>,
-        hold: bool,
+        hold: &Hold<'_>,
         now: Millis,
     ) -> (Vec<RuntimeAction>, BTreeMap<InstanceId, Claim>) {
         let mut actions = Vec::new();
@@ -115,9 +118,9 @@ impl Workload {
                 continue;
             }
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
-            let node = self.node;
+            let (node, hold) = (self.node, hold(&slot.service));
             let local = self.entry(&id, now);
-            if local.step(wanted, hold, now) {
+            if local.step(wanted, hold.is_some(), now) {
                 actions.push(RuntimeAction::Start {
                     id: id.clone(),
                     spec: Box::new(wanted.spec.clone()),
@@ -137,7 +140,7 @@ impl Workload {
         &self,
         desired: &BTreeMap<Slot, Desired>,
         handover: &BTreeSet<Slot>,
-        hold: bool,
+        hold: &Hold<'_>,
     ) -> BTreeSet<InstanceId> {
         let mut best: BTreeMap<&Slot, &InstanceId> = BTreeMap::new();
         let available = |id: &InstanceId| self.local.get(id).is_some_and(Local::is_available);
@@ -151,7 +154,7 @@ impl Workload {
                 }
                 None => handover.contains(&id.slot),
             };
-            if !keeps_running || hold {
+            if !keeps_running || hold(&id.slot.service).is_some() {
                 continue;
             }
             let held = best.entry(&id.slot).or_insert(id);
@@ -166,7 +169,7 @@ impl Workload {
         &mut self,
         desired: &BTreeMap<Slot, Desired>,
         stays: &BTreeSet<InstanceId>,
-        hold: bool,
+        hold: &Hold<'_>,
         now: Millis,
         actions: &mut Vec<RuntimeAction>,
         claims: &mut BTreeMap<InstanceId, Claim>,
@@ -180,7 +183,8 @@ impl Workload {
             if wanted(id) && !local.is_removing() {
                 continue;
             }
-            if (hold || stays.contains(id)) && !local.is_removing() {
+            let is_held = hold(&id.slot.service).is_some();
+            if (is_held || stays.contains(id)) && !local.is_removing() {
                 local.stay();
                 if let Some((state, reason)) = local.running() {
                     local.show(self.node, id, state, reason, now);

@@ -93,6 +93,14 @@ pub enum MutationError {
         /// The services that mount it, now or after a rollback; at least one.
         services: Vec<ServiceKey>,
     },
+    /// A newer version wrote the service.
+    #[error("{service} {reason}")]
+    Held {
+        /// The service.
+        service: ServiceKey,
+        /// What this version does not know.
+        reason: String,
+    },
     /// The cluster document cannot take the change.
     #[error("cannot write the change into the cluster document: {0}")]
     Document(#[from] DocumentError),
@@ -112,6 +120,10 @@ impl MutationError {
             | Self::NodeHasInstances { .. }
             | Self::NodeHoldsVolume { .. }
             | Self::VolumeInUse { .. } => ErrorCode::FailedPrecondition,
+            Self::Held { .. } | Self::Document(DocumentError::Unreadable { .. }) => {
+                ErrorCode::FailedPrecondition
+            }
+            Self::Document(DocumentError::Held) => ErrorCode::Unavailable,
             Self::Document(_) => ErrorCode::Internal,
         }
     }
@@ -119,6 +131,9 @@ impl MutationError {
     fn hint(&self) -> String {
         match self {
             Self::Find(_) | Self::NothingToDeploy | Self::Document(_) => String::new(),
+            Self::Held { .. } => {
+                "upgrade vc-node on this node, or use a newer node with --peer".to_owned()
+            }
             Self::SpecTooLarge { .. } => "move large values into the image".to_owned(),
             Self::DeploymentTooLarge { .. } => "deploy a part of the services first".to_owned(),
             Self::MissingFile { .. } => "deploy it again".to_owned(),

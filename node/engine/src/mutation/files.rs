@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vc_crdt::{ClusterState, FileKey};
+use vc_crdt::{ClusterState, FileKey, View};
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::ServiceSpec;
 use vc_protocol::wire::MAX_CHANGE;
@@ -22,8 +22,12 @@ pub(super) fn mounted<'a>(
     })
 }
 
-/// Drops the secrets and configs that no service mounts, now or after a rollback.
-pub(super) fn drop_unused(state: &mut ClusterState) {
+/// Drops the secrets and configs that no service mounts, now or after a rollback. Drops none while something is held: it may
+/// mount them in a way that this version does not know.
+pub(super) fn drop_unused(view: &View, state: &mut ClusterState) {
+    if !view.held.is_empty() {
+        return;
+    }
     let specs = state.services.iter().flat_map(|(key, record)| {
         std::iter::once(&record.spec).chain(&record.previous).map(move |spec| (key, spec))
     });

@@ -288,7 +288,7 @@ impl Local {
     pub(super) fn describe(
         &self,
         wanted: &Desired,
-        hold: bool,
+        hold: Option<&str>,
         now: Millis,
     ) -> (InstanceState, String) {
         let next = |what: String| match self.retry_at {
@@ -297,13 +297,10 @@ impl Local {
             }
             None => format!("{what}; not restarted, by its restart policy"),
         };
-        match &self.phase {
-            Some(Phase::Pulling { .. } | Phase::Running { .. }) => {}
-            _ if hold && self.asked.is_none() => {
-                return (
-                    InstanceState::Pending,
-                    "waits for the documents of the other nodes".to_owned(),
-                );
+        match (&self.phase, hold) {
+            (Some(Phase::Pulling { .. } | Phase::Running { .. }), _) | (_, None) => {}
+            (_, Some(reason)) if self.asked.is_none() => {
+                return (InstanceState::Pending, reason.to_owned());
             }
             _ => {}
         }

@@ -1,0 +1,81 @@
+//! The schema changes of both kinds of documents.
+//!
+//! A map that a later version adds is a new [`SchemaChange`] at the end, with its bytes in `schema/`; what is there stays as it
+//! is. `CONTRIBUTING.md` says how.
+
+use crate::document::{Schema, SchemaChange};
+
+/// The cluster document.
+pub(crate) const CLUSTER: Schema = Schema(&[SchemaChange {
+    maps: &["services", "scale", "drained", "left", "moves", "files", "images", "tombstones"],
+    bytes: include_bytes!("schema/cluster-1.change"),
+}]);
+
+/// The node documents.
+pub(crate) const NODE: Schema = Schema(&[SchemaChange {
+    maps: &["self", "claims", "unreachable", "observed", "volumes", "update_results", "ports"],
+    bytes: include_bytes!("schema/node-1.change"),
+}]);
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use automerge::transaction::{CommitOptions, Transactable as _};
+    use automerge::{ActorId, Automerge, Change, ObjType, ROOT, ReadDoc as _};
+
+    use super::*;
+
+    /// A kind of document that a newer version has given a second map.
+    pub(crate) const NEWER: Schema = Schema(&[
+        SchemaChange { maps: &["entries"], bytes: include_bytes!("schema/test-1.change") },
+        SchemaChange { maps: &["more"], bytes: include_bytes!("schema/test-2.change") },
+    ]);
+    /// The same kind as an older version knows it.
+    pub(crate) const OLDER: Schema = Schema(&[SchemaChange {
+        maps: &["entries"],
+        bytes: include_bytes!("schema/test-1.change"),
+    }]);
+
+    /// Returns the schema that a newer version could have, with one more map.
+    pub(crate) fn with_map(schema: Schema, map: &'static str) -> Schema {
+        let mut automerge = Automerge::new().with_actor(ActorId::from(b"genesis".as_slice()));
+        let released = schema.0.iter().map(|step| Change::from_bytes(step.bytes.to_vec()));
+        automerge.apply_changes(released.map(|it| it.expect("a change"))).expect("applies");
+        let bytes = add_maps(&mut automerge, &[map]);
+        let maps: &'static [&'static str] = vec![map].leak();
+        let mut steps = schema.0.to_vec();
+        steps.push(SchemaChange { maps, bytes: bytes.leak() });
+        Schema(steps.leak())
+    }
+
+    /// Returns the bytes of the schema change that adds these maps.
+    fn add_maps(automerge: &mut Automerge, maps: &[&str]) -> Vec<u8> {
+        let mut transaction = automerge.transaction();
+        for &map in maps {
+            transaction.put_object(ROOT, map, ObjType::Map).expect("a map");
+        }
+        let (hash, _) = transaction.commit_with(CommitOptions::default().with_time(0));
+        let change = automerge.get_change_by_hash(&hash.expect("a change"));
+        change.expect("the change").raw_bytes().to_vec()
+    }
+
+    /// Documents of different versions share their maps only if the changes that make them are equal to the byte.
+    /// `VC_BLESS=1` writes the files of new schema changes; those of released ones never change.
+    #[test]
+    fn schema_changes_are_frozen() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/schema");
+        for (name, schema) in [("cluster", CLUSTER), ("node", NODE), ("test", NEWER)] {
+            let mut automerge = Automerge::new().with_actor(ActorId::from(b"genesis".as_slice()));
+            for (step, number) in schema.0.iter().zip(1..) {
+                let bytes = add_maps(&mut automerge, step.maps);
+                let path = dir.join(format!("{name}-{number}.change"));
+                if std::env::var_os("VC_BLESS").is_some() && step.bytes.is_empty() {
+                    std::fs::write(&path, &bytes).expect("written");
+                } else {
+                    assert!(step.bytes == bytes, "{} differs", path.display());
+                }
+            }
+        }
+    }
+}
