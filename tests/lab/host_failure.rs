@@ -107,7 +107,7 @@ fn only_connections_to_a_dead_node_fail_and_they_are_reset() {
     let (survives, dies) = (slot(1), slot(2));
 
     let streams = Load::streams(&lab, 3, "10.77.0.13:9000", 8);
-    let load = Load::requests(&lab, 3, "10.77.0.13:8080", 200);
+    let load = Load::requests(&lab, 3, "10.77.0.13:8080", 50);
     let killed = now();
     lab.host("kill", 2);
     until("all instances run on the remaining host", DEADLINE, || {
