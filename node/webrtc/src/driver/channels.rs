@@ -334,14 +334,16 @@ impl Channels {
         while let Some(channel) = self.channels.get_mut(&id)
             && let Some(action) = channel.next_action()
         {
-            moved = true;
             tracing::trace!(id, ?action, "channel action");
             match action {
                 // Stays open, so that its id is not reused: see CLOSE_GRACE.
                 Action::Linger | Action::Close if id == NOISE_CHANNEL && !channel.inbound => {
                     return moved;
                 }
-                Action::Send(flag) => write_flag(association, id, flag),
+                Action::Send(flag) => {
+                    write_flag(association, id, flag);
+                    moved = true;
+                }
                 Action::Linger => channel.linger = Some(now + FIN_ACK_TIMEOUT),
                 Action::Close => channel.linger = Some(now + CLOSE_GRACE),
             }

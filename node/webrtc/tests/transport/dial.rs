@@ -153,6 +153,25 @@ async fn concurrent_bulk_streams_share_the_connection() {
 }
 
 #[tokio::test]
+async fn messages_on_the_finished_noise_channel_do_not_stall_a_full_connection() {
+    let mut node = node(Limits::default()).await;
+    let (mut browser, _) = Browser::dial(node.address, Version::Two, &node.fingerprint).await;
+    let mut connection = node.connections.recv().await.unwrap();
+    browser.flag(0, STOP_SENDING).await;
+    browser.open(2).await;
+    let mut stream = poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.unwrap();
+    tokio::spawn(async move { while stream.write_all(&[7; 16_000]).await.is_ok() {} });
+    let mut received = 0;
+    while received < 1_000_000 {
+        browser.send(0, b"late").await;
+        while let Some(data) = browser.take_data(2) {
+            received += data.len();
+        }
+        browser.step().await;
+    }
+}
+
+#[tokio::test]
 async fn a_silent_browser_is_disconnected_after_the_idle_timeout() {
     let mut node =
         node(Limits { idle_timeout: Duration::from_millis(500), ..Limits::default() }).await;
