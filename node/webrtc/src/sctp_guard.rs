@@ -15,7 +15,7 @@
 //! A well-behaved peer stays far below these bounds: a full window is about a thousand full chunks. Chunk size alone says nothing:
 //! Chromium fragments a message wherever its congestion window ends.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use crate::error::ProtocolViolation;
 
@@ -71,8 +71,9 @@ pub(crate) struct SctpGuard {
     unread: usize,
     /// The peer has echoed the cookie and cannot start another association.
     associated: bool,
-    /// Streams that the peer has reset and SCTP has not completed.
-    resets: HashSet<u16>,
+    /// Streams that the peer has reset, with the number of resets that SCTP has not completed.
+    resets: HashMap<u16, usize>,
+    /// The sum of these numbers.
     reset_count: usize,
     /// The last reset request, to recognise retransmissions.
     last_request: Option<u32>,
@@ -153,7 +154,7 @@ impl SctpGuard {
             ahead: HashSet::new(),
             unread: 0,
             associated: false,
-            resets: HashSet::new(),
+            resets: HashMap::new(),
             reset_count: 0,
             last_request: None,
             late: 0,
@@ -210,9 +211,25 @@ impl SctpGuard {
                 return Err(ProtocolViolation::TooManyResets);
             }
             self.reset_count += streams.len();
-            self.resets.extend(streams.map(|id| u16::from_be_bytes([id[0], id[1]])));
+            for id in streams {
+                *self.resets.entry(u16::from_be_bytes([id[0], id[1]])).or_default() += 1;
+            }
         }
         if self.reset_count > MAX_RESETS { Err(ProtocolViolation::TooManyResets) } else { Ok(()) }
+    }
+
+    /// Called when SCTP has completed a reset of a stream: what arrives from now on belongs to the next stream of that id.
+    pub(crate) fn on_reset_complete(&mut self, id: u16) {
+        if let Entry::Occupied(mut pending) = self.resets.entry(id) {
+            self.reset_count -= 1;
+            *pending.get_mut() -= 1;
+            if *pending.get() == 0 {
+                pending.remove();
+            }
+        }
+        if self.resets.is_empty() {
+            self.late = 0;
+        }
     }
 
     /// Called when SCTP has completed every stream reset it has reported. It does not report those with data unread.
@@ -227,7 +244,8 @@ impl SctpGuard {
         let Some(tsn) = read_u32(chunk, 4).filter(|_| chunk.len() > DATA_HEADER) else {
             return Err(ProtocolViolation::EmptyChunk);
         };
-        self.late += usize::from(self.resets.contains(&u16::from_be_bytes([chunk[8], chunk[9]])));
+        self.late +=
+            usize::from(self.resets.contains_key(&u16::from_be_bytes([chunk[8], chunk[9]])));
         if self.late > MAX_LATE_CHUNKS {
             return Err(ProtocolViolation::TooManyResets);
         }

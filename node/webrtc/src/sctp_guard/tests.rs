@@ -126,6 +126,18 @@ fn too_much_data_for_reset_streams_ends_the_connection() {
 }
 
 #[test]
+fn a_stream_id_is_reused_during_an_upload_on_another_stream() {
+    let mut guard = SctpGuard::new();
+    for n in 0..10_000u32 {
+        // Never all read: a part of a message waits for the rest.
+        assert_eq!(guard.on_receive(&packet([data(n, 10), reset(n, &[0])])), Ok(true));
+        guard.on_send(&packet([sack(n, 10)]));
+        guard.on_reset_complete(0);
+        guard.on_resets_complete();
+    }
+}
+
+#[test]
 fn a_long_upload_with_loss_and_retransmissions_is_accepted() {
     let mut guard = SctpGuard::new();
     let full = 950;
