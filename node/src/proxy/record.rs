@@ -52,8 +52,8 @@ impl RecordDecoder {
 
 /// Reads and writes the records of a stream. As [`AsyncRead`] and [`AsyncWrite`] it carries a TCP connection, which an
 /// empty record ends in one direction; [`poll_record`](Self::poll_record) and [`queue`](Self::queue) see single records.
-pub(crate) struct RecordStream {
-    stream: Compat<Stream>,
+pub(crate) struct RecordStream<S = Compat<Stream>> {
+    stream: S,
     decoder: RecordDecoder,
     read_ended: bool,
     write_ended: bool,
@@ -64,8 +64,8 @@ pub(crate) struct RecordStream {
     written: usize,
 }
 
-impl RecordStream {
-    pub(super) fn new(stream: Compat<Stream>) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> RecordStream<S> {
+    pub(super) fn new(stream: S) -> Self {
         Self {
             stream,
             decoder: RecordDecoder::default(),
@@ -90,6 +90,12 @@ impl RecordStream {
 
     /// Writes and flushes queued records. Errors: the stream is closed.
     pub(super) fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_written(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Writes queued records, without a flush. Errors: the stream is closed.
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.unsent.len() {
             let rest = &self.unsent[self.written..];
             match ready!(Pin::new(&mut self.stream).poll_write(cx, rest))? {
@@ -98,7 +104,7 @@ impl RecordStream {
             }
         }
         (self.unsent, self.written) = (Vec::new(), 0);
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Poll::Ready(Ok(()))
     }
 
     /// Reads the next record. Dropping the future that polls loses nothing. Errors: the stream ended.
@@ -153,7 +159,7 @@ impl RecordStream {
     }
 }
 
-impl AsyncRead for RecordStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for RecordStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -167,7 +173,7 @@ impl AsyncRead for RecordStream {
     }
 }
 
-impl AsyncWrite for RecordStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RecordStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -178,13 +184,11 @@ impl AsyncWrite for RecordStream {
             return Poll::Ready(Ok(0));
         }
         let this = self.get_mut();
-        if this.buffered() > 0 {
-            ready!(this.poll_unsent(cx))?;
-        }
+        ready!(this.poll_written(cx))?;
         let length = buf.len().min(MAX_RECORD);
         this.queue(&buf[..length]);
-        if let Poll::Ready(sent) = this.poll_unsent(cx) {
-            sent?;
+        if let Poll::Ready(written) = this.poll_written(cx) {
+            written?;
         }
         Poll::Ready(Ok(length))
     }
@@ -206,6 +210,52 @@ impl AsyncWrite for RecordStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    /// Records what is written to it, and its flushes as `None`.
+    #[derive(Default)]
+    struct Recorder(Vec<Option<Vec<u8>>>);
+
+    impl AsyncRead for Recorder {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Recorder {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push(Some(bytes.to_vec()));
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.0.push(None);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_is_one_write_and_flushed_on_request() {
+        let mut records = RecordStream::new(Recorder::default());
+        records.write_all(b"head").await.unwrap();
+        records.write_all(b"body").await.unwrap();
+        let written = [Some(b"\0\x04head".to_vec()), Some(b"\0\x04body".to_vec())];
+        assert_eq!(records.stream.0, written, "before the flush");
+        records.flush().await.unwrap();
+        assert_eq!(records.stream.0[2..], [None]);
+    }
 
     #[test]
     fn headers_are_decoded_byte_by_byte() {
