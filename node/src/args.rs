@@ -1,10 +1,10 @@
 //! The command line of `vc-node`.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use vc_protocol::{DEFAULT_PORT, Name, parse_cpus, parse_memory};
+
+use crate::settings::{Setting, Settings};
 
 /// Runs a node of a Virtual Cluster: one of a mesh of equal nodes that run services together
 #[derive(Debug, Parser)]
@@ -14,11 +14,11 @@ use vc_protocol::{DEFAULT_PORT, Name, parse_cpus, parse_memory};
     propagate_version = true,
     after_help = "\
 Examples:
-  vc-node init                                       create a cluster with this node
+  vc-node init --label disk=ssd                      create a cluster with this node
   vc token create --node                             create a join token, on a member
   vc-node join TOKEN --name attic                    join that cluster with another node
-  vc-node run                                        start again after a restart
-  vc-node run --data-dir ./n1 --runtime process      run child processes instead of containers"
+  vc-node run                                        start again after a restart, with the same settings
+  vc-node run --data-dir ./n1                        with the settings that are remembered in ./n1"
 )]
 pub struct Cli {
     /// The command.
@@ -39,8 +39,36 @@ pub enum Command {
         #[command(flatten)]
         options: Options,
     },
-    /// Run a node that was created with init or join before
-    Run(Options),
+    /// Run a node that was created with init or join before, with the settings given then
+    #[command(after_help = "\
+Settings are remembered in DIR/node.json. An option that differs from what is remembered changes it, for later runs too. A
+change that would end instances of this node is refused without --yes.
+
+Examples:
+  vc-node run                                        with the settings that are remembered
+  vc-node run --memory 4g                            with less memory from now on
+  vc-node run --label disk=hdd --yes                 replace all labels, whatever ends by it
+  vc-node run --unset cpus --unset no-mdns           return to the defaults of these")]
+    Run {
+        /// Options of the node.
+        #[command(flatten)]
+        options: Options,
+        /// Return a setting to its default; may be repeated
+        #[arg(long, value_enum, value_name = "SETTING")]
+        unset: Vec<Setting>,
+        /// Change settings also if that ends instances of this node
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+impl Command {
+    /// Returns the options that all commands have.
+    pub fn options(&self) -> &Options {
+        match self {
+            Self::Init(options) | Self::Join { options, .. } | Self::Run { options, .. } => options,
+        }
+    }
 }
 
 /// The options of all commands.
@@ -49,52 +77,12 @@ pub struct Options {
     /// Directory of the node's keys and state
     #[arg(long, value_name = "DIR", default_value = "/var/lib/vc", env = "VC_DATA_DIR")]
     pub data_dir: PathBuf,
-    /// Name of this node, shown in lists and usable in constraints [default: the host name]
-    #[arg(long)]
-    pub name: Option<Name>,
-    /// Address to listen on
-    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
-    pub listen: IpAddr,
-    /// TCP and QUIC port. The next port (UDP) is for browsers (WebRTC-direct); the one after it serves the console, on
-    /// 127.0.0.1 only
-    #[arg(long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..=65533))]
-    pub port: u16,
-    /// Address to publish to other nodes, if it differs from the one listened on
-    #[arg(long, value_name = "IP")]
-    pub advertise: Option<IpAddr>,
-    /// Runtime of the services
-    #[arg(long, value_enum, default_value_t = RuntimeChoice::Docker)]
-    pub runtime: RuntimeChoice,
-    /// URL of the Docker engine [default: $DOCKER_HOST, else unix:///var/run/docker.sock]
-    #[arg(long, value_name = "URL")]
-    pub docker_host: Option<String>,
-    /// Label for placement constraints; may be repeated
-    #[arg(long = "label", value_name = "K=V", value_parser = parse_label)]
-    pub labels: Vec<(String, String)>,
-    /// CPU cores for services, as in 1.5 [default: all]
-    #[arg(long, value_parser = parse_cpus)]
-    pub cpus: Option<u64>,
-    /// Memory for services, as in 8g [default: all]
-    #[arg(long, value_parser = parse_memory)]
-    pub memory: Option<u64>,
-    /// Do not discover members on the local network by mDNS
-    #[arg(long)]
-    pub no_mdns: bool,
-    /// Do not serve the web console
-    #[arg(long)]
-    pub no_console: bool,
+    /// What is remembered.
+    #[command(flatten)]
+    pub settings: Settings,
     /// Format of the log on stderr. VC_LOG sets the level, as in VC_LOG=debug
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-}
-
-/// The runtime of the services.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RuntimeChoice {
-    /// Containers in a Docker engine
-    Docker,
-    /// Plain child processes, without isolation or images
-    Process,
 }
 
 /// The format of the log.
@@ -104,18 +92,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line
     Json,
-}
-
-/// An argument of `--label` that is not `key=value`.
-#[derive(Debug, thiserror::Error)]
-#[error("'{0}' is not a label: expected key=value")]
-struct LabelError(String);
-
-fn parse_label(text: &str) -> Result<(String, String), LabelError> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(LabelError(text.to_owned())),
-    }
 }
 
 #[cfg(test)]
@@ -132,10 +108,18 @@ mod tests {
     fn options_are_parsed_with_their_units() {
         let line = "vc-node init --cpus 1.5 --memory 2g --label disk=ssd --label zone=a --listen 127.0.0.1";
         let cli = Cli::try_parse_from(line.split(' ')).expect("parses");
-        let Command::Init(options) = cli.command else { panic!("init") };
-        assert_eq!((options.cpus, options.memory), (Some(1500), Some(2 << 30)));
-        assert_eq!(options.labels.len(), 2);
+        let settings = &cli.command.options().settings;
+        assert_eq!((settings.cpus, settings.memory), (Some(1500), Some(2 << 30)));
+        assert_eq!(settings.labels.len(), 2);
         assert!(Cli::try_parse_from(["vc-node", "init", "--label", "nokey"]).is_err());
         assert!(Cli::try_parse_from(["vc-node", "init", "--name", "Not A Name"]).is_err());
+        assert!(Cli::try_parse_from(["vc-node", "init", "--unset", "cpus"]).is_err());
+        let line = "vc-node run --unset cpus --unset docker-host --yes";
+        let Command::Run { unset, yes: true, .. } =
+            Cli::try_parse_from(line.split(' ')).expect("parses").command
+        else {
+            panic!("run")
+        };
+        assert_eq!(unset, [Setting::Cpus, Setting::DockerHost]);
     }
 }

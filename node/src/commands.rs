@@ -1,8 +1,10 @@
-//! The commands `init`, `join` and `run`: how a data directory becomes a member's.
+//! The commands `init`, `join` and `run`: how a data directory becomes a member's, and with which settings its node runs.
 
 use std::path::Path;
 
 use anyhow::Context as _;
+use vc_client::text::list;
+use vc_crdt::{DocumentError, Replica};
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
@@ -10,8 +12,29 @@ use crate::args::{Command, Options};
 use crate::identity::{self, Membership};
 use crate::run::run;
 use crate::seal::Seal;
-use crate::store::Store;
+use crate::settings::{self, Eviction, Setting, Settings};
+use crate::store::{Store, StoreError};
 use crate::{data_dir, join, node_info};
+
+/// The most instances that an error names.
+const MAX_NAMED: usize = 8;
+
+/// A change of settings that was not confirmed. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the changed settings would end {}: nothing was changed; repeat with --yes to accept that",
+    list(.0.iter().map(|it| it.slot.to_string()).collect(), MAX_NAMED)
+)]
+struct EvictsInstances(Vec<Eviction>);
+
+/// Why the effect of a change of settings cannot be computed.
+#[derive(Debug, thiserror::Error)]
+enum ReadDocumentsError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot load the documents: {0}")]
+    Documents(#[from] DocumentError),
+}
 
 /// Runs a command. Returns once the node has stopped on SIGTERM or SIGINT, or has left the cluster.
 ///
@@ -20,14 +43,10 @@ use crate::{data_dir, join, node_info};
 pub async fn start(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init(options) => {
-            let store = open(&options)?;
-            anyhow::ensure!(
-                !identity::is_member(&options.data_dir),
-                "{} belongs to a cluster already: use 'vc-node run', or another --data-dir",
-                options.data_dir.display()
-            );
+            let (store, settings) = open_new(&options)?;
+            let dir = &options.data_dir;
             let root = Keypair::generate_ed25519();
-            let key = identity::node_key(&options.data_dir)?;
+            let key = identity::node_key(dir)?;
             let node = NodeId::of(&key.public())?;
             let cluster = ClusterId::of(&root.public())?;
             let certificate =
@@ -41,39 +60,108 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
                 seal: Seal::generate()?,
                 since: crate::clock::now(),
             };
-            run(options, membership, Vec::new(), store, true).await
+            run(dir, settings, membership, Vec::new(), store, true).await
         }
         Command::Join { token, options } => {
-            let store = open(&options)?;
-            anyhow::ensure!(
-                !identity::is_member(&options.data_dir),
-                "{} belongs to a cluster already: use 'vc-node run', or another --data-dir",
-                options.data_dir.display()
-            );
+            let (store, settings) = open_new(&options)?;
+            let dir = &options.data_dir;
             let token = read_token(&token)?;
-            let key = identity::node_key(&options.data_dir)?;
-            let name = node_info::name(&options);
+            let key = identity::node_key(dir)?;
+            let name = settings.name.clone().unwrap_or_else(node_info::default_name);
             let (membership, admission) = join::join(&token, key, &name).await?;
             let durable = vc_engine::Durable {
                 certificates: admission.certificates,
                 ..vc_engine::Durable::default()
             };
             store.persist(&durable)?;
-            identity::save(&options.data_dir, &membership, &admission.peers)?;
+            settings::save(dir, &settings)?;
+            identity::save(dir, &membership, &admission.peers)?;
             tracing::info!(node = %membership.node, cluster = %membership.cluster, "joined");
-            run(options, membership, admission.peers, store, false).await
+            run(dir, settings, membership, admission.peers, store, false).await
         }
-        Command::Run(options) => {
-            let store = open(&options)?;
-            let (membership, peers) = identity::load(&options.data_dir)?;
-            run(options, membership, peers, store, false).await
+        Command::Run { options, unset, yes } => {
+            let dir = &options.data_dir;
+            let store = open(dir)?;
+            let (membership, peers) = identity::load(dir)?;
+            let remembered = settings::load(dir)?;
+            let given = options.settings;
+            let settings = change(remembered, &unset, given, yes, &membership, &store)?;
+            run(dir, settings, membership, peers, store, false).await
         }
     }
 }
 
-fn open(options: &Options) -> anyhow::Result<Store> {
-    data_dir::open(&options.data_dir)?;
-    Ok(Store::open(&options.data_dir)?)
+/// Returns the settings with which a member runs. Logs what changes, and the instances that end by it.
+///
+/// # Errors
+/// The change would end instances of this node, and was not confirmed by `yes`.
+fn change(
+    remembered: Option<Settings>,
+    unset: &[Setting],
+    given: Settings,
+    yes: bool,
+    membership: &Membership,
+    store: &Store,
+) -> anyhow::Result<Settings> {
+    // Without the file, this node's document says the most about it.
+    let remembered = match remembered {
+        Some(remembered) => remembered,
+        None => {
+            let replica = replica(membership, store)?;
+            let own = replica.nodes().get(&membership.node).and_then(|state| state.info.as_ref());
+            own.map(Settings::shown_in).unwrap_or_default()
+        }
+    };
+    let settings = named(remembered.clone().updated(unset, given));
+    let changes = remembered.changes(&settings);
+    if changes.is_empty() {
+        return Ok(settings);
+    }
+    let replica = replica(membership, store)?;
+    let info = |settings| node_info::info(settings, Vec::new());
+    let infos = (info(&remembered), info(&settings));
+    let evictions = settings::evictions(replica.cluster(), replica.nodes(), membership.node, infos);
+    for change in &changes {
+        tracing::info!("setting changes: {change}");
+    }
+    for eviction in &evictions {
+        tracing::warn!("instance ends on this node: {eviction}");
+    }
+    if !yes && !evictions.is_empty() {
+        return Err(EvictsInstances(evictions).into());
+    }
+    Ok(settings)
+}
+
+/// Builds the documents from the store.
+fn replica(membership: &Membership, store: &Store) -> Result<Replica, ReadDocumentsError> {
+    let vc_engine::Durable { certificates, changes, .. } = store.load()?;
+    let (node, cluster) = (membership.node, membership.cluster);
+    let loaded = Replica::load(membership.key.clone(), node, cluster, certificates, changes)?;
+    Ok(loaded.replica)
+}
+
+/// Gives a node without a name one, which stays when the host's name changes.
+fn named(mut settings: Settings) -> Settings {
+    settings.name.get_or_insert_with(node_info::default_name);
+    settings
+}
+
+/// Opens a data directory that belongs to no cluster yet.
+fn open_new(options: &Options) -> anyhow::Result<(Store, Settings)> {
+    let dir = &options.data_dir;
+    let store = open(dir)?;
+    anyhow::ensure!(
+        !identity::is_member(dir),
+        "{} belongs to a cluster already: use 'vc-node run', or another --data-dir",
+        dir.display()
+    );
+    Ok((store, named(options.settings.clone())))
+}
+
+fn open(dir: &Path) -> anyhow::Result<Store> {
+    data_dir::open(dir)?;
+    Ok(Store::open(dir)?)
 }
 
 /// Returns the token, reading it from a file if `text` is the path of one.

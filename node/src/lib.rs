@@ -25,6 +25,7 @@ pub mod proxy;
 mod run;
 mod seal;
 mod secrets;
+pub mod settings;
 mod snapshot;
 mod store;
 

@@ -4,16 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
-use vc_node::args::{Cli, Command, LogFormat};
+use vc_node::args::{Cli, LogFormat};
 
 /// Limit of open files that a node requests.
 const MAX_OPEN_FILES: u64 = 65_536;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let (Command::Init(options) | Command::Run(options) | Command::Join { options, .. }) =
-        &cli.command;
-    log_to_stderr(options.log_format);
+    log_to_stderr(cli.command.options().log_format);
     // Connections and log files need more than the usual 1024.
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let current = files.maximum.map_or(MAX_OPEN_FILES, |most| most.min(MAX_OPEN_FILES));

@@ -5,28 +5,26 @@ use std::collections::BTreeMap;
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::{Multiaddr, Name};
 
-use crate::args::{Options, RuntimeChoice};
 use crate::host;
+use crate::settings::{RuntimeChoice, Settings};
 
-/// Returns the name given, or one made of the host name.
-pub(crate) fn name(options: &Options) -> Name {
-    options.name.clone().unwrap_or_else(|| {
-        let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
-        let label = host.split('.').next().unwrap_or_default();
-        let plain: String =
-            label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
-        #[allow(clippy::expect_used, reason = "a constant that is a name")]
-        plain.parse().unwrap_or_else(|_| "node".parse().expect("a name"))
-    })
+/// Returns a name made of the host name.
+pub(crate) fn default_name() -> Name {
+    let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    let label = host.split('.').next().unwrap_or_default();
+    let plain: String =
+        label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
+    #[allow(clippy::expect_used, reason = "a constant that is a name")]
+    plain.parse().unwrap_or_else(|_| "node".parse().expect("a name"))
 }
 
 /// Collects the facts about this node for its document.
-pub(crate) fn info(options: &Options, addresses: Vec<Multiaddr>) -> NodeInfo {
+pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
     let mut capacity = host::capacity();
-    capacity.cpu_millis = options.cpus.unwrap_or(capacity.cpu_millis);
-    capacity.memory_bytes = options.memory.unwrap_or(capacity.memory_bytes);
+    capacity.cpu_millis = settings.cpus.unwrap_or(capacity.cpu_millis);
+    capacity.memory_bytes = settings.memory.unwrap_or(capacity.memory_bytes);
     NodeInfo {
-        name: name(options),
+        name: settings.name.clone().unwrap_or_else(default_name),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         os: std::env::consts::OS.to_owned(),
         arch: match std::env::consts::ARCH {
@@ -35,12 +33,12 @@ pub(crate) fn info(options: &Options, addresses: Vec<Multiaddr>) -> NodeInfo {
             other => other,
         }
         .to_owned(),
-        runtime: match options.runtime {
+        runtime: match settings.runtime() {
             RuntimeChoice::Docker => RuntimeKind::Docker,
             RuntimeChoice::Process => RuntimeKind::Process,
         },
         capacity,
-        labels: options.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+        labels: settings.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         addresses,
     }
 }

@@ -16,7 +16,6 @@ use vc_runtime::images::Images;
 use vc_runtime::{self as runtime, Runtime};
 
 use crate::api::{Cluster, ControlService, Planner};
-use crate::args::{Options, RuntimeChoice};
 use crate::auth::AuthServer;
 use crate::dns::{self, DnsServer};
 use crate::driver::{Driver, DriverContext};
@@ -30,6 +29,7 @@ use crate::network::connection_gater::ConnectionGater;
 use crate::network::sync_streams::{self, SyncStreams};
 use crate::network::{self, Network};
 use crate::proxy::{self, Connections, Ingress, Router};
+use crate::settings::{self, RuntimeChoice, Settings};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::{console, host, images, node_info};
@@ -39,13 +39,14 @@ const RUNTIME_EVENTS: usize = 256;
 /// Reports of publish errors that may wait for the driver.
 const PUBLISH_REPORTS: usize = 16;
 
-/// Runs a node until it is stopped by SIGTERM or SIGINT, or has left the cluster. `peers` are addresses of members; `init`
+/// Runs a node until it is stopped by SIGTERM or SIGINT, or has left the cluster. Remembers the `settings`. `peers` are addresses of members; `init`
 /// saves the membership of a new cluster.
 ///
 /// # Errors
 /// The node could not start, or a task of it failed.
 pub(crate) async fn run(
-    options: Options,
+    dir: &Path,
+    settings: Settings,
     membership: Membership,
     peers: Vec<Multiaddr>,
     store: Store,
@@ -55,11 +56,11 @@ pub(crate) async fn run(
     gater.admit(membership.node.peer_id());
     let (driver, events) = mpsc::channel(DRIVER_QUEUE);
     let config = network::Config {
-        listen: options.listen,
-        port: options.port,
-        certificate: identity::webrtc_certificate(&options.data_dir)?,
-        advertise: options.advertise,
-        mdns: !options.no_mdns,
+        listen: settings.listen(),
+        port: settings.port(),
+        certificate: identity::webrtc_certificate(dir)?,
+        advertise: settings.advertise,
+        mdns: !settings.no_mdns,
     };
     let (mut network, handles) = Network::listen(
         config,
@@ -71,29 +72,30 @@ pub(crate) async fn run(
     )
     .await?;
     let addresses = network.ready().await?;
+    // Not before: settings that it cannot start with are not remembered, and without a free port there is no cluster.
+    settings::save(dir, &settings)?;
     if init {
-        // Not before: without a free port there is no cluster.
-        identity::save(&options.data_dir, &membership, &[])?;
+        identity::save(dir, &membership, &[])?;
         store.persist(&vc_engine::Durable {
             certificates: vec![membership.certificate.clone()],
             ..vc_engine::Durable::default()
         })?;
-        identity::write_admin_token(&options.data_dir, &membership, &addresses)?;
+        identity::write_admin_token(dir, &membership, &addresses)?;
         tracing::info!(node = %membership.node, cluster = %membership.cluster, "cluster created");
     }
     let membership = Arc::new(membership);
 
-    let docker = runtime::docker::host(options.docker_host.clone());
-    let docker = (options.runtime == RuntimeChoice::Docker).then_some(docker);
+    let docker = runtime::docker::host(settings.docker_host.clone());
+    let docker = (settings.runtime() == RuntimeChoice::Docker).then_some(docker);
     let open = images::open_stream(handles.controls.members.clone());
-    let images = Images::with_peers(&options.data_dir, docker.as_deref(), open)
-        .with_context(|| format!("cannot store images in {}", options.data_dir.display()))?;
+    let images = Images::with_peers(dir, docker.as_deref(), open)
+        .with_context(|| format!("cannot store images in {}", dir.display()))?;
     let (runtime_events, from_runtime) = mpsc::channel(RUNTIME_EVENTS);
     let latest = Arc::new(OnceLock::new());
-    let runtime_config = match options.runtime {
+    let runtime_config = match settings.runtime() {
         RuntimeChoice::Docker => {
             let open = open_files(Arc::clone(&membership), Arc::clone(&latest));
-            let (host, images) = (options.docker_host.clone(), images.clone());
+            let (host, images) = (settings.docker_host.clone(), images.clone());
             let dns = Arc::new(|| dns::container_servers(Path::new(dns::RESOLV_CONF)));
             runtime::Config::Docker(runtime::docker::Config {
                 host,
@@ -104,7 +106,7 @@ pub(crate) async fn run(
             })
         }
         RuntimeChoice::Process => {
-            runtime::Config::Process(runtime::process::Config { dir: options.data_dir.clone() })
+            runtime::Config::Process(runtime::process::Config { dir: dir.to_owned() })
         }
     };
     let connections = Connections::default();
@@ -114,7 +116,7 @@ pub(crate) async fn run(
     let sync_streams = SyncStreams::new(handles.controls.members.clone());
     let parts = DriverContext {
         membership: Arc::clone(&membership),
-        info: node_info::info(&options, addresses.clone()),
+        info: node_info::info(&settings, addresses.clone()),
         nonce: getrandom::u64()?,
         network: handles.commands.clone(),
         sync_streams,
@@ -174,8 +176,8 @@ pub(crate) async fn run(
     tasks.spawn(proxy::maintain_routes(snapshot.clone(), table));
     tasks.spawn(events::record(snapshot.clone(), event_log));
     tasks.spawn(proxy::serve_member_streams(router.clone(), handles.streams.route));
-    if !options.no_console {
-        console::serve(options.port).await;
+    if !settings.no_console {
+        console::serve(settings.port()).await;
     }
     // Child processes bind their ports themselves and use the host's resolver.
     let mut names = None;

@@ -21,5 +21,6 @@ mod join;
 mod logging;
 mod logs;
 mod multiplex;
+mod settings;
 mod trust;
 mod unauthenticated_peer;

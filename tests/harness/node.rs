@@ -35,23 +35,23 @@ impl Node {
         }
     }
 
+    /// Returns the command with all settings of this node.
     fn command(&self, how: &[&str]) -> Command {
+        let mut command = self.bare_command(how);
+        command
+            .args(["--runtime", "process", "--listen", "127.0.0.1", "--no-mdns"])
+            .args(["--name", &self.name, "--port", &self.port.number.to_string()])
+            .args(&self.options);
+        command
+    }
+
+    /// Returns the command without settings.
+    fn bare_command(&self, how: &[&str]) -> Command {
         let mut command = Command::new(program("vc-node"));
         command
             .args(how)
-            .args([
-                "--runtime",
-                "process",
-                "--listen",
-                "127.0.0.1",
-                "--no-mdns",
-                "--log-format",
-                "json",
-            ])
-            .args(["--name", &self.name, "--port", &self.port.number.to_string()])
-            .arg("--data-dir")
+            .args(["--log-format", "json", "--data-dir"])
             .arg(&self.dir)
-            .args(&self.options)
             .env_remove("VC_DATA_DIR")
             .env_remove("VC_LOG");
         command
@@ -59,11 +59,25 @@ impl Node {
 
     /// Starts the process with `init`, `join TOKEN` or `run`, without waiting.
     pub fn launch(&mut self, how: &[&str]) {
+        self.launch_command(self.command(how));
+    }
+
+    fn launch_command(&mut self, mut command: Command) {
         assert!(self.program.is_none(), "{} is running already", self.name);
         let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("a log file");
-        let mut command = self.command(how);
         command.stderr(log);
         self.program = Some(Running::start(command));
+    }
+
+    /// Starts it with `run`, the data directory and these options alone, and waits until it is ready.
+    pub fn rerun(&mut self, options: &[&str]) {
+        self.launch_command(self.bare_command(&[&["run"], options].concat()));
+        self.ready();
+    }
+
+    /// As [`Node::rerun`], where it must refuse to start. Returns its output.
+    pub fn attempt_rerun(&self, options: &[&str]) -> CommandOutput {
+        run(self.bare_command(&[&["run"], options].concat()))
     }
 
     /// Waits for its `ready` lines, which name its addresses.

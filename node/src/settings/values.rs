@@ -1,0 +1,205 @@
+//! The settings of a node and their options on the command line.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use vc_protocol::node::{NodeInfo, RuntimeKind};
+use vc_protocol::{DEFAULT_PORT, Name, parse_cpus, parse_memory};
+
+/// The settings of a node. What is not said has its default, which is not remembered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Name of this node, shown in lists and usable in constraints [default: the host name]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// Address to listen on [default: 0.0.0.0]
+    #[arg(long, value_name = "IP")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<IpAddr>,
+    /// TCP and QUIC port [default: 4777]. The next port (UDP) is for browsers (WebRTC-direct); the one after it serves the
+    /// console, on 127.0.0.1 only
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=65533))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Address to publish to other nodes, if it differs from the one listened on
+    #[arg(long, value_name = "IP")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<IpAddr>,
+    /// Runtime of the services [default: docker]
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeChoice>,
+    /// URL of the Docker engine [default: $DOCKER_HOST, else unix:///var/run/docker.sock]
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub docker_host: Option<String>,
+    /// Label for placement constraints; may be repeated. With run: replaces all labels
+    #[arg(long = "label", value_name = "K=V", value_parser = parse_label)]
+    #[serde(serialize_with = "write_labels", deserialize_with = "read_labels")]
+    pub labels: Vec<(String, String)>,
+    /// CPU cores for services, as in 1.5 [default: all]
+    #[arg(long, value_parser = parse_cpus)]
+    #[serde(rename = "cpu_millis", skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u64>,
+    /// Memory for services, as in 8g [default: all]
+    #[arg(long, value_parser = parse_memory)]
+    #[serde(rename = "memory_bytes", skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Do not discover members on the local network by mDNS
+    #[arg(long)]
+    pub no_mdns: bool,
+    /// Do not serve the web console
+    #[arg(long)]
+    pub no_console: bool,
+    /// Fields of a later version, written back as they were read.
+    #[arg(skip)]
+    #[serde(flatten)]
+    pub(super) unknown: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The name of a setting, as its option has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "they are documented as fields of Settings")]
+pub enum Setting {
+    Name,
+    Listen,
+    Port,
+    Advertise,
+    Runtime,
+    DockerHost,
+    Label,
+    Cpus,
+    Memory,
+    NoMdns,
+    NoConsole,
+}
+
+/// The runtime of the services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuntimeChoice {
+    /// Containers in a Docker engine
+    Docker,
+    /// Plain child processes, without isolation or images
+    Process,
+}
+
+/// An argument of `--label` that is not `key=value`.
+#[derive(Debug, thiserror::Error)]
+#[error("'{0}' is not a label: expected key=value")]
+struct LabelError(String);
+
+fn parse_label(text: &str) -> Result<(String, String), LabelError> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(LabelError(text.to_owned())),
+    }
+}
+
+fn write_labels<S: serde::Serializer>(
+    labels: &[(String, String)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    labels.iter().cloned().collect::<BTreeMap<_, _>>().serialize(serializer)
+}
+
+fn read_labels<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<(String, String)>, D::Error> {
+    Ok(BTreeMap::deserialize(deserializer)?.into_iter().collect())
+}
+
+impl Settings {
+    /// Returns the settings that a node's document shows. What it does not show has its default.
+    pub(crate) fn shown_in(info: &NodeInfo) -> Self {
+        Self {
+            name: Some(info.name.clone()),
+            runtime: Some(match info.runtime {
+                RuntimeKind::Docker => RuntimeChoice::Docker,
+                RuntimeKind::Process => RuntimeChoice::Process,
+            }),
+            labels: info.labels.clone().into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the settings with their names in `unset` at their defaults, and then with what is `given`.
+    pub(crate) fn updated(self, unset: &[Setting], given: Self) -> Self {
+        let mut kept = self;
+        for setting in unset {
+            match setting {
+                Setting::Name => kept.name = None,
+                Setting::Listen => kept.listen = None,
+                Setting::Port => kept.port = None,
+                Setting::Advertise => kept.advertise = None,
+                Setting::Runtime => kept.runtime = None,
+                Setting::DockerHost => kept.docker_host = None,
+                Setting::Label => kept.labels.clear(),
+                Setting::Cpus => kept.cpus = None,
+                Setting::Memory => kept.memory = None,
+                Setting::NoMdns => kept.no_mdns = false,
+                Setting::NoConsole => kept.no_console = false,
+            }
+        }
+        Self {
+            name: given.name.or(kept.name),
+            listen: given.listen.or(kept.listen),
+            port: given.port.or(kept.port),
+            advertise: given.advertise.or(kept.advertise),
+            runtime: given.runtime.or(kept.runtime),
+            docker_host: given.docker_host.or(kept.docker_host),
+            labels: if given.labels.is_empty() { kept.labels } else { given.labels },
+            cpus: given.cpus.or(kept.cpus),
+            memory: given.memory.or(kept.memory),
+            no_mdns: given.no_mdns || kept.no_mdns,
+            no_console: given.no_console || kept.no_console,
+            unknown: kept.unknown,
+        }
+    }
+
+    /// Returns the address to listen on.
+    pub(crate) fn listen(&self) -> IpAddr {
+        self.listen.unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+    }
+
+    /// Returns the TCP and QUIC port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.unwrap_or(DEFAULT_PORT)
+    }
+
+    /// Returns the runtime of the services.
+    pub(crate) fn runtime(&self) -> RuntimeChoice {
+        self.runtime.unwrap_or(RuntimeChoice::Docker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(text: &[&str]) -> Vec<(String, String)> {
+        text.iter().map(|text| parse_label(text).expect("a label")).collect()
+    }
+
+    #[test]
+    fn what_is_given_replaces_what_is_remembered_and_the_rest_stays() {
+        let remembered = Settings {
+            port: Some(5000),
+            cpus: Some(1500),
+            labels: labels(&["disk=ssd", "zone=a"]),
+            no_mdns: true,
+            ..Settings::default()
+        };
+        assert_eq!(remembered.clone().updated(&[], Settings::default()), remembered);
+        let given =
+            Settings { port: Some(6000), labels: labels(&["zone=b"]), ..Settings::default() };
+        let unset = [Setting::Cpus, Setting::NoMdns];
+        let expected =
+            Settings { port: Some(6000), labels: labels(&["zone=b"]), ..Settings::default() };
+        assert_eq!(remembered.updated(&unset, given), expected);
+    }
+}
