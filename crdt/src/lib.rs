@@ -20,9 +20,9 @@ mod view;
 pub use document::DocumentError;
 pub use held::Held;
 pub use received::{EntryError, Received, Rejected, UnreadableEntry};
-pub use replica::{Loaded, Replica};
+pub use replica::{GENERATION_NONCE_BITS, Loaded, Replica};
 pub use state::{
     ClusterState, FileKey, ImageRecord, MoveOrder, NodeState, ParseFileKeyError, SealedFile,
-    ServiceRecord, UpdateResult,
+    ServiceRecord, Tombstone, UpdateResult, VolumeRecord,
 };
 pub use view::{UpdateStatus, View, claims_of_slot};

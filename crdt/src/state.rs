@@ -10,7 +10,7 @@ use vc_protocol::change::DocumentId;
 use vc_protocol::instance::Claim;
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{FileId, FileKind, ServiceSpec};
-use vc_protocol::{InstanceId, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
+use vc_protocol::{InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
 use crate::document::{Document, Edit};
 use crate::received::{EntryError, UnreadableEntry};
@@ -24,8 +24,10 @@ pub struct ServiceRecord {
     /// The last spec that was completely rolled out: the target of a rollback. `None` for a new service.
     #[serde(default)]
     pub previous: Option<Stored<ServiceSpec>>,
-    /// Time of the deployment, by the clock of the node that took the command. It grows with every deployment and so
-    /// identifies the revision.
+    /// Identifies the deployment together with the digest of its container: two operators who deploy at the same time may
+    /// get one number.
+    pub revision: Lamport,
+    /// Time of the deployment, by the clock of the node that took the command; for display.
     pub updated: Millis,
     /// Name of the user that deployed it.
     pub deployed_by: String,
@@ -48,20 +50,38 @@ pub struct ClusterState {
     pub files: BTreeMap<FileKey, SealedFile>,
     /// Pushed images, by reference.
     pub images: BTreeMap<String, ImageRecord>,
-    /// Removed volumes, with the time. Nodes delete data of the volume that is older.
-    pub tombstones: BTreeMap<VolumeKey, Millis>,
+    /// Removed volumes. Nodes delete data of the volume that is older.
+    pub tombstones: BTreeMap<VolumeKey, Tombstone>,
 }
 
-/// An order to move a slot from one node to another. It is in effect while `from` has claimed the slot since before
-/// `ordered_at`, and void afterwards.
+/// The removal of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// When the volume was removed.
+    pub lamport: Lamport,
+    /// The same by the clock of the node that took the command; for display.
+    pub at: Millis,
+}
+
+/// The data of a volume on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// When the node got the data.
+    pub lamport: Lamport,
+    /// The same by the node's clock; for display.
+    pub since: Millis,
+}
+
+/// An order to move a slot from one node to another. It is in effect while `from` has a claim on the slot that is older than
+/// the order, and void afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveOrder {
     /// The node that runs the slot.
     pub from: NodeId,
     /// The node that should run it.
     pub to: NodeId,
-    /// Time of the order.
-    pub ordered_at: Millis,
+    /// When it was ordered.
+    pub lamport: Lamport,
 }
 
 /// Identifies one content of a secret or config: `project/kind/version/name`.
@@ -137,8 +157,10 @@ pub struct ImageRecord {
 /// The end of an update of a service, as one node saw it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateResult {
-    /// [`ServiceRecord::updated`] of the deployment.
-    pub revision: Millis,
+    /// [`ServiceRecord::revision`] of the deployment.
+    pub revision: Lamport,
+    /// Digest of the container that was deployed.
+    pub digest: String,
     /// Why the update failed; `None` if every instance became available.
     pub failed: Option<String>,
 }
@@ -154,8 +176,8 @@ pub struct NodeState {
     pub runtime_error: Option<String>,
     /// Claims on the instances that it runs.
     pub claims: BTreeMap<InstanceId, Claim>,
-    /// Named volumes whose data it holds, with the time when it got them.
-    pub volumes: BTreeMap<VolumeKey, Millis>,
+    /// Named volumes whose data it holds.
+    pub volumes: BTreeMap<VolumeKey, Stored<VolumeRecord>>,
     /// Results of the updates whose end it saw.
     pub update_results: BTreeMap<ServiceKey, UpdateResult>,
     /// Ports that it cannot publish (`8080/tcp`), with the reason.
@@ -201,6 +223,13 @@ impl ClusterState {
     /// Returns the number of replicas of a service.
     pub fn replicas(&self, service: &ServiceKey) -> u32 {
         self.scale.get(service).copied().unwrap_or(1)
+    }
+}
+
+impl ServiceRecord {
+    /// Returns whether an update result is that of this deployment.
+    pub fn is_result(&self, result: &UpdateResult) -> bool {
+        self.revision == result.revision && self.spec.container_digest() == result.digest
     }
 }
 

@@ -7,7 +7,7 @@ use vc_placement::{ClaimView, Node, Plan, PlanInput, ServiceDemand, plan};
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{Deployment, FailureAction, ServiceSpec};
-use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, Stored, VolumeKey};
+use vc_protocol::{InstanceId, Lamport, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
 use crate::held::Held;
 use crate::liveness;
@@ -73,7 +73,7 @@ impl View {
             let demand = ServiceDemand {
                 spec: effective[key].clone(),
                 replicas: cluster.replicas(key),
-                updated: record.updated,
+                revision: record.revision,
             };
             (key.clone(), demand)
         });
@@ -109,7 +109,7 @@ impl View {
             let replicas =
                 deployment.replicas.unwrap_or_else(|| self.cluster.replicas(&deployment.service));
             let demand =
-                ServiceDemand { spec: deployment.spec.clone(), replicas, updated: Millis::MAX };
+                ServiceDemand { spec: deployment.spec.clone(), replicas, revision: Lamport::MAX };
             input.services.insert(deployment.service.clone(), demand);
         }
         plan(&input)
@@ -125,6 +125,20 @@ impl View {
     /// Returns the digest of the container spec in effect; `None` if the service is not deployed.
     pub fn desired_digest(&self, service: &ServiceKey) -> Option<String> {
         self.spec(service).map(Stored::container_digest)
+    }
+
+    /// Returns the Lamport timestamp of what happens next.
+    pub fn next_lamport(&self) -> Lamport {
+        let cluster = &self.cluster;
+        let services = cluster.services.values().map(|record| record.revision);
+        let moves = cluster.moves.values().map(|order| order.lamport);
+        let tombstones = cluster.tombstones.values().map(|removed| removed.lamport);
+        let of_nodes = self.nodes.values().flat_map(|state| {
+            let claims = state.claims.values().map(|claim| claim.lamport);
+            claims.chain(state.volumes.values().map(|volume| volume.lamport))
+        });
+        let seen = services.chain(moves).chain(tombstones).chain(of_nodes);
+        seen.max().unwrap_or(0).saturating_add(1)
     }
 
     /// Returns the claims on a slot by nodes that are up.
@@ -174,7 +188,7 @@ fn updates(
 ) -> BTreeMap<ServiceKey, UpdateStatus> {
     let mut updates = BTreeMap::new();
     for (key, result) in nodes.values().flat_map(|state| &state.update_results) {
-        let current = cluster.services.get(key).is_some_and(|it| it.updated == result.revision);
+        let current = cluster.services.get(key).is_some_and(|it| it.is_result(result));
         if !current {
             continue;
         }
@@ -197,14 +211,13 @@ fn volumes(
     cluster: &ClusterState,
     nodes: &BTreeMap<NodeId, NodeState>,
 ) -> BTreeMap<VolumeKey, NodeId> {
-    let mut found: BTreeMap<VolumeKey, (Millis, NodeId)> = BTreeMap::new();
+    let mut found: BTreeMap<VolumeKey, (Lamport, NodeId)> = BTreeMap::new();
     for (&node, state) in nodes {
-        let counts = |(key, since): &(&VolumeKey, &Millis)| {
-            cluster.tombstones.get(key).is_none_or(|removed| *since > removed)
-        };
-        for (key, &since) in state.volumes.iter().filter(counts) {
-            let best = found.entry(key.clone()).or_insert((since, node));
-            *best = (*best).min((since, node));
+        for (key, record) in &state.volumes {
+            if cluster.tombstones.get(key).is_none_or(|removed| record.lamport > removed.lamport) {
+                let best = found.entry(key.clone()).or_insert((record.lamport, node));
+                *best = (*best).min((record.lamport, node));
+            }
         }
     }
     found.into_iter().map(|(key, (_, node))| (key, node)).collect()
@@ -219,7 +232,7 @@ fn moves(
         let held = nodes.get(&order.from).map(|state| &state.claims);
         held.is_some_and(|claims| {
             let mut on = claims_of_slot(claims, slot);
-            on.any(|(_, claim)| claim.since < order.ordered_at && claim.state.is_running())
+            on.any(|(_, claim)| claim.lamport < order.lamport && claim.state.is_running())
         })
     };
     let orders = cluster.moves.iter().filter(holds);
@@ -245,10 +258,10 @@ fn node(
         let seen = ClaimView {
             digest: id.digest.clone(),
             running: claim.state.is_running(),
-            since: claim.since,
+            lamport: claim.lamport,
         };
         let strength = |it: &ClaimView| {
-            (it.running, digests.get(&id.slot.service) == Some(&it.digest), Reverse(it.since))
+            (it.running, digests.get(&id.slot.service) == Some(&it.digest), Reverse(it.lamport))
         };
         match claims.get_mut(&id.slot) {
             Some(held) if strength(held) >= strength(&seen) => {}

@@ -1,18 +1,49 @@
-//! The node's clock.
+//! The clocks of the host.
 
 use std::sync::LazyLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use vc_engine::Clock;
 use vc_protocol::Millis;
 
-/// The wall clock at the first call, and the monotonic clock that is added to it.
-static START: LazyLock<(Duration, Instant)> = LazyLock::new(|| {
-    (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now())
-});
+/// The first call.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// What the monotonic clock shows at the first call: far enough from zero to subtract any timeout.
+const START_MILLIS: Millis = 1 << 40;
 
-/// Returns the time in milliseconds since the Unix epoch. Never goes back while the process lives, even when the wall
-/// clock is set.
+/// Returns the time by the wall clock, in milliseconds since the Unix epoch. It follows the clock when that is set.
 pub(crate) fn now() -> Millis {
-    let (wall, start) = *START;
-    Millis::try_from((wall + start.elapsed()).as_millis()).unwrap_or(Millis::MAX)
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// Returns the time by the monotonic clock, in milliseconds since no particular time: for durations and timeouts.
+pub(crate) fn monotonic() -> Millis {
+    let elapsed = Millis::try_from(START.elapsed().as_millis()).unwrap_or(Millis::MAX);
+    START_MILLIS.saturating_add(elapsed)
+}
+
+/// Returns the time by both clocks.
+pub(crate) fn both() -> Clock {
+    Clock { monotonic: monotonic(), wall: now() }
+}
+
+/// The wall clock at one moment, and the monotonic clock from then on: for one conversation, in which times are compared
+/// with those of others and must not go back.
+pub(crate) struct SteadyClock {
+    wall: Millis,
+    start: Instant,
+}
+
+impl SteadyClock {
+    /// Returns a clock that shows the time.
+    pub(crate) fn new() -> Self {
+        Self { wall: now(), start: Instant::now() }
+    }
+
+    /// Returns the time in milliseconds since the Unix epoch.
+    pub(crate) fn now(&self) -> Millis {
+        let elapsed = Millis::try_from(self.start.elapsed().as_millis()).unwrap_or(Millis::MAX);
+        self.wall.saturating_add(elapsed)
+    }
 }

@@ -204,7 +204,12 @@ pub(crate) async fn run(
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            Ok(_) = last.wait_for(|snapshot| snapshot.left) => {
+            Ok(ended) = last.wait_for(|snapshot| snapshot.left || snapshot.duplicate.is_some()) => {
+                if let Some(reason) = ended.duplicate.as_deref() {
+                    anyhow::bail!(
+                        "{reason}: stop that one, or let this host join as a node of its own with another --data-dir"
+                    );
+                }
                 tracing::info!("left the cluster: the data directory can be removed");
                 break;
             }

@@ -16,4 +16,6 @@ pub struct Snapshot {
     pub(crate) usage: Arc<BTreeMap<NodeId, Usage>>,
     /// Whether this node has been removed from the cluster for good; it then stops.
     pub(crate) left: bool,
+    /// Why this node has to stop: another process runs with its identity.
+    pub(crate) duplicate: Option<Arc<str>>,
 }

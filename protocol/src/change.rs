@@ -26,7 +26,7 @@ pub enum DocumentId {
     Node {
         /// The node that writes it.
         node: NodeId,
-        /// Grows with every new generation; milliseconds since the epoch where clocks are right.
+        /// Grows with every new generation. The low 16 bits are random, see `Replica::start_generation` in vc-crdt.
         generation: u64,
     },
 }

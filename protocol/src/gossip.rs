@@ -22,9 +22,10 @@ pub enum Gossip {
 pub struct Heartbeat {
     /// Peer id of the sender.
     pub node: NodeId,
-    /// Present incarnation of the sender.
+    /// Present incarnation of the sender; at a start it may be ahead of the document.
     pub incarnation: u64,
-    /// Grows with each heartbeat, also across restarts, so that a replayed heartbeat is ignored.
+    /// Grows with each heartbeat, and starts over with each start, whose incarnation is higher: a replayed heartbeat is
+    /// ignored.
     pub seq: u64,
     /// [`VersionVector::fingerprint`] of the sender. A different one triggers anti-entropy.
     pub fingerprint: u64,

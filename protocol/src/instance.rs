@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Millis;
+use crate::{Lamport, Millis};
 
 /// The state of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,7 +65,9 @@ pub struct Claim {
     /// Number of restarts by the restart policy.
     #[serde(default)]
     pub restarts: u32,
-    /// Time at which it entered the state, by the node's clock.
+    /// When the node claimed it. Of two claims on a slot the earlier one is older.
+    pub lamport: Lamport,
+    /// Time at which it entered the state, by the node's clock; for display.
     pub since: Millis,
     /// Whether it is available: healthy, or running for the `monitor` time of its
     /// [`UpdatePolicy`](crate::spec::UpdatePolicy). A rollout waits for it.

@@ -33,4 +33,4 @@ pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;
 pub use resources::{ParseResourceError, Resources, parse_cpus, parse_memory};
 pub use stored::Stored;
-pub use time::Millis;
+pub use time::{Lamport, Millis};

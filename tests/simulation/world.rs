@@ -298,6 +298,7 @@ impl World {
                     self.operators.answered(request, answer);
                 }
                 Output::ViewChanged => self.check_view(index),
+                Output::Stop(reason) => panic!("node {index} stops: {reason}"),
             }
         }
     }

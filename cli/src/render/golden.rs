@@ -126,6 +126,7 @@ fn lists() {
         healthy: running,
         on_partition: OnPartition::Available,
         updated: NOW - 26 * 60 * MINUTE,
+        revision: 7,
         ports: vec![],
         rollout: Rollout::default(),
     };

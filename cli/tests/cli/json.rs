@@ -75,6 +75,7 @@ fn service_row() -> ServiceRow {
         healthy: 2,
         on_partition: OnPartition::Available,
         updated: 7,
+        revision: 7,
         ports: vec![],
         rollout: Rollout::default(),
     }

@@ -43,6 +43,7 @@ fn service() -> ServiceRow {
         healthy: 2,
         on_partition: OnPartition::Available,
         updated: 7,
+        revision: 7,
         ports: vec![],
         rollout: Rollout::default(),
     }

@@ -21,7 +21,7 @@ fn cluster(services: u16, replicas: u32, cpu_millis: u64, mib: u64) -> PlanInput
     }
     for number in 0..services {
         let mut service = service(replicas, cpu_millis * (1 + u64::from(number) % 4), mib);
-        service.updated = u64::from(number);
+        service.revision = u64::from(number);
         let key = format!("p{}/s{number}", number % 10).parse().expect("a service");
         input.services.insert(key, service);
     }

@@ -203,8 +203,8 @@ fn rank(service: &Service<'_>, allocations: &[NodeAllocation<'_>], of_slot: &mut
     of_slot.sort_by_cached_key(|contender| {
         let id = &allocations[contender.node].id_text;
         let weight = rendezvous(&[&contender.slot.to_string(), id]);
-        let since = std::cmp::Reverse(contender.claim.since);
-        std::cmp::Reverse((strength(contender.claim, &current), since, weight))
+        let age = std::cmp::Reverse(contender.claim.lamport);
+        std::cmp::Reverse((strength(contender.claim, &current), age, weight))
     });
 }
 
@@ -222,7 +222,7 @@ fn loss_reason(
         format!("also claims it, but only {name} is running it")
     } else if won.1 != lost.1 {
         format!("also claims it, but {name} has the current version")
-    } else if winner.claim.since != loser.claim.since {
+    } else if winner.claim.lamport != loser.claim.lamport {
         format!("also claims it, but {name} has claimed it longer")
     } else {
         format!("also claims it, but {name} wins by rendezvous hash")

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{self, ServiceSpec};
-use vc_protocol::{Millis, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey};
+use vc_protocol::{Lamport, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey};
 
 /// Everything that [`plan`](crate::plan()) reads. Two nodes with the same documents have equal inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -63,9 +63,9 @@ pub struct ClaimView {
     pub digest: String,
     /// Whether a container or process is running.
     pub running: bool,
-    /// When the claim entered its state, by the node's clock.
+    /// When the node claimed it.
     #[serde(default)]
-    pub since: Millis,
+    pub lamport: Lamport,
 }
 
 /// A deployed service: what to run and how often.
@@ -75,8 +75,8 @@ pub struct ServiceDemand {
     pub spec: Stored<ServiceSpec>,
     /// Number of slots, numbered from 1. Values above [`MAX_REPLICAS`](spec::MAX_REPLICAS) are capped.
     pub replicas: u32,
-    /// Time of the last deployment. Only the order counts: earlier services are scheduled first. Services of one
-    /// deployment should share a time, so that the largest of them is placed first.
+    /// When it was last deployed: earlier services are scheduled first. Services of one deployment should share a revision,
+    /// so that the largest of them is placed first.
     #[serde(default)]
-    pub updated: Millis,
+    pub revision: Lamport,
 }

@@ -54,6 +54,6 @@ pub(crate) fn services(input: &PlanInput) -> Vec<Service<'_>> {
         })
         .collect();
     // The sort is stable, and the map is in the order of the keys.
-    services.sort_by_key(|service| (service.demand.updated, Reverse(size(service.reservation()))));
+    services.sort_by_key(|service| (service.demand.revision, Reverse(size(service.reservation()))));
     services
 }

@@ -204,7 +204,7 @@ impl Scenario {
                 "constraint" => spec.constraints.push(read_constraint(value)?),
                 "platform" => spec.container.platform = Some(value.to_owned()),
                 "command" => spec.container.command = Some(vec![value.to_owned()]),
-                "updated" => new.updated = value.parse().ok()?,
+                "updated" => new.revision = value.parse().ok()?,
                 "healthcheck" => {
                     let test = vec!["CMD".to_owned(), "true".to_owned()];
                     let (interval_ms, timeout_ms, retries, start_period_ms) = Default::default();

@@ -118,7 +118,7 @@ fn service() -> vc_protocol::ServiceKey {
 fn record(extra: &str) -> String {
     let spec = format!(r#"{{"container": {{"image": "web:1"{extra}}}}}"#);
     format!(
-        r#"{{"spec": {spec}, "previous": null, "updated": 1, "deployed_by": "ada", "note": 7}}"#
+        r#"{{"spec": {spec}, "previous": null, "revision": 1, "updated": 1, "deployed_by": "ada", "note": 7}}"#
     )
 }
 
@@ -187,7 +187,7 @@ fn unknown_fields_survive_a_write_and_hold_the_service() {
 
 #[test]
 fn an_unreadable_service_is_held_and_cannot_be_overwritten() {
-    let newer = r#"{"spec": {"container": {"image": "web:2"}, "on_partition": "quorum"}, "updated": 1, "deployed_by": "ada"}"#;
+    let newer = r#"{"spec": {"container": {"image": "web:2"}, "on_partition": "quorum"}, "revision": 1, "updated": 1, "deployed_by": "ada"}"#;
     let written = change(&[("services", "shop/web", newer), ("services", "shop/db", &record(""))]);
     let mut replica = load(vec![certificate()], vec![written]).replica;
     let held = replica.held();

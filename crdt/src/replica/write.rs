@@ -10,7 +10,15 @@ use crate::document::{Document, DocumentError, Edit, Written};
 use crate::schema::NODE;
 use crate::state::{ClusterState, NodeState};
 
+/// The low bits of a generation that are random; the others count.
+pub const GENERATION_NONCE_BITS: u32 = 16;
+
 impl Replica {
+    /// Returns the generation of this node's document; `None` before the first.
+    pub fn own_generation(&self) -> Option<u64> {
+        self.nodes.get(&self.id).map(|own| own.generation)
+    }
+
     /// Returns the actor for this node's writes to the cluster document. It is kept across restarts, unless `may_reuse` is
     /// false: a data directory restored from a backup would use sequence numbers twice.
     fn actor(&mut self, may_reuse: bool, nonce: u64) -> Actor {
@@ -67,14 +75,18 @@ impl Replica {
     }
 
     /// Starts a new generation of this node's document with `state` and without history. Entries that this version cannot
-    /// read are taken over. Generations follow the clock, so
-    /// that a data directory restored from a backup does not repeat one.
+    /// read are taken over.
+    ///
+    /// Generations count up. Their low bits are those of `nonce`, a random number that is new at each start: two processes
+    /// on copies of one data directory do not write the same generation.
     pub fn start_generation(
         &mut self,
         state: &NodeState,
         now: Millis,
+        nonce: u64,
     ) -> Result<Option<SignedChange>, DocumentError> {
-        let generation = self.nodes.get(&self.id).map_or(0, |own| own.generation + 1).max(now);
+        let last = self.nodes.get(&self.id).map_or(0, |own| own.generation);
+        let generation = next_generation(last, nonce);
         let mut edits = NodeState::default().edits(state);
         if let Some(old) = self.nodes.get(&self.id) {
             if old.document.is_held() {
@@ -158,4 +170,9 @@ impl Replica {
 fn check_sequence(last: u64, written: &Written) -> Result<(), DocumentError> {
     let (expected, found) = (last + 1, written.seq);
     if found == expected { Ok(()) } else { Err(DocumentError::Sequence { expected, found }) }
+}
+
+fn next_generation(last: u64, nonce: u64) -> u64 {
+    ((last >> GENERATION_NONCE_BITS) + 1) << GENERATION_NONCE_BITS
+        | (nonce & ((1 << GENERATION_NONCE_BITS) - 1))
 }

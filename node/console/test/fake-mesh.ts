@@ -93,7 +93,7 @@ export class Mesh {
           },
         }
       case 'deploy': {
-        const queue: ServiceRow = { ...(this.view.services[0] as ServiceRow), service: 'shop/queue', replicas: 2, running: 0, healthy: 0, ports: [], updated: Date.now() }
+        const queue: ServiceRow = { ...(this.view.services[0] as ServiceRow), service: 'shop/queue', replicas: 2, running: 0, healthy: 0, ports: [], updated: Date.now(), revision: 3 }
         this.show({ ...this.view, services: [...this.view.services, queue] })
         return { reply: 'done', value: [{ change: 'updated', service: 'shop/web' }, { change: 'created', service: 'shop/queue' }] }
       }

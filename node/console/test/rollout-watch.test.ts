@@ -11,10 +11,10 @@ const LIVE: MeshState = { state: 'live', node: 'n', address: '', rttMs: null, ro
 const [template] = clusterView(0).services
 if (!template) throw new Error('no services in the fixture')
 
-const rows = (updated: number, replicas = 0): ServiceRow[] => [
-  { ...template, replicas, updated, rollout: { state: 'complete', done: 0, reason: '' } },
+const rows = (revision: number, replicas = 0): ServiceRow[] => [
+  { ...template, replicas, revision, rollout: { state: 'complete', done: 0, reason: '' } },
 ]
-const targets: RolloutTarget[] = [{ service: template.service, replicas: 0, updated: 10, hasHealthcheck: false }]
+const targets: RolloutTarget[] = [{ service: template.service, replicas: 0, revision: 10, hasHealthcheck: false }]
 const composed: ComposeProject = {
   project: template.project,
   deployments: [{ service: template.service, replicas: 0, spec }],

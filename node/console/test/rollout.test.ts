@@ -3,7 +3,7 @@ import type { InstanceRow, ServiceRow } from 'vc-mesh'
 
 import { revisionsOf, type RolloutObservation, rolloutProgress, type RolloutTarget } from '../src/model/rollout'
 
-const target: RolloutTarget = { service: 'shop/web', replicas: 2, updated: 100, hasHealthcheck: false }
+const target: RolloutTarget = { service: 'shop/web', replicas: 2, revision: 100, hasHealthcheck: false }
 
 const service: ServiceRow = {
   service: 'shop/web',
@@ -13,7 +13,8 @@ const service: ServiceRow = {
   running: 2,
   healthy: 2,
   on_partition: 'available',
-  updated: 100,
+  updated: 1,
+  revision: 100,
   ports: [],
   rollout: { state: 'complete', done: 2, reason: '' },
 }
@@ -53,7 +54,7 @@ test('a deployment is available when all new instances are available and no old 
 })
 
 test('a view from before the deployment has no result', () => {
-  expect(state(both, { updated: 99, rollout: { state: 'rolled_back', done: 2, reason: 'an earlier one' } })).toBe('waiting')
+  expect(state(both, { revision: 99, rollout: { state: 'rolled_back', done: 2, reason: 'an earlier one' } })).toBe('waiting')
   expect(rolloutProgress([target], [], [], { ...unchanged, seen: new Set() }).result.state).toBe('waiting')
 })
 
@@ -82,7 +83,7 @@ test('a service scaled during the rollout is available with the new replica coun
 
 test('a replaced deployment is neither available nor failed', () => {
   const result = (replaced: RolloutObservation['replaced'], row: Partial<ServiceRow> = {}) =>
-    rolloutProgress([target], [{ ...service, updated: 101, ...row }], both, { ...unchanged, replaced }).result
+    rolloutProgress([target], [{ ...service, revision: 101, ...row }], both, { ...unchanged, replaced }).result
   const failure: ServiceRow['rollout'] = { state: 'paused', done: 0, reason: 'theirs' }
   expect(result(null).state, 'the revision has not been checked yet').toBe('waiting')
   expect(result(null, { rollout: failure }).state).toBe('waiting')
@@ -94,9 +95,9 @@ test('a replaced deployment is neither available nor failed', () => {
 
 test('only a view that contains the whole deployment has revisions', () => {
   const none = new Set<string>()
-  expect(revisionsOf([target], [{ ...service, updated: 99 }], none)).toBeNull()
+  expect(revisionsOf([target], [{ ...service, revision: 99 }], none)).toBeNull()
   expect(revisionsOf([target], [], none)).toBeNull()
-  const [ours, theirs] = [100, 101].map((updated) => revisionsOf([target], [{ ...service, updated }], none))
+  const [ours, theirs] = [100, 101].map((revision) => revisionsOf([target], [{ ...service, revision }], none))
   expect(ours).not.toBeNull()
   expect(theirs).not.toBe(ours)
   expect(revisionsOf([target], [], unchanged.seen), 'removed').not.toBe(ours)

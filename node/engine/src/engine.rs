@@ -14,7 +14,8 @@ use crate::accusation::{accuse_silent_nodes, refute_accusations};
 use crate::anti_entropy::{AntiEntropy, Comparison};
 use crate::failure_detector::FailureDetector;
 use crate::heartbeat::HeartbeatTimer;
-use crate::interface::{Config, Durable, Input, Output, Timing};
+use crate::identity::{DocumentOwner, Finding};
+use crate::interface::{Clock, Config, Durable, Input, Output, Timing};
 use crate::mutation::{Mutation, MutationError};
 use crate::reconcile::Reconciler;
 use crate::startup_hold::StartupHold;
@@ -35,6 +36,7 @@ pub struct Engine {
     dirty: bool,
     /// Whether this node's document has its generation of this run.
     renewed: bool,
+    owner: DocumentOwner,
     usage: BTreeMap<NodeId, Usage>,
     heartbeat: HeartbeatTimer,
     detector: FailureDetector,
@@ -43,6 +45,8 @@ pub struct Engine {
     reconciler: Reconciler,
     /// Commands that wait until the cluster document is complete, oldest first.
     waiting: VecDeque<Waiting>,
+    /// The wall clock at the last input.
+    wall: Millis,
     /// What is to become durable before the outputs that follow.
     pending: Durable,
     outputs: Vec<Output>,
@@ -71,8 +75,7 @@ impl Engine {
         }
         let before = replica.nodes().get(&id).cloned().unwrap_or_default();
         let own = NodeState {
-            // Incarnations follow the clock, so that a data directory from a backup does not repeat one.
-            incarnation: (before.incarnation + 1).max(now),
+            incarnation: before.incarnation + 1,
             info: Some(info),
             runtime_error: None,
             claims: before.claims.clone(),
@@ -87,6 +90,7 @@ impl Engine {
         for (&node, state) in replica.nodes().iter().filter(|&(&node, _)| node != id) {
             detector.saw_incarnation(node, state.incarnation, now);
         }
+        let owner = DocumentOwner::new(replica.own_generation());
         let view = Arc::new(View::of(&replica));
         let alone = replica.members().count() <= 1;
         Ok(Self {
@@ -98,6 +102,7 @@ impl Engine {
             view,
             dirty: true,
             renewed: false,
+            owner,
             usage: BTreeMap::new(),
             heartbeat: HeartbeatTimer::new(timing.heartbeat, now),
             detector,
@@ -105,6 +110,7 @@ impl Engine {
             hold: StartupHold::new((!alone).then_some(now + timing.first_contact)),
             reconciler: Reconciler::new(id, before.claims, timing.runtime_grace),
             waiting: VecDeque::new(),
+            wall: 0,
             pending: Durable::default(),
             outputs: Vec::new(),
         })
@@ -145,8 +151,10 @@ impl Engine {
         due.unwrap_or((Millis::MAX, "none"))
     }
 
-    /// Takes in an input at a time that never goes back. Returns what to do, in order.
-    pub fn handle(&mut self, now: Millis, input: Input) -> Vec<Output> {
+    /// Takes in an input. Returns what to do, in order.
+    pub fn handle(&mut self, clock: impl Into<Clock>, input: Input) -> Vec<Output> {
+        let Clock { monotonic: now, wall } = clock.into();
+        self.wall = wall;
         match input {
             Input::Wake => self.handle_timeout(now),
             Input::Connected(peer) => {
@@ -204,7 +212,7 @@ impl Engine {
             self.detector.was_late(late, now);
         }
         if self.heartbeat.handle_timeout(now) {
-            self.send_heartbeat(now);
+            self.send_heartbeat();
         }
         if self.detector.handle_timeout(now) {
             self.check_silence(now);
@@ -216,12 +224,12 @@ impl Engine {
         self.dirty |= self.reconciler.handle_timeout(now);
     }
 
-    fn send_heartbeat(&mut self, now: Millis) {
+    fn send_heartbeat(&mut self) {
         let id = self.replica.id();
         let heartbeat = Heartbeat {
             node: id,
-            incarnation: self.replica.nodes().get(&id).map_or(0, |own| own.incarnation),
-            seq: now,
+            incarnation: self.own.incarnation,
+            seq: self.heartbeat.next_seq(),
             fingerprint: self.anti_entropy.fingerprint(self.replica.versions()),
             usage: self.usage.get(&id).copied().unwrap_or_default(),
         };
@@ -263,6 +271,7 @@ impl Engine {
         self.pending.changes.extend(received.accepted);
         self.pending.certificates.extend(received.certificates);
         self.pending.replaced.extend(received.replaced);
+        self.check_owner();
         let id = self.replica.id();
         for (&node, state) in self.replica.nodes().iter().filter(|&(&node, _)| node != id) {
             self.detector.saw_incarnation(node, state.incarnation, now);
@@ -271,6 +280,43 @@ impl Engine {
             if self.own.unreachable.get(&node).is_some_and(|&of| of < state.incarnation) {
                 self.detector.refuted(node, now);
             }
+        }
+    }
+
+    /// Looks whether another process has written this node's document, and goes on after what it says, or ends.
+    fn check_owner(&mut self) {
+        let finding = self.owner.check(self.replica.own_generation());
+        let id = self.replica.id();
+        let Some(found) = self.replica.nodes().get(&id) else { return };
+        let finding = match finding {
+            Some(finding) => finding,
+            // More of the document that was loaded: this process has written none yet.
+            None if !self.renewed && found.incarnation >= self.own.incarnation => Finding::SetBack,
+            None => return,
+        };
+        let (name, addresses) = found.info.as_ref().map_or_else(Default::default, |info| {
+            let addresses: Vec<String> = info.addresses.iter().map(ToString::to_string).collect();
+            (info.name.to_string(), addresses.join(", "))
+        });
+        match finding {
+            Finding::SetBack => {
+                tracing::warn!(
+                    name,
+                    addresses,
+                    "another process has written this node's document: the data directory was set back or copied"
+                );
+                self.own.incarnation = self.own.incarnation.max(found.incarnation + 1);
+                self.own.volumes.extend(found.volumes.clone());
+                for (&node, &incarnation) in &found.unreachable {
+                    let held = self.own.unreachable.entry(node).or_default();
+                    *held = incarnation.max(*held);
+                }
+                self.renewed = false;
+                self.dirty = true;
+            }
+            Finding::Duplicate => self.outputs.push(Output::Stop(format!(
+                "another vc-node runs with the identity of this one: {name} at {addresses}"
+            ))),
         }
     }
 
@@ -304,9 +350,10 @@ impl Engine {
                 break;
             }
             let hold = self.hold.reason();
-            let actions = self.reconciler.reconcile(&self.view, &mut self.own, hold, now);
+            let clock = Clock { monotonic: now, wall: self.wall };
+            let actions = self.reconciler.reconcile(&self.view, &mut self.own, hold, clock);
             self.outputs.extend(actions);
-            match self.write_own_document(now) {
+            match self.write_own_document() {
                 Ok(Some(change)) => {
                     own_changes.push(change);
                     self.dirty = true;
@@ -327,7 +374,7 @@ impl Engine {
     /// Computes the view, and logs which nodes went up or down.
     fn update_view(&mut self) {
         let mut nodes = self.replica.nodes().clone();
-        if !self.reconciler.is_unknown() {
+        if self.may_write_own_document() {
             // What is about to be written counts already, above all the incarnation: the last one may be accused, and this
             // node would count itself as down and stop everything.
             nodes.insert(self.replica.id(), self.own.clone());
@@ -353,16 +400,26 @@ impl Engine {
         self.view = Arc::new(view);
     }
 
+    /// Returns whether this node knows what runs, and has asked the others for a later document of its own: its data
+    /// directory may be from a backup.
+    fn may_write_own_document(&self) -> bool {
+        !self.reconciler.is_unknown() && (self.renewed || self.hold.reason().is_none())
+    }
+
     /// Writes this node's document, in a new generation at each start and when its history has grown. Returns the signed
     /// change, if anything has changed.
-    fn write_own_document(&mut self, now: Millis) -> Result<Option<SignedChange>, DocumentError> {
+    fn write_own_document(&mut self) -> Result<Option<SignedChange>, DocumentError> {
+        if !self.may_write_own_document() {
+            return Ok(None);
+        }
         if self.renewed && self.replica.own_change_count() < HISTORY {
-            return self.replica.write_node(&self.own, now);
+            return self.replica.write_node(&self.own, self.wall);
         }
         let node = self.replica.id();
         let replaced = self.replica.versions().nodes.get(&node).copied();
-        let written = self.replica.start_generation(&self.own, now)?;
+        let written = self.replica.start_generation(&self.own, self.wall, self.nonce)?;
         self.renewed = true;
+        self.owner.wrote(self.replica.own_generation());
         let replaced = replaced.map(|(generation, _)| DocumentId::Node { node, generation });
         self.pending.replaced.extend(replaced);
         Ok(written)
@@ -389,7 +446,7 @@ impl Engine {
     }
 
     fn mutate(&mut self, request: u64, by: Subject, mutation: &Mutation, now: Millis) {
-        let answer = self.write(by, mutation, now).map(|(change, changes)| {
+        let answer = self.write(by, mutation).map(|(change, changes)| {
             // An answer acknowledges this change and everything before it: all of it is durable first.
             self.pending.changes.extend(change.iter().cloned());
             self.persist();
@@ -404,8 +461,8 @@ impl Engine {
         &mut self,
         by: Subject,
         mutation: &Mutation,
-        now: Millis,
     ) -> Result<(Vec<SignedChange>, Vec<Change>), MutationError> {
+        let now = self.wall;
         let (wanted, changes) = mutation.apply(&self.view, &by, now)?;
         let id = self.replica.id();
         let confirms = |member| member == id || self.anti_entropy.is_confirmed(member);

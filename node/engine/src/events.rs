@@ -113,7 +113,7 @@ fn services(before: &View, after: &View, events: &mut Events) {
         }
         let rollout = |view| Rollout::of(view, key).map(|it| it.report()).unwrap_or_default();
         let (was, is) = (rollout(before), rollout(after));
-        if held.updated != record.updated {
+        if held.revision != record.revision {
             events.info(
                 key,
                 match is.state {
@@ -124,7 +124,7 @@ fn services(before: &View, after: &View, events: &mut Events) {
                 },
             );
         }
-        if (was.state, held.updated) == (is.state, record.updated) {
+        if (was.state, held.revision) == (is.state, record.revision) {
             continue;
         }
         match is.state {

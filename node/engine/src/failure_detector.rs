@@ -22,8 +22,8 @@ const FALSE_ACCUSATION: Millis = 3000;
 #[derive(Debug, Clone)]
 struct Heartbeats {
     incarnation: u64,
-    /// Number of the last heartbeat; 0 before the first.
-    seq: u64,
+    /// Incarnation and number of the last heartbeat; zeros before the first.
+    heartbeat: (u64, u64),
     last: Millis,
     /// Mean interval, in eighths of a millisecond.
     mean8: u64,
@@ -66,23 +66,23 @@ impl FailureDetector {
     ) -> bool {
         let new = self.new_peer(incarnation, now);
         let peer = self.peers.entry(node).or_insert(new);
-        if seq <= peer.seq || incarnation < peer.incarnation {
+        if (incarnation, seq) <= peer.heartbeat || incarnation < peer.incarnation {
             return false;
         }
         let interval8 = now.saturating_sub(peer.last).min(self.timing.heartbeat * 4) * 8;
-        if peer.seq != 0 {
+        if peer.heartbeat != (0, 0) {
             peer.deviation8 = (peer.deviation8 * 7 + peer.mean8.abs_diff(interval8)) / 8;
             peer.mean8 = (peer.mean8 * 7 + interval8) / 8;
         }
         peer.incarnation = incarnation;
-        peer.seq = seq;
+        peer.heartbeat = (incarnation, seq);
         peer.last = now;
         true
     }
 
     /// Takes in a message other than a heartbeat. It counts until the first heartbeat only: another node may replay it.
     pub(crate) fn saw_activity(&mut self, node: NodeId, now: Millis) {
-        if let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.seq == 0) {
+        if let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.heartbeat == (0, 0)) {
             peer.last = now;
         }
     }
@@ -100,7 +100,13 @@ impl FailureDetector {
 
     fn new_peer(&self, incarnation: u64, now: Millis) -> Heartbeats {
         let last = now + self.timing.first_contact.saturating_sub(self.timing.suspect);
-        Heartbeats { incarnation, seq: 0, last, mean8: self.timing.heartbeat * 8, deviation8: 0 }
+        Heartbeats {
+            incarnation,
+            heartbeat: (0, 0),
+            last,
+            mean8: self.timing.heartbeat * 8,
+            deviation8: 0,
+        }
     }
 
     /// Shifts all timeouts by the time that this node was late: heartbeats that it missed meanwhile prove nothing.
@@ -216,6 +222,17 @@ mod tests {
         let mut detector = steady(last);
         assert!(!detector.heartbeat(node(), 1, 3, last + 60_000));
         assert!(is_silent(&detector, last + 60_000));
+    }
+
+    #[test]
+    fn a_node_that_was_started_again_counts_its_heartbeats_from_one() {
+        let last = Timing::default().heartbeat * 40;
+        let mut detector = steady(last);
+        detector.saw_incarnation(node(), 2, last + 100);
+        assert!(!detector.heartbeat(node(), 1, 900, last + 200), "of the life before");
+        assert!(detector.heartbeat(node(), 2, 1, last + 300));
+        assert!(!detector.heartbeat(node(), 2, 1, last + 400));
+        assert!(detector.heartbeat(node(), 3, 1, last + 500), "a heartbeat before its document");
     }
 
     #[test]

@@ -9,12 +9,14 @@ const AFTER_CONNECT: Millis = 100;
 pub(crate) struct HeartbeatTimer {
     interval: Millis,
     next: Millis,
+    /// Number of the last heartbeat.
+    seq: u64,
 }
 
 impl HeartbeatTimer {
     /// A timer whose first heartbeat is due at once.
     pub(crate) fn new(interval: Millis, now: Millis) -> Self {
-        Self { interval, next: now }
+        Self { interval, next: now, seq: 0 }
     }
 
     /// Brings the next heartbeat forward, for a peer that has just connected. Not at once: it does not listen yet.
@@ -25,6 +27,12 @@ impl HeartbeatTimer {
     /// Returns when to call [`HeartbeatTimer::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Millis> {
         Some(self.next)
+    }
+
+    /// Returns the number of the next heartbeat, from 1.
+    pub(crate) fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
     }
 
     /// Returns whether a heartbeat is due.

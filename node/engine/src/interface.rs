@@ -44,6 +44,22 @@ impl Default for Timing {
     }
 }
 
+/// The time, by both clocks of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// The monotonic clock, which never goes back: for durations and timeouts.
+    pub monotonic: Millis,
+    /// The wall clock, which may be wrong or be set: for display only.
+    pub wall: Millis,
+}
+
+impl From<Millis> for Clock {
+    /// Two clocks that show the same time.
+    fn from(now: Millis) -> Self {
+        Self { monotonic: now, wall: now }
+    }
+}
+
 /// The configuration of an engine.
 pub struct Config {
     /// The node's key.
@@ -131,6 +147,8 @@ pub enum Output {
     Disconnect(NodeId),
     /// Answer the [`Input::Mutate`] of this number with what has changed, or why nothing has.
     Answer(u64, Result<Vec<Change>, MutationError>),
+    /// Stop this process: another one runs with the identity of this node. The text names it, for people.
+    Stop(String),
     /// [`Engine::view`](crate::Engine::view) shows something new.
     ViewChanged,
 }

@@ -12,6 +12,7 @@ mod engine;
 pub mod events;
 mod failure_detector;
 mod heartbeat;
+mod identity;
 mod interface;
 mod mutation;
 mod reconcile;
@@ -25,5 +26,5 @@ mod workload;
 
 pub use diff::diff;
 pub use engine::Engine;
-pub use interface::{Config, Durable, Input, Output, Timing};
+pub use interface::{Clock, Config, Durable, Input, Output, Timing};
 pub use mutation::{FindError, Mutation, MutationError, find_node, find_service, find_services};

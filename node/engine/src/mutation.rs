@@ -11,7 +11,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use vc_crdt::{ClusterState, FileKey, ImageRecord, MoveOrder, SealedFile, View};
+use vc_crdt::{ClusterState, FileKey, ImageRecord, MoveOrder, SealedFile, Tombstone, View};
 use vc_placement::rebalance;
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
@@ -142,7 +142,7 @@ impl Mutation {
                 let service = find(view, service)?;
                 vec![revision::roll_back(view, &mut state, &service, by, now)?]
             }
-            Self::Rebalance => order_moves(view, &mut state, now),
+            Self::Rebalance => order_moves(view, &mut state),
             Self::Leave { node, force } => {
                 let node = find_node(view, node)?;
                 if !force {
@@ -215,15 +215,12 @@ fn deploy(
 }
 
 /// Adds the orders that even out the load to those that still hold, and drops the others.
-fn order_moves(view: &View, state: &mut ClusterState, now: Millis) -> Vec<Change> {
+fn order_moves(view: &View, state: &mut ClusterState) -> Vec<Change> {
     state.moves.retain(|slot, _| view.input.moves.contains_key(slot));
     let mut changes = Vec::new();
     for it in rebalance(&view.input) {
-        // The claim's time is by that node's clock, and the order must be later than the claim.
-        let claims = view.input.nodes.get(&it.from).map(|node| &node.claims);
-        let since = claims.and_then(|claims| claims.get(&it.slot)).map_or(0, |claim| claim.since);
-        let at = now.max(since.saturating_add(1));
-        state.moves.insert(it.slot.clone(), MoveOrder { from: it.from, to: it.to, ordered_at: at });
+        let order = MoveOrder { from: it.from, to: it.to, lamport: view.next_lamport() };
+        state.moves.insert(it.slot.clone(), order);
         changes.push(Change::Moving {
             slot: it.slot,
             from: it.from,
@@ -262,19 +259,16 @@ fn remove_volume(
     volume: &VolumeKey,
     now: Millis,
 ) -> Result<Change, MutationError> {
-    let holders = view.nodes.values().filter_map(|node| node.volumes.get(volume).copied());
-    let since = match (view.input.volumes.contains_key(volume), holders.max()) {
-        (true, Some(since)) => since,
-        _ => return Err(MutationError::NoVolume(volume.clone())),
-    };
+    if !view.input.volumes.contains_key(volume) {
+        return Err(MutationError::NoVolume(volume.clone()));
+    }
     let services: Vec<ServiceKey> = mounting(&view.cluster, volume).cloned().collect();
     if !services.is_empty() {
         return Err(MutationError::VolumeInUse { volume: volume.clone(), services });
     }
     // One that this version cannot read may mount it.
     check_held(view, |service| service.project == volume.project)?;
-    // The tombstone must not be older than the record, whose clock may be ahead of ours.
-    state.tombstones.insert(volume.clone(), now.max(since));
+    state.tombstones.insert(volume.clone(), Tombstone { lamport: view.next_lamport(), at: now });
     Ok(Change::VolumeRemoved { volume: volume.clone() })
 }
 

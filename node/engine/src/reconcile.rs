@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_crdt::{NodeState, UpdateResult, View};
+use vc_crdt::{NodeState, UpdateResult, View, VolumeRecord};
 use vc_protocol::control::RolloutState;
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::spec::FailureAction;
 use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, VolumeKey};
 
 use crate::desired::desired;
-use crate::interface::Output;
+use crate::interface::{Clock, Output};
 use crate::rollout::Rollout;
 use crate::runtime::{Observed, Phase, RuntimeEvent};
 use crate::runtime_health::{Recovery, RuntimeHealth};
@@ -80,7 +80,7 @@ impl Reconciler {
         view: &View,
         own: &mut NodeState,
         hold: Option<&str>,
-        now: Millis,
+        clock: Clock,
     ) -> Vec<Output> {
         if own.runtime_error.is_some() {
             self.workload.clear();
@@ -90,9 +90,10 @@ impl Reconciler {
         let desired = desired(view, self.node);
         let handover = handover(view, self.node, &own.claims);
         let hold = |service: &ServiceKey| hold.or_else(|| view.held.reason(service));
-        let (actions, claims) = self.workload.reconcile(&desired, &handover, &hold, now);
+        let (actions, claims) =
+            self.workload.reconcile(&desired, &handover, &hold, view.next_lamport(), clock);
         own.claims = claims;
-        let removed = record_volumes(view, own, now);
+        let removed = record_volumes(view, own, clock.wall);
         self.record_update_results(view, own);
         let removed = removed.into_iter().map(Output::RemoveVolume);
         removed.chain(actions.into_iter().map(Output::Runtime)).collect()
@@ -100,9 +101,9 @@ impl Reconciler {
 
     /// Records how updates ended: an instance of this node failed, or all instances are available.
     fn record_update_results(&self, view: &View, own: &mut NodeState) {
-        let revision = |key: &ServiceKey| view.cluster.services.get(key).map(|it| it.updated);
         own.update_results.retain(|key, result| {
-            revision(key) == Some(result.revision) || view.held.reason(key).is_some()
+            let record = view.cluster.services.get(key);
+            record.is_some_and(|it| it.is_result(result)) || view.held.reason(key).is_some()
         });
         let ours: BTreeSet<&ServiceKey> = own.claims.keys().map(|id| &id.slot.service).collect();
         for key in ours {
@@ -127,7 +128,8 @@ impl Reconciler {
                 tracing::warn!(service = %key, reason, "update failed");
             }
             if failed.is_some() || rollout.is_complete() {
-                let result = UpdateResult { revision: record.updated, failed };
+                let digest = record.spec.container_digest();
+                let result = UpdateResult { revision: record.revision, digest, failed };
                 own.update_results.insert(key.clone(), result);
             }
         }
@@ -168,9 +170,9 @@ fn handover(view: &View, node: NodeId, claims: &BTreeMap<InstanceId, Claim>) -> 
 /// Records the volumes that this node's instances mount. Returns those that have a tombstone, whose data is to be removed.
 fn record_volumes(view: &View, own: &mut NodeState, now: Millis) -> Vec<VolumeKey> {
     let tombstones = &view.cluster.tombstones;
-    let is_removed =
-        |key: &VolumeKey, since: Millis| tombstones.get(key).is_some_and(|&at| since <= at);
-    let removed = own.volumes.extract_if(.., |key, since| is_removed(key, *since));
+    let removed = own.volumes.extract_if(.., |key, record| {
+        tombstones.get(key).is_some_and(|removed| record.lamport <= removed.lamport)
+    });
     let removed = removed.map(|(key, _)| key).collect();
     for id in own.claims.keys() {
         let project = &id.slot.service.project;
@@ -181,9 +183,8 @@ fn record_volumes(view: &View, own: &mut NodeState, now: Millis) -> Vec<VolumeKe
         for volume in spec.volumes() {
             let key = VolumeKey { project: project.clone(), volume: volume.clone() };
             if !view.input.volumes.contains_key(&key) {
-                // The tombstone may be by a clock ahead of ours; the new volume must be later.
-                let since = tombstones.get(&key).map_or(now, |&at| now.max(at + 1));
-                own.volumes.entry(key).or_insert(since);
+                let record = VolumeRecord { lamport: view.next_lamport(), since: now };
+                own.volumes.entry(key).or_insert(record.into());
             }
         }
     }

@@ -137,6 +137,7 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
                 _ => false,
             }),
             on_partition: record.spec.on_partition,
+            revision: record.revision,
             updated: record.updated,
             ports: ports.iter().map(ToString::to_string).collect(),
             rollout: Rollout::of(view, key).map(|rollout| rollout.report()).unwrap_or_default(),
@@ -168,7 +169,7 @@ pub fn volumes(view: &View) -> Vec<VolumeRow> {
         node_name: view.name(node),
         up: view.up.contains(&node),
         services: mounting(&view.cluster, volume).cloned().collect(),
-        since: view.nodes.get(&node).and_then(|it| it.volumes.get(volume)).copied().unwrap_or(0),
+        since: view.nodes.get(&node).and_then(|it| it.volumes.get(volume)).map_or(0, |it| it.since),
     };
     view.input.volumes.iter().map(row).collect()
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_crdt::View;
+use vc_crdt::{ServiceRecord, View};
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{Expose, Port, PortProtocol};
 use vc_protocol::{InstanceId, Name, NodeId, ServiceKey};
@@ -84,9 +84,9 @@ impl Routes {
             {
                 networks.insert(name, BTreeSet::new());
             }
-            let endpoints = endpoints(view, key, spec.container.has_healthcheck());
+            let endpoints = endpoints(view, key, record, spec.container.has_healthcheck());
             services.insert(key.clone(), ServiceRoutes { endpoints, networks, udp });
-            wanted.extend(spec.ports.iter().map(|port| (record.updated, key, port)));
+            wanted.extend(spec.ports.iter().map(|port| (record.revision, key, port)));
         }
         wanted.sort();
         let mut ports: BTreeMap<(PortProtocol, u16), Vec<Published>> = BTreeMap::new();
@@ -105,11 +105,25 @@ impl Routes {
     }
 }
 
-/// Returns the instances of a service that take connections: those that run on up nodes and, with a healthcheck, pass it.
-fn endpoints(view: &View, service: &ServiceKey, checked: bool) -> Vec<Endpoint> {
-    let answers = |state: InstanceState| match state {
+/// Returns the instances of a service that take connections: those that run on up nodes and, where their version has a
+/// healthcheck, pass it.
+fn endpoints(
+    view: &View,
+    service: &ServiceKey,
+    record: &ServiceRecord,
+    checked: bool,
+) -> Vec<Endpoint> {
+    let versions: Vec<(String, bool)> = std::iter::once(&record.spec)
+        .chain(&record.previous)
+        .map(|spec| (spec.container_digest(), spec.container.has_healthcheck()))
+        .collect();
+    // Other digests are of versions before the previous one.
+    let is_checked = |digest: &str| {
+        versions.iter().find(|(version, _)| version == digest).map_or(checked, |(_, it)| *it)
+    };
+    let answers = |digest: &str, state: InstanceState| match state {
         InstanceState::Healthy => true,
-        InstanceState::Running => !checked,
+        InstanceState::Running => !is_checked(digest),
         _ => false,
     };
     let mut endpoints: Vec<Endpoint> = view
@@ -117,7 +131,7 @@ fn endpoints(view: &View, service: &ServiceKey, checked: bool) -> Vec<Endpoint> 
         .iter()
         .filter(|(node, _)| view.up.contains(node))
         .flat_map(|(&node, state)| state.claims.iter().map(move |(id, claim)| (node, id, claim)))
-        .filter(|(_, id, claim)| id.slot.service == *service && answers(claim.state))
+        .filter(|(_, id, claim)| id.slot.service == *service && answers(&id.digest, claim.state))
         .filter(|(_, _, claim)| !claim.address.is_empty())
         .map(|(node, id, claim)| Endpoint {
             instance: id.clone(),
@@ -154,10 +168,10 @@ mod tests {
     /// A cluster of one node, with services that were deployed one after another.
     fn view(services: Vec<(&str, ServiceSpec)>, claims: &[(&str, InstanceState, &str)]) -> View {
         let mut cluster = ClusterState::default();
-        for ((name, spec), updated) in services.into_iter().zip(1..) {
+        for ((name, spec), revision) in services.into_iter().zip(1..) {
             let spec = spec.into();
-            let record =
-                ServiceRecord { spec, previous: None, updated, deployed_by: "tester".to_owned() };
+            let deployed_by = "tester".to_owned();
+            let record = ServiceRecord { spec, previous: None, revision, updated: 0, deployed_by };
             cluster.services.insert(key(name), record.into());
         }
         let mut state = NodeState { incarnation: 1, ..NodeState::default() };
@@ -167,6 +181,7 @@ mod tests {
                 reason: String::new(),
                 address: address.to_owned(),
                 restarts: 0,
+                lamport: 1,
                 since: 1,
                 available: false,
             };
@@ -175,6 +190,16 @@ mod tests {
         let own = vc_protocol::Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
         let node = NodeId::of(&own.public()).expect("ed25519");
         View::from_states(cluster, BTreeMap::from([(node, state)]))
+    }
+
+    fn check() -> Healthcheck {
+        Healthcheck {
+            test: vec!["CMD".to_owned(), "true".to_owned()],
+            interval_ms: None,
+            timeout_ms: None,
+            retries: None,
+            start_period_ms: None,
+        }
     }
 
     fn publishing(ports: Vec<Port>) -> ServiceSpec {
@@ -208,6 +233,28 @@ mod tests {
     }
 
     #[test]
+    fn an_update_that_adds_a_healthcheck_keeps_the_instances_without_one() {
+        let before = ServiceSpec::default();
+        let mut after = ServiceSpec::default();
+        after.container.healthcheck = Some(check());
+        let id = |spec: &ServiceSpec| format!("shop/web.1@{}", spec.container.digest());
+        let (old, new) = (id(&before), id(&after));
+        let claims = [
+            (old.as_str(), InstanceState::Running, "10.0.0.1"),
+            (new.as_str(), InstanceState::Running, "10.0.0.2"),
+        ];
+        let mut view = view(vec![("shop/web", after)], &claims);
+        let record = view.cluster.services.get_mut(&key("shop/web")).expect("the service");
+        record.previous = Some(before.into());
+        let routes = Routes::of(&view);
+        let endpoints = &routes.services[&key("shop/web")].endpoints;
+        assert_eq!(
+            endpoints.iter().map(|it| it.address.as_str()).collect::<Vec<_>>(),
+            ["10.0.0.1"]
+        );
+    }
+
+    #[test]
     fn only_instances_that_can_answer_are_endpoints() {
         use InstanceState::{Failed, Healthy, Running, Starting, Stopping, Unhealthy};
         let states = [Failed, Healthy, Running, Starting, Stopping, Unhealthy];
@@ -221,13 +268,7 @@ mod tests {
         };
         assert_eq!(replicas(ServiceSpec::default()), [2, 3]);
         let mut checked = ServiceSpec::default();
-        checked.container.healthcheck = Some(Healthcheck {
-            test: vec!["CMD".to_owned(), "true".to_owned()],
-            interval_ms: None,
-            timeout_ms: None,
-            retries: None,
-            start_period_ms: None,
-        });
+        checked.container.healthcheck = Some(check());
         assert_eq!(replicas(checked), [2]);
     }
 }

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::claims_of_slot;
 use vc_protocol::instance::{Claim, InstanceState};
-use vc_protocol::{Millis, NodeId, ServiceKey, Slot};
+use vc_protocol::{Lamport, Millis, NodeId, ServiceKey, Slot};
 
 use crate::desired::Desired;
+use crate::interface::Clock;
 use crate::runtime::{InstanceId, Observed, Phase, RuntimeAction};
 use instance::Local;
 
@@ -92,14 +93,16 @@ impl Workload {
 
     /// Returns the actions that lead to `desired`, and the claims until then. `handover` are the slots whose instances keep
     /// running until another node fills them. Of a service for which `hold` returns a reason, `desired` may be out of date:
-    /// nothing new is started, and nothing that runs is removed.
+    /// nothing new is started, and nothing that runs is removed. `lamport` is the timestamp of new claims.
     pub(crate) fn reconcile(
         &mut self,
         desired: &BTreeMap<Slot, Desired>,
         handover: &BTreeSet<Slot>,
         hold: &Hold<'_>,
-        now: Millis,
+        lamport: Lamport,
+        clock: Clock,
     ) -> (Vec<RuntimeAction>, BTreeMap<InstanceId, Claim>) {
+        let now = clock.monotonic;
         let mut actions = Vec::new();
         let mut claims = BTreeMap::new();
         for (slot, wanted) in desired {
@@ -109,7 +112,7 @@ impl Workload {
             }
         }
         let stays = self.stays(desired, handover, hold);
-        self.remove_unwanted(desired, &stays, hold, now, &mut actions, &mut claims);
+        self.remove_unwanted(desired, &stays, hold, lamport, clock, &mut actions, &mut claims);
         for (slot, wanted) in desired {
             // With stop first, the old instance must be gone: it may use the volume.
             if claims_of_slot(&claims, slot)
@@ -128,8 +131,8 @@ impl Workload {
             }
             local.update_availability(wanted, now);
             let (state, reason) = local.describe(wanted, hold, now);
-            local.show(node, &id, state, reason, now);
-            claims.insert(id, local.claim());
+            local.show(node, &id, state, reason, clock);
+            claims.insert(id, local.claim(lamport));
         }
         (actions, claims)
     }
@@ -170,7 +173,8 @@ impl Workload {
         desired: &BTreeMap<Slot, Desired>,
         stays: &BTreeSet<InstanceId>,
         hold: &Hold<'_>,
-        now: Millis,
+        lamport: Lamport,
+        clock: Clock,
         actions: &mut Vec<RuntimeAction>,
         claims: &mut BTreeMap<InstanceId, Claim>,
     ) {
@@ -187,16 +191,16 @@ impl Workload {
             if (is_held || stays.contains(id)) && !local.is_removing() {
                 local.stay();
                 if let Some((state, reason)) = local.running() {
-                    local.show(self.node, id, state, reason, now);
-                    claims.insert(id.clone(), local.claim());
+                    local.show(self.node, id, state, reason, clock);
+                    claims.insert(id.clone(), local.claim(lamport));
                 }
                 continue;
             }
-            if let Some(grace_ms) = local.remove(now) {
+            if let Some(grace_ms) = local.remove(clock.monotonic) {
                 actions.push(RuntimeAction::Remove { id: id.clone(), grace_ms });
             }
-            local.show(self.node, id, InstanceState::Stopping, String::new(), now);
-            claims.insert(id.clone(), local.claim());
+            local.show(self.node, id, InstanceState::Stopping, String::new(), clock);
+            claims.insert(id.clone(), local.claim(lamport));
         }
     }
 }

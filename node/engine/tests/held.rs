@@ -237,8 +237,9 @@ fn nothing_starts_or_stops_while_a_document_needs_a_newer_version() {
 fn a_service_that_cannot_be_read_is_held_and_others_are_not() {
     let mut node = node().restart_with(|newer| {
         let spec = r#"{"container":{"image":"web:2"},"on_partition":"quorum"}"#;
-        let record =
-            format!(r#"{{"spec":{spec},"previous":null,"updated":9,"deployed_by":"ada"}}"#);
+        let record = format!(
+            r#"{{"spec":{spec},"previous":null,"revision":9,"updated":9,"deployed_by":"ada"}}"#
+        );
         newer.put("services", "shop/web", Some(&record));
     });
     let before = node.running.clone();

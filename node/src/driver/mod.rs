@@ -115,7 +115,7 @@ fn engine(context: &DriverContext, store: &Store) -> Result<Engine, DriverError>
         nonce: context.nonce,
         timing: Timing::default(),
     };
-    Ok(Engine::new(config, durable, crate::clock::now())?)
+    Ok(Engine::new(config, durable, crate::clock::monotonic())?)
 }
 
 impl Driver {
@@ -130,8 +130,12 @@ impl Driver {
             context.gater.admit(node.peer_id());
         }
         context.info.addresses.sort();
-        let first =
-            Snapshot { view: engine.view(), usage: Arc::new(engine.usage().clone()), left: false };
+        let first = Snapshot {
+            view: engine.view(),
+            usage: Arc::new(engine.usage().clone()),
+            left: false,
+            duplicate: None,
+        };
         let (snapshot, receiver) = watch::channel(first);
         let driver = Self {
             context,
@@ -155,7 +159,7 @@ impl Driver {
         self.update_network();
         loop {
             let (due, _) = self.engine.poll_timeout();
-            let wait = Duration::from_millis(due.saturating_sub(crate::clock::now()));
+            let wait = Duration::from_millis(due.saturating_sub(crate::clock::monotonic()));
             let message = tokio::select! {
                 biased;
                 message = self.messages.recv() => match message {
@@ -166,7 +170,9 @@ impl Driver {
             };
             self.handle(message).await;
             // A full queue must not delay the engine's timers.
-            if crate::clock::now() >= self.engine.poll_timeout().0 && !self.messages.is_empty() {
+            if crate::clock::monotonic() >= self.engine.poll_timeout().0
+                && !self.messages.is_empty()
+            {
                 self.step(Input::Wake).await;
             }
         }
@@ -219,7 +225,7 @@ impl Driver {
             _ => {}
         }
         let volatile = matches!(input, Input::Usage(_) | Input::Gossip(..));
-        let outputs = VecDeque::from(self.engine.handle(crate::clock::now(), input));
+        let outputs = VecDeque::from(self.engine.handle(crate::clock::both(), input));
         if let Err(error) = self.perform(outputs).await {
             if matches!(error, StoreError::Stopping) {
                 return;
@@ -293,6 +299,10 @@ impl Driver {
                         let _ = answer.send(result.map_err(ApiError::from));
                     }
                 }
+                Output::Stop(reason) => {
+                    let reason = Some(Arc::from(reason));
+                    self.snapshot.send_modify(|snapshot| snapshot.duplicate = reason);
+                }
                 Output::ViewChanged => {
                     self.publish_view();
                     self.update_network();
@@ -334,7 +344,7 @@ impl Driver {
                 connected.chain(self.runtime.last().map(Input::Runtime)).chain([ports]).collect();
             let mut failed = false;
             for input in inputs {
-                let outputs = VecDeque::from(self.engine.handle(crate::clock::now(), input));
+                let outputs = VecDeque::from(self.engine.handle(crate::clock::both(), input));
                 failed |= self.perform(outputs).await.is_err();
             }
             if !failed {

@@ -21,6 +21,7 @@ use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey};
 use super::error::LogError;
 use super::merge::Merge;
 use super::{Rows, instance_request};
+use crate::clock::SteadyClock;
 use crate::frames::{FrameError, Frames};
 use crate::snapshot::Snapshot;
 
@@ -115,17 +116,18 @@ where
         has_failures: false,
         has_instances: Arc::default(),
     };
-    reading.update(&view, crate::clock::now());
+    let clock = SteadyClock::new();
+    reading.update(&view, clock.now());
     let mut keepalive = interval_at(Instant::now() + KEEPALIVE_INTERVAL, KEEPALIVE_INTERVAL);
     loop {
         // All lines that have arrived enter the merge before it releases one.
         while let Some(Some(next)) = reading.pending.next().now_or_never() {
-            reading.accept(next, crate::clock::now());
+            reading.accept(next, clock.now());
         }
         for note in std::mem::take(&mut reading.notes) {
             frames.feed(&Reply::Note(note)).await?;
         }
-        let now = crate::clock::now();
+        let now = clock.now();
         if let Some((id, row)) = reading.merge.pop(now) {
             reading.unpark(id);
             frames.feed(&Reply::Log(row)).await?;
@@ -138,7 +140,7 @@ where
         let due = [reading.merge.mark_silent(now), reading.retry_at()].into_iter().flatten().min();
         let wake = Instant::now() + Duration::from_millis(due.unwrap_or(now).saturating_sub(now));
         tokio::select! {
-            Some(next) = reading.pending.next() => reading.accept(next, crate::clock::now()),
+            Some(next) = reading.pending.next() => reading.accept(next, clock.now()),
             () = sleep_until(wake), if due.is_some() => {}
             _ = keepalive.tick() => frames.feed(&Reply::KeepAlive).await?,
             changed = snapshot.changed() => {
@@ -150,7 +152,7 @@ where
             _ = frames.receive::<serde_json::Value>() => return Err(FrameError::Closed),
         }
         let latest = Arc::clone(&snapshot.borrow_and_update().view);
-        let now = crate::clock::now();
+        let now = clock.now();
         if !Arc::ptr_eq(&view, &latest) || reading.retry_at().is_some_and(|at| at <= now) {
             view = latest;
             reading.update(&view, now);

@@ -5,7 +5,7 @@ use std::fmt;
 
 use vc_crdt::{ClusterState, NodeState, View};
 use vc_protocol::node::NodeInfo;
-use vc_protocol::{Millis, NodeId, Slot};
+use vc_protocol::{NodeId, Slot};
 
 /// An instance that a change ends on this node. Displayed as `shop/web.2 moves to beta`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(crate) fn evictions(
         let mut nodes = nodes.clone();
         let own = nodes.entry(node).or_default();
         // As at its start: up, whatever other nodes said when it was not.
-        (own.info, own.incarnation, own.runtime_error) = (Some(info), Millis::MAX, None);
+        (own.info, own.incarnation, own.runtime_error) = (Some(info), u64::MAX, None);
         View::from_states(cluster.clone(), nodes)
     };
     let (before, after) = (view(before), view(after));
@@ -107,6 +107,7 @@ mod tests {
             let key: ServiceKey = service.parse().expect("a service");
             let slot = Slot { service: key.clone(), replica: 1 };
             let claim = Claim {
+                lamport: 1,
                 state: InstanceState::Running,
                 reason: String::new(),
                 address: String::new(),
@@ -115,8 +116,13 @@ mod tests {
                 available: true,
             };
             desk.claims.insert(InstanceId { slot, digest: spec.container_digest() }, claim);
-            let record =
-                ServiceRecord { spec, previous: None, updated: 1, deployed_by: String::new() };
+            let record = ServiceRecord {
+                spec,
+                previous: None,
+                revision: 1,
+                updated: 1,
+                deployed_by: String::new(),
+            };
             cluster.services.insert(key, record.into());
         };
         let ssd = Constraint {

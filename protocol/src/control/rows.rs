@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::instance::InstanceState;
 use crate::spec::{Deployment, FileContent, OnPartition, ServiceSpec};
-use crate::{Millis, Name, NodeId, ServiceKey, Stored, VolumeKey};
+use crate::{Lamport, Millis, Name, NodeId, ServiceKey, Stored, VolumeKey};
 
 /// A row of the service list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct ServiceRow {
     pub on_partition: OnPartition,
     /// Time of the last deployment, by the clock of the node that took the command.
     pub updated: Millis,
+    /// Number of the last deployment; a later deployment has a higher one.
+    pub revision: Lamport,
     /// Published ports, as `8080:80/tcp`.
     #[serde(default)]
     pub ports: Vec<String>,

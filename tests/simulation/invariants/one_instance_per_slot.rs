@@ -38,7 +38,12 @@ pub(crate) fn check(world: &World) -> Check {
             let draining = view.cluster.drained.contains_key(&world.nodes[index].id);
             let stranded =
                 || view.plan.unplaced.contains_key(&id.slot) || waits_for_unplaced(&view, &id.slot);
-            if planned.get(id) != Some(&index) && !(draining && stranded()) {
+            // An update whose new instances wait forever keeps the old ones, where the slot is.
+            let updating = || {
+                let on = view.plan.placements.get(&id.slot).map(|it| world.node_of(it.node));
+                on == Some(index) && waits_for_unplaced(&view, &id.slot)
+            };
+            if planned.get(id) != Some(&index) && !(draining && stranded()) && !updating() {
                 return Err(Violation(format!(
                     "{id} is on m{index}, which the plan does not assign to it"
                 )));

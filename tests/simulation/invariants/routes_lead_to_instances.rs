@@ -31,7 +31,10 @@ pub(crate) fn check(world: &World) -> Check {
         let mut endpoints =
             first.services.get(&slot.service).into_iter().flat_map(|it| &it.endpoints);
         if view.claims_on(slot).any(available) && !endpoints.any(|it| it.instance.slot == *slot) {
-            return Err(Violation(format!("the routes lack {slot}, which is available")));
+            let claims: Vec<_> = view.claims_on(slot).collect();
+            return Err(Violation(format!(
+                "the routes lack {slot}, which is available: {claims:?}"
+            )));
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use vc_client::{Session, expect_reply};
 use vc_protocol::control::{InstanceRow, Request, RolloutState, ServiceDetail, ServiceRow};
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::Deployment;
-use vc_protocol::{ApiError, ErrorCode, Millis, ServiceKey};
+use vc_protocol::{ApiError, ErrorCode, Lamport, ServiceKey};
 
 use super::progress::{Condition, Progress, Status, describe_state, on_node, slot};
 use super::{WaitArgs, until};
@@ -100,7 +100,7 @@ struct Running {
     /// The last rows.
     rows: Vec<InstanceRow>,
     /// The newest revision of each service, as the node that accepted the change knows it: another may not know it yet.
-    revisions: Option<BTreeMap<ServiceKey, Millis>>,
+    revisions: Option<BTreeMap<ServiceKey, Lamport>>,
 }
 
 impl Condition for Running {
@@ -108,7 +108,7 @@ impl Condition for Running {
         let tally = Tally::of(&self.targets, &services, &rows);
         let current = rows.iter().filter(|row| row.current);
         let states = current.map(|row| (slot(row), describe(row) + &on_node(row))).collect();
-        let seen = || services.iter().map(|row| (row.service.clone(), row.updated));
+        let seen = || services.iter().map(|row| (row.service.clone(), row.revision));
         let known = self.revisions.get_or_insert_with(|| seen().collect());
         let behind = services.len() < known.len()
             || seen().any(|(key, at)| known.get(&key).is_some_and(|&it| at < it));

@@ -51,7 +51,7 @@ fn a_service() -> impl Strategy<Value = ServiceDemand> {
                 it.spec.constraints =
                     vec![Constraint { attribute, equal: zone == 5, value: "1".to_owned() }];
             }
-            it.updated = updated;
+            it.revision = updated;
             it
         },
     )
@@ -134,6 +134,6 @@ pub(crate) fn add_claim(
         claim(input, node_id(number), &slot);
         let claims = &mut input.nodes.get_mut(&node_id(number)).expect("a member").claims;
         let digest = if current { claims[&slot].digest.clone() } else { "old".to_owned() };
-        claims.insert(slot, ClaimView { digest, running, since: u64::from(number) % 3 });
+        claims.insert(slot, ClaimView { digest, running, lamport: u64::from(number) % 3 });
     }
 }

@@ -275,12 +275,12 @@ proptest! {
                 node.claims.insert(Slot { service: key(service), replica: u32::MAX }, ClaimView {
                     digest: String::new(),
                     running: true,
-                    since: number,
+                    lamport: number,
                 });
             }
             if let Some(service) = input.services.get_mut(&key(service)) {
                 service.spec.container.reservation = Resources { cpu_millis: number, memory_bytes: number };
-                service.updated = number;
+                service.revision = number;
             }
         }
         let decided = plan(&input);
@@ -310,7 +310,7 @@ fn load_stays_spread_after_deaths_and_arrivals() {
     }
     for number in 0..60 {
         let mut service = service(1, 0, 0);
-        service.updated = number.into();
+        service.revision = number.into();
         input.services.insert(key(number), service);
     }
     let held = |plan: &Plan| -> Vec<usize> {

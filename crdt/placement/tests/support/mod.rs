@@ -45,7 +45,7 @@ pub(crate) fn service(replicas: u32, cpu_millis: u64, mib: u64) -> ServiceDemand
     let container =
         ContainerSpec { image: "app:1".to_owned(), reservation, ..ContainerSpec::default() };
     let spec = ServiceSpec { container, ..ServiceSpec::default() };
-    ServiceDemand { spec: spec.into(), replicas, updated: 0 }
+    ServiceDemand { spec: spec.into(), replicas, revision: 0 }
 }
 
 /// Returns a TCP port on all addresses of the nodes that run an instance.
@@ -63,7 +63,7 @@ pub(crate) fn volume(name: &str) -> Mount {
 /// Adds a running claim of the current spec.
 pub(crate) fn claim(input: &mut PlanInput, node: NodeId, slot: &Slot) {
     let digest = input.services.get(&slot.service).map(|service| service.spec.container_digest());
-    let view = ClaimView { digest: digest.unwrap_or_default(), running: true, since: 0 };
+    let view = ClaimView { digest: digest.unwrap_or_default(), running: true, lamport: 0 };
     input.nodes.get_mut(&node).expect("a member").claims.insert(slot.clone(), view);
 }
 

@@ -50,6 +50,8 @@ export interface ServiceRow {
   /** Behaviour during a network partition. */
   on_partition: string
   updated: Millis
+  /** Number of the last deployment; a later one has a higher number. */
+  revision: number
   /** Published ports, as `8080:80/tcp`. */
   ports: string[]
   rollout: Rollout

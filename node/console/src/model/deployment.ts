@@ -142,7 +142,7 @@ async function stepAfterDeploy(session: Session, review: Review, lines: string[]
 }
 
 function targetOf({ row, spec }: ServiceDetail): RolloutTarget {
-  return { service: row.service, replicas: row.replicas, updated: row.updated, hasHealthcheck: hasHealthcheck(spec) }
+  return { service: row.service, replicas: row.replicas, revision: row.revision, hasHealthcheck: hasHealthcheck(spec) }
 }
 
 export function startOver(): void {

@@ -32,7 +32,7 @@ export function watchRollout(
 
   const stopRows = effect(() => {
     const rows = session.services.value
-    const present = targets.filter((it) => rows.some((row) => row.service === it.service && row.updated >= it.updated))
+    const present = targets.filter((it) => rows.some((row) => row.service === it.service && row.revision >= it.revision))
     seen.value = new Set([...seen.peek(), ...present.map((it) => it.service)])
   })
   const stopChecks = effect(() => {

@@ -7,8 +7,8 @@ export interface RolloutTarget {
   service: string
   /** Used until a view contains the service. */
   replicas: number
-  /** The revision: milliseconds since the epoch. */
-  updated: number
+  /** Number of the deployment; a later one has a higher number. */
+  revision: number
   hasHealthcheck: boolean
 }
 
@@ -47,7 +47,7 @@ export function rolloutProgress(
     const row = services.find((it) => it.service === target.service)
     if (!row && seen.has(target.service)) end ??= `${target.service} was removed`
     // A view from before the deployment.
-    if (!row || row.updated < target.updated) {
+    if (!row || row.revision < target.revision) {
       desired += target.replicas
       isWaiting = true
       continue
@@ -75,8 +75,8 @@ export function revisionsOf(
   const revisions: string[] = []
   for (const target of targets) {
     const row = services.find((it) => it.service === target.service)
-    if (row ? row.updated < target.updated : !seen.has(target.service)) return null
-    revisions.push(`${target.service} ${row?.updated}`)
+    if (row ? row.revision < target.revision : !seen.has(target.service)) return null
+    revisions.push(`${target.service} ${row?.revision}`)
   }
   return revisions.join()
 }

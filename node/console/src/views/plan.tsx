@@ -59,7 +59,7 @@ function summary(plan: PlanReport): string {
 /** Serializes the part of the view that placement depends on, to detect changes. */
 function planInput(session: Session): string {
   const nodes = session.nodes.value.map((row) => [row.id, row.state, row.draining, row.cpu_reserved, row.memory_reserved])
-  const services = session.services.value.map((row) => [row.service, row.replicas, row.updated, row.rollout.state])
+  const services = session.services.value.map((row) => [row.service, row.replicas, row.revision, row.rollout.state])
   const instances = session.instances.value.map((row) => [row.service, row.replica, row.node])
   return JSON.stringify([nodes, services, instances])
 }

@@ -81,7 +81,7 @@ function Details({ row }: { row: ServiceRow }) {
       },
     )
     return () => abort.abort()
-  }, [isLive, row.service, row.updated, row.rollout.state])
+  }, [isLive, row.service, row.revision, row.rollout.state])
   return (
     <section aria-labelledby="spec-title">
       <h2 id="spec-title">Specification</h2>

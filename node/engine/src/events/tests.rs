@@ -75,10 +75,19 @@ impl World {
         let record = ServiceRecord {
             spec: spec.into(),
             previous: held,
+            revision,
             updated: revision,
             deployed_by: "ada".to_owned(),
         };
         self.cluster.services.insert(key(service), record.into());
+    }
+
+    /// A node saw the end of the present update.
+    fn ends(&mut self, service: &str, failed: Option<String>) {
+        let record = &self.cluster.services[&key(service)];
+        let (revision, digest) = (record.revision, record.spec.container_digest());
+        let result = UpdateResult { revision, digest, failed };
+        self.node(2).update_results.insert(key(service), result);
     }
 
     /// The digest of a service's spec.
@@ -103,6 +112,7 @@ impl World {
             reason: reason.to_owned(),
             address: String::new(),
             restarts,
+            lamport: 1,
             since: 1,
             available: false,
         };
@@ -147,15 +157,12 @@ fn a_service_is_deployed_scaled_updated_and_removed() {
 
     world.deploy("shop/web", "web:2", 2);
     assert_eq!(world.events(), ["i shop/web: updated to web:2 by ada"]);
-    world
-        .node(2)
-        .update_results
-        .insert(key("shop/web"), UpdateResult { revision: 2, failed: None });
+    world.ends("shop/web", None);
     assert_eq!(world.events(), ["i shop/web: update complete"]);
     world.deploy("shop/web", "web:3", 3);
     let failed = Some("web.1 failed: exit code 1\nlast words".to_owned());
     world.events();
-    world.node(2).update_results.insert(key("shop/web"), UpdateResult { revision: 3, failed });
+    world.ends("shop/web", failed);
     assert_eq!(
         world.events(),
         [

@@ -63,7 +63,7 @@ pub(super) fn deploy(
         true => state.services.get(&service).map(|held| held.spec.clone()),
         false => previous,
     };
-    revise(state, &service, spec, previous, by, now);
+    revise(view, state, &service, spec, previous, by, now);
     Ok(change)
 }
 
@@ -82,7 +82,7 @@ pub(super) fn restart(
     // Also beyond the counter of a failed update: no two restarts give the same instance.
     let last = held.spec.container.force_update.max(spec.container.force_update);
     spec.container.force_update = last.saturating_add(1);
-    revise(state, service, spec, last_good(view, service).cloned(), by, now);
+    revise(view, state, service, spec, last_good(view, service).cloned(), by, now);
     Ok(Change::Restarting { service: service.clone() })
 }
 
@@ -99,7 +99,7 @@ pub(super) fn roll_back(
     };
     match &held.previous {
         Some(previous) if *previous != held.spec => {
-            revise(state, service, previous.clone(), Some(held.spec.clone()), by, now);
+            revise(view, state, service, previous.clone(), Some(held.spec.clone()), by, now);
             Ok(Change::RolledBack { service: service.clone() })
         }
         _ => Err(MutationError::NoPreviousVersion { service: service.clone() }),
@@ -124,8 +124,9 @@ fn last_good<'a>(view: &'a View, service: &ServiceKey) -> Option<&'a Stored<Serv
     }
 }
 
-/// Writes a new revision. Its number is the time, and always higher than that of the one before.
+/// Writes a new revision.
 fn revise(
+    view: &View,
     state: &mut ClusterState,
     service: &ServiceKey,
     spec: Stored<ServiceSpec>,
@@ -133,9 +134,8 @@ fn revise(
     by: &Subject,
     now: Millis,
 ) {
-    let updated = state.services.get(service).map_or(now, |held| now.max(held.updated + 1));
-    let deployed_by = by.name.clone();
-    let new = ServiceRecord { spec, previous, updated, deployed_by };
+    let (revision, deployed_by) = (view.next_lamport(), by.name.clone());
+    let new = ServiceRecord { spec, previous, revision, updated: now, deployed_by };
     match state.services.get_mut(service) {
         // Fields that this version does not know stay.
         Some(held) => **held = new,

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_crdt::{ClusterState, FileKey, NodeState, SealedFile, UpdateResult, View};
+use vc_crdt::{ClusterState, FileKey, NodeState, SealedFile, UpdateResult, View, VolumeRecord};
 use vc_protocol::change::Subject;
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::spec::{
     ContainerSpec, Deployment, FileId, FileKind, FileMount, Mount, ServiceSpec,
 };
-use vc_protocol::{ApiError, InstanceId, Keypair, Millis, NodeId, Resources, ServiceKey, Stored};
+use vc_protocol::{
+    ApiError, InstanceId, Keypair, Lamport, Millis, NodeId, Resources, ServiceKey, Stored,
+};
 
 use super::Mutation;
 use crate::{diff, report};
@@ -34,6 +36,10 @@ fn with_volume(mut spec: ServiceSpec) -> ServiceSpec {
     let (name, target) = ("data".parse().expect("a name"), "/data".to_owned());
     spec.container.mounts = vec![Mount::Volume { name, target, read_only: false }];
     spec
+}
+
+fn volume_record(lamport: Lamport) -> Stored<VolumeRecord> {
+    VolumeRecord { lamport, since: NOW }.into()
 }
 
 fn deployment(spec: ServiceSpec) -> Deployment {
@@ -99,16 +105,19 @@ impl Cluster {
 
     /// A node saw the end of the present update.
     fn ends(&mut self, failed: Option<&str>) {
-        let revision = self.state.services[&web()].updated;
-        let result = UpdateResult { revision, failed: failed.map(str::to_owned) };
+        let record = &self.state.services[&web()];
+        let (revision, digest) = (record.revision, record.spec.container_digest());
+        let result = UpdateResult { revision, digest, failed: failed.map(str::to_owned) };
         self.nodes.get_mut(&node(1)).expect("desk").update_results.insert(web(), result);
     }
 
     /// The node runs a slot of the service, as it is wanted now.
     fn runs(&mut self, number: u8, slot: &str) {
         let slot: vc_protocol::Slot = slot.parse().expect("a slot");
-        let digest = self.view().desired_digest(&slot.service).expect("wanted");
+        let view = self.view();
+        let digest = view.desired_digest(&slot.service).expect("wanted");
         let claim = Claim {
+            lamport: view.next_lamport(),
             state: InstanceState::Running,
             reason: String::new(),
             address: String::new(),
@@ -156,17 +165,17 @@ fn the_same_version_is_unchanged_unless_it_failed() {
     let mut cluster = Cluster::new();
     cluster.deploy(image(1));
     cluster.ends(None);
-    let first = cluster.state.services[&web()].updated;
+    let first = cluster.state.services[&web()].revision;
     assert_eq!(cluster.deploy(image(1)), "shop/web unchanged");
-    assert_eq!(cluster.state.services[&web()].updated, first);
+    assert_eq!(cluster.state.services[&web()].revision, first);
     cluster.deploy(image(2));
-    let second = cluster.state.services[&web()].updated;
+    let second = cluster.state.services[&web()].revision;
     cluster.ends(Some("exited with code 1"));
     assert!(cluster.view().is_rolled_back(&web()));
     let again = diff(&cluster.view(), &[deployment(image(2))]);
     assert_eq!(again[0].changes, ["nothing; the failed update is retried"]);
     assert_eq!(cluster.deploy(image(2)), "shop/web deployed again");
-    assert!(cluster.state.services[&web()].updated > second);
+    assert!(cluster.state.services[&web()].revision > second);
     assert_eq!(cluster.versions(), (image(2), Some(image(1))));
     assert!(!cluster.view().is_rolled_back(&web()), "it is tried again");
 }
@@ -199,10 +208,10 @@ fn a_rollback_swaps_the_versions_and_needs_one_to_go_to() {
     cluster.deploy(image(2));
     cluster.ends(None);
     for versions in [(image(1), Some(image(2))), (image(2), Some(image(1)))] {
-        let before = cluster.state.services[&web()].updated;
+        let before = cluster.state.services[&web()].revision;
         cluster.apply(&rollback).expect("goes back");
         assert_eq!(cluster.versions(), versions);
-        assert!(cluster.state.services[&web()].updated > before);
+        assert!(cluster.state.services[&web()].revision > before);
     }
 }
 
@@ -228,7 +237,7 @@ fn a_node_leaves_when_it_is_empty_or_forced_and_stays_on_the_list() {
     );
     let attic = cluster.nodes.get_mut(&node(2)).expect("attic");
     attic.claims.clear();
-    attic.volumes.insert("shop/data".parse().expect("a volume"), 10);
+    attic.volumes.insert("shop/data".parse().expect("a volume"), volume_record(1));
     let refused = cluster.apply(&leave(false)).expect_err("it holds data");
     assert!(refused.contains("volume shop/data, which shop/web uses"), "{refused}");
     cluster.apply(&Mutation::Drain { node: "attic".to_owned(), drain: true }).expect("drained");
@@ -250,8 +259,9 @@ fn a_volume_is_removed_when_no_service_mounts_it() {
     let remove = Mutation::RemoveVolume { volume: volume.clone() };
     cluster.deploy(with_volume(image(1)));
     assert!(cluster.apply(&remove).expect_err("no data").starts_with("no volume 'shop/data'"));
-    // By a clock that is ahead.
-    cluster.nodes.get_mut(&node(2)).expect("attic").volumes.insert(volume.clone(), NOW + 500);
+    // By a node that has seen more.
+    let attic = cluster.nodes.get_mut(&node(2)).expect("attic");
+    attic.volumes.insert(volume.clone(), volume_record(500));
     let rows = report::volumes(&cluster.view());
     assert_eq!((rows[0].node_name.as_str(), rows[0].services.as_slice()), ("attic", &[web()][..]));
     let refused = cluster.apply(&remove).expect_err("it is in use");
@@ -261,7 +271,8 @@ fn a_volume_is_removed_when_no_service_mounts_it() {
     assert!(cluster.view().input.volumes.is_empty());
     assert!(cluster.apply(&remove).is_err(), "it is gone already");
     // What is made under its name later is another one.
-    cluster.nodes.get_mut(&node(1)).expect("desk").volumes.insert(volume.clone(), NOW + 501);
+    let later = volume_record(cluster.view().next_lamport());
+    cluster.nodes.get_mut(&node(1)).expect("desk").volumes.insert(volume.clone(), later);
     assert_eq!(cluster.view().input.volumes, BTreeMap::from([(volume, node(1))]));
 }
 
@@ -271,7 +282,7 @@ fn a_service_whose_data_is_away_says_where_it_is() {
     cluster.deploy(with_volume(image(1)));
     let volume = "shop/data".parse().expect("a volume");
     let attic = cluster.nodes.get_mut(&node(2)).expect("attic");
-    attic.volumes.insert(volume, 10);
+    attic.volumes.insert(volume, volume_record(1));
     attic.runtime_error = Some("connection refused".to_owned());
     let rows = report::instances(&cluster.view());
     assert_eq!(

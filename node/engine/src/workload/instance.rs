@@ -2,9 +2,10 @@
 
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::spec::RestartCondition;
-use vc_protocol::{Millis, NodeId};
+use vc_protocol::{Lamport, Millis, NodeId};
 
 use crate::desired::Desired;
+use crate::interface::Clock;
 use crate::runtime::{InstanceId, Observed, Phase};
 
 /// An action without a visible effect is requested again after this time.
@@ -40,7 +41,17 @@ pub(super) struct Local {
     retry_at: Option<Millis>,
     availability: Availability,
     shown: (InstanceState, String),
+    /// When it entered the state, by the monotonic clock.
+    entered: Millis,
+    /// The same by the wall clock, for display.
     since: Millis,
+    /// The timestamp of its claim; `None` before the first.
+    lamport: Option<Lamport>,
+    /// Since when it runs, by the monotonic clock: the time of a restart of this node counts as its start, unless it was
+    /// available before.
+    running_since: Option<Millis>,
+    /// Whether its claim from before the start says that it is available.
+    was_available: bool,
 }
 
 /// Whether an instance is available, as its update policy defines it.
@@ -70,7 +81,11 @@ impl Local {
             restarts: old.as_ref().map_or(0, |claim| claim.restarts),
             retry_at: None,
             availability: Availability::No,
-            since: old.as_ref().map_or(now, |claim| claim.since),
+            entered: now,
+            since: old.as_ref().map_or(0, |claim| claim.since),
+            lamport: old.as_ref().map(|claim| claim.lamport),
+            running_since: None,
+            was_available: old.as_ref().is_some_and(|claim| claim.available),
             shown: old.map_or((InstanceState::Pending, String::new()), |claim| {
                 (claim.state, claim.reason)
             }),
@@ -116,10 +131,18 @@ impl Local {
 
     /// Takes in an observation of the runtime.
     pub(super) fn observe(&mut self, seen: Observed, now: Millis) {
-        let ran_since = match self.phase {
-            Some(Phase::Running { started, .. }) => Some(started),
-            _ => None,
+        let is_same_run = match (&self.phase, &seen.phase) {
+            (Some(Phase::Running { started: was, .. }), Phase::Running { started: is, .. }) => {
+                was == is
+            }
+            _ => false,
         };
+        let ran_since = self.running_since;
+        if !is_same_run {
+            let adopted = self.phase.is_none() && self.asked.is_none() && self.was_available;
+            let since = if adopted { 0 } else { now };
+            self.running_since = matches!(seen.phase, Phase::Running { .. }).then_some(since);
+        }
         if let Phase::Running { .. } = seen.phase {
             if !seen.address.is_empty() {
                 self.address = seen.address;
@@ -220,15 +243,13 @@ impl Local {
         let policy = &wanted.update;
         let since = match &self.phase {
             Some(Phase::Running { health: Some(true), .. }) => match self.shown.0 {
-                InstanceState::Healthy => Some(self.since),
+                InstanceState::Healthy => Some(self.entered),
                 _ => Some(now),
             },
-            Some(Phase::Running { health: None, started, .. })
-                if !wanted.spec.has_healthcheck() =>
-            {
-                Some((*started).min(now) + policy.monitor_ms)
-            }
-            Some(Phase::Exited { code: 0, .. }) if !restarts(wanted, 0) => Some(self.since),
+            Some(Phase::Running { health: None, .. }) if !wanted.spec.has_healthcheck() => Some(
+                self.running_since.map_or(now, |since| since.saturating_add(policy.monitor_ms)),
+            ),
+            Some(Phase::Exited { code: 0, .. }) if !restarts(wanted, 0) => Some(self.entered),
             _ => None,
         };
         self.availability = match since {
@@ -332,7 +353,7 @@ impl Local {
         id: &InstanceId,
         state: InstanceState,
         reason: String,
-        now: Millis,
+        clock: Clock,
     ) {
         if (state, &reason) == (self.shown.0, &self.shown.1) {
             return;
@@ -347,12 +368,13 @@ impl Local {
             "instance changed"
         );
         self.shown = (state, reason);
-        self.since = now;
+        (self.entered, self.since) = (clock.monotonic, clock.wall);
     }
 
-    /// Returns this node's claim on it.
-    pub(super) fn claim(&self) -> Claim {
+    /// Returns this node's claim on it; `lamport` is the timestamp of its first one.
+    pub(super) fn claim(&mut self, lamport: Lamport) -> Claim {
         Claim {
+            lamport: *self.lamport.get_or_insert(lamport),
             available: self.availability == Availability::Available,
             state: self.shown.0,
             reason: self.shown.1.clone(),
