@@ -42,8 +42,8 @@ pub enum DocumentError {
         found: u64,
     },
     /// The bytes of a schema change are not what they were when it was released.
-    #[error("schema change {0} does not decode")]
-    Schema(usize),
+    #[error("the schema change of version {0} does not decode")]
+    Schema(u32),
 }
 
 /// One scalar to set or to delete.
@@ -66,6 +66,8 @@ pub(crate) struct Written {
 /// version has to be the start of that of the next.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SchemaChange {
+    /// The version of the documents' schemas that it belongs to, from 1. Those of one document ascend.
+    pub(crate) version: u32,
     /// The maps that it adds.
     pub(crate) maps: &'static [&'static str],
     /// The Automerge change.
@@ -81,7 +83,7 @@ pub(crate) struct Document {
     automerge: Automerge,
     schema: Schema,
     /// Number of schema changes that the document has.
-    version: usize,
+    applied: usize,
     maps: BTreeMap<&'static str, ObjId>,
 }
 
@@ -89,17 +91,17 @@ impl Document {
     /// Returns a document that holds only its genesis change.
     pub(crate) fn new(schema: Schema) -> Result<Self, DocumentError> {
         let automerge = Automerge::new();
-        let mut document = Self { automerge, schema, version: 0, maps: BTreeMap::new() };
+        let mut document = Self { automerge, schema, applied: 0, maps: BTreeMap::new() };
         document.upgrade(1)?;
         Ok(document)
     }
 
     /// Applies the schema changes up to a version that every node which is up supports.
-    pub(crate) fn upgrade(&mut self, version: usize) -> Result<(), DocumentError> {
-        while self.version < version
-            && let Some(step) = self.schema.0.get(self.version)
+    pub(crate) fn upgrade(&mut self, version: u32) -> Result<(), DocumentError> {
+        while let Some(step) = self.schema.0.get(self.applied)
+            && step.version <= version
         {
-            let refused = |_| DocumentError::Schema(self.version + 1);
+            let refused = |_| DocumentError::Schema(step.version);
             let change = Change::from_bytes(step.bytes.to_vec()).map_err(|_| refused(()))?;
             self.automerge.apply_changes([change]).map_err(|_| refused(()))?;
             for &name in step.maps {
@@ -107,7 +109,7 @@ impl Document {
                 let (_, id) = found.ok_or_else(|| refused(()))?;
                 self.maps.insert(name, id);
             }
-            self.version += 1;
+            self.applied += 1;
         }
         Ok(())
     }
@@ -124,11 +126,11 @@ impl Document {
         if missing.is_empty() {
             return Ok(());
         }
-        for (index, step) in self.schema.0.iter().enumerate().skip(self.version) {
+        for step in self.schema.0.iter().skip(self.applied) {
             let change = Change::from_bytes(step.bytes.to_vec());
-            let hash = change.map_err(|_| DocumentError::Schema(index + 1))?.hash();
+            let hash = change.map_err(|_| DocumentError::Schema(step.version))?.hash();
             if missing.contains(&hash) {
-                return self.upgrade(index + 1).and_then(|()| self.follow_schema());
+                return self.upgrade(step.version).and_then(|()| self.follow_schema());
             }
         }
         Ok(())

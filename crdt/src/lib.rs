@@ -26,3 +26,7 @@ pub use state::{
     ServiceRecord, Tombstone, UpdateResult, VolumeRecord,
 };
 pub use view::{UpdateStatus, View, claims_of_slot};
+
+/// What this version supports of the documents.
+pub const SUPPORTS: vc_protocol::Supports =
+    vc_protocol::Supports { schema: schema::SCHEMA_VERSION, plan: vc_placement::PLAN_VERSION };

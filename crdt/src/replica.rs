@@ -180,10 +180,9 @@ impl Replica {
     /// # Errors
     /// A schema change does not decode.
     pub fn upgrade(&mut self, schema: u32) -> Result<(), DocumentError> {
-        let version = usize::try_from(schema).unwrap_or(usize::MAX);
-        self.cluster.upgrade(version)?;
+        self.cluster.upgrade(schema)?;
         match self.nodes.get_mut(&self.id) {
-            Some(own) => own.document.upgrade(version),
+            Some(own) => own.document.upgrade(schema),
             None => Ok(()),
         }
     }

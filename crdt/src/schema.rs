@@ -5,14 +5,19 @@
 
 use crate::document::{Schema, SchemaChange};
 
+/// The newest version of the schemas that this crate knows.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
+
 /// The cluster document.
 pub(crate) const CLUSTER: Schema = Schema(&[SchemaChange {
+    version: 1,
     maps: &["services", "scale", "drained", "left", "moves", "files", "images", "tombstones"],
     bytes: include_bytes!("schema/cluster-1.change"),
 }]);
 
 /// The node documents.
 pub(crate) const NODE: Schema = Schema(&[SchemaChange {
+    version: 1,
     maps: &["self", "claims", "unreachable", "observed", "volumes", "update_results", "ports"],
     bytes: include_bytes!("schema/node-1.change"),
 }]);
@@ -28,11 +33,16 @@ pub(crate) mod tests {
 
     /// A kind of document that a newer version has given a second map.
     pub(crate) const NEWER: Schema = Schema(&[
-        SchemaChange { maps: &["entries"], bytes: include_bytes!("schema/test-1.change") },
-        SchemaChange { maps: &["more"], bytes: include_bytes!("schema/test-2.change") },
+        SchemaChange {
+            version: 1,
+            maps: &["entries"],
+            bytes: include_bytes!("schema/test-1.change"),
+        },
+        SchemaChange { version: 2, maps: &["more"], bytes: include_bytes!("schema/test-2.change") },
     ]);
     /// The same kind as an older version knows it.
     pub(crate) const OLDER: Schema = Schema(&[SchemaChange {
+        version: 1,
         maps: &["entries"],
         bytes: include_bytes!("schema/test-1.change"),
     }]);
@@ -45,7 +55,7 @@ pub(crate) mod tests {
         let bytes = add_maps(&mut automerge, &[map]);
         let maps: &'static [&'static str] = vec![map].leak();
         let mut steps = schema.0.to_vec();
-        steps.push(SchemaChange { maps, bytes: bytes.leak() });
+        steps.push(SchemaChange { version: 2, maps, bytes: bytes.leak() });
         Schema(steps.leak())
     }
 
@@ -65,6 +75,8 @@ pub(crate) mod tests {
     #[test]
     fn schema_changes_are_frozen() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/schema");
+        let known = [CLUSTER, NODE].into_iter().flat_map(|schema| schema.0);
+        assert_eq!(known.map(|step| step.version).max(), Some(SCHEMA_VERSION));
         for (name, schema) in [("cluster", CLUSTER), ("node", NODE), ("test", NEWER)] {
             let mut automerge = Automerge::new().with_actor(ActorId::from(b"genesis".as_slice()));
             for (step, number) in schema.0.iter().zip(1..) {

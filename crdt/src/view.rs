@@ -7,7 +7,7 @@ use vc_placement::{ClaimView, Node, Plan, PlanInput, ServiceDemand, plan};
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{Deployment, FailureAction, ServiceSpec};
-use vc_protocol::{InstanceId, Lamport, NodeId, ServiceKey, Slot, Stored, VolumeKey};
+use vc_protocol::{InstanceId, Lamport, NodeId, ServiceKey, Slot, Stored, Supports, VolumeKey};
 
 use crate::held::Held;
 use crate::liveness;
@@ -33,6 +33,8 @@ pub struct View {
     pub plan: Plan,
     /// What this version cannot read.
     pub held: Held,
+    /// What every node that is up supports.
+    pub supports: Supports,
 }
 
 /// How the last update of a service ended.
@@ -59,6 +61,8 @@ impl View {
         });
         let left = left.collect();
         let up = liveness::up_nodes(&nodes);
+        let infos = up.iter().filter_map(|node| nodes[node].info.as_ref());
+        let supports = infos.map(|info| info.supports).reduce(Supports::and).unwrap_or_default();
         let updates = updates(&cluster, &nodes);
         let effective: BTreeMap<&ServiceKey, &Stored<ServiceSpec>> = cluster
             .services
@@ -84,7 +88,7 @@ impl View {
             moves: moves(&cluster, &nodes),
         };
         let plan = plan(&input);
-        Self { cluster, nodes, left, up, updates, input, plan, held: Held::default() }
+        Self { cluster, nodes, left, up, updates, input, plan, held: Held::default(), supports }
     }
 
     /// Returns the spec in effect: the deployed one, or the previous one after a rollback. `None` if the service is not

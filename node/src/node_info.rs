@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use vc_crdt::SUPPORTS;
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::{Multiaddr, Name};
 
@@ -40,5 +41,6 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
         capacity,
         labels: settings.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         addresses,
+        supports: SUPPORTS,
     }
 }

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vc_crdt::View;
+use vc_engine::Vitals;
 use vc_protocol::NodeId;
-use vc_protocol::node::Usage;
 
 /// The latest view of the documents and the volatile data beside it. Cheap to clone; published on a watch channel.
 #[derive(Clone)]
 pub struct Snapshot {
     /// The view of the documents.
     pub(crate) view: Arc<View>,
-    /// Latest resource usage by node, from gossip.
-    pub(crate) usage: Arc<BTreeMap<NodeId, Usage>>,
+    /// Latest vitals by node, from gossip.
+    pub(crate) vitals: Arc<BTreeMap<NodeId, Vitals>>,
     /// Whether this node has been removed from the cluster for good; it then stops.
     pub(crate) left: bool,
     /// Why this node has to stop: another process runs with its identity.

@@ -9,8 +9,8 @@
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use crate::Name;
 use crate::token::UserRole;
+use crate::{Name, ProtocolVersions};
 
 /// The largest frame of the handshake, in bytes.
 pub const MAX_AUTH_FRAME: usize = 16 * 1024;
@@ -18,8 +18,9 @@ pub const MAX_AUTH_FRAME: usize = 16 * 1024;
 /// The dialer's first frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientHello {
-    /// Version of the handshake and of what follows on the stream; 1.
-    pub version: u32,
+    /// What the dialer speaks.
+    #[serde(flatten)]
+    pub versions: ProtocolVersions,
 }
 
 /// The listener's first frame: proof that it is a member of the cluster.
@@ -27,6 +28,9 @@ pub struct ClientHello {
 pub struct ServerHello {
     /// Membership certificate, bound to the listener's peer id.
     pub certificate: String,
+    /// What the listener speaks. The dialer goes on only if the two have a version in common.
+    #[serde(default, flatten)]
+    pub versions: ProtocolVersions,
 }
 
 /// The dialer's credentials.

@@ -1,11 +1,11 @@
-//! Messages between members: gossip (the gossipsub topic `vc/CLUSTER-ID`) and anti-entropy
+//! Messages between members: gossip (the gossipsub topic `vc/1/CLUSTER-ID`) and anti-entropy
 //! ([`SYNC_PROTOCOL`](crate::wire::SYNC_PROTOCOL)). All are CBOR.
 
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Batch, VersionVector};
 use crate::node::Usage;
-use crate::{ClusterId, NodeId};
+use crate::{ClusterId, Millis, NodeId};
 
 /// A message of the cluster's gossipsub topic. Gossipsub signs it; it may be lost, repeated or delayed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Heartbeat {
     pub fingerprint: u64,
     /// CPU and memory in use.
     pub usage: Usage,
+    /// The sender's wall clock, to show clocks that differ; 0 if it does not say.
+    #[serde(default)]
+    pub at: Millis,
 }
 
 /// An anti-entropy message between two connected members. It may be lost: a timer repeats it.
@@ -44,7 +47,7 @@ pub enum SyncMessage {
     Changes(Batch),
 }
 
-/// Returns the name of the cluster's gossip topic.
+/// Returns the name of the cluster's gossip topic, with the version of its messages.
 pub fn topic(cluster: ClusterId) -> String {
-    format!("vc/{cluster}")
+    format!("vc/1/{cluster}")
 }

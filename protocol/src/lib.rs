@@ -24,6 +24,7 @@ pub mod spec;
 mod stored;
 mod time;
 pub mod token;
+mod version;
 pub mod wire;
 
 pub use address::{AddressKind, DEFAULT_PORT};
@@ -34,3 +35,4 @@ pub use multiaddr::Multiaddr;
 pub use resources::{ParseResourceError, Resources, parse_cpus, parse_memory};
 pub use stored::Stored;
 pub use time::{Lamport, Millis};
+pub use version::{ProtocolVersions, Supports};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, Resources};
+use crate::{Name, Resources, Supports};
 
 /// The static facts of a node, written into its document at each start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct NodeInfo {
     pub labels: BTreeMap<String, String>,
     /// Addresses at which it can be dialled.
     pub addresses: Vec<Multiaddr>,
+    /// What its vc-node supports of the documents.
+    #[serde(default)]
+    pub supports: Supports,
 }
 
 /// The runtime of a node.

@@ -88,6 +88,7 @@ fn a_member_that_sends_malformed_messages_does_not_disturb_the_cluster() {
             seq: u64::MAX,
             fingerprint: 7,
             usage: Usage::default(),
+            at: 0,
         };
         let forged = encode(&Gossip::Heartbeat(forged));
         // Publishing fails until the node's subscription has arrived.

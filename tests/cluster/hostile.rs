@@ -9,7 +9,7 @@ use serde_json::json;
 use vc_protocol::auth::{MAX_AUTH_FRAME, ServerHello};
 use vc_protocol::token::{Issuer, NodeRole, Scope, UserRole, issue_certificate};
 use vc_protocol::wire::AUTH_PROTOCOL;
-use vc_protocol::{ClusterId, Keypair, NodeId};
+use vc_protocol::{ClusterId, Keypair, NodeId, ProtocolVersions};
 
 use crate::harness::cluster::Cluster;
 use crate::harness::{measured, running, sleeping_service};
@@ -218,7 +218,8 @@ fn forged_and_stolen_credentials_are_refused() {
         let mut stream = peer.open_auth().await;
         write(&mut stream, &frame(br#"{"version":1}"#)).await;
         let proof = read(&mut stream).await.expect("its certificate");
-        let ServerHello { certificate: stolen } = serde_json::from_slice(&proof).expect("a proof");
+        let ServerHello { certificate: stolen, .. } =
+            serde_json::from_slice(&proof).expect("a proof");
         for hello in [
             json!({"member": {"certificate": stolen}}),
             json!({"member": {"certificate": own}}),
@@ -236,6 +237,18 @@ fn forged_and_stolen_credentials_are_refused() {
             let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
             assert!(answer["refused"]["reason"].is_string(), "{hello} was answered with {answer}");
         }
+        // A client of a version that the node does not speak.
+        let mut stream = peer.open_auth().await;
+        write(&mut stream, &frame(br#"{"version":9,"oldest":8}"#)).await;
+        let hello = read(&mut stream).await.expect("a hello");
+        let hello: ServerHello = serde_json::from_slice(&hello).expect("a hello");
+        assert_eq!(hello.versions, ProtocolVersions::OURS);
+        let credentials = json!({"user": {"token": user}});
+        write(&mut stream, &frame(credentials.to_string().as_bytes())).await;
+        let answer = read(&mut stream).await.expect("an answer");
+        let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
+        let reason = answer["refused"]["reason"].as_str().expect("a reason");
+        assert!(reason.contains("versions 8 to 9") && reason.contains("upgrade"), "{reason}");
         assert_eq!(
             peer.open("/vc/sync/1").await.err(),
             Some(true),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use vc_engine::{Config, Engine, Timing};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::token::{NodeRole, issue_certificate};
-use vc_protocol::{Keypair, Millis, NodeId, Resources};
+use vc_protocol::{Keypair, Millis, NodeId, Resources, Supports};
 
 use crate::disk::Disk;
 use crate::history::Action;
@@ -56,6 +56,7 @@ impl World {
             capacity,
             labels: BTreeMap::from([("side".to_owned(), ["even", "odd"][index % 2].to_owned())]),
             addresses: Vec::new(),
+            supports: Supports::default(),
         };
         let runtime = Runtime::new(self.rng.permille(500));
         let offset = self.rng.within((0, 10_000));

@@ -53,6 +53,7 @@ pub(crate) fn node(n: u8, name: &str, state: NodeStatus) -> NodeRow {
         labels: BTreeMap::new(),
         version: "0.1.0".to_owned(),
         unreachable: vec![],
+        clock_offset_ms: 0,
     }
 }
 

@@ -122,7 +122,7 @@ pub(crate) fn nodes(rows: &[NodeRow], style: Style) -> String {
             text(bytes(row.memory_used)),
             text(&row.runtime),
             text(&row.version),
-            lines(&labels_and_problem(row)),
+            lines(&node_notes(row)),
         ]
     });
     let columns = [
@@ -149,10 +149,16 @@ pub(crate) fn addresses(rows: &[NodeRow], style: Style) -> String {
     table(&["NAME", "STATE", "ADDRESS"], cells, style)
 }
 
-fn labels_and_problem(row: &NodeRow) -> Vec<String> {
+fn node_notes(row: &NodeRow) -> Vec<String> {
     let labels: Vec<String> =
         row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    [row.problem.clone(), labels.join(" ")].into_iter().filter(|line| !line.is_empty()).collect()
+    let clock = match row.clock_offset_ms / 1000 {
+        0 => String::new(),
+        seconds if seconds > 0 => format!("clock {seconds} s ahead"),
+        seconds => format!("clock {} s behind", seconds.abs()),
+    };
+    let lines = [row.problem.clone(), clock, labels.join(" ")];
+    lines.into_iter().filter(|line| !line.is_empty()).collect()
 }
 
 /// Renders `vc image ls`.

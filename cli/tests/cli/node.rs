@@ -14,7 +14,7 @@ use vc_client::frames::{FrameError, Frames};
 use vc_protocol::auth::{AuthResponse, ClientHello, Credentials, MAX_AUTH_FRAME, ServerHello};
 use vc_protocol::control::{Change, NodeRow, NodeStatus, Reply, Request};
 use vc_protocol::token::{self, Issuer, NodeRole, Scope, UserRole, issue_certificate};
-use vc_protocol::{ClusterId, Keypair, NodeId, ServiceKey, wire};
+use vc_protocol::{ClusterId, Keypair, NodeId, ProtocolVersions, ServiceKey, wire};
 
 use crate::Home;
 
@@ -223,8 +223,9 @@ async fn serve(plan: std::rc::Rc<Plan>, stream: Stream, seen: Arc<Mutex<Seen>>) 
         };
     }
     let greeting: ClientHello = receive(&mut frames).await?;
-    assert_eq!(greeting.version, 1);
-    send!(ServerHello { certificate: plan.certificate.clone() });
+    assert_eq!(greeting.versions, ProtocolVersions::OURS);
+    let versions = ProtocolVersions::OURS;
+    send!(ServerHello { certificate: plan.certificate.clone(), versions });
     let Credentials::User { token } = receive(&mut frames).await? else { panic!("not a user") };
     seen.lock().unwrap().tokens.push(token.clone());
     token::verify(&token, plan.cluster.id(), now()).expect("only a valid token is sent");
@@ -281,6 +282,7 @@ pub fn node_row(n: u8, name: &str) -> NodeRow {
         labels: BTreeMap::new(),
         version: "0.1.0".to_owned(),
         unreachable: vec![],
+        clock_offset_ms: 0,
     }
 }
 

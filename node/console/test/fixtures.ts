@@ -36,6 +36,7 @@ function node(name: NodeName, more: Partial<NodeRow>): NodeRow {
     labels: {},
     version: '0.1.0',
     unreachable: [],
+    clock_offset_ms: 0,
     ...more,
   }
 }

@@ -51,8 +51,10 @@ pub(crate) fn refute_accusations(
     let highest = nodes.values().filter_map(|state| state.unreachable.get(&node)).max();
     if let Some(&highest) = highest
         && highest >= own.incarnation
+        // A byzantine member can name the highest number, which cannot be refuted.
+        && own.incarnation < u64::MAX
     {
-        let incarnation = highest + 1;
+        let incarnation = highest.saturating_add(1);
         tracing::info!(incarnation, "reported as unreachable, taking a new incarnation");
         own.incarnation = incarnation;
     }

@@ -7,7 +7,6 @@ use vc_crdt::{DocumentError, Held, Loaded, NodeState, Replica, View};
 use vc_protocol::change::{Batch, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
-use vc_protocol::node::Usage;
 use vc_protocol::{ClusterId, Millis, NodeId};
 
 use crate::accusation::{accuse_silent_nodes, refute_accusations};
@@ -15,7 +14,7 @@ use crate::anti_entropy::{AntiEntropy, Comparison};
 use crate::failure_detector::FailureDetector;
 use crate::heartbeat::HeartbeatTimer;
 use crate::identity::{DocumentOwner, Finding};
-use crate::interface::{Clock, Config, Durable, Input, Output, Timing};
+use crate::interface::{Clock, Config, Durable, Input, Output, Timing, Vitals};
 use crate::mutation::{Mutation, MutationError};
 use crate::reconcile::Reconciler;
 use crate::startup_hold::StartupHold;
@@ -37,7 +36,7 @@ pub struct Engine {
     /// Whether this node's document has its generation of this run.
     renewed: bool,
     owner: DocumentOwner,
-    usage: BTreeMap<NodeId, Usage>,
+    vitals: BTreeMap<NodeId, Vitals>,
     heartbeat: HeartbeatTimer,
     detector: FailureDetector,
     anti_entropy: AntiEntropy,
@@ -75,7 +74,7 @@ impl Engine {
         }
         let before = replica.nodes().get(&id).cloned().unwrap_or_default();
         let own = NodeState {
-            incarnation: before.incarnation + 1,
+            incarnation: before.incarnation.saturating_add(1),
             info: Some(info),
             runtime_error: None,
             claims: before.claims.clone(),
@@ -103,7 +102,7 @@ impl Engine {
             dirty: true,
             renewed: false,
             owner,
-            usage: BTreeMap::new(),
+            vitals: BTreeMap::new(),
             heartbeat: HeartbeatTimer::new(timing.heartbeat, now),
             detector,
             anti_entropy: AntiEntropy::new(timing, now),
@@ -121,9 +120,9 @@ impl Engine {
         Arc::clone(&self.view)
     }
 
-    /// Returns the usage of the nodes, from their last heartbeats.
-    pub fn usage(&self) -> &BTreeMap<NodeId, Usage> {
-        &self.usage
+    /// Returns what the nodes said in their last heartbeats.
+    pub fn vitals(&self) -> &BTreeMap<NodeId, Vitals> {
+        &self.vitals
     }
 
     /// Returns whether this node was removed from the cluster and has stopped all its instances.
@@ -181,7 +180,7 @@ impl Engine {
                 self.dirty = true;
             }
             Input::Usage(usage) => {
-                self.usage.insert(self.replica.id(), usage);
+                self.vitals.insert(self.replica.id(), Vitals { usage, clock_offset_ms: 0 });
             }
             Input::Info(info) => {
                 self.own.info = Some(info);
@@ -231,17 +230,18 @@ impl Engine {
             incarnation: self.own.incarnation,
             seq: self.heartbeat.next_seq(),
             fingerprint: self.anti_entropy.fingerprint(self.replica.versions()),
-            usage: self.usage.get(&id).copied().unwrap_or_default(),
+            usage: self.vitals.get(&id).copied().unwrap_or_default().usage,
+            at: self.wall,
         };
         self.outputs.push(Output::Gossip(Gossip::Heartbeat(heartbeat)));
     }
 
     fn receive_heartbeat(&mut self, from: NodeId, heartbeat: &Heartbeat, now: Millis) {
-        let Heartbeat { node, incarnation, seq, fingerprint, usage } = *heartbeat;
+        let Heartbeat { node, incarnation, seq, fingerprint, usage, at } = *heartbeat;
         if from != node || !self.detector.heartbeat(from, incarnation, seq, now) {
             return;
         }
-        self.usage.insert(from, usage);
+        self.vitals.insert(from, Vitals::new(usage, at, self.wall));
         self.dirty |= self.own.observed.insert(from);
         let ours = self.replica.versions();
         let compared = self.anti_entropy.compare_fingerprint(from, fingerprint, ours, now);
@@ -305,7 +305,8 @@ impl Engine {
                     addresses,
                     "another process has written this node's document: the data directory was set back or copied"
                 );
-                self.own.incarnation = self.own.incarnation.max(found.incarnation + 1);
+                self.own.incarnation =
+                    self.own.incarnation.max(found.incarnation.saturating_add(1));
                 self.own.volumes.extend(found.volumes.clone());
                 for (&node, &incarnation) in &found.unreachable {
                     let held = self.own.unreachable.entry(node).or_default();
@@ -397,6 +398,9 @@ impl Engine {
             tracing::warn!(node = %node, name = view.name(node), "node is down");
         }
         self.detector.retain(|node| view.nodes.contains_key(node));
+        if let Err(error) = self.replica.upgrade(view.supports.schema) {
+            tracing::error!(%error, "cannot add the maps of a newer schema");
+        }
         self.view = Arc::new(view);
     }
 

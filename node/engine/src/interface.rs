@@ -60,6 +60,32 @@ impl From<Millis> for Clock {
     }
 }
 
+/// What a node said of itself in its last heartbeat; in no document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vitals {
+    /// CPU and memory in use.
+    pub usage: Usage,
+    /// How far its wall clock is ahead of this node's, in milliseconds, if that is [`MIN_CLOCK_OFFSET`] or more; otherwise 0.
+    /// In whole seconds, because the time that a heartbeat takes is in it.
+    pub clock_offset_ms: i64,
+}
+
+/// The smallest difference of two clocks that is reported, in milliseconds.
+pub const MIN_CLOCK_OFFSET: i64 = 2000;
+
+impl Vitals {
+    pub(crate) fn new(usage: Usage, theirs: Millis, ours: Millis) -> Self {
+        let signed = |millis: Millis| i64::try_from(millis).unwrap_or(i64::MAX);
+        let offset = match theirs {
+            // Not said.
+            0 => 0,
+            _ => signed(theirs).saturating_sub(signed(ours)),
+        };
+        let counts = offset.saturating_abs() >= MIN_CLOCK_OFFSET;
+        Self { usage, clock_offset_ms: if counts { offset / 1000 * 1000 } else { 0 } }
+    }
+}
+
 /// The configuration of an engine.
 pub struct Config {
     /// The node's key.
@@ -151,4 +177,19 @@ pub enum Output {
     Stop(String),
     /// [`Engine::view`](crate::Engine::view) shows something new.
     ViewChanged,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_differ_by_two_seconds_are_reported() {
+        let offset = |theirs, ours| Vitals::new(Usage::default(), theirs, ours).clock_offset_ms;
+        assert_eq!(offset(11_999, 10_000), 0);
+        assert_eq!(offset(12_300, 10_000), 2000);
+        assert_eq!(offset(7_400, 10_000), -2000);
+        assert_eq!(offset(0, 10_000), 0, "a node that does not say it");
+        assert_eq!(offset(u64::MAX, 10_000) / 1000, (i64::MAX - 10_000) / 1000);
+    }
 }

@@ -26,5 +26,5 @@ mod workload;
 
 pub use diff::diff;
 pub use engine::Engine;
-pub use interface::{Clock, Config, Durable, Input, Output, Timing};
+pub use interface::{Clock, Config, Durable, Input, MIN_CLOCK_OFFSET, Output, Timing, Vitals};
 pub use mutation::{FindError, Mutation, MutationError, find_node, find_service, find_services};

@@ -13,7 +13,7 @@ use crate::interface::{Clock, Output};
 use crate::rollout::Rollout;
 use crate::runtime::{Observed, Phase, RuntimeEvent};
 use crate::runtime_health::{Recovery, RuntimeHealth};
-use crate::workload::Workload;
+use crate::workload::{Pass, Workload};
 
 /// What this node knows of its runtime: whether it answers, and the instances that it has.
 pub(crate) struct Reconciler {
@@ -90,8 +90,8 @@ impl Reconciler {
         let desired = desired(view, self.node);
         let handover = handover(view, self.node, &own.claims);
         let hold = |service: &ServiceKey| hold.or_else(|| view.held.reason(service));
-        let (actions, claims) =
-            self.workload.reconcile(&desired, &handover, &hold, view.next_lamport(), clock);
+        let pass = Pass { hold: &hold, lamport: view.next_lamport(), clock };
+        let (actions, claims) = self.workload.reconcile(&desired, &handover, &pass);
         own.claims = claims;
         let removed = record_volumes(view, own, clock.wall);
         self.record_update_results(view, own);

@@ -10,10 +10,13 @@ use vc_protocol::control::{
     StatusReport, UnplacedRow, VolumeRow,
 };
 use vc_protocol::instance::{Claim, InstanceState};
-use vc_protocol::node::{NodeInfo, Usage};
+use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::Deployment;
-use vc_protocol::{ClusterId, InstanceId, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey};
+use vc_protocol::{
+    ClusterId, InstanceId, NodeId, Resources, ServiceKey, Slot, Stored, Supports, VolumeKey,
+};
 
+use crate::interface::Vitals;
 use crate::mutation::mounting;
 use crate::rollout::Rollout;
 use crate::routes::{Clash, Routes};
@@ -200,10 +203,11 @@ fn unreachable(view: &View, by: NodeId) -> Vec<NodeId> {
 }
 
 /// Returns a row for every node, then for those that have left.
-pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
+pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
     let row = |(&id, state): (&NodeId, &vc_crdt::NodeState)| {
         let up = view.up.contains(&id);
-        let used = usage.get(&id).copied().filter(|_| up).unwrap_or_default();
+        let Vitals { usage: used, clock_offset_ms } =
+            vitals.get(&id).copied().filter(|_| up).unwrap_or_default();
         let reserved = reserved(view, id);
         let running = state.claims.values().filter(|claim| up && claim.state.is_running()).count();
         let info = state.info.as_ref();
@@ -227,6 +231,7 @@ pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
             labels: info.map(|info| info.labels.clone()).unwrap_or_default(),
             version: info.map(|info| info.version.clone()).unwrap_or_default(),
             unreachable: if up { unreachable(view, id) } else { Vec::new() },
+            clock_offset_ms,
         }
     };
     let gone = |(&id, info): (&NodeId, &Option<NodeInfo>)| NodeRow {
@@ -248,6 +253,7 @@ pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
         labels: info.as_ref().map(|it| it.labels.clone()).unwrap_or_default(),
         version: info.as_ref().map(|it| it.version.clone()).unwrap_or_default(),
         unreachable: Vec::new(),
+        clock_offset_ms: 0,
     };
     view.nodes.iter().map(row).chain(view.left.iter().map(gone)).collect()
 }
@@ -255,11 +261,11 @@ pub fn nodes(view: &View, usage: &BTreeMap<NodeId, Usage>) -> Vec<NodeRow> {
 /// Returns a summary of the cluster as `node` sees it.
 pub fn status(
     view: &View,
-    usage: &BTreeMap<NodeId, Usage>,
+    vitals: &BTreeMap<NodeId, Vitals>,
     cluster: ClusterId,
     node: NodeId,
 ) -> StatusReport {
-    let nodes = nodes(view, usage);
+    let nodes = nodes(view, vitals);
     let services = services(view);
     let up = || nodes.iter().filter(|row| row.state == NodeStatus::Up);
     let sum = |of: fn(&NodeRow) -> u64| up().map(of).fold(0, u64::saturating_add);
@@ -269,6 +275,9 @@ pub fn status(
             problems.push(format!("node {} is down", row.name));
         } else if !row.problem.is_empty() {
             problems.push(format!("node {}: {}", row.name, row.problem));
+        }
+        if row.clock_offset_ms != 0 {
+            problems.push(clock_problem(row));
         }
     }
     let is_problem = |row: &InstanceRow| {
@@ -286,6 +295,7 @@ pub fn status(
     }
     problems.extend(unpublished(view));
     problems.extend(held(view));
+    problems.extend(older(view));
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     StatusReport {
         cluster: cluster.to_string(),
@@ -303,6 +313,35 @@ pub fn status(
         memory_used: sum(|row| row.memory_used),
         problems,
     }
+}
+
+/// Says how far the clock of a node is off.
+fn clock_problem(row: &NodeRow) -> String {
+    let seconds = row.clock_offset_ms / 1000;
+    let way = if seconds > 0 { "ahead of" } else { "behind" };
+    format!(
+        "the clock of node {} is {} s {way} that of this node: set the clock that is wrong",
+        row.name,
+        seconds.abs()
+    )
+}
+
+/// Returns a line for each node whose version keeps the others from using what they support.
+fn older(view: &View) -> Vec<String> {
+    let infos = || view.up.iter().filter_map(|node| view.nodes[node].info.as_ref());
+    let newest = infos().map(|info| info.supports).fold(view.supports, |newest, it| Supports {
+        schema: newest.schema.max(it.schema),
+        plan: newest.plan.max(it.plan),
+    });
+    let older = infos().filter(|info| info.supports.and(newest) != newest);
+    older
+        .map(|info| {
+            format!(
+                "node {} runs vc-node {}, others a newer one: upgrade it",
+                info.name, info.version
+            )
+        })
+        .collect()
 }
 
 /// Returns a line for what this node holds, because its version does not know all of it.

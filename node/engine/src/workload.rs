@@ -19,6 +19,14 @@ use instance::Local;
 /// Returns why nothing of a service may be started or removed; `None` if it may.
 type Hold<'a> = dyn Fn(&ServiceKey) -> Option<&'a str> + 'a;
 
+/// What a reconciliation depends on beside the plan.
+pub(crate) struct Pass<'a> {
+    pub(crate) hold: &'a Hold<'a>,
+    /// The timestamp of new claims.
+    pub(crate) lamport: Lamport,
+    pub(crate) clock: Clock,
+}
+
 /// All instances of this node.
 #[derive(Debug)]
 pub(crate) struct Workload {
@@ -92,16 +100,15 @@ impl Workload {
     }
 
     /// Returns the actions that lead to `desired`, and the claims until then. `handover` are the slots whose instances keep
-    /// running until another node fills them. Of a service for which `hold` returns a reason, `desired` may be out of date:
-    /// nothing new is started, and nothing that runs is removed. `lamport` is the timestamp of new claims.
+    /// running until another node fills them. Of a service for which `pass.hold` returns a reason, `desired` may be out of date:
+    /// nothing new is started, and nothing that runs is removed.
     pub(crate) fn reconcile(
         &mut self,
         desired: &BTreeMap<Slot, Desired>,
         handover: &BTreeSet<Slot>,
-        hold: &Hold<'_>,
-        lamport: Lamport,
-        clock: Clock,
+        pass: &Pass<'_>,
     ) -> (Vec<RuntimeAction>, BTreeMap<InstanceId, Claim>) {
+        let &Pass { hold, lamport, clock } = pass;
         let now = clock.monotonic;
         let mut actions = Vec::new();
         let mut claims = BTreeMap::new();
@@ -112,7 +119,7 @@ impl Workload {
             }
         }
         let stays = self.stays(desired, handover, hold);
-        self.remove_unwanted(desired, &stays, hold, lamport, clock, &mut actions, &mut claims);
+        self.remove_unwanted(desired, &stays, pass, &mut actions, &mut claims);
         for (slot, wanted) in desired {
             // With stop first, the old instance must be gone: it may use the volume.
             if claims_of_slot(&claims, slot)
@@ -172,12 +179,11 @@ impl Workload {
         &mut self,
         desired: &BTreeMap<Slot, Desired>,
         stays: &BTreeSet<InstanceId>,
-        hold: &Hold<'_>,
-        lamport: Lamport,
-        clock: Clock,
+        pass: &Pass<'_>,
         actions: &mut Vec<RuntimeAction>,
         claims: &mut BTreeMap<InstanceId, Claim>,
     ) {
+        let &Pass { hold, lamport, clock } = pass;
         let wanted = |id: &InstanceId| {
             desired.get(&id.slot).is_some_and(|wanted| wanted.digest == id.digest)
         };

@@ -12,7 +12,9 @@ use vc_protocol::change::{Actor, ChangeBody, DocumentId, SignedChange, Subject};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::spec::{ContainerSpec, Deployment, ServiceSpec};
 use vc_protocol::token::{NodeRole, issue_certificate};
-use vc_protocol::{ApiError, ClusterId, ErrorCode, InstanceId, Keypair, Millis, NodeId, Resources};
+use vc_protocol::{
+    ApiError, ClusterId, ErrorCode, InstanceId, Keypair, Millis, NodeId, Resources, Supports,
+};
 
 /// A node, its store and its runtime, in which every start succeeds at once.
 struct Node {
@@ -46,6 +48,7 @@ impl Node {
             capacity: Resources { cpu_millis: 4000, memory_bytes: 1 << 32 },
             labels: BTreeMap::new(),
             addresses: Vec::new(),
+            supports: Supports::default(),
         };
         let config = Config { key, id, cluster, info, nonce: now, timing: Timing::default() };
         let changes = stored.clone();
@@ -127,9 +130,9 @@ impl Node {
     }
 
     fn problems(&self) -> String {
-        let (view, usage) = (self.engine.view(), self.engine.usage());
+        let (view, vitals) = (self.engine.view(), self.engine.vitals());
         let (_, id, cluster) = key();
-        report::status(&view, usage, cluster, id).problems.join("; ")
+        report::status(&view, vitals, cluster, id).problems.join("; ")
     }
 }
 

@@ -9,14 +9,14 @@ use crate::snapshot::Snapshot;
 impl ControlService {
     /// Lists nodes.
     pub(super) fn nodes(&self) -> Reply {
-        let Snapshot { view, usage, .. } = self.cluster.latest();
-        Reply::Nodes(report::nodes(&view, &usage))
+        let Snapshot { view, vitals, .. } = self.cluster.latest();
+        Reply::Nodes(report::nodes(&view, &vitals))
     }
 
     /// Summarises the cluster.
     pub(super) fn status(&self) -> Reply {
-        let Snapshot { view, usage, .. } = self.cluster.latest();
+        let Snapshot { view, vitals, .. } = self.cluster.latest();
         let (cluster, node) = (self.cluster.membership().cluster, self.cluster.membership().node);
-        Reply::Status(report::status(&view, &usage, cluster, node))
+        Reply::Status(report::status(&view, &vitals, cluster, node))
     }
 }

@@ -26,14 +26,14 @@ impl ReportCache {
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, reports)) = &*cached
             && Arc::ptr_eq(&of.view, &snapshot.view)
-            && Arc::ptr_eq(&of.usage, &snapshot.usage)
+            && Arc::ptr_eq(&of.vitals, &snapshot.vitals)
         {
             return Arc::clone(reports);
         }
-        let Snapshot { view, usage, .. } = snapshot;
+        let Snapshot { view, vitals, .. } = snapshot;
         let reports = Arc::new(LiveUpdate {
-            status: Some(report::status(view, usage, cluster, node)),
-            nodes: Some(report::nodes(view, usage)),
+            status: Some(report::status(view, vitals, cluster, node)),
+            nodes: Some(report::nodes(view, vitals)),
             services: Some(report::services(view)),
             instances: Some(report::instances(view)),
             events: Vec::new(),

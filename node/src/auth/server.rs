@@ -12,7 +12,7 @@ use vc_protocol::auth::{
 use vc_protocol::token::{
     NodeRole, Scope, TokenError, issue_certificate, verify, verify_certificate,
 };
-use vc_protocol::{ApiError, Name, NodeId};
+use vc_protocol::{ApiError, Name, NodeId, ProtocolVersions};
 
 use super::limits::{
     HANDSHAKE_TIMEOUT, HandshakePermit, LimitError, PendingHandshakes, SessionLimiter,
@@ -48,6 +48,11 @@ enum Refusal {
     Token(#[from] TokenError),
     #[error(transparent)]
     Limit(#[from] LimitError),
+    #[error(
+        "this node speaks {ours} of the protocol, the client {client}: upgrade the older of the two",
+        ours = ProtocolVersions::OURS
+    )]
+    Version { client: ProtocolVersions },
     #[error("this node is a worker and cannot admit nodes: join through a server")]
     Worker,
     #[error("this node is stopping: use another with --peer")]
@@ -109,15 +114,20 @@ impl AuthServer {
     ) -> Result<Option<(User, Frames<Stream>, SessionPermit)>, HandshakeError> {
         let mut frames = Frames::new(stream, MAX_AUTH_FRAME);
         let exchange = async {
-            let ClientHello { .. } = frames.receive().await?;
-            frames.send(&ServerHello { certificate: self.membership.certificate.clone() }).await?;
-            frames.receive::<Credentials>().await
+            let ClientHello { versions } = frames.receive().await?;
+            let certificate = self.membership.certificate.clone();
+            frames.send(&ServerHello { certificate, versions: ProtocolVersions::OURS }).await?;
+            Ok::<_, FrameError>((versions, frames.receive::<Credentials>().await?))
         };
         let hello = tokio::select! {
             hello = timeout(HANDSHAKE_TIMEOUT, exchange) => hello.map_err(|_| HandshakeError::TimedOut)??,
             _ = &mut permit.evicted => return Err(HandshakeError::TimedOut),
         };
-        let result = match hello {
+        let (versions, credentials) = hello;
+        let result = match credentials {
+            _ if versions.common(ProtocolVersions::OURS).is_none() => {
+                Err(Refusal::Version { client: versions })
+            }
             Credentials::Member { certificate } => self
                 .authenticate_member(peer, certificate)
                 .await

@@ -132,7 +132,7 @@ impl Driver {
         context.info.addresses.sort();
         let first = Snapshot {
             view: engine.view(),
-            usage: Arc::new(engine.usage().clone()),
+            vitals: Arc::new(engine.vitals().clone()),
             left: false,
             duplicate: None,
         };
@@ -237,9 +237,9 @@ impl Driver {
             }
             self.recover().await;
         }
-        if volatile && *self.snapshot.borrow().usage != *self.engine.usage() {
-            let usage = Arc::new(self.engine.usage().clone());
-            self.snapshot.send_modify(|snapshot| snapshot.usage = usage);
+        if volatile && *self.snapshot.borrow().vitals != *self.engine.vitals() {
+            let vitals = Arc::new(self.engine.vitals().clone());
+            self.snapshot.send_modify(|snapshot| snapshot.vitals = vitals);
         }
     }
 

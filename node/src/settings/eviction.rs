@@ -75,7 +75,7 @@ mod tests {
     use vc_protocol::instance::{Claim, InstanceState};
     use vc_protocol::node::RuntimeKind;
     use vc_protocol::spec::{Attribute, Constraint, ContainerSpec, ServiceSpec};
-    use vc_protocol::{InstanceId, Keypair, Resources, ServiceKey, Stored};
+    use vc_protocol::{InstanceId, Keypair, Resources, ServiceKey, Stored, Supports};
 
     use super::*;
 
@@ -94,6 +94,7 @@ mod tests {
             capacity: Resources { cpu_millis: 4000, memory_bytes: 4 << 30 },
             labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             addresses: Vec::new(),
+            supports: Supports::default(),
         }
     }
 

@@ -8,12 +8,10 @@ use libp2p::{PeerId, Stream};
 use tokio::time::timeout;
 use vc_protocol::auth::{AuthResponse, ClientHello, Credentials, MAX_AUTH_FRAME, ServerHello};
 use vc_protocol::token::{self, TokenError};
-use vc_protocol::{ClusterId, NodeId, wire};
+use vc_protocol::{ClusterId, NodeId, ProtocolVersions, wire};
 
 use crate::frames::{FrameError, Frames};
 
-/// The version of the handshake that this crate speaks.
-pub const VERSION: u32 = 1;
 /// A member completes the handshake of another member within this time.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -29,6 +27,12 @@ pub enum HandshakeError {
     /// Its certificate is invalid or belongs to another node. No credential was sent.
     #[error("invalid certificate: {0}")]
     Certificate(TokenError),
+    /// It is a member and speaks no version of the protocol that this program speaks. No credential was sent.
+    #[error("the node speaks {node} of the protocol, this program {}: upgrade {}", ProtocolVersions::OURS, older(*.node))]
+    Version {
+        /// What the node speaks.
+        node: ProtocolVersions,
+    },
     /// It is a member and rejected the credential, for this reason.
     #[error("refused: {reason}")]
     Refused {
@@ -46,6 +50,14 @@ pub enum HandshakeError {
     /// It did not answer in time.
     #[error("connected, but no answer")]
     TimedOut,
+}
+
+/// Returns which side is to be upgraded.
+fn older(node: ProtocolVersions) -> &'static str {
+    match node.version < ProtocolVersions::OURS.version {
+        true => "vc-node on the node",
+        false => "this program",
+    }
 }
 
 /// The result of a successful handshake.
@@ -76,7 +88,8 @@ pub async fn authenticate(
         .map_err(|_| HandshakeError::NotANode)?;
     let mut frames = Frames::new(stream, MAX_AUTH_FRAME);
 
-    frames.send(&ClientHello { version: VERSION }).await?;
+    let versions = ProtocolVersions::OURS;
+    frames.send(&ClientHello { versions }).await?;
     // With lazy negotiation the protocol's name travels with the greeting: whether the peer supports it shows only now.
     let proof: ServerHello = frames.receive().await.map_err(|_| HandshakeError::NotANode)?;
     token::verify_certificate(&proof.certificate, cluster, Some(node)).map_err(
@@ -85,6 +98,10 @@ pub async fn authenticate(
             error => HandshakeError::Certificate(error),
         },
     )?;
+
+    if versions.common(proof.versions).is_none() {
+        return Err(HandshakeError::Version { node: proof.versions });
+    }
 
     // An admission carries a certificate of every member.
     frames.set_max(wire::MAX_FRAME);

@@ -13,7 +13,7 @@ use vc_protocol::auth::{
     AuthResponse, ClientHello, Credentials, JoinResponse, MAX_AUTH_FRAME, ServerHello,
 };
 use vc_protocol::token::{NodeRole, issue_certificate};
-use vc_protocol::{ClusterId, Keypair, NodeId, wire};
+use vc_protocol::{ClusterId, Keypair, NodeId, ProtocolVersions, wire};
 
 const ROOT: u8 = 1;
 
@@ -52,6 +52,11 @@ struct Member {
 impl Member {
     /// Starts node `n` with a certificate of the cluster of root key `root`.
     async fn start(n: u8, root: u8, response: AuthResponse) -> Self {
+        Self::speaking(ProtocolVersions::OURS, n, root, response).await
+    }
+
+    /// The same, with the protocol versions that it says it speaks.
+    async fn speaking(versions: ProtocolVersions, n: u8, root: u8, response: AuthResponse) -> Self {
         let mut swarm = new_swarm(n);
         let mut streams = swarm
             .behaviour()
@@ -73,7 +78,7 @@ impl Member {
                     }
                     Some((_, stream)) = streams.next() => {
                         let (certificate, response) = (certificate(root, n), response.clone());
-                        tokio::spawn(async move { answer(stream, certificate, response).await });
+                        tokio::spawn(async move { answer(stream, versions, certificate, response).await });
                     }
                 }
             }
@@ -88,10 +93,16 @@ impl Drop for Member {
     }
 }
 
-async fn answer(stream: Stream, certificate: String, response: AuthResponse) -> Option<()> {
+async fn answer(
+    stream: Stream,
+    speaks: ProtocolVersions,
+    certificate: String,
+    response: AuthResponse,
+) -> Option<()> {
     let mut frames = Frames::new(stream, MAX_AUTH_FRAME);
-    let ClientHello { version: 1 } = frames.receive().await.ok()? else { panic!("version") };
-    frames.send(&ServerHello { certificate }).await.ok()?;
+    let ClientHello { versions } = frames.receive().await.ok()?;
+    assert_eq!(versions, ProtocolVersions::OURS);
+    frames.send(&ServerHello { certificate, versions: speaks }).await.ok()?;
     let _: Credentials = frames.receive().await.ok()?;
     frames.send(&response).await.ok()?;
     frames.close().await.ok()
@@ -135,6 +146,17 @@ async fn the_refusal_of_the_only_member_is_returned() {
     let outsider = Member::start(3, 77, admitted()).await;
     let error = join_through(&[&outsider]).await.err().expect("refused").to_string();
     assert!(error.contains("a node of another cluster"), "{error}");
+}
+
+#[tokio::test]
+async fn a_node_that_speaks_no_common_version_gets_no_credentials() {
+    let newer = ProtocolVersions { version: 9, oldest: 8 };
+    let member = Member::speaking(newer, 2, ROOT, admitted()).await;
+    let error = join_through(&[&member]).await.err().expect("refused").to_string();
+    assert!(error.contains("versions 8 to 9") && error.contains("upgrade this program"), "{error}");
+    let both = ProtocolVersions { version: 9, oldest: 1 };
+    let member = Member::speaking(both, 2, ROOT, admitted()).await;
+    join_through(&[&member]).await.expect("admitted");
 }
 
 #[tokio::test]

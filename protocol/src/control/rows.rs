@@ -210,6 +210,9 @@ pub struct NodeRow {
     /// Members that it cannot reach.
     #[serde(default)]
     pub unreachable: Vec<NodeId>,
+    /// How far its clock is ahead of that of the node that answers, in milliseconds (negative: behind); 0 below 2 s.
+    #[serde(default)]
+    pub clock_offset_ms: i64,
 }
 
 /// A summary of the cluster.

@@ -108,6 +108,8 @@ export interface NodeRow {
   version: string
   /** Members that it cannot reach. */
   unreachable: NodeId[]
+  /** How far its clock is ahead of that of the node that answers; negative if it is behind, 0 below 2 s. */
+  clock_offset_ms: Millis
 }
 
 /** A summary of the cluster. */

@@ -32,6 +32,7 @@ fn node(n: u8) -> NodeState {
         capacity: Resources { cpu_millis: 4000, memory_bytes: 1 << 32 },
         labels: BTreeMap::new(),
         addresses: Vec::new(),
+        supports: vc_protocol::Supports::default(),
     };
     NodeState {
         incarnation: 1,

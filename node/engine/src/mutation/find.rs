@@ -124,6 +124,7 @@ mod tests {
                 capacity: Resources::default(),
                 labels: BTreeMap::new(),
                 addresses: Vec::new(),
+                supports: vc_protocol::Supports::default(),
             };
             let state = NodeState { info: Some(info), ..NodeState::default() };
             (NodeId::of(&key.public()).expect("ed25519"), state)

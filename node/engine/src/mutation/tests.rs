@@ -79,6 +79,7 @@ impl Cluster {
                 capacity: Resources { cpu_millis: 4000, memory_bytes: 4 << 30 },
                 labels: BTreeMap::new(),
                 addresses: Vec::new(),
+                supports: vc_protocol::Supports::default(),
             }),
             ..NodeState::default()
         };
