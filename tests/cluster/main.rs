@@ -11,12 +11,14 @@
 mod harness;
 
 mod byzantine_member;
+mod clocks;
 mod concurrency;
 mod death;
 mod deploy;
 mod durability;
 mod events;
 mod hostile;
+mod identity;
 mod join;
 mod logging;
 mod logs;

@@ -16,6 +16,8 @@ pub struct Node {
     pub port: Port,
     /// Further command-line options.
     pub options: Vec<String>,
+    /// Environment variables of the process.
+    pub env: Vec<(String, String)>,
     log: PathBuf,
     program: Option<Running>,
     addresses: Vec<String>,
@@ -29,6 +31,7 @@ impl Node {
             dir: root.join(name),
             port: Port::free(),
             options: ["--cpus", "4", "--memory", "4g"].map(str::to_owned).to_vec(),
+            env: Vec::new(),
             log: root.join(format!("{name}.log")),
             program: None,
             addresses: Vec::new(),
@@ -52,6 +55,7 @@ impl Node {
             .args(how)
             .args(["--log-format", "json", "--data-dir"])
             .arg(&self.dir)
+            .envs(self.env.iter().cloned())
             .env_remove("VC_DATA_DIR")
             .env_remove("VC_LOG");
         command
