@@ -1,10 +1,12 @@
 //! One Automerge document that consists of fixed maps of scalars.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::transaction::{CommitOptions, Transactable as _};
-use automerge::{ActorId, Automerge, Change, ObjId, ROOT, ReadDoc as _, ScalarValue, Value};
+use automerge::{
+    ActorId, Automerge, Change, ChangeHash, ObjId, ROOT, ReadDoc as _, ScalarValue, Value,
+};
 use vc_protocol::Millis;
 use vc_protocol::change::Actor;
 
@@ -20,10 +22,8 @@ pub enum DocumentError {
     /// Automerge rejected a local write.
     #[error("cannot write the document: {0}")]
     Write(String),
-    /// The document waits for changes that it depends on, see [`Document::is_held`].
-    #[error(
-        "the document waits for changes that this node does not have, or does not know: upgrade vc-node"
-    )]
+    /// The document has changes that depend on a schema change which this version does not know.
+    #[error("this vc-node does not know all of the document: upgrade it, or use a newer node")]
     Held,
     /// The write touches an entry that this version cannot read.
     #[error("the entry '{key}' in map {map} was written by a newer vc-node: upgrade this node")]
@@ -114,10 +114,35 @@ impl Document {
         Ok(())
     }
 
-    /// Returns whether some changes wait for others: for changes that are under way, or for a schema change that this
-    /// version does not know. What the document says is incomplete then.
+    /// Returns whether some changes wait for others: for a schema change that this version does not know. What the document
+    /// says is incomplete then.
     pub(crate) fn is_held(&self) -> bool {
         !self.automerge.get_missing_deps(&[]).is_empty()
+    }
+
+    /// Returns which of these changes depend on something that is neither in the document, nor among them, nor a schema
+    /// change that this version knows.
+    pub(crate) fn incomplete(&self, changes: &[Change]) -> BTreeSet<usize> {
+        let schema = self.schema.0.iter().skip(self.applied);
+        let schema = schema.filter_map(|step| Change::from_bytes(step.bytes.to_vec()).ok());
+        let mut known: BTreeSet<ChangeHash> = schema.map(|change| change.hash()).collect();
+        let mut left: BTreeSet<usize> = (0..changes.len()).collect();
+        loop {
+            let before = left.len();
+            left.retain(|&index| {
+                let mut deps = changes[index].deps().iter();
+                let complete = deps.all(|hash| {
+                    known.contains(hash) || self.automerge.get_change_meta_by_hash(hash).is_some()
+                });
+                if complete {
+                    known.insert(changes[index].hash());
+                }
+                !complete
+            });
+            if left.len() == before {
+                return left;
+            }
+        }
     }
 
     /// Applies the schema changes that received changes depend on.

@@ -8,12 +8,11 @@ use vc_protocol::change::DocumentId;
 use crate::received::UnreadableEntry;
 use crate::state::ClusterState;
 
-/// What a node keeps as it is, because this version does not know all of it: a newer version wrote it, or changes that it
-/// depends on are under way.
+/// What a node keeps as it is, because this version does not know all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Held {
-    /// Documents that are incomplete: their changes depend on others that this node does not have or does not know. While
-    /// there are any, a node starts and stops nothing, and does not write the document.
+    /// Documents with changes that depend on a schema change which this version does not know. While there are any, a node
+    /// starts and stops nothing, and does not write the document.
     pub documents: BTreeSet<DocumentId>,
     /// Services that this node neither starts nor stops, with the reason.
     pub services: BTreeMap<ServiceKey, String>,
@@ -51,7 +50,7 @@ impl Held {
     /// Returns why a node neither starts nor stops instances of a service; `None` if it does.
     pub fn reason(&self, service: &ServiceKey) -> Option<&str> {
         if !self.documents.is_empty() {
-            return Some("waits for changes that this node does not have, or does not know");
+            return Some("waits: this vc-node does not know all of the documents, upgrade it");
         }
         self.services.get(service).map(String::as_str)
     }

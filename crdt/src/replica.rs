@@ -155,16 +155,13 @@ impl Replica {
         &self.versions
     }
 
-    /// Returns whether the cluster document has every change that its changes depend on.
-    pub fn is_cluster_complete(&self) -> bool {
-        !self.cluster.is_held()
-    }
-
     /// Returns what this version cannot read.
     pub fn held(&self) -> Held {
+        // A worker cannot halt the others: what it runs counts as unknown until its document can be read.
         let held = |node: &NodeId, it: &NodeDocument| {
             let id = DocumentId::Node { node: *node, generation: it.generation };
-            it.document.is_held().then_some(id)
+            let is_server = self.members.get(node).is_some_and(|it| it.role == NodeRole::Server);
+            (it.document.is_held() && is_server).then_some(id)
         };
         let mut documents: BTreeSet<DocumentId> =
             self.nodes.iter().filter_map(|(node, it)| held(node, it)).collect();

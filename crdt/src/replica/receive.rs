@@ -2,19 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use automerge::Change;
+use vc_protocol::NodeId;
 use vc_protocol::change::{
-    Batch, ChangeBody, ChangeError, DocumentId, SignedChange, VersionVector,
+    Actor, Batch, ChangeBody, ChangeError, DocumentId, SignedChange, VersionVector,
 };
 
 use super::{NodeDocument, Replica};
 use crate::document::{Document, DocumentError, decode};
 use crate::received::{Received, Rejected, UnreadableEntry};
-use crate::schema::NODE;
+use crate::schema::{NODE, SCHEMA_VERSION};
 use crate::state::{ClusterState, NodeState};
 
 impl Replica {
-    /// Verifies a batch and applies what is valid. Changes that are known already, or whose predecessors are missing, are
-    /// skipped: anti-entropy sends the missing ones again, in order.
+    /// Verifies a batch and applies what is valid. Changes that are known already, or that depend on changes which are
+    /// missing, are skipped: anti-entropy sends the missing ones again. Only a node of a newer version may depend on what
+    /// this one does not know; the document is held then.
     pub fn receive(&mut self, batch: Batch) -> Received {
         let mut received = Received::default();
         for certificate in batch.certificates {
@@ -47,8 +50,35 @@ impl Replica {
                 Err(error) => received.rejected.push(error),
             }
         }
+        let skipped = self.skip_incomplete(&mut bodies);
+        received.accepted.retain(|change| {
+            change.decode_unverified().is_ok_and(|body| !skipped.contains(&key(&body)))
+        });
         self.apply_all(bodies, &mut received);
         received
+    }
+
+    /// Removes the changes of the cluster document that depend on missing ones, unless their author is of a newer version.
+    /// Returns their keys.
+    fn skip_incomplete(&self, bodies: &mut Vec<ChangeBody>) -> BTreeSet<ChangeKey> {
+        let of_cluster = bodies.iter().filter(|body| body.document == DocumentId::Cluster);
+        let decoded = of_cluster.filter_map(|body| {
+            let change = decode(&body.payload, &body.actor, body.seq).ok()?;
+            Some((body, change))
+        });
+        let (authored, changes): (Vec<&ChangeBody>, Vec<Change>) = decoded.unzip();
+        let incomplete = self.cluster.incomplete(&changes).into_iter().map(|index| authored[index]);
+        let skipped: BTreeSet<ChangeKey> =
+            incomplete.filter(|body| !self.is_newer(body.author)).map(key).collect();
+        bodies.retain(|body| !skipped.contains(&key(body)));
+        skipped
+    }
+
+    /// Returns whether a node supports a schema that this version does not know.
+    fn is_newer(&self, node: NodeId) -> bool {
+        let info = self.node_states.get(&node).and_then(|state| state.info.as_ref());
+        info.is_some_and(|info| info.supports.schema > SCHEMA_VERSION)
+            || self.nodes.get(&node).is_some_and(|own| own.document.is_held())
     }
 
     fn check(&self, change: &SignedChange) -> Result<ChangeBody, Rejected> {
@@ -69,7 +99,8 @@ impl Replica {
             by_document.entry(body.document).or_default().push(body);
         }
         let mut refused = BTreeSet::new();
-        for (document, bodies) in by_document {
+        // Node documents first: they say which version the authors have.
+        for (document, bodies) in by_document.into_iter().rev() {
             if self.apply(document, &bodies, received).is_ok() {
                 continue;
             }
@@ -85,12 +116,11 @@ impl Replica {
                     }
                     received.rejected.push(Rejected::Document { author: body.author, error });
                 }
-                refused.insert((document, body.actor, body.seq));
+                refused.insert(key(body));
             }
         }
         if !refused.is_empty() {
-            let is_valid =
-                |body: ChangeBody| !refused.contains(&(body.document, body.actor, body.seq));
+            let is_valid = |body: ChangeBody| !refused.contains(&key(&body));
             received.accepted.retain(|change| change.decode_unverified().is_ok_and(is_valid));
         }
     }
@@ -146,6 +176,13 @@ impl Replica {
         }
         Ok(())
     }
+}
+
+/// Identifies a change.
+type ChangeKey = (DocumentId, Actor, u64);
+
+fn key(body: &ChangeBody) -> ChangeKey {
+    (body.document, body.actor, body.seq)
 }
 
 /// Adds the entries to `received` that were readable, or not there, before.

@@ -1,13 +1,16 @@
+use std::collections::BTreeMap;
+
 use vc_protocol::change::{Actor, Batch, ChangeBody, DocumentId, SignedChange};
+use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::token::{NodeRole, TokenError, issue_certificate};
-use vc_protocol::{ClusterId, Keypair, NodeId};
+use vc_protocol::{ClusterId, Keypair, NodeId, Resources, Supports};
 
 use super::{Loaded, Replica};
 use crate::document::{Document, DocumentError, Edit};
 use crate::received::{EntryError, Rejected};
 use crate::schema::CLUSTER;
 use crate::schema::tests::with_map;
-use crate::state::ClusterState;
+use crate::state::{ClusterState, NodeState};
 
 fn key() -> (Keypair, NodeId, ClusterId) {
     let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
@@ -155,11 +158,41 @@ fn a_store_with_one_more_map_is_held_and_written_by_no_one() {
     });
     assert_eq!(refused, Err(DocumentError::Held));
 
-    // The same, received from peers.
+    // Received from peers: only a node of a newer version may depend on what this one does not know.
     let mut replica = load(vec![certificate()], vec![]).replica;
-    let batch = Batch { certificates: vec![], changes: stored.clone() };
-    assert_eq!(replica.receive(batch).accepted, stored);
+    let batch = || Batch { certificates: vec![], changes: stored.clone() };
+    assert_eq!(replica.receive(batch()).accepted, stored[..1]);
+    assert!(replica.held().is_empty());
+    let receive_info = |replica: &mut Replica, schema| {
+        let (key, id, cluster) = key();
+        let mut author = Replica::load(key, id, cluster, vec![certificate()], vec![])
+            .expect("a replica")
+            .replica;
+        let supports = Supports { schema, plan: 1 };
+        let state = NodeState { info: Some(info(supports)), ..NodeState::default() };
+        let change = author.start_generation(&state, 0, schema.into()).expect("written");
+        let changes = change.into_iter().collect();
+        replica.receive(Batch { certificates: vec![], changes });
+    };
+    receive_info(&mut replica, 1);
+    assert_eq!(replica.receive(batch()).accepted, []);
+    receive_info(&mut replica, 2);
+    assert_eq!(replica.receive(batch()).accepted, stored[1..]);
     assert!(replica.held().documents.contains(&DocumentId::Cluster));
+}
+
+fn info(supports: Supports) -> NodeInfo {
+    NodeInfo {
+        name: "n1".parse().expect("a name"),
+        version: "0".to_owned(),
+        os: "linux".to_owned(),
+        arch: "amd64".to_owned(),
+        runtime: RuntimeKind::Docker,
+        capacity: Resources::default(),
+        labels: BTreeMap::new(),
+        addresses: Vec::new(),
+        supports,
+    }
 }
 
 #[test]

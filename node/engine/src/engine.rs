@@ -1,6 +1,6 @@
 //! The engine: composes the state machines of a node, merges their timeouts, and applies the commands of users.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vc_crdt::{DocumentError, Held, Loaded, NodeState, Replica, View};
@@ -42,22 +42,11 @@ pub struct Engine {
     anti_entropy: AntiEntropy,
     hold: StartupHold,
     reconciler: Reconciler,
-    /// Commands that wait until the cluster document is complete, oldest first.
-    waiting: VecDeque<Waiting>,
     /// The wall clock at the last input.
     wall: Millis,
     /// What is to become durable before the outputs that follow.
     pending: Durable,
     outputs: Vec<Output>,
-}
-
-/// A command that waits until the cluster document is complete.
-struct Waiting {
-    request: u64,
-    by: Subject,
-    mutation: Mutation,
-    /// When it is refused.
-    deadline: Millis,
 }
 
 impl Engine {
@@ -108,7 +97,6 @@ impl Engine {
             anti_entropy: AntiEntropy::new(timing, now),
             hold: StartupHold::new((!alone).then_some(now + timing.first_contact)),
             reconciler: Reconciler::new(id, before.claims, timing.runtime_grace),
-            waiting: VecDeque::new(),
             wall: 0,
             pending: Durable::default(),
             outputs: Vec::new(),
@@ -143,7 +131,6 @@ impl Engine {
             (self.detector.poll_timeout(), "silence check"),
             (self.anti_entropy.poll_timeout(), "anti-entropy"),
             (self.hold.poll_timeout(), "startup hold"),
-            (self.waiting.front().map(|it| it.deadline), "waiting command"),
         ];
         let due = timers.into_iter().filter_map(|(at, name)| Some((at?, name)));
         let due = due.chain(self.reconciler.poll_timeout()).min();
@@ -193,12 +180,8 @@ impl Engine {
             Input::Certificate(certificate) => {
                 self.receive(Batch { certificates: vec![certificate], changes: Vec::new() }, now);
             }
-            Input::Mutate { request, by, mutation } => {
-                let deadline = now + self.timing.incomplete;
-                self.waiting.push_back(Waiting { request, by, mutation, deadline });
-            }
+            Input::Mutate { request, by, mutation } => self.mutate(request, by, &mutation, now),
         }
-        self.mutate_waiting(now);
         self.converge(now);
         std::mem::take(&mut self.outputs)
     }
@@ -435,18 +418,6 @@ impl Engine {
         }
         let batch = self.replica.batch(changes);
         self.outputs.extend(self.anti_entropy.publish(batch, self.replica.versions(), now));
-    }
-
-    /// Carries out the commands that wait, if the cluster document is complete; refuses those whose time is over.
-    fn mutate_waiting(&mut self, now: Millis) {
-        while let Some(Waiting { deadline, .. }) = self.waiting.front()
-            && (now >= *deadline || self.replica.is_cluster_complete())
-            && let Some(Waiting { request, by, mutation, .. }) = self.waiting.pop_front()
-        {
-            // The command is checked against what has just arrived.
-            self.converge(now);
-            self.mutate(request, by, &mutation, now);
-        }
     }
 
     fn mutate(&mut self, request: u64, by: Subject, mutation: &Mutation, now: Millis) {

@@ -24,8 +24,6 @@ pub struct Timing {
     pub first_contact: Millis,
     /// Interval between comparisons of version vectors with a peer.
     pub anti_entropy: Millis,
-    /// Time that a command waits for changes which the cluster document depends on.
-    pub incomplete: Millis,
     /// Time that the runtime may be unavailable before this node's instances are given to other nodes.
     pub runtime_grace: Millis,
 }
@@ -38,7 +36,6 @@ impl Default for Timing {
             suspect: 2000,
             first_contact: 6000,
             anti_entropy: 10_000,
-            incomplete: 3000,
             runtime_grace: 5000,
         }
     }

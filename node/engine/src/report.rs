@@ -349,8 +349,7 @@ fn held(view: &View) -> Vec<String> {
     let upgrade = "this node neither starts nor stops it: upgrade vc-node here";
     if !view.held.documents.is_empty() {
         return vec![
-            "this node starts and stops nothing: it waits for changes that it does not have, or does not know; if this \
-             stays, upgrade vc-node here"
+            "this node starts and stops nothing, as its vc-node does not know all of the documents: upgrade vc-node here"
                 .to_owned(),
         ];
     }

@@ -231,7 +231,7 @@ fn nothing_starts_or_stops_while_a_document_needs_a_newer_version() {
     assert_eq!((node.running.clone(), node.stopped.len()), (before.clone(), 0));
     assert!(node.problems().contains("starts and stops nothing"), "{}", node.problems());
     let refused = ApiError::from(node.mutate(scale("shop/db")).expect_err("refused"));
-    assert_eq!(refused.code, ErrorCode::Unavailable, "{refused:?}");
+    assert_eq!(refused.code, ErrorCode::FailedPrecondition, "{refused:?}");
     assert!(refused.message.contains("upgrade"), "{refused:?}");
     assert_eq!((node.running.clone(), node.stopped.len()), (before, 0));
 }

@@ -120,10 +120,10 @@ impl MutationError {
             | Self::NodeHasInstances { .. }
             | Self::NodeHoldsVolume { .. }
             | Self::VolumeInUse { .. } => ErrorCode::FailedPrecondition,
-            Self::Held { .. } | Self::Document(DocumentError::Unreadable { .. }) => {
+            Self::Held { .. }
+            | Self::Document(DocumentError::Held | DocumentError::Unreadable { .. }) => {
                 ErrorCode::FailedPrecondition
             }
-            Self::Document(DocumentError::Held) => ErrorCode::Unavailable,
             Self::Document(_) => ErrorCode::Internal,
         }
     }
