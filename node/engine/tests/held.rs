@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use automerge::transaction::{CommitOptions, Transactable as _};
 use automerge::{ActorId, Automerge, Change, ObjType, ROOT, ReadDoc as _};
 use vc_engine::runtime::{Observed, Phase, RuntimeAction, RuntimeEvent};
-use vc_engine::{Config, Durable, Engine, Input, Mutation, MutationError, Output, Timing, report};
+use vc_engine::{Config, Durable, Engine, Input, Mutation, Output, Timing, report};
 use vc_protocol::change::{Actor, ChangeBody, DocumentId, SignedChange, Subject};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::spec::{ContainerSpec, Deployment, ServiceSpec};
@@ -23,7 +23,7 @@ struct Node {
     running: Vec<InstanceId>,
     /// Instances that the engine stopped.
     stopped: Vec<InstanceId>,
-    answers: Vec<Result<(), MutationError>>,
+    answers: Vec<Result<(), ApiError>>,
     now: Millis,
 }
 
@@ -89,7 +89,9 @@ impl Node {
                         });
                         self.stored.extend(durable.changes);
                     }
-                    Output::Answer(_, result) => self.answers.push(result.map(drop)),
+                    Output::Answer(_, result) => {
+                        self.answers.push(result.map(drop).map_err(ApiError::from))
+                    }
                     _ => {}
                 }
             }
@@ -106,14 +108,14 @@ impl Node {
         self.now = end;
     }
 
-    fn mutate(&mut self, mutation: Mutation) -> Result<(), MutationError> {
+    fn mutate(&mut self, mutation: Mutation) -> Result<(), ApiError> {
         let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned() };
         self.input(Input::Mutate { request: 1, by, mutation });
         self.wait();
         self.answers.pop().expect("an answer")
     }
 
-    fn deploy(&mut self, service: &str) -> Result<(), MutationError> {
+    fn deploy(&mut self, service: &str) -> Result<(), ApiError> {
         let container = ContainerSpec { image: "web:1".to_owned(), ..ContainerSpec::default() };
         let deployment = Deployment {
             service: service.parse().expect("a service"),
@@ -230,7 +232,7 @@ fn nothing_starts_or_stops_while_a_document_needs_a_newer_version() {
     node.wait();
     assert_eq!((node.running.clone(), node.stopped.len()), (before.clone(), 0));
     assert!(node.problems().contains("starts and stops nothing"), "{}", node.problems());
-    let refused = ApiError::from(node.mutate(scale("shop/db")).expect_err("refused"));
+    let refused = node.mutate(scale("shop/db")).expect_err("refused");
     assert_eq!(refused.code, ErrorCode::FailedPrecondition, "{refused:?}");
     assert!(refused.message.contains("upgrade"), "{refused:?}");
     assert_eq!((node.running.clone(), node.stopped.len()), (before, 0));
@@ -251,7 +253,7 @@ fn a_service_that_cannot_be_read_is_held_and_others_are_not() {
     assert!(node.problems().contains("shop/web cannot be read"), "{}", node.problems());
 
     for refused in [node.deploy("shop/web"), node.mutate(scale("web"))] {
-        let refused = ApiError::from(refused.expect_err("refused"));
+        let refused = refused.expect_err("refused");
         assert_eq!(refused.code, ErrorCode::FailedPrecondition, "{refused:?}");
         assert!(refused.hint.contains("upgrade"), "{refused:?}");
     }
@@ -270,7 +272,7 @@ fn a_service_with_an_unknown_field_is_held_and_keeps_it() {
     node.wait();
     assert_eq!((node.running.clone(), node.stopped.len()), (before, 0));
     assert!(node.problems().contains("container.gpus"), "{}", node.problems());
-    let refused = node.deploy("shop/web").expect_err("refused").to_string();
+    let refused = node.deploy("shop/web").expect_err("refused").message;
     assert!(refused.contains("container.gpus"), "{refused}");
 
     node.mutate(Mutation::Restart { service: "web".to_owned() }).expect("written");
