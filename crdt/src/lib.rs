@@ -20,7 +20,7 @@ mod view;
 pub use document::DocumentError;
 pub use held::Held;
 pub use received::{EntryError, Received, Rejected, UnreadableEntry};
-pub use replica::{GENERATION_NONCE_BITS, Loaded, Replica};
+pub use replica::{Loaded, Replica};
 pub use state::{
     ClusterState, FileKey, ImageRecord, MoveOrder, NodeState, ParseFileKeyError, SealedFile,
     ServiceRecord, Tombstone, UpdateResult, VolumeRecord,

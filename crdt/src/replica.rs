@@ -3,8 +3,6 @@
 mod receive;
 mod write;
 
-pub use write::GENERATION_NONCE_BITS;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_protocol::change::{

@@ -170,6 +170,8 @@ pub struct UpdateResult {
 pub struct NodeState {
     /// Grows at each start, and whenever the node finds itself accused.
     pub incarnation: u64,
+    /// How long its process had run when it started this generation of the document, in milliseconds.
+    pub uptime: Millis,
     /// Static facts; `None` until the node has written them.
     pub info: Option<NodeInfo>,
     /// Why the runtime does not answer; `None` if it does.
@@ -239,6 +241,7 @@ impl NodeState {
         let mut reader = Reader::new(document, id);
         let state = Self {
             incarnation: reader.entry("self", "incarnation").unwrap_or(0),
+            uptime: reader.entry("self", "uptime").unwrap_or(0),
             info: reader.entry("self", "info"),
             runtime_error: reader.entry("self", "runtime_error"),
             claims: reader.map("claims"),
@@ -256,6 +259,7 @@ impl NodeState {
         let facts = |state: &Self| -> BTreeMap<String, Option<String>> {
             BTreeMap::from([
                 ("incarnation".to_owned(), Some(json(&state.incarnation))),
+                ("uptime".to_owned(), Some(json(&state.uptime))),
                 ("info".to_owned(), state.info.as_ref().map(json)),
                 ("runtime_error".to_owned(), state.runtime_error.as_ref().map(json)),
             ])

@@ -18,7 +18,6 @@ mod deploy;
 mod durability;
 mod events;
 mod hostile;
-mod identity;
 mod join;
 mod logging;
 mod logs;

@@ -127,8 +127,13 @@ impl Node {
 
     /// Waits for the end of the process and asserts exit code 0.
     pub fn ends(&mut self) {
-        let code = self.program.take().expect("the node runs").end();
-        assert_eq!(code, Some(0), "exit code of {}: {}", self.name, self.last_lines(5));
+        self.ends_with(0);
+    }
+
+    /// Waits for the end of the process and asserts its exit code.
+    pub fn ends_with(&mut self, code: i32) {
+        let ended = self.program.take().expect("the node runs").end();
+        assert_eq!(ended, Some(code), "exit code of {}: {}", self.name, self.last_lines(5));
     }
 
     /// Returns whether the process was started and not ended by the test.

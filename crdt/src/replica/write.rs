@@ -11,7 +11,7 @@ use crate::schema::NODE;
 use crate::state::{ClusterState, NodeState};
 
 /// The low bits of a generation that are random; the others count.
-pub const GENERATION_NONCE_BITS: u32 = 16;
+const GENERATION_NONCE_BITS: u32 = 16;
 
 impl Replica {
     /// Returns the generation of this node's document; `None` before the first.

@@ -36,6 +36,8 @@ pub struct Engine {
     /// Whether this node's document has its generation of this run.
     renewed: bool,
     owner: DocumentOwner,
+    /// When this process started, by the monotonic clock.
+    started: Millis,
     vitals: BTreeMap<NodeId, Vitals>,
     heartbeat: HeartbeatTimer,
     detector: FailureDetector,
@@ -64,6 +66,7 @@ impl Engine {
         let before = replica.nodes().get(&id).cloned().unwrap_or_default();
         let own = NodeState {
             incarnation: before.incarnation.saturating_add(1),
+            uptime: 0,
             info: Some(info),
             runtime_error: None,
             claims: before.claims.clone(),
@@ -91,6 +94,7 @@ impl Engine {
             dirty: true,
             renewed: false,
             owner,
+            started: now,
             vitals: BTreeMap::new(),
             heartbeat: HeartbeatTimer::new(timing.heartbeat, now),
             detector,
@@ -254,7 +258,7 @@ impl Engine {
         self.pending.changes.extend(received.accepted);
         self.pending.certificates.extend(received.certificates);
         self.pending.replaced.extend(received.replaced);
-        self.check_owner();
+        self.check_owner(now);
         let id = self.replica.id();
         for (&node, state) in self.replica.nodes().iter().filter(|&(&node, _)| node != id) {
             self.detector.saw_incarnation(node, state.incarnation, now);
@@ -267,14 +271,15 @@ impl Engine {
     }
 
     /// Looks whether another process has written this node's document, and goes on after what it says, or ends.
-    fn check_owner(&mut self) {
-        let finding = self.owner.check(self.replica.own_generation());
+    fn check_owner(&mut self, now: Millis) {
         let id = self.replica.id();
         let Some(found) = self.replica.nodes().get(&id) else { return };
+        let (generation, ours) = (self.replica.own_generation(), now - self.started);
+        let finding = self.owner.check(generation, found.uptime, ours);
         let finding = match finding {
             Some(finding) => finding,
             // More of the document that was loaded: this process has written none yet.
-            None if !self.renewed && found.incarnation >= self.own.incarnation => Finding::SetBack,
+            None if !self.renewed && found.incarnation >= self.own.incarnation => Finding::Succeed,
             None => return,
         };
         let (name, addresses) = found.info.as_ref().map_or_else(Default::default, |info| {
@@ -282,7 +287,7 @@ impl Engine {
             (info.name.to_string(), addresses.join(", "))
         });
         match finding {
-            Finding::SetBack => {
+            Finding::Succeed => {
                 tracing::warn!(
                     name,
                     addresses,
@@ -337,7 +342,7 @@ impl Engine {
             let clock = Clock { monotonic: now, wall: self.wall };
             let actions = self.reconciler.reconcile(&self.view, &mut self.own, hold, clock);
             self.outputs.extend(actions);
-            match self.write_own_document() {
+            match self.write_own_document(now) {
                 Ok(Some(change)) => {
                     own_changes.push(change);
                     self.dirty = true;
@@ -395,7 +400,7 @@ impl Engine {
 
     /// Writes this node's document, in a new generation at each start and when its history has grown. Returns the signed
     /// change, if anything has changed.
-    fn write_own_document(&mut self) -> Result<Option<SignedChange>, DocumentError> {
+    fn write_own_document(&mut self, now: Millis) -> Result<Option<SignedChange>, DocumentError> {
         if !self.may_write_own_document() {
             return Ok(None);
         }
@@ -404,6 +409,7 @@ impl Engine {
         }
         let node = self.replica.id();
         let replaced = self.replica.versions().nodes.get(&node).copied();
+        self.own.uptime = now - self.started;
         let written = self.replica.start_generation(&self.own, self.wall, self.nonce)?;
         self.renewed = true;
         self.owner.wrote(self.replica.own_generation());
