@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use libp2p::gossipsub::IdentTopic;
 use libp2p::identity::Keypair;
-use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
+use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage, topic};
 use vc_protocol::node::Usage;
 use vc_protocol::wire::{MAX_FRAME, encode};
 
@@ -75,7 +75,7 @@ fn a_member_that_sends_malformed_messages_does_not_disturb_the_cluster() {
             write(&mut requests, &summary).await;
         }
         // Gossip: a forged heartbeat of another node, and garbage.
-        let topic = IdentTopic::new(format!("vc/{id}"));
+        let topic = IdentTopic::new(topic(id.parse().expect("a cluster id")));
         let subscribed = topic.clone();
         byzantine
             .order(move |swarm| {

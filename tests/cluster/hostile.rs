@@ -7,6 +7,7 @@ use std::net::{TcpStream, UdpSocket};
 use futures::future::join_all;
 use serde_json::json;
 use vc_protocol::auth::{MAX_AUTH_FRAME, ServerHello};
+use vc_protocol::gossip::topic;
 use vc_protocol::token::{Issuer, NodeRole, Scope, UserRole, issue_certificate};
 use vc_protocol::wire::AUTH_PROTOCOL;
 use vc_protocol::{ClusterId, Keypair, NodeId, ProtocolVersions};
@@ -131,7 +132,7 @@ fn an_unauthenticated_peer_gets_no_protocol_but_auth() {
         peer.open_auth().await;
 
         // Gossip reaches no node, and Kademlia returns no peers.
-        let topic = libp2p::gossipsub::IdentTopic::new(format!("vc/{id}"));
+        let topic = libp2p::gossipsub::IdentTopic::new(topic(id.parse().expect("a cluster id")));
         let published = peer
             .order(move |swarm| {
                 swarm.behaviour_mut().gossip.subscribe(&topic).expect("subscribed");

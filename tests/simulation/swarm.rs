@@ -86,12 +86,12 @@ fn single_death(world: &mut World) {
     let side = world.running();
     world.require(replicas_rescheduled::check(world, &side));
     world.require(minimal_movement::only(world, cursor, &held));
-    // Slots that could not be placed meanwhile may start on the node; nothing else.
+    // Slots that could not be placed meanwhile may start on the node, and leave a drained one; nothing else.
     let unplaced = world.engine(side[0]).view().plan.unplaced.keys().cloned().collect();
     let cursor = world.history.cursor();
     world.boot(victim);
     world.converge(60_000);
-    world.require(minimal_movement::only(world, cursor, &unplaced));
+    world.require(minimal_movement::only_stranded(world, cursor, &unplaced));
     world.require(no_overcommit::running(world));
 }
 

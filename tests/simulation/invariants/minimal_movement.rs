@@ -16,6 +16,20 @@ pub(crate) fn slots_of(world: &World, index: usize) -> BTreeSet<Slot> {
 
 /// Checks that since `cursor` only instances of these slots were started, each at most once, and none was stopped.
 pub(crate) fn only(world: &World, cursor: Cursor, slots: &BTreeSet<Slot>) -> Check {
+    starts_and_stops(world, cursor, slots, &BTreeSet::new())
+}
+
+/// The same, but instances of these slots may also stop: a drained node kept them because no other had room.
+pub(crate) fn only_stranded(world: &World, cursor: Cursor, slots: &BTreeSet<Slot>) -> Check {
+    starts_and_stops(world, cursor, slots, slots)
+}
+
+fn starts_and_stops(
+    world: &World,
+    cursor: Cursor,
+    slots: &BTreeSet<Slot>,
+    stopping: &BTreeSet<Slot>,
+) -> Check {
     let mut started = BTreeSet::new();
     for entry in world.history.since(cursor) {
         let index = entry.node;
@@ -26,6 +40,7 @@ pub(crate) fn only(world: &World, cursor: Cursor, slots: &BTreeSet<Slot>) -> Che
             Action::Started(id) if !started.insert(id.clone()) => {
                 return Err(Violation(format!("{id} was started twice")));
             }
+            Action::Stopped(id) if stopping.contains(&id.slot) => {}
             Action::Stopped(id) => return Err(Violation(format!("{id} was stopped on m{index}"))),
             _ => {}
         }
