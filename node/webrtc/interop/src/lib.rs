@@ -1,0 +1,1 @@
+//! Nothing but tests: see `tests/libp2p_webrtc.rs`.
