@@ -15,6 +15,7 @@ mod heartbeat;
 mod identity;
 mod interface;
 mod mutation;
+mod problems;
 mod reconcile;
 pub mod report;
 pub mod rollout;
