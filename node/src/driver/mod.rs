@@ -1,11 +1,12 @@
 //! The driver: the task that owns the engine and the store. Feeds the engine inputs and performs its outputs.
 
+mod last_observed;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeEvent};
 use vc_engine::{Config, Durable, Engine, Input, Output, Timing};
 use vc_protocol::change::Batch;
 use vc_protocol::control::Change;
@@ -14,6 +15,7 @@ use vc_protocol::node::NodeInfo;
 use vc_protocol::wire::encode;
 use vc_protocol::{ApiError, ErrorCode, Multiaddr, NodeId};
 
+use self::last_observed::LastObserved;
 use crate::driver_message::DriverMessage;
 use crate::identity::Membership;
 use crate::network::Command;
@@ -59,39 +61,6 @@ pub(crate) struct Driver {
     runtime: LastObserved,
     /// Latest publish errors, by port.
     ports: BTreeMap<String, String>,
-}
-
-/// The runtime's latest state, replayed to an engine that is rebuilt.
-#[derive(Default)]
-struct LastObserved {
-    instances: BTreeMap<InstanceId, Observed>,
-    /// The error of an unavailable runtime, or `Some(None)` if it is available; `None` before its first report.
-    unavailable: Option<Option<String>>,
-}
-
-impl LastObserved {
-    fn update(&mut self, event: &RuntimeEvent) {
-        match event {
-            RuntimeEvent::Listed(all) => {
-                self.instances = all.iter().map(|seen| (seen.id.clone(), seen.clone())).collect();
-                self.unavailable = Some(None);
-            }
-            RuntimeEvent::Changed(seen) if seen.phase == Phase::Gone => {
-                self.instances.remove(&seen.id);
-            }
-            RuntimeEvent::Changed(seen) => {
-                self.instances.insert(seen.id.clone(), seen.clone());
-            }
-            RuntimeEvent::Unavailable(why) => self.unavailable = Some(Some(why.clone())),
-        }
-    }
-
-    fn last(&self) -> Option<RuntimeEvent> {
-        Some(match self.unavailable.as_ref()? {
-            Some(why) => RuntimeEvent::Unavailable(why.clone()),
-            None => RuntimeEvent::Listed(self.instances.values().cloned().collect()),
-        })
-    }
 }
 
 /// Why the engine could not be built from the store.

@@ -1,0 +1,38 @@
+//! What the runtime was last seen to run.
+
+use std::collections::BTreeMap;
+
+use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeEvent};
+
+/// The runtime's latest state, replayed to an engine that is rebuilt.
+#[derive(Default)]
+pub(super) struct LastObserved {
+    instances: BTreeMap<InstanceId, Observed>,
+    /// The error of an unavailable runtime, or `Some(None)` if it is available; `None` before its first report.
+    unavailable: Option<Option<String>>,
+}
+
+impl LastObserved {
+    pub(super) fn update(&mut self, event: &RuntimeEvent) {
+        match event {
+            RuntimeEvent::Listed(all) => {
+                self.instances = all.iter().map(|seen| (seen.id.clone(), seen.clone())).collect();
+                self.unavailable = Some(None);
+            }
+            RuntimeEvent::Changed(seen) if seen.phase == Phase::Gone => {
+                self.instances.remove(&seen.id);
+            }
+            RuntimeEvent::Changed(seen) => {
+                self.instances.insert(seen.id.clone(), seen.clone());
+            }
+            RuntimeEvent::Unavailable(why) => self.unavailable = Some(Some(why.clone())),
+        }
+    }
+
+    pub(super) fn last(&self) -> Option<RuntimeEvent> {
+        Some(match self.unavailable.as_ref()? {
+            Some(why) => RuntimeEvent::Unavailable(why.clone()),
+            None => RuntimeEvent::Listed(self.instances.values().cloned().collect()),
+        })
+    }
+}
