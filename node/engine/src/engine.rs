@@ -210,7 +210,12 @@ impl Engine {
         self.dirty |= self.reconciler.handle_timeout(now);
     }
 
+    /// Sends a heartbeat, once this node's document is that of this run: others would count the node as up, and its claims
+    /// from before the start with it.
     fn send_heartbeat(&mut self) {
+        if !self.renewed {
+            return;
+        }
         let id = self.replica.id();
         let heartbeat = Heartbeat {
             node: id,
