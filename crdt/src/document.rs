@@ -74,6 +74,12 @@ pub(crate) struct SchemaChange {
     pub(crate) bytes: &'static [u8],
 }
 
+impl SchemaChange {
+    fn decode(&self) -> Result<Change, DocumentError> {
+        Change::from_bytes(self.bytes.to_vec()).map_err(|_| DocumentError::Schema(self.version))
+    }
+}
+
 /// The schema changes of a kind of document, oldest first; the first is the genesis. New ones are appended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Schema(pub(crate) &'static [SchemaChange]);
@@ -101,12 +107,11 @@ impl Document {
         while let Some(step) = self.schema.0.get(self.applied)
             && step.version <= version
         {
-            let refused = |_| DocumentError::Schema(step.version);
-            let change = Change::from_bytes(step.bytes.to_vec()).map_err(|_| refused(()))?;
-            self.automerge.apply_changes([change]).map_err(|_| refused(()))?;
+            let refused = DocumentError::Schema(step.version);
+            self.automerge.apply_changes([step.decode()?]).map_err(|_| refused.clone())?;
             for &name in step.maps {
                 let found = self.automerge.get(ROOT, name).map_err(write_error)?;
-                let (_, id) = found.ok_or_else(|| refused(()))?;
+                let (_, id) = found.ok_or_else(|| refused.clone())?;
                 self.maps.insert(name, id);
             }
             self.applied += 1;
@@ -124,7 +129,7 @@ impl Document {
     /// change that this version knows.
     pub(crate) fn incomplete(&self, changes: &[Change]) -> BTreeSet<usize> {
         let schema = self.schema.0.iter().skip(self.applied);
-        let schema = schema.filter_map(|step| Change::from_bytes(step.bytes.to_vec()).ok());
+        let schema = schema.filter_map(|step| step.decode().ok());
         let mut known: BTreeSet<ChangeHash> = schema.map(|change| change.hash()).collect();
         let mut left: BTreeSet<usize> = (0..changes.len()).collect();
         loop {
@@ -152,9 +157,7 @@ impl Document {
             return Ok(());
         }
         for step in self.schema.0.iter().skip(self.applied) {
-            let change = Change::from_bytes(step.bytes.to_vec());
-            let hash = change.map_err(|_| DocumentError::Schema(step.version))?.hash();
-            if missing.contains(&hash) {
+            if missing.contains(&step.decode()?.hash()) {
                 return self.upgrade(step.version).and_then(|()| self.follow_schema());
             }
         }

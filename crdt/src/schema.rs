@@ -31,21 +31,17 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A kind of document that a newer version has given a second map.
-    pub(crate) const NEWER: Schema = Schema(&[
-        SchemaChange {
-            version: 1,
-            maps: &["entries"],
-            bytes: include_bytes!("schema/test-1.change"),
-        },
-        SchemaChange { version: 2, maps: &["more"], bytes: include_bytes!("schema/test-2.change") },
-    ]);
-    /// The same kind as an older version knows it.
-    pub(crate) const OLDER: Schema = Schema(&[SchemaChange {
+    const FIRST: SchemaChange = SchemaChange {
         version: 1,
         maps: &["entries"],
         bytes: include_bytes!("schema/test-1.change"),
-    }]);
+    };
+    const SECOND: SchemaChange =
+        SchemaChange { version: 2, maps: &["more"], bytes: include_bytes!("schema/test-2.change") };
+    /// A kind of document that a newer version has given a second map.
+    pub(crate) const NEWER: Schema = Schema(&[FIRST, SECOND]);
+    /// The same kind as an older version knows it.
+    pub(crate) const OLDER: Schema = Schema(&[FIRST]);
 
     /// Returns the schema that a newer version could have, with one more map.
     pub(crate) fn with_map(schema: Schema, map: &'static str) -> Schema {

@@ -51,9 +51,7 @@ impl Replica {
             }
         }
         let skipped = self.skip_incomplete(&mut bodies);
-        received.accepted.retain(|change| {
-            change.decode_unverified().is_ok_and(|body| !skipped.contains(&key(&body)))
-        });
+        withdraw(&skipped, &mut received);
         self.apply_all(bodies, &mut received);
         received
     }
@@ -119,10 +117,7 @@ impl Replica {
                 refused.insert(key(body));
             }
         }
-        if !refused.is_empty() {
-            let is_valid = |body: ChangeBody| !refused.contains(&key(&body));
-            received.accepted.retain(|change| change.decode_unverified().is_ok_and(is_valid));
-        }
+        withdraw(&refused, received);
     }
 
     fn apply(
@@ -183,6 +178,16 @@ type ChangeKey = (DocumentId, Actor, u64);
 
 fn key(body: &ChangeBody) -> ChangeKey {
     (body.document, body.actor, body.seq)
+}
+
+/// Removes changes from those that were accepted.
+fn withdraw(changes: &BTreeSet<ChangeKey>, received: &mut Received) {
+    if changes.is_empty() {
+        return;
+    }
+    received.accepted.retain(|change| {
+        change.decode_unverified().is_ok_and(|body| !changes.contains(&key(&body)))
+    });
 }
 
 /// Adds the entries to `received` that were readable, or not there, before.
