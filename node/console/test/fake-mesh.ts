@@ -13,8 +13,6 @@ export class Mesh {
   view: View = { status: null, nodes: [], services: [], instances: [], events: [] }
   readonly claims: TokenClaims
   readonly requests: Request[] = []
-  /** Lines per second of a followed log. */
-  logRate = 20
   readonly #states = new Set<(state: MeshState) => void>()
   readonly #views = new Set<ViewListener>()
   readonly #role: 'viewer' | 'deployer' | 'admin'
@@ -38,10 +36,8 @@ export class Mesh {
   }
 
   start(): void {
-    setTimeout(() => {
-      this.become({ state: 'live', node: ID.alpha, address: '', rttMs: 2.4, role: this.#role, user: this.claims.sub })
-      this.show(clusterView(Date.now()))
-    }, 50)
+    this.become({ state: 'live', node: ID.alpha, address: '', rttMs: 2.4, role: this.#role, user: this.claims.sub })
+    this.show(clusterView(Date.now()))
   }
 
   become(state: MeshState): void {
@@ -61,7 +57,6 @@ export class Mesh {
 
   async request(request: Request): Promise<Reply> {
     this.requests.push(request)
-    await new Promise((resolve) => setTimeout(resolve, 60))
     switch (request.op) {
       case 'plan':
         return { reply: 'plan', value: request.deployments.length > 0 ? plan : { ...plan, unplaced: [], placements: plan.placements.slice(0, 3), moves: [] } }
@@ -128,13 +123,7 @@ export class Mesh {
       },
     })
     for (let n = 0; n < 200; n += 1) yield line(n)
-    let sent = 200
-    const start = performance.now()
-    while (!signal?.aborted) {
-      await new Promise((resolve) => setTimeout(resolve, 16))
-      const due = 200 + ((performance.now() - start) / 1000) * this.logRate
-      while (sent < due) yield line(sent++)
-    }
+    if (request.follow && !signal?.aborted) await new Promise((resolve) => signal?.addEventListener('abort', resolve))
   }
 
   close(): void {

@@ -23,8 +23,7 @@ const otherCluster = { sub: 'ada', aud: 'C2' }
 
 /** Returns the signed-in user as `USER@CLUSTER` once pending sign-ins have ended. */
 async function user(): Promise<string | null> {
-  await loadMesh()
-  await new Promise((resolve) => setTimeout(resolve, 5))
+  await vi.dynamicImportSettled()
   const claims = session.value?.mesh.claims
   return claims ? `${claims.sub}@${claims.aud}` : null
 }

@@ -1,5 +1,5 @@
-import { describe, expect, it, onTestFinished } from 'vitest'
-import type { RpcReply, SocketCommand, SocketEvent } from '../src/protocol'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import type { SocketCommand, SocketEvent } from '../src/protocol'
 import type { AppSocket } from '../src/app-server'
 import { AppServer, MAX_REQUESTS, MAX_QUEUED } from '../src/app-server'
 
@@ -10,12 +10,14 @@ class StuckSocket extends EventTarget implements AppSocket {
   readonly protocol = ''
   bufferedAmount = 0
   binaryType: 'blob' | 'arraybuffer' = 'blob'
+  onSend: () => void = () => {}
 
   open(): void {
     this.dispatchEvent(new Event('open'))
   }
 
   send(data: string | ArrayBuffer): void {
+    this.onSend()
     this.bufferedAmount += typeof data === 'string' ? data.length : data.byteLength
   }
 
@@ -24,70 +26,97 @@ class StuckSocket extends EventTarget implements AppSocket {
   }
 }
 
-/** Opens a WebSocket of an app; returns the app's port, the events that it got, and the mesh's socket. */
-async function connected(): Promise<{ app: MessagePort; events: SocketEvent[]; socket: StuckSocket }> {
+interface Connected {
+  app: MessagePort
+  /** Returns the events that the server has posted to the app. */
+  events(): SocketEvent[]
+  /** The mesh's socket. */
+  socket: StuckSocket
+}
+
+/** Opens a WebSocket of an app. */
+async function connected(): Promise<Connected> {
   const socket = new StuckSocket()
+  const posted = spyOnPosts()
+  const events = (): SocketEvent[] => posted().filter((it): it is SocketEvent => typeof (it as SocketEvent).socket === 'string')
   const exchange = (): never => expect.fail('unexpected call')
-  const mesh = { state: { state: 'live' }, claims: { aud: 'c' }, onState: () => () => {}, exchange, socket: () => socket }
+  let onRequested = (): void => {}
+  const requested = new Promise<void>((resolve) => (onRequested = resolve))
+  const open = (): StuckSocket => {
+    onRequested()
+    return socket
+  }
+  const mesh = { state: { state: 'live' }, claims: { aud: 'c' }, onState: () => () => {}, exchange, socket: open }
   const server = new AppServer(mesh, APP)
   const [channel, app] = [new MessageChannel(), new MessageChannel()]
   server.serve(channel.port2)
-  const events: SocketEvent[] = []
-  app.port1.onmessage = ({ data }: MessageEvent<SocketEvent>) => events.push(data)
   onTestFinished(() => {
     app.port1.close()
     channel.port1.close()
     server.close()
   })
   channel.port1.postMessage({ op: 'socket', target: '/', headers: [], protocols: [] }, [app.port2])
-  await delivered()
+  await requested
+  const opened = nextMessage(app.port1)
   socket.open()
-  await delivered()
+  expect(await opened).toMatchObject({ socket: 'open' })
   return { app: app.port1, events, socket }
 }
 
-/** Waits until messages that were posted before have arrived. */
-const delivered = (): Promise<void> => new Promise((resolve) => void setTimeout(resolve, 20))
-
-/** Waits until the server has handled the calls on a channel and its replies have arrived. */
-const handled = async (port: MessagePort): Promise<void> => {
-  const pong = new Promise((resolve) => port.addEventListener('message', resolve, { once: true }))
-  port.start()
-  port.postMessage({ op: 'ping' })
-  await pong
-  await delivered()
+/** Records what is posted on any port until the test ends, including what has not arrived yet. */
+function spyOnPosts(): () => unknown[] {
+  const post = vi.spyOn(MessagePort.prototype, 'postMessage')
+  onTestFinished(() => post.mockRestore())
+  return () => post.mock.calls.map(([message]) => message as unknown)
 }
 
-const post = async (app: MessagePort, command: SocketCommand): Promise<void> => {
+function nextMessage(port: MessagePort): Promise<unknown> {
+  const message = new Promise((resolve) => port.addEventListener('message', (it) => resolve(it.data), { once: true }))
+  port.start()
+  return message
+}
+
+/** Waits until the server has handled the calls on a channel. */
+const handled = async (port: MessagePort): Promise<void> => {
+  const pong = nextMessage(port)
+  port.postMessage({ op: 'ping' })
+  await pong
+}
+
+/** Posts a command of the app, and waits until the mesh's socket is told to send it. */
+const post = async (app: MessagePort, socket: StuckSocket, command: SocketCommand): Promise<void> => {
+  const sent = new Promise<void>((resolve) => (socket.onSend = resolve))
   app.postMessage(command)
-  await delivered()
+  await sent
 }
 
 describe('a WebSocket of an app', () => {
   it('that is closed posts no more events', async () => {
     const { app, events, socket } = await connected()
-    await post(app, { send: 'never sent' })
+    await post(app, socket, { send: 'never sent' })
     socket.close()
     socket.dispatchEvent(new Event('drain'))
-    await delivered()
-    expect(events.map((it) => it.socket)).toEqual(['open', 'closed'])
+    expect(events().map((it) => it.socket)).toEqual(['open', 'closed'])
   })
 
   it('ignores a message that crosses its close', async () => {
     const { app, socket } = await connected()
     socket.close()
-    await post(app, { send: 'too late' })
+    app.postMessage({ send: 'too late' })
+    // The server closes the mesh's socket again when it sees that the port was closed, after the message.
+    const closed = new Promise((resolve) => socket.addEventListener('close', resolve))
+    app.close()
+    await closed
     expect(socket.bufferedAmount).toBe(0)
   })
 
   it('reports each message that has left', async () => {
     const { app, events, socket } = await connected()
-    await post(app, { send: 'four' })
-    await post(app, { send: 'grün' })
-    expect(events).toHaveLength(1)
+    await post(app, socket, { send: 'four' })
+    await post(app, socket, { send: 'grün' })
+    expect(events()).toHaveLength(1)
     socket.dispatchEvent(new Event('drain'))
-    await delivered()
-    expect(events.slice(1)).toEqual([{ socket: 'sent', bytes: 4 }])
+    expect(events().slice(1)).toEqual([{ socket: 'sent', bytes: 4 }])
   })
 
   it('closes with code 1009 after a message that is too large', async () => {
@@ -95,16 +124,22 @@ describe('a WebSocket of an app', () => {
     socket.send = () => {
       throw new Error('too large')
     }
-    await post(app, { send: 'x' })
-    expect(events.slice(1)).toEqual([{ socket: 'closed', code: 1009, reason: 'too large', clean: false }])
+    const event = nextMessage(app)
+    app.postMessage({ send: 'x' })
+    await event
+    expect(events().slice(1)).toEqual([{ socket: 'closed', code: 1009, reason: 'too large', clean: false }])
   })
 })
 
 describe('requests of an app', () => {
   it('that are aborted while queued make room for others', async () => {
     const started: string[] = []
+    let onNext = (): void => {}
+    const nextStarted = new Promise<void>((resolve) => (onNext = resolve))
+    const posted = spyOnPosts()
     const exchange = (request: { target: string }, _: unknown, options?: { signal?: AbortSignal }): Promise<never> => {
       started.push(request.target)
+      if (request.target === '/next') onNext()
       return new Promise((_resolve, reject) => options?.signal?.addEventListener('abort', () => reject(new Error('aborted'))))
     }
     const socket = (): never => expect.fail('unexpected call')
@@ -117,28 +152,26 @@ describe('requests of an app', () => {
       for (const port of ports) port.close()
       server.close()
     })
-    let rejected = 0
+    const rejected = (): number => posted().filter((it) => (it as { reply?: string }).reply === 'error').length
     const request = (target: string): MessagePort => {
       const { port1, port2 } = new MessageChannel()
-      port1.onmessage = ({ data }: MessageEvent<RpcReply | object>) => {
-        if ('reply' in data && data.reply === 'error') rejected += 1
-      }
       ports.push(port1)
       channel.port1.postMessage({ op: 'fetch', method: 'GET', target, headers: [], body: false }, [port2])
       return port1
     }
     const stuck = Array.from({ length: MAX_REQUESTS }, (_, i) => request(`/stuck/${i}`))
     const aborted = Array.from({ length: MAX_QUEUED }, (_, i) => request(`/aborted/${i}`))
-    await delivered()
+    await handled(channel.port1)
     for (const port of aborted) port.close()
     // The queue takes as many requests again once all of the aborted ones have left it.
-    for (let missing = MAX_QUEUED; missing > 0; missing = rejected) {
-      rejected = 0
+    for (let missing = MAX_QUEUED; missing > 0; ) {
+      const before = rejected()
       for (let i = 0; i < missing; i++) request('/next')
       await handled(channel.port1)
+      missing = rejected() - before
     }
     stuck[0]?.close()
-    await expect.poll(() => started.at(-1)).toBe('/next')
+    await nextStarted
     expect(started).toHaveLength(MAX_REQUESTS + 1)
   })
 })

@@ -21,7 +21,15 @@ describe('CreditStream', () => {
   })
 
   it('sends at most the window while the receiver does not read', async () => {
-    const [here, there] = pair()
+    const { port1, port2 } = new MessageChannel()
+    const [here, there] = [new CreditStream(port1, () => {}), new CreditStream(port2, () => {})]
+    let received = 0
+    const fullWindow = new Promise<void>((resolve) => {
+      port2.addEventListener('message', ({ data }) => {
+        if (data.stream === 'chunk') received += data.bytes.byteLength
+        if (received >= WINDOW) resolve()
+      })
+    })
     let read = 0
     const endless = new ReadableStream<Uint8Array>({
       pull(controller) {
@@ -30,13 +38,15 @@ describe('CreditStream', () => {
       },
     })
     void here.send(endless)
-    await new Promise((resolve) => setTimeout(resolve, 200))
-    expect(read).toBeGreaterThan(WINDOW / 2)
+    await fullWindow
+    // Messages arrive in order: a credit that the receiver had granted for the full window would arrive before this.
+    void there.send(new Response('back').body)
+    expect(await text(here.incoming)).toBe('back')
+    expect(read).toBeGreaterThanOrEqual(WINDOW)
     expect(read).toBeLessThan(WINDOW + 10_000)
     const reader = there.incoming.getReader()
     await reader.read()
     await reader.cancel()
-    there.abort('done')
   })
 
   it('closes its port when both directions end, by reading or by cancelling', async () => {
@@ -52,25 +62,31 @@ describe('CreditStream', () => {
   })
 
   it('does not read the stream to send when the peer has aborted', async () => {
-    const [here, there] = pair()
-    there.abort('aborted')
-    await new Promise((resolve) => setTimeout(resolve, 20))
+    const { port1, port2 } = new MessageChannel()
+    let here: CreditStream | undefined
+    const ended = new Promise<void>((resolve) => (here = new CreditStream(port1, () => {}, resolve)))
+    new CreditStream(port2, () => {}).abort('aborted')
+    await ended
     let isCancelled = false
-    await here.send(new ReadableStream({ cancel: () => void (isCancelled = true) }))
+    await here?.send(new ReadableStream({ cancel: () => void (isCancelled = true) }))
     expect(isCancelled).toBe(true)
   })
 
   it('receives nothing before it is read without prefetch', async () => {
     const { port1, port2 } = new MessageChannel()
-    const [here, there] = [new CreditStream(port1, () => {}), new CreditStream(port2, () => {}, () => {}, false)]
+    let onMarker = (): void => {}
+    const marker = new Promise<void>((resolve) => (onMarker = resolve))
+    const [here, there] = [new CreditStream(port1, () => {}), new CreditStream(port2, onMarker, () => {}, false)]
     let hasChunk = false
-    const large = new Uint8Array(2 * WINDOW)
     port2.addEventListener('message', ({ data }) => (hasChunk ||= data.stream === 'chunk'))
-    void here.send(new Blob([large]).stream())
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    void here.send(new Response(new Uint8Array(2 * WINDOW)).body)
+    // A round trip, as messages arrive in order: after `back` there is no credit under way, after the marker no chunk.
+    void there.send(new Response('back').body)
+    expect(await text(here.incoming)).toBe('back')
+    port1.postMessage('marker')
+    await marker
     expect(hasChunk).toBe(false)
     expect((await new Response(there.incoming).arrayBuffer()).byteLength).toBe(2 * WINDOW)
-    there.abort('over')
   })
 
   it('fails when the peer fails or exceeds its credit', async () => {

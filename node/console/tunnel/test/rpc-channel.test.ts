@@ -118,7 +118,8 @@ describe('RpcChannel', () => {
     let most = 0
     const { channel } = connected(async (_request, _body, options) => {
       most = Math.max(most, ++running)
-      await new Promise((resolve) => setTimeout(resolve, 5))
+      // The reply to this call comes after the server has handled every request that was sent before it.
+      expect(await channel.alive()).toBe(true)
       expect(options?.signal?.aborted).toBe(false)
       running -= 1
       return { head: { status: 200, headers: [] }, body: new ReadableStream({ start: (it) => it.close() }) }

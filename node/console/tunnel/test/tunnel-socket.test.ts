@@ -23,14 +23,28 @@ afterEach(() => {
   vi.unstubAllGlobals()
 })
 
-/** Opens a WebSocket of a page; returns it, the commands that it posted, and a function that posts the console's events. */
-async function opened(): Promise<{ socket: TunnelSocket; commands: SocketCommand[]; emit: (event: SocketEvent) => void }> {
+/** Waits for the next task: until then the socket posts all that it can, because its queue consists of promises alone. */
+const nextTask = (): Promise<void> => new Promise((resolve) => void setTimeout(resolve))
+
+interface Opened {
+  socket: TunnelSocket
+  /** Returns the commands that the socket has posted. */
+  commands(): SocketCommand[]
+  /** Posts an event of the console. */
+  emit(event: SocketEvent): void
+}
+
+/** Opens a WebSocket of a page. */
+async function opened(): Promise<Opened> {
   let port: MessagePort | undefined
   const socket = new TunnelSocket(new URL('http://app.localhost/ws'), [], (_, given) => (port = given))
   const console_ = port as MessagePort
-  const commands: SocketCommand[] = []
-  console_.onmessage = ({ data }: MessageEvent<SocketCommand>) => commands.push(data)
-  onTestFinished(() => console_.close())
+  const post = vi.spyOn(MessagePort.prototype, 'postMessage')
+  const commands = (): SocketCommand[] => post.mock.calls.flatMap(([data], i) => (post.mock.contexts[i] === console_ ? [] : [data as SocketCommand]))
+  onTestFinished(() => {
+    post.mockRestore()
+    console_.close()
+  })
   const open = new Promise((resolve) => socket.addEventListener('open', resolve))
   console_.postMessage({ socket: 'open', protocol: '' } satisfies SocketEvent)
   await open
@@ -42,21 +56,21 @@ describe('a WebSocket of a page', () => {
     const { socket, commands, emit } = await opened()
     for (let i = 0; i < 12; i++) socket.send(new Uint8Array(MB))
     socket.close()
-    await expect.poll(() => commands.length).toBe(5)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-    expect([commands.length, socket.bufferedAmount]).toEqual([5, 12 * MB])
+    await nextTask()
+    expect([commands().length, socket.bufferedAmount]).toEqual([5, 12 * MB])
     emit({ socket: 'sent', bytes: 5 * MB })
-    await expect.poll(() => commands.length).toBe(10)
+    await expect.poll(() => commands().length).toBe(10)
     expect(socket.bufferedAmount).toBe(7 * MB)
     emit({ socket: 'sent', bytes: 5 * MB })
-    await expect.poll(() => commands.length).toBe(13)
-    expect(commands.at(-1)).toEqual({ close: true })
+    await expect.poll(() => commands().length).toBe(13)
+    expect(commands().at(-1)).toEqual({ close: true })
   })
 
   it('that is closed removes its listeners from the page', async () => {
     const { socket, commands, emit } = await opened()
     for (let i = 0; i < 12; i++) socket.send(new Uint8Array(MB))
-    await expect.poll(() => commands.length).toBe(5)
+    await nextTask()
+    expect(commands()).toHaveLength(5)
     const closed = new Promise((resolve) => socket.addEventListener('close', resolve))
     expect(listening.size).toBe(1)
     emit({ socket: 'closed', code: 1000, reason: '', clean: true })
@@ -72,6 +86,6 @@ describe('a WebSocket of a page', () => {
     socket.send(gone)
     socket.send('more')
     expect(await closed).toMatchObject({ code: 1006, wasClean: false })
-    await expect.poll(() => commands).toEqual([{ close: true }])
+    expect(commands()).toEqual([{ close: true }])
   })
 })
