@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use automerge::legacy::{Key as MapKey, ObjectId};
 use automerge::transaction::{CommitOptions, Transactable as _};
 use automerge::{
     ActorId, Automerge, Change, ChangeHash, ObjId, ROOT, ReadDoc as _, ScalarValue, Value,
 };
 use vc_protocol::Millis;
 use vc_protocol::change::Actor;
+
+use crate::state::Maps;
 
 /// Why a document could not be changed. The document is left as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +43,17 @@ pub enum DocumentError {
         expected: u64,
         /// The number that Automerge gave.
         found: u64,
+    },
+    /// The checkpoint of a generation differs from the content that it stands for.
+    #[error("the checkpoint differs from the content of the generation before")]
+    Checkpoint,
+    /// An entry that is not a string cannot be put into a checkpoint.
+    #[error("the entry '{key}' in map {map} is not a string: no checkpoint can contain it")]
+    NotAString {
+        /// The map.
+        map: &'static str,
+        /// The key in the map.
+        key: String,
     },
     /// The bytes of a schema change are not what they were when it was released.
     #[error("the schema change of version {0} does not decode")]
@@ -84,22 +98,57 @@ impl SchemaChange {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Schema(pub(crate) &'static [SchemaChange]);
 
-#[derive(Clone)]
+/// A map, and a key in it.
+pub(crate) type Key = (&'static str, String);
+
+/// The entries of all maps; a value is `None` if it is not a string.
+pub(crate) type Entries = BTreeMap<Key, Option<String>>;
+
 pub(crate) struct Document {
     automerge: Automerge,
     schema: Schema,
     /// Number of schema changes that the document has.
     applied: usize,
     maps: BTreeMap<&'static str, ObjId>,
+    /// The other changes, each after those that it depends on: what a document is built from again after a failure.
+    changes: Vec<Vec<u8>>,
+    /// Size of `changes` in bytes.
+    size: usize,
 }
 
 impl Document {
     /// Returns a document that holds only its genesis change.
     pub(crate) fn new(schema: Schema) -> Result<Self, DocumentError> {
-        let automerge = Automerge::new();
-        let mut document = Self { automerge, schema, applied: 0, maps: BTreeMap::new() };
-        document.upgrade(1)?;
+        Self::with_schema(schema, 1)
+    }
+
+    fn with_schema(schema: Schema, version: u32) -> Result<Self, DocumentError> {
+        let mut document = Self {
+            automerge: Automerge::new(),
+            schema,
+            applied: 0,
+            maps: BTreeMap::new(),
+            changes: Vec::new(),
+            size: 0,
+        };
+        document.upgrade(version)?;
         Ok(document)
+    }
+
+    /// Returns an empty document with the same schema changes.
+    pub(crate) fn empty(&self) -> Result<Self, DocumentError> {
+        let last = self.applied.checked_sub(1).and_then(|last| self.schema.0.get(last));
+        Self::with_schema(self.schema, last.map_or(0, |step| step.version))
+    }
+
+    /// Returns the number of changes, without those of the schema.
+    pub(crate) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Returns the size of the changes in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.size
     }
 
     /// Applies the schema changes up to a version that every node which is up supports.
@@ -127,7 +176,7 @@ impl Document {
 
     /// Returns which of these changes depend on something that is neither in the document, nor among them, nor a schema
     /// change that this version knows.
-    pub(crate) fn incomplete(&self, changes: &[Change]) -> BTreeSet<usize> {
+    pub(crate) fn incomplete(&self, changes: &[&Change]) -> BTreeSet<usize> {
         let schema = self.schema.0.iter().skip(self.applied);
         let schema = schema.filter_map(|step| step.decode().ok());
         let mut known: BTreeSet<ChangeHash> = schema.map(|change| change.hash()).collect();
@@ -164,7 +213,7 @@ impl Document {
         Ok(())
     }
 
-    /// Writes edits as one change of `actor`. Returns `None` if nothing changes.
+    /// Writes edits as one change of `actor`. Returns `None` if there are none.
     ///
     /// # Errors
     /// The document is held, or Automerge refuses the edits.
@@ -182,13 +231,21 @@ impl Document {
         for edit in edits {
             let Some(map) = self.maps.get(edit.map) else { continue };
             let held = transaction.get(map, &edit.key).map_err(write_error)?;
+            // The change shows every edit, even of an entry that has this value, or is missing, in this document: Automerge
+            // leaves out what changes nothing.
             match (&edit.value, held) {
-                (Some(new), Some((Value::Scalar(old), _))) if old.as_str() == Some(new) => {}
-                (Some(new), _) => {
-                    transaction.put(map, &edit.key, new.as_str()).map_err(write_error)?
+                (Some(new), held) => {
+                    if held.is_some_and(|(held, _)| held.as_str() == Some(new)) {
+                        transaction.delete(map, &edit.key).map_err(write_error)?;
+                    }
+                    transaction.put(map, &edit.key, new.as_str()).map_err(write_error)?;
                 }
-                (None, Some(_)) => transaction.delete(map, &edit.key).map_err(write_error)?,
-                (None, None) => {}
+                (None, held) => {
+                    if held.is_none() {
+                        transaction.put(map, &edit.key, "").map_err(write_error)?;
+                    }
+                    transaction.delete(map, &edit.key).map_err(write_error)?;
+                }
             }
         }
         let seconds = i64::try_from(at / 1000).unwrap_or(i64::MAX);
@@ -197,44 +254,116 @@ impl Document {
         let change = self.automerge.get_change_by_hash(&hash).ok_or_else(|| {
             DocumentError::Write("the change is missing after the commit".to_owned())
         })?;
-        Ok(Some(Written { seq: change.seq(), bytes: change.raw_bytes().to_vec() }))
+        let written = Written { seq: change.seq(), bytes: change.raw_bytes().to_vec() };
+        self.size += written.bytes.len();
+        self.changes.push(written.bytes.clone());
+        Ok(Some(written))
     }
 
-    /// Applies changes of other nodes. Automerge can panic on malformed input, so it works on a copy and panics are
-    /// caught.
-    pub(crate) fn apply(&mut self, changes: Vec<Change>) -> Result<(), DocumentError> {
-        let mut copy = self.clone();
-        let applied = catch_unwind(AssertUnwindSafe(move || {
-            copy.automerge.apply_changes(changes).map_err(|_| DocumentError::Malformed)?;
-            copy.follow_schema()?;
-            Ok(copy)
+    /// Applies changes of other nodes, all or none. Automerge can panic on malformed input: the document is built again
+    /// then from what it had.
+    pub(crate) fn apply(&mut self, changes: &[&Change]) -> Result<(), DocumentError> {
+        let applied = catch_unwind(AssertUnwindSafe(|| {
+            let applied = self.automerge.apply_changes(changes.iter().map(|&it| it.clone()));
+            applied.map_err(|_| DocumentError::Malformed)?;
+            self.follow_schema()
         }));
-        *self = applied.unwrap_or(Err(DocumentError::Panicked))?;
+        if let Err(error) = applied.unwrap_or(Err(DocumentError::Panicked)) {
+            self.rebuild()?;
+            return Err(error);
+        }
+        self.size += changes.iter().map(|change| change.raw_bytes().len()).sum::<usize>();
+        self.changes.extend(changes.iter().map(|change| change.raw_bytes().to_vec()));
         Ok(())
     }
 
-    /// Returns the entries of one map; the value is `None` if it is not a string.
-    pub(crate) fn map(&self, name: &str) -> BTreeMap<String, Option<String>> {
-        let Some(map) = self.maps.get(name) else { return BTreeMap::new() };
-        self.automerge
-            .map_range(map, ..)
-            .map(|item| {
-                let text = match item.value.into_value() {
-                    Value::Scalar(scalar) => match scalar.as_ref() {
-                        ScalarValue::Str(text) => Some(text.to_string()),
-                        _ => None,
-                    },
-                    Value::Object(_) => None,
-                };
-                (item.key.to_string(), text)
-            })
-            .collect()
+    fn rebuild(&mut self) -> Result<(), DocumentError> {
+        let mut document = self.empty()?;
+        let changes = self.changes.iter().map(|bytes| Change::from_bytes(bytes.clone()));
+        let changes: Result<Vec<Change>, _> = changes.collect();
+        let changes = changes.map_err(|_| DocumentError::Malformed)?;
+        document.apply(&changes.iter().collect::<Vec<_>>())?;
+        *self = document;
+        Ok(())
     }
+
+    /// Returns the names of the maps.
+    pub(crate) fn map_names(&self) -> impl Iterator<Item = &'static str> {
+        self.maps.keys().copied()
+    }
+
+    /// Returns the value of an entry.
+    pub(crate) fn get(&self, (map, key): &Key) -> Option<Option<String>> {
+        let (value, _) = self.automerge.get(self.maps.get(map)?, key).ok()??;
+        Some(value.as_str().map(str::to_owned))
+    }
+
+    /// Returns the entries that a change writes, deletions included.
+    pub(crate) fn keys(&self, change: &Change) -> BTreeSet<Key> {
+        let keys = change.decode().operations.into_iter().filter_map(|op| {
+            let (ObjectId::Id(id), MapKey::Map(key)) = (op.obj, op.key) else { return None };
+            let is_of = |map: &ObjId| match map {
+                ObjId::Id(counter, actor, _) => (*counter, actor) == (id.counter(), id.actor()),
+                ObjId::Root => false,
+            };
+            let (&map, _) = self.maps.iter().find(|(_, map)| is_of(map))?;
+            Some((map, key.to_string()))
+        });
+        keys.collect()
+    }
+
+    /// Returns the entries that the changes write, without those changes that `except` selects.
+    pub(crate) fn keys_except(&self, except: impl Fn(&Change) -> bool) -> BTreeSet<Key> {
+        let changes = self.changes.iter().filter_map(|it| Change::from_bytes(it.clone()).ok());
+        changes.filter(|change| !except(change)).flat_map(|change| self.keys(&change)).collect()
+    }
+
+    /// Returns the entries of all maps as they were with only the changes up to these sequence numbers.
+    pub(crate) fn entries_at(&self, versions: &BTreeMap<Actor, u64>) -> Entries {
+        let schema = self.schema.0.iter().take(self.applied).filter_map(|step| step.decode().ok());
+        let all = self.changes.iter().filter_map(|bytes| Change::from_bytes(bytes.clone()).ok());
+        let included = all.filter(|change| covers(versions, change));
+        let changes: Vec<Change> = schema.chain(included).collect();
+        let deps: BTreeSet<&ChangeHash> = changes.iter().flat_map(|change| change.deps()).collect();
+        let heads = changes.iter().map(Change::hash).filter(|hash| !deps.contains(hash));
+        let heads: Vec<ChangeHash> = heads.collect();
+        let maps = self.maps.iter().flat_map(|(&name, id)| {
+            let range = self.automerge.map_range_at(id, .., &heads);
+            range.map(text_entry).map(move |(key, value)| ((name, key), value))
+        });
+        maps.collect()
+    }
+}
+
+impl Maps for Document {
+    fn map(&self, name: &str) -> BTreeMap<String, Option<String>> {
+        let Some(map) = self.maps.get(name) else { return BTreeMap::new() };
+        self.automerge.map_range(map, ..).map(text_entry).collect()
+    }
+}
+
+/// Returns whether these sequence numbers include a change.
+pub(crate) fn covers(versions: &BTreeMap<Actor, u64>, change: &Change) -> bool {
+    let actor = change.actor_id().to_bytes();
+    let found = versions.iter().find(|(it, _)| it.as_bytes() == actor);
+    found.is_some_and(|(_, &last)| change.seq() <= last)
+}
+
+/// Returns key and value of an entry; the value is `None` if it is not a string.
+fn text_entry(item: automerge::iter::MapRangeItem<'_>) -> (String, Option<String>) {
+    let text = match item.value.into_value() {
+        Value::Scalar(scalar) => match scalar.as_ref() {
+            ScalarValue::Str(text) => Some(text.to_string()),
+            _ => None,
+        },
+        Value::Object(_) => None,
+    };
+    (item.key.to_string(), text)
 }
 
 /// Decodes one change and checks actor and sequence number against its envelope. Compressed changes are rejected: nodes
 /// do not write them, and a small one can decompress to gigabytes.
-pub(crate) fn decode(bytes: &[u8], actor: &Actor, seq: u64) -> Result<Change, DocumentError> {
+pub(crate) fn decode(bytes: Vec<u8>, actor: &Actor, seq: u64) -> Result<Change, DocumentError> {
     /// Offset of the chunk type, behind four magic bytes and a checksum, and the type of an uncompressed change
     /// (Automerge binary format, section "Chunk container").
     const CHUNK_TYPE_OFFSET: usize = 8;
@@ -242,8 +371,7 @@ pub(crate) fn decode(bytes: &[u8], actor: &Actor, seq: u64) -> Result<Change, Do
     if bytes.get(CHUNK_TYPE_OFFSET) != Some(&UNCOMPRESSED_CHANGE) {
         return Err(DocumentError::Malformed);
     }
-    let owned = bytes.to_vec();
-    let change = catch_unwind(AssertUnwindSafe(move || Change::from_bytes(owned)))
+    let change = catch_unwind(AssertUnwindSafe(move || Change::from_bytes(bytes)))
         .map_err(|_| DocumentError::Panicked)?
         .map_err(|_| DocumentError::Malformed)?;
     if change.actor_id().to_bytes() != actor.as_bytes() || change.seq() != seq {
@@ -278,29 +406,49 @@ mod tests {
             (Document::new(OLDER).expect("new"), Document::new(OLDER).expect("new"));
         let one = a.write(&actor(1), &[put("x", "1")], 5).expect("written").expect("a change");
         let two = b.write(&actor(2), &[put("y", "2")], 5).expect("written").expect("a change");
-        b.apply(vec![decode(&one.bytes, &actor(1), 1).expect("decodes")]).expect("applies");
-        a.apply(vec![decode(&two.bytes, &actor(2), 1).expect("decodes")]).expect("applies");
+        b.apply(&[&decode(one.bytes.clone(), &actor(1), 1).expect("decodes")]).expect("applies");
+        a.apply(&[&decode(two.bytes.clone(), &actor(2), 1).expect("decodes")]).expect("applies");
         assert_eq!(a.map("entries"), b.map("entries"));
         assert_eq!(a.map("entries").len(), 2);
     }
 
     #[test]
-    fn writing_an_existing_value_makes_no_change() {
+    fn a_change_tells_what_it_writes_and_deletes() {
         let mut a = Document::new(OLDER).expect("new");
-        assert!(a.write(&actor(1), &[put("x", "1")], 0).expect("written").is_some());
-        assert!(a.write(&actor(1), &[put("x", "1")], 9).expect("written").is_none());
-        let gone = Edit { map: "entries", key: "none".to_owned(), value: None };
-        assert!(a.write(&actor(1), &[gone], 9).expect("written").is_none());
+        assert!(a.write(&actor(1), &[], 0).expect("written").is_none());
+        let deleted = Edit { map: "entries", key: "none".to_owned(), value: None };
+        let written = a.write(&actor(1), &[put("x", "1"), deleted], 9).expect("written");
+        let change = change(&written.expect("a change"), 1);
+        let key = |key: &str| ("entries", key.to_owned());
+        assert_eq!(a.keys(&change), BTreeSet::from([key("none"), key("x")]));
+        assert_eq!(a.map("entries"), BTreeMap::from([("x".to_owned(), Some("1".to_owned()))]));
+    }
+
+    #[test]
+    fn entries_can_be_read_as_they_were() {
+        let mut a = Document::new(OLDER).expect("new");
+        for (n, key, value) in [(1, "x", "1"), (2, "x", "2"), (1, "y", "3")] {
+            a.write(&actor(n), &[put(key, value)], 0).expect("written").expect("a change");
+        }
+        let at = |versions: &[(u64, u64)]| {
+            let versions = versions.iter().map(|&(n, seq)| (actor(n), seq)).collect();
+            let entries = a.entries_at(&versions).into_iter();
+            entries.map(|((_, key), value)| key + &value.expect("text")).collect::<Vec<_>>()
+        };
+        assert_eq!(at(&[]), Vec::<String>::new());
+        assert_eq!(at(&[(1, 1)]), ["x1"]);
+        assert_eq!(at(&[(1, 1), (2, 1)]), ["x2"]);
+        assert_eq!(at(&[(1, 2), (2, 1)]), ["x2", "y3"]);
     }
 
     #[test]
     fn a_change_that_differs_from_its_envelope_is_rejected() {
         let mut a = Document::new(OLDER).expect("new");
         let one = a.write(&actor(1), &[put("x", "1")], 0).expect("written").expect("a change");
-        assert!(decode(&one.bytes, &actor(2), 1).is_err());
-        assert!(decode(&one.bytes, &actor(1), 2).is_err());
+        assert!(decode(one.bytes.clone(), &actor(2), 1).is_err());
+        assert!(decode(one.bytes.clone(), &actor(1), 2).is_err());
         for at in 0..one.bytes.len() {
-            assert!(decode(&one.bytes[..at], &actor(1), 1).is_err(), "cut at {at}");
+            assert!(decode(one.bytes[..at].to_vec(), &actor(1), 1).is_err(), "cut at {at}");
         }
     }
 
@@ -309,7 +457,7 @@ mod tests {
     }
 
     fn change(written: &Written, n: u64) -> Change {
-        decode(&written.bytes, &actor(n), written.seq).expect("decodes")
+        decode(written.bytes.clone(), &actor(n), written.seq).expect("decodes")
     }
 
     #[test]
@@ -317,13 +465,13 @@ mod tests {
         let mut old = Document::new(OLDER).expect("new");
         let first = old.write(&actor(1), &[put("x", "1")], 0).expect("written").expect("a change");
         let mut new = Document::new(NEWER).expect("new");
-        new.apply(vec![change(&first, 1)]).expect("applies");
+        new.apply(&[&change(&first, 1)]).expect("applies");
         new.upgrade(2).expect("upgraded");
         let second = new.write(&actor(2), &[more("y", "2"), put("x", "3")], 0);
         let second = second.expect("written").expect("a change");
         assert!(!old.is_held() && !new.is_held());
 
-        old.apply(vec![change(&second, 2)]).expect("accepted");
+        old.apply(&[&change(&second, 2)]).expect("accepted");
         assert!(old.is_held());
         assert_eq!(old.map("entries"), BTreeMap::from([("x".to_owned(), Some("1".to_owned()))]));
         let refused = old.write(&actor(1), &[put("z", "4")], 0).err();
@@ -331,7 +479,7 @@ mod tests {
 
         // The upgraded node reads the same changes, and writes where it stopped.
         let mut upgraded = Document::new(NEWER).expect("new");
-        upgraded.apply(vec![change(&first, 1), change(&second, 2)]).expect("applies");
+        upgraded.apply(&[&change(&first, 1), &change(&second, 2)]).expect("applies");
         assert!(!upgraded.is_held());
         assert_eq!(upgraded.map("more"), new.map("more"));
         assert_eq!(upgraded.map("entries"), new.map("entries"));
@@ -345,9 +493,9 @@ mod tests {
         let one = a.write(&actor(1), &[put("x", "1")], 0).expect("written").expect("a change");
         let two = a.write(&actor(2), &[put("x", "2")], 0).expect("written").expect("a change");
         let mut b = Document::new(OLDER).expect("new");
-        b.apply(vec![change(&two, 2)]).expect("accepted");
+        b.apply(&[&change(&two, 2)]).expect("accepted");
         assert!(b.is_held());
-        b.apply(vec![change(&one, 1)]).expect("applies");
+        b.apply(&[&change(&one, 1)]).expect("applies");
         assert!(!b.is_held());
         assert_eq!(a.map("entries"), b.map("entries"));
     }
@@ -359,11 +507,11 @@ mod tests {
         let early = b.write(&actor(2), &[put("x", "1")], 0).expect("written").expect("a change");
         a.upgrade(2).expect("upgraded");
         let one = a.write(&actor(1), &[more("y", "1")], 0).expect("written").expect("a change");
-        b.apply(vec![change(&one, 1)]).expect("applies");
+        b.apply(&[&change(&one, 1)]).expect("applies");
         b.upgrade(2).expect("upgraded");
-        a.apply(vec![change(&early, 2)]).expect("applies");
+        a.apply(&[&change(&early, 2)]).expect("applies");
         let two = b.write(&actor(2), &[more("z", "2")], 0).expect("written").expect("a change");
-        a.apply(vec![change(&two, 2)]).expect("applies");
+        a.apply(&[&change(&two, 2)]).expect("applies");
         assert_eq!(a.map("more").len(), 2);
         assert_eq!(a.map("more"), b.map("more"));
         assert_eq!(a.map("entries"), b.map("entries"));
@@ -381,8 +529,8 @@ mod tests {
                 let mut bytes = one.bytes.clone();
                 bytes[at] ^= flip;
                 let mut b = Document::new(OLDER).expect("new");
-                if let Ok(change) = decode(&bytes, &actor(1), 1) {
-                    let _ = b.apply(vec![change]);
+                if let Ok(change) = decode(bytes, &actor(1), 1) {
+                    let _ = b.apply(&[&change]);
                 }
                 b.map("entries");
             }

@@ -33,7 +33,9 @@ impl Held {
             Some((key.clone(), format!("has the field {field}, which this vc-node does not know")))
         });
         let mut services: BTreeMap<ServiceKey, String> = newer.collect();
-        for entry in unreadable.iter().filter(|entry| entry.document == DocumentId::Cluster) {
+        for entry in
+            unreadable.iter().filter(|entry| matches!(entry.document, DocumentId::Cluster { .. }))
+        {
             // The keys of other maps name no service, or name it in passing.
             if let ("services" | "scale", Ok(key)) = (entry.map, entry.key.parse()) {
                 services.insert(key, format!("cannot be read by this vc-node: {}", entry.error));

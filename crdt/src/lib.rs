@@ -8,9 +8,11 @@
 //! nodes write the same key at the same time, one value wins and nothing else is hidden. Pure: no clock, no randomness,
 //! no I/O. `docs/formats.md` lists the maps, keys and values.
 
+mod cluster_document;
 mod document;
 mod held;
 pub mod liveness;
+mod progress;
 mod received;
 mod replica;
 mod schema;

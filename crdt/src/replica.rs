@@ -1,20 +1,22 @@
 //! One node's copy of all documents.
 
+mod checkpoint;
 mod receive;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_protocol::change::{
-    Actor, ChangeBody, ChangeError, DocumentId, SignedChange, VersionVector,
-};
+use vc_protocol::change::{Actor, ChangeError, DocumentId, SignedChange, VersionVector};
 use vc_protocol::token::{NodeRole, TokenError, verify_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
+use self::checkpoint::Upcoming;
+use self::receive::{Incoming, checkpoints_first};
+use crate::cluster_document::ClusterDocument;
 use crate::document::{Document, DocumentError};
 use crate::held::Held;
+use crate::progress::Progress;
 use crate::received::{Received, Rejected, UnreadableEntry};
-use crate::schema::CLUSTER;
 use crate::state::{ClusterState, NodeState};
 
 /// A member, known by its certificate.
@@ -49,10 +51,11 @@ pub struct Replica {
     cluster_id: ClusterId,
     members: BTreeMap<NodeId, Member>,
     quarantine: BTreeSet<NodeId>,
-    cluster: Document,
+    cluster: ClusterDocument,
     cluster_unreadable: Vec<UnreadableEntry>,
+    upcoming: Option<Upcoming>,
     nodes: BTreeMap<NodeId, NodeDocument>,
-    versions: VersionVector,
+    progress: Progress,
     cluster_state: ClusterState,
     node_states: BTreeMap<NodeId, NodeState>,
     actor: Option<Actor>,
@@ -77,10 +80,11 @@ impl Replica {
             cluster_id,
             members: BTreeMap::new(),
             quarantine: BTreeSet::new(),
-            cluster: Document::new(CLUSTER)?,
+            cluster: ClusterDocument::new()?,
             cluster_unreadable: Vec::new(),
+            upcoming: None,
             nodes: BTreeMap::new(),
-            versions: VersionVector::default(),
+            progress: Progress::default(),
             cluster_state: ClusterState::default(),
             node_states: BTreeMap::new(),
             actor: None,
@@ -91,26 +95,33 @@ impl Replica {
                 received.rejected.push(error.into());
             }
         }
-        let mut bodies: Vec<ChangeBody> = Vec::with_capacity(changes.len());
-        for change in &changes {
-            match change.decode_unverified() {
-                Ok(body) => bodies.push(body),
+        let mut stored = Vec::with_capacity(changes.len());
+        for signed in changes {
+            match signed.decode_unverified() {
+                Ok(body) => stored.push((body, signed)),
                 Err(error) => received.rejected.push(ChangeError::Malformed(error).into()),
             }
         }
-        bodies.sort_by_key(|body| (body.document, body.actor, body.seq));
+        stored.sort_by_key(|(body, _)| (body.document, body.actor, body.seq));
+        checkpoints_first(&mut stored);
         // What follows a change that is missing on the disk is left out: peers send both again.
-        let mut next = VersionVector::default();
-        bodies.retain(|body| {
-            let follows = receive::follows(&next, body);
-            if follows {
-                receive::advance(&mut next, body);
-            } else {
-                received.rejected.push(Rejected::Gap { author: body.author, seq: body.seq });
+        let mut next = Progress::default();
+        let mut decoded = Vec::with_capacity(stored.len());
+        for (body, signed) in stored {
+            let (author, seq) = (body.author, body.seq);
+            if !next.follows(&body) {
+                received.rejected.push(Rejected::Gap { author, seq });
+                continue;
             }
-            follows
-        });
-        replica.apply_all(bodies, &mut received);
+            match Incoming::decode(body, signed) {
+                Ok(change) => {
+                    next.advance(&change.body);
+                    decoded.push(change);
+                }
+                Err(error) => received.rejected.push(Rejected::Document { author, error }),
+            }
+        }
+        replica.apply_all(decoded, &mut received);
         let Received { rejected, unreadable, .. } = received;
         Ok(Loaded { replica, rejected, unreadable })
     }
@@ -150,7 +161,7 @@ impl Replica {
 
     /// Returns which changes this replica has.
     pub fn versions(&self) -> &VersionVector {
-        &self.versions
+        &self.progress.versions
     }
 
     /// Returns what this version cannot read.
@@ -163,7 +174,10 @@ impl Replica {
         };
         let mut documents: BTreeSet<DocumentId> =
             self.nodes.iter().filter_map(|(node, it)| held(node, it)).collect();
-        documents.extend(self.cluster.is_held().then_some(DocumentId::Cluster));
+        // Until the checkpoint is complete nothing is known of what it contains.
+        let is_unknown = self.upcoming.is_some() && self.progress.versions.cluster.is_empty();
+        let is_held = self.cluster.is_held() || is_unknown;
+        documents.extend(is_held.then(|| self.cluster_document()));
         let mut unreadable = self.cluster_unreadable.clone();
         unreadable.extend(self.nodes.values().flat_map(|it| it.unreadable.iter().cloned()));
         Held::of(&self.cluster_state, documents, &unreadable)
@@ -180,6 +194,10 @@ impl Replica {
             Some(own) => own.document.upgrade(schema),
             None => Ok(()),
         }
+    }
+
+    fn cluster_document(&self) -> DocumentId {
+        DocumentId::Cluster { generation: self.generation() }
     }
 
     /// Returns the cluster document.

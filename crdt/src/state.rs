@@ -192,8 +192,8 @@ pub struct NodeState {
 
 impl ClusterState {
     /// Reads the document, with the entries that are unreadable.
-    pub(crate) fn read(document: &Document) -> (Self, Vec<UnreadableEntry>) {
-        let mut reader = Reader::new(document, DocumentId::Cluster);
+    pub(crate) fn read(document: &impl Maps, id: DocumentId) -> (Self, Vec<UnreadableEntry>) {
+        let mut reader = Reader::new(document, id);
         let state = Self {
             services: reader.map("services"),
             scale: reader.map("scale"),
@@ -264,10 +264,11 @@ impl NodeState {
                 ("runtime_error".to_owned(), state.runtime_error.as_ref().map(json)),
             ])
         };
-        let mut edits: Vec<Edit> = facts(desired)
-            .into_iter()
-            .map(|(key, value)| Edit { map: "self", key, value })
-            .collect();
+        let before = facts(self);
+        let changed =
+            facts(desired).into_iter().filter(|(key, value)| before.get(key) != Some(value));
+        let mut edits: Vec<Edit> =
+            changed.map(|(key, value)| Edit { map: "self", key, value }).collect();
         diff("claims", &self.claims, &desired.claims, &mut edits);
         diff("unreachable", &self.unreachable, &desired.unreachable, &mut edits);
         diff("volumes", &self.volumes, &desired.volumes, &mut edits);
@@ -280,15 +281,21 @@ impl NodeState {
     }
 }
 
+/// Maps of scalars.
+pub(crate) trait Maps {
+    /// Returns the entries of one map; the value is `None` if it is not a string.
+    fn map(&self, name: &str) -> BTreeMap<String, Option<String>>;
+}
+
 /// Reads the maps of a document and collects the entries that do not parse.
-struct Reader<'a> {
-    document: &'a Document,
+struct Reader<'a, D> {
+    document: &'a D,
     id: DocumentId,
     unreadable: Vec<UnreadableEntry>,
 }
 
-impl<'a> Reader<'a> {
-    fn new(document: &'a Document, id: DocumentId) -> Self {
+impl<'a, D: Maps> Reader<'a, D> {
+    fn new(document: &'a D, id: DocumentId) -> Self {
         Self { document, id, unreadable: Vec::new() }
     }
 

@@ -307,10 +307,10 @@ fn read_change(key: LoggedKey<'_>, bytes: &[u8]) -> Option<SignedChange> {
     }
 }
 
-/// Encodes a document id so that the cluster document sorts first, then node documents by node and generation.
+/// Encodes a document id so that the cluster document sorts first, then node documents by node, each by generation.
 fn document_key(document: DocumentId) -> Vec<u8> {
     match document {
-        DocumentId::Cluster => vec![0],
+        DocumentId::Cluster { generation } => [&[0], &generation.to_be_bytes()[..]].concat(),
         DocumentId::Node { node, generation } => {
             let mut key = vec![1];
             key.extend(node.peer_id().to_bytes());

@@ -19,16 +19,35 @@ use crate::{ClusterId, Millis, NodeId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DocumentId {
-    /// The cluster document: services, scale, drained nodes. Every member may write it.
-    Cluster,
+    /// The cluster document: services, scale, drained nodes. Every member may write it. A server drops the history by
+    /// starting a new generation with a [`Checkpoint`]; the highest generation is the document.
+    Cluster {
+        /// 0, then as [`next_generation`] counts.
+        generation: u64,
+    },
     /// A node document, which only its node writes. The node drops the history by starting a new generation; the highest
     /// generation is the document.
     Node {
         /// The node that writes it.
         node: NodeId,
-        /// Grows with every new generation. The low 16 bits are random, see `Replica::start_generation` in vc-crdt.
+        /// As [`next_generation`] counts.
         generation: u64,
     },
+}
+
+/// The low bits of a generation that are random; the others count.
+const GENERATION_NONCE_BITS: u32 = 16;
+
+/// Returns the generation that follows another. The low 16 bits are those of `nonce`, a random number that is new at each
+/// start: two processes never start the same generation.
+pub fn next_generation(last: u64, nonce: u64) -> u64 {
+    ((last >> GENERATION_NONCE_BITS) + 1) << GENERATION_NONCE_BITS
+        | (nonce & ((1 << GENERATION_NONCE_BITS) - 1))
+}
+
+/// Returns how many generations there were before this one.
+pub fn generation_count(generation: u64) -> u64 {
+    generation >> GENERATION_NONCE_BITS
 }
 
 /// An Automerge actor id: 16 bytes of SHA-256 over the author's peer id, which bind it to the author, and 8 bytes that
@@ -120,9 +139,22 @@ pub struct ChangeBody {
     pub on_behalf_of: Option<Subject>,
     /// Time by the author's clock; for display only.
     pub timestamp: Millis,
+    /// In the first change of a generation of the cluster document, except for generation 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
     /// The uncompressed Automerge change.
     #[serde(with = "serde_bytes")]
     pub payload: Vec<u8>,
+}
+
+/// The start of a generation of the cluster document: its first changes, all by one actor, repeat the whole content without
+/// its history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The changes whose outcome the checkpoint contains; the last generation is the one that it follows.
+    pub covers: ClusterVersions,
+    /// The number of changes that the checkpoint consists of: the sequence numbers 1 to `parts` of its actor.
+    pub parts: u64,
 }
 
 /// A user, identified by a token.
@@ -196,7 +228,7 @@ impl SignedChange {
             return Err(ChangeError::WrongCluster(body.cluster));
         }
         let owner = match body.document {
-            DocumentId::Cluster => body.author,
+            DocumentId::Cluster { .. } => body.author,
             DocumentId::Node { node, .. } => node,
         };
         if owner != body.author || !body.actor.belongs_to(body.author) || body.seq == 0 {
@@ -229,10 +261,19 @@ pub struct Batch {
 /// Which changes a node has (a digest in the terms of Scuttlebutt reconciliation, van Renesse et al. 2008).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct VersionVector {
-    /// Highest sequence number of each actor of the cluster document.
-    pub cluster: BTreeMap<Actor, u64>,
+    /// The cluster document.
+    pub cluster: ClusterVersions,
     /// Generation of each node's document, and the highest sequence number in it.
     pub nodes: BTreeMap<NodeId, (u64, u64)>,
+}
+
+/// Which changes of the cluster document a node has: the highest sequence number of each actor, in the generation of the
+/// document, which is the last key, and in the one before.
+pub type ClusterVersions = BTreeMap<u64, BTreeMap<Actor, u64>>;
+
+/// Returns the generation of the cluster document; 0 for an empty vector.
+pub fn generation_of(versions: &ClusterVersions) -> u64 {
+    versions.keys().next_back().copied().unwrap_or(0)
 }
 
 /// A range of changes of one actor.
@@ -251,13 +292,17 @@ pub struct ChangeRange {
 impl VersionVector {
     /// Returns the changes that `self` has and `other` lacks.
     pub fn missing_in(&self, other: &Self) -> Vec<ChangeRange> {
-        let cluster = self.cluster.iter().filter_map(|(actor, &to)| {
-            let from = other.cluster.get(actor).copied().unwrap_or(0) + 1;
-            (from <= to).then_some(ChangeRange {
-                document: DocumentId::Cluster,
-                actor: Some(*actor),
-                from,
-                to,
+        let newest = generation_of(&other.cluster);
+        let is_kept =
+            |generation: &u64| *generation >= newest || other.cluster.contains_key(generation);
+        let kept = self.cluster.iter().filter(|(generation, _)| is_kept(generation));
+        let cluster = kept.flat_map(|(&generation, actors)| {
+            let theirs = other.cluster.get(&generation);
+            actors.iter().filter_map(move |(actor, &to)| {
+                let last = theirs.and_then(|actors| actors.get(actor)).copied().unwrap_or(0);
+                let document = DocumentId::Cluster { generation };
+                let range = ChangeRange { document, actor: Some(*actor), from: last + 1, to };
+                (range.from <= to).then_some(range)
             })
         });
         let nodes = self.nodes.iter().filter_map(|(&node, &(generation, to))| {
@@ -299,6 +344,7 @@ mod tests {
             author,
             on_behalf_of: None,
             timestamp: 0,
+            checkpoint: None,
             payload: vec![1, 2, 3],
         }
     }
@@ -308,7 +354,8 @@ mod tests {
         let (a, id) = key(1);
         let (b, other) = key(2);
         let cluster = ClusterId::of(&a.public()).expect("ed25519");
-        let signed = SignedChange::sign(&body(id, DocumentId::Cluster, cluster), &a);
+        let signed =
+            SignedChange::sign(&body(id, DocumentId::Cluster { generation: 0 }, cluster), &a);
         assert_eq!(signed.verify(cluster).expect("genuine").author, id);
 
         for i in 0..signed.body.len() {
@@ -316,7 +363,8 @@ mod tests {
             tampered.body[i] ^= 1;
             assert!(tampered.verify(cluster).is_err(), "byte {i}");
         }
-        let forged = SignedChange::sign(&body(id, DocumentId::Cluster, cluster), &b);
+        let forged =
+            SignedChange::sign(&body(id, DocumentId::Cluster { generation: 0 }, cluster), &b);
         assert_eq!(forged.verify(cluster), Err(ChangeError::BadSignature(id)));
         let other_cluster = ClusterId::of(&b.public()).expect("ed25519");
         assert_eq!(signed.verify(other_cluster), Err(ChangeError::WrongCluster(cluster)));
@@ -326,7 +374,7 @@ mod tests {
             other_nodes_document.verify(cluster),
             Err(ChangeError::NotPermitted { author: id })
         );
-        let mut stolen = body(id, DocumentId::Cluster, cluster);
+        let mut stolen = body(id, DocumentId::Cluster { generation: 0 }, cluster);
         stolen.actor = Actor::new(other, 1);
         assert_eq!(
             SignedChange::sign(&stolen, &a).verify(cluster),
@@ -347,5 +395,31 @@ mod tests {
         assert_eq!(at(1, 9).missing_in(&at(2, 5)), vec![]);
         assert_eq!(at(2, 5).missing_in(&at(2, 3))[0].from, 4);
         assert_eq!(at(2, 5).missing_in(&at(2, 5)), vec![]);
+
+        let actor = Actor::new(node, 1);
+        let at = |generations: &[(u64, u64)]| {
+            let actors = |&(generation, seq)| (generation, BTreeMap::from([(actor, seq)]));
+            let cluster = generations.iter().map(actors).collect();
+            VersionVector { cluster, ..VersionVector::default() }
+        };
+        let runs = at(&[(1, 9), (2, 5)]).missing_in(&at(&[(1, 8)]));
+        let found: Vec<_> = runs.iter().map(|it| (it.document, it.from, it.to)).collect();
+        let document = |generation| DocumentId::Cluster { generation };
+        assert_eq!(found, [(document(1), 9, 9), (document(2), 1, 5)]);
+        assert_eq!(
+            at(&[(1, 9)]).missing_in(&at(&[(2, 5), (3, 1)])),
+            vec![],
+            "it was dropped there"
+        );
+        assert_eq!(at(&[(1, 9)]).missing_in(&at(&[(1, 7), (2, 5)])).len(), 1, "it came too late");
+        assert_eq!(at(&[(0, 9)]).missing_in(&at(&[])).len(), 1);
+    }
+
+    #[test]
+    fn generations_count_up_and_differ_by_their_nonce() {
+        let first = next_generation(0, 0xabcd_1234);
+        assert_eq!(first, 0x1_1234);
+        assert_eq!(next_generation(first, 7), 0x2_0007);
+        assert_eq!([0, first, 0x2_0007].map(generation_count), [0, 1, 2]);
     }
 }

@@ -29,6 +29,10 @@ pub struct Heartbeat {
     pub seq: u64,
     /// [`VersionVector::fingerprint`] of the sender. A different one triggers anti-entropy.
     pub fingerprint: u64,
+    /// `Replica::settled` of the sender, in vc-crdt: the history of the cluster document is dropped while all members say the
+    /// same; 0 if it does not say.
+    #[serde(default)]
+    pub settled: u64,
     /// CPU and memory in use.
     pub usage: Usage,
     /// The sender's wall clock, to show clocks that differ; 0 if it does not say.

@@ -87,6 +87,7 @@ fn a_member_that_sends_malformed_messages_does_not_disturb_the_cluster() {
             incarnation: u64::MAX,
             seq: u64::MAX,
             fingerprint: 7,
+            settled: 0,
             usage: Usage::default(),
             at: 0,
         };

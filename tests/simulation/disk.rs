@@ -51,6 +51,12 @@ impl Disk {
         }
     }
 
+    /// Returns how many changes of the cluster document the disk holds.
+    pub(crate) fn cluster_changes(&self) -> usize {
+        let documents = self.changes.keys().map(|(document, _, _)| document);
+        documents.filter(|document| matches!(document, DocumentId::Cluster { .. })).count()
+    }
+
     /// Returns whether the disk holds this change.
     pub(crate) fn holds(&self, change: &SignedChange) -> bool {
         let body = change.decode_unverified().expect("a readable change");

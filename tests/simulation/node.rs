@@ -100,6 +100,7 @@ impl World {
             info: node.info.clone(),
             nonce,
             timing: Timing::default(),
+            history: self.document_history,
         };
         node.engine = Some(Engine::new(config, node.disk.load(), now).expect("an engine"));
         node.engine_id += 1;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vc_crdt::ClusterState;
 use vc_engine::{Engine, Input, Mutation, MutationError, Output};
-use vc_protocol::change::{Actor, DocumentId, SignedChange, Subject};
+use vc_protocol::change::{Actor, ClusterVersions, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 
 use crate::world::World;
@@ -13,14 +13,23 @@ use crate::world::World;
 pub(crate) struct Operation {
     pub(crate) mutation: Mutation,
     /// Versions of the cluster document on the node that received the mutation, at that time.
-    pub(crate) known: BTreeMap<Actor, u64>,
-    /// The change that it produced, with actor and sequence number; `None`: the mutation had no effect.
-    pub(crate) change: Option<(Actor, u64, SignedChange)>,
+    pub(crate) known: ClusterVersions,
+    /// The change that it produced; `None`: the mutation had no effect.
+    pub(crate) change: Option<Written>,
     /// Entries of the cluster document that it wrote; value `None`: deleted.
     pub(crate) writes: BTreeMap<String, Option<String>>,
     /// Whether the change was written to a disk.
     pub(crate) persisted: bool,
     pub(crate) answer: Option<Result<Vec<Change>, MutationError>>,
+}
+
+/// A change of the cluster document.
+#[derive(Clone)]
+pub(crate) struct Written {
+    pub(crate) generation: u64,
+    pub(crate) actor: Actor,
+    pub(crate) seq: u64,
+    pub(crate) change: SignedChange,
 }
 
 impl Operation {
@@ -41,7 +50,7 @@ pub(crate) struct Operators {
 pub(crate) struct PendingOperation {
     request: u64,
     mutation: Mutation,
-    known: BTreeMap<Actor, u64>,
+    known: ClusterVersions,
     state: ClusterState,
 }
 
@@ -92,7 +101,9 @@ impl Operators {
         });
         let change = persisted.flatten().find_map(|change| {
             let body = change.decode_unverified().expect("a change");
-            (body.document == DocumentId::Cluster).then(|| (body.actor, body.seq, change.clone()))
+            let DocumentId::Cluster { generation } = body.document else { return None };
+            let (actor, seq, change) = (body.actor, body.seq, change.clone());
+            Some(Written { generation, actor, seq, change })
         });
         let operation =
             Operation { mutation, known, change, writes, persisted: false, answer: None };
@@ -102,8 +113,7 @@ impl Operators {
     /// Marks the operations whose changes were written to a disk.
     pub(crate) fn persisted(&mut self, changes: &[SignedChange]) {
         for operation in self.operations.values_mut() {
-            let written =
-                operation.change.as_ref().is_some_and(|(_, _, change)| changes.contains(change));
+            let written = operation.change.as_ref().is_some_and(|it| changes.contains(&it.change));
             operation.persisted |= written;
         }
     }

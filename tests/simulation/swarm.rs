@@ -1,6 +1,7 @@
 //! Random worlds: nodes, services, operators and faults drawn from a seed. `VC_SIM_SEED=7` runs one seed, `VC_SIM_SEEDS=500`
 //! the first 500.
 
+use vc_engine::HISTORY;
 use vc_protocol::Millis;
 
 use crate::faults::Fault;
@@ -37,6 +38,7 @@ const FAULTS: [Fault; 16] = [
 pub(crate) fn run(seed: u64) {
     let repeat = format!("VC_SIM_SEED={seed} cargo nextest run -p vc-tests swarm");
     let mut world = World::new(seed, repeat, view_check());
+    world.document_history = [3, 20, HISTORY][(seed % 3) as usize];
     world.network.faults = NetworkFaults {
         loss: world.rng.pick(&[0, 0, 20, 100]),
         duplicated: world.rng.pick(&[0, 0, 50]),

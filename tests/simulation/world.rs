@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::Level;
 use vc_engine::runtime::InstanceId;
-use vc_engine::{Engine, Input, Output};
+use vc_engine::{Engine, HISTORY, Input, Output};
 use vc_protocol::{ClusterId, Keypair, Millis, NodeId};
 
 use crate::check::Check;
@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) runtime_faults: RuntimeFaults,
     pub(crate) operators: Operators,
+    /// Changes of a document after which a new generation starts.
+    pub(crate) document_history: u64,
     pub(crate) history: History,
     pub(crate) cluster: ClusterId,
     pub(crate) root: Keypair,
@@ -82,6 +84,7 @@ impl World {
             network: Network::default(),
             runtime_faults: RuntimeFaults::default(),
             operators: Operators::default(),
+            document_history: HISTORY,
             history: History::default(),
             cluster: ClusterId::of(&root.public()).expect("ed25519"),
             root,

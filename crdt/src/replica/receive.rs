@@ -1,18 +1,37 @@
 //! Verification and application of changes, from the disk or from a peer.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use automerge::Change;
 use vc_protocol::NodeId;
-use vc_protocol::change::{
-    Actor, Batch, ChangeBody, ChangeError, DocumentId, SignedChange, VersionVector,
-};
+use vc_protocol::change::{Actor, Batch, ChangeBody, ChangeError, DocumentId, SignedChange};
+use vc_protocol::token::NodeRole;
 
 use super::{NodeDocument, Replica};
 use crate::document::{Document, DocumentError, decode};
 use crate::received::{Received, Rejected, UnreadableEntry};
-use crate::schema::{NODE, SCHEMA_VERSION};
-use crate::state::{ClusterState, NodeState};
+use crate::schema::{CLUSTER, NODE, SCHEMA_VERSION};
+use crate::state::NodeState;
+
+/// A change with its decoded parts.
+pub(super) struct Incoming {
+    /// The content that the author signed, without the payload.
+    pub(super) body: ChangeBody,
+    pub(super) change: automerge::Change,
+    pub(super) signed: SignedChange,
+}
+
+impl Incoming {
+    /// Decodes the payload of a change.
+    pub(super) fn decode(
+        mut body: ChangeBody,
+        signed: SignedChange,
+    ) -> Result<Self, DocumentError> {
+        let payload = std::mem::take(&mut body.payload);
+        let change = decode(payload, &body.actor, body.seq)?;
+        Ok(Self { body, change, signed })
+    }
+}
 
 impl Replica {
     /// Verifies a batch and applies what is valid. Changes that are known already, or that depend on changes which are
@@ -27,49 +46,59 @@ impl Replica {
                 Err(error) => received.rejected.push(error.into()),
             }
         }
-        let mut next = self.versions.clone();
-        let mut bodies = Vec::new();
-        for change in batch.changes {
+        let mut claimed = Vec::with_capacity(batch.changes.len());
+        for signed in batch.changes {
+            match signed.decode_unverified() {
+                Ok(body) => claimed.push((body, signed)),
+                Err(error) => received.rejected.push(ChangeError::Malformed(error).into()),
+            }
+        }
+        checkpoints_first(&mut claimed);
+        let mut next = self.progress.clone();
+        let mut incoming = Vec::new();
+        for (body, signed) in claimed {
             // Most changes are known already: skip them before the signature is checked.
-            let claimed = match change.decode_unverified() {
-                Ok(claimed) => claimed,
-                Err(error) => {
-                    received.rejected.push(ChangeError::Malformed(error).into());
-                    continue;
-                }
-            };
-            if !follows(&next, &claimed) {
+            if !next.follows(&body) {
                 continue;
             }
-            match self.check(&change) {
-                Ok(body) => {
-                    advance(&mut next, &body);
-                    received.accepted.push(change);
-                    bodies.push(body);
+            match self.check(signed) {
+                Ok(change) => {
+                    next.advance(&change.body);
+                    incoming.push(change);
                 }
                 Err(error) => received.rejected.push(error),
             }
         }
-        let skipped = self.skip_incomplete(&mut bodies);
-        withdraw(&skipped, &mut received);
-        self.apply_all(bodies, &mut received);
+        let skipped = self.incomplete(&incoming);
+        let mut index = 0..;
+        incoming.retain(|_| index.next().is_none_or(|index| !skipped.contains(&index)));
+        self.apply_all(incoming, &mut received);
         received
     }
 
-    /// Removes the changes of the cluster document that depend on missing ones, unless their author is of a newer version.
-    /// Returns their keys.
-    fn skip_incomplete(&self, bodies: &mut Vec<ChangeBody>) -> BTreeSet<ChangeKey> {
-        let of_cluster = bodies.iter().filter(|body| body.document == DocumentId::Cluster);
-        let decoded = of_cluster.filter_map(|body| {
-            let change = decode(&body.payload, &body.actor, body.seq).ok()?;
-            Some((body, change))
-        });
-        let (authored, changes): (Vec<&ChangeBody>, Vec<Change>) = decoded.unzip();
-        let incomplete = self.cluster.incomplete(&changes).into_iter().map(|index| authored[index]);
-        let skipped: BTreeSet<ChangeKey> =
-            incomplete.filter(|body| !self.is_newer(body.author)).map(key).collect();
-        bodies.retain(|body| !skipped.contains(&key(body)));
-        skipped
+    /// Returns which of these changes of the cluster document depend on missing ones. Those of authors of a newer version
+    /// may.
+    fn incomplete(&self, incoming: &[Incoming]) -> BTreeSet<usize> {
+        let mut by_generation: BTreeMap<u64, Vec<(usize, &Incoming)>> = BTreeMap::new();
+        for (index, change) in incoming.iter().enumerate() {
+            if let DocumentId::Cluster { generation } = change.body.document {
+                by_generation.entry(generation).or_default().push((index, change));
+            }
+        }
+        let mut incomplete = BTreeSet::new();
+        for (generation, authored) in by_generation {
+            let changes: Vec<_> = authored.iter().map(|(_, it)| &it.change).collect();
+            let indices = match self.cluster_generation(generation) {
+                Some(document) => document.incomplete(&changes),
+                None => {
+                    Document::new(CLUSTER).map(|it| it.incomplete(&changes)).unwrap_or_default()
+                }
+            };
+            let refused = indices.into_iter().map(|index| authored[index]);
+            let refused = refused.filter(|(_, change)| !self.is_newer(change.body.author));
+            incomplete.extend(refused.map(|(index, _)| index));
+        }
+        incomplete
     }
 
     /// Returns whether a node supports a schema that this version does not know.
@@ -79,64 +108,74 @@ impl Replica {
             || self.nodes.get(&node).is_some_and(|own| own.document.is_held())
     }
 
-    fn check(&self, change: &SignedChange) -> Result<ChangeBody, Rejected> {
-        let body = change.verify(self.cluster_id)?;
-        if !self.members.contains_key(&body.author) {
-            return Err(Rejected::NotAMember(body.author));
+    fn check(&mut self, signed: SignedChange) -> Result<Incoming, Rejected> {
+        let body = signed.verify(self.cluster_id)?;
+        let author = body.author;
+        let Some(member) = self.members.get(&author) else {
+            return Err(Rejected::NotAMember(author));
+        };
+        if body.checkpoint.is_some() && member.role != NodeRole::Server {
+            return Err(ChangeError::NotPermitted { author }.into());
         }
-        if self.quarantine.contains(&body.author) {
-            return Err(Rejected::Quarantined(body.author));
+        if self.quarantine.contains(&author) {
+            return Err(Rejected::Quarantined(author));
         }
-        Ok(body)
+        Incoming::decode(body, signed).map_err(|error| self.reject(author, error))
     }
 
-    /// Applies verified changes document by document, and records in `received` which of them are invalid after all.
-    pub(super) fn apply_all(&mut self, bodies: Vec<ChangeBody>, received: &mut Received) {
-        let mut by_document: BTreeMap<DocumentId, Vec<ChangeBody>> = BTreeMap::new();
-        for body in bodies {
-            by_document.entry(body.document).or_default().push(body);
+    pub(super) fn reject(&mut self, author: NodeId, error: DocumentError) -> Rejected {
+        if error == DocumentError::Panicked {
+            self.quarantine.insert(author);
         }
-        let mut refused = BTreeSet::new();
+        Rejected::Document { author, error }
+    }
+
+    /// Applies verified changes document by document.
+    pub(super) fn apply_all(&mut self, incoming: Vec<Incoming>, received: &mut Received) {
+        let mut by_document: BTreeMap<DocumentId, Vec<Incoming>> = BTreeMap::new();
+        for change in incoming {
+            by_document.entry(change.body.document).or_default().push(change);
+        }
         // Node documents first: they say which version the authors have.
-        for (document, bodies) in by_document.into_iter().rev() {
-            if self.apply(document, &bodies, received).is_ok() {
+        let is_node = |(id, _): &(DocumentId, _)| matches!(id, DocumentId::Node { .. });
+        let (of_nodes, of_cluster): (Vec<_>, Vec<_>) = by_document.into_iter().partition(is_node);
+        for (document, changes) in of_nodes.into_iter().chain(of_cluster) {
+            if self.apply(document, &changes, received).is_ok() {
                 continue;
             }
             // Some are invalid: apply them one by one, so that the valid ones of other authors are not lost.
-            for body in &bodies {
-                if follows(&self.versions, body) {
-                    let Err(error) = self.apply(document, std::slice::from_ref(body), received)
-                    else {
-                        continue;
-                    };
-                    if error == DocumentError::Panicked {
-                        self.quarantine.insert(body.author);
-                    }
-                    received.rejected.push(Rejected::Document { author: body.author, error });
+            for change in &changes {
+                if !self.progress.follows(&change.body) {
+                    continue;
                 }
-                refused.insert(key(body));
+                if let Err(error) = self.apply(document, std::slice::from_ref(change), received) {
+                    let rejected = self.reject(change.body.author, error);
+                    received.rejected.push(rejected);
+                }
             }
         }
-        withdraw(&refused, received);
     }
 
     fn apply(
         &mut self,
         id: DocumentId,
-        bodies: &[ChangeBody],
+        incoming: &[Incoming],
         received: &mut Received,
     ) -> Result<(), DocumentError> {
-        let mut changes = Vec::with_capacity(bodies.len());
-        for body in bodies {
-            changes.push(decode(&body.payload, &body.actor, body.seq)?);
-        }
-        let Some(last) = bodies.last() else { return Ok(()) };
+        let Some(last) = incoming.last() else { return Ok(()) };
+        let changes: Vec<_> = incoming.iter().map(|it| &it.change).collect();
         match id {
-            DocumentId::Cluster => {
-                self.cluster.apply(changes)?;
-                let (state, unreadable) = ClusterState::read(&self.cluster);
-                report_new(&self.cluster_unreadable, &unreadable, received);
-                (self.cluster_state, self.cluster_unreadable) = (state, unreadable);
+            DocumentId::Cluster { generation } => {
+                match generation.cmp(&self.generation()) {
+                    Ordering::Less => self.cluster.apply_late(&changes)?,
+                    Ordering::Equal => self.cluster.apply(&changes)?,
+                    Ordering::Greater => {
+                        return self.apply_upcoming(generation, incoming, received);
+                    }
+                }
+                let before = std::mem::take(&mut self.cluster_unreadable);
+                self.read_cluster();
+                report_new(&before, &self.cluster_unreadable, received);
             }
             DocumentId::Node { node, generation } => {
                 let held = self.nodes.get(&node).map(|held| held.generation);
@@ -146,79 +185,59 @@ impl Replica {
                 if held == Some(generation)
                     && let Some(held) = self.nodes.get_mut(&node)
                 {
-                    held.document.apply(changes)?;
-                    held.seq = last.seq;
+                    held.document.apply(&changes)?;
+                    held.seq = last.body.seq;
                     let (state, unreadable) = NodeState::read(&held.document, id);
                     report_new(&held.unreadable, &unreadable, received);
                     held.unreadable = unreadable;
                     self.node_states.insert(node, state);
                 } else {
                     let mut document = Document::new(NODE)?;
-                    document.apply(changes)?;
+                    document.apply(&changes)?;
                     received
                         .replaced
                         .extend(held.map(|old| DocumentId::Node { node, generation: old }));
                     let (state, unreadable) = NodeState::read(&document, id);
                     report_new(&[], &unreadable, received);
                     self.node_states.insert(node, state);
-                    let own = NodeDocument { generation, seq: last.seq, document, unreadable };
+                    let own = NodeDocument { generation, seq: last.body.seq, document, unreadable };
                     self.nodes.insert(node, own);
                 }
             }
         }
-        for body in bodies {
-            advance(&mut self.versions, body);
+        for change in incoming {
+            self.progress.advance(&change.body);
+            received.accepted.push(change.signed.clone());
         }
         Ok(())
     }
 }
 
-/// Identifies a change.
-type ChangeKey = (DocumentId, Actor, u64);
-
-fn key(body: &ChangeBody) -> ChangeKey {
-    (body.document, body.actor, body.seq)
-}
-
-/// Removes changes from those that were accepted.
-fn withdraw(changes: &BTreeSet<ChangeKey>, received: &mut Received) {
-    if changes.is_empty() {
+/// Sorts the generations of the cluster document, each with the changes of the actor that writes its checkpoint first: the
+/// others depend on them.
+pub(super) fn checkpoints_first(changes: &mut [(ChangeBody, SignedChange)]) {
+    let begin = changes.iter().filter(|(body, _)| body.checkpoint.is_some());
+    let actors: BTreeSet<(DocumentId, Actor)> =
+        begin.map(|(body, _)| (body.document, body.actor)).collect();
+    if actors.is_empty() {
         return;
     }
-    received.accepted.retain(|change| {
-        change.decode_unverified().is_ok_and(|body| !changes.contains(&key(&body)))
+    changes.sort_by_key(|(body, _)| match body.document {
+        DocumentId::Cluster { generation } => {
+            (Some(generation), !actors.contains(&(body.document, body.actor)))
+        }
+        DocumentId::Node { .. } => (None, false),
     });
 }
 
 /// Adds the entries to `received` that were readable, or not there, before.
-fn report_new(before: &[UnreadableEntry], now: &[UnreadableEntry], received: &mut Received) {
+pub(super) fn report_new(
+    before: &[UnreadableEntry],
+    now: &[UnreadableEntry],
+    received: &mut Received,
+) {
     let is_new = |entry: &&UnreadableEntry| {
         !before.iter().any(|it| it.map == entry.map && it.key == entry.key)
     };
     received.unreadable.extend(now.iter().filter(is_new).cloned());
-}
-
-/// Returns whether a change is the next one of its actor.
-pub(super) fn follows(versions: &VersionVector, body: &ChangeBody) -> bool {
-    match body.document {
-        DocumentId::Cluster => {
-            body.seq == versions.cluster.get(&body.actor).copied().unwrap_or(0) + 1
-        }
-        DocumentId::Node { node, generation } => match versions.nodes.get(&node) {
-            Some(&(held, seq)) if held == generation => body.seq == seq + 1,
-            Some(&(held, _)) if held > generation => false,
-            _ => body.seq == 1,
-        },
-    }
-}
-
-pub(super) fn advance(versions: &mut VersionVector, body: &ChangeBody) {
-    match body.document {
-        DocumentId::Cluster => {
-            versions.cluster.insert(body.actor, body.seq);
-        }
-        DocumentId::Node { node, generation } => {
-            versions.nodes.insert(node, (generation, body.seq));
-        }
-    }
 }

@@ -7,7 +7,7 @@ use vc_protocol::{ClusterId, Keypair, NodeId, Resources, Supports};
 
 use super::{Loaded, Replica};
 use crate::document::{Document, DocumentError, Edit};
-use crate::received::{EntryError, Rejected};
+use crate::received::{EntryError, Received, Rejected};
 use crate::schema::CLUSTER;
 use crate::schema::tests::with_map;
 use crate::state::{ClusterState, NodeState};
@@ -40,12 +40,13 @@ fn change_of(
     let written = document.write(&actor, &edits, 0).expect("written").expect("a change");
     let body = ChangeBody {
         cluster,
-        document: DocumentId::Cluster,
+        document: DocumentId::Cluster { generation: 0 },
         actor,
         seq: written.seq,
         author: id,
         on_behalf_of: None,
         timestamp: 0,
+        checkpoint: None,
         payload: written.bytes,
     };
     SignedChange::sign(&body, &key)
@@ -68,7 +69,7 @@ fn loading_returns_the_certificates_and_changes_that_are_invalid() {
     assert_eq!(loaded.replica.cluster().replicas(&"shop/web".parse().expect("a key")), 2);
 
     let (key, id, cluster) = key();
-    let document = DocumentId::Cluster;
+    let document = DocumentId::Cluster { generation: 0 };
     let actor = Actor::new(id, 2);
     let body = ChangeBody {
         cluster,
@@ -78,6 +79,7 @@ fn loading_returns_the_certificates_and_changes_that_are_invalid() {
         author: id,
         on_behalf_of: None,
         timestamp: 0,
+        checkpoint: None,
         payload: vec![1, 2, 3],
     };
     let certificates = vec![certificate(), "not a certificate".to_owned()];
@@ -149,9 +151,9 @@ fn a_store_with_one_more_map_is_held_and_written_by_no_one() {
     assert_eq!(loaded.rejected, vec![]);
     let replica = &mut loaded.replica;
     assert_eq!(replica.cluster().replicas(&service()), 2, "what this version can read");
-    assert_eq!(replica.versions().cluster.values().copied().collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(replica.versions().cluster[&0].values().copied().collect::<Vec<_>>(), [2, 1]);
     let held = replica.held();
-    assert!(held.documents.contains(&DocumentId::Cluster));
+    assert!(held.documents.contains(&DocumentId::Cluster { generation: 0 }));
     assert!(held.reason(&service()).is_some());
     let refused = write(replica, |state| {
         state.scale.insert(service(), 9);
@@ -178,7 +180,7 @@ fn a_store_with_one_more_map_is_held_and_written_by_no_one() {
     assert_eq!(replica.receive(batch()).accepted, []);
     receive_info(&mut replica, 2);
     assert_eq!(replica.receive(batch()).accepted, stored[1..]);
-    assert!(replica.held().documents.contains(&DocumentId::Cluster));
+    assert!(replica.held().documents.contains(&DocumentId::Cluster { generation: 0 }));
 }
 
 fn info(supports: Supports) -> NodeInfo {
@@ -249,8 +251,193 @@ fn what_follows_a_missing_change_is_left_to_the_peers() {
     let Loaded { mut replica, rejected, .. } = load(vec![certificate()], damaged);
     let (_, id, _) = key();
     assert_eq!(rejected, [3, 4].map(|seq| Rejected::Gap { author: id, seq }));
-    assert!(!replica.held().documents.contains(&DocumentId::Cluster));
+    assert!(!replica.held().documents.contains(&DocumentId::Cluster { generation: 0 }));
     let batch = Batch { certificates: vec![], changes: changes[1..].to_vec() };
     assert_eq!(replica.receive(batch).accepted.len(), 3);
     assert_eq!(replica.cluster().replicas(&service()), 4);
+}
+
+/// Replicas of members, each with its own key, and the certificates of all.
+fn members(count: u8) -> Vec<Replica> {
+    let (root, _, cluster) = key();
+    let keys = (1..=count).map(|n| Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes"));
+    let keys: Vec<(Keypair, NodeId)> =
+        keys.map(|key| (key.clone(), NodeId::of(&key.public()).expect("ed25519"))).collect();
+    let certificates: Vec<String> = keys
+        .iter()
+        .map(|(_, id)| issue_certificate(&root, *id, NodeRole::Server, 0).expect("signed"))
+        .collect();
+    let load = |(key, id)| {
+        Replica::load(key, id, cluster, certificates.clone(), vec![]).expect("a replica").replica
+    };
+    keys.into_iter().map(load).collect()
+}
+
+fn send(changes: &[SignedChange], to: &mut Replica) -> Received {
+    let received = to.receive(Batch { certificates: vec![], changes: changes.to_vec() });
+    assert_eq!(received.rejected, []);
+    received
+}
+
+/// Returns the changes that `from` has written and `to` lacks.
+fn missing(from: &[SignedChange], source: &Replica, to: &Replica) -> Vec<SignedChange> {
+    let runs = source.versions().missing_in(to.versions());
+    let wanted = |change: &&SignedChange| {
+        let body = change.decode_unverified().expect("a change");
+        runs.iter().any(|run| {
+            run.document == body.document
+                && run.actor.is_none_or(|actor| actor == body.actor)
+                && (run.from..=run.to).contains(&body.seq)
+        })
+    };
+    from.iter().filter(wanted).cloned().collect()
+}
+
+fn scale(replica: &mut Replica, service: &str, replicas: Option<u32>) -> SignedChange {
+    let service = service.parse().expect("a key");
+    let mut wanted = replica.cluster().clone();
+    match replicas {
+        Some(replicas) => drop(wanted.scale.insert(service, replicas)),
+        None => drop(wanted.scale.remove(&service)),
+    }
+    replica.write_cluster(&wanted, None, 0, false, 5).expect("written").expect("a change")
+}
+
+fn scales(replica: &Replica) -> Vec<(String, u32)> {
+    let scale = replica.cluster().scale.iter();
+    scale.map(|(service, &replicas)| (service.to_string(), replicas)).collect()
+}
+
+fn checkpoint(replica: &mut Replica) -> Vec<SignedChange> {
+    replica.write_checkpoint(0, 7).expect("written").expect("not empty").0
+}
+
+#[test]
+fn a_checkpoint_replaces_the_history_of_the_generation_before_the_last() {
+    let [mut a, mut b]: [Replica; 2] = members(2).try_into().ok().expect("two");
+    for n in 0..20 {
+        let change = scale(&mut a, "shop/web", Some(n));
+        send(&[change], &mut b);
+    }
+    assert!(a.is_checkpoint_due(20) && !a.is_checkpoint_due(21));
+    assert_eq!(a.settled(), b.settled());
+    let first = checkpoint(&mut a);
+    assert_eq!(first.len(), 1);
+    assert!(!a.is_checkpoint_due(1));
+    assert_ne!(a.settled(), b.settled());
+    let received = send(&first, &mut b);
+    assert_eq!((received.accepted.len(), received.replaced), (1, vec![]));
+    assert_eq!((scales(&b), a.versions()), (scales(&a), b.versions()));
+
+    let change = scale(&mut b, "shop/web", Some(50));
+    send(&[change.clone()], &mut a);
+    let (second, dropped) = a.write_checkpoint(0, 8).expect("written").expect("not empty");
+    let generation_0 = DocumentId::Cluster { generation: 0 };
+    assert_eq!(dropped, [generation_0]);
+    assert_eq!(send(&second, &mut b).replaced, [generation_0]);
+    assert_eq!((scales(&b), a.versions()), (scales(&a), b.versions()));
+
+    // What is left on the disk is enough, in any order.
+    let (key, id, cluster) = key();
+    let mut stored = [first, vec![change], second].concat();
+    stored.reverse();
+    let loaded = Replica::load(key, id, cluster, a.certificates(), stored).expect("a replica");
+    assert_eq!(loaded.rejected, []);
+    assert_eq!((loaded.replica.versions(), scales(&loaded.replica)), (a.versions(), scales(&a)));
+    assert!(loaded.replica.held().is_empty());
+}
+
+#[test]
+fn changes_on_their_way_to_a_checkpoint_are_kept() {
+    let [mut a, mut b, mut c]: [Replica; 3] = members(3).try_into().ok().expect("three");
+    let mut log = vec![
+        scale(&mut a, "shop/web", Some(1)),
+        scale(&mut a, "shop/db", Some(1)),
+        scale(&mut a, "shop/old", Some(1)),
+    ];
+    send(&log, &mut b);
+    send(&log, &mut c);
+    // b writes, c has seen it and writes after it; a has seen neither.
+    let late = scale(&mut b, "shop/web", Some(2));
+    send(&[late.clone()], &mut c);
+    log.extend([late, scale(&mut c, "shop/web", Some(3)), scale(&mut b, "shop/db", Some(2))]);
+    log.extend([scale(&mut c, "shop/old", None), scale(&mut c, "shop/new", Some(4))]);
+    log.extend(checkpoint(&mut a));
+    log.push(scale(&mut a, "shop/db", Some(9)));
+
+    let mut all = [a, b, c];
+    for _ in 0..2 {
+        for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+            let changes = missing(&log, &all[from], &all[to]);
+            send(&changes, &mut all[to]);
+        }
+    }
+    // The one who wrote in the new generation did not know the late write.
+    let expected = [("shop/db", 9), ("shop/new", 4), ("shop/web", 3)];
+    let expected = expected.map(|(service, replicas)| (service.to_owned(), replicas));
+    for replica in &all {
+        assert_eq!(scales(replica), expected);
+        assert_eq!((replica.versions(), replica.settled()), (all[0].versions(), all[0].settled()));
+    }
+
+    // Late entries can be changed, deleted and written again with the value of the checkpoint.
+    let [a, b, c] = &mut all;
+    let written =
+        [scale(b, "shop/new", None), scale(b, "shop/web", Some(1)), scale(b, "shop/old", Some(1))];
+    let expected = [("shop/db", 9), ("shop/old", 1), ("shop/web", 1)];
+    let expected = expected.map(|(service, replicas)| (service.to_owned(), replicas));
+    assert_eq!(scales(b), expected);
+    send(&written, a);
+    send(&written, c);
+    let next = checkpoint(a);
+    assert_eq!(scales(a), expected);
+    for replica in [&mut *b, c] {
+        send(&next, replica);
+        assert_eq!((scales(replica), replica.versions()), (expected.to_vec(), a.versions()));
+    }
+}
+
+#[test]
+fn a_large_checkpoint_counts_once_all_its_parts_are_there() {
+    let [mut a, mut b]: [Replica; 2] = members(2).try_into().ok().expect("two");
+    let mut log = Vec::new();
+    for n in 0..30 {
+        let mut wanted = a.cluster().clone();
+        let sealed = crate::state::SealedFile { sealed: "x".repeat(100 << 10) };
+        let key = format!("shop/config/{n:016x}/big").parse().expect("a key");
+        wanted.files.insert(key, sealed);
+        log.push(a.write_cluster(&wanted, None, 0, false, 5).expect("written").expect("a change"));
+    }
+    let parts = checkpoint(&mut a);
+    assert!(parts.len() > 5, "{}", parts.len());
+
+    // A node that joins knows nothing until it has the last part.
+    let received = send(&parts[..parts.len() - 1], &mut b);
+    assert_eq!(received.accepted, []);
+    assert!(!b.held().documents.is_empty());
+    assert_eq!(send(&parts[parts.len() - 1..], &mut b).accepted.len(), parts.len());
+    assert!(b.held().is_empty());
+    assert_eq!(b.cluster(), a.cluster());
+    assert_eq!(missing(&log, &a, &b), log, "the generation before follows");
+    send(&log, &mut b);
+    assert_eq!((b.cluster(), b.versions()), (a.cluster(), a.versions()));
+}
+
+#[test]
+fn a_checkpoint_with_other_content_is_rejected() {
+    let [mut a, mut b]: [Replica; 2] = members(2).try_into().ok().expect("two");
+    let log = [scale(&mut a, "shop/web", Some(3))];
+    send(&log, &mut b);
+    let body = checkpoint(&mut a)[0].decode_unverified().expect("a change");
+    let mut document = Document::new(CLUSTER).expect("a document");
+    let actor = Actor::new(a.id(), 7);
+    let edit = Edit { map: "scale", key: "shop/web".to_owned(), value: Some("9".to_owned()) };
+    let forged = document.write(&actor, &[edit], 0).expect("written").expect("a change");
+    let (key, id, _) = key();
+    assert_eq!(id, a.id());
+    let forged = SignedChange::sign(&ChangeBody { payload: forged.bytes, ..body }, &key);
+    let received = b.receive(Batch { certificates: vec![], changes: vec![forged] });
+    let error = DocumentError::Checkpoint;
+    assert_eq!(received.rejected, [Rejected::Document { author: id, error }]);
+    assert_eq!((received.accepted, scales(&b)), (vec![], vec![("shop/web".to_owned(), 3)]));
 }

@@ -3,15 +3,15 @@
 use std::collections::btree_map::Entry;
 
 use vc_protocol::Millis;
-use vc_protocol::change::{Actor, Batch, ChangeBody, DocumentId, SignedChange, Subject};
+use vc_protocol::change::{
+    Actor, Batch, ChangeBody, Checkpoint, DocumentId, SignedChange, Subject, next_generation,
+};
 
 use super::{NodeDocument, Replica};
 use crate::document::{Document, DocumentError, Edit, Written};
+use crate::progress::last;
 use crate::schema::NODE;
-use crate::state::{ClusterState, NodeState};
-
-/// The low bits of a generation that are random; the others count.
-const GENERATION_NONCE_BITS: u32 = 16;
+use crate::state::{ClusterState, Maps as _, NodeState};
 
 impl Replica {
     /// Returns the generation of this node's document; `None` before the first.
@@ -23,8 +23,9 @@ impl Replica {
     /// false: a data directory restored from a backup would use sequence numbers twice.
     fn actor(&mut self, may_reuse: bool, nonce: u64) -> Actor {
         let id = self.id;
-        let held =
-            || self.versions.cluster.keys().rev().find(|actor| actor.belongs_to(id)).copied();
+        let actors = self.progress.versions.cluster.get(&self.generation());
+        let mut actors = actors.into_iter().flat_map(|actors| actors.keys().rev());
+        let held = || actors.find(|actor| actor.belongs_to(id)).copied();
         let actor = self.actor.or_else(|| may_reuse.then(held).flatten());
         *self.actor.insert(actor.unwrap_or_else(|| Actor::new(id, nonce)))
     }
@@ -50,12 +51,13 @@ impl Replica {
         }
         let actor = self.actor(may_reuse, nonce);
         let Some(written) = self.cluster.write(&actor, &edits, now)? else { return Ok(None) };
-        let last = self.versions.cluster.get(&actor).copied().unwrap_or(0);
-        check_sequence(last, &written)?;
-        self.versions.cluster.insert(actor, written.seq);
-        (self.cluster_state, self.cluster_unreadable) = ClusterState::read(&self.cluster);
-        let document = DocumentId::Cluster;
-        Ok(Some(self.sign(document, actor, written.seq, by, now, written.bytes)))
+        let generation = self.generation();
+        let actors = self.progress.versions.cluster.entry(generation).or_default();
+        check_sequence(last(actors, &actor), &written)?;
+        actors.insert(actor, written.seq);
+        self.read_cluster();
+        let document = self.cluster_document();
+        Ok(Some(self.sign(document, actor, by, now, None, written)))
     }
 
     /// Writes the difference to `desired` into this node's document. Returns `None` if there is none.
@@ -77,8 +79,8 @@ impl Replica {
     /// Starts a new generation of this node's document with `state` and without history. Entries that this version cannot
     /// read are taken over.
     ///
-    /// Generations count up. Their low bits are those of `nonce`, a random number that is new at each start: two processes
-    /// on copies of one data directory do not write the same generation.
+    /// `nonce` is a random number that is new at each start: two processes on copies of one data directory do not write the
+    /// same generation.
     pub fn start_generation(
         &mut self,
         state: &NodeState,
@@ -131,30 +133,31 @@ impl Replica {
         let Some(written) = own.document.write(&actor, edits, now)? else { return Ok(None) };
         check_sequence(own.seq, &written)?;
         own.seq = written.seq;
-        self.versions.nodes.insert(self.id, (generation, written.seq));
+        self.progress.versions.nodes.insert(self.id, (generation, written.seq));
         self.node_states.insert(self.id, desired.clone());
         let document = DocumentId::Node { node: self.id, generation };
-        Ok(Some(self.sign(document, actor, written.seq, None, now, written.bytes)))
+        Ok(Some(self.sign(document, actor, None, now, None, written)))
     }
 
-    fn sign(
+    pub(super) fn sign(
         &self,
         document: DocumentId,
         actor: Actor,
-        seq: u64,
         by: Option<Subject>,
         at: Millis,
-        bytes: Vec<u8>,
+        checkpoint: Option<Checkpoint>,
+        written: Written,
     ) -> SignedChange {
         let body = ChangeBody {
             cluster: self.cluster_id,
             document,
             actor,
-            seq,
+            seq: written.seq,
             author: self.id,
             on_behalf_of: by,
             timestamp: at,
-            payload: bytes,
+            checkpoint,
+            payload: written.bytes,
         };
         SignedChange::sign(&body, &self.key)
     }
@@ -170,9 +173,4 @@ impl Replica {
 fn check_sequence(last: u64, written: &Written) -> Result<(), DocumentError> {
     let (expected, found) = (last + 1, written.seq);
     if found == expected { Ok(()) } else { Err(DocumentError::Sequence { expected, found }) }
-}
-
-fn next_generation(last: u64, nonce: u64) -> u64 {
-    ((last >> GENERATION_NONCE_BITS) + 1) << GENERATION_NONCE_BITS
-        | (nonce & ((1 << GENERATION_NONCE_BITS) - 1))
 }

@@ -22,6 +22,8 @@ pub(crate) struct AntiEntropy {
     last_peer: Option<NodeId>,
     /// Peers whose last summary has no change of our actors that we lack.
     confirmed: BTreeSet<NodeId>,
+    /// What the peers have said of [`vc_crdt::Replica::settled`] in their last heartbeats.
+    settled: BTreeMap<NodeId, u64>,
     cached: Option<(VersionVector, u64)>,
 }
 
@@ -42,6 +44,7 @@ impl AntiEntropy {
             peers: BTreeMap::new(),
             last_peer: None,
             confirmed: BTreeSet::new(),
+            settled: BTreeMap::new(),
             cached: None,
         }
     }
@@ -155,6 +158,16 @@ impl AntiEntropy {
     /// Returns whether the last summary of a peer confirmed that we have all changes of our own actors that it has.
     pub(crate) fn is_confirmed(&self, peer: NodeId) -> bool {
         self.confirmed.contains(&peer)
+    }
+
+    /// Takes in what a peer says of `Replica::settled`.
+    pub(crate) fn saw_settled(&mut self, peer: NodeId, settled: u64) {
+        self.settled.insert(peer, settled);
+    }
+
+    /// Returns whether a peer has said this of `Replica::settled` in its last heartbeat.
+    pub(crate) fn is_settled(&self, peer: NodeId, settled: u64) -> bool {
+        self.settled.get(&peer) == Some(&settled)
     }
 
     /// Returns the fingerprint of a version vector, computed again only when the vector has changed.

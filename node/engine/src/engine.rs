@@ -19,14 +19,12 @@ use crate::mutation::{Mutation, MutationError};
 use crate::reconcile::Reconciler;
 use crate::startup_hold::StartupHold;
 
-/// Changes in this node's document after which a new generation starts.
-const HISTORY: u64 = 2000;
-
 /// The state machine of a node.
 pub struct Engine {
     cluster: ClusterId,
     nonce: u64,
     timing: Timing,
+    history: u64,
     replica: Replica,
     /// This node's state, as its document is to say it.
     own: NodeState,
@@ -48,13 +46,15 @@ pub struct Engine {
     wall: Millis,
     /// What is to become durable before the outputs that follow.
     pending: Durable,
+    /// Changes of this node that are to be sent to the others, once they are durable.
+    unsent: Vec<SignedChange>,
     outputs: Vec<Output>,
 }
 
 impl Engine {
     /// Creates an engine from what is durable. Errors: Automerge cannot create a document.
     pub fn new(config: Config, durable: Durable, now: Millis) -> Result<Self, DocumentError> {
-        let Config { key, id, cluster, info, nonce, timing } = config;
+        let Config { key, id, cluster, info, nonce, timing, history } = config;
         let Loaded { replica, rejected, unreadable } =
             Replica::load(key, id, cluster, durable.certificates, durable.changes)?;
         for error in &rejected {
@@ -88,6 +88,7 @@ impl Engine {
             cluster,
             nonce,
             timing,
+            history,
             replica,
             own,
             view,
@@ -103,6 +104,7 @@ impl Engine {
             reconciler: Reconciler::new(id, before.claims, timing.runtime_grace),
             wall: 0,
             pending: Durable::default(),
+            unsent: Vec::new(),
             outputs: Vec::new(),
         })
     }
@@ -222,6 +224,7 @@ impl Engine {
             incarnation: self.own.incarnation,
             seq: self.heartbeat.next_seq(),
             fingerprint: self.anti_entropy.fingerprint(self.replica.versions()),
+            settled: self.replica.settled(),
             usage: self.vitals.get(&id).copied().unwrap_or_default().usage,
             at: self.wall,
         };
@@ -229,12 +232,13 @@ impl Engine {
     }
 
     fn receive_heartbeat(&mut self, from: NodeId, heartbeat: &Heartbeat, now: Millis) {
-        let Heartbeat { node, incarnation, seq, fingerprint, usage, at } = *heartbeat;
+        let Heartbeat { node, incarnation, seq, fingerprint, settled, usage, at } = *heartbeat;
         if from != node || !self.detector.heartbeat(from, incarnation, seq, now) {
             return;
         }
         self.vitals.insert(from, Vitals::new(usage, at, self.wall));
         self.dirty |= self.own.observed.insert(from);
+        self.anti_entropy.saw_settled(from, settled);
         let ours = self.replica.versions();
         let compared = self.anti_entropy.compare_fingerprint(from, fingerprint, ours, now);
         self.compared(compared);
@@ -329,7 +333,6 @@ impl Engine {
     /// Updates everything that follows from the documents: the incarnation, the view, the instances, and this node's
     /// document.
     fn converge(&mut self, now: Millis) {
-        let mut own_changes = Vec::new();
         let mut view_changed = false;
         // This node's document is part of the view: the second round sees what the first wrote, a third changes nothing.
         for _ in 0..4 {
@@ -349,7 +352,7 @@ impl Engine {
             self.outputs.extend(actions);
             match self.write_own_document(now) {
                 Ok(Some(change)) => {
-                    own_changes.push(change);
+                    self.unsent.push(change);
                     self.dirty = true;
                 }
                 // The log says when a document becomes held.
@@ -357,9 +360,11 @@ impl Engine {
                 Err(error) => tracing::error!(%error, "cannot write this node's document"),
             }
         }
-        self.pending.changes.extend(own_changes.iter().cloned());
+        self.start_cluster_generation();
+        let unsent = std::mem::take(&mut self.unsent);
+        self.pending.changes.extend(unsent.iter().cloned());
         self.persist();
-        self.publish(own_changes, now);
+        self.publish(unsent, now);
         if view_changed {
             self.outputs.push(Output::ViewChanged);
         }
@@ -409,7 +414,7 @@ impl Engine {
         if !self.may_write_own_document() {
             return Ok(None);
         }
-        if self.renewed && self.replica.own_change_count() < HISTORY {
+        if self.renewed && self.replica.own_change_count() < self.history {
             return self.replica.write_node(&self.own, self.wall);
         }
         let node = self.replica.id();
@@ -421,6 +426,37 @@ impl Engine {
         let replaced = replaced.map(|(generation, _)| DocumentId::Node { node, generation });
         self.pending.replaced.extend(replaced);
         Ok(written)
+    }
+
+    /// Starts a new generation of the cluster document when its history has grown. One server does, while all members are up
+    /// and know the same of what is dropped.
+    fn start_cluster_generation(&mut self) {
+        if !self.renewed || !self.replica.is_checkpoint_due(self.history) {
+            return;
+        }
+        let (id, settled) = (self.replica.id(), self.replica.settled());
+        let agrees = |node: NodeId| {
+            let same = node == id || self.anti_entropy.is_settled(node, settled);
+            same && self.view.up.contains(&node)
+        };
+        if self.replica.checkpoint_author() != Some(id)
+            || !self.replica.present_members().all(agrees)
+        {
+            return;
+        }
+        match self.replica.write_checkpoint(self.wall, self.nonce) {
+            Ok(Some((changes, replaced))) => {
+                tracing::info!(parts = changes.len(), "new generation of the cluster document");
+                self.pending.replaced.extend(replaced);
+                self.unsent.extend(changes);
+            }
+            // The log says when a document becomes held.
+            Ok(None) | Err(DocumentError::Held) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot bound the history of the cluster document");
+                self.history = self.history.saturating_mul(2);
+            }
+        }
     }
 
     fn publish(&mut self, changes: Vec<SignedChange>, now: Millis) {

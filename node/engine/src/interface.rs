@@ -97,7 +97,12 @@ pub struct Config {
     pub nonce: u64,
     /// Intervals and timeouts.
     pub timing: Timing,
+    /// Changes of a document after which a new generation drops the history: [`HISTORY`], or fewer in tests.
+    pub history: u64,
 }
+
+/// Changes of a document after which a new generation drops the history.
+pub const HISTORY: u64 = 2000;
 
 /// What the store keeps.
 #[derive(Debug, Clone, Default)]

@@ -27,5 +27,7 @@ mod workload;
 
 pub use diff::diff;
 pub use engine::Engine;
-pub use interface::{Clock, Config, Durable, Input, MIN_CLOCK_OFFSET, Output, Timing, Vitals};
+pub use interface::{
+    Clock, Config, Durable, HISTORY, Input, MIN_CLOCK_OFFSET, Output, Timing, Vitals,
+};
 pub use mutation::{FindError, Mutation, MutationError, find_node, find_service, find_services};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use automerge::transaction::{CommitOptions, Transactable as _};
 use automerge::{ActorId, Automerge, Change, ObjType, ROOT, ReadDoc as _};
 use vc_engine::runtime::{Observed, Phase, RuntimeAction, RuntimeEvent};
-use vc_engine::{Config, Durable, Engine, Input, Mutation, Output, Timing, report};
+use vc_engine::{Config, Durable, Engine, HISTORY, Input, Mutation, Output, Timing, report};
 use vc_protocol::change::{Actor, ChangeBody, DocumentId, SignedChange, Subject};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::spec::{ContainerSpec, Deployment, ServiceSpec};
@@ -50,7 +50,15 @@ impl Node {
             addresses: Vec::new(),
             supports: Supports::default(),
         };
-        let config = Config { key, id, cluster, info, nonce: now, timing: Timing::default() };
+        let config = Config {
+            key,
+            id,
+            cluster,
+            info,
+            nonce: now,
+            timing: Timing::default(),
+            history: HISTORY,
+        };
         let changes = stored.clone();
         let durable = Durable { changes, certificates: vec![certificate], ..Durable::default() };
         let engine = Engine::new(config, durable, now).expect("an engine");
@@ -147,7 +155,7 @@ impl Newer {
         let (key, id, cluster) = key();
         let genesis = include_bytes!("../../../crdt/src/schema/cluster-1.change");
         let bodies = stored.iter().map(|it| it.decode_unverified().expect("decodes"));
-        let of_cluster = bodies.filter(|body| body.document == DocumentId::Cluster);
+        let of_cluster = bodies.filter(|body| matches!(body.document, DocumentId::Cluster { .. }));
         let payloads = [genesis.to_vec()].into_iter().chain(of_cluster.map(|body| body.payload));
         let mut newer = Self(Automerge::new());
         let changes = payloads.map(|it| Change::from_bytes(it).expect("a change"));
@@ -161,12 +169,13 @@ impl Newer {
         let signed = own.map(|change| {
             let body = ChangeBody {
                 cluster,
-                document: DocumentId::Cluster,
+                document: DocumentId::Cluster { generation: 0 },
                 actor,
                 seq: change.seq(),
                 author: id,
                 on_behalf_of: None,
                 timestamp: 0,
+                checkpoint: None,
                 payload: change.raw_bytes().to_vec(),
             };
             SignedChange::sign(&body, &key)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use vc_engine::{Config, Durable, Engine, Input, Output, Timing};
+use vc_engine::{Config, Durable, Engine, HISTORY, Input, Output, Timing};
 use vc_protocol::change::Batch;
 use vc_protocol::control::Change;
 use vc_protocol::gossip::SyncMessage;
@@ -83,6 +83,7 @@ fn engine(context: &DriverContext, store: &Store) -> Result<Engine, DriverError>
         info: context.info.clone(),
         nonce: context.nonce,
         timing: Timing::default(),
+        history: HISTORY,
     };
     Ok(Engine::new(config, durable, crate::clock::monotonic())?)
 }

@@ -14,6 +14,7 @@ fn change(document: DocumentId, key: &Keypair, seq: u64) -> SignedChange {
         author,
         on_behalf_of: None,
         timestamp: 0,
+        checkpoint: None,
         payload: vec![7; 1000],
     };
     SignedChange::sign(&body, key)
@@ -26,7 +27,8 @@ fn persisted_changes_are_read_after_reopening() {
     let node = NodeId::of(&key.public()).expect("ed25519");
     let old = DocumentId::Node { node, generation: 1 };
     let new = DocumentId::Node { node, generation: 2 };
-    let changes: Vec<_> = (1..=1500).map(|seq| change(DocumentId::Cluster, &key, seq)).collect();
+    let changes: Vec<_> =
+        (1..=1500).map(|seq| change(DocumentId::Cluster { generation: 0 }, &key, seq)).collect();
     let store = Store::open(dir.path()).expect("opened");
     store.persist(&Durable { changes, ..Durable::default() }).expect("stored");
     store
@@ -45,7 +47,7 @@ fn persisted_changes_are_read_after_reopening() {
     let loaded = store.load().expect("loaded");
     assert_eq!((loaded.changes.len(), loaded.certificates.len()), (1501, 1));
     let range = ChangeRange {
-        document: DocumentId::Cluster,
+        document: DocumentId::Cluster { generation: 0 },
         actor: Some(Actor::new(node, 1)),
         from: 3,
         to: 1500,
@@ -91,13 +93,13 @@ fn another_change_under_the_same_key_is_refused() {
     let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
     let store = Store::open(dir.path()).expect("opened");
     let persist = |changes| store.persist(&Durable { changes, ..Durable::default() });
-    let first = change(DocumentId::Cluster, &key, 1);
+    let first = change(DocumentId::Cluster { generation: 0 }, &key, 1);
     persist(vec![first.clone()]).expect("stored");
     persist(vec![first.clone()]).expect("the same change again");
     let mut other = first.decode_unverified().expect("decodes");
     other.payload = vec![8];
     let other = SignedChange::sign(&other, &key);
-    let refused = persist(vec![change(DocumentId::Cluster, &key, 2), other]);
+    let refused = persist(vec![change(DocumentId::Cluster { generation: 0 }, &key, 2), other]);
     assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
     assert_eq!(store.load().expect("loaded").changes, [first], "all or nothing");
 }
@@ -107,9 +109,9 @@ fn a_change_that_cannot_be_decoded_is_left_out_and_kept_on_disk() {
     let dir = tempfile::tempdir().expect("a directory");
     let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
     let store = Store::open(dir.path()).expect("opened");
-    let changes = vec![change(DocumentId::Cluster, &key, 1)];
+    let changes = vec![change(DocumentId::Cluster { generation: 0 }, &key, 1)];
     store.persist(&Durable { changes, ..Durable::default() }).expect("stored");
-    let bad = document_key(DocumentId::Cluster);
+    let bad = document_key(DocumentId::Cluster { generation: 0 });
     let bad = (bad.as_slice(), &[0xaa; 8][..], 2);
     store
         .write(|transaction| {
@@ -118,7 +120,12 @@ fn a_change_that_cannot_be_decoded_is_left_out_and_kept_on_disk() {
         })
         .expect("written");
     assert_eq!(store.load().expect("loaded").changes.len(), 1);
-    let all = ChangeRange { document: DocumentId::Cluster, actor: None, from: 1, to: 9 };
+    let all = ChangeRange {
+        document: DocumentId::Cluster { generation: 0 },
+        actor: None,
+        from: 1,
+        to: 9,
+    };
     assert_eq!(store.replay(&[all]).expect("read").concat().len(), 1);
     store.reopen().expect("reopened");
     let kept = store.read(|transaction| {

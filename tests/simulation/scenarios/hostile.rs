@@ -21,6 +21,7 @@ fn body(world: &World, author: NodeId, document: DocumentId, bytes: Vec<u8>) -> 
         author,
         on_behalf_of: None,
         timestamp: 0,
+        checkpoint: None,
         payload: bytes,
     }
 }
@@ -45,7 +46,10 @@ fn garbage_from_a_member_is_rejected() {
     let (key, id) = (world.nodes[2].key.clone(), world.nodes[2].id);
     for length in [0, 1, 9, 100, 5000] {
         let bytes = (0..length).map(|_| world.rng.next().to_be_bytes()[0]).collect();
-        let change = SignedChange::sign(&body(&world, id, DocumentId::Cluster, bytes), &key);
+        let change = SignedChange::sign(
+            &body(&world, id, DocumentId::Cluster { generation: 0 }, bytes),
+            &key,
+        );
         send_ineffective(&mut world, id, &change);
     }
     world.command(2, deploy(service("web", 2)));
@@ -56,8 +60,10 @@ fn garbage_from_a_member_is_rejected() {
 fn an_oversized_change_from_a_member_is_rejected() {
     let mut world = cluster(3, "an_oversized_change");
     let (key, id) = (world.nodes[2].key.clone(), world.nodes[2].id);
-    let change =
-        SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![7; MAX_CHANGE]), &key);
+    let change = SignedChange::sign(
+        &body(&world, id, DocumentId::Cluster { generation: 0 }, vec![7; MAX_CHANGE]),
+        &key,
+    );
     send_ineffective(&mut world, id, &change);
 }
 
@@ -70,8 +76,10 @@ fn a_genuine_change_signed_by_a_non_member_is_rejected() {
         world.nodes[0].disk.load().changes.remove(0).decode_unverified().expect("a change");
     let outsider = Keypair::ed25519_from_bytes([200; 32]).expect("32 bytes");
     let id = NodeId::of(&outsider.public()).expect("ed25519");
-    let change =
-        SignedChange::sign(&body(&world, id, DocumentId::Cluster, genuine.payload), &outsider);
+    let change = SignedChange::sign(
+        &body(&world, id, DocumentId::Cluster { generation: 0 }, genuine.payload),
+        &outsider,
+    );
     send_ineffective(&mut world, id, &change);
 }
 
@@ -97,9 +105,12 @@ fn a_valid_change_in_a_batch_with_an_invalid_one_is_accepted() {
     world.command(0, deploy(service("web", 2)));
     let (key, id) = (world.nodes[2].key.clone(), world.nodes[2].id);
     let valid =
-        world.operators.operations.values().find_map(|it| it.change.clone()).expect("a change").2;
-    let invalid = SignedChange::sign(&body(&world, id, DocumentId::Cluster, vec![1; 60]), &key);
-    let batch = Batch { certificates: Vec::new(), changes: vec![invalid, valid] };
+        world.operators.operations.values().find_map(|it| it.change.clone()).expect("a change");
+    let invalid = SignedChange::sign(
+        &body(&world, id, DocumentId::Cluster { generation: 0 }, vec![1; 60]),
+        &key,
+    );
+    let batch = Batch { certificates: Vec::new(), changes: vec![invalid, valid.change] };
     world.handle(1, Input::Gossip(id, Gossip::Changes(batch)));
     assert_eq!(world.engine(1).view().cluster.services.len(), 1, "the valid change was rejected");
     world.network.faults.loss = 0;

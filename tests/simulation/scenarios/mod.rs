@@ -1,12 +1,15 @@
 //! Scenarios: one kind of fault in each file.
 
 mod backups;
+mod checkpoints;
 mod deaths;
 mod hostile;
 mod operators;
 mod partitions;
 mod runtimes;
 mod updates;
+
+use vc_engine::HISTORY;
 
 use crate::history::{Action, Cursor};
 use crate::invariants::view_check;
@@ -15,10 +18,16 @@ use crate::world::World;
 
 /// Returns a converged world of equal nodes. `name`: a part of the test's name, which selects the test and is its seed.
 pub(crate) fn cluster(nodes: usize, name: &str) -> World {
+    cluster_with_history(nodes, name, HISTORY)
+}
+
+/// The same, with documents that start a new generation after so many changes.
+fn cluster_with_history(nodes: usize, name: &str, history: u64) -> World {
     let repeat = format!("cargo nextest run -p vc-tests {name}");
     let seed =
         name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let mut world = World::new(seed, repeat, view_check());
+    world.document_history = history;
     for _ in 0..nodes {
         world.join(resources(4000, 4096));
     }
