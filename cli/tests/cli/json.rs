@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vc_protocol::control::{
-    EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, MoveRow, PlacementRow,
-    PlanReport, Reply, Rollout, ServiceDetail, ServiceDiff, ServiceRow, StatusReport, UnplacedRow,
-    VolumeRow,
+    Change, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, MoveRow, NodeRow,
+    PlacementRow, PlanReport, Reply, Rollout, ServiceDetail, ServiceDiff, ServiceRow, StatusReport,
+    UnplacedRow, VolumeRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{OnPartition, ServiceSpec};
@@ -18,24 +19,42 @@ use crate::node::{Node, OURS, member, node_id, node_row};
 
 const PAGE: &str = include_str!("../../../docs/json.md");
 
+/// Returns the lines of the page with the heading above each.
+fn lines() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let mut heading = "";
+    PAGE.lines().filter_map(move |line| match line.trim_start_matches('#').strip_prefix(' ') {
+        Some(text) if line.starts_with('#') => {
+            heading = text.trim_matches('`');
+            None
+        }
+        _ => Some((heading, line)),
+    })
+}
+
 /// The first columns of the tables of the page, by the heading above them.
 fn tables() -> BTreeMap<String, BTreeSet<String>> {
     let mut tables: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut heading = String::new();
-    for line in PAGE.lines() {
-        if let Some(text) = line.trim_start_matches('#').strip_prefix(' ')
-            && line.starts_with('#')
-        {
-            heading = text.trim_matches('`').to_owned();
-        } else if let Some(row) = line.strip_prefix("| `") {
-            let (field, _) = row.split_once('`').expect("a closed code span");
-            assert!(
-                tables.entry(heading.clone()).or_default().insert(field.to_owned()),
-                "{heading}.{field} is documented twice"
-            );
-        }
+    for (heading, line) in lines() {
+        let Some(row) = line.strip_prefix("| `") else { continue };
+        let (field, _) = row.split_once('`').expect("a closed code span");
+        assert!(
+            tables.entry(heading.to_owned()).or_default().insert(field.to_owned()),
+            "{heading}.{field} is documented twice"
+        );
     }
     tables
+}
+
+/// The examples of the page below a heading, one per line; each is what `T` serializes to.
+fn examples<T: Serialize + DeserializeOwned>(name: &str) -> Vec<T> {
+    let examples = lines().filter(|(heading, line)| *heading == name && line.starts_with('{'));
+    let read = |line: &str| {
+        let example: T = serde_json::from_str(line).unwrap_or_else(|why| panic!("{line}: {why}"));
+        let written = serde_json::to_value(&example).expect("JSON");
+        assert_eq!(written, serde_json::from_str::<Value>(line).expect("JSON"), "{name}");
+        example
+    };
+    examples.map(|(_, line)| read(line)).collect()
 }
 
 fn fields(value: &impl Serialize) -> BTreeSet<String> {
@@ -179,7 +198,68 @@ fn documented_fields_are_those_of_the_rows() {
     // The other tables have tests of their own.
     let others: Vec<&str> =
         tables.keys().map(String::as_str).filter(|name| !rows.contains_key(name)).collect();
-    assert_eq!(others, ["Codes", "Commands", "ConsoleLink", "error"]);
+    assert_eq!(others, ["Change", "Codes", "Commands", "ConsoleLink", "error"]);
+}
+
+#[test]
+fn every_row_has_an_example() {
+    let counts = [
+        ("ServiceRow", examples::<ServiceRow>("ServiceRow").len()),
+        ("Rollout", examples::<Rollout>("Rollout").len()),
+        ("InstanceRow", examples::<InstanceRow>("InstanceRow").len()),
+        ("NodeRow", examples::<NodeRow>("NodeRow").len()),
+        ("StatusReport", examples::<StatusReport>("StatusReport").len()),
+        ("ServiceDetail", examples::<ServiceDetail>("ServiceDetail").len()),
+        ("ServiceDiff", examples::<ServiceDiff>("ServiceDiff").len()),
+        ("PlanReport", examples::<PlanReport>("PlanReport").len()),
+        ("PlacementRow", examples::<PlacementRow>("PlacementRow").len()),
+        ("UnplacedRow", examples::<UnplacedRow>("UnplacedRow").len()),
+        ("MoveRow", examples::<MoveRow>("MoveRow").len()),
+        ("VolumeRow", examples::<VolumeRow>("VolumeRow").len()),
+        ("ImageRow", examples::<ImageRow>("ImageRow").len()),
+        ("LogRow", examples::<LogRow>("LogRow").len()),
+        ("EventRow", examples::<EventRow>("EventRow").len()),
+    ];
+    assert_eq!(BTreeMap::from(counts), rows().into_keys().map(|name| (name, 1)).collect());
+}
+
+#[test]
+fn documented_changes_are_those_of_the_protocol() {
+    let examples: Vec<Change> = examples("Change");
+    let mut names = BTreeSet::new();
+    for change in &examples {
+        // A new change does not compile until it is listed here.
+        match change {
+            Change::Created { .. }
+            | Change::Updated { .. }
+            | Change::Redeployed { .. }
+            | Change::Unchanged { .. }
+            | Change::Scaled { .. }
+            | Change::Removed { .. }
+            | Change::Restarting { .. }
+            | Change::RolledBack { .. }
+            | Change::Moving { .. }
+            | Change::Drained { .. }
+            | Change::Undrained { .. }
+            | Change::Left { .. }
+            | Change::ImagePushed { .. }
+            | Change::ImageUnchanged { .. }
+            | Change::VolumeRemoved { .. }
+            | Change::Unknown => {}
+        }
+        let value = serde_json::to_value(change).expect("JSON");
+        let name = value["change"].as_str().expect("a string").to_owned();
+        let row = lines().find(|(_, line)| line.starts_with(&format!("| `{name}` |")));
+        let (_, row) = row.unwrap_or_else(|| panic!("{name} is not documented"));
+        let column = row.split('|').nth(2).expect("a second column");
+        let mut documented: BTreeSet<String> =
+            column.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        documented.insert("change".to_owned());
+        assert_eq!(documented, fields(change), "{name}");
+        names.insert(name);
+    }
+    assert_eq!(names.len(), 16, "an example of each change");
+    assert_eq!(tables()["Change"], names);
 }
 
 #[test]
