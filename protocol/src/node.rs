@@ -31,6 +31,26 @@ pub struct NodeInfo {
     pub supports: Supports,
 }
 
+impl NodeInfo {
+    /// Returns the facts of a Docker node on Linux, with four cores and 4 GiB of memory, for tests. Panics if `name` is
+    /// not a [`Name`].
+    #[doc(hidden)]
+    #[expect(clippy::expect_used, reason = "for tests")]
+    pub fn for_tests(name: &str) -> Self {
+        Self {
+            name: name.parse().expect("a name"),
+            version: "0.1.0".to_owned(),
+            os: "linux".to_owned(),
+            arch: "amd64".to_owned(),
+            runtime: RuntimeKind::Docker,
+            capacity: Resources { cpu_millis: 4000, memory_bytes: 4 << 30 },
+            labels: BTreeMap::new(),
+            addresses: Vec::new(),
+            supports: Supports::default(),
+        }
+    }
+}
+
 /// The runtime of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

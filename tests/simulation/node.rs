@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use vc_engine::{Config, Engine, Timing};
-use vc_protocol::node::{NodeInfo, RuntimeKind};
+use vc_protocol::node::NodeInfo;
 use vc_protocol::token::{NodeRole, issue_certificate};
-use vc_protocol::{Keypair, Millis, NodeId, Resources, Supports};
+use vc_protocol::{Keypair, Millis, NodeId, Resources};
 
 use crate::disk::Disk;
 use crate::history::Action;
@@ -48,15 +48,9 @@ impl World {
         let known = self.nodes.iter().map(|node| node.certificate.clone());
         let disk = Disk::new(known.chain([certificate.clone()]));
         let info = NodeInfo {
-            name: format!("m{index}").parse().expect("a name"),
-            version: "0.1.0".to_owned(),
-            os: "linux".to_owned(),
-            arch: "amd64".to_owned(),
-            runtime: RuntimeKind::Docker,
             capacity,
             labels: BTreeMap::from([("side".to_owned(), ["even", "odd"][index % 2].to_owned())]),
-            addresses: Vec::new(),
-            supports: Supports::default(),
+            ..NodeInfo::for_tests(&format!("m{index}"))
         };
         let runtime = Runtime::new(self.rng.permille(500));
         let offset = self.rng.within((0, 10_000));

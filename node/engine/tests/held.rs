@@ -9,12 +9,10 @@ use automerge::{ActorId, Automerge, Change, ObjType, ROOT, ReadDoc as _};
 use vc_engine::runtime::{Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_engine::{Config, Durable, Engine, HISTORY, Input, Mutation, Output, Timing, report};
 use vc_protocol::change::{Actor, ChangeBody, DocumentId, SignedChange, Subject};
-use vc_protocol::node::{NodeInfo, RuntimeKind};
+use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{ContainerSpec, Deployment, ServiceSpec};
 use vc_protocol::token::{NodeRole, issue_certificate};
-use vc_protocol::{
-    ApiError, ClusterId, ErrorCode, InstanceId, Keypair, Millis, NodeId, Resources, Supports,
-};
+use vc_protocol::{ApiError, ClusterId, ErrorCode, InstanceId, Keypair, Millis, NodeId};
 
 /// A node, its store and its runtime, in which every start succeeds at once.
 struct Node {
@@ -39,17 +37,7 @@ impl Node {
     fn start(stored: Vec<SignedChange>, running: Vec<InstanceId>, now: Millis) -> Self {
         let (key, id, cluster) = key();
         let certificate = issue_certificate(&key, id, NodeRole::Server, 0).expect("signed");
-        let info = NodeInfo {
-            name: "n1".parse().expect("a name"),
-            version: "0".to_owned(),
-            os: "linux".to_owned(),
-            arch: "amd64".to_owned(),
-            runtime: RuntimeKind::Docker,
-            capacity: Resources { cpu_millis: 4000, memory_bytes: 1 << 32 },
-            labels: BTreeMap::new(),
-            addresses: Vec::new(),
-            supports: Supports::default(),
-        };
+        let info = NodeInfo::for_tests("n1");
         let config = Config {
             key,
             id,

@@ -75,7 +75,7 @@ mod tests {
     use vc_protocol::instance::{Claim, InstanceState};
     use vc_protocol::node::RuntimeKind;
     use vc_protocol::spec::{Attribute, Constraint, ContainerSpec, ServiceSpec};
-    use vc_protocol::{InstanceId, Keypair, Resources, ServiceKey, Stored, Supports};
+    use vc_protocol::{InstanceId, Keypair, Resources, ServiceKey, Stored};
 
     use super::*;
 
@@ -85,17 +85,8 @@ mod tests {
     }
 
     fn info(name: &str, labels: &[(&str, &str)]) -> NodeInfo {
-        NodeInfo {
-            name: name.parse().expect("a name"),
-            version: String::new(),
-            os: "linux".to_owned(),
-            arch: "amd64".to_owned(),
-            runtime: RuntimeKind::Docker,
-            capacity: Resources { cpu_millis: 4000, memory_bytes: 4 << 30 },
-            labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-            addresses: Vec::new(),
-            supports: Supports::default(),
-        }
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        NodeInfo { labels, ..NodeInfo::for_tests(name) }
     }
 
     /// A cluster of the nodes desk, which has an SSD, and attic. Desk runs `shop/db`, which needs an SSD and names

@@ -1,9 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{ClusterState, NodeState, ServiceRecord, UpdateResult};
-use vc_protocol::node::{NodeInfo, RuntimeKind};
+use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{FailureAction, ServiceSpec};
-use vc_protocol::{Keypair, Resources, ServiceKey};
+use vc_protocol::{Keypair, ServiceKey};
 
 use super::*;
 
@@ -23,20 +23,9 @@ fn key(text: &str) -> ServiceKey {
 }
 
 fn node(n: u8) -> NodeState {
-    let info = NodeInfo {
-        name: format!("n{n}").parse().expect("a name"),
-        version: String::new(),
-        os: "linux".to_owned(),
-        arch: "amd64".to_owned(),
-        runtime: RuntimeKind::Docker,
-        capacity: Resources { cpu_millis: 4000, memory_bytes: 1 << 32 },
-        labels: BTreeMap::new(),
-        addresses: Vec::new(),
-        supports: vc_protocol::Supports::default(),
-    };
     NodeState {
         incarnation: 1,
-        info: Some(info),
+        info: Some(NodeInfo::for_tests(&format!("n{n}"))),
         observed: (1..=3).map(id).collect::<BTreeSet<_>>(),
         ..NodeState::default()
     }

@@ -99,9 +99,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use vc_crdt::{NodeState, ServiceRecord};
-    use vc_protocol::node::{NodeInfo, RuntimeKind};
+    use vc_protocol::node::NodeInfo;
     use vc_protocol::spec::ServiceSpec;
-    use vc_protocol::{Keypair, Resources};
+    use vc_protocol::Keypair;
 
     use super::*;
 
@@ -115,18 +115,8 @@ mod tests {
         }
         let node = |number: u8| {
             let key = Keypair::ed25519_from_bytes([number; 32]).expect("32 bytes");
-            let info = NodeInfo {
-                name: "desk".parse().expect("a name"),
-                version: "0.1.0".to_owned(),
-                os: "linux".to_owned(),
-                arch: "amd64".to_owned(),
-                runtime: RuntimeKind::Docker,
-                capacity: Resources::default(),
-                labels: BTreeMap::new(),
-                addresses: Vec::new(),
-                supports: vc_protocol::Supports::default(),
-            };
-            let state = NodeState { info: Some(info), ..NodeState::default() };
+            let info = Some(NodeInfo::for_tests("desk"));
+            let state = NodeState { info, ..NodeState::default() };
             (NodeId::of(&key.public()).expect("ed25519"), state)
         };
         View::from_states(cluster, BTreeMap::from([node(1), node(2)]))

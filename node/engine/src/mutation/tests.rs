@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use vc_crdt::{ClusterState, FileKey, NodeState, SealedFile, UpdateResult, View, VolumeRecord};
 use vc_protocol::change::Subject;
 use vc_protocol::instance::{Claim, InstanceState};
-use vc_protocol::node::{NodeInfo, RuntimeKind};
+use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{
     ContainerSpec, Deployment, FileId, FileKind, FileMount, Mount, ServiceSpec,
 };
 use vc_protocol::{
-    ApiError, InstanceId, Keypair, Lamport, Millis, NodeId, Resources, ServiceKey, Stored,
+    ApiError, InstanceId, Keypair, Lamport, Millis, NodeId, ServiceKey, Stored,
 };
 
 use super::Mutation;
@@ -70,17 +70,7 @@ impl Cluster {
         let state = |name: &str| NodeState {
             incarnation: 1,
             observed: BTreeSet::from(ids),
-            info: Some(NodeInfo {
-                name: name.parse().expect("a name"),
-                version: "0.1.0".to_owned(),
-                os: "linux".to_owned(),
-                arch: "amd64".to_owned(),
-                runtime: RuntimeKind::Docker,
-                capacity: Resources { cpu_millis: 4000, memory_bytes: 4 << 30 },
-                labels: BTreeMap::new(),
-                addresses: Vec::new(),
-                supports: vc_protocol::Supports::default(),
-            }),
+            info: Some(NodeInfo::for_tests(name)),
             ..NodeState::default()
         };
         let nodes = BTreeMap::from([(ids[0], state("desk")), (ids[1], state("attic"))]);
