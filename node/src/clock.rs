@@ -1,21 +1,16 @@
 //! The clocks of the host.
 
 use std::sync::LazyLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use vc_engine::Clock;
 use vc_protocol::Millis;
+pub(crate) use vc_runtime::clock::now;
 
 /// The first call.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// What the monotonic clock shows at the first call: far enough from zero to subtract any timeout.
 const START_MILLIS: Millis = 1 << 40;
-
-/// Returns the time by the wall clock, in milliseconds since the Unix epoch. It follows the clock when that is set.
-pub(crate) fn now() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
-}
 
 /// Returns the time by the monotonic clock, in milliseconds since no particular time: for durations and timeouts.
 pub(crate) fn monotonic() -> Millis {

@@ -9,7 +9,7 @@
 //!
 //! The crate knows no libp2p: streams to other members, DNS servers and views are passed in.
 
-mod clock;
+pub mod clock;
 pub mod docker;
 mod docker_error;
 mod drain;

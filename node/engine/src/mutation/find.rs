@@ -99,9 +99,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use vc_crdt::{NodeState, ServiceRecord};
+    use vc_protocol::Keypair;
     use vc_protocol::node::NodeInfo;
     use vc_protocol::spec::ServiceSpec;
-    use vc_protocol::Keypair;
 
     use super::*;
 

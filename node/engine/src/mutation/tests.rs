@@ -9,9 +9,7 @@ use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{
     ContainerSpec, Deployment, FileId, FileKind, FileMount, Mount, ServiceSpec,
 };
-use vc_protocol::{
-    ApiError, InstanceId, Keypair, Lamport, Millis, NodeId, ServiceKey, Stored,
-};
+use vc_protocol::{ApiError, InstanceId, Keypair, Lamport, Millis, NodeId, ServiceKey, Stored};
 
 use super::Mutation;
 use crate::{diff, report};

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
 use rustix::fs::SeekFrom;
 use vc_protocol::Millis;
 
+use crate::clock::since_epoch;
 use crate::one_line::{MAX_LAST_LINES, last_lines};
 
 /// The file of the standard output, in the instance's directory.
@@ -41,8 +41,7 @@ pub(super) fn last_output(directory: &Path, started: Millis) -> String {
 /// Returns when a file was last modified.
 pub(super) fn modified(file: &File) -> Millis {
     let time = file.metadata().and_then(|metadata| metadata.modified()).ok();
-    let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+    time.map(since_epoch).unwrap_or_default()
 }
 
 /// Returns the first offset at or after `at` that is not in a hole.
