@@ -321,4 +321,6 @@ fn document_key(document: DocumentId) -> Vec<u8> {
 }
 
 #[cfg(test)]
+mod fixture_tests;
+#[cfg(test)]
 mod tests;
