@@ -7,8 +7,9 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use vc_protocol::control::{CopyRequest, Reply, Request};
-use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, MAX_EXEC_CHUNK};
+use vc_protocol::exec::{ExecFrame, KEEPALIVE_INTERVAL, MAX_EXEC_CHUNK};
 
+use super::exec::receive_frame;
 use super::target::{Target, TargetError};
 use crate::app::App;
 use crate::error::{Error, Result, SystemError};
@@ -56,7 +57,7 @@ enum EndpointError {
     Relative { target: String, path: String },
     #[error(transparent)]
     Target(#[from] TargetError),
-    #[error("write a path")]
+    #[error("the path is empty: write SERVICE:/PATH, or a local path")]
     Empty,
 }
 
@@ -137,16 +138,10 @@ async fn begin(session: &mut Session, copy: &Request) -> Result {
 /// Receives the next chunk; `None` when the node is done.
 async fn receive(from: &mut FramesIn<'_, Stream>) -> Result<Option<Vec<u8>>> {
     loop {
-        let silent = |_| SessionError::Lost("no data for 60 s".to_owned());
-        let frame = timeout(IDLE_TIMEOUT, from.receive_bytes())
-            .await
-            .map_err(silent)?
-            .map_err(SessionError::from)?;
-        match ExecFrame::decode(&frame) {
-            Some(ExecFrame::Stdout(bytes)) if bytes.is_empty() => {}
-            Some(ExecFrame::Stdout(bytes)) => return Ok(Some(bytes)),
-            Some(ExecFrame::Exit(0)) => return Ok(None),
-            Some(ExecFrame::Failed(error)) => return Err(error.into()),
+        match receive_frame(from).await? {
+            ExecFrame::Stdout(bytes) if bytes.is_empty() => {}
+            ExecFrame::Stdout(bytes) => return Ok(Some(bytes)),
+            ExecFrame::Exit(0) => return Ok(None),
             _ => return Err(SessionError::Unexpected.into()),
         }
     }

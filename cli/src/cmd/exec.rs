@@ -142,21 +142,30 @@ async fn relay(
 /// Writes what the command writes; returns its exit code at the end.
 async fn receive(from: &mut FramesIn<'_, Stream>, output: &Output) -> Result<i64> {
     loop {
-        let silent = |_| SessionError::Lost("no data for 60 s".to_owned());
-        let frame = timeout(IDLE_TIMEOUT, from.receive_bytes())
-            .await
-            .map_err(silent)?
-            .map_err(SessionError::from)?;
-        let (pipe, bytes) = match ExecFrame::decode(&frame) {
-            Some(ExecFrame::Stdout(bytes)) => (Pipe::Stdout, bytes),
-            Some(ExecFrame::Stderr(bytes)) => (Pipe::Stderr, bytes),
-            Some(ExecFrame::Exit(code)) => return Ok(code),
-            Some(ExecFrame::Failed(error)) => return Err(error.into()),
+        let (pipe, bytes) = match receive_frame(from).await? {
+            ExecFrame::Stdout(bytes) => (Pipe::Stdout, bytes),
+            ExecFrame::Stderr(bytes) => (Pipe::Stderr, bytes),
+            ExecFrame::Exit(code) => return Ok(code),
             _ => return Err(SessionError::Unexpected.into()),
         };
         if !bytes.is_empty() && !output.write(pipe, bytes).await {
             return Err(Stop::OutputClosed.into());
         }
+    }
+}
+
+/// Receives the next frame. Errors: the node reports that the command failed, sends nothing for [`IDLE_TIMEOUT`], or sends
+/// what this version cannot decode.
+pub(super) async fn receive_frame(from: &mut FramesIn<'_, Stream>) -> Result<ExecFrame> {
+    let silent = |_| SessionError::Lost("no data for 60 s".to_owned());
+    let frame = timeout(IDLE_TIMEOUT, from.receive_bytes())
+        .await
+        .map_err(silent)?
+        .map_err(SessionError::from)?;
+    match ExecFrame::decode(&frame) {
+        Some(ExecFrame::Failed(error)) => Err(error.into()),
+        Some(frame) => Ok(frame),
+        None => Err(SessionError::Unexpected.into()),
     }
 }
 
