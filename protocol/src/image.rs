@@ -131,7 +131,10 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// It exceeds [`MAX_CONFIG`], [`MAX_LAYERS`] or 2^64 bytes.
-    #[error("the image is larger than the limits allow")]
+    #[error(
+        "the image is too large: at most {MAX_LAYERS} layers, and {} KiB of configuration, are supported",
+        MAX_CONFIG / 1024
+    )]
     TooLarge,
     /// The digest of the configuration is not the id.
     #[error("the configuration does not match the image id")]

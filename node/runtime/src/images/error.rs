@@ -147,7 +147,7 @@ pub enum PullError {
     NotFound {
         /// Its canonical reference.
         image: String,
-        /// The members that do not have it or are down, as a continuation of the sentence.
+        /// Text after "on this node" that lists the members that do not have it or are down; may be empty.
         searched: String,
         /// Why no registry gave it.
         registry: RegistryMiss,
@@ -163,7 +163,7 @@ pub enum PullError {
         found: String,
         /// The short id of what was deployed.
         pinned: String,
-        /// The members that do not have it or are down, as a continuation of the sentence.
+        /// Text after "on this node" that lists the members that do not have it or are down; may be empty.
         searched: String,
     },
     /// Members have it, but it could not be transferred.
@@ -183,13 +183,13 @@ pub enum PullError {
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryMiss {
     /// It is requested by id alone.
-    #[error("an image id names no registry")]
+    #[error("no registry was asked, since the image is named by its id alone")]
     NoName,
     /// The registry failed or refused.
     #[error("registry: {0}")]
     Failed(DockerError),
     /// Docker pulled something, but the reference still names no image.
-    #[error("registry: it returned another image")]
+    #[error("the registry returned another image")]
     OtherImage,
 }
 

@@ -20,7 +20,7 @@ use crate::identity::Identity;
 /// Why a process was not started. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LaunchError {
-    #[error("the process runtime needs a command")]
+    #[error("the process runtime needs a command: set 'command' or 'entrypoint'")]
     NoCommand,
     #[error("cannot write to {directory}: {reason}")]
     Disk { directory: PathBuf, reason: String },

@@ -211,8 +211,11 @@ async fn a_failed_start_is_reported_with_its_reason() {
     let named = ContainerSpec { user: Some("www-data".to_owned()), ..run(&["true"]) };
     for (spec, reason) in [
         (run(&["/no/such/program"]), "cannot run /no/such/program: No such file or directory"),
-        (run(&[]), "the process runtime needs a command"),
-        (ContainerSpec::default(), "the process runtime needs a command"),
+        (run(&[]), "the process runtime needs a command: set 'command' or 'entrypoint'"),
+        (
+            ContainerSpec::default(),
+            "the process runtime needs a command: set 'command' or 'entrypoint'",
+        ),
         (lost, "cannot run true: its working directory /no/where does not exist"),
         (named, "the process runtime needs a numeric user, not 'www-data'"),
     ] {
