@@ -315,7 +315,8 @@ pub enum Dependency {
     ServiceCompletedSuccessfully,
 }
 
-/// The behaviour of a service during a network partition.
+/// The behaviour of a service during a network partition. `exclusive` (at most one instance at a time, by a lease) is not
+/// supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnPartition {

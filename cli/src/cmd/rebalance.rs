@@ -93,7 +93,7 @@ impl Args {
     }
 }
 
-/// Asks on the terminal.
+/// Asks for a confirmation on the terminal; returns whether the answer is yes.
 fn confirmed() -> Result<bool> {
     let mut answer = String::new();
     write!(std::io::stderr(), "Move them? [y/N] ")

@@ -53,7 +53,7 @@ pub struct Refusal {
 pub struct Move {
     /// The slot concerned.
     pub slot: Slot,
-    /// The node that has to give up its claim; `None` if no node claims the slot. One move per such node.
+    /// The node that has to stop its instance and delete its claim; `None` if no node claims the slot. One move per such node.
     pub from: Option<NodeId>,
     /// The node that should run the slot; `None` if the slot was removed or no node can take it.
     pub to: Option<NodeId>,

@@ -24,9 +24,9 @@ use crate::decision::{Plan, Relocation};
 use crate::input::PlanInput;
 use crate::plan::plan;
 
-/// The most looks for a step, over all searches of one proposal.
+/// Maximum number of attempts to find the next move, over all searches of one proposal.
 const MAX_STEPS: usize = 1000;
-/// The most rounds of following orders: an order may have to wait for room that another one makes.
+/// Maximum number of plans in which the orders are followed: one may wait for resources that another one frees.
 const MAX_ROUNDS: usize = 16;
 
 /// Returns the moves to make, ordered by slot. Added to [`moves`](PlanInput::moves), the plan follows all of them, one

@@ -42,7 +42,7 @@ pub(crate) fn accuse_silent_nodes(
     (outputs, accuses)
 }
 
-/// Gives `own` a higher incarnation than every accusation against this node names.
+/// Raises the incarnation of `own` above that of every accusation against this node, which refutes them (SWIM).
 pub(crate) fn refute_accusations(
     node: NodeId,
     nodes: &BTreeMap<NodeId, NodeState>,

@@ -165,7 +165,7 @@ pub enum Output {
     /// Make this durable before going on. When that fails: perform nothing of what follows, and make a new engine from
     /// what is durable.
     Persist(Durable),
-    /// Publish.
+    /// Publish the message to all members (gossipsub); may be lost.
     Gossip(Gossip),
     /// Send to a connected member; may be lost.
     Send(NodeId, SyncMessage),

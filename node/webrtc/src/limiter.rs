@@ -1,4 +1,5 @@
-//! Limits pending and established connections, in total and per source address.
+//! Limits pending and established connections, in total and per source address, and the rate of new ones per source (a token
+//! bucket as rate limiter).
 //!
 //! A pending connection costs a table entry after its first signed check and a task once it starts DTLS; the source address of both
 //! can be spoofed. Completing DTLS validates the address. At a limit, the oldest pending connection with an unvalidated address is

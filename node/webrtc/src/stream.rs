@@ -2,7 +2,7 @@
 //!
 //! A pipe buffers a bounded number of bytes in each direction. Outbound bytes are framed at once; the task hands frames to SCTP as
 //! the congestion window allows. Inbound bytes that do not fit stay in SCTP's receive window, so a slow reader slows the peer down
-//! instead of growing this node's memory. That window is shared by the connection: a stream that is never read eventually blocks
+//! (backpressure) instead of growing this node's memory. That window is shared by the connection: a stream that is never read eventually blocks
 //! the others, so an application that multiplexes over several streams must read all of them. Browsers use one long-lived stream.
 
 use std::{

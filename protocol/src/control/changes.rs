@@ -62,7 +62,7 @@ pub enum Change {
         from: NodeId,
         /// Its name.
         from_name: String,
-        /// The node that takes it over.
+        /// The node that will run it.
         to: NodeId,
         /// Its name.
         to_name: String,

@@ -294,9 +294,9 @@ pub struct MoveRow {
     pub service: ServiceKey,
     /// Number of the replica, from 1.
     pub replica: u32,
-    /// The node that gives it up; `None` if no node runs it.
+    /// The node that runs it now; `None` if no node does.
     pub from: Option<NodeId>,
-    /// The node that gets it; `None` if it only stops.
+    /// The node that will run it; `None` if it only stops.
     pub to: Option<NodeId>,
     /// Display text with the reason.
     pub reason: String,

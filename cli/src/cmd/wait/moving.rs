@@ -14,7 +14,7 @@ use crate::error::Result;
 /// Is met when all instances that can move have left their node.
 pub(in crate::cmd) struct Departure {
     from: Origin,
-    /// All slots that were or are on the node.
+    /// The slots that are, or were when the wait began, on the node.
     slots: BTreeSet<Slot>,
     /// Those whose move the node has confirmed.
     ordered: BTreeSet<Slot>,
@@ -24,19 +24,19 @@ pub(in crate::cmd) struct Departure {
 
 /// The node that instances leave.
 enum Origin {
-    /// All instances of this node.
+    /// All instances of this node leave it.
     Node(NodeId),
-    /// Each of these slots, from its node.
+    /// Each of these slots leaves the given node.
     Slots(BTreeMap<Slot, NodeId>),
 }
 
 impl Departure {
-    /// All instances leave a node.
+    /// Returns the condition that all instances have left a node.
     pub(in crate::cmd) fn from_node(node: NodeId) -> Self {
         Self::new(Origin::Node(node), BTreeSet::new())
     }
 
-    /// Each slot leaves its node.
+    /// Returns the condition that each slot has left the given node.
     pub(in crate::cmd) fn of_slots(slots: BTreeMap<Slot, NodeId>) -> Self {
         let all = slots.keys().cloned().collect();
         Self::new(Origin::Slots(slots), all)

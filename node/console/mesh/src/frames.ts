@@ -70,7 +70,7 @@ export class FrameDecoder {
 /** The end of a stream, with the error if it did not end properly. */
 type End = { error: MeshError | null }
 
-/** Sends and receives frames on a stream. Unread frames pause the stream, so that the node stops sending. */
+/** Sends and receives frames on a stream. Unread frames pause the stream (backpressure), so that the node stops sending. */
 export class Frames {
   readonly #stream: Stream
   readonly #decoder: FrameDecoder

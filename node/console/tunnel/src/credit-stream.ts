@@ -1,6 +1,6 @@
 /**
- * Carries two byte streams over a MessagePort, one in each direction, with credit-based flow control: the receiver grants
- * the number of bytes that the sender may send.
+ * Carries two byte streams over a MessagePort, one in each direction, with credit-based flow control (backpressure): the
+ * receiver grants the number of bytes that the sender may send.
  *
  * Transferable streams are not available in every browser, and where they are, they copy each chunk and wait for an
  * acknowledgement before the next.

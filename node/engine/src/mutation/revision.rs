@@ -106,7 +106,7 @@ pub(super) fn roll_back(
     }
 }
 
-/// Errors: more than [`MAX_REPLICAS`].
+/// Checks the number of replicas of a service. Errors: more than [`MAX_REPLICAS`].
 pub(super) fn check_replicas(service: &ServiceKey, replicas: u32) -> Result<(), MutationError> {
     if replicas > MAX_REPLICAS {
         return Err(MutationError::TooManyReplicas { service: service.clone(), replicas });

@@ -28,11 +28,11 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a list waits for the inspection of one container.
 const LIST_INSPECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long reading the last lines of a container may take; without them, its end is reported all the same.
+/// How long reading the last lines of a container may take; after that, its end is reported without them.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many milliseconds after a container's first lines Docker may record its start.
 const START_TOLERANCE: Millis = 200;
-/// How many lines, and pieces of long ones, are read of the last output.
+/// How many log records are read of the last output; Docker splits long lines into several.
 const MAX_LAST_CHUNKS: usize = 8;
 /// How many containers are inspected at a time for a list.
 const CONCURRENT_INSPECTS: usize = 8;

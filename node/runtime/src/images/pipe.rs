@@ -1,4 +1,5 @@
-//! Bridges between async tasks and blocking threads: bytes through a bounded channel, and a file that still grows.
+//! Bridges between async tasks and blocking threads: bytes through a bounded channel, whose bound is the
+//! backpressure on the writer, and a file that still grows.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
