@@ -186,15 +186,18 @@ describe('fetch', () => {
       const whenOver = (): void => void (ended += 1)
       await frames.receive().then(whenOver, whenOver)
     }
+    let onUnanswered = (): void => {}
+    const unanswered = new Promise<void>((resolve) => (onUnanswered = resolve))
     const fetch = await fetching(async (request, frames) => {
       if (request.target === '/answer') await answer(frames)
+      else onUnanswered()
       await wait(frames)
     })
     await expect(fetch('/', { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'aborted' })
 
     const before = new AbortController()
     const waiting = fetch('/none', { signal: before.signal })
-    setTimeout(() => before.abort(), 20)
+    void unanswered.then(() => before.abort())
     await expect(waiting).rejects.toMatchObject({ code: 'aborted' })
 
     const within = new AbortController()
