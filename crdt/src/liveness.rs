@@ -1,6 +1,6 @@
 //! Liveness: which nodes are up, as a function of the documents.
 //!
-//! Each node is watched by observers. An observer that hears nothing of a node writes "unreachable, incarnation i" into
+//! Each node is watched by observers. An observer that receives nothing from a node writes "unreachable, incarnation i" into
 //! its own document: an accusation, in the terms of SWIM (Das et al. 2002) a confirmed suspicion with an incarnation. A
 //! node counts as down when a majority of its electorate accuses it. The electorate are its observers that are not
 //! accused themselves and have observed the node or accuse it. So one node with a bad link takes no other down, and the

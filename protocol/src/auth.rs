@@ -18,7 +18,7 @@ pub const MAX_AUTH_FRAME: usize = 16 * 1024;
 /// The dialer's first frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientHello {
-    /// What the dialer speaks.
+    /// Protocol versions of the dialer.
     #[serde(flatten)]
     pub versions: ProtocolVersions,
 }
@@ -28,7 +28,7 @@ pub struct ClientHello {
 pub struct ServerHello {
     /// Membership certificate, bound to the listener's peer id.
     pub certificate: String,
-    /// What the listener speaks. The dialer goes on only if the two have a version in common.
+    /// Protocol versions of the listener. The dialer goes on only if the two have a version in common.
     #[serde(default, flatten)]
     pub versions: ProtocolVersions,
 }

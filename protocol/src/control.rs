@@ -225,7 +225,7 @@ pub struct LogRequest {
 /// The token to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRequest {
-    /// What the token admits.
+    /// The node or user that the token admits.
     pub subject: TokenSubject,
     /// Time until the token expires, in milliseconds.
     pub ttl_ms: Millis,
@@ -234,7 +234,7 @@ pub struct TokenRequest {
     pub browser: bool,
 }
 
-/// What a token admits.
+/// The node or user that a token admits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenSubject {

@@ -25,7 +25,7 @@ impl ProtocolVersions {
 }
 
 impl Default for ProtocolVersions {
-    /// What a program speaks that does not say it.
+    /// Returns the versions of a program that does not state them: the first only.
     fn default() -> Self {
         Self { version: first(), oldest: first() }
     }
@@ -44,7 +44,7 @@ impl std::fmt::Display for ProtocolVersions {
     }
 }
 
-/// What a node supports of the documents. In effect is the least that any node which is up supports.
+/// The versions that a node supports. In effect is the lowest that any node which is up supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Supports {
@@ -55,7 +55,7 @@ pub struct Supports {
 }
 
 impl Default for Supports {
-    /// What a node supports that does not say it.
+    /// Returns the versions of a node that does not state them: the first of each.
     fn default() -> Self {
         Self { schema: first(), plan: first() }
     }

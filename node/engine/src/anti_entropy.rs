@@ -22,7 +22,7 @@ pub(crate) struct AntiEntropy {
     last_peer: Option<NodeId>,
     /// Peers whose last summary has no change of our actors that we lack.
     confirmed: BTreeSet<NodeId>,
-    /// What the peers have said of [`vc_crdt::Replica::settled`] in their last heartbeats.
+    /// [`vc_crdt::Replica::settled`] of each peer, as reported in its last heartbeat.
     settled: BTreeMap<NodeId, u64>,
     cached: Option<(VersionVector, u64)>,
 }

@@ -3,12 +3,12 @@
 
 use vc_protocol::Millis;
 
-/// What a document that this process did not write means.
+/// How this process reacts to a document of this node that another process wrote.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// This process goes on after it: its author has ended, or is the younger one of two and will.
+    /// Continues with the next generation: the other process has ended, or started later and will stop.
     Succeed,
-    /// Its author runs now, with the same identity, and has run longer.
+    /// Stops: the other process is running with the same identity, and has run longer.
     Duplicate,
 }
 
@@ -19,7 +19,7 @@ pub(crate) struct DocumentOwner {
     present: Option<u64>,
     /// Whether this process wrote it.
     wrote: bool,
-    /// How often another process has replaced one that this process wrote.
+    /// Number of times that another process replaced a document that this process wrote.
     replaced: u32,
 }
 

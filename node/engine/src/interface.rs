@@ -57,7 +57,7 @@ impl From<Millis> for Clock {
     }
 }
 
-/// What a node said of itself in its last heartbeat; in no document.
+/// What a node reported in its last heartbeat; stored in no document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Vitals {
     /// CPU and memory in use.

@@ -13,14 +13,14 @@ enum State {
     },
 }
 
-/// What the first list after a time without one means.
+/// Whether a list of the runtime's instances ends a time in which it was unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recovery {
     /// It is the first list since the start.
     First,
-    /// The runtime was unavailable.
+    /// The runtime was unavailable until now.
     Returned,
-    /// It was available.
+    /// The runtime was available before.
     None,
 }
 

@@ -1,4 +1,4 @@
-//! What forwards connections and datagrams to the instances of a service.
+//! The interface to the service proxy, which forwards connections and datagrams to the instances of a service.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the runtime was last seen to run.
+//! The instances that the runtime reported last.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What goes in and comes out: context, project, errors, limits.
+//! The input and output of the parser: context, project, errors, limits.
 
 use std::collections::BTreeMap;
 use std::{fmt, io};

@@ -35,7 +35,7 @@ pub(super) struct DockerClient {
     pub(super) reporter: Reporter,
     pub(super) starts: Arc<Semaphore>,
     pub(super) removals: Arc<Semaphore>,
-    /// How often the engine was connected to.
+    /// Number of connections made to the Docker engine since the start.
     pub(super) connections: Arc<watch::Sender<u64>>,
     pub(super) networks: PendingNetworks,
     pub(super) dns: DnsConfig,
