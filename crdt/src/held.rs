@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_protocol::ServiceKey;
 use vc_protocol::change::DocumentId;
+use vc_protocol::node::Holds;
 
 use crate::received::UnreadableEntry;
 use crate::state::ClusterState;
@@ -47,6 +48,12 @@ impl Held {
     /// Returns whether this version can read everything.
     pub fn is_empty(&self) -> bool {
         self.documents.is_empty() && self.services.is_empty() && !self.has_unreadable
+    }
+
+    /// Returns what the others need to know of it.
+    pub fn holds(&self) -> Holds {
+        let services = self.services.keys().cloned().collect();
+        Holds { all: !self.documents.is_empty(), services }
     }
 
     /// Returns why a node neither starts nor stops instances of a service; `None` if it does.

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vc_protocol::change::DocumentId;
 use vc_protocol::instance::Claim;
-use vc_protocol::node::NodeInfo;
+use vc_protocol::node::{Holds, NodeInfo};
 use vc_protocol::spec::{FileId, FileKind, ServiceSpec};
 use vc_protocol::{InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
@@ -54,7 +54,7 @@ pub struct ClusterState {
     pub tombstones: BTreeMap<VolumeKey, Tombstone>,
 }
 
-/// A tombstone: the removal of a volume, kept so that nodes that learn of it later delete its data too.
+/// The removal of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
     /// When the volume was removed.
@@ -176,6 +176,8 @@ pub struct NodeState {
     pub info: Option<NodeInfo>,
     /// Why the runtime does not answer; `None` if it does.
     pub runtime_error: Option<String>,
+    /// What it neither starts nor stops, because its version does not know all of it.
+    pub holds: Holds,
     /// Claims on the instances that it runs.
     pub claims: BTreeMap<InstanceId, Claim>,
     /// Named volumes whose data it holds.
@@ -244,6 +246,7 @@ impl NodeState {
             uptime: reader.entry("self", "uptime").unwrap_or(0),
             info: reader.entry("self", "info"),
             runtime_error: reader.entry("self", "runtime_error"),
+            holds: reader.entry("self", "holds").unwrap_or_default(),
             claims: reader.map("claims"),
             unreachable: reader.map("unreachable"),
             observed: reader.map::<_, bool>("observed").into_keys().collect(),
@@ -262,6 +265,7 @@ impl NodeState {
                 ("uptime".to_owned(), Some(json(&state.uptime))),
                 ("info".to_owned(), state.info.as_ref().map(json)),
                 ("runtime_error".to_owned(), state.runtime_error.as_ref().map(json)),
+                ("holds".to_owned(), (!state.holds.is_empty()).then(|| json(&state.holds))),
             ])
         };
         let before = facts(self);

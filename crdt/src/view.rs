@@ -283,6 +283,7 @@ fn node(
         up: up.contains(&id),
         draining: cluster.drained.get(&id).copied().unwrap_or(false),
         runtime_error: state.runtime_error.clone(),
+        holds: state.holds.clone(),
         claims,
     })
 }

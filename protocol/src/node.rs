@@ -1,11 +1,11 @@
 //! Facts about nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, Resources, Supports};
+use crate::{Name, Resources, ServiceKey, Supports};
 
 /// The static facts of a node, written into its document at each start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,29 @@ impl RuntimeKind {
             Self::Docker => "docker",
             Self::Process => "process",
         }
+    }
+}
+
+/// What a node holds: it starts and stops no instances of it, because its version does not know all of it. Said in its
+/// document, so that the others give it nothing new.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Holds {
+    /// Every service.
+    pub all: bool,
+    /// These services.
+    pub services: BTreeSet<ServiceKey>,
+}
+
+impl Holds {
+    /// Returns whether the node holds nothing.
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.services.is_empty()
+    }
+
+    /// Returns whether the node holds a service.
+    pub fn contains(&self, service: &ServiceKey) -> bool {
+        self.all || self.services.contains(service)
     }
 }
 

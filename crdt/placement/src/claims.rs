@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use vc_protocol::Slot;
 
 use crate::allocation::NodeAllocation;
-use crate::feasibility::{check_node, check_resources, check_volumes};
+use crate::feasibility::{check_new, check_node, check_resources, check_volumes};
 use crate::input::{ClaimView, PlanInput};
 use crate::order::Service;
 use crate::rendezvous::rendezvous;
@@ -107,9 +107,11 @@ fn apply_moves<'a>(
         for (&replica, place) in kept {
             let slot = Slot { service: service.key.clone(), replica };
             let Some((from, to)) = move_order(input, allocations, &slot) else { continue };
+            let stays = allocations[from].node.holds.contains(service.key);
             let target = &mut allocations[to];
-            let feasible = check_volumes(service, target, volumes).is_ok()
-                && check_node(service, target).is_ok()
+            let feasible = !stays
+                && check_volumes(service, target, volumes).is_ok()
+                && check_new(service, target).is_ok()
                 && check_resources(service, target).is_ok();
             if place.node != from || from == to || !feasible {
                 continue;
@@ -163,6 +165,8 @@ fn contenders<'a>(
         services.iter().map(|_| BTreeMap::new()).collect();
     for (node, allocation) in allocations.iter().enumerate() {
         for (slot, claim) in &allocation.node.claims {
+            // What a node holds and does not run, it does not start.
+            let check = if claim.running { check_node } else { check_new };
             let reason = match indexes.get(&slot.service) {
                 None => format!("still runs it, but {} was removed", slot.service),
                 Some(&index) if !(1..=services[index].replicas).contains(&slot.replica) => {
@@ -172,7 +176,7 @@ fn contenders<'a>(
                     )
                 }
                 Some(&index) => match check_volumes(&services[index], allocation, volumes)
-                    .and_then(|()| check_node(&services[index], allocation))
+                    .and_then(|()| check(&services[index], allocation))
                 {
                     Err(infeasible) => infeasible.to_string(),
                     Ok(()) => {

@@ -29,6 +29,7 @@ pub(crate) enum Infeasible<'a> {
     Down,
     Draining,
     RuntimeUnavailable(&'a str),
+    Held,
     Platform {
         required: &'a str,
         node: &'a Node,
@@ -70,6 +71,15 @@ pub(crate) fn check_volumes<'a>(
         }
         VolumeAffinity::Node(..) | VolumeAffinity::Any => Ok(()),
     }
+}
+
+/// Checks whether the node may get a slot that it does not run: as [`check_node`], and it must not hold the service.
+pub(crate) fn check_new<'a>(
+    service: &Service<'a>,
+    allocation: &'a NodeAllocation<'_>,
+) -> Result<(), Infeasible<'a>> {
+    check_node(service, allocation)?;
+    if allocation.node.holds.contains(service.key) { Err(Infeasible::Held) } else { Ok(()) }
 }
 
 /// Checks what does not depend on other slots or on volumes: liveness, platform, constraints and runtime.
@@ -236,6 +246,7 @@ impl fmt::Display for Infeasible<'_> {
             Self::Down => f.write_str("is down"),
             Self::Draining => f.write_str("is draining"),
             Self::RuntimeUnavailable(error) => write!(f, "has no working runtime: {error}"),
+            Self::Held => f.write_str("does not know all of the service: upgrade its vc-node"),
             Self::Platform { required, node } => {
                 write!(f, "is {}/{}, {required} required", node.os, node.arch)
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vc_protocol::node::RuntimeKind;
+use vc_protocol::node::{Holds, RuntimeKind};
 use vc_protocol::spec::{self, ServiceSpec};
 use vc_protocol::{Lamport, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey};
 
@@ -51,6 +51,9 @@ pub struct Node {
     pub draining: bool,
     /// Why the runtime does not answer; `None` if it does.
     pub runtime_error: Option<String>,
+    /// What it neither starts nor stops: of it, the node keeps the slots that it runs and gets no others.
+    #[serde(default, skip_serializing_if = "Holds::is_empty")]
+    pub holds: Holds,
     /// The slots that the node claims to run.
     pub claims: BTreeMap<Slot, ClaimView>,
 }

@@ -8,7 +8,7 @@ use vc_protocol::{ServiceKey, Slot};
 use crate::allocation::NodeAllocation;
 use crate::claims::Kept;
 use crate::decision::{Placement, Plan, Refusal};
-use crate::feasibility::{Infeasible, check_node, check_resources, check_volumes};
+use crate::feasibility::{Infeasible, check_new, check_resources, check_volumes};
 use crate::order::Service;
 use crate::ports;
 use crate::reasons;
@@ -45,7 +45,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
         }
         let is_eligible = |allocation: &NodeAllocation<'a>| {
             check_volumes(service, allocation, volumes).is_ok()
-                && check_node(service, allocation).is_ok()
+                && check_new(service, allocation).is_ok()
         };
         let mut scheduler = Self {
             service,
@@ -65,7 +65,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
 
     /// Returns the first service of the volume group that the node may not run.
     fn ineligible_member(&self, allocation: &NodeAllocation<'a>) -> Option<&'a ServiceKey> {
-        let found = self.group.iter().find(|other| check_node(other, allocation).is_err());
+        let found = self.group.iter().find(|other| check_new(other, allocation).is_err());
         found.map(|other| other.key)
     }
 
@@ -204,7 +204,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
                 None => Ok(()),
             };
             let infeasible = check_volumes(self.service, allocation, volumes)
-                .and_then(|()| check_node(self.service, allocation))
+                .and_then(|()| check_new(self.service, allocation))
                 .and_then(|()| check_group())
                 .and_then(|()| check_resources(self.service, allocation))
                 .err()?;

@@ -7,6 +7,7 @@ use vc_crdt::{DocumentError, Held, Loaded, NodeState, Replica, View};
 use vc_protocol::change::{Batch, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
+use vc_protocol::node::Holds;
 use vc_protocol::{ClusterId, Millis, NodeId};
 
 use crate::accusation::{accuse_silent_nodes, refute_accusations};
@@ -69,6 +70,7 @@ impl Engine {
             uptime: 0,
             info: Some(info),
             runtime_error: None,
+            holds: Holds::default(),
             claims: before.claims.clone(),
             // Accusations stay until the accused node refutes them, or its old claims would count again.
             unreachable: before.unreachable,
@@ -372,16 +374,15 @@ impl Engine {
 
     /// Computes the view, and logs which nodes went up or down.
     fn update_view(&mut self) {
+        let held = self.replica.held();
+        self.own.holds = held.holds();
         let mut nodes = self.replica.nodes().clone();
         if self.may_write_own_document() {
             // What is about to be written counts already, above all the incarnation: the last one may be accused, and this
             // node would count itself as down and stop everything.
             nodes.insert(self.replica.id(), self.own.clone());
         }
-        let view = View {
-            held: self.replica.held(),
-            ..View::from_states(self.replica.cluster().clone(), nodes)
-        };
+        let view = View { held, ..View::from_states(self.replica.cluster().clone(), nodes) };
         if view.held != self.view.held {
             let Held { documents, services, .. } = &view.held;
             tracing::info!(?documents, ?services, "what this vc-node cannot read has changed");
@@ -440,6 +441,7 @@ impl Engine {
             same && self.view.up.contains(&node)
         };
         if self.replica.checkpoint_author() != Some(id)
+            || !self.view.held.documents.is_empty()
             || !self.replica.present_members().all(agrees)
         {
             return;

@@ -67,11 +67,9 @@ fn older(view: &View) -> Vec<String> {
 /// Returns a line for what this node holds, because its version does not know all of it.
 fn held(view: &View) -> Vec<String> {
     let upgrade = "this node neither starts nor stops it: upgrade vc-node here";
+    // Its document says so of everything.
     if !view.held.documents.is_empty() {
-        return vec![
-            "this node starts and stops nothing, as its vc-node does not know all of the documents: upgrade vc-node here"
-                .to_owned(),
-        ];
+        return Vec::new();
     }
     view.held.services.iter().map(|(key, reason)| format!("{key} {reason}; {upgrade}")).collect()
 }

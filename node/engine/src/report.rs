@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use vc_crdt::View;
 use vc_crdt::liveness::accuses;
+use vc_crdt::{NodeState, View};
 use vc_placement::{Plan, Refusal, Relocation, rebalance as relocations};
 use vc_protocol::control::{
     InstanceRow, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ServiceDetail, ServiceRow,
@@ -200,9 +200,19 @@ fn unreachable(view: &View, by: NodeId) -> Vec<NodeId> {
     view.nodes.keys().copied().filter(|&of| accuses(&view.nodes, by, of)).collect()
 }
 
+/// Says that a node holds everything.
+fn holds(state: &NodeState) -> Option<String> {
+    let version = &state.info.as_ref()?.version;
+    state.holds.all.then(|| {
+        format!(
+            "starts and stops nothing, as its vc-node {version} does not know all of the documents: upgrade it"
+        )
+    })
+}
+
 /// Returns a row for every node, then for those that have left.
 pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
-    let row = |(&id, state): (&NodeId, &vc_crdt::NodeState)| {
+    let row = |(&id, state): (&NodeId, &NodeState)| {
         let up = view.up.contains(&id);
         let Vitals { usage: used, clock_offset_ms } =
             vitals.get(&id).copied().filter(|_| up).unwrap_or_default();
@@ -214,7 +224,7 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
             id,
             name: view.name(id),
             state: if up { NodeStatus::Up } else { NodeStatus::Down },
-            problem: state.runtime_error.clone().unwrap_or_default(),
+            problem: state.runtime_error.clone().or_else(|| holds(state)).unwrap_or_default(),
             draining: view.cluster.drained.get(&id).copied().unwrap_or(false),
             cpu_millis: capacity.cpu_millis,
             memory_bytes: capacity.memory_bytes,

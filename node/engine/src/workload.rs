@@ -195,7 +195,11 @@ impl Workload {
             }
             let is_held = hold(&id.slot.service).is_some();
             if (is_held || stays.contains(id)) && !local.is_removing() {
-                local.stay();
+                if is_held {
+                    local.hold();
+                } else {
+                    local.stay();
+                }
                 if let Some((state, reason)) = local.running() {
                     local.show(self.node, id, state, reason, clock);
                     claims.insert(id.clone(), local.claim(lamport));

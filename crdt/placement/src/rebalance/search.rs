@@ -7,7 +7,7 @@ use vc_protocol::{NodeId, Resources, ServiceKey, Slot};
 
 use crate::allocation::NodeAllocation;
 use crate::decision::{Plan, Relocation};
-use crate::feasibility::{check_node, check_resources};
+use crate::feasibility::{check_new, check_resources};
 use crate::input::{Node, PlanInput};
 use crate::order::{Service, services};
 
@@ -216,6 +216,7 @@ impl<'a> SimulatedState<'a> {
         if from == to
             || !service.volumes.is_empty()
             || self.held.contains(slot)
+            || self.nodes[from].node.holds.contains(&slot.service)
             || !claim.is_some_and(|claim| claim.running)
         {
             return false;
@@ -228,7 +229,7 @@ impl<'a> SimulatedState<'a> {
                 allocation.reserve_ports(other, held.replica);
             }
         }
-        check_node(service, &allocation).is_ok() && check_resources(service, &allocation).is_ok()
+        check_new(service, &allocation).is_ok() && check_resources(service, &allocation).is_ok()
     }
 }
 

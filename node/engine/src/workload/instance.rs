@@ -48,7 +48,7 @@ pub(super) struct Local {
     /// The timestamp of its claim; `None` before the first.
     lamport: Option<Lamport>,
     /// Since when it runs, by the monotonic clock: the time of a restart of this node counts as its start, unless it was
-    /// available before.
+    /// available before, which gives 0.
     running_since: Option<Millis>,
     /// Whether its claim from before the start says that it is available.
     was_available: bool,
@@ -221,6 +221,17 @@ impl Local {
         self.availability = match self.availability {
             Availability::Delayed(_) | Availability::Available => Availability::Available,
             Availability::No | Availability::At(_) => Availability::No,
+        };
+    }
+
+    /// Notes that it is held: whether it should run, and how, is not known. It stays available as long as it runs and is not
+    /// unhealthy.
+    pub(super) fn hold(&mut self) {
+        let was_available = self.is_available() || self.running_since == Some(0);
+        self.availability = match self.phase {
+            Some(Phase::Running { health: Some(true), .. }) => Availability::Available,
+            Some(Phase::Running { health: None, .. }) if was_available => Availability::Available,
+            _ => Availability::No,
         };
     }
 
