@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use vc_crdt::Replica;
+use vc_crdt::{KnownVersions, Replica};
 use vc_protocol::change::{DocumentId, SignedChange};
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId, ServiceKey};
@@ -25,7 +25,9 @@ fn load(changes: Vec<SignedChange>) -> Replica {
     let id = NodeId::of(&key.public()).expect("ed25519");
     let cluster = ClusterId::of(&key.public()).expect("ed25519");
     let certificate = issue_certificate(&key, id, NodeRole::Server, 0).expect("signed");
-    let loaded = Replica::load(key, id, cluster, vec![certificate], changes).expect("a replica");
+    let knows = KnownVersions::default();
+    let loaded = Replica::load(key, id, cluster, knows, vec![certificate], changes);
+    let loaded = loaded.expect("a replica");
     assert_eq!(loaded.rejected, []);
     loaded.replica
 }

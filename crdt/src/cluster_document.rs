@@ -6,8 +6,7 @@ use automerge::Change;
 use vc_protocol::Millis;
 use vc_protocol::change::{Actor, Checkpoint, generation_of};
 
-use crate::document::{Document, DocumentError, Edit, Entries, Key, Written, covers};
-use crate::schema::CLUSTER;
+use crate::document::{Document, DocumentError, Edit, Entries, Key, Schema, Written, covers};
 use crate::state::Maps;
 
 /// How a generation begins.
@@ -61,9 +60,9 @@ pub(crate) struct ClusterDocument {
 
 impl ClusterDocument {
     /// Returns the empty document of generation 0.
-    pub(crate) fn new() -> Result<Self, DocumentError> {
+    pub(crate) fn new(schema: Schema) -> Result<Self, DocumentError> {
         Ok(Self {
-            present: Document::new(CLUSTER)?,
+            present: Document::new(schema)?,
             start: None,
             start_size: 0,
             previous: None,

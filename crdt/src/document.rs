@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use automerge::legacy::{Key as MapKey, ObjectId};
 use automerge::transaction::{CommitOptions, Transactable as _};
 use automerge::{
-    ActorId, Automerge, Change, ChangeHash, ObjId, ROOT, ReadDoc as _, ScalarValue, Value,
+    ActorId, Automerge, Change, ChangeHash, ObjId, ObjType, ROOT, ReadDoc as _, ScalarValue, Value,
 };
 use vc_protocol::Millis;
 use vc_protocol::change::Actor;
@@ -75,28 +75,40 @@ pub(crate) struct Written {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// One change of a document's schema: it adds maps. The author is the actor `genesis`, the time is 0, and it depends on the
-/// schema change before it, so it is equal on every node; it is never sent. Its bytes are frozen: a document of one
-/// version has to be the start of that of the next.
+/// One change of a document's schema: it adds maps.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SchemaChange {
+pub struct SchemaChange {
     /// The version of the documents' schemas that it belongs to, from 1. Those of one document ascend.
-    pub(crate) version: u32,
+    pub version: u32,
     /// The maps that it adds.
-    pub(crate) maps: &'static [&'static str],
-    /// The Automerge change.
-    pub(crate) bytes: &'static [u8],
+    pub maps: &'static [&'static str],
+    /// The Automerge change. The author is the actor `genesis`, the time is 0, and it depends on the schema change before it,
+    /// so it is equal on every node; it is never sent. Its bytes are frozen: a document of one version has to be the start
+    /// of that of the next. `None`: the only writer of the document makes the maps, and older versions read the others.
+    pub bytes: Option<&'static [u8]>,
 }
 
 impl SchemaChange {
-    fn decode(&self) -> Result<Change, DocumentError> {
-        Change::from_bytes(self.bytes.to_vec()).map_err(|_| DocumentError::Schema(self.version))
+    fn decode(&self) -> Result<Option<Change>, DocumentError> {
+        let change = self.bytes.map(|bytes| Change::from_bytes(bytes.to_vec())).transpose();
+        change.map_err(|_| DocumentError::Schema(self.version))
     }
 }
 
 /// The schema changes of a kind of document, oldest first; the first is the genesis. New ones are appended.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Schema(pub(crate) &'static [SchemaChange]);
+pub struct Schema(pub &'static [SchemaChange]);
+
+impl Schema {
+    /// Returns the newest version.
+    pub(crate) fn version(self) -> u32 {
+        self.0.last().map_or(0, |step| step.version)
+    }
+
+    fn maps(self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().flat_map(|step| step.maps.iter().copied())
+    }
+}
 
 /// A map, and a key in it.
 pub(crate) type Key = (&'static str, String);
@@ -114,6 +126,8 @@ pub(crate) struct Document {
     changes: Vec<Vec<u8>>,
     /// Size of `changes` in bytes.
     size: usize,
+    /// Maps that the next write makes, with their first entries.
+    pending: BTreeMap<String, BTreeMap<String, ScalarValue>>,
 }
 
 impl Document {
@@ -128,6 +142,7 @@ impl Document {
             schema,
             applied: 0,
             maps: BTreeMap::new(),
+            pending: BTreeMap::new(),
             changes: Vec::new(),
             size: 0,
         };
@@ -137,8 +152,26 @@ impl Document {
 
     /// Returns an empty document with the same schema changes.
     pub(crate) fn empty(&self) -> Result<Self, DocumentError> {
-        let last = self.applied.checked_sub(1).and_then(|last| self.schema.0.get(last));
-        Self::with_schema(self.schema, last.map_or(0, |step| step.version))
+        Self::with_schema(self.schema, self.version())
+    }
+
+    /// Returns the start of the next generation of a document with one writer: it keeps the maps that this version does not
+    /// know, with their entries.
+    pub(crate) fn next_generation(&self) -> Result<Self, DocumentError> {
+        let mut next = self.empty()?;
+        for (name, id) in self.unknown_maps() {
+            let entries = self.automerge.map_range(&id, ..).filter_map(|item| {
+                let Value::Scalar(value) = item.value.into_value() else { return None };
+                Some((item.key.to_string(), value.into_owned()))
+            });
+            next.pending.insert(name, entries.collect());
+        }
+        Ok(next)
+    }
+
+    /// Returns the newest version of the schema whose maps the document has.
+    pub(crate) fn version(&self) -> u32 {
+        self.schema.0[..self.applied].last().map_or(0, |step| step.version)
     }
 
     /// Returns the number of changes, without those of the schema.
@@ -156,16 +189,52 @@ impl Document {
         while let Some(step) = self.schema.0.get(self.applied)
             && step.version <= version
         {
-            let refused = DocumentError::Schema(step.version);
-            self.automerge.apply_changes([step.decode()?]).map_err(|_| refused.clone())?;
-            for &name in step.maps {
-                let found = self.automerge.get(ROOT, name).map_err(write_error)?;
-                let (_, id) = found.ok_or_else(|| refused.clone())?;
-                self.maps.insert(name, id);
+            match step.decode()? {
+                Some(change) => {
+                    let refused = |_| DocumentError::Schema(step.version);
+                    self.automerge.apply_changes([change]).map_err(refused)?;
+                }
+                None => self
+                    .pending
+                    .extend(step.maps.iter().map(|&name| (name.to_owned(), BTreeMap::new()))),
             }
             self.applied += 1;
+            self.find_maps();
         }
         Ok(())
+    }
+
+    /// Looks up the maps that the document has by now. The first of a name stays.
+    fn find_maps(&mut self) {
+        for name in self.schema.maps() {
+            if !self.maps.contains_key(name)
+                && let Ok(Some((Value::Object(ObjType::Map), id))) = self.automerge.get(ROOT, name)
+            {
+                self.maps.insert(name, id);
+            }
+        }
+        while let Some(step) = self.schema.0.get(self.applied)
+            && step.bytes.is_none()
+            && step.maps.iter().all(|name| self.maps.contains_key(name))
+        {
+            self.applied += 1;
+        }
+    }
+
+    /// Returns the maps that the schema does not have.
+    fn unknown_maps(&self) -> impl Iterator<Item = (String, ObjId)> {
+        let unknown = |name: &str| self.schema.maps().all(|known| known != name);
+        self.automerge.map_range(ROOT, ..).filter_map(move |item| {
+            let (id, name) = (item.id(), item.key.to_string());
+            let is_map = matches!(item.value.into_value(), Value::Object(ObjType::Map));
+            (is_map && unknown(&name)).then_some((name, id))
+        })
+    }
+
+    /// Returns whether a document with one writer has something that this version does not know. Its other maps are
+    /// complete, unless [`Document::is_held`].
+    pub(crate) fn needs_newer_version(&self) -> bool {
+        self.is_held() || self.unknown_maps().next().is_some()
     }
 
     /// Returns whether some changes wait for others: for a schema change that this version does not know. What the document
@@ -178,7 +247,7 @@ impl Document {
     /// change that this version knows.
     pub(crate) fn incomplete(&self, changes: &[&Change]) -> BTreeSet<usize> {
         let schema = self.schema.0.iter().skip(self.applied);
-        let schema = schema.filter_map(|step| step.decode().ok());
+        let schema = schema.filter_map(|step| step.decode().ok().flatten());
         let mut known: BTreeSet<ChangeHash> = schema.map(|change| change.hash()).collect();
         let mut left: BTreeSet<usize> = (0..changes.len()).collect();
         loop {
@@ -206,7 +275,7 @@ impl Document {
             return Ok(());
         }
         for step in self.schema.0.iter().skip(self.applied) {
-            if missing.contains(&step.decode()?.hash()) {
+            if step.decode()?.is_some_and(|change| missing.contains(&change.hash())) {
                 return self.upgrade(step.version).and_then(|()| self.follow_schema());
             }
         }
@@ -228,8 +297,20 @@ impl Document {
         }
         self.automerge.set_actor(ActorId::from(actor.as_bytes()));
         let mut transaction = self.automerge.transaction();
+        let mut maps: BTreeMap<&str, ObjId> = BTreeMap::new();
+        for (name, entries) in &self.pending {
+            if self.maps.contains_key(name.as_str()) {
+                continue;
+            }
+            let map = transaction.put_object(ROOT, name, ObjType::Map).map_err(write_error)?;
+            for (key, value) in entries {
+                transaction.put(&map, key, value.clone()).map_err(write_error)?;
+            }
+            maps.insert(name, map);
+        }
         for edit in edits {
-            let Some(map) = self.maps.get(edit.map) else { continue };
+            let made = || maps.get(edit.map);
+            let Some(map) = self.maps.get(edit.map).or_else(made) else { continue };
             let held = transaction.get(map, &edit.key).map_err(write_error)?;
             // The change shows every edit, even of an entry that has this value, or is missing, in this document: Automerge
             // leaves out what changes nothing.
@@ -250,6 +331,8 @@ impl Document {
         }
         let seconds = i64::try_from(at / 1000).unwrap_or(i64::MAX);
         let (hash, _) = transaction.commit_with(CommitOptions::default().with_time(seconds));
+        self.pending.clear();
+        self.find_maps();
         let Some(hash) = hash else { return Ok(None) };
         let change = self.automerge.get_change_by_hash(&hash).ok_or_else(|| {
             DocumentError::Write("the change is missing after the commit".to_owned())
@@ -266,7 +349,9 @@ impl Document {
         let applied = catch_unwind(AssertUnwindSafe(|| {
             let applied = self.automerge.apply_changes(changes.iter().map(|&it| it.clone()));
             applied.map_err(|_| DocumentError::Malformed)?;
-            self.follow_schema()
+            self.follow_schema()?;
+            self.find_maps();
+            Ok(())
         }));
         if let Err(error) = applied.unwrap_or(Err(DocumentError::Panicked)) {
             self.rebuild()?;
@@ -283,6 +368,7 @@ impl Document {
         let changes: Result<Vec<Change>, _> = changes.collect();
         let changes = changes.map_err(|_| DocumentError::Malformed)?;
         document.apply(&changes.iter().collect::<Vec<_>>())?;
+        document.pending = std::mem::take(&mut self.pending);
         *self = document;
         Ok(())
     }
@@ -320,7 +406,8 @@ impl Document {
 
     /// Returns the entries of all maps as they were with only the changes up to these sequence numbers.
     pub(crate) fn entries_at(&self, versions: &BTreeMap<Actor, u64>) -> Entries {
-        let schema = self.schema.0.iter().take(self.applied).filter_map(|step| step.decode().ok());
+        let schema = self.schema.0.iter().take(self.applied);
+        let schema = schema.filter_map(|step| step.decode().ok().flatten());
         let all = self.changes.iter().filter_map(|bytes| Change::from_bytes(bytes.clone()).ok());
         let included = all.filter(|change| covers(versions, change));
         let changes: Vec<Change> = schema.chain(included).collect();
@@ -389,7 +476,7 @@ mod tests {
     use super::*;
     use vc_protocol::NodeId;
 
-    use crate::schema::tests::{NEWER, OLDER};
+    use crate::schema::tests::{NEWER, OLDER, ONE_WRITER};
 
     fn actor(n: u64) -> Actor {
         let key = vc_protocol::Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
@@ -485,6 +572,35 @@ mod tests {
         assert_eq!(upgraded.map("entries"), new.map("entries"));
         let third = upgraded.write(&actor(1), &[put("z", "4")], 0).expect("written");
         assert_eq!(third.map(|written| written.seq), Some(2));
+    }
+
+    #[test]
+    fn an_older_version_reads_a_document_whose_writer_made_a_map_and_keeps_the_map() {
+        let mut new = Document::new(ONE_WRITER).expect("new");
+        let first = new.write(&actor(1), &[put("x", "1")], 0).expect("written").expect("a change");
+        new.upgrade(2).expect("upgraded");
+        let second = new.write(&actor(1), &[more("y", "2"), put("x", "3")], 0);
+        let second = second.expect("written").expect("a change");
+        assert!(!new.needs_newer_version() && new.version() == 2);
+
+        let mut old = Document::new(OLDER).expect("new");
+        old.apply(&[&change(&first, 1)]).expect("applies");
+        assert!(!old.needs_newer_version());
+        old.apply(&[&change(&second, 1)]).expect("applies");
+        assert!(!old.is_held() && old.needs_newer_version());
+        assert_eq!(old.map("entries"), new.map("entries"));
+
+        let mut next = old.next_generation().expect("new");
+        let written = next.write(&actor(2), &[put("x", "4")], 0).expect("written");
+        let written = change(&written.expect("a change"), 2);
+        let mut upgraded = Document::new(ONE_WRITER).expect("new");
+        upgraded.apply(&[&written]).expect("applies");
+        assert_eq!(upgraded.map("more"), new.map("more"));
+        let again = upgraded.next_generation().expect("new").write(&actor(3), &[more("z", "5")], 0);
+        let mut read = Document::new(ONE_WRITER).expect("new");
+        read.apply(&[&change(&again.expect("written").expect("a change"), 3)]).expect("applies");
+        assert_eq!(read.map("more").into_keys().collect::<Vec<_>>(), ["z"]);
+        assert_eq!(read.version(), 2);
     }
 
     #[test]

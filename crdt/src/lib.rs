@@ -11,6 +11,7 @@
 mod cluster_document;
 mod document;
 mod held;
+mod known;
 pub mod liveness;
 mod progress;
 mod received;
@@ -19,8 +20,9 @@ mod schema;
 mod state;
 mod view;
 
-pub use document::DocumentError;
+pub use document::{DocumentError, Schema, SchemaChange};
 pub use held::Held;
+pub use known::KnownVersions;
 pub use received::{EntryError, Received, Rejected, UnreadableEntry};
 pub use replica::{Loaded, Replica};
 pub use state::{
@@ -28,7 +30,3 @@ pub use state::{
     ServiceRecord, Tombstone, UpdateResult, VolumeRecord,
 };
 pub use view::{UpdateStatus, View, claims_of_slot};
-
-/// What this version supports of the documents.
-pub const SUPPORTS: vc_protocol::Supports =
-    vc_protocol::Supports { schema: schema::SCHEMA_VERSION, plan: vc_placement::PLAN_VERSION };

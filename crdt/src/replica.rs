@@ -15,6 +15,7 @@ use self::receive::{Incoming, checkpoints_first};
 use crate::cluster_document::ClusterDocument;
 use crate::document::{Document, DocumentError};
 use crate::held::Held;
+use crate::known::KnownVersions;
 use crate::progress::Progress;
 use crate::received::{Received, Rejected, UnreadableEntry};
 use crate::state::{ClusterState, NodeState};
@@ -49,6 +50,7 @@ pub struct Replica {
     id: NodeId,
     key: Keypair,
     cluster_id: ClusterId,
+    knows: KnownVersions,
     members: BTreeMap<NodeId, Member>,
     quarantine: BTreeSet<NodeId>,
     cluster: ClusterDocument,
@@ -71,6 +73,7 @@ impl Replica {
         key: Keypair,
         id: NodeId,
         cluster_id: ClusterId,
+        knows: KnownVersions,
         certificates: Vec<String>,
         changes: Vec<SignedChange>,
     ) -> Result<Loaded, DocumentError> {
@@ -78,9 +81,10 @@ impl Replica {
             id,
             key,
             cluster_id,
+            knows,
             members: BTreeMap::new(),
             quarantine: BTreeSet::new(),
-            cluster: ClusterDocument::new()?,
+            cluster: ClusterDocument::new(knows.cluster)?,
             cluster_unreadable: Vec::new(),
             upcoming: None,
             nodes: BTreeMap::new(),
@@ -166,11 +170,14 @@ impl Replica {
 
     /// Returns what this version cannot read.
     pub fn held(&self) -> Held {
-        // A worker cannot halt the others: what it runs counts as unknown until its document can be read.
+        // A worker cannot halt the others: of its document counts what can be read.
+        let counts = |node: NodeId| {
+            let is_server = self.members.get(&node).is_some_and(|it| it.role == NodeRole::Server);
+            is_server || node == self.id
+        };
         let held = |node: &NodeId, it: &NodeDocument| {
             let id = DocumentId::Node { node: *node, generation: it.generation };
-            let is_server = self.members.get(node).is_some_and(|it| it.role == NodeRole::Server);
-            (it.document.is_held() && is_server).then_some(id)
+            (it.document.needs_newer_version() && counts(*node)).then_some(id)
         };
         let mut documents: BTreeSet<DocumentId> =
             self.nodes.iter().filter_map(|(node, it)| held(node, it)).collect();
@@ -183,12 +190,16 @@ impl Replica {
         Held::of(&self.cluster_state, documents, &unreadable)
     }
 
-    /// Gives the documents that this node writes the maps of a schema version, if this version knows it. Call it with a
-    /// version that every node which is up supports: others hold the document.
+    /// Gives the documents that this node writes the maps of the newest schema that all nodes of the cluster support, as far
+    /// as this version knows it. Nodes that are down count: they would hold the documents when they return.
     ///
     /// # Errors
     /// A schema change does not decode.
-    pub fn upgrade(&mut self, schema: u32) -> Result<(), DocumentError> {
+    pub fn upgrade(&mut self) -> Result<(), DocumentError> {
+        let supports = |node| self.node_states.get(&node).and_then(|state| state.info.as_ref());
+        let schemas = self.present_members();
+        let schemas = schemas.map(|node| supports(node).map_or(1, |info| info.supports.schema));
+        let schema = schemas.min().unwrap_or(1);
         self.cluster.upgrade(schema)?;
         match self.nodes.get_mut(&self.id) {
             Some(own) => own.document.upgrade(schema),
@@ -198,6 +209,16 @@ impl Replica {
 
     fn cluster_document(&self) -> DocumentId {
         DocumentId::Cluster { generation: self.generation() }
+    }
+
+    /// Returns the version of the cluster document's schema.
+    pub fn schema(&self) -> u32 {
+        self.cluster.present().version()
+    }
+
+    /// Returns what this version knows.
+    pub fn knows(&self) -> &KnownVersions {
+        &self.knows
     }
 
     /// Returns the cluster document.

@@ -54,7 +54,7 @@ pub struct ClusterState {
     pub tombstones: BTreeMap<VolumeKey, Tombstone>,
 }
 
-/// The removal of a volume.
+/// A tombstone: the removal of a volume, kept so that nodes that learn of it later delete its data too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
     /// When the volume was removed.

@@ -3,13 +3,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_placement::{ClaimView, Node, Plan, PlanInput, ServiceDemand, plan};
+use vc_placement::{ClaimView, Node, Plan, PlanInput, Rules, ServiceDemand, plan};
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{Deployment, FailureAction, ServiceSpec};
-use vc_protocol::{InstanceId, Lamport, NodeId, ServiceKey, Slot, Stored, Supports, VolumeKey};
+use vc_protocol::{InstanceId, Lamport, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
 use crate::held::Held;
+use crate::known::KnownVersions;
 use crate::liveness;
 use crate::replica::Replica;
 use crate::state::{ClusterState, MoveOrder, NodeState, ServiceRecord};
@@ -33,8 +34,8 @@ pub struct View {
     pub plan: Plan,
     /// What this version cannot read.
     pub held: Held,
-    /// What every node that is up supports.
-    pub supports: Supports,
+    /// The rules by which all nodes plan: the newest that every node which is up knows.
+    pub rules: Rules,
 }
 
 /// How the last update of a service ended.
@@ -49,12 +50,16 @@ pub enum UpdateStatus {
 impl View {
     /// Returns the view of the documents of a replica.
     pub fn of(replica: &Replica) -> Self {
-        let held = replica.held();
-        Self { held, ..Self::from_states(replica.cluster().clone(), replica.nodes().clone()) }
+        let (cluster, nodes) = (replica.cluster().clone(), replica.nodes().clone());
+        Self { held: replica.held(), ..Self::from_states(cluster, nodes, replica.knows()) }
     }
 
-    /// Returns the view of these documents.
-    pub fn from_states(cluster: ClusterState, mut nodes: BTreeMap<NodeId, NodeState>) -> Self {
+    /// Returns the view of these documents, by what this version knows.
+    pub fn from_states(
+        cluster: ClusterState,
+        mut nodes: BTreeMap<NodeId, NodeState>,
+        knows: &KnownVersions,
+    ) -> Self {
         let left = cluster.left.keys().map(|node| {
             let state = nodes.remove(node);
             (*node, state.and_then(|state| state.info))
@@ -62,7 +67,7 @@ impl View {
         let left = left.collect();
         let up = liveness::up_nodes(&nodes);
         let infos = up.iter().filter_map(|node| nodes[node].info.as_ref());
-        let supports = infos.map(|info| info.supports).reduce(Supports::and).unwrap_or_default();
+        let rules = knows.rules(infos.map(|info| info.supports.plan).min().unwrap_or(1));
         let updates = updates(&cluster, &nodes);
         let effective: BTreeMap<&ServiceKey, &Stored<ServiceSpec>> = cluster
             .services
@@ -87,8 +92,8 @@ impl View {
             volumes: volumes(&cluster, &nodes),
             moves: moves(&cluster, &nodes),
         };
-        let plan = plan(&input);
-        Self { cluster, nodes, left, up, updates, input, plan, held: Held::default(), supports }
+        let plan = plan(&input, rules);
+        Self { cluster, nodes, left, up, updates, input, plan, held: Held::default(), rules }
     }
 
     /// Returns the spec in effect: the deployed one, or the previous one after a rollback. `None` if the service is not
@@ -116,7 +121,7 @@ impl View {
                 ServiceDemand { spec: deployment.spec.clone(), replicas, revision: Lamport::MAX };
             input.services.insert(deployment.service.clone(), demand);
         }
-        plan(&input)
+        plan(&input, self.rules)
     }
 
     /// Returns the name of a node, or the end of its id if the name is unknown.

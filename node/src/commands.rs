@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use vc_client::text::list;
-use vc_crdt::{DocumentError, Replica};
+use vc_crdt::{DocumentError, KnownVersions, Replica};
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
@@ -137,7 +137,9 @@ fn change(
 fn replica(membership: &Membership, store: &Store) -> Result<Replica, ReadDocumentsError> {
     let vc_engine::Durable { certificates, changes, .. } = store.load()?;
     let (node, cluster) = (membership.node, membership.cluster);
-    let loaded = Replica::load(membership.key.clone(), node, cluster, certificates, changes)?;
+    let key = membership.key.clone();
+    let knows = KnownVersions::default();
+    let loaded = Replica::load(key, node, cluster, knows, certificates, changes)?;
     Ok(loaded.replica)
 }
 

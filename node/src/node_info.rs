@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vc_crdt::SUPPORTS;
+use vc_crdt::KnownVersions;
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::{Multiaddr, Name};
 
@@ -41,6 +41,6 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
         capacity,
         labels: settings.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         addresses,
-        supports: SUPPORTS,
+        supports: KnownVersions::default().supports(),
     }
 }

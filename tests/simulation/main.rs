@@ -23,4 +23,5 @@ mod scenarios;
 mod services;
 mod swarm;
 mod trace;
+mod versions;
 mod world;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use vc_crdt::KnownVersions;
 use vc_engine::{Config, Engine, Timing};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::token::{NodeRole, issue_certificate};
@@ -10,6 +11,7 @@ use vc_protocol::{Keypair, Millis, NodeId, Resources};
 use crate::disk::Disk;
 use crate::history::Action;
 use crate::runtime::Runtime;
+use crate::versions::version_text;
 use crate::world::{EPOCH, Event, World};
 
 /// A node: its engine, and the state that outlives the engine.
@@ -18,6 +20,8 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) info: NodeInfo,
     pub(crate) certificate: String,
+    /// What its version knows.
+    pub(crate) knows: KnownVersions,
     pub(crate) disk: Disk,
     pub(crate) runtime: Runtime,
     /// `None`: the process is down.
@@ -48,6 +52,7 @@ impl World {
         let known = self.nodes.iter().map(|node| node.certificate.clone());
         let disk = Disk::new(known.chain([certificate.clone()]));
         let info = NodeInfo {
+            version: version_text(&self.knows),
             capacity,
             labels: BTreeMap::from([("side".to_owned(), ["even", "odd"][index % 2].to_owned())]),
             ..NodeInfo::for_tests(&format!("m{index}"))
@@ -59,6 +64,7 @@ impl World {
             id,
             info,
             certificate,
+            knows: self.knows,
             disk,
             runtime,
             engine: None,
@@ -95,6 +101,7 @@ impl World {
             nonce,
             timing: Timing::default(),
             history: self.document_history,
+            knows: node.knows,
         };
         node.engine = Some(Engine::new(config, node.disk.load(), now).expect("an engine"));
         node.engine_id += 1;

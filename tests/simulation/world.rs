@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::Level;
+use vc_crdt::KnownVersions;
 use vc_engine::runtime::InstanceId;
 use vc_engine::{Engine, HISTORY, Input, Output};
 use vc_protocol::{ClusterId, Keypair, Millis, NodeId};
@@ -63,6 +64,8 @@ pub(crate) struct World {
     pub(crate) history: History,
     pub(crate) cluster: ClusterId,
     pub(crate) root: Keypair,
+    /// What the version of nodes that join knows.
+    pub(crate) knows: KnownVersions,
     queue: BTreeMap<(Millis, u64), Event>,
     scheduled: u64,
     view_check: ViewCheck,
@@ -88,6 +91,7 @@ impl World {
             history: History::default(),
             cluster: ClusterId::of(&root.public()).expect("ed25519"),
             root,
+            knows: KnownVersions::default(),
             queue: BTreeMap::new(),
             scheduled: 0,
             view_check,

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use support::{converge, node, node_id, port, service};
-use vc_placement::{PlanInput, plan};
+use vc_placement::{PlanInput, Rules, plan};
 
 const NODES: u16 = 100;
 const ROUNDS: usize = 31;
@@ -32,12 +32,12 @@ fn measure(what: &str, input: &PlanInput) {
     let mut times: Vec<Duration> = (0..ROUNDS)
         .map(|_| {
             let start = Instant::now();
-            black_box(plan(black_box(input)));
+            black_box(plan(black_box(input), Rules::default()));
             start.elapsed()
         })
         .collect();
     times.sort_unstable();
-    let result = plan(input);
+    let result = plan(input, Rules::default());
     println!(
         "{what:<50} median {:>7.2} ms, slowest {:>7.2} ms ({} placed, {} unplaced, {} moves)",
         times[ROUNDS / 2].as_secs_f64() * 1e3,
@@ -51,7 +51,7 @@ fn measure(what: &str, input: &PlanInput) {
 fn main() {
     let mut services = cluster(200, 10, 100, 128);
     measure("200 services x 10, nothing claimed", &services);
-    let converged = plan(&services);
+    let converged = plan(&services, Rules::default());
     converge(&mut services, &converged);
     measure("200 services x 10, converged", &services);
     let fullest =
@@ -61,7 +61,7 @@ fn main() {
 
     let mut single = cluster(2000, 1, 0, 0);
     measure("2,000 services x 1 without reservation, new", &single);
-    let converged = plan(&single);
+    let converged = plan(&single, Rules::default());
     converge(&mut single, &converged);
     measure("2,000 services x 1 without reservation, converged", &single);
 

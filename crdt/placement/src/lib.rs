@@ -66,16 +66,14 @@ mod ports;
 mod reasons;
 mod rebalance;
 mod rendezvous;
+mod rules;
 mod scheduler;
 mod score;
 mod volumes;
-
-/// The newest version of placement that this crate computes. One that plans differently gets the next number, and is used
-/// once every node that is up supports it.
-pub const PLAN_VERSION: u32 = 1;
 
 pub use decision::{Move, Placement, Plan, Refusal, Relocation};
 pub use input::{ClaimView, Node, PlanInput, ServiceDemand};
 pub use plan::plan;
 pub use rebalance::rebalance;
 pub use rendezvous::rendezvous;
+pub use rules::{RULES, Rules};

@@ -9,12 +9,13 @@ use crate::claims::{self, Lost};
 use crate::decision::{Move, Plan};
 use crate::input::PlanInput;
 use crate::order::services;
+use crate::rules::Rules;
 use crate::scheduler::ServiceScheduler;
 use crate::volumes::Volumes;
 
-/// Decides which node runs which slot. Total: every input has a plan, and no input panics. Equal inputs give equal
+/// Decides which node runs which slot. Total: every input has a plan, and no input panics. Equal inputs and rules give equal
 /// plans, byte for byte. Time: services × nodes, plus slots × nodes for unclaimed slots.
-pub fn plan(input: &PlanInput) -> Plan {
+pub fn plan(input: &PlanInput, rules: Rules) -> Plan {
     let services = services(input);
     let mut allocations = NodeAllocation::for_nodes(input);
     let mut volumes = Volumes::new(input, &services);
@@ -22,7 +23,8 @@ pub fn plan(input: &PlanInput) -> Plan {
     let mut plan = Plan { input_digest: input.digest(), ..Plan::default() };
     for (index, kept) in claims.kept.iter().enumerate() {
         let service = &services[index];
-        let mut scheduler = ServiceScheduler::new(index, &services, &allocations, &volumes, kept);
+        let mut scheduler =
+            ServiceScheduler::new(rules, index, &services, &allocations, &volumes, kept);
         let open: Vec<u32> =
             (1..=service.replicas).filter(|replica| !kept.contains_key(replica)).collect();
         let chosen = scheduler.choose(open.len(), &mut allocations, &mut volumes);

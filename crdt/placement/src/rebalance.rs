@@ -23,6 +23,7 @@ use self::search::search;
 use crate::decision::{Plan, Relocation};
 use crate::input::PlanInput;
 use crate::plan::plan;
+use crate::rules::Rules;
 
 /// Maximum number of attempts to find the next move, over all searches of one proposal.
 const MAX_STEPS: usize = 1000;
@@ -32,33 +33,38 @@ const MAX_ROUNDS: usize = 16;
 /// Returns the moves to make, ordered by slot. Added to [`moves`](PlanInput::moves), the plan follows all of them, one
 /// after the other where one makes room for the next. Slots that mount named volumes, do not run, or are being moved
 /// already stay where they are.
-pub fn rebalance(input: &PlanInput) -> Vec<Relocation> {
+pub fn rebalance(input: &PlanInput, rules: Rules) -> Vec<Relocation> {
     let moving: BTreeSet<Slot> = input.moves.keys().cloned().collect();
     if !moving.is_empty() {
         // Nothing is missing if nothing would be proposed once these moves are done.
         let mut done = input.clone();
-        follow_orders(&mut done, &plan(input));
-        if propose(&done, &BTreeSet::new(), &mut { MAX_STEPS }).is_empty() {
+        follow_orders(&mut done, rules, &plan(input, rules));
+        if propose(&done, rules, &BTreeSet::new(), &mut { MAX_STEPS }).is_empty() {
             return Vec::new();
         }
     }
-    propose(input, &moving, &mut { MAX_STEPS })
+    propose(input, rules, &moving, &mut { MAX_STEPS })
 }
 
 /// Returns a proposal that the plan follows to the end and, unless `steps` ends, after which nothing more is proposed. Slots
 /// of `held` stay where they are.
-fn propose(input: &PlanInput, held: &BTreeSet<Slot>, steps: &mut usize) -> Vec<Relocation> {
+fn propose(
+    input: &PlanInput,
+    rules: Rules,
+    held: &BTreeSet<Slot>,
+    steps: &mut usize,
+) -> Vec<Relocation> {
     // Slots that are being moved count as arrived.
     let mut settled = input.clone();
-    follow_orders(&mut settled, &plan(input));
-    let before = plan(&settled);
+    follow_orders(&mut settled, rules, &plan(input, rules));
+    let before = plan(&settled, rules);
     let mut held_now = held.clone();
     loop {
         let mut found = search(&settled, &before, &held_now, steps);
         if found.is_empty() {
             return found;
         }
-        let (after, blocked) = follow(input, &found, &before);
+        let (after, blocked) = follow(input, rules, &found, &before);
         if !blocked.is_empty() {
             if *steps == 0 {
                 found.retain(|it| !blocked.contains(&it.slot));
@@ -67,9 +73,9 @@ fn propose(input: &PlanInput, held: &BTreeSet<Slot>, steps: &mut usize) -> Vec<R
             held_now.extend(blocked);
             continue;
         }
-        let later = propose(&after, held, steps);
+        let later = propose(&after, rules, held, steps);
         let all = join(&found, &later);
-        let (_, mut blocked) = follow(input, &all, &before);
+        let (_, mut blocked) = follow(input, rules, &all, &before);
         if blocked.is_empty() {
             return all;
         }
@@ -97,10 +103,15 @@ fn join(found: &[Relocation], later: &[Relocation]) -> Vec<Relocation> {
 
 /// Returns the input after the nodes have followed these moves, and the slots that do not arrive: their orders wait for each
 /// other. A slot that had a node in `before` and would lose it counts against all moves.
-fn follow(input: &PlanInput, moves: &[Relocation], before: &Plan) -> (PlanInput, BTreeSet<Slot>) {
+fn follow(
+    input: &PlanInput,
+    rules: Rules,
+    moves: &[Relocation],
+    before: &Plan,
+) -> (PlanInput, BTreeSet<Slot>) {
     let mut input = input.clone();
     input.moves.extend(moves.iter().map(|it| (it.slot.clone(), (it.from, it.to))));
-    let keeps_all = follow_orders(&mut input, before);
+    let keeps_all = follow_orders(&mut input, rules, before);
     let blocked = |slot: &&Slot| !keeps_all || input.moves.contains_key(*slot);
     let blocked = moves.iter().map(|it| &it.slot).filter(blocked).cloned().collect();
     (input, blocked)
@@ -108,12 +119,12 @@ fn follow(input: &PlanInput, moves: &[Relocation], before: &Plan) -> (PlanInput,
 
 /// Follows the move orders as the plan does, round by round. Orders that it does not follow remain in the input.
 /// Returns false if a slot that had a node before would lose it.
-fn follow_orders(input: &mut PlanInput, before: &Plan) -> bool {
+fn follow_orders(input: &mut PlanInput, rules: Rules, before: &Plan) -> bool {
     for _ in 0..MAX_ROUNDS {
         if input.moves.is_empty() {
             break;
         }
-        let now = plan(input);
+        let now = plan(input, rules);
         if now.unplaced.keys().any(|slot| !before.unplaced.contains_key(slot)) {
             return false;
         }

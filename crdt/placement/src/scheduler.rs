@@ -12,7 +12,8 @@ use crate::feasibility::{Infeasible, check_new, check_resources, check_volumes};
 use crate::order::Service;
 use crate::ports;
 use crate::reasons;
-use crate::rendezvous::{combine, rendezvous};
+use crate::rendezvous::rendezvous;
+use crate::rules::Rules;
 use crate::score::{Cost, cost};
 use crate::volumes::{VolumeAffinity, Volumes};
 
@@ -25,13 +26,15 @@ pub(crate) struct ServiceScheduler<'s, 'a> {
     group: Vec<&'s Service<'a>>,
     /// Number of the service's replicas on each node.
     replicas: Vec<u32>,
-    /// Rendezvous hash of the service, for [`combine`].
+    /// Rendezvous hash of the service.
     hash: u64,
+    rules: Rules,
 }
 
 impl<'s, 'a> ServiceScheduler<'s, 'a> {
     /// Prepares scheduling of `services[index]`, of which the slots `kept` have a node already.
     pub(crate) fn new(
+        rules: Rules,
         index: usize,
         services: &'s [Service<'a>],
         allocations: &[NodeAllocation<'a>],
@@ -53,6 +56,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             group: Vec::new(),
             replicas,
             hash: rendezvous(&[&service.key.to_string()]),
+            rules,
         };
         if volumes.affinity(service) == VolumeAffinity::Any {
             scheduler.group = volumes.group_members(index).map(|other| &services[other]).collect();
@@ -137,9 +141,9 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             && (alone || ports::bound_ports(self.service.ports(), runtime).next().is_none())
     }
 
-    /// Returns the rendezvous weight of service and node.
+    /// Returns the weight of service and node.
     fn weight(&self, node: usize, allocations: &[NodeAllocation<'a>]) -> u64 {
-        combine(self.hash, allocations[node].hash)
+        (self.rules.tie_break)(self.hash, allocations[node].hash)
     }
 
     /// Writes all slots of the service into the plan, with reasons.

@@ -25,7 +25,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use support::{MIB, claim, converge, node, node_id, port, service, volume};
-use vc_placement::{ClaimView, Plan, PlanInput, plan};
+use vc_placement::{ClaimView, Plan, PlanInput, Rules, plan};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{
     Attribute, Constraint, FileId, FileKind, FileMount, Healthcheck, Port, PortProtocol, Publish,
@@ -104,7 +104,7 @@ impl Scenario {
         {
             self.change(line).unwrap_or_else(|| panic!("cannot read '{line}'"));
         }
-        self.last = plan(&self.input);
+        self.last = plan(&self.input, Rules::default());
         format!("{changes}----\n{}", self.show()).trim_end().to_owned()
     }
 

@@ -19,10 +19,9 @@ use vc_protocol::{Millis, NodeId};
 use super::Replica;
 use super::receive::{Incoming, report_new};
 use crate::cluster_document::Start;
-use crate::document::{Document, DocumentError, Edit};
+use crate::document::{Document, DocumentError, Edit, Schema};
 use crate::progress::last;
 use crate::received::Received;
-use crate::schema::CLUSTER;
 use crate::state::ClusterState;
 
 /// Growth of the history after which a checkpoint is due, in bytes, beside twice the size of the last checkpoint.
@@ -40,10 +39,10 @@ pub(super) struct Upcoming {
 }
 
 impl Upcoming {
-    fn new(generation: u64, first: &Incoming) -> Result<Self, DocumentError> {
+    fn new(schema: Schema, generation: u64, first: &Incoming) -> Result<Self, DocumentError> {
         let checkpoint = first.body.checkpoint.clone().ok_or(DocumentError::Malformed)?;
         let start = Start { actor: first.body.actor, checkpoint };
-        Ok(Self { generation, start, document: Document::new(CLUSTER)?, changes: Vec::new() })
+        Ok(Self { generation, start, document: Document::new(schema)?, changes: Vec::new() })
     }
 }
 
@@ -74,7 +73,8 @@ impl Replica {
     ) -> Result<(), DocumentError> {
         let Some(first) = incoming.first() else { return Ok(()) };
         let held = self.upcoming.take_if(|it| it.generation == generation);
-        let mut upcoming = held.map_or_else(|| Upcoming::new(generation, first), Ok)?;
+        let mut upcoming =
+            held.map_or_else(|| Upcoming::new(self.knows.cluster, generation, first), Ok)?;
         let changes: Vec<_> = incoming.iter().map(|it| &it.change).collect();
         let applied = upcoming.document.apply(&changes);
         if applied.is_ok() {
@@ -132,8 +132,12 @@ impl Replica {
             ClusterState::read(&self.cluster, self.cluster_document());
     }
 
-    /// Returns whether a checkpoint has the content that follows from the changes that it covers, if this node has them.
+    /// Returns whether a checkpoint has the content that follows from the changes that it covers, if this node has them and
+    /// knows all of both.
     fn is_correct(&self, start: &Start, document: &Document) -> bool {
+        if self.cluster.is_held() || document.is_held() {
+            return true;
+        }
         let (mut versions, mut covers) =
             (self.progress.versions.cluster.clone(), start.checkpoint.covers.clone());
         let (Some((of, known)), Some((generation, covered))) =

@@ -10,7 +10,6 @@ use vc_protocol::token::NodeRole;
 use super::{NodeDocument, Replica};
 use crate::document::{Document, DocumentError, decode};
 use crate::received::{Received, Rejected, UnreadableEntry};
-use crate::schema::{CLUSTER, NODE, SCHEMA_VERSION};
 use crate::state::NodeState;
 
 /// A change with its decoded parts.
@@ -90,9 +89,9 @@ impl Replica {
             let changes: Vec<_> = authored.iter().map(|(_, it)| &it.change).collect();
             let indices = match self.cluster_generation(generation) {
                 Some(document) => document.incomplete(&changes),
-                None => {
-                    Document::new(CLUSTER).map(|it| it.incomplete(&changes)).unwrap_or_default()
-                }
+                None => Document::new(self.knows.cluster)
+                    .map(|it| it.incomplete(&changes))
+                    .unwrap_or_default(),
             };
             let refused = indices.into_iter().map(|index| authored[index]);
             let refused = refused.filter(|(_, change)| !self.is_newer(change.body.author));
@@ -104,8 +103,8 @@ impl Replica {
     /// Returns whether a node supports a schema that this version does not know.
     fn is_newer(&self, node: NodeId) -> bool {
         let info = self.node_states.get(&node).and_then(|state| state.info.as_ref());
-        info.is_some_and(|info| info.supports.schema > SCHEMA_VERSION)
-            || self.nodes.get(&node).is_some_and(|own| own.document.is_held())
+        info.is_some_and(|info| info.supports.schema > self.knows.supports().schema)
+            || self.nodes.get(&node).is_some_and(|own| own.document.needs_newer_version())
     }
 
     fn check(&mut self, signed: SignedChange) -> Result<Incoming, Rejected> {
@@ -192,7 +191,7 @@ impl Replica {
                     held.unreadable = unreadable;
                     self.node_states.insert(node, state);
                 } else {
-                    let mut document = Document::new(NODE)?;
+                    let mut document = Document::new(self.knows.node)?;
                     document.apply(&changes)?;
                     received
                         .replaced

@@ -6,10 +6,11 @@ use vc_protocol::token::{NodeRole, TokenError, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId, Resources, Supports};
 
 use super::{Loaded, Replica};
-use crate::document::{Document, DocumentError, Edit};
+use crate::document::{Document, DocumentError, Edit, Schema, SchemaChange};
+use crate::known::KnownVersions;
 use crate::received::{EntryError, Received, Rejected};
-use crate::schema::CLUSTER;
 use crate::schema::tests::with_map;
+use crate::schema::{CLUSTER, NODE};
 use crate::state::{ClusterState, NodeState};
 
 fn key() -> (Keypair, NodeId, ClusterId) {
@@ -54,7 +55,8 @@ fn change_of(
 
 fn load(certificates: Vec<String>, changes: Vec<SignedChange>) -> Loaded {
     let (key, id, cluster) = key();
-    Replica::load(key, id, cluster, certificates, changes).expect("a replica")
+    Replica::load(key, id, cluster, KnownVersions::default(), certificates, changes)
+        .expect("a replica")
 }
 
 fn certificate() -> String {
@@ -167,9 +169,10 @@ fn a_store_with_one_more_map_is_held_and_written_by_no_one() {
     assert!(replica.held().is_empty());
     let receive_info = |replica: &mut Replica, schema| {
         let (key, id, cluster) = key();
-        let mut author = Replica::load(key, id, cluster, vec![certificate()], vec![])
-            .expect("a replica")
-            .replica;
+        let mut author =
+            Replica::load(key, id, cluster, KnownVersions::default(), vec![certificate()], vec![])
+                .expect("a replica")
+                .replica;
         let supports = Supports { schema, plan: 1 };
         let state = NodeState { info: Some(info(supports)), ..NodeState::default() };
         let change = author.start_generation(&state, 0, schema.into()).expect("written");
@@ -194,6 +197,74 @@ fn info(supports: Supports) -> NodeInfo {
         labels: BTreeMap::new(),
         addresses: Vec::new(),
         supports,
+    }
+}
+
+#[test]
+fn a_document_of_a_worker_with_an_unknown_map_holds_the_worker_only() {
+    let (root, id, cluster) = key();
+    let worker = Keypair::ed25519_from_bytes([2; 32]).expect("32 bytes");
+    let worker_id = NodeId::of(&worker.public()).expect("ed25519");
+    let added = SchemaChange { version: 2, maps: &["leases"], bytes: None };
+    let node = Schema([NODE.0, &[added]].concat().leak());
+    let newer = KnownVersions { node, ..KnownVersions::default() };
+    for (role, holds_others) in [(NodeRole::Worker, false), (NodeRole::Server, true)] {
+        let issued = issue_certificate(&root, worker_id, role, 0).expect("signed");
+        let load = |key: &Keypair, id, knows, changes| {
+            let certificates = vec![certificate(), issued.clone()];
+            let loaded = Replica::load(key.clone(), id, cluster, knows, certificates, changes);
+            loaded.expect("a replica").replica
+        };
+        let mut author = load(&worker, worker_id, newer, vec![]);
+        let mut state = NodeState { incarnation: 1, ..NodeState::default() };
+        let first = author.start_generation(&state, 0, 1).expect("written").expect("a change");
+        let own = author.nodes.get_mut(&worker_id).expect("its document");
+        own.document.upgrade(2).expect("upgraded");
+        state.incarnation = 2;
+        let second = author.write_node(&state, 0).expect("written").expect("a change");
+        let changes = vec![first, second];
+
+        let mut other = load(&root, id, KnownVersions::default(), vec![]);
+        let batch = Batch { certificates: vec![], changes: changes.clone() };
+        assert_eq!(other.receive(batch).accepted, changes);
+        assert_eq!(other.nodes()[&worker_id].incarnation, 2, "what is known is read");
+        assert_eq!(other.held().holds().all, holds_others);
+
+        let mut downgraded = load(&worker, worker_id, KnownVersions::default(), changes.clone());
+        assert!(downgraded.held().holds().all);
+        let third = downgraded.start_generation(&state, 0, 2).expect("written").expect("a change");
+        let upgraded = load(&worker, worker_id, newer, vec![third]);
+        assert_eq!(upgraded.nodes[&worker_id].document.version(), 2, "the map is still there");
+        assert!(!upgraded.held().holds().all);
+    }
+}
+
+#[test]
+fn the_newest_schema_is_used_when_every_member_supports_it() {
+    let (root, id, cluster) = key();
+    let other = Keypair::ed25519_from_bytes([2; 32]).expect("32 bytes");
+    let other_id = NodeId::of(&other.public()).expect("ed25519");
+    let issued = issue_certificate(&root, other_id, NodeRole::Server, 0).expect("signed");
+    let newer = KnownVersions { cluster: with_map(CLUSTER, "leases"), ..KnownVersions::default() };
+    let load = |key: &Keypair, id| {
+        let certificates = vec![certificate(), issued.clone()];
+        let loaded = Replica::load(key.clone(), id, cluster, newer, certificates, vec![]);
+        loaded.expect("a replica").replica
+    };
+    let says = |replica: &mut Replica, schema| {
+        let info = info(Supports { schema, plan: 1 });
+        let state = NodeState { info: Some(info), ..NodeState::default() };
+        replica.start_generation(&state, 0, 1).expect("written").expect("a change")
+    };
+    let (mut replica, mut author) = (load(&root, id), load(&other, other_id));
+    says(&mut replica, 2);
+    replica.upgrade().expect("upgraded");
+    assert_eq!(replica.schema(), 1, "a member whose document is missing");
+    for schema in [1, 2] {
+        let changes = vec![says(&mut author, schema)];
+        replica.receive(Batch { certificates: vec![], changes });
+        replica.upgrade().expect("upgraded");
+        assert_eq!(replica.schema(), schema);
     }
 }
 
@@ -268,7 +339,9 @@ fn members(count: u8) -> Vec<Replica> {
         .map(|(_, id)| issue_certificate(&root, *id, NodeRole::Server, 0).expect("signed"))
         .collect();
     let load = |(key, id)| {
-        Replica::load(key, id, cluster, certificates.clone(), vec![]).expect("a replica").replica
+        let knows = KnownVersions::default();
+        let loaded = Replica::load(key, id, cluster, knows, certificates.clone(), vec![]);
+        loaded.expect("a replica").replica
     };
     keys.into_iter().map(load).collect()
 }
@@ -341,7 +414,9 @@ fn a_checkpoint_replaces_the_history_of_the_generation_before_the_last() {
     let (key, id, cluster) = key();
     let mut stored = [first, vec![change], second].concat();
     stored.reverse();
-    let loaded = Replica::load(key, id, cluster, a.certificates(), stored).expect("a replica");
+    let knows = KnownVersions::default();
+    let loaded = Replica::load(key, id, cluster, knows, a.certificates(), stored);
+    let loaded = loaded.expect("a replica");
     assert_eq!(loaded.rejected, []);
     assert_eq!((loaded.replica.versions(), scales(&loaded.replica)), (a.versions(), scales(&a)));
     assert!(loaded.replica.held().is_empty());

@@ -10,7 +10,6 @@ use vc_protocol::change::{
 use super::{NodeDocument, Replica};
 use crate::document::{Document, DocumentError, Edit, Written};
 use crate::progress::last;
-use crate::schema::NODE;
 use crate::state::{ClusterState, Maps as _, NodeState};
 
 impl Replica {
@@ -77,7 +76,7 @@ impl Replica {
     }
 
     /// Starts a new generation of this node's document with `state` and without history. Entries that this version cannot
-    /// read are taken over.
+    /// read are taken over, and maps that it does not know.
     ///
     /// `nonce` is a random number that is new at each start: two processes on copies of one data directory do not write the
     /// same generation.
@@ -99,7 +98,12 @@ impl Replica {
                 Some(Edit { map: entry.map, key: entry.key.clone(), value: Some(value?) })
             }));
         }
-        self.nodes.remove(&self.id);
+        let document = match self.nodes.get(&self.id) {
+            Some(old) => old.document.next_generation()?,
+            None => Document::new(self.knows.node)?,
+        };
+        let own = NodeDocument { generation, seq: 0, document, unreadable: Vec::new() };
+        self.nodes.insert(self.id, own);
         let written = self.append_own(generation, &edits, state, now)?;
         if let Some(own) = self.nodes.get_mut(&self.id) {
             let document = DocumentId::Node { node: self.id, generation };
@@ -126,7 +130,7 @@ impl Replica {
             Entry::Vacant(entry) => entry.insert(NodeDocument {
                 generation,
                 seq: 0,
-                document: Document::new(NODE)?,
+                document: Document::new(self.knows.node)?,
                 unreadable: Vec::new(),
             }),
         };

@@ -7,7 +7,7 @@ use vc_crdt::{DocumentError, Held, Loaded, NodeState, Replica, View};
 use vc_protocol::change::{Batch, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
-use vc_protocol::node::Holds;
+use vc_protocol::node::{Holds, NodeInfo};
 use vc_protocol::{ClusterId, Millis, NodeId};
 
 use crate::accusation::{accuse_silent_nodes, refute_accusations};
@@ -55,9 +55,9 @@ pub struct Engine {
 impl Engine {
     /// Creates an engine from what is durable. Errors: Automerge cannot create a document.
     pub fn new(config: Config, durable: Durable, now: Millis) -> Result<Self, DocumentError> {
-        let Config { key, id, cluster, info, nonce, timing, history } = config;
+        let Config { key, id, cluster, info, nonce, timing, history, knows } = config;
         let Loaded { replica, rejected, unreadable } =
-            Replica::load(key, id, cluster, durable.certificates, durable.changes)?;
+            Replica::load(key, id, cluster, knows, durable.certificates, durable.changes)?;
         for error in &rejected {
             tracing::error!(%error, "ignored invalid data on the disk");
         }
@@ -68,7 +68,7 @@ impl Engine {
         let own = NodeState {
             incarnation: before.incarnation.saturating_add(1),
             uptime: 0,
-            info: Some(info),
+            info: Some(NodeInfo { supports: knows.supports(), ..info }),
             runtime_error: None,
             holds: Holds::default(),
             claims: before.claims.clone(),
@@ -178,7 +178,8 @@ impl Engine {
                 self.vitals.insert(self.replica.id(), Vitals { usage, clock_offset_ms: 0 });
             }
             Input::Info(info) => {
-                self.own.info = Some(info);
+                let supports = self.replica.knows().supports();
+                self.own.info = Some(NodeInfo { supports, ..info });
                 self.dirty = true;
             }
             Input::Ports(problems) => {
@@ -382,7 +383,10 @@ impl Engine {
             // node would count itself as down and stop everything.
             nodes.insert(self.replica.id(), self.own.clone());
         }
-        let view = View { held, ..View::from_states(self.replica.cluster().clone(), nodes) };
+        let view = View {
+            held,
+            ..View::from_states(self.replica.cluster().clone(), nodes, self.replica.knows())
+        };
         if view.held != self.view.held {
             let Held { documents, services, .. } = &view.held;
             tracing::info!(?documents, ?services, "what this vc-node cannot read has changed");
@@ -397,7 +401,7 @@ impl Engine {
             tracing::warn!(node = %node, name = view.name(node), "node is down");
         }
         self.detector.retain(|node| view.nodes.contains_key(node));
-        if let Err(error) = self.replica.upgrade(view.supports.schema) {
+        if let Err(error) = self.replica.upgrade() {
             tracing::error!(%error, "cannot add the maps of a newer schema");
         }
         self.view = Arc::new(view);

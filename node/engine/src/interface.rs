@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use vc_crdt::KnownVersions;
 use vc_protocol::change::{ChangeRange, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, SyncMessage};
@@ -99,6 +100,8 @@ pub struct Config {
     pub timing: Timing,
     /// Changes of a document after which a new generation drops the history: [`HISTORY`], or fewer in tests.
     pub history: u64,
+    /// What this version knows.
+    pub knows: KnownVersions,
 }
 
 /// Changes of a document after which a new generation drops the history.

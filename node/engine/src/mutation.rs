@@ -218,7 +218,7 @@ fn deploy(
 fn order_moves(view: &View, state: &mut ClusterState) -> Vec<Change> {
     state.moves.retain(|slot, _| view.input.moves.contains_key(slot));
     let mut changes = Vec::new();
-    for it in rebalance(&view.input) {
+    for it in rebalance(&view.input, view.rules) {
         let order = MoveOrder { from: it.from, to: it.to, lamport: view.next_lamport() };
         state.moves.insert(it.slot.clone(), order);
         changes.push(Change::Moving {

@@ -6,6 +6,7 @@ use vc_crdt::View;
 use vc_protocol::Supports;
 use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus};
 use vc_protocol::instance::InstanceState;
+use vc_protocol::node::NodeInfo;
 
 use crate::routes::{Clash, Routes};
 
@@ -48,10 +49,10 @@ fn clock_problem(row: &NodeRow) -> String {
 
 /// Returns a line for each node whose version keeps the others from using what they support.
 fn older(view: &View) -> Vec<String> {
-    let infos = || view.up.iter().filter_map(|node| view.nodes[node].info.as_ref());
-    let newest = infos().map(|info| info.supports).fold(view.supports, |newest, it| Supports {
-        schema: newest.schema.max(it.schema),
-        plan: newest.plan.max(it.plan),
+    let infos = || view.nodes.values().filter_map(|state| state.info.as_ref());
+    let newest = infos().fold(Supports::default(), |newest, NodeInfo { supports, .. }| Supports {
+        schema: newest.schema.max(supports.schema),
+        plan: newest.plan.max(supports.plan),
     });
     let older = infos().filter(|info| info.supports.and(newest) != newest);
     older

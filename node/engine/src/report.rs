@@ -184,7 +184,7 @@ pub fn rebalance(view: &View) -> Vec<MoveRow> {
         to: Some(to),
         reason,
     };
-    relocations(&view.input).into_iter().map(row).collect()
+    relocations(&view.input, view.rules).into_iter().map(row).collect()
 }
 
 /// Returns the resources that the plan reserves on a node.

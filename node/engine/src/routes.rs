@@ -145,7 +145,7 @@ fn endpoints(
 
 #[cfg(test)]
 mod tests {
-    use vc_crdt::{ClusterState, NodeState, ServiceRecord};
+    use vc_crdt::{ClusterState, KnownVersions, NodeState, ServiceRecord};
     use vc_protocol::instance::Claim;
     use vc_protocol::spec::{Healthcheck, Publish, ServiceSpec};
 
@@ -189,7 +189,7 @@ mod tests {
         }
         let own = vc_protocol::Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
         let node = NodeId::of(&own.public()).expect("ed25519");
-        View::from_states(cluster, BTreeMap::from([(node, state)]))
+        View::from_states(cluster, BTreeMap::from([(node, state)]), &KnownVersions::default())
     }
 
     fn check() -> Healthcheck {

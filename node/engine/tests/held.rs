@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use automerge::transaction::{CommitOptions, Transactable as _};
 use automerge::{ActorId, Automerge, Change, ObjType, ROOT, ReadDoc as _};
+use vc_crdt::KnownVersions;
 use vc_engine::runtime::{Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_engine::{Config, Durable, Engine, HISTORY, Input, Mutation, Output, Timing, report};
 use vc_protocol::change::{Actor, ChangeBody, DocumentId, SignedChange, Subject};
@@ -46,6 +47,7 @@ impl Node {
             nonce: now,
             timing: Timing::default(),
             history: HISTORY,
+            knows: KnownVersions::default(),
         };
         let changes = stored.clone();
         let durable = Durable { changes, certificates: vec![certificate], ..Durable::default() };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use vc_crdt::KnownVersions;
 use vc_engine::{Config, Durable, Engine, HISTORY, Input, Output, Timing};
 use vc_protocol::change::Batch;
 use vc_protocol::control::Change;
@@ -84,6 +85,7 @@ fn engine(context: &DriverContext, store: &Store) -> Result<Engine, DriverError>
         nonce: context.nonce,
         timing: Timing::default(),
         history: HISTORY,
+        knows: KnownVersions::default(),
     };
     Ok(Engine::new(config, durable, crate::clock::monotonic())?)
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use vc_crdt::{ClusterState, NodeState, View};
+use vc_crdt::{ClusterState, KnownVersions, NodeState, View};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::{NodeId, Slot};
 
@@ -50,7 +50,7 @@ pub(crate) fn evictions(
         let own = nodes.entry(node).or_default();
         // As at its start: up, whatever other nodes said when it was not.
         (own.info, own.incarnation, own.runtime_error) = (Some(info), u64::MAX, None);
-        View::from_states(cluster.clone(), nodes)
+        View::from_states(cluster.clone(), nodes, &KnownVersions::default())
     };
     let (before, after) = (view(before), view(after));
     let claims = nodes.get(&node).into_iter().flat_map(|state| state.claims.keys());

@@ -20,6 +20,7 @@ fn open(fixture: &Path) -> Engine {
         membership.key.clone(),
         membership.node,
         membership.cluster,
+        vc_crdt::KnownVersions::default(),
         durable.certificates.clone(),
         durable.changes.clone(),
     )
@@ -34,6 +35,7 @@ fn open(fixture: &Path) -> Engine {
         nonce: 1,
         timing: Timing::default(),
         history: HISTORY,
+        knows: vc_crdt::KnownVersions::default(),
     };
     Engine::new(config, durable, 0).expect("an engine")
 }

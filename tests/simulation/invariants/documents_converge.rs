@@ -4,10 +4,11 @@ use crate::check::{Check, Violation};
 use crate::world::World;
 use vc_crdt::Replica;
 
-/// Checks that versions, documents and placement inputs are equal, and that the running nodes are those considered up.
+/// Checks that versions, documents and placement inputs are equal, and that the running nodes are those considered up. Nodes
+/// that hold the documents have them and do not read all of them.
 pub(crate) fn check(world: &World) -> Check {
     let running = world.running();
-    let Some(&first) = running.first() else { return Ok(()) };
+    let Some(&first) = world.acting().first() else { return Ok(()) };
     let (one, view) = (world.engine(first), world.engine(first).view());
     for &index in &running {
         let other = world.engine(index);
@@ -17,6 +18,9 @@ pub(crate) fn check(world: &World) -> Check {
             return Err(Violation(format!(
                 "m{first} is ahead of m{index} by {runs:?}, behind by {back:?}"
             )));
+        }
+        if world.holds(index) {
+            continue;
         }
         if one.replica().nodes() != other.replica().nodes()
             || one.replica().cluster() != other.replica().cluster()
@@ -47,6 +51,7 @@ pub(crate) fn disks(world: &World) -> Check {
             node.key.clone(),
             node.id,
             world.cluster,
+            node.knows,
             durable.certificates,
             durable.changes,
         )

@@ -24,7 +24,10 @@ pub(crate) fn view_check() -> ViewCheck {
     let mut plans = PlanRecorder::default();
     Box::new(move |index: usize, engine: &Engine| {
         let view = engine.view();
-        plans.record(index, engine.replica().versions().fingerprint(), &view)?;
+        // A node that holds the documents does not read all of them, and does not act by its plan.
+        if view.held.documents.is_empty() {
+            plans.record(index, engine.replica().versions().fingerprint(), &view)?;
+        }
         no_overcommit::plan(&view)
     })
 }

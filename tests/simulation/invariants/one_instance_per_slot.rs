@@ -12,7 +12,7 @@ use crate::world::World;
 
 /// Checks that the running containers are those of the plan.
 pub(crate) fn check(world: &World) -> Check {
-    let Some(&first) = world.running().first() else { return Ok(()) };
+    let Some(&first) = world.acting().first() else { return Ok(()) };
     let view = world.engine(first).view();
     let mut planned: BTreeMap<InstanceId, usize> = BTreeMap::new();
     for (slot, placement) in &view.plan.placements {
@@ -31,8 +31,8 @@ pub(crate) fn check(world: &World) -> Check {
             }
         }
     }
-    // Containers of a node whose process is down keep running.
-    for index in world.running() {
+    // Containers of a node whose process is down, or that holds the documents, keep running.
+    for index in world.acting() {
         for id in world.nodes[index].runtime.containers.keys() {
             // A drained node keeps instances that fit on no other node.
             let draining = view.cluster.drained.contains_key(&world.nodes[index].id);

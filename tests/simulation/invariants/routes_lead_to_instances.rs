@@ -5,10 +5,10 @@ use vc_engine::routes::Routes;
 use crate::check::{Check, Violation};
 use crate::world::World;
 
-/// Checks the routes of all running nodes.
+/// Checks the routes of all running nodes that read all documents.
 pub(crate) fn check(world: &World) -> Check {
     let tables: Vec<Routes> =
-        world.running().into_iter().map(|index| Routes::of(&world.engine(index).view())).collect();
+        world.acting().into_iter().map(|index| Routes::of(&world.engine(index).view())).collect();
     let Some(first) = tables.first() else { return Ok(()) };
     if tables.iter().any(|table| table != first) {
         return Err(Violation("two nodes have different routes".to_owned()));
@@ -22,7 +22,7 @@ pub(crate) fn check(world: &World) -> Check {
             )));
         }
     }
-    let Some(&index) = world.running().first() else { return Ok(()) };
+    let Some(&index) = world.acting().first() else { return Ok(()) };
     let view = world.engine(index).view();
     for slot in view.plan.placements.keys() {
         let available = |(_, _, claim): (_, _, &vc_protocol::instance::Claim)| {

@@ -6,7 +6,7 @@ use crate::world::World;
 
 /// Checks that no update is in progress and every placed slot has an available instance.
 pub(crate) fn check(world: &World) -> Check {
-    let Some(&first) = world.running().first() else { return Ok(()) };
+    let Some(&first) = world.acting().first() else { return Ok(()) };
     let view = world.engine(first).view();
     for (slot, placement) in &view.plan.placements {
         let mut claims = view.claims_on(slot).filter(|(node, ..)| *node == placement.node);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use vc_placement::{ClaimView, Node, PlanInput, ServiceDemand, plan};
+use vc_placement::{ClaimView, Node, PlanInput, Rules, ServiceDemand, plan};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{Attribute, Constraint, Port, PortProtocol, Publish};
 use vc_protocol::{NodeId, ServiceKey, Slot, VolumeKey};
@@ -109,7 +109,7 @@ prop_compose! {
             node.claims.clear();
         }
         input.moves.clear();
-        let decided = plan(&input);
+        let decided = plan(&input, Rules::default());
         converge(&mut input, &decided);
         for (slot, placement) in &decided.placements {
             hold(&mut input, slot, placement.node);

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_crdt::{ClusterState, NodeState, ServiceRecord, UpdateResult};
+use vc_crdt::{ClusterState, KnownVersions, NodeState, ServiceRecord, UpdateResult};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{FailureAction, ServiceSpec};
 use vc_protocol::{Keypair, ServiceKey};
@@ -35,7 +35,7 @@ impl World {
     fn new() -> Self {
         let (cluster, nodes): (_, BTreeMap<_, _>) =
             (ClusterState::default(), (1..=3).map(|n| (id(n), node(n))).collect());
-        let last = View::from_states(cluster.clone(), nodes.clone());
+        let last = View::from_states(cluster.clone(), nodes.clone(), &KnownVersions::default());
         Self { cluster, nodes, last }
     }
 
@@ -45,7 +45,8 @@ impl World {
 
     /// Returns the events since the last call: the first letter of the level, then the line.
     fn events(&mut self) -> Vec<String> {
-        let view = View::from_states(self.cluster.clone(), self.nodes.clone());
+        let view =
+            View::from_states(self.cluster.clone(), self.nodes.clone(), &KnownVersions::default());
         let rows = between(&self.last, &view, 7);
         assert!(between(&view, &view, 8).is_empty(), "nothing changed");
         self.last = view;

@@ -50,7 +50,7 @@ pub(super) fn added_bytes(before: &ClusterState, after: &ClusterState) -> usize 
 mod tests {
     use std::collections::BTreeMap;
 
-    use vc_crdt::{SealedFile, View};
+    use vc_crdt::{KnownVersions, SealedFile, View};
     use vc_protocol::ApiError;
     use vc_protocol::change::Subject;
     use vc_protocol::control::Change;
@@ -91,7 +91,7 @@ mod tests {
     }
 
     fn apply(state: &mut ClusterState, mutation: &Mutation) -> Result<Vec<Change>, MutationError> {
-        let view = View::from_states(state.clone(), BTreeMap::new());
+        let view = View::from_states(state.clone(), BTreeMap::new(), &KnownVersions::default());
         let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned() };
         let (next, changes) = mutation.apply(&view, &by, 1)?;
         *state = next;

@@ -98,7 +98,7 @@ pub fn find_node(view: &View, text: &str) -> Result<NodeId, FindError> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use vc_crdt::{NodeState, ServiceRecord};
+    use vc_crdt::{KnownVersions, NodeState, ServiceRecord};
     use vc_protocol::Keypair;
     use vc_protocol::node::NodeInfo;
     use vc_protocol::spec::ServiceSpec;
@@ -119,7 +119,7 @@ mod tests {
             let state = NodeState { info, ..NodeState::default() };
             (NodeId::of(&key.public()).expect("ed25519"), state)
         };
-        View::from_states(cluster, BTreeMap::from([node(1), node(2)]))
+        View::from_states(cluster, BTreeMap::from([node(1), node(2)]), &KnownVersions::default())
     }
 
     #[test]

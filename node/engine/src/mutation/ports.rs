@@ -30,7 +30,7 @@ pub(super) fn check(
 mod tests {
     use std::collections::BTreeMap;
 
-    use vc_crdt::View;
+    use vc_crdt::{KnownVersions, View};
     use vc_protocol::ApiError;
     use vc_protocol::change::Subject;
     use vc_protocol::spec::{Deployment, PortProtocol, Publish, ServiceSpec};
@@ -55,7 +55,7 @@ mod tests {
         };
         let by = Subject { name: "tester".to_owned(), token_id: "t1".to_owned() };
         let apply = |state: &ClusterState, deployments| {
-            let view = View::from_states(state.clone(), BTreeMap::new());
+            let view = View::from_states(state.clone(), BTreeMap::new(), &KnownVersions::default());
             Mutation::Deploy { deployments, files: BTreeMap::new() }
                 .apply(&view, &by, 1)
                 .map(|(state, _)| state)

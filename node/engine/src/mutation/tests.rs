@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_crdt::{ClusterState, FileKey, NodeState, SealedFile, UpdateResult, View, VolumeRecord};
+use vc_crdt::{
+    ClusterState, FileKey, KnownVersions, NodeState, SealedFile, UpdateResult, View, VolumeRecord,
+};
 use vc_protocol::change::Subject;
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
@@ -76,7 +78,7 @@ impl Cluster {
     }
 
     fn view(&self) -> View {
-        View::from_states(self.state.clone(), self.nodes.clone())
+        View::from_states(self.state.clone(), self.nodes.clone(), &KnownVersions::default())
     }
 
     /// Applies a mutation; returns the lines that users see.
