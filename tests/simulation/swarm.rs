@@ -1,6 +1,8 @@
 //! Random worlds: nodes, services, operators and faults drawn from a seed. `VC_SIM_SEED=7` runs one seed, `VC_SIM_SEEDS=500`
 //! the first 500.
 
+use std::ops::Range;
+
 use vc_engine::HISTORY;
 use vc_protocol::Millis;
 
@@ -39,6 +41,20 @@ pub(crate) fn run(seed: u64) {
     let repeat = format!("VC_SIM_SEED={seed} cargo nextest run -p vc-tests swarm");
     let mut world = World::new(seed, repeat, view_check());
     world.document_history = [3, 20, HISTORY][(seed % 3) as usize];
+    draw_faults(&mut world);
+    for _ in 0..world.rng.within((1, 6)) {
+        let capacity =
+            resources(world.rng.pick(&[1000, 2000, 4000]), world.rng.pick(&[1024, 2048]));
+        world.join(capacity);
+        let pause = world.rng.within((0, 1500));
+        world.run(pause);
+    }
+    run_faults(&mut world);
+    single_death(&mut world);
+}
+
+/// Draws how reliable the network and the containers are.
+pub(crate) fn draw_faults(world: &mut World) {
     world.network.faults = NetworkFaults {
         loss: world.rng.pick(&[0, 0, 20, 100]),
         duplicated: world.rng.pick(&[0, 0, 50]),
@@ -47,13 +63,10 @@ pub(crate) fn run(seed: u64) {
     };
     world.runtime_faults.fails = world.rng.pick(&[0, 100, 400]);
     world.runtime_faults.changes = world.rng.pick(&[0, 100, 400]);
-    for _ in 0..world.rng.within((1, 6)) {
-        let capacity =
-            resources(world.rng.pick(&[1000, 2000, 4000]), world.rng.pick(&[1024, 2048]));
-        world.join(capacity);
-        let pause = world.rng.within((0, 1500));
-        world.run(pause);
-    }
+}
+
+/// Runs a phase with random faults, and one without, in which the cluster must converge and then take no actions.
+pub(crate) fn run_faults(world: &mut World) {
     let chaos: Millis = world.rng.within((20_000, 70_000));
     for _ in 0..world.rng.within((5, 40)) {
         let at = world.rng.within((0, chaos));
@@ -67,15 +80,14 @@ pub(crate) fn run(seed: u64) {
     world.run(25_000);
     world.heal_all();
     world.converge(300_000);
-    world.require(documents_converge::disks(&world));
+    world.require(documents_converge::disks(world));
     let cursor = world.history.cursor();
     world.run(60_000);
-    world.require(no_actions_at_rest::check(&world, cursor));
-    single_death(&mut world);
+    world.require(no_actions_at_rest::check(world, cursor));
 }
 
 /// Kills a host of a converged cluster and starts it again.
-fn single_death(world: &mut World) {
+pub(crate) fn single_death(world: &mut World) {
     if world.nodes.len() < 2 {
         return;
     }
@@ -100,14 +112,18 @@ fn single_death(world: &mut World) {
 /// Number of seeds without `VC_SIM_SEEDS`.
 const SEEDS: u64 = 16;
 
-/// Runs the seeds with this remainder modulo 2: two tests, for two cores.
-fn run_half(remainder: u64) {
+/// Returns the seeds to run.
+pub(crate) fn seeds() -> Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds = match number("VC_SIM_SEED") {
+    match number("VC_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("VC_SIM_SEEDS").unwrap_or(SEEDS),
-    };
-    seeds.filter(|seed| seed % 2 == remainder).for_each(run);
+    }
+}
+
+/// Runs the seeds with this remainder modulo 2: two tests, for two cores.
+fn run_half(remainder: u64) {
+    seeds().filter(|seed| seed % 2 == remainder).for_each(run);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod operators;
 mod partitions;
 mod runtimes;
 mod updates;
+mod versions;
 
 use vc_engine::HISTORY;
 

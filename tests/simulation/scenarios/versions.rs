@@ -1,0 +1,229 @@
+//! Two versions of vc-node in one cluster: m0 and m1 are older, m2 is newer.
+
+use vc_crdt::KnownVersions;
+use vc_engine::{Engine, HISTORY, report};
+use vc_placement::{RULES, plan};
+
+use super::{cluster, running_on, started_and_stopped};
+use crate::check::{Check, Violation};
+use crate::invariants::{minimal_movement, replicas_rescheduled, view_check};
+use crate::services::{deploy, resources, service};
+use crate::swarm::{draw_faults, run_faults, seeds, single_death};
+use crate::versions::next;
+use crate::world::World;
+
+/// Returns a converged cluster of two older nodes and a newer one.
+fn mixed(name: &str) -> World {
+    let mut world = cluster(2, name);
+    world.knows = next();
+    world.join(resources(4000, 4096));
+    world.converge(30_000);
+    world
+}
+
+/// Returns a converged cluster of three newer nodes.
+fn upgraded(name: &str) -> World {
+    let mut world = mixed(name);
+    for index in 0..2 {
+        world.change_version(index, next());
+        world.converge(30_000);
+    }
+    assert_eq!(versions(&world), [(2, 2); 3]);
+    world
+}
+
+/// Returns the versions of schema and plan in effect, as each running node sees them.
+fn versions(world: &World) -> Vec<(u32, u32)> {
+    let of = |index| {
+        let engine: &Engine = world.engine(index);
+        (engine.replica().schema(), engine.view().rules.version)
+    };
+    world.running().into_iter().map(of).collect()
+}
+
+/// Checks that a node adds no map, and plans by the older rules, while an older node is there.
+fn uses_what_all_know(engine: &Engine) -> Check {
+    let view = engine.view();
+    let is_older = |state: &vc_crdt::NodeState| {
+        state.info.as_ref().is_some_and(|info| info.supports == KnownVersions::default().supports())
+    };
+    let older: Vec<_> = view.nodes.iter().filter(|(_, state)| is_older(state)).collect();
+    if !older.is_empty() && engine.replica().schema() > 1 {
+        return Err(Violation("a newer schema is in effect in a mixed cluster".to_owned()));
+    }
+    if older.iter().any(|(node, _)| view.up.contains(node)) && view.rules.version > 1 {
+        return Err(Violation("a newer plan is in effect in a mixed cluster".to_owned()));
+    }
+    Ok(())
+}
+
+/// Returns the problems that a node shows.
+fn problems(world: &World, index: usize) -> String {
+    let (engine, node) = (world.engine(index), world.nodes[index].id);
+    let status = report::status(&engine.view(), engine.vitals(), world.cluster, node);
+    status.problems.join("\n")
+}
+
+/// Runs one seed: a mixed cluster with faults and operators, then the upgrade of its older nodes, one at a time.
+fn run(seed: u64) {
+    let repeat = format!("VC_SIM_SEED={seed} cargo nextest run -p vc-tests mixed_versions");
+    let mut check = view_check();
+    let both = move |index: usize, engine: &Engine| {
+        uses_what_all_know(engine)?;
+        check(index, engine)
+    };
+    let mut world = World::new(seed, repeat, Box::new(both));
+    world.document_history = [3, 20, HISTORY][(seed % 3) as usize];
+    draw_faults(&mut world);
+    for index in 0..3 {
+        world.knows = if index < 2 { KnownVersions::default() } else { next() };
+        world.join(resources(world.rng.clone().pick(&[2000, 4000]), 2048));
+        let pause = world.rng.within((0, 1500));
+        world.run(pause);
+    }
+    run_faults(&mut world);
+    single_death(&mut world);
+    assert!(versions(&world).iter().all(|&versions| versions == (1, 1)));
+    for index in 0..2 {
+        world.change_version(index, next());
+        world.converge(120_000);
+        let expected = if index == 0 { (1, 1) } else { (2, 2) };
+        assert!(versions(&world).iter().all(|&versions| versions == expected), "{index}");
+    }
+    run_faults(&mut world);
+}
+
+#[test]
+fn even_seeds_of_mixed_versions_converge_and_are_upgraded() {
+    seeds().filter(|seed| seed % 2 == 0).for_each(run);
+}
+
+#[test]
+fn odd_seeds_of_mixed_versions_converge_and_are_upgraded() {
+    seeds().filter(|seed| seed % 2 == 1).for_each(run);
+}
+
+#[test]
+fn the_newest_versions_take_effect_when_the_last_older_node_is_upgraded() {
+    let mut world = mixed("the_newest_versions_take_effect");
+    world.command(2, deploy(service("web", 6)));
+    world.converge(30_000);
+    let cursor = world.history.cursor();
+    assert_eq!(versions(&world), [(1, 1); 3]);
+    assert!(problems(&world, 2).contains("node m0 runs vc-node 0.1.0, others a newer one"));
+    world.change_version(0, next());
+    world.converge(30_000);
+    assert_eq!(versions(&world), [(1, 1); 3]);
+    world.change_version(1, next());
+    world.converge(30_000);
+    assert_eq!(versions(&world), [(2, 2); 3]);
+    assert_eq!(started_and_stopped(&world, cursor), (0, 0));
+    assert!(!problems(&world, 2).contains("upgrade"));
+    world.command(0, deploy(service("api", 1)));
+    world.converge(30_000);
+    assert_eq!(versions(&world), [(2, 2); 3]);
+}
+
+#[test]
+fn the_plan_in_effect_decides_where_new_slots_go() {
+    let by_version = |world: &World, version: usize| {
+        let mut input = world.engine(2).view().input.clone();
+        input.nodes.values_mut().for_each(|node| node.claims.clear());
+        let rules = next().rules[version - 1];
+        let placed = plan(&input, rules).placements.into_iter();
+        placed.map(|(slot, it)| (slot, it.node)).collect::<Vec<_>>()
+    };
+    let in_effect = |world: &World| {
+        let placed = world.engine(2).view().plan.placements.clone().into_iter();
+        placed.map(|(slot, it)| (slot, it.node)).collect::<Vec<_>>()
+    };
+    for is_mixed in [true, false] {
+        let name = "the_plan_in_effect_decides";
+        let mut world = if is_mixed { mixed(name) } else { upgraded(name) };
+        let names = ["web", "api", "mail", "jobs"];
+        let deployments = names.map(|name| service(name, 1)).to_vec();
+        let files = std::collections::BTreeMap::new();
+        world.command(2, vc_engine::Mutation::Deploy { deployments, files });
+        let (older, newer) = (by_version(&world, 1), by_version(&world, 2));
+        assert_ne!(older, newer, "the rules differ");
+        assert_eq!(in_effect(&world), if is_mixed { older } else { newer });
+        world.converge(30_000);
+    }
+    assert_eq!(RULES.len() + 1, next().rules.len());
+}
+
+#[test]
+fn a_mixed_cluster_reschedules_what_a_dead_node_ran() {
+    let mut world = mixed("a_mixed_cluster_reschedules");
+    world.command(0, deploy(service("web", 6)));
+    world.converge(30_000);
+    for victim in 0..3 {
+        let held = minimal_movement::slots_of(&world, victim);
+        let cursor = world.history.cursor();
+        world.kill_host(victim);
+        world.run(world.rescheduling_bound());
+        world.require(replicas_rescheduled::check(&world, &world.running()));
+        world.require(minimal_movement::only(&world, cursor, &held));
+        world.boot(victim);
+        world.converge(30_000);
+        assert_eq!(versions(&world), [(1, 1); 3], "nodes that are down count");
+    }
+}
+
+#[test]
+fn a_downgraded_node_holds_and_goes_on_when_it_is_upgraded_again() {
+    let mut world = upgraded("a_downgraded_node_holds");
+    world.command(0, deploy(service("web", 6)));
+    world.converge(30_000);
+    let cursor = world.history.cursor();
+    world.change_version(1, KnownVersions::default());
+    world.converge(30_000);
+    assert!(world.holds(1) && world.up(0).contains(&1));
+    assert_eq!(started_and_stopped(&world, cursor), (0, 0));
+    for index in 0..3 {
+        let said = problems(&world, index);
+        assert!(said.contains("node m1: starts and stops nothing"), "m{index}: {said}");
+    }
+
+    // The others go on, and give it nothing new.
+    let runs = running_on(&world, 1);
+    world.command(0, deploy(service("api", 6)));
+    world.converge(30_000);
+    assert_eq!(
+        (running_on(&world, 0) + running_on(&world, 2), running_on(&world, 1)),
+        (12 - runs, runs)
+    );
+    world.kill_host(2);
+    world.run(world.rescheduling_bound());
+    world.require(replicas_rescheduled::check(&world, &[0, 1]));
+    assert_eq!(running_on(&world, 1), runs);
+    world.boot(2);
+    world.converge(60_000);
+
+    let cursor = world.history.cursor();
+    world.change_version(1, next());
+    world.converge(60_000);
+    assert_eq!(versions(&world), [(2, 2); 3]);
+    assert_eq!(started_and_stopped(&world, cursor), (0, 0));
+    assert_eq!(world.engine(1).view().cluster.services.len(), 2);
+    world.command(1, deploy(service("mail", 6)));
+    world.converge(60_000);
+    assert!(running_on(&world, 1) > runs);
+}
+
+#[test]
+fn an_older_node_that_joins_an_upgraded_cluster_holds() {
+    let mut world = upgraded("an_older_node_that_joins");
+    world.command(0, deploy(service("web", 6)));
+    world.converge(30_000);
+    world.knows = KnownVersions::default();
+    let index = world.join(resources(4000, 4096));
+    world.converge(30_000);
+    assert!(world.holds(index));
+    world.command(0, deploy(service("api", 6)));
+    world.converge(30_000);
+    assert_eq!(running_on(&world, index), 0);
+    world.change_version(index, next());
+    world.converge(30_000);
+    assert!(!world.holds(index));
+}
