@@ -14,7 +14,7 @@ use crate::run::run;
 use crate::seal::Seal;
 use crate::settings::{self, Eviction, Setting, Settings};
 use crate::store::{Store, StoreError};
-use crate::{data_dir, join, node_info};
+use crate::{data_dir, duplicate, join, node_info};
 
 /// The most instances that an error names.
 const MAX_NAMED: usize = 8;
@@ -83,6 +83,7 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let dir = &options.data_dir;
             let store = open(dir)?;
             let (membership, peers) = identity::load(dir)?;
+            duplicate::check(&membership, &store).await?;
             let remembered = settings::load(dir)?;
             let given = options.settings;
             let settings = change(remembered, &unset, given, yes, &membership, &store)?;

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 use vc_engine::{Input, Mutation};
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
-use vc_protocol::{ApiError, Multiaddr};
+use vc_protocol::{ApiError, Multiaddr, Name, NodeId};
 
 /// Messages that may wait for the driver; senders wait when the queue is full.
 pub(crate) const DRIVER_QUEUE: usize = 1024;
@@ -31,4 +31,32 @@ pub(crate) enum DriverMessage {
     },
     /// The addresses this node publishes have changed.
     Addresses(Vec<Multiaddr>),
+    /// Two processes have one identity.
+    Duplicate(DuplicateFound),
+}
+
+/// Two processes with the identity of one node, on copies of a data directory.
+#[derive(Debug)]
+pub(crate) enum DuplicateFound {
+    /// A member is connected to another process of this node.
+    Own {
+        /// The name that it gives its node.
+        name: Name,
+        /// Where the member is connected to it.
+        address: Multiaddr,
+        /// Whether this process is the one that has to stop.
+        yields: bool,
+    },
+    /// Another process of this node has dialled this one at its start, and does not run.
+    Refused {
+        /// From where it dialled.
+        address: Multiaddr,
+    },
+    /// This node is connected to two processes of a member.
+    Member {
+        /// The member.
+        node: NodeId,
+        /// Where they are.
+        addresses: [Multiaddr; 2],
+    },
 }

@@ -10,6 +10,7 @@ mod data_dir;
 pub mod dns;
 mod driver;
 mod driver_message;
+mod duplicate;
 mod events;
 mod exec;
 mod host;

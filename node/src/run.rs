@@ -56,6 +56,7 @@ pub(crate) async fn run(
     gater.admit(membership.node.peer_id());
     let (driver, events) = mpsc::channel(DRIVER_QUEUE);
     let config = network::Config {
+        name: settings.name.clone().unwrap_or_else(node_info::default_name),
         listen: settings.listen(),
         port: settings.port(),
         certificate: identity::webrtc_certificate(dir)?,

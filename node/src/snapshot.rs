@@ -18,4 +18,6 @@ pub struct Snapshot {
     pub(crate) left: bool,
     /// Why this node has to stop: another process runs with its identity.
     pub(crate) duplicate: Option<Arc<str>>,
+    /// Problems: other processes that ran with the identity of a node.
+    pub(crate) duplicates: Arc<Vec<String>>,
 }

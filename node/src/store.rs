@@ -10,6 +10,7 @@ use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _,
 };
 use vc_engine::Durable;
+use vc_protocol::NodeId;
 use vc_protocol::change::{Actor, ChangeRange, DocumentId, SignedChange};
 use vc_protocol::wire::{MAX_BATCH, WireError, decode, encode};
 
@@ -151,6 +152,18 @@ impl Store {
 
     /// Reads everything. Changes that cannot be decoded are logged and left out; they stay on the disk.
     pub(crate) fn load(&self) -> Result<Durable, StoreError> {
+        self.load_documents(|_| true)
+    }
+
+    /// Reads the certificates and the document of one node.
+    pub(crate) fn load_node(&self, node: NodeId) -> Result<Durable, StoreError> {
+        let first = document_key(DocumentId::Node { node, generation: 0 });
+        let prefix = &first[..first.len() - size_of::<u64>()];
+        self.load_documents(|document| document.starts_with(prefix))
+    }
+
+    /// Reads the certificates, and the documents whose key is `wanted`.
+    fn load_documents(&self, wanted: impl Fn(&[u8]) -> bool) -> Result<Durable, StoreError> {
         self.read(|transaction| {
             let mut durable = Durable::default();
             for row in transaction.open_table(CERTIFICATES)?.iter()? {
@@ -159,7 +172,10 @@ impl Store {
             for row in transaction.open_table(CHANGES)?.iter()? {
                 let (key, value) = row?;
                 let (document, actor, seq) = key.value();
-                durable.changes.extend(read_change(LoggedKey(document, actor, seq), value.value()));
+                if wanted(document) {
+                    let key = LoggedKey(document, actor, seq);
+                    durable.changes.extend(read_change(key, value.value()));
+                }
             }
             Ok(durable)
         })

@@ -14,6 +14,7 @@ pub mod exec;
 pub mod gossip;
 pub mod http;
 mod id;
+pub mod identity;
 pub mod image;
 pub mod instance;
 pub mod log;

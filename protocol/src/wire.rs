@@ -15,6 +15,8 @@ pub const MAX_CHANGE: usize = 2 * 1024 * 1024;
 
 /// Protocol name: authentication; all other protocols are closed until it succeeds.
 pub const AUTH_PROTOCOL: &str = "/vc/auth/1";
+/// Protocol name: members check that only one process runs with the identity of each.
+pub const IDENTITY_PROTOCOL: &str = "/vc/identity/1";
 /// Protocol name: anti-entropy between members, one stream per direction.
 pub const SYNC_PROTOCOL: &str = "/vc/sync/1";
 /// Protocol name: a member reads the log of an instance on another member.

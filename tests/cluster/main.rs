@@ -15,6 +15,7 @@ mod clocks;
 mod concurrency;
 mod death;
 mod deploy;
+mod duplicates;
 mod durability;
 mod events;
 mod hostile;

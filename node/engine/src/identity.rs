@@ -1,7 +1,32 @@
-//! Notices when another process writes this node's document: on a copy of its data directory, or before the directory was
-//! set back to a backup.
+//! Which of two processes with one identity stops. Notices when another process writes this node's document: on a copy of
+//! its data directory, or before the directory was set back to a backup.
 
 use vc_protocol::Millis;
+
+/// Two processes whose run times differ by less were started together, such as by one boot: a run time is compared with
+/// one that was stated a moment ago.
+const SAME_START: Millis = 1000;
+
+/// A process that runs with this node's identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Its random number, drawn at its start.
+    pub number: u64,
+    /// How long it has run.
+    pub uptime: Millis,
+}
+
+impl Process {
+    /// Returns whether this process is the one of two that has to stop: the younger one; of two that were started
+    /// together, the one with the larger number.
+    pub fn yields_to(self, other: Self) -> bool {
+        if self.uptime.abs_diff(other.uptime) < SAME_START {
+            self.number > other.number
+        } else {
+            self.uptime < other.uptime
+        }
+    }
+}
 
 /// How this process reacts to a document of this node that another process wrote.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +83,16 @@ impl DocumentOwner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exactly_one_of_two_processes_yields() {
+        let process = |number, uptime| Process { number, uptime };
+        let (old, young) = (process(9, 60_000), process(3, 500));
+        assert!(young.yields_to(old) && !old.yields_to(young));
+        // Each compares itself with what the other stated a moment ago.
+        let (a, b) = (process(9, 700), process(3, 500));
+        assert!(a.yields_to(b) && !b.yields_to(process(9, 650)));
+    }
 
     #[test]
     fn a_directory_that_was_set_back_goes_on_after_what_it_finds() {

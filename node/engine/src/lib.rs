@@ -27,6 +27,7 @@ mod workload;
 
 pub use diff::diff;
 pub use engine::Engine;
+pub use identity::Process;
 pub use interface::{
     Clock, Config, Durable, HISTORY, Input, MIN_CLOCK_OFFSET, Output, Timing, Vitals,
 };

@@ -4,6 +4,7 @@ use vc_engine::report;
 use vc_protocol::control::Reply;
 
 use super::ControlService;
+use super::reports::status;
 use crate::snapshot::Snapshot;
 
 impl ControlService {
@@ -15,8 +16,7 @@ impl ControlService {
 
     /// Summarises the cluster.
     pub(super) fn status(&self) -> Reply {
-        let Snapshot { view, vitals, .. } = self.cluster.latest();
         let (cluster, node) = (self.cluster.membership().cluster, self.cluster.membership().node);
-        Reply::Status(report::status(&view, &vitals, cluster, node))
+        Reply::Status(status(&self.cluster.latest(), cluster, node))
     }
 }

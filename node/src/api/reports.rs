@@ -3,10 +3,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vc_engine::report;
-use vc_protocol::control::LiveUpdate;
+use vc_protocol::control::{LiveUpdate, StatusReport};
 use vc_protocol::{ClusterId, NodeId};
 
 use crate::snapshot::Snapshot;
+
+/// Returns a summary of the cluster as `node` sees it.
+pub(super) fn status(snapshot: &Snapshot, cluster: ClusterId, node: NodeId) -> StatusReport {
+    let mut status = report::status(&snapshot.view, &snapshot.vitals, cluster, node);
+    status.problems.extend(snapshot.duplicates.iter().cloned());
+    status
+}
 
 /// A snapshot and its reports.
 type Cached = (Snapshot, Arc<LiveUpdate>);
@@ -27,12 +34,13 @@ impl ReportCache {
         if let Some((of, reports)) = &*cached
             && Arc::ptr_eq(&of.view, &snapshot.view)
             && Arc::ptr_eq(&of.vitals, &snapshot.vitals)
+            && Arc::ptr_eq(&of.duplicates, &snapshot.duplicates)
         {
             return Arc::clone(reports);
         }
         let Snapshot { view, vitals, .. } = snapshot;
         let reports = Arc::new(LiveUpdate {
-            status: Some(report::status(view, vitals, cluster, node)),
+            status: Some(status(snapshot, cluster, node)),
             nodes: Some(report::nodes(view, vitals)),
             services: Some(report::services(view)),
             instances: Some(report::instances(view)),

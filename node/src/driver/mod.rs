@@ -1,5 +1,6 @@
 //! The driver: the task that owns the engine and the store. Feeds the engine inputs and performs its outputs.
 
+mod duplicates;
 mod last_observed;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,6 +17,7 @@ use vc_protocol::node::NodeInfo;
 use vc_protocol::wire::encode;
 use vc_protocol::{ApiError, ErrorCode, Multiaddr, NodeId};
 
+use self::duplicates::Duplicates;
 use self::last_observed::LastObserved;
 use crate::driver_message::DriverMessage;
 use crate::identity::Membership;
@@ -62,6 +64,7 @@ pub(crate) struct Driver {
     runtime: LastObserved,
     /// Latest publish errors, by port.
     ports: BTreeMap<String, String>,
+    duplicates: Duplicates,
 }
 
 /// Why the engine could not be built from the store.
@@ -107,6 +110,7 @@ impl Driver {
             vitals: Arc::new(engine.vitals().clone()),
             left: false,
             duplicate: None,
+            duplicates: Arc::default(),
         };
         let (snapshot, receiver) = watch::channel(first);
         let driver = Self {
@@ -122,6 +126,7 @@ impl Driver {
             connected: BTreeSet::new(),
             runtime: LastObserved::default(),
             ports: BTreeMap::new(),
+            duplicates: Duplicates::new(),
         };
         Ok((driver, receiver))
     }
@@ -141,6 +146,7 @@ impl Driver {
                 () = tokio::time::sleep(wait) => DriverMessage::Input(Input::Wake),
             };
             self.handle(message).await;
+            self.expire_duplicates();
             // A full queue must not delay the engine's timers.
             if crate::clock::monotonic() >= self.engine.poll_timeout().0
                 && !self.messages.is_empty()
@@ -180,6 +186,7 @@ impl Driver {
                     self.step(Input::Info(self.context.info.clone())).await;
                 }
             }
+            DriverMessage::Duplicate(found) => self.found_duplicate(found),
         }
     }
 
@@ -271,10 +278,7 @@ impl Driver {
                         let _ = answer.send(result.map_err(ApiError::from));
                     }
                 }
-                Output::Stop(reason) => {
-                    let reason = Some(Arc::from(reason));
-                    self.snapshot.send_modify(|snapshot| snapshot.duplicate = reason);
-                }
+                Output::Stop(reason) => self.stop(&reason),
                 Output::ViewChanged => {
                     self.publish_view();
                     self.update_network();
@@ -282,6 +286,11 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Makes the node stop, because another process runs with its identity.
+    fn stop(&self, reason: &str) {
+        self.snapshot.send_modify(|snapshot| snapshot.duplicate = Some(Arc::from(reason)));
     }
 
     /// Publishes the engine's view to the other tasks.

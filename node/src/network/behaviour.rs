@@ -14,11 +14,12 @@ use vc_protocol::wire::{
     AUTH_PROTOCOL, EXEC_PROTOCOL, IMAGE_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP, ROUTE_PROTOCOL,
     SYNC_PROTOCOL,
 };
-use vc_protocol::{ClusterId, Keypair};
+use vc_protocol::{ClusterId, Keypair, NodeId};
 
 use super::circuits;
 use super::config::{Config, NetworkError};
 use super::connection_gater::{ConnectionGater, MembersOnly};
+use super::duplicates::{self, OwnProcess};
 use super::inbound::{self, Incoming};
 use super::muxer;
 
@@ -56,6 +57,7 @@ pub(crate) struct Member {
     pub(crate) kademlia: kad::Behaviour<kad::store::MemoryStore>,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
+    pub(crate) duplicates: duplicates::Behaviour,
     pub(crate) relay: relay::Behaviour,
     pub(crate) relay_client: relay::client::Behaviour,
     pub(crate) streams: libp2p_stream::Behaviour,
@@ -142,6 +144,9 @@ pub(crate) fn swarm(
             .with_interval(Duration::from_secs(5))
             .with_timeout(Duration::from_secs(5)),
     );
+    let node = NodeId::of(&key.public()).map_err(|error| NetworkError::setup("identity", error))?;
+    let own = OwnProcess::new(node, key.clone(), config.name.clone())?;
+    let duplicates = duplicates::Behaviour::new(own);
     let mdns = if config.mdns {
         Some(
             mdns::tokio::Behaviour::new(mdns::Config::default(), peer)
@@ -165,6 +170,7 @@ pub(crate) fn swarm(
                 kademlia,
                 identify,
                 ping,
+                duplicates,
                 relay: circuits::server(peer),
                 relay_client,
                 streams,

@@ -2,9 +2,13 @@
 
 use std::net::IpAddr;
 
+use vc_protocol::Name;
+
 /// Where to listen, and how members are found.
 #[derive(Clone)]
 pub(crate) struct Config {
+    /// Display name of the node.
+    pub(crate) name: Name,
     /// Address to listen on; unspecified for all.
     pub(crate) listen: IpAddr,
     /// TCP and QUIC port; WebRTC-direct is at the next one.
@@ -39,6 +43,9 @@ pub(crate) enum NetworkError {
     /// mDNS cannot be started.
     #[error("cannot start mDNS: {0}; try --no-mdns")]
     Mdns(std::io::Error),
+    /// The operating system has no random numbers.
+    #[error("cannot read random numbers from the operating system: {0}")]
+    Random(#[from] getrandom::Error),
     /// A part of the libp2p stack cannot be set up.
     #[error("cannot set up {part}: {reason}")]
     Setup {

@@ -7,6 +7,7 @@ mod circuits;
 mod config;
 pub(crate) mod connection_gater;
 mod connections;
+mod duplicates;
 pub(crate) mod inbound;
 mod listen;
 mod muxer;

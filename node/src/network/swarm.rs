@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::{self, MessageAcceptance};
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::swarm::{ConnectionId, ListenError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns, ping, relay};
 use tokio::sync::mpsc;
 use vc_client::handshake::HandshakeError;
@@ -22,7 +23,7 @@ use super::circuits::{Action, Circuits};
 use super::config::Config;
 use super::connection_gater::ConnectionGater;
 use super::connections::{ConnectionPath, Connections};
-use crate::driver_message::DriverMessage;
+use crate::driver_message::{DriverMessage, DuplicateFound};
 
 /// Commands that may wait for the network task; the driver drops those beyond.
 pub(super) const COMMANDS: usize = 256;
@@ -236,9 +237,23 @@ impl Network {
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
                 tracing::debug!(%peer, %error, "dial failed");
             }
+            SwarmEvent::IncomingConnectionError {
+                error: ListenError::LocalPeerId { address },
+                ..
+            } if !self.is_own_dial(&address) => {
+                let found = DuplicateFound::Refused { address };
+                self.notify_driver(DriverMessage::Duplicate(found)).await;
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Member(event)) => self.member_event(event).await,
             _ => {}
         }
+    }
+
+    /// Returns whether this process has dialled itself, at an address that was another member's: it dials from the port that
+    /// it listens on. A process that starts on a copy of the data directory dials before it listens.
+    fn is_own_dial(&self, from: &Multiaddr) -> bool {
+        let port = self.config.port;
+        from.iter().any(|part| part == Protocol::Tcp(port) || part == Protocol::Udp(port))
     }
 
     async fn publish_addresses(&mut self, changed: bool) {
@@ -312,6 +327,9 @@ impl Network {
                         tracing::warn!(from = %propagation_source, "gossip rejected: not from a member, or malformed")
                     }
                 }
+            }
+            MemberEvent::Duplicates(found) => {
+                self.notify_driver(DriverMessage::Duplicate(found)).await;
             }
             MemberEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, address) in found {
