@@ -158,6 +158,12 @@ impl Replica {
         self.members.keys().copied()
     }
 
+    /// Returns the members that may write the cluster document, in order.
+    pub fn servers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let servers = self.members.iter().filter(|(_, member)| member.role == NodeRole::Server);
+        servers.map(|(&node, _)| node)
+    }
+
     /// Returns whether a node is a member.
     pub fn is_member(&self, node: NodeId) -> bool {
         self.members.contains_key(&node)

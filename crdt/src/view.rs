@@ -26,6 +26,8 @@ pub struct View {
     pub left: BTreeMap<NodeId, Option<NodeInfo>>,
     /// The nodes that are up.
     pub up: BTreeSet<NodeId>,
+    /// The members that may write the cluster document, by their certificates.
+    pub servers: BTreeSet<NodeId>,
     /// The end of the last update of each service; missing while it is in progress.
     pub updates: BTreeMap<ServiceKey, UpdateStatus>,
     /// The input of the plan.
@@ -51,10 +53,11 @@ impl View {
     /// Returns the view of the documents of a replica.
     pub fn of(replica: &Replica) -> Self {
         let (cluster, nodes) = (replica.cluster().clone(), replica.nodes().clone());
-        Self { held: replica.held(), ..Self::from_states(cluster, nodes, replica.knows()) }
+        let view = Self::from_states(cluster, nodes, replica.knows());
+        Self { held: replica.held(), servers: replica.servers().collect(), ..view }
     }
 
-    /// Returns the view of these documents, by what this version knows.
+    /// Returns the view of these documents, by what this version knows and without what only the members' certificates say.
     pub fn from_states(
         cluster: ClusterState,
         mut nodes: BTreeMap<NodeId, NodeState>,
@@ -93,7 +96,8 @@ impl View {
             moves: moves(&cluster, &nodes),
         };
         let plan = plan(&input, rules);
-        Self { cluster, nodes, left, up, updates, input, plan, held: Held::default(), rules }
+        let (held, servers) = (Held::default(), BTreeSet::new());
+        Self { cluster, nodes, left, up, servers, updates, input, plan, held, rules }
     }
 
     /// Returns the spec in effect: the deployed one, or the previous one after a rollback. `None` if the service is not

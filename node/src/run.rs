@@ -15,7 +15,7 @@ use vc_runtime::docker::OpenFileError;
 use vc_runtime::images::Images;
 use vc_runtime::{self as runtime, Runtime};
 
-use crate::api::{Cluster, ControlService, Planner};
+use crate::api::{Cluster, ControlService, Forwarder, Planner};
 use crate::auth::AuthServer;
 use crate::dns::{self, DnsServer};
 use crate::driver::{Driver, DriverContext};
@@ -136,15 +136,25 @@ pub(crate) async fn run(
         handles.commands.send(network::Command::Addresses(node, vec![address])).await?;
     }
     let members = handles.controls.members.clone();
-    let execs = Execs::new(membership.node, runtime.clone(), members);
+    let execs = Execs::new(&membership, runtime.clone(), members);
     let docker = match &runtime {
         Runtime::Docker(docker) => Some(docker.clone()),
         Runtime::Process(_) => None,
     };
-    let logs = Logs { node: membership.node, runtime, members: handles.controls.members.clone() };
+    let logs = Logs {
+        node: membership.node,
+        cluster: membership.cluster,
+        runtime,
+        members: handles.controls.members.clone(),
+    };
     let (event_log, events) = Events::new();
     let api = ControlService {
         cluster: Cluster::new(Arc::clone(&membership), snapshot.clone(), driver.clone()),
+        forwarder: Forwarder::new(
+            membership.cluster,
+            snapshot.clone(),
+            handles.controls.auth.clone(),
+        ),
         planner: Planner::default(),
         logs: logs.clone(),
         execs: execs.clone(),

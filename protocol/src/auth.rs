@@ -99,3 +99,13 @@ pub struct JoinResponse {
     /// Addresses at which members can be dialled.
     pub peers: Vec<Multiaddr>,
 }
+
+/// A request to another member in the name of a user. The member that performs it verifies the token itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegated<T> {
+    /// The user's token.
+    pub token: String,
+    /// The request.
+    #[serde(flatten)]
+    pub request: T,
+}

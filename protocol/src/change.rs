@@ -19,7 +19,7 @@ use crate::{ClusterId, Millis, NodeId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DocumentId {
-    /// The cluster document: services, scale, drained nodes. Every member may write it. A server drops the history by
+    /// The cluster document: services, scale, drained nodes. Servers write it. A server drops the history by
     /// starting a new generation with a [`Checkpoint`]; the highest generation is the document.
     Cluster {
         /// 0, then as [`next_generation`] counts.

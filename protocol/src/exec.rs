@@ -2,7 +2,7 @@
 //!
 //! A client asks its node with [`Request::Exec`], [`Request::CopyOut`] or [`Request::CopyIn`] on its control stream. When
 //! another member runs the instance, the node opens a stream to it with the protocol [`EXEC_PROTOCOL`] and sends an
-//! [`InstanceRequest`] as a JSON frame. The answer to either is a [`Reply`] as a JSON frame: [`Reply::Ready`], or
+//! [`InstanceRequest`] with the user's token ([`Delegated`](crate::auth::Delegated)) as a JSON frame. The answer to either is a [`Reply`] as a JSON frame: [`Reply::Ready`], or
 //! [`Reply::Error`] and the end of the stream. After [`Reply::Ready`] both sides send [`ExecFrame`]s, which the node between
 //! passes on. Each frame is preceded by its length as 4 bytes, big endian.
 //!
@@ -54,6 +54,17 @@ pub enum InstanceRequest {
         /// Where to write.
         copy: CopyRequest,
     },
+}
+
+impl InstanceRequest {
+    /// Returns the instance that the request is about.
+    pub fn instance(&self) -> &InstanceId {
+        match self {
+            Self::Exec { instance, .. }
+            | Self::CopyOut { instance, .. }
+            | Self::CopyIn { instance, .. } => instance,
+        }
+    }
 }
 
 /// A frame of a running command or copy: its kind as 1 byte, then its payload.

@@ -1,8 +1,8 @@
 //! Logs of instances, from the member that runs them.
 //!
 //! A client asks its node for the logs of a service with [`Request::Logs`] on its control stream. For each instance on
-//! another member the node opens a stream to it with the protocol [`LOGS_PROTOCOL`] and sends an [`InstanceLogRequest`] as a
-//! JSON frame. The answer is [`Reply::Ready`], a [`Reply::Log`] for each line, and [`Reply::End`] or [`Reply::Error`];
+//! another member the node opens a stream to it with the protocol [`LOGS_PROTOCOL`] and sends an [`InstanceLogRequest`] with the user's
+//! token ([`Delegated`](crate::auth::Delegated)) as a JSON frame. The answer is [`Reply::Ready`], a [`Reply::Log`] for each line, and [`Reply::End`] or [`Reply::Error`];
 //! [`Reply::End`] alone when the member has no such instance. The reader closes the stream to stop. Each frame is preceded
 //! by its length as 4 bytes, big endian.
 //!

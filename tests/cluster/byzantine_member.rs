@@ -3,13 +3,19 @@
 use futures::future::join_all;
 use libp2p::gossipsub::IdentTopic;
 use libp2p::identity::Keypair;
+use vc_protocol::ErrorCode;
+use vc_protocol::auth::Delegated;
+use vc_protocol::change::{Actor, Batch, ChangeBody, DocumentId, SignedChange};
+use vc_protocol::control::{ExecRequest, Reply};
+use vc_protocol::exec::InstanceRequest;
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage, topic};
+use vc_protocol::log::InstanceLogRequest;
 use vc_protocol::node::Usage;
 use vc_protocol::wire::{MAX_FRAME, encode};
 
 use crate::harness::cluster::Cluster;
 use crate::harness::{DEADLINE, running, sleeping_service, until};
-use crate::unauthenticated_peer::{TestPeer, ended, frame, write};
+use crate::unauthenticated_peer::{TestPeer, ended, frame, read, write};
 
 /// Returns the key of a node, from its data directory.
 fn key_of(cluster: &Cluster, at: usize) -> Keypair {
@@ -124,4 +130,92 @@ fn a_member_that_sends_malformed_messages_does_not_disturb_the_cluster() {
         let down = rows.iter().any(|row| row["name"] == "n2" && row["state"] == "down");
         if down { Ok(()) } else { Err(format!("{rows:?}")) }
     });
+}
+
+#[test]
+fn a_worker_alone_changes_nothing_and_reaches_no_instance_of_others() {
+    let mut cluster = Cluster::found();
+    cluster.join(0, &["worker"]);
+    cluster.nodes[1].cut_power();
+    cluster.deploy(0, &sleeping_service("shop", "web", 1));
+    until("shop/web runs", DEADLINE, || running(&cluster.ps(0), "shop/web", 1));
+    let status = cluster.vc(0, &["--output", "json", "status"]).json();
+    let id = status["cluster"].as_str().expect("an id").to_owned();
+    let viewer = cluster.user_token(0, "vera", "viewer");
+    let exec = |token: &str| {
+        let slot = "shop/web.1".parse().expect("a slot");
+        let instance = vc_protocol::InstanceId { slot, digest: String::new() };
+        let exec = ExecRequest {
+            service: "shop/web".to_owned(),
+            replica: None,
+            command: vec!["id".to_owned()],
+            tty: false,
+            stdin: false,
+            environment: Vec::new(),
+            user: None,
+            working_dir: None,
+            size: None,
+        };
+        Delegated { token: token.to_owned(), request: InstanceRequest::Exec { instance, exec } }
+    };
+    let logs = InstanceLogRequest {
+        slot: "shop/web.1".parse().expect("a slot"),
+        digest: None,
+        follow: false,
+        tail: None,
+        since: None,
+    };
+    let key = key_of(&cluster, 1);
+    let node = vc_protocol::NodeId::of(&key.public()).expect("ed25519");
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        let worker = TestPeer::connect(key.clone(), &id, cluster.nodes[0].address())
+            .await
+            .expect("connected");
+        // Requests about instances need a user's token with the role, not only a member's connection.
+        let json = |value: serde_json::Result<Vec<u8>>| frame(&value.expect("plain data"));
+        let requests = [
+            ("/vc/exec/1", json(serde_json::to_vec(&exec("").request))),
+            ("/vc/exec/1", json(serde_json::to_vec(&exec("")))),
+            ("/vc/exec/1", json(serde_json::to_vec(&exec(&viewer)))),
+            ("/vc/logs/1", json(serde_json::to_vec(&logs))),
+            (
+                "/vc/logs/1",
+                json(serde_json::to_vec(&Delegated {
+                    token: String::new(),
+                    request: logs.clone(),
+                })),
+            ),
+        ];
+        for (protocol, request) in requests {
+            let mut stream = worker.open(protocol).await.expect("open to members");
+            write(&mut stream, &request).await;
+            // One without a token is no request at all.
+            let Some(answer) = read(&mut stream).await else { continue };
+            match serde_json::from_slice(&answer).expect("a reply") {
+                Reply::Error(error) => assert_eq!(error.code, ErrorCode::PermissionDenied),
+                reply => panic!("{protocol}: {reply:?}"),
+            }
+        }
+        // A change of the cluster document that only its role forbids.
+        let body = ChangeBody {
+            cluster: id.parse().expect("an id"),
+            document: DocumentId::Cluster { generation: 0 },
+            actor: Actor::new(node, 7),
+            seq: 1,
+            author: node,
+            on_behalf_of: None,
+            timestamp: 0,
+            checkpoint: None,
+            payload: vec![1, 2, 3],
+        };
+        let changes = vec![SignedChange::sign(&body, &key)];
+        let batch = SyncMessage::Changes(Batch { certificates: Vec::new(), changes });
+        let mut stream = worker.open("/vc/sync/1").await.expect("open to members");
+        write(&mut stream, &frame(&encode(&batch))).await;
+        until("the change is refused", DEADLINE, || {
+            let log = cluster.nodes[0].log();
+            if log.contains("may not write this document") { Ok(()) } else { Err(log) }
+        });
+    });
+    assert_eq!(cluster.rows(0, &["services"])[0]["replicas"], 1);
 }

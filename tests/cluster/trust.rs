@@ -139,3 +139,31 @@ fn workers_hold_no_cluster_key_and_secret_files_are_private() {
         assert_eq!(mode & 0o077, 0, "{}", path.display());
     }
 }
+
+#[test]
+fn a_worker_has_servers_perform_the_commands_of_its_users() {
+    let mut cluster = Cluster::found();
+    cluster.join(0, &["worker"]);
+    let roles: Vec<_> = cluster.rows(1, &["nodes"]).iter().map(|row| row["role"].clone()).collect();
+    assert_eq!(roles.len(), 2);
+    assert!(roles.contains(&"server".into()) && roles.contains(&"worker".into()), "{roles:?}");
+
+    let web = sleeping_service("shop", "web", 1);
+    let file = cluster.file("web.yaml", &web);
+    cluster.deploy(1, &web);
+    cluster.vc(1, &["scale", "web=2"]).done();
+    cluster.vc(1, &["restart", "web"]).done();
+    cluster.vc(1, &["drain", "n2", "--no-wait"]).done();
+    cluster.vc(1, &["undrain", "n2"]).done();
+    cluster.vc(1, &["rebalance"]).done();
+    assert_eq!(cluster.rows(0, &["services"])[0]["replicas"], 2);
+    let deployer = cluster.user_token(1, "dora", "deployer");
+    cluster.vc_as(&deployer, 1, &["scale", "web=1"]).done();
+    cluster.vc_as(&deployer, 1, &["drain", "n2"]).refused_with("--role admin");
+    let viewer = cluster.user_token(1, "vera", "viewer");
+    cluster.vc_as(&viewer, 1, &["scale", "web=3"]).refused_with("--role deployer");
+
+    cluster.nodes[0].stop();
+    cluster.vc(1, &["deploy", &file]).refused_with("reaches no server");
+    cluster.vc(1, &["services"]).done();
+}

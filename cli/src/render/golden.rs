@@ -38,6 +38,7 @@ pub(crate) fn node(n: u8, name: &str, state: NodeStatus) -> NodeRow {
         id: node_id(n),
         name: name.to_owned(),
         state,
+        role: "server".to_owned(),
         problem: String::new(),
         draining: false,
         cpu_millis: 4000,

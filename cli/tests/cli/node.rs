@@ -267,6 +267,7 @@ pub fn node_row(n: u8, name: &str) -> NodeRow {
         id: node_id(n),
         name: name.to_owned(),
         state: NodeStatus::Up,
+        role: "server".to_owned(),
         problem: String::new(),
         draining: false,
         cpu_millis: 4000,

@@ -12,7 +12,6 @@ use sha2::{Digest as _, Sha256};
 use vc_protocol::change::{
     Actor, Checkpoint, ClusterVersions, DocumentId, SignedChange, generation_of, next_generation,
 };
-use vc_protocol::token::NodeRole;
 use vc_protocol::wire::encode;
 use vc_protocol::{Millis, NodeId};
 
@@ -168,8 +167,7 @@ impl Replica {
 
     /// Returns the server that starts the next generation of the cluster document.
     pub fn checkpoint_author(&self) -> Option<NodeId> {
-        let is_server = |node: &NodeId| self.members[node].role == NodeRole::Server;
-        self.present_members().find(is_server)
+        self.servers().find(|node| !self.cluster_state.left.contains_key(node))
     }
 
     /// Returns whether the history of the cluster document has grown by so many changes, or by megabytes, that a new

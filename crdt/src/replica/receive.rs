@@ -113,7 +113,8 @@ impl Replica {
         let Some(member) = self.members.get(&author) else {
             return Err(Rejected::NotAMember(author));
         };
-        if body.checkpoint.is_some() && member.role != NodeRole::Server {
+        let is_cluster = matches!(body.document, DocumentId::Cluster { .. });
+        if is_cluster && member.role != NodeRole::Server {
             return Err(ChangeError::NotPermitted { author }.into());
         }
         if self.quarantine.contains(&author) {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use vc_protocol::change::{Actor, Batch, ChangeBody, DocumentId, SignedChange};
+use vc_protocol::change::{Actor, Batch, ChangeBody, ChangeError, DocumentId, SignedChange};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::token::{NodeRole, TokenError, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId, Resources, Supports};
@@ -515,4 +515,20 @@ fn a_checkpoint_with_other_content_is_rejected() {
     let error = DocumentError::Checkpoint;
     assert_eq!(received.rejected, [Rejected::Document { author: id, error }]);
     assert_eq!((received.accepted, scales(&b)), (vec![], vec![("shop/web".to_owned(), 3)]));
+}
+
+#[test]
+fn only_servers_write_the_cluster_document() {
+    let [mut a, b]: [Replica; 2] = members(2).try_into().ok().expect("two");
+    let (root, _, cluster) = key();
+    let worker = issue_certificate(&root, a.id(), NodeRole::Worker, 0).expect("signed");
+    let certificates = vec![worker];
+    let (id, change) = (a.id(), scale(&mut a, "shop/web", Some(2)));
+    let (key, id_b, knows) = (b.key.clone(), b.id(), KnownVersions::default());
+    let loaded = Replica::load(key, id_b, cluster, knows, certificates, vec![]);
+    let mut replica = loaded.expect("a replica").replica;
+    let received = replica.receive(Batch { certificates: vec![], changes: vec![change] });
+    let error = ChangeError::NotPermitted { author: id };
+    assert_eq!((received.accepted, received.rejected), (vec![], vec![error.into()]));
+    assert_eq!(scales(&replica), vec![]);
 }

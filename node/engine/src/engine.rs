@@ -385,6 +385,7 @@ impl Engine {
         }
         let view = View {
             held,
+            servers: self.replica.servers().collect(),
             ..View::from_states(self.replica.cluster().clone(), nodes, self.replica.knows())
         };
         if view.held != self.view.held {

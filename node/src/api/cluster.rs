@@ -42,6 +42,11 @@ impl Cluster {
         &self.membership
     }
 
+    /// Returns whether this node may write the cluster document.
+    pub(super) fn is_server(&self) -> bool {
+        self.membership.root.is_some()
+    }
+
     /// Returns the channel of snapshots.
     pub(super) fn snapshots(&self) -> &watch::Receiver<Snapshot> {
         &self.snapshot

@@ -8,6 +8,7 @@
 mod cluster;
 mod compose;
 mod events;
+mod forward;
 mod images;
 mod live;
 mod multiplex;
@@ -23,5 +24,6 @@ mod volumes;
 mod watch;
 
 pub(crate) use cluster::Cluster;
+pub(crate) use forward::Forwarder;
 pub(crate) use plan::Planner;
 pub use service::ControlService;

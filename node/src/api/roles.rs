@@ -58,6 +58,43 @@ fn required(request: &Request) -> UserRole {
     }
 }
 
+/// Returns whether only a server can answer a request: it changes the cluster document, or signs a token.
+pub(super) fn needs_server(request: &Request) -> bool {
+    match request {
+        Request::Deploy { .. }
+        | Request::Scale { .. }
+        | Request::Restart { .. }
+        | Request::Rollback { .. }
+        | Request::Rebalance { .. }
+        | Request::PushImage(_)
+        | Request::RemoveVolume { .. }
+        | Request::Remove { .. }
+        | Request::Drain { .. }
+        | Request::Leave { .. }
+        | Request::CreateToken(_) => true,
+        Request::Plan { .. }
+        | Request::Diff { .. }
+        | Request::Inspect { .. }
+        | Request::Images
+        | Request::Volumes
+        | Request::Services
+        | Request::Instances { .. }
+        | Request::Nodes
+        | Request::Status
+        | Request::Watch { .. }
+        | Request::Live
+        | Request::Events { .. }
+        | Request::Compose { .. }
+        | Request::Multiplex
+        | Request::Fetch(_)
+        | Request::Socket(_)
+        | Request::Logs(_)
+        | Request::Exec(_)
+        | Request::CopyOut(_)
+        | Request::CopyIn(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use vc_protocol::spec::{FileContent, FileId};

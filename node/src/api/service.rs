@@ -7,6 +7,7 @@ use vc_engine::Mutation;
 use vc_protocol::control::{Reply, Request};
 use vc_protocol::{ApiError, ErrorCode};
 
+use super::forward::Forwarder;
 use super::plan::Planner;
 use super::{Cluster, roles};
 use crate::auth::User;
@@ -35,6 +36,7 @@ pub(super) enum Next {
 #[derive(Clone)]
 pub struct ControlService {
     pub(crate) cluster: Cluster,
+    pub(crate) forwarder: Forwarder,
     pub(crate) planner: Planner,
     pub(crate) logs: Logs,
     pub(crate) execs: Execs,
@@ -88,6 +90,9 @@ impl ControlService {
             frames.send(&Reply::Error(error)).await?;
             return Ok(Next::Request);
         }
+        if roles::needs_server(&request) && !self.cluster.is_server() {
+            return self.forwarder.forward(user, &request, frames).await.map(|()| Next::Request);
+        }
         let reply = match request {
             Request::Multiplex => return Ok(Next::Multiplex),
 
@@ -100,7 +105,7 @@ impl ControlService {
                 return self.events(follow, frames).await.map(|()| Next::Request);
             }
             Request::Logs(request) => {
-                let done = self.logs.stream(self.cluster.snapshots(), request, frames).await;
+                let done = self.logs.stream(self.cluster.snapshots(), user, request, frames).await;
                 return done.map(|()| Next::Request);
             }
             Request::Exec(exec) => {
@@ -166,7 +171,7 @@ impl ControlService {
         request: UserRequest,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<Next, FrameError> {
-        let done = self.execs.exec(self.cluster.snapshots(), &user.name, request, frames).await;
+        let done = self.execs.exec(self.cluster.snapshots(), user, request, frames).await;
         done.map(|()| Next::Request)
     }
 }

@@ -18,6 +18,7 @@ use super::limits::{
     HANDSHAKE_TIMEOUT, HandshakePermit, LimitError, PendingHandshakes, SessionLimiter,
     SessionPermit,
 };
+use super::user::Grant;
 use super::{Audience, User, peer_addresses};
 use crate::clock;
 use crate::driver_message::DriverMessage;
@@ -214,16 +215,11 @@ impl AuthServer {
         token: &str,
         sessions: &SessionLimiter,
     ) -> Result<(User, SessionPermit), Refusal> {
-        let claims = verify(token, self.membership.cluster, clock::now())?;
-        let Scope::User(role) = claims.scope else {
-            return Err(
-                TokenError::WrongScope { found: claims.scope.kind(), wanted: "user" }.into()
-            );
-        };
-        let permit = sessions.acquire(&claims.jti)?;
-        let expires = claims.exp.unwrap_or(0).saturating_mul(1000);
-        let quota = Arc::clone(&permit.quota);
-        Ok((User { name: claims.sub, token: claims.jti, role, expires, quota }, permit))
+        let Grant { name, token: id, role, expires } =
+            Grant::verify(token, self.membership.cluster)?;
+        let permit = sessions.acquire(&id)?;
+        let (credential, quota) = (Arc::from(token), Arc::clone(&permit.quota));
+        Ok((User { name, token: id, credential, role, expires, quota }, permit))
     }
 
     fn peer_addresses(&self, audience: Audience) -> Vec<libp2p::Multiaddr> {

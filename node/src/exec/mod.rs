@@ -15,15 +15,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite};
-use libp2p::Stream;
+use libp2p::{PeerId, Stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
-use vc_protocol::NodeId;
+use vc_protocol::auth::Delegated;
 use vc_protocol::control::{CopyRequest, ExecRequest, Reply};
 use vc_protocol::exec::{ExecFrame, InstanceRequest, MAX_EXEC_CHUNK};
+use vc_protocol::token::UserRole;
 use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
+use vc_protocol::{ClusterId, NodeId};
 
+use crate::auth::{Grant, User};
 use crate::frames::{Duplex, FrameError, Frames};
+use crate::identity::Membership;
 use crate::member_request::{self, MemberError};
 use crate::network::inbound::Incoming;
 use crate::snapshot::Snapshot;
@@ -70,6 +74,7 @@ impl fmt::Display for UserRequest {
 #[derive(Clone)]
 pub struct Execs {
     node: NodeId,
+    cluster: ClusterId,
     runtime: Runtime,
     members: libp2p_stream::Control,
     local: Arc<Semaphore>,
@@ -77,9 +82,15 @@ pub struct Execs {
 }
 
 impl Execs {
-    pub(crate) fn new(node: NodeId, runtime: Runtime, members: libp2p_stream::Control) -> Self {
-        let limit = |permits| Arc::new(Semaphore::new(permits));
-        Self { node, runtime, members, local: limit(MAX_LOCAL), relayed: limit(MAX_RELAYED) }
+    pub(crate) fn new(
+        membership: &Membership,
+        runtime: Runtime,
+        members: libp2p_stream::Control,
+    ) -> Self {
+        let Membership { node, cluster, .. } = *membership;
+        let (local, relayed) =
+            (Arc::new(Semaphore::new(MAX_LOCAL)), Arc::new(Semaphore::new(MAX_RELAYED)));
+        Self { node, cluster, runtime, members, local, relayed }
     }
 
     /// Runs a client's command or copy in the instance that the request names, wherever it runs.
@@ -89,7 +100,7 @@ impl Execs {
     pub(crate) async fn exec(
         &self,
         snapshot: &watch::Receiver<Snapshot>,
-        user: &str,
+        user: &User,
         request: UserRequest,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
@@ -99,7 +110,7 @@ impl Execs {
             Ok(chosen) => chosen,
             Err(error) => return frames.send(&Reply::Error(error.into())).await,
         };
-        tracing::info!(user, %instance, request = request.to_string(), "instance request");
+        tracing::info!(user = user.name, %instance, request = request.to_string(), "instance request");
         let request = match request {
             UserRequest::Exec(exec) => InstanceRequest::Exec { instance, exec },
             UserRequest::CopyOut(copy) => InstanceRequest::CopyOut { instance, copy },
@@ -110,7 +121,8 @@ impl Execs {
         }
         let name = view.name(node);
         drop(view);
-        match self.open(node, &name, &request).await {
+        let token = user.credential.to_string();
+        match self.open(node, &name, &Delegated { token, request }).await {
             Ok((mut member, _permit)) => {
                 frames.send(&Reply::Ready).await?;
                 let down = relay::node_down(snapshot.clone(), node);
@@ -125,7 +137,7 @@ impl Execs {
         &self,
         node: NodeId,
         name: &str,
-        request: &InstanceRequest,
+        request: &Delegated<InstanceRequest>,
     ) -> Result<(Frames<Stream>, OwnedSemaphorePermit), ExecError> {
         let permit = Arc::clone(&self.relayed).try_acquire_owned();
         let permit = permit.map_err(|_| ExecError::TooManyRelayed)?;
@@ -142,14 +154,34 @@ impl Execs {
 
     /// Answers the requests of other members.
     pub(crate) async fn serve(self, mut streams: Incoming) {
-        while let Some((_, stream)) = streams.recv().await {
+        while let Some((peer, stream)) = streams.recv().await {
             let execs = self.clone();
             tokio::spawn(async move {
                 let mut frames = Frames::new(stream, MAX_FRAME);
-                if let Ok(Ok(request)) = timeout(START_TIMEOUT, frames.receive()).await {
-                    let _ = execs.perform(request, &mut frames).await;
+                if let Ok(Ok(delegated)) = timeout(START_TIMEOUT, frames.receive()).await {
+                    let _ = execs.perform_delegated(peer, delegated, &mut frames).await;
                 }
             });
+        }
+    }
+
+    /// Performs a request that another member passes on, if its user may make it: a member alone may not.
+    async fn perform_delegated(
+        &self,
+        peer: PeerId,
+        Delegated { token, request }: Delegated<InstanceRequest>,
+        frames: &mut Frames<Stream>,
+    ) -> Result<(), FrameError> {
+        match Grant::verify_delegated(&token, self.cluster, UserRole::Deployer) {
+            Ok(Grant { name, .. }) => {
+                let instance = request.instance();
+                tracing::info!(user = name, through = %peer, %instance, "instance request");
+                self.perform(request, frames).await
+            }
+            Err(error) => {
+                tracing::warn!(%peer, %error, "refused an instance request of a member");
+                frames.send(&Reply::Error(error)).await
+            }
         }
     }
 

@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt as _};
-use libp2p::Stream;
+use libp2p::{PeerId, Stream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
+use vc_protocol::auth::Delegated;
 use vc_protocol::control::{LogRequest, LogRow, Reply};
 use vc_protocol::log::InstanceLogRequest;
+use vc_protocol::token::UserRole;
 use vc_protocol::wire::{LOGS_PROTOCOL, MAX_FRAME};
-use vc_protocol::{InstanceId, NodeId};
+use vc_protocol::{ClusterId, InstanceId, NodeId};
 
+use crate::auth::{Grant, User};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::member_request::{self, MemberError};
 use crate::network::inbound::Incoming;
@@ -32,6 +35,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Logs {
     pub(crate) node: NodeId,
+    pub(crate) cluster: ClusterId,
     pub(crate) runtime: Runtime,
     pub(crate) members: libp2p_stream::Control,
 }
@@ -44,17 +48,18 @@ impl Logs {
     pub(crate) async fn stream(
         &self,
         snapshot: &watch::Receiver<Snapshot>,
+        user: &User,
         request: LogRequest,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
-        let logs = self.clone();
+        let (logs, credential) = (self.clone(), Arc::clone(&user.credential));
         let open = move |node, request: InstanceLogRequest| {
-            let logs = logs.clone();
+            let (logs, token) = (logs.clone(), credential.to_string());
             async move {
                 if node == logs.node {
                     logs.open_local(request).await
                 } else {
-                    logs.open_remote(node, request).await
+                    logs.open_remote(node, Delegated { token, request }).await
                 }
             }
         };
@@ -86,7 +91,7 @@ impl Logs {
     async fn open_remote(
         &self,
         node: NodeId,
-        request: InstanceLogRequest,
+        request: Delegated<InstanceLogRequest>,
     ) -> Result<Option<Rows>, LogError> {
         let members = self.members.clone();
         let opened =
@@ -97,7 +102,7 @@ impl Logs {
             _ => return Err(MemberError::Unexpected.into()),
         };
         let rows = futures::stream::unfold(Some(frames), move |frames| {
-            let slot = request.slot.clone();
+            let slot = request.request.slot.clone();
             async move {
                 let mut frames = frames?;
                 let error = match frames.receive::<Reply>().await {
@@ -129,11 +134,27 @@ impl Logs {
             let logs = self.clone();
             tokio::spawn(async move {
                 let mut frames = Frames::new(stream, MAX_FRAME);
-                if let Ok(Ok(request)) = timeout(OPEN_TIMEOUT, frames.receive()).await {
-                    let _ = logs.send(request, &mut frames).await;
+                if let Ok(Ok(delegated)) = timeout(OPEN_TIMEOUT, frames.receive()).await {
+                    let _ = logs.send_delegated(peer, delegated, &mut frames).await;
                 }
                 drop(permit);
             });
+        }
+    }
+
+    /// Sends the log that another member asks for, if its user may read it: a member alone may not.
+    async fn send_delegated(
+        &self,
+        peer: PeerId,
+        Delegated { token, request }: Delegated<InstanceLogRequest>,
+        frames: &mut Frames<Stream>,
+    ) -> Result<(), FrameError> {
+        match Grant::verify_delegated(&token, self.cluster, UserRole::Viewer) {
+            Ok(_) => self.send(request, frames).await,
+            Err(error) => {
+                tracing::warn!(%peer, %error, "refused a log request of a member");
+                frames.send(&Reply::Error(error)).await
+            }
         }
     }
 

@@ -179,6 +179,9 @@ pub struct NodeRow {
     pub name: String,
     /// Whether it is reachable.
     pub state: NodeStatus,
+    /// `server` or `worker`; empty if it left.
+    #[serde(default)]
+    pub role: String,
     /// Why it cannot run instances ("Docker does not answer"); empty if it can.
     pub problem: String,
     /// Whether it is drained.

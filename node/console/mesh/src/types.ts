@@ -88,6 +88,8 @@ export interface NodeRow {
   id: NodeId
   name: string
   state: 'up' | 'down' | 'left'
+  /** Empty if it left. */
+  role: 'server' | 'worker' | ''
   /** Why it cannot run instances; empty if it can. */
   problem: string
   draining: boolean

@@ -1,0 +1,162 @@
+//! Forwards the requests that only a server can answer from a worker to a server, in the name of their user.
+
+use std::time::Duration;
+
+use libp2p::Stream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use vc_client::handshake::{Accepted, authenticate};
+use vc_protocol::auth::Credentials;
+use vc_protocol::control::{Reply, Request};
+use vc_protocol::wire::MAX_FRAME;
+use vc_protocol::{ApiError, ClusterId, ErrorCode, NodeId};
+
+use crate::auth::User;
+use crate::frames::{Duplex, FrameError, Frames};
+use crate::snapshot::Snapshot;
+
+/// A server opens a session within this time, or the next one is asked.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens sessions with servers. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Forwarder {
+    cluster: ClusterId,
+    snapshot: watch::Receiver<Snapshot>,
+    auth: libp2p_stream::Control,
+}
+
+impl Forwarder {
+    pub(crate) fn new(
+        cluster: ClusterId,
+        snapshot: watch::Receiver<Snapshot>,
+        auth: libp2p_stream::Control,
+    ) -> Self {
+        Self { cluster, snapshot, auth }
+    }
+
+    /// Has a server answer a request, and passes its replies on. The server verifies the user's token itself.
+    ///
+    /// # Errors
+    /// The client's stream is closed, or carries nothing after this request.
+    pub(super) async fn forward(
+        &self,
+        user: &User,
+        request: &Request,
+        client: &mut Frames<impl Duplex>,
+    ) -> Result<(), FrameError> {
+        let mut server = match self.open(user).await {
+            Ok(server) => server,
+            Err(error) => {
+                client.send(&Reply::Error(error)).await?;
+                // A client that was refused a push still sends the image.
+                return match request {
+                    Request::PushImage(_) => Err(FrameError::Closed),
+                    _ => Ok(()),
+                };
+            }
+        };
+        let lost = match relay(request, client, &mut server).await {
+            Ok(()) => return Ok(()),
+            Err(Lost::Client(error)) => return Err(error),
+            Err(Lost::Server(error)) => error,
+        };
+        let message =
+            format!("lost the connection to the server that this worker forwards to: {lost}");
+        let error = ApiError::new(ErrorCode::Unavailable, message)
+            .with_hint("see whether the command had an effect, and try again");
+        client.send(&Reply::Error(error)).await?;
+        Err(FrameError::Closed)
+    }
+
+    /// Opens a session with a server that is up.
+    async fn open(&self, user: &User) -> Result<Frames<Stream>, ApiError> {
+        let credentials = Credentials::User { token: user.credential.to_string() };
+        let mut last = "none is up".to_owned();
+        for server in self.servers() {
+            let peer = server.peer_id();
+            let opened = authenticate(self.auth.clone(), peer, self.cluster, &credentials);
+            match timeout(OPEN_TIMEOUT, opened).await {
+                Ok(Ok(Accepted { mut frames, .. })) => {
+                    frames.set_max(MAX_FRAME);
+                    return Ok(frames);
+                }
+                Ok(Err(error)) => last = error.to_string(),
+                Err(_) => last = "no answer".to_owned(),
+            }
+        }
+        let message = format!("this node is a worker and reaches no server: {last}");
+        Err(ApiError::new(ErrorCode::Unavailable, message)
+            .with_hint("use a server with --peer; see 'vc nodes'"))
+    }
+
+    fn servers(&self) -> Vec<NodeId> {
+        let view = &self.snapshot.borrow().view;
+        view.servers.intersection(&view.up).copied().collect()
+    }
+}
+
+/// The side whose stream failed.
+enum Lost {
+    Client(FrameError),
+    Server(FrameError),
+}
+
+/// Sends a request to the server, and passes frames on until its last reply.
+async fn relay(
+    request: &Request,
+    client: &mut Frames<impl Duplex>,
+    server: &mut Frames<Stream>,
+) -> Result<(), Lost> {
+    server.send(request).await.map_err(Lost::Server)?;
+    loop {
+        let reply: Reply = server.receive().await.map_err(Lost::Server)?;
+        client.send(&reply).await.map_err(Lost::Client)?;
+        match reply {
+            Reply::KeepAlive | Reply::Note(_) => {}
+            Reply::Ready => return push(client, server).await,
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Passes the frames of a push on, up to the empty one, and the server's replies.
+async fn push(client: &mut Frames<impl Duplex>, server: &mut Frames<Stream>) -> Result<(), Lost> {
+    let (mut to_server, mut from_server) = server.split();
+    let (mut to_client, mut from_client) = client.split();
+    let upload = async {
+        loop {
+            let bytes = from_client.receive_bytes().await.map_err(Lost::Client)?;
+            let last = bytes.is_empty();
+            // The server may refuse the image before its end: its reply says why.
+            if last || to_server.send_bytes(bytes).await.is_err() {
+                return to_server.send_bytes(Vec::new()).await.map_err(Lost::Server);
+            }
+        }
+    };
+    tokio::pin!(upload);
+    let mut uploaded = false;
+    loop {
+        let reply = {
+            let receive = from_server.receive::<Reply>();
+            tokio::pin!(receive);
+            loop {
+                tokio::select! {
+                    sent = &mut upload, if !uploaded => {
+                        uploaded = true;
+                        if let Err(error @ Lost::Client(_)) = sent {
+                            return Err(error);
+                        }
+                    }
+                    reply = &mut receive => break reply.map_err(Lost::Server)?,
+                }
+            }
+        };
+        to_client.send(&reply).await.map_err(Lost::Client)?;
+        match reply {
+            Reply::KeepAlive | Reply::Note(_) => {}
+            _ if uploaded => return Ok(()),
+            _ => return Err(Lost::Client(FrameError::Closed)),
+        }
+    }
+}
