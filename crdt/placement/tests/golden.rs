@@ -6,6 +6,7 @@
 //! node NAME [cpu=N] [mem=N] [os=..] [arch=..] [runtime=process] [label=K:V]   adds a node that is up
 //! up|down|drain|undrain|leave NAME
 //! runtime_error NAME [TEXT]                        its runtime fails; without TEXT it works again
+//! does_not_know NODE [KEY..]                       the node neither starts nor stops these services; without keys, any
 //! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [cluster_port=N] [constraint=node.name==X]
 //!         [platform=..] [command=..] [healthcheck] [volume=NAME] [file=SECRET] [network=NAME] [privileged] [tty]
 //!         [updated=N]                              adds or replaces a service
@@ -26,7 +27,7 @@ use std::path::Path;
 
 use support::{MIB, claim, converge, node, node_id, port, service, volume};
 use vc_placement::{ClaimView, Plan, PlanInput, Rules, plan};
-use vc_protocol::node::RuntimeKind;
+use vc_protocol::node::{Holds, RuntimeKind};
 use vc_protocol::spec::{
     Attribute, Constraint, FileId, FileKind, FileMount, Healthcheck, Port, PortProtocol, Publish,
 };
@@ -56,6 +57,7 @@ scenarios! {
     a_draining_node_is_emptied
     host_ports_are_bound_once_per_node
     nodes_must_meet_the_constraints
+    an_older_node_keeps_what_it_runs_and_gets_nothing_new
     an_oversized_reservation_is_refused_by_every_node
     claims_on_removed_slots_hold_no_resources
     reservations_are_packed_best_fit_decreasing
@@ -146,6 +148,11 @@ impl Scenario {
                     "undrain" => node.draining = false,
                     "runtime_error" => {
                         node.runtime_error = (!words.is_empty()).then(|| words.join(" "))
+                    }
+                    "does_not_know" => {
+                        let services = words.iter().map(|key| key.parse().ok());
+                        let services = services.collect::<Option<_>>()?;
+                        node.holds = Holds { all: words.is_empty(), services };
                     }
                     _ => return None,
                 }

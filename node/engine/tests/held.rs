@@ -10,7 +10,7 @@ use vc_crdt::KnownVersions;
 use vc_engine::runtime::{Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_engine::{Config, Durable, Engine, HISTORY, Input, Mutation, Output, Timing, report};
 use vc_protocol::change::{Actor, ChangeBody, DocumentId, SignedChange, Subject};
-use vc_protocol::node::NodeInfo;
+use vc_protocol::node::{Holds, NodeInfo};
 use vc_protocol::spec::{ContainerSpec, Deployment, ServiceSpec};
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{ApiError, ClusterId, ErrorCode, InstanceId, Keypair, Millis, NodeId};
@@ -129,6 +129,17 @@ impl Node {
         Self::start(self.stored, self.running, self.now)
     }
 
+    /// Returns what the node's document says that it holds.
+    fn holds(&self) -> Holds {
+        self.engine.replica().nodes()[&key().1].holds.clone()
+    }
+
+    /// Returns whether the node's document says of all instances that they are available.
+    fn all_available(&self) -> bool {
+        let claims = &self.engine.replica().nodes()[&key().1].claims;
+        claims.len() == self.running.len() && claims.values().all(|claim| claim.available)
+    }
+
     fn problems(&self) -> String {
         let (view, vitals) = (self.engine.view(), self.engine.vitals());
         let (_, id, cluster) = key();
@@ -231,6 +242,7 @@ fn nothing_starts_or_stops_while_a_document_needs_a_newer_version() {
     node.wait();
     assert_eq!((node.running.clone(), node.stopped.len()), (before.clone(), 0));
     assert!(node.problems().contains("starts and stops nothing"), "{}", node.problems());
+    assert!(node.holds().all && node.all_available(), "they were available before");
     let refused = node.mutate(scale("shop/db")).expect_err("refused");
     assert_eq!(refused.code, ErrorCode::FailedPrecondition, "{refused:?}");
     assert!(refused.message.contains("upgrade"), "{refused:?}");
@@ -271,6 +283,8 @@ fn a_service_with_an_unknown_field_is_held_and_keeps_it() {
     node.wait();
     assert_eq!((node.running.clone(), node.stopped.len()), (before, 0));
     assert!(node.problems().contains("container.gpus"), "{}", node.problems());
+    let said = node.holds();
+    assert!(!said.all && said.services.iter().eq(&["shop/web".parse().expect("a service")]));
     let refused = node.deploy("shop/web").expect_err("refused").message;
     assert!(refused.contains("container.gpus"), "{refused}");
 
