@@ -1,6 +1,7 @@
 //! Authentication and authorization. A refusal has exit code 1 and one line with the fix.
 
 use crate::harness::cluster::Cluster;
+use crate::harness::fixtures::with;
 use crate::harness::{DEADLINE, sleeping_service, until};
 
 /// Changes one character in one part of a token.
@@ -207,4 +208,28 @@ fn a_node_that_was_revoked_is_refused_with_its_keys_and_tokens() {
     let rows = cluster.rows(0, &["nodes"]);
     let up = rows.iter().filter(|row| row["state"] == "up").count();
     assert_eq!(up, 2, "{rows:?}");
+}
+
+#[test]
+fn a_deployer_gives_no_container_its_host() {
+    let cluster = Cluster::found();
+    let deployer = cluster.user_token(0, "dora", "deployer");
+    let spec = |extra: &str| cluster.file("web.yaml", &with("shop", "web", 1, extra));
+    let constructs = [
+        ("    privileged: true\n", "privileged"),
+        ("    devices: [/dev/kvm]\n", "the device /dev/kvm"),
+        ("    cap_add: [SYS_ADMIN]\n", "the capability SYS_ADMIN"),
+        ("    security_opt: [apparmor=unconfined]\n", "the security option apparmor=unconfined"),
+    ];
+    for (construct, named) in constructs {
+        cluster.vc_as(&deployer, 0, &["deploy", &spec(construct)]).refused_with(named);
+    }
+    assert!(cluster.rows(0, &["services"]).is_empty(), "a refused command changes nothing");
+    // What an admin has deployed stays deployable as it is, and only so.
+    let file = spec("    cap_add: [SYS_ADMIN]\n");
+    cluster.vc(0, &["deploy", &file]).done();
+    cluster.vc_as(&deployer, 0, &["deploy", &file]).done();
+    cluster.vc_as(&deployer, 0, &["scale", "web=2"]).done();
+    let other = spec("    cap_add: [SYS_ADMIN]\n    environment: {A: b}\n");
+    cluster.vc_as(&deployer, 0, &["deploy", &other]).refused_with("SYS_ADMIN");
 }
