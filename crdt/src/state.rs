@@ -190,6 +190,8 @@ pub struct NodeState {
     pub unreachable: BTreeMap<NodeId, u64>,
     /// Nodes that it has heard from since it started. It has no vote on others unless it accuses them.
     pub observed: BTreeSet<NodeId>,
+    /// For how long it may be silent, in milliseconds, because it has announced a restart; `None` otherwise.
+    pub restarting: Option<Millis>,
 }
 
 impl ClusterState {
@@ -253,6 +255,7 @@ impl NodeState {
             volumes: reader.map("volumes"),
             update_results: reader.map("update_results"),
             ports: reader.map("ports"),
+            restarting: reader.entry("self", "restarting"),
         };
         (state, reader.unreadable)
     }
@@ -266,6 +269,7 @@ impl NodeState {
                 ("info".to_owned(), state.info.as_ref().map(json)),
                 ("runtime_error".to_owned(), state.runtime_error.as_ref().map(json)),
                 ("holds".to_owned(), (!state.holds.is_empty()).then(|| json(&state.holds))),
+                ("restarting".to_owned(), state.restarting.as_ref().map(json)),
             ])
         };
         let before = facts(self);

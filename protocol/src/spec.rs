@@ -2,7 +2,6 @@
 
 mod mounts;
 mod ports;
-mod privileges;
 mod settings;
 mod update;
 

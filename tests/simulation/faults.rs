@@ -11,6 +11,10 @@ pub(crate) enum Fault {
     Operators(u32),
     /// A process dies, at once or between two of its next outputs.
     KillProcess,
+    /// A process announces a restart and ends a little later.
+    Restart,
+    /// The process of this node ends.
+    End(usize),
     /// A host loses power.
     KillHost,
     /// All processes die at once.
@@ -56,6 +60,13 @@ impl World {
                 }
                 self.schedule(recovery, Event::Boot { index: victim });
             }
+            Fault::Restart => {
+                self.announce_restart(victim);
+                let after = self.rng.within((0, 6000));
+                self.schedule(after, Event::Fault(Fault::End(victim)));
+                self.schedule(after + recovery, Event::Boot { index: victim });
+            }
+            Fault::End(index) => self.kill_process(index),
             Fault::KillHost => {
                 self.kill_host(victim);
                 self.schedule(recovery, Event::Boot { index: victim });

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use vc_crdt::KnownVersions;
-use vc_engine::{Config, Engine, Timing};
+use vc_engine::{Config, Engine, Input, Timing};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{Keypair, Millis, NodeId, Resources};
@@ -112,6 +112,12 @@ impl World {
         let after = self.rng.within((5, 300));
         self.schedule(after, Event::List { index, engine_id });
         self.rearm(index);
+    }
+
+    /// Lets a node announce that it restarts; no effect if its process is down.
+    pub(crate) fn announce_restart(&mut self, index: usize) {
+        self.trace_node(index, "announces a restart");
+        self.handle(index, Input::Restart);
     }
 
     /// Kills the process of a node; its containers keep running.

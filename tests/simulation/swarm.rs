@@ -16,7 +16,7 @@ use crate::services::resources;
 use crate::world::{Event, World};
 
 /// The faults that random worlds draw from.
-const FAULTS: [Fault; 16] = [
+const FAULTS: [Fault; 17] = [
     Fault::Operators(1),
     Fault::Operators(1),
     Fault::Operators(2),
@@ -25,6 +25,7 @@ const FAULTS: [Fault; 16] = [
     Fault::Operators(2),
     Fault::KillProcess,
     Fault::KillProcess,
+    Fault::Restart,
     Fault::KillHost,
     Fault::KillAll,
     Fault::Partition,

@@ -41,6 +41,7 @@ pub(crate) fn node(n: u8, name: &str, state: NodeStatus) -> NodeRow {
         role: "server".to_owned(),
         problem: String::new(),
         draining: false,
+        restarting: false,
         cpu_millis: 4000,
         memory_bytes: 8_242_049_024,
         cpu_reserved: 1250,

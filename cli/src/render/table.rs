@@ -69,6 +69,7 @@ pub(super) fn of_instance(state: InstanceState) -> Color {
 /// Returns the cell of a node's state.
 pub(super) fn of_node(node: &NodeRow) -> Cell {
     let (word, colour) = match node.state {
+        NodeStatus::Up if node.restarting => ("restarting", Color::Yellow),
         NodeStatus::Up if node.draining => ("up, draining", Color::Yellow),
         NodeStatus::Up if !node.problem.is_empty() => ("up", Color::Yellow),
         NodeStatus::Up => ("up", Color::Green),

@@ -270,6 +270,7 @@ pub fn node_row(n: u8, name: &str) -> NodeRow {
         role: "server".to_owned(),
         problem: String::new(),
         draining: false,
+        restarting: false,
         cpu_millis: 4000,
         memory_bytes: 8 << 30,
         cpu_reserved: 500,

@@ -56,6 +56,7 @@ test('instances and nodes have a status label', () => {
   if (!alpha || !beta) throw new Error('no nodes in the fixture')
   expect(nodeStatus(alpha).label).toBe('up')
   expect(nodeStatus(beta).label).toBe('up, link lost')
+  expect(nodeStatus({ ...alpha, restarting: true }).label).toBe('restarting')
   expect(nodeStatus({ ...alpha, draining: true }).label).toBe('draining')
   expect(nodeStatus({ ...alpha, draining: true, instances: 0 }).label).toBe('drained')
   expect(nodeStatus({ ...alpha, state: 'down', draining: true }).label).toBe('down')

@@ -78,10 +78,11 @@ impl Engine {
             volumes: before.volumes,
             update_results: before.update_results,
             ports: BTreeMap::new(),
+            restarting: None,
         };
         let mut detector = FailureDetector::new(timing, now);
         for (&node, state) in replica.nodes().iter().filter(|&(&node, _)| node != id) {
-            detector.saw_incarnation(node, state.incarnation, now);
+            detector.saw_document(node, state.incarnation, state.restarting, now);
         }
         let owner = DocumentOwner::new(replica.own_generation());
         let view = Arc::new(View::of(&replica));
@@ -186,6 +187,10 @@ impl Engine {
                 self.own.ports = problems;
                 self.dirty = true;
             }
+            Input::Restart => {
+                self.own.restarting = Some(self.timing.restart);
+                self.dirty = true;
+            }
             Input::Certificate(certificate) => {
                 self.receive(Batch { certificates: vec![certificate], changes: Vec::new() }, now);
             }
@@ -273,7 +278,7 @@ impl Engine {
         self.check_owner(now);
         let id = self.replica.id();
         for (&node, state) in self.replica.nodes().iter().filter(|&(&node, _)| node != id) {
-            self.detector.saw_incarnation(node, state.incarnation, now);
+            self.detector.saw_document(node, state.incarnation, state.restarting, now);
             // A refuted accusation stays in this node's document: taken back, it could reach a node before the refutation
             // does, and the accused node's old claims would count there again.
             if self.own.unreachable.get(&node).is_some_and(|&of| of < state.incarnation) {

@@ -29,6 +29,8 @@ struct Heartbeats {
     mean8: u64,
     /// Mean deviation from it, in eighths of a millisecond.
     deviation8: u64,
+    /// For how long it may be silent because it restarts; 0: it has announced no restart.
+    restart: Millis,
 }
 
 /// The failure detector's state.
@@ -87,15 +89,22 @@ impl FailureDetector {
         }
     }
 
-    /// Takes in the incarnation in a node's document. A higher one than before proves that the node was alive; a node
-    /// that is new gets time to connect.
-    pub(crate) fn saw_incarnation(&mut self, node: NodeId, incarnation: u64, now: Millis) {
+    /// Takes in a node's document: its incarnation, and how long it may be silent because it restarts. A higher incarnation
+    /// than before proves that the node was alive; a node that is new gets time to connect.
+    pub(crate) fn saw_document(
+        &mut self,
+        node: NodeId,
+        incarnation: u64,
+        restarting: Option<Millis>,
+        now: Millis,
+    ) {
         let new = self.new_peer(incarnation, now);
         let peer = self.peers.entry(node).or_insert(new);
         if incarnation > peer.incarnation {
             peer.incarnation = incarnation;
             peer.last = now;
         }
+        peer.restart = restarting.unwrap_or(0).min(self.timing.restart);
     }
 
     fn new_peer(&self, incarnation: u64, now: Millis) -> Heartbeats {
@@ -106,6 +115,7 @@ impl FailureDetector {
             last,
             mean8: self.timing.heartbeat * 8,
             deviation8: 0,
+            restart: 0,
         }
     }
 
@@ -154,7 +164,7 @@ impl FailureDetector {
         true
     }
 
-    /// Returns for how long a node has sent no heartbeat, if that is longer than its intervals allow.
+    /// Returns for how long a node has sent no heartbeat, if that is longer than its intervals or its restart allow.
     pub(crate) fn silence(&self, node: NodeId, now: Millis) -> Option<Millis> {
         let peer = self.peers.get(&node)?;
         (now > peer.last + self.timeout(peer)).then(|| now - peer.last)
@@ -162,7 +172,9 @@ impl FailureDetector {
 
     fn timeout(&self, peer: &Heartbeats) -> Millis {
         let expected = (peer.mean8 + 4 * peer.deviation8) / 8 + 2 * self.timing.heartbeat;
-        expected.clamp(self.timing.suspect, self.timing.suspect * 4) * (1 + self.penalty)
+        let usual =
+            expected.clamp(self.timing.suspect, self.timing.suspect * 4) * (1 + self.penalty);
+        usual.max(peer.restart)
     }
 
     /// Forgets nodes that are not members any more.
@@ -228,7 +240,7 @@ mod tests {
     fn a_node_that_was_started_again_counts_its_heartbeats_from_one() {
         let last = Timing::default().heartbeat * 40;
         let mut detector = steady(last);
-        detector.saw_incarnation(node(), 2, last + 100);
+        detector.saw_document(node(), 2, None, last + 100);
         assert!(!detector.heartbeat(node(), 1, 900, last + 200), "of the life before");
         assert!(detector.heartbeat(node(), 2, 1, last + 300));
         assert!(!detector.heartbeat(node(), 2, 1, last + 400));
@@ -236,10 +248,22 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_announced_a_restart_is_silent_after_its_bound() {
+        let timing = Timing::default();
+        let last = timing.heartbeat * 40;
+        let mut detector = steady(last);
+        detector.saw_document(node(), 1, Some(u64::MAX), last);
+        assert!(!is_silent(&detector, last + timing.restart), "bounded by this node's own limit");
+        assert!(is_silent(&detector, last + timing.restart + 1));
+        detector.saw_document(node(), 2, None, last + 5000);
+        assert!(is_silent(&detector, last + 5001 + timing.suspect), "it has restarted");
+    }
+
+    #[test]
     fn other_messages_count_until_the_first_heartbeat() {
         let timing = Timing::default();
         let mut detector = FailureDetector::new(timing, 0);
-        detector.saw_incarnation(node(), 1, 1000);
+        detector.saw_document(node(), 1, None, 1000);
         detector.saw_activity(node(), 1200);
         assert!(!is_silent(&detector, 1200 + timing.suspect));
         assert!(is_silent(&detector, 1201 + timing.suspect));
@@ -252,7 +276,7 @@ mod tests {
     fn a_new_node_gets_the_first_contact_time() {
         let timing = Timing::default();
         let mut detector = FailureDetector::new(timing, 0);
-        detector.saw_incarnation(node(), 1, 1000);
+        detector.saw_document(node(), 1, None, 1000);
         assert!(!is_silent(&detector, 1000 + timing.first_contact));
         assert!(is_silent(&detector, 1001 + timing.first_contact));
     }

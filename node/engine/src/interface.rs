@@ -27,6 +27,8 @@ pub struct Timing {
     pub anti_entropy: Millis,
     /// Time that the runtime may be unavailable before this node's instances are given to other nodes.
     pub runtime_grace: Millis,
+    /// For how long a node that has announced a restart may send no heartbeat, at most.
+    pub restart: Millis,
 }
 
 impl Default for Timing {
@@ -38,6 +40,7 @@ impl Default for Timing {
             first_contact: 6000,
             anti_entropy: 10_000,
             runtime_grace: 5000,
+            restart: 15_000,
         }
     }
 }
@@ -145,6 +148,8 @@ pub enum Input {
     Info(NodeInfo),
     /// The ports that this node cannot publish (`8080/tcp`) now, and why.
     Ports(BTreeMap<String, String>),
+    /// This process is about to end and to be started again: announce that to the other nodes.
+    Restart,
     /// A certificate that authentication brought.
     Certificate(String),
     /// A change that a user asks for; the caller has checked the user's role.

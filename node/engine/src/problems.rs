@@ -16,6 +16,8 @@ pub(crate) fn problems(view: &View, nodes: &[NodeRow], instances: &[InstanceRow]
     for row in nodes {
         if row.state == NodeStatus::Down {
             problems.push(format!("node {} is down", row.name));
+        } else if row.restarting {
+            problems.push(format!("node {} is restarting", row.name));
         } else if !row.problem.is_empty() {
             problems.push(format!("node {}: {}", row.name, row.problem));
         }

@@ -17,6 +17,8 @@ pub struct Routes {
     pub services: BTreeMap<ServiceKey, ServiceRoutes>,
     /// Nodes that are down: connections to their instances are reset.
     pub down: BTreeSet<NodeId>,
+    /// Nodes that are up and have announced a restart: their instances run, and take connections again when it is done.
+    pub restarting: BTreeSet<NodeId>,
     /// The services that have a published port. Of two services whose ports conflict, the one that was deployed earlier.
     pub ports: BTreeMap<(PortProtocol, u16), Vec<Published>>,
     /// The ports that services do not get, and the services that have them. They come from deployments at the same time
@@ -101,7 +103,9 @@ impl Routes {
             }
         }
         let down = view.nodes.keys().filter(|node| !view.up.contains(node)).copied().collect();
-        Self { services, down, ports, clashes }
+        let restarting = view.up.iter().filter(|node| view.nodes[node].restarting.is_some());
+        let restarting = restarting.copied().collect();
+        Self { services, down, restarting, ports, clashes }
     }
 }
 

@@ -186,6 +186,9 @@ pub struct NodeRow {
     pub problem: String,
     /// Whether it is drained.
     pub draining: bool,
+    /// Whether it has announced a restart and is not back yet.
+    #[serde(default)]
+    pub restarting: bool,
     /// Total CPU, thousandths of a core.
     pub cpu_millis: u64,
     /// Total memory in bytes.

@@ -6,6 +6,7 @@ mod deaths;
 mod hostile;
 mod operators;
 mod partitions;
+mod restarts;
 mod runtimes;
 mod updates;
 mod versions;

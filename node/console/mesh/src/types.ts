@@ -93,6 +93,8 @@ export interface NodeRow {
   /** Why it cannot run instances; empty if it can. */
   problem: string
   draining: boolean
+  /** Has announced a restart and is not back yet; `state` is `up` meanwhile. */
+  restarting?: boolean
   cpu_millis: number
   memory_bytes: number
   cpu_reserved: number

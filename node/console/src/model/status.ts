@@ -68,6 +68,7 @@ function missing({ monitor_ms, since }: InstanceRow, now: number): string {
 export function nodeStatus(row: NodeRow): Status {
   if (row.state === 'down') return { tone: 'bad', label: 'down' }
   if (row.state === 'left') return { tone: 'idle', label: 'left' }
+  if (row.restarting) return { tone: 'busy', label: 'restarting' }
   if (row.problem) return { tone: 'bad', label: 'runtime unavailable' }
   if (row.draining) return { tone: 'busy', label: row.instances > 0 ? 'draining' : 'drained' }
   if (row.unreachable.length > 0) return { tone: 'warn', label: 'up, link lost' }
