@@ -60,13 +60,19 @@ Examples:
         #[arg(long)]
         yes: bool,
     },
+    /// Keep the sockets of a node that restarts, which it sends on stdin
+    #[command(hide = true)]
+    HoldSockets(Options),
 }
 
 impl Command {
     /// Returns the options that all commands have.
     pub fn options(&self) -> &Options {
         match self {
-            Self::Init(options) | Self::Join { options, .. } | Self::Run { options, .. } => options,
+            Self::Init(options)
+            | Self::Join { options, .. }
+            | Self::Run { options, .. }
+            | Self::HoldSockets(options) => options,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::run::run;
 use crate::seal::Seal;
 use crate::settings::{self, Eviction, Setting, Settings};
 use crate::store::{Store, StoreError};
-use crate::{data_dir, duplicate, join, node_info};
+use crate::{data_dir, duplicate, join, node_info, socket_holder};
 
 /// The most instances that an error names.
 const MAX_NAMED: usize = 8;
@@ -89,13 +89,16 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let settings = change(remembered, &unset, given, yes, &membership, &store)?;
             run(dir, settings, membership, peers, store, false).await
         }
+        Command::HoldSockets(options) => {
+            socket_holder::run(&options.data_dir).await.context("cannot hold the sockets")
+        }
     }
 }
 
 /// Returns the settings with which a member runs. Logs what changes, and the instances that end by it.
 ///
 /// # Errors
-/// The change would end instances of this node, which are logged, and was not confirmed by `yes`.
+/// The change would end instances of this node, and was not confirmed by `yes`.
 fn change(
     remembered: Option<Settings>,
     unset: &[Setting],
@@ -122,17 +125,14 @@ fn change(
     let info = |settings| node_info::info(settings, Vec::new());
     let infos = (info(&remembered), info(&settings));
     let evictions = settings::evictions(replica.cluster(), replica.nodes(), membership.node, infos);
-    if !yes && !evictions.is_empty() {
-        for eviction in &evictions {
-            tracing::warn!("instance would end on this node: {eviction}");
-        }
-        return Err(EvictsInstances(evictions).into());
-    }
     for change in &changes {
         tracing::info!("setting changes: {change}");
     }
     for eviction in &evictions {
         tracing::warn!("instance ends on this node: {eviction}");
+    }
+    if !yes && !evictions.is_empty() {
+        return Err(EvictsInstances(evictions).into());
     }
     Ok(settings)
 }

@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context as _;
 use libp2p::multiaddr::Protocol;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use vc_engine::Input;
 use vc_engine::routes::Routes;
 use vc_protocol::{Multiaddr, NodeId};
@@ -16,7 +17,7 @@ use vc_runtime::images::Images;
 use vc_runtime::{self as runtime, Runtime};
 
 use crate::api::{Cluster, ControlService, Forwarder, Planner};
-use crate::auth::{AuthServer, TokenVerifier};
+use crate::auth::AuthServer;
 use crate::dns::{self, DnsServer};
 use crate::driver::{Driver, DriverContext};
 use crate::driver_message::{DRIVER_QUEUE, DriverMessage};
@@ -29,6 +30,7 @@ use crate::network::connection_gater::ConnectionGater;
 use crate::network::sync_streams::{self, SyncStreams};
 use crate::network::{self, Network};
 use crate::proxy::{self, Connections, Ingress, Router};
+use crate::restart::{self, Traffic};
 use crate::settings::{self, RuntimeChoice, Settings};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -39,7 +41,7 @@ const RUNTIME_EVENTS: usize = 256;
 /// Reports of publish errors that may wait for the driver.
 const PUBLISH_REPORTS: usize = 16;
 
-/// Runs a node until it is stopped by SIGTERM or SIGINT, or has left the cluster. Remembers the `settings`. `peers` are addresses of members; `init`
+/// Runs a node until it is stopped by SIGTERM, which announces a restart, or SIGINT, or has left the cluster. Remembers the `settings`. `peers` are addresses of members; `init`
 /// saves the membership of a new cluster.
 ///
 /// # Errors
@@ -135,16 +137,15 @@ pub(crate) async fn run(
     for (node, address) in peers.into_iter().filter_map(with_node) {
         handles.commands.send(network::Command::Addresses(node, vec![address])).await?;
     }
-    let verifier = TokenVerifier { cluster: membership.cluster, snapshot: snapshot.clone() };
     let members = handles.controls.members.clone();
-    let execs = Execs::new(membership.node, verifier.clone(), runtime.clone(), members);
+    let execs = Execs::new(&membership, runtime.clone(), members);
     let docker = match &runtime {
         Runtime::Docker(docker) => Some(docker.clone()),
         Runtime::Process(_) => None,
     };
     let logs = Logs {
         node: membership.node,
-        verifier: verifier.clone(),
+        cluster: membership.cluster,
         runtime,
         members: handles.controls.members.clone(),
     };
@@ -168,7 +169,6 @@ pub(crate) async fn run(
         gater,
         driver: driver.clone(),
         snapshot: snapshot.clone(),
-        verifier,
     };
 
     let mut tasks = tokio::task::JoinSet::new();
@@ -192,30 +192,39 @@ pub(crate) async fn run(
     if !settings.no_console {
         console::serve(settings.port()).await;
     }
-    // Child processes bind their ports themselves and use the host's resolver.
-    let mut names = None;
-    if let Some(docker) = docker {
-        let table = router.table();
-        let started = DnsServer::start(dns::Config::default(), docker, table, router.clone()).await;
-        names = Some(started.context("cannot start the DNS server")?);
-        let (problems, from_ingress) = mpsc::channel(PUBLISH_REPORTS);
-        tasks.spawn(Ingress::new(router, problems).run());
-        tasks.spawn(forward(from_ingress, driver, Input::Ports));
-    }
-
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut traffic = Traffic { router: router.clone(), names: None, ingress: None };
+    // Child processes bind their ports themselves and use the host's resolver.
+    if let Some(docker) = docker {
+        let table = router.table();
+        let mut left = restart::take_sockets(dir).await;
+        let config = dns::Config::default();
+        let started = DnsServer::start(config, docker, table, router.clone(), &mut left).await;
+        traffic.names = Some(started.context("cannot start the DNS server")?);
+        let (problems, from_ingress) = mpsc::channel(PUBLISH_REPORTS);
+        let (stop, (sockets, stopped)) = (CancellationToken::new(), oneshot::channel());
+        let ingress = Ingress::new(router, problems, left).run(stop.clone());
+        tasks.spawn(async move { drop(sockets.send(ingress.await)) });
+        traffic.ingress = Some((stop, stopped));
+        tasks.spawn(forward(from_ingress, driver.clone(), Input::Ports));
+    }
+
     let mut last = snapshot.clone();
     let ready = announce(&membership, &mut snapshot, &addresses);
     tokio::pin!(ready);
     let mut announced = false;
+    let mut restarts = false;
     loop {
         tokio::select! {
             result = &mut ready, if !announced => {
                 announced = true;
                 result?;
             }
-            _ = terminate.recv() => break,
+            _ = terminate.recv() => {
+                restarts = true;
+                break;
+            }
             _ = interrupt.recv() => break,
             Ok(ended) = last.wait_for(|snapshot| snapshot.left || snapshot.duplicate.is_some()) => {
                 if let Some(reason) = ended.duplicate.as_deref() {
@@ -223,8 +232,7 @@ pub(crate) async fn run(
                         "{reason}: stop that one, or let this host join as a node of its own with another --data-dir"
                     );
                 }
-                identity::delete(dir)?;
-                tracing::info!("left the cluster: its keys are deleted, the data directory can be removed");
+                tracing::info!("left the cluster: the data directory can be removed");
                 break;
             }
             Some(ended) = tasks.join_next() => {
@@ -236,7 +244,14 @@ pub(crate) async fn run(
     if !last.borrow().left {
         tracing::info!("stopping: instances keep running");
     }
-    if let Some(names) = names {
+    let others = last.borrow().view.nodes.len() > 1;
+    if restarts && !last.borrow().left {
+        tokio::select! {
+            () = restart::prepare(dir, driver, others, traffic) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    } else if let Some(names) = traffic.names {
         names.stop().await;
     }
     Ok(())

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Response};
 use super::container_lookup::ContainerLookup;
@@ -34,8 +35,8 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    /// Answers queries in datagrams; never completes.
-    pub(super) async fn serve_udp(self, socket: UdpSocket) {
+    /// Answers queries in datagrams until `stop` is cancelled; completes when all are answered.
+    pub(super) async fn serve_udp(self, socket: UdpSocket, stop: CancellationToken) {
         let limiter = PerIpLimiter::new(MAX_QUERIES.0, MAX_QUERIES.1);
         let socket = Arc::new(socket);
         let mut tasks = JoinSet::new();
@@ -52,6 +53,7 @@ impl Resolver {
                     }
                 },
                 Some(_) = tasks.join_next() => continue,
+                () = stop.cancelled() => break,
             };
             let IpAddr::V4(address) = client.ip() else { continue };
             let Some(permit) = limiter.acquire(address) else {
@@ -67,10 +69,11 @@ impl Resolver {
                 }
             });
         }
+        while tasks.join_next().await.is_some() {}
     }
 
-    /// Answers queries on TCP connections; never completes.
-    pub(super) async fn serve_tcp(self, listener: TcpListener) {
+    /// Answers queries on TCP connections, and accepts some until `stop` is cancelled; completes when all are closed.
+    pub(super) async fn serve_tcp(self, listener: TcpListener, stop: CancellationToken) {
         let limiter = PerIpLimiter::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
         let mut tasks = JoinSet::new();
         loop {
@@ -84,6 +87,7 @@ impl Resolver {
                     }
                 },
                 Some(_) = tasks.join_next() => continue,
+                () = stop.cancelled() => break,
             };
             let SocketAddr::V4(client) = client else { continue };
             let Some(permit) = limiter.acquire(*client.ip()) else { continue };
@@ -93,6 +97,7 @@ impl Resolver {
                 resolver.serve_connection(stream, *client.ip()).await;
             });
         }
+        while tasks.join_next().await.is_some() {}
     }
 
     async fn serve_connection(&self, mut stream: TcpStream, client: Ipv4Addr) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +25,18 @@ use super::service_router::ServiceRouter;
 use super::table::Table;
 use super::transparent_proxy::TransparentProxy;
 use super::upstream::{RESOLV_CONF, Upstream};
+use crate::handover::Sockets;
 
 /// Interval at which the NAT rules are checked, and applied again when they are missing or could not be applied.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Limit of UDP ports of services that have a socket on this node.
 const MAX_UDP_PORTS: usize = 1024;
+/// Names of the sockets of the resolver and the proxy when they are handed over.
+const RESOLVER_UDP: &str = "dns resolver/udp";
+const RESOLVER_TCP: &str = "dns resolver/tcp";
+const PROXY: &str = "dns proxy/tcp";
+/// What the names of the sockets of services' UDP ports begin with.
+const UDP_PORT: &str = "dns port/udp ";
 
 /// Configuration of the DNS server.
 #[derive(Debug, Clone)]
@@ -49,24 +57,32 @@ impl Default for Config {
 pub struct DnsServer {
     problem: watch::Receiver<Option<String>>,
     stop: CancellationToken,
-    reconciler: JoinHandle<()>,
-    _servers: [AbortOnDropHandle<()>; 3],
+    /// Ends with the rules and the sockets of services' UDP ports.
+    reconciler: JoinHandle<(NatRules, Sockets)>,
+    servers: [AbortOnDropHandle<()>; 3],
+    sockets: Sockets,
 }
 
 impl DnsServer {
-    /// Starts to answer queries of the engine's containers for the services in `routes`. Errors: a socket cannot be
-    /// bound. Failing NAT rules are no error: they are retried, and [`DnsServer::problem`] reports them.
+    /// Starts to answer queries of the engine's containers for the services in `routes`, on the sockets that the process before
+    /// has `left`. Errors: a socket cannot be bound. Failing NAT rules are no error: they are retried, and
+    /// [`DnsServer::problem`] reports them.
     pub async fn start<F: ServiceRouter>(
         config: Config,
         docker: Docker,
         routes: watch::Receiver<Arc<Routes>>,
         router: F,
+        left: &mut Sockets,
     ) -> std::io::Result<Self> {
         // On all addresses, since bridges and redirect targets come and go. Clients that are not containers of this
         // node, or were not redirected, are rejected.
-        let any = (Ipv4Addr::UNSPECIFIED, 0);
-        let (udp, tcp) = (UdpSocket::bind(any).await?, TcpListener::bind(any).await?);
-        let connections = TcpListener::bind(any).await?;
+        let udp = bind_udp(left.take_udp(RESOLVER_UDP)).await?;
+        let tcp = bind_tcp(left.take_tcp(RESOLVER_TCP)).await?;
+        let connections = bind_tcp(left.take_tcp(PROXY)).await?;
+        let mut sockets = Sockets::default();
+        sockets.insert_duplicate(RESOLVER_UDP, &udp)?;
+        sockets.insert_duplicate(RESOLVER_TCP, &tcp)?;
+        sockets.insert_duplicate(PROXY, &connections)?;
         let ports = Ports {
             resolver_udp: udp.local_addr()?.port(),
             resolver_tcp: tcp.local_addr()?.port(),
@@ -83,17 +99,19 @@ impl DnsServer {
             upstream: Upstream::new(config.resolv_conf),
         };
         let proxy = TransparentProxy { table, containers, router };
-        let servers = [
-            tokio::spawn(resolver.clone().serve_udp(udp)),
-            tokio::spawn(resolver.serve_tcp(tcp)),
-            tokio::spawn(proxy.clone().serve(connections)),
-        ];
         let stop = CancellationToken::new();
-        let sockets = BTreeMap::new();
+        let servers = [
+            tokio::spawn(resolver.clone().serve_udp(udp, stop.clone())),
+            tokio::spawn(resolver.serve_tcp(tcp, stop.clone())),
+            tokio::spawn(proxy.clone().serve(connections, stop.clone())),
+        ];
+        let servers = servers.map(AbortOnDropHandle::new);
+        let left = left.split_off(UDP_PORT);
+        let udp = BTreeMap::new();
         let reconciler =
-            Reconciler { docker, routes, tables, proxy, rules, ports, sockets, report };
+            Reconciler { docker, routes, tables, proxy, rules, ports, left, udp, report };
         let reconciler = tokio::spawn(reconciler.run(stop.clone()));
-        Ok(Self { problem, stop, reconciler, _servers: servers.map(AbortOnDropHandle::new) })
+        Ok(Self { problem, stop, reconciler, servers, sockets })
     }
 
     /// Returns why containers of this node cannot resolve services, in one line; `None`: they can.
@@ -105,8 +123,40 @@ impl DnsServer {
     /// until the next server starts.
     pub async fn stop(self) {
         self.stop.cancel();
-        let _ = self.reconciler.await;
+        if let Ok((rules, _)) = self.reconciler.await {
+            rules.remove().await;
+        }
     }
+
+    /// Stops accepting connections and queries, and returns the sockets for the next process: what containers send meanwhile
+    /// waits. The NAT rules stay in place. Connections that were accepted are served while the servers are not dropped.
+    pub(crate) async fn hand_over(self) -> (Sockets, [AbortOnDropHandle<()>; 3]) {
+        self.stop.cancel();
+        let mut sockets = self.sockets;
+        if let Ok((_, udp)) = self.reconciler.await {
+            sockets.extend(udp);
+        }
+        (sockets, self.servers)
+    }
+}
+
+async fn bind_udp(left: Option<UdpSocket>) -> std::io::Result<UdpSocket> {
+    match left {
+        Some(socket) => Ok(socket),
+        None => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await,
+    }
+}
+
+async fn bind_tcp(left: Option<TcpListener>) -> std::io::Result<TcpListener> {
+    match left {
+        Some(listener) => Ok(listener),
+        None => TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await,
+    }
+}
+
+/// Returns the name of the socket of a service's UDP port when it is handed over.
+fn udp_name((address, port): (Ipv4Addr, u16)) -> String {
+    format!("{UDP_PORT}{address}:{port}")
 }
 
 /// The state of the reconcile loop.
@@ -117,14 +167,17 @@ struct Reconciler<F> {
     proxy: TransparentProxy<F>,
     rules: NatRules,
     ports: Ports,
-    /// The sockets of services' UDP ports, by virtual IP and port.
-    sockets: BTreeMap<(Ipv4Addr, u16), AbortOnDropHandle<()>>,
+    /// Sockets of services' UDP ports that the process before has left and that are not used yet.
+    left: Sockets,
+    /// The servers of services' UDP ports, by virtual IP and port, with a duplicate of their sockets.
+    udp: BTreeMap<(Ipv4Addr, u16), (AbortOnDropHandle<()>, OwnedFd)>,
     report: watch::Sender<Option<String>>,
 }
 
 impl<F: ServiceRouter> Reconciler<F> {
-    async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) -> (NatRules, Sockets) {
         self.update_table().await;
+        self.left.clear();
         self.apply_rules().await;
         let mut check = Instant::now() + CHECK_INTERVAL;
         loop {
@@ -148,7 +201,11 @@ impl<F: ServiceRouter> Reconciler<F> {
                 }
             }
         }
-        self.rules.remove().await;
+        let mut sockets = Sockets::default();
+        for (at, (_, socket)) in self.udp {
+            sockets.insert(udp_name(at), socket);
+        }
+        (self.rules, sockets)
     }
 
     /// Publishes the table of the current routes, and opens and closes UDP sockets. Returns whether the NAT rules change.
@@ -158,15 +215,15 @@ impl<F: ServiceRouter> Reconciler<F> {
         self.tables.send_replace(Arc::clone(&table));
         let before = self.ports.udp.clone();
         let wanted: BTreeSet<_> = table.udp().keys().take(MAX_UDP_PORTS).collect();
-        self.sockets.retain(|at, _| wanted.contains(at));
+        self.udp.retain(|at, _| wanted.contains(at));
         self.ports.udp.retain(|at, _| wanted.contains(at));
         for (&at, service) in table.udp().iter().take(MAX_UDP_PORTS) {
-            if self.sockets.contains_key(&at) {
+            if self.udp.contains_key(&at) {
                 continue;
             }
-            match self.serve_udp_port(at.1, service).await {
-                Ok((port, task)) => {
-                    self.sockets.insert(at, task);
+            match self.serve_udp_port(at, service).await {
+                Ok((port, task, socket)) => {
+                    self.udp.insert(at, (task, socket));
                     self.ports.udp.insert(at, port);
                 }
                 Err(error) => {
@@ -177,20 +234,21 @@ impl<F: ServiceRouter> Reconciler<F> {
         before != self.ports.udp
     }
 
-    /// Serves a UDP port of a service on a socket, whose port it returns.
+    /// Serves a UDP port of a service on a socket. Returns its port and a duplicate.
     async fn serve_udp_port(
-        &self,
-        port: u16,
+        &mut self,
+        at: (Ipv4Addr, u16),
         service: &ServiceKey,
-    ) -> std::io::Result<(u16, AbortOnDropHandle<()>)> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
-        let local_port = socket.local_addr()?.port();
+    ) -> std::io::Result<(u16, AbortOnDropHandle<()>, OwnedFd)> {
+        let socket = bind_udp(self.left.take_udp(&udp_name(at))).await?;
+        let (port, local_port) = (at.1, socket.local_addr()?.port());
+        let duplicate = socket.as_fd().try_clone_to_owned()?;
         let (proxy, service) = (self.proxy.clone(), service.clone());
         let task = tokio::spawn(async move {
             let admit = proxy.admit(service.clone());
             proxy.router.udp(socket, service, port, admit).await;
         });
-        Ok((local_port, AbortOnDropHandle::new(task)))
+        Ok((local_port, AbortOnDropHandle::new(task), duplicate))
     }
 
     /// Applies the NAT rules. Logs when they begin to fail and when they work again.

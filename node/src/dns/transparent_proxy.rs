@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use vc_protocol::ServiceKey;
 
 use super::container_lookup::ContainerLookup;
@@ -32,8 +33,8 @@ pub(super) struct TransparentProxy<F> {
 }
 
 impl<F: ServiceRouter> TransparentProxy<F> {
-    /// Serves connections; never completes.
-    pub(super) async fn serve(self, listener: TcpListener) {
+    /// Accepts connections until `stop` is cancelled; completes when all are closed.
+    pub(super) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let limiter = PerIpLimiter::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
         let mut tasks = JoinSet::new();
         loop {
@@ -48,6 +49,7 @@ impl<F: ServiceRouter> TransparentProxy<F> {
                     }
                 },
                 Some(_) = tasks.join_next() => continue,
+                () = stop.cancelled() => break,
             };
             let Some(permit) = limiter.acquire(*client.ip()) else {
                 tracing::debug!(%client, "connection limit reached, client reset");
@@ -63,6 +65,7 @@ impl<F: ServiceRouter> TransparentProxy<F> {
                 }
             });
         }
+        while tasks.join_next().await.is_some() {}
     }
 
     /// Returns the service and port that a connection was sent to; `None`: its client may not reach that service.

@@ -18,15 +18,16 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p::{PeerId, Stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
-use vc_protocol::NodeId;
 use vc_protocol::auth::Delegated;
 use vc_protocol::control::{CopyRequest, ExecRequest, Reply};
 use vc_protocol::exec::{ExecFrame, InstanceRequest, MAX_EXEC_CHUNK};
 use vc_protocol::token::UserRole;
 use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
+use vc_protocol::{ClusterId, NodeId};
 
-use crate::auth::{TokenVerifier, User};
+use crate::auth::{Grant, User};
 use crate::frames::{Duplex, FrameError, Frames};
+use crate::identity::Membership;
 use crate::member_request::{self, MemberError};
 use crate::network::inbound::Incoming;
 use crate::snapshot::Snapshot;
@@ -73,7 +74,7 @@ impl fmt::Display for UserRequest {
 #[derive(Clone)]
 pub struct Execs {
     node: NodeId,
-    verifier: TokenVerifier,
+    cluster: ClusterId,
     runtime: Runtime,
     members: libp2p_stream::Control,
     local: Arc<Semaphore>,
@@ -82,14 +83,14 @@ pub struct Execs {
 
 impl Execs {
     pub(crate) fn new(
-        node: NodeId,
-        verifier: TokenVerifier,
+        membership: &Membership,
         runtime: Runtime,
         members: libp2p_stream::Control,
     ) -> Self {
+        let Membership { node, cluster, .. } = *membership;
         let (local, relayed) =
             (Arc::new(Semaphore::new(MAX_LOCAL)), Arc::new(Semaphore::new(MAX_RELAYED)));
-        Self { node, verifier, runtime, members, local, relayed }
+        Self { node, cluster, runtime, members, local, relayed }
     }
 
     /// Runs a client's command or copy in the instance that the request names, wherever it runs.
@@ -171,10 +172,10 @@ impl Execs {
         Delegated { token, request }: Delegated<InstanceRequest>,
         frames: &mut Frames<Stream>,
     ) -> Result<(), FrameError> {
-        match self.verifier.delegated(&token, UserRole::Deployer) {
-            Ok(user) => {
+        match Grant::verify_delegated(&token, self.cluster, UserRole::Deployer) {
+            Ok(Grant { name, .. }) => {
                 let instance = request.instance();
-                tracing::info!(user = user.name, through = %peer, %instance, "instance request");
+                tracing::info!(user = name, through = %peer, %instance, "instance request");
                 self.perform(request, frames).await
             }
             Err(error) => {

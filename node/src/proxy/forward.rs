@@ -6,6 +6,7 @@ use vc_protocol::ServiceKey;
 use super::limits::MAX_CONNECTIONS;
 use super::load_balancer::Scope;
 use super::router::Router;
+use super::splice::Direction;
 use super::upstream::{self, TcpUpstream};
 use super::{splice, udp};
 use crate::dns::{Admit, ServiceRouter};
@@ -31,6 +32,8 @@ impl Router {
         port: u16,
         scope: Scope,
     ) {
+        let restart = &self.inner.restart;
+        let _open = restart.connection();
         let Ok(_permit) = self.inner.permits.try_acquire() else {
             tracing::debug!(%service, limit = MAX_CONNECTIONS, "connection limit reached, client reset");
             return splice::reset(client);
@@ -41,10 +44,16 @@ impl Router {
         drop(service);
         let Some(route) = route else { return splice::reset(client) };
         match route.upstream {
-            TcpUpstream::Local(instance) => splice::tcp(client, instance).await,
+            TcpUpstream::Local(instance) => {
+                let detached = splice::tcp(client, instance, restart.detaching()).await;
+                if let Some(connection) = detached {
+                    restart.detached(connection);
+                }
+            }
             TcpUpstream::Remote(stream) => {
+                let _stream = restart.stream();
                 let down = self.node_down(&route.endpoint);
-                splice::records(client, stream, down).await;
+                splice::records(client, stream, Direction::From, down, restart).await;
             }
         }
     }

@@ -16,6 +16,7 @@ use vc_protocol::wire::decode;
 use super::limits::MAX_STREAMS;
 use super::record::RecordStream;
 use super::router::Router;
+use super::splice::Direction;
 use super::upstream::{connect_tcp, connect_udp};
 use super::{splice, udp};
 
@@ -45,6 +46,8 @@ pub async fn serve(router: Router, mut streams: mpsc::Receiver<(PeerId, Stream)>
 /// Connects a stream to the instance that it names and forwards until either is closed. Errors: the stream closed
 /// early, or did not begin with a request.
 async fn serve_stream(router: &Router, mut stream: Compat<Stream>) -> io::Result<()> {
+    let restart = &router.inner.restart;
+    let _open = (restart.connection(), restart.stream());
     // Boxed, so that the state of connecting is freed before forwarding begins.
     let request = Box::pin(tokio::time::timeout(REQUEST_TIMEOUT, read_request(&mut stream)));
     let request = request.await??;
@@ -58,7 +61,8 @@ async fn serve_stream(router: &Router, mut stream: Compat<Stream>) -> io::Result
             let connected = connecting.await;
             Box::pin(answer(&mut stream, connected.is_some())).await?;
             if let Some((_connection, instance)) = connected {
-                splice::records(instance, stream, std::future::pending()).await;
+                let down = std::future::pending();
+                splice::records(instance, stream, Direction::To, down, restart).await;
             }
         }
         PortProtocol::Udp => {
@@ -78,6 +82,9 @@ async fn serve_stream(router: &Router, mut stream: Compat<Stream>) -> io::Result
 impl Router {
     /// Returns the address of an instance on this node that accepts connections.
     fn address_of(&self, request: &RouteRequest) -> Option<String> {
+        if self.inner.restart.is_detaching() {
+            return None;
+        }
         let routes = self.inner.table.borrow();
         let endpoints = &routes.services.get(&request.instance.slot.service)?.endpoints;
         let is_it = |it: &&vc_engine::routes::Endpoint| {

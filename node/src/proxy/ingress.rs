@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use vc_engine::routes::Routes;
 use vc_protocol::spec::{PortProtocol, Publish};
 use vc_protocol::{NodeId, ServiceKey};
@@ -17,9 +19,12 @@ use super::limits::ACCEPT_BACKOFF;
 use super::load_balancer::Scope;
 use super::router::Router;
 use super::{listen, port_owner, udp};
+use crate::handover::Sockets;
 
 /// Interval of attempts to bind a port that is in use.
 const BIND_RETRY_INTERVAL: Duration = Duration::from_secs(3);
+/// How long a socket from the process before stays open without a service that publishes its port.
+const UNUSED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Ports that cannot be published, such as `8080/tcp`, with the reason.
 pub type PublishErrors = BTreeMap<String, String>;
@@ -35,6 +40,14 @@ struct BindAddr {
 impl BindAddr {
     fn name(&self) -> String {
         format!("{}/{}", self.port, self.protocol.as_str())
+    }
+
+    /// Returns the name of its socket when that is handed over, such as `port 8080/tcp`, or `port 8080/tcp of ::1`.
+    fn socket_name(&self) -> String {
+        match self.address {
+            Some(address) => format!("port {} of {address}", self.name()),
+            None => format!("port {}", self.name()),
+        }
     }
 
     fn overlaps(&self, other: &Self) -> bool {
@@ -56,12 +69,16 @@ struct Target {
 struct Listener {
     target: watch::Sender<Target>,
     task: JoinHandle<()>,
+    /// A duplicate, which is handed over when the node restarts.
+    socket: OwnedFd,
 }
 
 /// The open ports of this node.
 pub struct Ingress {
     router: Router,
     problems: mpsc::Sender<PublishErrors>,
+    /// Sockets that the process before has left and that are not used yet.
+    unused: Sockets,
     listeners: BTreeMap<BindAddr, Listener>,
     /// Ports that could not be bound, with the reason.
     failed: BTreeMap<BindAddr, String>,
@@ -69,16 +86,32 @@ pub struct Ingress {
 }
 
 impl Ingress {
-    /// Returns an ingress for the router's routes. With each change it sends all ports that cannot be published to
-    /// `problems`.
-    pub fn new(router: Router, problems: mpsc::Sender<PublishErrors>) -> Self {
+    /// Returns an ingress for the router's routes, with the sockets that the process before has left. With each change it sends
+    /// all ports that cannot be published to `problems`.
+    pub fn new(router: Router, problems: mpsc::Sender<PublishErrors>, left: Sockets) -> Self {
         let (listeners, failed) = (BTreeMap::new(), BTreeMap::new());
-        Self { router, problems, listeners, failed, reported: PublishErrors::new() }
+        Self { router, problems, unused: left, listeners, failed, reported: PublishErrors::new() }
     }
 
-    /// Publishes ports until the routes' channel closes. Accepted connections stay open after that.
-    pub async fn run(mut self) {
+    /// Publishes ports until `stop` is cancelled, or the routes' channel closes. Returns the sockets, in whose backlogs
+    /// clients wait from then on. Accepted connections stay open.
+    pub async fn run(mut self, stop: CancellationToken) -> Sockets {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.publish() => {}
+        }
+        let mut sockets = Sockets::default();
+        for (address, Listener { task, socket, .. }) in std::mem::take(&mut self.listeners) {
+            task.abort();
+            let _ = task.await;
+            sockets.insert(address.socket_name(), socket);
+        }
+        sockets
+    }
+
+    async fn publish(&mut self) {
         let mut table = self.router.table();
+        let unused_until = tokio::time::Instant::now() + UNUSED_TIMEOUT;
         loop {
             let routes = Arc::clone(&table.borrow_and_update());
             self.router.inner.connections.sweep();
@@ -99,6 +132,9 @@ impl Ingress {
             tokio::select! {
                 changed = table.changed() => if changed.is_err() { return },
                 () = again => {}
+                () = tokio::time::sleep_until(unused_until), if !self.unused.is_empty() => {
+                    self.unused.clear();
+                }
             }
         }
     }
@@ -121,9 +157,10 @@ impl Ingress {
             .map(|(address, _)| address.clone())
             .collect();
         for listener in unwanted.iter().filter_map(|address| self.listeners.remove(address)) {
-            listener.task.abort();
+            let Listener { task, .. } = listener;
+            task.abort();
             // The socket is closed when the task has ended; the port may be needed below.
-            let _ = listener.task.await;
+            let _ = task.await;
         }
         for (address, target) in wanted {
             if let Some(listener) = self.listeners.get(&address) {
@@ -154,21 +191,30 @@ impl Ingress {
         clashes
     }
 
-    fn open(&self, address: &BindAddr, target: Target) -> io::Result<Listener> {
+    fn open(&mut self, address: &BindAddr, target: Target) -> io::Result<Listener> {
         let router = self.router.clone();
+        let left = address.socket_name();
         let (sender, receiver) = watch::channel(target.clone());
-        let task = match address.protocol {
+        let (task, socket) = match address.protocol {
             PortProtocol::Tcp => {
-                let listener = listen::tcp(address.address, address.port)?;
-                tokio::spawn(accept(router, listener, receiver))
+                let listener = match self.unused.take_tcp(&left) {
+                    Some(listener) => listener,
+                    None => listen::tcp(address.address, address.port)?,
+                };
+                let socket = listener.as_fd().try_clone_to_owned()?;
+                (tokio::spawn(accept(router, listener, receiver)), socket)
             }
             PortProtocol::Udp => {
-                let socket = listen::udp(address.address, address.port)?;
+                let bound = match self.unused.take_udp(&left) {
+                    Some(bound) => bound,
+                    None => listen::udp(address.address, address.port)?,
+                };
+                let socket = bound.as_fd().try_clone_to_owned()?;
                 let Target { service, port, scope } = target;
-                tokio::spawn(udp::serve(router, socket, service, port, scope, None))
+                (tokio::spawn(udp::serve(router, bound, service, port, scope, None)), socket)
             }
         };
-        Ok(Listener { target: sender, task })
+        Ok(Listener { target: sender, task, socket })
     }
 }
 

@@ -17,6 +17,8 @@ pub const MEMBER_TIMEOUT: Duration = Duration::from_millis(700);
 pub const EJECTION_TIME: Duration = Duration::from_secs(2);
 /// How long a connection is held until an instance accepts it; then it is reset.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+/// How long a connection is held in addition while a node that has an instance restarts.
+pub(super) const RESTART_TIMEOUT: Duration = crate::handover::HOLD_TIMEOUT;
 /// Pause between two passes over all instances of a service.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Pause after a failed `accept`, as when file descriptors run out.

@@ -59,8 +59,9 @@ impl LoadBalancer {
         ejected.insert(endpoint, now + EJECTION_TIME);
     }
 
-    /// Returns the best endpoint that was not tried: one that is not ejected, then one on this node, then the one with the
-    /// fewest connections through this node, round-robin among equals. `None`: all were tried.
+    /// Returns the best endpoint that was not tried: one whose node does not restart, then one that is not ejected, then one on
+    /// this node, then the one with the fewest connections through this node, round-robin among equals. `None`: all were
+    /// tried.
     pub(super) fn choose<'a>(
         &self,
         routes: &'a Routes,
@@ -86,7 +87,9 @@ impl LoadBalancer {
                 && (is_in_effect(Ejected::Node(endpoint.node))
                     || is_in_effect(Ejected::Instance(endpoint.instance.clone())));
             let active = self.connections.active(&endpoint.instance);
-            (is_ejected, endpoint.node != self.node, active, (index + round) % count)
+            let here = endpoint.node == self.node;
+            let restarts = !here && routes.restarting.contains(&endpoint.node);
+            (restarts, is_ejected, !here, active, (index + round) % count)
         })?;
         Some(best)
     }
@@ -176,6 +179,20 @@ mod tests {
         balancer.eject(Ejected::Node(node(2)), now);
         assert_eq!(choose(now), Some(1));
         assert_eq!(choose(now + EJECTION_TIME), Some(1));
+    }
+
+    #[test]
+    fn an_instance_on_another_node_that_restarts_is_chosen_last() {
+        let balancer = LoadBalancer::new(node(1), Connections::default());
+        let mut routes = routes(&[2, 3]);
+        routes.restarting.insert(node(2));
+        let second = routes.services[&service()].endpoints[1].clone();
+        let choose = |tried: &[Endpoint]| {
+            let now = Instant::now();
+            replica(balancer.choose(&routes, &service(), Scope::Cluster, tried, now))
+        };
+        assert_eq!((choose(&[]), choose(&[])), (Some(2), Some(2)));
+        assert_eq!(choose(&[second]), Some(1));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod listen;
 mod load_balancer;
 mod port_owner;
 mod record;
+mod restart;
 mod router;
 mod routes;
 mod splice;
@@ -33,3 +34,4 @@ pub use limits::{
 };
 pub use router::Router;
 pub use routes::maintain_routes;
+pub use splice::resume;

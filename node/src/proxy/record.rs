@@ -30,6 +30,11 @@ impl RecordDecoder {
         self.remaining
     }
 
+    /// Returns whether the next byte is the first of a record.
+    pub(super) fn is_between_records(&self) -> bool {
+        self.remaining == 0 && self.first_header_byte.is_none()
+    }
+
     /// Takes a byte of a header. Returns the length of the record when the header is complete.
     pub(super) fn header_byte(&mut self, byte: u8) -> Option<usize> {
         match self.first_header_byte.take() {

@@ -11,8 +11,11 @@ use vc_protocol::route::RouteRequest;
 use vc_protocol::{NodeId, ServiceKey};
 
 use super::connections::Connections;
-use super::limits::{CONNECT_DEADLINE, MAX_CONNECTIONS, MEMBER_TIMEOUT, RETRY_INTERVAL};
+use super::limits::{
+    CONNECT_DEADLINE, MAX_CONNECTIONS, MEMBER_TIMEOUT, RESTART_TIMEOUT, RETRY_INTERVAL,
+};
 use super::load_balancer::{Ejected, LoadBalancer, Scope};
+use super::restart::Restart;
 use super::upstream::{Streams, Upstream};
 
 /// Forwards connections to instances. Cheap to clone.
@@ -29,6 +32,7 @@ pub(super) struct Inner {
     streams: Streams,
     /// One permit for each forwarded connection.
     pub(super) permits: Arc<Semaphore>,
+    pub(super) restart: Restart,
 }
 
 /// An established path to an instance.
@@ -60,7 +64,9 @@ impl Router {
         let balancer = LoadBalancer::new(node, connections.clone());
         let streams = Streams::new(members);
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        Self { inner: Arc::new(Inner { node, table, connections, balancer, streams, permits }) }
+        let restart = Restart::default();
+        let inner = Inner { node, table, connections, balancer, streams, permits, restart };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Returns the current routes, as a channel that also signals changes.
@@ -68,25 +74,30 @@ impl Router {
         self.inner.table.clone()
     }
 
-    /// Connects to an instance of a service; `None`: no instance accepted within [`CONNECT_DEADLINE`].
+    /// Connects to an instance of a service; `None`: no instance accepted within [`CONNECT_DEADLINE`]. While a node with an
+    /// instance of it restarts, that time does not run, for at most [`RESTART_TIMEOUT`].
     pub(super) async fn connect<U: Upstream>(
         &self,
         service: &ServiceKey,
         port: u16,
         scope: Scope,
     ) -> Option<Route<U>> {
-        let deadline = Instant::now() + CONNECT_DEADLINE;
-        let left = || deadline.saturating_duration_since(Instant::now());
+        let begun = Instant::now();
+        let mut deadline = begun + CONNECT_DEADLINE;
         let mut table = self.inner.table.clone();
         let mut member_timeout = MEMBER_TIMEOUT;
         loop {
             let mut tried = Vec::new();
             loop {
                 let routes = Arc::clone(&table.borrow_and_update());
+                if scope == Scope::Cluster && awaits_restart(&routes, service, self.inner.node) {
+                    deadline = Instant::now().min(begun + RESTART_TIMEOUT) + CONNECT_DEADLINE;
+                }
                 let balancer = &self.inner.balancer;
                 let chosen = balancer.choose(&routes, service, scope, &tried, Instant::now());
                 let Some(endpoint) = chosen else { break };
-                match self.attempt(endpoint, port, member_timeout.min(left())).await {
+                let left = deadline.saturating_duration_since(Instant::now());
+                match self.attempt(endpoint, port, member_timeout.min(left)).await {
                     Ok(route) => return Some(route),
                     Err(Failure::Refused) => {}
                     Err(Failure::NoAnswer(ejected)) => {
@@ -95,18 +106,19 @@ impl Router {
                     }
                 }
                 tried.push(endpoint.clone());
-                if left().is_zero() {
+                if Instant::now() >= deadline {
                     return None;
                 }
             }
             // All endpoints failed: slow ones get more time in the next pass.
-            member_timeout *= 2;
-            let pause = if tried.is_empty() { left() } else { left().min(RETRY_INTERVAL) };
+            member_timeout = (member_timeout * 2).min(CONNECT_DEADLINE);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let pause = if tried.is_empty() { left } else { left.min(RETRY_INTERVAL) };
             match timeout(pause, table.changed()).await {
                 Ok(Ok(())) => {}
                 // The node is shutting down.
                 Ok(Err(_)) => return None,
-                Err(_) if left().is_zero() => return None,
+                Err(_) if Instant::now() >= deadline => return None,
                 Err(_) => {}
             }
         }
@@ -151,4 +163,11 @@ impl Router {
             }
         }
     }
+}
+
+/// Returns whether another node that has an instance of the service restarts.
+fn awaits_restart(routes: &Routes, service: &ServiceKey, node: NodeId) -> bool {
+    let endpoints = routes.services.get(service).map(|routes| &routes.endpoints);
+    let restarts = |it: &Endpoint| it.node != node && routes.restarting.contains(&it.node);
+    !routes.restarting.is_empty() && endpoints.is_some_and(|all| all.iter().any(restarts))
 }

@@ -9,15 +9,18 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep_until};
 use tokio_util::compat::Compat;
 use vc_protocol::route::MAX_RECORD;
 
 use super::record::{self, HEADER, RecordDecoder};
+use super::restart::Restart;
+use crate::handover::Connection;
 
 /// Size of the buffer that all connections of a thread share, in bytes: the largest record with its header.
 const SCRATCH: usize = HEADER + MAX_RECORD;
@@ -35,30 +38,107 @@ pub(super) fn with_scratch<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH_BUFFER.with_borrow_mut(|buffer| f(buffer))
 }
 
-/// Splices two TCP connections until both directions are closed. A reset of one resets the other.
-pub(super) async fn tcp(client: TcpStream, instance: TcpStream) {
+/// Splices two TCP connections until both directions are closed. A reset of one resets the other. Returns the connection when
+/// `detach` completes before: another process is to go on with it.
+pub(super) async fn tcp(
+    client: TcpStream,
+    instance: TcpStream,
+    detach: impl Future<Output = ()>,
+) -> Option<Connection> {
     let (to, from) = (HalfCopy::new(Framing::None), HalfCopy::new(Framing::None));
-    let mut copy = CopyBidirectional { tcp: client, other: instance, to, from };
-    if std::future::poll_fn(|cx| copy.poll(cx)).await.is_err() {
-        let CopyBidirectional { tcp, other, to, from } = copy;
-        tokio::join!(linger_and_reset(tcp, &to, &from), linger_and_reset(other, &from, &to));
+    CopyBidirectional::new(client, instance, to, from).run(detach).await
+}
+
+/// Splices a connection that another process has detached, until both directions are closed.
+///
+/// # Errors
+/// The sockets cannot be used.
+pub async fn resume(connection: Connection) -> io::Result<()> {
+    let Connection { client, instance, to_instance, to_client } = connection;
+    let client = TcpStream::from_std(client.into())?;
+    let instance = TcpStream::from_std(instance.into())?;
+    let to = HalfCopy { rest: to_instance, ..HalfCopy::new(Framing::None) };
+    let from = HalfCopy { rest: to_client, ..HalfCopy::new(Framing::None) };
+    CopyBidirectional::new(client, instance, to, from).run(std::future::pending()).await;
+    Ok(())
+}
+
+impl CopyBidirectional<TcpStream> {
+    async fn run(mut self, detach: impl Future<Output = ()>) -> Option<Connection> {
+        let mut detach = std::pin::pin!(detach);
+        let mut detached = false;
+        let run = |cx: &mut Context<'_>| {
+            // The other process reads again whether a direction has ended, but not that one is broken.
+            let is_whole = self.to.stage != Stage::Broken && self.from.stage != Stage::Broken;
+            if is_whole && detach.as_mut().poll(cx).is_ready() {
+                detached = true;
+                return Poll::Ready(Ok(()));
+            }
+            self.poll(cx)
+        };
+        let result = std::future::poll_fn(run).await;
+        let Self { tcp, other, to, from, .. } = self;
+        if result.is_err() {
+            tokio::join!(linger_and_reset(tcp, &to, &from), linger_and_reset(other, &from, &to));
+            return None;
+        }
+        if !detached {
+            return None;
+        }
+        // Errors: the descriptor is invalid.
+        let (client, instance) = (tcp.into_std().ok()?.into(), other.into_std().ok()?.into());
+        let (to_instance, to_client) = (to.into_rest(), from.into_rest());
+        Some(Connection { client, instance, to_instance, to_client })
     }
 }
 
+/// A direction of a splice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// From the TCP connection to the other one.
+    To,
+    /// From the other connection to the TCP connection.
+    From,
+}
+
 /// Splices a TCP connection and the records of a stream until both directions are closed. A reset of one resets the
-/// other, and both are reset when `down` completes: the stream's node is down.
+/// other, and both are reset when `down` completes: the stream's node is down. `answers` is the direction to the client; it
+/// is ended when the connection is idle while the node restarts.
 pub(super) async fn records(
     tcp: TcpStream,
     stream: Compat<Stream>,
+    answers: Direction,
     down: impl Future<Output = ()>,
+    restart: &Restart,
 ) {
     let mut down = std::pin::pin!(down);
+    let mut draining = std::pin::pin!(restart.draining());
+    let mut is_draining = false;
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
     let to = HalfCopy::new(Framing::Encode);
     let from = HalfCopy::new(Framing::Decode(RecordDecoder::default()));
-    let mut copy = CopyBidirectional { tcp, other: stream, to, from };
-    let run = |cx: &mut Context<'_>| match down.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-        Poll::Pending => copy.poll(cx),
+    let mut copy = CopyBidirectional::new(tcp, stream, to, from);
+    let run = |cx: &mut Context<'_>| {
+        if down.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let copied = copy.poll(cx);
+        is_draining = is_draining || draining.as_mut().poll(cx).is_ready();
+        if copied.is_ready() || !is_draining {
+            return copied;
+        }
+        let Some(since) = copy.idle_since(answers) else { return copied };
+        let due = since + restart.idle_limit();
+        if due <= Instant::now() {
+            copy.end(answers);
+            return copy.poll(cx);
+        }
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due.into())));
+        timer.as_mut().reset(due.into());
+        if timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        copied
     };
     match std::future::poll_fn(run).await {
         // Empty records have ended both directions; whether this close arrives does not matter.
@@ -71,7 +151,7 @@ pub(super) async fn records(
         }
         // Dropping an open stream resets it.
         Err(_) => {
-            let CopyBidirectional { tcp, other, to, from } = copy;
+            let CopyBidirectional { tcp, other, to, from, .. } = copy;
             drop(other);
             linger_and_reset(tcp, &to, &from).await;
         }
@@ -111,14 +191,41 @@ struct CopyBidirectional<S> {
     to: HalfCopy,
     /// From `other` to `tcp`.
     from: HalfCopy,
+    /// The direction in which bytes were copied last; `None`: in neither yet.
+    last: Option<Direction>,
+    /// When that was.
+    last_at: Instant,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> CopyBidirectional<S> {
+    fn new(tcp: TcpStream, other: S, to: HalfCopy, from: HalfCopy) -> Self {
+        Self { tcp, other, to, from, last: None, last_at: Instant::now() }
+    }
+
+    /// Returns since when nothing is outstanding: both directions are open, and the last bytes went to the client, in the
+    /// direction `answers`.
+    fn idle_since(&self, answers: Direction) -> Option<Instant> {
+        let idle = self.to.is_idle() && self.from.is_idle();
+        (idle && self.last == Some(answers)).then_some(self.last_at)
+    }
+
+    /// Ends a direction as if its source had ended.
+    fn end(&mut self, direction: Direction) {
+        match direction {
+            Direction::To => self.to.end(),
+            Direction::From => self.from.end(),
+        }
+    }
+
     /// Copies in both directions. Errors: a connection was reset, or both directions ended and one of them broke.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         with_scratch(|scratch| {
-            self.to.poll(cx, &mut self.tcp, &mut self.other, scratch)?;
-            self.from.poll(cx, &mut self.other, &mut self.tcp, scratch)?;
+            if self.to.poll(cx, &mut self.tcp, &mut self.other, scratch)? {
+                (self.last, self.last_at) = (Some(Direction::To), Instant::now());
+            }
+            if self.from.poll(cx, &mut self.other, &mut self.tcp, scratch)? {
+                (self.last, self.last_at) = (Some(Direction::From), Instant::now());
+            }
             match (self.to.stage, self.from.stage) {
                 (Stage::Closed, Stage::Closed) => Poll::Ready(Ok(())),
                 (Stage::Closed | Stage::Broken, Stage::Closed | Stage::Broken) => {
@@ -172,14 +279,36 @@ impl HalfCopy {
         Self { framing, rest: Vec::new(), written: 0, unflushed: false, stage: Stage::Copying }
     }
 
-    /// Copies as much as possible now and advances `stage`. Errors: `from` was reset.
+    /// Returns whether the direction is open and every byte that was read is written.
+    fn is_idle(&self) -> bool {
+        let between_records = match &self.framing {
+            Framing::Decode(decoder) => decoder.is_between_records(),
+            Framing::None | Framing::Encode => true,
+        };
+        self.stage == Stage::Copying && self.rest.is_empty() && between_records
+    }
+
+    /// Ends the direction, which is idle, as if its source had ended.
+    fn end(&mut self) {
+        if matches!(self.framing, Framing::Encode) {
+            self.rest = record::header(0).to_vec();
+        }
+        self.stage = Stage::Closing;
+    }
+
+    /// Returns the bytes that were read and are not written.
+    fn into_rest(mut self) -> Vec<u8> {
+        self.rest.split_off(self.written)
+    }
+
+    /// Copies as much as possible now and advances `stage`. Returns whether bytes were read. Errors: `from` was reset.
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut R,
         to: &mut W,
         scratch: &mut [u8],
-    ) -> io::Result<()>
+    ) -> io::Result<bool>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -190,26 +319,26 @@ impl HalfCopy {
                 let rest = std::mem::take(&mut self.rest);
                 let accepted = self.forward(cx, to, &rest[self.written..])?;
                 if self.stage == Stage::Broken {
-                    return Ok(());
+                    return Ok(copied > 0);
                 }
                 self.written += accepted;
                 if self.written < rest.len() {
                     self.rest = rest;
-                    return Ok(());
+                    return Ok(copied > 0);
                 }
                 self.written = 0;
             }
             match self.stage {
-                Stage::Closed | Stage::Broken => return Ok(()),
+                Stage::Closed | Stage::Broken => return Ok(copied > 0),
                 Stage::Closing => {
                     self.close(cx, to);
-                    return Ok(());
+                    return Ok(copied > 0);
                 }
                 Stage::Copying => {}
             }
             if copied >= COOP_BUDGET {
                 cx.waker().wake_by_ref();
-                return Ok(());
+                return Ok(copied > 0);
             }
             let head = if matches!(self.framing, Framing::Encode) { HEADER } else { 0 };
             let mut buffer = ReadBuf::new(&mut scratch[head..]);
@@ -218,7 +347,7 @@ impl HalfCopy {
                     if self.unflushed && Pin::new(&mut *to).poll_flush(cx).is_ready() {
                         self.unflushed = false;
                     }
-                    return Ok(());
+                    return Ok(copied > 0);
                 }
                 Poll::Ready(result) => result?,
             }
@@ -237,7 +366,7 @@ impl HalfCopy {
             let accepted = self.forward(cx, to, &scratch[..whole])?;
             if accepted < whole && self.stage != Stage::Broken {
                 self.rest = scratch[accepted..whole].to_vec();
-                return Ok(());
+                return Ok(copied > 0);
             }
         }
     }

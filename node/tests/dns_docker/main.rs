@@ -29,6 +29,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::watch;
 use vc_engine::routes::{Routes, ServiceRoutes};
 use vc_node::dns::{Admit, Config, DnsServer, RESOLV_CONF, ServiceRouter, container_servers};
+use vc_node::handover::Sockets;
 use vc_protocol::ServiceKey;
 
 use vc_runtime::Runtime;
@@ -176,7 +177,9 @@ async fn services_are_reachable_by_name_from_their_own_networks_only() {
     ];
     let (table, watched) = watch::channel(Arc::new(Routes::default()));
     let config = Config { resolv_conf };
-    let names = DnsServer::start(config, docker, watched, TestRouter).await.expect("sockets");
+    let mut left = Sockets::default();
+    let names = DnsServer::start(config, docker, watched, TestRouter, &mut left);
+    let names = names.await.expect("sockets");
     table.send_replace(Arc::new(routes(&services)));
 
     let web = start_in_networks(&mut host, &engine, "shop/web.1", &["front"]).await;

@@ -6,6 +6,7 @@
 mod hostile;
 mod nodes;
 mod ports;
+mod restart;
 mod tcp;
 mod udp;
 mod weight;

@@ -6,19 +6,21 @@ use std::net::IpAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use vc_engine::routes::{Published, Routes};
+use vc_node::handover::Sockets;
 use vc_node::proxy::{Ingress, PublishErrors};
 use vc_protocol::spec::{Port, PortProtocol, Publish};
 
 use crate::nodes::{Node, alone, container, pair, place_with, service};
 
 /// Returns a TCP port of the service.
-fn port(published: u16, target: u16, publish: Publish) -> Port {
+pub fn port(published: u16, target: u16, publish: Publish) -> Port {
     Port { host_ip: None, published, target, protocol: PortProtocol::Tcp, publish }
 }
 
 /// Adds a published port to the routes.
-fn publish(routes: &mut Routes, port: Port) {
+pub fn publish(routes: &mut Routes, port: Port) {
     let held = routes.ports.entry((port.protocol, port.published)).or_default();
     held.push(Published { service: service(), port });
 }
@@ -26,18 +28,19 @@ fn publish(routes: &mut Routes, port: Port) {
 /// Starts the ingress of a node. Returns the errors that it reports.
 fn ingress(node: &Node) -> mpsc::Receiver<PublishErrors> {
     let (problems, receiver) = mpsc::channel(16);
-    tokio::spawn(Ingress::new(node.router.clone(), problems).run());
+    let ingress = Ingress::new(node.router.clone(), problems, Sockets::default());
+    tokio::spawn(ingress.run(CancellationToken::new()));
     receiver
 }
 
 /// Returns a port that is free now.
-async fn free() -> u16 {
+pub async fn free() -> u16 {
     let listener = TcpListener::bind("[::]:0").await.expect("a port");
     listener.local_addr().expect("bound").port()
 }
 
 /// Connects to a port as soon as it is open.
-async fn connect(port: u16) -> TcpStream {
+pub async fn connect(port: u16) -> TcpStream {
     loop {
         match TcpStream::connect(("127.0.0.1", port)).await {
             Ok(stream) => return stream,
