@@ -98,7 +98,7 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
 /// Returns the settings with which a member runs. Logs what changes, and the instances that end by it.
 ///
 /// # Errors
-/// The change would end instances of this node, and was not confirmed by `yes`.
+/// The change would end instances of this node, which are logged, and was not confirmed by `yes`.
 fn change(
     remembered: Option<Settings>,
     unset: &[Setting],
@@ -125,14 +125,17 @@ fn change(
     let info = |settings| node_info::info(settings, Vec::new());
     let infos = (info(&remembered), info(&settings));
     let evictions = settings::evictions(replica.cluster(), replica.nodes(), membership.node, infos);
+    if !yes && !evictions.is_empty() {
+        for eviction in &evictions {
+            tracing::warn!("instance would end on this node: {eviction}");
+        }
+        return Err(EvictsInstances(evictions).into());
+    }
     for change in &changes {
         tracing::info!("setting changes: {change}");
     }
     for eviction in &evictions {
         tracing::warn!("instance ends on this node: {eviction}");
-    }
-    if !yes && !evictions.is_empty() {
-        return Err(EvictsInstances(evictions).into());
     }
     Ok(settings)
 }

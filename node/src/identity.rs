@@ -235,6 +235,21 @@ pub(crate) fn save(
     write_secret(&path, &text)
 }
 
+/// Deletes the keys and the membership of a node that has left the cluster.
+pub(crate) fn delete(dir: &Path) -> Result<(), IdentityError> {
+    // The membership first: without it, what a crash leaves is no member's directory.
+    for name in [MEMBERSHIP, CLUSTER_KEY, FILES_KEY, NODE_KEY] {
+        let path = dir.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(IdentityError::Write { path, source: error });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Reads the membership, and the addresses of members when this node joined.
 pub(crate) fn load(dir: &Path) -> Result<(Membership, Vec<Multiaddr>), IdentityError> {
     let path = dir.join(MEMBERSHIP);

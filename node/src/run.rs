@@ -17,7 +17,7 @@ use vc_runtime::images::Images;
 use vc_runtime::{self as runtime, Runtime};
 
 use crate::api::{Cluster, ControlService, Forwarder, Planner};
-use crate::auth::AuthServer;
+use crate::auth::{AuthServer, TokenVerifier};
 use crate::dns::{self, DnsServer};
 use crate::driver::{Driver, DriverContext};
 use crate::driver_message::{DRIVER_QUEUE, DriverMessage};
@@ -137,15 +137,16 @@ pub(crate) async fn run(
     for (node, address) in peers.into_iter().filter_map(with_node) {
         handles.commands.send(network::Command::Addresses(node, vec![address])).await?;
     }
+    let verifier = TokenVerifier { cluster: membership.cluster, snapshot: snapshot.clone() };
     let members = handles.controls.members.clone();
-    let execs = Execs::new(&membership, runtime.clone(), members);
+    let execs = Execs::new(membership.node, verifier.clone(), runtime.clone(), members);
     let docker = match &runtime {
         Runtime::Docker(docker) => Some(docker.clone()),
         Runtime::Process(_) => None,
     };
     let logs = Logs {
         node: membership.node,
-        cluster: membership.cluster,
+        verifier: verifier.clone(),
         runtime,
         members: handles.controls.members.clone(),
     };
@@ -169,6 +170,7 @@ pub(crate) async fn run(
         gater,
         driver: driver.clone(),
         snapshot: snapshot.clone(),
+        verifier,
     };
 
     let mut tasks = tokio::task::JoinSet::new();
@@ -232,7 +234,8 @@ pub(crate) async fn run(
                         "{reason}: stop that one, or let this host join as a node of its own with another --data-dir"
                     );
                 }
-                tracing::info!("left the cluster: the data directory can be removed");
+                identity::delete(dir)?;
+                tracing::info!("left the cluster: its keys are deleted, the data directory can be removed");
                 break;
             }
             Some(ended) = tasks.join_next() => {

@@ -2,6 +2,7 @@
 
 mod mounts;
 mod ports;
+mod privileges;
 mod settings;
 mod update;
 

@@ -55,7 +55,10 @@ fn a_change_that_ends_instances_is_refused_until_it_is_confirmed() {
     let remembered = std::fs::read_to_string(&file).expect("read");
     cluster.nodes[1].stop();
     let refusal = "would end shop/web.1, shop/web.2: nothing was changed; repeat with --yes";
-    cluster.nodes[1].attempt_rerun(&["--label", "disk=hdd"]).refused_with(refusal);
+    let refused = cluster.nodes[1].attempt_rerun(&["--label", "disk=hdd"]);
+    assert!(refused.err.contains("instance would end on this node: shop/web.1"), "{}", refused.err);
+    assert!(!refused.err.contains("setting changes"), "{}", refused.err);
+    refused.refused_with(refusal);
     cluster.nodes[1].attempt_rerun(&["--unset", "label"]).refused_with(refusal);
     assert_eq!(std::fs::read_to_string(&file).expect("read"), remembered);
 

@@ -1,6 +1,7 @@
 //! Authentication and authorization. A refusal has exit code 1 and one line with the fix.
 
 use crate::harness::cluster::Cluster;
+use crate::harness::fixtures::with;
 use crate::harness::{DEADLINE, sleeping_service, until};
 
 /// Changes one character in one part of a token.
@@ -166,4 +167,69 @@ fn a_worker_has_servers_perform_the_commands_of_its_users() {
     cluster.nodes[0].stop();
     cluster.vc(1, &["deploy", &file]).refused_with("reaches no server");
     cluster.vc(1, &["services"]).done();
+}
+
+#[test]
+fn a_node_that_was_revoked_is_refused_with_its_keys_and_tokens() {
+    let mut cluster = Cluster::of(3);
+    let user = cluster.user_token(2, "ada", "admin");
+    let admission = cluster.node_token(2, "server");
+    cluster.vc_as(&user, 0, &["nodes"]).done();
+    let dir = cluster.nodes[2].dir.clone();
+    let keys = ["node.key", "cluster.key", "files.key", "membership.json"];
+    let stolen = keys.map(|name| std::fs::read(dir.join(name)).expect("a key"));
+
+    cluster.vc(0, &["node", "revoke", "n3"]).done();
+    cluster.nodes[2].ends();
+    assert!(keys.iter().all(|name| !dir.join(name).exists()), "its keys are deleted");
+    for at in [0, 1] {
+        until("n3 has left", DEADLINE, || {
+            let rows = cluster.rows(at, &["nodes"]);
+            let left = rows.iter().any(|row| row["name"] == "n3" && row["state"] == "left");
+            if left { Ok(()) } else { Err(format!("{rows:?}")) }
+        });
+        cluster.vc_as(&user, at, &["nodes"]).refused_with("removed from the cluster");
+    }
+    let newcomer = cluster.outsider("newcomer");
+    newcomer.attempt(&["join", &admission]).refused_with("removed from the cluster");
+
+    for (name, key) in keys.iter().zip(stolen) {
+        std::fs::write(dir.join(name), key).expect("written");
+    }
+    // Before its database was told: the thief has a copy of everything.
+    std::fs::remove_file(dir.join("state.redb")).expect("removed");
+    cluster.nodes[2].launch(&["run"]);
+    for at in [0, 1] {
+        until("the thief is refused", DEADLINE, || {
+            let log = cluster.nodes[at].log();
+            if log.contains("was removed from the cluster") { Ok(()) } else { Err(log) }
+        });
+    }
+    let rows = cluster.rows(0, &["nodes"]);
+    let up = rows.iter().filter(|row| row["state"] == "up").count();
+    assert_eq!(up, 2, "{rows:?}");
+}
+
+#[test]
+fn a_deployer_gives_no_container_its_host() {
+    let cluster = Cluster::found();
+    let deployer = cluster.user_token(0, "dora", "deployer");
+    let spec = |extra: &str| cluster.file("web.yaml", &with("shop", "web", 1, extra));
+    let constructs = [
+        ("    privileged: true\n", "privileged"),
+        ("    devices: [/dev/kvm]\n", "the device /dev/kvm"),
+        ("    cap_add: [SYS_ADMIN]\n", "the capability SYS_ADMIN"),
+        ("    security_opt: [apparmor=unconfined]\n", "the security option apparmor=unconfined"),
+    ];
+    for (construct, named) in constructs {
+        cluster.vc_as(&deployer, 0, &["deploy", &spec(construct)]).refused_with(named);
+    }
+    assert!(cluster.rows(0, &["services"]).is_empty(), "a refused command changes nothing");
+    // What an admin has deployed stays deployable as it is, and only so.
+    let file = spec("    cap_add: [SYS_ADMIN]\n");
+    cluster.vc(0, &["deploy", &file]).done();
+    cluster.vc_as(&deployer, 0, &["deploy", &file]).done();
+    cluster.vc_as(&deployer, 0, &["scale", "web=2"]).done();
+    let other = spec("    cap_add: [SYS_ADMIN]\n    environment: {A: b}\n");
+    cluster.vc_as(&deployer, 0, &["deploy", &other]).refused_with("SYS_ADMIN");
 }

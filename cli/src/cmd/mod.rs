@@ -12,6 +12,7 @@ mod inspect;
 mod leave;
 mod login;
 mod logs;
+mod node;
 mod nodes;
 mod plan;
 mod project;
@@ -102,6 +103,8 @@ pub(crate) enum Command {
     Rebalance(rebalance::Args),
     /// Remove a node from the cluster permanently
     Leave(leave::Args),
+    /// Revoke the membership of a node
+    Node(node::Args),
     /// List and remove named volumes
     Volume(volume::Args),
     /// Push images to the cluster and list them
@@ -134,6 +137,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Drain(args) => args.run(app).await,
         Command::Undrain(args) => args.run(app).await,
         Command::Leave(args) => args.run(app).await,
+        Command::Node(args) => args.run(app).await,
         Command::Rebalance(args) => args.run(app).await,
         Command::Inspect(args) => args.run(app).await,
         Command::Restart(args) => args.run(app).await,

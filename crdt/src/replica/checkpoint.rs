@@ -149,14 +149,15 @@ impl Replica {
         !knows_all || self.cluster.entries_at(&covered) == document.entries_at(&start.versions())
     }
 
-    /// Returns 64 bits of SHA-256 over the members and the changes of the generation of the cluster document before the
-    /// present one. While all members say the same, a new generation can begin.
+    /// Returns 64 bits of SHA-256 over the members, the author of the next checkpoint and the changes of the generation of the
+    /// cluster document before the present one. While all members say the same, a new generation can begin.
     pub fn settled(&self) -> u64 {
         let members: Vec<NodeId> = self.present_members().collect();
         let generations: Vec<u64> = self.progress.versions.cluster.keys().copied().collect();
         let mut previous = self.progress.versions.cluster.clone();
         previous.pop_last();
-        let hash = Sha256::digest(encode(&(members, generations, previous)));
+        let hash =
+            Sha256::digest(encode(&(members, self.checkpoint_author(), generations, previous)));
         hash[..8].iter().fold(0, |sum, &byte| (sum << 8) | u64::from(byte))
     }
 
@@ -165,9 +166,10 @@ impl Replica {
         self.members().filter(|node| !self.cluster_state.left.contains_key(node))
     }
 
-    /// Returns the server that starts the next generation of the cluster document.
+    /// Returns the server that starts the next generation of the cluster document: the first that reads all documents.
     pub fn checkpoint_author(&self) -> Option<NodeId> {
-        self.servers().find(|node| !self.cluster_state.left.contains_key(node))
+        let holds = |node: &NodeId| self.node_states.get(node).is_some_and(|it| it.holds.all);
+        self.servers().find(|node| !self.cluster_state.left.contains_key(node) && !holds(node))
     }
 
     /// Returns whether the history of the cluster document has grown by so many changes, or by megabytes, that a new

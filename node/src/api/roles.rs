@@ -1,7 +1,8 @@
 //! The role that each request needs.
 
+use vc_crdt::View;
 use vc_protocol::control::Request;
-use vc_protocol::spec::FileKind;
+use vc_protocol::spec::{Deployment, FileKind};
 use vc_protocol::token::UserRole;
 use vc_protocol::{ApiError, ErrorCode};
 
@@ -56,6 +57,31 @@ fn required(request: &Request) -> UserRole {
         | Request::Remove { .. } => UserRole::Deployer,
         Request::Drain { .. } | Request::Leave { .. } | Request::CreateToken(_) => UserRole::Admin,
     }
+}
+
+/// Checks that the user may give the containers what these specs ask for. What an admin has deployed stays as it is.
+pub(super) fn check_privileges(
+    user: &User,
+    view: &View,
+    deployments: &[Deployment],
+) -> Result<(), ApiError> {
+    if user.role >= UserRole::Admin {
+        return Ok(());
+    }
+    for Deployment { service, spec, .. } in deployments {
+        let privileges = spec.container.privileges();
+        let is_unchanged = view.spec(service).is_some_and(|held| held.container == spec.container);
+        if privileges.is_empty() || is_unchanged {
+            continue;
+        }
+        let (name, role, privileges) = (&user.name, user.role.as_str(), privileges.join(", "));
+        let message = format!(
+            "{service} asks for {privileges}, which gives it the host: this needs admin, and '{name}' has the role {role}"
+        );
+        return Err(ApiError::new(ErrorCode::PermissionDenied, message)
+            .with_hint("remove it from the file, or ask an admin to deploy the file"));
+    }
+    Ok(())
 }
 
 /// Returns whether only a server can answer a request: it changes the cluster document, or signs a token.

@@ -5,7 +5,7 @@ use vc_protocol::ApiError;
 use vc_protocol::control::Reply;
 use vc_protocol::spec::{Deployment, FileContent};
 
-use super::{ControlService, plan};
+use super::{ControlService, plan, roles};
 use crate::auth::User;
 use crate::identity::Membership;
 use crate::secrets::{SealedDeployment, seal_deployment_files};
@@ -54,6 +54,7 @@ impl ControlService {
         files: &[FileContent],
     ) -> Result<Reply, ApiError> {
         let SealedDeployment { deployments, files } = self.complete(deployments, files).await?;
+        roles::check_privileges(user, &self.cluster.latest().view, &deployments)?;
         self.cluster.mutate(user, Mutation::Deploy { deployments, files }).await
     }
 

@@ -10,4 +10,4 @@ mod user;
 
 pub(crate) use peers::{Audience, peer_addresses};
 pub(crate) use server::AuthServer;
-pub(crate) use user::{Grant, User};
+pub(crate) use user::{TokenVerifier, User};

@@ -9,17 +9,15 @@ use vc_engine::Input;
 use vc_protocol::auth::{
     AuthResponse, ClientHello, Credentials, JoinResponse, MAX_AUTH_FRAME, ServerHello,
 };
-use vc_protocol::token::{
-    NodeRole, Scope, TokenError, issue_certificate, verify, verify_certificate,
-};
+use vc_protocol::token::{NodeRole, Scope, TokenError, issue_certificate, verify_certificate};
 use vc_protocol::{ApiError, Name, NodeId, ProtocolVersions};
 
 use super::limits::{
     HANDSHAKE_TIMEOUT, HandshakePermit, LimitError, PendingHandshakes, SessionLimiter,
     SessionPermit,
 };
-use super::user::Grant;
-use super::{Audience, User, peer_addresses};
+use super::user::{Grant, VerifyError};
+use super::{Audience, TokenVerifier, User, peer_addresses};
 use crate::clock;
 use crate::driver_message::DriverMessage;
 use crate::identity::{Membership, encode_key};
@@ -46,7 +44,9 @@ enum HandshakeError {
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error(transparent)]
-    Token(#[from] TokenError),
+    Token(#[from] VerifyError),
+    #[error("{0} was removed from the cluster: remove its data directory, and join as a new node")]
+    Removed(NodeId),
     #[error(transparent)]
     Limit(#[from] LimitError),
     #[error(
@@ -69,6 +69,7 @@ pub(crate) struct AuthServer {
     pub(crate) gater: ConnectionGater,
     pub(crate) driver: mpsc::Sender<DriverMessage>,
     pub(crate) snapshot: watch::Receiver<Snapshot>,
+    pub(crate) verifier: TokenVerifier,
 }
 
 impl AuthServer {
@@ -132,8 +133,7 @@ impl AuthServer {
             Credentials::Member { certificate } => self
                 .authenticate_member(peer, certificate)
                 .await
-                .map(|known| (AuthResponse::Member { known }, None))
-                .map_err(Refusal::from),
+                .map(|known| (AuthResponse::Member { known }, None)),
             Credentials::Join { token, name } => self
                 .admit(peer, &token, &name)
                 .await
@@ -164,14 +164,21 @@ impl AuthServer {
         Ok(session.map(|(user, permit)| (user, frames, permit)))
     }
 
+    /// Returns the node with this peer id, unless it was removed from the cluster.
+    fn node(&self, peer: PeerId) -> Result<NodeId, Refusal> {
+        let node = NodeId::try_from(peer).map_err(|_| VerifyError::from(TokenError::WrongNode))?;
+        if self.verifier.is_removed(node) { Err(Refusal::Removed(node)) } else { Ok(node) }
+    }
+
     /// Checks the certificate of a member; returns whether it was a known member before.
     async fn authenticate_member(
         &self,
         peer: PeerId,
         certificate: String,
-    ) -> Result<bool, TokenError> {
-        let node = NodeId::try_from(peer).map_err(|_| TokenError::WrongNode)?;
-        verify_certificate(&certificate, self.membership.cluster, Some(node))?;
+    ) -> Result<bool, Refusal> {
+        let node = self.node(peer)?;
+        verify_certificate(&certificate, self.membership.cluster, Some(node))
+            .map_err(VerifyError::from)?;
         let known = self.gater.is_member(&peer);
         if !known {
             let message = DriverMessage::Input(Input::Certificate(certificate));
@@ -183,15 +190,15 @@ impl AuthServer {
 
     /// Checks a join token and admits its node to the cluster.
     async fn admit(&self, peer: PeerId, token: &str, name: &Name) -> Result<JoinResponse, Refusal> {
-        let claims = verify(token, self.membership.cluster, clock::now())?;
+        let claims = self.verifier.claims(token)?;
         let Scope::Join(role) = claims.scope else {
-            return Err(
-                TokenError::WrongScope { found: claims.scope.kind(), wanted: "node" }.into()
-            );
+            let (found, wanted) = (claims.scope.kind(), "node");
+            return Err(VerifyError::from(TokenError::WrongScope { found, wanted }).into());
         };
         let root = self.membership.root.as_ref().ok_or(Refusal::Worker)?;
-        let node = NodeId::try_from(peer).map_err(|_| TokenError::WrongNode)?;
-        let certificate = issue_certificate(root, node, role, clock::now())?;
+        let node = self.node(peer)?;
+        let certificate =
+            issue_certificate(root, node, role, clock::now()).map_err(VerifyError::from)?;
         // Durable on this node before the new one relies on it: the other members learn of it from here.
         let (answer, certificates) = oneshot::channel();
         let message = DriverMessage::Admit { certificate: certificate.clone(), answer };
@@ -215,8 +222,7 @@ impl AuthServer {
         token: &str,
         sessions: &SessionLimiter,
     ) -> Result<(User, SessionPermit), Refusal> {
-        let Grant { name, token: id, role, expires } =
-            Grant::verify(token, self.membership.cluster)?;
+        let Grant { name, token: id, role, expires } = self.verifier.user(token)?;
         let permit = sessions.acquire(&id)?;
         let (credential, quota) = (Arc::from(token), Arc::clone(&permit.quota));
         Ok((User { name, token: id, credential, role, expires, quota }, permit))

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use vc_protocol::change::Subject;
-use vc_protocol::token::{Scope, TokenError, UserRole, verify};
+use vc_protocol::token::{Claims, Scope, TokenError, UserRole, verify};
 use vc_protocol::wire::MAX_FRAME;
-use vc_protocol::{ApiError, ClusterId, ErrorCode, Millis};
+use vc_protocol::{ApiError, ClusterId, ErrorCode, Millis, NodeId};
 
 use super::quota::Quota;
+use crate::snapshot::Snapshot;
 
 /// Largest frame accepted from a viewer, in bytes. A token's streams may each hold one incomplete frame.
 const MAX_VIEWER_FRAME: usize = 256 * 1024;
@@ -24,25 +26,53 @@ pub(crate) struct Grant {
     pub(crate) expires: Millis,
 }
 
-impl Grant {
+/// Why a token was refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VerifyError {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The tokens of a node that was removed end with its membership.
+    #[error("the token was issued by {0}, which was removed from the cluster: ask for a new one")]
+    RemovedIssuer(NodeId),
+}
+
+/// Verifies tokens against the cluster's root and the latest view. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct TokenVerifier {
+    pub(crate) cluster: ClusterId,
+    pub(crate) snapshot: watch::Receiver<Snapshot>,
+}
+
+impl TokenVerifier {
+    /// Verifies a token of any kind.
+    pub(crate) fn claims(&self, token: &str) -> Result<Claims, VerifyError> {
+        let claims = verify(token, self.cluster, crate::clock::now())?;
+        if self.is_removed(claims.iss) {
+            return Err(VerifyError::RemovedIssuer(claims.iss));
+        }
+        Ok(claims)
+    }
+
+    /// Returns whether a node was removed from the cluster.
+    pub(crate) fn is_removed(&self, node: NodeId) -> bool {
+        self.snapshot.borrow().view.left.contains_key(&node)
+    }
+
     /// Verifies a user token.
-    pub(crate) fn verify(token: &str, cluster: ClusterId) -> Result<Self, TokenError> {
-        let claims = verify(token, cluster, crate::clock::now())?;
+    pub(crate) fn user(&self, token: &str) -> Result<Grant, VerifyError> {
+        let claims = self.claims(token)?;
         let Scope::User(role) = claims.scope else {
-            return Err(TokenError::WrongScope { found: claims.scope.kind(), wanted: "user" });
+            let (found, wanted) = (claims.scope.kind(), "user");
+            return Err(TokenError::WrongScope { found, wanted }.into());
         };
         let expires = claims.exp.unwrap_or(0).saturating_mul(1000);
-        Ok(Self { name: claims.sub, token: claims.jti, role, expires })
+        Ok(Grant { name: claims.sub, token: claims.jti, role, expires })
     }
 
     /// Verifies the token that another member sends with the request of a user, which needs a role.
-    pub(crate) fn verify_delegated(
-        token: &str,
-        cluster: ClusterId,
-        needs: UserRole,
-    ) -> Result<Self, ApiError> {
+    pub(crate) fn delegated(&self, token: &str, needs: UserRole) -> Result<Grant, ApiError> {
         let refused = |message: String| ApiError::new(ErrorCode::PermissionDenied, message);
-        let grant = Self::verify(token, cluster).map_err(|error| refused(error.to_string()))?;
+        let grant = self.user(token).map_err(|error| refused(error.to_string()))?;
         if grant.role < needs {
             let (name, role) = (&grant.name, grant.role.as_str());
             let needs = needs.as_str();

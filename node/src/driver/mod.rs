@@ -31,6 +31,9 @@ use vc_runtime::Runtime;
 /// Pause between attempts to recover from a failed disk write.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Time between the news that a node has left and the end of its connections, over which the news reaches that node.
+const NOTICE: Duration = Duration::from_millis(500);
+
 /// The handles and constants that the driver works with.
 pub(crate) struct DriverContext {
     /// This node's identity.
@@ -101,7 +104,7 @@ impl Driver {
         messages: mpsc::Receiver<DriverMessage>,
     ) -> Result<(Self, watch::Receiver<Snapshot>), DriverError> {
         let engine = engine(&context, &store)?;
-        for node in engine.replica().members() {
+        for node in engine.replica().present_members() {
             context.gater.admit(node.peer_id());
         }
         context.info.addresses.sort();
@@ -239,7 +242,7 @@ impl Driver {
                     let members = !durable.certificates.is_empty();
                     self.persist(durable).await?;
                     if members {
-                        for node in self.engine.replica().members() {
+                        for node in self.engine.replica().present_members() {
                             self.context.gater.admit(node.peer_id());
                         }
                     }
@@ -282,6 +285,7 @@ impl Driver {
                 Output::ViewChanged => {
                     self.publish_view();
                     self.update_network();
+                    self.shut_out();
                 }
             }
         }
@@ -291,6 +295,24 @@ impl Driver {
     /// Makes the node stop, because another process runs with its identity.
     fn stop(&self, reason: &str) {
         self.snapshot.send_modify(|snapshot| snapshot.duplicate = Some(Arc::from(reason)));
+    }
+
+    /// Shuts out the nodes that have left the cluster, once the news had time to reach them.
+    fn shut_out(&self) {
+        for &node in self.engine.view().left.keys().filter(|it| **it != self.engine.replica().id())
+        {
+            let peer = node.peer_id();
+            if !self.context.gater.is_member(&peer) {
+                continue;
+            }
+            let (gater, network) = (self.context.gater.clone(), self.context.network.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(NOTICE).await;
+                if gater.remove(&peer) {
+                    let _ = network.send(Command::Disconnect(node)).await;
+                }
+            });
+        }
     }
 
     /// Publishes the engine's view to the other tasks.

@@ -18,16 +18,15 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p::{PeerId, Stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
+use vc_protocol::NodeId;
 use vc_protocol::auth::Delegated;
 use vc_protocol::control::{CopyRequest, ExecRequest, Reply};
 use vc_protocol::exec::{ExecFrame, InstanceRequest, MAX_EXEC_CHUNK};
 use vc_protocol::token::UserRole;
 use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
-use vc_protocol::{ClusterId, NodeId};
 
-use crate::auth::{Grant, User};
+use crate::auth::{TokenVerifier, User};
 use crate::frames::{Duplex, FrameError, Frames};
-use crate::identity::Membership;
 use crate::member_request::{self, MemberError};
 use crate::network::inbound::Incoming;
 use crate::snapshot::Snapshot;
@@ -74,7 +73,7 @@ impl fmt::Display for UserRequest {
 #[derive(Clone)]
 pub struct Execs {
     node: NodeId,
-    cluster: ClusterId,
+    verifier: TokenVerifier,
     runtime: Runtime,
     members: libp2p_stream::Control,
     local: Arc<Semaphore>,
@@ -83,14 +82,14 @@ pub struct Execs {
 
 impl Execs {
     pub(crate) fn new(
-        membership: &Membership,
+        node: NodeId,
+        verifier: TokenVerifier,
         runtime: Runtime,
         members: libp2p_stream::Control,
     ) -> Self {
-        let Membership { node, cluster, .. } = *membership;
         let (local, relayed) =
             (Arc::new(Semaphore::new(MAX_LOCAL)), Arc::new(Semaphore::new(MAX_RELAYED)));
-        Self { node, cluster, runtime, members, local, relayed }
+        Self { node, verifier, runtime, members, local, relayed }
     }
 
     /// Runs a client's command or copy in the instance that the request names, wherever it runs.
@@ -172,10 +171,10 @@ impl Execs {
         Delegated { token, request }: Delegated<InstanceRequest>,
         frames: &mut Frames<Stream>,
     ) -> Result<(), FrameError> {
-        match Grant::verify_delegated(&token, self.cluster, UserRole::Deployer) {
-            Ok(Grant { name, .. }) => {
+        match self.verifier.delegated(&token, UserRole::Deployer) {
+            Ok(user) => {
                 let instance = request.instance();
-                tracing::info!(user = name, through = %peer, %instance, "instance request");
+                tracing::info!(user = user.name, through = %peer, %instance, "instance request");
                 self.perform(request, frames).await
             }
             Err(error) => {

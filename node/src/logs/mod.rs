@@ -16,9 +16,9 @@ use vc_protocol::control::{LogRequest, LogRow, Reply};
 use vc_protocol::log::InstanceLogRequest;
 use vc_protocol::token::UserRole;
 use vc_protocol::wire::{LOGS_PROTOCOL, MAX_FRAME};
-use vc_protocol::{ClusterId, InstanceId, NodeId};
+use vc_protocol::{InstanceId, NodeId};
 
-use crate::auth::{Grant, User};
+use crate::auth::{TokenVerifier, User};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::member_request::{self, MemberError};
 use crate::network::inbound::Incoming;
@@ -35,7 +35,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Logs {
     pub(crate) node: NodeId,
-    pub(crate) cluster: ClusterId,
+    pub(crate) verifier: TokenVerifier,
     pub(crate) runtime: Runtime,
     pub(crate) members: libp2p_stream::Control,
 }
@@ -149,7 +149,7 @@ impl Logs {
         Delegated { token, request }: Delegated<InstanceLogRequest>,
         frames: &mut Frames<Stream>,
     ) -> Result<(), FrameError> {
-        match Grant::verify_delegated(&token, self.cluster, UserRole::Viewer) {
+        match self.verifier.delegated(&token, UserRole::Viewer) {
             Ok(_) => self.send(request, frames).await,
             Err(error) => {
                 tracing::warn!(%peer, %error, "refused a log request of a member");

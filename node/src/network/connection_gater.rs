@@ -41,6 +41,11 @@ impl ConnectionGater {
         self.write(|inner| inner.members.insert(peer))
     }
 
+    /// Removes a member. Returns `true` if it was one.
+    pub(crate) fn remove(&self, peer: &PeerId) -> bool {
+        self.write(|inner| inner.members.remove(peer))
+    }
+
     /// Returns whether a peer is a member.
     pub(crate) fn is_member(&self, peer: &PeerId) -> bool {
         self.read(|inner| inner.members.contains(peer))

@@ -6,8 +6,8 @@ use vc_placement::{RULES, plan};
 
 use super::{cluster, running_on, started_and_stopped};
 use crate::check::{Check, Violation};
-use crate::invariants::{minimal_movement, replicas_rescheduled, view_check};
-use crate::services::{deploy, resources, service};
+use crate::invariants::{documents_converge, minimal_movement, replicas_rescheduled, view_check};
+use crate::services::{deploy, resources, service, version};
 use crate::swarm::{draw_faults, run_faults, seeds, single_death};
 use crate::versions::next;
 use crate::world::World;
@@ -212,6 +212,35 @@ fn a_downgraded_node_holds_and_goes_on_when_it_is_upgraded_again() {
     world.command(1, deploy(service("mail", 6)));
     world.converge(60_000);
     assert!(running_on(&world, 1) > runs);
+}
+
+#[test]
+fn an_older_node_follows_checkpoints_that_it_cannot_read() {
+    let mut world = upgraded("an_older_node_follows_checkpoints");
+    world.document_history = 3;
+    for index in 0..3 {
+        world.change_version(index, next());
+        world.converge(30_000);
+    }
+    world.change_version(1, KnownVersions::default());
+    world.converge(30_000);
+    world.knows = KnownVersions::default();
+    let joined = world.join(resources(4000, 4096));
+    world.converge(30_000);
+    for number in 0..8 {
+        world.command(0, deploy(version(service("web", 3), number)));
+        world.converge(60_000);
+    }
+    assert!(world.holds(1) && world.holds(joined));
+    assert_eq!(running_on(&world, joined), 0);
+    let generations = &world.engine(0).replica().versions().cluster;
+    assert!(generations.keys().next().is_some_and(|&first| first > 0), "no checkpoint");
+    for index in [1, joined] {
+        world.change_version(index, next());
+        world.converge(60_000);
+    }
+    assert_eq!(versions(&world), [(2, 2); 4]);
+    world.require(documents_converge::disks(&world));
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! What of a spec gives a container its host.
+
+use super::{ContainerSpec, Mount};
+
+/// The capabilities that Docker gives every container, without the prefix `CAP_`.
+/// Source: <https://docs.docker.com/engine/containers/run/#runtime-privilege-and-linux-capabilities>
+const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
+impl ContainerSpec {
+    /// Returns what gives the container its host, or may, as it would be named in a Compose file: `privileged`, devices, paths
+    /// of the host, capabilities beyond Docker's own, and security options other than `no-new-privileges`.
+    pub fn privileges(&self) -> Vec<String> {
+        let settings = &self.settings;
+        let mut found = Vec::new();
+        if settings.privileged {
+            found.push("privileged".to_owned());
+        }
+        found.extend(settings.devices.iter().map(|device| format!("the device {device}")));
+        found.extend(self.mounts.iter().filter_map(|mount| match mount {
+            Mount::Bind { source, .. } => Some(format!("the host path {source}")),
+            Mount::Volume { .. } | Mount::Anonymous { .. } | Mount::Tmpfs { .. } => None,
+        }));
+        let added = settings.cap_add.iter().filter(|capability| !is_default_capability(capability));
+        found.extend(added.map(|capability| format!("the capability {capability}")));
+        let options = settings.security_opt.iter().filter(|option| !takes_privileges(option));
+        found.extend(options.map(|option| format!("the security option {option}")));
+        found
+    }
+}
+
+fn is_default_capability(capability: &str) -> bool {
+    let name = capability.to_ascii_uppercase();
+    let name = name.strip_prefix("CAP_").unwrap_or(&name);
+    DEFAULT_CAPABILITIES.contains(&name)
+}
+
+fn takes_privileges(option: &str) -> bool {
+    matches!(option, "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Settings;
+
+    #[test]
+    fn what_gives_the_host_is_named_and_nothing_else() {
+        let settings = Settings {
+            cap_add: ["NET_ADMIN", "cap_chown", "SETUID", "ALL"].map(str::to_owned).to_vec(),
+            security_opt: ["no-new-privileges", "apparmor=unconfined"].map(str::to_owned).to_vec(),
+            devices: vec!["/dev/kvm".to_owned()],
+            privileged: true,
+            init: true,
+            ..Settings::default()
+        };
+        let bind =
+            Mount::Bind { source: "/".to_owned(), target: "/host".to_owned(), read_only: true };
+        let tmpfs = Mount::Tmpfs { target: "/tmp".to_owned(), bytes: 0 };
+        let mut spec: ContainerSpec =
+            serde_json::from_str(r#"{"image": "web:1"}"#).expect("a spec");
+        assert_eq!(spec.privileges(), Vec::<String>::new());
+        (spec.settings, spec.mounts) = (settings, vec![bind, tmpfs]);
+        let expected = [
+            "privileged",
+            "the device /dev/kvm",
+            "the host path /",
+            "the capability NET_ADMIN",
+            "the capability ALL",
+            "the security option apparmor=unconfined",
+        ];
+        assert_eq!(spec.privileges(), expected);
+    }
+}
