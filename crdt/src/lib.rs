@@ -26,7 +26,8 @@ pub use known::KnownVersions;
 pub use received::{EntryError, Received, Rejected, UnreadableEntry};
 pub use replica::{Loaded, Replica};
 pub use state::{
-    ClusterState, FileKey, ImageRecord, MoveOrder, NodeState, ParseFileKeyError, SealedFile,
-    ServiceRecord, Tombstone, UpdateResult, VolumeRecord,
+    ClusterState, FileKey, ImageRecord, MoveOrder, NodeState, ParseFileKeyError,
+    ParseRevocationKeyError, Revocation, RevocationKey, SealedFile, ServiceRecord, TokenRecord,
+    Tombstone, UpdateResult, VolumeRecord,
 };
 pub use view::{UpdateStatus, View, claims_of_slot};

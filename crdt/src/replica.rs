@@ -18,6 +18,7 @@ use crate::held::Held;
 use crate::known::KnownVersions;
 use crate::progress::Progress;
 use crate::received::{Received, Rejected, UnreadableEntry};
+use crate::schema::TOKENS;
 use crate::state::{ClusterState, NodeState};
 
 /// A member, known by its certificate.
@@ -220,6 +221,11 @@ impl Replica {
     /// Returns the version of the cluster document's schema.
     pub fn schema(&self) -> u32 {
         self.cluster.present().version()
+    }
+
+    /// Returns whether the cluster document has the maps of tokens and revocations.
+    pub fn has_tokens(&self) -> bool {
+        self.schema() >= TOKENS
     }
 
     /// Returns what this version knows.

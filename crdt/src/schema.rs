@@ -7,11 +7,21 @@
 use crate::document::{Schema, SchemaChange};
 
 /// The cluster document.
-pub(crate) const CLUSTER: Schema = Schema(&[SchemaChange {
-    version: 1,
-    maps: &["services", "scale", "drained", "left", "moves", "files", "images", "tombstones"],
-    bytes: Some(include_bytes!("schema/cluster-1.change")),
-}]);
+pub(crate) const CLUSTER: Schema = Schema(&[
+    SchemaChange {
+        version: 1,
+        maps: &["services", "scale", "drained", "left", "moves", "files", "images", "tombstones"],
+        bytes: Some(include_bytes!("schema/cluster-1.change")),
+    },
+    SchemaChange {
+        version: TOKENS,
+        maps: &["tokens", "revocations"],
+        bytes: Some(include_bytes!("schema/cluster-2.change")),
+    },
+]);
+
+/// The version that has the maps of tokens and revocations.
+pub(crate) const TOKENS: u32 = 2;
 
 /// The node documents.
 pub(crate) const NODE: Schema = Schema(&[SchemaChange {
@@ -39,6 +49,9 @@ pub(crate) mod tests {
         maps: &["more"],
         bytes: Some(include_bytes!("schema/test-2.change")),
     };
+    /// The version of a schema that is not released.
+    pub(crate) const NEXT: u32 = TOKENS + 1;
+
     /// A kind of document that a newer version has given a second map.
     pub(crate) const NEWER: Schema = Schema(&[FIRST, SECOND]);
     /// A kind of document with one writer, which makes the second map itself.
@@ -55,7 +68,7 @@ pub(crate) mod tests {
         let bytes = add_maps(&mut automerge, &[map]);
         let maps: &'static [&'static str] = vec![map].leak();
         let mut steps = schema.0.to_vec();
-        steps.push(SchemaChange { version: 2, maps, bytes: Some(bytes.leak()) });
+        steps.push(SchemaChange { version: NEXT, maps, bytes: Some(bytes.leak()) });
         Schema(steps.leak())
     }
 

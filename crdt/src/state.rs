@@ -10,6 +10,7 @@ use vc_protocol::change::DocumentId;
 use vc_protocol::instance::Claim;
 use vc_protocol::node::{Holds, NodeInfo};
 use vc_protocol::spec::{FileId, FileKind, ServiceSpec};
+use vc_protocol::token::Scope;
 use vc_protocol::{InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
 use crate::document::{Document, Edit};
@@ -52,6 +53,10 @@ pub struct ClusterState {
     pub images: BTreeMap<String, ImageRecord>,
     /// Removed volumes. Nodes delete data of the volume that is older.
     pub tombstones: BTreeMap<VolumeKey, Tombstone>,
+    /// Tokens that were issued, by their ids; those that have expired are left out in time. Since schema 2.
+    pub tokens: BTreeMap<String, TokenRecord>,
+    /// Tokens that are refused although they have not expired. Since schema 2.
+    pub revocations: BTreeMap<RevocationKey, Revocation>,
 }
 
 /// A tombstone: the removal of a volume, kept so that nodes that learn of it later delete its data too.
@@ -154,6 +159,66 @@ pub struct ImageRecord {
     pub pushed: Millis,
 }
 
+/// A token that was issued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// Name of the user, or of the node that may join.
+    pub name: String,
+    /// What it permits.
+    pub scope: Scope,
+    /// Name of the user who asked for it.
+    pub issued_by: String,
+    /// When it was issued.
+    pub issued: Millis,
+    /// When it expires.
+    pub expires: Millis,
+}
+
+/// What a revocation is about: `token/ID` or `user/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RevocationKey {
+    /// One token.
+    Token(String),
+    /// The tokens of a user.
+    User(String),
+}
+
+impl Display for RevocationKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Token(id) => write!(f, "token/{id}"),
+            Self::User(name) => write!(f, "user/{name}"),
+        }
+    }
+}
+
+/// The text is not a [`RevocationKey`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not the key of a revocation: expected token/ID or user/NAME")]
+pub struct ParseRevocationKeyError(String);
+
+impl FromStr for RevocationKey {
+    type Err = ParseRevocationKeyError;
+    fn from_str(text: &str) -> Result<Self, ParseRevocationKeyError> {
+        match text.split_once('/') {
+            Some(("token", id)) => Ok(Self::Token(id.to_owned())),
+            Some(("user", name)) => Ok(Self::User(name.to_owned())),
+            _ => Err(ParseRevocationKeyError(text.to_owned())),
+        }
+    }
+}
+
+/// The end of tokens before they expire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// Of a user's tokens those that were issued up to this time are revoked; 0 for one token.
+    pub before: Millis,
+    /// When they were revoked; for display.
+    pub at: Millis,
+    /// When the last of them expires: the revocation can be forgotten then.
+    pub expires: Millis,
+}
+
 /// The end of an update of a service, as one node saw it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateResult {
@@ -207,6 +272,8 @@ impl ClusterState {
             files: reader.map("files"),
             images: reader.map("images"),
             tombstones: reader.map("tombstones"),
+            tokens: reader.map("tokens"),
+            revocations: reader.map("revocations"),
         };
         (state, reader.unreadable)
     }
@@ -223,7 +290,16 @@ impl ClusterState {
         diff("files", &self.files, &desired.files, &mut edits);
         diff("images", &self.images, &desired.images, &mut edits);
         diff("tombstones", &self.tombstones, &desired.tombstones, &mut edits);
+        diff("tokens", &self.tokens, &desired.tokens, &mut edits);
+        diff("revocations", &self.revocations, &desired.revocations, &mut edits);
         edits
+    }
+
+    /// Returns whether a token is revoked; `issued` in milliseconds since the Unix epoch.
+    pub fn is_revoked(&self, id: &str, user: &str, issued: Millis) -> bool {
+        let user = RevocationKey::User(user.to_owned());
+        self.revocations.contains_key(&RevocationKey::Token(id.to_owned()))
+            || self.revocations.get(&user).is_some_and(|it| issued <= it.before)
     }
 
     /// Returns the number of replicas of a service.

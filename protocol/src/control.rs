@@ -19,7 +19,7 @@ pub use changes::Change;
 pub use rows::{
     ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
     MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, Rollout, RolloutState, ServiceDetail,
-    ServiceDiff, ServiceRow, StatusReport, UnplacedRow, VolumeRow,
+    ServiceDiff, ServiceRow, StatusReport, TokenRow, UnplacedRow, VolumeRow,
 };
 
 /// A request, with the role it needs. `service` and `node` are as users write them: `web` or `shop/web`; a name or an id.
@@ -131,6 +131,18 @@ pub enum Request {
     Logs(LogRequest),
     /// Creates a token. Admin.
     CreateToken(TokenRequest),
+    /// Lists the tokens that were created and have not expired. Admin.
+    Tokens,
+    /// Revokes a token before it expires. Admin.
+    RevokeToken {
+        /// The token's id, as `vc token ls` shows it.
+        token: String,
+    },
+    /// Revokes all tokens that a user has so far. Admin.
+    RevokeUser {
+        /// Name of the user.
+        user: String,
+    },
     /// Parses a Compose file. Viewer.
     Compose {
         /// The text of the file. It cannot refer to other files.
@@ -283,6 +295,8 @@ pub enum Reply {
     Images(Vec<ImageRow>),
     /// The answer to [`Request::Volumes`].
     Volumes(Vec<VolumeRow>),
+    /// The answer to [`Request::Tokens`].
+    Tokens(Vec<TokenRow>),
     /// The request is accepted; what follows on the stream is described at the request.
     Ready,
     /// Sent while the answer takes time, and about every 15 s in followed logs and events, so that both sides notice a broken

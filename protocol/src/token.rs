@@ -29,6 +29,16 @@ pub enum NodeRole {
     Server,
 }
 
+impl NodeRole {
+    /// Returns the name of the role.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Server => "server",
+        }
+    }
+}
+
 /// The role of a user. Each role includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -91,6 +101,9 @@ pub struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
 }
+
+/// Longest lifetime of a token in milliseconds: ten years.
+pub const MAX_TTL: Millis = 10 * 365 * 24 * 3_600_000;
 
 /// Why a credential is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! Authentication and authorization. A refusal has exit code 1 and one line with the fix.
 
 use crate::harness::cluster::Cluster;
-use crate::harness::fixtures::with;
-use crate::harness::{DEADLINE, sleeping_service, until};
+use crate::harness::fixtures::{logging_service, with};
+use crate::harness::{DEADLINE, running, sleeping_service, until};
 
 /// Changes one character in one part of a token.
 fn altered(token: &str, part: usize) -> String {
@@ -232,4 +232,39 @@ fn a_deployer_gives_no_container_its_host() {
     cluster.vc_as(&deployer, 0, &["scale", "web=2"]).done();
     let other = spec("    cap_add: [SYS_ADMIN]\n    environment: {A: b}\n");
     cluster.vc_as(&deployer, 0, &["deploy", &other]).refused_with("SYS_ADMIN");
+}
+
+#[test]
+fn revoked_tokens_are_refused_on_every_node_and_end_their_sessions() {
+    let cluster = Cluster::of(3);
+    cluster.deploy(0, &logging_service("shop", "web", 1));
+    let first = cluster.user_token(0, "ada", "deployer");
+    let second = cluster.user_token(1, "ada", "viewer");
+    let other = cluster.user_token(2, "bob", "viewer");
+    let rows = cluster.rows(2, &["token", "ls"]);
+    let of = |name: &str| rows.iter().filter(|row| row["name"] == name).count();
+    assert_eq!((of("ada"), of("bob")), (2, 1), "{rows:?}");
+    let id = rows.iter().find(|row| row["role"] == "deployer").expect("listed")["id"].clone();
+    let id = id.as_str().expect("text");
+    cluster.vc_as(&first, 0, &["token", "ls"]).refused_with("--role admin");
+
+    until("shop/web runs", DEADLINE, || running(&cluster.ps(0), "shop/web", 1));
+    let mut session = cluster.vc_running_as(&first, 2, &["logs", "-f", "web"]);
+    assert!(session.next_line(DEADLINE).is_some(), "the session is open");
+    cluster.vc(0, &["token", "revoke", id]).done();
+    assert_eq!(session.end(), Some(1), "the session ends");
+    for at in 0..3 {
+        until("the token is refused", DEADLINE, || {
+            let output = cluster.vc_as(&first, at, &["nodes"]);
+            if output.err.contains("revoked") { Ok(()) } else { Err(output) }
+        });
+        cluster.vc_as(&second, at, &["nodes"]).done();
+    }
+    cluster.vc(1, &["token", "revoke", "--user", "ada"]).done();
+    cluster.vc_as(&second, 1, &["nodes"]).refused_with("revoked");
+    cluster.vc_as(&other, 1, &["nodes"]).done();
+    let revoked =
+        cluster.rows(1, &["token", "ls"]).iter().filter(|row| row["revoked"] == true).count();
+    assert_eq!(revoked, 2);
+    cluster.vc(1, &["token", "revoke", "nonsense"]).refused_with("vc token ls");
 }

@@ -103,7 +103,12 @@ impl Cluster {
 
     /// Starts a `vc` command that keeps running, with the admin's token against a node.
     pub fn vc_running(&self, at: usize, arguments: &[&str]) -> Running {
-        let mut command = self.command(&self.admin_token());
+        self.vc_running_as(&self.admin_token(), at, arguments)
+    }
+
+    /// The same with this token.
+    pub fn vc_running_as(&self, token: &str, at: usize, arguments: &[&str]) -> Running {
+        let mut command = self.command(token);
         command.args(["--peer", self.nodes[at].address()]).args(arguments);
         Running::start(command)
     }

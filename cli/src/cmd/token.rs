@@ -1,4 +1,4 @@
-//! `vc token`: creates tokens for nodes and users.
+//! `vc token`: creates, lists and revokes tokens for nodes and users.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use vc_protocol::{Millis, Name};
 use crate::app::App;
 use crate::args::{DurationError, duration};
 use crate::error::{Error, Result};
+use crate::render;
 use vc_client::expect_reply;
 
 /// Lifetime of a token for a node that joins.
@@ -29,12 +30,58 @@ pub(crate) struct Args {
 enum Command {
     /// Create a token and print it
     Create(Create),
+    /// List the tokens that were created and have not expired
+    Ls(Ls),
+    /// Revoke tokens before they expire
+    Revoke(Revoke),
+}
+
+/// Arguments of `vc token ls`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc token ls
+  vc token ls --output json | jq '.[] | select(.name == \"ada\") | .id'
+
+The token that 'vc-node init' writes is not listed; 'vc token revoke --user admin' revokes it.")]
+struct Ls {}
+
+/// Arguments of `vc token revoke`.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+#[command(after_help = "\
+Examples:
+  vc token revoke 1f0c5ab7e1d2c3b4           this token
+  vc token revoke --user ada                 all tokens that ada has so far
+
+Every node that is connected refuses the token at once, and closes the sessions that use it; one that is cut off does when it
+is back. Nodes that have joined with a token stay members.")]
+struct Revoke {
+    /// Ids of tokens, as 'vc token ls' shows them
+    #[arg(value_name = "TOKEN", group = "what")]
+    tokens: Vec<String>,
+    /// All tokens of the user with this name
+    #[arg(long, value_name = "NAME", group = "what")]
+    user: Option<String>,
+}
+
+impl Revoke {
+    async fn run(self, app: &App) -> Result {
+        let user = self.user.into_iter().map(|user| Request::RevokeUser { user });
+        let tokens = self.tokens.into_iter().map(|token| Request::RevokeToken { token });
+        app.change(user.chain(tokens).collect()).await
+    }
 }
 
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Result {
         match self.command {
             Command::Create(args) => args.run(app).await,
+            Command::Ls(Ls {}) => {
+                let rows = expect_reply!(app.ask(Request::Tokens).await?, Tokens)?;
+                app.out.show(rows.as_slice(), render::tokens)
+            }
+            Command::Revoke(args) => args.run(app).await,
         }
     }
 }

@@ -3,7 +3,7 @@
 use comfy_table::{Cell, Color};
 use vc_protocol::control::{
     EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, NodeRow, Rollout, RolloutState,
-    ServiceRow, VolumeRow,
+    ServiceRow, TokenRow, VolumeRow,
 };
 
 use super::Style;
@@ -191,6 +191,25 @@ pub(crate) fn volumes(rows: &[VolumeRow], style: Style) -> String {
         ]
     });
     table(&["VOLUME", "NODE", "USED BY", "SINCE"], cells, style)
+}
+
+/// Renders the table of `vc token ls`.
+pub(crate) fn tokens(rows: &[TokenRow], style: Style) -> String {
+    let cells = rows.iter().map(|row| {
+        let state = if row.revoked { text("revoked").fg(Color::Red) } else { text("valid") };
+        vec![
+            text(&row.id),
+            text(&row.kind),
+            text(&row.name),
+            text(&row.role),
+            text(&row.created_by),
+            text(timestamp(row.created)),
+            text(timestamp(row.expires)),
+            state,
+        ]
+    });
+    let columns = ["TOKEN", "KIND", "NAME", "ROLE", "CREATED BY", "CREATED", "EXPIRES", "STATE"];
+    table(&columns, cells, style)
 }
 
 /// Renders a line of `vc events`: time, subject and text.

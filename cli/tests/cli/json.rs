@@ -8,7 +8,7 @@ use serde_json::Value;
 use vc_protocol::control::{
     Change, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, MoveRow, NodeRow,
     PlacementRow, PlanReport, Reply, Rollout, ServiceDetail, ServiceDiff, ServiceRow, StatusReport,
-    UnplacedRow, VolumeRow,
+    TokenRow, UnplacedRow, VolumeRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{OnPartition, ServiceSpec};
@@ -143,6 +143,16 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         services: vec![],
         since: 1,
     };
+    let token = TokenRow {
+        id: String::new(),
+        kind: String::new(),
+        name: String::new(),
+        role: String::new(),
+        created_by: String::new(),
+        created: 0,
+        expires: 0,
+        revoked: true,
+    };
     let image = ImageRow {
         reference: String::new(),
         id: String::new(),
@@ -181,6 +191,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("UnplacedRow", fields(&unplaced)),
         ("MoveRow", fields(&moved)),
         ("VolumeRow", fields(&volume)),
+        ("TokenRow", fields(&token)),
         ("ImageRow", fields(&image)),
         ("LogRow", fields(&log)),
         ("EventRow", fields(&event)),
@@ -216,6 +227,7 @@ fn every_row_has_an_example() {
         ("UnplacedRow", examples::<UnplacedRow>("UnplacedRow").len()),
         ("MoveRow", examples::<MoveRow>("MoveRow").len()),
         ("VolumeRow", examples::<VolumeRow>("VolumeRow").len()),
+        ("TokenRow", examples::<TokenRow>("TokenRow").len()),
         ("ImageRow", examples::<ImageRow>("ImageRow").len()),
         ("LogRow", examples::<LogRow>("LogRow").len()),
         ("EventRow", examples::<EventRow>("EventRow").len()),
@@ -245,6 +257,8 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::ImagePushed { .. }
             | Change::ImageUnchanged { .. }
             | Change::VolumeRemoved { .. }
+            | Change::TokenRevoked { .. }
+            | Change::UserRevoked { .. }
             | Change::Unknown => {}
         }
         let value = serde_json::to_value(change).expect("JSON");
@@ -258,7 +272,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 16, "an example of each change");
+    assert_eq!(names.len(), 18, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

@@ -9,9 +9,10 @@ use super::{Loaded, Replica};
 use crate::document::{Document, DocumentError, Edit, Schema, SchemaChange};
 use crate::known::KnownVersions;
 use crate::received::{EntryError, Received, Rejected};
-use crate::schema::tests::with_map;
+use crate::schema::TOKENS;
+use crate::schema::tests::{NEXT, with_map};
 use crate::schema::{CLUSTER, NODE};
-use crate::state::{ClusterState, NodeState};
+use crate::state::{ClusterState, NodeState, Revocation, RevocationKey};
 
 fn key() -> (Keypair, NodeId, ClusterId) {
     let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
@@ -144,7 +145,7 @@ fn a_store_with_one_more_map_is_held_and_written_by_no_one() {
     let newer = with_map(CLUSTER, "leases");
     let mut document = Document::new(newer).expect("a document");
     let first = change_of(&mut document, 1, &[("scale", "shop/web", "2")]);
-    document.upgrade(2).expect("upgraded");
+    document.upgrade(NEXT).expect("upgraded");
     let second = change_of(&mut document, 1, &[("leases", "a", "1"), ("scale", "shop/web", "3")]);
     let third = change_of(&mut document, 2, &[("scale", "shop/web", "4")]);
 
@@ -181,7 +182,7 @@ fn a_store_with_one_more_map_is_held_and_written_by_no_one() {
     };
     receive_info(&mut replica, 1);
     assert_eq!(replica.receive(batch()).accepted, []);
-    receive_info(&mut replica, 2);
+    receive_info(&mut replica, NEXT);
     assert_eq!(replica.receive(batch()).accepted, stored[1..]);
     assert!(replica.held().documents.contains(&DocumentId::Cluster { generation: 0 }));
 }
@@ -205,7 +206,7 @@ fn a_document_of_a_worker_with_an_unknown_map_holds_the_worker_only() {
     let (root, id, cluster) = key();
     let worker = Keypair::ed25519_from_bytes([2; 32]).expect("32 bytes");
     let worker_id = NodeId::of(&worker.public()).expect("ed25519");
-    let added = SchemaChange { version: 2, maps: &["leases"], bytes: None };
+    let added = SchemaChange { version: NEXT, maps: &["leases"], bytes: None };
     let node = Schema([NODE.0, &[added]].concat().leak());
     let newer = KnownVersions { node, ..KnownVersions::default() };
     for (role, holds_others) in [(NodeRole::Worker, false), (NodeRole::Server, true)] {
@@ -219,7 +220,7 @@ fn a_document_of_a_worker_with_an_unknown_map_holds_the_worker_only() {
         let mut state = NodeState { incarnation: 1, ..NodeState::default() };
         let first = author.start_generation(&state, 0, 1).expect("written").expect("a change");
         let own = author.nodes.get_mut(&worker_id).expect("its document");
-        own.document.upgrade(2).expect("upgraded");
+        own.document.upgrade(NEXT).expect("upgraded");
         state.incarnation = 2;
         let second = author.write_node(&state, 0).expect("written").expect("a change");
         let changes = vec![first, second];
@@ -234,7 +235,7 @@ fn a_document_of_a_worker_with_an_unknown_map_holds_the_worker_only() {
         assert!(downgraded.held().holds().all);
         let third = downgraded.start_generation(&state, 0, 2).expect("written").expect("a change");
         let upgraded = load(&worker, worker_id, newer, vec![third]);
-        assert_eq!(upgraded.nodes[&worker_id].document.version(), 2, "the map is still there");
+        assert_eq!(upgraded.nodes[&worker_id].document.version(), NEXT, "the map is still there");
         assert!(!upgraded.held().holds().all);
     }
 }
@@ -257,10 +258,10 @@ fn the_newest_schema_is_used_when_every_member_supports_it() {
         replica.start_generation(&state, 0, 1).expect("written").expect("a change")
     };
     let (mut replica, mut author) = (load(&root, id), load(&other, other_id));
-    says(&mut replica, 2);
+    says(&mut replica, NEXT);
     replica.upgrade().expect("upgraded");
     assert_eq!(replica.schema(), 1, "a member whose document is missing");
-    for schema in [1, 2] {
+    for schema in [1, TOKENS, NEXT] {
         let changes = vec![says(&mut author, schema)];
         replica.receive(Batch { certificates: vec![], changes });
         replica.upgrade().expect("upgraded");
@@ -531,4 +532,21 @@ fn only_servers_write_the_cluster_document() {
     let error = ChangeError::NotPermitted { author: id };
     assert_eq!((received.accepted, received.rejected), (vec![], vec![error.into()]));
     assert_eq!(scales(&replica), vec![]);
+}
+
+#[test]
+fn revoked_tokens_are_those_of_the_id_or_of_the_user_until_then() {
+    let [mut a, _]: [Replica; 2] = members(2).try_into().ok().expect("two");
+    a.cluster.upgrade(TOKENS).expect("upgraded");
+    let mut wanted = a.cluster().clone();
+    let revocation = |before| Revocation { before, at: 7, expires: 90 };
+    wanted.revocations.insert(RevocationKey::Token("17".to_owned()), revocation(0));
+    wanted.revocations.insert(RevocationKey::User("ada/x".to_owned()), revocation(50));
+    a.write_cluster(&wanted, None, 0, false, 5).expect("written").expect("a change");
+    let state = a.cluster();
+    assert_eq!(state.revocations, wanted.revocations);
+    let revoked = |id: &str, user: &str, issued| state.is_revoked(id, user, issued);
+    assert!(revoked("17", "bob", 99));
+    assert!(revoked("18", "ada/x", 50) && !revoked("18", "ada/x", 51));
+    assert!(!revoked("18", "ada", 1) && !revoked("token/17", "bob", 1));
 }

@@ -497,6 +497,9 @@ impl Engine {
         mutation: &Mutation,
     ) -> Result<(Vec<SignedChange>, Vec<Change>), MutationError> {
         let now = self.wall;
+        if matches!(mutation, Mutation::Revoke(_)) && !self.replica.has_tokens() {
+            return Err(MutationError::OlderMembers);
+        }
         let (wanted, changes) = mutation.apply(&self.view, &by, now)?;
         let id = self.replica.id();
         let confirms = |member| member == id || self.anti_entropy.is_confirmed(member);

@@ -8,10 +8,14 @@ pub(crate) mod revision;
 #[cfg(test)]
 #[allow(clippy::expect_used, reason = "tests")]
 mod tests;
+mod tokens;
 
 use std::collections::BTreeMap;
 
-use vc_crdt::{ClusterState, FileKey, ImageRecord, MoveOrder, SealedFile, Tombstone, View};
+use vc_crdt::{
+    ClusterState, FileKey, ImageRecord, MoveOrder, RevocationKey, SealedFile, TokenRecord,
+    Tombstone, View,
+};
 use vc_placement::rebalance;
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
@@ -77,6 +81,15 @@ pub enum Mutation {
         /// Also if it runs instances, or holds data that a service uses.
         force: bool,
     },
+    /// Lists a token that was issued.
+    IssueToken {
+        /// The token's id.
+        id: String,
+        /// What it says.
+        record: TokenRecord,
+    },
+    /// Revokes a token, or all tokens that a user has so far.
+    Revoke(RevocationKey),
     /// Removes a volume and its data.
     RemoveVolume {
         /// The volume.
@@ -153,6 +166,12 @@ impl Mutation {
                 state.moves.retain(|_, order| order.from != node && order.to != node);
                 vec![Change::Left { node, node_name: view.name(node) }]
             }
+            Self::IssueToken { id, record } => {
+                tokens::forget_expired(&mut state, now);
+                state.tokens.insert(id.clone(), record.clone());
+                Vec::new()
+            }
+            Self::Revoke(key) => vec![tokens::revoke(&mut state, key, now)?],
             Self::RemoveVolume { volume } => vec![remove_volume(view, &mut state, volume, now)?],
         };
         Ok((state, changes))

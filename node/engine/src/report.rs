@@ -7,12 +7,15 @@ use vc_crdt::{NodeState, View};
 use vc_placement::{Plan, Refusal, Relocation, rebalance as relocations};
 use vc_protocol::control::{
     InstanceRow, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ServiceDetail, ServiceRow,
-    StatusReport, UnplacedRow, VolumeRow,
+    StatusReport, TokenRow, UnplacedRow, VolumeRow,
 };
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::Deployment;
-use vc_protocol::{ClusterId, InstanceId, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey};
+use vc_protocol::token::Scope;
+use vc_protocol::{
+    ClusterId, InstanceId, Millis, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey,
+};
 
 use crate::interface::Vitals;
 use crate::mutation::mounting;
@@ -173,6 +176,31 @@ pub fn volumes(view: &View) -> Vec<VolumeRow> {
         since: view.nodes.get(&node).and_then(|it| it.volumes.get(volume)).map_or(0, |it| it.since),
     };
     view.input.volumes.iter().map(row).collect()
+}
+
+/// Returns a row for every token that has not expired by now, the newest first.
+pub fn tokens(view: &View, now: Millis) -> Vec<TokenRow> {
+    let valid = view.cluster.tokens.iter().filter(|(_, record)| record.expires > now);
+    let mut rows: Vec<TokenRow> = valid
+        .map(|(id, record)| {
+            let (kind, role) = match record.scope {
+                Scope::User(role) => ("user", role.as_str()),
+                Scope::Join(role) | Scope::Member(role) => ("node", role.as_str()),
+            };
+            TokenRow {
+                id: id.clone(),
+                kind: kind.to_owned(),
+                name: record.name.clone(),
+                role: role.to_owned(),
+                created_by: record.issued_by.clone(),
+                created: record.issued,
+                expires: record.expires,
+                revoked: view.cluster.is_revoked(id, &record.name, record.issued),
+            }
+        })
+        .collect();
+    rows.sort_by(|a, b| (b.created, &a.id).cmp(&(a.created, &b.id)));
+    rows
 }
 
 /// Returns the moves that a rebalance would order now.

@@ -154,10 +154,10 @@ impl Newer {
     /// Returns the changes that `edit` makes in the cluster document of a store.
     fn changes(stored: &[SignedChange], edit: impl FnOnce(&mut Self)) -> Vec<SignedChange> {
         let (key, id, cluster) = key();
-        let genesis = include_bytes!("../../../crdt/src/schema/cluster-1.change");
+        let schema = KnownVersions::default().cluster.0.iter().filter_map(|step| step.bytes);
         let bodies = stored.iter().map(|it| it.decode_unverified().expect("decodes"));
         let of_cluster = bodies.filter(|body| matches!(body.document, DocumentId::Cluster { .. }));
-        let payloads = [genesis.to_vec()].into_iter().chain(of_cluster.map(|body| body.payload));
+        let payloads = schema.map(<[u8]>::to_vec).chain(of_cluster.map(|body| body.payload));
         let mut newer = Self(Automerge::new());
         let changes = payloads.map(|it| Change::from_bytes(it).expect("a change"));
         newer.0.apply_changes(changes).expect("applies");

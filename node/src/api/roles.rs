@@ -55,7 +55,12 @@ fn required(request: &Request) -> UserRole {
         | Request::CopyOut(_)
         | Request::CopyIn(_)
         | Request::Remove { .. } => UserRole::Deployer,
-        Request::Drain { .. } | Request::Leave { .. } | Request::CreateToken(_) => UserRole::Admin,
+        Request::Drain { .. }
+        | Request::Leave { .. }
+        | Request::CreateToken(_)
+        | Request::Tokens
+        | Request::RevokeToken { .. }
+        | Request::RevokeUser { .. } => UserRole::Admin,
     }
 }
 
@@ -97,7 +102,9 @@ pub(super) fn needs_server(request: &Request) -> bool {
         | Request::Remove { .. }
         | Request::Drain { .. }
         | Request::Leave { .. }
-        | Request::CreateToken(_) => true,
+        | Request::CreateToken(_)
+        | Request::RevokeToken { .. }
+        | Request::RevokeUser { .. } => true,
         Request::Plan { .. }
         | Request::Diff { .. }
         | Request::Inspect { .. }
@@ -117,7 +124,8 @@ pub(super) fn needs_server(request: &Request) -> bool {
         | Request::Logs(_)
         | Request::Exec(_)
         | Request::CopyOut(_)
-        | Request::CopyIn(_) => false,
+        | Request::CopyIn(_)
+        | Request::Tokens => false,
     }
 }
 

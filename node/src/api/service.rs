@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
+use vc_crdt::RevocationKey;
 use vc_engine::Mutation;
 use vc_protocol::control::{Reply, Request};
 use vc_protocol::{ApiError, ErrorCode};
@@ -159,7 +160,14 @@ impl ControlService {
             Request::RemoveVolume { volume } => {
                 self.cluster.mutate(user, Mutation::RemoveVolume { volume }).await
             }
-            Request::CreateToken(request) => self.create_token(user, &request),
+            Request::CreateToken(request) => self.create_token(user, &request).await,
+            Request::Tokens => Ok(self.tokens()),
+            Request::RevokeToken { token } => {
+                self.cluster.mutate(user, Mutation::Revoke(RevocationKey::Token(token))).await
+            }
+            Request::RevokeUser { user: name } => {
+                self.cluster.mutate(user, Mutation::Revoke(RevocationKey::User(name))).await
+            }
         };
         frames.send(&reply.unwrap_or_else(Reply::Error)).await?;
         Ok(Next::Request)

@@ -11,7 +11,7 @@ use crate::auth::User;
 use crate::frames::{Duplex, Frames};
 
 impl ControlService {
-    /// Runs a session on an authenticated stream until the client closes it or the token expires.
+    /// Runs a session on an authenticated stream until the client closes it, or the token expires or is revoked.
     pub(crate) async fn serve(&self, user: User, mut frames: Frames<impl Duplex>) {
         frames.set_max(user.max_frame());
         let left = user.expires.saturating_sub(crate::clock::now());
@@ -22,8 +22,15 @@ impl ControlService {
                 multiplex::serve(self, &user, frames.into_inner()).await;
             }
         };
-        if timeout(Duration::from_millis(left), serve).await.is_err() {
-            tracing::info!(user = user.name, token = user.token, "session closed: token expired");
-        }
+        let mut snapshots = self.cluster.snapshots().clone();
+        let reason = tokio::select! {
+            ended = timeout(Duration::from_millis(left), serve) => match ended {
+                Ok(()) => return,
+                Err(_) => "token expired",
+            },
+            // An error means that the node is stopping.
+            Ok(_) = snapshots.wait_for(|snapshot| user.is_revoked(&snapshot.view)) => "token revoked",
+        };
+        tracing::info!(user = user.name, token = user.token, reason, "session closed");
     }
 }

@@ -1,14 +1,14 @@
 //! Requests about tokens.
 
+use vc_crdt::TokenRecord;
+use vc_engine::{Mutation, report};
 use vc_protocol::control::{Reply, TokenRequest, TokenSubject};
-use vc_protocol::token::{Issuer, Scope, TokenError};
+use vc_protocol::token::{Issuer, MAX_TTL, Scope, TokenError};
 use vc_protocol::{ApiError, ErrorCode, Millis};
 
 use super::ControlService;
 use crate::auth::{Audience, User};
 
-/// Longest lifetime of a token: ten years.
-const MAX_TTL: Millis = 10 * 365 * 24 * 3_600_000;
 /// Shortest lifetime of a token: tokens count in seconds.
 const MIN_TTL: Millis = 1000;
 
@@ -41,20 +41,22 @@ impl From<TokenRequestError> for ApiError {
 }
 
 impl ControlService {
-    /// Issues a join token or a user token.
-    pub(super) fn create_token(
+    /// Issues a join token or a user token, once the cluster document lists it.
+    pub(super) async fn create_token(
         &self,
         user: &User,
         request: &TokenRequest,
     ) -> Result<Reply, ApiError> {
-        Ok(Reply::Token(self.issue_token(user, request)?))
+        let (token, id, record) = self.issue_token(user, request)?;
+        self.cluster.mutate(user, Mutation::IssueToken { id, record }).await?;
+        Ok(Reply::Token(token))
     }
 
     fn issue_token(
         &self,
         user: &User,
         request: &TokenRequest,
-    ) -> Result<String, TokenRequestError> {
+    ) -> Result<(String, String, TokenRecord), TokenRequestError> {
         let membership = self.cluster.membership();
         if membership.root.is_none() {
             return Err(TokenRequestError::Worker);
@@ -79,15 +81,29 @@ impl ControlService {
             key: &membership.key,
             certificate: &membership.certificate,
         };
-        let token =
-            issuer.issue(scope, name.as_str(), peers, id, crate::clock::now(), request.ttl_ms)?;
+        let issued = crate::clock::now();
+        let token = issuer.issue(scope, name.as_str(), peers, id, issued, request.ttl_ms)?;
+        let id = format!("{id:016x}");
+        let record = TokenRecord {
+            name: name.to_string(),
+            scope,
+            issued_by: user.name.clone(),
+            issued,
+            expires: issued.saturating_add(request.ttl_ms),
+        };
         tracing::info!(
             user = user.name,
-            id = format!("{id:016x}"),
+            id,
             kind = scope.kind(),
             subject = name.as_str(),
             "token issued"
         );
-        Ok(token)
+        Ok((token, id, record))
+    }
+
+    /// Lists the tokens that have not expired.
+    pub(super) fn tokens(&self) -> Reply {
+        let view = self.cluster.latest().view;
+        Reply::Tokens(report::tokens(&view, crate::clock::now()))
     }
 }

@@ -222,10 +222,10 @@ impl AuthServer {
         token: &str,
         sessions: &SessionLimiter,
     ) -> Result<(User, SessionPermit), Refusal> {
-        let Grant { name, token: id, role, expires } = self.verifier.user(token)?;
+        let Grant { name, token: id, role, issuer, issued, expires } = self.verifier.user(token)?;
         let permit = sessions.acquire(&id)?;
         let (credential, quota) = (Arc::from(token), Arc::clone(&permit.quota));
-        Ok((User { name, token: id, credential, role, expires, quota }, permit))
+        Ok((User { name, token: id, credential, role, issuer, issued, expires, quota }, permit))
     }
 
     fn peer_addresses(&self, audience: Audience) -> Vec<libp2p::Multiaddr> {

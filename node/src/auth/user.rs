@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use vc_crdt::View;
 use vc_protocol::change::Subject;
 use vc_protocol::token::{Claims, Scope, TokenError, UserRole, verify};
 use vc_protocol::wire::MAX_FRAME;
@@ -22,7 +23,11 @@ pub(crate) struct Grant {
     pub(crate) token: String,
     /// The token's role.
     pub(crate) role: UserRole,
-    /// When the token expires, in milliseconds since the Unix epoch.
+    /// The node that issued it.
+    pub(crate) issuer: NodeId,
+    /// When it was issued, in milliseconds since the Unix epoch.
+    pub(crate) issued: Millis,
+    /// When it expires, in milliseconds since the Unix epoch.
     pub(crate) expires: Millis,
 }
 
@@ -34,6 +39,8 @@ pub(crate) enum VerifyError {
     /// The tokens of a node that was removed end with its membership.
     #[error("the token was issued by {0}, which was removed from the cluster: ask for a new one")]
     RemovedIssuer(NodeId),
+    #[error("the token was revoked: ask for a new one")]
+    Revoked,
 }
 
 /// Verifies tokens against the cluster's root and the latest view. Cheap to clone.
@@ -50,6 +57,11 @@ impl TokenVerifier {
         if self.is_removed(claims.iss) {
             return Err(VerifyError::RemovedIssuer(claims.iss));
         }
+        let issued = claims.iat.saturating_mul(1000);
+        let view = Arc::clone(&self.snapshot.borrow().view);
+        if view.cluster.is_revoked(&claims.jti, &claims.sub, issued) {
+            return Err(VerifyError::Revoked);
+        }
         Ok(claims)
     }
 
@@ -65,8 +77,10 @@ impl TokenVerifier {
             let (found, wanted) = (claims.scope.kind(), "user");
             return Err(TokenError::WrongScope { found, wanted }.into());
         };
-        let expires = claims.exp.unwrap_or(0).saturating_mul(1000);
-        Ok(Grant { name: claims.sub, token: claims.jti, role, expires })
+        let [issued, expires] =
+            [claims.iat, claims.exp.unwrap_or(0)].map(|seconds| seconds.saturating_mul(1000));
+        let (name, token, issuer) = (claims.sub, claims.jti, claims.iss);
+        Ok(Grant { name, token, role, issuer, issued, expires })
     }
 
     /// Verifies the token that another member sends with the request of a user, which needs a role.
@@ -93,6 +107,10 @@ pub(crate) struct User {
     pub(crate) credential: Arc<str>,
     /// The token's role.
     pub(crate) role: UserRole,
+    /// The node that issued the token.
+    pub(crate) issuer: NodeId,
+    /// When the token was issued, in milliseconds since the Unix epoch.
+    pub(crate) issued: Millis,
     /// When the token expires, in milliseconds since the Unix epoch.
     pub(crate) expires: Millis,
     /// Limits shared by all sessions that use the token.
@@ -103,6 +121,12 @@ impl User {
     /// Returns the largest frame accepted from this user, in bytes.
     pub(crate) fn max_frame(&self) -> usize {
         if self.role < UserRole::Deployer { MAX_VIEWER_FRAME } else { MAX_FRAME }
+    }
+
+    /// Returns whether the cluster refuses the token now, although it was accepted and has not expired.
+    pub(crate) fn is_revoked(&self, view: &View) -> bool {
+        view.left.contains_key(&self.issuer)
+            || view.cluster.is_revoked(&self.token, &self.name, self.issued)
     }
 
     /// Returns the author that signed changes name.

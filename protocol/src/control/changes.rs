@@ -90,6 +90,16 @@ pub enum Change {
         /// Its name.
         node_name: String,
     },
+    /// The token is refused from now on.
+    TokenRevoked {
+        /// The token's id.
+        token: String,
+    },
+    /// All tokens that this user has so far are refused from now on.
+    UserRevoked {
+        /// Name of the user.
+        user: String,
+    },
     /// The image is pushed, and its reference means this image from now on.
     ImagePushed {
         /// Canonical reference.
@@ -133,6 +143,8 @@ impl fmt::Display for Change {
             Self::Drained { node_name, .. } => write!(f, "{node_name} is drained"),
             Self::Undrained { node_name, .. } => write!(f, "{node_name} takes instances again"),
             Self::Left { node_name, .. } => write!(f, "{node_name} has left the cluster"),
+            Self::TokenRevoked { token } => write!(f, "token {token} is revoked"),
+            Self::UserRevoked { user } => write!(f, "the tokens of {user} are revoked"),
             Self::ImagePushed { reference, .. } => write!(f, "{reference} pushed"),
             Self::ImageUnchanged { reference, .. } => write!(f, "{reference} unchanged"),
             Self::VolumeRemoved { volume } => write!(f, "volume {volume} removed"),

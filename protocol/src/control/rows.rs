@@ -124,6 +124,27 @@ pub struct VolumeRow {
     pub since: Millis,
 }
 
+/// A token that was created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// Its id.
+    pub id: String,
+    /// `user`, or `node` for one that lets a node join.
+    pub kind: String,
+    /// Name of the user or node.
+    pub name: String,
+    /// The role that it gives.
+    pub role: String,
+    /// Name of the user who created it.
+    pub created_by: String,
+    /// When it was created.
+    pub created: Millis,
+    /// When it expires.
+    pub expires: Millis,
+    /// Whether it was revoked.
+    pub revoked: bool,
+}
+
 /// A slot with the instance that fills it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceRow {

@@ -364,6 +364,8 @@ export type Change =
   | { change: 'drained' | 'undrained' | 'left'; node: string; node_name: string }
   | { change: 'image_pushed' | 'image_unchanged'; reference: string; id: string }
   | { change: 'volume_removed'; volume: string }
+  | { change: 'token_revoked'; token: string }
+  | { change: 'user_revoked'; user: string }
 
 /** An answer to a request. */
 export type Reply =

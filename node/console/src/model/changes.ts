@@ -30,6 +30,10 @@ export function changeLine(change: Change): string {
       return `${change.reference} unchanged`
     case 'volume_removed':
       return `volume ${change.volume} removed`
+    case 'token_revoked':
+      return `token ${change.token} is revoked`
+    case 'user_revoked':
+      return `the tokens of ${change.user} are revoked`
     default:
       return 'unknown change (this console is older than the node)'
   }

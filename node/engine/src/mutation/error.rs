@@ -93,6 +93,12 @@ pub enum MutationError {
         /// The services that mount it, now or after a rollback; at least one.
         services: Vec<ServiceKey>,
     },
+    /// No token with this id is listed.
+    #[error("no token '{0}'")]
+    NoToken(String),
+    /// Not all members know what the change needs.
+    #[error("members of an older version of vc-node cannot refuse revoked tokens")]
+    OlderMembers,
     /// A newer version wrote the service.
     #[error("{service} {reason}")]
     Held {
@@ -109,7 +115,7 @@ pub enum MutationError {
 impl MutationError {
     fn code(&self) -> ErrorCode {
         match self {
-            Self::Find(_) | Self::NoVolume(_) => ErrorCode::NotFound,
+            Self::Find(_) | Self::NoVolume(_) | Self::NoToken(_) => ErrorCode::NotFound,
             Self::NothingToDeploy
             | Self::SpecTooLarge { .. }
             | Self::DeploymentTooLarge { .. }
@@ -119,7 +125,8 @@ impl MutationError {
             | Self::NoPreviousVersion { .. }
             | Self::NodeHasInstances { .. }
             | Self::NodeHoldsVolume { .. }
-            | Self::VolumeInUse { .. } => ErrorCode::FailedPrecondition,
+            | Self::VolumeInUse { .. }
+            | Self::OlderMembers => ErrorCode::FailedPrecondition,
             Self::Held { .. }
             | Self::Document(DocumentError::Held | DocumentError::Unreadable { .. }) => {
                 ErrorCode::FailedPrecondition
@@ -147,6 +154,8 @@ impl MutationError {
                 format!("remove {service} first, or lose the data with --force")
             }
             Self::NoVolume(_) => "see 'vc volume ls'".to_owned(),
+            Self::NoToken(_) => "see 'vc token ls'".to_owned(),
+            Self::OlderMembers => "upgrade vc-node on all nodes; see 'vc nodes'".to_owned(),
             Self::VolumeInUse { services, .. } => match services.first() {
                 Some(service) => format!("run 'vc rm {service}' first"),
                 None => String::new(),
