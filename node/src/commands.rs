@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use vc_client::text::list;
-use vc_crdt::{DocumentError, KnownVersions, Replica};
+use vc_crdt::{DocumentError, KnownVersions, NodeState, Replica};
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
@@ -14,7 +14,7 @@ use crate::run::run;
 use crate::seal::Seal;
 use crate::settings::{self, Eviction, Setting, Settings};
 use crate::store::{Store, StoreError};
-use crate::{data_dir, duplicate, join, node_info, socket_holder};
+use crate::{data_dir, duplicate, join, node_info, previous_runtime, socket_holder};
 
 /// The most instances that an error names.
 const MAX_NAMED: usize = 8;
@@ -86,7 +86,8 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             duplicate::check(&membership, &store).await?;
             let remembered = settings::load(dir)?;
             let given = options.settings;
-            let settings = change(remembered, &unset, given, yes, &membership, &store)?;
+            let settings =
+                change(dir, remembered, (&unset, given, yes), &membership, &store).await?;
             run(dir, settings, membership, peers, store, false).await
         }
         Command::HoldSockets(options) => {
@@ -95,15 +96,15 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// Returns the settings with which a member runs. Logs what changes, and the instances that end by it.
+/// Returns the settings with which a member runs. Logs what changes, and the instances that end by it. With another runtime,
+/// the instances in the present one are ended first.
 ///
 /// # Errors
-/// The change would end instances of this node, which are logged, and was not confirmed by `yes`.
-fn change(
+/// The change would end instances of this node, which are logged, and was not confirmed by `yes`; or they cannot be ended.
+async fn change(
+    dir: &Path,
     remembered: Option<Settings>,
-    unset: &[Setting],
-    given: Settings,
-    yes: bool,
+    (unset, given, yes): (&[Setting], Settings, bool),
     membership: &Membership,
     store: &Store,
 ) -> anyhow::Result<Settings> {
@@ -136,6 +137,13 @@ fn change(
     }
     for eviction in &evictions {
         tracing::warn!("instance ends on this node: {eviction}");
+    }
+    let has_claims = |state: &NodeState| !state.claims.is_empty();
+    if remembered.runtime() != settings.runtime()
+        && replica.nodes().get(&membership.node).is_some_and(has_claims)
+    {
+        let identity = vc_runtime::Identity { cluster: membership.cluster, node: membership.node };
+        previous_runtime::stop_instances(dir, &remembered, identity, replica.cluster()).await?;
     }
     Ok(settings)
 }

@@ -23,6 +23,7 @@ mod logs;
 mod member_request;
 mod network;
 mod node_info;
+mod previous_runtime;
 pub mod proxy;
 mod restart;
 mod run;

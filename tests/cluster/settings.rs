@@ -83,3 +83,16 @@ fn a_change_that_ends_instances_is_refused_until_it_is_confirmed() {
         (&serde_json::json!({}), &(2_u64 << 30).into())
     );
 }
+
+#[test]
+fn another_runtime_starts_after_the_instances_in_the_present_one_have_ended() {
+    let mut cluster = cluster();
+    assert_eq!(cluster.nodes[1].processes().len(), 2);
+    cluster.nodes[1].stop();
+    let docker = ["--runtime", "docker", "--docker-host", "unix:///nonexistent/docker.sock"];
+    let refusal = "would end shop/web.1, shop/web.2: nothing was changed; repeat with --yes";
+    cluster.nodes[1].attempt_rerun(&docker).refused_with(refusal);
+    assert_eq!(cluster.nodes[1].processes().len(), 2, "a refused change ends nothing");
+    cluster.nodes[1].rerun(&[&docker[..], &["--yes"]].concat());
+    assert_eq!(cluster.nodes[1].processes(), []);
+}
