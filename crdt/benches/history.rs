@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use vc_crdt::{KnownVersions, Replica};
+use vc_crdt::{KnownVersions, NewGeneration, Replica};
 use vc_protocol::change::{DocumentId, SignedChange};
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId, ServiceKey};
@@ -49,7 +49,7 @@ impl Node {
             self.keep(written.expect("written").into_iter().collect());
             if checkpoints && self.replica.is_checkpoint_due(HISTORY) {
                 let written = self.replica.write_checkpoint(0, self.number).expect("written");
-                let (changes, dropped) = written.expect("not empty");
+                let NewGeneration { changes, dropped } = written.expect("not empty");
                 self.disk.retain(|(document, _)| !dropped.contains(document));
                 self.keep(changes);
             }

@@ -24,7 +24,7 @@ pub use document::{DocumentError, Schema, SchemaChange};
 pub use held::Held;
 pub use known::KnownVersions;
 pub use received::{EntryError, Received, Rejected, UnreadableEntry};
-pub use replica::{Loaded, Replica};
+pub use replica::{Loaded, NewGeneration, Replica};
 pub use state::{
     ClusterState, FileKey, ImageRecord, MoveOrder, NodeState, ParseFileKeyError,
     ParseRevocationKeyError, Revocation, RevocationKey, SealedFile, ServiceRecord, TokenRecord,

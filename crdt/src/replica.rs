@@ -10,6 +10,7 @@ use vc_protocol::change::{Actor, ChangeError, DocumentId, SignedChange, VersionV
 use vc_protocol::token::{NodeRole, TokenError, verify_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
+pub use self::checkpoint::NewGeneration;
 use self::checkpoint::Upcoming;
 use self::receive::{Incoming, checkpoints_first};
 use crate::cluster_document::ClusterDocument;

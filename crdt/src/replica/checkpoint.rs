@@ -45,6 +45,15 @@ impl Upcoming {
     }
 }
 
+/// The result of [`Replica::write_checkpoint`].
+#[derive(Debug)]
+pub struct NewGeneration {
+    /// The changes of the checkpoint.
+    pub changes: Vec<SignedChange>,
+    /// The documents whose changes are dropped.
+    pub dropped: Vec<DocumentId>,
+}
+
 impl Replica {
     /// Returns the generation of the cluster document.
     pub(super) fn generation(&self) -> u64 {
@@ -179,8 +188,8 @@ impl Replica {
         changes >= history || bytes > MAX_GROWTH + 2 * self.cluster.start_size()
     }
 
-    /// Starts a new generation of the cluster document with the same content and without history. Returns its changes and
-    /// the documents whose changes are dropped; `None` if the document is empty.
+    /// Starts a new generation of the cluster document with the same content and without history. Returns `None` if the document
+    /// is empty.
     ///
     /// # Errors
     /// The document is held, or has an entry that is not a string.
@@ -188,7 +197,7 @@ impl Replica {
         &mut self,
         now: Millis,
         nonce: u64,
-    ) -> Result<Option<(Vec<SignedChange>, Vec<DocumentId>)>, DocumentError> {
+    ) -> Result<Option<NewGeneration>, DocumentError> {
         if self.cluster.is_held() {
             return Err(DocumentError::Held);
         }
@@ -227,6 +236,6 @@ impl Replica {
         }
         let dropped = self.enter(generation, start.versions(), start, document)?;
         self.actor = Some(actor);
-        Ok(Some((changes, dropped)))
+        Ok(Some(NewGeneration { changes, dropped }))
     }
 }

@@ -65,7 +65,7 @@ impl Replica {
                     next.advance(&change.body);
                     incoming.push(change);
                 }
-                Err(error) => received.rejected.push(error),
+                Err(error) => received.rejected.push(*error),
             }
         }
         let skipped = self.incomplete(&incoming);
@@ -107,20 +107,20 @@ impl Replica {
             || self.nodes.get(&node).is_some_and(|own| own.document.needs_newer_version())
     }
 
-    fn check(&mut self, signed: SignedChange) -> Result<Incoming, Rejected> {
-        let body = signed.verify(self.cluster_id)?;
+    fn check(&mut self, signed: SignedChange) -> Result<Incoming, Box<Rejected>> {
+        let body = signed.verify(self.cluster_id).map_err(Rejected::Change)?;
         let author = body.author;
         let Some(member) = self.members.get(&author) else {
-            return Err(Rejected::NotAMember(author));
+            return Err(Rejected::NotAMember(author).into());
         };
         let is_cluster = matches!(body.document, DocumentId::Cluster { .. });
         if is_cluster && member.role != NodeRole::Server {
-            return Err(ChangeError::NotPermitted { author }.into());
+            return Err(Rejected::Change(ChangeError::NotPermitted { author }).into());
         }
         if self.quarantine.contains(&author) {
-            return Err(Rejected::Quarantined(author));
+            return Err(Rejected::Quarantined(author).into());
         }
-        Incoming::decode(body, signed).map_err(|error| self.reject(author, error))
+        Incoming::decode(body, signed).map_err(|error| self.reject(author, error).into())
     }
 
     pub(super) fn reject(&mut self, author: NodeId, error: DocumentError) -> Rejected {

@@ -5,7 +5,7 @@ use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::token::{NodeRole, TokenError, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId, Resources, Supports};
 
-use super::{Loaded, Replica};
+use super::{Loaded, NewGeneration, Replica};
 use crate::document::{Document, DocumentError, Edit, Schema, SchemaChange};
 use crate::known::KnownVersions;
 use crate::received::{EntryError, Received, Rejected};
@@ -383,7 +383,7 @@ fn scales(replica: &Replica) -> Vec<(String, u32)> {
 }
 
 fn checkpoint(replica: &mut Replica) -> Vec<SignedChange> {
-    replica.write_checkpoint(0, 7).expect("written").expect("not empty").0
+    replica.write_checkpoint(0, 7).expect("written").expect("not empty").changes
 }
 
 #[test]
@@ -404,8 +404,9 @@ fn a_checkpoint_replaces_the_history_of_the_generation_before_the_last() {
     assert_eq!((scales(&b), a.versions()), (scales(&a), b.versions()));
 
     let change = scale(&mut b, "shop/web", Some(50));
-    send(&[change.clone()], &mut a);
-    let (second, dropped) = a.write_checkpoint(0, 8).expect("written").expect("not empty");
+    send(std::slice::from_ref(&change), &mut a);
+    let NewGeneration { changes: second, dropped } =
+        a.write_checkpoint(0, 8).expect("written").expect("not empty");
     let generation_0 = DocumentId::Cluster { generation: 0 };
     assert_eq!(dropped, [generation_0]);
     assert_eq!(send(&second, &mut b).replaced, [generation_0]);
@@ -435,7 +436,7 @@ fn changes_on_their_way_to_a_checkpoint_are_kept() {
     send(&log, &mut c);
     // b writes, c has seen it and writes after it; a has seen neither.
     let late = scale(&mut b, "shop/web", Some(2));
-    send(&[late.clone()], &mut c);
+    send(std::slice::from_ref(&late), &mut c);
     log.extend([late, scale(&mut c, "shop/web", Some(3)), scale(&mut b, "shop/db", Some(2))]);
     log.extend([scale(&mut c, "shop/old", None), scale(&mut c, "shop/new", Some(4))]);
     log.extend(checkpoint(&mut a));

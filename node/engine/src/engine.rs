@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vc_crdt::{DocumentError, Held, Loaded, NodeState, Replica, View};
+use vc_crdt::{DocumentError, Held, Loaded, NewGeneration, NodeState, Replica, View};
 use vc_protocol::change::{Batch, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
@@ -457,9 +457,9 @@ impl Engine {
             return;
         }
         match self.replica.write_checkpoint(self.wall, self.nonce) {
-            Ok(Some((changes, replaced))) => {
+            Ok(Some(NewGeneration { changes, dropped })) => {
                 tracing::info!(parts = changes.len(), "new generation of the cluster document");
-                self.pending.replaced.extend(replaced);
+                self.pending.replaced.extend(dropped);
                 self.unsent.extend(changes);
             }
             // The log says when a document becomes held.
