@@ -18,6 +18,7 @@ function node(name: NodeName, more: Partial<NodeRow>): NodeRow {
     id: ID[name],
     name,
     state: 'up',
+    role: 'server',
     problem: '',
     draining: false,
     cpu_millis: 4000,
