@@ -42,7 +42,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 }
 
 fn log_to_stderr(format: LogFormat) {
-    let quiet = "info,libp2p=warn,libp2p_mdns=error,libp2p_gossipsub=error,libp2p_kad=error,automerge=warn,is=error";
+    // Yamux logs what its peer does wrong, which any peer may repeat.
+    let quiet = "info,libp2p=warn,libp2p_yamux=error,yamux=off,libp2p_mdns=error,libp2p_gossipsub=error,libp2p_kad=error,automerge=warn,is=error";
     let filter = EnvFilter::try_from_env("VC_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

@@ -13,6 +13,7 @@ mod harness;
 mod byzantine_member;
 mod clocks;
 mod concurrency;
+mod connection_floods;
 mod death;
 mod deploy;
 mod duplicates;

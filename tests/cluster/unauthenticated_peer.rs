@@ -66,6 +66,7 @@ impl TestPeer {
             .with_tokio()
             .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
             .expect("TCP")
+            .with_quic()
             .with_behaviour(|_| Behaviour { streams, gossip, kademlia })
             .expect("a behaviour")
             .with_swarm_config(|config| {

@@ -94,6 +94,13 @@ impl Cluster {
         run(command)
     }
 
+    /// Runs `vc` with the admin's token against the node at an address.
+    pub fn vc_to(&self, address: &str, arguments: &[&str]) -> CommandOutput {
+        let mut command = self.command(&self.admin_token());
+        command.args(["--peer", address]).args(arguments);
+        run(command)
+    }
+
     /// Runs `vc` with this token and without `--peer`: it finds a node by itself.
     pub fn vc_anywhere(&self, token: &str, arguments: &[&str]) -> CommandOutput {
         let mut command = self.command(token);

@@ -151,6 +151,11 @@ impl Node {
         self.addresses.iter().find(|address| address.contains("/tcp/")).expect("a TCP address")
     }
 
+    /// Returns its QUIC multiaddr, with its peer id.
+    pub fn quic_address(&self) -> &str {
+        self.addresses.iter().find(|it| it.contains("/quic-v1/")).expect("a QUIC address")
+    }
+
     /// Returns its peer id.
     pub fn id(&self) -> &str {
         self.address().rsplit('/').next().expect("a peer id at the end")

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::quota::Quota;
 
@@ -67,6 +68,33 @@ impl PendingHandshakes {
 impl Drop for HandshakePermit {
     fn drop(&mut self) {
         self.pending.lock().handshakes.remove(&self.number);
+    }
+}
+
+/// Interval of the log lines about failed authentication: peers cause it at will.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Limits the log lines about failed authentication. Cheap to clone; all clones share one limit.
+#[derive(Clone, Default)]
+pub(super) struct FailureLog(Arc<Mutex<Failures>>);
+
+#[derive(Default)]
+struct Failures {
+    logged: Option<Instant>,
+    /// Failures since then.
+    suppressed: u64,
+}
+
+impl FailureLog {
+    /// Records a failure at `now`. Returns how many were suppressed since the last line if this one is to be logged.
+    pub(super) fn record(&self, now: Instant) -> Option<u64> {
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.logged.is_some_and(|at| now < at + LOG_INTERVAL) {
+            failures.suppressed += 1;
+            return None;
+        }
+        failures.logged = Some(now);
+        Some(std::mem::take(&mut failures.suppressed))
     }
 }
 
@@ -151,6 +179,16 @@ mod tests {
         assert!(permits[1].evicted.try_recv().is_err_and(|it| it == TryRecvError::Empty));
         drop((permits, late));
         assert!(pending.lock().handshakes.is_empty());
+    }
+
+    #[test]
+    fn failures_write_one_log_line_per_interval() {
+        let (log, begun) = (FailureLog::default(), Instant::now());
+        assert_eq!(log.record(begun), Some(0));
+        assert!((0..5).all(|_| log.record(begun).is_none()));
+        assert_eq!(log.record(begun + LOG_INTERVAL), Some(5));
+        assert_eq!(log.record(begun + LOG_INTERVAL), None);
+        assert_eq!(log.record(begun + 2 * LOG_INTERVAL), Some(1));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use libp2p::{PeerId, Stream};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use vc_engine::Input;
 use vc_protocol::auth::{
     AuthResponse, ClientHello, Credentials, JoinResponse, MAX_AUTH_FRAME, ServerHello,
@@ -13,7 +13,7 @@ use vc_protocol::token::{NodeRole, Scope, TokenError, issue_certificate, verify_
 use vc_protocol::{ApiError, Name, NodeId, ProtocolVersions};
 
 use super::limits::{
-    HANDSHAKE_TIMEOUT, HandshakePermit, LimitError, PendingHandshakes, SessionLimiter,
+    FailureLog, HANDSHAKE_TIMEOUT, HandshakePermit, LimitError, PendingHandshakes, SessionLimiter,
     SessionPermit,
 };
 use super::user::{Grant, VerifyError};
@@ -82,7 +82,7 @@ impl AuthServer {
     {
         let (unauthenticated, members) =
             (PendingHandshakes::default(), PendingHandshakes::default());
-        let sessions = SessionLimiter::default();
+        let (sessions, failures) = (SessionLimiter::default(), FailureLog::default());
         while let Some((peer, stream)) = streams.recv().await {
             let pending = if self.gater.is_member(&peer) { &members } else { &unauthenticated };
             let Some(permit) = pending.acquire(peer) else {
@@ -90,17 +90,25 @@ impl AuthServer {
                 continue;
             };
             let (auth, sessions, session) = (self.clone(), sessions.clone(), session.clone());
+            let failures = failures.clone();
             tokio::spawn(async move {
                 match auth.handle_stream(peer, stream, permit, &sessions).await {
                     Ok(None) => {}
-                    Ok(Some((user, frames, _permit))) => session(user, frames).await,
+                    Ok(Some((user, frames, _permit))) => {
+                        let _session = auth.gater.start_session(peer);
+                        session(user, frames).await;
+                    }
                     // A client that dials several nodes and takes the first closes the other streams.
                     Err(HandshakeError::Frame(
                         error @ (FrameError::Io(_) | FrameError::Closed),
                     )) => {
                         tracing::debug!(%peer, %error, "auth stream closed by the peer");
                     }
-                    Err(error) => tracing::warn!(%peer, %error, "authentication failed"),
+                    Err(error) => {
+                        if let Some(suppressed) = failures.record(Instant::now()) {
+                            tracing::warn!(%peer, %error, suppressed, "authentication failed");
+                        }
+                    }
                 }
             });
         }

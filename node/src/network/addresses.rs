@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use vc_protocol::AddressKind;
+use vc_webrtc::Source;
 
 use super::backoff::Backoff;
 
@@ -20,17 +21,12 @@ pub(crate) fn publishable(
     advertise: Option<IpAddr>,
 ) -> Vec<Multiaddr> {
     let bridges = bridge_addresses();
-    let ip_of = |address: &Multiaddr| match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => Some(IpAddr::V4(ip)),
-        Some(Protocol::Ip6(ip)) => Some(IpAddr::V6(ip)),
-        _ => None,
-    };
     let usable = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_unspecified(),
         IpAddr::V6(ip) => !ip.is_unicast_link_local() && !ip.is_unspecified(),
     };
     let addresses: Vec<(IpAddr, &Multiaddr)> =
-        listening.iter().filter_map(|address| Some((ip_of(address)?, address))).collect();
+        listening.iter().filter_map(|address| Some((ip(address)?, address))).collect();
     if let Some(ip) = advertise {
         let with_ip = addresses.iter().map(|(_, address)| {
             let rest = address.iter().skip(1);
@@ -47,6 +43,15 @@ pub(crate) fn publishable(
     }
     chosen.truncate(MAX_ADDRESSES);
     chosen
+}
+
+/// Returns the IP address that an address starts with.
+pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
 }
 
 /// Returns whether members dial an address directly: neither WebRTC-direct, which is for browsers, nor a circuit.
@@ -69,6 +74,8 @@ fn bridge_addresses() -> BTreeSet<IpAddr> {
 #[derive(Debug, Default)]
 struct Entry {
     addresses: Vec<Multiaddr>,
+    /// Where its latest direct connection came from, or led to. Behind NAT it is none of the above.
+    remote: Option<IpAddr>,
     backoff: Backoff,
 }
 
@@ -92,6 +99,20 @@ impl AddressBook {
             }
         }
         entry.addresses.truncate(MAX_ADDRESSES);
+    }
+
+    /// Records the remote address of a direct connection.
+    pub(crate) fn connected(&mut self, peer: PeerId, remote: &Multiaddr) {
+        self.entries.entry(peer).or_default().remote = ip(remote);
+    }
+
+    /// Returns the sources of the members' connections.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = Source> {
+        let of = |entry: &Entry| {
+            let ips = entry.addresses.iter().filter_map(ip);
+            ips.chain(entry.remote).map(Source::of).collect::<Vec<_>>()
+        };
+        self.entries.values().flat_map(of)
     }
 
     pub(crate) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {

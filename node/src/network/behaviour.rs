@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use libp2p::core::Transport as _;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::upgrade::Version;
+use libp2p::core::{ConnectedPoint, Transport as _};
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol};
 use libp2p::{
-    Swarm, SwarmBuilder, connection_limits, gossipsub, identify, kad, mdns, noise, ping, relay, tcp,
+    PeerId, Swarm, SwarmBuilder, connection_limits, gossipsub, identify, kad, mdns, noise, ping,
+    quic, relay, tcp,
 };
 use vc_protocol::wire::{
     AUTH_PROTOCOL, EXEC_PROTOCOL, IMAGE_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP, ROUTE_PROTOCOL,
@@ -19,19 +20,23 @@ use vc_protocol::{ClusterId, Keypair, NodeId};
 use super::circuits;
 use super::config::{Config, NetworkError};
 use super::connection_gater::{ConnectionGater, MembersOnly};
+use super::connection_limiter::{ConnectionLimiter, TransportKind};
 use super::duplicates::{self, OwnProcess};
 use super::inbound::{self, Incoming};
+use super::limited_transport::LimitedTransport;
 use super::muxer;
 
-/// Incoming connections in their transport handshake. A silent peer holds one for [`CONNECTION_TIMEOUT`].
-const MAX_PENDING: u32 = 512;
-/// Established connections, except those of members.
-const MAX_CONNECTIONS: u32 = 512;
+/// Browsers' connections at a time: those that [`ConnectionLimiter`] allows unauthenticated peers, and one of each user session.
+const MAX_WEBRTC: usize = 640;
+/// Browsers' connections per source, likewise.
+const MAX_WEBRTC_PER_SOURCE: usize = 128;
 /// Established connections per peer.
 const MAX_PER_PEER: u32 = 8;
 /// Streams per connection, of both sides together. Yamux's default is 512, and it closes the connection at one more. Each
 /// stream has a window of 256 KiB of yamux's 1 GiB per connection; the rest lets windows grow on slow paths.
 pub(crate) const MAX_STREAMS: usize = 3072;
+/// The same for TCP connections of peers that are no members. A user's client opens a stream per session.
+const MAX_USER_STREAMS: usize = 128;
 /// Flow-control window of a QUIC stream, in bytes. The connection's window is the sum over all streams: with less, a few
 /// slow readers would block the other streams.
 const QUIC_WINDOW: u32 = 512 * 1024;
@@ -98,6 +103,7 @@ pub(crate) fn swarm(
     key: &Keypair,
     cluster: ClusterId,
     gater: ConnectionGater,
+    limiter: ConnectionLimiter,
     config: &Config,
 ) -> Result<(Swarm<Behaviour>, Controls, Streams), NetworkError> {
     let auth = libp2p_stream::Behaviour::new();
@@ -156,9 +162,12 @@ pub(crate) fn swarm(
         None
     };
     let limits = connection_limits::ConnectionLimits::default()
-        .with_max_pending_incoming(Some(MAX_PENDING))
-        .with_max_established(Some(MAX_CONNECTIONS))
         .with_max_established_per_peer(Some(MAX_PER_PEER));
+    let limited = {
+        let gater = gater.clone();
+        move |inner, kind| LimitedTransport::new(inner, kind, gater.clone(), limiter.clone())
+    };
+    let known = gater.clone();
     let behaviour = |_: &Keypair, relay_client| Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         auth,
@@ -184,26 +193,44 @@ pub(crate) fn swarm(
         ),
     };
     let multiplexed = || muxer::Config::with_max_streams(MAX_STREAMS);
+    let of_peer = move |peer: &PeerId, _: &ConnectedPoint| {
+        let is_member = known.is_member(peer);
+        muxer::Config::with_max_streams(if is_member { MAX_STREAMS } else { MAX_USER_STREAMS })
+    };
+    let noise =
+        noise::Config::new(key).map_err(|error| NetworkError::setup("TCP transport", error))?;
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex_ext(of_peer)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .boxed();
+    let mut quic = quic::Config::new(key);
+    // The limit is on streams that the other side opens.
+    quic.max_concurrent_stream_limit = MAX_STREAMS as u32 / 2;
+    quic.max_stream_data = QUIC_WINDOW;
+    quic.max_connection_data = QUIC_WINDOW * (MAX_STREAMS as u32 / 2);
+    let quic = quic::tokio::Transport::new(quic)
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+        .boxed();
+    let webrtc = vc_webrtc::Transport::new(vc_webrtc::Config {
+        key: key.clone(),
+        certificate: config.certificate.clone(),
+        limits: vc_webrtc::Limits {
+            connections: MAX_WEBRTC,
+            connections_per_source: MAX_WEBRTC_PER_SOURCE,
+            ..vc_webrtc::Limits::default()
+        },
+    })
+    .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+    .boxed();
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexed)
+        .with_other_transport(|_| limited(tcp, TransportKind::Tcp))
         .map_err(|error| NetworkError::setup("TCP transport", error))?
-        .with_quic_config(|mut quic| {
-            // The limit is on streams that the other side opens.
-            quic.max_concurrent_stream_limit = MAX_STREAMS as u32 / 2;
-            quic.max_stream_data = QUIC_WINDOW;
-            quic.max_connection_data = QUIC_WINDOW * (MAX_STREAMS as u32 / 2);
-            quic
-        })
-        .with_other_transport(|key| {
-            let config = vc_webrtc::Config {
-                key: key.clone(),
-                certificate: config.certificate.clone(),
-                limits: vc_webrtc::Limits::default(),
-            };
-            vc_webrtc::Transport::new(config)
-                .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
-        })
+        .with_other_transport(|_| limited(quic, TransportKind::Quic))
+        .map_err(|error| NetworkError::setup("QUIC transport", error))?
+        .with_other_transport(|_| limited(webrtc, TransportKind::WebRtc))
         .map_err(|error| NetworkError::setup("WebRTC transport", error))?
         .with_relay_client(noise::Config::new, multiplexed)
         .map_err(|error| NetworkError::setup("relay transport", error))?

@@ -3,7 +3,8 @@
 //! The transport proves the peer id and certificates name the ids of members, so a known member's connection needs no
 //! further authentication. Any other connection gets a handler without protocols (and `auth`, which is outside).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
 
@@ -33,6 +34,27 @@ pub(crate) struct ConnectionGater {
 struct Inner {
     members: HashSet<PeerId>,
     open: HashSet<ConnectionId>,
+    /// Open sessions of each user's peer.
+    sessions: HashMap<PeerId, usize>,
+}
+
+/// An open session of a user. Dropping it ends it.
+pub(crate) struct Session {
+    gater: ConnectionGater,
+    peer: PeerId,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.gater.write(|inner| {
+            if let Entry::Occupied(mut sessions) = inner.sessions.entry(self.peer) {
+                *sessions.get_mut() -= 1;
+                if *sessions.get() == 0 {
+                    sessions.remove();
+                }
+            }
+        });
+    }
 }
 
 impl ConnectionGater {
@@ -49,6 +71,17 @@ impl ConnectionGater {
     /// Returns whether a peer is a member.
     pub(crate) fn is_member(&self, peer: &PeerId) -> bool {
         self.read(|inner| inner.members.contains(peer))
+    }
+
+    /// Records that a user's session has started on a connection of this peer, until the result is dropped.
+    pub(crate) fn start_session(&self, peer: PeerId) -> Session {
+        self.write(|inner| *inner.sessions.entry(peer).or_default() += 1);
+        Session { gater: self.clone(), peer }
+    }
+
+    /// Returns whether a peer is a member or has a user's session.
+    pub(crate) fn is_authenticated(&self, peer: &PeerId) -> bool {
+        self.read(|inner| inner.members.contains(peer) || inner.sessions.contains_key(peer))
     }
 
     /// Returns the members.

@@ -14,6 +14,7 @@ use vc_protocol::{ClusterId, Keypair};
 use super::circuits::Circuits;
 use super::config::{Config, NetworkError};
 use super::connection_gater::ConnectionGater;
+use super::connection_limiter::ConnectionLimiter;
 use super::connections::{Connections, is_circuit};
 use super::swarm::{COMMANDS, Handles, Network};
 use super::{addresses, behaviour};
@@ -30,8 +31,9 @@ impl Network {
         driver: mpsc::Sender<DriverMessage>,
     ) -> Result<(Self, Handles), NetworkError> {
         check_port(config.listen, config.port)?;
+        let limiter = ConnectionLimiter::new(gater.clone());
         let (mut swarm, controls, streams) =
-            behaviour::swarm(key, cluster, gater.clone(), &config)?;
+            behaviour::swarm(key, cluster, gater.clone(), limiter.clone(), &config)?;
         let topic = gossipsub::IdentTopic::new(topic(cluster));
         swarm
             .behaviour_mut()
@@ -56,6 +58,7 @@ impl Network {
             config,
             topic,
             gater,
+            limiter,
             certificate,
             cluster,
             auth: controls.auth,

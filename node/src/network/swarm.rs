@@ -22,6 +22,7 @@ use super::behaviour::{Behaviour, BehaviourEvent, Controls, MemberEvent, Streams
 use super::circuits::{Action, Circuits};
 use super::config::Config;
 use super::connection_gater::ConnectionGater;
+use super::connection_limiter::ConnectionLimiter;
 use super::connections::{ConnectionPath, Connections};
 use crate::driver_message::{DriverMessage, DuplicateFound};
 
@@ -57,6 +58,7 @@ pub(crate) struct Network {
     pub(super) config: Config,
     pub(super) topic: gossipsub::IdentTopic,
     pub(super) gater: ConnectionGater,
+    pub(super) limiter: ConnectionLimiter,
     pub(super) certificate: String,
     pub(super) cluster: ClusterId,
     pub(super) auth: libp2p_stream::Control,
@@ -151,6 +153,7 @@ impl Network {
     fn dial_missing_members(&mut self) {
         let now = Instant::now();
         let own = *self.swarm.local_peer_id();
+        self.limiter.reserve(self.address_book.sources().collect());
         for peer in self.gater.members() {
             // Members are exempt from the limits on connections.
             self.swarm.behaviour_mut().limits.bypass_peer_id(&peer);
@@ -288,8 +291,9 @@ impl Network {
         }
         if self.gater.is_open(&connection) {
             let path = ConnectionPath::of(endpoint);
-            if path == ConnectionPath::Circuit {
-                tracing::info!(%peer, "connected through a relay");
+            match &path {
+                ConnectionPath::Circuit => tracing::info!(%peer, "connected through a relay"),
+                ConnectionPath::Direct(address) => self.address_book.connected(peer, address),
             }
             let first = self.connections.opened(peer, connection, path);
             if first {

@@ -44,6 +44,6 @@ mod transport;
 pub use certificate::{Certificate, CertificateError, Fingerprint};
 pub use connection::Connection;
 pub use error::{ConnectionError, ProtocolViolation};
-pub use limiter::Limits;
+pub use limiter::{Limits, Source};
 pub use stream::Stream;
 pub use transport::{Config, Error, Transport};

@@ -22,7 +22,7 @@ const MAX_SOURCES: usize = 4096;
 
 /// The source of a connection: an IPv4 address, or an IPv6 /64, the usual allocation of one customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Source(IpAddr);
+pub struct Source(IpAddr);
 
 /// Limits of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,8 +91,9 @@ struct TokenBucket {
 }
 
 impl Source {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        Self(match address {
+    /// Returns the source that an address belongs to. A socket for both IP versions reports IPv4 addresses in IPv6 form.
+    pub fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
             IpAddr::V4(address) => address.into(),
             IpAddr::V6(address) => {
                 Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
@@ -294,6 +295,8 @@ mod tests {
         let of = |text: &str| Source::of(text.parse().unwrap());
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("::ffff:192.0.2.1"), of("::ffff:192.0.2.2"));
     }
 
     #[test]
