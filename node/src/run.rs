@@ -173,6 +173,7 @@ pub(crate) async fn run(
         verifier,
     };
 
+    let commands = handles.commands;
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(network.run());
     tasks.spawn(engine.run());
@@ -257,6 +258,13 @@ pub(crate) async fn run(
     } else if let Some(names) = traffic.names {
         names.stop().await;
     }
+    let (closed, is_closed) = oneshot::channel();
+    let close = async {
+        if commands.send(network::Command::Close(closed)).await.is_ok() {
+            let _ = is_closed.await;
+        }
+    };
+    let _ = tokio::time::timeout(network::CLOSE_TIMEOUT * 2, close).await;
     Ok(())
 }
 

@@ -18,4 +18,4 @@ pub(crate) mod sync_streams;
 
 pub(crate) use behaviour::MAX_STREAMS;
 pub(crate) use config::Config;
-pub(crate) use swarm::{Command, Network};
+pub(crate) use swarm::{CLOSE_TIMEOUT, Command, Network};

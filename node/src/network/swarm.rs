@@ -11,7 +11,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, ListenError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns, ping, relay};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use vc_client::handshake::HandshakeError;
 use vc_engine::Input;
 use vc_protocol::gossip::Gossip;
@@ -34,6 +34,8 @@ const DIAL_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Longest backoff between direct dials of a member that is connected by a circuit.
 const MAX_BACKOFF_WITH_CIRCUIT: Duration = Duration::from_secs(30);
+/// How long connections may take to close before the process ends.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 /// Interval of Kademlia lookups for a member that cannot be reached.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -43,6 +45,8 @@ pub(crate) enum Command {
     Publish(Vec<u8>),
     /// Closes all connections of a member.
     Disconnect(NodeId),
+    /// Closes all connections before the process ends, so that members do not send into dead ones; then answers.
+    Close(oneshot::Sender<()>),
     /// Adds addresses of a member.
     Addresses(NodeId, Vec<Multiaddr>),
     /// Sets the nodes that are up.
@@ -91,6 +95,7 @@ impl Network {
             tokio::select! {
                 event = self.swarm.select_next_some() => self.swarm_event(event).await,
                 command = self.commands.recv() => match command {
+                    Some(Command::Close(closed)) => return self.close(closed).await,
                     Some(command) => self.command(command),
                     None => return,
                 },
@@ -99,8 +104,28 @@ impl Network {
         }
     }
 
+    /// Closes all connections, and ignores what comes after.
+    async fn close(self, closed: oneshot::Sender<()>) {
+        let Self { mut swarm, mut commands, .. } = self;
+        let peers: Vec<PeerId> = swarm.connected_peers().copied().collect();
+        for peer in peers {
+            let _ = swarm.disconnect_peer_id(peer);
+        }
+        let disconnected = async {
+            while swarm.connected_peers().next().is_some() {
+                swarm.select_next_some().await;
+            }
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, disconnected).await;
+        drop(swarm);
+        let _ = closed.send(());
+        while commands.recv().await.is_some() {}
+    }
+
     fn command(&mut self, command: Command) {
         match command {
+            // The caller closes.
+            Command::Close(_) => {}
             Command::Publish(bytes) => {
                 let gossip = &mut self.swarm.behaviour_mut().member.inner.gossip;
                 match gossip.publish(self.topic.clone(), bytes) {
