@@ -11,8 +11,10 @@ use super::yaml::Node;
 use vc_protocol::Name;
 use vc_protocol::spec::{Expose, Port, PortProtocol, Publish};
 
-/// Ports that one service may publish, and expose.
+/// Ports that one service may publish and expose.
 const MAX_PORTS: usize = 2048;
+/// Ports of all services of a file: a range has a few bytes, and is expanded.
+const MAX_FILE_PORTS: usize = 16 * 1024;
 
 /// An item of `ports`. Both ranges have the same length.
 struct Item {
@@ -41,6 +43,9 @@ impl PublishedPorts {
             };
             let Some(item) = item else { continue };
             let Item { host_ip, published, targets, protocol, mode } = item;
+            if !self.has_room(&at, targets.len()) {
+                return;
+            }
             match (published, publish) {
                 (_, None) if mode.is_some() => {
                     at.refuse("says its mode, but x-vc.publish is none: keep one");
@@ -61,9 +66,6 @@ impl PublishedPorts {
                         publish,
                     }));
                 }
-            }
-            if self.is_too_many(&at) {
-                return;
             }
         }
         self.ports.sort_unstable();
@@ -89,12 +91,11 @@ impl PublishedPorts {
                 let (target, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
                 Ok::<_, Problem>((range(target)?, protocol_of(protocol)?))
             });
-            if let Some((targets, protocol)) = named {
-                self.name(targets, protocol);
-            }
-            if self.is_too_many(&item) {
+            let Some((targets, protocol)) = named else { continue };
+            if !self.has_room(&item, targets.len()) {
                 return;
             }
+            self.name(targets, protocol);
         }
     }
 
@@ -109,13 +110,19 @@ impl PublishedPorts {
         self.expose.extend(targets.map(|target| Expose { target, protocol }));
     }
 
-    fn is_too_many(&mut self, at: &At<'_>) -> bool {
-        let many = self.ports.len() > MAX_PORTS || self.expose.len() > MAX_PORTS;
-        if many {
-            at.refuse(format!("is one too many: a service has {MAX_PORTS} ports at most"));
-            *self = Self::default();
-        }
-        many
+    /// Takes `count` ports from the limits, or refuses them.
+    fn has_room(&self, at: &At<'_>, count: usize) -> bool {
+        let of_file = at.walk.ports.get() + count;
+        let limit = if self.ports.len() + self.expose.len() + count > MAX_PORTS {
+            format!("a service has {MAX_PORTS} ports at most")
+        } else if of_file > MAX_FILE_PORTS {
+            format!("the services of a file have {MAX_FILE_PORTS} ports at most")
+        } else {
+            at.walk.ports.set(of_file);
+            return true;
+        };
+        at.refuse(format!("is one too many: {limit}"));
+        false
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Walk<'a> {
     pub(super) context: &'a Context<'a>,
     /// Unset variables that values use.
     pub(super) unset: RefCell<BTreeSet<String>>,
+    /// Ports of all services so far.
+    pub(super) ports: Cell<usize>,
     problems: RefCell<Vec<String>>,
     more: Cell<usize>,
 }
@@ -31,6 +33,7 @@ impl<'a> Walk<'a> {
         Self {
             context,
             unset: RefCell::default(),
+            ports: Cell::default(),
             problems: RefCell::default(),
             more: Cell::new(0),
         }

@@ -67,6 +67,19 @@ fn two_services_cannot_publish_the_same_port() {
 }
 
 #[test]
+fn the_ports_of_a_file_are_limited() {
+    let file = |services: usize| {
+        let shared = "x-s: &s {image: i, expose: [1-2048]}\nservices:\n".to_owned();
+        (0..services).fold(shared, |text, i| text + &format!("  s{i}: *s\n"))
+    };
+    assert!(parse(&file(8)).is_ok());
+    let refused = parse(&file(9)).unwrap_err().to_string();
+    let expected =
+        "services.s8.expose[0] is one too many: the services of a file have 16384 ports at most";
+    assert_eq!(refused, expected);
+}
+
+#[test]
 fn invalid_ports_are_refused() {
     let none =
         "it publishes no port: write published:target, as in 8080:80, or x-vc: {publish: none}";
