@@ -11,6 +11,7 @@ use vc_protocol::{ApiError, ErrorCode, Name, ServiceKey};
 
 use super::cluster::stopping;
 use super::{ControlService, compose};
+use crate::auth::User;
 
 /// Instances that one request may ask for.
 const MAX_INSTANCES: u64 = 20_000;
@@ -44,8 +45,13 @@ impl From<DeploymentError> for ApiError {
 
 impl ControlService {
     /// Returns the plan with these deployments in place.
-    pub(super) async fn plan(&self, deployments: Vec<Deployment>) -> Result<Reply, ApiError> {
+    pub(super) async fn plan(
+        &self,
+        user: &User,
+        deployments: Vec<Deployment>,
+    ) -> Result<Reply, ApiError> {
         check(&deployments)?;
+        let _computation = user.quota.computation().await?;
         let view = self.cluster.latest().view;
         self.planner.run(move || Reply::Plan(report::plan(&view, &deployments))).await
     }
@@ -53,9 +59,11 @@ impl ControlService {
     /// Returns the deployments that the text of a Compose file describes.
     pub(super) async fn compose(
         &self,
+        user: &User,
         text: String,
         project: Option<Name>,
     ) -> Result<Reply, ApiError> {
+        let _computation = user.quota.computation().await?;
         let composed = self.planner.run(move || compose::read(&text, project)).await??;
         Ok(Reply::Composed(composed))
     }

@@ -130,9 +130,9 @@ impl ControlService {
             Request::Services => Ok(self.services()),
             Request::Instances { service } => self.instances(service.as_deref()),
             Request::Inspect { service } => self.inspect(&service),
-            Request::Plan { deployments } => self.plan(deployments).await,
-            Request::Diff { deployments, files } => self.diff(deployments, &files).await,
-            Request::Compose { text, project } => self.compose(text, project).await,
+            Request::Plan { deployments } => self.plan(user, deployments).await,
+            Request::Diff { deployments, files } => self.diff(user, deployments, &files).await,
+            Request::Compose { text, project } => self.compose(user, text, project).await,
             Request::Deploy { deployments, files } => self.deploy(user, deployments, &files).await,
             Request::Scale { service, replicas } => {
                 self.cluster.mutate(user, Mutation::Scale { service, replicas }).await

@@ -39,9 +39,11 @@ impl ControlService {
     /// Says what a deployment would change.
     pub(super) async fn diff(
         &self,
+        user: &User,
         deployments: Vec<Deployment>,
         files: &[FileContent],
     ) -> Result<Reply, ApiError> {
+        let _computation = user.quota.computation().await?;
         let SealedDeployment { deployments, .. } = self.complete(deployments, files).await?;
         Ok(Reply::Diff(vc_engine::diff(&self.cluster.latest().view, &deployments)))
     }
@@ -76,6 +78,7 @@ impl ControlService {
         if apply {
             self.cluster.mutate(user, Mutation::Rebalance).await
         } else {
+            let _computation = user.quota.computation().await?;
             Ok(Reply::Moves(report::rebalance(&self.cluster.latest().view)))
         }
     }
