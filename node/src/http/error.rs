@@ -4,6 +4,8 @@ use vc_engine::FindError;
 use vc_protocol::http::MAX_HEADERS;
 use vc_protocol::{ApiError, ErrorCode, InstanceId, ServiceKey};
 
+use super::headers::AmbiguousHeaders;
+
 /// Why a request did not reach an instance, or got no response from it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
@@ -21,6 +23,10 @@ pub(super) enum FetchError {
     TooManyHeaders,
     #[error("'{0}' is not a header that can be sent")]
     Header(String),
+    #[error("the request has {0}")]
+    Ambiguous(#[from] AmbiguousHeaders),
+    #[error("the response of {instance} has {cause}")]
+    AmbiguousResponse { instance: InstanceId, cause: AmbiguousHeaders },
     #[error("the request target '{0}' does not begin with '/'")]
     Target(String),
     #[error("the method CONNECT is not supported")]
@@ -49,10 +55,12 @@ impl From<FetchError> for ApiError {
                 (ErrorCode::InvalidArgument, format!("name one of {ports}"))
             }
             E::NoInstance(service) => (ErrorCode::Unavailable, format!("see 'vc ps {service}'")),
-            E::Broken { .. } | E::Handshake { .. } => (ErrorCode::Unavailable, String::new()),
+            E::Broken { .. } | E::Handshake { .. } | E::AmbiguousResponse { .. } => {
+                (ErrorCode::Unavailable, String::new())
+            }
             E::TimedOut(_) => (ErrorCode::DeadlineExceeded, String::new()),
             E::NotPublished { .. } => (ErrorCode::NotFound, String::new()),
-            E::TooManyHeaders | E::Header(_) | E::Target(_) | E::Malformed(_) => {
+            E::TooManyHeaders | E::Header(_) | E::Ambiguous(_) | E::Target(_) | E::Malformed(_) => {
                 (ErrorCode::InvalidArgument, String::new())
             }
             E::Connect => (ErrorCode::Unimplemented, String::new()),

@@ -152,6 +152,10 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(response) => response.into_parts(),
         Err(error) => return out.send(&broken(error)).await,
     };
+    if let Err(cause) = headers::check_response(&head.headers) {
+        let error = FetchError::AmbiguousResponse { instance: endpoint.instance.clone(), cause };
+        return out.send(&Reply::Error(error.into())).await;
+    }
     let head = ResponseHead {
         status: head.status.as_u16(),
         headers: headers::to_pairs(&head.headers),

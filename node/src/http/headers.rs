@@ -29,16 +29,18 @@ pub(super) fn to_http(
     if pairs.len() > MAX_HEADERS {
         return Err(FetchError::TooManyHeaders);
     }
-    let mut headers = HeaderMap::new();
+    let (mut headers, mut transfer_encoding) = (HeaderMap::new(), false);
     for (name, value) in pairs {
         let bad = || FetchError::Header(name.clone());
         let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
         let bytes: Option<Vec<u8>> = value.chars().map(|c| u8::try_from(c).ok()).collect();
         let value = bytes.and_then(|bytes| HeaderValue::from_bytes(&bytes).ok()).ok_or_else(bad)?;
+        transfer_encoding |= key == header::TRANSFER_ENCODING;
         if is_end_to_end(&key) {
             headers.append(key, value);
         }
     }
+    check_framing(&headers, transfer_encoding)?;
     if !headers.contains_key(header::HOST) {
         let host = format!("{}.{}", service.service, service.project);
         let value =
@@ -46,6 +48,34 @@ pub(super) fn to_http(
         headers.insert(header::HOST, value);
     }
     Ok(headers)
+}
+
+/// Why two programs may disagree where a message ends, or which host it is for: request smuggling (RFC 9112, sections 3.2
+/// and 6.3).
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AmbiguousHeaders {
+    #[error("several {0} headers")]
+    Several(HeaderName),
+    #[error("both a transfer-encoding and a content-length header")]
+    TwoLengths,
+}
+
+/// Checks that headers say only once how long the message is and for which host.
+fn check_framing(headers: &HeaderMap, transfer_encoding: bool) -> Result<(), AmbiguousHeaders> {
+    for name in [header::CONTENT_LENGTH, header::HOST] {
+        if headers.get_all(&name).iter().nth(1).is_some() {
+            return Err(AmbiguousHeaders::Several(name));
+        }
+    }
+    if transfer_encoding && headers.contains_key(header::CONTENT_LENGTH) {
+        return Err(AmbiguousHeaders::TwoLengths);
+    }
+    Ok(())
+}
+
+/// Checks the headers of an instance's response.
+pub(super) fn check_response(headers: &HeaderMap) -> Result<(), AmbiguousHeaders> {
+    check_framing(headers, headers.contains_key(header::TRANSFER_ENCODING))
 }
 
 /// Returns the end-to-end headers of an instance's response, values decoded as Latin-1.
@@ -89,6 +119,27 @@ mod tests {
             ("host", "web.shop"),
         ]);
         assert_eq!(to_pairs(&headers), expected);
+    }
+
+    #[test]
+    fn ambiguous_lengths_and_hosts_are_rejected() {
+        for (ambiguous, why) in [
+            (&[("content-length", "1"), ("Content-Length", "1")], "several content-length headers"),
+            (&[("host", "a"), ("Host", "b")], "several host headers"),
+            (
+                &[("transfer-encoding", "chunked"), ("content-length", "1")],
+                "both a transfer-encoding and a content-length header",
+            ),
+        ] {
+            let refused = to_http(&pairs(ambiguous), &service()).expect_err("ambiguous");
+            assert_eq!(refused.to_string(), format!("the request has {why}"));
+            let mut response = HeaderMap::new();
+            for (name, value) in ambiguous {
+                let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+                response.append(name, HeaderValue::from_static(value));
+            }
+            assert_eq!(check_response(&response).expect_err("ambiguous").to_string(), why);
+        }
     }
 
     #[test]

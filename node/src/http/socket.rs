@@ -64,6 +64,10 @@ impl Http {
                 return frames.send(&Reply::Error(error.into())).await;
             }
         };
+        if let Err(cause) = headers::check_response(response.headers()) {
+            let error = FetchError::AmbiguousResponse { instance: instance(), cause };
+            return frames.send(&Reply::Error(error.into())).await;
+        }
         let head = ResponseHead {
             status: response.status().as_u16(),
             headers: headers::to_pairs(response.headers()),
