@@ -15,8 +15,8 @@ use crate::settings::{Setting, Settings};
     after_help = "\
 Examples:
   vc-node init --label disk=ssd                      create a cluster with this node
-  vc token create --node                             create a join token, on a member
-  vc-node join TOKEN --name attic                    join that cluster with another node
+  vc token create --node > join.token                create a join token, on a member
+  vc-node join --token-file join.token --name attic  join that cluster with another node
   vc-node run                                        start again after a restart, with the same settings
   vc-node run --data-dir ./n1                        with the settings that are remembered in ./n1"
 )]
@@ -33,8 +33,13 @@ pub enum Command {
     Init(Options),
     /// Join a cluster with a token from 'vc token create --node', and run
     Join {
-        /// Join token, or the path of a file that holds it
-        token: String,
+        /// Join token, or the path of a file that holds it. A token here is visible in the process list until the node has
+        /// started, and stays in the shell's history: prefer --token-file
+        #[arg(required_unless_present = "token_file")]
+        token: Option<String>,
+        /// File that holds the join token; - for standard input
+        #[arg(long, value_name = "FILE", conflicts_with = "token")]
+        token_file: Option<PathBuf>,
         /// Options of the node.
         #[command(flatten)]
         options: Options,

@@ -14,7 +14,7 @@ use crate::run::run;
 use crate::seal::Seal;
 use crate::settings::{self, Eviction, Setting, Settings};
 use crate::store::{Store, StoreError};
-use crate::{data_dir, duplicate, join, node_info, previous_runtime, socket_holder};
+use crate::{data_dir, duplicate, join, join_token, node_info, previous_runtime, socket_holder};
 
 /// The most instances that an error names.
 const MAX_NAMED: usize = 8;
@@ -62,10 +62,10 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             };
             run(dir, settings, membership, Vec::new(), store, true).await
         }
-        Command::Join { token, options } => {
+        Command::Join { token, token_file, options } => {
             let (store, settings) = open_new(&options)?;
             let dir = &options.data_dir;
-            let token = read_token(&token)?;
+            let token = join_token::read(token.as_deref(), token_file.as_deref())?;
             let key = identity::node_key(dir)?;
             let name = settings.name.clone().unwrap_or_else(node_info::default_name);
             let (membership, admission) = join::join(&token, key, &name).await?;
@@ -179,15 +179,4 @@ fn open_new(options: &Options) -> anyhow::Result<(Store, Settings)> {
 fn open(dir: &Path) -> anyhow::Result<Store> {
     data_dir::open(dir)?;
     Ok(Store::open(dir)?)
-}
-
-/// Returns the token, reading it from a file if `text` is the path of one.
-fn read_token(text: &str) -> anyhow::Result<String> {
-    let path = Path::new(text);
-    if path.is_file() {
-        let token = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        return Ok(token.trim().to_owned());
-    }
-    Ok(text.trim().to_owned())
 }

@@ -35,7 +35,7 @@ const ADMIN_TTL: Millis = 365 * 24 * 3_600_000;
 pub(crate) enum IdentityError {
     /// The data directory belongs to no cluster yet.
     #[error(
-        "{0} belongs to no cluster yet: create one with 'vc-node init' or join one with 'vc-node join TOKEN'"
+        "{0} belongs to no cluster yet: create one with 'vc-node init' or join one with 'vc-node join --token-file FILE'"
     )]
     NotAMember(PathBuf),
     /// A file cannot be read.

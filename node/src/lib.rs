@@ -19,6 +19,7 @@ mod http;
 mod identity;
 mod images;
 mod join;
+mod join_token;
 mod logs;
 mod member_request;
 mod network;
@@ -35,4 +36,5 @@ mod socket_holder;
 mod store;
 
 pub use commands::start;
+pub use join_token::hide_token;
 pub(crate) use vc_client::frames;

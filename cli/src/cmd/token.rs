@@ -91,7 +91,7 @@ impl Args {
 #[command(group = clap::ArgGroup::new("subject").required(true))]
 #[command(after_help = "\
 Examples:
-  vc-node join $(vc token create --node)
+  vc token create --node | vc-node join --token-file -
   vc token create --node --role worker --ttl 1h
   vc token create --user ada --role deployer --ttl 7d > ada.token
   vc token create --user phone --role viewer --ttl 12h --browser > phone.token
