@@ -20,6 +20,7 @@ mod identity;
 mod images;
 mod join;
 mod join_token;
+pub mod log_writer;
 mod logs;
 mod member_request;
 mod network;

@@ -1,10 +1,12 @@
 //! `vc-node`: a node of a Virtual Cluster.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 use vc_node::args::{Cli, LogFormat};
+use vc_node::log_writer::EscapeControls;
 
 /// Limit of open files that a node requests.
 const MAX_OPEN_FILES: u64 = 65_536;
@@ -46,12 +48,11 @@ fn log_to_stderr(format: LogFormat) {
     // Yamux logs what its peer does wrong, which any peer may repeat.
     let quiet = "info,libp2p=warn,libp2p_yamux=error,yamux=off,libp2p_mdns=error,libp2p_gossipsub=error,libp2p_kad=error,automerge=warn,is=error";
     let filter = EnvFilter::try_from_env("VC_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let ansi = format == LogFormat::Text && std::io::stderr().is_terminal();
+    let writer = EscapeControls { inner: std::io::stderr, ansi };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
-        LogFormat::Text => {
-            use std::io::IsTerminal as _;
-            log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
-        }
+        LogFormat::Text => log.with_ansi(ansi).with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
 }

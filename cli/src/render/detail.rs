@@ -9,7 +9,7 @@ use vc_client::text::one_line;
 pub(crate) fn inspect(detail: &ServiceDetail, style: Style) -> String {
     let row = services(std::slice::from_ref(&detail.row), style);
     let instances = instances(&detail.instances, style);
-    let spec = serde_json::to_string_pretty(&detail.spec).unwrap_or_default();
+    let spec = escape_c1(&serde_json::to_string_pretty(&detail.spec).unwrap_or_default());
     let before = match &detail.previous {
         None => "no previous version".to_owned(),
         Some(previous) => {
@@ -18,4 +18,23 @@ pub(crate) fn inspect(detail: &ServiceDetail, style: Style) -> String {
     };
     let by = one_line(&detail.deployed_by);
     format!("{row}\n{instances}\ndeployed by {by}; {before}\n{spec}\n")
+}
+
+/// Escapes the control characters that JSON allows in strings (C1: U+009B begins terminal sequences as ESC [ does).
+fn escape_c1(json: &str) -> String {
+    let escaped = |c: char| match c {
+        '\u{7f}'..='\u{9f}' => format!("\\u{:04x}", u32::from(c)),
+        c => c.to_string(),
+    };
+    if json.contains(|c| c > '~') { json.chars().map(escaped).collect() } else { json.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escape_c1;
+
+    #[test]
+    fn control_characters_of_a_specification_are_escaped() {
+        assert_eq!(escape_c1("{\n  \"a\": \"\u{9b}2Jü\"\n}"), "{\n  \"a\": \"\\u009b2Jü\"\n}");
+    }
 }

@@ -88,15 +88,22 @@ pub enum RuntimeChoice {
     Process,
 }
 
-/// An argument of `--label` that is not `key=value`.
+/// Why an argument of `--label` is not a label.
 #[derive(Debug, thiserror::Error)]
-#[error("'{0}' is not a label: expected key=value")]
-struct LabelError(String);
+enum LabelError {
+    #[error("'{0}' is not a label: expected key=value")]
+    NoKey(String),
+    #[error("{0:?} is not a label: it has control characters")]
+    ControlCharacters(String),
+}
 
 fn parse_label(text: &str) -> Result<(String, String), LabelError> {
+    if text.contains(char::is_control) {
+        return Err(LabelError::ControlCharacters(text.to_owned()));
+    }
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(LabelError(text.to_owned())),
+        _ => Err(LabelError::NoKey(text.to_owned())),
     }
 }
 
@@ -183,6 +190,14 @@ mod tests {
 
     fn labels(text: &[&str]) -> Vec<(String, String)> {
         text.iter().map(|text| parse_label(text).expect("a label")).collect()
+    }
+
+    #[test]
+    fn labels_with_control_characters_are_refused() {
+        for text in ["a\nb=c", "a=b\u{1b}[2J", "a=\u{9b}2J", "a=b\r"] {
+            let refused = parse_label(text).expect_err("a control character").to_string();
+            assert!(!refused.contains(char::is_control), "{refused:?}");
+        }
     }
 
     #[test]

@@ -28,11 +28,14 @@ pub(super) fn pairs<'a>(at: &At<'a>) -> Vec<(String, Option<String>, At<'a>)> {
         }
     }
     pairs.retain(|(key, _, at)| {
-        let fits = !(key.is_empty() || key.contains(['=', '\0']));
-        if !fits {
+        let named = !(key.is_empty() || key.contains('='));
+        let printable = !key.contains(char::is_control);
+        if !named {
             at.refuse("has no key: write KEY=value");
+        } else if !printable {
+            at.refuse("has control characters in its key: remove them");
         }
-        fits
+        named && printable
     });
     pairs
 }

@@ -34,6 +34,18 @@ fn files_over_the_limits_are_refused() {
     );
 }
 
+#[test]
+fn control_characters_in_keys_are_refused() {
+    for part in ["environment", "labels"] {
+        for key in ["a\\nb", "a\\e[2J", "a\\x9b2J"] {
+            for lines in [format!("{part}: {{\"{key}\": c}}"), format!("{part}: [\"{key}=c\"]")] {
+                let refused = service(&lines).unwrap_err();
+                assert!(refused.contains("has control characters in its key"), "{refused}");
+            }
+        }
+    }
+}
+
 /// Any text gives a project or a one-line error.
 fn answers(text: &str) {
     if let Err(error) = parse(text) {
