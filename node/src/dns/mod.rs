@@ -7,7 +7,8 @@
 //! which forwards them as the ingress of published ports does, to an available instance. So health, drains and updates
 //! apply to every client.
 //!
-//! A client is identified by its source address, which only a container of this node can have on that bridge
+//! A client is identified by its source address, which only a container of this node can have on that bridge (packets
+//! with another are dropped)
 //! (`container_lookup`); its networks determine the names it can resolve and the services it can reach (`table`).
 
 mod answer;

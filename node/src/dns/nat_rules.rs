@@ -1,7 +1,8 @@
 //! NAT and filter rules of the host, set with iptables: packets of containers to virtual IPs are redirected to this node.
 //!
-//! Only packets from the bridges of this node's networks match. Each node has one chain in the tables `nat` and
-//! `filter`, which is replaced as a whole.
+//! Only packets from the bridges of this node's networks match, and only with a source in the network that they come
+//! from: a container must not query as another. Each node has one chain in the tables `raw`, `nat` and `filter`, which
+//! is replaced as a whole.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,6 +27,8 @@ const MAX_MESSAGE: usize = 200;
 
 /// The tables and built-in chains that jump to this node's chain.
 const JUMPS: [(&str, &str); 2] = [("nat", "PREROUTING"), ("filter", "INPUT")];
+/// The same for packets before routing, which the rule against forged sources needs.
+const RAW_JUMP: (&str, &str) = ("raw", "PREROUTING");
 /// The same for forwarded packets: before Docker's own rules, which accept everything that leaves a bridge; or at the
 /// start of `FORWARD` where Docker does not manage iptables.
 const FORWARD_JUMPS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
@@ -64,7 +67,17 @@ impl NatRules {
         if self.ensure_jump("filter", FORWARD_JUMPS[0]).await.is_err() {
             self.ensure_jump("filter", FORWARD_JUMPS[1]).await?;
         }
+        // Names work without it, on a kernel without the match.
+        if let Err(error) = self.drop_forged_sources().await {
+            tracing::warn!(%error, "containers can forge the sources of their DNS queries");
+        }
         Ok(())
+    }
+
+    async fn drop_forged_sources(&self) -> Result<(), NatError> {
+        let restore = ["--noflush", "--wait", LOCK_TIMEOUT];
+        run("iptables-restore", &restore, &self.source_chain()).await?;
+        self.ensure_jump(RAW_JUMP.0, RAW_JUMP.1).await
     }
 
     /// Returns whether all jumps exist: a firewall that restarts removes rules that it did not set.
@@ -102,6 +115,14 @@ impl NatRules {
         let arguments =
             ["--wait", LOCK_TIMEOUT, "-t", table, action, from, "-i", bridges, "-j", chain];
         run("iptables", &arguments, "").await
+    }
+
+    /// Returns the chain that drops packets whose source is not routed to the bridge that they come from (RFC 3704, 2.2).
+    fn source_chain(&self) -> String {
+        let chain = &self.chain;
+        format!(
+            "*raw\n:{chain} - [0:0]\n-A {chain} -d {VIRTUAL_IPS} -m rpfilter --invert -j DROP\nCOMMIT\n"
+        )
     }
 
     /// Returns the chains as input of `iptables-restore`, which empties a chain that is declared there.
@@ -171,6 +192,17 @@ async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packets_with_a_source_outside_of_their_bridge_are_dropped() {
+        let expected = "\
+*raw
+:VC-abc - [0:0]
+-A VC-abc -d 198.18.0.0/15 -m rpfilter --invert -j DROP
+COMMIT
+";
+        assert_eq!(NatRules::new("abc", "vcxyz").source_chain(), expected);
+    }
 
     #[test]
     fn rules_for_dns_and_udp_ports_precede_the_rule_for_all_virtual_ips() {

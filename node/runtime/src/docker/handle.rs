@@ -1,6 +1,5 @@
 //! The handle to the Docker runtime.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -89,16 +88,12 @@ impl Docker {
         self.client.copy_in(instance, path, name).await
     }
 
-    /// Returns the containers of the project in one of whose networks `address` is, with their addresses; none when it is
-    /// in none of the node's networks.
+    /// Returns the containers in this node's networks, once for each of their addresses.
     ///
     /// # Errors
     /// Docker refuses or does not answer.
-    pub async fn containers_near(
-        &self,
-        address: Ipv4Addr,
-    ) -> Result<Vec<ContainerByIp>, DockerError> {
-        Ok(self.client.containers_near(address).await?)
+    pub async fn containers_by_ip(&self) -> Result<Vec<ContainerByIp>, DockerError> {
+        Ok(self.client.containers_by_ip().await?)
     }
 
     /// Returns the prefix that the names of all bridges of the node's networks have, and no others, not even those of

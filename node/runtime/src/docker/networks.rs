@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bollard::errors::Error;
-use bollard::models::{Ipam, Network, NetworkCreateRequest};
+use bollard::models::{Network, NetworkCreateRequest};
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder};
 use data_encoding::BASE32_NOPAD;
 use ipnet::Ipv4Net;
@@ -54,7 +54,6 @@ struct ProjectNetwork {
     name: String,
     project: Name,
     network: Name,
-    subnets: Vec<Ipv4Net>,
 }
 
 impl DockerClient {
@@ -174,31 +173,26 @@ impl DockerClient {
         Ok(())
     }
 
-    pub(super) async fn containers_near(
-        &self,
-        address: Ipv4Addr,
-    ) -> Result<Vec<ContainerByIp>, Error> {
-        let networks = self.list_networks().await?;
-        let home = networks.iter().find(|it| it.subnets.iter().any(|net| net.contains(&address)));
-        let Some(project) = home.map(|it| it.project.clone()) else { return Ok(Vec::new()) };
+    pub(super) async fn containers_by_ip(&self) -> Result<Vec<ContainerByIp>, Error> {
         let client = self.client()?;
-        let mut containers: BTreeMap<String, (Vec<Ipv4Addr>, BTreeSet<Name>)> = BTreeMap::new();
-        for ProjectNetwork { name, network, .. } in
-            networks.into_iter().filter(|it| it.project == project)
-        {
+        // A container is in networks of one project.
+        let mut containers: BTreeMap<String, (Name, Vec<Ipv4Addr>, BTreeSet<Name>)> =
+            BTreeMap::new();
+        for ProjectNetwork { name, project, network } in self.list_networks().await? {
             let found = match within(QUERY_TIMEOUT, client.inspect_network(&name, None)).await {
                 Err(error) if docker_error::status(&error) == Some(404) => continue,
                 found => found?,
             };
             for (id, endpoint) in found.containers.into_iter().flatten() {
-                let (addresses, networks) = containers.entry(id).or_default();
+                let (_, addresses, networks) = containers
+                    .entry(id)
+                    .or_insert_with(|| (project.clone(), Vec::new(), BTreeSet::new()));
                 let net = endpoint.ipv4_address.and_then(|net| net.parse::<Ipv4Net>().ok());
                 addresses.extend(net.map(|net| net.addr()));
                 networks.insert(network.clone());
             }
         }
-        let found = containers.into_values().flat_map(|(addresses, networks)| {
-            let project = project.clone();
+        let found = containers.into_values().flat_map(|(project, addresses, networks)| {
             addresses.into_iter().map(move |address| ContainerByIp {
                 address,
                 project: project.clone(),
@@ -215,12 +209,7 @@ impl DockerClient {
         let listed = within(QUERY_TIMEOUT, client.list_networks(Some(options))).await?;
         let project_network = |network: Network| {
             let (project, name) = self.read_labels(&network.labels.unwrap_or_default())?;
-            Some(ProjectNetwork {
-                name: network.name?,
-                project,
-                network: name,
-                subnets: network.ipam.map(subnets).unwrap_or_default(),
-            })
+            Some(ProjectNetwork { name: network.name?, project, network: name })
         };
         Ok(listed.into_iter().filter_map(project_network).collect())
     }
@@ -241,11 +230,6 @@ async fn within<T>(
     answer: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     timeout(limit, answer).await.map_err(|_| Error::RequestTimeoutError)?
-}
-
-fn subnets(ipam: Ipam) -> Vec<Ipv4Net> {
-    let subnets = ipam.config.into_iter().flatten().filter_map(|config| config.subnet);
-    subnets.filter_map(|subnet| subnet.parse().ok()).collect()
 }
 
 /// Returns Docker's name of a network. A dot cannot occur in the name of a project or network, so no two share one.
