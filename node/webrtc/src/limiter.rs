@@ -3,8 +3,8 @@
 //!
 //! A pending connection costs a table entry after its first signed check and a task once it starts DTLS; the source address of both
 //! can be spoofed. Completing DTLS validates the address. At a limit, the oldest pending connection with an unvalidated address is
-//! evicted: one of the same source at the source's limit, any at the total limit. So a flood evicts itself, and a browser that
-//! connects meanwhile has as long as the flood needs to fill the table. Peer ids are free to create, so authenticated connections
+//! evicted, or the oldest if all are validated: one of the same source at the source's limit, any at the total limit. So a flood
+//! evicts itself, and a browser that connects meanwhile has as long as the flood needs to fill the table. Peer ids are free to create, so authenticated connections
 //! are limited per source as well.
 
 use std::{
@@ -80,7 +80,7 @@ pub(crate) struct ConnectionLimiter {
 #[derive(Debug)]
 struct PendingConnection {
     source: Source,
-    /// Has completed DTLS and can no longer be evicted.
+    /// Has completed DTLS: is evicted after those that have not.
     validated: bool,
 }
 
@@ -128,9 +128,9 @@ impl ConnectionLimiter {
         }
         let of_source = self.pending_per_source.get(&source).copied().unwrap_or(0);
         let evict = if of_source >= self.limits.pending_per_source {
-            self.oldest_unvalidated(Some(source))
+            self.oldest(Some(source))
         } else if self.pending.len() >= self.limits.pending {
-            self.oldest_unvalidated(None)
+            self.oldest(None)
         } else {
             return self.accept(id, source, None);
         };
@@ -190,13 +190,12 @@ impl ConnectionLimiter {
         }
     }
 
-    fn oldest_unvalidated(&self, source: Option<Source>) -> Option<u64> {
-        let evictable = |id: &&u64| {
-            self.pending
-                .get(id)
-                .is_some_and(|p| !p.validated && source.is_none_or(|source| p.source == source))
-        };
-        self.order.iter().find(evictable).copied()
+    /// Returns the oldest pending connection, of those with an unvalidated address if there are any.
+    fn oldest(&self, source: Option<Source>) -> Option<u64> {
+        let pending = self.order.iter().filter_map(|id| Some((*id, self.pending.get(id)?)));
+        let evictable = pending.filter(|(_, it)| source.is_none_or(|source| it.source == source));
+        // The first of equal keys.
+        evictable.min_by_key(|(_, it)| it.validated).map(|(id, _)| id)
     }
 
     fn compact(&mut self) {
@@ -260,16 +259,16 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_completed_dtls_are_not_evicted() {
+    fn connections_that_completed_dtls_are_evicted_last() {
         let (mut limiter, now) = (ConnectionLimiter::new(limits(2, 2)), Instant::now());
         limiter.start(1, source(1), now);
         limiter.start(2, source(2), now);
         limiter.validate(1);
         assert_eq!(limiter.start(3, source(3), now), Decision::Accept { evict: Some(2) });
         limiter.validate(3);
-        assert_eq!(limiter.start(4, source(4), now), Decision::Reject);
-        limiter.remove(1);
-        assert_eq!(limiter.start(4, source(4), now), Decision::Accept { evict: None });
+        assert_eq!(limiter.start(4, source(4), now), Decision::Accept { evict: Some(1) });
+        limiter.remove(4);
+        assert_eq!(limiter.start(5, source(4), now), Decision::Accept { evict: None });
     }
 
     #[test]
