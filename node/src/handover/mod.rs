@@ -1,6 +1,6 @@
 //! Handover of sockets from a process of the node to the one that is started after it on the same data directory.
 //!
-//! A process that restarts leaves a *socket holder* behind ([`crate::socket_holder`]): a small process of the same program that keeps
+//! A process that restarts leaves a *socket holder* behind (`socket_holder`): a small process of the same program that keeps
 //! the listening sockets open, so that new connections wait in their backlogs. The next process takes the sockets from it over a
 //! Unix socket in the data directory. The holder also goes on forwarding the established connections to instances on this node,
 //! until they are closed.
