@@ -2,13 +2,17 @@
 //!
 //! Behaviours are asked about a connection when its handshake starts, but cannot end one in its handshake; the transport can.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, FutureExt as _, poll_fn};
-use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent, StreamMuxerExt as _};
+use futures::{AsyncRead, AsyncWrite};
+use libp2p::core::muxing::{
+    StreamMuxer, StreamMuxerBox, StreamMuxerEvent, StreamMuxerExt as _, SubstreamBox,
+};
 use libp2p::core::transport::{Boxed, DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::{Multiaddr, PeerId, Transport};
 use vc_webrtc::Source;
@@ -17,7 +21,7 @@ use super::addresses;
 use super::connection_gater::ConnectionGater;
 use super::connection_limiter::{ConnectionLimiter, ConnectionPermit, TransportKind};
 
-/// Streams that an unauthenticated peer may open on a connection. Below the number that the swarm negotiates at a time, so that
+/// Streams that an unauthenticated peer may have open at once on a connection. Below the number that the swarm negotiates at a time, so that
 /// all are read and none fills its flow-control window.
 const MAX_UNAUTHENTICATED_STREAMS: usize = 64;
 
@@ -57,7 +61,7 @@ impl LimitedTransport {
                 return Ok((peer, inner));
             }
             permit.establish(peer).map_err(io::Error::other)?;
-            let muxer = LimitedMuxer { inner, permit, gater, peer, streams: 0 };
+            let muxer = LimitedMuxer { inner, permit, gater, peer, open: Arc::new(()) };
             Ok((peer, StreamMuxerBox::new(muxer)))
         }
         .boxed()
@@ -111,32 +115,76 @@ struct LimitedMuxer {
     permit: ConnectionPermit,
     gater: ConnectionGater,
     peer: PeerId,
-    /// Streams that the peer has opened while it was unauthenticated.
-    streams: usize,
+    /// Counted by its references: each stream that the peer has opened holds one.
+    open: Arc<()>,
+}
+
+/// A stream that counts as open until it is dropped.
+struct CountedStream {
+    inner: SubstreamBox,
+    _open: Arc<()>,
+}
+
+impl AsyncRead for CountedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_read(cx, bytes)
+    }
+}
+
+impl AsyncWrite for CountedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
 }
 
 impl StreamMuxer for LimitedMuxer {
-    type Substream = <StreamMuxerBox as StreamMuxer>::Substream;
+    type Substream = CountedStream;
     type Error = io::Error;
 
     fn poll_inbound(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Self::Substream>> {
-        let stream = std::task::ready!(self.inner.poll_inbound_unpin(cx))?;
-        self.streams = if self.gater.is_authenticated(&self.peer) { 0 } else { self.streams + 1 };
-        if self.streams > MAX_UNAUTHENTICATED_STREAMS {
+        let inner = std::task::ready!(self.inner.poll_inbound_unpin(cx))?;
+        // The first reference is that of the connection.
+        let is_full = Arc::strong_count(&self.open) > MAX_UNAUTHENTICATED_STREAMS;
+        if is_full && !self.gater.is_authenticated(&self.peer) {
             let _ = self.inner.poll_close_unpin(cx);
             return Poll::Ready(Err(io::Error::other("too many streams before authentication")));
         }
-        Poll::Ready(Ok(stream))
+        Poll::Ready(Ok(CountedStream { inner, _open: Arc::clone(&self.open) }))
     }
 
     fn poll_outbound(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Self::Substream>> {
-        self.inner.poll_outbound_unpin(cx)
+        let _open = Arc::new(());
+        self.inner.poll_outbound_unpin(cx).map_ok(|inner| CountedStream { inner, _open })
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
