@@ -181,8 +181,9 @@ describe('The keyboard', () => {
     for (const [key, title] of [['s', 'Services'], ['l', 'Logs'], ['e', 'Events'], ['p', 'Plan'], ['d', 'Deploy']]) {
       await page.keyboard.press(key)
       await page.waitForSelector(`h1:text-is("${title}")`)
-      assert.match(await page.title(), new RegExp(`^${title}`))
-      assert.equal(await page.evaluate(() => document.activeElement?.id), 'main')
+      // Both follow the view in an effect.
+      await page.waitForFunction((title) => document.title.startsWith(title), title)
+      await page.waitForFunction(() => document.activeElement?.id === 'main')
     }
     await page.keyboard.press('?')
     await page.waitForSelector('dialog h2:text-is("Keyboard shortcuts")')
