@@ -1,4 +1,4 @@
-//! The role that each request needs.
+//! What each request needs: a role, and perhaps a server.
 
 use vc_crdt::View;
 use vc_protocol::control::Request;
@@ -10,7 +10,7 @@ use crate::auth::User;
 
 /// Checks that the user's role allows the request.
 pub(super) fn check(user: &User, request: &Request) -> Result<(), ApiError> {
-    let required = required(request);
+    let required = needs(request).role;
     if user.role >= required {
         return Ok(());
     }
@@ -20,12 +20,21 @@ pub(super) fn check(user: &User, request: &Request) -> Result<(), ApiError> {
         .with_hint(format!("ask for a token with --role {required}")))
 }
 
-/// Returns the least role that a request needs.
-fn required(request: &Request) -> UserRole {
-    match request {
+/// What a request needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Needs {
+    /// The least role of its user.
+    role: UserRole,
+    /// Whether only a server can answer it: it changes the cluster document, or signs a token.
+    server: bool,
+}
+
+/// Returns what a request needs.
+fn needs(request: &Request) -> Needs {
+    let (role, server) = match request {
         // Whether a secret would change tells whether a guess of it is right.
         Request::Diff { files, .. } if files.iter().any(|it| it.file.kind == FileKind::Secret) => {
-            UserRole::Deployer
+            (UserRole::Deployer, false)
         }
         Request::Plan { .. }
         | Request::Diff { .. }
@@ -43,7 +52,8 @@ fn required(request: &Request) -> UserRole {
         | Request::Multiplex
         | Request::Fetch(_)
         | Request::Socket(_)
-        | Request::Logs(_) => UserRole::Viewer,
+        | Request::Logs(_) => (UserRole::Viewer, false),
+        Request::Exec(_) | Request::CopyOut(_) | Request::CopyIn(_) => (UserRole::Deployer, false),
         Request::Deploy { .. }
         | Request::Scale { .. }
         | Request::Restart { .. }
@@ -51,17 +61,20 @@ fn required(request: &Request) -> UserRole {
         | Request::Rebalance { .. }
         | Request::PushImage(_)
         | Request::RemoveVolume { .. }
-        | Request::Exec(_)
-        | Request::CopyOut(_)
-        | Request::CopyIn(_)
-        | Request::Remove { .. } => UserRole::Deployer,
+        | Request::Remove { .. } => (UserRole::Deployer, true),
+        Request::Tokens => (UserRole::Admin, false),
         Request::Drain { .. }
         | Request::Leave { .. }
         | Request::CreateToken(_)
-        | Request::Tokens
         | Request::RevokeToken { .. }
-        | Request::RevokeUser { .. } => UserRole::Admin,
-    }
+        | Request::RevokeUser { .. } => (UserRole::Admin, true),
+    };
+    Needs { role, server }
+}
+
+/// Returns whether only a server can answer a request.
+pub(super) fn needs_server(request: &Request) -> bool {
+    needs(request).server
 }
 
 /// Checks that the user may give the containers what these specs ask for. What an admin has deployed stays as it is.
@@ -89,46 +102,6 @@ pub(super) fn check_privileges(
     Ok(())
 }
 
-/// Returns whether only a server can answer a request: it changes the cluster document, or signs a token.
-pub(super) fn needs_server(request: &Request) -> bool {
-    match request {
-        Request::Deploy { .. }
-        | Request::Scale { .. }
-        | Request::Restart { .. }
-        | Request::Rollback { .. }
-        | Request::Rebalance { .. }
-        | Request::PushImage(_)
-        | Request::RemoveVolume { .. }
-        | Request::Remove { .. }
-        | Request::Drain { .. }
-        | Request::Leave { .. }
-        | Request::CreateToken(_)
-        | Request::RevokeToken { .. }
-        | Request::RevokeUser { .. } => true,
-        Request::Plan { .. }
-        | Request::Diff { .. }
-        | Request::Inspect { .. }
-        | Request::Images
-        | Request::Volumes
-        | Request::Services
-        | Request::Instances { .. }
-        | Request::Nodes
-        | Request::Status
-        | Request::Watch { .. }
-        | Request::Live
-        | Request::Events { .. }
-        | Request::Compose { .. }
-        | Request::Multiplex
-        | Request::Fetch(_)
-        | Request::Socket(_)
-        | Request::Logs(_)
-        | Request::Exec(_)
-        | Request::CopyOut(_)
-        | Request::CopyIn(_)
-        | Request::Tokens => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use vc_protocol::spec::{FileContent, FileId};
@@ -141,7 +114,7 @@ mod tests {
             let file = FileId { kind, name: "password".parse().expect("a name") };
             let project = "shop".parse().expect("a name");
             let content = FileContent { project, file, base64: "aHVudGVyMg==".to_owned() };
-            required(&Request::Diff { deployments: Vec::new(), files: vec![content] })
+            needs(&Request::Diff { deployments: Vec::new(), files: vec![content] }).role
         };
         assert_eq!(diff(FileKind::Secret), UserRole::Deployer);
         assert_eq!(diff(FileKind::Config), UserRole::Viewer);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use libp2p::PeerId;
 use tokio::sync::watch;
 use vc_crdt::View;
 use vc_protocol::change::Subject;
@@ -54,14 +55,9 @@ impl TokenVerifier {
     /// Verifies a token of any kind.
     pub(crate) fn claims(&self, token: &str) -> Result<Claims, VerifyError> {
         let claims = verify(token, self.cluster, crate::clock::now())?;
-        if self.is_removed(claims.iss) {
-            return Err(VerifyError::RemovedIssuer(claims.iss));
-        }
         let issued = claims.iat.saturating_mul(1000);
-        let view = Arc::clone(&self.snapshot.borrow().view);
-        if view.cluster.is_revoked(&claims.jti, &claims.sub, issued) {
-            return Err(VerifyError::Revoked);
-        }
+        let view = &self.snapshot.borrow().view;
+        check_revocation(view, claims.iss, &claims.jti, &claims.sub, issued)?;
         Ok(claims)
     }
 
@@ -84,8 +80,16 @@ impl TokenVerifier {
     }
 
     /// Verifies the token that another member sends with the request of a user, which needs a role.
-    pub(crate) fn delegated(&self, token: &str, needs: UserRole) -> Result<Grant, ApiError> {
-        let refused = |message: String| ApiError::new(ErrorCode::PermissionDenied, message);
+    pub(crate) fn delegated(
+        &self,
+        peer: PeerId,
+        token: &str,
+        needs: UserRole,
+    ) -> Result<Grant, ApiError> {
+        let refused = |message: String| {
+            tracing::warn!(%peer, reason = message, "refused the request of a member for a user");
+            ApiError::new(ErrorCode::PermissionDenied, message)
+        };
         let grant = self.user(token).map_err(|error| refused(error.to_string()))?;
         if grant.role < needs {
             let (name, role) = (&grant.name, grant.role.as_str());
@@ -93,6 +97,24 @@ impl TokenVerifier {
             return Err(refused(format!("'{name}' has the role {role}, and this needs {needs}")));
         }
         Ok(grant)
+    }
+}
+
+/// Errors: the cluster refuses a token, although it is signed and has not expired. `issued` in milliseconds since the Unix
+/// epoch.
+fn check_revocation(
+    view: &View,
+    issuer: NodeId,
+    id: &str,
+    user: &str,
+    issued: Millis,
+) -> Result<(), VerifyError> {
+    if view.left.contains_key(&issuer) {
+        return Err(VerifyError::RemovedIssuer(issuer));
+    }
+    match view.cluster.is_revoked(id, user, issued) {
+        true => Err(VerifyError::Revoked),
+        false => Ok(()),
     }
 }
 
@@ -125,8 +147,7 @@ impl User {
 
     /// Returns whether the cluster refuses the token now, although it was accepted and has not expired.
     pub(crate) fn is_revoked(&self, view: &View) -> bool {
-        view.left.contains_key(&self.issuer)
-            || view.cluster.is_revoked(&self.token, &self.name, self.issued)
+        check_revocation(view, self.issuer, &self.token, &self.name, self.issued).is_err()
     }
 
     /// Returns the author that signed changes name.

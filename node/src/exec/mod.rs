@@ -171,16 +171,13 @@ impl Execs {
         Delegated { token, request }: Delegated<InstanceRequest>,
         frames: &mut Frames<Stream>,
     ) -> Result<(), FrameError> {
-        match self.verifier.delegated(&token, UserRole::Deployer) {
+        match self.verifier.delegated(peer, &token, UserRole::Deployer) {
             Ok(user) => {
                 let instance = request.instance();
                 tracing::info!(user = user.name, through = %peer, %instance, "instance request");
                 self.perform(request, frames).await
             }
-            Err(error) => {
-                tracing::warn!(%peer, %error, "refused an instance request of a member");
-                frames.send(&Reply::Error(error)).await
-            }
+            Err(error) => frames.send(&Reply::Error(error)).await,
         }
     }
 
