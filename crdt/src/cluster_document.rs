@@ -42,8 +42,8 @@ impl Start {
 }
 
 /// One generation after the other: what was on its way when a checkpoint was written stays valid in the generation before,
-/// and holds for entries that nobody has written since. So the content is a function of the changes of both, and nodes
-/// with the same changes read the same.
+/// and holds for entries that were not written since. So the content is a function of the changes of both, and nodes with the
+/// same changes read the same.
 pub(crate) struct ClusterDocument {
     present: Document,
     /// How the present generation begins; `None` in generation 0.
@@ -178,7 +178,7 @@ impl ClusterDocument {
         entries
     }
 
-    /// Returns the late entries that nobody has written since, with their values; `None` if the entry is deleted.
+    /// Returns the late entries that were not written since, with their values; `None` if the entry is deleted.
     fn late_entries<'a>(
         &'a self,
         written: &'a BTreeSet<Key>,

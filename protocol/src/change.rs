@@ -317,10 +317,9 @@ impl VersionVector {
         cluster.chain(nodes).collect()
     }
 
-    /// Returns 64 bits of SHA-256 over the CBOR encoding, to compare vectors in heartbeats.
+    /// Returns the [`wire::fingerprint`], to compare vectors in heartbeats.
     pub fn fingerprint(&self) -> u64 {
-        let hash = Sha256::digest(wire::encode(self));
-        hash[..8].iter().fold(0, |sum, &byte| (sum << 8) | u64::from(byte))
+        wire::fingerprint(self)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 
 /// The largest frame on a stream between nodes, and between a client and a node, in bytes.
 pub const MAX_FRAME: usize = 4 * 1024 * 1024;
@@ -42,6 +43,12 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
     ciborium::into_writer(value, &mut bytes).expect("plain data");
     bytes
+}
+
+/// Returns 64 bits of SHA-256 over the CBOR encoding of a value, to compare values in heartbeats.
+pub fn fingerprint<T: Serialize>(value: &T) -> u64 {
+    let hash = Sha256::digest(encode(value));
+    hash[..8].iter().fold(0, |sum, &byte| (sum << 8) | u64::from(byte))
 }
 
 /// Decodes a value from CBOR. Fails if the bytes are not exactly one value of this type, or nested deeper than 64 levels.

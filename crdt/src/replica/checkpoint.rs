@@ -8,11 +8,10 @@
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest as _, Sha256};
 use vc_protocol::change::{
     Actor, Checkpoint, ClusterVersions, DocumentId, SignedChange, generation_of, next_generation,
 };
-use vc_protocol::wire::encode;
+use vc_protocol::wire::fingerprint;
 use vc_protocol::{Millis, NodeId};
 
 use super::Replica;
@@ -125,8 +124,7 @@ impl Replica {
         let follows = start.follows();
         let is_next = follows == self.generation();
         self.cluster.enter(start, document, is_next)?;
-        let before = std::mem::take(&mut self.progress.versions.cluster);
-        let mut dropped = before.clone();
+        let mut dropped = std::mem::take(&mut self.progress.versions.cluster);
         let previous = dropped.remove(&follows).filter(|_| is_next).unwrap_or_default();
         let versions = ClusterVersions::from([(follows, previous), (generation, actors)]);
         self.progress.versions.cluster = versions;
@@ -158,16 +156,14 @@ impl Replica {
         !knows_all || self.cluster.entries_at(&covered) == document.entries_at(&start.versions())
     }
 
-    /// Returns 64 bits of SHA-256 over the members, the author of the next checkpoint and the changes of the generation of the
+    /// Returns a fingerprint of the members, the author of the next checkpoint and the changes of the generation of the
     /// cluster document before the present one. While all members say the same, a new generation can begin.
     pub fn settled(&self) -> u64 {
         let members: Vec<NodeId> = self.present_members().collect();
         let generations: Vec<u64> = self.progress.versions.cluster.keys().copied().collect();
         let mut previous = self.progress.versions.cluster.clone();
         previous.pop_last();
-        let hash =
-            Sha256::digest(encode(&(members, self.checkpoint_author(), generations, previous)));
-        hash[..8].iter().fold(0, |sum, &byte| (sum << 8) | u64::from(byte))
+        fingerprint(&(members, self.checkpoint_author(), generations, previous))
     }
 
     /// Returns the members that have not left, in order.
