@@ -1,6 +1,7 @@
 //! New generations of the cluster document, which drop its history.
 
 use vc_engine::Mutation;
+use vc_protocol::Millis;
 use vc_protocol::change::{generation_count, generation_of};
 
 use super::{cluster_with_history, started_and_stopped};
@@ -25,13 +26,18 @@ fn busy(name: &str) -> World {
     world
 }
 
+/// Has a command change the service `count` times, at each of these nodes in turn, with a pause in milliseconds.
+fn change(world: &mut World, count: usize, nodes: usize, pause: Millis) {
+    for n in 0..count {
+        world.command(n % nodes, scale(1 + (n as u32) % 2));
+        world.run(pause);
+    }
+}
+
 #[test]
 fn the_history_of_the_cluster_document_stays_bounded() {
     let mut world = busy("the_history_of_the_cluster");
-    for n in 0..100 {
-        world.command(n % 3, scale(1 + (n as u32) % 2));
-        world.run(1000);
-    }
+    change(&mut world, 100, 3, 1000);
     world.converge(30_000);
     assert!(generations(&world, 0) >= 5, "{}", generations(&world, 0));
     assert!(world.nodes[2].disk.cluster_changes() < 50);
@@ -59,10 +65,7 @@ fn a_member_that_is_down_keeps_the_history() {
     let mut world = busy("a_member_that_is_down");
     world.kill_process(2);
     world.run(10_000);
-    for n in 0..40 {
-        world.command(n % 2, scale(1 + (n as u32) % 2));
-        world.run(500);
-    }
+    change(&mut world, 40, 2, 500);
     assert_eq!(generations(&world, 0), 0);
     world.boot(2);
     world.run(20_000);
@@ -74,10 +77,7 @@ fn a_member_that_is_down_keeps_the_history() {
 #[test]
 fn a_node_that_joins_after_checkpoints_has_everything() {
     let mut world = busy("a_node_that_joins_after");
-    for n in 0..30 {
-        world.command(n % 3, scale(1 + (n as u32) % 2));
-        world.run(1000);
-    }
+    change(&mut world, 30, 3, 1000);
     world.converge(30_000);
     let cursor = world.history.cursor();
     world.join(crate::services::resources(4000, 4096));
@@ -91,10 +91,7 @@ fn a_node_that_joins_after_checkpoints_has_everything() {
 fn a_node_restored_from_a_backup_of_an_earlier_generation_catches_up() {
     let mut world = busy("a_node_restored_from_a_backup_of_an_earlier");
     let backup = world.nodes[0].disk.clone();
-    for n in 0..40 {
-        world.command(n % 3, scale(1 + (n as u32) % 2));
-        world.run(1000);
-    }
+    change(&mut world, 40, 3, 1000);
     world.converge(30_000);
     assert!(generations(&world, 0) >= 2);
     world.kill_process(0);
