@@ -19,7 +19,7 @@ use crate::held::Held;
 use crate::known::KnownVersions;
 use crate::progress::Progress;
 use crate::received::{Received, Rejected, UnreadableEntry};
-use crate::schema::TOKENS;
+use crate::schema::{AUTHORITY, TOKENS};
 use crate::state::{ClusterState, NodeState};
 
 /// A member, known by its certificate.
@@ -227,6 +227,11 @@ impl Replica {
     /// Returns whether the cluster document has the maps of tokens and revocations.
     pub fn has_tokens(&self) -> bool {
         self.schema() >= TOKENS
+    }
+
+    /// Returns whether the cluster document has the maps of policies, uses of join tokens and signing keys.
+    pub fn has_authority(&self) -> bool {
+        self.schema() >= AUTHORITY
     }
 
     /// Returns what this version knows.

@@ -18,10 +18,18 @@ pub(crate) const CLUSTER: Schema = Schema(&[
         maps: &["tokens", "revocations"],
         bytes: Some(include_bytes!("schema/cluster-2.change")),
     },
+    SchemaChange {
+        version: AUTHORITY,
+        maps: &["projects", "joins", "trust"],
+        bytes: Some(include_bytes!("schema/cluster-3.change")),
+    },
 ]);
 
 /// The version that has the maps of tokens and revocations.
 pub(crate) const TOKENS: u32 = 2;
+
+/// The version that has the maps of policies of projects, of uses of join tokens, and of signing keys.
+pub(crate) const AUTHORITY: u32 = 3;
 
 /// The node documents.
 pub(crate) const NODE: Schema = Schema(&[SchemaChange {
@@ -50,7 +58,7 @@ pub(crate) mod tests {
         bytes: Some(include_bytes!("schema/test-2.change")),
     };
     /// The version of a schema that is not released.
-    pub(crate) const NEXT: u32 = TOKENS + 1;
+    pub(crate) const NEXT: u32 = AUTHORITY + 1;
 
     /// A kind of document that a newer version has given a second map.
     pub(crate) const NEWER: Schema = Schema(&[FIRST, SECOND]);
