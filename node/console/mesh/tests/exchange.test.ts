@@ -154,15 +154,21 @@ describe('fetch', () => {
 
   it('fails with lost after the buffered bytes when the connection closes while the body is not read', async () => {
     const [own, other] = await streamPair()
+    let sent = 0
     serveMux(other, async (frames) => {
       await frames.receive()
       await answer(frames)
-      for (let i = 0; i < 100; i++) await frames.send(new Uint8Array(64 * 1024))
+      for (let i = 0; i < 100; i++) {
+        await frames.send(new Uint8Array(64 * 1024))
+        sent += 1
+      }
     })
     mux = new Mux(own)
     const { request } = await outgoing('web', null, '/', {})
     const { body } = await exchange((signal) => (mux as Mux).open(signal), request, null)
-    await new Promise((resolve) => setTimeout(resolve, 500))
+    await expect.poll(() => sent).toBeGreaterThan(17)
+    // Its answer comes after what was sent before on the same connection.
+    await exchange((signal) => (mux as Mux).open(signal), request, null)
     // Closes the stream as a closed data channel does.
     const closing = own as unknown as { onTransportClosed(): void }
     closing.onTransportClosed()

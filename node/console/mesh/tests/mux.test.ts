@@ -58,7 +58,7 @@ describe('Mux', () => {
     })()
     sending.catch(() => {})
     await expect.poll(() => taken).toBeGreaterThan(10)
-    await new Promise((resolve) => setTimeout(resolve, 100))
+    for (let i = 0; i < 200; i++) await other.send(piece)
     const before = taken
     for (let i = 0; i < 200; i++) await other.send(piece)
     expect(taken).toBe(before)
