@@ -9,8 +9,8 @@ use super::{Loaded, NewGeneration, Replica};
 use crate::document::{Document, DocumentError, Edit, Schema, SchemaChange};
 use crate::known::KnownVersions;
 use crate::received::{EntryError, Received, Rejected};
-use crate::schema::{AUTHORITY, TOKENS};
 use crate::schema::tests::{NEXT, with_map};
+use crate::schema::{AUTHORITY, TOKENS};
 use crate::schema::{CLUSTER, NODE};
 use crate::state::{ClusterState, NodeState, Revocation, RevocationKey};
 
