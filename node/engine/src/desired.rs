@@ -47,9 +47,14 @@ pub(crate) fn desired(view: &View, node: NodeId) -> BTreeMap<Slot, Desired> {
     desired
 }
 
-/// Returns what an instance of `node` waits for before it starts; empty if nothing.
+/// Returns what an instance of `node` waits for before it starts; empty if nothing. `depends_on` orders a deployment: once
+/// its update has ended, an instance that is replaced or added waits for no other service.
 fn waits_for(view: &View, node: NodeId, slot: &Slot, spec: &ServiceSpec) -> String {
+    let has_ended = view.updates.contains_key(&slot.service);
     let unmet = spec.depends_on.iter().filter(|(name, condition)| {
+        if has_ended {
+            return false;
+        }
         let mut claims = claims_of(view, slot, name);
         !claims.any(|claim| match condition {
             Dependency::ServiceStarted => {

@@ -112,7 +112,7 @@ impl Reconciler {
             else {
                 continue;
             };
-            if record.previous.is_none() || view.updates.contains_key(key) {
+            if view.updates.contains_key(key) {
                 continue;
             }
             let continues = record.spec.update.failure_action == FailureAction::Continue;

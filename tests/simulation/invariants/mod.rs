@@ -32,8 +32,11 @@ pub(crate) fn view_check() -> ViewCheck {
     })
 }
 
-/// Returns whether a slot depends on a service of which no slot is placed.
+/// Returns whether a slot waits for a service of which no slot is placed: its deployment is not complete.
 pub(crate) fn waits_for_unplaced(view: &View, slot: &Slot) -> bool {
+    if view.updates.contains_key(&slot.service) {
+        return false;
+    }
     let is_of = |other: &Slot, name: &Name| {
         other.service.project == slot.service.project && other.service.service == *name
     };

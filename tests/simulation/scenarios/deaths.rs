@@ -5,6 +5,7 @@ use crate::invariants::{
     documents_converge, minimal_movement, no_actions_at_rest, replicas_rescheduled,
 };
 use crate::services::{deploy, resources, service, version};
+use vc_protocol::spec::{Attribute, Constraint, Dependency};
 
 #[test]
 fn replicas_of_a_dead_node_are_rescheduled_within_the_bound_and_no_others_move() {
@@ -46,6 +47,25 @@ fn the_last_of_three_nodes_runs_all_replicas_after_two_simultaneous_deaths() {
     world.kill_host(1);
     world.run(world.rescheduling_bound());
     world.require(replicas_rescheduled::check(&world, &[0]));
+}
+
+#[test]
+fn a_replica_that_moves_does_not_wait_for_a_dead_dependency() {
+    let mut world = cluster(3, "a_replica_that_moves_does_not_wait");
+    let on = |deployment: vc_protocol::spec::Deployment, equal, name: &str| {
+        let mut deployment = deployment;
+        let value = name.to_owned();
+        deployment.spec.constraints.push(Constraint { attribute: Attribute::Name, equal, value });
+        deployment
+    };
+    let mut api = on(service("api", 4), false, "m0");
+    api.spec.depends_on.insert("db".parse().expect("a name"), Dependency::ServiceStarted);
+    world.command(0, deploy(on(service("db", 1), true, "m2")));
+    world.command(0, deploy(api));
+    world.converge(20_000);
+    world.kill_host(2);
+    world.run(world.rescheduling_bound());
+    assert_eq!(running_on(&world, 1), 4, "all replicas of api, although db is down");
 }
 
 #[test]
