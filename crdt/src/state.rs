@@ -135,7 +135,7 @@ impl FromStr for FileKey {
     }
 }
 
-/// An encrypted file. All members have the key.
+/// An encrypted file. All servers have the key.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedFile {
     /// Nonce (24 bytes) and ciphertext (XChaCha20-Poly1305), base64.

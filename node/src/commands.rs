@@ -57,7 +57,7 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
                 cluster,
                 certificate,
                 root: Some(root),
-                seal: Seal::generate()?,
+                seal: Some(Seal::generate()?),
                 since: crate::clock::now(),
             };
             run(dir, settings, membership, Vec::new(), store, true).await

@@ -4,7 +4,7 @@
 //! | ----------------- | ----------------------------------------------------------------------------------------- |
 //! | `node.key`        | Ed25519 seed of the node, base64                                                          |
 //! | `cluster.key`     | Ed25519 seed of the cluster's root key, base64; on servers only                           |
-//! | `files.key`       | 32-byte key that secrets and configs are sealed with, base64                              |
+//! | `files.key`       | 32-byte key that secrets and configs are sealed with, base64; on servers only             |
 //! | `webrtc.pem`      | certificate and key of WebRTC-direct; its hash is in the addresses that browsers dial     |
 //! | `membership.json` | cluster id, membership certificate and first peers; written last, it makes a member       |
 //!
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
-use vc_protocol::token::{Issuer, Scope, TokenError, UserRole};
+use vc_protocol::token::{Issuer, NodeRole, Scope, TokenError, UserRole, verify_certificate};
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, NodeId};
 
 use crate::seal::Seal;
@@ -84,7 +84,7 @@ pub(crate) enum IdentityError {
     },
     /// `files.key` is missing.
     #[error(
-        "{0}, the key of the cluster's secrets, is missing: copy it from another member's data directory, \
+        "{0}, the key of the cluster's secrets, is missing: copy it from another server's data directory, \
          or join again with another --data-dir"
     )]
     NoFilesKey(PathBuf),
@@ -125,8 +125,8 @@ pub(crate) struct Membership {
     pub(crate) certificate: String,
     /// The cluster's root key; on servers only.
     pub(crate) root: Option<Keypair>,
-    /// The key that secrets and configs are sealed with.
-    pub(crate) seal: Seal,
+    /// The key that secrets and configs are sealed with; on servers only.
+    pub(crate) seal: Option<Seal>,
     /// When this node became a member, in milliseconds since the Unix epoch.
     pub(crate) since: Millis,
 }
@@ -221,7 +221,9 @@ pub(crate) fn save(
     if let Some(root) = &membership.root {
         write_key(&dir.join(CLUSTER_KEY), root)?;
     }
-    write_secret(&dir.join(FILES_KEY), &membership.seal.encode())?;
+    if let Some(seal) = &membership.seal {
+        write_secret(&dir.join(FILES_KEY), &seal.encode())?;
+    }
     let file = MembershipFile {
         cluster: membership.cluster,
         certificate: membership.certificate.clone(),
@@ -239,18 +241,34 @@ pub(crate) fn save(
 pub(crate) fn delete(dir: &Path) -> Result<(), IdentityError> {
     // The membership first: without it, what a crash leaves is no member's directory.
     for name in [MEMBERSHIP, CLUSTER_KEY, FILES_KEY, NODE_KEY] {
-        let path = dir.join(name);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(IdentityError::Write { path, source: error });
-            }
-            _ => {}
-        }
+        remove(&dir.join(name))?;
     }
     Ok(())
 }
 
-/// Reads the membership, and the addresses of members when this node joined.
+/// Deletes a file. Returns whether there was one.
+fn remove(path: &Path) -> Result<bool, IdentityError> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(IdentityError::Write { path: path.to_owned(), source }),
+    }
+}
+
+/// Reads the key of secrets and configs, which servers have. A worker deletes the one that an earlier version gave it.
+fn files_key(dir: &Path, role: NodeRole) -> Result<Option<Seal>, IdentityError> {
+    let path = dir.join(FILES_KEY);
+    if role == NodeRole::Worker {
+        if remove(&path)? {
+            tracing::info!("deleted the key of the cluster's secrets: servers alone have it now");
+        }
+        return Ok(None);
+    }
+    let text = read(&path)?.ok_or_else(|| IdentityError::NoFilesKey(path.clone()))?;
+    Seal::decode(&text).map(Some).map_err(|error| damaged(&path, &error))
+}
+
+/// Reads the membership, and the addresses of members when this node joined. Deletes what this node should not have.
 pub(crate) fn load(dir: &Path) -> Result<(Membership, Vec<Multiaddr>), IdentityError> {
     let path = dir.join(MEMBERSHIP);
     let text = read(&path)?.ok_or_else(|| IdentityError::NotAMember(dir.to_owned()))?;
@@ -258,12 +276,10 @@ pub(crate) fn load(dir: &Path) -> Result<(Membership, Vec<Multiaddr>), IdentityE
         serde_json::from_str(&text).map_err(|error| damaged(&path, &error))?;
     let key = node_key(dir)?;
     let node = NodeId::of(&key.public()).map_err(|_| IdentityError::KeyType)?;
-    vc_protocol::token::verify_certificate(&file.certificate, file.cluster, Some(node))
+    let (_, role) = verify_certificate(&file.certificate, file.cluster, Some(node))
         .map_err(|source| IdentityError::Certificate { path, source })?;
     let root = read_key(&dir.join(CLUSTER_KEY))?;
-    let path = dir.join(FILES_KEY);
-    let text = read(&path)?.ok_or_else(|| IdentityError::NoFilesKey(path.clone()))?;
-    let seal = Seal::decode(&text).map_err(|error| damaged(&path, &error))?;
+    let seal = files_key(dir, role)?;
     let membership = Membership {
         key,
         node,
@@ -294,4 +310,45 @@ pub(crate) fn write_admin_token(
         .issue(scope, "admin", peers, id, crate::clock::now(), ADMIN_TTL)
         .map_err(IdentityError::AdminToken)?;
     write_secret(&dir.join(ADMIN_TOKEN), &token)
+}
+
+#[cfg(test)]
+mod tests {
+    use vc_protocol::token::issue_certificate;
+
+    use super::*;
+
+    /// A member with this role, and with the file key.
+    fn member(role: NodeRole) -> Membership {
+        let (root, key) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let node = NodeId::of(&key.public()).expect("ed25519");
+        let cluster = ClusterId::of(&root.public()).expect("ed25519");
+        let certificate = issue_certificate(&root, node, role, 0).expect("signed");
+        let seal = Some(Seal::generate().expect("random numbers"));
+        Membership { key, node, cluster, certificate, root: None, seal, since: 1 }
+    }
+
+    /// A data directory with its membership.
+    fn saved(membership: &Membership) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        write_key(&dir.path().join(NODE_KEY), &membership.key).expect("written");
+        save(dir.path(), membership, &[]).expect("written");
+        dir
+    }
+
+    #[test]
+    fn a_worker_deletes_the_file_key_of_an_earlier_version_and_a_server_needs_it() {
+        let dir = saved(&member(NodeRole::Worker));
+        let path = dir.path().join(FILES_KEY);
+        assert!(path.exists(), "an earlier version has saved it");
+        for _ in 0..2 {
+            let (loaded, _) = load(dir.path()).expect("a member");
+            assert!(loaded.seal.is_none() && !path.exists());
+        }
+
+        let dir = saved(&member(NodeRole::Server));
+        assert!(load(dir.path()).expect("a member").0.seal.is_some());
+        std::fs::remove_file(dir.path().join(FILES_KEY)).expect("removed");
+        assert!(matches!(load(dir.path()), Err(IdentityError::NoFilesKey(_))));
+    }
 }

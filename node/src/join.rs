@@ -2,7 +2,7 @@
 
 use vc_protocol::auth::JoinResponse;
 use vc_protocol::token::{
-    Claims, Scope, TokenError, decode_unverified, verify, verify_certificate,
+    Claims, NodeRole, Scope, TokenError, decode_unverified, verify, verify_certificate,
 };
 use vc_protocol::{AddressKind, ApiError, Keypair, Multiaddr, Name, NodeId};
 
@@ -39,6 +39,9 @@ pub(crate) enum JoinError {
     /// The key of secrets and configs in the answer is malformed.
     #[error("the files key in the member's answer is malformed: {0}")]
     FilesKey(#[from] KeyFormatError),
+    /// A server has to have the key of secrets and configs.
+    #[error("the member's answer lacks the files key, which a server needs")]
+    NoFilesKey,
     /// This node's key is not an Ed25519 key.
     #[error("this node's key is not an Ed25519 key")]
     KeyType,
@@ -65,13 +68,18 @@ pub(crate) async fn join(
     let response = vc_client::join(key.clone(), cluster, token, name, &members)
         .await
         .map_err(|error| JoinError::Connect(error.into()))?;
-    verify_certificate(&response.certificate, cluster, Some(node))
+    let (_, role) = verify_certificate(&response.certificate, cluster, Some(node))
         .map_err(JoinError::Certificate)?;
     let root = response.cluster_key.as_deref().map(identity::decode_key).transpose()?;
     if root.as_ref().is_some_and(|root| root.public().to_peer_id() != cluster.peer_id()) {
         return Err(JoinError::OtherClusterKey);
     }
-    let seal = Seal::decode(&response.file_key)?;
+    // Earlier versions send it to workers too.
+    let seal = match (role, &response.file_key) {
+        (NodeRole::Worker, _) => None,
+        (NodeRole::Server, Some(key)) => Some(Seal::decode(key)?),
+        (NodeRole::Server, None) => return Err(JoinError::NoFilesKey),
+    };
     let certificate = response.certificate.clone();
     let since = clock::now();
     Ok((Membership { key, node, cluster, certificate, root, seal, since }, response))

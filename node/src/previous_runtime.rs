@@ -56,7 +56,9 @@ pub(crate) async fn stop_instances(
         RuntimeChoice::Docker => Config::Docker(docker::Config {
             host: settings.docker_host.clone(),
             images: Images::open(dir, None)?,
-            open: Arc::new(|key| Err(OpenFileError::NotFound(key.file.clone()))),
+            open: Arc::new(|request| {
+                Box::pin(std::future::ready(Err(OpenFileError::NotFound(request.file))))
+            }),
             memory: None,
             dns: Arc::new(Vec::new),
         }),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
+use futures::future::BoxFuture;
 use libp2p::multiaddr::Protocol;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use vc_engine::Input;
 use vc_engine::routes::Routes;
 use vc_protocol::{Multiaddr, NodeId};
-use vc_runtime::docker::OpenFileError;
 use vc_runtime::images::Images;
 use vc_runtime::{self as runtime, Runtime};
 
@@ -23,6 +23,7 @@ use crate::driver::{Driver, DriverContext};
 use crate::driver_message::{DRIVER_QUEUE, DriverMessage};
 use crate::events::{self, Events};
 use crate::exec::Execs;
+use crate::files::{FileClient, FileServer};
 use crate::http::Http;
 use crate::identity::{self, Membership};
 use crate::logs::Logs;
@@ -97,7 +98,13 @@ pub(crate) async fn run(
     let latest = Arc::new(OnceLock::new());
     let runtime_config = match settings.runtime() {
         RuntimeChoice::Docker => {
-            let open = open_files(Arc::clone(&membership), Arc::clone(&latest));
+            let members = handles.controls.members.clone();
+            let (membership, latest) = (Arc::clone(&membership), Arc::clone(&latest));
+            let files = Arc::new(FileClient::new(membership, latest, members));
+            let open = Arc::new(move |request| -> BoxFuture<'static, _> {
+                let files = Arc::clone(&files);
+                Box::pin(async move { files.open(request).await })
+            });
             let (host, images) = (settings.docker_host.clone(), images.clone());
             let dns = Arc::new(|| dns::container_servers(Path::new(dns::RESOLV_CONF)));
             runtime::Config::Docker(runtime::docker::Config {
@@ -184,6 +191,8 @@ pub(crate) async fn run(
     tasks.spawn(sync_streams::accept(handles.streams.sync, driver.clone()));
     tasks.spawn(logs.serve(handles.streams.logs));
     tasks.spawn(execs.serve(handles.streams.exec));
+    let files = FileServer { membership: Arc::clone(&membership), snapshot: snapshot.clone() };
+    tasks.spawn(files.serve(handles.streams.files));
     let (views, changing) = watch::channel(Arc::clone(&snapshot.borrow().view));
     tasks.spawn(images::follow(snapshot.clone(), views));
     tasks.spawn(images.run(membership.node, handles.streams.image, changing));
@@ -266,20 +275,6 @@ pub(crate) async fn run(
     };
     let _ = tokio::time::timeout(network::CLOSE_TIMEOUT * 2, close).await;
     Ok(())
-}
-
-/// Returns the function that decrypts secrets and configs from the latest documents.
-fn open_files(
-    membership: Arc<Membership>,
-    latest: Arc<OnceLock<watch::Receiver<Snapshot>>>,
-) -> Arc<runtime::docker::OpenFile> {
-    Arc::new(move |key| {
-        let view = latest.get().map(|snapshot| Arc::clone(&snapshot.borrow().view));
-        let sealed = view.as_ref().and_then(|view| view.cluster.files.get(key));
-        let sealed = sealed.ok_or_else(|| OpenFileError::NotFound(key.file.clone()))?;
-        let opened = membership.seal.open(membership.cluster, key, sealed);
-        opened.ok_or_else(|| OpenFileError::WrongKey(key.file.clone()))
-    })
 }
 
 /// Waits until this node's document holds its addresses, then prints `ready <multiaddr>` lines to stdout.

@@ -1,4 +1,4 @@
-//! Encryption of secrets and configs in the documents, with a key that every member has and no document holds.
+//! Encryption of secrets and configs in the documents, with a key that every server has and no document holds.
 //!
 //! A file is encrypted with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha) under a random nonce. Cluster, project, name and
 //! version are the associated data: a file that is moved to another place does not decrypt. Its version is a keyed hash

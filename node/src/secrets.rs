@@ -47,6 +47,9 @@ pub(crate) enum SecretsError {
         /// The file.
         file: FileId,
     },
+    /// This node is a worker.
+    #[error("this node is a worker, which has no key to encrypt {0} with")]
+    NoKey(FileId),
     /// A file could not be encrypted.
     #[error("cannot seal {file}: {source}")]
     Seal {
@@ -69,6 +72,7 @@ impl From<SecretsError> for ApiError {
             SecretsError::NotBase64 { .. } | SecretsError::Duplicate { .. } => {
                 (ErrorCode::InvalidArgument, "")
             }
+            SecretsError::NoKey(_) => (ErrorCode::FailedPrecondition, "use a server with --peer"),
             SecretsError::Seal { .. } => (ErrorCode::Internal, ""),
         };
         Self::new(code, error.to_string()).with_hint(hint)
@@ -85,7 +89,7 @@ pub(crate) struct SealedDeployment {
 
 /// Encrypts the files that deployments mount, and writes the version of each content into its mounts.
 pub(crate) fn seal_deployment_files(
-    seal: &Seal,
+    seal: Option<&Seal>,
     cluster: ClusterId,
     mut deployments: Vec<Deployment>,
     files: &[FileContent],
@@ -97,6 +101,7 @@ pub(crate) fn seal_deployment_files(
             let content = contents.get(&(&service.project, &mount.file)).ok_or_else(|| {
                 SecretsError::Missing { service: service.clone(), file: mount.file.clone() }
             })?;
+            let seal = seal.ok_or_else(|| SecretsError::NoKey(mount.file.clone()))?;
             mount.version = seal.version(&service.project, &mount.file, content);
             let key = FileKey {
                 project: service.project.clone(),
@@ -176,7 +181,7 @@ mod tests {
 
     fn refused(files: &[FileContent]) -> String {
         let seal = Seal::generate().expect("random numbers");
-        let sealed = seal_deployment_files(&seal, cluster(), vec![mounting("db")], files);
+        let sealed = seal_deployment_files(Some(&seal), cluster(), vec![mounting("db")], files);
         ApiError::from(sealed.err().expect("refused")).to_string()
     }
 
@@ -185,7 +190,8 @@ mod tests {
         let seal = Seal::generate().expect("random numbers");
         let prepared = |text: &[u8]| {
             let files = [content("db", text), content("unused", b"x")];
-            seal_deployment_files(&seal, cluster(), vec![mounting("db")], &files).expect("prepared")
+            seal_deployment_files(Some(&seal), cluster(), vec![mounting("db")], &files)
+                .expect("prepared")
         };
         let digest = |prepared: &SealedDeployment| prepared.deployments[0].spec.container.digest();
         let (first, again, other) = (prepared(b"1"), prepared(b"1"), prepared(b"2"));

@@ -94,8 +94,10 @@ pub struct JoinResponse {
     pub certificates: Vec<String>,
     /// The cluster's root key (Ed25519 seed, base64); servers only, which admit other nodes with it.
     pub cluster_key: Option<String>,
-    /// The key of secrets and configs (XChaCha20-Poly1305, 32 bytes, base64).
-    pub file_key: String,
+    /// The key of secrets and configs (XChaCha20-Poly1305, 32 bytes, base64); servers only, which hand over contents to the
+    /// workers that need them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_key: Option<String>,
     /// Addresses at which members can be dialled.
     pub peers: Vec<Multiaddr>,
 }

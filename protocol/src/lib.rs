@@ -3,7 +3,7 @@
 //!
 //! Pure: nothing here does I/O, reads a clock or draws randomness. All encodings are defined here: CBOR for state between
 //! nodes ([`wire`], [`gossip`], [`change`], [`route`]); JSON to clients and for requests that a node passes on
-//! ([`auth`], [`control`], [`exec`], [`log`], [`image`]); JWT for credentials ([`token`]). `docs/formats.md` describes them.
+//! ([`auth`], [`control`], [`exec`], [`file`], [`log`], [`image`]); JWT for credentials ([`token`]). `docs/formats.md` describes them.
 
 mod address;
 pub mod auth;
@@ -11,6 +11,7 @@ pub mod change;
 pub mod control;
 pub mod error;
 pub mod exec;
+pub mod file;
 pub mod gossip;
 pub mod http;
 mod id;

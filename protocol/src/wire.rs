@@ -28,6 +28,8 @@ pub const EXEC_PROTOCOL: &str = "/vc/exec/1";
 pub const ROUTE_PROTOCOL: &str = "/vc/route/1";
 /// Protocol name: a member fetches images from another.
 pub const IMAGE_PROTOCOL: &str = "/vc/image/1";
+/// Protocol name: a member asks a server for the content of a secret or config.
+pub const FILES_PROTOCOL: &str = "/vc/files/1";
 
 /// Bytes that do not decode to the expected value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -18,7 +18,7 @@ use crate::harness::{DEADLINE, running, sleeping_service, until};
 use crate::unauthenticated_peer::{TestPeer, ended, frame, read, write};
 
 /// Returns the key of a node, from its data directory.
-fn key_of(cluster: &Cluster, at: usize) -> Keypair {
+pub fn key_of(cluster: &Cluster, at: usize) -> Keypair {
     let text = std::fs::read_to_string(cluster.nodes[at].dir.join("node.key")).expect("a key");
     let seed = data_encoding::BASE64.decode(text.trim().as_bytes()).expect("base64");
     Keypair::ed25519_from_bytes(seed).expect("a seed")

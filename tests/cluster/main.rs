@@ -24,6 +24,7 @@ mod join;
 mod logging;
 mod logs;
 mod multiplex;
+mod secrets;
 mod settings;
 mod trust;
 mod unauthenticated_peer;

@@ -40,7 +40,7 @@ pub fn has_token(text: &str) -> bool {
 /// Returns the keys and tokens in a data directory.
 fn secrets(dir: &Path) -> Vec<String> {
     let read = |name| std::fs::read_to_string(dir.join(name)).ok();
-    let keys = ["node.key", "cluster.key", "admin.token"].into_iter().filter_map(read);
+    let keys = ["node.key", "cluster.key", "files.key", "admin.token"].into_iter().filter_map(read);
     keys.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect()
 }
 

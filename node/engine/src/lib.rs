@@ -11,6 +11,7 @@ mod diff;
 mod engine;
 pub mod events;
 mod failure_detector;
+mod file_access;
 mod heartbeat;
 mod identity;
 mod interface;
@@ -27,6 +28,7 @@ mod workload;
 
 pub use diff::diff;
 pub use engine::Engine;
+pub use file_access::{FileRefusal, file_access};
 pub use identity::Process;
 pub use interface::{
     Clock, Config, Durable, HISTORY, Input, MIN_CLOCK_OFFSET, Output, Timing, Vitals,

@@ -25,7 +25,8 @@ pub(super) fn check(user: &User, request: &Request) -> Result<(), ApiError> {
 struct Needs {
     /// The least role of its user.
     role: UserRole,
-    /// Whether only a server can answer it: it changes the cluster document, or signs a token.
+    /// Whether only a server can answer it: it changes the cluster document, signs a token, or is about
+    /// secrets and configs.
     server: bool,
 }
 
@@ -34,10 +35,11 @@ fn needs(request: &Request) -> Needs {
     let (role, server) = match request {
         // Whether a secret would change tells whether a guess of it is right.
         Request::Diff { files, .. } if files.iter().any(|it| it.file.kind == FileKind::Secret) => {
-            (UserRole::Deployer, false)
+            (UserRole::Deployer, true)
         }
+        // Their versions are computed with the key that servers have.
+        Request::Diff { files, .. } => (UserRole::Viewer, !files.is_empty()),
         Request::Plan { .. }
-        | Request::Diff { .. }
         | Request::Inspect { .. }
         | Request::Images
         | Request::Volumes

@@ -70,7 +70,7 @@ impl ControlService {
         let view = self.cluster.latest().view;
         self.images.pin(&view, self.cluster.membership().node, &mut deployments).await;
         let Membership { seal, cluster, .. } = self.cluster.membership();
-        Ok(seal_deployment_files(seal, *cluster, deployments, files)?)
+        Ok(seal_deployment_files(seal.as_ref(), *cluster, deployments, files)?)
     }
 
     /// Evens out the load of nodes, or with `apply` unset lists what would move.

@@ -23,6 +23,7 @@ use crate::driver_message::DriverMessage;
 use crate::identity::{Membership, encode_key};
 use crate::network::connection_gater::ConnectionGater;
 use crate::network::inbound::Incoming;
+use crate::seal::Seal;
 use crate::snapshot::Snapshot;
 use vc_client::frames::{FrameError, Frames};
 
@@ -215,11 +216,12 @@ impl AuthServer {
             certificates.await.map_err(|_| Refusal::Stopping)?.map_err(Refusal::NotAdmitted)?;
         self.gater.admit(peer);
         tracing::info!(%node, %name, token = claims.jti, ?role, "node joined");
+        let is_server = role == NodeRole::Server;
         Ok(JoinResponse {
             certificate,
             certificates,
-            cluster_key: (role == NodeRole::Server).then(|| encode_key(root)).flatten(),
-            file_key: self.membership.seal.encode(),
+            cluster_key: is_server.then(|| encode_key(root)).flatten(),
+            file_key: self.membership.seal.as_ref().filter(|_| is_server).map(Seal::encode),
             peers: self.peer_addresses(Audience::Node),
         })
     }

@@ -15,7 +15,6 @@ mod answer;
 mod container_lookup;
 mod error;
 mod nat_rules;
-mod per_ip_limiter;
 mod resolver;
 mod server;
 mod service_router;

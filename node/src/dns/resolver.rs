@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Response};
 use super::container_lookup::ContainerLookup;
-use super::per_ip_limiter::{PerIpLimiter, Permit};
 use super::table::Table;
 use super::upstream::{self, ForwardError, MAX_DATAGRAM, Transport, Upstream};
+use crate::limiter::Limiter;
 
 /// Limit of concurrent UDP queries, in total and per container.
 const MAX_QUERIES: (usize, usize) = (512, 64);
@@ -37,7 +37,7 @@ pub(super) struct Resolver {
 impl Resolver {
     /// Answers queries in datagrams until `stop` is cancelled; completes when all are answered.
     pub(super) async fn serve_udp(self, socket: UdpSocket, stop: CancellationToken) {
-        let limiter = PerIpLimiter::new(MAX_QUERIES.0, MAX_QUERIES.1);
+        let limiter = Limiter::new(MAX_QUERIES.0, MAX_QUERIES.1);
         let socket = Arc::new(socket);
         let mut tasks = JoinSet::new();
         let mut buffer = vec![0; MAX_DATAGRAM];
@@ -63,7 +63,7 @@ impl Resolver {
             let query = buffer.get(..bytes).unwrap_or_default().to_vec();
             let (resolver, socket) = (self.clone(), Arc::clone(&socket));
             tasks.spawn(async move {
-                let _permit: Permit = permit;
+                let _permit = permit;
                 if let Some(answer) = resolver.answer(&query, address, Transport::Udp).await {
                     let _ = socket.send_to(&answer, client).await;
                 }
@@ -74,7 +74,7 @@ impl Resolver {
 
     /// Answers queries on TCP connections, and accepts some until `stop` is cancelled; completes when all are closed.
     pub(super) async fn serve_tcp(self, listener: TcpListener, stop: CancellationToken) {
-        let limiter = PerIpLimiter::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
+        let limiter = Limiter::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
         let mut tasks = JoinSet::new();
         loop {
             let (stream, client) = tokio::select! {
@@ -93,7 +93,7 @@ impl Resolver {
             let Some(permit) = limiter.acquire(*client.ip()) else { continue };
             let resolver = self.clone();
             tasks.spawn(async move {
-                let _permit: Permit = permit;
+                let _permit = permit;
                 resolver.serve_connection(stream, *client.ip()).await;
             });
         }

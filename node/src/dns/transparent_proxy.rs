@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use vc_protocol::ServiceKey;
 
 use super::container_lookup::ContainerLookup;
-use super::per_ip_limiter::{PerIpLimiter, Permit};
 use super::service_router::{Admit, ServiceRouter};
 use super::table::Table;
+use crate::limiter::Limiter;
 
 /// Limit of concurrent connections, in total and per container.
 const MAX_CONNECTIONS: (usize, usize) = (16_384, 4096);
@@ -35,7 +35,7 @@ pub(super) struct TransparentProxy<F> {
 impl<F: ServiceRouter> TransparentProxy<F> {
     /// Accepts connections until `stop` is cancelled; completes when all are closed.
     pub(super) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
-        let limiter = PerIpLimiter::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
+        let limiter = Limiter::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
         let mut tasks = JoinSet::new();
         loop {
             let (stream, client) = tokio::select! {
@@ -58,7 +58,7 @@ impl<F: ServiceRouter> TransparentProxy<F> {
             };
             let proxy = self.clone();
             tasks.spawn(async move {
-                let _permit: Permit = permit;
+                let _permit = permit;
                 match proxy.target(&stream, client).await {
                     Some((service, port)) => proxy.router.tcp(stream, service, port).await,
                     None => reset(&stream),

@@ -12,8 +12,8 @@ use libp2p::{
     quic, relay, tcp,
 };
 use vc_protocol::wire::{
-    AUTH_PROTOCOL, EXEC_PROTOCOL, IMAGE_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP, ROUTE_PROTOCOL,
-    SYNC_PROTOCOL,
+    AUTH_PROTOCOL, EXEC_PROTOCOL, FILES_PROTOCOL, IMAGE_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP,
+    ROUTE_PROTOCOL, SYNC_PROTOCOL,
 };
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
@@ -71,6 +71,7 @@ pub(crate) struct Member {
     pub(crate) exec_inbound: inbound::Behaviour,
     pub(crate) route_inbound: inbound::Behaviour,
     pub(crate) image_inbound: inbound::Behaviour,
+    pub(crate) files_inbound: inbound::Behaviour,
 }
 
 /// Handles that open streams.
@@ -96,6 +97,8 @@ pub(crate) struct Streams {
     pub(crate) route: Incoming,
     /// Image layers, from members.
     pub(crate) image: Incoming,
+    /// Requests for secrets and configs, from members.
+    pub(crate) files: Incoming,
 }
 
 /// Builds the swarm with its transports.
@@ -114,6 +117,7 @@ pub(crate) fn swarm(
     let (exec_inbound, exec_streams) = inbound::Behaviour::new(EXEC_PROTOCOL);
     let (route_inbound, route_streams) = inbound::Behaviour::new(ROUTE_PROTOCOL);
     let (image_inbound, image_streams) = inbound::Behaviour::new(IMAGE_PROTOCOL);
+    let (files_inbound, files_streams) = inbound::Behaviour::new(FILES_PROTOCOL);
     let incoming = Streams {
         auth: auth_streams,
         sync: sync_streams,
@@ -121,6 +125,7 @@ pub(crate) fn swarm(
         exec: exec_streams,
         route: route_streams,
         image: image_streams,
+        files: files_streams,
     };
     let controls = Controls { auth: auth.new_control(), members: streams.new_control() };
     let peer = key.public().to_peer_id();
@@ -188,6 +193,7 @@ pub(crate) fn swarm(
                 exec_inbound,
                 route_inbound,
                 image_inbound,
+                files_inbound,
             },
             gater,
         ),

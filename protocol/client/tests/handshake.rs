@@ -114,7 +114,7 @@ fn admitted() -> AuthResponse {
         // Larger than a frame before authentication.
         certificates: vec!["x".repeat(MAX_AUTH_FRAME); 4],
         cluster_key: None,
-        file_key: "key".to_owned(),
+        file_key: None,
         peers: vec![],
     }))
 }

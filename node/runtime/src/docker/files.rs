@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bollard::models::{Mount, MountType};
-use vc_crdt::FileKey;
-use vc_protocol::Name;
+use futures::future::BoxFuture;
+use tokio::task::spawn_blocking;
+use vc_protocol::InstanceId;
+use vc_protocol::file::FileRequest;
 use vc_protocol::spec::{ContainerSpec, FileId, FileMount};
 
 use crate::identity::Identity;
@@ -24,10 +26,11 @@ pub(super) const DIRECTORIES: [&str; 2] = ["/run/vc", "/dev/shm/vc"];
 /// The magic numbers of in-memory file systems: tmpfs and ramfs (`statfs(2)`).
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// Returns the content of a secret or config.
-pub type OpenFile = dyn Fn(&FileKey) -> Result<Vec<u8>, OpenFileError> + Send + Sync;
+/// Returns the content of a secret or config that an instance mounts.
+pub type OpenFile =
+    dyn Fn(FileRequest) -> BoxFuture<'static, Result<Vec<u8>, OpenFileError>> + Send + Sync;
 
-/// Why a secret or config could not be decrypted.
+/// Why the content of a secret or config cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenFileError {
     /// It was removed from the cluster; its name.
@@ -36,6 +39,14 @@ pub enum OpenFileError {
     /// It was sealed with another key; its name.
     #[error("{0} cannot be decrypted with the files.key of this node; deploy it again")]
     WrongKey(FileId),
+    /// This node is a worker, and no server handed it over.
+    #[error("no server hands over {file} ({reason}); see 'vc nodes'")]
+    NoServer {
+        /// Its name.
+        file: FileId,
+        /// Why not, for each server.
+        reason: String,
+    },
 }
 
 /// Why the secrets and configs of a container could not be written. No error has anything of their contents.
@@ -94,40 +105,27 @@ impl Files {
 
     /// Writes all files of a container, unless they exist: other contents mean another container. Returns the
     /// directory.
-    pub(super) fn write(
+    pub(super) async fn write(
         &self,
-        project: &Name,
         container: &str,
+        id: &InstanceId,
         spec: &ContainerSpec,
     ) -> Result<PathBuf, FilesError> {
         let directory = self.directory(container)?;
         if directory.exists() {
             return Ok(directory);
         }
-        let contents: Vec<(&FileMount, Vec<u8>)> = spec
-            .files
-            .iter()
-            .map(|mount| {
-                let (file, version) = (mount.file.clone(), mount.version.clone());
-                let key = FileKey { project: project.clone(), file, version };
-                Ok((mount, (self.open)(&key)?))
-            })
-            .collect::<Result<_, OpenFileError>>()?;
-        // What a crash left incomplete is replaced or swept.
-        let new = directory.with_file_name(format!("{}.new", file_name(container)));
-        let write_all = || {
-            remove(&new)?;
-            private(&new)?;
-            for (number, (mount, content)) in contents.iter().enumerate() {
-                write_file(&new.join(number.to_string()), mount, content)?;
-            }
-            fs::rename(&new, &directory)
-        };
-        write_all().map_err(|error| {
-            let _ = remove(&new); // The next start removes it otherwise.
-            FilesError::Write(error)
-        })?;
-        Ok(directory)
+        let mut contents = Vec::new();
+        for mount in &spec.files {
+            let (instance, file, version) = (id.clone(), mount.file.clone(), mount.version.clone());
+            let content = (self.open)(FileRequest { instance, file, version }).await?;
+            contents.push((mount.clone(), content));
+        }
+        let container = container.to_owned();
+        spawn_blocking(move || write_all(directory, &container, &contents))
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(FilesError::Write)
     }
 
     /// Removes the files of a container.
@@ -147,6 +145,31 @@ impl Files {
         let entries =
             directories.filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+}
+
+/// Writes the files of a container into a new directory, which it returns.
+fn write_all(
+    directory: PathBuf,
+    container: &str,
+    contents: &[(FileMount, Vec<u8>)],
+) -> io::Result<PathBuf> {
+    // What a crash left incomplete is replaced or swept.
+    let new = directory.with_file_name(format!("{}.new", file_name(container)));
+    let written = || {
+        remove(&new)?;
+        private(&new)?;
+        for (number, (mount, content)) in contents.iter().enumerate() {
+            write_file(&new.join(number.to_string()), mount, content)?;
+        }
+        fs::rename(&new, &directory)
+    };
+    match written() {
+        Ok(()) => Ok(directory),
+        Err(error) => {
+            let _ = remove(&new); // The next start removes it otherwise.
+            Err(error)
+        }
     }
 }
 

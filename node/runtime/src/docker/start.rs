@@ -1,9 +1,10 @@
 //! Starting containers.
 
+use std::path::PathBuf;
+
 use bollard::errors::Error;
 use bollard::models::NetworkConnectRequest;
 use bollard::query_parameters::CreateContainerOptionsBuilder;
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use vc_engine::runtime::{InstanceId, Observed, Phase};
 use vc_protocol::image::DigestError;
@@ -49,8 +50,6 @@ pub(super) enum StartError {
     /// Secrets are not sent over the network.
     #[error("secrets and configs need a Docker engine on this host, but it is at {0}")]
     RemoteFiles(String),
-    #[error("reading its secrets and configs was interrupted")]
-    FilesInterrupted,
     /// The engine refused; what it was asked for, and its answer.
     #[error("Docker cannot {0}: {1}")]
     Docker(&'static str, String),
@@ -89,9 +88,14 @@ impl DockerClient {
         let options = options.build();
         let mut pulled = false;
         for _ in 0..MAX_ATTEMPTS {
+            // Before the permit: a server may have to be asked for them.
+            let files = tokio::select! {
+                () = cancel.cancelled() => return Err(StartError::Cancelled),
+                written = self.write_files(&name, id, spec) => written?,
+            };
             // The semaphore is never closed.
             let permit = self.starts.acquire().await;
-            let context = self.prepare(&name, id, spec).await?;
+            let context = self.prepare(id, spec, files).await?;
             let body = container::body(&self.identity, id, spec, &context);
             match client.create_container(Some(options.clone()), body).await {
                 Ok(_) => {}
@@ -149,23 +153,29 @@ impl DockerClient {
         Err(StartError::RemovedMeanwhile(name))
     }
 
-    /// Prepares what a container needs before it is created or started again: its files, volumes and networks.
-    async fn prepare(
+    /// Writes the secrets and configs of a container, unless they are there. Returns their directory, if it has any.
+    async fn write_files(
         &self,
         name: &str,
         id: &InstanceId,
         spec: &ContainerSpec,
-    ) -> Result<ContainerContext, StartError> {
-        let files = if spec.files.is_empty() {
-            None
-        } else if self.is_local() {
-            let (files, project) = (self.files.clone(), id.slot.service.project.clone());
-            let (name, spec) = (name.to_owned(), spec.clone());
-            let written = spawn_blocking(move || files.write(&project, &name, &spec)).await;
-            Some(written.map_err(|_| StartError::FilesInterrupted)??)
-        } else {
+    ) -> Result<Option<PathBuf>, StartError> {
+        if spec.files.is_empty() {
+            return Ok(None);
+        }
+        if !self.is_local() {
             return Err(StartError::RemoteFiles(self.host.to_string()));
-        };
+        }
+        Ok(Some(self.files.write(name, id, spec).await?))
+    }
+
+    /// Prepares what a container needs before it is created or started again: its volumes and networks.
+    async fn prepare(
+        &self,
+        id: &InstanceId,
+        spec: &ContainerSpec,
+        files: Option<PathBuf>,
+    ) -> Result<ContainerContext, StartError> {
         let project = &id.slot.service.project;
         self.create_volumes(project, spec).await.map_err(|error| {
             StartError::of(error, |message| StartError::Docker("create its volumes", message))

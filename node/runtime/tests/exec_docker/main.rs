@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vc_engine::runtime::{Phase, RuntimeAction, RuntimeEvent};
 use vc_protocol::control::ExecRequest;
+use vc_protocol::file::FileRequest;
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, InstanceId, Keypair, NodeId};
 use vc_runtime::docker::{Config, Exec, OpenFileError};
@@ -45,7 +46,9 @@ impl Host {
         };
         let config = RuntimeConfig::Docker(Config {
             host: Some(engine.host()),
-            open: Arc::new(|key: &vc_crdt::FileKey| Err(OpenFileError::NotFound(key.file.clone()))),
+            open: Arc::new(|request: FileRequest| {
+                Box::pin(std::future::ready(Err(OpenFileError::NotFound(request.file))))
+            }),
             memory: None,
             images: Images::open(engine.dir.path(), Some(&engine.host())).expect("a store"),
             dns: Arc::new(Vec::new),

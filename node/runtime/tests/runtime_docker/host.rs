@@ -9,9 +9,10 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
+use vc_protocol::file::FileRequest;
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, Keypair, NodeId};
-use vc_runtime::docker::{Config, DnsServers, OpenFileError};
+use vc_runtime::docker::{Config, DnsServers, OpenFile, OpenFileError};
 use vc_runtime::images::Images;
 use vc_runtime::{Config as RuntimeConfig, Identity, NoDrain, Runtime};
 
@@ -73,12 +74,14 @@ impl Host {
     ) -> Self {
         let (tx, events) = mpsc::channel(64);
         let images = Images::open(dir.path(), Some(&host)).expect("a store");
-        let open = move |key: &vc_crdt::FileKey| {
-            let contents = contents.lock().expect("not poisoned");
-            let content = contents.get(&key.to_string()).cloned();
-            content.ok_or_else(|| OpenFileError::NotFound(key.file.clone()))
-        };
-        let (host, open) = (Some(host), Arc::new(open));
+        let open: Arc<OpenFile> = Arc::new(move |request| {
+            let FileRequest { instance, file, version } = request;
+            let project = instance.slot.service.project;
+            let key = vc_crdt::FileKey { project, file: file.clone(), version };
+            let content = contents.lock().expect("not poisoned").get(&key.to_string()).cloned();
+            Box::pin(std::future::ready(content.ok_or(OpenFileError::NotFound(file))))
+        });
+        let host = Some(host);
         let config = Config { host, open, memory: Some(memory), images, dns };
         let config = RuntimeConfig::Docker(config);
         let runtime = Runtime::start(config, identity(node), Arc::new(NoDrain), tx);
