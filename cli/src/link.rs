@@ -59,7 +59,7 @@ pub(crate) fn expires(credential: &Credential) -> Millis {
 
 #[cfg(test)]
 mod tests {
-    use vc_protocol::token::{Claims, Scope, UserRole};
+    use vc_protocol::token::{Claims, Scope, UserLimits, UserRole};
     use vc_protocol::{ClusterId, Keypair};
 
     use super::*;
@@ -93,6 +93,7 @@ mod tests {
             scope: Scope::User(UserRole::Viewer),
             peers,
             issuer: None,
+            limits: UserLimits::default(),
         };
         Credential { token: "a.b-c.d_e".to_owned(), claims }
     }

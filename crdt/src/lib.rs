@@ -12,6 +12,7 @@ mod cluster_document;
 mod document;
 mod held;
 mod known;
+mod limited;
 pub mod liveness;
 mod progress;
 mod received;

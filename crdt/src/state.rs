@@ -10,7 +10,7 @@ use vc_protocol::change::DocumentId;
 use vc_protocol::instance::Claim;
 use vc_protocol::node::{Holds, NodeInfo};
 use vc_protocol::spec::{FileId, FileKind, ServiceSpec};
-use vc_protocol::token::Scope;
+use vc_protocol::token::{Scope, UserLimits};
 use vc_protocol::{InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
 use crate::document::{Document, Edit};
@@ -157,6 +157,9 @@ pub struct ImageRecord {
     pub size: u64,
     /// Time of the push.
     pub pushed: Millis,
+    /// The projects of the token that pushed it, for whose services alone the reference means this image; `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projects: Option<BTreeSet<Name>>,
 }
 
 /// A token that was issued.
@@ -172,6 +175,9 @@ pub struct TokenRecord {
     pub issued: Millis,
     /// When it expires.
     pub expires: Millis,
+    /// Limits of a user. Since schema 3.
+    #[serde(flatten)]
+    pub limits: UserLimits,
 }
 
 /// What a revocation is about: `token/ID` or `user/NAME`.

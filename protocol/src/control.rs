@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::http::{FetchRequest, ResponseHead, SocketRequest};
 use crate::spec::{Deployment, FileContent};
-use crate::token::{NodeRole, UserRole};
+use crate::token::{NodeRole, UserLimits, UserRole};
 use crate::{ApiError, Millis, Name, ServiceKey, VolumeKey};
 
 pub use changes::Change;
@@ -21,6 +21,9 @@ pub use rows::{
     MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, Rollout, RolloutState, ServiceDetail,
     ServiceDiff, ServiceRow, StatusReport, TokenRow, UnplacedRow, VolumeRow,
 };
+
+/// What stands for the value of an environment variable that is not shown.
+pub const MASK: &str = "***";
 
 /// A request, with the role it needs. `service` and `node` are as users write them: `web` or `shop/web`; a name or an id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,10 +46,13 @@ pub enum Request {
         #[serde(default)]
         files: Vec<FileContent>,
     },
-    /// Returns the details of a service. Viewer.
+    /// Returns the details of a service. Viewer; deployer with `show_values`.
     Inspect {
         /// Name of the service: `web` or `shop/web`.
         service: String,
+        /// Whether to return the values of environment variables, and not [`MASK`] in their place.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        show_values: bool,
     },
     /// Replaces the instances by new ones of the same spec, as an update does. Deployer.
     Restart {
@@ -127,7 +133,7 @@ pub enum Request {
         /// The services; empty for all.
         services: Vec<ServiceKey>,
     },
-    /// Returns log lines of instances. Viewer.
+    /// Returns log lines of instances. Viewer whose token allows it, or deployer.
     Logs(LogRequest),
     /// Creates a token. Admin.
     CreateToken(TokenRequest),
@@ -263,6 +269,9 @@ pub enum TokenSubject {
         name: Name,
         /// The role of the user.
         role: UserRole,
+        /// The projects that the token is limited to, and whether a viewer may read logs.
+        #[serde(flatten)]
+        limits: UserLimits,
     },
 }
 

@@ -6,13 +6,15 @@
 //! too. Tokens are bearer secrets until they expire; certificates do not expire. All servers hold the root key, as the
 //! managers of Docker Swarm do: any of them can admit a node when the others are down.
 
+use std::collections::BTreeSet;
+
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use libp2p_identity::{Keypair, PublicKey};
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, Millis, NodeId};
+use crate::{ClusterId, Millis, Name, NodeId};
 
 /// The largest token, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
@@ -43,7 +45,7 @@ impl NodeRole {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UserRole {
-    /// May read, including logs and environment values.
+    /// May read, without environment values, and without logs unless the token says so.
     Viewer,
     /// May also change services and volumes.
     Deployer,
@@ -76,6 +78,44 @@ pub enum Scope {
     User(UserRole),
 }
 
+/// What a user token says beside its role.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct UserLimits {
+    /// The projects that the token is limited to; `None` for all projects and the cluster itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projects: Option<BTreeSet<Name>>,
+    /// Whether a viewer may read logs. Deployers and admins may in any case.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub logs: bool,
+}
+
+impl UserLimits {
+    /// Returns whether the token is for this project.
+    pub fn include(&self, project: &Name) -> bool {
+        self.projects.as_ref().is_none_or(|projects| projects.contains(project))
+    }
+
+    /// Returns whether a user with this role may read logs.
+    pub fn may_read_logs(&self, role: UserRole) -> bool {
+        self.logs || role >= UserRole::Deployer
+    }
+}
+
+/// What a new token permits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permits {
+    /// The kind of the token, and its role.
+    pub scope: Scope,
+    /// Limits of a user.
+    pub limits: UserLimits,
+}
+
+impl From<Scope> for Permits {
+    fn from(scope: Scope) -> Self {
+        Self { scope, limits: UserLimits::default() }
+    }
+}
+
 /// The JWT claims of a credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -100,6 +140,9 @@ pub struct Claims {
     /// The issuer's certificate, unless the issuer is the root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// Limits of a user.
+    #[serde(flatten)]
+    pub limits: UserLimits,
 }
 
 /// Longest lifetime of a token in milliseconds: ten years.
@@ -169,6 +212,7 @@ pub fn issue_certificate(
         scope: Scope::Member(role),
         peers: Vec::new(),
         issuer: None,
+        limits: UserLimits::default(),
     };
     sign(&claims, root)
 }
@@ -184,16 +228,17 @@ pub struct Issuer<'a> {
 }
 
 impl Issuer<'_> {
-    /// Issues a token for `sub` with this scope that expires `ttl` after `now`. `id` is random and becomes the token's id.
+    /// Issues a token for `sub` that expires `ttl` after `now`. `id` is random and becomes the token's id.
     pub fn issue(
         &self,
-        scope: Scope,
+        permits: impl Into<Permits>,
         sub: &str,
         peers: Vec<Multiaddr>,
         id: u64,
         now: Millis,
         ttl: Millis,
     ) -> Result<String, TokenError> {
+        let Permits { scope, limits } = permits.into();
         let claims = Claims {
             aud: self.cluster,
             iss: NodeId::of(&self.key.public()).map_err(|_| TokenError::Malformed)?,
@@ -204,6 +249,7 @@ impl Issuer<'_> {
             scope,
             peers,
             issuer: Some(self.certificate.to_owned()),
+            limits,
         };
         sign(&claims, self.key)
     }
@@ -335,6 +381,43 @@ mod tests {
         assert_eq!(verify(&token, cluster(&root), NOW - HOUR), Err(TokenError::NotYetValid));
         let other = cluster(&key(9));
         assert_eq!(verify(&token, other, NOW), Err(TokenError::WrongCluster(cluster(&root))));
+    }
+
+    #[test]
+    fn the_claims_of_a_token_without_limits_are_as_they_were() {
+        let (root, server) = (key(1), key(2));
+        let token = issue(&root, &server, NodeRole::Server, Scope::User(UserRole::Viewer));
+        let claims = decode_unverified(&token).expect("claims");
+        let json = serde_json::to_value(&claims).expect("plain data");
+        let fields: Vec<&String> = json.as_object().expect("an object").keys().collect();
+        let mut expected = ["aud", "iss", "sub", "jti", "iat", "exp", "scope", "issuer"];
+        expected.sort_unstable();
+        assert_eq!(fields, expected);
+        assert_eq!(claims.limits, UserLimits::default());
+    }
+
+    #[test]
+    fn limits_are_part_of_what_is_signed() {
+        let (root, server) = (key(1), key(2));
+        let certificate =
+            issue_certificate(&root, id(&server), NodeRole::Server, NOW).expect("signed");
+        let limits = UserLimits {
+            projects: Some(BTreeSet::from(["shop".parse().expect("a name")])),
+            logs: true,
+        };
+        let permits = Permits { scope: Scope::User(UserRole::Deployer), limits: limits.clone() };
+        let token = Issuer { cluster: cluster(&root), key: &server, certificate: &certificate }
+            .issue(permits, "ada", vec![], 7, NOW, HOUR)
+            .expect("signed");
+        let claims = verify(&token, cluster(&root), NOW).expect("valid");
+        assert_eq!(claims.limits, limits);
+        assert!(limits.include(&"shop".parse().expect("a name")));
+        assert!(!limits.include(&"bank".parse().expect("a name")));
+        let payload = token.split('.').nth(1).expect("a payload");
+        let json = data_encoding::BASE64URL_NOPAD.decode(payload.as_bytes()).expect("base64");
+        let text = String::from_utf8(json).expect("JSON").replace("\"shop\"", "\"bank\"");
+        let other = data_encoding::BASE64URL_NOPAD.encode(text.as_bytes());
+        assert!(verify(&token.replace(payload, &other), cluster(&root), NOW).is_err());
     }
 
     #[test]

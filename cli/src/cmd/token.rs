@@ -1,10 +1,11 @@
 //! `vc token`: creates, lists and revokes tokens for nodes and users.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use vc_protocol::control::{Request, TokenRequest, TokenSubject};
-use vc_protocol::token::{NodeRole, UserRole};
+use vc_protocol::token::{NodeRole, UserLimits, UserRole};
 use vc_protocol::{Millis, Name};
 
 use crate::app::App;
@@ -94,11 +95,15 @@ Examples:
   vc token create --node | vc-node join --token-file -
   vc token create --node --role worker --ttl 1h
   vc token create --user ada --role deployer --ttl 7d > ada.token
+  vc token create --user ann --role deployer --project shop --project blog > ann.token
+  vc token create --user eve --role viewer --logs > eve.token
   vc token create --user phone --role viewer --ttl 12h --browser > phone.token
 
-A viewer reads everything except secrets (also specifications with their environment, and logs) and opens services that
-publish TCP ports. A deployer also changes services, runs commands in instances and copies their files. An admin also
-creates tokens and drains and removes nodes.
+A viewer reads everything except secrets, the values of environment variables and, without --logs, logs, and opens services
+that publish TCP ports. A deployer also changes services, runs commands in instances and copies their files. An admin also
+creates tokens, drains and removes nodes, and says what projects may use of their hosts.
+
+A token with --project sees the nodes and these projects only, and changes nothing else.
 
 A token is valid for anyone who has it until it expires: treat it like a password.")]
 struct Create {
@@ -111,6 +116,12 @@ struct Create {
     /// For a node, server (default: it admits others too) or worker; for a user, viewer (default), deployer or admin
     #[arg(long, value_enum, hide_possible_values = true)]
     role: Option<Role>,
+    /// For a user, only this project; may be repeated [default: all projects]
+    #[arg(long = "project", value_name = "NAME", conflicts_with = "node")]
+    projects: Vec<Name>,
+    /// For a viewer, also the logs of services; a deployer may read them in any case
+    #[arg(long, conflicts_with = "node")]
+    logs: bool,
     /// Lifetime [default: 1d for a node, 30d for a user]
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     ttl: Option<Duration>,
@@ -175,7 +186,15 @@ impl Create {
                 return Err("the role of a user is viewer, deployer or admin");
             }
         };
-        Ok(TokenSubject::User { name, role })
+        if role == UserRole::Admin && !self.projects.is_empty() {
+            return Err(
+                "an admin changes nodes and tokens, which belong to no project: leave --project out",
+            );
+        }
+        let projects = Some(self.projects.iter().cloned().collect());
+        let projects = projects.filter(|it: &BTreeSet<Name>| !it.is_empty());
+        let limits = UserLimits { projects, logs: self.logs };
+        Ok(TokenSubject::User { name, role, limits })
     }
 }
 
@@ -186,6 +205,8 @@ mod tests {
     #[test]
     fn roles_of_nodes_and_users_are_not_mixed() {
         let create = |user: Option<&str>, role| Create {
+            projects: Vec::new(),
+            logs: false,
             node: user.is_none().then(|| "node".parse().expect("a name")),
             user: user.map(|name| name.parse().expect("a name")),
             role,
@@ -197,10 +218,24 @@ mod tests {
         assert_eq!(create(None, Some(Role::Worker)).subject(), Ok(node(NodeRole::Worker)));
         assert!(create(None, Some(Role::Admin)).subject().is_err());
         let name: Name = "ada".parse().expect("a name");
-        let viewer = TokenSubject::User { name: name.clone(), role: UserRole::Viewer };
+        let viewer = TokenSubject::User {
+            name: name.clone(),
+            role: UserRole::Viewer,
+            limits: UserLimits::default(),
+        };
         assert_eq!(create(Some("ada"), None).subject(), Ok(viewer));
-        let admin = TokenSubject::User { name, role: UserRole::Admin };
+        let admin =
+            TokenSubject::User { name, role: UserRole::Admin, limits: UserLimits::default() };
         assert_eq!(create(Some("ada"), Some(Role::Admin)).subject(), Ok(admin));
         assert!(create(Some("ada"), Some(Role::Server)).subject().is_err());
+        let limited = |role| Create {
+            projects: vec!["shop".parse().expect("a name")],
+            ..create(Some("ada"), Some(role))
+        };
+        assert!(limited(Role::Admin).subject().is_err());
+        let subject = limited(Role::Deployer).subject().expect("a user");
+        let json = serde_json::to_value(&subject).expect("plain data");
+        let expected = serde_json::json!({"name": "ada", "role": "deployer", "projects": ["shop"]});
+        assert_eq!(json["user"], expected);
     }
 }

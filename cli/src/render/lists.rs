@@ -10,8 +10,8 @@ use super::Style;
 use super::table::{lines, number, of_instance, of_node, table, text};
 use super::units::{ago, bytes, cores, cores_used, short_duration, timestamp};
 use vc_client::text::{list, one_line};
-use vc_protocol::Millis;
 use vc_protocol::instance::InstanceState;
+use vc_protocol::{Millis, Name};
 
 /// Renders `vc services`.
 pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
@@ -196,19 +196,26 @@ pub(crate) fn volumes(rows: &[VolumeRow], style: Style) -> String {
 /// Renders the table of `vc token ls`.
 pub(crate) fn tokens(rows: &[TokenRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
+        let projects = match &row.projects {
+            Some(projects) => projects.iter().map(Name::as_str).collect::<Vec<_>>().join(", "),
+            None if row.kind == "user" => "all".to_owned(),
+            None => String::new(),
+        };
         let state = if row.revoked { text("revoked").fg(Color::Red) } else { text("valid") };
         vec![
             text(&row.id),
             text(&row.kind),
             text(&row.name),
             text(&row.role),
+            text(projects),
             text(&row.created_by),
             text(timestamp(row.created)),
             text(timestamp(row.expires)),
             state,
         ]
     });
-    let columns = ["TOKEN", "KIND", "NAME", "ROLE", "CREATED BY", "CREATED", "EXPIRES", "STATE"];
+    let columns =
+        ["TOKEN", "KIND", "NAME", "ROLE", "PROJECTS", "CREATED BY", "CREATED", "EXPIRES", "STATE"];
     table(&columns, cells, style)
 }
 

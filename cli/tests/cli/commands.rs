@@ -3,7 +3,7 @@
 use vc_protocol::control::{
     Change, MoveRow, Reply, Request, TokenRequest, TokenSubject, VolumeRow,
 };
-use vc_protocol::token::{NodeRole, UserRole};
+use vc_protocol::token::{NodeRole, UserLimits, UserRole};
 use vc_protocol::{ApiError, ErrorCode};
 
 use crate::Home;
@@ -141,7 +141,11 @@ fn only_the_created_token_is_printed() {
     );
     home.vc(&["token", "create", "--user", "ada"]).ok();
     let worker = TokenSubject::Node { name: "node".parse().unwrap(), role: NodeRole::Worker };
-    let ada = TokenSubject::User { name: "ada".parse().expect("a name"), role: UserRole::Viewer };
+    let ada = TokenSubject::User {
+        name: "ada".parse().expect("a name"),
+        role: UserRole::Viewer,
+        limits: UserLimits::default(),
+    };
     let expected = [
         Request::CreateToken(TokenRequest { subject: worker, ttl_ms: 3_600_000, browser: false }),
         Request::CreateToken(TokenRequest {

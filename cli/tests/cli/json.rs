@@ -152,6 +152,8 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         created: 0,
         expires: 0,
         revoked: true,
+        projects: None,
+        logs: true,
     };
     let image = ImageRow {
         reference: String::new(),

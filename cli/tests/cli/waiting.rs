@@ -162,7 +162,7 @@ fn restart_rollback_and_scale_wait_like_deploy() {
     };
     let mut plan = member(OURS, 10, vec![]);
     plan.answer = Box::new(move |request| match request {
-        Request::Inspect { service } if service == "web" => {
+        Request::Inspect { service, .. } if service == "web" => {
             vec![Reply::Service(Box::new(detail.clone()))]
         }
         Request::Watch { services } => {

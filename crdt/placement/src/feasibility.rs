@@ -54,7 +54,8 @@ pub(crate) enum Infeasible<'a> {
     },
     HostPort {
         port: &'a Port,
-        holder: PortHolder<'a>,
+        /// The slot that has it; `None` if it is of another project, whose services are not named.
+        holder: Option<PortHolder<'a>>,
     },
 }
 
@@ -140,7 +141,10 @@ pub(crate) fn check_resources<'a>(
         });
     }
     match allocation.ports.conflict(service.ports()) {
-        Some((port, holder)) => Err(Infeasible::HostPort { port, holder }),
+        Some((port, holder)) => {
+            let holder = Some(holder).filter(|(it, _)| it.project == service.key.project);
+            Err(Infeasible::HostPort { port, holder })
+        }
         None => Ok(()),
     }
 }
@@ -274,13 +278,17 @@ impl fmt::Display for Infeasible<'_> {
                 Bytes(*total),
                 Bytes(*required)
             ),
-            Self::HostPort { port, holder: (service, replica) } => {
+            Self::HostPort { port, holder } => {
                 f.write_str("has host port ")?;
                 match port.host_ip.filter(|ip| !ip.is_unspecified()) {
                     Some(ip) => write!(f, "{}", std::net::SocketAddr::new(ip, port.published))?,
                     None => write!(f, "{}", port.published)?,
                 }
-                write!(f, "/{} in use by {service}.{replica}", port.protocol.as_str())
+                write!(f, "/{} in use by ", port.protocol.as_str())?;
+                match holder {
+                    Some((service, replica)) => write!(f, "{service}.{replica}"),
+                    None => f.write_str("another project"),
+                }
             }
         }
     }

@@ -1,8 +1,10 @@
 //! The diff of a deployment: the values of the spec that differ, by path.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use vc_crdt::View;
-use vc_protocol::control::ServiceDiff;
+use vc_protocol::control::{MASK, ServiceDiff};
 use vc_protocol::spec::{Deployment, FileKind, FileMount, ServiceSpec};
 
 use crate::mutation::revision;
@@ -12,12 +14,22 @@ const MAX_VALUE: usize = 200;
 
 /// Returns the services that change, in the order of the deployments. The versions of files must be filled in as for
 /// [`Deploy`](crate::Mutation::Deploy).
-pub fn diff(view: &View, deployments: &[Deployment]) -> Vec<ServiceDiff> {
-    let all = deployments.iter().map(|wanted| of_service(view, wanted));
+///
+/// Without `values`, those of environment variables are neither shown nor compared: whether one differs would tell whether a
+/// guess of it is right.
+pub fn diff(view: &View, deployments: &[Deployment], values: bool) -> Vec<ServiceDiff> {
+    let all = deployments.iter().map(|wanted| of_service(view, wanted, values));
     all.filter(|diff| diff.created || !diff.changes.is_empty()).collect()
 }
 
-fn of_service(view: &View, wanted: &Deployment) -> ServiceDiff {
+/// Replaces the values of environment variables by [`MASK`].
+pub fn mask_environment(environment: &mut BTreeMap<String, String>) {
+    for value in environment.values_mut() {
+        MASK.clone_into(value);
+    }
+}
+
+fn of_service(view: &View, wanted: &Deployment, show_values: bool) -> ServiceDiff {
     let service = &wanted.service;
     let spec = revision::adopted(&view.cluster, wanted);
     let mut changes = Vec::new();
@@ -29,12 +41,20 @@ fn of_service(view: &View, wanted: &Deployment) -> ServiceDiff {
             changes.push(format!("replicas: {}", wanted.replicas.unwrap_or(1)));
         }
         Some(held) => {
-            changes.append(&mut between(&held.spec, &spec));
+            let masked = |spec: &ServiceSpec| {
+                let mut spec = spec.clone();
+                if !show_values {
+                    mask_environment(&mut spec.container.environment);
+                }
+                spec
+            };
+            changes.append(&mut between(&masked(&held.spec), &masked(&spec)));
             let before = view.cluster.replicas(service);
             if let Some(replicas) = wanted.replicas.filter(|&replicas| replicas != before) {
                 changes.push(format!("replicas: {before} -> {replicas}"));
             }
-            if held.spec == spec && revision::retries_update(view, service) {
+            // That the spec is equal would tell that the values are.
+            if show_values && held.spec == spec && revision::retries_update(view, service) {
                 changes.push("nothing; the failed update is retried".to_owned());
             }
         }

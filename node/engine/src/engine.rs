@@ -498,7 +498,12 @@ impl Engine {
     ) -> Result<(Vec<SignedChange>, Vec<Change>), MutationError> {
         let now = self.wall;
         if matches!(mutation, Mutation::Revoke(_)) && !self.replica.has_tokens() {
-            return Err(MutationError::OlderMembers);
+            return Err(MutationError::OlderMembers("refuse revoked tokens"));
+        }
+        if let Some(cannot) = mutation.needs_authority()
+            && !self.replica.has_authority()
+        {
+            return Err(MutationError::OlderMembers(cannot));
         }
         let (wanted, changes) = mutation.apply(&self.view, &by, now)?;
         let id = self.replica.id();

@@ -26,7 +26,7 @@ mod runtime_health;
 mod startup_hold;
 mod workload;
 
-pub use diff::diff;
+pub use diff::{diff, mask_environment};
 pub use engine::Engine;
 pub use file_access::{FileRefusal, file_access};
 pub use identity::Process;

@@ -10,7 +10,7 @@ pub(crate) mod revision;
 mod tests;
 mod tokens;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{
     ClusterState, FileKey, ImageRecord, MoveOrder, RevocationKey, SealedFile, TokenRecord,
@@ -20,7 +20,7 @@ use vc_placement::rebalance;
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
 use vc_protocol::spec::{Deployment, ServiceSpec};
-use vc_protocol::{Millis, NodeId, ServiceKey, VolumeKey};
+use vc_protocol::{Millis, Name, NodeId, ServiceKey, VolumeKey};
 
 pub use error::MutationError;
 pub use find::{FindError, find_node, find_service, find_services};
@@ -54,6 +54,8 @@ pub enum Mutation {
         id: String,
         /// Bytes, uncompressed.
         size: u64,
+        /// The projects for whose services alone the reference means it; `None` for all.
+        projects: Option<BTreeSet<Name>>,
     },
     /// Drains a node, or ends the drain.
     Drain {
@@ -98,6 +100,17 @@ pub enum Mutation {
 }
 
 impl Mutation {
+    /// Returns what members without the maps of schema 3 cannot do of it; `None` if it needs nothing of them.
+    pub(crate) fn needs_authority(&self) -> Option<&'static str> {
+        match self {
+            Self::IssueToken { record, .. } if record.limits.projects.is_some() => {
+                Some("limit tokens to projects")
+            }
+            Self::Image { projects: Some(_), .. } => Some("limit images to projects"),
+            _ => None,
+        }
+    }
+
     /// Returns the cluster state after the mutation, and what it changes. Errors: the mutation is refused.
     pub(crate) fn apply(
         &self,
@@ -127,10 +140,11 @@ impl Mutation {
                 files::drop_unused(view, &mut state);
                 found.into_iter().map(|service| Change::Removed { service }).collect()
             }
-            Self::Image { reference, id, size } => {
-                let record = ImageRecord { id: id.clone(), size: *size, pushed: now };
+            Self::Image { reference, id, size, projects } => {
+                let (id, projects) = (id.clone(), projects.clone());
+                let record = ImageRecord { id: id.clone(), size: *size, pushed: now, projects };
                 let held = state.images.insert(reference.clone(), record);
-                let (reference, id) = (reference.clone(), id.clone());
+                let reference = reference.clone();
                 vec![match held {
                     Some(held) if held.id == id => Change::ImageUnchanged { reference, id },
                     _ => Change::ImagePushed { reference, id },

@@ -3,15 +3,21 @@
 use std::collections::BTreeSet;
 
 use vc_crdt::View;
-use vc_protocol::Supports;
 use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus};
 use vc_protocol::instance::InstanceState;
 use vc_protocol::node::NodeInfo;
+use vc_protocol::{ServiceKey, Supports};
 
 use crate::routes::{Clash, Routes};
 
-/// Returns the problems of a view with these rows.
-pub(crate) fn problems(view: &View, nodes: &[NodeRow], instances: &[InstanceRow]) -> Vec<String> {
+/// Returns the problems with these rows: of all, or of the nodes and of what `limited` shows, a part of the view.
+pub(crate) fn problems(
+    whole: &View,
+    limited: Option<&View>,
+    nodes: &[NodeRow],
+    instances: &[InstanceRow],
+) -> Vec<String> {
+    let view = limited.unwrap_or(whole);
     let mut problems = Vec::new();
     for row in nodes {
         if row.state == NodeStatus::Down {
@@ -32,9 +38,9 @@ pub(crate) fn problems(view: &View, nodes: &[NodeRow], instances: &[InstanceRow]
     problems.extend(instances.iter().filter(is_problem).map(|row| {
         format!("{}.{} is {}: {}", row.service, row.replica, row.state.as_str(), row.reason)
     }));
-    problems.extend(unpublished(view));
+    problems.extend(unpublished(whole, limited));
     problems.extend(held(view));
-    problems.extend(older(view));
+    problems.extend(older(whole));
     problems
 }
 
@@ -78,17 +84,26 @@ fn held(view: &View) -> Vec<String> {
 }
 
 /// Returns a line for every port that cannot be published.
-fn unpublished(view: &View) -> Vec<String> {
-    let routes = Routes::of(view);
+fn unpublished(whole: &View, limited: Option<&View>) -> Vec<String> {
+    // Conflicts show in the whole view; what has the port is named to those who may see it.
+    let routes = Routes::of(whole);
+    let shows = |service: &ServiceKey| {
+        limited.is_none_or(|view| view.cluster.services.contains_key(service))
+    };
     let clash = |Clash { wanted, held_by }: &Clash| {
         let (port, service) = (wanted.port.name(), &wanted.service);
+        let held_by = match shows(held_by) {
+            true => held_by.to_string(),
+            false => "a service of another project".to_owned(),
+        };
         format!(
             "port {port} of {service} is not published: {held_by} was deployed earlier and publishes it"
         )
     };
-    let mut problems: Vec<String> = routes.clashes.iter().map(clash).collect();
-    let published = || routes.ports.values().flatten();
-    for (&node, state) in view.nodes.iter().filter(|(node, _)| view.up.contains(node)) {
+    let clashes = routes.clashes.iter().filter(|it| shows(&it.wanted.service));
+    let mut problems: Vec<String> = clashes.map(clash).collect();
+    let published = || routes.ports.values().flatten().filter(|it| shows(&it.service));
+    for (&node, state) in whole.nodes.iter().filter(|(node, _)| whole.up.contains(node)) {
         for (port, why) in &state.ports {
             let services: BTreeSet<String> = published()
                 .filter(|it| it.port.name() == *port)
@@ -97,7 +112,9 @@ fn unpublished(view: &View) -> Vec<String> {
             // The service may be removed by now.
             if !services.is_empty() {
                 let services = services.into_iter().collect::<Vec<_>>().join(" and ");
-                let node = view.name(node);
+                // The process that has it may be one of another project.
+                let why = if limited.is_some() { "it is taken there" } else { why };
+                let node = whole.name(node);
                 problems
                     .push(format!("port {port} of {services} is not published on {node}: {why}"));
             }

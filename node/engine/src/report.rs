@@ -196,6 +196,8 @@ pub fn tokens(view: &View, now: Millis) -> Vec<TokenRow> {
                 created: record.issued,
                 expires: record.expires,
                 revoked: view.cluster.is_revoked(id, &record.name, record.issued),
+                projects: record.limits.projects.clone(),
+                logs: matches!(record.scope, Scope::User(role) if record.limits.may_read_logs(role)),
             }
         })
         .collect();
@@ -298,18 +300,20 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
     view.nodes.iter().map(row).chain(view.left.iter().map(gone)).collect()
 }
 
-/// Returns a summary of the cluster as `node` sees it.
+/// Returns a summary of the cluster as `node` sees it, or of its nodes and of what `limited` shows, a part of it.
 pub fn status(
-    view: &View,
+    whole: &View,
+    limited: Option<&View>,
     vitals: &BTreeMap<NodeId, Vitals>,
     cluster: ClusterId,
     node: NodeId,
 ) -> StatusReport {
-    let nodes = nodes(view, vitals);
+    let view = limited.unwrap_or(whole);
+    let nodes = nodes(whole, vitals);
     let services = services(view);
     let up = || nodes.iter().filter(|row| row.state == NodeStatus::Up);
     let sum = |of: fn(&NodeRow) -> u64| up().map(of).fold(0, u64::saturating_add);
-    let problems = problems(view, &nodes, &instances(view));
+    let problems = problems(whole, limited, &nodes, &instances(view));
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     StatusReport {
         cluster: cluster.to_string(),

@@ -143,7 +143,7 @@ impl Node {
     fn problems(&self) -> String {
         let (view, vitals) = (self.engine.view(), self.engine.vitals());
         let (_, id, cluster) = key();
-        report::status(&view, vitals, cluster, id).problems.join("; ")
+        report::status(&view, None, vitals, cluster, id).problems.join("; ")
     }
 }
 

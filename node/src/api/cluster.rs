@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use vc_crdt::View;
 use vc_engine::Mutation;
 use vc_protocol::control::{LiveUpdate, Reply};
 use vc_protocol::{ApiError, ErrorCode, Multiaddr};
@@ -57,9 +58,18 @@ impl Cluster {
         self.snapshot.borrow().clone()
     }
 
-    /// Returns the reports of a snapshot, computed once for all callers.
-    pub(super) fn reports(&self, snapshot: &Snapshot) -> Arc<LiveUpdate> {
-        self.reports.of(snapshot, self.membership.cluster, self.membership.node)
+    /// Returns what the latest view shows to a user.
+    pub(super) fn view_of(&self, user: &User) -> Arc<View> {
+        let view = self.latest().view;
+        match user.rights.projects() {
+            Some(projects) => Arc::new(view.limited_to(projects)),
+            None => view,
+        }
+    }
+
+    /// Returns what the reports of a snapshot show to a user, computed once for all callers with the same rights.
+    pub(super) fn reports(&self, snapshot: &Snapshot, user: &User) -> Arc<LiveUpdate> {
+        self.reports.of(snapshot, &user.rights, self.membership.cluster, self.membership.node)
     }
 
     /// Returns members' addresses that this audience can dial.

@@ -4,19 +4,22 @@ use tokio::time::sleep;
 use vc_protocol::control::Reply;
 use vc_protocol::exec::KEEPALIVE_INTERVAL;
 
-use super::ControlService;
+use super::{ControlService, scope};
+use crate::auth::User;
 use crate::frames::{Duplex, FrameError, Frames};
 
 impl ControlService {
     /// Sends the events that are kept; with `follow` also those to come, until the client closes the stream.
     pub(super) async fn events(
         &self,
+        user: &User,
         follow: bool,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
         let mut events = self.events.clone();
         loop {
-            for row in events.take(usize::MAX) {
+            let rows = events.take(usize::MAX).into_iter();
+            for row in rows.filter(|row| scope::shows_event(&user.rights, row)) {
                 frames.send(&Reply::Event(row)).await?;
             }
             if !follow {

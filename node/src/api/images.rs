@@ -1,18 +1,35 @@
 //! Requests about images.
 
+use vc_crdt::View;
 use vc_engine::Mutation;
-use vc_protocol::ApiError;
 use vc_protocol::control::{ImagePush, Reply};
+use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
 use super::ControlService;
-use crate::auth::User;
+use crate::auth::{Rights, User};
 use crate::frames::{Duplex, FrameError, Frames};
-use vc_runtime::images::{PushError, Pushed};
+use vc_runtime::images::{PushError, Pushed, reference};
+
+/// Why a token that is limited to projects may not give an image a reference, which all projects share.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum ReferenceError {
+    #[error("the image reference {0} is used by another project")]
+    OtherProject(String),
+    #[error("the image reference {0} exists, and no service of the token's projects uses it")]
+    Exists(String),
+}
+
+impl From<ReferenceError> for ApiError {
+    fn from(error: ReferenceError) -> Self {
+        Self::new(ErrorCode::PermissionDenied, error.to_string())
+            .with_hint("push it under another name, or ask an admin for a token without --project")
+    }
+}
 
 impl ControlService {
-    /// Lists the images that members hold.
-    pub(super) async fn images(&self) -> Reply {
-        let view = self.cluster.latest().view;
+    /// Lists the images that members hold, as far as the user may see them.
+    pub(super) async fn images(&self, user: &User) -> Reply {
+        let view = self.cluster.view_of(user);
         Reply::Images(self.images.rows(&view, self.cluster.membership().node).await)
     }
 
@@ -26,9 +43,23 @@ impl ControlService {
         push: &ImagePush,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<Result<Reply, ApiError>, FrameError> {
+        let check = |reference: &str| {
+            let view = self.cluster.latest().view;
+            check_reference(&user.rights, &view, reference).map_err(ApiError::from)
+        };
+        let allowed = reference::canonical(&push.reference).map(|it| check(&it));
+        if let Ok(Err(error)) = allowed {
+            frames.send(&Reply::Error(error)).await?;
+            return Err(FrameError::Closed);
+        }
         match self.images.receive_push(push, frames).await {
             Ok(Pushed { reference, id, size }) => {
-                let mutation = Mutation::Image { reference, id: id.into(), size };
+                // It may have come into use meanwhile.
+                if let Err(error) = check(&reference) {
+                    return Ok(Err(error));
+                }
+                let projects = user.rights.projects().cloned();
+                let mutation = Mutation::Image { reference, id: id.into(), size, projects };
                 Ok(self.cluster.mutate(user, mutation).await)
             }
             Err(PushError::Stream(error)) => Err(error),
@@ -36,6 +67,103 @@ impl ControlService {
                 frames.send(&Reply::Error(error.into())).await?;
                 Err(FrameError::Closed)
             }
+        }
+    }
+}
+
+/// Checks that a user may push an image under a canonical reference: with a token that is limited to projects only one that is
+/// new, that such a token pushed, or that services of these projects use, and no others.
+fn check_reference(rights: &Rights, view: &View, wanted: &str) -> Result<(), ReferenceError> {
+    let Some(projects) = rights.projects() else { return Ok(()) };
+    let uses = |service: &ServiceKey| {
+        let record = &view.cluster.services[service];
+        let mut specs = std::iter::once(&record.spec).chain(&record.previous);
+        specs.any(|spec| reference::canonical(&spec.container.image).is_ok_and(|it| it == wanted))
+    };
+    let (own, others): (Vec<&ServiceKey>, Vec<&ServiceKey>) = view
+        .cluster
+        .services
+        .keys()
+        .filter(|it| uses(it))
+        .partition(|it| projects.contains(&it.project));
+    if !others.is_empty() {
+        return Err(ReferenceError::OtherProject(wanted.to_owned()));
+    }
+    let held = view.cluster.images.get(wanted);
+    let is_own = |pushed: &Option<_>| {
+        pushed.as_ref().is_some_and(|it: &std::collections::BTreeSet<_>| it.is_subset(projects))
+    };
+    match held {
+        Some(record) if own.is_empty() && !is_own(&record.projects) => {
+            Err(ReferenceError::Exists(wanted.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use vc_crdt::{ClusterState, ImageRecord, KnownVersions, ServiceRecord};
+    use vc_protocol::Name;
+    use vc_protocol::spec::ServiceSpec;
+    use vc_protocol::token::{UserLimits, UserRole};
+
+    use super::*;
+
+    fn projects(names: &[&str]) -> Option<BTreeSet<Name>> {
+        Some(names.iter().map(|it| it.parse().expect("a name")).collect())
+    }
+
+    fn rights(names: Option<BTreeSet<Name>>) -> Rights {
+        let limits = UserLimits { projects: names, logs: false };
+        Rights { name: "ann".to_owned(), role: UserRole::Deployer, limits }
+    }
+
+    fn view() -> View {
+        let mut cluster = ClusterState::default();
+        for (key, image) in [
+            ("shop/web", "web:1"),
+            ("bank/api", "docker.io/api"),
+            ("bank/db", "shared:1"),
+            ("shop/db", "shared:1"),
+        ] {
+            let mut spec = ServiceSpec::default();
+            spec.container.image = image.to_owned();
+            let deployed_by = "ada".to_owned();
+            let (spec, previous) = (spec.into(), None);
+            let record = ServiceRecord { spec, previous, revision: 1, updated: 1, deployed_by };
+            cluster.services.insert(key.parse().expect("a service"), record.into());
+        }
+        for (reference, projects) in [
+            ("web:1", None),
+            ("unused:1", None),
+            ("pushed:1", projects(&["shop"])),
+            ("both:1", projects(&["bank", "shop"])),
+        ] {
+            let record = ImageRecord { id: String::new(), size: 0, pushed: 0, projects };
+            cluster.images.insert(reference.to_owned(), record);
+        }
+        View::from_states(cluster, BTreeMap::new(), &KnownVersions::default())
+    }
+
+    #[test]
+    fn a_project_token_replaces_references_of_its_own_projects_only() {
+        let view = view();
+        let shop = rights(projects(&["shop"]));
+        let check = |wanted: &str| check_reference(&shop, &view, wanted);
+        for allowed in ["new:1", "web:1", "pushed:1"] {
+            assert_eq!(check(allowed), Ok(()), "{allowed}");
+        }
+        for used in ["api:latest", "shared:1"] {
+            assert_eq!(check(used), Err(ReferenceError::OtherProject(used.to_owned())));
+        }
+        for exists in ["unused:1", "both:1"] {
+            assert_eq!(check(exists), Err(ReferenceError::Exists(exists.to_owned())));
+        }
+        for any in ["api:latest", "shared:1", "unused:1"] {
+            assert_eq!(check_reference(&rights(None), &view, any), Ok(()));
         }
     }
 }

@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use vc_protocol::control::{LiveUpdate, Reply};
 
-use super::ControlService;
+use super::{ControlService, scope};
+use crate::auth::User;
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::snapshot::Snapshot;
 
@@ -20,7 +21,11 @@ const MAX_EVENTS: usize = 200;
 
 impl ControlService {
     /// Sends all sections, then those that change, until the client closes the stream.
-    pub(super) async fn live(&self, frames: &mut Frames<impl Duplex>) -> Result<(), FrameError> {
+    pub(super) async fn live(
+        &self,
+        user: &User,
+        frames: &mut Frames<impl Duplex>,
+    ) -> Result<(), FrameError> {
         let mut snapshot = self.cluster.snapshots().clone();
         let mut sent = Arc::new(LiveUpdate::default());
         let mut events = self.events.clone();
@@ -29,11 +34,12 @@ impl ControlService {
             let at = Instant::now();
             let mut update = LiveUpdate::default();
             if changed {
-                let latest = self.latest_reports(&mut snapshot);
+                let latest = self.latest_reports(user, &mut snapshot);
                 update = changes(&sent, &latest);
                 sent = latest;
             }
             update.events = events.take(MAX_EVENTS);
+            update.events.retain(|row| scope::shows_event(&user.rights, row));
             frames.send(&Reply::Live(Box::new(update))).await?;
             tokio::select! {
                 next = next_update(&mut snapshot, at) => match next {
@@ -46,14 +52,15 @@ impl ControlService {
         }
     }
 
-    /// Returns the reports of the latest snapshot, and marks it as seen.
+    /// Returns what the reports of the latest snapshot show to a user, and marks it as seen.
     pub(super) fn latest_reports(
         &self,
+        user: &User,
         snapshot: &mut watch::Receiver<Snapshot>,
     ) -> Arc<LiveUpdate> {
         // Cloned: the channel's lock must not be held while the reports are computed.
         let latest = snapshot.borrow_and_update().clone();
-        self.cluster.reports(&latest)
+        self.cluster.reports(&latest, user)
     }
 }
 

@@ -5,6 +5,7 @@ use vc_protocol::control::Reply;
 
 use super::ControlService;
 use super::reports::status;
+use crate::auth::User;
 use crate::snapshot::Snapshot;
 
 impl ControlService {
@@ -15,8 +16,10 @@ impl ControlService {
     }
 
     /// Summarises the cluster.
-    pub(super) fn status(&self) -> Reply {
+    pub(super) fn status(&self, user: &User) -> Reply {
         let (cluster, node) = (self.cluster.membership().cluster, self.cluster.membership().node);
-        Reply::Status(status(&self.cluster.latest(), cluster, node))
+        let snapshot = self.cluster.latest();
+        let limited = user.rights.projects().map(|projects| snapshot.view.limited_to(projects));
+        Reply::Status(status(&snapshot, limited.as_ref(), cluster, node))
     }
 }

@@ -53,7 +53,15 @@ impl ControlService {
         check(&deployments)?;
         let _computation = user.quota.computation().await?;
         let view = self.cluster.latest().view;
-        self.planner.run(move || Reply::Plan(report::plan(&view, &deployments))).await
+        let limits = user.rights.limits.clone();
+        let plan = move || {
+            let mut plan = report::plan(&view, &deployments);
+            plan.placements.retain(|row| limits.include(&row.service.project));
+            plan.unplaced.retain(|row| limits.include(&row.service.project));
+            plan.moves.retain(|row| limits.include(&row.service.project));
+            Reply::Plan(plan)
+        };
+        self.planner.run(plan).await
     }
 
     /// Returns the deployments that the text of a Compose file describes.

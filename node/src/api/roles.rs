@@ -6,18 +6,15 @@ use vc_protocol::spec::{Deployment, FileKind};
 use vc_protocol::token::UserRole;
 use vc_protocol::{ApiError, ErrorCode};
 
-use crate::auth::User;
+use crate::auth::{Rights, RightsError, User};
 
-/// Checks that the user's role allows the request.
-pub(super) fn check(user: &User, request: &Request) -> Result<(), ApiError> {
-    let required = needs(request).role;
-    if user.role >= required {
-        return Ok(());
+/// Checks that the user's role allows the request, and the right to read logs where it needs that.
+pub(super) fn check(rights: &Rights, request: &Request) -> Result<(), RightsError> {
+    rights.check_role(needs(request).role)?;
+    match request {
+        Request::Logs(_) => rights.check_logs(),
+        _ => Ok(()),
     }
-    let (role, required) = (user.role.as_str(), required.as_str());
-    let message = format!("'{}' has the role {role}, and this request needs {required}", user.name);
-    Err(ApiError::new(ErrorCode::PermissionDenied, message)
-        .with_hint(format!("ask for a token with --role {required}")))
 }
 
 /// What a request needs.
@@ -39,6 +36,7 @@ fn needs(request: &Request) -> Needs {
         }
         // Their versions are computed with the key that servers have.
         Request::Diff { files, .. } => (UserRole::Viewer, !files.is_empty()),
+        Request::Inspect { show_values: true, .. } => (UserRole::Deployer, false),
         Request::Plan { .. }
         | Request::Inspect { .. }
         | Request::Images
@@ -85,7 +83,7 @@ pub(super) fn check_privileges(
     view: &View,
     deployments: &[Deployment],
 ) -> Result<(), ApiError> {
-    if user.role >= UserRole::Admin {
+    if user.rights.role >= UserRole::Admin {
         return Ok(());
     }
     for Deployment { service, spec, .. } in deployments {
@@ -94,7 +92,8 @@ pub(super) fn check_privileges(
         if privileges.is_empty() || is_unchanged {
             continue;
         }
-        let (name, role, privileges) = (&user.name, user.role.as_str(), privileges.join(", "));
+        let (name, role, privileges) =
+            (&user.name, user.rights.role.as_str(), privileges.join(", "));
         let message = format!(
             "{service} asks for {privileges}, which gives it the host: this needs admin, and '{name}' has the role {role}"
         );

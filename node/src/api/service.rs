@@ -10,7 +10,7 @@ use vc_protocol::{ApiError, ErrorCode};
 
 use super::forward::Forwarder;
 use super::plan::Planner;
-use super::{Cluster, roles};
+use super::{Cluster, roles, scope};
 use crate::auth::User;
 use crate::events::Events;
 use crate::exec::{Execs, UserRequest};
@@ -84,10 +84,14 @@ impl ControlService {
     async fn answer(
         &self,
         user: &User,
-        request: Request,
+        mut request: Request,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<Next, FrameError> {
-        if let Err(error) = roles::check(user, &request) {
+        let allowed = roles::check(&user.rights, &request).map_err(ApiError::from);
+        let view = || self.cluster.latest().view;
+        if let Err(error) =
+            allowed.and_then(|()| scope::restrict(&user.rights, &view(), &mut request))
+        {
             frames.send(&Reply::Error(error)).await?;
             return Ok(Next::Request);
         }
@@ -99,11 +103,11 @@ impl ControlService {
 
             // Streams of replies, or of bytes after the first reply.
             Request::Watch { services } => {
-                return self.watch(services, frames).await.map(|()| Next::Request);
+                return self.watch(user, services, frames).await.map(|()| Next::Request);
             }
-            Request::Live => return self.live(frames).await.map(|()| Next::Request),
+            Request::Live => return self.live(user, frames).await.map(|()| Next::Request),
             Request::Events { follow } => {
-                return self.events(follow, frames).await.map(|()| Next::Request);
+                return self.events(user, follow, frames).await.map(|()| Next::Request);
             }
             Request::Logs(request) => {
                 let done = self.logs.stream(self.cluster.snapshots(), user, request, frames).await;
@@ -127,9 +131,9 @@ impl ControlService {
             Request::PushImage(push) => self.push_image(user, &push, frames).await?,
 
             // Single replies.
-            Request::Services => Ok(self.services()),
-            Request::Instances { service } => self.instances(service.as_deref()),
-            Request::Inspect { service } => self.inspect(&service),
+            Request::Services => Ok(self.services(user)),
+            Request::Instances { service } => self.instances(user, service.as_deref()),
+            Request::Inspect { service, show_values } => self.inspect(user, &service, show_values),
             Request::Plan { deployments } => self.plan(user, deployments).await,
             Request::Diff { deployments, files } => self.diff(user, deployments, &files).await,
             Request::Compose { text, project } => self.compose(user, text, project).await,
@@ -148,15 +152,15 @@ impl ControlService {
             }
             Request::Rebalance { apply } => self.rebalance(user, apply).await,
             Request::Nodes => Ok(self.nodes()),
-            Request::Status => Ok(self.status()),
+            Request::Status => Ok(self.status(user)),
             Request::Drain { node, drain } => {
                 self.cluster.mutate(user, Mutation::Drain { node, drain }).await
             }
             Request::Leave { node, force } => {
                 self.cluster.mutate(user, Mutation::Leave { node, force }).await
             }
-            Request::Images => Ok(self.images().await),
-            Request::Volumes => Ok(self.volumes()),
+            Request::Images => Ok(self.images(user).await),
+            Request::Volumes => Ok(self.volumes(user)),
             Request::RemoveVolume { volume } => {
                 self.cluster.mutate(user, Mutation::RemoveVolume { volume }).await
             }

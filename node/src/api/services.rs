@@ -1,25 +1,30 @@
 //! Requests about services and their instances.
 
+use std::iter;
+
 use vc_engine::{FindError, Mutation, report};
 use vc_protocol::ApiError;
 use vc_protocol::control::Reply;
 use vc_protocol::spec::{Deployment, FileContent};
 
-use super::{ControlService, plan, roles};
+use super::{ControlService, mask, plan, roles};
 use crate::auth::User;
 use crate::identity::Membership;
 use crate::secrets::{SealedDeployment, seal_deployment_files};
 
 impl ControlService {
     /// Lists services.
-    pub(super) fn services(&self) -> Reply {
-        Reply::Services(report::services(&self.cluster.latest().view))
+    pub(super) fn services(&self, user: &User) -> Reply {
+        Reply::Services(report::services(&self.cluster.view_of(user)))
     }
 
     /// Lists instances: those of the services that `service` names, or all.
-    pub(super) fn instances(&self, service: Option<&str>) -> Result<Reply, ApiError> {
-        let view = self.cluster.latest().view;
+    pub(super) fn instances(&self, user: &User, service: Option<&str>) -> Result<Reply, ApiError> {
+        let view = self.cluster.view_of(user);
         let mut rows = report::instances(&view);
+        if !user.rights.may_see_values() {
+            mask::digests(&mut rows);
+        }
         if let Some(service) = service {
             let keys = vc_engine::find_services(&view.cluster, service)?;
             rows.retain(|row| keys.contains(&row.service));
@@ -27,12 +32,25 @@ impl ControlService {
         Ok(Reply::Instances(rows))
     }
 
-    /// Describes one service.
-    pub(super) fn inspect(&self, service: &str) -> Result<Reply, ApiError> {
-        let view = self.cluster.latest().view;
+    /// Describes one service, with the values of its environment if the user asks for them.
+    pub(super) fn inspect(
+        &self,
+        user: &User,
+        service: &str,
+        show_values: bool,
+    ) -> Result<Reply, ApiError> {
+        let view = self.cluster.view_of(user);
         let key = vc_engine::find_service(&view.cluster, service)?;
-        let detail =
+        let mut detail =
             report::inspect(&view, &key).ok_or_else(|| FindError::NoService(service.to_owned()))?;
+        if !show_values {
+            for spec in iter::once(&mut detail.spec).chain(&mut detail.previous) {
+                vc_engine::mask_environment(&mut spec.container.environment);
+            }
+        }
+        if !user.rights.may_see_values() {
+            mask::digests(&mut detail.instances);
+        }
         Ok(Reply::Service(Box::new(detail)))
     }
 
@@ -45,7 +63,8 @@ impl ControlService {
     ) -> Result<Reply, ApiError> {
         let _computation = user.quota.computation().await?;
         let SealedDeployment { deployments, .. } = self.complete(deployments, files).await?;
-        Ok(Reply::Diff(vc_engine::diff(&self.cluster.latest().view, &deployments)))
+        let values = user.rights.may_see_values();
+        Ok(Reply::Diff(vc_engine::diff(&self.cluster.latest().view, &deployments, values)))
     }
 
     /// Puts services in place, all or none.

@@ -3,7 +3,7 @@
 use vc_crdt::TokenRecord;
 use vc_engine::{Mutation, report};
 use vc_protocol::control::{Reply, TokenRequest, TokenSubject};
-use vc_protocol::token::{Issuer, MAX_TTL, Scope, TokenError};
+use vc_protocol::token::{Issuer, MAX_TTL, Permits, Scope, TokenError, UserLimits, UserRole};
 use vc_protocol::{ApiError, ErrorCode, Millis};
 
 use super::ControlService;
@@ -12,6 +12,9 @@ use crate::auth::{Audience, User};
 /// Shortest lifetime of a token: tokens count in seconds.
 const MIN_TTL: Millis = 1000;
 
+/// Most projects of a token, which has to fit into a frame of the handshake.
+const MAX_PROJECTS: usize = 32;
+
 /// Why a token was not issued.
 #[derive(Debug, thiserror::Error)]
 enum TokenRequestError {
@@ -19,6 +22,12 @@ enum TokenRequestError {
     Worker,
     #[error("a token's lifetime must be between 1 second and 10 years")]
     Lifetime,
+    #[error(
+        "an admin changes nodes and tokens, which belong to no project: the role cannot be limited to projects"
+    )]
+    LimitedAdmin,
+    #[error("a token is limited to at least one project, and at most {MAX_PROJECTS}")]
+    Projects,
     #[error("no node that is up has an address that browsers can dial")]
     NoBrowserAddress,
     #[error("cannot sign the token: {0}")]
@@ -33,10 +42,25 @@ impl From<TokenRequestError> for ApiError {
         let (code, hint) = match &error {
             E::Worker => (ErrorCode::FailedPrecondition, "use a server with --peer"),
             E::Lifetime => (ErrorCode::InvalidArgument, "choose another --ttl"),
+            E::LimitedAdmin => {
+                (ErrorCode::InvalidArgument, "use --role deployer, or leave --project out")
+            }
+            E::Projects => (ErrorCode::InvalidArgument, "name other projects with --project"),
             E::NoBrowserAddress => (ErrorCode::FailedPrecondition, "see 'vc nodes --addresses'"),
             E::Sign(_) | E::Random(_) => (ErrorCode::Internal, ""),
         };
         Self::new(code, error.to_string()).with_hint(hint)
+    }
+}
+
+/// Checks that a user may have these limits.
+fn check_limits(role: UserRole, limits: &UserLimits) -> Result<(), TokenRequestError> {
+    match &limits.projects {
+        Some(_) if role >= UserRole::Admin => Err(TokenRequestError::LimitedAdmin),
+        Some(projects) if !(1..=MAX_PROJECTS).contains(&projects.len()) => {
+            Err(TokenRequestError::Projects)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -64,11 +88,14 @@ impl ControlService {
         if !(MIN_TTL..=MAX_TTL).contains(&request.ttl_ms) {
             return Err(TokenRequestError::Lifetime);
         }
-        let (scope, name, audience) = match &request.subject {
-            TokenSubject::Node { name, role } => (Scope::Join(*role), name, Audience::Node),
-            TokenSubject::User { name, role } => {
+        let (permits, name, audience) = match &request.subject {
+            TokenSubject::Node { name, role } => {
+                (Permits::from(Scope::Join(*role)), name, Audience::Node)
+            }
+            TokenSubject::User { name, role, limits } => {
+                check_limits(*role, limits)?;
                 let audience = if request.browser { Audience::Browser } else { Audience::User };
-                (Scope::User(*role), name, audience)
+                (Permits { scope: Scope::User(*role), limits: limits.clone() }, name, audience)
             }
         };
         let peers = self.cluster.peer_addresses(audience);
@@ -82,11 +109,14 @@ impl ControlService {
             certificate: &membership.certificate,
         };
         let issued = crate::clock::now();
-        let token = issuer.issue(scope, name.as_str(), peers, id, issued, request.ttl_ms)?;
+        let token =
+            issuer.issue(permits.clone(), name.as_str(), peers, id, issued, request.ttl_ms)?;
         let id = format!("{id:016x}");
+        let Permits { scope, limits } = permits;
         let record = TokenRecord {
             name: name.to_string(),
             scope,
+            limits,
             issued_by: user.name.clone(),
             issued,
             expires: issued.saturating_add(request.ttl_ms),

@@ -9,13 +9,15 @@ use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
 use super::ControlService;
 use super::live::next_update;
+use crate::auth::User;
 use crate::frames::{Duplex, FrameError, Frames};
 
 impl ControlService {
-    /// Sends the rows of these services and their instances, of all when none is named, and again whenever they change,
+    /// Sends the rows of these services and their instances, of all of the user's when none is named, and again whenever they change,
     /// until the client closes the stream.
     pub(super) async fn watch(
         &self,
+        user: &User,
         services: Vec<ServiceKey>,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
@@ -36,7 +38,7 @@ impl ControlService {
         loop {
             let at = Instant::now();
             if changed {
-                let latest = self.latest_reports(&mut snapshot);
+                let latest = self.latest_reports(user, &mut snapshot);
                 let services = latest.services.iter().flatten();
                 let instances = latest.instances.iter().flatten();
                 let rows = Reply::Watched {

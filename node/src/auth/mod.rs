@@ -5,9 +5,11 @@
 mod limits;
 mod peers;
 mod quota;
+mod rights;
 mod server;
 mod user;
 
 pub(crate) use peers::{Audience, peer_addresses};
+pub(crate) use rights::{Rights, RightsError};
 pub(crate) use server::AuthServer;
 pub(crate) use user::{TokenVerifier, User};

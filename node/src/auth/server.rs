@@ -150,7 +150,7 @@ impl AuthServer {
             Credentials::User { token } => {
                 self.authenticate_user(&token, sessions).map(|(user, permit)| {
                     let peers = self.peer_addresses(Audience::User);
-                    (AuthResponse::User { role: user.role, peers }, Some((user, permit)))
+                    (AuthResponse::User { role: user.rights.role, peers }, Some((user, permit)))
                 })
             }
         };
@@ -232,10 +232,11 @@ impl AuthServer {
         token: &str,
         sessions: &SessionLimiter,
     ) -> Result<(User, SessionPermit), Refusal> {
-        let Grant { name, token: id, role, issuer, issued, expires } = self.verifier.user(token)?;
+        let Grant { name, token: id, rights, issuer, issued, expires } =
+            self.verifier.user(token)?;
         let permit = sessions.acquire(&id)?;
         let (credential, quota) = (Arc::from(token), Arc::clone(&permit.quota));
-        Ok((User { name, token: id, credential, role, issuer, issued, expires, quota }, permit))
+        Ok((User { name, token: id, credential, rights, issuer, issued, expires, quota }, permit))
     }
 
     fn peer_addresses(&self, audience: Audience) -> Vec<libp2p::Multiaddr> {

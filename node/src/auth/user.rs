@@ -11,6 +11,7 @@ use vc_protocol::wire::MAX_FRAME;
 use vc_protocol::{ApiError, ClusterId, ErrorCode, Millis, NodeId};
 
 use super::quota::Quota;
+use super::rights::{Rights, RightsError};
 use crate::snapshot::Snapshot;
 
 /// Largest frame accepted from a viewer, in bytes. A token's streams may each hold one incomplete frame.
@@ -22,8 +23,8 @@ pub(crate) struct Grant {
     pub(crate) name: String,
     /// Id of the token.
     pub(crate) token: String,
-    /// The token's role.
-    pub(crate) role: UserRole,
+    /// What it permits.
+    pub(crate) rights: Rights,
     /// The node that issued it.
     pub(crate) issuer: NodeId,
     /// When it was issued, in milliseconds since the Unix epoch.
@@ -76,27 +77,25 @@ impl TokenVerifier {
         let [issued, expires] =
             [claims.iat, claims.exp.unwrap_or(0)].map(|seconds| seconds.saturating_mul(1000));
         let (name, token, issuer) = (claims.sub, claims.jti, claims.iss);
-        Ok(Grant { name, token, role, issuer, issued, expires })
+        let rights = Rights { name: name.clone(), role, limits: claims.limits };
+        Ok(Grant { name, token, rights, issuer, issued, expires })
     }
 
-    /// Verifies the token that another member sends with the request of a user, which needs a role.
+    /// Verifies the token that another member sends with the request of a user, and that the user may make it.
     pub(crate) fn delegated(
         &self,
         peer: PeerId,
         token: &str,
-        needs: UserRole,
+        may: impl FnOnce(&Rights) -> Result<(), RightsError>,
     ) -> Result<Grant, ApiError> {
-        let refused = |message: String| {
-            tracing::warn!(%peer, reason = message, "refused the request of a member for a user");
-            ApiError::new(ErrorCode::PermissionDenied, message)
-        };
-        let grant = self.user(token).map_err(|error| refused(error.to_string()))?;
-        if grant.role < needs {
-            let (name, role) = (&grant.name, grant.role.as_str());
-            let needs = needs.as_str();
-            return Err(refused(format!("'{name}' has the role {role}, and this needs {needs}")));
+        let checked = self
+            .user(token)
+            .map_err(|error| ApiError::new(ErrorCode::PermissionDenied, error.to_string()))
+            .and_then(|grant| may(&grant.rights).map(|()| grant).map_err(ApiError::from));
+        if let Err(error) = &checked {
+            tracing::warn!(%peer, %error, "refused the request of a member for a user");
         }
-        Ok(grant)
+        checked
     }
 }
 
@@ -127,8 +126,8 @@ pub(crate) struct User {
     pub(crate) token: String,
     /// The token itself, for the members that perform requests of the user.
     pub(crate) credential: Arc<str>,
-    /// The token's role.
-    pub(crate) role: UserRole,
+    /// What the token permits.
+    pub(crate) rights: Rights,
     /// The node that issued the token.
     pub(crate) issuer: NodeId,
     /// When the token was issued, in milliseconds since the Unix epoch.
@@ -142,7 +141,7 @@ pub(crate) struct User {
 impl User {
     /// Returns the largest frame accepted from this user, in bytes.
     pub(crate) fn max_frame(&self) -> usize {
-        if self.role < UserRole::Deployer { MAX_VIEWER_FRAME } else { MAX_FRAME }
+        if self.rights.role < UserRole::Deployer { MAX_VIEWER_FRAME } else { MAX_FRAME }
     }
 
     /// Returns whether the cluster refuses the token now, although it was accepted and has not expired.

@@ -25,7 +25,7 @@ use vc_protocol::exec::{ExecFrame, InstanceRequest, MAX_EXEC_CHUNK};
 use vc_protocol::token::UserRole;
 use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
 
-use crate::auth::{TokenVerifier, User};
+use crate::auth::{Rights, TokenVerifier, User};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::member_request::{self, MemberError};
 use crate::network::inbound::Incoming;
@@ -171,7 +171,12 @@ impl Execs {
         Delegated { token, request }: Delegated<InstanceRequest>,
         frames: &mut Frames<Stream>,
     ) -> Result<(), FrameError> {
-        match self.verifier.delegated(peer, &token, UserRole::Deployer) {
+        let project = &request.instance().slot.service.project;
+        let may = |rights: &Rights| {
+            rights.check_role(UserRole::Deployer)?;
+            rights.check_project(project)
+        };
+        match self.verifier.delegated(peer, &token, may) {
             Ok(user) => {
                 let instance = request.instance();
                 tracing::info!(user = user.name, through = %peer, %instance, "instance request");

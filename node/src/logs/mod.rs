@@ -14,11 +14,10 @@ use tokio::time::timeout;
 use vc_protocol::auth::Delegated;
 use vc_protocol::control::{LogRequest, LogRow, Reply};
 use vc_protocol::log::InstanceLogRequest;
-use vc_protocol::token::UserRole;
 use vc_protocol::wire::{LOGS_PROTOCOL, MAX_FRAME};
 use vc_protocol::{InstanceId, NodeId};
 
-use crate::auth::{TokenVerifier, User};
+use crate::auth::{Rights, TokenVerifier, User};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::member_request::{self, MemberError};
 use crate::network::inbound::Incoming;
@@ -149,7 +148,11 @@ impl Logs {
         Delegated { token, request }: Delegated<InstanceLogRequest>,
         frames: &mut Frames<Stream>,
     ) -> Result<(), FrameError> {
-        match self.verifier.delegated(peer, &token, UserRole::Viewer) {
+        let may = |rights: &Rights| {
+            rights.check_logs()?;
+            rights.check_project(&request.slot.service.project)
+        };
+        match self.verifier.delegated(peer, &token, may) {
             Ok(_) => self.send(request, frames).await,
             Err(error) => frames.send(&Reply::Error(error)).await,
         }

@@ -1,6 +1,6 @@
 //! The rows of the control protocol, which `vc --output json` prints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
@@ -143,6 +143,12 @@ pub struct TokenRow {
     pub expires: Millis,
     /// Whether it was revoked.
     pub revoked: bool,
+    /// The projects that a user is limited to; `None` for all.
+    #[serde(default)]
+    pub projects: Option<BTreeSet<Name>>,
+    /// Whether the user may read logs.
+    #[serde(default)]
+    pub logs: bool,
 }
 
 /// A slot with the instance that fills it.

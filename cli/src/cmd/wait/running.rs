@@ -67,7 +67,7 @@ pub(in crate::cmd) async fn change(
         result?;
         let mut targets = BTreeMap::new();
         for service in services {
-            let reply = session.ask(&Request::Inspect { service }).await?;
+            let reply = session.ask(&Request::Inspect { service, show_values: false }).await?;
             let target = ServiceTarget::from(expect_reply!(reply, Service)?.as_ref());
             targets.insert(target.service.clone(), target);
         }

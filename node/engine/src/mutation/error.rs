@@ -49,12 +49,12 @@ pub enum MutationError {
         replicas: u32,
     },
     /// Another service publishes the port.
-    #[error("port {port} is published by {by} already")]
+    #[error("port {port} is published by {} already", .by.as_ref().map_or("a service of another project".to_owned(), ToString::to_string))]
     PortTaken {
         /// The port, as `8080/tcp`.
         port: String,
-        /// The service that publishes it.
-        by: ServiceKey,
+        /// The service that publishes it; `None` if it is of another project, which the user may not see.
+        by: Option<ServiceKey>,
         /// The service that asks for it.
         service: ServiceKey,
     },
@@ -97,8 +97,8 @@ pub enum MutationError {
     #[error("no token '{0}'")]
     NoToken(String),
     /// Not all members know what the change needs.
-    #[error("members of an older version of vc-node cannot refuse revoked tokens")]
-    OlderMembers,
+    #[error("members of an older version of vc-node cannot {0}")]
+    OlderMembers(&'static str),
     /// A newer version wrote the service.
     #[error("{service} {reason}")]
     Held {
@@ -126,7 +126,7 @@ impl MutationError {
             | Self::NodeHasInstances { .. }
             | Self::NodeHoldsVolume { .. }
             | Self::VolumeInUse { .. }
-            | Self::OlderMembers => ErrorCode::FailedPrecondition,
+            | Self::OlderMembers(_) => ErrorCode::FailedPrecondition,
             Self::Held { .. }
             | Self::Document(DocumentError::Held | DocumentError::Unreadable { .. }) => {
                 ErrorCode::FailedPrecondition
@@ -155,7 +155,7 @@ impl MutationError {
             }
             Self::NoVolume(_) => "see 'vc volume ls'".to_owned(),
             Self::NoToken(_) => "see 'vc token ls'".to_owned(),
-            Self::OlderMembers => "upgrade vc-node on all nodes; see 'vc nodes'".to_owned(),
+            Self::OlderMembers(_) => "upgrade vc-node on all nodes; see 'vc nodes'".to_owned(),
             Self::VolumeInUse { services, .. } => match services.first() {
                 Some(service) => format!("run 'vc rm {service}' first"),
                 None => String::new(),

@@ -17,7 +17,7 @@ pub(super) fn check(
         if let Some(port) = taken {
             return Err(MutationError::PortTaken {
                 port: port.name(),
-                by: other.clone(),
+                by: Some(other).filter(|it| it.project == service.project).cloned(),
                 service: service.clone(),
             });
         }
@@ -64,10 +64,15 @@ mod tests {
         let state = state.expect("the port is free");
         apply(&state, vec![wanted("shop/web", &publishing)])
             .expect("the service has the port itself");
-        let refused =
-            "port 8080/tcp is published by shop/web already: publish another port in blog/web";
-        let taken = apply(&state, vec![wanted("blog/web", &publishing)]);
-        assert_eq!(ApiError::from(taken.expect_err("refused")).to_string(), refused);
+        for (service, by) in
+            [("blog/web", "a service of another project"), ("shop/api", "shop/web")]
+        {
+            let taken = apply(&state, vec![wanted(service, &publishing)]).expect_err("refused");
+            let refused = format!(
+                "port 8080/tcp is published by {by} already: publish another port in {service}"
+            );
+            assert_eq!(ApiError::from(taken).to_string(), refused);
+        }
         let both = vec![wanted("blog/web", &publishing), wanted("shop/web", &publishing)];
         assert!(apply(&ClusterState::default(), both).is_err());
         let released =

@@ -163,7 +163,7 @@ fn the_same_version_is_unchanged_unless_it_failed() {
     let second = cluster.state.services[&web()].revision;
     cluster.ends(Some("exited with code 1"));
     assert!(cluster.view().is_rolled_back(&web()));
-    let again = diff(&cluster.view(), &[deployment(image(2))]);
+    let again = diff(&cluster.view(), &[deployment(image(2))], true);
     assert_eq!(again[0].changes, ["nothing; the failed update is retried"]);
     assert_eq!(cluster.deploy(image(2)), "shop/web deployed again");
     assert!(cluster.state.services[&web()].revision > second);
@@ -180,7 +180,7 @@ fn a_restart_is_an_update_to_the_same_that_no_deployment_undoes() {
     assert_eq!(cluster.apply(&restart), Ok(vec!["shop/web is restarting".to_owned()]));
     assert_eq!(cluster.versions(), (restarted(image(1), 1), Some(image(1))));
     cluster.ends(None);
-    assert_eq!(diff(&cluster.view(), &[deployment(image(1))]), []);
+    assert_eq!(diff(&cluster.view(), &[deployment(image(1))], true), []);
     assert_eq!(cluster.deploy(image(1)), "shop/web unchanged");
     // What failed is not restarted: what is in effect is, as an instance that was not there before.
     cluster.deploy(image(2));
@@ -323,7 +323,7 @@ fn a_diff_names_what_changes_and_no_secret() {
     let mut before = image(1);
     before.container.environment.insert("LOG".to_owned(), "info".to_owned());
     before.container.files = vec![secret("1111")];
-    let created = diff(&cluster.view(), &[deployment(before.clone())]);
+    let created = diff(&cluster.view(), &[deployment(before.clone())], true);
     assert!(created[0].created);
     assert_eq!(created[0].changes, ["container.image: \"web:1\"", "replicas: 1"]);
     cluster.deploy(before.clone());
@@ -334,7 +334,7 @@ fn a_diff_names_what_changes_and_no_secret() {
     after.container.command = Some(vec!["serve".to_owned()]);
     after.container.files = vec![secret("2222")];
     let wanted = Deployment { replicas: Some(3), ..deployment(after) };
-    let changes = diff(&cluster.view(), std::slice::from_ref(&wanted)).remove(0).changes;
+    let changes = diff(&cluster.view(), std::slice::from_ref(&wanted), true).remove(0).changes;
     assert_eq!(
         changes,
         [
@@ -347,5 +347,5 @@ fn a_diff_names_what_changes_and_no_secret() {
         ]
     );
     cluster.apply(&deploying(wanted.clone())).expect("deployed");
-    assert_eq!(diff(&cluster.view(), &[wanted]), []);
+    assert_eq!(diff(&cluster.view(), &[wanted], true), []);
 }

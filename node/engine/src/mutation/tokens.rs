@@ -56,7 +56,7 @@ pub(super) fn revoke(
 #[cfg(test)]
 mod tests {
     use vc_crdt::TokenRecord;
-    use vc_protocol::token::UserRole;
+    use vc_protocol::token::{UserLimits, UserRole};
 
     use super::*;
 
@@ -69,6 +69,7 @@ mod tests {
             issued_by: "admin".to_owned(),
             issued,
             expires: issued + DAY,
+            limits: UserLimits::default(),
         }
     }
 

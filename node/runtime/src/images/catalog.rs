@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
 use tokio::time::timeout;
-use vc_crdt::View;
+use vc_crdt::{ImageRecord, View};
 use vc_protocol::control::ImageRow;
 use vc_protocol::image::{Digest, MAX_IDS, Request, Response};
 use vc_protocol::node::RuntimeKind;
@@ -42,7 +42,7 @@ impl Images {
             let held = held.map(|record| &record.spec.container);
             // Nodes of different platforms run different images of one name, so only a push identifies one.
             let unambiguous = platforms.len() == 1 || container.platform.is_some();
-            self.resolve(view, own, container, held, unambiguous)
+            self.resolve(view, own, (&deployment.service, container), held, unambiguous)
         });
         let pinned: Vec<Option<String>> =
             stream::iter(pinned.collect::<Vec<_>>()).buffered(CONCURRENT_RESOLVES).collect().await;
@@ -55,7 +55,7 @@ impl Images {
         &self,
         view: &View,
         own: NodeId,
-        container: &ContainerSpec,
+        (service, container): (&ServiceKey, &ContainerSpec),
         held: Option<&ContainerSpec>,
         unambiguous: bool,
     ) -> Option<String> {
@@ -66,7 +66,10 @@ impl Images {
         if name.parse::<Digest>().is_ok() {
             return Some(name);
         }
-        if let Some(record) = view.cluster.images.get(&name) {
+        let of_project = |record: &&ImageRecord| {
+            record.projects.as_ref().is_none_or(|projects| projects.contains(&service.project))
+        };
+        if let Some(record) = view.cluster.images.get(&name).filter(of_project) {
             return Some(record.id.clone());
         }
         if !unambiguous {

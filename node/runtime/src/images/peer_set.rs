@@ -28,7 +28,8 @@ impl PeerSet {
         let others = view.nodes.keys().filter(|&&node| node != own);
         let members =
             others.map(|&node| Member { node, name: view.name(node), up: view.up.contains(&node) });
-        let pushed = view.cluster.images.iter();
+        // Those of some projects are pinned when a service of theirs is deployed.
+        let pushed = view.cluster.images.iter().filter(|(_, record)| record.projects.is_none());
         let pushed = pushed
             .filter_map(|(reference, record)| Some((reference.clone(), record.id.parse().ok()?)));
         Self { members: members.collect(), pushed: pushed.collect() }
