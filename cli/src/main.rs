@@ -14,7 +14,6 @@ mod known_peers;
 mod link;
 mod render;
 mod terminal;
-mod unpack;
 
 use std::process::ExitCode;
 

@@ -14,6 +14,9 @@ mod duplicate;
 mod events;
 mod exec;
 mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handover;
 mod host;
 mod http;

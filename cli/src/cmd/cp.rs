@@ -12,13 +12,13 @@ use vc_protocol::exec::{ExecFrame, KEEPALIVE_INTERVAL, MAX_EXEC_CHUNK};
 use super::exec::receive_frame;
 use super::target::{Target, TargetError};
 use crate::app::App;
-use crate::error::{Error, Result, SystemError};
+use crate::error::{Error, Result, SystemError, describe_io, io_code};
 use crate::render::note;
-use crate::unpack::unpack;
 use libp2p::Stream;
 use vc_client::frames::{FramesIn, FramesOut};
 use vc_client::{Session, SessionError};
 use vc_protocol::{ApiError, ErrorCode};
+use vc_unpack::{UnpackError, unpack};
 
 /// The most chunks of an archive buffered between the files and the network.
 const CHUNKS: usize = 8;
@@ -180,10 +180,24 @@ async fn out(session: &mut Session, target: PathBuf, contents: bool) -> Result {
     drop(pieces);
     let unpacked = unpacking.await.map_err(thread_failed)?;
     received?;
-    for skipped in unpacked? {
+    for skipped in unpacked.map_err(not_unpacked)? {
         note(&format!("skipped: {skipped}"));
     }
     Ok(())
+}
+
+/// Returns the error that says why an archive was not unpacked.
+fn not_unpacked(error: UnpackError) -> ApiError {
+    match &error {
+        UnpackError::NoName => ApiError::new(ErrorCode::InvalidArgument, error.to_string()),
+        UnpackError::NoDirectory(_) => {
+            ApiError::new(ErrorCode::NotFound, error.to_string()).with_hint("create it first")
+        }
+        UnpackError::Write(path, cause) => ApiError::new(
+            io_code(cause),
+            format!("cannot write {}: {}", path.display(), describe_io(cause)),
+        ),
+    }
 }
 
 async fn into(session: &mut Session, source: PathBuf) -> Result {

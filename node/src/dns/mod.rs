@@ -14,6 +14,8 @@
 mod answer;
 mod container_lookup;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod nat_rules;
 mod resolver;
 mod server;

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Duration;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
+use vc_engine::routes::Endpoint;
 use vc_protocol::ServiceKey;
 use vc_protocol::control::Reply;
 use vc_protocol::http::{FetchRequest, MAX_BODY_FRAME, ResponseHead};
@@ -53,11 +54,12 @@ impl Http {
             }
         };
         frames.set_max(MAX_BODY_FRAME);
-        let node_down = self.router.node_down(&instance.endpoint);
+        let InstanceConnection { endpoint, stream, _permits } = instance;
+        let node_down = self.router.node_down(&endpoint);
         let done = {
             let (mut out, mut input) = frames.split();
             tokio::select! {
-                done = exchange(request, instance, &mut out) => done,
+                done = exchange(request, &endpoint, stream, &mut out) => done,
                 closed = receive_body(&mut input, body, WRITE_TIMEOUT) => Err(closed),
                 () = node_down => Err(FrameError::Io(io::ErrorKind::ConnectionReset.into())),
             }
@@ -69,7 +71,7 @@ impl Http {
 }
 
 /// Builds the request for the instance.
-fn prepare(
+pub(super) fn prepare(
     request: FetchRequest,
     service: &ServiceKey,
 ) -> Result<(Request, BodySender), FetchError> {
@@ -105,7 +107,7 @@ fn prepare(
 
 /// Passes the request's body to the instance, then waits until the client closes the stream. Returns how it ended; a
 /// timeout when the instance takes none of the body for `limit`.
-async fn receive_body<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn receive_body<S: AsyncRead + AsyncWrite + Unpin>(
     input: &mut FramesIn<'_, S>,
     mut body: BodySender,
     limit: Duration,
@@ -130,12 +132,12 @@ async fn receive_body<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Sends the request to the instance and its response to the client.
-async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     request: Request,
-    instance: InstanceConnection,
+    endpoint: &Endpoint,
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     out: &mut FramesOut<'_, S>,
 ) -> Result<(), FrameError> {
-    let InstanceConnection { endpoint, stream, _permits } = instance;
     let broken = |error: hyper::Error| {
         let (instance, cause) = (endpoint.instance.clone(), error.to_string());
         Reply::Error(FetchError::Broken { instance, cause }.into())

@@ -97,7 +97,10 @@ impl Http {
 }
 
 /// Builds the handshake request for the instance.
-fn prepare(request: &SocketRequest, service: &ServiceKey) -> Result<http::Request<()>, FetchError> {
+pub(super) fn prepare(
+    request: &SocketRequest,
+    service: &ServiceKey,
+) -> Result<http::Request<()>, FetchError> {
     if !request.target.starts_with('/') {
         return Err(FetchError::Target(request.target.clone()));
     }

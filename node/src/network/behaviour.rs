@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::Version;
-use libp2p::core::{ConnectedPoint, Transport as _};
+use libp2p::core::{ConnectedPoint, Transport};
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol};
 use libp2p::{
@@ -101,14 +103,14 @@ pub(crate) struct Streams {
     pub(crate) files: Incoming,
 }
 
-/// Builds the swarm with its transports.
-pub(crate) fn swarm(
+/// Builds the protocols.
+pub(super) fn behaviour(
     key: &Keypair,
     cluster: ClusterId,
     gater: ConnectionGater,
-    limiter: ConnectionLimiter,
     config: &Config,
-) -> Result<(Swarm<Behaviour>, Controls, Streams), NetworkError> {
+    relay_client: relay::client::Behaviour,
+) -> Result<(Behaviour, Controls, Streams), NetworkError> {
     let auth = libp2p_stream::Behaviour::new();
     let streams = libp2p_stream::Behaviour::new();
     let (auth_inbound, auth_streams) = inbound::Behaviour::new(AUTH_PROTOCOL);
@@ -168,12 +170,7 @@ pub(crate) fn swarm(
     };
     let limits = connection_limits::ConnectionLimits::default()
         .with_max_established_per_peer(Some(MAX_PER_PEER));
-    let limited = {
-        let gater = gater.clone();
-        move |inner, kind| LimitedTransport::new(inner, kind, gater.clone(), limiter.clone())
-    };
-    let known = gater.clone();
-    let behaviour = |_: &Keypair, relay_client| Behaviour {
+    let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         auth,
         auth_inbound,
@@ -198,19 +195,58 @@ pub(crate) fn swarm(
             gater,
         ),
     };
-    let multiplexed = || muxer::Config::with_max_streams(MAX_STREAMS);
+    Ok((behaviour, controls, incoming))
+}
+
+/// Authenticates the connections of a transport with Noise, and multiplexes them with Yamux.
+pub(super) fn upgrade<T>(
+    transport: T,
+    key: &Keypair,
+    gater: ConnectionGater,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetworkError>
+where
+    T: Transport + Send + Unpin + 'static,
+    T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    T::Error: Send + Sync + 'static,
+    T::Dial: Send,
+    T::ListenerUpgrade: Send,
+{
     let of_peer = move |peer: &PeerId, _: &ConnectedPoint| {
-        let is_member = known.is_member(peer);
+        let is_member = gater.is_member(peer);
         muxer::Config::with_max_streams(if is_member { MAX_STREAMS } else { MAX_USER_STREAMS })
     };
-    let noise =
-        noise::Config::new(key).map_err(|error| NetworkError::setup("TCP transport", error))?;
-    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+    let noise = noise::Config::new(key).map_err(|error| NetworkError::setup("Noise", error))?;
+    Ok(transport
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
         .multiplex_ext(of_peer)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
-        .boxed();
+        .boxed())
+}
+
+/// Returns the configuration of the swarm.
+pub(super) fn swarm_config(config: libp2p::swarm::Config) -> libp2p::swarm::Config {
+    config
+        .with_idle_connection_timeout(IDLE_TIMEOUT)
+        // Saves a round trip per stream: openers offer one protocol and write first.
+        .with_substream_upgrade_protocol_override(Version::V1Lazy)
+}
+
+/// Builds the swarm with its transports.
+pub(crate) fn swarm(
+    key: &Keypair,
+    cluster: ClusterId,
+    gater: ConnectionGater,
+    limiter: ConnectionLimiter,
+    config: &Config,
+) -> Result<(Swarm<Behaviour>, Controls, Streams), NetworkError> {
+    let limited = {
+        let gater = gater.clone();
+        move |inner, kind| LimitedTransport::new(inner, kind, gater.clone(), limiter.clone())
+    };
+    let multiplexed = || muxer::Config::with_max_streams(MAX_STREAMS);
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+    let tcp = upgrade(tcp, key, gater.clone())?;
     let mut quic = quic::Config::new(key);
     // The limit is on streams that the other side opens.
     quic.max_concurrent_stream_limit = MAX_STREAMS as u32 / 2;
@@ -230,6 +266,7 @@ pub(crate) fn swarm(
     })
     .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
     .boxed();
+    let mut handles = None;
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_other_transport(|_| limited(tcp, TransportKind::Tcp))
@@ -240,15 +277,17 @@ pub(crate) fn swarm(
         .map_err(|error| NetworkError::setup("WebRTC transport", error))?
         .with_relay_client(noise::Config::new, multiplexed)
         .map_err(|error| NetworkError::setup("relay transport", error))?
-        .with_behaviour(behaviour)
-        .map_err(|error| NetworkError::setup("behaviours", error))?
-        .with_swarm_config(|config| {
-            config
-                .with_idle_connection_timeout(IDLE_TIMEOUT)
-                // Saves a round trip per stream: openers offer one protocol and write first.
-                .with_substream_upgrade_protocol_override(Version::V1Lazy)
+        .with_behaviour(|_, relay_client| {
+            let (behaviour, controls, incoming) =
+                behaviour(key, cluster, gater, config, relay_client)?;
+            handles = Some((controls, incoming));
+            Ok(behaviour)
         })
+        .map_err(|error| NetworkError::setup("behaviours", error))?
+        .with_swarm_config(swarm_config)
         .with_connection_timeout(CONNECTION_TIMEOUT)
         .build();
+    let (controls, incoming) =
+        handles.ok_or_else(|| NetworkError::setup("behaviours", "none were made"))?;
     Ok((swarm, controls, incoming))
 }

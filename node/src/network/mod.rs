@@ -9,6 +9,8 @@ pub(crate) mod connection_gater;
 mod connection_limiter;
 mod connections;
 mod duplicates;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 pub(crate) mod inbound;
 mod limited_transport;
 mod listen;

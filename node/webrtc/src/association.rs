@@ -1,23 +1,20 @@
 //! DTLS and SCTP of one connection, without I/O or clocks: takes datagrams and the time, yields datagrams and events.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use dimpl::{Dtls, Output};
-use sctp_proto::{
-    Association as SctpAssociation, AssociationHandle, DatagramEvent, Endpoint, EndpointConfig,
-    Event, Payload, PayloadProtocolIdentifier, ServerConfig, TransportConfig,
-};
+use sctp_proto::{Association as SctpAssociation, Event, PayloadProtocolIdentifier};
 
 use crate::{
     certificate::{Certificate, Fingerprint},
     error::ConnectionError,
     message,
-    sctp_guard::{RECEIVE_WINDOW, SctpGuard},
+    sctp::{Sctp, SctpConfig},
+    sctp_guard::SctpGuard,
     transmit_queue::TransmitQueue,
 };
 
@@ -34,24 +31,17 @@ const RECORD_OVERHEAD: usize = 13 + 8 + 16;
 const PACKET_OVERHEAD: usize = 12 + 16;
 
 /// Bytes of a message in one packet: a multiple of 4, to which SCTP pads.
-const FRAGMENT: usize = (MAX_DATAGRAM - RECORD_OVERHEAD - PACKET_OVERHEAD) / 4 * 4;
+pub(crate) const FRAGMENT: usize = (MAX_DATAGRAM - RECORD_OVERHEAD - PACKET_OVERHEAD) / 4 * 4;
 
 /// Maximum data of a frame, in bytes: within what a browser receives, and filling its packets, so that all have one length and
 /// leave in one system call.
 pub(crate) const FRAME_DATA: usize = message::MAX_FRAME / FRAGMENT * FRAGMENT - message::HEADER;
 
-/// Initial and minimum retransmission timeout, in milliseconds: what browsers use, instead of RFC 9260's second.
-const RTO_MS: u64 = 400;
-
-/// SCTP requires a remote address; over DTLS there is only one.
-const PLACEHOLDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-
 /// The configuration shared by all associations of a listener.
 pub(crate) struct AssociationConfig {
     dtls: Arc<dimpl::Config>,
     certificate: Certificate,
-    endpoint: Arc<EndpointConfig>,
-    server: Arc<ServerConfig>,
+    sctp: SctpConfig,
 }
 
 /// The DTLS session and SCTP association of a connection, server side.
@@ -60,9 +50,7 @@ pub(crate) struct Association {
     dtls_deadline: Option<Instant>,
     secured: bool,
     peer: Option<Fingerprint>,
-    endpoint: Endpoint,
-    sctp: Option<(AssociationHandle, SctpAssociation)>,
-    pub guard: SctpGuard,
+    sctp: Sctp,
     /// Scratch space for one DTLS record.
     record: Vec<u8>,
     /// DTLS payload received so far, in bytes.
@@ -79,24 +67,7 @@ impl AssociationConfig {
             .mtu(MAX_DATAGRAM)
             .handshake_timeout(handshake_timeout)
             .build()?;
-        let mut endpoint = EndpointConfig::new();
-        endpoint.max_payload_size(FRAGMENT as u32);
-        let transport = TransportConfig::default()
-            .with_max_receive_buffer_size(RECEIVE_WINDOW)
-            .with_max_send_message_size(message::MAX_FRAME as u32)
-            .with_max_receive_message_size(message::MAX_FRAME as u32)
-            .with_max_init_retransmits(None)
-            .with_max_data_retransmits(None)
-            .with_rto_initial_ms(RTO_MS)
-            .with_rto_min_ms(RTO_MS);
-        let mut server = ServerConfig::new();
-        server.transport = Arc::new(transport);
-        Ok(Self {
-            dtls: Arc::new(dtls),
-            certificate,
-            endpoint: Arc::new(endpoint),
-            server: Arc::new(server),
-        })
+        Ok(Self { dtls: Arc::new(dtls), certificate, sctp: SctpConfig::new() })
     }
 }
 
@@ -110,9 +81,7 @@ impl Association {
             dtls_deadline: None,
             secured: false,
             peer: None,
-            endpoint: Endpoint::new(config.endpoint.clone(), Some(config.server.clone())),
-            sctp: None,
-            guard: SctpGuard::new(),
+            sctp: Sctp::new(&config.sctp),
             record: vec![0; 2048],
             received: 0,
             queue: TransmitQueue::default(),
@@ -140,18 +109,13 @@ impl Association {
             self.dtls.handle_timeout(now)?;
             self.poll_dtls(now)?;
         }
-        if let Some((_, sctp)) = &mut self.sctp
-            && sctp.poll_timeout().is_some_and(|deadline| deadline <= now)
-        {
-            sctp.handle_timeout(now);
-        }
+        self.sctp.handle_timeout(now);
         Ok(())
     }
 
     /// Returns when [`Association::handle_timeout`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let sctp = self.sctp.as_ref().and_then(|(_, sctp)| sctp.poll_timeout());
-        match (self.dtls_deadline, sctp) {
+        match (self.dtls_deadline, self.sctp.poll_timeout()) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         }
@@ -167,23 +131,7 @@ impl Association {
                 Output::Connected => self.secured = true,
                 Output::ApplicationData(packet) => {
                     self.received += packet.len() as u64;
-                    if !self.guard.on_receive(packet)? {
-                        continue;
-                    }
-                    let packet = Bytes::copy_from_slice(packet);
-                    match self.endpoint.handle(now, PLACEHOLDER, None, None, packet) {
-                        Some((handle, DatagramEvent::NewAssociation(sctp))) => {
-                            // One association per connection: others would only cost memory.
-                            self.endpoint.reject_new_associations();
-                            self.sctp.get_or_insert((handle, sctp));
-                        }
-                        Some((_, DatagramEvent::AssociationEvent(event))) => {
-                            if let Some((_, sctp)) = &mut self.sctp {
-                                sctp.handle_event(event);
-                            }
-                        }
-                        None => {}
-                    }
+                    self.sctp.receive(now, packet)?;
                 }
                 Output::CloseNotify => return Err(ConnectionError::Closed),
                 Output::Timeout(deadline) => {
@@ -197,56 +145,37 @@ impl Association {
 
     /// Drains SCTP: seals its packets and queues them.
     pub(crate) fn poll_sctp(&mut self, now: Instant) -> Result<(), ConnectionError> {
-        loop {
-            let Some((handle, sctp)) = &mut self.sctp else {
-                // Answers to the first packets of the handshake.
-                let Some(transmit) = self.endpoint.poll_transmit() else { return Ok(()) };
-                self.seal(now, transmit.payload)?;
+        while let Some(packets) = self.sctp.poll_transmit(now) {
+            if !self.secured {
                 continue;
-            };
-            while let Some(event) = sctp.poll_endpoint_event() {
-                if let Some(event) = self.endpoint.handle_event(*handle, event) {
-                    sctp.handle_event(event);
-                }
             }
-            let Some(transmit) = self.endpoint.poll_transmit().or_else(|| sctp.poll_transmit(now))
-            else {
-                return Ok(());
-            };
-            self.seal(now, transmit.payload)?;
-        }
-    }
-
-    fn seal(&mut self, now: Instant, payload: Payload) -> Result<(), ConnectionError> {
-        let Payload::RawEncode(packets) = payload else { return Ok(()) };
-        if !self.secured {
-            return Ok(());
-        }
-        for packet in packets {
-            self.guard.on_send(&packet);
-            self.dtls.send_application_data(&packet)?;
-            self.poll_dtls(now)?;
+            for packet in packets {
+                self.sctp.guard.on_send(&packet);
+                self.dtls.send_application_data(&packet)?;
+                self.poll_dtls(now)?;
+            }
         }
         Ok(())
     }
 
     /// Returns the next SCTP event.
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
-        self.sctp.as_mut()?.1.poll()
+        self.sctp.poll_event()
     }
 
     /// Returns the SCTP association, once the peer has started one.
     pub(crate) fn sctp(&mut self) -> Option<&mut SctpAssociation> {
-        self.sctp.as_mut().map(|(_, sctp)| sctp)
+        self.sctp.association()
     }
 
     /// Reads the next complete message of a stream.
     pub(crate) fn read(&mut self, id: u16) -> Option<(PayloadProtocolIdentifier, Bytes)> {
-        let message = self.sctp()?.stream(id).ok()?.read_sctp().ok()??;
-        self.guard.on_read(message.chunks.len());
-        let mut bytes = vec![0; message.len()];
-        message.read(&mut bytes).ok()?;
-        Some((message.ppi, bytes.into()))
+        self.sctp.read(id)
+    }
+
+    /// Returns the limits on the peer's packets.
+    pub(crate) fn guard(&mut self) -> &mut SctpGuard {
+        &mut self.sctp.guard
     }
 
     /// Writes a message to a stream. Has no effect if the peer closed the stream or the association is closing.

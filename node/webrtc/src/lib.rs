@@ -31,9 +31,13 @@ mod congestion;
 mod connection;
 mod driver;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod limiter;
 mod listener;
 mod message;
+mod sctp;
 mod sctp_guard;
 mod socket;
 mod stream;

@@ -78,7 +78,8 @@ pub struct ExecOutput {
 }
 
 impl ExecOutput {
-    pub(super) fn new(read: impl AsyncRead + Send + Unpin + 'static, tty: bool) -> Self {
+    /// Returns the output that a connection carries, with headers unless there is a terminal.
+    pub fn new(read: impl AsyncRead + Send + Unpin + 'static, tty: bool) -> Self {
         Self {
             read: Box::new(read),
             tty,

@@ -159,7 +159,7 @@ impl Channels {
             StreamEvent::ResetFailed { .. } => return Err(ProtocolViolation::ResetFailed.into()),
             StreamEvent::ResetComplete { id } => {
                 self.resetting.remove(&id);
-                association.guard.on_reset_complete(id);
+                association.guard().on_reset_complete(id);
             }
             _ => {}
         }

@@ -227,7 +227,7 @@ impl Driver {
                     {
                         return Err(ProtocolViolation::UnauthenticatedData.into());
                     }
-                    if self.association.guard.take_slice(CHUNKS_PER_SLICE) {
+                    if self.association.guard().take_slice(CHUNKS_PER_SLICE) {
                         self.service(now)?;
                         self.handle_timeout(now)?;
                         tokio::task::yield_now().await;
@@ -266,7 +266,7 @@ impl Driver {
                 self.association.poll_sctp(now)?;
                 self.send();
                 if self.channels.resets_complete() {
-                    self.association.guard.on_resets_complete();
+                    self.association.guard().on_resets_complete();
                 }
                 return Ok(());
             }

@@ -5,16 +5,13 @@ use std::path::{Component, Path, PathBuf};
 
 use tar::{Archive, Entry, EntryType};
 use vc_client::text::one_line;
-use vc_protocol::{ApiError, ErrorCode};
-
-use crate::error::{describe_io, io_code};
 
 /// The most skipped entries that are reported.
 const MAX_REPORTED: usize = 20;
 
 /// Why an archive was not unpacked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UnpackError {
+pub enum UnpackError {
     /// The target is `..`, `/` or the like.
     #[error("the target path has no file name: write DIR/NAME")]
     NoName,
@@ -22,25 +19,14 @@ pub(crate) enum UnpackError {
     #[error("there is no directory {}", .0.display())]
     NoDirectory(PathBuf),
     /// The archive is damaged, or the files could not be written.
-    #[error("cannot write {}: {}", .0.display(), describe_io(.1))]
+    #[error("cannot write {}: {}", .0.display(), .1)]
     Write(PathBuf, io::Error),
-}
-
-impl From<UnpackError> for ApiError {
-    fn from(error: UnpackError) -> Self {
-        let (code, hint) = match &error {
-            UnpackError::NoName => (ErrorCode::InvalidArgument, ""),
-            UnpackError::NoDirectory(_) => (ErrorCode::NotFound, "create it first"),
-            UnpackError::Write(_, error) => (io_code(error), ""),
-        };
-        Self::new(code, error.to_string()).with_hint(hint)
-    }
 }
 
 /// Unpacks an archive with one root. If `target` is a directory, the root goes into it under its own name, or with
 /// `contents` only what is in the root; else the root becomes `target`. Returns the skipped entries, each with the reason:
 /// links that leave the directory, devices, pipes.
-pub(crate) fn unpack(
+pub fn unpack(
     archive: impl Read,
     target: &Path,
     contents: bool,

@@ -1,0 +1,41 @@
+//! What a container's query reaches, without sockets: for fuzz targets.
+
+use std::collections::BTreeMap;
+
+use hickory_proto::op::ResponseCode;
+use vc_engine::routes::{Routes, ServiceRoutes};
+use vc_protocol::Name;
+
+use super::answer::{self, Response};
+use super::table::{Querier, Table};
+
+/// Returns the answer to a query of a container in a project with one service, `api` with the alias `store.internal`.
+///
+/// # Panics
+/// A query is treated in two ways.
+#[expect(clippy::expect_used, reason = "a fuzz target")]
+pub fn answer_query(query: &[u8]) -> Option<Vec<u8>> {
+    let name = |text: &str| text.parse::<Name>().expect("a name");
+    let networks = BTreeMap::from([(name("default"), ["store.internal".to_owned()].into())]);
+    let services = [("shop/api", networks.clone()), ("blog/wiki", networks)];
+    let mut routes = Routes::default();
+    for (service, networks) in services {
+        let service_routes = ServiceRoutes { networks, ..ServiceRoutes::default() };
+        routes.services.insert(service.parse().expect("a service"), service_routes);
+    }
+    let querier = Querier { project: name("shop"), networks: [name("default")].into() };
+    let table = Table::default().next(&routes);
+    answer::is_single_label(query);
+    let refused = answer::refuse(query, ResponseCode::ServFail);
+    match answer::answer(query, &querier, &table) {
+        Response::Answer(answer) => {
+            assert!(refused.is_some());
+            Some(answer)
+        }
+        Response::Forward => {
+            assert!(refused.is_some());
+            None
+        }
+        Response::Ignore => None,
+    }
+}

@@ -1,0 +1,2 @@
+#![no_main]
+vc_libfuzzer::target!("batch");
