@@ -60,6 +60,7 @@ pub(crate) async fn stop_instances(
                 Box::pin(std::future::ready(Err(OpenFileError::NotFound(request.file))))
             }),
             memory: None,
+            data_dir: dir.to_owned(),
             dns: Arc::new(Vec::new),
         }),
     };

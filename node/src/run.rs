@@ -111,6 +111,7 @@ pub(crate) async fn run(
                 host,
                 open,
                 memory: None,
+                data_dir: dir.to_owned(),
                 images,
                 dns,
             })

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -11,6 +12,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 
 use super::config::{Config, DnsServers, host};
 use super::files::{self, Files};
+use super::host_paths::ProtectedPaths;
 use crate::docker_error;
 use crate::error::RuntimeError;
 use crate::identity::Identity;
@@ -32,6 +34,7 @@ pub(super) struct DockerClient {
     pub(super) images: Images,
     pub(super) identity: Identity,
     pub(super) files: Files,
+    pub(super) protected: ProtectedPaths,
     pub(super) reporter: Reporter,
     pub(super) starts: Arc<Semaphore>,
     pub(super) removals: Arc<Semaphore>,
@@ -56,12 +59,15 @@ impl fmt::Debug for DnsConfig {
 
 impl DockerClient {
     pub(super) fn new(config: Config, identity: Identity, reporter: Reporter) -> Self {
-        let directories =
-            config.memory.unwrap_or_else(|| files::DIRECTORIES.map(Into::into).into());
+        let default_directories = || files::DIRECTORIES.map(PathBuf::from);
+        let directories = config.memory.unwrap_or_else(|| default_directories().into());
+        let protected = default_directories().into_iter().chain(directories.iter().cloned());
+        let protected = ProtectedPaths::new(protected.chain([config.data_dir]));
         Self {
             host: host(config.host).into(),
             images: config.images,
             identity,
+            protected,
             files: Files::new(directories, &identity, config.open),
             reporter,
             starts: Arc::new(Semaphore::new(CONCURRENT_STARTS)),

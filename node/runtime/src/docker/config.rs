@@ -26,6 +26,8 @@ pub struct Config {
     /// Where decrypted files are kept: the first of these directories that is on an in-memory file system. `None`: in
     /// /run, else in /dev/shm. The engine must see the same directory.
     pub memory: Option<Vec<PathBuf>>,
+    /// The node's data directory, which no container mounts.
+    pub data_dir: PathBuf,
     /// Returns the DNS servers of a container that is about to be created.
     pub dns: Arc<DnsServers>,
 }

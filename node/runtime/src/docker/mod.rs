@@ -14,6 +14,7 @@ mod exec;
 mod files;
 mod handle;
 mod hijack;
+mod host_paths;
 mod labels;
 mod logs;
 mod networks;

@@ -13,6 +13,7 @@ use vc_protocol::spec::ContainerSpec;
 use super::client::DockerClient;
 use super::container::{self, ContainerContext};
 use super::files::FilesError;
+use super::host_paths::HostPathError;
 use super::labels;
 use super::observe::Found;
 use crate::clock::now;
@@ -50,6 +51,8 @@ pub(super) enum StartError {
     /// Secrets are not sent over the network.
     #[error("secrets and configs need a Docker engine on this host, but it is at {0}")]
     RemoteFiles(String),
+    #[error(transparent)]
+    HostPath(#[from] HostPathError),
     /// The engine refused; what it was asked for, and its answer.
     #[error("Docker cannot {0}: {1}")]
     Docker(&'static str, String),
@@ -88,6 +91,7 @@ impl DockerClient {
         let options = options.build();
         let mut pulled = false;
         for _ in 0..MAX_ATTEMPTS {
+            self.protected.check(&spec.mounts)?;
             // Before the permit: a server may have to be asked for them.
             let files = tokio::select! {
                 () = cancel.cancelled() => return Err(StartError::Cancelled),

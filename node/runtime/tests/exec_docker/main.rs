@@ -50,6 +50,7 @@ impl Host {
                 Box::pin(std::future::ready(Err(OpenFileError::NotFound(request.file))))
             }),
             memory: None,
+            data_dir: engine.dir.path().join("node"),
             images: Images::open(engine.dir.path(), Some(&engine.host())).expect("a store"),
             dns: Arc::new(Vec::new),
         });

@@ -82,7 +82,8 @@ impl Host {
             Box::pin(std::future::ready(content.ok_or(OpenFileError::NotFound(file))))
         });
         let host = Some(host);
-        let config = Config { host, open, memory: Some(memory), images, dns };
+        let data_dir = dir.path().to_owned();
+        let config = Config { host, open, memory: Some(memory), data_dir, images, dns };
         let config = RuntimeConfig::Docker(config);
         let runtime = Runtime::start(config, identity(node), Arc::new(NoDrain), tx);
         Self { runtime, events, _dir: dir }

@@ -160,3 +160,21 @@ async fn unavailable_settings_are_reported() {
     );
     assert_eq!(failure, expected);
 }
+
+#[tokio::test]
+async fn the_secrets_of_the_node_are_mounted_by_no_container() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let link = engine.dir.path().join("link");
+    std::os::unix::fs::symlink("/dev", &link).expect("linked");
+    for source in ["/".to_owned(), "/var/run/vc".to_owned(), format!("{}/shm", link.display())] {
+        let mut spec = shell("exec sleep 600");
+        let target = "/host".to_owned();
+        spec.mounts = vec![Mount::Bind { source: source.clone(), target, read_only: true }];
+        let id = host.start("shop/web.1", &spec);
+        let Phase::Failed { reason } = host.change(&id).await.phase else { panic!("{source}") };
+        let expected = format!("the host path {source} is refused: it leads to /");
+        assert!(reason.starts_with(&expected), "{reason}");
+    }
+    assert_eq!(engine.run(&["ps", "-aq"]), "");
+}
