@@ -5,6 +5,7 @@ mod ports;
 mod privileges;
 mod settings;
 mod update;
+pub mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,7 @@ pub use mounts::{FileContent, FileId, FileKind, FileMount, MAX_FILE_BYTES, Mount
 pub use ports::{Expose, Port, PortProtocol, Publish};
 pub use settings::Settings;
 pub use update::{FailureAction, UpdateOrder, UpdatePolicy};
+pub use validate::SpecError;
 
 /// The most replicas of one service.
 pub const MAX_REPLICAS: u32 = 1000;

@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 use vc_compose::MAX_SERVICES;
 use vc_engine::report;
 use vc_protocol::control::Reply;
-use vc_protocol::spec::Deployment;
+use vc_protocol::spec::{Deployment, SpecError};
 use vc_protocol::{ApiError, ErrorCode, Name, ServiceKey};
 
 use super::cluster::stopping;
@@ -31,6 +31,9 @@ pub(super) enum DeploymentError {
         env!("CARGO_PKG_VERSION")
     )]
     UnknownFields { service: ServiceKey, fields: String },
+    /// A field breaks a rule that the types do not express.
+    #[error("{service}: {source}")]
+    Invalid { service: ServiceKey, source: SpecError },
 }
 
 impl From<DeploymentError> for ApiError {
@@ -38,6 +41,7 @@ impl From<DeploymentError> for ApiError {
         let hint = match error {
             DeploymentError::TooLarge { .. } => "split the file into several projects",
             DeploymentError::UnknownFields { .. } => "upgrade vc-node on this node",
+            DeploymentError::Invalid { .. } => "correct the field",
         };
         Self::new(ErrorCode::InvalidArgument, error.to_string()).with_hint(hint)
     }
@@ -103,11 +107,16 @@ impl Planner {
     }
 }
 
-/// Checks that the deployments are few enough to plan within the time that a client waits, and have known fields only.
+/// Checks that the deployments are few enough to plan within the time that a client waits, and have known fields with valid
+/// values only.
 pub(super) fn check(deployments: &[Deployment]) -> Result<(), DeploymentError> {
     if let Some(newer) = deployments.iter().find(|it| it.spec.has_unknown_fields()) {
         let fields = newer.spec.unknown_fields().join(", ");
         return Err(DeploymentError::UnknownFields { service: newer.service.clone(), fields });
+    }
+    for Deployment { service, spec, .. } in deployments {
+        spec.validate()
+            .map_err(|source| DeploymentError::Invalid { service: service.clone(), source })?;
     }
     let instances = deployments.iter().map(|it| u64::from(it.replicas.unwrap_or(1))).sum();
     let services = deployments.len();
@@ -120,6 +129,7 @@ pub(super) fn check(deployments: &[Deployment]) -> Result<(), DeploymentError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
     use vc_compose::Context;
 
     use super::*;
@@ -145,7 +155,49 @@ mod tests {
         let newer: Deployment = serde_json::from_value(json).expect("readable");
         let refused = check(&[newer]).expect_err("unknown field").to_string();
         assert!(refused.contains("shop/web") && refused.contains("container.gpus"), "{refused}");
+        let mut reserved = web.clone();
+        reserved.spec.container.labels.insert("vc.service".to_owned(), "bank".to_owned());
+        let refused = check(&[reserved]).expect_err("reserved label").to_string();
+        assert!(refused.starts_with("shop/web: labels: 'vc.service' is reserved"), "{refused}");
         let single = Deployment { replicas: None, ..web };
         assert!(check(&vec![single; MAX_SERVICES + 1]).is_err());
+    }
+    /// Docker has more ways to give a container its host than a spec has fields; what is no field is refused.
+    #[test]
+    fn other_ways_to_the_host_are_no_fields_of_a_spec() {
+        let bind = |extra: Value| {
+            let mut bind = json!({"source": "/srv", "target": "/x", "read_only": true});
+            bind.as_object_mut()
+                .expect("an object")
+                .extend(extra.as_object().cloned().unwrap_or_default());
+            json!([{ "bind": bind }])
+        };
+        let settings = json!({
+            "network_mode": "container:x", "pid": "host", "pid_mode": "host", "ipc": "host", "ipc_mode": "host",
+            "uts": "host", "userns": "host", "userns_mode": "host", "cgroup": "host", "cgroupns_mode": "host",
+            "cgroup_parent": "/", "runtime": "other", "device_cgroup_rules": ["a *:* rwm"], "device_requests": [],
+            "volumes_from": ["x"], "binds": ["/:/host"], "links": ["x"], "masked_paths": [], "readonly_paths": [],
+        });
+        let mut specs: Vec<Value> = Vec::new();
+        for (key, value) in settings.as_object().expect("an object") {
+            specs.push(json!({"container": {"image": "web:1", "settings": {key: value}}}));
+            specs.push(json!({"container": {"image": "web:1", key: value}}));
+        }
+        for extra in [json!({"propagation": "rshared"}), json!({"driver_opts": {"type": "none"}})] {
+            specs.push(json!({"container": {"image": "web:1", "mounts": bind(extra)}}));
+        }
+        for spec in specs {
+            let deployment = json!({"service": "shop/web", "replicas": null, "spec": spec});
+            let deployment: Deployment = serde_json::from_value(deployment).expect("readable");
+            let refused = check(&[deployment]);
+            assert!(
+                matches!(refused, Err(DeploymentError::UnknownFields { .. })),
+                "{spec}: {refused:?}"
+            );
+        }
+        // A kind of mount that does not exist is not even read.
+        let npipe = json!({"container": {"image": "web:1", "mounts": [{"npipe": {"source": "/", "target": "/x"}}]}});
+        let deployment = json!({"service": "shop/web", "replicas": null, "spec": npipe});
+        assert!(serde_json::from_value::<Deployment>(deployment).is_err());
     }
 }

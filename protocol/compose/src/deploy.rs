@@ -3,6 +3,7 @@
 use super::problem::Problem;
 use super::walk::{At, Fields};
 use super::{duration, update};
+use vc_protocol::spec::validate::is_platform;
 use vc_protocol::spec::{
     Attribute, Constraint, MAX_REPLICAS, RestartCondition, RestartPolicy, UpdatePolicy,
 };
@@ -229,12 +230,8 @@ pub(super) fn is_pinned(constraints: &[Constraint]) -> bool {
 
 /// Parses `platform`: `os/arch`.
 pub(super) fn platform(text: &str) -> Result<String, Problem> {
-    let word = |part: &str| {
-        !part.is_empty()
-            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-    };
     match text.split('/').collect::<Vec<_>>()[..] {
-        [os, arch] if word(os) && word(arch) => Ok(format!("{os}/{}", architecture(arch))),
+        [os, arch] if is_platform(text) => Ok(format!("{os}/{}", architecture(arch))),
         [_, _, _] => Err(Problem::new(format!(
             "the variant in '{text}' is not supported: write os/arch, as in linux/arm64"
         ))),

@@ -3,9 +3,7 @@
 use super::problem::Problem;
 
 use vc_protocol::Millis;
-
-/// The longest duration, milliseconds: a year.
-const MAX: u128 = 365 * 24 * 3600 * 1000;
+use vc_protocol::spec::validate::MAX_DURATION;
 
 /// Parses `1m30s`, `2.5s`, `500ms` or `0` into milliseconds, rounded up. Units: `us`, `ms`, `s`, `m`, `h`, `d`.
 pub(super) fn parse(text: &str) -> Result<Millis, Problem> {
@@ -44,7 +42,7 @@ pub(super) fn parse(text: &str) -> Result<Millis, Problem> {
     }
     match micros.div_ceil(1000) {
         _ if text.is_empty() => Err(bad()),
-        millis if millis > MAX => {
+        millis if millis > u128::from(MAX_DURATION) => {
             Err(Problem::new(format!("'{text}' is too long: write a year at most")))
         }
         millis => Millis::try_from(millis).map_err(|_| bad()),

@@ -6,6 +6,7 @@ use std::io;
 use super::env_file;
 use super::walk::At;
 use super::yaml::Node;
+use vc_protocol::spec::validate::is_key;
 
 /// Reads the `key: value` or `- key=value` entries at `at`; the value is `None` where only the key is given.
 pub(super) fn pairs<'a>(at: &At<'a>) -> Vec<(String, Option<String>, At<'a>)> {
@@ -28,14 +29,13 @@ pub(super) fn pairs<'a>(at: &At<'a>) -> Vec<(String, Option<String>, At<'a>)> {
         }
     }
     pairs.retain(|(key, _, at)| {
-        let named = !(key.is_empty() || key.contains('='));
-        let printable = !key.contains(char::is_control);
-        if !named {
-            at.refuse("has no key: write KEY=value");
-        } else if !printable {
+        let fits = is_key(key);
+        if !fits && key.contains(char::is_control) {
             at.refuse("has control characters in its key: remove them");
+        } else if !fits {
+            at.refuse("has no key: write KEY=value");
         }
-        named && printable
+        fits
     });
     pairs
 }

@@ -12,6 +12,7 @@ use super::target::{Targets, absolute};
 use super::walk::{At, Fields, Walk};
 use super::yaml::Node;
 use vc_protocol::Name;
+use vc_protocol::spec::validate::is_file_name;
 use vc_protocol::spec::{FileContent, FileId, FileKind, FileMount};
 
 /// Readable by every user in the container; the mount is read-only.
@@ -275,10 +276,7 @@ fn source<'a>(name: &str, kind: FileKind, at: &At<'a>) -> Option<Source<'a>> {
 
 /// Checks the name of a secret or config by Compose's rules.
 fn check_name(name: &str) -> Result<(), Problem> {
-    let fits = (1..=64).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-        && !matches!(name, "." | "..");
-    if fits {
+    if is_file_name(name) {
         Ok(())
     } else {
         Err(Problem::new(format!(

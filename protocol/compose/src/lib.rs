@@ -145,6 +145,14 @@ fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
     dependencies::allow_exit(&mut services, walk);
     dependencies::check(&services, &inactive, walk);
     ports::check(&services, walk);
+    // What was refused so far has a default in its place.
+    if walk.problems().is_empty() {
+        for Deployment { service, spec, .. } in services.iter().map(|it| &it.deployment) {
+            if let Err(error) = spec.validate() {
+                walk.refuse(&format!("services.{}", service.service), &format!(": {error}"));
+            }
+        }
+    }
     let files = project.map(|project| top.files.contents(&project)).unwrap_or_default();
     let mut parts = Parts { files, ..Parts::default() };
     for service in services {

@@ -6,12 +6,10 @@ use super::problem::Problem;
 use super::walk::At;
 use super::yaml::Node;
 use vc_protocol::Name;
+use vc_protocol::spec::validate::is_alias;
 
 /// The network of services that name none; it need not be declared.
 const DEFAULT: &str = "default";
-
-/// Bytes of an alias: the limit of a DNS name.
-const MAX_ALIAS: usize = 253;
 
 /// Reads `networks:` at the top.
 pub(super) fn declared(at: Option<&At<'_>>) -> BTreeSet<Name> {
@@ -79,11 +77,7 @@ fn entries<'a>(at: &At<'a>) -> Vec<(&'a str, Vec<String>, At<'a>)> {
 
 /// Parses an alias into lower case: DNS ignores case.
 fn alias(text: &str) -> Result<String, Problem> {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
-    if text.len() <= MAX_ALIAS && text.split('.').all(label) {
+    if is_alias(text) {
         Ok(text.to_ascii_lowercase())
     } else {
         Err(Problem::new(format!(

@@ -9,10 +9,9 @@ use super::problem::Problem;
 use super::walk::{At, Walk};
 use super::yaml::Node;
 use vc_protocol::Name;
+use vc_protocol::spec::validate::MAX_PORTS;
 use vc_protocol::spec::{Expose, Port, PortProtocol, Publish};
 
-/// Ports that one service may publish and expose.
-const MAX_PORTS: usize = 2048;
 /// Ports of all services of a file: a range has a few bytes, and is expanded.
 const MAX_FILE_PORTS: usize = 16 * 1024;
 

@@ -11,6 +11,7 @@ use super::{
     shell_words, volumes,
 };
 use vc_protocol::ServiceKey;
+use vc_protocol::spec::validate::is_image_reference;
 use vc_protocol::spec::{
     ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, OnPartition, Publish,
     ServiceSpec,
@@ -114,9 +115,8 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
 const DEFAULT_GRACE_MS: u64 = 10_000;
 
 fn reference(text: &str) -> Result<String, Problem> {
-    let fits = text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.chars().all(|c| c.is_ascii_graphic());
-    fits.then(|| text.to_owned())
+    is_image_reference(text)
+        .then(|| text.to_owned())
         .ok_or_else(|| Problem::new(format!("'{text}' is not an image reference")))
 }
 

@@ -1,7 +1,6 @@
 //! Docker settings of a container, under Compose's names.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use super::environment::pairs;
 use super::problem::Problem;
@@ -10,6 +9,7 @@ use super::walk::{At, Fields};
 use super::yaml::Node;
 use vc_protocol::parse_memory;
 use vc_protocol::spec::Settings;
+use vc_protocol::spec::validate::{is_capability, is_host_address, is_host_name, is_signal};
 
 /// Takes the settings from a service.
 pub(super) fn take(service: &mut Fields<'_>) -> Settings {
@@ -47,9 +47,7 @@ pub(super) fn take(service: &mut Fields<'_>) -> Settings {
 }
 
 fn hostname(text: &str) -> Result<String, Problem> {
-    let fits = text.len() <= 63
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    fits.then(|| text.to_owned()).ok_or_else(|| {
+    is_host_name(text).then(|| text.to_owned()).ok_or_else(|| {
         Problem::new(format!(
             "'{text}' is not a host name: use at most 63 letters, digits, '-', '_' and '.'"
         ))
@@ -57,15 +55,14 @@ fn hostname(text: &str) -> Result<String, Problem> {
 }
 
 fn capability(text: &str) -> Result<String, Problem> {
-    let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    fits.then(|| text.to_owned()).ok_or_else(|| {
+    is_capability(text).then(|| text.to_owned()).ok_or_else(|| {
         Problem::new(format!("'{text}' is not a capability: write one as in NET_ADMIN"))
     })
 }
 
 fn signal(text: &str) -> Result<String, Problem> {
-    let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-'));
-    fits.then(|| text.to_owned())
+    is_signal(text)
+        .then(|| text.to_owned())
         .ok_or_else(|| Problem::new(format!("'{text}' is not a signal: write one as in SIGINT")))
 }
 
@@ -136,7 +133,7 @@ fn extra_hosts(at: &At<'_>) -> Vec<String> {
         let bare = address.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(address);
         if let Err(why) = hostname(name) {
             at.invalid(why);
-        } else if bare == "host-gateway" || bare.parse::<IpAddr>().is_ok() {
+        } else if is_host_address(bare) {
             found.push(format!("{name}:{bare}"));
         } else {
             at.invalid(format!("'{address}' is not an IP address"));

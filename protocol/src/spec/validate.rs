@@ -1,0 +1,331 @@
+//! The rules that every spec satisfies that a node accepts. The Compose reader applies them too, so that a file and a request
+//! that was made otherwise are held to the same.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+use super::{
+    Attribute, Constraint, ContainerSpec, FileKind, FileMount, Healthcheck, Mount, Port,
+    ServiceSpec, Settings,
+};
+use crate::Millis;
+use crate::image::Digest;
+
+/// The longest duration in a spec, in milliseconds: a year.
+pub const MAX_DURATION: Millis = 365 * 24 * 3600 * 1000;
+/// Ports that one service may publish and expose.
+pub const MAX_PORTS: usize = 2048;
+/// Bytes of a network alias: the limit of a DNS name (RFC 1035, section 2.3.4).
+const MAX_ALIAS: usize = 253;
+/// Names that labels of specs do not begin with: those of the cluster say which instance a container is.
+const OUR_LABELS: &str = "vc.";
+/// Directories with the secrets of containers, on every node.
+const SECRET_DIRECTORIES: [&str; 3] = ["/run/vc", "/var/run/vc", "/dev/shm/vc"];
+
+/// Why a spec is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {problem}")]
+pub struct SpecError {
+    /// The field, as a path in the JSON, with the value if that helps.
+    pub field: String,
+    /// What is wrong with it; continues the path.
+    pub problem: &'static str,
+}
+
+impl ServiceSpec {
+    /// Checks what the types of the fields do not express.
+    ///
+    /// # Errors
+    /// The first field that breaks a rule.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        self.container.validate()?;
+        for Constraint { attribute, value, .. } in &self.constraints {
+            let label = match attribute {
+                Attribute::Label(label) => label.as_str(),
+                _ => "any",
+            };
+            check(is_line(label) && is_line(value), &"constraints", NOT_A_LINE)?;
+        }
+        let count = self.ports.len() + self.expose.len();
+        check(count <= MAX_PORTS, &"ports", "and expose have more than 2048 ports")?;
+        for (index, port) in self.ports.iter().enumerate() {
+            let taken = |other: &Port| {
+                let addresses = [other.host_ip, port.host_ip];
+                (other.published, other.protocol) == (port.published, port.protocol)
+                    && (addresses.contains(&None) || other.host_ip == port.host_ip)
+            };
+            let twice = self.ports.iter().take(index).any(taken);
+            check(!twice, &"ports", "publish a port twice")?;
+            check(port.published > 0 && port.target > 0, &"ports", "have the port 0")?;
+        }
+        let exposed = self.expose.iter().all(|port| port.target > 0);
+        check(exposed, &"expose", "has the port 0")?;
+        duration("update.delay_ms", self.update.delay_ms)?;
+        duration("update.monitor_ms", self.update.monitor_ms)
+    }
+}
+
+const NOT_A_LINE: &str = "is empty, or has control characters";
+const HAS_NUL: &str = "contains a NUL character";
+const NOT_A_KEY: &str = "is not a key: it is empty, or has '=' or control characters";
+
+impl ContainerSpec {
+    fn validate(&self) -> Result<(), SpecError> {
+        check(is_image_reference(&self.image), &"image", "is not an image reference")?;
+        let id = self.image_id.as_ref().is_none_or(|id| id.parse::<Digest>().is_ok());
+        check(id, &"image_id", "is not an image id")?;
+        for (field, words) in [("command", &self.command), ("entrypoint", &self.entrypoint)] {
+            let plain = words.iter().flatten().all(|word| is_text(word));
+            check(plain, &field, HAS_NUL)?;
+        }
+        texts("environment", &self.environment)?;
+        texts("labels", &self.labels)?;
+        for label in self.labels.keys() {
+            let ours = label.starts_with(OUR_LABELS);
+            check(!ours, &at("labels", label), "is reserved: the cluster sets such labels")?;
+        }
+        self.healthcheck.as_ref().map_or(Ok(()), Healthcheck::validate)?;
+        duration("stop_grace_ms", self.stop_grace_ms)?;
+        duration("restart.delay_ms", self.restart.delay_ms.unwrap_or(0))?;
+        let platform = self.platform.as_ref().is_none_or(|text| is_platform(text));
+        check(platform, &"platform", "is not os/arch")?;
+        for (field, text) in [("working_dir", &self.working_dir), ("user", &self.user)] {
+            check(text.as_ref().is_none_or(|text| is_line(text)), &field, NOT_A_LINE)?;
+        }
+        for alias in self.networks.values().flatten() {
+            let fits = is_alias(alias) && !alias.contains(|c: char| c.is_ascii_uppercase());
+            check(fits, &at("networks", alias), "is not a host name in lower case")?;
+        }
+        let mut targets = BTreeSet::new();
+        for mount in &self.mounts {
+            let target = mount.validate()?;
+            check(targets.insert(target), &at("mounts", target), MOUNTED_TWICE)?;
+        }
+        for file in &self.files {
+            file.validate()?;
+            let target = file.target.as_str();
+            check(targets.insert(target), &at("files", target), MOUNTED_TWICE)?;
+        }
+        self.settings.validate()
+    }
+}
+
+const NOT_A_TARGET: &str = "is not an absolute path below / without '..' and '//'";
+const MOUNTED_TWICE: &str = "is the target of two mounts";
+
+impl Healthcheck {
+    fn validate(&self) -> Result<(), SpecError> {
+        let field = "healthcheck.test";
+        let shape = matches!(
+            (self.test.first().map(String::as_str), self.test.len()),
+            (Some("NONE"), 1) | (Some("CMD-SHELL"), 2) | (Some("CMD"), 2..)
+        );
+        check(shape, &field, "is not CMD and a program, CMD-SHELL and a text, or NONE")?;
+        check(self.test.iter().all(|word| is_text(word)), &field, HAS_NUL)?;
+        for time in [self.interval_ms, self.timeout_ms, self.start_period_ms] {
+            duration("healthcheck", time.unwrap_or(0))?;
+        }
+        Ok(())
+    }
+}
+
+impl Mount {
+    /// Returns the target.
+    fn validate(&self) -> Result<&str, SpecError> {
+        let (Self::Volume { target, .. }
+        | Self::Anonymous { target }
+        | Self::Bind { target, .. }
+        | Self::Tmpfs { target, .. }) = self;
+        check(is_target(target), &at("mounts", target), NOT_A_TARGET)?;
+        if let Self::Bind { source, .. } = self {
+            let field = at("mounts", source);
+            let absolute = source.starts_with('/') && is_line(source);
+            check(absolute, &field, "is not an absolute path of a host")?;
+            let allowed = !leads_to_secrets(source);
+            check(allowed, &field, "leads to the secrets of the node, which no container mounts")?;
+        }
+        Ok(target)
+    }
+}
+
+impl FileMount {
+    fn validate(&self) -> Result<(), SpecError> {
+        let named = match self.file.kind {
+            FileKind::Secret => is_file_name(&self.file.name),
+            // Or the path of a file that is shipped as a config.
+            FileKind::Config => is_line(&self.file.name),
+        };
+        check(named, &at("files", &self.file.name), "is not the name of a secret or config")?;
+        check(is_target(&self.target), &at("files", &self.target), NOT_A_TARGET)?;
+        check(self.mode <= 0o777, &at("files", &self.target), "has a mode beyond 0777")
+    }
+}
+
+impl Settings {
+    fn validate(&self) -> Result<(), SpecError> {
+        let hostname = self.hostname.as_ref().is_none_or(|name| is_host_name(name));
+        check(hostname, &"settings.hostname", "is not a host name")?;
+        let capabilities = [&self.cap_add, &self.cap_drop].into_iter().flatten();
+        for capability in capabilities {
+            check(
+                is_capability(capability),
+                &at("settings.cap_add", capability),
+                "is no capability",
+            )?;
+        }
+        texts("settings.sysctls", &self.sysctls)?;
+        let signal = self.stop_signal.as_ref().is_none_or(|signal| is_signal(signal));
+        check(signal, &"settings.stop_signal", "is not a signal")?;
+        for device in &self.devices {
+            let field = at("settings.devices", device);
+            check(is_device(device), &field, "is not HOST:CONTAINER:rwm with absolute paths")?;
+        }
+        let groups = self.group_add.iter().all(|group| is_line(group));
+        check(groups, &"settings.group_add", NOT_A_LINE)?;
+        let options = self.security_opt.iter().all(|option| is_text(option));
+        check(options, &"settings.security_opt", HAS_NUL)?;
+        for host in &self.extra_hosts {
+            let fits = host
+                .split_once(':')
+                .is_some_and(|(name, address)| is_host_name(name) && is_host_address(address));
+            check(fits, &at("settings.extra_hosts", host), "is not NAME:IP")?;
+        }
+        for (name, &(soft, hard)) in &self.ulimits {
+            let field = at("settings.ulimits", name);
+            let named =
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            check(named, &field, "is not the name of a limit")?;
+            let range = soft >= -1 && hard >= -1 && (hard == -1 || (soft >= 0 && soft <= hard));
+            check(range, &field, "is not a soft limit of at most the hard one, or -1")?;
+        }
+        Ok(())
+    }
+}
+
+fn check(fits: bool, field: &dyn Display, problem: &'static str) -> Result<(), SpecError> {
+    if fits { Ok(()) } else { Err(SpecError { field: field.to_string(), problem }) }
+}
+
+/// Names a value of a field. It is escaped, and cut: it may be anything.
+fn at(field: &str, value: &str) -> String {
+    let value: String = value.escape_debug().take(80).collect();
+    format!("{field}: '{value}'")
+}
+
+fn duration(field: &'static str, time: Millis) -> Result<(), SpecError> {
+    check(time <= MAX_DURATION, &field, "is longer than a year")
+}
+
+fn texts<'a>(
+    field: &str,
+    entries: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> Result<(), SpecError> {
+    for (key, value) in entries {
+        check(is_key(key), &at(field, key), NOT_A_KEY)?;
+        check(is_text(value), &at(field, key), HAS_NUL)?;
+    }
+    Ok(())
+}
+
+/// Returns whether a text can be passed to a program, which ends it at a NUL.
+fn is_text(text: &str) -> bool {
+    !text.contains('\0')
+}
+
+/// Returns whether a text is not empty and fits in one line.
+fn is_line(text: &str) -> bool {
+    !text.is_empty() && !text.contains(char::is_control)
+}
+
+/// Returns whether a text can be the key of a variable, a label or a kernel parameter.
+pub fn is_key(text: &str) -> bool {
+    is_line(text) && !text.contains('=')
+}
+
+/// Returns whether a text has the form of an image reference. The engine knows the rest.
+pub fn is_image_reference(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_graphic())
+}
+
+/// Returns whether a text is `os/arch`.
+pub fn is_platform(text: &str) -> bool {
+    let word = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    text.split_once('/').is_some_and(|(os, arch)| word(os) && word(arch))
+}
+
+/// Returns whether a text can be the host name of a container: at most 63 letters, digits, `-`, `_` and `.`.
+pub fn is_host_name(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// Returns whether a text is an IP address, or Docker's name of the host's.
+pub fn is_host_address(text: &str) -> bool {
+    text == "host-gateway" || text.parse::<std::net::IpAddr>().is_ok()
+}
+
+/// Returns whether a text is a DNS name: labels of at most 63 letters, digits, `-` and `_`.
+pub fn is_alias(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    text.len() <= MAX_ALIAS && text.split('.').all(label)
+}
+
+/// Returns whether a text has the form of a capability: letters, digits and `_`.
+pub fn is_capability(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Returns whether a text has the form of a signal: letters, digits, `+` and `-`.
+pub fn is_signal(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-'))
+}
+
+/// Returns whether a text can be the name of a declared secret or config: 1 to 64 letters, digits, `.`, `_` and `-`.
+pub fn is_file_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && !matches!(text, "." | "..")
+}
+
+/// Returns whether a text is an absolute path below `/`, in normal form.
+fn is_target(text: &str) -> bool {
+    let component = |part: &str| !matches!(part, "" | "." | "..");
+    is_line(text) && text.strip_prefix('/').is_some_and(|path| path.split('/').all(component))
+}
+
+fn is_device(text: &str) -> bool {
+    let mut parts = text.splitn(3, ':');
+    let path = |part: Option<&str>| part.is_none_or(is_target);
+    let (host, inside, access) = (parts.next(), parts.next(), parts.next());
+    let access = access.is_none_or(|access| {
+        !access.is_empty() && access.bytes().all(|b| matches!(b, b'r' | b'w' | b'm'))
+    });
+    path(host) && path(inside) && access
+}
+
+/// Returns whether a path is that of a directory with secrets, in one, or above one. What symbolic links make of it only
+/// the node knows that starts the container.
+fn leads_to_secrets(path: &str) -> bool {
+    let mut components = Vec::new();
+    for component in path.split('/') {
+        match component {
+            "" | "." => {}
+            ".." => drop(components.pop()),
+            component => components.push(component),
+        }
+    }
+    SECRET_DIRECTORIES.iter().any(|directory| {
+        let directory = directory.split('/').filter(|it| !it.is_empty());
+        directory.zip(&components).all(|(a, b)| a == *b)
+    })
+}
+
+#[cfg(test)]
+mod tests;
