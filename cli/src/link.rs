@@ -91,6 +91,7 @@ mod tests {
             iat: 0,
             exp: Some(5),
             scope: Scope::User(UserRole::Viewer),
+            uses: None,
             peers,
             issuer: None,
             limits: UserLimits::default(),

@@ -27,8 +27,8 @@ pub use known::KnownVersions;
 pub use received::{EntryError, Received, Rejected, UnreadableEntry};
 pub use replica::{Loaded, NewGeneration, Replica};
 pub use state::{
-    ClusterState, FileKey, ImageRecord, MoveOrder, NodeState, ParseFileKeyError,
-    ParseRevocationKeyError, Revocation, RevocationKey, SealedFile, ServiceRecord, TokenRecord,
-    Tombstone, UpdateResult, VolumeRecord,
+    ClusterState, FileKey, ImageRecord, JoinKey, JoinRecord, MoveOrder, NodeState,
+    ParseFileKeyError, ParseJoinKeyError, ParseRevocationKeyError, Revocation, RevocationKey,
+    SealedFile, ServiceRecord, TokenRecord, Tombstone, UpdateResult, VolumeRecord,
 };
 pub use view::{UpdateStatus, View, claims_of_slot};

@@ -48,6 +48,7 @@ fn cluster(state: &mut ClusterState, projects: &BTreeSet<Name>) {
         tombstones,
         tokens,
         revocations,
+        joins,
     } = state;
     let of = |service: &ServiceKey| projects.contains(&service.project);
     services.retain(|key, _| of(key));
@@ -60,6 +61,7 @@ fn cluster(state: &mut ClusterState, projects: &BTreeSet<Name>) {
     tombstones.retain(|key, _| projects.contains(&key.project));
     tokens.clear();
     revocations.clear();
+    joins.clear();
 }
 
 fn node(state: &mut NodeState, projects: &BTreeSet<Name>) {

@@ -57,6 +57,8 @@ pub struct ClusterState {
     pub tokens: BTreeMap<String, TokenRecord>,
     /// Tokens that are refused although they have not expired. Since schema 2.
     pub revocations: BTreeMap<RevocationKey, Revocation>,
+    /// Nodes that joined, with the token. Since schema 3.
+    pub joins: BTreeMap<JoinKey, JoinRecord>,
 }
 
 /// A tombstone: the removal of a volume, kept so that nodes that learn of it later delete its data too.
@@ -178,6 +180,50 @@ pub struct TokenRecord {
     /// Limits of a user. Since schema 3.
     #[serde(flatten)]
     pub limits: UserLimits,
+    /// How many nodes may join with it; `None` for any number, and for user tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+}
+
+/// One use of a join token: `TOKEN/NODE`. A node that joins again with the token does not use it twice.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JoinKey {
+    /// Id of the token.
+    pub token: String,
+    /// The node that joined.
+    pub node: NodeId,
+}
+
+impl Display for JoinKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.token, self.node)
+    }
+}
+
+/// The text is not a [`JoinKey`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not the use of a token: expected TOKEN/NODE")]
+pub struct ParseJoinKeyError(String);
+
+impl FromStr for JoinKey {
+    type Err = ParseJoinKeyError;
+    fn from_str(text: &str) -> Result<Self, ParseJoinKeyError> {
+        let parts = text.split_once('/');
+        let parsed = parts.and_then(|(token, node)| Some((token.to_owned(), node.parse().ok()?)));
+        let (token, node) = parsed.ok_or_else(|| ParseJoinKeyError(text.to_owned()))?;
+        Ok(Self { token, node })
+    }
+}
+
+/// The admission of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRecord {
+    /// When the node was admitted.
+    pub at: Millis,
+    /// The server that admitted it.
+    pub by: NodeId,
+    /// When the token expires: the record can be forgotten then.
+    pub expires: Millis,
 }
 
 /// What a revocation is about: `token/ID` or `user/NAME`.
@@ -280,6 +326,7 @@ impl ClusterState {
             tombstones: reader.map("tombstones"),
             tokens: reader.map("tokens"),
             revocations: reader.map("revocations"),
+            joins: reader.map("joins"),
         };
         (state, reader.unreadable)
     }
@@ -298,6 +345,7 @@ impl ClusterState {
         diff("tombstones", &self.tombstones, &desired.tombstones, &mut edits);
         diff("tokens", &self.tokens, &desired.tokens, &mut edits);
         diff("revocations", &self.revocations, &desired.revocations, &mut edits);
+        diff("joins", &self.joins, &desired.joins, &mut edits);
         edits
     }
 
@@ -306,6 +354,11 @@ impl ClusterState {
         let user = RevocationKey::User(user.to_owned());
         self.revocations.contains_key(&RevocationKey::Token(id.to_owned()))
             || self.revocations.get(&user).is_some_and(|it| issued <= it.before)
+    }
+
+    /// Returns how many nodes have joined with a token.
+    pub fn uses(&self, token: &str) -> usize {
+        self.joins.keys().filter(|key| key.token == token).count()
     }
 
     /// Returns the number of replicas of a service.

@@ -22,8 +22,12 @@ pub(crate) enum DriverMessage {
         /// Receives what has changed, or why nothing has.
         answer: oneshot::Sender<Result<Vec<Change>, ApiError>>,
     },
-    /// Adds a node's membership certificate.
+    /// Counts the use of a join token, and adds the node's membership certificate.
     Admit {
+        /// The token, and the address that the node joins from.
+        by: Subject,
+        /// The use of the token, as [`Mutation::Admit`].
+        admission: Mutation,
         /// The certificate.
         certificate: String,
         /// Receives the certificates of all members, once the new one is durable on this node.

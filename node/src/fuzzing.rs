@@ -92,7 +92,7 @@ impl Node {
 /// Answers what the driver is asked.
 async fn answer(mut messages: mpsc::Receiver<DriverMessage>) {
     while let Some(message) = messages.recv().await {
-        if let DriverMessage::Admit { certificate, answer } = message {
+        if let DriverMessage::Admit { certificate, answer, .. } = message {
             let _ = answer.send(Ok(vec![certificate]));
         }
     }

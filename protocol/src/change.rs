@@ -164,6 +164,9 @@ pub struct Subject {
     pub name: String,
     /// Id of the token (the `jti` claim).
     pub token_id: String,
+    /// IP address that the command came from, as the node with the user's session saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 /// A change as it is sent and stored: the exact bytes of the CBOR-encoded [`ChangeBody`], and the author's Ed25519

@@ -250,6 +250,9 @@ pub struct TokenRequest {
     /// Includes only a few WebRTC addresses, so that the token fits into a link or QR code.
     #[serde(default)]
     pub browser: bool,
+    /// How many nodes may join with the token, from 1; `None` for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
 }
 
 /// The node or user that a token admits.

@@ -134,6 +134,9 @@ pub struct Claims {
     pub exp: Option<u64>,
     /// What the credential permits.
     pub scope: Scope,
+    /// How many nodes may join with the token; `None` for any number. Only in join tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
     /// Addresses at which members can be dialled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Multiaddr>,
@@ -210,6 +213,7 @@ pub fn issue_certificate(
         iat: now / 1000,
         exp: None,
         scope: Scope::Member(role),
+        uses: None,
         peers: Vec::new(),
         issuer: None,
         limits: UserLimits::default(),
@@ -227,8 +231,24 @@ pub struct Issuer<'a> {
     pub certificate: &'a str,
 }
 
+/// How long, and how often, a token is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// Time until it expires.
+    pub ttl: Millis,
+    /// How many nodes may join with it; `None` for any number, and for user tokens.
+    pub uses: Option<u32>,
+}
+
+impl From<Millis> for Validity {
+    /// Limits the lifetime only.
+    fn from(ttl: Millis) -> Self {
+        Self { ttl, uses: None }
+    }
+}
+
 impl Issuer<'_> {
-    /// Issues a token for `sub` that expires `ttl` after `now`. `id` is random and becomes the token's id.
+    /// Issues a token for `sub`. `id` is random and becomes the token's id.
     pub fn issue(
         &self,
         permits: impl Into<Permits>,
@@ -236,9 +256,10 @@ impl Issuer<'_> {
         peers: Vec<Multiaddr>,
         id: u64,
         now: Millis,
-        ttl: Millis,
+        validity: impl Into<Validity>,
     ) -> Result<String, TokenError> {
         let Permits { scope, limits } = permits.into();
+        let Validity { ttl, uses } = validity.into();
         let claims = Claims {
             aud: self.cluster,
             iss: NodeId::of(&self.key.public()).map_err(|_| TokenError::Malformed)?,
@@ -247,6 +268,7 @@ impl Issuer<'_> {
             iat: now / 1000,
             exp: Some(now.saturating_add(ttl) / 1000),
             scope,
+            uses,
             peers,
             issuer: Some(self.certificate.to_owned()),
             limits,

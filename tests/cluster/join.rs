@@ -49,6 +49,50 @@ fn a_second_server_admits_nodes_when_the_first_is_down() {
     cluster.vc_anywhere(&admin, &["nodes"]).done();
 }
 
+/// Joins as a node with this key, as `vc-node join` does, without starting a node.
+fn join_as(cluster: &Cluster, at: usize, key: u8, token: &str) -> Result<(), String> {
+    let key = vc_protocol::Keypair::ed25519_from_bytes([key; 32]).expect("32 bytes");
+    let id = vc_protocol::token::decode_unverified(token).expect("a token").aud;
+    let address = cluster.nodes[at].address().parse().expect("an address");
+    let name = "newcomer".parse().expect("a name");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let joined = runtime.block_on(vc_client::join(key, id, token, &name, &[address]));
+    joined.map(drop).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_token_lets_one_node_join_and_that_node_repeat_it() {
+    let cluster = &Cluster::found();
+    let token = &cluster.node_token(0, "worker");
+    // Both at once: one of them is admitted.
+    let results = std::thread::scope(|scope| {
+        let joins = [1, 2].map(|key| (key, scope.spawn(move || join_as(cluster, 0, key, token))));
+        joins.map(|(key, join)| (key, join.join().expect("no panic")))
+    });
+    let (admitted, refused): (Vec<_>, Vec<_>) = results.iter().partition(|(_, it)| it.is_ok());
+    let [(key, _)] = admitted[..] else { panic!("{results:?}") };
+    let [(other, Err(error))] = refused[..] else { panic!("{results:?}") };
+    assert!(error.contains("it lets 1 node join"), "{error}");
+    assert!(error.contains("vc token create --node"), "{error}");
+    // A lost answer costs no other token.
+    assert_eq!(join_as(cluster, 0, *key, token), Ok(()));
+    join_as(cluster, 0, *other, token).expect_err("it is used");
+    let left = |cluster: &Cluster| -> Vec<_> {
+        let rows = cluster.rows(0, &["token", "ls"]);
+        rows.iter().map(|row| row["uses_left"].clone()).collect()
+    };
+    assert_eq!(left(cluster), [0]);
+
+    let two = cluster.vc(0, &["token", "create", "--node", "--uses", "2"]).done();
+    assert_eq!(left(cluster), [2, 0]);
+    for key in [5, 6, 5] {
+        assert_eq!(join_as(cluster, 0, key, two.trim()), Ok(()));
+    }
+    let error = join_as(cluster, 0, 7, two.trim()).expect_err("it is used");
+    assert!(error.contains("it lets 2 nodes join"), "{error}");
+    assert_eq!(left(cluster), [0, 0]);
+}
+
 #[test]
 fn restarted_nodes_reconnect_from_the_addresses_on_their_disk() {
     let mut cluster = Cluster::of(3);

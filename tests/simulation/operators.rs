@@ -135,7 +135,7 @@ impl World {
         self.operators.requests += 1;
         let request = self.operators.requests;
         self.trace_node(index, &format!("request {request}: {}", summary(&mutation)));
-        let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned() };
+        let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned(), address: None };
         self.handle(index, Input::Mutate { request, by, mutation });
         Some(request)
     }

@@ -15,7 +15,7 @@ use crate::render;
 use vc_client::expect_reply;
 
 /// Lifetime of a token for a node that joins.
-const NODE_TTL: Duration = Duration::from_secs(24 * 3600);
+const NODE_TTL: Duration = Duration::from_secs(3600);
 /// Lifetime of a user token.
 const USER_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -93,7 +93,8 @@ impl Args {
 #[command(after_help = "\
 Examples:
   vc token create --node | vc-node join --token-file -
-  vc token create --node --role worker --ttl 1h
+  vc token create --node --worker
+  vc token create --node --uses 5 --ttl 1d   for five nodes
   vc token create --user ada --role deployer --ttl 7d > ada.token
   vc token create --user ann --role deployer --project shop --project blog > ann.token
   vc token create --user eve --role viewer --logs > eve.token
@@ -105,7 +106,8 @@ creates tokens, drains and removes nodes, and says what projects may use of thei
 
 A token with --project sees the nodes and these projects only, and changes nothing else.
 
-A token is valid for anyone who has it until it expires: treat it like a password.")]
+A token is valid for anyone who has it until it expires: treat it like a password. One for nodes lets a single node join,
+within an hour; a node that repeats its join does not use it again. Where a cluster is cut in two, each side counts for itself.")]
 struct Create {
     /// For a node that joins; the name distinguishes tokens in the log
     #[arg(long, group = "subject", value_name = "NAME", alias = "machine", num_args = 0..=1, default_missing_value = "node")]
@@ -122,7 +124,13 @@ struct Create {
     /// For a viewer, also the logs of services; a deployer may read them in any case
     #[arg(long, conflicts_with = "node")]
     logs: bool,
-    /// Lifetime [default: 1d for a node, 30d for a user]
+    /// The same as --role worker: for a node that is trusted less, and admits no others
+    #[arg(long, requires = "node", conflicts_with = "role")]
+    worker: bool,
+    /// How many nodes may join with it [default: 1]
+    #[arg(long, value_name = "N", requires = "node", value_parser = clap::value_parser!(u32).range(1..))]
+    uses: Option<u32>,
+    /// Lifetime [default: 1h for a node, 30d for a user]
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     ttl: Option<Duration>,
     /// For a link to the console: short, with addresses for browsers only; vc can use it on the local network only
@@ -160,6 +168,7 @@ impl Create {
             subject: self.subject().map_err(Error::Usage)?,
             ttl_ms: Millis::try_from(ttl.as_millis()).unwrap_or(Millis::MAX),
             browser: self.browser,
+            uses: self.uses,
         };
         let token = expect_reply!(app.ask(Request::CreateToken(request)).await?, Token)?;
         app.out.show(&token, |token, _| format!("{token}\n"))
@@ -168,6 +177,7 @@ impl Create {
     fn subject(&self) -> std::result::Result<TokenSubject, &'static str> {
         if let Some(name) = self.node.clone() {
             let role = match self.role {
+                _ if self.worker => NodeRole::Worker,
                 None | Some(Role::Server) => NodeRole::Server,
                 Some(Role::Worker) => NodeRole::Worker,
                 Some(_) => {
@@ -212,6 +222,8 @@ mod tests {
             role,
             ttl: None,
             browser: false,
+            worker: false,
+            uses: None,
         };
         let node = |role| TokenSubject::Node { name: "node".parse().expect("a name"), role };
         assert_eq!(create(None, None).subject(), Ok(node(NodeRole::Server)));

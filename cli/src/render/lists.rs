@@ -201,7 +201,12 @@ pub(crate) fn tokens(rows: &[TokenRow], style: Style) -> String {
             None if row.kind == "user" => "all".to_owned(),
             None => String::new(),
         };
-        let state = if row.revoked { text("revoked").fg(Color::Red) } else { text("valid") };
+        let state = match row.uses_left {
+            _ if row.revoked => text("revoked").fg(Color::Red),
+            Some(0) => text("used"),
+            Some(left) => text(format!("valid, {left} left")),
+            None => text("valid"),
+        };
         vec![
             text(&row.id),
             text(&row.kind),

@@ -136,7 +136,7 @@ fn a_refusal_after_a_change_reports_both() {
 fn only_the_created_token_is_printed() {
     let (home, node) = attached_to(vec![Reply::Token("eyJ.new.token".into())]);
     assert_eq!(
-        home.vc(&["token", "create", "--node", "--role", "worker", "--ttl", "1h"]).ok(),
+        home.vc(&["token", "create", "--node", "--worker", "--uses", "3"]).ok(),
         "eyJ.new.token\n"
     );
     home.vc(&["token", "create", "--user", "ada"]).ok();
@@ -147,11 +147,17 @@ fn only_the_created_token_is_printed() {
         limits: UserLimits::default(),
     };
     let expected = [
-        Request::CreateToken(TokenRequest { subject: worker, ttl_ms: 3_600_000, browser: false }),
+        Request::CreateToken(TokenRequest {
+            subject: worker,
+            ttl_ms: 3_600_000,
+            browser: false,
+            uses: Some(3),
+        }),
         Request::CreateToken(TokenRequest {
             subject: ada,
             ttl_ms: 30 * 86_400_000,
             browser: false,
+            uses: None,
         }),
     ];
     assert_eq!(node.requests(), expected);

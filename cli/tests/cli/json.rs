@@ -154,6 +154,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         revoked: true,
         projects: None,
         logs: true,
+        uses_left: None,
     };
     let image = ImageRow {
         reference: String::new(),

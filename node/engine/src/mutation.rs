@@ -13,8 +13,8 @@ mod tokens;
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{
-    ClusterState, FileKey, ImageRecord, MoveOrder, RevocationKey, SealedFile, TokenRecord,
-    Tombstone, View,
+    ClusterState, FileKey, ImageRecord, JoinRecord, MoveOrder, RevocationKey, SealedFile,
+    TokenRecord, Tombstone, View,
 };
 use vc_placement::rebalance;
 use vc_protocol::change::Subject;
@@ -90,6 +90,19 @@ pub enum Mutation {
         /// What it says.
         record: TokenRecord,
     },
+    /// Records that a node joins with a token.
+    Admit {
+        /// The node.
+        node: NodeId,
+        /// The server that admits it.
+        by: NodeId,
+        /// Id of the token.
+        token: String,
+        /// How many nodes may join with it; `None` for any number.
+        uses: Option<u32>,
+        /// When it expires.
+        expires: Millis,
+    },
     /// Revokes a token, or all tokens that a user has so far.
     Revoke(RevocationKey),
     /// Removes a volume and its data.
@@ -106,6 +119,10 @@ impl Mutation {
             Self::IssueToken { record, .. } if record.limits.projects.is_some() => {
                 Some("limit tokens to projects")
             }
+            Self::IssueToken { record, .. } if record.uses.is_some() => {
+                Some("count the uses of a token")
+            }
+            Self::Admit { .. } => Some("count the uses of a token"),
             Self::Image { projects: Some(_), .. } => Some("limit images to projects"),
             _ => None,
         }
@@ -183,6 +200,11 @@ impl Mutation {
             Self::IssueToken { id, record } => {
                 tokens::forget_expired(&mut state, now);
                 state.tokens.insert(id.clone(), record.clone());
+                Vec::new()
+            }
+            Self::Admit { node, by, token, uses, expires } => {
+                let record = JoinRecord { at: now, by: *by, expires: *expires };
+                tokens::admit(&mut state, *node, token, *uses, record)?;
                 Vec::new()
             }
             Self::Revoke(key) => vec![tokens::revoke(&mut state, key, now)?],

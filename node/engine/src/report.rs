@@ -198,6 +198,10 @@ pub fn tokens(view: &View, now: Millis) -> Vec<TokenRow> {
                 revoked: view.cluster.is_revoked(id, &record.name, record.issued),
                 projects: record.limits.projects.clone(),
                 logs: matches!(record.scope, Scope::User(role) if record.limits.may_read_logs(role)),
+                uses_left: record.uses.map(|uses| {
+                    let used = u32::try_from(view.cluster.uses(id)).unwrap_or(u32::MAX);
+                    uses.saturating_sub(used)
+                }),
             }
         })
         .collect();

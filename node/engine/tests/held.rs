@@ -107,7 +107,7 @@ impl Node {
     }
 
     fn mutate(&mut self, mutation: Mutation) -> Result<(), ApiError> {
-        let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned() };
+        let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned(), address: None };
         self.input(Input::Mutate { request: 1, by, mutation });
         self.wait();
         self.answers.pop().expect("an answer")

@@ -3,7 +3,9 @@
 use vc_crdt::TokenRecord;
 use vc_engine::{Mutation, report};
 use vc_protocol::control::{Reply, TokenRequest, TokenSubject};
-use vc_protocol::token::{Issuer, MAX_TTL, Permits, Scope, TokenError, UserLimits, UserRole};
+use vc_protocol::token::{
+    Issuer, MAX_TTL, Permits, Scope, TokenError, UserLimits, UserRole, Validity,
+};
 use vc_protocol::{ApiError, ErrorCode, Millis};
 
 use super::ControlService;
@@ -109,8 +111,10 @@ impl ControlService {
             certificate: &membership.certificate,
         };
         let issued = crate::clock::now();
-        let token =
-            issuer.issue(permits.clone(), name.as_str(), peers, id, issued, request.ttl_ms)?;
+        let uses =
+            matches!(permits.scope, Scope::Join(_)).then(|| request.uses.unwrap_or(1).max(1));
+        let validity = Validity { ttl: request.ttl_ms, uses };
+        let token = issuer.issue(permits.clone(), name.as_str(), peers, id, issued, validity)?;
         let id = format!("{id:016x}");
         let Permits { scope, limits } = permits;
         let record = TokenRecord {
@@ -120,6 +124,7 @@ impl ControlService {
             issued_by: user.name.clone(),
             issued,
             expires: issued.saturating_add(request.ttl_ms),
+            uses,
         };
         tracing::info!(
             user = user.name,

@@ -1,14 +1,16 @@
 //! The auth server: authenticates members, admits nodes that join, and opens user sessions.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use libp2p::{PeerId, Stream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
-use vc_engine::Input;
+use vc_engine::{Input, Mutation};
 use vc_protocol::auth::{
     AuthResponse, ClientHello, Credentials, JoinResponse, MAX_AUTH_FRAME, ServerHello,
 };
+use vc_protocol::change::Subject;
 use vc_protocol::token::{NodeRole, Scope, TokenError, issue_certificate, verify_certificate};
 use vc_protocol::{ApiError, Name, NodeId, ProtocolVersions};
 
@@ -22,7 +24,7 @@ use crate::clock;
 use crate::driver_message::DriverMessage;
 use crate::identity::{Membership, encode_key};
 use crate::network::connection_gater::ConnectionGater;
-use crate::network::inbound::Incoming;
+use crate::network::inbound::Inbound;
 use crate::seal::Seal;
 use crate::snapshot::Snapshot;
 use vc_client::frames::{FrameError, Frames};
@@ -76,7 +78,7 @@ pub(crate) struct AuthServer {
 impl AuthServer {
     /// Handles incoming auth streams, one task each, and runs `session` for those of users. Unauthenticated peers are
     /// limited apart from members, so that they cannot keep members out.
-    pub(crate) async fn serve<F, S>(self, mut streams: Incoming, session: F)
+    pub(crate) async fn serve<F, S>(self, mut streams: mpsc::Receiver<Inbound>, session: F)
     where
         F: Fn(User, Frames<Stream>) -> S + Clone + Send + 'static,
         S: Future<Output = ()> + Send,
@@ -84,7 +86,7 @@ impl AuthServer {
         let (unauthenticated, members) =
             (PendingHandshakes::default(), PendingHandshakes::default());
         let (sessions, failures) = (SessionLimiter::default(), FailureLog::default());
-        while let Some((peer, stream)) = streams.recv().await {
+        while let Some(Inbound { peer, source, stream }) = streams.recv().await {
             let pending = if self.gater.is_member(&peer) { &members } else { &unauthenticated };
             let Some(permit) = pending.acquire(peer) else {
                 tracing::debug!(%peer, "auth stream dropped: too many from this peer");
@@ -93,7 +95,7 @@ impl AuthServer {
             let (auth, sessions, session) = (self.clone(), sessions.clone(), session.clone());
             let failures = failures.clone();
             tokio::spawn(async move {
-                match auth.handle_stream(peer, stream, permit, &sessions).await {
+                match auth.handle_stream(peer, source, stream, permit, &sessions).await {
                     Ok(None) => {}
                     Ok(Some((user, frames, _permit))) => {
                         let _session = auth.gater.start_session(peer);
@@ -119,6 +121,7 @@ impl AuthServer {
     async fn handle_stream(
         &self,
         peer: PeerId,
+        source: Option<IpAddr>,
         stream: Stream,
         mut permit: HandshakePermit,
         sessions: &SessionLimiter,
@@ -144,11 +147,11 @@ impl AuthServer {
                 .await
                 .map(|known| (AuthResponse::Member { known }, None)),
             Credentials::Join { token, name } => self
-                .admit(peer, &token, &name)
+                .admit(peer, source, &token, &name)
                 .await
                 .map(|admission| (AuthResponse::Joined(Box::new(admission)), None)),
             Credentials::User { token } => {
-                self.authenticate_user(&token, sessions).map(|(user, permit)| {
+                self.authenticate_user(&token, source, sessions).map(|(user, permit)| {
                     let peers = self.peer_addresses(Audience::User);
                     (AuthResponse::User { role: user.rights.role, peers }, Some((user, permit)))
                 })
@@ -198,7 +201,13 @@ impl AuthServer {
     }
 
     /// Checks a join token and admits its node to the cluster.
-    async fn admit(&self, peer: PeerId, token: &str, name: &Name) -> Result<JoinResponse, Refusal> {
+    async fn admit(
+        &self,
+        peer: PeerId,
+        source: Option<IpAddr>,
+        token: &str,
+        name: &Name,
+    ) -> Result<JoinResponse, Refusal> {
         let claims = self.verifier.claims(token)?;
         let Scope::Join(role) = claims.scope else {
             let (found, wanted) = (claims.scope.kind(), "node");
@@ -210,7 +219,18 @@ impl AuthServer {
             issue_certificate(root, node, role, clock::now()).map_err(VerifyError::from)?;
         // Durable on this node before the new one relies on it: the other members learn of it from here.
         let (answer, certificates) = oneshot::channel();
-        let message = DriverMessage::Admit { certificate: certificate.clone(), answer };
+        let message = DriverMessage::Admit {
+            by: Subject { name: claims.sub, token_id: claims.jti.clone(), address: text(source) },
+            admission: Mutation::Admit {
+                node,
+                by: self.membership.node,
+                token: claims.jti.clone(),
+                uses: claims.uses,
+                expires: claims.exp.unwrap_or(0).saturating_mul(1000),
+            },
+            certificate: certificate.clone(),
+            answer,
+        };
         self.driver.send(message).await.map_err(|_| Refusal::Stopping)?;
         let certificates =
             certificates.await.map_err(|_| Refusal::Stopping)?.map_err(Refusal::NotAdmitted)?;
@@ -230,17 +250,26 @@ impl AuthServer {
     fn authenticate_user(
         &self,
         token: &str,
+        source: Option<IpAddr>,
         sessions: &SessionLimiter,
     ) -> Result<(User, SessionPermit), Refusal> {
         let Grant { name, token: id, rights, issuer, issued, expires } =
             self.verifier.user(token)?;
         let permit = sessions.acquire(&id)?;
         let (credential, quota) = (Arc::from(token), Arc::clone(&permit.quota));
-        Ok((User { name, token: id, credential, rights, issuer, issued, expires, quota }, permit))
+        let address = text(source);
+        let user =
+            User { name, token: id, credential, rights, issuer, issued, expires, address, quota };
+        Ok((user, permit))
     }
 
     fn peer_addresses(&self, audience: Audience) -> Vec<libp2p::Multiaddr> {
         let view = Arc::clone(&self.snapshot.borrow().view);
         peer_addresses(audience, &view, self.membership.node)
     }
+}
+
+/// Returns an address as the audit log has it.
+fn text(source: Option<IpAddr>) -> Option<String> {
+    source.map(|ip| ip.to_canonical().to_string())
 }

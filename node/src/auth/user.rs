@@ -134,6 +134,8 @@ pub(crate) struct User {
     pub(crate) issued: Millis,
     /// When the token expires, in milliseconds since the Unix epoch.
     pub(crate) expires: Millis,
+    /// IP address of the client.
+    pub(crate) address: Option<String>,
     /// Limits shared by all sessions that use the token.
     pub(crate) quota: Arc<Quota>,
 }
@@ -151,6 +153,10 @@ impl User {
 
     /// Returns the author that signed changes name.
     pub(crate) fn subject(&self) -> Subject {
-        Subject { name: self.name.clone(), token_id: self.token.clone() }
+        Subject {
+            name: self.name.clone(),
+            token_id: self.token.clone(),
+            address: self.address.clone(),
+        }
     }
 }

@@ -167,7 +167,20 @@ impl Driver {
                 self.answers.insert(self.requests, answer);
                 self.step(Input::Mutate { request: self.requests, by, mutation }).await;
             }
-            DriverMessage::Admit { certificate, answer } => {
+            DriverMessage::Admit { by, admission, certificate, answer } => {
+                // The use first: a crash in between admits nobody, and the node can join again with the token.
+                let (counted, mut count) = oneshot::channel();
+                self.requests += 1;
+                self.answers.insert(self.requests, counted);
+                self.step(Input::Mutate { request: self.requests, by, mutation: admission }).await;
+                match count.try_recv() {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => {
+                        let _ = answer.send(Err(error));
+                        return;
+                    }
+                    Err(_) => return,
+                }
                 let known =
                     Durable { certificates: vec![certificate.clone()], ..Durable::default() };
                 match self.persist(known).await {

@@ -13,6 +13,7 @@ use libp2p::{
     PeerId, Swarm, SwarmBuilder, connection_limits, gossipsub, identify, kad, mdns, noise, ping,
     quic, relay, tcp,
 };
+use tokio::sync::mpsc;
 use vc_protocol::wire::{
     AUTH_PROTOCOL, EXEC_PROTOCOL, FILES_PROTOCOL, IMAGE_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP,
     ROUTE_PROTOCOL, SYNC_PROTOCOL,
@@ -24,7 +25,7 @@ use super::config::{Config, NetworkError};
 use super::connection_gater::{ConnectionGater, MembersOnly};
 use super::connection_limiter::{ConnectionLimiter, TransportKind};
 use super::duplicates::{self, OwnProcess};
-use super::inbound::{self, Incoming};
+use super::inbound::{self, Inbound, Incoming};
 use super::limited_transport::LimitedTransport;
 use super::muxer;
 
@@ -52,7 +53,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Behaviour {
     pub(crate) limits: connection_limits::Behaviour,
     pub(crate) auth: libp2p_stream::Behaviour,
-    pub(crate) auth_inbound: inbound::Behaviour,
+    pub(crate) auth_inbound: inbound::Behaviour<Inbound>,
     pub(crate) member: MembersOnly<Member>,
 }
 
@@ -88,7 +89,7 @@ pub(crate) struct Controls {
 /// Queues of incoming streams, by protocol.
 pub(crate) struct Streams {
     /// Authentication, from any peer.
-    pub(crate) auth: Incoming,
+    pub(crate) auth: mpsc::Receiver<Inbound>,
     /// Anti-entropy, from members.
     pub(crate) sync: Incoming,
     /// Logs, from members.

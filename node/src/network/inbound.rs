@@ -4,6 +4,7 @@
 //! not waiting at that moment, so that of two simultaneous streams one may be lost.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use libp2p::core::Endpoint;
@@ -18,32 +19,50 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId, Stream};
 use tokio::sync::mpsc;
 
+use super::addresses;
+
 /// Incoming streams that may wait, per protocol. Those beyond are dropped.
 const QUEUE: usize = 256;
 
 /// The incoming streams of one protocol, with the peer that opened each.
 pub(crate) type Incoming = mpsc::Receiver<(PeerId, Stream)>;
 
-/// Accepts the streams of one protocol. Outgoing streams are libp2p-stream's.
-pub(crate) struct Behaviour {
-    protocol: StreamProtocol,
-    queue: mpsc::Sender<(PeerId, Stream)>,
+/// An incoming stream.
+pub(crate) struct Inbound {
+    /// The peer that opened it.
+    pub(crate) peer: PeerId,
+    /// The IP address at the other end of its connection; that of the relay if it is a circuit.
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) stream: Stream,
 }
 
-impl Behaviour {
+impl From<Inbound> for (PeerId, Stream) {
+    fn from(inbound: Inbound) -> Self {
+        (inbound.peer, inbound.stream)
+    }
+}
+
+/// Accepts the streams of one protocol, and queues them as `T`. Outgoing streams are libp2p-stream's.
+pub(crate) struct Behaviour<T = (PeerId, Stream)> {
+    protocol: StreamProtocol,
+    queue: mpsc::Sender<T>,
+}
+
+impl<T> Behaviour<T> {
     /// Returns the behaviour, and the queue of its streams.
-    pub(crate) fn new(protocol: &'static str) -> (Self, Incoming) {
+    pub(crate) fn new(protocol: &'static str) -> (Self, mpsc::Receiver<T>) {
         let (queue, incoming) = mpsc::channel(QUEUE);
         (Self { protocol: StreamProtocol::new(protocol), queue }, incoming)
     }
 
-    fn handler(&self, remote: PeerId) -> Handler {
-        Handler { remote, protocol: self.protocol.clone(), queue: self.queue.clone() }
+    fn handler(&self, remote: PeerId, address: &Multiaddr) -> Handler<T> {
+        let (protocol, queue) = (self.protocol.clone(), self.queue.clone());
+        Handler { remote, source: addresses::ip(address), protocol, queue }
     }
 }
 
-impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = Handler;
+impl<T: From<Inbound> + Send + 'static> NetworkBehaviour for Behaviour<T> {
+    type ConnectionHandler = Handler<T>;
     type ToSwarm = Infallible;
 
     fn handle_established_inbound_connection(
@@ -51,20 +70,20 @@ impl NetworkBehaviour for Behaviour {
         _: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler(peer, remote))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        remote: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler(peer, remote))
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
@@ -84,13 +103,14 @@ impl NetworkBehaviour for Behaviour {
 }
 
 /// The part of [`Behaviour`] on one connection.
-pub(crate) struct Handler {
+pub(crate) struct Handler<T> {
     remote: PeerId,
+    source: Option<IpAddr>,
     protocol: StreamProtocol,
-    queue: mpsc::Sender<(PeerId, Stream)>,
+    queue: mpsc::Sender<T>,
 }
 
-impl ConnectionHandler for Handler {
+impl<T: From<Inbound> + Send + 'static> ConnectionHandler for Handler<T> {
     type FromBehaviour = Infallible;
     type ToBehaviour = Infallible;
     type InboundProtocol = ReadyUpgrade<StreamProtocol>;
@@ -117,12 +137,15 @@ impl ConnectionHandler for Handler {
         &mut self,
         event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
     ) {
-        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+        let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
             protocol: stream,
             info: (),
         }) = event
-            && self.queue.try_send((self.remote, stream)).is_err()
-        {
+        else {
+            return;
+        };
+        let inbound = Inbound { peer: self.remote, source: self.source, stream };
+        if self.queue.try_send(T::from(inbound)).is_err() {
             tracing::debug!(peer = %self.remote, protocol = %self.protocol, "incoming stream dropped: queue full");
         }
     }

@@ -149,6 +149,9 @@ pub struct TokenRow {
     /// Whether the user may read logs.
     #[serde(default)]
     pub logs: bool,
+    /// How many nodes may still join with it; `None` for any number, and for user tokens.
+    #[serde(default)]
+    pub uses_left: Option<u32>,
 }
 
 /// A slot with the instance that fills it.

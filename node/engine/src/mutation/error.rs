@@ -96,6 +96,15 @@ pub enum MutationError {
     /// No token with this id is listed.
     #[error("no token '{0}'")]
     NoToken(String),
+    /// As many nodes have joined with the token as may.
+    #[error(
+        "the token has been used: it lets {} join",
+        if *.uses == 1 { "1 node".to_owned() } else { format!("{} nodes", .uses) }
+    )]
+    TokenUsed {
+        /// How many may.
+        uses: u32,
+    },
     /// Not all members know what the change needs.
     #[error("members of an older version of vc-node cannot {0}")]
     OlderMembers(&'static str),
@@ -126,6 +135,7 @@ impl MutationError {
             | Self::NodeHasInstances { .. }
             | Self::NodeHoldsVolume { .. }
             | Self::VolumeInUse { .. }
+            | Self::TokenUsed { .. }
             | Self::OlderMembers(_) => ErrorCode::FailedPrecondition,
             Self::Held { .. }
             | Self::Document(DocumentError::Held | DocumentError::Unreadable { .. }) => {
@@ -155,6 +165,10 @@ impl MutationError {
             }
             Self::NoVolume(_) => "see 'vc volume ls'".to_owned(),
             Self::NoToken(_) => "see 'vc token ls'".to_owned(),
+            Self::TokenUsed { .. } => {
+                "ask for another, which 'vc token create --node' makes, or for one with --uses"
+                    .to_owned()
+            }
             Self::OlderMembers(_) => "upgrade vc-node on all nodes; see 'vc nodes'".to_owned(),
             Self::VolumeInUse { services, .. } => match services.first() {
                 Some(service) => format!("run 'vc rm {service}' first"),

@@ -92,7 +92,7 @@ mod tests {
 
     fn apply(state: &mut ClusterState, mutation: &Mutation) -> Result<Vec<Change>, MutationError> {
         let view = View::from_states(state.clone(), BTreeMap::new(), &KnownVersions::default());
-        let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned() };
+        let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned(), address: None };
         let (next, changes) = mutation.apply(&view, &by, 1)?;
         *state = next;
         Ok(changes)

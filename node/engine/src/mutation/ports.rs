@@ -53,7 +53,7 @@ mod tests {
             replicas: None,
             spec: spec.clone().into(),
         };
-        let by = Subject { name: "tester".to_owned(), token_id: "t1".to_owned() };
+        let by = Subject { name: "tester".to_owned(), token_id: "t1".to_owned(), address: None };
         let apply = |state: &ClusterState, deployments| {
             let view = View::from_states(state.clone(), BTreeMap::new(), &KnownVersions::default());
             Mutation::Deploy { deployments, files: BTreeMap::new() }

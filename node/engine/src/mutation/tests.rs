@@ -83,7 +83,7 @@ impl Cluster {
 
     /// Applies a mutation; returns the lines that users see.
     fn apply(&mut self, mutation: &Mutation) -> Result<Vec<String>, String> {
-        let by = Subject { name: "ada".to_owned(), token_id: String::new() };
+        let by = Subject { name: "ada".to_owned(), token_id: String::new(), address: None };
         let applied = mutation.apply(&self.view(), &by, NOW);
         let (state, changes) = applied.map_err(|error| ApiError::from(error).to_string())?;
         self.state = state;

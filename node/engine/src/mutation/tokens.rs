@@ -1,20 +1,46 @@
 //! Tokens: which were issued, and which are revoked.
 
-use vc_crdt::{ClusterState, Revocation, RevocationKey};
-use vc_protocol::Millis;
+use vc_crdt::{ClusterState, JoinKey, JoinRecord, Revocation, RevocationKey};
 use vc_protocol::control::Change;
 use vc_protocol::token::{MAX_TTL, Scope};
+use vc_protocol::{Millis, NodeId};
 
 use super::MutationError;
 
 /// Time for which tokens and revocations are kept after they have expired: the clock of this node may be ahead.
 const SLACK: Millis = 24 * 3_600_000;
 
-/// Forgets tokens and revocations that expired a day ago.
+/// Forgets tokens, their uses and their revocations once they have been expired for a day.
 pub(super) fn forget_expired(state: &mut ClusterState, now: Millis) {
     let keeps = |expires: Millis| expires.saturating_add(SLACK) > now;
     state.tokens.retain(|_, record| keeps(record.expires));
     state.revocations.retain(|_, revocation| keeps(revocation.expires));
+    state.joins.retain(|_, record| keeps(record.expires));
+}
+
+/// Counts a use of a join token. A node that repeats its join, because the answer was lost, does not use it twice.
+///
+/// # Errors
+/// As many other nodes have joined with it as may.
+pub(super) fn admit(
+    state: &mut ClusterState,
+    node: NodeId,
+    token: &str,
+    uses: Option<u32>,
+    record: JoinRecord,
+) -> Result<(), MutationError> {
+    forget_expired(state, record.at);
+    let key = JoinKey { token: token.to_owned(), node };
+    if state.joins.contains_key(&key) {
+        return Ok(());
+    }
+    if let Some(uses) = uses
+        && state.uses(token) >= uses as usize
+    {
+        return Err(MutationError::TokenUsed { uses });
+    }
+    state.joins.insert(key, record);
+    Ok(())
 }
 
 /// Revokes a token, or the tokens that a user has so far.
@@ -70,6 +96,7 @@ mod tests {
             issued,
             expires: issued + DAY,
             limits: UserLimits::default(),
+            uses: None,
         }
     }
 
@@ -87,6 +114,28 @@ mod tests {
         assert!(state.is_revoked("1", "", 10));
         forget_expired(&mut state, 2 * DAY + 10);
         assert_eq!((state.tokens.len(), state.revocations.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_token_lets_as_many_nodes_join_as_it_says() {
+        let mut state = ClusterState::default();
+        let node = |n| {
+            let key = vc_protocol::Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes");
+            NodeId::of(&key.public()).expect("ed25519")
+        };
+        let record = |at| JoinRecord { at, by: node(1), expires: DAY };
+        let used = Err(MutationError::TokenUsed { uses: 1 });
+        assert_eq!(admit(&mut state, node(2), "a", Some(1), record(1)), Ok(()));
+        assert_eq!(admit(&mut state, node(3), "a", Some(1), record(2)), used);
+        assert_eq!(admit(&mut state, node(2), "a", Some(1), record(3)), Ok(()), "it joins again");
+        assert_eq!((state.uses("a"), state.joins.values().next().map(|it| it.at)), (1, Some(1)));
+        assert_eq!(admit(&mut state, node(3), "a", Some(2), record(4)), Ok(()));
+        assert_eq!(admit(&mut state, node(3), "b", None, record(5)), Ok(()));
+        assert_eq!((state.uses("a"), state.uses("b")), (2, 1));
+        forget_expired(&mut state, 2 * DAY - 1);
+        assert_eq!(state.joins.len(), 3);
+        forget_expired(&mut state, 2 * DAY);
+        assert!(state.joins.is_empty());
     }
 
     #[test]
