@@ -20,6 +20,7 @@ mod replica;
 mod schema;
 mod state;
 mod view;
+mod writes;
 
 pub use document::{DocumentError, Schema, SchemaChange};
 pub use held::Held;
@@ -32,3 +33,4 @@ pub use state::{
     SealedFile, ServiceRecord, TokenRecord, Tombstone, UpdateResult, VolumeRecord,
 };
 pub use view::{UpdateStatus, View, claims_of_slot};
+pub use writes::{ClusterChange, Write};

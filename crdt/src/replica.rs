@@ -41,6 +41,8 @@ struct NodeDocument {
 pub struct Loaded {
     /// The replica with everything that was valid.
     pub replica: Replica,
+    /// The changes that were valid.
+    pub accepted: Vec<SignedChange>,
     /// Certificates and changes that are not valid: the disk is damaged, or was written by another version.
     pub rejected: Vec<Rejected>,
     /// Entries that this version cannot read.
@@ -128,8 +130,8 @@ impl Replica {
             }
         }
         replica.apply_all(decoded, &mut received);
-        let Received { rejected, unreadable, .. } = received;
-        Ok(Loaded { replica, rejected, unreadable })
+        let Received { accepted, rejected, unreadable, .. } = received;
+        Ok(Loaded { replica, accepted, rejected, unreadable })
     }
 
     /// Returns the id of this node.

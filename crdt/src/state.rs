@@ -220,6 +220,9 @@ impl FromStr for JoinKey {
 pub struct JoinRecord {
     /// When the node was admitted.
     pub at: Millis,
+    /// The name that it gave itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// The server that admitted it.
     pub by: NodeId,
     /// When the token expires: the record can be forgotten then.

@@ -35,6 +35,8 @@ pub(crate) enum DriverMessage {
     },
     /// The addresses this node publishes have changed.
     Addresses(Vec<Multiaddr>),
+    /// Why the audit log of this node is not written; `None` if it is again.
+    AuditProblem(Option<String>),
     /// Two processes have one identity.
     Duplicate(DuplicateFound),
 }

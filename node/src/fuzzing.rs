@@ -8,6 +8,7 @@ use vc_protocol::control::Request;
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
+use crate::audit::Audit;
 use crate::auth::{AuthServer, TokenVerifier};
 use crate::driver_message::{DRIVER_QUEUE, DriverMessage};
 use crate::identity::Membership;
@@ -49,6 +50,7 @@ impl Node {
             vitals: Arc::default(),
             left: false,
             duplicate: None,
+            audit: None,
             duplicates: Arc::default(),
         };
         let (keep, snapshot) = watch::channel(snapshot);
@@ -64,12 +66,14 @@ impl Node {
             seal: Seal::generate().ok(),
             since: now,
         };
+        let (audit, mut records) = Audit::new(node, "fuzzed".to_owned());
+        runtime.spawn(async move { records.discard().await });
         let auth = AuthServer {
             membership: Arc::new(membership),
             gater: gater.clone(),
             driver,
             snapshot: snapshot.clone(),
-            verifier: TokenVerifier { cluster, snapshot },
+            verifier: TokenVerifier { cluster, snapshot, audit },
         };
         runtime.spawn(answer(messages));
         runtime.spawn(auth.serve(streams.auth, |_, mut frames| async move {

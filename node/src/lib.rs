@@ -2,6 +2,7 @@
 
 mod api;
 pub mod args;
+mod audit;
 mod auth;
 mod clock;
 mod commands;

@@ -17,6 +17,7 @@ use vc_runtime::images::Images;
 use vc_runtime::{self as runtime, Runtime};
 
 use crate::api::{Cluster, ControlService, Forwarder, Planner};
+use crate::audit::{self, Audit, AuditLogs, Recorder};
 use crate::auth::{AuthServer, TokenVerifier};
 use crate::dns::{self, DnsServer};
 use crate::driver::{Driver, DriverContext};
@@ -88,6 +89,8 @@ pub(crate) async fn run(
         tracing::info!(node = %membership.node, cluster = %membership.cluster, "cluster created");
     }
     let membership = Arc::new(membership);
+    let name = settings.name.clone().unwrap_or_else(node_info::default_name).to_string();
+    let (audit, audited) = Audit::new(membership.node, name);
 
     let docker = runtime::docker::host(settings.docker_host.clone());
     let docker = (settings.runtime() == RuntimeChoice::Docker).then_some(docker);
@@ -133,6 +136,7 @@ pub(crate) async fn run(
         sync_streams,
         runtime: runtime.clone(),
         gater: gater.clone(),
+        audit: audit.clone(),
     };
     let (engine, mut snapshot) = Driver::new(parts, store, events)?;
     latest.get_or_init(|| snapshot.clone());
@@ -145,7 +149,11 @@ pub(crate) async fn run(
     for (node, address) in peers.into_iter().filter_map(with_node) {
         handles.commands.send(network::Command::Addresses(node, vec![address])).await?;
     }
-    let verifier = TokenVerifier { cluster: membership.cluster, snapshot: snapshot.clone() };
+    let verifier = TokenVerifier {
+        cluster: membership.cluster,
+        snapshot: snapshot.clone(),
+        audit: audit.clone(),
+    };
     let members = handles.controls.members.clone();
     let execs = Execs::new(membership.node, verifier.clone(), runtime.clone(), members);
     let docker = match &runtime {
@@ -158,6 +166,17 @@ pub(crate) async fn run(
         runtime,
         members: handles.controls.members.clone(),
     };
+    let (sink, own) = if membership.root.is_some() {
+        let (written, changed) = watch::channel(0);
+        let log = dir.join(audit::LOG);
+        (audit::Sink::Log(log.clone(), written), Some((log, changed)))
+    } else {
+        let members = handles.controls.members.clone();
+        (audit::Sink::Server(audit::Reporter { members, snapshot: snapshot.clone() }), None)
+    };
+    let recorder = Recorder { queue: audited, sink, driver: driver.clone() };
+    let members = handles.controls.members.clone();
+    let audit_logs = AuditLogs::new(audit.clone(), own, verifier.clone(), members);
     let (event_log, events) = Events::new();
     let api = ControlService {
         cluster: Cluster::new(Arc::clone(&membership), snapshot.clone(), driver.clone()),
@@ -171,6 +190,8 @@ pub(crate) async fn run(
         execs: execs.clone(),
         images: images.clone(),
         events,
+        audit: audit.clone(),
+        audit_logs: audit_logs.clone(),
         http: Http::new(router.clone(), snapshot.clone()),
     };
     let auth = AuthServer {
@@ -185,6 +206,8 @@ pub(crate) async fn run(
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(network.run());
     tasks.spawn(engine.run());
+    tasks.spawn(recorder.run());
+    tasks.spawn(audit_logs.serve(handles.streams.audit));
     tasks.spawn(auth.serve(handles.streams.auth, move |user, frames| {
         let api = api.clone();
         async move { api.serve(user, frames).await }
@@ -192,7 +215,11 @@ pub(crate) async fn run(
     tasks.spawn(sync_streams::accept(handles.streams.sync, driver.clone()));
     tasks.spawn(logs.serve(handles.streams.logs));
     tasks.spawn(execs.serve(handles.streams.exec));
-    let files = FileServer { membership: Arc::clone(&membership), snapshot: snapshot.clone() };
+    let files = FileServer {
+        membership: Arc::clone(&membership),
+        snapshot: snapshot.clone(),
+        audit: audit.clone(),
+    };
     tasks.spawn(files.serve(handles.streams.files));
     let (views, changing) = watch::channel(Arc::clone(&snapshot.borrow().view));
     tasks.spawn(images::follow(snapshot.clone(), views));
@@ -268,6 +295,7 @@ pub(crate) async fn run(
     } else if let Some(names) = traffic.names {
         names.stop().await;
     }
+    audit.flush().await;
     let (closed, is_closed) = oneshot::channel();
     let close = async {
         if commands.send(network::Command::Close(closed)).await.is_ok() {

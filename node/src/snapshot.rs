@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub(crate) left: bool,
     /// Why this node has to stop: another process runs with its identity.
     pub(crate) duplicate: Option<Arc<str>>,
+    /// Problem: why the audit log of this node is not written.
+    pub(crate) audit: Option<Arc<str>>,
     /// Problems: other processes that ran with the identity of a node.
     pub(crate) duplicates: Arc<Vec<String>>,
 }

@@ -53,6 +53,9 @@ pub enum Credentials {
     User {
         /// Token of the user.
         token: String,
+        /// From a worker that passes on a request: the IP address of its client.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<String>,
     },
 }
 
@@ -107,7 +110,17 @@ pub struct JoinResponse {
 pub struct Delegated<T> {
     /// The user's token.
     pub token: String,
+    /// IP address of the client, as the member that has its session says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// The request.
     #[serde(flatten)]
     pub request: T,
+}
+
+impl<T> Delegated<T> {
+    /// Returns the request with the user's token and address.
+    pub fn new(token: String, address: Option<String>, request: T) -> Self {
+        Self { token, address, request }
+    }
 }

@@ -10,6 +10,7 @@ mod rows;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{AuditCheck, AuditQuery, AuditRow};
 use crate::http::{FetchRequest, ResponseHead, SocketRequest};
 use crate::spec::{Deployment, FileContent};
 use crate::token::{NodeRole, UserLimits, UserRole};
@@ -164,6 +165,9 @@ pub enum Request {
         /// Continues with new events as they happen.
         follow: bool,
     },
+    /// Returns records of the audit logs of all servers, by time: one [`Reply::Audit`] each, a [`Reply::AuditCheck`] for each
+    /// server that answers, and [`Reply::End`]. Admin.
+    Audit(AuditQuery),
     /// Multiplexes sessions: after [`Reply::Ready`] the stream carries
     /// [yamux](https://github.com/hashicorp/yamux/blob/master/spec.md), and every yamux stream that the client opens is a
     /// session. For browsers, whose transport streams are expensive. Viewer.
@@ -328,6 +332,10 @@ pub enum Reply {
     Live(Box<LiveUpdate>),
     /// To [`Request::Events`]: one event.
     Event(EventRow),
+    /// To [`Request::Audit`]: one record.
+    Audit(Box<AuditRow>),
+    /// To [`Request::Audit`]: what one server found when it checked its log.
+    AuditCheck(AuditCheck),
     /// To [`Request::Fetch`] and [`Request::Socket`].
     Response(ResponseHead),
     /// A warning beside the answer, in one line.

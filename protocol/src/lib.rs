@@ -6,6 +6,7 @@
 //! ([`auth`], [`control`], [`exec`], [`file`], [`log`], [`image`]); JWT for credentials ([`token`]). `docs/formats.md` describes them.
 
 mod address;
+pub mod audit;
 pub mod auth;
 pub mod change;
 pub mod control;

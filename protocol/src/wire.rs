@@ -30,6 +30,8 @@ pub const ROUTE_PROTOCOL: &str = "/vc/route/1";
 pub const IMAGE_PROTOCOL: &str = "/vc/image/1";
 /// Protocol name: a member asks a server for the content of a secret or config.
 pub const FILES_PROTOCOL: &str = "/vc/files/1";
+/// Records of the audit log, between members: see [`crate::audit`].
+pub const AUDIT_PROTOCOL: &str = "/vc/audit/1";
 
 /// Bytes that do not decode to the expected value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

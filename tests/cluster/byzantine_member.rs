@@ -158,7 +158,7 @@ fn a_worker_alone_changes_nothing_and_reaches_no_instance_of_others() {
             working_dir: None,
             size: None,
         };
-        Delegated { token: token.to_owned(), request: InstanceRequest::Exec { instance, exec } }
+        Delegated::new(token.to_owned(), None, InstanceRequest::Exec { instance, exec })
     };
     let logs = InstanceLogRequest {
         slot: "shop/web.1".parse().expect("a slot"),
@@ -183,6 +183,7 @@ fn a_worker_alone_changes_nothing_and_reaches_no_instance_of_others() {
             (
                 "/vc/logs/1",
                 json(serde_json::to_vec(&Delegated {
+                    address: None,
                     token: String::new(),
                     request: logs.clone(),
                 })),

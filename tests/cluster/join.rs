@@ -50,7 +50,7 @@ fn a_second_server_admits_nodes_when_the_first_is_down() {
 }
 
 /// Joins as a node with this key, as `vc-node join` does, without starting a node.
-fn join_as(cluster: &Cluster, at: usize, key: u8, token: &str) -> Result<(), String> {
+pub fn join_as(cluster: &Cluster, at: usize, key: u8, token: &str) -> Result<(), String> {
     let key = vc_protocol::Keypair::ed25519_from_bytes([key; 32]).expect("32 bytes");
     let id = vc_protocol::token::decode_unverified(token).expect("a token").aud;
     let address = cluster.nodes[at].address().parse().expect("an address");

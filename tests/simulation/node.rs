@@ -102,6 +102,7 @@ impl World {
             timing: Timing::default(),
             history: self.document_history,
             knows: node.knows,
+            audit: true,
         };
         node.engine = Some(Engine::new(config, node.disk.load(), now).expect("an engine"));
         node.engine_id += 1;

@@ -304,6 +304,7 @@ impl World {
                     self.trace_node(index, &format!("answer to request {request}: {answer:?}"));
                     self.operators.answered(request, answer);
                 }
+                Output::Audit(_) | Output::Rejected(..) => {}
                 Output::ViewChanged => self.check_view(index),
                 Output::Stop(reason) => panic!("node {index} stops: {reason}"),
             }

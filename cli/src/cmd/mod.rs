@@ -1,5 +1,6 @@
 //! The command line and its commands, one file each; each file defines its arguments and `run`.
 
+mod audit;
 mod completions;
 mod console;
 mod cp;
@@ -89,6 +90,8 @@ pub(crate) enum Command {
     Rm(rm::Args),
     /// Show the logs of a service
     Logs(logs::Args),
+    /// Show who did what, from where, and what was refused
+    Audit(audit::Args),
     /// Show recent events
     Events(events::Args),
     /// Run a command in an instance
@@ -131,6 +134,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Scale(args) => args.run(app).await,
         Command::Rm(args) => args.run(app).await,
         Command::Logs(args) => args.run(app).await,
+        Command::Audit(args) => args.run(app).await,
         Command::Events(args) => args.run(app).await,
         Command::Cp(args) => args.run(app).await,
         Command::Exec(args) => args.run(app).await,
@@ -202,12 +206,16 @@ mod tests {
             "vc token create --node",
             "vc token create --node attic",
             "vc token create --node --role worker --ttl 1h",
+            "vc token create --node attic --worker --uses 5",
             "vc token create --user ada --role admin --ttl 7d",
             "vc token create --user phone --ttl 12h --browser",
             "vc console",
             "vc console --listen [::1]:8080 --no-open",
             "vc console --url https://console.example/ --qr",
             "vc nodes --addresses",
+            "vc audit",
+            "vc audit -f --user ann --service shop/web --since 1h",
+            "vc audit --verify --output json",
             "vc events",
             "vc events -f --output json",
             "vc login admin.token",
@@ -247,6 +255,10 @@ mod tests {
             "vc restart",
             "vc rollback web api",
             "vc volume rm data",
+            "vc audit --verify --user ann",
+            "vc token create --user ada --uses 2",
+            "vc token create --node --uses 0",
+            "vc token create --node --worker --role server",
             "vc logs",
             "vc image",
             "vc image push",

@@ -1,6 +1,9 @@
-//! Renders lists: services, instances, nodes, images, volumes, events and log lines.
+//! Renders lists: services, instances, nodes, images, volumes, events, audit records and log lines.
+
+use std::fmt::Write as _;
 
 use comfy_table::{Cell, Color};
+use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow};
 use vc_protocol::control::{
     EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, NodeRow, Rollout, RolloutState,
     ServiceRow, TokenRow, VolumeRow,
@@ -238,6 +241,51 @@ pub(crate) fn event_line(row: &EventRow, style: Style) -> String {
     } else {
         format!("{time} {subject}: {text}\n")
     }
+}
+
+/// Renders a line of `vc audit`: time, who, what, from where, and which node says so.
+pub(crate) fn audit_line(row: &AuditRow, style: Style) -> String {
+    let is_refused = row.action == AuditAction::Refused;
+    let (who, by) = match &row.user {
+        Some(user) => (one_line(user), true),
+        None if is_refused => {
+            let member = row.via_name.as_deref().map(one_line);
+            (member.unwrap_or_else(|| "an unauthenticated client".to_owned()), true)
+        }
+        None => (one_line(&row.node_name), false),
+    };
+    let mut line = format!("{who} {}", one_line(&row.text));
+    if let Some(address) = &row.address {
+        let _ = write!(line, ", from {}", one_line(address));
+    }
+    if by {
+        let _ = write!(line, ", by {}", one_line(&row.node_name));
+    }
+    if let Some(via) = row.via_name.as_ref().filter(|_| row.user.is_some()) {
+        let _ = write!(line, " through {}", one_line(via));
+    }
+    if row.more > 0 {
+        let _ = write!(line, " (and {} more before)", row.more);
+    }
+    let time = timestamp(row.time);
+    match style.colour {
+        true if is_refused => format!("\x1b[2m{time}\x1b[0m \x1b[31m{line}\x1b[0m\n"),
+        true => format!("\x1b[2m{time}\x1b[0m {line}\n"),
+        false => format!("{time} {line}\n"),
+    }
+}
+
+/// Renders what servers found when they checked their audit logs.
+pub(crate) fn audit_checks(checks: &[AuditCheck], style: Style) -> String {
+    let cells = checks.iter().map(|check| {
+        let state = match check.problem.as_str() {
+            "" => text("unaltered").fg(Color::Green),
+            problem => text(problem).fg(Color::Red),
+        };
+        let since = check.since.map_or_else(String::new, timestamp);
+        vec![text(&check.node_name), text(check.records), text(since), state]
+    });
+    table(&["SERVER", "RECORDS", "SINCE", "STATE"], cells, style)
 }
 
 /// Options of [`log_line`].

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
     Change, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, MoveRow, NodeRow,
     PlacementRow, PlanReport, Reply, Rollout, ServiceDetail, ServiceDiff, ServiceRow, StatusReport,
@@ -174,6 +175,31 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
     };
     let event =
         EventRow { time: 1, level: EventLevel::Info, subject: String::new(), text: String::new() };
+    let audit = AuditRow {
+        time: 1,
+        action: AuditAction::Exec,
+        text: String::new(),
+        user: None,
+        token: None,
+        address: None,
+        service: None,
+        node: node_id(1),
+        node_name: String::new(),
+        via: None,
+        via_name: None,
+        more: 0,
+        change: None,
+        event: 1,
+    };
+    let change = ChangeRef { generation: 0, actor: String::new(), seq: 1, part: 0 };
+    let check = AuditCheck {
+        node: node_id(1),
+        node_name: String::new(),
+        records: 0,
+        left_out: 0,
+        since: None,
+        problem: String::new(),
+    };
     let plan = PlanReport {
         input_digest: String::new(),
         placements: vec![],
@@ -198,6 +224,9 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("ImageRow", fields(&image)),
         ("LogRow", fields(&log)),
         ("EventRow", fields(&event)),
+        ("AuditRow", fields(&audit)),
+        ("ChangeRef", fields(&change)),
+        ("AuditCheck", fields(&check)),
     ])
 }
 
@@ -234,6 +263,9 @@ fn every_row_has_an_example() {
         ("ImageRow", examples::<ImageRow>("ImageRow").len()),
         ("LogRow", examples::<LogRow>("LogRow").len()),
         ("EventRow", examples::<EventRow>("EventRow").len()),
+        ("AuditRow", examples::<AuditRow>("AuditRow").len()),
+        ("ChangeRef", examples::<ChangeRef>("ChangeRef").len()),
+        ("AuditCheck", examples::<AuditCheck>("AuditCheck").len()),
     ];
     assert_eq!(BTreeMap::from(counts), rows().into_keys().map(|name| (name, 1)).collect());
 }

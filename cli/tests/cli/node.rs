@@ -226,7 +226,7 @@ async fn serve(plan: std::rc::Rc<Plan>, stream: Stream, seen: Arc<Mutex<Seen>>) 
     assert_eq!(greeting.versions, ProtocolVersions::OURS);
     let versions = ProtocolVersions::OURS;
     send!(ServerHello { certificate: plan.certificate.clone(), versions });
-    let Credentials::User { token } = receive(&mut frames).await? else { panic!("not a user") };
+    let Credentials::User { token, .. } = receive(&mut frames).await? else { panic!("not a user") };
     seen.lock().unwrap().tokens.push(token.clone());
     token::verify(&token, plan.cluster.id(), now()).expect("only a valid token is sent");
     if let Some(reason) = plan.refuses.clone() {

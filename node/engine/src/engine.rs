@@ -12,6 +12,7 @@ use vc_protocol::{ClusterId, Millis, NodeId};
 
 use crate::accusation::{accuse_silent_nodes, refute_accusations};
 use crate::anti_entropy::{AntiEntropy, Comparison};
+use crate::audit::AuditTrail;
 use crate::failure_detector::FailureDetector;
 use crate::heartbeat::HeartbeatTimer;
 use crate::identity::{DocumentOwner, Finding};
@@ -50,13 +51,14 @@ pub struct Engine {
     /// Changes of this node that are to be sent to the others, once they are durable.
     unsent: Vec<SignedChange>,
     outputs: Vec<Output>,
+    audit: Option<AuditTrail>,
 }
 
 impl Engine {
     /// Creates an engine from what is durable. Errors: Automerge cannot create a document.
     pub fn new(config: Config, durable: Durable, now: Millis) -> Result<Self, DocumentError> {
-        let Config { key, id, cluster, info, nonce, timing, history, knows } = config;
-        let Loaded { replica, rejected, unreadable } =
+        let Config { key, id, cluster, info, nonce, timing, history, knows, audit } = config;
+        let Loaded { replica, accepted, rejected, unreadable } =
             Replica::load(key, id, cluster, knows, durable.certificates, durable.changes)?;
         for error in &rejected {
             tracing::error!(%error, "ignored invalid data on the disk");
@@ -86,6 +88,11 @@ impl Engine {
         }
         let owner = DocumentOwner::new(replica.own_generation());
         let view = Arc::new(View::of(&replica));
+        let audit = audit.then(|| {
+            let mut trail = AuditTrail::default();
+            trail.load(&accepted, &view);
+            trail
+        });
         let alone = replica.members().count() <= 1;
         Ok(Self {
             cluster,
@@ -109,6 +116,7 @@ impl Engine {
             pending: Durable::default(),
             unsent: Vec::new(),
             outputs: Vec::new(),
+            audit,
         })
     }
 
@@ -162,7 +170,7 @@ impl Engine {
                 self.receive_heartbeat(from, &heartbeat, now)
             }
             Input::Gossip(from, Gossip::Changes(batch)) => {
-                self.receive(batch, now);
+                self.receive(Some(from), batch, now);
                 self.detector.saw_activity(from, now);
             }
             Input::Sync(from, SyncMessage::Summary(theirs)) => {
@@ -170,7 +178,7 @@ impl Engine {
                 let compared = self.anti_entropy.answer_summary(id, from, &theirs, ours, now);
                 self.compared(compared);
             }
-            Input::Sync(_, SyncMessage::Changes(batch)) => self.receive(batch, now),
+            Input::Sync(from, SyncMessage::Changes(batch)) => self.receive(Some(from), batch, now),
             Input::Runtime(event) => {
                 self.reconciler.handle(event, &mut self.own, now);
                 self.dirty = true;
@@ -192,7 +200,8 @@ impl Engine {
                 self.dirty = true;
             }
             Input::Certificate(certificate) => {
-                self.receive(Batch { certificates: vec![certificate], changes: Vec::new() }, now);
+                let certificates = vec![certificate];
+                self.receive(None, Batch { certificates, changes: Vec::new() }, now);
             }
             Input::Mutate { request, by, mutation } => self.mutate(request, by, &mutation, now),
         }
@@ -263,15 +272,17 @@ impl Engine {
     }
 
     /// Checks and applies changes and certificates of a peer.
-    fn receive(&mut self, batch: Batch, now: Millis) {
+    fn receive(&mut self, from: Option<NodeId>, batch: Batch, now: Millis) {
         let received = self.replica.receive(batch);
         for rejected in &received.rejected {
             tracing::warn!(error = %rejected, "rejected a change from a peer");
+            self.outputs.push(Output::Rejected(from, rejected.to_string()));
         }
         for entry in &received.unreadable {
             tracing::warn!(document = ?entry.document, map = entry.map, key = entry.key, error = %entry.error, "ignored an unreadable entry");
         }
         self.dirty |= !received.accepted.is_empty();
+        self.audit(&received.accepted);
         self.pending.changes.extend(received.accepted);
         self.pending.certificates.extend(received.certificates);
         self.pending.replaced.extend(received.replaced);
@@ -460,6 +471,7 @@ impl Engine {
             Ok(Some(NewGeneration { changes, dropped })) => {
                 tracing::info!(parts = changes.len(), "new generation of the cluster document");
                 self.pending.replaced.extend(dropped);
+                self.audit(&changes);
                 self.unsent.extend(changes);
             }
             // The log says when a document becomes held.
@@ -483,6 +495,7 @@ impl Engine {
         let answer = self.write(by, mutation).map(|(change, changes)| {
             // An answer acknowledges this change and everything before it: all of it is durable first.
             self.pending.changes.extend(change.iter().cloned());
+            self.audit(&change);
             self.persist();
             self.publish(change, now);
             changes
@@ -525,6 +538,17 @@ impl Engine {
         let durable = std::mem::take(&mut self.pending);
         if !durable.is_empty() {
             self.outputs.push(Output::Persist(durable));
+        }
+        let rows = self.audit.as_mut().map(AuditTrail::take).unwrap_or_default();
+        if !rows.is_empty() {
+            self.outputs.push(Output::Audit(rows));
+        }
+    }
+
+    /// Describes changes of the cluster document for the audit log.
+    fn audit(&mut self, changes: &[SignedChange]) {
+        if let Some(trail) = &mut self.audit {
+            changes.iter().for_each(|change| trail.accept(change, &self.view));
         }
     }
 

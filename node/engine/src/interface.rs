@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use vc_crdt::KnownVersions;
+use vc_protocol::audit::AuditRow;
 use vc_protocol::change::{ChangeRange, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, SyncMessage};
@@ -105,6 +106,8 @@ pub struct Config {
     pub history: u64,
     /// What this version knows.
     pub knows: KnownVersions,
+    /// Whether to describe the changes of the cluster document for the audit log.
+    pub audit: bool,
 }
 
 /// Changes of a document after which a new generation drops the history.
@@ -173,6 +176,10 @@ pub enum Output {
     /// Make this durable before going on. When that fails: perform nothing of what follows, and make a new engine from
     /// what is durable.
     Persist(Durable),
+    /// Record what changes of the cluster document did, which are durable by now. At a start those of all durable changes.
+    Audit(Vec<AuditRow>),
+    /// Record that a change or certificate was rejected, which a member sent: it, or the author, is broken or hostile.
+    Rejected(Option<NodeId>, String),
     /// Publish the message to all members (gossipsub); may be lost.
     Gossip(Gossip),
     /// Send to a connected member; may be lost.

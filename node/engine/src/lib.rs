@@ -6,6 +6,7 @@
 
 mod accusation;
 mod anti_entropy;
+mod audit;
 mod desired;
 mod diff;
 mod engine;

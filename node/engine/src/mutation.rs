@@ -94,6 +94,8 @@ pub enum Mutation {
     Admit {
         /// The node.
         node: NodeId,
+        /// The name that it gives itself.
+        name: Name,
         /// The server that admits it.
         by: NodeId,
         /// Id of the token.
@@ -202,8 +204,9 @@ impl Mutation {
                 state.tokens.insert(id.clone(), record.clone());
                 Vec::new()
             }
-            Self::Admit { node, by, token, uses, expires } => {
-                let record = JoinRecord { at: now, by: *by, expires: *expires };
+            Self::Admit { node, name, by, token, uses, expires } => {
+                let record =
+                    JoinRecord { at: now, name: name.to_string(), by: *by, expires: *expires };
                 tokens::admit(&mut state, *node, token, *uses, record)?;
                 Vec::new()
             }

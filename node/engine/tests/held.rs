@@ -48,6 +48,7 @@ impl Node {
             timing: Timing::default(),
             history: HISTORY,
             knows: KnownVersions::default(),
+            audit: false,
         };
         let changes = stored.clone();
         let durable = Durable { changes, certificates: vec![certificate], ..Durable::default() };

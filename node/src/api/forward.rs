@@ -71,7 +71,8 @@ impl Forwarder {
 
     /// Opens a session with a server that is up.
     async fn open(&self, user: &User) -> Result<Frames<Stream>, ApiError> {
-        let credentials = Credentials::User { token: user.credential.to_string() };
+        let credentials =
+            Credentials::User { token: user.credential.to_string(), address: user.address.clone() };
         let mut last = "none is up".to_owned();
         for server in self.servers() {
             let peer = server.peer_id();

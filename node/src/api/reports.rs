@@ -22,6 +22,7 @@ pub(super) fn status(
 ) -> StatusReport {
     let mut status = report::status(&snapshot.view, limited, &snapshot.vitals, cluster, node);
     status.problems.extend(snapshot.duplicates.iter().cloned());
+    status.problems.extend(snapshot.audit.iter().map(ToString::to_string));
     status
 }
 
@@ -54,6 +55,7 @@ impl ReportCache {
             Arc::ptr_eq(&of.view, &snapshot.view)
                 && Arc::ptr_eq(&of.vitals, &snapshot.vitals)
                 && Arc::ptr_eq(&of.duplicates, &snapshot.duplicates)
+                && of.audit == snapshot.audit
         });
         if !is_current {
             *cached = Cached { snapshot: Some(snapshot.clone()), reports: BTreeMap::new() };

@@ -62,7 +62,7 @@ fn needs(request: &Request) -> Needs {
         | Request::PushImage(_)
         | Request::RemoveVolume { .. }
         | Request::Remove { .. } => (UserRole::Deployer, true),
-        Request::Tokens => (UserRole::Admin, false),
+        Request::Tokens | Request::Audit(_) => (UserRole::Admin, false),
         Request::Drain { .. }
         | Request::Leave { .. }
         | Request::CreateToken(_)
@@ -70,6 +70,12 @@ fn needs(request: &Request) -> Needs {
         | Request::RevokeUser { .. } => (UserRole::Admin, true),
     };
     Needs { role, server }
+}
+
+/// Returns the name of a request, for the audit log.
+pub(super) fn name(request: &Request) -> String {
+    let json = serde_json::to_value(request).unwrap_or_default();
+    json.get("op").and_then(|op| op.as_str()).unwrap_or_default().to_owned()
 }
 
 /// Returns whether only a server can answer a request.

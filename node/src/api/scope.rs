@@ -62,6 +62,7 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Leave { .. }
         | Request::CreateToken(_)
         | Request::Tokens
+        | Request::Audit(_)
         | Request::RevokeToken { .. }
         | Request::RevokeUser { .. } => Touches::Cluster,
     }
@@ -172,6 +173,7 @@ mod tests {
             | Request::Drain { .. }
             | Request::Leave { .. }
             | Request::CreateToken(_)
+            | Request::Audit(_)
             | Request::Tokens
             | Request::RevokeToken { .. }
             | Request::RevokeUser { .. } => May::Unlimited,
@@ -233,6 +235,7 @@ mod tests {
             json!({"op": "leave", "node": "n1", "force": false}),
             json!({"op": "create_token", "subject": {"user": {"name": "eve", "role": "viewer"}}, "ttl_ms": 1000}),
             json!({"op": "tokens"}),
+            json!({"op": "audit"}),
             json!({"op": "revoke_token", "token": "1"}),
             json!({"op": "revoke_user", "user": "ada"}),
         ];

@@ -1,16 +1,19 @@
 //! The control service: serves a stream's requests, and dispatches each to its group.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::timeout;
 use vc_crdt::RevocationKey;
-use vc_engine::Mutation;
+use vc_engine::{Mutation, find_service};
+use vc_protocol::audit::AuditAction;
 use vc_protocol::control::{Reply, Request};
 use vc_protocol::{ApiError, ErrorCode};
 
 use super::forward::Forwarder;
 use super::plan::Planner;
 use super::{Cluster, roles, scope};
+use crate::audit::{Audit, AuditLogs};
 use crate::auth::User;
 use crate::events::Events;
 use crate::exec::{Execs, UserRequest};
@@ -43,6 +46,8 @@ pub struct ControlService {
     pub(crate) execs: Execs,
     pub(crate) images: Images,
     pub(crate) events: Events,
+    pub(crate) audit: Audit,
+    pub(crate) audit_logs: AuditLogs,
     pub(crate) http: Http,
 }
 
@@ -92,6 +97,8 @@ impl ControlService {
         if let Err(error) =
             allowed.and_then(|()| scope::restrict(&user.rights, &view(), &mut request))
         {
+            let reason = format!("{}: {}", roles::name(&request), error.message);
+            self.audit.refused(user, &reason);
             frames.send(&Reply::Error(error)).await?;
             return Ok(Next::Request);
         }
@@ -109,6 +116,10 @@ impl ControlService {
             Request::Events { follow } => {
                 return self.events(user, follow, frames).await.map(|()| Next::Request);
             }
+            Request::Audit(query) => {
+                let done = self.audit_logs.stream(self.cluster.snapshots(), user, query, frames);
+                return done.await.map(|()| Next::Request);
+            }
             Request::Logs(request) => {
                 let done = self.logs.stream(self.cluster.snapshots(), user, request, frames).await;
                 return done.map(|()| Next::Request);
@@ -123,9 +134,11 @@ impl ControlService {
                 return self.exec(user, UserRequest::CopyIn(copy), frames).await;
             }
             Request::Fetch(request) => {
+                self.opens(user, &request.service);
                 return self.http.fetch(request, frames).await.map(|()| Next::Request);
             }
             Request::Socket(request) => {
+                self.opens(user, &request.service);
                 return self.http.socket(request, frames).await.map(|()| Next::Request);
             }
             Request::PushImage(push) => self.push_image(user, &push, frames).await?,
@@ -173,8 +186,27 @@ impl ControlService {
                 self.cluster.mutate(user, Mutation::Revoke(RevocationKey::User(name))).await
             }
         };
+        if let Err(error) = &reply
+            && error.code == ErrorCode::PermissionDenied
+        {
+            self.audit.refused(user, &error.message);
+        }
         frames.send(&reply.unwrap_or_else(Reply::Error)).await?;
         Ok(Next::Request)
+    }
+
+    /// Records that a session sends HTTP requests to a service, once for each.
+    fn opens(&self, user: &User, service: &str) {
+        let view = self.cluster.latest().view;
+        let Ok(service) = find_service(&view.cluster, service) else { return };
+        let is_new = {
+            let mut opened = user.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            opened.insert(service.clone())
+        };
+        if is_new {
+            let text = format!("opened {service}");
+            self.audit.record(AuditAction::ServiceOpened, user, Some(service), text);
+        }
     }
 
     async fn exec(

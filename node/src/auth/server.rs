@@ -7,6 +7,7 @@ use libp2p::{PeerId, Stream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use vc_engine::{Input, Mutation};
+use vc_protocol::audit::AuditAction;
 use vc_protocol::auth::{
     AuthResponse, ClientHello, Credentials, JoinResponse, MAX_AUTH_FRAME, ServerHello,
 };
@@ -20,6 +21,7 @@ use super::limits::{
 };
 use super::user::{Grant, VerifyError};
 use super::{Audience, TokenVerifier, User, peer_addresses};
+use crate::audit::{Audit, Origin};
 use crate::clock;
 use crate::driver_message::DriverMessage;
 use crate::identity::{Membership, encode_key};
@@ -99,7 +101,12 @@ impl AuthServer {
                     Ok(None) => {}
                     Ok(Some((user, frames, _permit))) => {
                         let _session = auth.gater.start_session(peer);
+                        let (audit, origin) = (&auth.verifier.audit, Origin::from(&user));
+                        let opened = "opened a session";
+                        audit.record(AuditAction::SessionOpened, origin.clone(), None, opened);
                         session(user, frames).await;
+                        let ended = "ended a session";
+                        audit.record(AuditAction::SessionEnded, origin, None, ended);
                     }
                     // A client that dials several nodes and takes the first closes the other streams.
                     Err(HandshakeError::Frame(
@@ -138,6 +145,7 @@ impl AuthServer {
             _ = &mut permit.evicted => return Err(HandshakeError::TimedOut),
         };
         let (versions, credentials) = hello;
+        let attempt = Attempt::of(peer, source, &credentials);
         let result = match credentials {
             _ if versions.common(ProtocolVersions::OURS).is_none() => {
                 Err(Refusal::Version { client: versions })
@@ -150,8 +158,9 @@ impl AuthServer {
                 .admit(peer, source, &token, &name)
                 .await
                 .map(|admission| (AuthResponse::Joined(Box::new(admission)), None)),
-            Credentials::User { token } => {
-                self.authenticate_user(&token, source, sessions).map(|(user, permit)| {
+            Credentials::User { token, address } => {
+                let client = self.client(peer, source, address);
+                self.authenticate_user(&token, client, sessions).map(|(user, permit)| {
                     let peers = self.peer_addresses(Audience::User);
                     (AuthResponse::User { role: user.rights.role, peers }, Some((user, permit)))
                 })
@@ -161,6 +170,7 @@ impl AuthServer {
             Ok((welcome, session)) => (welcome, Ok(session)),
             Err(refusal) => {
                 let busy = matches!(refusal, Refusal::Limit(_));
+                attempt.record(&self.verifier.audit, &refusal);
                 (AuthResponse::Refused { reason: refusal.to_string(), busy }, Err(refusal))
             }
         };
@@ -223,6 +233,7 @@ impl AuthServer {
             by: Subject { name: claims.sub, token_id: claims.jti.clone(), address: text(source) },
             admission: Mutation::Admit {
                 node,
+                name: name.clone(),
                 by: self.membership.node,
                 token: claims.jti.clone(),
                 uses: claims.uses,
@@ -250,23 +261,86 @@ impl AuthServer {
     fn authenticate_user(
         &self,
         token: &str,
-        source: Option<IpAddr>,
+        Client { address, via }: Client,
         sessions: &SessionLimiter,
     ) -> Result<(User, SessionPermit), Refusal> {
         let Grant { name, token: id, rights, issuer, issued, expires } =
             self.verifier.user(token)?;
         let permit = sessions.acquire(&id)?;
         let (credential, quota) = (Arc::from(token), Arc::clone(&permit.quota));
-        let address = text(source);
-        let user =
-            User { name, token: id, credential, rights, issuer, issued, expires, address, quota };
+        let user = User {
+            name,
+            token: id,
+            credential,
+            rights,
+            issuer,
+            issued,
+            expires,
+            address,
+            via,
+            opened: Arc::default(),
+            quota,
+        };
         Ok((user, permit))
+    }
+
+    /// Returns where a user is. A worker that passes on a request says it; others cannot.
+    fn client(&self, peer: PeerId, source: Option<IpAddr>, address: Option<String>) -> Client {
+        let via = NodeId::try_from(peer).ok().filter(|_| self.gater.is_member(&peer));
+        let said = address.filter(|it| via.is_some() && it.parse::<IpAddr>().is_ok());
+        Client { address: said.or_else(|| text(source)), via }
     }
 
     fn peer_addresses(&self, audience: Audience) -> Vec<libp2p::Multiaddr> {
         let view = Arc::clone(&self.snapshot.borrow().view);
         peer_addresses(audience, &view, self.membership.node)
     }
+}
+
+/// What a peer tries, for the audit log.
+struct Attempt {
+    address: Option<String>,
+    /// What it says to be.
+    role: String,
+    token: Option<String>,
+}
+
+impl Attempt {
+    fn of(peer: PeerId, source: Option<IpAddr>, credentials: &Credentials) -> Self {
+        let (role, token) = match credentials {
+            Credentials::Join { token, name } => (format!(" to join as {name}"), Some(token)),
+            Credentials::Member { .. } => (format!(" as the member {peer}"), None),
+            Credentials::User { token, .. } => (String::new(), Some(token)),
+        };
+        Self { address: text(source), role, token: token.cloned() }
+    }
+
+    /// Records that it was refused, unless only a limit was reached.
+    fn record(self, audit: &Audit, refusal: &Refusal) {
+        let Self { address, role, token } = self;
+        if matches!(refusal, Refusal::Limit(_) | Refusal::Version { .. } | Refusal::Stopping) {
+            return;
+        }
+        let origin = match (refusal, &token) {
+            (Refusal::Token(error), Some(token)) => error.origin(token),
+            // The token is valid, and does not suffice.
+            (Refusal::NotAdmitted(_) | Refusal::Worker, Some(token)) => {
+                VerifyError::Revoked.origin(token)
+            }
+            _ => Origin::default(),
+        };
+        // The name in a join token is not that of a user.
+        let user = origin.user.clone().filter(|_| role.is_empty());
+        let text = format!("was refused{role}: {refusal}");
+        audit.record(AuditAction::Refused, Origin { user, address, ..origin }, None, text);
+    }
+}
+
+/// Where a user is.
+struct Client {
+    address: Option<String>,
+    /// The member that passes on the request.
+    via: Option<NodeId>,
 }
 
 /// Returns an address as the audit log has it.

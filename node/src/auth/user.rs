@@ -1,17 +1,19 @@
 //! The authenticated user behind a session.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use libp2p::PeerId;
 use tokio::sync::watch;
 use vc_crdt::View;
 use vc_protocol::change::Subject;
-use vc_protocol::token::{Claims, Scope, TokenError, UserRole, verify};
+use vc_protocol::token::{Claims, Scope, TokenError, UserRole, decode_unverified, verify};
 use vc_protocol::wire::MAX_FRAME;
-use vc_protocol::{ApiError, ClusterId, ErrorCode, Millis, NodeId};
+use vc_protocol::{ApiError, ClusterId, ErrorCode, Millis, NodeId, ServiceKey};
 
 use super::quota::Quota;
 use super::rights::{Rights, RightsError};
+use crate::audit::{Audit, Origin};
 use crate::snapshot::Snapshot;
 
 /// Largest frame accepted from a viewer, in bytes. A token's streams may each hold one incomplete frame.
@@ -33,6 +35,14 @@ pub(crate) struct Grant {
     pub(crate) expires: Millis,
 }
 
+impl Grant {
+    /// Returns whose token it is.
+    pub(crate) fn origin(&self) -> Origin {
+        let (user, token) = (Some(self.name.clone()), Some(self.token.clone()));
+        Origin { user, token, ..Origin::default() }
+    }
+}
+
 /// Why a token was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VerifyError {
@@ -45,11 +55,29 @@ pub(crate) enum VerifyError {
     Revoked,
 }
 
+impl VerifyError {
+    /// Returns whose token was refused, if its signature says so.
+    pub(crate) fn origin(&self, token: &str) -> Origin {
+        let is_signed = match self {
+            Self::RemovedIssuer(_) | Self::Revoked => true,
+            Self::Token(error) => matches!(
+                error,
+                TokenError::Expired | TokenError::NotYetValid | TokenError::WrongScope { .. }
+            ),
+        };
+        let claims = is_signed.then(|| decode_unverified(token).ok()).flatten();
+        let (user, token) = claims.map(|claims| (claims.sub, claims.jti)).unzip();
+        Origin { user, token, ..Origin::default() }
+    }
+}
+
 /// Verifies tokens against the cluster's root and the latest view. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct TokenVerifier {
     pub(crate) cluster: ClusterId,
     pub(crate) snapshot: watch::Receiver<Snapshot>,
+    /// Records requests of members that are refused.
+    pub(crate) audit: Audit,
 }
 
 impl TokenVerifier {
@@ -81,6 +109,16 @@ impl TokenVerifier {
         Ok(Grant { name, token, rights, issuer, issued, expires })
     }
 
+    /// Returns the name of a node.
+    pub(crate) fn name(&self, node: NodeId) -> String {
+        self.snapshot.borrow().view.name(node)
+    }
+
+    /// Returns whether a node is a server.
+    pub(crate) fn is_server(&self, node: NodeId) -> bool {
+        self.snapshot.borrow().view.servers.contains(&node)
+    }
+
     /// Verifies the token that another member sends with the request of a user, and that the user may make it.
     pub(crate) fn delegated(
         &self,
@@ -88,14 +126,18 @@ impl TokenVerifier {
         token: &str,
         may: impl FnOnce(&Rights) -> Result<(), RightsError>,
     ) -> Result<Grant, ApiError> {
-        let checked = self
-            .user(token)
-            .map_err(|error| ApiError::new(ErrorCode::PermissionDenied, error.to_string()))
-            .and_then(|grant| may(&grant.rights).map(|()| grant).map_err(ApiError::from));
-        if let Err(error) = &checked {
+        let via = NodeId::try_from(peer).ok();
+        let refused = |origin: Origin, error: ApiError| {
+            self.audit.refused(Origin { via, ..origin }, &error.message);
             tracing::warn!(%peer, %error, "refused the request of a member for a user");
-        }
-        checked
+            error
+        };
+        let grant = self.user(token).map_err(|error| {
+            let message = ApiError::new(ErrorCode::PermissionDenied, error.to_string());
+            refused(error.origin(token), message)
+        })?;
+        may(&grant.rights).map_err(|error| refused(grant.origin(), error.into()))?;
+        Ok(grant)
     }
 }
 
@@ -136,6 +178,10 @@ pub(crate) struct User {
     pub(crate) expires: Millis,
     /// IP address of the client.
     pub(crate) address: Option<String>,
+    /// The worker that passes on its request, and says what the address is.
+    pub(crate) via: Option<NodeId>,
+    /// Services that the session has sent HTTP requests to.
+    pub(crate) opened: Arc<Mutex<BTreeSet<ServiceKey>>>,
     /// Limits shared by all sessions that use the token.
     pub(crate) quota: Arc<Quota>,
 }

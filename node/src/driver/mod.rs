@@ -19,6 +19,7 @@ use vc_protocol::{ApiError, ErrorCode, Multiaddr, NodeId};
 
 use self::duplicates::Duplicates;
 use self::last_observed::LastObserved;
+use crate::audit::{Audit, Origin};
 use crate::driver_message::DriverMessage;
 use crate::identity::Membership;
 use crate::network::Command;
@@ -50,6 +51,8 @@ pub(crate) struct DriverContext {
     pub(crate) runtime: Runtime,
     /// The members that connections are accepted from.
     pub(crate) gater: ConnectionGater,
+    /// Records what changes did.
+    pub(crate) audit: Audit,
 }
 
 /// The driver; [`run`](Self::run) it as a task.
@@ -92,6 +95,7 @@ fn engine(context: &DriverContext, store: &Store) -> Result<Engine, DriverError>
         timing: Timing::default(),
         history: HISTORY,
         knows: KnownVersions::default(),
+        audit: context.membership.root.is_some(),
     };
     Ok(Engine::new(config, durable, crate::clock::monotonic())?)
 }
@@ -113,6 +117,7 @@ impl Driver {
             vitals: Arc::new(engine.vitals().clone()),
             left: false,
             duplicate: None,
+            audit: None,
             duplicates: Arc::default(),
         };
         let (snapshot, receiver) = watch::channel(first);
@@ -202,6 +207,10 @@ impl Driver {
                     self.step(Input::Info(self.context.info.clone())).await;
                 }
             }
+            DriverMessage::AuditProblem(problem) => {
+                let problem = problem.map(Arc::from);
+                self.snapshot.send_modify(|snapshot| snapshot.audit = problem);
+            }
             DriverMessage::Duplicate(found) => self.found_duplicate(found),
         }
     }
@@ -259,6 +268,11 @@ impl Driver {
                             self.context.gater.admit(node.peer_id());
                         }
                     }
+                }
+                Output::Audit(rows) => self.context.audit.changes(rows).await,
+                Output::Rejected(via, error) => {
+                    let origin = Origin { via, ..Origin::default() };
+                    self.context.audit.refused(origin, &format!("rejected a change: {error}"));
                 }
                 Output::Gossip(gossip) => {
                     self.network(Command::Publish(encode(&gossip)));

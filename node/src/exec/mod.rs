@@ -18,13 +18,15 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p::{PeerId, Stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
-use vc_protocol::NodeId;
+use vc_protocol::audit::AuditAction;
 use vc_protocol::auth::Delegated;
 use vc_protocol::control::{CopyRequest, ExecRequest, Reply};
 use vc_protocol::exec::{ExecFrame, InstanceRequest, MAX_EXEC_CHUNK};
 use vc_protocol::token::UserRole;
 use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
+use vc_protocol::{InstanceId, NodeId};
 
+use crate::audit::Origin;
 use crate::auth::{Rights, TokenVerifier, User};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::member_request::{self, MemberError};
@@ -54,6 +56,35 @@ impl UserRequest {
         match self {
             Self::Exec(exec) => (&exec.service, exec.replica),
             Self::CopyOut(copy) | Self::CopyIn(copy) => (&copy.service, copy.replica),
+        }
+    }
+}
+
+impl UserRequest {
+    /// Returns what the audit log says of it. A command's arguments may hold secrets.
+    fn audited(&self, instance: &InstanceId, node: &str) -> (AuditAction, String) {
+        let slot = &instance.slot;
+        match self {
+            Self::Exec(exec) => {
+                let program = exec.command.first().map_or("", |it| it);
+                (AuditAction::Exec, format!("ran {program} in {slot} on {node}"))
+            }
+            Self::CopyOut(copy) => {
+                (AuditAction::CopyOut, format!("copied {} out of {slot} on {node}", copy.path))
+            }
+            Self::CopyIn(copy) => {
+                (AuditAction::CopyIn, format!("copied files to {} in {slot} on {node}", copy.path))
+            }
+        }
+    }
+}
+
+impl From<&InstanceRequest> for UserRequest {
+    fn from(request: &InstanceRequest) -> Self {
+        match request {
+            InstanceRequest::Exec { exec, .. } => Self::Exec(exec.clone()),
+            InstanceRequest::CopyOut { copy, .. } => Self::CopyOut(copy.clone()),
+            InstanceRequest::CopyIn { copy, .. } => Self::CopyIn(copy.clone()),
         }
     }
 }
@@ -109,6 +140,11 @@ impl Execs {
             Ok(chosen) => chosen,
             Err(error) => return frames.send(&Reply::Error(error.into())).await,
         };
+        // On a worker, the member that performs the request records it: it has verified the user's token.
+        if self.verifier.is_server(self.node) || node == self.node {
+            let done = request.audited(&instance, &view.name(node));
+            self.record(user, &instance, done);
+        }
         tracing::info!(user = user.name, %instance, request = request.to_string(), "instance request");
         let request = match request {
             UserRequest::Exec(exec) => InstanceRequest::Exec { instance, exec },
@@ -121,7 +157,8 @@ impl Execs {
         let name = view.name(node);
         drop(view);
         let token = user.credential.to_string();
-        match self.open(node, &name, &Delegated { token, request }).await {
+        let delegated = Delegated::new(token, user.address.clone(), request);
+        match self.open(node, &name, &delegated).await {
             Ok((mut member, _permit)) => {
                 frames.send(&Reply::Ready).await?;
                 let down = relay::node_down(snapshot.clone(), node);
@@ -129,6 +166,16 @@ impl Execs {
             }
             Err(error) => frames.send(&Reply::Error(error.into())).await,
         }
+    }
+
+    fn record(
+        &self,
+        origin: impl Into<Origin>,
+        instance: &InstanceId,
+        (action, text): (AuditAction, String),
+    ) {
+        let service = Some(instance.slot.service.clone());
+        self.verifier.audit.record(action, origin, service, text);
     }
 
     /// Starts a request on another member. Returns the stream of its frames.
@@ -168,7 +215,7 @@ impl Execs {
     async fn perform_delegated(
         &self,
         peer: PeerId,
-        Delegated { token, request }: Delegated<InstanceRequest>,
+        Delegated { token, address, request }: Delegated<InstanceRequest>,
         frames: &mut Frames<Stream>,
     ) -> Result<(), FrameError> {
         let project = &request.instance().slot.service.project;
@@ -179,6 +226,14 @@ impl Execs {
         match self.verifier.delegated(peer, &token, may) {
             Ok(user) => {
                 let instance = request.instance();
+                if let Ok(via) = NodeId::try_from(peer)
+                    && !self.verifier.is_server(via)
+                {
+                    let done = UserRequest::from(&request);
+                    let done = done.audited(instance, &self.verifier.name(self.node));
+                    let origin = Origin { address, via: Some(via), ..user.origin() };
+                    self.record(origin, instance, done);
+                }
                 tracing::info!(user = user.name, through = %peer, %instance, "instance request");
                 self.perform(request, frames).await
             }

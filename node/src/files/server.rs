@@ -9,9 +9,11 @@ use tokio::time::timeout;
 use vc_crdt::View;
 use vc_engine::{FileRefusal, file_access};
 use vc_protocol::NodeId;
+use vc_protocol::audit::AuditAction;
 use vc_protocol::file::{FileRequest, FileResponse, MAX_FILE_REQUEST};
 use vc_protocol::spec::FileId;
 
+use crate::audit::{Audit, Origin};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::identity::Membership;
 use crate::limiter::Limiter;
@@ -41,6 +43,7 @@ enum Refusal {
 pub(crate) struct FileServer {
     pub(crate) membership: Arc<Membership>,
     pub(crate) snapshot: watch::Receiver<Snapshot>,
+    pub(crate) audit: Audit,
 }
 
 impl FileServer {
@@ -69,7 +72,7 @@ impl FileServer {
             return;
         };
         let content = self.content(node, &request).await;
-        record(node, &request, content.as_ref().err());
+        self.record(node, &request, content.as_ref().err());
         if let Ok(Err(error)) = timeout(FRAME_TIMEOUT, send(&mut frames, content)).await {
             tracing::debug!(%node, %error, "the answer to a request for a secret was not received");
         }
@@ -92,15 +95,25 @@ impl FileServer {
         let opened = sealed.and_then(|sealed| seal.open(*cluster, &key, sealed));
         opened.ok_or(Refusal::WrongKey(key.file))
     }
-}
 
-/// Records that a node got a content, or was refused it.
-fn record(node: NodeId, request: &FileRequest, refusal: Option<&Refusal>) {
-    let FileRequest { instance, file, .. } = request;
-    match refusal {
-        None => tracing::info!(%node, %instance, %file, "handed over to a worker"),
-        Some(error) => {
-            tracing::warn!(%node, %instance, %file, %error, "refused to hand over a secret or config");
+    /// Records that a node got a content, or was refused it.
+    fn record(&self, node: NodeId, request: &FileRequest, refusal: Option<&Refusal>) {
+        let FileRequest { instance, file, .. } = request;
+        let (slot, service) = (&instance.slot, Some(instance.slot.service.clone()));
+        match refusal {
+            None => {
+                tracing::info!(%node, %instance, %file, "handed over to a worker");
+                let to = self.snapshot.borrow().view.name(node);
+                let text = format!("handed {file} for {slot} over to {to}");
+                let origin = Origin { via: Some(node), ..Origin::default() };
+                self.audit.record(AuditAction::SecretHandedOver, origin, service, text);
+            }
+            Some(error) => {
+                tracing::warn!(%node, %instance, %file, %error, "refused to hand over a secret or config");
+                let text = format!("was refused {file} for {slot}: {error}");
+                let origin = Origin { via: Some(node), ..Origin::default() };
+                self.audit.record(AuditAction::Refused, origin, service, text);
+            }
         }
     }
 }
@@ -162,6 +175,7 @@ mod tests {
             vitals: Arc::default(),
             left: false,
             duplicate: None,
+            audit: None,
             duplicates: Arc::default(),
         }
     }
@@ -207,7 +221,8 @@ mod tests {
             since: 0,
         };
         let (views, received) = watch::channel(snapshot(&state));
-        let server = FileServer { membership: Arc::new(membership), snapshot: received };
+        let (audit, _) = Audit::new(node(1), "server".to_owned());
+        let server = FileServer { membership: Arc::new(membership), snapshot: received, audit };
         Fixture { server, views, state, request: FileRequest { instance, file, version } }
     }
 

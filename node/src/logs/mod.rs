@@ -11,12 +11,15 @@ use futures::stream::{BoxStream, StreamExt as _};
 use libp2p::{PeerId, Stream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
+use vc_engine::find_service;
+use vc_protocol::audit::AuditAction;
 use vc_protocol::auth::Delegated;
 use vc_protocol::control::{LogRequest, LogRow, Reply};
 use vc_protocol::log::InstanceLogRequest;
 use vc_protocol::wire::{LOGS_PROTOCOL, MAX_FRAME};
 use vc_protocol::{InstanceId, NodeId};
 
+use crate::audit::Origin;
 use crate::auth::{Rights, TokenVerifier, User};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::member_request::{self, MemberError};
@@ -51,14 +54,18 @@ impl Logs {
         request: LogRequest,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
+        let service = find_service(&snapshot.borrow().view.cluster, &request.service).ok();
+        let text = format!("read the logs of {}", request.service);
+        self.verifier.audit.record(AuditAction::LogsRead, user, service, text);
         let (logs, credential) = (self.clone(), Arc::clone(&user.credential));
+        let address = user.address.clone();
         let open = move |node, request: InstanceLogRequest| {
-            let (logs, token) = (logs.clone(), credential.to_string());
+            let (logs, token, address) = (logs.clone(), credential.to_string(), address.clone());
             async move {
                 if node == logs.node {
                     logs.open_local(request).await
                 } else {
-                    logs.open_remote(node, Delegated { token, request }).await
+                    logs.open_remote(node, Delegated::new(token, address, request)).await
                 }
             }
         };
@@ -145,7 +152,7 @@ impl Logs {
     async fn send_delegated(
         &self,
         peer: PeerId,
-        Delegated { token, request }: Delegated<InstanceLogRequest>,
+        Delegated { token, address, request }: Delegated<InstanceLogRequest>,
         frames: &mut Frames<Stream>,
     ) -> Result<(), FrameError> {
         let may = |rights: &Rights| {
@@ -153,7 +160,19 @@ impl Logs {
             rights.check_project(&request.slot.service.project)
         };
         match self.verifier.delegated(peer, &token, may) {
-            Ok(_) => self.send(request, frames).await,
+            Ok(user) => {
+                // The word of a worker that passes on a request is not enough.
+                if let Ok(via) = NodeId::try_from(peer)
+                    && !self.verifier.is_server(via)
+                {
+                    let (text, service) =
+                        (format!("read the logs of {}", request.slot), &request.slot.service);
+                    let origin = Origin { address, via: Some(via), ..user.origin() };
+                    let (audit, service) = (&self.verifier.audit, Some(service.clone()));
+                    audit.record(AuditAction::LogsRead, origin, service, text);
+                }
+                self.send(request, frames).await
+            }
             Err(error) => frames.send(&Reply::Error(error)).await,
         }
     }

@@ -15,8 +15,8 @@ use libp2p::{
 };
 use tokio::sync::mpsc;
 use vc_protocol::wire::{
-    AUTH_PROTOCOL, EXEC_PROTOCOL, FILES_PROTOCOL, IMAGE_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP,
-    ROUTE_PROTOCOL, SYNC_PROTOCOL,
+    AUDIT_PROTOCOL, AUTH_PROTOCOL, EXEC_PROTOCOL, FILES_PROTOCOL, IMAGE_PROTOCOL, LOGS_PROTOCOL,
+    MAX_GOSSIP, ROUTE_PROTOCOL, SYNC_PROTOCOL,
 };
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
@@ -75,6 +75,7 @@ pub(crate) struct Member {
     pub(crate) route_inbound: inbound::Behaviour,
     pub(crate) image_inbound: inbound::Behaviour,
     pub(crate) files_inbound: inbound::Behaviour,
+    pub(crate) audit_inbound: inbound::Behaviour,
 }
 
 /// Handles that open streams.
@@ -102,6 +103,8 @@ pub(crate) struct Streams {
     pub(crate) image: Incoming,
     /// Requests for secrets and configs, from members.
     pub(crate) files: Incoming,
+    /// Requests about the audit log, from members.
+    pub(crate) audit: Incoming,
 }
 
 /// Builds the protocols.
@@ -121,6 +124,7 @@ pub(super) fn behaviour(
     let (route_inbound, route_streams) = inbound::Behaviour::new(ROUTE_PROTOCOL);
     let (image_inbound, image_streams) = inbound::Behaviour::new(IMAGE_PROTOCOL);
     let (files_inbound, files_streams) = inbound::Behaviour::new(FILES_PROTOCOL);
+    let (audit_inbound, audit_streams) = inbound::Behaviour::new(AUDIT_PROTOCOL);
     let incoming = Streams {
         auth: auth_streams,
         sync: sync_streams,
@@ -129,6 +133,7 @@ pub(super) fn behaviour(
         route: route_streams,
         image: image_streams,
         files: files_streams,
+        audit: audit_streams,
     };
     let controls = Controls { auth: auth.new_control(), members: streams.new_control() };
     let peer = key.public().to_peer_id();
@@ -192,6 +197,7 @@ pub(super) fn behaviour(
                 route_inbound,
                 image_inbound,
                 files_inbound,
+                audit_inbound,
             },
             gater,
         ),

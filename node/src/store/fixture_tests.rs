@@ -36,6 +36,7 @@ fn open(fixture: &Path) -> Engine {
         timing: Timing::default(),
         history: HISTORY,
         knows: vc_crdt::KnownVersions::default(),
+        audit: true,
     };
     Engine::new(config, durable, 0).expect("an engine")
 }

@@ -41,7 +41,7 @@ pub async fn connect(
         after_refusal: Duration::from_secs(1),
         handshake: Duration::from_secs(5),
     };
-    let credentials = Credentials::User { token: token.to_owned() };
+    let credentials = Credentials::User { token: token.to_owned(), address: None };
     let race = Race::new(Keypair::generate_ed25519(), cluster, credentials, candidates, limits)?;
     let winner = race.run().await?;
     let Accepted { response, frames, node } = winner.accepted;

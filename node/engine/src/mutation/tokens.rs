@@ -123,7 +123,7 @@ mod tests {
             let key = vc_protocol::Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes");
             NodeId::of(&key.public()).expect("ed25519")
         };
-        let record = |at| JoinRecord { at, by: node(1), expires: DAY };
+        let record = |at| JoinRecord { at, name: String::new(), by: node(1), expires: DAY };
         let used = Err(MutationError::TokenUsed { uses: 1 });
         assert_eq!(admit(&mut state, node(2), "a", Some(1), record(1)), Ok(()));
         assert_eq!(admit(&mut state, node(3), "a", Some(1), record(2)), used);

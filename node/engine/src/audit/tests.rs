@@ -1,0 +1,182 @@
+use vc_crdt::{ClusterState, KnownVersions, Replica, ServiceRecord, Tombstone};
+use vc_protocol::change::Subject;
+use vc_protocol::spec::ServiceSpec;
+use vc_protocol::token::{NodeRole, issue_certificate};
+use vc_protocol::{ClusterId, Keypair, Stored};
+
+use super::*;
+
+fn key(n: u8) -> Keypair {
+    Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes")
+}
+
+fn id(n: u8) -> NodeId {
+    NodeId::of(&key(n).public()).expect("ed25519")
+}
+
+fn replica(n: u8) -> Replica {
+    let root = key(9);
+    let certificates = [1, 2]
+        .map(|n| issue_certificate(&root, id(n), NodeRole::Server, 0).expect("a certificate"));
+    let cluster = ClusterId::of(&root.public()).expect("ed25519");
+    let knows = KnownVersions::default();
+    let loaded = Replica::load(key(n), id(n), cluster, knows, certificates.into(), Vec::new());
+    loaded.expect("loads").replica
+}
+
+fn write(replica: &mut Replica, change: impl Fn(&mut ClusterState), at: u64) -> SignedChange {
+    let mut state = replica.cluster().clone();
+    change(&mut state);
+    let by = Subject {
+        name: "ann".to_owned(),
+        token_id: "t1".to_owned(),
+        address: Some("10.0.0.5".to_owned()),
+    };
+    let written = replica.write_cluster(&state, Some(by), at, true, 1);
+    written.expect("writes").expect("something changes")
+}
+
+fn service(state: &mut ClusterState, edit: impl Fn(&mut ServiceSpec)) {
+    let key: ServiceKey = "shop/web".parse().expect("a service");
+    let before = state.services.get(&key).map(|record| record.spec.clone());
+    let mut spec = before.clone().unwrap_or_else(|| {
+        let json = r#"{"container":{"image":"web:1"},"update":{}}"#;
+        serde_json::from_str::<Stored<ServiceSpec>>(json).expect("a spec")
+    });
+    edit(&mut spec);
+    let record = ServiceRecord {
+        spec,
+        previous: before,
+        revision: state.services.len() as u64,
+        updated: 0,
+        deployed_by: "ann".to_owned(),
+    };
+    state.services.insert(key, record.into());
+}
+
+fn texts(trail: &mut AuditTrail) -> Vec<String> {
+    trail.take().into_iter().map(|row| row.text).collect()
+}
+
+#[test]
+fn changes_are_told_in_words_without_values() {
+    let mut replica = replica(1);
+    let web: ServiceKey = "shop/web".parse().expect("a service");
+    let mut trail = AuditTrail::default();
+    let mut told = |change: &dyn Fn(&mut ClusterState)| {
+        let view = View::of(&replica);
+        let signed = write(&mut replica, change, 5);
+        trail.accept(&signed, &view);
+        texts(&mut trail)
+    };
+    let deployed = told(&|state| {
+        service(state, |_| {});
+        state.scale.insert(web.clone(), 2);
+    });
+    assert_eq!(deployed, ["deployed shop/web (image web:1, 2 replicas)"]);
+    let updated = told(&|state| {
+        service(state, |spec| {
+            spec.container.image = "web:2".to_owned();
+            spec.container.environment.insert("PASSWORD".to_owned(), "hunter2".to_owned());
+        });
+    });
+    assert_eq!(updated, ["updated shop/web (image web:1 -> web:2, environment)"]);
+    let restarted = told(&|state| service(state, |spec| spec.container.force_update += 1));
+    assert_eq!(restarted, ["restarted shop/web"]);
+    assert_eq!(
+        told(&|state| {
+            state.scale.insert(web.clone(), 3);
+        }),
+        ["scaled shop/web from 2 to 3"]
+    );
+    let node = id(2).short();
+    assert_eq!(
+        told(&|state| {
+            state.drained.insert(id(2), true);
+        }),
+        [format!("drained {node}")]
+    );
+    assert_eq!(
+        told(&|state| {
+            state.drained.remove(&id(2));
+        }),
+        [format!("ended the drain of {node}")]
+    );
+    assert_eq!(
+        told(&|state| {
+            state.left.insert(id(2), 1);
+        }),
+        [format!("removed {node} from the cluster")]
+    );
+    let volume = "shop/data".parse().expect("a volume");
+    let removed = Tombstone { lamport: 1, at: 1 };
+    assert_eq!(
+        told(&|state| drop(
+            state.tombstones.insert(vc_protocol::VolumeKey::clone(&volume), removed.clone())
+        )),
+        ["removed volume shop/data"]
+    );
+    let gone = told(&|state| {
+        state.services.remove(&web);
+        state.scale.remove(&web);
+    });
+    assert_eq!(gone, ["removed shop/web"]);
+}
+
+#[test]
+fn a_record_says_who_changed_what_and_is_equal_on_every_server() {
+    let (mut author, mut other) = (replica(1), replica(2));
+    let first = write(&mut author, |state| service(state, |_| {}), 7);
+    let scaled = |state: &mut ClusterState| {
+        state.scale.insert("shop/web".parse().expect("a service"), 4);
+    };
+    let second = write(&mut author, scaled, 8);
+    let (view, changes) = (View::of(&author), vec![first, second]);
+    let mut here = AuditTrail::default();
+    changes.iter().for_each(|change| here.accept(change, &view));
+    let here = here.take();
+    let received = other.receive(author.batch(changes.clone()));
+    let mut there = AuditTrail::default();
+    received.accepted.iter().for_each(|change| there.accept(change, &view));
+    assert_eq!(there.take(), here);
+
+    // After a start, whatever the order on the disk.
+    let mut again = AuditTrail::default();
+    again.load(&changes.into_iter().rev().collect::<Vec<_>>(), &view);
+    assert_eq!(again.take(), here);
+
+    let row = &here[1];
+    assert_eq!((row.text.as_str(), row.time), ("scaled shop/web from 1 to 4", 8));
+    assert_eq!(row.user.as_deref(), Some("ann"));
+    assert_eq!(row.token.as_deref(), Some("t1"));
+    assert_eq!(row.address.as_deref(), Some("10.0.0.5"));
+    assert_eq!((row.node, row.service.clone()), (id(1), "shop/web".parse().ok()));
+    let change = row.change.as_ref().expect("a change");
+    assert_eq!((change.generation, change.seq, change.part), (0, 2, 0));
+    assert_ne!(here[0].key(), here[1].key());
+}
+
+#[test]
+fn a_checkpoint_is_no_action() {
+    let mut author = replica(1);
+    let mut trail = AuditTrail::default();
+    let first = write(&mut author, |state| service(state, |_| {}), 7);
+    let view = View::of(&author);
+    let generation = author.write_checkpoint(9, 1).expect("writes").expect("a checkpoint");
+    let later = write(
+        &mut author,
+        |state| {
+            state.drained.insert(id(2), true);
+        },
+        8,
+    );
+    // A node that has the checkpoint only, and one that has all.
+    for changes in [generation.changes.clone(), [vec![first], generation.changes].concat()] {
+        changes.iter().for_each(|change| trail.accept(change, &view));
+        texts(&mut trail);
+        trail.accept(&later, &view);
+        assert_eq!(texts(&mut trail), [format!("drained {}", id(2).short())]);
+        trail = AuditTrail::default();
+    }
+    let _ = trail;
+}
