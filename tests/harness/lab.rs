@@ -52,11 +52,21 @@ impl Lab {
         Self::up(members + 1).with_cluster_of(members)
     }
 
-    fn with_cluster_of(mut self, members: usize) -> Self {
+    /// Starts hosts with one cluster in which only the node of the first is a server.
+    pub fn cluster_of_workers(hosts: usize) -> Self {
+        Self::up(hosts).with_cluster("worker", hosts)
+    }
+
+    fn with_cluster_of(self, members: usize) -> Self {
+        self.with_cluster("server", members)
+    }
+
+    /// Starts the nodes of the first hosts; those after the first join with this role.
+    fn with_cluster(mut self, role: &str, members: usize) -> Self {
         self.members = members;
         self.node(1, &["init"]);
         for host in 2..=members {
-            let token = self.vc(1, &["token", "create", "--node"]).done();
+            let token = self.vc(1, &["token", "create", "--node", "--role", role]).done();
             self.node(host, &["join", token.trim()]);
         }
         self.all_up(&(1..=members).collect::<Vec<_>>());

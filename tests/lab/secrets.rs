@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::{BASE64, HEXLOWER};
 
 use crate::harness::lab::Lab;
+use crate::harness::{DEADLINE, until};
 
 const COMPOSE: &str = "
 name: shop
@@ -107,4 +108,63 @@ fn a_secret_is_readable_in_its_container_only_and_a_new_value_is_an_update() {
     // The search works: it finds a secret that the container wrote to its disk.
     lab.inside(host, &updated, &["sh", "-c", "cat /run/secrets/till >/leaked"]).done();
     assert!(!holding(&lab.files_of(host), &needles).is_empty(), "the search finds nothing");
+}
+
+#[test]
+fn a_secret_moves_between_workers_that_have_no_key_of_it() {
+    let lab = Lab::cluster_of_workers(3);
+    let secret = "nineteen-little-terns";
+    lab.file("password", secret);
+    lab.file("motto", "in coin we trust\n");
+    // Not on the server, which needs to ask nobody.
+    let compose =
+        COMPOSE.replace("deploy: {", "deploy: {placement: {constraints: [node.name != h1]}, ");
+    lab.deploy(1, &compose, &["--wait"]).done();
+    let (first, container) = lab.only("shop/bank");
+    let second = 5 - first;
+    assert_eq!(lab.inside(first, &container, &["cat", "/run/secrets/till"]).done(), secret);
+
+    lab.vc(1, &["drain", &format!("h{first}")]).done();
+    let (host, moved) = lab.only("shop/bank");
+    assert_eq!(host, second);
+    assert_eq!(lab.inside(second, &moved, &["cat", "/run/secrets/till"]).done(), secret);
+    let needles = spellings(secret);
+    for worker in [first, second] {
+        let files = lab.files_of(worker);
+        assert!(!files.join("node/files.key").exists() && !files.join("node/cluster.key").exists());
+        let found = holding(&files, &needles);
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    // Without a server, an instance that ends starts again where its files are.
+    lab.host("node-kill", 1);
+    lab.docker(second, &["kill", &moved.id]).done();
+    let restarted = |row: &serde_json::Value| row["state"] == "running" && row["restarts"] == 1;
+    lab.row(second, "it runs again", "bank", restarted);
+    let (_, again) = lab.only("shop/bank");
+    assert_eq!(lab.inside(second, &again, &["cat", "/run/secrets/till"]).done(), secret);
+
+    // After a boot the files are gone, until a server is back.
+    lab.host("kill", second);
+    lab.host("start", second);
+    lab.node(second, &["run"]);
+    lab.row(second, "it does not start, and says why", "bank", |row| {
+        row["reason"].as_str().is_some_and(|reason| reason.contains("no server hands over"))
+    });
+    lab.node(1, &["run"]);
+    lab.row(second, "it runs again", "bank", |row| row["state"] == "running");
+    let (_, again) = lab.only("shop/bank");
+    assert_eq!(lab.inside(second, &again, &["cat", "/run/secrets/till"]).done(), secret);
+
+    // Of a container that is removed while its node is down, no secret stays in memory.
+    let memory = format!("/proc/{}/root/run/vc", lab.pid(second, "dockerd.pid"));
+    assert!(!holding(Path::new(&memory), &needles).is_empty(), "the search finds it in memory");
+    lab.host("node-kill", second);
+    lab.vc(1, &["rm", "bank"]).done();
+    lab.docker(second, &["rm", "-f", &again.id]).done();
+    lab.node(second, &["run"]);
+    until("the secret is removed from memory", DEADLINE, || {
+        let found = holding(Path::new(&memory), &needles);
+        if found.is_empty() { Ok(()) } else { Err(format!("{found:?}")) }
+    });
 }
