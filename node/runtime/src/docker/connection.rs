@@ -29,8 +29,9 @@ impl DockerClient {
     /// Lists containers and follows events, forever; an outage is reported once.
     pub(super) async fn watch(self) {
         let (mut pause, mut reported) = (RETRY_INTERVAL.0, false);
+        let mut first = true;
         loop {
-            let (connected, error) = self.session().await;
+            let (connected, error) = self.session(&mut first).await;
             if connected {
                 // Usually only the stream ended. An outage shows when the engine cannot be reached again.
                 tracing::debug!(host = %self.host, error = docker_error::message(&error), "the event stream of Docker ended; reconnecting");
@@ -48,20 +49,23 @@ impl DockerClient {
         }
     }
 
-    /// Runs one connection to the engine; returns whether it got as far as a list, and why it ended.
-    async fn session(&self) -> (bool, Error) {
+    /// Runs one connection to the engine; returns whether it got as far as a list, and why it ended. `first`: there was no
+    /// list since the start of the node.
+    async fn session(&self, first: &mut bool) -> (bool, Error) {
         let mut connected = false;
-        let error = self.follow(&mut connected).await.err();
+        let error = self.follow(&mut connected, first).await.err();
         let ended = || Error::DockerStreamError { error: "the event stream ended".into() };
         (connected, error.unwrap_or_else(ended))
     }
 
-    async fn follow(&self, connected: &mut bool) -> Result<(), Error> {
+    async fn follow(&self, connected: &mut bool, first: &mut bool) -> Result<(), Error> {
         let client = self.client()?;
         timeout(PING_TIMEOUT, client.ping()).await.map_err(|_| Error::RequestTimeoutError)??;
         let since = (now() / 1000).saturating_sub(EVENT_OVERLAP);
-        let with_files = self.files.containers();
+        // Of those that were removed while the node was down. Later, a container that is about to be created has files too.
+        let with_files = if *first { self.files.containers() } else { Vec::new() };
         self.list_all(with_files).await?;
+        *first = false;
         if !*connected {
             tracing::info!(host = %self.host, "connected to Docker");
             *connected = true;
