@@ -49,6 +49,7 @@ fn cluster(state: &mut ClusterState, projects: &BTreeSet<Name>) {
         tokens,
         revocations,
         joins,
+        projects: policies,
     } = state;
     let of = |service: &ServiceKey| projects.contains(&service.project);
     services.retain(|key, _| of(key));
@@ -62,6 +63,7 @@ fn cluster(state: &mut ClusterState, projects: &BTreeSet<Name>) {
     tokens.clear();
     revocations.clear();
     joins.clear();
+    policies.retain(|project, _| projects.contains(project));
 }
 
 fn node(state: &mut NodeState, projects: &BTreeSet<Name>) {
@@ -149,6 +151,8 @@ mod tests {
             }
             let volume: vc_protocol::VolumeKey =
                 format!("{project}/data").parse().expect("a volume");
+            let name: Name = project.parse().expect("a name");
+            cluster.projects.insert(name, vc_protocol::spec::ProjectPolicy::default().into());
             cluster.tombstones.insert(volume.clone(), Tombstone { lamport: 1, at: 1 });
             state.volumes.insert(volume, VolumeRecord { lamport: 2, since: 1 }.into());
             let file = format!("{project}/secret/v/key").parse().expect("a file");

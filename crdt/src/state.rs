@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use vc_protocol::change::DocumentId;
 use vc_protocol::instance::Claim;
 use vc_protocol::node::{Holds, NodeInfo};
-use vc_protocol::spec::{FileId, FileKind, ServiceSpec};
+use vc_protocol::spec::{FileId, FileKind, ProjectPolicy, ServiceSpec};
 use vc_protocol::token::{Scope, UserLimits};
 use vc_protocol::{InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
@@ -59,6 +59,8 @@ pub struct ClusterState {
     pub revocations: BTreeMap<RevocationKey, Revocation>,
     /// Nodes that joined, with the token. Since schema 3.
     pub joins: BTreeMap<JoinKey, JoinRecord>,
+    /// What the services of projects may use without an admin. Since schema 3.
+    pub projects: BTreeMap<Name, Stored<ProjectPolicy>>,
 }
 
 /// A tombstone: the removal of a volume, kept so that nodes that learn of it later delete its data too.
@@ -330,6 +332,7 @@ impl ClusterState {
             tokens: reader.map("tokens"),
             revocations: reader.map("revocations"),
             joins: reader.map("joins"),
+            projects: reader.map("projects"),
         };
         (state, reader.unreadable)
     }
@@ -349,6 +352,7 @@ impl ClusterState {
         diff("tokens", &self.tokens, &desired.tokens, &mut edits);
         diff("revocations", &self.revocations, &desired.revocations, &mut edits);
         diff("joins", &self.joins, &desired.joins, &mut edits);
+        diff("projects", &self.projects, &desired.projects, &mut edits);
         edits
     }
 

@@ -12,15 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::{AuditCheck, AuditQuery, AuditRow};
 use crate::http::{FetchRequest, ResponseHead, SocketRequest};
-use crate::spec::{Deployment, FileContent};
+use crate::spec::{Deployment, FileContent, ProjectPolicy};
 use crate::token::{NodeRole, UserLimits, UserRole};
 use crate::{ApiError, Millis, Name, ServiceKey, VolumeKey};
 
 pub use changes::Change;
 pub use rows::{
     ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
-    MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, Rollout, RolloutState, ServiceDetail,
-    ServiceDiff, ServiceRow, StatusReport, TokenRow, UnplacedRow, VolumeRow,
+    MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, Rollout, RolloutState,
+    ServiceDetail, ServiceDiff, ServiceRow, StatusReport, TokenRow, UnplacedRow, VolumeRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.
@@ -149,6 +149,22 @@ pub enum Request {
     RevokeUser {
         /// Name of the user.
         user: String,
+    },
+    /// Lists projects with what their services may use. Viewer.
+    Projects,
+    /// Lets the services of a project use more without an admin. Admin.
+    AllowProject {
+        /// The project; it need not have services yet.
+        project: Name,
+        /// What they may use in addition.
+        policy: ProjectPolicy,
+    },
+    /// Takes away what [`Request::AllowProject`] gave; what runs stays. Admin.
+    DenyProject {
+        /// The project.
+        project: Name,
+        /// What its services may no longer use; of host paths, all at or below these.
+        policy: ProjectPolicy,
     },
     /// Parses a Compose file. Viewer.
     Compose {
@@ -311,6 +327,8 @@ pub enum Reply {
     Images(Vec<ImageRow>),
     /// The answer to [`Request::Volumes`].
     Volumes(Vec<VolumeRow>),
+    /// The answer to [`Request::Projects`].
+    Projects(Vec<ProjectRow>),
     /// The answer to [`Request::Tokens`].
     Tokens(Vec<TokenRow>),
     /// The request is accepted; what follows on the stream is described at the request.

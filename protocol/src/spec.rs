@@ -1,6 +1,7 @@
 //! Service specs, as a Compose file describes them.
 
 mod mounts;
+mod policy;
 mod ports;
 mod privileges;
 mod settings;
@@ -17,7 +18,9 @@ use crate::stored::Stored;
 use crate::{Millis, Name, Resources, ServiceKey};
 
 pub use mounts::{FileContent, FileId, FileKind, FileMount, MAX_FILE_BYTES, Mount};
+pub use policy::{MAX_HOST_PATHS, PolicyError, ProjectPolicy};
 pub use ports::{Expose, Port, PortProtocol, Publish};
+pub use privileges::Privilege;
 pub use settings::Settings;
 pub use update::{FailureAction, UpdateOrder, UpdatePolicy};
 pub use validate::SpecError;
@@ -136,6 +139,10 @@ pub struct ContainerSpec {
     /// Volumes, bind mounts and tmpfs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mounts: Vec<Mount>,
+    /// The host paths below which the bind mounts must be on the host, with symbolic links resolved; empty for anywhere. Set by
+    /// the node for deployments that a project's policy allows.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub host_path_roots: BTreeSet<String>,
     /// Secrets and configs to mount.
     #[serde(default, skip_serializing_if = "is_default")]
     pub files: Vec<FileMount>,

@@ -17,6 +17,7 @@ mod node;
 mod nodes;
 mod plan;
 mod project;
+mod projects;
 mod ps;
 mod rebalance;
 mod restart;
@@ -108,6 +109,8 @@ pub(crate) enum Command {
     Leave(leave::Args),
     /// Revoke the membership of a node
     Node(node::Args),
+    /// List projects, and say what their services may use of the hosts
+    Project(projects::Args),
     /// List and remove named volumes
     Volume(volume::Args),
     /// Push images to the cluster and list them
@@ -146,6 +149,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Inspect(args) => args.run(app).await,
         Command::Restart(args) => args.run(app).await,
         Command::Rollback(args) => args.run(app).await,
+        Command::Project(args) => args.run(app).await,
         Command::Volume(args) => args.run(app).await,
         Command::Image(args) => args.run(app).await,
         Command::Console(args) => args.run(app).await,
@@ -201,6 +205,12 @@ mod tests {
             "vc inspect shop/web",
             "vc restart web api --wait",
             "vc rollback web --wait --timeout 1m",
+            "vc project ls",
+            "vc project allow shop devices host-paths=/srv/data,/srv/x",
+            "vc project deny shop privileged",
+            "vc token create --user ann --role deployer --project shop --project blog",
+            "vc token create --user eve --logs",
+            "vc inspect web --show-values",
             "vc volume ls",
             "vc volume rm shop/data",
             "vc token create --node",
@@ -259,6 +269,11 @@ mod tests {
             "vc token create --user ada --uses 2",
             "vc token create --node --uses 0",
             "vc token create --node --worker --role server",
+            "vc project allow shop",
+            "vc project allow shop host-paths=srv",
+            "vc project allow shop root",
+            "vc project deny Shop devices",
+            "vc token create --node --project shop",
             "vc logs",
             "vc image",
             "vc image push",

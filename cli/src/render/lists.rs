@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use comfy_table::{Cell, Color};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow};
 use vc_protocol::control::{
-    EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, NodeRow, Rollout, RolloutState,
-    ServiceRow, TokenRow, VolumeRow,
+    EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, NodeRow, ProjectRow, Rollout,
+    RolloutState, ServiceRow, TokenRow, VolumeRow,
 };
 
 use super::Style;
@@ -194,6 +194,14 @@ pub(crate) fn volumes(rows: &[VolumeRow], style: Style) -> String {
         ]
     });
     table(&["VOLUME", "NODE", "USED BY", "SINCE"], cells, style)
+}
+
+/// Renders the table of `vc project ls`.
+pub(crate) fn projects(rows: &[ProjectRow], style: Style) -> String {
+    let cells = rows
+        .iter()
+        .map(|row| vec![text(&row.project), number(row.services), text(row.allowed.join(" "))]);
+    table(&["PROJECT", "SERVICES", "MAY USE"], cells, style)
 }
 
 /// Renders the table of `vc token ls`.

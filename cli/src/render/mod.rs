@@ -20,7 +20,7 @@ use vc_protocol::{ApiError, Millis};
 pub(crate) use detail::inspect;
 pub(crate) use lists::{
     LogStyle, addresses, audit_checks, audit_line, event_line, images, instances, log_line, nodes,
-    services, tokens, unavailable, volumes,
+    projects, services, tokens, unavailable, volumes,
 };
 pub(crate) use plan::{diff, moves, plan};
 pub(crate) use qr::qr;

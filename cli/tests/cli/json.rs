@@ -8,8 +8,8 @@ use serde_json::Value;
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
     Change, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, MoveRow, NodeRow,
-    PlacementRow, PlanReport, Reply, Rollout, ServiceDetail, ServiceDiff, ServiceRow, StatusReport,
-    TokenRow, UnplacedRow, VolumeRow,
+    PlacementRow, PlanReport, ProjectRow, Reply, Rollout, ServiceDetail, ServiceDiff, ServiceRow,
+    StatusReport, TokenRow, UnplacedRow, VolumeRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{OnPartition, ServiceSpec};
@@ -157,6 +157,8 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         logs: true,
         uses_left: None,
     };
+    let project =
+        ProjectRow { project: "shop".parse().expect("a name"), services: 1, allowed: vec![] };
     let image = ImageRow {
         reference: String::new(),
         id: String::new(),
@@ -221,6 +223,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("MoveRow", fields(&moved)),
         ("VolumeRow", fields(&volume)),
         ("TokenRow", fields(&token)),
+        ("ProjectRow", fields(&project)),
         ("ImageRow", fields(&image)),
         ("LogRow", fields(&log)),
         ("EventRow", fields(&event)),
@@ -260,6 +263,7 @@ fn every_row_has_an_example() {
         ("MoveRow", examples::<MoveRow>("MoveRow").len()),
         ("VolumeRow", examples::<VolumeRow>("VolumeRow").len()),
         ("TokenRow", examples::<TokenRow>("TokenRow").len()),
+        ("ProjectRow", examples::<ProjectRow>("ProjectRow").len()),
         ("ImageRow", examples::<ImageRow>("ImageRow").len()),
         ("LogRow", examples::<LogRow>("LogRow").len()),
         ("EventRow", examples::<EventRow>("EventRow").len()),
@@ -294,6 +298,7 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::VolumeRemoved { .. }
             | Change::TokenRevoked { .. }
             | Change::UserRevoked { .. }
+            | Change::PolicyChanged { .. }
             | Change::Unknown => {}
         }
         let value = serde_json::to_value(change).expect("JSON");
@@ -307,7 +312,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 18, "an example of each change");
+    assert_eq!(names.len(), 19, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

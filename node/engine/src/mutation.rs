@@ -3,6 +3,7 @@
 mod error;
 mod files;
 mod find;
+mod policies;
 mod ports;
 pub(crate) mod revision;
 #[cfg(test)]
@@ -19,7 +20,7 @@ use vc_crdt::{
 use vc_placement::rebalance;
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
-use vc_protocol::spec::{Deployment, ServiceSpec};
+use vc_protocol::spec::{Deployment, ProjectPolicy, ServiceSpec};
 use vc_protocol::{Millis, Name, NodeId, ServiceKey, VolumeKey};
 
 pub use error::MutationError;
@@ -107,6 +108,20 @@ pub enum Mutation {
     },
     /// Revokes a token, or all tokens that a user has so far.
     Revoke(RevocationKey),
+    /// Lets the services of a project use more without an admin.
+    AllowProject {
+        /// The project.
+        project: Name,
+        /// What they may use in addition.
+        policy: ProjectPolicy,
+    },
+    /// Takes that away.
+    DenyProject {
+        /// The project.
+        project: Name,
+        /// What they may no longer use.
+        policy: ProjectPolicy,
+    },
     /// Removes a volume and its data.
     RemoveVolume {
         /// The volume.
@@ -125,6 +140,9 @@ impl Mutation {
                 Some("count the uses of a token")
             }
             Self::Admit { .. } => Some("count the uses of a token"),
+            Self::AllowProject { .. } | Self::DenyProject { .. } => {
+                Some("keep policies of projects")
+            }
             Self::Image { projects: Some(_), .. } => Some("limit images to projects"),
             _ => None,
         }
@@ -211,6 +229,12 @@ impl Mutation {
                 Vec::new()
             }
             Self::Revoke(key) => vec![tokens::revoke(&mut state, key, now)?],
+            Self::AllowProject { project, policy } => {
+                vec![policies::allow(&mut state, project, policy)?]
+            }
+            Self::DenyProject { project, policy } => {
+                vec![policies::deny(&mut state, project, policy)?]
+            }
             Self::RemoveVolume { volume } => vec![remove_volume(view, &mut state, volume, now)?],
         };
         Ok((state, changes))

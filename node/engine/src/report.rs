@@ -6,15 +6,15 @@ use vc_crdt::liveness::accuses;
 use vc_crdt::{NodeState, View};
 use vc_placement::{Plan, Refusal, Relocation, rebalance as relocations};
 use vc_protocol::control::{
-    InstanceRow, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ServiceDetail, ServiceRow,
-    StatusReport, TokenRow, UnplacedRow, VolumeRow,
+    InstanceRow, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ServiceDetail,
+    ServiceRow, StatusReport, TokenRow, UnplacedRow, VolumeRow,
 };
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::Deployment;
 use vc_protocol::token::Scope;
 use vc_protocol::{
-    ClusterId, InstanceId, Millis, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey,
+    ClusterId, InstanceId, Millis, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey,
 };
 
 use crate::interface::Vitals;
@@ -176,6 +176,21 @@ pub fn volumes(view: &View) -> Vec<VolumeRow> {
         since: view.nodes.get(&node).and_then(|it| it.volumes.get(volume)).map_or(0, |it| it.since),
     };
     view.input.volumes.iter().map(row).collect()
+}
+
+/// Returns a row for every project that has services or a policy.
+pub fn projects(view: &View) -> Vec<ProjectRow> {
+    let mut rows: BTreeMap<&Name, ProjectRow> = BTreeMap::new();
+    let row =
+        |project: &Name| ProjectRow { project: project.clone(), services: 0, allowed: Vec::new() };
+    for ServiceKey { project, .. } in view.cluster.services.keys() {
+        let row = rows.entry(project).or_insert_with(|| row(project));
+        row.services = row.services.saturating_add(1);
+    }
+    for (project, policy) in &view.cluster.projects {
+        rows.entry(project).or_insert_with(|| row(project)).allowed = policy.words();
+    }
+    rows.into_values().collect()
 }
 
 /// Returns a row for every token that has not expired by now, the newest first.

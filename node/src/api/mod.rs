@@ -15,6 +15,8 @@ mod mask;
 mod multiplex;
 mod nodes;
 mod plan;
+mod privileges;
+mod projects;
 mod reports;
 mod roles;
 mod scope;

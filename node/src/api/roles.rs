@@ -1,12 +1,10 @@
 //! What each request needs: a role, and perhaps a server.
 
-use vc_crdt::View;
 use vc_protocol::control::Request;
-use vc_protocol::spec::{Deployment, FileKind};
+use vc_protocol::spec::FileKind;
 use vc_protocol::token::UserRole;
-use vc_protocol::{ApiError, ErrorCode};
 
-use crate::auth::{Rights, RightsError, User};
+use crate::auth::{Rights, RightsError};
 
 /// Checks that the user's role allows the request, and the right to read logs where it needs that.
 pub(super) fn check(rights: &Rights, request: &Request) -> Result<(), RightsError> {
@@ -41,6 +39,7 @@ fn needs(request: &Request) -> Needs {
         | Request::Inspect { .. }
         | Request::Images
         | Request::Volumes
+        | Request::Projects
         | Request::Services
         | Request::Instances { .. }
         | Request::Nodes
@@ -66,6 +65,8 @@ fn needs(request: &Request) -> Needs {
         Request::Drain { .. }
         | Request::Leave { .. }
         | Request::CreateToken(_)
+        | Request::AllowProject { .. }
+        | Request::DenyProject { .. }
         | Request::RevokeToken { .. }
         | Request::RevokeUser { .. } => (UserRole::Admin, true),
     };
@@ -81,32 +82,6 @@ pub(super) fn name(request: &Request) -> String {
 /// Returns whether only a server can answer a request.
 pub(super) fn needs_server(request: &Request) -> bool {
     needs(request).server
-}
-
-/// Checks that the user may give the containers what these specs ask for. What an admin has deployed stays as it is.
-pub(super) fn check_privileges(
-    user: &User,
-    view: &View,
-    deployments: &[Deployment],
-) -> Result<(), ApiError> {
-    if user.rights.role >= UserRole::Admin {
-        return Ok(());
-    }
-    for Deployment { service, spec, .. } in deployments {
-        let privileges = spec.container.privileges();
-        let is_unchanged = view.spec(service).is_some_and(|held| held.container == spec.container);
-        if privileges.is_empty() || is_unchanged {
-            continue;
-        }
-        let (name, role, privileges) =
-            (&user.name, user.rights.role.as_str(), privileges.join(", "));
-        let message = format!(
-            "{service} asks for {privileges}, which gives it the host: this needs admin, and '{name}' has the role {role}"
-        );
-        return Err(ApiError::new(ErrorCode::PermissionDenied, message)
-            .with_hint("remove it from the file, or ask an admin to deploy the file"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

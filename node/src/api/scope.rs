@@ -38,6 +38,7 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Live
         | Request::Events { .. }
         | Request::Images
+        | Request::Projects
         | Request::Volumes => Touches::Lists,
         Request::Instances { service: Some(service) }
         | Request::Inspect { service, .. }
@@ -63,6 +64,8 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::CreateToken(_)
         | Request::Tokens
         | Request::Audit(_)
+        | Request::AllowProject { .. }
+        | Request::DenyProject { .. }
         | Request::RevokeToken { .. }
         | Request::RevokeUser { .. } => Touches::Cluster,
     }
@@ -151,6 +154,7 @@ mod tests {
             | Request::Multiplex
             | Request::Images
             | Request::Volumes
+            | Request::Projects
             | Request::PushImage(_) => May::Any,
             Request::Deploy { .. }
             | Request::Diff { .. }
@@ -175,6 +179,8 @@ mod tests {
             | Request::CreateToken(_)
             | Request::Audit(_)
             | Request::Tokens
+            | Request::AllowProject { .. }
+            | Request::DenyProject { .. }
             | Request::RevokeToken { .. }
             | Request::RevokeUser { .. } => May::Unlimited,
         }
@@ -236,6 +242,9 @@ mod tests {
             json!({"op": "create_token", "subject": {"user": {"name": "eve", "role": "viewer"}}, "ttl_ms": 1000}),
             json!({"op": "tokens"}),
             json!({"op": "audit"}),
+            json!({"op": "projects"}),
+            json!({"op": "allow_project", "project": project, "policy": {"devices": true}}),
+            json!({"op": "deny_project", "project": project, "policy": {"devices": true}}),
             json!({"op": "revoke_token", "token": "1"}),
             json!({"op": "revoke_user", "user": "ada"}),
         ];
@@ -297,7 +306,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 34, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 38, "an example of each request: {ops:?}");
     }
 
     #[test]

@@ -157,9 +157,7 @@ impl ControlService {
             Request::Restart { service } => {
                 self.cluster.mutate(user, Mutation::Restart { service }).await
             }
-            Request::Rollback { service } => {
-                self.cluster.mutate(user, Mutation::Rollback { service }).await
-            }
+            Request::Rollback { service } => self.rollback(user, service).await,
             Request::Remove { service } => {
                 self.cluster.mutate(user, Mutation::Remove(service)).await
             }
@@ -179,6 +177,13 @@ impl ControlService {
             }
             Request::CreateToken(request) => self.create_token(user, &request).await,
             Request::Tokens => Ok(self.tokens()),
+            Request::Projects => Ok(self.projects(user)),
+            Request::AllowProject { project, policy } => {
+                self.cluster.mutate(user, Mutation::AllowProject { project, policy }).await
+            }
+            Request::DenyProject { project, policy } => {
+                self.cluster.mutate(user, Mutation::DenyProject { project, policy }).await
+            }
             Request::RevokeToken { token } => {
                 self.cluster.mutate(user, Mutation::Revoke(RevocationKey::Token(token))).await
             }

@@ -7,7 +7,7 @@ use vc_protocol::ApiError;
 use vc_protocol::control::Reply;
 use vc_protocol::spec::{Deployment, FileContent};
 
-use super::{ControlService, mask, plan, roles};
+use super::{ControlService, mask, plan, privileges};
 use crate::auth::User;
 use crate::identity::Membership;
 use crate::secrets::{SealedDeployment, seal_deployment_files};
@@ -62,7 +62,9 @@ impl ControlService {
         files: &[FileContent],
     ) -> Result<Reply, ApiError> {
         let _computation = user.quota.computation().await?;
-        let SealedDeployment { deployments, .. } = self.complete(deployments, files).await?;
+        let SealedDeployment { mut deployments, .. } = self.complete(deployments, files).await?;
+        // What is refused later is shown as it is.
+        let _ = privileges::check(&user.rights, &self.cluster.latest().view, &mut deployments);
         let values = user.rights.may_see_values();
         Ok(Reply::Diff(vc_engine::diff(&self.cluster.latest().view, &deployments, values)))
     }
@@ -74,8 +76,8 @@ impl ControlService {
         deployments: Vec<Deployment>,
         files: &[FileContent],
     ) -> Result<Reply, ApiError> {
-        let SealedDeployment { deployments, files } = self.complete(deployments, files).await?;
-        roles::check_privileges(user, &self.cluster.latest().view, &deployments)?;
+        let SealedDeployment { mut deployments, files } = self.complete(deployments, files).await?;
+        privileges::check(&user.rights, &self.cluster.latest().view, &mut deployments)?;
         self.cluster.mutate(user, Mutation::Deploy { deployments, files }).await
     }
 
@@ -90,6 +92,16 @@ impl ControlService {
         self.images.pin(&view, self.cluster.membership().node, &mut deployments).await;
         let Membership { seal, cluster, .. } = self.cluster.membership();
         Ok(seal_deployment_files(seal.as_ref(), *cluster, deployments, files)?)
+    }
+
+    /// Returns a service to its previous spec.
+    pub(super) async fn rollback(&self, user: &User, service: String) -> Result<Reply, ApiError> {
+        let view = self.cluster.latest().view;
+        // One that is not found has no instances either; the mutation says why.
+        if let Ok(key) = vc_engine::find_service(&view.cluster, &service) {
+            privileges::check_rollback(&user.rights, &view, &key)?;
+        }
+        self.cluster.mutate(user, Mutation::Rollback { service }).await
     }
 
     /// Evens out the load of nodes, or with `apply` unset lists what would move.

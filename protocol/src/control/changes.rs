@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeId, ServiceKey, Slot, VolumeKey};
+use crate::{Name, NodeId, ServiceKey, Slot, VolumeKey};
 
 /// One thing that a command changed, or left as it is. [`Display`](fmt::Display) gives the line for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +119,13 @@ pub enum Change {
         /// The volume.
         volume: VolumeKey,
     },
+    /// The services of a project may use this without an admin from now on, and nothing else.
+    PolicyChanged {
+        /// The project.
+        project: Name,
+        /// What they may use, as `vc project allow` takes it; empty for nothing.
+        allowed: Vec<String>,
+    },
     /// A change that this version does not know.
     #[serde(other)]
     Unknown,
@@ -148,6 +155,12 @@ impl fmt::Display for Change {
             Self::ImagePushed { reference, .. } => write!(f, "{reference} pushed"),
             Self::ImageUnchanged { reference, .. } => write!(f, "{reference} unchanged"),
             Self::VolumeRemoved { volume } => write!(f, "volume {volume} removed"),
+            Self::PolicyChanged { project, allowed } if allowed.is_empty() => {
+                write!(f, "{project} may use nothing of its hosts; what runs stays")
+            }
+            Self::PolicyChanged { project, allowed } => {
+                write!(f, "{project} may use {}", allowed.join(" "))
+            }
             Self::Unknown => f.write_str("a change that this version does not know"),
         }
     }

@@ -124,6 +124,17 @@ pub struct VolumeRow {
     pub since: Millis,
 }
 
+/// A project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectRow {
+    /// Its name.
+    pub project: Name,
+    /// Number of its services.
+    pub services: u32,
+    /// What deployers may let its services use of their hosts, as `vc project allow` takes it.
+    pub allowed: Vec<String>,
+}
+
 /// A token that was created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRow {

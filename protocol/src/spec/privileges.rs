@@ -21,24 +21,63 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
     "SYS_CHROOT",
 ];
 
+/// Something that gives a container its host, or may. Displayed as it would be named in a Compose file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Privilege {
+    /// `privileged`.
+    Privileged,
+    /// A device of the host.
+    Device(String),
+    /// A path of the host.
+    HostPath(String),
+    /// A capability beyond Docker's own.
+    Capability(String),
+    /// A security option other than `no-new-privileges`.
+    SecurityOption(String),
+}
+
+impl std::fmt::Display for Privilege {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Privileged => f.write_str("privileged"),
+            Self::Device(device) => write!(f, "the device {device}"),
+            Self::HostPath(path) => write!(f, "the host path {path}"),
+            Self::Capability(capability) => write!(f, "the capability {capability}"),
+            Self::SecurityOption(option) => write!(f, "the security option {option}"),
+        }
+    }
+}
+
+impl Privilege {
+    /// Returns the word of a [`ProjectPolicy`](super::ProjectPolicy) that allows it.
+    pub fn word(&self) -> String {
+        match self {
+            Self::Privileged => "privileged".to_owned(),
+            Self::Device(_) => "devices".to_owned(),
+            Self::HostPath(path) => format!("host-paths={path}"),
+            Self::Capability(_) => "capabilities".to_owned(),
+            Self::SecurityOption(_) => "security-options".to_owned(),
+        }
+    }
+}
+
 impl ContainerSpec {
-    /// Returns what gives the container its host, or may, as it would be named in a Compose file: `privileged`, devices, paths
-    /// of the host, capabilities beyond Docker's own, and security options other than `no-new-privileges`.
-    pub fn privileges(&self) -> Vec<String> {
+    /// Returns what gives the container its host, or may.
+    pub fn privileges(&self) -> Vec<Privilege> {
         let settings = &self.settings;
         let mut found = Vec::new();
         if settings.privileged {
-            found.push("privileged".to_owned());
+            found.push(Privilege::Privileged);
         }
-        found.extend(settings.devices.iter().map(|device| format!("the device {device}")));
+        found.extend(settings.devices.iter().cloned().map(Privilege::Device));
         found.extend(self.mounts.iter().filter_map(|mount| match mount {
-            Mount::Bind { source, .. } => Some(format!("the host path {source}")),
+            Mount::Bind { source, .. } => Some(Privilege::HostPath(source.clone())),
             Mount::Volume { .. } | Mount::Anonymous { .. } | Mount::Tmpfs { .. } => None,
         }));
         let added = settings.cap_add.iter().filter(|capability| !is_default_capability(capability));
-        found.extend(added.map(|capability| format!("the capability {capability}")));
+        found.extend(added.cloned().map(Privilege::Capability));
         let options = settings.security_opt.iter().filter(|option| !takes_privileges(option));
-        found.extend(options.map(|option| format!("the security option {option}")));
+        found.extend(options.cloned().map(Privilege::SecurityOption));
         found
     }
 }
@@ -73,7 +112,7 @@ mod tests {
         let tmpfs = Mount::Tmpfs { target: "/tmp".to_owned(), bytes: 0 };
         let mut spec: ContainerSpec =
             serde_json::from_str(r#"{"image": "web:1"}"#).expect("a spec");
-        assert_eq!(spec.privileges(), Vec::<String>::new());
+        assert_eq!(spec.privileges(), []);
         (spec.settings, spec.mounts) = (settings, vec![bind, tmpfs]);
         let expected = [
             "privileged",
@@ -83,6 +122,7 @@ mod tests {
             "the capability ALL",
             "the security option apparmor=unconfined",
         ];
-        assert_eq!(spec.privileges(), expected);
+        let privileges: Vec<String> = spec.privileges().iter().map(ToString::to_string).collect();
+        assert_eq!(privileges, expected);
     }
 }

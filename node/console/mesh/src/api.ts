@@ -71,6 +71,8 @@ export interface TokenClaims {
   scope: unknown
   /** The id of the cluster. */
   aud: string
+  /** The projects that the token is limited to; absent for all. */
+  projects?: string[]
 }
 
 /** A response of an instance with its headers unchanged, `set-cookie` included, which a `Response` hides. */

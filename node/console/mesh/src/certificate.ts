@@ -25,6 +25,7 @@ export function decodeClaims(token: string): Claims | null {
     exp: typeof claims.exp === 'number' ? claims.exp : 0,
     scope: claims.scope,
     peers: Array.isArray(claims.peers) ? claims.peers.filter((peer) => typeof peer === 'string') : [],
+    ...(Array.isArray(claims.projects) && { projects: claims.projects.filter((it) => typeof it === 'string') }),
   }
 }
 

@@ -302,10 +302,29 @@ export interface ResponseHead {
   node: NodeId
 }
 
+/** A project. */
+export interface ProjectRow {
+  project: string
+  /** Number of its services. */
+  services: number
+  /** What deployers may let its services use of their hosts. */
+  allowed: string[]
+}
+
+/** What deployers may let the services of a project use of their hosts. */
+export interface ProjectPolicy {
+  privileged?: boolean
+  devices?: boolean
+  capabilities?: boolean
+  security_options?: boolean
+  host_paths?: string[]
+}
+
 /** What a token admits. */
 export type TokenSubject =
   | { node: { name: string; role: NodeRole } }
-  | { user: { name: string; role: UserRole } }
+  /** `projects`: the only ones; absent for all. `logs`: whether a viewer may read logs. */
+  | { user: { name: string; role: UserRole; projects?: string[]; logs?: boolean } }
 
 /** An HTTP request to an instance, see {@link Mesh.fetch}. */
 export interface FetchRequest {
@@ -331,9 +350,11 @@ export interface SocketRequest {
 
 /** A request. `service` and `node` are as users write them: `web` or `shop/web`; a name or an id. */
 export type Request =
-  | { op: 'status' | 'nodes' | 'services' | 'images' | 'volumes' | 'live' | 'multiplex' }
+  | { op: 'status' | 'nodes' | 'services' | 'images' | 'volumes' | 'projects' | 'live' | 'multiplex' }
   | { op: 'instances'; service: string | null }
-  | { op: 'inspect' | 'restart' | 'rollback' | 'remove'; service: string }
+  /** `show_values`: whether the values of environment variables are to be shown, which are `***` otherwise; needs a deployer. */
+  | { op: 'inspect'; service: string; show_values?: boolean }
+  | { op: 'restart' | 'rollback' | 'remove'; service: string }
   | { op: 'scale'; service: string; replicas: number }
   | { op: 'rebalance'; apply: boolean }
   | { op: 'plan'; deployments: Deployment[] }
@@ -342,6 +363,7 @@ export type Request =
   | { op: 'drain'; node: string; drain: boolean }
   | { op: 'leave'; node: string; force: boolean }
   | { op: 'remove_volume'; volume: string }
+  | { op: 'allow_project' | 'deny_project'; project: string; policy: ProjectPolicy }
   | { op: 'watch'; services: ServiceKey[] }
   | { op: 'events'; follow: boolean }
   | {
@@ -366,6 +388,7 @@ export type Change =
   | { change: 'volume_removed'; volume: string }
   | { change: 'token_revoked'; token: string }
   | { change: 'user_revoked'; user: string }
+  | { change: 'policy_changed'; project: string; allowed: string[] }
 
 /** An answer to a request. */
 export type Reply =
@@ -379,6 +402,7 @@ export type Reply =
   | { reply: 'moves'; value: MoveRow[] }
   | { reply: 'images'; value: ImageRow[] }
   | { reply: 'volumes'; value: VolumeRow[] }
+  | { reply: 'projects'; value: ProjectRow[] }
   | { reply: 'nodes'; value: NodeRow[] }
   | { reply: 'status'; value: StatusReport }
   | { reply: 'token'; value: string }

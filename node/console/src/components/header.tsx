@@ -70,12 +70,13 @@ function Navigation() {
   )
 }
 
-/** Shows the node, the round-trip time, the user and the role: `alpha 2 ms`, `anna, admin`. */
+/** Shows the node, the round-trip time, the user and the role: `alpha 2 ms`, `anna, admin`, `ben, viewer of shop`. */
 function ConnectionStatus() {
   const session = useSession()
   const attached = session.attached.value
   if (!attached) return null
   const name = nodeName(session.nodes.value, attached.node)
+  const { projects } = session.mesh.claims
   const link = session.connection.value
   const rtt = link.state === 'live' && link.rttMs !== null ? `${Math.round(link.rttMs)} ms` : null
   return (
@@ -87,6 +88,7 @@ function ConnectionStatus() {
       </span>
       <span class="link-user quiet">
         {attached.user}, {attached.role}
+        {projects && ` of ${projects.join(', ')}`}
       </span>
     </div>
   )

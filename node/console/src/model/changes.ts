@@ -34,6 +34,10 @@ export function changeLine(change: Change): string {
       return `token ${change.token} is revoked`
     case 'user_revoked':
       return `the tokens of ${change.user} are revoked`
+    case 'policy_changed':
+      return change.allowed.length > 0
+        ? `${change.project} may use ${change.allowed.join(' ')}`
+        : `${change.project} may use nothing of its hosts; what runs stays`
     default:
       return 'unknown change (this console is older than the node)'
   }

@@ -11,7 +11,7 @@ import { StatusBadge } from '../components/status-badge'
 import { errorMessage } from '../model/actions'
 import { logsHref } from '../model/route'
 import { call } from '../model/rpc'
-import { useSession } from '../model/state'
+import { unavailableReason, useSession } from '../model/state'
 import { serviceStatus } from '../model/status'
 import { Image, RolloutLine, RunningCount } from './services'
 
@@ -67,11 +67,13 @@ function Details({ row }: { row: ServiceRow }) {
   const session = useSession()
   const detail = useSignal<ServiceDetail | null>(null)
   const problem = useSignal('')
+  const showValues = useSignal(false)
+  const hidden = unavailableReason(session, 'deployer')
   const isLive = session.isLive.value
   useEffect(() => {
     if (!isLive) return
     const abort = new AbortController()
-    call(session, { op: 'inspect', service: row.service }, 'service', abort.signal).then(
+    call(session, { op: 'inspect', service: row.service, show_values: showValues.value }, 'service', abort.signal).then(
       (value) => {
         detail.value = value
         problem.value = ''
@@ -81,7 +83,7 @@ function Details({ row }: { row: ServiceRow }) {
       },
     )
     return () => abort.abort()
-  }, [isLive, row.service, row.revision, row.rollout.state])
+  }, [isLive, row.service, row.revision, row.rollout.state, showValues.value])
   return (
     <section aria-labelledby="spec-title">
       <h2 id="spec-title">Specification</h2>
@@ -91,6 +93,18 @@ function Details({ row }: { row: ServiceRow }) {
           <p class="quiet">
             Deployed <RelativeTime time={detail.value.row.updated} /> by {detail.value.deployed_by}
           </p>
+          {hidden ? (
+            <p class="quiet">Values of environment variables are hidden. {hidden}</p>
+          ) : (
+            <label class="check">
+              <input
+                type="checkbox"
+                checked={showValues.value}
+                onChange={(event) => (showValues.value = event.currentTarget.checked)}
+              />
+              Show the values of environment variables
+            </label>
+          )}
           <Spec now={detail.value.spec} before={detail.value.previous} />
         </>
       )}

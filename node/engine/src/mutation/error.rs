@@ -1,8 +1,8 @@
 //! Why a mutation is refused.
 
 use vc_crdt::{DocumentError, FileKey};
-use vc_protocol::spec::{MAX_REPLICAS, MAX_SPEC_BYTES};
-use vc_protocol::{ApiError, ErrorCode, ServiceKey, VolumeKey};
+use vc_protocol::spec::{MAX_REPLICAS, MAX_SPEC_BYTES, PolicyError};
+use vc_protocol::{ApiError, ErrorCode, Name, ServiceKey, VolumeKey};
 
 use super::files::MAX_DEPLOY_BYTES;
 use super::find::FindError;
@@ -105,6 +105,17 @@ pub enum MutationError {
         /// How many may.
         uses: u32,
     },
+    /// The policy names something that cannot be allowed.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The policy of the project does not allow what is to be denied.
+    #[error("{project} is not allowed {words}")]
+    NotAllowed {
+        /// The project.
+        project: Name,
+        /// What was to be denied.
+        words: String,
+    },
     /// Not all members know what the change needs.
     #[error("members of an older version of vc-node cannot {0}")]
     OlderMembers(&'static str),
@@ -129,6 +140,7 @@ impl MutationError {
             | Self::SpecTooLarge { .. }
             | Self::DeploymentTooLarge { .. }
             | Self::MissingFile { .. }
+            | Self::Policy(_)
             | Self::TooManyReplicas { .. } => ErrorCode::InvalidArgument,
             Self::PortTaken { .. }
             | Self::NoPreviousVersion { .. }
@@ -136,6 +148,7 @@ impl MutationError {
             | Self::NodeHoldsVolume { .. }
             | Self::VolumeInUse { .. }
             | Self::TokenUsed { .. }
+            | Self::NotAllowed { .. }
             | Self::OlderMembers(_) => ErrorCode::FailedPrecondition,
             Self::Held { .. }
             | Self::Document(DocumentError::Held | DocumentError::Unreadable { .. }) => {
@@ -147,7 +160,10 @@ impl MutationError {
 
     fn hint(&self) -> String {
         match self {
-            Self::Find(_) | Self::NothingToDeploy | Self::Document(_) => String::new(),
+            Self::Find(_) | Self::NothingToDeploy | Self::Document(_) | Self::Policy(_) => {
+                String::new()
+            }
+            Self::NotAllowed { .. } => "see 'vc project ls'".to_owned(),
             Self::Held { .. } => {
                 "upgrade vc-node on this node, or use a newer node with --peer".to_owned()
             }

@@ -8,6 +8,7 @@ mod archive;
 mod backend;
 mod client;
 mod config;
+mod confined_mounts;
 mod connection;
 mod container;
 mod exec;

@@ -11,6 +11,7 @@ use vc_protocol::image::DigestError;
 use vc_protocol::spec::ContainerSpec;
 
 use super::client::DockerClient;
+use super::confined_mounts::{self, ConfineError};
 use super::container::{self, ContainerContext};
 use super::files::FilesError;
 use super::host_paths::HostPathError;
@@ -48,11 +49,13 @@ pub(super) enum StartError {
     RemovedMeanwhile(String),
     #[error(transparent)]
     Files(#[from] FilesError),
+    #[error(transparent)]
+    HostPath(#[from] HostPathError),
     /// Secrets are not sent over the network.
     #[error("secrets and configs need a Docker engine on this host, but it is at {0}")]
     RemoteFiles(String),
     #[error(transparent)]
-    HostPath(#[from] HostPathError),
+    Confine(#[from] ConfineError),
     /// The engine refused; what it was asked for, and its answer.
     #[error("Docker cannot {0}: {1}")]
     Docker(&'static str, String),
@@ -100,7 +103,7 @@ impl DockerClient {
             // The semaphore is never closed.
             let permit = self.starts.acquire().await;
             let context = self.prepare(id, spec, files).await?;
-            let body = container::body(&self.identity, id, spec, &context);
+            let body = container::body(&self.identity, id, &self.confined(spec).await?, &context);
             match client.create_container(Some(options.clone()), body).await {
                 Ok(_) => {}
                 Err(error) if docker_error::status(&error) == Some(404) && !pulled => {
@@ -155,6 +158,21 @@ impl DockerClient {
             }
         }
         Err(StartError::RemovedMeanwhile(name))
+    }
+
+    /// Returns the spec with the host paths of its mounts resolved, where a policy limits them.
+    async fn confined(&self, spec: &ContainerSpec) -> Result<ContainerSpec, StartError> {
+        let mut spec = spec.clone();
+        if spec.host_path_roots.is_empty() {
+            return Ok(spec);
+        }
+        if !self.is_local() {
+            return Err(ConfineError::Remote(self.host.to_string()).into());
+        }
+        // A file system may hang.
+        let confine = move || confined_mounts::confine(&mut spec).map(|()| spec);
+        let confined = tokio::task::spawn_blocking(confine).await;
+        Ok(confined.map_err(|_| StartError::Cancelled)??)
     }
 
     /// Writes the secrets and configs of a container, unless they are there. Returns their directory, if it has any.
