@@ -65,24 +65,41 @@ Examples:
         #[arg(long)]
         yes: bool,
     },
+    /// Write a new admin token to DIR/admin.token, on a server whose node may run
+    #[command(after_help = "\
+Examples:
+  vc-node admin-token                                the way back when no token of an admin is left
+  vc --token /var/lib/vc/admin.token token ls        use it
+
+The token is valid for a year and is not listed by 'vc token ls'; 'vc token revoke --user admin' revokes it.")]
+    AdminToken(DataDir),
     /// Keep the sockets of a node that restarts, which it sends on stdin
     #[command(hide = true)]
     HoldSockets(Options),
 }
 
 impl Command {
-    /// Returns the options that all commands have.
-    pub fn options(&self) -> &Options {
+    /// Returns the format of the log.
+    pub fn log_format(&self) -> LogFormat {
         match self {
             Self::Init(options)
             | Self::Join { options, .. }
             | Self::Run { options, .. }
-            | Self::HoldSockets(options) => options,
+            | Self::HoldSockets(options) => options.log_format,
+            Self::AdminToken(_) => LogFormat::Text,
         }
     }
 }
 
-/// The options of all commands.
+/// The data directory.
+#[derive(Debug, Args)]
+pub struct DataDir {
+    /// Directory of the node's keys and state
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/vc", env = "VC_DATA_DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// The options of a node.
 #[derive(Debug, Args)]
 pub struct Options {
     /// Directory of the node's keys and state
@@ -119,7 +136,8 @@ mod tests {
     fn options_are_parsed_with_their_units() {
         let line = "vc-node init --cpus 1.5 --memory 2g --label disk=ssd --label zone=a --listen 127.0.0.1";
         let cli = Cli::try_parse_from(line.split(' ')).expect("parses");
-        let settings = &cli.command.options().settings;
+        let Command::Init(options) = cli.command else { panic!("init") };
+        let settings = options.settings;
         assert_eq!((settings.cpus, settings.memory), (Some(1500), Some(2 << 30)));
         assert_eq!(settings.labels.len(), 2);
         assert!(Cli::try_parse_from(["vc-node", "init", "--label", "nokey"]).is_err());

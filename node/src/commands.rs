@@ -8,7 +8,7 @@ use vc_crdt::{DocumentError, KnownVersions, NodeState, Replica};
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
-use crate::args::{Command, Options};
+use crate::args::{Command, DataDir, Options};
 use crate::identity::{self, Membership};
 use crate::run::run;
 use crate::seal::Seal;
@@ -90,10 +90,29 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
                 change(dir, remembered, (&unset, given, yes), &membership, &store).await?;
             run(dir, settings, membership, peers, store, false).await
         }
+        Command::AdminToken(DataDir { data_dir }) => admin_token(&data_dir),
         Command::HoldSockets(options) => {
             socket_holder::run(&options.data_dir).await.context("cannot hold the sockets")
         }
     }
+}
+
+/// Writes a new admin token, beside the node that may run on the same directory: it reads the identity alone.
+///
+/// # Errors
+/// The directory is not that of a server.
+#[allow(clippy::print_stdout, reason = "the path is the result")]
+fn admin_token(dir: &Path) -> anyhow::Result<()> {
+    let (membership, _) = identity::load(dir)?;
+    anyhow::ensure!(
+        membership.root.is_some(),
+        "the node of {} is a worker, which cannot issue tokens: run this on a server",
+        dir.display()
+    );
+    let settings = settings::load(dir)?.unwrap_or_default();
+    let path = identity::write_admin_token(dir, &membership, &settings.own_addresses())?;
+    println!("{}", path.display());
+    Ok(())
 }
 
 /// Returns the settings with which a member runs. Logs what changes, and the instances that end by it. With another runtime,

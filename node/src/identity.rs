@@ -292,12 +292,12 @@ pub(crate) fn load(dir: &Path) -> Result<(Membership, Vec<Multiaddr>), IdentityE
     Ok((membership, file.peers))
 }
 
-/// Writes the first admin token to the data directory.
+/// Writes an admin token to the data directory. Returns the path of its file.
 pub(crate) fn write_admin_token(
     dir: &Path,
     membership: &Membership,
     addresses: &[Multiaddr],
-) -> Result<(), IdentityError> {
+) -> Result<PathBuf, IdentityError> {
     let issuer = Issuer {
         cluster: membership.cluster,
         key: &membership.key,
@@ -309,7 +309,9 @@ pub(crate) fn write_admin_token(
     let token = issuer
         .issue(scope, "admin", peers, id, crate::clock::now(), ADMIN_TTL)
         .map_err(IdentityError::AdminToken)?;
-    write_secret(&dir.join(ADMIN_TOKEN), &token)
+    let path = dir.join(ADMIN_TOKEN);
+    write_secret(&path, &token)?;
+    Ok(path)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ const MAX_OPEN_FILES: u64 = 65_536;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr(cli.command.options().log_format);
+    log_to_stderr(cli.command.log_format());
     vc_node::hide_token(&cli.command);
     // Connections and log files need more than the usual 1024.
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);

@@ -144,11 +144,17 @@ pub enum Request {
     RevokeToken {
         /// The token's id, as `vc token ls` shows it.
         token: String,
+        /// Also if the list has no other token of an admin, and this one makes the request.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
     },
     /// Revokes all tokens that a user has so far. Admin.
     RevokeUser {
         /// Name of the user.
         user: String,
+        /// Also if the list has no other token of an admin, and this user makes the request.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
     },
     /// Lists projects with what their services may use. Viewer.
     Projects,

@@ -56,7 +56,9 @@ Examples:
   vc token revoke --user ada                 all tokens that ada has so far
 
 Every node that is connected refuses the token at once, and closes the sessions that use it; one that is cut off does when it
-is back. Nodes that have joined with a token stay members.")]
+is back. Nodes that have joined with a token stay members.
+
+Without any token of an admin, root on a server gets a new one: 'vc-node admin-token --data-dir DIR'.")]
 struct Revoke {
     /// Ids of tokens, as 'vc token ls' shows them
     #[arg(value_name = "TOKEN", group = "what")]
@@ -64,12 +66,17 @@ struct Revoke {
     /// All tokens of the user with this name
     #[arg(long, value_name = "NAME", group = "what")]
     user: Option<String>,
+    /// Also if the token that vc uses is among them and no other token of an admin is listed
+    #[arg(long)]
+    yes: bool,
 }
 
 impl Revoke {
     async fn run(self, app: &App) -> Result {
-        let user = self.user.into_iter().map(|user| Request::RevokeUser { user });
-        let tokens = self.tokens.into_iter().map(|token| Request::RevokeToken { token });
+        let force = self.yes;
+        let user = self.user.into_iter().map(|user| Request::RevokeUser { user, force });
+        let tokens =
+            self.tokens.into_iter().map(|token| Request::RevokeToken { token, force });
         app.change(user.chain(tokens).collect()).await
     }
 }

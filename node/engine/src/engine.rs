@@ -510,7 +510,7 @@ impl Engine {
         mutation: &Mutation,
     ) -> Result<(Vec<SignedChange>, Vec<Change>), MutationError> {
         let now = self.wall;
-        if matches!(mutation, Mutation::Revoke(_)) && !self.replica.has_tokens() {
+        if matches!(mutation, Mutation::Revoke { .. }) && !self.replica.has_tokens() {
             return Err(MutationError::OlderMembers("refuse revoked tokens"));
         }
         if matches!(mutation, Mutation::Admit { uses: None, .. }) && !self.replica.has_authority() {

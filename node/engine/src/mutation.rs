@@ -107,7 +107,12 @@ pub enum Mutation {
         expires: Millis,
     },
     /// Revokes a token, or all tokens that a user has so far.
-    Revoke(RevocationKey),
+    Revoke {
+        /// The token, or the user.
+        key: RevocationKey,
+        /// Also if it takes the last token of an admin that is known: the one that asks.
+        force: bool,
+    },
     /// Lets the services of a project use more without an admin.
     AllowProject {
         /// The project.
@@ -228,7 +233,13 @@ impl Mutation {
                 tokens::admit(&mut state, *node, token, *uses, record)?;
                 Vec::new()
             }
-            Self::Revoke(key) => vec![tokens::revoke(&mut state, key, now)?],
+            Self::Revoke { key, force } => {
+                let change = tokens::revoke(&mut state, key, now)?;
+                if !force {
+                    tokens::check_admin_left(&state, key, by, now)?;
+                }
+                vec![change]
+            }
             Self::AllowProject { project, policy } => {
                 vec![policies::allow(&mut state, project, policy)?]
             }

@@ -184,11 +184,13 @@ impl ControlService {
             Request::DenyProject { project, policy } => {
                 self.cluster.mutate(user, Mutation::DenyProject { project, policy }).await
             }
-            Request::RevokeToken { token } => {
-                self.cluster.mutate(user, Mutation::Revoke(RevocationKey::Token(token))).await
+            Request::RevokeToken { token, force } => {
+                let key = RevocationKey::Token(token);
+                self.cluster.mutate(user, Mutation::Revoke { key, force }).await
             }
-            Request::RevokeUser { user: name } => {
-                self.cluster.mutate(user, Mutation::Revoke(RevocationKey::User(name))).await
+            Request::RevokeUser { user: name, force } => {
+                let key = RevocationKey::User(name);
+                self.cluster.mutate(user, Mutation::Revoke { key, force }).await
             }
         };
         if let Err(error) = &reply

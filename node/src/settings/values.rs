@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use clap::ValueEnum;
+use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
-use vc_protocol::{DEFAULT_PORT, Name, parse_cpus, parse_memory};
+use vc_protocol::{DEFAULT_PORT, Multiaddr, Name, parse_cpus, parse_memory};
 
 /// The settings of a node. What is not said has its default, which is not remembered.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
@@ -176,6 +177,16 @@ impl Settings {
     /// Returns the TCP and QUIC port.
     pub(crate) fn port(&self) -> u16 {
         self.port.unwrap_or(DEFAULT_PORT)
+    }
+
+    /// Returns the addresses at which clients on this host and elsewhere reach the node, as far as the settings say them.
+    pub(crate) fn own_addresses(&self) -> Vec<Multiaddr> {
+        let listen = match self.listen() {
+            ip if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let ips = self.advertise.into_iter().chain([listen]);
+        ips.map(|ip| Multiaddr::from(ip).with(Protocol::Tcp(self.port()))).collect()
     }
 
     /// Returns the runtime of the services.

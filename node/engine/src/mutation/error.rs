@@ -116,6 +116,9 @@ pub enum MutationError {
         /// What was to be denied.
         words: String,
     },
+    /// The revocation would take the last token of an admin that is known.
+    #[error("it is the token of this request, and the list has no other token of an admin")]
+    LastAdmin,
     /// Not all members know what the change needs.
     #[error("members of an older version of vc-node cannot {0}")]
     OlderMembers(&'static str),
@@ -149,6 +152,7 @@ impl MutationError {
             | Self::VolumeInUse { .. }
             | Self::TokenUsed { .. }
             | Self::NotAllowed { .. }
+            | Self::LastAdmin
             | Self::OlderMembers(_) => ErrorCode::FailedPrecondition,
             Self::Held { .. }
             | Self::Document(DocumentError::Held | DocumentError::Unreadable { .. }) => {
@@ -163,6 +167,7 @@ impl MutationError {
             Self::Find(_) | Self::NothingToDeploy | Self::Document(_) | Self::Policy(_) => {
                 String::new()
             }
+            Self::LastAdmin => "create another with 'vc token create --role admin', or repeat it with --yes: 'vc-node admin-token' on a server writes a new one".to_owned(),
             Self::NotAllowed { .. } => "see 'vc project ls'".to_owned(),
             Self::Held { .. } => {
                 "upgrade vc-node on this node, or use a newer node with --peer".to_owned()

@@ -1,8 +1,9 @@
 //! Tokens: which were issued, and which are revoked.
 
-use vc_crdt::{ClusterState, JoinKey, JoinRecord, Revocation, RevocationKey};
+use vc_crdt::{ClusterState, JoinKey, JoinRecord, Revocation, RevocationKey, TokenRecord};
+use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
-use vc_protocol::token::{MAX_TTL, Scope};
+use vc_protocol::token::{MAX_TTL, Scope, UserRole};
 use vc_protocol::{Millis, NodeId};
 
 use super::MutationError;
@@ -79,10 +80,34 @@ pub(super) fn revoke(
     Ok(change)
 }
 
+/// Checks that an admin's token is left after a revocation: the one that asks for it, or a listed one.
+///
+/// # Errors
+/// There is none.
+pub(super) fn check_admin_left(
+    state: &ClusterState,
+    key: &RevocationKey,
+    by: &Subject,
+    now: Millis,
+) -> Result<(), MutationError> {
+    let takes_own = match key {
+        RevocationKey::Token(id) => *id == by.token_id,
+        RevocationKey::User(name) => *name == by.name,
+    };
+    let is_left = |(id, record): (&String, &TokenRecord)| {
+        record.scope == Scope::User(UserRole::Admin)
+            && record.expires > now
+            && !state.is_revoked(id, &record.name, record.issued)
+    };
+    match takes_own && !state.tokens.iter().any(is_left) {
+        true => Err(MutationError::LastAdmin),
+        false => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use vc_crdt::TokenRecord;
-    use vc_protocol::token::{UserLimits, UserRole};
+    use vc_protocol::token::UserLimits;
 
     use super::*;
 
@@ -136,6 +161,40 @@ mod tests {
         assert_eq!(state.joins.len(), 3);
         forget_expired(&mut state, 2 * DAY);
         assert!(state.joins.is_empty());
+    }
+
+    #[test]
+    fn the_last_admin_does_not_revoke_its_own_token_by_mistake() {
+        let admin = |name: &str, issued| {
+            let scope = Scope::User(UserRole::Admin);
+            TokenRecord { scope, ..record(name, issued) }
+        };
+        let subject = |name: &str, id: &str| Subject {
+            name: name.to_owned(),
+            token_id: id.to_owned(),
+        };
+        // The token of `init` is not listed.
+        let (init, ada) = (subject("admin", "00ff00ff00ff00ff"), subject("ada", "1"));
+        let user = |name: &str| RevocationKey::User(name.to_owned());
+        let token = |id: &str| RevocationKey::Token(id.to_owned());
+        let check = |listed: &[(&str, TokenRecord)], key: RevocationKey, by: &Subject, now| {
+            let mut state = ClusterState::default();
+            state.tokens.extend(listed.iter().map(|(id, it)| ((*id).to_owned(), it.clone())));
+            revoke(&mut state, &key, now).expect("revoked");
+            check_admin_left(&state, &key, by, now).is_ok()
+        };
+        let listed = [("1", admin("ada", 10)), ("2", record("bob", 10))];
+        assert!(!check(&[], user("admin"), &init, 20));
+        assert!(!check(&[], token(&init.token_id), &init, 20));
+        assert!(check(&listed, user("admin"), &init, 20), "ada is left");
+        assert!(check(&listed, user("ada"), &init, 20), "the one that asks is left");
+        assert!(!check(&listed, user("ada"), &ada, 20));
+        assert!(!check(&listed, token("1"), &ada, 20));
+        assert!(check(&listed, token("2"), &ada, 20));
+        assert!(!check(&listed, user("admin"), &init, 10 + DAY), "hers has expired");
+        let two = [("1", admin("ada", 10)), ("3", admin("ada", 11))];
+        assert!(check(&two, token("1"), &ada, 20));
+        assert!(!check(&two, user("ada"), &ada, 20));
     }
 
     #[test]
