@@ -75,8 +75,7 @@ impl Revoke {
     async fn run(self, app: &App) -> Result {
         let force = self.yes;
         let user = self.user.into_iter().map(|user| Request::RevokeUser { user, force });
-        let tokens =
-            self.tokens.into_iter().map(|token| Request::RevokeToken { token, force });
+        let tokens = self.tokens.into_iter().map(|token| Request::RevokeToken { token, force });
         app.change(user.chain(tokens).collect()).await
     }
 }

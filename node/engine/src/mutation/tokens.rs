@@ -172,6 +172,7 @@ mod tests {
         let subject = |name: &str, id: &str| Subject {
             name: name.to_owned(),
             token_id: id.to_owned(),
+            address: None,
         };
         // The token of `init` is not listed.
         let (init, ada) = (subject("admin", "00ff00ff00ff00ff"), subject("ada", "1"));
