@@ -101,4 +101,72 @@ mod tests {
         assert_eq!(diff(FileKind::Secret), UserRole::Deployer);
         assert_eq!(diff(FileKind::Config), UserRole::Viewer);
     }
+
+    #[test]
+    fn every_request_needs_the_role_in_this_table() {
+        let copy = r#""service":"web","replica":null,"path":"/","name":"x""#;
+        let fetch = r#""service":"web","port":80,"target":"/","headers":[]"#;
+        let viewer = [
+            r#""diff","deployments":[]"#.to_owned(),
+            r#""inspect","service":"web""#.to_owned(),
+            r#""plan","deployments":[]"#.to_owned(),
+            r#""images""#.to_owned(),
+            r#""volumes""#.to_owned(),
+            r#""services""#.to_owned(),
+            r#""instances","service":null"#.to_owned(),
+            r#""nodes""#.to_owned(),
+            r#""status""#.to_owned(),
+            r#""watch","services":[]"#.to_owned(),
+            r#""logs","service":"web","replica":null,"follow":false,"tail":null,"since":null"#
+                .to_owned(),
+            r#""compose","text":"","project":null"#.to_owned(),
+            r#""live""#.to_owned(),
+            r#""events","follow":false"#.to_owned(),
+            r#""multiplex""#.to_owned(),
+            format!(r#""fetch",{fetch},"method":"GET","body":false"#),
+            format!(r#""socket",{fetch},"protocols":[]"#),
+        ];
+        let deployer = [
+            r#""deploy","deployments":[]"#.to_owned(),
+            r#""inspect","service":"web","show_values":true"#.to_owned(),
+            r#""restart","service":"web""#.to_owned(),
+            r#""rollback","service":"web""#.to_owned(),
+            r#""rebalance","apply":false"#.to_owned(),
+            r#""scale","service":"web","replicas":2"#.to_owned(),
+            r#""remove","service":"web""#.to_owned(),
+            r#""push_image","id":"sha256:a","reference":"web:1","size":1"#.to_owned(),
+            r#""remove_volume","volume":"shop/data""#.to_owned(),
+            concat!(
+                r#""exec","service":"web","replica":null,"command":["sh"],"tty":false,"stdin":false,"#,
+                r#""environment":[],"user":null,"working_dir":null,"size":null"#
+            )
+            .to_owned(),
+            format!(r#""copy_out",{copy}"#),
+            format!(r#""copy_in",{copy}"#),
+        ];
+        let admin = [
+            r#""drain","node":"n1","drain":true"#.to_owned(),
+            r#""leave","node":"n1","force":true"#.to_owned(),
+            concat!(
+                r#""create_token","subject":{"node":{"name":"n1","role":"worker"}},"#,
+                r#""ttl_ms":1000"#
+            )
+            .to_owned(),
+            r#""tokens""#.to_owned(),
+            r#""revoke_token","token":"a""#.to_owned(),
+            r#""revoke_user","user":"ann""#.to_owned(),
+        ];
+        let roles = [
+            (UserRole::Viewer, &viewer[..]),
+            (UserRole::Deployer, &deployer),
+            (UserRole::Admin, &admin),
+        ];
+        for (role, requests) in roles {
+            for request in requests {
+                let json = format!(r#"{{"op":{request}}}"#);
+                let read = serde_json::from_str(&json).unwrap_or_else(|it| panic!("{json}: {it}"));
+                assert_eq!(needs(&read).role, role, "{json}");
+            }
+        }
+    }
 }

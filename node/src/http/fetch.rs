@@ -288,4 +288,34 @@ mod tests {
             assert_eq!(sent(method, Some("7"), true).get(TRANSFER_ENCODING), None);
         }
     }
+
+    #[test]
+    fn requests_that_inject_lines_or_hosts_are_refused() {
+        let key: vc_protocol::ServiceKey = "shop/web".parse().expect("a service");
+        for (method, target) in [
+            ("GET", "/ HTTP/1.1\r\nHost: evil"),
+            ("GET", "/\r\n"),
+            ("GET", "/\n"),
+            ("GET", "/\0"),
+            ("GET", "/a b"),
+            ("GET", "http://evil.example/"),
+            ("GET", "evil.example:80"),
+            ("GET", "*"),
+            ("GET", ""),
+            ("GET / HTTP/1.1\r\nX: y\r\n\r\nGET", "/"),
+            ("GET\n", "/"),
+            ("", "/"),
+            ("CONNECT", "/"),
+        ] {
+            let request = FetchRequest {
+                service: "web".to_owned(),
+                port: None,
+                method: method.to_owned(),
+                target: target.to_owned(),
+                headers: Vec::new(),
+                body: false,
+            };
+            assert!(prepare(request, &key).is_err(), "{method:?} {target:?}");
+        }
+    }
 }

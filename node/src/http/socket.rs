@@ -186,3 +186,60 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(target: &str, headers: &[(&str, &str)], protocol: &str) -> SocketRequest {
+        let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        SocketRequest {
+            service: "web".to_owned(),
+            port: None,
+            target: target.to_owned(),
+            headers: headers.iter().map(own).collect(),
+            protocols: vec![protocol.to_owned()],
+        }
+    }
+
+    fn built(request: &SocketRequest) -> Option<HeaderMap> {
+        let built = prepare(request, &"shop/web".parse().expect("a service"));
+        built.ok().map(|it| it.headers().clone())
+    }
+
+    #[test]
+    fn the_origin_reaches_the_instance_and_no_handshake_header_is_the_clients() {
+        let given = [
+            ("origin", "http://web--shop.localhost"),
+            ("sec-websocket-key", "forged"),
+            ("sec-websocket-extensions", "x"),
+            ("upgrade", "h2c"),
+        ];
+        let headers = built(&request("/ws", &given, "chat")).expect("a request");
+        assert_eq!(headers["origin"], "http://web--shop.localhost");
+        assert_eq!(
+            (&headers["upgrade"], &headers["sec-websocket-protocol"]),
+            (&"websocket".parse().expect("a value"), &"chat".parse().expect("a value"))
+        );
+        assert_ne!(headers["sec-websocket-key"], "forged");
+        assert!(!headers.contains_key("sec-websocket-extensions"));
+    }
+
+    #[test]
+    fn requests_that_inject_lines_or_hosts_are_refused() {
+        for (target, headers, protocol) in [
+            ("/ HTTP/1.1\r\nHost: evil", &[][..], "x"),
+            ("/\n", &[], "x"),
+            ("http://evil.example/", &[], "x"),
+            ("@evil.example/", &[], "x"),
+            ("", &[], "x"),
+            ("/", &[("origin", "http://a\r\nhost: evil")], "x"),
+            ("/", &[("host", "a b")], "x"),
+            ("/", &[("host", "a"), ("host", "b")], "x"),
+            ("/", &[], "x\r\nhost: evil"),
+        ] {
+            let refused = built(&request(target, headers, protocol)).is_none();
+            assert!(refused, "{target:?} {headers:?} {protocol:?}");
+        }
+    }
+}
