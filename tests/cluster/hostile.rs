@@ -194,6 +194,29 @@ fn malformed_auth_messages_end_the_stream() {
 }
 
 #[test]
+fn a_peer_that_sends_a_megabyte_without_authenticating_is_disconnected() {
+    let fixture = Fixture::new();
+    let id = fixture.id();
+    wait(async {
+        for address in [fixture.address(), fixture.cluster.nodes[0].quic_address()] {
+            let peer = TestPeer::unknown(&id, address).await.expect("connected");
+            let padding = "x".repeat(MAX_AUTH_FRAME - 100);
+            let hello = frame(json!({"version": 1, "padding": padding}).to_string().as_bytes());
+            let user = json!({"user": {"token": "x", "padding": padding}}).to_string();
+            let handshake = [hello, frame(user.as_bytes())].concat();
+            let mut sent = 0;
+            while let Ok(mut stream) = peer.open(AUTH_PROTOCOL).await {
+                assert!(sent < 4 << 20, "{address}: {sent} bytes were taken");
+                write(&mut stream, &handshake).await;
+                assert!(ended(&mut stream).await);
+                sent += handshake.len();
+            }
+        }
+    });
+    fixture.assert_unchanged();
+}
+
+#[test]
 fn forged_and_stolen_credentials_are_refused() {
     let fixture = Fixture::new();
     let id = fixture.id();

@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, FutureExt as _, poll_fn};
@@ -24,6 +25,9 @@ use super::connection_limiter::{ConnectionLimiter, ConnectionPermit, TransportKi
 /// Streams that an unauthenticated peer may have open at once on a connection. Below the number that the swarm negotiates at a time, so that
 /// all are read and none fills its flow-control window.
 const MAX_UNAUTHENTICATED_STREAMS: usize = 64;
+
+/// Bytes that a peer may send on the streams of a connection before it authenticates: dozens of handshakes with the largest frames.
+const MAX_UNAUTHENTICATED_BYTES: usize = 1024 * 1024;
 
 type Connection = (PeerId, StreamMuxerBox);
 
@@ -61,7 +65,8 @@ impl LimitedTransport {
                 return Ok((peer, inner));
             }
             permit.establish(peer).map_err(io::Error::other)?;
-            let muxer = LimitedMuxer { inner, permit, gater, peer, open: Arc::new(()) };
+            let peer_streams = PeerStreams { gater, peer, received: AtomicUsize::new(0) };
+            let muxer = LimitedMuxer { inner, permit, streams: Arc::new(peer_streams) };
             Ok((peer, StreamMuxerBox::new(muxer)))
         }
         .boxed()
@@ -113,16 +118,47 @@ impl Transport for LimitedTransport {
 struct LimitedMuxer {
     inner: StreamMuxerBox,
     permit: ConnectionPermit,
-    gater: ConnectionGater,
-    peer: PeerId,
-    /// Counted by its references: each stream that the peer has opened holds one.
-    open: Arc<()>,
+    /// Counts open streams by its references: each stream that the peer has opened holds one.
+    streams: Arc<PeerStreams>,
 }
 
-/// A stream that counts as open until it is dropped.
+/// The streams that a peer has opened on a connection.
+struct PeerStreams {
+    gater: ConnectionGater,
+    peer: PeerId,
+    /// Bytes that were read of them.
+    received: AtomicUsize,
+}
+
+impl PeerStreams {
+    /// Errors: the peer has too many streams open and has not authenticated.
+    fn check_open(self: &Arc<Self>) -> io::Result<()> {
+        // The first reference is that of the connection.
+        let is_full = Arc::strong_count(self) > MAX_UNAUTHENTICATED_STREAMS + 1;
+        match is_full && !self.gater.is_authenticated(&self.peer) {
+            true => Err(io::Error::other("too many streams before authentication")),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts bytes. Errors: the peer has sent too many and has not authenticated.
+    fn receive(&self, bytes: usize) -> io::Result<()> {
+        let received = self.received.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if received > MAX_UNAUTHENTICATED_BYTES / 2 && self.gater.is_authenticated(&self.peer) {
+            // A session may end and another one begin on this connection: there has to be room for its handshake.
+            self.received.store(0, Ordering::Relaxed);
+        } else if received > MAX_UNAUTHENTICATED_BYTES {
+            return Err(io::Error::other("too many bytes before authentication"));
+        }
+        Ok(())
+    }
+}
+
+/// A stream that counts as open until it is dropped, and whose bytes count.
 struct CountedStream {
     inner: SubstreamBox,
-    _open: Arc<()>,
+    /// `None` for a stream that this node has opened.
+    streams: Option<Arc<PeerStreams>>,
 }
 
 impl AsyncRead for CountedStream {
@@ -131,7 +167,11 @@ impl AsyncRead for CountedStream {
         cx: &mut Context<'_>,
         bytes: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_read(cx, bytes)
+        let read = std::task::ready!(Pin::new(&mut self.inner).poll_read(cx, bytes))?;
+        if let Some(streams) = &self.streams {
+            streams.receive(read)?;
+        }
+        Poll::Ready(Ok(read))
     }
 }
 
@@ -170,21 +210,19 @@ impl StreamMuxer for LimitedMuxer {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Self::Substream>> {
         let inner = std::task::ready!(self.inner.poll_inbound_unpin(cx))?;
-        // The first reference is that of the connection.
-        let is_full = Arc::strong_count(&self.open) > MAX_UNAUTHENTICATED_STREAMS;
-        if is_full && !self.gater.is_authenticated(&self.peer) {
+        let inner = CountedStream { inner, streams: Some(Arc::clone(&self.streams)) };
+        if let Err(error) = self.streams.check_open().and_then(|()| self.streams.receive(0)) {
             let _ = self.inner.poll_close_unpin(cx);
-            return Poll::Ready(Err(io::Error::other("too many streams before authentication")));
+            return Poll::Ready(Err(error));
         }
-        Poll::Ready(Ok(CountedStream { inner, _open: Arc::clone(&self.open) }))
+        Poll::Ready(Ok(inner))
     }
 
     fn poll_outbound(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Self::Substream>> {
-        let _open = Arc::new(());
-        self.inner.poll_outbound_unpin(cx).map_ok(|inner| CountedStream { inner, _open })
+        self.inner.poll_outbound_unpin(cx).map_ok(|inner| CountedStream { inner, streams: None })
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
