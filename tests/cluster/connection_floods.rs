@@ -1,11 +1,12 @@
 //! Floods of connections from one address that do not authenticate. The nodes' limits are lower than the floods.
 
 use std::net::{TcpStream, UdpSocket};
+use std::time::Instant;
 
 use futures::future::join_all;
 
 use crate::harness::cluster::Cluster;
-use crate::harness::{running, sleeping_service};
+use crate::harness::{measured, running, sleeping_service};
 use crate::unauthenticated_peer::TestPeer;
 
 /// Connections of a flood, to each node and over each transport.
@@ -41,9 +42,11 @@ async fn handshaken(cluster: &Cluster) -> Vec<TestPeer> {
 /// Asserts that `vc` is answered over TCP and QUIC.
 fn assert_answers(cluster: &Cluster) {
     for node in cluster.alive().map(|i| &cluster.nodes[i]) {
-        for address in [node.address(), node.quic_address()] {
+        for (transport, address) in [("TCP", node.address()), ("QUIC", node.quic_address())] {
+            let start = Instant::now();
             let nodes = cluster.vc_to(address, &["--output", "json", "nodes"]).json();
             assert_eq!(nodes.as_array().map(Vec::len), Some(cluster.nodes.len()), "{address}");
+            measured(&format!("vc over {transport}"), start.elapsed());
         }
     }
 }
@@ -69,8 +72,10 @@ fn floods_of_unauthenticated_connections_lock_out_neither_users_nor_members() {
     // A member that restarts during the floods is back. The other one has not given its instances away.
     cluster.nodes[1].kill();
     let again = idle(&cluster);
+    let start = Instant::now();
     cluster.nodes[1].rerun(&[]);
     cluster.all_up();
+    measured("the restarted member is back after", start.elapsed());
     assert!(running(&cluster.ps(0), "shop/web", 2).is_ok());
     assert_answers(&cluster);
 
