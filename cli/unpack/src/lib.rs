@@ -1,5 +1,6 @@
 //! Unpacks an untrusted archive: nothing outside the target is written, whatever the archive contains.
 
+use std::cell::Cell;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
@@ -8,6 +9,9 @@ use vc_client::text::one_line;
 
 /// The most skipped entries that are reported.
 const MAX_REPORTED: usize = 20;
+
+/// The most bytes of headers, extended ones included, before an entry.
+const MAX_HEADERS: u64 = 256 * 1024;
 
 /// Why an archive was not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -56,10 +60,35 @@ pub fn unpack(
     placed.map_err(cannot)
 }
 
+/// A reader that fails after a number of bytes: `tar` reads extended headers of any length into memory.
+struct Metered<'a, R> {
+    inner: R,
+    left: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left.get()).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 && !buffer.is_empty() {
+            return Err(io::Error::other("the archive has headers that are too long"));
+        }
+        let read = self.inner.read(&mut buffer[..most])?;
+        self.left.set(self.left.get() - read as u64);
+        Ok(read)
+    }
+}
+
 fn entries(archive: impl Read, directory: &Path, contents: bool) -> io::Result<Vec<String>> {
     let mut left_out = Vec::new();
-    let mut archive = Archive::new(archive);
-    for entry in archive.entries()? {
+    let left = Cell::new(MAX_HEADERS);
+    let mut archive = Archive::new(Metered { inner: archive, left: &left });
+    let mut all = archive.entries()?;
+    // Bytes of the entry before that were not read: they are skipped on the way to the next headers.
+    let mut unread = 0;
+    loop {
+        left.set(MAX_HEADERS.saturating_add(unread));
+        let Some(entry) = all.next() else { break };
+        left.set(u64::MAX);
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
         let mut refuse = |why: &str| {
@@ -77,21 +106,23 @@ fn entries(archive: impl Read, directory: &Path, contents: bool) -> io::Result<V
             }
             None => {
                 let inner: PathBuf = path.components().skip(1).collect();
-                if inner.as_os_str().is_empty() {
-                    continue;
-                }
                 let linked = entry.header().entry_type() == EntryType::Link;
-                if linked || goes_through_link(directory, &inner)? {
+                if inner.as_os_str().is_empty() {
+                    // The root itself.
+                } else if linked || goes_through_link(directory, &inner)? {
                     refuse("it goes through a link of the archive");
-                    continue;
+                } else {
+                    let to = directory.join(inner);
+                    if let Some(parent) = to.parent() {
+                        std::fs::create_dir_all(parent)?;
+                    }
+                    entry.unpack(to)?;
                 }
-                let to = directory.join(inner);
-                if let Some(parent) = to.parent() {
-                    std::fs::create_dir_all(parent)?;
-                }
-                entry.unpack(to)?;
             }
         }
+        let is_sparse = entry.header().entry_type() == EntryType::GNUSparse;
+        let size = if is_sparse { entry.header().entry_size()? } else { entry.size() };
+        unread = size.saturating_sub(u64::MAX - left.get());
     }
     Ok(left_out)
 }
@@ -234,5 +265,30 @@ mod tests {
             let good = if contents { inside.join("good") } else { inside.join("site/good") };
             assert_eq!(std::fs::read_to_string(good).expect("there"), "good");
         }
+    }
+
+    #[test]
+    fn extended_headers_are_not_read_without_bound() {
+        let unpacked = |length: usize| {
+            let home = tempfile::tempdir().expect("a directory");
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(EntryType::XHeader);
+            header.set_size(length as u64);
+            header.set_cksum();
+            let padded = vec![b'x'; length.next_multiple_of(512)];
+            let bytes = [&header.as_bytes()[..], &padded, &archive(&SITE)].concat();
+            unpack(&bytes[..], home.path(), false).map_err(|error| error.to_string())
+        };
+        let refused = unpacked(1 << 20).expect_err("too long");
+        assert!(refused.contains("headers that are too long"), "{refused}");
+    }
+
+    #[test]
+    fn a_large_entry_that_is_skipped_is_no_header() {
+        let home = tempfile::tempdir().expect("a directory");
+        let large = "x".repeat(1 << 20);
+        let bytes = archive(&[("../a", None, &large), ("site", None, "good")]);
+        assert_eq!(unpack(&bytes[..], home.path(), false).expect("the rest").len(), 1);
+        assert_eq!(std::fs::read_to_string(home.path().join("site")).expect("there"), "good");
     }
 }
