@@ -24,6 +24,7 @@ mod router;
 mod routes;
 mod splice;
 mod udp;
+mod udp_socket;
 mod upstream;
 
 pub use connections::Connections;

@@ -1,8 +1,8 @@
-//! UDP forwarding: each client address has a session, which keeps its instance while that is available.
+//! UDP forwarding: each client address has a session for each address of this host that it asks, which keeps its instance
+//! while that is available.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use super::load_balancer::{Ejected, Scope};
 use super::record::RecordStream;
 use super::router::{Route, Router};
 use super::splice::with_scratch;
+use super::udp_socket::{Ends, ReplySocket};
 use super::upstream::UdpUpstream;
 use crate::dns::Admit;
 
@@ -56,15 +57,21 @@ pub(super) async fn serve(
     scope: Scope,
     admit: Option<Admit>,
 ) {
-    let socket = Arc::new(socket);
+    let socket = match ReplySocket::new(socket) {
+        Ok(socket) => Arc::new(socket),
+        Err(error) => {
+            tracing::error!(%service, port, %error, "cannot serve a UDP port");
+            return;
+        }
+    };
     let queued_bytes = Arc::new(Semaphore::new(MAX_QUEUED_BYTES));
-    let mut sessions: HashMap<SocketAddr, Session> = HashMap::new();
+    let mut sessions: HashMap<Ends, Session> = HashMap::new();
     loop {
-        let Ok((client, bytes)) = receive_from(&socket).await else { continue };
+        let Ok((ends, bytes)) = socket.receive().await else { continue };
         let Ok(length) = u32::try_from(bytes.len()) else { continue };
         let Ok(permit) = Arc::clone(&queued_bytes).try_acquire_many_owned(length) else { continue };
         let mut datagram = Datagram { bytes, _permit: permit };
-        if let Some(session) = sessions.get_mut(&client) {
+        if let Some(session) = sessions.get_mut(&ends) {
             session.last_received = Instant::now();
             match session.queue.try_send(datagram) {
                 Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => continue,
@@ -75,8 +82,8 @@ pub(super) async fn serve(
         sessions.retain(|_, session| !session.queue.is_closed());
         if sessions.len() >= MAX_SESSIONS {
             let oldest = sessions.iter().min_by_key(|(_, session)| session.last_received);
-            if let Some(client) = oldest.map(|(client, _)| *client) {
-                sessions.remove(&client);
+            if let Some(oldest) = oldest.map(|(ends, _)| *ends) {
+                sessions.remove(&oldest);
             }
         }
         let (queue, datagrams) = mpsc::channel(MAX_QUEUED);
@@ -85,14 +92,14 @@ pub(super) async fn serve(
         let session = run_session(
             router.clone(),
             Arc::clone(&socket),
-            client,
+            ends,
             datagrams,
             (service.clone(), port, scope),
         );
         let admit = admit.clone();
         let session = async move {
             let admitted = match admit {
-                Some(admit) => admit(client.ip()).await,
+                Some(admit) => admit(ends.client.ip()).await,
                 None => true,
             };
             if admitted {
@@ -100,27 +107,15 @@ pub(super) async fn serve(
             }
         };
         let task = AbortOnDropHandle::new(tokio::spawn(session));
-        sessions.insert(client, Session { queue, last_received: Instant::now(), _task: task });
+        sessions.insert(ends, Session { queue, last_received: Instant::now(), _task: task });
     }
-}
-
-/// Receives a datagram and its sender. Errors: an ICMP error for a datagram that was sent before.
-async fn receive_from(socket: &UdpSocket) -> io::Result<(SocketAddr, Vec<u8>)> {
-    socket
-        .async_io(tokio::io::Interest::READABLE, || {
-            with_scratch(|scratch| {
-                let (length, client) = socket.try_recv_from(scratch)?;
-                Ok((client, scratch[..length].to_vec()))
-            })
-        })
-        .await
 }
 
 /// Forwards the datagrams of one client, to the next instance when its own fails, until the session is idle.
 async fn run_session(
     router: Router,
-    socket: Arc<UdpSocket>,
-    client: SocketAddr,
+    socket: Arc<ReplySocket>,
+    ends: Ends,
     mut datagrams: mpsc::Receiver<Datagram>,
     (service, port, scope): (ServiceKey, u16, Scope),
 ) {
@@ -148,7 +143,7 @@ async fn run_session(
                     Ok(answer) => {
                         last_active = Instant::now();
                         // Dropped when the socket's buffer is full.
-                        let _ = socket.try_send_to(&answer, client);
+                        let _ = socket.try_send(&ends, &answer);
                     }
                     Err(_) => failed = true,
                 },

@@ -27,10 +27,15 @@ async fn echo(address: &str, port: u16, name: &'static str) -> u16 {
 async fn publish(node: &Node, target: u16) -> std::net::SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     let address = socket.local_addr().expect("bound");
+    serve(node, socket, target);
+    address
+}
+
+/// Forwards what a socket of a node receives to the service.
+fn serve(node: &Node, socket: UdpSocket, target: u16) {
     let router = node.router.clone();
     let all: Admit = Arc::new(|_| async { true }.boxed());
     tokio::spawn(async move { router.serve_udp(socket, service(), target, all).await });
-    address
 }
 
 /// Sends a datagram until an answer arrives, since datagrams may be lost.
@@ -70,6 +75,36 @@ async fn a_client_keeps_its_instance_on_this_and_other_nodes() {
             names.insert(first);
         }
         assert_eq!(names.len(), 2, "both instances serve");
+    }
+}
+
+#[tokio::test]
+async fn answers_leave_from_the_address_that_was_asked() {
+    let (here, _) = pair().await;
+    let port = echo("127.0.20.1", 0, "").await;
+    place(&[&here], &[(1, here.id, "127.0.20.1")]);
+    for (bound, asked) in [
+        ("0.0.0.0:0", vec!["127.0.20.2", "127.0.20.3"]),
+        ("[::]:0", vec!["127.0.20.2", "127.0.20.3", "::1"]),
+    ] {
+        let socket = UdpSocket::bind(bound).await.expect("a port");
+        let published = socket.local_addr().expect("bound").port();
+        serve(&here, socket, port);
+        for asked in asked {
+            let own = if asked == "::1" { "[::]:0" } else { "0.0.0.0:0" };
+            let client = UdpSocket::bind(own).await.expect("a port");
+            // A connected socket takes nothing that comes from elsewhere.
+            client.connect((asked, published)).await.expect("connected");
+            assert_eq!(ask(&client, b"hello").await, b"hello", "{asked} of {bound}");
+        }
+        // One client that asks two addresses gets each answer from its own.
+        let client = UdpSocket::bind("0.0.0.0:0").await.expect("a port");
+        let mut buffer = [0; 16];
+        for asked in ["127.0.20.2", "127.0.20.3"] {
+            client.send_to(b"hello", (asked, published)).await.expect("sent");
+            let (_, from) = client.recv_from(&mut buffer).await.expect("an answer");
+            assert_eq!(from.ip().to_string(), asked);
+        }
     }
 }
 
