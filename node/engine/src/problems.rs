@@ -6,6 +6,7 @@ use vc_crdt::View;
 use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus};
 use vc_protocol::instance::InstanceState;
 use vc_protocol::node::NodeInfo;
+use vc_protocol::spec::split_port_of_address;
 use vc_protocol::{ServiceKey, Supports};
 
 use crate::routes::{Clash, Routes};
@@ -102,23 +103,35 @@ fn unpublished(whole: &View, limited: Option<&View>) -> Vec<String> {
     };
     let clashes = routes.clashes.iter().filter(|it| shows(&it.wanted.service));
     let mut problems: Vec<String> = clashes.map(clash).collect();
-    let published = || routes.ports.values().flatten().filter(|it| shows(&it.service));
-    for (&node, state) in whole.nodes.iter().filter(|(node, _)| whole.up.contains(node)) {
-        for (port, why) in &state.ports {
-            let services: BTreeSet<String> = published()
-                .filter(|it| it.port.name() == *port)
-                .map(|it| it.service.to_string())
-                .collect();
-            // The service may be removed by now.
-            if !services.is_empty() {
-                let services = services.into_iter().collect::<Vec<_>>().join(" and ");
+    let publishing = |port: &str| {
+        let published = routes.ports.values().flatten().filter(|it| shows(&it.service));
+        let services = published.filter(|it| it.port.name() == *port);
+        let services: BTreeSet<String> = services.map(|it| it.service.to_string()).collect();
+        // The service may be removed by now.
+        (!services.is_empty()).then(|| services.into_iter().collect::<Vec<_>>().join(" and "))
+    };
+    let up = || whole.nodes.iter().filter(|(node, _)| whole.up.contains(node));
+    let mut absent = BTreeSet::new();
+    for (&node, state) in up() {
+        for (name, why) in &state.ports {
+            let (port, address) = split_port_of_address(name);
+            let Some(services) = publishing(port) else { continue };
+            let Some(address) = address else {
                 // The process that has it may be one of another project.
                 let why = if limited.is_some() { "it is taken there" } else { why };
                 let node = whole.name(node);
                 problems
                     .push(format!("port {port} of {services} is not published on {node}: {why}"));
+                continue;
+            };
+            // One node is enough that has the address.
+            if up().all(|(_, state)| state.ports.contains_key(name)) {
+                absent.insert(format!(
+                    "port {port} of {services} is not published at {address}: no node has this address"
+                ));
             }
         }
     }
+    problems.extend(absent);
     problems
 }

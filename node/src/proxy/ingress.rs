@@ -1,6 +1,6 @@
 //! Ingress: opens and closes the listeners of published ports as the routes change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vc_engine::routes::Routes;
-use vc_protocol::spec::{PortProtocol, Publish};
+use vc_protocol::spec::{PortProtocol, Publish, port_of_address, share_an_address};
 use vc_protocol::{NodeId, ServiceKey};
 
 use super::limits::ACCEPT_BACKOFF;
@@ -21,8 +21,11 @@ use super::router::Router;
 use super::{listen, port_owner, udp};
 use crate::handover::Sockets;
 
-/// Interval of attempts to bind a port that is in use.
-const BIND_RETRY_INTERVAL: Duration = Duration::from_secs(3);
+/// Interval of attempts to bind a port that is in use, and of looking for the addresses that ports name: one may come and go
+/// with a VPN, DHCP or keepalived.
+const CHECK_INTERVAL: Duration = Duration::from_secs(3);
+/// Why a port of an address is not published.
+const NO_ADDRESS: &str = "this host has no such address";
 /// How long a socket from the process before stays open without a service that publishes its port.
 const UNUSED_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,15 +48,19 @@ impl BindAddr {
     /// Returns the name of its socket when that is handed over, such as `port 8080/tcp`, or `port 8080/tcp of ::1`.
     fn socket_name(&self) -> String {
         match self.address {
-            Some(address) => format!("port {} of {address}", self.name()),
+            Some(address) => format!("port {}", port_of_address(&self.name(), address)),
             None => format!("port {}", self.name()),
         }
     }
 
+    /// Returns the address, if this host does not have it now.
+    fn absent(&self) -> Option<IpAddr> {
+        self.address.filter(|address| !listen::has_address(*address))
+    }
+
     fn overlaps(&self, other: &Self) -> bool {
         let same = self.protocol == other.protocol && self.port == other.port;
-        let apart = self.address.is_some() && other.address.is_some();
-        same && (!apart || self.address == other.address)
+        same && share_an_address(self.address, other.address)
     }
 }
 
@@ -82,6 +89,8 @@ pub struct Ingress {
     listeners: BTreeMap<BindAddr, Listener>,
     /// Ports that could not be bound, with the reason.
     failed: BTreeMap<BindAddr, String>,
+    /// Ports that are not bound because this host has no such address.
+    absent: BTreeSet<BindAddr>,
     reported: PublishErrors,
 }
 
@@ -89,8 +98,15 @@ impl Ingress {
     /// Returns an ingress for the router's routes, with the sockets that the process before has left. With each change it sends
     /// all ports that cannot be published to `problems`.
     pub fn new(router: Router, problems: mpsc::Sender<PublishErrors>, left: Sockets) -> Self {
-        let (listeners, failed) = (BTreeMap::new(), BTreeMap::new());
-        Self { router, problems, unused: left, listeners, failed, reported: PublishErrors::new() }
+        Self {
+            router,
+            problems,
+            unused: left,
+            listeners: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            absent: BTreeSet::new(),
+            reported: PublishErrors::new(),
+        }
     }
 
     /// Publishes ports until `stop` is cancelled, or the routes' channel closes. Returns the sockets, in whose backlogs
@@ -117,6 +133,14 @@ impl Ingress {
             self.router.inner.connections.sweep();
             let mut problems = self.follow(&routes).await;
             problems.extend(self.failed.iter().map(|(address, why)| (address.name(), why.clone())));
+            let mut has_addresses = false;
+            for address in self.listeners.keys().chain(&self.absent) {
+                has_addresses |= address.address.is_some();
+                if let Some(absent) = address.absent() {
+                    let name = port_of_address(&address.name(), absent);
+                    problems.insert(name, NO_ADDRESS.to_owned());
+                }
+            }
             if problems != self.reported {
                 self.reported = problems.clone();
                 if self.problems.send(problems).await.is_err() {
@@ -124,9 +148,9 @@ impl Ingress {
                 }
             }
             let again = async {
-                match self.failed.is_empty() {
+                match self.failed.is_empty() && !has_addresses {
                     true => std::future::pending().await,
-                    false => tokio::time::sleep(BIND_RETRY_INTERVAL).await,
+                    false => tokio::time::sleep(CHECK_INTERVAL).await,
                 }
             };
             tokio::select! {
@@ -143,6 +167,7 @@ impl Ingress {
     async fn follow(&mut self, routes: &Routes) -> PublishErrors {
         let (wanted, clashes) = wanted(routes, self.router.inner.node);
         self.failed.retain(|address, _| wanted.contains_key(address));
+        self.absent.retain(|address| wanted.contains_key(address));
         let kept = |address: &BindAddr, listener: &Listener| match wanted.get(address) {
             // UDP sessions keep their target: another target needs a new socket.
             Some(target) => {
@@ -176,9 +201,12 @@ impl Ingress {
                     tracing::info!(port = address.name(), "port published");
                     self.listeners.insert(address.clone(), listener);
                     self.failed.remove(&address);
+                    self.absent.remove(&address);
                 }
-                // The address is another node's, which publishes it.
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+                // It may be another node's, which publishes it.
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    self.absent.insert(address);
+                }
                 // The owner was looked up at the first failure.
                 Err(_) if self.failed.contains_key(&address) => {}
                 Err(error) => {

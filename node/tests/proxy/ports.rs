@@ -137,7 +137,7 @@ async fn a_port_is_bound_to_its_address_only() {
     };
     place_with(&[&here], &[(1, here.id, "127.0.17.1")], |routes| {
         publish(routes, at("127.0.17.2"));
-        // An address of another node, which publishes the port; no error here.
+        // An address of another node, which publishes the port, or of none.
         publish(routes, at("192.0.2.1"));
     });
     let client = loop {
@@ -149,7 +149,39 @@ async fn a_port_is_bound_to_its_address_only() {
     listener.accept().await.expect("accepted");
     drop(client);
     assert!(TcpStream::connect(("127.0.0.1", published)).await.is_err());
-    assert!(problems.try_recv().is_err());
+    let absent =
+        (format!("{published}/tcp of 192.0.2.1"), "this host has no such address".to_owned());
+    let reported = problems.recv().await.expect("a report");
+    assert_eq!(reported.into_iter().collect::<Vec<_>>(), [absent]);
+}
+
+#[tokio::test]
+async fn all_addresses_of_ipv4_and_those_of_ipv6_are_two_ports() {
+    let here = alone();
+    let (four, target) = container("127.0.19.1").await;
+    let published = free().await;
+    let _problems = ingress(&here);
+    let at = |address: &str| Port {
+        host_ip: Some(address.parse::<IpAddr>().expect("an address")),
+        ..port(published, target, Publish::Cluster)
+    };
+    let on = [(1, here.id, "127.0.19.1")];
+    place_with(&[&here], &on, |routes| {
+        publish(routes, at("0.0.0.0"));
+        publish(routes, at("::"));
+    });
+    for address in ["127.0.0.1", "::1"] {
+        let _client = loop {
+            match TcpStream::connect((address, published)).await {
+                Ok(client) => break client,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        four.accept().await.expect("accepted");
+    }
+    place_with(&[&here], &on, |routes| publish(routes, at("::")));
+    until_refused(published).await;
+    TcpStream::connect(("::1", published)).await.expect("IPv6 still");
 }
 
 #[tokio::test]

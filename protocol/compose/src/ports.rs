@@ -10,7 +10,7 @@ use super::walk::{At, Walk};
 use super::yaml::Node;
 use vc_protocol::Name;
 use vc_protocol::spec::validate::MAX_PORTS;
-use vc_protocol::spec::{Expose, Port, PortProtocol, Publish};
+use vc_protocol::spec::{Expose, Port, PortProtocol, Publish, share_an_address};
 
 /// Ports of all services of a file: a range has a few bytes, and is expanded.
 const MAX_FILE_PORTS: usize = 16 * 1024;
@@ -72,7 +72,7 @@ impl PublishedPorts {
         let mut taken = BTreeMap::<_, Vec<Option<IpAddr>>>::new();
         for port in &self.ports {
             let bound = taken.entry((port.published, port.protocol)).or_default();
-            if bound.iter().any(|ip| overlap(*ip, port.host_ip)) {
+            if bound.iter().any(|ip| share_an_address(*ip, port.host_ip)) {
                 at.refuse(format!(
                     "publishes port {}/{} twice",
                     port.published,
@@ -134,7 +134,7 @@ pub(super) fn check(services: &[Service], walk: &Walk<'_>) {
             let bound = taken.entry((port.published, port.protocol)).or_default();
             // Ports published only on the instance's node are kept apart by placement.
             let clash = bound.iter().find(|(other, _)| {
-                overlap(other.host_ip, port.host_ip)
+                share_an_address(other.host_ip, port.host_ip)
                     && (port.publish, other.publish) != (Publish::Node, Publish::Node)
             });
             if let Some((_, other)) = clash.filter(|(_, other)| *other != name) {
@@ -156,12 +156,6 @@ pub(super) fn check(services: &[Service], walk: &Walk<'_>) {
             }
         }
     }
-}
-
-/// Whether two bind addresses conflict: they are equal, or one is unspecified.
-fn overlap(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
-    let all = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
-    a == b || all(a) || all(b)
 }
 
 /// Parses a short item.

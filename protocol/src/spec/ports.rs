@@ -1,5 +1,7 @@
 //! Exposed and published ports.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::is_default;
@@ -17,7 +19,7 @@ pub struct Expose {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Port {
     /// Host address to bind; `None` for all.
-    pub host_ip: Option<std::net::IpAddr>,
+    pub host_ip: Option<IpAddr>,
     /// Port of the host.
     pub published: u16,
     /// Port of the instance.
@@ -33,9 +35,8 @@ impl Port {
     /// Returns whether two services conflict with these ports: same port, protocol and address, and at least one of them is
     /// published on every node.
     pub fn overlaps(&self, other: &Self) -> bool {
-        let addresses = [self.host_ip, other.host_ip];
         (self.published, self.protocol) == (other.published, other.protocol)
-            && (addresses.contains(&None) || self.host_ip == other.host_ip)
+            && share_an_address(self.host_ip, other.host_ip)
             && (self.publish == Publish::Cluster || other.publish == Publish::Cluster)
     }
 
@@ -49,12 +50,32 @@ impl std::fmt::Display for Port {
     /// Writes Docker's form: `8080:80/tcp`, `127.0.0.1:8080:80/tcp`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.host_ip {
-            Some(std::net::IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
+            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
             Some(ip) => write!(f, "{ip}:")?,
             None => {}
         }
         write!(f, "{}:{}/{}", self.published, self.target, self.protocol.as_str())
     }
+}
+
+/// Returns the name of a port of one address, as `8080/tcp of 10.0.0.9`. A node reports it where it lacks the address.
+pub fn port_of_address(port: &str, address: IpAddr) -> String {
+    format!("{port}{OF}{address}")
+}
+
+/// Splits a name into the port and the address, if it is that of [`port_of_address`].
+pub fn split_port_of_address(name: &str) -> (&str, Option<&str>) {
+    name.split_once(OF).map_or((name, None), |(port, address)| (port, Some(address)))
+}
+
+/// Between the two.
+const OF: &str = " of ";
+
+/// Returns whether two addresses to bind have one in common: `None` is every address, `0.0.0.0` every one of IPv4, and `::`
+/// every one of IPv6.
+pub fn share_an_address(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else { return true };
+    a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
 }
 
 /// The nodes that publish a port.
@@ -85,5 +106,24 @@ impl PortProtocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unspecified_address_is_all_of_its_family() {
+        let ip = |text: &str| text.parse::<IpAddr>().ok();
+        let share = |a, b| {
+            let both = (share_an_address(a, b), share_an_address(b, a));
+            assert_eq!(both.0, both.1);
+            both.0
+        };
+        assert!(share(None, None) && share(None, ip("10.0.0.1")) && share(None, ip("::")));
+        assert!(share(ip("0.0.0.0"), ip("10.0.0.1")) && share(ip("::"), ip("fd00::1")));
+        assert!(!share(ip("0.0.0.0"), ip("::")) && !share(ip("::"), ip("10.0.0.1")));
+        assert!(!share(ip("127.0.0.1"), ip("10.0.0.1")));
     }
 }

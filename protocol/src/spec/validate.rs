@@ -6,7 +6,7 @@ use std::fmt::Display;
 
 use super::{
     Attribute, Constraint, ContainerSpec, FileKind, FileMount, Healthcheck, Mount, Port,
-    ServiceSpec, Settings,
+    ServiceSpec, Settings, share_an_address,
 };
 use crate::Millis;
 use crate::image::Digest;
@@ -50,9 +50,8 @@ impl ServiceSpec {
         check(count <= MAX_PORTS, &"ports", "and expose have more than 2048 ports")?;
         for (index, port) in self.ports.iter().enumerate() {
             let taken = |other: &Port| {
-                let addresses = [other.host_ip, port.host_ip];
                 (other.published, other.protocol) == (port.published, port.protocol)
-                    && (addresses.contains(&None) || other.host_ip == port.host_ip)
+                    && share_an_address(other.host_ip, port.host_ip)
             };
             let twice = self.ports.iter().take(index).any(taken);
             check(!twice, &"ports", "publish a port twice")?;
