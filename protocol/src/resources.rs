@@ -39,6 +39,14 @@ impl Resources {
         }
     }
 
+    /// Returns the resources of `count` of these; at most the largest number.
+    pub fn times(self, count: u64) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_mul(count),
+            memory_bytes: self.memory_bytes.saturating_mul(count),
+        }
+    }
+
     /// Returns whether both amounts are zero.
     pub fn is_zero(self) -> bool {
         self == Self::default()

@@ -56,6 +56,9 @@ pub struct ServiceSpec {
     /// How an update replaces instances.
     #[serde(default)]
     pub update: UpdatePolicy,
+    /// How a node is chosen among those with room. Rules of placement from version 2 on read it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub placement: PlacementPolicy,
 }
 
 impl ServiceSpec {
@@ -75,6 +78,19 @@ impl ServiceSpec {
             _ => None,
         })
     }
+}
+
+/// How a node is chosen for a new slot among those with room and equally few replicas of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlacementPolicy {
+    /// Large reservations are packed, small ones are spread.
+    #[default]
+    Auto,
+    /// The node with the least room left, so that room for large services stays elsewhere.
+    Pack,
+    /// The least loaded node.
+    Spread,
 }
 
 /// A service to deploy.

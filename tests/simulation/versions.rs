@@ -18,8 +18,8 @@ pub(crate) fn next() -> KnownVersions {
     static NEXT: OnceLock<KnownVersions> = OnceLock::new();
     *NEXT.get_or_init(|| {
         let now = KnownVersions::default();
-        let newest = RULES.last().expect("released rules").version;
-        let rules = Rules { version: newest + 1, tie_break: |_, node| node };
+        let newest = Rules::newest();
+        let rules = Rules { version: newest.version + 1, tie_break: |_, node| node, ..newest };
         KnownVersions {
             cluster: with_map(now.cluster, Some(added_map(now.cluster))),
             node: with_map(now.node, None),

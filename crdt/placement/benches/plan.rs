@@ -32,12 +32,12 @@ fn measure(what: &str, input: &PlanInput) {
     let mut times: Vec<Duration> = (0..ROUNDS)
         .map(|_| {
             let start = Instant::now();
-            black_box(plan(black_box(input), Rules::default()));
+            black_box(plan(black_box(input), Rules::newest()));
             start.elapsed()
         })
         .collect();
     times.sort_unstable();
-    let result = plan(input, Rules::default());
+    let result = plan(input, Rules::newest());
     println!(
         "{what:<50} median {:>7.2} ms, slowest {:>7.2} ms ({} placed, {} unplaced, {} moves)",
         times[ROUNDS / 2].as_secs_f64() * 1e3,
@@ -51,7 +51,7 @@ fn measure(what: &str, input: &PlanInput) {
 fn main() {
     let mut services = cluster(200, 10, 100, 128);
     measure("200 services x 10, nothing claimed", &services);
-    let converged = plan(&services, Rules::default());
+    let converged = plan(&services, Rules::newest());
     converge(&mut services, &converged);
     measure("200 services x 10, converged", &services);
     let fullest =
@@ -61,7 +61,7 @@ fn main() {
 
     let mut single = cluster(2000, 1, 0, 0);
     measure("2,000 services x 1 without reservation, new", &single);
-    let converged = plan(&single, Rules::default());
+    let converged = plan(&single, Rules::newest());
     converge(&mut single, &converged);
     measure("2,000 services x 1 without reservation, converged", &single);
 

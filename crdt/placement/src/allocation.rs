@@ -7,6 +7,7 @@ use crate::input::{Node, PlanInput};
 use crate::order::Service;
 use crate::ports::HostPorts;
 use crate::rendezvous::rendezvous;
+use crate::score::is_small;
 
 /// The resources of one node that are in use. Nodes are addressed by their index in the order of their ids.
 pub(crate) struct NodeAllocation<'a> {
@@ -23,17 +24,26 @@ pub(crate) struct NodeAllocation<'a> {
     pub(crate) ports: HostPorts<'a>,
     /// Reservations of the services scheduled before this one. Read by the score; part of `reserved`.
     pub(crate) charged: Resources,
+    /// The small reservations among them.
+    pub(crate) charged_small: Resources,
     /// Number of slots of the services scheduled before this one.
     pub(crate) charged_instances: u32,
+    /// The largest capacity of any node, in each dimension.
+    pub(crate) largest: Resources,
 }
 
 impl<'a> NodeAllocation<'a> {
     /// Returns an empty allocation for each node, in the order of the ids.
     pub(crate) fn for_nodes(input: &'a PlanInput) -> Vec<Self> {
-        input.nodes.iter().map(|(id, node)| Self::new(*id, node)).collect()
+        let largest = input.nodes.values().fold(Resources::default(), |largest, node| Resources {
+            cpu_millis: largest.cpu_millis.max(node.capacity.cpu_millis),
+            memory_bytes: largest.memory_bytes.max(node.capacity.memory_bytes),
+        });
+        let new = |(id, node): (&NodeId, &'a Node)| Self { largest, ..Self::new(*id, node) };
+        input.nodes.iter().map(new).collect()
     }
 
-    /// Returns an empty allocation.
+    /// Returns an empty allocation of the only node.
     pub(crate) fn new(id: NodeId, node: &'a Node) -> Self {
         let id_text = id.to_string();
         Self {
@@ -44,7 +54,9 @@ impl<'a> NodeAllocation<'a> {
             reserved: Resources::default(),
             ports: HostPorts::new(node.runtime),
             charged: Resources::default(),
+            charged_small: Resources::default(),
             charged_instances: 0,
+            largest: node.capacity,
         }
     }
 
@@ -72,7 +84,11 @@ impl<'a> NodeAllocation<'a> {
 
     /// Makes one slot of the service visible to the score of later services.
     pub(crate) fn charge(&mut self, service: &Service<'a>) {
-        self.charged = self.charged.plus(service.reservation());
+        let ask = service.reservation();
+        self.charged = self.charged.plus(ask);
+        if is_small(ask, self.largest) {
+            self.charged_small = self.charged_small.plus(ask);
+        }
         self.charged_instances = self.charged_instances.saturating_add(1);
     }
 }

@@ -16,8 +16,12 @@
 //!    Then the move orders are applied: a kept claim gives way to the target node of an order, if the slot fits there
 //!    beside all other claims; otherwise the order is ignored.
 //! 2. **Placement.** Service by service, each open slot goes to the node with the fewest replicas of its service,
-//!    then to the best fit (to the fewest instances, if it reserves nothing), then rendezvous hashing decides. A
-//!    placement never displaces a claim.
+//!    then to the best fit, then rendezvous hashing decides. A placement never displaces a claim.
+//!
+//! **Best fit** leaves the least of CPU and memory free, so that there is room for large services elsewhere. It would also heap
+//! services that are too small to matter for that on one node. Slots that reserve at most a 32nd of the largest node
+//! are therefore spread evenly, until they hold a 16th of each node; those that reserve nothing go to the node with the fewest
+//! instances. A service may ask for best fit (`x-vc.placement: pack`) or for the least loaded node (`spread`).
 //!
 //! **Named volumes** are on one node each, and services that mount them run only there. A volume without data goes where
 //! the first slot goes that mounts it, claims before placements, together with all volumes of its group (the volumes
@@ -76,4 +80,4 @@ pub use input::{ClaimView, Node, PlanInput, ServiceDemand};
 pub use plan::plan;
 pub use rebalance::rebalance;
 pub use rendezvous::rendezvous;
-pub use rules::{RULES, Rules};
+pub use rules::{Fit, RULES, Rules};

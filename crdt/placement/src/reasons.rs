@@ -3,7 +3,8 @@
 
 use crate::allocation::NodeAllocation;
 use crate::order::Service;
-use crate::score::{Cost, cost, left_free};
+use crate::rules::Rules;
+use crate::score::{Cost, Measure, cost, left_free};
 
 /// The first reason of a slot that is claimed.
 pub(crate) const KEEPS: &str = "keeps its node";
@@ -13,13 +14,14 @@ pub(crate) const KEEPS: &str = "keeps its node";
 /// `replicas` is the number of other replicas of the service on the node; `others` is the cost of one more replica on
 /// each node, `None` where it does not fit. The entry of the node itself is ignored.
 pub(crate) fn compare(
+    rules: Rules,
     service: &Service<'_>,
     allocations: &[NodeAllocation<'_>],
     node: usize,
     replicas: u32,
     others: &[Option<Cost>],
 ) -> Vec<String> {
-    let here = cost(service, &allocations[node], replicas);
+    let here = cost(rules, service, &allocations[node], replicas);
     let (mut better, mut fuller, mut looser, mut equal) = (0_usize, 0_usize, 0_usize, 0_usize);
     for other in others
         .iter()
@@ -30,7 +32,7 @@ pub(crate) fn compare(
         match other {
             _ if other < here => better += 1,
             _ if other.replicas > here.replicas => fuller += 1,
-            _ if other.fit > here.fit => looser += 1,
+            _ if other > here => looser += 1,
             _ => equal += 1,
         }
     }
@@ -51,11 +53,18 @@ pub(crate) fn compare(
         if fuller > 0 {
             reasons.push(format!("fewest replicas of {} ({replicas})", service.key));
         }
-        if looser > 0 && service.reservation().is_zero() {
-            reasons.push(format!("fewest instances ({})", here.fit));
-        } else if looser > 0 {
-            let (percent, dimension) = left_free(service, &allocations[node], replicas, 100);
-            reasons.push(format!("best fit: {percent}% of its {} left free", dimension.as_str()));
+        if looser > 0 {
+            reasons.push(match here.measure {
+                Measure::Instances => format!("fewest instances ({})", here.value),
+                Measure::Small => {
+                    format!("spread: small services reserve {} of it", percent(here.value))
+                }
+                Measure::Load => format!("least loaded: {} of it reserved", percent(here.value)),
+                Measure::LeftFree => {
+                    let (left, dimension) = left_free(service, &allocations[node], replicas, 100);
+                    format!("best fit: {left}% of its {} left free", dimension.as_str())
+                }
+            });
         }
         if equal > 0 {
             reasons.push(format!("equal to {equal} other{}", if equal == 1 { "" } else { "s" }));
@@ -63,6 +72,11 @@ pub(crate) fn compare(
     }
     reasons.push(format!("{could} of {} feasible", nodes(allocations.len())));
     reasons
+}
+
+/// Writes parts per million as a percentage with one decimal.
+fn percent(parts: u64) -> String {
+    format!("{}.{}%", parts / 10_000, parts % 10_000 / 1000)
 }
 
 fn nodes(count: usize) -> String {

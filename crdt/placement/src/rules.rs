@@ -10,16 +10,36 @@ pub struct Rules {
     pub version: u32,
     /// Weighs a node for a service, by the hashes of both: of equally good nodes the one with the highest weight is chosen.
     pub tie_break: fn(u64, u64) -> u64,
+    /// How nodes are compared for a service that reserves resources.
+    pub fit: Fit,
+}
+
+/// How nodes are compared for a service that reserves resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// Best fit in the dominant dimension of the reservation.
+    Dominant,
+    /// As the service says (`x-vc.placement`). With `auto` and `pack` best fit, by what is left free of CPU and memory together;
+    /// with `auto` small reservations go to the least loaded node.
+    Policy,
 }
 
 /// The rules of all released versions, oldest first. A version that plans differently is appended.
-pub const RULES: &[Rules] = &[RULES_1];
+pub const RULES: &[Rules] = &[
+    Rules { version: 1, tie_break: combine, fit: Fit::Dominant },
+    Rules { version: 2, tie_break: combine, fit: Fit::Policy },
+];
 
-const RULES_1: Rules = Rules { version: 1, tie_break: combine };
+impl Rules {
+    /// Returns the newest version.
+    pub fn newest() -> Self {
+        RULES[RULES.len() - 1]
+    }
+}
 
 impl Default for Rules {
     /// The first version.
     fn default() -> Self {
-        RULES_1
+        RULES[0]
     }
 }

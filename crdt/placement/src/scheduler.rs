@@ -115,7 +115,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             {
                 continue;
             }
-            let cost = cost(self.service, allocation, self.replicas[node]);
+            let cost = cost(self.rules, self.service, allocation, self.replicas[node]);
             let better = match best {
                 None => true,
                 Some((other, lowest)) if cost == lowest => {
@@ -161,7 +161,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             .enumerate()
             .map(|(node, allocation)| {
                 self.fits(node, allocation, 1)
-                    .then(|| cost(self.service, allocation, self.replicas[node]))
+                    .then(|| cost(self.rules, self.service, allocation, self.replicas[node]))
             })
             .collect();
         let mut by_node: BTreeMap<usize, Vec<String>> = BTreeMap::new();
@@ -180,6 +180,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
                     return vec![format!("{verb} volume {volume}")];
                 }
                 reasons::compare(
+                    self.rules,
                     self.service,
                     allocations,
                     node,

@@ -9,13 +9,14 @@
 //! does_not_know NODE [KEY..]                       the node neither starts nor stops these services; without keys, any
 //! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [cluster_port=N] [constraint=node.name==X]
 //!         [platform=..] [command=..] [healthcheck] [volume=NAME] [file=SECRET] [network=NAME] [privileged] [tty]
-//!         [updated=N]                              adds or replaces a service
+//!         [updated=N] [placement=pack|spread]      adds or replaces a service
 //! holds NODE VOLUME                                the node has the data of the volume
 //! move SLOT FROM TO                                adds a move order
 //! remove KEY
 //! claim NODE SLOT [stopped] [old]                  the node claims the slot; not running; with another spec
 //! withdraw NODE                                    the node withdraws its claims
 //! converge                                         every node that is up claims what the last plan gave it
+//! rules N                                          the version of the rules, 1 at first
 //! ```
 #![allow(clippy::expect_used, reason = "tests")]
 
@@ -26,10 +27,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use support::{MIB, claim, converge, node, node_id, port, service, volume};
-use vc_placement::{ClaimView, Plan, PlanInput, Rules, plan};
+use vc_placement::{ClaimView, Plan, PlanInput, RULES, Rules, plan};
 use vc_protocol::node::{Holds, RuntimeKind};
 use vc_protocol::spec::{
-    Attribute, Constraint, FileId, FileKind, FileMount, Healthcheck, Port, PortProtocol, Publish,
+    Attribute, Constraint, FileId, FileKind, FileMount, Healthcheck, PlacementPolicy, Port,
+    PortProtocol, Publish,
 };
 use vc_protocol::{NodeId, Slot, parse_cpus, parse_memory};
 
@@ -68,6 +70,7 @@ scenarios! {
     services_sharing_a_volume_run_on_one_node
     a_move_order_is_followed_if_the_target_has_room
     the_process_runtime_rejects_container_features
+    small_services_are_spread_and_large_ones_packed
 }
 
 fn folder() -> std::path::PathBuf {
@@ -95,6 +98,7 @@ fn check(name: &str) {
 struct Scenario {
     input: PlanInput,
     names: BTreeMap<String, NodeId>,
+    rules: Rules,
     last: Plan,
 }
 
@@ -106,7 +110,7 @@ impl Scenario {
         {
             self.change(line).unwrap_or_else(|| panic!("cannot read '{line}'"));
         }
-        self.last = plan(&self.input, Rules::default());
+        self.last = plan(&self.input, self.rules);
         format!("{changes}----\n{}", self.show()).trim_end().to_owned()
     }
 
@@ -119,6 +123,10 @@ impl Scenario {
             "service" => self.service(subject, &words)?,
             "remove" => drop(self.input.services.remove(&subject.parse().ok()?)?),
             "converge" => converge(&mut self.input, &self.last),
+            "rules" => {
+                let version: u32 = subject.parse().ok()?;
+                self.rules = *RULES.iter().find(|it| it.version == version)?;
+            }
             "leave" => drop(self.input.nodes.remove(&self.names.remove(subject)?)?),
             "holds" => {
                 let id = *self.names.get(subject)?;
@@ -212,6 +220,13 @@ impl Scenario {
                 "platform" => spec.container.platform = Some(value.to_owned()),
                 "command" => spec.container.command = Some(vec![value.to_owned()]),
                 "updated" => new.revision = value.parse().ok()?,
+                "placement" => {
+                    spec.placement = match value {
+                        "pack" => PlacementPolicy::Pack,
+                        "spread" => PlacementPolicy::Spread,
+                        _ => return None,
+                    };
+                }
                 "healthcheck" => {
                     let test = vec!["CMD".to_owned(), "true".to_owned()];
                     let (interval_ms, timeout_ms, retries, start_period_ms) = Default::default();

@@ -37,14 +37,14 @@ fn proposed(input: &PlanInput) -> Vec<String> {
     let name = |id: NodeId| input.nodes[&id].name.to_string();
     let line =
         |it: Relocation| format!("{} {} -> {}: {}", it.slot, name(it.from), name(it.to), it.reason);
-    rebalance(input, Rules::default()).into_iter().map(line).collect()
+    rebalance(input, Rules::newest()).into_iter().map(line).collect()
 }
 
 /// Adds the orders and lets the nodes follow them step by step until nothing is left to do.
 fn follow(input: &mut PlanInput, orders: &[Relocation]) {
     input.moves.extend(orders.iter().map(|it| (it.slot.clone(), (it.from, it.to))));
     for _ in 0..=orders.len() {
-        let decided = plan(input, Rules::default());
+        let decided = plan(input, Rules::newest());
         converge(input, &decided);
         // An order is void once its source has withdrawn the claim.
         let held = |slot: &Slot, from: &NodeId| input.nodes[from].claims.contains_key(slot);
@@ -74,7 +74,7 @@ fn an_empty_node_gets_a_share() {
     for number in 0..6 {
         add(&mut input, &format!("shop/light{number}"), service(0, 0, 0), &[0]);
     }
-    let orders = rebalance(&input, Rules::default());
+    let orders = rebalance(&input, Rules::newest());
     follow(&mut input, &orders);
     let counts: Vec<usize> = input.nodes.values().map(|it| it.claims.len()).collect();
     assert_eq!(counts, [3, 3, 3]);
@@ -134,7 +134,7 @@ fn slots_that_would_swap_places_leave_nothing_to_a_second_proposal() {
         "shop/d.2 m0 -> m2: m0 has 2 replicas of shop/d, m2 none",
     ];
     assert_eq!(proposed(&input), all);
-    let orders = rebalance(&input, Rules::default());
+    let orders = rebalance(&input, Rules::newest());
     follow(&mut input, &orders);
     assert_eq!(proposed(&input), [""; 0]);
 }
@@ -163,23 +163,23 @@ prop_compose! {
             }
             input.services.insert(format!("p/s{number}").parse().expect("a service"), new);
         }
-        let decided = plan(&input, Rules::default());
+        let decided = plan(&input, Rules::newest());
         converge(&mut input, &decided);
         for (node, (_, _, fate)) in input.nodes.values_mut().zip(&nodes) {
             node.draining = *fate == 0;
         }
         // Unplaced slots would take the room that a move leaves: remove them.
-        for slot in plan(&input, Rules::default()).unplaced.keys() {
+        for slot in plan(&input, Rules::newest()).unplaced.keys() {
             input.services.remove(&slot.service);
         }
-        let decided = plan(&input, Rules::default());
+        let decided = plan(&input, Rules::newest());
         converge(&mut input, &decided);
         input
     }
 }
 
 fn places(input: &PlanInput) -> BTreeMap<Slot, NodeId> {
-    plan(input, Rules::default()).placements.into_iter().map(|(slot, it)| (slot, it.node)).collect()
+    plan(input, Rules::newest()).placements.into_iter().map(|(slot, it)| (slot, it.node)).collect()
 }
 
 proptest! {
@@ -189,8 +189,8 @@ proptest! {
     #[test]
     fn following_a_proposal_gives_exactly_its_result(mut input in uneven_cluster()) {
         let mut expected = places(&input);
-        let orders = rebalance(&input, Rules::default());
-        prop_assert_eq!(&orders, &rebalance(&input, Rules::default()));
+        let orders = rebalance(&input, Rules::newest());
+        prop_assert_eq!(&orders, &rebalance(&input, Rules::newest()));
         for it in &orders {
             prop_assert_eq!(expected.insert(it.slot.clone(), it.to), Some(it.from));
             prop_assert!(it.from != it.to && !it.reason.is_empty());
@@ -199,10 +199,10 @@ proptest! {
         // A second proposal while the moves are under way is empty.
         let mut ordered = input.clone();
         ordered.moves.extend(orders.iter().map(|it| (it.slot.clone(), (it.from, it.to))));
-        prop_assert_eq!(rebalance(&ordered, Rules::default()), vec![]);
+        prop_assert_eq!(rebalance(&ordered, Rules::newest()), vec![]);
         follow(&mut input, &orders);
         let now = places(&input);
         prop_assert!(expected.iter().all(|(slot, node)| now.get(slot) == Some(node)), "{:?}", orders);
-        prop_assert_eq!(rebalance(&input, Rules::default()), vec![]);
+        prop_assert_eq!(rebalance(&input, Rules::newest()), vec![]);
     }
 }

@@ -13,8 +13,8 @@ use super::{
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::validate::is_image_reference;
 use vc_protocol::spec::{
-    ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, OnPartition, Publish,
-    ServiceSpec,
+    ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, OnPartition,
+    PlacementPolicy, Publish, ServiceSpec,
 };
 
 /// Refused keys, with a reason that continues the path.
@@ -99,6 +99,7 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         constraints: deploy.constraints,
         depends_on,
         on_partition: extension.on_partition,
+        placement: extension.placement,
         ports,
         expose,
         update: deploy.update,
@@ -168,13 +169,18 @@ fn pull_policy(at: &At<'_>) {
 /// The values of `x-vc`: settings beyond Compose.
 struct Extension {
     on_partition: OnPartition,
+    placement: PlacementPolicy,
     /// `None`: ports are not published.
     publish: Option<Publish>,
 }
 
 impl Default for Extension {
     fn default() -> Self {
-        Self { on_partition: OnPartition::Available, publish: Some(Publish::Cluster) }
+        Self {
+            on_partition: OnPartition::Available,
+            placement: PlacementPolicy::Auto,
+            publish: Some(Publish::Cluster),
+        }
     }
 }
 
@@ -186,6 +192,14 @@ fn extension(at: &At<'_>) -> Extension {
             None | Some("available") => {}
             Some("exclusive") => at.invalid("exclusive is not supported yet"),
             Some(other) => at.invalid(format!("'{other}' is not known: write available")),
+        }
+    }
+    if let Some(at) = fields.take("placement") {
+        match at.text() {
+            None | Some("auto") => {}
+            Some("pack") => found.placement = PlacementPolicy::Pack,
+            Some("spread") => found.placement = PlacementPolicy::Spread,
+            Some(other) => at.invalid(format!("'{other}' is not known: write auto, pack or spread")),
         }
     }
     if let Some(at) = fields.take("publish") {

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use vc_protocol::spec::PlacementPolicy;
 use vc_protocol::{NodeId, Resources, ServiceKey, Slot};
 
 use crate::allocation::NodeAllocation;
@@ -10,6 +11,7 @@ use crate::decision::{Plan, Relocation};
 use crate::feasibility::{check_new, check_resources};
 use crate::input::{Node, PlanInput};
 use crate::order::{Service, services};
+use crate::score;
 
 /// The least that a step must take off the fuller of two nodes: 5 % of it, in parts per million.
 const MIN_IMPROVEMENT: u64 = 50_000;
@@ -111,7 +113,7 @@ impl<'a> SimulatedState<'a> {
             let node = &self.nodes[from];
             let share = node.share(node.reserved);
             let mut steps = Vec::new();
-            for &slot in &node.slots {
+            for &slot in node.slots.iter().filter(|slot| !self.is_packed(slot)) {
                 let ask = self.reservation(slot);
                 let left = node.share(node.reserved.minus(ask));
                 for (to, other) in self.nodes.iter().enumerate().filter(|(to, _)| *to != from) {
@@ -199,6 +201,13 @@ impl<'a> SimulatedState<'a> {
         self.services.get(&slot.service).map(|it| it.reservation()).unwrap_or_default()
     }
 
+    /// Returns whether the slot's service asks to be packed: moving it for an even load would undo that.
+    fn is_packed(&self, slot: &Slot) -> bool {
+        let policy =
+            |service: &&Service<'_>| service.demand.spec.placement == PlacementPolicy::Pack;
+        self.services.get(&slot.service).is_some_and(policy)
+    }
+
     /// Returns whether the slot can move without putting more replicas of its service on one node.
     fn keeps_spread(&self, slot: &Slot, from: usize, to: usize) -> bool {
         let replicas = |number: usize| self.nodes[number].replicas(&slot.service);
@@ -242,11 +251,6 @@ impl SimulatedNode<'_> {
 
     /// Returns the share of the node that is reserved, in parts per million of the dominant dimension.
     fn share(&self, reserved: Resources) -> u64 {
-        let part = |of: u64, all: u64| {
-            let parts = u128::from(of) * 1_000_000 / u128::from(all.max(1));
-            u64::try_from(parts).unwrap_or(u64::MAX)
-        };
-        let all = self.node.capacity;
-        part(reserved.cpu_millis, all.cpu_millis).max(part(reserved.memory_bytes, all.memory_bytes))
+        score::share(reserved, self.node.capacity)
     }
 }

@@ -109,7 +109,7 @@ prop_compose! {
             node.claims.clear();
         }
         input.moves.clear();
-        let decided = plan(&input, Rules::default());
+        let decided = plan(&input, Rules::newest());
         converge(&mut input, &decided);
         for (slot, placement) in &decided.placements {
             hold(&mut input, slot, placement.node);

@@ -14,8 +14,8 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use rules::*;
 use support::{claim, converge, node, node_id, service};
-use vc_placement::{ClaimView, Node, Plan, PlanInput, Rules, plan};
-use vc_protocol::{NodeId, Resources, Slot};
+use vc_placement::{ClaimView, Node, Plan, PlanInput, Rules, plan, rebalance};
+use vc_protocol::{NodeId, Resources, ServiceKey, Slot};
 
 fn places(plan: &Plan) -> BTreeMap<&Slot, NodeId> {
     plan.placements.iter().map(|(slot, placement)| (slot, placement.node)).collect()
@@ -39,13 +39,13 @@ proptest! {
         for ((key, service), _) in services {
             shuffled.services.insert(key, service);
         }
-        let bytes = |input| serde_json::to_vec(&plan(input, Rules::default())).expect("json");
+        let bytes = |input| serde_json::to_vec(&plan(input, Rules::newest())).expect("json");
         prop_assert_eq!(bytes(&input), bytes(&shuffled));
     }
 
     #[test]
     fn no_node_is_overcommitted_or_ineligible(input in messy_cluster()) {
-        let decided = plan(&input, Rules::default());
+        let decided = plan(&input, Rules::newest());
         for (id, node) in &input.nodes {
             let slots = held(&decided, *id);
             prop_assert!(fit_together(&input, node, &slots), "{slots:?}");
@@ -55,7 +55,7 @@ proptest! {
 
     #[test]
     fn every_slot_is_placed_or_refused_by_every_node(input in messy_cluster()) {
-        let decided = plan(&input, Rules::default());
+        let decided = plan(&input, Rules::newest());
         let all: BTreeSet<Slot> = input
             .services
             .iter()
@@ -84,7 +84,7 @@ proptest! {
 
     #[test]
     fn a_feasible_claim_keeps_its_node(input in messy_cluster()) {
-        let decided = plan(&input, Rules::default());
+        let decided = plan(&input, Rules::newest());
         for (id, node) in &input.nodes {
             let valid = |slot: &&Slot| is_deployed(&input, slot) && may_run(node, &input.services[&slot.service]);
             let slots: Vec<&Slot> = node.claims.keys().filter(valid).collect();
@@ -104,7 +104,7 @@ proptest! {
 
     #[test]
     fn a_slot_stays_with_one_of_the_feasible_nodes_that_claim_it(input in messy_cluster()) {
-        let decided = plan(&input, Rules::default());
+        let decided = plan(&input, Rules::newest());
         let ordered: BTreeSet<_> =
             decided.moves.iter().filter(|it| is_ordered(it)).map(|it| &it.slot).collect();
         let free = |slot: &Slot| volumes_of(&input.services[&slot.service]).is_empty() && !ordered.contains(slot);
@@ -124,7 +124,7 @@ proptest! {
 
     #[test]
     fn a_converged_cluster_needs_no_moves(input in converged_cluster()) {
-        let decided = plan(&input, Rules::default());
+        let decided = plan(&input, Rules::newest());
         prop_assert_eq!(&decided.moves, &vec![]);
         let mut again = input.clone();
         converge(&mut again, &decided);
@@ -133,7 +133,7 @@ proptest! {
 
     #[test]
     fn a_dead_node_moves_only_its_own_slots(mut input in converged_cluster(), victim in 0..6_u16, how in 0..3) {
-        let before = plan(&input, Rules::default());
+        let before = plan(&input, Rules::newest());
         let victim = node_id(victim);
         let Some(node) = input.nodes.get_mut(&victim) else { return Ok(()) };
         match how {
@@ -141,7 +141,7 @@ proptest! {
             1 => node.draining = true,
             _ => node.runtime_error = Some("connection refused".to_owned()),
         }
-        let after = plan(&input, Rules::default());
+        let after = plan(&input, Rules::newest());
         for (slot, placement) in &before.placements {
             let now = after.placements.get(slot).map(|it| it.node);
             prop_assert_eq!(now == Some(placement.node), placement.node != victim);
@@ -151,27 +151,27 @@ proptest! {
 
     #[test]
     fn a_new_node_moves_nothing(mut input in converged_cluster(), mut new in a_node(), old in 0..6_u16) {
-        let before = plan(&input, Rules::default());
+        let before = plan(&input, Rules::newest());
         new.up = true;
         input.nodes.insert(node_id(100), new);
-        let after = plan(&input, Rules::default());
+        let after = plan(&input, Rules::newest());
         prop_assert!(before.placements.iter().all(|(slot, it)| after.placements[slot].node == it.node));
         prop_assert!(after.moves.iter().all(|it| it.from.is_none() && it.to == Some(node_id(100))));
         // Nor does a node that returns without the claims that were replaced.
         let Some(node) = input.nodes.get_mut(&node_id(old)) else { return Ok(()) };
         node.up = false;
-        let without = plan(&input, Rules::default());
+        let without = plan(&input, Rules::newest());
         converge(&mut input, &without);
         let node = input.nodes.get_mut(&node_id(old)).expect("a member");
         node.up = true;
         node.claims.clear();
-        let back = plan(&input, Rules::default());
+        let back = plan(&input, Rules::newest());
         prop_assert!(without.placements.iter().all(|(slot, it)| back.placements[slot].node == it.node));
     }
 
     #[test]
     fn replicas_are_on_distinct_nodes_where_they_fit(input in empty_cluster()) {
-        let decided = plan(&input, Rules::default());
+        let decided = plan(&input, Rules::newest());
         for (key, service) in input.services.iter().filter(|(_, it)| volumes_of(it).is_empty()) {
             let own = |id| decided.slots_of(id).filter(|slot| slot.service == *key).count();
             let most = input.nodes.keys().map(|id| own(*id)).max().unwrap_or_default();
@@ -190,7 +190,7 @@ proptest! {
         input in messy_cluster(),
         steps in vec(any::<(bool, bool)>(), 80),
     ) {
-        let first = plan(&input, Rules::default());
+        let first = plan(&input, Rules::newest());
         let mut now = input.clone();
         let mut steps = steps.into_iter().cycle();
         // Some nodes have claimed some of their slots; not all of them run yet.
@@ -215,7 +215,7 @@ proptest! {
                 now.nodes.get_mut(&from).expect("a member").claims.remove(&it.slot);
             }
         }
-        let second = plan(&now, Rules::default());
+        let second = plan(&now, Rules::newest());
         prop_assert_eq!(places(&first), places(&second));
         prop_assert_eq!(first.unplaced.keys().collect::<Vec<_>>(), second.unplaced.keys().collect::<Vec<_>>());
         // No step adds moves: the remaining ones were in the first plan.
@@ -225,7 +225,7 @@ proptest! {
 
     #[test]
     fn services_run_where_their_volumes_are(input in messy_cluster()) {
-        let decided = plan(&input, Rules::default());
+        let decided = plan(&input, Rules::newest());
         let mut holders = input.volumes.clone();
         for (slot, placement) in &decided.placements {
             for volume in volumes_of(&input.services[&slot.service]) {
@@ -240,12 +240,12 @@ proptest! {
         which in any::<u16>(),
         to in 0..6_u16,
     ) {
-        let before = plan(&input, Rules::default());
+        let before = plan(&input, Rules::newest());
         let slots: Vec<&Slot> = before.placements.keys().collect();
         let Some(&slot) = slots.get(usize::from(which) % slots.len().max(1)) else { return Ok(()) };
         let (from, to) = (before.placements[slot].node, node_id(to));
         input.moves.insert(slot.clone(), (from, to));
-        let after = plan(&input, Rules::default());
+        let after = plan(&input, Rules::newest());
         let takes = input.nodes.get(&to).is_some_and(|node| {
             let service = &input.services[&slot.service];
             let mut with: Vec<&Slot> = before.slots_of(to).collect();
@@ -283,7 +283,7 @@ proptest! {
                 service.revision = number;
             }
         }
-        let decided = plan(&input, Rules::default());
+        let decided = plan(&input, Rules::newest());
         for (id, node) in &input.nodes {
             let held: Vec<_> = decided.slots_of(*id).map(|slot| container(&input, slot).reservation).collect();
             let sum = |of: fn(Resources) -> u64| held.iter().map(|it| u128::from(of(*it))).sum::<u128>();
@@ -298,10 +298,39 @@ fn replicas_above_the_maximum_are_capped() {
     let mut input = PlanInput::default();
     input.nodes.insert(node_id(0), node("m", 1000, 1024));
     input.services.insert(key(0), service(u32::MAX, 0, 0));
-    assert_eq!(plan(&input, Rules::default()).placements.len(), 1000);
+    assert_eq!(plan(&input, Rules::newest()).placements.len(), 1000);
 }
 
 /// The score ignores later services when it replaces a slot of an earlier one. This bounds the cost.
+#[test]
+fn small_services_are_spread_evenly_whatever_else_the_nodes_run() {
+    for others in [[0, 0, 0], [1000, 1000, 950], [100, 2000, 3000]] {
+        let mut input = PlanInput::default();
+        for number in 0..3 {
+            input.nodes.insert(node_id(number), node("m", 4000, 8192));
+            let mut other = service(1, others[usize::from(number)], 512);
+            other.revision = 1;
+            let key: ServiceKey = format!("other/o{number}").parse().expect("a service");
+            input.services.insert(key.clone(), other);
+            claim(&mut input, node_id(number), &Slot { service: key, replica: 1 });
+        }
+        let before = plan(&input, Rules::newest());
+        assert!(before.moves.is_empty(), "the claims are kept");
+        for number in 0..40 {
+            let mut small = service(1, 0, 8);
+            small.revision = 2 + u64::from(number);
+            input.services.insert(key(number), small);
+        }
+        let decided = plan(&input, Rules::newest());
+        let mut counts: Vec<usize> =
+            (0..3).map(|number| decided.slots_of(node_id(number)).count()).collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [14, 14, 15], "one of them is {others:?}'s");
+        converge(&mut input, &decided);
+        assert_eq!(rebalance(&input, Rules::newest()), [], "rebalance agrees");
+    }
+}
+
 #[test]
 fn load_stays_spread_after_deaths_and_arrivals() {
     let mut input = PlanInput::default();
@@ -316,17 +345,17 @@ fn load_stays_spread_after_deaths_and_arrivals() {
     let held = |plan: &Plan| -> Vec<usize> {
         (0..7).map(|number| plan.slots_of(node_id(number)).count()).collect()
     };
-    let mut decided = plan(&input, Rules::default());
+    let mut decided = plan(&input, Rules::newest());
     assert_eq!(held(&decided), [10, 10, 10, 10, 10, 10, 0]);
     converge(&mut input, &decided);
     input.nodes.get_mut(&node_id(2)).expect("a member").up = false;
-    decided = plan(&input, Rules::default());
+    decided = plan(&input, Rules::newest());
     assert_eq!(held(&decided), [12, 12, 0, 12, 12, 12, 0]);
     converge(&mut input, &decided);
     // A new node gets what becomes free next.
     input.nodes.insert(node_id(6), node("m", 4000, 4096));
     input.nodes.get_mut(&node_id(3)).expect("a member").up = false;
-    decided = plan(&input, Rules::default());
+    decided = plan(&input, Rules::newest());
     let counts = held(&decided).into_iter().filter(|&count| count > 0);
     assert_eq!(counts.clone().sum::<usize>(), 60);
     assert!(
