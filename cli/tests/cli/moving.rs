@@ -131,11 +131,11 @@ fn a_drain_waits_until_the_node_is_empty() {
     let node = Node::start(drains(one_moves()));
     let home = Home::new();
     let out = vc(&home, &node, &["drain", "attic"]).ok();
-    assert_eq!(out, format!("attic is drained\n{PROGRESS}attic is empty\n"));
+    assert_eq!(out, format!("attic is being drained\n{PROGRESS}attic is empty\n"));
     assert_eq!(vc(&home, &node, &["drain", "attic", "--output", "json"]).ok(), "[]\n");
     let before = node.requests().len();
     let out = vc(&home, &node, &["drain", "attic", "--no-wait"]).ok();
-    assert_eq!((out.as_str(), node.requests().len()), ("attic is drained\n", before + 1));
+    assert_eq!((out.as_str(), node.requests().len()), ("attic is being drained\n", before + 1));
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn instances_that_cannot_move_are_listed_with_the_reason() {
     let node = Node::start(drains(two_stay()));
     let home = Home::new();
     let out = vc(&home, &node, &["drain", "attic"]).ok();
-    let expected = "attic is drained\n\
+    let expected = "attic is being drained\n\
                     shop/big.1 stays on attic\n\
                     shop/db.1 stays on attic\n\
                     shop/big.1 stays: desk has 1 GiB of 8 GiB memory free\n\
@@ -207,9 +207,12 @@ fn drain_does_not_wait_for_a_node_that_is_down() {
     let node = Node::start(plan);
     let home = Home::new();
     let out = vc(&home, &node, &["drain", "attic"]).ok();
-    assert_eq!(out, "attic is drained\nattic is down; its instances are replaced on other nodes\n");
+    assert_eq!(
+        out,
+        "attic is being drained\nattic is down; its instances are replaced on other nodes\n"
+    );
     let out = vc(&home, &node, &["leave", "attic"]).ok();
-    assert_eq!(out, "attic is drained\nattic has left the cluster\n");
+    assert_eq!(out, "attic is being drained\nattic has left the cluster\n");
 }
 
 #[test]
@@ -217,7 +220,7 @@ fn leave_removes_the_node_when_it_is_empty() {
     let node = Node::start(drains(one_moves()));
     let home = Home::new();
     let out = vc(&home, &node, &["leave", "attic"]).ok();
-    assert_eq!(out, format!("attic is drained\n{PROGRESS}attic has left the cluster\n"));
+    assert_eq!(out, format!("attic is being drained\n{PROGRESS}attic has left the cluster\n"));
     let leave = |force| Request::Leave { node: "attic".into(), force };
     assert_eq!(node.requests().last(), Some(&leave(false)));
     let before = node.requests().len();

@@ -316,7 +316,9 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
         unreachable: Vec::new(),
         clock_offset_ms: 0,
     };
-    view.nodes.iter().map(row).chain(view.left.iter().map(gone)).collect()
+    let mut rows: Vec<_> = view.nodes.iter().map(row).chain(view.left.iter().map(gone)).collect();
+    rows.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+    rows
 }
 
 /// Returns a summary of the cluster as `node` sees it, or of its nodes and of what `limited` shows, a part of it.

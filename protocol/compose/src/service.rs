@@ -199,7 +199,9 @@ fn extension(at: &At<'_>) -> Extension {
             None | Some("auto") => {}
             Some("pack") => found.placement = PlacementPolicy::Pack,
             Some("spread") => found.placement = PlacementPolicy::Spread,
-            Some(other) => at.invalid(format!("'{other}' is not known: write auto, pack or spread")),
+            Some(other) => {
+                at.invalid(format!("'{other}' is not known: write auto, pack or spread"))
+            }
         }
     }
     if let Some(at) = fields.take("publish") {

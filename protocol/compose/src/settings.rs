@@ -9,7 +9,9 @@ use super::walk::{At, Fields};
 use super::yaml::Node;
 use vc_protocol::parse_memory;
 use vc_protocol::spec::Settings;
-use vc_protocol::spec::validate::{is_capability, is_host_address, is_host_name, is_signal};
+use vc_protocol::spec::validate::{
+    is_capability, is_host_address, is_host_name, is_resolver_option, is_search_domain, is_signal,
+};
 
 /// Takes the settings from a service.
 pub(super) fn take(service: &mut Fields<'_>) -> Settings {
@@ -20,6 +22,13 @@ pub(super) fn take(service: &mut Fields<'_>) -> Settings {
     let (cap_add, cap_drop) = (texts("cap_add", capability), texts("cap_drop", capability));
     let group_add = texts("group_add", |text| Ok(text.to_owned()));
     let security_opt = texts("security_opt", security_option);
+
+    let mut several = |key, parse: fn(&str) -> Result<String, Problem>| -> Vec<String> {
+        let items = service.take(key).map(|at| at.one_or_many()).unwrap_or_default();
+        items.iter().filter_map(|item| item.read(parse)).collect()
+    };
+    let dns_search = several("dns_search", search_domain);
+    let dns_opt = several("dns_opt", resolver_option);
 
     let mut flag = |key| service.take(key).and_then(|at| at.bool()).unwrap_or_default();
     let [init, read_only, privileged, tty, stdin_open] =
@@ -39,6 +48,8 @@ pub(super) fn take(service: &mut Fields<'_>) -> Settings {
         group_add,
         security_opt,
         extra_hosts: service.take("extra_hosts").map(|at| extra_hosts(&at)).unwrap_or_default(),
+        dns_search,
+        dns_opt,
         ulimits: service.take("ulimits").map(|at| ulimits(&at)).unwrap_or_default(),
         shm_bytes: shm.unwrap_or_default(),
         tty,
@@ -50,6 +61,20 @@ fn hostname(text: &str) -> Result<String, Problem> {
     is_host_name(text).then(|| text.to_owned()).ok_or_else(|| {
         Problem::new(format!(
             "'{text}' is not a host name: use at most 63 letters, digits, '-', '_' and '.'"
+        ))
+    })
+}
+
+fn search_domain(text: &str) -> Result<String, Problem> {
+    is_search_domain(text).then(|| text.to_owned()).ok_or_else(|| {
+        Problem::new(format!("'{text}' is not a domain: write one as in example.com"))
+    })
+}
+
+fn resolver_option(text: &str) -> Result<String, Problem> {
+    is_resolver_option(text).then(|| text.to_owned()).ok_or_else(|| {
+        Problem::new(format!(
+            "'{text}' cannot be set: write an option of resolv.conf as in timeout:2; ndots is 0, so that services are found"
         ))
     })
 }

@@ -147,7 +147,7 @@ impl fmt::Display for Change {
             Self::Moving { slot, from_name, to_name, reason, .. } => {
                 write!(f, "{slot} moves from {from_name} to {to_name}: {reason}")
             }
-            Self::Drained { node_name, .. } => write!(f, "{node_name} is drained"),
+            Self::Drained { node_name, .. } => write!(f, "{node_name} is being drained"),
             Self::Undrained { node_name, .. } => write!(f, "{node_name} takes instances again"),
             Self::Left { node_name, .. } => write!(f, "{node_name} has left the cluster"),
             Self::TokenRevoked { token } => write!(f, "token {token} is revoked"),

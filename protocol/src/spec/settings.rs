@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::is_default;
 
-/// Settings that are passed to Docker unchanged. Names and meanings are those of Compose.
+/// Settings that are passed to Docker. Names and meanings are those of Compose.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
@@ -46,6 +46,12 @@ pub struct Settings {
     /// Additional entries of `/etc/hosts`, `NAME:IP`.
     #[serde(skip_serializing_if = "is_default")]
     pub extra_hosts: Vec<String>,
+    /// Domains in which names are looked up that do not resolve as they are.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dns_search: Vec<String>,
+    /// Options of the container's resolver (resolv.conf(5)), except for `ndots`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dns_opt: Vec<String>,
     /// Resource limits (setrlimit): soft and hard.
     #[serde(skip_serializing_if = "is_default")]
     pub ulimits: BTreeMap<String, (i64, i64)>,

@@ -189,6 +189,18 @@ impl Settings {
                 .is_some_and(|(name, address)| is_host_name(name) && is_host_address(address));
             check(fits, &at("settings.extra_hosts", host), "is not NAME:IP")?;
         }
+        for domain in &self.dns_search {
+            let field = at("settings.dns_search", domain);
+            check(is_search_domain(domain), &field, "is not a domain")?;
+        }
+        for option in &self.dns_opt {
+            let field = at("settings.dns_opt", option);
+            check(
+                is_resolver_option(option),
+                &field,
+                "is not an option of resolv.conf that may be set",
+            )?;
+        }
         for (name, &(soft, hard)) in &self.ulimits {
             let field = at("settings.ulimits", name);
             let named =
@@ -274,6 +286,19 @@ pub fn is_alias(text: &str) -> bool {
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     };
     text.len() <= MAX_ALIAS && text.split('.').all(label)
+}
+
+/// Returns whether a text is a domain to search, or `.` for none.
+pub fn is_search_domain(text: &str) -> bool {
+    text == "." || is_alias(text)
+}
+
+/// Returns whether a text has the form of an option of resolv.conf(5). `ndots` is not one of them: it is 0, or Docker's resolver
+/// would not pass short names of services on.
+pub fn is_resolver_option(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with("ndots")
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b":-_".contains(&b))
 }
 
 /// Returns whether a text has the form of a capability: letters, digits and `_`.

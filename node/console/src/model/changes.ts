@@ -19,7 +19,7 @@ export function changeLine(change: Change): string {
     case 'moving':
       return `${change.slot} moves from ${change.from_name} to ${change.to_name}: ${change.reason}`
     case 'drained':
-      return `${change.node_name} is drained`
+      return `${change.node_name} is being drained`
     case 'undrained':
       return `${change.node_name} takes instances again`
     case 'left':

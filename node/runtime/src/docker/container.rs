@@ -9,7 +9,7 @@ use bollard::models::{
     ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use vc_engine::runtime::InstanceId;
-use vc_protocol::spec::{ContainerSpec, Healthcheck};
+use vc_protocol::spec::{ContainerSpec, Healthcheck, Settings};
 use vc_protocol::{Millis, ServiceKey};
 
 use super::labels::{CLUSTER, DIGEST, NODE, PROJECT, REPLICA, SERVICE};
@@ -100,6 +100,8 @@ fn host_config(
         }),
         network_mode: context.networks.first().cloned(),
         dns: context.dns.clone(),
+        dns_search: some(&settings.dns_search),
+        dns_options: Some(dns_options(settings, context)),
         mounts: Some(mounts.chain(files).collect()),
         cap_add: some(&settings.cap_add),
         cap_drop: some(&settings.cap_drop),
@@ -116,6 +118,13 @@ fn host_config(
         shm_size: (settings.shm_bytes > 0).then(|| to_i64(settings.shm_bytes)),
         ..HostConfig::default()
     }
+}
+
+/// Returns the options of the container's resolver. With the cluster's DNS server `ndots` is 0, whatever the host's is: above it
+/// Docker's resolver does not pass names without a dot on, which those of services are.
+fn dns_options(settings: &Settings, context: &ContainerContext) -> Vec<String> {
+    let ndots = context.dns.is_some().then(|| "ndots:0".to_owned());
+    ndots.into_iter().chain(settings.dns_opt.iter().cloned()).collect()
 }
 
 /// Parses `HOST[:CONTAINER[:rwm]]`.

@@ -28,6 +28,8 @@ async fn a_container_has_the_settings_of_its_spec() {
         group_add: texts(&["4321"]),
         security_opt: texts(&["no-new-privileges"]),
         extra_hosts: texts(&["elsewhere:192.0.2.7"]),
+        dns_search: texts(&["corp.test"]),
+        dns_opt: texts(&["timeout:2"]),
         ulimits: [("nofile".to_owned(), (123, 456))].into(),
         shm_bytes: 8 << 20,
         tty: true,
@@ -52,6 +54,9 @@ async fn a_container_has_the_settings_of_its_spec() {
     assert_eq!(inside("test -e /dev/nothing && echo yes"), "yes");
     assert_eq!(inside("id -G"), "0 4321");
     assert!(inside("cat /etc/hosts").contains("192.0.2.7\telsewhere"));
+    let resolver = inside("cat /etc/resolv.conf");
+    assert!(resolver.contains("search corp.test"), "{resolver}");
+    assert!(resolver.contains("options ndots:0 timeout:2"), "{resolver}");
     let inspect = |template: &str| engine.run(&["inspect", "-f", template, &container]);
     let limits = inspect("{{range .HostConfig.Ulimits}}{{.Name}} {{.Soft}} {{.Hard}}{{end}}");
     assert_eq!(limits, "nofile 123 456");
