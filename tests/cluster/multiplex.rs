@@ -11,7 +11,7 @@ use crate::harness::ports::Port;
 use crate::unauthenticated_peer::{SOON, TestPeer, ended, frame};
 
 /// A client with one stream that carries many sessions.
-struct User {
+pub struct User {
     _peer: TestPeer,
     /// Requests for new sessions.
     opener: tokio::sync::mpsc::Sender<tokio::sync::oneshot::Sender<yamux::Stream>>,
@@ -52,7 +52,7 @@ async fn multiplexed(cluster: &Cluster, at: usize, token: &str) -> (TestPeer, li
 
 impl User {
     /// Connects to a node with a token.
-    async fn attach(cluster: &Cluster, at: usize, token: &str) -> Self {
+    pub async fn attach(cluster: &Cluster, at: usize, token: &str) -> Self {
         let (peer, stream) = multiplexed(cluster, at, token).await;
         let (opener, mut requests) =
             tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<yamux::Stream>>(1);
@@ -103,7 +103,7 @@ impl User {
     }
 
     /// Sends a request in a new session and returns the answer.
-    async fn ask(&self, request: Value) -> Value {
+    pub async fn ask(&self, request: Value) -> Value {
         let mut session = self.open().await;
         session.send(request).await;
         session.answer().await
