@@ -10,6 +10,7 @@ mod credentials;
 mod docker;
 mod error;
 mod files;
+mod hide_token;
 mod known_peers;
 mod link;
 mod render;
@@ -29,6 +30,7 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    hide_token::hide(cli.global.token.as_deref());
     let app = App::new(cli.global);
     match run(&app, cli.command) {
         Ok(()) | Err(Error::Stop(Stop::OutputClosed)) => ExitCode::SUCCESS,

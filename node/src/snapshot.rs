@@ -18,7 +18,7 @@ pub struct Snapshot {
     pub(crate) left: bool,
     /// Why this node has to stop: another process runs with its identity.
     pub(crate) duplicate: Option<Arc<str>>,
-    /// Problem: why the audit log of this node is not written.
+    /// Problem: why the audit records of this node are not kept.
     pub(crate) audit: Option<Arc<str>>,
     /// Problems: other processes that ran with the identity of a node.
     pub(crate) duplicates: Arc<Vec<String>>,

@@ -10,7 +10,7 @@ use crate::harness::{DEADLINE, running, sleeping_service, until};
 use crate::join::join_as;
 
 /// Returns what `vc audit` prints on a node.
-fn records(cluster: &Cluster, at: usize, arguments: &[&str]) -> Vec<Value> {
+pub fn records(cluster: &Cluster, at: usize, arguments: &[&str]) -> Vec<Value> {
     let arguments = [&["--output", "json", "audit"], arguments].concat();
     let out = cluster.vc(at, &arguments).done();
     out.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()

@@ -3,6 +3,7 @@
 use futures::future::join_all;
 use libp2p::gossipsub::IdentTopic;
 use libp2p::identity::Keypair;
+use serde_json::json;
 use vc_protocol::ErrorCode;
 use vc_protocol::auth::Delegated;
 use vc_protocol::change::{Actor, Batch, ChangeBody, DocumentId, SignedChange};
@@ -13,6 +14,7 @@ use vc_protocol::log::InstanceLogRequest;
 use vc_protocol::node::Usage;
 use vc_protocol::wire::{MAX_FRAME, encode};
 
+use crate::audit::records;
 use crate::harness::cluster::Cluster;
 use crate::harness::{DEADLINE, running, sleeping_service, until};
 use crate::unauthenticated_peer::{TestPeer, ended, frame, read, write};
@@ -174,15 +176,15 @@ fn a_worker_alone_changes_nothing_and_reaches_no_instance_of_others() {
             .await
             .expect("connected");
         // Requests about instances need a user's token with the role, not only a member's connection.
-        let json = |value: serde_json::Result<Vec<u8>>| frame(&value.expect("plain data"));
+        let framed = |value: serde_json::Result<Vec<u8>>| frame(&value.expect("plain data"));
         let requests = [
-            ("/vc/exec/1", json(serde_json::to_vec(&exec("").request))),
-            ("/vc/exec/1", json(serde_json::to_vec(&exec("")))),
-            ("/vc/exec/1", json(serde_json::to_vec(&exec(&viewer)))),
-            ("/vc/logs/1", json(serde_json::to_vec(&logs))),
+            ("/vc/exec/1", framed(serde_json::to_vec(&exec("").request))),
+            ("/vc/exec/1", framed(serde_json::to_vec(&exec("")))),
+            ("/vc/exec/1", framed(serde_json::to_vec(&exec(&viewer)))),
+            ("/vc/logs/1", framed(serde_json::to_vec(&logs))),
             (
                 "/vc/logs/1",
-                json(serde_json::to_vec(&Delegated {
+                framed(serde_json::to_vec(&Delegated {
                     address: None,
                     token: String::new(),
                     request: logs.clone(),
@@ -219,6 +221,48 @@ fn a_worker_alone_changes_nothing_and_reaches_no_instance_of_others() {
             let log = cluster.nodes[0].log();
             if log.contains("may not write this document") { Ok(()) } else { Err(log) }
         });
+        // Records of others, and of changes, that it makes up; the last is its own.
+        let made_up = |action: &str, text: &str| {
+            let node = cluster.nodes[0].id();
+            json!({"time": 1, "action": action, "text": text, "user": "admin", "node": node,
+                   "node_name": "n1", "event": 7})
+        };
+        let rows = [
+            made_up("service_removed", "removed shop/web"),
+            made_up("exec", "ran rm in shop/web.1 on n1"),
+        ];
+        let report = json!({"op": "report", "rows": rows}).to_string();
+        let mut stream = worker.open("/vc/audit/1").await.expect("open to members");
+        write(&mut stream, &frame(report.as_bytes())).await;
+        let answer = read(&mut stream).await.expect("an answer");
+        assert_eq!(answer, br#"{"reply":"ready"}"#);
+        // It cannot read, without the token of an admin.
+        for token in ["", &viewer] {
+            let request = json!({"op": "read", "token": token}).to_string();
+            let mut stream = worker.open("/vc/audit/1").await.expect("open to members");
+            write(&mut stream, &frame(request.as_bytes())).await;
+            let answer = read(&mut stream).await.expect("an answer");
+            match serde_json::from_slice(&answer).expect("a reply") {
+                Reply::Error(error) => assert_eq!(error.code, ErrorCode::PermissionDenied),
+                reply => panic!("{reply:?}"),
+            }
+        }
     });
     assert_eq!(cluster.rows(0, &["services"])[0]["replicas"], 1);
+    // The audit log has its attempts, under its name.
+    let rows = records(&cluster, 0, &[]);
+    let texts = |action: &str, field: &str| -> Vec<&str> {
+        let of = rows.iter().filter(|row| row["action"] == action && row[field] == "n2");
+        of.filter_map(|row| row["text"].as_str()).collect()
+    };
+    let refused = texts("refused", "via_name");
+    for words in [
+        "not a token of a Virtual Cluster",
+        "'vera' has the role viewer",
+        "may not write this document",
+    ] {
+        assert!(refused.iter().any(|text| text.contains(words)), "{words}: {refused:?}");
+    }
+    assert_eq!(texts("exec", "node_name"), ["ran rm in shop/web.1 on n1"]);
+    assert!(rows.iter().all(|row| row["action"] != "service_removed"), "{rows:?}");
 }

@@ -1,6 +1,10 @@
 //! `vc console`: opens the console in a browser.
 
+use std::fs::DirBuilder;
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde::Serialize;
@@ -13,6 +17,7 @@ use vc_protocol::{ApiError, ErrorCode, Millis};
 use crate::app::App;
 use crate::credentials::Credential;
 use crate::error::{Error, Result, Stop, SystemError};
+use crate::files;
 use crate::link;
 use crate::render::{self, note, print};
 use vc_client::expect_reply;
@@ -110,12 +115,16 @@ impl Args {
         let link = self.link(app, &console, credential).await?;
         self.show(app, &link, credential)?;
         let opens_browser = !self.no_open && app.out.is_live() && has_display();
-        let one_time_link = if opens_browser {
-            let path = format!("open/{}", unguessable()?);
-            tokio::spawn(open(format!("{console}{path}")));
-            Some(OneTimeLink::new(path, link))
-        } else {
-            None
+        let one_time_link = match opens_browser.then(|| redirect(&console, link)) {
+            Some(Ok((link, file))) => {
+                tokio::spawn(open(file));
+                Some(link)
+            }
+            Some(Err(error)) => {
+                note(&format!("cannot open a browser: {error}: open the link yourself"));
+                None
+            }
+            None => None,
         };
         tokio::select! {
             error = vc_console::serve(listener, one_time_link) => {
@@ -165,10 +174,47 @@ fn has_display() -> bool {
         .any(|name| std::env::var_os(name).is_some_and(|it| !it.is_empty()))
 }
 
-/// Opens the default browser.
-async fn open(url: String) {
+/// Writes a page that leads to the link, once, and that only this user can read: any user can read the browser's command line.
+/// Returns the link for the server, which deletes the page when it was used, and the path of the page.
+fn redirect(
+    console: &str,
+    link: String,
+) -> std::result::Result<(OneTimeLink, PathBuf), SystemError> {
+    let directory = files::state("").ok_or_else(|| {
+        let error = io::Error::other("neither XDG_STATE_HOME nor HOME is set");
+        SystemError::doing("find a directory for the page that opens the console")(error)
+    })?;
+    redirect_in(&directory, console, link)
+}
+
+fn redirect_in(
+    directory: &Path,
+    console: &str,
+    link: String,
+) -> std::result::Result<(OneTimeLink, PathBuf), SystemError> {
+    let path = format!("open/{}", unguessable()?);
+    let page = format!(
+        "<!doctype html><meta charset=utf-8><meta name=referrer content=no-referrer>\
+         <meta http-equiv=refresh content=\"0;url={console}{path}\"><title>Virtual Cluster</title>\
+         <a href=\"{console}{path}\">Open the console</a>\n"
+    );
+    let write = || {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        // With mode 0600.
+        let mut file =
+            tempfile::Builder::new().prefix("console-").suffix(".html").tempfile_in(directory)?;
+        file.write_all(page.as_bytes())?;
+        Ok(file.into_temp_path())
+    };
+    let file = write().map_err(SystemError::doing(format!("write to {}", directory.display())))?;
+    let page = file.to_path_buf();
+    Ok((OneTimeLink::new(path, link, file), page))
+}
+
+/// Opens a page in the default browser.
+async fn open(page: PathBuf) {
     let mut command = tokio::process::Command::new("xdg-open");
-    command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.arg(page).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if !command.status().await.is_ok_and(|status| status.success()) {
         note("cannot open a browser: open the link yourself");
     }
@@ -185,6 +231,58 @@ fn unguessable() -> std::result::Result<String, SystemError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_browser_gets_a_private_page_that_works_once() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let directory = tempfile::tempdir().expect("a directory");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let link = "/#token=eyJ.secret".to_owned();
+        let (once, page) =
+            redirect_in(&directory.path().join("vc"), &format!("http://{address}/"), link)
+                .expect("written");
+        let mode = std::fs::metadata(&page).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let text = std::fs::read_to_string(&page).expect("read");
+        let (_, url) = text.split_once("url=").expect("a redirect");
+        let (url, _) = url.split_once('"').expect("its end");
+        let path = url.strip_prefix(&format!("http://{address}")).expect("of this server");
+        // What all users see says nothing.
+        let seen = page.display().to_string();
+        assert!(!seen.contains("eyJ") && !seen.contains(&path[6..]), "{seen}");
+        assert!(!text.contains("eyJ"), "{text}");
+
+        tokio::spawn(vc_console::serve(listener, Some(once)));
+        let get = async || {
+            let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("sent");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("an answer");
+            answer
+        };
+        let answer = get().await;
+        // A program without the console's files answers 503.
+        if !answer.contains(" 503 ") {
+            assert!(answer.contains("/#token=eyJ.secret"), "{answer}");
+            assert!(!page.exists(), "it is deleted");
+            assert!(!get().await.contains("eyJ"));
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_not_used_is_deleted_at_the_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (once, page) =
+            redirect_in(directory.path(), "http://127.0.0.1:1/", String::new()).expect("written");
+        assert!(page.exists());
+        drop(once);
+        assert!(!page.exists());
+    }
 
     #[test]
     fn only_secure_contexts_are_linked_to() {

@@ -89,7 +89,7 @@ impl Recorder {
                 Err(error) if !failing => {
                     failing = true;
                     tracing::warn!(error, "cannot write audit records: retrying");
-                    let problem = format!("the audit log of this node is not written: {error}");
+                    let problem = format!("audit records of this node are not kept: {error}");
                     let _ = driver.try_send(DriverMessage::AuditProblem(Some(problem)));
                 }
                 Err(_) => {}

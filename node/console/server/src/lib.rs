@@ -37,18 +37,27 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// A path that redirects to a secret link once, and is not found from then on.
 ///
-/// It allows a browser to be started with a link that contains a token: all users of a host can read its command lines,
-/// so these contain the path instead.
-#[derive(Debug)]
+/// It allows a browser to be started with a link that contains a token: a file that only its user can read contains the path,
+/// which any user could read on the browser's command line.
 pub struct OneTimeLink {
     path: String,
-    link: Mutex<Option<String>>,
+    link: Mutex<Option<(String, Guard)>>,
+}
+
+/// Dropped when the link is used.
+type Guard = Box<dyn Send>;
+
+impl std::fmt::Debug for OneTimeLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OneTimeLink")
+    }
 }
 
 impl OneTimeLink {
-    /// Redirects `path`, which must not be guessable and has no leading slash, to `link`.
-    pub fn new(path: String, link: String) -> Self {
-        Self { path, link: Mutex::new(Some(link)) }
+    /// Redirects `path`, which must not be guessable and has no leading slash, to `link`. Drops `guard` when that is done, or
+    /// the server ends.
+    pub fn new(path: String, link: String, guard: impl Send + 'static) -> Self {
+        Self { path, link: Mutex::new(Some((link, Box::new(guard)))) }
     }
 
     /// Returns the link for the first GET request of the path.
@@ -56,7 +65,8 @@ impl OneTimeLink {
         if method != Method::GET || path != self.path {
             return None;
         }
-        self.link.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let taken = self.link.lock().unwrap_or_else(PoisonError::into_inner).take();
+        taken.map(|(link, _)| link)
     }
 }
 

@@ -197,7 +197,7 @@ async fn a_binary_without_the_console_explains_how_to_build_it() {
 async fn a_one_time_link_redirects_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let link = OneTimeLink::new("open/unguessable".to_owned(), "/#token=secret".to_owned());
+    let link = OneTimeLink::new("open/unguessable".to_owned(), "/#token=secret".to_owned(), ());
     tokio::spawn(serve_files(listener, built, Some(link)));
     let host = format!("127.0.0.1:{port}");
     let (head, _) = get(port, &host, "/open/guessed").await;
