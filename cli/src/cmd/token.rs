@@ -131,10 +131,10 @@ struct Create {
     #[arg(long, conflicts_with = "node")]
     logs: bool,
     /// The same as --role worker: for a node that is trusted less, and admits no others
-    #[arg(long, requires = "node", conflicts_with = "role")]
+    #[arg(long, conflicts_with_all = ["role", "user"])]
     worker: bool,
     /// How many nodes may join with it [default: 1]
-    #[arg(long, value_name = "N", requires = "node", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "user", value_parser = clap::value_parser!(u32).range(1..))]
     uses: Option<u32>,
     /// Lifetime [default: 1h for a node, 30d for a user]
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
