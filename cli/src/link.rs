@@ -95,6 +95,7 @@ mod tests {
             peers,
             issuer: None,
             limits: UserLimits::default(),
+            succession: Vec::new(),
         };
         Credential { token: "a.b-c.d_e".to_owned(), claims }
     }

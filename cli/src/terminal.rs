@@ -1,6 +1,6 @@
 //! The terminal and the pipes that a remote command uses as its own.
 
-use std::io::{self, Read as _};
+use std::io::{self, BufRead as _, Read as _, Write as _};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -30,6 +30,15 @@ impl Drop for RawMode {
         // It fails when the terminal was closed: then there is nothing to restore.
         let _ = crossterm::terminal::disable_raw_mode();
     }
+}
+
+/// Asks for a confirmation on the terminal; returns whether the answer is yes.
+pub(crate) fn confirmed(question: &str) -> Result<bool> {
+    let mut answer = String::new();
+    write!(io::stderr(), "{question} [y/N] ")
+        .and_then(|()| io::stdin().lock().read_line(&mut answer))
+        .map_err(SystemError::doing("ask on the terminal"))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Returns the columns and rows of the terminal; `None` without one.

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::Change;
-use vc_protocol::Millis;
 use vc_protocol::change::{Actor, Checkpoint, generation_of};
+use vc_protocol::{Millis, NodeId};
 
 use crate::document::{Document, DocumentError, Edit, Entries, Key, Schema, Written, covers};
 use crate::state::Maps;
+use crate::trust::TrustKey;
 
 /// How a generation begins.
 #[derive(Debug, Clone)]
@@ -41,6 +42,34 @@ impl Start {
     }
 }
 
+/// Who may not write a generation, as its checkpoint says. It is fixed for a generation: otherwise nodes that learn of a
+/// removal at different times would not accept the same changes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Exclusions {
+    /// The nodes that had left.
+    pub(crate) left: BTreeSet<NodeId>,
+    /// The epoch of the signing key.
+    pub(crate) epoch: u32,
+}
+
+impl Exclusions {
+    fn of(start: &Start, document: &Document) -> Self {
+        let mut exclusions = Self::default();
+        for (map, key) in document.entries_at(&start.versions()).into_keys() {
+            match map {
+                "left" => exclusions.left.extend(key.parse::<NodeId>()),
+                "trust" => {
+                    if let Ok(TrustKey::Epoch(epoch)) = key.parse() {
+                        exclusions.epoch = epoch.max(exclusions.epoch);
+                    }
+                }
+                _ => {}
+            }
+        }
+        exclusions
+    }
+}
+
 /// One generation after the other: what was on its way when a checkpoint was written stays valid in the generation before,
 /// and holds for entries that were not written since. So the content is a function of the changes of both, and nodes with the
 /// same changes read the same.
@@ -50,6 +79,9 @@ pub(crate) struct ClusterDocument {
     start: Option<Start>,
     /// Size of the checkpoint in bytes.
     start_size: usize,
+    exclusions: Exclusions,
+    /// Those of the generation before.
+    previous_exclusions: Exclusions,
     /// The generation before; `None` in generation 0.
     previous: Option<Document>,
     /// Entries that changes of the generation before have written, and the checkpoint does not contain.
@@ -65,6 +97,8 @@ impl ClusterDocument {
             present: Document::new(schema)?,
             start: None,
             start_size: 0,
+            exclusions: Exclusions::default(),
+            previous_exclusions: Exclusions::default(),
             previous: None,
             late: BTreeSet::new(),
             written: BTreeSet::new(),
@@ -81,6 +115,9 @@ impl ClusterDocument {
     ) -> Result<(), DocumentError> {
         let before = std::mem::replace(&mut self.present, document);
         let previous = if is_next { before } else { self.present.empty()? };
+        let exclusions = Exclusions::of(&start, &self.present);
+        let before = std::mem::replace(&mut self.exclusions, exclusions);
+        self.previous_exclusions = if is_next { before } else { Exclusions::default() };
         self.late = previous.keys_except(|change| start.covers(change));
         self.written = self.present.keys_except(|change| start.is_part(change));
         self.start_size = self.present.size();
@@ -90,6 +127,17 @@ impl ClusterDocument {
 
     pub(crate) fn present(&self) -> &Document {
         &self.present
+    }
+
+    /// Returns who may not write the present generation, or the one before.
+    pub(crate) fn exclusions(&self, is_present: bool) -> &Exclusions {
+        if is_present { &self.exclusions } else { &self.previous_exclusions }
+    }
+
+    /// Returns the epoch of the signing key at the start of the present generation and of the one before, whichever is lower.
+    pub(crate) fn epoch(&self) -> u32 {
+        let previous = self.previous.as_ref().map(|_| self.previous_exclusions.epoch);
+        previous.unwrap_or(self.exclusions.epoch).min(self.exclusions.epoch)
     }
 
     pub(crate) fn previous(&self) -> Option<&Document> {

@@ -14,11 +14,13 @@ mod held;
 mod known;
 mod limited;
 pub mod liveness;
+mod membership;
 mod progress;
 mod received;
 mod replica;
 mod schema;
 mod state;
+mod trust;
 mod view;
 mod writes;
 
@@ -32,5 +34,6 @@ pub use state::{
     ParseFileKeyError, ParseJoinKeyError, ParseRevocationKeyError, Revocation, RevocationKey,
     SealedFile, ServiceRecord, TokenRecord, Tombstone, UpdateResult, VolumeRecord,
 };
+pub use trust::{ParseTrustKeyError, Rotation, Trust, TrustEntry, TrustKey};
 pub use view::{UpdateStatus, View, claims_of_slot};
 pub use writes::{ClusterChange, Write};

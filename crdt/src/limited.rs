@@ -50,6 +50,7 @@ fn cluster(state: &mut ClusterState, projects: &BTreeSet<Name>) {
         revocations,
         joins,
         projects: policies,
+        trust: _,
     } = state;
     let of = |service: &ServiceKey| projects.contains(&service.project);
     services.retain(|key, _| of(key));

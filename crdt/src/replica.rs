@@ -7,7 +7,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_protocol::change::{Actor, ChangeError, DocumentId, SignedChange, VersionVector};
-use vc_protocol::token::{NodeRole, TokenError, verify_certificate};
+use vc_protocol::token::{NodeRole, SigningKey, TokenError};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
 pub use self::checkpoint::NewGeneration;
@@ -17,17 +17,12 @@ use crate::cluster_document::ClusterDocument;
 use crate::document::{Document, DocumentError};
 use crate::held::Held;
 use crate::known::KnownVersions;
+use crate::membership::Membership;
 use crate::progress::Progress;
 use crate::received::{Received, Rejected, UnreadableEntry};
 use crate::schema::{AUTHORITY, TOKENS};
 use crate::state::{ClusterState, NodeState};
-
-/// A member, known by its certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Member {
-    certificate: String,
-    role: NodeRole,
-}
+use crate::trust::Trust;
 
 /// The present generation of a node's document.
 struct NodeDocument {
@@ -55,7 +50,9 @@ pub struct Replica {
     key: Keypair,
     cluster_id: ClusterId,
     knows: KnownVersions,
-    members: BTreeMap<NodeId, Member>,
+    membership: Membership,
+    /// Documents of nodes that are no members: to be deleted from the disk.
+    dropped: Vec<DocumentId>,
     quarantine: BTreeSet<NodeId>,
     cluster: ClusterDocument,
     cluster_unreadable: Vec<UnreadableEntry>,
@@ -86,7 +83,8 @@ impl Replica {
             key,
             cluster_id,
             knows,
-            members: BTreeMap::new(),
+            membership: Membership::new(cluster_id),
+            dropped: Vec::new(),
             quarantine: BTreeSet::new(),
             cluster: ClusterDocument::new(knows.cluster)?,
             cluster_unreadable: Vec::new(),
@@ -99,10 +97,11 @@ impl Replica {
         };
         let mut received = Received::default();
         for certificate in certificates {
-            if let Err(error) = replica.add_certificate(certificate) {
+            if let Err(error) = replica.membership.load(id, certificate) {
                 received.rejected.push(error.into());
             }
         }
+        replica.membership.follow(&BTreeMap::new());
         let mut stored = Vec::with_capacity(changes.len());
         for signed in changes {
             match signed.decode_unverified() {
@@ -140,37 +139,91 @@ impl Replica {
     }
 
     /// Adds a certificate. Returns true if it names a new member, or a known one with a higher role.
-    pub fn add_certificate(&mut self, certificate: String) -> Result<bool, TokenError> {
-        if self.members.values().any(|member| member.certificate == certificate) {
-            return Ok(false);
-        }
-        let (node, role) = verify_certificate(&certificate, self.cluster_id, None)?;
-        if self.members.get(&node).is_some_and(|member| member.role >= role) {
-            return Ok(false);
-        }
-        self.members.insert(node, Member { certificate, role });
-        Ok(true)
+    ///
+    /// # Errors
+    /// It is invalid, or of a signing key that does not count.
+    pub fn add_certificate(&mut self, certificate: &str) -> Result<bool, TokenError> {
+        self.membership.add(certificate)
     }
 
-    /// Returns the certificates of all members.
+    /// Returns the certificates that count: of all members, and of the former ones whose changes are kept.
     pub fn certificates(&self) -> Vec<String> {
-        self.members.values().map(|member| member.certificate.clone()).collect()
+        let certified = self.membership.certified().values();
+        certified.map(|member| member.certificate.clone()).collect()
+    }
+
+    /// Returns the certificate of this node; `None` if it has none of the signing key that counts.
+    pub fn own_certificate(&self) -> Option<&str> {
+        let own = self.membership.get(self.id).filter(|own| !own.is_former);
+        own.map(|own| own.certificate.as_str())
+    }
+
+    /// Returns the signing key whose certificates count.
+    pub fn signing_key(&self) -> SigningKey {
+        self.membership.signing()
     }
 
     /// Returns the ids of all members.
     pub fn members(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.members.keys().copied()
+        self.membership.members().map(|(node, _)| node)
     }
 
     /// Returns the members that may write the cluster document, in order.
     pub fn servers(&self) -> impl Iterator<Item = NodeId> + '_ {
-        let servers = self.members.iter().filter(|(_, member)| member.role == NodeRole::Server);
-        servers.map(|(&node, _)| node)
+        let servers = self.membership.members().filter(|(_, it)| it.role == NodeRole::Server);
+        servers.map(|(node, _)| node)
     }
 
     /// Returns whether a node is a member.
     pub fn is_member(&self, node: NodeId) -> bool {
-        self.members.contains_key(&node)
+        self.membership.get(node).is_some_and(|member| !member.is_former)
+    }
+
+    /// Returns who is trusted, for the view.
+    pub fn trust(&self) -> Trust {
+        let is_present = |node: &NodeId| !self.cluster_state.left.contains_key(node);
+        let members = self.membership.members().filter(|(node, _)| is_present(node));
+        let ever = self.membership.ever();
+        let actors: BTreeSet<&Actor> =
+            self.progress.versions.cluster.values().flat_map(BTreeMap::keys).collect();
+        let wrote = |node: &NodeId| {
+            let own = Actor::new(*node, 0);
+            self.nodes.contains_key(node) || actors.iter().any(|it| it.is_same_author(&own))
+        };
+        Trust {
+            signing: Some(self.membership.signing()),
+            members: members.map(|(node, member)| (node, member.role)).collect(),
+            certified: self.membership.certified().keys().copied().collect(),
+            authors: ever
+                .iter()
+                .filter(|(it, _)| wrote(it))
+                .map(|(&it, &role)| (it, role))
+                .collect(),
+        }
+    }
+
+    /// Returns the documents that were dropped since the last call, as their nodes are no members: their changes can be deleted
+    /// from the disk.
+    pub fn take_dropped(&mut self) -> Vec<DocumentId> {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// Follows the signing key that the cluster document names. Documents of nodes without a certificate are dropped when
+    /// another key counts: no node that learns of them later would accept them.
+    fn follow_signing_key(&mut self) {
+        if !self.membership.follow(&self.cluster_state.trust) {
+            return;
+        }
+        let is_kept = |node: NodeId| node == self.id || self.membership.get(node).is_some();
+        let of = self.nodes.iter().filter(|(node, _)| !is_kept(**node));
+        let dropped: Vec<(NodeId, u64)> =
+            of.map(|(&node, document)| (node, document.generation)).collect();
+        for (node, generation) in dropped {
+            self.nodes.remove(&node);
+            self.node_states.remove(&node);
+            self.progress.versions.nodes.remove(&node);
+            self.dropped.push(DocumentId::Node { node, generation });
+        }
     }
 
     /// Returns which changes this replica has.
@@ -182,7 +235,10 @@ impl Replica {
     pub fn held(&self) -> Held {
         // A worker cannot halt the others: of its document counts what can be read.
         let counts = |node: NodeId| {
-            let is_server = self.members.get(&node).is_some_and(|it| it.role == NodeRole::Server);
+            let is_server = self
+                .membership
+                .get(node)
+                .is_some_and(|it| it.role == NodeRole::Server && !it.is_former);
             is_server || node == self.id
         };
         let held = |node: &NodeId, it: &NodeDocument| {

@@ -15,6 +15,7 @@ use vc_protocol::{InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, S
 
 use crate::document::{Document, Edit};
 use crate::received::{EntryError, UnreadableEntry};
+use crate::trust::{TrustEntry, TrustKey};
 
 /// A deployed service. The number of replicas is stored separately, so that a `scale` and a `deploy` by two operators at
 /// the same time both take effect.
@@ -61,6 +62,8 @@ pub struct ClusterState {
     pub joins: BTreeMap<JoinKey, JoinRecord>,
     /// What the services of projects may use without an admin. Since schema 3.
     pub projects: BTreeMap<Name, Stored<ProjectPolicy>>,
+    /// The signing keys, and the certificates that they signed for the nodes of before. Since schema 3.
+    pub trust: BTreeMap<TrustKey, TrustEntry>,
 }
 
 /// A tombstone: the removal of a volume, kept so that nodes that learn of it later delete its data too.
@@ -333,6 +336,7 @@ impl ClusterState {
             revocations: reader.map("revocations"),
             joins: reader.map("joins"),
             projects: reader.map("projects"),
+            trust: reader.map("trust"),
         };
         (state, reader.unreadable)
     }
@@ -353,6 +357,7 @@ impl ClusterState {
         diff("revocations", &self.revocations, &desired.revocations, &mut edits);
         diff("joins", &self.joins, &desired.joins, &mut edits);
         diff("projects", &self.projects, &desired.projects, &mut edits);
+        diff("trust", &self.trust, &desired.trust, &mut edits);
         edits
     }
 

@@ -14,6 +14,7 @@ use crate::known::KnownVersions;
 use crate::liveness;
 use crate::replica::Replica;
 use crate::state::{ClusterState, MoveOrder, NodeState, ServiceRecord};
+use crate::trust::Trust;
 
 /// The cluster as the documents describe it, with the plan that follows. Nodes with the same changes have equal views.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct View {
     pub up: BTreeSet<NodeId>,
     /// The members that may write the cluster document, by their certificates.
     pub servers: BTreeSet<NodeId>,
+    /// Who is trusted.
+    pub trust: Trust,
     /// The end of the last update of each service; missing while it is in progress.
     pub updates: BTreeMap<ServiceKey, UpdateStatus>,
     /// The input of the plan.
@@ -54,7 +57,8 @@ impl View {
     pub fn of(replica: &Replica) -> Self {
         let (cluster, nodes) = (replica.cluster().clone(), replica.nodes().clone());
         let view = Self::from_states(cluster, nodes, replica.knows());
-        Self { held: replica.held(), servers: replica.servers().collect(), ..view }
+        let (servers, trust) = (replica.servers().collect(), replica.trust());
+        Self { held: replica.held(), servers, trust, ..view }
     }
 
     /// Returns the view of these documents, by what this version knows and without what only the members' certificates say.
@@ -97,7 +101,8 @@ impl View {
         };
         let plan = plan(&input, rules);
         let (held, servers) = (Held::default(), BTreeSet::new());
-        Self { cluster, nodes, left, up, servers, updates, input, plan, held, rules }
+        let trust = Trust::default();
+        Self { cluster, nodes, left, up, servers, trust, updates, input, plan, held, rules }
     }
 
     /// Returns the spec in effect: the deployed one, or the previous one after a rollback. `None` if the service is not

@@ -9,6 +9,7 @@ use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
 use crate::args::{Command, DataDir, Options};
+use crate::credentials::Credentials;
 use crate::identity::{self, Membership};
 use crate::run::run;
 use crate::seal::Seal;
@@ -52,10 +53,11 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let certificate =
                 issue_certificate(&root, node, NodeRole::Server, crate::clock::now())?;
             let membership = Membership {
+                dir: dir.clone(),
                 key,
                 node,
                 cluster,
-                certificate,
+                credentials: Credentials::new(certificate, Vec::new()),
                 root: Some(root),
                 seal: Some(Seal::generate()?),
                 since: crate::clock::now(),
@@ -68,7 +70,7 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let token = join_token::read(token.as_deref(), token_file.as_deref())?;
             let key = identity::node_key(dir)?;
             let name = settings.name.clone().unwrap_or_else(node_info::default_name);
-            let (membership, admission) = join::join(&token, key, &name).await?;
+            let (membership, admission) = join::join(dir, &token, key, &name).await?;
             let durable = vc_engine::Durable {
                 certificates: admission.certificates,
                 ..vc_engine::Durable::default()

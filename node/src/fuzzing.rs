@@ -1,5 +1,6 @@
 //! A node in memory that serves unauthenticated peers: for fuzz targets.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -10,12 +11,14 @@ use vc_protocol::{ClusterId, Keypair, NodeId};
 
 use crate::audit::Audit;
 use crate::auth::{AuthServer, TokenVerifier};
+use crate::credentials::Credentials;
 use crate::driver_message::{DRIVER_QUEUE, DriverMessage};
 use crate::identity::Membership;
 use crate::network::connection_gater::ConnectionGater;
 use crate::network::fuzzing::MemoryNode;
 use crate::seal::Seal;
 use crate::snapshot::Snapshot;
+use crate::trust::Admitted;
 
 pub use crate::dns::fuzzing::answer_query;
 pub use crate::http::fuzzing::{exchange, websocket};
@@ -58,10 +61,11 @@ impl Node {
         let gater = ConnectionGater::default();
         let (network, streams) = runtime.block_on(MemoryNode::listen(key, cluster, gater.clone()));
         let membership = Membership {
+            dir: PathBuf::new(),
             key: key.clone(),
             node,
             cluster,
-            certificate,
+            credentials: Credentials::new(certificate, Vec::new()),
             root: Some(root.clone()),
             seal: Seal::generate().ok(),
             since: now,
@@ -74,6 +78,7 @@ impl Node {
             driver,
             snapshot: snapshot.clone(),
             verifier: TokenVerifier { cluster, snapshot, audit },
+            admitted: Admitted::default(),
         };
         runtime.spawn(answer(messages));
         runtime.spawn(auth.serve(streams.auth, |_, mut frames| async move {

@@ -4,6 +4,7 @@
 //! | ----------------- | ----------------------------------------------------------------------------------------- |
 //! | `node.key`        | Ed25519 seed of the node, base64                                                          |
 //! | `cluster.key`     | Ed25519 seed of the cluster's root key, base64; on servers only                           |
+//! | `signing.keys`    | Ed25519 seeds of later signing keys, base64, one a line; on servers only                  |
 //! | `files.key`       | 32-byte key that secrets and configs are sealed with, base64; on servers only             |
 //! | `webrtc.pem`      | certificate and key of WebRTC-direct; its hash is in the addresses that browsers dial     |
 //! | `membership.json` | cluster id, membership certificate and first peers; written last, it makes a member       |
@@ -15,13 +16,17 @@ use std::path::{Path, PathBuf};
 
 use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
-use vc_protocol::token::{Issuer, NodeRole, Scope, TokenError, UserRole, verify_certificate};
+use vc_protocol::token::{
+    Certificate, Issuer, NodeRole, Scope, Signer, TokenError, UserRole, verify_certificate,
+};
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, NodeId};
 
-use crate::seal::Seal;
+use crate::credentials::Credentials;
+use crate::seal::{FileKeys, Seal};
 
 const NODE_KEY: &str = "node.key";
 const CLUSTER_KEY: &str = "cluster.key";
+const SIGNING_KEYS: &str = "signing.keys";
 const FILES_KEY: &str = "files.key";
 const WEBRTC: &str = "webrtc.pem";
 const MEMBERSHIP: &str = "membership.json";
@@ -115,20 +120,65 @@ pub(crate) enum KeyError {
 
 /// What makes this node a member of its cluster.
 pub(crate) struct Membership {
+    /// The data directory.
+    pub(crate) dir: PathBuf,
     /// The node's key pair; its public part is the node's id.
     pub(crate) key: Keypair,
     /// The node's id.
     pub(crate) node: NodeId,
     /// The cluster's id.
     pub(crate) cluster: ClusterId,
-    /// Membership certificate, signed with the cluster's root key.
-    pub(crate) certificate: String,
+    /// Membership certificate and signing keys, which a rotation replaces.
+    pub(crate) credentials: Credentials,
     /// The cluster's root key; on servers only.
     pub(crate) root: Option<Keypair>,
     /// The key that secrets and configs are sealed with; on servers only.
     pub(crate) seal: Option<Seal>,
     /// When this node became a member, in milliseconds since the Unix epoch.
     pub(crate) since: Millis,
+}
+
+impl Membership {
+    /// Returns the key that signs certificates, as this node's own certificate names it; `None` on a worker, and on a server
+    /// that has not got the key yet.
+    pub(crate) fn signer(&self) -> Option<Signer> {
+        self.credentials.signer(self.cluster, self.root.as_ref())
+    }
+
+    /// Returns the keys of secrets and configs; `None` on a worker.
+    pub(crate) fn file_keys(&self) -> Option<FileKeys> {
+        let first = self.seal.clone()?;
+        let certificate = Certificate::read(&self.credentials.certificate(), self.cluster);
+        let present = match certificate.map(|it| it.signing) {
+            Ok(signing) if signing.epoch > 0 => {
+                let key = self.credentials.signing_key(signing.key);
+                key.as_ref().and_then(Seal::of_signing_key)
+            }
+            _ => Some(first.clone()),
+        };
+        let signing = self.credentials.signing_keys();
+        let earlier = signing.iter().rev().filter_map(Seal::of_signing_key).chain([first]);
+        Some(FileKeys { present, earlier: earlier.collect() })
+    }
+
+    /// Adds a signing key, on the disk first: what it signs must not depend on a key that a crash loses.
+    pub(crate) fn add_signing_key(&self, key: Keypair) -> Result<(), IdentityError> {
+        let keys = self.credentials.with_signing_key(key);
+        save_signing_keys(&self.dir, &keys)?;
+        self.credentials.set_signing_keys(keys);
+        Ok(())
+    }
+
+    /// Replaces this node's certificate. It is used even if it cannot be saved: the documents have it too.
+    pub(crate) fn replace_certificate(&self, certificate: &str) -> Result<(), IdentityError> {
+        self.credentials.set_certificate(certificate);
+        let path = self.dir.join(MEMBERSHIP);
+        let text = read(&path)?.ok_or_else(|| IdentityError::NotAMember(self.dir.clone()))?;
+        let mut file: MembershipFile =
+            serde_json::from_str(&text).map_err(|error| damaged(&path, &error))?;
+        file.certificate = certificate.to_owned();
+        write_membership(&path, &file)
+    }
 }
 
 /// The content of `membership.json`.
@@ -212,6 +262,25 @@ pub(crate) fn webrtc_certificate(dir: &Path) -> Result<vc_webrtc::Certificate, I
     Ok(certificate)
 }
 
+fn save_signing_keys(dir: &Path, keys: &[Keypair]) -> Result<(), IdentityError> {
+    let lines: Option<Vec<String>> = keys.iter().map(encode_key).collect();
+    let lines = lines.ok_or(IdentityError::KeyType)?;
+    write_secret(&dir.join(SIGNING_KEYS), &lines.join("\n"))
+}
+
+fn load_signing_keys(dir: &Path) -> Result<Vec<Keypair>, IdentityError> {
+    let path = dir.join(SIGNING_KEYS);
+    let text = read(&path)?.unwrap_or_default();
+    let keys = text.lines().filter(|line| !line.is_empty());
+    keys.map(|line| decode_key(line).map_err(|error| damaged(&path, &error))).collect()
+}
+
+fn write_membership(path: &Path, file: &MembershipFile) -> Result<(), IdentityError> {
+    let text = serde_json::to_string_pretty(file)
+        .map_err(|error| IdentityError::Write { path: path.to_owned(), source: error.into() })?;
+    write_secret(path, &text)
+}
+
 /// Saves a membership and the addresses of members.
 pub(crate) fn save(
     dir: &Path,
@@ -224,23 +293,24 @@ pub(crate) fn save(
     if let Some(seal) = &membership.seal {
         write_secret(&dir.join(FILES_KEY), &seal.encode())?;
     }
+    let signing = membership.credentials.signing_keys();
+    if !signing.is_empty() {
+        save_signing_keys(dir, &signing)?;
+    }
     let file = MembershipFile {
         cluster: membership.cluster,
-        certificate: membership.certificate.clone(),
+        certificate: membership.credentials.certificate(),
         since: membership.since,
         peers: peers.to_vec(),
     };
-    let path = dir.join(MEMBERSHIP);
-    let text = serde_json::to_string_pretty(&file)
-        .map_err(|error| IdentityError::Write { path: path.clone(), source: error.into() })?;
     // Last: this file makes the directory a member's.
-    write_secret(&path, &text)
+    write_membership(&dir.join(MEMBERSHIP), &file)
 }
 
 /// Deletes the keys and the membership of a node that has left the cluster.
 pub(crate) fn delete(dir: &Path) -> Result<(), IdentityError> {
     // The membership first: without it, what a crash leaves is no member's directory.
-    for name in [MEMBERSHIP, CLUSTER_KEY, FILES_KEY, NODE_KEY] {
+    for name in [MEMBERSHIP, CLUSTER_KEY, SIGNING_KEYS, FILES_KEY, NODE_KEY] {
         remove(&dir.join(name))?;
     }
     Ok(())
@@ -281,10 +351,11 @@ pub(crate) fn load(dir: &Path) -> Result<(Membership, Vec<Multiaddr>), IdentityE
     let root = read_key(&dir.join(CLUSTER_KEY))?;
     let seal = files_key(dir, role)?;
     let membership = Membership {
+        dir: dir.to_owned(),
         key,
         node,
         cluster: file.cluster,
-        certificate: file.certificate,
+        credentials: Credentials::new(file.certificate, load_signing_keys(dir)?),
         root,
         seal,
         since: file.since,
@@ -298,11 +369,9 @@ pub(crate) fn write_admin_token(
     membership: &Membership,
     addresses: &[Multiaddr],
 ) -> Result<PathBuf, IdentityError> {
-    let issuer = Issuer {
-        cluster: membership.cluster,
-        key: &membership.key,
-        certificate: &membership.certificate,
-    };
+    let certificate = membership.credentials.certificate();
+    let (cluster, key) = (membership.cluster, &membership.key);
+    let issuer = Issuer { cluster, key, certificate: &certificate };
     let own = Protocol::P2p(membership.node.peer_id());
     let peers = addresses.iter().map(|address| address.clone().with(own.clone())).collect();
     let (scope, id) = (Scope::User(UserRole::Admin), getrandom::u64()?);
@@ -327,7 +396,9 @@ mod tests {
         let cluster = ClusterId::of(&root.public()).expect("ed25519");
         let certificate = issue_certificate(&root, node, role, 0).expect("signed");
         let seal = Some(Seal::generate().expect("random numbers"));
-        Membership { key, node, cluster, certificate, root: None, seal, since: 1 }
+        let credentials = Credentials::new(certificate, Vec::new());
+        let dir = PathBuf::new();
+        Membership { dir, key, node, cluster, credentials, root: None, seal, since: 1 }
     }
 
     /// A data directory with its membership.

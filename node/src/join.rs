@@ -1,5 +1,7 @@
 //! Joining a cluster with a token.
 
+use std::path::Path;
+
 use vc_protocol::auth::JoinResponse;
 use vc_protocol::token::{
     Claims, NodeRole, Scope, TokenError, decode_unverified, verify, verify_certificate,
@@ -7,6 +9,7 @@ use vc_protocol::token::{
 use vc_protocol::{AddressKind, ApiError, Keypair, Multiaddr, Name, NodeId};
 
 use crate::clock;
+use crate::credentials::Credentials;
 use crate::identity::{self, KeyError, Membership};
 use crate::seal::{KeyFormatError, Seal};
 
@@ -47,9 +50,10 @@ pub(crate) enum JoinError {
     KeyType,
 }
 
-/// Joins the cluster of a token with the node's `key`. Returns the membership, and the answer of the member that admitted
+/// Joins the cluster of a token with the node's `key`, as the node of a data directory. Returns the membership, and the answer of the member that admitted
 /// this node.
 pub(crate) async fn join(
+    dir: &Path,
     token: &str,
     key: Keypair,
     name: &Name,
@@ -80,9 +84,11 @@ pub(crate) async fn join(
         (NodeRole::Server, Some(key)) => Some(Seal::decode(key)?),
         (NodeRole::Server, None) => return Err(JoinError::NoFilesKey),
     };
-    let certificate = response.certificate.clone();
-    let since = clock::now();
-    Ok((Membership { key, node, cluster, certificate, root, seal, since }, response))
+    let signing = response.signing_key.as_deref().map(identity::decode_key).transpose()?;
+    let signing = signing.into_iter().collect();
+    let credentials = Credentials::new(response.certificate.clone(), signing);
+    let (dir, since) = (dir.to_owned(), clock::now());
+    Ok((Membership { dir, key, node, cluster, credentials, root, seal, since }, response))
 }
 
 /// Returns the addresses in a token that nodes dial: neither those for browsers nor circuits.

@@ -7,6 +7,7 @@ mod auth;
 mod clock;
 mod commands;
 mod console;
+mod credentials;
 mod data_dir;
 pub mod dns;
 mod driver;
@@ -41,6 +42,7 @@ pub mod settings;
 mod snapshot;
 mod socket_holder;
 mod store;
+mod trust;
 
 pub use commands::start;
 pub use join_token::hide_token;

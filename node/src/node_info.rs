@@ -41,6 +41,7 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
         capacity,
         labels: settings.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         addresses,
+        epoch: 0,
         supports: KnownVersions::default().supports(),
     }
 }

@@ -36,6 +36,7 @@ use crate::restart::{self, Traffic};
 use crate::settings::{self, RuntimeChoice, Settings};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::trust::{Admitted, SigningKeys};
 use crate::{console, host, images, node_info};
 
 /// Runtime events that may wait for the driver; the runtime waits when the queue is full.
@@ -56,6 +57,7 @@ pub(crate) async fn run(
     store: Store,
     init: bool,
 ) -> anyhow::Result<()> {
+    let membership = Arc::new(membership);
     let gater = ConnectionGater::default();
     gater.admit(membership.node.peer_id());
     let (driver, events) = mpsc::channel(DRIVER_QUEUE);
@@ -67,28 +69,20 @@ pub(crate) async fn run(
         advertise: settings.advertise,
         mdns: !settings.no_mdns,
     };
-    let (mut network, handles) = Network::listen(
-        config,
-        &membership.key,
-        membership.cluster,
-        membership.certificate.clone(),
-        gater.clone(),
-        driver.clone(),
-    )
-    .await?;
+    let (mut network, handles) =
+        Network::listen(config, Arc::clone(&membership), gater.clone(), driver.clone()).await?;
     let addresses = network.ready().await?;
     // Not before: settings that it cannot start with are not remembered, and without a free port there is no cluster.
     settings::save(dir, &settings)?;
     if init {
         identity::save(dir, &membership, &[])?;
         store.persist(&vc_engine::Durable {
-            certificates: vec![membership.certificate.clone()],
+            certificates: vec![membership.credentials.certificate()],
             ..vc_engine::Durable::default()
         })?;
         identity::write_admin_token(dir, &membership, &addresses)?;
         tracing::info!(node = %membership.node, cluster = %membership.cluster, "cluster created");
     }
-    let membership = Arc::new(membership);
     let name = settings.name.clone().unwrap_or_else(node_info::default_name).to_string();
     let (audit, audited) = Audit::new(membership.node, name);
 
@@ -194,12 +188,22 @@ pub(crate) async fn run(
         audit_logs: audit_logs.clone(),
         http: Http::new(router.clone(), snapshot.clone()),
     };
+    let members = handles.controls.members.clone();
+    let admitted = Admitted::default();
+    let signing_keys = SigningKeys::new(
+        Arc::clone(&membership),
+        snapshot.clone(),
+        driver.clone(),
+        members,
+        admitted.clone(),
+    );
     let auth = AuthServer {
         membership: Arc::clone(&membership),
         gater,
         driver: driver.clone(),
         snapshot: snapshot.clone(),
         verifier,
+        admitted,
     };
 
     let commands = handles.commands;
@@ -213,6 +217,8 @@ pub(crate) async fn run(
         async move { api.serve(user, frames).await }
     }));
     tasks.spawn(sync_streams::accept(handles.streams.sync, driver.clone()));
+    tasks.spawn(signing_keys.clone().serve(handles.streams.trust));
+    tasks.spawn(signing_keys.run());
     tasks.spawn(logs.serve(handles.streams.logs));
     tasks.spawn(execs.serve(handles.streams.exec));
     let files = FileServer {

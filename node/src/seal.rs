@@ -4,6 +4,7 @@
 //! version are the associated data: a file that is moved to another place does not decrypt. Its version is a keyed hash
 //! (HMAC-SHA256) of the content, so that a reader of the documents without the key cannot test guesses either.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use chacha20poly1305::aead::{Aead as _, Payload};
@@ -13,10 +14,13 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use vc_crdt::{FileKey, SealedFile};
 use vc_protocol::spec::FileId;
-use vc_protocol::{ClusterId, Name};
+use vc_protocol::{ClusterId, Keypair, Name};
 
 /// Bytes of a nonce: 192 bits do not repeat when drawn at random.
 const NONCE: usize = 24;
+
+/// Bytes of files in one change that seals them again: less than the largest change.
+const MAX_RESEALED: usize = 1024 * 1024;
 
 /// Why a text is not the key of a cluster's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +61,14 @@ impl Seal {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
         Ok(Self(key))
+    }
+
+    /// Returns the key that belongs to a signing key; `None` if that is no Ed25519 key.
+    pub(crate) fn of_signing_key(key: &Keypair) -> Option<Self> {
+        let secret = key.clone().try_into_ed25519().ok()?.secret();
+        let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(secret.as_ref()).ok()?;
+        mac.update(b"vc files 1 key");
+        Some(Self(mac.finalize().into_bytes().into()))
     }
 
     /// Encodes the key in base64.
@@ -131,6 +143,75 @@ impl Seal {
     }
 }
 
+/// The keys of a server: a rotation of the signing key gives files another key, which is derived from that one.
+#[derive(Debug)]
+pub(crate) struct FileKeys {
+    /// The key that new files are sealed with; `None` until this server has the signing key.
+    pub(crate) present: Option<Seal>,
+    /// Keys that files may still be sealed with.
+    pub(crate) earlier: Vec<Seal>,
+}
+
+impl FileKeys {
+    /// Decrypts a file, whichever key it was sealed with.
+    pub(crate) fn open(
+        &self,
+        cluster: ClusterId,
+        key: &FileKey,
+        file: &SealedFile,
+    ) -> Option<Vec<u8>> {
+        let mut keys = self.present.iter().chain(&self.earlier);
+        keys.find_map(|seal| seal.open(cluster, key, file))
+    }
+
+    /// Returns the version of a content: that of an equal file in `files`, or a new one. So a rotation replaces no instance.
+    pub(crate) fn version(
+        &self,
+        present: &Seal,
+        cluster: ClusterId,
+        files: &BTreeMap<FileKey, SealedFile>,
+        (project, file): (&Name, &FileId),
+        content: &[u8],
+    ) -> String {
+        let is_equal = |(key, sealed): &(&FileKey, &SealedFile)| {
+            key.project == *project
+                && key.file == *file
+                && self.open(cluster, key, sealed).as_deref() == Some(content)
+        };
+        let equal = files.iter().find(is_equal).map(|(key, _)| key.version.clone());
+        equal.unwrap_or_else(|| present.version(project, file, content))
+    }
+
+    /// Seals the files again that were sealed with an earlier key, in maps of at most [`MAX_RESEALED`] bytes.
+    pub(crate) fn reseal(
+        &self,
+        cluster: ClusterId,
+        files: &BTreeMap<FileKey, SealedFile>,
+    ) -> Result<Vec<BTreeMap<FileKey, SealedFile>>, SealError> {
+        let Some(present) = &self.present else { return Ok(Vec::new()) };
+        let (mut all, mut size) = (Vec::new(), 0);
+        for (key, sealed) in files {
+            if present.open(cluster, key, sealed).is_some() {
+                continue;
+            }
+            let Some(content) = self.open(cluster, key, sealed) else { continue };
+            let sealed = present.seal(cluster, key, &content)?;
+            let bytes = sealed.sealed.len();
+            match all.last_mut() {
+                Some(last) if size + bytes <= MAX_RESEALED => {
+                    size += bytes;
+                    BTreeMap::insert(last, key.clone(), sealed);
+                }
+                _ => {
+                    size = bytes;
+                    all.push(BTreeMap::from([(key.clone(), sealed)]));
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
 /// Returns the associated data that binds a file to its place.
 fn place(cluster: ClusterId, key: &FileKey) -> String {
     format!("{cluster}/{key}")
@@ -138,7 +219,6 @@ fn place(cluster: ClusterId, key: &FileKey) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vc_protocol::Keypair;
     use vc_protocol::spec::FileKind;
 
     use super::*;
@@ -200,5 +280,45 @@ mod tests {
         assert_eq!(Seal::decode(&format!("{}\n", seal.encode())).expect("back").0, seal.0);
         assert!(Seal::decode("AAAA").is_err() && Seal::decode("?").is_err());
         assert_eq!(format!("{seal:?}"), "Seal");
+    }
+
+    fn key_of(n: u8) -> Seal {
+        let key = Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes");
+        Seal::of_signing_key(&key).expect("a key")
+    }
+
+    #[test]
+    fn files_are_sealed_again_under_their_versions_with_the_key_of_a_rotation() {
+        let (old, cluster) = (Seal([7; 32]), cluster(1));
+        let project: Name = "shop".parse().expect("a name");
+        let file = |name: &str| FileId { kind: FileKind::Secret, name: name.to_owned() };
+        let mut files = BTreeMap::new();
+        for name in ["a", "b", "c"] {
+            let content = name.repeat(400 << 10).into_bytes();
+            let version = old.version(&project, &file(name), &content);
+            let key = FileKey { project: project.clone(), file: file(name), version };
+            let sealed = old.seal(cluster, &key, &content).expect("sealed");
+            files.insert(key, sealed);
+        }
+        let keys = FileKeys { present: Some(key_of(9)), earlier: vec![old.clone()] };
+        let batches = keys.reseal(cluster, &files).expect("sealed");
+        assert_eq!(batches.iter().map(BTreeMap::len).collect::<Vec<_>>(), [1, 1, 1]);
+        let resealed: BTreeMap<_, _> = batches.into_iter().flatten().collect();
+        assert!(resealed.keys().eq(files.keys()), "the versions are kept");
+        for (key, sealed) in &resealed {
+            assert_eq!(old.open(cluster, key, sealed), None, "the old key opens it no more");
+            assert_eq!(keys.open(cluster, key, sealed), old.open(cluster, key, &files[key]));
+        }
+        assert_eq!(keys.reseal(cluster, &resealed).expect("sealed"), Vec::new());
+
+        // Equal content keeps its version; other content gets one that the old key does not tell.
+        let present = key_of(9);
+        let version = |content: &[u8]| {
+            keys.version(&present, cluster, &resealed, (&project, &file("a")), content)
+        };
+        let equal = "a".repeat(400 << 10).into_bytes();
+        assert_eq!(version(&equal), old.version(&project, &file("a"), &equal));
+        assert_eq!(version(b"new"), present.version(&project, &file("a"), b"new"));
+        assert_ne!(version(b"new"), old.version(&project, &file("a"), b"new"));
     }
 }

@@ -8,7 +8,7 @@ use vc_crdt::{FileKey, SealedFile};
 use vc_protocol::spec::{Deployment, FileContent, FileId, MAX_FILE_BYTES};
 use vc_protocol::{ApiError, ClusterId, ErrorCode, Name, ServiceKey};
 
-use crate::seal::{Seal, SealError};
+use crate::seal::{FileKeys, SealError};
 
 /// Why the files of a deployment were not sealed. Never holds their content; nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,9 @@ pub(crate) enum SecretsError {
     /// This node is a worker.
     #[error("this node is a worker, which has no key to encrypt {0} with")]
     NoKey(FileId),
+    /// The signing key was rotated a moment ago, and this server has not got it yet.
+    #[error("this server has not got the new key to encrypt {0} with yet")]
+    NoSigningKey(FileId),
     /// A file could not be encrypted.
     #[error("cannot seal {file}: {source}")]
     Seal {
@@ -72,6 +75,7 @@ impl From<SecretsError> for ApiError {
             SecretsError::NotBase64 { .. } | SecretsError::Duplicate { .. } => {
                 (ErrorCode::InvalidArgument, "")
             }
+            SecretsError::NoSigningKey(_) => (ErrorCode::Unavailable, "try again"),
             SecretsError::NoKey(_) => (ErrorCode::FailedPrecondition, "use a server with --peer"),
             SecretsError::Seal { .. } => (ErrorCode::Internal, ""),
         };
@@ -89,8 +93,9 @@ pub(crate) struct SealedDeployment {
 
 /// Encrypts the files that deployments mount, and writes the version of each content into its mounts.
 pub(crate) fn seal_deployment_files(
-    seal: Option<&Seal>,
+    keys: Option<&FileKeys>,
     cluster: ClusterId,
+    held: &BTreeMap<FileKey, SealedFile>,
     mut deployments: Vec<Deployment>,
     files: &[FileContent],
 ) -> Result<SealedDeployment, SecretsError> {
@@ -101,8 +106,11 @@ pub(crate) fn seal_deployment_files(
             let content = contents.get(&(&service.project, &mount.file)).ok_or_else(|| {
                 SecretsError::Missing { service: service.clone(), file: mount.file.clone() }
             })?;
-            let seal = seal.ok_or_else(|| SecretsError::NoKey(mount.file.clone()))?;
-            mount.version = seal.version(&service.project, &mount.file, content);
+            let keys = keys.ok_or_else(|| SecretsError::NoKey(mount.file.clone()))?;
+            let seal = keys.present.as_ref();
+            let seal = seal.ok_or_else(|| SecretsError::NoSigningKey(mount.file.clone()))?;
+            let place = (&service.project, &mount.file);
+            mount.version = keys.version(seal, cluster, held, place, content);
             let key = FileKey {
                 project: service.project.clone(),
                 file: mount.file.clone(),
@@ -147,6 +155,7 @@ mod tests {
     use vc_protocol::spec::{FileKind, FileMount, ServiceSpec};
 
     use super::*;
+    use crate::seal::Seal;
 
     fn cluster() -> ClusterId {
         let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
@@ -179,9 +188,19 @@ mod tests {
         }
     }
 
+    fn keys(seal: Seal) -> FileKeys {
+        FileKeys { present: Some(seal), earlier: Vec::new() }
+    }
+
     fn refused(files: &[FileContent]) -> String {
         let seal = Seal::generate().expect("random numbers");
-        let sealed = seal_deployment_files(Some(&seal), cluster(), vec![mounting("db")], files);
+        let sealed = seal_deployment_files(
+            Some(&keys(seal)),
+            cluster(),
+            &BTreeMap::new(),
+            vec![mounting("db")],
+            files,
+        );
         ApiError::from(sealed.err().expect("refused")).to_string()
     }
 
@@ -190,7 +209,8 @@ mod tests {
         let seal = Seal::generate().expect("random numbers");
         let prepared = |text: &[u8]| {
             let files = [content("db", text), content("unused", b"x")];
-            seal_deployment_files(Some(&seal), cluster(), vec![mounting("db")], &files)
+            let (keys, none) = (keys(seal.clone()), BTreeMap::new());
+            seal_deployment_files(Some(&keys), cluster(), &none, vec![mounting("db")], &files)
                 .expect("prepared")
         };
         let digest = |prepared: &SealedDeployment| prepared.deployments[0].spec.container.digest();

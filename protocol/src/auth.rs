@@ -10,7 +10,7 @@ use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use crate::token::UserRole;
-use crate::{Name, ProtocolVersions};
+use crate::{Name, NodeId, ProtocolVersions};
 
 /// The largest frame of the handshake, in bytes.
 pub const MAX_AUTH_FRAME: usize = 16 * 1024;
@@ -97,12 +97,38 @@ pub struct JoinResponse {
     pub certificates: Vec<String>,
     /// The cluster's root key (Ed25519 seed, base64); servers only, which admit other nodes with it.
     pub cluster_key: Option<String>,
+    /// The signing key (Ed25519 seed, base64), unless that is the root key; servers only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_key: Option<String>,
     /// The key of secrets and configs (XChaCha20-Poly1305, 32 bytes, base64); servers only, which hand over contents to the
     /// workers that need them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_key: Option<String>,
     /// Addresses at which members can be dialled.
     pub peers: Vec<Multiaddr>,
+}
+
+/// The request of a server for private keys ([`TRUST_PROTOCOL`](crate::wire::TRUST_PROTOCOL)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRequest {
+    /// The signing key that it lacks.
+    pub signing_key: NodeId,
+}
+
+/// The answer to [`KeyRequest`].
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyResponse {
+    /// The keys.
+    Keys {
+        /// The signing key (Ed25519 seed, base64).
+        signing_key: String,
+    },
+    /// The answering server has none for this node, for this reason.
+    Refused {
+        /// Cause and fix in one line.
+        reason: String,
+    },
 }
 
 /// A request to another member in the name of a user. The member that performs it verifies the token itself.

@@ -70,6 +70,11 @@ impl Actor {
         self.0[..16] == Self::binding(author)
     }
 
+    /// Returns whether two actors are bound to one author.
+    pub fn is_same_author(&self, other: &Self) -> bool {
+        self.0[..16] == other.0[..16]
+    }
+
     /// Returns the bytes of the Automerge actor id.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

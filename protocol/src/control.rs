@@ -14,13 +14,14 @@ use crate::audit::{AuditCheck, AuditQuery, AuditRow};
 use crate::http::{FetchRequest, ResponseHead, SocketRequest};
 use crate::spec::{Deployment, FileContent, ProjectPolicy};
 use crate::token::{NodeRole, UserLimits, UserRole};
-use crate::{ApiError, Millis, Name, ServiceKey, VolumeKey};
+use crate::{ApiError, Millis, Name, NodeId, ServiceKey, VolumeKey};
 
 pub use changes::Change;
 pub use rows::{
     ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
     MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, Rollout, RolloutState,
-    ServiceDetail, ServiceDiff, ServiceRow, StatusReport, TokenRow, UnplacedRow, VolumeRow,
+    ServiceDetail, ServiceDiff, ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow,
+    UnplacedRow, VolumeRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.
@@ -172,6 +173,13 @@ pub enum Request {
         /// What its services may no longer use; of host paths, all at or below these.
         policy: ProjectPolicy,
     },
+    /// Replaces the key that signs certificates. Admin.
+    RotateTrust {
+        /// The nodes that stay members, as the user was shown them; others are removed.
+        members: Vec<NodeId>,
+    },
+    /// Says which signing key counts, and which nodes have its certificates. Viewer.
+    Trust,
     /// Parses a Compose file. Viewer.
     Compose {
         /// The text of the file. It cannot refer to other files.
@@ -337,6 +345,8 @@ pub enum Reply {
     Projects(Vec<ProjectRow>),
     /// The answer to [`Request::Tokens`].
     Tokens(Vec<TokenRow>),
+    /// The answer to [`Request::Trust`].
+    Trust(TrustReport),
     /// The request is accepted; what follows on the stream is described at the request.
     Ready,
     /// Sent while the answer takes time, and about every 15 s in followed logs and events, so that both sides notice a broken

@@ -29,6 +29,14 @@ pub struct NodeInfo {
     /// What its vc-node supports of the documents.
     #[serde(default)]
     pub supports: Supports,
+    /// The epoch of the signing key of its certificate.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(epoch: &u32) -> bool {
+    *epoch == 0
 }
 
 impl NodeInfo {
@@ -47,6 +55,7 @@ impl NodeInfo {
             labels: BTreeMap::new(),
             addresses: Vec::new(),
             supports: Supports::default(),
+            epoch: 0,
         }
     }
 }

@@ -1,10 +1,14 @@
 //! Credentials: JSON Web Tokens (RFC 7519) signed with Ed25519 (RFC 8037).
 //!
-//! The cluster's id is its root public key. The root signs a *certificate* for each member, bound to the member's peer
-//! id: not secret, and verifiable offline with the cluster's id. A server signs *tokens* (for joining nodes and for
-//! users) with its own key and includes its certificate, so that the chain root -> server -> subject is verified offline
-//! too. Tokens are bearer secrets until they expire; certificates do not expire. All servers hold the root key, as the
-//! managers of Docker Swarm do: any of them can admit a node when the others are down.
+//! The cluster's id is its root public key. The *signing key*, which is the root key until it is rotated, signs a
+//! *certificate* for each member, bound to the member's peer id: not secret, and verifiable offline with the cluster's id. A
+//! later signing key is endorsed by the root, and its certificates include the endorsement. A server signs *tokens* (for
+//! joining nodes and for users) with its own key and includes its certificate, so that the chain root -> signing key ->
+//! server -> subject is verified offline too. Tokens are bearer secrets until they expire; certificates do not expire. All
+//! servers hold the root and the signing key, as the managers of Docker Swarm do: any of them can admit a node when the
+//! others are down.
+
+mod signing;
 
 use std::collections::BTreeSet;
 
@@ -15,6 +19,11 @@ use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, Millis, Name, NodeId};
+
+pub use signing::{
+    Certificate, Signer, SigningKey, Succession, endorse, is_successor, read_endorsement,
+    signing_key_of,
+};
 
 /// The largest token, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
@@ -76,6 +85,12 @@ pub enum Scope {
     /// Access as a user with this role; `sub` is the name.
     #[serde(rename = "user")]
     User(UserRole),
+    /// A node that was a member with this role before the signing key was rotated: what it has written stays valid.
+    #[serde(rename = "node:former")]
+    Former(NodeRole),
+    /// Signing certificates, in this epoch; `sub` is the peer id of the key.
+    #[serde(rename = "signing")]
+    Signing(u32),
 }
 
 /// What a user token says beside its role.
@@ -140,12 +155,15 @@ pub struct Claims {
     /// Addresses at which members can be dialled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Multiaddr>,
-    /// The issuer's certificate, unless the issuer is the root.
+    /// The issuer's certificate, or the endorsement of the signing key that is the issuer; `None` if that is the root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
     /// Limits of a user.
     #[serde(flatten)]
     pub limits: UserLimits,
+    /// In the endorsement of a signing key: the keys before it, the last one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub succession: Vec<Succession>,
 }
 
 /// Longest lifetime of a token in milliseconds: ten years.
@@ -183,6 +201,11 @@ pub enum TokenError {
     /// The certificate names another node.
     #[error("the certificate belongs to another node")]
     WrongNode,
+    /// The signing key was rotated, and this credential depends on another one.
+    #[error(
+        "it was signed with a key that does not count any more, since the cluster's signing key was rotated ('vc trust show')"
+    )]
+    Superseded,
 }
 
 impl Scope {
@@ -192,6 +215,8 @@ impl Scope {
             Self::Join(_) => "node",
             Self::Member(_) => "membership",
             Self::User(_) => "user",
+            Self::Former(_) => "former membership",
+            Self::Signing(_) => "signing key",
         }
     }
 }
@@ -203,22 +228,7 @@ pub fn issue_certificate(
     role: NodeRole,
     now: Millis,
 ) -> Result<String, TokenError> {
-    let cluster = ClusterId::of(&root.public()).map_err(|_| TokenError::Malformed)?;
-    let iss = NodeId::of(&root.public()).map_err(|_| TokenError::Malformed)?;
-    let claims = Claims {
-        aud: cluster,
-        iss,
-        sub: node.to_string(),
-        jti: format!("member-{}", node.short()),
-        iat: now / 1000,
-        exp: None,
-        scope: Scope::Member(role),
-        uses: None,
-        peers: Vec::new(),
-        issuer: None,
-        limits: UserLimits::default(),
-    };
-    sign(&claims, root)
+    Signer::root(root)?.certify(node, Scope::Member(role), now)
 }
 
 /// A server that issues tokens.
@@ -272,6 +282,7 @@ impl Issuer<'_> {
             peers,
             issuer: Some(self.certificate.to_owned()),
             limits,
+            succession: Vec::new(),
         };
         sign(&claims, self.key)
     }
@@ -289,37 +300,64 @@ pub fn decode_unverified(token: &str) -> Result<Claims, TokenError> {
     serde_json::from_slice(&json).map_err(|_| TokenError::Malformed)
 }
 
+/// A credential that was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// What it says.
+    pub claims: Claims,
+    /// The signing key that it depends on.
+    pub signing: SigningKey,
+}
+
 /// Verifies a token or certificate of this cluster at time `now`, including the chain to the root.
 pub fn verify(token: &str, cluster: ClusterId, now: Millis) -> Result<Claims, TokenError> {
+    verify_chain(token, cluster, now).map(|verified| verified.claims)
+}
+
+/// The same, and returns the signing key in the chain: whether it counts, only the cluster document says.
+pub fn verify_chain(token: &str, cluster: ClusterId, now: Millis) -> Result<Verified, TokenError> {
     let claims = decode_unverified(token)?;
     if claims.aud != cluster {
         return Err(TokenError::WrongCluster(claims.aud));
     }
-    let by_root = claims.iss.peer_id() == cluster.peer_id();
-    if !by_root {
-        // The root must have certified this issuer as a server.
-        let certificate = claims.issuer.as_deref().ok_or(TokenError::IssuerNotPermitted)?;
-        let issuer = decode_unverified(certificate)?;
-        check_signature(certificate, cluster, &cluster.public_key())?;
-        let is_server = issuer.aud == cluster && issuer.scope == Scope::Member(NodeRole::Server);
-        if !is_server
-            || issuer.sub != claims.iss.to_string()
-            || matches!(claims.scope, Scope::Member(_))
-        {
-            return Err(TokenError::IssuerNotPermitted);
+    let signing = if claims.iss.peer_id() == cluster.peer_id() {
+        SigningKey::root(cluster)
+    } else {
+        let issuer = claims.issuer.as_deref().ok_or(TokenError::IssuerNotPermitted)?;
+        match claims.scope {
+            Scope::Signing(_) => return Err(TokenError::IssuerNotPermitted),
+            Scope::Member(_) | Scope::Former(_) => {
+                let signing = read_endorsement(issuer, cluster)?;
+                if signing.key != claims.iss {
+                    return Err(TokenError::IssuerNotPermitted);
+                }
+                signing
+            }
+            Scope::Join(_) | Scope::User(_) => {
+                let issuer = match Certificate::read(issuer, cluster) {
+                    Err(TokenError::WrongScope { .. }) => Err(TokenError::IssuerNotPermitted),
+                    issuer => issuer,
+                }?;
+                if issuer.node != claims.iss || issuer.role != NodeRole::Server || issuer.is_former
+                {
+                    return Err(TokenError::IssuerNotPermitted);
+                }
+                issuer.signing
+            }
         }
-    }
+    };
     let claims = check_signature(token, cluster, &claims.iss.public_key())?;
-    let is_certificate = matches!(claims.scope, Scope::Member(_));
+    let is_permanent =
+        matches!(claims.scope, Scope::Member(_) | Scope::Former(_) | Scope::Signing(_));
     match claims.exp {
         Some(exp) if now >= exp.saturating_mul(1000) => return Err(TokenError::Expired),
-        None if !is_certificate => return Err(TokenError::Expired),
+        None if !is_permanent => return Err(TokenError::Expired),
         _ => {}
     }
-    if claims.iat.saturating_mul(1000) > now.saturating_add(CLOCK_SKEW) && !is_certificate {
+    if claims.iat.saturating_mul(1000) > now.saturating_add(CLOCK_SKEW) && !is_permanent {
         return Err(TokenError::NotYetValid);
     }
-    Ok(claims)
+    Ok(Verified { claims, signing })
 }
 
 /// Verifies the certificate of a member and, unless `peer` is `None`, that it names this peer. Certificates are valid at
@@ -329,11 +367,11 @@ pub fn verify_certificate(
     cluster: ClusterId,
     peer: Option<NodeId>,
 ) -> Result<(NodeId, NodeRole), TokenError> {
-    let claims = verify(certificate, cluster, 0)?;
-    let Scope::Member(role) = claims.scope else {
-        return Err(TokenError::WrongScope { found: claims.scope.kind(), wanted: "membership" });
-    };
-    let node: NodeId = claims.sub.parse().map_err(|_| TokenError::Malformed)?;
+    let Certificate { node, role, is_former, .. } = Certificate::read(certificate, cluster)?;
+    if is_former {
+        let found = Scope::Former(role).kind();
+        return Err(TokenError::WrongScope { found, wanted: "membership" });
+    }
     if peer.is_some_and(|peer| peer != node) {
         return Err(TokenError::WrongNode);
     }
@@ -368,140 +406,4 @@ fn check_signature(token: &str, cluster: ClusterId, key: &PublicKey) -> Result<C
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Millis = 1_800_000_000_000;
-    const HOUR: Millis = 3_600_000;
-
-    fn key(n: u8) -> Keypair {
-        Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes")
-    }
-
-    fn id(key: &Keypair) -> NodeId {
-        NodeId::of(&key.public()).expect("ed25519")
-    }
-
-    fn cluster(root: &Keypair) -> ClusterId {
-        ClusterId::of(&root.public()).expect("ed25519")
-    }
-
-    fn issue(root: &Keypair, server: &Keypair, role: NodeRole, scope: Scope) -> String {
-        let certificate = issue_certificate(root, id(server), role, NOW).expect("signed");
-        Issuer { cluster: cluster(root), key: server, certificate: &certificate }
-            .issue(scope, "ada", vec![], 7, NOW, HOUR)
-            .expect("signed")
-    }
-
-    #[test]
-    fn a_token_is_valid_for_its_cluster_until_it_expires() {
-        let (root, server) = (key(1), key(2));
-        let token = issue(&root, &server, NodeRole::Server, Scope::User(UserRole::Admin));
-        let claims = verify(&token, cluster(&root), NOW + 1).expect("valid");
-        assert_eq!((claims.sub.as_str(), claims.scope), ("ada", Scope::User(UserRole::Admin)));
-        assert_eq!(verify(&token, cluster(&root), NOW + HOUR), Err(TokenError::Expired));
-        assert_eq!(verify(&token, cluster(&root), NOW - HOUR), Err(TokenError::NotYetValid));
-        let other = cluster(&key(9));
-        assert_eq!(verify(&token, other, NOW), Err(TokenError::WrongCluster(cluster(&root))));
-    }
-
-    #[test]
-    fn the_claims_of_a_token_without_limits_are_as_they_were() {
-        let (root, server) = (key(1), key(2));
-        let token = issue(&root, &server, NodeRole::Server, Scope::User(UserRole::Viewer));
-        let claims = decode_unverified(&token).expect("claims");
-        let json = serde_json::to_value(&claims).expect("plain data");
-        let fields: Vec<&String> = json.as_object().expect("an object").keys().collect();
-        let mut expected = ["aud", "iss", "sub", "jti", "iat", "exp", "scope", "issuer"];
-        expected.sort_unstable();
-        assert_eq!(fields, expected);
-        assert_eq!(claims.limits, UserLimits::default());
-    }
-
-    #[test]
-    fn limits_are_part_of_what_is_signed() {
-        let (root, server) = (key(1), key(2));
-        let certificate =
-            issue_certificate(&root, id(&server), NodeRole::Server, NOW).expect("signed");
-        let limits = UserLimits {
-            projects: Some(BTreeSet::from(["shop".parse().expect("a name")])),
-            logs: true,
-        };
-        let permits = Permits { scope: Scope::User(UserRole::Deployer), limits: limits.clone() };
-        let token = Issuer { cluster: cluster(&root), key: &server, certificate: &certificate }
-            .issue(permits, "ada", vec![], 7, NOW, HOUR)
-            .expect("signed");
-        let claims = verify(&token, cluster(&root), NOW).expect("valid");
-        assert_eq!(claims.limits, limits);
-        assert!(limits.include(&"shop".parse().expect("a name")));
-        assert!(!limits.include(&"bank".parse().expect("a name")));
-        let payload = token.split('.').nth(1).expect("a payload");
-        let json = data_encoding::BASE64URL_NOPAD.decode(payload.as_bytes()).expect("base64");
-        let text = String::from_utf8(json).expect("JSON").replace("\"shop\"", "\"bank\"");
-        let other = data_encoding::BASE64URL_NOPAD.encode(text.as_bytes());
-        assert!(verify(&token.replace(payload, &other), cluster(&root), NOW).is_err());
-    }
-
-    #[test]
-    fn a_worker_cannot_issue_and_a_server_cannot_certify() {
-        let (root, node) = (key(1), key(2));
-        let by_worker = issue(&root, &node, NodeRole::Worker, Scope::User(UserRole::Viewer));
-        assert_eq!(verify(&by_worker, cluster(&root), NOW), Err(TokenError::IssuerNotPermitted));
-        let member = issue(&root, &node, NodeRole::Server, Scope::Member(NodeRole::Server));
-        assert_eq!(verify(&member, cluster(&root), NOW), Err(TokenError::IssuerNotPermitted));
-    }
-
-    #[test]
-    fn altered_tokens_are_rejected() {
-        let (root, server) = (key(1), key(2));
-        let token = issue(&root, &server, NodeRole::Server, Scope::Join(NodeRole::Worker));
-        for at in 0..token.len() {
-            let mut bytes = token.clone().into_bytes();
-            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
-            let altered = String::from_utf8(bytes).expect("ascii");
-            // The last character of base64 has unused bits.
-            if data_encoding::BASE64URL_NOPAD
-                .decode(altered.rsplit('.').next().unwrap_or("").as_bytes())
-                .is_err()
-            {
-                continue;
-            }
-            assert!(verify(&altered, cluster(&root), NOW).is_err(), "character {at}");
-        }
-        for cut in 0..token.len() {
-            assert!(verify(&token[..cut], cluster(&root), NOW).is_err(), "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn a_foreign_root_is_rejected() {
-        let (root, foreign) = (key(1), key(3));
-        let own = issue_certificate(&foreign, id(&foreign), NodeRole::Server, NOW).expect("signed");
-        let token = Issuer { cluster: cluster(&root), key: &foreign, certificate: &own }
-            .issue(Scope::User(UserRole::Admin), "eve", vec![], 7, NOW, HOUR)
-            .expect("signed");
-        assert!(verify(&token, cluster(&root), NOW).is_err());
-    }
-
-    #[test]
-    fn a_certificate_is_bound_to_its_node_and_valid_at_any_time() {
-        let (root, node) = (key(1), key(2));
-        let certificate =
-            issue_certificate(&root, id(&node), NodeRole::Worker, NOW).expect("signed");
-        let member = verify_certificate(&certificate, cluster(&root), Some(id(&node)));
-        assert_eq!(member, Ok((id(&node), NodeRole::Worker)));
-        let other = verify_certificate(&certificate, cluster(&root), Some(id(&key(4))));
-        assert_eq!(other, Err(TokenError::WrongNode));
-        let token = issue(&root, &node, NodeRole::Server, Scope::User(UserRole::Admin));
-        assert!(verify_certificate(&token, cluster(&root), None).is_err());
-    }
-
-    #[test]
-    fn a_token_without_a_signature_is_rejected() {
-        let (root, server) = (key(1), key(2));
-        let token = issue(&root, &server, NodeRole::Server, Scope::User(UserRole::Admin));
-        let payload = token.split('.').nth(1).expect("payload");
-        let none = data_encoding::BASE64URL_NOPAD.encode(br#"{"alg":"none","typ":"JWT"}"#);
-        assert!(verify(&format!("{none}.{payload}."), cluster(&root), NOW).is_err());
-    }
-}
+mod tests;

@@ -33,6 +33,9 @@ pub const FILES_PROTOCOL: &str = "/vc/files/1";
 /// Records of the audit log, between members: see [`crate::audit`].
 pub const AUDIT_PROTOCOL: &str = "/vc/audit/1";
 
+/// Protocol name: a server gets the private keys that a rotation has made from another server.
+pub const TRUST_PROTOCOL: &str = "/vc/trust/1";
+
 /// Bytes that do not decode to the expected value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message: {0}")]

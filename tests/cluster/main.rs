@@ -29,4 +29,5 @@ mod raw_api;
 mod secrets;
 mod settings;
 mod trust;
+mod trust_rotation;
 mod unauthenticated_peer;

@@ -27,6 +27,7 @@ mod services;
 mod status;
 mod target;
 mod token;
+mod trust;
 mod volume;
 mod wait;
 
@@ -119,6 +120,8 @@ pub(crate) enum Command {
     Console(console::Args),
     /// Create tokens for nodes and users
     Token(token::Args),
+    /// Show and rotate the key that signs certificates of nodes
+    Trust(trust::Args),
     /// Store a token for later commands
     Login(login::Args),
     /// Print shell completions
@@ -154,6 +157,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Image(args) => args.run(app).await,
         Command::Console(args) => args.run(app).await,
         Command::Token(args) => args.run(app).await,
+        Command::Trust(args) => args.run(app).await,
         Command::Login(args) => args.run(app),
         Command::Completions(args) => args.run(Cli::command()),
     }

@@ -20,8 +20,8 @@ Examples:
   vc node revoke attic
 
 Every node that is connected refuses it within a second, and ends its connections; the tokens that it issued are void. Its
-instances are started on other nodes. A server knows the keys of the cluster: it can decrypt secrets that it has stored, and
-can admit nodes, so replace the cluster when a server was stolen. 'vc leave' takes a node out in order.")]
+instances are started on other nodes. A server knows the keys of the cluster: run 'vc trust rotate' after the removal of one.
+'vc leave' takes a node out in order.")]
     Revoke {
         /// Name or id of the node
         node: String,

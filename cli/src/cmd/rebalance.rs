@@ -1,7 +1,7 @@
 //! `vc rebalance`: spreads instances evenly over the nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use vc_protocol::Slot;
 use vc_protocol::control::{MoveRow, Request};
@@ -9,8 +9,9 @@ use vc_protocol::control::{MoveRow, Request};
 use super::drain::describe_stay;
 use super::wait::{Departure, MoveArgs, explain, until};
 use crate::app::App;
-use crate::error::{Error, Result, Stop, SystemError};
+use crate::error::{Error, Result, Stop};
 use crate::render::{self, note, print};
+use crate::terminal::confirmed;
 use vc_client::{Session, expect_reply};
 
 /// Arguments of `vc rebalance`.
@@ -49,7 +50,7 @@ impl Args {
                 note("nothing was moved: confirm with --yes");
                 return Ok(());
             }
-            if confirmed()? {
+            if confirmed("Move them?")? {
                 return self.apply(app, session, &rows).await;
             }
             Ok(())
@@ -91,13 +92,4 @@ impl Args {
         let stays: String = stays.iter().map(|row| describe_stay(row) + "\n").collect();
         print(&format!("{stays}{} after {:.1?}\n", waited.count, waited.took))
     }
-}
-
-/// Asks for a confirmation on the terminal; returns whether the answer is yes.
-fn confirmed() -> Result<bool> {
-    let mut answer = String::new();
-    write!(std::io::stderr(), "Move them? [y/N] ")
-        .and_then(|()| std::io::stdin().lock().read_line(&mut answer))
-        .map_err(SystemError::doing("ask on the terminal"))?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

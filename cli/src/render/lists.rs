@@ -6,7 +6,7 @@ use comfy_table::{Cell, Color};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow};
 use vc_protocol::control::{
     EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, NodeRow, ProjectRow, Rollout,
-    RolloutState, ServiceRow, TokenRow, VolumeRow,
+    RolloutState, ServiceRow, TokenRow, TrustReport, VolumeRow,
 };
 
 use super::Style;
@@ -233,6 +233,25 @@ pub(crate) fn tokens(rows: &[TokenRow], style: Style) -> String {
     let columns =
         ["TOKEN", "KIND", "NAME", "ROLE", "PROJECTS", "CREATED BY", "CREATED", "EXPIRES", "STATE"];
     table(&columns, cells, style)
+}
+
+/// Renders the answer to `vc trust show`.
+pub(crate) fn trust(report: &TrustReport, style: Style) -> String {
+    let since = match (report.rotated, &report.rotated_by) {
+        (Some(at), Some(by)) => format!("rotated {} by {}", timestamp(at), one_line(by)),
+        _ => "the root key, never rotated".to_owned(),
+    };
+    let cells = report.nodes.iter().map(|row| {
+        let certificate = match row.certificate.as_str() {
+            "missing" => text("missing").fg(Color::Red),
+            "issued" => text("issued, not in use yet").fg(Color::Yellow),
+            other => text(other),
+        };
+        let state = if row.up { "up" } else { "down" };
+        vec![text(&row.name), text(&row.role), text(state), certificate]
+    });
+    let table = table(&["NODE", "ROLE", "STATE", "CERTIFICATE"], cells, style);
+    format!("epoch {}: {since}\nkey {}\n\n{table}", report.epoch, report.key)
 }
 
 /// Renders a line of `vc events`: time, subject and text.

@@ -20,7 +20,7 @@ use vc_protocol::{ApiError, Millis};
 pub(crate) use detail::inspect;
 pub(crate) use lists::{
     LogStyle, addresses, audit_checks, audit_line, event_line, images, instances, log_line, nodes,
-    projects, services, tokens, unavailable, volumes,
+    projects, services, tokens, trust, unavailable, volumes,
 };
 pub(crate) use plan::{diff, moves, plan};
 pub(crate) use qr::qr;
@@ -99,7 +99,15 @@ impl Output {
     pub(crate) fn changes(&self, changes: &[Change]) -> Result {
         self.show(changes, |changes, _| {
             changes.iter().map(|change| format!("{}\n", one_line(&change.to_string()))).collect()
-        })
+        })?;
+        for change in changes {
+            if let Change::Left { node_name, knows_key: true, .. } = change {
+                note(&one_line(&format!(
+                    "{node_name} was a server and knows the keys of the cluster: end that with 'vc trust rotate'"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Prints an error on standard error: as JSON `{"error": …}`, or as one line.

@@ -9,7 +9,7 @@ use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
     Change, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, MoveRow, NodeRow,
     PlacementRow, PlanReport, ProjectRow, Reply, Rollout, ServiceDetail, ServiceDiff, ServiceRow,
-    StatusReport, TokenRow, UnplacedRow, VolumeRow,
+    StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, VolumeRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{OnPartition, ServiceSpec};
@@ -144,6 +144,20 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         services: vec![],
         since: 1,
     };
+    let certificate = TrustRow {
+        id: node_id(1),
+        name: String::new(),
+        role: String::new(),
+        up: true,
+        certificate: String::new(),
+    };
+    let trust = TrustReport {
+        epoch: 0,
+        key: node_id(1),
+        rotated: None,
+        rotated_by: None,
+        nodes: vec![certificate],
+    };
     let token = TokenRow {
         id: String::new(),
         kind: String::new(),
@@ -224,6 +238,8 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("VolumeRow", fields(&volume)),
         ("TokenRow", fields(&token)),
         ("ProjectRow", fields(&project)),
+        ("TrustReport", fields(&trust)),
+        ("TrustRow", fields(&trust.nodes[0])),
         ("ImageRow", fields(&image)),
         ("LogRow", fields(&log)),
         ("EventRow", fields(&event)),
@@ -264,6 +280,8 @@ fn every_row_has_an_example() {
         ("VolumeRow", examples::<VolumeRow>("VolumeRow").len()),
         ("TokenRow", examples::<TokenRow>("TokenRow").len()),
         ("ProjectRow", examples::<ProjectRow>("ProjectRow").len()),
+        ("TrustReport", examples::<TrustReport>("TrustReport").len()),
+        ("TrustRow", examples::<TrustRow>("TrustRow").len()),
         ("ImageRow", examples::<ImageRow>("ImageRow").len()),
         ("LogRow", examples::<LogRow>("LogRow").len()),
         ("EventRow", examples::<EventRow>("EventRow").len()),
@@ -299,6 +317,8 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::TokenRevoked { .. }
             | Change::UserRevoked { .. }
             | Change::PolicyChanged { .. }
+            | Change::SigningKeyRotated { .. }
+            | Change::FilesSealed { .. }
             | Change::Unknown => {}
         }
         let value = serde_json::to_value(change).expect("JSON");
@@ -312,7 +332,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 19, "an example of each change");
+    assert_eq!(names.len(), 21, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

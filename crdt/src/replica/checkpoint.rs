@@ -42,6 +42,11 @@ impl Upcoming {
         let start = Start { actor: first.body.actor, checkpoint };
         Ok(Self { generation, start, document: Document::new(schema)?, changes: Vec::new() })
     }
+
+    /// Returns the generation, the actor of its checkpoint, and of how many changes that one consists.
+    pub(super) fn parts(&self) -> ((u64, Actor), u64) {
+        ((self.generation, self.start.actor), self.start.checkpoint.parts)
+    }
 }
 
 /// The result of [`Replica::write_checkpoint`].
@@ -136,6 +141,7 @@ impl Replica {
     pub(super) fn read_cluster(&mut self) {
         (self.cluster_state, self.cluster_unreadable) =
             ClusterState::read(&self.cluster, self.cluster_document());
+        self.follow_signing_key();
     }
 
     /// Returns whether a checkpoint has the content that follows from the changes that it covers, if this node has them and
@@ -181,6 +187,10 @@ impl Replica {
     /// generation is due.
     pub fn is_checkpoint_due(&self, history: u64) -> bool {
         let (changes, bytes) = self.cluster.growth();
+        // After a rotation two are due, until no former member may write a generation any more.
+        if self.cluster.epoch() < self.membership.signing().epoch {
+            return true;
+        }
         changes >= history || bytes > MAX_GROWTH + 2 * self.cluster.start_size()
     }
 

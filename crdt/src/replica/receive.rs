@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_protocol::NodeId;
 use vc_protocol::change::{Actor, Batch, ChangeBody, ChangeError, DocumentId, SignedChange};
-use vc_protocol::token::NodeRole;
+use vc_protocol::token::{NodeRole, TokenError};
 
+use super::checkpoint::Upcoming;
 use super::{NodeDocument, Replica};
 use crate::document::{Document, DocumentError, decode};
+use crate::membership::Member;
 use crate::received::{Received, Rejected, UnreadableEntry};
 use crate::state::NodeState;
 
@@ -38,13 +40,8 @@ impl Replica {
     /// this one does not know; the document is held then.
     pub fn receive(&mut self, batch: Batch) -> Received {
         let mut received = Received::default();
-        for certificate in batch.certificates {
-            match self.add_certificate(certificate.clone()) {
-                Ok(true) => received.certificates.push(certificate),
-                Ok(false) => {}
-                Err(error) => received.rejected.push(error.into()),
-            }
-        }
+        self.add_certificates(&batch.certificates, &mut received);
+        let signing = self.signing_key();
         let mut claimed = Vec::with_capacity(batch.changes.len());
         for signed in batch.changes {
             match signed.decode_unverified() {
@@ -53,6 +50,53 @@ impl Replica {
             }
         }
         checkpoints_first(&mut claimed);
+        // Who may write a generation is known once its checkpoint is complete.
+        loop {
+            let generation = self.generation();
+            let later = self.split_off_later(&mut claimed);
+            self.receive_changes(claimed, &mut received);
+            if later.is_empty() || self.generation() == generation {
+                break;
+            }
+            claimed = later;
+        }
+        if self.signing_key() != signing {
+            self.add_certificates(&batch.certificates, &mut received);
+        }
+        received.replaced.extend(self.take_dropped());
+        received
+    }
+
+    /// Splits off the changes of a later generation that are not part of its checkpoint.
+    fn split_off_later(
+        &self,
+        claimed: &mut Vec<(ChangeBody, SignedChange)>,
+    ) -> Vec<(ChangeBody, SignedChange)> {
+        let generation = |body: &ChangeBody| match body.document {
+            DocumentId::Cluster { generation } => generation,
+            DocumentId::Node { .. } => 0,
+        };
+        let started = claimed.iter().filter_map(|(body, _)| {
+            Some(((generation(body), body.actor), body.checkpoint.as_ref()?.parts))
+        });
+        let mut parts: BTreeMap<(u64, Actor), u64> = started.collect();
+        parts.extend(self.upcoming.as_ref().map(Upcoming::parts));
+        let is_later = |body: &ChangeBody| {
+            let parts = parts.get(&(generation(body), body.actor));
+            generation(body) > self.generation() && parts.is_none_or(|&parts| body.seq > parts)
+        };
+        let (later, now) =
+            std::mem::take(claimed).into_iter().partition(|(body, _)| is_later(body));
+        *claimed = now;
+        later
+    }
+
+    /// Verifies changes and applies what is valid.
+    fn receive_changes(
+        &mut self,
+        claimed: Vec<(ChangeBody, SignedChange)>,
+        received: &mut Received,
+    ) {
         let mut next = self.progress.clone();
         let mut incoming = Vec::new();
         for (body, signed) in claimed {
@@ -71,8 +115,19 @@ impl Replica {
         let skipped = self.incomplete(&incoming);
         let mut index = 0..;
         incoming.retain(|_| index.next().is_none_or(|index| !skipped.contains(&index)));
-        self.apply_all(incoming, &mut received);
-        received
+        self.apply_all(incoming, received);
+    }
+
+    /// Adds the certificates that came with changes. Those of another signing key come from members that do not know of a
+    /// rotation yet, or know of one that this node does not.
+    fn add_certificates(&mut self, certificates: &[String], received: &mut Received) {
+        for certificate in certificates {
+            match self.add_certificate(certificate) {
+                Ok(true) => received.certificates.push(certificate.clone()),
+                Ok(false) | Err(TokenError::Superseded) => {}
+                Err(error) => received.rejected.push(error.into()),
+            }
+        }
     }
 
     /// Returns which of these changes of the cluster document depend on missing ones. Those of authors of a newer version
@@ -110,17 +165,35 @@ impl Replica {
     fn check(&mut self, signed: SignedChange) -> Result<Incoming, Box<Rejected>> {
         let body = signed.verify(self.cluster_id).map_err(Rejected::Change)?;
         let author = body.author;
-        let Some(member) = self.members.get(&author) else {
+        let Some(member) = self.membership.get(author) else {
             return Err(Rejected::NotAMember(author).into());
         };
-        let is_cluster = matches!(body.document, DocumentId::Cluster { .. });
-        if is_cluster && member.role != NodeRole::Server {
+        let may_write = match body.document {
+            DocumentId::Node { .. } => true,
+            DocumentId::Cluster { generation } => self.may_write(author, member, generation),
+        };
+        if !may_write {
             return Err(Rejected::Change(ChangeError::NotPermitted { author }).into());
         }
         if self.quarantine.contains(&author) {
             return Err(Rejected::Quarantined(author).into());
         }
         Incoming::decode(body, signed).map_err(|error| self.reject(author, error).into())
+    }
+
+    /// Returns whether a node may write a generation of the cluster document.
+    fn may_write(&self, author: NodeId, member: &Member, generation: u64) -> bool {
+        let present = self.generation();
+        let exclusions = self.cluster.exclusions(generation >= present);
+        let may = member.role == NodeRole::Server && !exclusions.left.contains(&author);
+        if !member.is_former {
+            return may;
+        }
+        // What it wrote before the rotation is repeated by the first checkpoint after it. Only a node that knows nothing takes a
+        // checkpoint of a former member.
+        let knows_nothing = self.progress.versions.cluster.is_empty();
+        let is_before = exclusions.epoch < self.signing_key().epoch;
+        may && if generation > present { knows_nothing } else { is_before }
     }
 
     pub(super) fn reject(&mut self, author: NodeId, error: DocumentError) -> Rejected {

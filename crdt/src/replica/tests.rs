@@ -198,6 +198,7 @@ fn info(supports: Supports) -> NodeInfo {
         labels: BTreeMap::new(),
         addresses: Vec::new(),
         supports,
+        epoch: 0,
     }
 }
 
@@ -551,3 +552,5 @@ fn revoked_tokens_are_those_of_the_id_or_of_the_user_until_then() {
     assert!(revoked("18", "ada/x", 50) && !revoked("18", "ada/x", 51));
     assert!(!revoked("18", "ada", 1) && !revoked("token/17", "bob", 1));
 }
+
+mod trust;

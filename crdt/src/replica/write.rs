@@ -168,7 +168,7 @@ impl Replica {
 
     /// Returns these changes with this node's certificate, for gossip.
     pub fn batch(&self, changes: Vec<SignedChange>) -> Batch {
-        let own = self.members.get(&self.id).map(|member| member.certificate.clone());
+        let own = self.own_certificate().map(str::to_owned);
         Batch { certificates: own.into_iter().collect(), changes }
     }
 }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vc_crdt::{
     ClusterChange, FileKey, ImageRecord, JoinKey, JoinRecord, MoveOrder, RevocationKey,
-    TokenRecord, View, Write,
+    TokenRecord, TrustKey, View, Write,
 };
 use vc_protocol::audit::{AuditAction, AuditRow, ChangeRef};
 use vc_protocol::change::{Actor, SignedChange};
@@ -236,7 +236,11 @@ fn effect(
             let TokenRecord { name, scope, .. } = read(token)?;
             let what = match scope {
                 Scope::User(role) => format!("user {name} ({})", role.as_str()),
-                Scope::Join(role) | Scope::Member(role) => format!("a node ({})", role.as_str()),
+                Scope::Join(role) | Scope::Member(role) | Scope::Former(role) => {
+                    format!("a node ({})", role.as_str())
+                }
+                // Never listed.
+                Scope::Signing(_) => "a signing key".to_owned(),
             };
             Effect::new(A::TokenCreated, format!("created token {key} for {what}"))
         }
@@ -260,13 +264,19 @@ fn effect(
             let verb = if after.is_some() { "changed" } else { "removed" };
             Effect::new(A::PolicyChanged, format!("{verb} the policy of project {key}"))
         }
-        ("trust", after) => {
-            let verb = if after.is_some() { "changed" } else { "removed" };
-            Effect::new(A::TrustChanged, format!("{verb} the cluster's signing keys ({key})"))
+        ("trust", Some(_)) => {
+            let text = match key.parse().ok()? {
+                TrustKey::Epoch(epoch) => format!("rotated the signing key (epoch {epoch})"),
+                TrustKey::Certificate { node, .. } => {
+                    format!("issued a new certificate for {}", view.name(node))
+                }
+            };
+            Effect::new(A::TrustChanged, text)
         }
-        // Moves that are done, and tokens that have expired, are forgotten.
+        // Certificates of earlier signing keys, moves that are done, and tokens that have expired, are forgotten.
         (
-            "scale" | "moves" | "images" | "tombstones" | "tokens" | "revocations" | "joins",
+            "scale" | "moves" | "images" | "tombstones" | "tokens" | "revocations" | "joins"
+            | "trust",
             None,
         )
         | ("left", None) => None,

@@ -281,7 +281,7 @@ impl Engine {
         for entry in &received.unreadable {
             tracing::warn!(document = ?entry.document, map = entry.map, key = entry.key, error = %entry.error, "ignored an unreadable entry");
         }
-        self.dirty |= !received.accepted.is_empty();
+        self.dirty |= !received.accepted.is_empty() || !received.certificates.is_empty();
         self.audit(&received.accepted);
         self.pending.changes.extend(received.accepted);
         self.pending.certificates.extend(received.certificates);
@@ -393,6 +393,10 @@ impl Engine {
     fn update_view(&mut self) {
         let held = self.replica.held();
         self.own.holds = held.holds();
+        let epoch = self.replica.signing_key().epoch;
+        if let Some(info) = &mut self.own.info {
+            info.epoch = if self.replica.own_certificate().is_some() { epoch } else { 0 };
+        }
         let mut nodes = self.replica.nodes().clone();
         if self.may_write_own_document() {
             // What is about to be written counts already, above all the incarnation: the last one may be accused, and this
@@ -402,6 +406,7 @@ impl Engine {
         let view = View {
             held,
             servers: self.replica.servers().collect(),
+            trust: self.replica.trust(),
             ..View::from_states(self.replica.cluster().clone(), nodes, self.replica.knows())
         };
         if view.held != self.view.held {
@@ -521,6 +526,9 @@ impl Engine {
         {
             return Err(MutationError::OlderMembers(cannot));
         }
+        if self.view.trust.epoch() > 0 && self.replica.own_certificate().is_none() {
+            return Err(MutationError::NotCertified);
+        }
         let (wanted, changes) = mutation.apply(&self.view, &by, now)?;
         let id = self.replica.id();
         let confirms = |member| member == id || self.anti_entropy.is_confirmed(member);
@@ -531,6 +539,7 @@ impl Engine {
             tracing::info!(by = name, %change, "command");
         }
         self.dirty |= change.is_some();
+        self.pending.replaced.extend(self.replica.take_dropped());
         Ok((change.into_iter().collect(), changes))
     }
 

@@ -34,4 +34,6 @@ pub use identity::Process;
 pub use interface::{
     Clock, Config, Durable, HISTORY, Input, MIN_CLOCK_OFFSET, Output, Timing, Vitals,
 };
-pub use mutation::{FindError, Mutation, MutationError, find_node, find_service, find_services};
+pub use mutation::{
+    FindError, Mutation, MutationError, NewSigningKey, find_node, find_service, find_services,
+};

@@ -10,6 +10,7 @@ pub(crate) mod revision;
 #[allow(clippy::expect_used, reason = "tests")]
 mod tests;
 mod tokens;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +26,7 @@ use vc_protocol::{Millis, Name, NodeId, ServiceKey, VolumeKey};
 
 pub use error::MutationError;
 pub use find::{FindError, find_node, find_service, find_services};
+pub use trust::NewSigningKey;
 
 /// A change that a user asks for. `service` and `node` texts are as users write them: see [`find_service`] and
 /// [`find_node`].
@@ -127,6 +129,17 @@ pub enum Mutation {
         /// What they may no longer use.
         policy: ProjectPolicy,
     },
+    /// Puts a new signing key into effect.
+    RotateTrust(Box<NewSigningKey>),
+    /// Adds certificates of the signing key for nodes that it had none for.
+    Certify {
+        /// The signing key.
+        key: NodeId,
+        /// The certificates.
+        certificates: BTreeMap<NodeId, String>,
+    },
+    /// Replaces secrets and configs by the same ones, sealed with another key. Those that are gone are left out.
+    Reseal(BTreeMap<FileKey, SealedFile>),
     /// Removes a volume and its data.
     RemoveVolume {
         /// The volume.
@@ -149,6 +162,7 @@ impl Mutation {
                 Some("keep policies of projects")
             }
             Self::Image { projects: Some(_), .. } => Some("limit images to projects"),
+            Self::RotateTrust(_) | Self::Certify { .. } => Some("follow another signing key"),
             _ => None,
         }
     }
@@ -217,10 +231,7 @@ impl Mutation {
                 if !force {
                     check_empty(view, node)?;
                 }
-                state.left.insert(node, now);
-                state.drained.remove(&node);
-                state.moves.retain(|_, order| order.from != node && order.to != node);
-                vec![Change::Left { node, node_name: view.name(node) }]
+                vec![remove_node(view, &mut state, node, now)]
             }
             Self::IssueToken { id, record } => {
                 tokens::forget_expired(&mut state, now);
@@ -246,10 +257,35 @@ impl Mutation {
             Self::DenyProject { project, policy } => {
                 vec![policies::deny(&mut state, project, policy)?]
             }
+            Self::RotateTrust(new) => trust::rotate(view, &mut state, new, by, now)?,
+            Self::Certify { key, certificates } => {
+                if view.trust.signing.is_none_or(|signing| signing.key != *key) {
+                    return Err(MutationError::RotatedMeanwhile);
+                }
+                trust::certify(&mut state, *key, certificates.clone());
+                Vec::new()
+            }
+            Self::Reseal(files) => {
+                let held = files.iter().filter(|(key, _)| view.cluster.files.contains_key(key));
+                let held = held.map(|(key, file)| (key.clone(), file.clone()));
+                let held: Vec<_> = held.collect();
+                let files = held.len() as u64;
+                state.files.extend(held);
+                vec![Change::FilesSealed { files }]
+            }
             Self::RemoveVolume { volume } => vec![remove_volume(view, &mut state, volume, now)?],
         };
         Ok((state, changes))
     }
+}
+
+/// Takes a node out of the cluster for good.
+fn remove_node(view: &View, state: &mut ClusterState, node: NodeId, now: Millis) -> Change {
+    state.left.insert(node, now);
+    state.drained.remove(&node);
+    state.moves.retain(|_, order| order.from != node && order.to != node);
+    let knows_key = view.servers.contains(&node);
+    Change::Left { node, node_name: view.name(node), knows_key }
 }
 
 /// Returns the service that a text names. Errors: it matches none or several, or the one is unreadable.

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use vc_crdt::liveness::accuses;
-use vc_crdt::{NodeState, View};
+use vc_crdt::{NodeState, TrustEntry, TrustKey, View};
 use vc_placement::{Plan, Refusal, Relocation, rebalance as relocations};
 use vc_protocol::control::{
     InstanceRow, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ServiceDetail,
-    ServiceRow, StatusReport, TokenRow, UnplacedRow, VolumeRow,
+    ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, VolumeRow,
 };
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::Deployment;
-use vc_protocol::token::Scope;
+use vc_protocol::token::{Scope, SigningKey};
 use vc_protocol::{
     ClusterId, InstanceId, Millis, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey,
 };
@@ -200,7 +200,11 @@ pub fn tokens(view: &View, now: Millis) -> Vec<TokenRow> {
         .map(|(id, record)| {
             let (kind, role) = match record.scope {
                 Scope::User(role) => ("user", role.as_str()),
-                Scope::Join(role) | Scope::Member(role) => ("node", role.as_str()),
+                Scope::Join(role) | Scope::Member(role) | Scope::Former(role) => {
+                    ("node", role.as_str())
+                }
+                // Never listed.
+                Scope::Signing(_) => ("signing key", ""),
             };
             TokenRow {
                 id: id.clone(),
@@ -249,6 +253,41 @@ fn unreachable(view: &View, by: NodeId) -> Vec<NodeId> {
     view.nodes.keys().copied().filter(|&of| accuses(&view.nodes, by, of)).collect()
 }
 
+/// Returns the signing key and the certificates of the nodes that have not left; `None` for a view of documents alone.
+pub fn trust(view: &View) -> Option<TrustReport> {
+    let SigningKey { epoch, key } = view.trust.signing?;
+    let row = |(&id, state): (&NodeId, &NodeState)| {
+        let is_present = state.info.as_ref().is_some_and(|info| info.epoch == epoch);
+        let certificate = match view.trust.members.contains_key(&id) {
+            true if is_present => "present",
+            true => "issued",
+            false => "missing",
+        };
+        TrustRow {
+            id,
+            name: view.name(id),
+            role: role(view, id),
+            up: view.up.contains(&id),
+            certificate: certificate.to_owned(),
+        }
+    };
+    let rotation = match view.cluster.trust.get(&TrustKey::Epoch(epoch)) {
+        Some(TrustEntry::Rotation(rotation)) => Some(rotation),
+        _ => None,
+    };
+    Some(TrustReport {
+        epoch,
+        key,
+        rotated: rotation.map(|it| it.rotated),
+        rotated_by: rotation.map(|it| it.rotated_by.clone()),
+        nodes: view.nodes.iter().map(row).collect(),
+    })
+}
+
+fn role(view: &View, node: NodeId) -> String {
+    if view.servers.contains(&node) { "server" } else { "worker" }.to_owned()
+}
+
 /// Says that a node holds everything.
 fn holds(state: &NodeState) -> Option<String> {
     let version = &state.info.as_ref()?.version;
@@ -273,7 +312,7 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
             id,
             name: view.name(id),
             state: if up { NodeStatus::Up } else { NodeStatus::Down },
-            role: if view.servers.contains(&id) { "server" } else { "worker" }.to_owned(),
+            role: role(view, id),
             problem: state.runtime_error.clone().or_else(|| holds(state)).unwrap_or_default(),
             draining: view.cluster.drained.get(&id).copied().unwrap_or(false),
             restarting: up && state.restarting.is_some(),

@@ -24,6 +24,7 @@ mod service;
 mod services;
 mod session;
 mod tokens;
+mod trust;
 mod volumes;
 mod watch;
 

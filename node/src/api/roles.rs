@@ -51,6 +51,7 @@ fn needs(request: &Request) -> Needs {
         | Request::Multiplex
         | Request::Fetch(_)
         | Request::Socket(_)
+        | Request::Trust
         | Request::Logs(_) => (UserRole::Viewer, false),
         Request::Exec(_) | Request::CopyOut(_) | Request::CopyIn(_) => (UserRole::Deployer, false),
         Request::Deploy { .. }
@@ -67,6 +68,7 @@ fn needs(request: &Request) -> Needs {
         | Request::CreateToken(_)
         | Request::AllowProject { .. }
         | Request::DenyProject { .. }
+        | Request::RotateTrust { .. }
         | Request::RevokeToken { .. }
         | Request::RevokeUser { .. } => (UserRole::Admin, true),
     };

@@ -39,6 +39,7 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Events { .. }
         | Request::Images
         | Request::Projects
+        | Request::Trust
         | Request::Volumes => Touches::Lists,
         Request::Instances { service: Some(service) }
         | Request::Inspect { service, .. }
@@ -58,7 +59,8 @@ fn touches(request: &mut Request) -> Touches<'_> {
         }
         Request::RemoveVolume { volume } => Touches::Project(&volume.project),
         Request::PushImage(_) => Touches::Image,
-        Request::Rebalance { .. }
+        Request::RotateTrust { .. }
+        | Request::Rebalance { .. }
         | Request::Drain { .. }
         | Request::Leave { .. }
         | Request::CreateToken(_)
@@ -155,6 +157,7 @@ mod tests {
             | Request::Images
             | Request::Volumes
             | Request::Projects
+            | Request::Trust
             | Request::PushImage(_) => May::Any,
             Request::Deploy { .. }
             | Request::Diff { .. }
@@ -173,7 +176,8 @@ mod tests {
             | Request::Logs(_)
             | Request::Fetch(_)
             | Request::Socket(_) => May::OfProject,
-            Request::Rebalance { .. }
+            Request::RotateTrust { .. }
+            | Request::Rebalance { .. }
             | Request::Drain { .. }
             | Request::Leave { .. }
             | Request::CreateToken(_)
@@ -247,6 +251,8 @@ mod tests {
             json!({"op": "deny_project", "project": project, "policy": {"devices": true}}),
             json!({"op": "revoke_token", "token": "1"}),
             json!({"op": "revoke_user", "user": "ada"}),
+            json!({"op": "rotate_trust", "members": []}),
+            json!({"op": "trust"}),
         ];
         let requests = all.into_iter().map(|it| serde_json::from_value(it).expect("a request"));
         requests.collect()

@@ -177,6 +177,8 @@ impl ControlService {
             }
             Request::CreateToken(request) => self.create_token(user, &request).await,
             Request::Tokens => Ok(self.tokens()),
+            Request::Trust => self.trust(),
+            Request::RotateTrust { members } => self.rotate_trust(user, members).await,
             Request::Projects => Ok(self.projects(user)),
             Request::AllowProject { project, policy } => {
                 self.cluster.mutate(user, Mutation::AllowProject { project, policy }).await

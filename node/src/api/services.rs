@@ -9,7 +9,6 @@ use vc_protocol::spec::{Deployment, FileContent};
 
 use super::{ControlService, mask, plan, privileges};
 use crate::auth::User;
-use crate::identity::Membership;
 use crate::secrets::{SealedDeployment, seal_deployment_files};
 
 impl ControlService {
@@ -90,8 +89,9 @@ impl ControlService {
         plan::check(&deployments)?;
         let view = self.cluster.latest().view;
         self.images.pin(&view, self.cluster.membership().node, &mut deployments).await;
-        let Membership { seal, cluster, .. } = self.cluster.membership();
-        Ok(seal_deployment_files(seal.as_ref(), *cluster, deployments, files)?)
+        let membership = self.cluster.membership();
+        let (keys, held) = (membership.file_keys(), &view.cluster.files);
+        Ok(seal_deployment_files(keys.as_ref(), membership.cluster, held, deployments, files)?)
     }
 
     /// Returns a service to its previous spec.

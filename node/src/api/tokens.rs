@@ -105,11 +105,9 @@ impl ControlService {
             return Err(TokenRequestError::NoBrowserAddress);
         }
         let id = getrandom::u64()?;
-        let issuer = Issuer {
-            cluster: membership.cluster,
-            key: &membership.key,
-            certificate: &membership.certificate,
-        };
+        let certificate = membership.credentials.certificate();
+        let issuer =
+            Issuer { cluster: membership.cluster, key: &membership.key, certificate: &certificate };
         let issued = crate::clock::now();
         let uses =
             matches!(permits.scope, Scope::Join(_)).then(|| request.uses.unwrap_or(1).max(1));

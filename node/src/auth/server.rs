@@ -12,7 +12,7 @@ use vc_protocol::auth::{
     AuthResponse, ClientHello, Credentials, JoinResponse, MAX_AUTH_FRAME, ServerHello,
 };
 use vc_protocol::change::Subject;
-use vc_protocol::token::{NodeRole, Scope, TokenError, issue_certificate, verify_certificate};
+use vc_protocol::token::{Certificate, NodeRole, Scope, TokenError};
 use vc_protocol::{ApiError, Name, NodeId, ProtocolVersions};
 
 use super::limits::{
@@ -29,6 +29,7 @@ use crate::network::connection_gater::ConnectionGater;
 use crate::network::inbound::Inbound;
 use crate::seal::Seal;
 use crate::snapshot::Snapshot;
+use crate::trust::Admitted;
 use vc_client::frames::{FrameError, Frames};
 
 /// Why a handshake did not complete.
@@ -61,6 +62,8 @@ enum Refusal {
     Version { client: ProtocolVersions },
     #[error("this node is a worker and cannot admit nodes: join through a server")]
     Worker,
+    #[error("this server does not have the signing key of the cluster yet: try again, or another")]
+    NoSigningKey,
     #[error("this node is stopping: use another with --peer")]
     Stopping,
     #[error("{0}")]
@@ -75,6 +78,7 @@ pub(crate) struct AuthServer {
     pub(crate) driver: mpsc::Sender<DriverMessage>,
     pub(crate) snapshot: watch::Receiver<Snapshot>,
     pub(crate) verifier: TokenVerifier,
+    pub(crate) admitted: Admitted,
 }
 
 impl AuthServer {
@@ -136,7 +140,7 @@ impl AuthServer {
         let mut frames = Frames::new(stream, MAX_AUTH_FRAME);
         let exchange = async {
             let ClientHello { versions } = frames.receive().await?;
-            let certificate = self.membership.certificate.clone();
+            let certificate = self.membership.credentials.certificate();
             frames.send(&ServerHello { certificate, versions: ProtocolVersions::OURS }).await?;
             Ok::<_, FrameError>((versions, frames.receive::<Credentials>().await?))
         };
@@ -199,10 +203,18 @@ impl AuthServer {
         certificate: String,
     ) -> Result<bool, Refusal> {
         let node = self.node(peer)?;
-        verify_certificate(&certificate, self.membership.cluster, Some(node))
-            .map_err(VerifyError::from)?;
+        let read =
+            Certificate::read(&certificate, self.membership.cluster).map_err(VerifyError::from)?;
+        if read.node != node || read.is_former {
+            return Err(VerifyError::from(TokenError::WrongNode).into());
+        }
+        // One that does not know of a rotation yet shows the certificate from before.
         let known = self.gater.is_member(&peer);
         if !known {
+            let signing = self.snapshot.borrow().view.trust.signing;
+            if signing.is_some_and(|signing| signing.key != read.signing.key) {
+                return Err(VerifyError::from(TokenError::Superseded).into());
+            }
             let message = DriverMessage::Input(Input::Certificate(certificate));
             let _ = self.driver.send(message).await;
             self.gater.admit(peer);
@@ -218,15 +230,18 @@ impl AuthServer {
         token: &str,
         name: &Name,
     ) -> Result<JoinResponse, Refusal> {
-        let claims = self.verifier.claims(token)?;
+        let claims = self.verifier.claims(token)?.claims;
         let Scope::Join(role) = claims.scope else {
             let (found, wanted) = (claims.scope.kind(), "node");
             return Err(VerifyError::from(TokenError::WrongScope { found, wanted }).into());
         };
         let root = self.membership.root.as_ref().ok_or(Refusal::Worker)?;
         let node = self.node(peer)?;
-        let certificate =
-            issue_certificate(root, node, role, clock::now()).map_err(VerifyError::from)?;
+        let signing = self.snapshot.borrow().view.trust.signing;
+        let signer = self.membership.signer().filter(|it| Some(it.signing()) == signing);
+        let signer = signer.ok_or(Refusal::NoSigningKey)?;
+        let certificate = signer.certify(node, Scope::Member(role), clock::now());
+        let certificate = certificate.map_err(VerifyError::from)?;
         // Durable on this node before the new one relies on it: the other members learn of it from here.
         let (answer, certificates) = oneshot::channel();
         let message = DriverMessage::Admit {
@@ -245,13 +260,16 @@ impl AuthServer {
         self.driver.send(message).await.map_err(|_| Refusal::Stopping)?;
         let certificates =
             certificates.await.map_err(|_| Refusal::Stopping)?.map_err(Refusal::NotAdmitted)?;
+        self.admitted.add(node, role);
         self.gater.admit(peer);
+        let signing_key = self.membership.credentials.signing_key(signer.signing().key);
         tracing::info!(%node, %name, token = claims.jti, ?role, "node joined");
         let is_server = role == NodeRole::Server;
         Ok(JoinResponse {
             certificate,
             certificates,
             cluster_key: is_server.then(|| encode_key(root)).flatten(),
+            signing_key: signing_key.filter(|_| is_server).and_then(|it| encode_key(&it)),
             file_key: self.membership.seal.as_ref().filter(|_| is_server).map(Seal::encode),
             peers: self.peer_addresses(Audience::Node),
         })
@@ -264,7 +282,7 @@ impl AuthServer {
         Client { address, via }: Client,
         sessions: &SessionLimiter,
     ) -> Result<(User, SessionPermit), Refusal> {
-        let Grant { name, token: id, rights, issuer, issued, expires } =
+        let Grant { name, token: id, rights, issuer, signing, issued, expires } =
             self.verifier.user(token)?;
         let permit = sessions.acquire(&id)?;
         let (credential, quota) = (Arc::from(token), Arc::clone(&permit.quota));
@@ -274,6 +292,7 @@ impl AuthServer {
             credential,
             rights,
             issuer,
+            signing,
             issued,
             expires,
             address,

@@ -7,7 +7,9 @@ use libp2p::PeerId;
 use tokio::sync::watch;
 use vc_crdt::View;
 use vc_protocol::change::Subject;
-use vc_protocol::token::{Claims, Scope, TokenError, UserRole, decode_unverified, verify};
+use vc_protocol::token::{
+    NodeRole, Scope, SigningKey, TokenError, UserRole, Verified, decode_unverified, verify_chain,
+};
 use vc_protocol::wire::MAX_FRAME;
 use vc_protocol::{ApiError, ClusterId, ErrorCode, Millis, NodeId, ServiceKey};
 
@@ -29,6 +31,8 @@ pub(crate) struct Grant {
     pub(crate) rights: Rights,
     /// The node that issued it.
     pub(crate) issuer: NodeId,
+    /// The signing key of that node's certificate in the token.
+    pub(crate) signing: SigningKey,
     /// When it was issued, in milliseconds since the Unix epoch.
     pub(crate) issued: Millis,
     /// When it expires, in milliseconds since the Unix epoch.
@@ -51,6 +55,11 @@ pub(crate) enum VerifyError {
     /// The tokens of a node that was removed end with its membership.
     #[error("the token was issued by {0}, which was removed from the cluster: ask for a new one")]
     RemovedIssuer(NodeId),
+    /// A server that was removed knows the signing key of its time, and can make up servers that issue tokens.
+    #[error(
+        "the token was issued by {0}, which is no server of the cluster since the signing key was rotated: ask for a new one"
+    )]
+    UnknownIssuer(NodeId),
     #[error("the token was revoked: ask for a new one")]
     Revoked,
 }
@@ -60,6 +69,8 @@ impl VerifyError {
     pub(crate) fn origin(&self, token: &str) -> Origin {
         let is_signed = match self {
             Self::RemovedIssuer(_) | Self::Revoked => true,
+            // Whoever made that issuer up has also made up the name.
+            Self::UnknownIssuer(_) => false,
             Self::Token(error) => matches!(
                 error,
                 TokenError::Expired | TokenError::NotYetValid | TokenError::WrongScope { .. }
@@ -82,12 +93,13 @@ pub(crate) struct TokenVerifier {
 
 impl TokenVerifier {
     /// Verifies a token of any kind.
-    pub(crate) fn claims(&self, token: &str) -> Result<Claims, VerifyError> {
-        let claims = verify(token, self.cluster, crate::clock::now())?;
+    pub(crate) fn claims(&self, token: &str) -> Result<Verified, VerifyError> {
+        let verified = verify_chain(token, self.cluster, crate::clock::now())?;
+        let Verified { claims, signing } = &verified;
         let issued = claims.iat.saturating_mul(1000);
         let view = &self.snapshot.borrow().view;
-        check_revocation(view, claims.iss, &claims.jti, &claims.sub, issued)?;
-        Ok(claims)
+        check_revocation(view, (claims.iss, *signing), &claims.jti, &claims.sub, issued)?;
+        Ok(verified)
     }
 
     /// Returns whether a node was removed from the cluster.
@@ -97,7 +109,7 @@ impl TokenVerifier {
 
     /// Verifies a user token.
     pub(crate) fn user(&self, token: &str) -> Result<Grant, VerifyError> {
-        let claims = self.claims(token)?;
+        let Verified { claims, signing } = self.claims(token)?;
         let Scope::User(role) = claims.scope else {
             let (found, wanted) = (claims.scope.kind(), "user");
             return Err(TokenError::WrongScope { found, wanted }.into());
@@ -106,7 +118,7 @@ impl TokenVerifier {
             [claims.iat, claims.exp.unwrap_or(0)].map(|seconds| seconds.saturating_mul(1000));
         let (name, token, issuer) = (claims.sub, claims.jti, claims.iss);
         let rights = Rights { name: name.clone(), role, limits: claims.limits };
-        Ok(Grant { name, token, rights, issuer, issued, expires })
+        Ok(Grant { name, token, rights, issuer, signing, issued, expires })
     }
 
     /// Returns the name of a node.
@@ -145,13 +157,18 @@ impl TokenVerifier {
 /// epoch.
 fn check_revocation(
     view: &View,
-    issuer: NodeId,
+    (issuer, signing): (NodeId, SigningKey),
     id: &str,
     user: &str,
     issued: Millis,
 ) -> Result<(), VerifyError> {
     if view.left.contains_key(&issuer) {
         return Err(VerifyError::RemovedIssuer(issuer));
+    }
+    // A server that joined a moment ago may not be known here, and tokens outlive the certificates of their issuers.
+    let is_server = view.trust.members.get(&issuer) == Some(&NodeRole::Server);
+    if !is_server && view.trust.signing.is_some_and(|present| present.key != signing.key) {
+        return Err(VerifyError::UnknownIssuer(issuer));
     }
     match view.cluster.is_revoked(id, user, issued) {
         true => Err(VerifyError::Revoked),
@@ -172,6 +189,8 @@ pub(crate) struct User {
     pub(crate) rights: Rights,
     /// The node that issued the token.
     pub(crate) issuer: NodeId,
+    /// The signing key of that node's certificate in the token.
+    pub(crate) signing: SigningKey,
     /// When the token was issued, in milliseconds since the Unix epoch.
     pub(crate) issued: Millis,
     /// When the token expires, in milliseconds since the Unix epoch.
@@ -194,7 +213,8 @@ impl User {
 
     /// Returns whether the cluster refuses the token now, although it was accepted and has not expired.
     pub(crate) fn is_revoked(&self, view: &View) -> bool {
-        check_revocation(view, self.issuer, &self.token, &self.name, self.issued).is_err()
+        check_revocation(view, (self.issuer, self.signing), &self.token, &self.name, self.issued)
+            .is_err()
     }
 
     /// Returns the author that signed changes name.

@@ -190,8 +190,10 @@ impl Driver {
                     Durable { certificates: vec![certificate.clone()], ..Durable::default() };
                 match self.persist(known).await {
                     Ok(()) => {
-                        self.step(Input::Certificate(certificate)).await;
-                        let _ = answer.send(Ok(self.engine.replica().certificates()));
+                        self.step(Input::Certificate(certificate.clone())).await;
+                        let certificates = self.engine.replica().certificates();
+                        let counts = certificates.contains(&certificate);
+                        let _ = answer.send(if counts { Ok(certificates) } else { Err(rotated()) });
                     }
                     Err(error) => {
                         let _ = answer.send(Err(disk_failed(&error)));
@@ -312,7 +314,7 @@ impl Driver {
                 Output::ViewChanged => {
                     self.publish_view();
                     self.update_network();
-                    self.shut_out();
+                    self.update_gater();
                 }
             }
         }
@@ -324,26 +326,46 @@ impl Driver {
         self.snapshot.send_modify(|snapshot| snapshot.duplicate = Some(Arc::from(reason)));
     }
 
-    /// Shuts out the nodes that have left the cluster, once the news had time to reach them.
-    fn shut_out(&self) {
-        for &node in self.engine.view().left.keys().filter(|it| **it != self.engine.replica().id())
-        {
-            let peer = node.peer_id();
-            if !self.context.gater.is_member(&peer) {
+    /// Lets the members in, and shuts out the nodes that are none any more, once the news had time to reach them.
+    fn update_gater(&self) {
+        let (view, own) = (self.engine.view(), self.engine.replica().id());
+        for node in view.trust.members.keys() {
+            self.context.gater.admit(node.peer_id());
+        }
+        for peer in self.context.gater.members() {
+            let Ok(node) = NodeId::try_from(peer) else { continue };
+            if node == own || view.trust.members.contains_key(&node) {
                 continue;
             }
             let (gater, network) = (self.context.gater.clone(), self.context.network.clone());
+            let latest = self.snapshot.subscribe();
             tokio::spawn(async move {
                 tokio::time::sleep(NOTICE).await;
-                if gater.remove(&peer) {
+                // It may have been given a certificate of the new signing key.
+                let is_member = latest.borrow().view.trust.members.contains_key(&node);
+                if !is_member && gater.remove(&peer) {
                     let _ = network.send(Command::Disconnect(node)).await;
                 }
             });
         }
     }
 
+    /// Uses the certificate that a rotation of the signing key has given this node.
+    fn update_certificate(&self) {
+        let membership = &self.context.membership;
+        let Some(certificate) = self.engine.replica().own_certificate() else { return };
+        if certificate == membership.credentials.certificate() {
+            return;
+        }
+        tracing::info!("this node has a new membership certificate");
+        if let Err(error) = membership.replace_certificate(certificate) {
+            tracing::error!(%error, "cannot save the new certificate: it is taken from the documents at the next start");
+        }
+    }
+
     /// Publishes the engine's view to the other tasks.
     fn publish_view(&self) {
+        self.update_certificate();
         let view = self.engine.view();
         let left = self.engine.has_left();
         self.snapshot.send_modify(|snapshot| {
@@ -416,6 +438,11 @@ impl Driver {
         }
         sent
     }
+}
+
+fn rotated() -> ApiError {
+    let message = "the cluster's signing key was rotated while the node joined";
+    ApiError::new(ErrorCode::Aborted, message).with_hint("try again")
 }
 
 fn disk_failed(error: &StoreError) -> ApiError {

@@ -66,15 +66,15 @@ impl FileClient {
     /// # Errors
     /// The cluster has no such file, or no server handed it over.
     pub(crate) async fn open(&self, request: FileRequest) -> Result<Vec<u8>, OpenFileError> {
-        match &self.membership.seal {
-            Some(seal) => {
+        match self.membership.file_keys() {
+            Some(keys) => {
                 let FileRequest { instance, file, version } = request;
                 let project = instance.slot.service.project;
                 let key = FileKey { project, file: file.clone(), version };
                 let view = self.snapshot.get().map(|it| Arc::clone(&it.borrow().view));
                 let sealed = view.as_ref().and_then(|view| view.cluster.files.get(&key));
                 let sealed = sealed.ok_or_else(|| OpenFileError::NotFound(file.clone()))?;
-                let opened = seal.open(self.membership.cluster, &key, sealed);
+                let opened = keys.open(self.membership.cluster, &key, sealed);
                 opened.ok_or(OpenFileError::WrongKey(file))
             }
             None => self.ask(request).await,

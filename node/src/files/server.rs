@@ -81,8 +81,7 @@ impl FileServer {
     /// Returns the content that a node asks for. A refusal that a later view may lift is held until then, for at most
     /// [`VIEW_TIMEOUT`].
     async fn content(&self, node: NodeId, request: &FileRequest) -> Result<Vec<u8>, Refusal> {
-        let Membership { seal, cluster, .. } = &*self.membership;
-        let seal = seal.as_ref().ok_or(Refusal::Worker)?;
+        let keys = self.membership.file_keys().ok_or(Refusal::Worker)?;
         let mut snapshot = self.snapshot.clone();
         let decided = |snapshot: &Snapshot| match file_access(&snapshot.view, node, request) {
             Ok(_) => true,
@@ -92,7 +91,7 @@ impl FileServer {
         let view: Arc<View> = Arc::clone(&snapshot.borrow().view);
         let key = file_access(&view, node, request)?;
         let sealed = view.cluster.files.get(&key);
-        let opened = sealed.and_then(|sealed| seal.open(*cluster, &key, sealed));
+        let opened = sealed.and_then(|sealed| keys.open(self.membership.cluster, &key, sealed));
         opened.ok_or(Refusal::WrongKey(key.file))
     }
 
@@ -135,6 +134,7 @@ async fn send(
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
+    use std::path::PathBuf;
 
     use futures::FutureExt as _;
     use vc_crdt::{ClusterState, FileKey, KnownVersions, NodeState, ServiceRecord};
@@ -143,6 +143,7 @@ mod tests {
     use vc_protocol::{ClusterId, InstanceId, Keypair};
 
     use super::*;
+    use crate::credentials::Credentials;
     use crate::seal::Seal;
 
     fn key(number: u8) -> Keypair {
@@ -212,10 +213,11 @@ mod tests {
             ..ClusterState::default()
         };
         let membership = Membership {
+            dir: PathBuf::new(),
             key: key(1),
             node: node(1),
             cluster,
-            certificate: String::new(),
+            credentials: Credentials::new(String::new(), Vec::new()),
             root: Some(key(1)),
             seal: Some(seal),
             since: 0,

@@ -16,7 +16,7 @@ use libp2p::{
 use tokio::sync::mpsc;
 use vc_protocol::wire::{
     AUDIT_PROTOCOL, AUTH_PROTOCOL, EXEC_PROTOCOL, FILES_PROTOCOL, IMAGE_PROTOCOL, LOGS_PROTOCOL,
-    MAX_GOSSIP, ROUTE_PROTOCOL, SYNC_PROTOCOL,
+    MAX_GOSSIP, ROUTE_PROTOCOL, SYNC_PROTOCOL, TRUST_PROTOCOL,
 };
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
@@ -76,6 +76,7 @@ pub(crate) struct Member {
     pub(crate) image_inbound: inbound::Behaviour,
     pub(crate) files_inbound: inbound::Behaviour,
     pub(crate) audit_inbound: inbound::Behaviour,
+    pub(crate) trust_inbound: inbound::Behaviour,
 }
 
 /// Handles that open streams.
@@ -105,6 +106,8 @@ pub(crate) struct Streams {
     pub(crate) files: Incoming,
     /// Requests about the audit log, from members.
     pub(crate) audit: Incoming,
+    /// Private keys, from servers.
+    pub(crate) trust: Incoming,
 }
 
 /// Builds the protocols.
@@ -125,6 +128,7 @@ pub(super) fn behaviour(
     let (image_inbound, image_streams) = inbound::Behaviour::new(IMAGE_PROTOCOL);
     let (files_inbound, files_streams) = inbound::Behaviour::new(FILES_PROTOCOL);
     let (audit_inbound, audit_streams) = inbound::Behaviour::new(AUDIT_PROTOCOL);
+    let (trust_inbound, trust_streams) = inbound::Behaviour::new(TRUST_PROTOCOL);
     let incoming = Streams {
         auth: auth_streams,
         sync: sync_streams,
@@ -134,6 +138,7 @@ pub(super) fn behaviour(
         image: image_streams,
         files: files_streams,
         audit: audit_streams,
+        trust: trust_streams,
     };
     let controls = Controls { auth: auth.new_control(), members: streams.new_control() };
     let peer = key.public().to_peer_id();
@@ -198,6 +203,7 @@ pub(super) fn behaviour(
                 image_inbound,
                 files_inbound,
                 audit_inbound,
+                trust_inbound,
             },
             gater,
         ),

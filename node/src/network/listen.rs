@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 use libp2p::multiaddr::Protocol;
@@ -9,7 +10,6 @@ use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, gossipsub};
 use tokio::sync::mpsc;
 use vc_protocol::gossip::topic;
-use vc_protocol::{ClusterId, Keypair};
 
 use super::circuits::Circuits;
 use super::config::{Config, NetworkError};
@@ -19,17 +19,17 @@ use super::connections::{Connections, is_circuit};
 use super::swarm::{COMMANDS, Handles, Network};
 use super::{addresses, behaviour};
 use crate::driver_message::DriverMessage;
+use crate::identity::Membership;
 
 impl Network {
     /// Builds a swarm that listens on TCP, QUIC and WebRTC-direct.
     pub(crate) async fn listen(
         config: Config,
-        key: &Keypair,
-        cluster: ClusterId,
-        certificate: String,
+        membership: Arc<Membership>,
         gater: ConnectionGater,
         driver: mpsc::Sender<DriverMessage>,
     ) -> Result<(Self, Handles), NetworkError> {
+        let (key, cluster) = (&membership.key, membership.cluster);
         check_port(config.listen, config.port)?;
         let limiter = ConnectionLimiter::new(gater.clone());
         let (mut swarm, controls, streams) =
@@ -59,8 +59,8 @@ impl Network {
             topic,
             gater,
             limiter,
-            certificate,
-            cluster,
+            circuits: Circuits::new(key.public().to_peer_id()),
+            membership,
             auth: controls.auth,
             commands,
             own,
@@ -68,7 +68,6 @@ impl Network {
             listening: BTreeSet::new(),
             address_book: addresses::AddressBook::default(),
             connections: Connections::default(),
-            circuits: Circuits::new(key.public().to_peer_id()),
             asked_kademlia: BTreeMap::new(),
         };
         Ok((network, handles))

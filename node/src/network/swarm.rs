@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU8;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -15,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use vc_client::handshake::HandshakeError;
 use vc_engine::Input;
 use vc_protocol::gossip::Gossip;
-use vc_protocol::{ClusterId, NodeId, wire};
+use vc_protocol::{NodeId, wire};
 
 use super::addresses;
 use super::behaviour::{Behaviour, BehaviourEvent, Controls, MemberEvent, Streams};
@@ -25,6 +26,7 @@ use super::connection_gater::ConnectionGater;
 use super::connection_limiter::ConnectionLimiter;
 use super::connections::{ConnectionPath, Connections};
 use crate::driver_message::{DriverMessage, DuplicateFound};
+use crate::identity::Membership;
 
 /// Commands that may wait for the network task; the driver drops those beyond.
 pub(super) const COMMANDS: usize = 256;
@@ -63,8 +65,7 @@ pub(crate) struct Network {
     pub(super) topic: gossipsub::IdentTopic,
     pub(super) gater: ConnectionGater,
     pub(super) limiter: ConnectionLimiter,
-    pub(super) certificate: String,
-    pub(super) cluster: ClusterId,
+    pub(super) membership: Arc<Membership>,
     pub(super) auth: libp2p_stream::Control,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) own: mpsc::Sender<Command>,
@@ -304,9 +305,9 @@ impl Network {
         tracing::debug!(%peer, %connection, address = %endpoint.get_remote_address(), "connection established");
         if endpoint.is_dialer() {
             // The member may not know this node's certificate yet.
-            let (control, certificate, own) =
-                (self.auth.clone(), self.certificate.clone(), self.own.clone());
-            let cluster = self.cluster;
+            let (control, own) = (self.auth.clone(), self.own.clone());
+            let certificate = self.membership.credentials.certificate();
+            let cluster = self.membership.cluster;
             tokio::spawn(async move {
                 let result =
                     vc_client::handshake::prove_membership(control, node, cluster, certificate)

@@ -27,6 +27,12 @@ pub enum HandshakeError {
     /// Its certificate is invalid or belongs to another node. No credential was sent.
     #[error("invalid certificate: {0}")]
     Certificate(TokenError),
+    /// Its certificate depends on another signing key than the token, and that key does not follow from the token's. The token was
+    /// not sent.
+    #[error(
+        "the node has no certificate of the signing key that the token depends on: it does not know of a rotation yet, or was removed before"
+    )]
+    SigningKey,
     /// It is a member and speaks no version of the protocol that this program speaks. No credential was sent.
     #[error("the node speaks {node} of the protocol, this program {}: upgrade {}", ProtocolVersions::OURS, older(*.node))]
     Version {
@@ -98,6 +104,19 @@ pub async fn authenticate(
             error => HandshakeError::Certificate(error),
         },
     )?;
+
+    // A server that was removed knows the root key, but no signing key that was made since.
+    let token = match credentials {
+        Credentials::User { token, .. } | Credentials::Join { token, .. } => Some(token),
+        Credentials::Member { .. } => None,
+    };
+    if let Some(token) = token {
+        let is_issuer = token::decode_unverified(token).is_ok_and(|claims| claims.iss == node);
+        let known = token::signing_key_of(token, cluster);
+        if !is_issuer && !token::is_successor(&proof.certificate, cluster, known) {
+            return Err(HandshakeError::SigningKey);
+        }
+    }
 
     if versions.common(proof.versions).is_none() {
         return Err(HandshakeError::Version { node: proof.versions });

@@ -114,6 +114,7 @@ fn admitted() -> AuthResponse {
         // Larger than a frame before authentication.
         certificates: vec!["x".repeat(MAX_AUTH_FRAME); 4],
         cluster_key: None,
+        signing_key: None,
         file_key: None,
         peers: vec![],
     }))

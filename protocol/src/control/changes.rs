@@ -89,6 +89,9 @@ pub enum Change {
         node: NodeId,
         /// Its name.
         node_name: String,
+        /// Whether it was a server, and knows the signing key that counts.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        knows_key: bool,
     },
     /// The token is refused from now on.
     TokenRevoked {
@@ -99,6 +102,18 @@ pub enum Change {
     UserRevoked {
         /// Name of the user.
         user: String,
+    },
+    /// A new signing key counts, and these nodes have certificates of it.
+    SigningKeyRotated {
+        /// How often it was rotated so far.
+        epoch: u32,
+        /// The members that were issued a certificate.
+        members: Vec<NodeId>,
+    },
+    /// Secrets and configs are sealed with the key that belongs to the new signing key.
+    FilesSealed {
+        /// How many.
+        files: u64,
     },
     /// The image is pushed, and its reference means this image from now on.
     ImagePushed {
@@ -152,6 +167,11 @@ impl fmt::Display for Change {
             Self::Left { node_name, .. } => write!(f, "{node_name} has left the cluster"),
             Self::TokenRevoked { token } => write!(f, "token {token} is revoked"),
             Self::UserRevoked { user } => write!(f, "the tokens of {user} are revoked"),
+            Self::SigningKeyRotated { epoch, members } => {
+                let count = members.len();
+                write!(f, "the signing key is rotated: epoch {epoch}, {count} certificates issued")
+            }
+            Self::FilesSealed { files } => write!(f, "{files} secrets and configs sealed again"),
             Self::ImagePushed { reference, .. } => write!(f, "{reference} pushed"),
             Self::ImageUnchanged { reference, .. } => write!(f, "{reference} unchanged"),
             Self::VolumeRemoved { volume } => write!(f, "volume {volume} removed"),

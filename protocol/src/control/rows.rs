@@ -165,6 +165,37 @@ pub struct TokenRow {
     pub uses_left: Option<u32>,
 }
 
+/// The signing key of the cluster, and who has its certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustReport {
+    /// How often the key was rotated.
+    pub epoch: u32,
+    /// The peer id of the key.
+    pub key: NodeId,
+    /// When it was rotated last; `None` if never.
+    pub rotated: Option<Millis>,
+    /// Name of the user who rotated it last.
+    pub rotated_by: Option<String>,
+    /// The nodes that have not left.
+    pub nodes: Vec<TrustRow>,
+}
+
+/// The certificate of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustRow {
+    /// The node.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// `server` or `worker`.
+    pub role: String,
+    /// Whether it is up.
+    pub up: bool,
+    /// `present`: it uses its certificate; `issued`: it does not say so yet; `missing`: it has none of this key, so the others
+    /// refuse it.
+    pub certificate: String,
+}
+
 /// A slot with the instance that fills it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceRow {

@@ -1,7 +1,7 @@
 import type { Stream } from '@libp2p/interface'
 
 import { MeshError } from './api.js'
-import { verifyMember } from './certificate.js'
+import { verifyMember, verifySuccession } from './certificate.js'
 import { Frames } from './frames.js'
 import { Mux } from './mux.js'
 import type { Reply, UserRole } from './types.js'
@@ -45,6 +45,7 @@ export async function authenticate(connection: Connection, token: string, cluste
     await frames.sendJson({ version: 1 })
     const { certificate } = await frames.receiveJson<{ certificate: string }>()
     await verifyMember(String(certificate), cluster, connection.peer)
+    await verifySuccession(String(certificate), cluster, connection.peer, token)
     await frames.sendJson({ user: { token } })
     const welcome = await frames.receiveJson<Welcome>()
     if ('refused' in welcome) {

@@ -383,12 +383,15 @@ export type Change =
   | { change: 'created' | 'updated' | 'redeployed' | 'unchanged' | 'removed' | 'restarting' | 'rolled_back'; service: ServiceKey }
   | { change: 'scaled'; service: ServiceKey; from: number; to: number }
   | { change: 'moving'; slot: string; from: string; from_name: string; to: string; to_name: string; reason: string }
-  | { change: 'drained' | 'undrained' | 'left'; node: string; node_name: string }
+  | { change: 'drained' | 'undrained'; node: string; node_name: string }
+  | { change: 'left'; node: string; node_name: string; knows_key?: true }
   | { change: 'image_pushed' | 'image_unchanged'; reference: string; id: string }
   | { change: 'volume_removed'; volume: string }
   | { change: 'token_revoked'; token: string }
   | { change: 'user_revoked'; user: string }
   | { change: 'policy_changed'; project: string; allowed: string[] }
+  | { change: 'files_sealed'; files: number }
+  | { change: 'signing_key_rotated'; epoch: number; members: string[] }
 
 /** An answer to a request. */
 export type Reply =

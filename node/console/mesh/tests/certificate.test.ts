@@ -2,8 +2,8 @@ import './polyfills.js'
 
 import { describe, expect, it } from 'vitest'
 
-import { decodeClaims, verifyMember } from '../src/certificate.js'
-import { identity, jwt, memberClaims, userToken } from './credentials.js'
+import { decodeClaims, verifyMember, verifySuccession } from '../src/certificate.js'
+import { endorsement, identity, jwt, memberClaims, userToken } from './credentials.js'
 
 const notAMember = { code: 'failed', message: 'the node that answered is not a member of this cluster' }
 
@@ -57,6 +57,59 @@ describe('a membership certificate', () => {
       const altered = certificate.slice(0, at) + (certificate[at] === 'A' ? 'B' : 'A') + certificate.slice(at + 1)
       await expect(verifyMember(altered, root.id, member.id), `character ${at}`).rejects.toMatchObject(notAMember)
     }
+  })
+})
+
+describe('a certificate of a later signing key', () => {
+  it('is accepted if the root has endorsed the key', async () => {
+    const [root, first, member, other] = [await identity(), await identity(), await identity(), await identity()]
+    const issuer = await endorsement(root, first, 1)
+    const certificate = await jwt(first, memberClaims(root, member, { iss: first.id, issuer }))
+    expect(await verifyMember(certificate, root.id, member.id)).toBe('server')
+    const server = await jwt(root, memberClaims(root, first))
+    const refused: [string, string][] = [
+      ['another key', await jwt(other, memberClaims(root, member, { iss: other.id, issuer }))],
+      ['no endorsement', await jwt(first, memberClaims(root, member, { iss: first.id }))],
+      ['endorsed by another', await jwt(first, memberClaims(root, member, { iss: first.id, issuer: await endorsement(other, first, 1) }))],
+      ['a certificate as endorsement', await jwt(first, memberClaims(root, member, { iss: first.id, issuer: server }))],
+      ['epoch 0', await jwt(first, memberClaims(root, member, { iss: first.id, issuer: await endorsement(root, first, 0) }))],
+      ['an endorsement', issuer],
+    ]
+    for (const [what, certificate] of refused) {
+      await expect(verifyMember(certificate, root.id, member.id), what).rejects.toMatchObject(notAMember)
+    }
+  })
+
+  it('gets a token of the same key, of one before it and of its own node', async () => {
+    const [root, first, second, member, server] = [
+      await identity(),
+      await identity(),
+      await identity(),
+      await identity(),
+      await identity(),
+    ]
+    const [one, two, forged] = [
+      await endorsement(root, first, 1),
+      await endorsement(root, second, 2, first),
+      await endorsement(root, second, 9),
+    ]
+    const of = async (key: typeof root, issuer?: string): Promise<string> =>
+      await jwt(key, memberClaims(root, member, issuer === undefined ? {} : { iss: key.id, issuer }))
+    const token = async (certificate: string): Promise<string> =>
+      await jwt(server, { aud: root.id, iss: server.id, sub: 'ada', exp: 4e9, scope: { user: 'admin' }, peers: [], issuer: certificate })
+    const [old, later] = [await token(await of(root)), await token(await of(first, one))]
+    const check = async (certificate: string, shown: string): Promise<void> => {
+      await verifySuccession(certificate, root.id, member.id, shown)
+    }
+    for (const certificate of [await of(root), await of(first, one), await of(second, two), await of(second, forged)]) {
+      await check(certificate, old)
+    }
+    for (const certificate of [await of(first, one), await of(second, two)]) await check(certificate, later)
+    const borrowed = await jwt(root, memberClaims(root, member, { issuer: one }))
+    for (const certificate of [await of(root), await of(second, forged), borrowed]) {
+      await expect(check(certificate, later)).rejects.toMatchObject({ code: 'failed' })
+    }
+    await verifySuccession(await of(root), root.id, server.id, later)
   })
 })
 

@@ -29,6 +29,14 @@ export function memberClaims(root: Identity, member: Identity, more: object = {}
   return { aud: root.id, iss: root.id, sub: member.id, jti: 'member', iat: 1, scope: { 'node:member': 'server' }, ...more }
 }
 
+/** Endorses a signing key; `before` is the one before it. */
+export async function endorsement(root: Identity, key: Identity, epoch: number, before?: Identity): Promise<string> {
+  const text = new TextEncoder().encode(`vc successor 1\0${root.id} ${key.id}`)
+  const signature = before && Buffer.from(await before.key.sign(text)).toString('base64url')
+  const succession = before === undefined ? [] : [{ key: before.id, signature }]
+  return await jwt(root, { aud: root.id, iss: root.id, sub: key.id, jti: 'signing', iat: 1, scope: { signing: epoch }, succession })
+}
+
 /** Signs a user token, which clients do not verify. */
 export async function userToken(root: Identity, peers: string[]): Promise<string> {
   return await jwt(root, { aud: root.id, iss: root.id, sub: 'ada', exp: 4e9, scope: { user: 'admin' }, peers })

@@ -38,6 +38,10 @@ export function changeLine(change: Change): string {
       return change.allowed.length > 0
         ? `${change.project} may use ${change.allowed.join(' ')}`
         : `${change.project} may use nothing of its hosts; what runs stays`
+    case 'signing_key_rotated':
+      return `the signing key is rotated: epoch ${change.epoch}, ${change.members.length} certificates issued`
+    case 'files_sealed':
+      return `${change.files} secrets and configs sealed again`
     default:
       return 'unknown change (this console is older than the node)'
   }

@@ -122,6 +122,18 @@ pub enum MutationError {
     /// Not all members know what the change needs.
     #[error("members of an older version of vc-node cannot {0}")]
     OlderMembers(&'static str),
+    /// Another server has rotated the signing key in the meantime.
+    #[error("the signing key was rotated by another server at the same time")]
+    RotatedMeanwhile,
+    /// Without a certificate of the signing key, no other node would accept what this one writes.
+    #[error("this server has no certificate of the present signing key")]
+    NotCertified,
+    /// The certificates do not fit into one change.
+    #[error("the cluster has {nodes} nodes with those that left, too many for one rotation")]
+    TooManyNodes {
+        /// How many certificates there are.
+        nodes: usize,
+    },
     /// A newer version wrote the service.
     #[error("{service} {reason}")]
     Held {
@@ -153,7 +165,10 @@ impl MutationError {
             | Self::TokenUsed { .. }
             | Self::NotAllowed { .. }
             | Self::LastAdmin
-            | Self::OlderMembers(_) => ErrorCode::FailedPrecondition,
+            | Self::OlderMembers(_)
+            | Self::TooManyNodes { .. } => ErrorCode::FailedPrecondition,
+            Self::RotatedMeanwhile => ErrorCode::Aborted,
+            Self::NotCertified => ErrorCode::Unavailable,
             Self::Held { .. }
             | Self::Document(DocumentError::Held | DocumentError::Unreadable { .. }) => {
                 ErrorCode::FailedPrecondition
@@ -191,6 +206,9 @@ impl MutationError {
                     .to_owned()
             }
             Self::OlderMembers(_) => "upgrade vc-node on all nodes; see 'vc nodes'".to_owned(),
+            Self::RotatedMeanwhile => "see 'vc trust show', and try again".to_owned(),
+            Self::NotCertified => "use another server with --peer; see 'vc trust show'".to_owned(),
+            Self::TooManyNodes { .. } => String::new(),
             Self::VolumeInUse { services, .. } => match services.first() {
                 Some(service) => format!("run 'vc rm {service}' first"),
                 None => String::new(),
