@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vc_fuzz::TARGETS;
 
@@ -16,6 +17,13 @@ fn inputs(directory: &str, target: &str) -> Vec<PathBuf> {
 
 #[test]
 fn no_known_input_breaks_a_target() {
+    // A runtime catches the panics of its tasks.
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        default(panic);
+    }));
     for target in TARGETS {
         for seed in (target.seeds)() {
             (target.run)(&seed);
@@ -25,6 +33,8 @@ fn no_known_input_breaks_a_target() {
             println!("{}", path.display());
             (target.run)(&fs::read(&path).expect("an input"));
         }
+        let panics = PANICS.swap(0, Ordering::Relaxed);
+        assert!(panics == 0 || target.catches_panics, "{panics} panics of {}", target.name);
     }
 }
 

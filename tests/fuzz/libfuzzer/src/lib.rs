@@ -48,9 +48,11 @@ fn grow(size: usize) {
     }
 }
 
-/// Prepares a fuzzer. Panics that the code under test catches are no failures.
-pub fn init() {
-    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+/// Prepares a fuzzer. Every panic ends it, also one that a runtime catches, unless the code under test catches panics.
+pub fn init(target: &str) {
+    if vc_fuzz::target(target).catches_panics {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
 }
 
 /// Runs one input within the limit.
@@ -66,6 +68,6 @@ macro_rules! target {
     ($name:literal) => {
         static TARGET: std::sync::LazyLock<fn(&[u8])> =
             std::sync::LazyLock::new(|| vc_fuzz::target($name).run);
-        $crate::libfuzzer_sys::fuzz_target!(init: $crate::init(), |data: &[u8]| $crate::run(*TARGET, data));
+        $crate::libfuzzer_sys::fuzz_target!(init: $crate::init($name), |data: &[u8]| $crate::run(*TARGET, data));
     };
 }
