@@ -116,7 +116,8 @@ pub(crate) fn connection(data: &[u8]) {
 
 fn streams(pieces: &mut Pieces<'_>) -> Vec<Vec<u8>> {
     let next = || (!pieces.is_empty()).then(|| pieces.piece().to_vec());
-    std::iter::from_fn(next).take(MAX_STREAMS).collect()
+    // Yamux opens no stream before it has bytes: the node would wait until the connection is idle for too long.
+    std::iter::from_fn(next).take(MAX_STREAMS).filter(|it| !it.is_empty()).collect()
 }
 
 /// Returns a stream of the auth protocol whose frames are the pieces.
