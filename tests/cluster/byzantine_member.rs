@@ -146,6 +146,7 @@ fn a_worker_alone_changes_nothing_and_reaches_no_instance_of_others() {
     let status = cluster.vc(0, &["--output", "json", "status"]).json();
     let id = status["cluster"].as_str().expect("an id").to_owned();
     let viewer = cluster.user_token(0, "vera", "viewer");
+    let other = cluster.limited_token(0, "ann", "deployer", &["--project", "bank"]);
     let exec = |token: &str| {
         let slot = "shop/web.1".parse().expect("a slot");
         let instance = vc_protocol::InstanceId { slot, digest: String::new() };
@@ -181,12 +182,29 @@ fn a_worker_alone_changes_nothing_and_reaches_no_instance_of_others() {
             ("/vc/exec/1", framed(serde_json::to_vec(&exec("").request))),
             ("/vc/exec/1", framed(serde_json::to_vec(&exec("")))),
             ("/vc/exec/1", framed(serde_json::to_vec(&exec(&viewer)))),
+            ("/vc/exec/1", framed(serde_json::to_vec(&exec(&other)))),
             ("/vc/logs/1", framed(serde_json::to_vec(&logs))),
             (
                 "/vc/logs/1",
                 framed(serde_json::to_vec(&Delegated {
                     address: None,
                     token: String::new(),
+                    request: logs.clone(),
+                })),
+            ),
+            (
+                "/vc/logs/1",
+                framed(serde_json::to_vec(&Delegated {
+                    token: viewer.clone(),
+                    address: None,
+                    request: logs.clone(),
+                })),
+            ),
+            (
+                "/vc/logs/1",
+                framed(serde_json::to_vec(&Delegated {
+                    token: other.clone(),
+                    address: None,
                     request: logs.clone(),
                 })),
             ),

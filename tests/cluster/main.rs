@@ -25,6 +25,7 @@ mod join;
 mod logging;
 mod logs;
 mod multiplex;
+mod projects;
 mod raw_api;
 mod secrets;
 mod settings;

@@ -8,6 +8,7 @@ use vc_protocol::Keypair;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::ports::Port;
+use crate::harness::sleeping_service;
 use crate::unauthenticated_peer::{SOON, TestPeer, ended, frame};
 
 /// A client with one stream that carries many sessions.
@@ -183,7 +184,7 @@ fn the_view_is_pushed_in_full_and_then_in_changes() {
         assert_eq!(first["nodes"].as_array().map(Vec::len), Some(2), "{first}");
         assert_eq!(first["status"]["nodes_up"], 2);
         assert_eq!(first["services"], json!([]));
-        cluster.deploy(0, &crate::harness::sleeping_service("shop", "web", 2));
+        cluster.deploy(0, &sleeping_service("shop", "web", 2));
         let mut seen = Vec::new();
         let runs = async {
             loop {
@@ -206,10 +207,55 @@ fn the_view_is_pushed_in_full_and_then_in_changes() {
 }
 
 #[test]
+fn what_is_pushed_to_a_project_token_shows_nothing_of_another_project() {
+    let cluster = Cluster::of(2);
+    cluster.deploy(0, &sleeping_service("bank", "vault", 1));
+    let token = cluster.limited_token(0, "ann", "viewer", &["--project", "shop"]);
+    wait(async {
+        let user = User::attach(&cluster, 1, &token).await;
+        let mut pushed = Vec::new();
+        for request in [
+            json!({"op": "live"}),
+            json!({"op": "events", "follow": true}),
+            json!({"op": "watch", "services": []}),
+        ] {
+            let mut session = user.open().await;
+            session.send(request).await;
+            pushed.push(session);
+        }
+        // The other project's events come before that of the own one.
+        cluster.vc(0, &["scale", "bank/vault=3"]).done();
+        cluster.vc(0, &["restart", "bank/vault"]).done();
+        cluster.deploy(0, &sleeping_service("shop", "web", 1));
+        for mut session in pushed {
+            let runs = async {
+                loop {
+                    let text = session.answer().await.to_string();
+                    assert!(!text.contains("bank") && !text.contains("vault"), "{text}");
+                    if text.contains("shop/web.1") && text.contains("runs on")
+                        || text.contains("\"running\":1")
+                    {
+                        return;
+                    }
+                }
+            };
+            tokio::time::timeout(SOON, runs).await.expect("the own project is pushed");
+        }
+        let named = json!({"op": "watch", "services": ["shop/web", "bank/vault"]});
+        let fetch = json!({"op": "fetch", "service": "bank/vault", "port": null, "method": "GET", "target": "/", "headers": []});
+        let socket = json!({"op": "socket", "service": "bank/vault", "port": null, "target": "/", "headers": [], "protocols": []});
+        for request in [named, fetch, socket] {
+            let refused = user.ask(request.clone()).await;
+            assert_eq!(refused["value"]["code"], "permission_denied", "{request}: {refused}");
+        }
+    });
+}
+
+#[test]
 fn a_quiet_followed_stream_carries_keep_alives() {
     let cluster = Cluster::of(1);
-    let token = cluster.user_token(0, "eve", "viewer");
-    cluster.deploy(0, &crate::harness::sleeping_service("shop", "web", 1));
+    let token = cluster.limited_token(0, "eve", "viewer", &["--logs"]);
+    cluster.deploy(0, &sleeping_service("shop", "web", 1));
     wait(async {
         let user = User::attach(&cluster, 0, &token).await;
         let logs = json!({"op": "logs", "service": "shop/web", "replica": null, "follow": true, "tail": null, "since": null});

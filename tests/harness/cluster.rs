@@ -54,7 +54,13 @@ impl Cluster {
 
     /// Creates a user token with this role.
     pub fn user_token(&self, at: usize, name: &str, role: &str) -> String {
-        self.vc(at, &["token", "create", "--user", name, "--role", role]).done().trim().to_owned()
+        self.limited_token(at, name, role, &[])
+    }
+
+    /// Creates a user token with this role and these options.
+    pub fn limited_token(&self, at: usize, name: &str, role: &str, options: &[&str]) -> String {
+        let create = ["token", "create", "--user", name, "--role", role];
+        self.vc(at, &[&create, options].concat()).done().trim().to_owned()
     }
 
     /// Returns a path in the cluster's temporary directory.

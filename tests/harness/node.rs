@@ -103,6 +103,13 @@ impl Node {
         self.ready();
     }
 
+    /// Writes a new admin token, beside the process that may run. Returns the path of the file.
+    pub fn new_admin_token(&self) -> String {
+        let mut command = Command::new(program("vc-node"));
+        command.args(["admin-token", "--data-dir"]).arg(&self.dir);
+        run(command).done().trim().to_owned()
+    }
+
     /// Runs the process to its end, where it must refuse to start. Returns its output.
     pub fn attempt(&self, how: &[&str]) -> CommandOutput {
         run(self.command(how))

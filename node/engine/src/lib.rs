@@ -17,6 +17,7 @@ mod heartbeat;
 mod identity;
 mod interface;
 mod mutation;
+mod output;
 mod problems;
 mod reconcile;
 pub mod report;
@@ -37,3 +38,4 @@ pub use interface::{
 pub use mutation::{
     FindError, Mutation, MutationError, NewSigningKey, find_node, find_service, find_services,
 };
+pub use output::remove_output;

@@ -18,8 +18,9 @@ impl ControlService {
     ) -> Result<(), FrameError> {
         let mut events = self.events.clone();
         loop {
-            let rows = events.take(usize::MAX).into_iter();
-            for row in rows.filter(|row| scope::shows_event(&user.rights, row)) {
+            let mut rows = events.take(usize::MAX);
+            scope::limit_events(&user.rights, &mut rows);
+            for row in rows {
                 frames.send(&Reply::Event(row)).await?;
             }
             if !follow {

@@ -39,7 +39,7 @@ impl ControlService {
                 sent = latest;
             }
             update.events = events.take(MAX_EVENTS);
-            update.events.retain(|row| scope::shows_event(&user.rights, row));
+            scope::limit_events(&user.rights, &mut update.events);
             frames.send(&Reply::Live(Box::new(update))).await?;
             tokio::select! {
                 next = next_update(&mut snapshot, at) => match next {

@@ -3,8 +3,8 @@
 use vc_engine::report;
 use vc_protocol::control::Reply;
 
-use super::ControlService;
 use super::reports::status;
+use super::{ControlService, mask};
 use crate::auth::User;
 use crate::snapshot::Snapshot;
 
@@ -20,6 +20,8 @@ impl ControlService {
         let (cluster, node) = (self.cluster.membership().cluster, self.cluster.membership().node);
         let snapshot = self.cluster.latest();
         let limited = user.rights.projects().map(|projects| snapshot.view.limited_to(projects));
-        Reply::Status(status(&snapshot, limited.as_ref(), cluster, node))
+        let mut status = status(&snapshot, limited.as_ref(), cluster, node);
+        mask::status(&user.rights, &mut status);
+        Reply::Status(status)
     }
 }

@@ -26,8 +26,8 @@ pub(super) fn status(
     status
 }
 
-/// What decides how much of the reports a user sees: the projects, and whether values may be seen.
-type Audience = (Option<BTreeSet<Name>>, bool);
+/// What decides how much of the reports a user sees: the projects, and whether values and logs may be seen.
+type Audience = (Option<BTreeSet<Name>>, bool, bool);
 
 /// The reports of the latest snapshot, for each audience that has asked. Audiences are as many as tokens' limits.
 #[derive(Default)]
@@ -60,7 +60,8 @@ impl ReportCache {
         if !is_current {
             *cached = Cached { snapshot: Some(snapshot.clone()), reports: BTreeMap::new() };
         }
-        let audience = (rights.projects().cloned(), rights.may_see_values());
+        let audience =
+            (rights.projects().cloned(), rights.may_see_values(), rights.may_read_logs());
         if let Some(reports) = cached.reports.get(&audience) {
             return Arc::clone(reports);
         }
@@ -68,13 +69,15 @@ impl ReportCache {
         let limited = rights.projects().map(|projects| whole.limited_to(projects));
         let view = limited.as_ref().unwrap_or(whole);
         let mut instances = report::instances(view);
-        if !rights.may_see_values() {
-            mask::digests(&mut instances);
-        }
+        mask::instances(rights, &mut instances);
+        let mut services = report::services(view);
+        mask::services(rights, &mut services);
+        let mut status = status(snapshot, limited.as_ref(), cluster, node);
+        mask::status(rights, &mut status);
         let reports = Arc::new(LiveUpdate {
-            status: Some(status(snapshot, limited.as_ref(), cluster, node)),
+            status: Some(status),
             nodes: Some(report::nodes(whole, vitals)),
-            services: Some(report::services(view)),
+            services: Some(services),
             instances: Some(instances),
             events: Vec::new(),
         });

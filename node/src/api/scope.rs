@@ -6,6 +6,7 @@ use vc_protocol::control::{EventRow, Request};
 use vc_protocol::spec::{Deployment, FileContent};
 use vc_protocol::{ApiError, Name, ServiceKey};
 
+use super::mask;
 use crate::auth::Rights;
 
 /// What of the cluster a request touches.
@@ -112,8 +113,14 @@ pub(super) fn restrict(
     Ok(())
 }
 
+/// Removes the events that a user may not see, and masks the others.
+pub(super) fn limit_events(rights: &Rights, events: &mut Vec<EventRow>) {
+    events.retain(|row| shows_event(rights, row));
+    mask::events(rights, events);
+}
+
 /// Returns whether a user may see an event: of a node, or of one of the token's projects.
-pub(super) fn shows_event(rights: &Rights, event: &EventRow) -> bool {
+fn shows_event(rights: &Rights, event: &EventRow) -> bool {
     // A node's name has no slash.
     let project = event.subject.split_once('/').map(|(project, _)| project);
     project.is_none_or(|project| rights.check_project_text(project).is_ok())

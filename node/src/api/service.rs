@@ -135,11 +135,11 @@ impl ControlService {
             }
             Request::Fetch(request) => {
                 self.opens(user, &request.service);
-                return self.http.fetch(request, frames).await.map(|()| Next::Request);
+                return self.http.fetch(user, request, frames).await.map(|()| Next::Request);
             }
             Request::Socket(request) => {
                 self.opens(user, &request.service);
-                return self.http.socket(request, frames).await.map(|()| Next::Request);
+                return self.http.socket(user, request, frames).await.map(|()| Next::Request);
             }
             Request::PushImage(push) => self.push_image(user, &push, frames).await?,
 

@@ -14,16 +14,16 @@ use crate::secrets::{SealedDeployment, seal_deployment_files};
 impl ControlService {
     /// Lists services.
     pub(super) fn services(&self, user: &User) -> Reply {
-        Reply::Services(report::services(&self.cluster.view_of(user)))
+        let mut rows = report::services(&self.cluster.view_of(user));
+        mask::services(&user.rights, &mut rows);
+        Reply::Services(rows)
     }
 
     /// Lists instances: those of the services that `service` names, or all.
     pub(super) fn instances(&self, user: &User, service: Option<&str>) -> Result<Reply, ApiError> {
         let view = self.cluster.view_of(user);
         let mut rows = report::instances(&view);
-        if !user.rights.may_see_values() {
-            mask::digests(&mut rows);
-        }
+        mask::instances(&user.rights, &mut rows);
         if let Some(service) = service {
             let keys = vc_engine::find_services(&view.cluster, service)?;
             rows.retain(|row| keys.contains(&row.service));
@@ -47,9 +47,8 @@ impl ControlService {
                 vc_engine::mask_environment(&mut spec.container.environment);
             }
         }
-        if !user.rights.may_see_values() {
-            mask::digests(&mut detail.instances);
-        }
+        mask::instances(&user.rights, &mut detail.instances);
+        mask::services(&user.rights, std::slice::from_mut(&mut detail.row));
         Ok(Reply::Service(Box::new(detail)))
     }
 

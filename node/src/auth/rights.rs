@@ -88,10 +88,15 @@ impl Rights {
 
     /// Errors: the token does not let its user read logs.
     pub(crate) fn check_logs(&self) -> Result<(), RightsError> {
-        if self.limits.may_read_logs(self.role) {
+        if self.may_read_logs() {
             return Ok(());
         }
         Err(RightsError::Logs { name: self.name.clone() })
+    }
+
+    /// Returns whether the user may read what instances write.
+    pub(crate) fn may_read_logs(&self) -> bool {
+        self.limits.may_read_logs(self.role)
     }
 
     /// Returns whether the user may see the values of environment variables.

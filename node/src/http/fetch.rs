@@ -20,6 +20,7 @@ use vc_protocol::http::{FetchRequest, MAX_BODY_FRAME, ResponseHead};
 
 use super::error::FetchError;
 use super::{Http, WRITE_TIMEOUT, headers, write_within};
+use crate::auth::User;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
 use crate::proxy::instance_stream::InstanceConnection;
 
@@ -40,10 +41,11 @@ impl Http {
     /// Always: the stream is closed, or the exchange was interrupted.
     pub(crate) async fn fetch<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
+        user: &User,
         request: FetchRequest,
         frames: &mut Frames<S>,
     ) -> Result<(), FrameError> {
-        let opened = self.open(&request.service, request.port).await;
+        let opened = self.open(user, &request.service, request.port).await;
         let prepared = opened.and_then(|(key, instance)| Ok((prepare(request, &key)?, instance)));
         let ((request, body), instance) = match prepared {
             Ok(prepared) => prepared,

@@ -19,6 +19,7 @@ use vc_engine::routes::Published;
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::PortProtocol;
 
+use crate::auth::User;
 use crate::proxy::Router;
 use crate::proxy::instance_stream::InstanceConnection;
 use crate::snapshot::Snapshot;
@@ -50,6 +51,7 @@ impl Http {
     /// Connects to an instance of a service at one of its published ports.
     async fn open(
         &self,
+        user: &User,
         service: &str,
         port: Option<u16>,
     ) -> Result<(ServiceKey, InstanceConnection), FetchError> {
@@ -65,7 +67,13 @@ impl Http {
         };
         let target = target(&key, &published, port)?;
         match self.router.open(&key, target).await {
-            Some(connection) => Ok((key, connection)),
+            Some(mut connection) => {
+                // It is over values that the user may not see.
+                if !user.rights.may_see_values() {
+                    connection.endpoint.instance.digest.clear();
+                }
+                Ok((key, connection))
+            }
             None => Err(FetchError::NoInstance(key)),
         }
     }

@@ -18,6 +18,7 @@ use vc_protocol::http::{MAX_MESSAGE, ResponseHead, SocketFrame, SocketRequest};
 
 use super::error::FetchError;
 use super::{Http, WRITE_TIMEOUT, fetch, headers, write_within};
+use crate::auth::User;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
 use crate::proxy::instance_stream::{InstanceConnection, InstanceStream};
 
@@ -35,10 +36,11 @@ impl Http {
     /// The stream is closed or the connection to the instance was lost; always so after the handshake.
     pub(crate) async fn socket<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
+        user: &User,
         request: SocketRequest,
         frames: &mut Frames<S>,
     ) -> Result<(), FrameError> {
-        let opened = self.open(&request.service, request.port).await;
+        let opened = self.open(user, &request.service, request.port).await;
         let prepared = opened.and_then(|(key, instance)| Ok((prepare(&request, &key)?, instance)));
         let (request, instance) = match prepared {
             Ok(prepared) => prepared,

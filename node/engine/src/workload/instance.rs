@@ -6,6 +6,7 @@ use vc_protocol::{Lamport, Millis, NodeId};
 
 use crate::desired::Desired;
 use crate::interface::Clock;
+use crate::output;
 use crate::runtime::{InstanceId, Observed, Phase};
 
 /// An action without a visible effect is requested again after this time.
@@ -17,8 +18,6 @@ const STABLE: Millis = 30_000;
 
 /// An image that was not found is looked for again after this time.
 const LOOK_FOR_IMAGE: Millis = 10_000;
-/// The reason of a running instance that is unhealthy.
-const UNHEALTHY: &str = "its healthcheck fails";
 
 /// Grace for instances from before the start whose spec is not known: Docker's default.
 const DEFAULT_GRACE: Millis = 10_000;
@@ -157,12 +156,7 @@ impl Local {
             self.retry_at = None;
         }
         match &seen.phase {
-            Phase::Exited { code, output } if output.is_empty() => {
-                self.failed_with = format!("exited with code {code}");
-            }
-            Phase::Exited { code, output } => {
-                self.failed_with = format!("exited with code {code}: {output}");
-            }
+            Phase::Exited { code, output } => self.failed_with = output::exited(*code, output),
             Phase::Failed { reason } => self.failed_with.clone_from(reason),
             Phase::Gone => "was removed outside the cluster".clone_into(&mut self.failed_with),
             Phase::NoImage { .. } | Phase::Pulling { .. } | Phase::Running { .. } => {}
@@ -211,8 +205,7 @@ impl Local {
             Some(true) => (InstanceState::Healthy, String::new()),
             // The output may change with every check, and the document must not.
             Some(false) if self.shown.0 == InstanceState::Unhealthy => self.shown.clone(),
-            Some(false) if said.is_empty() => (InstanceState::Unhealthy, UNHEALTHY.to_owned()),
-            Some(false) => (InstanceState::Unhealthy, format!("{UNHEALTHY}: {said}")),
+            Some(false) => (InstanceState::Unhealthy, output::unhealthy(said)),
         }
     }
 
@@ -324,10 +317,8 @@ impl Local {
         now: Millis,
     ) -> (InstanceState, String) {
         let next = |what: String| match self.retry_at {
-            Some(at) => {
-                format!("{what}; restarts in {} s", (at - now.min(at)).div_ceil(1000))
-            }
-            None => format!("{what}; not restarted, by its restart policy"),
+            Some(at) => what + &output::restarts_in((at - now.min(at)).div_ceil(1000)),
+            None => what + output::NOT_RESTARTED,
         };
         match (&self.phase, hold) {
             (Some(Phase::Pulling { .. } | Phase::Running { .. }), _) | (_, None) => {}
