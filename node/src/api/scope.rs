@@ -319,7 +319,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 38, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 40, "an example of each request: {ops:?}");
     }
 
     #[test]
