@@ -15,7 +15,6 @@ mod mask;
 mod multiplex;
 mod nodes;
 mod plan;
-mod privileges;
 mod projects;
 mod reports;
 mod roles;

@@ -7,8 +7,8 @@ use vc_protocol::ApiError;
 use vc_protocol::control::Reply;
 use vc_protocol::spec::{Deployment, FileContent};
 
-use super::{ControlService, mask, plan, privileges};
-use crate::auth::User;
+use super::{ControlService, mask, plan};
+use crate::auth::{User, privileges};
 use crate::secrets::{SealedDeployment, seal_deployment_files};
 
 impl ControlService {

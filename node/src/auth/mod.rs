@@ -4,6 +4,7 @@
 
 mod limits;
 mod peers;
+pub(crate) mod privileges;
 mod quota;
 mod rights;
 mod server;

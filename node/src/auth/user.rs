@@ -14,7 +14,7 @@ use vc_protocol::wire::MAX_FRAME;
 use vc_protocol::{ApiError, ClusterId, ErrorCode, Millis, NodeId, ServiceKey};
 
 use super::quota::Quota;
-use super::rights::{Rights, RightsError};
+use super::rights::Rights;
 use crate::audit::{Audit, Origin};
 use crate::snapshot::Snapshot;
 
@@ -132,11 +132,11 @@ impl TokenVerifier {
     }
 
     /// Verifies the token that another member sends with the request of a user, and that the user may make it.
-    pub(crate) fn delegated(
+    pub(crate) fn delegated<E: Into<ApiError>>(
         &self,
         peer: PeerId,
         token: &str,
-        may: impl FnOnce(&Rights) -> Result<(), RightsError>,
+        may: impl FnOnce(&Rights) -> Result<(), E>,
     ) -> Result<Grant, ApiError> {
         let via = NodeId::try_from(peer).ok();
         let refused = |origin: Origin, error: ApiError| {

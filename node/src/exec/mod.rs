@@ -24,9 +24,10 @@ use vc_protocol::control::{CopyRequest, ExecRequest, Reply};
 use vc_protocol::exec::{ExecFrame, InstanceRequest, MAX_EXEC_CHUNK};
 use vc_protocol::token::UserRole;
 use vc_protocol::wire::{EXEC_PROTOCOL, MAX_FRAME};
-use vc_protocol::{InstanceId, NodeId};
+use vc_protocol::{ApiError, InstanceId, NodeId};
 
 use crate::audit::Origin;
+use crate::auth::privileges::check_instance;
 use crate::auth::{Rights, TokenVerifier, User};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::member_request::{self, MemberError};
@@ -140,6 +141,11 @@ impl Execs {
             Ok(chosen) => chosen,
             Err(error) => return frames.send(&Reply::Error(error.into())).await,
         };
+        if let Err(error) = check_instance(&user.rights, &view, &instance) {
+            let error = ApiError::from(error);
+            self.verifier.audit.refused(user, &error.message);
+            return frames.send(&Reply::Error(error)).await;
+        }
         // On a worker, the member that performs the request records it: it has verified the user's token.
         if self.verifier.is_server(self.node) || node == self.node {
             let done = request.audited(&instance, &view.name(node));
@@ -218,14 +224,15 @@ impl Execs {
         Delegated { token, address, request }: Delegated<InstanceRequest>,
         frames: &mut Frames<Stream>,
     ) -> Result<(), FrameError> {
-        let project = &request.instance().slot.service.project;
-        let may = |rights: &Rights| {
+        let instance = request.instance();
+        let view = Arc::clone(&self.verifier.snapshot.borrow().view);
+        let may = |rights: &Rights| -> Result<(), ApiError> {
             rights.check_role(UserRole::Deployer)?;
-            rights.check_project(project)
+            rights.check_project(&instance.slot.service.project)?;
+            Ok(check_instance(rights, &view, instance)?)
         };
         match self.verifier.delegated(peer, &token, may) {
             Ok(user) => {
-                let instance = request.instance();
                 if let Ok(via) = NodeId::try_from(peer)
                     && !self.verifier.is_server(via)
                 {

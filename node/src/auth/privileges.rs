@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use vc_crdt::View;
 use vc_protocol::spec::{ContainerSpec, Deployment, Privilege, ProjectPolicy};
 use vc_protocol::token::UserRole;
-use vc_protocol::{ApiError, ErrorCode, ServiceKey};
+use vc_protocol::{ApiError, ErrorCode, InstanceId, ServiceKey};
 
-use crate::auth::Rights;
+use super::Rights;
 
 /// A service asks for more than its user may give it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,7 +16,7 @@ use crate::auth::Rights;
     list(.privileges),
     .role.as_str()
 )]
-pub(super) struct PrivilegeError {
+pub(crate) struct PrivilegeError {
     service: ServiceKey,
     privileges: Vec<Privilege>,
     name: String,
@@ -27,14 +27,19 @@ fn list(privileges: &[Privilege]) -> String {
     privileges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// Returns the words of a policy that allows these.
+fn words(privileges: &[Privilege]) -> String {
+    let mut words: Vec<String> = privileges.iter().map(Privilege::word).collect();
+    words.dedup();
+    words.join(" ")
+}
+
 impl From<PrivilegeError> for ApiError {
     fn from(error: PrivilegeError) -> Self {
-        let mut words: Vec<String> = error.privileges.iter().map(Privilege::word).collect();
-        words.dedup();
         let hint = format!(
             "remove it from the file, or ask an admin to deploy the file, or to run 'vc project allow {} {}'",
             error.service.project,
-            words.join(" ")
+            words(&error.privileges)
         );
         Self::new(ErrorCode::PermissionDenied, error.to_string()).with_hint(hint)
     }
@@ -42,7 +47,7 @@ impl From<PrivilegeError> for ApiError {
 
 /// Checks that the user may give the containers what these specs ask for, and says in the specs where on the host their mounts
 /// must be. What is deployed already stays as it is.
-pub(super) fn check(
+pub(crate) fn check(
     rights: &Rights,
     view: &View,
     deployments: &mut [Deployment],
@@ -73,7 +78,7 @@ pub(super) fn check(
 }
 
 /// Checks that the user may return a service to its previous spec.
-pub(super) fn check_rollback(
+pub(crate) fn check_rollback(
     rights: &Rights,
     view: &View,
     service: &ServiceKey,
@@ -87,6 +92,64 @@ pub(super) fn check_rollback(
     check_container(rights, view, service, &previous.container).map(drop)
 }
 
+/// The container of an instance has more than its user may use.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{service} has {}, with which a command in it gets the host: this needs admin, and '{name}' has the role {}",
+    list(.privileges),
+    .role.as_str()
+)]
+pub(crate) struct InstancePrivilegeError {
+    service: ServiceKey,
+    privileges: Vec<Privilege>,
+    name: String,
+    role: UserRole,
+}
+
+impl From<InstancePrivilegeError> for ApiError {
+    fn from(error: InstancePrivilegeError) -> Self {
+        let hint = format!(
+            "ask an admin to run it, or to run 'vc project allow {} {}'",
+            error.service.project,
+            words(&error.privileges)
+        );
+        Self::new(ErrorCode::PermissionDenied, error.to_string()).with_hint(hint)
+    }
+}
+
+/// Checks that the user may run commands in an instance, and copy files into it: what an admin has given its container, they get.
+pub(crate) fn check_instance(
+    rights: &Rights,
+    view: &View,
+    instance: &InstanceId,
+) -> Result<(), InstancePrivilegeError> {
+    let service = &instance.slot.service;
+    let Some(record) = view.cluster.services.get(service) else { return Ok(()) };
+    if rights.role >= UserRole::Admin {
+        return Ok(());
+    }
+    let policy = policy(view, service);
+    let versions = || std::iter::once(&record.spec).chain(&record.previous);
+    // An instance of an older version may have what either has.
+    let is_known = versions().any(|spec| spec.container_digest() == instance.digest);
+    let mut privileges: Vec<Privilege> = versions()
+        .filter(|spec| !is_known || spec.container_digest() == instance.digest)
+        .flat_map(|spec| spec.container.privileges())
+        .filter(|privilege| !policy.allows(privilege))
+        .collect();
+    privileges.dedup();
+    if privileges.is_empty() {
+        return Ok(());
+    }
+    let (service, name) = (service.clone(), rights.name.clone());
+    Err(InstancePrivilegeError { service, privileges, name, role: rights.role })
+}
+
+/// Returns the policy of a service's project.
+fn policy(view: &View, service: &ServiceKey) -> ProjectPolicy {
+    view.cluster.projects.get(&service.project).map(|policy| (**policy).clone()).unwrap_or_default()
+}
+
 /// Checks that the policy of the project allows what a container asks for. Returns the host paths below which its mounts must
 /// be; none if they may be anywhere.
 fn check_container(
@@ -95,8 +158,7 @@ fn check_container(
     service: &ServiceKey,
     container: &ContainerSpec,
 ) -> Result<BTreeSet<String>, PrivilegeError> {
-    let none = ProjectPolicy::default();
-    let policy = view.cluster.projects.get(&service.project).map_or(&none, |policy| &**policy);
+    let policy = policy(view, service);
     let mut privileges = container.privileges();
     let paths = privileges.iter().filter_map(|privilege| match privilege {
         Privilege::HostPath(path) if !policy.privileged => Some(path),
@@ -200,6 +262,28 @@ mod tests {
         assert_eq!(again, Ok(vec!["/srv".to_owned()]), "with the same limit");
         assert!(deploy(UserRole::Deployer, &view, spec(&["/srv/y"])).is_err());
         assert_eq!(deploy(UserRole::Admin, &view, spec(&["/srv/x"])), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_deployer_runs_commands_where_the_policy_allows_what_the_container_has() {
+        let (plain, mounting) = (spec(&[]), spec(&["/srv/x"]));
+        let may = |role, policy: &[&str], of: &ServiceSpec| {
+            let view = view(policy, Some((mounting.clone(), Some(plain.clone()))));
+            let slot = "shop/web.1".parse().expect("a slot");
+            let instance = InstanceId { slot, digest: of.container.digest() };
+            check_instance(&rights(role), &view, &instance)
+        };
+        assert_eq!(may(UserRole::Deployer, &[], &plain), Ok(()));
+        assert_eq!(may(UserRole::Admin, &[], &mounting), Ok(()));
+        assert_eq!(may(UserRole::Deployer, &["host-paths=/srv"], &mounting), Ok(()));
+        let refused = may(UserRole::Deployer, &["devices"], &mounting).expect_err("not allowed");
+        assert!(
+            ApiError::from(refused)
+                .to_string()
+                .ends_with("'vc project allow shop host-paths=/srv/x'")
+        );
+        // One of a version before those that are known.
+        assert!(may(UserRole::Deployer, &[], &spec(&["/y"])).is_err());
     }
 
     #[test]
