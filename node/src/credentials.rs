@@ -49,12 +49,17 @@ impl Credentials {
         Signer::endorsed(cluster, &self.signing_key(signing.key)?, &endorsement).ok()
     }
 
-    /// Returns the signing keys with one more, without the oldest.
-    pub(crate) fn with_signing_key(&self, key: Keypair) -> Vec<Keypair> {
+    /// Returns the signing keys with one more, without the oldest; the one that this node's certificate depends on is kept.
+    pub(crate) fn with_signing_key(&self, key: Keypair, cluster: ClusterId) -> Vec<Keypair> {
         let mut keys = self.signing_keys();
+        let own = Certificate::read(&self.certificate(), cluster).map(|own| own.signing.key);
+        while keys.len() >= MAX_KEYS {
+            let is_own =
+                |it: &Keypair| own.as_ref().is_ok_and(|own| it.public() == own.public_key());
+            let Some(oldest) = keys.iter().position(|it| !is_own(it)) else { break };
+            keys.remove(oldest);
+        }
         keys.push(key);
-        let surplus = keys.len().saturating_sub(MAX_KEYS);
-        keys.drain(..surplus);
         keys
     }
 
@@ -75,5 +80,32 @@ impl Credentials {
 
     fn write(&self) -> RwLockWriteGuard<'_, Held> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vc_protocol::token::{NodeRole, Scope, endorse};
+
+    use super::*;
+
+    #[test]
+    fn rotations_that_fail_do_not_push_out_the_signing_key_that_counts() {
+        let [root, key, node] =
+            [1, 2, 3].map(|n| Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes"));
+        let cluster = ClusterId::of(&root.public()).expect("ed25519");
+        let endorsement = endorse(&root, &key.public(), 1, None, 0).expect("signed");
+        let signer = Signer::endorsed(cluster, &key, &endorsement).expect("a signer");
+        let node = NodeId::of(&node.public()).expect("ed25519");
+        let scope = Scope::Member(NodeRole::Server);
+        let certificate = signer.certify(node, scope, 0).expect("signed");
+        let credentials = Credentials::new(certificate, vec![key.clone()]);
+        for _ in 0..2 * MAX_KEYS {
+            let keys = credentials.with_signing_key(Keypair::generate_ed25519(), cluster);
+            credentials.set_signing_keys(keys);
+        }
+        assert_eq!(credentials.signing_keys().len(), MAX_KEYS);
+        let found = credentials.signer(cluster, None).expect("it has the key");
+        assert_eq!(found.signing(), signer.signing());
     }
 }

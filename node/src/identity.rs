@@ -163,7 +163,7 @@ impl Membership {
 
     /// Adds a signing key, on the disk first: what it signs must not depend on a key that a crash loses.
     pub(crate) fn add_signing_key(&self, key: Keypair) -> Result<(), IdentityError> {
-        let keys = self.credentials.with_signing_key(key);
+        let keys = self.credentials.with_signing_key(key, self.cluster);
         save_signing_keys(&self.dir, &keys)?;
         self.credentials.set_signing_keys(keys);
         Ok(())
