@@ -173,7 +173,7 @@ fn an_altered_record_is_found_and_a_server_that_is_down_is_named() {
     assert!(line.contains("deployed shop/web"), "{line}");
 
     cluster.nodes[0].kill();
-    let log = cluster.nodes[0].dir.join("audit/00000001.jsonl");
+    let log = cluster.nodes[0].dir.join("audit/changes/00000001.jsonl");
     let text = std::fs::read_to_string(&log).expect("the log");
     assert!(text.contains("deployed shop/web"));
     std::fs::write(&log, text.replace("deployed shop/web", "deployed shop/wob")).expect("written");
@@ -187,7 +187,7 @@ fn an_altered_record_is_found_and_a_server_that_is_down_is_named() {
     cluster.nodes[0].start(&["run"]);
     cluster.all_up();
     let error = cluster.vc(1, &["audit", "--verify"]).failed();
-    assert!(error.contains("the audit log of n1 was altered: line "), "{error}");
+    assert!(error.contains("the audit log of n1 was altered: in changes, line "), "{error}");
     // Records go on, on both.
     cluster.vc(0, &["scale", "web=2"]).done();
     let line = follows.next_line(DEADLINE).expect("it follows");

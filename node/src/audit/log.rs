@@ -1,4 +1,5 @@
-//! The log of a server: append-only segments of JSON lines, each chained to the one before by SHA-256.
+//! The log of a server: append-only segments of JSON lines, each chained to the one before by SHA-256. There are two, with bounds
+//! of their own: sessions and refusals cannot push out the changes of the cluster document.
 //!
 //! A line is `{"hash":H,"record":R}` with H the SHA-256 of the bytes of R in hex. R begins with its `number`, from 1 without
 //! gaps, and `previous`, the hash of the record before. So an edited record no longer fits its hash, and a missing or inserted
@@ -18,8 +19,10 @@ use vc_protocol::{Millis, NodeId};
 
 /// Size of a segment in bytes, after which a new one begins.
 const SEGMENT: u64 = 4 << 20;
-/// Segments that are kept: the log has at most 64 MiB. With a new one the oldest goes.
-const MAX_SEGMENTS: usize = 16;
+/// Segments that are kept of each part: the log has at most 64 MiB. With a new one the oldest goes.
+const MAX_SEGMENTS: usize = 8;
+/// The directories of the parts: changes of the cluster document, and everything else.
+const PARTS: [&str; 2] = ["changes", "events"];
 /// Longest line that is read, in bytes; a longer one is an altered record.
 const MAX_LINE: u64 = 1 << 20;
 /// The hash that the first record of a log follows.
@@ -51,6 +54,9 @@ pub(super) struct Position {
     offset: u64,
 }
 
+/// A position in each part.
+pub(super) type Positions = [Position; 2];
+
 /// The records of a query, and what their check found.
 #[derive(Debug, Default)]
 pub(super) struct Read {
@@ -65,11 +71,36 @@ pub(super) struct Read {
     /// The first record that does not fit those before it; empty if all do.
     pub(super) problem: String,
     /// Where the next record will be.
-    pub(super) end: Position,
+    end: Position,
 }
 
-/// The log, open for appending.
-pub(super) struct AuditLog {
+/// Both parts of the log, open for appending.
+pub(super) struct ServerLog([AuditLog; 2]);
+
+impl ServerLog {
+    /// Opens the log in a directory, or creates it. A record that a crash has cut short is removed, which `node` records.
+    pub(super) fn open(dir: &Path, node: (NodeId, &str), now: Millis) -> Result<Self, LogError> {
+        let limits = Limits { segment: SEGMENT, segments: MAX_SEGMENTS };
+        let [changes, events] =
+            PARTS.map(|part| AuditLog::open(&dir.join(part), limits, node, now));
+        Ok(Self([changes?, events?]))
+    }
+
+    /// Appends records, without those of changes that it has, and makes them durable.
+    ///
+    /// # Errors
+    /// The disk is full or broken. Appending the same again adds no change twice.
+    pub(super) fn append(&mut self, rows: &[AuditRow]) -> Result<(), LogError> {
+        let (changes, events): (Vec<_>, Vec<_>) =
+            rows.iter().cloned().partition(|row| row.change.is_some());
+        let [of_changes, of_events] = &mut self.0;
+        of_changes.append(&changes)?;
+        of_events.append(&events)
+    }
+}
+
+/// One part of the log, open for appending.
+struct AuditLog {
     dir: PathBuf,
     limits: Limits,
     segments: Vec<u64>,
@@ -89,12 +120,8 @@ struct Limits {
 }
 
 impl AuditLog {
-    /// Opens the log in a directory, or creates it. A record that a crash has cut short is removed, which `node` records.
-    pub(super) fn open(dir: &Path, node: (NodeId, &str), now: Millis) -> Result<Self, LogError> {
-        Self::with_limits(dir, Limits { segment: SEGMENT, segments: MAX_SEGMENTS }, node, now)
-    }
-
-    fn with_limits(
+    /// As [`ServerLog::open`].
+    fn open(
         dir: &Path,
         limits: Limits,
         (node, name): (NodeId, &str),
@@ -140,7 +167,7 @@ impl AuditLog {
     ///
     /// # Errors
     /// The disk is full or broken: none of them is in the log then.
-    pub(super) fn append(&mut self, rows: &[AuditRow]) -> Result<(), LogError> {
+    fn append(&mut self, rows: &[AuditRow]) -> Result<(), LogError> {
         let (mut last, mut changes) = (self.last.clone(), self.changes.clone());
         let mut lines = Vec::new();
         for row in rows {
@@ -188,8 +215,39 @@ impl AuditLog {
     }
 }
 
-/// Reads the log of a directory and checks it.
-pub(super) fn read(dir: &Path, query: &AuditQuery) -> Result<Read, LogError> {
+/// Reads both parts of a log and checks them. Returns where the next records will be.
+pub(super) fn read(dir: &Path, query: &AuditQuery) -> Result<(Read, Positions), LogError> {
+    let (mut all, mut ends) = (Read::default(), Positions::default());
+    for (part, end) in PARTS.iter().zip(&mut ends) {
+        let read = read_part(&dir.join(part), query)?;
+        all.rows.extend(read.rows);
+        all.left_out += read.left_out;
+        all.records += read.records;
+        all.since = all.since.into_iter().chain(read.since).min();
+        if all.problem.is_empty() && !read.problem.is_empty() {
+            all.problem = format!("in {part}, {}", read.problem);
+        }
+        *end = read.end;
+    }
+    Ok((all, ends))
+}
+
+/// Reads the records from these positions on that a query selects; returns where the next will be.
+pub(super) fn read_from(
+    dir: &Path,
+    mut from: Positions,
+    query: &AuditQuery,
+) -> Result<(Vec<AuditRow>, Positions), LogError> {
+    let mut all = Vec::new();
+    for (part, at) in PARTS.iter().zip(&mut from) {
+        let (rows, end) = read_part_from(&dir.join(part), *at, query)?;
+        all.extend(rows);
+        *at = end;
+    }
+    Ok((all, from))
+}
+
+fn read_part(dir: &Path, query: &AuditQuery) -> Result<Read, LogError> {
     let mut read = Read::default();
     let mut last: Option<(u64, String)> = None;
     for segment in segments(dir)? {
@@ -218,8 +276,7 @@ pub(super) fn read(dir: &Path, query: &AuditQuery) -> Result<Read, LogError> {
     Ok(read)
 }
 
-/// Reads the records from a position on that a query selects; returns where the next will be.
-pub(super) fn read_from(
+fn read_part_from(
     dir: &Path,
     from: Position,
     query: &AuditQuery,

@@ -205,7 +205,7 @@ impl AuditLogs {
             let (dir, query) = (dir.clone(), query.clone());
             move || log::read(&dir, &query)
         });
-        let read = read.await?.map_err(failed)?;
+        let (read, mut at) = read.await?.map_err(failed)?;
         drop(permit);
         let check = AuditCheck {
             node: self.audit.0.node,
@@ -224,7 +224,6 @@ impl AuditLogs {
             }
         }
         let sent = items.send((index, Item::Check(check))).await;
-        let mut at = read.end;
         while sent.is_ok() && query.follow {
             tokio::select! {
                 () = items.closed() => return Ok(()),

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use vc_protocol::audit::AuditRow;
 
-use super::log::{AuditLog, LogError};
+use super::log::{LogError, ServerLog};
 use super::report::Reporter;
 use super::{AuditQueue, Batch};
 use crate::clock;
@@ -103,7 +103,7 @@ impl Recorder {
 
 /// Appends rows to the log, which is opened first.
 async fn append(
-    log: &mut Option<Arc<Mutex<AuditLog>>>,
+    log: &mut Option<Arc<Mutex<ServerLog>>>,
     dir: &std::path::Path,
     (node, name): (vc_protocol::NodeId, String),
     rows: Vec<AuditRow>,
@@ -112,7 +112,7 @@ async fn append(
     let written = tokio::task::spawn_blocking(move || {
         let open = match open {
             Some(open) => open,
-            None => Arc::new(Mutex::new(AuditLog::open(&dir, (node, &name), clock::now())?)),
+            None => Arc::new(Mutex::new(ServerLog::open(&dir, (node, &name), clock::now())?)),
         };
         open.lock().unwrap_or_else(PoisonError::into_inner).append(&rows)?;
         Ok(open)

@@ -24,11 +24,11 @@ fn change(seq: u64, part: u32) -> AuditRow {
 }
 
 fn open(dir: &TempDir) -> AuditLog {
-    AuditLog::with_limits(dir.path(), SMALL, (node(), "h1"), 99).expect("opens")
+    AuditLog::open(dir.path(), SMALL, (node(), "h1"), 99).expect("opens")
 }
 
 fn all(dir: &TempDir) -> Read {
-    read(dir.path(), &AuditQuery::default()).expect("reads")
+    read_part(dir.path(), &AuditQuery::default()).expect("reads")
 }
 
 fn times(read: &Read) -> Vec<u64> {
@@ -55,15 +55,15 @@ fn records_are_read_in_order_and_a_restart_continues_the_chain() {
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode(&path(dir.path(), 1)), 0o600);
 
-    let (rows, end) = read_from(dir.path(), read.end, &AuditQuery::default()).expect("reads");
+    let (rows, end) = read_part_from(dir.path(), read.end, &AuditQuery::default()).expect("reads");
     assert_eq!((rows.len(), end), (0, read.end));
     open(&dir).append(&[event(4)]).expect("written");
-    let (rows, _) = read_from(dir.path(), read.end, &AuditQuery::default()).expect("reads");
+    let (rows, _) = read_part_from(dir.path(), read.end, &AuditQuery::default()).expect("reads");
     assert_eq!(rows, [event(4)]);
     let query = AuditQuery { since: Some(3), user: Some("ann".to_owned()), ..Default::default() };
-    assert_eq!(super::read(dir.path(), &query).expect("reads").rows, [event(3), event(4)]);
+    assert_eq!(read_part(dir.path(), &query).expect("reads").rows, [event(3), event(4)]);
     let other = AuditQuery { user: Some("bob".to_owned()), ..AuditQuery::default() };
-    assert!(super::read(dir.path(), &other).expect("reads").rows.is_empty());
+    assert!(read_part(dir.path(), &other).expect("reads").rows.is_empty());
 }
 
 #[test]
@@ -174,4 +174,29 @@ fn a_full_disk_loses_no_record_that_is_in_the_log() {
     log.append(&[event(2), event(3)]).expect("written");
     let read = all(&dir);
     assert_eq!((times(&read), read.problem.as_str()), (vec![1, 2, 3], ""));
+}
+
+#[test]
+fn events_cannot_push_out_changes() {
+    let dir = TempDir::new().expect("a directory");
+    let mut log = ServerLog(PARTS.map(|part| {
+        AuditLog::open(&dir.path().join(part), SMALL, (node(), "h1"), 99).expect("opens")
+    }));
+    log.append(&[event(1), change(1, 0), event(2)]).expect("written");
+    let (all, ends) = read(dir.path(), &AuditQuery::default()).expect("reads");
+    assert_eq!((all.records, all.problem.as_str()), (3, ""));
+    for number in 3..=100 {
+        log.append(&[event(number)]).expect("written");
+    }
+    log.append(&[change(1, 0), change(2, 0)]).expect("written");
+    let (all, _) = read(dir.path(), &AuditQuery::default()).expect("reads");
+    assert_eq!(all.rows.iter().filter(|row| row.change.is_some()).count(), 2);
+    assert!(all.records < 35, "{}", all.records);
+    let (later, _) = read_from(dir.path(), ends, &AuditQuery::default()).expect("reads");
+    assert!(later.contains(&change(2, 0)) && later.contains(&event(100)));
+    let first = path(&dir.path().join("changes"), 1);
+    let text = fs::read_to_string(&first).expect("reads");
+    fs::write(&first, text.replace("event 0", "event 5")).expect("written");
+    let (all, _) = read(dir.path(), &AuditQuery::default()).expect("reads");
+    assert_eq!(all.problem, "in changes, line 1 of 00000001.jsonl was altered");
 }
