@@ -26,6 +26,10 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Show the signing key, and which nodes have its certificates
+    #[command(after_help = "\
+Examples:
+  vc trust show
+  vc trust show --output json | jq '.nodes[] | select(.certificate != \"present\").name'")]
     Show,
     /// Replace the signing key, as after the removal of a server
     Rotate(Rotate),
