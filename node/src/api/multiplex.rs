@@ -49,7 +49,7 @@ async fn serve_stream(service: ControlService, user: User, stream: impl Duplex) 
         let _ = frames.send(&Reply::Error(error)).await;
         return;
     };
-    if service.serve_requests(&user, &mut frames).await == Next::Multiplex {
+    if service.serve_requests(&user, &mut frames, || {}).await == Next::Multiplex {
         let error = ApiError::new(
             ErrorCode::InvalidArgument,
             "this stream is multiplexed already and cannot be multiplexed again",

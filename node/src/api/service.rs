@@ -52,12 +52,15 @@ pub struct ControlService {
 }
 
 impl ControlService {
-    /// Answers one request after another. Returns [`Next::Multiplex`] when the stream is to carry many, else [`Next::Close`].
+    /// Answers one request after another, and calls `first` when the first arrives. Returns [`Next::Multiplex`] when the stream is
+    /// to carry many, else [`Next::Close`].
     pub(super) async fn serve_requests(
         &self,
         user: &User,
         frames: &mut Frames<impl Duplex>,
+        first: impl FnOnce(),
     ) -> Next {
+        let mut first = Some(first);
         loop {
             let received = timeout(IDLE_TIMEOUT, frames.receive::<Request>()).await;
             let request = match received.unwrap_or(Err(FrameError::Closed)) {
@@ -73,6 +76,9 @@ impl ControlService {
                 }
                 Err(_) => return Next::Close,
             };
+            if let Some(first) = first.take() {
+                first();
+            }
             user.quota.acquire().await;
             match self.answer(user, request, frames).await {
                 Ok(Next::Request) => {}

@@ -1,8 +1,10 @@
 //! A session: an authenticated stream, served until it is closed or its token expires.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::timeout;
+use vc_protocol::audit::AuditAction;
 use vc_protocol::control::Reply;
 
 use super::service::Next;
@@ -15,8 +17,16 @@ impl ControlService {
     pub(crate) async fn serve(&self, user: User, mut frames: Frames<impl Duplex>) {
         frames.set_max(user.max_frame());
         let left = user.expires.saturating_sub(crate::clock::now());
+        // A client that dials several nodes makes requests to one of them. What a worker forwards, the worker reports.
+        let used = AtomicBool::new(false);
+        let opened = || {
+            if user.via.is_none() {
+                used.store(true, Ordering::Relaxed);
+                self.audit.record(AuditAction::SessionOpened, &user, None, "opened a session");
+            }
+        };
         let serve = async {
-            if self.serve_requests(&user, &mut frames).await == Next::Multiplex
+            if self.serve_requests(&user, &mut frames, opened).await == Next::Multiplex
                 && frames.send(&Reply::Ready).await.is_ok()
             {
                 multiplex::serve(self, &user, frames.into_inner()).await;
@@ -25,12 +35,21 @@ impl ControlService {
         let mut snapshots = self.cluster.snapshots().clone();
         let reason = tokio::select! {
             ended = timeout(Duration::from_millis(left), serve) => match ended {
-                Ok(()) => return,
-                Err(_) => "token expired",
+                Ok(()) => None,
+                Err(_) => Some("token expired"),
             },
             // An error means that the node is stopping.
-            Ok(_) = snapshots.wait_for(|snapshot| user.is_revoked(&snapshot.view)) => "token revoked",
+            Ok(_) = snapshots.wait_for(|snapshot| user.is_revoked(&snapshot.view)) => {
+                Some("token revoked")
+            }
         };
-        tracing::info!(user = user.name, token = user.token, reason, "session closed");
+        if let Some(reason) = reason {
+            tracing::info!(user = user.name, token = user.token, reason, "session closed");
+        }
+        if used.into_inner() {
+            let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+            let text = format!("ended a session{why}");
+            self.audit.record(AuditAction::SessionEnded, &user, None, text);
+        }
     }
 }

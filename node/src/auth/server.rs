@@ -105,12 +105,7 @@ impl AuthServer {
                     Ok(None) => {}
                     Ok(Some((user, frames, _permit))) => {
                         let _session = auth.gater.start_session(peer);
-                        let (audit, origin) = (&auth.verifier.audit, Origin::from(&user));
-                        let opened = "opened a session";
-                        audit.record(AuditAction::SessionOpened, origin.clone(), None, opened);
                         session(user, frames).await;
-                        let ended = "ended a session";
-                        audit.record(AuditAction::SessionEnded, origin, None, ended);
                     }
                     // A client that dials several nodes and takes the first closes the other streams.
                     Err(HandshakeError::Frame(
