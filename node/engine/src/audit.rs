@@ -10,12 +10,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vc_crdt::{
     ClusterChange, FileKey, ImageRecord, JoinKey, JoinRecord, MoveOrder, RevocationKey,
-    TokenRecord, TrustKey, View, Write,
+    TokenRecord, TrustEntry, TrustKey, View, Write,
 };
 use vc_protocol::audit::{AuditAction, AuditRow, ChangeRef};
 use vc_protocol::change::{Actor, SignedChange};
 use vc_protocol::spec::FileKind;
-use vc_protocol::token::Scope;
+use vc_protocol::token::{Scope, decode_unverified};
 use vc_protocol::{NodeId, ServiceKey, Slot};
 
 /// The entries of the cluster document as the changes so far left them, and the records that are not handed out yet.
@@ -264,11 +264,17 @@ fn effect(
             let verb = if after.is_some() { "changed" } else { "removed" };
             Effect::new(A::PolicyChanged, format!("{verb} the policy of project {key}"))
         }
-        ("trust", Some(_)) => {
+        ("trust", Some(entry)) => {
             let text = match key.parse().ok()? {
                 TrustKey::Epoch(epoch) => format!("rotated the signing key (epoch {epoch})"),
                 TrustKey::Certificate { node, .. } => {
-                    format!("issued a new certificate for {}", view.name(node))
+                    let name = view.name(node);
+                    match read(entry)? {
+                        TrustEntry::Certificate(certificate) if is_former(&certificate) => {
+                            format!("kept what {name} wrote as a member")
+                        }
+                        _ => format!("issued a new certificate for {name}"),
+                    }
                 }
             };
             Effect::new(A::TrustChanged, text)
@@ -323,6 +329,11 @@ fn at<'a>(value: &'a Value, path: &[&str]) -> &'a Value {
 
 fn text_at(value: &Value, path: &[&str]) -> String {
     at(value, path).as_str().unwrap_or("?").to_owned()
+}
+
+/// Returns whether a certificate is that of a node which is no member any more.
+fn is_former(certificate: &str) -> bool {
+    decode_unverified(certificate).is_ok_and(|claims| matches!(claims.scope, Scope::Former(_)))
 }
 
 fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {

@@ -356,7 +356,8 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
         clock_offset_ms: 0,
     };
     let mut rows: Vec<_> = view.nodes.iter().map(row).chain(view.left.iter().map(gone)).collect();
-    rows.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+    let key = |row: &NodeRow| (row.state == NodeStatus::Left, row.name.clone(), row.id);
+    rows.sort_by_cached_key(key);
     rows
 }
 
