@@ -182,10 +182,10 @@ pub enum TokenError {
     #[error("the token belongs to another cluster ({0})")]
     WrongCluster(ClusterId),
     /// The expiry time has passed.
-    #[error("the token expired; ask for a new one with 'vc token create'")]
+    #[error("the token expired, by the node's clock: ask for a new one with 'vc token create'")]
     Expired,
     /// Issued in the future.
-    #[error("the token is not valid yet: check the clocks of both nodes")]
+    #[error("the token is not valid yet, by the node's clock: set the clock that is wrong")]
     NotYetValid,
     /// The issuer is not a server of the cluster.
     #[error("the token was issued by a node that may not issue tokens")]
