@@ -6,8 +6,9 @@ use libp2p::Stream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use vc_client::handshake::{Accepted, authenticate};
+use vc_crdt::View;
 use vc_protocol::auth::Credentials;
-use vc_protocol::control::{Reply, Request};
+use vc_protocol::control::{Reply, Request, ServiceRow};
 use vc_protocol::wire::MAX_FRAME;
 use vc_protocol::{ApiError, ClusterId, ErrorCode, NodeId};
 
@@ -17,6 +18,9 @@ use crate::snapshot::Snapshot;
 
 /// A server opens a session within this time, or the next one is asked.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the reply to a change waits for this node to hear of it.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Opens sessions with servers. Cheap to clone.
 #[derive(Clone)]
@@ -56,7 +60,7 @@ impl Forwarder {
                 };
             }
         };
-        let lost = match relay(request, client, &mut server).await {
+        let lost = match self.relay(request, client, &mut server).await {
             Ok(()) => return Ok(()),
             Err(Lost::Client(error)) => return Err(error),
             Err(Lost::Server(error)) => error,
@@ -91,34 +95,65 @@ impl Forwarder {
             .with_hint("use a server with --peer; see 'vc nodes'"))
     }
 
+    /// Sends a request to the server, and passes frames on until its last reply.
+    async fn relay(
+        &self,
+        request: &Request,
+        client: &mut Frames<impl Duplex>,
+        server: &mut Frames<Stream>,
+    ) -> Result<(), Lost> {
+        server.send(request).await.map_err(Lost::Server)?;
+        loop {
+            let reply: Reply = server.receive().await.map_err(Lost::Server)?;
+            if let Reply::Done(_) = reply {
+                // The change is durable, whether or not this node hears of it soon.
+                let _ = timeout(CATCH_UP_TIMEOUT, self.catch_up(server)).await;
+            }
+            client.send(&reply).await.map_err(Lost::Client)?;
+            match reply {
+                Reply::KeepAlive | Reply::Note(_) => {}
+                Reply::Ready => return push(client, server).await,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits until this node knows the services as the server does: the client is about to look at them here.
+    async fn catch_up(&self, server: &mut Frames<Stream>) -> Result<(), FrameError> {
+        server.send(&Request::Services).await?;
+        let rows = loop {
+            match server.receive().await? {
+                Reply::Services(rows) => break rows,
+                Reply::KeepAlive => {}
+                _ => return Ok(()),
+            }
+        };
+        // An error means that the node is stopping.
+        let _ = self.snapshot.clone().wait_for(|it| knows(&it.view, &rows)).await;
+        Ok(())
+    }
+
     fn servers(&self) -> Vec<NodeId> {
         let view = &self.snapshot.borrow().view;
         view.servers.intersection(&view.up).copied().collect()
     }
 }
 
+/// Returns whether a view has these services, or later revisions of them.
+fn knows(view: &View, rows: &[ServiceRow]) -> bool {
+    rows.iter().all(|row| match view.cluster.services.get(&row.service) {
+        Some(held) if held.revision == row.revision => {
+            view.cluster.replicas(&row.service) == row.replicas
+        }
+        Some(held) => held.revision > row.revision,
+        None => false,
+    })
+}
+
 /// The side whose stream failed.
 enum Lost {
     Client(FrameError),
     Server(FrameError),
-}
-
-/// Sends a request to the server, and passes frames on until its last reply.
-async fn relay(
-    request: &Request,
-    client: &mut Frames<impl Duplex>,
-    server: &mut Frames<Stream>,
-) -> Result<(), Lost> {
-    server.send(request).await.map_err(Lost::Server)?;
-    loop {
-        let reply: Reply = server.receive().await.map_err(Lost::Server)?;
-        client.send(&reply).await.map_err(Lost::Client)?;
-        match reply {
-            Reply::KeepAlive | Reply::Note(_) => {}
-            Reply::Ready => return push(client, server).await,
-            _ => return Ok(()),
-        }
-    }
 }
 
 /// Passes the frames of a push on, up to the empty one, and the server's replies.
@@ -159,5 +194,37 @@ async fn push(client: &mut Frames<impl Duplex>, server: &mut Frames<Stream>) -> 
             _ if uploaded => return Ok(()),
             _ => return Err(Lost::Client(FrameError::Closed)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use vc_crdt::{ClusterState, KnownVersions, ServiceRecord};
+    use vc_engine::report;
+    use vc_protocol::spec::ServiceSpec;
+
+    use super::*;
+
+    fn view(revision: u64, replicas: u32) -> View {
+        let (spec, deployed_by) = (ServiceSpec::default().into(), "ada".to_owned());
+        let record = ServiceRecord { spec, previous: None, revision, updated: 1, deployed_by };
+        let mut cluster = ClusterState::default();
+        let service: vc_protocol::ServiceKey = "shop/web".parse().expect("a service");
+        cluster.services.insert(service.clone(), record.into());
+        cluster.scale.insert(service, replicas);
+        View::from_states(cluster, BTreeMap::new(), &KnownVersions::default())
+    }
+
+    #[test]
+    fn a_view_knows_what_the_server_has_changed_once_it_has_it() {
+        let rows = report::services(&view(7, 2));
+        assert!(knows(&view(7, 2), &rows) && knows(&view(8, 1), &rows));
+        assert!(!knows(&view(6, 2), &rows), "the deployment is missing");
+        assert!(!knows(&view(7, 1), &rows), "the scale is missing");
+        let empty =
+            View::from_states(ClusterState::default(), BTreeMap::new(), &KnownVersions::default());
+        assert!(!knows(&empty, &rows) && knows(&empty, &[]));
     }
 }
