@@ -76,3 +76,32 @@ fn port_conflicts_name_the_services_and_end_when_the_port_is_free() {
         }
     });
 }
+
+#[test]
+fn a_port_of_an_address_that_appears_later_is_published() {
+    let lab = Lab::cluster(2);
+    let ports = "    ports: ['10.77.0.77:8080:80']\n";
+    lab.deploy(1, &web("shop", "web", 1, ports), &["--wait"]).done();
+    let is_problem = || problems(&lab, 2).iter().any(|line| line.contains("10.77.0.77"));
+    until("no host has the address, which is a problem", DEADLINE, || {
+        if is_problem() { Ok(()) } else { Err(format!("{:?}", problems(&lab, 2))) }
+    });
+    let address = |verb: &str, host: usize| {
+        let host = host.to_string();
+        lab.run(&["exec", &host, "--", "ip", "addr", verb, "10.77.0.77/32", "dev", "eth0"]).done();
+    };
+    for host in [1, 2] {
+        address("add", host);
+        until("the port is published where the address is", DEADLINE, || {
+            match lab.get(host, "http://10.77.0.77:8080/").out.trim() {
+                "vc-test:1" if !is_problem() => Ok(()),
+                other => Err(format!("'{other}'; {:?}", problems(&lab, 2))),
+            }
+        });
+        // As keepalived does, to the other host.
+        address("del", host);
+    }
+    until("the address is missing again", DEADLINE, || {
+        if is_problem() { Ok(()) } else { Err(format!("{:?}", problems(&lab, 2))) }
+    });
+}
