@@ -101,7 +101,7 @@ fn host_config(
         network_mode: context.networks.first().cloned(),
         dns: context.dns.clone(),
         dns_search: some(&settings.dns_search),
-        dns_options: Some(dns_options(settings, context)),
+        dns_options: Some(dns_options(settings)),
         mounts: Some(mounts.chain(files).collect()),
         cap_add: some(&settings.cap_add),
         cap_drop: some(&settings.cap_drop),
@@ -120,11 +120,14 @@ fn host_config(
     }
 }
 
-/// Returns the options of the container's resolver. With the cluster's DNS server `ndots` is 0, whatever the host's is: above it
-/// Docker's resolver does not pass names without a dot on, which those of services are.
-fn dns_options(settings: &Settings, context: &ContainerContext) -> Vec<String> {
-    let ndots = context.dns.is_some().then(|| "ndots:0".to_owned());
-    ndots.into_iter().chain(settings.dns_opt.iter().cloned()).collect()
+/// Returns the options of the container's resolver, never none: Docker would take those of the host. If one of them is `ndots`,
+/// even 0, Docker's resolver passes no name without a dot on to the cluster's DNS server; without one it sets `ndots:0` itself.
+fn dns_options(settings: &Settings) -> Vec<String> {
+    match settings.dns_opt.as_slice() {
+        // The default of resolv.conf(5).
+        [] => vec!["timeout:5".to_owned()],
+        options => options.to_vec(),
+    }
 }
 
 /// Parses `HOST[:CONTAINER[:rwm]]`.
