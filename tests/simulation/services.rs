@@ -37,7 +37,7 @@ pub(crate) fn version(mut deployment: Deployment, version: u64) -> Deployment {
 
 /// Returns the mutation that deploys a service.
 pub(crate) fn deploy(deployment: Deployment) -> Mutation {
-    Mutation::Deploy { deployments: vec![deployment], files: BTreeMap::new() }
+    Mutation::Deploy { deployments: vec![deployment], files: BTreeMap::new(), projects: None }
 }
 
 const NAMES: [&str; 6] = ["web", "api", "mail", "jobs", "cache", "search"];
@@ -50,7 +50,11 @@ pub(crate) fn any_mutation(rng: &mut Rng, nodes: usize) -> Mutation {
             let one = any_service(rng, name);
             let two = any_service(rng, rng.clone().pick(&NAMES));
             if rng.permille(200) && one.service != two.service {
-                Mutation::Deploy { deployments: vec![one, two], files: BTreeMap::new() }
+                Mutation::Deploy {
+                    deployments: vec![one, two],
+                    files: BTreeMap::new(),
+                    projects: None,
+                }
             } else {
                 deploy(one)
             }

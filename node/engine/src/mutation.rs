@@ -39,6 +39,8 @@ pub enum Mutation {
         /// The secrets and configs that they mount, sealed. One that the cluster document holds already keeps its
         /// sealed text: sealing the same content again gives another text.
         files: BTreeMap<FileKey, SealedFile>,
+        /// The projects that the user may see; `None` for all.
+        projects: Option<BTreeSet<Name>>,
     },
     /// Sets the number of replicas.
     Scale {
@@ -176,8 +178,13 @@ impl Mutation {
     ) -> Result<(ClusterState, Vec<Change>), MutationError> {
         let mut state = view.cluster.clone();
         let changes = match self {
-            Self::Deploy { deployments, files } => {
-                deploy(view, &mut state, deployments, files, by, now)?
+            Self::Deploy { deployments, files, projects } => {
+                let changes = deploy(view, &mut state, deployments, files, by, now)?;
+                // After all of them: one service may release a port that another takes.
+                for Deployment { service, spec, .. } in deployments {
+                    ports::check(&state, service, &spec.ports, projects.as_ref())?;
+                }
+                changes
             }
             Self::Scale { service, replicas: to } => {
                 let service = find(view, service)?;
@@ -335,10 +342,6 @@ fn deploy(
     let bytes = files::added_bytes(&view.cluster, state);
     if bytes > files::MAX_DEPLOY_BYTES {
         return Err(MutationError::DeploymentTooLarge { bytes });
-    }
-    // After all of them: one service may release a port that another takes.
-    for Deployment { service, spec, .. } in deployments {
-        ports::check(state, service, &spec.ports)?;
     }
     Ok(changes)
 }

@@ -121,7 +121,11 @@ impl Node {
             replicas: None,
             spec: ServiceSpec { container, ..ServiceSpec::default() }.into(),
         };
-        self.mutate(Mutation::Deploy { deployments: vec![deployment], files: BTreeMap::new() })
+        self.mutate(Mutation::Deploy {
+            deployments: vec![deployment],
+            files: BTreeMap::new(),
+            projects: None,
+        })
     }
 
     /// Stores what a newer version writes into the cluster document, and starts the node again.

@@ -76,7 +76,8 @@ impl ControlService {
     ) -> Result<Reply, ApiError> {
         let SealedDeployment { mut deployments, files } = self.complete(deployments, files).await?;
         privileges::check(&user.rights, &self.cluster.latest().view, &mut deployments)?;
-        self.cluster.mutate(user, Mutation::Deploy { deployments, files }).await
+        let projects = user.rights.projects().cloned();
+        self.cluster.mutate(user, Mutation::Deploy { deployments, files, projects }).await
     }
 
     /// Pins images and seals files, as a deployment and the diff against one both need.

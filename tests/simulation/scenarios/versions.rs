@@ -10,7 +10,7 @@ use crate::check::{Check, Violation};
 use crate::invariants::{documents_converge, minimal_movement, replicas_rescheduled, view_check};
 use crate::services::{deploy, resources, service, version};
 use crate::swarm::{draw_faults, run_faults, seeds, single_death};
-use crate::versions::next;
+use crate::versions::{next, version_text};
 use crate::world::World;
 
 /// Number of seeds without `VC_SIM_SEEDS`.
@@ -66,7 +66,8 @@ fn uses_what_all_know(engine: &Engine) -> Check {
     if !older.is_empty() && engine.replica().schema() > of(released()).0 {
         return Err(Violation("a newer schema is in effect in a mixed cluster".to_owned()));
     }
-    if older.iter().any(|(node, _)| view.up.contains(node)) && view.rules.version > 1 {
+    if older.iter().any(|(node, _)| view.up.contains(node)) && view.rules.version > of(released()).1
+    {
         return Err(Violation("a newer plan is in effect in a mixed cluster".to_owned()));
     }
     Ok(())
@@ -125,7 +126,9 @@ fn the_newest_versions_take_effect_when_the_last_older_node_is_upgraded() {
     world.converge(30_000);
     let cursor = world.history.cursor();
     assert_eq!(versions(&world), [of(released()); 3]);
-    assert!(problems(&world, 2).contains("node m0 runs vc-node 0.1.0, others a newer one"));
+    let reported = problems(&world, 2);
+    let older = format!("node m0 runs vc-node {}, others a newer one", version_text(&released()));
+    assert!(reported.contains(&older), "{reported}");
     world.change_version(0, next());
     world.converge(30_000);
     assert_eq!(versions(&world), [of(released()); 3]);
@@ -141,10 +144,10 @@ fn the_newest_versions_take_effect_when_the_last_older_node_is_upgraded() {
 
 #[test]
 fn the_plan_in_effect_decides_where_new_slots_go() {
-    let by_version = |world: &World, version: usize| {
+    let by_version = |world: &World, version: u32| {
         let mut input = world.engine(2).view().input.clone();
         input.nodes.values_mut().for_each(|node| node.claims.clear());
-        let rules = next().rules[version - 1];
+        let rules = next().rules(version);
         let placed = plan(&input, rules).placements.into_iter();
         placed.map(|(slot, it)| (slot, it.node)).collect::<Vec<_>>()
     };
@@ -158,8 +161,8 @@ fn the_plan_in_effect_decides_where_new_slots_go() {
         let names = ["web", "api", "mail", "jobs"];
         let deployments = names.map(|name| service(name, 1)).to_vec();
         let files = std::collections::BTreeMap::new();
-        world.command(2, vc_engine::Mutation::Deploy { deployments, files });
-        let (older, newer) = (by_version(&world, 1), by_version(&world, 2));
+        world.command(2, vc_engine::Mutation::Deploy { deployments, files, projects: None });
+        let [older, newer] = [released(), next()].map(|it| by_version(&world, of(it).1));
         assert_ne!(older, newer, "the rules differ");
         assert_eq!(in_effect(&world), if is_mixed { older } else { newer });
         world.converge(30_000);

@@ -87,6 +87,7 @@ mod tests {
         Mutation::Deploy {
             deployments,
             files: keys.into_iter().map(|key| (key, sealed(text))).collect(),
+            projects: None,
         }
     }
 
@@ -135,7 +136,11 @@ mod tests {
     fn a_deployment_that_lacks_files_or_is_too_large_is_refused() {
         let mut state = ClusterState::default();
         let deployments = vec![mounting("shop/web", "1")];
-        let without = Mutation::Deploy { deployments: deployments.clone(), files: BTreeMap::new() };
+        let without = Mutation::Deploy {
+            deployments: deployments.clone(),
+            files: BTreeMap::new(),
+            projects: None,
+        };
         assert_eq!(
             message(apply(&mut state, &without).expect_err("refused")),
             "shop/web: the request lacks the content of secret 'db': deploy it again"

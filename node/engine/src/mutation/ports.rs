@@ -1,23 +1,28 @@
 //! Conflicts between the ports that services publish.
 
+use std::collections::BTreeSet;
+
 use vc_crdt::ClusterState;
-use vc_protocol::ServiceKey;
 use vc_protocol::spec::Port;
+use vc_protocol::{Name, ServiceKey};
 
 use super::error::MutationError;
 
-/// Errors: another service publishes one of these ports.
+/// Errors: another service publishes one of these ports. It is named if it is of these projects; `None` for all.
 pub(super) fn check(
     state: &ClusterState,
     service: &ServiceKey,
     ports: &[Port],
+    projects: Option<&BTreeSet<Name>>,
 ) -> Result<(), MutationError> {
     for (other, record) in state.services.iter().filter(|(other, _)| *other != service) {
         let taken = ports.iter().find(|port| record.spec.ports.iter().any(|it| it.overlaps(port)));
         if let Some(port) = taken {
             return Err(MutationError::PortTaken {
                 port: port.name(),
-                by: Some(other).filter(|it| it.project == service.project).cloned(),
+                by: Some(other)
+                    .filter(|it| projects.is_none_or(|projects| projects.contains(&it.project)))
+                    .cloned(),
                 service: service.clone(),
             });
         }
@@ -54,20 +59,25 @@ mod tests {
             spec: spec.clone().into(),
         };
         let by = Subject { name: "tester".to_owned(), token_id: "t1".to_owned(), address: None };
-        let apply = |state: &ClusterState, deployments| {
+        let apply_as = |state: &ClusterState, deployments, project: Option<&str>| {
             let view = View::from_states(state.clone(), BTreeMap::new(), &KnownVersions::default());
-            Mutation::Deploy { deployments, files: BTreeMap::new() }
+            let projects = project.map(|it| [it.parse().expect("a name")].into());
+            Mutation::Deploy { deployments, files: BTreeMap::new(), projects }
                 .apply(&view, &by, 1)
                 .map(|(state, _)| state)
         };
+        let apply = |state: &ClusterState, deployments| apply_as(state, deployments, None);
         let state = apply(&ClusterState::default(), vec![wanted("shop/web", &publishing)]);
         let state = state.expect("the port is free");
         apply(&state, vec![wanted("shop/web", &publishing)])
             .expect("the service has the port itself");
-        for (service, by) in
-            [("blog/web", "a service of another project"), ("shop/api", "shop/web")]
-        {
-            let taken = apply(&state, vec![wanted(service, &publishing)]).expect_err("refused");
+        for (project, service, by) in [
+            (None, "blog/web", "shop/web"),
+            (Some("shop"), "shop/api", "shop/web"),
+            (Some("blog"), "blog/web", "a service of another project"),
+        ] {
+            let taken = apply_as(&state, vec![wanted(service, &publishing)], project);
+            let taken = taken.expect_err("refused");
             let refused = format!(
                 "port 8080/tcp is published by {by} already: publish another port in {service}"
             );

@@ -55,7 +55,7 @@ fn deploying(wanted: Deployment) -> Mutation {
     };
     let sealed = SealedFile { sealed: "sealed".to_owned() };
     let files = wanted.spec.container.files.iter().map(|mount| (key(mount), sealed.clone()));
-    Mutation::Deploy { files: files.collect(), deployments: vec![wanted] }
+    Mutation::Deploy { files: files.collect(), deployments: vec![wanted], projects: None }
 }
 
 /// Two nodes, desk and attic, and what the documents say.
