@@ -98,14 +98,14 @@ pub(crate) fn last_rotation(
     trust: &BTreeMap<TrustKey, TrustEntry>,
     cluster: ClusterId,
 ) -> Option<(SigningKey, &Rotation)> {
-    let rotations = trust.iter().filter_map(|entry| match entry {
+    let mut rotations = trust.iter().filter_map(|entry| match entry {
         (TrustKey::Epoch(epoch), TrustEntry::Rotation(rotation)) => {
             let signing = read_endorsement(&rotation.endorsement, cluster).ok()?;
             (signing.epoch == *epoch).then_some((signing, rotation))
         }
         _ => None,
     });
-    rotations.last()
+    rotations.next_back()
 }
 
 /// Returns the certificates in the entries.

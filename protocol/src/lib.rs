@@ -3,7 +3,7 @@
 //!
 //! Pure: nothing here does I/O, reads a clock or draws randomness. All encodings are defined here: CBOR for state between
 //! nodes ([`wire`], [`gossip`], [`change`], [`route`]); JSON to clients and for requests that a node passes on
-//! ([`auth`], [`control`], [`exec`], [`file`], [`log`], [`image`]); JWT for credentials ([`token`]). `docs/formats.md` describes them.
+//! ([`auth`], [`control`], [`exec`], [`mod@file`], [`log`], [`image`]); JWT for credentials ([`token`]). `docs/formats.md` describes them.
 
 mod address;
 pub mod audit;

@@ -1,5 +1,7 @@
 //! Forged credentials, each refused: what an attacker makes who has read tokens, is a member, or was one of another cluster.
 
+#![allow(clippy::expect_used, reason = "tests")]
+
 use data_encoding::BASE64URL_NOPAD as BASE64;
 use serde_json::{Value, json};
 use vc_protocol::token::{

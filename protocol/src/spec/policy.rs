@@ -192,7 +192,7 @@ mod tests {
         for privilege in privileges() {
             let word = privilege.word();
             let alone = policy(&[&word]);
-            assert_eq!(alone.words(), [word.clone()]);
+            assert_eq!(alone.words(), std::slice::from_ref(&word));
             for other in privileges() {
                 let allowed = other == privilege || word == "privileged";
                 assert_eq!(alone.allows(&other), allowed, "{word}: {other}");

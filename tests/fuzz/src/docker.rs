@@ -128,7 +128,8 @@ fn unpack_image(pieces: &mut Pieces<'_>) {
             blob_size: blob.len() as u64,
             encoding,
         };
-        let encoding = if manifest.len() % 2 == 0 { Encoding::Raw } else { Encoding::Zstd };
+        let encoding =
+            if manifest.len().is_multiple_of(2) { Encoding::Raw } else { Encoding::Zstd };
         let id = Digest::of(CONFIG.as_bytes());
         Manifest { id, config: CONFIG.to_owned(), layers: vec![of(encoding)] }
     });

@@ -27,11 +27,14 @@ const SKIP: u8 = 0b10_0000;
 const NO_DEPENDENCIES: u8 = 0b100_0000;
 const SAME_BATCH: u8 = 0b1000_0000;
 
+/// What an actor has written of a document: the last sequence number, and the heads.
+type Written = (u64, Vec<[u8; 32]>);
+
 /// Runs an input: batches of changes.
 pub(crate) fn run(data: &[u8]) {
     let mut pieces = Pieces(data);
     let mut receiver = replica(&KEYS.servers[1]);
-    let mut written: BTreeMap<(DocumentId, Actor), (u64, Vec<[u8; 32]>)> = BTreeMap::new();
+    let mut written: BTreeMap<(DocumentId, Actor), Written> = BTreeMap::new();
     let mut batch = Batch::default();
     let mut accepted = Vec::new();
     for _ in 0..MAX_CHANGES {

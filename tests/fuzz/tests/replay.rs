@@ -1,4 +1,5 @@
 //! Runs every input that is known, without a fuzzer.
+#![allow(clippy::expect_used, reason = "tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -111,9 +111,9 @@ fn changes_are_told_in_words_without_values() {
     let volume = "shop/data".parse().expect("a volume");
     let removed = Tombstone { lamport: 1, at: 1 };
     assert_eq!(
-        told(&|state| drop(
-            state.tombstones.insert(vc_protocol::VolumeKey::clone(&volume), removed.clone())
-        )),
+        told(&|state| {
+            state.tombstones.insert(vc_protocol::VolumeKey::clone(&volume), removed.clone());
+        }),
         ["removed volume shop/data"]
     );
     let gone = told(&|state| {
