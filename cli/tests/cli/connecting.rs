@@ -228,7 +228,11 @@ fn the_token_is_taken_from_the_flag_then_the_environment_then_the_login() {
 fn a_token_that_has_expired_by_this_clock_is_judged_by_the_node() {
     let node = Node::start(member(OURS, 10, nodes("alpha")));
     let expired = OURS.token_at(now() - 2 * HOUR, &[&node.address]);
-    Home::new().vc(&["--token", &expired, "nodes"]).ok();
+    let error = Home::new().vc(&["--token", &expired, "nodes"]).error();
+    assert_eq!(
+        error,
+        "the cluster refuses the token: the token expired, by the node's clock: ask for a new one with 'vc token create'"
+    );
     assert_eq!(node.seen(|seen| seen.tokens.clone()), [expired]);
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use vc_client::frames::{FrameError, Frames};
 use vc_protocol::auth::{AuthResponse, ClientHello, Credentials, MAX_AUTH_FRAME, ServerHello};
 use vc_protocol::control::{Change, NodeRow, NodeStatus, Reply, Request};
-use vc_protocol::token::{self, Issuer, NodeRole, Scope, UserRole, issue_certificate};
+use vc_protocol::token::{self, Issuer, NodeRole, Scope, TokenError, UserRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId, ProtocolVersions, ServiceKey, wire};
 
 use crate::Home;
@@ -228,8 +228,11 @@ async fn serve(plan: std::rc::Rc<Plan>, stream: Stream, seen: Arc<Mutex<Seen>>) 
     send!(ServerHello { certificate: plan.certificate.clone(), versions });
     let Credentials::User { token, .. } = receive(&mut frames).await? else { panic!("not a user") };
     seen.lock().unwrap().tokens.push(token.clone());
-    token::verify(&token, plan.cluster.id(), now()).expect("only a valid token is sent");
-    if let Some(reason) = plan.refuses.clone() {
+    let expired = match token::verify(&token, plan.cluster.id(), now()) {
+        Err(error @ TokenError::Expired) => Some(error.to_string()),
+        verified => verified.map(|_| None).expect("only a valid token is sent"),
+    };
+    if let Some(reason) = expired.or(plan.refuses.clone()) {
         send!(AuthResponse::Refused { reason, busy: false });
         return Some(());
     }
