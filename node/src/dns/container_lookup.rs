@@ -1,4 +1,7 @@
-//! Looks up containers by their addresses, in a table of all containers in this node's networks.
+//! Looks up containers by their addresses, in a table of all containers in this node's networks. Docker is asked for it again
+//! after its events say that containers started or ended, and for unknown addresses: an event may come after the first query.
+//! Where one is missed, an address can only pass to another container of the same project until Docker is listed anyway, because
+//! unused networks are kept for longer.
 //!
 //! All lookups share the table, so that a container that forges many sources makes Docker list its containers as often as
 //! one that forges none.
@@ -16,9 +19,6 @@ use vc_runtime::docker::{ContainerByIp, Docker};
 use super::error::LookupError;
 use super::table::Querier;
 
-/// Age at which the table is listed anew. Within this time the address of a removed container can only pass to another
-/// one of the same project, because unused networks are kept for longer.
-const MAX_AGE: Duration = Duration::from_secs(5);
 /// Interval between lists for the sake of unknown addresses.
 const UNKNOWN_INTERVAL: Duration = Duration::from_millis(200);
 /// Limit of lookups of unknown addresses that wait for a list: few of the queries that the resolver takes at a time.
@@ -28,11 +28,18 @@ const MAX_UNKNOWN: usize = 64;
 pub(super) trait ListContainers: Send + Sync + 'static {
     /// Returns the containers, once for each of their addresses.
     fn list(&self) -> impl Future<Output = Result<Vec<ContainerByIp>, DockerError>> + Send;
+
+    /// Returns a number that grows whenever containers may have started or ended.
+    fn changes(&self) -> u64;
 }
 
 impl ListContainers for Docker {
     async fn list(&self) -> Result<Vec<ContainerByIp>, DockerError> {
         self.containers_by_ip().await
+    }
+
+    fn changes(&self) -> u64 {
+        Self::changes(self)
     }
 }
 
@@ -50,6 +57,8 @@ struct Listed {
     queriers: Arc<BTreeMap<Ipv4Addr, Arc<Querier>>>,
     /// When the list was requested.
     since: Instant,
+    /// [`ListContainers::changes`] at that time.
+    changes: u64,
 }
 
 impl<D: ListContainers> ContainerLookup<D> {
@@ -69,9 +78,9 @@ impl<D: ListContainers> ContainerLookup<D> {
         address: Ipv4Addr,
     ) -> Result<Option<Arc<Querier>>, LookupError> {
         let asked = Instant::now();
-        let (known, _) = self.known(address);
-        if let Some((querier, since)) = &known
-            && since.elapsed() < MAX_AGE
+        let (known, last) = self.known(address);
+        if let (Some(querier), Some((_, changes))) = (&known, last)
+            && changes == self.docker.changes()
         {
             return Ok(Some(Arc::clone(querier)));
         }
@@ -85,13 +94,13 @@ impl<D: ListContainers> ContainerLookup<D> {
         };
         let _listing = self.listing.lock().await;
         let (current, last) = self.known(address);
-        if last.is_some_and(|since| since >= asked) {
-            return Ok(current.map(|(querier, _)| querier));
+        if last.is_some_and(|(since, _)| since >= asked) {
+            return Ok(current);
         }
-        if let (None, Some(last)) = (&known, last) {
-            sleep_until(last + UNKNOWN_INTERVAL).await;
+        if let (None, Some((since, _))) = (&known, last) {
+            sleep_until(since + UNKNOWN_INTERVAL).await;
         }
-        let since = Instant::now();
+        let (since, changes) = (Instant::now(), self.docker.changes());
         match (self.docker.list().await, current) {
             (Ok(containers), _) => {
                 let queriers = containers.into_iter().map(|it| {
@@ -101,25 +110,25 @@ impl<D: ListContainers> ContainerLookup<D> {
                 let queriers = Arc::new(queriers.collect::<BTreeMap<_, _>>());
                 let found = queriers.get(&address).cloned();
                 *self.listed.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(Listed { queriers, since });
+                    Some(Listed { queriers, since, changes });
                 Ok(found)
             }
-            (Err(_), Some((querier, _))) => Ok(Some(querier)),
+            (Err(_), Some(querier)) => Ok(Some(querier)),
             (Err(error), None) => Err(error.into()),
         }
     }
 
-    /// Returns the container that the table has for an address, with the time of the list; and that time alone.
-    fn known(&self, address: Ipv4Addr) -> (Option<(Arc<Querier>, Instant)>, Option<Instant>) {
+    /// Returns the container that the table has for an address; and when the table was listed, with the number of changes then.
+    fn known(&self, address: Ipv4Addr) -> (Option<Arc<Querier>>, Option<(Instant, u64)>) {
         let listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(Listed { queriers, since }) = listed else { return (None, None) };
-        (queriers.get(&address).map(|it| (Arc::clone(it), since)), Some(since))
+        let Some(Listed { queriers, since, changes }) = listed else { return (None, None) };
+        (queriers.get(&address).cloned(), Some((since, changes)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
     use futures::FutureExt as _;
 
@@ -129,6 +138,7 @@ mod tests {
     struct Lists {
         permits: Semaphore,
         count: AtomicUsize,
+        changes: AtomicU64,
     }
 
     impl ListContainers for Arc<Lists> {
@@ -138,6 +148,15 @@ mod tests {
             let project = "shop".parse().expect("a name");
             Ok(vec![ContainerByIp { address: OWN, project, networks: [].into() }])
         }
+
+        fn changes(&self) -> u64 {
+            self.changes.load(Ordering::Relaxed)
+        }
+    }
+
+    fn lists(permits: usize) -> Arc<Lists> {
+        let permits = Semaphore::new(permits);
+        Arc::new(Lists { permits, count: AtomicUsize::new(0), changes: AtomicU64::new(0) })
     }
 
     const OWN: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
@@ -147,8 +166,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn docker_is_asked_again_after_its_events_alone() {
+        let lists = lists(2);
+        let lookup = ContainerLookup::new(Arc::clone(&lists));
+        for asked in [1, 1, 2, 2] {
+            if lists.count.load(Ordering::Relaxed) < asked {
+                lists.changes.fetch_add(1, Ordering::Relaxed);
+            }
+            assert!(lookup.find(OWN).await.expect("listed").is_some());
+            assert_eq!(lists.count.load(Ordering::Relaxed), asked);
+        }
+    }
+
+    #[tokio::test]
     async fn lookups_of_forged_sources_share_a_list_and_do_not_delay_known_containers() {
-        let lists = Arc::new(Lists { permits: Semaphore::new(1), count: AtomicUsize::new(0) });
+        let lists = lists(1);
         let lookup = ContainerLookup::new(Arc::clone(&lists));
         assert!(lookup.find(OWN).await.expect("listed").is_some());
         let mut waiting: Vec<_> =

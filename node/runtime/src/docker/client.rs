@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
 
 use bollard::errors::Error;
@@ -40,6 +40,8 @@ pub(super) struct DockerClient {
     pub(super) removals: Arc<Semaphore>,
     /// Number of connections made to the Docker engine since the start.
     pub(super) connections: Arc<watch::Sender<u64>>,
+    /// Grows whenever containers may have started or ended.
+    pub(super) changes: Arc<AtomicU64>,
     pub(super) networks: PendingNetworks,
     pub(super) dns: DnsConfig,
 }
@@ -73,6 +75,7 @@ impl DockerClient {
             starts: Arc::new(Semaphore::new(CONCURRENT_STARTS)),
             removals: Arc::new(Semaphore::new(CONCURRENT_REMOVALS)),
             connections: Arc::new(watch::Sender::new(0)),
+            changes: Arc::default(),
             networks: PendingNetworks::default(),
             dns: DnsConfig { servers: config.dns, enabled: Arc::new(AtomicBool::new(true)) },
         }

@@ -1,6 +1,7 @@
 //! Watching the Docker engine: the connection, lists and events.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -24,6 +25,8 @@ const RETRY_INTERVAL: (Duration, Duration) = (Duration::from_millis(200), Durati
 const EVENT_OVERLAP: u64 = 5;
 /// The events that may change an observation. The `exec_*` events of healthchecks are far more frequent.
 const EVENTS: [&str; 6] = ["start", "die", "destroy", "health_status", "pause", "unpause"];
+/// Those of them after which an address may be another container's.
+const CHANGES: [&str; 3] = ["start", "die", "destroy"];
 
 impl DockerClient {
     /// Lists containers and follows events, forever; an outage is reported once.
@@ -97,6 +100,7 @@ impl DockerClient {
     async fn list_all(&self, mut with_files: Vec<String>) -> Result<(), Error> {
         let since = self.reporter.clock();
         let all = self.list().await?;
+        self.changes.fetch_add(1, Ordering::Relaxed);
         with_files.retain(|name| {
             all.iter().all(|seen| labels::container_name(&self.identity, &seen.id) != *name)
         });
@@ -110,6 +114,9 @@ impl DockerClient {
 
     /// Handles an event. It may be old or repeated, so it only triggers an inspection.
     async fn event(&self, event: EventMessage) {
+        if event.action.as_deref().is_some_and(|action| CHANGES.contains(&action)) {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
         let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
         match labels::instance(&self.identity, &attributes) {
             Some(Ok(id)) => self.reporter.inspect(id).await,

@@ -96,6 +96,11 @@ impl Docker {
         Ok(self.client.containers_by_ip().await?)
     }
 
+    /// Returns a number that grows whenever containers may have started or ended, by Docker's events.
+    pub fn changes(&self) -> u64 {
+        self.client.changes.load(Ordering::Relaxed)
+    }
+
     /// Returns the prefix that the names of all bridges of the node's networks have, and no others, not even those of
     /// other nodes on the same host.
     pub fn bridge_prefix(&self) -> String {
