@@ -12,6 +12,9 @@ use super::{ControlService, multiplex};
 use crate::auth::User;
 use crate::frames::{Duplex, Frames};
 
+/// How long a session goes on after its token is revoked: the reply to the revocation may be on its way on this one.
+const REPLY_TIMEOUT: Duration = Duration::from_millis(250);
+
 impl ControlService {
     /// Runs a session on an authenticated stream until the client closes it, or the token expires or is revoked.
     pub(crate) async fn serve(&self, user: User, mut frames: Frames<impl Duplex>) {
@@ -33,20 +36,24 @@ impl ControlService {
             }
         };
         let mut snapshots = self.cluster.snapshots().clone();
+        let mut serve = std::pin::pin!(timeout(Duration::from_millis(left), serve));
+        // An error means that the node is stopping. The snapshot's lock is not held on.
+        let revoked =
+            async { snapshots.wait_for(|snapshot| user.is_revoked(&snapshot.view)).await.is_ok() };
         let reason = tokio::select! {
-            ended = timeout(Duration::from_millis(left), serve) => match ended {
+            ended = &mut serve => match ended {
                 Ok(()) => None,
                 Err(_) => Some("token expired"),
             },
-            // An error means that the node is stopping.
-            Ok(_) = snapshots.wait_for(|snapshot| user.is_revoked(&snapshot.view)) => {
+            true = revoked => {
+                let _ = timeout(REPLY_TIMEOUT, &mut serve).await;
                 Some("token revoked")
             }
         };
         if let Some(reason) = reason {
             tracing::info!(user = user.name, token = user.token, reason, "session closed");
         }
-        if used.into_inner() {
+        if used.load(Ordering::Relaxed) {
             let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             let text = format!("ended a session{why}");
             self.audit.record(AuditAction::SessionEnded, &user, None, text);
