@@ -36,7 +36,7 @@ impl View {
 }
 
 fn cluster(state: &mut ClusterState, projects: &BTreeSet<Name>) {
-    // Named in full: whoever adds a map says what of it belongs to a project.
+    // Named in full: a change that adds a map says what of it belongs to a project.
     let ClusterState {
         services,
         scale,

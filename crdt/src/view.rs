@@ -120,6 +120,11 @@ impl View {
             .is_some_and(|record| rolled_back(record, self.updates.get(service)))
     }
 
+    /// Returns the servers that are up.
+    pub fn up_servers(&self) -> impl Iterator<Item = NodeId> {
+        self.servers.intersection(&self.up).copied()
+    }
+
     /// Returns the plan as if these services were deployed.
     pub fn plan_with(&self, deployments: &[Deployment]) -> Plan {
         let mut input = self.input.clone();

@@ -86,7 +86,7 @@ pub enum AuditAction {
 
 impl AuditAction {
     /// Returns whether a change of the cluster document is behind the action: only its author's signature proves that, so
-    /// nobody may report it.
+    /// it is never taken from a report.
     pub fn is_change(self) -> bool {
         self <= Self::EntryWritten
     }

@@ -134,8 +134,7 @@ impl Forwarder {
     }
 
     fn servers(&self) -> Vec<NodeId> {
-        let view = &self.snapshot.borrow().view;
-        view.servers.intersection(&view.up).copied().collect()
+        self.snapshot.borrow().view.up_servers().collect()
     }
 }
 

@@ -85,7 +85,7 @@ impl ControlService {
         }
         let mut listed = BTreeSet::from_iter(members);
         listed.insert(membership.node);
-        // One that missed a rotation, because nobody knew of it, is in the documents as an author.
+        // One that missed a rotation, because no server knew of it, is in the documents as an author.
         let known: BTreeMap<NodeId, NodeRole> = view
             .trust
             .authors

@@ -181,7 +181,7 @@ impl AuditLogs {
         }
     }
 
-    /// Reads the log of this node. Returns when it is read; with `follow` when nobody receives the items any more.
+    /// Reads the log of this node. Returns when it is read; with `follow` when the items have no receiver any more.
     async fn read_own(
         &self,
         query: AuditQuery,

@@ -76,7 +76,9 @@ impl Recorder {
                     changed.send_modify(|count| *count = count.wrapping_add(1));
                     written.map_err(|error| error.to_string())
                 }
-                Sink::Server(reporter) => reporter.send(rows).await,
+                Sink::Server(reporter) => {
+                    reporter.send(rows).await.map_err(|error| error.to_string())
+                }
             };
             match written {
                 Ok(()) => {

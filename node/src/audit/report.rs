@@ -7,11 +7,20 @@ use vc_protocol::NodeId;
 use vc_protocol::audit::{AuditRequest, AuditRow, MAX_REPORT};
 use vc_protocol::wire::AUDIT_PROTOCOL;
 
-use crate::member_request;
+use crate::member_request::{self, MemberError};
 use crate::snapshot::Snapshot;
 
 /// Time for a server to take records.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why no server took the records.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReportError {
+    #[error("no server is up")]
+    NoServer,
+    #[error(transparent)]
+    Member(#[from] MemberError),
+}
 
 /// Sends records to a server that is up.
 pub(crate) struct Reporter {
@@ -25,22 +34,18 @@ impl Reporter {
     ///
     /// # Errors
     /// No server takes them, for the last reason.
-    pub(super) async fn send(&self, rows: Vec<AuditRow>) -> Result<(), String> {
-        let mut last = "no server is up".to_owned();
+    pub(super) async fn send(&self, rows: Vec<AuditRow>) -> Result<(), ReportError> {
+        let mut last = ReportError::NoServer;
         for server in self.servers() {
             match self.send_to(server, &rows).await {
                 Ok(()) => return Ok(()),
-                Err(error) => last = error.to_string(),
+                Err(error) => last = error.into(),
             }
         }
         Err(last)
     }
 
-    async fn send_to(
-        &self,
-        server: NodeId,
-        rows: &[AuditRow],
-    ) -> Result<(), member_request::MemberError> {
+    async fn send_to(&self, server: NodeId, rows: &[AuditRow]) -> Result<(), MemberError> {
         for rows in rows.chunks(MAX_REPORT) {
             let request = AuditRequest::Report { rows: rows.to_vec() };
             let members = self.members.clone();
@@ -51,7 +56,6 @@ impl Reporter {
     }
 
     fn servers(&self) -> Vec<NodeId> {
-        let view = &self.snapshot.borrow().view;
-        view.servers.intersection(&view.up).copied().collect()
+        self.snapshot.borrow().view.up_servers().collect()
     }
 }

@@ -173,7 +173,7 @@ impl Driver {
                 self.step(Input::Mutate { request: self.requests, by, mutation }).await;
             }
             DriverMessage::Admit { by, admission, certificate, answer } => {
-                // The use first: a crash in between admits nobody, and the node can join again with the token.
+                // The use first: a crash in between admits no node, and this one can join again with the token.
                 let (counted, mut count) = oneshot::channel();
                 self.requests += 1;
                 self.answers.insert(self.requests, counted);

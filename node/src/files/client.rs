@@ -125,11 +125,8 @@ impl FileClient {
         let Some(snapshot) = self.snapshot.get() else { return Vec::new() };
         let view = Arc::clone(&snapshot.borrow().view);
         let own = self.membership.node;
-        let up: BTreeMap<(bool, NodeId), String> = view
-            .servers
-            .intersection(&view.up)
-            .map(|&server| ((server < own, server), view.name(server)))
-            .collect();
+        let up: BTreeMap<(bool, NodeId), String> =
+            view.up_servers().map(|server| ((server < own, server), view.name(server))).collect();
         up.into_iter().map(|((_, server), name)| (server, name)).collect()
     }
 }

@@ -15,7 +15,7 @@ const MAX_PATH: usize = 1024;
 /// The privileges that deployers may give the services of a project.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ProjectPolicy {
-    /// Everything.
+    /// All that gives a container its host, on any path.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub privileged: bool,
     /// Devices of the host.

@@ -2,7 +2,7 @@
 //!
 //! A policy allows paths by name, and a directory below one may be a symbolic link to anywhere. So the links are resolved where
 //! the container starts, and Docker gets the paths without them. A program that may write below an allowed path can still replace a
-//! directory by a link between this check and Docker's mount: whoever allows a path trusts what writes there already.
+//! directory by a link between this check and Docker's mount: a policy that allows a path trusts what writes there already.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -1,4 +1,4 @@
-//! Paths of the host that no container mounts, whoever asks for it: the node's keys and the secrets of other containers.
+//! Paths of the host that no container mounts, at the request of any user: the node's keys and the secrets of other containers.
 
 use std::fs;
 use std::io::{self, ErrorKind};
