@@ -20,7 +20,8 @@ use crate::{Millis, Name, Resources, ServiceKey};
 pub use mounts::{FileContent, FileId, FileKind, FileMount, MAX_FILE_BYTES, Mount};
 pub use policy::{MAX_HOST_PATHS, PolicyError, ProjectPolicy};
 pub use ports::{
-    Expose, Port, PortProtocol, Publish, port_of_address, share_an_address, split_port_of_address,
+    Expose, Port, PortProtocol, ProxyProtocol, Publish, port_of_address, share_an_address,
+    split_port_of_address,
 };
 pub use privileges::Privilege;
 pub use settings::Settings;

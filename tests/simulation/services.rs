@@ -101,6 +101,7 @@ fn any_service(rng: &mut Rng, name: &str) -> Deployment {
             target: 80,
             protocol: PortProtocol::Tcp,
             publish: Publish::Node,
+            proxy_protocol: None,
         });
     }
     one.spec.update.parallelism = rng.pick(&[0, 1, 1, 2]);

@@ -76,7 +76,7 @@ mod tests {
     const KEY: &str = "shop/dns";
 
     fn port(published: u16, protocol: PortProtocol, publish: Publish) -> Port {
-        Port { host_ip: None, published, target: 80, protocol, publish }
+        Port { host_ip: None, published, target: 80, protocol, publish, proxy_protocol: None }
     }
 
     #[test]

@@ -166,6 +166,7 @@ mod tests {
             target: 80,
             protocol: PortProtocol::Tcp,
             publish,
+            proxy_protocol: None,
         }
     }
 

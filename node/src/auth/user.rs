@@ -1,6 +1,7 @@
 //! The authenticated user behind a session.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use libp2p::PeerId;
@@ -215,6 +216,11 @@ impl User {
     pub(crate) fn is_revoked(&self, view: &View) -> bool {
         check_revocation(view, (self.issuer, self.signing), &self.token, &self.name, self.issued)
             .is_err()
+    }
+
+    /// Returns the IP address of the client.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        self.address.as_deref()?.parse().ok()
     }
 
     /// Returns the author that signed changes name.

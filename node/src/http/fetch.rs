@@ -47,7 +47,7 @@ impl Http {
     ) -> Result<(), FrameError> {
         let opened = self.open(user, &request.service, request.port).await;
         let prepared = opened.and_then(|(key, instance)| Ok((prepare(request, &key)?, instance)));
-        let ((request, body), instance) = match prepared {
+        let ((mut request, body), instance) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 frames.send(&Reply::Error(error.into())).await?;
@@ -55,6 +55,7 @@ impl Http {
                 return Err(FrameError::Closed);
             }
         };
+        headers::set_forwarded_for(request.headers_mut(), user.ip());
         frames.set_max(MAX_BODY_FRAME);
         let InstanceConnection { endpoint, stream, _permits } = instance;
         let node_down = self.router.node_down(&endpoint);

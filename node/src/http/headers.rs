@@ -1,10 +1,14 @@
 //! Converts headers between the control protocol's pairs and HTTP's map.
 
+use std::net::IpAddr;
+
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use vc_protocol::ServiceKey;
 use vc_protocol::http::MAX_HEADERS;
 
 use super::error::FetchError;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Hop-by-hop headers (RFC 9110, section 7.6.1), which the node sets itself.
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -78,6 +82,16 @@ pub(super) fn check_response(headers: &HeaderMap) -> Result<(), AmbiguousHeaders
     check_framing(headers, headers.contains_key(header::TRANSFER_ENCODING))
 }
 
+/// Sets `X-Forwarded-For` to the client's address alone, whatever the client has sent: what an instance believes about its
+/// clients comes from this node. `X-Forwarded-Host` and `-Proto` are the client's to say.
+pub(super) fn set_forwarded_for(headers: &mut HeaderMap, client: Option<IpAddr>) {
+    headers.remove(&X_FORWARDED_FOR);
+    let value = client.map(|ip| HeaderValue::from_str(&ip.to_canonical().to_string()));
+    if let Some(Ok(value)) = value {
+        headers.insert(X_FORWARDED_FOR, value);
+    }
+}
+
 /// Returns the end-to-end headers of an instance's response, values decoded as Latin-1.
 pub(super) fn to_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
     let text = |value: &HeaderValue| value.as_bytes().iter().copied().map(char::from).collect();
@@ -119,6 +133,17 @@ mod tests {
             ("host", "web.shop"),
         ]);
         assert_eq!(to_pairs(&headers), expected);
+    }
+
+    #[test]
+    fn a_client_cannot_set_its_own_address() {
+        let mut forged = to_http(&pairs(&[("X-Forwarded-For", "192.0.2.1")]), &service());
+        let headers = forged.as_mut().expect("headers");
+        set_forwarded_for(headers, Some("::ffff:192.0.2.9".parse().expect("an address")));
+        let all: Vec<_> = headers.get_all(&X_FORWARDED_FOR).iter().collect();
+        assert_eq!(all, ["192.0.2.9"]);
+        set_forwarded_for(headers, None);
+        assert!(!headers.contains_key(&X_FORWARDED_FOR));
     }
 
     #[test]

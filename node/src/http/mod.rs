@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
 use vc_engine::routes::Published;
 use vc_protocol::ServiceKey;
-use vc_protocol::spec::PortProtocol;
+use vc_protocol::spec::{Port, PortProtocol};
 
 use crate::auth::User;
 use crate::proxy::Router;
@@ -66,7 +66,7 @@ impl Http {
             routes.ports.values().flatten().filter(of_service).cloned().collect()
         };
         let target = target(&key, &published, port)?;
-        match self.router.open(&key, target).await {
+        match self.router.open(&key, &target, user.ip()).await {
             Some(mut connection) => {
                 // It is over values that the user may not see.
                 if !user.rights.may_see_values() {
@@ -79,13 +79,13 @@ impl Http {
     }
 }
 
-/// Returns the instances' port behind the published port `port`, or behind the only one. Ports that are published on a
+/// Returns the published port `port`, or the only one. Ports that are published on a
 /// loopback address are not reachable from other hosts, and not from here either.
 fn target(
     service: &ServiceKey,
     published: &[Published],
     port: Option<u16>,
-) -> Result<u16, FetchError> {
+) -> Result<Port, FetchError> {
     let reachable = |it: &&Published| {
         it.port.protocol == PortProtocol::Tcp
             && !it.port.host_ip.is_some_and(|ip| ip.to_canonical().is_loopback())
@@ -96,10 +96,10 @@ fn target(
     let service = || service.clone();
     match (ports.as_slice(), port) {
         ([], _) => Err(FetchError::NoPort(service())),
-        ([only], None) => Ok(only.target),
+        ([only], None) => Ok((*only).clone()),
         (_, None) => Err(FetchError::SeveralPorts { service: service(), ports: list() }),
         (_, Some(port)) => {
-            let found = ports.iter().find(|it| it.published == port).map(|it| it.target);
+            let found = ports.iter().find(|it| it.published == port).map(|&it| it.clone());
             found.ok_or_else(|| FetchError::NotPublished {
                 service: service(),
                 port,
@@ -112,7 +112,7 @@ fn target(
 #[cfg(test)]
 mod tests {
     use vc_protocol::ApiError;
-    use vc_protocol::spec::{Port, Publish};
+    use vc_protocol::spec::Publish;
 
     use super::*;
 
@@ -123,6 +123,7 @@ mod tests {
             target: number - 8000,
             protocol,
             publish: Publish::default(),
+            proxy_protocol: None,
         };
         Published { service: key(), port }
     }
@@ -135,12 +136,13 @@ mod tests {
     fn a_published_port_maps_to_the_instances_port() {
         let ports =
             [published(8080, PortProtocol::Tcp, None), published(8443, PortProtocol::Tcp, None)];
-        assert_eq!(target(&key(), &ports, Some(8443)).ok(), Some(443));
-        assert_eq!(target(&key(), &ports[..1], None).ok(), Some(80));
-        let refused = target(&key(), &ports, None).expect_err("several");
+        let target = |ports: &[Published], port| target(&key(), ports, port).map(|it| it.target);
+        assert_eq!(target(&ports, Some(8443)).ok(), Some(443));
+        assert_eq!(target(&ports[..1], None).ok(), Some(80));
+        let refused = target(&ports, None).expect_err("several");
         let refused = ApiError::from(refused).to_string();
         assert!(refused.contains("8080, 8443"), "{refused}");
-        let refused = target(&key(), &ports, Some(22)).expect_err("not published").to_string();
+        let refused = target(&ports, Some(22)).expect_err("not published").to_string();
         assert!(refused.contains("22") && refused.contains("8080"), "{refused}");
     }
 

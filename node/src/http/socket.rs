@@ -42,11 +42,12 @@ impl Http {
     ) -> Result<(), FrameError> {
         let opened = self.open(user, &request.service, request.port).await;
         let prepared = opened.and_then(|(key, instance)| Ok((prepare(&request, &key)?, instance)));
-        let (request, instance) = match prepared {
+        let (mut request, instance) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return frames.send(&Reply::Error(error.into())).await,
         };
         let InstanceConnection { endpoint, stream, _permits } = instance;
+        headers::set_forwarded_for(request.headers_mut(), user.ip());
         let mut config = WebSocketConfig::default();
         config.max_message_size = Some(MAX_MESSAGE);
         config.max_frame_size = Some(MAX_MESSAGE);

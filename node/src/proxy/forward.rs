@@ -2,9 +2,11 @@
 
 use tokio::net::{TcpStream, UdpSocket};
 use vc_protocol::ServiceKey;
+use vc_protocol::spec::ProxyProtocol;
 
 use super::limits::MAX_CONNECTIONS;
 use super::load_balancer::Scope;
+use super::proxy_protocol::send_header;
 use super::router::Router;
 use super::splice::Direction;
 use super::upstream::{self, TcpUpstream};
@@ -15,7 +17,7 @@ impl Router {
     /// Forwards a TCP connection to a port of an instance of a service; returns when it is closed. The client is reset
     /// when no instance accepts within [`CONNECT_DEADLINE`](super::CONNECT_DEADLINE).
     pub async fn serve(&self, client: TcpStream, service: ServiceKey, port: u16) {
-        self.forward(client, service, port, Scope::Cluster).await;
+        self.forward(client, service, port, Scope::Cluster, None).await;
     }
 
     /// Forwards the datagrams of a UDP socket to a port of instances of a service, and their answers back, for as long
@@ -31,6 +33,7 @@ impl Router {
         service: ServiceKey,
         port: u16,
         scope: Scope,
+        proxy_protocol: Option<ProxyProtocol>,
     ) {
         let restart = &self.inner.restart;
         let _open = restart.connection();
@@ -42,7 +45,12 @@ impl Router {
         // Boxed, so that the state of connecting is freed before the connection is spliced.
         let route = Box::pin(self.connect::<TcpUpstream>(&service, port, scope)).await;
         drop(service);
-        let Some(route) = route else { return splice::reset(client) };
+        let Some(mut route) = route else { return splice::reset(client) };
+        if let Some(version) = proxy_protocol
+            && Box::pin(send_header(version, &client, &mut route.upstream)).await.is_err()
+        {
+            return splice::reset(client);
+        }
         match route.upstream {
             TcpUpstream::Local(instance) => {
                 let detached = splice::tcp(client, instance, restart.detaching()).await;

@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vc_engine::routes::Routes;
-use vc_protocol::spec::{PortProtocol, Publish, port_of_address, share_an_address};
+use vc_protocol::spec::{
+    Port, PortProtocol, ProxyProtocol, Publish, port_of_address, share_an_address,
+};
 use vc_protocol::{NodeId, ServiceKey};
 
 use super::limits::ACCEPT_BACKOFF;
@@ -70,6 +72,7 @@ struct Target {
     service: ServiceKey,
     port: u16,
     scope: Scope,
+    proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// An open port.
@@ -238,7 +241,7 @@ impl Ingress {
                     None => listen::udp(address.address, address.port)?,
                 };
                 let socket = bound.as_fd().try_clone_to_owned()?;
-                let Target { service, port, scope } = target;
+                let Target { service, port, scope, .. } = target;
                 (tokio::spawn(udp::serve(router, bound, service, port, scope, None)), socket)
             }
         };
@@ -280,7 +283,8 @@ fn wanted(routes: &Routes, node: NodeId) -> (BTreeMap<BindAddr, Target>, Publish
                 }
                 Some(_) => {}
                 None => {
-                    let target = Target { service, port: published.port.target, scope };
+                    let Port { target: port, proxy_protocol, .. } = published.port;
+                    let target = Target { service, port, scope, proxy_protocol };
                     wanted.insert(address, target);
                 }
             }
@@ -306,9 +310,11 @@ async fn accept(router: Router, listener: TcpListener, target: watch::Receiver<T
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
-                let Target { service, port, scope } = target.borrow().clone();
+                let Target { service, port, scope, proxy_protocol } = target.borrow().clone();
                 let router = router.clone();
-                tokio::spawn(async move { router.forward(client, service, port, scope).await });
+                tokio::spawn(async move {
+                    router.forward(client, service, port, scope, proxy_protocol).await;
+                });
             }
             Err(error) => {
                 tracing::debug!(%error, "accept failed");

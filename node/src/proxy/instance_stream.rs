@@ -2,6 +2,7 @@
 //! forwards the others.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,9 +12,11 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use vc_engine::routes::Endpoint;
 use vc_protocol::ServiceKey;
+use vc_protocol::spec::Port;
 
 use super::connections::Connection;
 use super::load_balancer::Scope;
+use super::proxy_protocol::header;
 use super::record::RecordStream;
 use super::router::{Route, Router};
 use super::upstream::TcpUpstream;
@@ -33,12 +36,26 @@ pub(crate) type ConnectionPermits =
     (OwnedSemaphorePermit, Connection, Option<OwnedSemaphorePermit>);
 
 impl Router {
-    /// Connects to a TCP port of an instance of a service; `None`: no instance accepts, or this node is at
-    /// [`MAX_CONNECTIONS`](super::MAX_CONNECTIONS).
-    pub(crate) async fn open(&self, service: &ServiceKey, port: u16) -> Option<InstanceConnection> {
+    /// Connects a `client` to the TCP port of an instance of a service that a published port leads to; `None`: no instance
+    /// accepts, or this node is at [`MAX_CONNECTIONS`](super::MAX_CONNECTIONS).
+    pub(crate) async fn open(
+        &self,
+        service: &ServiceKey,
+        port: &Port,
+        client: Option<IpAddr>,
+    ) -> Option<InstanceConnection> {
         let among_all = Arc::clone(&self.inner.permits).try_acquire_owned().ok()?;
-        let Route { endpoint, upstream, connection, permit } =
-            self.connect::<TcpUpstream>(service, port, Scope::Cluster).await?;
+        let Route { endpoint, mut upstream, connection, permit } =
+            self.connect::<TcpUpstream>(service, port.target, Scope::Cluster).await?;
+        if let Some(version) = port.proxy_protocol {
+            let client = client.map(|ip| SocketAddr::new(ip, 0));
+            let any = |it: SocketAddr| match it.ip().to_canonical() {
+                IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.published)),
+                IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.published)),
+            };
+            let header = header(version, client, client.map(any)).ok()?;
+            upstream.send_first(&header).await.ok()?;
+        }
         let stream = match upstream {
             TcpUpstream::Local(stream) => InstanceStream::Tcp(stream),
             TcpUpstream::Remote(stream) => {

@@ -18,6 +18,7 @@ mod limits;
 mod listen;
 mod load_balancer;
 mod port_owner;
+mod proxy_protocol;
 mod record;
 mod restart;
 mod router;

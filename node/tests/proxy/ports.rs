@@ -10,13 +10,20 @@ use tokio_util::sync::CancellationToken;
 use vc_engine::routes::{Published, Routes};
 use vc_node::handover::Sockets;
 use vc_node::proxy::{Ingress, PublishErrors};
-use vc_protocol::spec::{Port, PortProtocol, Publish};
+use vc_protocol::spec::{Port, PortProtocol, ProxyProtocol, Publish};
 
 use crate::nodes::{Node, alone, container, pair, place_with, service};
 
 /// Returns a TCP port of the service.
 pub fn port(published: u16, target: u16, publish: Publish) -> Port {
-    Port { host_ip: None, published, target, protocol: PortProtocol::Tcp, publish }
+    Port {
+        host_ip: None,
+        published,
+        target,
+        protocol: PortProtocol::Tcp,
+        publish,
+        proxy_protocol: None,
+    }
 }
 
 /// Adds a published port to the routes.
@@ -54,6 +61,46 @@ pub async fn connect(port: u16) -> TcpStream {
 async fn until_refused(port: u16) {
     while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
         tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_proxy_protocol_names_the_client_to_instances_on_both_nodes() {
+    let (here, there) = pair().await;
+    let (listener, target) = container("127.0.15.1").await;
+    let ports = [(free().await, ProxyProtocol::V1), (free().await, ProxyProtocol::V2)];
+    let _problems = ingress(&here);
+    for node in [&here, &there] {
+        place_with(&[&here, &there], &[(1, node.id, "127.0.15.1")], |routes| {
+            for (published, version) in ports {
+                let proxy_protocol = Some(version);
+                publish(
+                    routes,
+                    Port { proxy_protocol, ..port(published, target, Publish::Cluster) },
+                );
+            }
+        });
+        for (published, version) in ports {
+            let mut client = connect(published).await;
+            client.write_all(b"question").await.expect("written");
+            client.shutdown().await.expect("half-closed");
+            let (mut served, _) = listener.accept().await.expect("accepted");
+            let mut received = Vec::new();
+            served.read_to_end(&mut received).await.expect("up to the end");
+            let from = client.local_addr().expect("connected").port();
+            let expected = match version {
+                ProxyProtocol::V1 => {
+                    format!("PROXY TCP4 127.0.0.1 127.0.0.1 {from} {published}\r\n").into_bytes()
+                }
+                ProxyProtocol::V2 => [
+                    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01",
+                    &from.to_be_bytes()[..],
+                    &published.to_be_bytes()[..],
+                ]
+                .concat(),
+            };
+            assert_eq!(received, [&expected[..], b"question"].concat());
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::walk::{At, Walk};
 use super::yaml::Node;
 use vc_protocol::Name;
 use vc_protocol::spec::validate::MAX_PORTS;
-use vc_protocol::spec::{Expose, Port, PortProtocol, Publish, share_an_address};
+use vc_protocol::spec::{Expose, Port, PortProtocol, ProxyProtocol, Publish, share_an_address};
 
 /// Ports of all services of a file: a range has a few bytes, and is expanded.
 const MAX_FILE_PORTS: usize = 16 * 1024;
@@ -22,6 +22,8 @@ struct Item {
     targets: RangeInclusive<u16>,
     protocol: PortProtocol,
     mode: Option<Publish>,
+    /// `None`: as the service says.
+    proxy_protocol: Option<Option<ProxyProtocol>>,
 }
 
 /// The published and exposed ports of a service.
@@ -33,21 +35,30 @@ pub(super) struct PublishedPorts {
 
 impl PublishedPorts {
     /// Reads `ports`: short (`[ip:]published:target[/protocol]`, also with ranges) and long items. They are published
-    /// as `publish` says unless they have a `mode`; `None`: they are only exposed.
-    pub(super) fn publish(&mut self, at: &At<'_>, publish: Option<Publish>) {
+    /// as `publish` says unless they have a `mode`; `None`: they are only exposed. TCP connections begin with the header
+    /// `proxy_protocol` unless the item says it.
+    pub(super) fn publish(
+        &mut self,
+        at: &At<'_>,
+        publish: Option<Publish>,
+        of_service: Option<ProxyProtocol>,
+    ) {
         for at in at.items() {
             let item = match at.node {
                 Node::Map(_) => long(&at),
                 _ => at.read(short),
             };
             let Some(item) = item else { continue };
-            let Item { host_ip, published, targets, protocol, mode } = item;
+            let Item { host_ip, published, targets, protocol, mode, proxy_protocol } = item;
             if !self.has_room(&at, targets.len()) {
                 return;
             }
             match (published, publish) {
                 (_, None) if mode.is_some() => {
                     at.refuse("says its mode, but x-vc.publish is none: keep one");
+                }
+                (_, None) if proxy_protocol.flatten().is_some() => {
+                    at.refuse("has x-vc.proxy_protocol, but x-vc.publish is none: keep one");
                 }
                 (_, None) => self.name(targets, protocol),
                 (None, Some(_)) => at.invalid(format!(
@@ -56,6 +67,8 @@ impl PublishedPorts {
                 )),
                 (Some(published), Some(publish)) => {
                     let publish = mode.unwrap_or(publish);
+                    let of_service = of_service.filter(|_| protocol == PortProtocol::Tcp);
+                    let proxy_protocol = proxy_protocol.unwrap_or(of_service);
                     let ports = published.zip(targets);
                     self.ports.extend(ports.map(|(published, target)| Port {
                         host_ip,
@@ -63,6 +76,7 @@ impl PublishedPorts {
                         target,
                         protocol,
                         publish,
+                        proxy_protocol,
                     }));
                 }
             }
@@ -171,7 +185,7 @@ fn short(text: &str) -> Result<Item, Problem> {
     if published.as_ref().is_some_and(|published| published.len() != targets.len()) {
         return Err(Problem::new(format!("'{text}' has ranges of different lengths")));
     }
-    Ok(Item { host_ip, published, targets, protocol, mode: None })
+    Ok(Item { host_ip, published, targets, protocol, mode: None, proxy_protocol: None })
 }
 
 /// Reads a long item.
@@ -179,7 +193,14 @@ fn long(at: &At<'_>) -> Option<Item> {
     let mut fields = at.fields();
     let [target, published, protocol, host_ip, mode] =
         ["target", "published", "protocol", "host_ip", "mode"].map(|key| fields.take(key));
+    let extension = fields.take("x-vc");
     fields.finish(&[]);
+    let proxy_protocol = extension.and_then(|at| {
+        let mut fields = at.fields();
+        let found = fields.take("proxy_protocol").and_then(|at| at.read(proxy_protocol_of));
+        fields.finish(&[]);
+        found
+    });
     let mode = mode.and_then(|at| {
         at.read(|text| match text {
             "ingress" => Ok(Publish::Cluster),
@@ -195,13 +216,28 @@ fn long(at: &At<'_>) -> Option<Item> {
         Some(at) => Some(one(at.read(port)?)),
         None => None,
     };
+    let protocol = protocol.map_or(Some(PortProtocol::Tcp), |at| at.read(protocol_of))?;
+    if protocol == PortProtocol::Udp && proxy_protocol.flatten().is_some() {
+        at.refuse("is a UDP port, for which there is no x-vc.proxy_protocol");
+    }
     Some(Item {
-        protocol: protocol.map_or(Some(PortProtocol::Tcp), |at| at.read(protocol_of))?,
+        protocol,
         host_ip: host_ip.map(|at| at.read(address)).unwrap_or_default(),
         published,
         targets: one(target?.read(port)?),
         mode,
+        proxy_protocol,
     })
+}
+
+/// Parses `x-vc.proxy_protocol`.
+pub(super) fn proxy_protocol_of(text: &str) -> Result<Option<ProxyProtocol>, Problem> {
+    match text {
+        "true" | "v2" => Ok(Some(ProxyProtocol::V2)),
+        "v1" => Ok(Some(ProxyProtocol::V1)),
+        "false" => Ok(None),
+        _ => Err(Problem::new(format!("'{text}' is not known: write true, false, v1 or v2"))),
+    }
 }
 
 fn protocol_of(text: &str) -> Result<PortProtocol, Problem> {

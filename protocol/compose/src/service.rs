@@ -14,7 +14,7 @@ use vc_protocol::ServiceKey;
 use vc_protocol::spec::validate::is_image_reference;
 use vc_protocol::spec::{
     ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, OnPartition,
-    PlacementPolicy, Publish, ServiceSpec,
+    PlacementPolicy, ProxyProtocol, Publish, ServiceSpec,
 };
 
 /// Refused keys, with a reason that continues the path.
@@ -84,12 +84,15 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     let extension = fields.take("x-vc").map(|at| extension(&at)).unwrap_or_default();
     let mut ports_of = ports::PublishedPorts::default();
     if let Some(at) = fields.take("ports") {
-        ports_of.publish(&at, extension.publish);
+        ports_of.publish(&at, extension.publish, extension.proxy_protocol);
     }
     if let Some(at) = fields.take("expose") {
         ports_of.expose(&at);
     }
     let (ports, expose) = ports_of.finish();
+    if extension.proxy_protocol.is_some() && ports.iter().all(|it| it.proxy_protocol.is_none()) {
+        at.refuse("has x-vc.proxy_protocol, but publishes no TCP port that would use it");
+    }
     let depends_on =
         fields.take("depends_on").map(|at| dependencies::read(&at)).unwrap_or_default();
     fields.finish(&REFUSED);
@@ -172,6 +175,7 @@ struct Extension {
     placement: PlacementPolicy,
     /// `None`: ports are not published.
     publish: Option<Publish>,
+    proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Default for Extension {
@@ -180,6 +184,7 @@ impl Default for Extension {
             on_partition: OnPartition::Available,
             placement: PlacementPolicy::Auto,
             publish: Some(Publish::Cluster),
+            proxy_protocol: None,
         }
     }
 }
@@ -213,6 +218,9 @@ fn extension(at: &At<'_>) -> Extension {
                 at.invalid(format!("'{other}' is not known: write cluster, node or none"))
             }
         }
+    }
+    if let Some(at) = fields.take("proxy_protocol") {
+        found.proxy_protocol = at.read(ports::proxy_protocol_of).flatten();
     }
     fields.finish(&[]);
     found

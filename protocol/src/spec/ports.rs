@@ -29,6 +29,9 @@ pub struct Port {
     /// The nodes that publish it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub publish: Publish,
+    /// The header with the client's address that connections to the instance begin with; TCP only.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Port {
@@ -87,6 +90,16 @@ pub enum Publish {
     Cluster,
     /// The nodes that run an instance, each for its own.
     Node,
+}
+
+/// The version of a PROXY protocol header (haproxy.org/download/3.2/doc/proxy-protocol.txt).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// One line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// The transport protocol of a port.

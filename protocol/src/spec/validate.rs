@@ -6,7 +6,7 @@ use std::fmt::Display;
 
 use super::{
     Attribute, Constraint, ContainerSpec, FileKind, FileMount, Healthcheck, Mount, Port,
-    ServiceSpec, Settings, share_an_address,
+    PortProtocol, ServiceSpec, Settings, share_an_address,
 };
 use crate::Millis;
 use crate::image::Digest;
@@ -56,6 +56,8 @@ impl ServiceSpec {
             let twice = self.ports.iter().take(index).any(taken);
             check(!twice, &"ports", "publish a port twice")?;
             check(port.published > 0 && port.target > 0, &"ports", "have the port 0")?;
+            let fits = port.proxy_protocol.is_none() || port.protocol == PortProtocol::Tcp;
+            check(fits, &"ports", "have a PROXY protocol header on UDP")?;
         }
         let exposed = self.expose.iter().all(|port| port.target > 0);
         check(exposed, &"expose", "has the port 0")?;

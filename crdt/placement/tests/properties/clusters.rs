@@ -35,7 +35,14 @@ fn a_service() -> impl Strategy<Value = ServiceDemand> {
     let port = (0..3_usize, 80..82_u16, 0..4_u8).prop_map(|(ip, published, publish)| {
         let host_ip = [None, Some([127, 0, 0, 1].into()), Some([10, 0, 0, 1].into())][ip];
         let publish = if publish == 0 { Publish::Cluster } else { Publish::Node };
-        Port { host_ip, published, target: 80, protocol: PortProtocol::Tcp, publish }
+        Port {
+            host_ip,
+            published,
+            target: 80,
+            protocol: PortProtocol::Tcp,
+            publish,
+            proxy_protocol: None,
+        }
     });
     let ports = prop_oneof![3 => Just(Vec::new()), 1 => vec(port, 1..3)];
     let volumes = prop_oneof![3 => Just(Vec::new()), 2 => vec(0..4_usize, 1..3)];

@@ -52,7 +52,14 @@ pub(crate) fn service(replicas: u32, cpu_millis: u64, mib: u64) -> ServiceDemand
 /// Returns a TCP port on all addresses of the nodes that run an instance.
 pub(crate) fn port(published: u16) -> Port {
     let protocol = PortProtocol::Tcp;
-    Port { host_ip: None, published, target: 80, protocol, publish: Publish::Node }
+    Port {
+        host_ip: None,
+        published,
+        target: 80,
+        protocol,
+        publish: Publish::Node,
+        proxy_protocol: None,
+    }
 }
 
 /// Returns a mount of a named volume.

@@ -164,6 +164,7 @@ export interface ServiceSpec {
     target: number
     protocol: 'tcp' | 'udp'
     publish?: 'cluster' | 'node'
+    proxy_protocol?: 'v1' | 'v2' | null
   }[]
   [more: string]: unknown
 }

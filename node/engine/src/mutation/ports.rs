@@ -51,6 +51,7 @@ mod tests {
             target: 80,
             protocol: PortProtocol::Tcp,
             publish: Publish::Cluster,
+            proxy_protocol: None,
         };
         let publishing = ServiceSpec { ports: vec![port], ..ServiceSpec::default() };
         let wanted = |service: &str, spec: &ServiceSpec| Deployment {

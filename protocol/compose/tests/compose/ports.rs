@@ -1,6 +1,6 @@
 //! `ports`, `expose` and `x-vc.publish`.
 
-use vc_protocol::spec::{PortProtocol, Publish};
+use vc_protocol::spec::{PortProtocol, ProxyProtocol, Publish};
 
 use crate::{all_refused, parse, service};
 
@@ -30,6 +30,45 @@ fn ports_are_published_on_every_node_by_default() {
         ports(&format!("{long}\nx-vc: {{publish: node}}")),
         ["82->82/tcp node", "8080->80/tcp node", "8081->81/tcp cluster"]
     );
+}
+
+#[test]
+fn the_proxy_protocol_is_set_for_a_service_or_a_port() {
+    let of = |lines: &str| {
+        let spec = service(lines).unwrap().spec;
+        spec.ports.iter().map(|it| (it.published, it.proxy_protocol)).collect::<Vec<_>>()
+    };
+    let (v1, v2) = (Some(ProxyProtocol::V1), Some(ProxyProtocol::V2));
+    assert_eq!(of("ports: ['80:80']"), [(80, None)]);
+    assert_eq!(
+        of(
+            "ports: ['80:80', '53:53/udp', {target: 9, published: 9, x-vc: {proxy_protocol: false}}]\n\
+            x-vc: {proxy_protocol: true}"
+        ),
+        [(9, None), (53, None), (80, v2)]
+    );
+    assert_eq!(
+        of("ports: ['80:80', {target: 443, published: 443, x-vc: {proxy_protocol: v1}}]"),
+        [(80, None), (443, v1)]
+    );
+    all_refused(&[
+        (
+            "ports: ['80:80']\nx-vc: {proxy_protocol: 'on'}",
+            "services.s.x-vc.proxy_protocol: 'on' is not known: write true, false, v1 or v2",
+        ),
+        (
+            "ports: ['53:53/udp']\nx-vc: {proxy_protocol: true}",
+            "services.s has x-vc.proxy_protocol, but publishes no TCP port that would use it",
+        ),
+        (
+            "ports: [{target: 53, published: 53, protocol: udp, x-vc: {proxy_protocol: v2}}]",
+            "services.s.ports[0] is a UDP port, for which there is no x-vc.proxy_protocol",
+        ),
+        (
+            "ports: [{target: 53, x-vc: {proxy_protocol: v2}}]\nx-vc: {publish: none}",
+            "services.s.ports[0] has x-vc.proxy_protocol, but x-vc.publish is none: keep one",
+        ),
+    ]);
 }
 
 #[test]
