@@ -38,6 +38,12 @@ pub enum Request {
         /// The secrets and configs that the services mount.
         #[serde(default)]
         files: Vec<FileContent>,
+        /// Asks registries anew which image each reference names. [`Reply::KeepAlive`] may precede the answer.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pull: bool,
+        /// Also if the image of a service cannot be found.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
     },
     /// Returns what [`Request::Deploy`] would change. Viewer; deployer with secrets, because the answer reveals whether they
     /// differ.
@@ -47,6 +53,12 @@ pub enum Request {
         /// The secrets and configs that the services mount.
         #[serde(default)]
         files: Vec<FileContent>,
+        /// As of [`Request::Deploy`]; the node fetches the images.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pull: bool,
+        /// As of [`Request::Deploy`].
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
     },
     /// Returns the details of a service. Viewer; deployer with `show_values`.
     Inspect {
@@ -60,11 +72,17 @@ pub enum Request {
     Restart {
         /// Name of the service: `web` or `shop/web`.
         service: String,
+        /// Also if its image cannot be found.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
     },
     /// Returns to the previous spec. Deployer.
     Rollback {
         /// Name of the service: `web` or `shop/web`.
         service: String,
+        /// Also if its image cannot be found.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
     },
     /// Moves instances so that nodes are evenly used. Deployer.
     Rebalance {
@@ -82,6 +100,9 @@ pub enum Request {
         service: String,
         /// The number of replicas.
         replicas: u32,
+        /// Also if its image cannot be found.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
     },
     /// Removes a service. Deployer.
     Remove {

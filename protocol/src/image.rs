@@ -226,6 +226,21 @@ pub enum Request {
         /// Length of the range in bytes, at most [`MAX_RANGE`].
         length: u64,
     },
+    /// Asks whether the registry that a canonical reference names has the image, as the member's Docker engine sees it;
+    /// answered by [`Response::InRegistry`]. Older members do not answer.
+    InRegistry(String),
+}
+
+/// What a registry says of an image that was not fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistryAnswer {
+    /// It has the image.
+    Found,
+    /// It does not give the image, in one line for people: it has none, asks for credentials, or cannot be reached.
+    Missing(String),
+    /// The engine cannot ask without fetching the image.
+    Unknown,
 }
 
 /// A response to a [`Request`].
@@ -242,6 +257,8 @@ pub enum Response {
     Manifest(Box<Manifest>),
     /// The bytes of the range follow.
     Blob,
+    /// What the registry says.
+    InRegistry(RegistryAnswer),
     /// The request failed; why, for people.
     Error(String),
 }

@@ -19,8 +19,11 @@ Examples:
   vc deploy compose.yaml                     on a terminal, shows the changes first
   vc deploy compose.yaml --dry-run           only shows the changes
   vc deploy compose.yaml -p staging --wait --timeout 2m
+  vc deploy compose.yaml --pull              takes what the tags name in the registry now
   envsubst < compose.yaml | vc deploy - -p shop
 
+A service keeps the image that it is pinned to, until its tag is pushed with 'vc image push', pulled with --pull, or changed in
+the file. Which node you deploy through makes no difference.
 Services of the project that are not in the file are not changed; remove them with 'vc rm'.
 Images with 'build:' are built by your local Docker and pushed to the cluster first.
 With --wait and --output json, prints the instances once all of them run.")]
@@ -35,6 +38,12 @@ pub(crate) struct Args {
     /// Show the changes first, also without a terminal
     #[arg(long)]
     diff: bool,
+    /// Ask the registry, or else Docker on the node, which image each tag names now
+    #[arg(long)]
+    pull: bool,
+    /// Deploy also if the image of a service is on no node and in no registry
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -47,7 +56,9 @@ impl Args {
         }
         let project = self.project.read()?;
         let (deployments, files) = (project.services.clone(), project.files.clone());
-        let diff = Request::Diff { deployments: deployments.clone(), files: files.clone() };
+        let (pull, force) = (self.pull, self.force);
+        let diff =
+            Request::Diff { deployments: deployments.clone(), files: files.clone(), pull, force };
         if self.dry_run {
             let rows = expect_reply!(app.ask(diff).await?, Diff)?;
             warn(&project);
@@ -71,7 +82,8 @@ impl Args {
             if self.diff || app.out.is_live() {
                 show_diff(app, session, &diff).await?;
             }
-            let changes = session.change(&Request::Deploy { deployments, files }).await?;
+            let deploy = Request::Deploy { deployments, files, pull, force };
+            let changes = session.change(&deploy).await?;
             warn(&project);
             if !(self.wait.wait && app.out.is_json()) {
                 app.out.changes(&changes)?;
@@ -91,6 +103,10 @@ async fn show_diff(app: &App, session: &mut Session, diff: &Request) -> Result {
     match session.ask(diff).await {
         Ok(Reply::Diff(rows)) => app.out.show(rows.as_slice(), render::diff),
         Ok(_) => Err(SessionError::Unexpected.into()),
+        // The deployment would be refused as well.
+        Err(SessionError::Refused(why)) if why.code == ErrorCode::FailedPrecondition => {
+            Err(SessionError::Refused(why).into())
+        }
         Err(SessionError::Refused(why)) => {
             note(&format!("cannot show the changes: {why}"));
             app.renew(session).await

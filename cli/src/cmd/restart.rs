@@ -18,6 +18,9 @@ pub(crate) struct RestartArgs {
     /// Services: web, or shop/web
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<String>,
+    /// Restart also if the image of the service is on no node and in no registry
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -33,20 +36,25 @@ pub(crate) struct RollbackArgs {
     /// Service: web, or shop/web
     #[arg(value_name = "SERVICE")]
     service: String,
+    /// Roll back also if the image of that version is on no node and in no registry
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     wait: WaitArgs,
 }
 
 impl RestartArgs {
     pub(crate) async fn run(self, app: &App) -> Result {
-        let requests = self.services.iter().cloned().map(|service| Request::Restart { service });
+        let force = self.force;
+        let request = |service| Request::Restart { service, force };
+        let requests = self.services.iter().cloned().map(request);
         wait::change(app, requests.collect(), self.services, self.wait).await
     }
 }
 
 impl RollbackArgs {
     pub(crate) async fn run(self, app: &App) -> Result {
-        let request = Request::Rollback { service: self.service.clone() };
+        let request = Request::Rollback { service: self.service.clone(), force: self.force };
         wait::change(app, vec![request], vec![self.service], self.wait).await
     }
 }

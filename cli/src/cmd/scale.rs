@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// Services (web, or shop/web), each with its number of replicas
     #[arg(required = true, value_name = "SERVICE=N")]
     scales: Vec<Scale>,
+    /// Scale up also if the image of the service is on no node and in no registry
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -54,7 +57,8 @@ impl FromStr for Scale {
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Result {
         let services = self.scales.iter().map(|scale| scale.service.clone()).collect();
-        let request = |Scale { service, replicas }| Request::Scale { service, replicas };
+        let force = self.force;
+        let request = |Scale { service, replicas }| Request::Scale { service, replicas, force };
         let requests = self.scales.into_iter().map(request).collect();
         wait::change(app, requests, services, self.wait).await
     }

@@ -27,8 +27,8 @@ fn changes_are_printed() {
     home.vc(&["drain", "attic", "--no-wait"]).ok();
     home.vc(&["undrain", "attic"]).ok();
     let expected = [
-        Request::Scale { service: "web".into(), replicas: 3 },
-        Request::Scale { service: "shop/db".into(), replicas: 0 },
+        Request::Scale { service: "web".into(), replicas: 3, force: false },
+        Request::Scale { service: "shop/db".into(), replicas: 0, force: false },
         Request::Remove { service: "shop/".into() },
         Request::Drain { node: "attic".into(), drain: true },
         Request::Drain { node: "attic".into(), drain: false },
@@ -48,9 +48,9 @@ fn restart_rollback_leave_and_volume_send_their_requests() {
     home.vc(&["leave", "attic", "--force"]).ok();
     home.vc(&["volume", "rm", "shop/data"]).ok();
     let expected = [
-        Request::Restart { service: "web".into() },
-        Request::Restart { service: "shop/api".into() },
-        Request::Rollback { service: "web".into() },
+        Request::Restart { service: "web".into(), force: false },
+        Request::Restart { service: "shop/api".into(), force: false },
+        Request::Rollback { service: "web".into(), force: false },
         Request::Leave { node: "attic".into(), force: true },
         Request::RemoveVolume { volume: "shop/data".parse().expect("a volume") },
     ];

@@ -45,7 +45,7 @@ fn deploy_shows_the_changes_first_on_request() {
     let rows = vec![diff.clone()];
     plan.answer = Box::new(move |request| match request {
         Request::Diff { .. } => vec![Reply::Diff(rows.clone())],
-        _ => done(Change::Updated { service: service("shop/web") }),
+        _ => done(Change::Updated { service: service("shop/web"), note: String::new() }),
     });
     let node = Node::start(plan);
     let home = Home::new();
@@ -81,7 +81,7 @@ fn deploy_works_with_a_node_that_does_not_support_diff() {
             ErrorCode::NotFound,
             "this node does not understand it",
         ))],
-        _ => done(Change::Updated { service: service("shop/web") }),
+        _ => done(Change::Updated { service: service("shop/web"), note: String::new() }),
     });
     let node = Node::start(plan);
     let home = Home::new();

@@ -180,8 +180,11 @@ fn effect(
             };
             let (verb, mut details) = revision(before, after);
             let (from, to) = (image(before), image(after));
+            let id = |of: &Value| text_at(of, &["spec", "container", "image_id"]);
             if from != to {
                 details.insert(0, format!("image {from} -> {to}"));
+            } else if id(before) != id(after) {
+                details.insert(0, format!("image {to} {} -> {}", id(before), id(after)));
             }
             let details = match details.is_empty() {
                 true => String::new(),

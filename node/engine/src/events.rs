@@ -7,6 +7,7 @@ use vc_protocol::control::{EventLevel, EventRow, RolloutState};
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::{InstanceId, Millis, NodeId};
 
+use crate::mutation::revision::image_change;
 use crate::report::unplaced_reason;
 use crate::rollout::Rollout;
 
@@ -117,9 +118,13 @@ fn services(before: &View, after: &View, events: &mut Events) {
             events.info(
                 key,
                 match is.state {
-                    RolloutState::Updating => {
-                        format!("updated to {image} by {}", record.deployed_by)
-                    }
+                    RolloutState::Updating => match image_change(&held.spec, &record.spec) {
+                        Some(change) => format!("updated by {}: {change}", record.deployed_by),
+                        None if held.spec.container.image == *image => {
+                            format!("updated by {}", record.deployed_by)
+                        }
+                        None => format!("updated to {image} by {}", record.deployed_by),
+                    },
                     _ => format!("changed by {}", record.deployed_by),
                 },
             );

@@ -3,6 +3,7 @@
 use vc_crdt::View;
 use vc_engine::Mutation;
 use vc_protocol::control::{ImagePush, Reply};
+use vc_protocol::image::Digest;
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
 use super::ControlService;
@@ -68,6 +69,22 @@ impl ControlService {
                 Err(FrameError::Closed)
             }
         }
+    }
+}
+
+impl ControlService {
+    /// Points a pushed reference at the image that it names by now.
+    pub(super) async fn record_image(
+        &self,
+        user: &User,
+        reference: String,
+        id: Digest,
+        size: u64,
+    ) -> Result<(), ApiError> {
+        check_reference(&user.rights, &self.cluster.latest().view, &reference)?;
+        let projects = user.rights.projects().cloned();
+        let mutation = Mutation::Image { reference, id: id.into(), size, projects };
+        self.cluster.mutate(user, mutation).await.map(drop)
     }
 }
 

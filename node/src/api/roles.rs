@@ -33,6 +33,7 @@ fn needs(request: &Request) -> Needs {
             (UserRole::Deployer, true)
         }
         // Their versions are computed with the key that servers have.
+        Request::Diff { pull: true, .. } => (UserRole::Deployer, true),
         Request::Diff { files, .. } => (UserRole::Viewer, !files.is_empty()),
         Request::Inspect { show_values: true, .. } => (UserRole::Deployer, false),
         Request::Plan { .. }
@@ -98,7 +99,13 @@ mod tests {
             let file = FileId { kind, name: "password".parse().expect("a name") };
             let project = "shop".parse().expect("a name");
             let content = FileContent { project, file, base64: "aHVudGVyMg==".to_owned() };
-            needs(&Request::Diff { deployments: Vec::new(), files: vec![content] }).role
+            needs(&Request::Diff {
+                deployments: Vec::new(),
+                files: vec![content],
+                pull: false,
+                force: false,
+            })
+            .role
         };
         assert_eq!(diff(FileKind::Secret), UserRole::Deployer);
         assert_eq!(diff(FileKind::Config), UserRole::Viewer);

@@ -44,8 +44,8 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Volumes => Touches::Lists,
         Request::Instances { service: Some(service) }
         | Request::Inspect { service, .. }
-        | Request::Restart { service }
-        | Request::Rollback { service }
+        | Request::Restart { service, .. }
+        | Request::Rollback { service, .. }
         | Request::Scale { service, .. }
         | Request::Remove { service } => Touches::Named(service),
         Request::Exec(exec) => Touches::Named(&mut exec.service),
@@ -55,7 +55,7 @@ fn touches(request: &mut Request) -> Touches<'_> {
         Request::Socket(socket) => Touches::Named(&mut socket.service),
         Request::Watch { services } => Touches::Services(services),
         Request::Plan { deployments } => Touches::Deployments(deployments, &[]),
-        Request::Deploy { deployments, files } | Request::Diff { deployments, files } => {
+        Request::Deploy { deployments, files, .. } | Request::Diff { deployments, files, .. } => {
             Touches::Deployments(deployments, files)
         }
         Request::RemoveVolume { volume } => Touches::Project(&volume.project),
@@ -339,9 +339,9 @@ mod tests {
     fn a_name_without_a_project_means_a_service_of_the_own_projects() {
         let view = view(&["shop/web", "bank/web", "blog/web", "blog/api"]);
         let named = |projects: &[&str], text: &str| {
-            let mut request = Request::Restart { service: text.to_owned() };
+            let mut request = Request::Restart { service: text.to_owned(), force: false };
             restrict(&rights(Some(projects)), &view, &mut request)?;
-            let Request::Restart { service } = request else { panic!("a restart") };
+            let Request::Restart { service, .. } = request else { panic!("a restart") };
             Ok::<_, ApiError>(service)
         };
         assert_eq!(named(&["shop"], "web").as_deref(), Ok("shop/web"));

@@ -12,6 +12,7 @@ use vc_protocol::{ApiError, ErrorCode};
 
 use super::forward::Forwarder;
 use super::plan::Planner;
+use super::services::DeployOptions;
 use super::{Cluster, roles, scope};
 use crate::audit::{Audit, AuditLogs};
 use crate::auth::User;
@@ -24,6 +25,9 @@ use vc_runtime::images::Images;
 
 /// A session without a request for this long is closed.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// How often a client that waits for an answer is sent a frame.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What follows a request on its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,16 +158,20 @@ impl ControlService {
             Request::Instances { service } => self.instances(user, service.as_deref()),
             Request::Inspect { service, show_values } => self.inspect(user, &service, show_values),
             Request::Plan { deployments } => self.plan(user, deployments).await,
-            Request::Diff { deployments, files } => self.diff(user, deployments, &files).await,
+            Request::Diff { deployments, files, pull, force } => {
+                let options = DeployOptions { pull, force };
+                keep_alive(frames, pull, self.diff(user, deployments, &files, options)).await?
+            }
             Request::Compose { text, project } => self.compose(user, text, project).await,
-            Request::Deploy { deployments, files } => self.deploy(user, deployments, &files).await,
-            Request::Scale { service, replicas } => {
-                self.cluster.mutate(user, Mutation::Scale { service, replicas }).await
+            Request::Deploy { deployments, files, pull, force } => {
+                let options = DeployOptions { pull, force };
+                keep_alive(frames, pull, self.deploy(user, deployments, &files, options)).await?
             }
-            Request::Restart { service } => {
-                self.cluster.mutate(user, Mutation::Restart { service }).await
+            Request::Scale { service, replicas, force } => {
+                self.scale(user, service, replicas, force).await
             }
-            Request::Rollback { service } => self.rollback(user, service).await,
+            Request::Restart { service, force } => self.restart(user, service, force).await,
+            Request::Rollback { service, force } => self.rollback(user, service, force).await,
             Request::Remove { service } => {
                 self.cluster.mutate(user, Mutation::Remove(service)).await
             }
@@ -232,5 +240,21 @@ impl ControlService {
     ) -> Result<Next, FrameError> {
         let done = self.execs.exec(self.cluster.snapshots(), user, request, frames).await;
         done.map(|()| Next::Request)
+    }
+}
+
+/// Waits for an answer. With `enabled`, sends the client frames meanwhile; older ones do not expect them.
+async fn keep_alive<T>(
+    frames: &mut Frames<impl Duplex>,
+    enabled: bool,
+    answer: impl Future<Output = T>,
+) -> Result<T, FrameError> {
+    tokio::pin!(answer);
+    loop {
+        match timeout(KEEPALIVE_INTERVAL, &mut answer).await {
+            Ok(answer) => return Ok(answer),
+            Err(_) if enabled => frames.send(&Reply::KeepAlive).await?,
+            Err(_) => {}
+        }
     }
 }

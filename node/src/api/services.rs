@@ -2,14 +2,31 @@
 
 use std::iter;
 
+use vc_crdt::View;
 use vc_engine::{FindError, Mutation, report};
-use vc_protocol::ApiError;
-use vc_protocol::control::Reply;
-use vc_protocol::spec::{Deployment, FileContent};
+use vc_protocol::control::{Change, Reply};
+use vc_protocol::spec::{Deployment, FileContent, ServiceSpec};
+use vc_protocol::token::UserRole;
+use vc_protocol::{ApiError, ErrorCode, ServiceKey, Stored};
+use vc_runtime::images::{Moved, Pinned, Pinning};
 
 use super::{ControlService, mask, plan};
 use crate::auth::{User, privileges};
 use crate::secrets::{SealedDeployment, seal_deployment_files};
+
+/// What a deployment does beyond the file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DeployOptions {
+    /// Asks registries anew which image each reference names.
+    pub(super) pull: bool,
+    /// Does not check whether the services can be started.
+    pub(super) force: bool,
+}
+
+/// The error of a reply of another kind than the change has.
+fn internal() -> ApiError {
+    ApiError::new(ErrorCode::Internal, "the change was not answered as a change")
+}
 
 impl ControlService {
     /// Lists services.
@@ -58,11 +75,18 @@ impl ControlService {
         user: &User,
         deployments: Vec<Deployment>,
         files: &[FileContent],
+        options: DeployOptions,
     ) -> Result<Reply, ApiError> {
         let _computation = user.quota.computation().await?;
-        let SealedDeployment { mut deployments, .. } = self.complete(deployments, files).await?;
+        let (SealedDeployment { mut deployments, .. }, _) =
+            self.complete(user, deployments, files, options).await?;
         // What is refused later is shown as it is.
-        let _ = privileges::check(&user.rights, &self.cluster.latest().view, &mut deployments);
+        let allowed =
+            privileges::check(&user.rights, &self.cluster.latest().view, &mut deployments);
+        // Registries are asked only for those who may deploy.
+        if allowed.is_ok() && user.rights.role >= UserRole::Deployer {
+            self.check_startable(&deployments, options).await?;
+        }
         let values = user.rights.may_see_values();
         Ok(Reply::Diff(vc_engine::diff(&self.cluster.latest().view, &deployments, values)))
     }
@@ -73,33 +97,132 @@ impl ControlService {
         user: &User,
         deployments: Vec<Deployment>,
         files: &[FileContent],
+        options: DeployOptions,
     ) -> Result<Reply, ApiError> {
-        let SealedDeployment { mut deployments, files } = self.complete(deployments, files).await?;
+        let (SealedDeployment { mut deployments, files }, pinned) =
+            self.complete(user, deployments, files, options).await?;
         privileges::check(&user.rights, &self.cluster.latest().view, &mut deployments)?;
+        self.check_startable(&deployments, options).await?;
+        for (reference, Moved { id, size }) in pinned.moved {
+            self.record_image(user, reference, id, size).await?;
+        }
         let projects = user.rights.projects().cloned();
-        self.cluster.mutate(user, Mutation::Deploy { deployments, files, projects }).await
+        let reply = self.cluster.mutate(user, Mutation::Deploy { deployments, files, projects });
+        let Reply::Done(mut changes) = reply.await? else { return Err(internal()) };
+        for change in &mut changes {
+            if let Change::Updated { service, note } | Change::Unchanged { service, note } = change
+                && let Some(found) = pinned.notes.get(service)
+            {
+                *note = if note.is_empty() { found.clone() } else { format!("{note}; {found}") };
+            }
+        }
+        Ok(Reply::Done(changes))
     }
 
     /// Pins images and seals files, as a deployment and the diff against one both need.
     async fn complete(
         &self,
+        user: &User,
         mut deployments: Vec<Deployment>,
         files: &[FileContent],
-    ) -> Result<SealedDeployment, ApiError> {
+        options: DeployOptions,
+    ) -> Result<(SealedDeployment, Pinned), ApiError> {
         plan::check(&deployments)?;
         let view = self.cluster.latest().view;
-        self.images.pin(&view, self.cluster.membership().node, &mut deployments).await;
+        let (own, projects) = (self.cluster.membership().node, user.rights.projects());
+        let by = Pinning { view: &view, own, projects, pull: options.pull };
+        let pinned = self.images.pin(by, &mut deployments).await;
         let membership = self.cluster.membership();
         let (keys, held) = (membership.file_keys(), &view.cluster.files);
-        Ok(seal_deployment_files(keys.as_ref(), membership.cluster, held, deployments, files)?)
+        let sealed =
+            seal_deployment_files(keys.as_ref(), membership.cluster, held, deployments, files)?;
+        Ok((sealed, pinned))
+    }
+
+    /// Checks that what these deployments start can be started, before anything is stopped for it.
+    async fn check_startable(
+        &self,
+        deployments: &[Deployment],
+        options: DeployOptions,
+    ) -> Result<(), ApiError> {
+        if options.force {
+            return Ok(());
+        }
+        let view = self.cluster.latest().view;
+        let replicas = |it: &Deployment| {
+            let held = || view.cluster.replicas(&it.service);
+            it.replicas.unwrap_or_else(held)
+        };
+        let started = deployments.iter().filter(|it| replicas(it) > 0);
+        let started: Vec<_> = started.map(|it| (&it.service, &it.spec.container)).collect();
+        let own = self.cluster.membership().node;
+        Ok(self.images.check_available(&view, own, &started).await?)
+    }
+
+    /// Checks the same for one version of a service that is deployed already.
+    async fn check_version(
+        &self,
+        view: &View,
+        service: &ServiceKey,
+        spec: Option<&Stored<ServiceSpec>>,
+    ) -> Result<(), ApiError> {
+        let started: Vec<_> = spec.map(|spec| (service, &spec.container)).into_iter().collect();
+        let own = self.cluster.membership().node;
+        Ok(self.images.check_available(view, own, &started).await?)
+    }
+
+    /// Sets the number of replicas of a service.
+    pub(super) async fn scale(
+        &self,
+        user: &User,
+        service: String,
+        replicas: u32,
+        force: bool,
+    ) -> Result<Reply, ApiError> {
+        let view = self.cluster.latest().view;
+        // One that is not found has no image either; the mutation says why.
+        if let Ok(key) = vc_engine::find_service(&view.cluster, &service)
+            && !force
+            && replicas > view.cluster.replicas(&key)
+        {
+            self.check_version(&view, &key, view.spec(&key)).await?;
+        }
+        self.cluster.mutate(user, Mutation::Scale { service, replicas }).await
+    }
+
+    /// Replaces the instances of a service by new ones of the same spec.
+    pub(super) async fn restart(
+        &self,
+        user: &User,
+        service: String,
+        force: bool,
+    ) -> Result<Reply, ApiError> {
+        let view = self.cluster.latest().view;
+        if let Ok(key) = vc_engine::find_service(&view.cluster, &service)
+            && !force
+            && view.cluster.replicas(&key) > 0
+        {
+            self.check_version(&view, &key, view.spec(&key)).await?;
+        }
+        self.cluster.mutate(user, Mutation::Restart { service }).await
     }
 
     /// Returns a service to its previous spec.
-    pub(super) async fn rollback(&self, user: &User, service: String) -> Result<Reply, ApiError> {
+    pub(super) async fn rollback(
+        &self,
+        user: &User,
+        service: String,
+        force: bool,
+    ) -> Result<Reply, ApiError> {
         let view = self.cluster.latest().view;
         // One that is not found has no instances either; the mutation says why.
         if let Ok(key) = vc_engine::find_service(&view.cluster, &service) {
             privileges::check_rollback(&user.rights, &view, &key)?;
+            let record = view.cluster.services.get(&key);
+            let previous = record.and_then(|record| record.previous.as_ref());
+            if !force && view.cluster.replicas(&key) > 0 {
+                self.check_version(&view, &key, previous).await?;
+            }
         }
         self.cluster.mutate(user, Mutation::Rollback { service }).await
     }

@@ -119,7 +119,7 @@ impl Session {
     /// Sends a request that one reply answers, and waits for that.
     pub async fn ask(&mut self, request: &Request) -> Result<Reply, SessionError> {
         self.send(request).await?;
-        timeout(REPLY_TIMEOUT, self.receive()).await.unwrap_or(Err(SessionError::TimedOut))
+        self.receive_result().await
     }
 
     /// Sends a request that changes something; returns what it changed.

@@ -19,6 +19,9 @@ pub enum Change {
     Updated {
         /// The service.
         service: ServiceKey,
+        /// What users should know about its image, in one line; may be empty.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        note: String,
     },
     /// The spec is the one whose update failed; the update begins again.
     Redeployed {
@@ -29,6 +32,9 @@ pub enum Change {
     Unchanged {
         /// The service.
         service: ServiceKey,
+        /// What users should know about its image, in one line; may be empty.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        note: String,
     },
     /// The number of replicas was set.
     Scaled {
@@ -146,13 +152,18 @@ pub enum Change {
     Unknown,
 }
 
+/// Returns a note as the end of a line.
+fn noted(note: &str) -> String {
+    if note.is_empty() { String::new() } else { format!(": {note}") }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Created { service } => write!(f, "{service} created"),
-            Self::Updated { service } => write!(f, "{service} updated"),
+            Self::Updated { service, note } => write!(f, "{service} updated{}", noted(note)),
             Self::Redeployed { service } => write!(f, "{service} deployed again"),
-            Self::Unchanged { service } => write!(f, "{service} unchanged"),
+            Self::Unchanged { service, note } => write!(f, "{service} unchanged{}", noted(note)),
             Self::Scaled { service, from, to } => write!(f, "{service} scaled from {from} to {to}"),
             Self::Removed { service } => write!(f, "{service} removed"),
             Self::Restarting { service } => write!(f, "{service} is restarting"),

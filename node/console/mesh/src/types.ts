@@ -359,7 +359,7 @@ export type Request =
   | { op: 'scale'; service: string; replicas: number }
   | { op: 'rebalance'; apply: boolean }
   | { op: 'plan'; deployments: Deployment[] }
-  | { op: 'diff' | 'deploy'; deployments: Deployment[]; files: FileContent[] }
+  | { op: 'diff' | 'deploy'; deployments: Deployment[]; files: FileContent[]; pull?: boolean; force?: boolean }
   | { op: 'compose'; text: string; project: string | null }
   | { op: 'drain'; node: string; drain: boolean }
   | { op: 'leave'; node: string; force: boolean }
@@ -381,7 +381,8 @@ export type Request =
 
 /** One thing that a command changed, or left as it is. Later versions may send kinds that are not listed. */
 export type Change =
-  | { change: 'created' | 'updated' | 'redeployed' | 'unchanged' | 'removed' | 'restarting' | 'rolled_back'; service: ServiceKey }
+  | { change: 'created' | 'redeployed' | 'removed' | 'restarting' | 'rolled_back'; service: ServiceKey }
+  | { change: 'updated' | 'unchanged'; service: ServiceKey; note?: string }
   | { change: 'scaled'; service: ServiceKey; from: number; to: number }
   | { change: 'moving'; slot: string; from: string; from_name: string; to: string; to_name: string; reason: string }
   | { change: 'drained' | 'undrained'; node: string; node_name: string }

@@ -4,10 +4,11 @@ import type { Change } from 'vc-mesh'
 export function changeLine(change: Change): string {
   switch (change.change) {
     case 'created':
-    case 'updated':
-    case 'unchanged':
     case 'removed':
       return `${change.service} ${change.change}`
+    case 'updated':
+    case 'unchanged':
+      return `${change.service} ${change.change}${change.note ? `: ${change.note}` : ''}`
     case 'redeployed':
       return `${change.service} deployed again`
     case 'scaled':

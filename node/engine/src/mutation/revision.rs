@@ -19,6 +19,21 @@ pub(crate) fn adopted(cluster: &ClusterState, deployment: &Deployment) -> Stored
     spec
 }
 
+/// Says how the image changes that the same reference names; `None` if it does not, or the reference changes.
+pub(crate) fn image_change(before: &ServiceSpec, after: &ServiceSpec) -> Option<String> {
+    let (before, after) = (&before.container, &after.container);
+    if before.image != after.image || before.image_id == after.image_id {
+        return None;
+    }
+    // As Docker's CLI shows ids.
+    let short = |id: &Option<String>| match id.as_deref() {
+        Some(id) => id.chars().take("sha256:".len() + 12).collect(),
+        None => "what each node has".to_owned(),
+    };
+    let (from, to) = (short(&before.image_id), short(&after.image_id));
+    Some(format!("image {} changed from {from} to {to}", after.image))
+}
+
 /// Returns whether deploying the stored spec again starts the update anew: its last update failed.
 pub(crate) fn retries_update(view: &View, service: &ServiceKey) -> bool {
     matches!(view.updates.get(service), Some(UpdateStatus::Failed(_)))
@@ -49,11 +64,14 @@ pub(super) fn deploy(
     let spec = adopted(state, deployment);
     let change = match state.services.get(&service) {
         None => Change::Created { service: service.clone() },
-        Some(held) if held.spec != spec => Change::Updated { service: service.clone() },
+        Some(held) if held.spec != spec => {
+            let note = image_change(&held.spec, &spec).unwrap_or_default();
+            Change::Updated { service: service.clone(), note }
+        }
         Some(_) if retries_update(view, &service) => {
             Change::Redeployed { service: service.clone() }
         }
-        Some(_) => return Ok(Change::Unchanged { service }),
+        Some(_) => return Ok(Change::Unchanged { service, note: String::new() }),
     };
     let previous = last_good(view, &service).cloned();
     // A deployment of the previous spec in the middle of an update: the spec under way becomes the previous one, because

@@ -1,98 +1,24 @@
-//! Which image a reference names, and which nodes have which images.
+//! Which nodes have which images.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt as _};
 use tokio::time::timeout;
-use vc_crdt::{ImageRecord, View};
+use vc_crdt::View;
 use vc_protocol::control::ImageRow;
 use vc_protocol::image::{Digest, MAX_IDS, Request, Response};
-use vc_protocol::node::RuntimeKind;
-use vc_protocol::spec::{ContainerSpec, Deployment};
+use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{Millis, NodeId, ServiceKey};
 
 use super::blocking::blocking;
-use super::node_images::{Images, QUERY_TIMEOUT};
+use super::node_images::Images;
 use super::reference;
 
 /// How long a list of images waits for members.
 const LIST_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many references are resolved at a time.
-const CONCURRENT_RESOLVES: usize = 8;
 
 impl Images {
-    /// Pins deployments to image ids, so that all replicas run the same bytes. A pushed image takes precedence over
-    /// what this node's Docker engine has, and that over other members. What no node has keeps its previous pin, if
-    /// any.
-    pub async fn pin(&self, view: &View, own: NodeId, deployments: &mut [Deployment]) {
-        let infos = view.nodes.iter().filter(|(node, _)| view.up.contains(node));
-        let infos = infos.filter_map(|(_, state)| state.info.as_ref());
-        let platforms: BTreeSet<(&str, &str)> = infos
-            .filter(|info| info.runtime == RuntimeKind::Docker)
-            .map(|info| (&info.os[..], &info.arch[..]))
-            .collect();
-        if platforms.is_empty() {
-            return;
-        }
-        let pinned = deployments.iter().map(|deployment| {
-            let container = &deployment.spec.container;
-            let held = view.cluster.services.get(&deployment.service);
-            let held = held.map(|record| &record.spec.container);
-            // Nodes of different platforms run different images of one name, so only a push identifies one.
-            let unambiguous = platforms.len() == 1 || container.platform.is_some();
-            self.resolve(view, own, (&deployment.service, container), held, unambiguous)
-        });
-        let pinned: Vec<Option<String>> =
-            stream::iter(pinned.collect::<Vec<_>>()).buffered(CONCURRENT_RESOLVES).collect().await;
-        for (deployment, id) in deployments.iter_mut().zip(pinned) {
-            deployment.spec.container.image_id = id;
-        }
-    }
-
-    async fn resolve(
-        &self,
-        view: &View,
-        own: NodeId,
-        (service, container): (&ServiceKey, &ContainerSpec),
-        held: Option<&ContainerSpec>,
-        unambiguous: bool,
-    ) -> Option<String> {
-        if let Some(id) = &container.image_id {
-            return Some(id.clone());
-        }
-        let name = reference::canonical(&container.image).ok()?;
-        if name.parse::<Digest>().is_ok() {
-            return Some(name);
-        }
-        let of_project = |record: &&ImageRecord| {
-            record.projects.as_ref().is_none_or(|projects| projects.contains(&service.project))
-        };
-        if let Some(record) = view.cluster.images.get(&name).filter(of_project) {
-            return Some(record.id.clone());
-        }
-        if !unambiguous {
-            return None;
-        }
-        let local = timeout(QUERY_TIMEOUT, self.local_id(&name)).await.ok().flatten();
-        if let Some(id) = local {
-            return Some(id.to_string());
-        }
-        let held =
-            held.filter(|held| reference::canonical(&held.image).is_ok_and(|held| held == name));
-        let held = held.and_then(|held| held.image_id.clone());
-        let mut found = self.resolve_on_members(&name).await;
-        found.remove(&own);
-        let confirmed =
-            held.as_ref().filter(|held| found.values().any(|id| id.as_str() == &held[..]));
-        match (confirmed, found.into_values().next()) {
-            (Some(held), _) => Some(held.clone()),
-            (None, Some(id)) => Some(id.to_string()),
-            (None, None) => held,
-        }
-    }
-
     /// Lists the images that were pushed or are in use, with the nodes that have them.
     pub async fn rows(&self, view: &View, own: NodeId) -> Vec<ImageRow> {
         let mut rows: BTreeMap<(String, String), ImageRow> = BTreeMap::new();

@@ -13,8 +13,9 @@ use bollard::query_parameters::{
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::time::timeout;
-use vc_protocol::image::Digest;
+use vc_protocol::image::{Digest, RegistryAnswer};
 
+use super::availability::REGISTRY_TIMEOUT;
 use super::reference::{name_and_tag, tagged};
 use crate::docker_error::{self, DockerError};
 
@@ -22,8 +23,6 @@ use crate::docker_error::{self, DockerError};
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long reading or writing a whole image may take.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
-/// How long a registry may take to begin its answer.
-const REGISTRY_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a pull may show no progress.
 const REGISTRY_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How many images are inspected for common layers, the newest first.
@@ -131,6 +130,19 @@ impl DockerImages {
         Ok(self.client(QUERY_TIMEOUT)?.tag_image(id.as_str(), Some(options)).await?)
     }
 
+    /// Asks the registry that a reference names whether it has the image, without fetching it.
+    pub(super) async fn in_registry(&self, reference: &str) -> RegistryAnswer {
+        let ask = async {
+            let client = self.client(REGISTRY_TIMEOUT)?;
+            client.inspect_registry_image(&tagged(reference), None).await
+        };
+        match timeout(REGISTRY_TIMEOUT, ask).await {
+            Ok(Ok(_)) => RegistryAnswer::Found,
+            Ok(Err(error)) => registry_error(&error),
+            Err(_) => RegistryAnswer::Missing(DockerError::Timeout(REGISTRY_TIMEOUT).to_string()),
+        }
+    }
+
     /// Pulls from the registry that the reference names; `progress` is called with Docker's status lines.
     pub(super) async fn pull(
         &self,
@@ -174,6 +186,24 @@ impl DockerImages {
             removed => Ok(removed.map(drop)?),
         }
     }
+}
+
+/// Returns what an error of Docker says of the registry.
+fn registry_error(error: &Error) -> RegistryAnswer {
+    let message = docker_error::message(error);
+    match docker_error::status(error) {
+        // Podman does not implement the request.
+        Some(404 | 405 | 501) if is_unsupported(&message) => RegistryAnswer::Unknown,
+        Some(401 | 403) => RegistryAnswer::Missing(format!(
+            "it has no such image, or asks for credentials, which nodes do not have ({message})"
+        )),
+        _ => RegistryAnswer::Missing(message),
+    }
+}
+
+fn is_unsupported(message: &str) -> bool {
+    let texts = ["page not found", "not supported", "not implemented"];
+    message == "Not Found" || texts.iter().any(|text| message.contains(text))
 }
 
 /// Owns the client and the name, which bollard's stream borrows.

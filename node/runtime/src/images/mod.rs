@@ -17,6 +17,7 @@
 //! needed them for seven days; other images in Docker are never touched.
 
 mod archive;
+mod availability;
 mod blob;
 mod blocking;
 mod catalog;
@@ -34,6 +35,7 @@ mod prune;
 mod pull;
 mod push;
 pub mod reference;
+mod resolve;
 mod rpc;
 mod run;
 mod serve;
@@ -42,10 +44,12 @@ pub mod store;
 mod transfer;
 pub mod unpack;
 
+pub use availability::ImageMissing;
 pub use error::{ExportError, PackError, PullError, PushError, RegistryMiss, StoreError};
 pub use node_images::Images;
 pub(crate) use pull::ImageRequest;
 pub use push::Pushed;
+pub use resolve::{Moved, Pinned, Pinning};
 pub use rpc::OpenStream;
 pub(crate) use singleflight::Update;
 

@@ -52,6 +52,7 @@ impl Images {
                 Response::Has(self.present(ids).await)
             }
             Request::Resolve(reference) => Response::Resolved(self.local_id(&reference).await),
+            Request::InRegistry(name) => Response::InRegistry(self.in_registry(&name).await),
             Request::Manifest(id) => self.answer_manifest(&id, &mut frames).await?,
             Request::Blob { blob, offset, length } => {
                 return self.send_blob(&mut frames, blob, offset, length.min(MAX_RANGE)).await;

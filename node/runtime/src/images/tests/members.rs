@@ -18,16 +18,16 @@ use super::super::rpc::{self, OpenStream, RpcStream};
 use super::*;
 
 /// Returns the id of a simulated member.
-fn node(byte: u8) -> NodeId {
+pub(super) fn node(byte: u8) -> NodeId {
     let key = Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public();
     NodeId::of(&key).expect("ed25519")
 }
 
 /// How a member answers a request.
-type Behaviour = Arc<dyn Fn(Box<dyn Duplex>) -> BoxFuture<'static, ()> + Send + Sync>;
+pub(super) type Behaviour = Arc<dyn Fn(Box<dyn Duplex>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// A network of members by number; others are unreachable.
-fn network(members: Vec<(u8, Behaviour)>) -> OpenStream {
+pub(super) fn network(members: Vec<(u8, Behaviour)>) -> OpenStream {
     let members: BTreeMap<NodeId, Behaviour> =
         members.into_iter().map(|(byte, behaviour)| (node(byte), behaviour)).collect();
     Arc::new(move |to| {

@@ -5,6 +5,7 @@
 mod members;
 mod packing;
 mod pushing;
+mod resolving;
 mod retention;
 
 use std::collections::{BTreeMap, BTreeSet};
