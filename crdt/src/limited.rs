@@ -26,6 +26,7 @@ impl View {
         for node in view.input.nodes.values_mut() {
             node.claims.retain(|slot, _| of(&slot.service));
             node.holds.services.retain(of);
+            node.faults.services.retain(|key, _| of(key));
         }
         view.plan.placements.retain(|slot, _| of(&slot.service));
         view.plan.unplaced.retain(|slot, _| of(&slot.service));
@@ -74,6 +75,7 @@ fn node(state: &mut NodeState, projects: &BTreeSet<Name>) {
         info: _,
         runtime_error: _,
         holds,
+        faults,
         claims,
         volumes,
         update_results,
@@ -84,6 +86,7 @@ fn node(state: &mut NodeState, projects: &BTreeSet<Name>) {
     } = state;
     let of = |service: &ServiceKey| projects.contains(&service.project);
     holds.services.retain(of);
+    faults.services.retain(|key, _| of(key));
     claims.retain(|id, _| of(&id.slot.service));
     volumes.retain(|key, _| projects.contains(&key.project));
     update_results.retain(|key, _| of(key));
@@ -147,6 +150,7 @@ mod tests {
                     UpdateResult { revision: 1, digest, failed: Some(format!("of {project}")) };
                 state.update_results.insert(key.clone(), result);
                 state.holds.services.insert(key.clone());
+                state.faults.services.insert(key.clone(), format!("of {project}"));
                 cluster.scale.insert(key.clone(), 1);
                 cluster.services.insert(key, record.into());
             }

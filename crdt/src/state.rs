@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vc_protocol::change::DocumentId;
 use vc_protocol::instance::Claim;
-use vc_protocol::node::{Holds, NodeInfo};
+use vc_protocol::node::{Faults, Holds, NodeInfo};
 use vc_protocol::spec::{FileId, FileKind, ProjectPolicy, ServiceSpec};
 use vc_protocol::token::{Scope, UserLimits};
 use vc_protocol::{InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
@@ -303,6 +303,8 @@ pub struct NodeState {
     pub runtime_error: Option<String>,
     /// What it neither starts nor stops, because its version does not know all of it.
     pub holds: Holds,
+    /// What it cannot start, and why.
+    pub faults: Faults,
     /// Claims on the instances that it runs.
     pub claims: BTreeMap<InstanceId, Claim>,
     /// Named volumes whose data it holds.
@@ -396,6 +398,7 @@ impl NodeState {
             info: reader.entry("self", "info"),
             runtime_error: reader.entry("self", "runtime_error"),
             holds: reader.entry("self", "holds").unwrap_or_default(),
+            faults: reader.entry("self", "faults").unwrap_or_default(),
             claims: reader.map("claims"),
             unreachable: reader.map("unreachable"),
             observed: reader.map::<_, bool>("observed").into_keys().collect(),
@@ -416,6 +419,7 @@ impl NodeState {
                 ("info".to_owned(), state.info.as_ref().map(json)),
                 ("runtime_error".to_owned(), state.runtime_error.as_ref().map(json)),
                 ("holds".to_owned(), (!state.holds.is_empty()).then(|| json(&state.holds))),
+                ("faults".to_owned(), (!state.faults.is_empty()).then(|| json(&state.faults))),
                 ("restarting".to_owned(), state.restarting.as_ref().map(json)),
             ])
         };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_placement::{ClaimView, Node, Plan, PlanInput, Rules, ServiceDemand, plan};
 use vc_protocol::instance::{Claim, InstanceState};
-use vc_protocol::node::NodeInfo;
+use vc_protocol::node::{Faults, NodeInfo};
 use vc_protocol::spec::{Deployment, FailureAction, ServiceSpec};
 use vc_protocol::{InstanceId, Lamport, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
@@ -84,7 +84,7 @@ impl View {
         let digests = effective.iter().map(|(&key, spec)| (key, spec.container_digest())).collect();
         let placeable = nodes
             .iter()
-            .filter_map(|(&id, state)| Some((id, node(id, state, &cluster, &up, &digests)?)));
+            .filter_map(|(&id, state)| Some((id, node(id, state, &cluster, &up, &digests, rules)?)));
         let services = cluster.services.iter().map(|(key, record)| {
             let demand = ServiceDemand {
                 spec: effective[key].clone(),
@@ -268,6 +268,7 @@ fn node(
     cluster: &ClusterState,
     up: &BTreeSet<NodeId>,
     digests: &BTreeMap<&ServiceKey, String>,
+    rules: Rules,
 ) -> Option<Node> {
     let info = state.info.as_ref()?;
     // A stopping instance of the current spec does not hold its slot. One of an earlier spec does: its successor starts
@@ -303,6 +304,7 @@ fn node(
         draining: cluster.drained.get(&id).copied().unwrap_or(false),
         runtime_error: state.runtime_error.clone(),
         holds: state.holds.clone(),
+        faults: if rules.faults { state.faults.clone() } else { Faults::default() },
         claims,
     })
 }

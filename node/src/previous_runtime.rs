@@ -61,6 +61,7 @@ pub(crate) async fn stop_instances(
             }),
             memory: None,
             data_dir: dir.to_owned(),
+            pool: docker::NetworkPool::default(),
             dns: Arc::new(Vec::new),
         }),
     };

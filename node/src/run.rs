@@ -110,6 +110,7 @@ pub(crate) async fn run(
                 memory: None,
                 data_dir: dir.to_owned(),
                 images,
+                pool: settings.network_pool.unwrap_or_default(),
                 dns,
             })
         }
@@ -257,7 +258,7 @@ pub(crate) async fn run(
     }
 
     let mut last = snapshot.clone();
-    let ready = announce(&membership, &mut snapshot, &addresses);
+    let ready = announce(&membership, &mut snapshot);
     tokio::pin!(ready);
     let mut announced = false;
     let mut restarts = false;
@@ -312,17 +313,17 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Waits until this node's document holds its addresses, then prints `ready <multiaddr>` lines to stdout.
+/// Waits until this node's document is that of this run, then prints `ready <multiaddr>` lines to stdout, of the addresses
+/// that it has by then: they may have changed since the start.
 async fn announce(
     membership: &Membership,
     snapshot: &mut watch::Receiver<Snapshot>,
-    addresses: &[Multiaddr],
 ) -> anyhow::Result<()> {
-    let present = |snapshot: &Snapshot| {
-        let own = snapshot.view.nodes.get(&membership.node).and_then(|state| state.info.as_ref());
-        own.is_some_and(|info| info.addresses == addresses)
-    };
-    snapshot.wait_for(present).await?;
+    let own = |snapshot: &Snapshot| snapshot.view.nodes.get(&membership.node).cloned();
+    let before = own(&snapshot.borrow()).map_or(0, |state| state.incarnation);
+    let present = |snapshot: &Snapshot| own(snapshot).is_some_and(|it| it.incarnation > before);
+    let info = own(&*snapshot.wait_for(present).await?).and_then(|state| state.info);
+    let addresses = info.map(|info| info.addresses).unwrap_or_default();
     let lines = addresses.iter().map(|address| {
         let address = address.clone().with(Protocol::P2p(membership.node.peer_id()));
         format!("ready {address}\n")

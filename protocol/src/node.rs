@@ -103,6 +103,26 @@ impl Holds {
     }
 }
 
+/// What a node cannot start although its runtime answers, and why: faults of the node, not of the services. Said in its
+/// document, so that others run what it cannot start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Faults {
+    /// Why it starts nothing, whatever the service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The services that it could not start a moment ago.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<ServiceKey, String>,
+}
+
+impl Faults {
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.node.is_none() && self.services.is_empty()
+    }
+}
+
 /// Resources in use on a node. Sent in heartbeats, never stored in a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {

@@ -69,6 +69,8 @@ pub(crate) struct Runtime {
     images: BTreeSet<String>,
     /// Whether the runtime answers.
     pub(crate) available: bool,
+    /// Whether its host has run out of what a start takes.
+    pub(crate) exhausted: bool,
     /// Whether containers that ended with their host are listed afterwards, as exited.
     pub(crate) keeps_exited: bool,
     /// Time of the latest report; later reports are delivered in order.
@@ -82,6 +84,7 @@ impl Runtime {
             containers: BTreeMap::new(),
             images: BTreeSet::new(),
             available: true,
+            exhausted: false,
             keeps_exited,
             last_report: 0,
             epochs: 0,
@@ -184,6 +187,7 @@ impl World {
         event: ContainerEvent,
     ) {
         let (started, runtime_faults) = (self.local(index), self.runtime_faults);
+        let exhausted = self.nodes[index].runtime.exhausted;
         let Some(it) = self.nodes[index].runtime.containers.get_mut(&id) else { return };
         if it.epoch != epoch {
             return;
@@ -197,7 +201,11 @@ impl World {
                 self.schedule_container(index, &id, runtime_faults.start, ContainerEvent::Started);
             }
             ContainerEvent::Started if !it.removing => {
-                if it.image.contains("broken") {
+                if exhausted {
+                    it.phase =
+                        Some(Phase::NodeFault { reason: "no space left on device".to_owned() });
+                    self.trace_node(index, &format!("cannot start {id}"));
+                } else if it.image.contains("broken") {
                     let output = "cannot open its configuration".to_owned();
                     it.phase = Some(Phase::Exited { code: 1, output });
                     self.record(index, Action::Ended(id.clone()));

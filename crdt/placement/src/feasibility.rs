@@ -30,6 +30,7 @@ pub(crate) enum Infeasible<'a> {
     Draining,
     RuntimeUnavailable(&'a str),
     Held,
+    Faulty(&'a str),
     Platform {
         required: &'a str,
         node: &'a Node,
@@ -74,13 +75,39 @@ pub(crate) fn check_volumes<'a>(
     }
 }
 
-/// Checks whether the node may get a slot that it does not run: as [`check_node`], and it must not hold the service.
+/// Notes which services no node can start that may run them.
+pub(crate) fn mark_failing_everywhere(
+    services: &mut [Service<'_>],
+    allocations: &[NodeAllocation<'_>],
+    volumes: &Volumes<'_>,
+) {
+    let fails = |key: &ServiceKey| {
+        allocations.iter().any(|it| it.node.faults.services.contains_key(key))
+    };
+    for service in services.iter_mut().filter(|it| fails(it.key)) {
+        let starts = allocations.iter().any(|it| {
+            check_volumes(service, it, volumes).is_ok() && check_new(service, it).is_ok()
+        });
+        service.fails_everywhere = !starts;
+    }
+}
+
+/// Checks whether the node may get a slot that it does not run: as [`check_node`], and it must neither hold the service nor
+/// be unable to start it.
 pub(crate) fn check_new<'a>(
     service: &Service<'a>,
     allocation: &'a NodeAllocation<'_>,
 ) -> Result<(), Infeasible<'a>> {
     check_node(service, allocation)?;
-    if allocation.node.holds.contains(service.key) { Err(Infeasible::Held) } else { Ok(()) }
+    if allocation.node.holds.contains(service.key) {
+        return Err(Infeasible::Held);
+    }
+    let faults = &allocation.node.faults;
+    let of_service = || faults.services.get(service.key).filter(|_| !service.fails_everywhere);
+    match faults.node.as_ref().or_else(of_service) {
+        Some(fault) => Err(Infeasible::Faulty(fault)),
+        None => Ok(()),
+    }
 }
 
 /// Checks what does not depend on other slots or on volumes: liveness, platform, constraints and runtime.
@@ -254,6 +281,7 @@ impl fmt::Display for Infeasible<'_> {
             Self::Down => f.write_str("is down"),
             Self::Draining => f.write_str("is draining"),
             Self::RuntimeUnavailable(error) => write!(f, "has no working runtime: {error}"),
+            Self::Faulty(fault) => write!(f, "cannot start it: {fault}"),
             Self::Held => f.write_str("does not know all of the service: upgrade its vc-node"),
             Self::Platform { required, node } => {
                 write!(f, "is {}/{}, {required} required", node.os, node.arch)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vc_protocol::node::{Holds, RuntimeKind};
+use vc_protocol::node::{Faults, Holds, RuntimeKind};
 use vc_protocol::spec::{self, ServiceSpec};
 use vc_protocol::{Lamport, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey};
 
@@ -54,6 +54,10 @@ pub struct Node {
     /// What it neither starts nor stops: of it, the node keeps the slots that it runs and gets no others.
     #[serde(default, skip_serializing_if = "Holds::is_empty")]
     pub holds: Holds,
+    /// What it cannot start: of it, the node keeps the slots that it runs and gets no others. Empty under rules without
+    /// [`faults`](crate::Rules::faults).
+    #[serde(default, skip_serializing_if = "Faults::is_empty")]
+    pub faults: Faults,
     /// The slots that the node claims to run.
     pub claims: BTreeMap<Slot, ClaimView>,
 }

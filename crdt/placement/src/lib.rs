@@ -28,6 +28,10 @@
 //! that services mount together; [`PlanInput::volumes`] says which have data). That slot waits for a node that may run
 //! all services of the group, and prefers one with room for all replicas of its service.
 //!
+//! **Faults.** A node that cannot start anything, or not this service, keeps the slots that it runs and gets no others, and what it
+//! claims and does not run goes elsewhere. If every node that may run a service could not start it, that is ignored: the service
+//! itself is at fault, and its slots must not travel round the cluster. Since rules 3.
+//!
 //! **Host ports** are reserved only where an instance binds them: those of services that publish on the nodes that run
 //! them (`x-vc.publish: node`), and all ports of the process runtime.
 //!

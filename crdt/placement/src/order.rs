@@ -17,6 +17,8 @@ pub(crate) struct Service<'a> {
     pub(crate) replicas: u32,
     /// The named volumes that each instance mounts.
     pub(crate) volumes: BTreeSet<VolumeKey>,
+    /// Whether every node that may run it could not start it. Then it is the service's fault, and moving it helps nothing.
+    pub(crate) fails_everywhere: bool,
 }
 
 impl<'a> Service<'a> {
@@ -50,7 +52,8 @@ pub(crate) fn services(input: &PlanInput) -> Vec<Service<'_>> {
             let replicas = demand.replicas.min(MAX_REPLICAS);
             let named = demand.spec.volumes().cloned();
             let volumes = named.map(|volume| VolumeKey { project: key.project.clone(), volume });
-            Service { key, demand, replicas, volumes: volumes.collect() }
+            let volumes = volumes.collect();
+            Service { key, demand, replicas, volumes, fails_everywhere: false }
         })
         .collect();
     // The sort is stable, and the map is in the order of the keys.

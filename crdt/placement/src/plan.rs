@@ -8,6 +8,7 @@ use crate::allocation::NodeAllocation;
 use crate::claims::{self, Lost};
 use crate::decision::{Move, Plan};
 use crate::input::PlanInput;
+use crate::feasibility::mark_failing_everywhere;
 use crate::order::services;
 use crate::rules::Rules;
 use crate::scheduler::ServiceScheduler;
@@ -16,9 +17,10 @@ use crate::volumes::Volumes;
 /// Decides which node runs which slot. Total: every input has a plan, and no input panics. Equal inputs and rules give equal
 /// plans, byte for byte. Time: services × nodes, plus slots × nodes for unclaimed slots.
 pub fn plan(input: &PlanInput, rules: Rules) -> Plan {
-    let services = services(input);
+    let mut services = services(input);
     let mut allocations = NodeAllocation::for_nodes(input);
     let mut volumes = Volumes::new(input, &services);
+    mark_failing_everywhere(&mut services, &allocations, &volumes);
     let claims = claims::resolve(input, &services, &mut allocations, &mut volumes);
     let mut plan = Plan { input_digest: input.digest(), ..Plan::default() };
     for (index, kept) in claims.kept.iter().enumerate() {

@@ -12,6 +12,8 @@ pub struct Rules {
     pub tie_break: fn(u64, u64) -> u64,
     /// How nodes are compared for a service that reserves resources.
     pub fit: Fit,
+    /// Whether nodes get no slots that they cannot start.
+    pub faults: bool,
 }
 
 /// How nodes are compared for a service that reserves resources.
@@ -26,8 +28,9 @@ pub enum Fit {
 
 /// The rules of all released versions, oldest first. A version that plans differently is appended.
 pub const RULES: &[Rules] = &[
-    Rules { version: 1, tie_break: combine, fit: Fit::Dominant },
-    Rules { version: 2, tie_break: combine, fit: Fit::Policy },
+    Rules { version: 1, tie_break: combine, fit: Fit::Dominant, faults: false },
+    Rules { version: 2, tie_break: combine, fit: Fit::Policy, faults: false },
+    Rules { version: 3, tie_break: combine, fit: Fit::Policy, faults: true },
 ];
 
 impl Rules {

@@ -6,6 +6,7 @@
 //! node NAME [cpu=N] [mem=N] [os=..] [arch=..] [runtime=process] [label=K:V]   adds a node that is up
 //! up|down|drain|undrain|leave NAME
 //! runtime_error NAME [TEXT]                        its runtime fails; without TEXT it works again
+//! cannot_start NODE [all|KEY]                      it could not start the service, or starts nothing; without a word it starts all
 //! does_not_know NODE [KEY..]                       the node neither starts nor stops these services; without keys, any
 //! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [cluster_port=N] [constraint=node.name==X]
 //!         [platform=..] [command=..] [healthcheck] [volume=NAME] [file=SECRET] [network=NAME] [privileged] [tty]
@@ -28,7 +29,7 @@ use std::path::Path;
 
 use support::{MIB, claim, converge, node, node_id, port, service, volume};
 use vc_placement::{ClaimView, Plan, PlanInput, RULES, Rules, plan};
-use vc_protocol::node::{Holds, RuntimeKind};
+use vc_protocol::node::{Faults, Holds, RuntimeKind};
 use vc_protocol::spec::{
     Attribute, Constraint, FileId, FileKind, FileMount, Healthcheck, PlacementPolicy, Port,
     PortProtocol, Publish,
@@ -60,6 +61,7 @@ scenarios! {
     host_ports_are_bound_once_per_node
     nodes_must_meet_the_constraints
     an_older_node_keeps_what_it_runs_and_gets_nothing_new
+    what_a_node_cannot_start_goes_to_another
     an_oversized_reservation_is_refused_by_every_node
     claims_on_removed_slots_hold_no_resources
     reservations_are_packed_best_fit_decreasing
@@ -156,6 +158,14 @@ impl Scenario {
                     "undrain" => node.draining = false,
                     "runtime_error" => {
                         node.runtime_error = (!words.is_empty()).then(|| words.join(" "))
+                    }
+                    "cannot_start" => {
+                        let fault = "no space left on device".to_owned();
+                        match words.first() {
+                            None => node.faults = Faults::default(),
+                            Some(&"all") => node.faults.node = Some(fault),
+                            Some(key) => drop(node.faults.services.insert(key.parse().ok()?, fault)),
+                        }
                     }
                     "does_not_know" => {
                         let services = words.iter().map(|key| key.parse().ok());

@@ -7,7 +7,7 @@ use vc_crdt::{DocumentError, Held, Loaded, NewGeneration, NodeState, Replica, Vi
 use vc_protocol::change::{Batch, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
-use vc_protocol::node::{Holds, NodeInfo};
+use vc_protocol::node::{Faults, Holds, NodeInfo};
 use vc_protocol::{ClusterId, Millis, NodeId};
 
 use crate::accusation::{accuse_silent_nodes, refute_accusations};
@@ -73,6 +73,7 @@ impl Engine {
             info: Some(NodeInfo { supports: knows.supports(), ..info }),
             runtime_error: None,
             holds: Holds::default(),
+            faults: Faults::default(),
             claims: before.claims.clone(),
             // Accusations stay until the accused node refutes them, or its old claims would count again.
             unreachable: before.unreachable,
@@ -195,6 +196,7 @@ impl Engine {
                 self.own.ports = problems;
                 self.dirty = true;
             }
+            Input::Fault(fault) => self.dirty |= self.reconciler.set_fault(fault),
             Input::Restart => {
                 self.own.restarting = Some(self.timing.restart);
                 self.dirty = true;

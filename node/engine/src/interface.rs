@@ -151,6 +151,8 @@ pub enum Input {
     Info(NodeInfo),
     /// The ports that this node cannot publish (`8080/tcp`) now, and why.
     Ports(BTreeMap<String, String>),
+    /// Why this node starts nothing, or `None`: it starts what the plan gives it.
+    Fault(Option<String>),
     /// This process is about to end and to be started again: announce that to the other nodes.
     Restart,
     /// A certificate that authentication brought.

@@ -17,6 +17,7 @@ mod heartbeat;
 mod identity;
 mod interface;
 mod mutation;
+mod node_faults;
 mod output;
 mod problems;
 mod reconcile;

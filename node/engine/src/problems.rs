@@ -1,6 +1,6 @@
 //! The problems of the cluster, for people: one line each, which says what to do where that is not plain.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::View;
 use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus};
@@ -20,12 +20,17 @@ pub(crate) fn problems(
 ) -> Vec<String> {
     let view = limited.unwrap_or(whole);
     let mut problems = Vec::new();
+    // Those have lines of their own.
+    let has_faulty_services = |row: &NodeRow| {
+        let faults = whole.nodes.get(&row.id).map(|state| &state.faults);
+        faults.is_some_and(|it| it.node.is_none() && !it.services.is_empty())
+    };
     for row in nodes {
         if row.state == NodeStatus::Down {
             problems.push(format!("node {} is down", row.name));
         } else if row.restarting {
             problems.push(format!("node {} is restarting", row.name));
-        } else if !row.problem.is_empty() {
+        } else if !row.problem.is_empty() && !has_faulty_services(row) {
             problems.push(format!("node {}: {}", row.name, row.problem));
         }
         if row.clock_offset_ms != 0 {
@@ -39,6 +44,7 @@ pub(crate) fn problems(
     problems.extend(instances.iter().filter(is_problem).map(|row| {
         format!("{}.{} is {}: {}", row.service, row.replica, row.state.as_str(), row.reason)
     }));
+    problems.extend(cannot_start(view));
     problems.extend(unpublished(whole, limited));
     problems.extend(held(view));
     problems.extend(older(whole));
@@ -54,6 +60,27 @@ fn clock_problem(row: &NodeRow) -> String {
         row.name,
         seconds.abs()
     )
+}
+
+/// Returns a line for each reason for which a node could not start services that others run instead, if they can.
+fn cannot_start(view: &View) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (&node, state) in view.nodes.iter().filter(|(node, _)| view.up.contains(node)) {
+        let mut by_reason: BTreeMap<&str, Vec<&ServiceKey>> = BTreeMap::new();
+        for (service, reason) in &state.faults.services {
+            by_reason.entry(reason).or_default().push(service);
+        }
+        problems.extend(by_reason.into_iter().map(|(reason, services)| {
+            let others = match services.len() - 1 {
+                0 => String::new(),
+                1 => " and another service".to_owned(),
+                count => format!(" and {count} other services"),
+            };
+            let node = view.name(node);
+            format!("node {node} could not start {}{others}: {reason}", services[0])
+        }));
+    }
+    problems
 }
 
 /// Returns a line for each node whose version keeps the others from using what they support.

@@ -10,6 +10,7 @@ use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, VolumeKey};
 
 use crate::desired::desired;
 use crate::interface::{Clock, Output};
+use crate::node_faults::NodeFaults;
 use crate::rollout::Rollout;
 use crate::runtime::{Observed, Phase, RuntimeEvent};
 use crate::runtime_health::{Recovery, RuntimeHealth};
@@ -20,6 +21,11 @@ pub(crate) struct Reconciler {
     node: NodeId,
     runtime: RuntimeHealth,
     workload: Workload,
+    faults: NodeFaults,
+    /// When the next fault of a service is over.
+    fault_ends: Option<Millis>,
+    /// Volumes that this process has recorded and no instance has used yet.
+    unused: BTreeSet<VolumeKey>,
 }
 
 impl Reconciler {
@@ -30,7 +36,8 @@ impl Reconciler {
         runtime_grace: Millis,
     ) -> Self {
         let runtime = RuntimeHealth::new(runtime_grace);
-        Self { node, runtime, workload: Workload::new(node, inherited) }
+        let workload = Workload::new(node, inherited);
+        Self { node, runtime, workload, faults: NodeFaults::default(), fault_ends: None, unused: BTreeSet::new() }
     }
 
     /// Returns whether the runtime has not answered since the start: there is nothing to reconcile yet.
@@ -59,17 +66,24 @@ impl Reconciler {
         }
     }
 
+    /// Takes in why this node starts nothing, or that it starts again. Returns whether that is news.
+    pub(crate) fn set_fault(&mut self, fault: Option<String>) -> bool {
+        self.faults.set_node(fault)
+    }
+
     /// Returns when to call [`Reconciler::handle_timeout`], and the name of the timer.
     pub(crate) fn poll_timeout(&self) -> Option<(Millis, &'static str)> {
         let grace = self.runtime.poll_timeout().map(|at| (at, "runtime grace"));
         let workload = self.workload.poll_timeout().map(|at| (at, "workload"));
-        grace.into_iter().chain(workload).min()
+        let fault = self.fault_ends.map(|at| (at, "end of a fault"));
+        grace.into_iter().chain(workload).chain(fault).min()
     }
 
     /// Returns whether it is time to reconcile again.
     pub(crate) fn handle_timeout(&mut self, now: Millis) -> bool {
         let reported = self.runtime.handle_timeout(now);
-        reported || self.workload.poll_timeout().is_some_and(|at| now >= at)
+        let is_due = |at: Option<Millis>| at.is_some_and(|at| now >= at);
+        reported || is_due(self.workload.poll_timeout()) || is_due(self.fault_ends)
     }
 
     /// Returns what the runtime is to do by the view, and updates what `own` says of this node's claims, volumes and
@@ -87,16 +101,74 @@ impl Reconciler {
             own.claims.clear();
             return Vec::new();
         }
+        self.update_faults(view, own, clock.monotonic);
         let desired = desired(view, self.node);
         let handover = handover(view, self.node, &own.claims);
         let hold = |service: &ServiceKey| hold.or_else(|| view.held.reason(service));
-        let pass = Pass { hold: &hold, lamport: view.next_lamport(), clock };
+        let fault = own.faults.node.as_deref();
+        let pass = Pass { hold: &hold, fault, lamport: view.next_lamport(), clock };
         let (actions, claims) = self.workload.reconcile(&desired, &handover, &pass);
         own.claims = claims;
-        let removed = record_volumes(view, own, clock.wall);
+        let removed = self.record_volumes(view, own, clock.wall);
         self.record_update_results(view, own);
         let removed = removed.into_iter().map(Output::RemoveVolume);
         removed.chain(actions.into_iter().map(Output::Runtime)).collect()
+    }
+
+    /// Updates what this node says that it cannot start.
+    fn update_faults(&mut self, view: &View, own: &mut NodeState, now: Millis) {
+        self.faults.retain(|service| view.desired_digest(service), now);
+        for id in self.workload.have_run() {
+            self.faults.runs(id);
+        }
+        for (id, reason) in self.workload.node_faults() {
+            if view.desired_digest(&id.slot.service).as_ref() == Some(&id.digest) {
+                self.faults.failed(id, reason, now);
+            }
+        }
+        own.faults = self.faults.current(now);
+        self.fault_ends = self.faults.poll_timeout(now);
+    }
+
+    /// Records the volumes that this node's instances mount. Returns those that have a tombstone, whose data is to be removed.
+    /// A volume of a service that this node could not start is released, if nothing has written to it.
+    fn record_volumes(
+        &mut self,
+        view: &View,
+        own: &mut NodeState,
+        now: Millis,
+    ) -> Vec<VolumeKey> {
+        let tombstones = &view.cluster.tombstones;
+        let removed = own.volumes.extract_if(.., |key, record| {
+            tombstones.get(key).is_some_and(|removed| record.lamport <= removed.lamport)
+        });
+        let removed = removed.map(|(key, _)| key).collect();
+        for id in self.workload.have_run() {
+            for key in volumes_of(view, &id.slot.service) {
+                self.unused.remove(&key);
+            }
+        }
+        let is_faulty = |service: &ServiceKey| own.faults.services.contains_key(service);
+        for service in own.faults.services.keys() {
+            for key in volumes_of(view, service).filter(|key| self.unused.contains(key)) {
+                own.volumes.remove(&key);
+            }
+        }
+        for (id, claim) in &own.claims {
+            let service = &id.slot.service;
+            let waits = is_faulty(service) && !claim.state.is_running();
+            if waits || !view.plan.placements.contains_key(&id.slot) {
+                continue;
+            }
+            for key in volumes_of(view, service) {
+                if !view.input.volumes.contains_key(&key) && !own.volumes.contains_key(&key) {
+                    let record = VolumeRecord { lamport: view.next_lamport(), since: now };
+                    own.volumes.insert(key.clone(), record.into());
+                    self.unused.insert(key);
+                }
+            }
+        }
+        removed
     }
 
     /// Records how updates ended: an instance of this node failed, or all instances are available.
@@ -116,14 +188,21 @@ impl Reconciler {
                 continue;
             }
             let continues = record.spec.update.failure_action == FailureAction::Continue;
-            let failed = self.workload.failures().find(|(id, _)| {
+            // A fault of the node fails the update only if no other node gets the slot for it.
+            let fails = |id: &InstanceId, node_fault: bool| {
+                let is_told = || view.nodes.get(&self.node)?.faults.services.get(key);
+                let stays = || view.plan.placements.get(&id.slot).is_some_and(|it| it.node == self.node);
+                !node_fault || is_told().is_some() && stays()
+            };
+            let failed = self.workload.failures().find(|&(id, _, node_fault)| {
                 !continues
                     && rollout.state == RolloutState::Updating
                     && id.slot.service == *key
                     && id.digest == rollout.goal()
+                    && fails(id, node_fault)
             });
             let failed =
-                failed.map(|(id, why)| format!("{} on {}: {why}", id.slot, view.name(self.node)));
+                failed.map(|(id, why, _)| format!("{} on {}: {why}", id.slot, view.name(self.node)));
             if let Some(reason) = &failed {
                 tracing::warn!(service = %key, reason, "update failed");
             }
@@ -167,26 +246,9 @@ fn handover(view: &View, node: NodeId, claims: &BTreeMap<InstanceId, Claim>) -> 
     claims.keys().map(|id| &id.slot).filter(|slot| keeps_running(slot)).cloned().collect()
 }
 
-/// Records the volumes that this node's instances mount. Returns those that have a tombstone, whose data is to be removed.
-fn record_volumes(view: &View, own: &mut NodeState, now: Millis) -> Vec<VolumeKey> {
-    let tombstones = &view.cluster.tombstones;
-    let removed = own.volumes.extract_if(.., |key, record| {
-        tombstones.get(key).is_some_and(|removed| record.lamport <= removed.lamport)
-    });
-    let removed = removed.map(|(key, _)| key).collect();
-    for id in own.claims.keys() {
-        let project = &id.slot.service.project;
-        let Some(spec) = view.spec(&id.slot.service) else { continue };
-        if !view.plan.placements.contains_key(&id.slot) {
-            continue;
-        }
-        for volume in spec.volumes() {
-            let key = VolumeKey { project: project.clone(), volume: volume.clone() };
-            if !view.input.volumes.contains_key(&key) {
-                let record = VolumeRecord { lamport: view.next_lamport(), since: now };
-                own.volumes.entry(key).or_insert(record.into());
-            }
-        }
-    }
-    removed
+/// Returns the named volumes that a service mounts.
+fn volumes_of(view: &View, service: &ServiceKey) -> impl Iterator<Item = VolumeKey> {
+    let project = service.project.clone();
+    let volumes: Vec<_> = view.spec(service).into_iter().flat_map(|spec| spec.volumes().cloned()).collect();
+    volumes.into_iter().map(move |volume| VolumeKey { project: project.clone(), volume })
 }

@@ -298,6 +298,16 @@ fn holds(state: &NodeState) -> Option<String> {
     })
 }
 
+/// Says what a node cannot start. Names no services: their projects may not be the reader's.
+fn faults(state: &NodeState) -> Option<String> {
+    match (&state.faults.node, state.faults.services.len()) {
+        (Some(fault), _) => Some(format!("starts nothing: {fault}")),
+        (None, 0) => None,
+        (None, 1) => Some("could not start a service".to_owned()),
+        (None, count) => Some(format!("could not start {count} services")),
+    }
+}
+
 /// Returns a row for every node, then for those that have left.
 pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
     let row = |(&id, state): (&NodeId, &NodeState)| {
@@ -313,7 +323,12 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
             name: view.name(id),
             state: if up { NodeStatus::Up } else { NodeStatus::Down },
             role: role(view, id),
-            problem: state.runtime_error.clone().or_else(|| holds(state)).unwrap_or_default(),
+            problem: state
+                .runtime_error
+                .clone()
+                .or_else(|| holds(state))
+                .or_else(|| faults(state))
+                .unwrap_or_default(),
             draining: view.cluster.drained.get(&id).copied().unwrap_or(false),
             restarting: up && state.restarting.is_some(),
             cpu_millis: capacity.cpu_millis,

@@ -68,6 +68,11 @@ pub enum Phase {
         /// The reason, for people.
         reason: String,
     },
+    /// It could not be created or started by a fault of the node: others may start it.
+    NodeFault {
+        /// The fault, for people.
+        reason: String,
+    },
     /// It does not exist.
     Gone,
 }

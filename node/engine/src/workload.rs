@@ -22,6 +22,8 @@ type Hold<'a> = dyn Fn(&ServiceKey) -> Option<&'a str> + 'a;
 /// What a reconciliation depends on beside the plan.
 pub(crate) struct Pass<'a> {
     pub(crate) hold: &'a Hold<'a>,
+    /// Why nothing is started; what is not wanted is removed all the same.
+    pub(crate) fault: Option<&'a str>,
     /// The timestamp of new claims.
     pub(crate) lamport: Lamport,
     pub(crate) clock: Clock,
@@ -94,9 +96,21 @@ impl Workload {
         self.local.values().filter_map(Local::poll_timeout).min()
     }
 
-    /// Returns the instances that have failed and have not recovered, with the reason.
-    pub(crate) fn failures(&self) -> impl Iterator<Item = (&InstanceId, &str)> {
-        self.local.iter().filter_map(|(id, local)| Some((id, local.failure()?)))
+    /// Returns the instances that have failed and have not recovered, with the reason, and whether it is a fault of the node.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (&InstanceId, &str, bool)> {
+        self.local
+            .iter()
+            .filter_map(|(id, local)| Some((id, local.failure()?, local.is_node_fault())))
+    }
+
+    /// Returns the instances that a fault of the node keeps from being started, with the fault.
+    pub(crate) fn node_faults(&self) -> impl Iterator<Item = (&InstanceId, &str)> {
+        self.local.iter().filter_map(|(id, local)| Some((id, local.node_fault()?)))
+    }
+
+    /// Returns the instances that have run since the start of this node.
+    pub(crate) fn have_run(&self) -> impl Iterator<Item = &InstanceId> {
+        self.local.iter().filter(|(_, local)| local.has_run()).map(|(id, _)| id)
     }
 
     /// Returns the actions that lead to `desired`, and the claims until then. `handover` are the slots whose instances keep
@@ -108,7 +122,7 @@ impl Workload {
         handover: &BTreeSet<Slot>,
         pass: &Pass<'_>,
     ) -> (Vec<RuntimeAction>, BTreeMap<InstanceId, Claim>) {
-        let &Pass { hold, lamport, clock } = pass;
+        let &Pass { hold, fault, lamport, clock } = pass;
         let now = clock.monotonic;
         let mut actions = Vec::new();
         let mut claims = BTreeMap::new();
@@ -128,7 +142,7 @@ impl Workload {
                 continue;
             }
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
-            let (node, hold) = (self.node, hold(&slot.service));
+            let (node, hold) = (self.node, hold(&slot.service).or(fault));
             let local = self.entry(&id, now);
             if local.step(wanted, hold.is_some(), now) {
                 actions.push(RuntimeAction::Start {
@@ -183,7 +197,7 @@ impl Workload {
         actions: &mut Vec<RuntimeAction>,
         claims: &mut BTreeMap<InstanceId, Claim>,
     ) {
-        let &Pass { hold, lamport, clock } = pass;
+        let &Pass { hold, lamport, clock, .. } = pass;
         let wanted = |id: &InstanceId| {
             desired.get(&id.slot).is_some_and(|wanted| wanted.digest == id.digest)
         };

@@ -49,6 +49,13 @@ pub(crate) fn message(error: &Error) -> String {
              configure more ('default-address-pools' in /etc/docker/daemon.json)"
                 .into()
         }
+        Error::DockerResponseServerError { message, .. } if is_out_of_addresses(message) => {
+            let network = message.rsplit("address pools:").next().unwrap_or_default();
+            let network = network.split_whitespace().next().unwrap_or_default();
+            format!(
+                "network {network} has no address left on this node: run fewer instances of the project here"
+            )
+        }
         Error::DockerResponseServerError { message, .. } => one_line(message),
         Error::DockerStreamError { error } => one_line(error),
         Error::SocketNotFoundError(_) => {
@@ -71,6 +78,46 @@ fn is_out_of_subnets(message: &str) -> bool {
     ["non-overlapping IPv4 address pool", "predefined address pools have been fully subnetted"]
         .iter()
         .any(|text| message.contains(text))
+}
+
+/// Recognizes that all addresses of one network are in use.
+fn is_out_of_addresses(message: &str) -> bool {
+    message.contains("no available IPv4 addresses on this network's address pools")
+}
+
+/// Texts of engines and kernels about what a host has run out of, in lower case.
+const EXHAUSTED: [&str; 9] = [
+    "no space left on device",
+    "disk quota exceeded",
+    "cannot allocate memory",
+    "resource temporarily unavailable",
+    "too many open files",
+    // The kernel's limit of 1024 ports of a bridge.
+    "exchange full",
+    // The image store of this node.
+    "the disk of this node is full",
+    "not enough disk space",
+    // The engine's own backend does not answer.
+    "containerd.sock",
+];
+
+/// Returns whether an engine's message tells of a fault of its host, which the same request may not meet on another. A guess by
+/// its text: a service can cause some of these itself, and then meets them everywhere.
+pub(crate) fn is_node_fault(message: &str) -> bool {
+    if is_out_of_subnets(message) || is_out_of_addresses(message) {
+        return true;
+    }
+    let message = message.to_lowercase();
+    EXHAUSTED.iter().any(|text| message.contains(text))
+}
+
+/// Returns the message of an engine's error as it came.
+pub(crate) fn raw_message(error: &Error) -> &str {
+    match error {
+        Error::DockerResponseServerError { message, .. } => message,
+        Error::DockerStreamError { error } => error,
+        _ => "",
+    }
 }
 
 /// Returns why a container could not be started, without the names of the components that passed the error on.
@@ -104,6 +151,32 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn faults_of_the_host_are_told_from_those_of_the_container() {
+        for message in [
+            "all predefined address pools have been fully subnetted",
+            "no available IPv4 addresses on this network's address pools: vc-a.default-x (f00)",
+            "mkdir /var/lib/docker/overlay2/5e: no space left on device",
+            "failed to create task: connection error: desc = \"dial unix /run/containerd/containerd.sock\"",
+            "adding interface veth1 to bridge br-1 failed: exchange full",
+        ] {
+            assert!(is_node_fault(message), "{message}");
+        }
+        for message in [
+            "exec: \"nope\": executable file not found in $PATH",
+            "invalid mount config for type \"bind\": bind source path does not exist: /srv",
+            "Minimum memory limit allowed is 6MB",
+            "driver failed programming external connectivity: port is already allocated",
+        ] {
+            assert!(!is_node_fault(message), "{message}");
+        }
+        let full = "no available IPv4 addresses on this network's address pools: vc-a.default-x (f00)";
+        assert_eq!(
+            super::message(&server_error(full)),
+            "network vc-a.default-x has no address left on this node: run fewer instances of the project here"
+        );
     }
 
     #[test]

@@ -294,7 +294,8 @@ impl<B: Backend> Supervisor<B> {
             all.into_iter().map(|seen| (seen.id.clone(), seen)).collect();
         let known = std::mem::take(&mut self.known);
         for (id, LastObserved { observed, at }) in known {
-            let failed = matches!(observed.phase, Phase::Failed { .. });
+            let failed =
+                matches!(observed.phase, Phase::Failed { .. } | Phase::NodeFault { .. });
             let stays = match listed.get(&id) {
                 _ if at > since || self.is_starting(&id) => true,
                 Some(seen) => failure_persists(&observed, seen),
@@ -319,7 +320,10 @@ impl<B: Backend> Supervisor<B> {
         let reported = |seen: &&Observed| match seen.phase {
             Phase::Gone => false,
             // Not an end that a start is about to undo.
-            Phase::NoImage { .. } | Phase::Failed { .. } | Phase::Exited { .. } => {
+            Phase::NoImage { .. }
+            | Phase::Failed { .. }
+            | Phase::NodeFault { .. }
+            | Phase::Exited { .. } => {
                 !self.is_starting(&seen.id)
             }
             Phase::Running { .. } | Phase::Pulling { .. } => true,
@@ -345,7 +349,10 @@ impl<B: Backend> Supervisor<B> {
 /// never started or had exited before; its reason says more. It holds until the next action, or until the instance runs
 /// after all.
 fn failure_persists(before: &Observed, seen: &Observed) -> bool {
-    matches!(before.phase, Phase::Failed { .. } | Phase::NoImage { .. })
+    matches!(
+        before.phase,
+        Phase::Failed { .. } | Phase::NodeFault { .. } | Phase::NoImage { .. }
+    )
         && !matches!(seen.phase, Phase::Running { .. } | Phase::Pulling { .. })
 }
 
@@ -360,7 +367,9 @@ fn log(observed: &Observed) {
         Phase::Running { health: Some(true), .. } => "healthy".to_owned(),
         Phase::Running { health: Some(false), .. } => "unhealthy".to_owned(),
         Phase::Exited { code, .. } => format!("exited with code {code}"),
-        Phase::NoImage { reason } | Phase::Failed { reason } => format!("failed: {reason}"),
+        Phase::NoImage { reason } | Phase::Failed { reason } | Phase::NodeFault { reason } => {
+            format!("failed: {reason}")
+        }
         Phase::Gone => "removed".to_owned(),
     };
     tracing::debug!(%service, %slot, %instance, address, phase, "instance observed");

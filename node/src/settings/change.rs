@@ -47,6 +47,7 @@ impl Settings {
                 RuntimeChoice::Process => "process".to_owned(),
             }),
             Setting::DockerHost => self.docker_host.clone(),
+            Setting::NetworkPool => self.network_pool.map(|it| it.to_string()),
             Setting::Label => {
                 let labels: BTreeMap<_, _> = self.labels.iter().cloned().collect();
                 let labels = labels.iter().map(|(key, value)| format!("{key}={value}"));

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
+use vc_runtime::docker::NetworkPool;
 use vc_protocol::{DEFAULT_PORT, Multiaddr, Name, parse_cpus, parse_memory};
 
 /// The settings of a node. What is not said has its default, which is not remembered.
@@ -38,6 +39,11 @@ pub struct Settings {
     #[arg(long, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub docker_host: Option<String>,
+    /// Range of IPv4 addresses for the networks of projects, of which each takes a /25 [default: what is free of 10.208.0.0/12,
+    /// 172.24.0.0/13, 192.168.192.0/18]. Networks that exist stay as they are
+    #[arg(long, value_name = "CIDR")]
+    #[serde(skip_serializing_if = "Option::is_none", with = "as_text")]
+    pub network_pool: Option<NetworkPool>,
     /// Label for placement constraints; may be repeated. With run: replaces all labels
     #[arg(long = "label", value_name = "K=V", value_parser = parse_label)]
     #[serde(serialize_with = "write_labels", deserialize_with = "read_labels")]
@@ -72,6 +78,7 @@ pub enum Setting {
     Advertise,
     Runtime,
     DockerHost,
+    NetworkPool,
     Label,
     Cpus,
     Memory,
@@ -121,6 +128,33 @@ fn read_labels<'de, D: serde::Deserializer<'de>>(
     Ok(BTreeMap::deserialize(deserializer)?.into_iter().collect())
 }
 
+/// Optional values as the text that they are displayed as.
+mod as_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde calls it so")]
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.collect_str(value),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
 impl Settings {
     /// Returns the settings that a node's document shows. What it does not show has its default.
     pub(crate) fn shown_in(info: &NodeInfo) -> Self {
@@ -146,6 +180,7 @@ impl Settings {
                 Setting::Advertise => kept.advertise = None,
                 Setting::Runtime => kept.runtime = None,
                 Setting::DockerHost => kept.docker_host = None,
+                Setting::NetworkPool => kept.network_pool = None,
                 Setting::Label => kept.labels.clear(),
                 Setting::Cpus => kept.cpus = None,
                 Setting::Memory => kept.memory = None,
@@ -160,6 +195,7 @@ impl Settings {
             advertise: given.advertise.or(kept.advertise),
             runtime: given.runtime.or(kept.runtime),
             docker_host: given.docker_host.or(kept.docker_host),
+            network_pool: given.network_pool.or(kept.network_pool),
             labels: if given.labels.is_empty() { kept.labels } else { given.labels },
             cpus: given.cpus.or(kept.cpus),
             memory: given.memory.or(kept.memory),

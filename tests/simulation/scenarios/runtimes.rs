@@ -3,6 +3,7 @@
 use vc_engine::Input;
 
 use super::{cluster, running_on, started_and_stopped};
+use crate::history::Action;
 use crate::invariants::{minimal_movement, replicas_rescheduled};
 use crate::services::{deploy, service};
 
@@ -82,4 +83,67 @@ fn a_container_removed_by_hand_is_started_again() {
     world.handle(0, Input::Runtime(vc_engine::runtime::RuntimeEvent::Listed(listed)));
     world.converge(30_000);
     assert_eq!(running_on(&world, 0), 1);
+}
+
+#[test]
+fn what_a_node_cannot_start_runs_elsewhere_and_the_node_gets_slots_again_when_it_can() {
+    let mut world = cluster(3, "what_a_node_cannot_start");
+    world.nodes[1].runtime.exhausted = true;
+    world.command(0, deploy(service("web", 6)));
+    world.converge(30_000);
+    assert_eq!([0, 1, 2].map(|index| running_on(&world, index)), [3, 0, 3]);
+    // Another service is tried there once, and runs elsewhere as well.
+    let cursor = world.history.cursor();
+    world.command(0, deploy(service("api", 3)));
+    world.converge(30_000);
+    assert_eq!(started_and_stopped(&world, cursor), (3, 0));
+    assert_eq!(running_on(&world, 1), 0);
+    // By itself: the fault is said for two minutes.
+    world.nodes[1].runtime.exhausted = false;
+    world.run(130_000);
+    world.command(0, deploy(service("mail", 3)));
+    world.converge(30_000);
+    assert!(running_on(&world, 1) > 0);
+}
+
+#[test]
+fn a_service_that_no_node_can_start_does_not_travel_round_the_cluster() {
+    let mut world = cluster(3, "a_service_that_no_node_can_start");
+    for node in &mut world.nodes {
+        node.runtime.exhausted = true;
+    }
+    let cursor = world.history.cursor();
+    world.command(0, deploy(service("web", 1)));
+    world.run(20 * 60_000);
+    let removed = world.history.since(cursor).iter().filter(
+        |entry| matches!(&entry.action, Action::Requested(what) if what.starts_with("remove")),
+    );
+    let moves = removed.count();
+    assert!((2..=12).contains(&moves), "tried on each, then rarely: {moves}");
+    world.nodes[2].runtime.exhausted = false;
+    world.run(70 * 60_000);
+    assert_eq!(running_on(&world, 2), 1);
+}
+
+#[test]
+fn a_node_with_a_fault_keeps_what_runs_and_starts_nothing() {
+    let mut world = cluster(2, "a_node_with_a_fault_keeps");
+    world.command(0, deploy(service("web", 2)));
+    world.converge(30_000);
+    let held = minimal_movement::slots_of(&world, 1);
+    assert_eq!(held.len(), 1);
+    let cursor = world.history.cursor();
+    world.handle(1, Input::Fault(Some("its disk is full".to_owned())));
+    world.command(0, deploy(service("api", 2)));
+    world.converge(30_000);
+    assert_eq!(started_and_stopped(&world, cursor), (2, 0));
+    assert_eq!(minimal_movement::slots_of(&world, 1), held);
+    // Its instances are removed as ever.
+    world.command(0, vc_engine::Mutation::Remove("web".to_owned()));
+    world.converge(30_000);
+    assert_eq!(running_on(&world, 1), 0);
+    world.handle(1, Input::Fault(None));
+    world.command(0, deploy(service("mail", 2)));
+    world.converge(30_000);
+    assert!(running_on(&world, 1) > 0);
 }

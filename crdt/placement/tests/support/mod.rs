@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
 
 use vc_placement::{ClaimView, Node, Plan, PlanInput, ServiceDemand};
-use vc_protocol::node::{Holds, RuntimeKind};
+use vc_protocol::node::{Faults, Holds, RuntimeKind};
 use vc_protocol::spec::{ContainerSpec, Mount, Port, PortProtocol, Publish, ServiceSpec};
 use vc_protocol::{Keypair, NodeId, Resources, Slot};
 
@@ -36,6 +36,7 @@ pub(crate) fn node(name: &str, cpu_millis: u64, mib: u64) -> Node {
         draining: false,
         runtime_error: None,
         holds: Holds::default(),
+        faults: Faults::default(),
         claims: BTreeMap::new(),
     }
 }

@@ -51,6 +51,10 @@ pub(super) struct Local {
     running_since: Option<Millis>,
     /// Whether its claim from before the start says that it is available.
     was_available: bool,
+    /// Whether its last failure was a fault of the node.
+    node_fault: bool,
+    /// Whether it has run since the start of this node.
+    has_run: bool,
 }
 
 /// Whether an instance is available, as its update policy defines it.
@@ -84,6 +88,8 @@ impl Local {
             since: old.as_ref().map_or(0, |claim| claim.since),
             lamport: old.as_ref().map(|claim| claim.lamport),
             running_since: None,
+            node_fault: false,
+            has_run: false,
             was_available: old.as_ref().is_some_and(|claim| claim.available),
             shown: old.map_or((InstanceState::Pending, String::new()), |claim| {
                 (claim.state, claim.reason)
@@ -119,7 +125,12 @@ impl Local {
             Some(Phase::Pulling { .. }) => !fresh,
             Some(Phase::Running { .. } | Phase::Exited { .. }) => true,
             // An instance that could not be created is missing without news.
-            Some(Phase::NoImage { .. } | Phase::Failed { .. } | Phase::Gone) => self.removing,
+            Some(
+                Phase::NoImage { .. }
+                | Phase::Failed { .. }
+                | Phase::NodeFault { .. }
+                | Phase::Gone,
+            ) => self.removing,
         }
     }
 
@@ -156,8 +167,18 @@ impl Local {
             self.retry_at = None;
         }
         match &seen.phase {
+            Phase::NodeFault { .. } => self.node_fault = true,
+            Phase::Running { .. } | Phase::Exited { .. } => {
+                (self.node_fault, self.has_run) = (false, true);
+            }
+            Phase::Failed { .. } => self.node_fault = false,
+            Phase::NoImage { .. } | Phase::Pulling { .. } | Phase::Gone => {}
+        }
+        match &seen.phase {
             Phase::Exited { code, output } => self.failed_with = output::exited(*code, output),
-            Phase::Failed { reason } => self.failed_with.clone_from(reason),
+            Phase::Failed { reason } | Phase::NodeFault { reason } => {
+                self.failed_with.clone_from(reason);
+            }
             Phase::Gone => "was removed outside the cluster".clone_into(&mut self.failed_with),
             Phase::NoImage { .. } | Phase::Pulling { .. } | Phase::Running { .. } => {}
         }
@@ -189,6 +210,24 @@ impl Local {
             }
             _ => None,
         }
+    }
+
+    /// Returns whether its last failure was a fault of the node.
+    pub(super) fn is_node_fault(&self) -> bool {
+        self.node_fault
+    }
+
+    /// Returns the fault of the node that keeps it from being started, right after the attempt.
+    pub(super) fn node_fault(&self) -> Option<&str> {
+        match &self.phase {
+            Some(Phase::NodeFault { reason }) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Returns whether it has run since the start of this node.
+    pub(super) fn has_run(&self) -> bool {
+        self.has_run
     }
 
     /// Returns its state and reason if it runs.

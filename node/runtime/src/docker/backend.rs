@@ -33,6 +33,7 @@ impl Backend for DockerClient {
                     }
                 }
                 Err(StartError::NoImage(error)) => Phase::NoImage { reason: error.to_string() },
+                Err(StartError::Node(reason)) => Phase::NodeFault { reason },
                 Err(error) => Phase::Failed { reason: error.to_string() },
             };
             return self.reporter.answer(Observed { id, phase, address: String::new() }).await;

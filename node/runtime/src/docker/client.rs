@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use super::config::{Config, DnsServers, host};
 use super::files::{self, Files};
 use super::host_paths::ProtectedPaths;
+use super::subnets::NetworkPool;
 use crate::docker_error;
 use crate::error::RuntimeError;
 use crate::identity::Identity;
@@ -43,6 +44,7 @@ pub(super) struct DockerClient {
     /// Grows whenever containers may have started or ended.
     pub(super) changes: Arc<AtomicU64>,
     pub(super) networks: PendingNetworks,
+    pub(super) pool: NetworkPool,
     pub(super) dns: DnsConfig,
 }
 
@@ -77,6 +79,7 @@ impl DockerClient {
             connections: Arc::new(watch::Sender::new(0)),
             changes: Arc::default(),
             networks: PendingNetworks::default(),
+            pool: config.pool,
             dns: DnsConfig { servers: config.dns, enabled: Arc::new(AtomicBool::new(true)) },
         }
     }

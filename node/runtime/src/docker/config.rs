@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::files::OpenFile;
+use super::subnets::NetworkPool;
 use crate::images::Images;
 
 /// The address of the Docker engine by default.
@@ -28,6 +29,8 @@ pub struct Config {
     pub memory: Option<Vec<PathBuf>>,
     /// The node's data directory, which no container mounts.
     pub data_dir: PathBuf,
+    /// Where the subnets of the project networks are taken from.
+    pub pool: NetworkPool,
     /// Returns the DNS servers of a container that is about to be created.
     pub dns: Arc<DnsServers>,
 }

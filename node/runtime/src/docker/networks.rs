@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bollard::errors::Error;
-use bollard::models::{Network, NetworkCreateRequest};
+use bollard::models::{Ipam, IpamConfig, Network, NetworkCreateRequest};
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder};
 use data_encoding::BASE32_NOPAD;
 use ipnet::Ipv4Net;
@@ -21,6 +21,7 @@ use vc_protocol::Name;
 use vc_protocol::spec::ContainerSpec;
 
 use super::client::DockerClient;
+use super::subnets::{NetworkPool, SUBNET_LENGTH, routes};
 use super::labels;
 use crate::docker_error;
 use crate::identity::Identity;
@@ -36,6 +37,21 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a network outlives its last container and the last request for it: an update that stops before it starts
 /// must not create it anew, and a container is created some time after its networks are requested.
 const LINGER: Duration = Duration::from_secs(120);
+
+/// How many subnets are tried that Docker says are taken, although it lists no such network.
+const MAX_SUBNETS: usize = 16;
+
+/// Why an instance's networks cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NetworkError {
+    #[error(
+        "the network pool {pool} of this node has no free /{SUBNET_LENGTH} left for network {name}: remove services, or give it a \
+         larger one with 'vc-node run --network-pool RANGE'"
+    )]
+    PoolFull { pool: NetworkPool, name: String },
+    #[error("{}", docker_error::message(.0))]
+    Docker(#[from] Error),
+}
 
 /// A container and one of its addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +79,7 @@ impl DockerClient {
         &self,
         project: &Name,
         spec: &ContainerSpec,
-    ) -> Result<Vec<String>, Error> {
+    ) -> Result<Vec<String>, NetworkError> {
         let default = DEFAULT_NETWORK.parse::<Name>().ok().filter(|_| spec.networks.is_empty());
         let mut names = Vec::new();
         for network in spec.networks.keys().chain(default.as_ref()) {
@@ -78,15 +94,15 @@ impl DockerClient {
         enabled.then(|| (self.dns.servers)().iter().map(ToString::to_string).collect())
     }
 
-    async fn ensure_network(&self, project: &Name, network: &Name) -> Result<String, Error> {
+    async fn ensure_network(&self, project: &Name, network: &Name) -> Result<String, NetworkError> {
         let name = docker_name(&self.identity, project, network);
         let client = self.client()?;
         let mut pending = self.networks.lock().await;
         pending.insert(name.clone(), Instant::now());
         match within(QUERY_TIMEOUT, client.inspect_network(&name, None)).await {
-            Ok(found) => return self.check_owner(found.labels.unwrap_or_default(), name),
+            Ok(found) => return Ok(self.check_owner(found.labels.unwrap_or_default(), name)?),
             Err(error) if docker_error::status(&error) == Some(404) => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
         let labels = [
             (labels::CLUSTER, self.identity.cluster.to_string()),
@@ -104,14 +120,40 @@ impl DockerClient {
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).into()),
             ..NetworkCreateRequest::default()
         };
+        let mut taken = self.taken_subnets(&client).await?;
         let client = client.with_timeout(CHANGE_TIMEOUT);
-        match within(CHANGE_TIMEOUT, client.create_network(request)).await {
-            Ok(_) => {
-                tracing::info!(%project, %network, name, "network created");
-                Ok(name)
+        let seed = seed(&name);
+        for attempt in 1.. {
+            let Some(subnet) = self.pool.free(seed, &taken) else {
+                return Err(NetworkError::PoolFull { pool: self.pool, name });
+            };
+            let config = IpamConfig { subnet: Some(subnet.to_string()), ..IpamConfig::default() };
+            let ipam = Ipam { config: Some(vec![config]), ..Ipam::default() };
+            let request = NetworkCreateRequest { ipam: Some(ipam), ..request.clone() };
+            match within(CHANGE_TIMEOUT, client.create_network(request)).await {
+                Ok(_) => {
+                    tracing::info!(%project, %network, name, %subnet, "network created");
+                    return Ok(name);
+                }
+                Err(error)
+                    if attempt < MAX_SUBNETS
+                        && docker_error::raw_message(&error).contains("overlaps") =>
+                {
+                    taken.push(subnet);
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => Err(error),
         }
+        Err(NetworkError::PoolFull { pool: self.pool, name })
+    }
+
+    /// Returns the subnets of Docker's networks and, if it runs on this host, where its routes lead.
+    async fn taken_subnets(&self, client: &bollard::Docker) -> Result<Vec<Ipv4Net>, Error> {
+        let listed = within(QUERY_TIMEOUT, client.list_networks(None)).await?;
+        let configs = listed.into_iter().filter_map(|network| network.ipam?.config).flatten();
+        let subnets = configs.filter_map(|config| config.subnet?.parse().ok());
+        let routes = if self.is_local() { routes() } else { Vec::new() };
+        Ok(subnets.chain(routes).collect())
     }
 
     /// Accepts an existing network only if it belongs to this node.
@@ -235,6 +277,12 @@ async fn within<T>(
 /// Returns Docker's name of a network. A dot cannot occur in the name of a project or network, so no two share one.
 fn docker_name(identity: &Identity, project: &Name, network: &Name) -> String {
     format!("vc-{project}.{network}-{}", identity.node.short())
+}
+
+/// Returns where the search for a subnet begins, by the name of the network.
+fn seed(name: &str) -> u64 {
+    let digest = Sha256::digest(name);
+    digest.iter().take(8).fold(0, |seed, &byte| seed << 8 | u64::from(byte))
 }
 
 /// Returns the prefix of bridge names. Five characters of a hash distinguish the few nodes on one host.

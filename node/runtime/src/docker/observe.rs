@@ -213,7 +213,10 @@ fn phase(found: &ContainerInspectResponse) -> Phase {
         Some(Status::CREATED) => {
             let error = state.error.as_deref().filter(|error| !error.is_empty());
             let reason = error.map_or_else(|| NEVER_STARTED.to_owned(), one_line);
-            Phase::Failed { reason }
+            match error.is_some_and(docker_error::is_node_fault) {
+                true => Phase::NodeFault { reason },
+                false => Phase::Failed { reason },
+            }
         }
         Some(Status::EXITED | Status::DEAD) => {
             Phase::Exited { code: state.exit_code.unwrap_or(-1), output: String::new() }

@@ -16,6 +16,7 @@ use super::container::{self, ContainerContext};
 use super::files::FilesError;
 use super::host_paths::HostPathError;
 use super::labels;
+use super::networks::NetworkError;
 use super::observe::Found;
 use crate::clock::now;
 use crate::docker_error;
@@ -37,6 +38,9 @@ pub(super) enum StartError {
     /// Its image cannot be had.
     #[error("{0}")]
     NoImage(String),
+    /// A fault of this node, which another may not have.
+    #[error("{0}")]
+    Node(String),
     #[error(transparent)]
     ImageId(#[from] DigestError),
     #[error("the transfer of its image was interrupted")]
@@ -69,9 +73,12 @@ impl StartError {
     /// Returns `refused` with the engine's message, unless the engine cannot be reached.
     fn of(error: Error, refused: impl FnOnce(String) -> Self) -> Self {
         if docker_error::is_unreachable(&error) {
-            Self::Unreachable(error)
-        } else {
-            refused(docker_error::message(&error))
+            return Self::Unreachable(error);
+        }
+        let refused = refused(docker_error::message(&error));
+        match docker_error::is_node_fault(docker_error::raw_message(&error)) {
+            true => Self::Node(refused.to_string()),
+            false => refused,
         }
     }
 }
@@ -202,8 +209,11 @@ impl DockerClient {
         self.create_volumes(project, spec).await.map_err(|error| {
             StartError::of(error, |message| StartError::Docker("create its volumes", message))
         })?;
-        let networks = self.networks_of(project, spec).await.map_err(|error| {
-            StartError::of(error, |message| StartError::Docker("create its networks", message))
+        let networks = self.networks_of(project, spec).await.map_err(|error| match error {
+            NetworkError::PoolFull { .. } => StartError::Node(error.to_string()),
+            NetworkError::Docker(error) => {
+                StartError::of(error, |message| StartError::Docker("create its networks", message))
+            }
         })?;
         Ok(ContainerContext { networks, dns: self.dns_servers(), files })
     }
@@ -261,7 +271,11 @@ impl DockerClient {
                 Some(Update::Progress(text)) => progress = text,
                 Some(Update::Done(Ok(()))) => return Ok(()),
                 Some(Update::Done(Err(error))) => {
-                    return Err(StartError::NoImage(one_line(&error.to_string())));
+                    let error = one_line(&error.to_string());
+                    return Err(match docker_error::is_node_fault(&error) {
+                        true => StartError::Node(error),
+                        false => StartError::NoImage(error),
+                    });
                 }
                 None => return Err(StartError::PullInterrupted),
             }

@@ -20,7 +20,7 @@ use vc_protocol::control::ExecRequest;
 use vc_protocol::file::FileRequest;
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, InstanceId, Keypair, NodeId};
-use vc_runtime::docker::{Config, Exec, OpenFileError};
+use vc_runtime::docker::{Config, Exec, NetworkPool, OpenFileError};
 use vc_runtime::images::Images;
 use vc_runtime::{Config as RuntimeConfig, Identity, LogStream, NoDrain, Runtime, RuntimeError};
 
@@ -52,6 +52,7 @@ impl Host {
             memory: None,
             data_dir: engine.dir.path().join("node"),
             images: Images::open(engine.dir.path(), Some(&engine.host())).expect("a store"),
+            pool: NetworkPool::default(),
             dns: Arc::new(Vec::new),
         });
         let runtime = Runtime::start(config, identity, Arc::new(NoDrain), to);

@@ -12,7 +12,7 @@ use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEven
 use vc_protocol::file::FileRequest;
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, Keypair, NodeId};
-use vc_runtime::docker::{Config, DnsServers, OpenFile, OpenFileError};
+use vc_runtime::docker::{Config, DnsServers, NetworkPool, OpenFile, OpenFileError};
 use vc_runtime::images::Images;
 use vc_runtime::{Config as RuntimeConfig, Identity, NoDrain, Runtime};
 
@@ -83,7 +83,7 @@ impl Host {
         });
         let host = Some(host);
         let data_dir = dir.path().to_owned();
-        let config = Config { host, open, memory: Some(memory), data_dir, images, dns };
+        let config = Config { host, open, memory: Some(memory), data_dir, images, pool: NetworkPool::default(), dns };
         let config = RuntimeConfig::Docker(config);
         let runtime = Runtime::start(config, identity(node), Arc::new(NoDrain), tx);
         Self { runtime, events, _dir: dir }
