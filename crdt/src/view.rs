@@ -82,9 +82,9 @@ impl View {
             .map(|(key, record)| (key, effective(record, updates.get(key))))
             .collect();
         let digests = effective.iter().map(|(&key, spec)| (key, spec.container_digest())).collect();
-        let placeable = nodes
-            .iter()
-            .filter_map(|(&id, state)| Some((id, node(id, state, &cluster, &up, &digests, rules)?)));
+        let placeable = nodes.iter().filter_map(|(&id, state)| {
+            Some((id, node(id, state, &cluster, &up, &digests, rules)?))
+        });
         let services = cluster.services.iter().map(|(key, record)| {
             let demand = ServiceDemand {
                 spec: effective[key].clone(),

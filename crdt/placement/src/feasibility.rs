@@ -81,9 +81,8 @@ pub(crate) fn mark_failing_everywhere(
     allocations: &[NodeAllocation<'_>],
     volumes: &Volumes<'_>,
 ) {
-    let fails = |key: &ServiceKey| {
-        allocations.iter().any(|it| it.node.faults.services.contains_key(key))
-    };
+    let fails =
+        |key: &ServiceKey| allocations.iter().any(|it| it.node.faults.services.contains_key(key));
     for service in services.iter_mut().filter(|it| fails(it.key)) {
         let starts = allocations.iter().any(|it| {
             check_volumes(service, it, volumes).is_ok() && check_new(service, it).is_ok()

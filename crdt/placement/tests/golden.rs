@@ -164,7 +164,9 @@ impl Scenario {
                         match words.first() {
                             None => node.faults = Faults::default(),
                             Some(&"all") => node.faults.node = Some(fault),
-                            Some(key) => drop(node.faults.services.insert(key.parse().ok()?, fault)),
+                            Some(key) => {
+                                drop(node.faults.services.insert(key.parse().ok()?, fault))
+                            }
                         }
                     }
                     "does_not_know" => {

@@ -37,7 +37,14 @@ impl Reconciler {
     ) -> Self {
         let runtime = RuntimeHealth::new(runtime_grace);
         let workload = Workload::new(node, inherited);
-        Self { node, runtime, workload, faults: NodeFaults::default(), fault_ends: None, unused: BTreeSet::new() }
+        Self {
+            node,
+            runtime,
+            workload,
+            faults: NodeFaults::default(),
+            fault_ends: None,
+            unused: BTreeSet::new(),
+        }
     }
 
     /// Returns whether the runtime has not answered since the start: there is nothing to reconcile yet.
@@ -132,12 +139,7 @@ impl Reconciler {
 
     /// Records the volumes that this node's instances mount. Returns those that have a tombstone, whose data is to be removed.
     /// A volume of a service that this node could not start is released, if nothing has written to it.
-    fn record_volumes(
-        &mut self,
-        view: &View,
-        own: &mut NodeState,
-        now: Millis,
-    ) -> Vec<VolumeKey> {
+    fn record_volumes(&mut self, view: &View, own: &mut NodeState, now: Millis) -> Vec<VolumeKey> {
         let tombstones = &view.cluster.tombstones;
         let removed = own.volumes.extract_if(.., |key, record| {
             tombstones.get(key).is_some_and(|removed| record.lamport <= removed.lamport)
@@ -191,7 +193,8 @@ impl Reconciler {
             // A fault of the node fails the update only if no other node gets the slot for it.
             let fails = |id: &InstanceId, node_fault: bool| {
                 let is_told = || view.nodes.get(&self.node)?.faults.services.get(key);
-                let stays = || view.plan.placements.get(&id.slot).is_some_and(|it| it.node == self.node);
+                let stays =
+                    || view.plan.placements.get(&id.slot).is_some_and(|it| it.node == self.node);
                 !node_fault || is_told().is_some() && stays()
             };
             let failed = self.workload.failures().find(|&(id, _, node_fault)| {
@@ -201,8 +204,8 @@ impl Reconciler {
                     && id.digest == rollout.goal()
                     && fails(id, node_fault)
             });
-            let failed =
-                failed.map(|(id, why, _)| format!("{} on {}: {why}", id.slot, view.name(self.node)));
+            let failed = failed
+                .map(|(id, why, _)| format!("{} on {}: {why}", id.slot, view.name(self.node)));
             if let Some(reason) = &failed {
                 tracing::warn!(service = %key, reason, "update failed");
             }
@@ -249,6 +252,7 @@ fn handover(view: &View, node: NodeId, claims: &BTreeMap<InstanceId, Claim>) -> 
 /// Returns the named volumes that a service mounts.
 fn volumes_of(view: &View, service: &ServiceKey) -> impl Iterator<Item = VolumeKey> {
     let project = service.project.clone();
-    let volumes: Vec<_> = view.spec(service).into_iter().flat_map(|spec| spec.volumes().cloned()).collect();
+    let volumes: Vec<_> =
+        view.spec(service).into_iter().flat_map(|spec| spec.volumes().cloned()).collect();
     volumes.into_iter().map(move |volume| VolumeKey { project: project.clone(), volume })
 }

@@ -172,7 +172,8 @@ mod tests {
         ] {
             assert!(!is_node_fault(message), "{message}");
         }
-        let full = "no available IPv4 addresses on this network's address pools: vc-a.default-x (f00)";
+        let full =
+            "no available IPv4 addresses on this network's address pools: vc-a.default-x (f00)";
         assert_eq!(
             super::message(&server_error(full)),
             "network vc-a.default-x has no address left on this node: run fewer instances of the project here"

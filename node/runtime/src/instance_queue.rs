@@ -294,8 +294,7 @@ impl<B: Backend> Supervisor<B> {
             all.into_iter().map(|seen| (seen.id.clone(), seen)).collect();
         let known = std::mem::take(&mut self.known);
         for (id, LastObserved { observed, at }) in known {
-            let failed =
-                matches!(observed.phase, Phase::Failed { .. } | Phase::NodeFault { .. });
+            let failed = matches!(observed.phase, Phase::Failed { .. } | Phase::NodeFault { .. });
             let stays = match listed.get(&id) {
                 _ if at > since || self.is_starting(&id) => true,
                 Some(seen) => failure_persists(&observed, seen),
@@ -323,9 +322,7 @@ impl<B: Backend> Supervisor<B> {
             Phase::NoImage { .. }
             | Phase::Failed { .. }
             | Phase::NodeFault { .. }
-            | Phase::Exited { .. } => {
-                !self.is_starting(&seen.id)
-            }
+            | Phase::Exited { .. } => !self.is_starting(&seen.id),
             Phase::Running { .. } | Phase::Pulling { .. } => true,
         };
         let all =
@@ -349,10 +346,7 @@ impl<B: Backend> Supervisor<B> {
 /// never started or had exited before; its reason says more. It holds until the next action, or until the instance runs
 /// after all.
 fn failure_persists(before: &Observed, seen: &Observed) -> bool {
-    matches!(
-        before.phase,
-        Phase::Failed { .. } | Phase::NodeFault { .. } | Phase::NoImage { .. }
-    )
+    matches!(before.phase, Phase::Failed { .. } | Phase::NodeFault { .. } | Phase::NoImage { .. })
         && !matches!(seen.phase, Phase::Running { .. } | Phase::Pulling { .. })
 }
 

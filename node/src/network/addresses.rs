@@ -14,13 +14,13 @@ use super::backoff::Backoff;
 /// Addresses kept per member, and published by this node.
 const MAX_ADDRESSES: usize = 16;
 
-/// Returns the addresses to publish: those listened on, except loopback, link-local and container bridges, which other
+/// Returns the addresses to publish: those listened on, except loopback, link-local and `internal` ones, which other
 /// hosts cannot reach; all of them if none remains. With `advertise`, that IP with the ports listened on instead.
 pub(crate) fn publishable(
     listening: &BTreeSet<Multiaddr>,
+    internal: &BTreeSet<IpAddr>,
     advertise: Option<IpAddr>,
 ) -> Vec<Multiaddr> {
-    let bridges = bridge_addresses();
     let usable = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_unspecified(),
         IpAddr::V6(ip) => !ip.is_unicast_link_local() && !ip.is_unspecified(),
@@ -34,8 +34,9 @@ pub(crate) fn publishable(
         });
         return with_ip.collect::<BTreeSet<_>>().into_iter().collect();
     }
-    let real =
-        |(ip, _): &&(IpAddr, &Multiaddr)| usable(*ip) && !ip.is_loopback() && !bridges.contains(ip);
+    let real = |(ip, _): &&(IpAddr, &Multiaddr)| {
+        usable(*ip) && !ip.is_loopback() && !internal.contains(ip)
+    };
     let mut chosen: Vec<Multiaddr> =
         addresses.iter().filter(real).map(|(_, address)| (*address).clone()).collect();
     if chosen.is_empty() {
@@ -57,17 +58,6 @@ pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
 /// Returns whether members dial an address directly: neither WebRTC-direct, which is for browsers, nor a circuit.
 pub(crate) fn is_direct(address: &Multiaddr) -> bool {
     AddressKind::of(address) == Some(AddressKind::Direct)
-}
-
-/// Returns the host's addresses on bridges of container engines and hypervisors.
-fn bridge_addresses() -> BTreeSet<IpAddr> {
-    let is_bridge = |name: &str| {
-        ["docker", "br-", "veth", "virbr", "cni", "podman", "lxc"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-    };
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    interfaces.into_iter().filter(|i| is_bridge(&i.name)).map(|i| i.ip()).collect()
 }
 
 /// The entry of a member.
@@ -148,11 +138,22 @@ mod tests {
             "/ip4/169.254.0.9/tcp/4777",
         ]);
         assert_eq!(
-            publishable(&lan, None),
+            publishable(&lan, &BTreeSet::new(), None),
             vec!["/ip4/10.1.2.3/tcp/4777".parse().expect("an address")]
         );
         let alone = set(&["/ip4/127.0.0.1/tcp/4777"]);
-        assert_eq!(publishable(&alone, None).len(), 1);
+        assert_eq!(publishable(&alone, &BTreeSet::new(), None).len(), 1);
+    }
+
+    #[test]
+    fn addresses_on_internal_bridges_are_not_published() {
+        let lan = set(&["/ip4/10.1.2.3/tcp/4777", "/ip4/172.18.0.1/tcp/4777"]);
+        let internal = BTreeSet::from([IpAddr::from([172, 18, 0, 1])]);
+        let texts = |internal| -> Vec<String> {
+            publishable(&lan, internal, None).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(texts(&internal), ["/ip4/10.1.2.3/tcp/4777"]);
+        assert_eq!(texts(&BTreeSet::new()).len(), 2);
     }
 
     #[test]
@@ -162,7 +163,8 @@ mod tests {
             "/ip4/10.1.2.3/udp/4777/quic-v1",
             "/ip4/10.9.9.9/tcp/4777",
         ]);
-        let addresses = publishable(&lan, Some("203.0.113.7".parse().expect("an ip")));
+        let addresses =
+            publishable(&lan, &BTreeSet::new(), Some("203.0.113.7".parse().expect("an ip")));
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["/ip4/203.0.113.7/tcp/4777", "/ip4/203.0.113.7/udp/4777/quic-v1"]);
     }

@@ -17,7 +17,7 @@ use super::connection_gater::ConnectionGater;
 use super::connection_limiter::ConnectionLimiter;
 use super::connections::{Connections, is_circuit};
 use super::swarm::{COMMANDS, Handles, Network};
-use super::{addresses, behaviour};
+use super::{addresses, behaviour, bridges};
 use crate::driver_message::DriverMessage;
 use crate::identity::Membership;
 
@@ -66,6 +66,7 @@ impl Network {
             own,
             driver,
             listening: BTreeSet::new(),
+            internal: bridges::addresses().await,
             address_book: addresses::AddressBook::default(),
             connections: Connections::default(),
             asked_kademlia: BTreeMap::new(),
@@ -83,7 +84,7 @@ impl Network {
         while !complete(&self.listening) {
             match self.swarm.select_next_some().await {
                 SwarmEvent::NewListenAddr { address, .. } => {
-                    self.add_listen_address(address);
+                    self.add_listen_address(address).await;
                 }
                 SwarmEvent::ListenerClosed { reason: Err(error), addresses, .. } => {
                     return Err(NetworkError::Listen(format!("{addresses:?}: {error}")));
@@ -99,12 +100,15 @@ impl Network {
 
     /// Adds an address that the swarm listens on. Returns `true` if it is new. Circuit addresses are left out: members
     /// derive them themselves.
-    pub(super) fn add_listen_address(&mut self, address: Multiaddr) -> bool {
+    pub(super) async fn add_listen_address(&mut self, address: Multiaddr) -> bool {
         if is_circuit(&address) {
             return false;
         }
+        self.internal = bridges::addresses().await;
         // A relay must name its external addresses when it grants a reservation, or the client rejects it.
-        self.swarm.add_external_address(address.clone());
+        if addresses::ip(&address).is_none_or(|ip| !self.internal.contains(&ip)) {
+            self.swarm.add_external_address(address.clone());
+        }
         self.listening.insert(address)
     }
 
@@ -116,7 +120,7 @@ impl Network {
 
     /// Returns the addresses to publish.
     pub(super) fn publishable(&self) -> Vec<Multiaddr> {
-        addresses::publishable(&self.listening, self.config.advertise)
+        addresses::publishable(&self.listening, &self.internal, self.config.advertise)
     }
 }
 

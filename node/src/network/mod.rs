@@ -3,6 +3,7 @@
 pub(crate) mod addresses;
 mod backoff;
 mod behaviour;
+mod bridges;
 mod circuits;
 mod config;
 pub(crate) mod connection_gater;

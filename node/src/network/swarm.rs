@@ -1,6 +1,7 @@
 //! The network task: owns the libp2p swarm, which other tasks reach through [`Command`]s.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,6 +72,8 @@ pub(crate) struct Network {
     pub(super) own: mpsc::Sender<Command>,
     pub(super) driver: mpsc::Sender<DriverMessage>,
     pub(super) listening: BTreeSet<Multiaddr>,
+    /// Addresses on bridges that lead to containers of this host alone.
+    pub(super) internal: BTreeSet<IpAddr>,
     pub(super) address_book: addresses::AddressBook,
     pub(super) connections: Connections,
     pub(super) circuits: Circuits,
@@ -241,7 +244,7 @@ impl Network {
     async fn swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::NewListenAddr { address, .. } => {
-                let changed = self.add_listen_address(address);
+                let changed = self.add_listen_address(address).await;
                 self.publish_addresses(changed).await;
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {

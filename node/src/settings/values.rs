@@ -7,8 +7,8 @@ use clap::ValueEnum;
 use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
-use vc_runtime::docker::NetworkPool;
 use vc_protocol::{DEFAULT_PORT, Multiaddr, Name, parse_cpus, parse_memory};
+use vc_runtime::docker::NetworkPool;
 
 /// The settings of a node. What is not said has its default, which is not remembered.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]

@@ -21,8 +21,8 @@ use vc_protocol::Name;
 use vc_protocol::spec::ContainerSpec;
 
 use super::client::DockerClient;
-use super::subnets::{NetworkPool, SUBNET_LENGTH, routes};
 use super::labels;
+use super::subnets::{NetworkPool, SUBNET_LENGTH, routes};
 use crate::docker_error;
 use crate::identity::Identity;
 

@@ -37,8 +37,7 @@ pub enum NetworkPoolError {
 impl FromStr for NetworkPool {
     type Err = NetworkPoolError;
     fn from_str(text: &str) -> Result<Self, NetworkPoolError> {
-        let range: Ipv4Net =
-            text.parse().map_err(|_| NetworkPoolError::Syntax(text.to_owned()))?;
+        let range: Ipv4Net = text.parse().map_err(|_| NetworkPoolError::Syntax(text.to_owned()))?;
         let range = range.trunc();
         if range.prefix_len() > SUBNET_LENGTH {
             return Err(NetworkPoolError::TooSmall(range));

@@ -83,7 +83,15 @@ impl Host {
         });
         let host = Some(host);
         let data_dir = dir.path().to_owned();
-        let config = Config { host, open, memory: Some(memory), data_dir, images, pool: NetworkPool::default(), dns };
+        let config = Config {
+            host,
+            open,
+            memory: Some(memory),
+            data_dir,
+            images,
+            pool: NetworkPool::default(),
+            dns,
+        };
         let config = RuntimeConfig::Docker(config);
         let runtime = Runtime::start(config, identity(node), Arc::new(NoDrain), tx);
         Self { runtime, events, _dir: dir }
