@@ -18,7 +18,7 @@ use crate::{ApiError, Millis, Name, NodeId, ServiceKey, VolumeKey};
 
 pub use changes::Change;
 pub use rows::{
-    ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
+    ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream, LostLines,
     MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, Rollout, RolloutState,
     ServiceDetail, ServiceDiff, ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow,
     UnplacedRow, VolumeRow,

@@ -23,7 +23,8 @@ Examples:
   vc logs -f web --output json               one JSON object a line
 
 Lines of all instances are merged in the order in which they were written. With -f, instances that start later are
-followed too, and each line is held for 0.15 s so that earlier lines of other nodes can arrive.")]
+followed too, and each line is held for 0.15 s so that earlier lines of other nodes can arrive. Where the output is read too
+slowly, lines are lost: a note says how many, and with --output json the next line has them in 'lost'.")]
 pub(crate) struct Args {
     /// Service: web, or shop/web; one replica: web.2
     #[arg(value_name = "SERVICE")]
@@ -84,7 +85,12 @@ async fn copy(session: &mut Session, app: &App, mut style: LogStyle) -> Result {
     loop {
         match session.receive_result().await? {
             Reply::Log(row) if app.out.is_json() => app.out.json(&row)?,
-            Reply::Log(row) => print(&render::log_line(&row, &mut style))?,
+            Reply::Log(row) => {
+                if let Some(lost) = row.lost {
+                    note(&render::lost_lines(&row, lost));
+                }
+                print(&render::log_line(&row, &mut style))?;
+            }
             Reply::Note(text) => note(&text),
             Reply::End => return Ok(()),
             _ => return Err(SessionError::Unexpected.into()),

@@ -261,6 +261,7 @@ fn log_lines() {
         time: Some(NOW),
         stream: LogStream::Stdout,
         line: "\u{1b}[1mhello\u{1b}[0m  world".to_owned(),
+        lost: None,
     };
     let mut look = super::LogStyle { prefix: true, timestamps: false, width: 0, style: plain() };
     let said = "\u{1b}[1mhello\u{1b}[0m  world\n";

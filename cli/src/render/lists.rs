@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{Cell, Color};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow};
 use vc_protocol::control::{
-    EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, NodeRow, ProjectRow, Rollout,
+    EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, NodeRow, ProjectRow, Rollout,
     RolloutState, ServiceRow, TokenRow, TrustReport, VolumeRow,
 };
 
@@ -326,6 +326,17 @@ pub(crate) struct LogStyle {
     pub(crate) width: usize,
     /// How to colour the line.
     pub(crate) style: Style,
+}
+
+/// Describes the lines of an instance that are missing before a line of it.
+pub(crate) fn lost_lines(row: &LogRow, lost: LostLines) -> String {
+    let count = match lost.lines {
+        0 => format!("{} of lines", bytes(lost.bytes)),
+        1 => "1 line".to_owned(),
+        lines => format!("{lines} lines"),
+    };
+    let (service, replica) = (one_line(row.service.service.as_str()), row.replica);
+    format!("{service}.{replica}: {count} lost here: they were read too slowly")
 }
 
 /// Renders a line of `vc logs`: the prefix of its instance, then the line as it was written.

@@ -16,6 +16,7 @@ fn log(replica: u32, line: &str) -> Reply {
         time: None,
         stream: LogStream::Stdout,
         line: line.into(),
+        lost: None,
     })
 }
 

@@ -188,6 +188,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         time: None,
         stream: LogStream::Stdout,
         line: String::new(),
+        lost: None,
     };
     let event =
         EventRow { time: 1, level: EventLevel::Info, subject: String::new(), text: String::new() };

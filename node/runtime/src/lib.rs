@@ -20,6 +20,7 @@ mod instance_queue;
 mod log;
 mod one_line;
 pub mod process;
+mod read_ahead;
 mod runtime;
 
 pub use docker_error::DockerError;

@@ -2,7 +2,7 @@
 
 use futures::stream::BoxStream;
 use vc_protocol::Millis;
-use vc_protocol::control::LogStream;
+use vc_protocol::control::{LogStream, LostLines};
 
 /// Selects lines of an instance's log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,13 +26,24 @@ pub struct LogLine {
     pub stream: LogStream,
     /// The line without its end, at most [`MAX_LINE`] bytes; a longer one is split.
     pub line: String,
+    /// Lines of this instance that were written before this one and could not be read.
+    pub lost: Option<LostLines>,
 }
 
-/// Log lines, read no faster than they are taken. Dropping the stream stops the reading.
+impl LogLine {
+    /// Returns a line before which none was lost.
+    pub(crate) fn new(time: Option<Millis>, stream: LogStream, line: String) -> Self {
+        Self { time, stream, line, lost: None }
+    }
+}
+
+/// Log lines. Dropping the stream stops the reading.
 pub type LogLines = BoxStream<'static, LogLine>;
 
-/// The longest line, in bytes; longer ones are split.
-pub const MAX_LINE: usize = 16 * 1024;
+/// The longest line, in bytes; longer ones are split. Escaped as JSON, which makes bytes six times as long at worst, it fits
+/// into a frame.
+pub const MAX_LINE: usize = 512 * 1024;
+const _: () = assert!(6 * MAX_LINE + 4096 <= vc_protocol::wire::MAX_FRAME);
 
 /// Splits one output into lines.
 #[derive(Debug, Default)]
@@ -81,9 +92,11 @@ impl LineSplitter {
         }
     }
 
-    /// Drops an incomplete line, when the bytes that follow do not continue it.
-    pub(crate) fn reset(&mut self) {
+    /// Drops an incomplete line, when the bytes that follow do not continue it; returns its length in bytes.
+    pub(crate) fn reset(&mut self) -> u64 {
+        let length = self.rest.len() as u64;
         self.rest.clear();
+        length
     }
 }
 

@@ -89,6 +89,7 @@ impl Logs {
             time: line.time,
             stream: line.stream,
             line: line.line,
+            lost: line.lost,
         };
         Ok(Some(lines.map(move |line| Ok(row(line))).boxed()))
     }

@@ -405,6 +405,26 @@ pub struct LogRow {
     pub stream: LogStream,
     /// The line, without the line break.
     pub line: String,
+    /// Lines of this instance before this one that were not delivered, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LostLines>,
+}
+
+/// Log lines that were written and not delivered: they were read too slowly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LostLines {
+    /// How many; 0 where the node does not know.
+    pub lines: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl LostLines {
+    /// Adds more of them.
+    pub fn add(&mut self, more: Self) {
+        self.lines = self.lines.saturating_add(more.lines);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
 }
 
 /// A parsed Compose file, to be passed to diff, plan or deploy unchanged.

@@ -278,6 +278,8 @@ export interface LogRow {
   time: Millis | null
   stream: 'stdout' | 'stderr'
   line: string
+  /** Lines before this one that were lost because they were read too slowly; `lines` is 0 where their number is unknown. */
+  lost?: { lines: number; bytes: number }
 }
 
 /** The sections that changed since the last update; the first update has all. An empty update is a keepalive. */

@@ -113,7 +113,7 @@ impl DockerClient {
             since: started.and_then(parse_time).map(|it| it.saturating_sub(START_TOLERANCE)),
         };
         let read = async {
-            let lines = self.read_logs(found.id.as_deref()?, query).ok()?;
+            let lines = self.read_logs(found.id.as_deref()?, query).await.ok()?;
             // Pieces of long lines count as lines.
             let mut last: Vec<LogLine> = lines.take(MAX_LAST_CHUNKS).collect().await;
             // Docker records the two outputs independently, so their order is lost; the standard error says most.

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;
 use vc_protocol::Slot;
-use vc_protocol::control::LogStream;
+use vc_protocol::control::{LogStream, LostLines};
 
 use super::children::Children;
 use super::output::{CHUNK, STDERR, STDOUT, first_data, modified, tail_offset};
@@ -123,6 +123,8 @@ struct OutputReader {
     stream: LogStream,
     offset: u64,
     lines: LineSplitter,
+    /// What rotation has removed before it was read, until the next line.
+    lost: Option<LostLines>,
 }
 
 impl OutputReader {
@@ -133,7 +135,8 @@ impl OutputReader {
         } else {
             tail_offset(&file, query.tail)?
         };
-        Ok(Self { file: Arc::new(file), stream, offset, lines: LineSplitter::default() })
+        let (file, lines) = (Arc::new(file), LineSplitter::default());
+        Ok(Self { file, stream, offset, lines, lost: None })
     }
 
     /// Sends all complete lines up to the end of the file; false when the reader is gone.
@@ -143,11 +146,19 @@ impl OutputReader {
             let read = spawn_blocking(move || read(&file, at)).await.map_err(io::Error::other)?;
             let Some((from, bytes)) = read? else { return Ok(true) };
             if from != at {
-                self.lines.reset();
+                let rest = self.lines.reset();
+                // From the start of the file nothing was read before, and what is gone was never asked for.
+                if at > 0 {
+                    let bytes = rest + from.saturating_sub(at);
+                    self.lost.get_or_insert_default().add(LostLines { lines: 0, bytes });
+                }
             }
             self.offset = from + bytes.len() as u64;
             let (mut ready, stream) = (Vec::new(), self.stream);
-            self.lines.push(&bytes, None, |time, line| ready.push(LogLine { time, stream, line }));
+            self.lines.push(&bytes, None, |time, line| {
+                let lost = self.lost.take();
+                ready.push(LogLine { lost, ..LogLine::new(time, stream, line) });
+            });
             for line in ready {
                 if to.send(line).await.is_err() {
                     return Ok(false);
@@ -158,7 +169,7 @@ impl OutputReader {
 
     async fn finish(&mut self, to: &mpsc::Sender<LogLine>) {
         let (mut ready, stream) = (Vec::new(), self.stream);
-        mem::take(&mut self.lines).finish(|time, line| ready.push(LogLine { time, stream, line }));
+        mem::take(&mut self.lines).finish(|time, line| ready.push(LogLine::new(time, stream, line)));
         for line in ready {
             let _ = to.send(line).await; // the reader is gone
         }
