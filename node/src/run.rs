@@ -22,7 +22,7 @@ use crate::auth::{AuthServer, TokenVerifier};
 use crate::dns::{self, DnsServer};
 use crate::driver::{Driver, DriverContext};
 use crate::driver_message::{DRIVER_QUEUE, DriverMessage};
-use crate::events::{self, Events};
+use crate::events::{EventRecorder, EventServer, Events};
 use crate::exec::Execs;
 use crate::files::{FileClient, FileServer};
 use crate::http::Http;
@@ -184,7 +184,7 @@ pub(crate) async fn run(
         logs: logs.clone(),
         execs: execs.clone(),
         images: images.clone(),
-        events,
+        events: events.clone(),
         audit: audit.clone(),
         audit_logs: audit_logs.clone(),
         http: Http::new(router.clone(), snapshot.clone()),
@@ -222,6 +222,7 @@ pub(crate) async fn run(
     tasks.spawn(signing_keys.run());
     tasks.spawn(logs.serve(handles.streams.logs));
     tasks.spawn(execs.serve(handles.streams.exec));
+    tasks.spawn(EventServer { events }.serve(handles.streams.events));
     let files = FileServer {
         membership: Arc::clone(&membership),
         snapshot: snapshot.clone(),
@@ -234,7 +235,14 @@ pub(crate) async fn run(
     tasks.spawn(host::watch_usage(driver.clone()));
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(proxy::maintain_routes(snapshot.clone(), table));
-    tasks.spawn(events::record(snapshot.clone(), event_log));
+    let events = EventRecorder {
+        node: membership.node,
+        dir: dir.to_owned(),
+        snapshot: snapshot.clone(),
+        log: event_log,
+        members: handles.controls.members.clone(),
+    };
+    tasks.spawn(events.run());
     tasks.spawn(proxy::serve_member_streams(router.clone(), handles.streams.route));
     if !settings.no_console {
         console::serve(settings.port()).await;

@@ -10,6 +10,7 @@ mod rows;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::EventQuery;
 use crate::audit::{AuditCheck, AuditQuery, AuditRow};
 use crate::http::{FetchRequest, ResponseHead, SocketRequest};
 use crate::spec::{Deployment, FileContent, ProjectPolicy};
@@ -212,10 +213,7 @@ pub enum Request {
     /// stream. Viewer.
     Live,
     /// Lists recent events, oldest first: one [`Reply::Event`] each, then [`Reply::End`]. Viewer.
-    Events {
-        /// Continues with new events as they happen.
-        follow: bool,
-    },
+    Events(EventQuery),
     /// Returns records of the audit logs of all servers, by time: one [`Reply::Audit`] each, a [`Reply::AuditCheck`] for each
     /// server that answers, and [`Reply::End`]. Admin.
     Audit(AuditQuery),

@@ -11,6 +11,7 @@ pub mod auth;
 pub mod change;
 pub mod control;
 pub mod error;
+pub mod event;
 pub mod exec;
 pub mod file;
 pub mod gossip;

@@ -7,7 +7,12 @@ use crate::harness::{DEADLINE, sleeping_service, until};
 
 /// Returns the events that node `at` lists, as `subject: text`, oldest first.
 fn events(cluster: &Cluster, at: usize) -> Vec<String> {
-    let rows = cluster.event_rows(at);
+    selected(cluster, at, &[])
+}
+
+/// Returns those that `vc events` selects with these options.
+fn selected(cluster: &Cluster, at: usize, options: &[&str]) -> Vec<String> {
+    let rows = cluster.selected_event_rows(at, options);
     let text = |row: &Value, key: &str| row[key].as_str().expect("text").to_owned();
     rows.iter().map(|row| format!("{}: {}", text(row, "subject"), text(row, "text"))).collect()
 }
@@ -66,4 +71,45 @@ fn following_events_prints_past_and_new_ones() {
     cluster.vc(0, &["rm", "web"]).done();
     assert_eq!(next_with("removed")["level"], "info");
     next_with("stopped on n1");
+}
+
+#[test]
+fn events_survive_restarts_and_a_node_learns_of_those_that_it_has_missed() {
+    let mut cluster = Cluster::of(2);
+    cluster.deploy(0, &sleeping_service("shop", "web", 1));
+    await_events(&cluster, 1, &["shop/web: deployed by admin", "shop/web.1: runs on n"]);
+    cluster.nodes[1].cut_power();
+    await_events(&cluster, 0, &["n2: is down"]);
+    cluster.deploy(0, &sleeping_service("shop", "api", 1));
+    await_events(&cluster, 0, &["shop/api: deployed by admin", "shop/api.1: runs on n1"]);
+
+    cluster.nodes[1].launch(&["run"]);
+    cluster.nodes[1].ready();
+    cluster.all_up();
+    let expected = [
+        "shop/web: deployed by admin",
+        "n2: is down",
+        "shop/api: deployed by admin",
+        "shop/api.1: runs on n1",
+        "n2: is up again",
+    ];
+    await_events(&cluster, 1, &expected);
+    let once = |of: &str| {
+        let listed = events(&cluster, 1);
+        assert_eq!(listed.iter().filter(|it| it.starts_with(of)).count(), 1, "{listed:#?}");
+    };
+    once("shop/api: deployed");
+    once("shop/web: deployed");
+
+    // A node that joins later knows the past too.
+    cluster.join(0, &["server"]);
+    await_events(&cluster, 2, &expected);
+    let filtered = |options: &[&str]| selected(&cluster, 2, options);
+    let of_api = filtered(&["--service", "api"]);
+    assert!(!of_api.is_empty() && of_api.iter().all(|it| it.contains("shop/api")), "{of_api:?}");
+    assert!(filtered(&["--node", "n2"]).iter().any(|it| it.contains("is down")));
+    assert_eq!(filtered(&["--since", "1h", "--tail", "2"]).len(), 2);
+    let errors = filtered(&["--level", "error"]);
+    assert!(errors.iter().any(|it| it.contains("is down")), "{errors:?}");
+    assert!(!errors.iter().any(|it| it.contains("deployed")), "{errors:?}");
 }

@@ -139,7 +139,12 @@ impl Cluster {
 
     /// Runs `vc events` and returns its rows, oldest first.
     pub fn event_rows(&self, at: usize) -> Vec<Value> {
-        self.lines(at, &["events"])
+        self.selected_event_rows(at, &[])
+    }
+
+    /// Runs `vc events` with these options and returns its rows, oldest first.
+    pub fn selected_event_rows(&self, at: usize, options: &[&str]) -> Vec<Value> {
+        self.lines(at, &[&["events"], options].concat())
     }
 
     fn lines(&self, at: usize, arguments: &[&str]) -> Vec<Value> {

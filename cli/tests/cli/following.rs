@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
 use vc_protocol::control::{EventLevel, EventRow, LogRequest, LogRow, LogStream, Reply, Request};
+use vc_protocol::event::EventQuery;
 
 use crate::node::{Node, OURS, attached_to, member, node_id};
 use crate::{CommandOutput, Home};
@@ -63,7 +64,8 @@ fn events_are_printed_one_per_line() {
     let shown: Vec<EventRow> =
         out.lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
     assert_eq!(shown, rows);
-    assert_eq!(node.requests(), [false, true].map(|follow| Request::Events { follow }));
+    let query = |follow| EventQuery { follow, tail: Some(100), ..EventQuery::default() };
+    assert_eq!(node.requests(), [false, true].map(|follow| Request::Events(query(follow))));
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn needs(request: &Request) -> Needs {
         | Request::Status
         | Request::Watch { .. }
         | Request::Live
-        | Request::Events { .. }
+        | Request::Events(_)
         | Request::Compose { .. }
         | Request::Multiplex
         | Request::Fetch(_)

@@ -37,7 +37,7 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Nodes
         | Request::Status
         | Request::Live
-        | Request::Events { .. }
+        | Request::Events(_)
         | Request::Images
         | Request::Projects
         | Request::Trust
@@ -158,7 +158,7 @@ mod tests {
             | Request::Nodes
             | Request::Status
             | Request::Live
-            | Request::Events { .. }
+            | Request::Events(_)
             | Request::Compose { .. }
             | Request::Multiplex
             | Request::Images

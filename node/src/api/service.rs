@@ -123,8 +123,8 @@ impl ControlService {
                 return self.watch(user, services, frames).await.map(|()| Next::Request);
             }
             Request::Live => return self.live(user, frames).await.map(|()| Next::Request),
-            Request::Events { follow } => {
-                return self.events(user, follow, frames).await.map(|()| Next::Request);
+            Request::Events(query) => {
+                return self.events(user, query, frames).await.map(|()| Next::Request);
             }
             Request::Audit(query) => {
                 let done = self.audit_logs.stream(self.cluster.snapshots(), user, query, frames);

@@ -15,7 +15,7 @@ use libp2p::{
 };
 use tokio::sync::mpsc;
 use vc_protocol::wire::{
-    AUDIT_PROTOCOL, AUTH_PROTOCOL, EXEC_PROTOCOL, FILES_PROTOCOL, IMAGE_PROTOCOL, LOGS_PROTOCOL,
+    AUDIT_PROTOCOL, AUTH_PROTOCOL, EVENTS_PROTOCOL, EXEC_PROTOCOL, FILES_PROTOCOL, IMAGE_PROTOCOL, LOGS_PROTOCOL,
     MAX_GOSSIP, ROUTE_PROTOCOL, SYNC_PROTOCOL, TRUST_PROTOCOL,
 };
 use vc_protocol::{ClusterId, Keypair, NodeId};
@@ -77,6 +77,7 @@ pub(crate) struct Member {
     pub(crate) files_inbound: inbound::Behaviour,
     pub(crate) audit_inbound: inbound::Behaviour,
     pub(crate) trust_inbound: inbound::Behaviour,
+    pub(crate) events_inbound: inbound::Behaviour,
 }
 
 /// Handles that open streams.
@@ -108,6 +109,8 @@ pub(crate) struct Streams {
     pub(crate) audit: Incoming,
     /// Private keys, from servers.
     pub(crate) trust: Incoming,
+    /// Requests for events of the past, from members.
+    pub(crate) events: Incoming,
 }
 
 /// Builds the protocols.
@@ -129,6 +132,7 @@ pub(super) fn behaviour(
     let (files_inbound, files_streams) = inbound::Behaviour::new(FILES_PROTOCOL);
     let (audit_inbound, audit_streams) = inbound::Behaviour::new(AUDIT_PROTOCOL);
     let (trust_inbound, trust_streams) = inbound::Behaviour::new(TRUST_PROTOCOL);
+    let (events_inbound, events_streams) = inbound::Behaviour::new(EVENTS_PROTOCOL);
     let incoming = Streams {
         auth: auth_streams,
         sync: sync_streams,
@@ -139,6 +143,7 @@ pub(super) fn behaviour(
         files: files_streams,
         audit: audit_streams,
         trust: trust_streams,
+        events: events_streams,
     };
     let controls = Controls { auth: auth.new_control(), members: streams.new_control() };
     let peer = key.public().to_peer_id();
@@ -204,6 +209,7 @@ pub(super) fn behaviour(
                 files_inbound,
                 audit_inbound,
                 trust_inbound,
+                events_inbound,
             },
             gater,
         ),

@@ -1,37 +1,40 @@
-//! The events of this node: the last ones are kept, and readers follow them.
+//! The events in memory.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use tokio::sync::watch;
-use vc_engine::events::between;
 use vc_protocol::control::EventRow;
 
-use crate::snapshot::Snapshot;
-
 /// Events that are kept. A reader that falls further behind misses the oldest.
-const MAX_EVENTS: usize = 500;
+pub(super) const MAX_EVENTS: usize = 10_000;
 
 /// The latest events, numbered from the start of the node.
 #[derive(Debug, Default)]
 pub(crate) struct EventLog {
     rows: VecDeque<EventRow>,
-    /// Number of the first row, which is how many were dropped.
-    first: u64,
+    /// Number of the next event.
+    next: u64,
 }
 
 impl EventLog {
     /// Appends events, and drops the oldest over [`MAX_EVENTS`].
-    fn append(&mut self, rows: Vec<EventRow>) {
+    pub(super) fn append(&mut self, rows: Vec<EventRow>) {
+        self.next += rows.len() as u64;
         self.rows.extend(rows);
         let excess = self.rows.len().saturating_sub(MAX_EVENTS);
         self.rows.drain(..excess);
-        self.first += excess as u64;
     }
 
-    /// Returns the number of the next event.
-    fn next(&self) -> u64 {
-        self.first + self.rows.len() as u64
+    /// Replaces all events. Readers do not read them again.
+    pub(super) fn replace(&mut self, rows: Vec<EventRow>) {
+        self.rows = rows.into();
+        let excess = self.rows.len().saturating_sub(MAX_EVENTS);
+        self.rows.drain(..excess);
+    }
+
+    /// Returns the events, oldest first.
+    pub(super) fn rows(&self) -> Vec<EventRow> {
+        self.rows.iter().cloned().collect()
     }
 }
 
@@ -39,47 +42,31 @@ impl EventLog {
 #[derive(Debug, Clone)]
 pub(crate) struct Events {
     log: watch::Receiver<EventLog>,
-    /// Number of the first unread event.
-    next: u64,
+    /// Number of the first unread event; `None` before the first reading: all that are there are unread.
+    next: Option<u64>,
 }
 
 impl Events {
     /// Returns an empty log and a reader of it.
     pub(crate) fn new() -> (watch::Sender<EventLog>, Self) {
         let (log, receiver) = watch::channel(EventLog::default());
-        (log, Self { log: receiver, next: 0 })
+        (log, Self { log: receiver, next: None })
     }
 
     /// Returns the unread events, oldest first, and marks all as read. Of more than `limit` the latest are returned.
     pub(crate) fn take(&mut self, limit: usize) -> Vec<EventRow> {
         let log = self.log.borrow_and_update();
-        // Bounded by MAX_EVENTS, as both numbers are those of rows in the log.
-        let unread = log.next() - self.next.max(log.first);
-        let unread = usize::try_from(unread).unwrap_or(usize::MAX).min(limit);
-        self.next = log.next();
-        log.rows.iter().skip(log.rows.len() - unread).cloned().collect()
+        let all = log.rows.len();
+        let unread = self.next.map_or(all, |next| {
+            usize::try_from(log.next.saturating_sub(next)).unwrap_or(usize::MAX).min(all)
+        });
+        self.next = Some(log.next);
+        log.rows.iter().skip(all - unread.min(limit)).cloned().collect()
     }
 
     /// Waits for another event. Returns `false` when there will be none.
     pub(crate) async fn changed(&mut self) -> bool {
         self.log.changed().await.is_ok()
-    }
-}
-
-/// Appends the differences between successive views to the log, until the driver ends.
-pub(crate) async fn record(mut snapshot: watch::Receiver<Snapshot>, log: watch::Sender<EventLog>) {
-    let mut view = Arc::clone(&snapshot.borrow_and_update().view);
-    while snapshot.changed().await.is_ok() {
-        let latest = Arc::clone(&snapshot.borrow_and_update().view);
-        // Most snapshots differ in resource usage alone.
-        if Arc::ptr_eq(&view, &latest) {
-            continue;
-        }
-        let rows = between(&view, &latest, crate::clock::now());
-        view = latest;
-        if !rows.is_empty() {
-            log.send_modify(|log| log.append(rows));
-        }
     }
 }
 
@@ -124,5 +111,19 @@ mod tests {
         log.send_modify(|log| log.append(rows(MAX_EVENTS..2 * MAX_EVENTS)));
         assert_eq!(reader.take(usize::MAX), rows(MAX_EVENTS..2 * MAX_EVENTS));
         assert!(reader.take(usize::MAX).is_empty());
+    }
+
+    #[test]
+    fn replaced_events_are_not_read_again() {
+        let (log, mut reader) = Events::new();
+        log.send_modify(|log| log.append(rows(2..4)));
+        assert_eq!(reader.take(10), rows(2..4));
+        log.send_modify(|log| log.replace(rows(0..4)));
+        assert!(reader.take(10).is_empty());
+        log.send_modify(|log| log.append(rows(4..5)));
+        assert_eq!(reader.take(10), rows(4..5));
+        let (_, fresh) = Events::new();
+        let mut fresh = Events { log: log.subscribe(), ..fresh };
+        assert_eq!(fresh.take(10), rows(0..5));
     }
 }
