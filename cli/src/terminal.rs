@@ -1,6 +1,6 @@
 //! The terminal and the pipes that a remote command uses as its own.
 
-use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -29,6 +29,21 @@ impl Drop for RawMode {
     fn drop(&mut self) {
         // It fails when the terminal was closed: then there is nothing to restore.
         let _ = crossterm::terminal::disable_raw_mode();
+    }
+}
+
+/// Whether a command asks before it removes something.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Confirmation {
+    /// Do not ask; without a terminal nothing is asked
+    #[arg(long, short)]
+    yes: bool,
+}
+
+impl Confirmation {
+    /// Returns whether to ask: standard input and standard error are a terminal, and `--yes` was not given.
+    pub(crate) fn is_needed(self) -> bool {
+        !self.yes && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 }
 

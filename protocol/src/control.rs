@@ -10,8 +10,8 @@ mod rows;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::EventQuery;
 use crate::audit::{AuditCheck, AuditQuery, AuditRow};
+use crate::event::EventQuery;
 use crate::http::{FetchRequest, ResponseHead, SocketRequest};
 use crate::spec::{Deployment, FileContent, ProjectPolicy};
 use crate::token::{NodeRole, UserLimits, UserRole};
@@ -19,10 +19,10 @@ use crate::{ApiError, Millis, Name, NodeId, ServiceKey, VolumeKey};
 
 pub use changes::Change;
 pub use rows::{
-    ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream, LostLines,
-    MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, Rollout, RolloutState,
-    ServiceDetail, ServiceDiff, ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow,
-    UnplacedRow, VolumeRow,
+    ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
+    LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, Rollout,
+    RolloutState, ServiceDetail, ServiceDiff, ServiceRow, StatusReport, TokenRow, TrustReport,
+    TrustRow, UnplacedRow, VolumeRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.

@@ -10,7 +10,7 @@ use vc_protocol::control::{CopyRequest, Reply, Request};
 use vc_protocol::exec::{ExecFrame, KEEPALIVE_INTERVAL, MAX_EXEC_CHUNK};
 
 use super::exec::receive_frame;
-use super::target::{Target, TargetError};
+use super::target::{Target, TargetError, choose_replica};
 use crate::app::App;
 use crate::error::{Error, Result, SystemError, describe_io, io_code};
 use crate::render::note;
@@ -90,18 +90,18 @@ impl Args {
         match (self.from, self.to) {
             (Endpoint::Instance(target, path), Endpoint::Local(to)) => {
                 let contents = path.ends_with("/.");
-                let copy = Request::CopyOut(request(target, path, String::new())?);
+                let copy = request(target, path, String::new())?;
                 app.in_session(async |session| {
-                    begin(session, &copy).await?;
+                    begin(session, copy, Request::CopyOut).await?;
                     out(session, to, contents).await
                 })
                 .await
             }
             (Endpoint::Local(from), Endpoint::Instance(target, path)) => {
                 let name = name_of(&from)?;
-                let copy = Request::CopyIn(request(target, path, name)?);
+                let copy = request(target, path, name)?;
                 app.in_session(async |session| {
-                    begin(session, &copy).await?;
+                    begin(session, copy, Request::CopyIn).await?;
                     into(session, from).await
                 })
                 .await
@@ -128,8 +128,13 @@ fn name_of(path: &Path) -> std::result::Result<String, SystemError> {
     Ok(name.map_or_else(|| ".".to_owned(), |name| name.to_string_lossy().into_owned()))
 }
 
-async fn begin(session: &mut Session, copy: &Request) -> Result {
-    match session.ask(copy).await? {
+async fn begin(
+    session: &mut Session,
+    mut copy: CopyRequest,
+    request: fn(CopyRequest) -> Request,
+) -> Result {
+    copy.replica = choose_replica(session, &copy.service, copy.replica).await?;
+    match session.ask(&request(copy)).await? {
         Reply::Ready => Ok(()),
         _ => Err(SessionError::Unexpected.into()),
     }

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use vc_protocol::control::{ExecRequest, Reply, Request};
 use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL};
 
-use super::target::Target;
+use super::target::{Target, choose_replica};
 use crate::app::App;
 use crate::error::{Result, Stop};
 use crate::terminal::{self, Output, Pipe, RawMode, StopSignals};
@@ -88,7 +88,7 @@ impl Args {
             let error = ApiError::new(ErrorCode::InvalidArgument, "the input is not a terminal");
             return Err(error.with_hint("omit -t").into());
         }
-        let request = Request::Exec(ExecRequest {
+        let mut exec = ExecRequest {
             replica: self.target.replica_or(self.replica)?,
             service: self.target.service,
             command: self.command,
@@ -98,10 +98,11 @@ impl Args {
             user: self.user,
             working_dir: self.workdir,
             size: if self.tty { terminal::size() } else { None },
-        });
+        };
         let code = app
             .in_session(async |session| {
-                let Reply::Ready = session.ask(&request).await? else {
+                exec.replica = choose_replica(session, &exec.service, exec.replica).await?;
+                let Reply::Ready = session.ask(&Request::Exec(exec)).await? else {
                     return Err(SessionError::Unexpected.into());
                 };
                 let mut signals = StopSignals::subscribe()?;

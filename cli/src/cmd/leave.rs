@@ -9,6 +9,8 @@ use super::drain::{Drained, describe_stay, empty, still_drained};
 use crate::app::App;
 use crate::args::duration;
 use crate::error::Result;
+use crate::render::note;
+use crate::terminal::{Confirmation, confirmed};
 use vc_client::text::list;
 
 /// The most instances that an error names.
@@ -21,7 +23,8 @@ Examples:
   vc leave attic                             moves its instances, then removes it; vc-node exits there
   vc leave attic --force                     removes it at once, as when it is broken
 
-If instances cannot run on any other node, the node stays drained and does not leave.")]
+If instances cannot run on any other node, the node stays drained and does not leave. A node that has left can only join anew.
+Asks on a terminal, unless -y is given.")]
 pub(crate) struct Args {
     /// Name or id of the node
     node: String,
@@ -31,10 +34,20 @@ pub(crate) struct Args {
     /// Stop waiting for its instances to move after this time, and fail
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration, conflicts_with = "force")]
     timeout: Duration,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Result {
+        if self.confirmation.is_needed() {
+            let how = if self.force { ", with all that it runs and holds," } else { "" };
+            let question = format!("Remove node {}{how} from the cluster for good?", self.node);
+            if !confirmed(&question)? {
+                note("nothing was changed");
+                return Ok(());
+            }
+        }
         let leave = Request::Leave { node: self.node.clone(), force: self.force };
         if self.force {
             return app.change(vec![leave]).await;

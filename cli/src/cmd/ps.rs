@@ -15,7 +15,7 @@ Examples:
   vc ps shop/web
   vc ps web --output json | jq -r '.[].address'")]
 pub(crate) struct Args {
-    /// List only this service: web, or shop/web
+    /// List only this service: web, or shop/web; or the services of a project: shop/
     service: Option<String>,
 }
 

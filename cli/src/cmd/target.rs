@@ -1,8 +1,14 @@
 //! How users name instances: `web`, `shop/web`, and one replica `web.2`.
 
+use std::cmp::Reverse;
 use std::str::FromStr;
 
+use vc_client::{Session, expect_reply};
+use vc_protocol::control::{InstanceRow, Request};
 use vc_protocol::{ApiError, ErrorCode};
+
+use crate::error::Result as CommandResult;
+use crate::render::note;
 
 /// A service, and optionally one of its replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +62,31 @@ impl Target {
             (one, other) => Ok(one.or(other)),
         }
     }
+}
+
+/// Returns the replica of a service that a command is for: the given one, else the first that runs. Where several run, says
+/// which one it is.
+pub(crate) async fn choose_replica(
+    session: &mut Session,
+    service: &str,
+    given: Option<u32>,
+) -> CommandResult<Option<u32>> {
+    if given.is_some() {
+        return Ok(given);
+    }
+    let request = Request::Instances { service: Some(service.to_owned()) };
+    let mut rows = expect_reply!(session.ask(&request).await?, Instances)?;
+    rows.retain(|row| row.state.is_running());
+    let order = |row: &&InstanceRow| (Reverse(row.current), row.replica);
+    let Some(first) = rows.iter().min_by_key(order) else { return Ok(None) };
+    if rows.iter().any(|row| (&row.service, row.replica) != (&first.service, first.replica)) {
+        let node = first.node_name.as_deref().map(|it| format!(" on {it}")).unwrap_or_default();
+        note(&format!(
+            "using {}.{}{node}: --replica, or {service}.N, chooses another",
+            first.service, first.replica
+        ));
+    }
+    Ok(Some(first.replica))
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! `vc volume`: lists and removes named volumes.
 
 use vc_protocol::VolumeKey;
-use vc_protocol::control::Request;
+use vc_protocol::control::{Request, VolumeRow};
 
 use crate::app::App;
 use crate::error::Result;
-use crate::render;
+use crate::render::{self, note};
+use crate::terminal::{Confirmation, confirmed};
 use vc_client::expect_reply;
+use vc_client::text::one_line;
 
 /// Arguments of `vc volume`.
 #[derive(Debug, clap::Args)]
@@ -37,12 +39,15 @@ struct Ls {}
 #[command(after_help = "\
 Examples:
   vc volume rm shop/data
+  vc volume rm -y shop/data                  without asking
 
-The data is deleted permanently.")]
+The data is deleted permanently, on a node that is down as soon as it returns. Asks on a terminal.")]
 struct Rm {
     /// Volumes, as project/volume
     #[arg(required = true, value_name = "VOLUME")]
     volumes: Vec<VolumeKey>,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 impl Args {
@@ -52,10 +57,29 @@ impl Args {
                 let rows = expect_reply!(app.ask(Request::Volumes).await?, Volumes)?;
                 app.out.show(rows.as_slice(), render::volumes)
             }
-            Command::Rm(Rm { volumes }) => {
+            Command::Rm(Rm { volumes, confirmation }) => {
+                if confirmation.is_needed() {
+                    let rows = expect_reply!(app.ask(Request::Volumes).await?, Volumes)?;
+                    let found = rows.iter().filter(|row| volumes.contains(&row.volume));
+                    let named: Vec<String> = found.map(describe).collect();
+                    let named = named.join("; ");
+                    // The node says what is wrong with a volume that does not exist.
+                    if !named.is_empty()
+                        && !confirmed(&format!("Delete the data of {named} permanently?"))?
+                    {
+                        note("nothing was removed");
+                        return Ok(());
+                    }
+                }
                 let request = |volume| Request::RemoveVolume { volume };
                 app.change(volumes.into_iter().map(request).collect()).await
             }
         }
     }
+}
+
+/// Describes a volume: `shop/data on attic (down)`.
+fn describe(row: &VolumeRow) -> String {
+    let down = if row.up { "" } else { " (down)" };
+    format!("{} on {}{down}", row.volume, one_line(&row.node_name))
 }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use comfy_table::{Cell, Color};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow};
 use vc_protocol::control::{
-    EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, NodeRow, ProjectRow, Rollout,
-    RolloutState, ServiceRow, TokenRow, TrustReport, VolumeRow,
+    EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, NodeRow, ProjectRow,
+    Rollout, RolloutState, ServiceRow, TokenRow, TrustReport, VolumeRow,
 };
 
 use super::Style;

@@ -1,13 +1,43 @@
 //! The requests that commands send, and what they print.
 
 use vc_protocol::control::{
-    Change, MoveRow, Reply, Request, TokenRequest, TokenSubject, VolumeRow,
+    Change, InstanceRow, MoveRow, Reply, Request, TokenRequest, TokenSubject, VolumeRow,
 };
+use vc_protocol::instance::InstanceState;
 use vc_protocol::token::{NodeRole, UserLimits, UserRole};
 use vc_protocol::{ApiError, ErrorCode};
 
 use crate::Home;
 use crate::node::{Node, OURS, attached_to, done, member, node_id, service};
+
+fn volume_row() -> VolumeRow {
+    VolumeRow {
+        volume: "shop/data".parse().expect("a volume"),
+        node: node_id(1),
+        node_name: "attic".into(),
+        up: false,
+        services: vec!["shop/db".parse().expect("a service")],
+        since: 1,
+    }
+}
+
+fn instance_row(replica: u32, node: &str) -> InstanceRow {
+    InstanceRow {
+        service: service("shop/web"),
+        replica,
+        node: Some(node_id(1)),
+        node_name: Some(node.to_owned()),
+        state: InstanceState::Running,
+        reason: String::new(),
+        address: String::new(),
+        restarts: 0,
+        since: 1,
+        current: true,
+        available: true,
+        monitor_ms: 0,
+        digest: String::new(),
+    }
+}
 
 fn scaled(service: &str, to: u32) -> Change {
     Change::Scaled { service: self::service(service), from: 1, to }
@@ -59,14 +89,7 @@ fn restart_rollback_leave_and_volume_send_their_requests() {
 
 #[test]
 fn volumes_are_listed_with_their_node() {
-    let row = VolumeRow {
-        volume: "shop/data".parse().expect("a volume"),
-        node: node_id(1),
-        node_name: "attic".into(),
-        up: false,
-        services: vec!["shop/db".parse().expect("a service")],
-        since: 1,
-    };
+    let row = volume_row();
     let (home, _node) = attached_to(vec![Reply::Volumes(vec![row.clone()])]);
     let out = home.vc(&["volume", "ls"]).ok();
     assert!(out.contains("shop/data   attic (down)   shop/db"), "{out}");
@@ -114,6 +137,83 @@ fn rebalance_shows_the_moves_and_moves_when_confirmed() {
         home.vc(&["rebalance", "--yes", "--no-wait"]).ok(),
         "shop/web.2 moves from desk to attic: too full\n"
     );
+}
+
+#[test]
+fn removals_ask_on_a_terminal() {
+    let instance = instance_row(1, "attic");
+    let volume = volume_row();
+    let mut plan = member(OURS, 10, vec![]);
+    plan.answer = Box::new(move |request| match request {
+        Request::Instances { .. } => vec![Reply::Instances(vec![instance.clone()])],
+        Request::Volumes => vec![Reply::Volumes(vec![volume.clone()])],
+        _ => done(scaled("shop/web", 0)),
+    });
+    let (home, node) = (Home::new(), Node::start(plan));
+    home.vc(&["login", &home.write("token", &OURS.token(&[&node.address]))]).ok();
+    let changes = |requests: Vec<Request>| {
+        let reads = |it: &Request| matches!(it, Request::Instances { .. } | Request::Volumes);
+        requests.into_iter().filter(|it| !reads(it)).count()
+    };
+
+    let commands: [(&[&str], &str); 3] = [
+        (&["rm", "web"], "Remove web with shop/web.1? [y/N]"),
+        (
+            &["volume", "rm", "shop/data"],
+            "Delete the data of shop/data on attic (down) permanently? [y/N]",
+        ),
+        (
+            &["leave", "attic", "--force"],
+            "Remove node attic, with all that it runs and holds, from the cluster for good? [y/N]",
+        ),
+    ];
+    for (n, (command, question)) in commands.into_iter().enumerate() {
+        let shown = home.vc_on_terminal(command, "n");
+        assert!(shown.contains(question), "{shown}");
+        assert!(shown.contains("nothing was"), "{shown}");
+        assert_eq!(changes(node.requests()), 2 * n, "{command:?}");
+        home.vc_on_terminal(command, "y");
+        assert_eq!(changes(node.requests()), 2 * n + 1, "{command:?}");
+        let shown = home.vc_on_terminal(&[command, &["-y"]].concat(), "");
+        assert!(!shown.contains("[y/N]"), "{shown}");
+        assert_eq!(changes(node.requests()), 2 * n + 2, "{command:?}");
+    }
+}
+
+#[test]
+fn commands_in_a_service_take_the_first_replica_and_say_which() {
+    let mut plan = member(OURS, 10, vec![]);
+    plan.answer = Box::new(|request| match request {
+        Request::Instances { service } if service.as_deref() == Some("one") => {
+            vec![Reply::Instances(vec![instance_row(1, "attic")])]
+        }
+        Request::Instances { .. } => {
+            let mut rows = [(3, "cellar"), (2, "attic"), (1, "desk")]
+                .map(|(replica, node)| instance_row(replica, node));
+            rows[2].state = InstanceState::Pending;
+            vec![Reply::Instances(rows.to_vec())]
+        }
+        _ => vec![Reply::Error(ApiError::new(ErrorCode::Unavailable, "the end of the test"))],
+    });
+    let (home, node) = (Home::new(), Node::start(plan));
+    home.vc(&["login", &home.write("token", &OURS.token(&[&node.address]))]).ok();
+    let chosen = || match node.requests().pop() {
+        Some(Request::Exec(exec)) => exec.replica,
+        Some(Request::CopyOut(copy) | Request::CopyIn(copy)) => copy.replica,
+        other => panic!("{other:?}"),
+    };
+    let says = "using shop/web.2 on attic: --replica, or web.N, chooses another\n";
+    for command in
+        [&["exec", "web", "--", "env"][..], &["cp", "web:/x", "."], &["cp", ".", "web:/x"]]
+    {
+        let out = home.vc(command);
+        assert!(out.stderr.starts_with(says), "{}", out.stderr);
+        assert_eq!(chosen(), Some(2), "{command:?}");
+    }
+    home.vc(&["exec", "web.3", "--", "env"]).error();
+    assert_eq!(chosen(), Some(3));
+    home.vc(&["exec", "one", "--", "env"]).error();
+    assert_eq!(chosen(), Some(1));
 }
 
 #[test]

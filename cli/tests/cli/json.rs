@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
-    Change, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, MoveRow, NodeRow,
-    PlacementRow, PlanReport, ProjectRow, Reply, Rollout, ServiceDetail, ServiceDiff, ServiceRow,
-    StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, VolumeRow,
+    Change, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, MoveRow,
+    NodeRow, PlacementRow, PlanReport, ProjectRow, Reply, Rollout, ServiceDetail, ServiceDiff,
+    ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, VolumeRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{OnPartition, ServiceSpec};
@@ -188,7 +188,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         time: None,
         stream: LogStream::Stdout,
         line: String::new(),
-        lost: None,
+        lost: Some(LostLines::default()),
     };
     let event =
         EventRow { time: 1, level: EventLevel::Info, subject: String::new(), text: String::new() };

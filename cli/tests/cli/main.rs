@@ -18,6 +18,7 @@ mod moving;
 mod node;
 mod waiting;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -58,6 +59,21 @@ impl Home {
 
     pub fn vc(&self, args: &[&str]) -> CommandOutput {
         self.command(args).output().expect("started").into()
+    }
+
+    /// Runs `vc` on a terminal on which a user types a line; returns what the terminal shows.
+    pub fn vc_on_terminal(&self, args: &[&str], typed: &str) -> String {
+        let command = [&[env!("CARGO_BIN_EXE_vc")], args].concat().join(" ");
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+        script.env("HOME", self.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut script = script.spawn().expect("script(1) of util-linux");
+        let mut keyboard = script.stdin.take().expect("piped");
+        writeln!(keyboard, "{typed}").expect("typed");
+        let output = script.wait_with_output().expect("ended");
+        drop(keyboard);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
     }
 }
 

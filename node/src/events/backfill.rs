@@ -145,8 +145,11 @@ mod tests {
         let after = [row(5 * hour, "deployed"), row(5 * hour + 1, "is up again")];
         let log = log([before, after.to_vec()].concat());
         // The first was seen here too, half a second earlier; the last was learnt late.
-        let of_server =
-            vec![row(2 * hour + 500, "is down"), row(3 * hour, "is down"), row(4 * hour, "deployed")];
+        let of_server = vec![
+            row(2 * hour + 500, "is down"),
+            row(3 * hour, "is down"),
+            row(4 * hour, "deployed"),
+        ];
         let mut missed = merge(&log, 2, of_server);
         let expected = [
             row(hour, "old"),

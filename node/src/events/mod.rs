@@ -18,8 +18,8 @@ use crate::clock;
 use crate::snapshot::Snapshot;
 use backfill::{Backfill, is_repeated};
 use file::EventFile;
-pub(crate) use log::Events;
 use log::EventLog;
+pub(crate) use log::Events;
 pub(crate) use server::EventServer;
 
 /// Time after the start for documents to arrive whose changes a server has told already.

@@ -137,7 +137,7 @@ impl Execs {
     ) -> Result<(), FrameError> {
         let view = Arc::clone(&snapshot.borrow().view);
         let (service, replica) = request.target();
-        let (node, instance) = match target::choose(&view, self.node, service, replica) {
+        let (node, instance) = match target::choose(&view, service, replica) {
             Ok(chosen) => chosen,
             Err(error) => return frames.send(&Reply::Error(error.into())).await,
         };

@@ -9,10 +9,9 @@ use vc_protocol::{InstanceId, NodeId, Slot};
 use super::error::ExecError;
 
 /// Returns a running instance of a service: of the given replica, or of any. Prefers the present version over one that is
-/// being replaced, this node over others, then the lowest replica.
+/// being replaced, then the lowest replica, so that commands through different nodes reach the same one.
 pub(super) fn choose(
     view: &View,
-    own: NodeId,
     service: &str,
     replica: Option<u32>,
 ) -> Result<(NodeId, InstanceId), ExecError> {
@@ -23,9 +22,8 @@ pub(super) fn choose(
         .flat_map(|(&node, state)| state.claims.iter().map(move |(id, claim)| (node, id, claim)))
         .filter(|(_, id, claim)| id.slot.service == service && claim.state.is_running())
         .filter(|(_, id, _)| replica.is_none_or(|replica| replica == id.slot.replica));
-    let best = running.min_by_key(|(node, id, _)| {
-        (desired.as_ref() != Some(&id.digest), *node != own, id.slot.replica, *node)
-    });
+    let best = running
+        .min_by_key(|(node, id, _)| (desired.as_ref() != Some(&id.digest), id.slot.replica, *node));
     if let Some((node, id, _)) = best {
         return Ok((node, id.clone()));
     }

@@ -1,6 +1,6 @@
 //! Shows the progress of a wait.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,12 +11,14 @@ use crate::app::App;
 use crate::error::Result;
 use crate::render::print;
 
-/// Shows one changing line on a terminal, one line per change otherwise, and nothing with `--output json`.
+/// Shows one changing line on a terminal, one line for each new state of an instance otherwise, and nothing with
+/// `--output json`.
 pub(super) struct Display {
     bar: Option<ProgressBar>,
     quiet: bool,
-    /// The last printed state of each instance.
-    printed: BTreeMap<Slot, String>,
+    /// The printed states of each instance, without their numbers: neither a percentage nor a back-off makes a state new, and
+    /// reasons that alternate are printed once.
+    printed: BTreeSet<(Slot, String)>,
 }
 
 impl Display {
@@ -30,7 +32,7 @@ impl Display {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { bar, quiet: app.out.is_json(), printed: BTreeMap::new() }
+        Self { bar, quiet: app.out.is_json(), printed: BTreeSet::new() }
     }
 
     /// Shows the progress.
@@ -43,11 +45,11 @@ impl Display {
             });
         } else if !self.quiet {
             for (slot, text) in states {
-                if self.printed.get(slot) != Some(text) {
+                let state: String = text.chars().filter(|it| !it.is_ascii_digit()).collect();
+                if self.printed.insert((slot.clone(), state)) {
                     print(&format!("{text}\n"))?;
                 }
             }
-            self.printed = states.iter().cloned().collect();
         }
         Ok(())
     }

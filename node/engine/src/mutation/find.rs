@@ -12,6 +12,9 @@ pub enum FindError {
     /// No service has this name.
     #[error("no service '{0}'")]
     NoService(String),
+    /// The text is the name of a project.
+    #[error("'{0}' is a project, not a service")]
+    IsProject(String),
     /// Several projects have a service of this name, or the text names a whole project where one service is needed.
     #[error("'{name}' matches several services")]
     AmbiguousService {
@@ -34,6 +37,10 @@ impl From<FindError> for ApiError {
             FindError::NoProject(_) | FindError::NoService(_) => {
                 (ErrorCode::NotFound, "see 'vc services'".to_owned())
             }
+            FindError::IsProject(project) => (
+                ErrorCode::NotFound,
+                format!("'{project}/' names all of its services; see 'vc services'"),
+            ),
             FindError::NoNode(_) => (ErrorCode::NotFound, "see 'vc nodes'".to_owned()),
             FindError::AmbiguousService { matches, .. } => {
                 let list: Vec<String> = matches.iter().map(ToString::to_string).collect();
@@ -63,6 +70,11 @@ pub fn find_services(cluster: &ClusterState, text: &str) -> Result<Vec<ServiceKe
         .collect();
     match found.as_slice() {
         [] if project.is_some() && service.is_empty() => Err(FindError::NoProject(text.to_owned())),
+        [] if project.is_none()
+            && cluster.services.keys().any(|it| it.project.as_str() == text) =>
+        {
+            Err(FindError::IsProject(text.to_owned()))
+        }
         [] => Err(FindError::NoService(text.to_owned())),
         [_] => Ok(found),
         _ if project.is_some() => Ok(found),
@@ -134,6 +146,15 @@ mod tests {
         );
         let node = find_node(&view, "desk").expect_err("two nodes");
         assert_eq!(ApiError::from(node).code, ErrorCode::InvalidArgument);
+    }
+
+    #[test]
+    fn the_name_of_a_project_is_no_service_and_the_way_to_name_all_is_said() {
+        let error = find_services(&view().cluster, "shop").expect_err("a project");
+        assert_eq!(
+            ApiError::from(error).to_string(),
+            "'shop' is a project, not a service: 'shop/' names all of its services; see 'vc services'"
+        );
     }
 
     #[test]

@@ -172,7 +172,8 @@ impl LogReader {
                     for (lines, stream) in
                         [(&mut self.out, LogStream::Stdout), (&mut self.err, LogStream::Stderr)]
                     {
-                        lines.finish(|time, line| ready.push_back(LogLine::new(time, stream, line)));
+                        lines
+                            .finish(|time, line| ready.push_back(LogLine::new(time, stream, line)));
                     }
                     let line = self.ready.pop_front()?;
                     self.output = futures::stream::empty().boxed();

@@ -169,7 +169,8 @@ impl OutputReader {
 
     async fn finish(&mut self, to: &mpsc::Sender<LogLine>) {
         let (mut ready, stream) = (Vec::new(), self.stream);
-        mem::take(&mut self.lines).finish(|time, line| ready.push(LogLine::new(time, stream, line)));
+        mem::take(&mut self.lines)
+            .finish(|time, line| ready.push(LogLine::new(time, stream, line)));
         for line in ready {
             let _ = to.send(line).await; // the reader is gone
         }
