@@ -11,6 +11,7 @@
 mod cluster_document;
 mod document;
 mod held;
+mod history;
 mod known;
 mod limited;
 pub mod liveness;
@@ -26,6 +27,7 @@ mod writes;
 
 pub use document::{DocumentError, Schema, SchemaChange};
 pub use held::Held;
+pub use history::{ParseVersionKeyError, VersionKey, VersionRecord};
 pub use known::KnownVersions;
 pub use received::{EntryError, Received, Rejected, UnreadableEntry};
 pub use replica::{Loaded, NewGeneration, Replica};

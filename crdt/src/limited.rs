@@ -1,6 +1,7 @@
 //! The part of a view that the users of some projects may see.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use vc_protocol::{Name, ServiceKey};
 
@@ -52,6 +53,7 @@ fn cluster(state: &mut ClusterState, projects: &BTreeSet<Name>) {
         joins,
         projects: policies,
         trust: _,
+        history,
     } = state;
     let of = |service: &ServiceKey| projects.contains(&service.project);
     services.retain(|key, _| of(key));
@@ -66,6 +68,7 @@ fn cluster(state: &mut ClusterState, projects: &BTreeSet<Name>) {
     revocations.clear();
     joins.clear();
     policies.retain(|project, _| projects.contains(project));
+    Arc::make_mut(history).retain(|key, _| of(&key.service));
 }
 
 fn node(state: &mut NodeState, projects: &BTreeSet<Name>) {
@@ -105,7 +108,7 @@ mod tests {
     use super::*;
     use crate::{
         ImageRecord, KnownVersions, MoveOrder, SealedFile, ServiceRecord, Tombstone, UpdateResult,
-        VolumeRecord,
+        VersionKey, VersionRecord, VolumeRecord,
     };
 
     /// Returns a view in which everything that can belong to a project belongs to one of two.
@@ -152,6 +155,17 @@ mod tests {
                 state.holds.services.insert(key.clone());
                 state.faults.services.insert(key.clone(), format!("of {project}"));
                 cluster.scale.insert(key.clone(), 1);
+                let version = VersionRecord {
+                    number: 1,
+                    spec: ServiceSpec::default().into(),
+                    deployed: 1,
+                    deployed_by: format!("of-{project}"),
+                    complete: true,
+                    failed: None,
+                    rolled_back: false,
+                };
+                let version_key = VersionKey { service: key.clone(), revision: 1 };
+                Arc::make_mut(&mut cluster.history).insert(version_key, version);
                 cluster.services.insert(key, record.into());
             }
             let volume: vc_protocol::VolumeKey =

@@ -20,7 +20,7 @@ use crate::known::KnownVersions;
 use crate::membership::Membership;
 use crate::progress::Progress;
 use crate::received::{Received, Rejected, UnreadableEntry};
-use crate::schema::{AUTHORITY, TOKENS};
+use crate::schema::{AUTHORITY, HISTORY, TOKENS};
 use crate::state::{ClusterState, NodeState};
 use crate::trust::Trust;
 
@@ -290,6 +290,11 @@ impl Replica {
     /// Returns whether the cluster document has the maps of policies, uses of join tokens and signing keys.
     pub fn has_authority(&self) -> bool {
         self.schema() >= AUTHORITY
+    }
+
+    /// Returns whether the cluster document has the map of replaced versions of services.
+    pub fn has_history(&self) -> bool {
+        self.schema() >= HISTORY
     }
 
     /// Returns what this version knows.

@@ -23,6 +23,11 @@ pub(crate) const CLUSTER: Schema = Schema(&[
         maps: &["projects", "joins", "trust"],
         bytes: Some(include_bytes!("schema/cluster-3.change")),
     },
+    SchemaChange {
+        version: HISTORY,
+        maps: &["history"],
+        bytes: Some(include_bytes!("schema/cluster-4.change")),
+    },
 ]);
 
 /// The version that has the maps of tokens and revocations.
@@ -30,6 +35,9 @@ pub(crate) const TOKENS: u32 = 2;
 
 /// The version that has the maps of policies of projects, of uses of join tokens, and of signing keys.
 pub(crate) const AUTHORITY: u32 = 3;
+
+/// The version that has the map of replaced versions of services.
+pub(crate) const HISTORY: u32 = 4;
 
 /// The node documents.
 pub(crate) const NODE: Schema = Schema(&[SchemaChange {
@@ -58,7 +66,7 @@ pub(crate) mod tests {
         bytes: Some(include_bytes!("schema/test-2.change")),
     };
     /// The version of a schema that is not released.
-    pub(crate) const NEXT: u32 = AUTHORITY + 1;
+    pub(crate) const NEXT: u32 = HISTORY + 1;
 
     /// A kind of document that a newer version has given a second map.
     pub(crate) const NEWER: Schema = Schema(&[FIRST, SECOND]);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use vc_protocol::token::{Scope, UserLimits};
 use vc_protocol::{InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
 use crate::document::{Document, Edit};
+use crate::history::{VersionKey, VersionRecord};
 use crate::received::{EntryError, UnreadableEntry};
 use crate::trust::{TrustEntry, TrustKey};
 
@@ -64,6 +66,8 @@ pub struct ClusterState {
     pub projects: BTreeMap<Name, Stored<ProjectPolicy>>,
     /// The signing keys, and the certificates that they signed for the nodes of before. Since schema 3.
     pub trust: BTreeMap<TrustKey, TrustEntry>,
+    /// Versions of services that later ones have replaced; shared, as views are cloned often. Since schema 4.
+    pub history: Arc<BTreeMap<VersionKey, VersionRecord>>,
 }
 
 /// A tombstone: the removal of a volume, kept so that nodes that learn of it later delete its data too.
@@ -339,6 +343,7 @@ impl ClusterState {
             joins: reader.map("joins"),
             projects: reader.map("projects"),
             trust: reader.map("trust"),
+            history: Arc::new(reader.map("history")),
         };
         (state, reader.unreadable)
     }
@@ -360,6 +365,9 @@ impl ClusterState {
         diff("joins", &self.joins, &desired.joins, &mut edits);
         diff("projects", &self.projects, &desired.projects, &mut edits);
         diff("trust", &self.trust, &desired.trust, &mut edits);
+        if !Arc::ptr_eq(&self.history, &desired.history) {
+            diff("history", &self.history, &desired.history, &mut edits);
+        }
         edits
     }
 

@@ -13,6 +13,7 @@ use crate::held::Held;
 use crate::known::KnownVersions;
 use crate::liveness;
 use crate::replica::Replica;
+use crate::schema::HISTORY;
 use crate::state::{ClusterState, MoveOrder, NodeState, ServiceRecord};
 use crate::trust::Trust;
 
@@ -41,6 +42,8 @@ pub struct View {
     pub held: Held,
     /// The rules by which all nodes plan: the newest that every node which is up knows.
     pub rules: Rules,
+    /// Whether the cluster document can hold replaced versions of services.
+    pub has_history: bool,
 }
 
 /// How the last update of a service ended.
@@ -58,7 +61,8 @@ impl View {
         let (cluster, nodes) = (replica.cluster().clone(), replica.nodes().clone());
         let view = Self::from_states(cluster, nodes, replica.knows());
         let (servers, trust) = (replica.servers().collect(), replica.trust());
-        Self { held: replica.held(), servers, trust, ..view }
+        let has_history = replica.has_history();
+        Self { held: replica.held(), servers, trust, has_history, ..view }
     }
 
     /// Returns the view of these documents, by what this version knows and without what only the members' certificates say.
@@ -101,8 +105,21 @@ impl View {
         };
         let plan = plan(&input, rules);
         let (held, servers) = (Held::default(), BTreeSet::new());
-        let trust = Trust::default();
-        Self { cluster, nodes, left, up, servers, trust, updates, input, plan, held, rules }
+        let (trust, has_history) = (Trust::default(), knows.cluster.version() >= HISTORY);
+        Self {
+            cluster,
+            nodes,
+            left,
+            up,
+            servers,
+            trust,
+            updates,
+            input,
+            plan,
+            held,
+            rules,
+            has_history,
+        }
     }
 
     /// Returns the spec in effect: the deployed one, or the previous one after a rollback. `None` if the service is not

@@ -10,7 +10,7 @@ use crate::document::{Document, DocumentError, Edit, Schema, SchemaChange};
 use crate::known::KnownVersions;
 use crate::received::{EntryError, Received, Rejected};
 use crate::schema::tests::{NEXT, with_map};
-use crate::schema::{AUTHORITY, TOKENS};
+use crate::schema::{AUTHORITY, HISTORY, TOKENS};
 use crate::schema::{CLUSTER, NODE};
 use crate::state::{ClusterState, NodeState, Revocation, RevocationKey};
 
@@ -262,7 +262,7 @@ fn the_newest_schema_is_used_when_every_member_supports_it() {
     says(&mut replica, NEXT);
     replica.upgrade().expect("upgraded");
     assert_eq!(replica.schema(), 1, "a member whose document is missing");
-    for schema in [1, TOKENS, AUTHORITY, NEXT] {
+    for schema in [1, TOKENS, AUTHORITY, HISTORY, NEXT] {
         let changes = vec![says(&mut author, schema)];
         replica.receive(Batch { certificates: vec![], changes });
         replica.upgrade().expect("upgraded");

@@ -428,7 +428,7 @@ impl Engine {
         if let Err(error) = self.replica.upgrade() {
             tracing::error!(%error, "cannot add the maps of a newer schema");
         }
-        self.view = Arc::new(view);
+        self.view = Arc::new(View { has_history: self.replica.has_history(), ..view });
     }
 
     /// Returns whether this node knows what runs, and has asked the others for a later document of its own: its data
