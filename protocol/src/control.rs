@@ -22,7 +22,7 @@ pub use rows::{
     ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
     LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, Rollout,
     RolloutState, ServiceDetail, ServiceDiff, ServiceRow, StatusReport, TokenRow, TrustReport,
-    TrustRow, UnplacedRow, VolumeRow,
+    TrustRow, UnplacedRow, VersionRow, VersionState, VolumeRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.
@@ -77,13 +77,28 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         force: bool,
     },
-    /// Returns to the previous spec. Deployer.
+    /// Returns to the newest version before the one in effect that did not fail. Deployer.
     Rollback {
         /// Name of the service: `web` or `shop/web`.
         service: String,
         /// Also if its image cannot be found.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         force: bool,
+    },
+    /// Returns to a version that is named. Deployer. A request of its own: a node that does not know it must not return to another.
+    RollbackTo {
+        /// Name of the service: `web` or `shop/web`.
+        service: String,
+        /// Number of the version, as [`Request::History`] lists it.
+        version: u32,
+        /// Also if its image is on no node and in no registry.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
+    },
+    /// Lists the versions of a service, newest first. Viewer.
+    History {
+        /// Name of the service: `web` or `shop/web`.
+        service: String,
     },
     /// Moves instances so that nodes are evenly used. Deployer.
     Rebalance {
@@ -354,6 +369,8 @@ pub enum Reply {
     Diff(Vec<ServiceDiff>),
     /// The answer to [`Request::Inspect`].
     Service(Box<ServiceDetail>),
+    /// The answer to [`Request::History`].
+    History(Vec<VersionRow>),
     /// To [`Request::Rebalance`]: the moves.
     Moves(Vec<MoveRow>),
     /// The answer to [`Request::Images`].

@@ -8,6 +8,7 @@ mod deploy;
 mod drain;
 mod events;
 mod exec;
+mod history;
 mod image;
 mod inspect;
 mod leave;
@@ -84,7 +85,9 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     /// Replace the instances of services
     Restart(restart::RestartArgs),
-    /// Return a service to its previous version
+    /// List the versions of a service
+    History(history::Args),
+    /// Return a service to an earlier version
     Rollback(restart::RollbackArgs),
     /// Change the number of replicas of services
     Scale(scale::Args),
@@ -151,6 +154,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Rebalance(args) => args.run(app).await,
         Command::Inspect(args) => args.run(app).await,
         Command::Restart(args) => args.run(app).await,
+        Command::History(args) => args.run(app).await,
         Command::Rollback(args) => args.run(app).await,
         Command::Project(args) => args.run(app).await,
         Command::Volume(args) => args.run(app).await,

@@ -1,4 +1,4 @@
-//! `vc restart` and `vc rollback`: replace the instances of a service by the same or the previous version.
+//! `vc restart` and `vc rollback`: replace the instances of a service by the same or an earlier version.
 
 use vc_protocol::control::Request;
 
@@ -29,13 +29,19 @@ pub(crate) struct RestartArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vc rollback web                            returns to the previous version
+  vc rollback web                            returns to the version before that did not fail
   vc rollback web                            a second time: undoes the rollback
-  vc rollback web --wait                     returns when all instances run")]
+  vc rollback web --to 3                     returns to version 3 of 'vc history web'
+  vc rollback web --wait                     returns when all instances run
+
+A version whose update failed is returned to only if --to names it.")]
 pub(crate) struct RollbackArgs {
     /// Service: web, or shop/web
     #[arg(value_name = "SERVICE")]
     service: String,
+    /// The version, as 'vc history' numbers them
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u32).range(1..))]
+    to: Option<u32>,
     /// Roll back also if the image of that version is on no node and in no registry
     #[arg(long)]
     force: bool,
@@ -54,7 +60,11 @@ impl RestartArgs {
 
 impl RollbackArgs {
     pub(crate) async fn run(self, app: &App) -> Result {
-        let request = Request::Rollback { service: self.service.clone(), force: self.force };
+        let (service, force) = (self.service.clone(), self.force);
+        let request = match self.to {
+            Some(version) => Request::RollbackTo { service, version, force },
+            None => Request::Rollback { service, force },
+        };
         wait::change(app, vec![request], vec![self.service], self.wait).await
     }
 }

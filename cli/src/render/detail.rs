@@ -11,13 +11,13 @@ pub(crate) fn inspect(detail: &ServiceDetail, style: Style) -> String {
     let instances = instances(&detail.instances, style);
     let spec = escape_c1(&serde_json::to_string_pretty(&detail.spec).unwrap_or_default());
     let before = match &detail.previous {
-        None => "no previous version".to_owned(),
+        None => "no earlier version to return to".to_owned(),
         Some(previous) => {
-            format!("the previous version ran {}", one_line(&previous.container.image))
+            format!("'vc rollback' returns to {}", one_line(&previous.container.image))
         }
     };
     let by = one_line(&detail.deployed_by);
-    format!("{row}\n{instances}\ndeployed by {by}; {before}\n{spec}\n")
+    format!("{row}\n{instances}\nlast deployed by {by}; {before}\n{spec}\n")
 }
 
 /// Escapes the control characters that JSON allows in strings (C1: U+009B begins terminal sequences as ESC [ does).

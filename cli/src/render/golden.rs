@@ -5,7 +5,8 @@ use std::path::Path;
 
 use vc_protocol::control::{
     InstanceRow, LogRow, LogStream, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport,
-    Rollout, RolloutState, ServiceDiff, ServiceRow, StatusReport, UnplacedRow,
+    Rollout, RolloutState, ServiceDiff, ServiceRow, StatusReport, UnplacedRow, VersionRow,
+    VersionState,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::OnPartition;
@@ -124,9 +125,11 @@ fn lists() {
         service: format!("shop/{name}").parse().expect("a service"),
         project: "shop".parse().expect("a name"),
         image: format!("registry.example/{name}:1.2"),
+        version: 4,
         replicas: 3,
         running,
         healthy: running,
+        has_healthcheck: name != "database",
         on_partition: OnPartition::Available,
         updated: NOW - 26 * 60 * MINUTE,
         revision: 7,
@@ -134,7 +137,13 @@ fn lists() {
         rollout: Rollout::default(),
     };
     let goes = |name: &str, state, reason: &str| ServiceRow {
-        rollout: Rollout { state, done: 2, reason: reason.to_owned() },
+        rollout: Rollout {
+            state,
+            done: 2,
+            reason: reason.to_owned(),
+            version: 5,
+            image: format!("registry.example/{name}:1.3"),
+        },
         ..service(name, 3)
     };
     let failed = "shop/api.1 on alpha: exited with code 1: cannot open\nits configuration";
@@ -146,6 +155,34 @@ fn lists() {
         goes("mail", RolloutState::Paused, "shop/mail.3 on beta: not healthy"),
     ];
     check("services.txt", &super::services(&services, plain()));
+    let version = |version, state, reason: &str| VersionRow {
+        service: "shop/web".parse().expect("a service"),
+        version,
+        state,
+        reason: reason.to_owned(),
+        deployed: NOW - 30 * MINUTE + u64::from(version) * MINUTE,
+        deployed_by: "ada".to_owned(),
+        image: format!("web:{version}"),
+        image_id: None,
+        changes: vec![format!("container.image: \"web:{}\" -> \"web:{version}\"", version - 1)],
+        same_as: None,
+        missing_files: vec![],
+        rollback_target: version == 2,
+    };
+    let versions = [
+        VersionRow { same_as: Some(2), ..version(5, VersionState::Current, "") },
+        version(4, VersionState::RolledBack, ""),
+        version(3, VersionState::Failed, "shop/web.1 on attic: exited with code 1"),
+        version(2, VersionState::Superseded, ""),
+        VersionRow {
+            deployed: 0,
+            deployed_by: String::new(),
+            changes: vec![],
+            missing_files: vec!["secret 'db'".to_owned()],
+            ..version(1, VersionState::Superseded, "")
+        },
+    ];
+    check("versions.txt", &super::versions(&versions, plain()));
     check("nothing.txt", &super::instances(&[], plain()));
 }
 

@@ -6,7 +6,7 @@ use comfy_table::{Cell, Color};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow};
 use vc_protocol::control::{
     EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, NodeRow, ProjectRow,
-    Rollout, RolloutState, ServiceRow, TokenRow, TrustReport, VolumeRow,
+    Rollout, RolloutState, ServiceRow, TokenRow, TrustReport, VersionRow, VersionState, VolumeRow,
 };
 
 use super::Style;
@@ -28,7 +28,10 @@ pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
             } else {
                 running.fg(Color::Green)
             },
-            number(row.healthy),
+            match row.has_healthcheck {
+                true => number(row.healthy),
+                false => number("-"),
+            },
             text(row.ports.join(", ")),
             text(on_partition(row)),
             text(ago(style.now, row.updated)),
@@ -42,13 +45,56 @@ pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
 
 /// Describes the last update; empty when it is complete.
 fn rollout(row: &ServiceRow) -> String {
-    let Rollout { state, done, reason } = &row.rollout;
+    let Rollout { state, done, reason, version, image } = &row.rollout;
     match state {
         RolloutState::Complete => String::new(),
         RolloutState::Updating => format!("updating {done}/{}", row.replicas),
         RolloutState::Paused => format!("paused: {reason}"),
-        RolloutState::RolledBack => format!("rolled back: {reason}"),
+        // A restart fails as an update to the same image.
+        RolloutState::RolledBack if *version == 0 || *image == row.image => {
+            format!("rolled back: {reason}")
+        }
+        RolloutState::RolledBack => {
+            format!("rolled back from version {version} ({image}): {reason}")
+        }
     }
+}
+
+/// Renders `vc history`.
+pub(crate) fn versions(rows: &[VersionRow], style: Style) -> String {
+    let cells = rows.iter().map(|row| {
+        let (word, colour) = match row.state {
+            VersionState::Current => ("current", Color::Green),
+            VersionState::Updating => ("updating", Color::Yellow),
+            VersionState::Failed => ("failed", Color::Red),
+            VersionState::RolledBack => ("rolled back", Color::DarkGrey),
+            VersionState::Superseded => ("superseded", Color::DarkGrey),
+        };
+        let mut notes = vec![match row.reason.as_str() {
+            "" => word.to_owned(),
+            reason => format!("{word}: {reason}"),
+        }];
+        if !row.missing_files.is_empty() {
+            let missing = row.missing_files.join(", ");
+            notes.push(format!("cannot run: the content of its {missing} is no longer kept"));
+        }
+        let mut changes = row.changes.clone();
+        if let Some(same) = row.same_as {
+            changes.insert(0, format!("the same as version {same}"));
+        }
+        vec![
+            number(row.version),
+            match row.deployed {
+                0 => text(""),
+                deployed => text(ago(style.now, deployed)),
+            },
+            text(&row.deployed_by),
+            text(&row.image),
+            lines(&notes).fg(colour),
+            lines(&changes),
+        ]
+    });
+    table(&["VERSION", "DEPLOYED", "BY", "IMAGE", "STATE", "CHANGES"], cells, style)
 }
 
 fn on_partition(row: &ServiceRow) -> &'static str {

@@ -9,7 +9,8 @@ use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
     Change, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, MoveRow,
     NodeRow, PlacementRow, PlanReport, ProjectRow, Reply, Rollout, ServiceDetail, ServiceDiff,
-    ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, VolumeRow,
+    ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, VersionRow,
+    VersionState, VolumeRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{OnPartition, ServiceSpec};
@@ -90,9 +91,11 @@ fn service_row() -> ServiceRow {
         service: service(),
         project: "shop".parse().expect("a name"),
         image: "img".to_owned(),
+        version: 2,
         replicas: 2,
         running: 2,
         healthy: 2,
+        has_healthcheck: true,
         on_partition: OnPartition::Available,
         updated: 7,
         revision: 7,
@@ -135,6 +138,20 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         spec: ServiceSpec::default().into(),
         previous: None,
         instances: vec![],
+    };
+    let version = VersionRow {
+        service: service(),
+        version: 1,
+        state: VersionState::Current,
+        reason: String::new(),
+        deployed: 1,
+        deployed_by: String::new(),
+        image: String::new(),
+        image_id: None,
+        changes: vec![],
+        same_as: None,
+        missing_files: vec![],
+        rollback_target: false,
     };
     let volume = VolumeRow {
         volume: "shop/data".parse().expect("a volume"),
@@ -236,6 +253,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("PlacementRow", fields(&placement)),
         ("UnplacedRow", fields(&unplaced)),
         ("MoveRow", fields(&moved)),
+        ("VersionRow", fields(&version)),
         ("VolumeRow", fields(&volume)),
         ("TokenRow", fields(&token)),
         ("ProjectRow", fields(&project)),
@@ -278,6 +296,7 @@ fn every_row_has_an_example() {
         ("PlacementRow", examples::<PlacementRow>("PlacementRow").len()),
         ("UnplacedRow", examples::<UnplacedRow>("UnplacedRow").len()),
         ("MoveRow", examples::<MoveRow>("MoveRow").len()),
+        ("VersionRow", examples::<VersionRow>("VersionRow").len()),
         ("VolumeRow", examples::<VolumeRow>("VolumeRow").len()),
         ("TokenRow", examples::<TokenRow>("TokenRow").len()),
         ("ProjectRow", examples::<ProjectRow>("ProjectRow").len()),

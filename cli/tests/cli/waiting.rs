@@ -38,9 +38,11 @@ fn service() -> ServiceRow {
         service: "shop/web".parse().expect("a service"),
         project: "shop".parse().expect("a name"),
         image: "img".to_owned(),
+        version: 2,
         replicas: 2,
         running: 2,
         healthy: 2,
+        has_healthcheck: true,
         on_partition: OnPartition::Available,
         updated: 7,
         revision: 7,
@@ -120,7 +122,13 @@ fn instances_that_do_not_run_in_time_are_named() {
 #[test]
 fn a_rolled_back_update_is_an_error_with_its_reason() {
     let reason = "shop/web.1 on alpha: exited with code 1: cannot open its configuration";
-    let rollout = Rollout { state: RolloutState::RolledBack, done: 2, reason: reason.to_owned() };
+    let rollout = Rollout {
+        state: RolloutState::RolledBack,
+        done: 2,
+        reason: reason.to_owned(),
+        version: 3,
+        image: "img:3".to_owned(),
+    };
     let service = ServiceRow { rollout, ..service() };
     let mut plan = member(OURS, 10, vec![]);
     plan.answer = Box::new(move |request| match request {
@@ -134,7 +142,8 @@ fn a_rolled_back_update_is_an_error_with_its_reason() {
         }],
     });
     let error = deploy(&Home::new(), &Node::start(plan), &[]).error();
-    assert_eq!(error, format!("shop/web was rolled back to the previous version: {reason}"));
+    let hint = "see 'vc history shop/web'";
+    assert_eq!(error, format!("shop/web was rolled back to version 2 (img): {reason}; {hint}"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vc_crdt::{
     ClusterChange, FileKey, ImageRecord, JoinKey, JoinRecord, MoveOrder, RevocationKey,
-    TokenRecord, TrustEntry, TrustKey, View, Write,
+    TokenRecord, TrustEntry, TrustKey, VersionKey, VersionRecord, View, Write,
 };
 use vc_protocol::audit::{AuditAction, AuditRow, ChangeRef};
 use vc_protocol::change::{Actor, SignedChange};
@@ -127,6 +127,12 @@ impl AuditTrail {
             let scale = writes.iter().find(|it| it.map == Some("scale") && it.key == key);
             scale.and_then(|it| it.value.clone())
         };
+        // A rollback says so of the version that it replaces.
+        let replaced = writes.iter().filter(|it| it.map == Some("history"));
+        let rolled_back: BTreeSet<String> = replaced
+            .filter(|it| it.value.as_deref().is_some_and(says_rolled_back))
+            .filter_map(|it| Some(it.key.parse::<VersionKey>().ok()?.service.to_string()))
+            .collect();
         let mut effects = Vec::new();
         for Write { map, key, value } in &writes {
             let Some(map) = *map else {
@@ -136,6 +142,10 @@ impl AuditTrail {
             };
             let after: Option<Value> =
                 value.as_ref().map(|text| serde_json::from_str(text).unwrap_or_default());
+            // That a version is replaced is said with the service.
+            if map == "history" {
+                continue;
+            }
             let entry = (map, key.clone());
             let before = match &after {
                 // That it is there suffices: contents may be large.
@@ -150,7 +160,9 @@ impl AuditTrail {
             if map == "scale" && comes_or_goes.contains(key) && scales.contains_key(key) {
                 continue;
             }
-            effects.extend(effect(map, key, before.as_ref(), after.as_ref(), replicas(key), view));
+            let (before, after) = (before.as_ref(), after.as_ref());
+            let by_rollback = rolled_back.contains(key.as_str());
+            effects.extend(effect(map, key, before, after, replicas(key), by_rollback, view));
         }
         effects
     }
@@ -163,6 +175,7 @@ fn effect(
     before: Option<&Value>,
     after: Option<&Value>,
     replicas: Option<String>,
+    by_rollback: bool,
     view: &View,
 ) -> Option<Effect> {
     use AuditAction as A;
@@ -179,6 +192,7 @@ fn effect(
                 return Effect::of(service, A::ServiceDeployed, text);
             };
             let (verb, mut details) = revision(before, after);
+            let verb = if by_rollback { "rolled back" } else { verb };
             let (from, to) = (image(before), image(after));
             let id = |of: &Value| text_at(of, &["spec", "container", "image_id"]);
             if from != to {
@@ -324,6 +338,11 @@ fn revision(before: &Value, after: &Value) -> (&'static str, Vec<String>) {
         _ => "updated",
     };
     (verb, fields)
+}
+
+/// Returns whether the JSON of a replaced version says that a rollback replaced it.
+fn says_rolled_back(version: &str) -> bool {
+    serde_json::from_str::<VersionRecord>(version).is_ok_and(|it| it.rolled_back)
 }
 
 fn at<'a>(value: &'a Value, path: &[&str]) -> &'a Value {

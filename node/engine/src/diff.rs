@@ -62,6 +62,20 @@ fn of_service(view: &View, wanted: &Deployment, show_values: bool) -> ServiceDif
     ServiceDiff { service: service.clone(), created: held.is_none(), changes }
 }
 
+/// Returns a line for each difference between two versions of a service, beside the restart counter. Without `values`, those of
+/// environment variables are neither shown nor compared.
+pub(crate) fn changes(before: &ServiceSpec, after: &ServiceSpec, values: bool) -> Vec<String> {
+    let of = |spec: &ServiceSpec| {
+        let mut spec = spec.clone();
+        spec.container.force_update = 0;
+        if !values {
+            mask_environment(&mut spec.container.environment);
+        }
+        spec
+    };
+    between(&of(before), &of(after))
+}
+
 /// Returns a line for each difference between two specs.
 fn between(before: &ServiceSpec, after: &ServiceSpec) -> Vec<String> {
     let mut lines = Vec::new();

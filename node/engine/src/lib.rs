@@ -14,6 +14,7 @@ pub mod events;
 mod failure_detector;
 mod file_access;
 mod heartbeat;
+pub mod history;
 mod identity;
 mod interface;
 mod mutation;

@@ -13,6 +13,7 @@ mod tokens;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use vc_crdt::{
     ClusterState, FileKey, ImageRecord, JoinRecord, MoveOrder, RevocationKey, SealedFile,
@@ -24,7 +25,10 @@ use vc_protocol::control::Change;
 use vc_protocol::spec::{Deployment, ProjectPolicy, ServiceSpec};
 use vc_protocol::{Millis, Name, NodeId, ServiceKey, VolumeKey};
 
+use crate::history;
+
 pub use error::MutationError;
+pub(crate) use files::mounted as mounted_files;
 pub use find::{FindError, find_node, find_service, find_services};
 pub use trust::NewSigningKey;
 
@@ -74,10 +78,14 @@ pub enum Mutation {
         /// The service.
         service: String,
     },
-    /// Makes the previous spec current.
+    /// Deploys an earlier version again.
     Rollback {
         /// The service.
         service: String,
+        /// Number of the version; `None` for the newest before the one in effect that did not fail.
+        version: Option<u32>,
+        /// The projects that the user may see; `None` for all.
+        projects: Option<BTreeSet<Name>>,
     },
     /// Writes the move orders that even out the load of the nodes.
     Rebalance,
@@ -199,6 +207,7 @@ impl Mutation {
                 for service in &found {
                     state.services.remove(service);
                     state.scale.remove(service);
+                    history::forget(&mut state, service);
                 }
                 files::drop_unused(view, &mut state);
                 found.into_iter().map(|service| Change::Removed { service }).collect()
@@ -228,9 +237,13 @@ impl Mutation {
                 let service = find(view, service)?;
                 vec![revision::restart(view, &mut state, &service, by, now)?]
             }
-            Self::Rollback { service } => {
+            Self::Rollback { service, version, projects } => {
                 let service = find(view, service)?;
-                vec![revision::roll_back(view, &mut state, &service, by, now)?]
+                let change = revision::roll_back(view, &mut state, &service, *version, by, now)?;
+                let ports = state.services.get(&service).map(|it| it.spec.ports.clone());
+                ports::check(&state, &service, &ports.unwrap_or_default(), projects.as_ref())?;
+                files::drop_unused(view, &mut state);
+                vec![change]
             }
             Self::Rebalance => order_moves(view, &mut state),
             Self::Leave { node, force } => {
@@ -339,7 +352,12 @@ fn deploy(
         changes.push(revision::deploy(view, state, deployment, by, now)?);
     }
     files::drop_unused(view, state);
-    let bytes = files::added_bytes(&view.cluster, state);
+    let mut bytes = files::added_bytes(&view.cluster, state);
+    if bytes > files::MAX_DEPLOY_BYTES {
+        // The versions that it replaces are not worth refusing it.
+        state.history = Arc::clone(&view.cluster.history);
+        bytes = files::added_bytes(&view.cluster, state);
+    }
     if bytes > files::MAX_DEPLOY_BYTES {
         return Err(MutationError::DeploymentTooLarge { bytes });
     }

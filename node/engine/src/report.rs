@@ -1,13 +1,14 @@
 //! The rows that users see, computed from a view and volatile data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::liveness::accuses;
 use vc_crdt::{NodeState, TrustEntry, TrustKey, View};
 use vc_placement::{Plan, Refusal, Relocation, rebalance as relocations};
 use vc_protocol::control::{
-    InstanceRow, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ServiceDetail,
-    ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, VolumeRow,
+    InstanceRow, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, RolloutState,
+    ServiceDetail, ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow,
+    VolumeRow,
 };
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
@@ -17,6 +18,7 @@ use vc_protocol::{
     ClusterId, InstanceId, Millis, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey,
 };
 
+use crate::history;
 use crate::interface::Vitals;
 use crate::mutation::mounting;
 use crate::problems::problems;
@@ -121,30 +123,41 @@ fn unclaimed(view: &View, slot: &Slot, node: Option<NodeId>, reason: String) -> 
 /// Returns a row for every service.
 pub fn services(view: &View) -> Vec<ServiceRow> {
     let instances = instances(view);
+    // An old instance serves until its successor does; during a start-first update there are two.
     let count = |service: &ServiceKey, fits: &dyn Fn(&InstanceRow) -> bool| {
-        let rows =
-            instances.iter().filter(|row| row.service == *service && row.current && fits(row));
-        u32::try_from(rows.count()).unwrap_or(u32::MAX)
+        let replicas = view.cluster.replicas(service);
+        let rows = instances.iter().filter(|row| row.service == *service && fits(row));
+        let serving: BTreeSet<u32> = rows.map(|row| row.replica).collect();
+        u32::try_from(serving.range(..=replicas).count()).unwrap_or(u32::MAX)
     };
     let row = |(key, record): (&ServiceKey, &Stored<vc_crdt::ServiceRecord>)| {
-        let checked = record.spec.container.has_healthcheck();
-        let ports = view.spec(key).map(|spec| spec.ports.as_slice()).unwrap_or_default();
+        let spec = view.spec(key).unwrap_or(&record.spec);
+        let checked = spec.container.has_healthcheck();
+        let versions = history::versions(view, key);
+        let mut rollout = Rollout::of(view, key).map(|it| it.report()).unwrap_or_default();
+        if let Some(leads_to) = versions.last().filter(|_| rollout.state != RolloutState::Complete)
+        {
+            rollout.version = leads_to.record.number;
+            rollout.image = record.spec.container.image.clone();
+        }
         ServiceRow {
             service: key.clone(),
             project: key.project.clone(),
-            image: record.spec.container.image.clone(),
+            image: spec.container.image.clone(),
+            version: history::in_effect(&versions).map_or(0, |it| it.record.number),
             replicas: view.cluster.replicas(key),
             running: count(key, &|row| row.state.is_running()),
             healthy: count(key, &|row| match row.state {
                 InstanceState::Healthy => true,
-                InstanceState::Running => !checked,
+                InstanceState::Running => !checked || !row.current,
                 _ => false,
             }),
-            on_partition: record.spec.on_partition,
+            has_healthcheck: checked,
+            on_partition: spec.on_partition,
             revision: record.revision,
             updated: record.updated,
-            ports: ports.iter().map(ToString::to_string).collect(),
-            rollout: Rollout::of(view, key).map(|rollout| rollout.report()).unwrap_or_default(),
+            ports: spec.ports.iter().map(ToString::to_string).collect(),
+            rollout,
         }
     };
     view.cluster.services.iter().map(row).collect()
@@ -156,11 +169,12 @@ pub fn inspect(view: &View, service: &ServiceKey) -> Option<ServiceDetail> {
     let row = services(view).into_iter().find(|row| row.service == *service)?;
     let mut instances = instances(view);
     instances.retain(|row| row.service == *service);
+    let versions = history::versions(view, service);
     Some(ServiceDetail {
         row,
         deployed_by: record.deployed_by.clone(),
-        spec: record.spec.clone(),
-        previous: record.previous.clone(),
+        spec: view.spec(service).unwrap_or(&record.spec).clone(),
+        previous: history::rollback_target(&versions).map(|it| it.record.spec.clone()),
         instances,
     })
 }

@@ -138,6 +138,7 @@ impl<'a> Rollout<'a> {
 
     /// Returns the row for users.
     pub(crate) fn report(&self) -> Report {
-        Report { state: self.state, done: self.available, reason: self.reason.clone() }
+        let (state, done, reason) = (self.state, self.available, self.reason.clone());
+        Report { state, done, reason, ..Report::default() }
     }
 }

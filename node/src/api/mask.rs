@@ -1,7 +1,7 @@
 //! Masks what a user may not see.
 
 use vc_engine::remove_output;
-use vc_protocol::control::{EventRow, InstanceRow, ServiceRow, StatusReport};
+use vc_protocol::control::{EventRow, InstanceRow, ServiceRow, StatusReport, VersionRow};
 
 use crate::auth::Rights;
 
@@ -22,6 +22,13 @@ pub(super) fn instances(rights: &Rights, rows: &mut [InstanceRow]) {
 pub(super) fn services(rights: &Rights, rows: &mut [ServiceRow]) {
     if !rights.may_read_logs() {
         rows.iter_mut().for_each(|row| remove_output(&mut row.rollout.reason));
+    }
+}
+
+/// Masks why updates to versions failed.
+pub(super) fn versions(rights: &Rights, rows: &mut [VersionRow]) {
+    if !rights.may_read_logs() {
+        rows.iter_mut().for_each(|row| remove_output(&mut row.reason));
     }
 }
 

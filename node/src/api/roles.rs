@@ -38,6 +38,7 @@ fn needs(request: &Request) -> Needs {
         Request::Inspect { show_values: true, .. } => (UserRole::Deployer, false),
         Request::Plan { .. }
         | Request::Inspect { .. }
+        | Request::History { .. }
         | Request::Images
         | Request::Volumes
         | Request::Projects
@@ -59,6 +60,7 @@ fn needs(request: &Request) -> Needs {
         | Request::Scale { .. }
         | Request::Restart { .. }
         | Request::Rollback { .. }
+        | Request::RollbackTo { .. }
         | Request::Rebalance { .. }
         | Request::PushImage(_)
         | Request::RemoveVolume { .. }
@@ -123,6 +125,7 @@ mod tests {
             r#""volumes""#.to_owned(),
             r#""services""#.to_owned(),
             r#""instances","service":null"#.to_owned(),
+            r#""history","service":"web""#.to_owned(),
             r#""nodes""#.to_owned(),
             r#""status""#.to_owned(),
             r#""watch","services":[]"#.to_owned(),
@@ -143,6 +146,7 @@ mod tests {
             r#""rebalance","apply":false"#.to_owned(),
             r#""scale","service":"web","replicas":2"#.to_owned(),
             r#""remove","service":"web""#.to_owned(),
+            r#""rollback_to","service":"web","version":2"#.to_owned(),
             r#""push_image","id":"sha256:a","reference":"web:1","size":1"#.to_owned(),
             r#""remove_volume","volume":"shop/data""#.to_owned(),
             concat!(

@@ -46,6 +46,8 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Inspect { service, .. }
         | Request::Restart { service, .. }
         | Request::Rollback { service, .. }
+        | Request::RollbackTo { service, .. }
+        | Request::History { service }
         | Request::Scale { service, .. }
         | Request::Remove { service } => Touches::Named(service),
         Request::Exec(exec) => Touches::Named(&mut exec.service),
@@ -172,6 +174,8 @@ mod tests {
             | Request::Inspect { .. }
             | Request::Restart { .. }
             | Request::Rollback { .. }
+            | Request::RollbackTo { .. }
+            | Request::History { .. }
             | Request::Scale { .. }
             | Request::Remove { .. }
             | Request::RemoveVolume { .. }
@@ -222,6 +226,8 @@ mod tests {
             named("inspect"),
             named("restart"),
             named("rollback"),
+            json!({"op": "rollback_to", "service": web, "version": 2}),
+            named("history"),
             named("remove"),
             json!({"op": "remove", "service": format!("{project}/")}),
             named("instances"),
@@ -319,7 +325,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 40, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 42, "an example of each request: {ops:?}");
     }
 
     #[test]

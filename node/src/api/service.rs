@@ -171,7 +171,11 @@ impl ControlService {
                 self.scale(user, service, replicas, force).await
             }
             Request::Restart { service, force } => self.restart(user, service, force).await,
-            Request::Rollback { service, force } => self.rollback(user, service, force).await,
+            Request::Rollback { service, force } => self.rollback(user, service, None, force).await,
+            Request::RollbackTo { service, version, force } => {
+                self.rollback(user, service, Some(version), force).await
+            }
+            Request::History { service } => self.history(user, &service),
             Request::Remove { service } => {
                 self.cluster.mutate(user, Mutation::Remove(service)).await
             }

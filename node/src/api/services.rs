@@ -3,6 +3,7 @@
 use std::iter;
 
 use vc_crdt::View;
+use vc_engine::history::{history, rollback_spec};
 use vc_engine::{FindError, Mutation, report};
 use vc_protocol::control::{Change, Reply};
 use vc_protocol::spec::{Deployment, FileContent, ServiceSpec};
@@ -207,24 +208,34 @@ impl ControlService {
         self.cluster.mutate(user, Mutation::Restart { service }).await
     }
 
-    /// Returns a service to its previous spec.
+    /// Returns a service to an earlier version; `None` for the newest that did not fail.
     pub(super) async fn rollback(
         &self,
         user: &User,
         service: String,
+        version: Option<u32>,
         force: bool,
     ) -> Result<Reply, ApiError> {
         let view = self.cluster.latest().view;
         // One that is not found has no instances either; the mutation says why.
         if let Ok(key) = vc_engine::find_service(&view.cluster, &service) {
-            privileges::check_rollback(&user.rights, &view, &key)?;
-            let record = view.cluster.services.get(&key);
-            let previous = record.and_then(|record| record.previous.as_ref());
+            privileges::check_rollback(&user.rights, &view, &key, version)?;
             if !force && view.cluster.replicas(&key) > 0 {
-                self.check_version(&view, &key, previous).await?;
+                let target = rollback_spec(&view, &key, version);
+                self.check_version(&view, &key, target.as_ref()).await?;
             }
         }
-        self.cluster.mutate(user, Mutation::Rollback { service }).await
+        let projects = user.rights.projects().cloned();
+        self.cluster.mutate(user, Mutation::Rollback { service, version, projects }).await
+    }
+
+    /// Lists the versions of a service.
+    pub(super) fn history(&self, user: &User, service: &str) -> Result<Reply, ApiError> {
+        let view = self.cluster.view_of(user);
+        let key = vc_engine::find_service(&view.cluster, service)?;
+        let mut rows = history(&view, &key, user.rights.may_see_values());
+        mask::versions(&user.rights, &mut rows);
+        Ok(Reply::History(rows))
     }
 
     /// Evens out the load of nodes, or with `apply` unset lists what would move.

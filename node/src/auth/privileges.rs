@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use vc_crdt::View;
+use vc_engine::history;
 use vc_protocol::spec::{ContainerSpec, Deployment, Privilege, ProjectPolicy};
 use vc_protocol::token::UserRole;
 use vc_protocol::{ApiError, ErrorCode, InstanceId, ServiceKey};
@@ -77,19 +78,19 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Checks that the user may return a service to its previous spec.
+/// Checks that the user may return a service to a version; `None` for the one that a rollback chooses.
 pub(crate) fn check_rollback(
     rights: &Rights,
     view: &View,
     service: &ServiceKey,
+    version: Option<u32>,
 ) -> Result<(), PrivilegeError> {
-    let record = view.cluster.services.get(service);
-    let previous = record.and_then(|record| record.previous.as_ref());
-    let Some(previous) = previous.filter(|_| rights.role < UserRole::Admin) else { return Ok(()) };
-    if view.spec(service).is_some_and(|held| held.container == previous.container) {
+    let target = history::rollback_spec(view, service, version);
+    let Some(target) = target.filter(|_| rights.role < UserRole::Admin) else { return Ok(()) };
+    if view.spec(service).is_some_and(|held| held.container == target.container) {
         return Ok(());
     }
-    check_container(rights, view, service, &previous.container).map(drop)
+    check_container(rights, view, service, &target.container).map(drop)
 }
 
 /// The container of an instance has more than its user may use.
@@ -290,7 +291,7 @@ mod tests {
     fn a_deployer_returns_to_a_previous_spec_that_the_policy_allows() {
         let versions = || Some((spec(&[]), Some(spec(&["/srv/x"]))));
         let rollback = |role, policy: &[&str]| {
-            check_rollback(&rights(role), &view(policy, versions()), &key())
+            check_rollback(&rights(role), &view(policy, versions()), &key(), None)
         };
         assert_eq!(rollback(UserRole::Deployer, &["host-paths=/srv"]), Ok(()));
         assert_eq!(rollback(UserRole::Admin, &[]), Ok(()));

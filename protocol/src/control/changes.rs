@@ -55,10 +55,13 @@ pub enum Change {
         /// The service.
         service: ServiceKey,
     },
-    /// The previous spec is in effect again.
+    /// An earlier version is deployed again.
     RolledBack {
         /// The service.
         service: ServiceKey,
+        /// Its number; 0 from older nodes.
+        #[serde(default)]
+        version: u32,
     },
     /// A slot moves to another node, at the order of a rebalance.
     Moving {
@@ -167,8 +170,11 @@ impl fmt::Display for Change {
             Self::Scaled { service, from, to } => write!(f, "{service} scaled from {from} to {to}"),
             Self::Removed { service } => write!(f, "{service} removed"),
             Self::Restarting { service } => write!(f, "{service} is restarting"),
-            Self::RolledBack { service } => {
+            Self::RolledBack { service, version: 0 } => {
                 write!(f, "{service} rolled back to the previous version")
+            }
+            Self::RolledBack { service, version } => {
+                write!(f, "{service} rolled back to version {version}")
             }
             Self::Moving { slot, from_name, to_name, reason, .. } => {
                 write!(f, "{slot} moves from {from_name} to {to_name}: {reason}")

@@ -16,14 +16,20 @@ pub struct ServiceRow {
     pub service: ServiceKey,
     /// The Compose project of the service.
     pub project: Name,
-    /// Image reference of its containers.
+    /// Image reference of the version in effect.
     pub image: String,
+    /// Number of the version in effect; 0 from older nodes.
+    #[serde(default)]
+    pub version: u32,
     /// Desired number of replicas.
     pub replicas: u32,
-    /// Number of running replicas.
+    /// Number of running replicas, of whatever version.
     pub running: u32,
     /// Number of running replicas whose healthcheck passes, or that have none.
     pub healthy: u32,
+    /// Whether the version in effect has a healthcheck; `true` from older nodes, which do not say.
+    #[serde(default = "yes")]
+    pub has_healthcheck: bool,
     /// Behaviour during a network partition.
     pub on_partition: OnPartition,
     /// Time of the last deployment, by the clock of the node that took the command.
@@ -47,6 +53,16 @@ pub struct Rollout {
     pub done: u32,
     /// Why it failed; empty if it did not.
     pub reason: String,
+    /// Number of the version that an update which is not complete leads to, or that failed; 0 without one.
+    #[serde(default)]
+    pub version: u32,
+    /// Image reference of that version; empty without one.
+    #[serde(default)]
+    pub image: String,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The state of an update.
@@ -75,6 +91,51 @@ pub struct ServiceDiff {
     pub changes: Vec<String>,
 }
 
+/// A version of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRow {
+    /// The service as `project/service`.
+    pub service: ServiceKey,
+    /// Its number, from 1; a later version has a higher one.
+    pub version: u32,
+    /// What became of it.
+    pub state: VersionState,
+    /// Why its update failed, or was not completed; empty otherwise.
+    pub reason: String,
+    /// Time of its last deployment, by the clock of the node that took the command; 0 if it is not known.
+    pub deployed: Millis,
+    /// Name of the user that deployed it; empty if it is not known.
+    pub deployed_by: String,
+    /// Image reference of its containers.
+    pub image: String,
+    /// The image that it is pinned to, as `sha256:…`.
+    pub image_id: Option<String>,
+    /// One line for each difference to the version listed before it, as in [`ServiceDiff::changes`].
+    pub changes: Vec<String>,
+    /// The newest version before it that is the same, as after a rollback.
+    pub same_as: Option<u32>,
+    /// Secrets and configs whose content is no longer kept: it cannot be returned to.
+    pub missing_files: Vec<String>,
+    /// Whether `vc rollback` without `--to` returns to it.
+    pub rollback_target: bool,
+}
+
+/// What became of a version of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VersionState {
+    /// It is in effect.
+    Current,
+    /// Instances are being updated to it.
+    Updating,
+    /// Its update failed.
+    Failed,
+    /// A rollback replaced it.
+    RolledBack,
+    /// Another deployment replaced it.
+    Superseded,
+}
+
 /// The details of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceDetail {
@@ -82,9 +143,9 @@ pub struct ServiceDetail {
     pub row: ServiceRow,
     /// Name of the user that deployed it.
     pub deployed_by: String,
-    /// The spec as it was deployed.
+    /// The spec in effect: the deployed one, or the one that a failed update has rolled back to.
     pub spec: Stored<ServiceSpec>,
-    /// The previous spec, the target of `vc rollback`.
+    /// The spec that `vc rollback` returns to.
     pub previous: Option<Stored<ServiceSpec>>,
     /// The slots with their instances.
     pub instances: Vec<InstanceRow>,

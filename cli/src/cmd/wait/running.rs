@@ -1,6 +1,6 @@
 //! Waits until services run their new version and are available.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use vc_client::text::one_line;
@@ -107,7 +107,10 @@ impl Condition for Running {
     fn evaluate(&mut self, services: Vec<ServiceRow>, rows: Vec<InstanceRow>) -> Progress {
         let tally = Tally::of(&self.targets, &services, &rows);
         let current = rows.iter().filter(|row| row.current);
-        let states = current.map(|row| (slot(row), describe(row) + &on_node(row))).collect();
+        // After a rollback these are the instances of before, and the error says all.
+        let current = current.filter(|row| !is_rolled_back(&services, row));
+        let line = |row| describe_version(&services, row) + &on_node(row);
+        let states = current.map(|row| (slot(row), line(row))).collect();
         let seen = || services.iter().map(|row| (row.service.clone(), row.revision));
         let known = self.revisions.get_or_insert_with(|| seen().collect());
         let behind = services.len() < known.len()
@@ -126,8 +129,8 @@ impl Condition for Running {
 /// Why a deployment failed.
 #[derive(Debug, thiserror::Error)]
 enum DeployError {
-    #[error("{service} was rolled back to the previous version: {reason}")]
-    RolledBack { service: ServiceKey, reason: String },
+    #[error("{service} was rolled back to {to}: {reason}")]
+    RolledBack { service: ServiceKey, to: String, reason: String },
     #[error("the update of {service} is paused: {reason}")]
     Paused { service: ServiceKey, reason: String },
     #[error("{state} and was restarted {restarts} times")]
@@ -137,9 +140,9 @@ enum DeployError {
 impl From<DeployError> for ApiError {
     fn from(error: DeployError) -> Self {
         let hint = match &error {
-            DeployError::RolledBack { .. } => String::new(),
+            DeployError::RolledBack { service, .. } => format!("see 'vc history {service}'"),
             DeployError::Paused { service, .. } => format!(
-                "see 'vc ps {service}'; 'vc rollback {service}' returns to the previous version"
+                "see 'vc ps {service}'; 'vc rollback {service}' returns to the version before"
             ),
             DeployError::CrashLoop { service, .. } => format!("see 'vc logs {service}'"),
         };
@@ -156,7 +159,11 @@ fn check_failed(
         let (service, reason) = (row.service.clone(), one_line(&row.rollout.reason));
         match row.rollout.state {
             RolloutState::RolledBack => {
-                return Err(DeployError::RolledBack { service, reason });
+                let to = match row.version {
+                    0 => "the previous version".to_owned(),
+                    version => format!("version {version} ({})", one_line(&row.image)),
+                };
+                return Err(DeployError::RolledBack { service, to, reason });
             }
             RolloutState::Paused => {
                 return Err(DeployError::Paused { service, reason });
@@ -180,8 +187,13 @@ fn check_failed(
 /// Counts the instances of the targets.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
+    /// Replicas that run, of whatever version.
     running: usize,
+    /// Replicas whose instance of the new version is available.
+    updated: usize,
     total: usize,
+    /// Whether instances of the version before are there.
+    has_old: bool,
     /// What is missing, one entry per instance.
     missing: Vec<String>,
 }
@@ -207,20 +219,26 @@ impl Tally {
             _ => false,
         };
         let mut current = 0;
+        let mut running = BTreeSet::new();
         for row in rows {
             let surplus = replicas.is_some_and(|replicas| row.replica > replicas);
+            if !surplus && (row.state.is_running() || row.state == InstanceState::Completed) {
+                running.insert(row.replica);
+            }
             if !row.current || surplus {
+                self.has_old |= !row.current;
                 self.missing
                     .push(format!("{service}.{} still runs the previous version", row.replica));
                 continue;
             }
             current += 1;
             if good(row.state) && row.available {
-                self.running += 1;
+                self.updated += 1;
             } else {
                 self.missing.push(describe(row));
             }
         }
+        self.running += running.len();
         let updating = |row: &ServiceRow| {
             row.service == *service && row.rollout.state == RolloutState::Updating
         };
@@ -235,7 +253,28 @@ impl Tally {
     }
 
     fn count(&self) -> String {
-        format!("{}/{} running", self.running, self.total)
+        let Self { running, updated, total, has_old, .. } = self;
+        let rest = match (running == updated, has_old) {
+            (true, _) => String::new(),
+            (false, true) => format!(", {updated} updated"),
+            (false, false) => format!(", {updated} available"),
+        };
+        format!("{running}/{total} running{rest}")
+    }
+}
+
+/// Returns whether the update of an instance's service was rolled back.
+fn is_rolled_back(services: &[ServiceRow], row: &InstanceRow) -> bool {
+    let mut rows = services.iter().filter(|it| it.service == row.service);
+    rows.any(|it| it.rollout.state == RolloutState::RolledBack)
+}
+
+/// Describes an instance of a service that has had several versions with its version: `shop/web.2 of version 3 is running`.
+fn describe_version(services: &[ServiceRow], row: &InstanceRow) -> String {
+    let version = services.iter().find(|it| it.service == row.service).map_or(0, |it| it.version);
+    match version {
+        0 | 1 => describe(row),
+        version => format!("{} of version {version} is {}", slot(row), describe_state(row)),
     }
 }
 

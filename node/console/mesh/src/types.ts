@@ -34,19 +34,28 @@ export interface Rollout {
   done: number
   /** Why it failed; empty if it did not. */
   reason: string
+  /** Number of the version that the update leads or led to; missing or 0 when it is complete. */
+  version?: number
+  /** Image reference of that version. */
+  image?: string
 }
 
 /** A service. */
 export interface ServiceRow {
   service: ServiceKey
   project: string
+  /** Image reference of the version in effect. */
   image: string
+  /** Number of the version in effect; missing from older nodes. */
+  version?: number
   /** Desired number of replicas. */
   replicas: number
-  /** Number of running replicas. */
+  /** Number of running replicas, of whatever version. */
   running: number
   /** Number of running replicas whose healthcheck passes, or that have none. */
   healthy: number
+  /** Whether the version in effect has a healthcheck; missing from older nodes. */
+  has_healthcheck?: boolean
   /** Behaviour during a network partition. */
   on_partition: string
   updated: Millis
@@ -208,9 +217,32 @@ export interface ServiceDetail {
   /** Name of the user that deployed it. */
   deployed_by: string
   spec: ServiceSpec
-  /** The previous spec, the target of a rollback. */
+  /** The spec that a rollback returns to. */
   previous: ServiceSpec | null
   instances: InstanceRow[]
+}
+
+/** A version of a service. */
+export interface VersionRow {
+  service: ServiceKey
+  /** Its number, from 1; a later version has a higher one. */
+  version: number
+  state: 'current' | 'updating' | 'failed' | 'rolled_back' | 'superseded'
+  /** Why its update failed, or was not completed; empty otherwise. */
+  reason: string
+  /** Its last deployment; 0 if it is not known. */
+  deployed: Millis
+  deployed_by: string
+  image: string
+  image_id: string | null
+  /** One line for each difference to the version listed before it. */
+  changes: string[]
+  /** The newest version before it with the same spec. */
+  same_as: number | null
+  /** Secrets and configs whose content is no longer kept: it cannot be returned to. */
+  missing_files: string[]
+  /** Whether a rollback that names no version returns to it. */
+  rollback_target: boolean
 }
 
 /** A placed slot. */
@@ -357,7 +389,8 @@ export type Request =
   | { op: 'instances'; service: string | null }
   /** `show_values`: whether the values of environment variables are to be shown, which are `***` otherwise; needs a deployer. */
   | { op: 'inspect'; service: string; show_values?: boolean }
-  | { op: 'restart' | 'rollback' | 'remove'; service: string }
+  | { op: 'restart' | 'rollback' | 'remove' | 'history'; service: string }
+  | { op: 'rollback_to'; service: string; version: number }
   | { op: 'scale'; service: string; replicas: number }
   | { op: 'rebalance'; apply: boolean }
   | { op: 'plan'; deployments: Deployment[] }
@@ -383,8 +416,9 @@ export type Request =
 
 /** One thing that a command changed, or left as it is. Later versions may send kinds that are not listed. */
 export type Change =
-  | { change: 'created' | 'redeployed' | 'removed' | 'restarting' | 'rolled_back'; service: ServiceKey }
+  | { change: 'created' | 'redeployed' | 'removed' | 'restarting'; service: ServiceKey }
   | { change: 'updated' | 'unchanged'; service: ServiceKey; note?: string }
+  | { change: 'rolled_back'; service: ServiceKey; version?: number }
   | { change: 'scaled'; service: ServiceKey; from: number; to: number }
   | { change: 'moving'; slot: string; from: string; from_name: string; to: string; to_name: string; reason: string }
   | { change: 'drained' | 'undrained'; node: string; node_name: string }
@@ -406,6 +440,7 @@ export type Reply =
   | { reply: 'watched'; value: { services: ServiceRow[]; instances: InstanceRow[] } }
   | { reply: 'diff'; value: ServiceDiff[] }
   | { reply: 'service'; value: ServiceDetail }
+  | { reply: 'history'; value: VersionRow[] }
   | { reply: 'moves'; value: MoveRow[] }
   | { reply: 'images'; value: ImageRow[] }
   | { reply: 'volumes'; value: VolumeRow[] }

@@ -16,7 +16,7 @@ export function changeLine(change: Change): string {
     case 'restarting':
       return `${change.service} is restarting`
     case 'rolled_back':
-      return `${change.service} rolled back to the previous version`
+      return `${change.service} rolled back to ${change.version ? `version ${change.version}` : 'the previous version'}`
     case 'moving':
       return `${change.slot} moves from ${change.from_name} to ${change.to_name}: ${change.reason}`
     case 'drained':

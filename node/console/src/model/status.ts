@@ -20,7 +20,9 @@ export function serviceStatus(row: ServiceRow, instances: readonly InstanceRow[]
   const ready = own.filter((it) => isReady(it, row)).length
   if (ready >= row.replicas) {
     if (row.rollout.state === 'rolled_back') return { tone: 'warn', label: 'rolled back' }
-    return { tone: 'good', label: own.every((it) => it.state === 'completed') ? 'completed' : 'healthy' }
+    if (own.every((it) => it.state === 'completed')) return { tone: 'good', label: 'completed' }
+    // Running is not health where nothing checks it.
+    return { tone: 'good', label: row.has_healthcheck === false ? 'running' : 'healthy' }
   }
   if (own.some((it) => it.state === 'failed' || it.state === 'unhealthy')) {
     return ready === 0 ? { tone: 'bad', label: 'failing' } : { tone: 'warn', label: 'degraded' }
@@ -32,7 +34,7 @@ export function serviceStatus(row: ServiceRow, instances: readonly InstanceRow[]
 /** Returns whether an instance serves. In a service's row, running instances without a healthcheck count as healthy. */
 function isReady(it: InstanceRow, row: ServiceRow): boolean {
   if (it.state === 'healthy' || it.state === 'completed') return true
-  return it.state === 'running' && row.healthy >= row.running
+  return it.state === 'running' && !(row.has_healthcheck ?? row.healthy < row.running)
 }
 
 /** Returns the status of an instance at `now`, milliseconds since the epoch. */

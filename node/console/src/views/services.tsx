@@ -89,7 +89,7 @@ export function Image({ reference }: { reference: string }) {
 
 /** Shows the progress or failure of the last update; nothing once it is complete. */
 export function RolloutLine({ row }: { row: ServiceRow }) {
-  const { state, done, reason } = row.rollout
+  const { state, done, reason, image } = row.rollout
   switch (state) {
     case 'complete':
       return null
@@ -102,6 +102,10 @@ export function RolloutLine({ row }: { row: ServiceRow }) {
     case 'paused':
       return <p class="rollout bad-text">The update is paused: {reason}</p>
     case 'rolled_back':
-      return <p class="rollout warn-text">The update was rolled back: {reason}</p>
+      return (
+        <p class="rollout warn-text">
+          The update{image && image !== row.image && ` to ${image}`} was rolled back: {reason}
+        </p>
+      )
   }
 }

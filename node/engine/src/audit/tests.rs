@@ -1,5 +1,6 @@
-use vc_crdt::{ClusterState, KnownVersions, Replica, ServiceRecord, Tombstone};
+use vc_crdt::{ClusterState, KnownVersions, NodeState, Replica, ServiceRecord, Tombstone};
 use vc_protocol::change::Subject;
+use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::ServiceSpec;
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, Stored};
@@ -121,6 +122,50 @@ fn changes_are_told_in_words_without_values() {
         state.scale.remove(&web);
     });
     assert_eq!(gone, ["removed shop/web"]);
+}
+
+#[test]
+fn a_rollback_to_an_older_version_is_told_as_one() {
+    let web: ServiceKey = "shop/web".parse().expect("a service");
+    let mut author = replica(1);
+    for n in [1, 2] {
+        let supports = KnownVersions::default().supports();
+        let info = Some(NodeInfo { supports, ..NodeInfo::for_tests("a") });
+        let state = NodeState { info, ..NodeState::default() };
+        let mut of = replica(n);
+        let change = of.start_generation(&state, 0, 1).expect("writes").expect("a change");
+        author.receive(of.batch(vec![change]));
+    }
+    author.upgrade().expect("upgraded");
+    let mut trail = AuditTrail::default();
+    let mut image = |by_rollback: bool, image: &str| {
+        let signed = write(
+            &mut author,
+            |state| {
+                let replaced = state.services.get(&web).map(|held| VersionRecord {
+                    number: 1,
+                    spec: held.spec.clone(),
+                    deployed: 1,
+                    deployed_by: "ann".to_owned(),
+                    complete: true,
+                    failed: None,
+                    rolled_back: by_rollback,
+                });
+                let revision = state.history.len() as u64;
+                let key = VersionKey { service: web.clone(), revision };
+                std::sync::Arc::make_mut(&mut state.history)
+                    .extend(replaced.map(|replaced| (key, replaced)));
+                service(state, |spec| spec.container.image = image.to_owned());
+            },
+            5,
+        );
+        trail.accept(&signed, &View::of(&author));
+        texts(&mut trail).remove(0)
+    };
+    image(false, "web:1");
+    assert_eq!(image(false, "web:2"), "updated shop/web (image web:1 -> web:2)");
+    assert_eq!(image(false, "web:3"), "updated shop/web (image web:2 -> web:3)");
+    assert_eq!(image(true, "web:1"), "rolled back shop/web (image web:3 -> web:1)");
 }
 
 #[test]

@@ -58,11 +58,37 @@ pub enum MutationError {
         /// The service that asks for it.
         service: ServiceKey,
     },
-    /// The service was deployed in one version only.
-    #[error("{service} has no previous version")]
+    /// No version before the one in effect did not fail.
+    #[error("{service} has no earlier version that did not fail")]
     NoPreviousVersion {
         /// The service.
         service: ServiceKey,
+    },
+    /// The history has no version with this number.
+    #[error("{service} has no version {version}")]
+    NoVersion {
+        /// The service.
+        service: ServiceKey,
+        /// The number.
+        version: u32,
+    },
+    /// The version is in effect already.
+    #[error("{service} runs version {version} already")]
+    VersionInEffect {
+        /// The service.
+        service: ServiceKey,
+        /// The number.
+        version: u32,
+    },
+    /// The cluster does not keep a secret or config that the version mounts.
+    #[error("version {version} of {service} cannot run: the content of its {} is no longer kept", .file.file)]
+    VersionLacksFile {
+        /// The service.
+        service: ServiceKey,
+        /// Number of the version.
+        version: u32,
+        /// The secret or config; boxed to keep the type small.
+        file: Box<FileKey>,
     },
     /// The node still runs instances.
     #[error("{node} has {}", if *.instances == 1 { "1 instance".to_owned() } else { format!("{} instances", .instances) })]
@@ -150,7 +176,9 @@ pub enum MutationError {
 impl MutationError {
     fn code(&self) -> ErrorCode {
         match self {
-            Self::Find(_) | Self::NoVolume(_) | Self::NoToken(_) => ErrorCode::NotFound,
+            Self::Find(_) | Self::NoVolume(_) | Self::NoToken(_) | Self::NoVersion { .. } => {
+                ErrorCode::NotFound
+            }
             Self::NothingToDeploy
             | Self::SpecTooLarge { .. }
             | Self::DeploymentTooLarge { .. }
@@ -159,6 +187,8 @@ impl MutationError {
             | Self::TooManyReplicas { .. } => ErrorCode::InvalidArgument,
             Self::PortTaken { .. }
             | Self::NoPreviousVersion { .. }
+            | Self::VersionInEffect { .. }
+            | Self::VersionLacksFile { .. }
             | Self::NodeHasInstances { .. }
             | Self::NodeHoldsVolume { .. }
             | Self::VolumeInUse { .. }
@@ -192,7 +222,13 @@ impl MutationError {
             Self::MissingFile { .. } => "deploy it again".to_owned(),
             Self::TooManyReplicas { .. } => format!("ask for at most {MAX_REPLICAS}"),
             Self::PortTaken { service, .. } => format!("publish another port in {service}"),
-            Self::NoPreviousVersion { .. } => "deploy the version that you want".to_owned(),
+            Self::NoPreviousVersion { service } => {
+                format!("see 'vc history {service}', and name a version with --to")
+            }
+            Self::NoVersion { service, .. } | Self::VersionInEffect { service, .. } => {
+                format!("see 'vc history {service}'")
+            }
+            Self::VersionLacksFile { .. } => "deploy its file again".to_owned(),
             Self::NodeHasInstances { node, .. } => {
                 format!("run 'vc drain {node}' first, or leave them behind with --force")
             }

@@ -7,11 +7,13 @@ use vc_protocol::ServiceKey;
 use vc_protocol::spec::ServiceSpec;
 use vc_protocol::wire::MAX_CHANGE;
 
+use crate::history;
+
 /// Bytes that a deployment may add to the cluster document. It is one change, of which 64 KiB are left for the envelope.
 pub(super) const MAX_DEPLOY_BYTES: usize = MAX_CHANGE - 64 * 1024;
 
 /// Returns the keys of the secrets and configs that a service mounts.
-pub(super) fn mounted<'a>(
+pub(crate) fn mounted<'a>(
     service: &'a ServiceKey,
     spec: &'a ServiceSpec,
 ) -> impl Iterator<Item = FileKey> + 'a {
@@ -22,9 +24,10 @@ pub(super) fn mounted<'a>(
     })
 }
 
-/// Drops the secrets and configs that no service mounts, now or after a rollback. Drops none while something is held: it may
-/// mount them in a way that this version does not know.
+/// Drops the versions of services beyond the limits of the history, then the secrets and configs that no service mounts, now
+/// or after a rollback. Drops no content while something is held: it may mount it in a way that this version does not know.
 pub(super) fn drop_unused(view: &View, state: &mut ClusterState) {
+    history::bound(state);
     if !view.held.is_empty() {
         return;
     }
@@ -32,7 +35,8 @@ pub(super) fn drop_unused(view: &View, state: &mut ClusterState) {
         std::iter::once(&record.spec).chain(&record.previous).map(move |spec| (key, spec))
     });
     let used: BTreeSet<FileKey> = specs.flat_map(|(key, spec)| mounted(key, spec)).collect();
-    state.files.retain(|key, _| used.contains(key));
+    let replaced = history::files(state, &used);
+    state.files.retain(|key, _| used.contains(key) || replaced.contains(key));
 }
 
 /// Returns the bytes that are new in `after`.
@@ -43,7 +47,9 @@ pub(super) fn added_bytes(before: &ClusterState, after: &ClusterState) -> usize 
         new.map(|(_, record)| serde_json::to_vec(record).map_or(usize::MAX, |it| it.len()));
     let new = after.files.iter().filter(|(key, _)| !before.files.contains_key(key));
     let files = new.map(|(_, file)| file.sealed.len());
-    services.chain(files).fold(0, usize::saturating_add)
+    let new = after.history.iter().filter(|(key, it)| before.history.get(key) != Some(it));
+    let versions = new.map(|(_, it)| serde_json::to_vec(it).map_or(usize::MAX, |it| it.len()));
+    services.chain(files).chain(versions).fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]
@@ -122,9 +128,9 @@ mod tests {
         deploy(&mut state, "shop/api", "1", "c");
         deploy(&mut state, "shop/web", "2", "d");
         assert_eq!(versions(&state), ["1", "2"]);
-        // The second update has not completed, so a rollback of the third leads to the first.
+        // The history has the second.
         deploy(&mut state, "shop/web", "3", "e");
-        assert_eq!(versions(&state), ["1", "3"]);
+        assert_eq!(versions(&state), ["1", "2", "3"]);
         deploy(&mut state, "shop/api", "4", "f");
         apply(&mut state, &Mutation::Remove("shop/web".to_owned())).expect("removed");
         assert_eq!(versions(&state), ["1", "4"]);

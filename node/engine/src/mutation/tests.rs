@@ -1,5 +1,7 @@
 //! What each mutation writes into the cluster document.
 
+mod history;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{
@@ -192,10 +194,13 @@ fn a_restart_is_an_update_to_the_same_that_no_deployment_undoes() {
 #[test]
 fn a_rollback_swaps_the_versions_and_needs_one_to_go_to() {
     let mut cluster = Cluster::new();
-    let rollback = Mutation::Rollback { service: "web".to_owned() };
+    let rollback = Mutation::Rollback { service: "web".to_owned(), version: None, projects: None };
     cluster.deploy(image(1));
     let refused = cluster.apply(&rollback).expect_err("there is none");
-    assert_eq!(refused, "shop/web has no previous version: deploy the version that you want");
+    assert_eq!(
+        refused,
+        "shop/web has no earlier version that did not fail: see 'vc history shop/web', and name a version with --to"
+    );
     cluster.deploy(image(2));
     cluster.ends(None);
     for versions in [(image(1), Some(image(2))), (image(2), Some(image(1)))] {

@@ -34,8 +34,9 @@ impl Images {
             let key = (reference.clone(), record.id.clone());
             rows.insert(key, row(reference, &record.id, record.size, record.pushed));
         }
-        for (key, record) in &view.cluster.services {
-            let (name, id) = listed_as(&record.spec.container);
+        for key in view.cluster.services.keys() {
+            let Some(spec) = view.spec(key) else { continue };
+            let (name, id) = listed_as(&spec.container);
             let row =
                 rows.entry((name.clone(), id.clone())).or_insert_with(|| row(&name, &id, 0, 0));
             row.services.push(ServiceKey::clone(key));

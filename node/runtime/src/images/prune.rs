@@ -1,8 +1,9 @@
 //! Pruning: what the store and Docker keep, and for how long.
 //!
 //! At the start and then once an hour:
-//! - Blobs stay while a service uses their image or used it before its last update, for seven days after a push, and for
-//!   an hour in any case, since a push or a deployment may be about to refer to them.
+//! - Blobs stay while a service uses their image or used it before its last update, while one of its three newest replaced
+//!   versions whose update was complete does, for seven days after a push, and for an hour in any case, since a push or a
+//!   deployment may be about to refer to them.
 //! - Incomplete blobs are removed after a day without new bytes.
 //! - Images that this node loaded into Docker are removed from it when no service has needed them for seven days and no
 //!   container uses them. Other images in Docker stay.
@@ -13,8 +14,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use vc_crdt::View;
-use vc_protocol::Millis;
+use vc_engine::history::kept_images;
 use vc_protocol::image::Digest;
+use vc_protocol::spec::ServiceSpec;
+use vc_protocol::{Millis, Stored};
 
 use super::blocking::blocking;
 use super::node_images::Images;
@@ -30,19 +33,16 @@ const PARTIAL_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long a pushed image stays that no service uses, and one in Docker that no service needs.
 const UNUSED_TTL: Millis = 7 * 24 * 3_600_000;
 
-/// Returns the images that services use, or used before their last update.
+/// Returns the images that services use, used before their last update, or need for a rollback.
 fn in_use(view: &View) -> BTreeSet<Digest> {
-    let mut ids = BTreeSet::new();
-    for record in view.cluster.services.values() {
-        for spec in [Some(&record.spec), record.previous.as_ref()].into_iter().flatten() {
-            let pinned = spec.container.image_id.clone().or_else(|| {
-                let name = reference::canonical(&spec.container.image).ok()?;
-                Some(view.cluster.images.get(&name)?.id.clone())
-            });
-            ids.extend(pinned.and_then(|id| id.parse::<Digest>().ok()));
-        }
-    }
-    ids
+    let id = |spec: &Stored<ServiceSpec>| {
+        let pinned = spec.container.image_id.clone().or_else(|| {
+            let name = reference::canonical(&spec.container.image).ok()?;
+            Some(view.cluster.images.get(&name)?.id.clone())
+        });
+        pinned?.parse::<Digest>().ok()
+    };
+    kept_images(&view.cluster).filter_map(id).collect()
 }
 
 /// Returns the images whose blobs stay.
