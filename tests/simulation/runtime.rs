@@ -42,6 +42,8 @@ pub(crate) struct Container {
     checked: bool,
     flaky: bool,
     image: String,
+    /// Whether it is started once it is created.
+    run: bool,
     epoch: u64,
 }
 
@@ -110,6 +112,7 @@ impl World {
     pub(crate) fn run_action(&mut self, index: usize, action: RuntimeAction) {
         let summary = match &action {
             RuntimeAction::Start { id, .. } => format!("start {id}"),
+            RuntimeAction::Prepare { id, .. } => format!("prepare {id}"),
             RuntimeAction::Remove { id, .. } => format!("remove {id}"),
         };
         self.trace_node(index, &format!("runtime action: {summary}"));
@@ -118,7 +121,8 @@ impl World {
             return;
         }
         match action {
-            RuntimeAction::Start { id, spec } => self.start(index, id, &spec),
+            RuntimeAction::Start { id, spec } => self.start(index, id, &spec, true),
+            RuntimeAction::Prepare { id, spec } => self.start(index, id, &spec, false),
             RuntimeAction::Remove { id, .. } => {
                 match self.nodes[index].runtime.containers.get_mut(&id) {
                     None => self.report(index, &id),
@@ -133,11 +137,12 @@ impl World {
         }
     }
 
-    fn start(&mut self, index: usize, id: InstanceId, spec: &ContainerSpec) {
+    /// Starts a container, or only creates it.
+    fn start(&mut self, index: usize, id: InstanceId, spec: &ContainerSpec, run: bool) {
         let runtime_faults = self.runtime_faults;
         let runtime = &mut self.nodes[index].runtime;
         if let Some(it) = runtime.containers.get(&id) {
-            if it.runs() {
+            if it.runs() || (!run && it.phase.is_some()) {
                 return self.report(index, &id);
             }
             if it.phase.is_none() || matches!(it.phase, Some(Phase::Pulling { .. })) || it.removing
@@ -148,16 +153,22 @@ impl World {
         runtime.epochs += 1;
         let pulled = runtime.images.contains(&spec.image);
         let container = Container {
-            phase: (!pulled).then(|| Phase::Pulling { progress: String::new() }),
+            phase: match pulled {
+                false => Some(Phase::Pulling { progress: String::new() }),
+                true => (!run).then_some(Phase::Prepared),
+            },
             removing: false,
             reservation: spec.reservation,
             checked: spec.healthcheck.is_some(),
             flaky: spec.image.contains("flaky"),
             image: spec.image.clone(),
+            run,
             epoch: runtime.epochs,
         };
         runtime.containers.insert(id.clone(), container);
-        if pulled {
+        if pulled && !run {
+            self.report(index, &id);
+        } else if pulled {
             self.schedule_container(index, &id, runtime_faults.start, ContainerEvent::Started);
         } else {
             self.report(index, &id);
@@ -195,9 +206,12 @@ impl World {
         let flaky = it.flaky && !it.removing;
         match event {
             ContainerEvent::Pulled if !it.removing => {
-                it.phase = None;
-                let image = it.image.clone();
+                let (image, run) = (it.image.clone(), it.run);
+                it.phase = (!run).then_some(Phase::Prepared);
                 self.nodes[index].runtime.images.insert(image);
+                if !run {
+                    return self.report(index, &id);
+                }
                 self.schedule_container(index, &id, runtime_faults.start, ContainerEvent::Started);
             }
             ContainerEvent::Started if !it.removing => {

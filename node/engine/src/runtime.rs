@@ -14,6 +14,14 @@ pub enum RuntimeAction {
         /// Its spec, whose digest is `id.digest`.
         spec: Box<ContainerSpec>,
     },
+    /// Fetch the image of an instance and create it, without running anything of it. Ends in [`Phase::Prepared`], or as a start
+    /// that fails; an instance that exists is only reported.
+    Prepare {
+        /// The instance.
+        id: InstanceId,
+        /// Its spec, whose digest is `id.digest`.
+        spec: Box<ContainerSpec>,
+    },
     /// Stop an instance within the grace, then remove it. Ends in [`Phase::Gone`].
     Remove {
         /// The instance.
@@ -42,6 +50,8 @@ pub enum Phase {
         /// The progress, for people.
         progress: String,
     },
+    /// It is created and was never started.
+    Prepared,
     /// It runs. `health` is `None` without a healthcheck or before its first result.
     Running {
         /// Result of its healthcheck.

@@ -1,7 +1,7 @@
 //! The instances of this node: compares what runs with what should run.
 //!
 //! A slot has one desired instance, and for a while one more: with *start first*, the old instance runs until its successor,
-//! here or on another node, is available.
+//! here or on another node, is available; with *stop first*, until its successor here is prepared to be started.
 
 mod instance;
 
@@ -14,7 +14,7 @@ use vc_protocol::{Lamport, Millis, NodeId, ServiceKey, Slot};
 use crate::desired::Desired;
 use crate::interface::Clock;
 use crate::runtime::{InstanceId, Observed, Phase, RuntimeAction};
-use instance::Local;
+use instance::{Local, Step};
 
 /// Returns why nothing of a service may be started or removed; `None` if it may.
 type Hold<'a> = dyn Fn(&ServiceKey) -> Option<&'a str> + 'a;
@@ -135,20 +135,25 @@ impl Workload {
         let stays = self.stays(desired, handover, hold);
         self.remove_unwanted(desired, &stays, pass, &mut actions, &mut claims);
         for (slot, wanted) in desired {
-            // With stop first, the old instance must be gone: it may use the volume.
-            if claims_of_slot(&claims, slot)
-                .any(|(id, _)| !wanted.starts_first || id.digest == wanted.digest)
-            {
-                continue;
-            }
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
             let (node, hold) = (self.node, hold(&slot.service).or(fault));
+            // With stop first, the old instance must be gone: it may use the volume.
+            let replaces = !wanted.starts_first && claims_of_slot(&claims, slot).next().is_some();
+            let is_held = hold.is_some() && replaces && !self.local.contains_key(&id);
+            // It is being removed, and starts again when it is gone.
+            if claims.contains_key(&id) || is_held {
+                continue;
+            }
             let local = self.entry(&id, now);
-            if local.step(wanted, hold.is_some(), now) {
-                actions.push(RuntimeAction::Start {
-                    id: id.clone(),
-                    spec: Box::new(wanted.spec.clone()),
-                });
+            let spec = || Box::new(wanted.spec.clone());
+            match local.step(wanted, replaces, hold.is_some(), now) {
+                Some(Step::Prepare) => {
+                    actions.push(RuntimeAction::Prepare { id: id.clone(), spec: spec() });
+                }
+                Some(Step::Start) => {
+                    actions.push(RuntimeAction::Start { id: id.clone(), spec: spec() });
+                }
+                None => {}
             }
             local.update_availability(wanted, now);
             let (state, reason) = local.describe(wanted, hold, now);
@@ -158,7 +163,7 @@ impl Workload {
         (actions, claims)
     }
 
-    /// Returns the old instances that keep running until their successors are available: one for each slot, an available
+    /// Returns the old instances that keep running until their successors are available, or prepared with stop first: one for each slot, an available
     /// one if there is one.
     fn stays(
         &self,
@@ -167,14 +172,20 @@ impl Workload {
         hold: &Hold<'_>,
     ) -> BTreeSet<InstanceId> {
         let mut best: BTreeMap<&Slot, &InstanceId> = BTreeMap::new();
-        let available = |id: &InstanceId| self.local.get(id).is_some_and(Local::is_available);
+        let is = |id: &InstanceId, of: fn(&Local) -> bool| self.local.get(id).is_some_and(of);
+        let available = |id: &InstanceId| is(id, Local::is_available);
         for (id, _) in self.local.iter().filter(|(_, local)| local.is_serving()) {
             let keeps_running = match desired.get(&id.slot) {
                 Some(wanted) if wanted.digest == id.digest => false,
                 Some(wanted) => {
                     let successor =
                         InstanceId { slot: id.slot.clone(), digest: wanted.digest.clone() };
-                    wanted.starts_first && !available(&successor)
+                    match wanted.starts_first {
+                        true => !available(&successor),
+                        false => {
+                            !is(&successor, Local::is_prepared) || !wanted.waits_for.is_empty()
+                        }
+                    }
                 }
                 None => handover.contains(&id.slot),
             };

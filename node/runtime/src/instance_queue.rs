@@ -34,6 +34,13 @@ pub(super) trait Backend: Clone + Send + Sync + 'static {
         spec: Box<ContainerSpec>,
         cancel: CancellationToken,
     ) -> impl Future<Output = ()> + Send;
+    /// Performs [`RuntimeAction::Prepare`]; `cancel` is cancelled when the instance is to be removed.
+    fn prepare(
+        &self,
+        id: InstanceId,
+        spec: Box<ContainerSpec>,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = ()> + Send;
     /// Performs [`RuntimeAction::Remove`].
     fn remove(&self, id: InstanceId, grace: Duration) -> impl Future<Output = ()> + Send;
     /// Inspects the instance and reports what it observes.
@@ -112,7 +119,9 @@ impl Reporter {
 /// Returns the instance that an action is about.
 pub(super) fn id_of(action: &RuntimeAction) -> &InstanceId {
     match action {
-        RuntimeAction::Start { id, .. } | RuntimeAction::Remove { id, .. } => id,
+        RuntimeAction::Start { id, .. }
+        | RuntimeAction::Prepare { id, .. }
+        | RuntimeAction::Remove { id, .. } => id,
     }
 }
 
@@ -223,6 +232,9 @@ impl<B: Backend> Supervisor<B> {
                     drain.forget(&id);
                     backend.start(id, spec, cancel).await;
                 }
+                Some(RuntimeAction::Prepare { id, spec }) => {
+                    backend.prepare(id, spec, cancel).await
+                }
                 Some(RuntimeAction::Remove { id, grace_ms }) => {
                     let grace = Duration::from_millis(grace_ms);
                     let began = Instant::now();
@@ -319,7 +331,8 @@ impl<B: Backend> Supervisor<B> {
         let reported = |seen: &&Observed| match seen.phase {
             Phase::Gone => false,
             // Not an end that a start is about to undo.
-            Phase::NoImage { .. }
+            Phase::Prepared
+            | Phase::NoImage { .. }
             | Phase::Failed { .. }
             | Phase::NodeFault { .. }
             | Phase::Exited { .. } => !self.is_starting(&seen.id),
@@ -331,9 +344,12 @@ impl<B: Backend> Supervisor<B> {
     }
 
     fn is_starting(&self, id: &InstanceId) -> bool {
-        self.queues
-            .get(id)
-            .is_some_and(|queue| matches!(queue.current, Some(RuntimeAction::Start { .. })))
+        self.queues.get(id).is_some_and(|queue| {
+            matches!(
+                queue.current,
+                Some(RuntimeAction::Start { .. } | RuntimeAction::Prepare { .. })
+            )
+        })
     }
 
     /// A closed channel ends the loop in `run`.
@@ -357,6 +373,7 @@ fn log(observed: &Observed) {
     let address = observed.address.as_str();
     let phase = match &observed.phase {
         Phase::Pulling { .. } => "pulling".to_owned(),
+        Phase::Prepared => "prepared".to_owned(),
         Phase::Running { health: None, .. } => "running".to_owned(),
         Phase::Running { health: Some(true), .. } => "healthy".to_owned(),
         Phase::Running { health: Some(false), .. } => "unhealthy".to_owned(),

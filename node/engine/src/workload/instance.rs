@@ -16,8 +16,10 @@ const MAX_PAUSE: Millis = 60_000;
 /// After running for this time an instance is stable: its backoff starts over.
 const STABLE: Millis = 30_000;
 
-/// An image that was not found is looked for again after this time.
-const LOOK_FOR_IMAGE: Millis = 10_000;
+/// An image that was not found is looked for again after this time, then after twice as long each time, up to [`MAX_PAUSE`].
+const LOOK_FOR_IMAGE: Millis = 5_000;
+/// For how long an image may not be found before its instance has failed, and with it an update. It is looked for further.
+const IMAGE_DEADLINE: Millis = 120_000;
 
 /// Grace for instances from before the start whose spec is not known: Docker's default.
 const DEFAULT_GRACE: Millis = 10_000;
@@ -38,6 +40,8 @@ pub(super) struct Local {
     failed_with: String,
     restarts: u32,
     retry_at: Option<Millis>,
+    /// Its image, while it is not found.
+    missing: Option<MissingImage>,
     availability: Availability,
     shown: (InstanceState, String),
     /// When it entered the state, by the monotonic clock.
@@ -55,6 +59,27 @@ pub(super) struct Local {
     node_fault: bool,
     /// Whether it has run since the start of this node.
     has_run: bool,
+}
+
+/// An image that was looked for in vain.
+#[derive(Debug, Clone)]
+struct MissingImage {
+    /// When it was looked for first.
+    since: Millis,
+    /// How often.
+    tries: u32,
+    /// Where, as first reported: the reason must not change with every try, or the document would.
+    reason: String,
+    /// Whether [`IMAGE_DEADLINE`] has passed.
+    is_overdue: bool,
+}
+
+/// What an instance needs of the runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Everything that can be done before the instance that it replaces is stopped.
+    Prepare,
+    Start,
 }
 
 /// Whether an instance is available, as its update policy defines it.
@@ -83,6 +108,7 @@ impl Local {
             failed_with: String::new(),
             restarts: old.as_ref().map_or(0, |claim| claim.restarts),
             retry_at: None,
+            missing: None,
             availability: Availability::No,
             entered: now,
             since: old.as_ref().map_or(0, |claim| claim.since),
@@ -112,6 +138,11 @@ impl Local {
         matches!(self.phase, Some(Phase::Running { .. })) && !self.removing
     }
 
+    /// Returns whether nothing that can fail beforehand keeps it from being started.
+    pub(super) fn is_prepared(&self) -> bool {
+        matches!(self.phase, Some(Phase::Prepared | Phase::Running { .. } | Phase::Exited { .. }))
+    }
+
     /// Returns whether it is available.
     pub(super) fn is_available(&self) -> bool {
         matches!(self.availability, Availability::Delayed(_) | Availability::Available)
@@ -126,7 +157,8 @@ impl Local {
             Some(Phase::Running { .. } | Phase::Exited { .. }) => true,
             // An instance that could not be created is missing without news.
             Some(
-                Phase::NoImage { .. }
+                Phase::Prepared
+                | Phase::NoImage { .. }
                 | Phase::Failed { .. }
                 | Phase::NodeFault { .. }
                 | Phase::Gone,
@@ -171,7 +203,7 @@ impl Local {
             Phase::Running { .. } | Phase::Exited { .. } => {
                 (self.node_fault, self.has_run) = (false, true);
             }
-            Phase::Failed { .. } => self.node_fault = false,
+            Phase::Failed { .. } | Phase::Prepared => self.node_fault = false,
             Phase::NoImage { .. } | Phase::Pulling { .. } | Phase::Gone => {}
         }
         match &seen.phase {
@@ -180,9 +212,27 @@ impl Local {
                 self.failed_with.clone_from(reason);
             }
             Phase::Gone => "was removed outside the cluster".clone_into(&mut self.failed_with),
-            Phase::NoImage { .. } | Phase::Pulling { .. } | Phase::Running { .. } => {}
+            Phase::NoImage { reason } => self.miss_image(reason.clone(), now),
+            Phase::Prepared | Phase::Pulling { .. } | Phase::Running { .. } => {}
+        }
+        if !matches!(seen.phase, Phase::NoImage { .. } | Phase::Pulling { .. }) {
+            self.missing = None;
         }
         self.phase = Some(seen.phase);
+    }
+
+    fn miss_image(&mut self, reason: String, now: Millis) {
+        let missing = self.missing.get_or_insert(MissingImage {
+            since: now,
+            tries: 0,
+            reason,
+            is_overdue: false,
+        });
+        missing.tries = missing.tries.saturating_add(1);
+        missing.is_overdue |= now >= missing.since.saturating_add(IMAGE_DEADLINE);
+        if missing.is_overdue {
+            self.failed_with.clone_from(&missing.reason);
+        }
     }
 
     /// Forgets the requests to the runtime that had no visible effect, so that they are made again.
@@ -303,17 +353,31 @@ impl Local {
         };
     }
 
-    /// Advances its restart policy. Returns whether it is to be started now.
-    pub(super) fn step(&mut self, wanted: &Desired, hold: bool, now: Millis) -> bool {
+    /// Advances its restart policy. Returns what the runtime is to do now. With `replaces`, another instance must be gone
+    /// before this one starts.
+    pub(super) fn step(
+        &mut self,
+        wanted: &Desired,
+        replaces: bool,
+        hold: bool,
+        now: Millis,
+    ) -> Option<Step> {
         self.grace_ms = Some(wanted.spec.stop_grace_ms);
-        let start = match &self.phase {
+        let may_start = !replaces && wanted.waits_for.is_empty();
+        let due = match &self.phase {
             Some(Phase::Running { .. } | Phase::Pulling { .. }) => false,
             None => {
                 !hold
-                    && wanted.waits_for.is_empty()
+                    && (replaces || may_start)
                     && self.asked.is_none_or(|asked| now >= asked + REPEAT)
             }
             Some(_) if hold => false,
+            Some(Phase::Prepared) => {
+                if may_start {
+                    self.phase = None;
+                }
+                may_start
+            }
             Some(ended) => match self.retry_at {
                 Some(at) if now >= at => {
                     self.retry_at = None;
@@ -328,16 +392,18 @@ impl Local {
                 }
             },
         };
-        if start {
-            self.asked = Some(now);
+        if !due {
+            return None;
         }
-        start
+        self.asked = Some(now);
+        Some(if replaces { Step::Prepare } else { Step::Start })
     }
 
     fn plan_restart(&mut self, wanted: &Desired, now: Millis) {
-        if matches!(self.phase, Some(Phase::NoImage { .. })) {
-            // Not a failure of the instance: no backoff.
-            self.retry_at = Some(now + LOOK_FOR_IMAGE);
+        if let (Some(Phase::NoImage { .. }), Some(missing)) = (&self.phase, &self.missing) {
+            // Not a failure of the instance, which does not count as a restart.
+            let pause = LOOK_FOR_IMAGE.saturating_mul(1 << (missing.tries.max(1) - 1).min(16));
+            self.retry_at = Some(now + pause.min(MAX_PAUSE));
             return;
         }
         if self.phase.as_ref().is_some_and(|ended| may_restart(wanted, ended, self.failures)) {
@@ -368,10 +434,19 @@ impl Local {
         }
         match &self.phase {
             None if self.asked.is_none() => (InstanceState::Pending, wanted.waits_for.clone()),
+            None if self.missing.is_some() => self.shown_missing(),
             None => (InstanceState::Starting, String::new()),
+            // The next try, of which nothing is known yet.
+            Some(Phase::Pulling { progress }) if progress.is_empty() && self.missing.is_some() => {
+                self.shown_missing()
+            }
             Some(Phase::Pulling { progress }) => (InstanceState::Pulling, progress.clone()),
+            Some(Phase::Prepared) if wanted.waits_for.is_empty() => {
+                (InstanceState::Starting, String::new())
+            }
+            Some(Phase::Prepared) => (InstanceState::Pending, wanted.waits_for.clone()),
             Some(Phase::Running { health, said, .. }) => self.shown_running(*health, said),
-            Some(Phase::NoImage { reason }) => (InstanceState::Pending, reason.clone()),
+            Some(Phase::NoImage { .. }) => self.shown_missing(),
             Some(Phase::Exited { code: 0, .. }) if !restarts(wanted, 0) => {
                 (InstanceState::Completed, String::new())
             }
@@ -384,6 +459,17 @@ impl Local {
                 self.shown.clone()
             }
             Some(_) => (InstanceState::Failed, next(self.failed_with.clone())),
+        }
+    }
+
+    /// Returns the state and reason of an instance whose image is not found.
+    fn shown_missing(&self) -> (InstanceState, String) {
+        match &self.missing {
+            Some(MissingImage { is_overdue: true, reason, .. }) => {
+                (InstanceState::Failed, reason.clone())
+            }
+            Some(MissingImage { reason, .. }) => (InstanceState::Pending, reason.clone()),
+            None => (InstanceState::Starting, String::new()),
         }
     }
 

@@ -8,7 +8,7 @@ use vc_engine::runtime::{InstanceId, Observed, Phase};
 use vc_protocol::spec::ContainerSpec;
 
 use super::client::DockerClient;
-use super::start::StartError;
+use super::start::{Goal, StartError};
 use crate::docker_error;
 use crate::instance_queue::Backend;
 
@@ -17,27 +17,11 @@ const RETRY: Duration = Duration::from_secs(30);
 
 impl Backend for DockerClient {
     async fn start(&self, id: InstanceId, spec: Box<ContainerSpec>, cancel: CancellationToken) {
-        let mut connections = self.connections.subscribe();
-        loop {
-            connections.mark_unchanged();
-            let phase = match self.start_container(&id, &spec, &cancel).await {
-                Ok(observed) => return self.reporter.answer(observed).await,
-                Err(StartError::Cancelled) => return,
-                // The watcher reports the outage.
-                Err(StartError::Unreachable(error)) => {
-                    let error = docker_error::message(&error);
-                    tracing::debug!(instance = %id, error, "Docker is unreachable; retrying the start");
-                    tokio::select! {
-                        () = cancel.cancelled() => return,
-                        _ = timeout(RETRY, connections.changed()) => continue,
-                    }
-                }
-                Err(StartError::NoImage(error)) => Phase::NoImage { reason: error.to_string() },
-                Err(StartError::Node(reason)) => Phase::NodeFault { reason },
-                Err(error) => Phase::Failed { reason: error.to_string() },
-            };
-            return self.reporter.answer(Observed { id, phase, address: String::new() }).await;
-        }
+        self.reach(Goal::Running, id, spec, cancel).await;
+    }
+
+    async fn prepare(&self, id: InstanceId, spec: Box<ContainerSpec>, cancel: CancellationToken) {
+        self.reach(Goal::Prepared, id, spec, cancel).await;
     }
 
     async fn remove(&self, id: InstanceId, grace: Duration) {
@@ -65,6 +49,39 @@ impl Backend for DockerClient {
                 let error = docker_error::message(&error);
                 tracing::debug!(instance = %id, error, "cannot inspect a container");
             }
+        }
+    }
+}
+
+impl DockerClient {
+    /// Brings an instance to a goal and answers with what it is then, retrying while the engine is unreachable.
+    async fn reach(
+        &self,
+        goal: Goal,
+        id: InstanceId,
+        spec: Box<ContainerSpec>,
+        cancel: CancellationToken,
+    ) {
+        let mut connections = self.connections.subscribe();
+        loop {
+            connections.mark_unchanged();
+            let phase = match self.reach_goal(goal, &id, &spec, &cancel).await {
+                Ok(observed) => return self.reporter.answer(observed).await,
+                Err(StartError::Cancelled) => return,
+                // The watcher reports the outage.
+                Err(StartError::Unreachable(error)) => {
+                    let error = docker_error::message(&error);
+                    tracing::debug!(instance = %id, error, "Docker is unreachable; retrying the start");
+                    tokio::select! {
+                        () = cancel.cancelled() => return,
+                        _ = timeout(RETRY, connections.changed()) => continue,
+                    }
+                }
+                Err(StartError::NoImage(error)) => Phase::NoImage { reason: error.to_string() },
+                Err(StartError::Node(reason)) => Phase::NodeFault { reason },
+                Err(error) => Phase::Failed { reason: error.to_string() },
+            };
+            return self.reporter.answer(Observed { id, phase, address: String::new() }).await;
         }
     }
 }

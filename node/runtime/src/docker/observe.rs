@@ -37,9 +37,6 @@ const MAX_LAST_CHUNKS: usize = 8;
 /// How many containers are inspected at a time for a list.
 const CONCURRENT_INSPECTS: usize = 8;
 
-/// The reason for a container that a start left incomplete.
-const NEVER_STARTED: &str = "the container was created, but never started";
-
 /// What exists under the name of an instance's container.
 pub(super) enum Found {
     /// No container.
@@ -176,7 +173,7 @@ impl DockerClient {
 fn from_summary(id: InstanceId, summary: &ContainerSummary) -> Observed {
     let text = summary.status.as_deref().unwrap_or_default();
     let phase = match summary.state {
-        Some(State::CREATED) => Phase::Failed { reason: NEVER_STARTED.to_owned() },
+        Some(State::CREATED) => Phase::Prepared,
         Some(State::EXITED | State::DEAD) => {
             // "Exited (137) 2 minutes ago"
             let code = text.split(['(', ')']).nth(1).and_then(|code| code.parse().ok());
@@ -210,14 +207,16 @@ fn last_check(found: &ContainerInspectResponse) -> String {
 fn phase(found: &ContainerInspectResponse) -> Phase {
     let Some(state) = &found.state else { return Phase::Gone };
     match state.status {
-        Some(Status::CREATED) => {
-            let error = state.error.as_deref().filter(|error| !error.is_empty());
-            let reason = error.map_or_else(|| NEVER_STARTED.to_owned(), one_line);
-            match error.is_some_and(docker_error::is_node_fault) {
-                true => Phase::NodeFault { reason },
-                false => Phase::Failed { reason },
+        Some(Status::CREATED) => match state.error.as_deref().filter(|error| !error.is_empty()) {
+            Some(error) => {
+                let reason = one_line(error);
+                match docker_error::is_node_fault(error) {
+                    true => Phase::NodeFault { reason },
+                    false => Phase::Failed { reason },
+                }
             }
-        }
+            None => Phase::Prepared,
+        },
         Some(Status::EXITED | Status::DEAD) => {
             Phase::Exited { code: state.exit_code.unwrap_or(-1), output: String::new() }
         }
@@ -278,7 +277,7 @@ mod tests {
                 "Exited (137) 2 minutes ago",
                 Phase::Exited { code: 137, output: String::new() },
             ),
-            (State::CREATED, "Created", Phase::Failed { reason: NEVER_STARTED.to_owned() }),
+            (State::CREATED, "Created", Phase::Prepared),
             (State::REMOVING, "Removal In Progress", Phase::Gone),
         ] {
             let summary = ContainerSummary {

@@ -26,6 +26,14 @@ use crate::one_line::one_line;
 /// How often "create" and "start" are tried when others interfere (a removal, a pull).
 const MAX_ATTEMPTS: usize = 4;
 
+/// What a container is brought to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// It exists, with everything that it needs, and was not started.
+    Prepared,
+    Running,
+}
+
 /// Why a container was not started. Each error but the first two is one line for people.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
@@ -84,10 +92,11 @@ impl StartError {
 }
 
 impl DockerClient {
-    /// Creates and starts a container. What prevents it (a missing image, the container itself) shows in the answers,
+    /// Creates a container, and starts it if that is the goal. What prevents it (a missing image, the container itself) shows in the answers,
     /// so nothing is queried before.
-    pub(super) async fn start_container(
+    pub(super) async fn reach_goal(
         &self,
+        goal: Goal,
         id: &InstanceId,
         spec: &ContainerSpec,
         cancel: &CancellationToken,
@@ -147,6 +156,10 @@ impl DockerClient {
                 // It was removed meanwhile.
                 Err(StartError::Connect(..)) if self.is_absent(id).await => continue,
                 connected => connected?,
+            }
+            if goal == Goal::Prepared {
+                let (id, phase, address) = (id.clone(), Phase::Prepared, String::new());
+                return Ok(Observed { id, phase, address });
             }
             match client.start_container(&name, None).await {
                 // Its address is observed after the event that follows.

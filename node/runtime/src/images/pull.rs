@@ -90,8 +90,12 @@ impl Images {
         if image.parse::<Digest>().is_ok() {
             return Err(not_found(RegistryMiss::NoName));
         }
-        progress.send("pulling from the registry".to_owned());
+        let mut told = false;
         let pulled = docker.pull(&wanted.reference, wanted.platform.as_deref(), |status| {
+            // Only a registry that gives the image makes progress.
+            if !std::mem::replace(&mut told, true) {
+                progress.send("pulling from the registry".to_owned());
+            }
             tracing::trace!(image, status, "pulling from the registry");
         });
         pulled.await.map_err(|error| not_found(RegistryMiss::Failed(error)))?;

@@ -11,6 +11,7 @@ use super::*;
 #[derive(Debug, PartialEq)]
 enum Job {
     Start,
+    Prepare,
     Remove,
     Inspect,
 }
@@ -70,6 +71,10 @@ impl Fake {
 impl Backend for Fake {
     async fn start(&self, id: InstanceId, _: Box<ContainerSpec>, cancel: CancellationToken) {
         self.run(id, Job::Start, Some(cancel), None).await;
+    }
+
+    async fn prepare(&self, id: InstanceId, _: Box<ContainerSpec>, cancel: CancellationToken) {
+        self.run(id, Job::Prepare, Some(cancel), None).await;
     }
 
     async fn remove(&self, id: InstanceId, grace: Duration) {
@@ -320,4 +325,26 @@ async fn connections_that_stay_open_leave_a_second_to_stop_in() {
     assert_eq!(harness.work(Job::Remove).await.grace, Some(MIN_GRACE));
     harness.act(remove(2)).await; // without grace
     assert_eq!(harness.work(Job::Remove).await.grace, Some(Duration::ZERO));
+}
+
+#[tokio::test]
+async fn an_instance_is_started_after_its_preparation_and_a_removal_cancels_it() {
+    let mut harness = Harness::new();
+    let prepare = |replica| RuntimeAction::Prepare { id: id(replica), spec: Box::default() };
+    harness.act(prepare(1)).await;
+    harness.act(prepare(1)).await;
+    let work = harness.work(Job::Prepare).await;
+    harness.act(start(1)).await;
+    harness.reporter.listed(harness.reporter.clock(), vec![seen(1, Phase::Prepared)]).await;
+    assert_eq!(harness.event().await, RuntimeEvent::Listed(Vec::new()), "a start follows");
+    harness.reporter.answer(seen(1, Phase::Prepared)).await;
+    assert_eq!(harness.event().await, RuntimeEvent::Changed(seen(1, Phase::Prepared)));
+    work.end.send(()).expect("it waits");
+    harness.work(Job::Start).await;
+
+    harness.act(prepare(2)).await;
+    let work = harness.work(Job::Prepare).await;
+    harness.act(remove(2)).await;
+    harness.flush().await;
+    assert!(work.cancel.expect("it can be cancelled").is_cancelled());
 }

@@ -37,6 +37,12 @@ impl Backend for Children {
         self.reporter.answer(Observed { id, phase, address: LOCAL_ADDRESS.to_owned() }).await;
     }
 
+    async fn prepare(&self, id: InstanceId, _: Box<ContainerSpec>, _: CancellationToken) {
+        let run = self.running().get(&id).cloned();
+        let phase = run.map_or(Phase::Prepared, |run| run.phase());
+        self.reporter.answer(Observed { id, phase, address: LOCAL_ADDRESS.to_owned() }).await;
+    }
+
     async fn remove(&self, id: InstanceId, grace: Duration) {
         let run = self.running().get(&id).cloned();
         if let Some(Running { process, mut ended, .. }) = run {
