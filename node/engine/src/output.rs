@@ -19,6 +19,19 @@ pub(crate) fn unhealthy(said: &str) -> String {
     if said.is_empty() { UNHEALTHY.to_owned() } else { format!("{UNHEALTHY}: {said}") }
 }
 
+/// How the reason of an instance begins that was started anew, as it was unhealthy.
+const RESTARTED_UNHEALTHY: &str = "restarted, as it was unhealthy: ";
+
+/// Returns the reason of an instance that was started anew, as it was unhealthy for this reason.
+pub(crate) fn restarted_unhealthy(reason: &str) -> String {
+    format!("{RESTARTED_UNHEALTHY}{reason}")
+}
+
+/// Returns whether an instance with this reason was started anew, as it was unhealthy, and is not healthy yet.
+pub(crate) fn is_restarted_unhealthy(reason: &str) -> bool {
+    reason.starts_with(RESTARTED_UNHEALTHY)
+}
+
 /// Returns the end of a reason: the instance starts again in so many seconds.
 pub(crate) fn restarts_in(seconds: u64) -> String {
     format!("{RESTARTS}{seconds} s")
@@ -64,6 +77,10 @@ mod tests {
                 (exited(1, output), "exited with code 1"),
                 (exited(-9, output), "exited with code -9"),
                 (unhealthy(output), "its healthcheck fails"),
+                (
+                    restarted_unhealthy(&unhealthy(output)),
+                    "restarted, as it was unhealthy: its healthcheck fails",
+                ),
             ];
             for (reason, short) in reasons {
                 for end in [NOT_RESTARTED.to_owned(), restarts_in(4), String::new()] {

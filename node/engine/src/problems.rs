@@ -111,7 +111,7 @@ fn held(view: &View) -> Vec<String> {
     view.held.services.iter().map(|(key, reason)| format!("{key} {reason}; {upgrade}")).collect()
 }
 
-/// Returns a line for every port that cannot be published.
+/// Returns a line for every service that refuses connections, and for every port that cannot be published.
 fn unpublished(whole: &View, limited: Option<&View>) -> Vec<String> {
     // Conflicts show in the whole view; what has the port is named to those who may see it.
     let routes = Routes::of(whole);
@@ -128,8 +128,13 @@ fn unpublished(whole: &View, limited: Option<&View>) -> Vec<String> {
             "port {port} of {service} is not published: {held_by} was deployed earlier and publishes it"
         )
     };
+    let unhealthy = routes.services.iter().filter(|(key, it)| it.is_unhealthy && shows(key));
+    let unhealthy = unhealthy.map(|(key, _)| {
+        format!("{key} refuses connections: the healthchecks of all its instances fail")
+    });
+    let mut problems: Vec<String> = unhealthy.collect();
     let clashes = routes.clashes.iter().filter(|it| shows(&it.wanted.service));
-    let mut problems: Vec<String> = clashes.map(clash).collect();
+    problems.extend(clashes.map(clash));
     let publishing = |port: &str| {
         let published = routes.ports.values().flatten().filter(|it| shows(&it.service));
         let services = published.filter(|it| it.port.name() == *port);

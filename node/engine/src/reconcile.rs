@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vc_crdt::{NodeState, UpdateResult, View, VolumeRecord};
 use vc_protocol::control::RolloutState;
 use vc_protocol::instance::{Claim, InstanceState};
+use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::FailureAction;
 use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, VolumeKey};
 
@@ -204,8 +205,10 @@ impl Reconciler {
                     && id.digest == rollout.goal()
                     && fails(id, node_fault)
             });
-            let failed = failed
-                .map(|(id, why, _)| format!("{} on {}: {why}", id.slot, view.name(self.node)));
+            let failed = failed.map(|(id, why, _)| {
+                let fix = if is_port_shared(view, self.node, key, why) { STOP_FIRST } else { "" };
+                format!("{} on {}: {why}{fix}", id.slot, view.name(self.node))
+            });
             if let Some(reason) = &failed {
                 tracing::warn!(service = %key, reason, "update failed");
             }
@@ -216,6 +219,21 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// What helps where the instance before holds the port that its successor wants.
+const STOP_FIRST: &str =
+    "; the instance before it has the port: write 'order: stop-first' in its update_config";
+
+/// Returns whether an instance probably failed because the one before it, which runs until its successor is available, has the
+/// port: processes share the addresses of their host.
+fn is_port_shared(view: &View, node: NodeId, service: &ServiceKey, why: &str) -> bool {
+    let info = view.nodes.get(&node).and_then(|state| state.info.as_ref());
+    let why = why.to_lowercase();
+    let words = ["address already in use", "address in use", "eaddrinuse"];
+    words.iter().any(|words| why.contains(words))
+        && info.is_some_and(|info| info.runtime == RuntimeKind::Process)
+        && view.cluster.services.get(service).is_some_and(|it| it.spec.starts_first())
 }
 
 /// Claims from before the start whose instances do not run become pending: a successor's instance takes precedence over
@@ -255,4 +273,45 @@ fn volumes_of(view: &View, service: &ServiceKey) -> impl Iterator<Item = VolumeK
     let volumes: Vec<_> =
         view.spec(service).into_iter().flat_map(|spec| spec.volumes().cloned()).collect();
     volumes.into_iter().map(move |volume| VolumeKey { project: project.clone(), volume })
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
+mod tests {
+    use vc_crdt::{ClusterState, KnownVersions, ServiceRecord};
+    use vc_protocol::Keypair;
+    use vc_protocol::node::NodeInfo;
+    use vc_protocol::spec::{ServiceSpec, UpdateOrder};
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_finds_its_port_taken_is_told_to_stop_first() {
+        let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
+        let node = NodeId::of(&key.public()).expect("ed25519");
+        let web: ServiceKey = "shop/web".parse().expect("a service");
+        let is_shared = |runtime: RuntimeKind, order: Option<UpdateOrder>, why: &str| {
+            let mut spec = ServiceSpec::default();
+            spec.update.order = order;
+            let record = ServiceRecord {
+                spec: spec.into(),
+                previous: None,
+                revision: 1,
+                updated: 1,
+                deployed_by: "ada".to_owned(),
+            };
+            let services = BTreeMap::from([(web.clone(), record.into())]);
+            let cluster = ClusterState { services, ..ClusterState::default() };
+            let info = Some(NodeInfo { runtime, ..NodeInfo::for_tests("desk") });
+            let state = NodeState { incarnation: 1, info, ..NodeState::default() };
+            let nodes = BTreeMap::from([(node, state)]);
+            let view = View::from_states(cluster, nodes, &KnownVersions::default());
+            is_port_shared(&view, node, &web, why)
+        };
+        let why = "exited with code 1: OSError: [Errno 98] Address already in use";
+        assert!(is_shared(RuntimeKind::Process, None, why));
+        assert!(!is_shared(RuntimeKind::Process, Some(UpdateOrder::StopFirst), why));
+        assert!(!is_shared(RuntimeKind::Docker, None, why), "containers have their own addresses");
+        assert!(!is_shared(RuntimeKind::Process, None, "exited with code 1: no such file"));
+    }
 }

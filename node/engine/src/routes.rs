@@ -10,6 +10,8 @@ use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{Expose, Port, PortProtocol};
 use vc_protocol::{InstanceId, Name, NodeId, ServiceKey};
 
+use crate::output::is_restarted_unhealthy;
+
 /// The routing table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Routes {
@@ -44,6 +46,8 @@ pub struct ServiceRoutes {
     pub networks: BTreeMap<Name, BTreeSet<String>>,
     /// The UDP ports that it publishes or exposes. TCP ports need not be known.
     pub udp: BTreeSet<u16>,
+    /// Whether it has instances, and the healthchecks of all fail: connections are refused at once.
+    pub is_unhealthy: bool,
 }
 
 /// An instance that can answer.
@@ -87,7 +91,9 @@ impl Routes {
                 networks.insert(name, BTreeSet::new());
             }
             let endpoints = endpoints(view, key, record, spec.container.has_healthcheck());
-            services.insert(key.clone(), ServiceRoutes { endpoints, networks, udp });
+            let is_unhealthy = endpoints.is_empty() && is_unhealthy(view, key);
+            let routes = ServiceRoutes { endpoints, networks, udp, is_unhealthy };
+            services.insert(key.clone(), routes);
             wanted.extend(spec.ports.iter().map(|port| (record.revision, key, port)));
         }
         wanted.sort();
@@ -145,6 +151,19 @@ fn endpoints(
         .collect();
     endpoints.sort_by(|a, b| (&a.instance, a.node).cmp(&(&b.instance, b.node)));
     endpoints
+}
+
+/// Returns whether a service has instances on up nodes and all are unhealthy, or are started anew for that.
+fn is_unhealthy(view: &View, service: &ServiceKey) -> bool {
+    let up = view.nodes.iter().filter(|(node, _)| view.up.contains(node));
+    let claims = up.flat_map(|(_, state)| &state.claims);
+    let mut claims = claims
+        .filter(|(id, claim)| id.slot.service == *service && claim.state != InstanceState::Stopping)
+        .peekable();
+    claims.peek().is_some()
+        && claims.all(|(_, claim)| {
+            claim.state == InstanceState::Unhealthy || is_restarted_unhealthy(&claim.reason)
+        })
 }
 
 #[cfg(test)]
@@ -257,6 +276,30 @@ mod tests {
             endpoints.iter().map(|it| it.address.as_str()).collect::<Vec<_>>(),
             ["10.0.0.1"]
         );
+    }
+
+    #[test]
+    fn a_service_is_unhealthy_when_all_its_instances_are() {
+        use InstanceState::{Healthy, Running, Starting, Stopping, Unhealthy};
+        let mut spec = ServiceSpec::default();
+        spec.container.healthcheck = Some(check());
+        let is_unhealthy = |states: &[InstanceState]| {
+            let ids: Vec<String> = (1..=states.len()).map(|n| format!("shop/web.{n}@0")).collect();
+            let claims: Vec<_> =
+                ids.iter().zip(states).map(|(id, it)| (id.as_str(), *it, "10.0.0.1")).collect();
+            let mut view = view(vec![("shop/web", spec.clone())], &claims);
+            for claim in view.nodes.values_mut().flat_map(|state| state.claims.values_mut()) {
+                if claim.state == Starting {
+                    claim.reason = crate::output::restarted_unhealthy("its healthcheck fails");
+                }
+            }
+            Routes::of(&view).services[&key("shop/web")].is_unhealthy
+        };
+        assert!(is_unhealthy(&[Unhealthy]) && is_unhealthy(&[Unhealthy, Unhealthy, Stopping]));
+        assert!(is_unhealthy(&[Unhealthy, Starting]), "it is started anew, as it was unhealthy");
+        assert!(!is_unhealthy(&[]), "nothing is known of it");
+        assert!(!is_unhealthy(&[Unhealthy, Healthy]));
+        assert!(!is_unhealthy(&[Unhealthy, Running]), "it may become healthy");
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! here or on another node, is available; with *stop first*, until its successor here is prepared to be started.
 
 mod instance;
+#[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -145,6 +148,9 @@ impl Workload {
                 continue;
             }
             let local = self.entry(&id, now);
+            if let Some(grace_ms) = local.replace(wanted, slot.replica, hold.is_some(), now) {
+                actions.push(RuntimeAction::Remove { id: id.clone(), grace_ms });
+            }
             let spec = || Box::new(wanted.spec.clone());
             match local.step(wanted, replaces, hold.is_some(), now) {
                 Some(Step::Prepare) => {

@@ -19,6 +19,8 @@ pub(super) enum FetchError {
     NotPublished { service: ServiceKey, port: u16, ports: String },
     #[error("no instance of {0} takes a connection")]
     NoInstance(ServiceKey),
+    #[error("{0} refuses connections: the healthchecks of all its instances fail")]
+    Unhealthy(ServiceKey),
     #[error("the request has more than {MAX_HEADERS} headers")]
     TooManyHeaders,
     #[error("'{0}' is not a header that can be sent")]
@@ -54,7 +56,9 @@ impl From<FetchError> for ApiError {
             E::SeveralPorts { ports, .. } => {
                 (ErrorCode::InvalidArgument, format!("name one of {ports}"))
             }
-            E::NoInstance(service) => (ErrorCode::Unavailable, format!("see 'vc ps {service}'")),
+            E::NoInstance(service) | E::Unhealthy(service) => {
+                (ErrorCode::Unavailable, format!("see 'vc ps {service}'"))
+            }
             E::Broken { .. } | E::Handshake { .. } | E::AmbiguousResponse { .. } => {
                 (ErrorCode::Unavailable, String::new())
             }

@@ -74,7 +74,15 @@ impl Http {
                 }
                 Ok((key, connection))
             }
-            None => Err(FetchError::NoInstance(key)),
+            None => {
+                let table = self.router.table();
+                let is_unhealthy =
+                    table.borrow().services.get(&key).is_some_and(|it| it.is_unhealthy);
+                Err(match is_unhealthy {
+                    true => FetchError::Unhealthy(key),
+                    false => FetchError::NoInstance(key),
+                })
+            }
         }
     }
 }

@@ -75,7 +75,8 @@ impl Router {
     }
 
     /// Connects to an instance of a service; `None`: no instance accepted within [`CONNECT_DEADLINE`]. While a node with an
-    /// instance of it restarts, that time does not run, for at most [`RESTART_TIMEOUT`].
+    /// instance of it restarts, that time does not run, for at most [`RESTART_TIMEOUT`]. `None` at once if the healthchecks of all
+    /// its instances fail.
     pub(super) async fn connect<U: Upstream>(
         &self,
         service: &ServiceKey,
@@ -90,6 +91,10 @@ impl Router {
             let mut tried = Vec::new();
             loop {
                 let routes = Arc::clone(&table.borrow_and_update());
+                if routes.services.get(service).is_some_and(|it| it.is_unhealthy) {
+                    tracing::debug!(%service, "connection refused: the healthchecks of all instances fail");
+                    return None;
+                }
                 if scope == Scope::Cluster && awaits_restart(&routes, service, self.inner.node) {
                     deadline = Instant::now().min(begun + RESTART_TIMEOUT) + CONNECT_DEADLINE;
                 }

@@ -140,7 +140,8 @@ pub fn place_with(
             address: address.to_owned(),
         })
         .collect();
-    let routes = ServiceRoutes { endpoints, networks: BTreeMap::new(), udp: BTreeSet::from([53]) };
+    let udp = BTreeSet::from([53]);
+    let routes = ServiceRoutes { endpoints, udp, ..ServiceRoutes::default() };
     let services = BTreeMap::from([(service(), routes)]);
     let mut routes = Routes { services, ..Routes::default() };
     more(&mut routes);

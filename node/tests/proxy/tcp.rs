@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use vc_protocol::Keypair;
 
 use crate::nodes::{
-    Node, alone, client, container, instance, pair, place, replica, with_silent_member,
+    Node, alone, client, container, instance, pair, place, place_with, replica, with_silent_member,
 };
 
 /// Returns bytes in which losses and reordering are visible.
@@ -107,6 +107,25 @@ async fn large_transfers_in_both_directions_arrive_whole() {
         assert!(a == sent && b == sent, "{} and {} of {}", a.len(), b.len(), sent.len());
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_service_whose_instances_are_all_unhealthy_refuses_connections_at_once() {
+    let (waits, refuses) = (alone(), alone());
+    place(&[&waits], &[]);
+    place_with(&[&refuses], &[], |routes| {
+        let services = routes.services.values_mut();
+        services.for_each(|routes| routes.is_unhealthy = true);
+    });
+    // Nothing is known of the service here: the connection is held for a while.
+    let mut held = client(&waits, 80).await;
+    let (mut buffer, mut other) = ([0], [0]);
+    let held = held.read(&mut buffer);
+    tokio::pin!(held);
+    let mut refused = client(&refuses, 80).await;
+    let error = refused.read(&mut other).await.expect_err("reset");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert!(futures::poll!(held).is_pending(), "this one came first and is still held");
 }
 
 #[tokio::test]

@@ -13,8 +13,13 @@ use crate::runtime::{InstanceId, Observed, Phase};
 const REPEAT: Millis = 60_000;
 /// The longest pause between restarts.
 const MAX_PAUSE: Millis = 60_000;
-/// After running for this time an instance is stable: its backoff starts over.
+/// After being available for this time an instance is stable: its backoff starts over.
 const STABLE: Millis = 30_000;
+/// Unhealthy replicas of a service are replaced by this time one after another: what makes all of them unhealthy at once, as a
+/// database that is down, does not make all of them start at once.
+const STAGGER: Millis = 2_000;
+/// The most that a replica waits for those before it.
+const MAX_STAGGER: Millis = 30_000;
 
 /// An image that was not found is looked for again after this time, then after twice as long each time, up to [`MAX_PAUSE`].
 const LOOK_FOR_IMAGE: Millis = 5_000;
@@ -32,6 +37,12 @@ pub(super) struct Local {
     /// When an action was last requested; `None` if never.
     asked: Option<Millis>,
     removing: bool,
+    /// Whether it is removed to be started anew, as it was unhealthy.
+    replacing: bool,
+    /// Why it was started anew, until it is healthy again; empty if it was not.
+    replaced: String,
+    /// Since when it is available, by the monotonic clock.
+    available_since: Option<Millis>,
     /// Time from SIGTERM to SIGKILL; `None` before this engine knows its spec.
     grace_ms: Option<Millis>,
     /// Exits and failures in a row.
@@ -103,6 +114,9 @@ impl Local {
             address: String::new(),
             asked: None,
             removing: false,
+            replacing: false,
+            replaced: String::new(),
+            available_since: None,
             grace_ms: None,
             failures: 0,
             failed_with: String::new(),
@@ -179,7 +193,23 @@ impl Local {
             }
             _ => false,
         };
-        let ran_since = self.running_since;
+        let is_unhealthy =
+            |phase: &Phase| matches!(phase, Phase::Running { health: Some(false), .. });
+        if self.replacing && !self.removing {
+            match seen.phase {
+                Phase::Gone => return self.replaced(),
+                // How it ended says nothing: it was stopped.
+                Phase::Exited { .. } | Phase::Failed { .. } => return,
+                _ => {}
+            }
+        }
+        let goes_on = is_same_run && is_unhealthy(&seen.phase) && self.is_unhealthy();
+        if !goes_on
+            && (!matches!(seen.phase, Phase::Running { .. }) || is_unhealthy(&seen.phase))
+            && self.available_since.take().is_some_and(|since| now >= since + STABLE)
+        {
+            self.failures = 0;
+        }
         if !is_same_run {
             let adopted = self.phase.is_none() && self.asked.is_none() && self.was_available;
             let since = if adopted { 0 } else { now };
@@ -191,12 +221,11 @@ impl Local {
             }
         } else {
             self.address.clear();
-            if ran_since.is_some_and(|started| now >= started + STABLE) {
-                self.failures = 0;
-            }
         }
-        if !self.removing {
+        // An unhealthy one is restarted at its time, whatever its checks say meanwhile.
+        if !self.removing && !goes_on {
             self.retry_at = None;
+            self.replacing = false;
         }
         match &seen.phase {
             Phase::NodeFault { .. } => self.node_fault = true,
@@ -213,6 +242,10 @@ impl Local {
             }
             Phase::Gone => "was removed outside the cluster".clone_into(&mut self.failed_with),
             Phase::NoImage { reason } => self.miss_image(reason.clone(), now),
+            Phase::Running { health: Some(false), said, .. } if !goes_on => {
+                self.failed_with = output::unhealthy(said);
+            }
+            Phase::Running { health: Some(true), .. } => self.replaced.clear(),
             Phase::Prepared | Phase::Pulling { .. } | Phase::Running { .. } => {}
         }
         if !matches!(seen.phase, Phase::NoImage { .. } | Phase::Pulling { .. }) {
@@ -235,6 +268,18 @@ impl Local {
         }
     }
 
+    /// Notes that it is gone and is to be started anew.
+    fn replaced(&mut self) {
+        (self.phase, self.asked, self.retry_at) = (None, None, None);
+        (self.replacing, self.running_since) = (false, None);
+        self.address.clear();
+        self.replaced = output::restarted_unhealthy(&self.failed_with);
+    }
+
+    fn is_unhealthy(&self) -> bool {
+        matches!(self.phase, Some(Phase::Running { health: Some(false), .. }))
+    }
+
     /// Forgets the requests to the runtime that had no visible effect, so that they are made again.
     pub(super) fn retry_pending(&mut self) {
         if self.phase.is_none() || self.removing {
@@ -254,7 +299,7 @@ impl Local {
     /// Returns why it failed, unless it has been stable since.
     pub(super) fn failure(&self) -> Option<&str> {
         match self.phase {
-            Some(Phase::Running { health: Some(false), .. }) => Some(self.shown.1.as_str()),
+            Some(Phase::Running { health: Some(false), .. }) => Some(self.failed_with.as_str()),
             _ if self.shown.0 == InstanceState::Failed || self.failures > 0 => {
                 Some(self.failed_with.as_str())
             }
@@ -290,7 +335,7 @@ impl Local {
 
     fn shown_running(&self, health: Option<bool>, said: &str) -> (InstanceState, String) {
         match health {
-            None => (InstanceState::Running, String::new()),
+            None => (InstanceState::Running, self.replaced.clone()),
             Some(true) => (InstanceState::Healthy, String::new()),
             // The output may change with every check, and the document must not.
             Some(false) if self.shown.0 == InstanceState::Unhealthy => self.shown.clone(),
@@ -324,6 +369,7 @@ impl Local {
             return None;
         }
         self.removing = true;
+        self.replacing = false;
         self.availability = Availability::No;
         self.asked = Some(now);
         self.retry_at = Some(now + REPEAT);
@@ -351,6 +397,36 @@ impl Local {
             Some(at) if now < at + policy.delay_ms => Availability::Delayed(at + policy.delay_ms),
             Some(_) => Availability::Available,
         };
+        self.available_since = self.is_available().then(|| self.available_since.unwrap_or(now));
+    }
+
+    /// Advances its restart policy where it is unhealthy; `replica` is the number of its slot. Returns the grace if it is to be
+    /// removed now, to be started anew: its healthcheck has failed `retries` times, and `restart` allows it.
+    pub(super) fn replace(
+        &mut self,
+        wanted: &Desired,
+        replica: u32,
+        hold: bool,
+        now: Millis,
+    ) -> Option<Millis> {
+        if hold || !self.is_unhealthy() || !restarts(wanted, 1) {
+            return None;
+        }
+        match self.retry_at {
+            Some(at) if now >= at => {
+                self.restarts += u32::from(!self.replacing);
+                self.replacing = true;
+                self.retry_at = Some(now + REPEAT);
+                Some(wanted.spec.stop_grace_ms)
+            }
+            Some(_) => None,
+            None => {
+                self.plan_restart(wanted, now);
+                let before = Millis::from(replica.saturating_sub(1)).saturating_mul(STAGGER);
+                self.retry_at = self.retry_at.map(|at| at + before.min(MAX_STAGGER));
+                None
+            }
+        }
     }
 
     /// Advances its restart policy. Returns what the runtime is to do now. With `replaces`, another instance must be gone
@@ -435,7 +511,7 @@ impl Local {
         match &self.phase {
             None if self.asked.is_none() => (InstanceState::Pending, wanted.waits_for.clone()),
             None if self.missing.is_some() => self.shown_missing(),
-            None => (InstanceState::Starting, String::new()),
+            None => (InstanceState::Starting, self.replaced.clone()),
             // The next try, of which nothing is known yet.
             Some(Phase::Pulling { progress }) if progress.is_empty() && self.missing.is_some() => {
                 self.shown_missing()
@@ -445,7 +521,14 @@ impl Local {
                 (InstanceState::Starting, String::new())
             }
             Some(Phase::Prepared) => (InstanceState::Pending, wanted.waits_for.clone()),
-            Some(Phase::Running { health, said, .. }) => self.shown_running(*health, said),
+            Some(Phase::Running { health, said, .. }) => {
+                let (state, reason) = self.shown_running(*health, said);
+                // Once, as above.
+                match state {
+                    InstanceState::Unhealthy if self.shown.0 != state => (state, next(reason)),
+                    _ => (state, reason),
+                }
+            }
             Some(Phase::NoImage { .. }) => self.shown_missing(),
             Some(Phase::Exited { code: 0, .. }) if !restarts(wanted, 0) => {
                 (InstanceState::Completed, String::new())

@@ -1,0 +1,174 @@
+//! Restarts of unhealthy instances.
+
+use vc_protocol::Keypair;
+use vc_protocol::spec::{ContainerSpec, Healthcheck, RestartCondition, ServiceSpec};
+
+use super::*;
+
+/// One node with some replicas of a service that has a healthcheck.
+struct Node {
+    workload: Workload,
+    desired: BTreeMap<Slot, Desired>,
+    now: Millis,
+}
+
+fn slot(replica: u32) -> Slot {
+    format!("shop/web.{replica}").parse().expect("a slot")
+}
+
+fn id(replica: u32) -> InstanceId {
+    InstanceId { slot: slot(replica), digest: "d".to_owned() }
+}
+
+impl Node {
+    fn new(replicas: u32, restart: RestartCondition) -> Self {
+        let check = Healthcheck {
+            test: vec!["CMD".to_owned(), "true".to_owned()],
+            interval_ms: None,
+            timeout_ms: None,
+            retries: None,
+            start_period_ms: None,
+        };
+        let mut spec = ContainerSpec { healthcheck: Some(check), ..ContainerSpec::default() };
+        spec.restart.condition = restart;
+        let wanted = Desired {
+            spec,
+            digest: "d".to_owned(),
+            waits_for: String::new(),
+            starts_first: true,
+            update: ServiceSpec::default().update,
+        };
+        let desired = (1..=replicas).map(|replica| (slot(replica), wanted.clone())).collect();
+        let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
+        let node = NodeId::of(&key.public()).expect("ed25519");
+        let mut node = Self { workload: Workload::new(node, BTreeMap::new()), desired, now: 0 };
+        node.reconcile();
+        node
+    }
+
+    fn reconcile(&mut self) -> Vec<RuntimeAction> {
+        let clock = Clock { monotonic: self.now, wall: self.now };
+        let pass = Pass { hold: &|_| None, fault: None, lamport: 1, clock };
+        self.workload.reconcile(&self.desired, &BTreeSet::new(), &pass).0
+    }
+
+    fn claim(&mut self, replica: u32) -> (InstanceState, String) {
+        let clock = Clock { monotonic: self.now, wall: self.now };
+        let pass = Pass { hold: &|_| None, fault: None, lamport: 1, clock };
+        let claims = self.workload.reconcile(&self.desired, &BTreeSet::new(), &pass).1;
+        (claims[&id(replica)].state, claims[&id(replica)].reason.clone())
+    }
+
+    /// The runtime sees this, and the node acts on it.
+    fn sees(&mut self, replica: u32, phase: Phase) -> Vec<RuntimeAction> {
+        let seen = Observed { id: id(replica), phase, address: String::new() };
+        self.workload.changed(seen, self.now);
+        self.reconcile()
+    }
+
+    fn health(&mut self, replica: u32, health: Option<bool>) -> Vec<RuntimeAction> {
+        let said = if health == Some(false) { "no database" } else { "" };
+        let phase = Phase::Running { health, started: 0, said: said.to_owned() };
+        self.sees(replica, phase)
+    }
+
+    /// Lets time pass until the next action. Returns the time and the instances that are removed.
+    fn next_removal(&mut self) -> Option<(Millis, Vec<u32>)> {
+        while let Some(at) = self.workload.poll_timeout().filter(|at| *at < 1_000_000) {
+            self.now = at.max(self.now);
+            let removed: Vec<u32> = self
+                .reconcile()
+                .into_iter()
+                .filter_map(|action| match action {
+                    RuntimeAction::Remove { id, .. } => Some(id.slot.replica),
+                    RuntimeAction::Prepare { .. } | RuntimeAction::Start { .. } => None,
+                })
+                .collect();
+            if !removed.is_empty() {
+                return Some((self.now, removed));
+            }
+        }
+        None
+    }
+}
+
+#[test]
+fn an_unhealthy_instance_is_started_anew_and_says_why() {
+    let mut node = Node::new(1, RestartCondition::Any);
+    node.health(1, None);
+    assert_eq!(node.health(1, Some(false)), []);
+    let reason = "its healthcheck fails: no database";
+    let (state, shown) = node.claim(1);
+    assert_eq!(state, InstanceState::Unhealthy);
+    assert_eq!(shown, format!("{reason}; restarts in 1 s"));
+    assert_eq!(node.workload.failures().map(|(_, why, _)| why).collect::<Vec<_>>(), [reason]);
+    assert_eq!(node.next_removal(), Some((1000, vec![1])));
+    // How it ends does not count: it was stopped.
+    assert_eq!(node.sees(1, Phase::Exited { code: 137, output: String::new() }), []);
+    let actions = node.sees(1, Phase::Gone);
+    assert!(matches!(actions.as_slice(), [RuntimeAction::Start { .. }]), "{actions:?}");
+    let restarted = format!("restarted, as it was unhealthy: {reason}");
+    assert_eq!(node.claim(1), (InstanceState::Starting, restarted.clone()));
+    node.health(1, None);
+    assert_eq!(node.claim(1), (InstanceState::Running, restarted));
+    node.health(1, Some(true));
+    assert_eq!(node.claim(1), (InstanceState::Healthy, String::new()));
+}
+
+#[test]
+fn the_pause_grows_until_it_was_available_for_a_while() {
+    let mut node = Node::new(1, RestartCondition::OnFailure);
+    let mut pauses = Vec::new();
+    for available_for in [0, 10_000, 10_000, STABLE_FOR] {
+        node.health(1, Some(true));
+        node.now += available_for;
+        let from = node.now;
+        node.health(1, Some(false));
+        let (at, _) = node.next_removal().expect("it is restarted");
+        pauses.push(at - from);
+        node.sees(1, Phase::Gone);
+    }
+    assert_eq!(pauses, [1000, 2000, 4000, 1000]);
+}
+
+/// Longer than it takes to be stable.
+const STABLE_FOR: Millis = 31_000;
+
+#[test]
+fn an_instance_that_recovers_before_its_restart_goes_on() {
+    let mut node = Node::new(1, RestartCondition::Any);
+    node.health(1, Some(false));
+    node.now += 500;
+    node.health(1, Some(true));
+    assert_eq!(node.next_removal(), None);
+}
+
+#[test]
+fn checks_that_go_on_failing_do_not_put_off_the_restart() {
+    let mut node = Node::new(1, RestartCondition::Any);
+    node.health(1, Some(false));
+    node.now += 900;
+    let said = "still no database".to_owned();
+    node.sees(1, Phase::Running { health: Some(false), started: 0, said });
+    assert_eq!(node.next_removal(), Some((1000, vec![1])));
+}
+
+#[test]
+fn replicas_that_are_unhealthy_together_are_restarted_one_after_another() {
+    let mut node = Node::new(3, RestartCondition::Any);
+    for replica in 1..=3 {
+        node.health(replica, Some(false));
+    }
+    let removals: Vec<_> = (0..3).map_while(|_| node.next_removal()).collect();
+    assert_eq!(removals, [(1000, vec![1]), (3000, vec![2]), (5000, vec![3])]);
+}
+
+#[test]
+fn an_unhealthy_instance_stays_where_its_policy_does_not_restart_it() {
+    let mut node = Node::new(1, RestartCondition::None);
+    node.health(1, Some(false));
+    assert_eq!(node.next_removal(), None);
+    let (state, reason) = node.claim(1);
+    assert_eq!(state, InstanceState::Unhealthy);
+    assert!(reason.ends_with("; not restarted, by its restart policy"), "{reason}");
+}
