@@ -1,11 +1,12 @@
 //! The diff of a deployment: the values of the spec that differ, by path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use vc_crdt::View;
+use vc_protocol::Name;
 use vc_protocol::control::{MASK, ServiceDiff};
-use vc_protocol::spec::{Deployment, FileKind, FileMount, ServiceSpec};
+use vc_protocol::spec::{Deployment, FileKind, FileMount, Mount, Port, Publish, ServiceSpec};
 
 use crate::mutation::revision;
 
@@ -36,8 +37,7 @@ fn of_service(view: &View, wanted: &Deployment, show_values: bool) -> ServiceDif
     let held = view.cluster.services.get(service);
     match held {
         None => {
-            changes
-                .push(format!("container.image: {}", show(&spec.container.image.clone().into())));
+            changes.append(&mut content(&spec, show_values));
             changes.push(format!("replicas: {}", wanted.replicas.unwrap_or(1)));
         }
         Some(held) => {
@@ -62,6 +62,28 @@ fn of_service(view: &View, wanted: &Deployment, show_values: bool) -> ServiceDif
     ServiceDiff { service: service.clone(), created: held.is_none(), changes }
 }
 
+/// Returns a line for each value of a new spec that is not the default.
+fn content(spec: &ServiceSpec, show_values: bool) -> Vec<String> {
+    let mut spec = spec.clone();
+    // What the node adds: people wrote a reference.
+    spec.container.image_id = None;
+    if !show_values {
+        mask_environment(&mut spec.container.environment);
+    }
+    let mut lines = Vec::new();
+    files(&[], &spec.container.files, &mut lines);
+    let (before, after) = (plain(&ServiceSpec::default()), plain(&spec));
+    values("", &before, &after, &mut |path, _, value| match value {
+        Value::Null => {}
+        Value::Array(items) if !is_words(path) => {
+            lines.extend(items.iter().map(|item| format!("{path}: {}", show_item(item))));
+        }
+        value => lines.push(format!("{path}: {}", show(value))),
+    });
+    lines.sort();
+    lines
+}
+
 /// Returns a line for each difference between two versions of a service, beside the restart counter. Without `values`, those of
 /// environment variables are neither shown nor compared.
 pub(crate) fn changes(before: &ServiceSpec, after: &ServiceSpec, values: bool) -> Vec<String> {
@@ -80,34 +102,147 @@ pub(crate) fn changes(before: &ServiceSpec, after: &ServiceSpec, values: bool) -
 fn between(before: &ServiceSpec, after: &ServiceSpec) -> Vec<String> {
     let mut lines = Vec::new();
     files(&before.container.files, &after.container.files, &mut lines);
-    // Files are compared above; their versions are hashes that users do not know.
-    let plain = |spec: &ServiceSpec| {
-        let mut spec = spec.clone();
-        spec.container.files.clear();
-        serde_json::to_value(spec).unwrap_or_default()
-    };
-    values("", &plain(before), &plain(after), &mut lines);
-    lines.sort();
+    values("", &plain(before), &plain(after), &mut |path, before, after| {
+        let is_whole = is_words(path) && (before.is_null() || after.is_null());
+        match (items(before), items(after)) {
+            (Some(before), Some(after)) if !is_whole => list(path, &before, &after, &mut lines),
+            _ => lines.push(format!("{path}: {} -> {}", show(before), show(after))),
+        }
+    });
+    // Elements of a list stay in their order.
+    lines.sort_by(|a, b| path(a).cmp(path(b)));
     lines
 }
 
-/// Appends lines for the values that differ below a path. Lists are compared as a whole.
-fn values(path: &str, before: &Value, after: &Value, lines: &mut Vec<String>) {
-    match (before, after) {
-        (Value::Object(before), Value::Object(after)) => {
-            let mut keys: Vec<&String> = before.keys().chain(after.keys()).collect();
-            keys.sort();
-            keys.dedup();
-            for key in keys {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                let of = |map: &serde_json::Map<String, Value>| {
-                    map.get(key).cloned().unwrap_or(Value::Null)
-                };
-                values(&path, &of(before), &of(after), lines);
-            }
+/// Returns the path that a line begins with.
+fn path(line: &str) -> &str {
+    line.split_once(": ").map_or(line, |(path, _)| path)
+}
+
+/// Returns a spec as JSON with what people write where it has a short form. Files are compared on their own: their versions are
+/// hashes that users do not know.
+fn plain(spec: &ServiceSpec) -> Value {
+    let mut bare = spec.clone();
+    bare.container.files.clear();
+    let mut json = serde_json::to_value(bare).unwrap_or_default();
+    let texts = |all: Vec<String>| match all.is_empty() {
+        true => Value::Null,
+        false => all.into(),
+    };
+    json["ports"] = texts(spec.ports.iter().map(port).collect());
+    json["constraints"] = texts(spec.constraints.iter().map(ToString::to_string).collect());
+    let expose = spec.expose.iter();
+    json["expose"] =
+        texts(expose.map(|it| format!("{}/{}", it.target, it.protocol.as_str())).collect());
+    json["container"]["mounts"] = texts(spec.container.mounts.iter().map(mount).collect());
+    let networks = spec.container.networks.iter();
+    json["container"]["networks"] = texts(networks.map(network).collect());
+    json
+}
+
+fn port(port: &Port) -> String {
+    let mut text = port.to_string();
+    if port.publish == Publish::Node {
+        text += " (mode: host)";
+    }
+    if port.proxy_protocol.is_some() {
+        text += " (PROXY protocol)";
+    }
+    text
+}
+
+fn mount(mount: &Mount) -> String {
+    let mode = |read_only: &bool| if *read_only { ":ro" } else { "" };
+    match mount {
+        Mount::Volume { name, target, read_only } => {
+            format!("volume {name}:{target}{}", mode(read_only))
         }
-        _ if before == after => {}
-        _ => lines.push(format!("{path}: {} -> {}", show(before), show(after))),
+        Mount::Anonymous { target } => format!("volume without a name at {target}"),
+        Mount::Bind { source, target, read_only } => {
+            format!("{source}:{target}{}", mode(read_only))
+        }
+        Mount::Tmpfs { target, bytes: 0 } => format!("tmpfs at {target}"),
+        Mount::Tmpfs { target, bytes } => format!("tmpfs at {target} of {bytes} bytes"),
+    }
+}
+
+fn network((name, aliases): (&Name, &BTreeSet<String>)) -> String {
+    let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
+    match aliases.is_empty() {
+        true => name.to_string(),
+        false => format!("{name} as {}", aliases.join(", ")),
+    }
+}
+
+/// Calls `differs` for the values that differ below a path, which are no objects on both sides.
+fn values(
+    path: &str,
+    before: &Value,
+    after: &Value,
+    differs: &mut impl FnMut(&str, &Value, &Value),
+) {
+    let none = serde_json::Map::new();
+    let (before_fields, after_fields) = match (before, after) {
+        (Value::Object(before), Value::Object(after)) => (before, after),
+        (Value::Null, Value::Object(after)) => (&none, after),
+        (Value::Object(before), Value::Null) => (before, &none),
+        _ if before == after => return,
+        _ => return differs(path, before, after),
+    };
+    let mut keys: Vec<&String> = before_fields.keys().chain(after_fields.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    for key in keys {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let of =
+            |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or(Value::Null);
+        values(&path, &of(before_fields), &of(after_fields), differs);
+    }
+}
+
+/// Returns whether a list is one of words that belong together, so that it reads as a whole where it is new or gone.
+fn is_words(path: &str) -> bool {
+    matches!(path, "container.command" | "container.entrypoint" | "container.healthcheck.test")
+}
+
+/// Returns the elements of a list, or of one that is absent.
+fn items(value: &Value) -> Option<Vec<&Value>> {
+    match value {
+        Value::Null => Some(Vec::new()),
+        Value::Array(items) => Some(items.iter().collect()),
+        _ => None,
+    }
+}
+
+/// Appends lines for the elements that a list loses and gains.
+fn list(path: &str, before: &[&Value], after: &[&Value], lines: &mut Vec<String>) {
+    let without = |of: &[&Value], others: &[&Value]| {
+        let mut others = others.to_vec();
+        let mut rest = of.to_vec();
+        rest.retain(|item| match others.iter().position(|it| it == item) {
+            Some(index) => {
+                others.swap_remove(index);
+                false
+            }
+            None => true,
+        });
+        rest.into_iter().map(show_item).collect::<Vec<_>>()
+    };
+    let (gone, new) = (without(before, after), without(after, before));
+    if gone.is_empty() && new.is_empty() {
+        let whole = |items: &[&Value]| Value::Array(items.iter().map(|&it| it.clone()).collect());
+        let (before, after) = (whole(before), whole(after));
+        lines.push(format!("{path}: {} -> {}", show(&before), show(&after)));
+    }
+    lines.extend(gone.into_iter().map(|item| format!("{path}: - {item}")));
+    lines.extend(new.into_iter().map(|item| format!("{path}: + {item}")));
+}
+
+/// Returns an element of a list: a text that people wrote or know as it is, anything else as JSON.
+fn show_item(value: &Value) -> String {
+    match value {
+        Value::String(text) if !text.is_empty() && !text.contains(char::is_control) => cut(text),
+        value => show(value),
     }
 }
 
@@ -157,9 +292,12 @@ fn show(value: &Value) -> String {
     if value.is_null() {
         return "none".to_owned();
     }
-    let text = value.to_string();
+    cut(&value.to_string())
+}
+
+fn cut(text: &str) -> String {
     match text.char_indices().nth(MAX_VALUE) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+        None => text.to_owned(),
     }
 }

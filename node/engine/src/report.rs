@@ -133,6 +133,10 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
     let row = |(key, record): (&ServiceKey, &Stored<vc_crdt::ServiceRecord>)| {
         let spec = view.spec(key).unwrap_or(&record.spec);
         let checked = spec.container.has_healthcheck();
+        // The image may have one that the spec does not say.
+        let is_checked = |row: &InstanceRow| {
+            matches!(row.state, InstanceState::Healthy | InstanceState::Unhealthy)
+        };
         let versions = history::versions(view, key);
         let mut rollout = Rollout::of(view, key).map(|it| it.report()).unwrap_or_default();
         if let Some(leads_to) = versions.last().filter(|_| rollout.state != RolloutState::Complete)
@@ -152,7 +156,7 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
                 InstanceState::Running => !checked || !row.current,
                 _ => false,
             }),
-            has_healthcheck: checked,
+            has_healthcheck: checked || count(key, &is_checked) > 0,
             on_partition: spec.on_partition,
             revision: record.revision,
             updated: record.updated,

@@ -87,7 +87,8 @@ pub struct ServiceDiff {
     pub service: ServiceKey,
     /// Whether the service is new.
     pub created: bool,
-    /// One line per change: `container.image: "web:1" -> "web:2"`.
+    /// One line per change: `container.image: "web:1" -> "web:2"`, for an element of a list `ports: + 8080:80/tcp`; of a new
+    /// service one per value that is not the default, `container.image: "web:1"`.
     pub changes: Vec<String>,
 }
 

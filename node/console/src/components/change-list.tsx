@@ -4,10 +4,10 @@ import { escapeBidi } from '../model/bidi'
 export function ChangeList({ lines }: { lines: readonly string[] }) {
   return (
     <ul class="changes">
-      {lines.map(escapeBidi).map((line) => {
+      {lines.map(escapeBidi).map((line, index) => {
         const end = line.indexOf(': ') + 1
         return (
-          <li key={line}>
+          <li key={`${index} ${line}`}>
             <span class="path">{line.slice(0, end)}</span>
             {line.slice(end)}
           </li>

@@ -330,7 +330,15 @@ fn a_diff_names_what_changes_and_no_secret() {
     before.container.files = vec![secret("1111")];
     let created = diff(&cluster.view(), &[deployment(before.clone())], true);
     assert!(created[0].created);
-    assert_eq!(created[0].changes, ["container.image: \"web:1\"", "replicas: 1"]);
+    assert_eq!(
+        created[0].changes,
+        [
+            "container.environment.LOG: \"info\"",
+            "container.files: secret password at /run/secrets/password",
+            "container.image: \"web:1\"",
+            "replicas: 1",
+        ]
+    );
     cluster.deploy(before.clone());
     let mut after = before.clone();
     after.container.image = "web:2".to_owned();
@@ -353,4 +361,90 @@ fn a_diff_names_what_changes_and_no_secret() {
     );
     cluster.apply(&deploying(wanted.clone())).expect("deployed");
     assert_eq!(diff(&cluster.view(), &[wanted], true), []);
+}
+
+#[test]
+fn a_diff_of_a_new_service_shows_all_that_is_not_the_default() {
+    let mut spec = image(1);
+    let container = &mut spec.container;
+    container.image_id = Some("sha256:1".to_owned());
+    container.command = Some(vec!["serve".to_owned(), "--fast".to_owned()]);
+    container.environment.insert("PASSWORD".to_owned(), "hunter2".to_owned());
+    let backend = "backend".parse().expect("a name");
+    container.networks.insert(backend, BTreeSet::from(["db".to_owned()]));
+    container.healthcheck = Some(vc_protocol::spec::Healthcheck {
+        test: vec!["CMD".to_owned(), "true".to_owned()],
+        interval_ms: Some(1000),
+        timeout_ms: None,
+        retries: None,
+        start_period_ms: None,
+    });
+    let mut spec = with_volume(spec);
+    spec.container.mounts.push(Mount::Bind {
+        source: "/srv".to_owned(),
+        target: "/srv".to_owned(),
+        read_only: true,
+    });
+    spec.constraints = vec![vc_protocol::spec::Constraint {
+        attribute: vc_protocol::spec::Attribute::Name,
+        equal: true,
+        value: "attic".to_owned(),
+    }];
+    spec.ports = vec![published(8080)];
+    let changes = diff(&Cluster::new().view(), &[deployment(spec)], false).remove(0).changes;
+    assert_eq!(
+        changes,
+        [
+            "constraints: node.name == attic",
+            "container.command: [\"serve\",\"--fast\"]",
+            "container.environment.PASSWORD: \"***\"",
+            "container.healthcheck.interval_ms: 1000",
+            "container.healthcheck.test: [\"CMD\",\"true\"]",
+            "container.image: \"web:1\"",
+            "container.mounts: /srv:/srv:ro",
+            "container.mounts: volume data:/data",
+            "container.networks: backend as db",
+            "ports: 8080:80/tcp",
+            "replicas: 1",
+        ]
+    );
+}
+
+#[test]
+fn a_diff_of_lists_names_the_elements_that_come_and_go() {
+    let mut cluster = Cluster::new();
+    let of = |command: &[&str], ports: &[u16]| {
+        let mut spec = image(1);
+        spec.container.command = Some(command.iter().map(|&it| it.to_owned()).collect());
+        spec.ports = ports.iter().map(|&port| published(port)).collect();
+        spec
+    };
+    let long = "--ServerApp.allow_remote_access=True".repeat(10);
+    cluster.deploy(of(&[&long, "--port=1", "--a", "--b"], &[8080, 8081]));
+    let changes = |command: &[&str], ports: &[u16]| {
+        let wanted = deployment(of(command, ports));
+        diff(&cluster.view(), &[wanted], true).remove(0).changes
+    };
+    assert_eq!(
+        changes(&[&long, "--port=2", "--a", "--b"], &[8081, 9090]),
+        [
+            "container.command: - --port=1",
+            "container.command: + --port=2",
+            "ports: - 8080:80/tcp",
+            "ports: + 9090:80/tcp",
+        ]
+    );
+    let order = changes(&["--a", "--b", "--port=1", &long], &[8080, 8081]);
+    assert!(order[0].starts_with("container.command: [\"--ServerApp"), "{order:?}");
+}
+
+fn published(port: u16) -> vc_protocol::spec::Port {
+    vc_protocol::spec::Port {
+        host_ip: None,
+        published: port,
+        target: 80,
+        protocol: vc_protocol::spec::PortProtocol::Tcp,
+        publish: vc_protocol::spec::Publish::Cluster,
+        proxy_protocol: None,
+    }
 }

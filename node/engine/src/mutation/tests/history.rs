@@ -218,14 +218,7 @@ fn a_rollback_to_a_version_whose_port_is_taken_meanwhile_is_refused() {
     let mut cluster = Cluster::new();
     let publishing = |version: u32| {
         let mut spec = image(version);
-        spec.ports = vec![vc_protocol::spec::Port {
-            host_ip: None,
-            published: 8080,
-            target: 80,
-            protocol: vc_protocol::spec::PortProtocol::Tcp,
-            publish: vc_protocol::spec::Publish::Cluster,
-            proxy_protocol: None,
-        }];
+        spec.ports = vec![published(8080)];
         spec
     };
     cluster.deploy(publishing(1));
