@@ -165,7 +165,7 @@ mod tests {
                     rolled_back: false,
                 };
                 let version_key = VersionKey { service: key.clone(), revision: 1 };
-                Arc::make_mut(&mut cluster.history).insert(version_key, version);
+                Arc::make_mut(&mut cluster.history).insert(version_key, version.into());
                 cluster.services.insert(key, record.into());
             }
             let volume: vc_protocol::VolumeKey =

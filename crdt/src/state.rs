@@ -67,7 +67,7 @@ pub struct ClusterState {
     /// The signing keys, and the certificates that they signed for the nodes of before. Since schema 3.
     pub trust: BTreeMap<TrustKey, TrustEntry>,
     /// Versions of services that later ones have replaced; shared, as views are cloned often. Since schema 4.
-    pub history: Arc<BTreeMap<VersionKey, VersionRecord>>,
+    pub history: Arc<BTreeMap<VersionKey, Stored<VersionRecord>>>,
 }
 
 /// A tombstone: the removal of a volume, kept so that nodes that learn of it later delete its data too.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vc_crdt::{ClusterState, FileKey, UpdateStatus, VersionKey, VersionRecord, View};
 use vc_protocol::control::{RolloutState, VersionRow, VersionState};
 use vc_protocol::spec::ServiceSpec;
-use vc_protocol::{Lamport, ServiceKey, Stored};
+use vc_protocol::{Lamport, Millis, ServiceKey, Stored};
 
 use crate::diff;
 use crate::mutation::mounted_files;
@@ -28,69 +28,115 @@ const MAX_REASON: usize = 400;
 
 /// A version of a service.
 #[derive(Debug, Clone)]
-pub(crate) struct Version {
-    pub(crate) record: VersionRecord,
+pub(crate) struct Version<'a> {
+    pub(crate) number: u32,
+    pub(crate) spec: &'a Stored<ServiceSpec>,
+    /// As in [`VersionRecord`], like the fields below.
+    deployed: Millis,
+    deployed_by: &'a str,
+    complete: bool,
+    failed: Option<&'a str>,
+    rolled_back: bool,
     revision: Lamport,
     /// Whether instances are to run it: it is deployed, or what a failed update has rolled back to.
     pub(crate) in_effect: bool,
 }
 
+impl<'a> Version<'a> {
+    fn replaced(key: &VersionKey, record: &'a VersionRecord) -> Self {
+        Self {
+            number: record.number,
+            spec: &record.spec,
+            deployed: record.deployed,
+            deployed_by: &record.deployed_by,
+            complete: record.complete,
+            failed: record.failed.as_deref(),
+            rolled_back: record.rolled_back,
+            revision: key.revision,
+            in_effect: false,
+        }
+    }
+
+    /// The version before the deployed one where there is no history.
+    fn unlisted(spec: &'a Stored<ServiceSpec>) -> Self {
+        Self {
+            number: 1,
+            spec,
+            deployed: 0,
+            deployed_by: "",
+            complete: true,
+            failed: None,
+            rolled_back: false,
+            revision: 0,
+            in_effect: false,
+        }
+    }
+
+    fn record(&self, rolled_back: bool) -> VersionRecord {
+        VersionRecord {
+            number: self.number,
+            spec: self.spec.clone(),
+            deployed: self.deployed,
+            deployed_by: self.deployed_by.to_owned(),
+            complete: self.complete,
+            failed: self.failed.map(|reason| reason.chars().take(MAX_REASON).collect()),
+            rolled_back,
+        }
+    }
+}
+
 /// Returns the versions of a service, oldest first; the last one is deployed. Empty if the service does not exist.
-pub(crate) fn versions(view: &View, service: &ServiceKey) -> Vec<Version> {
+pub(crate) fn versions<'a>(view: &'a View, service: &'a ServiceKey) -> Vec<Version<'a>> {
     let Some(record) = view.cluster.services.get(service) else { return Vec::new() };
     let replaced = of_service(&view.cluster.history, service);
-    let replaced = replaced.map(|(key, record)| (key.revision, record.clone()));
-    let mut records: Vec<(Lamport, VersionRecord)> = replaced.collect();
+    let mut versions: Vec<Version> =
+        replaced.map(|(key, record)| Version::replaced(key, record)).collect();
     let previous = record.previous.as_ref();
-    // It was deployed before there was a history.
-    let unlisted = previous.filter(|it| records.is_empty() && !is_same(it, &record.spec));
-    records.extend(unlisted.map(|spec| (0, of_previous(spec))));
-    let update = view.updates.get(service);
     let is_restart = previous.is_some_and(|previous| is_same(previous, &record.spec));
+    if let Some(previous) = previous.filter(|_| versions.is_empty() && !is_restart) {
+        versions.push(Version::unlisted(previous));
+    }
+    let update = view.updates.get(service);
     let failed = match update {
-        Some(UpdateStatus::Failed(reason)) if !is_restart => Some(cut(reason)),
+        Some(UpdateStatus::Failed(reason)) if !is_restart => Some(reason.as_str()),
         _ => None,
     };
     let is_complete = matches!(update, Some(UpdateStatus::Complete));
-    let deployed = VersionRecord {
+    versions.push(Version {
         number: 0,
-        spec: record.spec.clone(),
+        spec: &record.spec,
         deployed: record.updated,
-        deployed_by: record.deployed_by.clone(),
+        deployed_by: &record.deployed_by,
         complete: failed.is_none() && (is_complete || is_restart || previous.is_none()),
         failed,
         rolled_back: false,
-    };
-    records.push((record.revision, deployed));
+        revision: record.revision,
+        in_effect: false,
+    });
     let in_effect = match previous.filter(|_| view.is_rolled_back(service) && !is_restart) {
-        Some(previous) => records.iter().rposition(|(_, it)| is_same(&it.spec, previous)),
-        None => Some(records.len() - 1),
+        Some(previous) => versions.iter().rposition(|it| is_same(it.spec, previous)),
+        None => Some(versions.len() - 1),
     };
     let mut number = 0;
-    let version = |(index, (revision, mut record)): (usize, (Lamport, VersionRecord))| {
-        number = record.number.max(number + 1);
-        record.number = number;
-        Version { record, revision, in_effect: in_effect == Some(index) }
-    };
-    records.into_iter().enumerate().map(version).collect()
+    for (index, version) in versions.iter_mut().enumerate() {
+        number = version.number.max(number + 1);
+        version.number = number;
+        version.in_effect = in_effect == Some(index);
+    }
+    versions
 }
 
 /// Returns the version that a service runs, or is being updated to.
-pub(crate) fn in_effect(versions: &[Version]) -> Option<&Version> {
+pub(crate) fn in_effect<'a, 'b>(versions: &'b [Version<'a>]) -> Option<&'b Version<'a>> {
     versions.iter().find(|it| it.in_effect).or(versions.last())
 }
 
 /// Returns the version that a rollback returns to: the newest one before the one in effect that is another and whose update was
 /// completed.
-pub(crate) fn rollback_target(versions: &[Version]) -> Option<&Version> {
+pub(crate) fn rollback_target<'a, 'b>(versions: &'b [Version<'a>]) -> Option<&'b Version<'a>> {
     let present = in_effect(versions)?;
-    let before = versions.iter().rev().filter(|it| it.record.number < present.record.number);
-    let mut before = before.filter(|it| {
-        it.record.complete
-            && it.record.failed.is_none()
-            && !is_same(&it.record.spec, &present.record.spec)
-    });
-    before.next()
+    let mut before = versions.iter().rev().filter(|it| it.number < present.number);
+    before.find(|it| it.complete && it.failed.is_none() && !is_same(it.spec, present.spec))
 }
 
 /// Returns whether two specs differ in the restart counter at most.
@@ -103,28 +149,12 @@ pub(crate) fn is_same(a: &Stored<ServiceSpec>, b: &Stored<ServiceSpec>) -> bool 
     a == *b
 }
 
-fn of_previous(spec: &Stored<ServiceSpec>) -> VersionRecord {
-    VersionRecord {
-        number: 1,
-        spec: spec.clone(),
-        deployed: 0,
-        deployed_by: String::new(),
-        complete: true,
-        failed: None,
-        rolled_back: false,
-    }
-}
-
 fn of_service<'a>(
-    history: &'a BTreeMap<VersionKey, VersionRecord>,
-    service: &'a ServiceKey,
-) -> impl DoubleEndedIterator<Item = (&'a VersionKey, &'a VersionRecord)> {
+    history: &'a BTreeMap<VersionKey, Stored<VersionRecord>>,
+    service: &ServiceKey,
+) -> impl DoubleEndedIterator<Item = (&'a VersionKey, &'a Stored<VersionRecord>)> + use<'a> {
     let key = |revision| VersionKey { service: service.clone(), revision };
     history.range(key(0)..=key(Lamport::MAX))
-}
-
-fn cut(reason: &str) -> String {
-    reason.chars().take(MAX_REASON).collect()
 }
 
 /// Keeps the deployed version of a service, which `spec` replaces, in the history; `by_rollback` if a rollback does.
@@ -142,13 +172,18 @@ pub(crate) fn record(
     match versions.last() {
         // Of a service with this name that was removed at the same time.
         None => return forget(state, service),
-        Some(deployed) if is_same(&deployed.record.spec, spec) && !by_rollback => return,
+        Some(deployed) if is_same(deployed.spec, spec) && !by_rollback => return,
         Some(_) => {}
     }
     let history = Arc::make_mut(&mut state.history);
-    for Version { mut record, revision, in_effect } in versions {
-        record.rolled_back |= by_rollback && in_effect;
-        history.insert(VersionKey { service: service.clone(), revision }, record);
+    for version in versions {
+        let rolled_back = by_rollback && version.in_effect;
+        let key = VersionKey { service: service.clone(), revision: version.revision };
+        // Fields that this version does not know stay.
+        match history.get_mut(&key) {
+            Some(held) => held.rolled_back |= rolled_back,
+            None => drop(history.insert(key, version.record(rolled_back).into())),
+        }
     }
 }
 
@@ -161,8 +196,11 @@ pub(crate) fn forget(state: &mut ClusterState, service: &ServiceKey) {
 
 /// Returns the replaced versions of each service in the order in which they are kept: the newest [`KEPT_IMAGES`] that were
 /// completed, then the newest.
-fn by_rank(history: &BTreeMap<VersionKey, VersionRecord>) -> Vec<(&VersionKey, &VersionRecord)> {
-    let mut services: BTreeMap<&ServiceKey, Vec<(&VersionKey, &VersionRecord)>> = BTreeMap::new();
+fn by_rank(
+    history: &BTreeMap<VersionKey, Stored<VersionRecord>>,
+) -> Vec<(&VersionKey, &Stored<VersionRecord>)> {
+    let mut services: BTreeMap<&ServiceKey, Vec<(&VersionKey, &Stored<VersionRecord>)>> =
+        BTreeMap::new();
     for entry in history.iter().rev() {
         services.entry(&entry.0.service).or_default().push(entry);
     }
@@ -240,36 +278,36 @@ pub fn rollback_spec(
     service: &ServiceKey,
     version: Option<u32>,
 ) -> Option<Stored<ServiceSpec>> {
-    Some(rollback_version(view, service, version).ok()?.spec)
+    Some(rollback_version(view, service, version).ok()?.spec.clone())
 }
 
 /// Returns a row for each version of a service, newest first. Without `values`, the values of environment variables are
 /// neither shown nor compared.
 pub fn history(view: &View, service: &ServiceKey, values: bool) -> Vec<VersionRow> {
     let versions = versions(view, service);
-    let target = rollback_target(&versions).map(|it| it.record.number);
+    let target = rollback_target(&versions).map(|it| it.number);
     let row = |index: usize| {
-        let Version { record, in_effect, .. } = &versions[index];
-        let before = index.checked_sub(1).map(|before| &versions[before].record);
+        let version = &versions[index];
+        let before = index.checked_sub(1).map(|before| &versions[before]);
         let is_deployed = index + 1 == versions.len();
-        let (state, reason) = state(view, service, record, *in_effect, is_deployed);
-        let earlier = versions[..index].iter().rev();
-        let same = earlier.map(|it| &it.record).find(|it| is_same(&it.spec, &record.spec));
-        let missing = missing_files(&view.cluster, service, &record.spec);
+        let (state, reason) = state(view, service, version, is_deployed);
+        let mut earlier = versions[..index].iter().rev();
+        let same = earlier.find(|it| is_same(it.spec, version.spec));
+        let missing = missing_files(&view.cluster, service, version.spec);
         VersionRow {
             service: service.clone(),
-            version: record.number,
+            version: version.number,
             state,
             reason,
-            deployed: record.deployed,
-            deployed_by: record.deployed_by.clone(),
-            image: record.spec.container.image.clone(),
-            image_id: record.spec.container.image_id.clone(),
+            deployed: version.deployed,
+            deployed_by: version.deployed_by.to_owned(),
+            image: version.spec.container.image.clone(),
+            image_id: version.spec.container.image_id.clone(),
             changes: before
-                .map_or_else(Vec::new, |before| diff::changes(&before.spec, &record.spec, values)),
+                .map_or_else(Vec::new, |before| diff::changes(before.spec, version.spec, values)),
             same_as: same.map(|it| it.number),
             missing_files: missing.into_iter().map(|key| key.file.to_string()).collect(),
-            rollback_target: target == Some(record.number),
+            rollback_target: target == Some(version.number),
         }
     };
     (0..versions.len()).rev().map(row).collect()
@@ -279,17 +317,16 @@ pub fn history(view: &View, service: &ServiceKey, values: bool) -> Vec<VersionRo
 fn state(
     view: &View,
     service: &ServiceKey,
-    record: &VersionRecord,
-    in_effect: bool,
+    version: &Version,
     is_deployed: bool,
 ) -> (VersionState, String) {
-    if let Some(reason) = &record.failed {
-        return (VersionState::Failed, reason.clone());
+    if let Some(reason) = version.failed {
+        return (VersionState::Failed, reason.to_owned());
     }
-    if in_effect {
+    if version.in_effect {
         let rollout = Rollout::of(view, service).map(|it| it.report()).unwrap_or_default();
         return match rollout.state {
-            RolloutState::Updating if is_deployed && !record.complete => {
+            RolloutState::Updating if is_deployed && !version.complete => {
                 (VersionState::Updating, String::new())
             }
             // A version that failed has its reason above: what failed is a restart of this one.
@@ -299,9 +336,9 @@ fn state(
             _ => (VersionState::Current, String::new()),
         };
     }
-    if record.rolled_back {
+    if version.rolled_back {
         return (VersionState::RolledBack, String::new());
     }
-    let reason = if record.complete { "" } else { "replaced before its update was complete" };
+    let reason = if version.complete { "" } else { "replaced before its update was complete" };
     (VersionState::Superseded, reason.to_owned())
 }

@@ -141,14 +141,14 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
         let mut rollout = Rollout::of(view, key).map(|it| it.report()).unwrap_or_default();
         if let Some(leads_to) = versions.last().filter(|_| rollout.state != RolloutState::Complete)
         {
-            rollout.version = leads_to.record.number;
+            rollout.version = leads_to.number;
             rollout.image = record.spec.container.image.clone();
         }
         ServiceRow {
             service: key.clone(),
             project: key.project.clone(),
             image: spec.container.image.clone(),
-            version: history::in_effect(&versions).map_or(0, |it| it.record.number),
+            version: history::in_effect(&versions).map_or(0, |it| it.number),
             replicas: view.cluster.replicas(key),
             running: count(key, &|row| row.state.is_running()),
             healthy: count(key, &|row| match row.state {
@@ -178,7 +178,7 @@ pub fn inspect(view: &View, service: &ServiceKey) -> Option<ServiceDetail> {
         row,
         deployed_by: record.deployed_by.clone(),
         spec: view.spec(service).unwrap_or(&record.spec).clone(),
-        previous: history::rollback_target(&versions).map(|it| it.record.spec.clone()),
+        previous: history::rollback_target(&versions).map(|it| it.spec.clone()),
         instances,
     })
 }

@@ -154,7 +154,7 @@ fn a_rollback_to_an_older_version_is_told_as_one() {
                 let revision = state.history.len() as u64;
                 let key = VersionKey { service: web.clone(), revision };
                 std::sync::Arc::make_mut(&mut state.history)
-                    .extend(replaced.map(|replaced| (key, replaced)));
+                    .extend(replaced.map(|replaced| (key, replaced.into())));
                 service(state, |spec| spec.container.image = image.to_owned());
             },
             5,

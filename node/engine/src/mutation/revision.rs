@@ -1,6 +1,6 @@
 //! The revisions of a service that deployments, restarts and rollbacks make.
 
-use vc_crdt::{ClusterState, ServiceRecord, UpdateStatus, VersionRecord, View};
+use vc_crdt::{ClusterState, ServiceRecord, UpdateStatus, View};
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
 use vc_protocol::spec::{Deployment, MAX_REPLICAS, MAX_SPEC_BYTES, ServiceSpec};
@@ -9,7 +9,7 @@ use vc_protocol::{Millis, ServiceKey, Stored};
 use super::error::MutationError;
 use super::files;
 use super::find::FindError;
-use crate::history;
+use crate::history::{self, Version};
 
 /// Returns the spec as it is stored: the restart counter, which no Compose file contains, is kept.
 pub(crate) fn adopted(cluster: &ClusterState, deployment: &Deployment) -> Stored<ServiceSpec> {
@@ -108,25 +108,25 @@ pub(super) fn restart(
 
 /// Returns the version that a rollback deploys again: the one with this number, or by default the newest before the one in
 /// effect that did not fail. Errors: there is none.
-pub(crate) fn rollback_version(
-    view: &View,
-    service: &ServiceKey,
+pub(crate) fn rollback_version<'a>(
+    view: &'a View,
+    service: &'a ServiceKey,
     version: Option<u32>,
-) -> Result<VersionRecord, MutationError> {
+) -> Result<Version<'a>, MutationError> {
     let versions = history::versions(view, service);
     let Some(present) = history::in_effect(&versions) else {
         return Err(FindError::NoService(service.to_string()).into());
     };
     let Some(number) = version else {
-        let target = history::rollback_target(&versions).map(|it| it.record.clone());
+        let target = history::rollback_target(&versions).cloned();
         let service = service.clone();
         return target.ok_or(MutationError::NoPreviousVersion { service });
     };
-    match versions.iter().find(|it| it.record.number == number) {
-        Some(found) if history::is_same(&found.record.spec, &present.record.spec) => {
+    match versions.iter().find(|it| it.number == number) {
+        Some(found) if history::is_same(found.spec, present.spec) => {
             Err(MutationError::VersionInEffect { service: service.clone(), version: number })
         }
-        Some(found) => Ok(found.record.clone()),
+        Some(found) => Ok(found.clone()),
         None => Err(MutationError::NoVersion { service: service.clone(), version: number }),
     }
 }
@@ -140,21 +140,21 @@ pub(super) fn roll_back(
     by: &Subject,
     now: Millis,
 ) -> Result<Change, MutationError> {
-    let VersionRecord { number, spec, .. } = rollback_version(view, service, version)?;
+    let Version { number, spec, .. } = rollback_version(view, service, version)?;
     if let Some(field) = spec.unknown_fields().into_iter().next() {
         let reason =
             format!("version {number} has the field {field}, which this vc-node does not know");
         return Err(MutationError::Held { service: service.clone(), reason });
     }
-    if let Some(file) = history::missing_files(&view.cluster, service, &spec).into_iter().next() {
+    if let Some(file) = history::missing_files(&view.cluster, service, spec).into_iter().next() {
         let (service, file) = (service.clone(), Box::new(file));
         return Err(MutationError::VersionLacksFile { service, version: number, file });
     }
     let held = view.cluster.services.get(service).map(|held| &held.spec);
     // Of an update under way that is undone, the instances are there and are replaced one step at a time.
-    let previous = last_good(view, service).filter(|it| **it != spec).or(held).cloned();
-    history::record(view, state, service, &spec, true);
-    revise(view, state, service, spec, previous, by, now);
+    let previous = last_good(view, service).filter(|it| *it != spec).or(held).cloned();
+    history::record(view, state, service, spec, true);
+    revise(view, state, service, spec.clone(), previous, by, now);
     Ok(Change::RolledBack { service: service.clone(), version: number })
 }
 
