@@ -47,65 +47,54 @@ impl DockerClient {
     }
 
     /// Reads the lines of a container.
-    pub(super) async fn read_logs(
+    async fn read_logs(&self, container: &str, query: LogQuery) -> Result<LogLines, Error> {
+        let part = match query.tail {
+            Some(0) => Part::of_entries(0),
+            Some(lines) => self.find_last(container, &query, lines as usize).await?,
+            None => Part::default(),
+        };
+        let follow = query.follow;
+        let lines = self.read_part(container, query, part)?;
+        Ok(if follow { read_ahead(lines, now()) } else { lines })
+    }
+
+    /// Reads the lines at the end of a container's log.
+    pub(super) fn read_part(
         &self,
         container: &str,
         query: LogQuery,
+        part: Part,
     ) -> Result<LogLines, Error> {
-        let tail = match query.tail {
-            Some(0) => Some(0),
-            Some(lines) => self.entries(container, &query, lines).await?,
-            None => None,
-        };
         let reading = LogReader {
-            output: self.log_output(container, &query, tail)?,
+            output: self.log_output(container, &query, part.entries)?,
             since: query.since,
+            skipped: part.skipped,
             ready: VecDeque::new(),
             out: LineSplitter::default(),
             err: LineSplitter::default(),
-            is_part: tail.is_some_and(|tail| tail > 0),
-            skips: [false; 2],
         };
-        let lines = futures::stream::unfold(reading, LogReader::next);
-        Ok(if query.follow { read_ahead(lines, now()) } else { lines.boxed() })
+        Ok(futures::stream::unfold(reading, LogReader::next).boxed())
     }
 
-    /// Returns how many of the last log entries to read for that many lines, with one before them; `None` for all. A line is
-    /// one entry, or several where it is long, and Docker counts entries.
-    async fn entries(
+    /// Finds the last lines. A line is one log entry, or several where it is long, and Docker counts entries.
+    async fn find_last(
         &self,
         container: &str,
         query: &LogQuery,
-        lines: u32,
-    ) -> Result<Option<u32>, Error> {
-        let mut entries = lines.saturating_add(1);
+        lines: usize,
+    ) -> Result<Part, Error> {
+        let history = LogQuery { follow: false, ..query.clone() };
+        let mut entries = u32::try_from(lines).unwrap_or(u32::MAX).saturating_add(1);
         loop {
-            let history = LogQuery { follow: false, ..query.clone() };
             let mut output = self.log_output(container, &history, Some(entries))?;
-            // Numbers of the entries that begin a line. Whether the first of each output does is unknown.
-            let (mut count, mut begin, mut first) = (0_u32, Vec::new(), Vec::new());
-            let mut continues = [None; 2];
+            let mut index = LineIndex::default();
             while let Some(output) = output.next().await {
                 let output = output?;
-                let continues = &mut continues[usize::from(is_stderr(&output))];
-                match continues {
-                    None => first.push(count),
-                    Some(false) => begin.push(count),
-                    Some(true) => {}
-                }
-                *continues = Some(!output.as_ref().ends_with(b"\n"));
-                count += 1;
+                index.push(is_stderr(&output), output.as_ref().ends_with(b"\n"));
             }
-            let is_whole = count < entries;
-            if is_whole {
-                begin.extend(first);
-                begin.sort_unstable();
-            }
-            if let Some(at) = begin.len().checked_sub(lines as usize) {
-                return Ok(begin.get(at).filter(|&&at| at > 0).map(|at| count - at + 1));
-            }
-            if is_whole {
-                return Ok(None);
+            let is_whole = index.entries < entries;
+            if let Some(part) = index.last(lines, is_whole) {
+                return Ok(part);
             }
             entries = entries.saturating_mul(4);
         }
@@ -139,18 +128,74 @@ fn is_stderr(output: &LogOutput) -> bool {
     matches!(output, LogOutput::StdErr { .. })
 }
 
+/// The end of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Part {
+    /// Its number of log entries; `None` for the whole log.
+    entries: Option<u32>,
+    /// How many of the lines that end in it are not asked for.
+    skipped: usize,
+}
+
+impl Part {
+    /// Returns the last log entries, whatever lines they are parts of.
+    pub(super) fn of_entries(count: u32) -> Self {
+        Self { entries: Some(count), skipped: 0 }
+    }
+}
+
+/// Where the lines of a sequence of log entries begin and end.
+#[derive(Debug, Default)]
+struct LineIndex {
+    entries: u32,
+    /// The first and last entry of each line, in the order of their ends.
+    lines: Vec<(u32, u32)>,
+    /// The first entry of a line that has not ended, by output.
+    open: [Option<u32>; 2],
+    /// The first entry of each output, which may continue a line from before.
+    first: [Option<u32>; 2],
+}
+
+impl LineIndex {
+    fn push(&mut self, is_stderr: bool, ends: bool) {
+        let output = usize::from(is_stderr);
+        let begin = *self.open[output].get_or_insert(self.entries);
+        self.first[output].get_or_insert(self.entries);
+        if ends {
+            self.lines.push((begin, self.entries));
+            self.open[output] = None;
+        }
+        self.entries += 1;
+    }
+
+    /// Returns the part of these entries with the last `count` lines; `None`: they begin before it.
+    fn last(mut self, count: usize, is_whole: bool) -> Option<Part> {
+        let end = self.entries;
+        self.lines.extend(self.open.into_iter().flatten().map(|begin| (begin, end)));
+        let Some(from) = self.lines.len().checked_sub(count) else {
+            return is_whole.then(Part::default);
+        };
+        let (before, last) = self.lines.split_at(from);
+        let begin = last.iter().map(|(begin, _)| *begin).min().unwrap_or(end);
+        let is_known = |begin| is_whole || !self.first.contains(&Some(begin));
+        if !last.iter().all(|(begin, _)| is_known(*begin)) {
+            return None;
+        }
+        let skipped = before.iter().filter(|(_, end)| *end >= begin).count();
+        Some(Part { entries: Some(end - begin), skipped })
+    }
+}
+
 /// Reads the lines of one container.
 struct LogReader {
     output: BoxStream<'static, Result<LogOutput, Error>>,
     /// The time of the earliest line.
     since: Option<Millis>,
+    /// How many of the next lines are not asked for.
+    skipped: usize,
     ready: VecDeque<LogLine>,
     out: LineSplitter,
     err: LineSplitter,
-    /// Whether the next entry is the one before those that were asked for.
-    is_part: bool,
-    /// Whether the next entry of each output continues a line whose beginning was not read.
-    skips: [bool; 2],
 }
 
 impl LogReader {
@@ -185,11 +230,6 @@ impl LogReader {
 
     /// Adds one log entry, `TIME TEXT` of at most 16 KiB; without a line end when the line continues in the next entry.
     fn take(&mut self, output: LogOutput) {
-        let skip = &mut self.skips[usize::from(is_stderr(&output))];
-        if std::mem::take(&mut self.is_part) || *skip {
-            *skip = !output.as_ref().ends_with(b"\n");
-            return;
-        }
         let (stream, lines) = if is_stderr(&output) {
             (LogStream::Stderr, &mut self.err)
         } else {
@@ -199,12 +239,43 @@ impl LogReader {
         let split = bytes.iter().position(|&b| b == b' ').unwrap_or(0);
         let stamp = std::str::from_utf8(&bytes[..split]).ok().and_then(parse_time);
         let text = if stamp.is_some() { &bytes[split + 1..] } else { &bytes[..] };
-        let since = self.since;
+        let (since, skipped) = (self.since, &mut self.skipped);
         let ready = &mut self.ready;
         lines.push(text, stamp, |time, line| {
-            if since.is_none_or(|since| time.is_none_or(|time| time >= since)) {
+            if *skipped > 0 {
+                *skipped -= 1;
+            } else if since.is_none_or(|since| time.is_none_or(|time| time >= since)) {
                 ready.push_back(LogLine::new(time, stream, line));
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the last lines of entries: `o`, `e` continue a line of an output, `O`, `E` end one.
+    fn last(entries: &str, count: usize, is_whole: bool) -> Option<Part> {
+        let mut index = LineIndex::default();
+        for entry in entries.chars() {
+            index.push(entry.eq_ignore_ascii_case(&'e'), entry.is_ascii_uppercase());
+        }
+        index.last(count, is_whole)
+    }
+
+    #[test]
+    fn the_last_lines_are_found_among_entries() {
+        let part = |entries, skipped| Some(Part { entries: Some(entries), skipped });
+        assert_eq!(last("OOOO", 2, false), part(2, 0));
+        assert_eq!(last("OooOO", 2, false), part(4, 0));
+        assert_eq!(last("OO", 3, true), Some(Part::default()));
+        assert_eq!(last("OO", 2, true), part(2, 0));
+        assert_eq!(last("OO", 2, false), None, "the first may continue a line");
+        assert_eq!(last("ooO", 1, false), None);
+        assert_eq!(last("Ooo", 1, false), part(2, 0), "a line without an end");
+        assert_eq!(last("EOoEO", 1, false), part(3, 1), "another line ends amid the last one");
+        assert_eq!(last("OEOoO", 3, false), None, "the first of stderr is unknown");
+        assert_eq!(last("", 1, true), Some(Part::default()));
     }
 }

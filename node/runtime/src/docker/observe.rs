@@ -16,6 +16,7 @@ use vc_protocol::Millis;
 
 use super::client::DockerClient;
 use super::labels;
+use super::logs::Part;
 use super::time::parse_time;
 use crate::docker_error;
 use crate::log::{LogLine, LogQuery};
@@ -106,11 +107,12 @@ impl DockerClient {
         let query = LogQuery {
             digest: None,
             follow: false,
-            tail: Some(MAX_LAST_LINES),
+            tail: None,
             since: started.and_then(parse_time).map(|it| it.saturating_sub(START_TOLERANCE)),
         };
         let read = async {
-            let lines = self.read_logs(found.id.as_deref()?, query).await.ok()?;
+            let part = Part::of_entries(MAX_LAST_LINES);
+            let lines = self.read_part(found.id.as_deref()?, query, part).ok()?;
             // Pieces of long lines count as lines.
             let mut last: Vec<LogLine> = lines.take(MAX_LAST_CHUNKS).collect().await;
             // Docker records the two outputs independently, so their order is lost; the standard error says most.

@@ -223,6 +223,49 @@ async fn logs_have_streams_and_times_and_are_followed_until_the_exit() {
 }
 
 #[tokio::test]
+async fn long_lines_are_whole_and_counted_as_one() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    // Docker's log entries end at 16 KiB.
+    let script = "long() { head -c $1 /dev/zero | tr '\\0' $2; echo; }
+        seq 3; long 20000 a; long 120000 b; echo c; echo d >&2; long 40000 e; exec sleep 600";
+    let id = host.start("shop/web.1", &shell(script));
+    host.running(&id).await;
+    let lines = async |tail, follow| {
+        let query = LogQuery { tail, follow, ..LogQuery::default() };
+        host.runtime.logs(&slot(), query).await.expect("logs")
+    };
+    let all = async || {
+        let lines: Vec<LogLine> = lines(None, true).await.take(8).collect().await;
+        lines.into_iter().map(|it| it.line).collect::<Vec<_>>()
+    };
+    let written = timeout(TIMEOUT, all()).await.expect("in time");
+    // The order between the two outputs is Docker's.
+    let mut sorted = written.clone();
+    sorted.sort();
+    let long = |length: usize, letter: &str| letter.repeat(length);
+    let (a, b, e) = (long(20_000, "a"), long(120_000, "b"), long(40_000, "e"));
+    assert_eq!(sorted, ["1", "2", "3", &a, &b, "c", "d", &e]);
+
+    for tail in 1..=10 {
+        let expected = &written[written.len().saturating_sub(tail)..];
+        let tail = u32::try_from(tail).expect("small");
+        let last: Vec<LogLine> = lines(Some(tail), false).await.collect().await;
+        let last: Vec<String> = last.into_iter().map(|it| it.line).collect();
+        assert!(
+            last == expected,
+            "the last {tail}: {:?}",
+            last.iter().map(String::len).collect::<Vec<_>>()
+        );
+        let mut followed = lines(Some(tail), true).await;
+        for line in expected {
+            let next = timeout(TIMEOUT, followed.next()).await.expect("in time");
+            assert!(next.is_some_and(|it| it.line == *line), "the last {tail}, followed");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_outage_of_the_engine_is_reported_once_and_followed_by_a_list() {
     let mut engine = Engine::new();
     let (mut host, _) = Host::on(&engine).await;
