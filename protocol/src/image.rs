@@ -13,6 +13,8 @@ use sha2::{Digest as _, Sha256};
 
 /// The longest range of a blob that one request asks for, in bytes.
 pub const MAX_RANGE: u64 = 4 * 1024 * 1024;
+/// The most paths that one [`Request::MissingPaths`] asks for; further ones are ignored.
+pub const MAX_PATHS: usize = 256;
 /// The most bytes of a blob in one frame.
 pub const BLOB_FRAME: usize = 256 * 1024;
 /// The most images that one [`Request::Has`] asks for; further ones are ignored.
@@ -229,6 +231,9 @@ pub enum Request {
     /// Asks whether the registry that a canonical reference names has the image, as the member's Docker engine sees it;
     /// answered by [`Response::InRegistry`]. Older members do not answer.
     InRegistry(String),
+    /// Asks which of these paths do not exist on the host of the member's Docker engine; answered by
+    /// [`Response::MissingPaths`], to servers only.
+    MissingPaths(Vec<String>),
 }
 
 /// What a registry says of an image that was not fetched.
@@ -259,6 +264,8 @@ pub enum Response {
     Blob,
     /// What the registry says.
     InRegistry(RegistryAnswer),
+    /// The paths that do not exist.
+    MissingPaths(Vec<String>),
     /// The request failed; why, for people.
     Error(String),
 }

@@ -79,14 +79,14 @@ impl ControlService {
         options: DeployOptions,
     ) -> Result<Reply, ApiError> {
         let _computation = user.quota.computation().await?;
-        let (SealedDeployment { mut deployments, .. }, _) =
+        let (SealedDeployment { mut deployments, .. }, pinned) =
             self.complete(user, deployments, files, options).await?;
         // What is refused later is shown as it is.
         let allowed =
             privileges::check(&user.rights, &self.cluster.latest().view, &mut deployments);
         // Registries are asked only for those who may deploy.
         if allowed.is_ok() && user.rights.role >= UserRole::Deployer {
-            self.check_startable(&deployments, options).await?;
+            self.check_startable(&deployments, &pinned, options).await?;
         }
         let values = user.rights.may_see_values();
         Ok(Reply::Diff(vc_engine::diff(&self.cluster.latest().view, &deployments, values)))
@@ -103,7 +103,7 @@ impl ControlService {
         let (SealedDeployment { mut deployments, files }, pinned) =
             self.complete(user, deployments, files, options).await?;
         privileges::check(&user.rights, &self.cluster.latest().view, &mut deployments)?;
-        self.check_startable(&deployments, options).await?;
+        self.check_startable(&deployments, &pinned, options).await?;
         for (reference, Moved { id, size }) in pinned.moved {
             self.record_image(user, reference, id, size).await?;
         }
@@ -144,6 +144,7 @@ impl ControlService {
     async fn check_startable(
         &self,
         deployments: &[Deployment],
+        pinned: &Pinned,
         options: DeployOptions,
     ) -> Result<(), ApiError> {
         if options.force {
@@ -154,10 +155,15 @@ impl ControlService {
             let held = || view.cluster.replicas(&it.service);
             it.replicas.unwrap_or_else(held)
         };
-        let started = deployments.iter().filter(|it| replicas(it) > 0);
-        let started: Vec<_> = started.map(|it| (&it.service, &it.spec.container)).collect();
         let own = self.cluster.membership().node;
-        Ok(self.images.check_available(&view, own, &started).await?)
+        let started = || deployments.iter().filter(|it| replicas(it) > 0);
+        let unknown = started().filter(|it| !pinned.found.contains(&it.service));
+        let unknown: Vec<_> = unknown.map(|it| (&it.service, &it.spec.container)).collect();
+        self.images.check_available(&view, own, &unknown).await?;
+        for Deployment { service, spec, .. } in started() {
+            self.images.check_host_paths(&view, own, service, spec).await?;
+        }
+        Ok(())
     }
 
     /// Checks the same for one version of a service that is deployed already.
@@ -167,9 +173,10 @@ impl ControlService {
         service: &ServiceKey,
         spec: Option<&Stored<ServiceSpec>>,
     ) -> Result<(), ApiError> {
-        let started: Vec<_> = spec.map(|spec| (service, &spec.container)).into_iter().collect();
+        let Some(spec) = spec else { return Ok(()) };
         let own = self.cluster.membership().node;
-        Ok(self.images.check_available(view, own, &started).await?)
+        self.images.check_available(view, own, &[(service, &spec.container)]).await?;
+        Ok(self.images.check_host_paths(view, own, service, spec).await?)
     }
 
     /// Sets the number of replicas of a service.

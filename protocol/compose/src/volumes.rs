@@ -197,7 +197,12 @@ fn refuse_true(options: Option<At<'_>>, keys: &[&'static str]) {
     let Some(mut fields) = options.map(|at| at.fields()) else { return };
     for key in keys {
         if let Some(at) = fields.take(key).filter(|at| at.bool() == Some(true)) {
-            at.invalid("true is not supported");
+            at.invalid(match *key {
+                "create_host_path" => {
+                    "true is not supported: make the directory on the node ('mkdir -p'), or mount a named volume"
+                }
+                _ => "true is not supported",
+            });
         }
     }
     fields.finish(&[]);

@@ -73,19 +73,23 @@ struct ProjectNetwork {
 }
 
 impl DockerClient {
-    /// Returns Docker's names of the networks of an instance, the primary one first, and creates those that do not
-    /// exist. They are kept for at least two minutes, so call this right before the container is created.
-    pub(super) async fn networks_of(
+    /// Returns Docker's names of the networks of an instance, the primary one first.
+    pub(super) fn network_names(&self, project: &Name, spec: &ContainerSpec) -> Vec<String> {
+        let names = networks_of(spec);
+        names.iter().map(|network| docker_name(&self.identity, project, network)).collect()
+    }
+
+    /// Creates the networks of an instance that do not exist. They are kept for at least two minutes, so call this right
+    /// before the container is started.
+    pub(super) async fn ensure_networks(
         &self,
         project: &Name,
         spec: &ContainerSpec,
-    ) -> Result<Vec<String>, NetworkError> {
-        let default = DEFAULT_NETWORK.parse::<Name>().ok().filter(|_| spec.networks.is_empty());
-        let mut names = Vec::new();
-        for network in spec.networks.keys().chain(default.as_ref()) {
-            names.push(self.ensure_network(project, network).await?);
+    ) -> Result<(), NetworkError> {
+        for network in networks_of(spec) {
+            self.ensure_network(project, &network).await?;
         }
-        Ok(names)
+        Ok(())
     }
 
     /// Returns the DNS servers of a new container; `None`: Docker's default.
@@ -265,6 +269,12 @@ impl DockerClient {
             || Some((label(labels::PROJECT).parse().ok()?, label(NETWORK_LABEL).parse().ok()?));
         is_own.then(names).flatten()
     }
+}
+
+/// Returns the networks of a container in its project, the primary one first.
+fn networks_of(spec: &ContainerSpec) -> Vec<Name> {
+    let default = DEFAULT_NETWORK.parse::<Name>().ok().filter(|_| spec.networks.is_empty());
+    spec.networks.keys().cloned().chain(default).collect()
 }
 
 async fn within<T>(

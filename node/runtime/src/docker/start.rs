@@ -118,9 +118,25 @@ impl DockerClient {
             };
             // The semaphore is never closed.
             let permit = self.starts.acquire().await;
-            let context = self.prepare(id, spec, files).await?;
+            let project = &id.slot.service.project;
+            self.create_volumes(project, spec).await.map_err(|error| {
+                StartError::of(error, |message| StartError::Docker("create its volumes", message))
+            })?;
+            let networks = self.network_names(project, spec);
+            let context = ContainerContext { networks, dns: self.dns_servers(), files };
             let body = container::body(&self.identity, id, &self.confined(spec).await?, &context);
-            match client.create_container(Some(options.clone()), body).await {
+            // Networks have to exist when the container is started, not before.
+            let (created, networks) = tokio::join!(
+                client.create_container(Some(options.clone()), body),
+                self.ensure_networks(project, spec),
+            );
+            networks.map_err(|error| match error {
+                NetworkError::PoolFull { .. } => StartError::Node(error.to_string()),
+                NetworkError::Docker(error) => StartError::of(error, |message| {
+                    StartError::Docker("create its networks", message)
+                }),
+            })?;
+            match created {
                 Ok(_) => {}
                 Err(error) if docker_error::status(&error) == Some(404) && !pulled => {
                     drop(permit);
@@ -209,26 +225,6 @@ impl DockerClient {
             return Err(StartError::RemoteFiles(self.host.to_string()));
         }
         Ok(Some(self.files.write(name, id, spec).await?))
-    }
-
-    /// Prepares what a container needs before it is created or started again: its volumes and networks.
-    async fn prepare(
-        &self,
-        id: &InstanceId,
-        spec: &ContainerSpec,
-        files: Option<PathBuf>,
-    ) -> Result<ContainerContext, StartError> {
-        let project = &id.slot.service.project;
-        self.create_volumes(project, spec).await.map_err(|error| {
-            StartError::of(error, |message| StartError::Docker("create its volumes", message))
-        })?;
-        let networks = self.networks_of(project, spec).await.map_err(|error| match error {
-            NetworkError::PoolFull { .. } => StartError::Node(error.to_string()),
-            NetworkError::Docker(error) => {
-                StartError::of(error, |message| StartError::Docker("create its networks", message))
-            }
-        })?;
-        Ok(ContainerContext { networks, dns: self.dns_servers(), files })
     }
 
     /// Connects a created container to the rest of its networks.

@@ -42,6 +42,11 @@ impl DockerImages {
         Self { host: host.into() }
     }
 
+    /// Reports whether the engine runs on this host.
+    pub(super) fn is_local(&self) -> bool {
+        self.host.starts_with("unix://")
+    }
+
     fn client(&self, limit: Duration) -> Result<bollard::Docker, Error> {
         Ok(bollard::Docker::connect_with_host(&self.host)?.with_timeout(limit))
     }

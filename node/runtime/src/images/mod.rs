@@ -25,6 +25,7 @@ mod docker_images;
 mod error;
 mod export;
 mod fetch;
+mod host_paths;
 mod loaded;
 mod node_images;
 pub mod pack;
@@ -46,6 +47,7 @@ pub mod unpack;
 
 pub use availability::ImageMissing;
 pub use error::{ExportError, PackError, PullError, PushError, RegistryMiss, StoreError};
+pub use host_paths::PathMissing;
 pub use node_images::Images;
 pub(crate) use pull::ImageRequest;
 pub use push::Pushed;

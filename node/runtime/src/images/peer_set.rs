@@ -1,6 +1,6 @@
 //! The part of the cluster's documents that finding an image needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::View;
 use vc_protocol::NodeId;
@@ -10,6 +10,8 @@ use vc_protocol::image::Digest;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PeerSet {
     pub(super) members: Vec<Member>,
+    /// The members that may write the cluster document.
+    pub(super) servers: BTreeSet<NodeId>,
     /// Image ids by canonical reference.
     pub(super) pushed: BTreeMap<String, Digest>,
 }
@@ -32,6 +34,7 @@ impl PeerSet {
         let pushed = view.cluster.images.iter().filter(|(_, record)| record.projects.is_none());
         let pushed = pushed
             .filter_map(|(reference, record)| Some((reference.clone(), record.id.parse().ok()?)));
-        Self { members: members.collect(), pushed: pushed.collect() }
+        let servers = view.servers.clone();
+        Self { members: members.collect(), servers, pushed: pushed.collect() }
     }
 }

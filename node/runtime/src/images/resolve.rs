@@ -36,6 +36,8 @@ pub struct Pinning<'a> {
 pub struct Pinned {
     /// What users should know about the image of a service, in one line.
     pub notes: BTreeMap<ServiceKey, String>,
+    /// The services whose image was found on a node a moment ago.
+    pub found: BTreeSet<ServiceKey>,
     /// The pushed references that name another image by a pull.
     pub moved: BTreeMap<String, Moved>,
 }
@@ -54,6 +56,8 @@ pub struct Moved {
 struct Resolved {
     id: Option<String>,
     note: Option<String>,
+    /// Whether a node has it now.
+    found: bool,
     moved: Option<(String, Moved)>,
 }
 
@@ -93,7 +97,10 @@ impl Images {
             .collect()
             .await;
         let mut pinned = Pinned::default();
-        for (deployment, Resolved { id, note, moved }) in deployments.iter_mut().zip(resolved) {
+        for (deployment, Resolved { id, note, found, moved }) in
+            deployments.iter_mut().zip(resolved)
+        {
+            pinned.found.extend(found.then(|| deployment.service.clone()));
             deployment.spec.container.image_id = id;
             pinned.notes.extend(note.map(|note| (deployment.service.clone(), note)));
             pinned.moved.extend(moved);
@@ -125,7 +132,7 @@ impl Images {
                 Ok((id, size, registry)) => {
                     let moves = pushed.is_some_and(|record| record.id != id.as_str());
                     let moved = moves.then(|| (name, Moved { id: id.clone(), size }));
-                    return Resolved { id: Some(id.into()), note: registry, moved };
+                    return Resolved { id: Some(id.into()), note: registry, found: true, moved };
                 }
                 Err(why) => note = Some(why),
             }
@@ -135,7 +142,7 @@ impl Images {
             ));
         }
         if let Some(record) = pushed {
-            return Resolved { id: Some(record.id.clone()), note, moved: None };
+            return Resolved { id: Some(record.id.clone()), note, ..Resolved::default() };
         }
         let held = by.view.cluster.services.get(service).map(|record| &record.spec.container);
         if let Some(held) = held.filter(|held| is_same_image(held, container, &name)) {
@@ -143,20 +150,19 @@ impl Images {
                 (None, Some(id)) if unambiguous => self.differs_here(by, &name, id).await,
                 (note, _) => note,
             };
-            return Resolved { id: held.image_id.clone(), note, moved: None };
+            return Resolved { id: held.image_id.clone(), note, ..Resolved::default() };
         }
         if !unambiguous {
             return Resolved { note, ..Resolved::default() };
         }
         let pins = pins(by, service, container, &name);
-        let id = match pins.of_project {
-            Some(id) => Some(id),
-            None => {
-                let found = self.found_on_nodes(by.own, &name).await;
-                choose(&found, &pins.visible).map(String::from)
-            }
-        };
-        Resolved { id, note, moved: None }
+        if let Some(id) = pins.of_project {
+            return Resolved { id: Some(id), note, ..Resolved::default() };
+        }
+        let nodes = self.found_on_nodes(by.own, &name).await;
+        let id = choose(&nodes, &pins.visible).map(String::from);
+        let found = id.is_some();
+        Resolved { id, note, found, moved: None }
     }
 
     /// Pulls a reference into Docker on this node. Returns what it names there, with its size, and a note if the registry did not

@@ -32,7 +32,8 @@ impl Images {
             };
             let images = self.clone();
             tokio::spawn(async move {
-                if let Err(error) = images.answer(stream).await {
+                let is_server = images.is_server(peer);
+                if let Err(error) = images.answer(stream, is_server).await {
                     tracing::debug!(%peer, %error, "an image request failed");
                 }
                 drop(permit);
@@ -40,10 +41,15 @@ impl Images {
         }
     }
 
-    /// Answers one request.
+    fn is_server(&self, peer: PeerId) -> bool {
+        self.0.peers.borrow().servers.iter().any(|server| server.peer_id() == peer)
+    }
+
+    /// Answers one request, of a server or another member.
     pub(super) async fn answer(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin,
+        is_server: bool,
     ) -> Result<(), FrameError> {
         let mut frames = Frames::new(stream, MAX_FRAME);
         let response = match frames.receive::<Request>().await? {
@@ -53,6 +59,12 @@ impl Images {
             }
             Request::Resolve(reference) => Response::Resolved(self.local_id(&reference).await),
             Request::InRegistry(name) => Response::InRegistry(self.in_registry(&name).await),
+            Request::MissingPaths(paths) if is_server => {
+                Response::MissingPaths(self.missing_paths(paths).await)
+            }
+            Request::MissingPaths(_) => {
+                Response::Error("only servers may ask for paths of the host".to_owned())
+            }
             Request::Manifest(id) => self.answer_manifest(&id, &mut frames).await?,
             Request::Blob { blob, offset, length } => {
                 return self.send_blob(&mut frames, blob, offset, length.min(MAX_RANGE)).await;

@@ -47,7 +47,7 @@ fn correct(images: &Images) -> Behaviour {
     Arc::new(move |stream| {
         let images = images.clone();
         Box::pin(async move {
-            let _ = images.answer(stream).await;
+            let _ = images.answer(stream, true).await;
         })
     })
 }
@@ -60,7 +60,7 @@ fn dies_after(images: &Images, requests: usize) -> Behaviour {
         let number = served.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             if number < requests {
-                let _ = images.answer(stream).await;
+                let _ = images.answer(stream, true).await;
                 return;
             }
             let mut frames = Frames::new(stream, 1 << 22);
@@ -218,6 +218,9 @@ async fn members_answer_which_images_and_blobs_they_have() {
     let beyond = Request::Blob { blob: first, offset: 1 << 50, length: 10 };
     assert!(not_here(ask(1, beyond).await));
     assert!(ask(3, Request::Resolve("a:1".to_owned())).await.is_err());
+    let paths = Request::MissingPaths(vec!["/nonexistent".to_owned()]);
+    let missing = ask(1, paths.clone()).await.expect("a response");
+    assert_eq!(missing, Response::MissingPaths(Vec::new()), "without Docker nothing is mounted");
 }
 
 async fn ask_until(open: &OpenStream, byte: u8, request: &Request) -> Response {

@@ -4,7 +4,7 @@ use vc_crdt::{ClusterState, ImageRecord, KnownVersions, NodeState, ServiceRecord
 use vc_frames::Frames;
 use vc_protocol::image::{RegistryAnswer, Request, Response};
 use vc_protocol::node::NodeInfo;
-use vc_protocol::spec::{ContainerSpec, Deployment, ServiceSpec};
+use vc_protocol::spec::{Attribute, Constraint, ContainerSpec, Deployment, Mount, ServiceSpec};
 use vc_protocol::{Name, ServiceKey};
 
 use super::super::peer_set::PeerSet;
@@ -25,6 +25,7 @@ fn member(image: Option<Digest>, registry: RegistryAnswer) -> Behaviour {
                     Response::Has(held.map(|id| (id, false)).collect())
                 }
                 Ok(Request::InRegistry(_)) => Response::InRegistry(registry),
+                Ok(Request::MissingPaths(paths)) => Response::MissingPaths(paths),
                 _ => return,
             };
             let _ = frames.send(&response).await;
@@ -182,4 +183,29 @@ async fn an_image_that_is_nowhere_is_reported_with_what_was_searched() {
         check(member(Some(id.clone()), unreachable()), container("web:1", None)).await,
         Ok(())
     );
+}
+
+#[tokio::test]
+async fn a_host_path_that_the_pinned_node_lacks_is_reported() {
+    let view = view(&[]);
+    let check = async |node_name: &str, equal: bool| {
+        let source = "/srv/data".to_owned();
+        let mount = Mount::Bind { source, target: "/data".to_owned(), read_only: false };
+        let (attribute, value) = (Attribute::Name, node_name.to_owned());
+        let spec = ServiceSpec {
+            container: ContainerSpec { mounts: vec![mount], ..container("web:1", None) },
+            constraints: vec![Constraint { attribute, equal, value }],
+            ..ServiceSpec::default()
+        };
+        let (_dir, images) = images_in(&view, vec![(2, member(None, unreachable()))]);
+        images.check_host_paths(&view, node(1), &key("shop/web"), &spec).await
+    };
+    let missing = check("h2", true).await.expect_err("the member lacks it");
+    let text =
+        "shop/web: the host path /srv/data does not exist on h2, which the service is pinned to";
+    assert_eq!(missing.to_string(), text);
+    let refused = vc_protocol::ApiError::from(missing).to_string();
+    assert!(refused.contains("mkdir -p /srv/data") && refused.contains("--force"), "{refused}");
+    assert_eq!(check("h3", true).await, Ok(()), "a node that is down");
+    assert_eq!(check("h2", false).await, Ok(()), "not pinned");
 }
