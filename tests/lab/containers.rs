@@ -34,7 +34,8 @@ fn failing_containers_are_reported_and_leave_other_services_unchanged() {
     let load = Load::requests(&lab, 1, "10.77.0.11:8080", 50);
 
     // An image that no node and no registry has.
-    lab.deploy(1, "name: shop\nservices:\n  no:\n    image: nowhere.invalid/no:1\n", &[]).done();
+    lab.deploy(1, "name: shop\nservices:\n  no:\n    image: nowhere.invalid/no:1\n", &["--force"])
+        .done();
     let row = lab.row(2, "the reason names the image", "no", |row| {
         matches!(row["state"].as_str(), Some("pending" | "failed"))
             && reason(row).contains("nowhere.invalid/no:1")

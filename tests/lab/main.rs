@@ -20,6 +20,7 @@ mod images;
 mod nat;
 mod network;
 mod ports;
+mod preparation;
 mod restarts;
 mod secrets;
 mod updates;
