@@ -152,7 +152,7 @@ fn refused_attempts_are_recorded_and_only_admins_read_them() {
         assert!(user == by && text.contains(words), "{user} {text}");
     }
     assert!(refused.iter().all(|row| row["address"] == "127.0.0.1"), "{refused:?}");
-    assert_eq!(text(refused[2], "token"), "", "nobody signed it");
+    assert_eq!(text(refused[2], "token"), "", "no token signed it");
     assert_eq!(text(refused[4], "token"), token_id(&join));
     assert!(rows.iter().all(|row| !row.to_string().contains("eyJ")), "no token is in the log");
 }

@@ -28,7 +28,7 @@ fn a_deployer_gets_no_host_and_no_identity_of_others_through_the_control_api() {
         (bind("/srv/app"), "the host path /srv/app"),
         (bind("/var/run/docker.sock"), "the host path /var/run/docker.sock"),
     ];
-    let of_nobody = [
+    let of_no_role = [
         (bind("/"), "leads to the secrets of the node"),
         (bind("/srv/../run/vc/x"), "leads to the secrets of the node"),
         (json!({"labels": {"vc.service": "bank"}}), "labels: 'vc.service' is reserved"),
@@ -42,12 +42,12 @@ fn a_deployer_gets_no_host_and_no_identity_of_others_through_the_control_api() {
     runtime.block_on(async {
         let [deployer, admin] =
             [User::attach(&cluster, 0, &deployer).await, User::attach(&cluster, 0, &admin).await];
-        for (container, named) in of_admins.iter().chain(&of_nobody) {
+        for (container, named) in of_admins.iter().chain(&of_no_role) {
             let answer = deployer.ask(deploying(container.clone())).await;
             let message = answer["value"]["message"].as_str().unwrap_or_default();
             assert!(answer["reply"] == "error" && message.contains(named), "{named}: {answer}");
         }
-        for (container, named) in &of_nobody {
+        for (container, named) in &of_no_role {
             let answer = admin.ask(deploying(container.clone())).await;
             let message = answer["value"]["message"].as_str().unwrap_or_default();
             assert!(answer["reply"] == "error" && message.contains(named), "{named}: {answer}");

@@ -319,7 +319,7 @@ fn a_rotation_ends_what_a_removed_server_can_do() {
 }
 
 #[test]
-fn two_rotations_at_the_same_time_lock_nobody_out() {
+fn two_rotations_at_the_same_time_lock_no_member_out() {
     let mut cluster = Cluster::of(3);
     let mut running = [0, 1].map(|at| cluster.vc_running(at, &["trust", "rotate", "--yes"]));
     // One of them may be refused, as the other was faster.

@@ -17,7 +17,7 @@ fn nothing_is_stopped_for_what_cannot_be_started() {
     lab.deploy(1, &database("vc-test:1", ""), &["--wait"]).done();
     let before = lab.all_containers(&[1, 2]);
 
-    // A tag that nobody has.
+    // A tag that no node has.
     for options in [&[][..], &["--dry-run"][..], &["--wait"][..]] {
         let error = lab.deploy(1, &database("vc-tset:1", ""), options).refused();
         let words = [

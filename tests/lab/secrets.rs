@@ -116,7 +116,7 @@ fn a_secret_moves_between_workers_that_have_no_key_of_it() {
     let secret = "nineteen-little-terns";
     lab.file("password", secret);
     lab.file("motto", "in coin we trust\n");
-    // Not on the server, which needs to ask nobody.
+    // Not on the server, which has the key itself.
     let compose =
         COMPOSE.replace("deploy: {", "deploy: {placement: {constraints: [node.name != h1]}, ");
     lab.deploy(1, &compose, &["--wait"]).done();

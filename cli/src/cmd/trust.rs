@@ -41,7 +41,7 @@ Examples:
 Examples:
   vc node revoke attic && vc trust rotate    when attic, a server, was stolen
 
-A server knows the key that signs the certificates of nodes: once it is removed it could still admit nodes that nobody knows. A
+A server knows the key that signs the certificates of nodes: once it is removed it could still admit nodes that no user knows of. A
 rotation makes a new key, gives every node that is listed a certificate of it, and ends what the old key can do. Nothing is
 restarted. Tokens that present servers issued stay valid, those of removed ones do not.
 

@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_listener_that_is_sent_accepts_what_was_in_its_backlog() {
         let dir = tempfile::tempdir().expect("a directory");
-        assert!(take(dir.path()).expect("nobody holds any").is_empty());
+        assert!(take(dir.path()).expect("no process holds any").is_empty());
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
         let holder = bind(dir.path()).expect("bound");
