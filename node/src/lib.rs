@@ -24,6 +24,7 @@ mod host;
 mod http;
 mod identity;
 mod images;
+mod iptables;
 mod join;
 mod join_token;
 mod limiter;

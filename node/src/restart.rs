@@ -12,7 +12,7 @@ use vc_engine::Input;
 use crate::dns::DnsServer;
 use crate::driver_message::DriverMessage;
 use crate::handover::{self, Sockets};
-use crate::proxy::Router;
+use crate::proxy::{HostPorts, Router};
 
 /// How long the announcement may take to reach the other nodes: two heartbeats, since anti-entropy repeats after the first what
 /// gossip has lost.
@@ -25,6 +25,8 @@ pub(crate) struct Traffic {
     pub(crate) names: Option<DnsServer>,
     /// Stops the ingress, and receives its sockets then; `None`: the instances bind their ports themselves.
     pub(crate) ingress: Option<(CancellationToken, oneshot::Receiver<Sockets>)>,
+    /// The NAT rules for ports of this node's own instances, which stay in place during a restart.
+    pub(crate) host_ports: Option<HostPorts>,
 }
 
 /// Returns the sockets that the process before has left for this one. Logs why they cannot be taken.
@@ -46,7 +48,7 @@ pub(crate) async fn prepare(
     others: bool,
     traffic: Traffic,
 ) {
-    let Traffic { router, names, ingress } = traffic;
+    let Traffic { router, names, ingress, host_ports: _host_ports } = traffic;
     if others {
         let _ = driver.send(DriverMessage::Input(Input::Restart)).await;
         tokio::join!(tokio::time::sleep(ANNOUNCEMENT), router.drain());

@@ -31,7 +31,7 @@ use crate::logs::Logs;
 use crate::network::connection_gater::ConnectionGater;
 use crate::network::sync_streams::{self, SyncStreams};
 use crate::network::{self, Network};
-use crate::proxy::{self, Connections, Ingress, Router};
+use crate::proxy::{self, Connections, HostPorts, Ingress, Router};
 use crate::restart::{self, Traffic};
 use crate::settings::{self, RuntimeChoice, Settings};
 use crate::snapshot::Snapshot;
@@ -249,17 +249,20 @@ pub(crate) async fn run(
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut traffic = Traffic { router: router.clone(), names: None, ingress: None };
+    let mut traffic =
+        Traffic { router: router.clone(), names: None, ingress: None, host_ports: None };
     // Child processes bind their ports themselves and use the host's resolver.
     if let Some(docker) = docker {
-        let table = router.table();
+        let (table, rules_of) = (router.table(), docker.clone());
         let mut left = restart::take_sockets(dir).await;
         let config = dns::Config::default();
         let started = DnsServer::start(config, docker, table, router.clone(), &mut left).await;
         traffic.names = Some(started.context("cannot start the DNS server")?);
         let (problems, from_ingress) = mpsc::channel(PUBLISH_REPORTS);
         let (stop, (sockets, stopped)) = (CancellationToken::new(), oneshot::channel());
-        let ingress = Ingress::new(router, problems, left).run(stop.clone());
+        let ingress = Ingress::new(router.clone(), problems, left);
+        traffic.host_ports = Some(HostPorts::start(rules_of, &router, ingress.host_ports()));
+        let ingress = ingress.run(stop.clone());
         tasks.spawn(async move { drop(sockets.send(ingress.await)) });
         traffic.ingress = Some((stop, stopped));
         tasks.spawn(forward(from_ingress, driver.clone(), Input::Ports));
@@ -307,8 +310,13 @@ pub(crate) async fn run(
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    } else if let Some(names) = traffic.names {
-        names.stop().await;
+    } else {
+        if let Some(names) = traffic.names {
+            names.stop().await;
+        }
+        if let Some(host_ports) = traffic.host_ports {
+            host_ports.stop().await;
+        }
     }
     audit.flush().await;
     let (closed, is_closed) = oneshot::channel();

@@ -6,24 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::process::Stdio;
-use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
-use tokio::time::timeout;
-
-use super::error::NatError;
 use super::virtual_ips::{DNS_SERVER_IP, VIRTUAL_IPS};
-
-/// How long `iptables` may run, waiting for the xtables lock included.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
-/// Seconds that `iptables` waits for the xtables lock.
-const LOCK_TIMEOUT: &str = "10";
-/// Limit of characters of a command's error output that an error carries.
-const MAX_MESSAGE: usize = 200;
+use crate::iptables::{self, IptablesError, iptables};
 
 /// The tables and built-in chains that jump to this node's chain.
 const JUMPS: [(&str, &str); 2] = [("nat", "PREROUTING"), ("filter", "INPUT")];
@@ -58,14 +44,13 @@ impl NatRules {
     }
 
     /// Replaces the node's chains and makes sure that the built-in chains jump to them. Idempotent.
-    pub(super) async fn apply(&self, ports: &Ports) -> Result<(), NatError> {
-        let restore = ["--noflush", "--wait", LOCK_TIMEOUT];
-        run("iptables-restore", &restore, &self.chains(ports)).await?;
+    pub(super) async fn apply(&self, ports: &Ports) -> Result<(), IptablesError> {
+        iptables::restore(&self.chains(ports)).await?;
         for (table, from) in JUMPS {
-            self.ensure_jump(table, from).await?;
+            iptables::ensure(table, from, &self.jump()).await?;
         }
-        if self.ensure_jump("filter", FORWARD_JUMPS[0]).await.is_err() {
-            self.ensure_jump("filter", FORWARD_JUMPS[1]).await?;
+        if iptables::ensure("filter", FORWARD_JUMPS[0], &self.jump()).await.is_err() {
+            iptables::ensure("filter", FORWARD_JUMPS[1], &self.jump()).await?;
         }
         // Names work without it, on a kernel without the match.
         if let Err(error) = self.drop_forged_sources().await {
@@ -74,47 +59,34 @@ impl NatRules {
         Ok(())
     }
 
-    async fn drop_forged_sources(&self) -> Result<(), NatError> {
-        let restore = ["--noflush", "--wait", LOCK_TIMEOUT];
-        run("iptables-restore", &restore, &self.source_chain()).await?;
-        self.ensure_jump(RAW_JUMP.0, RAW_JUMP.1).await
+    async fn drop_forged_sources(&self) -> Result<(), IptablesError> {
+        iptables::restore(&self.source_chain()).await?;
+        iptables::ensure(RAW_JUMP.0, RAW_JUMP.1, &self.jump()).await
     }
 
     /// Returns whether all jumps exist: a firewall that restarts removes rules that it did not set.
     pub(super) async fn are_in_place(&self) -> bool {
         for (table, from) in JUMPS {
-            if self.jump(table, "-C", from).await.is_err() {
+            if !self.jumps(table, from).await {
                 return false;
             }
         }
-        self.jump("filter", "-C", FORWARD_JUMPS[0]).await.is_ok()
-            || self.jump("filter", "-C", FORWARD_JUMPS[1]).await.is_ok()
+        self.jumps("filter", FORWARD_JUMPS[0]).await || self.jumps("filter", FORWARD_JUMPS[1]).await
     }
 
-    async fn ensure_jump(&self, table: &str, from: &str) -> Result<(), NatError> {
-        match self.jump(table, "-C", from).await {
-            Ok(()) => Ok(()),
-            Err(_) => self.jump(table, "-I", from).await,
-        }
+    async fn jumps(&self, table: &str, from: &str) -> bool {
+        iptables(table, &[&["-C", from], &self.jump()[..]].concat()).await.is_ok()
     }
 
     /// Removes the redirections. The rules that reject stay, so that running containers get an error at once.
     pub(super) async fn remove(&self) {
-        let _ = self.jump("nat", "-D", "PREROUTING").await;
-        for action in ["-F", "-X"] {
-            let arguments = ["--wait", LOCK_TIMEOUT, "-t", "nat", action, &self.chain];
-            if let Err(error) = run("iptables", &arguments, "").await {
-                tracing::debug!(%error, "cannot remove a chain");
-            }
-        }
+        let _ = iptables("nat", &[&["-D", "PREROUTING"], &self.jump()[..]].concat()).await;
+        iptables::remove_chain("nat", &self.chain).await;
     }
 
-    /// Checks (`-C`), inserts (`-I`) or deletes (`-D`) a jump from a built-in chain to the node's.
-    async fn jump(&self, table: &str, action: &str, from: &str) -> Result<(), NatError> {
-        let (bridges, chain) = (self.bridges.as_str(), self.chain.as_str());
-        let arguments =
-            ["--wait", LOCK_TIMEOUT, "-t", table, action, from, "-i", bridges, "-j", chain];
-        run("iptables", &arguments, "").await
+    /// Returns the rule of a built-in chain that jumps to the node's.
+    fn jump(&self) -> [&str; 4] {
+        ["-i", &self.bridges, "-j", &self.chain]
     }
 
     /// Returns the chain that drops packets whose source is not routed to the bridge that they come from (RFC 3704, 2.2).
@@ -155,38 +127,6 @@ impl NatRules {
             writeln!(text, "-A {chain} -m conntrack --ctorigdst {VIRTUAL_IPS} -j ACCEPT\nCOMMIT");
         text
     }
-}
-
-async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<(), NatError> {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.kill_on_drop(true).spawn().map_err(|source| match source.kind() {
-        ErrorKind::NotFound => NatError::NotInstalled { program },
-        _ => NatError::Run { program, source },
-    })?;
-    let stdin = child.stdin.take();
-    let exit = async move {
-        if let Some(mut stdin) = stdin {
-            // A program that exits before it has read everything explains itself on stderr.
-            let _ = stdin.write_all(input.as_bytes()).await;
-        }
-        child.wait_with_output().await
-    };
-    let output = match timeout(COMMAND_TIMEOUT, exit).await {
-        Ok(output) => output.map_err(|source| NatError::Run { program, source })?,
-        Err(_) => return Err(NatError::Timeout { program, limit: COMMAND_TIMEOUT }),
-    };
-    if output.status.success() {
-        return Ok(());
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let mut lines = stderr.lines().map(str::trim);
-    let line = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
-    let message = match line {
-        Some(line) => line.chars().take(MAX_MESSAGE).collect(),
-        None => output.status.to_string(),
-    };
-    Err(NatError::Failed { program, message })
 }
 
 #[cfg(test)]

@@ -254,7 +254,7 @@ impl<F: ServiceRouter> Reconciler<F> {
     /// Applies the NAT rules. Logs when they begin to fail and when they work again.
     async fn apply_rules(&self) {
         let applied = match self.docker.is_local() {
-            true => self.rules.apply(&self.ports).await,
+            true => self.rules.apply(&self.ports).await.map_err(NatError::from),
             false => Err(NatError::RemoteEngine),
         };
         let problem = applied.err().map(|error| error.to_string());

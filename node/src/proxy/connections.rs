@@ -4,19 +4,37 @@
 //! [drains](Connections::drain) an instance before it stops it.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use vc_protocol::InstanceId;
 use vc_runtime::Drain;
+
+use super::conntrack;
+
+/// Interval at which the kernel is asked whether connections that NAT rules have redirected are still open.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A handle to the connection counts of this node. Cheap to clone; clones share the counts.
 #[derive(Clone, Default)]
 pub struct Connections {
     instances: Arc<Mutex<BTreeMap<InstanceId, Entry>>>,
+    /// Signals that an instance has begun or ceased to drain.
+    drains: watch::Sender<()>,
+    redirected: watch::Sender<Redirected>,
+}
+
+/// The instances to which NAT rules redirect clients, past this process.
+#[derive(Default)]
+struct Redirected {
+    /// Those that new clients are redirected to.
+    now: BTreeMap<InstanceId, Ipv4Addr>,
+    /// Those that may have open connections: all of `now`, and others until they are forgotten.
+    ever: BTreeMap<InstanceId, Ipv4Addr>,
 }
 
 #[derive(Default)]
@@ -77,25 +95,52 @@ impl Connections {
     /// Gives an instance no new connections until [`forget`](Self::forget) is called for it.
     pub fn start_draining(&self, instance: &InstanceId) {
         self.lock().entry(instance.clone()).or_default().draining = true;
+        self.drains.send_replace(());
+    }
+
+    /// Returns a channel that signals that an instance has begun or ceased to drain.
+    pub(super) fn drains(&self) -> watch::Receiver<()> {
+        self.drains.subscribe()
+    }
+
+    /// Sets the instances to which NAT rules redirect new clients, with their addresses.
+    pub(super) fn set_redirected(&self, instances: &BTreeMap<InstanceId, Ipv4Addr>) {
+        self.redirected.send_if_modified(|redirected| {
+            redirected.ever.extend(instances.clone());
+            let changed = redirected.now != *instances;
+            redirected.now.clone_from(instances);
+            changed
+        });
+    }
+
+    /// Completes when NAT rules redirect no client to an instance and no connection that they have redirected is open.
+    async fn redirected_closed(&self, instance: &InstanceId) {
+        let mut redirected = self.redirected.subscribe();
+        let address = {
+            let ended = redirected.wait_for(|it| !it.now.contains_key(instance)).await;
+            ended.ok().and_then(|it| it.ever.get(instance).copied())
+        };
+        let Some(address) = address else { return };
+        while conntrack::open_connections(address).await > 0 {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
     }
 
     /// Waits until no connection to an instance is open, at most for `grace`.
     pub async fn drained(&self, instance: &InstanceId, grace: Duration) {
-        let Some(traffic) = self.lock().get(instance).map(|entry| Arc::clone(&entry.traffic))
-        else {
-            return;
-        };
+        let traffic = self.lock().get(instance).map(|entry| Arc::clone(&entry.traffic));
         let idle = async {
-            loop {
+            while let Some(traffic) = &traffic {
                 let notified = traffic.idle.notified();
                 tokio::pin!(notified);
                 // Registered before the count is read, so that no notification is missed.
                 notified.as_mut().enable();
                 if traffic.active.load(Ordering::Acquire) == 0 {
-                    return;
+                    break;
                 }
                 notified.await;
             }
+            self.redirected_closed(instance).await;
         };
         let _ = tokio::time::timeout(grace, idle).await;
     }
@@ -111,6 +156,13 @@ impl Connections {
         if let Some(entry) = self.lock().get_mut(instance) {
             entry.draining = false;
         }
+        self.drains.send_replace(());
+        self.redirected.send_if_modified(|redirected| {
+            if !redirected.now.contains_key(instance) {
+                redirected.ever.remove(instance);
+            }
+            false
+        });
         self.sweep();
     }
 
@@ -170,6 +222,24 @@ mod tests {
         connections.drain(&instance(), Duration::from_millis(50)).await;
         assert!(before.elapsed() >= Duration::from_millis(50));
         assert_eq!(connections.active(&instance()), 1);
+    }
+
+    #[tokio::test]
+    async fn a_drain_waits_until_clients_are_no_longer_redirected() {
+        let connections = Connections::default();
+        let mut drains = connections.drains();
+        // Of this range there is no connection (RFC 5737).
+        let address = Ipv4Addr::new(192, 0, 2, 1);
+        connections.set_redirected(&BTreeMap::from([(instance(), address)]));
+        let id = instance();
+        let mut drain = Box::pin(connections.drain(&id, Duration::from_secs(60)));
+        assert!(futures::poll!(&mut drain).is_pending());
+        drains.changed().await.expect("it has begun");
+        assert!(connections.is_draining(&instance()));
+        connections.set_redirected(&BTreeMap::new());
+        drain.await;
+        connections.forget(&instance());
+        assert!(connections.redirected.borrow().ever.is_empty());
     }
 
     #[test]

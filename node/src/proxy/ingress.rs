@@ -17,6 +17,7 @@ use vc_protocol::spec::{
 };
 use vc_protocol::{NodeId, ServiceKey};
 
+use super::host_ports::{BoundPorts, HostPort};
 use super::limits::ACCEPT_BACKOFF;
 use super::load_balancer::Scope;
 use super::router::Router;
@@ -95,6 +96,8 @@ pub struct Ingress {
     /// Ports that are not bound because this host has no such address.
     absent: BTreeSet<BindAddr>,
     reported: PublishErrors,
+    /// The ports of [`Scope::Node`] that are bound, for the NAT rules.
+    host_ports: watch::Sender<BoundPorts>,
 }
 
 impl Ingress {
@@ -109,7 +112,13 @@ impl Ingress {
             failed: BTreeMap::new(),
             absent: BTreeSet::new(),
             reported: PublishErrors::new(),
+            host_ports: watch::Sender::default(),
         }
+    }
+
+    /// Returns the ports that are bound for this node's own instances, as they change.
+    pub(crate) fn host_ports(&self) -> watch::Receiver<BoundPorts> {
+        self.host_ports.subscribe()
     }
 
     /// Publishes ports until `stop` is cancelled, or the routes' channel closes. Returns the sockets, in whose backlogs
@@ -135,6 +144,12 @@ impl Ingress {
             let routes = Arc::clone(&table.borrow_and_update());
             self.router.inner.connections.sweep();
             let mut problems = self.follow(&routes).await;
+            self.host_ports.send_if_modified(|held| {
+                let bound = Some(host_ports(&self.listeners));
+                let changed = *held != bound;
+                *held = bound;
+                changed
+            });
             problems.extend(self.failed.iter().map(|(address, why)| (address.name(), why.clone())));
             let mut has_addresses = false;
             for address in self.listeners.keys().chain(&self.absent) {
@@ -255,6 +270,21 @@ impl Drop for Ingress {
             listener.task.abort();
         }
     }
+}
+
+/// Returns the ports that NAT rules can redirect: what they pass on has no header of the PROXY protocol.
+fn host_ports(listeners: &BTreeMap<BindAddr, Listener>) -> BTreeMap<HostPort, (ServiceKey, u16)> {
+    let host_port = |(bound, listener): (&BindAddr, &Listener)| {
+        let Target { service, port, scope, proxy_protocol } = listener.target.borrow().clone();
+        let address = match bound.address {
+            None => None,
+            Some(IpAddr::V4(ip)) => Some(ip).filter(|ip| !ip.is_unspecified()),
+            Some(IpAddr::V6(_)) => return None,
+        };
+        let host_port = HostPort { protocol: bound.protocol, port: bound.port, address };
+        (scope == Scope::Node && proxy_protocol.is_none()).then_some((host_port, (service, port)))
+    };
+    listeners.iter().filter_map(host_port).collect()
 }
 
 /// Returns the ports that this node is to publish, and those that another service already has.

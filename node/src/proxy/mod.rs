@@ -10,7 +10,9 @@
 //! connection (`splice`) has no timeout and outlives every change of the routes.
 
 pub mod connections;
+mod conntrack;
 mod forward;
+mod host_ports;
 mod inbound;
 mod ingress;
 pub(crate) mod instance_stream;
@@ -29,6 +31,7 @@ mod udp_socket;
 mod upstream;
 
 pub use connections::Connections;
+pub(crate) use host_ports::HostPorts;
 pub use inbound::serve as serve_member_streams;
 pub use ingress::{Ingress, PublishErrors};
 pub use limits::{

@@ -107,6 +107,16 @@ impl Docker {
         networks::bridge_prefix(&self.client.identity)
     }
 
+    /// Returns whether the engine filters packets with nftables, in tables of its own, which iptables' rules do not precede.
+    ///
+    /// # Errors
+    /// Docker refuses or does not answer.
+    pub async fn filters_with_nftables(&self) -> Result<bool, DockerError> {
+        let backend = self.client.client()?.info().await?.firewall_backend;
+        let driver = backend.and_then(|backend| backend.driver).unwrap_or_default();
+        Ok(driver.starts_with("nftables"))
+    }
+
     /// Reports whether the engine runs on this host.
     pub fn is_local(&self) -> bool {
         self.client.is_local()
