@@ -11,6 +11,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod client_addresses;
 mod containers;
 mod dns;
 mod docker_failure;

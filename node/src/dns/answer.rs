@@ -13,6 +13,14 @@ use super::virtual_ips::VIRTUAL_IPS;
 const TTL: u32 = 5;
 /// Limit of addresses in one answer, so that it fits in 512 bytes. Several services may share an alias.
 const MAX_ADDRESSES: usize = 16;
+/// The version of EDNS (RFC 6891).
+const EDNS_VERSION: u8 = 0;
+/// Size of datagrams that this server says to take, in bytes: that of DNS flag day 2020.
+const MAX_PAYLOAD: u16 = 1232;
+/// Length of a message's header in bytes.
+const HEADER: usize = 12;
+/// The bit of the third byte that tells answers from queries.
+const QR: u8 = 0x80;
 
 /// How to respond to a query.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,12 +35,15 @@ pub(super) enum Response {
 
 /// Returns the response to a container's query.
 pub(super) fn answer(question: &[u8], querier: &Querier, table: &Table) -> Response {
-    let Ok(message) = Message::from_vec(question) else { return Response::Ignore };
+    let Ok(message) = Message::from_vec(question) else { return malformed(question) };
     if message.metadata.message_type != MessageType::Query {
         return Response::Ignore;
     }
     if message.metadata.op_code != OpCode::Query {
         return response(&message, ResponseCode::NotImp, Vec::new());
+    }
+    if message.edns.as_ref().is_some_and(|edns| edns.version() > EDNS_VERSION) {
+        return response(&message, ResponseCode::BADVERS, Vec::new());
     }
     let [query] = message.queries.as_slice() else {
         return response(&message, ResponseCode::FormErr, Vec::new());
@@ -52,6 +63,30 @@ pub(super) fn answer(question: &[u8], querier: &Querier, table: &Table) -> Respo
     let answers = addresses.into_iter().take(MAX_ADDRESSES).filter(|_| has_type);
     let record = |it| Record::from_rdata(query.name().clone(), TTL, RData::A(A(it)));
     response(&message, ResponseCode::NoError, answers.map(record).collect())
+}
+
+/// Returns the response to a query that cannot be parsed: FORMERR, so that its client does not wait.
+fn malformed(question: &[u8]) -> Response {
+    let [id_0, id_1, flags, ..] = *question else { return Response::Ignore };
+    let is_query = flags & QR == 0;
+    if question.len() < HEADER || !is_query {
+        return Response::Ignore;
+    }
+    let code = u8::try_from(u16::from(ResponseCode::FormErr)).unwrap_or_default();
+    Response::Answer([&[id_0, id_1, flags | QR, code][..], &[0; 8]].concat())
+}
+
+/// Returns an upstream server's answer if a client takes it in a datagram; otherwise one that is truncated, so that the
+/// client repeats the query over TCP.
+pub(super) fn fit(question: &[u8], answer: Vec<u8>) -> Vec<u8> {
+    let Ok(message) = Message::from_vec(question) else { return answer };
+    if answer.len() <= usize::from(message.max_payload()) {
+        return answer;
+    }
+    match respond(&message, ResponseCode::NoError, Vec::new(), true) {
+        Response::Answer(truncated) => truncated,
+        Response::Forward | Response::Ignore => answer,
+    }
 }
 
 /// Returns an error response with a code; `None`: the message is no query.
@@ -102,17 +137,30 @@ fn answer_reverse(
 }
 
 fn response(question: &Message, code: ResponseCode, answers: Vec<Record>) -> Response {
+    respond(question, code, answers, false)
+}
+
+fn respond(
+    question: &Message,
+    code: ResponseCode,
+    answers: Vec<Record>,
+    truncated: bool,
+) -> Response {
     let mut metadata = Metadata::response_from_request(&question.metadata);
     metadata.response_code = code;
     metadata.recursion_available = true;
     // On an NXDOMAIN that is not authoritative, Docker 20 asks its next resolver.
     metadata.authoritative = true;
+    metadata.truncation = truncated;
     let mut message = Message::new(metadata.id, MessageType::Response, metadata.op_code);
     message.metadata = metadata;
     message.add_queries(question.queries.iter().take(1).cloned());
     message.add_answers(answers);
-    if question.edns.is_some() {
-        message.set_edns(Edns::new());
+    if let Some(edns) = &question.edns {
+        let mut own = Edns::new();
+        // RFC 3225, section 3: the bit is copied.
+        own.set_max_payload(MAX_PAYLOAD).set_dnssec_ok(edns.flags().dnssec_ok);
+        message.set_edns(own);
     }
     message.to_vec().map_or(Response::Ignore, Response::Answer)
 }
@@ -159,6 +207,55 @@ mod tests {
         }
     }
 
+    /// A query with EDNS.
+    fn edns_question(name: &str, kind: RecordType, version: u8, payload: u16) -> Vec<u8> {
+        let mut message = Message::from_vec(&question(name, kind)).expect("a message");
+        let mut edns = Edns::new();
+        edns.set_version(version).set_max_payload(payload).set_dnssec_ok(true);
+        message.set_edns(edns);
+        message.to_vec().expect("bytes")
+    }
+
+    #[test]
+    fn names_keep_their_case_and_edns_is_answered() {
+        let web = querier("shop", &["default"]);
+        let ask = |question: &[u8]| match answer(question, &web, &shop()) {
+            Response::Answer(bytes) => Message::from_vec(&bytes).expect("an answer"),
+            other => panic!("{other:?}"),
+        };
+        let reply = ask(&edns_question("aPi.sHOp.", RecordType::A, 0, 4096));
+        assert_eq!(reply.queries[0].name().to_ascii(), "aPi.sHOp.");
+        assert_eq!(reply.answers[0].name.to_ascii(), "aPi.sHOp.");
+        let edns = reply.edns.expect("EDNS");
+        assert_eq!((edns.version(), edns.max_payload()), (0, MAX_PAYLOAD));
+        assert!(edns.flags().dnssec_ok);
+        let reply = ask(&question("api", RecordType::Unknown(65_280)));
+        assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::NoError, 0));
+        assert!(reply.edns.is_none());
+        let reply = ask(&edns_question("api", RecordType::A, 1, 4096));
+        // BADVERS has the number of BADSIG.
+        assert_eq!(u16::from(reply.metadata.response_code), 16);
+    }
+
+    #[test]
+    fn an_answer_over_the_size_that_its_client_takes_is_truncated() {
+        let plain = question("example.com.", RecordType::TXT);
+        let wide = edns_question("example.com.", RecordType::TXT, 0, 1400);
+        let whole = |question: &[u8], bytes| {
+            let upstream = vec![9; bytes];
+            let fitted = fit(question, upstream.clone());
+            if fitted == upstream {
+                return true;
+            }
+            let reply = Message::from_vec(&fitted).expect("an answer");
+            assert!(reply.metadata.truncation && reply.answers.is_empty());
+            assert_eq!((reply.metadata.id, reply.queries.len()), (7, 1));
+            false
+        };
+        assert!(whole(&plain, 512) && !whole(&plain, 513));
+        assert!(whole(&wide, 1400) && !whole(&wide, 1401));
+    }
+
     #[test]
     fn queries_for_other_names_are_forwarded() {
         for name in ["example.com.", "wiki", "wiki.blog.", "api.example.com.", "."] {
@@ -186,16 +283,23 @@ mod tests {
         let web = querier("shop", &["default"]);
         let respond = |bytes: &[u8]| answer(bytes, &web, &shop());
         let whole = question("api", RecordType::A);
-        for cut in 0..whole.len() {
+        for cut in 0..HEADER {
             assert_eq!(respond(&whole[..cut]), Response::Ignore, "{cut} bytes");
         }
+        // FORMERR with the id and the flag of the query, and no records.
+        let refused = Response::Answer(vec![0, 7, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        for cut in HEADER..whole.len() {
+            assert_eq!(respond(&whole[..cut]), refused, "{cut} bytes");
+        }
+        // An answer, whole or not, is never answered.
         let mut reply = whole.clone();
-        reply[2] |= 0x80; // QR: an answer, which must never be answered.
+        reply[2] |= QR;
         assert_eq!(respond(&reply), Response::Ignore);
+        assert_eq!(respond(&reply[..20]), Response::Ignore);
         // A name that points at itself.
         let mut endless = whole[..12].to_vec();
         endless.extend([0xc0, 12, 0, 1, 0, 1]);
-        assert_eq!(respond(&endless), Response::Ignore);
+        assert_eq!(respond(&endless), refused);
 
         let code = |bytes: &[u8]| match respond(bytes) {
             Response::Answer(bytes) => {

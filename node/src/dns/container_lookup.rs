@@ -104,7 +104,8 @@ impl<D: ListContainers> ContainerLookup<D> {
         match (self.docker.list().await, current) {
             (Ok(containers), _) => {
                 let queriers = containers.into_iter().map(|it| {
-                    let querier = Querier { project: it.project, networks: it.networks };
+                    let (project, networks, dns) = (it.project, it.networks, it.dns);
+                    let querier = Querier { project, networks, dns };
                     (it.address, Arc::new(querier))
                 });
                 let queriers = Arc::new(queriers.collect::<BTreeMap<_, _>>());
@@ -146,7 +147,7 @@ mod tests {
             self.count.fetch_add(1, Ordering::Relaxed);
             self.permits.acquire().await.expect("never closed").forget();
             let project = "shop".parse().expect("a name");
-            Ok(vec![ContainerByIp { address: OWN, project, networks: [].into() }])
+            Ok(vec![ContainerByIp { address: OWN, project, networks: [].into(), dns: Vec::new() }])
         }
 
         fn changes(&self) -> u64 {

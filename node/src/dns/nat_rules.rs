@@ -4,7 +4,7 @@
 //! from: a container must not query as another. Each node has one chain in the tables `raw`, `nat` and `filter`, which
 //! is replaced as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
@@ -35,6 +35,8 @@ pub(super) struct Ports {
     pub(super) proxy: u16,
     /// By virtual IP and port of the service.
     pub(super) udp: BTreeMap<(Ipv4Addr, u16), u16>,
+    /// Bridges and the virtual IPs for which this host answers echo requests (ping) that come from there.
+    pub(super) echo: BTreeSet<(String, Ipv4Addr)>,
 }
 
 impl NatRules {
@@ -115,6 +117,12 @@ impl NatRules {
             redirect(&format!("{address}/32"), "udp", Some(port), local);
         }
         redirect(&VIRTUAL_IPS.to_string(), "tcp", None, ports.proxy);
+        for (bridge, address) in &ports.echo {
+            let _ = writeln!(
+                text,
+                "-A {chain} -i {bridge} -d {address}/32 -p icmp -m icmp --icmp-type 8 -j REDIRECT"
+            );
+        }
         let _ = write!(text, "COMMIT\n*filter\n:{chain} - [0:0]\n");
         // Packets that were not redirected must not leave the host.
         let _ = writeln!(
@@ -151,6 +159,7 @@ COMMIT
             resolver_tcp: 1002,
             proxy: 1003,
             udp: [((Ipv4Addr::new(198, 18, 7, 7), 514), 1004)].into(),
+            echo: [("vcxyzabc".to_owned(), Ipv4Addr::new(198, 18, 7, 7))].into(),
         };
         let text = NatRules::new("abc", "vcxyz").chains(&ports);
         let expected = "\
@@ -160,6 +169,7 @@ COMMIT
 -A VC-abc -d 198.18.0.53/32 -p tcp -m tcp --dport 53 -j REDIRECT --to-ports 1002
 -A VC-abc -d 198.18.7.7/32 -p udp -m udp --dport 514 -j REDIRECT --to-ports 1004
 -A VC-abc -d 198.18.0.0/15 -p tcp -m tcp -j REDIRECT --to-ports 1003
+-A VC-abc -i vcxyzabc -d 198.18.7.7/32 -p icmp -m icmp --icmp-type 8 -j REDIRECT
 COMMIT
 *filter
 :VC-abc - [0:0]

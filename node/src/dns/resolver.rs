@@ -128,14 +128,17 @@ impl Resolver {
         match answer::answer(query, &querier, &table) {
             Response::Answer(answer) => Some(answer),
             Response::Ignore => None,
-            Response::Forward => match self.upstream.forward(query, transport).await {
-                Ok(answer) => Some(answer),
-                // Without upstream servers a local host name does not exist; no retry can find it.
-                Err(ForwardError::NoServers) if answer::is_single_label(query) => {
-                    answer::refuse(query, ResponseCode::NXDomain)
+            Response::Forward => {
+                match self.upstream.forward(query, transport, &querier.dns).await {
+                    Ok(answer) if transport == Transport::Udp => Some(answer::fit(query, answer)),
+                    Ok(answer) => Some(answer),
+                    // Without upstream servers a local host name does not exist; no retry can find it.
+                    Err(ForwardError::NoServers) if answer::is_single_label(query) => {
+                        answer::refuse(query, ResponseCode::NXDomain)
+                    }
+                    Err(_) => answer::refuse(query, ResponseCode::ServFail),
                 }
-                Err(_) => answer::refuse(query, ResponseCode::ServFail),
-            },
+            }
         }
     }
 }

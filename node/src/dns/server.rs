@@ -31,6 +31,8 @@ use crate::handover::Sockets;
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Limit of UDP ports of services that have a socket on this node.
 const MAX_UDP_PORTS: usize = 1024;
+/// Limit of virtual IPs, in each of their networks, that answer echo requests.
+const MAX_ECHO_RULES: usize = 2048;
 /// Names of the sockets of the resolver and the proxy when they are handed over.
 const RESOLVER_UDP: &str = "dns resolver/udp";
 const RESOLVER_TCP: &str = "dns resolver/tcp";
@@ -88,6 +90,7 @@ impl DnsServer {
             resolver_tcp: tcp.local_addr()?.port(),
             proxy: connections.local_addr()?.port(),
             udp: BTreeMap::new(),
+            echo: BTreeSet::new(),
         };
         let (tables, table) = watch::channel(Arc::new(Table::default()));
         let (report, problem) = watch::channel(None);
@@ -213,7 +216,12 @@ impl<F: ServiceRouter> Reconciler<F> {
         let routes = Arc::clone(&self.routes.borrow_and_update());
         let table = Arc::new(self.tables.borrow().next(&routes));
         self.tables.send_replace(Arc::clone(&table));
-        let before = self.ports.udp.clone();
+        let before = (self.ports.udp.clone(), self.ports.echo.clone());
+        let bridge = |project, network| self.docker.bridge_name(project, network);
+        let answering = table.answering().iter().take(MAX_ECHO_RULES);
+        self.ports.echo = answering
+            .map(|((project, network), address)| (bridge(project, network), *address))
+            .collect();
         let wanted: BTreeSet<_> = table.udp().keys().take(MAX_UDP_PORTS).collect();
         self.udp.retain(|at, _| wanted.contains(at));
         self.ports.udp.retain(|at, _| wanted.contains(at));
@@ -231,7 +239,7 @@ impl<F: ServiceRouter> Reconciler<F> {
                 }
             }
         }
-        before != self.ports.udp
+        before != (self.ports.udp.clone(), self.ports.echo.clone())
     }
 
     /// Serves a UDP port of a service on a socket. Returns its port and a duplicate.

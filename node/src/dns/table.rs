@@ -1,7 +1,7 @@
 //! The service discovery table: names and virtual IPs as each container may see them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use vc_engine::routes::Routes;
 use vc_protocol::{Name, ServiceKey};
@@ -14,10 +14,12 @@ pub(super) struct Querier {
     pub(super) project: Name,
     /// The networks of the project that the container is in.
     pub(super) networks: BTreeSet<Name>,
+    /// Its own DNS servers; empty for those of the host.
+    pub(super) dns: Vec<IpAddr>,
 }
 
 /// Project and network.
-type Network = (Name, Name);
+pub(super) type Network = (Name, Name);
 
 /// The names, aliases, networks and UDP ports of all services. Lookups see one project's networks only.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +28,8 @@ pub(super) struct Table {
     names: BTreeMap<Network, BTreeMap<String, BTreeSet<Ipv4Addr>>>,
     networks: BTreeMap<ServiceKey, BTreeSet<Name>>,
     udp: BTreeMap<(Ipv4Addr, u16), ServiceKey>,
+    /// Virtual IPs of services that have an instance that takes connections, by network.
+    answering: BTreeSet<(Network, Ipv4Addr)>,
 }
 
 impl Table {
@@ -37,7 +41,11 @@ impl Table {
         for (key, service) in &routes.services {
             let Some(address) = table.addresses.of(key) else { continue };
             for (network, aliases) in &service.networks {
-                let names = table.names.entry((key.project.clone(), network.clone())).or_default();
+                let at = (key.project.clone(), network.clone());
+                if !service.endpoints.is_empty() {
+                    table.answering.insert((at.clone(), address));
+                }
+                let names = table.names.entry(at).or_default();
                 let own = [key.service.to_string(), format!("{}.{}", key.service, key.project)];
                 for name in own.into_iter().chain(aliases.iter().map(|it| it.to_lowercase())) {
                     names.entry(name).or_default().insert(address);
@@ -73,6 +81,11 @@ impl Table {
         service.project == querier.project && self.networks.get(service).is_some_and(shares)
     }
 
+    /// Returns the virtual IPs that answer an echo request, by project and network.
+    pub(super) fn answering(&self) -> &BTreeSet<(Network, Ipv4Addr)> {
+        &self.answering
+    }
+
     /// Returns the UDP ports of services, by virtual IP and port.
     pub(super) fn udp(&self) -> &BTreeMap<(Ipv4Addr, u16), ServiceKey> {
         &self.udp
@@ -81,7 +94,7 @@ impl Table {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use vc_engine::routes::ServiceRoutes;
+    use vc_engine::routes::{Endpoint, ServiceRoutes};
 
     use super::*;
 
@@ -95,7 +108,7 @@ pub(super) mod tests {
 
     pub(in crate::dns) fn querier(project: &str, networks: &[&str]) -> Querier {
         let networks = networks.iter().map(|it| name(it)).collect();
-        Querier { project: name(project), networks }
+        Querier { project: name(project), networks, dns: Vec::new() }
     }
 
     /// A network and the aliases in it.
@@ -130,6 +143,28 @@ pub(super) mod tests {
         for text in ["", ".", "ap", "api.blog", "api.default", "api.shop.x", "internal"] {
             assert_eq!(one(&table, &web, text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn services_with_an_instance_that_takes_connections_answer_echo_requests() {
+        let mut routes = Routes::default();
+        let node = vc_protocol::Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes").public();
+        let endpoint = Endpoint {
+            instance: "shop/db.1@0".parse().expect("an instance"),
+            node: vc_protocol::NodeId::of(&node).expect("ed25519"),
+            address: "10.0.0.1".to_owned(),
+        };
+        for (service, endpoints) in [("shop/api", vec![]), ("shop/db", vec![endpoint])] {
+            let networks = [(name("back"), BTreeSet::new())].into();
+            let of_service = ServiceRoutes { networks, endpoints, ..ServiceRoutes::default() };
+            routes.services.insert(key(service), of_service);
+        }
+        let table = Table::default().next(&routes);
+        let db = table.lookup(&querier("shop", &["back"]), "db");
+        let at = (name("shop"), name("back"));
+        let expected = db.into_iter().map(|address| (at.clone(), address)).collect();
+        assert_eq!(*table.answering(), expected);
+        assert_eq!(expected.len(), 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Forwards queries for other names, byte for byte, to the host's resolvers.
+//! Forwards queries for other names, byte for byte, to the container's own DNS servers, or the host's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 const SERVER_TIMEOUT: Duration = Duration::from_millis(1200);
 /// Limit of resolvers that are tried, one after another: glibc's `MAXNS`.
 const MAX_SERVERS: usize = 3;
-/// Largest message in a datagram, in bytes; clients repeat a query over TCP when the answer is truncated.
-pub(super) const MAX_DATAGRAM: usize = 4096;
+/// Largest message in a datagram, in bytes: a query with EDNS may ask for answers of any size.
+pub(super) const MAX_DATAGRAM: usize = 65_535;
 /// Port of DNS servers.
 const PORT: u16 = 53;
 
@@ -41,8 +41,11 @@ pub(super) enum ForwardError {
     /// The host has no resolvers.
     #[error("the host's resolv.conf lists no usable resolver")]
     NoServers,
+    /// The container's own resolver is the first to ask, which Docker does.
+    #[error("the first DNS server of the container is in the container")]
+    InContainer,
     /// No resolver answered within [`SERVER_TIMEOUT`].
-    #[error("none of the host's resolvers answered")]
+    #[error("no DNS server answered")]
     NoAnswer,
 }
 
@@ -51,15 +54,23 @@ impl Upstream {
         Self { resolv_conf }
     }
 
-    /// Forwards a query to one resolver after another until one answers.
+    /// Forwards a query to one resolver after another until one answers: to the container's `own` ones, if it has any.
     pub(super) async fn forward(
         &self,
         query: &[u8],
         transport: Transport,
+        own: &[IpAddr],
     ) -> Result<Vec<u8>, ForwardError> {
-        let servers = servers(&self.resolv_conf);
+        let servers = match own {
+            [] => servers(&self.resolv_conf),
+            own => reachable(own),
+        };
         if servers.is_empty() {
-            return Err(ForwardError::NoServers);
+            return Err(if own.is_empty() {
+                ForwardError::NoServers
+            } else {
+                ForwardError::InContainer
+            });
         }
         for server in servers {
             let exchange = async {
@@ -89,6 +100,12 @@ fn servers(resolv_conf: &Path) -> Vec<SocketAddr> {
         ScopedIp::V6(_, Some(_)) => None,
     };
     config.nameservers.into_iter().filter_map(address).take(MAX_SERVERS).collect()
+}
+
+/// Returns those of a container's own DNS servers that come before one on its loopback, which only the container reaches.
+fn reachable(own: &[IpAddr]) -> Vec<SocketAddr> {
+    let here = own.iter().take_while(|ip| !ip.is_loopback() && **ip != IpAddr::V4(DNS_SERVER_IP));
+    here.map(|ip| SocketAddr::from((*ip, PORT))).take(MAX_SERVERS).collect()
 }
 
 /// Returns the DNS servers for a container's `dns` option: this node's DNS server, then the host's resolvers as a
@@ -150,7 +167,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("resolv.conf");
         let upstream = Upstream::new(path.clone());
-        assert_eq!(upstream.forward(b"xx", Transport::Udp).await, Err(ForwardError::NoServers));
+        assert_eq!(
+            upstream.forward(b"xx", Transport::Udp, &[]).await,
+            Err(ForwardError::NoServers)
+        );
+        let own = ["127.0.0.1", "192.0.2.9"].map(|it| it.parse().expect("an address"));
+        let answer = upstream.forward(b"xx", Transport::Udp, &own).await;
+        assert_eq!(answer, Err(ForwardError::InContainer));
         let text = "# made by hand\nsearch lan\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n\
                     nameserver 2001:db8::1\noptions ndots:1\n";
         std::fs::write(&path, text).expect("written");
@@ -158,6 +181,30 @@ mod tests {
         assert_eq!(servers(&path), named);
         std::fs::write(&path, "nameserver 192.0.2.2\n").expect("written");
         assert_eq!(servers(&path), ["192.0.2.2:53".parse().expect("one")]);
+    }
+
+    #[test]
+    fn own_servers_are_asked_up_to_one_that_only_the_container_reaches() {
+        let own = |texts: &[&str]| {
+            let own: Vec<IpAddr> = texts.iter().map(|it| it.parse().expect("an address")).collect();
+            reachable(&own).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(own(&["192.0.2.1", "2001:db8::1"]), ["192.0.2.1:53", "[2001:db8::1]:53"]);
+        assert_eq!(own(&["192.0.2.1", "127.0.0.1", "192.0.2.2"]), ["192.0.2.1:53"]);
+        assert_eq!(own(&["::1", "192.0.2.1"]), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_larger_than_most_arrives_whole() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let address = server.local_addr().expect("bound");
+        let large = [b"q1".to_vec(), vec![7; 60_000]].concat();
+        let answering = async {
+            let (_, from) = server.recv_from(&mut [0; 16]).await.expect("a question");
+            server.send_to(&large, from).await.expect("sent");
+        };
+        let (answer, ()) = tokio::join!(exchange_udp(b"q1", address), answering);
+        assert!(answer.expect("an answer") == large);
     }
 
     #[tokio::test]

@@ -18,9 +18,8 @@ use vc_protocol::spec::{
 };
 
 /// Refused keys, with a reason that continues the path.
-const REFUSED: [(&str, &str); 11] = [
+const REFUSED: [(&str, &str); 10] = [
     ("develop", " is not supported: it is for docker compose watch"),
-    ("dns", " is not supported: names are resolved by the cluster"),
     ("domainname", " is not supported: write the whole name into hostname"),
     ("extends", " is not supported: write the service out, or use a YAML anchor"),
     ("external_links", " is not supported: projects do not see each other"),

@@ -1,6 +1,7 @@
 //! Docker settings of a container, under Compose's names.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::environment::pairs;
 use super::problem::Problem;
@@ -29,6 +30,8 @@ pub(super) fn take(service: &mut Fields<'_>) -> Settings {
     };
     let dns_search = several("dns_search", search_domain);
     let dns_opt = several("dns_opt", resolver_option);
+    let servers = service.take("dns").map(|at| at.one_or_many()).unwrap_or_default();
+    let dns = servers.iter().filter_map(|item| item.read(dns_server)).collect();
 
     let mut flag = |key| service.take(key).and_then(|at| at.bool()).unwrap_or_default();
     let [init, read_only, privileged, tty, stdin_open] =
@@ -48,6 +51,7 @@ pub(super) fn take(service: &mut Fields<'_>) -> Settings {
         group_add,
         security_opt,
         extra_hosts: service.take("extra_hosts").map(|at| extra_hosts(&at)).unwrap_or_default(),
+        dns,
         dns_search,
         dns_opt,
         ulimits: service.take("ulimits").map(|at| ulimits(&at)).unwrap_or_default(),
@@ -62,6 +66,12 @@ fn hostname(text: &str) -> Result<String, Problem> {
         Problem::new(format!(
             "'{text}' is not a host name: use at most 63 letters, digits, '-', '_' and '.'"
         ))
+    })
+}
+
+fn dns_server(text: &str) -> Result<IpAddr, Problem> {
+    text.parse().map_err(|_| {
+        Problem::new(format!("'{text}' is not an IP address: write that of a DNS server"))
     })
 }
 

@@ -1,6 +1,7 @@
 //! Docker settings of a container.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,9 @@ pub struct Settings {
     /// Additional entries of `/etc/hosts`, `NAME:IP`.
     #[serde(skip_serializing_if = "is_default")]
     pub extra_hosts: Vec<String>,
+    /// The DNS servers of the container, which the cluster's asks for names that are no services; empty for those of the host.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dns: Vec<IpAddr>,
     /// Domains in which names are looked up that do not resolve as they are.
     #[serde(skip_serializing_if = "is_default")]
     pub dns_search: Vec<String>,

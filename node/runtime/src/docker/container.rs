@@ -12,7 +12,7 @@ use vc_engine::runtime::InstanceId;
 use vc_protocol::spec::{ContainerSpec, Healthcheck, Settings};
 use vc_protocol::{Millis, ServiceKey};
 
-use super::labels::{CLUSTER, DIGEST, NODE, PROJECT, REPLICA, SERVICE};
+use super::labels::{CLUSTER, DIGEST, DNS, NODE, PROJECT, REPLICA, SERVICE};
 use super::units::{seconds, to_i64};
 use super::{files, volumes};
 use crate::identity::Identity;
@@ -47,6 +47,10 @@ pub(super) fn body(
     ];
     labels.extend(our_labels.map(|(key, value)| (key.to_owned(), value)));
     let settings = &spec.settings;
+    if !settings.dns.is_empty() {
+        let servers: Vec<String> = settings.dns.iter().map(ToString::to_string).collect();
+        labels.insert(DNS.to_owned(), servers.join(","));
+    }
     ContainerCreateBody {
         image: Some(spec.image_id.as_ref().unwrap_or(&spec.image).clone()),
         cmd: spec.command.clone(),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 use vc_engine::runtime::{RuntimeAction, RuntimeEvent};
 use vc_protocol::control::ExecRequest;
-use vc_protocol::{InstanceId, Slot, VolumeKey};
+use vc_protocol::{InstanceId, Name, Slot, VolumeKey};
 
 use super::archive::{Archive, Upload};
 use super::client::DockerClient;
@@ -105,6 +105,11 @@ impl Docker {
     /// other nodes on the same host.
     pub fn bridge_prefix(&self) -> String {
         networks::bridge_prefix(&self.client.identity)
+    }
+
+    /// Returns the name of the bridge of a project's network, whether it exists or not.
+    pub fn bridge_name(&self, project: &Name, network: &Name) -> String {
+        networks::bridge_name(&self.client.identity, project, network)
     }
 
     /// Returns whether the engine filters packets with nftables, in tables of its own, which iptables' rules do not precede.

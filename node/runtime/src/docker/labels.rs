@@ -20,6 +20,9 @@ pub(super) const REPLICA: &str = "vc.replica";
 /// The digest of the instance's spec.
 pub(super) const DIGEST: &str = "vc.digest";
 
+/// The DNS servers of the container, separated by commas.
+pub(super) const DNS: &str = "vc.dns";
+
 /// Returns the name of an instance's container. A dot cannot occur in a project or service, so no two slots share a
 /// name; the node is part of it because several nodes may share an engine.
 pub(super) fn container_name(identity: &Identity, id: &InstanceId) -> String {

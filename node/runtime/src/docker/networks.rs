@@ -5,7 +5,7 @@
 //! node.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,8 @@ pub struct ContainerByIp {
     pub project: Name,
     /// All of the project's networks that it is in. It sends from one address, whichever network it means.
     pub networks: BTreeSet<Name>,
+    /// Its own DNS servers.
+    pub dns: Vec<IpAddr>,
 }
 
 /// A network of this node.
@@ -92,10 +94,16 @@ impl DockerClient {
         Ok(())
     }
 
-    /// Returns the DNS servers of a new container; `None`: Docker's default.
-    pub(super) fn dns_servers(&self) -> Option<Vec<String>> {
+    /// Returns the DNS servers of a new container with its `own` ones; `None`: Docker's default. The first answers for services,
+    /// and asks the own ones for other names; Docker asks the next where one fails.
+    pub(super) fn dns_servers(&self, own: &[IpAddr]) -> Option<Vec<String>> {
         let enabled = self.dns.enabled.load(Ordering::Relaxed);
-        enabled.then(|| (self.dns.servers)().iter().map(ToString::to_string).collect())
+        let mut servers = if enabled { (self.dns.servers)() } else { Vec::new() };
+        if !own.is_empty() {
+            servers.truncate(1);
+            servers.extend(own);
+        }
+        (enabled || !own.is_empty()).then(|| servers.iter().map(ToString::to_string).collect())
     }
 
     async fn ensure_network(&self, project: &Name, network: &Name) -> Result<String, NetworkError> {
@@ -238,14 +246,31 @@ impl DockerClient {
                 networks.insert(network.clone());
             }
         }
-        let found = containers.into_values().flat_map(|(project, addresses, networks)| {
+        let mut servers = self.own_dns_servers().await?;
+        let found = containers.into_iter().flat_map(|(id, (project, addresses, networks))| {
+            let dns = servers.remove(&id).unwrap_or_default();
             addresses.into_iter().map(move |address| ContainerByIp {
                 address,
                 project: project.clone(),
                 networks: networks.clone(),
+                dns: dns.clone(),
             })
         });
         Ok(found.collect())
+    }
+
+    /// Returns the DNS servers of the containers of this node that have their own, by container id.
+    async fn own_dns_servers(&self) -> Result<HashMap<String, Vec<IpAddr>>, Error> {
+        let mut with_label = labels::filters(&self.identity);
+        with_label.push(labels::DNS.to_owned());
+        let filters = HashMap::from([("label", with_label)]);
+        let options = ListContainersOptionsBuilder::default().filters(&filters).build();
+        let listed = within(QUERY_TIMEOUT, self.client()?.list_containers(Some(options))).await?;
+        let servers = listed.into_iter().filter_map(|container| {
+            let text = container.labels?.remove(labels::DNS)?;
+            Some((container.id?, text.split(',').filter_map(|ip| ip.parse().ok()).collect()))
+        });
+        Ok(servers.collect())
     }
 
     async fn list_networks(&self) -> Result<Vec<ProjectNetwork>, Error> {
@@ -302,7 +327,7 @@ pub(super) fn bridge_prefix(identity: &Identity) -> String {
 
 /// Returns the name of a network's bridge. An interface name has at most 15 characters; 40 bits of a hash distinguish
 /// the networks of a node.
-fn bridge_name(identity: &Identity, project: &Name, network: &Name) -> String {
+pub(super) fn bridge_name(identity: &Identity, project: &Name, network: &Name) -> String {
     bridge_prefix(identity) + &hashed(&format!("{project}.{network}"), 8)
 }
 

@@ -28,6 +28,7 @@ async fn a_container_has_the_settings_of_its_spec() {
         group_add: texts(&["4321"]),
         security_opt: texts(&["no-new-privileges"]),
         extra_hosts: texts(&["elsewhere:192.0.2.7"]),
+        dns: vec!["192.0.2.53".parse().expect("an address")],
         dns_search: texts(&["corp.test"]),
         dns_opt: texts(&["timeout:2"]),
         ulimits: [("nofile".to_owned(), (123, 456))].into(),

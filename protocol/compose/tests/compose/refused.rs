@@ -23,7 +23,6 @@ fn unsupported_keys_are_refused_with_a_reason() {
             "domainname: a.b",
             "services.s.domainname is not supported: write the whole name into hostname",
         ),
-        ("dns: 1.1.1.1", "services.s.dns is not supported: names are resolved by the cluster"),
         (
             "extends: {service: a}",
             "services.s.extends is not supported: write the service out, or use a YAML anchor",

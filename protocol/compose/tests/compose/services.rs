@@ -134,7 +134,7 @@ fn settings_of_docker_are_passed_on() {
          devices: [/dev/kmsg, '/dev/sda:/dev/disk:r', {source: /dev/fuse, target: /dev/fuse0, permissions: rw}]\n\
          group_add: [input, 109]\nsecurity_opt: ['no-new-privileges:true', apparmor=unconfined]\n\
          extra_hosts: ['a:1.2.3.4', 'b=[::1]', 'c:::1', 'd:host-gateway']\n\
-         dns_search: example.com\ndns_opt: ['timeout:2', use-vc]\n\
+         dns: [192.0.2.53, '2001:db8::53']\ndns_search: example.com\ndns_opt: ['timeout:2', use-vc]\n\
          ulimits: {nofile: 1024, memlock: {soft: -1, hard: -1}, nproc: {soft: 5, hard: 9}}\nshm_size: 64mb\ntty: true\nstdin_open: true\npull_policy: missing",
     )
     .unwrap()
@@ -160,6 +160,7 @@ fn settings_of_docker_are_passed_on() {
         group_add: texts(&["input", "109"]),
         security_opt: texts(&["no-new-privileges=true", "apparmor=unconfined"]),
         extra_hosts: texts(&["a:1.2.3.4", "b:::1", "c:::1", "d:host-gateway"]),
+        dns: ["192.0.2.53", "2001:db8::53"].map(|it| it.parse().unwrap()).to_vec(),
         dns_search: texts(&["example.com"]),
         dns_opt: texts(&["timeout:2", "use-vc"]),
         ulimits: [("nofile", (1024, 1024)), ("memlock", (-1, -1)), ("nproc", (5, 9))]
@@ -208,6 +209,10 @@ fn settings_that_docker_rejects_are_refused() {
              seccomp=unconfined or leave it out",
         ),
         ("extra_hosts: [a]", "services.s.extra_hosts[0]: 'a' has no address: write name=address"),
+        (
+            "dns: resolver.lan",
+            "services.s.dns: 'resolver.lan' is not an IP address: write that of a DNS server",
+        ),
         (
             "dns_search: [a b]",
             "services.s.dns_search[0]: 'a b' is not a domain: write one as in example.com",
