@@ -123,7 +123,8 @@ impl DockerClient {
                 StartError::of(error, |message| StartError::Docker("create its volumes", message))
             })?;
             let networks = self.network_names(project, spec);
-            let context = ContainerContext { networks, dns: self.dns_servers(&spec.settings.dns), files };
+            let context =
+                ContainerContext { networks, dns: self.dns_servers(&spec.settings.dns), files };
             let body = container::body(&self.identity, id, &self.confined(spec).await?, &context);
             // Networks have to exist when the container is started, not before.
             let (created, networks) = tokio::join!(
