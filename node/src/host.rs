@@ -10,7 +10,9 @@ use vc_engine::Input;
 use vc_protocol::Resources;
 use vc_protocol::node::Usage;
 
+use crate::disk::{self, Reserve, Space, WatchedDisk};
 use crate::driver_message::DriverMessage;
+use vc_runtime::docker::Docker;
 
 /// Interval between usage samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
@@ -69,16 +71,68 @@ fn parse_cpu_max(text: &str) -> Option<u64> {
     (quota.saturating_mul(1000)).checked_div(period)
 }
 
-/// Sends the host's usage to the engine every [`SAMPLE_INTERVAL`].
-pub(crate) async fn watch_usage(driver: mpsc::Sender<DriverMessage>) {
+/// The disks of this node.
+#[derive(Debug)]
+struct Disks {
+    data_dir: PathBuf,
+    reserve: Reserve,
+    /// That of Docker's data, once Docker has said where it is.
+    docker: Option<WatchedDisk>,
+}
+
+impl Disks {
+    /// Returns the space of the disk with the least share free, and which directory's disk is full. Disks that do not answer are
+    /// left out.
+    fn check(&mut self) -> (Space, Option<PathBuf>) {
+        let own = Space::of(&self.data_dir).ok();
+        let is_full = own.is_some_and(|space| self.reserve.is_full(space));
+        let mut full = is_full.then(|| self.data_dir.clone());
+        let mut least = own.unwrap_or_default();
+        if let Some(disk) = &mut self.docker
+            && let Ok((space, is_full)) = disk.check()
+        {
+            if full.is_none() && is_full {
+                full = Some(disk.path().to_owned());
+            }
+            let share = |space: Space| space.free.saturating_mul(1000) / space.total.max(1);
+            if share(space) < share(least) {
+                least = space;
+            }
+        }
+        (least, full)
+    }
+}
+
+/// Sends the host's usage to the engine every [`SAMPLE_INTERVAL`], and whether it starts nothing because a disk is full.
+/// `docker`: the engine whose disk is watched beside that of the data directory, if it is on this host.
+pub(crate) async fn watch(
+    data_dir: PathBuf,
+    docker: Option<Docker>,
+    driver: mpsc::Sender<DriverMessage>,
+) {
     let Ok(mut system) = System::new() else {
         tracing::warn!("usage not available on this system");
         return std::future::pending().await;
     };
+    let mut disks = Disks { reserve: Reserve::new(&data_dir), data_dir, docker: None };
     let mut pace = tokio::time::interval(SAMPLE_INTERVAL);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         pace.tick().await;
+        if let (None, Some(docker)) = (&disks.docker, &docker) {
+            disks.docker = docker.data_dir().await.map(WatchedDisk::new);
+        }
+        // A file system may hang.
+        let checked = tokio::task::spawn_blocking(move || {
+            let found = disks.check();
+            (disks, found)
+        });
+        let Ok((checked, (space, full))) = checked.await else { return };
+        disks = checked;
+        let fault = full.as_deref().map(disk::full);
+        if driver.send(DriverMessage::Input(Input::Fault(fault))).await.is_err() {
+            return;
+        }
         system.refresh_cpu_usage();
         system.refresh_memory();
         let cores = u64::try_from(system.cpus().len()).unwrap_or(1);
@@ -89,7 +143,12 @@ pub(crate) async fn watch_usage(driver: mpsc::Sender<DriverMessage>) {
             reason = "between 0 and 100000"
         )]
         let share = (system.global_cpu_usage() * 10.0) as u64;
-        let usage = Usage { cpu_millis: share * cores, memory_bytes: system.used_memory() };
+        let usage = Usage {
+            cpu_millis: share * cores,
+            memory_bytes: system.used_memory(),
+            disk_bytes: space.total,
+            disk_used: space.total.saturating_sub(space.free),
+        };
         if driver.send(DriverMessage::Input(Input::Usage(usage))).await.is_err() {
             return;
         }

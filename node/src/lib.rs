@@ -10,6 +10,7 @@ mod console;
 mod credentials;
 mod data_dir;
 pub mod dns;
+mod disk;
 mod driver;
 mod driver_message;
 mod duplicate;

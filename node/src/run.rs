@@ -20,6 +20,7 @@ use crate::api::{Cluster, ControlService, Forwarder, Planner};
 use crate::audit::{self, Audit, AuditLogs, Recorder};
 use crate::auth::{AuthServer, TokenVerifier};
 use crate::dns::{self, DnsServer};
+use crate::disk::Reserve;
 use crate::driver::{Driver, DriverContext};
 use crate::driver_message::{DRIVER_QUEUE, DriverMessage};
 use crate::events::{EventRecorder, EventServer, Events};
@@ -132,6 +133,7 @@ pub(crate) async fn run(
         runtime: runtime.clone(),
         gater: gater.clone(),
         audit: audit.clone(),
+        reserve: Reserve::new(dir),
     };
     let (engine, mut snapshot) = Driver::new(parts, store, events)?;
     latest.get_or_init(|| snapshot.clone());
@@ -232,7 +234,7 @@ pub(crate) async fn run(
     let (views, changing) = watch::channel(Arc::clone(&snapshot.borrow().view));
     tasks.spawn(images::follow(snapshot.clone(), views));
     tasks.spawn(images.run(membership.node, handles.streams.image, changing));
-    tasks.spawn(host::watch_usage(driver.clone()));
+    tasks.spawn(host::watch(dir.to_owned(), docker.clone(), driver.clone()));
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(proxy::maintain_routes(snapshot.clone(), table));
     let events = EventRecorder {

@@ -130,4 +130,10 @@ pub struct Usage {
     pub cpu_millis: u64,
     /// Memory in use, bytes.
     pub memory_bytes: u64,
+    /// Size of the fullest of its disks, bytes; 0 if it does not say.
+    #[serde(default)]
+    pub disk_bytes: u64,
+    /// What is in use of that disk, bytes.
+    #[serde(default)]
+    pub disk_used: u64,
 }

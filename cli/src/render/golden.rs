@@ -49,6 +49,8 @@ pub(crate) fn node(n: u8, name: &str, state: NodeStatus) -> NodeRow {
         memory_reserved: 512 << 20,
         cpu_used: 310,
         memory_used: 2 << 30,
+        disk_bytes: 40 << 30,
+        disk_used: 12 << 30,
         instances: 3,
         runtime: "docker".to_owned(),
         platform: "linux/amd64".to_owned(),
@@ -57,6 +59,7 @@ pub(crate) fn node(n: u8, name: &str, state: NodeStatus) -> NodeRow {
         version: "0.1.0".to_owned(),
         unreachable: vec![],
         clock_offset_ms: 0,
+        left: 0,
     }
 }
 

@@ -169,6 +169,7 @@ pub(crate) fn nodes(rows: &[NodeRow], style: Style) -> String {
             text(cores_used(row.cpu_used)),
             text(format!("{}/{}", bytes(row.memory_reserved), bytes(row.memory_bytes))),
             text(bytes(row.memory_used)),
+            text(disk(row)),
             text(&row.runtime),
             text(&row.version),
             lines(&node_notes(row)),
@@ -183,6 +184,7 @@ pub(crate) fn nodes(rows: &[NodeRow], style: Style) -> String {
         "USED",
         "MEMORY",
         "USED",
+        "DISK",
         "RUNTIME",
         "VERSION",
         "NOTES",
@@ -198,6 +200,14 @@ pub(crate) fn addresses(rows: &[NodeRow], style: Style) -> String {
     table(&["NAME", "STATE", "ADDRESS"], cells, style)
 }
 
+/// Returns what is in use of a node's disk; nothing if it does not say.
+fn disk(row: &NodeRow) -> String {
+    match row.disk_bytes {
+        0 => String::new(),
+        total => format!("{}/{}", bytes(row.disk_used), bytes(total)),
+    }
+}
+
 fn node_notes(row: &NodeRow) -> Vec<String> {
     let labels: Vec<String> =
         row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -206,7 +216,8 @@ fn node_notes(row: &NodeRow) -> Vec<String> {
         seconds if seconds > 0 => format!("clock {seconds} s ahead"),
         seconds => format!("clock {} s behind", seconds.abs()),
     };
-    let lines = [row.problem.clone(), clock, labels.join(" ")];
+    let disk = if row.is_disk_low() { "disk almost full" } else { "" };
+    let lines = [row.problem.clone(), disk.to_owned(), clock, labels.join(" ")];
     lines.into_iter().filter(|line| !line.is_empty()).collect()
 }
 

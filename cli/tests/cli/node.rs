@@ -280,6 +280,8 @@ pub fn node_row(n: u8, name: &str) -> NodeRow {
         memory_reserved: 1 << 30,
         cpu_used: 100,
         memory_used: 2 << 30,
+        disk_bytes: 40 << 30,
+        disk_used: 12 << 30,
         instances: 1,
         runtime: "process".to_owned(),
         platform: "linux/amd64".to_owned(),
@@ -288,6 +290,7 @@ pub fn node_row(n: u8, name: &str) -> NodeRow {
         version: "0.1.0".to_owned(),
         unreachable: vec![],
         clock_offset_ms: 0,
+        left: 0,
     }
 }
 

@@ -27,6 +27,8 @@ function node(name: NodeName, more: Partial<NodeRow>): NodeRow {
     memory_reserved: 3.5 * GIB,
     cpu_used: 640,
     memory_used: 2.2 * GIB,
+    disk_bytes: 40 * GIB,
+    disk_used: 12 * GIB,
     instances: 4,
     runtime: 'docker',
     platform: 'linux/amd64',
@@ -38,6 +40,7 @@ function node(name: NodeName, more: Partial<NodeRow>): NodeRow {
     version: '0.1.0',
     unreachable: [],
     clock_offset_ms: 0,
+    left: 0,
     ...more,
   }
 }

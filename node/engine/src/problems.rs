@@ -33,6 +33,9 @@ pub(crate) fn problems(
         } else if !row.problem.is_empty() && !has_faulty_services(row) {
             problems.push(format!("node {}: {}", row.name, row.problem));
         }
+        if row.is_disk_low() {
+            problems.push(disk_problem(row));
+        }
         if row.clock_offset_ms != 0 {
             problems.push(clock_problem(row));
         }
@@ -49,6 +52,14 @@ pub(crate) fn problems(
     problems.extend(held(view));
     problems.extend(older(whole));
     problems
+}
+
+/// Says how little of a node's disk is free.
+fn disk_problem(row: &NodeRow) -> String {
+    let mib = |bytes: u64| bytes >> 20;
+    let free = mib(row.disk_bytes.saturating_sub(row.disk_used));
+    let total = mib(row.disk_bytes);
+    format!("the disk of node {} is almost full: {free} of {total} MiB free", row.name)
 }
 
 /// Says how far the clock of a node is off.

@@ -355,6 +355,8 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
             memory_reserved: reserved.memory_bytes,
             cpu_used: used.cpu_millis,
             memory_used: used.memory_bytes,
+            disk_bytes: used.disk_bytes,
+            disk_used: used.disk_used,
             instances: u32::try_from(running).unwrap_or(u32::MAX),
             runtime: info.map(|info| info.runtime.as_str().to_owned()).unwrap_or_default(),
             platform: info.map(|info| format!("{}/{}", info.os, info.arch)).unwrap_or_default(),
@@ -363,6 +365,7 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
             version: info.map(|info| info.version.clone()).unwrap_or_default(),
             unreachable: if up { unreachable(view, id) } else { Vec::new() },
             clock_offset_ms,
+            left: 0,
         }
     };
     let gone = |(&id, info): (&NodeId, &Option<NodeInfo>)| NodeRow {
@@ -379,6 +382,8 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
         memory_reserved: 0,
         cpu_used: 0,
         memory_used: 0,
+        disk_bytes: 0,
+        disk_used: 0,
         instances: 0,
         runtime: info.as_ref().map(|it| it.runtime.as_str().to_owned()).unwrap_or_default(),
         platform: info.as_ref().map(|it| format!("{}/{}", it.os, it.arch)).unwrap_or_default(),
@@ -387,6 +392,7 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
         version: info.as_ref().map(|it| it.version.clone()).unwrap_or_default(),
         unreachable: Vec::new(),
         clock_offset_ms: 0,
+        left: view.cluster.left.get(&id).copied().unwrap_or(0),
     };
     let mut rows: Vec<_> = view.nodes.iter().map(row).chain(view.left.iter().map(gone)).collect();
     let key = |row: &NodeRow| (row.state == NodeStatus::Left, row.name.clone(), row.id);

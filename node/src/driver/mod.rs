@@ -20,6 +20,7 @@ use vc_protocol::{ApiError, ErrorCode, Multiaddr, NodeId};
 use self::duplicates::Duplicates;
 use self::last_observed::LastObserved;
 use crate::audit::{Audit, Origin};
+use crate::disk::{self, Reserve};
 use crate::driver_message::DriverMessage;
 use crate::identity::Membership;
 use crate::network::Command;
@@ -53,6 +54,8 @@ pub(crate) struct DriverContext {
     pub(crate) gater: ConnectionGater,
     /// Records what changes did.
     pub(crate) audit: Audit,
+    /// Disk space that is kept back.
+    pub(crate) reserve: Reserve,
 }
 
 /// The driver; [`run`](Self::run) it as a task.
@@ -70,6 +73,10 @@ pub(crate) struct Driver {
     runtime: LastObserved,
     /// Latest publish errors, by port.
     ports: BTreeMap<String, String>,
+    /// Why this node starts nothing, as last reported.
+    fault: Option<String>,
+    /// The free bytes with which a write failed last, since the disk has been full.
+    failed_with: u64,
     duplicates: Duplicates,
 }
 
@@ -134,6 +141,8 @@ impl Driver {
             connected: BTreeSet::new(),
             runtime: LastObserved::default(),
             ports: BTreeMap::new(),
+            fault: None,
+            failed_with: 0,
             duplicates: Duplicates::new(),
         };
         Ok((driver, receiver))
@@ -197,7 +206,7 @@ impl Driver {
                     }
                     Err(error) => {
                         let _ = answer.send(Err(disk_failed(&error)));
-                        self.recover().await;
+                        self.recover(&error).await;
                     }
                 }
             }
@@ -228,6 +237,12 @@ impl Driver {
             }
             Input::Runtime(event) => self.runtime.update(event),
             Input::Ports(problems) => self.ports.clone_from(problems),
+            Input::Fault(fault) => {
+                if fault.is_none() {
+                    self.failed_with = 0;
+                }
+                self.fault.clone_from(fault);
+            }
             _ => {}
         }
         let volatile = matches!(input, Input::Usage(_) | Input::Gossip(..));
@@ -241,7 +256,7 @@ impl Driver {
             for (_, answer) in std::mem::take(&mut self.answers) {
                 let _ = answer.send(Err(reason.clone()));
             }
-            self.recover().await;
+            self.recover(&error).await;
         }
         if volatile && *self.snapshot.borrow().vitals != *self.engine.vitals() {
             let vitals = Arc::new(self.engine.vitals().clone());
@@ -381,19 +396,40 @@ impl Driver {
             .unwrap_or(Err(StoreError::Stopping))
     }
 
-    /// Rebuilds the engine from the store, as after a crash: what was not durable did not happen.
-    async fn recover(&mut self) {
+    /// Rebuilds the engine from the store, as after a crash: what was not durable did not happen. A full disk gets the reserve, and
+    /// the node says that it starts nothing. Without a reserve, nothing is written until there is more room than the last write
+    /// had: a node that comes back for one small write each time only makes the others move instances.
+    async fn recover(&mut self, error: &StoreError) {
+        let is_full = matches!(error, StoreError::Full(_));
+        let mut released = is_full && self.context.reserve.release();
+        if is_full {
+            let StoreError::Full(path) = error else { return };
+            self.fault = Some(disk::full(path.parent().unwrap_or(path)));
+            if !released {
+                self.failed_with = self.context.reserve.needed(self.failed_with).0;
+            }
+        }
+        let mut waits = false;
         loop {
-            tokio::time::sleep(RECOVERY_INTERVAL).await;
+            if !std::mem::take(&mut released) {
+                tokio::time::sleep(RECOVERY_INTERVAL).await;
+                let (free, needed) = self.context.reserve.needed(self.failed_with);
+                if is_full && free < needed {
+                    if !std::mem::replace(&mut waits, true) {
+                        tracing::error!(free, needed, "the disk is full: this node is silent until there is room");
+                    }
+                    continue;
+                }
+            }
             if let Err(error) = self.reopen() {
                 tracing::error!(%error, "store still fails: retrying");
                 continue;
             }
             // Replay what the old engine had observed.
             let connected = self.connected.iter().copied().map(Input::Connected);
-            let ports = Input::Ports(self.ports.clone());
+            let last = [Input::Ports(self.ports.clone()), Input::Fault(self.fault.clone())];
             let inputs: Vec<Input> =
-                connected.chain(self.runtime.last().map(Input::Runtime)).chain([ports]).collect();
+                connected.chain(last).chain(self.runtime.last().map(Input::Runtime)).collect();
             let mut failed = false;
             for input in inputs {
                 let outputs = VecDeque::from(self.engine.handle(crate::clock::both(), input));

@@ -335,6 +335,13 @@ pub struct NodeRow {
     pub cpu_used: u64,
     /// Memory in use, bytes; 0 without a recent heartbeat.
     pub memory_used: u64,
+    /// Size of its disk in bytes: that of its data directory, or that of Docker's data if less of it is free. 0 without a
+    /// recent heartbeat.
+    #[serde(default)]
+    pub disk_bytes: u64,
+    /// What is in use of that disk, bytes.
+    #[serde(default)]
+    pub disk_used: u64,
     /// Number of instances that it runs.
     pub instances: u32,
     /// Name of the runtime.
@@ -353,6 +360,17 @@ pub struct NodeRow {
     /// How far its clock is ahead of that of the node that answers, in milliseconds (negative: behind); 0 below 2 s.
     #[serde(default)]
     pub clock_offset_ms: i64,
+    /// When it left the cluster, in milliseconds since the Unix epoch; 0 if it has not.
+    #[serde(default)]
+    pub left: Millis,
+}
+
+impl NodeRow {
+    /// Returns whether little of its disk is free: less than a tenth, and less than 20 GiB.
+    pub fn is_disk_low(&self) -> bool {
+        let free = self.disk_bytes.saturating_sub(self.disk_used);
+        free < self.disk_bytes / 10 && free < 20 << 30
+    }
 }
 
 /// A summary of the cluster.

@@ -111,6 +111,8 @@ export interface NodeRow {
   /** In use; 0 without a recent heartbeat. */
   cpu_used: number
   memory_used: number
+  disk_bytes: number
+  disk_used: number
   instances: number
   runtime: string
   /** `os/arch`. */
@@ -123,6 +125,7 @@ export interface NodeRow {
   unreachable: NodeId[]
   /** How far its clock is ahead of that of the node that answers; negative if it is behind, 0 below 2 s. */
   clock_offset_ms: Millis
+  left: Millis
 }
 
 /** A summary of the cluster. */

@@ -1,7 +1,9 @@
 //! The handle to the Docker runtime.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use vc_engine::runtime::{RuntimeAction, RuntimeEvent};
@@ -19,6 +21,9 @@ use crate::error::RuntimeError;
 use crate::identity::Identity;
 use crate::instance_queue::{self, MAX_PENDING_ACTIONS};
 use crate::log::{LogLines, LogQuery};
+
+/// How long the engine may take to describe itself.
+const INFO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A handle to the Docker runtime.
 #[derive(Debug, Clone)]
@@ -99,6 +104,16 @@ impl Docker {
     /// Returns a number that grows whenever containers may have started or ended, by Docker's events.
     pub fn changes(&self) -> u64 {
         self.client.changes.load(Ordering::Relaxed)
+    }
+
+    /// Returns the directory of Docker's data; `None` if the engine is not on this host, or does not answer.
+    pub async fn data_dir(&self) -> Option<PathBuf> {
+        if !self.is_local() {
+            return None;
+        }
+        let client = self.client.client().ok()?;
+        let info = tokio::time::timeout(INFO_TIMEOUT, client.info()).await.ok()?.ok()?;
+        info.docker_root_dir.map(PathBuf::from)
     }
 
     /// Returns the prefix that the names of all bridges of the node's networks have, and no others, not even those of
