@@ -42,6 +42,7 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
         labels: settings.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         addresses,
         epoch: 0,
+        mdns: !settings.no_mdns,
         supports: KnownVersions::default().supports(),
     }
 }

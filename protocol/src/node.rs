@@ -32,6 +32,9 @@ pub struct NodeInfo {
     /// The epoch of the signing key of its certificate.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub epoch: u32,
+    /// Whether it has UDP port 5353 for multicast DNS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mdns: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -56,6 +59,7 @@ impl NodeInfo {
             addresses: Vec::new(),
             supports: Supports::default(),
             epoch: 0,
+            mdns: false,
         }
     }
 }

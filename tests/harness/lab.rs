@@ -54,17 +54,23 @@ impl Lab {
 
     /// Starts hosts with one cluster in which only the node of the first is a server.
     pub fn cluster_of_workers(hosts: usize) -> Self {
-        Self::up(hosts).with_cluster("worker", hosts)
+        Self::up(hosts).with_cluster("worker", hosts, &[])
     }
 
-    fn with_cluster_of(self, members: usize) -> Self {
-        self.with_cluster("server", members)
+    /// As [`Self::cluster`], with these options of the first node.
+    pub fn cluster_with(hosts: usize, options: &[&str]) -> Self {
+        Self::up(hosts).with_cluster("server", hosts, options)
+    }
+
+    /// Starts a cluster on the first hosts, and waits until the nodes see each other up.
+    pub fn with_cluster_of(self, members: usize) -> Self {
+        self.with_cluster("server", members, &[])
     }
 
     /// Starts the nodes of the first hosts; those after the first join with this role.
-    fn with_cluster(mut self, role: &str, members: usize) -> Self {
+    fn with_cluster(mut self, role: &str, members: usize, options: &[&str]) -> Self {
         self.members = members;
-        self.node(1, &["init"]);
+        self.node(1, &[&["init"], options].concat());
         for host in 2..=members {
             let token = self.vc(1, &["token", "create", "--node", "--role", role]).done();
             self.node(host, &["join", token.trim()]);

@@ -20,6 +20,7 @@ mod host_failure;
 mod images;
 mod nat;
 mod network;
+mod node_faults;
 mod ports;
 mod preparation;
 mod restarts;

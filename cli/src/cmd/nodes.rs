@@ -1,8 +1,9 @@
 //! `vc nodes`: lists nodes.
 
-use vc_protocol::control::Request;
+use vc_protocol::Millis;
+use vc_protocol::control::{NodeRow, NodeStatus, Request};
 
-use crate::app::App;
+use crate::app::{App, now};
 use crate::error::Result;
 use crate::render;
 use vc_client::expect_reply;
@@ -21,11 +22,22 @@ pub(crate) struct Args {
     /// List the addresses of each node; those with /webrtc-direct are for browsers
     #[arg(long)]
     addresses: bool,
+    /// List also the nodes that left the cluster more than a day ago
+    #[arg(long)]
+    all: bool,
 }
+
+/// How long nodes that left are listed, in milliseconds.
+const LEFT: Millis = 24 * 60 * 60 * 1000;
 
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Result {
-        let rows = expect_reply!(app.ask(Request::Nodes).await?, Nodes)?;
+        let mut rows = expect_reply!(app.ask(Request::Nodes).await?, Nodes)?;
+        let now = now();
+        let is_old = |row: &NodeRow| {
+            row.state == NodeStatus::Left && row.left > 0 && now > row.left.saturating_add(LEFT)
+        };
+        rows.retain(|row| self.all || !is_old(row));
         let table = if self.addresses { render::addresses } else { render::nodes };
         app.out.show(rows.as_slice(), table)
     }

@@ -137,6 +137,7 @@ fn lists() {
         updated: NOW - 26 * 60 * MINUTE,
         revision: 7,
         ports: vec![],
+        unpublished: vec![],
         rollout: Rollout::default(),
     };
     let goes = |name: &str, state, reason: &str| ServiceRow {
@@ -224,6 +225,7 @@ fn glance() {
         memory_reserved: 6 << 30,
         memory_used: 3 << 29,
         problems: vec![],
+        hints: vec![],
     };
     let good = super::status(&report, plain());
     (report.nodes_up, report.running) = (2, 7);

@@ -56,5 +56,8 @@ pub(crate) fn status(report: &StatusReport, style: Style) -> String {
     for (at, problem) in report.problems.iter().enumerate() {
         lines.push((if at == 0 { "problems" } else { "" }, paint(false, one_line(problem))));
     }
+    for (at, hint) in report.hints.iter().enumerate() {
+        lines.push((if at == 0 { "hints" } else { "" }, one_line(hint)));
+    }
     lines.into_iter().map(|(name, value)| format!("{name:<13}{value}\n")).collect()
 }

@@ -100,6 +100,7 @@ fn service_row() -> ServiceRow {
         updated: 7,
         revision: 7,
         ports: vec![],
+        unpublished: vec![],
         rollout: Rollout::default(),
     }
 }
@@ -131,6 +132,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         memory_reserved: 1,
         memory_used: 1,
         problems: vec![],
+        hints: vec![],
     };
     let detail = ServiceDetail {
         row: service_row(),

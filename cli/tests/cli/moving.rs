@@ -55,9 +55,12 @@ fn drains(turns: Vec<Turn>) -> Plan {
         Request::Drain { drain: true, .. } => {
             done(Change::Drained { node, node_name: node_name.clone() })
         }
-        Request::Leave { .. } => {
-            done(Change::Left { node, node_name: node_name.clone(), knows_key: false })
-        }
+        Request::Leave { .. } => done(Change::Left {
+            node,
+            node_name: node_name.clone(),
+            knows_key: false,
+            volumes: vec![],
+        }),
         Request::Rebalance { apply: true } => done(Change::Moving {
             slot: "shop/web.1".parse().expect("a slot"),
             from: node,

@@ -47,6 +47,7 @@ fn service() -> ServiceRow {
         updated: 7,
         revision: 7,
         ports: vec![],
+        unpublished: vec![],
         rollout: Rollout::default(),
     }
 }

@@ -199,6 +199,7 @@ fn info(supports: Supports) -> NodeInfo {
         addresses: Vec::new(),
         supports,
         epoch: 0,
+        mdns: false,
     }
 }
 

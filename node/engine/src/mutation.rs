@@ -191,6 +191,7 @@ impl Mutation {
                 // After all of them: one service may release a port that another takes.
                 for Deployment { service, spec, .. } in deployments {
                     ports::check(&state, service, &spec.ports, projects.as_ref())?;
+                    ports::check_mdns(view, &spec.ports)?;
                 }
                 changes
             }
@@ -229,8 +230,8 @@ impl Mutation {
                     state.drained.insert(node, true);
                     Change::Drained { node, node_name }
                 } else {
-                    state.drained.remove(&node);
-                    Change::Undrained { node, node_name }
+                    let unchanged = state.drained.remove(&node).is_none();
+                    Change::Undrained { node, node_name, unchanged }
                 }]
             }
             Self::Restart { service } => {
@@ -259,6 +260,7 @@ impl Mutation {
                 Vec::new()
             }
             Self::Admit { node, name, by, token, uses, expires } => {
+                check_name(view, *node, name, now)?;
                 let record =
                     JoinRecord { at: now, name: name.to_string(), by: *by, expires: *expires };
                 tokens::admit(&mut state, *node, token, *uses, record)?;
@@ -299,13 +301,40 @@ impl Mutation {
     }
 }
 
+/// For how long the name of a node that was admitted is taken before the node has a document.
+const NAME_RESERVED: Millis = 60_000;
+
+/// Errors: another node of the cluster has this name, in any case of its letters.
+fn check_name(view: &View, node: NodeId, name: &Name, now: Millis) -> Result<(), MutationError> {
+    let is_same = |other: &str| other.eq_ignore_ascii_case(name.as_str());
+    let present = view.nodes.iter().filter_map(|(id, state)| {
+        let info = state.info.as_ref()?;
+        is_same(info.name.as_str()).then_some(*id)
+    });
+    let joining = view.cluster.joins.iter().filter(|(key, record)| {
+        let is_new = view.nodes.get(&key.node).is_none_or(|state| state.info.is_none());
+        is_new && is_same(&record.name) && now < record.at.saturating_add(NAME_RESERVED)
+    });
+    let joining = joining.map(|(key, _)| key.node).filter(|id| !view.left.contains_key(id));
+    match present.chain(joining).find(|id| *id != node) {
+        Some(other) => Err(MutationError::NodeNameTaken {
+            name: name.clone(),
+            id: other.short(),
+            is_up: view.up.contains(&other),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Takes a node out of the cluster for good.
 fn remove_node(view: &View, state: &mut ClusterState, node: NodeId, now: Millis) -> Change {
     state.left.insert(node, now);
     state.drained.remove(&node);
     state.moves.retain(|_, order| order.from != node && order.to != node);
     let knows_key = view.servers.contains(&node);
-    Change::Left { node, node_name: view.name(node), knows_key }
+    let held = view.input.volumes.iter().filter(|(_, holder)| **holder == node);
+    let volumes = held.map(|(volume, _)| volume.clone()).collect();
+    Change::Left { node, node_name: view.name(node), knows_key, volumes }
 }
 
 /// Returns the service that a text names. Errors: it matches none or several, or the one is unreadable.

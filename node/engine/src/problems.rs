@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::View;
-use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus};
+use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus, RolloutState};
 use vc_protocol::instance::InstanceState;
 use vc_protocol::node::NodeInfo;
-use vc_protocol::spec::split_port_of_address;
-use vc_protocol::{ServiceKey, Supports};
+use vc_protocol::spec::{Attribute, split_port_of_address};
+use vc_protocol::{Millis, ServiceKey, Supports};
 
+use crate::rollout::Rollout;
 use crate::routes::{Clash, Routes};
 
 /// Returns the problems with these rows: of all, or of the nodes and of what `limited` shows, a part of the view.
@@ -17,6 +18,7 @@ pub(crate) fn problems(
     limited: Option<&View>,
     nodes: &[NodeRow],
     instances: &[InstanceRow],
+    now: Millis,
 ) -> Vec<String> {
     let view = limited.unwrap_or(whole);
     let mut problems = Vec::new();
@@ -47,7 +49,10 @@ pub(crate) fn problems(
     problems.extend(instances.iter().filter(is_problem).map(|row| {
         format!("{}.{} is {}: {}", row.service, row.replica, row.state.as_str(), row.reason)
     }));
+    problems.extend(same_names(nodes));
+    problems.extend(ambiguous_pins(view, nodes));
     problems.extend(cannot_start(view));
+    problems.extend(hanging(view, instances, now));
     problems.extend(unpublished(whole, limited));
     problems.extend(held(view));
     problems.extend(older(whole));
@@ -71,6 +76,82 @@ fn clock_problem(row: &NodeRow) -> String {
         row.name,
         seconds.abs()
     )
+}
+
+/// After this time an instance that starts, or is not available, hangs.
+const HANGS: Millis = 5 * 60_000;
+/// After this time an update that goes on says so.
+const LONG_UPDATE: Millis = 15 * 60_000;
+
+/// Returns the names that several nodes have, with their nodes.
+fn shared_names(nodes: &[NodeRow]) -> BTreeMap<String, Vec<&NodeRow>> {
+    let mut names: BTreeMap<String, Vec<&NodeRow>> = BTreeMap::new();
+    for row in nodes.iter().filter(|row| row.state != NodeStatus::Left) {
+        names.entry(row.name.to_ascii_lowercase()).or_default().push(row);
+    }
+    names.retain(|_, rows| rows.len() > 1);
+    names
+}
+
+/// Returns a line for each name that several nodes have.
+fn same_names(nodes: &[NodeRow]) -> Vec<String> {
+    let line = |(name, rows): (String, Vec<&NodeRow>)| {
+        let ids: Vec<String> = rows.iter().map(|row| row.id.short()).collect();
+        let count = rows.len();
+        format!(
+            "{count} nodes are called {name} ({}): start one with another --name, or remove one that is gone for good with \
+             'vc leave ID --force'",
+            ids.join(", ")
+        )
+    };
+    shared_names(nodes).into_iter().map(line).collect()
+}
+
+/// Returns a line for each service that is pinned to a name that several nodes have.
+fn ambiguous_pins(view: &View, nodes: &[NodeRow]) -> Vec<String> {
+    let names = shared_names(nodes);
+    let pin = |service: &ServiceKey| {
+        let constraints = &view.spec(service)?.constraints;
+        let pins = constraints.iter().filter(|it| it.attribute == Attribute::Name && it.equal);
+        pins.map(|it| &it.value).find(|value| names.contains_key(&value.to_ascii_lowercase()))
+    };
+    let services = view.cluster.services.keys();
+    let pinned = services.filter_map(|service| Some((service, pin(service)?)));
+    pinned
+        .map(|(service, name)| {
+            format!("{service} is pinned to node.name == {name}, which fits several nodes: pin it to node.id")
+        })
+        .collect()
+}
+
+/// Returns a line for each instance that has been starting, and each update that has gone on, for too long.
+fn hanging(view: &View, instances: &[InstanceRow], now: Millis) -> Vec<String> {
+    let minutes = |since: Millis| now.saturating_sub(since) / 60_000;
+    let starts = |row: &&InstanceRow| {
+        let waits = matches!(row.state, InstanceState::Starting | InstanceState::Pulling);
+        waits && row.since > 0 && now >= row.since.saturating_add(HANGS)
+    };
+    let instance = |row: &InstanceRow| {
+        let (service, replica, state) = (&row.service, row.replica, row.state.as_str());
+        let node = row.node_name.as_deref().unwrap_or_default();
+        let minutes = minutes(row.since);
+        format!("{service}.{replica} has been {state} on {node} for {minutes} min")
+    };
+    let mut problems: Vec<String> = instances.iter().filter(starts).map(instance).collect();
+    for (service, record) in &view.cluster.services {
+        let is_updating = || {
+            let rollout = Rollout::of(view, service);
+            rollout.is_some_and(|it| it.state == RolloutState::Updating)
+        };
+        if now >= record.updated.saturating_add(LONG_UPDATE) && is_updating() {
+            let minutes = minutes(record.updated);
+            problems.push(format!(
+                "the update of {service} has not ended after {minutes} min: see 'vc ps {service}'; 'vc rollback {service}' takes \
+                 it back"
+            ));
+        }
+    }
+    problems
 }
 
 /// Returns a line for each reason for which a node could not start services that others run instead, if they can.

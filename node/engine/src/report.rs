@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::liveness::accuses;
 use vc_crdt::{NodeState, TrustEntry, TrustKey, View};
-use vc_placement::{Plan, Refusal, Relocation, rebalance as relocations};
+use vc_placement::{Node, Plan, Refusal, Relocation, rebalance as relocations};
 use vc_protocol::control::{
     InstanceRow, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, RolloutState,
     ServiceDetail, ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow,
@@ -12,7 +12,7 @@ use vc_protocol::control::{
 };
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
-use vc_protocol::spec::Deployment;
+use vc_protocol::spec::{Deployment, Port, Publish, port_of_address};
 use vc_protocol::token::{Scope, SigningKey};
 use vc_protocol::{
     ClusterId, InstanceId, Millis, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey,
@@ -161,10 +161,25 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
             revision: record.revision,
             updated: record.updated,
             ports: spec.ports.iter().map(ToString::to_string).collect(),
+            unpublished: spec.ports.iter().filter_map(|port| unpublished(view, key, port)).collect(),
             rollout,
         }
     };
     view.cluster.services.iter().map(row).collect()
+}
+
+/// Says why no node can publish a port; `None` if one does, or may soon.
+fn unpublished(view: &View, service: &ServiceKey, port: &Port) -> Option<String> {
+    let name = match port.host_ip {
+        Some(address) => port_of_address(&port.name(), address),
+        None => port.name(),
+    };
+    let runs = |state: &NodeState| state.claims.keys().any(|id| id.slot.service == *service);
+    let publishes = |state: &&NodeState| port.publish == Publish::Cluster || runs(state);
+    let mut nodes =
+        view.up.iter().filter_map(|node| view.nodes.get(node)).filter(publishes).peekable();
+    let why = nodes.peek()?.ports.get(&name)?;
+    nodes.all(|state| state.ports.contains_key(&name)).then(|| format!("{name}: {why}"))
 }
 
 /// Returns everything about a service; `None` if it does not exist.
@@ -400,20 +415,22 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
     rows
 }
 
-/// Returns a summary of the cluster as `node` sees it, or of its nodes and of what `limited` shows, a part of it.
+/// Returns a summary of the cluster as `node` sees it, or of its nodes and of what `limited` shows, a part of it; `now` by its
+/// wall clock.
 pub fn status(
     whole: &View,
     limited: Option<&View>,
     vitals: &BTreeMap<NodeId, Vitals>,
     cluster: ClusterId,
     node: NodeId,
+    now: Millis,
 ) -> StatusReport {
     let view = limited.unwrap_or(whole);
     let nodes = nodes(whole, vitals);
     let services = services(view);
     let up = || nodes.iter().filter(|row| row.state == NodeStatus::Up);
     let sum = |of: fn(&NodeRow) -> u64| up().map(of).fold(0, u64::saturating_add);
-    let problems = problems(whole, limited, &nodes, &instances(view));
+    let problems = problems(whole, limited, &nodes, &instances(view), now);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     StatusReport {
         cluster: cluster.to_string(),
@@ -430,7 +447,41 @@ pub fn status(
         memory_reserved: sum(|row| row.memory_reserved),
         memory_used: sum(|row| row.memory_used),
         problems,
+        hints: hints(whole),
     }
+}
+
+/// How many slots are tried when looking for one that could move.
+const MAX_CANDIDATES: usize = 3;
+
+/// Returns what users could do, but need not: a node that has returned, or is new, runs nothing while others run several.
+fn hints(view: &View) -> Vec<String> {
+    let running = |node: NodeId| view.plan.slots_of(node).count();
+    let is_idle = |(id, node): &(&NodeId, &Node)| {
+        let able = node.up && !node.draining && node.runtime_error.is_none();
+        able && node.faults.is_empty() && !node.holds.all && running(**id) == 0
+    };
+    let mut hints = Vec::new();
+    for (&idle, node) in view.input.nodes.iter().filter(is_idle) {
+        let busy = view.input.nodes.keys().filter(|&&other| running(other) > 1);
+        let slots = busy.flat_map(|&from| view.plan.slots_of(from).map(move |slot| (from, slot)));
+        let movable = slots.filter(|(_, slot)| {
+            view.spec(&slot.service).is_some_and(|spec| spec.volumes().next().is_none())
+        });
+        let moves = |&(from, slot): &(NodeId, &Slot)| {
+            let mut input = view.input.clone();
+            input.moves.insert(slot.clone(), (from, idle));
+            let plan = vc_placement::plan(&input, view.rules);
+            plan.placements.get(slot).is_some_and(|placement| placement.node == idle)
+        };
+        if movable.take(MAX_CANDIDATES).any(|it| moves(&it)) {
+            let name = &node.name;
+            hints.push(format!(
+                "node {name} runs nothing, others run several instances: 'vc rebalance' moves some there"
+            ));
+        }
+    }
+    hints
 }
 
 /// Returns the plan with these services deployed.

@@ -148,7 +148,7 @@ impl Node {
     fn problems(&self) -> String {
         let (view, vitals) = (self.engine.view(), self.engine.vitals());
         let (_, id, cluster) = key();
-        report::status(&view, None, vitals, cluster, id).problems.join("; ")
+        report::status(&view, None, vitals, cluster, id, self.now).problems.join("; ")
     }
 }
 

@@ -20,7 +20,14 @@ pub(super) fn status(
     cluster: ClusterId,
     node: NodeId,
 ) -> StatusReport {
-    let mut status = report::status(&snapshot.view, limited, &snapshot.vitals, cluster, node);
+    let mut status = report::status(
+        &snapshot.view,
+        limited,
+        &snapshot.vitals,
+        cluster,
+        node,
+        crate::clock::now(),
+    );
     status.problems.extend(snapshot.duplicates.iter().cloned());
     status.problems.extend(snapshot.audit.iter().map(ToString::to_string));
     status

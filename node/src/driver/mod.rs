@@ -416,7 +416,11 @@ impl Driver {
                 let (free, needed) = self.context.reserve.needed(self.failed_with);
                 if is_full && free < needed {
                     if !std::mem::replace(&mut waits, true) {
-                        tracing::error!(free, needed, "the disk is full: this node is silent until there is room");
+                        tracing::error!(
+                            free,
+                            needed,
+                            "the disk is full: this node is silent until there is room"
+                        );
                     }
                     continue;
                 }

@@ -27,6 +27,8 @@ use crate::handover::Sockets;
 /// Interval of attempts to bind a port that is in use, and of looking for the addresses that ports name: one may come and go
 /// with a VPN, DHCP or keepalived.
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);
+/// The port of multicast DNS.
+const MDNS: u16 = 5353;
 /// Why a port of an address is not published.
 const NO_ADDRESS: &str = "this host has no such address";
 /// How long a socket from the process before stays open without a service that publishes its port.
@@ -330,7 +332,16 @@ async fn reason(address: &BindAddr, error: &io::Error) -> String {
     }
     let (protocol, port) = (address.protocol, address.port);
     let owner = tokio::task::spawn_blocking(move || port_owner::port_owner(protocol, port)).await;
+    let is_own = |owner: &str| owner.ends_with(&format!("(pid {})", std::process::id()));
     match owner {
+        Ok(Some(owner)) if is_own(&owner) && (protocol, port) == (PortProtocol::Udp, MDNS) => {
+            "this node has it for mDNS: publish another port, or run the node with --no-mdns"
+                .to_owned()
+        }
+        Ok(Some(owner)) if is_own(&owner) => {
+            "this node has it itself: publish another port, or run the node with another --port"
+                .to_owned()
+        }
         Ok(Some(owner)) => format!("already in use by {owner}"),
         _ => "already in use by another process".to_owned(),
     }

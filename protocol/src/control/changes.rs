@@ -91,6 +91,9 @@ pub enum Change {
         node: NodeId,
         /// Its name.
         node_name: String,
+        /// Whether it was not drained, so that nothing has changed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unchanged: bool,
     },
     /// The node has left the cluster for good.
     Left {
@@ -101,6 +104,9 @@ pub enum Change {
         /// Whether it was a server, and knows the signing key that counts.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         knows_key: bool,
+        /// Volumes whose data is on its host.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        volumes: Vec<VolumeKey>,
     },
     /// The token is refused from now on.
     TokenRevoked {
@@ -180,8 +186,21 @@ impl fmt::Display for Change {
                 write!(f, "{slot} moves from {from_name} to {to_name}: {reason}")
             }
             Self::Drained { node_name, .. } => write!(f, "{node_name} is being drained"),
+            Self::Undrained { node_name, unchanged: true, .. } => {
+                write!(f, "{node_name} is not drained: nothing changes")
+            }
             Self::Undrained { node_name, .. } => write!(f, "{node_name} takes instances again"),
-            Self::Left { node_name, .. } => write!(f, "{node_name} has left the cluster"),
+            Self::Left { node_name, volumes, .. } if volumes.is_empty() => {
+                write!(f, "{node_name} has left the cluster")
+            }
+            Self::Left { node_name, volumes, .. } => {
+                let volumes: Vec<String> = volumes.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "{node_name} has left the cluster; the data of {} stays in Docker on its host, and services that use it start without",
+                    volumes.join(", ")
+                )
+            }
             Self::TokenRevoked { token } => write!(f, "token {token} is revoked"),
             Self::UserRevoked { user } => write!(f, "the tokens of {user} are revoked"),
             Self::SigningKeyRotated { epoch, members } => {

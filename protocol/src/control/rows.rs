@@ -39,6 +39,9 @@ pub struct ServiceRow {
     /// Published ports, as `8080:80/tcp`.
     #[serde(default)]
     pub ports: Vec<String>,
+    /// Ports that no node can publish now, with the reason: `5353/udp: already in use by avahi (pid 12)`.
+    #[serde(default)]
+    pub unpublished: Vec<String>,
     /// Progress of the last update.
     #[serde(default)]
     pub rollout: Rollout,
@@ -404,6 +407,9 @@ pub struct StatusReport {
     pub memory_used: u64,
     /// Problems that need attention, one line each.
     pub problems: Vec<String>,
+    /// What could be done about what is no problem, in one line each.
+    #[serde(default)]
+    pub hints: Vec<String>,
 }
 
 /// The plan, with reasons.

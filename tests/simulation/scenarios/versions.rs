@@ -76,7 +76,7 @@ fn uses_what_all_know(engine: &Engine) -> Check {
 /// Returns the problems that a node shows.
 fn problems(world: &World, index: usize) -> String {
     let (engine, node) = (world.engine(index), world.nodes[index].id);
-    let status = report::status(&engine.view(), None, engine.vitals(), world.cluster, node);
+    let status = report::status(&engine.view(), None, engine.vitals(), world.cluster, node, 0);
     status.problems.join("\n")
 }
 

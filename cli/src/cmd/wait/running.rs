@@ -245,6 +245,10 @@ impl Tally {
         if services.iter().any(updating) && self.missing.is_empty() {
             self.missing.push(format!("{service} is being updated"));
         }
+        let own = services.iter().filter(|row| row.service == *service);
+        self.missing.extend(own.flat_map(|row| &row.unpublished).map(|port| {
+            format!("{service} is not published on any node: port {}", one_line(port))
+        }));
         let total = replicas.map_or(current, |replicas| replicas as usize).max(current);
         self.total += total;
         if total > current {
@@ -345,6 +349,25 @@ mod tests {
                 row("x/y", 1, Unhealthy, true)
             ]
         ));
+    }
+
+    #[test]
+    fn a_port_that_no_node_publishes_is_missing() {
+        let target = ServiceTarget::from(&deployment("shop/dns", Some(1), None));
+        let mut service: ServiceRow = serde_json::from_value(serde_json::json!({
+            "service": "shop/dns", "project": "shop", "image": "dns:1", "replicas": 1, "running": 1, "healthy": 1,
+            "on_partition": "available", "updated": 1, "revision": 1, "ports": ["53:53/udp"], "rollout": {"state": "complete"},
+        }))
+        .expect("a row");
+        let rows = [row("shop/dns", 1, InstanceState::Running, true)];
+        let missing = |service: &ServiceRow| {
+            Tally::of(&[target.clone()], std::slice::from_ref(service), &rows).missing
+        };
+        assert_eq!(missing(&service), [] as [&str; 0]);
+        service.unpublished = vec!["53/udp: already in use by named (pid 7)".to_owned()];
+        let expected =
+            ["shop/dns is not published on any node: port 53/udp: already in use by named (pid 7)"];
+        assert_eq!(missing(&service), expected);
     }
 
     #[test]

@@ -63,6 +63,8 @@ export interface ServiceRow {
   revision: number
   /** Published ports, as `8080:80/tcp`. */
   ports: string[]
+  /** Ports that no node can publish now, with the reason. */
+  unpublished?: string[]
   rollout: Rollout
 }
 
@@ -148,6 +150,7 @@ export interface StatusReport {
   memory_used: number
   /** Problems that need attention, one line each. */
   problems: string[]
+  hints?: string[]
 }
 
 /** An event, as the answering node saw it. */
@@ -424,8 +427,9 @@ export type Change =
   | { change: 'rolled_back'; service: ServiceKey; version?: number }
   | { change: 'scaled'; service: ServiceKey; from: number; to: number }
   | { change: 'moving'; slot: string; from: string; from_name: string; to: string; to_name: string; reason: string }
-  | { change: 'drained' | 'undrained'; node: string; node_name: string }
-  | { change: 'left'; node: string; node_name: string; knows_key?: true }
+  | { change: 'drained'; node: string; node_name: string }
+  | { change: 'undrained'; node: string; node_name: string; unchanged?: boolean }
+  | { change: 'left'; node: string; node_name: string; knows_key?: true; volumes?: string[] }
   | { change: 'image_pushed' | 'image_unchanged'; reference: string; id: string }
   | { change: 'volume_removed'; volume: string }
   | { change: 'token_revoked'; token: string }

@@ -10,9 +10,13 @@ import { confirm } from './confirm'
 import { StatusBadge } from './status-badge'
 import { UsageBar } from './usage'
 
+/** How long nodes that have left are listed, in milliseconds. */
+const LEFT_SHOWN = 24 * 60 * 60 * 1000
+
 export function NodeList() {
   const session = useSession()
-  const rows = session.nodes.value.toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name))
+  const shown = session.nodes.value.filter((row) => !row.left || Date.now() - row.left < LEFT_SHOWN)
+  const rows = shown.toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name))
   return (
     <ul class="rows nodes">
       {rows.map((row) => (

@@ -22,7 +22,9 @@ export function changeLine(change: Change): string {
     case 'drained':
       return `${change.node_name} is being drained`
     case 'undrained':
-      return `${change.node_name} takes instances again`
+      return change.unchanged
+        ? `${change.node_name} is not drained: nothing changes`
+        : `${change.node_name} takes instances again`
     case 'left':
       return `${change.node_name} has left the cluster`
     case 'image_pushed':

@@ -58,6 +58,22 @@ pub enum MutationError {
         /// The service that asks for it.
         service: ServiceKey,
     },
+    /// All nodes have the port for multicast DNS.
+    #[error("the nodes have port {port} themselves, for mDNS")]
+    PortOfMdns {
+        /// The port, as `5353/udp`.
+        port: String,
+    },
+    /// Another node has the name of one that wants to join.
+    #[error("the cluster has a node called {name} already: {id}, which is {}", if *.is_up { "up" } else { "down" })]
+    NodeNameTaken {
+        /// The name.
+        name: Name,
+        /// The short id of that node.
+        id: String,
+        /// Whether it is up.
+        is_up: bool,
+    },
     /// No version before the one in effect did not fail.
     #[error("{service} has no earlier version that did not fail")]
     NoPreviousVersion {
@@ -186,6 +202,8 @@ impl MutationError {
             | Self::Policy(_)
             | Self::TooManyReplicas { .. } => ErrorCode::InvalidArgument,
             Self::PortTaken { .. }
+            | Self::PortOfMdns { .. }
+            | Self::NodeNameTaken { .. }
             | Self::NoPreviousVersion { .. }
             | Self::VersionInEffect { .. }
             | Self::VersionLacksFile { .. }
@@ -222,6 +240,13 @@ impl MutationError {
             Self::MissingFile { .. } => "deploy it again".to_owned(),
             Self::TooManyReplicas { .. } => format!("ask for at most {MAX_REPLICAS}"),
             Self::PortTaken { service, .. } => format!("publish another port in {service}"),
+            Self::PortOfMdns { .. } => {
+                "publish another port, or run the nodes with --no-mdns".to_owned()
+            }
+            Self::NodeNameTaken { id, is_up: false, .. } => format!(
+                "join with another --name or, if that one is gone for good, remove it first: 'vc leave {id} --force'"
+            ),
+            Self::NodeNameTaken { .. } => "join with another --name".to_owned(),
             Self::NoPreviousVersion { service } => {
                 format!("see 'vc history {service}', and name a version with --to")
             }

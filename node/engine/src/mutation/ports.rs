@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use vc_crdt::ClusterState;
-use vc_protocol::spec::Port;
+use vc_crdt::{ClusterState, View};
+use vc_protocol::spec::{Port, PortProtocol};
 use vc_protocol::{Name, ServiceKey};
 
 use super::error::MutationError;
@@ -30,15 +30,34 @@ pub(super) fn check(
     Ok(())
 }
 
+/// The port of multicast DNS.
+const MDNS: u16 = 5353;
+
+/// Errors: one of these ports is that of multicast DNS, by which all nodes that are up find each other.
+pub(super) fn check_mdns(view: &View, ports: &[Port]) -> Result<(), MutationError> {
+    let is_mdns = |port: &&Port| port.published == MDNS && port.protocol == PortProtocol::Udp;
+    let Some(port) = ports.iter().find(is_mdns) else { return Ok(()) };
+    let holds = |node| {
+        let info = view.nodes.get(node).and_then(|state| state.info.as_ref());
+        info.is_some_and(|info| info.mdns)
+    };
+    match !view.up.is_empty() && view.up.iter().all(holds) {
+        true => Err(MutationError::PortOfMdns { port: port.name() }),
+        false => Ok(()),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::expect_used, reason = "tests")]
 mod tests {
     use std::collections::BTreeMap;
 
-    use vc_crdt::{KnownVersions, View};
+    use vc_crdt::{KnownVersions, NodeState};
     use vc_protocol::ApiError;
     use vc_protocol::change::Subject;
-    use vc_protocol::spec::{Deployment, PortProtocol, Publish, ServiceSpec};
+    use vc_protocol::node::NodeInfo;
+    use vc_protocol::spec::{Deployment, Publish, ServiceSpec};
+    use vc_protocol::{Keypair, NodeId};
 
     use super::super::Mutation;
     use super::*;
@@ -89,5 +108,36 @@ mod tests {
         let released =
             vec![wanted("blog/web", &publishing), wanted("shop/web", &ServiceSpec::default())];
         apply(&state, released).expect("the port is released");
+    }
+
+    #[test]
+    fn the_port_of_mdns_is_refused_while_all_nodes_have_it() {
+        let node = |number: u8, mdns| {
+            let key = Keypair::ed25519_from_bytes([number; 32]).expect("32 bytes");
+            let info = Some(NodeInfo { mdns, ..NodeInfo::for_tests("desk") });
+            let state = NodeState { info, incarnation: 1, ..NodeState::default() };
+            (NodeId::of(&key.public()).expect("ed25519"), state)
+        };
+        let view = |second| {
+            let nodes = BTreeMap::from([node(1, true), node(2, second)]);
+            View::from_states(ClusterState::default(), nodes, &KnownVersions::default())
+        };
+        let port = |protocol, published| Port {
+            host_ip: None,
+            published,
+            target: 53,
+            protocol,
+            publish: Publish::Cluster,
+            proxy_protocol: None,
+        };
+        let udp = [port(PortProtocol::Udp, 5353)];
+        let refused = ApiError::from(check_mdns(&view(true), &udp).expect_err("refused"));
+        assert_eq!(
+            refused.to_string(),
+            "the nodes have port 5353/udp themselves, for mDNS: publish another port, or run the nodes with --no-mdns"
+        );
+        check_mdns(&view(false), &udp).expect("the second node publishes it");
+        check_mdns(&view(true), &[port(PortProtocol::Tcp, 5353)]).expect("TCP is another port");
+        check_mdns(&view(true), &[port(PortProtocol::Udp, 5354)]).expect("as is the next");
     }
 }

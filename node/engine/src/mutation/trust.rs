@@ -55,7 +55,9 @@ pub(super) fn rotate(
     let mut changes = vec![Change::SigningKeyRotated { epoch: *epoch, members }];
     let removed = view.nodes.keys().filter(|node| !new.members.contains_key(node));
     changes.extend(removed.map(|&node| match super::remove_node(view, state, node, now) {
-        Change::Left { node, node_name, .. } => Change::Left { node, node_name, knows_key: false },
+        Change::Left { node, node_name, volumes, .. } => {
+            Change::Left { node, node_name, knows_key: false, volumes }
+        }
         change => change,
     }));
     Ok(changes)

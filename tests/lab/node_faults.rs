@@ -1,0 +1,131 @@
+//! What a host runs out of: networks and disk space. And which of its addresses are a node's.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::command::run;
+use crate::harness::lab::Lab;
+use crate::harness::{DEADLINE, until};
+
+fn compose(project: &str, replicas: usize) -> String {
+    format!(
+        "name: {project}\nservices:\n  web:\n    image: vc-test:1\n    command: [sleep, '900']\n    stop_grace_period: 1s\n    \
+         deploy: {{replicas: {replicas}, update_config: {{monitor: 500ms}}}}\n"
+    )
+}
+
+fn problems(lab: &Lab, host: usize) -> Vec<String> {
+    let report = lab.vc(host, &["--output", "json", "status"]).json();
+    let problems = report["problems"].as_array().expect("problems").iter();
+    problems.map(|it| it.as_str().expect("text").to_owned()).collect()
+}
+
+#[test]
+fn projects_that_a_node_has_no_network_for_run_on_another() {
+    // One network fits.
+    let lab = Lab::cluster_with(2, &["--network-pool", "10.99.0.0/25"]);
+    for project in 1..=5 {
+        lab.deploy(1, &compose(&format!("p{project}"), 1), &["--wait"]).done();
+    }
+    let on_first = lab.containers(1).len();
+    assert!(on_first <= 1 && lab.containers(2).len() == 5 - on_first, "{on_first}");
+    let all = problems(&lab, 2);
+    let said = all.iter().any(|it| {
+        it.starts_with("node h1 could not start p")
+            && it.contains("10.99.0.0/25 of this node has no free /25")
+    });
+    assert!(said, "{all:?}");
+    let notes = lab.vc(1, &["nodes"]).done();
+    assert!(notes.contains("could not start"), "{notes}");
+
+    let filter = ["network", "ls", "-q", "--filter", "label=vc.cluster"];
+    let networks = lab.docker(2, &filter).done();
+    let networks: Vec<&str> = networks.split_whitespace().collect();
+    let subnet = ["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}"];
+    let subnets = lab.docker(2, &[&subnet[..], &networks].concat()).done();
+    let small = |subnet: &str| subnet.starts_with("10.2") && subnet.ends_with("/25");
+    assert!(networks.len() >= 4 && subnets.lines().all(small), "{subnets}");
+}
+
+#[test]
+fn a_node_with_a_full_disk_keeps_what_runs_and_starts_nothing_until_there_is_room() {
+    let lab = Lab::up(2);
+    let dir = lab.files_of(2).join("node").display().to_string();
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let engine = lab.pid(2, "dockerd.pid").to_string();
+    let inside = |words: &[&str]| {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &engine, "--mount"]).args(words);
+        run(command)
+    };
+    inside(&["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", &dir]).done();
+    let mut lab = lab.with_cluster_of(2);
+    lab.expect_errors("no space left");
+    lab.deploy(1, &compose("before", 2), &["--wait"]).done();
+    let before = lab.containers(2);
+    assert_eq!(before.len(), 1);
+    let disk = || {
+        let rows = lab.rows(1, &["nodes"]);
+        let row = rows.iter().find(|row| row["name"] == "h2").expect("listed");
+        (row["state"].clone(), row["disk_bytes"].as_u64().unwrap_or(0), row["disk_used"].as_u64())
+    };
+    until("the disk of the node is known", DEADLINE, || match disk() {
+        (_, total, Some(_)) if (30 << 20..=40 << 20).contains(&total) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+
+    let fill = format!("{dir}/fill");
+    inside(&["dd", "if=/dev/zero", &format!("of={fill}"), "bs=64k"]);
+    let full = |it: &String| it.starts_with("node h2: starts nothing: the disk of");
+    until("the node says that its disk is full", DEADLINE, || match problems(&lab, 1) {
+        all if all.iter().any(full) => Ok(()),
+        all => Err(format!("{all:?}")),
+    });
+    lab.deploy(1, &compose("meanwhile", 2), &["--wait"]).done();
+    assert_eq!(lab.containers(2), before, "it keeps what runs and starts nothing");
+    assert_eq!(disk().0, "up");
+    let events = lab.vc(1, &["events"]).done();
+    assert!(!events.contains("h2 is down"), "{events}");
+
+    inside(&["rm", &fill]).done();
+    until("the node has room again", DEADLINE, || match problems(&lab, 1) {
+        all if all.is_empty() => Ok(()),
+        all => Err(format!("{all:?}")),
+    });
+    lab.deploy(1, &compose("after", 2), &["--wait"]).done();
+    assert!(lab.containers(2).len() > 1);
+}
+
+#[test]
+fn bridges_of_containers_are_no_addresses_of_a_node_and_those_of_operators_are() {
+    let lab = Lab::up(2);
+    for network in 1..=6 {
+        lab.docker(1, &["network", "create", &format!("n{network}")]).done();
+    }
+    let named = ["network", "create", "-o", "com.docker.network.bridge.name=custom0", "named"];
+    lab.docker(1, &named).done();
+    let ip = Lab::ip(2);
+    let bridge = format!(
+        "ip link add br0 type bridge && ip addr flush dev eth0 && ip link set eth0 master br0 && ip link set br0 up && \
+         ip addr add {ip}/24 dev br0"
+    );
+    lab.run(&["exec", "2", "--", "sh", "-c", &bridge]).done();
+    let lab = lab.with_cluster_of(2);
+    // Networks that appear later are none either.
+    lab.deploy(1, &compose("shop", 2), &["--wait"]).done();
+    let foreign = |row: &Value| -> Vec<String> {
+        let host = if row["name"] == "h1" { Lab::ip(1) } else { Lab::ip(2) };
+        let addresses = row["addresses"].as_array().expect("addresses").iter();
+        let addresses = addresses.map(|it| it.as_str().expect("text").to_owned());
+        let own =
+            |it: &String| it.starts_with(&format!("/ip4/{host}/")) || it.starts_with("/ip6/fd77:");
+        addresses.filter(|it| !own(it)).collect()
+    };
+    for at in 1..=2 {
+        for row in lab.rows(at, &["nodes"]) {
+            assert_eq!(foreign(&row), [] as [&str; 0], "{row}");
+            assert!(!row["addresses"].as_array().expect("addresses").is_empty());
+        }
+    }
+}
