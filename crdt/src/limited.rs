@@ -79,6 +79,7 @@ fn node(state: &mut NodeState, projects: &BTreeSet<Name>) {
         runtime_error: _,
         holds,
         faults,
+        orphans,
         claims,
         volumes,
         update_results,
@@ -90,6 +91,9 @@ fn node(state: &mut NodeState, projects: &BTreeSet<Name>) {
     let of = |service: &ServiceKey| projects.contains(&service.project);
     holds.services.retain(of);
     faults.services.retain(|key, _| of(key));
+    for left in orphans.values_mut() {
+        left.volumes.retain(|key| projects.contains(&key.project));
+    }
     claims.retain(|id, _| of(&id.slot.service));
     volumes.retain(|key, _| projects.contains(&key.project));
     update_results.retain(|key, _| of(key));
@@ -154,6 +158,8 @@ mod tests {
                 state.update_results.insert(key.clone(), result);
                 state.holds.services.insert(key.clone());
                 state.faults.services.insert(key.clone(), format!("of {project}"));
+                let left = state.orphans.entry(id).or_default();
+                left.volumes.insert(format!("{project}/data").parse().expect("a volume"));
                 cluster.scale.insert(key.clone(), 1);
                 let version = VersionRecord {
                     number: 1,

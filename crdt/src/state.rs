@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vc_protocol::change::DocumentId;
 use vc_protocol::instance::Claim;
-use vc_protocol::node::{Faults, Holds, NodeInfo};
+use vc_protocol::node::{Faults, Holds, NodeInfo, Orphans};
 use vc_protocol::spec::{FileId, FileKind, ProjectPolicy, ServiceSpec};
 use vc_protocol::token::{Scope, UserLimits};
 use vc_protocol::{InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
@@ -309,6 +309,8 @@ pub struct NodeState {
     pub holds: Holds,
     /// What it cannot start, and why.
     pub faults: Faults,
+    /// What other nodes of the cluster, which are not up, have left on its host.
+    pub orphans: BTreeMap<NodeId, Orphans>,
     /// Claims on the instances that it runs.
     pub claims: BTreeMap<InstanceId, Claim>,
     /// Named volumes whose data it holds.
@@ -407,6 +409,7 @@ impl NodeState {
             runtime_error: reader.entry("self", "runtime_error"),
             holds: reader.entry("self", "holds").unwrap_or_default(),
             faults: reader.entry("self", "faults").unwrap_or_default(),
+            orphans: reader.entry("self", "orphans").unwrap_or_default(),
             claims: reader.map("claims"),
             unreachable: reader.map("unreachable"),
             observed: reader.map::<_, bool>("observed").into_keys().collect(),
@@ -428,6 +431,7 @@ impl NodeState {
                 ("runtime_error".to_owned(), state.runtime_error.as_ref().map(json)),
                 ("holds".to_owned(), (!state.holds.is_empty()).then(|| json(&state.holds))),
                 ("faults".to_owned(), (!state.faults.is_empty()).then(|| json(&state.faults))),
+                ("orphans".to_owned(), (!state.orphans.is_empty()).then(|| json(&state.orphans))),
                 ("restarting".to_owned(), state.restarting.as_ref().map(json)),
             ])
         };

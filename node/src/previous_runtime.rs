@@ -77,6 +77,7 @@ pub(crate) async fn stop_instances(
                 RuntimeEvent::Changed(Observed { id, phase, .. }) => {
                     running.insert(id, phase);
                 }
+                RuntimeEvent::Orphans(_) => {}
                 RuntimeEvent::Unavailable(reason) => return Err(StopError::Unavailable(reason)),
             }
             running.retain(|_, phase| *phase != Phase::Gone);

@@ -160,7 +160,7 @@ pub(crate) async fn run(
     let logs = Logs {
         node: membership.node,
         verifier: verifier.clone(),
-        runtime,
+        runtime: runtime.clone(),
         members: handles.controls.members.clone(),
     };
     let (sink, own) = if membership.root.is_some() {
@@ -186,6 +186,7 @@ pub(crate) async fn run(
         logs: logs.clone(),
         execs: execs.clone(),
         images: images.clone(),
+        runtime: runtime.clone(),
         events: events.clone(),
         audit: audit.clone(),
         audit_logs: audit_logs.clone(),

@@ -47,6 +47,8 @@ pub enum AuditAction {
     NodeUndrained,
     /// A node was removed from the cluster.
     NodeRemoved,
+    /// What a former node has left on a host was taken over, or stopped.
+    NodeAdopted,
     /// A token was issued.
     TokenCreated,
     /// A token was revoked.

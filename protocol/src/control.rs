@@ -139,6 +139,15 @@ pub enum Request {
         /// Also if it still runs instances or holds volumes.
         force: bool,
     },
+    /// Stops the containers that a former node has left on the host of a member, and has that take over the data of its volumes.
+    /// Admin.
+    Adopt {
+        /// Name or peer id of the former node.
+        node: String,
+        /// Leaves the volumes where they are.
+        #[serde(default)]
+        stop: bool,
+    },
     /// Lists the images in the cluster. Viewer.
     Images,
     /// Uploads an image, which follows on the stream. Deployer.

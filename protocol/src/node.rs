@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, Resources, ServiceKey, Supports};
+use crate::{Name, Resources, ServiceKey, Supports, VolumeKey};
 
 /// The static facts of a node, written into its document at each start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +125,17 @@ impl Faults {
     pub fn is_empty(&self) -> bool {
         self.node.is_none() && self.services.is_empty()
     }
+}
+
+/// What a former node of the cluster has left on a host, and no node manages any more.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Orphans {
+    /// How many containers, running or not.
+    pub containers: u32,
+    /// The named volumes whose data is there.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub volumes: BTreeSet<VolumeKey>,
 }
 
 /// Resources in use on a node. Sent in heartbeats, never stored in a document.

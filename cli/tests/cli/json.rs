@@ -333,6 +333,7 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::Drained { .. }
             | Change::Undrained { .. }
             | Change::Left { .. }
+            | Change::Adopted { .. }
             | Change::ImagePushed { .. }
             | Change::ImageUnchanged { .. }
             | Change::VolumeRemoved { .. }
@@ -354,7 +355,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 21, "an example of each change");
+    assert_eq!(names.len(), 22, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

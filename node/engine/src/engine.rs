@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vc_crdt::{DocumentError, Held, Loaded, NewGeneration, NodeState, Replica, View};
+use vc_crdt::{DocumentError, Held, Loaded, NewGeneration, NodeState, Replica, View, VolumeRecord};
 use vc_protocol::change::{Batch, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
@@ -74,6 +74,7 @@ impl Engine {
             runtime_error: None,
             holds: Holds::default(),
             faults: Faults::default(),
+            orphans: BTreeMap::new(),
             claims: before.claims.clone(),
             // Accusations stay until the accused node refutes them, or its old claims would count again.
             unreachable: before.unreachable,
@@ -197,6 +198,14 @@ impl Engine {
                 self.dirty = true;
             }
             Input::Fault(fault) => self.dirty |= self.reconciler.set_fault(fault),
+            Input::Adopted(volumes) => {
+                for volume in volumes {
+                    let record =
+                        VolumeRecord { lamport: self.view.next_lamport(), since: self.wall };
+                    self.own.volumes.entry(volume).or_insert_with(|| record.into());
+                }
+                self.dirty = true;
+            }
             Input::Restart => {
                 self.own.restarting = Some(self.timing.restart);
                 self.dirty = true;

@@ -1,6 +1,6 @@
 //! The engine's configuration, inputs and outputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::KnownVersions;
 use vc_protocol::audit::AuditRow;
@@ -153,6 +153,8 @@ pub enum Input {
     Ports(BTreeMap<String, String>),
     /// Why this node starts nothing, or `None`: it starts what the plan gives it.
     Fault(Option<String>),
+    /// This node has taken over the data of these volumes, which a former node has left on its host.
+    Adopted(BTreeSet<VolumeKey>),
     /// This process is about to end and to be started again: announce that to the other nodes.
     Restart,
     /// A certificate that authentication brought.

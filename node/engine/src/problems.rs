@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vc_crdt::View;
 use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus, RolloutState};
 use vc_protocol::instance::InstanceState;
-use vc_protocol::node::NodeInfo;
+use vc_protocol::node::{NodeInfo, Orphans};
 use vc_protocol::spec::{Attribute, split_port_of_address};
 use vc_protocol::{Millis, ServiceKey, Supports};
 
@@ -25,7 +25,8 @@ pub(crate) fn problems(
     // Those have lines of their own.
     let has_faulty_services = |row: &NodeRow| {
         let faults = whole.nodes.get(&row.id).map(|state| &state.faults);
-        faults.is_some_and(|it| it.node.is_none() && !it.services.is_empty())
+        let orphans = whole.nodes.get(&row.id).is_some_and(|state| !state.orphans.is_empty());
+        faults.is_some_and(|it| it.node.is_none() && (orphans || !it.services.is_empty()))
     };
     for row in nodes {
         if row.state == NodeStatus::Down {
@@ -52,6 +53,7 @@ pub(crate) fn problems(
     problems.extend(same_names(nodes));
     problems.extend(ambiguous_pins(view, nodes));
     problems.extend(cannot_start(view));
+    problems.extend(orphans(view));
     problems.extend(hanging(view, instances, now));
     problems.extend(unpublished(whole, limited));
     problems.extend(held(view));
@@ -76,6 +78,30 @@ fn clock_problem(row: &NodeRow) -> String {
         row.name,
         seconds.abs()
     )
+}
+
+/// Returns a line for what each former node has left on a host.
+fn orphans(view: &View) -> Vec<String> {
+    let up = view.nodes.iter().filter(|(node, _)| view.up.contains(node));
+    let all = up.flat_map(|(&at, state)| state.orphans.iter().map(move |it| (at, it)));
+    all.filter(|(_, (_, left))| left.containers > 0 || !left.volumes.is_empty())
+        .map(|(at, (&former, Orphans { containers, volumes }))| {
+            let containers = match containers {
+                0 => None,
+                1 => Some("a container".to_owned()),
+                count => Some(format!("{count} containers")),
+            };
+            let volumes: Vec<String> = volumes.iter().map(ToString::to_string).collect();
+            let volumes = (!volumes.is_empty()).then(|| format!("data of {}", volumes.join(", ")));
+            let left: Vec<String> = containers.into_iter().chain(volumes).collect();
+            let (left, host, id) = (left.join(" and "), view.name(at), former.short());
+            let way = match view.nodes.contains_key(&former) {
+                true => format!("if that node is gone for good: 'vc leave {id} --force', then 'vc node adopt {id}'"),
+                false => format!("'vc node adopt {id}' takes it over, with --stop only ends it"),
+            };
+            format!("{left} of node {} ({id}) is on the host of {host}, where no node manages it: {way}", view.name(former))
+        })
+        .collect()
 }
 
 /// After this time an instance that starts, or is not available, hangs.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vc_crdt::{NodeState, UpdateResult, View, VolumeRecord};
 use vc_protocol::control::RolloutState;
 use vc_protocol::instance::{Claim, InstanceState};
-use vc_protocol::node::RuntimeKind;
+use vc_protocol::node::{Orphans, RuntimeKind};
 use vc_protocol::spec::FailureAction;
 use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, VolumeKey};
 
@@ -25,6 +25,8 @@ pub(crate) struct Reconciler {
     faults: NodeFaults,
     /// When the next fault of a service is over.
     fault_ends: Option<Millis>,
+    /// What other nodes have in the runtime.
+    orphans: BTreeMap<NodeId, Orphans>,
     /// Volumes that this process has recorded and no instance has used yet.
     unused: BTreeSet<VolumeKey>,
 }
@@ -44,6 +46,7 @@ impl Reconciler {
             workload,
             faults: NodeFaults::default(),
             fault_ends: None,
+            orphans: BTreeMap::new(),
             unused: BTreeSet::new(),
         }
     }
@@ -70,6 +73,7 @@ impl Reconciler {
                 self.workload.listed(all, now);
             }
             RuntimeEvent::Changed(seen) => self.workload.changed(seen, now),
+            RuntimeEvent::Orphans(orphans) => self.orphans = orphans,
             RuntimeEvent::Unavailable(reason) => self.runtime.unavailable(reason, now),
         }
     }
@@ -110,6 +114,9 @@ impl Reconciler {
             return Vec::new();
         }
         self.update_faults(view, own, clock.monotonic);
+        // Several nodes may share a host: what one that is up has there is no orphan.
+        own.orphans = self.orphans.clone();
+        own.orphans.retain(|node, _| !view.up.contains(node));
         let desired = desired(view, self.node);
         let handover = handover(view, self.node, &own.claims);
         let hold = |service: &ServiceKey| hold.or_else(|| view.held.reason(service));

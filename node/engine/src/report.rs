@@ -161,7 +161,11 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
             revision: record.revision,
             updated: record.updated,
             ports: spec.ports.iter().map(ToString::to_string).collect(),
-            unpublished: spec.ports.iter().filter_map(|port| unpublished(view, key, port)).collect(),
+            unpublished: spec
+                .ports
+                .iter()
+                .filter_map(|port| unpublished(view, key, port))
+                .collect(),
             rollout,
         }
     };
@@ -335,7 +339,8 @@ fn holds(state: &NodeState) -> Option<String> {
 fn faults(state: &NodeState) -> Option<String> {
     match (&state.faults.node, state.faults.services.len()) {
         (Some(fault), _) => Some(format!("starts nothing: {fault}")),
-        (None, 0) => None,
+        (None, 0) if state.orphans.is_empty() => None,
+        (None, 0) => Some("its host has containers or data of a former node".to_owned()),
         (None, 1) => Some("could not start a service".to_owned()),
         (None, count) => Some(format!("could not start {count} services")),
     }

@@ -1,8 +1,11 @@
 //! The interface between the engine and a runtime: Docker, or child processes.
 
+use std::collections::BTreeMap;
+
 pub use vc_protocol::InstanceId;
-use vc_protocol::Millis;
+use vc_protocol::node::Orphans;
 use vc_protocol::spec::ContainerSpec;
+use vc_protocol::{Millis, NodeId};
 
 /// An action for the runtime. All are idempotent: the engine repeats an action without a visible effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +98,8 @@ pub enum RuntimeEvent {
     Listed(Vec<Observed>),
     /// One instance changed.
     Changed(Observed),
+    /// What other nodes of the cluster have in this runtime; sent when it changes.
+    Orphans(BTreeMap<NodeId, Orphans>),
     /// The runtime cannot be reached, with the reason in one line. Ends with the next [`RuntimeEvent::Listed`].
     Unavailable(String),
 }

@@ -12,6 +12,8 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
+use vc_protocol::NodeId;
+use vc_protocol::node::Orphans;
 use vc_protocol::spec::ContainerSpec;
 
 use crate::drain::Drain;
@@ -53,6 +55,7 @@ enum Message {
     Inspect(InstanceId),
     Observed { observed: Observed, is_answer: bool },
     Listed { since: u64, all: Vec<Observed> },
+    Orphans(BTreeMap<NodeId, Orphans>),
     Unavailable(String),
 }
 
@@ -103,6 +106,11 @@ impl Reporter {
     /// Sends the list of everything that exists, as it was at or after `since`.
     pub(super) async fn listed(&self, since: u64, all: Vec<Observed>) {
         self.send(Message::Listed { since, all }).await;
+    }
+
+    /// Reports what other nodes have in the runtime.
+    pub(super) async fn orphans(&self, orphans: BTreeMap<NodeId, Orphans>) {
+        self.send(Message::Orphans(orphans)).await;
     }
 
     /// Reports that the runtime is unavailable.
@@ -274,6 +282,7 @@ impl<B: Backend> Supervisor<B> {
             },
             Message::Observed { observed, is_answer } => self.observed(observed, is_answer).await,
             Message::Listed { since, all } => self.listed(since, all).await,
+            Message::Orphans(orphans) => self.emit(RuntimeEvent::Orphans(orphans)).await,
             Message::Unavailable(reason) => {
                 tracing::warn!(reason, "the runtime is unavailable");
                 self.emit(RuntimeEvent::Unavailable(reason)).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use vc_crdt::View;
-use vc_engine::Mutation;
+use vc_engine::{Input, Mutation};
 use vc_protocol::control::{LiveUpdate, Reply};
 use vc_protocol::{ApiError, ErrorCode, Multiaddr};
 
@@ -75,6 +75,11 @@ impl Cluster {
     /// Returns members' addresses that this audience can dial.
     pub(super) fn peer_addresses(&self, audience: Audience) -> Vec<Multiaddr> {
         peer_addresses(audience, &self.latest().view, self.membership.node)
+    }
+
+    /// Passes an input to the engine.
+    pub(super) async fn input(&self, input: Input) -> Result<(), ApiError> {
+        self.driver.send(DriverMessage::Input(input)).await.map_err(stopping)
     }
 
     /// Applies a change in the user's name. Returns once it is durable on this node.

@@ -49,7 +49,18 @@ impl Forwarder {
         request: &Request,
         client: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
-        let mut server = match self.open(user).await {
+        self.forward_to(&self.servers(), user, request, client).await
+    }
+
+    /// As [`Self::forward`], to the first of these members that opens a session.
+    pub(super) async fn forward_to(
+        &self,
+        members: &[NodeId],
+        user: &User,
+        request: &Request,
+        client: &mut Frames<impl Duplex>,
+    ) -> Result<(), FrameError> {
+        let mut server = match self.open(user, members).await {
             Ok(server) => server,
             Err(error) => {
                 client.send(&Reply::Error(error)).await?;
@@ -65,20 +76,19 @@ impl Forwarder {
             Err(Lost::Client(error)) => return Err(error),
             Err(Lost::Server(error)) => error,
         };
-        let message =
-            format!("lost the connection to the server that this worker forwards to: {lost}");
+        let message = format!("lost the connection to the node that this one forwards to: {lost}");
         let error = ApiError::new(ErrorCode::Unavailable, message)
             .with_hint("see whether the command had an effect, and try again");
         client.send(&Reply::Error(error)).await?;
         Err(FrameError::Closed)
     }
 
-    /// Opens a session with a server that is up.
-    async fn open(&self, user: &User) -> Result<Frames<Stream>, ApiError> {
+    /// Opens a session with one of these members.
+    async fn open(&self, user: &User, members: &[NodeId]) -> Result<Frames<Stream>, ApiError> {
         let credentials =
             Credentials::User { token: user.credential.to_string(), address: user.address.clone() };
         let mut last = "none is up".to_owned();
-        for server in self.servers() {
+        for server in members {
             let peer = server.peer_id();
             let opened = authenticate(self.auth.clone(), peer, self.cluster, &credentials);
             match timeout(OPEN_TIMEOUT, opened).await {
@@ -90,9 +100,9 @@ impl Forwarder {
                 Err(_) => last = "no answer".to_owned(),
             }
         }
-        let message = format!("this node is a worker and reaches no server: {last}");
+        let message = format!("this node reaches no node that can answer this: {last}");
         Err(ApiError::new(ErrorCode::Unavailable, message)
-            .with_hint("use a server with --peer; see 'vc nodes'"))
+            .with_hint("use another node with --peer, a server if you can; see 'vc nodes'"))
     }
 
     /// Sends a request to the server, and passes frames on until its last reply.

@@ -5,6 +5,7 @@
 //!
 //! [`Request`]: vc_protocol::control::Request
 
+mod adopt;
 mod cluster;
 mod compose;
 mod events;

@@ -65,7 +65,7 @@ fn needs(request: &Request) -> Needs {
         | Request::PushImage(_)
         | Request::RemoveVolume { .. }
         | Request::Remove { .. } => (UserRole::Deployer, true),
-        Request::Tokens | Request::Audit(_) => (UserRole::Admin, false),
+        Request::Tokens | Request::Audit(_) | Request::Adopt { .. } => (UserRole::Admin, false),
         Request::Drain { .. }
         | Request::Leave { .. }
         | Request::CreateToken(_)
@@ -160,6 +160,7 @@ mod tests {
         let admin = [
             r#""drain","node":"n1","drain":true"#.to_owned(),
             r#""leave","node":"n1","force":true"#.to_owned(),
+            r#""adopt","node":"n1","stop":true"#.to_owned(),
             concat!(
                 r#""create_token","subject":{"node":{"name":"n1","role":"worker"}},"#,
                 r#""ttl_ms":1000"#

@@ -66,6 +66,7 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Rebalance { .. }
         | Request::Drain { .. }
         | Request::Leave { .. }
+        | Request::Adopt { .. }
         | Request::CreateToken(_)
         | Request::Tokens
         | Request::Audit(_)
@@ -191,6 +192,7 @@ mod tests {
             | Request::Rebalance { .. }
             | Request::Drain { .. }
             | Request::Leave { .. }
+            | Request::Adopt { .. }
             | Request::CreateToken(_)
             | Request::Audit(_)
             | Request::Tokens
@@ -256,6 +258,7 @@ mod tests {
             json!({"op": "rebalance", "apply": true}),
             json!({"op": "drain", "node": "n1", "drain": true}),
             json!({"op": "leave", "node": "n1", "force": false}),
+            json!({"op": "adopt", "node": "n1"}),
             json!({"op": "create_token", "subject": {"user": {"name": "eve", "role": "viewer"}}, "ttl_ms": 1000}),
             json!({"op": "tokens"}),
             json!({"op": "audit"}),

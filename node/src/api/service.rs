@@ -13,7 +13,7 @@ use vc_protocol::{ApiError, ErrorCode};
 use super::forward::Forwarder;
 use super::plan::Planner;
 use super::services::DeployOptions;
-use super::{Cluster, roles, scope};
+use super::{Cluster, adopt, roles, scope};
 use crate::audit::{Audit, AuditLogs};
 use crate::auth::User;
 use crate::events::Events;
@@ -21,6 +21,7 @@ use crate::exec::{Execs, UserRequest};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::http::Http;
 use crate::logs::Logs;
+use vc_runtime::Runtime;
 use vc_runtime::images::Images;
 
 /// A session without a request for this long is closed.
@@ -49,6 +50,7 @@ pub struct ControlService {
     pub(crate) logs: Logs,
     pub(crate) execs: Execs,
     pub(crate) images: Images,
+    pub(crate) runtime: Runtime,
     pub(crate) events: Events,
     pub(crate) audit: Audit,
     pub(crate) audit_logs: AuditLogs,
@@ -188,6 +190,18 @@ impl ControlService {
             Request::Leave { node, force } => {
                 self.cluster.mutate(user, Mutation::Leave { node, force }).await
             }
+            Request::Adopt { node, stop } => match adopt::find(&view(), &node) {
+                Ok((former, at)) if at == self.cluster.membership().node => {
+                    keep_alive(frames, true, self.adopt(user, former, stop)).await?
+                }
+                Ok((former, at)) => {
+                    let at = [at];
+                    let request = Request::Adopt { node: former.to_string(), stop };
+                    let done = self.forwarder.forward_to(&at, user, &request, frames);
+                    return done.await.map(|()| Next::Request);
+                }
+                Err(error) => Err(error),
+            },
             Request::Images => Ok(self.images(user).await),
             Request::Volumes => Ok(self.volumes(user)),
             Request::RemoveVolume { volume } => {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeEvent};
+use vc_protocol::NodeId;
+use vc_protocol::node::Orphans;
 
 /// The runtime's latest state, replayed to an engine that is rebuilt.
 #[derive(Default)]
@@ -10,6 +12,7 @@ pub(super) struct LastObserved {
     instances: BTreeMap<InstanceId, Observed>,
     /// The error of an unavailable runtime, or `Some(None)` if it is available; `None` before its first report.
     unavailable: Option<Option<String>>,
+    orphans: BTreeMap<NodeId, Orphans>,
 }
 
 impl LastObserved {
@@ -25,14 +28,17 @@ impl LastObserved {
             RuntimeEvent::Changed(seen) => {
                 self.instances.insert(seen.id.clone(), seen.clone());
             }
+            RuntimeEvent::Orphans(orphans) => self.orphans.clone_from(orphans),
             RuntimeEvent::Unavailable(why) => self.unavailable = Some(Some(why.clone())),
         }
     }
 
-    pub(super) fn last(&self) -> Option<RuntimeEvent> {
-        Some(match self.unavailable.as_ref()? {
+    pub(super) fn last(&self) -> impl Iterator<Item = RuntimeEvent> {
+        let state = self.unavailable.as_ref().map(|unavailable| match unavailable {
             Some(why) => RuntimeEvent::Unavailable(why.clone()),
             None => RuntimeEvent::Listed(self.instances.values().cloned().collect()),
-        })
+        });
+        let orphans = state.is_some().then(|| RuntimeEvent::Orphans(self.orphans.clone()));
+        state.into_iter().chain(orphans)
     }
 }

@@ -108,6 +108,21 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         volumes: Vec<VolumeKey>,
     },
+    /// A node has stopped the containers that a former node has left on its host, and has taken over the data of volumes.
+    Adopted {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        node_name: String,
+        /// The former node.
+        former: NodeId,
+        /// How many containers.
+        containers: u32,
+        /// The volumes whose data it has taken over.
+        volumes: Vec<VolumeKey>,
+        /// The volumes whose data stays in Docker there, unused.
+        left: Vec<VolumeKey>,
+    },
     /// The token is refused from now on.
     TokenRevoked {
         /// The token's id.
@@ -200,6 +215,20 @@ impl fmt::Display for Change {
                     "{node_name} has left the cluster; the data of {} stays in Docker on its host, and services that use it start without",
                     volumes.join(", ")
                 )
+            }
+            Self::Adopted { node_name, former, containers, volumes, left, .. } => {
+                let list = |volumes: &[VolumeKey]| {
+                    volumes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                };
+                let former = former.short();
+                write!(f, "{node_name} has stopped {containers} containers of {former}")?;
+                if !volumes.is_empty() {
+                    write!(f, ", and has taken over the data of {}", list(volumes))?;
+                }
+                if !left.is_empty() {
+                    write!(f, "; the data of {} stays unused in Docker there", list(left))?;
+                }
+                Ok(())
             }
             Self::TokenRevoked { token } => write!(f, "token {token} is revoked"),
             Self::UserRevoked { user } => write!(f, "the tokens of {user} are revoked"),

@@ -79,10 +79,8 @@ impl Condition for Departure {
         for row in there {
             let text = match self.reason_to_stay(row, &rows) {
                 Some(reason) => {
-                    let text =
-                        format!("{} stays{}: {}", slot(row), on_node(row), one_line(&reason));
                     self.stays.push(InstanceRow { reason, ..row.clone() });
-                    text
+                    format!("{} stays{}", slot(row), on_node(row))
                 }
                 None => {
                     let text = describe_leaving(row, &rows);

@@ -356,12 +356,12 @@ mod tests {
         let target = ServiceTarget::from(&deployment("shop/dns", Some(1), None));
         let mut service: ServiceRow = serde_json::from_value(serde_json::json!({
             "service": "shop/dns", "project": "shop", "image": "dns:1", "replicas": 1, "running": 1, "healthy": 1,
-            "on_partition": "available", "updated": 1, "revision": 1, "ports": ["53:53/udp"], "rollout": {"state": "complete"},
+            "on_partition": "available", "updated": 1, "revision": 1, "ports": ["53:53/udp"], "rollout": {"state": "complete", "done": 1, "reason": ""},
         }))
         .expect("a row");
         let rows = [row("shop/dns", 1, InstanceState::Running, true)];
         let missing = |service: &ServiceRow| {
-            Tally::of(&[target.clone()], std::slice::from_ref(service), &rows).missing
+            Tally::of(std::slice::from_ref(&target), std::slice::from_ref(service), &rows).missing
         };
         assert_eq!(missing(&service), [] as [&str; 0]);
         service.unpublished = vec!["53/udp: already in use by named (pid 7)".to_owned()];

@@ -431,6 +431,15 @@ export type Change =
   | { change: 'undrained'; node: string; node_name: string; unchanged?: boolean }
   | { change: 'left'; node: string; node_name: string; knows_key?: true; volumes?: string[] }
   | { change: 'image_pushed' | 'image_unchanged'; reference: string; id: string }
+  | {
+      change: 'adopted'
+      node: string
+      node_name: string
+      former: string
+      containers: number
+      volumes: string[]
+      left: string[]
+    }
   | { change: 'volume_removed'; volume: string }
   | { change: 'token_revoked'; token: string }
   | { change: 'user_revoked'; user: string }

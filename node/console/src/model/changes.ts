@@ -27,6 +27,12 @@ export function changeLine(change: Change): string {
         : `${change.node_name} takes instances again`
     case 'left':
       return `${change.node_name} has left the cluster`
+    case 'adopted':
+      return (
+        `${change.node_name} has stopped ${change.containers} containers of ${change.former.slice(-8)}` +
+        (change.volumes.length > 0 ? `, and has taken over the data of ${change.volumes.join(', ')}` : '') +
+        (change.left.length > 0 ? `; the data of ${change.left.join(', ')} stays unused in Docker there` : '')
+      )
     case 'image_pushed':
       return `${change.reference} pushed`
     case 'image_unchanged':

@@ -9,11 +9,14 @@ use std::time::Instant;
 
 use bollard::errors::Error;
 use tokio::sync::{Mutex, Semaphore, watch};
+use vc_protocol::NodeId;
+use vc_protocol::node::Orphans;
 
 use super::config::{Config, DnsServers, host};
 use super::files::{self, Files};
 use super::host_paths::ProtectedPaths;
 use super::subnets::NetworkPool;
+use super::volume_names::VolumeNames;
 use crate::docker_error;
 use crate::error::RuntimeError;
 use crate::identity::Identity;
@@ -45,6 +48,9 @@ pub(super) struct DockerClient {
     pub(super) changes: Arc<AtomicU64>,
     pub(super) networks: PendingNetworks,
     pub(super) pool: NetworkPool,
+    pub(super) volume_names: VolumeNames,
+    /// What was reported of other nodes last.
+    pub(super) orphans: Arc<Mutex<BTreeMap<NodeId, Orphans>>>,
     pub(super) dns: DnsConfig,
 }
 
@@ -66,6 +72,7 @@ impl DockerClient {
         let default_directories = || files::DIRECTORIES.map(PathBuf::from);
         let directories = config.memory.unwrap_or_else(|| default_directories().into());
         let protected = default_directories().into_iter().chain(directories.iter().cloned());
+        let volume_names = VolumeNames::load(&config.data_dir);
         let protected = ProtectedPaths::new(protected.chain([config.data_dir]));
         Self {
             host: host(config.host).into(),
@@ -80,6 +87,8 @@ impl DockerClient {
             changes: Arc::default(),
             networks: PendingNetworks::default(),
             pool: config.pool,
+            volume_names,
+            orphans: Arc::default(),
             dns: DnsConfig { servers: config.dns, enabled: Arc::new(AtomicBool::new(true)) },
         }
     }

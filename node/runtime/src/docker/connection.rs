@@ -106,6 +106,9 @@ impl DockerClient {
         });
         with_files.iter().for_each(|gone| self.files.remove(gone));
         self.reporter.listed(since, all).await;
+        if let Err(error) = self.report_orphans().await {
+            tracing::debug!(error = docker_error::message(&error), "cannot look for orphans");
+        }
         if let Err(error) = self.remove_unused_networks().await {
             tracing::debug!(error = docker_error::message(&error), "cannot remove unused networks");
         }

@@ -1,6 +1,6 @@
 //! The request that creates an instance's container.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use bollard::models::{
 };
 use vc_engine::runtime::InstanceId;
 use vc_protocol::spec::{ContainerSpec, Healthcheck, Settings};
-use vc_protocol::{Millis, ServiceKey};
+use vc_protocol::{Millis, ServiceKey, VolumeKey};
 
 use super::labels::{CLUSTER, DIGEST, DNS, NODE, PROJECT, REPLICA, SERVICE};
 use super::units::{seconds, to_i64};
@@ -24,6 +24,8 @@ pub(super) struct ContainerContext {
     pub(super) networks: Vec<String>,
     /// Its DNS servers; `None`: Docker's default.
     pub(super) dns: Option<Vec<String>>,
+    /// Docker's names of the volumes that it mounts.
+    pub(super) volumes: BTreeMap<VolumeKey, String>,
     /// The directory of its secrets and configs, if it has any.
     pub(super) files: Option<PathBuf>,
 }
@@ -65,21 +67,17 @@ pub(super) fn body(
         open_stdin: Some(settings.stdin_open),
         working_dir: spec.working_dir.clone(),
         user: spec.user.clone(),
-        host_config: Some(host_config(identity, id, spec, context)),
+        host_config: Some(host_config(id, spec, context)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(
-    identity: &Identity,
-    id: &InstanceId,
-    spec: &ContainerSpec,
-    context: &ContainerContext,
-) -> HostConfig {
+fn host_config(id: &InstanceId, spec: &ContainerSpec, context: &ContainerContext) -> HostConfig {
     let settings = &spec.settings;
     let some = |texts: &[String]| (!texts.is_empty()).then(|| texts.to_vec());
     let project = &id.slot.service.project;
-    let mounts = spec.mounts.iter().map(|mount| volumes::mount(identity, project, mount));
+    let name = |key: &VolumeKey| context.volumes.get(key).cloned().unwrap_or_default();
+    let mounts = spec.mounts.iter().map(|mount| volumes::mount(&name, project, mount));
     let files = context.files.iter().flat_map(|directory| {
         let numbered = spec.files.iter().enumerate();
         numbered.map(move |(number, mount)| files::mount(directory, number, mount))

@@ -1,5 +1,6 @@
 //! The handle to the Docker runtime.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,13 +9,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use vc_engine::runtime::{RuntimeAction, RuntimeEvent};
 use vc_protocol::control::ExecRequest;
-use vc_protocol::{InstanceId, Name, Slot, VolumeKey};
+use vc_protocol::{InstanceId, Name, NodeId, Slot, VolumeKey};
 
 use super::archive::{Archive, Upload};
 use super::client::DockerClient;
 use super::config::Config;
 use super::exec::Exec;
 use super::networks::{self, ContainerByIp};
+use super::orphans::AdoptError;
 use crate::docker_error::DockerError;
 use crate::drain::Drain;
 use crate::error::RuntimeError;
@@ -104,6 +106,18 @@ impl Docker {
     /// Returns a number that grows whenever containers may have started or ended, by Docker's events.
     pub fn changes(&self) -> u64 {
         self.client.changes.load(Ordering::Relaxed)
+    }
+
+    /// Stops and removes the containers of a former node, and takes over these of its volumes. Returns the number of containers.
+    ///
+    /// # Errors
+    /// Docker refuses, or the names of the volumes cannot be saved: some containers may have been stopped.
+    pub async fn adopt(
+        &self,
+        former: NodeId,
+        volumes: &BTreeSet<VolumeKey>,
+    ) -> Result<u32, AdoptError> {
+        self.client.adopt(former, volumes).await
     }
 
     /// Returns the directory of Docker's data; `None` if the engine is not on this host, or does not answer.

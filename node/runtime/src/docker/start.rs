@@ -1,5 +1,6 @@
 //! Starting containers.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bollard::errors::Error;
@@ -8,7 +9,8 @@ use bollard::query_parameters::CreateContainerOptionsBuilder;
 use tokio_util::sync::CancellationToken;
 use vc_engine::runtime::{InstanceId, Observed, Phase};
 use vc_protocol::image::DigestError;
-use vc_protocol::spec::ContainerSpec;
+use vc_protocol::spec::{ContainerSpec, Mount};
+use vc_protocol::{Name, VolumeKey};
 
 use super::client::DockerClient;
 use super::confined_mounts::{self, ConfineError};
@@ -123,8 +125,9 @@ impl DockerClient {
                 StartError::of(error, |message| StartError::Docker("create its volumes", message))
             })?;
             let networks = self.network_names(project, spec);
-            let context =
-                ContainerContext { networks, dns: self.dns_servers(&spec.settings.dns), files };
+            let volumes = self.volume_names_of(project, spec);
+            let dns = self.dns_servers(&spec.settings.dns);
+            let context = ContainerContext { networks, volumes, dns, files };
             let body = container::body(&self.identity, id, &self.confined(spec).await?, &context);
             // Networks have to exist when the container is started, not before.
             let (created, networks) = tokio::join!(
@@ -226,6 +229,16 @@ impl DockerClient {
             return Err(StartError::RemoteFiles(self.host.to_string()));
         }
         Ok(Some(self.files.write(name, id, spec).await?))
+    }
+
+    /// Returns Docker's names of the volumes that a container mounts.
+    fn volume_names_of(&self, project: &Name, spec: &ContainerSpec) -> BTreeMap<VolumeKey, String> {
+        let key = |volume: &Name| VolumeKey { project: project.clone(), volume: volume.clone() };
+        let keys = spec.mounts.iter().filter_map(|mount| match mount {
+            Mount::Volume { name, .. } => Some(key(name)),
+            _ => None,
+        });
+        keys.map(|key| (key.clone(), self.volume_names.of(&self.identity, &key))).collect()
     }
 
     /// Connects a created container to the rest of its networks.

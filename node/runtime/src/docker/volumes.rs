@@ -13,25 +13,20 @@ use vc_protocol::{Name, VolumeKey};
 use super::client::DockerClient;
 use super::{labels, units};
 use crate::docker_error;
-use crate::identity::Identity;
 
 /// The label with the volume's name in its project.
-const VOLUME_LABEL: &str = "vc.volume";
+pub(super) const VOLUME_LABEL: &str = "vc.volume";
 
 /// How often the removal of a volume is tried, and the time between two attempts.
 const MAX_REMOVAL_ATTEMPTS: usize = 10;
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Returns Docker's name of a named volume. A dot cannot occur in the name of a project or volume, so no two share one.
-pub(super) fn docker_name(
-    identity: &Identity,
-    VolumeKey { project, volume }: &VolumeKey,
-) -> String {
-    format!("vc-{project}.{volume}-{}", identity.node.short())
-}
-
 /// Converts a mount for Docker.
-pub(super) fn mount(identity: &Identity, project: &Name, mount: &Mount) -> DockerMount {
+pub(super) fn mount(
+    volume_name: &dyn Fn(&VolumeKey) -> String,
+    project: &Name,
+    mount: &Mount,
+) -> DockerMount {
     let of = |typ, target: &String| DockerMount {
         typ: Some(typ),
         target: Some(target.clone()),
@@ -41,7 +36,7 @@ pub(super) fn mount(identity: &Identity, project: &Name, mount: &Mount) -> Docke
         Mount::Volume { name, target, read_only } => {
             let key = VolumeKey { project: project.clone(), volume: name.clone() };
             DockerMount {
-                source: Some(docker_name(identity, &key)),
+                source: Some(volume_name(&key)),
                 read_only: Some(*read_only),
                 ..of(MountType::VOLUME, target)
             }
@@ -65,7 +60,7 @@ pub(super) fn mount(identity: &Identity, project: &Name, mount: &Mount) -> Docke
 impl DockerClient {
     /// Removes a volume with its data; retries while a container that is being removed still uses it.
     pub(super) async fn remove_volume(&self, key: &VolumeKey) {
-        let name = docker_name(&self.identity, key);
+        let name = self.volume_names.of(&self.identity, key);
         for _ in 0..MAX_REMOVAL_ATTEMPTS {
             let removed = match self.client() {
                 Ok(client) => client.remove_volume(&name, None::<RemoveVolumeOptions>).await,
@@ -79,7 +74,12 @@ impl DockerClient {
                     let error = docker_error::message(&error);
                     return tracing::warn!(volume = %key, name, error, "cannot remove a volume");
                 }
-                _ => return tracing::info!(volume = %key, name, "volume removed"),
+                _ => {
+                    if let Err(error) = self.volume_names.removed(key) {
+                        tracing::warn!(volume = %key, %error, "its name is not forgotten");
+                    }
+                    return tracing::info!(volume = %key, name, "volume removed");
+                }
             }
         }
         tracing::warn!(volume = %key, name, "volume not removed: it is in use; remove it with 'docker volume rm'");
@@ -101,7 +101,7 @@ impl DockerClient {
         });
         for volume in named {
             let key = VolumeKey { project: project.clone(), volume: volume.clone() };
-            let name = docker_name(&self.identity, &key);
+            let name = self.volume_names.of(&self.identity, &key);
             let labels = HashMap::from([
                 (labels::CLUSTER.to_owned(), self.identity.cluster.to_string()),
                 (labels::NODE.to_owned(), self.identity.node.to_string()),
@@ -115,7 +115,10 @@ impl DockerClient {
             };
             // An existing one is returned unchanged.
             let found = self.client()?.create_volume(request).await?;
-            if !labels.iter().all(|label| found.labels.get(label.0) == Some(label.1)) {
+            // One that was taken over has the label of the former node.
+            let is_adopted = self.volume_names.is_adopted(&key);
+            if !is_adopted && !labels.iter().all(|label| found.labels.get(label.0) == Some(label.1))
+            {
                 let error = format!(
                     "the name {name} is taken by a volume of another owner; remove it with 'docker volume rm {name}'"
                 );
