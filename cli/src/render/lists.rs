@@ -50,9 +50,12 @@ fn rollout(row: &ServiceRow) -> String {
         RolloutState::Complete => String::new(),
         RolloutState::Updating => format!("updating {done}/{}", row.replicas),
         RolloutState::Paused => format!("paused: {reason}"),
-        // A restart fails as an update to the same image.
-        RolloutState::RolledBack if *version == 0 || *image == row.image => {
+        // A restart fails as an update to the same version.
+        RolloutState::RolledBack if *version == 0 || *version == row.version => {
             format!("rolled back: {reason}")
+        }
+        RolloutState::RolledBack if *image == row.image => {
+            format!("rolled back from version {version}: {reason}")
         }
         RolloutState::RolledBack => {
             format!("rolled back from version {version} ({image}): {reason}")

@@ -103,9 +103,14 @@ fn between(before: &ServiceSpec, after: &ServiceSpec) -> Vec<String> {
     let mut lines = Vec::new();
     files(&before.container.files, &after.container.files, &mut lines);
     values("", &plain(before), &plain(after), &mut |path, before, after| {
-        let is_whole = is_words(path) && (before.is_null() || after.is_null());
+        // One that has nothing of the other reads better as a whole.
+        let is_other = |before: &[&Value], after: &[&Value]| {
+            is_words(path) && !before.iter().any(|item| after.contains(item))
+        };
         match (items(before), items(after)) {
-            (Some(before), Some(after)) if !is_whole => list(path, &before, &after, &mut lines),
+            (Some(before), Some(after)) if !is_other(&before, &after) => {
+                list(path, &before, &after, &mut lines);
+            }
             _ => lines.push(format!("{path}: {} -> {}", show(before), show(after))),
         }
     });

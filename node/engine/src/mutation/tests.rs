@@ -434,6 +434,8 @@ fn a_diff_of_lists_names_the_elements_that_come_and_go() {
             "ports: + 9090:80/tcp",
         ]
     );
+    let other = changes(&["sh"], &[8080, 8081]);
+    assert!(other[0].ends_with(" -> [\"sh\"]"), "{other:?}");
     let order = changes(&["--a", "--b", "--port=1", &long], &[8080, 8081]);
     assert!(order[0].starts_with("container.command: [\"--ServerApp"), "{order:?}");
 }
