@@ -142,6 +142,8 @@ impl DockerClient {
             })?;
             match created {
                 Ok(_) => {}
+                // Podman wants its networks before. They are there by now.
+                Err(error) if lacks_network(&docker_error::message(&error)) => continue,
                 Err(error) if docker_error::status(&error) == Some(404) && !pulled => {
                     drop(permit);
                     self.pull(id, spec, cancel).await?;
@@ -304,4 +306,10 @@ impl DockerClient {
             }
         }
     }
+}
+
+/// Reports whether an engine refused to create a container because a network of it did not exist.
+fn lacks_network(message: &str) -> bool {
+    message.contains("network")
+        && ["not found", "unable to find"].iter().any(|it| message.contains(it))
 }

@@ -220,3 +220,38 @@ fn export(client: bollard::Docker, id: String) -> impl Stream<Item = io::Result<
     })
     .map(|chunk| chunk.map_err(|error| io::Error::other(docker_error::message(&error))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_registries_say_whether_the_image_is_missing_or_was_not_asked_for() {
+        let answer = |status_code, message: &str| {
+            registry_error(&Error::DockerResponseServerError {
+                status_code,
+                message: message.to_owned(),
+            })
+        };
+        for (status, message) in [
+            (404, "manifest unknown: manifest unknown"),
+            (
+                500,
+                "Get https://registry.example/v2/: dial tcp: lookup registry.example: no such host",
+            ),
+        ] {
+            assert_eq!(answer(status, message), RegistryAnswer::Missing(message.to_owned()));
+        }
+        let RegistryAnswer::Missing(denied) = answer(401, "unauthorized: authentication required")
+        else {
+            panic!("it was asked")
+        };
+        assert!(denied.contains("asks for credentials"), "{denied}");
+        // Engines that do not implement the request.
+        for (status, message) in
+            [(404, "page not found"), (404, "Not Found"), (501, "not implemented")]
+        {
+            assert_eq!(answer(status, message), RegistryAnswer::Unknown, "{message}");
+        }
+    }
+}
