@@ -1,7 +1,9 @@
 //! Requests about services and their instances.
 
 use std::iter;
+use std::time::Duration;
 
+use tokio::time::timeout;
 use vc_crdt::View;
 use vc_engine::history::{history, rollback_spec};
 use vc_engine::{FindError, Mutation, report};
@@ -9,11 +11,14 @@ use vc_protocol::control::{Change, Reply};
 use vc_protocol::spec::{Deployment, FileContent, ServiceSpec};
 use vc_protocol::token::UserRole;
 use vc_protocol::{ApiError, ErrorCode, ServiceKey, Stored};
-use vc_runtime::images::{Moved, Pinned, Pinning};
+use vc_runtime::images::{Moved, PathMissing, Pinned, Pinning};
 
 use super::{ControlService, mask, plan};
 use crate::auth::{User, privileges};
 use crate::secrets::{SealedDeployment, seal_deployment_files};
+
+/// How long all host paths of a deployment may take to be looked for.
+const HOST_PATHS_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What a deployment does beyond the file.
 #[derive(Debug, Clone, Copy)]
@@ -160,10 +165,14 @@ impl ControlService {
         let unknown = started().filter(|it| !pinned.found.contains(&it.service));
         let unknown: Vec<_> = unknown.map(|it| (&it.service, &it.spec.container)).collect();
         self.images.check_available(&view, own, &unknown).await?;
-        for Deployment { service, spec, .. } in started() {
-            self.images.check_host_paths(&view, own, service, spec).await?;
-        }
-        Ok(())
+        let paths = async {
+            for Deployment { service, spec, .. } in started() {
+                self.images.check_host_paths(&view, own, service, spec).await?;
+            }
+            Ok(())
+        };
+        // Nodes that do not answer say it when they prepare the instances.
+        Ok(timeout(HOST_PATHS_TIMEOUT, paths).await.unwrap_or(Ok::<_, PathMissing>(()))?)
     }
 
     /// Checks the same for one version of a service that is deployed already.
