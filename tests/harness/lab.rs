@@ -33,13 +33,26 @@ pub struct Container {
 impl Lab {
     /// Starts hosts without nodes.
     pub fn up(hosts: usize) -> Self {
+        Self::up_with(hosts, &[])
+    }
+
+    /// Starts hosts without nodes, some with another engine than Docker 20.10: `modern`, `podman` or `userns`.
+    fn up_with(hosts: usize, engines: &[(usize, &str)]) -> Self {
         let home = tempfile::Builder::new().prefix("vc-lab-").tempdir().expect("a directory");
         let dir = std::env::temp_dir().join("vc-lab-test");
         let lab = Self { dir, hosts, members: 0, home, expected_errors: Vec::new() };
         // A killed run may have left hosts.
         lab.run(&["down"]).done();
-        lab.run(&["up", &hosts.to_string()]).done();
+        let engines: Vec<String> =
+            engines.iter().map(|(host, kind)| format!("--engine={host}={kind}")).collect();
+        let engines = engines.iter().map(String::as_str);
+        lab.run(&["up", &hosts.to_string()].into_iter().chain(engines).collect::<Vec<_>>()).done();
         lab
+    }
+
+    /// Starts hosts with these engines, and a cluster on the first `members`; the last is the operator's.
+    pub fn cluster_of_engines(members: usize, hosts: usize, engines: &[(usize, &str)]) -> Self {
+        Self::up_with(hosts, engines).with_cluster_of(members)
     }
 
     /// Starts hosts with one cluster and waits until the nodes see each other up.

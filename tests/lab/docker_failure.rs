@@ -12,7 +12,7 @@ fn a_node_whose_docker_engine_dies_stays_up_reports_it_and_recovers() {
     lab.deploy(1, &sleeping_service("shop", "web", 6), &["--wait"]).done();
     let before = lab.settled(&[1, 2, 3], "shop/web", 6);
 
-    signal(lab.pid(2, "dockerd.pid"), Signal::KILL);
+    signal(lab.pid(2, "engine.pid"), Signal::KILL);
     let of_h2 = |host: usize| {
         let rows = lab.rows(host, &["nodes"]);
         rows.into_iter().find(|row| row["name"] == "h2").expect("h2")

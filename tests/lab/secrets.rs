@@ -157,7 +157,7 @@ fn a_secret_moves_between_workers_that_have_no_key_of_it() {
     assert_eq!(lab.inside(second, &again, &["cat", "/run/secrets/till"]).done(), secret);
 
     // Of a container that is removed while its node is down, no secret stays in memory.
-    let memory = format!("/proc/{}/root/run/vc", lab.pid(second, "dockerd.pid"));
+    let memory = format!("/proc/{}/root/run/vc", lab.pid(second, "engine.pid"));
     assert!(!holding(Path::new(&memory), &needles).is_empty(), "the search finds it in memory");
     lab.host("node-kill", second);
     lab.vc(1, &["rm", "bank"]).done();
