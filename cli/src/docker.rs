@@ -1,5 +1,8 @@
 //! The user's local Docker engine: the source of pushed images, and where images are built.
 
+use std::io;
+use std::path::PathBuf;
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -8,13 +11,20 @@ use futures::stream::{Stream, StreamExt as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio_util::bytes::Bytes;
+use tokio_util::io::{StreamReader, SyncIoBridge};
 use vc_compose::Build;
+use vc_image_archive::is_containerd_store;
+use vc_image_archive::oci::{Platform, config_digest, stored_config_digest};
+use vc_protocol::image::{Digest, DigestError};
 use vc_protocol::{ApiError, ErrorCode};
 
 /// The default address of Docker.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// The longest time that reading an image may take.
 const TRANSFER: Duration = Duration::from_secs(4 * 3600);
+
+/// How many bytes of an image wait between Docker and the search for its manifest.
+const PIPE: usize = 256 * 1024;
 
 /// The option that selects the Docker engine.
 #[derive(Debug, clap::Args)]
@@ -39,6 +49,9 @@ pub(crate) enum DockerError {
     /// Docker refused a request, or does not answer.
     #[error("Docker at {host}: {reason}")]
     Request { host: String, reason: String },
+    /// Docker names the image in another way than by a SHA-256 digest.
+    #[error("Docker has no usable id of the image: {0}")]
+    Id(#[from] DigestError),
     /// The image could not be read to its end.
     #[error("Docker stopped sending the image: {0}")]
     Save(String),
@@ -60,7 +73,7 @@ impl From<DockerError> for ApiError {
             DockerError::NoImage { .. } => (ErrorCode::NotFound, "build or pull it first"),
             DockerError::Request { .. } | DockerError::Save(_) => (ErrorCode::Unavailable, ""),
             DockerError::Run(_) => (ErrorCode::Unavailable, "is the docker CLI installed?"),
-            DockerError::Build { .. } => (ErrorCode::FailedPrecondition, ""),
+            DockerError::Build { .. } | DockerError::Id(_) => (ErrorCode::FailedPrecondition, ""),
         };
         Self::new(code, error.to_string()).with_hint(hint)
     }
@@ -74,8 +87,10 @@ pub(crate) struct Docker {
 
 /// An image in Docker.
 pub(crate) struct Image {
-    /// Its id.
-    pub(crate) id: String,
+    /// Its id: the digest of its configuration.
+    pub(crate) id: Digest,
+    /// What the engine calls it; the same in a classic image store.
+    name: Digest,
     /// Its size in bytes.
     pub(crate) size: u64,
 }
@@ -104,17 +119,54 @@ impl Docker {
         if reference.is_empty() || reference.contains(['?', '#', '%', ' ']) {
             return Err(DockerError::Reference(reference.to_owned()));
         }
-        match self.client.inspect_image(reference).await {
-            Ok(found) => Ok(Image {
-                id: found.id.unwrap_or_default(),
-                size: found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
-            }),
+        let found = match self.client.inspect_image(reference).await {
+            Ok(found) => found,
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => {
                 let (host, reference) = (self.host.clone(), reference.to_owned());
-                Err(DockerError::NoImage { host, reference })
+                return Err(DockerError::NoImage { host, reference });
             }
-            Err(error) => Err(self.request_error(&error)),
+            Err(error) => return Err(self.request_error(&error)),
+        };
+        let name: Digest = found.id.unwrap_or_default().parse()?;
+        let size = found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        Ok(Image { id: self.identify(&name).await?, name, size })
+    }
+
+    /// Returns the id of the image that the engine calls `name`. One of a containerd image store is looked up in its files, as
+    /// root, or exported up to its manifest.
+    async fn identify(&self, name: &Digest) -> Result<Digest, DockerError> {
+        let info = self.client.info().await.map_err(|error| self.request_error(&error))?;
+        if !is_containerd_store(&info.driver_status.unwrap_or_default()) {
+            return Ok(name.clone());
         }
+        let text = |text: Option<String>| text.unwrap_or_default();
+        let platform = Platform::of_engine(&text(info.os_type), &text(info.architecture));
+        let root = PathBuf::from(text(info.docker_root_dir));
+        if self.host.starts_with("unix://")
+            && let Some(id) = stored_config_digest(&root, name, &platform)
+        {
+            return Ok(id);
+        }
+        let (client, name) = (self.client.clone(), name.clone());
+        let read = async move {
+            let archive = client.export_image(name.as_str());
+            let archive =
+                archive.map(|piece| piece.map_err(|error| io::Error::other(reason(&error))));
+            let (reader, mut writer) = tokio::io::duplex(PIPE);
+            let feed = async move {
+                let mut archive = pin!(StreamReader::new(archive));
+                // The reader stops when it has found the manifest.
+                let _ = tokio::io::copy(&mut archive, &mut writer).await;
+            };
+            let mut reader = SyncIoBridge::new(reader);
+            let find = tokio::task::spawn_blocking({
+                let name = name.clone();
+                move || config_digest(&mut reader, &name, &platform)
+            });
+            let ((), found) = tokio::join!(feed, find);
+            found.map_err(io::Error::other).flatten()
+        };
+        read.await.map_err(|error| DockerError::Save(error.to_string()))
     }
 
     /// Returns the image as `docker save` writes it.
@@ -122,7 +174,7 @@ impl Docker {
         &'a self,
         image: &'a Image,
     ) -> impl Stream<Item = Result<Bytes, DockerError>> + Unpin + 'a {
-        let pieces = self.client.export_image(&image.id).boxed();
+        let pieces = self.client.export_image(image.name.as_str()).boxed();
         pieces.map(|piece| piece.map_err(|error| DockerError::Save(reason(&error))))
     }
 

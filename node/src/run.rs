@@ -89,6 +89,9 @@ pub(crate) async fn run(
 
     let docker = runtime::docker::host(settings.docker_host.clone());
     let docker = (settings.runtime() == RuntimeChoice::Docker).then_some(docker);
+    if let Some(host) = &docker {
+        runtime::docker::check_engine(host).await?;
+    }
     let open = images::open_stream(handles.controls.members.clone());
     let images = Images::with_peers(dir, docker.as_deref(), open)
         .with_context(|| format!("cannot store images in {}", dir.display()))?;

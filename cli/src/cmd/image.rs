@@ -93,7 +93,7 @@ async fn send(
 ) -> Result<Vec<Change>> {
     let image = docker.find(reference).await?;
     let push =
-        ImagePush { reference: reference.to_owned(), id: image.id.clone(), size: image.size };
+        ImagePush { reference: reference.to_owned(), id: image.id.to_string(), size: image.size };
     session.send(&Request::PushImage(push)).await?;
     match session.receive_result().await? {
         Reply::Done(changes) => return Ok(changes),

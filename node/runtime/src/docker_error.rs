@@ -1,5 +1,6 @@
 //! Errors of the Docker engine, as one line for people.
 
+use std::io;
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -19,6 +20,20 @@ pub enum DockerError {
     /// The engine named an image in another way than by a SHA-256 digest.
     #[error(transparent)]
     ImageId(#[from] DigestError),
+    /// An image of a containerd image store could not be read.
+    #[error("cannot read which image Docker has: {0}")]
+    Identify(io::Error),
+}
+
+/// An engine that a node cannot use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnsupportedEngine {
+    /// It runs without root: its containers are in a network that this host does not reach.
+    #[error(
+        "the engine at {0} is rootless, so the node cannot reach the network of its containers; run Docker or podman as \
+         root, and name its socket with --docker-host"
+    )]
+    Rootless(String),
 }
 
 /// Returns the HTTP status of the response; `None` when there was no response.

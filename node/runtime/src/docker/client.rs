@@ -18,6 +18,7 @@ use super::host_paths::ProtectedPaths;
 use super::subnets::NetworkPool;
 use super::volume_names::VolumeNames;
 use crate::docker_error;
+use crate::engine_info::EngineInfoCache;
 use crate::error::RuntimeError;
 use crate::identity::Identity;
 use crate::images::Images;
@@ -35,6 +36,7 @@ pub(super) type PendingNetworks = Arc<Mutex<BTreeMap<String, Instant>>>;
 #[derive(Debug, Clone)]
 pub(super) struct DockerClient {
     pub(super) host: Arc<str>,
+    pub(super) info: EngineInfoCache,
     pub(super) images: Images,
     pub(super) identity: Identity,
     pub(super) files: Files,
@@ -76,6 +78,7 @@ impl DockerClient {
         let protected = ProtectedPaths::new(protected.chain([config.data_dir]));
         Self {
             host: host(config.host).into(),
+            info: EngineInfoCache::default(),
             images: config.images,
             identity,
             protected,

@@ -13,7 +13,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::client::DockerClient;
 use super::labels;
 use crate::clock::now;
-use crate::docker_error;
+use crate::docker_error::{self, UnsupportedEngine};
+use crate::engine_info::{EngineInfo, EngineInfoCache};
 
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,9 +25,36 @@ const RETRY_INTERVAL: (Duration, Duration) = (Duration::from_millis(200), Durati
 /// How many seconds before the list events are requested from, since the engine's clock may differ from the node's.
 const EVENT_OVERLAP: u64 = 5;
 /// The events that may change an observation. The `exec_*` events of healthchecks are far more frequent.
-const EVENTS: [&str; 6] = ["start", "die", "destroy", "health_status", "pause", "unpause"];
+/// podman has names of its own for two of them.
+const EVENTS: [&str; 8] =
+    ["start", "die", "died", "destroy", "remove", "health_status", "pause", "unpause"];
 /// Those of them after which an address may be another container's.
-const CHANGES: [&str; 3] = ["start", "die", "destroy"];
+const CHANGES: [&str; 5] = ["start", "die", "died", "destroy", "remove"];
+
+/// Why a connection to the engine ended.
+#[derive(Debug, thiserror::Error)]
+enum Disconnected {
+    #[error("{}", docker_error::message(.0))]
+    Engine(#[from] Error),
+    #[error(transparent)]
+    Unsupported(#[from] UnsupportedEngine),
+}
+
+/// Checks that a node can use the engine at `host`, if it answers.
+///
+/// # Errors
+/// It cannot; why, and what to do.
+pub async fn check_engine(host: &str) -> Result<(), UnsupportedEngine> {
+    let Ok(client) = bollard::Docker::connect_with_host(host) else { return Ok(()) };
+    match timeout(PING_TIMEOUT, EngineInfoCache::default().get(&client, host)).await {
+        Ok(Ok(info)) => check(host, &info),
+        _ => Ok(()),
+    }
+}
+
+fn check(host: &str, info: &EngineInfo) -> Result<(), UnsupportedEngine> {
+    if info.rootless { Err(UnsupportedEngine::Rootless(host.to_owned())) } else { Ok(()) }
+}
 
 impl DockerClient {
     /// Lists containers and follows events, forever; an outage is reported once.
@@ -37,11 +65,13 @@ impl DockerClient {
             let (connected, error) = self.session(&mut first).await;
             if connected {
                 // Usually only the stream ended. An outage shows when the engine cannot be reached again.
-                tracing::debug!(host = %self.host, error = docker_error::message(&error), "the event stream of Docker ended; reconnecting");
+                tracing::debug!(host = %self.host, %error, "the event stream of Docker ended; reconnecting");
                 (pause, reported) = (RETRY_INTERVAL.0, false);
             } else if !reported {
-                let reason = docker_error::message(&error);
-                let reason = format!("Docker at {} does not answer: {reason}", self.host);
+                let reason = match error {
+                    Disconnected::Unsupported(error) => error.to_string(),
+                    error => format!("Docker at {} does not answer: {error}", self.host),
+                };
                 self.reporter.unavailable(reason).await;
                 reported = true;
             }
@@ -54,16 +84,17 @@ impl DockerClient {
 
     /// Runs one connection to the engine; returns whether it got as far as a list, and why it ended. `first`: there was no
     /// list since the start of the node.
-    async fn session(&self, first: &mut bool) -> (bool, Error) {
+    async fn session(&self, first: &mut bool) -> (bool, Disconnected) {
         let mut connected = false;
         let error = self.follow(&mut connected, first).await.err();
         let ended = || Error::DockerStreamError { error: "the event stream ended".into() };
-        (connected, error.unwrap_or_else(ended))
+        (connected, error.unwrap_or_else(|| ended().into()))
     }
 
-    async fn follow(&self, connected: &mut bool, first: &mut bool) -> Result<(), Error> {
+    async fn follow(&self, connected: &mut bool, first: &mut bool) -> Result<(), Disconnected> {
         let client = self.client()?;
         timeout(PING_TIMEOUT, client.ping()).await.map_err(|_| Error::RequestTimeoutError)??;
+        check(&self.host, &self.info.get(&client, &self.host).await?)?;
         let since = (now() / 1000).saturating_sub(EVENT_OVERLAP);
         // Of those that were removed while the node was down. Later, a container that is about to be created has files too.
         let with_files = if *first { self.files.containers() } else { Vec::new() };
@@ -128,5 +159,53 @@ impl DockerClient {
             }
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const DOCKER: &str = r#"{"Components": [{"Name": "Engine", "Version": "20.10.24"}]}"#;
+    const PODMAN: &str = r#"{"Components": [{"Name": "Podman Engine", "Version": "4.3.1"}]}"#;
+
+    /// Answers requests as an engine with these versions and `docker info`; podman's own says that it is rootless. Returns
+    /// its address.
+    async fn engine(version: &'static str, info: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = format!("tcp://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let length = stream.read(&mut request).await.unwrap();
+                let body = match &request[..length] {
+                    it if it.starts_with(b"GET /info") => info,
+                    it if it.starts_with(b"GET /version") => version,
+                    _ => r#"{"host": {"security": {"rootless": true}}}"#,
+                };
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+                let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        host
+    }
+
+    #[tokio::test]
+    async fn a_rootless_engine_is_refused_and_one_that_does_not_answer_is_waited_for() {
+        let seccomp = r#"{"SecurityOptions": ["name=seccomp,profile=default"]}"#;
+        let rootless = r#"{"SecurityOptions": ["name=seccomp", "name=rootless"]}"#;
+        assert_eq!(check_engine(&engine(DOCKER, seccomp).await).await, Ok(()));
+        for host in [engine(DOCKER, rootless).await, engine(PODMAN, seccomp).await] {
+            let refused = check_engine(&host).await.unwrap_err();
+            assert!(refused.to_string().contains("--docker-host"), "{refused}");
+        }
+        assert_eq!(check_engine("unix:///nowhere/docker.sock").await, Ok(()));
     }
 }

@@ -22,6 +22,8 @@ use crate::identity::Identity;
 pub(super) struct ContainerContext {
     /// Docker's names of its networks, the primary one first.
     pub(super) networks: Vec<String>,
+    /// What the engine calls its image.
+    pub(super) image: String,
     /// Its DNS servers; `None`: Docker's default.
     pub(super) dns: Option<Vec<String>>,
     /// Docker's names of the volumes that it mounts.
@@ -54,7 +56,7 @@ pub(super) fn body(
         labels.insert(DNS.to_owned(), servers.join(","));
     }
     ContainerCreateBody {
-        image: Some(spec.image_id.as_ref().unwrap_or(&spec.image).clone()),
+        image: Some(context.image.clone()),
         cmd: spec.command.clone(),
         entrypoint: spec.entrypoint.clone(),
         env: Some(environment(identity, id, spec)),

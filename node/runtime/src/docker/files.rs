@@ -103,13 +103,14 @@ impl Files {
         Err(FilesError::NoMemory(failures.join(", ")))
     }
 
-    /// Writes all files of a container, unless they exist: other contents mean another container. Returns the
-    /// directory.
+    /// Writes all files of a container, unless they exist: other contents mean another container. `root` are the ids of
+    /// this host that are root's in the container. Returns the directory.
     pub(super) async fn write(
         &self,
         container: &str,
         id: &InstanceId,
         spec: &ContainerSpec,
+        root: (u32, u32),
     ) -> Result<PathBuf, FilesError> {
         let directory = self.directory(container)?;
         if directory.exists() {
@@ -122,7 +123,7 @@ impl Files {
             contents.push((mount.clone(), content));
         }
         let container = container.to_owned();
-        spawn_blocking(move || write_all(directory, &container, &contents))
+        spawn_blocking(move || write_all(directory, &container, &contents, root))
             .await
             .unwrap_or_else(|error| Err(io::Error::other(error)))
             .map_err(FilesError::Write)
@@ -153,6 +154,7 @@ fn write_all(
     directory: PathBuf,
     container: &str,
     contents: &[(FileMount, Vec<u8>)],
+    root: (u32, u32),
 ) -> io::Result<PathBuf> {
     // What a crash left incomplete is replaced or swept.
     let new = directory.with_file_name(format!("{}.new", file_name(container)));
@@ -160,7 +162,7 @@ fn write_all(
         remove(&new)?;
         private(&new)?;
         for (number, (mount, content)) in contents.iter().enumerate() {
-            write_file(&new.join(number.to_string()), mount, content)?;
+            write_file(&new.join(number.to_string()), mount, content, root)?;
         }
         fs::rename(&new, &directory)
     };
@@ -201,10 +203,15 @@ fn private(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write_file(path: &Path, mount: &FileMount, content: &[u8]) -> io::Result<()> {
+fn write_file(path: &Path, mount: &FileMount, content: &[u8], root: (u32, u32)) -> io::Result<()> {
+    let on_host = |id: u32, root: u32| {
+        let overflow = || io::Error::other(format!("the id {id} in the container is too high"));
+        id.checked_add(root).ok_or_else(overflow)
+    };
+    let (uid, gid) = (on_host(mount.uid, root.0)?, on_host(mount.gid, root.1)?);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
-    chown(path, Some(mount.uid), Some(mount.gid))?;
+    chown(path, Some(uid), Some(gid))?;
     file.set_permissions(Permissions::from_mode(mount.mode & 0o7777))
 }
 

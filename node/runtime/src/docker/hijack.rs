@@ -6,24 +6,17 @@
 
 use std::io;
 
-use http_body_util::{BodyExt as _, Limited};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
-use hyper::{Request, StatusCode};
+use hyper::StatusCode;
+use hyper::header::{CONNECTION, UPGRADE};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadHalf, WriteHalf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadHalf, WriteHalf};
 use vc_protocol::exec::MAX_EXEC_CHUNK;
 
-use crate::one_line::one_line;
+use crate::raw_http::{connect, json_post, refusal};
 use vc_protocol::control::LogStream;
 
-/// The longest error text that is read, in bytes.
-const MAX_ERROR: usize = 16 * 1024;
 /// The length of the header before each chunk of output: which output, three zeros, and the chunk's length.
 const HEADER: usize = 8;
-
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
@@ -36,31 +29,14 @@ pub(super) async fn hijack(
     path: &str,
     body: String,
 ) -> io::Result<(WriteHalf<Upgraded>, ReadHalf<Upgraded>)> {
-    let socket: Box<dyn Socket> = if let Some(path) = host.strip_prefix("unix://") {
-        Box::new(UnixStream::connect(path).await?)
-    } else if let Some(address) = host.strip_prefix("tcp://").or(host.strip_prefix("http://")) {
-        Box::new(TcpStream::connect(address.trim_end_matches('/')).await?)
-    } else {
-        return Err(io::Error::other("unsupported address; write unix:///PATH or tcp://HOST:PORT"));
-    };
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
-    let (mut sender, connection) = handshake.map_err(io::Error::other)?;
-    tokio::spawn(connection.with_upgrades());
-    let request = Request::post(path)
-        .header(HOST, "docker")
-        .header(CONTENT_TYPE, "application/json")
+    let request = json_post(path)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "tcp")
         .body(body)
         .map_err(io::Error::other)?;
-    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    let response = connect(host).await?.send_request(request).await.map_err(io::Error::other)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let body = Limited::new(response.into_body(), MAX_ERROR).collect().await;
-        let body = body.map_err(io::Error::other)?.to_bytes();
-        let parsed = serde_json::from_slice::<serde_json::Value>(&body).ok();
-        let message = parsed.as_ref().and_then(|value| value["message"].as_str());
-        let text = String::from_utf8_lossy(&body);
-        return Err(io::Error::other(one_line(message.unwrap_or(&text))));
+        return Err(io::Error::other(refusal(response).await?));
     }
     let upgraded = hyper::upgrade::on(response).await.map_err(io::Error::other)?;
     let (read, write) = tokio::io::split(TokioIo::new(upgraded));

@@ -242,9 +242,11 @@ impl LogReader {
         let (since, skipped) = (self.since, &mut self.skipped);
         let ready = &mut self.ready;
         lines.push(text, stamp, |time, line| {
+            // podman's times are whole seconds, and may be before the start within that second.
+            let latest = |time: Millis| if time.is_multiple_of(1000) { time + 999 } else { time };
             if *skipped > 0 {
                 *skipped -= 1;
-            } else if since.is_none_or(|since| time.is_none_or(|time| time >= since)) {
+            } else if since.is_none_or(|since| time.is_none_or(|time| latest(time) >= since)) {
                 ready.push_back(LogLine::new(time, stream, line));
             }
         });

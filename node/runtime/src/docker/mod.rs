@@ -21,6 +21,7 @@ mod logs;
 mod networks;
 mod observe;
 mod orphans;
+mod podman;
 mod remove;
 mod start;
 mod subnets;
@@ -31,6 +32,7 @@ mod volumes;
 
 pub use archive::{Archive, Upload};
 pub use config::{Config, DEFAULT_HOST, DnsServers, host};
+pub use connection::check_engine;
 pub use exec::{Exec, ExecProcess};
 pub use files::{OpenFile, OpenFileError};
 pub use handle::Docker;

@@ -22,6 +22,7 @@ use vc_protocol::spec::ContainerSpec;
 
 use super::client::DockerClient;
 use super::labels;
+use super::podman::create_network;
 use super::subnets::{NetworkPool, SUBNET_LENGTH, routes};
 use crate::docker_error;
 use crate::identity::Identity;
@@ -122,16 +123,9 @@ impl DockerClient {
             (labels::PROJECT, project.to_string()),
             (NETWORK_LABEL, network.to_string()),
         ];
-        let request = NetworkCreateRequest {
-            name: name.clone(),
-            driver: Some("bridge".to_owned()),
-            options: Some(HashMap::from([(
-                BRIDGE_NAME.to_owned(),
-                bridge_name(&self.identity, project, network),
-            )])),
-            labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).into()),
-            ..NetworkCreateRequest::default()
-        };
+        let labels = labels.map(|(key, value)| (key.to_owned(), value)).into();
+        let bridge = bridge_name(&self.identity, project, network);
+        let podman = self.info.get(&client, &self.host).await?.podman;
         let mut taken = self.taken_subnets(&client).await?;
         let client = client.with_timeout(CHANGE_TIMEOUT);
         let seed = seed(&name);
@@ -139,17 +133,20 @@ impl DockerClient {
             let Some(subnet) = self.pool.free(seed, &taken) else {
                 return Err(NetworkError::PoolFull { pool: self.pool, name });
             };
-            let config = IpamConfig { subnet: Some(subnet.to_string()), ..IpamConfig::default() };
-            let ipam = Ipam { config: Some(vec![config]), ..Ipam::default() };
-            let request = NetworkCreateRequest { ipam: Some(ipam), ..request.clone() };
-            match within(CHANGE_TIMEOUT, client.create_network(request)).await {
-                Ok(_) => {
+            let created = async {
+                if podman {
+                    return create_network(&self.host, &name, &bridge, subnet, &labels).await;
+                }
+                let request = request(&name, &bridge, subnet, &labels);
+                client.create_network(request).await.map(drop)
+            };
+            match within(CHANGE_TIMEOUT, created).await {
+                Ok(()) => {
                     tracing::info!(%project, %network, name, %subnet, "network created");
                     return Ok(name);
                 }
                 Err(error)
-                    if attempt < MAX_SUBNETS
-                        && docker_error::raw_message(&error).contains("overlaps") =>
+                    if attempt < MAX_SUBNETS && is_overlap(docker_error::raw_message(&error)) =>
                 {
                     taken.push(subnet);
                 }
@@ -300,6 +297,29 @@ impl DockerClient {
 fn networks_of(spec: &ContainerSpec) -> Vec<Name> {
     let default = DEFAULT_NETWORK.parse::<Name>().ok().filter(|_| spec.networks.is_empty());
     spec.networks.keys().cloned().chain(default).collect()
+}
+
+/// Recognizes the messages of Docker and podman for a subnet that is in use.
+fn is_overlap(message: &str) -> bool {
+    message.contains("overlaps") || message.contains("already used")
+}
+
+/// Returns the request for a bridge network.
+fn request(
+    name: &str,
+    bridge: &str,
+    subnet: Ipv4Net,
+    labels: &HashMap<String, String>,
+) -> NetworkCreateRequest {
+    let config = IpamConfig { subnet: Some(subnet.to_string()), ..IpamConfig::default() };
+    NetworkCreateRequest {
+        name: name.to_owned(),
+        driver: Some("bridge".to_owned()),
+        options: Some(HashMap::from([(BRIDGE_NAME.to_owned(), bridge.to_owned())])),
+        labels: Some(labels.clone()),
+        ipam: Some(Ipam { config: Some(vec![config]), ..Ipam::default() }),
+        ..NetworkCreateRequest::default()
+    }
 }
 
 async fn within<T>(

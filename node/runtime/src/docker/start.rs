@@ -21,7 +21,7 @@ use super::labels;
 use super::networks::NetworkError;
 use super::observe::Found;
 use crate::clock::now;
-use crate::docker_error;
+use crate::docker_error::{self, DockerError};
 use crate::images::{ImageRequest, Update};
 use crate::one_line::one_line;
 
@@ -53,6 +53,8 @@ pub(super) enum StartError {
     Node(String),
     #[error(transparent)]
     ImageId(#[from] DigestError),
+    #[error("Docker cannot look up its image: {0}")]
+    Image(DockerError),
     #[error("the transfer of its image was interrupted")]
     PullInterrupted,
     #[error(
@@ -93,6 +95,28 @@ impl StartError {
     }
 }
 
+impl From<NetworkError> for StartError {
+    fn from(error: NetworkError) -> Self {
+        match error {
+            NetworkError::PoolFull { .. } => Self::Node(error.to_string()),
+            NetworkError::Docker(error) => {
+                Self::of(error, |message| Self::Docker("create its networks", message))
+            }
+        }
+    }
+}
+
+impl From<DockerError> for StartError {
+    fn from(error: DockerError) -> Self {
+        match error {
+            DockerError::Engine(error) if docker_error::is_unreachable(&error) => {
+                Self::Unreachable(error)
+            }
+            error => Self::Image(error),
+        }
+    }
+}
+
 impl DockerClient {
     /// Creates a container, and starts it if that is the goal. What prevents it (a missing image, the container itself) shows in the answers,
     /// so nothing is queried before.
@@ -127,19 +151,16 @@ impl DockerClient {
             let networks = self.network_names(project, spec);
             let volumes = self.volume_names_of(project, spec);
             let dns = self.dns_servers(&spec.settings.dns);
-            let context = ContainerContext { networks, volumes, dns, files };
+            let pinned = spec.image_id.as_deref().map(str::parse).transpose()?;
+            let image = self.images.engine_name(&spec.image, pinned.as_ref()).await?;
+            let context = ContainerContext { networks, image, volumes, dns, files };
             let body = container::body(&self.identity, id, &self.confined(spec).await?, &context);
             // Networks have to exist when the container is started, not before.
             let (created, networks) = tokio::join!(
                 client.create_container(Some(options.clone()), body),
                 self.ensure_networks(project, spec),
             );
-            networks.map_err(|error| match error {
-                NetworkError::PoolFull { .. } => StartError::Node(error.to_string()),
-                NetworkError::Docker(error) => StartError::of(error, |message| {
-                    StartError::Docker("create its networks", message)
-                }),
-            })?;
+            networks?;
             match created {
                 Ok(_) => {}
                 // Podman wants its networks before. They are there by now.
@@ -230,7 +251,10 @@ impl DockerClient {
         if !self.is_local() {
             return Err(StartError::RemoteFiles(self.host.to_string()));
         }
-        Ok(Some(self.files.write(name, id, spec).await?))
+        let client = self.client().map_err(StartError::Unreachable)?;
+        let info = self.info.get(&client, &self.host).await.map_err(DockerError::Engine)?;
+        let root = info.user_namespace.unwrap_or_default();
+        Ok(Some(self.files.write(name, id, spec, root).await?))
     }
 
     /// Returns Docker's names of the volumes that a container mounts.

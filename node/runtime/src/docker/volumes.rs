@@ -17,6 +17,9 @@ use crate::docker_error;
 /// The label with the volume's name in its project.
 pub(super) const VOLUME_LABEL: &str = "vc.volume";
 
+/// Docker's own default; without one, podman makes directories that only root can enter.
+const TMPFS_MODE: i64 = 0o1777;
+
 /// How often the removal of a volume is tried, and the time between two attempts.
 const MAX_REMOVAL_ATTEMPTS: usize = 10;
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -48,8 +51,9 @@ pub(super) fn mount(
             ..of(MountType::BIND, target)
         },
         Mount::Tmpfs { target, bytes } => DockerMount {
-            tmpfs_options: (*bytes > 0).then(|| MountTmpfsOptions {
-                size_bytes: Some(units::to_i64(*bytes)),
+            tmpfs_options: Some(MountTmpfsOptions {
+                size_bytes: (*bytes > 0).then(|| units::to_i64(*bytes)),
+                mode: Some(TMPFS_MODE),
                 ..MountTmpfsOptions::default()
             }),
             ..of(MountType::TMPFS, target)

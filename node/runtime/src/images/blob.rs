@@ -5,9 +5,9 @@ use std::io::{self, Seek as _, Write};
 use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
+use vc_image_archive::tar as archive;
 use vc_protocol::image::{Digest, Encoding, Layer};
 
-use super::archive;
 use super::store::{Store, Temporary};
 
 /// A blob is compressed unless compression shrinks its first `SAMPLE` bytes by less than a tenth.

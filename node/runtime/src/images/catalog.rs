@@ -80,8 +80,8 @@ impl Images {
             let size = match (size, &self.0.docker) {
                 (Some(size), _) => Some(size),
                 (None, Some(docker)) => {
-                    let found = timeout(LIST_TIMEOUT, docker.find(id.as_str())).await;
-                    found.ok().and_then(Result::ok).flatten().map(|(_, size)| size)
+                    let found = timeout(LIST_TIMEOUT, docker.size(&id)).await;
+                    found.ok().and_then(Result::ok).flatten()
                 }
                 (None, None) => None,
             };

@@ -90,7 +90,9 @@ pub(super) enum TransferError {
     Manifest,
     #[error("Docker cannot load it: {0}")]
     Docker(#[from] DockerError),
-    #[error("Docker loaded it under another id; its containerd image store is not supported")]
+    #[error(
+        "Docker did not load it, though it reported no error; see the log of Docker on this node"
+    )]
     OtherId,
 }
 

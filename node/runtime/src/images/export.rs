@@ -36,11 +36,11 @@ impl Images {
         }
         let not_found = || ExportError::NotFound(short(id));
         let docker = self.0.docker.as_ref().ok_or_else(not_found)?;
-        let (_, size) = docker.find(id.as_str()).await?.ok_or_else(not_found)?;
+        let size = docker.size(id).await?.ok_or_else(not_found)?;
         let _permit = self.0.export_permits.acquire().await;
         progress.send("exporting from Docker".to_owned());
         let (chunks, received) = mpsc::channel::<Chunk>(CHANNEL_CHUNKS);
-        let archive = docker.save(id)?;
+        let archive = docker.save(id).await?;
         let forward = async move {
             let mut archive = std::pin::pin!(archive);
             while let Some(chunk) = archive.next().await {

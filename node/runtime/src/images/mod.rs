@@ -16,12 +16,12 @@
 //! those pushed in the last seven days. Images that this node loaded into Docker are removed from it once no service has
 //! needed them for seven days; other images in Docker are never touched.
 
-mod archive;
 mod availability;
 mod blob;
 mod blocking;
 mod catalog;
 mod docker_images;
+mod engine_ids;
 mod error;
 mod export;
 mod fetch;

@@ -11,6 +11,7 @@ use vc_protocol::image::{Digest, Manifest};
 
 use super::blocking::blocking;
 use super::docker_images::DockerImages;
+use super::engine_ids::EngineIds;
 use super::error::{ExportError, PullError};
 use super::loaded::Loaded;
 use super::peer_set::PeerSet;
@@ -18,6 +19,7 @@ use super::reference;
 use super::rpc::OpenStream;
 use super::singleflight::Group;
 use super::store::Store;
+use crate::docker_error::DockerError;
 
 /// How many images are exported from Docker or received from clients at a time.
 const MAX_EXPORTS: usize = 4;
@@ -69,9 +71,11 @@ impl Images {
     pub fn with_peers(dir: &Path, docker_host: Option<&str>, open: OpenStream) -> io::Result<Self> {
         let store = Arc::new(Store::open(dir)?);
         let loaded = Loaded::read(&store);
+        let docker =
+            docker_host.map(|host| DockerImages::new(host, EngineIds::read(Arc::clone(&store))));
         Ok(Self(Arc::new(Shared {
             store,
-            docker: docker_host.map(DockerImages::new),
+            docker,
             open,
             peers: watch::Sender::new(PeerSet::default()),
             pulls: Group::new(),
@@ -109,6 +113,19 @@ impl Images {
             tracing::warn!(%error, "cannot read the image store");
             BTreeMap::new()
         })
+    }
+
+    /// Returns the name under which this node's Docker engine runs an image: of a pinned one what the engine calls it.
+    pub(crate) async fn engine_name(
+        &self,
+        reference: &str,
+        pinned: Option<&Digest>,
+    ) -> Result<String, DockerError> {
+        match (pinned, &self.0.docker) {
+            (Some(id), Some(docker)) => Ok(docker.name_of(id).await?.into()),
+            (Some(id), None) => Ok(id.to_string()),
+            (None, _) => Ok(reference.to_owned()),
+        }
     }
 
     /// Returns the image that a reference names in this node's Docker engine.

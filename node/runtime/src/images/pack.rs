@@ -3,15 +3,18 @@
 //! The archive says only at its end which files are what, so every file that may be a layer is stored as an unnamed
 //! blob first, and those that the manifest does not list are dropped. Docker up to version 24 writes `<id>/layer.tar`
 //! and `<hash>.json`, with links for repeated layers; later versions write `blobs/sha256/<hash>`. Both end with a
-//! `manifest.json`.
+//! `manifest.json`. With the containerd image store, layers are as they were pulled or built, mostly compressed, and the
+//! images of an index for other platforms are only in its OCI manifests.
 
 use std::collections::HashMap;
 use std::io::Read;
 
 use serde::Deserialize;
+use vc_image_archive::decompress;
+use vc_image_archive::oci::{self, ImageManifest};
+use vc_image_archive::tar::{self as archive, Entries, Kind, normalize};
 use vc_protocol::image::{Digest, MAX_CONFIG, Manifest, diff_ids};
 
-use super::archive::{self, Entries, Kind, normalize};
 use super::blob::{NewBlob, PackedBlob};
 use super::error::PackError;
 use super::store::Store;
@@ -63,7 +66,7 @@ pub fn pack(
     let mut entries = Entries::new(input);
     let mut files = Files::default();
     let mut count = 0;
-    while let Some(entry) = entries.next()? {
+    while let Some(entry) = entries.next_entry()? {
         count += 1;
         if count > MAX_ENTRIES || files.blobs > MAX_BLOBS {
             return Err(mismatch("it has too many files"));
@@ -113,7 +116,7 @@ impl Files {
     ) -> std::io::Result<()> {
         self.blobs += 1;
         let mut blob = NewBlob::create(store)?;
-        archive::copy(content, |part| {
+        archive::copy(&mut decompress(content)?, |part| {
             self.bytes += part.len() as u64;
             progress(self.bytes);
             blob.write(part)
@@ -140,6 +143,18 @@ impl Files {
         }
     }
 
+    /// Returns the paths of the layers of an image, and its configuration, from the OCI manifests.
+    fn oci_image(&self, id: &Digest) -> Option<(Vec<String>, &str)> {
+        let manifests = self.contents.values().filter_map(|content| match content {
+            Content::Small(bytes) => ImageManifest::parse(bytes),
+            Content::Blob(_) => None,
+        });
+        let found = manifests.into_iter().find(|manifest| manifest.config.digest == *id)?;
+        let config = self.text(&oci::blob_path(id))?;
+        let layers = found.layers.iter().map(|layer| oci::blob_path(&layer.digest)).collect();
+        (Digest::of(config.as_bytes()) == *id).then_some((layers, config))
+    }
+
     /// Names the blobs of the image, and returns its manifest.
     fn image(&self, store: &Store, id: &Digest) -> Result<Manifest, PackError> {
         let mismatch = |reason: String| PackError::Mismatch { id: id.clone(), reason };
@@ -147,23 +162,19 @@ impl Files {
             self.text("manifest.json").ok_or_else(|| mismatch("it has no manifest.json".into()))?;
         let saved: Vec<Saved> = serde_json::from_str(saved)
             .map_err(|error| mismatch(format!("its manifest.json cannot be parsed ({error})")))?;
-        let found = saved.iter().find_map(|saved| {
+        let listed = saved.into_iter().find_map(|saved| {
             let config = self.text(&saved.config)?;
-            (Digest::of(config.as_bytes()) == *id).then_some((saved, config))
+            (Digest::of(config.as_bytes()) == *id).then_some((saved.layers, config))
         });
-        let (saved, config) = found.ok_or_else(|| {
-            mismatch(
-                "no configuration has this digest; Docker's containerd image store is not supported: disable it \
-                 (\"features\": {\"containerd-snapshotter\": false} in daemon.json)"
-                    .into(),
-            )
-        })?;
+        let (paths, config) = listed
+            .or_else(|| self.oci_image(id))
+            .ok_or_else(|| mismatch("no configuration has this digest".into()))?;
         let expected = diff_ids(config).map_err(|error| mismatch(error.to_string()))?;
-        if expected.len() != saved.layers.len() {
+        if expected.len() != paths.len() {
             return Err(mismatch("its layers do not match its configuration".into()));
         }
         let mut layers = Vec::new();
-        for (diff_id, path) in expected.iter().zip(&saved.layers) {
+        for (diff_id, path) in expected.iter().zip(&paths) {
             let made;
             let blob = match self.get(path) {
                 Some(Content::Blob(blob)) => blob,

@@ -125,5 +125,6 @@ impl Images {
                 |all: &mut BTreeMap<Digest, Millis>| all.retain(|id, _| !removed.contains(id));
             self.0.loaded.change(&self.0.store, drop_removed).await;
         }
+        docker.forget_removed().await;
     }
 }

@@ -65,7 +65,7 @@ impl Images {
         };
         let mut searched = self.describe_members();
         if let Some(id) = &id {
-            let found = if docker.has(id).await {
+            let found = if docker.has_as(id, &image).await {
                 Ok(())
             } else {
                 self.pull_from_members(docker, id, progress).await

@@ -94,7 +94,7 @@ impl Images {
             })
         };
         let mut feeding = std::pin::pin!(futures::future::join(fetching, unpacking));
-        let mut loading = std::pin::pin!(docker.load(ReceiverStream::new(ready)));
+        let mut loading = std::pin::pin!(docker.load(manifest, ReceiverStream::new(ready)));
         let mut fed = None;
         let loaded = loop {
             tokio::select! {
@@ -112,8 +112,7 @@ impl Images {
             }
             _ => {}
         }
-        loaded?;
-        if !docker.has(&manifest.id).await {
+        if !loaded? {
             return Err(TransferError::OtherId);
         }
         tracing::info!(

@@ -1,14 +1,15 @@
 //! Unpacks an image from the store into an archive that `docker load` reads.
 //!
-//! The file that tells Docker what to make of the rest comes last, after every layer was verified. So layers can be
-//! sent while they arrive: of a wrong image, Docker only sees files without meaning.
+//! The files that tell Docker what to make of the rest come last, after every layer was verified. So layers can be sent
+//! while they arrive: of a wrong image, Docker only sees files without meaning. They are an OCI image layout and the
+//! `manifest.json` of older engines, as `docker save` writes them since version 25.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 
 use sha2::{Digest as _, Sha256};
+use vc_image_archive::{oci, tar as archive};
 use vc_protocol::image::{Digest, Encoding, Layer, Manifest};
-
-use super::archive;
 
 /// Why an image could not be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -34,11 +35,15 @@ pub fn unpack<R: Read>(
     mut open: impl FnMut(&Layer) -> io::Result<R>,
     output: &mut impl Write,
 ) -> Result<(), UnpackError> {
-    let config = format!("{}.json", manifest.id.hex());
+    let config = oci::blob_path(&manifest.id);
     archive::write_file(output, &config, manifest.config.as_bytes())?;
-    let path = |index: usize| format!("{index}/layer.tar");
-    for (index, layer) in manifest.layers.iter().enumerate().skip(skip) {
-        archive::write_header(output, &path(index), layer.size)?;
+    let path = |layer: &Layer| oci::blob_path(&layer.diff_id);
+    let mut written = BTreeSet::new();
+    for layer in manifest.layers.iter().skip(skip) {
+        if !written.insert(&layer.diff_id) {
+            continue;
+        }
+        archive::write_header(output, &path(layer), layer.size)?;
         let blob = open(layer)?;
         match layer.encoding {
             // The digest of the blob is that of the layer.
@@ -47,7 +52,13 @@ pub fn unpack<R: Read>(
         }
         archive::pad(output, layer.size)?;
     }
-    let layers: Vec<String> = (0..manifest.layers.len()).map(path).collect();
+    // For the containerd image store.
+    let oci_manifest = oci::manifest_of(manifest)?;
+    archive::write_file(output, &oci::blob_path(&Digest::of(&oci_manifest)), &oci_manifest)?;
+    archive::write_file(output, oci::LAYOUT.0, oci::LAYOUT.1.as_bytes())?;
+    archive::write_file(output, oci::INDEX, &oci::index_of(&oci_manifest)?)?;
+    // For the classic image store, and for podman.
+    let layers: Vec<String> = manifest.layers.iter().map(path).collect();
     let saved = serde_json::json!([{ "Config": config, "RepoTags": null, "Layers": layers }]);
     archive::write_file(output, "manifest.json", saved.to_string().as_bytes())?;
     archive::write_end(output)?;

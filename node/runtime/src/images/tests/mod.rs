@@ -9,10 +9,12 @@ mod resolving;
 mod retention;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use vc_image_archive::oci;
 use vc_protocol::image::{Digest, Manifest};
 
 use super::Images;
@@ -99,6 +101,41 @@ impl Sample {
         self.finish(tar, &name(self.config.as_bytes()), &names)
     }
 
+    /// The archive of an engine with the containerd image store, into which the image was pulled.
+    fn saved_by_containerd(&self, with_docker_manifest: bool) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        let descriptor = |bytes: &[u8]| {
+            let digest = Digest::of(bytes);
+            serde_json::json!({ "mediaType": "", "digest": digest, "size": bytes.len() })
+        };
+        let blob = |tar: &mut tar::Builder<Vec<u8>>, bytes: &[u8]| {
+            let path = oci::blob_path(&Digest::of(bytes));
+            add(tar, &path, bytes);
+            path
+        };
+        let mut layers = Vec::new();
+        let mut paths = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let compressed = if index == 0 {
+                gzip(layer)
+            } else {
+                zstd::stream::encode_all(&layer[..], 1).expect("compressed")
+            };
+            layers.push(descriptor(&compressed));
+            paths.push(blob(&mut tar, &compressed));
+        }
+        let config = blob(&mut tar, self.config.as_bytes());
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "config": descriptor(self.config.as_bytes()), "layers": layers,
+        });
+        blob(&mut tar, manifest.to_string().as_bytes());
+        if with_docker_manifest {
+            return self.finish(tar, &config, &paths);
+        }
+        add(&mut tar, "manifest.json", b"[]");
+        tar.into_inner().expect("whole")
+    }
+
     fn finish(&self, mut tar: tar::Builder<Vec<u8>>, config: &str, layers: &[String]) -> Vec<u8> {
         let manifest =
             serde_json::json!([{ "Config": config, "RepoTags": ["a:1"], "Layers": layers }]);
@@ -109,6 +146,12 @@ impl Sample {
     fn pack_into(&self, store: &Store) -> Manifest {
         pack(store, &self.id, &self.saved_since_docker_25()[..], |_| {}).expect("packed")
     }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("compressed");
+    encoder.finish().expect("compressed")
 }
 
 fn add(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 
+use vc_image_archive::oci;
 use vc_protocol::image::{Encoding, Layer};
 
 use super::super::error::PackError;
@@ -40,21 +41,45 @@ fn an_image_is_unchanged_by_packing_and_unpacking_archives_of_any_docker_version
         let mut tar = Vec::new();
         unpack(&manifest, 0, |layer| store.blob(&layer.blob), &mut tar).expect("unpacked");
         let files = unpacked(&tar);
-        assert_eq!(files[&format!("{}.json", sample.id.hex())], sample.config.as_bytes());
-        for (index, layer) in sample.layers.iter().enumerate() {
-            assert!(files[&format!("{index}/layer.tar")] == *layer, "layer {index} differs");
+        assert_eq!(files[&oci::blob_path(&sample.id)], sample.config.as_bytes());
+        for layer in &sample.layers {
+            assert!(files[&oci::blob_path(&Digest::of(layer))] == *layer, "a layer differs");
         }
+        // As the containerd image store reads it.
+        let name = Digest::of(&oci::manifest_of(&manifest).expect("a manifest"));
+        let platform = oci::Platform::of_engine("linux", "amd64");
+        let config = oci::config_digest(&tar[..], &name, &platform);
+        assert_eq!(config.expect("a configuration"), sample.id);
+        let index: serde_json::Value =
+            serde_json::from_slice(&files[oci::INDEX]).expect("an index");
+        assert_eq!(index["manifests"][0]["digest"], name.as_str());
         // The unpacked archive can be packed again.
         let (_dir, other) = self::store();
         assert_eq!(pack(&other, &sample.id, &tar[..], |_| {}).expect("packed"), manifest);
 
         let mut without = Vec::new();
-        unpack(&manifest, 2, |layer| store.blob(&layer.blob), &mut without).expect("unpacked");
-        let names: Vec<String> = unpacked(&without).into_keys().collect();
-        assert_eq!(names, ["2/layer.tar", &format!("{}.json", sample.id.hex()), "manifest.json"]);
+        unpack(&manifest, 1, |layer| store.blob(&layer.blob), &mut without).expect("unpacked");
+        let names: BTreeSet<String> = unpacked(&without).into_keys().collect();
+        assert_eq!(names, files.into_keys().collect(), "all blobs are in the other layers");
+        without.clear();
+        unpack(&manifest, 3, |layer| store.blob(&layer.blob), &mut without).expect("unpacked");
+        let names = unpacked(&without);
+        assert!(!names.contains_key(&oci::blob_path(&manifest.layers[0].diff_id)));
         manifests.push(manifest);
     }
     assert_eq!(manifests[0], manifests[1]);
+}
+
+#[test]
+fn compressed_layers_and_images_that_only_an_oci_manifest_lists_are_packed() {
+    let sample = Sample::typical();
+    for with_docker_manifest in [true, false] {
+        let (_dir, store) = store();
+        let saved = sample.saved_by_containerd(with_docker_manifest);
+        let manifest = pack(&store, &sample.id, &saved[..], |_| {}).expect("packed");
+        let (_dir, other) = self::store();
+        assert_eq!(manifest, sample.pack_into(&other), "as from an engine without compression");
+    }
 }
 
 #[test]

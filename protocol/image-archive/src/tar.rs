@@ -16,7 +16,7 @@ const COPY: usize = 256 * 1024;
 
 /// The type of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// A regular file.
     File,
     /// A symbolic or hard link to the entry with this path.
@@ -27,16 +27,17 @@ pub(super) enum Kind {
 
 /// The header of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub struct Entry {
     /// The path, unchanged.
-    pub(super) path: String,
-    pub(super) kind: Kind,
+    pub path: String,
+    /// Its type.
+    pub kind: Kind,
     /// Length of the content in bytes.
-    pub(super) size: u64,
+    pub size: u64,
 }
 
 /// Reads the entries of a tar in order.
-pub(super) struct Entries<R> {
+pub struct Entries<R> {
     input: R,
     /// Bytes of the current entry that were not read yet, and of the padding after it.
     left: u64,
@@ -48,12 +49,13 @@ fn malformed(what: &str) -> io::Error {
 }
 
 impl<R: Read> Entries<R> {
-    pub(super) fn new(input: R) -> Self {
+    /// Returns a reader of the entries of `input`.
+    pub fn new(input: R) -> Self {
         Self { input, left: 0, padding: 0 }
     }
 
     /// Returns the next entry, skipping what was not read of the current one; `None` at the end.
-    pub(super) fn next(&mut self) -> io::Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         let (mut path, mut link, mut size) = (None, None, None);
         loop {
             let Some(header) = self.header()? else { return Ok(None) };
@@ -170,7 +172,7 @@ fn utf8(bytes: &[u8]) -> io::Result<String> {
 }
 
 /// Normalizes a path: without `.`, empty parts and `..`, which stops at the root.
-pub(super) fn normalize(path: &str) -> String {
+pub fn normalize(path: &str) -> String {
     let mut parts = Vec::new();
     for part in path.split('/') {
         match part {
@@ -183,7 +185,7 @@ pub(super) fn normalize(path: &str) -> String {
 }
 
 /// Writes the header of a file; the content and [`pad`] must follow.
-pub(super) fn write_header(output: &mut impl Write, path: &str, size: u64) -> io::Result<()> {
+pub fn write_header(output: &mut impl Write, path: &str, size: u64) -> io::Result<()> {
     let mut header = Header::new_gnu();
     header.set_path(path)?;
     header.set_size(size);
@@ -195,29 +197,26 @@ pub(super) fn write_header(output: &mut impl Write, path: &str, size: u64) -> io
 }
 
 /// Writes the padding after a file of this size.
-pub(super) fn pad(output: &mut impl Write, size: u64) -> io::Result<()> {
+pub fn pad(output: &mut impl Write, size: u64) -> io::Result<()> {
     let padding = usize::try_from(size.wrapping_neg() % BLOCK).unwrap_or(0);
     output.write_all(&[0; BLOCK as usize][..padding])
 }
 
 /// Writes a file with its header and padding.
-pub(super) fn write_file(output: &mut impl Write, path: &str, content: &[u8]) -> io::Result<()> {
+pub fn write_file(output: &mut impl Write, path: &str, content: &[u8]) -> io::Result<()> {
     write_header(output, path, content.len() as u64)?;
     output.write_all(content)?;
     pad(output, content.len() as u64)
 }
 
 /// Writes the end of the archive.
-pub(super) fn write_end(output: &mut impl Write) -> io::Result<()> {
+pub fn write_end(output: &mut impl Write) -> io::Result<()> {
     output.write_all(&[0; 2 * BLOCK as usize])?;
     output.flush()
 }
 
 /// Passes everything that `from` yields to `to` in large pieces, and returns the number of bytes.
-pub(super) fn copy(
-    from: &mut impl Read,
-    mut to: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<u64> {
+pub fn copy(from: &mut impl Read, mut to: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<u64> {
     let mut buffer = vec![0; COPY];
     let mut copied = 0;
     loop {
