@@ -237,7 +237,9 @@ fn a_node_leaves_when_it_is_empty_or_forced_and_stays_on_the_list() {
     let refused = cluster.apply(&leave(false)).expect_err("it holds data");
     assert!(refused.contains("volume shop/data, which shop/web uses"), "{refused}");
     cluster.apply(&Mutation::Drain { node: "attic".to_owned(), drain: true }).expect("drained");
-    assert_eq!(cluster.apply(&leave(true)), Ok(vec!["attic has left the cluster".to_owned()]));
+    let left = "attic has left the cluster; the data of shop/data stays in Docker on its host, and services that use it start \
+                without";
+    assert_eq!(cluster.apply(&leave(true)), Ok(vec![left.to_owned()]));
     assert!(cluster.state.drained.is_empty());
     let view = cluster.view();
     let rows = report::nodes(&view, &BTreeMap::new());
