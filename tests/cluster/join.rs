@@ -51,10 +51,10 @@ fn a_second_server_admits_nodes_when_the_first_is_down() {
 
 /// Joins as a node with this key, as `vc-node join` does, without starting a node.
 pub fn join_as(cluster: &Cluster, at: usize, key: u8, token: &str) -> Result<(), String> {
+    let name = format!("newcomer-{key}").parse().expect("a name");
     let key = vc_protocol::Keypair::ed25519_from_bytes([key; 32]).expect("32 bytes");
     let id = vc_protocol::token::decode_unverified(token).expect("a token").aud;
     let address = cluster.nodes[at].address().parse().expect("an address");
-    let name = "newcomer".parse().expect("a name");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let joined = runtime.block_on(vc_client::join(key, id, token, &name, &[address]));
     joined.map(drop).map_err(|error| error.to_string())

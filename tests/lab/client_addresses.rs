@@ -64,7 +64,7 @@ fn instances_see_the_clients_of_ports_of_mode_host() {
     // An update changes the rule under load, and the node's end does not matter.
     let load = Load::requests(&lab, 2, "10.77.0.11:8080", 50);
     lab.deploy(1, &logging_web("vc-test:2"), &["--wait"]).done();
-    lab.host("node-restart", 1);
+    lab.run(&["node-restart", "1", "--log-format", "json"]).done();
     lab.host("node-kill", 1);
     load.await_answers(50);
     load.end_requests().all_answered(100);
@@ -86,7 +86,7 @@ fn an_open_connection_past_the_node_delays_the_end_of_its_instance() {
     let echo = |compose: &str| {
         compose
             .replace("[httpd, -f, -v, -h, /www]", "[nc, -ll, -p, '80', -e, cat]")
-            .replace("    stop_grace_period: 2s\n", "    stop_grace_period: 60s\n")
+            .replace("    stop_grace_period: 2s\n", "    stop_grace_period: 30s\n")
             .lines()
             .filter(|line| !line.contains("healthcheck"))
             .map(|line| format!("{line}\n"))
@@ -158,16 +158,16 @@ fn the_proxy_protocol_names_clients_of_the_mesh() {
 
 /// Answers each datagram with the client's address and a tag. Runs with the perl of the host.
 const UDP_SERVER: &str = "
-socket(S, PF_INET, SOCK_DGRAM, 0) and bind(S, sockaddr_in(53, INADDR_ANY)) or die;
+socket(S, PF_INET, SOCK_DGRAM, 0) and bind(S, pack_sockaddr_in(53, INADDR_ANY)) or die;
 while (defined(my $from = recv(S, my $data, 1500, 0))) {
-    my ($port, $address) = sockaddr_in($from);
+    my ($port, $address) = unpack_sockaddr_in($from);
     send(S, inet_ntoa($address) . \" $ENV{TAG}\", 0, $from);
 }
 ";
 /// Asks from one port, without a pause of more than 100 ms, until an answer ends with `b`. Prints the answers that differ.
 const UDP_CLIENT: &str = "
 socket(S, PF_INET, SOCK_DGRAM, 0) or die;
-my ($to, $last) = (sockaddr_in(9053, inet_aton('10.77.0.11')), '');
+my ($to, $last) = (pack_sockaddr_in(9053, inet_aton('10.77.0.11')), '');
 for (1..600) {
     send(S, 'x', 0, $to);
     my $ready = ''; vec($ready, fileno(S), 1) = 1;

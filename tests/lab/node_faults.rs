@@ -181,7 +181,7 @@ fn a_host_that_lost_its_data_directory_gets_the_data_of_its_volumes_back() {
         all => Err(format!("{all:?}")),
     });
     // The name of the volume is remembered.
-    lab.host("node-restart", 2);
+    lab.run(&["node-restart", "2", "--log-format", "json"]).done();
     lab.vc(1, &["restart", "shop/db", "--wait"]).done();
     assert_eq!(born(lab.only("shop/db")), data);
 }

@@ -49,18 +49,20 @@ impl Forwarder {
         request: &Request,
         client: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
-        self.forward_to(&self.servers(), user, request, client).await
+        let unreachable = "this node is a worker and reaches no server";
+        self.forward_to(&self.servers(), unreachable, user, request, client).await
     }
 
-    /// As [`Self::forward`], to the first of these members that opens a session.
+    /// As [`Self::forward`], to the first of these members that opens a session; `unreachable` says that none does.
     pub(super) async fn forward_to(
         &self,
         members: &[NodeId],
+        unreachable: &str,
         user: &User,
         request: &Request,
         client: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
-        let mut server = match self.open(user, members).await {
+        let mut server = match self.open(user, members, unreachable).await {
             Ok(server) => server,
             Err(error) => {
                 client.send(&Reply::Error(error)).await?;
@@ -84,7 +86,12 @@ impl Forwarder {
     }
 
     /// Opens a session with one of these members.
-    async fn open(&self, user: &User, members: &[NodeId]) -> Result<Frames<Stream>, ApiError> {
+    async fn open(
+        &self,
+        user: &User,
+        members: &[NodeId],
+        unreachable: &str,
+    ) -> Result<Frames<Stream>, ApiError> {
         let credentials =
             Credentials::User { token: user.credential.to_string(), address: user.address.clone() };
         let mut last = "none is up".to_owned();
@@ -100,7 +107,7 @@ impl Forwarder {
                 Err(_) => last = "no answer".to_owned(),
             }
         }
-        let message = format!("this node reaches no node that can answer this: {last}");
+        let message = format!("{unreachable}: {last}");
         Err(ApiError::new(ErrorCode::Unavailable, message)
             .with_hint("use another node with --peer, a server if you can; see 'vc nodes'"))
     }

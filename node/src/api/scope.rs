@@ -328,7 +328,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 42, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 43, "an example of each request: {ops:?}");
     }
 
     #[test]

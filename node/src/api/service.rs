@@ -195,10 +195,11 @@ impl ControlService {
                     keep_alive(frames, true, self.adopt(user, former, stop)).await?
                 }
                 Ok((former, at)) => {
-                    let at = [at];
+                    let name = view().name(at);
+                    let unreachable = format!("{name}, the node on that host, cannot be reached");
                     let request = Request::Adopt { node: former.to_string(), stop };
-                    let done = self.forwarder.forward_to(&at, user, &request, frames);
-                    return done.await.map(|()| Next::Request);
+                    self.forwarder.forward_to(&[at], &unreachable, user, &request, frames).await?;
+                    return Ok(Next::Request);
                 }
                 Err(error) => Err(error),
             },

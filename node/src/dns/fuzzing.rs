@@ -30,7 +30,8 @@ pub fn answer_query(query: &[u8]) -> Option<Vec<u8>> {
     let refused = answer::refuse(query, ResponseCode::ServFail);
     match answer::answer(query, &querier, &table) {
         Response::Answer(answer) => {
-            assert!(refused.is_some());
+            // Of a query that cannot be parsed, the answer is a header with FORMERR.
+            assert!(refused.is_some() || (answer.len(), answer[3]) == (12, 1));
             Some(answer)
         }
         Response::Forward => {

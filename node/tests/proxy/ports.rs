@@ -1,7 +1,8 @@
 //! Published ports: opening, closing, scopes, addresses and conflicts.
 
-use std::io::ErrorKind;
+use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::net::IpAddr;
+use std::process::{Command, Stdio};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -154,19 +155,39 @@ async fn a_node_scoped_port_is_open_only_where_an_instance_runs() {
 }
 
 #[tokio::test]
+async fn a_port_that_the_node_has_itself_is_reported_as_such() {
+    let here = alone();
+    let taken = TcpListener::bind("0.0.0.0:0").await.expect("a port");
+    let published = taken.local_addr().expect("bound").port();
+    let mut problems = ingress(&here);
+    let on = [(1, here.id, "127.0.16.2")];
+    place_with(&[&here], &on, |routes| publish(routes, port(published, 80, Publish::Cluster)));
+    let errors = problems.recv().await.expect("an error");
+    let error = &errors[&format!("{published}/tcp")];
+    assert!(error.starts_with("this node has it itself"), "{error}");
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_reported_with_its_owner_and_published_when_free() {
     let here = alone();
     let (listener, target) = container("127.0.16.1").await;
-    let taken = TcpListener::bind("0.0.0.0:0").await.expect("a port");
-    let published = taken.local_addr().expect("bound").port();
+    let script = "import socket, sys; it = socket.create_server(('0.0.0.0', 0));
+print(it.getsockname()[1], flush=True); sys.stdin.read()";
+    let mut owner = Command::new("python3");
+    owner.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut owner = owner.spawn().expect("python3");
+    let mut line = String::new();
+    BufReader::new(owner.stdout.as_mut().expect("piped")).read_line(&mut line).expect("a port");
+    let published: u16 = line.trim().parse().expect("a port");
     let mut problems = ingress(&here);
     let on = [(1, here.id, "127.0.16.1")];
     place_with(&[&here], &on, |routes| publish(routes, port(published, target, Publish::Cluster)));
     let errors = problems.recv().await.expect("an error");
     let error = &errors[&format!("{published}/tcp")];
-    assert!(error.starts_with("already in use by proxy"), "{error}");
-    assert!(error.ends_with(&format!("(pid {})", std::process::id())), "{error}");
-    drop(taken);
+    assert!(error.starts_with("already in use by python3"), "{error}");
+    assert!(error.ends_with(&format!("(pid {})", owner.id())), "{error}");
+    drop(owner.stdin.take());
+    owner.wait().expect("ended");
     assert_eq!(problems.recv().await.expect("a report without errors"), PublishErrors::new());
     let _client = connect(published).await;
     listener.accept().await.expect("accepted");
