@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::harness::command::run;
 use crate::harness::lab::Lab;
-use crate::harness::{DEADLINE, until};
+use crate::harness::{DEADLINE, program, until};
 
 fn compose(project: &str, replicas: usize) -> String {
     format!(
@@ -53,7 +53,7 @@ fn a_node_with_a_full_disk_keeps_what_runs_and_starts_nothing_until_there_is_roo
     let lab = Lab::up(2);
     let dir = lab.files_of(2).join("node").display().to_string();
     std::fs::create_dir_all(&dir).expect("a directory");
-    let engine = lab.pid(2, "dockerd.pid").to_string();
+    let engine = lab.pid(2, "engine.pid").to_string();
     let inside = |words: &[&str]| {
         let mut command = Command::new("nsenter");
         command.args(["--target", &engine, "--mount"]).args(words);
@@ -146,13 +146,14 @@ fn a_host_that_lost_its_data_directory_gets_the_data_of_its_volumes_back() {
     let old = old.as_str().expect("an id");
 
     lab.host("node-kill", 2);
-    let forget = || std::fs::remove_dir_all(lab.files_of(2).join("node")).expect("removed");
-    forget();
+    std::fs::remove_dir_all(lab.files_of(2).join("node")).expect("removed");
     let token = lab.vc(1, &["token", "create", "--node", "--uses", "2"]).done();
-    let refused = lab.run(&["node", "2", "join", token.trim(), "--log-format", "json"]);
-    let text = refused.out + &refused.err;
-    assert!(text.contains("a node called h2 already"), "{text}");
-    forget();
+    let other = lab.files_of(2).join("other");
+    let mut join = lab.command(&["exec", "2", "--"]);
+    join.arg(program("vc-node"))
+        .args(["join", token.trim(), "--name", "h2", "--data-dir"])
+        .arg(other);
+    run(join).refused_with("a node called h2 already");
     lab.vc(1, &["node", "adopt", old]).refused_with("no node that is up");
     let left = lab.vc(1, &["leave", old, "--force"]).done();
     assert!(left.contains("shop/data"), "{left}");

@@ -81,7 +81,7 @@ fn port_conflicts_name_the_services_and_end_when_the_port_is_free() {
 fn a_port_of_an_address_that_appears_later_is_published() {
     let lab = Lab::cluster(2);
     let ports = "    ports: ['10.77.0.77:8080:80']\n";
-    lab.deploy(1, &web("shop", "web", 1, ports), &["--wait"]).done();
+    lab.deploy(1, &web("shop", "web", 1, ports), &[]).done();
     let is_problem = || problems(&lab, 2).iter().any(|line| line.contains("10.77.0.77"));
     until("no host has the address, which is a problem", DEADLINE, || {
         if is_problem() { Ok(()) } else { Err(format!("{:?}", problems(&lab, 2))) }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bollard::errors::Error;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
-    StopContainerOptionsBuilder,
+    StopContainerOptions,
 };
 use vc_protocol::node::Orphans;
 use vc_protocol::{NodeId, VolumeKey};
@@ -16,9 +16,6 @@ use super::labels;
 use super::volume_names::VolumeNamesError;
 use super::volumes::VOLUME_LABEL;
 use crate::docker_error;
-
-/// Seconds from SIGTERM to SIGKILL of an orphaned container: what its service allows is not known.
-const GRACE: i32 = 30;
 
 /// Why orphans were not taken over. Some of their containers may have been stopped.
 #[derive(Debug, thiserror::Error)]
@@ -128,8 +125,8 @@ impl DockerClient {
     }
 
     async fn stop_and_forget(&self, client: &bollard::Docker, id: &str) -> Result<(), Error> {
-        let options = StopContainerOptionsBuilder::default().t(GRACE).build();
-        if let Err(error) = client.stop_container(id, Some(options)).await {
+        // The engine knows the grace time that its service allows.
+        if let Err(error) = client.stop_container(id, None::<StopContainerOptions>).await {
             tracing::debug!(id, error = docker_error::message(&error), "cannot stop a container");
         }
         let options = RemoveContainerOptionsBuilder::default().force(true).build();
