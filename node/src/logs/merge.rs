@@ -71,6 +71,12 @@ impl<T> Merge<T> {
         })
     }
 
+    /// Returns whether a source that had no room is to be read again: not for one line, but for half of its room.
+    pub(super) fn wants_lines(&self, id: usize) -> bool {
+        let waiting = self.sources.get(&id).map_or(0, |source| source.lines.len());
+        waiting <= MAX_LINES / 2 && self.has_room(id)
+    }
+
     /// Adds the next line of a source. `time` is when it was written, if that is known; `bytes` is its size in memory.
     pub(super) fn push(
         &mut self,

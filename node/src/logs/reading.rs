@@ -129,7 +129,9 @@ where
         }
         let now = clock.now();
         if let Some((id, row)) = reading.merge.pop(now) {
-            reading.unpark(id);
+            if reading.merge.wants_lines(id) {
+                reading.unpark(id);
+            }
             frames.feed(&Reply::Log(row)).await?;
             continue;
         }
@@ -320,29 +322,33 @@ where
     }
 
     /// Takes the next item of a source. Ignores one that was closed meanwhile.
-    fn accept(&mut self, (id, row, rows): Next, now: Millis) {
+    fn accept(&mut self, (id, mut row, mut rows): Next, now: Millis) {
         let source = self.sources.get_mut(&id);
         let Some(source) = source.filter(|source| matches!(source.state, State::Open(_))) else {
             return;
         };
-        match row {
-            Some(Ok(row)) => {
-                source.last = row.time.max(source.last);
-                (source.has_lines, source.notified, self.has_lines) = (true, false, true);
-                let bytes = size_of::<LogRow>() + row.line.len();
-                self.merge.push(id, row.time, bytes, row, now);
-                if self.merge.has_room(id) {
-                    self.request_next(id, rows);
-                } else {
-                    self.parked.insert(id, rows);
-                }
+        // Lines that are there already are taken together: a flood of them costs no wait for each.
+        while let Some(Ok(line)) = row {
+            source.last = line.time.max(source.last);
+            (source.has_lines, source.notified, self.has_lines) = (true, false, true);
+            let bytes = size_of::<LogRow>() + line.line.len();
+            self.merge.push(id, line.time, bytes, line, now);
+            if !self.merge.has_room(id) {
+                self.parked.insert(id, rows);
+                return;
             }
+            match rows.next().now_or_never() {
+                Some(next) => row = next,
+                None => return self.request_next(id, rows),
+            }
+        }
+        match row {
             Some(Err(error)) => {
                 source.state = State::Failed(now + RETRY_INTERVAL);
                 self.merge.end(id);
                 self.notify_failure(id, &error.to_string());
             }
-            None => {
+            _ => {
                 source.state = State::Ended;
                 self.merge.end(id);
             }
