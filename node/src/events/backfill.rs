@@ -22,8 +22,6 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 const MAX_TEXT: usize = 4096;
 /// How far apart in milliseconds two nodes may see the same event.
 const TOLERANCE: Millis = 60_000;
-/// Events before the start among which repetitions are looked for.
-const OVERLAP: usize = 100;
 
 /// Asks the servers.
 pub(super) struct Backfill {
@@ -95,7 +93,8 @@ pub(super) fn merge(
 ) -> Vec<EventRow> {
     let mut own = log.borrow().rows();
     let later = own.split_off(before.min(own.len()));
-    let mut known = own[own.len().saturating_sub(OVERLAP)..].to_vec();
+    let from = rows.first().map_or(0, |row| row.time.saturating_sub(TOLERANCE));
+    let mut known: Vec<EventRow> = own.iter().filter(|row| row.time >= from).cloned().collect();
     let at_once = |it: &EventRow, row: &EventRow| it.time.abs_diff(row.time) <= TOLERANCE;
     rows.retain(|row| !take(&mut known, |it| is_same(it, row) && at_once(it, row)));
     let mut missed = rows.clone();
@@ -163,6 +162,16 @@ mod tests {
         // It is learnt once more from a document that arrives later.
         assert!(is_repeated(&row(5 * hour + 2, "is down"), &mut missed));
         assert!(!is_repeated(&row(5 * hour + 3, "is down"), &mut missed));
+    }
+
+    #[test]
+    fn many_events_shortly_before_the_start_are_not_repeated() {
+        let before: Vec<EventRow> =
+            (0..1000).map(|n| row(100_000 + n, &format!("event {n}"))).collect();
+        let of_server = before.iter().map(|it| row(it.time + 3, &it.text)).collect();
+        let log = log(before.clone());
+        assert_eq!(merge(&log, before.len(), of_server), []);
+        assert_eq!(log.borrow().rows(), before);
     }
 
     #[test]
