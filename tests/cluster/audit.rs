@@ -143,7 +143,7 @@ fn refused_attempts_are_recorded_and_only_admins_read_them() {
     let expected = [
         ("vera", "audit: 'vera' has the role viewer"),
         ("dora", "audit: 'dora' has the role deployer"),
-        ("", "to join as newcomer: the token's signature does not match"),
+        ("", "to join as newcomer-1: the token's signature does not match"),
         ("dora", "shop/web asks for the capability SYS_ADMIN"),
         ("", "to join as newcomer: the token was revoked"),
     ];
