@@ -1,6 +1,6 @@
 //! What every command uses: the connection to the cluster and the output.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vc_client::{Candidates, ConnectError, Session, SessionError};
 use vc_protocol::Millis;
@@ -110,6 +110,11 @@ pub(crate) async fn change_all(
         changes.extend(session.change(request).await?);
     }
     Ok(())
+}
+
+/// Returns the time that was `duration` ago, by this computer's clock.
+pub(crate) fn ago(duration: Duration) -> Millis {
+    now().saturating_sub(Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX))
 }
 
 /// Returns the time by this computer's clock.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use vc_protocol::audit::{AuditCheck, AuditQuery};
 use vc_protocol::control::{Reply, Request};
-use vc_protocol::{ApiError, ErrorCode, Millis};
+use vc_protocol::{ApiError, ErrorCode};
 
-use crate::app::{App, now};
+use crate::app::{App, ago};
 use crate::args::duration;
 use crate::error::{Result, Stop, SystemError};
 use crate::render::{self, note, print};
@@ -45,9 +45,6 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Result {
-        let ago = |since: Duration| {
-            now().saturating_sub(Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX))
-        };
         let query = AuditQuery {
             user: self.user.clone(),
             service: self.service.clone(),

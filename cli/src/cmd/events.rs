@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use vc_protocol::Millis;
 use vc_protocol::control::{EventLevel, Reply, Request};
 use vc_protocol::event::EventQuery;
 
-use crate::app::{App, now};
+use crate::app::{App, ago};
 use crate::args::duration;
 use crate::error::{Result, Stop, SystemError};
 use crate::render::{self, print};
@@ -68,9 +67,6 @@ const DEFAULT_TAIL: usize = 100;
 
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Result {
-        let ago = |since: Duration| {
-            now().saturating_sub(Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX))
-        };
         let query = EventQuery {
             follow: self.follow,
             since: self.since.map(ago),

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use vc_protocol::Millis;
 use vc_protocol::control::{LogRequest, Reply, Request};
 
 use super::target::Target;
-use crate::app::{App, now};
+use crate::app::{App, ago};
 use crate::args::duration;
 use crate::error::{Result, Stop, SystemError};
 use crate::render::{self, LogStyle, note, print};
@@ -51,9 +50,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Result {
-        let since = self.since.map(|since| {
-            now().saturating_sub(Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX))
-        });
+        let since = self.since.map(ago);
         let request = Request::Logs(LogRequest {
             replica: self.target.replica_or(self.replica)?,
             service: self.target.service,
