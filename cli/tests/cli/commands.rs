@@ -1,14 +1,14 @@
 //! The requests that commands send, and what they print.
 
 use vc_protocol::control::{
-    Change, InstanceRow, MoveRow, Reply, Request, TokenRequest, TokenSubject, VolumeRow,
+    Change, MoveRow, Reply, Request, TokenRequest, TokenSubject, VolumeRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::token::{NodeRole, UserLimits, UserRole};
 use vc_protocol::{ApiError, ErrorCode};
 
 use crate::Home;
-use crate::node::{Node, OURS, attached_to, done, member, node_id, service};
+use crate::node::{Node, OURS, attached_to, done, instance_row, member, node_id, service};
 
 fn volume_row() -> VolumeRow {
     VolumeRow {
@@ -18,24 +18,6 @@ fn volume_row() -> VolumeRow {
         up: false,
         services: vec!["shop/db".parse().expect("a service")],
         since: 1,
-    }
-}
-
-fn instance_row(replica: u32, node: &str) -> InstanceRow {
-    InstanceRow {
-        service: service("shop/web"),
-        replica,
-        node: Some(node_id(1)),
-        node_name: Some(node.to_owned()),
-        state: InstanceState::Running,
-        reason: String::new(),
-        address: String::new(),
-        restarts: 0,
-        since: 1,
-        current: true,
-        available: true,
-        monitor_ms: 0,
-        digest: String::new(),
     }
 }
 

@@ -12,12 +12,11 @@ use vc_protocol::control::{
     ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, VersionRow,
     VersionState, VolumeRow,
 };
-use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{OnPartition, ServiceSpec};
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
 use crate::Home;
-use crate::node::{Node, OURS, member, node_id, node_row};
+use crate::node::{Node, OURS, instance_row, member, node_id, node_row};
 
 const PAGE: &str = include_str!("../../../docs/json.md");
 
@@ -69,21 +68,7 @@ fn service() -> ServiceKey {
 }
 
 fn instance() -> InstanceRow {
-    InstanceRow {
-        service: service(),
-        replica: 1,
-        node: Some(node_id(1)),
-        node_name: Some("alpha".into()),
-        state: InstanceState::Running,
-        reason: String::new(),
-        address: String::new(),
-        restarts: 0,
-        since: 1,
-        current: true,
-        available: true,
-        monitor_ms: 0,
-        digest: String::new(),
-    }
+    instance_row(1, "alpha")
 }
 
 fn service_row() -> ServiceRow {

@@ -9,7 +9,7 @@ use vc_protocol::control::{
 };
 use vc_protocol::instance::InstanceState::{self, Pending, Pulling, Running, Stopping};
 
-use crate::node::{Node, OURS, Plan, member, node_id, node_row};
+use crate::node::{Node, OURS, Plan, instance_row, member, node_id, node_row};
 use crate::{CommandOutput, Home};
 
 const ATTIC: u8 = 1;
@@ -22,18 +22,11 @@ fn row(name: &str, replica: u32, on: Option<u8>, state: InstanceState) -> Instan
     let node = |n| if n == ATTIC { "attic" } else { "desk" };
     InstanceRow {
         service: key(name),
-        replica,
         node: on.map(node_id),
         node_name: on.map(|n| node(n).to_owned()),
         state,
-        reason: String::new(),
-        address: String::new(),
-        restarts: 0,
-        since: 1,
         current: on != Some(ATTIC),
-        available: true,
-        monitor_ms: 0,
-        digest: String::new(),
+        ..instance_row(replica, "attic")
     }
 }
 

@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use vc_client::frames::{FrameError, Frames};
 use vc_protocol::auth::{AuthResponse, ClientHello, Credentials, MAX_AUTH_FRAME, ServerHello};
-use vc_protocol::control::{Change, NodeRow, NodeStatus, Reply, Request};
+use vc_protocol::control::{Change, InstanceRow, NodeRow, NodeStatus, Reply, Request};
+use vc_protocol::instance::InstanceState;
 use vc_protocol::token::{self, Issuer, NodeRole, Scope, TokenError, UserRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId, ProtocolVersions, ServiceKey, wire};
 
@@ -309,4 +310,23 @@ pub fn service(text: &str) -> ServiceKey {
 /// The replies to a request that made one change.
 pub fn done(change: Change) -> Vec<Reply> {
     vec![Reply::Done(vec![change])]
+}
+
+/// Returns an instance of shop/web that runs.
+pub fn instance_row(replica: u32, node: &str) -> InstanceRow {
+    InstanceRow {
+        service: service("shop/web"),
+        replica,
+        node: Some(node_id(1)),
+        node_name: Some(node.to_owned()),
+        state: InstanceState::Running,
+        reason: String::new(),
+        address: String::new(),
+        restarts: 0,
+        since: 1,
+        current: true,
+        available: true,
+        monitor_ms: 0,
+        digest: String::new(),
+    }
 }

@@ -10,27 +10,14 @@ use vc_protocol::control::{
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{ContainerSpec, Healthcheck, OnPartition, ServiceSpec};
 
-use crate::node::{Node, OURS, Plan, member, node_id};
+use crate::node::{Node, OURS, Plan, instance_row, member, node_id};
 use crate::{CommandOutput, Home};
 
 const COMPOSE: &str = "services:\n  web:\n    image: img\n    deploy: {replicas: 2}\n";
 
 fn row(replica: u32, state: InstanceState, current: bool, reason: &str) -> InstanceRow {
-    InstanceRow {
-        service: "shop/web".parse().expect("a service"),
-        replica,
-        node: Some(node_id(10)),
-        node_name: Some("alpha".into()),
-        state,
-        reason: reason.into(),
-        address: String::new(),
-        restarts: 0,
-        since: 1,
-        current,
-        available: true,
-        monitor_ms: 0,
-        digest: String::new(),
-    }
+    let (node, reason) = (Some(node_id(10)), reason.into());
+    InstanceRow { node, state, reason, current, ..instance_row(replica, "alpha") }
 }
 
 fn service() -> ServiceRow {
