@@ -12,7 +12,7 @@ use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ApiError, ErrorCode, NodeId, ServiceKey};
 
 use super::node_images::{Images, QUERY_TIMEOUT};
-use super::reference;
+use super::reference::{self, ReferenceError};
 
 /// How long a registry may take to answer one node.
 pub(super) const REGISTRY_TIMEOUT: Duration = Duration::from_secs(6);
@@ -45,6 +45,21 @@ impl From<ImageMissing> for ApiError {
         );
         Self::new(ErrorCode::FailedPrecondition, error.to_string()).with_hint(hint)
     }
+}
+
+/// What registries say of an image that they do not give.
+#[derive(Debug, thiserror::Error)]
+enum RegistryError {
+    #[error("no registry was asked, since the image is named by its id alone")]
+    NamedById,
+    #[error("no registry was asked")]
+    NotAsked,
+    #[error("no registry answered within {} s", SEARCH_TIMEOUT.as_secs())]
+    TimedOut,
+    #[error("registry: {0}")]
+    Refused(String),
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
 }
 
 impl Images {
@@ -92,10 +107,7 @@ impl Images {
         }
         let searches = by_image.into_values().map(|(service, container)| async move {
             let found = timeout(SEARCH_TIMEOUT, self.search(own, container)).await;
-            let missing = match found {
-                Ok(found) => found.err()?,
-                Err(_) => format!("no registry answered within {} s", SEARCH_TIMEOUT.as_secs()),
-            };
+            let missing = found.unwrap_or(Err(RegistryError::TimedOut)).err()?;
             Some((service, container, missing))
         });
         let missing: Vec<_> = stream::iter(searches.collect::<Vec<_>>())
@@ -108,7 +120,7 @@ impl Images {
                 service: service.clone(),
                 image: describe(container),
                 searched: describe_nodes(view),
-                registry,
+                registry: registry.to_string(),
             }),
         }
     }
@@ -137,23 +149,19 @@ impl Images {
     ///
     /// # Errors
     /// It is not found; what registries say.
-    async fn search(&self, own: NodeId, container: &ContainerSpec) -> Result<(), String> {
-        let name = reference::canonical(&container.image).map_err(|error| error.to_string())?;
+    async fn search(&self, own: NodeId, container: &ContainerSpec) -> Result<(), RegistryError> {
+        let name = reference::canonical(&container.image)?;
         if name.parse::<Digest>().is_ok() {
-            return Err(
-                "no registry was asked, since the image is named by its id alone".to_owned()
-            );
+            return Err(RegistryError::NamedById);
         }
         if pinned(container).is_none() && !self.found_on_nodes(own, &name).await.is_empty() {
             return Ok(());
         }
-        let mut reasons = Vec::new();
+        let mut reason = None;
         let mut judge = |answer| match answer {
             RegistryAnswer::Found | RegistryAnswer::Unknown => true,
-            RegistryAnswer::Missing(reason) => {
-                if !reasons.contains(&reason) {
-                    reasons.push(reason);
-                }
+            RegistryAnswer::Missing(said) => {
+                reason.get_or_insert(said);
                 false
             }
         };
@@ -171,10 +179,7 @@ impl Images {
                 return Ok(());
             }
         }
-        Err(match reasons.first() {
-            Some(reason) => format!("registry: {reason}"),
-            None => "no registry was asked".to_owned(),
-        })
+        Err(reason.map_or(RegistryError::NotAsked, RegistryError::Refused))
     }
 
     /// Asks the registry that a canonical reference names, through this node's Docker engine.
