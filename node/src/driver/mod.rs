@@ -402,8 +402,7 @@ impl Driver {
     async fn recover(&mut self, error: &StoreError) {
         let is_full = matches!(error, StoreError::Full(_));
         let mut released = is_full && self.context.reserve.release();
-        if is_full {
-            let StoreError::Full(path) = error else { return };
+        if let StoreError::Full(path) = error {
             self.fault = Some(disk::full(path.parent().unwrap_or(path)));
             if !released {
                 self.failed_with = self.context.reserve.needed(self.failed_with).0;

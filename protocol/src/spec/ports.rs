@@ -98,7 +98,7 @@ pub enum Publish {
 pub enum ProxyProtocol {
     /// One line of text.
     V1,
-    /// Binary.
+    /// A binary header.
     V2,
 }
 
