@@ -121,8 +121,8 @@ impl World {
             return;
         }
         match action {
-            RuntimeAction::Start { id, spec } => self.start(index, id, &spec, true),
-            RuntimeAction::Prepare { id, spec } => self.start(index, id, &spec, false),
+            RuntimeAction::Start { id, spec, .. } => self.start(index, id, &spec, true),
+            RuntimeAction::Prepare { id, spec, .. } => self.start(index, id, &spec, false),
             RuntimeAction::Remove { id, .. } => {
                 match self.nodes[index].runtime.containers.get_mut(&id) {
                     None => self.report(index, &id),

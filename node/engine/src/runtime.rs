@@ -16,6 +16,8 @@ pub enum RuntimeAction {
         id: InstanceId,
         /// Its spec, whose digest is `id.digest`.
         spec: Box<ContainerSpec>,
+        /// Epoch of the lease under which it runs, which it sees as `VC_EPOCH`; `None` for an instance without a lease.
+        epoch: Option<u64>,
     },
     /// Fetch the image of an instance and create it, without running anything of it. Ends in [`Phase::Prepared`], or as a start
     /// that fails; an instance that exists is only reported.
@@ -24,6 +26,8 @@ pub enum RuntimeAction {
         id: InstanceId,
         /// Its spec, whose digest is `id.digest`.
         spec: Box<ContainerSpec>,
+        /// Epoch of the lease under which it runs, which it sees as `VC_EPOCH`; `None` for an instance without a lease.
+        epoch: Option<u64>,
     },
     /// Stop an instance within the grace, then remove it. Ends in [`Phase::Gone`].
     Remove {

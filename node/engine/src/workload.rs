@@ -154,10 +154,18 @@ impl Workload {
             let spec = || Box::new(wanted.spec.clone());
             match local.step(wanted, replaces, hold.is_some(), now) {
                 Some(Step::Prepare) => {
-                    actions.push(RuntimeAction::Prepare { id: id.clone(), spec: spec() });
+                    actions.push(RuntimeAction::Prepare {
+                        id: id.clone(),
+                        spec: spec(),
+                        epoch: None,
+                    });
                 }
                 Some(Step::Start) => {
-                    actions.push(RuntimeAction::Start { id: id.clone(), spec: spec() });
+                    actions.push(RuntimeAction::Start {
+                        id: id.clone(),
+                        spec: spec(),
+                        epoch: None,
+                    });
                 }
                 None => {}
             }

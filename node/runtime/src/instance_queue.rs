@@ -236,11 +236,11 @@ impl<B: Backend> Supervisor<B> {
         let (backend, drain, name) = (self.backend.clone(), Arc::clone(&self.drain), id.clone());
         let task = self.jobs.spawn(async move {
             match job {
-                Some(RuntimeAction::Start { id, spec }) => {
+                Some(RuntimeAction::Start { id, spec, epoch: _ }) => {
                     drain.forget(&id);
                     backend.start(id, spec, cancel).await;
                 }
-                Some(RuntimeAction::Prepare { id, spec }) => {
+                Some(RuntimeAction::Prepare { id, spec, epoch: _ }) => {
                     backend.prepare(id, spec, cancel).await
                 }
                 Some(RuntimeAction::Remove { id, grace_ms }) => {

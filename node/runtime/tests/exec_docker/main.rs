@@ -64,8 +64,11 @@ impl Host {
         };
         let instance =
             InstanceId { slot: "shop/web.1".parse().expect("a slot"), digest: spec.digest() };
-        runtime
-            .perform(RuntimeAction::Start { id: instance.clone(), spec: Box::new(spec.clone()) });
+        runtime.perform(RuntimeAction::Start {
+            id: instance.clone(),
+            spec: Box::new(spec.clone()),
+            epoch: None,
+        });
         let mut host = Self { runtime, events, instance, _engine: engine };
         host.until(|phase| matches!(phase, Phase::Running { .. })).await;
         host

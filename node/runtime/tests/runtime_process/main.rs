@@ -52,7 +52,11 @@ impl Host {
 
     fn start(&self, slot: &str, spec: &ContainerSpec) -> InstanceId {
         let id = InstanceId { slot: slot.parse().expect("a slot"), digest: spec.digest() };
-        self.runtime.perform(RuntimeAction::Start { id: id.clone(), spec: Box::new(spec.clone()) });
+        self.runtime.perform(RuntimeAction::Start {
+            id: id.clone(),
+            spec: Box::new(spec.clone()),
+            epoch: None,
+        });
         id
     }
 
