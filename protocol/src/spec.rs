@@ -44,9 +44,10 @@ pub struct ServiceSpec {
     /// Services of the same project that an instance waits for before it starts.
     #[serde(default, skip_serializing_if = "is_default")]
     pub depends_on: BTreeMap<Name, Dependency>,
-    /// Behaviour during a network partition.
+    /// Behaviour during a network partition; `None` for the default of [`is_exclusive`](Self::is_exclusive). A member from before
+    /// `exclusive` holds a service that says it, and leaves out an `available` when it writes the service anew.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub on_partition: OnPartition,
+    pub on_partition: Option<OnPartition>,
     /// Published ports. Changing them does not replace instances.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ports: Vec<Port>,
@@ -63,10 +64,20 @@ pub struct ServiceSpec {
 }
 
 impl ServiceSpec {
-    /// Returns whether an update starts the new instance before it stops the old one: as configured, otherwise if the
-    /// instances share no writable mount.
+    /// Returns whether each slot has at most one instance at any time, under a lease: as configured, otherwise if a named volume
+    /// is mounted writable.
+    pub fn is_exclusive(&self) -> bool {
+        match self.on_partition {
+            Some(said) => said == OnPartition::Exclusive,
+            None => self.written_volumes().next().is_some(),
+        }
+    }
+
+    /// Returns whether an update starts the new instance before it stops the old one: never for an exclusive service, else as
+    /// configured, otherwise if the instances share no writable mount.
     pub fn starts_first(&self) -> bool {
         match self.update.order {
+            _ if self.is_exclusive() => false,
             Some(order) => order == UpdateOrder::StartFirst,
             None => !self.container.mounts.iter().any(Mount::is_shared),
         }
@@ -76,6 +87,14 @@ impl ServiceSpec {
     pub fn volumes(&self) -> impl Iterator<Item = &Name> {
         self.container.mounts.iter().filter_map(|mount| match mount {
             Mount::Volume { name, .. } => Some(name),
+            _ => None,
+        })
+    }
+
+    /// Returns the named volumes that are mounted writable.
+    pub fn written_volumes(&self) -> impl Iterator<Item = &Name> {
+        self.container.mounts.iter().filter_map(|mount| match mount {
+            Mount::Volume { name, read_only: false, .. } => Some(name),
             _ => None,
         })
     }
@@ -344,14 +363,24 @@ pub enum Dependency {
     ServiceCompletedSuccessfully,
 }
 
-/// The behaviour of a service during a network partition. `exclusive` (at most one instance at a time, by a lease) is not
-/// supported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// The behaviour of a service during a network partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnPartition {
     /// Each side of the partition runs it.
-    #[default]
     Available,
+    /// At most one instance of a slot at any time: it runs only while its node holds a lease that most voters granted.
+    Exclusive,
+}
+
+impl OnPartition {
+    /// Returns the word of specs, rows and Compose files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::Exclusive => "exclusive",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -378,6 +407,43 @@ mod tests {
         let fields: Vec<&String> = json.as_object().expect("an object").keys().collect();
         assert_eq!(fields, ["container", "update"]);
         assert_eq!(json["container"], json!({"image": "", "stop_grace_ms": 0}));
+    }
+
+    fn with_volume(on_partition: Option<&str>, read_only: bool) -> ServiceSpec {
+        let volume = json!({"volume": {"name": "data", "target": "/data", "read_only": read_only}});
+        let mut spec = json!({"container": {"image": "db:1", "mounts": [volume]}});
+        if let Some(word) = on_partition {
+            spec["on_partition"] = json!(word);
+        }
+        serde_json::from_value(spec).expect("a spec")
+    }
+
+    #[test]
+    fn a_service_is_exclusive_where_it_says_so_or_writes_a_volume() {
+        let cases = [
+            (None, false, true),
+            (None, true, false),
+            (Some("available"), false, false),
+            (Some("available"), true, false),
+            (Some("exclusive"), false, true),
+            (Some("exclusive"), true, true),
+        ];
+        for (said, read_only, exclusive) in cases {
+            let mut spec = with_volume(said, read_only);
+            assert_eq!(spec.is_exclusive(), exclusive, "{said:?} {read_only}");
+            spec.update.order = Some(UpdateOrder::StartFirst);
+            assert_eq!(spec.starts_first(), !exclusive, "{said:?} {read_only}");
+        }
+        assert!(!ServiceSpec::default().is_exclusive());
+        assert!(ServiceSpec::default().starts_first());
+    }
+
+    #[test]
+    fn what_is_said_about_partitions_is_written_and_what_is_not_said_is_not() {
+        for said in [None, Some("available"), Some("exclusive")] {
+            let json = serde_json::to_value(with_volume(said, false)).expect("JSON");
+            assert_eq!(json.get("on_partition"), said.map(|it| json!(it)).as_ref());
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
                 false => number("-"),
             },
             text(row.ports.join(", ")),
-            text(on_partition(row)),
+            text(row.on_partition.as_str()),
             text(ago(style.now, row.updated)),
             text(rollout(row)),
         ]
@@ -98,12 +98,6 @@ pub(crate) fn versions(rows: &[VersionRow], style: Style) -> String {
         ]
     });
     table(&["VERSION", "DEPLOYED", "BY", "IMAGE", "STATE", "CHANGES"], cells, style)
-}
-
-fn on_partition(row: &ServiceRow) -> &'static str {
-    match row.on_partition {
-        vc_protocol::spec::OnPartition::Available => "available",
-    }
 }
 
 /// Renders `vc ps`.

@@ -12,7 +12,7 @@ use vc_protocol::control::{
 };
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
-use vc_protocol::spec::{Deployment, Port, Publish, port_of_address};
+use vc_protocol::spec::{Deployment, OnPartition, Port, Publish, port_of_address};
 use vc_protocol::token::{Scope, SigningKey};
 use vc_protocol::{
     ClusterId, InstanceId, Millis, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey,
@@ -157,7 +157,10 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
                 _ => false,
             }),
             has_healthcheck: checked || count(key, &is_checked) > 0,
-            on_partition: spec.on_partition,
+            on_partition: match spec.is_exclusive() {
+                true => OnPartition::Exclusive,
+                false => OnPartition::Available,
+            },
             revision: record.revision,
             updated: record.updated,
             ports: spec.ports.iter().map(ToString::to_string).collect(),

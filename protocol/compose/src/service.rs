@@ -170,7 +170,7 @@ fn pull_policy(at: &At<'_>) {
 
 /// The values of `x-vc`: settings beyond Compose.
 struct Extension {
-    on_partition: OnPartition,
+    on_partition: Option<OnPartition>,
     placement: PlacementPolicy,
     /// `None`: ports are not published.
     publish: Option<Publish>,
@@ -180,7 +180,7 @@ struct Extension {
 impl Default for Extension {
     fn default() -> Self {
         Self {
-            on_partition: OnPartition::Available,
+            on_partition: None,
             placement: PlacementPolicy::Auto,
             publish: Some(Publish::Cluster),
             proxy_protocol: None,
@@ -193,9 +193,12 @@ fn extension(at: &At<'_>) -> Extension {
     let mut found = Extension::default();
     if let Some(at) = fields.take("on_partition") {
         match at.text() {
-            None | Some("available") => {}
-            Some("exclusive") => at.invalid("exclusive is not supported yet"),
-            Some(other) => at.invalid(format!("'{other}' is not known: write available")),
+            None => {}
+            Some("available") => found.on_partition = Some(OnPartition::Available),
+            Some("exclusive") => found.on_partition = Some(OnPartition::Exclusive),
+            Some(other) => {
+                at.invalid(format!("'{other}' is not known: write exclusive or available"))
+            }
         }
     }
     if let Some(at) = fields.take("placement") {

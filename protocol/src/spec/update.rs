@@ -10,7 +10,8 @@ use crate::Millis;
 pub struct UpdatePolicy {
     /// Number of slots that are updated at a time; 0 for all at once.
     pub parallelism: u32,
-    /// Whether the new or the old instance goes first; `None` for the default of [`ServiceSpec::starts_first`](crate::spec::ServiceSpec::starts_first).
+    /// Whether the new or the old instance goes first; `None` for the default of
+    /// [`ServiceSpec::starts_first`](crate::spec::ServiceSpec::starts_first).
     pub order: Option<UpdateOrder>,
     /// Delay from one instance becoming available to the next update.
     pub delay_ms: Millis,

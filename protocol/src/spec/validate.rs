@@ -6,7 +6,7 @@ use std::fmt::Display;
 
 use super::{
     Attribute, Constraint, ContainerSpec, FileKind, FileMount, Healthcheck, Mount, Port,
-    PortProtocol, ServiceSpec, Settings, share_an_address,
+    PortProtocol, ServiceSpec, Settings, UpdateOrder, share_an_address,
 };
 use crate::Millis;
 use crate::image::Digest;
@@ -59,6 +59,8 @@ impl ServiceSpec {
             let fits = port.proxy_protocol.is_none() || port.protocol == PortProtocol::Tcp;
             check(fits, &"ports", "have a PROXY protocol header on UDP")?;
         }
+        let in_turn = !self.is_exclusive() || self.update.order != Some(UpdateOrder::StartFirst);
+        check(in_turn, &"update.order", EXCLUSIVE_STARTS_FIRST)?;
         let exposed = self.expose.iter().all(|port| port.target > 0);
         check(exposed, &"expose", "has the port 0")?;
         duration("update.delay_ms", self.update.delay_ms)?;
@@ -66,6 +68,9 @@ impl ServiceSpec {
     }
 }
 
+/// Also of a service that is exclusive by default: two instances at once would write its volume.
+const EXCLUSIVE_STARTS_FIRST: &str = "is start-first, but an exclusive service (it says so, or writes a named volume) never runs two instances of a slot: write \
+     order: stop-first, or x-vc.on_partition: available";
 const NOT_A_LINE: &str = "is empty, or has control characters";
 const HAS_NUL: &str = "contains a NUL character";
 const NOT_A_KEY: &str = "is not a key: it is empty, or has '=' or control characters";

@@ -9,7 +9,7 @@ fn defaults_are_those_of_docker() {
     let deployment = service("").unwrap();
     assert_eq!(deployment.service.to_string(), "my_app2/s");
     assert_eq!(deployment.replicas, None);
-    assert_eq!(deployment.spec.on_partition, OnPartition::Available);
+    assert_eq!(deployment.spec.on_partition, None);
     let container = deployment.spec.into_inner().container;
     // The defaults of the spec itself, which serde fills in.
     assert_eq!(container, serde_json::from_str(r#"{"image": "i"}"#).unwrap());
@@ -49,6 +49,16 @@ fn unset_variables_are_warned_about() {
     let told =
         ["ALSO", "NONE"].map(|name| format!("the variable {name} is not set: it is read as empty"));
     assert_eq!(project.warnings, told);
+}
+
+#[test]
+fn behaviour_on_a_partition_is_that_of_the_extension() {
+    let said = |yaml: &str| service(yaml).unwrap().spec.on_partition;
+    assert_eq!(said("x-vc: {on_partition: exclusive}"), Some(OnPartition::Exclusive));
+    assert_eq!(said("x-vc: {on_partition: available}"), Some(OnPartition::Available));
+    assert_eq!(said("x-vc: {on_partition: }"), None);
+    let both = "deploy: {update_config: {order: start-first}}\nx-vc: {on_partition: available}";
+    assert!(service(both).unwrap().spec.starts_first());
 }
 
 #[test]

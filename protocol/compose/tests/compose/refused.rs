@@ -43,12 +43,13 @@ fn unsupported_keys_are_refused_with_a_reason() {
 fn invalid_values_are_refused_by_path() {
     all_refused(&[
         (
-            "x-vc: {on_partition: exclusive}",
-            "services.s.x-vc.on_partition: exclusive is not supported yet",
+            "deploy: {update_config: {order: start-first}}\nx-vc: {on_partition: exclusive}",
+            "services.s: update.order is start-first, but an exclusive service (it says so, or writes a named volume) never \
+             runs two instances of a slot: write order: stop-first, or x-vc.on_partition: available",
         ),
         (
             "x-vc: {on_partition: maybe}",
-            "services.s.x-vc.on_partition: 'maybe' is not known: write available",
+            "services.s.x-vc.on_partition: 'maybe' is not known: write exclusive or available",
         ),
         (
             "x-vc: {on_partitions: x}",

@@ -146,6 +146,7 @@ fn a_spec_that_breaks_a_rule_is_refused_with_its_field() {
         ("/expose/0/target", json!(0), "expose has the port 0"),
         ("/expose", json!(ports), "ports and expose have more"),
         ("/update/delay_ms", json!(u64::MAX), "update.delay_ms is longer"),
+        ("/update", json!({"order": "start-first"}), "update.order is start-first, but"),
         ("/update", json!({"monitor_ms": year}), "update.monitor_ms is longer"),
     ];
     for (pointer, value, expected) in cases {
