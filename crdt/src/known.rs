@@ -29,7 +29,8 @@ impl KnownVersions {
     /// Returns the newest versions.
     pub fn supports(&self) -> Supports {
         let plan = self.rules.last().map_or(1, |rules| rules.version);
-        Supports { schema: self.cluster.version().max(self.node.version()), plan }
+        let schema = self.cluster.version().max(self.node.version());
+        Supports { schema, plan, prepares: true }
     }
 
     /// Returns the rules of a version of placement, or the next older ones that are known.

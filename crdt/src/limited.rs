@@ -146,6 +146,8 @@ mod tests {
                     lamport: 1,
                     since: 1,
                     available: true,
+                    prepared: false,
+                    restarted_unhealthy: false,
                 };
                 let order = MoveOrder { from: id, to: id, lamport: 2 };
                 cluster.moves.insert(slot.clone(), order);

@@ -73,4 +73,12 @@ pub struct Claim {
     /// [`UpdatePolicy`](crate::spec::UpdatePolicy). A rollout waits for it.
     #[serde(default)]
     pub available: bool,
+    /// Whether it is not started yet and nothing that can fail beforehand keeps it from being: its image is there and its
+    /// container is made. With stop first, the node that runs the instance before it waits for this where the node that makes the
+    /// claim [`prepares`](crate::Supports::prepares).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prepared: bool,
+    /// Whether it was started anew as its healthcheck failed, and has not been healthy since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restarted_unhealthy: bool,
 }

@@ -44,7 +44,7 @@ impl std::fmt::Display for ProtocolVersions {
     }
 }
 
-/// The versions that a node supports. In effect is the lowest that any node which is up supports.
+/// What a node supports. Of versions, in effect is the lowest that any node which is up supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Supports {
@@ -52,12 +52,16 @@ pub struct Supports {
     pub schema: u32,
     /// Newest version of placement.
     pub plan: u32,
+    /// Whether it prepares an instance before another node stops the one that it replaces, and says so in its
+    /// [claim](crate::instance::Claim::prepared).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub prepares: bool,
 }
 
 impl Default for Supports {
     /// Returns the versions of a node that does not state them: the first of each.
     fn default() -> Self {
-        Self { schema: first(), plan: first() }
+        Self { schema: first(), plan: first(), prepares: false }
     }
 }
 
@@ -65,7 +69,11 @@ impl Supports {
     /// Returns what two nodes have in common.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self { schema: self.schema.min(other.schema), plan: self.plan.min(other.plan) }
+        Self {
+            schema: self.schema.min(other.schema),
+            plan: self.plan.min(other.plan),
+            prepares: self.prepares && other.prepares,
+        }
     }
 }
 

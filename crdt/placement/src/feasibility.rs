@@ -4,11 +4,11 @@ use std::fmt;
 
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{Attribute, Constraint, ContainerSpec, FileKind, Mount, Port, Settings};
-use vc_protocol::{ServiceKey, VolumeKey};
+use vc_protocol::{NodeId, ServiceKey, VolumeKey};
 
 use crate::allocation::NodeAllocation;
-use crate::input::Node;
-use crate::order::Service;
+use crate::input::{Node, PlanInput};
+use crate::order::{Service, services};
 use crate::ports::PortHolder;
 use crate::volumes::{VolumeAffinity, VolumeHolder, Volumes};
 
@@ -58,6 +58,15 @@ pub(crate) enum Infeasible<'a> {
         /// The slot that has it; `None` if it is of another project, whose services are not named.
         holder: Option<PortHolder<'a>>,
     },
+}
+
+/// Returns whether a node may run a service beside what it runs, whatever room it has and whichever volumes it holds: it is up and
+/// not draining, its platform and runtime fit, and it meets the constraints. `false` for an unknown node or service.
+pub fn may_run(input: &PlanInput, service: &ServiceKey, node: NodeId) -> bool {
+    let services = services(input);
+    let service = services.iter().find(|it| it.key == service);
+    let node = input.nodes.get(&node).map(|it| NodeAllocation::new(node, it));
+    service.zip(node).is_some_and(|(service, node)| check_node(service, &node).is_ok())
 }
 
 /// Checks that the node holds the volumes of the service, as far as they have a node.

@@ -80,6 +80,7 @@ mod score;
 mod volumes;
 
 pub use decision::{Move, Placement, Plan, Refusal, Relocation};
+pub use feasibility::may_run;
 pub use input::{ClaimView, Node, PlanInput, ServiceDemand};
 pub use plan::plan;
 pub use rebalance::rebalance;

@@ -174,7 +174,7 @@ fn a_store_with_one_more_map_is_held_and_written_by_no_one() {
             Replica::load(key, id, cluster, KnownVersions::default(), vec![certificate()], vec![])
                 .expect("a replica")
                 .replica;
-        let supports = Supports { schema, plan: 1 };
+        let supports = Supports { schema, ..Supports::default() };
         let state = NodeState { info: Some(info(supports)), ..NodeState::default() };
         let change = author.start_generation(&state, 0, schema.into()).expect("written");
         let changes = change.into_iter().collect();
@@ -255,7 +255,7 @@ fn the_newest_schema_is_used_when_every_member_supports_it() {
         loaded.expect("a replica").replica
     };
     let says = |replica: &mut Replica, schema| {
-        let info = info(Supports { schema, plan: 1 });
+        let info = info(Supports { schema, ..Supports::default() });
         let state = NodeState { info: Some(info), ..NodeState::default() };
         replica.start_generation(&state, 0, 1).expect("written").expect("a change")
     };

@@ -15,11 +15,26 @@ use crate::rollout::{Rollout, Version};
 pub(crate) struct Desired {
     pub(crate) spec: ContainerSpec,
     pub(crate) digest: String,
-    /// What it waits for before it starts; empty if nothing.
+    /// What its service depends on and it waits for before it starts; empty if nothing.
     pub(crate) waits_for: String,
+    /// Which node it waits for, that is to stop an instance of the slot first: "waits for n1 to stop it"; empty if none.
+    pub(crate) stops_elsewhere: String,
     /// Whether the old instance runs until this one is available.
     pub(crate) starts_first: bool,
     pub(crate) update: UpdatePolicy,
+}
+
+impl Desired {
+    /// Returns whether it waits for something before it starts.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waits_for.is_empty() || !self.stops_elsewhere.is_empty()
+    }
+
+    /// Returns what it waits for before it starts; empty if nothing.
+    pub(crate) fn waits(&self) -> String {
+        let all = [self.waits_for.as_str(), self.stops_elsewhere.as_str()];
+        all.into_iter().filter(|it| !it.is_empty()).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Returns what is to run in each slot that the plan gives to `node`.
@@ -38,7 +53,8 @@ pub(crate) fn desired(view: &View, node: NodeId) -> BTreeMap<Slot, Desired> {
         let wanted = Desired {
             spec: spec.container.clone(),
             digest: digest.clone(),
-            waits_for: waits_for(view, node, slot, spec),
+            waits_for: waits_for(view, slot, spec),
+            stops_elsewhere: stops_elsewhere(view, node, slot, spec),
             starts_first: spec.starts_first(),
             update: spec.update.clone(),
         };
@@ -47,9 +63,9 @@ pub(crate) fn desired(view: &View, node: NodeId) -> BTreeMap<Slot, Desired> {
     desired
 }
 
-/// Returns what an instance of `node` waits for before it starts; empty if nothing. `depends_on` orders a deployment: once
-/// its update has ended, an instance that is replaced or added waits for no other service.
-fn waits_for(view: &View, node: NodeId, slot: &Slot, spec: &ServiceSpec) -> String {
+/// Returns the services that an instance waits for before it starts; empty if none. `depends_on` orders a deployment: once its
+/// update has ended, an instance that is replaced or added waits for no other service.
+fn waits_for(view: &View, slot: &Slot, spec: &ServiceSpec) -> String {
     let has_ended = view.updates.contains_key(&slot.service);
     let unmet = spec.depends_on.iter().filter(|(name, condition)| {
         if has_ended {
@@ -64,24 +80,25 @@ fn waits_for(view: &View, node: NodeId, slot: &Slot, spec: &ServiceSpec) -> Stri
             Dependency::ServiceCompletedSuccessfully => claim.state == InstanceState::Completed,
         })
     });
-    let mut waits: Vec<String> = unmet
-        .map(|(name, condition)| match condition {
-            Dependency::ServiceStarted => format!("waits for {name} to run"),
-            Dependency::ServiceHealthy => format!("waits for {name} to be healthy"),
-            Dependency::ServiceCompletedSuccessfully => {
-                format!("waits for {name} to complete")
-            }
-        })
-        .collect();
-    if !spec.starts_first() {
-        let elsewhere = view.claims_on(slot).find(|(other, _, claim)| {
-            *other != node && (claim.state.is_running() || claim.state == InstanceState::Stopping)
-        });
-        waits.extend(
-            elsewhere.map(|(node, ..)| format!("waits for {} to stop it", view.name(node))),
-        );
-    }
-    waits.join(", ")
+    let waits = unmet.map(|(name, condition)| match condition {
+        Dependency::ServiceStarted => format!("waits for {name} to run"),
+        Dependency::ServiceHealthy => format!("waits for {name} to be healthy"),
+        Dependency::ServiceCompletedSuccessfully => format!("waits for {name} to complete"),
+    });
+    waits.collect::<Vec<_>>().join(", ")
+}
+
+/// Returns which other node is to stop an instance of the slot before `node` starts one; empty if none, as with start first.
+fn stops_elsewhere(view: &View, node: NodeId, slot: &Slot, spec: &ServiceSpec) -> String {
+    let is_there =
+        |claim: &Claim| claim.state.is_running() || claim.state == InstanceState::Stopping;
+    let other = match spec.starts_first() {
+        true => None,
+        false => view.claims_on(slot).find(|(other, _, claim)| *other != node && is_there(claim)),
+    };
+    other.map_or_else(String::new, |(other, ..)| {
+        format!("waits for {} to stop it", view.name(other))
+    })
 }
 
 /// Returns the claims of up nodes on a service of the same project.

@@ -187,6 +187,8 @@ mod tests {
             lamport: 0,
             since: 0,
             available: true,
+            prepared: false,
+            restarted_unhealthy: false,
         };
         nodes.get_mut(&node(3)).expect("loft").claims.insert(web.instance.clone(), claim);
         let claimed = view(&state, &nodes);

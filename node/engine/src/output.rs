@@ -19,17 +19,9 @@ pub(crate) fn unhealthy(said: &str) -> String {
     if said.is_empty() { UNHEALTHY.to_owned() } else { format!("{UNHEALTHY}: {said}") }
 }
 
-/// How the reason of an instance begins that was started anew, as it was unhealthy.
-const RESTARTED_UNHEALTHY: &str = "restarted, as it was unhealthy: ";
-
 /// Returns the reason of an instance that was started anew, as it was unhealthy for this reason.
 pub(crate) fn restarted_unhealthy(reason: &str) -> String {
-    format!("{RESTARTED_UNHEALTHY}{reason}")
-}
-
-/// Returns whether an instance with this reason was started anew, as it was unhealthy, and is not healthy yet.
-pub(crate) fn is_restarted_unhealthy(reason: &str) -> bool {
-    reason.starts_with(RESTARTED_UNHEALTHY)
+    format!("restarted, as it was unhealthy: {reason}")
 }
 
 /// Returns the end of a reason: the instance starts again in so many seconds.

@@ -207,6 +207,7 @@ fn older(view: &View) -> Vec<String> {
     let newest = infos().fold(Supports::default(), |newest, NodeInfo { supports, .. }| Supports {
         schema: newest.schema.max(supports.schema),
         plan: newest.plan.max(supports.plan),
+        prepares: newest.prepares || supports.prepares,
     });
     let older = infos().filter(|info| info.supports.and(newest) != newest);
     older

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{NodeState, UpdateResult, View, VolumeRecord};
+use vc_placement::may_run;
 use vc_protocol::control::RolloutState;
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::{Orphans, RuntimeKind};
@@ -254,9 +255,9 @@ fn demote_stale_claims(claims: &mut BTreeMap<InstanceId, Claim>, all: &[Observed
     }
 }
 
-/// Returns the slots whose instances keep running on `node` although the plan gives them to another one, because that one
-/// does not run them yet. On a drained node these include slots that no other node can take. Slots that are moved because
-/// the node lacks room are not among them.
+/// Returns the slots whose instances keep running on `node` although the plan gives them to another one, because that one is not
+/// ready to take over: with start first its instance is not available, with stop first it is not prepared. On a drained node
+/// these include slots that no other node can take. Slots that are moved because the node lacks room are not among them.
 fn handover(view: &View, node: NodeId, claims: &BTreeMap<InstanceId, Claim>) -> BTreeSet<Slot> {
     let draining = view.cluster.drained.get(&node).copied().unwrap_or(false);
     let ordered_to_move =
@@ -264,14 +265,25 @@ fn handover(view: &View, node: NodeId, claims: &BTreeMap<InstanceId, Claim>) -> 
     let keeps_running = |slot: &Slot| match view.plan.placements.get(slot) {
         Some(placement) if placement.node == node => false,
         Some(placement) => {
-            let mut claims = view.claims_on(slot);
-            (draining || ordered_to_move(slot))
-                && view.spec(&slot.service).is_some_and(|spec| spec.starts_first())
-                && !claims.any(|(other, _, claim)| other == placement.node && claim.available)
+            (ordered_to_move(slot) || !may_run(&view.input, &slot.service, node))
+                && !takes_over(view, slot, placement.node)
         }
         None => draining && view.plan.unplaced.contains_key(slot),
     };
     claims.keys().map(|id| &id.slot).filter(|slot| keeps_running(slot)).cloned().collect()
+}
+
+/// Returns whether an instance of a slot may be stopped, as the successor of its node is ready to take over.
+fn takes_over(view: &View, slot: &Slot, successor: NodeId) -> bool {
+    let Some(spec) = view.spec(&slot.service) else { return true };
+    let mut claims = view.claims_on(slot).filter(|(node, ..)| *node == successor);
+    if spec.starts_first() {
+        return claims.any(|(.., claim)| claim.available);
+    }
+    let info = view.nodes.get(&successor).and_then(|state| state.info.as_ref());
+    // An older version prepares nothing before this node has stopped the instance.
+    !info.is_some_and(|info| info.supports.prepares)
+        || claims.any(|(.., claim)| claim.prepared || claim.state.is_running())
 }
 
 /// Returns the named volumes that a service mounts.
@@ -291,6 +303,57 @@ mod tests {
     use vc_protocol::spec::{ServiceSpec, UpdateOrder};
 
     use super::*;
+
+    #[test]
+    fn a_slot_does_not_wait_for_an_older_node_to_prepare_it() {
+        let id = |byte| {
+            let key = Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes");
+            NodeId::of(&key.public()).expect("ed25519")
+        };
+        let (here, there) = (id(1), id(2));
+        let slot: Slot = "shop/db.1".parse().expect("a slot");
+        let stays = |prepares: bool, prepared: Option<bool>| {
+            let mut spec = ServiceSpec::default();
+            spec.update.order = Some(UpdateOrder::StopFirst);
+            let instance = InstanceId { slot: slot.clone(), digest: spec.container.digest() };
+            let record = ServiceRecord {
+                spec: spec.into(),
+                previous: None,
+                revision: 1,
+                updated: 1,
+                deployed_by: "ada".to_owned(),
+            };
+            let mut cluster = ClusterState::default();
+            cluster.services.insert(slot.service.clone(), record.into());
+            cluster.drained.insert(here, true);
+            let state = |name: &str, claim: Option<Claim>| {
+                let mut info = NodeInfo::for_tests(name);
+                info.supports.prepares = prepares;
+                let claims = claim.map(|claim| (instance.clone(), claim)).into_iter().collect();
+                NodeState { incarnation: 1, info: Some(info), claims, ..NodeState::default() }
+            };
+            let claim = |state: InstanceState, prepared: bool| Claim {
+                state,
+                reason: String::new(),
+                address: String::new(),
+                restarts: 0,
+                lamport: 1,
+                since: 1,
+                available: false,
+                prepared,
+                restarted_unhealthy: false,
+            };
+            let ours = state("n1", Some(claim(InstanceState::Running, false)));
+            let theirs = state("n2", prepared.map(|it| claim(InstanceState::Pending, it)));
+            let claims = ours.claims.clone();
+            let nodes = BTreeMap::from([(here, ours), (there, theirs)]);
+            let view = View::from_states(cluster, nodes, &KnownVersions::default());
+            handover(&view, here, &claims).contains(&slot)
+        };
+        assert!(stays(true, None) && stays(true, Some(false)));
+        assert!(!stays(true, Some(true)));
+        assert!(!stays(false, None) && !stays(false, Some(false)));
+    }
 
     #[test]
     fn a_process_that_finds_its_port_taken_is_told_to_stop_first() {

@@ -10,8 +10,6 @@ use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{Expose, Port, PortProtocol};
 use vc_protocol::{InstanceId, Name, NodeId, ServiceKey};
 
-use crate::output::is_restarted_unhealthy;
-
 /// The routing table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Routes {
@@ -161,9 +159,8 @@ fn is_unhealthy(view: &View, service: &ServiceKey) -> bool {
         .filter(|(id, claim)| id.slot.service == *service && claim.state != InstanceState::Stopping)
         .peekable();
     claims.peek().is_some()
-        && claims.all(|(_, claim)| {
-            claim.state == InstanceState::Unhealthy || is_restarted_unhealthy(&claim.reason)
-        })
+        && claims
+            .all(|(_, claim)| claim.state == InstanceState::Unhealthy || claim.restarted_unhealthy)
 }
 
 #[cfg(test)]
@@ -208,6 +205,8 @@ mod tests {
                 lamport: 1,
                 since: 1,
                 available: false,
+                prepared: false,
+                restarted_unhealthy: false,
             };
             state.claims.insert(id.parse().expect("an instance"), claim);
         }
@@ -289,9 +288,7 @@ mod tests {
                 ids.iter().zip(states).map(|(id, it)| (id.as_str(), *it, "10.0.0.1")).collect();
             let mut view = view(vec![("shop/web", spec.clone())], &claims);
             for claim in view.nodes.values_mut().flat_map(|state| state.claims.values_mut()) {
-                if claim.state == Starting {
-                    claim.reason = crate::output::restarted_unhealthy("its healthcheck fails");
-                }
+                claim.restarted_unhealthy = claim.state == Starting;
             }
             Routes::of(&view).services[&key("shop/web")].is_unhealthy
         };

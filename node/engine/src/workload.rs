@@ -1,9 +1,10 @@
 //! The instances of this node: compares what runs with what should run.
 //!
 //! A slot has one desired instance, and for a while one more: with *start first*, the old instance runs until its successor,
-//! here or on another node, is available; with *stop first*, until its successor here is prepared to be started.
+//! here or on another node, is available; with *stop first*, until its successor is prepared to be started.
 
 mod instance;
+mod missing_image;
 #[cfg(test)]
 #[allow(clippy::expect_used, reason = "tests")]
 mod tests;
@@ -141,8 +142,9 @@ impl Workload {
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
             let (node, hold) = (self.node, hold(&slot.service).or(fault));
             // With stop first, the old instance must be gone: it may use the volume.
-            let replaces = !wanted.starts_first && claims_of_slot(&claims, slot).next().is_some();
-            let is_held = hold.is_some() && replaces && !self.local.contains_key(&id);
+            let is_here = !wanted.starts_first && claims_of_slot(&claims, slot).next().is_some();
+            let replaces = is_here || !wanted.stops_elsewhere.is_empty();
+            let is_held = hold.is_some() && is_here && !self.local.contains_key(&id);
             // It is being removed, and starts again when it is gone.
             if claims.contains_key(&id) || is_held {
                 continue;
@@ -172,7 +174,10 @@ impl Workload {
             local.update_availability(wanted, now);
             let (state, reason) = local.describe(wanted, hold, now);
             local.show(node, &id, state, reason, clock);
-            claims.insert(id, local.claim(lamport));
+            let mut claim = local.claim(lamport);
+            // One that runs need not say it.
+            claim.prepared = !state.is_running() && local.is_ready(wanted);
+            claims.insert(id, claim);
         }
         (actions, claims)
     }
@@ -196,9 +201,7 @@ impl Workload {
                         InstanceId { slot: id.slot.clone(), digest: wanted.digest.clone() };
                     match wanted.starts_first {
                         true => !available(&successor),
-                        false => {
-                            !is(&successor, Local::is_prepared) || !wanted.waits_for.is_empty()
-                        }
+                        false => !is(&successor, Local::is_prepared) || wanted.is_waiting(),
                     }
                 }
                 None => handover.contains(&id.slot),

@@ -106,6 +106,8 @@ mod tests {
                 restarts: 0,
                 since: 1,
                 available: true,
+                prepared: false,
+                restarted_unhealthy: false,
             };
             desk.claims.insert(InstanceId { slot, digest: spec.container_digest() }, claim);
             let record = ServiceRecord {

@@ -43,7 +43,7 @@ fn released() -> KnownVersions {
 
 /// Returns the newest versions of schema and plan that are known.
 fn of(knows: KnownVersions) -> (u32, u32) {
-    let Supports { schema, plan } = knows.supports();
+    let Supports { schema, plan, .. } = knows.supports();
     (schema, plan)
 }
 

@@ -106,6 +106,8 @@ impl World {
             lamport: 1,
             since: 1,
             available: false,
+            prepared: false,
+            restarted_unhealthy: false,
         };
         let id = format!("{slot}@{digest}").parse().expect("an instance");
         self.node(n).claims.insert(id, claim);

@@ -117,6 +117,8 @@ impl Cluster {
             restarts: 0,
             since: 10,
             available: true,
+            prepared: false,
+            restarted_unhealthy: false,
         };
         let claims = &mut self.nodes.get_mut(&node(number)).expect("a member").claims;
         claims.insert(InstanceId { slot, digest }, claim);

@@ -8,6 +8,7 @@ use crate::desired::Desired;
 use crate::interface::Clock;
 use crate::output;
 use crate::runtime::{InstanceId, Observed, Phase};
+use crate::workload::missing_image::MissingImage;
 
 /// An action without a visible effect is requested again after this time.
 const REPEAT: Millis = 60_000;
@@ -20,11 +21,6 @@ const STABLE: Millis = 30_000;
 const STAGGER: Millis = 2_000;
 /// The most that a replica waits for those before it.
 const MAX_STAGGER: Millis = 30_000;
-
-/// An image that was not found is looked for again after this time, then after twice as long each time, up to [`MAX_PAUSE`].
-const LOOK_FOR_IMAGE: Millis = 5_000;
-/// For how long an image may not be found before its instance has failed, and with it an update. It is looked for further.
-const IMAGE_DEADLINE: Millis = 120_000;
 
 /// Grace for instances from before the start whose spec is not known: Docker's default.
 const DEFAULT_GRACE: Millis = 10_000;
@@ -39,8 +35,8 @@ pub(super) struct Local {
     removing: bool,
     /// Whether it is removed to be started anew, as it was unhealthy.
     replacing: bool,
-    /// Why it was started anew, until it is healthy again; empty if it was not.
-    replaced: String,
+    /// Why it was started anew as it was unhealthy, until it is healthy again.
+    replaced: Option<String>,
     /// Since when it is available, by the monotonic clock.
     available_since: Option<Millis>,
     /// Time from SIGTERM to SIGKILL; `None` before this engine knows its spec.
@@ -70,19 +66,6 @@ pub(super) struct Local {
     node_fault: bool,
     /// Whether it has run since the start of this node.
     has_run: bool,
-}
-
-/// An image that was looked for in vain.
-#[derive(Debug, Clone)]
-struct MissingImage {
-    /// When it was looked for first.
-    since: Millis,
-    /// How often.
-    tries: u32,
-    /// Where, as first reported: the reason must not change with every try, or the document would.
-    reason: String,
-    /// Whether [`IMAGE_DEADLINE`] has passed.
-    is_overdue: bool,
 }
 
 /// What an instance needs of the runtime.
@@ -115,7 +98,10 @@ impl Local {
             asked: None,
             removing: false,
             replacing: false,
-            replaced: String::new(),
+            replaced: old.as_ref().and_then(|claim| {
+                let runs = claim.state == InstanceState::Running;
+                (runs && claim.restarted_unhealthy).then(|| claim.reason.clone())
+            }),
             available_since: None,
             grace_ms: None,
             failures: 0,
@@ -155,6 +141,11 @@ impl Local {
     /// Returns whether nothing that can fail beforehand keeps it from being started.
     pub(super) fn is_prepared(&self) -> bool {
         matches!(self.phase, Some(Phase::Prepared | Phase::Running { .. } | Phase::Exited { .. }))
+    }
+
+    /// Returns whether the instance that it replaces may be stopped.
+    pub(super) fn is_ready(&self, wanted: &Desired) -> bool {
+        self.is_prepared() && wanted.waits_for.is_empty()
     }
 
     /// Returns whether it is available.
@@ -245,7 +236,7 @@ impl Local {
             Phase::Running { health: Some(false), said, .. } if !goes_on => {
                 self.failed_with = output::unhealthy(said);
             }
-            Phase::Running { health: Some(true), .. } => self.replaced.clear(),
+            Phase::Running { health: Some(true), .. } => self.replaced = None,
             Phase::Prepared | Phase::Pulling { .. } | Phase::Running { .. } => {}
         }
         if !matches!(seen.phase, Phase::NoImage { .. } | Phase::Pulling { .. }) {
@@ -255,16 +246,9 @@ impl Local {
     }
 
     fn miss_image(&mut self, reason: String, now: Millis) {
-        let missing = self.missing.get_or_insert(MissingImage {
-            since: now,
-            tries: 0,
-            reason,
-            is_overdue: false,
-        });
-        missing.tries = missing.tries.saturating_add(1);
-        missing.is_overdue |= now >= missing.since.saturating_add(IMAGE_DEADLINE);
-        if missing.is_overdue {
-            self.failed_with.clone_from(&missing.reason);
+        let missing = self.missing.get_or_insert_with(|| MissingImage::new(reason, now));
+        if let Some(reason) = missing.not_found(now) {
+            reason.clone_into(&mut self.failed_with);
         }
     }
 
@@ -273,7 +257,7 @@ impl Local {
         (self.phase, self.asked, self.retry_at) = (None, None, None);
         (self.replacing, self.running_since) = (false, None);
         self.address.clear();
-        self.replaced = output::restarted_unhealthy(&self.failed_with);
+        self.replaced = Some(output::restarted_unhealthy(&self.failed_with));
     }
 
     fn is_unhealthy(&self) -> bool {
@@ -335,7 +319,7 @@ impl Local {
 
     fn shown_running(&self, health: Option<bool>, said: &str) -> (InstanceState, String) {
         match health {
-            None => (InstanceState::Running, self.replaced.clone()),
+            None => (InstanceState::Running, self.replaced.clone().unwrap_or_default()),
             Some(true) => (InstanceState::Healthy, String::new()),
             // The output may change with every check, and the document must not.
             Some(false) if self.shown.0 == InstanceState::Unhealthy => self.shown.clone(),
@@ -429,8 +413,8 @@ impl Local {
         }
     }
 
-    /// Advances its restart policy. Returns what the runtime is to do now. With `replaces`, another instance must be gone
-    /// before this one starts.
+    /// Advances its restart policy. Returns what the runtime is to do now. With `replaces`, another instance, here or on another
+    /// node, must be gone before this one starts.
     pub(super) fn step(
         &mut self,
         wanted: &Desired,
@@ -439,7 +423,7 @@ impl Local {
         now: Millis,
     ) -> Option<Step> {
         self.grace_ms = Some(wanted.spec.stop_grace_ms);
-        let may_start = !replaces && wanted.waits_for.is_empty();
+        let may_start = !replaces && !wanted.is_waiting();
         let due = match &self.phase {
             Some(Phase::Running { .. } | Phase::Pulling { .. }) => false,
             None => {
@@ -478,8 +462,7 @@ impl Local {
     fn plan_restart(&mut self, wanted: &Desired, now: Millis) {
         if let (Some(Phase::NoImage { .. }), Some(missing)) = (&self.phase, &self.missing) {
             // Not a failure of the instance, which does not count as a restart.
-            let pause = LOOK_FOR_IMAGE.saturating_mul(1 << (missing.tries.max(1) - 1).min(16));
-            self.retry_at = Some(now + pause.min(MAX_PAUSE));
+            self.retry_at = Some(now + missing.pause());
             return;
         }
         if self.phase.as_ref().is_some_and(|ended| may_restart(wanted, ended, self.failures)) {
@@ -508,19 +491,19 @@ impl Local {
             }
             _ => {}
         }
+        let waits = || (InstanceState::Pending, wanted.waits());
+        let starting = || (InstanceState::Starting, self.replaced.clone().unwrap_or_default());
+        let missing = || self.missing.as_ref().map_or_else(starting, MissingImage::shown);
         match &self.phase {
-            None if self.asked.is_none() => (InstanceState::Pending, wanted.waits_for.clone()),
-            None if self.missing.is_some() => self.shown_missing(),
-            None => (InstanceState::Starting, self.replaced.clone()),
-            // The next try, of which nothing is known yet.
+            None if self.asked.is_none() => waits(),
+            None => missing(),
+            // The next search, of which nothing is known yet.
             Some(Phase::Pulling { progress }) if progress.is_empty() && self.missing.is_some() => {
-                self.shown_missing()
+                missing()
             }
             Some(Phase::Pulling { progress }) => (InstanceState::Pulling, progress.clone()),
-            Some(Phase::Prepared) if wanted.waits_for.is_empty() => {
-                (InstanceState::Starting, String::new())
-            }
-            Some(Phase::Prepared) => (InstanceState::Pending, wanted.waits_for.clone()),
+            Some(Phase::Prepared) if wanted.is_waiting() => waits(),
+            Some(Phase::Prepared) => (InstanceState::Starting, String::new()),
             Some(Phase::Running { health, said, .. }) => {
                 let (state, reason) = self.shown_running(*health, said);
                 // Once, as above.
@@ -529,7 +512,7 @@ impl Local {
                     _ => (state, reason),
                 }
             }
-            Some(Phase::NoImage { .. }) => self.shown_missing(),
+            Some(Phase::NoImage { .. }) => missing(),
             Some(Phase::Exited { code: 0, .. }) if !restarts(wanted, 0) => {
                 (InstanceState::Completed, String::new())
             }
@@ -542,17 +525,6 @@ impl Local {
                 self.shown.clone()
             }
             Some(_) => (InstanceState::Failed, next(self.failed_with.clone())),
-        }
-    }
-
-    /// Returns the state and reason of an instance whose image is not found.
-    fn shown_missing(&self) -> (InstanceState, String) {
-        match &self.missing {
-            Some(MissingImage { is_overdue: true, reason, .. }) => {
-                (InstanceState::Failed, reason.clone())
-            }
-            Some(MissingImage { reason, .. }) => (InstanceState::Pending, reason.clone()),
-            None => (InstanceState::Starting, String::new()),
         }
     }
 
@@ -591,6 +563,8 @@ impl Local {
             address: self.address.clone(),
             restarts: self.restarts,
             since: self.since,
+            prepared: false,
+            restarted_unhealthy: self.replaced.is_some(),
         }
     }
 }

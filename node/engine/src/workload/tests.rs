@@ -35,6 +35,7 @@ impl Node {
             spec,
             digest: "d".to_owned(),
             waits_for: String::new(),
+            stops_elsewhere: String::new(),
             starts_first: true,
             update: ServiceSpec::default().update,
         };
