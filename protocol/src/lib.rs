@@ -20,6 +20,7 @@ mod id;
 pub mod identity;
 pub mod image;
 pub mod instance;
+pub mod lease;
 pub mod log;
 pub mod node;
 mod resources;
