@@ -23,6 +23,7 @@ mod schema;
 mod state;
 mod trust;
 mod view;
+mod voters;
 mod writes;
 
 pub use document::{DocumentError, Schema, SchemaChange};
@@ -38,4 +39,5 @@ pub use state::{
 };
 pub use trust::{ParseTrustKeyError, Rotation, Trust, TrustEntry, TrustKey};
 pub use view::{UpdateStatus, View, claims_of_slot};
+pub use voters::{ParseVoterKeyError, VoterEntry, VoterKey};
 pub use writes::{ClusterChange, Write};

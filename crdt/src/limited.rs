@@ -53,6 +53,7 @@ fn cluster(state: &mut ClusterState, projects: &BTreeSet<Name>) {
         joins,
         projects: policies,
         trust: _,
+        voters: _,
         history,
     } = state;
     let of = |service: &ServiceKey| projects.contains(&service.project);
@@ -148,6 +149,7 @@ mod tests {
                     available: true,
                     prepared: false,
                     restarted_unhealthy: false,
+                    epoch: None,
                 };
                 let order = MoveOrder { from: id, to: id, lamport: 2 };
                 cluster.moves.insert(slot.clone(), order);

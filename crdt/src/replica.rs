@@ -20,7 +20,7 @@ use crate::known::KnownVersions;
 use crate::membership::Membership;
 use crate::progress::Progress;
 use crate::received::{Received, Rejected, UnreadableEntry};
-use crate::schema::{AUTHORITY, HISTORY, TOKENS};
+use crate::schema::{AUTHORITY, HISTORY, TOKENS, VOTERS};
 use crate::state::{ClusterState, NodeState};
 use crate::trust::Trust;
 
@@ -295,6 +295,11 @@ impl Replica {
     /// Returns whether the cluster document has the map of replaced versions of services.
     pub fn has_history(&self) -> bool {
         self.schema() >= HISTORY
+    }
+
+    /// Returns whether the cluster document has the map of voters.
+    pub fn has_voters(&self) -> bool {
+        self.schema() >= VOTERS
     }
 
     /// Returns what this version knows.

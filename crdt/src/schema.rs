@@ -28,6 +28,11 @@ pub(crate) const CLUSTER: Schema = Schema(&[
         maps: &["history"],
         bytes: Some(include_bytes!("schema/cluster-4.change")),
     },
+    SchemaChange {
+        version: VOTERS,
+        maps: &["voters"],
+        bytes: Some(include_bytes!("schema/cluster-5.change")),
+    },
 ]);
 
 /// The version that has the maps of tokens and revocations.
@@ -38,6 +43,9 @@ pub(crate) const AUTHORITY: u32 = 3;
 
 /// The version that has the map of replaced versions of services.
 pub(crate) const HISTORY: u32 = 4;
+
+/// The version that has the map of the voters that grant leases.
+pub(crate) const VOTERS: u32 = 5;
 
 /// The node documents.
 pub(crate) const NODE: Schema = Schema(&[SchemaChange {
@@ -66,7 +74,7 @@ pub(crate) mod tests {
         bytes: Some(include_bytes!("schema/test-2.change")),
     };
     /// The version of a schema that is not released.
-    pub(crate) const NEXT: u32 = HISTORY + 1;
+    pub(crate) const NEXT: u32 = VOTERS + 1;
 
     /// A kind of document that a newer version has given a second map.
     pub(crate) const NEWER: Schema = Schema(&[FIRST, SECOND]);

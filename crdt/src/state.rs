@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vc_protocol::change::DocumentId;
 use vc_protocol::instance::Claim;
+use vc_protocol::lease::VoterSet;
 use vc_protocol::node::{Faults, Holds, NodeInfo, Orphans};
 use vc_protocol::spec::{FileId, FileKind, ProjectPolicy, ServiceSpec};
 use vc_protocol::token::{Scope, UserLimits};
@@ -18,6 +19,7 @@ use crate::document::{Document, Edit};
 use crate::history::{VersionKey, VersionRecord};
 use crate::received::{EntryError, UnreadableEntry};
 use crate::trust::{TrustEntry, TrustKey};
+use crate::voters::{self, VoterEntry, VoterKey};
 
 /// A deployed service. The number of replicas is stored separately, so that a `scale` and a `deploy` by two operators at
 /// the same time both take effect.
@@ -66,6 +68,8 @@ pub struct ClusterState {
     pub projects: BTreeMap<Name, Stored<ProjectPolicy>>,
     /// The signing keys, and the certificates that they signed for the nodes of before. Since schema 3.
     pub trust: BTreeMap<TrustKey, TrustEntry>,
+    /// The voters that grant leases, and what people want of them. Since schema 5.
+    pub voters: BTreeMap<VoterKey, VoterEntry>,
     /// Versions of services that later ones have replaced; shared, as views are cloned often. Since schema 4.
     pub history: Arc<BTreeMap<VersionKey, Stored<VersionRecord>>>,
 }
@@ -345,6 +349,7 @@ impl ClusterState {
             joins: reader.map("joins"),
             projects: reader.map("projects"),
             trust: reader.map("trust"),
+            voters: reader.map("voters"),
             history: Arc::new(reader.map("history")),
         };
         (state, reader.unreadable)
@@ -367,6 +372,7 @@ impl ClusterState {
         diff("joins", &self.joins, &desired.joins, &mut edits);
         diff("projects", &self.projects, &desired.projects, &mut edits);
         diff("trust", &self.trust, &desired.trust, &mut edits);
+        diff("voters", &self.voters, &desired.voters, &mut edits);
         if !Arc::ptr_eq(&self.history, &desired.history) {
             diff("history", &self.history, &desired.history, &mut edits);
         }
@@ -378,6 +384,21 @@ impl ClusterState {
         let user = RevocationKey::User(user.to_owned());
         self.revocations.contains_key(&RevocationKey::Token(id.to_owned()))
             || self.revocations.get(&user).is_some_and(|it| issued <= it.before)
+    }
+
+    /// Returns the present voters; `None` before the first were chosen.
+    pub fn voter_set(&self) -> Option<&VoterSet> {
+        voters::present(&self.voters)
+    }
+
+    /// Returns the nodes that a person wants as voters, or does not want.
+    pub fn voter_wishes(&self, wanted: bool) -> BTreeSet<NodeId> {
+        voters::wishes(&self.voters, wanted)
+    }
+
+    /// Makes a set the present one.
+    pub fn set_voters(&mut self, set: VoterSet) {
+        voters::add(&mut self.voters, set);
     }
 
     /// Returns how many nodes have joined with a token.

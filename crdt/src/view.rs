@@ -13,7 +13,7 @@ use crate::held::Held;
 use crate::known::KnownVersions;
 use crate::liveness;
 use crate::replica::Replica;
-use crate::schema::HISTORY;
+use crate::schema::{HISTORY, VOTERS};
 use crate::state::{ClusterState, MoveOrder, NodeState, ServiceRecord};
 use crate::trust::Trust;
 
@@ -44,6 +44,8 @@ pub struct View {
     pub rules: Rules,
     /// Whether the cluster document can hold replaced versions of services.
     pub has_history: bool,
+    /// Whether the cluster document can hold the voters that grant leases.
+    pub has_voters: bool,
 }
 
 /// How the last update of a service ended.
@@ -61,8 +63,8 @@ impl View {
         let (cluster, nodes) = (replica.cluster().clone(), replica.nodes().clone());
         let view = Self::from_states(cluster, nodes, replica.knows());
         let (servers, trust) = (replica.servers().collect(), replica.trust());
-        let has_history = replica.has_history();
-        Self { held: replica.held(), servers, trust, has_history, ..view }
+        let (has_history, has_voters) = (replica.has_history(), replica.has_voters());
+        Self { held: replica.held(), servers, trust, has_history, has_voters, ..view }
     }
 
     /// Returns the view of these documents, by what this version knows and without what only the members' certificates say.
@@ -105,7 +107,8 @@ impl View {
         };
         let plan = plan(&input, rules);
         let (held, servers) = (Held::default(), BTreeSet::new());
-        let (trust, has_history) = (Trust::default(), knows.cluster.version() >= HISTORY);
+        let (trust, schema) = (Trust::default(), knows.cluster.version());
+        let (has_history, has_voters) = (schema >= HISTORY, schema >= VOTERS);
         Self {
             cluster,
             nodes,
@@ -119,6 +122,7 @@ impl View {
             held,
             rules,
             has_history,
+            has_voters,
         }
     }
 

@@ -81,4 +81,7 @@ pub struct Claim {
     /// Whether it was started anew as its healthcheck failed, and has not been healthy since.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restarted_unhealthy: bool,
+    /// Epoch of the lease under which it runs; `None` for an instance without a lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
 }
