@@ -8,6 +8,7 @@ use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::spec::{ContainerSpec, Dependency, ServiceSpec, UpdatePolicy};
 use vc_protocol::{InstanceId, Name, NodeId, Slot};
 
+use crate::lease::{Gate, Gates};
 use crate::rollout::{Rollout, Version};
 
 /// The desired instance of a slot of this node.
@@ -19,6 +20,8 @@ pub(crate) struct Desired {
     pub(crate) waits_for: String,
     /// Which node it waits for, that is to stop an instance of the slot first: "waits for n1 to stop it"; empty if none.
     pub(crate) stops_elsewhere: String,
+    /// Why this node does not have the lease that it needs; empty if it needs none or has it.
+    pub(crate) lease: String,
     /// Whether the old instance runs until this one is available.
     pub(crate) starts_first: bool,
     pub(crate) update: UpdatePolicy,
@@ -27,18 +30,18 @@ pub(crate) struct Desired {
 impl Desired {
     /// Returns whether it waits for something before it starts.
     pub(crate) fn is_waiting(&self) -> bool {
-        !self.waits_for.is_empty() || !self.stops_elsewhere.is_empty()
+        [&self.waits_for, &self.stops_elsewhere, &self.lease].into_iter().any(|it| !it.is_empty())
     }
 
     /// Returns what it waits for before it starts; empty if nothing.
     pub(crate) fn waits(&self) -> String {
-        let all = [self.waits_for.as_str(), self.stops_elsewhere.as_str()];
+        let all = [self.waits_for.as_str(), self.stops_elsewhere.as_str(), self.lease.as_str()];
         all.into_iter().filter(|it| !it.is_empty()).collect::<Vec<_>>().join(", ")
     }
 }
 
 /// Returns what is to run in each slot that the plan gives to `node`.
-pub(crate) fn desired(view: &View, node: NodeId) -> BTreeMap<Slot, Desired> {
+pub(crate) fn desired(view: &View, node: NodeId, gates: &Gates) -> BTreeMap<Slot, Desired> {
     let mut rollouts = BTreeMap::new();
     let mut desired = BTreeMap::new();
     for slot in view.plan.slots_of(node) {
@@ -50,11 +53,17 @@ pub(crate) fn desired(view: &View, node: NodeId) -> BTreeMap<Slot, Desired> {
             },
         };
         let Version { spec, digest } = rollout.version(slot.replica);
+        let lease = match gates.of(slot) {
+            Some(Gate::Asked) => "waits for the lease".to_owned(),
+            Some(Gate::Missing(reason)) => reason.clone(),
+            Some(Gate::Held(_)) | None => String::new(),
+        };
         let wanted = Desired {
             spec: spec.container.clone(),
             digest: digest.clone(),
             waits_for: waits_for(view, slot, spec),
             stops_elsewhere: stops_elsewhere(view, node, slot, spec),
+            lease,
             starts_first: spec.starts_first(),
             update: spec.update.clone(),
         };

@@ -3,10 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vc_crdt::{DocumentError, Held, Loaded, NewGeneration, NodeState, Replica, View, VolumeRecord};
+use vc_crdt::{
+    ClusterState, DocumentError, Held, Loaded, NewGeneration, NodeState, Replica, View,
+    VolumeRecord,
+};
 use vc_protocol::change::{Batch, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
+use vc_protocol::lease::{LEASE_MS, VoterSet};
 use vc_protocol::node::{Faults, Holds, NodeInfo};
 use vc_protocol::{ClusterId, Millis, NodeId};
 
@@ -17,6 +21,7 @@ use crate::failure_detector::FailureDetector;
 use crate::heartbeat::HeartbeatTimer;
 use crate::identity::{DocumentOwner, Finding};
 use crate::interface::{Clock, Config, Durable, Input, Output, Timing, Vitals};
+use crate::lease::{Effects, Guard};
 use crate::mutation::{Mutation, MutationError};
 use crate::reconcile::Reconciler;
 use crate::startup_hold::StartupHold;
@@ -44,6 +49,7 @@ pub struct Engine {
     anti_entropy: AntiEntropy,
     hold: StartupHold,
     reconciler: Reconciler,
+    guard: Guard,
     /// The wall clock at the last input.
     wall: Millis,
     /// What is to become durable before the outputs that follow.
@@ -57,7 +63,8 @@ pub struct Engine {
 impl Engine {
     /// Creates an engine from what is durable. Errors: Automerge cannot create a document.
     pub fn new(config: Config, durable: Durable, now: Millis) -> Result<Self, DocumentError> {
-        let Config { key, id, cluster, info, nonce, timing, history, knows, audit } = config;
+        let Config { key, id, cluster, info, nonce, timing, history, knows, audit, deadlines } =
+            config;
         let Loaded { replica, accepted, rejected, unreadable } =
             Replica::load(key, id, cluster, knows, durable.certificates, durable.changes)?;
         for error in &rejected {
@@ -96,6 +103,7 @@ impl Engine {
             trail
         });
         let alone = replica.members().count() <= 1;
+        let guard = Guard::new(id, durable.votes, &own, &view, deadlines, now);
         Ok(Self {
             cluster,
             nonce,
@@ -114,6 +122,7 @@ impl Engine {
             anti_entropy: AntiEntropy::new(timing, now),
             hold: StartupHold::new((!alone).then_some(now + timing.first_contact)),
             reconciler: Reconciler::new(id, before.claims, timing.runtime_grace),
+            guard,
             wall: 0,
             pending: Durable::default(),
             unsent: Vec::new(),
@@ -150,6 +159,7 @@ impl Engine {
             (self.detector.poll_timeout(), "silence check"),
             (self.anti_entropy.poll_timeout(), "anti-entropy"),
             (self.hold.poll_timeout(), "startup hold"),
+            (self.guard.poll_timeout(), "leases"),
         ];
         let due = timers.into_iter().filter_map(|(at, name)| Some((at?, name)));
         let due = due.chain(self.reconciler.poll_timeout()).min();
@@ -181,6 +191,10 @@ impl Engine {
                 self.compared(compared);
             }
             Input::Sync(from, SyncMessage::Changes(batch)) => self.receive(Some(from), batch, now),
+            Input::Lease(from, message) => {
+                let effects = self.guard.leases.handle(from, message, now);
+                self.perform(effects);
+            }
             Input::Runtime(event) => {
                 self.reconciler.handle(event, &mut self.own, now);
                 self.dirty = true;
@@ -236,6 +250,8 @@ impl Engine {
         if let Some(peer) = self.anti_entropy.handle_timeout(now) {
             self.send_summary(peer, now);
         }
+        let effects = self.guard.handle_timeout(now);
+        self.perform(effects);
         self.dirty |= self.hold.handle_timeout(now);
         self.dirty |= self.reconciler.handle_timeout(now);
     }
@@ -363,6 +379,8 @@ impl Engine {
     /// Updates everything that follows from the documents: the incarnation, the view, the instances, and this node's
     /// document.
     fn converge(&mut self, now: Millis) {
+        self.choose_first_voters();
+        self.dirty |= self.guard.has_changed(&self.view, now);
         let mut view_changed = false;
         // This node's document is part of the view: the second round sees what the first wrote, a third changes nothing.
         for _ in 0..4 {
@@ -373,12 +391,16 @@ impl Engine {
             refute_accusations(self.replica.id(), self.replica.nodes(), &mut self.own);
             view_changed = true;
             self.update_view();
+            let effects = self.guard.update(&self.view, &self.own, self.replica.id(), now);
+            self.perform(effects);
             if self.reconciler.is_unknown() {
                 break;
             }
             let hold = self.hold.reason();
             let clock = Clock { monotonic: now, wall: self.wall };
-            let actions = self.reconciler.reconcile(&self.view, &mut self.own, hold, clock);
+            let gates = self.guard.gates(&self.view, now);
+            let actions = self.reconciler.reconcile(&self.view, &mut self.own, &gates, hold, clock);
+            self.report_deadlines(now);
             self.outputs.extend(actions);
             match self.write_own_document(now) {
                 Ok(Some(change)) => {
@@ -390,6 +412,7 @@ impl Engine {
                 Err(error) => tracing::error!(%error, "cannot write this node's document"),
             }
         }
+        self.report_deadlines(now);
         self.start_cluster_generation();
         let unsent = std::mem::take(&mut self.unsent);
         self.pending.changes.extend(unsent.iter().cloned());
@@ -398,6 +421,84 @@ impl Engine {
         if view_changed {
             self.outputs.push(Output::ViewChanged);
         }
+    }
+
+    fn report_deadlines(&mut self, now: Millis) {
+        if self.reconciler.is_unknown() {
+            return;
+        }
+        let deadlines = self.guard.deadlines(&self.own, now);
+        self.outputs.extend(deadlines.map(Output::Deadlines));
+    }
+
+    /// Does what the leases need. Votes are durable before they are sent.
+    fn perform(&mut self, effects: Effects) {
+        let Effects { votes, messages, decided } = effects;
+        if !votes.is_empty() {
+            self.outputs.push(Output::Persist(Durable { votes, ..Durable::default() }));
+        }
+        self.outputs.extend(messages.into_iter().map(|(to, message)| Output::Lease(to, message)));
+        if let Some(set) = decided {
+            self.write_voters(set);
+        }
+    }
+
+    /// Makes this node the first voter, if it is the one that does so: while all members are up and know the same, so that no
+    /// other one does.
+    fn choose_first_voters(&mut self) {
+        let id = self.replica.id();
+        if self.view.cluster.voter_set().is_some()
+            || !self.replica.has_voters()
+            || self.replica.checkpoint_author() != Some(id)
+            || !self.all_agree()
+        {
+            return;
+        }
+        let voters = BTreeSet::from([id]);
+        self.write_voters(VoterSet { number: 1, voters, lease_ms: LEASE_MS, forced: false });
+    }
+
+    /// Writes a set of voters into the cluster document.
+    fn write_voters(&mut self, set: VoterSet) {
+        let known = self.view.cluster.voter_set().map_or(0, |known| known.number);
+        if known >= set.number {
+            return;
+        }
+        let mut wanted = self.replica.cluster().clone();
+        wanted.set_voters(set);
+        match self.write_cluster(&wanted, None) {
+            Ok(Some(change)) => {
+                self.audit(std::slice::from_ref(&change));
+                self.unsent.push(change);
+                self.dirty = true;
+            }
+            Ok(None) | Err(DocumentError::Held) => {}
+            Err(error) => tracing::error!(%error, "cannot write the voters"),
+        }
+    }
+
+    /// Writes the cluster document, under this node's last actor if no later changes of it can exist.
+    fn write_cluster(
+        &mut self,
+        wanted: &ClusterState,
+        by: Option<Subject>,
+    ) -> Result<Option<SignedChange>, DocumentError> {
+        let id = self.replica.id();
+        let confirms = |member| member == id || self.anti_entropy.is_confirmed(member);
+        let may_reuse = self.replica.members().all(confirms);
+        self.replica.write_cluster(wanted, by, self.wall, may_reuse, self.nonce)
+    }
+
+    /// Returns whether all members are up, can read all documents, and know the same of the cluster document.
+    fn all_agree(&self) -> bool {
+        let (id, settled) = (self.replica.id(), self.replica.settled());
+        let agrees = |node: NodeId| {
+            let same = node == id || self.anti_entropy.is_settled(node, settled);
+            same && self.view.up.contains(&node)
+        };
+        self.renewed
+            && self.view.held.documents.is_empty()
+            && self.replica.present_members().all(agrees)
     }
 
     /// Computes the view, and logs which nodes went up or down.
@@ -437,7 +538,8 @@ impl Engine {
         if let Err(error) = self.replica.upgrade() {
             tracing::error!(%error, "cannot add the maps of a newer schema");
         }
-        self.view = Arc::new(View { has_history: self.replica.has_history(), ..view });
+        let (has_history, has_voters) = (self.replica.has_history(), self.replica.has_voters());
+        self.view = Arc::new(View { has_history, has_voters, ..view });
     }
 
     /// Returns whether this node knows what runs, and has asked the others for a later document of its own: its data
@@ -469,17 +571,10 @@ impl Engine {
     /// Starts a new generation of the cluster document when its history has grown. One server does, while all members are up
     /// and know the same of what is dropped.
     fn start_cluster_generation(&mut self) {
-        if !self.renewed || !self.replica.is_checkpoint_due(self.history) {
-            return;
-        }
-        let (id, settled) = (self.replica.id(), self.replica.settled());
-        let agrees = |node: NodeId| {
-            let same = node == id || self.anti_entropy.is_settled(node, settled);
-            same && self.view.up.contains(&node)
-        };
-        if self.replica.checkpoint_author() != Some(id)
-            || !self.view.held.documents.is_empty()
-            || !self.replica.present_members().all(agrees)
+        let id = self.replica.id();
+        if !self.replica.is_checkpoint_due(self.history)
+            || self.replica.checkpoint_author() != Some(id)
+            || !self.all_agree()
         {
             return;
         }
@@ -541,11 +636,8 @@ impl Engine {
             return Err(MutationError::NotCertified);
         }
         let (wanted, changes) = mutation.apply(&self.view, &by, now)?;
-        let id = self.replica.id();
-        let confirms = |member| member == id || self.anti_entropy.is_confirmed(member);
-        let may_reuse = self.replica.members().all(confirms);
         let name = by.name.clone();
-        let change = self.replica.write_cluster(&wanted, Some(by), now, may_reuse, self.nonce)?;
+        let change = self.write_cluster(&wanted, Some(by))?;
         for change in &changes {
             tracing::info!(by = name, %change, "command");
         }

@@ -189,6 +189,7 @@ mod tests {
             available: true,
             prepared: false,
             restarted_unhealthy: false,
+            epoch: None,
         };
         nodes.get_mut(&node(3)).expect("loft").claims.insert(web.instance.clone(), claim);
         let claimed = view(&state, &nodes);

@@ -7,9 +7,11 @@ use vc_protocol::audit::AuditRow;
 use vc_protocol::change::{ChangeRange, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, SyncMessage};
+use vc_protocol::lease::LeaseMessage;
 use vc_protocol::node::{NodeInfo, Usage};
-use vc_protocol::{ClusterId, Keypair, Millis, NodeId, VolumeKey};
+use vc_protocol::{ClusterId, InstanceId, Keypair, Millis, NodeId, VolumeKey};
 
+use crate::lease::Votes;
 use crate::mutation::{Mutation, MutationError};
 use crate::runtime::{RuntimeAction, RuntimeEvent};
 
@@ -108,6 +110,8 @@ pub struct Config {
     pub knows: KnownVersions,
     /// Whether to describe the changes of the cluster document for the audit log.
     pub audit: bool,
+    /// When the watchdog ends the instances that run under leases, by the monotonic clock; without those that it does not know.
+    pub deadlines: BTreeMap<InstanceId, Millis>,
 }
 
 /// Changes of a document after which a new generation drops the history.
@@ -122,11 +126,16 @@ pub struct Durable {
     pub certificates: Vec<String>,
     /// Documents whose changes can be deleted.
     pub replaced: Vec<DocumentId>,
+    /// What this node has promised and granted as a voter.
+    pub votes: Votes,
 }
 
 impl Durable {
     pub(crate) fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.certificates.is_empty() && self.replaced.is_empty()
+        self.changes.is_empty()
+            && self.certificates.is_empty()
+            && self.replaced.is_empty()
+            && self.votes.is_empty()
     }
 }
 
@@ -143,6 +152,8 @@ pub enum Input {
     Gossip(NodeId, Gossip),
     /// A message on a stream from a connected member.
     Sync(NodeId, SyncMessage),
+    /// A message about leases on a stream from a connected member.
+    Lease(NodeId, LeaseMessage),
     /// Something happened in the runtime.
     Runtime(RuntimeEvent),
     /// The usage of this node.
@@ -173,6 +184,11 @@ pub enum Input {
 /// What the shell does for the engine, in the order of the outputs.
 #[derive(Debug, Clone)]
 pub enum Output {
+    /// When the instances that run under leases must have ended, by the monotonic clock: all of them, and before the actions
+    /// that follow. The watchdog ends what is still there.
+    Deadlines(BTreeMap<InstanceId, Millis>),
+    /// Send to a connected member; may be lost.
+    Lease(NodeId, LeaseMessage),
     /// Pass the action to the runtime.
     Runtime(RuntimeAction),
     /// Remove the data of a volume.

@@ -17,6 +17,7 @@ mod heartbeat;
 pub mod history;
 mod identity;
 mod interface;
+mod lease;
 mod mutation;
 mod node_faults;
 mod output;
@@ -37,6 +38,7 @@ pub use identity::Process;
 pub use interface::{
     Clock, Config, Durable, HISTORY, Input, MIN_CLOCK_OFFSET, Output, Timing, Vitals,
 };
+pub use lease::Votes;
 pub use mutation::{
     FindError, Mutation, MutationError, NewSigningKey, find_node, find_service, find_services,
 };

@@ -12,6 +12,7 @@ use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, VolumeKey};
 
 use crate::desired::desired;
 use crate::interface::{Clock, Output};
+use crate::lease::Gates;
 use crate::node_faults::NodeFaults;
 use crate::rollout::Rollout;
 use crate::runtime::{Observed, Phase, RuntimeEvent};
@@ -101,11 +102,12 @@ impl Reconciler {
 
     /// Returns what the runtime is to do by the view, and updates what `own` says of this node's claims, volumes and
     /// updates. With `hold`, the reason why the view may be out of date, nothing new is started, and nothing that runs is
-    /// removed; likewise for services that this version cannot read.
+    /// removed; likewise for services that this version cannot read. What may not run without a lease is removed all the same.
     pub(crate) fn reconcile(
         &mut self,
         view: &View,
         own: &mut NodeState,
+        gates: &Gates,
         hold: Option<&str>,
         clock: Clock,
     ) -> Vec<Output> {
@@ -118,11 +120,11 @@ impl Reconciler {
         // Several nodes may share a host: what one that is up has there is no orphan.
         own.orphans = self.orphans.clone();
         own.orphans.retain(|node, _| !view.up.contains(node));
-        let desired = desired(view, self.node);
+        let desired = desired(view, self.node, gates);
         let handover = handover(view, self.node, &own.claims);
         let hold = |service: &ServiceKey| hold.or_else(|| view.held.reason(service));
         let fault = own.faults.node.as_deref();
-        let pass = Pass { hold: &hold, fault, lamport: view.next_lamport(), clock };
+        let pass = Pass { hold: &hold, fault, gates, lamport: view.next_lamport(), clock };
         let (actions, claims) = self.workload.reconcile(&desired, &handover, &pass);
         own.claims = claims;
         let removed = self.record_volumes(view, own, clock.wall);
@@ -342,6 +344,7 @@ mod tests {
                 available: false,
                 prepared,
                 restarted_unhealthy: false,
+                epoch: None,
             };
             let ours = state("n1", Some(claim(InstanceState::Running, false)));
             let theirs = state("n2", prepared.map(|it| claim(InstanceState::Pending, it)));

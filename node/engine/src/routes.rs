@@ -207,6 +207,7 @@ mod tests {
                 available: false,
                 prepared: false,
                 restarted_unhealthy: false,
+                epoch: None,
             };
             state.claims.insert(id.parse().expect("an instance"), claim);
         }

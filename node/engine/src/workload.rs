@@ -17,6 +17,7 @@ use vc_protocol::{Lamport, Millis, NodeId, ServiceKey, Slot};
 
 use crate::desired::Desired;
 use crate::interface::Clock;
+use crate::lease::{Gate, Gates};
 use crate::runtime::{InstanceId, Observed, Phase, RuntimeAction};
 use instance::{Local, Step};
 
@@ -28,6 +29,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) hold: &'a Hold<'a>,
     /// Why nothing is started; what is not wanted is removed all the same.
     pub(crate) fault: Option<&'a str>,
+    /// What may run by its lease.
+    pub(crate) gates: &'a Gates,
     /// The timestamp of new claims.
     pub(crate) lamport: Lamport,
     pub(crate) clock: Clock,
@@ -126,7 +129,7 @@ impl Workload {
         handover: &BTreeSet<Slot>,
         pass: &Pass<'_>,
     ) -> (Vec<RuntimeAction>, BTreeMap<InstanceId, Claim>) {
-        let &Pass { hold, fault, lamport, clock } = pass;
+        let &Pass { hold, fault, gates, lamport, clock } = pass;
         let now = clock.monotonic;
         let mut actions = Vec::new();
         let mut claims = BTreeMap::new();
@@ -136,6 +139,11 @@ impl Workload {
                 local.update_availability(wanted, now);
             }
         }
+        for (id, local) in &mut self.local {
+            if let Some(Gate::Held(epoch)) = gates.of(&id.slot) {
+                local.adopt_lease(*epoch);
+            }
+        }
         let stays = self.stays(desired, handover, hold);
         self.remove_unwanted(desired, &stays, pass, &mut actions, &mut claims);
         for (slot, wanted) in desired {
@@ -143,7 +151,10 @@ impl Workload {
             let (node, hold) = (self.node, hold(&slot.service).or(fault));
             // With stop first, the old instance must be gone: it may use the volume.
             let is_here = !wanted.starts_first && claims_of_slot(&claims, slot).next().is_some();
-            let replaces = is_here || !wanted.stops_elsewhere.is_empty();
+            let gate = gates.of(slot);
+            let replaces = is_here
+                || !wanted.stops_elsewhere.is_empty()
+                || matches!(gate, Some(Gate::Missing(_)));
             let is_held = hold.is_some() && is_here && !self.local.contains_key(&id);
             // It is being removed, and starts again when it is gone.
             if claims.contains_key(&id) || is_held {
@@ -153,21 +164,22 @@ impl Workload {
             if let Some(grace_ms) = local.replace(wanted, slot.replica, hold.is_some(), now) {
                 actions.push(RuntimeAction::Remove { id: id.clone(), grace_ms });
             }
+            if !gates.may_run(&id, local.epoch())
+                && let Some(grace_ms) = local.fence(gates.grace(&id), now)
+            {
+                actions.push(RuntimeAction::Remove { id: id.clone(), grace_ms });
+            }
+            let epoch = match gate {
+                Some(Gate::Held(epoch)) => Some(*epoch),
+                Some(Gate::Asked | Gate::Missing(_)) | None => None,
+            };
             let spec = || Box::new(wanted.spec.clone());
-            match local.step(wanted, replaces, hold.is_some(), now) {
+            match local.step(wanted, replaces, hold.is_some(), epoch, now) {
                 Some(Step::Prepare) => {
-                    actions.push(RuntimeAction::Prepare {
-                        id: id.clone(),
-                        spec: spec(),
-                        epoch: None,
-                    });
+                    actions.push(RuntimeAction::Prepare { id: id.clone(), spec: spec(), epoch });
                 }
                 Some(Step::Start) => {
-                    actions.push(RuntimeAction::Start {
-                        id: id.clone(),
-                        spec: spec(),
-                        epoch: None,
-                    });
+                    actions.push(RuntimeAction::Start { id: id.clone(), spec: spec(), epoch });
                 }
                 None => {}
             }
@@ -225,7 +237,7 @@ impl Workload {
         actions: &mut Vec<RuntimeAction>,
         claims: &mut BTreeMap<InstanceId, Claim>,
     ) {
-        let &Pass { hold, lamport, clock, .. } = pass;
+        let &Pass { hold, gates, lamport, clock, .. } = pass;
         let wanted = |id: &InstanceId| {
             desired.get(&id.slot).is_some_and(|wanted| wanted.digest == id.digest)
         };
@@ -236,7 +248,8 @@ impl Workload {
                 continue;
             }
             let is_held = hold(&id.slot.service).is_some();
-            if (is_held || stays.contains(id)) && !local.is_removing() {
+            let may_run = gates.may_run(id, local.epoch());
+            if may_run && (is_held || stays.contains(id)) && !local.is_removing() {
                 if is_held {
                     local.hold();
                 } else {
@@ -249,6 +262,7 @@ impl Workload {
                 continue;
             }
             if let Some(grace_ms) = local.remove(clock.monotonic) {
+                let grace_ms = if may_run { grace_ms } else { grace_ms.min(gates.grace(id)) };
                 actions.push(RuntimeAction::Remove { id: id.clone(), grace_ms });
             }
             local.show(self.node, id, InstanceState::Stopping, String::new(), clock);

@@ -49,6 +49,7 @@ impl Node {
             history: HISTORY,
             knows: KnownVersions::default(),
             audit: false,
+            deadlines: Default::default(),
         };
         let changes = stored.clone();
         let durable = Durable { changes, certificates: vec![certificate], ..Durable::default() };

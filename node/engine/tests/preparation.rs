@@ -35,6 +35,7 @@ fn engine(keys: &[u8], index: usize) -> Engine {
         history: HISTORY,
         knows: KnownVersions::default(),
         audit: false,
+        deadlines: Default::default(),
     };
     let durable = Durable { certificates, ..Durable::default() };
     Engine::new(config, durable, 0).expect("an engine")

@@ -108,6 +108,7 @@ impl World {
             available: false,
             prepared: false,
             restarted_unhealthy: false,
+            epoch: None,
         };
         let id = format!("{slot}@{digest}").parse().expect("an instance");
         self.node(n).claims.insert(id, claim);

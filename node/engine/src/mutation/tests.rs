@@ -119,6 +119,7 @@ impl Cluster {
             available: true,
             prepared: false,
             restarted_unhealthy: false,
+            epoch: None,
         };
         let claims = &mut self.nodes.get_mut(&node(number)).expect("a member").claims;
         claims.insert(InstanceId { slot, digest }, claim);

@@ -1,6 +1,7 @@
 //! One instance of this node: when to start it, when to restart it, and its claim.
 
 use vc_protocol::instance::{Claim, InstanceState};
+use vc_protocol::lease::Epoch;
 use vc_protocol::spec::RestartCondition;
 use vc_protocol::{Lamport, Millis, NodeId};
 
@@ -66,6 +67,10 @@ pub(super) struct Local {
     node_fault: bool,
     /// Whether it has run since the start of this node.
     has_run: bool,
+    /// Epoch of the lease under which it was started; `None` for one without a lease.
+    epoch: Option<Epoch>,
+    /// Whether it is removed because its lease ended.
+    fenced: bool,
 }
 
 /// What an instance needs of the runtime.
@@ -116,6 +121,8 @@ impl Local {
             running_since: None,
             node_fault: false,
             has_run: false,
+            epoch: old.as_ref().and_then(|claim| claim.epoch),
+            fenced: false,
             was_available: old.as_ref().is_some_and(|claim| claim.available),
             shown: old.map_or((InstanceState::Pending, String::new()), |claim| {
                 (claim.state, claim.reason)
@@ -146,6 +153,34 @@ impl Local {
     /// Returns whether the instance that it replaces may be stopped.
     pub(super) fn is_ready(&self, wanted: &Desired) -> bool {
         self.is_prepared() && wanted.waits_for.is_empty()
+    }
+
+    /// Returns the epoch of the lease under which it was started.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    /// Notes that the service of an instance that was started without a lease has one now: it goes on under it.
+    pub(super) fn adopt_lease(&mut self, epoch: Epoch) {
+        if self.epoch.is_none() && self.is_serving() {
+            self.epoch = Some(epoch);
+        }
+    }
+
+    /// Returns the grace if it is to be removed now, because the lease ends under which it was started; it starts again
+    /// under the next one. One that does not run needs no removal.
+    pub(super) fn fence(&mut self, grace: Millis, now: Millis) -> Option<Millis> {
+        let may_run = matches!(
+            (&self.phase, self.asked),
+            (Some(Phase::Running { .. } | Phase::Pulling { .. }), _) | (None, Some(_))
+        );
+        let asks = self.fenced && self.asked.is_some_and(|asked| now < asked + REPEAT);
+        if !may_run || self.removing || asks {
+            return None;
+        }
+        (self.replacing, self.fenced, self.asked) = (true, true, Some(now));
+        self.availability = Availability::No;
+        Some(grace.min(self.grace_ms.unwrap_or(DEFAULT_GRACE)))
     }
 
     /// Returns whether it is available.
@@ -186,6 +221,10 @@ impl Local {
         };
         let is_unhealthy =
             |phase: &Phase| matches!(phase, Phase::Running { health: Some(false), .. });
+        if self.fenced && !matches!(seen.phase, Phase::Gone) {
+            // It is being removed: what happens on the way says nothing.
+            return;
+        }
         if self.replacing && !self.removing {
             match seen.phase {
                 Phase::Gone => return self.replaced(),
@@ -257,6 +296,10 @@ impl Local {
         (self.phase, self.asked, self.retry_at) = (None, None, None);
         (self.replacing, self.running_since) = (false, None);
         self.address.clear();
+        if std::mem::take(&mut self.fenced) {
+            self.epoch = None;
+            return;
+        }
         self.replaced = Some(output::restarted_unhealthy(&self.failed_with));
     }
 
@@ -420,6 +463,7 @@ impl Local {
         wanted: &Desired,
         replaces: bool,
         hold: bool,
+        epoch: Option<Epoch>,
         now: Millis,
     ) -> Option<Step> {
         self.grace_ms = Some(wanted.spec.stop_grace_ms);
@@ -438,6 +482,7 @@ impl Local {
                 }
                 may_start
             }
+            Some(_) if !wanted.lease.is_empty() => false,
             Some(ended) => match self.retry_at {
                 Some(at) if now >= at => {
                     self.retry_at = None;
@@ -456,6 +501,7 @@ impl Local {
             return None;
         }
         self.asked = Some(now);
+        self.epoch = epoch;
         Some(if replaces { Step::Prepare } else { Step::Start })
     }
 
@@ -490,6 +536,9 @@ impl Local {
                 return (InstanceState::Pending, reason.to_owned());
             }
             _ => {}
+        }
+        if self.fenced {
+            return (InstanceState::Stopping, "its lease has ended".to_owned());
         }
         let waits = || (InstanceState::Pending, wanted.waits());
         let starting = || (InstanceState::Starting, self.replaced.clone().unwrap_or_default());
@@ -565,6 +614,7 @@ impl Local {
             since: self.since,
             prepared: false,
             restarted_unhealthy: self.replaced.is_some(),
+            epoch: self.epoch,
         }
     }
 }

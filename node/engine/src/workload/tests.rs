@@ -4,6 +4,7 @@ use vc_protocol::Keypair;
 use vc_protocol::spec::{ContainerSpec, Healthcheck, RestartCondition, ServiceSpec};
 
 use super::*;
+use crate::lease::Gates;
 
 /// One node with some replicas of a service that has a healthcheck.
 struct Node {
@@ -36,6 +37,7 @@ impl Node {
             digest: "d".to_owned(),
             waits_for: String::new(),
             stops_elsewhere: String::new(),
+            lease: String::new(),
             starts_first: true,
             update: ServiceSpec::default().update,
         };
@@ -49,13 +51,15 @@ impl Node {
 
     fn reconcile(&mut self) -> Vec<RuntimeAction> {
         let clock = Clock { monotonic: self.now, wall: self.now };
-        let pass = Pass { hold: &|_| None, fault: None, lamport: 1, clock };
+        let pass =
+            Pass { hold: &|_| None, fault: None, gates: &Gates::default(), lamport: 1, clock };
         self.workload.reconcile(&self.desired, &BTreeSet::new(), &pass).0
     }
 
     fn claim(&mut self, replica: u32) -> (InstanceState, String) {
         let clock = Clock { monotonic: self.now, wall: self.now };
-        let pass = Pass { hold: &|_| None, fault: None, lamport: 1, clock };
+        let pass =
+            Pass { hold: &|_| None, fault: None, gates: &Gates::default(), lamport: 1, clock };
         let claims = self.workload.reconcile(&self.desired, &BTreeSet::new(), &pass).1;
         (claims[&id(replica)].state, claims[&id(replica)].reason.clone())
     }
