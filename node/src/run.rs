@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use vc_engine::Input;
 use vc_engine::routes::Routes;
+use vc_protocol::wire::{LEASE_PROTOCOL, SYNC_PROTOCOL};
 use vc_protocol::{Multiaddr, NodeId};
 use vc_runtime::images::Images;
 use vc_runtime::{self as runtime, Runtime};
@@ -30,7 +31,7 @@ use crate::http::Http;
 use crate::identity::{self, Membership};
 use crate::logs::Logs;
 use crate::network::connection_gater::ConnectionGater;
-use crate::network::sync_streams::{self, SyncStreams};
+use crate::network::message_streams::{self, MessageStreams};
 use crate::network::{self, Network};
 use crate::proxy::{self, Connections, HostPorts, Ingress, Router};
 use crate::restart::{self, Traffic};
@@ -126,13 +127,15 @@ pub(crate) async fn run(
     let identity = runtime::Identity { cluster: membership.cluster, node: membership.node };
     let drain = Arc::new(connections.clone());
     let runtime = Runtime::start(runtime_config, identity, drain, runtime_events);
-    let sync_streams = SyncStreams::new(handles.controls.members.clone());
+    let sync_streams = MessageStreams::new(handles.controls.members.clone(), SYNC_PROTOCOL);
+    let lease_streams = MessageStreams::new(handles.controls.members.clone(), LEASE_PROTOCOL);
     let parts = DriverContext {
         membership: Arc::clone(&membership),
         info: node_info::info(&settings, addresses.clone()),
         nonce: getrandom::u64()?,
         network: handles.commands.clone(),
         sync_streams,
+        lease_streams,
         runtime: runtime.clone(),
         gater: gater.clone(),
         audit: audit.clone(),
@@ -223,7 +226,8 @@ pub(crate) async fn run(
         let api = api.clone();
         async move { api.serve(user, frames).await }
     }));
-    tasks.spawn(sync_streams::accept(handles.streams.sync, driver.clone()));
+    tasks.spawn(message_streams::accept(handles.streams.sync, driver.clone(), Input::Sync));
+    tasks.spawn(message_streams::accept(handles.streams.lease, driver.clone(), Input::Lease));
     tasks.spawn(signing_keys.clone().serve(handles.streams.trust));
     tasks.spawn(signing_keys.run());
     tasks.spawn(logs.serve(handles.streams.logs));

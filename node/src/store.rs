@@ -9,7 +9,7 @@ use data_encoding::HEXLOWER;
 use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _,
 };
-use vc_engine::Durable;
+use vc_engine::{Durable, Votes};
 use vc_protocol::NodeId;
 use vc_protocol::change::{Actor, ChangeRange, DocumentId, SignedChange};
 use vc_protocol::wire::{MAX_BATCH, WireError, decode, encode};
@@ -26,6 +26,10 @@ type ChangeKey = (&'static [u8], &'static [u8], u64);
 const CHANGES: TableDefinition<'_, ChangeKey, &[u8]> = TableDefinition::new("changes");
 /// Membership certificates.
 const CERTIFICATES: TableDefinition<'_, &str, ()> = TableDefinition::new("certificates");
+/// What this node has promised and granted as a voter, by the lease.
+const VOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("votes");
+/// Key of what it has promised about the next set of voters in [`VOTES`]; no lease has this name.
+const CHANGE_VOTE: &str = "";
 /// Properties of the file; [`FORMAT_KEY`] is the only one.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Key of the format number in [`META`].
@@ -63,8 +67,8 @@ pub(crate) enum StoreError {
     /// directory was set back.
     #[error("another change is stored as {0}: it is kept")]
     Conflict(String),
-    /// A change that is to be stored cannot be decoded.
-    #[error("a change cannot be stored: {0}")]
+    /// A change that is to be stored, or a stored vote, cannot be decoded.
+    #[error("a change or vote cannot be decoded: {0}")]
     Undecodable(#[from] WireError),
     /// The node is stopping.
     #[error("the node is stopping")]
@@ -124,6 +128,7 @@ impl Store {
         self.write(|transaction| {
             transaction.open_table(CHANGES)?;
             transaction.open_table(CERTIFICATES)?;
+            transaction.open_table(VOTES)?;
             transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
             Ok(())
         })
@@ -152,7 +157,30 @@ impl Store {
 
     /// Reads everything. Changes that cannot be decoded are logged and left out; they stay on the disk.
     pub(crate) fn load(&self) -> Result<Durable, StoreError> {
-        self.load_documents(|_| true)
+        let votes = self.load_votes()?;
+        Ok(Durable { votes, ..self.load_documents(|_| true)? })
+    }
+
+    /// Reads what this node has promised and granted as a voter. Errors: an entry cannot be decoded; a voter that has forgotten a
+    /// promise could break it.
+    fn load_votes(&self) -> Result<Votes, StoreError> {
+        let rows = self.read(|transaction| {
+            let mut rows = Vec::new();
+            for row in transaction.open_table(VOTES)?.iter()? {
+                let (key, value) = row?;
+                rows.push((key.value().to_owned(), value.value().to_owned()));
+            }
+            Ok(rows)
+        })?;
+        let mut votes = Votes::default();
+        for (key, value) in rows {
+            if key == CHANGE_VOTE {
+                votes.change = Some(decode(&value)?);
+            } else {
+                votes.leases.insert(key.into(), decode(&value)?);
+            }
+        }
+        Ok(votes)
     }
 
     /// Reads the certificates and the document of one node.
@@ -198,6 +226,13 @@ impl Store {
             for replaced in &durable.replaced {
                 let document = document_key(*replaced);
                 changes.retain(|(of, _, _), _| of != document.as_slice())?;
+            }
+            let mut votes = transaction.open_table(VOTES)?;
+            for (key, vote) in &durable.votes.leases {
+                votes.insert(key.as_str(), encode(vote).as_slice())?;
+            }
+            if let Some(vote) = &durable.votes.change {
+                votes.insert(CHANGE_VOTE, encode(vote).as_slice())?;
             }
             for (document, actor, seq, bytes) in &rows {
                 changes.insert((document.as_slice(), actor.as_bytes(), *seq), bytes.as_slice())?;

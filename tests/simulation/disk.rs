@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_engine::Durable;
+use vc_engine::{Durable, Votes};
 use vc_protocol::change::{Actor, Batch, ChangeRange, DocumentId, SignedChange};
 use vc_protocol::wire::MAX_BATCH;
 
@@ -11,6 +11,7 @@ use vc_protocol::wire::MAX_BATCH;
 pub(crate) struct Disk {
     changes: BTreeMap<(DocumentId, Actor, u64), SignedChange>,
     certificates: BTreeSet<String>,
+    votes: Votes,
     /// Number of following writes that fail.
     pub(crate) failing: u32,
 }
@@ -28,6 +29,10 @@ impl Disk {
             return false;
         }
         self.certificates.extend(durable.certificates);
+        self.votes.leases.extend(durable.votes.leases);
+        if durable.votes.change.is_some() {
+            self.votes.change = durable.votes.change;
+        }
         for change in durable.changes {
             let body = change.decode_unverified().expect("the engine persists readable changes");
             let held = self.changes.insert((body.document, body.actor, body.seq), change.clone());
@@ -48,6 +53,7 @@ impl Disk {
             changes: self.changes.values().cloned().collect(),
             certificates: self.certificates.iter().cloned().collect(),
             replaced: Vec::new(),
+            votes: self.votes.clone(),
         }
     }
 

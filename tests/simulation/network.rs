@@ -3,10 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
+use serde::Serialize;
 use vc_engine::Input;
-use vc_protocol::Millis;
-use vc_protocol::gossip::{Gossip, SyncMessage};
+use vc_protocol::gossip::Gossip;
 use vc_protocol::wire::{MAX_FRAME, MAX_GOSSIP, encode};
+use vc_protocol::{Millis, NodeId};
 
 use crate::world::{Event, World};
 
@@ -237,7 +238,13 @@ impl World {
     }
 
     /// Sends a message over a connection; it may be lost, delayed or duplicated.
-    pub(crate) fn send(&mut self, from: usize, to: usize, message: &SyncMessage) {
+    pub(crate) fn send<M: Serialize + Clone>(
+        &mut self,
+        from: usize,
+        to: usize,
+        message: &M,
+        input: fn(NodeId, M) -> Input,
+    ) {
         assert!(encode(message).len() <= MAX_FRAME, "the message exceeds the frame limit");
         if !self.network.carries(from, to)
             || !self.is_running(to)
@@ -249,7 +256,7 @@ impl World {
         let copies = 1 + u32::from(self.rng.permille(self.network.faults.duplicated));
         for _ in 0..copies {
             let after = self.one_way();
-            self.deliver(after, to, Input::Sync(id, message.clone()));
+            self.deliver(after, to, input(id, message.clone()));
         }
     }
 

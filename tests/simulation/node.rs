@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use vc_crdt::KnownVersions;
+use vc_engine::runtime::InstanceId;
 use vc_engine::{Config, Engine, Input, Timing};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::token::{NodeRole, issue_certificate};
@@ -32,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) offset: Millis,
     /// The process is stalled until this time.
     pub(crate) busy_until: Millis,
+    /// When the watchdog ends its instances that run under leases.
+    pub(crate) deadlines: BTreeMap<InstanceId, Millis>,
     /// The process dies after this many more outputs.
     pub(crate) crash_after: Option<u32>,
     /// Time of the scheduled wake-up.
@@ -71,6 +74,7 @@ impl World {
             engine_id: 0,
             offset,
             busy_until: 0,
+            deadlines: BTreeMap::new(),
             crash_after: None,
             wake_at: None,
             wakes: (0, 0),
@@ -103,6 +107,7 @@ impl World {
             history: self.document_history,
             knows: node.knows,
             audit: true,
+            deadlines: node.deadlines.clone(),
         };
         node.engine = Some(Engine::new(config, node.disk.load(), now).expect("an engine"));
         node.engine_id += 1;

@@ -6,6 +6,7 @@ use tracing::Level;
 use vc_crdt::KnownVersions;
 use vc_engine::runtime::InstanceId;
 use vc_engine::{Engine, HISTORY, Input, Output};
+use vc_protocol::gossip::SyncMessage;
 use vc_protocol::{ClusterId, Keypair, Millis, NodeId};
 
 use crate::check::Check;
@@ -286,13 +287,18 @@ impl World {
                 }
                 Output::Send(peer, message) => {
                     let peer = self.node_of(peer);
-                    self.send(index, peer, &message);
+                    self.send(index, peer, &message, Input::Sync);
                 }
+                Output::Lease(peer, message) => {
+                    let peer = self.node_of(peer);
+                    self.send(index, peer, &message, Input::Lease);
+                }
+                Output::Deadlines(deadlines) => self.nodes[index].deadlines = deadlines,
                 Output::Replay(peer, runs) => {
                     self.record(index, Action::Replayed);
                     let peer = self.node_of(peer);
                     for batch in self.nodes[index].disk.replay(&runs) {
-                        self.send(index, peer, &vc_protocol::gossip::SyncMessage::Changes(batch));
+                        self.send(index, peer, &SyncMessage::Changes(batch), Input::Sync);
                     }
                 }
                 Output::Disconnect(peer) => {

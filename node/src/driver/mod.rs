@@ -13,9 +13,10 @@ use vc_engine::{Config, Durable, Engine, HISTORY, Input, Output, Timing};
 use vc_protocol::change::Batch;
 use vc_protocol::control::Change;
 use vc_protocol::gossip::SyncMessage;
+use vc_protocol::lease::LeaseMessage;
 use vc_protocol::node::NodeInfo;
 use vc_protocol::wire::encode;
-use vc_protocol::{ApiError, ErrorCode, Multiaddr, NodeId};
+use vc_protocol::{ApiError, ErrorCode, InstanceId, Millis, Multiaddr, NodeId};
 
 use self::duplicates::Duplicates;
 use self::last_observed::LastObserved;
@@ -25,7 +26,7 @@ use crate::driver_message::DriverMessage;
 use crate::identity::Membership;
 use crate::network::Command;
 use crate::network::connection_gater::ConnectionGater;
-use crate::network::sync_streams::SyncStreams;
+use crate::network::message_streams::MessageStreams;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError};
 use vc_runtime::Runtime;
@@ -47,7 +48,9 @@ pub(crate) struct DriverContext {
     /// Commands to the swarm.
     pub(crate) network: mpsc::Sender<Command>,
     /// Anti-entropy streams to other members.
-    pub(crate) sync_streams: SyncStreams,
+    pub(crate) sync_streams: MessageStreams<SyncMessage>,
+    /// Messages about leases to other members.
+    pub(crate) lease_streams: MessageStreams<LeaseMessage>,
     /// The runtime that performs instance actions.
     pub(crate) runtime: Runtime,
     /// The members that connections are accepted from.
@@ -75,6 +78,8 @@ pub(crate) struct Driver {
     ports: BTreeMap<String, String>,
     /// Why this node starts nothing, as last reported.
     fault: Option<String>,
+    /// When the instances that run under leases must have ended.
+    deadlines: BTreeMap<InstanceId, Millis>,
     /// The free bytes with which a write failed last, since the disk has been full.
     failed_with: u64,
     duplicates: Duplicates,
@@ -91,7 +96,11 @@ pub(crate) enum DriverError {
     Documents(#[from] vc_crdt::DocumentError),
 }
 
-fn engine(context: &DriverContext, store: &Store) -> Result<Engine, DriverError> {
+fn engine(
+    context: &DriverContext,
+    store: &Store,
+    deadlines: BTreeMap<InstanceId, Millis>,
+) -> Result<Engine, DriverError> {
     let durable = store.load()?;
     let config = Config {
         key: context.membership.key.clone(),
@@ -103,6 +112,7 @@ fn engine(context: &DriverContext, store: &Store) -> Result<Engine, DriverError>
         history: HISTORY,
         knows: KnownVersions::default(),
         audit: context.membership.root.is_some(),
+        deadlines,
     };
     Ok(Engine::new(config, durable, crate::clock::monotonic())?)
 }
@@ -114,7 +124,7 @@ impl Driver {
         store: Store,
         messages: mpsc::Receiver<DriverMessage>,
     ) -> Result<(Self, watch::Receiver<Snapshot>), DriverError> {
-        let engine = engine(&context, &store)?;
+        let engine = engine(&context, &store, BTreeMap::new())?;
         for node in engine.replica().present_members() {
             context.gater.admit(node.peer_id());
         }
@@ -142,6 +152,7 @@ impl Driver {
             runtime: LastObserved::default(),
             ports: BTreeMap::new(),
             fault: None,
+            deadlines: BTreeMap::new(),
             failed_with: 0,
             duplicates: Duplicates::new(),
         };
@@ -234,6 +245,7 @@ impl Driver {
             Input::Disconnected(node) => {
                 self.connected.remove(node);
                 self.context.sync_streams.close(&node.peer_id());
+                self.context.lease_streams.close(&node.peer_id());
             }
             Input::Runtime(event) => self.runtime.update(event),
             Input::Ports(problems) => self.ports.clone_from(problems),
@@ -276,6 +288,8 @@ impl Driver {
                     }
                     self.context.runtime.perform(action);
                 }
+                Output::Deadlines(deadlines) => self.deadlines = deadlines,
+                Output::Lease(to, message) => self.context.lease_streams.send(to, message),
                 Output::RemoveVolume(volume) => self.context.runtime.remove_volume(volume),
                 Output::Persist(durable) => {
                     let members = !durable.certificates.is_empty();
@@ -314,6 +328,7 @@ impl Driver {
                 }
                 Output::Disconnect(node) => {
                     self.context.sync_streams.close(&node.peer_id());
+                    self.context.lease_streams.close(&node.peer_id());
                     self.network(Command::Disconnect(node));
                 }
                 Output::Answer(request, result) => {
@@ -446,7 +461,7 @@ impl Driver {
 
     fn reopen(&mut self) -> Result<(), DriverError> {
         self.store.reopen()?;
-        self.engine = engine(&self.context, &self.store)?;
+        self.engine = engine(&self.context, &self.store, self.deadlines.clone())?;
         Ok(())
     }
 

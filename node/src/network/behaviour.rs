@@ -16,7 +16,7 @@ use libp2p::{
 use tokio::sync::mpsc;
 use vc_protocol::wire::{
     AUDIT_PROTOCOL, AUTH_PROTOCOL, EVENTS_PROTOCOL, EXEC_PROTOCOL, FILES_PROTOCOL, IMAGE_PROTOCOL,
-    LOGS_PROTOCOL, MAX_GOSSIP, ROUTE_PROTOCOL, SYNC_PROTOCOL, TRUST_PROTOCOL,
+    LEASE_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP, ROUTE_PROTOCOL, SYNC_PROTOCOL, TRUST_PROTOCOL,
 };
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
@@ -70,6 +70,7 @@ pub(crate) struct Member {
     pub(crate) relay_client: relay::client::Behaviour,
     pub(crate) streams: libp2p_stream::Behaviour,
     pub(crate) sync_inbound: inbound::Behaviour,
+    pub(crate) lease_inbound: inbound::Behaviour,
     pub(crate) logs_inbound: inbound::Behaviour,
     pub(crate) exec_inbound: inbound::Behaviour,
     pub(crate) route_inbound: inbound::Behaviour,
@@ -95,6 +96,8 @@ pub(crate) struct Streams {
     pub(crate) auth: mpsc::Receiver<Inbound>,
     /// Anti-entropy, from members.
     pub(crate) sync: Incoming,
+    /// Messages about leases, from members.
+    pub(crate) lease: Incoming,
     /// Logs, from members.
     pub(crate) logs: Incoming,
     /// Commands in instances, from members.
@@ -125,6 +128,7 @@ pub(super) fn behaviour(
     let streams = libp2p_stream::Behaviour::new();
     let (auth_inbound, auth_streams) = inbound::Behaviour::new(AUTH_PROTOCOL);
     let (sync_inbound, sync_streams) = inbound::Behaviour::new(SYNC_PROTOCOL);
+    let (lease_inbound, lease_streams) = inbound::Behaviour::new(LEASE_PROTOCOL);
     let (logs_inbound, logs_streams) = inbound::Behaviour::new(LOGS_PROTOCOL);
     let (exec_inbound, exec_streams) = inbound::Behaviour::new(EXEC_PROTOCOL);
     let (route_inbound, route_streams) = inbound::Behaviour::new(ROUTE_PROTOCOL);
@@ -136,6 +140,7 @@ pub(super) fn behaviour(
     let incoming = Streams {
         auth: auth_streams,
         sync: sync_streams,
+        lease: lease_streams,
         logs: logs_streams,
         exec: exec_streams,
         route: route_streams,
@@ -202,6 +207,7 @@ pub(super) fn behaviour(
                 relay_client,
                 streams,
                 sync_inbound,
+                lease_inbound,
                 logs_inbound,
                 exec_inbound,
                 route_inbound,

@@ -15,9 +15,9 @@ pub(crate) mod fuzzing;
 pub(crate) mod inbound;
 mod limited_transport;
 mod listen;
+pub(crate) mod message_streams;
 mod muxer;
 mod swarm;
-pub(crate) mod sync_streams;
 
 pub(crate) use behaviour::MAX_STREAMS;
 pub(crate) use config::Config;

@@ -108,6 +108,7 @@ mod tests {
                 available: true,
                 prepared: false,
                 restarted_unhealthy: false,
+                epoch: None,
             };
             desk.claims.insert(InstanceId { slot, digest: spec.container_digest() }, claim);
             let record = ServiceRecord {

@@ -37,6 +37,7 @@ fn open(fixture: &Path) -> Engine {
         history: HISTORY,
         knows: vc_crdt::KnownVersions::default(),
         audit: true,
+        deadlines: Default::default(),
     };
     Engine::new(config, durable, 0).expect("an engine")
 }

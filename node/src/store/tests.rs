@@ -38,6 +38,7 @@ fn persisted_changes_are_read_after_reopening() {
         changes: vec![change(new, &key, 1)],
         replaced: vec![old],
         certificates: vec!["c".into()],
+        ..Durable::default()
     };
     store.persist(&renewed).expect("stored");
     assert!(matches!(Store::open(dir.path()), Err(StoreError::InUse(_))), "locked");

@@ -12,7 +12,9 @@ mod updates;
 mod versions;
 
 use vc_engine::HISTORY;
+use vc_protocol::lease::MAX_VOTERS;
 
+use crate::check::Violation;
 use crate::history::{Action, Cursor};
 use crate::invariants::view_check;
 use crate::services::resources;
@@ -33,6 +35,13 @@ fn cluster_with_history(nodes: usize, name: &str, history: u64) -> World {
     for _ in 0..nodes {
         world.join(resources(4000, 4096));
     }
+    world.converge(30_000);
+    let expected = nodes.min(MAX_VOTERS).next_multiple_of(2) - 1;
+    world.run_until(60_000, "the voters are chosen", |world| {
+        let voters = world.engine(0).view().cluster.voter_set().map_or(0, |set| set.voters.len());
+        let wrong = || Violation(format!("{voters} of {expected}"));
+        (voters == expected).then_some(()).ok_or_else(wrong)
+    });
     world.converge(30_000);
     world
 }

@@ -1,16 +1,17 @@
-//! Anti-entropy messages between members, over one long-lived stream per direction that is opened on demand.
+//! Messages between members, over one long-lived stream per direction that is opened on demand: anti-entropy, and leases.
 //!
-//! Messages beyond a full queue are dropped: anti-entropy repeats.
+//! Messages beyond a full queue are dropped: both repeat.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libp2p::{PeerId, StreamProtocol};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use vc_engine::Input;
 use vc_protocol::NodeId;
-use vc_protocol::gossip::SyncMessage;
-use vc_protocol::wire::{MAX_FRAME, SYNC_PROTOCOL, encode};
+use vc_protocol::wire::{MAX_FRAME, encode};
 
 use crate::driver_message::DriverMessage;
 use crate::network::inbound::Incoming;
@@ -19,20 +20,27 @@ use vc_client::frames::Frames;
 /// Messages that may wait for one peer.
 const QUEUE: usize = 64;
 
-/// The outgoing streams, by peer. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct SyncStreams {
+/// The outgoing streams of one protocol, by peer. Cheap to clone.
+pub(crate) struct MessageStreams<M> {
     control: libp2p_stream::Control,
-    queues: Arc<Mutex<HashMap<PeerId, mpsc::Sender<SyncMessage>>>>,
+    protocol: &'static str,
+    queues: Arc<Mutex<HashMap<PeerId, mpsc::Sender<M>>>>,
 }
 
-impl SyncStreams {
-    pub(crate) fn new(control: libp2p_stream::Control) -> Self {
-        Self { control, queues: Arc::default() }
+impl<M> Clone for MessageStreams<M> {
+    fn clone(&self) -> Self {
+        let (control, queues) = (self.control.clone(), Arc::clone(&self.queues));
+        Self { control, protocol: self.protocol, queues }
+    }
+}
+
+impl<M: Serialize + Send + Sync + 'static> MessageStreams<M> {
+    pub(crate) fn new(control: libp2p_stream::Control, protocol: &'static str) -> Self {
+        Self { control, protocol, queues: Arc::default() }
     }
 
     /// Queues a message for a connected member; drops it when the queue is full.
-    pub(crate) fn send(&self, to: NodeId, message: SyncMessage) {
+    pub(crate) fn send(&self, to: NodeId, message: M) {
         let peer = to.peer_id();
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = queues.entry(peer).or_insert_with(|| self.open(peer));
@@ -48,14 +56,14 @@ impl SyncStreams {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
     }
 
-    fn open(&self, peer: PeerId) -> mpsc::Sender<SyncMessage> {
+    fn open(&self, peer: PeerId) -> mpsc::Sender<M> {
         let (sender, mut receiver) = mpsc::channel(QUEUE);
-        let mut control = self.control.clone();
+        let (mut control, protocol) = (self.control.clone(), self.protocol);
         tokio::spawn(async move {
-            let stream = match control.open_stream(peer, StreamProtocol::new(SYNC_PROTOCOL)).await {
+            let stream = match control.open_stream(peer, StreamProtocol::new(protocol)).await {
                 Ok(stream) => stream,
                 Err(error) => {
-                    tracing::debug!(%peer, %error, "cannot open a sync stream");
+                    tracing::debug!(%peer, protocol, %error, "cannot open a stream");
                     return;
                 }
             };
@@ -71,26 +79,27 @@ impl SyncStreams {
     }
 }
 
-/// Accepts sync streams, one task each, and passes their messages to the driver.
-pub(crate) async fn accept(mut streams: Incoming, driver: mpsc::Sender<DriverMessage>) {
+/// Accepts streams, one task each, and passes their messages to the driver.
+pub(crate) async fn accept<M: DeserializeOwned + Send + 'static>(
+    mut streams: Incoming,
+    driver: mpsc::Sender<DriverMessage>,
+    input: fn(NodeId, M) -> Input,
+) {
     while let Some((peer, stream)) = streams.recv().await {
         let Ok(node) = NodeId::try_from(peer) else { continue };
         let driver = driver.clone();
         tokio::spawn(async move {
             let mut frames = Frames::new(stream, MAX_FRAME);
             loop {
-                match frames.receive_cbor::<SyncMessage>().await {
+                match frames.receive_cbor::<M>().await {
                     Ok(message) => {
-                        if driver
-                            .send(DriverMessage::Input(Input::Sync(node, message)))
-                            .await
-                            .is_err()
-                        {
+                        let message = DriverMessage::Input(input(node, message));
+                        if driver.send(message).await.is_err() {
                             return;
                         }
                     }
                     Err(vc_client::frames::FrameError::Cbor(error)) => {
-                        tracing::warn!(node = %node, %error, "sync stream closed: malformed message");
+                        tracing::warn!(node = %node, %error, "stream closed: malformed message");
                         return;
                     }
                     Err(_) => return,
