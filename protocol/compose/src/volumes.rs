@@ -42,6 +42,30 @@ pub(super) struct Reader<'r, 'a> {
     pub(super) shipped: Vec<FileMount>,
 }
 
+/// Directories and files that every Linux host has for itself.
+const OF_HOST: [&str; 12] = [
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/var/run",
+    "/etc/localtime",
+    "/etc/timezone",
+    "/lib/modules",
+    "/usr",
+    "/boot",
+    "/var/log",
+    "/var/lib/docker",
+];
+
+/// Returns whether a path is one of [`OF_HOST`], or in one.
+fn is_of_host(path: &str) -> bool {
+    let under = |of: &str| {
+        path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    OF_HOST.iter().any(|of| under(of))
+}
+
 impl Reader<'_, '_> {
     /// Reads `volumes:` of the service.
     pub(super) fn volumes(&mut self, at: &At<'_>) {
@@ -158,7 +182,8 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Reads a path: on the one host that the service is pinned to, or on the operator's, whose files are shipped.
+    /// Reads a path: on the one host that the service is pinned to, or on the operator's, whose files are shipped. Paths of the
+    /// system, such as a socket in `/run`, are those of the node that runs the instance.
     fn bind(&mut self, at: &At<'_>, path: &str, target: String, read_only: bool) {
         if self.pinned && path.starts_with('/') {
             let source = path.to_owned();
@@ -168,6 +193,13 @@ impl Reader<'_, '_> {
             Ok(mount) => {
                 self.targets.take(at, &mount.target);
                 self.shipped.push(mount);
+            }
+            // Each node has its own.
+            Err(
+                MissingContent::Directory | MissingContent::Other | MissingContent::Unreadable(_),
+            ) if is_of_host(path) => {
+                let source = path.to_owned();
+                self.add(at, Mount::Bind { source, target, read_only });
             }
             Err(why @ (MissingContent::TooLarge(_) | MissingContent::NoHome)) => {
                 at.invalid(why.of(path))

@@ -79,13 +79,12 @@ fn a_bind_mount_of_a_file_ships_the_file() {
     );
 }
 
+fn bind(source: &str, target: &str, read_only: bool) -> Mount {
+    Mount::Bind { source: source.to_owned(), target: target.to_owned(), read_only }
+}
+
 #[test]
 fn a_pinned_service_may_bind_mount_host_paths() {
-    let bind = |source: &str, target: &str, read_only| Mount::Bind {
-        source: source.to_owned(),
-        target: target.to_owned(),
-        read_only,
-    };
     let lines = "volumes:\n  - /var/run/docker.sock:/var/run/docker.sock\n  - {type: bind, source: /etc/passwd, target: /p, read_only: true, bind: {create_host_path: false}}\n  \
                  - ./a.conf:/a.conf";
     let project = beside("", &format!("{lines}\n{PIN}")).unwrap();
@@ -98,6 +97,23 @@ fn a_pinned_service_may_bind_mount_host_paths() {
         ]
     );
     assert_eq!(container.files[0].file.name, "./a.conf", "a relative path is the operator's");
+}
+
+#[test]
+fn paths_of_the_system_are_those_of_the_node_that_runs_the_service() {
+    assert_eq!(
+        mounts("volumes: ['/var/run/docker.sock:/s', '/proc:/host/proc:ro', '/dev/missing:/d']"),
+        [
+            bind("/var/run/docker.sock", "/s", false),
+            bind("/proc", "/host/proc", true),
+            bind("/dev/missing", "/d", false)
+        ]
+    );
+    all_refused(&[(
+        "volumes: ['/devices:/d']",
+        "services.s.volumes[0]: '/devices' is a directory: write a named volume, or pin the service to the node that has it with \
+         deploy.placement.constraints: [node.name == NAME]",
+    )]);
 }
 
 #[test]
@@ -116,10 +132,6 @@ fn bind_mounts_of_unpinned_services_are_refused() {
             &format!(
                 "services.s.volumes[0]: '/srv' is a directory: write a named volume, or {pin}"
             ),
-        ),
-        (
-            "volumes: ['/var/run/docker.sock:/s']",
-            &format!("services.s.volumes[0]: '/var/run/docker.sock' is not a regular file: {pin}"),
         ),
         (
             "volumes: [{type: bind, source: missing.txt, target: /a}]",
