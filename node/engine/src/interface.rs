@@ -184,8 +184,8 @@ pub enum Input {
 /// What the shell does for the engine, in the order of the outputs.
 #[derive(Debug, Clone)]
 pub enum Output {
-    /// When the instances that run under leases must have ended, by the monotonic clock: all of them, and before the actions
-    /// that follow. The watchdog ends what is still there.
+    /// When the instances that run under leases must have ended, by the monotonic clock, [`Millis::MAX`] for those without an
+    /// end: all of them, and before the actions that follow. The watchdog ends what is still there.
     Deadlines(BTreeMap<InstanceId, Millis>),
     /// Send to a connected member; may be lost.
     Lease(NodeId, LeaseMessage),

@@ -232,8 +232,8 @@ impl Leases {
 
     /// Returns when to call [`Leases::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Millis> {
-        self.set.as_ref()?;
-        let proposer = self.next.as_ref().map(|_| self.proposer.poll_timeout());
+        let earliest = change::earliest(self.set.as_ref()?, self.since);
+        let proposer = self.next.as_ref().map(|_| self.proposer.poll_timeout().max(earliest));
         self.holder.poll_timeout().into_iter().chain(proposer).min()
     }
 
@@ -243,7 +243,7 @@ impl Leases {
         self.ask_for_due(now, &mut effects);
         let Some(set) = self.set.clone() else { return effects };
         if let Some(next) = self.next.clone()
-            && now >= self.proposer.poll_timeout()
+            && now >= self.proposer.poll_timeout().max(change::earliest(&set, self.since))
         {
             let step = self.proposer.propose(&set, next, now);
             self.change(step, now, &mut effects);

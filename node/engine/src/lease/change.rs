@@ -13,6 +13,12 @@ const ANSWER: Millis = 2000;
 /// Time until it proposes again.
 const RETRY: Millis = 1000;
 
+/// Returns from when on a node that knows a set since `since` takes part in the change to the next one. There are no leases of
+/// before the first set.
+pub(super) fn earliest(set: &VoterSet, since: Millis) -> Millis {
+    if set.number == 1 { 0 } else { since + set.lease_ms }
+}
+
 /// Returns whether a set may follow another one.
 pub(super) fn follows(next: &VoterSet, set: &VoterSet) -> bool {
     let changed = next.voters.symmetric_difference(&set.voters).count();
@@ -42,7 +48,7 @@ pub(super) fn answer(
     let granted = number == set.number
         && set.voters.contains(&node)
         && set.voters.contains(&from)
-        && now >= since + set.lease_ms
+        && now >= earliest(set, since)
         && is_newest
         && is_valid;
     let vote = vote.insert(held);

@@ -169,17 +169,20 @@ impl Guard {
             self.deadlines.retain(|id, _| claims.contains_key(id));
             for (id, claim) in claims.iter().filter(|(_, claim)| claim.epoch.is_some()) {
                 let Some(keys) = self.used.get(&id.slot) else { continue };
-                let Some(held) = self.leases.held(keys, now) else { continue };
-                if Some(held.epoch) != claim.epoch {
-                    continue;
-                }
-                match held.until {
-                    Some(until) => drop(self.deadlines.insert(id.clone(), until)),
-                    None => drop(self.deadlines.remove(id)),
+                match self.leases.held(keys, now) {
+                    Some(held) if Some(held.epoch) == claim.epoch => {
+                        self.deadlines.insert(id.clone(), held.until.unwrap_or(Millis::MAX));
+                    }
+                    // This node was the only voter when it had the lease.
+                    _ if self.deadlines.get(id) == Some(&Millis::MAX) => {
+                        self.deadlines.insert(id.clone(), now);
+                    }
+                    _ => {}
                 }
             }
         }
-        let stops = self.deadlines.values().map(|end| end.saturating_sub(STOP_BEFORE));
+        let ends = self.deadlines.values().filter(|&&end| end != Millis::MAX);
+        let stops = ends.map(|end| end.saturating_sub(STOP_BEFORE));
         self.stop_at = stops.filter(|&at| at > now).min();
         if self.deadlines == self.reported {
             return None;
