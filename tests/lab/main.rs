@@ -19,6 +19,7 @@ mod engines;
 mod example_shop;
 mod host_failure;
 mod images;
+mod leases;
 mod nat;
 mod network;
 mod node_faults;
