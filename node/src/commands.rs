@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use vc_client::text::list;
 use vc_crdt::{DocumentError, KnownVersions, NodeState, Replica};
-use vc_protocol::token::{NodeRole, issue_certificate};
+use vc_protocol::token::{Claims, NodeRole, Scope, decode_unverified, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
 use crate::args::{Command, DataDir, Options};
@@ -45,6 +45,7 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init(options) => {
             let (store, settings) = open_new(&options)?;
+            settings.check_role(NodeRole::Server)?;
             let dir = &options.data_dir;
             let root = Keypair::generate_ed25519();
             let key = identity::node_key(dir)?;
@@ -68,6 +69,9 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let (store, settings) = open_new(&options)?;
             let dir = &options.data_dir;
             let token = join_token::read(token.as_deref(), token_file.as_deref())?;
+            if let Ok(Claims { scope: Scope::Join(role), .. }) = decode_unverified(&token) {
+                settings.check_role(role)?;
+            }
             let key = identity::node_key(dir)?;
             let name = settings.name.clone().unwrap_or_else(node_info::default_name);
             let (membership, admission) = join::join(dir, &token, key, &name).await?;
@@ -139,6 +143,8 @@ async fn change(
         }
     };
     let settings = named(remembered.clone().updated(unset, given));
+    let role = if membership.root.is_some() { NodeRole::Server } else { NodeRole::Worker };
+    settings.check_role(role)?;
     let changes = remembered.changes(&settings);
     if changes.is_empty() {
         return Ok(settings);

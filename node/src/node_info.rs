@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vc_crdt::KnownVersions;
 use vc_protocol::node::{NodeInfo, RuntimeKind};
-use vc_protocol::{Multiaddr, Name};
+use vc_protocol::{Multiaddr, Name, Resources};
 
 use crate::host;
 use crate::settings::{RuntimeChoice, Settings};
@@ -24,6 +24,9 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
     let mut capacity = host::capacity();
     capacity.cpu_millis = settings.cpus.unwrap_or(capacity.cpu_millis);
     capacity.memory_bytes = settings.memory.unwrap_or(capacity.memory_bytes);
+    if settings.is_witness() {
+        capacity = Resources::default();
+    }
     NodeInfo {
         name: settings.name.clone().unwrap_or_else(default_name),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -43,6 +46,7 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
         addresses,
         epoch: 0,
         mdns: !settings.no_mdns,
+        witness: settings.is_witness(),
         supports: KnownVersions::default().supports(),
     }
 }

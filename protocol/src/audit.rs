@@ -59,6 +59,8 @@ pub enum AuditAction {
     PolicyChanged,
     /// A signing key of the cluster was added or replaced.
     TrustChanged,
+    /// The voters were changed, or an admin said which nodes are to be voters.
+    VotersChanged,
     /// Another entry of the cluster document was written.
     EntryWritten,
     /// A session was opened.

@@ -22,7 +22,7 @@ pub use rows::{
     ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
     LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, Rollout,
     RolloutState, ServiceDetail, ServiceDiff, ServiceRow, StatusReport, TokenRow, TrustReport,
-    TrustRow, UnplacedRow, VersionRow, VersionState, VolumeRow,
+    TrustRow, UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.
@@ -219,6 +219,20 @@ pub enum Request {
         /// What its services may no longer use; of host paths, all at or below these.
         policy: ProjectPolicy,
     },
+    /// Lists the servers, and which of them grant leases. Viewer.
+    Voters,
+    /// Says whether a server is to grant leases. The present voters carry it out, one change after the other. Admin.
+    SetVoter {
+        /// Name or peer id of the node.
+        node: String,
+        /// `None` leaves it to the cluster.
+        votes: Option<bool>,
+    },
+    /// Makes these servers the voters without the consent of the present ones. Admin.
+    ForceVoters {
+        /// Names or peer ids of the nodes.
+        nodes: Vec<String>,
+    },
     /// Replaces the key that signs certificates. Admin.
     RotateTrust {
         /// The nodes that stay members, as the user was shown them; others are removed.
@@ -392,6 +406,8 @@ pub enum Reply {
     Tokens(Vec<TokenRow>),
     /// The answer to [`Request::Trust`].
     Trust(TrustReport),
+    /// The answer to [`Request::Voters`].
+    Voters(VoterReport),
     /// The request is accepted; what follows on the stream is described at the request.
     Ready,
     /// Sent while the answer takes time, and about every 15 s in followed logs and events, so that both sides notice a broken

@@ -35,6 +35,9 @@ pub struct NodeInfo {
     /// Whether it has UDP port 5353 for multicast DNS.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mdns: bool,
+    /// Whether it votes and runs nothing. Its document has a runtime error too, for members that do not know this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub witness: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -60,6 +63,7 @@ impl NodeInfo {
             supports: Supports::default(),
             epoch: 0,
             mdns: false,
+            witness: false,
         }
     }
 }

@@ -81,6 +81,11 @@ pub(super) struct Drained {
     pub(super) stays: Vec<InstanceRow>,
 }
 
+/// Returns whether a text is the name or id of a node.
+pub(super) fn names(text: &str, row: &NodeRow) -> bool {
+    row.name == text || row.id.to_string() == text || row.id.short() == text
+}
+
 /// Drains a node and waits, with progress, until nothing is left that can move.
 pub(super) async fn empty(
     app: &App,
@@ -94,9 +99,7 @@ pub(super) async fn empty(
     }
     let nodes = expect_reply!(session.ask(&Request::Nodes).await?, Nodes)?;
     // A node that has left may have had the same name.
-    let matches =
-        |row: &NodeRow| row.name == node || row.id.to_string() == node || row.id.short() == node;
-    let node = nodes.into_iter().find(|row| row.state != NodeStatus::Left && matches(row));
+    let node = nodes.into_iter().find(|row| row.state != NodeStatus::Left && names(node, row));
     let node = node.ok_or(SessionError::Unexpected)?;
     // A node that is down reports nothing.
     if node.state != NodeStatus::Up {

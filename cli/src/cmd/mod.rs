@@ -30,6 +30,7 @@ mod target;
 mod token;
 mod trust;
 mod volume;
+mod voters;
 mod wait;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -125,6 +126,8 @@ pub(crate) enum Command {
     Token(token::Args),
     /// Show and rotate the key that signs certificates of nodes
     Trust(trust::Args),
+    /// List and change the nodes that grant leases of exclusive services
+    Voters(voters::Args),
     /// Store a token for later commands
     Login(login::Args),
     /// Print shell completions
@@ -162,6 +165,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Console(args) => args.run(app).await,
         Command::Token(args) => args.run(app).await,
         Command::Trust(args) => args.run(app).await,
+        Command::Voters(args) => args.run(app).await,
         Command::Login(args) => args.run(app),
         Command::Completions(args) => args.run(Cli::command()),
     }
@@ -242,6 +246,12 @@ mod tests {
             "vc image push web:1 worker:1 --docker-host unix:///run/docker.sock",
             "vc image ls",
             "vc services",
+            "vc voters",
+            "vc voters ls --output json",
+            "vc voters add attic --timeout 30s",
+            "vc voters remove attic --no-wait",
+            "vc voters auto attic",
+            "vc voters force attic desk -y",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
@@ -283,6 +293,9 @@ mod tests {
             "vc project deny Shop devices",
             "vc token create --node --project shop",
             "vc logs",
+            "vc voters add",
+            "vc voters force",
+            "vc voters add attic --no-wait --timeout 1s",
             "vc image",
             "vc image push",
             "vc logs web --replica 0",

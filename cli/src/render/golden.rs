@@ -40,6 +40,7 @@ pub(crate) fn node(n: u8, name: &str, state: NodeStatus) -> NodeRow {
         name: name.to_owned(),
         state,
         role: "server".to_owned(),
+        votes: false,
         problem: String::new(),
         draining: false,
         restarting: false,
@@ -66,6 +67,7 @@ pub(crate) fn node(n: u8, name: &str, state: NodeStatus) -> NodeRow {
 fn nodes() -> Vec<NodeRow> {
     let mut alpha = node(1, "alpha", NodeStatus::Up);
     alpha.labels = BTreeMap::from([("disk".into(), "ssd".into()), ("room".into(), "attic".into())]);
+    alpha.votes = true;
     let mut beta = node(2, "beta", NodeStatus::Up);
     beta.draining = true;
     let mut gamma = node(3, "gamma", NodeStatus::Up);
@@ -73,7 +75,11 @@ fn nodes() -> Vec<NodeRow> {
     gamma.labels = BTreeMap::from([("disk".into(), "hdd".into())]);
     let mut delta = node(4, "delta", NodeStatus::Down);
     (delta.cpu_used, delta.memory_used, delta.instances) = (0, 0, 12);
-    vec![alpha, beta, gamma, delta, node(5, "epsilon", NodeStatus::Left)]
+    let mut zeta = node(6, "zeta", NodeStatus::Up);
+    (zeta.role, zeta.votes, zeta.runtime) = ("witness".to_owned(), true, String::new());
+    (zeta.cpu_millis, zeta.memory_bytes, zeta.instances) = (0, 0, 0);
+    (zeta.cpu_reserved, zeta.memory_reserved) = (0, 0);
+    vec![alpha, beta, gamma, delta, zeta, node(5, "epsilon", NodeStatus::Left)]
 }
 
 fn instance(replica: u32, state: InstanceState) -> InstanceRow {
@@ -215,6 +221,8 @@ fn glance() {
         node: node_id(1),
         nodes_up: 3,
         nodes: 3,
+        voters: 3,
+        voters_up: 3,
         services: 4,
         replicas: 10,
         running: 10,

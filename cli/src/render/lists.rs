@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use comfy_table::{Cell, Color};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow};
 use vc_protocol::control::{
-    EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, NodeRow, ProjectRow,
-    Rollout, RolloutState, ServiceRow, TokenRow, TrustReport, VersionRow, VersionState, VolumeRow,
+    EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, NodeRow, NodeStatus,
+    ProjectRow, Rollout, RolloutState, ServiceRow, TokenRow, TrustReport, VersionRow, VersionState,
+    VolumeRow, VoterReport,
 };
 
 use super::Style;
@@ -214,7 +215,13 @@ fn node_notes(row: &NodeRow) -> Vec<String> {
         seconds => format!("clock {} s behind", seconds.abs()),
     };
     let disk = if row.is_disk_low() { "disk almost full" } else { "" };
-    let lines = [row.problem.clone(), disk.to_owned(), clock, labels.join(" ")];
+    let role = match (row.role == "witness", row.votes) {
+        (true, true) => "witness, voter",
+        (true, false) => "witness",
+        (false, true) => "voter",
+        (false, false) => "",
+    };
+    let lines = [role.to_owned(), row.problem.clone(), disk.to_owned(), clock, labels.join(" ")];
     lines.into_iter().filter(|line| !line.is_empty()).collect()
 }
 
@@ -306,6 +313,39 @@ pub(crate) fn trust(report: &TrustReport, style: Style) -> String {
     });
     let table = table(&["NODE", "ROLE", "STATE", "CERTIFICATE"], cells, style);
     format!("epoch {}: {since}\nkey {}\n\n{table}", report.epoch, report.key)
+}
+
+/// Renders the answer to `vc voters`.
+pub(crate) fn voters(report: &VoterReport, style: Style) -> String {
+    let cells = report.nodes.iter().map(|row| {
+        let state = match row.state {
+            NodeStatus::Up => text("up").fg(Color::Green),
+            NodeStatus::Down => text("down").fg(Color::Red),
+            NodeStatus::Left => text("left").fg(Color::DarkGrey),
+        };
+        let since = match row.since {
+            0 => String::new(),
+            since => format!("set {since}"),
+        };
+        let wish = match row.wish {
+            Some(true) => "voter",
+            Some(false) => "no voter",
+            None => "",
+        };
+        let votes = if row.votes { "yes" } else { "no" };
+        vec![text(&row.name), text(&row.role), state, text(votes), text(since), text(wish)]
+    });
+    let table = table(&["NODE", "ROLE", "STATE", "VOTES", "SINCE", "WISHED"], cells, style);
+    let (voters, up) = report.reachable();
+    let head = match report.number {
+        0 => format!("not chosen yet: waits for {}", one_line(&report.waits_for)),
+        number => {
+            let forced = if report.forced { ", forced" } else { "" };
+            let lease = short_duration(report.lease_ms);
+            format!("set {number}{forced}: {up} of {voters} voters reachable, lease time {lease}")
+        }
+    };
+    format!("{head}\n\n{table}")
 }
 
 /// Renders a line of `vc events`: time, subject and text.

@@ -20,7 +20,7 @@ use vc_protocol::{ApiError, Millis};
 pub(crate) use detail::inspect;
 pub(crate) use lists::{
     LogStyle, addresses, audit_checks, audit_line, event_line, images, instances, log_line,
-    lost_lines, nodes, projects, services, tokens, trust, unavailable, versions, volumes,
+    lost_lines, nodes, projects, services, tokens, trust, unavailable, versions, volumes, voters,
 };
 pub(crate) use plan::{diff, moves, plan};
 pub(crate) use qr::qr;
@@ -101,6 +101,12 @@ impl Output {
             changes.iter().map(|change| format!("{}\n", one_line(&change.to_string()))).collect()
         })?;
         for change in changes {
+            if let Change::Left { node_name, majority_lost: true, .. } = change {
+                note(&one_line(&format!(
+                    "{node_name} was a voter, and no majority of the voters is left: exclusive services stop until 'vc voters force' names \
+                     others"
+                )));
+            }
             if let Change::Left { node_name, knows_key: true, .. } = change {
                 note(&one_line(&format!(
                     "{node_name} was a server and knows the keys of the cluster: end that with 'vc trust rotate'"

@@ -23,6 +23,16 @@ pub(crate) fn status(report: &StatusReport, style: Style) -> String {
                 format!("{}/{} up", report.nodes_up, report.nodes),
             ),
         ),
+        (
+            "voters",
+            match report.voters {
+                0 => "none yet".to_owned(),
+                voters => paint(
+                    report.voters_up * 2 > voters,
+                    format!("{}/{voters} reachable", report.voters_up),
+                ),
+            },
+        ),
         ("services", report.services.to_string()),
         (
             "instances",

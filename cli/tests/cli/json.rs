@@ -8,9 +8,9 @@ use serde_json::Value;
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
     Change, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, MoveRow,
-    NodeRow, PlacementRow, PlanReport, ProjectRow, Reply, Rollout, ServiceDetail, ServiceDiff,
-    ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, VersionRow,
-    VersionState, VolumeRow,
+    NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, Reply, Rollout, ServiceDetail,
+    ServiceDiff, ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow,
+    VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
 };
 use vc_protocol::spec::{OnPartition, ServiceSpec};
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
@@ -107,6 +107,8 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         node: node_id(1),
         nodes_up: 1,
         nodes: 1,
+        voters: 1,
+        voters_up: 1,
         services: 1,
         replicas: 1,
         running: 1,
@@ -161,6 +163,22 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         rotated: None,
         rotated_by: None,
         nodes: vec![certificate],
+    };
+    let voter = VoterRow {
+        id: node_id(1),
+        name: String::new(),
+        role: String::new(),
+        state: NodeStatus::Up,
+        votes: true,
+        since: 1,
+        wish: None,
+    };
+    let voters = VoterReport {
+        number: 1,
+        lease_ms: 6000,
+        forced: false,
+        waits_for: String::new(),
+        nodes: vec![voter],
     };
     let token = TokenRow {
         id: String::new(),
@@ -246,6 +264,8 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("ProjectRow", fields(&project)),
         ("TrustReport", fields(&trust)),
         ("TrustRow", fields(&trust.nodes[0])),
+        ("VoterReport", fields(&voters)),
+        ("VoterRow", fields(&voters.nodes[0])),
         ("ImageRow", fields(&image)),
         ("LogRow", fields(&log)),
         ("EventRow", fields(&event)),
@@ -289,6 +309,8 @@ fn every_row_has_an_example() {
         ("ProjectRow", examples::<ProjectRow>("ProjectRow").len()),
         ("TrustReport", examples::<TrustReport>("TrustReport").len()),
         ("TrustRow", examples::<TrustRow>("TrustRow").len()),
+        ("VoterReport", examples::<VoterReport>("VoterReport").len()),
+        ("VoterRow", examples::<VoterRow>("VoterRow").len()),
         ("ImageRow", examples::<ImageRow>("ImageRow").len()),
         ("LogRow", examples::<LogRow>("LogRow").len()),
         ("EventRow", examples::<EventRow>("EventRow").len()),
@@ -326,6 +348,8 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::UserRevoked { .. }
             | Change::PolicyChanged { .. }
             | Change::SigningKeyRotated { .. }
+            | Change::VoterWished { .. }
+            | Change::VotersForced { .. }
             | Change::FilesSealed { .. }
             | Change::Unknown => {}
         }
@@ -340,7 +364,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 22, "an example of each change");
+    assert_eq!(names.len(), 24, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

@@ -53,6 +53,7 @@ fn drains(turns: Vec<Turn>) -> Plan {
             node_name: node_name.clone(),
             knows_key: false,
             volumes: vec![],
+            majority_lost: false,
         }),
         Request::Rebalance { apply: true } => done(Change::Moving {
             slot: "shop/web.1".parse().expect("a slot"),

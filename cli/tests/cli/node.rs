@@ -272,6 +272,7 @@ pub fn node_row(n: u8, name: &str) -> NodeRow {
         name: name.to_owned(),
         state: NodeStatus::Up,
         role: "server".to_owned(),
+        votes: false,
         problem: String::new(),
         draining: false,
         restarting: false,

@@ -200,6 +200,7 @@ fn info(supports: Supports) -> NodeInfo {
         supports,
         epoch: 0,
         mdns: false,
+        witness: false,
     }
 }
 

@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vc_crdt::{
     ClusterChange, FileKey, ImageRecord, JoinKey, JoinRecord, MoveOrder, RevocationKey,
-    TokenRecord, TrustEntry, TrustKey, VersionKey, VersionRecord, View, Write,
+    TokenRecord, TrustEntry, TrustKey, VersionKey, VersionRecord, View, VoterEntry, VoterKey,
+    Write,
 };
 use vc_protocol::audit::{AuditAction, AuditRow, ChangeRef};
 use vc_protocol::change::{Actor, SignedChange};
@@ -296,6 +297,30 @@ fn effect(
             };
             Effect::new(A::TrustChanged, text)
         }
+        ("voters", Some(entry)) => {
+            let text = match (key.parse().ok()?, read(entry)?) {
+                (VoterKey::Set(number), VoterEntry::Set(set)) => {
+                    let names: Vec<String> = set.voters.iter().map(|it| view.name(*it)).collect();
+                    let how = if set.forced { "forced" } else { "changed" };
+                    format!("{how} the voters to {} (set {number})", names.join(", "))
+                }
+                (VoterKey::Wish(node), VoterEntry::Wish(true)) => {
+                    format!("asked for {} as a voter", view.name(node))
+                }
+                (VoterKey::Wish(node), _) => {
+                    format!("asked for {} to be no voter", view.name(node))
+                }
+                (VoterKey::Set(_), VoterEntry::Wish(_)) => return None,
+            };
+            Effect::new(A::VotersChanged, text)
+        }
+        ("voters", None) => match key.parse().ok()? {
+            VoterKey::Wish(node) => {
+                let text = format!("left it to the cluster whether {} is a voter", view.name(node));
+                Effect::new(A::VotersChanged, text)
+            }
+            VoterKey::Set(_) => None,
+        },
         // Certificates of earlier signing keys, moves that are done, and tokens that have expired, are forgotten.
         (
             "scale" | "moves" | "images" | "tombstones" | "tokens" | "revocations" | "joins"

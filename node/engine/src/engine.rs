@@ -26,6 +26,9 @@ use crate::mutation::{Mutation, MutationError};
 use crate::reconcile::Reconciler;
 use crate::startup_hold::StartupHold;
 
+/// What the document of a witness says of its runtime, so that members of every version place nothing on it.
+pub const WITNESS: &str = "it is a witness, which runs nothing";
+
 /// The state machine of a node.
 pub struct Engine {
     cluster: ClusterId,
@@ -387,7 +390,10 @@ impl Engine {
             if !std::mem::take(&mut self.dirty) {
                 break;
             }
-            self.own.runtime_error = self.reconciler.runtime_error().map(str::to_owned);
+            let is_witness = self.own.info.as_ref().is_some_and(|info| info.witness);
+            let witness = is_witness.then_some(WITNESS);
+            self.own.runtime_error =
+                witness.or_else(|| self.reconciler.runtime_error()).map(str::to_owned);
             refute_accusations(self.replica.id(), self.replica.nodes(), &mut self.own);
             view_changed = true;
             self.update_view();
@@ -631,6 +637,11 @@ impl Engine {
             && !self.replica.has_authority()
         {
             return Err(MutationError::OlderMembers(cannot));
+        }
+        if matches!(mutation, Mutation::SetVoter { .. } | Mutation::ForceVoters { .. })
+            && !self.replica.has_voters()
+        {
+            return Err(MutationError::OlderMembers("grant leases"));
         }
         if self.view.trust.epoch() > 0 && self.replica.own_certificate().is_none() {
             return Err(MutationError::NotCertified);

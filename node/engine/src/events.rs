@@ -1,8 +1,8 @@
 //! Cluster events, computed as the difference between two views: no node reports what it does, and every node derives the
 //! events of all nodes from the documents.
 
-use vc_crdt::View;
 use vc_crdt::liveness::{accuses, observers};
+use vc_crdt::{NodeState, View};
 use vc_protocol::control::{EventLevel, EventRow, RolloutState};
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::{InstanceId, Millis, NodeId};
@@ -87,9 +87,13 @@ fn nodes(before: &View, after: &View, events: &mut Events) {
             (true, false) => events.info(&name, "takes instances again"),
             _ => {}
         }
-        match (held.and_then(|held| held.runtime_error.as_ref()), &state.runtime_error) {
+        let error = |state: &NodeState| {
+            let is_witness = state.info.as_ref().is_some_and(|info| info.witness);
+            state.runtime_error.clone().filter(|_| !is_witness)
+        };
+        match (held.and_then(error), error(state)) {
             (None, Some(why)) => {
-                events.error(&name, format!("cannot run instances: {}", brief(why)));
+                events.error(&name, format!("cannot run instances: {}", brief(&why)));
             }
             (Some(_), None) => events.info(&name, "can run instances again"),
             _ => {}

@@ -29,10 +29,11 @@ pub mod routes;
 pub mod runtime;
 mod runtime_health;
 mod startup_hold;
+pub mod voters;
 mod workload;
 
 pub use diff::{diff, mask_environment};
-pub use engine::Engine;
+pub use engine::{Engine, WITNESS};
 pub use file_access::{FileRefusal, file_access};
 pub use identity::Process;
 pub use interface::{

@@ -11,17 +11,19 @@ pub(crate) mod revision;
 mod tests;
 mod tokens;
 mod trust;
+mod voters;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vc_crdt::{
     ClusterState, FileKey, ImageRecord, JoinRecord, MoveOrder, RevocationKey, SealedFile,
-    TokenRecord, Tombstone, View,
+    TokenRecord, Tombstone, View, VoterKey,
 };
 use vc_placement::rebalance;
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
+use vc_protocol::lease::VoterSet;
 use vc_protocol::spec::{Deployment, ProjectPolicy, ServiceSpec};
 use vc_protocol::{Millis, Name, NodeId, ServiceKey, VolumeKey};
 
@@ -150,6 +152,18 @@ pub enum Mutation {
     },
     /// Replaces secrets and configs by the same ones, sealed with another key. Those that are gone are left out.
     Reseal(BTreeMap<FileKey, SealedFile>),
+    /// Says whether a server is to be a voter.
+    SetVoter {
+        /// The node.
+        node: String,
+        /// `None` leaves it to the cluster.
+        votes: Option<bool>,
+    },
+    /// Makes servers the voters without the consent of the present ones.
+    ForceVoters {
+        /// The nodes.
+        nodes: Vec<String>,
+    },
     /// Removes a volume and its data.
     RemoveVolume {
         /// The volume.
@@ -251,6 +265,7 @@ impl Mutation {
                 let node = find_node(view, node)?;
                 if !force {
                     check_empty(view, node)?;
+                    voters::check_leaves(view, node)?;
                 }
                 vec![remove_node(view, &mut state, node, now)]
             }
@@ -295,6 +310,8 @@ impl Mutation {
                 state.files.extend(held);
                 vec![Change::FilesSealed { files }]
             }
+            Self::SetVoter { node, votes } => vec![voters::wish(view, &mut state, node, *votes)?],
+            Self::ForceVoters { nodes } => vec![voters::force(view, &mut state, nodes)?],
             Self::RemoveVolume { volume } => vec![remove_volume(view, &mut state, volume, now)?],
         };
         Ok((state, changes))
@@ -330,11 +347,17 @@ fn check_name(view: &View, node: NodeId, name: &Name, now: Millis) -> Result<(),
 fn remove_node(view: &View, state: &mut ClusterState, node: NodeId, now: Millis) -> Change {
     state.left.insert(node, now);
     state.drained.remove(&node);
+    state.voters.remove(&VoterKey::Wish(node));
     state.moves.retain(|_, order| order.from != node && order.to != node);
     let knows_key = view.servers.contains(&node);
     let held = view.input.volumes.iter().filter(|(_, holder)| **holder == node);
     let volumes = held.map(|(volume, _)| volume.clone()).collect();
-    Change::Left { node, node_name: view.name(node), knows_key, volumes }
+    let lacks_majority = |set: &&VoterSet| {
+        let up = set.voters.intersection(&view.up).filter(|voter| **voter != node).count();
+        set.voters.contains(&node) && up < set.majority()
+    };
+    let majority_lost = view.cluster.voter_set().filter(lacks_majority).is_some();
+    Change::Left { node, node_name: view.name(node), knows_key, volumes, majority_lost }
 }
 
 /// Returns the service that a text names. Errors: it matches none or several, or the one is unreadable.

@@ -11,6 +11,7 @@ use vc_protocol::{Millis, ServiceKey, Supports};
 
 use crate::rollout::Rollout;
 use crate::routes::{Clash, Routes};
+use crate::voters;
 
 /// Returns the problems with these rows: of all, or of the nodes and of what `limited` shows, a part of the view.
 pub(crate) fn problems(
@@ -56,6 +57,7 @@ pub(crate) fn problems(
     problems.extend(orphans(view));
     problems.extend(hanging(view, instances, now));
     problems.extend(unpublished(whole, limited));
+    problems.extend(voters::problems(whole, limited));
     problems.extend(held(view));
     problems.extend(older(whole));
     problems

@@ -23,6 +23,7 @@ use crate::interface::Vitals;
 use crate::mutation::mounting;
 use crate::problems::problems;
 use crate::rollout::Rollout;
+use crate::voters;
 
 /// Returns a row for every slot, with the instance that fills it, and for every instance that is being replaced.
 pub fn instances(view: &View) -> Vec<InstanceRow> {
@@ -182,7 +183,10 @@ fn unpublished(view: &View, service: &ServiceKey, port: &Port) -> Option<String>
         None => port.name(),
     };
     let runs = |state: &NodeState| state.claims.keys().any(|id| id.slot.service == *service);
-    let publishes = |state: &&NodeState| port.publish == Publish::Cluster || runs(state);
+    let is_witness = |state: &NodeState| state.info.as_ref().is_some_and(|info| info.witness);
+    let publishes = |state: &&NodeState| {
+        !is_witness(state) && (port.publish == Publish::Cluster || runs(state))
+    };
     let mut nodes =
         view.up.iter().filter_map(|node| view.nodes.get(node)).filter(publishes).peekable();
     let why = nodes.peek()?.ports.get(&name)?;
@@ -324,8 +328,18 @@ pub fn trust(view: &View) -> Option<TrustReport> {
     })
 }
 
-fn role(view: &View, node: NodeId) -> String {
-    if view.servers.contains(&node) { "server" } else { "worker" }.to_owned()
+pub(crate) fn role(view: &View, node: NodeId) -> String {
+    match view.servers.contains(&node) {
+        false => "worker",
+        true if is_witness(view, node) => "witness",
+        true => "server",
+    }
+    .to_owned()
+}
+
+/// Returns whether a node is a voter that runs nothing.
+pub(crate) fn is_witness(view: &View, node: NodeId) -> bool {
+    view.nodes.get(&node).and_then(|state| state.info.as_ref()).is_some_and(|info| info.witness)
 }
 
 /// Says that a node holds everything.
@@ -351,6 +365,7 @@ fn faults(state: &NodeState) -> Option<String> {
 
 /// Returns a row for every node, then for those that have left.
 pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
+    let voters = view.cluster.voter_set();
     let row = |(&id, state): (&NodeId, &NodeState)| {
         let up = view.up.contains(&id);
         let Vitals { usage: used, clock_offset_ms } =
@@ -364,9 +379,11 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
             name: view.name(id),
             state: if up { NodeStatus::Up } else { NodeStatus::Down },
             role: role(view, id),
+            votes: voters.is_some_and(|set| set.voters.contains(&id)),
             problem: state
                 .runtime_error
                 .clone()
+                .filter(|_| !is_witness(view, id))
                 .or_else(|| holds(state))
                 .or_else(|| faults(state))
                 .unwrap_or_default(),
@@ -381,7 +398,10 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
             disk_bytes: used.disk_bytes,
             disk_used: used.disk_used,
             instances: u32::try_from(running).unwrap_or(u32::MAX),
-            runtime: info.map(|info| info.runtime.as_str().to_owned()).unwrap_or_default(),
+            runtime: info
+                .filter(|info| !info.witness)
+                .map(|info| info.runtime.as_str().to_owned())
+                .unwrap_or_default(),
             platform: info.map(|info| format!("{}/{}", info.os, info.arch)).unwrap_or_default(),
             addresses: info.map(|info| info.addresses.clone()).unwrap_or_default(),
             labels: info.map(|info| info.labels.clone()).unwrap_or_default(),
@@ -396,6 +416,7 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
         name: view.name(id),
         state: NodeStatus::Left,
         role: String::new(),
+        votes: voters.is_some_and(|set| set.voters.contains(&id)),
         problem: String::new(),
         draining: false,
         restarting: false,
@@ -440,11 +461,14 @@ pub fn status(
     let sum = |of: fn(&NodeRow) -> u64| up().map(of).fold(0, u64::saturating_add);
     let problems = problems(whole, limited, &nodes, &instances(view), now);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let (voters, voters_up) = voters::report(whole).reachable();
     StatusReport {
         cluster: cluster.to_string(),
         node,
         nodes_up: count(up().count()),
         nodes: count(view.nodes.len()),
+        voters: count(voters),
+        voters_up: count(voters_up),
         services: count(services.len()),
         replicas: services.iter().map(|row| row.replicas).fold(0, u32::saturating_add),
         running: services.iter().map(|row| row.running).fold(0, u32::saturating_add),
@@ -455,7 +479,7 @@ pub fn status(
         memory_reserved: sum(|row| row.memory_reserved),
         memory_used: sum(|row| row.memory_used),
         problems,
-        hints: hints(whole),
+        hints: hints(whole).into_iter().chain(voters::hints(whole)).collect(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Requests about nodes and the cluster as a whole.
 
-use vc_engine::report;
+use vc_engine::{report, voters};
 use vc_protocol::control::Reply;
 
 use super::reports::status;
@@ -13,6 +13,11 @@ impl ControlService {
     pub(super) fn nodes(&self) -> Reply {
         let Snapshot { view, vitals, .. } = self.cluster.latest();
         Reply::Nodes(report::nodes(&view, &vitals))
+    }
+
+    /// Lists the servers, and which of them are voters.
+    pub(super) fn voters(&self) -> Reply {
+        Reply::Voters(voters::report(&self.cluster.latest().view))
     }
 
     /// Summarises the cluster.

@@ -54,6 +54,7 @@ fn needs(request: &Request) -> Needs {
         | Request::Fetch(_)
         | Request::Socket(_)
         | Request::Trust
+        | Request::Voters
         | Request::Logs(_) => (UserRole::Viewer, false),
         Request::Exec(_) | Request::CopyOut(_) | Request::CopyIn(_) => (UserRole::Deployer, false),
         Request::Deploy { .. }
@@ -72,6 +73,8 @@ fn needs(request: &Request) -> Needs {
         | Request::AllowProject { .. }
         | Request::DenyProject { .. }
         | Request::RotateTrust { .. }
+        | Request::SetVoter { .. }
+        | Request::ForceVoters { .. }
         | Request::RevokeToken { .. }
         | Request::RevokeUser { .. } => (UserRole::Admin, true),
     };
@@ -135,6 +138,7 @@ mod tests {
             r#""live""#.to_owned(),
             r#""events","follow":false"#.to_owned(),
             r#""multiplex""#.to_owned(),
+            r#""voters""#.to_owned(),
             format!(r#""fetch",{fetch},"method":"GET","body":false"#),
             format!(r#""socket",{fetch},"protocols":[]"#),
         ];
@@ -167,6 +171,8 @@ mod tests {
             )
             .to_owned(),
             r#""tokens""#.to_owned(),
+            r#""set_voter","node":"n1","votes":true"#.to_owned(),
+            r#""force_voters","nodes":["n1"]"#.to_owned(),
             r#""revoke_token","token":"a""#.to_owned(),
             r#""revoke_user","user":"ann""#.to_owned(),
         ];

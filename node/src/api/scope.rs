@@ -41,6 +41,7 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Images
         | Request::Projects
         | Request::Trust
+        | Request::Voters
         | Request::Volumes => Touches::Lists,
         Request::Instances { service: Some(service) }
         | Request::Inspect { service, .. }
@@ -63,6 +64,8 @@ fn touches(request: &mut Request) -> Touches<'_> {
         Request::RemoveVolume { volume } => Touches::Project(&volume.project),
         Request::PushImage(_) => Touches::Image,
         Request::RotateTrust { .. }
+        | Request::SetVoter { .. }
+        | Request::ForceVoters { .. }
         | Request::Rebalance { .. }
         | Request::Drain { .. }
         | Request::Leave { .. }
@@ -168,6 +171,7 @@ mod tests {
             | Request::Volumes
             | Request::Projects
             | Request::Trust
+            | Request::Voters
             | Request::PushImage(_) => May::Any,
             Request::Deploy { .. }
             | Request::Diff { .. }
@@ -189,6 +193,8 @@ mod tests {
             | Request::Fetch(_)
             | Request::Socket(_) => May::OfProject,
             Request::RotateTrust { .. }
+            | Request::SetVoter { .. }
+            | Request::ForceVoters { .. }
             | Request::Rebalance { .. }
             | Request::Drain { .. }
             | Request::Leave { .. }
@@ -269,6 +275,9 @@ mod tests {
             json!({"op": "revoke_user", "user": "ada"}),
             json!({"op": "rotate_trust", "members": []}),
             json!({"op": "trust"}),
+            json!({"op": "voters"}),
+            json!({"op": "set_voter", "node": "n1", "votes": false}),
+            json!({"op": "force_voters", "nodes": ["n1"]}),
         ];
         let requests = all.into_iter().map(|it| serde_json::from_value(it).expect("a request"));
         requests.collect()
@@ -328,7 +337,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 43, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 46, "an example of each request: {ops:?}");
     }
 
     #[test]

@@ -211,6 +211,13 @@ impl ControlService {
             Request::CreateToken(request) => self.create_token(user, &request).await,
             Request::Tokens => Ok(self.tokens()),
             Request::Trust => self.trust(),
+            Request::Voters => Ok(self.voters()),
+            Request::SetVoter { node, votes } => {
+                self.cluster.mutate(user, Mutation::SetVoter { node, votes }).await
+            }
+            Request::ForceVoters { nodes } => {
+                self.cluster.mutate(user, Mutation::ForceVoters { nodes }).await
+            }
             Request::RotateTrust { members } => self.rotate_trust(user, members).await,
             Request::Projects => Ok(self.projects(user)),
             Request::AllowProject { project, policy } => {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use clap::ValueEnum as _;
 
-use super::values::{RuntimeChoice, Setting, Settings};
+use super::values::{RoleChoice, RuntimeChoice, Setting, Settings};
 
 /// A setting that changes. Displayed as `cpus: 4 -> 1.5`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,11 @@ impl Settings {
             Setting::Listen => self.listen.map(|it| it.to_string()),
             Setting::Port => self.port.map(|it| it.to_string()),
             Setting::Advertise => self.advertise.map(|it| it.to_string()),
+            Setting::Role => self.role.map(|it| match it {
+                RoleChoice::Server => "server".to_owned(),
+                RoleChoice::Worker => "worker".to_owned(),
+                RoleChoice::Witness => "witness".to_owned(),
+            }),
             Setting::Runtime => self.runtime.map(|it| match it {
                 RuntimeChoice::Docker => "docker".to_owned(),
                 RuntimeChoice::Process => "process".to_owned(),

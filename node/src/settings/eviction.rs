@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use vc_crdt::{ClusterState, KnownVersions, NodeState, View};
+use vc_engine::WITNESS;
 use vc_protocol::node::NodeInfo;
 use vc_protocol::{NodeId, Slot};
 
@@ -49,7 +50,8 @@ pub(crate) fn evictions(
         let mut nodes = nodes.clone();
         let own = nodes.entry(node).or_default();
         // As at its start: up, whatever other nodes said when it was not.
-        (own.info, own.incarnation, own.runtime_error) = (Some(info), u64::MAX, None);
+        let runtime_error = info.witness.then(|| WITNESS.to_owned());
+        (own.info, own.incarnation, own.runtime_error) = (Some(info), u64::MAX, runtime_error);
         View::from_states(cluster.clone(), nodes, &KnownVersions::default())
     };
     let (before, after) = (view(before), view(after));

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
+use vc_protocol::token::NodeRole;
 use vc_protocol::{DEFAULT_PORT, Multiaddr, Name, parse_cpus, parse_memory};
 use vc_runtime::docker::NetworkPool;
 
@@ -31,6 +32,10 @@ pub struct Settings {
     #[arg(long, value_name = "IP")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<IpAddr>,
+    /// What this node does [default: server or worker, as the join token says]
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleChoice>,
     /// Runtime of the services [default: docker]
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +81,7 @@ pub enum Setting {
     Listen,
     Port,
     Advertise,
+    Role,
     Runtime,
     DockerHost,
     NetworkPool,
@@ -84,6 +90,33 @@ pub enum Setting {
     Memory,
     NoMdns,
     NoConsole,
+}
+
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoleChoice {
+    /// Runs services, changes the cluster document, may grant leases
+    Server,
+    /// Runs services
+    Worker,
+    /// A server that runs no services, publishes no ports and needs no Docker: it grants leases, as the third beside two others
+    Witness,
+}
+
+/// The role of a node is not that of its certificate.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RoleError {
+    /// It has to be a server for it.
+    #[error(
+        "--role {0} needs the token of a server, and this one makes a worker: make another with 'vc token create --node'"
+    )]
+    NeedsServer(&'static str),
+    /// It is a server.
+    #[error(
+        "--role worker needs the token of a worker, and this node is a server: make one with 'vc token create --node --worker'"
+    )]
+    NeedsWorker,
 }
 
 /// The runtime of the services.
@@ -160,6 +193,7 @@ impl Settings {
     pub(crate) fn shown_in(info: &NodeInfo) -> Self {
         Self {
             name: Some(info.name.clone()),
+            role: info.witness.then_some(RoleChoice::Witness),
             runtime: Some(match info.runtime {
                 RuntimeKind::Docker => RuntimeChoice::Docker,
                 RuntimeKind::Process => RuntimeChoice::Process,
@@ -178,6 +212,7 @@ impl Settings {
                 Setting::Listen => kept.listen = None,
                 Setting::Port => kept.port = None,
                 Setting::Advertise => kept.advertise = None,
+                Setting::Role => kept.role = None,
                 Setting::Runtime => kept.runtime = None,
                 Setting::DockerHost => kept.docker_host = None,
                 Setting::NetworkPool => kept.network_pool = None,
@@ -193,6 +228,7 @@ impl Settings {
             listen: given.listen.or(kept.listen),
             port: given.port.or(kept.port),
             advertise: given.advertise.or(kept.advertise),
+            role: given.role.or(kept.role),
             runtime: given.runtime.or(kept.runtime),
             docker_host: given.docker_host.or(kept.docker_host),
             network_pool: given.network_pool.or(kept.network_pool),
@@ -225,9 +261,27 @@ impl Settings {
         ips.map(|ip| Multiaddr::from(ip).with(Protocol::Tcp(self.port()))).collect()
     }
 
-    /// Returns the runtime of the services.
+    /// Returns the runtime of the services; a witness, which runs none, needs no Docker.
     pub(crate) fn runtime(&self) -> RuntimeChoice {
-        self.runtime.unwrap_or(RuntimeChoice::Docker)
+        match self.is_witness() {
+            true => RuntimeChoice::Process,
+            false => self.runtime.unwrap_or(RuntimeChoice::Docker),
+        }
+    }
+
+    /// Returns whether the node votes and runs nothing.
+    pub(crate) fn is_witness(&self) -> bool {
+        self.role == Some(RoleChoice::Witness)
+    }
+
+    /// Checks that a node with this certificate, or with the one that a token gives it, can have the role.
+    pub(crate) fn check_role(&self, of: NodeRole) -> Result<(), RoleError> {
+        match (self.role, of) {
+            (Some(RoleChoice::Witness), NodeRole::Worker) => Err(RoleError::NeedsServer("witness")),
+            (Some(RoleChoice::Server), NodeRole::Worker) => Err(RoleError::NeedsServer("server")),
+            (Some(RoleChoice::Worker), NodeRole::Server) => Err(RoleError::NeedsWorker),
+            _ => Ok(()),
+        }
     }
 }
 

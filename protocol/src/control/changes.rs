@@ -107,6 +107,9 @@ pub enum Change {
         /// Volumes whose data is on its host.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         volumes: Vec<VolumeKey>,
+        /// Whether it was a voter, and no majority of the voters is up without it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        majority_lost: bool,
     },
     /// A node has stopped the containers that a former node has left on its host, and has taken over the data of volumes.
     Adopted {
@@ -132,6 +135,24 @@ pub enum Change {
     UserRevoked {
         /// Name of the user.
         user: String,
+    },
+    /// An admin wants the node as a voter, or not, or leaves it to the cluster. The present voters carry it out.
+    VoterWished {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        node_name: String,
+        /// Whether it is to be a voter; `None`: the cluster decides.
+        votes: Option<bool>,
+    },
+    /// These nodes are the voters, without the consent of those before.
+    VotersForced {
+        /// Number of the set.
+        number: u64,
+        /// The voters.
+        voters: Vec<NodeId>,
+        /// Their names.
+        names: Vec<String>,
     },
     /// A new signing key counts, and these nodes have certificates of it.
     SigningKeyRotated {
@@ -232,6 +253,18 @@ impl fmt::Display for Change {
             }
             Self::TokenRevoked { token } => write!(f, "token {token} is revoked"),
             Self::UserRevoked { user } => write!(f, "the tokens of {user} are revoked"),
+            Self::VoterWished { node_name, votes, .. } => match votes {
+                Some(true) => write!(f, "{node_name} is to be a voter"),
+                Some(false) => write!(f, "{node_name} is to be no voter"),
+                None => write!(f, "the cluster decides whether {node_name} is a voter"),
+            },
+            Self::VotersForced { number, names, .. } => {
+                write!(
+                    f,
+                    "the voters are {} (set {number}), without the consent of those before",
+                    names.join(", ")
+                )
+            }
             Self::SigningKeyRotated { epoch, members } => {
                 let count = members.len();
                 write!(f, "the signing key is rotated: epoch {epoch}, {count} certificates issued")

@@ -252,13 +252,55 @@ pub struct TrustRow {
     pub id: NodeId,
     /// Its name.
     pub name: String,
-    /// `server` or `worker`.
+    /// `server`, `worker` or `witness`.
     pub role: String,
     /// Whether it is up.
     pub up: bool,
     /// `present`: it uses its certificate; `issued`: it does not say so yet; `missing`: it has none of this key, so the others
     /// refuse it.
     pub certificate: String,
+}
+
+/// The voters, which grant leases of exclusive services.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoterReport {
+    /// Number of the present set of voters; 0 before the first.
+    pub number: u64,
+    /// The lease time, in milliseconds; 0 before the first set.
+    pub lease_ms: Millis,
+    /// Whether an admin set the present voters without the consent of those before.
+    pub forced: bool,
+    /// What the choice of the first voters waits for; empty once there are voters.
+    pub waits_for: String,
+    /// The servers and witnesses that have not left, and voters that have left and are not replaced yet.
+    pub nodes: Vec<VoterRow>,
+}
+
+impl VoterReport {
+    /// Returns how many voters there are, and how many of them are up.
+    pub fn reachable(&self) -> (usize, usize) {
+        let voters = || self.nodes.iter().filter(|row| row.votes);
+        (voters().count(), voters().filter(|row| row.state == NodeStatus::Up).count())
+    }
+}
+
+/// A node that may grant leases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoterRow {
+    /// The node.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// `server` or `witness`.
+    pub role: String,
+    /// Whether it is reachable.
+    pub state: NodeStatus,
+    /// Whether it is a voter.
+    pub votes: bool,
+    /// Number of the set since which it has been a voter, of the sets that are kept; 0 if it is none.
+    pub since: u64,
+    /// Whether an admin wants it as a voter; `None` leaves it to the cluster.
+    pub wish: Option<bool>,
 }
 
 /// A slot with the instance that fills it.
@@ -316,9 +358,12 @@ pub struct NodeRow {
     pub name: String,
     /// Whether it is reachable.
     pub state: NodeStatus,
-    /// `server` or `worker`; empty if it left.
+    /// `server`, `worker` or `witness`; empty if it left.
     #[serde(default)]
     pub role: String,
+    /// Whether it is one of the voters, which grant leases.
+    #[serde(default)]
+    pub votes: bool,
     /// Why it cannot run instances ("Docker does not answer"); empty if it can.
     pub problem: String,
     /// Whether it is drained.
@@ -387,6 +432,12 @@ pub struct StatusReport {
     pub nodes_up: u32,
     /// Number of nodes, without those that left.
     pub nodes: u32,
+    /// Number of voters, which grant leases of exclusive services; 0 before the first are chosen.
+    #[serde(default)]
+    pub voters: u32,
+    /// Number of voters that are up.
+    #[serde(default)]
+    pub voters_up: u32,
     /// Number of deployed services.
     pub services: u32,
     /// Desired number of instances.

@@ -100,7 +100,9 @@ export interface NodeRow {
   name: string
   state: 'up' | 'down' | 'left'
   /** Empty if it left. */
-  role: 'server' | 'worker' | ''
+  role: 'server' | 'worker' | 'witness' | ''
+  /** Is one of the voters, which grant leases. Missing from older nodes. */
+  votes?: boolean
   /** Why it cannot run instances; empty if it can. */
   problem: string
   draining: boolean
@@ -137,6 +139,9 @@ export interface StatusReport {
   node: NodeId
   nodes_up: number
   nodes: number
+  /** Voters, which grant leases of exclusive services; 0 before the first are chosen. Missing from older nodes. */
+  voters?: number
+  voters_up?: number
   services: number
   /** Desired number of instances. */
   replicas: number
@@ -429,7 +434,7 @@ export type Change =
   | { change: 'moving'; slot: string; from: string; from_name: string; to: string; to_name: string; reason: string }
   | { change: 'drained'; node: string; node_name: string }
   | { change: 'undrained'; node: string; node_name: string; unchanged?: boolean }
-  | { change: 'left'; node: string; node_name: string; knows_key?: true; volumes?: string[] }
+  | { change: 'left'; node: string; node_name: string; knows_key?: true; volumes?: string[]; majority_lost?: true }
   | { change: 'image_pushed' | 'image_unchanged'; reference: string; id: string }
   | {
       change: 'adopted'
@@ -445,6 +450,8 @@ export type Change =
   | { change: 'user_revoked'; user: string }
   | { change: 'policy_changed'; project: string; allowed: string[] }
   | { change: 'files_sealed'; files: number }
+  | { change: 'voter_wished'; node: string; node_name: string; votes: boolean | null }
+  | { change: 'voters_forced'; number: number; voters: string[]; names: string[] }
   | { change: 'signing_key_rotated'; epoch: number; members: string[] }
 
 /** An answer to a request. */

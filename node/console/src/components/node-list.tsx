@@ -39,6 +39,8 @@ function Node({ row }: { row: NodeRow }) {
       <div class="node-name">
         <h3>{row.name}</h3>
         <StatusBadge status={nodeStatus(row)} />
+        {row.role === 'witness' && <span class="tag">witness</span>}
+        {row.votes && <span class="tag">voter</span>}
         {isAttached && <span class="tag">attached</span>}
       </div>
       {row.state !== 'left' && (

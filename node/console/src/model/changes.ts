@@ -49,6 +49,13 @@ export function changeLine(change: Change): string {
         : `${change.project} may use nothing of its hosts; what runs stays`
     case 'signing_key_rotated':
       return `the signing key is rotated: epoch ${change.epoch}, ${change.members.length} certificates issued`
+    case 'voter_wished':
+      if (change.votes === null) return `the cluster decides whether ${change.node_name} is a voter`
+      return `${change.node_name} is to be ${change.votes ? 'a' : 'no'} voter`
+    case 'voters_forced':
+      return (
+        `the voters are ${change.names.join(', ')} (set ${change.number}), ` + 'without the consent of those before'
+      )
     case 'files_sealed':
       return `${change.files} secrets and configs sealed again`
     default:

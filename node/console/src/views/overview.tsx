@@ -55,6 +55,9 @@ export function Overview() {
           />
           <dl class="facts">
             <Fact name="Nodes up" value={`${status.nodes_up}`} of={status.nodes} />
+            {status.voters !== undefined && status.voters > 0 && (
+              <Fact name="Voters reachable" value={`${status.voters_up ?? 0}`} of={status.voters} />
+            )}
             <Fact name="Services" value={`${status.services}`} />
             <Fact name="Instances running" value={`${status.running}`} of={status.replicas} />
           </dl>

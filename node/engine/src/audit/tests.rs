@@ -225,3 +225,41 @@ fn a_checkpoint_is_no_action() {
     }
     let _ = trail;
 }
+
+#[test]
+fn changes_of_the_voters_are_told() {
+    let set = |number, forced| vc_protocol::lease::VoterSet {
+        number,
+        voters: std::collections::BTreeSet::from([id(1)]),
+        lease_ms: 6000,
+        forced,
+    };
+    let tell = |key: VoterKey, before: Option<VoterEntry>, after: Option<VoterEntry>| {
+        let value = |entry| serde_json::to_value(entry).expect("JSON");
+        let (before, after) = (before.map(value), after.map(value));
+        let view = View::of(&replica(1));
+        let told =
+            effect("voters", &key.to_string(), before.as_ref(), after.as_ref(), None, false, &view);
+        told.map(|it| (it.action, it.text))
+    };
+    let told = |text: String| Some((AuditAction::VotersChanged, text));
+    let (one, two) = (id(1).short(), id(2).short());
+    let written = |number, forced| {
+        tell(VoterKey::Set(number), None, Some(VoterEntry::Set(set(number, forced))))
+    };
+    assert_eq!(written(4, false), told(format!("changed the voters to {one} (set 4)")));
+    assert_eq!(written(1004, true), told(format!("forced the voters to {one} (set 1004)")));
+    assert_eq!(
+        tell(VoterKey::Set(1), Some(VoterEntry::Set(set(1, false))), None),
+        None,
+        "an old set"
+    );
+    let wish = VoterKey::Wish(id(2));
+    let (yes, no) = (Some(VoterEntry::Wish(true)), Some(VoterEntry::Wish(false)));
+    assert_eq!(tell(wish.clone(), None, yes.clone()), told(format!("asked for {two} as a voter")));
+    assert_eq!(tell(wish.clone(), None, no), told(format!("asked for {two} to be no voter")));
+    assert_eq!(
+        tell(wish, yes, None),
+        told(format!("left it to the cluster whether {two} is a voter"))
+    );
+}

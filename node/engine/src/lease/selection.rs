@@ -45,10 +45,12 @@ pub(super) fn next_voters(set: &VoterSet, servers: &Servers<'_>) -> Option<BTree
             _ => Some(without(leaves)),
         };
     }
-    if voters.len() < MAX_VOTERS
-        && let Some(node) = candidates().find(|node| servers.wanted.contains(node))
-    {
-        return Some(with(node));
+    let optional = || voters.iter().filter(|node| !servers.wanted.contains(node));
+    if let Some(node) = candidates().find(|node| servers.wanted.contains(node)) {
+        return match voters.len() < MAX_VOTERS {
+            true => Some(with(node)),
+            false => optional().next_back().map(|&node| without(node)),
+        };
     }
     let possible = (voters.len() + candidates().count()).min(MAX_VOTERS);
     let goal = if possible.is_multiple_of(2) { possible - 1 } else { possible };
@@ -56,7 +58,6 @@ pub(super) fn next_voters(set: &VoterSet, servers: &Servers<'_>) -> Option<BTree
         return candidates().next().map(with);
     }
     if voters.len() > goal {
-        let optional = || voters.iter().filter(|node| !servers.wanted.contains(node));
         let down = optional().find(|node| servers.lost.contains(node));
         let down = down.or_else(|| optional().find(|node| !servers.up.contains(node)));
         return down.or_else(|| optional().next_back()).map(|&node| without(node));
@@ -145,5 +146,13 @@ mod tests {
         assert_eq!(settle(&[1], &servers).1, all);
         let servers = Servers { unwanted: &unwanted, ..servers };
         assert_eq!(settle(&[1], &servers), (vec![1, 2], nodes(&[1, 2])), "two, if one says so");
+        let (all, wanted) = (nodes(&[1, 2, 3, 4, 5, 6, 7, 8]), nodes(&[8]));
+        let servers =
+            Servers { present: &all, up: &all, wanted: &wanted, unwanted: &none, lost: &none };
+        let (sizes, voters) = settle(&[1, 2, 3, 4, 5, 6, 7], &servers);
+        assert_eq!(
+            (sizes, voters.contains(&nodes(&[8]).pop_first().expect("one"))),
+            (vec![7, 6, 7], true)
+        );
     }
 }

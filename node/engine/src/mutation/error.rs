@@ -1,6 +1,7 @@
 //! Why a mutation is refused.
 
 use vc_crdt::{DocumentError, FileKey};
+use vc_protocol::lease::MAX_VOTERS;
 use vc_protocol::spec::{MAX_REPLICAS, MAX_SPEC_BYTES, PolicyError};
 use vc_protocol::{ApiError, ErrorCode, Name, ServiceKey, VolumeKey};
 
@@ -164,6 +165,38 @@ pub enum MutationError {
     /// Not all members know what the change needs.
     #[error("members of an older version of vc-node cannot {0}")]
     OlderMembers(&'static str),
+    /// Only servers are voters.
+    #[error("{node} is a worker: only servers and witnesses can be voters")]
+    CannotVote {
+        /// The node's name.
+        node: String,
+    },
+    /// No other server could be a voter.
+    #[error("{node} is the last voter, and no other server that is up may be one")]
+    LastVoter {
+        /// The node's name.
+        node: String,
+    },
+    /// The node is a voter.
+    #[error("{node} is a voter")]
+    NodeVotes {
+        /// The node's name.
+        node: String,
+    },
+    /// More than [`MAX_VOTERS`].
+    #[error("a cluster has at most {MAX_VOTERS} voters")]
+    TooManyVoters,
+    /// No voter is named.
+    #[error("no node is named: a cluster has at least one voter")]
+    NoVoters,
+    /// No majority of the voters that are named is up.
+    #[error("{node} is down: of these voters {needed} have to be up")]
+    VotersDown {
+        /// The name of one that is down.
+        node: String,
+        /// How many make a majority.
+        needed: usize,
+    },
     /// Another server has rotated the signing key in the meantime.
     #[error("the signing key was rotated by another server at the same time")]
     RotatedMeanwhile,
@@ -200,6 +233,8 @@ impl MutationError {
             | Self::DeploymentTooLarge { .. }
             | Self::MissingFile { .. }
             | Self::Policy(_)
+            | Self::NoVoters
+            | Self::TooManyVoters
             | Self::TooManyReplicas { .. } => ErrorCode::InvalidArgument,
             Self::PortTaken { .. }
             | Self::PortOfMdns { .. }
@@ -213,6 +248,10 @@ impl MutationError {
             | Self::TokenUsed { .. }
             | Self::NotAllowed { .. }
             | Self::LastAdmin
+            | Self::CannotVote { .. }
+            | Self::LastVoter { .. }
+            | Self::NodeVotes { .. }
+            | Self::VotersDown { .. }
             | Self::OlderMembers(_)
             | Self::TooManyNodes { .. } => ErrorCode::FailedPrecondition,
             Self::RotatedMeanwhile => ErrorCode::Aborted,
@@ -231,6 +270,14 @@ impl MutationError {
                 String::new()
             }
             Self::LastAdmin => "create another with 'vc token create --role admin', or repeat it with --yes: 'vc-node admin-token' on a server writes a new one".to_owned(),
+            Self::CannotVote { .. } | Self::TooManyVoters | Self::NoVoters => {
+                "see 'vc voters'".to_owned()
+            }
+            Self::LastVoter { .. } => {
+                "add another server or a witness first: 'vc token create --node' makes a token for it".to_owned()
+            }
+            Self::NodeVotes { node } => format!("run 'vc voters remove {node}' first"),
+            Self::VotersDown { .. } => "name nodes that are up; see 'vc voters'".to_owned(),
             Self::NotAllowed { .. } => "see 'vc project ls'".to_owned(),
             Self::Held { .. } => {
                 "upgrade vc-node on this node, or use a newer node with --peer".to_owned()

@@ -1,6 +1,7 @@
 //! What each mutation writes into the cluster document.
 
 mod history;
+mod voters;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -55,8 +55,8 @@ pub(super) fn rotate(
     let mut changes = vec![Change::SigningKeyRotated { epoch: *epoch, members }];
     let removed = view.nodes.keys().filter(|node| !new.members.contains_key(node));
     changes.extend(removed.map(|&node| match super::remove_node(view, state, node, now) {
-        Change::Left { node, node_name, volumes, .. } => {
-            Change::Left { node, node_name, knows_key: false, volumes }
+        Change::Left { node, node_name, volumes, majority_lost, .. } => {
+            Change::Left { node, node_name, knows_key: false, volumes, majority_lost }
         }
         change => change,
     }));
