@@ -68,6 +68,11 @@ impl LineSplitter {
                 Some((b'\n', text)) => (text, true),
                 _ => (part, false),
             };
+            // Most lines come whole.
+            if ended && self.rest.is_empty() && text.len() <= MAX_LINE {
+                emit(text.strip_suffix(b"\r").unwrap_or(text), time, &mut each);
+                continue;
+            }
             self.rest.extend_from_slice(text);
             while self.rest.len() > MAX_LINE {
                 let tail = self.rest.split_off(boundary(&self.rest));

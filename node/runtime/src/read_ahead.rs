@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::Stream;
-use futures::stream::StreamExt as _;
+use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use vc_protocol::Millis;
@@ -15,11 +15,13 @@ use crate::log::{LogLine, LogLines};
 
 /// Bytes of lines that wait for the reader.
 const MAX_BYTES: usize = 8 << 20;
+/// Bytes of lines that are handed to the reader together, and one line more.
+const MAX_BATCH: usize = 64 << 10;
 
 /// Returns the lines of a stream, which is read as fast as it gives them. Lines from before `start` wait until there is room:
 /// they are kept by the engine. Of later ones that find no room the oldest are dropped, and counted in the next line.
 pub(crate) fn read_ahead(
-    source: impl Stream<Item = LogLine> + Send + 'static,
+    source: impl Stream<Item = Vec<LogLine>> + Send + 'static,
     start: Millis,
 ) -> LogLines {
     let queue = Arc::new(Queue { max_bytes: MAX_BYTES, ..Queue::default() });
@@ -27,19 +29,22 @@ pub(crate) fn read_ahead(
     reading.spawn(fill(Arc::clone(&queue), source.boxed(), start));
     // The task ends with the stream, which owns it.
     futures::stream::unfold((queue, reading), async |(queue, reading)| {
-        let line = queue.pop().await?;
-        Some((line, (queue, reading)))
+        let lines = queue.pop().await?;
+        Some((futures::stream::iter(lines), (queue, reading)))
     })
+    .flatten()
     .boxed()
 }
 
-async fn fill(queue: Arc<Queue>, mut source: LogLines, start: Millis) {
-    while let Some(line) = source.next().await {
-        let is_kept = line.time.is_some_and(|time| time < start);
-        if is_kept {
+async fn fill(queue: Arc<Queue>, mut source: BoxStream<'static, Vec<LogLine>>, start: Millis) {
+    while let Some(mut lines) = source.next().await {
+        let is_kept = |line: &&LogLine| line.time.is_some_and(|time| time < start);
+        let kept = lines.iter().take_while(is_kept).count();
+        for line in lines.drain(..kept) {
             queue.wait_for_room(line.line.len()).await;
+            queue.push([line]);
         }
-        queue.push(line);
+        queue.push(lines);
     }
     queue.lock().has_ended = true;
     queue.filled.notify_one();
@@ -79,35 +84,26 @@ impl Queue {
         }
     }
 
-    /// Adds a line; drops the oldest for it where there is no room.
-    fn push(&self, mut line: LogLine) {
+    /// Adds lines; drops the oldest for them where there is no room.
+    fn push(&self, lines: impl IntoIterator<Item = LogLine>) {
         let mut state = self.lock();
-        while state.bytes + line.line.len() > self.max_bytes
-            && let Some(oldest) = state.lines.pop_front()
-        {
-            let bytes = oldest.line.len();
-            state.bytes -= bytes;
-            let mut lost = oldest.lost.unwrap_or_default();
-            lost.add(LostLines { lines: 1, bytes: bytes as u64 + 1 });
-            let next = state.lines.front_mut().unwrap_or(&mut line);
-            next.lost.get_or_insert_default().add(lost);
+        for line in lines {
+            state.push(line, self.max_bytes);
         }
-        state.bytes += line.line.len();
-        state.lines.push_back(line);
         drop(state);
         self.filled.notify_one();
     }
 
-    /// Waits for the next line; `None` after the last.
-    async fn pop(&self) -> Option<LogLine> {
+    /// Waits for the next lines; `None` after the last.
+    async fn pop(&self) -> Option<Vec<LogLine>> {
         loop {
             {
                 let mut state = self.lock();
-                if let Some(line) = state.lines.pop_front() {
-                    state.bytes -= line.line.len();
+                let lines = state.pop();
+                if !lines.is_empty() {
                     drop(state);
                     self.emptied.notify_one();
-                    return Some(line);
+                    return Some(lines);
                 }
                 if state.has_ended {
                     return None;
@@ -115,6 +111,37 @@ impl Queue {
             }
             self.filled.notified().await;
         }
+    }
+}
+
+impl State {
+    fn push(&mut self, mut line: LogLine, max_bytes: usize) {
+        while self.bytes + line.line.len() > max_bytes
+            && let Some(oldest) = self.lines.pop_front()
+        {
+            let bytes = oldest.line.len();
+            self.bytes -= bytes;
+            let mut lost = oldest.lost.unwrap_or_default();
+            lost.add(LostLines { lines: 1, bytes: bytes as u64 + 1 });
+            let next = self.lines.front_mut().unwrap_or(&mut line);
+            next.lost.get_or_insert_default().add(lost);
+        }
+        self.bytes += line.line.len();
+        self.lines.push_back(line);
+    }
+
+    /// Takes the next lines.
+    fn pop(&mut self) -> Vec<LogLine> {
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while bytes <= MAX_BATCH
+            && let Some(line) = self.lines.pop_front()
+        {
+            bytes += line.line.len() + size_of::<LogLine>();
+            self.bytes -= line.line.len();
+            taken.push(line);
+        }
+        taken
     }
 }
 
@@ -128,51 +155,73 @@ mod tests {
         LogLine::new(Some(time), LogStream::Stdout, text.to_owned())
     }
 
+    fn batches(lines: impl IntoIterator<Item = LogLine>) -> BoxStream<'static, Vec<LogLine>> {
+        let batches: Vec<_> = lines.into_iter().map(|line| vec![line]).collect();
+        futures::stream::iter(batches).boxed()
+    }
+
     fn queue(max_bytes: usize) -> Arc<Queue> {
         Arc::new(Queue { max_bytes, ..Queue::default() })
     }
 
+    async fn all(queue: &Queue) -> Vec<LogLine> {
+        let mut lines = Vec::new();
+        while let Some(batch) = queue.pop().await {
+            lines.extend(batch);
+        }
+        lines
+    }
+
     #[tokio::test]
     async fn lines_that_find_no_room_are_counted_in_the_next_one() {
-        let queue = queue(10);
-        let lines = (0..5).map(|n| line(100 + n, &format!("line{n}")));
-        fill(Arc::clone(&queue), futures::stream::iter(lines).boxed(), 100).await;
-        let first = queue.pop().await.expect("a line");
-        assert_eq!(first.line, "line3");
-        assert_eq!(first.lost, Some(LostLines { lines: 3, bytes: 18 }));
-        assert_eq!(queue.pop().await, Some(line(104, "line4")));
-        assert_eq!(queue.pop().await, None);
+        let lines = || (0..5).map(|n| line(100 + n, &format!("line{n}")));
+        for source in [batches(lines()), futures::stream::iter([lines().collect()]).boxed()] {
+            let queue = queue(10);
+            fill(Arc::clone(&queue), source, 100).await;
+            let first =
+                LogLine { lost: Some(LostLines { lines: 3, bytes: 18 }), ..line(103, "line3") };
+            assert_eq!(all(&queue).await, [first, line(104, "line4")]);
+        }
     }
 
     #[tokio::test]
     async fn a_line_that_is_longer_than_the_room_replaces_all_others() {
         let queue = queue(10);
         let lines = [line(1, "a"), line(2, "b"), line(3, "longer than the room")];
-        fill(Arc::clone(&queue), futures::stream::iter(lines).boxed(), 0).await;
-        let only = queue.pop().await.expect("a line");
-        assert_eq!(only.lost, Some(LostLines { lines: 2, bytes: 4 }));
-        assert_eq!(queue.pop().await, None);
+        fill(Arc::clone(&queue), batches(lines), 0).await;
+        let only = all(&queue).await;
+        assert_eq!(only.len(), 1);
+        assert_eq!(only[0].lost, Some(LostLines { lines: 2, bytes: 4 }));
     }
 
     #[tokio::test]
     async fn lines_that_the_engine_keeps_wait_for_the_reader() {
-        let queue = queue(10);
-        let lines = (0..50).map(|n| line(n, &format!("line{n}")));
-        let filling =
-            tokio::spawn(fill(Arc::clone(&queue), futures::stream::iter(lines).boxed(), 100));
-        for n in 0..50 {
-            assert_eq!(queue.pop().await, Some(line(n, &format!("line{n}"))));
+        let lines = || (0..50).map(|n| line(n, &format!("line{n}")));
+        for source in [batches(lines()), futures::stream::iter([lines().collect()]).boxed()] {
+            let queue = queue(10);
+            let filling = tokio::spawn(fill(Arc::clone(&queue), source, 100));
+            assert_eq!(all(&queue).await, lines().collect::<Vec<_>>());
+            filling.await.expect("it ended");
         }
-        assert_eq!(queue.pop().await, None);
-        filling.await.expect("it ended");
+    }
+
+    #[tokio::test]
+    async fn a_batch_for_the_reader_is_bounded() {
+        let queue = queue(MAX_BYTES);
+        let long = "x".repeat(MAX_BATCH / 2);
+        let lines = (0..10).map(|n| line(n, &long));
+        fill(Arc::clone(&queue), batches(lines), 0).await;
+        let first = queue.pop().await.expect("lines");
+        assert_eq!(first.len() + all(&queue).await.len(), 10);
+        assert!(first.len() <= 3, "{}", first.len());
     }
 
     #[tokio::test]
     async fn dropping_the_stream_stops_the_reading() {
         let (held, mut is_dropped) = tokio::sync::mpsc::channel::<()>(1);
-        let source = futures::stream::pending::<LogLine>().map(move |line| {
+        let source = futures::stream::pending::<Vec<LogLine>>().map(move |lines| {
             let _ = &held;
-            line
+            lines
         });
         drop(read_ahead(source, 0));
         assert_eq!(is_dropped.recv().await, None);

@@ -1,13 +1,13 @@
 //! Reading the logs of containers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
 use bollard::query_parameters::{ListContainersOptionsBuilder, LogsOptionsBuilder};
-use futures::stream::{BoxStream, StreamExt as _};
+use futures::stream::{BoxStream, ReadyChunks, StreamExt as _};
 use vc_protocol::{Millis, Slot};
 
 use super::client::DockerClient;
@@ -20,6 +20,8 @@ use crate::log::{LineSplitter, LogLine, LogLines, LogQuery};
 use crate::read_ahead::read_ahead;
 use vc_protocol::control::LogStream;
 
+/// The most log entries that are taken together.
+const MAX_BATCH: usize = 256;
 /// How long the first line may take. Older engines answer a request to follow only when there is a line.
 const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -54,8 +56,8 @@ impl DockerClient {
             None => Part::default(),
         };
         let follow = query.follow;
-        let lines = self.read_part(container, query, part)?;
-        Ok(if follow { read_ahead(lines, now()) } else { lines })
+        let batches = self.read_batches(container, query, part)?;
+        Ok(if follow { read_ahead(batches, now()) } else { lines(batches) })
     }
 
     /// Reads the lines at the end of a container's log.
@@ -65,15 +67,24 @@ impl DockerClient {
         query: LogQuery,
         part: Part,
     ) -> Result<LogLines, Error> {
+        Ok(lines(self.read_batches(container, query, part)?))
+    }
+
+    /// Reads the lines at the end of a container's log, those together that Docker gives at once.
+    fn read_batches(
+        &self,
+        container: &str,
+        query: LogQuery,
+        part: Part,
+    ) -> Result<BoxStream<'static, Vec<LogLine>>, Error> {
         let reading = LogReader {
-            output: self.log_output(container, &query, part.entries)?,
+            entries: self.log_output(container, &query, part.entries)?.ready_chunks(MAX_BATCH),
             since: query.since,
             skipped: part.skipped,
-            ready: VecDeque::new(),
             out: LineSplitter::default(),
             err: LineSplitter::default(),
         };
-        Ok(futures::stream::unfold(reading, LogReader::next).boxed())
+        Ok(futures::stream::unfold(Some(reading), LogReader::next).boxed())
     }
 
     /// Finds the last lines. A line is one log entry, or several where it is long, and Docker counts entries.
@@ -186,68 +197,77 @@ impl LineIndex {
     }
 }
 
+/// Returns the lines of batches.
+fn lines(batches: BoxStream<'static, Vec<LogLine>>) -> LogLines {
+    batches.flat_map(futures::stream::iter).boxed()
+}
+
 /// Reads the lines of one container.
 struct LogReader {
-    output: BoxStream<'static, Result<LogOutput, Error>>,
+    /// Log entries, those together that have arrived.
+    entries: ReadyChunks<BoxStream<'static, Result<LogOutput, Error>>>,
     /// The time of the earliest line.
     since: Option<Millis>,
     /// How many of the next lines are not asked for.
     skipped: usize,
-    ready: VecDeque<LogLine>,
     out: LineSplitter,
     err: LineSplitter,
 }
 
 impl LogReader {
-    async fn next(mut self) -> Option<(LogLine, Self)> {
-        loop {
-            if let Some(line) = self.ready.pop_front() {
-                return Some((line, self));
-            }
-            match self.output.next().await {
-                Some(Ok(output)) => self.take(output),
-                ended => {
-                    if let Some(Err(error)) = ended {
-                        tracing::debug!(
-                            error = docker_error::message(&error),
-                            "reading the logs of a container failed"
-                        );
-                    }
-                    let ready = &mut self.ready;
-                    for (lines, stream) in
-                        [(&mut self.out, LogStream::Stdout), (&mut self.err, LogStream::Stderr)]
-                    {
-                        lines
-                            .finish(|time, line| ready.push_back(LogLine::new(time, stream, line)));
-                    }
-                    let line = self.ready.pop_front()?;
-                    self.output = futures::stream::empty().boxed();
-                    return Some((line, self));
+    /// Returns the next lines, those of all entries that have arrived; `None` after the last.
+    async fn next(reading: Option<Self>) -> Option<(Vec<LogLine>, Option<Self>)> {
+        let mut this = reading?;
+        let mut ready = Vec::new();
+        let Some(entries) = this.entries.next().await else {
+            this.finish(&mut ready);
+            return Some((ready, None));
+        };
+        for entry in entries {
+            match entry {
+                Ok(entry) => this.take(entry, &mut ready),
+                Err(error) => {
+                    tracing::debug!(
+                        error = docker_error::message(&error),
+                        "reading the logs of a container failed"
+                    );
+                    this.finish(&mut ready);
+                    return Some((ready, None));
                 }
             }
         }
+        Some((ready, Some(this)))
     }
 
-    /// Adds one log entry, `TIME TEXT` of at most 16 KiB; without a line end when the line continues in the next entry.
-    fn take(&mut self, output: LogOutput) {
-        let (stream, lines) = if is_stderr(&output) {
+    /// Adds the lines that have no end.
+    fn finish(&mut self, ready: &mut Vec<LogLine>) {
+        for (lines, stream) in
+            [(&mut self.out, LogStream::Stdout), (&mut self.err, LogStream::Stderr)]
+        {
+            lines.finish(|time, line| ready.push(LogLine::new(time, stream, line)));
+        }
+    }
+
+    /// Adds the lines that end in one log entry, `TIME TEXT` of at most 16 KiB; without a line end when the line continues in the
+    /// next entry.
+    fn take(&mut self, entry: LogOutput, ready: &mut Vec<LogLine>) {
+        let (stream, lines) = if is_stderr(&entry) {
             (LogStream::Stderr, &mut self.err)
         } else {
             (LogStream::Stdout, &mut self.out)
         };
-        let bytes = output.into_bytes();
+        let bytes = entry.into_bytes();
         let split = bytes.iter().position(|&b| b == b' ').unwrap_or(0);
-        let stamp = std::str::from_utf8(&bytes[..split]).ok().and_then(parse_time);
+        let stamp = parse_time(&bytes[..split]);
         let text = if stamp.is_some() { &bytes[split + 1..] } else { &bytes[..] };
         let (since, skipped) = (self.since, &mut self.skipped);
-        let ready = &mut self.ready;
         lines.push(text, stamp, |time, line| {
             // podman's times are whole seconds, and may be before the start within that second.
             let latest = |time: Millis| if time.is_multiple_of(1000) { time + 999 } else { time };
             if *skipped > 0 {
                 *skipped -= 1;
             } else if since.is_none_or(|since| time.is_none_or(|time| latest(time) >= since)) {
-                ready.push_back(LogLine::new(time, stream, line));
+                ready.push(LogLine::new(time, stream, line));
             }
         });
     }

@@ -108,7 +108,9 @@ impl DockerClient {
             digest: None,
             follow: false,
             tail: None,
-            since: started.and_then(parse_time).map(|it| it.saturating_sub(START_TOLERANCE)),
+            since: started
+                .and_then(|it| parse_time(it.as_bytes()))
+                .map(|it| it.saturating_sub(START_TOLERANCE)),
         };
         let read = async {
             let part = Part::of_entries(MAX_LAST_LINES);
@@ -230,7 +232,8 @@ fn phase(found: &ContainerInspectResponse) -> Phase {
                 Some(HealthStatusEnum::UNHEALTHY) => Some(false),
                 _ => None,
             };
-            let started = state.started_at.as_deref().and_then(parse_time).unwrap_or(0);
+            let started = state.started_at.as_deref();
+            let started = started.and_then(|it| parse_time(it.as_bytes())).unwrap_or(0);
             Phase::Running { health, started, said: String::new() }
         }
     }
