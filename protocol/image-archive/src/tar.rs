@@ -113,7 +113,11 @@ impl<R: Read> Entries<R> {
         self.padding = 0;
         let mut header = Header::new_old();
         let block = header.as_mut_bytes();
-        self.input.read_exact(block).map_err(|_| malformed("unexpected end"))?;
+        self.input.read_exact(block).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => malformed("unexpected end"),
+            // Of the source: an engine that refuses to export.
+            _ => error,
+        })?;
         if block.iter().all(|&byte| byte == 0) {
             // The sender may still be writing the padding at the end.
             io::copy(&mut self.input, &mut io::sink())?;
@@ -229,5 +233,30 @@ pub fn copy(from: &mut impl Read, mut to: impl FnMut(&[u8]) -> io::Result<()>) -
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails as an engine does that refuses to export.
+    struct Refused;
+
+    impl Read for Refused {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("no space left on device"))
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_source_is_not_an_error_of_the_archive() {
+        let error = |input: &mut dyn Read| {
+            let mut entries = Entries::new(input);
+            entries.next_entry().expect_err("no archive").to_string()
+        };
+        assert_eq!(error(&mut Refused), "no space left on device");
+        assert_eq!(error(&mut [0; 100].as_slice().chain(Refused)), "no space left on device");
+        assert_eq!(error(&mut [0; 100].as_slice()), "malformed archive: unexpected end");
     }
 }

@@ -121,6 +121,9 @@ pub enum ExportError {
     /// Docker failed.
     #[error("Docker cannot export the image: {0}")]
     Docker(#[from] DockerError),
+    /// Docker failed while it sent the archive.
+    #[error("Docker cannot export the image: {0}")]
+    Refused(String),
     /// The archive is not the image.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -236,7 +239,9 @@ impl From<PushError> for ApiError {
                 ExportError::Pack(PackError::Io(error)) if is_full(error) => {
                     ErrorCode::ResourceExhausted
                 }
-                ExportError::Docker(_) | ExportError::Interrupted => ErrorCode::Unavailable,
+                ExportError::Docker(_) | ExportError::Refused(_) | ExportError::Interrupted => {
+                    ErrorCode::Unavailable
+                }
                 ExportError::Pack(_) | ExportError::Store(_) => ErrorCode::Internal,
             },
         };

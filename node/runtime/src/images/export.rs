@@ -44,21 +44,26 @@ impl Images {
         let forward = async move {
             let mut archive = std::pin::pin!(archive);
             while let Some(chunk) = archive.next().await {
+                let refused = chunk.as_ref().err().map(ToString::to_string);
                 // An empty chunk would end the archive.
                 let empty = chunk.as_ref().is_ok_and(Bytes::is_empty);
-                if !empty && chunks.send(chunk).await.is_err() {
-                    return;
+                if !empty && chunks.send(chunk).await.is_err() || refused.is_some() {
+                    return refused;
                 }
             }
             // When the receiver has stopped, it reports why.
             let _ = chunks.send(Ok(Bytes::new())).await;
+            None
         };
         let packed = self.pack_archive(id.clone(), received, move |bytes| {
             let percent = bytes.saturating_mul(100).checked_div(size).unwrap_or(0).min(100);
             progress.send(format!("exporting from Docker, {percent}%"));
         });
-        let ((), packed) = tokio::join!(forward, packed);
-        packed
+        let (refused, packed) = tokio::join!(forward, packed);
+        match refused {
+            Some(reason) => Err(ExportError::Refused(reason)),
+            None => packed,
+        }
     }
 
     /// Packs an archive as `docker save` writes it into the store. `progress` is called with the number of bytes of
