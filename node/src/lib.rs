@@ -32,6 +32,7 @@ mod limiter;
 pub mod log_writer;
 mod logs;
 mod member_request;
+mod member_server;
 mod network;
 mod node_info;
 mod previous_runtime;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use libp2p::Stream;
+use libp2p::{PeerId, Stream};
 use tokio::time::timeout;
 use vc_protocol::control::Reply;
 use vc_protocol::event::EventQuery;
@@ -10,11 +10,11 @@ use vc_protocol::wire::MAX_FRAME;
 
 use super::log::Events;
 use crate::frames::{FrameError, Frames};
-use crate::limiter::Limiter;
+use crate::member_server::{self, MaxRequests};
 use crate::network::inbound::Incoming;
 
-/// Limit of requests that are being answered, in total and per member.
-const MAX_REQUESTS: (usize, usize) = (16, 2);
+/// Requests that are being answered.
+const MAX_REQUESTS: MaxRequests = MaxRequests { total: 16, per_member: 2 };
 /// Time for a request, with its answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -25,21 +25,16 @@ pub(crate) struct EventServer {
 
 impl EventServer {
     /// Answers the requests of members.
-    pub(crate) async fn serve(self, mut streams: Incoming) {
-        let limiter = Limiter::new(MAX_REQUESTS.0, MAX_REQUESTS.1);
-        while let Some((peer, stream)) = streams.recv().await {
-            let Some(permit) = limiter.acquire(peer) else {
-                tracing::debug!(%peer, "request for events dropped: too many from this node");
-                continue;
-            };
+    pub(crate) async fn serve(self, streams: Incoming) {
+        let each = |peer: PeerId, stream: Stream| {
             let events = self.events.clone();
-            tokio::spawn(async move {
-                let _permit = permit;
+            async move {
                 if let Ok(Err(error)) = timeout(TIMEOUT, answer(events, stream)).await {
                     tracing::debug!(%peer, %error, "the answer to a request for events was not received");
                 }
-            });
-        }
+            }
+        };
+        member_server::serve(streams, MAX_REQUESTS, "events", each).await;
     }
 }
 

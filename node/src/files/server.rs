@@ -16,12 +16,12 @@ use vc_protocol::spec::FileId;
 use crate::audit::{Audit, Origin};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::identity::Membership;
-use crate::limiter::Limiter;
+use crate::member_server::{self, MaxRequests};
 use crate::network::inbound::Incoming;
 use crate::snapshot::Snapshot;
 
-/// Limit of requests that are being answered, in total and per node.
-const MAX_REQUESTS: (usize, usize) = (256, 32);
+/// Requests that are being answered.
+const MAX_REQUESTS: MaxRequests = MaxRequests { total: 256, per_member: 32 };
 /// Time for a request to arrive, and for its answer to be accepted.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request is held that this node's view does not permit: the change that permits it may be on its way.
@@ -48,19 +48,12 @@ pub(crate) struct FileServer {
 
 impl FileServer {
     /// Answers the requests of other members.
-    pub(crate) async fn serve(self, mut streams: Incoming) {
-        let limiter = Limiter::new(MAX_REQUESTS.0, MAX_REQUESTS.1);
-        while let Some((peer, stream)) = streams.recv().await {
-            let Some(permit) = limiter.acquire(peer) else {
-                tracing::debug!(%peer, "request for a secret dropped: too many from this node");
-                continue;
-            };
+    pub(crate) async fn serve(self, streams: Incoming) {
+        let each = |peer: PeerId, stream: Stream| {
             let server = self.clone();
-            tokio::spawn(async move {
-                let _permit = permit;
-                server.answer(peer, stream).await;
-            });
-        }
+            async move { server.answer(peer, stream).await }
+        };
+        member_server::serve(streams, MAX_REQUESTS, "secrets and configs", each).await;
     }
 
     /// Answers the one request of a stream.
