@@ -150,6 +150,7 @@ mod tests {
                     prepared: false,
                     restarted_unhealthy: false,
                     epoch: None,
+                    terminal: false,
                 };
                 let order = MoveOrder { from: id, to: id, lamport: 2 };
                 cluster.moves.insert(slot.clone(), order);

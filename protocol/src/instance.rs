@@ -84,4 +84,8 @@ pub struct Claim {
     /// Epoch of the lease under which it runs; `None` for an instance without a lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
+    /// Whether it has failed and will not run without a change from outside: its restart policy does not restart it, or its image
+    /// was looked for in vain for too long.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub terminal: bool,
 }

@@ -97,6 +97,7 @@ fn instance(replica: u32, state: InstanceState) -> InstanceRow {
         available: false,
         monitor_ms: 0,
         digest: String::new(),
+        terminal: false,
     }
 }
 

@@ -329,5 +329,6 @@ pub fn instance_row(replica: u32, node: &str) -> InstanceRow {
         available: true,
         monitor_ms: 0,
         digest: String::new(),
+        terminal: false,
     }
 }

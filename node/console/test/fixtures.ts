@@ -78,6 +78,7 @@ function instance(key: string, replica: number, on: NodeName | null, more: Parti
     available: true,
     monitor_ms: 0,
     digest: 'a3c5e1f09b7d2468',
+    terminal: false,
     ...more,
   }
 }

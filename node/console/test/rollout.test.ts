@@ -34,6 +34,7 @@ function instance(replica: number, more: Partial<InstanceRow> = {}): InstanceRow
     available: true,
     monitor_ms: 0,
     digest: 'd',
+    terminal: false,
     ...more,
   }
 }

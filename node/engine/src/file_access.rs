@@ -190,6 +190,7 @@ mod tests {
             prepared: false,
             restarted_unhealthy: false,
             epoch: None,
+            terminal: false,
         };
         nodes.get_mut(&node(3)).expect("loft").claims.insert(web.instance.clone(), claim);
         let claimed = view(&state, &nodes);

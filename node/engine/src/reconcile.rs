@@ -345,6 +345,7 @@ mod tests {
                 prepared,
                 restarted_unhealthy: false,
                 epoch: None,
+                terminal: false,
             };
             let ours = state("n1", Some(claim(InstanceState::Running, false)));
             let theirs = state("n2", prepared.map(|it| claim(InstanceState::Pending, it)));

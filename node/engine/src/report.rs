@@ -99,6 +99,7 @@ fn claimed(view: &View, id: &InstanceId, node: NodeId, claim: &Claim) -> Instanc
         available: claim.available,
         monitor_ms: spec.map_or(0, |it| it.update.monitor_ms),
         digest: id.digest.clone(),
+        terminal: claim.terminal,
         ..unclaimed(view, slot, Some(node), String::new())
     }
 }
@@ -118,6 +119,7 @@ fn unclaimed(view: &View, slot: &Slot, node: Option<NodeId>, reason: String) -> 
         available: false,
         monitor_ms: 0,
         digest: String::new(),
+        terminal: false,
     }
 }
 

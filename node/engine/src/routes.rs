@@ -208,6 +208,7 @@ mod tests {
                 prepared: false,
                 restarted_unhealthy: false,
                 epoch: None,
+                terminal: false,
             };
             state.claims.insert(id.parse().expect("an instance"), claim);
         }

@@ -241,7 +241,9 @@ fn an_image_that_appears_starts_a_new_service_after_the_deadline() {
         assert_eq!(node.starts(), id);
     }
     assert_eq!(node.row(&id).state, InstanceState::Failed);
+    assert!(node.row(&id).terminal);
     node.run(&id);
+    assert!(!node.row(&id).terminal);
     node.wait(10_000);
     assert_eq!(
         (node.row(&id).state, node.rollout().0),

@@ -111,6 +111,7 @@ mod tests {
                 prepared: false,
                 restarted_unhealthy: false,
                 epoch: None,
+                terminal: false,
             };
             desk.claims.insert(InstanceId { slot, digest: spec.container_digest() }, claim);
             let record = ServiceRecord {

@@ -335,6 +335,9 @@ pub struct InstanceRow {
     /// Digest of the container spec; empty if there is no instance.
     #[serde(default)]
     pub digest: String,
+    /// Whether it has failed and will not run without a change from outside.
+    #[serde(default)]
+    pub terminal: bool,
 }
 
 /// Whether a node is reachable.

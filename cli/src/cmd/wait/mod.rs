@@ -195,5 +195,6 @@ fn row(
         available: true,
         monitor_ms: 0,
         digest: String::new(),
+        terminal: false,
     }
 }

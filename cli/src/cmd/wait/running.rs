@@ -133,6 +133,9 @@ enum DeployError {
     RolledBack { service: ServiceKey, to: String, reason: String },
     #[error("the update of {service} is paused: {reason}")]
     Paused { service: ServiceKey, reason: String },
+    /// It will not run without another change.
+    #[error("{state}")]
+    Ended { service: ServiceKey, state: String },
     #[error("{state} and was restarted {restarts} times")]
     CrashLoop { service: ServiceKey, state: String, restarts: u32 },
 }
@@ -144,6 +147,9 @@ impl From<DeployError> for ApiError {
             DeployError::Paused { service, .. } => format!(
                 "see 'vc ps {service}'; 'vc rollback {service}' returns to the version before"
             ),
+            DeployError::Ended { service, .. } => {
+                format!("see 'vc ps {service}', and deploy it again when it is mended")
+            }
             DeployError::CrashLoop { service, .. } => format!("see 'vc logs {service}'"),
         };
         Self::new(ErrorCode::Aborted, error.to_string()).with_hint(hint)
@@ -170,6 +176,9 @@ fn check_failed(
             }
             RolloutState::Complete | RolloutState::Updating => {}
         }
+    }
+    if let Some(row) = rows.iter().find(|row| row.current && row.terminal) {
+        return Err(DeployError::Ended { service: row.service.clone(), state: describe(row) });
     }
     let crash_loop = rows.iter().find(|row| {
         row.current && row.state == InstanceState::Failed && row.restarts >= CRASH_LOOP_RESTARTS
@@ -368,6 +377,19 @@ mod tests {
         let expected =
             ["shop/dns is not published on any node: port 53/udp: already in use by named (pid 7)"];
         assert_eq!(missing(&service), expected);
+    }
+
+    #[test]
+    fn an_instance_that_will_not_run_fails_the_wait_with_its_reason() {
+        let mut failed = row("shop/web", 1, InstanceState::Failed, true);
+        failed.reason = "image web:2 is on no node and in no registry".to_owned();
+        assert!(check_failed(&[], std::slice::from_ref(&failed)).is_ok(), "it is tried again");
+        failed.terminal = true;
+        let error = check_failed(&[], std::slice::from_ref(&failed)).expect_err("it has ended");
+        let expected = "shop/web.1 is failed (image web:2 is on no node and in no registry)";
+        assert_eq!(error.to_string(), expected);
+        failed.current = false;
+        assert!(check_failed(&[], &[failed]).is_ok(), "its successor may run");
     }
 
     #[test]

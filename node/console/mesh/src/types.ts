@@ -92,6 +92,8 @@ export interface InstanceRow {
   monitor_ms: number
   /** Digest of the container spec; empty if there is no instance. */
   digest: string
+  /** Whether it has failed and will not run without a change from outside. */
+  terminal: boolean
 }
 
 /** A node. */

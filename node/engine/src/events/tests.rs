@@ -109,6 +109,7 @@ impl World {
             prepared: false,
             restarted_unhealthy: false,
             epoch: None,
+            terminal: false,
         };
         let id = format!("{slot}@{digest}").parse().expect("an instance");
         self.node(n).claims.insert(id, claim);

@@ -121,6 +121,7 @@ impl Cluster {
             prepared: false,
             restarted_unhealthy: false,
             epoch: None,
+            terminal: false,
         };
         let claims = &mut self.nodes.get_mut(&node(number)).expect("a member").claims;
         claims.insert(InstanceId { slot, digest }, claim);

@@ -615,6 +615,8 @@ impl Local {
             prepared: false,
             restarted_unhealthy: self.replaced.is_some(),
             epoch: self.epoch,
+            terminal: self.shown.0 == InstanceState::Failed
+                && (self.missing.is_some() || self.retry_at.is_none()),
         }
     }
 }
