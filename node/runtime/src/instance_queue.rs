@@ -34,6 +34,7 @@ pub(super) trait Backend: Clone + Send + Sync + 'static {
         &self,
         id: InstanceId,
         spec: Box<ContainerSpec>,
+        epoch: Option<u64>,
         cancel: CancellationToken,
     ) -> impl Future<Output = ()> + Send;
     /// Performs [`RuntimeAction::Prepare`]; `cancel` is cancelled when the instance is to be removed.
@@ -41,6 +42,7 @@ pub(super) trait Backend: Clone + Send + Sync + 'static {
         &self,
         id: InstanceId,
         spec: Box<ContainerSpec>,
+        epoch: Option<u64>,
         cancel: CancellationToken,
     ) -> impl Future<Output = ()> + Send;
     /// Performs [`RuntimeAction::Remove`].
@@ -236,12 +238,12 @@ impl<B: Backend> Supervisor<B> {
         let (backend, drain, name) = (self.backend.clone(), Arc::clone(&self.drain), id.clone());
         let task = self.jobs.spawn(async move {
             match job {
-                Some(RuntimeAction::Start { id, spec, epoch: _ }) => {
+                Some(RuntimeAction::Start { id, spec, epoch }) => {
                     drain.forget(&id);
-                    backend.start(id, spec, cancel).await;
+                    backend.start(id, spec, epoch, cancel).await;
                 }
-                Some(RuntimeAction::Prepare { id, spec, epoch: _ }) => {
-                    backend.prepare(id, spec, cancel).await
+                Some(RuntimeAction::Prepare { id, spec, epoch }) => {
+                    backend.prepare(id, spec, epoch, cancel).await
                 }
                 Some(RuntimeAction::Remove { id, grace_ms }) => {
                     let grace = Duration::from_millis(grace_ms);

@@ -24,6 +24,7 @@ pub mod process;
 mod raw_http;
 mod read_ahead;
 mod runtime;
+pub mod watchdog;
 
 pub use docker_error::{DockerError, UnsupportedEngine};
 pub use drain::{Drain, NoDrain};
@@ -33,3 +34,4 @@ pub use instance_queue::{MAX_ACTIVE_INSTANCES, MAX_PENDING_ACTIONS};
 pub use log::{LogLine, LogLines, LogQuery, MAX_LINE};
 pub use runtime::{Config, Runtime};
 pub use vc_protocol::control::LogStream;
+pub use watchdog::Watchdog;

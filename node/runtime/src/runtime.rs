@@ -15,6 +15,7 @@ use crate::identity::Identity;
 use crate::instance_queue;
 use crate::log::{LogLines, LogQuery};
 use crate::process;
+use crate::watchdog::Watchdog;
 
 /// The kind of runtime, with its settings.
 #[derive(Debug, Clone)]
@@ -41,14 +42,15 @@ impl Runtime {
         config: Config,
         identity: Identity,
         drain: Arc<dyn Drain>,
+        watchdog: Watchdog,
         events: mpsc::Sender<RuntimeEvent>,
     ) -> Self {
         match config {
             Config::Docker(config) => {
-                Self::Docker(docker::Docker::start(config, identity, drain, events))
+                Self::Docker(docker::Docker::start(config, identity, drain, watchdog, events))
             }
             Config::Process(config) => {
-                Self::Process(process::Process::start(config, identity, drain, events))
+                Self::Process(process::Process::start(config, identity, drain, watchdog, events))
             }
         }
     }

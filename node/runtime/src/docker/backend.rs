@@ -16,12 +16,24 @@ use crate::instance_queue::Backend;
 const RETRY: Duration = Duration::from_secs(30);
 
 impl Backend for DockerClient {
-    async fn start(&self, id: InstanceId, spec: Box<ContainerSpec>, cancel: CancellationToken) {
-        self.reach(Goal::Running, id, spec, cancel).await;
+    async fn start(
+        &self,
+        id: InstanceId,
+        spec: Box<ContainerSpec>,
+        epoch: Option<u64>,
+        cancel: CancellationToken,
+    ) {
+        self.reach(Goal::Running, id, spec, epoch, cancel).await;
     }
 
-    async fn prepare(&self, id: InstanceId, spec: Box<ContainerSpec>, cancel: CancellationToken) {
-        self.reach(Goal::Prepared, id, spec, cancel).await;
+    async fn prepare(
+        &self,
+        id: InstanceId,
+        spec: Box<ContainerSpec>,
+        epoch: Option<u64>,
+        cancel: CancellationToken,
+    ) {
+        self.reach(Goal::Prepared, id, spec, epoch, cancel).await;
     }
 
     async fn remove(&self, id: InstanceId, grace: Duration) {
@@ -29,6 +41,7 @@ impl Backend for DockerClient {
         loop {
             connections.mark_unchanged();
             let Err(error) = self.remove_container(&id, grace).await else {
+                self.watchdog.removed(&id);
                 let gone = Observed { id, phase: Phase::Gone, address: String::new() };
                 return self.reporter.answer(gone).await;
             };
@@ -60,12 +73,13 @@ impl DockerClient {
         goal: Goal,
         id: InstanceId,
         spec: Box<ContainerSpec>,
+        epoch: Option<u64>,
         cancel: CancellationToken,
     ) {
         let mut connections = self.connections.subscribe();
         loop {
             connections.mark_unchanged();
-            let phase = match self.reach_goal(goal, &id, &spec, &cancel).await {
+            let phase = match self.reach_goal(goal, &id, &spec, epoch, &cancel).await {
                 Ok(observed) => return self.reporter.answer(observed).await,
                 Err(StartError::Cancelled) => return,
                 // The watcher reports the outage.
@@ -79,6 +93,7 @@ impl DockerClient {
                 }
                 Err(StartError::NoImage(error)) => Phase::NoImage { reason: error.to_string() },
                 Err(StartError::Node(reason)) => Phase::NodeFault { reason },
+                Err(StartError::Watchdog(error)) => Phase::NodeFault { reason: error.to_string() },
                 Err(error) => Phase::Failed { reason: error.to_string() },
             };
             return self.reporter.answer(Observed { id, phase, address: String::new() }).await;

@@ -23,6 +23,7 @@ use crate::error::RuntimeError;
 use crate::identity::Identity;
 use crate::images::Images;
 use crate::instance_queue::Reporter;
+use crate::watchdog::Watchdog;
 
 /// How many containers are created and started at a time.
 const CONCURRENT_STARTS: usize = 16;
@@ -42,6 +43,7 @@ pub(super) struct DockerClient {
     pub(super) files: Files,
     pub(super) protected: ProtectedPaths,
     pub(super) reporter: Reporter,
+    pub(super) watchdog: Watchdog,
     pub(super) starts: Arc<Semaphore>,
     pub(super) removals: Arc<Semaphore>,
     /// Number of connections made to the Docker engine since the start.
@@ -70,7 +72,12 @@ impl fmt::Debug for DnsConfig {
 }
 
 impl DockerClient {
-    pub(super) fn new(config: Config, identity: Identity, reporter: Reporter) -> Self {
+    pub(super) fn new(
+        config: Config,
+        identity: Identity,
+        reporter: Reporter,
+        watchdog: Watchdog,
+    ) -> Self {
         let default_directories = || files::DIRECTORIES.map(PathBuf::from);
         let directories = config.memory.unwrap_or_else(|| default_directories().into());
         let protected = default_directories().into_iter().chain(directories.iter().cloned());
@@ -84,6 +91,7 @@ impl DockerClient {
             protected,
             files: Files::new(directories, &identity, config.open),
             reporter,
+            watchdog,
             starts: Arc::new(Semaphore::new(CONCURRENT_STARTS)),
             removals: Arc::new(Semaphore::new(CONCURRENT_REMOVALS)),
             connections: Arc::new(watch::Sender::new(0)),

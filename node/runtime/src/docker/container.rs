@@ -12,7 +12,7 @@ use vc_engine::runtime::InstanceId;
 use vc_protocol::spec::{ContainerSpec, Healthcheck, Settings};
 use vc_protocol::{Millis, ServiceKey, VolumeKey};
 
-use super::labels::{CLUSTER, DIGEST, DNS, NODE, PROJECT, REPLICA, SERVICE};
+use super::labels::{CLUSTER, DIGEST, DNS, EPOCH, NODE, PROJECT, REPLICA, SERVICE};
 use super::units::{seconds, to_i64};
 use super::{files, volumes};
 use crate::identity::Identity;
@@ -30,6 +30,8 @@ pub(super) struct ContainerContext {
     pub(super) volumes: BTreeMap<VolumeKey, String>,
     /// The directory of its secrets and configs, if it has any.
     pub(super) files: Option<PathBuf>,
+    /// The epoch of its lease, if it runs under one.
+    pub(super) epoch: Option<u64>,
 }
 
 /// Returns the request. The restart policy is "no", since the engine decides when an instance starts again.
@@ -50,6 +52,7 @@ pub(super) fn body(
         (DIGEST, id.digest.clone()),
     ];
     labels.extend(our_labels.map(|(key, value)| (key.to_owned(), value)));
+    labels.extend(context.epoch.map(|epoch| (EPOCH.to_owned(), epoch.to_string())));
     let settings = &spec.settings;
     if !settings.dns.is_empty() {
         let servers: Vec<String> = settings.dns.iter().map(ToString::to_string).collect();
@@ -59,7 +62,7 @@ pub(super) fn body(
         image: Some(context.image.clone()),
         cmd: spec.command.clone(),
         entrypoint: spec.entrypoint.clone(),
-        env: Some(environment(identity, id, spec)),
+        env: Some(environment(identity, id, spec, context.epoch)),
         labels: Some(labels),
         healthcheck: spec.healthcheck.as_ref().map(health),
         hostname: settings.hostname.clone(),
@@ -146,7 +149,12 @@ fn device(text: &str) -> DeviceMapping {
 }
 
 /// Returns the environment of the spec, and the variables that identify the instance, as in the process runtime.
-fn environment(identity: &Identity, id: &InstanceId, spec: &ContainerSpec) -> Vec<String> {
+fn environment(
+    identity: &Identity,
+    id: &InstanceId,
+    spec: &ContainerSpec,
+    epoch: Option<u64>,
+) -> Vec<String> {
     let ServiceKey { project, service } = &id.slot.service;
     let identity = [
         ("VC_PROJECT", project.to_string()),
@@ -155,7 +163,9 @@ fn environment(identity: &Identity, id: &InstanceId, spec: &ContainerSpec) -> Ve
         ("VC_NODE", identity.node.to_string()),
     ];
     let configured = spec.environment.iter().map(|(key, value)| format!("{key}={value}"));
-    configured.chain(identity.map(|(key, value)| format!("{key}={value}"))).collect()
+    let epoch = epoch.map(|epoch| ("VC_EPOCH", epoch.to_string()));
+    let ours = identity.into_iter().chain(epoch);
+    configured.chain(ours.map(|(key, value)| format!("{key}={value}"))).collect()
 }
 
 fn health(check: &Healthcheck) -> HealthConfig {

@@ -23,6 +23,7 @@ use crate::error::RuntimeError;
 use crate::identity::Identity;
 use crate::instance_queue::{self, MAX_PENDING_ACTIONS};
 use crate::log::{LogLines, LogQuery};
+use crate::watchdog::Watchdog;
 
 /// How long the engine may take to describe itself.
 const INFO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,11 +40,12 @@ impl Docker {
         config: Config,
         identity: Identity,
         drain: Arc<dyn Drain>,
+        watchdog: Watchdog,
         events: mpsc::Sender<RuntimeEvent>,
     ) -> Self {
         let (reporter, receiver) = instance_queue::channel();
         let (actions, waiting) = mpsc::channel(MAX_PENDING_ACTIONS);
-        let client = DockerClient::new(config, identity, reporter);
+        let client = DockerClient::new(config, identity, reporter, watchdog);
         let (backend, watcher) = (client.clone(), client.clone());
         tokio::spawn(async move {
             tokio::select! {

@@ -20,6 +20,9 @@ pub(super) const REPLICA: &str = "vc.replica";
 /// The digest of the instance's spec.
 pub(super) const DIGEST: &str = "vc.digest";
 
+/// The epoch of the lease under which it was created.
+pub(super) const EPOCH: &str = "vc.epoch";
+
 /// The DNS servers of the container, separated by commas.
 pub(super) const DNS: &str = "vc.dns";
 

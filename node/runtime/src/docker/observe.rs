@@ -15,12 +15,13 @@ use vc_engine::runtime::{InstanceId, Observed, Phase};
 use vc_protocol::Millis;
 
 use super::client::DockerClient;
-use super::labels;
+use super::labels::{self, EPOCH};
 use super::logs::Part;
 use super::time::parse_time;
 use crate::docker_error;
 use crate::log::{LogLine, LogQuery};
 use crate::one_line::{MAX_LAST_LINES, last_lines, one_line};
+use crate::watchdog::Target;
 use vc_protocol::control::LogStream;
 
 /// How long a list may take.
@@ -47,7 +48,16 @@ pub(super) enum Found {
     /// The instance's container, which Docker is removing.
     Removing,
     /// The instance's container.
-    Ours(Observed),
+    Ours(Box<Existing>),
+}
+
+/// The container of an instance.
+pub(super) struct Existing {
+    pub(super) observed: Observed,
+    /// Its id.
+    pub(super) container: String,
+    /// The epoch of the lease under which it was created, if it was created under one.
+    pub(super) epoch: Option<u64>,
 }
 
 impl DockerClient {
@@ -55,7 +65,7 @@ impl DockerClient {
     pub(super) async fn observe(&self, id: &InstanceId) -> Result<Observed, Error> {
         let found = self.inspect(id).await?;
         let mut observed = match found.as_ref().map(|found| self.classify(id, found)) {
-            Some(Found::Ours(observed)) => observed,
+            Some(Found::Ours(existing)) => existing.observed,
             _ => Observed { id: id.clone(), phase: Phase::Gone, address: String::new() },
         };
         match (&mut observed.phase, &found) {
@@ -90,11 +100,12 @@ impl DockerClient {
                         .host_config
                         .as_ref()
                         .and_then(|config| config.network_mode.as_deref());
-                    Found::Ours(Observed {
-                        id: found_id,
-                        phase,
-                        address: address(networks, primary),
-                    })
+                    let address = address(networks, primary);
+                    Found::Ours(Box::new(Existing {
+                        observed: Observed { id: found_id, phase, address },
+                        container: found.id.clone().unwrap_or_default(),
+                        epoch: labels.and_then(|labels| labels.get(EPOCH)?.parse().ok()),
+                    }))
                 }
             },
             _ => Found::Foreign,
@@ -131,9 +142,14 @@ impl DockerClient {
         let client = self.client()?;
         let listed = timeout(LIST_TIMEOUT, client.list_containers(Some(options)));
         let listed = listed.await.map_err(|_| Error::RequestTimeoutError)??;
-        let inspects = listed.into_iter().filter_map(|mut summary| {
+        let mut targets = Vec::new();
+        let ours = listed.into_iter().filter_map(|mut summary| {
             match labels::instance(&self.identity, &summary.labels.take().unwrap_or_default())? {
-                Ok(id) => Some(self.observe_listed(id, summary)),
+                Ok(id) => {
+                    let container = summary.id.clone().unwrap_or_default();
+                    targets.push((id.clone(), Target::Container(container)));
+                    Some(self.observe_listed(id, summary))
+                }
                 Err(error) => {
                     let container = summary.id.unwrap_or_default();
                     tracing::warn!(container, %error, "ignoring a container with malformed labels");
@@ -141,6 +157,10 @@ impl DockerClient {
                 }
             }
         });
+        let inspects: Vec<_> = ours.collect();
+        if self.is_local() {
+            self.watchdog.listed(targets);
+        }
         let all: Vec<Observed> = futures::stream::iter(inspects)
             .buffer_unordered(CONCURRENT_INSPECTS)
             .try_collect()

@@ -32,6 +32,11 @@ impl DockerClient {
         Ok(())
     }
 
+    /// Kills the container of an instance and removes it, but not its files.
+    pub(super) async fn kill_and_remove(&self, id: &InstanceId, name: &str) -> Result<(), Error> {
+        self.stop_and_remove(id, name, Duration::ZERO).await
+    }
+
     async fn stop_and_remove(
         &self,
         id: &InstanceId,

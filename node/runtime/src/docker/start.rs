@@ -19,11 +19,12 @@ use super::files::FilesError;
 use super::host_paths::HostPathError;
 use super::labels;
 use super::networks::NetworkError;
-use super::observe::Found;
+use super::observe::{Existing, Found};
 use crate::clock::now;
 use crate::docker_error::{self, DockerError};
 use crate::images::{ImageRequest, Update};
 use crate::one_line::one_line;
+use crate::watchdog::{Target, WatchdogError};
 
 /// How often "create" and "start" are tried when others interfere (a removal, a pull).
 const MAX_ATTEMPTS: usize = 4;
@@ -72,6 +73,9 @@ pub(super) enum StartError {
     RemoteFiles(String),
     #[error(transparent)]
     Confine(#[from] ConfineError),
+    /// It would run under a lease, and nothing would end it with the lease.
+    #[error(transparent)]
+    Watchdog(#[from] WatchdogError),
     /// The engine refused; what it was asked for, and its answer.
     #[error("Docker cannot {0}: {1}")]
     Docker(&'static str, String),
@@ -125,8 +129,15 @@ impl DockerClient {
         goal: Goal,
         id: &InstanceId,
         spec: &ContainerSpec,
+        epoch: Option<u64>,
         cancel: &CancellationToken,
     ) -> Result<Observed, StartError> {
+        if epoch.is_some() && !self.is_local() {
+            return Err(StartError::Node(format!(
+                "exclusive services need a Docker engine on this host, but it is at {}",
+                self.host
+            )));
+        }
         let name = labels::container_name(&self.identity, id);
         let client = self.client().map_err(StartError::Unreachable)?;
         let mut options = CreateContainerOptionsBuilder::default().name(&name);
@@ -153,7 +164,7 @@ impl DockerClient {
             let dns = self.dns_servers(&spec.settings.dns);
             let pinned = spec.image_id.as_deref().map(str::parse).transpose()?;
             let image = self.images.engine_name(&spec.image, pinned.as_ref()).await?;
-            let context = ContainerContext { networks, image, volumes, dns, files };
+            let context = ContainerContext { networks, image, volumes, dns, files, epoch };
             let body = container::body(&self.identity, id, &self.confined(spec).await?, &context);
             // Networks have to exist when the container is started, not before.
             let (created, networks) = tokio::join!(
@@ -161,8 +172,8 @@ impl DockerClient {
                 self.ensure_networks(project, spec),
             );
             networks?;
-            match created {
-                Ok(_) => {}
+            let container = match created {
+                Ok(created) => created.id,
                 // Podman wants its networks before. They are there by now.
                 Err(error) if lacks_network(&docker_error::message(&error)) => continue,
                 Err(error) if docker_error::status(&error) == Some(404) && !pulled => {
@@ -173,12 +184,31 @@ impl DockerClient {
                 }
                 Err(error) if docker_error::status(&error) == Some(409) => {
                     match self.find(id).await.map_err(StartError::Unreachable)? {
-                        Found::Ours(observed)
-                            if matches!(observed.phase, Phase::Running { .. }) =>
-                        {
-                            return Ok(observed);
+                        Found::Ours(existing) if replaces(&existing, epoch) => {
+                            drop(permit);
+                            self.kill_and_remove(id, &name).await.map_err(|error| {
+                                StartError::of(error, |message| {
+                                    StartError::Docker(
+                                        "remove the container of another epoch",
+                                        message,
+                                    )
+                                })
+                            })?;
+                            continue;
                         }
-                        Found::Ours(_) => {}
+                        Found::Ours(existing)
+                            if matches!(existing.observed.phase, Phase::Running { .. }) =>
+                        {
+                            // It runs: without the watchdog, the engine alone stops it in time.
+                            if epoch.is_some() {
+                                let target = Target::Container(existing.container);
+                                if let Err(error) = self.watchdog.target(id, target).await {
+                                    tracing::warn!(instance = %id, %error, "a running container is not watched");
+                                }
+                            }
+                            return Ok(existing.observed);
+                        }
+                        Found::Ours(existing) => existing.container,
                         Found::Nothing => continue,
                         Found::Removing => {
                             drop(permit);
@@ -194,7 +224,7 @@ impl DockerClient {
                     let refused = |message| StartError::Docker("create the container", message);
                     return Err(StartError::of(error, refused));
                 }
-            }
+            };
             match self.connect(&client, &name, &context.networks).await {
                 // It was removed meanwhile.
                 Err(StartError::Connect(..)) if self.is_absent(id).await => continue,
@@ -204,7 +234,11 @@ impl DockerClient {
                 let (id, phase, address) = (id.clone(), Phase::Prepared, String::new());
                 return Ok(Observed { id, phase, address });
             }
-            match client.start_container(&name, None).await {
+            if epoch.is_some() {
+                self.watchdog.target(id, Target::Container(container.clone())).await?;
+            }
+            // By its id: the watchdog knows no other.
+            match client.start_container(&container, None).await {
                 // Its address is observed after the event that follows.
                 Ok(()) => {
                     let phase =
@@ -330,6 +364,13 @@ impl DockerClient {
             }
         }
     }
+}
+
+/// Reports whether a start under an epoch needs a container other than this one. One that was created without a lease, and runs,
+/// goes on: it is the only one of its slot.
+fn replaces(existing: &Existing, epoch: Option<u64>) -> bool {
+    let runs = matches!(existing.observed.phase, Phase::Running { .. });
+    epoch.is_some() && existing.epoch != epoch && !(runs && existing.epoch.is_none())
 }
 
 /// Reports whether an engine refused to create a container because a network of it did not exist.

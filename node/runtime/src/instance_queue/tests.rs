@@ -69,11 +69,23 @@ impl Fake {
 }
 
 impl Backend for Fake {
-    async fn start(&self, id: InstanceId, _: Box<ContainerSpec>, cancel: CancellationToken) {
+    async fn start(
+        &self,
+        id: InstanceId,
+        _: Box<ContainerSpec>,
+        _: Option<u64>,
+        cancel: CancellationToken,
+    ) {
         self.run(id, Job::Start, Some(cancel), None).await;
     }
 
-    async fn prepare(&self, id: InstanceId, _: Box<ContainerSpec>, cancel: CancellationToken) {
+    async fn prepare(
+        &self,
+        id: InstanceId,
+        _: Box<ContainerSpec>,
+        _: Option<u64>,
+        cancel: CancellationToken,
+    ) {
         self.run(id, Job::Prepare, Some(cancel), None).await;
     }
 

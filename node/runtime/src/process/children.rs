@@ -19,6 +19,7 @@ use super::procfs::{self, ProcessIdentity};
 use super::state::{self, ProcessStatus, State, UNKNOWN_CODE};
 use crate::identity::Identity;
 use crate::instance_queue::Reporter;
+use crate::watchdog::Watchdog;
 
 /// The address of every process, which has none of its own.
 pub(super) const LOCAL_ADDRESS: &str = "127.0.0.1";
@@ -32,6 +33,8 @@ const ROTATE_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) struct Running {
     pub(super) process: ProcessIdentity,
     started: Millis,
+    /// The epoch of the lease under which it was started, if it was started under one.
+    pub(super) epoch: Option<u64>,
     /// Becomes true when it has exited and its state is written.
     pub(super) ended: watch::Receiver<bool>,
 }
@@ -48,15 +51,21 @@ pub(super) struct Children {
     pub(super) dir: Arc<Path>,
     pub(super) identity: Identity,
     pub(super) reporter: Reporter,
+    pub(super) watchdog: Watchdog,
     running: Arc<Mutex<BTreeMap<InstanceId, Running>>>,
     /// Cancelled when the runtime is dropped, which ends the watching tasks.
     pub(super) dropped: CancellationToken,
 }
 
 impl Children {
-    pub(super) fn new(dir: PathBuf, identity: Identity, reporter: Reporter) -> Self {
+    pub(super) fn new(
+        dir: PathBuf,
+        identity: Identity,
+        reporter: Reporter,
+        watchdog: Watchdog,
+    ) -> Self {
         let dropped = CancellationToken::new();
-        Self { dir: dir.into(), identity, reporter, running: Arc::default(), dropped }
+        Self { dir: dir.into(), identity, reporter, watchdog, running: Arc::default(), dropped }
     }
 
     pub(super) fn running(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Running>> {
@@ -109,6 +118,7 @@ impl Children {
             };
             all.push(Observed { id, phase, address: LOCAL_ADDRESS.to_owned() });
         }
+        self.report_targets();
         tracing::info!(dir = %self.dir.display(), processes = all.len(), "process runtime started");
         all
     }
@@ -125,6 +135,7 @@ impl Children {
                 _ = list.tick() => {
                     let since = self.reporter.clock();
                     if let Some(all) = self.blocking(Self::list).await {
+                        self.report_targets();
                         self.reporter.listed(since, all).await;
                     }
                 }
@@ -136,6 +147,12 @@ impl Children {
                 }
             }
         }
+    }
+
+    /// Tells the watchdog which processes run.
+    fn report_targets(&self) {
+        let running = self.running();
+        self.watchdog.listed(running.iter().map(|(id, run)| (id.clone(), run.process.target())));
     }
 
     fn list(&self) -> Vec<Observed> {
@@ -163,7 +180,8 @@ impl Children {
         child: Option<Child>,
     ) -> Running {
         let (end, ended) = watch::channel(false);
-        let run = Running { process: process.clone(), started: state.started, ended };
+        let (started, epoch) = (state.started, state.epoch);
+        let run = Running { process: process.clone(), started, epoch, ended };
         self.running().insert(state.id(), run.clone());
         tokio::spawn(self.clone().wait(state, process, child, end));
         run
@@ -194,6 +212,7 @@ impl Children {
             tracing::warn!(instance = %id, %error, "cannot write the state of a process");
         }
         self.running().remove(&id);
+        self.watchdog.removed(&id);
         end.send_replace(true);
         self.reporter.inspect(id).await;
     }

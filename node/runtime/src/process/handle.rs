@@ -13,6 +13,7 @@ use crate::error::RuntimeError;
 use crate::identity::Identity;
 use crate::instance_queue::{self, MAX_PENDING_ACTIONS};
 use crate::log::{LogLines, LogQuery};
+use crate::watchdog::Watchdog;
 
 /// The settings of the process runtime.
 #[derive(Debug, Clone)]
@@ -33,12 +34,13 @@ impl Process {
         config: Config,
         identity: Identity,
         drain: Arc<dyn Drain>,
+        watchdog: Watchdog,
         events: mpsc::Sender<RuntimeEvent>,
     ) -> Self {
         let (reporter, receiver) = instance_queue::channel();
         let (actions, waiting) = mpsc::channel(MAX_PENDING_ACTIONS);
         let dir = std::path::absolute(&config.dir).unwrap_or(config.dir).join("instances");
-        let children = Children::new(dir, identity, reporter);
+        let children = Children::new(dir, identity, reporter, watchdog);
         let this = children.clone();
         let dropped = children.dropped.clone().drop_guard();
         tokio::spawn(async move {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use rustix::process::Signal;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 use vc_engine::runtime::InstanceId;
 use vc_protocol::spec::ContainerSpec;
@@ -36,13 +37,17 @@ pub(super) enum LaunchError {
     Unwatchable(String),
 }
 
-/// Starts the process of an instance. The state is written before (about to start) and after (which process): a node
+/// Waits for a line on its input, then runs the program in its arguments as the same process. It ends if the input does.
+const GATE: &str = r#"read -r line && exec "$@" </dev/null"#;
+
+/// Starts the process of an instance. With an epoch, the process does not run the program until [`open_gate`]. The state is written before (about to start) and after (which process): a node
 /// that crashes in between finds the process by its environment.
 pub(super) fn launch(
     directory: &Path,
     identity: &Identity,
     id: &InstanceId,
     spec: &ContainerSpec,
+    epoch: Option<u64>,
 ) -> Result<(State, ProcessIdentity, Child), LaunchError> {
     let words = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
     let mut words = words(&spec.entrypoint).into_iter().chain(words(&spec.command));
@@ -56,7 +61,7 @@ pub(super) fn launch(
     let work = directory.join("work");
     DirBuilder::new().recursive(true).mode(0o755).create(&work).map_err(disk)?;
     let before = State::load(directory).ok();
-    let mut state = State::new(id, now());
+    let mut state = State::new(id, now(), epoch);
     state.store(directory).map_err(disk)?;
     // Without a process the state is the previous one.
     let undo = |error: LaunchError| {
@@ -71,7 +76,15 @@ pub(super) fn launch(
 
     let open = |name: &str| OpenOptions::new().append(true).create(true).open(directory.join(name));
     let (out, err) = (open(STDOUT).map_err(disk)?, open(STDERR).map_err(disk)?);
-    let mut command = command(&program, words.collect(), directory, identity, id, spec, (out, err));
+    // The process exists, but does not run the program yet.
+    let (first, arguments) = match epoch {
+        Some(_) => {
+            let gate = ["-c", GATE, "sh"].map(str::to_owned);
+            ("/bin/sh", gate.into_iter().chain([program.clone()]).chain(words).collect())
+        }
+        None => (program.as_str(), words.collect()),
+    };
+    let mut command = command(first, arguments, directory, identity, id, spec, (out, err));
     set_user(&mut command, &work, spec.user.as_deref()).map_err(undo)?;
     let cwd = spec.working_dir.as_deref().map_or(work.as_path(), Path::new);
     if !cwd.is_dir() {
@@ -79,6 +92,9 @@ pub(super) fn launch(
         return Err(undo(LaunchError::WorkingDir { program, directory }));
     }
     command.current_dir(cwd);
+    if let Some(epoch) = epoch {
+        command.env("VC_EPOCH", epoch.to_string()).stdin(Stdio::piped());
+    }
 
     let child = command.spawn().map_err(|error| {
         undo(LaunchError::Spawn { program: program.clone(), reason: without_code(&error) })
@@ -93,6 +109,14 @@ pub(super) fn launch(
         return Err(undo(disk(error)));
     }
     Ok((state, process, child))
+}
+
+/// Lets the process of an instance with an epoch run its program.
+pub(super) async fn open_gate(child: &mut Child) -> io::Result<()> {
+    match child.stdin.take() {
+        Some(mut gate) => gate.write_all(b"go\n").await,
+        None => Ok(()),
+    }
 }
 
 /// Builds the command. Of the node's environment only PATH and HOME are passed on.

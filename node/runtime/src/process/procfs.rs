@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::watchdog::Target;
+
 /// The environment variable of every process with the directory of its instance.
 pub(super) const DIRECTORY_VARIABLE: &str = "VC_INSTANCE_DIR";
 
@@ -33,6 +35,11 @@ impl ProcessIdentity {
     /// Returns the identity of the process that has this id now.
     pub(super) fn of(pid: i32, boot: &str) -> Option<Self> {
         stat(pid).map(|(ticks, _)| Self { pid, start_ticks: ticks, boot: boot.to_owned() })
+    }
+
+    /// Returns what the watchdog is to kill of it.
+    pub(super) fn target(&self) -> Target {
+        Target::Process { pid: self.pid, start: self.start_ticks }
     }
 
     /// Reports whether it runs, in the current boot.

@@ -30,6 +30,9 @@ pub(super) struct State {
     digest: String,
     /// When it was last started.
     pub(super) started: Millis,
+    /// The epoch of the lease under which it was started, if it was started under one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) epoch: Option<u64>,
     pub(super) status: ProcessStatus,
 }
 
@@ -54,11 +57,12 @@ pub(super) fn directory(dir: &Path, id: &InstanceId) -> PathBuf {
 }
 
 impl State {
-    pub(super) fn new(id: &InstanceId, started: Millis) -> Self {
+    pub(super) fn new(id: &InstanceId, started: Millis, epoch: Option<u64>) -> Self {
         Self {
             slot: id.slot.clone(),
             digest: id.digest.clone(),
             started,
+            epoch,
             status: ProcessStatus::Starting,
         }
     }

@@ -22,7 +22,9 @@ use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, InstanceId, Keypair, NodeId};
 use vc_runtime::docker::{Config, Exec, NetworkPool, OpenFileError};
 use vc_runtime::images::Images;
-use vc_runtime::{Config as RuntimeConfig, Identity, LogStream, NoDrain, Runtime, RuntimeError};
+use vc_runtime::{
+    Config as RuntimeConfig, Identity, LogStream, NoDrain, Runtime, RuntimeError, Watchdog,
+};
 
 use engine::Engine;
 use host::{IMAGE, TIMEOUT};
@@ -55,7 +57,7 @@ impl Host {
             pool: NetworkPool::default(),
             dns: Arc::new(Vec::new),
         });
-        let runtime = Runtime::start(config, identity, Arc::new(NoDrain), to);
+        let runtime = Runtime::start(config, identity, Arc::new(NoDrain), Watchdog::none(), to);
         let script = "mkfifo /end; read x </end; exit 3";
         let spec = ContainerSpec {
             image: IMAGE.to_owned(),

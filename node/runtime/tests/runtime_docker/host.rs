@@ -14,7 +14,7 @@ use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, Keypair, NodeId};
 use vc_runtime::docker::{Config, DnsServers, NetworkPool, OpenFile, OpenFileError};
 use vc_runtime::images::Images;
-use vc_runtime::{Config as RuntimeConfig, Identity, NoDrain, Runtime};
+use vc_runtime::{Config as RuntimeConfig, Identity, NoDrain, Runtime, Watchdog};
 
 use crate::engine::Engine;
 
@@ -93,7 +93,8 @@ impl Host {
             dns,
         };
         let config = RuntimeConfig::Docker(config);
-        let runtime = Runtime::start(config, identity(node), Arc::new(NoDrain), tx);
+        let runtime =
+            Runtime::start(config, identity(node), Arc::new(NoDrain), Watchdog::none(), tx);
         Self { runtime, events, _dir: dir }
     }
 

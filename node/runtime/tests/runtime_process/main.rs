@@ -21,6 +21,7 @@ use vc_protocol::{ClusterId, Keypair, NodeId};
 use vc_runtime::process::Config;
 use vc_runtime::{
     Config as RuntimeConfig, Identity, LogQuery, LogStream, NoDrain, Runtime, RuntimeError,
+    Watchdog,
 };
 
 /// Longer than anything takes on a busy host.
@@ -44,7 +45,7 @@ impl Host {
     async fn on(dir: &Path) -> (Self, Vec<Observed>) {
         let (tx, mut events) = mpsc::channel(64);
         let config = RuntimeConfig::Process(Config { dir: dir.to_owned() });
-        let runtime = Runtime::start(config, identity(), Arc::new(NoDrain), tx);
+        let runtime = Runtime::start(config, identity(), Arc::new(NoDrain), Watchdog::none(), tx);
         let first = timeout(TIMEOUT, events.recv()).await.expect("in time").expect("an event");
         let RuntimeEvent::Listed(all) = first else { panic!("the first event is {first:?}") };
         (Self { runtime, events }, all)
