@@ -73,6 +73,9 @@ Examples:
 
 The token is valid for a year and is not listed by 'vc token ls'; 'vc token revoke --user admin' revokes it.")]
     AdminToken(DataDir),
+    /// Kill the instances whose lease has ended, for the node that is connected to stdin
+    #[command(hide = true)]
+    Watchdog(DataDir),
     /// Keep the sockets of a node that restarts, which it sends on stdin
     #[command(hide = true)]
     HoldSockets(Options),
@@ -86,7 +89,7 @@ impl Command {
             | Self::Join { options, .. }
             | Self::Run { options, .. }
             | Self::HoldSockets(options) => options.log_format,
-            Self::AdminToken(_) => LogFormat::Text,
+            Self::AdminToken(_) | Self::Watchdog(_) => LogFormat::Text,
         }
     }
 }

@@ -1,21 +1,18 @@
 //! The clocks of the host.
 
-use std::sync::LazyLock;
 use std::time::Instant;
 
 use vc_engine::Clock;
 use vc_protocol::Millis;
 pub(crate) use vc_runtime::clock::now;
 
-/// The first call.
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-/// What the monotonic clock shows at the first call: far enough from zero to subtract any timeout.
-const START_MILLIS: Millis = 1 << 40;
-
-/// Returns the time by the monotonic clock, in milliseconds since no particular time: for durations and timeouts.
+/// Returns the time by the monotonic clock, in milliseconds of CLOCK_BOOTTIME: for durations, timeouts, and the deadlines of leases.
+///
+/// It goes on while the host is suspended, as CLOCK_MONOTONIC does not: the voters' clocks go on too, so a lease ends meanwhile, and a
+/// holder that wakes up has to see that. The watchdog, another process, reads the same clock. Timers of tokio do not run in suspend, so
+/// those of the engine may come late by what was left of them.
 pub(crate) fn monotonic() -> Millis {
-    let elapsed = Millis::try_from(START.elapsed().as_millis()).unwrap_or(Millis::MAX);
-    START_MILLIS.saturating_add(elapsed)
+    vc_runtime::watchdog::boottime()
 }
 
 /// Returns the time by both clocks.

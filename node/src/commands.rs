@@ -97,6 +97,8 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             run(dir, settings, membership, peers, store, false).await
         }
         Command::AdminToken(DataDir { data_dir }) => admin_token(&data_dir),
+        // Before the async runtime: see the main function.
+        Command::Watchdog(_) => anyhow::bail!("the watchdog is no task of a node"),
         Command::HoldSockets(options) => {
             socket_holder::run(&options.data_dir).await.context("cannot hold the sockets")
         }

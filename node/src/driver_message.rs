@@ -37,6 +37,8 @@ pub(crate) enum DriverMessage {
     Addresses(Vec<Multiaddr>),
     /// Why the audit log of this node is not written; `None` if it is again.
     AuditProblem(Option<String>),
+    /// Why the watchdog does not run while an instance needs it; `None` if it does.
+    WatchdogProblem(Option<String>),
     /// Two processes have one identity.
     Duplicate(DuplicateFound),
 }

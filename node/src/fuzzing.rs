@@ -54,6 +54,7 @@ impl Node {
             left: false,
             duplicate: None,
             audit: None,
+            watchdog: None,
             duplicates: Arc::default(),
         };
         let (keep, snapshot) = watch::channel(snapshot);

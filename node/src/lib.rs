@@ -46,7 +46,11 @@ mod snapshot;
 mod socket_holder;
 mod store;
 mod trust;
+mod watchdog;
 
 pub use commands::start;
 pub use join_token::hide_token;
+
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) use vc_client::frames;

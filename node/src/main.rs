@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
-use vc_node::args::{Cli, LogFormat};
+use vc_node::args::{Cli, Command, DataDir, LogFormat};
 use vc_node::log_writer::EscapeControls;
 
 /// Limit of open files that a node requests.
@@ -15,6 +15,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.command.log_format());
     vc_node::hide_token(&cli.command);
+    // It has one thread, and no descriptors to speak of.
+    if let Command::Watchdog(DataDir { data_dir }) = &cli.command {
+        return match vc_watchdog::run(data_dir, vc_node::VERSION) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&anyhow::Error::new(error).context("cannot run the watchdog")),
+        };
+    }
     // Connections and log files need more than the usual 1024.
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let current = files.maximum.map_or(MAX_OPEN_FILES, |most| most.min(MAX_OPEN_FILES));

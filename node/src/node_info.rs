@@ -29,7 +29,7 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
     }
     NodeInfo {
         name: settings.name.clone().unwrap_or_else(default_name),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: crate::VERSION.to_owned(),
         os: std::env::consts::OS.to_owned(),
         arch: match std::env::consts::ARCH {
             "x86_64" => "amd64",

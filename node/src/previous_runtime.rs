@@ -13,7 +13,7 @@ use vc_engine::runtime::{Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_protocol::{InstanceId, Millis};
 use vc_runtime::docker::OpenFileError;
 use vc_runtime::images::Images;
-use vc_runtime::{Config, Identity, NoDrain, Runtime, docker, process};
+use vc_runtime::{Config, Identity, NoDrain, Runtime, Watchdog, docker, process};
 
 use crate::settings::{RuntimeChoice, Settings};
 
@@ -66,7 +66,7 @@ pub(crate) async fn stop_instances(
         }),
     };
     let (sender, mut events) = mpsc::channel(EVENTS);
-    let runtime = Runtime::start(config, identity, Arc::new(NoDrain), sender);
+    let runtime = Runtime::start(config, identity, Arc::new(NoDrain), Watchdog::none(), sender);
     let mut running: BTreeMap<InstanceId, Phase> = BTreeMap::new();
     let stop = async {
         while let Some(event) = events.recv().await {

@@ -39,7 +39,7 @@ use crate::settings::{self, RuntimeChoice, Settings};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::trust::{Admitted, SigningKeys};
-use crate::{console, host, images, node_info};
+use crate::{console, host, images, node_info, watchdog};
 
 /// Runtime events that may wait for the driver; the runtime waits when the queue is full.
 const RUNTIME_EVENTS: usize = 256;
@@ -126,7 +126,8 @@ pub(crate) async fn run(
     let connections = Connections::default();
     let identity = runtime::Identity { cluster: membership.cluster, node: membership.node };
     let drain = Arc::new(connections.clone());
-    let runtime = Runtime::start(runtime_config, identity, drain, runtime_events);
+    let watchdog = watchdog::start(dir)?;
+    let runtime = Runtime::start(runtime_config, identity, drain, watchdog.clone(), runtime_events);
     let sync_streams = MessageStreams::new(handles.controls.members.clone(), SYNC_PROTOCOL);
     let lease_streams = MessageStreams::new(handles.controls.members.clone(), LEASE_PROTOCOL);
     let parts = DriverContext {
@@ -243,6 +244,7 @@ pub(crate) async fn run(
     tasks.spawn(images::follow(snapshot.clone(), views));
     tasks.spawn(images.run(membership.node, handles.streams.image, changing));
     tasks.spawn(host::watch(dir.to_owned(), docker.clone(), driver.clone()));
+    tasks.spawn(watchdog::report_problems(watchdog.problem(), driver.clone()));
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(proxy::maintain_routes(snapshot.clone(), table));
     let events = EventRecorder {

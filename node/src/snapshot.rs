@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub(crate) duplicate: Option<Arc<str>>,
     /// Problem: why the audit records of this node are not kept.
     pub(crate) audit: Option<Arc<str>>,
+    /// Problem: why the watchdog does not run while an instance needs it.
+    pub(crate) watchdog: Option<Arc<str>>,
     /// Problems: other processes that ran with the identity of a node.
     pub(crate) duplicates: Arc<Vec<String>>,
 }

@@ -30,6 +30,7 @@ pub(super) fn status(
     );
     status.problems.extend(snapshot.duplicates.iter().cloned());
     status.problems.extend(snapshot.audit.iter().map(ToString::to_string));
+    status.problems.extend(snapshot.watchdog.iter().map(ToString::to_string));
     status
 }
 
@@ -63,6 +64,7 @@ impl ReportCache {
                 && Arc::ptr_eq(&of.vitals, &snapshot.vitals)
                 && Arc::ptr_eq(&of.duplicates, &snapshot.duplicates)
                 && of.audit == snapshot.audit
+                && of.watchdog == snapshot.watchdog
         });
         if !is_current {
             *cached = Cached { snapshot: Some(snapshot.clone()), reports: BTreeMap::new() };

@@ -135,6 +135,7 @@ impl Driver {
             left: false,
             duplicate: None,
             audit: None,
+            watchdog: None,
             duplicates: Arc::default(),
         };
         let (snapshot, receiver) = watch::channel(first);
@@ -232,6 +233,10 @@ impl Driver {
             DriverMessage::AuditProblem(problem) => {
                 let problem = problem.map(Arc::from);
                 self.snapshot.send_modify(|snapshot| snapshot.audit = problem);
+            }
+            DriverMessage::WatchdogProblem(problem) => {
+                let problem = problem.map(Arc::from);
+                self.snapshot.send_modify(|snapshot| snapshot.watchdog = problem);
             }
             DriverMessage::Duplicate(found) => self.found_duplicate(found),
         }

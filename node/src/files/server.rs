@@ -170,6 +170,7 @@ mod tests {
             left: false,
             duplicate: None,
             audit: None,
+            watchdog: None,
             duplicates: Arc::default(),
         }
     }
