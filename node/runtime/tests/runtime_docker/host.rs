@@ -59,6 +59,12 @@ impl Host {
         Self::with(host, node, contents, memory, dir, docker_dns())
     }
 
+    /// Uses the watchdog of a data directory.
+    pub(crate) fn watched(host: String, dir: TempDir, watchdog: Watchdog) -> Self {
+        let contents = Contents::default();
+        Self::with_watchdog(host, 2, contents, Vec::new(), dir, docker_dns(), watchdog)
+    }
+
     /// Uses the image store in `dir`.
     pub(crate) fn with_images(host: String, dir: TempDir) -> Self {
         Self::with(host, 2, Contents::default(), Vec::new(), dir, docker_dns())
@@ -71,6 +77,18 @@ impl Host {
         memory: Vec<PathBuf>,
         dir: TempDir,
         dns: Arc<DnsServers>,
+    ) -> Self {
+        Self::with_watchdog(host, node, contents, memory, dir, dns, Watchdog::none())
+    }
+
+    fn with_watchdog(
+        host: String,
+        node: u8,
+        contents: Contents,
+        memory: Vec<PathBuf>,
+        dir: TempDir,
+        dns: Arc<DnsServers>,
+        watchdog: Watchdog,
     ) -> Self {
         let (tx, events) = mpsc::channel(64);
         let images = Images::open(dir.path(), Some(&host)).expect("a store");
@@ -93,8 +111,7 @@ impl Host {
             dns,
         };
         let config = RuntimeConfig::Docker(config);
-        let runtime =
-            Runtime::start(config, identity(node), Arc::new(NoDrain), Watchdog::none(), tx);
+        let runtime = Runtime::start(config, identity(node), Arc::new(NoDrain), watchdog, tx);
         Self { runtime, events, _dir: dir }
     }
 
@@ -117,11 +134,20 @@ impl Host {
     }
 
     pub(crate) fn start(&self, slot: &str, spec: &ContainerSpec) -> InstanceId {
+        self.start_under(None, slot, spec)
+    }
+
+    pub(crate) fn start_under(
+        &self,
+        epoch: Option<u64>,
+        slot: &str,
+        spec: &ContainerSpec,
+    ) -> InstanceId {
         let id = InstanceId { slot: slot.parse().expect("a slot"), digest: spec.digest() };
         self.runtime.perform(RuntimeAction::Start {
             id: id.clone(),
             spec: Box::new(spec.clone()),
-            epoch: None,
+            epoch,
         });
         id
     }

@@ -9,6 +9,7 @@ mod host;
 mod images;
 mod networks;
 mod settings;
+mod watchdog;
 
 use std::time::Duration;
 

@@ -80,7 +80,7 @@ async fn node(dir: &str, version: &str) {
     loop {
         let line = tokio::select! {
             line = lines.recv() => line,
-            () = tokio::time::sleep(RENEW_INTERVAL) => {
+            () = tokio::time::sleep(RENEW_INTERVAL), if renewing.is_some() => {
                 set(&watchdog, renewing.as_slice());
                 continue;
             }
