@@ -138,11 +138,12 @@ pub(crate) async fn run(
         sync_streams,
         lease_streams,
         runtime: runtime.clone(),
+        watchdog: watchdog.clone(),
         gater: gater.clone(),
         audit: audit.clone(),
         reserve: Reserve::new(dir),
     };
-    let (engine, mut snapshot) = Driver::new(parts, store, events)?;
+    let (engine, mut snapshot) = Driver::new(parts, store, events, watchdog.inherited().await)?;
     latest.get_or_init(|| snapshot.clone());
 
     let first = Routes::of(&snapshot.borrow().view);

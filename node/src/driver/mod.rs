@@ -29,7 +29,7 @@ use crate::network::connection_gater::ConnectionGater;
 use crate::network::message_streams::MessageStreams;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError};
-use vc_runtime::Runtime;
+use vc_runtime::{Runtime, Watchdog};
 
 /// Pause between attempts to recover from a failed disk write.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(2);
@@ -53,6 +53,8 @@ pub(crate) struct DriverContext {
     pub(crate) lease_streams: MessageStreams<LeaseMessage>,
     /// The runtime that performs instance actions.
     pub(crate) runtime: Runtime,
+    /// Ends instances with their leases, whatever this process does.
+    pub(crate) watchdog: Watchdog,
     /// The members that connections are accepted from.
     pub(crate) gater: ConnectionGater,
     /// Records what changes did.
@@ -118,13 +120,14 @@ fn engine(
 }
 
 impl Driver {
-    /// Builds the engine from the store. Returns the driver and the channel of its snapshots.
+    /// Builds the engine from the store, and from the deadlines that the watchdog holds. Returns the driver and the channel of its snapshots.
     pub(crate) fn new(
         mut context: DriverContext,
         store: Store,
         messages: mpsc::Receiver<DriverMessage>,
+        deadlines: BTreeMap<InstanceId, Millis>,
     ) -> Result<(Self, watch::Receiver<Snapshot>), DriverError> {
-        let engine = engine(&context, &store, BTreeMap::new())?;
+        let engine = engine(&context, &store, deadlines.clone())?;
         for node in engine.replica().present_members() {
             context.gater.admit(node.peer_id());
         }
@@ -153,7 +156,7 @@ impl Driver {
             runtime: LastObserved::default(),
             ports: BTreeMap::new(),
             fault: None,
-            deadlines: BTreeMap::new(),
+            deadlines,
             failed_with: 0,
             duplicates: Duplicates::new(),
         };
@@ -293,7 +296,10 @@ impl Driver {
                     }
                     self.context.runtime.perform(action);
                 }
-                Output::Deadlines(deadlines) => self.deadlines = deadlines,
+                Output::Deadlines(deadlines) => {
+                    self.context.watchdog.deadlines(&deadlines);
+                    self.deadlines = deadlines;
+                }
                 Output::Lease(to, message) => self.context.lease_streams.send(to, message),
                 Output::RemoveVolume(volume) => self.context.runtime.remove_volume(volume),
                 Output::Persist(durable) => {

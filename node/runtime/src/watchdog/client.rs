@@ -70,6 +70,10 @@ struct Connection {
 pub(super) async fn run(config: Config, shared: Arc<Shared>) {
     let (mut pause, mut number) = (RETRY_INTERVAL.0, 0);
     let mut connection = connect(&config).await;
+    if let Some(connection) = &connection {
+        shared.wanted().inherit(connection.hello.deadlines.clone());
+    }
+    shared.asked.send_replace(true);
     loop {
         let mut current = match connection.take() {
             Some(current) => current,

@@ -35,6 +35,8 @@ pub(super) struct Shared {
     wanted: Mutex<Wanted>,
     pub(super) changed: Notify,
     pub(super) problem: watch::Sender<Option<String>>,
+    /// Whether a watchdog that ran already has been asked for its deadlines.
+    pub(super) asked: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -69,9 +71,19 @@ impl Watchdog {
         Self { shared: Arc::default(), runs: false }
     }
 
+    /// Returns the deadlines that an earlier process of this node has set, from which the engine goes on: they are its full state then.
+    /// There are none if no watchdog runs, or it does not answer.
+    pub async fn inherited(&self) -> BTreeMap<InstanceId, Millis> {
+        if self.runs {
+            // The task that sends it never ends.
+            let _ = self.shared.asked.subscribe().wait_for(|asked| *asked).await;
+        }
+        self.shared.wanted().take_inherited()
+    }
+
     /// Sets the deadlines, in milliseconds of [`boottime`](super::boottime): the engine's full state. Instances that it does not name
-    /// have no deadline, but for those that an earlier process of this node gave one and the engine has not named yet:
-    /// [`Millis::MAX`] ends that too. Never blocks.
+    /// have no deadline, but for those of an earlier process of this node that [`inherited`](Self::inherited) has not returned. Never
+    /// blocks.
     pub fn deadlines(&self, deadlines: &BTreeMap<InstanceId, Millis>) {
         let deadlines = deadlines.iter().map(|(id, &at)| (id.to_string(), at)).collect();
         self.shared.change(|wanted| wanted.set_deadlines(deadlines));

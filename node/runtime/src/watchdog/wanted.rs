@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::oneshot;
-use vc_protocol::Millis;
+use vc_protocol::{InstanceId, Millis};
 use vc_watchdog::Target;
 use vc_watchdog::message::{Hello, Request};
 
@@ -24,9 +24,8 @@ pub(super) struct Waiter {
 pub(super) struct Wanted {
     /// The engine's deadlines.
     deadlines: BTreeMap<String, Millis>,
-    /// Deadlines that an earlier process of this node set, of instances that the engine has not named yet; `None` before a watchdog
-    /// was asked for them.
-    inherited: Option<BTreeMap<String, Millis>>,
+    /// Deadlines that an earlier process of this node set, of instances that the engine has not named yet.
+    inherited: BTreeMap<String, Millis>,
     /// What exists of each instance.
     targets: BTreeMap<String, Target>,
     /// The instances of which the target is newer than any list.
@@ -49,9 +48,7 @@ pub(super) struct Batch {
 impl Wanted {
     /// Sets the engine's deadlines.
     pub(super) fn set_deadlines(&mut self, deadlines: BTreeMap<String, Millis>) {
-        if let Some(inherited) = &mut self.inherited {
-            inherited.retain(|instance, _| !deadlines.contains_key(instance));
-        }
+        self.inherited.retain(|instance, _| !deadlines.contains_key(instance));
         self.changed |= self.deadlines != deadlines;
         self.deadlines = deadlines;
     }
@@ -80,12 +77,29 @@ impl Wanted {
         self.changed = true;
     }
 
+    /// Keeps the deadlines of the process before.
+    pub(super) fn inherit(&mut self, mut deadlines: BTreeMap<String, Millis>) {
+        deadlines.retain(|instance, _| !self.deadlines.contains_key(instance));
+        self.inherited = deadlines;
+    }
+
+    /// Makes the inherited deadlines of instances the engine's, and returns them.
+    pub(super) fn take_inherited(&mut self) -> BTreeMap<InstanceId, Millis> {
+        let named = self.inherited.iter().filter_map(|(it, &at)| Some((it.parse().ok()?, at)));
+        let named: BTreeMap<InstanceId, Millis> = named.collect();
+        for (id, &at) in &named {
+            let instance = id.to_string();
+            self.inherited.remove(&instance);
+            self.deadlines.insert(instance, at);
+        }
+        named
+    }
+
     /// Drops an instance that was removed, so that nothing can start it again.
     pub(super) fn remove(&mut self, instance: &str) {
         self.confirmed.remove(instance);
         let known = self.targets.remove(instance).is_some() | self.held.contains_key(instance);
-        let inherited = self.inherited.as_mut().and_then(|it| it.remove(instance));
-        if known || inherited.is_some() {
+        if self.inherited.remove(instance).is_some() || known {
             self.removed.push(instance.to_owned());
             self.changed = true;
         }
@@ -106,11 +120,6 @@ impl Wanted {
 
     /// Prepares for a new connection to a watchdog that holds this.
     pub(super) fn connected(&mut self, hello: &Hello) {
-        if self.inherited.is_none() {
-            let unnamed = |it: &(&String, &Millis)| !self.deadlines.contains_key(it.0);
-            let inherited = hello.deadlines.iter().filter(unnamed);
-            self.inherited = Some(inherited.map(|(it, &at)| (it.clone(), at)).collect());
-        }
         self.held.clone_from(&hello.targets);
         self.changed = true;
     }
@@ -121,10 +130,8 @@ impl Wanted {
             return None;
         }
         let mut deadlines = self.deadlines.clone();
-        if let Some(inherited) = &mut self.inherited {
-            inherited.retain(|_, &mut at| at.saturating_add(INHERITED_KEPT) > now);
-            deadlines.extend(inherited.iter().map(|(instance, &at)| (instance.clone(), at)));
-        }
+        self.inherited.retain(|_, &mut at| at.saturating_add(INHERITED_KEPT) > now);
+        deadlines.extend(self.inherited.clone());
         let waiters = std::mem::take(&mut self.waiters);
         let is_needed = |instance: &String| {
             deadlines.contains_key(instance) || waiters.iter().any(|it| it.instance == *instance)
@@ -187,8 +194,8 @@ mod tests {
     fn inherited_deadlines_hold_until_the_engine_names_the_instance_or_it_is_removed() {
         let mut wanted = Wanted::default();
         let held = deadlines(&[(DB, 2000), ("shop/db.2@ab", 2000), ("shop/db.3@ab", 2000)]);
-        wanted.connected(&Hello { deadlines: held.clone(), ..Hello::default() });
-        wanted.set_deadlines(BTreeMap::new());
+        wanted.inherit(held.clone());
+        wanted.set_listed(BTreeMap::new());
         assert_eq!(batch(&mut wanted).deadlines, Some(held));
         wanted.set_deadlines(deadlines(&[(DB, 3000)]));
         wanted.remove("shop/db.2@ab");
@@ -197,8 +204,11 @@ mod tests {
         assert_eq!(request.removed, ["shop/db.2@ab"]);
         // Not again, when the engine drops it.
         wanted.set_deadlines(BTreeMap::new());
-        wanted.connected(&Hello { deadlines: deadlines(&[(DB, 3000)]), ..Hello::default() });
         assert_eq!(batch(&mut wanted).deadlines, Some(deadlines(&[("shop/db.3@ab", 2000)])));
+        // Nor when it has gone on from them.
+        assert_eq!(wanted.take_inherited().len(), 1);
+        wanted.set_deadlines(BTreeMap::new());
+        assert_eq!(batch(&mut wanted).deadlines, Some(BTreeMap::new()));
         assert!(wanted.take_batch(2, 1000).is_none());
     }
 
