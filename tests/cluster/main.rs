@@ -32,3 +32,4 @@ mod settings;
 mod trust;
 mod trust_rotation;
 mod unauthenticated_peer;
+mod voters;

@@ -14,6 +14,8 @@ pub struct Node {
     pub name: String,
     pub dir: PathBuf,
     pub port: Port,
+    /// The runtime of its services; `None` for the default.
+    pub runtime: Option<&'static str>,
     /// Further command-line options.
     pub options: Vec<String>,
     /// Environment variables of the process.
@@ -30,6 +32,7 @@ impl Node {
             name: name.to_owned(),
             dir: root.join(name),
             port: Port::free(),
+            runtime: Some("process"),
             options: ["--cpus", "4", "--memory", "4g"].map(str::to_owned).to_vec(),
             env: Vec::new(),
             log: root.join(format!("{name}.log")),
@@ -42,7 +45,8 @@ impl Node {
     fn command(&self, how: &[&str]) -> Command {
         let mut command = self.bare_command(how);
         command
-            .args(["--runtime", "process", "--listen", "127.0.0.1", "--no-mdns"])
+            .args(self.runtime.iter().flat_map(|it| ["--runtime", it]))
+            .args(["--listen", "127.0.0.1", "--no-mdns"])
             .args(["--name", &self.name, "--port", &self.port.number.to_string()])
             .args(&self.options);
         command

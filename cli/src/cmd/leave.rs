@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use vc_client::expect_reply;
-use vc_protocol::control::{NodeRow, NodeStatus, Request};
+use vc_protocol::control::Request;
 use vc_protocol::{ApiError, ErrorCode};
 
-use super::drain::{Drained, describe_stay, empty, names, still_drained};
-use super::voters::until_votes;
+use super::drain::{Drained, describe_stay, empty, still_drained};
+use super::voters::hand_over;
 use crate::app::App;
 use crate::args::duration;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::render::{note, print};
 use crate::terminal::{Confirmation, confirmed};
 use vc_client::text::{list, one_line};
@@ -55,39 +54,20 @@ impl Args {
             return app.change(vec![leave]).await;
         }
         app.in_session(async |session| {
-            let nodes = expect_reply!(session.ask(&Request::Nodes).await?, Nodes)?;
-            let is_it = |row: &&NodeRow| row.state != NodeStatus::Left && names(&self.node, row);
-            // The voters decide while the instances move; they refuse what would leave none.
-            let voter = nodes.iter().find(is_it).filter(|row| row.votes);
-            if voter.is_some() {
-                let request = Request::SetVoter { node: self.node.clone(), votes: Some(false) };
-                session.change(&request).await?;
-            }
-            let still_leaving = |error: Error| match voter {
-                Some(row) => {
-                    let name = one_line(&row.name);
-                    note(&format!(
-                        "{name} is to be no voter; undo that with 'vc voters auto {name}'"
-                    ));
-                    error
-                }
-                None => error,
-            };
             let Drained { node, mut changes, stays } =
-                empty(app, session, &self.node, self.timeout).await.map_err(still_leaving)?;
+                empty(app, session, &self.node, self.timeout).await?;
             if !stays.is_empty() {
                 let stays = list(stays.iter().map(describe_stay).collect(), MAX_NAMED);
                 let hint = format!("'vc leave {} --force' removes it all the same", node.name);
                 let error = ApiError::new(ErrorCode::FailedPrecondition, stays).with_hint(hint);
-                return Err(still_leaving(still_drained(error.into(), &node.name)));
+                return Err(still_drained(error.into(), &node.name));
             }
-            if let Some(row) = voter {
+            if node.votes {
                 if !app.out.is_json() {
-                    print(&format!("{} hands over its vote\n", one_line(&row.name)))?;
+                    print(&format!("{} hands over its vote\n", one_line(&node.name)))?;
                 }
-                until_votes(app, session, row.id, false, self.timeout)
-                    .await
-                    .map_err(|error| still_leaving(still_drained(error, &row.name)))?;
+                let handed = hand_over(app, session, &self.node, self.timeout).await;
+                changes.extend(handed.map_err(|error| still_drained(error, &node.name))?);
             }
             let left = session.change(&leave).await;
             let left = left.map_err(|error| still_drained(error.into(), &node.name))?;

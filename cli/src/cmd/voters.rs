@@ -153,8 +153,23 @@ impl Wish {
     }
 }
 
+/// Has the voters go on without a node, and waits until they do. Returns what has changed.
+pub(super) async fn hand_over(
+    app: &App,
+    session: &mut Session,
+    node: &str,
+    limit: Duration,
+) -> Result<Vec<Change>> {
+    let request = Request::SetVoter { node: node.to_owned(), votes: Some(false) };
+    let changes = session.change(&request).await?;
+    if let Some(Change::VoterWished { node, .. }) = changes.first() {
+        until_votes(app, session, *node, false, limit).await?;
+    }
+    Ok(changes)
+}
+
 /// Waits, with progress, until a node is a voter, or is none, also across the loss of the node that answers.
-pub(super) async fn until_votes(
+async fn until_votes(
     app: &App,
     session: &mut Session,
     node: NodeId,
