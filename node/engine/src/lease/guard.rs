@@ -98,7 +98,8 @@ impl Guard {
     }
 
     /// Takes in a view: asks for the leases that this node needs, and releases those that it does not. While the runtime does not
-    /// answer, the instances are not known: the leases end by themselves, and the watchdog ends the instances.
+    /// answer, the instances are not known: the leases end by themselves, and the watchdog ends the instances, so that another
+    /// node can run them.
     pub(crate) fn update(
         &mut self,
         view: &View,
@@ -108,7 +109,14 @@ impl Guard {
     ) -> Effects {
         self.leases.update(view, now);
         if own.runtime_error.is_some() {
-            self.leases.abandon();
+            // No other node could run the instances: nothing is won by ending them.
+            let is_alone = view.up.iter().all(|it| *it == node);
+            if !is_alone {
+                self.leases.abandon();
+                for end in self.deadlines.values_mut().filter(|end| **end == Millis::MAX) {
+                    *end = now;
+                }
+            }
             return Effects::default();
         }
         let mut slots = BTreeMap::new();
