@@ -11,7 +11,7 @@ use vc_protocol::{ApiError, ErrorCode, NodeId};
 use crate::app::App;
 use crate::args::duration;
 use crate::error::{Error, Result, Stop, SystemError};
-use crate::render::{self, note, short_duration};
+use crate::render::{self, note, print, short_duration};
 use crate::terminal::{Confirmation, confirmed};
 
 /// Pause between looks.
@@ -190,7 +190,7 @@ async fn until_votes(
             };
             let is_done = report.nodes.iter().any(|row| row.id == node && row.votes) == votes;
             if !app.out.is_json() && last.as_ref().is_some_and(|it| it.number != report.number) {
-                note(&describe(&report));
+                print(&format!("{}\n", describe(&report)))?;
             }
             last = Some(report);
             if is_done {

@@ -16,6 +16,7 @@ mod following;
 mod json;
 mod moving;
 mod node;
+mod voters;
 mod waiting;
 
 use std::io::Write as _;
