@@ -23,6 +23,8 @@ pub mod instance;
 pub mod lease;
 pub mod log;
 pub mod node;
+#[doc(hidden)]
+pub mod planted;
 mod resources;
 pub mod route;
 pub mod spec;

@@ -2,7 +2,7 @@
 
 /// How an invariant is violated.
 #[derive(Debug)]
-pub(crate) struct Violation(pub(crate) String);
+pub struct Violation(pub String);
 
 impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -11,4 +11,4 @@ impl std::fmt::Display for Violation {
 }
 
 /// The result of checking an invariant.
-pub(crate) type Check = Result<(), Violation>;
+pub type Check = Result<(), Violation>;

@@ -1,122 +1,254 @@
-//! Faults, and the mutations of operators that run among them.
+//! Faults: what happens to whom when an event is injected, and how it ends.
 
+use vc_engine::Mutation;
+use vc_protocol::Millis;
+
+use crate::disk::Contents;
+use crate::kind::Kind;
+use crate::marks::Mark;
 use crate::network::NetworkFaults;
+use crate::rng::Rng;
 use crate::services::{any_mutation, resources};
+use crate::versions::next;
 use crate::world::{Event, World};
 
-/// A fault, or requests of operators. The victim is drawn when it is injected.
+/// The longest time until a fault ends by itself, in milliseconds.
+pub const LONGEST: Millis = 27_000;
+
+/// An event that the plan of a run injects. Everything about it follows from its seed, so that it stays the same when others are
+/// left out.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Fault {
-    /// This many operators send a mutation at the same time, each to a random node.
-    Operators(u32),
-    /// A process dies, at once or between two of its next outputs.
-    KillProcess,
-    /// A process announces a restart and ends a little later.
-    Restart,
-    /// The process of this node ends.
+pub struct Planned {
+    /// Its number, by which `--events` knows it.
+    pub number: usize,
+    /// Milliseconds after the faults begin.
+    pub at: Millis,
+    pub kind: Kind,
+    pub seed: u64,
+}
+
+/// The end, or the next step, of a fault.
+#[derive(Debug)]
+pub enum Recovery {
+    /// A process ends.
     End(usize),
     /// A host loses power.
-    KillHost,
-    /// All processes die at once.
-    KillAll,
-    /// The links between some nodes and the rest are cut.
-    Partition,
-    /// Messages from one node to another are dropped.
-    CutOneWay,
+    PowerLoss(usize),
     /// All links are restored.
     Heal,
-    /// A runtime stops answering for a while.
-    Runtime,
-    /// The runtime of this node answers again.
+    /// A runtime answers again.
     RuntimeBack(usize),
-    /// A process stalls for a while.
-    Stall,
-    /// The next write of a disk fails.
-    DiskFull,
-    /// Another node joins.
-    Join,
+    /// A disk accepts writes again.
+    Writable(usize),
+    /// A monotonic clock runs again.
+    ClockRuns(usize),
+    /// A process is no longer slow.
+    Fast(usize),
+    /// A data directory is set back to a copy; the process is not running meanwhile.
+    SetBack(usize, Box<Contents>),
+    /// A removed node is turned off.
+    TurnOff(usize),
 }
 
 impl World {
-    /// Injects a fault into a random node, and schedules the recovery.
-    pub(crate) fn inject(&mut self, fault: Fault) {
-        let victim = self.rng.index(self.nodes.len());
-        let other = self.rng.index(self.nodes.len());
-        let recovery = self.rng.within((300, 20_000));
-        match fault {
-            Fault::Operators(count) => {
-                for _ in 0..count {
-                    let (index, nodes) = (self.rng.index(self.nodes.len()), self.nodes.len());
-                    let mutation = any_mutation(&mut self.rng, nodes);
+    /// Injects an event of the plan, and schedules its end.
+    pub fn inject(&mut self, planned: Planned) {
+        let mut rng = Rng::new(planned.seed);
+        let present = self.present();
+        let (victim, other) = (rng.pick(&present), rng.pick(&present));
+        let recovery = rng.within((300, 20_000));
+        self.trace_world(&format!("event {}: {}", planned.number, planned.kind));
+        match planned.kind {
+            Kind::Operators => {
+                for _ in 0..rng.within((1, 3)) {
+                    let index = rng.pick(&present);
+                    let mutation = any_mutation(&mut rng, self.nodes.len());
                     self.request(index, mutation);
                 }
             }
-            Fault::KillProcess => {
-                if self.rng.permille(500) {
+            Kind::KillProcess => {
+                if rng.permille(500) {
                     self.kill_process(victim);
                 } else {
-                    let after = self.rng.within((0, 12)) as u32;
-                    self.nodes[victim].crash_after = Some(after);
+                    self.nodes[victim].crash_after = Some(rng.within((0, 12)) as u32);
                 }
                 self.schedule(recovery, Event::Boot { index: victim });
             }
-            Fault::Restart => {
+            Kind::Restart => {
                 self.announce_restart(victim);
-                let after = self.rng.within((0, 6000));
-                self.schedule(after, Event::Fault(Fault::End(victim)));
+                let after = rng.within((0, 6000));
+                self.schedule(after, Event::Recover(Recovery::End(victim)));
                 self.schedule(after + recovery, Event::Boot { index: victim });
             }
-            Fault::End(index) => self.kill_process(index),
-            Fault::KillHost => {
+            Kind::KillHost => {
                 self.kill_host(victim);
                 self.schedule(recovery, Event::Boot { index: victim });
             }
-            Fault::KillAll => {
-                for index in 0..self.nodes.len() {
+            Kind::KillAll => {
+                for index in present {
                     self.kill_process(index);
-                    let recovery = self.rng.within((300, 5000));
+                    let recovery = rng.within((300, 5000));
                     self.schedule(recovery, Event::Boot { index });
                 }
             }
-            Fault::Partition => {
+            Kind::Partition => {
                 let mut sides = [Vec::new(), Vec::new()];
-                for index in 0..self.nodes.len() {
-                    sides[self.rng.index(2)].push(index);
-                }
+                present.into_iter().for_each(|index| sides[rng.index(2)].push(index));
                 self.partition(&[&sides[0], &sides[1]]);
-                self.schedule(recovery, Event::Fault(Fault::Heal));
+                self.schedule(recovery, Event::Recover(Recovery::Heal));
             }
-            Fault::CutOneWay if victim != other => {
+            Kind::CutOneWay if victim != other => {
                 self.trace_world(&format!("messages from m{victim} to m{other} are dropped"));
                 self.cut_one_way(victim, other);
-                self.schedule(recovery, Event::Fault(Fault::Heal));
+                self.schedule(recovery, Event::Recover(Recovery::Heal));
             }
-            Fault::CutOneWay => {}
-            Fault::Heal => self.heal(),
-            Fault::Runtime => {
-                let die = self.rng.permille(500);
-                self.set_runtime_available(victim, false, die);
-                self.schedule(recovery, Event::Fault(Fault::RuntimeBack(victim)));
+            Kind::Runtime => {
+                self.set_runtime_available(victim, false, rng.permille(500));
+                self.schedule(recovery, Event::Recover(Recovery::RuntimeBack(victim)));
             }
-            Fault::RuntimeBack(index) => self.set_runtime_available(index, true, false),
-            Fault::Stall => self.stall(victim, recovery / 2),
-            Fault::DiskFull => self.nodes[victim].disk.failing = 1,
-            Fault::Join => {
+            Kind::Stall => self.stall(victim, recovery / 2),
+            Kind::FailedWrite => self.nodes[victim].disk.failing = 1,
+            Kind::ReadOnlyDisk => {
+                self.trace_node(victim, "its disk is read-only");
+                self.nodes[victim].disk.read_only = true;
+                self.schedule(recovery, Event::Recover(Recovery::Writable(victim)));
+            }
+            Kind::TornWrite => {
+                self.nodes[victim].disk.tears = true;
+                self.schedule(recovery, Event::Boot { index: victim });
+                self.schedule(LONGEST, Event::Boot { index: victim });
+            }
+            Kind::LyingDisk => {
+                self.trace_node(victim, "its disk confirms what it does not keep");
+                self.nodes[victim].disk.lie();
+                self.schedule(recovery, Event::Recover(Recovery::PowerLoss(victim)));
+                self.schedule(recovery + 5_000, Event::Boot { index: victim });
+            }
+            Kind::Backup => {
+                let copy = Box::new(self.nodes[victim].disk.backup());
+                self.trace_node(victim, "its data directory is copied");
+                let after = recovery + 5_000;
+                self.schedule(recovery, Event::Recover(Recovery::End(victim)));
+                self.schedule(after, Event::Recover(Recovery::SetBack(victim, copy)));
+            }
+            Kind::WallClock => {
+                let by = rng.within((0, 7_200_000)) as i64 - 3_600_000;
+                self.trace_node(victim, &format!("its wall clock is set by {by} ms"));
+                self.nodes[victim].clocks.step_wall(by);
+                self.mark_if(by < -600_000, Mark::WallClockBack);
+            }
+            Kind::ClockPause => {
+                self.trace_node(victim, "its monotonic clock stands still");
+                self.disturb(victim);
+                self.watch.stopped_clocks.insert(victim);
+                self.nodes[victim].clocks.stop(self.now);
+                self.schedule(recovery / 2, Event::Recover(Recovery::ClockRuns(victim)));
+            }
+            Kind::SlowNode => {
+                let slowness = rng.within((20, 150));
+                self.trace_node(victim, &format!("takes {slowness} ms for each event"));
+                self.nodes[victim].slowness = slowness;
+                self.schedule(recovery / 2, Event::Recover(Recovery::Fast(victim)));
+            }
+            Kind::Join if self.nodes.len() < 64 => {
+                let is_down = present.iter().any(|&index| !self.is_running(index));
+                self.mark_if(is_down || self.network.is_cut(), Mark::JoinedUnderFault);
+                self.watch.membership_changed = Some(self.now);
+                if self.kinds.contains(&Kind::Versions) {
+                    self.knows = if rng.permille(500) { next() } else { Default::default() };
+                }
                 self.join(resources(4000, 4096));
             }
+            Kind::Leave => self.remove(victim, other, rng.within((500, 15_000))),
+            Kind::Versions => {
+                let knows = if rng.permille(700) { next() } else { Default::default() };
+                if self.is_running(victim)
+                    && self.nodes[victim].knows.supports() != knows.supports()
+                {
+                    self.mark(Mark::VersionChanged);
+                    self.change_version(victim, knows);
+                }
+            }
+            Kind::CutOneWay
+            | Kind::Join
+            | Kind::Drift
+            | Kind::Loss
+            | Kind::Duplication
+            | Kind::Reordering
+            | Kind::Containers => {}
+        }
+    }
+
+    /// Removes a node from the cluster by a command to another one, and turns it off.
+    fn remove(&mut self, victim: usize, by: usize, after: Millis) {
+        if victim == by || self.present().len() < 3 {
+            return;
+        }
+        let is_away = !self.is_running(victim) || self.network.is_cut();
+        let node = format!("m{victim}");
+        let request = self.request(by, Mutation::Leave { node, force: true });
+        let is_done = |request| self.operators.operations.get(&request)?.answer.as_ref();
+        if request.and_then(is_done).is_some_and(Result::is_ok) {
+            self.mark_if(is_away, Mark::LeftWhileAway);
+            self.watch.membership_changed = Some(self.now);
+            self.schedule(after, Event::Recover(Recovery::TurnOff(victim)));
+        }
+    }
+
+    /// Ends a fault, or goes on with it.
+    pub fn recover(&mut self, recovery: Recovery) {
+        match recovery {
+            Recovery::End(index) => self.kill_process(index),
+            Recovery::PowerLoss(index) => self.kill_host(index),
+            Recovery::Heal => self.heal(),
+            Recovery::RuntimeBack(index) => self.set_runtime_available(index, true, false),
+            Recovery::Writable(index) => self.nodes[index].disk.read_only = false,
+            Recovery::ClockRuns(index) => self.run_clock(index),
+            Recovery::Fast(index) => {
+                self.disturb(index);
+                self.nodes[index].slowness = 0;
+            }
+            Recovery::SetBack(index, copy) => {
+                self.kill_process(index);
+                self.trace_node(index, "its data directory is set back");
+                let lost = self.nodes[index].disk.set_back(*copy);
+                self.lost(index, &lost);
+                self.boot(index);
+            }
+            Recovery::TurnOff(index) => self.turn_off(index),
+        }
+    }
+
+    fn run_clock(&mut self, index: usize) {
+        if self.watch.stopped_clocks.remove(&index) {
+            self.disturb(index);
+            self.nodes[index].clocks.go_on(self.now);
+            self.rearm(index);
+            self.plan_watchdog(index);
         }
     }
 
     /// Ends all faults and starts all processes that are down.
-    pub(crate) fn heal_all(&mut self) {
+    pub fn heal_all(&mut self) {
         self.heal();
         self.heal_runtimes();
         let faults = self.network.faults;
         self.network.faults = NetworkFaults { loss: faults.loss / 10, reordered: 0, ..faults };
-        for index in 0..self.nodes.len() {
+        for index in self.present() {
             self.set_runtime_available(index, true, false);
-            self.nodes[index].crash_after = None;
-            self.nodes[index].disk.failing = 0;
+            self.run_clock(index);
+            let node = &mut self.nodes[index];
+            if node.slowness > 0 || node.busy_until > self.now || node.disk.read_only {
+                node.disturbed = self.now;
+            }
+            node.slowness = 0;
+            node.busy_until = node.busy_until.min(self.now);
+            node.crash_after = None;
+            node.disk.failing = 0;
+            node.disk.read_only = false;
+            node.disk.tears = false;
+            node.disk.sync();
+            self.schedule(0, Event::Awake { index });
             self.boot(index);
         }
     }

@@ -5,7 +5,7 @@ use vc_protocol::Millis;
 
 /// An action on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Action {
+pub enum Action {
     /// The engine sent an action to the runtime.
     Requested(String),
     /// A container started.
@@ -28,33 +28,33 @@ pub(crate) enum Action {
 
 /// An action with its time and node.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) at: Millis,
-    pub(crate) node: usize,
-    pub(crate) action: Action,
+pub struct Entry {
+    pub at: Millis,
+    pub node: usize,
+    pub action: Action,
 }
 
 /// A position in the history.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Cursor(usize);
+pub struct Cursor(usize);
 
 /// All actions in order of time.
 #[derive(Debug, Default)]
-pub(crate) struct History(Vec<Entry>);
+pub struct History(Vec<Entry>);
 
 impl History {
     /// Appends an action.
-    pub(crate) fn record(&mut self, at: Millis, node: usize, action: Action) {
+    pub fn record(&mut self, at: Millis, node: usize, action: Action) {
         self.0.push(Entry { at, node, action });
     }
 
     /// Returns the end of the history.
-    pub(crate) fn cursor(&self) -> Cursor {
+    pub fn cursor(&self) -> Cursor {
         Cursor(self.0.len())
     }
 
     /// Returns the actions since the cursor.
-    pub(crate) fn since(&self, cursor: Cursor) -> &[Entry] {
+    pub fn since(&self, cursor: Cursor) -> &[Entry] {
         &self.0[cursor.0..]
     }
 }

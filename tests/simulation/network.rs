@@ -13,17 +13,17 @@ use crate::world::{Event, World};
 
 /// Faults of the network.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct NetworkFaults {
+pub struct NetworkFaults {
     /// One-way latency, in milliseconds.
-    pub(crate) latency: (Millis, Millis),
+    pub latency: (Millis, Millis),
     /// Messages lost on a link, per thousand.
-    pub(crate) loss: u64,
+    pub loss: u64,
     /// Messages delivered twice, per thousand.
-    pub(crate) duplicated: u64,
+    pub duplicated: u64,
     /// Messages delivered much later than those sent after them, per thousand.
-    pub(crate) reordered: u64,
+    pub reordered: u64,
     /// Milliseconds until a connection over a dead link closes.
-    pub(crate) dead_timeout: (Millis, Millis),
+    pub dead_timeout: (Millis, Millis),
 }
 
 impl Default for NetworkFaults {
@@ -51,12 +51,14 @@ struct Connection {
 
 /// All links and connections.
 #[derive(Debug, Default)]
-pub(crate) struct Network {
-    pub(crate) faults: NetworkFaults,
+pub struct Network {
+    pub faults: NetworkFaults,
     /// Directions `(from, to)` in which all messages are dropped.
     cut: BTreeSet<(usize, usize)>,
     connections: BTreeMap<(usize, usize), Connection>,
     count: u64,
+    /// Messages that were sent over streams.
+    pub sent: u64,
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {
@@ -87,16 +89,23 @@ impl Network {
         !self.cut.contains(&(a, b)) && !self.cut.contains(&(b, a))
     }
 
+    /// Returns whether any link is cut.
+    pub fn is_cut(&self) -> bool {
+        !self.cut.is_empty()
+    }
+
     /// Returns the peers to which a node has a connection open.
-    pub(crate) fn peers(&self, index: usize, count: usize) -> Vec<usize> {
+    pub fn peers(&self, index: usize, count: usize) -> Vec<usize> {
         (0..count).filter(|&other| other != index && self.end(index, other).is_some()).collect()
     }
 }
 
 impl World {
     /// Drops all messages from `from` to `to`.
-    pub(crate) fn cut_one_way(&mut self, from: usize, to: usize) {
+    pub fn cut_one_way(&mut self, from: usize, to: usize) {
         self.network.cut.insert((from, to));
+        self.disturb(from);
+        self.disturb(to);
         let dead_timeout = self.network.faults.dead_timeout;
         for (at, peer) in [(from, to), (to, from)] {
             if let Some(connection) = self.network.end(at, peer) {
@@ -107,7 +116,7 @@ impl World {
     }
 
     /// Cuts all links between nodes of different sides. Nodes on no side keep all their links.
-    pub(crate) fn partition(&mut self, sides: &[&[usize]]) {
+    pub fn partition(&mut self, sides: &[&[usize]]) {
         self.trace_world(&format!("partition {sides:?}"));
         for (n, one) in sides.iter().enumerate() {
             for other in &sides[n + 1..] {
@@ -120,13 +129,17 @@ impl World {
     }
 
     /// Restores all links.
-    pub(crate) fn heal(&mut self) {
+    pub fn heal(&mut self) {
         self.trace_world("all links are restored");
-        self.network.cut.clear();
+        for (from, to) in std::mem::take(&mut self.network.cut) {
+            self.disturb(from);
+            self.disturb(to);
+            self.watch.healed = true;
+        }
     }
 
     /// Closes one end of a connection if its link is still dead or the other end has gone.
-    pub(crate) fn timeout(&mut self, at: usize, peer: usize, connection: u64) {
+    pub fn timeout(&mut self, at: usize, peer: usize, connection: u64) {
         let dead =
             !self.network.is_whole(at, peer) || self.network.end(peer, at) != Some(connection);
         if dead {
@@ -135,7 +148,7 @@ impl World {
     }
 
     /// Closes one end of a connection and schedules a redial.
-    pub(crate) fn close(&mut self, at: usize, peer: usize, connection: u64) {
+    pub fn close(&mut self, at: usize, peer: usize, connection: u64) {
         if self.network.end(at, peer) != Some(connection) {
             return;
         }
@@ -146,7 +159,7 @@ impl World {
     }
 
     /// Closes a connection at the request of an engine; the other end closes when the link lets the message through.
-    pub(crate) fn disconnect(&mut self, at: usize, peer: usize) {
+    pub fn disconnect(&mut self, at: usize, peer: usize) {
         let Some(connection) = self.network.end(at, peer) else { return };
         self.trace_node(at, &format!("disconnects m{peer}"));
         self.close(at, peer, connection);
@@ -160,7 +173,7 @@ impl World {
     }
 
     /// Closes the connections of a node whose process ended; with `host`, the kernel closes none of them.
-    pub(crate) fn close_connections(&mut self, index: usize, host: bool) {
+    pub fn close_connections(&mut self, index: usize, host: bool) {
         for peer in (0..self.nodes.len()).filter(|&peer| peer != index) {
             let Some(connection) = self.network.end(index, peer) else { continue };
             self.network.set_end(index, peer, None);
@@ -171,8 +184,23 @@ impl World {
         }
     }
 
+    /// Returns whether a node knows that another one has left the cluster.
+    pub fn knows_left(&self, index: usize, peer: usize) -> bool {
+        let engine = self.nodes[index].engine.as_ref();
+        engine.is_some_and(|engine| engine.view().left.contains_key(&self.nodes[peer].id))
+    }
+
+    /// Closes both ends of a connection after a while.
+    pub fn close_after(&mut self, after: Millis, a: usize, b: usize) {
+        for (at, peer) in [(a, b), (b, a)] {
+            if let Some(connection) = self.network.end(at, peer) {
+                self.schedule(after, Event::Close { at, peer, connection });
+            }
+        }
+    }
+
     /// Announces the open connections of a process to its new engine.
-    pub(crate) fn restore_connections(&mut self, index: usize) {
+    pub fn restore_connections(&mut self, index: usize) {
         for peer in self.network.peers(index, self.nodes.len()) {
             let id = self.nodes[peer].id;
             self.deliver(1, index, Input::Connected(id));
@@ -180,7 +208,7 @@ impl World {
     }
 
     /// Schedules a dial between two nodes, in place of an earlier one.
-    pub(crate) fn plan_dial(&mut self, a: usize, b: usize, within: (Millis, Millis)) {
+    pub fn plan_dial(&mut self, a: usize, b: usize, within: (Millis, Millis)) {
         let connection = self.network.connection(a, b);
         connection.dial += 1;
         let number = connection.dial;
@@ -189,7 +217,7 @@ impl World {
     }
 
     /// Schedules dials from a started node to all others.
-    pub(crate) fn dial_all(&mut self, index: usize) {
+    pub fn dial_all(&mut self, index: usize) {
         for peer in (0..self.nodes.len()).filter(|&peer| peer != index) {
             self.network.connection(index, peer).failures = 0;
             self.plan_dial(index, peer, (20, 400));
@@ -197,9 +225,13 @@ impl World {
     }
 
     /// Connects two nodes; on failure schedules another dial with exponential backoff.
-    pub(crate) fn dial(&mut self, a: usize, b: usize, number: u64) {
+    pub fn dial(&mut self, a: usize, b: usize, number: u64) {
+        if self.nodes[a].off || self.nodes[b].off {
+            return;
+        }
+        let are_members = !self.knows_left(a, b) && !self.knows_left(b, a);
         let (there, whole) =
-            (self.is_running(a) && self.is_running(b), self.network.is_whole(a, b));
+            (self.is_running(a) && self.is_running(b) && are_members, self.network.is_whole(a, b));
         let connection = self.network.connection(a, b);
         if connection.dial != number {
             return;
@@ -238,7 +270,7 @@ impl World {
     }
 
     /// Sends a message over a connection; it may be lost, delayed or duplicated.
-    pub(crate) fn send<M: Serialize + Clone>(
+    pub fn send<M: Serialize + Clone>(
         &mut self,
         from: usize,
         to: usize,
@@ -246,6 +278,7 @@ impl World {
         input: fn(NodeId, M) -> Input,
     ) {
         assert!(encode(message).len() <= MAX_FRAME, "the message exceeds the frame limit");
+        self.network.sent += 1;
         if !self.network.carries(from, to)
             || !self.is_running(to)
             || self.rng.permille(self.network.faults.loss)
@@ -261,7 +294,7 @@ impl World {
     }
 
     /// Floods a gossip message to all nodes reachable over connections, along the fastest paths.
-    pub(crate) fn publish(&mut self, from: usize, gossip: &Gossip) {
+    pub fn publish(&mut self, from: usize, gossip: &Gossip) {
         assert!(encode(gossip).len() <= MAX_GOSSIP, "the message exceeds the gossip limit");
         let id = self.nodes[from].id;
         let mut reached = BTreeSet::from([from]);

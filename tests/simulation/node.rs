@@ -1,51 +1,65 @@
 //! Nodes: joins, starts, crashes and stalls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use vc_crdt::KnownVersions;
 use vc_engine::runtime::InstanceId;
 use vc_engine::{Config, Engine, Input, Timing};
+use vc_protocol::change::SignedChange;
 use vc_protocol::node::NodeInfo;
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{Keypair, Millis, NodeId, Resources};
 
+use crate::clock::Clocks;
 use crate::disk::Disk;
 use crate::history::Action;
+use crate::marks::Mark;
 use crate::runtime::Runtime;
 use crate::versions::version_text;
 use crate::world::{EPOCH, Event, World};
 
 /// A node: its engine, and the state that outlives the engine.
-pub(crate) struct Node {
-    pub(crate) key: Keypair,
-    pub(crate) id: NodeId,
-    pub(crate) info: NodeInfo,
-    pub(crate) certificate: String,
+pub struct Node {
+    pub key: Keypair,
+    pub id: NodeId,
+    pub info: NodeInfo,
+    pub certificate: String,
     /// What its version knows.
-    pub(crate) knows: KnownVersions,
-    pub(crate) disk: Disk,
-    pub(crate) runtime: Runtime,
+    pub knows: KnownVersions,
+    pub disk: Disk,
+    pub runtime: Runtime,
     /// `None`: the process is down.
-    pub(crate) engine: Option<Engine>,
+    pub engine: Option<Engine>,
     /// Number of the current engine; events scheduled for an earlier one are dropped.
-    pub(crate) engine_id: u64,
-    /// Milliseconds that its clock is ahead.
-    pub(crate) offset: Millis,
+    pub engine_id: u64,
+    pub clocks: Clocks,
+    /// Drawn at each start of the process.
+    nonce: u64,
+    /// It was removed from the cluster and turned off for good.
+    pub off: bool,
+    /// Milliseconds that its process takes for each event.
+    pub slowness: Millis,
+    /// When it last had a fault of its own, or its first start.
+    pub disturbed: Millis,
+    /// Until when the restart that it announced is within its bound.
+    pub announced: Option<Millis>,
     /// The process is stalled until this time.
-    pub(crate) busy_until: Millis,
+    pub busy_until: Millis,
     /// When the watchdog ends its instances that run under leases.
-    pub(crate) deadlines: BTreeMap<InstanceId, Millis>,
+    pub deadlines: BTreeMap<InstanceId, Millis>,
+    /// What waits for the process while it is stalled.
+    pub waiting: VecDeque<Event>,
     /// The process dies after this many more outputs.
-    pub(crate) crash_after: Option<u32>,
+    pub crash_after: Option<u32>,
     /// Time of the scheduled wake-up.
-    pub(crate) wake_at: Option<Millis>,
+    pub wake_at: Option<Millis>,
     /// Wake-ups in the current second: the second, and their number.
-    pub(crate) wakes: (Millis, u32),
+    pub wakes: (Millis, u32),
 }
 
 impl World {
     /// Adds a node that has its own certificate and those of all earlier nodes, and starts it. Returns its index.
-    pub(crate) fn join(&mut self, capacity: Resources) -> usize {
+    pub fn join(&mut self, capacity: Resources) -> usize {
         let index = self.nodes.len();
         let seed = u8::try_from(index + 1).expect("fewer than 255 nodes");
         let key = Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes");
@@ -61,7 +75,7 @@ impl World {
             ..NodeInfo::for_tests(&format!("m{index}"))
         };
         let runtime = Runtime::new(self.rng.permille(500));
-        let offset = self.rng.within((0, 10_000));
+        let clocks = Clocks::new(self.rng.within((0, 10_000)));
         self.nodes.push(Node {
             key,
             id,
@@ -72,9 +86,15 @@ impl World {
             runtime,
             engine: None,
             engine_id: 0,
-            offset,
+            clocks,
+            nonce: 0,
+            off: false,
+            slowness: 0,
+            disturbed: self.now,
+            announced: None,
             busy_until: 0,
             deadlines: BTreeMap::new(),
+            waiting: VecDeque::new(),
             crash_after: None,
             wake_at: None,
             wakes: (0, 0),
@@ -83,20 +103,32 @@ impl World {
         index
     }
 
-    /// Starts the process of a node; no effect if it is up.
-    pub(crate) fn boot(&mut self, index: usize) {
-        if self.is_running(index) {
+    /// Starts the process of a node; no effect if it is up, or off.
+    pub fn boot(&mut self, index: usize) {
+        if self.is_running(index) || self.nodes[index].off {
             return;
         }
         self.trace_node(index, "process starts");
+        self.disturb(index);
+        self.nodes[index].nonce = self.rng.number();
+        self.nodes[index].busy_until = self.now;
+        let announced = self.nodes[index].announced.take();
         self.make_engine(index);
         self.dial_all(index);
+        if let Some(until) = announced {
+            let id = self.nodes[index].id;
+            let others = self.running().into_iter().filter(|&other| other != index);
+            let is_down = others.into_iter().any(|it| !self.engine(it).view().up.contains(&id));
+            self.mark_if(self.now < until && !is_down, Mark::RestartKept);
+            self.mark_if(self.now >= until && is_down, Mark::RestartOverdue);
+        }
     }
 
     /// Replaces the engine of a node by a new one, loaded from its disk.
-    pub(crate) fn make_engine(&mut self, index: usize) {
-        let (now, nonce) = (self.local(index), self.rng.next());
+    pub fn make_engine(&mut self, index: usize) {
+        let now = self.clock(index).monotonic;
         let node = &mut self.nodes[index];
+        let nonce = node.nonce;
         let config = Config {
             key: node.key.clone(),
             id: node.id,
@@ -121,22 +153,42 @@ impl World {
     }
 
     /// Lets a node announce that it restarts; no effect if its process is down.
-    pub(crate) fn announce_restart(&mut self, index: usize) {
+    pub fn announce_restart(&mut self, index: usize) {
         self.trace_node(index, "announces a restart");
+        if self.is_awake(index) {
+            self.nodes[index].announced = Some(self.now + Timing::default().restart);
+        }
         self.handle(index, Input::Restart);
     }
 
     /// Kills the process of a node; its containers keep running.
-    pub(crate) fn kill_process(&mut self, index: usize) {
+    pub fn kill_process(&mut self, index: usize) {
+        self.disturb(index);
         if self.nodes[index].engine.take().is_some() {
             self.trace_node(index, "process killed");
             self.close_connections(index, false);
         }
     }
 
+    /// Turns a node off that was removed from the cluster.
+    pub fn turn_off(&mut self, index: usize) {
+        self.trace_node(index, "is turned off for good");
+        self.kill_host(index);
+        self.nodes[index].off = true;
+        self.nodes[index].runtime.containers.clear();
+    }
+
+    /// Notes that a node has a fault now.
+    pub fn disturb(&mut self, index: usize) {
+        self.nodes[index].disturbed = self.now;
+    }
+
     /// Cuts the power of a host: ends its process and its containers.
-    pub(crate) fn kill_host(&mut self, index: usize) {
+    pub fn kill_host(&mut self, index: usize) {
         self.trace_node(index, "host killed");
+        self.disturb(index);
+        let lost = self.nodes[index].disk.lose_power();
+        self.lost(index, &lost);
         if self.nodes[index].engine.take().is_some() {
             self.close_connections(index, true);
         }
@@ -144,8 +196,24 @@ impl World {
     }
 
     /// Stalls the process of a node for `duration` milliseconds; delayed events are executed afterwards.
-    pub(crate) fn stall(&mut self, index: usize, duration: Millis) {
+    pub fn stall(&mut self, index: usize, duration: Millis) {
         self.trace_node(index, &format!("stalls for {duration} ms"));
-        self.nodes[index].busy_until = self.now + duration;
+        self.disturb(index);
+        let node = &mut self.nodes[index];
+        node.busy_until = node.busy_until.max(self.now + duration);
+    }
+
+    /// Notes that a disk has lost these changes: what no other disk holds may be gone.
+    pub fn lost(&mut self, index: usize, changes: &[SignedChange]) {
+        if changes.is_empty() {
+            return;
+        }
+        self.trace_node(index, &format!("its disk loses {} changes", changes.len()));
+        self.mark(Mark::ConfirmedWriteLost);
+        let disks: Vec<&Disk> =
+            self.nodes.iter().filter(|node| !node.off).map(|node| &node.disk).collect();
+        for change in changes.iter().filter(|it| !disks.iter().any(|disk| disk.holds(it))) {
+            self.operators.lost(change);
+        }
     }
 }

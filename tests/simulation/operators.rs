@@ -10,44 +10,48 @@ use vc_protocol::control::Change;
 use crate::world::World;
 
 /// A mutation and its result.
-pub(crate) struct Operation {
-    pub(crate) mutation: Mutation,
+pub struct Operation {
+    pub mutation: Mutation,
     /// Versions of the cluster document on the node that received the mutation, at that time.
-    pub(crate) known: ClusterVersions,
+    pub known: ClusterVersions,
     /// The change that it produced; `None`: the mutation had no effect.
-    pub(crate) change: Option<Written>,
+    pub change: Option<Written>,
     /// Entries of the cluster document that it wrote; value `None`: deleted.
-    pub(crate) writes: BTreeMap<String, Option<String>>,
+    pub writes: BTreeMap<String, Option<String>>,
     /// Whether the change was written to a disk.
-    pub(crate) persisted: bool,
-    pub(crate) answer: Option<Result<Vec<Change>, MutationError>>,
+    pub persisted: bool,
+    /// Whether the change may be gone, or not: a disk has lost it, or a host died while it was written.
+    pub is_unknown: bool,
+    pub answer: Option<Result<Vec<Change>, MutationError>>,
 }
 
 /// A change of the cluster document.
 #[derive(Clone)]
-pub(crate) struct Written {
-    pub(crate) generation: u64,
-    pub(crate) actor: Actor,
-    pub(crate) seq: u64,
-    pub(crate) change: SignedChange,
+pub struct Written {
+    pub generation: u64,
+    pub actor: Actor,
+    pub seq: u64,
+    pub change: SignedChange,
 }
 
 impl Operation {
     /// Returns whether the operator has a positive answer.
-    pub(crate) fn acknowledged(&self) -> bool {
+    pub fn acknowledged(&self) -> bool {
         matches!(self.answer, Some(Ok(_)))
     }
 }
 
 /// All operations, by request number.
 #[derive(Default)]
-pub(crate) struct Operators {
-    pub(crate) operations: BTreeMap<u64, Operation>,
+pub struct Operators {
+    pub operations: BTreeMap<u64, Operation>,
     requests: u64,
+    /// Whether a command was refused.
+    pub refused: bool,
 }
 
 /// State of the cluster document before a mutation is applied.
-pub(crate) struct PendingOperation {
+pub struct PendingOperation {
     request: u64,
     mutation: Mutation,
     known: ClusterVersions,
@@ -55,7 +59,7 @@ pub(crate) struct PendingOperation {
 }
 
 /// Returns the entries of a cluster document as text.
-pub(crate) fn entries(state: &ClusterState) -> BTreeMap<String, String> {
+pub fn entries(state: &ClusterState) -> BTreeMap<String, String> {
     let json = |value: &vc_crdt::ServiceRecord| serde_json::to_string(value).expect("plain data");
     let services =
         state.services.iter().map(|(key, record)| (format!("services {key}"), json(record)));
@@ -70,7 +74,7 @@ pub(crate) fn entries(state: &ClusterState) -> BTreeMap<String, String> {
 
 impl Operators {
     /// Records the state before an engine handles a mutation; `None` for other inputs.
-    pub(crate) fn begin(&self, engine: &Engine, input: &Input) -> Option<PendingOperation> {
+    pub fn begin(&self, engine: &Engine, input: &Input) -> Option<PendingOperation> {
         let Input::Mutate { request, mutation, .. } = input else { return None };
         Some(PendingOperation {
             request: *request,
@@ -81,12 +85,7 @@ impl Operators {
     }
 
     /// Records the effect of a mutation, before the outputs are performed.
-    pub(crate) fn finish(
-        &mut self,
-        engine: &Engine,
-        pending: PendingOperation,
-        outputs: &[Output],
-    ) {
+    pub fn finish(&mut self, engine: &Engine, pending: PendingOperation, outputs: &[Output]) {
         let PendingOperation { request, mutation, known, state } = pending;
         let (old, new) = (entries(&state), entries(engine.replica().cluster()));
         let put = new.iter().filter(|(key, value)| old.get(*key) != Some(value));
@@ -105,22 +104,38 @@ impl Operators {
             let (actor, seq, change) = (body.actor, body.seq, change.clone());
             Some(Written { generation, actor, seq, change })
         });
-        let operation =
-            Operation { mutation, known, change, writes, persisted: false, answer: None };
+        let operation = Operation {
+            mutation,
+            known,
+            change,
+            writes,
+            persisted: false,
+            is_unknown: false,
+            answer: None,
+        };
         self.operations.insert(request, operation);
     }
 
     /// Marks the operations whose changes were written to a disk.
-    pub(crate) fn persisted(&mut self, changes: &[SignedChange]) {
+    pub fn persisted(&mut self, changes: &[SignedChange]) {
         for operation in self.operations.values_mut() {
             let written = operation.change.as_ref().is_some_and(|it| changes.contains(&it.change));
             operation.persisted |= written;
         }
     }
 
+    /// Notes that a change may be gone for good, or not.
+    pub fn lost(&mut self, change: &SignedChange) {
+        for operation in self.operations.values_mut() {
+            operation.is_unknown |=
+                operation.change.as_ref().is_some_and(|it| it.change == *change);
+        }
+    }
+
     /// Records the answer to a request.
-    pub(crate) fn answered(&mut self, request: u64, answer: Result<Vec<Change>, MutationError>) {
+    pub fn answered(&mut self, request: u64, answer: Result<Vec<Change>, MutationError>) {
         if let Some(operation) = self.operations.get_mut(&request) {
+            self.refused |= answer.is_err();
             operation.answer = Some(answer);
         }
     }
@@ -128,7 +143,7 @@ impl Operators {
 
 impl World {
     /// Sends a mutation to a node. Returns the number of the request; `None` if the node does not run.
-    pub(crate) fn request(&mut self, index: usize, mutation: Mutation) -> Option<u64> {
+    pub fn request(&mut self, index: usize, mutation: Mutation) -> Option<u64> {
         if !self.is_awake(index) {
             return None;
         }
@@ -141,7 +156,7 @@ impl World {
     }
 
     /// Sends a mutation to a node, which must acknowledge it.
-    pub(crate) fn command(&mut self, index: usize, mutation: Mutation) {
+    pub fn command(&mut self, index: usize, mutation: Mutation) {
         let request = self.request(index, mutation).expect("the node is running");
         let operation = &self.operators.operations[&request];
         assert!(

@@ -12,17 +12,17 @@ use crate::world::{Event, World};
 
 /// Delays of all containers, in milliseconds, and faults of those whose image name contains `flaky`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RuntimeFaults {
+pub struct RuntimeFaults {
     /// Time to pull an image that is not on the node.
-    pub(crate) pull: (Millis, Millis),
+    pub pull: (Millis, Millis),
     /// Time from the start action until the container runs.
-    pub(crate) start: (Millis, Millis),
+    pub start: (Millis, Millis),
     /// Time from the remove action until the container is gone.
-    pub(crate) stop: (Millis, Millis),
+    pub stop: (Millis, Millis),
     /// Flaky containers that fail to start, per thousand.
-    pub(crate) fails: u64,
+    pub fails: u64,
     /// Flaky containers that exit or change their health within ten seconds, per thousand.
-    pub(crate) changes: u64,
+    pub changes: u64,
 }
 
 impl Default for RuntimeFaults {
@@ -33,12 +33,12 @@ impl Default for RuntimeFaults {
 
 /// A container of one node.
 #[derive(Debug, Clone)]
-pub(crate) struct Container {
+pub struct Container {
     /// The phase that the runtime reports; `None`: the container is being started.
-    pub(crate) phase: Option<Phase>,
-    pub(crate) removing: bool,
+    pub phase: Option<Phase>,
+    pub removing: bool,
     /// Reserved resources.
-    pub(crate) reservation: Resources,
+    pub reservation: Resources,
     checked: bool,
     flaky: bool,
     image: String,
@@ -49,14 +49,14 @@ pub(crate) struct Container {
 
 impl Container {
     /// Returns whether its process runs.
-    pub(crate) fn runs(&self) -> bool {
+    pub fn runs(&self) -> bool {
         matches!(self.phase, Some(Phase::Running { .. }))
     }
 }
 
 /// A scheduled event of a container.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum ContainerEvent {
+pub enum ContainerEvent {
     Pulled,
     Started,
     Stopped,
@@ -66,22 +66,22 @@ pub(crate) enum ContainerEvent {
 
 /// The container runtime of one node.
 #[derive(Debug)]
-pub(crate) struct Runtime {
-    pub(crate) containers: BTreeMap<InstanceId, Container>,
+pub struct Runtime {
+    pub containers: BTreeMap<InstanceId, Container>,
     images: BTreeSet<String>,
     /// Whether the runtime answers.
-    pub(crate) available: bool,
+    pub available: bool,
     /// Whether its host has run out of what a start takes.
-    pub(crate) exhausted: bool,
+    pub exhausted: bool,
     /// Whether containers that ended with their host are listed afterwards, as exited.
-    pub(crate) keeps_exited: bool,
+    pub keeps_exited: bool,
     /// Time of the latest report; later reports are delivered in order.
     last_report: Millis,
     epochs: u64,
 }
 
 impl Runtime {
-    pub(crate) fn new(keeps_exited: bool) -> Self {
+    pub fn new(keeps_exited: bool) -> Self {
         Self {
             containers: BTreeMap::new(),
             images: BTreeSet::new(),
@@ -94,7 +94,7 @@ impl Runtime {
     }
 
     /// Returns the containers as the runtime lists them.
-    pub(crate) fn list(&self) -> Vec<Observed> {
+    pub fn list(&self) -> Vec<Observed> {
         let observed = |(id, it): (&InstanceId, &Container)| {
             let phase = it.phase.clone()?;
             Some(Observed { id: id.clone(), address: address(&phase), phase })
@@ -109,7 +109,7 @@ fn address(phase: &Phase) -> String {
 
 impl World {
     /// Executes an action that an engine requested of its runtime.
-    pub(crate) fn run_action(&mut self, index: usize, action: RuntimeAction) {
+    pub fn run_action(&mut self, index: usize, action: RuntimeAction) {
         let summary = match &action {
             RuntimeAction::Start { id, .. } => format!("start {id}"),
             RuntimeAction::Prepare { id, .. } => format!("prepare {id}"),
@@ -190,14 +190,14 @@ impl World {
     }
 
     /// Executes the scheduled event of a container; those of an earlier container with this id are dropped.
-    pub(crate) fn container_event(
+    pub fn container_event(
         &mut self,
         index: usize,
         id: InstanceId,
         epoch: u64,
         event: ContainerEvent,
     ) {
-        let (started, runtime_faults) = (self.local(index), self.runtime_faults);
+        let (started, runtime_faults) = (self.clock(index).wall, self.runtime_faults);
         let exhausted = self.nodes[index].runtime.exhausted;
         let Some(it) = self.nodes[index].runtime.containers.get_mut(&id) else { return };
         if it.epoch != epoch {
@@ -291,7 +291,7 @@ impl World {
     }
 
     /// Ends the faults: unhealthy containers recover.
-    pub(crate) fn heal_runtimes(&mut self) {
+    pub fn heal_runtimes(&mut self) {
         self.runtime_faults.fails = 0;
         self.runtime_faults.changes = 0;
         for index in 0..self.nodes.len() {
@@ -308,7 +308,7 @@ impl World {
     }
 
     /// Reports the phase of a container to the engine.
-    fn report(&mut self, index: usize, id: &InstanceId) {
+    pub fn report(&mut self, index: usize, id: &InstanceId) {
         let phase = match self.nodes[index].runtime.containers.get(id) {
             Some(it) => it.phase.clone(),
             None => Some(Phase::Gone),
@@ -329,7 +329,7 @@ impl World {
     }
 
     /// Sends the list of containers, or the error, to the engine.
-    pub(crate) fn list(&mut self, index: usize) {
+    pub fn list(&mut self, index: usize) {
         let runtime = &self.nodes[index].runtime;
         let event = match runtime.available {
             true => RuntimeEvent::Listed(runtime.list()),
@@ -339,16 +339,12 @@ impl World {
     }
 
     /// Stops or resumes the answers of a runtime. `containers_die`: its containers end as well.
-    pub(crate) fn set_runtime_available(
-        &mut self,
-        index: usize,
-        available: bool,
-        containers_die: bool,
-    ) {
+    pub fn set_runtime_available(&mut self, index: usize, available: bool, containers_die: bool) {
         if self.nodes[index].runtime.available == available {
             return;
         }
         self.trace_node(index, if available { "runtime recovers" } else { "runtime fails" });
+        self.disturb(index);
         self.nodes[index].runtime.available = available;
         if containers_die {
             self.stop_containers(index);
@@ -357,7 +353,7 @@ impl World {
     }
 
     /// Ends all running containers of a node.
-    pub(crate) fn stop_containers(&mut self, index: usize) {
+    pub fn stop_containers(&mut self, index: usize) {
         let runtime = &mut self.nodes[index].runtime;
         let ended: Vec<InstanceId> = runtime
             .containers

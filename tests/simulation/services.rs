@@ -12,12 +12,12 @@ use vc_protocol::{Resources, ServiceKey};
 use crate::rng::Rng;
 
 /// Returns resources of this size.
-pub(crate) fn resources(cpu_millis: u64, mebibytes: u64) -> Resources {
+pub fn resources(cpu_millis: u64, mebibytes: u64) -> Resources {
     Resources { cpu_millis, memory_bytes: mebibytes << 20 }
 }
 
 /// Returns a service of project `shop` whose containers never fail.
-pub(crate) fn service(name: &str, replicas: u32) -> Deployment {
+pub fn service(name: &str, replicas: u32) -> Deployment {
     let service: ServiceKey = format!("shop/{name}").parse().expect("a service");
     let container = ContainerSpec {
         image: "steady".to_owned(),
@@ -30,20 +30,20 @@ pub(crate) fn service(name: &str, replicas: u32) -> Deployment {
 }
 
 /// Sets the version of a service: an environment variable.
-pub(crate) fn version(mut deployment: Deployment, version: u64) -> Deployment {
+pub fn version(mut deployment: Deployment, version: u64) -> Deployment {
     deployment.spec.container.environment.insert("VERSION".to_owned(), version.to_string());
     deployment
 }
 
 /// Returns the mutation that deploys a service.
-pub(crate) fn deploy(deployment: Deployment) -> Mutation {
+pub fn deploy(deployment: Deployment) -> Mutation {
     Mutation::Deploy { deployments: vec![deployment], files: BTreeMap::new(), projects: None }
 }
 
 const NAMES: [&str; 6] = ["web", "api", "mail", "jobs", "cache", "search"];
 
 /// Returns a random mutation.
-pub(crate) fn any_mutation(rng: &mut Rng, nodes: usize) -> Mutation {
+pub fn any_mutation(rng: &mut Rng, nodes: usize) -> Mutation {
     let name = rng.pick(&NAMES);
     match rng.index(10) {
         0..=4 => {

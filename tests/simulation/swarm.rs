@@ -1,98 +1,199 @@
-//! Random worlds: nodes, services, operators and faults drawn from a seed. `VC_SIM_SEED=7` runs one seed, `VC_SIM_SEEDS=500`
-//! the first 500.
+//! Random runs: nodes, services, operators and faults drawn from a seed.
+//!
+//! A run has a phase with faults; one in which a healthy core has to serve while the rest stays broken, as TigerBeetle's liveness
+//! mode has it; one without faults, in which the cluster must converge and then take no actions; and the death of one host.
 
-use std::ops::Range;
-
-use vc_engine::HISTORY;
+use vc_crdt::KnownVersions;
 use vc_protocol::Millis;
 
-use crate::faults::Fault;
+use crate::faults::LONGEST;
 use crate::invariants::{
-    documents_converge, minimal_movement, no_actions_at_rest, no_overcommit, replicas_rescheduled,
-    view_check,
+    bounded_at_rest, documents_converge, minimal_movement, no_actions_at_rest, no_flapping,
+    no_overcommit, replicas_rescheduled, view_check,
 };
+use crate::kind::Kind;
+use crate::marks::Mark;
 use crate::network::NetworkFaults;
-use crate::services::resources;
+use crate::plan::Plan;
+use crate::rng::Rng;
+use crate::services::{deploy, resources, service};
+use crate::settings::Settings;
+use crate::versions::next;
 use crate::world::{Event, World};
 
-/// The faults that random worlds draw from.
-const FAULTS: [Fault; 17] = [
-    Fault::Operators(1),
-    Fault::Operators(1),
-    Fault::Operators(2),
-    Fault::Operators(3),
-    Fault::Operators(1),
-    Fault::Operators(2),
-    Fault::KillProcess,
-    Fault::KillProcess,
-    Fault::Restart,
-    Fault::KillHost,
-    Fault::KillAll,
-    Fault::Partition,
-    Fault::CutOneWay,
-    Fault::Runtime,
-    Fault::Stall,
-    Fault::DiskFull,
-    Fault::Join,
-];
+/// Milliseconds in which the cluster must converge once all faults have ended.
+const CONVERGENCE: Millis = 300_000;
+/// Milliseconds in which a healthy core must serve once the rest is broken for good.
+const CORE_SERVES: Millis = 60_000;
 
-/// Runs one seed: a phase with faults; a phase without, in which the cluster must converge and then take no actions; the
-/// death of one host.
-pub(crate) fn run(seed: u64) {
-    let repeat = format!("VC_SIM_SEED={seed} cargo nextest run -p vc-tests swarm");
-    let mut world = World::new(seed, repeat, view_check());
-    world.document_history = [3, 20, HISTORY][(seed % 3) as usize];
-    draw_faults(&mut world);
-    for _ in 0..world.rng.within((1, 6)) {
+/// Runs these settings. Panics when an invariant is violated.
+pub fn run(settings: &Settings) {
+    let plan = Plan::new(settings);
+    let is_mixed = plan.kinds.contains(&Kind::Versions);
+    let mut world = World::new(settings.seed, settings.command(), view_check());
+    world.document_history = plan.history;
+    world.kinds = plan.kinds.clone();
+    draw_rates(&mut world);
+    world.trace_world(&format!("kinds of faults: {:?}", plan.kinds));
+    for _ in 0..plan.nodes {
+        if is_mixed {
+            world.knows = if world.rng.permille(500) { next() } else { KnownVersions::default() };
+        }
         let capacity =
             resources(world.rng.pick(&[1000, 2000, 4000]), world.rng.pick(&[1024, 2048]));
-        world.join(capacity);
-        let pause = world.rng.within((0, 1500));
+        let index = world.join(capacity);
+        if world.kinds.contains(&Kind::Drift) {
+            let rate = world.rng.within((900, 1100));
+            let now = world.now;
+            world.nodes[index].clocks.drift(now, rate);
+        }
+        let pause = world.rng.within((0, if plan.nodes > 12 { 200 } else { 1500 }));
         world.run(pause);
     }
-    run_faults(&mut world);
+    world.mark_if(plan.nodes > 12, Mark::ManyNodes);
+    for &planned in &plan.events {
+        world.schedule(planned.at, Event::Inject(planned));
+    }
+    world.run(plan.duration);
+    // What is under way ends by itself.
+    world.run(LONGEST);
+    if plan.has_core {
+        core_serves(&mut world);
+    }
+    world.trace_world("faults end");
+    world.heal_all();
+    retry_removals(&mut world);
+    rest(&mut world);
+    if is_mixed {
+        upgrade_all(&mut world);
+    }
     single_death(&mut world);
 }
 
 /// Draws how reliable the network and the containers are.
-pub(crate) fn draw_faults(world: &mut World) {
+pub fn draw_rates(world: &mut World) {
+    let rate = |rng: &mut Rng, is_on: bool, rates: &[u64]| if is_on { rng.pick(rates) } else { 0 };
+    let has = |kind: Kind| world.kinds.contains(&kind);
+    let on = [Kind::Loss, Kind::Duplication, Kind::Reordering, Kind::Containers].map(has);
+    let rng = &mut world.rng;
     world.network.faults = NetworkFaults {
-        loss: world.rng.pick(&[0, 0, 20, 100]),
-        duplicated: world.rng.pick(&[0, 0, 50]),
-        reordered: world.rng.pick(&[0, 0, 30]),
+        loss: rate(rng, on[0], &[5, 20, 100]),
+        duplicated: rate(rng, on[1], &[10, 50]),
+        reordered: rate(rng, on[2], &[10, 30]),
         ..NetworkFaults::default()
     };
-    world.runtime_faults.fails = world.rng.pick(&[0, 100, 400]);
-    world.runtime_faults.changes = world.rng.pick(&[0, 100, 400]);
+    world.runtime_faults.fails = rate(rng, on[3], &[0, 100, 400]);
+    world.runtime_faults.changes = rate(rng, on[3], &[0, 100, 400]);
 }
 
-/// Runs a phase with random faults, and one without, in which the cluster must converge and then take no actions.
-pub(crate) fn run_faults(world: &mut World) {
-    let chaos: Millis = world.rng.within((20_000, 70_000));
-    for _ in 0..world.rng.within((5, 40)) {
-        let at = world.rng.within((0, chaos));
-        let fault = world.rng.pick(&FAULTS);
-        world.schedule(at, Event::Fault(fault));
+/// Breaks a part of the cluster for good and checks that the rest serves.
+fn core_serves(world: &mut World) {
+    let present = world.present();
+    if present.len() < 2 {
+        return;
     }
-    world.run(chaos);
-    world.trace_world("faults end");
     world.heal_all();
-    // Nodes whose restart is still scheduled come back.
-    world.run(25_000);
-    world.heal_all();
-    world.converge(300_000);
+    // A node that was removed and has not heard of it is none of the core.
+    retry_removals(world);
+    world.run(2_000);
+    let present: Vec<usize> =
+        world.present().into_iter().filter(|&index| world.is_running(index)).collect();
+    let size = world.rng.within((1, (present.len() as u64 - 1).max(1))) as usize;
+    let mut rest = present.clone();
+    let mut core = Vec::new();
+    for _ in 0..size {
+        core.push(rest.remove(world.rng.index(rest.len())));
+    }
+    core.sort_unstable();
+    world.trace_world(&format!("core {core:?}, the others are broken: {rest:?}"));
+    // A node that cannot write is up for as long as it has nothing to write.
+    let mut side = core.clone();
+    for &index in &rest {
+        match world.rng.index(6) {
+            0 => world.kill_host(index),
+            1 => world.kill_process(index),
+            2 => world.set_runtime_available(index, false, false),
+            3 => {
+                world.trace_node(index, "its disk is read-only");
+                world.nodes[index].disk.read_only = true;
+                side.push(index);
+            }
+            4 => world.stall(index, 4 * CORE_SERVES),
+            _ => {
+                let others: Vec<usize> =
+                    present.iter().copied().filter(|&other| other != index).collect();
+                world.partition(&[&[index], &others]);
+            }
+        }
+    }
+    world.run(replicas_rescheduled::BOUND);
+    world.run_until(CORE_SERVES, "a healthy core runs all slots", |world| {
+        replicas_rescheduled::core(world, &core, &side)
+    });
+    // A node that holds documents of a newer version takes no commands.
+    if core.iter().any(|&index| world.holds(index)) {
+        return;
+    }
+    let by = world.rng.pick(&core);
+    let request =
+        world.request(by, deploy(service("core", 1))).expect("a node of the core is awake");
+    let operation = &world.operators.operations[&request];
+    if !operation.acknowledged() {
+        assert!(operation.answer.is_some(), "a command to a healthy core has no answer");
+        return;
+    }
+    world.run_until(CORE_SERVES, "a healthy core runs a new service", |world| {
+        replicas_rescheduled::core(world, &core, &side)
+    });
+    world.mark(Mark::CoreServed);
+    world.mark_if(core.len() < rest.len(), Mark::CoreOfMinority);
+}
+
+/// Removes the nodes anew that were turned off and are members still: the command was lost with a disk.
+fn retry_removals(world: &mut World) {
+    for index in (0..world.nodes.len()).filter(|&index| world.nodes[index].off).collect::<Vec<_>>()
+    {
+        let Some(&by) = world.running().first() else { return };
+        if !world.knows_left(by, index) {
+            let node = format!("m{index}");
+            world.request(by, vc_engine::Mutation::Leave { node, force: true });
+        }
+    }
+}
+
+/// Waits without faults until the cluster has converged, and checks that it then takes no actions.
+pub fn rest(world: &mut World) {
+    let healed = world.history.cursor();
+    // A node may be removed by a command that no node of the present has heard of yet.
+    world.run(20_000);
+    retry_removals(world);
+    world.converge(CONVERGENCE);
+    world.require(no_flapping::check(world, healed));
     world.require(documents_converge::disks(world));
     let cursor = world.history.cursor();
+    let sent = world.network.sent;
     world.run(60_000);
     world.require(no_actions_at_rest::check(world, cursor));
+    world.require(bounded_at_rest::check(world, sent, 60_000));
+}
+
+/// Upgrades all nodes to the newer version, one at a time.
+fn upgrade_all(world: &mut World) {
+    for index in world.running() {
+        if world.nodes[index].knows.supports() != next().supports() {
+            world.change_version(index, next());
+            world.converge(CONVERGENCE);
+        }
+    }
 }
 
 /// Kills a host of a converged cluster and starts it again.
-pub(crate) fn single_death(world: &mut World) {
-    if world.nodes.len() < 2 {
+pub fn single_death(world: &mut World) {
+    let running = world.running();
+    if running.len() < 2 {
         return;
     }
-    let victim = world.rng.index(world.nodes.len());
+    let victim = world.rng.pick(&running);
     let held = minimal_movement::slots_of(world, victim);
     let cursor = world.history.cursor();
     world.trace_world(&format!("death of m{victim}, which runs {held:?}"));
@@ -101,6 +202,7 @@ pub(crate) fn single_death(world: &mut World) {
     let side = world.running();
     world.require(replicas_rescheduled::check(world, &side));
     world.require(minimal_movement::only(world, cursor, &held));
+    world.mark_if(!held.is_empty(), Mark::DeathReplaced);
     // Slots that could not be placed meanwhile may start on the node, and leave a drained one; nothing else.
     let unplaced = world.engine(side[0]).view().plan.unplaced.keys().cloned().collect();
     let cursor = world.history.cursor();
@@ -108,31 +210,4 @@ pub(crate) fn single_death(world: &mut World) {
     world.converge(60_000);
     world.require(minimal_movement::only_stranded(world, cursor, &unplaced));
     world.require(no_overcommit::running(world));
-}
-
-/// Number of seeds without `VC_SIM_SEEDS`.
-const SEEDS: u64 = 16;
-
-/// Returns the seeds to run: the first `default`, unless an environment variable says otherwise.
-pub(crate) fn seeds(default: u64) -> Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    match number("VC_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("VC_SIM_SEEDS").unwrap_or(default),
-    }
-}
-
-/// Runs the seeds with this remainder modulo 2: two tests, for two cores.
-fn run_half(remainder: u64) {
-    seeds(SEEDS).filter(|seed| seed % 2 == remainder).for_each(run);
-}
-
-#[test]
-fn even_seeds_converge_after_random_faults() {
-    run_half(0);
-}
-
-#[test]
-fn odd_seeds_converge_after_random_faults() {
-    run_half(1);
 }

@@ -1,42 +1,95 @@
 //! The trace of a world, including the engines' logs. Its tail is printed when a test fails.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::{Debug, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
+use vc_protocol::Millis;
+
+use crate::marks::Mark;
 
 /// Lines kept for a failing test.
-const TAIL: usize = 250;
+const TAIL: usize = 2000;
 
 thread_local! {
     static LOGGED: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+    static RECORDED: RefCell<Option<Option<Recorded>>> = const { RefCell::new(None) };
+}
+
+static PRINTS: AtomicBool = AtomicBool::new(false);
+
+/// Has all worlds print every line of their traces immediately, or not.
+pub fn print_trace(prints: bool) {
+    PRINTS.store(prints, Ordering::Relaxed);
+}
+
+/// What is left of a world that has ended.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// A hash over all lines of the trace.
+    pub hash: u64,
+    /// Milliseconds of virtual time.
+    pub simulated: Millis,
+    pub marks: BTreeSet<Mark>,
+    /// The end of the trace.
+    pub lines: Vec<String>,
+}
+
+/// Has the worlds of this thread leave what they recorded to [`take_recorded`], and print nothing.
+pub fn start_recording() {
+    RECORDED.set(Some(None));
+}
+
+/// Returns what the last world left, and ends that.
+pub fn take_recorded() -> Option<Recorded> {
+    RECORDED.take().flatten()
+}
+
+/// Returns whether the worlds of this thread print nothing.
+pub fn is_recording() -> bool {
+    RECORDED.with_borrow(Option::is_some)
+}
+
+/// Leaves it to [`take_recorded`]; returns it if this thread does not record.
+pub fn record(recorded: Recorded) -> Option<Recorded> {
+    RECORDED.with_borrow_mut(|slot| match slot {
+        Some(slot) => {
+            *slot = Some(recorded);
+            None
+        }
+        None => Some(recorded),
+    })
 }
 
 /// The last [`TAIL`] lines.
-pub(crate) struct Trace {
+pub struct Trace {
     lines: VecDeque<String>,
+    hasher: Fnv,
     live: bool,
     _subscriber: tracing::subscriber::DefaultGuard,
 }
 
 impl Trace {
     /// Returns an empty trace and captures the logs of this thread. `VC_SIM_TRACE=1` prints every line immediately.
-    pub(crate) fn new() -> Self {
+    pub fn start() -> Self {
         LOGGED.with_borrow_mut(Vec::clear);
         Self {
             lines: VecDeque::new(),
-            live: std::env::var_os("VC_SIM_TRACE").is_some(),
+            hasher: Fnv(0xcbf2_9ce4_8422_2325),
+            live: PRINTS.load(Ordering::Relaxed) || std::env::var_os("VC_SIM_TRACE").is_some(),
             _subscriber: tracing::subscriber::set_default(Capture),
         }
     }
 
     /// Appends a line.
-    pub(crate) fn push(&mut self, line: String) {
+    pub fn push(&mut self, line: String) {
         if self.live {
             show(&line);
         }
+        self.hasher.write(line.as_bytes());
         if self.lines.len() == TAIL {
             self.lines.pop_front();
         }
@@ -44,21 +97,40 @@ impl Trace {
     }
 
     /// Returns the log lines since the last call.
-    pub(crate) fn logged(&self) -> Vec<(Level, String)> {
+    pub fn logged(&self) -> Vec<(Level, String)> {
         LOGGED.take()
     }
 
-    /// Prints the kept lines, unless they were printed already.
-    pub(crate) fn print(&self) {
-        if !self.live {
-            self.lines.iter().for_each(|line| show(line));
+    /// Returns the hash of all lines.
+    pub fn hash(&self) -> u64 {
+        self.hasher.0
+    }
+
+    /// Returns whether every line was printed.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Returns the kept lines.
+    pub fn take_lines(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.lines).into()
+    }
+}
+
+/// The hash FNV-1a, which is the same on every computer.
+struct Fnv(u64);
+
+impl Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
 }
 
 /// Prints a line on standard error.
 #[allow(clippy::print_stderr, reason = "the output of a failing test")]
-pub(crate) fn show(line: &str) {
+pub fn show(line: &str) {
     eprintln!("{line}");
 }
 

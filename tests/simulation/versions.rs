@@ -14,7 +14,7 @@ use crate::world::World;
 const MAP: &str = "next";
 
 /// Returns what the next version knows.
-pub(crate) fn next() -> KnownVersions {
+pub fn next() -> KnownVersions {
     static NEXT: OnceLock<KnownVersions> = OnceLock::new();
     *NEXT.get_or_init(|| {
         let now = KnownVersions::default();
@@ -50,7 +50,7 @@ fn added_map(schema: Schema) -> &'static [u8] {
 
 impl World {
     /// Stops the process of a node and starts another version of it on the same disk.
-    pub(crate) fn change_version(&mut self, index: usize, knows: KnownVersions) {
+    pub fn change_version(&mut self, index: usize, knows: KnownVersions) {
         self.kill_process(index);
         let node = &mut self.nodes[index];
         node.knows = knows;
@@ -59,17 +59,17 @@ impl World {
     }
 
     /// Returns whether a node that is up holds all documents.
-    pub(crate) fn holds(&self, index: usize) -> bool {
+    pub fn holds(&self, index: usize) -> bool {
         !self.engine(index).view().held.documents.is_empty()
     }
 
     /// Returns the nodes whose process is up and that act by the plan.
-    pub(crate) fn acting(&self) -> Vec<usize> {
+    pub fn acting(&self) -> Vec<usize> {
         self.running().into_iter().filter(|&index| !self.holds(index)).collect()
     }
 }
 
 /// Returns the version of vc-node that knows this.
-pub(crate) fn version_text(knows: &KnownVersions) -> String {
+pub fn version_text(knows: &KnownVersions) -> String {
     format!("0.{}.0", knows.supports().plan)
 }

@@ -1,3 +1,3 @@
 //! Tests of Virtual Cluster that need more than one node.
 //!
-//! `simulation/` runs any number of engines in one process under virtual time; a failure prints the seed that repeats it.
+//! `simulation/`, a crate of its own, runs any number of engines in one process under virtual time.

@@ -1,4 +1,5 @@
-//! An acknowledged change is durable, unless a later or concurrent one overwrites it.
+//! An acknowledged change is durable, unless a later or concurrent one overwrites it. Of a change that is unknown to its client,
+//! because its host died in between, and of one that a disk with a fault has lost, nothing is expected.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +12,14 @@ use crate::world::World;
 /// Checks that every change written to one disk is on every disk, byte by byte, unless a checkpoint replaced it, and that
 /// every entry of the cluster document has a value written by one of its last writers: those whose write no other writer
 /// had seen.
-pub(crate) fn check(world: &World) -> Check {
+pub fn check(world: &World) -> Check {
     let operations = world.operators.operations.values();
+    let possible: Vec<&Operation> = operations
+        .clone()
+        .filter(|operation| operation.persisted || operation.is_unknown)
+        .collect();
     let done: Vec<&Operation> =
-        operations.clone().filter(|operation| operation.persisted).collect();
+        possible.iter().copied().filter(|operation| !operation.is_unknown).collect();
     for operation in operations.filter(|operation| operation.acknowledged()) {
         if operation.change.is_some() && !operation.persisted {
             return Err(Violation(format!(
@@ -40,12 +45,17 @@ pub(crate) fn check(world: &World) -> Check {
             continue;
         }
         let entries = entries(world.engine(index).replica().cluster());
-        for (key, writes) in last_writes(&done) {
+        for (key, writes) in last_writes(&possible, &done) {
             let value = entries.get(key);
-            let candidates: Vec<_> = writes.iter().map(|(_, value)| *value).collect();
-            let put = candidates.iter().any(|candidate| candidate.is_some());
+            let certain = writes.iter().filter(|write| !write.is_unknown);
+            let may_be_deleted = writes.iter().any(|it| it.is_unknown && it.value.is_none());
+            let put = certain.clone().any(|write| write.value.is_some()) && !may_be_deleted;
+            let mut candidates: Vec<_> = writes.iter().map(|write| write.value).collect();
+            if certain.count() == 0 {
+                candidates.push(None);
+            }
             // Automerge prefers a put over a concurrent deletion; a later generation counts before the one before it.
-            let one_generation = writes.iter().all(|(generation, _)| *generation == writes[0].0);
+            let one_generation = writes.iter().all(|it| it.generation == writes[0].generation);
             let holds = candidates.contains(&value) && (!put || value.is_some() || !one_generation);
             if !holds {
                 return Err(Violation(format!(
@@ -57,8 +67,18 @@ pub(crate) fn check(world: &World) -> Check {
     Ok(())
 }
 
-/// Returns for each entry the values that its last writers wrote, with the generations.
-fn last_writes<'a>(done: &[&'a Operation]) -> BTreeMap<&'a String, Vec<(u64, Option<&'a String>)>> {
+/// A write of an entry that no other is known to overwrite.
+struct LastWrite<'a> {
+    generation: u64,
+    value: Option<&'a String>,
+    is_unknown: bool,
+}
+
+/// Returns for each entry what its last writers may have written: what was `possible` and not overwritten by what is `done`.
+fn last_writes<'a>(
+    possible: &[&'a Operation],
+    done: &[&Operation],
+) -> BTreeMap<&'a String, Vec<LastWrite<'a>>> {
     let overwrites = |later: &Operation, earlier: &Operation| {
         let Some(Written { generation, actor, seq, .. }) = &earlier.change else { return false };
         match later.known.get(generation) {
@@ -67,15 +87,14 @@ fn last_writes<'a>(done: &[&'a Operation]) -> BTreeMap<&'a String, Vec<(u64, Opt
             None => *generation < generation_of(&later.known),
         }
     };
-    let mut last: BTreeMap<&String, Vec<(u64, Option<&String>)>> = BTreeMap::new();
-    for operation in done {
+    let mut last: BTreeMap<&String, Vec<LastWrite<'_>>> = BTreeMap::new();
+    for operation in possible {
         for (key, value) in &operation.writes {
-            if !done
-                .iter()
-                .any(|later| later.writes.contains_key(key) && overwrites(later, operation))
-            {
+            let mut later = done.iter().filter(|later| later.writes.contains_key(key));
+            if !later.any(|later| overwrites(later, operation)) {
                 let generation = operation.change.as_ref().map_or(0, |it| it.generation);
-                last.entry(key).or_default().push((generation, value.as_ref()));
+                let (value, is_unknown) = (value.as_ref(), operation.is_unknown);
+                last.entry(key).or_default().push(LastWrite { generation, value, is_unknown });
             }
         }
     }

@@ -6,7 +6,7 @@ use vc_crdt::Replica;
 
 /// Checks that versions, documents and placement inputs are equal, and that the running nodes are those considered up. Nodes
 /// that hold the documents have them and do not read all of them.
-pub(crate) fn check(world: &World) -> Check {
+pub fn check(world: &World) -> Check {
     let running = world.running();
     let Some(&first) = world.acting().first() else { return Ok(()) };
     let (one, view) = (world.engine(first), world.engine(first).view());
@@ -43,7 +43,7 @@ pub(crate) fn check(world: &World) -> Check {
 }
 
 /// Checks that each engine has exactly the documents that load from its disk.
-pub(crate) fn disks(world: &World) -> Check {
+pub fn disks(world: &World) -> Check {
     for index in world.running() {
         let (node, engine) = (&world.nodes[index], world.engine(index));
         let durable = node.disk.load();

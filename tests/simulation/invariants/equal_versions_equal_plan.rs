@@ -9,11 +9,11 @@ use crate::check::{Check, Violation};
 /// The plan of every version vector that a node has had, by fingerprint: the first node with it, the digest of its
 /// placement input, and its plan as JSON.
 #[derive(Default)]
-pub(crate) struct PlanRecorder(BTreeMap<u64, (usize, String, String)>);
+pub struct PlanRecorder(BTreeMap<u64, (usize, String, String)>);
 
 impl PlanRecorder {
     /// Records the plan of a node's view. Errors: another node had a different plan with the same version vector.
-    pub(crate) fn record(&mut self, index: usize, fingerprint: u64, view: &View) -> Check {
+    pub fn record(&mut self, index: usize, fingerprint: u64, view: &View) -> Check {
         let plan = serde_json::to_string(&view.plan).expect("plain data");
         let digest = view.input.digest();
         let known =

@@ -9,18 +9,18 @@ use crate::history::{Action, Cursor};
 use crate::world::World;
 
 /// Returns the slots placed on node `index`, by the plan of a running node.
-pub(crate) fn slots_of(world: &World, index: usize) -> BTreeSet<Slot> {
+pub fn slots_of(world: &World, index: usize) -> BTreeSet<Slot> {
     let by = world.running()[0];
     world.engine(by).view().plan.slots_of(world.nodes[index].id).cloned().collect()
 }
 
 /// Checks that since `cursor` only instances of these slots were started, each at most once, and none was stopped.
-pub(crate) fn only(world: &World, cursor: Cursor, slots: &BTreeSet<Slot>) -> Check {
+pub fn only(world: &World, cursor: Cursor, slots: &BTreeSet<Slot>) -> Check {
     starts_and_stops(world, cursor, slots, &BTreeSet::new())
 }
 
 /// The same, but instances of these slots may also stop: a drained node kept them because no other had room.
-pub(crate) fn only_stranded(world: &World, cursor: Cursor, slots: &BTreeSet<Slot>) -> Check {
+pub fn only_stranded(world: &World, cursor: Cursor, slots: &BTreeSet<Slot>) -> Check {
     starts_and_stops(world, cursor, slots, slots)
 }
 
@@ -49,6 +49,6 @@ fn starts_and_stops(
 }
 
 /// Checks that since `cursor` no instance was started or stopped.
-pub(crate) fn none(world: &World, cursor: Cursor) -> Check {
+pub fn none(world: &World, cursor: Cursor) -> Check {
     only(world, cursor, &BTreeSet::new())
 }

@@ -1,15 +1,19 @@
 //! The invariants, one in each file. Some hold after every change of a view, some only at rest.
 
-pub(crate) mod acknowledged_is_durable;
-pub(crate) mod documents_converge;
-pub(crate) mod equal_versions_equal_plan;
-pub(crate) mod minimal_movement;
-pub(crate) mod no_actions_at_rest;
-pub(crate) mod no_overcommit;
-pub(crate) mod one_instance_per_slot;
-pub(crate) mod replicas_rescheduled;
-pub(crate) mod routes_lead_to_instances;
-pub(crate) mod updates_end;
+pub mod acknowledged_is_durable;
+pub mod bounded_at_rest;
+pub mod documents_converge;
+pub mod equal_versions_equal_plan;
+pub mod minimal_movement;
+pub mod no_actions_at_rest;
+pub mod no_flapping;
+pub mod no_overcommit;
+pub mod no_wrongful_verdict;
+pub mod older_members_are_respected;
+pub mod one_instance_per_slot;
+pub mod replicas_rescheduled;
+pub mod routes_lead_to_instances;
+pub mod updates_end;
 
 use vc_crdt::View;
 use vc_engine::Engine;
@@ -20,7 +24,7 @@ use crate::world::{ViewCheck, World};
 use equal_versions_equal_plan::PlanRecorder;
 
 /// Returns the check of the invariants that hold after every change of a view.
-pub(crate) fn view_check() -> ViewCheck {
+pub fn view_check() -> ViewCheck {
     let mut plans = PlanRecorder::default();
     Box::new(move |index: usize, engine: &Engine| {
         let view = engine.view();
@@ -33,7 +37,7 @@ pub(crate) fn view_check() -> ViewCheck {
 }
 
 /// Returns whether a slot waits for a service of which no slot is placed: its deployment is not complete.
-pub(crate) fn waits_for_unplaced(view: &View, slot: &Slot) -> bool {
+pub fn waits_for_unplaced(view: &View, slot: &Slot) -> bool {
     if view.updates.contains_key(&slot.service) {
         return false;
     }
@@ -45,7 +49,7 @@ pub(crate) fn waits_for_unplaced(view: &View, slot: &Slot) -> bool {
 }
 
 /// Checks the invariants that hold once all faults have ended and the cluster has converged.
-pub(crate) fn at_rest(world: &World) -> Check {
+pub fn at_rest(world: &World) -> Check {
     documents_converge::check(world)?;
     one_instance_per_slot::check(world)?;
     updates_end::check(world)?;
@@ -56,7 +60,7 @@ pub(crate) fn at_rest(world: &World) -> Check {
 
 impl World {
     /// Advances time until the invariants at rest hold and no node acts for 4 s. Panics after `limit` milliseconds.
-    pub(crate) fn converge(&mut self, limit: Millis) {
+    pub fn converge(&mut self, limit: Millis) {
         let until = self.now + limit;
         loop {
             let left = until.saturating_sub(self.now);

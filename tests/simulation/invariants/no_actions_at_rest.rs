@@ -5,7 +5,7 @@ use crate::history::Cursor;
 use crate::world::World;
 
 /// Checks that no node has acted since `cursor`.
-pub(crate) fn check(world: &World, cursor: Cursor) -> Check {
+pub fn check(world: &World, cursor: Cursor) -> Check {
     match world.history.since(cursor) {
         [] => Ok(()),
         [first, rest @ ..] => Err(Violation(format!(

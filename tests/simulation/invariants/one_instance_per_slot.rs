@@ -11,7 +11,7 @@ use crate::check::{Check, Violation};
 use crate::world::World;
 
 /// Checks that the running containers are those of the plan.
-pub(crate) fn check(world: &World) -> Check {
+pub fn check(world: &World) -> Check {
     let Some(&first) = world.acting().first() else { return Ok(()) };
     let view = world.engine(first).view();
     let mut planned: BTreeMap<InstanceId, usize> = BTreeMap::new();

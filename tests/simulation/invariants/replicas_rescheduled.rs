@@ -7,12 +7,17 @@ use vc_protocol::Millis;
 
 /// Milliseconds from a death, under moderate message loss, until all remaining nodes have detected it and requested the
 /// actions of their runtimes.
-pub(crate) const BOUND: Millis = 5_000;
+pub const BOUND: Millis = 5_000;
 
 /// Checks that the plans of all nodes of `side` agree and place slots on `side` only, and that these slots run. Plans omit
 /// only slots that fit nowhere, which `no_overcommit` and the placement's own tests cover.
-pub(crate) fn check(world: &World, side: &[usize]) -> Check {
-    for &index in side {
+pub fn check(world: &World, side: &[usize]) -> Check {
+    core(world, side, side)
+}
+
+/// The same, by the plans of the nodes of `core`, which is a part of `side`.
+pub fn core(world: &World, core: &[usize], side: &[usize]) -> Check {
+    for &index in core {
         let view = world.engine(index).view();
         for (slot, placement) in &view.plan.placements {
             let on = world.node_of(placement.node);
@@ -34,7 +39,7 @@ pub(crate) fn check(world: &World, side: &[usize]) -> Check {
 
 impl World {
     /// Returns the milliseconds after a death within which all placeable slots run: [`BOUND`] and the longest start.
-    pub(crate) fn rescheduling_bound(&self) -> Millis {
+    pub fn rescheduling_bound(&self) -> Millis {
         BOUND + self.runtime_faults.pull.1 + self.runtime_faults.start.1
     }
 }

@@ -6,7 +6,7 @@ use crate::check::{Check, Violation};
 use crate::world::World;
 
 /// Checks the routes of all running nodes that read all documents.
-pub(crate) fn check(world: &World) -> Check {
+pub fn check(world: &World) -> Check {
     let tables: Vec<Routes> =
         world.acting().into_iter().map(|index| Routes::of(&world.engine(index).view())).collect();
     let Some(first) = tables.first() else { return Ok(()) };

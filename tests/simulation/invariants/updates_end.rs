@@ -5,7 +5,7 @@ use crate::check::{Check, Violation};
 use crate::world::World;
 
 /// Checks that no update is in progress and every placed slot has an available instance.
-pub(crate) fn check(world: &World) -> Check {
+pub fn check(world: &World) -> Check {
     let Some(&first) = world.acting().first() else { return Ok(()) };
     let view = world.engine(first).view();
     for (slot, placement) in &view.plan.placements {

@@ -1,8 +1,8 @@
 //! Nodes restored from old backups of their data directories.
 
 use super::{cluster, running_on, started_and_stopped};
-use crate::invariants::documents_converge;
-use crate::services::{deploy, service, version};
+use vc_simulation::invariants::documents_converge;
+use vc_simulation::services::{deploy, service, version};
 
 #[test]
 fn a_node_restored_from_an_old_backup_catches_up_and_loses_nothing() {

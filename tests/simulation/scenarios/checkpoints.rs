@@ -5,9 +5,9 @@ use vc_protocol::Millis;
 use vc_protocol::change::{generation_count, generation_of};
 
 use super::{cluster_with_history, started_and_stopped};
-use crate::invariants::documents_converge;
-use crate::services::{deploy, service};
-use crate::world::World;
+use vc_simulation::invariants::documents_converge;
+use vc_simulation::services::{deploy, service};
+use vc_simulation::world::World;
 
 /// Returns how many generations of the cluster document there were before that of a node.
 fn generations(world: &World, index: usize) -> u64 {
@@ -80,7 +80,7 @@ fn a_node_that_joins_after_checkpoints_has_everything() {
     change(&mut world, 30, 3, 1000);
     world.converge(30_000);
     let cursor = world.history.cursor();
-    world.join(crate::services::resources(4000, 4096));
+    world.join(vc_simulation::services::resources(4000, 4096));
     world.converge(30_000);
     assert_eq!(started_and_stopped(&world, cursor), (0, 0));
     assert!(generations(&world, 3) >= 2);

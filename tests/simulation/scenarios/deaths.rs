@@ -1,11 +1,11 @@
 //! Deaths, restarts and returns of nodes.
 
 use super::{cluster, running_on, started_and_stopped};
-use crate::invariants::{
+use vc_protocol::spec::{Attribute, Constraint, Dependency};
+use vc_simulation::invariants::{
     documents_converge, minimal_movement, no_actions_at_rest, replicas_rescheduled,
 };
-use crate::services::{deploy, resources, service, version};
-use vc_protocol::spec::{Attribute, Constraint, Dependency};
+use vc_simulation::services::{deploy, resources, service, version};
 
 #[test]
 fn replicas_of_a_dead_node_are_rescheduled_within_the_bound_and_no_others_move() {

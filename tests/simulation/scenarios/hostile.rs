@@ -7,9 +7,9 @@ use vc_protocol::wire::MAX_CHANGE;
 use vc_protocol::{Keypair, NodeId};
 
 use super::cluster;
-use crate::invariants::no_actions_at_rest;
-use crate::services::{deploy, service};
-use crate::world::World;
+use vc_simulation::invariants::no_actions_at_rest;
+use vc_simulation::services::{deploy, service};
+use vc_simulation::world::World;
 
 /// Returns a change of an author with this payload.
 fn body(world: &World, author: NodeId, document: DocumentId, bytes: Vec<u8>) -> ChangeBody {
@@ -45,7 +45,7 @@ fn garbage_from_a_member_is_rejected() {
     let mut world = cluster(3, "garbage_from_a_member");
     let (key, id) = (world.nodes[2].key.clone(), world.nodes[2].id);
     for length in [0, 1, 9, 100, 5000] {
-        let bytes = (0..length).map(|_| world.rng.next().to_be_bytes()[0]).collect();
+        let bytes = (0..length).map(|_| world.rng.number().to_be_bytes()[0]).collect();
         let change = SignedChange::sign(
             &body(&world, id, DocumentId::Cluster { generation: 0 }, bytes),
             &key,

@@ -14,11 +14,11 @@ mod versions;
 use vc_engine::HISTORY;
 use vc_protocol::lease::MAX_VOTERS;
 
-use crate::check::Violation;
-use crate::history::{Action, Cursor};
-use crate::invariants::view_check;
-use crate::services::resources;
-use crate::world::World;
+use vc_simulation::check::Violation;
+use vc_simulation::history::{Action, Cursor};
+use vc_simulation::invariants::view_check;
+use vc_simulation::services::resources;
+use vc_simulation::world::World;
 
 /// Returns a converged world of equal nodes. `name`: a part of the test's name, which selects the test and is its seed.
 pub(crate) fn cluster(nodes: usize, name: &str) -> World {
@@ -27,7 +27,7 @@ pub(crate) fn cluster(nodes: usize, name: &str) -> World {
 
 /// The same, with documents that start a new generation after so many changes.
 fn cluster_with_history(nodes: usize, name: &str, history: u64) -> World {
-    let repeat = format!("cargo nextest run -p vc-tests {name}");
+    let repeat = format!("cargo nextest run -p vc-simulation {name}");
     let seed =
         name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let mut world = World::new(seed, repeat, view_check());

@@ -3,7 +3,7 @@
 use vc_engine::Mutation;
 
 use super::{cluster, started_and_stopped};
-use crate::services::{deploy, service, version};
+use vc_simulation::services::{deploy, service, version};
 
 #[test]
 fn concurrent_deploys_of_two_services_both_run() {

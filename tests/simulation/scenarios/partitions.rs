@@ -1,8 +1,8 @@
 //! Partitions, broken links and message loss.
 
 use super::{cluster, running_on, started_and_stopped};
-use crate::invariants::{minimal_movement, replicas_rescheduled};
-use crate::services::{deploy, service, version};
+use vc_simulation::invariants::{minimal_movement, replicas_rescheduled};
+use vc_simulation::services::{deploy, service, version};
 
 #[test]
 fn each_side_of_a_partition_runs_all_replicas_and_duplicates_stop_when_it_heals() {

@@ -1,9 +1,9 @@
 //! Restarts that nodes announce.
 
 use super::{cluster, started_and_stopped};
-use crate::invariants::{minimal_movement, replicas_rescheduled};
-use crate::services::{deploy, service};
-use crate::world::World;
+use vc_simulation::invariants::{minimal_movement, replicas_rescheduled};
+use vc_simulation::services::{deploy, service};
+use vc_simulation::world::World;
 
 /// Returns a world of three nodes with six replicas, of which the last node has announced a restart and ended.
 fn restarting(name: &str) -> World {

@@ -3,9 +3,9 @@
 use vc_engine::Input;
 
 use super::{cluster, running_on, started_and_stopped};
-use crate::history::Action;
-use crate::invariants::{minimal_movement, replicas_rescheduled};
-use crate::services::{deploy, service};
+use vc_simulation::history::Action;
+use vc_simulation::invariants::{minimal_movement, replicas_rescheduled};
+use vc_simulation::services::{deploy, service};
 
 #[test]
 fn a_runtime_outage_of_three_seconds_moves_nothing() {

@@ -9,9 +9,9 @@ use vc_protocol::spec::{Deployment, FailureAction, Healthcheck, UpdateOrder};
 use vc_protocol::{InstanceId, Slot};
 
 use super::cluster;
-use crate::history::Action;
-use crate::services::{deploy, service, version};
-use crate::world::World;
+use vc_simulation::history::Action;
+use vc_simulation::services::{deploy, service, version};
+use vc_simulation::world::World;
 
 /// Returns the running instances of each slot.
 fn running(world: &World) -> BTreeMap<Slot, Vec<InstanceId>> {
@@ -185,7 +185,7 @@ fn a_drained_node_stops_instances_after_their_replacements_run() {
 fn instances_that_fit_on_no_other_node_keep_running_on_a_drained_node() {
     let mut world = cluster(2, "keep_running_on_a_drained_node");
     let mut large = service("web", 2);
-    large.spec.container.reservation = crate::services::resources(3000, 512);
+    large.spec.container.reservation = vc_simulation::services::resources(3000, 512);
     world.command(0, deploy(large));
     world.converge(60_000);
     world.command(0, Mutation::Drain { node: "m1".to_owned(), drain: true });

@@ -1,20 +1,15 @@
 //! Two versions of vc-node in one cluster: m0 and m1 are older, m2 is newer.
 
 use vc_crdt::KnownVersions;
-use vc_engine::{Engine, HISTORY, report};
+use vc_engine::{Engine, report};
 use vc_placement::{RULES, plan};
 use vc_protocol::Supports;
 
 use super::{cluster, running_on, started_and_stopped};
-use crate::check::{Check, Violation};
-use crate::invariants::{documents_converge, minimal_movement, replicas_rescheduled, view_check};
-use crate::services::{deploy, resources, service, version};
-use crate::swarm::{draw_faults, run_faults, seeds, single_death};
-use crate::versions::{next, version_text};
-use crate::world::World;
-
-/// Number of seeds without `VC_SIM_SEEDS`.
-const SEEDS: u64 = 4;
+use vc_simulation::invariants::{documents_converge, minimal_movement, replicas_rescheduled};
+use vc_simulation::services::{deploy, resources, service, version};
+use vc_simulation::versions::{next, version_text};
+use vc_simulation::world::World;
 
 /// Returns a converged cluster of two older nodes and a newer one.
 fn mixed(name: &str) -> World {
@@ -56,67 +51,11 @@ fn versions(world: &World) -> Vec<(u32, u32)> {
     world.running().into_iter().map(of).collect()
 }
 
-/// Checks that a node adds no map, and plans by the older rules, while an older node is there.
-fn uses_what_all_know(engine: &Engine) -> Check {
-    let view = engine.view();
-    let is_older = |state: &vc_crdt::NodeState| {
-        state.info.as_ref().is_some_and(|info| info.supports == KnownVersions::default().supports())
-    };
-    let older: Vec<_> = view.nodes.iter().filter(|(_, state)| is_older(state)).collect();
-    if !older.is_empty() && engine.replica().schema() > of(released()).0 {
-        return Err(Violation("a newer schema is in effect in a mixed cluster".to_owned()));
-    }
-    if older.iter().any(|(node, _)| view.up.contains(node)) && view.rules.version > of(released()).1
-    {
-        return Err(Violation("a newer plan is in effect in a mixed cluster".to_owned()));
-    }
-    Ok(())
-}
-
 /// Returns the problems that a node shows.
 fn problems(world: &World, index: usize) -> String {
     let (engine, node) = (world.engine(index), world.nodes[index].id);
     let status = report::status(&engine.view(), None, engine.vitals(), world.cluster, node, 0);
     status.problems.join("\n")
-}
-
-/// Runs one seed: a mixed cluster with faults and operators, then the upgrade of its older nodes, one at a time.
-fn run(seed: u64) {
-    let repeat = format!("VC_SIM_SEED={seed} cargo nextest run -p vc-tests mixed_versions");
-    let mut check = view_check();
-    let both = move |index: usize, engine: &Engine| {
-        uses_what_all_know(engine)?;
-        check(index, engine)
-    };
-    let mut world = World::new(seed, repeat, Box::new(both));
-    world.document_history = [3, 20, HISTORY][(seed % 3) as usize];
-    draw_faults(&mut world);
-    for index in 0..3 {
-        world.knows = if index < 2 { KnownVersions::default() } else { next() };
-        world.join(resources(world.rng.clone().pick(&[2000, 4000]), 2048));
-        let pause = world.rng.within((0, 1500));
-        world.run(pause);
-    }
-    run_faults(&mut world);
-    single_death(&mut world);
-    assert!(versions(&world).iter().all(|&versions| versions == of(released())));
-    for index in 0..2 {
-        world.change_version(index, next());
-        world.converge(120_000);
-        let expected = if index == 0 { of(released()) } else { of(next()) };
-        assert!(versions(&world).iter().all(|&versions| versions == expected), "{index}");
-    }
-    run_faults(&mut world);
-}
-
-#[test]
-fn even_seeds_of_mixed_versions_converge_and_are_upgraded() {
-    seeds(SEEDS).filter(|seed| seed % 2 == 0).for_each(run);
-}
-
-#[test]
-fn odd_seeds_of_mixed_versions_converge_and_are_upgraded() {
-    seeds(SEEDS).filter(|seed| seed % 2 == 1).for_each(run);
 }
 
 #[test]

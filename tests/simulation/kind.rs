@@ -1,0 +1,85 @@
+//! The kinds of faults. A run has some of them: a seed that leaves most out goes deeper into the others than one that has all
+//! (Groce et al., "Swarm testing", 2012).
+
+use std::fmt;
+
+use clap::ValueEnum;
+
+/// A kind of fault, or of what operators do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Kind {
+    /// Mutations of operators, several at a time.
+    Operators,
+    /// A process dies, at once or between two of its next outputs.
+    KillProcess,
+    /// A process announces a restart and ends a little later.
+    Restart,
+    /// A host loses power.
+    KillHost,
+    /// All processes die at once.
+    KillAll,
+    /// The links between some nodes and the rest are cut.
+    Partition,
+    /// Messages from one node to another are dropped.
+    CutOneWay,
+    /// A container runtime stops answering for a while.
+    Runtime,
+    /// A process stalls for a while.
+    Stall,
+    /// The next write to a disk fails.
+    FailedWrite,
+    /// Every write to a disk fails for a while.
+    ReadOnlyDisk,
+    /// A host dies while it writes, and a part of what it wrote is lost.
+    TornWrite,
+    /// A disk confirms writes that it then loses with the power of its host.
+    LyingDisk,
+    /// A data directory is set back to a copy from earlier.
+    Backup,
+    /// A wall clock is set by up to an hour, either way.
+    WallClock,
+    /// A monotonic clock stands still for a while.
+    ClockPause,
+    /// Monotonic clocks are up to a tenth too fast or too slow.
+    Drift,
+    /// A process takes long for each of its events, for a while.
+    SlowNode,
+    /// Another node joins.
+    Join,
+    /// A node is removed from the cluster, and turned off.
+    Leave,
+    /// Nodes run two versions of vc-node; some change theirs.
+    Versions,
+    /// Messages are lost.
+    Loss,
+    /// Messages are delivered twice.
+    Duplication,
+    /// Messages overtake others.
+    Reordering,
+    /// Containers exit, fail to start or become unhealthy.
+    Containers,
+}
+
+impl Kind {
+    /// Returns how often events of this kind are drawn, relative to others; 0 for what lasts the whole run.
+    pub fn weight(self) -> u64 {
+        match self {
+            Self::Operators => 10,
+            Self::KillProcess => 3,
+            Self::Drift | Self::Loss | Self::Duplication | Self::Reordering | Self::Containers => 0,
+            _ => 2,
+        }
+    }
+
+    /// Returns whether a node may lose what it acknowledged, because its disk does not keep its promise.
+    pub fn loses_writes(self) -> bool {
+        matches!(self, Self::LyingDisk | Self::Backup)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}

@@ -1,0 +1,14 @@
+//! The planted bugs, and the number of seeds within which each is found.
+
+use vc_protocol::planted::PlantedBug;
+
+/// Returns all planted bugs with the seeds, from 0 on, within which each must be found.
+pub fn planted_bugs() -> Vec<(PlantedBug, u64)> {
+    PlantedBug::ALL.iter().map(|&bug| (bug, limit(bug))).collect()
+}
+
+fn limit(bug: PlantedBug) -> u64 {
+    match bug {
+        PlantedBug::AnswerBeforeWrite => 50,
+    }
+}

@@ -1,0 +1,86 @@
+//! Watches what each node sees change: verdicts on others, and the marks that show in views.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vc_crdt::{UpdateStatus, View};
+use vc_protocol::{Millis, NodeId, ServiceKey};
+
+use crate::invariants::{no_wrongful_verdict, older_members_are_respected};
+use crate::marks::Mark;
+use crate::world::World;
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// The nodes that each node considered up.
+    up: BTreeMap<usize, BTreeSet<NodeId>>,
+    /// Whether links were cut and restored.
+    pub healed: bool,
+    /// When a node last joined, left or died.
+    pub membership_changed: Option<Millis>,
+    /// Whether the schema of the next version is in effect.
+    pub newer_schema: bool,
+    /// Nodes whose clock stands still.
+    pub stopped_clocks: BTreeSet<usize>,
+}
+
+impl World {
+    /// Looks at the view of a node after it has changed.
+    pub fn watch_view(&mut self, index: usize) {
+        let view = self.engine(index).view();
+        let mut in_effect = self.watch.newer_schema;
+        let engine = self.engine(index);
+        self.require(older_members_are_respected::check(engine, &mut in_effect));
+        self.watch.newer_schema = in_effect;
+        let before = self.watch.up.insert(index, view.up.clone()).unwrap_or_default();
+        for node in before.difference(&view.up) {
+            let victim = self.node_of(*node);
+            self.require(no_wrongful_verdict::check(self, index, victim));
+            let stands_still = self.watch.stopped_clocks.contains(&victim);
+            self.mark_if(stands_still, Mark::ClockStoodStill);
+            self.watch.membership_changed = Some(self.now);
+        }
+        self.mark_if(self.watch.healed && claims_meet(&view), Mark::ClaimsMet);
+        let is_drained = |index: &usize| {
+            let node = &self.nodes[*index];
+            view.cluster.drained.get(&node.id) == Some(&true) && node.runtime.containers.is_empty()
+        };
+        let some_drained = self.running().iter().any(is_drained);
+        self.mark_if(some_drained, Mark::DrainedNode);
+        let fails = |node: &vc_crdt::NodeState| node.runtime_error.is_some();
+        self.mark_if(view.nodes.values().any(fails), Mark::RuntimeOutage);
+        self.mark_if(!view.plan.unplaced.is_empty(), Mark::Unplaced);
+        self.mark_if(!view.held.documents.is_empty(), Mark::OlderMemberHolds);
+        let failed: Vec<&ServiceKey> = view
+            .updates
+            .iter()
+            .filter(|(_, status)| matches!(status, UpdateStatus::Failed(_)))
+            .map(|(key, _)| key)
+            .collect();
+        self.mark_if(!failed.is_empty(), Mark::UpdateFailed);
+        self.mark_if(failed.iter().any(|key| view.is_rolled_back(key)), Mark::RolledBack);
+        for key in failed {
+            let results = || {
+                let of_node = |state: &vc_crdt::NodeState| {
+                    let result = state.update_results.get(key)?;
+                    Some((result.revision, result.failed.is_some()))
+                };
+                view.nodes.values().filter_map(of_node)
+            };
+            let newest = results().map(|(revision, _)| revision).max();
+            let count = |failed: bool| {
+                results().filter(|it| Some(it.0) == newest && it.1 == failed).count()
+            };
+            self.mark_if(count(true) >= 2 && self.watch.healed, Mark::RollbackOnBothSides);
+            self.mark_if(count(true) >= 1 && count(false) >= 1, Mark::ResultsDiffer);
+        }
+    }
+}
+
+/// Returns whether two nodes that are up run an instance in one slot.
+fn claims_meet(view: &View) -> bool {
+    view.plan.placements.keys().any(|slot| {
+        let running = view.claims_on(slot).filter(|(.., claim)| claim.state.is_running());
+        running.map(|(node, ..)| node).collect::<BTreeSet<_>>().len() > 1
+    })
+}
