@@ -17,6 +17,9 @@ use crate::terminal::{Confirmation, confirmed};
 /// Pause between looks.
 const INTERVAL: Duration = Duration::from_millis(250);
 
+/// What becomes of a wish that was not carried out in time.
+const WISH_STAYS: &str = "the wish stays until 'vc voters auto'";
+
 /// Arguments of `vc voters`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -178,6 +181,7 @@ async fn until_votes(
 ) -> Result {
     let end = Instant::now() + limit;
     let mut last: Option<VoterReport> = None;
+    let mut told = None;
     let waiting = async {
         loop {
             let report = match session.ask(&Request::Voters).await {
@@ -192,10 +196,15 @@ async fn until_votes(
             if !app.out.is_json() && last.as_ref().is_some_and(|it| it.number != report.number) {
                 print(&format!("{}\n", describe(&report)))?;
             }
+            let obstacle = obstacle(&report, node, votes).map(|(why, _)| why);
             last = Some(report);
             if is_done {
                 return Ok(());
             }
+            if obstacle.is_some() && obstacle != told && !app.out.is_json() {
+                print(&format!("waits: {}\n", obstacle.as_deref().unwrap_or_default()))?;
+            }
+            told = obstacle;
             sleep(INTERVAL).await;
         }
     };
@@ -216,24 +225,31 @@ fn describe(report: &VoterReport) -> String {
     one_line(&format!("the voters are {} (set {})", voters.join(", "), report.number))
 }
 
+/// Says what keeps the voters from changing, and what to do.
+fn obstacle(report: &VoterReport, node: NodeId, votes: bool) -> Option<(String, &'static str)> {
+    let (voters, up) = report.reachable();
+    let row = report.nodes.iter().find(|row| row.id == node);
+    match row.filter(|row| votes && row.state != NodeStatus::Up) {
+        _ if !report.waits_for.is_empty() => {
+            Some((format!("the choice of voters waits for {}", one_line(&report.waits_for)), ""))
+        }
+        _ if up * 2 <= voters => Some((
+            format!("{up} of {voters} voters reachable, which cannot decide"),
+            "start the others, or see 'vc voters force --help'",
+        )),
+        Some(row) => Some((format!("{} is down", one_line(&row.name)), WISH_STAYS)),
+        None => None,
+    }
+}
+
 /// Says why the voters have not changed in time.
 fn timed_out(report: Option<&VoterReport>, node: NodeId, votes: bool, limit: Duration) -> Error {
     let limit = short_duration(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
     let row = report.and_then(|it| it.nodes.iter().find(|row| row.id == node));
     let name = row.map_or_else(|| node.short(), |row| one_line(&row.name));
-    let (voters, up) = report.map_or((0, 0), VoterReport::reachable);
-    let waits_for = report.map_or("", |it| it.waits_for.as_str());
-    let (why, hint) = match row {
-        _ if !waits_for.is_empty() => (format!("the choice of voters waits for {waits_for}"), ""),
-        _ if up * 2 <= voters => (
-            format!("{up} of {voters} voters reachable, which cannot decide"),
-            "start the others, or see 'vc voters force --help'",
-        ),
-        Some(row) if votes && row.state != NodeStatus::Up => {
-            (format!("{name} is down"), "the wish stays until 'vc voters auto'")
-        }
-        _ => ("the voters have not decided".to_owned(), "the wish stays until 'vc voters auto'"),
-    };
+    let obstacle = report.and_then(|it| obstacle(it, node, votes));
+    let undecided = || ("the voters have not decided".to_owned(), WISH_STAYS);
+    let (why, hint) = obstacle.unwrap_or_else(undecided);
     let what = if votes { "no voter yet" } else { "still a voter" };
     let message = format!("{name} is {what} after {limit}: {why}");
     Error::Failed(ApiError::new(ErrorCode::DeadlineExceeded, message).with_hint(hint))

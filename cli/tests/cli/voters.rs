@@ -124,7 +124,8 @@ fn a_change_that_does_not_come_says_why() {
         "error: attic is no voter yet after 1s: 0 of 1 voters reachable, which cannot decide; start the others, or see 'vc voters \
          force --help'\n"
     );
-    assert_eq!(out.code, Some(1));
+    let lines = "attic is to be a voter\nwaits: 0 of 1 voters reachable, which cannot decide\n";
+    assert_eq!((out.code, out.stdout.as_str()), (Some(1), lines));
 }
 
 #[test]

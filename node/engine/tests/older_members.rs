@@ -1,4 +1,5 @@
-//! Two nodes of which one does not know leases: services that write a volume run as before, and go on when it is upgraded.
+//! Two nodes of which one does not know leases: services that write a volume run as before, and go on when it is upgraded; and it
+//! places nothing on a witness.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -38,13 +39,19 @@ fn id(index: usize) -> NodeId {
 }
 
 /// Returns the engine of a node on this store; the first one's key is the cluster's.
-fn engine(index: usize, knows: KnownVersions, store: &Durable, now: Millis) -> Engine {
+fn engine(
+    index: usize,
+    knows: KnownVersions,
+    witness: bool,
+    store: &Durable,
+    now: Millis,
+) -> Engine {
     let issue = |index| issue_certificate(&key(0), id(index), NodeRole::Server, 0).expect("signed");
     let config = Config {
         key: key(index),
         id: id(index),
         cluster: ClusterId::of(&key(0).public()).expect("ed25519"),
-        info: NodeInfo::for_tests(&format!("n{}", index + 1)),
+        info: NodeInfo { witness, ..NodeInfo::for_tests(&format!("n{}", index + 1)) },
         nonce: now + 1,
         timing: Timing::default(),
         history: HISTORY,
@@ -67,9 +74,11 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(knows: [KnownVersions; 2]) -> Self {
+    /// `witness`: whether the second node is one.
+    fn start(knows: [KnownVersions; 2], witness: bool) -> Self {
         let stores = [Durable::default(), Durable::default()];
-        let engines = [0, 1].map(|index| engine(index, knows[index], &stores[index], 0));
+        let engines = [0, 1]
+            .map(|index| engine(index, knows[index], witness && index == 1, &stores[index], 0));
         let mut pair = Self { engines, stores, told: Vec::new(), answers: Vec::new(), now: 0 };
         for index in [0, 1] {
             pair.input(index, Input::Runtime(RuntimeEvent::Listed(Vec::new())));
@@ -88,7 +97,7 @@ impl Pair {
     /// Starts the process of a node again, which runs no instances.
     fn restart(&mut self, index: usize, knows: KnownVersions) {
         self.input(1 - index, Input::Disconnected(id(index)));
-        self.engines[index] = engine(index, knows, &self.stores[index], self.now);
+        self.engines[index] = engine(index, knows, false, &self.stores[index], self.now);
         self.input(index, Input::Runtime(RuntimeEvent::Listed(Vec::new())));
         self.connect();
     }
@@ -177,6 +186,10 @@ impl Pair {
 
     /// Deploys a service that writes a volume, on the first node.
     fn deploy(&mut self, image: &str) {
+        self.deploy_on("n1", image);
+    }
+
+    fn deploy_on(&mut self, node: &str, image: &str) {
         let mount = Mount::Volume {
             name: "data".parse().expect("a name"),
             target: "/data".to_owned(),
@@ -187,9 +200,9 @@ impl Pair {
             mounts: vec![mount],
             ..ContainerSpec::default()
         };
-        let on_first =
-            Constraint { attribute: Attribute::Name, equal: true, value: "n1".to_owned() };
-        let spec = ServiceSpec { container, constraints: vec![on_first], ..ServiceSpec::default() };
+        let on_node =
+            Constraint { attribute: Attribute::Name, equal: true, value: node.to_owned() };
+        let spec = ServiceSpec { container, constraints: vec![on_node], ..ServiceSpec::default() };
         let service = "shop/db".parse().expect("a service");
         let deployments = vec![Deployment { service, replicas: None, spec: spec.into() }];
         let deploy = Mutation::Deploy { deployments, files: BTreeMap::new(), projects: None };
@@ -208,7 +221,7 @@ impl Pair {
 
 #[test]
 fn a_service_with_a_volume_runs_without_leases_while_a_member_does_not_know_them() {
-    let mut pair = Pair::start([KnownVersions::default(), older()]);
+    let mut pair = Pair::start([KnownVersions::default(), older()], false);
     pair.deploy("db:1");
     assert_eq!(pair.told(), [(0, "starts", None)], "without an epoch");
     assert_eq!(pair.states(), [InstanceState::Running]);
@@ -238,4 +251,31 @@ fn a_service_with_a_volume_runs_without_leases_while_a_member_does_not_know_them
     let starts: Vec<_> = told.iter().filter(|(_, what, _)| *what == "starts").collect();
     assert!(matches!(starts[..], [(0, _, Some(_))]), "{told:?}");
     assert_eq!(pair.states(), [InstanceState::Running]);
+}
+
+#[test]
+fn a_member_that_does_not_know_witnesses_places_nothing_on_one() {
+    let mut pair = Pair::start([older(), KnownVersions::default()], true);
+    pair.deploy_on("n2", "db:1");
+    assert_eq!(pair.told(), []);
+    for engine in &pair.engines {
+        let rows = report::instances(&engine.view());
+        let reason = "n2: has no working runtime: it is a witness, which runs nothing";
+        assert!(rows[0].reason.contains(reason), "{rows:?}");
+    }
+    pair.deploy("db:1");
+    assert_eq!(pair.told(), [(0, "starts", None)]);
+    let rows = report::nodes(&pair.engines[1].view(), &BTreeMap::new());
+    let rows: Vec<_> = rows.iter().map(|row| (row.role.as_str(), row.problem.as_str())).collect();
+    assert_eq!(rows, [("server", ""), ("witness", "")]);
+    // When all know leases, it votes.
+    pair.restart(0, KnownVersions::default());
+    pair.wait(30_000);
+    assert_eq!(voters::report(&pair.engines[1].view()).reachable(), (1, 1));
+    for node in ["n1", "n2"] {
+        let wished = Mutation::SetVoter { node: node.to_owned(), votes: Some(true) };
+        pair.mutate(wished).expect("a server");
+    }
+    pair.wait(30_000);
+    assert_eq!(voters::report(&pair.engines[0].view()).reachable(), (2, 2));
 }
