@@ -123,13 +123,16 @@ fn fail(shared: &Shared, failure: &Failure) {
 /// Connects to a watchdog that runs already.
 async fn connect(config: &Config) -> Option<Connection> {
     match socket::connect(&config.dir) {
-        Ok(Some(stream)) => match Connection::new(stream).await {
-            Ok(connection) => Some(connection),
-            Err(failure) => {
-                tracing::debug!(%failure, "cannot use the watchdog that runs");
-                None
+        Ok(Some(stream)) => {
+            let peer = rustix::net::sockopt::socket_peercred(&stream).map(|it| it.pid);
+            match Connection::new(stream, peer.ok(), ANSWER_TIMEOUT).await {
+                Ok(connection) => Some(connection),
+                Err(failure) => {
+                    tracing::warn!(%failure, "cannot use the watchdog that runs: its deadlines are lost");
+                    None
+                }
             }
-        },
+        }
         Ok(None) => None,
         Err(error) => {
             tracing::warn!(%error, "cannot connect to the watchdog");
@@ -144,12 +147,13 @@ async fn start(config: &Config) -> Result<Connection, Failure> {
     let mut command = (config.command)();
     command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
     let mut child = tokio::process::Command::from(command).spawn().map_err(Failure::Start)?;
+    let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
     tokio::spawn(async move {
         if let Ok(status) = child.wait().await {
             tracing::debug!(%status, "a watchdog has ended");
         }
     });
-    Connection::new(ours).await
+    Connection::new(ours, pid, START_TIMEOUT).await
 }
 
 /// Starts a watchdog of this version in place of one of another version, which ends when the new one holds its state.
@@ -239,20 +243,23 @@ fn log(reply: Reply) {
 }
 
 impl Connection {
-    async fn new(stream: StdStream) -> Result<Self, Failure> {
+    /// Waits for the first message of a process. One that does not send it in time is killed: it would wake up with its deadlines.
+    async fn new(stream: StdStream, pid: Option<Pid>, wait: Duration) -> Result<Self, Failure> {
+        let process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         stream.set_nonblocking(true).map_err(Failure::Start)?;
         let stream = UnixStream::from_std(stream).map_err(Failure::Start)?;
         let hello = Hello::default();
-        let mut this = Self { stream, received: Vec::new(), process: None, hello };
-        match timeout(START_TIMEOUT, this.receive()).await {
+        let mut this = Self { stream, received: Vec::new(), process, hello };
+        match timeout(wait, this.receive()).await {
             Ok(Ok(Reply::Hello(hello))) => this.hello = hello,
             Ok(Ok(other)) => return Err(Failure::Malformed(format!("{other:?}"))),
             Ok(Err(Failure::Ended)) => return Err(Failure::NoHello),
             Ok(Err(failure)) => return Err(failure),
-            Err(_) => return Err(Failure::Timeout),
+            Err(_) => {
+                this.kill();
+                return Err(Failure::Timeout);
+            }
         }
-        let pid = Pid::from_raw(this.hello.pid);
-        this.process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         Ok(this)
     }
 

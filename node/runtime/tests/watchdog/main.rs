@@ -127,15 +127,30 @@ fn a_watchdog_that_is_killed_is_replaced_and_told_everything() {
 fn a_watchdog_that_hangs_is_replaced_and_told_everything() {
     let (dir, mut db) = (dir(), Instance::start());
     let mut node = Node::start(dir.path(), "1");
-    node.deadlines(&[(DB, LATE)]);
+    node.renews(DB, 2 * SOON);
     node.holds(DB, &db);
     let first = pidfd(watchdogs(dir.path())[0]);
     first.signal(Signal::STOP);
-    node.deadlines(&[(DB, 2 * SOON)]);
     first.ended();
     node.reports("problem it does not answer");
     node.reports("no problem");
     node.kill_group();
+    assert_eq!(db.ended(), Signal::KILL);
+}
+
+#[test]
+fn a_watchdog_that_hangs_since_before_its_node_started_is_replaced() {
+    let (dir, mut db) = (dir(), Instance::start());
+    let mut node = Node::start(dir.path(), "1");
+    node.deadlines(&[(DB, LATE)]);
+    node.holds(DB, &db);
+    let first = pidfd(watchdogs(dir.path())[0]);
+    first.signal(Signal::STOP);
+    node.kill_group();
+    let mut node = Node::start(dir.path(), "1");
+    first.ended();
+    node.deadlines(&[(DB, SOON)]);
+    node.holds(DB, &db);
     assert_eq!(db.ended(), Signal::KILL);
 }
 
