@@ -189,6 +189,7 @@ impl Workload {
             let mut claim = local.claim(lamport);
             // One that runs need not say it.
             claim.prepared = !state.is_running() && local.is_ready(wanted);
+            claim.terminal = local.is_terminal(wanted);
             claims.insert(id, claim);
         }
         (actions, claims)

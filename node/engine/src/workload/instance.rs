@@ -155,6 +155,12 @@ impl Local {
         self.is_prepared() && wanted.waits_for.is_empty()
     }
 
+    /// Returns whether it has failed and will not run without a change from outside.
+    pub(super) fn is_terminal(&self, wanted: &Desired) -> bool {
+        let is_tried_again = self.missing.is_none() && self.retry_at.is_some();
+        self.shown.0 == InstanceState::Failed && !is_tried_again && wanted.lease.is_empty()
+    }
+
     /// Returns the epoch of the lease under which it was started.
     pub(super) fn epoch(&self) -> Option<Epoch> {
         self.epoch
@@ -615,8 +621,7 @@ impl Local {
             prepared: false,
             restarted_unhealthy: self.replaced.is_some(),
             epoch: self.epoch,
-            terminal: self.shown.0 == InstanceState::Failed
-                && (self.missing.is_some() || self.retry_at.is_none()),
+            terminal: false,
         }
     }
 }
