@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::Change;
 use vc_protocol::change::{Actor, Checkpoint, generation_of};
+use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::{Millis, NodeId};
 
 use crate::document::{Document, DocumentError, Edit, Entries, Key, Schema, Written, covers};
@@ -183,6 +184,9 @@ impl ClusterDocument {
             return Ok(());
         };
         previous.apply(changes)?;
+        if is_planted(PlantedBug::LateChangesLost) {
+            return Ok(());
+        }
         for change in changes.iter().filter(|change| !start.covers(change)) {
             self.late.extend(previous.keys(change));
         }

@@ -7,6 +7,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_protocol::change::{Actor, ChangeError, DocumentId, SignedChange, VersionVector};
+use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::token::{NodeRole, SigningKey, TokenError};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
@@ -265,7 +266,10 @@ impl Replica {
         let supports = |node| self.node_states.get(&node).and_then(|state| state.info.as_ref());
         let schemas = self.present_members();
         let schemas = schemas.map(|node| supports(node).map_or(1, |info| info.supports.schema));
-        let schema = schemas.min().unwrap_or(1);
+        let all: Vec<u32> = schemas.collect();
+        let newest = is_planted(PlantedBug::NewestSchema);
+        let schema = if newest { all.iter().max() } else { all.iter().min() };
+        let schema = schema.copied().unwrap_or(1);
         self.cluster.upgrade(schema)?;
         match self.nodes.get_mut(&self.id) {
             Some(own) => own.document.upgrade(schema),

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vc_placement::{ClaimView, Node, Plan, PlanInput, Rules, ServiceDemand, plan};
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::{Faults, NodeInfo};
+use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::spec::{Deployment, FailureAction, ServiceSpec};
 use vc_protocol::{InstanceId, Lamport, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
@@ -80,7 +81,10 @@ impl View {
         let left = left.collect();
         let up = liveness::up_nodes(&nodes);
         let infos = up.iter().filter_map(|node| nodes[node].info.as_ref());
-        let rules = knows.rules(infos.map(|info| info.supports.plan).min().unwrap_or(1));
+        let plans: Vec<u32> = infos.map(|info| info.supports.plan).collect();
+        let newest = is_planted(PlantedBug::NewestRules);
+        let version = if newest { plans.iter().max() } else { plans.iter().min() };
+        let rules = knows.rules(version.copied().unwrap_or(1));
         let updates = updates(&cluster, &nodes);
         let effective: BTreeMap<&ServiceKey, &Stored<ServiceSpec>> = cluster
             .services
@@ -182,7 +186,8 @@ impl View {
             claims.chain(state.volumes.values().map(|volume| volume.lamport))
         });
         let seen = services.chain(moves).chain(tombstones).chain(of_nodes);
-        seen.max().unwrap_or(0).saturating_add(1)
+        let one = if is_planted(PlantedBug::SameLamport) { 0 } else { 1 };
+        seen.max().unwrap_or(0).saturating_add(one)
     }
 
     /// Returns the claims on a slot by nodes that are up.

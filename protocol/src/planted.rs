@@ -32,6 +32,26 @@ macro_rules! planted_bugs {
 
 planted_bugs! {
     AnswerBeforeWrite = "answer-before-write", "A command is answered before its change is written to disk.";
+    SameIncarnation = "same-incarnation", "A node that starts again keeps its incarnation.";
+    ForgetAccusations = "forget-accusations", "A node that starts again takes back its accusations.";
+    ForgetResults = "forget-results", "A node that starts again forgets how updates ended.";
+    NoStartupHold = "no-startup-hold", "A node that starts does not wait for the documents of the others.";
+    EarlyHeartbeat = "early-heartbeat", "A node sends heartbeats before it has written its document anew.";
+    ReuseActor = "reuse-actor", "A node goes on with its actor without asking the others for later changes of it.";
+    OneGeneration = "one-generation", "A node document never starts a new generation while its node runs.";
+    HastyCheckpoint = "hasty-checkpoint", "A checkpoint does not wait for all members.";
+    NoCheckpoint = "no-checkpoint", "The cluster document never starts a new generation.";
+    NoRefutation = "no-refutation", "A node does not refute accusations.";
+    StaleClaims = "stale-claims", "A node that starts again claims what no longer runs.";
+    Chatter = "chatter", "Nodes with equal documents exchange version vectors all the time.";
+    NoReplay = "no-replay", "A node does not send what a peer lacks.";
+    RepeatedGeneration = "repeated-generation", "A node that was set back may repeat a generation of its document.";
+    LateChangesLost = "late-changes-lost", "What was written in a generation after its checkpoint is ignored.";
+    NewestSchema = "newest-schema", "The newest schema that some member knows is used.";
+    NewestRules = "newest-rules", "The newest rules of placement that some node knows are used.";
+    SameLamport = "same-lamport", "A new revision may have the number of an earlier one.";
+    PortsTwice = "ports-twice", "Two instances on one node may be assigned the same host port.";
+    CpuOvercommitted = "cpu-overcommitted", "The CPU of a node may be reserved twice.";
 }
 
 /// There is no planted bug of this name.

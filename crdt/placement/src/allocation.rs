@@ -1,6 +1,7 @@
 //! What each node has given away while a plan is made: all reservations for feasibility, and those of earlier services
 //! for the score.
 
+use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::{NodeId, Resources};
 
 use crate::input::{Node, PlanInput};
@@ -74,11 +75,16 @@ impl<'a> NodeAllocation<'a> {
     pub(crate) fn fits(&self, service: &Service<'_>, count: u64) -> bool {
         let (ask, free) = (service.reservation(), self.free());
         let within = |ask: u64, free: u64| ask.checked_mul(count).is_some_and(|all| all <= free);
-        within(ask.cpu_millis, free.cpu_millis) && within(ask.memory_bytes, free.memory_bytes)
+        let fits_cpu = is_planted(PlantedBug::CpuOvercommitted);
+        (fits_cpu || within(ask.cpu_millis, free.cpu_millis))
+            && within(ask.memory_bytes, free.memory_bytes)
     }
 
     /// Reserves the host ports of a slot.
     pub(crate) fn reserve_ports(&mut self, service: &Service<'a>, replica: u32) {
+        if is_planted(PlantedBug::PortsTwice) {
+            return;
+        }
         self.ports.reserve(service.ports(), (service.key, replica));
     }
 

@@ -8,6 +8,8 @@ use vc_protocol::change::{
 };
 
 use super::{NodeDocument, Replica};
+use vc_protocol::planted::{PlantedBug, is_planted};
+
 use crate::document::{Document, DocumentError, Edit, Written};
 use crate::progress::last;
 use crate::state::{ClusterState, Maps as _, NodeState};
@@ -87,6 +89,7 @@ impl Replica {
         nonce: u64,
     ) -> Result<Option<SignedChange>, DocumentError> {
         let last = self.nodes.get(&self.id).map_or(0, |own| own.generation);
+        let nonce = if is_planted(PlantedBug::RepeatedGeneration) { 0 } else { nonce };
         let generation = next_generation(last, nonce);
         let mut edits = NodeState::default().edits(state);
         if let Some(old) = self.nodes.get(&self.id) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_protocol::change::{Batch, VersionVector};
 use vc_protocol::gossip::{Gossip, SyncMessage};
+use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::wire::{MAX_GOSSIP, encode};
 use vc_protocol::{Millis, NodeId};
 
@@ -108,7 +109,7 @@ impl AntiEntropy {
         ours: &VersionVector,
         now: Millis,
     ) -> Comparison {
-        let is_current = self.fingerprint(ours) == theirs;
+        let is_current = self.fingerprint(ours) == theirs && !is_planted(PlantedBug::Chatter);
         let summary = if is_current { None } else { self.send_due_summary(peer, ours, now) };
         Comparison { is_current, outputs: summary.into_iter().collect() }
     }
@@ -131,7 +132,7 @@ impl AntiEntropy {
         }
         let runs = ours.missing_in(theirs);
         let mut outputs = Vec::new();
-        if !runs.is_empty() {
+        if !runs.is_empty() && !is_planted(PlantedBug::NoReplay) {
             outputs.push(Output::Replay(peer, runs));
         }
         if !behind.is_empty() {

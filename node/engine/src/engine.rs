@@ -12,6 +12,7 @@ use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
 use vc_protocol::lease::{LEASE_MS, VoterSet};
 use vc_protocol::node::{Faults, Holds, NodeInfo};
+use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::{ClusterId, Millis, NodeId};
 
 use crate::accusation::{accuse_silent_nodes, refute_accusations};
@@ -78,7 +79,9 @@ impl Engine {
         }
         let before = replica.nodes().get(&id).cloned().unwrap_or_default();
         let own = NodeState {
-            incarnation: before.incarnation.saturating_add(1),
+            incarnation: before
+                .incarnation
+                .saturating_add(if is_planted(PlantedBug::SameIncarnation) { 0 } else { 1 }),
             uptime: 0,
             info: Some(NodeInfo { supports: knows.supports(), ..info }),
             runtime_error: None,
@@ -87,10 +90,18 @@ impl Engine {
             orphans: BTreeMap::new(),
             claims: before.claims.clone(),
             // Accusations stay until the accused node refutes them, or its old claims would count again.
-            unreachable: before.unreachable,
+            unreachable: if is_planted(PlantedBug::ForgetAccusations) {
+                BTreeMap::new()
+            } else {
+                before.unreachable
+            },
             observed: BTreeSet::new(),
             volumes: before.volumes,
-            update_results: before.update_results,
+            update_results: if is_planted(PlantedBug::ForgetResults) {
+                BTreeMap::new()
+            } else {
+                before.update_results
+            },
             ports: BTreeMap::new(),
             restarting: None,
         };
@@ -105,7 +116,7 @@ impl Engine {
             trail.load(&accepted, &view);
             trail
         });
-        let alone = replica.members().count() <= 1;
+        let alone = replica.members().count() <= 1 || is_planted(PlantedBug::NoStartupHold);
         let guard = Guard::new(id, durable.votes, &own, &view, deadlines, now);
         Ok(Self {
             cluster,
@@ -262,7 +273,7 @@ impl Engine {
     /// Sends a heartbeat, once this node's document is that of this run: others would count the node as up, and its claims
     /// from before the start with it.
     fn send_heartbeat(&mut self) {
-        if !self.renewed {
+        if !self.renewed && !is_planted(PlantedBug::EarlyHeartbeat) {
             return;
         }
         let id = self.replica.id();
@@ -491,7 +502,7 @@ impl Engine {
     ) -> Result<Option<SignedChange>, DocumentError> {
         let id = self.replica.id();
         let confirms = |member| member == id || self.anti_entropy.is_confirmed(member);
-        let may_reuse = self.replica.members().all(confirms);
+        let may_reuse = self.replica.members().all(confirms) || is_planted(PlantedBug::ReuseActor);
         self.replica.write_cluster(wanted, by, self.wall, may_reuse, self.nonce)
     }
 
@@ -560,7 +571,8 @@ impl Engine {
         if !self.may_write_own_document() {
             return Ok(None);
         }
-        if self.renewed && self.replica.own_change_count() < self.history {
+        let is_short = self.replica.own_change_count() < self.history;
+        if self.renewed && (is_short || is_planted(PlantedBug::OneGeneration)) {
             return self.replica.write_node(&self.own, self.wall);
         }
         let node = self.replica.id();
@@ -580,7 +592,8 @@ impl Engine {
         let id = self.replica.id();
         if !self.replica.is_checkpoint_due(self.history)
             || self.replica.checkpoint_author() != Some(id)
-            || !self.all_agree()
+            || !(self.all_agree() || is_planted(PlantedBug::HastyCheckpoint) && self.renewed)
+            || is_planted(PlantedBug::NoCheckpoint)
         {
             return;
         }
@@ -617,6 +630,10 @@ impl Engine {
             self.publish(change, now);
             changes
         });
+        if is_planted(PlantedBug::AnswerBeforeWrite) {
+            self.outputs.insert(0, Output::Answer(request, answer));
+            return;
+        }
         self.outputs.push(Output::Answer(request, answer));
     }
 

@@ -38,10 +38,15 @@ pub fn check(world: &World) -> Check {
             let draining = view.cluster.drained.contains_key(&world.nodes[index].id);
             let stranded =
                 || view.plan.unplaced.contains_key(&id.slot) || waits_for_unplaced(&view, &id.slot);
-            // An update whose new instances wait forever keeps the old ones, where the slot is.
+            // An update whose new instances wait forever keeps the old ones, one for each slot, also where the slot moves.
             let updating = || {
-                let on = view.plan.placements.get(&id.slot).map(|it| world.node_of(it.node));
-                on == Some(index) && waits_for_unplaced(&view, &id.slot)
+                let others = world.acting().into_iter().filter(|&other| other != index);
+                let runs = |other: usize| {
+                    let containers = &world.nodes[other].runtime.containers;
+                    containers.iter().any(|(it, container)| it.slot == id.slot && container.runs())
+                };
+                let is_placed = view.plan.placements.contains_key(&id.slot);
+                is_placed && waits_for_unplaced(&view, &id.slot) && !others.into_iter().any(runs)
             };
             if planned.get(id) != Some(&index) && !(draining && stranded()) && !updating() {
                 return Err(Violation(format!(
