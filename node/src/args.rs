@@ -17,6 +17,7 @@ Examples:
   vc-node init --label disk=ssd                      create a cluster with this node
   vc token create --node > join.token                create a join token, on a member
   vc-node join --token-file join.token --name attic  join that cluster with another node
+  vc-node join --token-file join.token --role witness    only vote: the third beside two servers
   vc-node run                                        start again after a restart, with the same settings
   vc-node run --data-dir ./n1                        with the settings that are remembered in ./n1"
 )]

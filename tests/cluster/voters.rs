@@ -131,6 +131,34 @@ fn of_two_servers_one_votes_and_the_voter_that_leaves_hands_its_vote_over() {
 }
 
 #[test]
+fn the_only_voter_that_is_gone_for_good_is_replaced_by_force() {
+    let mut cluster = Cluster::of(2);
+    let gone = until_voters(&cluster, 0, 1).remove(0);
+    let (voter, other) = (place(&cluster, &gone), 1 - place(&cluster, &gone));
+    cluster.deploy(0, &exclusive(""));
+    // The tokens that the voter has issued end with its membership.
+    let token = cluster.nodes[other].new_admin_token();
+    let json = |cluster: &Cluster, what: &str| {
+        cluster.vc_as(&token, other, &["--output", "json", what]).json()
+    };
+    cluster.nodes[voter].cut_power();
+    until("the problem is listed", DEADLINE, || {
+        let problems = json(&cluster, "status")["problems"].to_string();
+        if problems.contains("0 of 1 voters reachable") { Ok(()) } else { Err(problems) }
+    });
+    let out = cluster.vc_as(&token, other, &["leave", &gone, "--force"]);
+    assert!(out.err.contains("until 'vc voters force' names others"), "{}", out.err);
+    out.done();
+    let last = cluster.nodes[other].name.clone();
+    cluster.vc_as(&token, other, &["voters", "force", &last]).done();
+    until("the service runs", DEADLINE, || {
+        let rows = json(&cluster, "ps");
+        running(rows.as_array().expect("rows"), "shop/db", 1)
+    });
+    assert_eq!(json(&cluster, "status")["problems"], Value::Array(Vec::new()));
+}
+
+#[test]
 fn a_dead_voter_that_is_removed_by_force_is_replaced() {
     let mut cluster = Cluster::of(3);
     until_voters(&cluster, 0, 3);

@@ -300,7 +300,9 @@ fn effect(
         ("voters", Some(entry)) => {
             let text = match (key.parse().ok()?, read(entry)?) {
                 (VoterKey::Set(number), VoterEntry::Set(set)) => {
-                    let names: Vec<String> = set.voters.iter().map(|it| view.name(*it)).collect();
+                    let mut names: Vec<String> =
+                        set.voters.iter().map(|it| view.name(*it)).collect();
+                    names.sort_unstable();
                     let how = if set.forced { "forced" } else { "changed" };
                     format!("{how} the voters to {} (set {number})", names.join(", "))
                 }

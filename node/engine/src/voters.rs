@@ -79,9 +79,10 @@ fn waits_for(view: &View) -> Option<String> {
     })
 }
 
-/// Returns names in one line, the first few.
+/// Returns names in one line, sorted, the first few.
 fn named(names: impl Iterator<Item = String>) -> String {
-    let names: Vec<String> = names.collect();
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
     match names.len().checked_sub(MAX_NAMED) {
         None | Some(0) => names.join(", "),
         Some(more) => format!("{} and {more} more", names[..MAX_NAMED].join(", ")),

@@ -71,7 +71,8 @@ pub(super) fn force(
             state.voters.remove(&VoterKey::Wish(*node));
         }
     }
-    let voters: Vec<NodeId> = set.voters.iter().copied().collect();
+    let mut voters: Vec<NodeId> = set.voters.iter().copied().collect();
+    voters.sort_by_cached_key(|&node| view.name(node));
     let names = voters.iter().map(|&node| view.name(node)).collect();
     state.set_voters(set);
     Ok(Change::VotersForced { number, voters, names })
