@@ -46,7 +46,10 @@ impl Exploration {
         let (next, totals) = (AtomicU64::new(0), Mutex::new(Totals::default()));
         let has_failed = || locked(&totals).failed.len() >= self.failures;
         let is_over = || {
-            let is_missing = self.wants_marks && !missing(&locked(&totals).marks).is_empty();
+            let is_missing = self.wants_marks && {
+                let totals = locked(&totals);
+                !missing(&totals.marks, totals.runs).is_empty()
+            };
             started.elapsed() > if is_missing { 3 * self.time } else { self.time }
         };
         let work = || {

@@ -140,7 +140,7 @@ fn many(arguments: &Arguments) -> bool {
     });
     let Totals { marks, failed, .. } = &totals;
     let mut is_successful = failed.is_empty();
-    let missing = missing(marks);
+    let missing = missing(marks, totals.runs);
     say(&rates(&totals, started.elapsed()));
     for (settings, failure) in failed.iter() {
         if arguments.no_shrink {
@@ -179,8 +179,11 @@ fn plant_all(arguments: &Arguments) -> bool {
     let mut is_successful = true;
     for (bug, limit) in vc_simulation::planted_bugs() {
         let mut exploration = exploration(arguments);
-        exploration.settings =
-            Settings { plant: Some(bug), ..Settings::seed(arguments.from.unwrap_or(0)) };
+        exploration.settings = Settings {
+            seed: arguments.from.unwrap_or(0),
+            plant: Some(bug),
+            ..arguments.settings.clone()
+        };
         (exploration.seeds, exploration.failures) = (limit.min(arguments.seeds), 1);
         exploration.wants_marks = false;
         let started = Instant::now();

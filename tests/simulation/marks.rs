@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 macro_rules! marks {
-    ($($variant:ident = $name:literal;)*) => {
+    ($($variant:ident = $name:literal, $within:literal;)*) => {
         /// A state that some run has to reach.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Mark {
@@ -22,46 +22,53 @@ macro_rules! marks {
                     $(Self::$variant => $name,)*
                 }
             }
+
+            /// Returns the number of runs within which some run has to reach it.
+            fn within(self) -> u64 {
+                match self {
+                    $(Self::$variant => $within,)*
+                }
+            }
         }
     };
 }
 
 marks! {
-    ClaimsMet = "two running claims on one slot met after a heal";
-    UpdateFailed = "an update failed";
-    RolledBack = "a failed update was rolled back";
-    RollbackOnBothSides = "nodes on both sides of a partition rolled an update back";
-    ResultsDiffer = "one node said that an update failed, another that it is complete";
-    AccusationRefuted = "a node refuted an accusation";
-    GenerationUnderCut = "a node document got a new generation while links were cut";
-    Checkpoint = "the cluster document got a new generation";
-    CheckpointUnderChurn = "the cluster document got a new generation within 20 s of a join, a leave or a death";
-    RestartKept = "a node was back within its announced restart, and no other had it down";
-    RestartOverdue = "a node was not back within its announced restart";
-    RecoveredFromFailedWrite = "a node recovered from a failed write and wrote again";
-    RecoveredFromReadOnlyDisk = "a node wrote again after its disk was read-only";
-    WriteTorn = "a host died while it wrote, and a part was lost";
-    ConfirmedWriteLost = "a disk lost writes that it had confirmed";
-    SetBack = "a node found that its data directory was set back";
-    Refused = "a command was refused";
-    Unplaced = "a slot fitted on no node";
-    DrainedNode = "a drained node ran nothing";
-    NodeLeft = "a node left the cluster and stopped its instances";
-    LeftWhileAway = "a node was removed while it was down or cut off";
-    JoinedUnderFault = "a node joined while another was down or links were cut";
-    OlderMemberHolds = "a node held documents of a newer version";
-    VersionChanged = "a node came back with another version";
-    RuntimeOutage = "slots moved away from a node whose runtime did not answer";
-    ClockStoodStill = "a node was considered down because its clock stood still";
-    WallClockBack = "a wall clock was set back by more than ten minutes";
-    CoreServed = "a healthy core served while the rest of the cluster was broken";
-    CoreOfMinority = "a healthy core served that was the smaller part of the cluster";
-    ManyNodes = "a cluster had more than 12 nodes";
-    LeaseExpiredWhileHung = "a lease expired while the process that holds it was hung or down";
-    DeathReplaced = "the replicas of a dead host were started elsewhere";
+    ClaimsMet = "two running claims on one slot met after a heal", 150;
+    UpdateFailed = "an update failed", 150;
+    RolledBack = "a failed update was rolled back", 150;
+    RollbackOnBothSides = "nodes on both sides of a partition rolled an update back", 1000;
+    ResultsDiffer = "one node said that an update failed, another that it is complete", 1000;
+    AccusationRefuted = "a node refuted an accusation", 150;
+    GenerationUnderCut = "a node document got a new generation while links were cut", 1000;
+    Checkpoint = "the cluster document got a new generation", 150;
+    CheckpointUnderChurn = "the cluster document got a new generation within 20 s of a join, a leave or a death", 1000;
+    RestartKept = "a node was back within its announced restart, and no other had it down", 150;
+    RestartOverdue = "a node was not back within its announced restart", 1000;
+    RecoveredFromFailedWrite = "a node recovered from a failed write and wrote again", 1000;
+    RecoveredFromReadOnlyDisk = "a node wrote again after its disk was read-only", 1000;
+    WriteTorn = "a host died while it wrote, and a part was lost", 150;
+    ConfirmedWriteLost = "a disk lost writes that it had confirmed", 150;
+    SetBack = "a node found that its data directory was set back", 150;
+    Refused = "a command was refused", 150;
+    Unplaced = "a slot fitted on no node", 150;
+    DrainedNode = "a drained node ran nothing", 150;
+    NodeLeft = "a node left the cluster and stopped its instances", 1000;
+    LeftWhileAway = "a node was removed while it was down or cut off", 1000;
+    JoinedUnderFault = "a node joined while another was down or links were cut", 150;
+    OlderMemberHolds = "a node held documents of a newer version", 150;
+    VersionChanged = "a node came back with another version", 150;
+    RuntimeOutage = "slots moved away from a node whose runtime did not answer", 150;
+    ClockStoodStill = "a node was considered down because its clock stood still", 1000;
+    WallClockBack = "a wall clock was set back by more than ten minutes", 1000;
+    CoreServed = "a healthy core served while the rest of the cluster was broken", 150;
+    CoreOfMinority = "a healthy core served that was the smaller part of the cluster", 150;
+    ManyNodes = "a cluster had more than 12 nodes", 150;
+    DeathReplaced = "the replicas of a dead host were started elsewhere", 150;
 }
 
-/// Returns the marks that no run has reached.
-pub fn missing(reached: &BTreeSet<Mark>) -> Vec<Mark> {
-    Mark::ALL.iter().copied().filter(|mark| !reached.contains(mark)).collect()
+/// Returns the marks that none of so many runs has reached, and that some should have.
+pub fn missing(reached: &BTreeSet<Mark>, runs: u64) -> Vec<Mark> {
+    let all = Mark::ALL.iter().copied();
+    all.filter(|mark| runs >= mark.within() && !reached.contains(mark)).collect()
 }

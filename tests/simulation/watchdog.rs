@@ -7,7 +7,6 @@ use vc_engine::runtime::{InstanceId, Phase};
 use vc_protocol::Millis;
 
 use crate::history::Action;
-use crate::marks::Mark;
 use crate::world::{Event, World};
 
 impl World {
@@ -42,8 +41,6 @@ impl World {
                 container.phase = Some(Phase::Exited { code: 137, output: String::new() });
                 self.trace_node(index, &format!("the watchdog kills {id}"));
                 self.record(index, Action::Ended(id.clone()));
-                let is_hung = !self.is_awake(index);
-                self.mark_if(is_hung, Mark::LeaseExpiredWhileHung);
                 self.report(index, &id);
             }
         }
