@@ -35,7 +35,7 @@ pub use replica::{Loaded, NewGeneration, Replica};
 pub use state::{
     ClusterState, FileKey, ImageRecord, JoinKey, JoinRecord, MoveOrder, NodeState,
     ParseFileKeyError, ParseJoinKeyError, ParseRevocationKeyError, Revocation, RevocationKey,
-    SealedFile, ServiceRecord, TokenRecord, Tombstone, UpdateResult, VolumeRecord,
+    SealedFile, ServiceRecord, Silence, TokenRecord, Tombstone, UpdateResult, VolumeRecord,
 };
 pub use trust::{ParseTrustKeyError, Rotation, Trust, TrustEntry, TrustKey};
 pub use view::{UpdateStatus, View, claims_of_slot};

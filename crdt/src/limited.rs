@@ -86,6 +86,7 @@ fn node(state: &mut NodeState, projects: &BTreeSet<Name>) {
         update_results,
         ports: _,
         unreachable: _,
+        silent: _,
         observed: _,
         restarting: _,
     } = state;
@@ -145,6 +146,7 @@ mod tests {
                     address: String::new(),
                     restarts: 0,
                     lamport: 1,
+                    started: 0,
                     since: 1,
                     available: true,
                     prepared: false,

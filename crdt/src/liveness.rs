@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_placement::rendezvous;
-use vc_protocol::NodeId;
+use vc_protocol::{Millis, NodeId};
 
 use crate::state::NodeState;
 
@@ -44,24 +44,47 @@ pub fn is_accused(nodes: &BTreeMap<NodeId, NodeState>, of: NodeId) -> bool {
     nodes.keys().any(|&by| by != of && accuses(nodes, by, of))
 }
 
+/// Returns the observers that decide on a node: those that are not accused themselves and have observed the node or accuse it.
+fn electorate(
+    nodes: &BTreeMap<NodeId, NodeState>,
+    accused: &BTreeSet<NodeId>,
+    node: NodeId,
+) -> BTreeSet<NodeId> {
+    // An observer that has just started and has not observed the node yet has no vote.
+    let informed = |by: &NodeId| accuses(nodes, *by, node) || nodes[by].observed.contains(&node);
+    let informed: BTreeSet<NodeId> =
+        observers(node, nodes.keys()).into_iter().filter(informed).collect();
+    let electorate: BTreeSet<NodeId> = informed.difference(accused).copied().collect();
+    // After a partition healed, every node may be accused until it has answered: then all of them vote.
+    if electorate.is_empty() { informed } else { electorate }
+}
+
+/// Returns for how long a node that is down has been silent: the longest time that most of those report which decide that it is
+/// down. They report only the times that services ask for ([`NodeState::silent`]).
+pub fn silent_for(nodes: &BTreeMap<NodeId, NodeState>, node: NodeId) -> Millis {
+    let reported = |by: &NodeId| {
+        let silence = nodes[by].silent.get(&node);
+        let current = silence.filter(|it| it.incarnation >= nodes[&node].incarnation);
+        current.filter(|_| accuses(nodes, *by, node)).map_or(0, |it| it.ms)
+    };
+    let mut times: Vec<Millis> =
+        electorate(nodes, &accused(nodes), node).iter().map(reported).collect();
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    times.get(times.len() / 2).copied().unwrap_or(0)
+}
+
+fn accused(nodes: &BTreeMap<NodeId, NodeState>) -> BTreeSet<NodeId> {
+    nodes.keys().copied().filter(|&node| is_accused(nodes, node)).collect()
+}
+
 /// Returns the nodes that are up.
 pub fn up_nodes(nodes: &BTreeMap<NodeId, NodeState>) -> BTreeSet<NodeId> {
-    let accused: BTreeSet<NodeId> =
-        nodes.keys().copied().filter(|&node| is_accused(nodes, node)).collect();
+    let accused = accused(nodes);
     let is_up = |&node: &NodeId| {
         if !accused.contains(&node) {
             return true;
         }
-        // An observer that has just started and has not observed the node yet has no vote.
-        let informed =
-            |by: &NodeId| accuses(nodes, *by, node) || nodes[by].observed.contains(&node);
-        let informed: BTreeSet<NodeId> =
-            observers(node, nodes.keys()).into_iter().filter(informed).collect();
-        let mut electorate: BTreeSet<NodeId> = informed.difference(&accused).copied().collect();
-        // After a partition healed, every node may be accused until it has answered: then all of them vote.
-        if electorate.is_empty() {
-            electorate = informed;
-        }
+        let electorate = electorate(nodes, &accused, node);
         let against = electorate.iter().filter(|&&by| accuses(nodes, by, node)).count();
         against * 2 <= electorate.len()
     };
@@ -71,6 +94,7 @@ pub fn up_nodes(nodes: &BTreeMap<NodeId, NodeState>) -> BTreeSet<NodeId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Silence;
 
     fn ids(n: u8) -> Vec<NodeId> {
         let mut ids: Vec<NodeId> = (1..=n)
@@ -145,6 +169,44 @@ mod tests {
         assert!(!up_nodes(&nodes).contains(&ids[0]));
         nodes.get_mut(&ids[0]).expect("there").incarnation = 2;
         assert!(up_nodes(&nodes).contains(&ids[0]));
+    }
+
+    #[test]
+    fn a_node_is_silent_for_as_long_as_most_of_its_observers_say() {
+        let ids = ids(4);
+        let silent = |times: &[(usize, Millis)]| {
+            let mut nodes = cluster(&ids, &[(1, 0), (2, 0), (3, 0)]);
+            for &(by, ms) in times {
+                let silence = Silence { incarnation: 1, ms };
+                nodes.get_mut(&ids[by]).expect("there").silent.insert(ids[0], silence);
+            }
+            nodes
+        };
+        let of = |times: &[(usize, Millis)]| silent_for(&silent(times), ids[0]);
+        assert_eq!(of(&[]), 0);
+        assert_eq!(of(&[(1, 600)]), 0, "one of three");
+        assert_eq!(of(&[(1, 600), (2, 60)]), 60);
+        assert_eq!(of(&[(1, 600), (2, 60), (3, 600)]), 600);
+        let mut nodes = silent(&[(1, 600), (2, 600), (3, 600)]);
+        nodes.get_mut(&ids[0]).expect("there").incarnation = 2;
+        assert_eq!(silent_for(&nodes, ids[0]), 0, "it was heard of since");
+        let mut nodes = silent(&[(1, 600), (2, 600)]);
+        for by in [1, 2] {
+            nodes.get_mut(&ids[by]).expect("there").unreachable.clear();
+        }
+        assert_eq!(silent_for(&nodes, ids[0]), 0, "only accusers count");
+    }
+
+    #[test]
+    fn half_of_an_even_electorate_is_no_majority_for_a_time() {
+        let ids = ids(3);
+        let mut nodes = cluster(&ids, &[(1, 0), (2, 0)]);
+        let mut say = |by: usize| {
+            let silence = Silence { incarnation: 1, ms: 60 };
+            nodes.get_mut(&ids[by]).expect("there").silent.insert(ids[0], silence);
+            silent_for(&nodes, ids[0])
+        };
+        assert_eq!((say(1), say(2)), (0, 60));
     }
 
     #[test]

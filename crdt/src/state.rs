@@ -325,10 +325,22 @@ pub struct NodeState {
     pub ports: BTreeMap<String, String>,
     /// Accusations: nodes that it cannot reach, with the incarnation at that time.
     pub unreachable: BTreeMap<NodeId, u64>,
+    /// For how long those nodes have been silent that it accuses, as far as services ask for it.
+    pub silent: BTreeMap<NodeId, Silence>,
     /// Nodes that it has heard from since it started. It has no vote on others unless it accuses them.
     pub observed: BTreeSet<NodeId>,
     /// For how long it may be silent, in milliseconds, because it has announced a restart; `None` otherwise.
     pub restarting: Option<Millis>,
+}
+
+/// How long a node has been silent, as one observer knows it. Written only when a time has passed that a service asks for, so
+/// that the document of the observer stays as it is meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// The incarnation of the node that is accused.
+    pub incarnation: u64,
+    /// The longest of those times that has passed.
+    pub ms: Millis,
 }
 
 impl ClusterState {
@@ -432,6 +444,7 @@ impl NodeState {
             faults: reader.entry("self", "faults").unwrap_or_default(),
             orphans: reader.entry("self", "orphans").unwrap_or_default(),
             claims: reader.map("claims"),
+            silent: reader.entry("self", "silent").unwrap_or_default(),
             unreachable: reader.map("unreachable"),
             observed: reader.map::<_, bool>("observed").into_keys().collect(),
             volumes: reader.map("volumes"),
@@ -453,6 +466,7 @@ impl NodeState {
                 ("holds".to_owned(), (!state.holds.is_empty()).then(|| json(&state.holds))),
                 ("faults".to_owned(), (!state.faults.is_empty()).then(|| json(&state.faults))),
                 ("orphans".to_owned(), (!state.orphans.is_empty()).then(|| json(&state.orphans))),
+                ("silent".to_owned(), (!state.silent.is_empty()).then(|| json(&state.silent))),
                 ("restarting".to_owned(), state.restarting.as_ref().map(json)),
             ])
         };

@@ -93,7 +93,12 @@ impl View {
             .collect();
         let digests = effective.iter().map(|(&key, spec)| (key, spec.container_digest())).collect();
         let placeable = nodes.iter().filter_map(|(&id, state)| {
-            Some((id, node(id, state, &cluster, &up, &digests, rules)?))
+            let silent_ms = match rules.disconnect && !up.contains(&id) {
+                true => liveness::silent_for(&nodes, id),
+                false => 0,
+            };
+            let node = node(id, state, &cluster, &up, &digests, rules)?;
+            Some((id, Node { silent_ms, ..node }))
         });
         let services = cluster.services.iter().map(|(key, record)| {
             let demand = ServiceDemand {
@@ -309,6 +314,7 @@ fn node(
             digest: id.digest.clone(),
             running: claim.state.is_running(),
             lamport: claim.lamport,
+            started: if rules.disconnect { claim.started } else { 0 },
         };
         let strength = |it: &ClaimView| {
             (it.running, digests.get(&id.slot.service) == Some(&it.digest), Reverse(it.lamport))
@@ -327,6 +333,7 @@ fn node(
         labels: info.labels.clone(),
         capacity: info.capacity,
         up: up.contains(&id),
+        silent_ms: 0,
         draining: cluster.drained.get(&id).copied().unwrap_or(false),
         runtime_error: state.runtime_error.clone(),
         holds: state.holds.clone(),

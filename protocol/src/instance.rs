@@ -69,6 +69,9 @@ pub struct Claim {
     pub lamport: Lamport,
     /// Time at which it entered the state, by the node's clock; for display.
     pub since: Millis,
+    /// When the instance was started last; 0 unless the service asks for it (`reconcile: longest_running`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub started: Lamport,
     /// Whether it is available: healthy, or running for the `monitor` time of its
     /// [`UpdatePolicy`](crate::spec::UpdatePolicy). A rollout waits for it.
     #[serde(default)]
@@ -88,4 +91,9 @@ pub struct Claim {
     /// was looked for in vain for too long.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub terminal: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

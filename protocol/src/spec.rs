@@ -1,5 +1,6 @@
 //! Service specs, as a Compose file describes them.
 
+mod disconnect;
 mod mounts;
 mod policy;
 mod ports;
@@ -17,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::stored::Stored;
 use crate::{Millis, Name, Resources, ServiceKey};
 
+pub use disconnect::{DisconnectPolicy, Reconcile};
 pub use mounts::{FileContent, FileId, FileKind, FileMount, MAX_FILE_BYTES, Mount};
 pub use policy::{MAX_HOST_PATHS, PolicyError, ProjectPolicy};
 pub use ports::{
@@ -61,6 +63,9 @@ pub struct ServiceSpec {
     /// How a node is chosen among those with room. Rules of placement from version 2 on read it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub placement: PlacementPolicy,
+    /// What happens to the slots of nodes that are down or isolated.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub disconnect: DisconnectPolicy,
 }
 
 impl ServiceSpec {

@@ -6,3 +6,43 @@ pub type Millis = u64;
 /// A Lamport timestamp (Lamport 1978): one more than the highest that the node has seen in any document. It orders what
 /// depends on each other, whatever the clocks of the nodes say; of two that are equal neither has seen the other.
 pub type Lamport = u64;
+
+/// Returns a duration for people, in its two largest units: `40 s`, `10 min`, `1 h 30 min`, `1 s 500 ms`.
+pub fn in_words(duration: Millis) -> String {
+    const UNITS: [(Millis, &str); 5] =
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"), (1, "ms")];
+    let largest = UNITS.iter().position(|(unit, _)| duration >= *unit);
+    let Some(largest) = largest else { return "0 s".to_owned() };
+    let mut rest = duration;
+    let mut words = Vec::new();
+    for (unit, name) in UNITS.iter().skip(largest).take(2) {
+        if rest >= *unit {
+            words.push(format!("{} {name}", rest / unit));
+            rest %= unit;
+        }
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_words;
+
+    #[test]
+    fn durations_are_written_in_their_two_largest_units() {
+        let cases = [
+            (0, "0 s"),
+            (1, "1 ms"),
+            (1500, "1 s 500 ms"),
+            (40_000, "40 s"),
+            (90_500, "1 min 30 s"),
+            (600_000, "10 min"),
+            (5_400_000, "1 h 30 min"),
+            (3_605_000, "1 h"),
+            (180_000_000, "2 d 2 h"),
+        ];
+        for (duration, words) in cases {
+            assert_eq!(in_words(duration), words);
+        }
+    }
+}

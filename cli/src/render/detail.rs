@@ -17,7 +17,11 @@ pub(crate) fn inspect(detail: &ServiceDetail, style: Style) -> String {
         }
     };
     let by = one_line(&detail.deployed_by);
-    format!("{row}\n{instances}\nlast deployed by {by}; {before}\n{spec}\n")
+    let effect = match detail.row.on_partition_effect.as_str() {
+        "" => String::new(),
+        effect => format!("{}\n", one_line(effect)),
+    };
+    format!("{row}\n{instances}\n{effect}last deployed by {by}; {before}\n{spec}\n")
 }
 
 /// Escapes the control characters that JSON allows in strings (C1: U+009B begins terminal sequences as ESC [ does).

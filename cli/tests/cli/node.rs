@@ -276,6 +276,7 @@ pub fn node_row(n: u8, name: &str) -> NodeRow {
         problem: String::new(),
         draining: false,
         restarting: false,
+        down_since: 0,
         cpu_millis: 4000,
         memory_bytes: 8 << 30,
         cpu_reserved: 500,

@@ -31,6 +31,7 @@ fn service() -> ServiceRow {
         healthy: 2,
         has_healthcheck: true,
         on_partition: OnPartition::Available,
+        on_partition_effect: String::new(),
         updated: 7,
         revision: 7,
         ports: vec![],

@@ -6,16 +6,24 @@ use std::collections::BTreeMap;
 use vc_protocol::Slot;
 
 use crate::allocation::NodeAllocation;
-use crate::feasibility::{check_new, check_node, check_resources, check_volumes};
-use crate::input::{ClaimView, PlanInput};
+use crate::feasibility::{
+    Infeasible, check_new, check_node, check_resources, check_suited, check_volumes,
+};
+use crate::input::PlanInput;
 use crate::order::Service;
-use crate::rendezvous::rendezvous;
+use crate::ranking::{Contender, loss_reason, rank};
+use crate::rules::Rules;
 use crate::volumes::Volumes;
+
+/// What claims each slot: one map per service, by replica.
+type PerSlot<T> = Vec<BTreeMap<u32, Vec<T>>>;
 
 /// The result for all claims. Nodes are indexes into the allocations.
 pub(crate) struct Claims<'a> {
     /// The slots that keep a node, by replica; one map per service.
     pub(crate) kept: Vec<BTreeMap<u32, Kept>>,
+    /// The slots without a node that go nowhere, by replica, with the nodes that are down and keep them; one map per service.
+    pub(crate) waiting: PerSlot<usize>,
     /// The claims that have to be given up.
     pub(crate) lost: Vec<Lost<'a>>,
 }
@@ -37,13 +45,6 @@ pub(crate) struct Lost<'a> {
     pub(crate) reason: String,
 }
 
-/// A claim by a node that may run the slot.
-struct Contender<'a> {
-    slot: &'a Slot,
-    node: usize,
-    claim: &'a ClaimView,
-}
-
 /// Resolves all claims and reserves the resources of those that are kept.
 ///
 /// In the order of services and replicas, each slot keeps its node if it fits beside the claims kept before it. So a
@@ -51,16 +52,22 @@ struct Contender<'a> {
 /// claims also assign volumes that have no node yet. Move orders are applied at the end.
 pub(crate) fn resolve<'a>(
     input: &PlanInput,
+    rules: Rules,
     services: &[Service<'a>],
     allocations: &mut [NodeAllocation<'a>],
     volumes: &mut Volumes<'_>,
 ) -> Claims<'a> {
-    let mut claims = Claims { kept: vec![BTreeMap::new(); services.len()], lost: Vec::new() };
-    let mut contenders = contenders(services, allocations, volumes, &mut claims.lost);
+    let mut claims = Claims {
+        kept: vec![BTreeMap::new(); services.len()],
+        waiting: vec![BTreeMap::new(); services.len()],
+        lost: Vec::new(),
+    };
+    let (mut contenders, awaited) =
+        contenders(rules, services, allocations, volumes, &mut claims.lost);
     for (index, service) in services.iter().enumerate() {
         for (replica, mut of_slot) in std::mem::take(&mut contenders[index]) {
             if of_slot.len() > 1 {
-                rank(service, allocations, &mut of_slot);
+                rank(rules, service, services, allocations, &claims.kept[index], &mut of_slot);
                 rank_move_target_last(input, allocations, &mut of_slot);
             }
             let mut winner: Option<&Contender<'_>> = None;
@@ -70,7 +77,9 @@ pub(crate) fn resolve<'a>(
                 let fits = check_volumes(service, allocation, volumes)
                     .and_then(|()| check_resources(service, allocation));
                 let reason = match (winner, fits) {
-                    (Some(winner), _) => loss_reason(service, allocations, winner, contender),
+                    (Some(winner), _) => {
+                        loss_reason(rules, service, allocations, winner, contender)
+                    }
                     (None, Err(infeasible)) => infeasible.to_string(),
                     (None, Ok(())) => {
                         allocation.reserve(service);
@@ -85,8 +94,31 @@ pub(crate) fn resolve<'a>(
             }
         }
     }
+    await_nodes(services, allocations, awaited, &mut claims);
     apply_moves(input, services, allocations, volumes, &mut claims);
     claims
+}
+
+/// Leaves the slots that no node keeps to the nodes that are down and have them, one map of these per service.
+fn await_nodes<'a>(
+    services: &[Service<'a>],
+    allocations: &[NodeAllocation<'a>],
+    awaited: PerSlot<usize>,
+    claims: &mut Claims<'a>,
+) {
+    for (index, of_service) in awaited.into_iter().enumerate() {
+        for (replica, nodes) in of_service {
+            if !claims.kept[index].contains_key(&replica) {
+                claims.waiting[index].insert(replica, nodes);
+                continue;
+            }
+            let slot = Slot { service: services[index].key.clone(), replica };
+            claims.lost.extend(nodes.into_iter().filter_map(|node| {
+                let (slot, _) = allocations[node].node.claims.get_key_value(&slot)?;
+                Some(Lost { slot, node, reason: Infeasible::Down.to_string() })
+            }));
+        }
+    }
 }
 
 /// Applies the move orders: a kept claim goes to the target node if the slot fits there beside all other claims.
@@ -152,17 +184,24 @@ fn rank_move_target_last(
     }
 }
 
-/// Returns the contenders of each slot, by service and replica. Claims that cannot be kept go to `lost`.
+/// Returns the contenders of each slot, by service and replica, and in the same way the nodes that are down and keep their
+/// slots. Claims that cannot be kept go to `lost`.
 fn contenders<'a>(
+    rules: Rules,
     services: &[Service<'a>],
     allocations: &[NodeAllocation<'a>],
     volumes: &Volumes<'_>,
     lost: &mut Vec<Lost<'a>>,
-) -> Vec<BTreeMap<u32, Vec<Contender<'a>>>> {
+) -> (PerSlot<Contender<'a>>, PerSlot<usize>) {
     let indexes: BTreeMap<_, usize> =
         services.iter().enumerate().map(|(index, service)| (service.key, index)).collect();
-    let mut contenders: Vec<BTreeMap<u32, Vec<Contender<'a>>>> =
-        services.iter().map(|_| BTreeMap::new()).collect();
+    let mut contenders: PerSlot<Contender<'a>> = services.iter().map(|_| BTreeMap::new()).collect();
+    let mut awaited: PerSlot<usize> = vec![BTreeMap::new(); services.len()];
+    let keeps = |service: &Service<'_>, allocation: &NodeAllocation<'_>| {
+        rules.disconnect
+            && service.demand.spec.disconnect.keeps_slots(allocation.node.silent_ms)
+            && check_suited(service, allocation).is_ok()
+    };
     for (node, allocation) in allocations.iter().enumerate() {
         for (slot, claim) in &allocation.node.claims {
             // What a node holds and does not run, it does not start.
@@ -178,12 +217,17 @@ fn contenders<'a>(
                 Some(&index) => match check_volumes(&services[index], allocation, volumes)
                     .and_then(|()| check(&services[index], allocation))
                 {
+                    Err(Infeasible::Down) if keeps(&services[index], allocation) => {
+                        awaited[index].entry(slot.replica).or_default().push(node);
+                        continue;
+                    }
                     Err(infeasible) => infeasible.to_string(),
                     Ok(()) => {
                         contenders[index].entry(slot.replica).or_default().push(Contender {
                             slot,
                             node,
                             claim,
+                            rank: (0, 0),
                         });
                         continue;
                     }
@@ -192,43 +236,5 @@ fn contenders<'a>(
             lost.push(Lost { slot, node, reason });
         }
     }
-    contenders
-}
-
-/// Returns the strength of a claim: running, then running the current spec.
-fn strength(claim: &ClaimView, current: &str) -> (bool, bool) {
-    (claim.running, claim.digest == current)
-}
-
-/// Sorts the strongest claim first. Among equals the older claim wins, so that what ran before a partition outlives
-/// what one side started meanwhile; then rendezvous hashing of slot and node decides.
-fn rank(service: &Service<'_>, allocations: &[NodeAllocation<'_>], of_slot: &mut [Contender<'_>]) {
-    let current = service.demand.spec.container_digest();
-    of_slot.sort_by_cached_key(|contender| {
-        let id = &allocations[contender.node].id_text;
-        let weight = rendezvous(&[&contender.slot.to_string(), id]);
-        let age = std::cmp::Reverse(contender.claim.lamport);
-        std::cmp::Reverse((strength(contender.claim, &current), age, weight))
-    });
-}
-
-/// Returns why a claim lost to another.
-fn loss_reason(
-    service: &Service<'_>,
-    allocations: &[NodeAllocation<'_>],
-    winner: &Contender<'_>,
-    loser: &Contender<'_>,
-) -> String {
-    let name = &allocations[winner.node].node.name;
-    let current = service.demand.spec.container_digest();
-    let (won, lost) = (strength(winner.claim, &current), strength(loser.claim, &current));
-    if won.0 != lost.0 {
-        format!("also claims it, but only {name} is running it")
-    } else if won.1 != lost.1 {
-        format!("also claims it, but {name} has the current version")
-    } else if winner.claim.lamport != loser.claim.lamport {
-        format!("also claims it, but {name} has claimed it longer")
-    } else {
-        format!("also claims it, but {name} wins by rendezvous hash")
-    }
+    (contenders, awaited)
 }

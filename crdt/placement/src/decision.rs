@@ -12,7 +12,8 @@ pub struct Plan {
     pub input_digest: String,
     /// The node of each placed slot.
     pub placements: BTreeMap<Slot, Placement>,
-    /// The slots that no node can take, with one refusal per node, ordered by node id.
+    /// The slots that no node can take, with one refusal per node, ordered by node id. Those that wait for a node that is down
+    /// have the refusal of that node alone.
     pub unplaced: BTreeMap<Slot, Vec<Refusal>>,
     /// The difference between plan and claims, ordered by slot and source; empty when every node runs what it should.
     /// A node that is down cannot withdraw its claim: its move is dropped once the target has claimed the slot.

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::spec::{Attribute, Constraint, ContainerSpec, FileKind, Mount, Port, Settings};
-use vc_protocol::{NodeId, ServiceKey, VolumeKey};
+use vc_protocol::spec::{
+    Attribute, Constraint, ContainerSpec, DisconnectPolicy, FileKind, Mount, Port, Settings,
+};
+use vc_protocol::{NodeId, ServiceKey, VolumeKey, in_words};
 
 use crate::allocation::NodeAllocation;
 use crate::input::{Node, PlanInput};
@@ -27,6 +29,8 @@ pub(crate) enum Infeasible<'a> {
         service: &'a ServiceKey,
     },
     Down,
+    /// Down, and the slots that it has wait for it.
+    Awaited(&'a DisconnectPolicy),
     Draining,
     RuntimeUnavailable(&'a str),
     Held,
@@ -123,10 +127,18 @@ pub(crate) fn check_node<'a>(
     service: &Service<'a>,
     allocation: &'a NodeAllocation<'_>,
 ) -> Result<(), Infeasible<'a>> {
-    let (node, container) = (allocation.node, service.container());
-    if !node.up {
+    if !allocation.node.up {
         return Err(Infeasible::Down);
     }
+    check_suited(service, allocation)
+}
+
+/// Checks the same except for liveness.
+pub(crate) fn check_suited<'a>(
+    service: &Service<'a>,
+    allocation: &'a NodeAllocation<'_>,
+) -> Result<(), Infeasible<'a>> {
+    let (node, container) = (allocation.node, service.container());
     if node.draining {
         return Err(Infeasible::Draining);
     }
@@ -289,6 +301,13 @@ impl fmt::Display for Infeasible<'_> {
                 write!(f, "cannot run {service}, which shares a volume with this service")
             }
             Self::Down => f.write_str("is down"),
+            Self::Awaited(DisconnectPolicy { replace: false, .. }) => f.write_str(
+                "is down; goes nowhere else (replace: false): drain the node to move it",
+            ),
+            Self::Awaited(policy) => {
+                let time = in_words(policy.lost_after_ms);
+                write!(f, "is down; goes elsewhere after {time} (lost_after)")
+            }
             Self::Draining => f.write_str("is draining"),
             Self::RuntimeUnavailable(error) => write!(f, "has no working runtime: {error}"),
             Self::Faulty(fault) => write!(f, "cannot start it: {fault}"),

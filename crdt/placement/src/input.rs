@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vc_protocol::node::{Faults, Holds, RuntimeKind};
 use vc_protocol::spec::{self, ServiceSpec};
-use vc_protocol::{Lamport, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey};
+use vc_protocol::{Lamport, Millis, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey};
 
 /// Everything that [`plan`](crate::plan()) reads. Two nodes with the same documents have equal inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -47,6 +47,10 @@ pub struct Node {
     pub capacity: Resources,
     /// Whether it counts as up (see `vc_crdt::liveness`).
     pub up: bool,
+    /// For how long most of its observers have not heard of it, in milliseconds, in steps that the services ask for; 0 while it
+    /// is up, and under rules without [`disconnect`](crate::Rules::disconnect).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub silent_ms: Millis,
     /// Whether an operator drains it.
     pub draining: bool,
     /// Why the runtime does not answer; `None` if it does.
@@ -73,6 +77,15 @@ pub struct ClaimView {
     /// When the node claimed it.
     #[serde(default)]
     pub lamport: Lamport,
+    /// When the instance was started last; 0 if the service does not ask for it, and under rules without
+    /// [`disconnect`](crate::Rules::disconnect).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub started: Lamport,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A deployed service: what to run and how often.

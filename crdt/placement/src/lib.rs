@@ -32,6 +32,10 @@
 //! claims and does not run goes elsewhere. If every node that may run a service could not start it, that is ignored: the service
 //! itself is at fault, and its slots must not travel round the cluster. Since rules 3.
 //!
+//! **Nodes that are down** keep the slots of services that ask for it (`x-vc.lost_after`, `replace`): such a slot has no node, and
+//! its only refusal is that of the node that it waits for. For how long a node has been silent is part of the input. Which of
+//! several running claims is kept is the service's choice too (`reconcile`). Since rules 4.
+//!
 //! **Host ports** are reserved only where an instance binds them: those of services that publish on the nodes that run
 //! them (`x-vc.publish: node`), and all ports of the process runtime.
 //!
@@ -71,6 +75,7 @@ mod input;
 mod order;
 mod plan;
 mod ports;
+mod ranking;
 mod reasons;
 mod rebalance;
 mod rendezvous;

@@ -21,20 +21,21 @@ pub fn plan(input: &PlanInput, rules: Rules) -> Plan {
     let mut allocations = NodeAllocation::for_nodes(input);
     let mut volumes = Volumes::new(input, &services);
     mark_failing_everywhere(&mut services, &allocations, &volumes);
-    let claims = claims::resolve(input, &services, &mut allocations, &mut volumes);
+    let claims = claims::resolve(input, rules, &services, &mut allocations, &mut volumes);
     let mut plan = Plan { input_digest: input.digest(), ..Plan::default() };
     for (index, kept) in claims.kept.iter().enumerate() {
         let service = &services[index];
         let mut scheduler =
             ServiceScheduler::new(rules, index, &services, &allocations, &volumes, kept);
-        let open: Vec<u32> =
-            (1..=service.replicas).filter(|replica| !kept.contains_key(replica)).collect();
+        let waiting = &claims.waiting[index];
+        let has_node = |replica: &u32| kept.contains_key(replica) || waiting.contains_key(replica);
+        let open: Vec<u32> = (1..=service.replicas).filter(|replica| !has_node(replica)).collect();
         let chosen = scheduler.choose(open.len(), &mut allocations, &mut volumes);
         let placed: BTreeMap<u32, usize> = open.iter().copied().zip(chosen).collect();
         for (&replica, &node) in &placed {
             allocations[node].reserve_ports(service, replica);
         }
-        scheduler.record(&allocations, &volumes, kept, &placed, &mut plan);
+        scheduler.record(&allocations, &volumes, kept, &placed, waiting, &mut plan);
         for node in kept.values().map(|it| it.node).chain(placed.values().copied()) {
             allocations[node].charge(service);
         }

@@ -14,6 +14,8 @@ pub struct Rules {
     pub fit: Fit,
     /// Whether nodes get no slots that they cannot start.
     pub faults: bool,
+    /// Whether services say when the slots of a node that is down go elsewhere, and which of two instances stays.
+    pub disconnect: bool,
 }
 
 /// How nodes are compared for a service that reserves resources.
@@ -28,9 +30,10 @@ pub enum Fit {
 
 /// The rules of all released versions, oldest first. A version that plans differently is appended.
 pub const RULES: &[Rules] = &[
-    Rules { version: 1, tie_break: combine, fit: Fit::Dominant, faults: false },
-    Rules { version: 2, tie_break: combine, fit: Fit::Policy, faults: false },
-    Rules { version: 3, tie_break: combine, fit: Fit::Policy, faults: true },
+    Rules { version: 1, tie_break: combine, fit: Fit::Dominant, faults: false, disconnect: false },
+    Rules { version: 2, tie_break: combine, fit: Fit::Policy, faults: false, disconnect: false },
+    Rules { version: 3, tie_break: combine, fit: Fit::Policy, faults: true, disconnect: false },
+    Rules { version: 4, tie_break: combine, fit: Fit::Policy, faults: true, disconnect: true },
 ];
 
 impl Rules {

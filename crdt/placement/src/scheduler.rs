@@ -153,6 +153,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
         volumes: &Volumes<'_>,
         kept: &BTreeMap<u32, Kept>,
         placed: &BTreeMap<u32, usize>,
+        waiting: &BTreeMap<u32, Vec<usize>>,
         plan: &mut Plan,
     ) {
         let slot = |replica| Slot { service: self.service.key.clone(), replica };
@@ -192,10 +193,18 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             let placement = Placement { node: allocations[node].id, reasons };
             plan.placements.insert(slot(replica), placement);
         }
+        for (&replica, nodes) in waiting {
+            let reason = Infeasible::Awaited(&self.service.demand.spec.disconnect).to_string();
+            let refusal =
+                |&node: &usize| Refusal { node: allocations[node].id, reason: reason.clone() };
+            plan.unplaced.insert(slot(replica), nodes.iter().map(refusal).collect());
+        }
+        let is_open = |replica: &u32| {
+            let has_node = kept.contains_key(replica) || placed.contains_key(replica);
+            !has_node && !waiting.contains_key(replica)
+        };
         let mut refusals: Option<Vec<Refusal>> = None;
-        for replica in
-            (1..=self.service.replicas).filter(|r| !kept.contains_key(r) && !placed.contains_key(r))
-        {
+        for replica in (1..=self.service.replicas).filter(is_open) {
             let refusals = refusals.get_or_insert_with(|| self.refusals(allocations, volumes));
             plan.unplaced.insert(slot(replica), refusals.clone());
         }

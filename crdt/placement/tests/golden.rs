@@ -5,16 +5,19 @@
 //! ```text
 //! node NAME [cpu=N] [mem=N] [os=..] [arch=..] [runtime=process] [label=K:V]   adds a node that is up
 //! up|down|drain|undrain|leave NAME
+//! silent NAME MS                                   it is down, and its observers have not heard of it for this time
 //! runtime_error NAME [TEXT]                        its runtime fails; without TEXT it works again
 //! cannot_start NODE [all|KEY]                      it could not start the service, or starts nothing; without a word it starts all
 //! does_not_know NODE [KEY..]                       the node neither starts nor stops these services; without keys, any
 //! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [cluster_port=N] [constraint=node.name==X]
 //!         [platform=..] [command=..] [healthcheck] [volume=NAME] [file=SECRET] [network=NAME] [privileged] [tty]
-//!         [updated=N] [placement=pack|spread]      adds or replaces a service
+//!         [updated=N] [placement=pack|spread] [lost_after=MS] [replace=false] [reconcile=RULE]
+//!                                                  adds or replaces a service
 //! holds NODE VOLUME                                the node has the data of the volume
 //! move SLOT FROM TO                                adds a move order
 //! remove KEY
-//! claim NODE SLOT [stopped] [old]                  the node claims the slot; not running; with another spec
+//! claim NODE SLOT [stopped] [old] [lamport=N] [started=N]
+//!                                                  the node claims the slot; not running; with another spec
 //! withdraw NODE                                    the node withdraws its claims
 //! converge                                         every node that is up claims what the last plan gave it
 //! rules N                                          the version of the rules, 1 at first
@@ -32,7 +35,7 @@ use vc_placement::{ClaimView, Plan, PlanInput, RULES, Rules, plan};
 use vc_protocol::node::{Faults, Holds, RuntimeKind};
 use vc_protocol::spec::{
     Attribute, Constraint, FileId, FileKind, FileMount, Healthcheck, PlacementPolicy, Port,
-    PortProtocol, Publish,
+    PortProtocol, Publish, Reconcile,
 };
 use vc_protocol::{NodeId, Slot, parse_cpus, parse_memory};
 
@@ -73,6 +76,8 @@ scenarios! {
     a_move_order_is_followed_if_the_target_has_room
     the_process_runtime_rejects_container_features
     small_services_are_spread_and_large_ones_packed
+    slots_of_a_dead_node_wait_as_their_services_ask
+    of_two_instances_the_one_stays_that_the_service_asks_for
 }
 
 fn folder() -> std::path::PathBuf {
@@ -147,11 +152,19 @@ impl Scenario {
                 if words.contains(&"old") {
                     view.digest = "old".to_owned();
                 }
+                let number = |name: &str| {
+                    let found = words.iter().find_map(|word| word.strip_prefix(name));
+                    found.map_or(Some(0), |number| number.parse().ok())
+                };
+                (view.lamport, view.started) = (number("lamport=")?, number("started=")?);
             }
             _ => {
                 let node = self.input.nodes.get_mut(self.names.get(subject)?)?;
                 match verb {
-                    "up" => node.up = true,
+                    "up" => (node.up, node.silent_ms) = (true, 0),
+                    "silent" => {
+                        (node.up, node.silent_ms) = (false, words.first()?.parse().ok()?);
+                    }
                     "down" => node.up = false,
                     "withdraw" => node.claims.clear(),
                     "drain" => node.draining = true,
@@ -238,6 +251,12 @@ impl Scenario {
                         "spread" => PlacementPolicy::Spread,
                         _ => return None,
                     };
+                }
+                "lost_after" => spec.disconnect.lost_after_ms = value.parse().ok()?,
+                "replace" => spec.disconnect.replace = value.parse().ok()?,
+                "reconcile" => {
+                    let rule = Reconcile::ALL.into_iter().find(|it| it.as_str() == value);
+                    spec.disconnect.reconcile = rule?;
                 }
                 "healthcheck" => {
                     let test = vec!["CMD".to_owned(), "true".to_owned()];

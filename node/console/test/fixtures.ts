@@ -55,6 +55,7 @@ function service(key: string, more: Partial<ServiceRow>, now: number): ServiceRo
     running: 3,
     healthy: 3,
     on_partition: 'available',
+    on_partition_effect: 'available: each side of a partition runs it',
     updated: now - 190 * MINUTE,
     revision: 1,
     ports: [],

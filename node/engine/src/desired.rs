@@ -5,9 +5,10 @@ use std::collections::btree_map::Entry;
 
 use vc_crdt::View;
 use vc_protocol::instance::{Claim, InstanceState};
-use vc_protocol::spec::{ContainerSpec, Dependency, ServiceSpec, UpdatePolicy};
+use vc_protocol::spec::{ContainerSpec, Dependency, Reconcile, ServiceSpec, UpdatePolicy};
 use vc_protocol::{InstanceId, Name, NodeId, Slot};
 
+use crate::isolation::Isolation;
 use crate::lease::{Gate, Gates};
 use crate::rollout::{Rollout, Version};
 
@@ -22,6 +23,10 @@ pub(crate) struct Desired {
     pub(crate) stops_elsewhere: String,
     /// Why this node does not have the lease that it needs; empty if it needs none or has it.
     pub(crate) lease: String,
+    /// Why it is stopped here, although the plan gives the slot to this node; `None` if it is not.
+    pub(crate) stop: Option<String>,
+    /// Whether its claim says when it was started.
+    pub(crate) reports_start: bool,
     /// Whether the old instance runs until this one is available.
     pub(crate) starts_first: bool,
     pub(crate) update: UpdatePolicy,
@@ -41,7 +46,12 @@ impl Desired {
 }
 
 /// Returns what is to run in each slot that the plan gives to `node`.
-pub(crate) fn desired(view: &View, node: NodeId, gates: &Gates) -> BTreeMap<Slot, Desired> {
+pub(crate) fn desired(
+    view: &View,
+    node: NodeId,
+    isolation: Isolation,
+    gates: &Gates,
+) -> BTreeMap<Slot, Desired> {
     let mut rollouts = BTreeMap::new();
     let mut desired = BTreeMap::new();
     for slot in view.plan.slots_of(node) {
@@ -61,9 +71,11 @@ pub(crate) fn desired(view: &View, node: NodeId, gates: &Gates) -> BTreeMap<Slot
         let wanted = Desired {
             spec: spec.container.clone(),
             digest: digest.clone(),
-            waits_for: waits_for(view, slot, spec),
+            waits_for: isolation.waits_for(spec).unwrap_or_else(|| waits_for(view, slot, spec)),
             stops_elsewhere: stops_elsewhere(view, node, slot, spec),
             lease,
+            stop: isolation.stops(spec),
+            reports_start: spec.disconnect.reconcile == Reconcile::LongestRunning,
             starts_first: spec.starts_first(),
             update: spec.update.clone(),
         };

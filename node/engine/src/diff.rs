@@ -9,6 +9,7 @@ use vc_protocol::control::{MASK, ServiceDiff};
 use vc_protocol::spec::{Deployment, FileKind, FileMount, Mount, Port, Publish, ServiceSpec};
 
 use crate::mutation::revision;
+use crate::partition;
 
 /// The longest value in a diff, in characters.
 const MAX_VALUE: usize = 200;
@@ -72,6 +73,9 @@ fn content(spec: &ServiceSpec, show_values: bool) -> Vec<String> {
     }
     let mut lines = Vec::new();
     files(&[], &spec.container.files, &mut lines);
+    if spec.is_exclusive() || spec.on_partition.is_some() {
+        lines.push(format!("on_partition: {}", partition::effect(&spec)));
+    }
     let (before, after) = (plain(&ServiceSpec::default()), plain(&spec));
     values("", &before, &after, &mut |path, _, value| match value {
         Value::Null => {}
@@ -102,6 +106,11 @@ pub(crate) fn changes(before: &ServiceSpec, after: &ServiceSpec, values: bool) -
 fn between(before: &ServiceSpec, after: &ServiceSpec) -> Vec<String> {
     let mut lines = Vec::new();
     files(&before.container.files, &after.container.files, &mut lines);
+    if (before.on_partition, before.is_exclusive()) != (after.on_partition, after.is_exclusive()) {
+        let default = if before.on_partition.is_none() { " by default" } else { "" };
+        let before = partition::behaviour(before).as_str();
+        lines.push(format!("on_partition: {before}{default} -> {}", partition::effect(after)));
+    }
     values("", &plain(before), &plain(after), &mut |path, before, after| {
         // One that has nothing of the other reads better as a whole.
         let is_other = |before: &[&Value], after: &[&Value]| {
@@ -125,10 +134,11 @@ fn path(line: &str) -> &str {
 }
 
 /// Returns a spec as JSON with what people write where it has a short form. Files are compared on their own: their versions are
-/// hashes that users do not know.
+/// hashes that users do not know; so is the behaviour on partitions, which has a default.
 fn plain(spec: &ServiceSpec) -> Value {
     let mut bare = spec.clone();
     bare.container.files.clear();
+    bare.on_partition = None;
     let mut json = serde_json::to_value(bare).unwrap_or_default();
     let texts = |all: Vec<String>| match all.is_empty() {
         true => Value::Null,

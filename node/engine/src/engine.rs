@@ -22,9 +22,11 @@ use crate::failure_detector::FailureDetector;
 use crate::heartbeat::HeartbeatTimer;
 use crate::identity::{DocumentOwner, Finding};
 use crate::interface::{Clock, Config, Durable, Input, Output, Timing, Vitals};
+use crate::isolation::Isolation;
 use crate::lease::{Effects, Guard};
 use crate::mutation::{Mutation, MutationError};
-use crate::reconcile::Reconciler;
+use crate::reconcile::{Given, Reconciler};
+use crate::silence::SilenceReports;
 use crate::startup_hold::StartupHold;
 
 /// What the document of a witness says of its runtime, so that members of every version place nothing on it.
@@ -50,6 +52,8 @@ pub struct Engine {
     vitals: BTreeMap<NodeId, Vitals>,
     heartbeat: HeartbeatTimer,
     detector: FailureDetector,
+    silences: SilenceReports,
+    isolation: Isolation,
     anti_entropy: AntiEntropy,
     hold: StartupHold,
     reconciler: Reconciler,
@@ -95,6 +99,7 @@ impl Engine {
             } else {
                 before.unreachable
             },
+            silent: before.silent,
             observed: BTreeSet::new(),
             volumes: before.volumes,
             update_results: if is_planted(PlantedBug::ForgetResults) {
@@ -133,6 +138,8 @@ impl Engine {
             vitals: BTreeMap::new(),
             heartbeat: HeartbeatTimer::new(timing.heartbeat, now),
             detector,
+            silences: SilenceReports::default(),
+            isolation: Isolation::default(),
             anti_entropy: AntiEntropy::new(timing, now),
             hold: StartupHold::new((!alone).then_some(now + timing.first_contact)),
             reconciler: Reconciler::new(id, before.claims, timing.runtime_grace),
@@ -214,7 +221,8 @@ impl Engine {
                 self.dirty = true;
             }
             Input::Usage(usage) => {
-                self.vitals.insert(self.replica.id(), Vitals { usage, clock_offset_ms: 0 });
+                let vitals = Vitals { usage, ..Vitals::default() };
+                self.vitals.insert(self.replica.id(), vitals);
             }
             Input::Info(info) => {
                 let supports = self.replica.knows().supports();
@@ -254,6 +262,7 @@ impl Engine {
         if late > self.timing.suspect / 4 {
             tracing::debug!(late, timer, "this node is late, extending its timeouts");
             self.detector.was_late(late, now);
+            self.silences.was_late(late, now);
         }
         if self.heartbeat.handle_timeout(now) {
             self.send_heartbeat();
@@ -294,7 +303,9 @@ impl Engine {
         if from != node || !self.detector.heartbeat(from, incarnation, seq, now) {
             return;
         }
-        self.vitals.insert(from, Vitals::new(usage, at, self.wall));
+        let down_since = self.vitals.get(&from).map_or(0, |vitals| vitals.down_since);
+        let vitals = Vitals { down_since, ..Vitals::new(usage, at, self.wall) };
+        self.vitals.insert(from, vitals);
         self.dirty |= self.own.observed.insert(from);
         self.anti_entropy.saw_settled(from, settled);
         let ours = self.replica.versions();
@@ -378,7 +389,7 @@ impl Engine {
         }
     }
 
-    /// Disconnects silent nodes, and accuses those that this node observes.
+    /// Disconnects silent nodes, and accuses those that this node observes. Looks whether this node is isolated itself.
     fn check_silence(&mut self, now: Millis) {
         if self.reconciler.is_unknown() {
             return;
@@ -388,6 +399,9 @@ impl Engine {
         let (outputs, accuses) = accuse_silent_nodes(id, nodes, &self.view, detector, own, now);
         self.outputs.extend(outputs);
         self.dirty |= accuses;
+        self.dirty |= self.silences.update(&self.view, &self.detector, &mut self.own, now);
+        let isolation = Isolation::of(id, &self.view, &self.detector, now);
+        self.dirty |= std::mem::replace(&mut self.isolation, isolation) != isolation;
     }
 
     /// Updates everything that follows from the documents: the incarnation, the view, the instances, and this node's
@@ -415,8 +429,9 @@ impl Engine {
             }
             let hold = self.hold.reason();
             let clock = Clock { monotonic: now, wall: self.wall };
-            let gates = self.guard.gates(&self.view, now);
-            let actions = self.reconciler.reconcile(&self.view, &mut self.own, &gates, hold, clock);
+            let gates = &self.guard.gates(&self.view, now);
+            let given = Given { view: &self.view, isolation: self.isolation, gates, hold };
+            let actions = self.reconciler.reconcile(given, &mut self.own, clock);
             self.report_deadlines(now);
             self.outputs.extend(actions);
             match self.write_own_document(now) {
@@ -550,6 +565,14 @@ impl Engine {
         }
         for node in moved(&self.view, &view) {
             tracing::warn!(node = %node, name = view.name(node), "node is down");
+        }
+        for &node in view.nodes.keys() {
+            let vitals = self.vitals.entry(node).or_default();
+            match view.up.contains(&node) {
+                true => vitals.down_since = 0,
+                false if vitals.down_since == 0 => vitals.down_since = self.wall,
+                false => {}
+            }
         }
         self.detector.retain(|node| view.nodes.contains_key(node));
         if let Err(error) = self.replica.upgrade() {

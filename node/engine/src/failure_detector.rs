@@ -36,6 +36,7 @@ struct Heartbeats {
 /// The failure detector's state.
 pub(crate) struct FailureDetector {
     timing: Timing,
+    started: Millis,
     peers: BTreeMap<NodeId, Heartbeats>,
     /// When this node accused a node that has not refuted it yet.
     accused_at: BTreeMap<NodeId, Millis>,
@@ -50,6 +51,7 @@ impl FailureDetector {
     pub(crate) fn new(timing: Timing, now: Millis) -> Self {
         Self {
             timing,
+            started: now,
             peers: BTreeMap::new(),
             accused_at: BTreeMap::new(),
             penalty: 0,
@@ -168,6 +170,17 @@ impl FailureDetector {
     pub(crate) fn silence(&self, node: NodeId, now: Millis) -> Option<Millis> {
         let peer = self.peers.get(&node)?;
         (now > peer.last + self.timeout(peer)).then(|| now - peer.last)
+    }
+
+    /// Returns for how long a node has sent no heartbeat; `None` if it has sent none since the start.
+    pub(crate) fn heard(&self, node: NodeId, now: Millis) -> Option<Millis> {
+        let peer = self.peers.get(&node).filter(|peer| peer.heartbeat != (0, 0))?;
+        Some(now.saturating_sub(peer.last))
+    }
+
+    /// Returns for how long this detector has watched.
+    pub(crate) fn watched_for(&self, now: Millis) -> Millis {
+        now.saturating_sub(self.started)
     }
 
     fn timeout(&self, peer: &Heartbeats) -> Millis {

@@ -185,6 +185,7 @@ mod tests {
             address: String::new(),
             restarts: 0,
             lamport: 0,
+            started: 0,
             since: 0,
             available: true,
             prepared: false,

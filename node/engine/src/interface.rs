@@ -72,6 +72,8 @@ pub struct Vitals {
     /// How far its wall clock is ahead of this node's, in milliseconds, if that is [`MIN_CLOCK_OFFSET`] or more; otherwise 0.
     /// In whole seconds, because the time that a heartbeat takes is in it.
     pub clock_offset_ms: i64,
+    /// When this node saw that it is down, by its wall clock; 0 while it is up.
+    pub down_since: Millis,
 }
 
 /// The smallest difference of two clocks that is reported, in milliseconds.
@@ -86,7 +88,8 @@ impl Vitals {
             _ => signed(theirs).saturating_sub(signed(ours)),
         };
         let counts = offset.saturating_abs() >= MIN_CLOCK_OFFSET;
-        Self { usage, clock_offset_ms: if counts { offset / 1000 * 1000 } else { 0 } }
+        let clock_offset_ms = if counts { offset / 1000 * 1000 } else { 0 };
+        Self { usage, clock_offset_ms, down_since: 0 }
     }
 }
 

@@ -9,6 +9,7 @@ use vc_protocol::node::{NodeInfo, Orphans};
 use vc_protocol::spec::{Attribute, split_port_of_address};
 use vc_protocol::{Millis, ServiceKey, Supports};
 
+use crate::downtime::downtime;
 use crate::rollout::Rollout;
 use crate::routes::{Clash, Routes};
 use crate::voters;
@@ -31,7 +32,8 @@ pub(crate) fn problems(
     };
     for row in nodes {
         if row.state == NodeStatus::Down {
-            problems.push(format!("node {} is down", row.name));
+            let time = downtime(row, now).map(|time| format!(" for {time}")).unwrap_or_default();
+            problems.push(format!("node {} is down{time}", row.name));
         } else if row.restarting {
             problems.push(format!("node {} is restarting", row.name));
         } else if !row.problem.is_empty() && !has_faulty_services(row) {

@@ -13,6 +13,7 @@ use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot, VolumeKey};
 
 use crate::desired::desired;
 use crate::interface::{Clock, Output};
+use crate::isolation::Isolation;
 use crate::lease::Gates;
 use crate::node_faults::NodeFaults;
 use crate::rollout::Rollout;
@@ -32,6 +33,16 @@ pub(crate) struct Reconciler {
     orphans: BTreeMap<NodeId, Orphans>,
     /// Volumes that this process has recorded and no instance has used yet.
     unused: BTreeSet<VolumeKey>,
+}
+
+/// What a node's instances follow from.
+#[derive(Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) isolation: Isolation,
+    pub(crate) gates: &'a Gates,
+    /// Why the view may be out of date, if it may.
+    pub(crate) hold: Option<&'a str>,
 }
 
 impl Reconciler {
@@ -103,16 +114,15 @@ impl Reconciler {
     }
 
     /// Returns what the runtime is to do by the view, and updates what `own` says of this node's claims, volumes and
-    /// updates. With `hold`, the reason why the view may be out of date, nothing new is started, and nothing that runs is
-    /// removed; likewise for services that this version cannot read. What may not run without a lease is removed all the same.
+    /// updates. With a `hold` nothing new is started, and nothing that runs is removed; likewise for services that this version
+    /// cannot read. What may not run without a lease is removed all the same.
     pub(crate) fn reconcile(
         &mut self,
-        view: &View,
+        given: Given<'_>,
         own: &mut NodeState,
-        gates: &Gates,
-        hold: Option<&str>,
         clock: Clock,
     ) -> Vec<Output> {
+        let Given { view, isolation, gates, hold } = given;
         if own.runtime_error.is_some() {
             self.workload.clear();
             own.claims.clear();
@@ -122,7 +132,7 @@ impl Reconciler {
         // Several nodes may share a host: what one that is up has there is no orphan.
         own.orphans = self.orphans.clone();
         own.orphans.retain(|node, _| !view.up.contains(node));
-        let desired = desired(view, self.node, gates);
+        let desired = desired(view, self.node, isolation, gates);
         let handover = handover(view, self.node, &own.claims);
         let hold = |service: &ServiceKey| hold.or_else(|| view.held.reason(service));
         let fault = own.faults.node.as_deref();
@@ -342,6 +352,7 @@ mod tests {
                 address: String::new(),
                 restarts: 0,
                 lamport: 1,
+                started: 0,
                 since: 1,
                 available: false,
                 prepared,

@@ -12,15 +12,17 @@ use vc_protocol::control::{
 };
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
-use vc_protocol::spec::{Deployment, OnPartition, Port, Publish, port_of_address};
+use vc_protocol::spec::{Deployment, Port, Publish, port_of_address};
 use vc_protocol::token::{Scope, SigningKey};
 use vc_protocol::{
     ClusterId, InstanceId, Millis, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey,
 };
 
+pub use crate::downtime::name_downtimes;
 use crate::history;
 use crate::interface::Vitals;
 use crate::mutation::mounting;
+use crate::partition;
 use crate::problems::problems;
 use crate::rollout::Rollout;
 use crate::voters;
@@ -160,10 +162,8 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
                 _ => false,
             }),
             has_healthcheck: checked || count(key, &is_checked) > 0,
-            on_partition: match spec.is_exclusive() {
-                true => OnPartition::Exclusive,
-                false => OnPartition::Available,
-            },
+            on_partition: partition::behaviour(spec),
+            on_partition_effect: partition::effect(spec),
             revision: record.revision,
             updated: record.updated,
             ports: spec.ports.iter().map(ToString::to_string).collect(),
@@ -370,8 +370,8 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
     let voters = view.cluster.voter_set();
     let row = |(&id, state): (&NodeId, &NodeState)| {
         let up = view.up.contains(&id);
-        let Vitals { usage: used, clock_offset_ms } =
-            vitals.get(&id).copied().filter(|_| up).unwrap_or_default();
+        let seen = vitals.get(&id).copied().unwrap_or_default();
+        let Vitals { usage: used, clock_offset_ms, .. } = if up { seen } else { Vitals::default() };
         let reserved = reserved(view, id);
         let running = state.claims.values().filter(|claim| up && claim.state.is_running()).count();
         let info = state.info.as_ref();
@@ -391,6 +391,7 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
                 .unwrap_or_default(),
             draining: view.cluster.drained.get(&id).copied().unwrap_or(false),
             restarting: up && state.restarting.is_some(),
+            down_since: if up { 0 } else { seen.down_since },
             cpu_millis: capacity.cpu_millis,
             memory_bytes: capacity.memory_bytes,
             cpu_reserved: reserved.cpu_millis,
@@ -422,6 +423,7 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
         problem: String::new(),
         draining: false,
         restarting: false,
+        down_since: 0,
         cpu_millis: 0,
         memory_bytes: 0,
         cpu_reserved: 0,
@@ -461,7 +463,9 @@ pub fn status(
     let services = services(view);
     let up = || nodes.iter().filter(|row| row.state == NodeStatus::Up);
     let sum = |of: fn(&NodeRow) -> u64| up().map(of).fold(0, u64::saturating_add);
-    let problems = problems(whole, limited, &nodes, &instances(view), now);
+    let mut instances = instances(view);
+    name_downtimes(&mut instances, &nodes, now);
+    let problems = problems(whole, limited, &nodes, &instances, now);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let (voters, voters_up) = voters::report(whole).reachable();
     StatusReport {

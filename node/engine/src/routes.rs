@@ -203,6 +203,7 @@ mod tests {
                 address: address.to_owned(),
                 restarts: 0,
                 lamport: 1,
+                started: 0,
                 since: 1,
                 available: false,
                 prepared: false,

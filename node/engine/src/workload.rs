@@ -148,7 +148,8 @@ impl Workload {
         self.remove_unwanted(desired, &stays, pass, &mut actions, &mut claims);
         for (slot, wanted) in desired {
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
-            let (node, hold) = (self.node, hold(&slot.service).or(fault));
+            let (node, hold) =
+                (self.node, hold(&slot.service).or(fault).or(wanted.stop.as_deref()));
             // With stop first, the old instance must be gone: it may use the volume.
             let is_here = !wanted.starts_first && claims_of_slot(&claims, slot).next().is_some();
             let gate = gates.of(slot);
@@ -208,7 +209,7 @@ impl Workload {
         let available = |id: &InstanceId| is(id, Local::is_available);
         for (id, _) in self.local.iter().filter(|(_, local)| local.is_serving()) {
             let keeps_running = match desired.get(&id.slot) {
-                Some(wanted) if wanted.digest == id.digest => false,
+                Some(wanted) if wanted.digest == id.digest || wanted.stop.is_some() => false,
                 Some(wanted) => {
                     let successor =
                         InstanceId { slot: id.slot.clone(), digest: wanted.digest.clone() };
@@ -239,13 +240,16 @@ impl Workload {
         claims: &mut BTreeMap<InstanceId, Claim>,
     ) {
         let &Pass { hold, gates, lamport, clock, .. } = pass;
-        let wanted = |id: &InstanceId| {
-            desired.get(&id.slot).is_some_and(|wanted| wanted.digest == id.digest)
+        let wanted = |id: &InstanceId, local: &Local| {
+            let is_wanted = |it: &Desired| {
+                it.digest == id.digest && (it.stop.is_none() || !local.may_be_running())
+            };
+            desired.get(&id.slot).is_some_and(is_wanted)
         };
         // Never requested and never observed: nothing to remove.
-        self.local.retain(|id, local| wanted(id) || local.is_there());
+        self.local.retain(|id, local| wanted(id, local) || local.is_there());
         for (id, local) in &mut self.local {
-            if wanted(id) && !local.is_removing() {
+            if wanted(id, local) && !local.is_removing() {
                 continue;
             }
             let is_held = hold(&id.slot.service).is_some();

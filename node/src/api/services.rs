@@ -16,6 +16,7 @@ use vc_runtime::images::{Moved, PathMissing, Pinned, Pinning};
 use super::{ControlService, mask, plan};
 use crate::auth::{User, privileges};
 use crate::secrets::{SealedDeployment, seal_deployment_files};
+use crate::snapshot::Snapshot;
 
 /// How long all host paths of a deployment may take to be looked for.
 const HOST_PATHS_TIMEOUT: Duration = Duration::from_secs(4);
@@ -46,6 +47,8 @@ impl ControlService {
     pub(super) fn instances(&self, user: &User, service: Option<&str>) -> Result<Reply, ApiError> {
         let view = self.cluster.view_of(user);
         let mut rows = report::instances(&view);
+        let Snapshot { view: whole, vitals, .. } = self.cluster.latest();
+        report::name_downtimes(&mut rows, &report::nodes(&whole, &vitals), crate::clock::now());
         mask::instances(&user.rights, &mut rows);
         if let Some(service) = service {
             let keys = vc_engine::find_services(&view.cluster, service)?;

@@ -102,6 +102,7 @@ mod tests {
             let slot = Slot { service: key.clone(), replica: 1 };
             let claim = Claim {
                 lamport: 1,
+                started: 0,
                 state: InstanceState::Running,
                 reason: String::new(),
                 address: String::new(),

@@ -15,6 +15,7 @@ mod deploy;
 mod duration;
 mod env_file;
 mod environment;
+mod extension;
 mod files;
 mod health;
 mod interpolate;

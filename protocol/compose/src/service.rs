@@ -7,14 +7,13 @@ use super::top::Top;
 use super::walk::{At, Fields};
 use super::yaml::Node;
 use super::{
-    build, dependencies, deploy, duration, environment, health, networks, ports, settings,
-    shell_words, volumes,
+    build, dependencies, deploy, duration, environment, extension, health, networks, ports,
+    settings, shell_words, volumes,
 };
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::validate::is_image_reference;
 use vc_protocol::spec::{
-    ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, OnPartition,
-    PlacementPolicy, ProxyProtocol, Publish, ServiceSpec,
+    ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, ServiceSpec,
 };
 
 /// Refused keys, with a reason that continues the path.
@@ -80,7 +79,7 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     if let Some(at) = fields.take("pull_policy") {
         pull_policy(&at);
     }
-    let extension = fields.take("x-vc").map(|at| extension(&at)).unwrap_or_default();
+    let extension = fields.take("x-vc").map(|at| extension::read(&at)).unwrap_or_default();
     let mut ports_of = ports::PublishedPorts::default();
     if let Some(at) = fields.take("ports") {
         ports_of.publish(&at, extension.publish, extension.proxy_protocol);
@@ -102,6 +101,7 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         depends_on,
         on_partition: extension.on_partition,
         placement: extension.placement,
+        disconnect: extension.disconnect,
         ports,
         expose,
         update: deploy.update,
@@ -166,64 +166,4 @@ fn pull_policy(at: &At<'_>) {
             "'{other}' is not supported: the image is pinned when it is deployed; write missing"
         )),
     }
-}
-
-/// The values of `x-vc`: settings beyond Compose.
-struct Extension {
-    on_partition: Option<OnPartition>,
-    placement: PlacementPolicy,
-    /// `None`: ports are not published.
-    publish: Option<Publish>,
-    proxy_protocol: Option<ProxyProtocol>,
-}
-
-impl Default for Extension {
-    fn default() -> Self {
-        Self {
-            on_partition: None,
-            placement: PlacementPolicy::Auto,
-            publish: Some(Publish::Cluster),
-            proxy_protocol: None,
-        }
-    }
-}
-
-fn extension(at: &At<'_>) -> Extension {
-    let mut fields = at.fields();
-    let mut found = Extension::default();
-    if let Some(at) = fields.take("on_partition") {
-        match at.text() {
-            None => {}
-            Some("available") => found.on_partition = Some(OnPartition::Available),
-            Some("exclusive") => found.on_partition = Some(OnPartition::Exclusive),
-            Some(other) => {
-                at.invalid(format!("'{other}' is not known: write exclusive or available"))
-            }
-        }
-    }
-    if let Some(at) = fields.take("placement") {
-        match at.text() {
-            None | Some("auto") => {}
-            Some("pack") => found.placement = PlacementPolicy::Pack,
-            Some("spread") => found.placement = PlacementPolicy::Spread,
-            Some(other) => {
-                at.invalid(format!("'{other}' is not known: write auto, pack or spread"))
-            }
-        }
-    }
-    if let Some(at) = fields.take("publish") {
-        match at.text() {
-            None | Some("cluster") => {}
-            Some("node") => found.publish = Some(Publish::Node),
-            Some("none") => found.publish = None,
-            Some(other) => {
-                at.invalid(format!("'{other}' is not known: write cluster, node or none"))
-            }
-        }
-    }
-    if let Some(at) = fields.take("proxy_protocol") {
-        found.proxy_protocol = at.read(ports::proxy_protocol_of).flatten();
-    }
-    fields.finish(&[]);
-    found
 }

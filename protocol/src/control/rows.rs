@@ -32,6 +32,9 @@ pub struct ServiceRow {
     pub has_healthcheck: bool,
     /// Behaviour during a network partition.
     pub on_partition: OnPartition,
+    /// What that means, in words; empty from older nodes.
+    #[serde(default)]
+    pub on_partition_effect: String,
     /// Time of the last deployment, by the clock of the node that took the command.
     pub updated: Millis,
     /// Number of the last deployment; a later deployment has a higher one.
@@ -374,6 +377,9 @@ pub struct NodeRow {
     /// Whether it has announced a restart and is not back yet.
     #[serde(default)]
     pub restarting: bool,
+    /// When the answering node saw that it is down, by its clock; 0 while it is up.
+    #[serde(default)]
+    pub down_since: Millis,
     /// Total CPU, thousandths of a core.
     pub cpu_millis: u64,
     /// Total memory in bytes.

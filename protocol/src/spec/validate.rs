@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use super::{
-    Attribute, Constraint, ContainerSpec, FileKind, FileMount, Healthcheck, Mount, Port,
-    PortProtocol, ServiceSpec, Settings, UpdateOrder, share_an_address,
+    Attribute, Constraint, ContainerSpec, DisconnectPolicy, FileKind, FileMount, Healthcheck,
+    Mount, Port, PortProtocol, ServiceSpec, Settings, UpdateOrder, share_an_address,
 };
 use crate::Millis;
 use crate::image::Digest;
@@ -61,6 +61,7 @@ impl ServiceSpec {
         }
         let in_turn = !self.is_exclusive() || self.update.order != Some(UpdateOrder::StartFirst);
         check(in_turn, &"update.order", EXCLUSIVE_STARTS_FIRST)?;
+        self.validate_disconnect()?;
         let exposed = self.expose.iter().all(|port| port.target > 0);
         check(exposed, &"expose", "has the port 0")?;
         duration("update.delay_ms", self.update.delay_ms)?;
@@ -68,6 +69,24 @@ impl ServiceSpec {
     }
 }
 
+impl ServiceSpec {
+    fn validate_disconnect(&self) -> Result<(), SpecError> {
+        let DisconnectPolicy { lost_after_ms, replace, stop_on_client_after_ms, .. } =
+            self.disconnect;
+        duration("disconnect.lost_after_ms", lost_after_ms)?;
+        let waits = replace || lost_after_ms == 0;
+        check(waits, &"disconnect.lost_after_ms", "has no effect with replace: false: keep one")?;
+        let Some(stop_after) = stop_on_client_after_ms else { return Ok(()) };
+        let field = "disconnect.stop_on_client_after_ms";
+        duration(field, stop_after)?;
+        check(stop_after >= MIN_STOP_AFTER, &field, "is shorter than 5 s: a slow link would do")?;
+        check(!self.is_exclusive(), &field, EXCLUSIVE_STOPS)
+    }
+}
+
+/// The shortest time after which an isolated node may stop its instances.
+const MIN_STOP_AFTER: Millis = 5000;
+const EXCLUSIVE_STOPS: &str = "is for available services: an exclusive one stops where it cannot reach most voters, before its lease ends";
 /// Also of a service that is exclusive by default: two instances at once would write its volume.
 const EXCLUSIVE_STARTS_FIRST: &str = "is start-first, but an exclusive service (it says so, or writes a named volume) never runs two instances of a slot: write \
      order: stop-first, or x-vc.on_partition: available";

@@ -3,6 +3,7 @@
 mod backups;
 mod checkpoints;
 mod deaths;
+mod disconnect;
 mod hostile;
 mod operators;
 mod partitions;

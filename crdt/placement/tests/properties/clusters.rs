@@ -6,9 +6,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use vc_placement::{ClaimView, Node, PlanInput, Rules, ServiceDemand, plan};
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::spec::{Attribute, Constraint, Port, PortProtocol, Publish};
+use vc_protocol::spec::{Attribute, Constraint, DisconnectPolicy, Port, PortProtocol, Publish};
 use vc_protocol::{NodeId, ServiceKey, Slot, VolumeKey};
 
+use crate::disconnect::a_policy;
 use crate::rules::volumes_of;
 use crate::support::{claim, converge, node, node_id, service, volume};
 
@@ -22,6 +23,7 @@ pub(crate) fn a_node() -> impl Strategy<Value = Node> {
             it.labels.insert("zone".to_owned(), zone.to_string());
         }
         it.up = fate != 0;
+        it.silent_ms = if it.up { 0 } else { cpu % 4 };
         it.draining = fate == 1;
         it.runtime_error = (fate == 2).then(|| "connection refused".to_owned());
         if fate == 3 {
@@ -46,8 +48,9 @@ fn a_service() -> impl Strategy<Value = ServiceDemand> {
     });
     let ports = prop_oneof![3 => Just(Vec::new()), 1 => vec(port, 1..3)];
     let volumes = prop_oneof![3 => Just(Vec::new()), 2 => vec(0..4_usize, 1..3)];
-    (0..6_u32, 0_u64..4, 0_u64..4, ports, volumes, 0..6_u8, 0..3_u64).prop_map(
-        |(replicas, cpu, mem, ports, volumes, zone, updated)| {
+    let policy = prop_oneof![2 => Just(DisconnectPolicy::default()), 1 => a_policy()];
+    (0..6_u32, 0_u64..4, 0_u64..4, ports, volumes, 0..6_u8, 0..3_u64, policy).prop_map(
+        |(replicas, cpu, mem, ports, volumes, zone, updated, policy)| {
             let mut it = service(replicas, cpu * 500, mem * 256);
             it.spec.ports = ports;
             it.spec.container.command = Some(vec!["run".to_owned()]);
@@ -59,6 +62,7 @@ fn a_service() -> impl Strategy<Value = ServiceDemand> {
                     vec![Constraint { attribute, equal: zone == 5, value: "1".to_owned() }];
             }
             it.revision = updated;
+            it.spec.disconnect = policy;
             it
         },
     )
@@ -141,6 +145,9 @@ pub(crate) fn add_claim(
         claim(input, node_id(number), &slot);
         let claims = &mut input.nodes.get_mut(&node_id(number)).expect("a member").claims;
         let digest = if current { claims[&slot].digest.clone() } else { "old".to_owned() };
-        claims.insert(slot, ClaimView { digest, running, lamport: u64::from(number) % 3 });
+        claims.insert(
+            slot,
+            ClaimView { digest, running, lamport: u64::from(number) % 3, started: 0 },
+        );
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, reason = "tests")]
 
 mod clusters;
+mod disconnect;
 mod rules;
 #[path = "../support/mod.rs"]
 mod support;
@@ -66,6 +67,10 @@ proptest! {
         prop_assert!(decided_on.iter().all(|slot| all.contains(slot)));
         prop_assert!(decided.placements.values().all(|it| !it.reasons.is_empty()));
         for (slot, refusals) in &decided.unplaced {
+            if disconnect::is_awaited(&input, slot) {
+                prop_assert!(refusals.iter().all(|it| !input.nodes[&it.node].up));
+                continue;
+            }
             let nodes: Vec<_> = refusals.iter().map(|it| &it.node).collect();
             prop_assert_eq!(nodes, input.nodes.keys().collect::<Vec<_>>());
             // The refusals are true.
@@ -276,6 +281,7 @@ proptest! {
                     digest: String::new(),
                     running: true,
                     lamport: number,
+                    started: 0,
                 });
             }
             if let Some(service) = input.services.get_mut(&key(service)) {

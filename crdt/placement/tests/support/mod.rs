@@ -33,6 +33,7 @@ pub(crate) fn node(name: &str, cpu_millis: u64, mib: u64) -> Node {
         labels: BTreeMap::new(),
         capacity: Resources { cpu_millis, memory_bytes: mib * MIB },
         up: true,
+        silent_ms: 0,
         draining: false,
         runtime_error: None,
         holds: Holds::default(),
@@ -72,7 +73,8 @@ pub(crate) fn volume(name: &str) -> Mount {
 /// Adds a running claim of the current spec.
 pub(crate) fn claim(input: &mut PlanInput, node: NodeId, slot: &Slot) {
     let digest = input.services.get(&slot.service).map(|service| service.spec.container_digest());
-    let view = ClaimView { digest: digest.unwrap_or_default(), running: true, lamport: 0 };
+    let view =
+        ClaimView { digest: digest.unwrap_or_default(), running: true, lamport: 0, started: 0 };
     input.nodes.get_mut(&node).expect("a member").claims.insert(slot.clone(), view);
 }
 

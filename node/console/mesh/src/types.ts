@@ -58,6 +58,8 @@ export interface ServiceRow {
   has_healthcheck?: boolean
   /** Behaviour during a network partition. */
   on_partition: string
+  /** What that means, in words; missing from older nodes. */
+  on_partition_effect?: string
   updated: Millis
   /** Number of the last deployment; a later one has a higher number. */
   revision: number
@@ -110,6 +112,8 @@ export interface NodeRow {
   draining: boolean
   /** Has announced a restart and is not back yet; `state` is `up` meanwhile. */
   restarting?: boolean
+  /** When the answering node saw that it is down; 0 while it is up, missing from older nodes. */
+  down_since?: Millis
   cpu_millis: number
   memory_bytes: number
   cpu_reserved: number

@@ -43,6 +43,7 @@ export function Service({ service }: { service: string }) {
           <Ports row={row} />
         </div>
         <RolloutLine row={row} />
+        {row.on_partition_effect && <p class="quiet">On a partition {row.on_partition_effect}</p>}
       </section>
       <div class="actions">
         <Scale row={row} />

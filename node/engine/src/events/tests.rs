@@ -104,6 +104,7 @@ impl World {
             address: String::new(),
             restarts,
             lamport: 1,
+            started: 0,
             since: 1,
             available: false,
             prepared: false,

@@ -12,7 +12,7 @@ use vc_protocol::change::Subject;
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{
-    ContainerSpec, Deployment, FileId, FileKind, FileMount, Mount, ServiceSpec,
+    ContainerSpec, Deployment, FileId, FileKind, FileMount, Mount, OnPartition, ServiceSpec,
 };
 use vc_protocol::{ApiError, InstanceId, Keypair, Lamport, Millis, NodeId, ServiceKey, Stored};
 
@@ -112,6 +112,7 @@ impl Cluster {
         let digest = view.desired_digest(&slot.service).expect("wanted");
         let claim = Claim {
             lamport: view.next_lamport(),
+            started: 0,
             state: InstanceState::Running,
             reason: String::new(),
             address: String::new(),
@@ -411,10 +412,43 @@ fn a_diff_of_a_new_service_shows_all_that_is_not_the_default() {
             "container.mounts: /srv:/srv:ro",
             "container.mounts: volume data:/data",
             "container.networks: backend as db",
+            "on_partition: exclusive: stops where it cannot reach most voters; starts elsewhere after at most 8 s",
             "ports: 8080:80/tcp",
             "replicas: 1",
         ]
     );
+}
+
+#[test]
+fn a_diff_says_what_a_change_does_on_a_partition() {
+    let mut cluster = Cluster::new();
+    cluster.deploy(image(1));
+    let changes = |cluster: &Cluster, spec: ServiceSpec| {
+        diff(&cluster.view(), &[deployment(spec)], true).remove(0).changes
+    };
+    let exclusive =
+        "exclusive: stops where it cannot reach most voters; starts elsewhere after at most 8 s";
+    let with_data = with_volume(image(1));
+    assert_eq!(
+        changes(&cluster, with_data.clone()),
+        [
+            "container.mounts: + volume data:/data".to_owned(),
+            format!("on_partition: available by default -> {exclusive}"),
+        ]
+    );
+    cluster.deploy(with_data.clone());
+    let said = ServiceSpec { on_partition: Some(OnPartition::Exclusive), ..with_data };
+    assert_eq!(
+        changes(&cluster, said.clone()),
+        [format!("on_partition: exclusive by default -> {exclusive}")]
+    );
+    cluster.deploy(said.clone());
+    let available = ServiceSpec { on_partition: Some(OnPartition::Available), ..said };
+    assert_eq!(
+        changes(&cluster, available),
+        ["on_partition: exclusive -> available: each side of a partition runs it"]
+    );
+    assert_eq!(diff(&cluster.view(), &[deployment(image(1))], true)[0].changes.len(), 2);
 }
 
 #[test]

@@ -61,6 +61,10 @@ pub(super) struct Local {
     /// Since when it runs, by the monotonic clock: the time of a restart of this node counts as its start, unless it was
     /// available before, which gives 0.
     running_since: Option<Millis>,
+    /// When it was started, by the timestamp of its first claim that said so.
+    started: Option<Lamport>,
+    /// Whether its claim says that.
+    reports_start: bool,
     /// Whether its claim from before the start says that it is available.
     was_available: bool,
     /// Whether its last failure was a fault of the node.
@@ -119,6 +123,8 @@ impl Local {
             since: old.as_ref().map_or(0, |claim| claim.since),
             lamport: old.as_ref().map(|claim| claim.lamport),
             running_since: None,
+            started: old.as_ref().map(|claim| claim.started).filter(|&at| at > 0),
+            reports_start: false,
             node_fault: false,
             has_run: false,
             epoch: old.as_ref().and_then(|claim| claim.epoch),
@@ -143,6 +149,15 @@ impl Local {
     /// Returns whether it runs and is not being removed.
     pub(super) fn is_serving(&self) -> bool {
         matches!(self.phase, Some(Phase::Running { .. })) && !self.removing
+    }
+
+    /// Returns whether it runs, or is about to.
+    pub(super) fn may_be_running(&self) -> bool {
+        match self.phase {
+            None => self.asked.is_some(),
+            Some(Phase::Running { .. } | Phase::Pulling { .. } | Phase::Prepared) => true,
+            Some(_) => false,
+        }
     }
 
     /// Returns whether nothing that can fail beforehand keeps it from being started.
@@ -247,6 +262,9 @@ impl Local {
             self.failures = 0;
         }
         if !is_same_run {
+            if self.phase.is_some() {
+                self.started = None;
+            }
             let adopted = self.phase.is_none() && self.asked.is_none() && self.was_available;
             let since = if adopted { 0 } else { now };
             self.running_since = matches!(seen.phase, Phase::Running { .. }).then_some(since);
@@ -473,6 +491,7 @@ impl Local {
         now: Millis,
     ) -> Option<Step> {
         self.grace_ms = Some(wanted.spec.stop_grace_ms);
+        self.reports_start = wanted.reports_start;
         let may_start = !replaces && !wanted.is_waiting();
         let due = match &self.phase {
             Some(Phase::Running { .. } | Phase::Pulling { .. }) => false,
@@ -610,7 +629,10 @@ impl Local {
 
     /// Returns this node's claim on it; `lamport` is the timestamp of its first one.
     pub(super) fn claim(&mut self, lamport: Lamport) -> Claim {
+        let runs = matches!(self.phase, Some(Phase::Running { .. }));
+        self.started = runs.then(|| self.started.unwrap_or(lamport));
         Claim {
+            started: self.started.filter(|_| self.reports_start).unwrap_or(0),
             lamport: *self.lamport.get_or_insert(lamport),
             available: self.availability == Availability::Available,
             state: self.shown.0,

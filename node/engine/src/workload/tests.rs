@@ -38,6 +38,8 @@ impl Node {
             waits_for: String::new(),
             stops_elsewhere: String::new(),
             lease: String::new(),
+            stop: None,
+            reports_start: false,
             starts_first: true,
             update: ServiceSpec::default().update,
         };

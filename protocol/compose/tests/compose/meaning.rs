@@ -1,6 +1,6 @@
 //! Interpretation of values and defaults.
 
-use vc_protocol::spec::{OnPartition, RestartCondition, ServiceSpec};
+use vc_protocol::spec::{DisconnectPolicy, OnPartition, Reconcile, RestartCondition, ServiceSpec};
 
 use crate::{parse, service};
 
@@ -59,6 +59,21 @@ fn behaviour_on_a_partition_is_that_of_the_extension() {
     assert_eq!(said("x-vc: {on_partition: }"), None);
     let both = "deploy: {update_config: {order: start-first}}\nx-vc: {on_partition: available}";
     assert!(service(both).unwrap().spec.starts_first());
+}
+
+#[test]
+fn options_for_disconnected_nodes_are_those_of_nomad() {
+    let said = |yaml: &str| service(yaml).unwrap().spec.into_inner().disconnect;
+    assert_eq!(said("x-vc: {on_partition: available}"), DisconnectPolicy::default());
+    let all = "x-vc: {lost_after: 10m, replace: true, stop_on_client_after: 90s, reconcile: keep_replacement}";
+    let expected = DisconnectPolicy {
+        lost_after_ms: 600_000,
+        replace: true,
+        stop_on_client_after_ms: Some(90_000),
+        reconcile: Reconcile::KeepReplacement,
+    };
+    assert_eq!(said(all), expected);
+    assert!(!said("x-vc: {replace: false}").replace);
 }
 
 #[test]

@@ -52,6 +52,29 @@ fn invalid_values_are_refused_by_path() {
             "services.s.x-vc.on_partition: 'maybe' is not known: write exclusive or available",
         ),
         (
+            "x-vc: {reconcile: newest}",
+            "services.s.x-vc.reconcile: 'newest' is not known: write one of keep_original, keep_replacement, best_score, \
+             longest_running",
+        ),
+        ("x-vc: {replace: no}", "services.s.x-vc.replace: 'no' is neither true nor false"),
+        (
+            "x-vc: {lost_after: 10}",
+            "services.s.x-vc.lost_after: '10' is not a duration: write 10s, 1m30s or 500ms",
+        ),
+        (
+            "x-vc: {lost_after: 10m, replace: false}",
+            "services.s: disconnect.lost_after_ms has no effect with replace: false: keep one",
+        ),
+        (
+            "x-vc: {stop_on_client_after: 1m, on_partition: exclusive}",
+            "services.s: disconnect.stop_on_client_after_ms is for available services: an exclusive one stops where it cannot \
+             reach most voters, before its lease ends",
+        ),
+        (
+            "x-vc: {disconnect: {lost_after: 1m}}",
+            "services.s.x-vc.disconnect is not supported: write its options into x-vc",
+        ),
+        (
             "x-vc: {on_partitions: x}",
             "services.s.x-vc.on_partitions is not supported: did you mean 'on_partition'?",
         ),

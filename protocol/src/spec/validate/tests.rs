@@ -52,7 +52,8 @@ fn valid() -> Value {
             {"host_ip": null, "published": 8080, "target": 80, "protocol": "udp"}
         ],
         "expose": [{"target": 53, "protocol": "udp"}],
-        "update": {"delay_ms": MAX_DURATION}
+        "update": {"delay_ms": MAX_DURATION},
+        "disconnect": {"lost_after_ms": MAX_DURATION}
     })
 }
 
@@ -146,6 +147,22 @@ fn a_spec_that_breaks_a_rule_is_refused_with_its_field() {
         ("/expose/0/target", json!(0), "expose has the port 0"),
         ("/expose", json!(ports), "ports and expose have more"),
         ("/update/delay_ms", json!(u64::MAX), "update.delay_ms is longer"),
+        ("/disconnect", json!({"lost_after_ms": year}), "disconnect.lost_after_ms is longer"),
+        (
+            "/disconnect",
+            json!({"lost_after_ms": 1, "replace": false}),
+            "disconnect.lost_after_ms has no",
+        ),
+        (
+            "/disconnect",
+            json!({"stop_on_client_after_ms": 4999}),
+            "disconnect.stop_on_client_after_ms is shorter",
+        ),
+        (
+            "/disconnect",
+            json!({"stop_on_client_after_ms": 5000}),
+            "disconnect.stop_on_client_after_ms is for",
+        ),
         ("/update", json!({"order": "start-first"}), "update.order is start-first, but"),
         ("/update", json!({"monitor_ms": year}), "update.monitor_ms is longer"),
     ];

@@ -1,0 +1,96 @@
+//! `x-vc` of a service: settings beyond Compose.
+
+use super::problem::Problem;
+use super::walk::{At, Fields};
+use super::{duration, ports};
+use vc_protocol::spec::{
+    DisconnectPolicy, OnPartition, PlacementPolicy, ProxyProtocol, Publish, Reconcile,
+};
+
+/// The values of `x-vc`.
+pub(super) struct Extension {
+    pub(super) on_partition: Option<OnPartition>,
+    pub(super) placement: PlacementPolicy,
+    pub(super) disconnect: DisconnectPolicy,
+    /// `None`: ports are not published.
+    pub(super) publish: Option<Publish>,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
+}
+
+impl Default for Extension {
+    fn default() -> Self {
+        Self {
+            on_partition: None,
+            placement: PlacementPolicy::Auto,
+            disconnect: DisconnectPolicy::default(),
+            publish: Some(Publish::Cluster),
+            proxy_protocol: None,
+        }
+    }
+}
+
+/// Reads `x-vc`.
+pub(super) fn read(at: &At<'_>) -> Extension {
+    let mut fields = at.fields();
+    let mut found = Extension::default();
+    if let Some(at) = fields.take("on_partition") {
+        match at.text() {
+            None => {}
+            Some("available") => found.on_partition = Some(OnPartition::Available),
+            Some("exclusive") => found.on_partition = Some(OnPartition::Exclusive),
+            Some(other) => {
+                at.invalid(format!("'{other}' is not known: write exclusive or available"))
+            }
+        }
+    }
+    if let Some(at) = fields.take("placement") {
+        match at.text() {
+            None | Some("auto") => {}
+            Some("pack") => found.placement = PlacementPolicy::Pack,
+            Some("spread") => found.placement = PlacementPolicy::Spread,
+            Some(other) => {
+                at.invalid(format!("'{other}' is not known: write auto, pack or spread"))
+            }
+        }
+    }
+    if let Some(at) = fields.take("publish") {
+        match at.text() {
+            None | Some("cluster") => {}
+            Some("node") => found.publish = Some(Publish::Node),
+            Some("none") => found.publish = None,
+            Some(other) => {
+                at.invalid(format!("'{other}' is not known: write cluster, node or none"))
+            }
+        }
+    }
+    if let Some(at) = fields.take("proxy_protocol") {
+        found.proxy_protocol = at.read(ports::proxy_protocol_of).flatten();
+    }
+    found.disconnect = disconnect(&mut fields);
+    fields.finish(&[("disconnect", " is not supported: write its options into x-vc")]);
+    found
+}
+
+/// Reads the options of Nomad's `disconnect` block.
+fn disconnect(fields: &mut Fields<'_>) -> DisconnectPolicy {
+    let mut found = DisconnectPolicy::default();
+    if let Some(time) = fields.take("lost_after").and_then(|at| at.read(duration::parse)) {
+        found.lost_after_ms = time;
+    }
+    if let Some(replace) = fields.take("replace").and_then(|at| at.bool()) {
+        found.replace = replace;
+    }
+    found.stop_on_client_after_ms =
+        fields.take("stop_on_client_after").and_then(|at| at.read(duration::parse));
+    if let Some(rule) = fields.take("reconcile").and_then(|at| at.read(reconcile)) {
+        found.reconcile = rule;
+    }
+    found
+}
+
+fn reconcile(text: &str) -> Result<Reconcile, Problem> {
+    Reconcile::ALL.into_iter().find(|it| it.as_str() == text).ok_or_else(|| {
+        let all = Reconcile::ALL.map(Reconcile::as_str).join(", ");
+        Problem::new(format!("'{text}' is not known: write one of {all}"))
+    })
+}
