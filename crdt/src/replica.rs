@@ -232,6 +232,11 @@ impl Replica {
         &self.progress.versions
     }
 
+    /// Returns the generation of a node's document, which each start of the node renews; 0 without a document.
+    pub fn generation_of(&self, node: NodeId) -> u64 {
+        self.progress.versions.nodes.get(&node).map_or(0, |&(generation, _)| generation)
+    }
+
     /// Returns what this version cannot read.
     pub fn held(&self) -> Held {
         // A worker cannot halt the others: of its document counts what can be read.

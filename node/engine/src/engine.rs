@@ -49,6 +49,8 @@ pub struct Engine {
     owner: DocumentOwner,
     /// When this process started, by the monotonic clock.
     started: Millis,
+    /// When it handled an input last, by the monotonic clock.
+    last_input: Millis,
     vitals: BTreeMap<NodeId, Vitals>,
     heartbeat: HeartbeatTimer,
     detector: FailureDetector,
@@ -112,7 +114,8 @@ impl Engine {
         };
         let mut detector = FailureDetector::new(timing, now);
         for (&node, state) in replica.nodes().iter().filter(|&(&node, _)| node != id) {
-            detector.saw_document(node, state.incarnation, state.restarting, now);
+            let number = (state.incarnation, replica.generation_of(node));
+            detector.saw_document(node, number, state.restarting, now);
         }
         let owner = DocumentOwner::new(replica.own_generation());
         let view = Arc::new(View::of(&replica));
@@ -135,8 +138,9 @@ impl Engine {
             renewed: false,
             owner,
             started: now,
+            last_input: now,
             vitals: BTreeMap::new(),
-            heartbeat: HeartbeatTimer::new(timing.heartbeat, now),
+            heartbeat: HeartbeatTimer::new(now),
             detector,
             silences: SilenceReports::default(),
             isolation: Isolation::default(),
@@ -191,6 +195,7 @@ impl Engine {
     pub fn handle(&mut self, clock: impl Into<Clock>, input: Input) -> Vec<Output> {
         let Clock { monotonic: now, wall } = clock.into();
         self.wall = wall;
+        self.check_lateness(now);
         match input {
             Input::Wake => self.handle_timeout(now),
             Input::Connected(peer) => {
@@ -256,15 +261,21 @@ impl Engine {
         std::mem::take(&mut self.outputs)
     }
 
-    fn handle_timeout(&mut self, now: Millis) {
+    /// Notes that this process did not run for a while: a timer was due, since it was set at the latest, and nothing was handled.
+    fn check_lateness(&mut self, now: Millis) {
         let (due, timer) = self.poll_timeout();
-        let late = now.saturating_sub(due);
+        let late = now.saturating_sub(due.max(self.last_input));
+        self.last_input = now;
         if late > self.timing.suspect / 4 {
             tracing::debug!(late, timer, "this node is late, extending its timeouts");
             self.detector.was_late(late, now);
             self.silences.was_late(late, now);
         }
-        if self.heartbeat.handle_timeout(now) {
+    }
+
+    fn handle_timeout(&mut self, now: Millis) {
+        let interval = self.timing.heartbeat_interval(self.view.nodes.len());
+        if self.heartbeat.handle_timeout(now, interval) {
             self.send_heartbeat();
         }
         if self.detector.handle_timeout(now) {
@@ -341,7 +352,8 @@ impl Engine {
         self.check_owner(now);
         let id = self.replica.id();
         for (&node, state) in self.replica.nodes().iter().filter(|&(&node, _)| node != id) {
-            self.detector.saw_document(node, state.incarnation, state.restarting, now);
+            let number = (state.incarnation, self.replica.generation_of(node));
+            self.detector.saw_document(node, number, state.restarting, now);
             // A refuted accusation stays in this node's document: taken back, it could reach a node before the refutation
             // does, and the accused node's old claims would count there again.
             if self.own.unreachable.get(&node).is_some_and(|&of| of < state.incarnation) {

@@ -2,8 +2,9 @@
 //!
 //! An adaptive timeout in the spirit of the phi-accrual detector (Hayashibara et al. 2004), with the normal distribution
 //! replaced by a bound on the mean and the mean deviation of the intervals, as TCP bounds its retransmission timeout (RFC
-//! 6298). While this node is late itself, or after it accused a node that was alive, a local health multiplier stretches
-//! the timeout (Lifeguard, Dadgar et al. 2017). The result is this node's opinion; only accusations in documents count.
+//! 6298). The intervals are measured: nodes send at different ones, and none says its own. While this node is late itself, or
+//! after it accused a node that was alive, a local health multiplier stretches the timeout (Lifeguard, Dadgar et al. 2017).
+//! The result is this node's opinion; only accusations in documents count.
 
 use std::collections::BTreeMap;
 
@@ -15,22 +16,26 @@ use crate::interface::Timing;
 const MAX_HEALTH_MULTIPLIER: u64 = 4;
 /// The multiplier decreases by one after this time without a reason to increase it.
 const MULTIPLIER_DECAY: Millis = 30_000;
-/// An accusation that is refuted within this time was false; after it, the node had been down and has returned.
+/// An accusation that the same process refutes within this time was false; after it, the node could not be reached meanwhile.
 const FALSE_ACCUSATION: Millis = 3000;
 
 /// The heartbeats of one node.
 #[derive(Debug, Clone)]
 struct Heartbeats {
     incarnation: u64,
+    /// Generation of its document: each start of the node begins a new one.
+    generation: u64,
     /// Incarnation and number of the last heartbeat; zeros before the first.
     heartbeat: (u64, u64),
     last: Millis,
-    /// Mean interval, in eighths of a millisecond.
+    /// Mean interval, in eighths of a millisecond; 0 before the second heartbeat.
     mean8: u64,
     /// Mean deviation from it, in eighths of a millisecond.
     deviation8: u64,
     /// For how long it may be silent because it restarts; 0: it has announced no restart.
     restart: Millis,
+    /// When it was last found silent, since its last heartbeat.
+    checked: Option<Millis>,
 }
 
 /// The failure detector's state.
@@ -38,12 +43,11 @@ pub(crate) struct FailureDetector {
     timing: Timing,
     started: Millis,
     peers: BTreeMap<NodeId, Heartbeats>,
-    /// When this node accused a node that has not refuted it yet.
-    accused_at: BTreeMap<NodeId, Millis>,
+    /// When this node accused a node that has not refuted it yet, and the generation of its document then.
+    accused_at: BTreeMap<NodeId, (Millis, u64)>,
     /// The local health multiplier minus one: 0 while this node is healthy.
     penalty: u64,
     penalty_changed: Millis,
-    next_check: Millis,
 }
 
 impl FailureDetector {
@@ -56,7 +60,6 @@ impl FailureDetector {
             accused_at: BTreeMap::new(),
             penalty: 0,
             penalty_changed: 0,
-            next_check: now + timing.silence_check,
         }
     }
 
@@ -73,14 +76,17 @@ impl FailureDetector {
         if (incarnation, seq) <= peer.heartbeat || incarnation < peer.incarnation {
             return false;
         }
-        let interval8 = now.saturating_sub(peer.last).min(self.timing.heartbeat * 4) * 8;
-        if peer.heartbeat != (0, 0) {
+        let interval8 = now.saturating_sub(peer.last).min(self.timing.suspect) * 8;
+        if peer.mean8 == 0 && peer.heartbeat != (0, 0) {
+            (peer.mean8, peer.deviation8) = (interval8, interval8 / 2);
+        } else if peer.heartbeat != (0, 0) {
             peer.deviation8 = (peer.deviation8 * 7 + peer.mean8.abs_diff(interval8)) / 8;
             peer.mean8 = (peer.mean8 * 7 + interval8) / 8;
         }
         peer.incarnation = incarnation;
         peer.heartbeat = (incarnation, seq);
         peer.last = now;
+        peer.checked = None;
         true
     }
 
@@ -91,12 +97,12 @@ impl FailureDetector {
         }
     }
 
-    /// Takes in a node's document: its incarnation, and how long it may be silent because it restarts. A higher incarnation
+    /// Takes in a node's document: its incarnation and generation, and how long it may be silent because it restarts. A higher incarnation
     /// than before proves that the node was alive; a node that is new gets time to connect.
     pub(crate) fn saw_document(
         &mut self,
         node: NodeId,
-        incarnation: u64,
+        (incarnation, generation): (u64, u64),
         restarting: Option<Millis>,
         now: Millis,
     ) {
@@ -106,6 +112,7 @@ impl FailureDetector {
             peer.incarnation = incarnation;
             peer.last = now;
         }
+        peer.generation = peer.generation.max(generation);
         peer.restart = restarting.unwrap_or(0).min(self.timing.restart);
     }
 
@@ -113,11 +120,13 @@ impl FailureDetector {
         let last = now + self.timing.first_contact.saturating_sub(self.timing.suspect);
         Heartbeats {
             incarnation,
+            generation: 0,
             heartbeat: (0, 0),
             last,
-            mean8: self.timing.heartbeat * 8,
+            mean8: 0,
             deviation8: 0,
             restart: 0,
+            checked: None,
         }
     }
 
@@ -126,21 +135,27 @@ impl FailureDetector {
         for peer in self.peers.values_mut() {
             peer.last = (peer.last + by).min(now.max(peer.last));
         }
-        if by > self.timing.suspect {
+        // A process that has received nothing yet has started slowly: that is over.
+        if by > self.timing.suspect && self.peers.values().any(|peer| peer.heartbeat != (0, 0)) {
             self.increase_penalty(now);
         }
     }
 
     /// Notes that this node accused another one.
     pub(crate) fn accused(&mut self, node: NodeId, now: Millis) {
-        self.accused_at.insert(node, now);
+        self.accused_at.insert(node, (now, self.generation(node)));
     }
 
-    /// Notes that an accused node has a higher incarnation.
+    /// Notes that an accused node has a higher incarnation. One that was started again had died: the accusation was right.
     pub(crate) fn refuted(&mut self, node: NodeId, now: Millis) {
-        if self.accused_at.remove(&node).is_some_and(|at| now < at + FALSE_ACCUSATION) {
+        let Some((at, generation)) = self.accused_at.remove(&node) else { return };
+        if now < at + FALSE_ACCUSATION && generation == self.generation(node) {
             self.increase_penalty(now);
         }
+    }
+
+    fn generation(&self, node: NodeId) -> u64 {
+        self.peers.get(&node).map_or(0, |peer| peer.generation)
     }
 
     fn increase_penalty(&mut self, now: Millis) {
@@ -150,20 +165,31 @@ impl FailureDetector {
 
     /// Returns when to call [`FailureDetector::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Millis> {
-        Some(self.next_check)
+        let decay = (self.penalty > 0).then_some(self.penalty_changed + MULTIPLIER_DECAY);
+        self.peers.values().map(|peer| self.next_check(peer)).chain(decay).min()
     }
 
-    /// Returns whether it is time to look for silent nodes.
+    /// Returns when to look whether a node is silent: the moment that it is, and again while it stays so.
+    fn next_check(&self, peer: &Heartbeats) -> Millis {
+        let silent = peer.last + self.timeout(peer) + 1;
+        peer.checked.map_or(silent, |at| silent.max(at + self.timing.silence_check))
+    }
+
+    /// Returns whether a node is silent and has to be looked at.
     pub(crate) fn handle_timeout(&mut self, now: Millis) -> bool {
-        if now < self.next_check {
-            return false;
-        }
-        self.next_check = now + self.timing.silence_check;
         if self.penalty > 0 && now >= self.penalty_changed + MULTIPLIER_DECAY {
             self.penalty -= 1;
             self.penalty_changed = now;
         }
-        true
+        let due = |peer: &Heartbeats| now >= self.next_check(peer);
+        let silent: Vec<NodeId> =
+            self.peers.iter().filter(|(_, peer)| due(peer)).map(|(&node, _)| node).collect();
+        for node in &silent {
+            if let Some(peer) = self.peers.get_mut(node) {
+                peer.checked = Some(now);
+            }
+        }
+        !silent.is_empty()
     }
 
     /// Returns for how long a node has sent no heartbeat, if that is longer than its intervals or its restart allow.
@@ -183,8 +209,9 @@ impl FailureDetector {
         now.saturating_sub(self.started)
     }
 
+    /// Returns for how long a node may be silent: a pause after the longest interval that is usual for it.
     fn timeout(&self, peer: &Heartbeats) -> Millis {
-        let expected = (peer.mean8 + 4 * peer.deviation8) / 8 + 2 * self.timing.heartbeat;
+        let expected = (peer.mean8 + 4 * peer.deviation8) / 8 + self.timing.pause;
         let usual =
             expected.clamp(self.timing.suspect, self.timing.suspect * 4) * (1 + self.penalty);
         usual.max(peer.restart)
@@ -232,6 +259,49 @@ mod tests {
     }
 
     #[test]
+    fn the_timer_is_due_when_a_node_becomes_silent_and_again_while_it_stays_so() {
+        let timing = Timing::default();
+        let last = timing.heartbeat * 40;
+        let mut detector = steady(last);
+        let silent = last + timing.suspect + 1;
+        assert_eq!(detector.poll_timeout(), Some(silent));
+        assert!(!detector.handle_timeout(silent - 1));
+        assert!(detector.handle_timeout(silent));
+        assert_eq!(detector.poll_timeout(), Some(silent + timing.silence_check));
+        detector.heartbeat(node(), 1, 9000, silent + 10);
+        assert!(detector.poll_timeout().is_some_and(|at| at > silent + 10 + timing.suspect));
+    }
+
+    /// Returns a detector of a node that sends at this interval, and when it sent last.
+    fn regular(interval: Millis) -> (FailureDetector, Millis) {
+        let mut detector = FailureDetector::new(Timing::default(), 0);
+        (1..=40).for_each(|seq| _ = detector.heartbeat(node(), 1, seq, seq * interval));
+        (detector, 40 * interval)
+    }
+
+    #[test]
+    fn a_node_may_pause_after_any_interval_between_its_heartbeats() {
+        // 500 ms: versions before 200 ms. 1000 ms: a large cluster.
+        for interval in [200, 500, 1000] {
+            let (detector, last) = regular(interval);
+            let pause = Timing::default().pause;
+            assert!(!is_silent(&detector, last + interval + pause), "{interval} ms");
+            assert!(is_silent(&detector, last + interval + 2 * pause), "{interval} ms");
+        }
+    }
+
+    #[test]
+    fn a_node_that_has_paused_gets_more_time_until_its_heartbeats_are_regular_again() {
+        let (mut detector, last) = regular(200);
+        let usual = Timing::default().suspect;
+        let woke = last + 1700;
+        assert!(detector.heartbeat(node(), 1, 41, woke));
+        assert!(!is_silent(&detector, woke + usual + 500));
+        (1..=40).for_each(|n| _ = detector.heartbeat(node(), 1, 41 + n, woke + n * 200));
+        assert!(is_silent(&detector, woke + 8000 + usual + 1));
+    }
+
+    #[test]
     fn a_node_that_was_late_itself_accuses_no_other() {
         let last = Timing::default().heartbeat * 40;
         let mut detector = steady(last);
@@ -239,6 +309,32 @@ mod tests {
         assert!(is_silent(&detector, now));
         detector.was_late(60_000, now);
         assert!(!is_silent(&detector, now));
+    }
+
+    #[test]
+    fn a_false_accusation_lengthens_the_timeout_and_a_right_one_does_not() {
+        let last = Timing::default().heartbeat * 40;
+        let timeout_after = |generation: u64| {
+            let mut detector = steady(last);
+            detector.saw_document(node(), (1, 1), None, last);
+            detector.accused(node(), last + 1800);
+            detector.saw_document(node(), (2, generation), None, last + 2000);
+            detector.refuted(node(), last + 2000);
+            detector.silence(node(), last + 2000 + 1801)
+        };
+        assert_eq!(timeout_after(1), None, "the same process refuted it: it was alive");
+        assert_eq!(timeout_after(2), Some(1801), "it was started again within a second");
+    }
+
+    #[test]
+    fn a_slow_start_does_not_lengthen_the_timeout_and_a_late_process_does() {
+        let timing = Timing::default();
+        let mut detector = FailureDetector::new(timing, 0);
+        detector.was_late(5000, 5000);
+        (1..=40).for_each(|seq| _ = detector.heartbeat(node(), 1, seq, 5000 + seq * 200));
+        assert!(is_silent(&detector, 13_001 + timing.suspect));
+        detector.was_late(timing.suspect + 1, 13_000);
+        assert!(!is_silent(&detector, 13_001 + timing.suspect));
     }
 
     #[test]
@@ -253,7 +349,7 @@ mod tests {
     fn a_node_that_was_started_again_counts_its_heartbeats_from_one() {
         let last = Timing::default().heartbeat * 40;
         let mut detector = steady(last);
-        detector.saw_document(node(), 2, None, last + 100);
+        detector.saw_document(node(), (2, 1), None, last + 100);
         assert!(!detector.heartbeat(node(), 1, 900, last + 200), "of the life before");
         assert!(detector.heartbeat(node(), 2, 1, last + 300));
         assert!(!detector.heartbeat(node(), 2, 1, last + 400));
@@ -265,10 +361,10 @@ mod tests {
         let timing = Timing::default();
         let last = timing.heartbeat * 40;
         let mut detector = steady(last);
-        detector.saw_document(node(), 1, Some(u64::MAX), last);
+        detector.saw_document(node(), (1, 1), Some(u64::MAX), last);
         assert!(!is_silent(&detector, last + timing.restart), "bounded by this node's own limit");
         assert!(is_silent(&detector, last + timing.restart + 1));
-        detector.saw_document(node(), 2, None, last + 5000);
+        detector.saw_document(node(), (2, 1), None, last + 5000);
         assert!(is_silent(&detector, last + 5001 + timing.suspect), "it has restarted");
     }
 
@@ -276,7 +372,7 @@ mod tests {
     fn other_messages_count_until_the_first_heartbeat() {
         let timing = Timing::default();
         let mut detector = FailureDetector::new(timing, 0);
-        detector.saw_document(node(), 1, None, 1000);
+        detector.saw_document(node(), (1, 1), None, 1000);
         detector.saw_activity(node(), 1200);
         assert!(!is_silent(&detector, 1200 + timing.suspect));
         assert!(is_silent(&detector, 1201 + timing.suspect));
@@ -289,7 +385,7 @@ mod tests {
     fn a_new_node_gets_the_first_contact_time() {
         let timing = Timing::default();
         let mut detector = FailureDetector::new(timing, 0);
-        detector.saw_document(node(), 1, None, 1000);
+        detector.saw_document(node(), (1, 1), None, 1000);
         assert!(!is_silent(&detector, 1000 + timing.first_contact));
         assert!(is_silent(&detector, 1001 + timing.first_contact));
     }

@@ -7,7 +7,6 @@ const AFTER_CONNECT: Millis = 100;
 
 /// The timer of this node's heartbeats.
 pub(crate) struct HeartbeatTimer {
-    interval: Millis,
     next: Millis,
     /// Number of the last heartbeat.
     seq: u64,
@@ -15,8 +14,8 @@ pub(crate) struct HeartbeatTimer {
 
 impl HeartbeatTimer {
     /// A timer whose first heartbeat is due at once.
-    pub(crate) fn new(interval: Millis, now: Millis) -> Self {
-        Self { interval, next: now, seq: 0 }
+    pub(crate) fn new(now: Millis) -> Self {
+        Self { next: now, seq: 0 }
     }
 
     /// Brings the next heartbeat forward, for a peer that has just connected. Not at once: it does not listen yet.
@@ -35,11 +34,11 @@ impl HeartbeatTimer {
         self.seq
     }
 
-    /// Returns whether a heartbeat is due.
-    pub(crate) fn handle_timeout(&mut self, now: Millis) -> bool {
+    /// Returns whether a heartbeat is due; the one after it is due `interval` later.
+    pub(crate) fn handle_timeout(&mut self, now: Millis, interval: Millis) -> bool {
         let due = now >= self.next;
         if due {
-            self.next = now + self.interval;
+            self.next = now + interval;
         }
         due
     }

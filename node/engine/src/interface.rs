@@ -18,10 +18,13 @@ use crate::runtime::{RuntimeAction, RuntimeEvent};
 /// The intervals and timeouts of a node, in milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// Interval between heartbeats.
+    /// Interval between heartbeats in a small cluster; longer in a large one
+    /// ([`Timing::heartbeat_interval`]). Other versions may send at another interval.
     pub heartbeat: Millis,
-    /// Interval between checks for silent nodes.
+    /// Interval between checks of a node that stays silent.
     pub silence_check: Millis,
+    /// For how long a node may do nothing after an interval between its heartbeats, without being suspect.
+    pub pause: Millis,
     /// Least time without a heartbeat before a node is suspect.
     pub suspect: Millis,
     /// The same for a node that has sent no heartbeat yet.
@@ -37,14 +40,28 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            heartbeat: 500,
+            heartbeat: 200,
             silence_check: 250,
-            suspect: 2000,
+            pause: 1500,
+            suspect: 1800,
             first_contact: 6000,
             anti_entropy: 10_000,
             runtime_grace: 5000,
             restart: 15_000,
         }
+    }
+}
+
+/// The share of each member in the longest interval between heartbeats: at most 100 a second reach each node.
+const HEARTBEAT_PER_MEMBER: Millis = 10;
+/// The longest interval between heartbeats, whatever the size of the cluster: it adds to the time until a death is noticed.
+const MAX_HEARTBEAT: Millis = 1000;
+
+impl Timing {
+    /// Returns the interval between heartbeats in a cluster of so many nodes.
+    pub fn heartbeat_interval(&self, nodes: usize) -> Millis {
+        let nodes = Millis::try_from(nodes).unwrap_or(Millis::MAX);
+        self.heartbeat.max(nodes.saturating_mul(HEARTBEAT_PER_MEMBER).min(MAX_HEARTBEAT))
     }
 }
 
@@ -222,6 +239,14 @@ pub enum Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn heartbeats_are_rarer_in_large_clusters() {
+        let interval = |nodes| Timing::default().heartbeat_interval(nodes);
+        assert_eq!([0, 1, 3, 20].map(interval), [200; 4]);
+        assert_eq!([30, 60, 100, 1000].map(interval), [300, 600, 1000, 1000]);
+        assert!((1..=100).all(|nodes| nodes as u64 * 1000 / interval(nodes) <= 100), "a second");
+    }
 
     #[test]
     fn clocks_that_differ_by_two_seconds_are_reported() {

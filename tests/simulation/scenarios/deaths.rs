@@ -143,7 +143,7 @@ fn a_process_restarted_after_its_death_is_detected_leaves_one_instance_of_each_s
 
 #[test]
 fn all_processes_killed_during_deploys_adopt_their_containers() {
-    let mut world = cluster(4, "all_processes_killed_during");
+    let mut world = cluster(4, "all_processes_killed_during_deploys");
     world.command(0, deploy(service("web", 8)));
     world.converge(20_000);
     let before: usize = (0..4).map(|index| running_on(&world, index)).sum();
