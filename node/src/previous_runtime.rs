@@ -78,7 +78,9 @@ pub(crate) async fn stop_instances(
                     running.insert(id, phase);
                 }
                 RuntimeEvent::Orphans(_) => {}
-                RuntimeEvent::Unavailable(reason) => return Err(StopError::Unavailable(reason)),
+                RuntimeEvent::Unavailable(reason) | RuntimeEvent::Hung(reason) => {
+                    return Err(StopError::Unavailable(reason));
+                }
             }
             running.retain(|_, phase| *phase != Phase::Gone);
             if running.is_empty() {

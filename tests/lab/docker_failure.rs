@@ -46,3 +46,36 @@ fn a_node_whose_docker_engine_dies_stays_up_reports_it_and_recovers() {
         "the node gets instances again"
     );
 }
+
+#[test]
+fn what_a_hung_docker_engine_runs_is_started_nowhere_else_and_the_node_says_why() {
+    let lab = Lab::cluster(3);
+    lab.deploy(1, &sleeping_service("shop", "web", 6), &["--wait"]).done();
+    let before = lab.settled(&[1, 2, 3], "shop/web", 6);
+
+    let engine = lab.pid(2, "engine.pid");
+    signal(engine, Signal::STOP);
+    let problem = |host: usize| {
+        let rows = lab.rows(host, &["nodes"]);
+        let row = rows.into_iter().find(|row| row["name"] == "h2").expect("h2");
+        (row["state"].clone(), row["problem"].as_str().unwrap_or_default().to_owned())
+    };
+    until("the other nodes report the problem", DEADLINE, || match problem(3) {
+        (state, problem) if state == "up" && problem.contains("hangs") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    // What is deployed now runs on the nodes that can start it; what the hung engine runs moves to none of them.
+    lab.deploy(1, &sleeping_service("other", "api", 2), &["--wait"]).done();
+    let nodes = running(&lab.rows(1, &["ps"]), "shop/web", 6).expect("as before");
+    assert!(nodes.contains_key("h2"), "{nodes:?}");
+    for host in [1, 3] {
+        assert_eq!(lab.containers(host).len(), before[&host].len() + 1);
+    }
+
+    signal(engine, Signal::CONT);
+    until("the problem is gone", DEADLINE, || match problem(1) {
+        (_, problem) if problem.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(lab.settled(&[1, 2, 3], "shop/web", 6)[&2], before[&2], "nothing was restarted");
+}

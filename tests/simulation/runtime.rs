@@ -71,6 +71,8 @@ pub struct Runtime {
     images: BTreeSet<String>,
     /// Whether the runtime answers.
     pub available: bool,
+    /// Whether it is there while it does not answer.
+    hung: bool,
     /// Whether its host has run out of what a start takes.
     pub exhausted: bool,
     /// Whether containers that ended with their host are listed afterwards, as exited.
@@ -86,6 +88,7 @@ impl Runtime {
             containers: BTreeMap::new(),
             images: BTreeSet::new(),
             available: true,
+            hung: false,
             exhausted: false,
             keeps_exited,
             last_report: 0,
@@ -320,7 +323,9 @@ impl World {
 
     fn deliver_runtime_event(&mut self, index: usize, event: RuntimeEvent) {
         let runtime = &mut self.nodes[index].runtime;
-        if !runtime.available && !matches!(event, RuntimeEvent::Unavailable(_)) {
+        if !runtime.available
+            && !matches!(event, RuntimeEvent::Unavailable(_) | RuntimeEvent::Hung(_))
+        {
             return;
         }
         let at = (self.now + self.rng.within((1, 20))).max(runtime.last_report);
@@ -331,9 +336,10 @@ impl World {
     /// Sends the list of containers, or the error, to the engine.
     pub fn list(&mut self, index: usize) {
         let runtime = &self.nodes[index].runtime;
-        let event = match runtime.available {
-            true => RuntimeEvent::Listed(runtime.list()),
-            false => RuntimeEvent::Unavailable("Docker does not answer".to_owned()),
+        let event = match (runtime.available, runtime.hung) {
+            (true, _) => RuntimeEvent::Listed(runtime.list()),
+            (false, true) => RuntimeEvent::Hung("Docker hangs".to_owned()),
+            (false, false) => RuntimeEvent::Unavailable("Docker does not answer".to_owned()),
         };
         self.deliver_runtime_event(index, event);
     }
@@ -346,9 +352,19 @@ impl World {
         self.trace_node(index, if available { "runtime recovers" } else { "runtime fails" });
         self.disturb(index);
         self.nodes[index].runtime.available = available;
+        self.nodes[index].runtime.hung = false;
         if containers_die {
             self.stop_containers(index);
         }
+        self.list(index);
+    }
+
+    /// Stops the answers of a runtime that is there, until it is available.
+    pub fn hang_runtime(&mut self, index: usize) {
+        self.trace_node(index, "runtime hangs");
+        self.disturb(index);
+        let runtime = &mut self.nodes[index].runtime;
+        (runtime.available, runtime.hung) = (false, true);
         self.list(index);
     }
 

@@ -34,8 +34,6 @@ struct Heartbeats {
     deviation8: u64,
     /// For how long it may be silent because it restarts; 0: it has announced no restart.
     restart: Millis,
-    /// When it was last found silent, since its last heartbeat.
-    checked: Option<Millis>,
 }
 
 /// The failure detector's state.
@@ -48,6 +46,8 @@ pub(crate) struct FailureDetector {
     /// The local health multiplier minus one: 0 while this node is healthy.
     penalty: u64,
     penalty_changed: Millis,
+    /// When it looked for silent nodes last.
+    checked: Millis,
 }
 
 impl FailureDetector {
@@ -60,6 +60,7 @@ impl FailureDetector {
             accused_at: BTreeMap::new(),
             penalty: 0,
             penalty_changed: 0,
+            checked: now,
         }
     }
 
@@ -86,7 +87,6 @@ impl FailureDetector {
         peer.incarnation = incarnation;
         peer.heartbeat = (incarnation, seq);
         peer.last = now;
-        peer.checked = None;
         true
     }
 
@@ -126,7 +126,6 @@ impl FailureDetector {
             mean8: 0,
             deviation8: 0,
             restart: 0,
-            checked: None,
         }
     }
 
@@ -163,33 +162,24 @@ impl FailureDetector {
         self.penalty_changed = now;
     }
 
-    /// Returns when to call [`FailureDetector::handle_timeout`].
+    /// Returns when to call [`FailureDetector::handle_timeout`]: the moment that a node becomes silent, and at intervals.
     pub(crate) fn poll_timeout(&self) -> Option<Millis> {
-        let decay = (self.penalty > 0).then_some(self.penalty_changed + MULTIPLIER_DECAY);
-        self.peers.values().map(|peer| self.next_check(peer)).chain(decay).min()
+        let silent = self.peers.values().map(|peer| peer.last + self.timeout(peer) + 1);
+        let interval = self.checked + self.timing.silence_check;
+        silent.filter(|&at| at > self.checked).chain([interval]).min()
     }
 
-    /// Returns when to look whether a node is silent: the moment that it is, and again while it stays so.
-    fn next_check(&self, peer: &Heartbeats) -> Millis {
-        let silent = peer.last + self.timeout(peer) + 1;
-        peer.checked.map_or(silent, |at| silent.max(at + self.timing.silence_check))
-    }
-
-    /// Returns whether a node is silent and has to be looked at.
+    /// Returns whether it is time to look for silent nodes.
     pub(crate) fn handle_timeout(&mut self, now: Millis) -> bool {
+        if self.poll_timeout().is_none_or(|at| now < at) {
+            return false;
+        }
+        self.checked = now;
         if self.penalty > 0 && now >= self.penalty_changed + MULTIPLIER_DECAY {
             self.penalty -= 1;
             self.penalty_changed = now;
         }
-        let due = |peer: &Heartbeats| now >= self.next_check(peer);
-        let silent: Vec<NodeId> =
-            self.peers.iter().filter(|(_, peer)| due(peer)).map(|(&node, _)| node).collect();
-        for node in &silent {
-            if let Some(peer) = self.peers.get_mut(node) {
-                peer.checked = Some(now);
-            }
-        }
-        !silent.is_empty()
+        true
     }
 
     /// Returns for how long a node has sent no heartbeat, if that is longer than its intervals or its restart allow.
@@ -264,12 +254,11 @@ mod tests {
         let last = timing.heartbeat * 40;
         let mut detector = steady(last);
         let silent = last + timing.suspect + 1;
+        assert!(detector.handle_timeout(silent - 10));
         assert_eq!(detector.poll_timeout(), Some(silent));
         assert!(!detector.handle_timeout(silent - 1));
         assert!(detector.handle_timeout(silent));
         assert_eq!(detector.poll_timeout(), Some(silent + timing.silence_check));
-        detector.heartbeat(node(), 1, 9000, silent + 10);
-        assert!(detector.poll_timeout().is_some_and(|at| at > silent + 10 + timing.suspect));
     }
 
     /// Returns a detector of a node that sends at this interval, and when it sent last.

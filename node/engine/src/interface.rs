@@ -21,7 +21,7 @@ pub struct Timing {
     /// Interval between heartbeats in a small cluster; longer in a large one
     /// ([`Timing::heartbeat_interval`]). Other versions may send at another interval.
     pub heartbeat: Millis,
-    /// Interval between checks of a node that stays silent.
+    /// Longest interval between checks for silent nodes.
     pub silence_check: Millis,
     /// For how long a node may do nothing after an interval between its heartbeats, without being suspect.
     pub pause: Millis,

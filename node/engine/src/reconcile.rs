@@ -90,6 +90,7 @@ impl Reconciler {
             RuntimeEvent::Changed(seen) => self.workload.changed(seen, now),
             RuntimeEvent::Orphans(orphans) => self.orphans = orphans,
             RuntimeEvent::Unavailable(reason) => self.runtime.unavailable(reason, now),
+            RuntimeEvent::Hung(reason) => self.runtime.hung(reason, now),
         }
     }
 
@@ -157,6 +158,9 @@ impl Reconciler {
             }
         }
         own.faults = self.faults.current(now);
+        if let Some(hang) = self.runtime.hang() {
+            own.faults.node = Some(hang.to_owned());
+        }
         self.fault_ends = self.faults.poll_timeout(now);
     }
 

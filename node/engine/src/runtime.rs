@@ -106,4 +106,7 @@ pub enum RuntimeEvent {
     Orphans(BTreeMap<NodeId, Orphans>),
     /// The runtime cannot be reached, with the reason in one line. Ends with the next [`RuntimeEvent::Listed`].
     Unavailable(String),
+    /// The runtime is there and does not answer, with the reason in one line: what it ran runs on as far as is known, and nothing
+    /// can be started or stopped. Ends likewise.
+    Hung(String),
 }

@@ -11,6 +11,8 @@ enum State {
         since: Millis,
         reason: String,
     },
+    /// It was available, and does not answer now.
+    Hung(String),
 }
 
 /// Whether a list of the runtime's instances ends a time in which it was unavailable.
@@ -57,7 +59,7 @@ impl RuntimeHealth {
         }
         match std::mem::replace(&mut self.state, State::Available) {
             State::Unknown => Recovery::First,
-            State::Unavailable { .. } => Recovery::Returned,
+            State::Unavailable { .. } | State::Hung(_) => Recovery::Returned,
             State::Available => Recovery::None,
         }
     }
@@ -71,8 +73,28 @@ impl RuntimeHealth {
                 self.reported = Some(reason.clone());
                 self.state = State::Unavailable { since: now, reason };
             }
-            State::Available => self.state = State::Unavailable { since: now, reason },
+            State::Available | State::Hung(_) => {
+                self.state = State::Unavailable { since: now, reason };
+            }
             State::Unavailable { reason: latest, .. } => *latest = reason,
+        }
+    }
+
+    /// Takes in that the runtime is there and does not answer. Its instances run on, as far as is known: others that started
+    /// them too would run them twice. One that has not answered since the start, or could not be reached meanwhile, is
+    /// unavailable: this node does not claim its instances.
+    pub(crate) fn hung(&mut self, reason: String, now: Millis) {
+        match &mut self.state {
+            State::Available | State::Hung(_) => self.state = State::Hung(reason),
+            State::Unknown | State::Unavailable { .. } => self.unavailable(reason, now),
+        }
+    }
+
+    /// Returns why this node starts nothing, although it keeps what its runtime ran.
+    pub(crate) fn hang(&self) -> Option<&str> {
+        match &self.state {
+            State::Hung(reason) => Some(reason),
+            _ => None,
         }
     }
 
@@ -93,5 +115,45 @@ impl RuntimeHealth {
             self.reported = Some(reason.clone());
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn available() -> RuntimeHealth {
+        let mut health = RuntimeHealth::new(5000);
+        assert_eq!(health.listed(), Recovery::First);
+        health
+    }
+
+    #[test]
+    fn a_runtime_that_hangs_keeps_its_instances_until_it_answers() {
+        let mut health = available();
+        health.hung("Docker does not answer".to_owned(), 1000);
+        assert_eq!((health.error(), health.poll_timeout()), (None, None), "nothing is given away");
+        assert_eq!(health.hang(), Some("Docker does not answer"));
+        assert_eq!(health.listed(), Recovery::Returned, "what was asked of it is asked again");
+        assert_eq!(health.hang(), None);
+    }
+
+    #[test]
+    fn a_hung_runtime_that_dies_is_unavailable_after_the_grace() {
+        let mut health = available();
+        health.hung("no answer".to_owned(), 1000);
+        health.unavailable("connection refused".to_owned(), 9000);
+        assert_eq!((health.hang(), health.poll_timeout()), (None, Some(14_000)));
+        assert!(health.handle_timeout(14_000));
+        // It starts, slowly: its instances are given away by now.
+        health.hung("no answer".to_owned(), 15_000);
+        assert_eq!((health.hang(), health.error()), (None, Some("connection refused")));
+    }
+
+    #[test]
+    fn a_runtime_that_hangs_at_the_start_of_the_node_is_unavailable() {
+        let mut health = RuntimeHealth::new(5000);
+        health.hung("no answer".to_owned(), 0);
+        assert_eq!((health.hang(), health.error()), (None, Some("no answer")));
     }
 }

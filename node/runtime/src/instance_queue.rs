@@ -58,7 +58,7 @@ enum Message {
     Observed { observed: Observed, is_answer: bool },
     Listed { since: u64, all: Vec<Observed> },
     Orphans(BTreeMap<NodeId, Orphans>),
-    Unavailable(String),
+    Unavailable { reason: String, hung: bool },
 }
 
 /// The sending side of the supervisor's messages.
@@ -115,9 +115,9 @@ impl Reporter {
         self.send(Message::Orphans(orphans)).await;
     }
 
-    /// Reports that the runtime is unavailable.
-    pub(super) async fn unavailable(&self, reason: String) {
-        self.send(Message::Unavailable(reason)).await;
+    /// Reports that the runtime is unavailable; `hung`: it is there and does not answer.
+    pub(super) async fn unavailable(&self, reason: String, hung: bool) {
+        self.send(Message::Unavailable { reason, hung }).await;
     }
 
     /// The receiver is gone only when the runtime was dropped.
@@ -285,9 +285,10 @@ impl<B: Backend> Supervisor<B> {
             Message::Observed { observed, is_answer } => self.observed(observed, is_answer).await,
             Message::Listed { since, all } => self.listed(since, all).await,
             Message::Orphans(orphans) => self.emit(RuntimeEvent::Orphans(orphans)).await,
-            Message::Unavailable(reason) => {
-                tracing::warn!(reason, "the runtime is unavailable");
-                self.emit(RuntimeEvent::Unavailable(reason)).await;
+            Message::Unavailable { reason, hung } => {
+                tracing::warn!(reason, hung, "the runtime is unavailable");
+                let event = if hung { RuntimeEvent::Hung } else { RuntimeEvent::Unavailable };
+                self.emit(event(reason)).await;
             }
         }
     }

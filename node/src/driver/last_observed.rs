@@ -10,8 +10,8 @@ use vc_protocol::node::Orphans;
 #[derive(Default)]
 pub(super) struct LastObserved {
     instances: BTreeMap<InstanceId, Observed>,
-    /// The error of an unavailable runtime, or `Some(None)` if it is available; `None` before its first report.
-    unavailable: Option<Option<String>>,
+    /// Why the runtime is unavailable, or `Some(None)` if it is available; `None` before its first report.
+    unavailable: Option<Option<RuntimeEvent>>,
     orphans: BTreeMap<NodeId, Orphans>,
 }
 
@@ -29,16 +29,22 @@ impl LastObserved {
                 self.instances.insert(seen.id.clone(), seen.clone());
             }
             RuntimeEvent::Orphans(orphans) => self.orphans.clone_from(orphans),
-            RuntimeEvent::Unavailable(why) => self.unavailable = Some(Some(why.clone())),
+            RuntimeEvent::Unavailable(_) | RuntimeEvent::Hung(_) => {
+                self.unavailable = Some(Some(event.clone()));
+            }
         }
     }
 
     pub(super) fn last(&self) -> impl Iterator<Item = RuntimeEvent> {
-        let state = self.unavailable.as_ref().map(|unavailable| match unavailable {
-            Some(why) => RuntimeEvent::Unavailable(why.clone()),
-            None => RuntimeEvent::Listed(self.instances.values().cloned().collect()),
-        });
-        let orphans = state.is_some().then(|| RuntimeEvent::Orphans(self.orphans.clone()));
+        let listed = || RuntimeEvent::Listed(self.instances.values().cloned().collect());
+        let state = match &self.unavailable {
+            None => Vec::new(),
+            Some(None) => vec![listed()],
+            // What it ran before it hung counts.
+            Some(Some(hung @ RuntimeEvent::Hung(_))) => vec![listed(), hung.clone()],
+            Some(Some(unavailable)) => vec![unavailable.clone()],
+        };
+        let orphans = (!state.is_empty()).then(|| RuntimeEvent::Orphans(self.orphans.clone()));
         state.into_iter().chain(orphans)
     }
 }

@@ -3,6 +3,7 @@
 mod backups;
 mod checkpoints;
 mod deaths;
+mod detection;
 mod disconnect;
 mod hostile;
 mod operators;

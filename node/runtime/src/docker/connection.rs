@@ -18,6 +18,8 @@ use crate::engine_info::{EngineInfo, EngineInfoCache};
 
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the engine is pinged while its events are followed: one that hangs ends no stream.
+const PING_EVERY: Duration = Duration::from_secs(10);
 /// How often all containers are listed, since an event stream can stop without an end.
 const LIST_EVERY: Duration = Duration::from_secs(30);
 /// The first and the longest time between attempts to reach the engine.
@@ -59,26 +61,37 @@ fn check(host: &str, info: &EngineInfo) -> Result<(), UnsupportedEngine> {
 impl DockerClient {
     /// Lists containers and follows events, forever; an outage is reported once.
     pub(super) async fn watch(self) {
-        let (mut pause, mut reported) = (RETRY_INTERVAL.0, false);
+        // What was reported: whether the engine hung.
+        let (mut pause, mut reported) = (RETRY_INTERVAL.0, None);
         let mut first = true;
         loop {
             let (connected, error) = self.session(&mut first).await;
             if connected {
                 // Usually only the stream ended. An outage shows when the engine cannot be reached again.
                 tracing::debug!(host = %self.host, %error, "the event stream of Docker ended; reconnecting");
-                (pause, reported) = (RETRY_INTERVAL.0, false);
-            } else if !reported {
-                let reason = match error {
-                    Disconnected::Unsupported(error) => error.to_string(),
-                    error => format!("Docker at {} does not answer: {error}", self.host),
-                };
-                self.reporter.unavailable(reason).await;
-                reported = true;
+                (pause, reported) = (RETRY_INTERVAL.0, None);
+            } else {
+                let hung = matches!(error, Disconnected::Engine(Error::RequestTimeoutError));
+                if reported != Some(hung) {
+                    self.reporter.unavailable(self.reason(error, hung), hung).await;
+                    reported = Some(hung);
+                }
             }
             sleep(pause).await;
             if !connected {
                 pause = RETRY_INTERVAL.1.min(pause * 2);
             }
+        }
+    }
+
+    fn reason(&self, error: Disconnected, hung: bool) -> String {
+        match error {
+            Disconnected::Unsupported(error) => error.to_string(),
+            Disconnected::Engine(_) if hung => format!(
+                "Docker at {} hangs: what it runs is left as it is and started nowhere else; restart Docker",
+                self.host
+            ),
+            error => format!("Docker at {} does not answer: {error}", self.host),
         }
     }
 
@@ -93,7 +106,7 @@ impl DockerClient {
 
     async fn follow(&self, connected: &mut bool, first: &mut bool) -> Result<(), Disconnected> {
         let client = self.client()?;
-        timeout(PING_TIMEOUT, client.ping()).await.map_err(|_| Error::RequestTimeoutError)??;
+        self.ping(&client).await?;
         check(&self.host, &self.info.get(&client, &self.host).await?)?;
         let since = (now() / 1000).saturating_sub(EVENT_OVERLAP);
         // Of those that were removed while the node was down. Later, a container that is about to be created has files too.
@@ -115,7 +128,9 @@ impl DockerClient {
         let mut events = Box::pin(client.events(Some(options)));
         let mut timer = interval(LIST_EVERY);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        timer.tick().await; // the first tick is immediate
+        let mut pings = interval(PING_EVERY);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        (timer.tick().await, pings.tick().await); // the first tick is immediate
         loop {
             tokio::select! {
                 event = events.next() => match event {
@@ -123,8 +138,14 @@ impl DockerClient {
                     None => return Ok(()),
                 },
                 _ = timer.tick() => self.list_all(Vec::new()).await?,
+                _ = pings.tick() => self.ping(&client).await?,
             }
         }
+    }
+
+    async fn ping(&self, client: &bollard::Docker) -> Result<(), Error> {
+        let answer = timeout(PING_TIMEOUT, client.ping()).await;
+        answer.map_err(|_| Error::RequestTimeoutError)?.map(drop)
     }
 
     /// Lists all containers, and removes the files of those in `with_files` that no longer exist.

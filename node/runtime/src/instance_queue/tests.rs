@@ -142,7 +142,7 @@ impl Harness {
 
     /// Waits until everything sent before was handled.
     async fn flush(&mut self) {
-        self.reporter.unavailable("flushed".to_owned()).await;
+        self.reporter.unavailable("flushed".to_owned(), false).await;
         assert_eq!(self.event().await, RuntimeEvent::Unavailable("flushed".to_owned()));
     }
 }
