@@ -3,9 +3,9 @@
 use vc_protocol::Millis;
 
 use super::{cluster, running_on, started_and_stopped};
-use crate::invariants::{minimal_movement, replicas_rescheduled};
-use crate::services::{deploy, service};
-use crate::world::World;
+use vc_simulation::invariants::{minimal_movement, replicas_rescheduled};
+use vc_simulation::services::{deploy, service};
+use vc_simulation::world::World;
 
 /// Runs for a time in which no node counts another one as down.
 fn run_without_verdicts(world: &mut World, duration: Millis) {
