@@ -130,7 +130,8 @@ impl DockerClient {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pings = interval(PING_EVERY);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        (timer.tick().await, pings.tick().await); // the first tick is immediate
+        timer.tick().await; // the first tick is immediate
+        pings.tick().await;
         loop {
             tokio::select! {
                 event = events.next() => match event {
