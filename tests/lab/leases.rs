@@ -138,7 +138,8 @@ fn at_most_one_container_of_an_exclusive_service_writes_at_any_time() {
     // Its host sends and hears nothing.
     let rule = |verb: &str| {
         let host = at.to_string();
-        let words = ["exec", &host, "--", "iptables", verb, "INPUT", "-s", "10.77.0.0/24", "-j", "DROP"];
+        let words =
+            ["exec", &host, "--", "iptables", verb, "INPUT", "-s", "10.77.0.0/24", "-j", "DROP"];
         lab.run(&words).done()
     };
     rule("-I");
