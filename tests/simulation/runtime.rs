@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_engine::Input;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
+use vc_protocol::lease::Epoch;
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{Millis, Resources};
 
 use crate::history::Action;
+use crate::invariants::one_holder;
 use crate::world::{Event, World};
 
 /// Delays of all containers, in milliseconds, and faults of those whose image name contains `flaky`.
@@ -44,6 +46,8 @@ pub struct Container {
     image: String,
     /// Whether it is started once it is created.
     run: bool,
+    /// Epoch of the lease that it was started under.
+    pub lease: Option<Epoch>,
     epoch: u64,
 }
 
@@ -124,8 +128,10 @@ impl World {
             return;
         }
         match action {
-            RuntimeAction::Start { id, spec, .. } => self.start(index, id, &spec, true),
-            RuntimeAction::Prepare { id, spec, .. } => self.start(index, id, &spec, false),
+            RuntimeAction::Start { id, spec, epoch } => self.start(index, id, &spec, epoch, true),
+            RuntimeAction::Prepare { id, spec, epoch } => {
+                self.start(index, id, &spec, epoch, false);
+            }
             RuntimeAction::Remove { id, .. } => {
                 match self.nodes[index].runtime.containers.get_mut(&id) {
                     None => self.report(index, &id),
@@ -141,7 +147,14 @@ impl World {
     }
 
     /// Starts a container, or only creates it.
-    fn start(&mut self, index: usize, id: InstanceId, spec: &ContainerSpec, run: bool) {
+    fn start(
+        &mut self,
+        index: usize,
+        id: InstanceId,
+        spec: &ContainerSpec,
+        lease: Option<Epoch>,
+        run: bool,
+    ) {
         let runtime_faults = self.runtime_faults;
         let runtime = &mut self.nodes[index].runtime;
         if let Some(it) = runtime.containers.get(&id) {
@@ -165,6 +178,7 @@ impl World {
             checked: spec.healthcheck.is_some(),
             flaky: spec.image.contains("flaky"),
             image: spec.image.clone(),
+            lease,
             run,
             epoch: runtime.epochs,
         };
@@ -202,6 +216,8 @@ impl World {
     ) {
         let (started, runtime_faults) = (self.clock(index).wall, self.runtime_faults);
         let exhausted = self.nodes[index].runtime.exhausted;
+        let now = self.clock(index).monotonic;
+        let watched = self.nodes[index].deadlines.get(&id).is_some_and(|&deadline| now < deadline);
         let Some(it) = self.nodes[index].runtime.containers.get_mut(&id) else { return };
         if it.epoch != epoch {
             return;
@@ -229,11 +245,16 @@ impl World {
                     self.trace_node(index, &format!("{id} exits after its start"));
                 } else if flaky && self.rng.permille(runtime_faults.fails) {
                     it.phase = Some(Phase::Failed { reason: "no such image".to_owned() });
+                } else if it.lease.is_some() && !watched {
+                    it.phase = Some(Phase::Exited { code: 137, output: String::new() });
+                    self.trace_node(index, &format!("the watchdog kills {id} at its start"));
                 } else {
                     it.phase = Some(Phase::Running { health: None, started, said: String::new() });
                     let checked = it.checked;
                     self.record(index, Action::Started(id.clone()));
                     self.trace_node(index, &format!("runs {id}"));
+                    let alone = one_holder::started(self, index, &id);
+                    self.require(alone);
                     if checked {
                         self.schedule_container(
                             index,

@@ -8,7 +8,8 @@ use vc_engine::runtime::InstanceId;
 use vc_engine::{Clock, Durable, Engine, HISTORY, Input, Output};
 use vc_protocol::change::DocumentId;
 use vc_protocol::gossip::SyncMessage;
-use vc_protocol::{ClusterId, Keypair, Millis, NodeId};
+use vc_protocol::lease::Epoch;
+use vc_protocol::{ClusterId, Keypair, Millis, NodeId, Slot};
 
 use crate::check::Check;
 use crate::faults::{Planned, Recovery};
@@ -79,6 +80,8 @@ pub struct World {
     /// Changes of a document after which a new generation starts.
     pub document_history: u64,
     pub history: History,
+    /// The last epoch and node of each slot that ran under a lease.
+    pub epochs: BTreeMap<Slot, (Epoch, usize)>,
     pub cluster: ClusterId,
     pub root: Keypair,
     /// What the version of nodes that join knows.
@@ -110,6 +113,7 @@ impl World {
             operators: Operators::default(),
             document_history: HISTORY,
             history: History::default(),
+            epochs: BTreeMap::new(),
             cluster: ClusterId::of(&root.public()).expect("ed25519"),
             root,
             knows: KnownVersions::default(),

@@ -10,6 +10,7 @@ pub mod no_flapping;
 pub mod no_overcommit;
 pub mod no_wrongful_verdict;
 pub mod older_members_are_respected;
+pub mod one_holder;
 pub mod one_instance_per_slot;
 pub mod replicas_rescheduled;
 pub mod routes_lead_to_instances;

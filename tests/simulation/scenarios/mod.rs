@@ -6,6 +6,7 @@ mod deaths;
 mod detection;
 mod disconnect;
 mod hostile;
+mod leases;
 mod operators;
 mod partitions;
 mod restarts;

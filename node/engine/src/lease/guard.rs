@@ -9,7 +9,7 @@ use vc_protocol::{InstanceId, Millis, NodeId, Slot};
 use super::{Effects, Leases, Votes, keys_of};
 
 /// An instance is asked to stop this long before its lease ends: the time from SIGTERM to SIGKILL where a node is cut off.
-const STOP_BEFORE: Millis = 1500;
+const STOP_BEFORE: Millis = 1000;
 
 /// What the leases say about a slot whose service is exclusive.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use vc_protocol::wire::fingerprint;
 use vc_protocol::{Millis, NodeId};
 
 /// Interval between renewals.
-const RENEWAL: Millis = 1000;
+const RENEWAL: Millis = 500;
 /// For how long it waits for promises, and for the first grant.
 const ANSWER: Millis = 1000;
 /// Time until it asks again for a lease that another node has.
