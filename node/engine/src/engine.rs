@@ -690,9 +690,7 @@ impl Engine {
         {
             return Err(MutationError::OlderMembers(cannot));
         }
-        if matches!(mutation, Mutation::SetVoter { .. } | Mutation::ForceVoters { .. })
-            && !self.replica.has_voters()
-        {
+        if mutation.needs_leases() && !self.replica.has_voters() {
             return Err(MutationError::OlderMembers("grant leases"));
         }
         if self.view.trust.epoch() > 0 && self.replica.own_certificate().is_none() {

@@ -24,7 +24,7 @@ use vc_placement::rebalance;
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
 use vc_protocol::lease::VoterSet;
-use vc_protocol::spec::{Deployment, ProjectPolicy, ServiceSpec};
+use vc_protocol::spec::{Deployment, OnPartition, ProjectPolicy, ServiceSpec};
 use vc_protocol::{Millis, Name, NodeId, ServiceKey, VolumeKey};
 
 use crate::history;
@@ -188,6 +188,18 @@ impl Mutation {
             Self::Image { projects: Some(_), .. } => Some("limit images to projects"),
             Self::RotateTrust(_) | Self::Certify { .. } => Some("follow another signing key"),
             _ => None,
+        }
+    }
+
+    /// Returns whether members without the map of voters cannot follow it. What writes a volume and says nothing of partitions runs
+    /// as before while they are there.
+    pub(crate) fn needs_leases(&self) -> bool {
+        match self {
+            Self::SetVoter { .. } | Self::ForceVoters { .. } => true,
+            Self::Deploy { deployments, .. } => {
+                deployments.iter().any(|it| it.spec.on_partition == Some(OnPartition::Exclusive))
+            }
+            _ => false,
         }
     }
 

@@ -17,7 +17,9 @@ use vc_protocol::gossip::SyncMessage;
 use vc_protocol::instance::InstanceState;
 use vc_protocol::lease::Epoch;
 use vc_protocol::node::NodeInfo;
-use vc_protocol::spec::{Attribute, Constraint, ContainerSpec, Deployment, Mount, ServiceSpec};
+use vc_protocol::spec::{
+    Attribute, Constraint, ContainerSpec, Deployment, Mount, OnPartition, ServiceSpec,
+};
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{ApiError, ClusterId, InstanceId, Keypair, Millis, NodeId};
 
@@ -232,9 +234,14 @@ fn a_service_with_a_volume_runs_without_leases_while_a_member_does_not_know_them
     let report = voters::report(&pair.engines[0].view());
     assert_eq!(report.number, 0);
     assert!(report.waits_for.contains("version of vc-node that knows leases"), "{report:?}");
+    let exclusive =
+        ServiceSpec { on_partition: Some(OnPartition::Exclusive), ..ServiceSpec::default() };
+    let service = "shop/lock".parse().expect("a service");
+    let deployments = vec![Deployment { service, replicas: None, spec: exclusive.into() }];
     for mutation in [
         Mutation::SetVoter { node: "n1".to_owned(), votes: Some(true) },
         Mutation::ForceVoters { nodes: vec!["n1".to_owned()] },
+        Mutation::Deploy { deployments, files: BTreeMap::new(), projects: None },
     ] {
         let refused = pair.mutate(mutation).expect_err("an older member");
         assert_eq!(refused, MutationError::OlderMembers("grant leases").into());

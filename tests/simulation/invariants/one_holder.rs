@@ -22,12 +22,9 @@ pub fn started(world: &mut World, index: usize, id: &InstanceId) -> Check {
         }
     }
     match world.epochs.insert(id.slot.clone(), (epoch, index)) {
-        Some((before, at)) if epoch < before || epoch == before && at != index => {
-            Err(Violation(format!(
-                "{} runs on m{index} under epoch {epoch} after {before} on m{at}",
-                id.slot
-            )))
-        }
+        Some((before, at)) if epoch < before || epoch == before && at != index => Err(Violation(
+            format!("{} runs on m{index} under epoch {epoch} after {before} on m{at}", id.slot),
+        )),
         _ => Ok(()),
     }
 }
