@@ -2,21 +2,25 @@
 
 use proptest::prelude::*;
 use vc_placement::{ClaimView, PlanInput, RULES, Rules, plan};
-use vc_protocol::Slot;
+use vc_protocol::{Slot, VolumeKey};
 use vc_protocol::spec::{DisconnectPolicy, Reconcile};
 
 use crate::clusters::{converged_cluster, key, messy_cluster};
 use crate::rules::{may_run, volumes_of};
 use crate::support::{node, node_id, service};
 
-/// Returns whether a node that is down, and may run a slot otherwise, claims and keeps it.
+/// Returns whether a node that is down, and may run a slot otherwise, claims and keeps it. One whose data is on another node is
+/// not waited for.
 pub(crate) fn is_awaited(input: &PlanInput, slot: &Slot) -> bool {
     let Some(service) = input.services.get(&slot.service) else { return false };
-    input.nodes.values().any(|node| {
+    input.nodes.iter().any(|(id, node)| {
         let keeps = service.spec.disconnect.keeps_slots(node.silent_ms);
         let mut healed = node.clone();
         healed.up = true;
-        !node.up && keeps && node.claims.contains_key(slot) && may_run(&healed, service)
+        let is_elsewhere =
+            |volume: &VolumeKey| input.volumes.get(volume).is_some_and(|holder| holder != id);
+        let claims = !node.up && keeps && node.claims.contains_key(slot);
+        claims && may_run(&healed, service) && !volumes_of(service).iter().any(is_elsewhere)
     })
 }
 

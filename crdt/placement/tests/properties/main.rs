@@ -67,7 +67,9 @@ proptest! {
         prop_assert!(decided_on.iter().all(|slot| all.contains(slot)));
         prop_assert!(decided.placements.values().all(|it| !it.reasons.is_empty()));
         for (slot, refusals) in &decided.unplaced {
-            if disconnect::is_awaited(&input, slot) {
+            // It waits for nodes that are down, and for no other reason.
+            if refusals.len() < input.nodes.len() {
+                prop_assert!(disconnect::is_awaited(&input, slot));
                 prop_assert!(refusals.iter().all(|it| !input.nodes[&it.node].up));
                 continue;
             }
@@ -207,9 +209,16 @@ proptest! {
                 view.running = running;
             }
         }
-        // Some of those hold volume data now.
+        // Some of those hold volume data now, but for what a node that is waited for would hold.
+        let awaited = input.nodes.values().flat_map(|node| node.claims.keys());
+        let awaited = awaited.filter(|slot| disconnect::is_awaited(&input, slot));
+        let awaited: BTreeSet<_> =
+            awaited.flat_map(|slot| volume_group(&input, &input.services[&slot.service])).collect();
         for (slot, placement) in &first.placements {
             let claims = &now.nodes[&placement.node].claims;
+            if !awaited.is_disjoint(&volumes_of(&input.services[&slot.service])) {
+                continue;
+            }
             if claims.contains_key(slot) && steps.next().unwrap_or_default().0 {
                 hold(&mut now, slot, placement.node);
             }
