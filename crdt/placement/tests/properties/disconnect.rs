@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use vc_placement::{ClaimView, PlanInput, RULES, Rules, plan};
-use vc_protocol::{Slot, VolumeKey};
 use vc_protocol::spec::{DisconnectPolicy, Reconcile};
+use vc_protocol::{Slot, VolumeKey};
 
 use crate::clusters::{converged_cluster, key, messy_cluster};
 use crate::rules::{may_run, volumes_of};

@@ -341,7 +341,7 @@ fn a_voter_that_restarts_grants_nothing_anew_and_renews_what_it_granted() {
     }
     world.run(5000);
     assert_eq!(world.current(), None, "the lease of before may still be in use");
-    world.run(3000);
+    world.run(10_000);
     assert!(world.current().is_some());
 }
 

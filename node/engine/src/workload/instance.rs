@@ -590,6 +590,14 @@ impl Local {
             Some(Phase::Exited { code: 0, .. }) if !restarts(wanted, 0) => {
                 (InstanceState::Completed, String::new())
             }
+            // It starts again with the lease: the watchdog may have ended it with the last one.
+            Some(ended)
+                if !wanted.lease.is_empty()
+                    && self.retry_at.is_none()
+                    && may_restart(wanted, ended, self.failures) =>
+            {
+                waits()
+            }
             // The reason must not change with time, or the document would.
             Some(_)
                 if self.retry_at.is_some()

@@ -179,3 +179,21 @@ fn an_unhealthy_instance_stays_where_its_policy_does_not_restart_it() {
     assert_eq!(state, InstanceState::Unhealthy);
     assert!(reason.ends_with("; not restarted, by its restart policy"), "{reason}");
 }
+
+#[test]
+fn what_ends_without_its_lease_waits_for_the_next_one() {
+    for (restart, expected) in [
+        (RestartCondition::Any, (InstanceState::Pending, "waits for the lease")),
+        (
+            RestartCondition::None,
+            (InstanceState::Failed, "exited with code 137; not restarted, by its restart policy"),
+        ),
+    ] {
+        let mut node = Node::new(1, restart);
+        node.health(1, Some(true));
+        node.desired.get_mut(&slot(1)).expect("a slot").lease = "waits for the lease".to_owned();
+        node.sees(1, Phase::Exited { code: 137, output: String::new() });
+        let (state, reason) = node.claim(1);
+        assert_eq!((state, reason.as_str()), expected, "{restart:?}");
+    }
+}
