@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use vc_engine::rollout;
-use vc_engine::runtime::InstanceId;
+use vc_engine::runtime::{InstanceId, Phase};
 
 use super::waits_for_unplaced;
 use crate::check::{Check, Violation};
@@ -22,6 +22,9 @@ pub fn check(world: &World) -> Check {
     for (id, &index) in &planned {
         match world.nodes[index].runtime.containers.get(id) {
             Some(it) if it.runs() && !it.removing => {}
+            // Nothing is left to do for it but to start it.
+            Some(it)
+                if it.phase == Some(Phase::Prepared) && waits_for_unplaced(&view, &id.slot) => {}
             None if waits_for_unplaced(&view, &id.slot) => {}
             other => {
                 return Err(Violation(format!(
