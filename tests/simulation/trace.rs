@@ -64,7 +64,7 @@ pub fn record(recorded: Recorded) -> Option<Recorded> {
     })
 }
 
-/// The last [`TAIL`] lines.
+/// The last lines of a run.
 pub struct Trace {
     lines: VecDeque<String>,
     hasher: Fnv,
