@@ -79,6 +79,11 @@ impl VoterSet {
         self.voters.len() / 2 + 1
     }
 
+    /// Returns whether a node is the only voter: no other node gets a lease while its process is down.
+    pub fn is_only(&self, node: NodeId) -> bool {
+        self.voters.len() == 1 && self.voters.contains(&node)
+    }
+
     /// Returns for how long a holder relies on a lease, in milliseconds from before it proposed: less than the voters wait, so
     /// that clocks may drift by 10 % against each other.
     pub fn hold_ms(&self) -> Millis {
@@ -174,7 +179,7 @@ pub enum LeaseReply {
         epoch: Epoch,
         /// The highest epoch that the voter has seen of this lease.
         highest: Epoch,
-        /// Why.
+        /// Why the voter does not do it.
         because: Refusal,
     },
 }

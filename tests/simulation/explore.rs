@@ -20,7 +20,7 @@ pub struct Exploration {
     pub time: Duration,
     /// Whether all marks are to be reached.
     pub wants_marks: bool,
-    /// Threads.
+    /// Schedules that run at the same time, each on a thread.
     pub jobs: usize,
     /// After so many failed runs no seed is begun.
     pub failures: usize,

@@ -218,7 +218,7 @@ impl Leases {
     /// Sets the leases that this node needs.
     pub(crate) fn need(&mut self, keys: &BTreeSet<LeaseKey>, view: &View, now: Millis) -> Effects {
         let claims = || view.nodes.values().flat_map(|state| &state.claims);
-        let seen = |_: &LeaseKey| claims().filter_map(|(_, claim)| claim.epoch).max().unwrap_or(0);
+        let seen = || claims().filter_map(|(_, claim)| claim.epoch).max().unwrap_or(0);
         let released = self.holder.need(keys, seen);
         let mut effects = Effects::default();
         self.ask(released, now, &mut effects);
@@ -227,7 +227,7 @@ impl Leases {
 
     /// Gives up all leases without a word: the instances may still run until they end.
     pub(crate) fn abandon(&mut self) {
-        let _ = self.holder.need(&BTreeSet::new(), |_| 0);
+        let _ = self.holder.need(&BTreeSet::new(), || 0);
     }
 
     /// Returns when to call [`Leases::handle_timeout`].

@@ -105,7 +105,7 @@ impl Holder {
     pub(super) fn need(
         &mut self,
         keys: &BTreeSet<LeaseKey>,
-        seen: impl Fn(&LeaseKey) -> Epoch,
+        seen: impl Fn() -> Epoch,
     ) -> Vec<LeaseRequest> {
         let dropped = self.leases.extract_if(.., |key, _| !keys.contains(key));
         let released = dropped.filter_map(|(key, lease)| match lease.state {
@@ -116,7 +116,7 @@ impl Holder {
         for key in keys {
             if !self.leases.contains_key(key) {
                 let waiting = State::Waiting { retry_at: 0 };
-                self.leases.insert(key.clone(), Lease::new(seen(key), waiting));
+                self.leases.insert(key.clone(), Lease::new(seen(), waiting));
             }
         }
         released
@@ -126,7 +126,7 @@ impl Holder {
     pub(super) fn held(&self, key: &LeaseKey, set: &VoterSet, now: Millis) -> Option<HeldLease> {
         let State::Proposed { epoch, until, .. } = self.leases.get(key)?.state else { return None };
         let until = until?;
-        if set.voters.iter().eq([&self.node]) {
+        if set.is_only(self.node) {
             return Some(HeldLease { epoch, until: None });
         }
         (now < until).then_some(HeldLease { epoch, until: Some(until) })
@@ -195,9 +195,8 @@ impl Holder {
                     lease.wait(self.node, now);
                 }
                 State::Proposed { epoch, until, since, .. } if renews => {
-                    let is_only_voter = set.voters.iter().eq([&self.node]);
                     let ended = match until {
-                        Some(until) => now >= until && !is_only_voter,
+                        Some(until) => now >= until && !set.is_only(self.node),
                         None => now >= since + ANSWER,
                     };
                     if ended {

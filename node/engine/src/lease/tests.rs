@@ -38,8 +38,6 @@ struct Node {
     /// It handles nothing until then.
     stalled_until: Millis,
     wants: bool,
-    /// The highest epoch that it has seen itself hold.
-    last: Epoch,
 }
 
 /// Nodes that want one lease, by true time.
@@ -81,7 +79,6 @@ impl World {
                 drift: 0,
                 stalled_until: 0,
                 wants: true,
-                last: 0,
             };
             (id(byte), node)
         });
@@ -101,8 +98,8 @@ impl World {
             highest: 0,
             acquired: 0,
         };
-        for (node, state) in &mut world.nodes {
-            state.leases.planned = everything(&[*node], count);
+        for state in world.nodes.values_mut() {
+            state.leases.planned = everything(count);
         }
         world
     }
@@ -166,7 +163,7 @@ impl World {
         };
         let set = state.leases.set.clone();
         state.leases = Leases::new(node, state.disk.clone(), resumed, set.as_ref(), now);
-        state.leases.planned = everything(&[node], count);
+        state.leases.planned = everything(count);
     }
 
     /// Lets 10 ms pass on all nodes, and checks who holds the lease.
@@ -223,7 +220,6 @@ impl World {
             assert!(epoch > self.highest, "epoch {epoch} follows {}", self.highest);
             self.highest = epoch;
             self.acquired += 1;
-            self.nodes.get_mut(&node).expect("a node").last = epoch;
         }
         // A holder that has started again and not renewed yet still counts: its instance may run.
         if !holders.is_empty() {
@@ -247,7 +243,7 @@ impl World {
 }
 
 /// The plan of a test gives the lease to every node that asks.
-fn everything(_: &[NodeId], count: u8) -> BTreeMap<LeaseKey, BTreeSet<NodeId>> {
+fn everything(count: u8) -> BTreeMap<LeaseKey, BTreeSet<NodeId>> {
     BTreeMap::from([(key(), (1..=count).map(id).collect())])
 }
 
