@@ -31,8 +31,6 @@ pub(super) struct Backfill {
     pub(super) members: libp2p_stream::Control,
     /// Time of the last event that is known.
     pub(super) since: Option<Millis>,
-    /// When this node began to record events itself.
-    pub(super) until: Millis,
 }
 
 impl Backfill {
@@ -78,7 +76,7 @@ impl Backfill {
                 .await
                 .map_err(|_| MemberError::TimedOut(TIMEOUT))??;
         }
-        rows.retain(|row| row.time <= self.until && row.text.len() <= MAX_TEXT);
+        rows.retain(|row| row.text.len() <= MAX_TEXT);
         Ok(rows)
     }
 }
@@ -172,6 +170,15 @@ mod tests {
         let log = log(before.clone());
         assert_eq!(merge(&log, before.len(), of_server), []);
         assert_eq!(log.borrow().rows(), before);
+    }
+
+    #[test]
+    fn what_the_first_view_had_already_comes_from_the_server_even_if_it_saw_it_later() {
+        let log = log(vec![row(1, "is down"), row(6, "stopped")]);
+        merge(&log, 1, vec![row(5, "is up again"), row(7, "stopped"), row(8, "deployed")]);
+        let expected =
+            [row(1, "is down"), row(5, "is up again"), row(7, "stopped"), row(8, "deployed")];
+        assert_eq!(log.borrow().rows(), expected);
     }
 
     #[test]

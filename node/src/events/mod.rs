@@ -39,14 +39,14 @@ impl EventRecorder {
     /// has, and with what a server has seen meanwhile.
     pub(crate) async fn run(self) {
         let Self { node, dir, mut snapshot, log, members } = self;
-        let (started, catch_up) = (clock::now(), Instant::now() + CATCH_UP);
+        let catch_up = Instant::now() + CATCH_UP;
         let mut view = Arc::clone(&snapshot.borrow_and_update().view);
         let (mut file, kept) = EventFile::open(dir).await;
         let since = kept.last().map(|row| row.time);
         let before = kept.len();
         log.send_modify(|log| log.append(kept));
         let snapshots = snapshot.clone();
-        let backfill = Backfill { node, snapshot: snapshots, members, since, until: started }.run();
+        let backfill = Backfill { node, snapshot: snapshots, members, since }.run();
         tokio::pin!(backfill);
         let (mut is_filled, mut missed) = (false, Vec::new());
         loop {
