@@ -186,7 +186,7 @@ mod tests {
             let name: Name = project.parse().expect("a name");
             cluster.projects.insert(name, vc_protocol::spec::ProjectPolicy::default().into());
             cluster.tombstones.insert(volume.clone(), Tombstone { lamport: 1, at: 1 });
-            state.volumes.insert(volume, VolumeRecord { lamport: 2, since: 1 }.into());
+            state.volumes.insert(volume, VolumeRecord { lamport: 2, since: 1, copy: None }.into());
             let file = format!("{project}/secret/v/key").parse().expect("a file");
             cluster.files.insert(file, SealedFile { sealed: project.to_owned() });
             let projects = Some(BTreeSet::from([project.parse().expect("a name")]));

@@ -13,6 +13,7 @@ use vc_protocol::lease::VoterSet;
 use vc_protocol::node::{Faults, Holds, NodeInfo, Orphans};
 use vc_protocol::spec::{FileId, FileKind, ProjectPolicy, ServiceSpec};
 use vc_protocol::token::{Scope, UserLimits};
+use vc_protocol::volume::VolumeCopy;
 use vc_protocol::{InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
 use crate::document::{Document, Edit};
@@ -90,6 +91,9 @@ pub struct VolumeRecord {
     pub lamport: Lamport,
     /// The same by the node's clock; for display.
     pub since: Millis,
+    /// What is there. `None` from a version without snapshots, or before the first: the data, as instances write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<VolumeCopy>,
 }
 
 /// An order to move a slot from one node to another. It is in effect while `from` has a claim on the slot that is older than

@@ -32,6 +32,7 @@ mod stored;
 mod time;
 pub mod token;
 mod version;
+pub mod volume;
 pub mod wire;
 
 pub use address::{AddressKind, DEFAULT_PORT};

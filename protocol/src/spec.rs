@@ -16,6 +16,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::stored::Stored;
+use crate::volume::VolumeSpec;
 use crate::{Millis, Name, Resources, ServiceKey};
 
 pub use disconnect::{DisconnectPolicy, Reconcile};
@@ -50,6 +51,9 @@ pub struct ServiceSpec {
     /// `exclusive` holds a service that says it, and leaves out an `available` when it writes the service anew.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_partition: Option<OnPartition>,
+    /// How the volumes that it mounts are kept, as far as the file says so. Services of one file say the same of a volume.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub volumes: BTreeMap<Name, VolumeSpec>,
     /// Published ports. Changing them does not replace instances.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ports: Vec<Port>,

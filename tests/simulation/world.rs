@@ -353,7 +353,7 @@ impl World {
             }
             match output {
                 Output::Runtime(action) => self.run_action(index, action),
-                Output::RemoveVolume(_) => {}
+                Output::RemoveVolume(_) | Output::Volumes(_) => {}
                 Output::Persist(durable) => {
                     if !self.persist(index, durable) {
                         return;

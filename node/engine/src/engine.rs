@@ -13,7 +13,8 @@ use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
 use vc_protocol::lease::{LEASE_MS, VoterSet};
 use vc_protocol::node::{Faults, Holds, NodeInfo};
 use vc_protocol::planted::{PlantedBug, is_planted};
-use vc_protocol::{ClusterId, Millis, NodeId};
+use vc_protocol::volume::VolumeCopy;
+use vc_protocol::{ClusterId, Millis, NodeId, VolumeKey};
 
 use crate::accusation::{accuse_silent_nodes, refute_accusations};
 use crate::anti_entropy::{AntiEntropy, Comparison};
@@ -239,10 +240,14 @@ impl Engine {
                 self.dirty = true;
             }
             Input::Fault(fault) => self.dirty |= self.reconciler.set_fault(fault),
+            Input::Volume(volume, copy) => self.record_copy(volume, copy),
             Input::Adopted(volumes) => {
                 for volume in volumes {
-                    let record =
-                        VolumeRecord { lamport: self.view.next_lamport(), since: self.wall };
+                    let record = VolumeRecord {
+                        lamport: self.view.next_lamport(),
+                        since: self.wall,
+                        copy: None,
+                    };
                     self.own.volumes.entry(volume).or_insert_with(|| record.into());
                 }
                 self.dirty = true;
@@ -259,6 +264,14 @@ impl Engine {
         }
         self.converge(now);
         std::mem::take(&mut self.outputs)
+    }
+
+    /// Notes what this node's copy of a volume is now.
+    fn record_copy(&mut self, volume: VolumeKey, copy: VolumeCopy) {
+        let (lamport, since) = (self.view.next_lamport(), self.wall);
+        let unknown = || VolumeRecord { lamport, since, copy: None }.into();
+        self.own.volumes.entry(volume).or_insert_with(unknown).copy = Some(copy);
+        self.dirty = true;
     }
 
     /// Notes that this process did not run for a while: a timer was due, since it was set at the latest, and nothing was handled.

@@ -9,11 +9,13 @@ use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, SyncMessage};
 use vc_protocol::lease::LeaseMessage;
 use vc_protocol::node::{NodeInfo, Usage};
+use vc_protocol::volume::VolumeCopy;
 use vc_protocol::{ClusterId, InstanceId, Keypair, Millis, NodeId, VolumeKey};
 
 use crate::lease::Votes;
 use crate::mutation::{Mutation, MutationError};
 use crate::runtime::{RuntimeAction, RuntimeEvent};
+use crate::volumes::VolumeTask;
 
 /// The intervals and timeouts of a node, in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -184,6 +186,8 @@ pub enum Input {
     Ports(BTreeMap<String, String>),
     /// Why this node starts nothing, or `None`: it starts what the plan gives it.
     Fault(Option<String>),
+    /// What this node's copy of a volume is now. Sent for every copy after the start, and then when it changes.
+    Volume(VolumeKey, VolumeCopy),
     /// This node has taken over the data of these volumes, which a former node has left on its host.
     Adopted(BTreeSet<VolumeKey>),
     /// This process is about to end and to be started again: announce that to the other nodes.
@@ -213,6 +217,9 @@ pub enum Output {
     Runtime(RuntimeAction),
     /// Remove the data of a volume.
     RemoveVolume(VolumeKey),
+    /// What to do with the copies of volumes on this node: all of them, when that has changed. A copy without a task stays as it
+    /// is.
+    Volumes(BTreeMap<VolumeKey, VolumeTask>),
     /// Make this durable before going on. When that fails: perform nothing of what follows, and make a new engine from
     /// what is durable.
     Persist(Durable),

@@ -191,7 +191,8 @@ impl Reconciler {
             }
             for key in volumes_of(view, service) {
                 if !view.input.volumes.contains_key(&key) && !own.volumes.contains_key(&key) {
-                    let record = VolumeRecord { lamport: view.next_lamport(), since: now };
+                    let record =
+                        VolumeRecord { lamport: view.next_lamport(), since: now, copy: None };
                     own.volumes.insert(key.clone(), record.into());
                     self.unused.insert(key);
                 }

@@ -302,6 +302,7 @@ impl Driver {
                 }
                 Output::Lease(to, message) => self.context.lease_streams.send(to, message),
                 Output::RemoveVolume(volume) => self.context.runtime.remove_volume(volume),
+                Output::Volumes(_) => {}
                 Output::Persist(durable) => {
                     let members = !durable.certificates.is_empty();
                     self.persist(durable).await?;

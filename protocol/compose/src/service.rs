@@ -1,5 +1,7 @@
 //! One service of a Compose file.
 
+use std::collections::BTreeMap;
+
 use super::model::Service;
 use super::problem::Problem;
 use super::target::Targets;
@@ -100,6 +102,7 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         constraints: deploy.constraints,
         depends_on,
         on_partition: extension.on_partition,
+        volumes: BTreeMap::new(),
         placement: extension.placement,
         disconnect: extension.disconnect,
         ports,
