@@ -12,6 +12,10 @@ use vc_node::log_writer::EscapeControls;
 const MAX_OPEN_FILES: u64 = 65_536;
 
 fn main() -> ExitCode {
+    // Confines and becomes rsync.
+    if let Some(code) = vc_volumes::helper::run(std::env::args_os()) {
+        return code;
+    }
     let cli = Cli::parse();
     log_to_stderr(cli.command.log_format());
     vc_node::hide_token(&cli.command);

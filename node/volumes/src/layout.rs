@@ -1,0 +1,71 @@
+//! The directories of a volume in the store.
+
+use std::path::{Path, PathBuf};
+
+use vc_protocol::volume::SnapshotId;
+
+/// The directory of a volume.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout(pub(crate) PathBuf);
+
+impl Layout {
+    /// State of the copy.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.0.join("state.json")
+    }
+
+    /// Committed snapshots.
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.0.join("snapshots")
+    }
+
+    /// A committed snapshot.
+    pub(crate) fn snapshot(&self, id: SnapshotId) -> PathBuf {
+        self.snapshots().join(id.to_string())
+    }
+
+    /// The content of a committed snapshot.
+    pub(crate) fn data(&self, id: SnapshotId) -> PathBuf {
+        data(&self.snapshot(id))
+    }
+
+    /// What is put aside.
+    pub(crate) fn conflicts(&self) -> PathBuf {
+        self.0.join("conflicts")
+    }
+
+    /// Where snapshots are made. Never read.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.0.join("staging")
+    }
+
+    /// A snapshot that is made.
+    pub(crate) fn incoming(&self) -> PathBuf {
+        self.staging().join("incoming")
+    }
+
+    /// The copy that a running volume is copied to, before the pause.
+    pub(crate) fn hot(&self) -> PathBuf {
+        self.staging().join("hot")
+    }
+
+    /// What a transfer that broke off has left.
+    pub(crate) fn partial(&self) -> PathBuf {
+        self.staging().join("partial")
+    }
+
+    /// What is being deleted.
+    pub(crate) fn garbage(&self) -> PathBuf {
+        self.0.join("garbage")
+    }
+}
+
+/// The content of a snapshot, conflict or staged snapshot.
+pub(crate) fn data(snapshot: &Path) -> PathBuf {
+    snapshot.join("data")
+}
+
+/// The manifest of a snapshot or conflict.
+pub(crate) fn manifest(snapshot: &Path) -> PathBuf {
+    snapshot.join("manifest.json")
+}

@@ -1,0 +1,8 @@
+//! Volumes with the real rsync and tar. As root, so that owners, devices and privileged attributes are covered.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "tests")]
+
+mod fidelity;
+mod snapshots;
+mod support;
+mod transfers;
+mod working;
