@@ -3,7 +3,7 @@
 //! One server writes the whole content as the first changes of a new generation. Every node that has the complete checkpoint
 //! goes on with that generation, and drops the one before the last. Changes that the checkpoint does not contain, because
 //! they were on their way, stay valid (`ClusterDocument`). `vc-engine` has a checkpoint written only while all members are up
-//! and say the same of [`Replica::settled`]: what is dropped is known to all of them, and no node writes there any more.
+//! and agree by [`Replica::settled`]: what is dropped is known to all of them, and no node writes there any more.
 //! Causal stability is the term for it (Baquero, Almeida and Shoker, "Making operation-based CRDTs operation-based", 2014).
 
 use std::collections::BTreeMap;
@@ -163,13 +163,26 @@ impl Replica {
     }
 
     /// Returns a fingerprint of the members, the author of the next checkpoint and the changes of the generation of the
-    /// cluster document before the present one. While all members say the same, a new generation can begin.
+    /// cluster document before the present one. While all members agree, a new generation can begin. A node that holds the
+    /// cluster document names no members and no author: it does not read which nodes have left, and writes no checkpoint.
     pub fn settled(&self) -> u64 {
-        let members: Vec<NodeId> = self.present_members().collect();
+        self.settled_as(self.cluster.is_held())
+    }
+
+    /// Returns what members say of [`Replica::settled`] that agree with this node, which reads the cluster document: those that
+    /// read it, and those that hold it.
+    pub fn agreeing(&self) -> [u64; 2] {
+        [false, true].map(|is_held| self.settled_as(is_held))
+    }
+
+    fn settled_as(&self, is_held: bool) -> u64 {
+        let members: Vec<NodeId> =
+            if is_held { Vec::new() } else { self.present_members().collect() };
+        let author = if is_held { None } else { self.checkpoint_author() };
         let generations: Vec<u64> = self.progress.versions.cluster.keys().copied().collect();
         let mut previous = self.progress.versions.cluster.clone();
         previous.pop_last();
-        fingerprint(&(members, self.checkpoint_author(), generations, previous))
+        fingerprint(&(members, author, generations, previous))
     }
 
     /// Returns the members that have not left, in order.

@@ -333,21 +333,26 @@ fn what_follows_a_missing_change_is_left_to_the_peers() {
 }
 
 /// Replicas of members, each with its own key, and the certificates of all.
-fn members(count: u8) -> Vec<Replica> {
+fn members(count: usize) -> Vec<Replica> {
+    members_that_know(&vec![KnownVersions::default(); count])
+}
+
+/// The same, of members of these versions.
+fn members_that_know(versions: &[KnownVersions]) -> Vec<Replica> {
     let (root, _, cluster) = key();
-    let keys = (1..=count).map(|n| Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes"));
+    let keys =
+        (1..).take(versions.len()).map(|n| Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes"));
     let keys: Vec<(Keypair, NodeId)> =
         keys.map(|key| (key.clone(), NodeId::of(&key.public()).expect("ed25519"))).collect();
     let certificates: Vec<String> = keys
         .iter()
         .map(|(_, id)| issue_certificate(&root, *id, NodeRole::Server, 0).expect("signed"))
         .collect();
-    let load = |(key, id)| {
-        let knows = KnownVersions::default();
+    let load = |((key, id), &knows)| {
         let loaded = Replica::load(key, id, cluster, knows, certificates.clone(), vec![]);
         loaded.expect("a replica").replica
     };
-    keys.into_iter().map(load).collect()
+    keys.into_iter().zip(versions).map(load).collect()
 }
 
 fn send(changes: &[SignedChange], to: &mut Replica) -> Received {
@@ -425,6 +430,42 @@ fn a_checkpoint_replaces_the_history_of_the_generation_before_the_last() {
     assert_eq!(loaded.rejected, []);
     assert_eq!((loaded.replica.versions(), scales(&loaded.replica)), (a.versions(), scales(&a)));
     assert!(loaded.replica.held().is_empty());
+}
+
+#[test]
+fn an_older_member_that_does_not_read_which_nodes_have_left_blocks_no_checkpoint() {
+    let newer = KnownVersions { cluster: with_map(CLUSTER, "next"), ..KnownVersions::default() };
+    let all = members_that_know(&[newer, newer, newer, KnownVersions::default()]);
+    let [mut a, mut b, leaves, mut older]: [Replica; 4] = all.try_into().ok().expect("four");
+    let info = Some(info(Supports { schema: NEXT, ..Supports::default() }));
+    let state = NodeState { info, ..NodeState::default() };
+    let says = a.start_generation(&state, 0, 1).expect("written").expect("a change");
+    a.cluster.upgrade(NEXT).expect("upgraded");
+    let change = scale(&mut a, "shop/web", Some(1));
+    for replica in [&mut b, &mut older] {
+        send(std::slice::from_ref(&says), replica);
+        send(std::slice::from_ref(&change), replica);
+        assert!(a.agreeing().contains(&replica.settled()));
+    }
+    assert!(older.cluster.is_held() && !b.cluster.is_held());
+
+    let mut wanted = a.cluster().clone();
+    wanted.left.insert(leaves.id(), 0);
+    let left = a.write_cluster(&wanted, None, 0, false, 5).expect("written").expect("a change");
+    send(std::slice::from_ref(&left), &mut older);
+    assert!(older.present_members().any(|node| node == leaves.id()));
+    assert!(a.agreeing().contains(&older.settled()));
+    // One that reads the document agrees once it knows.
+    assert!(!a.agreeing().contains(&b.settled()));
+    send(&[left], &mut b);
+    assert!(a.agreeing().contains(&b.settled()));
+    // What is dropped next has to be known to both.
+    let started = checkpoint(&mut a);
+    for replica in [&mut b, &mut older] {
+        assert!(!a.agreeing().contains(&replica.settled()));
+        send(&started, replica);
+        assert!(a.agreeing().contains(&replica.settled()));
+    }
 }
 
 #[test]

@@ -166,9 +166,9 @@ impl AntiEntropy {
         self.settled.insert(peer, settled);
     }
 
-    /// Returns whether a peer has said this of `Replica::settled` in its last heartbeat.
-    pub(crate) fn is_settled(&self, peer: NodeId, settled: u64) -> bool {
-        self.settled.get(&peer) == Some(&settled)
+    /// Returns whether a peer has said one of these of `Replica::settled` in its last heartbeat.
+    pub(crate) fn is_settled(&self, peer: NodeId, agreeing: &[u64]) -> bool {
+        self.settled.get(&peer).is_some_and(|settled| agreeing.contains(settled))
     }
 
     /// Returns the fingerprint of a version vector, computed again only when the vector has changed.

@@ -548,9 +548,9 @@ impl Engine {
 
     /// Returns whether all members are up, can read all documents, and know the same of the cluster document.
     fn all_agree(&self) -> bool {
-        let (id, settled) = (self.replica.id(), self.replica.settled());
+        let (id, all) = (self.replica.id(), self.replica.agreeing());
         let agrees = |node: NodeId| {
-            let same = node == id || self.anti_entropy.is_settled(node, settled);
+            let same = node == id || self.anti_entropy.is_settled(node, &all);
             same && self.view.up.contains(&node)
         };
         self.renewed
