@@ -692,6 +692,9 @@ impl Engine {
         mutation: &Mutation,
     ) -> Result<(Vec<SignedChange>, Vec<Change>), MutationError> {
         let now = self.wall;
+        if self.replica.cluster().left.contains_key(&self.replica.id()) {
+            return Err(MutationError::NodeLeft);
+        }
         if matches!(mutation, Mutation::Revoke { .. }) && !self.replica.has_tokens() {
             return Err(MutationError::OlderMembers("refuse revoked tokens"));
         }

@@ -200,6 +200,9 @@ pub enum MutationError {
     /// Another server has rotated the signing key in the meantime.
     #[error("the signing key was rotated by another server at the same time")]
     RotatedMeanwhile,
+    /// This node was removed: what it writes reaches no other node.
+    #[error("this node was removed from the cluster")]
+    NodeLeft,
     /// Without a certificate of the signing key, no other node would accept what this one writes.
     #[error("this server has no certificate of the present signing key")]
     NotCertified,
@@ -255,7 +258,7 @@ impl MutationError {
             | Self::OlderMembers(_)
             | Self::TooManyNodes { .. } => ErrorCode::FailedPrecondition,
             Self::RotatedMeanwhile => ErrorCode::Aborted,
-            Self::NotCertified => ErrorCode::Unavailable,
+            Self::NotCertified | Self::NodeLeft => ErrorCode::Unavailable,
             Self::Held { .. }
             | Self::Document(DocumentError::Held | DocumentError::Unreadable { .. }) => {
                 ErrorCode::FailedPrecondition
@@ -315,6 +318,7 @@ impl MutationError {
             }
             Self::OlderMembers(_) => "upgrade vc-node on all nodes; see 'vc nodes'".to_owned(),
             Self::RotatedMeanwhile => "see 'vc trust show', and try again".to_owned(),
+            Self::NodeLeft => "use another server with --peer".to_owned(),
             Self::NotCertified => "use another server with --peer; see 'vc trust show'".to_owned(),
             Self::TooManyNodes { .. } => String::new(),
             Self::VolumeInUse { services, .. } => match services.first() {
