@@ -123,6 +123,11 @@ impl Store {
         })?;
         *held = Some(database);
         drop(held);
+        self.prepare()
+    }
+
+    /// Checks the format of the open database, and makes the tables that it lacks.
+    fn prepare(&self) -> Result<(), StoreError> {
         self.check_format()?;
         // With the tables made here, reading needs no case for missing ones.
         self.write(|transaction| {
@@ -373,5 +378,7 @@ fn document_key(document: DocumentId) -> Vec<u8> {
 
 #[cfg(test)]
 mod fixture_tests;
+#[cfg(test)]
+mod power_loss_tests;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@ use super::*;
 use vc_protocol::change::ChangeBody;
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
-fn change(document: DocumentId, key: &Keypair, seq: u64) -> SignedChange {
+pub(super) fn change(document: DocumentId, key: &Keypair, seq: u64) -> SignedChange {
     let author = NodeId::of(&key.public()).expect("ed25519");
     let cluster = ClusterId::of(&key.public()).expect("ed25519");
     let actor = Actor::new(author, 1);
