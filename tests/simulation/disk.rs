@@ -1,12 +1,13 @@
-//! Disks. Data written once survives every crash, unless the disk has a fault.
+//! Disks. Data written once survives every crash, unless the disk has a fault. A write is kept whole or not at all, also by a host
+//! that dies in it: redb rolls a torn commit back to the one before, which a test of the node's store shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_engine::{Durable, Votes};
-use vc_protocol::change::{Actor, Batch, ChangeRange, DocumentId, SignedChange};
+use vc_protocol::change::{Actor, Batch, ChangeRange, Checkpoint, DocumentId, SignedChange};
 use vc_protocol::wire::MAX_BATCH;
 
-use crate::rng::Rng;
+use crate::operators::Written;
 
 /// What is on a disk.
 #[derive(Debug, Clone, Default)]
@@ -26,10 +27,8 @@ pub struct Disk {
     pub read_only: bool,
     /// Whether it was read-only since the last write that succeeded.
     pub was_read_only: bool,
-    /// The host dies in the next write, which is kept in part.
+    /// The host dies in the next write.
     pub tears: bool,
-    /// Whether a part of a write was lost since the disk was made: what is left may have gaps.
-    pub torn: bool,
     /// What was on the disk when it began to confirm writes that it does not keep.
     lies_since: Option<Box<Contents>>,
     /// Whether the last write failed.
@@ -55,14 +54,8 @@ impl Disk {
             self.was_read_only |= self.read_only;
             return Err(WriteFailed);
         }
-        self.contents.write(durable, |_| true);
+        self.contents.write(durable);
         Ok(())
-    }
-
-    /// Writes a random part.
-    pub fn tear(&mut self, durable: Durable, rng: &mut Rng) {
-        self.torn = true;
-        self.contents.write(durable, |_| rng.permille(500));
     }
 
     /// Confirms writes from now on that it loses with the power.
@@ -75,8 +68,8 @@ impl Disk {
         self.lies_since = None;
     }
 
-    /// Loses what it has confirmed and not kept. Returns the changes that were lost.
-    pub fn lose_power(&mut self) -> Vec<SignedChange> {
+    /// Loses what it has confirmed and not kept. Returns the number of changes that were lost.
+    pub fn lose_power(&mut self) -> usize {
         self.lies_since.take().map(|kept| self.set_back(*kept)).unwrap_or_default()
     }
 
@@ -85,12 +78,11 @@ impl Disk {
         self.contents.clone()
     }
 
-    /// Replaces everything by a copy from earlier. Returns the changes that were lost.
-    pub fn set_back(&mut self, copy: Contents) -> Vec<SignedChange> {
+    /// Replaces everything by a copy from earlier. Returns the number of changes that were lost.
+    pub fn set_back(&mut self, copy: Contents) -> usize {
         self.lies_since = None;
         let before = std::mem::replace(&mut self.contents, copy).changes;
-        let lost = before.into_iter().filter(|(key, _)| !self.contents.changes.contains_key(key));
-        lost.map(|(_, change)| change).collect()
+        before.keys().filter(|key| !self.contents.changes.contains_key(key)).count()
     }
 
     /// Returns everything on the disk.
@@ -126,6 +118,22 @@ impl Disk {
         self.contents.changes.get(&(body.document, body.actor, body.seq)) == Some(change)
     }
 
+    /// Returns whether the disk holds a change of the cluster document, or a checkpoint that contains it.
+    pub fn records(&self, written: &Written) -> bool {
+        let contains = |checkpoint: Checkpoint| match checkpoint.covers.get(&written.generation) {
+            Some(actors) => actors.get(&written.actor).is_some_and(|&last| last >= written.seq),
+            // All members had it when its generation was dropped.
+            None => checkpoint.covers.keys().next().is_some_and(|&it| it > written.generation),
+        };
+        let is_first = |(key, _): &(&(DocumentId, Actor, u64), &SignedChange)| key.2 == 1;
+        let mut first = self.contents.changes.iter().filter(is_first).map(|(_, change)| change);
+        self.holds(&written.change)
+            || first.any(|change| {
+                let body = change.decode_unverified().expect("a readable change");
+                body.checkpoint.is_some_and(contains)
+            })
+    }
+
     /// Returns the changes of these ranges in batches of at most [`MAX_BATCH`] bytes, each with all certificates.
     pub fn replay(&self, runs: &[ChangeRange]) -> Vec<Batch> {
         let certificates: Vec<String> = self.contents.certificates.iter().cloned().collect();
@@ -152,18 +160,15 @@ impl Disk {
 }
 
 impl Contents {
-    /// Writes the parts that `keeps` lets through. Panics when a change has the number of another one.
-    fn write(&mut self, durable: Durable, mut keeps: impl FnMut(usize) -> bool) {
+    /// Panics when a change has the number of another one.
+    fn write(&mut self, durable: Durable) {
         let Durable { changes, certificates, replaced, votes } = durable;
         self.certificates.extend(certificates);
         self.votes.leases.extend(votes.leases);
         if votes.change.is_some() {
             self.votes.change = votes.change;
         }
-        for (n, change) in changes.into_iter().enumerate() {
-            if !keeps(n) {
-                continue;
-            }
+        for change in changes {
             let body = change.decode_unverified().expect("the engine persists readable changes");
             let held = self.changes.insert((body.document, body.actor, body.seq), change.clone());
             assert!(
@@ -172,8 +177,7 @@ impl Contents {
                 body.actor
             );
         }
-        let replaced: BTreeSet<DocumentId> =
-            replaced.into_iter().filter(|_| keeps(usize::MAX)).collect();
+        let replaced: BTreeSet<DocumentId> = replaced.into_iter().collect();
         self.changes.retain(|(document, _, _), _| !replaced.contains(document));
     }
 }

@@ -211,8 +211,7 @@ impl World {
             Recovery::SetBack(index, copy) => {
                 self.kill_process(index);
                 self.trace_node(index, "its data directory is set back");
-                let lost = self.nodes[index].disk.set_back(*copy);
-                self.lost(index, &lost);
+                self.lose(index, |node| node.disk.set_back(*copy));
                 self.boot(index);
             }
             Recovery::TurnOff(index) => self.turn_off(index),

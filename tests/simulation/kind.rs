@@ -30,7 +30,7 @@ pub enum Kind {
     FailedWrite,
     /// Every write to a disk fails for a while.
     ReadOnlyDisk,
-    /// A host dies while it writes, and a part of what it wrote is lost.
+    /// A host dies while it writes: the write is kept whole, or rolled back.
     TornWrite,
     /// A disk confirms writes that it then loses with the power of its host.
     LyingDisk,

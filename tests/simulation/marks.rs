@@ -47,7 +47,7 @@ marks! {
     RestartOverdue = "a node was not back within its announced restart", 1000;
     RecoveredFromFailedWrite = "a node recovered from a failed write and wrote again", 1000;
     RecoveredFromReadOnlyDisk = "a node wrote again after its disk was read-only", 1000;
-    WriteTorn = "a host died while it wrote, and a part was lost", 150;
+    WriteTorn = "a host died while it wrote, and the write was rolled back", 150;
     ConfirmedWriteLost = "a disk lost writes that it had confirmed", 150;
     SetBack = "a node found that its data directory was set back", 150;
     Refused = "a command was refused", 150;

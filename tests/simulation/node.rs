@@ -1,11 +1,10 @@
 //! Nodes: joins, starts, crashes and stalls.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use vc_crdt::KnownVersions;
 use vc_engine::runtime::InstanceId;
 use vc_engine::{Config, Engine, Input, Timing};
-use vc_protocol::change::SignedChange;
 use vc_protocol::node::NodeInfo;
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{Keypair, Millis, NodeId, Resources};
@@ -146,6 +145,7 @@ impl World {
         node.wake_at = None;
         node.crash_after = None;
         let engine_id = node.engine_id;
+        self.take_log(index);
         self.record(index, Action::Booted);
         let after = self.rng.within((5, 300));
         self.schedule(after, Event::List { index, engine_id });
@@ -174,7 +174,11 @@ impl World {
     pub fn turn_off(&mut self, index: usize) {
         self.trace_node(index, "is turned off for good");
         self.kill_host(index);
-        self.nodes[index].off = true;
+        // What it wrote before it heard that it was removed, and no other node has, is gone with it.
+        self.lose(index, |node| {
+            node.off = true;
+            0
+        });
         self.nodes[index].runtime.containers.clear();
     }
 
@@ -187,8 +191,7 @@ impl World {
     pub fn kill_host(&mut self, index: usize) {
         self.trace_node(index, "host killed");
         self.disturb(index);
-        let lost = self.nodes[index].disk.lose_power();
-        self.lost(index, &lost);
+        self.lose(index, |node| node.disk.lose_power());
         if self.nodes[index].engine.take().is_some() {
             self.close_connections(index, true);
         }
@@ -203,17 +206,23 @@ impl World {
         node.busy_until = node.busy_until.max(self.now + duration);
     }
 
-    /// Notes that a disk has lost these changes: what no other disk holds may be gone.
-    pub fn lost(&mut self, index: usize, changes: &[SignedChange]) {
-        if changes.is_empty() {
-            return;
+    /// Lets a disk lose something, and notes what no disk records any more: it may be gone. `loses` returns the number of changes
+    /// that the disk loses.
+    pub fn lose(&mut self, index: usize, loses: impl FnOnce(&mut Node) -> usize) {
+        let recorded = self.recorded();
+        let lost = loses(&mut self.nodes[index]);
+        if lost > 0 {
+            self.trace_node(index, &format!("its disk loses {lost} changes"));
+            self.mark(Mark::ConfirmedWriteLost);
         }
-        self.trace_node(index, &format!("its disk loses {} changes", changes.len()));
-        self.mark(Mark::ConfirmedWriteLost);
-        let disks: Vec<&Disk> =
-            self.nodes.iter().filter(|node| !node.off).map(|node| &node.disk).collect();
-        for change in changes.iter().filter(|it| !disks.iter().any(|disk| disk.holds(it))) {
-            self.operators.lost(change);
+        for request in recorded.difference(&self.recorded()) {
+            self.trace_world(&format!("no disk has the change of request {request} any more"));
+            self.operators.lost(*request);
         }
+    }
+
+    fn recorded(&self) -> BTreeSet<u64> {
+        let present = self.nodes.iter().filter(|node| !node.off);
+        self.operators.recorded(&present.map(|node| &node.disk).collect::<Vec<_>>())
     }
 }

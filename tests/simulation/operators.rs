@@ -1,12 +1,13 @@
 //! Operators: the mutations that they send, and the answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::ClusterState;
 use vc_engine::{Engine, Input, Mutation, MutationError, Output};
 use vc_protocol::change::{Actor, ClusterVersions, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 
+use crate::disk::Disk;
 use crate::world::World;
 
 /// A mutation and its result.
@@ -20,7 +21,7 @@ pub struct Operation {
     pub writes: BTreeMap<String, Option<String>>,
     /// Whether the change was written to a disk.
     pub persisted: bool,
-    /// Whether the change may be gone, or not: a disk has lost it, or a host died while it was written.
+    /// Whether the change may be gone, or not: all disks that had it have lost it.
     pub is_unknown: bool,
     pub answer: Option<Result<Vec<Change>, MutationError>>,
 }
@@ -124,11 +125,20 @@ impl Operators {
         }
     }
 
-    /// Notes that a change may be gone for good, or not.
-    pub fn lost(&mut self, change: &SignedChange) {
-        for operation in self.operations.values_mut() {
-            operation.is_unknown |=
-                operation.change.as_ref().is_some_and(|it| it.change == *change);
+    /// Returns the requests whose changes are on one of these disks.
+    pub fn recorded(&self, disks: &[&Disk]) -> BTreeSet<u64> {
+        let is_recorded = |operation: &Operation| {
+            let written = operation.change.as_ref();
+            written.is_some_and(|written| disks.iter().any(|disk| disk.records(written)))
+        };
+        let recorded = self.operations.iter().filter(|(_, operation)| is_recorded(operation));
+        recorded.map(|(&request, _)| request).collect()
+    }
+
+    /// Notes that the change of a request may be gone for good, or not.
+    pub fn lost(&mut self, request: u64) {
+        if let Some(operation) = self.operations.get_mut(&request) {
+            operation.is_unknown = true;
         }
     }
 

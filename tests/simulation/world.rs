@@ -314,8 +314,12 @@ impl World {
         let now = self.clock(index);
         let Some(engine) = self.nodes[index].engine.as_mut() else { return };
         let pending = self.operators.begin(engine, &input);
+        let has_left = engine.replica().cluster().left.contains_key(&engine.replica().id());
         let outputs = engine.handle(now, input);
         if let Some(pending) = pending {
+            let accepts = |it: &Output| matches!(it, Output::Answer(_, Ok(_)));
+            let is_refused = !outputs.iter().any(accepts);
+            assert!(!has_left || is_refused, "m{index} accepts a command after it was removed");
             self.operators.finish(engine, pending, &outputs);
         }
         self.take_log(index);
@@ -332,14 +336,12 @@ impl World {
     }
 
     /// Moves the engine's log to the trace. Panics when it has an error.
-    fn take_log(&mut self, index: usize) {
+    pub fn take_log(&mut self, index: usize) {
         for (level, line) in self.trace.logged() {
             self.trace_node(index, &format!("{level} {line}"));
             self.mark_if(line.starts_with("reported as unreachable"), Mark::AccusationRefuted);
             self.mark_if(line.starts_with("another process has written"), Mark::SetBack);
-            // What follows a change that a write has lost is left out; peers send it again.
-            let is_gap = self.nodes[index].disk.torn && line.starts_with("ignored invalid data");
-            assert!(level != Level::ERROR || is_gap, "m{index} logged an error: {line}");
+            assert!(level != Level::ERROR, "m{index} logged an error: {line}");
         }
     }
 
@@ -408,12 +410,10 @@ impl World {
     fn persist(&mut self, index: usize, durable: Durable) -> bool {
         let changes = durable.changes.clone();
         let replaced = durable.replaced.clone();
-        if self.nodes[index].disk.tears && !changes.is_empty() {
+        let tears = std::mem::take(&mut self.nodes[index].disk.tears);
+        if tears && self.rng.permille(500) {
+            self.trace_node(index, "the host dies in a write, which is rolled back");
             self.mark(Mark::WriteTorn);
-            let node = &mut self.nodes[index];
-            node.disk.tears = false;
-            node.disk.tear(durable, &mut self.rng);
-            changes.iter().for_each(|change| self.operators.lost(change));
             self.kill_host(index);
             return false;
         }
@@ -446,7 +446,11 @@ impl World {
         let changed = self.watch.membership_changed;
         let is_churn = changed.is_some_and(|at| self.now < at + 20_000);
         self.mark_if(checkpoints && is_churn, Mark::CheckpointUnderChurn);
-        true
+        if tears {
+            self.trace_node(index, "the host dies after a write");
+            self.kill_host(index);
+        }
+        !tears
     }
 
     /// Runs the check of a changed view, and traces the plan's moves.

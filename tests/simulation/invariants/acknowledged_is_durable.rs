@@ -1,5 +1,6 @@
-//! An acknowledged change is durable, unless a later or concurrent one overwrites it. Of a change that is unknown to its client,
-//! because its host died in between, and of one that a disk with a fault has lost, nothing is expected.
+//! An acknowledged change is durable, unless a later or concurrent one overwrites it. Nothing is expected of a change that no disk
+//! has any more: disks with a fault have lost it, or the only node that had it was removed before it could pass it on, and was
+//! turned off. A node that knows that it was removed takes no command ([`World::handle`]).
 
 use std::collections::BTreeMap;
 

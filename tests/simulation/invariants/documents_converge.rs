@@ -2,7 +2,7 @@
 
 use crate::check::{Check, Violation};
 use crate::world::World;
-use vc_crdt::{Rejected, Replica};
+use vc_crdt::Replica;
 
 /// Checks that versions, documents and placement inputs are equal, and that the running nodes are those considered up. Nodes
 /// that hold the documents have them and do not read all of them.
@@ -56,9 +56,7 @@ pub fn disks(world: &World) -> Check {
             durable.changes,
         )
         .expect("the disk is readable");
-        // A write that was kept in part can leave a change without the one before it, of a document that was replaced since.
-        let is_gap = |it: &Rejected| node.disk.torn && matches!(it, Rejected::Gap { .. });
-        if !loaded.rejected.iter().all(is_gap) || !loaded.unreadable.is_empty() {
+        if !loaded.rejected.is_empty() || !loaded.unreadable.is_empty() {
             return Err(Violation(format!(
                 "the disk of m{index} has invalid data: {:?}",
                 loaded.rejected
