@@ -46,6 +46,7 @@ mod snapshot;
 mod socket_holder;
 mod store;
 mod trust;
+mod volumes;
 mod watchdog;
 
 pub use commands::start;

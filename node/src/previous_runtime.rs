@@ -63,6 +63,7 @@ pub(crate) async fn stop_instances(
             data_dir: dir.to_owned(),
             pool: docker::NetworkPool::default(),
             dns: Arc::new(Vec::new),
+            find_volume: Arc::new(|_| docker::VolumePlace::default()),
         }),
     };
     let (sender, mut events) = mpsc::channel(EVENTS);

@@ -39,7 +39,7 @@ use crate::settings::{self, RuntimeChoice, Settings};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::trust::{Admitted, SigningKeys};
-use crate::{console, host, images, node_info, watchdog};
+use crate::{console, host, images, node_info, volumes, watchdog};
 
 /// Runtime events that may wait for the driver; the runtime waits when the queue is full.
 const RUNTIME_EVENTS: usize = 256;
@@ -101,13 +101,14 @@ pub(crate) async fn run(
     let runtime_config = match settings.runtime() {
         RuntimeChoice::Docker => {
             let members = handles.controls.members.clone();
-            let (membership, latest) = (Arc::clone(&membership), Arc::clone(&latest));
-            let files = Arc::new(FileClient::new(membership, latest, members));
+            let files = FileClient::new(Arc::clone(&membership), Arc::clone(&latest), members);
+            let files = Arc::new(files);
             let open = Arc::new(move |request| -> BoxFuture<'static, _> {
                 let files = Arc::clone(&files);
                 Box::pin(async move { files.open(request).await })
             });
             let (host, images) = (settings.docker_host.clone(), images.clone());
+            let find_volume = volumes::find(membership.node, Arc::clone(&latest));
             let dns = Arc::new(|| dns::container_servers(Path::new(dns::RESOLV_CONF)));
             runtime::Config::Docker(runtime::docker::Config {
                 host,
@@ -117,6 +118,7 @@ pub(crate) async fn run(
                 images,
                 pool: settings.network_pool.unwrap_or_default(),
                 dns,
+                find_volume,
             })
         }
         RuntimeChoice::Process => {

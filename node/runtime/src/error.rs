@@ -1,5 +1,7 @@
 //! Why a request about an instance failed.
 
+use std::path::PathBuf;
+
 use vc_protocol::{ApiError, ErrorCode, Slot};
 
 use crate::docker_error::DockerError;
@@ -49,6 +51,20 @@ pub enum RuntimeError {
     /// The request is possible for containers only; its name.
     #[error("{0} needs Docker; this node runs plain processes (--runtime process)")]
     NeedsDocker(&'static str),
+    /// The processes of an instance could not be stopped for a snapshot.
+    #[error("cannot pause {0} for a snapshot: {1}")]
+    Pause(Slot, #[source] std::io::Error),
+    /// The data of volumes is not on this host.
+    #[error("snapshots of volumes need a Docker engine on this host, but it is at {0}")]
+    RemoteVolumes(String),
+    /// The directory of a volume cannot be created.
+    #[error("cannot create the directory {} of a volume: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The error of the disk.
+        source: std::io::Error,
+    },
     /// The log files cannot be read.
     #[error("cannot read the logs of {slot}: {source}")]
     ReadLogs {
@@ -65,13 +81,17 @@ impl From<RuntimeError> for ApiError {
             RuntimeError::NoInstance(_)
             | RuntimeError::NoPath { .. }
             | RuntimeError::NoDirectory { .. } => ErrorCode::NotFound,
-            RuntimeError::NotRunning(_) | RuntimeError::Docker(_) => ErrorCode::FailedPrecondition,
+            RuntimeError::NotRunning(_)
+            | RuntimeError::Docker(_)
+            | RuntimeError::RemoteVolumes(_) => ErrorCode::FailedPrecondition,
             RuntimeError::DockerUnavailable { .. } | RuntimeError::Exec(_) => {
                 ErrorCode::Unavailable
             }
             RuntimeError::ExecTimeout(_) => ErrorCode::DeadlineExceeded,
             RuntimeError::NeedsDocker(_) => ErrorCode::Unimplemented,
-            RuntimeError::ReadLogs { .. } => ErrorCode::Internal,
+            RuntimeError::ReadLogs { .. }
+            | RuntimeError::Pause(..)
+            | RuntimeError::Directory { .. } => ErrorCode::Internal,
         };
         api_error(code, &error.to_string())
     }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use vc_engine::runtime::{RuntimeAction, RuntimeEvent};
 use vc_protocol::control::ExecRequest;
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::{InstanceId, Slot, VolumeKey};
+use vc_protocol::{InstanceId, Slot};
 
 use crate::docker::{self, Archive, Exec, Upload};
 use crate::drain::Drain;
@@ -66,14 +66,6 @@ impl Runtime {
         };
         if let Err(mpsc::error::TrySendError::Full(action)) = actions.try_send(action) {
             tracing::warn!(instance = %instance_queue::id_of(&action), "action dropped: too many are waiting");
-        }
-    }
-
-    /// Removes the data of a named volume in the background. Child processes have no volumes.
-    pub fn remove_volume(&self, volume: VolumeKey) {
-        if let Self::Docker(docker) = self {
-            let docker = docker.clone();
-            tokio::spawn(async move { docker.remove_volume(&volume).await });
         }
     }
 

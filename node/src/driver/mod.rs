@@ -16,7 +16,7 @@ use vc_protocol::gossip::SyncMessage;
 use vc_protocol::lease::LeaseMessage;
 use vc_protocol::node::NodeInfo;
 use vc_protocol::wire::encode;
-use vc_protocol::{ApiError, ErrorCode, InstanceId, Millis, Multiaddr, NodeId};
+use vc_protocol::{ApiError, ErrorCode, InstanceId, Millis, Multiaddr, NodeId, VolumeKey};
 
 use self::duplicates::Duplicates;
 use self::last_observed::LastObserved;
@@ -301,7 +301,7 @@ impl Driver {
                     self.deadlines = deadlines;
                 }
                 Output::Lease(to, message) => self.context.lease_streams.send(to, message),
-                Output::RemoveVolume(volume) => self.context.runtime.remove_volume(volume),
+                Output::RemoveVolume(volume) => self.remove_volume(volume),
                 Output::Volumes(_) => {}
                 Output::Persist(durable) => {
                     let members = !durable.certificates.is_empty();
@@ -361,6 +361,14 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Removes the data of a volume in the background. Child processes have no volumes.
+    fn remove_volume(&self, volume: VolumeKey) {
+        if let Runtime::Docker(docker) = &self.context.runtime {
+            let docker = docker.clone();
+            tokio::spawn(async move { docker.remove_volume(&volume).await });
+        }
     }
 
     /// Makes the node stop, because another process runs with its identity.

@@ -9,14 +9,16 @@ use std::time::Instant;
 
 use bollard::errors::Error;
 use tokio::sync::{Mutex, Semaphore, watch};
-use vc_protocol::NodeId;
 use vc_protocol::node::Orphans;
+use vc_protocol::{NodeId, VolumeKey};
 
 use super::config::{Config, DnsServers, host};
 use super::files::{self, Files};
 use super::host_paths::ProtectedPaths;
+use super::pause::Turns;
 use super::subnets::NetworkPool;
 use super::volume_names::VolumeNames;
+use super::volume_place::{FindVolume, VolumePlace};
 use crate::docker_error;
 use crate::engine_info::EngineInfoCache;
 use crate::error::RuntimeError;
@@ -53,9 +55,27 @@ pub(super) struct DockerClient {
     pub(super) networks: PendingNetworks,
     pub(super) pool: NetworkPool,
     pub(super) volume_names: VolumeNames,
+    pub(super) places: Places,
+    pub(super) turns: Turns,
     /// What was reported of other nodes last.
     pub(super) orphans: Arc<Mutex<BTreeMap<NodeId, Orphans>>>,
     pub(super) dns: DnsConfig,
+}
+
+/// Returns where volumes are on this node.
+#[derive(Clone)]
+pub(super) struct Places(Arc<FindVolume>);
+
+impl Places {
+    pub(super) fn of(&self, volume: &VolumeKey) -> VolumePlace {
+        (self.0)(volume)
+    }
+}
+
+impl fmt::Debug for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Places")
+    }
 }
 
 /// The DNS servers of new containers, or Docker's defaults while they are disabled.
@@ -99,6 +119,8 @@ impl DockerClient {
             networks: PendingNetworks::default(),
             pool: config.pool,
             volume_names,
+            places: Places(config.find_volume),
+            turns: Turns::default(),
             orphans: Arc::default(),
             dns: DnsConfig { servers: config.dns, enabled: Arc::new(AtomicBool::new(true)) },
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::files::OpenFile;
 use super::subnets::NetworkPool;
+use super::volume_place::FindVolume;
 use crate::images::Images;
 
 /// The address of the Docker engine by default.
@@ -33,6 +34,8 @@ pub struct Config {
     pub pool: NetworkPool,
     /// Returns the DNS servers of a container that is about to be created.
     pub dns: Arc<DnsServers>,
+    /// Returns where a volume is that a container is about to mount.
+    pub find_volume: Arc<FindVolume>,
 }
 
 impl fmt::Debug for Config {

@@ -111,6 +111,9 @@ impl DockerClient {
         let since = (now() / 1000).saturating_sub(EVENT_OVERLAP);
         // Of those that were removed while the node was down. Later, a container that is about to be created has files too.
         let with_files = if *first { self.files.containers() } else { Vec::new() };
+        if *first {
+            self.resume_all().await?;
+        }
         self.list_all(with_files).await?;
         *first = false;
         if !*connected {

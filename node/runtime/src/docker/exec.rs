@@ -94,6 +94,8 @@ impl DockerClient {
         request: &ExecRequest,
     ) -> Result<Exec, RuntimeError> {
         let container = self.running(&client, instance).await?;
+        // Nothing is started in a container that stands still.
+        drop(self.turns.acquire([container.clone()]).await);
         let random = getrandom::u64().map_err(|error| RuntimeError::Exec(error.into()))?;
         let tag = format!("{TAG}={random:016x}");
         let options = CreateExecOptions {

@@ -17,6 +17,8 @@ use super::config::Config;
 use super::exec::Exec;
 use super::networks::{self, ContainerByIp};
 use super::orphans::AdoptError;
+use super::pause::PausedInstances;
+use super::volume_place::VolumePlace;
 use crate::docker_error::DockerError;
 use crate::drain::Drain;
 use crate::error::RuntimeError;
@@ -60,8 +62,56 @@ impl Docker {
         &self.actions
     }
 
-    pub(crate) async fn remove_volume(&self, volume: &VolumeKey) {
+    /// Removes the data of a volume of Docker's; retries while a container that is being removed still uses it.
+    pub async fn remove_volume(&self, volume: &VolumeKey) {
         self.client.remove_volume(volume).await;
+    }
+
+    /// Returns the directory of the data of a volume, which is created if it is missing.
+    ///
+    /// # Errors
+    /// Docker refuses or does not answer, its volumes are on another host, or the directory cannot be created.
+    pub async fn volume_directory(
+        &self,
+        volume: &VolumeKey,
+        place: &VolumePlace,
+    ) -> Result<PathBuf, RuntimeError> {
+        self.client.volume_directory(volume, place).await
+    }
+
+    /// Returns the directory of the data of a volume of Docker's; `None` if there is none.
+    ///
+    /// # Errors
+    /// Docker refuses or does not answer.
+    pub async fn existing_volume(
+        &self,
+        volume: &VolumeKey,
+    ) -> Result<Option<PathBuf>, RuntimeError> {
+        self.client.existing_volume(volume).await
+    }
+
+    /// Stops the processes of all instances on this node that may write a volume, until what it returns is dropped.
+    ///
+    /// # Errors
+    /// Docker refuses or does not answer, or a process did not stop in time. All go on.
+    pub async fn pause(
+        &self,
+        volume: &VolumeKey,
+        place: &VolumePlace,
+    ) -> Result<PausedInstances, RuntimeError> {
+        self.client.pause(volume, place).await
+    }
+
+    /// Returns how many containers of this node mount a volume, running or not.
+    ///
+    /// # Errors
+    /// Docker refuses or does not answer.
+    pub async fn volume_users(
+        &self,
+        volume: &VolumeKey,
+        place: &VolumePlace,
+    ) -> Result<usize, DockerError> {
+        Ok(self.client.users(volume, place).await?.len())
     }
 
     pub(crate) async fn logs(

@@ -1,7 +1,7 @@
 //! Starting containers.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bollard::errors::Error;
 use bollard::models::NetworkConnectRequest;
@@ -20,6 +20,7 @@ use super::host_paths::HostPathError;
 use super::labels;
 use super::networks::NetworkError;
 use super::observe::{Existing, Found};
+use super::volume_place::VolumePlace;
 use crate::clock::now;
 use crate::docker_error::{self, DockerError};
 use crate::images::{ImageRequest, Update};
@@ -145,6 +146,11 @@ impl DockerClient {
             options = options.platform(platform);
         }
         let options = options.build();
+        let project = &id.slot.service.project;
+        let mounted: Vec<String> =
+            self.volume_names_of(project, spec).keys().map(ToString::to_string).collect();
+        let placed = self.placed(project, spec).await?;
+        let spec = &placed;
         let mut pulled = false;
         for _ in 0..MAX_ATTEMPTS {
             self.protected.check(&spec.mounts)?;
@@ -155,7 +161,6 @@ impl DockerClient {
             };
             // The semaphore is never closed.
             let permit = self.starts.acquire().await;
-            let project = &id.slot.service.project;
             self.create_volumes(project, spec).await.map_err(|error| {
                 StartError::of(error, |message| StartError::Docker("create its volumes", message))
             })?;
@@ -237,8 +242,11 @@ impl DockerClient {
             if epoch.is_some() {
                 self.watchdog.target(id, Target::Container(container.clone())).await?;
             }
+            let turn = self.turns.acquire(mounted.iter().cloned()).await;
             // By its id: the watchdog knows no other.
-            match client.start_container(&container, None).await {
+            let started = client.start_container(&container, None).await;
+            drop(turn);
+            match started {
                 // Its address is observed after the event that follows.
                 Ok(()) => {
                     let phase =
@@ -255,6 +263,35 @@ impl DockerClient {
             }
         }
         Err(StartError::RemovedMeanwhile(name))
+    }
+
+    /// Returns the spec with bind mounts in place of those volumes whose data is in a directory of this host. Creates these
+    /// directories, unless a policy forbids them.
+    async fn placed(
+        &self,
+        project: &Name,
+        spec: &ContainerSpec,
+    ) -> Result<ContainerSpec, StartError> {
+        let mut spec = spec.clone();
+        let roots = spec.host_path_roots.clone();
+        let is_allowed =
+            |path: &Path| roots.is_empty() || roots.iter().any(|root| path.starts_with(root));
+        for mount in &mut spec.mounts {
+            let Mount::Volume { name, target, read_only } = mount else { continue };
+            let key = VolumeKey { project: project.clone(), volume: name.clone() };
+            let place = self.places.of(&key);
+            let VolumePlace::Directory(path) = &place else { continue };
+            if is_allowed(path) {
+                let created = self.volume_directory(&key, &place).await;
+                created.map_err(|error| StartError::Node(error.to_string()))?;
+            }
+            *mount = Mount::Bind {
+                source: path.display().to_string(),
+                target: target.clone(),
+                read_only: *read_only,
+            };
+        }
+        Ok(spec)
     }
 
     /// Returns the spec with the host paths of its mounts resolved, where a policy limits them.

@@ -20,7 +20,7 @@ use vc_protocol::control::ExecRequest;
 use vc_protocol::file::FileRequest;
 use vc_protocol::spec::ContainerSpec;
 use vc_protocol::{ClusterId, InstanceId, Keypair, NodeId};
-use vc_runtime::docker::{Config, Exec, NetworkPool, OpenFileError};
+use vc_runtime::docker::{Config, Exec, NetworkPool, OpenFileError, VolumePlace};
 use vc_runtime::images::Images;
 use vc_runtime::{
     Config as RuntimeConfig, Identity, LogStream, NoDrain, Runtime, RuntimeError, Watchdog,
@@ -56,6 +56,7 @@ impl Host {
             images: Images::open(engine.dir.path(), Some(&engine.host())).expect("a store"),
             pool: NetworkPool::default(),
             dns: Arc::new(Vec::new),
+            find_volume: Arc::new(|_| VolumePlace::default()),
         });
         let runtime = Runtime::start(config, identity, Arc::new(NoDrain), Watchdog::none(), to);
         let script = "mkfifo /end; read x </end; exit 3";

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_protocol::file::FileRequest;
 use vc_protocol::spec::ContainerSpec;
-use vc_protocol::{ClusterId, Keypair, NodeId};
-use vc_runtime::docker::{Config, DnsServers, NetworkPool, OpenFile, OpenFileError};
+use vc_protocol::{ClusterId, Keypair, NodeId, VolumeKey};
+use vc_runtime::docker::{Config, DnsServers, NetworkPool, OpenFile, OpenFileError, VolumePlace};
 use vc_runtime::images::Images;
 use vc_runtime::{Config as RuntimeConfig, Identity, NoDrain, Runtime, Watchdog};
 
@@ -33,6 +33,9 @@ pub(crate) fn identity(node: u8) -> Identity {
 /// The contents of secrets and configs, by the text of their keys.
 pub(crate) type Contents = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
+/// Where volumes are, if not in one of Docker's.
+pub(crate) type Places = Arc<Mutex<BTreeMap<VolumeKey, VolumePlace>>>;
+
 fn docker_dns() -> Arc<DnsServers> {
     Arc::new(Vec::new)
 }
@@ -41,6 +44,7 @@ fn docker_dns() -> Arc<DnsServers> {
 pub(crate) struct Host {
     pub(crate) runtime: Runtime,
     pub(crate) events: mpsc::Receiver<RuntimeEvent>,
+    pub(crate) places: Places,
     _dir: TempDir,
 }
 
@@ -91,6 +95,8 @@ impl Host {
         watchdog: Watchdog,
     ) -> Self {
         let (tx, events) = mpsc::channel(64);
+        let places = Places::default();
+        let found = Arc::clone(&places);
         let images = Images::open(dir.path(), Some(&host)).expect("a store");
         let open: Arc<OpenFile> = Arc::new(move |request| {
             let FileRequest { instance, file, version } = request;
@@ -109,10 +115,13 @@ impl Host {
             images,
             pool: NetworkPool::default(),
             dns,
+            find_volume: Arc::new(move |key| {
+                found.lock().expect("not poisoned").get(key).cloned().unwrap_or_default()
+            }),
         };
         let config = RuntimeConfig::Docker(config);
         let runtime = Runtime::start(config, identity(node), Arc::new(NoDrain), watchdog, tx);
-        Self { runtime, events, _dir: dir }
+        Self { runtime, events, places, _dir: dir }
     }
 
     pub(crate) async fn on(engine: &Engine) -> (Self, Vec<Observed>) {

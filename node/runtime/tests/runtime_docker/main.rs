@@ -9,6 +9,7 @@ mod host;
 mod images;
 mod networks;
 mod settings;
+mod volumes;
 mod watchdog;
 
 use std::time::Duration;

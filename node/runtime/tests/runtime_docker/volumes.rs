@@ -1,0 +1,167 @@
+//! Volumes in directories and of network file systems, and pauses for snapshots.
+
+use std::path::{Path, PathBuf};
+
+use vc_protocol::VolumeKey;
+use vc_protocol::spec::Mount;
+use vc_protocol::volume::DriverOptions;
+use vc_runtime::Runtime;
+use vc_runtime::docker::{Docker, VolumePlace};
+
+use crate::*;
+
+fn data() -> VolumeKey {
+    "shop/data".parse().expect("a volume")
+}
+
+fn writer(script: &str) -> ContainerSpec {
+    let mut spec = shell(script);
+    let name = data().volume;
+    spec.mounts = vec![Mount::Volume { name, target: "/data".to_owned(), read_only: false }];
+    spec
+}
+
+fn docker(host: &Host) -> &Docker {
+    match &host.runtime {
+        Runtime::Docker(docker) => docker,
+        Runtime::Process(_) => panic!("no Docker"),
+    }
+}
+
+/// Waits until a file has more bytes than that, and returns how many.
+async fn grown(file: &Path, from: u64) -> u64 {
+    let length = || file.metadata().map_or(0, |it| it.len());
+    timeout(TIMEOUT, async {
+        while length() <= from {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("the container writes");
+    length()
+}
+
+#[tokio::test]
+async fn the_directory_of_a_volume_is_what_containers_write_to() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let place = VolumePlace::Volume;
+    assert_eq!(docker(&host).existing_volume(&data()).await.expect("asked"), None);
+    let made = docker(&host).volume_directory(&data(), &place).await.expect("made");
+    let id = host.start("shop/web.1", &writer("echo there >/data/file; exec sleep 600"));
+    host.running(&id).await;
+    grown(&made.join("file"), 0).await;
+    assert_eq!(docker(&host).existing_volume(&data()).await.expect("asked"), Some(made));
+}
+
+#[tokio::test]
+async fn a_volume_in_a_directory_of_the_host_is_bind_mounted() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path: PathBuf = dir.path().join("not/yet");
+    let place = VolumePlace::Directory(path.clone());
+    host.places.lock().expect("not poisoned").insert(data(), place.clone());
+    let id = host.start("shop/web.1", &writer("echo there >/data/file; exec sleep 600"));
+    host.running(&id).await;
+    grown(&path.join("file"), 0).await;
+    assert_eq!(engine.run(&["volume", "ls", "-q"]), "", "no volume of Docker's");
+    let found = docker(&host).volume_directory(&data(), &place).await.expect("found");
+    assert_eq!(found, path);
+
+    // What no container may mount is not mounted by way of a volume either.
+    let place = VolumePlace::Directory("/dev/shm".into());
+    host.places.lock().expect("not poisoned").insert(data(), place);
+    let id = host.start("shop/web.2", &writer("exec sleep 600"));
+    let phase = host.not_running(&id).await;
+    assert!(matches!(phase, Phase::Failed { .. }), "{phase:?}");
+}
+
+#[tokio::test]
+async fn a_network_file_system_is_mounted_with_its_options_and_with_new_ones() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let mounted = |options: &str| {
+        VolumePlace::Mounted(DriverOptions {
+            kind: "tmpfs".to_owned(),
+            device: "tmpfs".to_owned(),
+            options: options.to_owned(),
+        })
+    };
+    let places = host.places.clone();
+    let put = |place| places.lock().expect("not poisoned").insert(data(), place);
+    let mut name = String::new();
+    for size in ["size=1m", "size=2m"] {
+        put(mounted(size));
+        let id = host.start("shop/web.1", &writer("exec sleep 600"));
+        host.running(&id).await;
+        name = engine.run(&["volume", "ls", "-q"]);
+        let said = engine.run(&["volume", "inspect", "-f", "{{json .Options}}", &name]);
+        assert_eq!(said, format!(r#"{{"device":"tmpfs","o":"{size}","type":"tmpfs"}}"#));
+        host.remove(&id, 0).await;
+    }
+    assert_eq!(docker(&host).existing_volume(&data()).await.expect("asked"), None, "not a copy");
+
+    // Data is not hidden behind a mount.
+    engine.run(&["volume", "rm", &name]);
+    put(VolumePlace::Volume);
+    docker(&host).volume_directory(&data(), &VolumePlace::Volume).await.expect("made");
+    put(mounted("size=1m"));
+    let id = host.start("shop/web.1", &writer("exec sleep 600"));
+    let Phase::Failed { reason } = host.not_running(&id).await else { panic!("it started") };
+    assert!(reason.contains("has data on this node"), "{reason}");
+}
+
+#[tokio::test]
+async fn instances_that_write_a_paused_volume_stand_still_and_the_next_node_lets_them_go_on() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let script = "while :; do echo line >>/data/$VC_REPLICA; usleep 1000; done";
+    let one = host.start("shop/web.1", &writer(script));
+    host.running(&one).await;
+    let mut elsewhere = writer(script);
+    let logs: VolumeKey = "shop/logs".parse().expect("a volume");
+    elsewhere.mounts = vec![Mount::Volume {
+        name: logs.volume.clone(),
+        target: "/data".to_owned(),
+        read_only: false,
+    }];
+    let two = host.start("shop/web.2", &elsewhere);
+    host.running(&two).await;
+    let place = VolumePlace::Volume;
+    let directory = docker(&host).volume_directory(&data(), &place).await.expect("made");
+    let file = directory.join("1");
+    let other = docker(&host).volume_directory(&logs, &place).await.expect("made").join("2");
+    grown(&file, 0).await;
+    grown(&other, 0).await;
+    assert_eq!(docker(&host).volume_users(&data(), &place).await.expect("asked"), 1);
+
+    let paused = docker(&host).pause(&data(), &place).await.expect("paused");
+    let length = |file: &Path| file.metadata().expect("it is there").len();
+    let before = length(&file);
+    grown(&other, length(&other) + 500).await;
+    assert_eq!(length(&file), before, "it stands still");
+    drop(paused);
+    grown(&file, before).await;
+
+    // The node is killed in a pause.
+    std::mem::forget(docker(&host).pause(&data(), &place).await.expect("paused"));
+    let before = length(&file);
+    drop(host);
+    let (host, all) = Host::on(&engine).await;
+    assert_eq!(all.len(), 2);
+    grown(&file, before).await;
+
+    // An operator has paused it.
+    let container = engine.run(&["ps", "-q", "--filter", "label=vc.replica=1"]);
+    engine.run(&["pause", &container]);
+    drop(host);
+    let (mut host, _) = Host::on(&engine).await;
+    assert_eq!(engine.run(&["inspect", "-f", "{{.State.Status}}", &container]), "running");
+
+    // One that stands still can be removed.
+    let paused = docker(&host).pause(&data(), &place).await.expect("paused");
+    host.remove(&one, 0).await;
+    drop(paused);
+    assert_eq!(docker(&host).volume_users(&data(), &place).await.expect("asked"), 0);
+}
