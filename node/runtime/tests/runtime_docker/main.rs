@@ -7,6 +7,8 @@ mod engine;
 mod files;
 mod host;
 mod images;
+#[path = "../leftovers/mod.rs"]
+mod leftovers;
 mod networks;
 mod settings;
 mod volumes;

@@ -4,26 +4,55 @@
 #![allow(clippy::print_stdout, reason = "the roles report on stdout")]
 
 mod instances;
+#[path = "../leftovers/mod.rs"]
+mod leftovers;
 mod roles;
 
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use self::roles::{Instance, Node, pidfd, watchdogs};
+use self::roles::{DataDir, Instance, Node, pidfd, watchdogs};
 
 /// Longer than anything takes on a busy host.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// A deadline that is far enough for all that a test does before it.
 const SOON: u64 = 3_000;
-/// A deadline after the end of any test.
-const LATE: u64 = 3_600_000;
+/// A deadline after the end of any test: nextest ends one that takes eight minutes.
+const LATE: u64 = 600_000;
 
 const DB: &str = "shop/db.1@ab";
 const WEB: &str = "shop/web.1@ab";
 
-fn dir() -> tempfile::TempDir {
-    tempfile::tempdir().expect("a directory")
+fn dir() -> DataDir {
+    DataDir::new()
+}
+
+#[test]
+fn a_watchdog_ends_with_its_test() {
+    let (dir, test, db) = (dir(), Instance::start(), Instance::start());
+    let mut node = Node::of_test(test.pid(), dir.path(), "1");
+    node.deadlines(&[(DB, LATE)]);
+    node.holds(DB, &db);
+    let watchdog = pidfd(watchdogs(dir.path())[0]);
+    node.kill_group();
+    drop(test);
+    watchdog.ended();
+    assert!(db.runs());
+}
+
+#[test]
+fn a_watchdog_ends_with_its_data_directory_even_if_it_hangs() {
+    let (dir, db) = (dir(), Instance::start());
+    let mut node = Node::start(dir.path(), "1");
+    node.deadlines(&[(DB, LATE)]);
+    node.holds(DB, &db);
+    let watchdog = pidfd(watchdogs(dir.path())[0]);
+    node.kill_group();
+    watchdog.signal(Signal::STOP);
+    drop(dir);
+    watchdog.ended();
+    assert!(db.runs());
 }
 
 #[test]

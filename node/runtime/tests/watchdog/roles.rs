@@ -11,11 +11,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use vc_runtime::Watchdog;
 use vc_runtime::watchdog::{Config, Target, boottime};
 
 use crate::TIMEOUT;
+use crate::leftovers::{TEST, belongs_to_test, end_with_test};
 
 /// The variables of a child process: its role, the data directory, and the version.
 const ROLE: &str = "VC_TEST_ROLE";
@@ -30,6 +31,9 @@ const RENEW_INTERVAL: Duration = Duration::from_millis(100);
 #[test]
 fn role() {
     let variable = |name| std::env::var(name).expect("set with the role");
+    if std::env::var_os(ROLE).is_some() {
+        end_with_test();
+    }
     match std::env::var(ROLE).as_deref() {
         Ok("watchdog") if variable(VERSION) == NO_WATCHDOG => {}
         Ok("watchdog") => {
@@ -48,7 +52,36 @@ fn command(role: &str, dir: &Path, version: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["roles::role", "--exact", "--nocapture"]);
     command.env(ROLE, role).env(DIR, dir).env(VERSION, version);
+    belongs_to_test(&mut command);
     command
+}
+
+/// A data directory. Its watchdogs and instances end when it is dropped.
+pub(crate) struct DataDir(tempfile::TempDir);
+
+impl DataDir {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        let of = self.path().display().to_string();
+        let is_of = |variable: &[u8]| String::from_utf8_lossy(variable).contains(&of);
+        for pid in processes(|variables| variables.iter().any(|it| is_of(it))) {
+            let pid = Pid::from_raw(pid).filter(|pid| *pid != rustix::process::getpid());
+            let Some(process) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+            else {
+                continue;
+            };
+            let _ = rustix::process::pidfd_send_signal(&process, Signal::KILL);
+        }
+    }
 }
 
 /// Returns the settings of a node of this version.
@@ -131,7 +164,17 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(dir: &Path, version: &str) -> Self {
+        Self::spawn(command("node", dir, version))
+    }
+
+    /// Starts one that belongs to another process than this test's.
+    pub(crate) fn of_test(test: i32, dir: &Path, version: &str) -> Self {
         let mut command = command("node", dir, version);
+        command.env(TEST, test.to_string());
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut process = command.spawn().expect("started");
         let input = process.stdin.take().expect("a pipe");
@@ -259,7 +302,7 @@ pub(crate) struct Other(OwnedFd);
 /// Opens a process that runs, or that was not reaped.
 pub(crate) fn pidfd(pid: i32) -> Other {
     let pid = Pid::from_raw(pid).expect("a process id");
-    Other(rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("it exists"))
+    Other(pidfd_open(pid, PidfdFlags::empty()).expect("it exists"))
 }
 
 impl Other {
@@ -281,10 +324,14 @@ impl Other {
 /// Returns the watchdogs of a data directory.
 pub(crate) fn watchdogs(dir: &Path) -> Vec<i32> {
     let wanted = [format!("{ROLE}=watchdog"), format!("{DIR}={}", dir.display())];
+    processes(|variables| wanted.iter().all(|it| variables.contains(&it.as_bytes())))
+}
+
+/// Returns the processes with such variables, in the order of their ids.
+fn processes(has: impl Fn(&[&[u8]]) -> bool) -> Vec<i32> {
     let is_one = |pid: &i32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let variables: Vec<&[u8]> = environment.split(|&byte| byte == 0).collect();
-        wanted.iter().all(|it| variables.contains(&it.as_bytes()))
+        has(&environment.split(|&byte| byte == 0).collect::<Vec<_>>())
     };
     let entries = std::fs::read_dir("/proc").expect("mounted").flatten();
     let pids = entries.filter_map(|it| it.file_name().to_str()?.parse().ok());
