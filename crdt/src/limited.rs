@@ -23,6 +23,7 @@ impl View {
         view.updates.retain(|key, _| of(key));
         view.input.services.retain(|key, _| of(key));
         view.input.volumes.retain(|key, _| projects.contains(&key.project));
+        view.copies.retain(|key, _| projects.contains(&key.project));
         view.input.moves.retain(|slot, _| of(&slot.service));
         for node in view.input.nodes.values_mut() {
             node.claims.retain(|slot, _| of(&slot.service));
@@ -186,7 +187,9 @@ mod tests {
             let name: Name = project.parse().expect("a name");
             cluster.projects.insert(name, vc_protocol::spec::ProjectPolicy::default().into());
             cluster.tombstones.insert(volume.clone(), Tombstone { lamport: 1, at: 1 });
-            state.volumes.insert(volume, VolumeRecord { lamport: 2, since: 1, copy: None }.into());
+            state
+                .volumes
+                .insert(volume, VolumeRecord { lamport: 2, since: 1, begun: 0, copy: None }.into());
             let file = format!("{project}/secret/v/key").parse().expect("a file");
             cluster.files.insert(file, SealedFile { sealed: project.to_owned() });
             let projects = Some(BTreeSet::from([project.parse().expect("a name")]));

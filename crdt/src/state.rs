@@ -91,9 +91,17 @@ pub struct VolumeRecord {
     pub lamport: Lamport,
     /// The same by the node's clock; for display.
     pub since: Millis,
+    /// When the node began to write it last; 0 if it never did.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub begun: Lamport,
     /// What is there. `None` from a version without snapshots, or before the first: the data, as instances write it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy: Option<VolumeCopy>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An order to move a slot from one node to another. It is in effect while `from` has a claim on the slot that is older than

@@ -3,7 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_placement::{ClaimView, Node, Plan, PlanInput, Rules, ServiceDemand, plan};
+use vc_placement::{
+    ClaimView, Copies, CopyView, Node, Orders, Plan, PlanInput, Rules, ServiceDemand,
+    copies_wanted, homes, plan,
+};
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::{Faults, NodeInfo};
 use vc_protocol::planted::{PlantedBug, is_planted};
@@ -15,7 +18,7 @@ use crate::known::KnownVersions;
 use crate::liveness;
 use crate::replica::Replica;
 use crate::schema::{HISTORY, VOTERS};
-use crate::state::{ClusterState, MoveOrder, NodeState, ServiceRecord};
+use crate::state::{ClusterState, MoveOrder, NodeState, ServiceRecord, VolumeRecord};
 use crate::trust::Trust;
 
 /// The cluster as the documents describe it, with the plan that follows. Nodes with the same changes have equal views.
@@ -39,6 +42,8 @@ pub struct View {
     pub input: PlanInput,
     /// The node of every slot.
     pub plan: Plan,
+    /// The nodes that are to have a copy of each volume; empty under rules without [`copies`](Rules::copies).
+    pub copies: BTreeMap<VolumeKey, BTreeSet<NodeId>>,
     /// What this version cannot read.
     pub held: Held,
     /// The rules by which all nodes plan: the newest that every node which is up knows.
@@ -108,13 +113,22 @@ impl View {
             };
             (key.clone(), demand)
         });
-        let input = PlanInput {
+        let mut input = PlanInput {
             nodes: placeable.collect(),
             services: services.collect(),
-            volumes: volumes(&cluster, &nodes),
+            volumes: BTreeMap::new(),
             moves: moves(&cluster, &nodes),
         };
+        let (copies, orders) = (copies(&cluster, &nodes), orders(&cluster));
+        input.volumes = match rules.copies {
+            true => homes(&input, &copies, &orders),
+            false => volumes(&cluster, &nodes),
+        };
         let plan = plan(&input, rules);
+        let copies = match rules.copies {
+            true => copies_wanted(&input, &copies, &orders),
+            false => BTreeMap::new(),
+        };
         let (held, servers) = (Held::default(), BTreeSet::new());
         let (trust, schema) = (Trust::default(), knows.cluster.version());
         let (has_history, has_voters) = (schema >= HISTORY, schema >= VOTERS);
@@ -128,6 +142,7 @@ impl View {
             updates,
             input,
             plan,
+            copies,
             held,
             rules,
             has_history,
@@ -188,7 +203,7 @@ impl View {
         let tombstones = cluster.tombstones.values().map(|removed| removed.lamport);
         let of_nodes = self.nodes.values().flat_map(|state| {
             let claims = state.claims.values().map(|claim| claim.lamport);
-            claims.chain(state.volumes.values().map(|volume| volume.lamport))
+            claims.chain(state.volumes.values().map(|volume| volume.lamport.max(volume.begun)))
         });
         let seen = services.chain(moves).chain(tombstones).chain(of_nodes);
         let one = if is_planted(PlantedBug::SameLamport) { 0 } else { 1 };
@@ -275,6 +290,27 @@ fn volumes(
         }
     }
     found.into_iter().map(|(key, (_, node))| (key, node)).collect()
+}
+
+/// Returns all copies of volumes, without those of removed ones.
+fn copies(cluster: &ClusterState, nodes: &BTreeMap<NodeId, NodeState>) -> Copies {
+    let mut found = Copies::new();
+    for (&node, state) in nodes {
+        for (key, record) in &state.volumes {
+            if cluster.tombstones.get(key).is_none_or(|removed| record.lamport > removed.lamport) {
+                let VolumeRecord { lamport, begun, copy, .. } = &**record;
+                let view = CopyView { lamport: *lamport, begun: *begun, copy: copy.clone() };
+                found.entry(key.clone()).or_default().insert(node, view);
+            }
+        }
+    }
+    found
+}
+
+/// Returns the move orders, in effect or not.
+fn orders(cluster: &ClusterState) -> Orders {
+    let order = |(slot, it): (&Slot, &MoveOrder)| (slot.clone(), (it.from, it.to, it.lamport));
+    cluster.moves.iter().map(order).collect()
 }
 
 /// Returns the move orders in effect.

@@ -44,6 +44,8 @@ pub mod trace;
 #[doc(hidden)]
 pub mod versions;
 #[doc(hidden)]
+pub mod volumes;
+#[doc(hidden)]
 pub mod watch;
 #[doc(hidden)]
 pub mod watchdog;

@@ -15,6 +15,7 @@ use crate::history::Action;
 use crate::marks::Mark;
 use crate::runtime::Runtime;
 use crate::versions::version_text;
+use crate::volumes::Volumes;
 use crate::world::{EPOCH, Event, World};
 
 /// A node: its engine, and the state that outlives the engine.
@@ -27,6 +28,7 @@ pub struct Node {
     pub knows: KnownVersions,
     pub disk: Disk,
     pub runtime: Runtime,
+    pub volumes: Volumes,
     /// `None`: the process is down.
     pub engine: Option<Engine>,
     /// Number of the current engine; events scheduled for an earlier one are dropped.
@@ -83,6 +85,7 @@ impl World {
             knows: self.knows,
             disk,
             runtime,
+            volumes: Volumes::default(),
             engine: None,
             engine_id: 0,
             clocks,
@@ -149,6 +152,7 @@ impl World {
         self.record(index, Action::Booted);
         let after = self.rng.within((5, 300));
         self.schedule(after, Event::List { index, engine_id });
+        self.report_copies(index);
         self.rearm(index);
     }
 

@@ -52,6 +52,8 @@ pub enum Event {
     List { index: usize, engine_id: u64 },
     /// A container reaches its next phase.
     Container { index: usize, id: InstanceId, epoch: u64, event: ContainerEvent },
+    /// A node carries out what it is to do with its copies of volumes.
+    Volumes { index: usize, engine_id: u64 },
     /// Two nodes try to connect.
     Dial { a: usize, b: usize, number: u64 },
     /// An end of a connection is closed.
@@ -82,6 +84,8 @@ pub struct World {
     pub history: History,
     /// The last epoch and node of each slot that ran under a lease.
     pub epochs: BTreeMap<Slot, (Epoch, usize)>,
+    /// Writes to volumes so far.
+    pub writes: u64,
     pub cluster: ClusterId,
     pub root: Keypair,
     /// What the version of nodes that join knows.
@@ -114,6 +118,7 @@ impl World {
             document_history: HISTORY,
             history: History::default(),
             epochs: BTreeMap::new(),
+            writes: 0,
             cluster: ClusterId::of(&root.public()).expect("ed25519"),
             root,
             knows: KnownVersions::default(),
@@ -247,9 +252,9 @@ impl World {
         );
         let (index, engine_id) = match &event {
             Event::Input { to, engine_id, .. } => (Some(*to), *engine_id),
-            Event::Wake { index, engine_id, .. } | Event::List { index, engine_id } => {
-                (Some(*index), *engine_id)
-            }
+            Event::Wake { index, engine_id, .. }
+            | Event::List { index, engine_id }
+            | Event::Volumes { index, engine_id } => (Some(*index), *engine_id),
             _ => (None, 0),
         };
         if let Some(index) = index {
@@ -279,6 +284,7 @@ impl World {
             Event::Container { index, id, epoch, event } => {
                 self.container_event(index, id, epoch, event)
             }
+            Event::Volumes { index, .. } => self.step_volumes(index),
             Event::Dial { a, b, number } => self.dial(a, b, number),
             Event::Close { at, peer, connection } => self.close(at, peer, connection),
             Event::Timeout { at, peer, connection } => self.timeout(at, peer, connection),
@@ -355,7 +361,10 @@ impl World {
             }
             match output {
                 Output::Runtime(action) => self.run_action(index, action),
-                Output::RemoveVolume(_) | Output::Volumes(_) => {}
+                Output::RemoveVolume(volume) => {
+                    drop(self.nodes[index].volumes.copies.remove(&volume))
+                }
+                Output::Volumes(tasks) => self.set_volume_tasks(index, tasks),
                 Output::Persist(durable) => {
                     if !self.persist(index, durable) {
                         return;

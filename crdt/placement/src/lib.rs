@@ -28,6 +28,9 @@
 //! that services mount together; [`PlanInput::volumes`] says which have data). That slot waits for a node that may run
 //! all services of the group, and prefers one with room for all replicas of its service.
 //!
+//! Since rules 5 such a volume may have copies on other nodes. Its *home* ([`homes()`]) is where it was written last, while that
+//! node is up; else a node with its newest snapshot. [`copies_wanted()`] says which nodes are to have copies.
+//!
 //! **Faults.** A node that cannot start anything, or not this service, keeps the slots that it runs and gets no others, and what it
 //! claims and does not run goes elsewhere. If every node that may run a service could not start it, that is ignored: the service
 //! itself is at fault, and its slots must not travel round the cluster. Since rules 3.
@@ -71,6 +74,7 @@ mod allocation;
 mod claims;
 mod decision;
 mod feasibility;
+mod homes;
 mod input;
 mod order;
 mod plan;
@@ -86,6 +90,7 @@ mod volumes;
 
 pub use decision::{Move, Placement, Plan, Refusal, Relocation};
 pub use feasibility::may_run;
+pub use homes::{Copies, CopyView, LOST_AFTER, Orders, copies_wanted, homes, volume_spec};
 pub use input::{ClaimView, Node, PlanInput, ServiceDemand};
 pub use plan::plan;
 pub use rebalance::rebalance;

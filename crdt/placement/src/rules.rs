@@ -16,6 +16,8 @@ pub struct Rules {
     pub faults: bool,
     /// Whether services say when the slots of a node that is down go elsewhere, and which of two instances stays.
     pub disconnect: bool,
+    /// Whether volumes have copies on several nodes.
+    pub copies: bool,
 }
 
 /// How nodes are compared for a service that reserves resources.
@@ -30,10 +32,46 @@ pub enum Fit {
 
 /// The rules of all released versions, oldest first. A version that plans differently is appended.
 pub const RULES: &[Rules] = &[
-    Rules { version: 1, tie_break: combine, fit: Fit::Dominant, faults: false, disconnect: false },
-    Rules { version: 2, tie_break: combine, fit: Fit::Policy, faults: false, disconnect: false },
-    Rules { version: 3, tie_break: combine, fit: Fit::Policy, faults: true, disconnect: false },
-    Rules { version: 4, tie_break: combine, fit: Fit::Policy, faults: true, disconnect: true },
+    Rules {
+        version: 1,
+        tie_break: combine,
+        fit: Fit::Dominant,
+        faults: false,
+        disconnect: false,
+        copies: false,
+    },
+    Rules {
+        version: 2,
+        tie_break: combine,
+        fit: Fit::Policy,
+        faults: false,
+        disconnect: false,
+        copies: false,
+    },
+    Rules {
+        version: 3,
+        tie_break: combine,
+        fit: Fit::Policy,
+        faults: true,
+        disconnect: false,
+        copies: false,
+    },
+    Rules {
+        version: 4,
+        tie_break: combine,
+        fit: Fit::Policy,
+        faults: true,
+        disconnect: true,
+        copies: false,
+    },
+    Rules {
+        version: 5,
+        tie_break: combine,
+        fit: Fit::Policy,
+        faults: true,
+        disconnect: true,
+        copies: true,
+    },
 ];
 
 impl Rules {

@@ -39,10 +39,10 @@ pub(crate) struct Volumes<'a> {
 }
 
 /// Volumes that belong together, with the services that mount them.
-struct VolumeGroup {
-    volumes: BTreeSet<VolumeKey>,
+pub(crate) struct VolumeGroup {
+    pub(crate) volumes: BTreeSet<VolumeKey>,
     /// Indexes of the services, ascending.
-    services: Vec<usize>,
+    pub(crate) services: Vec<usize>,
 }
 
 impl<'a> Volumes<'a> {
@@ -121,7 +121,7 @@ impl<'a> Volumes<'a> {
 }
 
 /// Returns the groups: a service merges all groups that it mounts a volume of.
-fn groups(services: &[Service<'_>]) -> Vec<VolumeGroup> {
+pub(crate) fn groups(services: &[Service<'_>]) -> Vec<VolumeGroup> {
     let mut groups: Vec<VolumeGroup> = Vec::new();
     for (index, service) in services.iter().enumerate().filter(|(_, it)| !it.volumes.is_empty()) {
         let mut merged = VolumeGroup { volumes: service.volumes.clone(), services: vec![index] };

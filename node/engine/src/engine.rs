@@ -29,6 +29,7 @@ use crate::mutation::{Mutation, MutationError};
 use crate::reconcile::{Given, Reconciler};
 use crate::silence::SilenceReports;
 use crate::startup_hold::StartupHold;
+use crate::volumes::Volumes;
 
 /// What the document of a witness says of its runtime, so that members of every version place nothing on it.
 pub const WITNESS: &str = "it is a witness, which runs nothing";
@@ -61,6 +62,7 @@ pub struct Engine {
     hold: StartupHold,
     reconciler: Reconciler,
     guard: Guard,
+    volumes: Volumes,
     /// The wall clock at the last input.
     wall: Millis,
     /// What is to become durable before the outputs that follow.
@@ -149,6 +151,7 @@ impl Engine {
             hold: StartupHold::new((!alone).then_some(now + timing.first_contact)),
             reconciler: Reconciler::new(id, before.claims, timing.runtime_grace),
             guard,
+            volumes: Volumes::default(),
             wall: 0,
             pending: Durable::default(),
             unsent: Vec::new(),
@@ -246,6 +249,7 @@ impl Engine {
                     let record = VolumeRecord {
                         lamport: self.view.next_lamport(),
                         since: self.wall,
+                        begun: 0,
                         copy: None,
                     };
                     self.own.volumes.entry(volume).or_insert_with(|| record.into());
@@ -269,8 +273,13 @@ impl Engine {
     /// Notes what this node's copy of a volume is now.
     fn record_copy(&mut self, volume: VolumeKey, copy: VolumeCopy) {
         let (lamport, since) = (self.view.next_lamport(), self.wall);
-        let unknown = || VolumeRecord { lamport, since, copy: None }.into();
-        self.own.volumes.entry(volume).or_insert_with(unknown).copy = Some(copy);
+        let unknown = || VolumeRecord { lamport, since, begun: 0, copy: None }.into();
+        let record = self.own.volumes.entry(volume).or_insert_with(unknown);
+        let before = record.copy.as_ref().and_then(|before| before.written);
+        if copy.written.is_some() && copy.written != before {
+            record.begun = lamport;
+        }
+        record.copy = Some(copy);
         self.dirty = true;
     }
 
@@ -433,7 +442,7 @@ impl Engine {
     /// document.
     fn converge(&mut self, now: Millis) {
         self.choose_first_voters();
-        self.dirty |= self.guard.has_changed(&self.view, now);
+        self.dirty |= self.guard.has_changed(&self.view, &self.own, now);
         let mut view_changed = false;
         // This node's document is part of the view: the second round sees what the first wrote, a third changes nothing.
         for _ in 0..4 {
@@ -454,11 +463,12 @@ impl Engine {
             }
             let hold = self.hold.reason();
             let clock = Clock { monotonic: now, wall: self.wall };
-            let gates = &self.guard.gates(&self.view, now);
+            let gates = &self.guard.gates(&self.view, &self.own, now);
             let given = Given { view: &self.view, isolation: self.isolation, gates, hold };
             let actions = self.reconciler.reconcile(given, &mut self.own, clock);
             self.report_deadlines(now);
             self.outputs.extend(actions);
+            self.update_volumes(now);
             match self.write_own_document(now) {
                 Ok(Some(change)) => {
                     self.unsent.push(change);
@@ -478,6 +488,13 @@ impl Engine {
         if view_changed {
             self.outputs.push(Output::ViewChanged);
         }
+    }
+
+    fn update_volumes(&mut self, now: Millis) {
+        let (node, leases) = (self.replica.id(), &self.guard.leases);
+        let effects = self.volumes.update(&self.view, &mut self.own, node, leases, now);
+        self.outputs.extend(effects.removed.into_iter().map(Output::RemoveVolume));
+        self.outputs.extend(effects.tasks.map(Output::Volumes));
     }
 
     fn report_deadlines(&mut self, now: Millis) {

@@ -217,8 +217,15 @@ impl Leases {
 
     /// Sets the leases that this node needs.
     pub(crate) fn need(&mut self, keys: &BTreeSet<LeaseKey>, view: &View, now: Millis) -> Effects {
-        let claims = || view.nodes.values().flat_map(|state| &state.claims);
-        let seen = || claims().filter_map(|(_, claim)| claim.epoch).max().unwrap_or(0);
+        let nodes = || view.nodes.values();
+        let seen = || {
+            let claims = nodes().flat_map(|state| &state.claims).filter_map(|(_, it)| it.epoch);
+            let copies =
+                nodes().flat_map(|state| state.volumes.values()).filter_map(|it| it.copy.as_ref());
+            let copies =
+                copies.flat_map(|it| it.written.into_iter().chain(it.snapshot.map(|it| it.epoch)));
+            claims.chain(copies).max().unwrap_or(0)
+        };
         let released = self.holder.need(keys, seen);
         let mut effects = Effects::default();
         self.ask(released, now, &mut effects);

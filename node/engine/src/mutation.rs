@@ -11,6 +11,7 @@ pub(crate) mod revision;
 mod tests;
 mod tokens;
 mod trust;
+pub(crate) mod volumes;
 mod voters;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,13 +19,13 @@ use std::sync::Arc;
 
 use vc_crdt::{
     ClusterState, FileKey, ImageRecord, JoinRecord, MoveOrder, RevocationKey, SealedFile,
-    TokenRecord, Tombstone, View, VoterKey,
+    TokenRecord, View, VoterKey,
 };
 use vc_placement::rebalance;
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
 use vc_protocol::lease::VoterSet;
-use vc_protocol::spec::{Deployment, OnPartition, ProjectPolicy, ServiceSpec};
+use vc_protocol::spec::{Deployment, OnPartition, ProjectPolicy};
 use vc_protocol::{Millis, Name, NodeId, ServiceKey, VolumeKey};
 
 use crate::history;
@@ -163,6 +164,13 @@ pub enum Mutation {
     ForceVoters {
         /// The nodes.
         nodes: Vec<String>,
+    },
+    /// Moves a volume, with the services that mount it, to another node.
+    MoveVolume {
+        /// The volume.
+        volume: VolumeKey,
+        /// The node.
+        to: String,
     },
     /// Removes a volume and its data.
     RemoveVolume {
@@ -324,7 +332,10 @@ impl Mutation {
             }
             Self::SetVoter { node, votes } => vec![voters::wish(view, &mut state, node, *votes)?],
             Self::ForceVoters { nodes } => vec![voters::force(view, &mut state, nodes)?],
-            Self::RemoveVolume { volume } => vec![remove_volume(view, &mut state, volume, now)?],
+            Self::RemoveVolume { volume } => {
+                vec![volumes::remove_volume(view, &mut state, volume, now)?]
+            }
+            Self::MoveVolume { volume, to } => volumes::move_volume(view, &mut state, volume, to)?,
         };
         Ok((state, changes))
     }
@@ -362,8 +373,8 @@ fn remove_node(view: &View, state: &mut ClusterState, node: NodeId, now: Millis)
     state.voters.remove(&VoterKey::Wish(node));
     state.moves.retain(|_, order| order.from != node && order.to != node);
     let knows_key = view.servers.contains(&node);
-    let held = view.input.volumes.iter().filter(|(_, holder)| **holder == node);
-    let volumes = held.map(|(volume, _)| volume.clone()).collect();
+    let lost = view.input.volumes.keys().filter(|it| volumes::is_only_on(view, it, node));
+    let volumes = lost.cloned().collect();
     let lacks_majority = |set: &&VoterSet| {
         let up = set.voters.intersection(&view.up).filter(|voter| **voter != node).count();
         set.voters.contains(&node) && up < set.majority()
@@ -430,7 +441,7 @@ fn deploy(
 
 /// Adds the orders that even out the load to those that still hold, and drops the others.
 fn order_moves(view: &View, state: &mut ClusterState) -> Vec<Change> {
-    state.moves.retain(|slot, _| view.input.moves.contains_key(slot));
+    state.moves.retain(|slot, order| volumes::is_open(view, slot, order));
     let mut changes = Vec::new();
     for it in rebalance(&view.input, view.rules) {
         let order = MoveOrder { from: it.from, to: it.to, lamport: view.next_lamport() };
@@ -453,9 +464,8 @@ fn check_empty(view: &View, node: NodeId) -> Result<(), MutationError> {
     if view.up.contains(&node) && instances > 0 {
         return Err(MutationError::NodeHasInstances { node: view.name(node), instances });
     }
-    let held = view.input.volumes.iter().filter(|(_, holder)| **holder == node);
-    for (volume, _) in held {
-        if let Some(service) = mounting(&view.cluster, volume).next() {
+    for volume in view.input.volumes.keys().filter(|it| volumes::is_only_on(view, it, node)) {
+        if let Some(service) = volumes::mounting(&view.cluster, volume).next() {
             return Err(MutationError::NodeHoldsVolume {
                 node: view.name(node),
                 volume: volume.clone(),
@@ -464,37 +474,4 @@ fn check_empty(view: &View, node: NodeId) -> Result<(), MutationError> {
         }
     }
     Ok(())
-}
-
-/// Errors: no node holds the volume, or a service mounts it.
-fn remove_volume(
-    view: &View,
-    state: &mut ClusterState,
-    volume: &VolumeKey,
-    now: Millis,
-) -> Result<Change, MutationError> {
-    if !view.input.volumes.contains_key(volume) {
-        return Err(MutationError::NoVolume(volume.clone()));
-    }
-    let services: Vec<ServiceKey> = mounting(&view.cluster, volume).cloned().collect();
-    if !services.is_empty() {
-        return Err(MutationError::VolumeInUse { volume: volume.clone(), services });
-    }
-    // One that this version cannot read may mount it.
-    check_held(view, |service| service.project == volume.project)?;
-    state.tombstones.insert(volume.clone(), Tombstone { lamport: view.next_lamport(), at: now });
-    Ok(Change::VolumeRemoved { volume: volume.clone() })
-}
-
-/// Returns the services that mount a volume, now or after a rollback.
-pub(crate) fn mounting<'a>(
-    cluster: &'a ClusterState,
-    volume: &'a VolumeKey,
-) -> impl Iterator<Item = &'a ServiceKey> {
-    let mounts = |spec: &ServiceSpec| spec.volumes().any(|it| *it == volume.volume);
-    let of_project = cluster.services.iter().filter(|(key, _)| key.project == volume.project);
-    let mounting = of_project.filter(move |(_, record)| {
-        mounts(&record.spec) || record.previous.as_ref().is_some_and(|spec| mounts(spec))
-    });
-    mounting.map(|(key, _)| key)
 }

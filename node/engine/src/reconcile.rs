@@ -191,8 +191,12 @@ impl Reconciler {
             }
             for key in volumes_of(view, service) {
                 if !view.input.volumes.contains_key(&key) && !own.volumes.contains_key(&key) {
-                    let record =
-                        VolumeRecord { lamport: view.next_lamport(), since: now, copy: None };
+                    let record = VolumeRecord {
+                        lamport: view.next_lamport(),
+                        since: now,
+                        begun: 0,
+                        copy: None,
+                    };
                     own.volumes.insert(key.clone(), record.into());
                     self.unused.insert(key);
                 }

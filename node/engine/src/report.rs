@@ -21,7 +21,7 @@ use vc_protocol::{
 pub use crate::downtime::name_downtimes;
 use crate::history;
 use crate::interface::Vitals;
-use crate::mutation::mounting;
+use crate::mutation::volumes::mounting;
 use crate::partition;
 use crate::problems::problems;
 use crate::rollout::Rollout;

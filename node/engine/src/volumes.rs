@@ -4,11 +4,15 @@
 //! on other nodes. The primary takes *snapshots*; a replica gets the newest from any node that has it, and keeps a working
 //! directory that is equal to it. So a replica that becomes the primary starts at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use vc_protocol::lease::Epoch;
-use vc_protocol::volume::{SnapshotId, VolumeSpec};
-use vc_protocol::{InstanceId, NodeId};
+use vc_crdt::{NodeState, View, VolumeRecord};
+use vc_placement::volume_spec;
+use vc_protocol::lease::{Epoch, LeaseKey};
+use vc_protocol::volume::{Keep, SnapshotId, VolumeCopy, VolumeSpec};
+use vc_protocol::{InstanceId, Millis, NodeId, Slot, VolumeKey};
+
+use crate::lease::Leases;
 
 /// What to do with the copy of a volume on this node, until told otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +21,15 @@ pub struct VolumeTask {
     pub role: VolumeRole,
     /// How the volume is kept.
     pub spec: VolumeSpec,
+}
+
+/// Returns what follows from tasks where nothing is copied and all data is ready at once, as in tests of other things.
+pub fn ready_at_once(tasks: &BTreeMap<VolumeKey, VolumeTask>) -> Vec<(VolumeKey, VolumeCopy)> {
+    let ready = tasks.iter().filter_map(|(volume, task)| {
+        let VolumeRole::Primary { epoch, .. } = task.role else { return None };
+        Some((volume.clone(), VolumeCopy { written: Some(epoch), ..VolumeCopy::default() }))
+    });
+    ready.collect()
 }
 
 /// The part of a node in keeping a volume.
@@ -53,4 +66,229 @@ pub enum VolumeRole {
         /// Nodes that are up and have it.
         sources: Vec<NodeId>,
     },
+}
+
+/// The snapshot and epochs that the documents say of one volume.
+struct Known {
+    /// The newest snapshot of any node that is up.
+    newest: Option<SnapshotId>,
+    /// The other nodes that have it.
+    sources: Vec<NodeId>,
+    /// The highest epoch.
+    fence: Epoch,
+}
+
+impl Known {
+    fn of(view: &View, volume: &VolumeKey, node: NodeId) -> Self {
+        let copies = || {
+            view.nodes.iter().filter_map(|(&node, state)| {
+                Some((node, state.volumes.get(volume)?.copy.as_ref()?))
+            })
+        };
+        let epochs = copies()
+            .flat_map(|(_, it)| it.written.into_iter().chain(it.snapshot.map(|it| it.epoch)));
+        let fence = epochs.max().unwrap_or(0);
+        let up = || copies().filter(|(node, _)| view.up.contains(node));
+        let newest = up().filter_map(|(_, it)| it.snapshot).max();
+        let has_it = |it: &VolumeCopy| it.snapshot.is_some() && it.snapshot == newest;
+        let sources = up().filter(|(at, it)| *at != node && has_it(it)).map(|(at, _)| at);
+        Self { newest, sources: sources.collect(), fence }
+    }
+}
+
+/// Returns the volumes that a slot's service writes, without network file systems.
+fn written_by(view: &View, slot: &Slot) -> impl Iterator<Item = VolumeKey> {
+    let project = &slot.service.project;
+    let spec = view.spec(&slot.service);
+    let local = spec.into_iter().flat_map(|spec| {
+        let is_network = |name| spec.volumes.get(name).is_some_and(|it| it.driver.is_some());
+        spec.written_volumes().filter(move |name| !is_network(*name))
+    });
+    local.map(|volume| VolumeKey { project: project.clone(), volume: volume.clone() })
+}
+
+/// Returns the volumes that are to be ready under these leases before a slot of this node starts, and are not yet.
+pub(crate) fn unready(
+    view: &View,
+    own: &NodeState,
+    slot: &Slot,
+    leases: &Leases,
+    now: Millis,
+) -> Option<VolumeKey> {
+    if !view.rules.copies {
+        return None;
+    }
+    written_by(view, slot).find(|volume| {
+        let held = held(leases, volume, now);
+        let copy = own.volumes.get(volume).and_then(|record| record.copy.as_ref());
+        held.is_none() || copy.is_none_or(|copy| copy.written != held || copy.closed)
+    })
+}
+
+fn held(leases: &Leases, volume: &VolumeKey, now: Millis) -> Option<Epoch> {
+    leases.held(&BTreeSet::from([LeaseKey::volume(volume)]), now).map(|held| held.epoch)
+}
+
+/// Returns the leases that this node still needs although no instance uses them: of the volumes that it wrote until a moment ago,
+/// until the next home has all that was written.
+pub(crate) fn unfinished(
+    view: &View,
+    own: &NodeState,
+    node: NodeId,
+    leases: &Leases,
+    now: Millis,
+) -> BTreeSet<LeaseKey> {
+    let unfinished = own.volumes.iter().filter(|(volume, record)| {
+        let Some(copy) = &record.copy else { return false };
+        let is_copied =
+            view.copies.get(volume).is_some_and(|nodes| nodes.iter().any(|it| *it != node));
+        if !is_copied || copy.written.is_none() || held(leases, volume, now) != copy.written {
+            return false;
+        }
+        let home = view.input.volumes.get(volume).filter(|&&home| home != node);
+        let successor =
+            home.filter(|home| view.up.contains(home)).and_then(|home| view.nodes.get(home));
+        let has_all = |state: &NodeState| {
+            let theirs = state.volumes.get(volume).and_then(|it| it.copy.as_ref()?.snapshot);
+            theirs >= copy.snapshot
+        };
+        !copy.closed || !successor.is_none_or(has_all)
+    });
+    unfinished.map(|(volume, _)| LeaseKey::volume(volume)).collect()
+}
+
+/// What this node does with its copies.
+#[derive(Debug, Default)]
+pub(crate) struct Volumes {
+    /// As last reported.
+    tasks: BTreeMap<VolumeKey, VolumeTask>,
+}
+
+/// What follows for the shell.
+#[derive(Debug, Default)]
+pub(crate) struct VolumeEffects {
+    /// The tasks, if they have changed.
+    pub(crate) tasks: Option<BTreeMap<VolumeKey, VolumeTask>>,
+    /// Copies that are not needed any more.
+    pub(crate) removed: Vec<VolumeKey>,
+}
+
+impl Volumes {
+    /// Decides what to do with each copy, and records in `own` the copies that this node is to have.
+    pub(crate) fn update(
+        &mut self,
+        view: &View,
+        own: &mut NodeState,
+        node: NodeId,
+        leases: &Leases,
+        now: Millis,
+    ) -> VolumeEffects {
+        if !view.rules.copies || own.runtime_error.is_some() {
+            return VolumeEffects::default();
+        }
+        for volume in
+            view.copies.iter().filter(|(_, nodes)| nodes.contains(&node)).map(|(it, _)| it)
+        {
+            let copy = || VolumeRecord {
+                lamport: view.next_lamport(),
+                since: 0,
+                begun: 0,
+                copy: Some(VolumeCopy::default()),
+            };
+            if view.input.volumes.get(volume) != Some(&node) {
+                own.volumes.entry(volume.clone()).or_insert_with(|| copy().into());
+            }
+        }
+        let removed: Vec<VolumeKey> = own
+            .volumes
+            .iter()
+            .filter(|(volume, record)| is_superfluous(view, node, volume, record))
+            .map(|(volume, _)| volume.clone())
+            .collect();
+        own.volumes.retain(|volume, _| !removed.contains(volume));
+        let mut writers: BTreeMap<VolumeKey, BTreeSet<InstanceId>> = BTreeMap::new();
+        for slot in view.plan.slots_of(node) {
+            for volume in written_by(view, slot) {
+                writers.entry(volume).or_default();
+            }
+        }
+        for (id, claim) in &own.claims {
+            for volume in written_by(view, &id.slot) {
+                let of_volume = writers.entry(volume).or_default();
+                if claim.state.is_running() {
+                    of_volume.insert(id.clone());
+                }
+            }
+        }
+        let volumes: BTreeSet<&VolumeKey> = own.volumes.keys().chain(writers.keys()).collect();
+        let tasks = volumes.into_iter().filter_map(|volume| {
+            let spec = volume_spec(&view.input, volume);
+            let epoch = held(leases, volume, now);
+            let role = role(view, own, node, volume, epoch, writers.get(volume), &spec)?;
+            Some((volume.clone(), VolumeTask { role, spec }))
+        });
+        let tasks: BTreeMap<VolumeKey, VolumeTask> = tasks.collect();
+        let changed = tasks != self.tasks;
+        self.tasks.clone_from(&tasks);
+        VolumeEffects { tasks: changed.then_some(tasks), removed }
+    }
+}
+
+fn role(
+    view: &View,
+    own: &NodeState,
+    node: NodeId,
+    volume: &VolumeKey,
+    epoch: Option<Epoch>,
+    writers: Option<&BTreeSet<InstanceId>>,
+    spec: &VolumeSpec,
+) -> Option<VolumeRole> {
+    let copy = own.volumes.get(volume).map(|record| record.copy.clone());
+    // Data from before snapshots was written before the first lease.
+    let written = copy.as_ref().and_then(|copy| copy.as_ref().map_or(Some(0), |copy| copy.written));
+    let Known { newest, sources, fence } = Known::of(view, volume, node);
+    match (epoch, writers) {
+        (Some(epoch), Some(writers)) => {
+            let has_begun = written == Some(epoch);
+            let (newest, sources) = if has_begun { (None, Vec::new()) } else { (newest, sources) };
+            let copied = view.copies.get(volume).is_some_and(|nodes| nodes.len() > 1);
+            let snapshots = copied || spec.keep != Keep::default();
+            Some(VolumeRole::Primary {
+                epoch,
+                newest,
+                sources,
+                snapshots,
+                writers: writers.clone(),
+            })
+        }
+        (Some(epoch), None) if written == Some(epoch) => Some(VolumeRole::Closing { epoch }),
+        (Some(_), None) => None,
+        // What was written here last stays as it is until another node has written later.
+        (None, _) if newest.is_none_or(|newest| written.is_some_and(|it| newest.epoch <= it)) => {
+            None
+        }
+        (None, _) => copy.map(|_| VolumeRole::Replica { fence, newest, sources }),
+    }
+}
+
+/// Returns whether a copy is not needed: other nodes are to have the volume, and they have all that is here.
+fn is_superfluous(view: &View, node: NodeId, volume: &VolumeKey, record: &VolumeRecord) -> bool {
+    let (Some(wanted), Some(copy)) = (view.copies.get(volume), &record.copy) else { return false };
+    let drained = view.cluster.drained.get(&node).copied().unwrap_or(false);
+    if wanted.contains(&node) || drained || copy.conflicts > 0 || !view.up.contains(&node) {
+        return false;
+    }
+    // The copy that was written last is the volume, until another one is written.
+    let of = |node: &NodeId| view.nodes.get(node)?.volumes.get(volume)?.copy.as_ref();
+    let later = |node: &NodeId| of(node).is_some_and(|theirs| theirs.written > copy.written);
+    if copy.written.is_some() && !view.nodes.keys().any(later) {
+        return false;
+    }
+    let has_all = |other: &NodeId| {
+        let theirs = of(other).and_then(|theirs| theirs.snapshot);
+        let has_written =
+            |theirs: SnapshotId| copy.written.is_none_or(|it| copy.closed || theirs.epoch > it);
+        view.up.contains(other) && theirs >= copy.snapshot && theirs.is_some_and(has_written)
+    };
+    !wanted.is_empty() && wanted.iter().all(has_all)
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use vc_crdt::KnownVersions;
 use vc_engine::runtime::{Observed, Phase, RuntimeAction, RuntimeEvent};
+use vc_engine::volumes::ready_at_once;
 use vc_engine::{Config, Durable, Engine, HISTORY, Input, Mutation, Output, Timing};
 use vc_protocol::change::Subject;
 use vc_protocol::node::NodeInfo;
@@ -68,6 +69,7 @@ impl Node {
     }
 
     fn input(&mut self, input: Input) {
+        let mut ready = Vec::new();
         for output in self.engine.handle(self.now, input) {
             match output {
                 Output::Runtime(action) => self.actions.push(action),
@@ -81,9 +83,15 @@ impl Node {
                         !gone.contains(&body.document)
                     });
                 }
+                Output::Volumes(tasks) => {
+                    let all = ready_at_once(&tasks).into_iter();
+                    ready.extend(all.map(|(volume, copy)| Input::Volume(volume, copy)));
+                }
                 _ => {}
             }
         }
+        // The data is there at once.
+        ready.into_iter().for_each(|input| self.input(input));
     }
 
     fn deploy(&mut self, image: &str, on_partition: Option<OnPartition>) {

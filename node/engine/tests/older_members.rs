@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use vc_crdt::{KnownVersions, Schema};
 use vc_engine::runtime::{Observed, Phase, RuntimeAction, RuntimeEvent};
+use vc_engine::volumes::ready_at_once;
 use vc_engine::{
     Config, Durable, Engine, HISTORY, Input, Mutation, MutationError, Output, Timing, report,
     voters,
@@ -124,6 +125,11 @@ impl Pair {
                     }
                     Output::Lease(_, message) => {
                         inputs.push_back((peer, Input::Lease(from, message)));
+                    }
+                    Output::Volumes(tasks) => {
+                        let all = ready_at_once(&tasks).into_iter();
+                        let ready = all.map(|(volume, copy)| Input::Volume(volume, copy));
+                        inputs.extend(ready.map(|input| (index, input)));
                     }
                     // More than is asked for.
                     Output::Replay(..) => {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use vc_crdt::KnownVersions;
 use vc_engine::runtime::{Observed, Phase, RuntimeAction, RuntimeEvent};
+use vc_engine::volumes::ready_at_once;
 use vc_engine::{Config, Durable, Engine, HISTORY, Input, Mutation, Output, Timing, report};
 use vc_protocol::change::{Batch, SignedChange, Subject};
 use vc_protocol::control::{InstanceRow, RolloutState};
@@ -72,8 +73,14 @@ impl Node {
 
     fn input(&mut self, input: Input) {
         for output in self.engine.handle(self.now, input) {
-            if let Output::Runtime(action) = output {
-                self.actions.push(action);
+            match output {
+                Output::Runtime(action) => self.actions.push(action),
+                Output::Volumes(tasks) => {
+                    for (volume, copy) in ready_at_once(&tasks) {
+                        self.input(Input::Volume(volume, copy));
+                    }
+                }
+                _ => {}
             }
         }
     }
@@ -287,6 +294,11 @@ impl Pair {
                     }
                     Output::Send(_, message) => {
                         inputs.push_back((peer, Input::Sync(from, message)));
+                    }
+                    Output::Volumes(tasks) => {
+                        let all = ready_at_once(&tasks).into_iter();
+                        let ready = all.map(|(volume, copy)| Input::Volume(volume, copy));
+                        inputs.extend(ready.map(|input| (index, input)));
                     }
                     // More than is asked for.
                     Output::Replay(..) => {

@@ -132,7 +132,7 @@ mod tests {
     fn view(left: bool) -> View {
         let volumes = BTreeSet::from([volume("data"), volume("there")]);
         let orphans = BTreeMap::from([(id(3), Orphans { containers: 1, volumes })]);
-        let record = VolumeRecord { lamport: 1, since: 1, copy: None };
+        let record = VolumeRecord { lamport: 1, since: 1, begun: 0, copy: None };
         let node = |name: &str| NodeState {
             info: Some(NodeInfo::for_tests(name)),
             incarnation: 1,

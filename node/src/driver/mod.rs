@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use vc_crdt::KnownVersions;
+use vc_engine::volumes::ready_at_once;
 use vc_engine::{Config, Durable, Engine, HISTORY, Input, Output, Timing};
 use vc_protocol::change::Batch;
 use vc_protocol::control::Change;
@@ -302,7 +303,13 @@ impl Driver {
                 }
                 Output::Lease(to, message) => self.context.lease_streams.send(to, message),
                 Output::RemoveVolume(volume) => self.remove_volume(volume),
-                Output::Volumes(_) => {}
+                Output::Volumes(tasks) => {
+                    // Nothing is copied yet.
+                    for (volume, copy) in ready_at_once(&tasks) {
+                        let input = Input::Volume(volume, copy);
+                        outputs.extend(self.engine.handle(crate::clock::both(), input));
+                    }
+                }
                 Output::Persist(durable) => {
                     let members = !durable.certificates.is_empty();
                     self.persist(durable).await?;

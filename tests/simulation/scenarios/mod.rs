@@ -13,6 +13,7 @@ mod restarts;
 mod runtimes;
 mod updates;
 mod versions;
+mod volumes;
 
 use vc_engine::HISTORY;
 use vc_protocol::lease::MAX_VOTERS;

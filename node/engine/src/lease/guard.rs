@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{NodeState, View};
 use vc_protocol::lease::{Epoch, LeaseKey};
-use vc_protocol::{InstanceId, Millis, NodeId, Slot};
+use vc_protocol::{InstanceId, Millis, NodeId, Slot, VolumeKey};
 
 use super::{Effects, Leases, Votes, keys_of};
+use crate::volumes::{unfinished, unready};
 
 /// An instance is asked to stop this long before its lease ends: the time from SIGTERM to SIGKILL where a node is cut off.
 const STOP_BEFORE: Millis = 1000;
@@ -16,7 +17,7 @@ const STOP_BEFORE: Millis = 1000;
 pub(crate) enum Gate {
     /// This node has the lease.
     Held(Epoch),
-    /// It has just asked for it.
+    /// It has just asked for it, or has it and is about to be ready.
     Asked,
     /// It does not have it, and why, for people.
     Missing(String),
@@ -132,27 +133,31 @@ impl Guard {
             }
         }
         self.used = slots;
-        let needed = self.used.values().flatten().cloned().collect();
+        let mut needed: BTreeSet<LeaseKey> = self.used.values().flatten().cloned().collect();
+        needed.extend(unfinished(view, own, node, &self.leases, now));
         let mut effects = self.leases.need(&needed, view, now);
         self.leases.ask_for_due(now, &mut effects);
         effects
     }
 
     /// Returns what the leases say about the slots of this node.
-    pub(crate) fn gates(&mut self, view: &View, now: Millis) -> Gates {
-        self.gates = self.compute(view, now);
+    pub(crate) fn gates(&mut self, view: &View, own: &NodeState, now: Millis) -> Gates {
+        self.gates = self.compute(view, own, now);
         Gates { slots: self.gates.clone(), deadlines: self.deadlines.clone(), now }
     }
 
     /// Returns whether the leases say something else by now than [`Guard::gates`] returned last, or an instance has to stop.
-    pub(crate) fn has_changed(&self, view: &View, now: Millis) -> bool {
-        self.stop_at.is_some_and(|at| now >= at) || self.compute(view, now) != self.gates
+    pub(crate) fn has_changed(&self, view: &View, own: &NodeState, now: Millis) -> bool {
+        self.stop_at.is_some_and(|at| now >= at) || self.compute(view, own, now) != self.gates
     }
 
-    fn compute(&self, view: &View, now: Millis) -> BTreeMap<Slot, Gate> {
-        let gate = |keys: &BTreeSet<LeaseKey>| match self.leases.held(keys, now) {
+    fn compute(&self, view: &View, own: &NodeState, now: Millis) -> BTreeMap<Slot, Gate> {
+        let gate = |slot: &Slot, keys: &BTreeSet<LeaseKey>| match self.leases.held(keys, now) {
             Some(held) if held.until.is_none_or(|until| now + STOP_BEFORE < until) => {
-                Gate::Held(held.epoch)
+                match unready(view, own, slot, &self.leases, now) {
+                    Some(volume) => preparing(view, own, &volume),
+                    None => Gate::Held(held.epoch),
+                }
             }
             None if self.leases.is_asked(keys) => Gate::Asked,
             _ => Gate::Missing(self.leases.why_not(keys, view, now)),
@@ -163,7 +168,7 @@ impl Guard {
             is_known || view.spec(&slot.service).is_some_and(|spec| spec.on_partition.is_some())
         };
         let gates = self.used.iter().filter(|(slot, _)| asks(slot));
-        gates.map(|(slot, keys)| (slot.clone(), gate(keys))).collect()
+        gates.map(|(slot, keys)| (slot.clone(), gate(slot, keys))).collect()
     }
 
     /// Updates the deadlines of the instances that `own` claims. Returns them if they have changed.
@@ -207,5 +212,19 @@ impl Guard {
     /// Renews leases and asks for them, where that is due.
     pub(crate) fn handle_timeout(&mut self, now: Millis) -> Effects {
         self.leases.handle_timeout(now)
+    }
+}
+
+/// Says why the data of a volume is not ready: this node has just been told to make it so, or gets it from others.
+fn preparing(view: &View, own: &NodeState, volume: &VolumeKey) -> Gate {
+    let copy = own.volumes.get(volume).and_then(|record| record.copy.as_ref());
+    let snapshot = copy.and_then(|copy| copy.snapshot);
+    let others = view.nodes.values().filter_map(|it| it.volumes.get(volume)?.copy.as_ref());
+    match copy.and_then(|copy| copy.error.as_deref()) {
+        Some(error) => Gate::Missing(format!("volume {volume} is not ready: {error}")),
+        None if others.map(|copy| copy.snapshot).max() > Some(snapshot) => {
+            Gate::Missing(format!("gets the data of volume {volume}"))
+        }
+        None => Gate::Asked,
     }
 }

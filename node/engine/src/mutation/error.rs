@@ -128,6 +128,16 @@ pub enum MutationError {
     /// No node holds data of this volume.
     #[error("no volume '{0}'")]
     NoVolume(VolumeKey),
+    /// The volume cannot move to this node.
+    #[error("volume {volume} stays where it is: {node} {reason}")]
+    VolumeStays {
+        /// The volume.
+        volume: VolumeKey,
+        /// The node's name.
+        node: String,
+        /// Why, with the node as the subject.
+        reason: &'static str,
+    },
     /// Services mount the volume.
     #[error("volume {volume} is mounted by {}", .services.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     VolumeInUse {
@@ -248,6 +258,7 @@ impl MutationError {
             | Self::NodeHasInstances { .. }
             | Self::NodeHoldsVolume { .. }
             | Self::VolumeInUse { .. }
+            | Self::VolumeStays { .. }
             | Self::TokenUsed { .. }
             | Self::NotAllowed { .. }
             | Self::LastAdmin
@@ -310,7 +321,7 @@ impl MutationError {
             Self::NodeHoldsVolume { service, .. } => {
                 format!("remove {service} first, or lose the data with --force")
             }
-            Self::NoVolume(_) => "see 'vc volume ls'".to_owned(),
+            Self::NoVolume(_) | Self::VolumeStays { .. } => "see 'vc volume ls'".to_owned(),
             Self::NoToken(_) => "see 'vc token ls'".to_owned(),
             Self::TokenUsed { .. } => {
                 "ask for another, which 'vc token create --node' makes, or for one with --uses"

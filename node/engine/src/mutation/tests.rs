@@ -42,7 +42,7 @@ fn with_volume(mut spec: ServiceSpec) -> ServiceSpec {
 }
 
 fn volume_record(lamport: Lamport) -> Stored<VolumeRecord> {
-    VolumeRecord { lamport, since: NOW, copy: None }.into()
+    VolumeRecord { lamport, since: NOW, begun: 0, copy: None }.into()
 }
 
 fn deployment(spec: ServiceSpec) -> Deployment {

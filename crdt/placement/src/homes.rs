@@ -1,0 +1,275 @@
+//! Homes: the node whose copy of a volume its services follow, and the nodes that are to have copies.
+//!
+//! A volume stays where it was written last while that node is up. When the node is down, being drained, or an order moves the
+//! volume, the home is another node with a copy of all volumes that are mounted together, first one with the newest snapshot.
+//! Whether that node may write already is not decided here: its lease is.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use vc_protocol::lease::Epoch;
+use vc_protocol::node::RuntimeKind;
+use vc_protocol::volume::{
+    DEFAULT_REPLICAS, MAX_REPLICAS, OnLoss, Origin, SnapshotId, VolumeCopy, VolumeSpec,
+};
+use vc_protocol::{Lamport, Millis, NodeId, Slot, VolumeKey};
+
+use crate::allocation::NodeAllocation;
+use crate::feasibility::check_node;
+use crate::input::{Node, PlanInput};
+use crate::order::{Service, services};
+use crate::rendezvous::rendezvous;
+use crate::volumes::groups;
+
+/// The copies of all volumes, as the documents of the nodes say.
+pub type Copies = BTreeMap<VolumeKey, BTreeMap<NodeId, CopyView>>;
+
+/// The copy of a volume on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyView {
+    /// When the node got it.
+    pub lamport: Lamport,
+    /// When the node began to write it last; 0 if it never did.
+    pub begun: Lamport,
+    /// What is there; `None`: data from before snapshots, as instances write it.
+    pub copy: Option<VolumeCopy>,
+}
+
+/// An order to move a slot, and with it the volumes that it mounts: from, to, and when.
+pub type Orders = BTreeMap<Slot, (NodeId, NodeId, Lamport)>;
+
+impl CopyView {
+    /// Returns the epoch under which instances wrote to it last; `None` if none ever did.
+    fn written(&self) -> Option<Epoch> {
+        self.copy.as_ref().map_or(Some(0), |copy| copy.written)
+    }
+
+    fn snapshot(&self) -> Option<SnapshotId> {
+        self.copy.as_ref()?.snapshot
+    }
+}
+
+/// Returns how a volume is kept: as the service says that was deployed last of those that say anything about it.
+pub fn volume_spec(input: &PlanInput, volume: &VolumeKey) -> VolumeSpec {
+    let of_project = input.services.iter().filter(|(key, _)| key.project == volume.project);
+    let said = of_project.filter_map(|(key, demand)| {
+        let spec = demand.spec.volumes.get(&volume.volume)?;
+        Some((demand.revision, key, spec))
+    });
+    let newest = said.max_by_key(|&(revision, key, _)| (revision, key));
+    newest.map(|(.., spec)| spec.clone()).unwrap_or_default()
+}
+
+/// Returns the home of every volume that has a copy. `input`: without homes.
+pub fn homes(input: &PlanInput, copies: &Copies, orders: &Orders) -> BTreeMap<VolumeKey, NodeId> {
+    let services = services(input);
+    let mut homes = BTreeMap::new();
+    let groups = groups(&services);
+    let mut mounted = BTreeSet::new();
+    for group in &groups {
+        let with_data: Vec<&VolumeKey> = group
+            .volumes
+            .iter()
+            .filter(|it| copies.contains_key(it) || found_on(input, it).is_some())
+            .collect();
+        mounted.extend(with_data.iter().copied());
+        let of_group: Vec<&Service<'_>> = group.services.iter().map(|&it| &services[it]).collect();
+        homes.extend(homes_of_group(input, copies, orders, &with_data, &of_group));
+    }
+    for volume in copies.keys().filter(|it| !mounted.contains(it)) {
+        homes.extend(homes_of_group(input, copies, orders, &[volume], &[]));
+    }
+    homes
+}
+
+/// Returns the node that wrote a volume last, or has it longest.
+fn holder(copies: &BTreeMap<NodeId, CopyView>) -> Option<NodeId> {
+    let rank = |(node, view): &(&NodeId, &CopyView)| {
+        (view.written(), view.snapshot(), Reverse(view.lamport), Reverse(**node))
+    };
+    copies.iter().max_by_key(rank).map(|(&node, _)| node)
+}
+
+/// Returns the node on which the directory was found that a volume begins with.
+fn found_on(input: &PlanInput, volume: &VolumeKey) -> Option<NodeId> {
+    match volume_spec(input, volume).origin {
+        Some(Origin::Directory { node, .. }) => node.filter(|it| input.nodes.contains_key(it)),
+        Some(Origin::Uploaded { .. }) | None => None,
+    }
+}
+
+fn homes_of_group(
+    input: &PlanInput,
+    copies: &Copies,
+    orders: &Orders,
+    volumes: &[&VolumeKey],
+    services: &[&Service<'_>],
+) -> BTreeMap<VolumeKey, NodeId> {
+    let holders: BTreeMap<VolumeKey, NodeId> = volumes
+        .iter()
+        .filter_map(|&volume| {
+            let holder = copies.get(volume).and_then(holder);
+            Some((volume.clone(), holder.or_else(|| found_on(input, volume))?))
+        })
+        .collect();
+    let nodes: BTreeSet<NodeId> = holders.values().copied().collect();
+    // Volumes on different nodes do not move: placement says that they are apart.
+    let Some(&home) = nodes.first().filter(|_| nodes.len() == 1) else { return holders };
+    let begun = volumes.iter().filter_map(|&it| copies.get(it)?.get(&home));
+    let begun = begun.map(|view| view.begun).max().unwrap_or(0);
+    let ordered = orders.iter().filter(|(slot, (from, _, lamport))| {
+        let of_group = services.iter().any(|it| *it.key == slot.service);
+        of_group && *from == home && *lamport > begun
+    });
+    let ordered = ordered.max_by_key(|(_, (.., lamport))| *lamport).map(|(_, &(_, to, _))| to);
+    let takes = |node: NodeId| {
+        let suited = input.nodes.get(&node).is_some_and(|it| may_run_all(node, it, services));
+        suited && volumes.iter().all(|&it| has_snapshot(copies, it, node))
+    };
+    let successor = match ordered {
+        Some(to) if takes(to) => Some(to),
+        _ if leaves(input, home, volumes, services) => {
+            let others = input.nodes.keys().copied().filter(|&node| node != home && takes(node));
+            let is_up = input.nodes.get(&home).is_some_and(|it| it.up);
+            let rank = |node: &NodeId| {
+                let views = || volumes.iter().filter_map(|&it| copies.get(it)?.get(node));
+                // While the home is up, all of them get what it has last, and the choice must not change with each snapshot.
+                let newest = views().map(|view| view.snapshot().filter(|_| !is_up));
+                let since = views().map(|view| view.lamport).max();
+                (newest.collect::<Vec<_>>(), Reverse(since), Reverse(*node))
+            };
+            others.max_by_key(rank)
+        }
+        _ => None,
+    };
+    let home = successor.unwrap_or(home);
+    holders.into_keys().map(|volume| (volume, home)).collect()
+}
+
+/// Returns whether a node has a whole copy of a volume.
+fn has_snapshot(copies: &Copies, volume: &VolumeKey, node: NodeId) -> bool {
+    let view = copies.get(volume).and_then(|it| it.get(&node));
+    view.is_some_and(|view| view.snapshot().is_some())
+}
+
+/// Returns whether the volumes of a node are to go elsewhere: it is down and nothing waits for it, or it is being drained.
+fn leaves(
+    input: &PlanInput,
+    home: NodeId,
+    volumes: &[&VolumeKey],
+    services: &[&Service<'_>],
+) -> bool {
+    let Some(node) = input.nodes.get(&home) else { return true };
+    let waits = || {
+        volumes.iter().any(|&it| volume_spec(input, it).on_loss == OnLoss::Wait)
+            || services.iter().any(|it| it.demand.spec.disconnect.keeps_slots(node.silent_ms))
+    };
+    match node.up {
+        true => node.draining || node.runtime_error.is_some(),
+        false => !waits(),
+    }
+}
+
+fn may_run_all(id: NodeId, node: &Node, services: &[&Service<'_>]) -> bool {
+    let allocation = NodeAllocation::new(id, node);
+    let docker = node.runtime == RuntimeKind::Docker;
+    docker
+        && node.up
+        && !node.draining
+        && services.iter().all(|it| check_node(it, &allocation).is_ok())
+}
+
+/// For how long a node may be down before its copies are made anew elsewhere, in milliseconds.
+pub const LOST_AFTER: Millis = 5 * 60 * 1000;
+
+/// Returns the nodes that are to have a copy of each volume: the home, where an order moves it, then the nodes that have copies,
+/// then others that may run its services, those with the fewest copies first. `input` has the homes.
+pub fn copies_wanted(
+    input: &PlanInput,
+    copies: &Copies,
+    orders: &Orders,
+) -> BTreeMap<VolumeKey, BTreeSet<NodeId>> {
+    let services = services(input);
+    let mut load: BTreeMap<NodeId, usize> = BTreeMap::new();
+    let mut wanted: BTreeMap<VolumeKey, BTreeSet<NodeId>> = BTreeMap::new();
+    let mut volumes: BTreeSet<&VolumeKey> = input.volumes.keys().collect();
+    volumes.extend(copies.keys());
+    // First what stays, so that it counts for what is new.
+    let mut open = Vec::new();
+    for volume in volumes {
+        let Some(&home) = input.volumes.get(volume) else { continue };
+        let spec = volume_spec(input, volume);
+        let mounting: Vec<&Service<'_>> =
+            services.iter().filter(|it| it.volumes.contains(volume)).collect();
+        let mut nodes = BTreeSet::from([home]);
+        let count = match is_copied(&spec, &mounting, volume) {
+            true => spec.replicas.unwrap_or(DEFAULT_REPLICAS).clamp(1, MAX_REPLICAS) as usize,
+            false => 1,
+        };
+        if count > 1 {
+            let slots = orders.iter().filter(|(slot, (from, ..))| {
+                *from == home && mounting.iter().any(|it| *it.key == slot.service)
+            });
+            nodes
+                .extend(slots.map(|(_, &(_, to, _))| to).filter(|to| input.nodes.contains_key(to)));
+            let held = copies.get(volume).into_iter().flatten();
+            let mut held: Vec<(Reverse<bool>, Reverse<u64>, NodeId)> = held
+                .filter(|&(node, _)| !nodes.contains(node) && keeps(input, *node))
+                .map(|(&node, view)| {
+                    (Reverse(view.snapshot().is_some()), Reverse(weight(volume, node)), node)
+                })
+                .collect();
+            held.sort_unstable();
+            for (.., node) in held {
+                if nodes.len() >= count {
+                    break;
+                }
+                nodes.insert(node);
+            }
+        }
+        for node in &nodes {
+            *load.entry(*node).or_default() += 1;
+        }
+        if nodes.len() < count {
+            open.push((volume, count, mounting));
+        }
+        wanted.insert(volume.clone(), nodes);
+    }
+    for (volume, count, mounting) in open {
+        let Some(nodes) = wanted.get_mut(volume) else { continue };
+        while nodes.len() < count {
+            let free = input.nodes.iter().filter(|(id, node)| {
+                !nodes.contains(id) && node.up && node.faults.node.is_none() && keeps(input, **id)
+            });
+            let next = free.min_by_key(|(id, node)| {
+                let suited = may_run_all(**id, node, &mounting);
+                let load = load.get(id).copied().unwrap_or(0);
+                (Reverse(suited), load, Reverse(weight(volume, **id)))
+            });
+            let Some((&node, _)) = next else { break };
+            *load.entry(node).or_default() += 1;
+            nodes.insert(node);
+        }
+    }
+    wanted
+}
+
+/// Returns whether a volume is copied: it is no network file system, and no service writes it on both sides of a partition.
+fn is_copied(spec: &VolumeSpec, mounting: &[&Service<'_>], volume: &VolumeKey) -> bool {
+    let writes =
+        |it: &&Service<'_>| it.demand.spec.written_volumes().any(|it| *it == volume.volume);
+    spec.driver.is_none()
+        && mounting.iter().filter(|it| writes(it)).all(|it| it.demand.spec.is_exclusive())
+}
+
+/// Returns whether a node may keep copies: it runs containers, is not drained, and has not been down for long.
+fn keeps(input: &PlanInput, node: NodeId) -> bool {
+    input.nodes.get(&node).is_some_and(|it| {
+        let lost = !it.up && it.silent_ms >= LOST_AFTER;
+        it.runtime == RuntimeKind::Docker && !it.draining && it.runtime_error.is_none() && !lost
+    })
+}
+
+fn weight(volume: &VolumeKey, node: NodeId) -> u64 {
+    rendezvous(&[&volume.to_string(), &node.to_string()])
+}

@@ -1,0 +1,113 @@
+//! Commands about volumes: to move one to another node, and to remove one.
+
+use vc_crdt::{ClusterState, MoveOrder, Tombstone, View};
+use vc_protocol::control::Change;
+use vc_protocol::spec::ServiceSpec;
+use vc_protocol::{Lamport, Millis, NodeId, ServiceKey, Slot, VolumeKey};
+
+use super::check_held;
+use super::error::MutationError;
+use super::find::find_node;
+
+/// Orders that a volume moves to another node, with the services that mount it. Errors: there is no such volume or node, the node
+/// is down or has the volume already, or no service runs that would move.
+pub(super) fn move_volume(
+    view: &View,
+    state: &mut ClusterState,
+    volume: &VolumeKey,
+    to: &str,
+) -> Result<Vec<Change>, MutationError> {
+    let no_volume = || MutationError::NoVolume(volume.clone());
+    let from = *view.input.volumes.get(volume).ok_or_else(no_volume)?;
+    let to = find_node(view, to)?;
+    if from == to || !view.up.contains(&to) || !view.rules.copies {
+        let reason = match () {
+            () if from == to => "has it already",
+            () if !view.up.contains(&to) => "is down",
+            () => "cannot get it while members are of a version without copies of volumes",
+        };
+        let node = view.name(to);
+        return Err(MutationError::VolumeStays { volume: volume.clone(), node, reason });
+    }
+    state.moves.retain(|slot, order| is_open(view, slot, order));
+    let services: Vec<&ServiceKey> = mounting(&view.cluster, volume).collect();
+    let slots = view.plan.placements.keys().filter(|slot| services.contains(&&slot.service));
+    let mut changes = Vec::new();
+    for slot in slots {
+        let order = MoveOrder { from, to, lamport: view.next_lamport() };
+        state.moves.insert(slot.clone(), order);
+        changes.push(Change::Moving {
+            slot: slot.clone(),
+            from,
+            from_name: view.name(from),
+            to,
+            to_name: view.name(to),
+            reason: format!("volume {volume} moves"),
+        });
+    }
+    if changes.is_empty() {
+        let reason = "gets it when a service runs that mounts it";
+        let node = view.name(to);
+        return Err(MutationError::VolumeStays { volume: volume.clone(), node, reason });
+    }
+    Ok(changes)
+}
+
+/// Returns whether an order may still have an effect: its instance runs, or a volume has not begun on either node since.
+pub(super) fn is_open(view: &View, slot: &Slot, order: &MoveOrder) -> bool {
+    if view.input.moves.contains_key(slot) {
+        return true;
+    }
+    let begun = |node: NodeId, volume: &VolumeKey| -> Lamport {
+        let record = view.nodes.get(&node).and_then(|state| state.volumes.get(volume));
+        record.map_or(0, |record| record.begun)
+    };
+    let project = &slot.service.project;
+    let volumes = view.spec(&slot.service).into_iter().flat_map(|spec| spec.volumes());
+    view.rules.copies
+        && volumes.map(|volume| VolumeKey { project: project.clone(), volume: volume.clone() }).any(
+            |volume| {
+                [order.from, order.to].into_iter().all(|node| begun(node, &volume) < order.lamport)
+            },
+        )
+}
+
+/// Removes a volume. Errors: no node holds it, or a service mounts it.
+pub(super) fn remove_volume(
+    view: &View,
+    state: &mut ClusterState,
+    volume: &VolumeKey,
+    now: Millis,
+) -> Result<Change, MutationError> {
+    if !view.input.volumes.contains_key(volume) {
+        return Err(MutationError::NoVolume(volume.clone()));
+    }
+    let services: Vec<ServiceKey> = mounting(&view.cluster, volume).cloned().collect();
+    if !services.is_empty() {
+        return Err(MutationError::VolumeInUse { volume: volume.clone(), services });
+    }
+    // One that this version cannot read may mount it.
+    check_held(view, |service| service.project == volume.project)?;
+    state.tombstones.insert(volume.clone(), Tombstone { lamport: view.next_lamport(), at: now });
+    Ok(Change::VolumeRemoved { volume: volume.clone() })
+}
+
+/// Returns the services that mount a volume, now or after a rollback.
+pub(crate) fn mounting<'a>(
+    cluster: &'a ClusterState,
+    volume: &'a VolumeKey,
+) -> impl Iterator<Item = &'a ServiceKey> {
+    let mounts = |spec: &ServiceSpec| spec.volumes().any(|it| *it == volume.volume);
+    let of_project = cluster.services.iter().filter(|(key, _)| key.project == volume.project);
+    let mounting = of_project.filter(move |(_, record)| {
+        mounts(&record.spec) || record.previous.as_ref().is_some_and(|spec| mounts(spec))
+    });
+    mounting.map(|(key, _)| key)
+}
+
+/// Returns whether a volume is lost with a node: it is the home, and no other node has a snapshot.
+pub(super) fn is_only_on(view: &View, volume: &VolumeKey, node: NodeId) -> bool {
+    let others = view.nodes.iter().filter(|(other, _)| **other != node);
+    let mut copies = others.filter_map(|(_, state)| state.volumes.get(volume)?.copy.as_ref());
+    view.input.volumes.get(volume) == Some(&node) && !copies.any(|copy| copy.snapshot.is_some())
+}

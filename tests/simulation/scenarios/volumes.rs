@@ -1,0 +1,216 @@
+//! Volumes: their data follows their service. `write` checks that no two instances write to one volume.
+
+use vc_engine::Mutation;
+use vc_protocol::VolumeKey;
+use vc_protocol::spec::{Deployment, Mount};
+use vc_protocol::volume::{OnLoss, VolumeSpec};
+use vc_simulation::check::Violation;
+use vc_simulation::services::{deploy, service};
+use vc_simulation::volumes::Content;
+use vc_simulation::world::World;
+
+use super::cluster;
+
+fn data() -> VolumeKey {
+    "shop/data".parse().expect("a volume")
+}
+
+fn database(volume: VolumeSpec) -> Deployment {
+    let mut deployment = service("db", 1);
+    let name = data().volume;
+    let mount = Mount::Volume { name: name.clone(), target: "/data".to_owned(), read_only: false };
+    deployment.spec.container.mounts = vec![mount];
+    if volume != VolumeSpec::default() {
+        deployment.spec.volumes.insert(name, volume);
+    }
+    deployment
+}
+
+/// Writes until a write succeeds. Returns where, and its number.
+fn write(world: &mut World, limit: u64) -> (usize, u64) {
+    let until = world.now + limit;
+    loop {
+        match world.write(&data()) {
+            Some(written) => return written,
+            None => assert!(world.now < until, "no instance writes within {limit} ms"),
+        }
+        world.run(50);
+    }
+}
+
+fn working(world: &World, index: usize) -> Content {
+    world.nodes[index].volumes.copies.get(&data()).map(|it| it.working.clone()).unwrap_or_default()
+}
+
+/// Returns the nodes that have a snapshot with this write.
+fn having(world: &World, number: u64) -> Vec<usize> {
+    let has = |index: &usize| {
+        let copy = world.nodes[*index].volumes.copies.get(&data());
+        copy.is_some_and(|it| it.snapshots.values().any(|content| content.contains(&number)))
+    };
+    (0..world.nodes.len()).filter(has).collect()
+}
+
+fn await_copies(world: &mut World, number: u64, count: usize) -> Vec<usize> {
+    world.run_until(30_000, "the write is copied", |world| {
+        let having = having(world, number);
+        (having.len() >= count).then_some(()).ok_or_else(|| Violation(format!("{having:?}")))
+    });
+    having(world, number)
+}
+
+/// Returns a world of three nodes in which a database has made a write that two nodes have, the node that runs it, and the
+/// other one.
+fn running(name: &str, volume: VolumeSpec) -> (World, usize, usize, u64) {
+    let mut world = cluster(3, name);
+    world.command(0, deploy(database(volume)));
+    let (primary, number) = write(&mut world, 20_000);
+    let having = await_copies(&mut world, number, 2);
+    let [replica] = having.into_iter().filter(|it| *it != primary).collect::<Vec<_>>()[..] else {
+        panic!("one other node has a copy")
+    };
+    world.converge(30_000);
+    (world, primary, replica, number)
+}
+
+#[test]
+fn a_service_goes_on_where_its_data_is_and_what_was_not_copied_is_kept_aside() {
+    let (mut world, primary, replica, copied) = running("a_service_goes_on", VolumeSpec::default());
+    let (at, lost) = write(&mut world, 1_000);
+    assert_eq!(at, primary);
+    world.kill_host(primary);
+    let (at, later) = write(&mut world, 12_000);
+    assert_eq!(at, replica, "the node with the copy");
+    assert_eq!(working(&world, replica), Content::from([copied, later]));
+    // The third node becomes the second copy only when the first one is lost for good; the primary returns before.
+    world.boot(primary);
+    await_copies(&mut world, later, 2);
+    world.converge(60_000);
+    assert_eq!(working(&world, primary), Content::from([copied, later]));
+    let conflicts = &world.nodes[primary].volumes.copies[&data()].conflicts;
+    assert_eq!(conflicts[..], [Content::from([copied, lost])]);
+    let record = &world.engine(0).view().nodes[&world.nodes[primary].id].volumes[&data()];
+    assert_eq!(record.copy.as_ref().map(|copy| copy.conflicts), Some(1));
+    assert_eq!(write(&mut world, 1_000).0, replica, "it stays where it is");
+}
+
+#[test]
+fn a_drain_loses_nothing() {
+    let (mut world, primary, replica, copied) =
+        running("a_drain_loses_nothing", VolumeSpec::default());
+    let name = format!("m{primary}");
+    world.command(0, Mutation::Drain { node: name.clone(), drain: true });
+    let mut written = Content::from([copied]);
+    let mut at = primary;
+    let until = world.now + 30_000;
+    while at == primary {
+        assert!(world.now < until, "it does not move");
+        if let Some((index, number)) = world.write(&data()) {
+            (at, _) = (index, written.insert(number));
+        }
+        world.run(50);
+    }
+    assert_eq!(at, replica);
+    assert_eq!(working(&world, replica), written);
+    world.converge(60_000);
+    world.command(0, Mutation::Drain { node: name, drain: false });
+    let (_, last) = write(&mut world, 1_000);
+    await_copies(&mut world, last, 2);
+    world.converge(60_000);
+    let conflicts = world.nodes.iter().filter_map(|it| it.volumes.copies.get(&data()));
+    assert!(conflicts.into_iter().all(|copy| copy.conflicts.is_empty()));
+}
+
+#[test]
+fn a_service_may_wait_for_its_data() {
+    let wait = VolumeSpec { on_loss: OnLoss::Wait, ..VolumeSpec::default() };
+    let (mut world, primary, _, copied) = running("a_service_may_wait_for_its_data", wait);
+    let (_, last) = write(&mut world, 1_000);
+    world.kill_host(primary);
+    world.run(60_000);
+    assert_eq!(world.write(&data()), None);
+    world.boot(primary);
+    let (at, next) = write(&mut world, 20_000);
+    assert_eq!((at, working(&world, primary)), (primary, Content::from([copied, last, next])));
+}
+
+#[test]
+fn a_copy_is_made_anew_where_a_node_is_lost_for_good() {
+    let (mut world, primary, replica, _) = running("a_copy_is_made_anew", VolumeSpec::default());
+    world.kill_host(replica);
+    world.run(330_000);
+    let (at, number) = write(&mut world, 1_000);
+    assert_eq!(at, primary);
+    let having = await_copies(&mut world, number, 2);
+    assert!(!having.contains(&replica), "{having:?}");
+}
+
+#[test]
+fn a_volume_moves_to_a_node_without_a_copy_and_loses_nothing() {
+    let (mut world, primary, replica, copied) =
+        running("a_volume_moves_to_a_node", VolumeSpec::default());
+    let third = 3 - primary - replica;
+    world.command(0, Mutation::MoveVolume { volume: data(), to: format!("m{third}") });
+    let mut written = Content::from([copied]);
+    let until = world.now + 60_000;
+    loop {
+        assert!(world.now < until, "it does not move");
+        if let Some((index, number)) = world.write(&data()) {
+            written.insert(number);
+            if index == third {
+                break;
+            }
+        }
+        world.run(50);
+    }
+    assert_eq!(working(&world, third), written);
+    world.converge(60_000);
+}
+
+#[test]
+fn whatever_breaks_one_instance_writes_and_what_two_nodes_have_stays() {
+    for n in 0..10 {
+        let mut world = cluster(3, &format!("whatever_breaks_one_instance_writes{n}"));
+        world.command(0, deploy(database(VolumeSpec::default())));
+        let (_, number) = write(&mut world, 20_000);
+        let mut safe = Content::from([number]);
+        await_copies(&mut world, number, 2);
+        for _ in 0..12 {
+            let victim = world.rng.index(3);
+            let other = (victim + 1 + world.rng.index(2)) % 3;
+            let rest: Vec<usize> = (0..3).filter(|index| *index != victim).collect();
+            match world.rng.index(7) {
+                0 => world.partition(&[&[victim], &rest]),
+                1 => world.cut_one_way(victim, other),
+                2 => world.kill_process(victim),
+                3 => world.kill_host(victim),
+                4 => {
+                    let duration = world.rng.within((500, 9_000));
+                    world.stall(victim, duration);
+                }
+                _ => {
+                    world.heal();
+                    (0..3).for_each(|index| world.boot(index));
+                    let (_, number) = write(&mut world, 60_000);
+                    await_copies(&mut world, number, 2);
+                    safe.insert(number);
+                }
+            }
+            for _ in 0..10 {
+                let duration = world.rng.within((20, 900));
+                world.run(duration);
+                world.write(&data());
+            }
+        }
+        world.heal();
+        (0..3).for_each(|index| world.boot(index));
+        world.converge(120_000);
+        let (at, _) = write(&mut world, 20_000);
+        let kept = world.nodes.iter().filter_map(|it| it.volumes.copies.get(&data()));
+        let kept: Content =
+            kept.flat_map(|copy| copy.conflicts.iter().flatten().copied()).collect();
+        let present = working(&world, at);
+        let lost: Vec<u64> = safe.difference(&present).copied().collect();
+        assert!(lost.is_empty(), "{lost:?} of {safe:?} are lost; kept aside: {kept:?}");
+    }
+}
