@@ -11,10 +11,24 @@ use tempfile::TempDir;
 use vc_protocol::volume::SnapshotId;
 use vc_volumes::{Error, Manifest, NoPause, Outcome, Pause, Store, Volume};
 
+/// A directory that may belong to a node alone.
+pub enum Directory {
+    Own(TempDir),
+    Shared(PathBuf),
+}
+
+impl Directory {
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Own(dir) => dir.path(),
+            Self::Shared(path) => path,
+        }
+    }
+}
+
 /// A node: a store and a working directory of the volume `shop/db`.
 pub struct Node {
-    pub dir: TempDir,
-    #[allow(dead_code, reason = "used by later tests")]
+    pub dir: Directory,
     pub store: Store,
     pub volume: Volume,
 }
@@ -28,8 +42,15 @@ impl Node {
         Self::at(tempfile::tempdir().unwrap())
     }
 
-    /// As after a restart.
     pub fn at(dir: TempDir) -> Self {
+        Self::start(Directory::Own(dir))
+    }
+
+    pub fn in_dir(dir: PathBuf) -> Self {
+        Self::start(Directory::Shared(dir))
+    }
+
+    fn start(dir: Directory) -> Self {
         fs::create_dir_all(dir.path().join("working")).unwrap();
         let store = Store::open_with(&dir.path().join("volumes"), helper()).unwrap();
         let volume = store.volume(&"shop/db".parse().unwrap());
@@ -37,7 +58,7 @@ impl Node {
     }
 
     pub fn restart(self) -> Self {
-        Self::at(self.dir)
+        Self::start(self.dir)
     }
 
     pub fn working(&self) -> PathBuf {
@@ -186,4 +207,25 @@ pub fn assert_equal(one: &Path, other: &Path) {
             other[name]
         );
     }
+}
+
+/// Everything below a directory but the staged snapshots, which may be anything: paths and times.
+pub fn confined_tree(root: &Path) -> Vec<(PathBuf, i64, i64, u64)> {
+    fn list(dir: &Path, found: &mut Vec<(PathBuf, i64, i64, u64)>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            if path.ends_with("volumes") {
+                continue;
+            }
+            found.push((path.clone(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()));
+            if metadata.is_dir() {
+                list(&path, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    list(root, &mut found);
+    found.sort();
+    found
 }
