@@ -135,7 +135,7 @@ async fn what_was_removed_can_be_taken_back_for_a_day_with_what_was_written_last
     assert_eq!(trashed.newest.as_ref().map(|it| it.id.to_string()).as_deref(), Some("4-2"));
     assert_eq!((trashed.removed, trashed.expires), (1000, 1000 + DAY));
     assert!(node.store.copies().unwrap().is_empty());
-    assert_eq!(node.store.trashed().unwrap(), [trashed.clone()]);
+    assert_eq!(node.store.trashed().unwrap(), std::slice::from_ref(&trashed));
     // What was never there is not moved.
     assert_eq!(node.store.volume(&key).trash(None, 2000).await.unwrap(), None);
 

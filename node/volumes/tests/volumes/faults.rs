@@ -268,7 +268,7 @@ async fn a_full_disk_is_named_and_leaves_no_half_snapshot() {
     let Err(Error::NoSpace { path, needed_bytes, .. }) = &received else { panic!("{received:?}") };
     assert!(path.starts_with(&disk.0) && *needed_bytes > 20 << 20, "{received:?}");
     assert!(received.unwrap_err().to_string().contains("make room"));
-    assert_eq!(replica.volume.snapshots().unwrap(), [first.clone()]);
+    assert_eq!(replica.volume.snapshots().unwrap(), std::slice::from_ref(&first));
 
     // What was written for nothing is gone: there is room for what fits.
     fs::remove_file(primary.working().join("big")).unwrap();
