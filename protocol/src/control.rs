@@ -154,6 +154,13 @@ pub enum Request {
     PushImage(ImagePush),
     /// Lists named volumes and the nodes that hold them. Viewer.
     Volumes,
+    /// Moves a volume, with the services that mount it, to another node. Deployer.
+    MoveVolume {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+        /// Name or id of the node.
+        to: String,
+    },
     /// Removes a volume that no service uses, with its data. Deployer.
     RemoveVolume {
         /// The volume as `project/volume`.

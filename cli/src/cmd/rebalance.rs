@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 
-use vc_protocol::Slot;
 use vc_protocol::control::{MoveRow, Request};
+use vc_protocol::{NodeId, Slot};
 
 use super::drain::describe_stay;
 use super::wait::{Departure, MoveArgs, explain, until};
@@ -67,29 +67,38 @@ impl Args {
             app.out.changes(&changes)?;
         }
         let slot = |row: &MoveRow| Slot { service: row.service.clone(), replica: row.replica };
-        let slots: BTreeMap<_, _> =
-            rows.iter().filter_map(|row| Some((slot(row), row.from?))).collect();
-        if self.moves.no_wait || slots.is_empty() {
-            return Ok(());
-        }
-        let services: BTreeSet<_> = slots.keys().map(|slot| slot.service.clone()).collect();
-        let services = services.into_iter().collect();
-        let mut departure = Departure::of_slots(slots);
-        let waited = until(app, session, services, &mut departure, self.moves.timeout).await;
-        let waited = waited.inspect_err(|error| {
-            if let Error::Stop(Stop::Interrupted) = error {
-                note("the moves continue");
-            }
-        })?;
-        let mut stays = departure.stays;
-        if !stays.is_empty() {
-            app.renew(session).await?;
-            explain(session, &mut stays).await?;
-        }
-        if app.out.is_json() {
-            return Ok(());
-        }
-        let stays: String = stays.iter().map(|row| describe_stay(row) + "\n").collect();
-        print(&format!("{stays}{} after {:.1?}\n", waited.count, waited.took))
+        let slots = rows.iter().filter_map(|row| Some((slot(row), row.from?))).collect();
+        await_moves(app, session, slots, &self.moves).await
     }
+}
+
+/// Waits, with progress, until these slots have left the given nodes, unless told not to.
+pub(super) async fn await_moves(
+    app: &App,
+    session: &mut Session,
+    slots: BTreeMap<Slot, NodeId>,
+    moves: &MoveArgs,
+) -> Result {
+    if moves.no_wait || slots.is_empty() {
+        return Ok(());
+    }
+    let services: BTreeSet<_> = slots.keys().map(|slot| slot.service.clone()).collect();
+    let services = services.into_iter().collect();
+    let mut departure = Departure::of_slots(slots);
+    let waited = until(app, session, services, &mut departure, moves.timeout).await;
+    let waited = waited.inspect_err(|error| {
+        if let Error::Stop(Stop::Interrupted) = error {
+            note("the moves continue");
+        }
+    })?;
+    let mut stays = departure.stays;
+    if !stays.is_empty() {
+        app.renew(session).await?;
+        explain(session, &mut stays).await?;
+    }
+    if app.out.is_json() {
+        return Ok(());
+    }
+    let stays: String = stays.iter().map(|row| describe_stay(row) + "\n").collect();
+    print(&format!("{stays}{} after {:.1?}\n", waited.count, waited.took))
 }

@@ -1,10 +1,12 @@
-//! `vc volume`: lists and removes named volumes.
+//! `vc volume`: lists, moves and removes named volumes.
 
-use vc_protocol::VolumeKey;
-use vc_protocol::control::{Request, VolumeRow};
+use vc_protocol::control::{Change, Request, VolumeRow};
+use vc_protocol::{ApiError, ErrorCode, VolumeKey};
 
+use super::rebalance::await_moves;
+use super::wait::MoveArgs;
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::render::{self, note};
 use crate::terminal::{Confirmation, confirmed};
 use vc_client::expect_reply;
@@ -22,6 +24,8 @@ pub(crate) struct Args {
 enum Command {
     /// List named volumes
     Ls(Ls),
+    /// Move a volume, with the services that mount it, to another node
+    Move(Move),
     /// Remove volumes that no service uses, with their data
     Rm(Rm),
 }
@@ -33,6 +37,25 @@ Examples:
   vc volume ls
   vc volume ls --output json | jq '.[] | select(.services == []) | .volume'")]
 struct Ls {}
+
+/// Arguments of `vc volume move`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc volume move shop/data --to attic
+  vc volume move data --to attic --no-wait
+
+A node that has no copy gets one first, while the services run. Then they stop, what they wrote last is copied, and they start
+there: nothing is lost. Ctrl-C and --timeout end the wait, not the move.")]
+struct Move {
+    /// The volume, as project/volume, or its name if no other project has one of that name
+    volume: String,
+    /// Name or id of the node
+    #[arg(long)]
+    to: String,
+    #[command(flatten)]
+    moves: MoveArgs,
+}
 
 /// Arguments of `vc volume rm`.
 #[derive(Debug, clap::Args)]
@@ -56,6 +79,21 @@ impl Args {
             Command::Ls(Ls {}) => {
                 let rows = expect_reply!(app.ask(Request::Volumes).await?, Volumes)?;
                 app.out.show(rows.as_slice(), render::volumes)
+            }
+            Command::Move(Move { volume, to, moves }) => {
+                let rows = expect_reply!(app.ask(Request::Volumes).await?, Volumes)?;
+                let volume = find(&rows, &volume)?;
+                app.in_session(async |session| {
+                    let request = Request::MoveVolume { volume: volume.clone(), to: to.clone() };
+                    let changes = session.change(&request).await?;
+                    app.out.changes(&changes)?;
+                    let slots = changes.iter().filter_map(|change| match change {
+                        Change::Moving { slot, from, .. } => Some((slot.clone(), *from)),
+                        _ => None,
+                    });
+                    await_moves(app, session, slots.collect(), &moves).await
+                })
+                .await
             }
             Command::Rm(Rm { volumes, confirmation }) => {
                 if confirmation.is_needed() {
@@ -82,4 +120,22 @@ impl Args {
 fn describe(row: &VolumeRow) -> String {
     let down = if row.up { "" } else { " (down)" };
     format!("{} on {}{down}", row.volume, one_line(&row.node_name))
+}
+
+/// Returns the volume that a text names, with its project or without. Errors: there is none, or there are several.
+fn find(rows: &[VolumeRow], text: &str) -> Result<VolumeKey> {
+    let named = |key: &VolumeKey| key.to_string() == text || key.volume.as_str() == text;
+    let found: Vec<&VolumeKey> =
+        rows.iter().map(|row| &row.volume).filter(|key| named(key)).collect();
+    let error = match found[..] {
+        [found] => return Ok(found.clone()),
+        [] => ApiError::new(ErrorCode::NotFound, format!("no volume '{text}'"))
+            .with_hint("see 'vc volume ls'"),
+        _ => {
+            let names: Vec<String> = found.iter().map(ToString::to_string).collect();
+            ApiError::new(ErrorCode::InvalidArgument, format!("several volumes are named '{text}'"))
+                .with_hint(format!("name one of {}", names.join(", ")))
+        }
+    };
+    Err(Error::Failed(error))
 }

@@ -70,6 +70,17 @@ fn restart_rollback_leave_and_volume_send_their_requests() {
 }
 
 #[test]
+fn a_volume_moves_with_its_services() {
+    let (home, node) = attached_to(vec![Reply::Volumes(vec![volume_row()])]);
+    home.vc(&["volume", "move", "data", "--to", "attic", "--no-wait"]);
+    let to = "attic".to_owned();
+    let request = Request::MoveVolume { volume: "shop/data".parse().expect("a volume"), to };
+    assert_eq!(node.requests(), [Request::Volumes, request]);
+    let failed = home.vc(&["volume", "move", "mail", "--to", "attic"]).error();
+    assert!(failed.contains("no volume 'mail'"), "{failed}");
+}
+
+#[test]
 fn volumes_are_listed_with_their_node() {
     let row = volume_row();
     let (home, _node) = attached_to(vec![Reply::Volumes(vec![row.clone()])]);

@@ -65,6 +65,7 @@ fn needs(request: &Request) -> Needs {
         | Request::Rebalance { .. }
         | Request::PushImage(_)
         | Request::RemoveVolume { .. }
+        | Request::MoveVolume { .. }
         | Request::Remove { .. } => (UserRole::Deployer, true),
         Request::Tokens | Request::Audit(_) | Request::Adopt { .. } => (UserRole::Admin, false),
         Request::Drain { .. }
@@ -153,6 +154,7 @@ mod tests {
             r#""rollback_to","service":"web","version":2"#.to_owned(),
             r#""push_image","id":"sha256:a","reference":"web:1","size":1"#.to_owned(),
             r#""remove_volume","volume":"shop/data""#.to_owned(),
+            r#""move_volume","volume":"shop/data","to":"n1""#.to_owned(),
             concat!(
                 r#""exec","service":"web","replica":null,"command":["sh"],"tty":false,"stdin":false,"#,
                 r#""environment":[],"user":null,"working_dir":null,"size":null"#

@@ -61,7 +61,9 @@ fn touches(request: &mut Request) -> Touches<'_> {
         Request::Deploy { deployments, files, .. } | Request::Diff { deployments, files, .. } => {
             Touches::Deployments(deployments, files)
         }
-        Request::RemoveVolume { volume } => Touches::Project(&volume.project),
+        Request::RemoveVolume { volume } | Request::MoveVolume { volume, .. } => {
+            Touches::Project(&volume.project)
+        }
         Request::PushImage(_) => Touches::Image,
         Request::RotateTrust { .. }
         | Request::SetVoter { .. }
@@ -184,6 +186,7 @@ mod tests {
             | Request::Scale { .. }
             | Request::Remove { .. }
             | Request::RemoveVolume { .. }
+            | Request::MoveVolume { .. }
             | Request::Exec(_)
             | Request::CopyOut(_)
             | Request::CopyIn(_)
@@ -241,6 +244,7 @@ mod tests {
             named("instances"),
             json!({"op": "instances", "service": null}),
             json!({"op": "scale", "service": web, "replicas": 2}),
+            json!({"op": "move_volume", "volume": format!("{project}/data"), "to": "n1"}),
             json!({"op": "remove_volume", "volume": format!("{project}/data")}),
             json!({"op": "exec", "service": web, "replica": null, "command": ["id"], "tty": false,
                    "stdin": false, "environment": [], "user": null, "working_dir": null, "size": null}),
@@ -337,7 +341,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 46, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 47, "an example of each request: {ops:?}");
     }
 
     #[test]

@@ -205,6 +205,9 @@ impl ControlService {
             },
             Request::Images => Ok(self.images(user).await),
             Request::Volumes => Ok(self.volumes(user)),
+            Request::MoveVolume { volume, to } => {
+                self.cluster.mutate(user, Mutation::MoveVolume { volume, to }).await
+            }
             Request::RemoveVolume { volume } => {
                 self.cluster.mutate(user, Mutation::RemoveVolume { volume }).await
             }

@@ -415,6 +415,7 @@ export type Request =
   | { op: 'compose'; text: string; project: string | null }
   | { op: 'drain'; node: string; drain: boolean }
   | { op: 'leave'; node: string; force: boolean }
+  | { op: 'move_volume'; volume: string; to: string }
   | { op: 'remove_volume'; volume: string }
   | { op: 'allow_project' | 'deny_project'; project: string; policy: ProjectPolicy }
   | { op: 'watch'; services: ServiceKey[] }
